@@ -1,0 +1,1 @@
+//! Kernels for long user-behaviour sequences.

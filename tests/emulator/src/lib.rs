@@ -1,0 +1,1 @@
+//! A `libcuda` that runs PTX on the CPU, with memory and race checks.
