@@ -1,1 +1,17 @@
 //! Kernels for long user-behaviour sequences.
+#![forbid(unsafe_code)]
+
+mod backend;
+pub mod element;
+mod error;
+mod jagged;
+mod memory;
+mod ops;
+
+pub use backend::{Backend, Buffer, View, ViewMut};
+pub use element::{DType, Element, Scalar, Signature};
+pub use error::{Error, Result};
+pub use half;
+pub use jagged::{Batch, Jagged};
+pub use memory::{Host, Length, Memory};
+pub use ops::*;

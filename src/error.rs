@@ -1,0 +1,80 @@
+//! What can go wrong, in words that say which operation, which argument, what was expected and what came.
+
+/// What every fallible function of this crate returns on failure.
+///
+/// More variants come with more backends, so match with a wildcard arm.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A buffer, a list of offsets or a list of tables does not have the shape that the operation needs.
+    #[error("{operation}: {argument}: expected {expected}, got {got}")]
+    Shape {
+        /// The operation that was asked for.
+        operation: &'static str,
+        /// The argument at fault.
+        argument: &'static str,
+        /// What it should have been.
+        expected: String,
+        /// What it was.
+        got: String,
+    },
+    /// A number among the operation's parameters makes no sense.
+    #[error("{operation}: {argument}: expected {expected}, got {got}")]
+    Parameter {
+        /// The operation that was asked for.
+        operation: &'static str,
+        /// The parameter at fault.
+        argument: &'static str,
+        /// What it should have been.
+        expected: String,
+        /// What it was.
+        got: String,
+    },
+    /// A well-formed request that this operation or backend cannot serve.
+    #[error("{operation}: {what} is not supported; supported: {supported}")]
+    Unsupported {
+        /// The operation that was asked for.
+        operation: &'static str,
+        /// What was asked for.
+        what: String,
+        /// What can be asked for instead.
+        supported: String,
+    },
+    /// A size above what the index types or the device can hold.
+    #[error("{operation}: {argument} needs {needed}, above the limit of {limit}")]
+    Limit {
+        /// The operation that was asked for.
+        operation: &'static str,
+        /// The argument that is too large.
+        argument: &'static str,
+        /// The size that the request needs.
+        needed: u64,
+        /// The largest size there is.
+        limit: u64,
+    },
+    /// An id points outside its table, or a position outside its history.
+    #[error("{operation}: {argument}[{position}] is {id}, but there are only {rows} rows")]
+    IndexOutOfRange {
+        /// The operation that was asked for.
+        operation: &'static str,
+        /// The argument that holds the id.
+        argument: &'static str,
+        /// Where in that argument the id stands (the lowest such place).
+        position: u64,
+        /// The id.
+        id: u64,
+        /// How many rows the table or history has.
+        rows: u64,
+    },
+    /// An allocation failed.
+    #[error("{operation}: out of memory for {bytes} bytes")]
+    OutOfMemory {
+        /// The operation that was asked for.
+        operation: &'static str,
+        /// How much memory was asked for.
+        bytes: u64,
+    },
+}
+
+/// A result whose error is [`Error`](enum@Error).
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,505 @@
+//! Decoupled embeddings: one table says which behaviours matter, another what they mean.
+
+use crate::element::Element;
+use crate::error::{Error, Result};
+use crate::jagged::{Batch, Jagged};
+use crate::memory::{Length, Memory};
+use crate::ops::{dim, elements, expect};
+
+/// Search in attention embeddings, aggregation of representation embeddings.
+///
+/// Each behaviour has `F` features (item, category, time, …). Feature `f` has two tables, attention `A_f [V_f, a_f]`
+/// and representation `R_f [V_f, r_f]`, which candidates and behaviours share:
+///
+/// ```text
+/// score[m,l] = Σ_f scale_f · ⟨A_f[target_ids[m,f]], A_f[ids[l,f]]⟩
+/// top[m]     = the K behaviours of highest score: score descending, then position ascending; NaN last
+/// w          = softmax over the kept scores
+/// out[m]     = ( Σ_{l∈top} w_l · [R_1[ids[l,1]] ‖ … ‖ R_F[ids[l,F]]] )   optionally ⊙ [R_1[target_ids[m,1]] ‖ …]
+/// ```
+///
+/// Where a user has fewer than `K` behaviours, all are kept and nothing else takes weight. An empty history gives a
+/// row of zeros. Scores, pooled rows and outputs are `f32`, whatever the tables store.
+///
+/// Source: Feng et al., "Long-Sequence Recommendation Models Need Decoupled Embeddings" (DARE), ICLR 2025,
+/// arXiv 2410.02604, §3.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Decoupled {
+    /// `scale_f`, one factor per feature; their number is `F`.
+    pub scales: Vec<f32>,
+    /// `K`: how many behaviours take part; `None` keeps all (for `attend` only). Default 20.
+    pub top_k: Option<usize>,
+    /// Multiply the aggregate by the candidate's own representation. Default false.
+    pub multiply_target: bool,
+    /// What happens to ids outside their table.
+    pub ids: IdPolicy,
+}
+
+/// Reads table rows by id.
+///
+/// The rows of `F` features stand side by side: `out[i] = [R_1[ids[i,1]] ‖ … ‖ R_F[ids[i,F]]]`, or, with bags, the
+/// sum or mean of these rows over each bag. An empty bag gives zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Lookup {
+    /// What happens to ids outside their table.
+    pub ids: IdPolicy,
+}
+
+/// How looked-up rows are pooled; `J` is a backend's jagged type.
+#[derive(Debug, Clone, Copy)]
+pub enum Bags<'a, J> {
+    /// Every row of ids gives a row.
+    Each,
+    /// Every bag gives the sum of its rows.
+    Sum(&'a J),
+    /// Every bag gives the mean of its rows.
+    Mean(&'a J),
+}
+
+/// What happens to an id that is not below its table's number of rows. Memory outside the table is never read, and
+/// ids are never rewritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum IdPolicy {
+    /// The call fails with [`Error::IndexOutOfRange`]; on a GPU the next `synchronize` or `download` does.
+    #[default]
+    Error,
+    /// It reads a row of zeros, which counts in a mean.
+    Zero,
+}
+
+/// An embedding table.
+pub struct Table<'a, S: Memory> {
+    /// `V`: how many rows it has.
+    pub rows: usize,
+    /// How many numbers a row has.
+    pub width: usize,
+    /// The rows.
+    pub data: TableData<'a, S>,
+}
+
+/// How a table stores its `[rows, width]` numbers.
+pub enum TableData<'a, S: Memory> {
+    /// 32-bit floats.
+    F32(S::View<'a, f32>),
+    /// 16-bit IEEE floats.
+    F16(S::View<'a, half::f16>),
+    /// bfloat16.
+    Bf16(S::View<'a, half::bf16>),
+    /// `value = scale[row]·code + offset[row]`.
+    Int8 {
+        /// `[rows, width]`.
+        codes: S::View<'a, i8>,
+        /// `[rows]`.
+        scale: S::View<'a, f32>,
+        /// `[rows]`.
+        offset: S::View<'a, f32>,
+    },
+}
+
+/// What a look-up reads.
+pub struct LookupInputs<'a, S: Memory> {
+    /// `[N, F]`.
+    pub ids: S::View<'a, u32>,
+    /// `F` tables.
+    pub tables: &'a [Table<'a, S>],
+    /// Another `F` tables with the same rows, read in the same pass over the ids; may be empty.
+    pub second_tables: &'a [Table<'a, S>],
+}
+
+/// What a look-up writes.
+pub struct LookupOutputs<'a, S: Memory> {
+    /// `[N or bags, Σ width]`.
+    pub out: S::ViewMut<'a, f32>,
+    /// The same from the second tables; exactly where there are some.
+    pub second: Option<S::ViewMut<'a, f32>>,
+}
+
+/// What `search` reads.
+pub struct SearchInputs<'a, S: Memory> {
+    /// `A_f`, one attention table per feature.
+    pub attention: &'a [Table<'a, S>],
+    /// `[N, F]`, one row per behaviour.
+    pub ids: S::View<'a, u32>,
+    /// `[M, F]`, one row per candidate.
+    pub target_ids: S::View<'a, u32>,
+}
+
+/// What `aggregate` reads besides a [`Selection`].
+pub struct AggregateInputs<'a, S: Memory> {
+    /// `R_f`, one representation table per feature.
+    pub representation: &'a [Table<'a, S>],
+    /// `[N, F]`, one row per behaviour.
+    pub ids: S::View<'a, u32>,
+    /// `[M, F]`, one row per candidate; read only with `multiply_target`.
+    pub target_ids: S::View<'a, u32>,
+}
+
+/// What the fused `attend` reads.
+pub struct DecoupledInputs<'a, S: Memory> {
+    /// `A_f`, one attention table per feature.
+    pub attention: &'a [Table<'a, S>],
+    /// `R_f`, one representation table per feature.
+    pub representation: &'a [Table<'a, S>],
+    /// `[N, F]`, one row per behaviour.
+    pub ids: S::View<'a, u32>,
+    /// `[M, F]`, one row per candidate.
+    pub target_ids: S::View<'a, u32>,
+}
+
+/// The behaviours that a search kept, best first.
+pub struct Selection<'a, S: Memory> {
+    /// `[M, K]`: positions within the user's history; [`EMPTY_SLOT`] behind the last one kept.
+    pub positions: S::View<'a, u32>,
+    /// `[M, K]`: their scores; `-∞` behind the last one kept.
+    pub scores: S::View<'a, f32>,
+    /// `[M]`: how many were kept: `min(K, L)`.
+    pub counts: S::View<'a, u32>,
+}
+
+/// Where a search writes.
+pub struct SelectionMut<'a, S: Memory> {
+    /// `[M, K]`: positions within the user's history; [`EMPTY_SLOT`] behind the last one kept.
+    pub positions: S::ViewMut<'a, u32>,
+    /// `[M, K]`: their scores; `-∞` behind the last one kept.
+    pub scores: S::ViewMut<'a, f32>,
+    /// `[M]`: how many were kept: `min(K, L)`.
+    pub counts: S::ViewMut<'a, u32>,
+}
+
+/// The owned buffers of a [`Selection`].
+pub struct SelectionBuffers<S: Memory> {
+    /// `[M, K]`.
+    pub positions: S::Buffer<u32>,
+    /// `[M, K]`.
+    pub scores: S::Buffer<f32>,
+    /// `[M]`.
+    pub counts: S::Buffer<u32>,
+}
+
+/// The position of a slot in which a search kept nothing.
+pub const EMPTY_SLOT: u32 = u32::MAX;
+
+macro_rules! copy_views {
+    ($($name:ident)*) => {$(
+        impl<S: Memory> Clone for $name<'_, S> {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+        impl<S: Memory> Copy for $name<'_, S> {}
+    )*};
+}
+copy_views!(Table TableData LookupInputs SearchInputs AggregateInputs DecoupledInputs Selection);
+
+impl Default for Decoupled {
+    fn default() -> Self {
+        Self { scales: vec![1.0], top_k: Some(20), multiply_target: false, ids: IdPolicy::Error }
+    }
+}
+
+impl Lookup {
+    /// Sets what happens to ids outside their table.
+    pub fn with_ids(self, ids: IdPolicy) -> Self {
+        Self { ids }
+    }
+
+    /// `rows·Σ width`: how many numbers `rows` looked-up rows or bags have.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where that does not fit the address space.
+    pub fn output_length<S: Memory>(&self, rows: usize, tables: &[Table<'_, S>]) -> Result<usize> {
+        elements("lookup", "out", &[dim("rows", rows), dim("Σ width", total_width(tables))])
+    }
+
+    /// Checks a look-up and returns how many rows of ids there are.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a buffer or list of the wrong size; [`Error::Limit`] for sizes beyond the address space.
+    pub fn check<S: Memory>(
+        &self,
+        bags: &Bags<'_, Jagged>,
+        inputs: &LookupInputs<'_, S>,
+        outputs: &LookupOutputs<'_, S>,
+    ) -> Result<usize> {
+        const NAME: &str = "lookup";
+        let features = inputs.tables.len();
+        check_tables(NAME, "tables", inputs.tables, features.max(1))?;
+        if !inputs.second_tables.is_empty() {
+            check_tables(NAME, "second_tables", inputs.second_tables, features)?;
+            for (first, second) in inputs.tables.iter().zip(inputs.second_tables) {
+                if first.rows != second.rows {
+                    let expected = format!("{} rows, as in `tables`", first.rows);
+                    let got = format!("{} rows", second.rows);
+                    return Err(Error::Shape { operation: NAME, argument: "second_tables", expected, got });
+                }
+            }
+        }
+        let rows = match bags {
+            Bags::Each => inputs.ids.length() / features,
+            Bags::Sum(bags) | Bags::Mean(bags) => bags.rows(),
+        };
+        expect(NAME, "ids", &inputs.ids, &[dim("N", rows), dim("F", features)])?;
+        let out_rows = match bags {
+            Bags::Each => dim("N", rows),
+            Bags::Sum(bags) | Bags::Mean(bags) => dim("bags", bags.users()),
+        };
+        expect(NAME, "out", &outputs.out, &[out_rows, dim("Σ width", total_width(inputs.tables))])?;
+        match &outputs.second {
+            Some(second) if !inputs.second_tables.is_empty() => {
+                expect(
+                    NAME,
+                    "second",
+                    second,
+                    &[out_rows, dim("Σ width", total_width(inputs.second_tables))],
+                )?;
+            }
+            None if inputs.second_tables.is_empty() => {}
+            second => {
+                let (expected, got) = ("an output exactly where there are second tables", second.is_some());
+                let got =
+                    if got { "an output without second tables" } else { "second tables without an output" };
+                return Err(Error::Shape {
+                    operation: NAME,
+                    argument: "second",
+                    expected: expected.into(),
+                    got: got.into(),
+                });
+            }
+        }
+        Ok(rows)
+    }
+}
+
+impl Decoupled {
+    /// `F` features with a factor each, the 20 best behaviours, no multiplication by the candidate.
+    pub fn new(scales: impl Into<Vec<f32>>) -> Self {
+        Self { scales: scales.into(), ..Self::default() }
+    }
+
+    /// DARE's own factors for attention widths in the order item, category, time: `1/√(a_item + a_category)` for
+    /// the first two, `1/√a_time` for the third.
+    pub fn dare(item: usize, category: usize, time: usize) -> Self {
+        let inverse_root = |width: usize| (1.0 / (width as f64).sqrt()) as f32;
+        let semantic = inverse_root(item + category);
+        Self::new([semantic, semantic, inverse_root(time)])
+    }
+
+    /// Sets how many behaviours take part; `None` keeps all.
+    pub fn with_top_k(self, top_k: Option<usize>) -> Self {
+        Self { top_k, ..self }
+    }
+
+    /// Sets whether the aggregate is multiplied by the candidate's own representation.
+    pub fn with_multiply_target(self, multiply_target: bool) -> Self {
+        Self { multiply_target, ..self }
+    }
+
+    /// Sets what happens to ids outside their table.
+    pub fn with_ids(self, ids: IdPolicy) -> Self {
+        Self { ids, ..self }
+    }
+
+    /// `F`: how many features there are.
+    pub fn features(&self) -> usize {
+        self.scales.len()
+    }
+
+    /// `M·Σ r`: how many numbers the output of `aggregate` and `attend` has.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where that does not fit the address space.
+    pub fn output_length<S: Memory>(&self, batch: &Batch, representation: &[Table<'_, S>]) -> Result<usize> {
+        let shape = [dim("M", batch.targets().rows()), dim("Σ r", total_width(representation))];
+        elements("decoupled_aggregate", "out", &shape)
+    }
+
+    /// `M·K`: how many slots a search fills.
+    ///
+    /// # Errors
+    /// As [`check_search`](Self::check_search).
+    pub fn selection_length(&self, batch: &Batch) -> Result<usize> {
+        const NAME: &str = "decoupled_search";
+        let top_k = self.required_top_k(NAME)?;
+        elements(NAME, "positions", &[dim("M", batch.targets().rows()), dim("K", top_k)])
+    }
+
+    /// Checks the parameters by themselves.
+    fn validate(&self, operation: &'static str) -> Result<()> {
+        let wrong = |argument, expected: &str, got: String| {
+            Err(Error::Parameter { operation, argument, expected: expected.into(), got })
+        };
+        if self.scales.is_empty() {
+            return wrong("scales", "a factor per feature, at least one", "none".into());
+        }
+        if let Some(scale) = self.scales.iter().find(|scale| !scale.is_finite()) {
+            return wrong("scales", "finite numbers", scale.to_string());
+        }
+        if self.top_k == Some(0) {
+            return wrong("top_k", "at least 1", "0".into());
+        }
+        Ok(())
+    }
+
+    /// `K`, for the calls that cannot do without.
+    fn required_top_k(&self, operation: &'static str) -> Result<usize> {
+        self.validate(operation)?;
+        self.top_k.ok_or_else(|| Error::Unsupported {
+            operation,
+            what: "top_k = None".into(),
+            supported: "a top_k; `decoupled_attend` keeps all behaviours with None".into(),
+        })
+    }
+
+    fn check_ids<S: Memory>(
+        &self,
+        operation: &'static str,
+        batch: &Batch,
+        ids: &S::View<'_, u32>,
+        target_ids: &S::View<'_, u32>,
+    ) -> Result<()> {
+        let features = dim("F", self.features());
+        expect(operation, "ids", ids, &[dim("N", batch.histories().rows()), features])?;
+        expect(operation, "target_ids", target_ids, &[dim("M", batch.targets().rows()), features])?;
+        Ok(())
+    }
+
+    /// Checks `search` and returns `K`.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`], [`Error::Shape`] and [`Error::Limit`]; [`Error::Unsupported`] without a `top_k`.
+    pub fn check_search<S: Memory>(
+        &self,
+        batch: &Batch,
+        inputs: &SearchInputs<'_, S>,
+        out: &SelectionMut<'_, S>,
+    ) -> Result<usize> {
+        const NAME: &str = "decoupled_search";
+        let top_k = self.required_top_k(NAME)?;
+        check_tables(NAME, "attention", inputs.attention, self.features())?;
+        self.check_ids::<S>(NAME, batch, &inputs.ids, &inputs.target_ids)?;
+        let shape = [dim("M", batch.targets().rows()), dim("K", top_k)];
+        expect(NAME, "positions", &out.positions, &shape)?;
+        expect(NAME, "scores", &out.scores, &shape)?;
+        expect(NAME, "counts", &out.counts, &shape[..1])?;
+        Ok(top_k)
+    }
+
+    /// Checks `aggregate` and returns `K`.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`], [`Error::Shape`] and [`Error::Limit`]; [`Error::Unsupported`] without a `top_k`.
+    pub fn check_aggregate<S: Memory>(
+        &self,
+        batch: &Batch,
+        inputs: &AggregateInputs<'_, S>,
+        selection: &Selection<'_, S>,
+        out: &S::ViewMut<'_, f32>,
+    ) -> Result<usize> {
+        const NAME: &str = "decoupled_aggregate";
+        let top_k = self.required_top_k(NAME)?;
+        check_tables(NAME, "representation", inputs.representation, self.features())?;
+        self.check_ids::<S>(NAME, batch, &inputs.ids, &inputs.target_ids)?;
+        let shape = [dim("M", batch.targets().rows()), dim("K", top_k)];
+        expect(NAME, "positions", &selection.positions, &shape)?;
+        expect(NAME, "scores", &selection.scores, &shape)?;
+        expect(NAME, "counts", &selection.counts, &shape[..1])?;
+        expect(NAME, "out", out, &[shape[0], dim("Σ r", total_width(inputs.representation))])?;
+        Ok(top_k)
+    }
+
+    /// Checks `attend`.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`], [`Error::Shape`] and [`Error::Limit`].
+    pub fn check_attend<S: Memory>(
+        &self,
+        batch: &Batch,
+        inputs: &DecoupledInputs<'_, S>,
+        out: &S::ViewMut<'_, f32>,
+    ) -> Result<()> {
+        const NAME: &str = "decoupled_attend";
+        self.validate(NAME)?;
+        check_tables(NAME, "attention", inputs.attention, self.features())?;
+        check_tables(NAME, "representation", inputs.representation, self.features())?;
+        self.check_ids::<S>(NAME, batch, &inputs.ids, &inputs.target_ids)?;
+        for (attention, representation) in inputs.attention.iter().zip(inputs.representation) {
+            if attention.rows != representation.rows {
+                return Err(Error::Shape {
+                    operation: NAME,
+                    argument: "representation",
+                    expected: format!("{} rows, as in `attention`", attention.rows),
+                    got: format!("{} rows", representation.rows),
+                });
+            }
+        }
+        let m = dim("M", batch.targets().rows());
+        expect(NAME, "out", out, &[m, dim("Σ r", total_width(inputs.representation))])?;
+        Ok(())
+    }
+
+    /// Operations of `search`: `2·C·L·Σ a_f`, summed over users.
+    pub fn search_flops(&self, batch: &Batch, widths: &[usize]) -> u64 {
+        2 * batch.pairs() * widths.iter().sum::<usize>() as u64
+    }
+
+    /// The fewest bytes of `search`: each id, and each row it names as whole 32-byte sectors.
+    pub fn search_bytes<T: Element>(&self, batch: &Batch, widths: &[usize]) -> u64 {
+        let row: usize = widths.iter().map(|width| (width * size_of::<T>()).max(32)).sum();
+        batch.histories().total() as u64 * (4 * widths.len() + row) as u64
+    }
+
+    /// Operations of `aggregate`: `2·C·K·Σ r_f`, summed over users.
+    pub fn aggregate_flops(&self, batch: &Batch, widths: &[usize]) -> u64 {
+        2 * self.kept(batch) * widths.iter().sum::<usize>() as u64
+    }
+
+    /// The fewest bytes of `aggregate`: a position, a score and a row for each behaviour kept.
+    pub fn aggregate_bytes<T: Element>(&self, batch: &Batch, widths: &[usize]) -> u64 {
+        self.kept(batch) * (widths.iter().sum::<usize>() * size_of::<T>() + 8) as u64
+    }
+
+    /// Σ over users of candidates × behaviours kept.
+    fn kept(&self, batch: &Batch) -> u64 {
+        let top_k = self.top_k.unwrap_or(usize::MAX);
+        batch.requests().map(|(history, targets)| (targets.len() * history.len().min(top_k)) as u64).sum()
+    }
+}
+
+/// Σ of the widths of some tables.
+pub(crate) fn total_width<S: Memory>(tables: &[Table<'_, S>]) -> usize {
+    tables.iter().fold(0, |sum, table| sum.saturating_add(table.width))
+}
+
+fn check_tables<S: Memory>(
+    operation: &'static str,
+    argument: &'static str,
+    tables: &[Table<'_, S>],
+    features: usize,
+) -> Result<()> {
+    if tables.len() != features {
+        let (expected, got) =
+            (format!("{features} tables, one per feature"), format!("{} tables", tables.len()));
+        return Err(Error::Shape { operation, argument, expected, got });
+    }
+    for table in tables {
+        let shape = [dim("rows", table.rows), dim("width", table.width)];
+        if table.width == 0 {
+            let (expected, got) = ("a width of at least 1".into(), "0".into());
+            return Err(Error::Shape { operation, argument, expected, got });
+        }
+        match &table.data {
+            TableData::F32(data) => expect(operation, argument, data, &shape)?,
+            TableData::F16(data) => expect(operation, argument, data, &shape)?,
+            TableData::Bf16(data) => expect(operation, argument, data, &shape)?,
+            TableData::Int8 { codes, scale, offset } => {
+                expect(operation, argument, codes, &shape)?;
+                expect(operation, argument, scale, &shape[..1])?;
+                expect(operation, argument, offset, &shape[..1])?
+            }
+        };
+    }
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! The operations: parameters, inputs, shape rules and costs. What each computes is said here; how, in the backends.
+//!
+//! Letters for sizes, everywhere: `B` users; `N` behaviours of all users; `M` candidates of all users; `L`, `C` one
+//! user's behaviours and candidates; `d`, `d_v` width of a key, of a value; `H`, `H_kv` heads of queries, of keys and
+//! values; `G`, `τ` SDIM groups and bits a group; `F` features; `K` behaviours that a search keeps.
+
+mod decoupled;
+mod din;
+mod sdim;
+mod shape;
+mod target_attention;
+
+pub use decoupled::*;
+pub use din::*;
+pub use sdim::*;
+pub(crate) use shape::{Dim, dim, elements, expect};
+pub use target_attention::*;

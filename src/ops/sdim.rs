@@ -1,0 +1,376 @@
+//! SDIM: the history hashed into buckets, so that a candidate reads a few sums instead of every behaviour.
+
+use crate::element::{Element, Signature};
+use crate::error::{Error, Result};
+use crate::jagged::{Batch, Jagged};
+use crate::memory::{Length, Memory};
+use crate::ops::{Dim, dim, elements, expect};
+
+/// Sampling-based deep interest modelling: random hash signatures, a table of bucket sums, and its gather.
+///
+/// With fixed rotations `R ∈ R^{d×G×τ}`:
+///
+/// ```text
+/// bit[g,t](x) = 1 if ⟨x, R[:,g,t]⟩ > 0 else 0          a projection of exactly 0 gives 0
+/// sig[g](x)   = Σ_t bit[g,t]·2^t
+/// T[b,g,c,:]  = Σ_{l of user b, sig[g](s_l) = c} s_l
+/// out[m,:]    = (1/G) Σ_g normalise(T[b,g,sig[g](q_m),:])
+/// ```
+///
+/// `normalise` divides a bucket row by its length (at least 1e-12) *before* the mean, or does nothing. An empty
+/// history gives a row of zeros. A candidate's cost does not grow with the history; tables of two parts of a
+/// history add up to the table of the whole.
+///
+/// Source: Cao et al., "Sampling Is All You Need on Modeling Long-Term User Behaviors for CTR Prediction",
+/// CIKM 2022, arXiv 2205.10249, eq. 12; online `m = G·τ = 48`, `τ = 3`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sdim {
+    /// `d`: width of a behaviour and of a candidate. Default 64.
+    pub width: usize,
+    /// `G`: how many signatures a row has. Default 16.
+    pub groups: usize,
+    /// `τ`: bits per signature, 1 to 16. Default 3.
+    pub bits: usize,
+    /// Divide each bucket row by its L2 length before the mean. Default true, as in the paper.
+    pub normalise: bool,
+}
+
+/// Where the signatures of some rows come from.
+pub enum Hash<'a, S: Memory> {
+    /// Hash the rows with these rotations, `[d, G, τ]`.
+    Rotations(S::View<'a, f32>),
+    /// Given, `[rows, G]`, each below `2^τ`; for `τ ≤ 8`.
+    Signatures8(S::View<'a, u8>),
+    /// Given, `[rows, G]`, each below `2^τ`.
+    Signatures16(S::View<'a, u16>),
+}
+
+/// What `encode` and `append` read.
+pub struct SdimHistory<'a, S: Memory, T: Element> {
+    /// `[N, d]`, one row per behaviour.
+    pub rows: S::View<'a, T>,
+    /// Their signatures.
+    pub hash: Hash<'a, S>,
+}
+
+/// What `query` reads.
+pub struct SdimQuery<'a, S: Memory, T: Element> {
+    /// `[B, G, 2^τ, d]`, from `encode`.
+    pub table: S::View<'a, f32>,
+    /// `[M, d]`, one row per candidate; not needed where signatures are given.
+    pub targets: Option<S::View<'a, T>>,
+    /// The candidates' signatures.
+    pub hash: Hash<'a, S>,
+}
+
+/// What the table-free `attend` reads.
+pub struct SdimInputs<'a, S: Memory, T: Element> {
+    /// The behaviours.
+    pub history: SdimHistory<'a, S, T>,
+    /// `[M, d]`, one row per candidate; not needed where signatures are given.
+    pub targets: Option<S::View<'a, T>>,
+    /// The candidates' signatures.
+    pub hash: Hash<'a, S>,
+}
+
+impl<S: Memory> Clone for Hash<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<S: Memory> Copy for Hash<'_, S> {}
+
+impl<S: Memory, T: Element> Clone for SdimHistory<'_, S, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<S: Memory, T: Element> Copy for SdimHistory<'_, S, T> {}
+
+impl<S: Memory, T: Element> Clone for SdimQuery<'_, S, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<S: Memory, T: Element> Copy for SdimQuery<'_, S, T> {}
+
+impl<S: Memory, T: Element> Clone for SdimInputs<'_, S, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<S: Memory, T: Element> Copy for SdimInputs<'_, S, T> {}
+
+impl Default for Sdim {
+    fn default() -> Self {
+        Self { width: 64, groups: 16, bits: 3, normalise: true }
+    }
+}
+
+impl Sdim {
+    /// The most bits a signature may have.
+    pub const MAX_BITS: usize = 16;
+    /// What the length of a bucket row is raised to before it divides.
+    pub const MIN_NORM: f32 = 1e-12;
+
+    /// The paper's 16 groups of 3 bits over rows of `width`, normalised.
+    pub fn new(width: usize) -> Self {
+        Self { width, ..Self::default() }
+    }
+
+    /// Sets the number of signatures a row has and their bits.
+    pub fn with_groups(self, groups: usize, bits: usize) -> Self {
+        Self { groups, bits, ..self }
+    }
+
+    /// Sets whether bucket rows are divided by their length.
+    pub fn with_normalise(self, normalise: bool) -> Self {
+        Self { normalise, ..self }
+    }
+
+    /// `2^τ`: how many buckets a group has.
+    pub fn buckets(&self) -> usize {
+        1 << self.bits
+    }
+
+    /// `B·G·2^τ·d`: how many numbers the tables of that many users have.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] and [`Error::Unsupported`] as for every SDIM operation; [`Error::Limit`] where it does
+    /// not fit the address space.
+    pub fn table_length(&self, users: usize) -> Result<usize> {
+        const NAME: &str = "sdim_encode";
+        self.validate(NAME)?;
+        elements(NAME, "table", &self.table_shape(users))
+    }
+
+    /// `M·d`: how many numbers the output of `query` and `attend` has.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where that does not fit the address space.
+    pub fn output_length(&self, targets: &Jagged) -> Result<usize> {
+        elements("sdim_query", "out", &[dim("M", targets.rows()), dim("d", self.width)])
+    }
+
+    /// Draws rotations `[d, G, τ]` from the standard normal distribution: the same for the same seed and shape.
+    /// Store them with the model, not the seed: the distribution goes through the platform's logarithm and cosine,
+    /// which may differ in the last bit.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] and [`Error::Unsupported`] as for every SDIM operation; [`Error::Limit`] where
+    /// `d·G·τ` does not fit the address space.
+    pub fn rotations(&self, seed: u64) -> Result<Vec<f32>> {
+        const NAME: &str = "sdim_rotations";
+        self.validate(NAME)?;
+        let count = elements(NAME, "rotations", &self.rotation_shape())?;
+        let mut state = seed;
+        Ok((0..count).map(|_| standard_normal(&mut state)).collect())
+    }
+
+    pub(crate) fn validate(&self, operation: &'static str) -> Result<()> {
+        for (argument, size) in [("width", self.width), ("groups", self.groups), ("bits", self.bits)] {
+            if size == 0 {
+                let (expected, got) = ("at least 1".into(), "0".into());
+                return Err(Error::Parameter { operation, argument, expected, got });
+            }
+        }
+        if self.bits > Self::MAX_BITS {
+            return Err(Error::Unsupported {
+                operation,
+                what: format!("a signature of {} bits", self.bits),
+                supported: "1 to 16 bits".into(),
+            });
+        }
+        Ok(())
+    }
+
+    fn rotation_shape(&self) -> [Dim; 3] {
+        [dim("d", self.width), dim("G", self.groups), dim("τ", self.bits)]
+    }
+
+    fn table_shape(&self, users: usize) -> [Dim; 4] {
+        [dim("B", users), dim("G", self.groups), dim("2^τ", self.buckets()), dim("d", self.width)]
+    }
+
+    fn check_hash<S: Memory>(&self, operation: &'static str, hash: &Hash<'_, S>, rows: Dim) -> Result<()> {
+        let shape = [rows, dim("G", self.groups)];
+        match hash {
+            Hash::Rotations(rotations) => expect(operation, "rotations", rotations, &self.rotation_shape())?,
+            Hash::Signatures8(given) => {
+                self.check_word::<u8>(operation)?;
+                expect(operation, "signatures", given, &shape)?
+            }
+            Hash::Signatures16(given) => expect(operation, "signatures", given, &shape)?,
+        };
+        Ok(())
+    }
+
+    fn check_word<W: Signature>(&self, operation: &'static str) -> Result<()> {
+        if self.bits > W::BITS {
+            return Err(Error::Unsupported {
+                operation,
+                what: format!("a signature of {} bits in a {}", self.bits, W::NAME),
+                supported: "u8 up to 8 bits, u16 up to 16".into(),
+            });
+        }
+        Ok(())
+    }
+
+    fn check_targets<S: Memory, T: Element>(
+        &self,
+        operation: &'static str,
+        targets: &Jagged,
+        rows: &Option<S::View<'_, T>>,
+        hash: &Hash<'_, S>,
+    ) -> Result<()> {
+        let m = dim("M", targets.rows());
+        self.check_hash(operation, hash, m)?;
+        match rows {
+            Some(rows) => {
+                expect(operation, "targets", rows, &[m, dim("d", self.width)])?;
+            }
+            None if matches!(hash, Hash::Rotations(_)) => {
+                let (expected, got) = ("the rows to hash with the rotations".into(), "none".into());
+                return Err(Error::Shape { operation, argument: "targets", expected, got });
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn check_history<S: Memory, T: Element>(
+        &self,
+        operation: &'static str,
+        histories: &Jagged,
+        inputs: &SdimHistory<'_, S, T>,
+    ) -> Result<()> {
+        self.validate(operation)?;
+        let n = dim("N", histories.rows());
+        expect(operation, "rows", &inputs.rows, &[n, dim("d", self.width)])?;
+        self.check_hash(operation, &inputs.hash, n)
+    }
+
+    /// Checks `signatures` and returns the number of rows.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`], [`Error::Unsupported`] and [`Error::Shape`].
+    pub fn check_signatures<S: Memory, T: Element, W: Signature>(
+        &self,
+        rows: &S::View<'_, T>,
+        rotations: &S::View<'_, f32>,
+        out: &S::ViewMut<'_, W>,
+    ) -> Result<usize> {
+        const NAME: &str = "sdim_signatures";
+        self.validate(NAME)?;
+        self.check_word::<W>(NAME)?;
+        let count = dim("rows", rows.length() / self.width);
+        expect(NAME, "rows", rows, &[count, dim("d", self.width)])?;
+        expect(NAME, "rotations", rotations, &self.rotation_shape())?;
+        expect(NAME, "out", out, &[count, dim("G", self.groups)])?;
+        Ok(rows.length() / self.width)
+    }
+
+    /// Checks `encode` or `append` (named by `operation`).
+    ///
+    /// # Errors
+    /// [`Error::Parameter`], [`Error::Unsupported`], [`Error::Shape`] and [`Error::Limit`].
+    pub fn check_encode<S: Memory, T: Element>(
+        &self,
+        operation: &'static str,
+        histories: &Jagged,
+        inputs: &SdimHistory<'_, S, T>,
+        table: &S::ViewMut<'_, f32>,
+    ) -> Result<()> {
+        self.check_history(operation, histories, inputs)?;
+        expect(operation, "table", table, &self.table_shape(histories.users()))?;
+        Ok(())
+    }
+
+    /// Checks `query`.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`], [`Error::Unsupported`], [`Error::Shape`] and [`Error::Limit`].
+    pub fn check_query<S: Memory, T: Element>(
+        &self,
+        targets: &Jagged,
+        inputs: &SdimQuery<'_, S, T>,
+        out: &S::ViewMut<'_, T>,
+    ) -> Result<()> {
+        const NAME: &str = "sdim_query";
+        self.validate(NAME)?;
+        expect(NAME, "table", &inputs.table, &self.table_shape(targets.users()))?;
+        self.check_targets(NAME, targets, &inputs.targets, &inputs.hash)?;
+        expect(NAME, "out", out, &[dim("M", targets.rows()), dim("d", self.width)])?;
+        Ok(())
+    }
+
+    /// Checks the table-free `attend`.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`], [`Error::Unsupported`], [`Error::Shape`] and [`Error::Limit`].
+    pub fn check_attend<S: Memory, T: Element>(
+        &self,
+        batch: &Batch,
+        inputs: &SdimInputs<'_, S, T>,
+        out: &S::ViewMut<'_, T>,
+    ) -> Result<()> {
+        const NAME: &str = "sdim_attend";
+        self.check_history(NAME, batch.histories(), &inputs.history)?;
+        self.check_targets(NAME, batch.targets(), &inputs.targets, &inputs.hash)?;
+        expect(NAME, "out", out, &[dim("M", batch.targets().rows()), dim("d", self.width)])?;
+        Ok(())
+    }
+
+    /// Checks the addition of one table to another and returns their length.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where they differ in length or hold no whole number of users.
+    pub fn check_add<S: Memory>(
+        &self,
+        table: &S::ViewMut<'_, f32>,
+        other: &S::View<'_, f32>,
+    ) -> Result<usize> {
+        const NAME: &str = "sdim_add_tables";
+        self.validate(NAME)?;
+        let users = table.length() / elements(NAME, "table", &self.table_shape(1))?;
+        expect(NAME, "table", table, &self.table_shape(users))?;
+        expect(NAME, "other", other, &self.table_shape(users))
+    }
+
+    /// Operations of `encode` over `rows` behaviours: `2·L·d·G·τ` to hash, `L·G·d` additions.
+    pub fn encode_flops(&self, rows: usize) -> u64 {
+        (rows as u64) * (self.groups * self.width) as u64 * (2 * self.bits as u64 + 1)
+    }
+
+    /// The fewest bytes of `encode`: each behaviour once, each user's table once.
+    pub fn encode_bytes<T: Element>(&self, histories: &Jagged) -> u64 {
+        let table = histories.users() * self.groups * self.buckets() * self.width * size_of::<f32>();
+        (histories.total() * self.width * size_of::<T>() + table) as u64
+    }
+
+    /// Operations of `query` over `rows` candidates: `2·C·d·G·τ` to hash, `C·G·d` additions.
+    pub fn query_flops(&self, rows: usize) -> u64 {
+        self.encode_flops(rows)
+    }
+
+    /// The fewest bytes of `query` over `rows` candidates: a bucket row a group, and the candidate.
+    pub fn query_bytes<T: Element>(&self, rows: usize) -> u64 {
+        (rows * self.width * (self.groups * size_of::<f32>() + size_of::<T>())) as u64
+    }
+}
+
+/// One draw from N(0, 1): SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) and the Box–Muller transform.
+fn standard_normal(state: &mut u64) -> f32 {
+    let mut uniform = || {
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = *state;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^= word >> 31;
+        // 53 bits in (0, 1): never 0, whose logarithm is infinite.
+        ((word >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    };
+    let radius = (-2.0 * uniform().ln()).sqrt();
+    (radius * (std::f64::consts::TAU * uniform()).cos()) as f32
+}

@@ -1,0 +1,46 @@
+//! Checks that a buffer has the size an operation needs.
+
+use crate::error::{Error, Result};
+use crate::memory::Length;
+
+/// One dimension of a shape: its letter and its size.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dim(&'static str, usize);
+
+/// Names a dimension, for [`expect`].
+pub(crate) const fn dim(letter: &'static str, size: usize) -> Dim {
+    Dim(letter, size)
+}
+
+/// The number of elements of a shape, or `Error::Limit` where it does not fit the address space.
+pub(crate) fn elements(operation: &'static str, argument: &'static str, shape: &[Dim]) -> Result<usize> {
+    // Half the address space: no allocation can be larger, and byte counts of 4-byte elements still fit u64.
+    let limit = isize::MAX as usize;
+    let product = shape.iter().try_fold(1usize, |product, dim| product.checked_mul(dim.1));
+    match product.filter(|&product| product <= limit) {
+        Some(product) => Ok(product),
+        None => Err(Error::Limit { operation, argument, needed: u64::MAX, limit: limit as u64 }),
+    }
+}
+
+/// Checks that `view` covers exactly `shape`, and returns the number of elements.
+pub(crate) fn expect(
+    operation: &'static str,
+    argument: &'static str,
+    view: &impl Length,
+    shape: &[Dim],
+) -> Result<usize> {
+    let needed = elements(operation, argument, shape)?;
+    let got = view.length();
+    if got == needed {
+        return Ok(needed);
+    }
+    let letters: Vec<&str> = shape.iter().map(|dim| dim.0).collect();
+    let sizes: Vec<String> = shape.iter().map(|dim| dim.1.to_string()).collect();
+    Err(Error::Shape {
+        operation,
+        argument,
+        expected: format!("[{}] = [{}], {needed} elements", letters.join(", "), sizes.join(", ")),
+        got: format!("{got} elements"),
+    })
+}

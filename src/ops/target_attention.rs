@@ -1,0 +1,288 @@
+//! Target attention: each candidate attends to its user's whole history.
+
+use crate::element::Element;
+use crate::error::{Error, Result};
+use crate::jagged::Batch;
+use crate::memory::Memory;
+use crate::ops::{dim, elements, expect};
+
+const NAME: &str = "target_attention";
+
+/// Dot-product attention of every candidate over its user's behaviours.
+///
+/// For candidate `m` of user `b` and head `h`, over the user's behaviours `l`, with `h' = h·H_kv/H` rounded down:
+///
+/// ```text
+/// s_l = scale · ⟨q[m,h], k[l,h']⟩ + bias[l,h]
+/// out[m,h,:] = Σ_l w_l · v[l,h',:]          w from s by `weighting`
+/// ```
+///
+/// An empty history gives a row of zeros and `lse = -∞`; a bias of `-∞` removes a behaviour, and a user whose
+/// behaviours are all removed counts as one without history.
+///
+/// Source: MHTA of long-sequence models (TWIN, arXiv 2302.02352, eq. 4; STCA, arXiv 2511.06077), SDPA of
+/// "Attention Is All You Need", eq. 1, with one query row per candidate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct TargetAttention {
+    /// `H`: heads of a query. Default 1.
+    pub heads: usize,
+    /// `H_kv`: heads of a key and a value; a divisor of `heads`. Default 1.
+    pub kv_heads: usize,
+    /// `d`: width of one head of a query or key. Default 64.
+    pub width: usize,
+    /// `d_v`: width of one head of a value. Default 64.
+    pub value_width: usize,
+    /// Factor on the dot product; `None` (the default) is `1/√d`.
+    pub scale: Option<f32>,
+    /// How scores become weights. Default softmax.
+    pub weighting: Weighting,
+}
+
+/// How the scores of one candidate become weights.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
+pub enum Weighting {
+    /// `w_l = exp(s_l − lse)`, `lse = log Σ exp s_l`: the weights add up to 1 (MHTA, TWIN, TIN, STCA).
+    #[default]
+    Softmax,
+    /// `w_l = max(s_l, 0)` (QIN's adaptive sparse target attention, arXiv 2504.17699).
+    Relu,
+    /// `w_l = s_l·σ(s_l)/divisor` (HSTU, arXiv 2402.17152, eq. 2).
+    Silu {
+        /// Divides every weight; HSTU uses the (padded) length.
+        divisor: f32,
+    },
+    /// `w_l = s_l` (linear attention).
+    Identity,
+}
+
+/// What target attention reads. `T` is the storage type, `S` the kind of memory.
+pub struct TargetAttentionInputs<'a, S: Memory, T: Element> {
+    /// `[M, H, d]`, one row per candidate.
+    pub queries: S::View<'a, T>,
+    /// `[N, H_kv, d]`, one row per behaviour.
+    pub keys: S::View<'a, T>,
+    /// `[N, H_kv, d_v]`; `None` uses the keys as values (`d_v = d`), which then are read only once.
+    pub values: Option<S::View<'a, T>>,
+    /// `[N, H]`, added to the scaled dot products.
+    pub bias: Option<S::View<'a, f32>>,
+}
+
+/// What target attention writes.
+pub struct TargetAttentionOutputs<'a, S: Memory, T: Element> {
+    /// `[M, H, d_v]`.
+    pub out: S::ViewMut<'a, T>,
+    /// `[M, H]`, natural logarithm; only with [`Weighting::Softmax`].
+    pub lse: Option<S::ViewMut<'a, f32>>,
+}
+
+/// One of two partial results of softmax attention over disjoint parts of the same histories.
+pub struct PartialAttention<'a, S: Memory, T: Element> {
+    /// `[M, H, d_v]`.
+    pub out: S::View<'a, T>,
+    /// `[M, H]`.
+    pub lse: S::View<'a, f32>,
+}
+
+impl<S: Memory, T: Element> Clone for TargetAttentionInputs<'_, S, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<S: Memory, T: Element> Copy for TargetAttentionInputs<'_, S, T> {}
+
+impl<S: Memory, T: Element> Clone for PartialAttention<'_, S, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<S: Memory, T: Element> Copy for PartialAttention<'_, S, T> {}
+
+impl Default for TargetAttention {
+    fn default() -> Self {
+        Self { heads: 1, kv_heads: 1, width: 64, value_width: 64, scale: None, weighting: Weighting::Softmax }
+    }
+}
+
+impl TargetAttention {
+    /// One head, keys and values of the same width, softmax, `scale = 1/√width`.
+    pub fn new(width: usize) -> Self {
+        Self { width, value_width: width, ..Self::default() }
+    }
+
+    /// Sets the heads of queries and of keys and values.
+    pub fn with_heads(self, heads: usize, kv_heads: usize) -> Self {
+        Self { heads, kv_heads, ..self }
+    }
+
+    /// Sets the width of a value.
+    pub fn with_value_width(self, value_width: usize) -> Self {
+        Self { value_width, ..self }
+    }
+
+    /// Sets the factor on the dot product.
+    pub fn with_scale(self, scale: f32) -> Self {
+        Self { scale: Some(scale), ..self }
+    }
+
+    /// Sets how scores become weights.
+    pub fn with_weighting(self, weighting: Weighting) -> Self {
+        Self { weighting, ..self }
+    }
+
+    /// The factor on the dot product.
+    pub fn effective_scale(&self) -> f32 {
+        self.scale.unwrap_or_else(|| (1.0 / (self.width as f64).sqrt()) as f32)
+    }
+
+    /// The key/value head that serves a query head.
+    pub fn kv_head(&self, head: usize) -> usize {
+        head * self.kv_heads / self.heads
+    }
+
+    /// `M·H·d_v`: how many numbers the output has.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where that does not fit the address space.
+    pub fn output_length(&self, batch: &Batch) -> Result<usize> {
+        let shape = [dim("M", batch.targets().rows()), dim("H", self.heads), dim("d_v", self.value_width)];
+        elements(NAME, "out", &shape)
+    }
+
+    /// Checks the parameters by themselves.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] where a head count or width is 0, `kv_heads` does not divide `heads`, or a factor is
+    /// not finite (a divisor also not 0).
+    pub fn validate(&self) -> Result<()> {
+        let wrong = |argument, expected: &str, got: String| {
+            Err(Error::Parameter { operation: NAME, argument, expected: expected.into(), got })
+        };
+        let sizes = [
+            ("heads", self.heads),
+            ("kv_heads", self.kv_heads),
+            ("width", self.width),
+            ("value_width", self.value_width),
+        ];
+        for (argument, size) in sizes {
+            if size == 0 {
+                return wrong(argument, "at least 1", "0".into());
+            }
+        }
+        if self.heads % self.kv_heads != 0 {
+            let expected = format!("a divisor of heads = {}", self.heads);
+            return wrong("kv_heads", &expected, self.kv_heads.to_string());
+        }
+        if let Some(scale) = self.scale.filter(|scale| !scale.is_finite()) {
+            return wrong("scale", "a finite number", scale.to_string());
+        }
+        match self.weighting {
+            Weighting::Silu { divisor } if !divisor.is_finite() || divisor == 0.0 => {
+                wrong("divisor", "a finite number other than 0", divisor.to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks parameters and inputs against a batch.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate); [`Error::Shape`] for an input of the wrong size or keys used as values
+    /// though `d_v ≠ d`; [`Error::Limit`] for sizes beyond the address space.
+    pub fn check<S: Memory, T: Element>(
+        &self,
+        batch: &Batch,
+        inputs: &TargetAttentionInputs<'_, S, T>,
+    ) -> Result<()> {
+        self.validate()?;
+        let (n, m) = (dim("N", batch.histories().rows()), dim("M", batch.targets().rows()));
+        let (heads, kv_heads) = (dim("H", self.heads), dim("H_kv", self.kv_heads));
+        expect(NAME, "queries", &inputs.queries, &[m, heads, dim("d", self.width)])?;
+        expect(NAME, "keys", &inputs.keys, &[n, kv_heads, dim("d", self.width)])?;
+        match &inputs.values {
+            Some(values) => {
+                expect(NAME, "values", values, &[n, kv_heads, dim("d_v", self.value_width)])?;
+            }
+            None if self.value_width != self.width => {
+                return Err(Error::Shape {
+                    operation: NAME,
+                    argument: "values",
+                    expected: format!(
+                        "values of their own, as d_v = {} is not d = {}",
+                        self.value_width, self.width
+                    ),
+                    got: "none (the keys as values)".into(),
+                });
+            }
+            None => {}
+        }
+        if let Some(bias) = &inputs.bias {
+            expect(NAME, "bias", bias, &[n, heads])?;
+        }
+        Ok(())
+    }
+
+    /// Checks the outputs against a batch.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for an output of the wrong size; [`Error::Unsupported`] for an `lse` without softmax.
+    pub fn check_outputs<S: Memory, T: Element>(
+        &self,
+        batch: &Batch,
+        outputs: &TargetAttentionOutputs<'_, S, T>,
+    ) -> Result<()> {
+        let (m, heads) = (dim("M", batch.targets().rows()), dim("H", self.heads));
+        expect(NAME, "out", &outputs.out, &[m, heads, dim("d_v", self.value_width)])?;
+        if let Some(lse) = &outputs.lse {
+            expect(NAME, "lse", lse, &[m, heads])?;
+            if self.weighting != Weighting::Softmax {
+                return Err(Error::Unsupported {
+                    operation: NAME,
+                    what: format!("lse with {:?} weights", self.weighting),
+                    supported: "lse with Softmax weights".into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a merge of two partial results and returns its number of rows (candidates × heads).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the four inputs and two outputs do not fit each other.
+    pub fn check_merge<S: Memory, T: Element>(
+        &self,
+        first: &PartialAttention<'_, S, T>,
+        second: &PartialAttention<'_, S, T>,
+        outputs: &TargetAttentionOutputs<'_, S, T>,
+    ) -> Result<usize> {
+        use crate::memory::Length;
+        const NAME: &str = "merge_attention";
+        self.validate()?;
+        let rows = first.lse.length();
+        let shape = [dim("M·H", rows), dim("d_v", self.value_width)];
+        expect(NAME, "first.out", &first.out, &shape)?;
+        expect(NAME, "second.lse", &second.lse, &shape[..1])?;
+        expect(NAME, "second.out", &second.out, &shape)?;
+        expect(NAME, "out", &outputs.out, &shape)?;
+        if let Some(lse) = &outputs.lse {
+            expect(NAME, "lse", lse, &shape[..1])?;
+        }
+        Ok(rows)
+    }
+
+    /// Multiplications and additions (exponentials not counted): `2·C·H·L·(d + d_v)`, summed over users.
+    pub fn flops(&self, batch: &Batch) -> u64 {
+        2 * batch.pairs() * (self.heads * (self.width + self.value_width)) as u64
+    }
+
+    /// The fewest bytes to move: each key and value once, each query and output once. `aliased`: the keys are the
+    /// values.
+    pub fn bytes<T: Element>(&self, batch: &Batch, aliased: bool) -> u64 {
+        let value_width = if aliased { 0 } else { self.value_width };
+        let history = batch.histories().total() * self.kv_heads * (self.width + value_width);
+        let targets = batch.targets().total() * self.heads * (self.width + self.value_width);
+        (history + targets) as u64 * size_of::<T>() as u64
+    }
+}
