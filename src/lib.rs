@@ -7,6 +7,10 @@ mod error;
 mod jagged;
 mod memory;
 mod ops;
+#[cfg(feature = "wgpu")]
+mod plan;
+#[cfg(feature = "wgpu")]
+pub mod webgpu;
 
 pub use backend::{Backend, Buffer, View, ViewMut};
 pub use element::{DType, Element, Scalar, Signature};
@@ -15,3 +19,7 @@ pub use half;
 pub use jagged::{Batch, Jagged};
 pub use memory::{Host, Length, Memory};
 pub use ops::*;
+#[cfg(feature = "wgpu")]
+pub use webgpu::Wgpu;
+#[cfg(feature = "wgpu")]
+pub use wgpu;
