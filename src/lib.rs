@@ -2,13 +2,16 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod cpu;
 pub mod element;
 mod error;
 mod jagged;
 mod memory;
 mod ops;
+pub mod reference;
 
 pub use backend::{Backend, Buffer, View, ViewMut};
+pub use cpu::Cpu;
 pub use element::{DType, Element, Scalar, Signature};
 pub use error::{Error, Result};
 pub use half;

@@ -214,16 +214,11 @@ impl Lookup {
         elements("lookup", "out", &[dim("rows", rows), dim("Σ width", total_width(tables))])
     }
 
-    /// Checks a look-up and returns how many rows of ids there are.
+    /// Checks the inputs of a look-up and returns how many rows or bags come out.
     ///
     /// # Errors
     /// [`Error::Shape`] for a buffer or list of the wrong size; [`Error::Limit`] for sizes beyond the address space.
-    pub fn check<S: Memory>(
-        &self,
-        bags: &Bags<'_, Jagged>,
-        inputs: &LookupInputs<'_, S>,
-        outputs: &LookupOutputs<'_, S>,
-    ) -> Result<usize> {
+    pub fn check<S: Memory>(&self, bags: &Bags<'_, Jagged>, inputs: &LookupInputs<'_, S>) -> Result<usize> {
         const NAME: &str = "lookup";
         let features = inputs.tables.len();
         check_tables(NAME, "tables", inputs.tables, features.max(1))?;
@@ -242,34 +237,38 @@ impl Lookup {
             Bags::Sum(bags) | Bags::Mean(bags) => bags.rows(),
         };
         expect(NAME, "ids", &inputs.ids, &[dim("N", rows), dim("F", features)])?;
-        let out_rows = match bags {
-            Bags::Each => dim("N", rows),
-            Bags::Sum(bags) | Bags::Mean(bags) => dim("bags", bags.users()),
+        Ok(match bags {
+            Bags::Each => rows,
+            Bags::Sum(bags) | Bags::Mean(bags) => bags.users(),
+        })
+    }
+
+    /// Checks the outputs for so many rows or bags.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for an output of the wrong size, or a second one exactly where there are no second tables.
+    pub fn check_outputs<S: Memory>(
+        &self,
+        rows: usize,
+        inputs: &LookupInputs<'_, S>,
+        outputs: &LookupOutputs<'_, S>,
+    ) -> Result<()> {
+        const NAME: &str = "lookup";
+        let wrong = |expected: &str, got: &str| {
+            let (expected, got) = (expected.into(), got.into());
+            Err(Error::Shape { operation: NAME, argument: "second", expected, got })
         };
-        expect(NAME, "out", &outputs.out, &[out_rows, dim("Σ width", total_width(inputs.tables))])?;
-        match &outputs.second {
-            Some(second) if !inputs.second_tables.is_empty() => {
-                expect(
-                    NAME,
-                    "second",
-                    second,
-                    &[out_rows, dim("Σ width", total_width(inputs.second_tables))],
-                )?;
-            }
-            None if inputs.second_tables.is_empty() => {}
-            second => {
-                let (expected, got) = ("an output exactly where there are second tables", second.is_some());
-                let got =
-                    if got { "an output without second tables" } else { "second tables without an output" };
-                return Err(Error::Shape {
-                    operation: NAME,
-                    argument: "second",
-                    expected: expected.into(),
-                    got: got.into(),
-                });
+        let shape = |tables| [dim("N or bags", rows), dim("Σ width", total_width::<S>(tables))];
+        expect(NAME, "out", &outputs.out, &shape(inputs.tables))?;
+        match (&outputs.second, inputs.second_tables) {
+            (None, []) => {}
+            (Some(_), []) => return wrong("none, as there are no second tables", "an output"),
+            (None, _) => return wrong("an output for the second tables", "none"),
+            (Some(second), tables) => {
+                expect(NAME, "second", second, &shape(tables))?;
             }
         }
-        Ok(rows)
+        Ok(())
     }
 }
 
@@ -366,28 +365,53 @@ impl Decoupled {
         Ok(())
     }
 
-    /// Checks `search` and returns `K`.
+    /// Checks the inputs of `search` and returns `K`.
     ///
     /// # Errors
     /// [`Error::Parameter`], [`Error::Shape`] and [`Error::Limit`]; [`Error::Unsupported`] without a `top_k`.
-    pub fn check_search<S: Memory>(
-        &self,
-        batch: &Batch,
-        inputs: &SearchInputs<'_, S>,
-        out: &SelectionMut<'_, S>,
-    ) -> Result<usize> {
+    pub fn check_search<S: Memory>(&self, batch: &Batch, inputs: &SearchInputs<'_, S>) -> Result<usize> {
         const NAME: &str = "decoupled_search";
         let top_k = self.required_top_k(NAME)?;
         check_tables(NAME, "attention", inputs.attention, self.features())?;
         self.check_ids::<S>(NAME, batch, &inputs.ids, &inputs.target_ids)?;
+        Ok(top_k)
+    }
+
+    /// Checks the outputs of `search` for `K = top_k`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for an output of the wrong size.
+    pub fn check_search_outputs<S: Memory>(
+        &self,
+        batch: &Batch,
+        top_k: usize,
+        out: &SelectionMut<'_, S>,
+    ) -> Result<()> {
+        const NAME: &str = "decoupled_search";
         let shape = [dim("M", batch.targets().rows()), dim("K", top_k)];
         expect(NAME, "positions", &out.positions, &shape)?;
         expect(NAME, "scores", &out.scores, &shape)?;
         expect(NAME, "counts", &out.counts, &shape[..1])?;
-        Ok(top_k)
+        Ok(())
     }
 
-    /// Checks `aggregate` and returns `K`.
+    /// Checks the output of `aggregate` or `attend` (named by `operation`).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where it is not `[M, Σ r]`.
+    pub fn check_output<S: Memory>(
+        &self,
+        operation: &'static str,
+        batch: &Batch,
+        representation: &[Table<'_, S>],
+        out: &impl Length,
+    ) -> Result<()> {
+        let shape = [dim("M", batch.targets().rows()), dim("Σ r", total_width(representation))];
+        expect(operation, "out", out, &shape)?;
+        Ok(())
+    }
+
+    /// Checks the inputs of `aggregate` and returns `K`.
     ///
     /// # Errors
     /// [`Error::Parameter`], [`Error::Shape`] and [`Error::Limit`]; [`Error::Unsupported`] without a `top_k`.
@@ -396,7 +420,6 @@ impl Decoupled {
         batch: &Batch,
         inputs: &AggregateInputs<'_, S>,
         selection: &Selection<'_, S>,
-        out: &S::ViewMut<'_, f32>,
     ) -> Result<usize> {
         const NAME: &str = "decoupled_aggregate";
         let top_k = self.required_top_k(NAME)?;
@@ -406,20 +429,14 @@ impl Decoupled {
         expect(NAME, "positions", &selection.positions, &shape)?;
         expect(NAME, "scores", &selection.scores, &shape)?;
         expect(NAME, "counts", &selection.counts, &shape[..1])?;
-        expect(NAME, "out", out, &[shape[0], dim("Σ r", total_width(inputs.representation))])?;
         Ok(top_k)
     }
 
-    /// Checks `attend`.
+    /// Checks the inputs of `attend`.
     ///
     /// # Errors
     /// [`Error::Parameter`], [`Error::Shape`] and [`Error::Limit`].
-    pub fn check_attend<S: Memory>(
-        &self,
-        batch: &Batch,
-        inputs: &DecoupledInputs<'_, S>,
-        out: &S::ViewMut<'_, f32>,
-    ) -> Result<()> {
+    pub fn check_attend<S: Memory>(&self, batch: &Batch, inputs: &DecoupledInputs<'_, S>) -> Result<()> {
         const NAME: &str = "decoupled_attend";
         self.validate(NAME)?;
         check_tables(NAME, "attention", inputs.attention, self.features())?;
@@ -435,8 +452,6 @@ impl Decoupled {
                 });
             }
         }
-        let m = dim("M", batch.targets().rows());
-        expect(NAME, "out", out, &[m, dim("Σ r", total_width(inputs.representation))])?;
         Ok(())
     }
 

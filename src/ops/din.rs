@@ -170,17 +170,21 @@ impl Din {
         elements(NAME, "out", &[dim("M", batch.targets().rows()), dim("d", self.width)])
     }
 
-    /// Checks parameters, inputs and output against a batch.
+    /// Checks the output against a batch.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where it is not `[M, d]`.
+    pub fn check_output(&self, batch: &Batch, out: &impl Length) -> Result<()> {
+        expect(NAME, "out", out, &[dim("M", batch.targets().rows()), dim("d", self.width)])?;
+        Ok(())
+    }
+
+    /// Checks parameters and inputs against a batch.
     ///
     /// # Errors
     /// [`Error::Parameter`] for a width of 0; [`Error::Unsupported`] for no hidden layer or more than three;
     /// [`Error::Shape`] for a buffer of the wrong size; [`Error::Limit`] for sizes beyond the address space.
-    pub fn check<S: Memory, T: Element>(
-        &self,
-        batch: &Batch,
-        inputs: &DinInputs<'_, S, T>,
-        out: &S::ViewMut<'_, T>,
-    ) -> Result<()> {
+    pub fn check<S: Memory, T: Element>(&self, batch: &Batch, inputs: &DinInputs<'_, S, T>) -> Result<()> {
         if self.width == 0 {
             let (expected, got) = ("at least 1".into(), "0".into());
             return Err(Error::Parameter { operation: NAME, argument: "width", expected, got });
@@ -195,7 +199,6 @@ impl Din {
         let width = dim("d", self.width);
         expect(NAME, "targets", &inputs.targets, &[dim("M", batch.targets().rows()), width])?;
         expect(NAME, "history", &inputs.history, &[dim("N", batch.histories().rows()), width])?;
-        expect(NAME, "out", out, &[dim("M", batch.targets().rows()), width])?;
         let mut fan_in = [dim("4", 4), width];
         let mut shape = &fan_in[..];
         for (layer, names) in inputs.hidden.iter().zip(LAYERS) {
