@@ -4,11 +4,11 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use crate::cpu::lookup::{check_ids, concatenate};
+use crate::cpu::lookup::concatenate;
 use crate::cpu::pooling::{CHUNK, Pooling};
 use crate::cpu::tiles::{Tile, for_each, split, tiles};
 use crate::cpu::vector::dot;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::jagged::Batch;
 use crate::memory::Host;
 use crate::ops::*;
@@ -48,7 +48,7 @@ pub(super) fn search(
     const NAME: &str = "decoupled_search";
     let top_k = op.check_search(batch, inputs)?;
     op.check_search_outputs(batch, top_k, &out)?;
-    check_both_ids(NAME, op, batch, inputs.attention, inputs.ids, inputs.target_ids)?;
+    op.check_host_ids(NAME, batch, inputs.attention, inputs.ids, inputs.target_ids)?;
     let tiles = tiles(batch);
     let positions = split(&tiles, out.positions, top_k);
     let scores = split(&tiles, out.scores, top_k);
@@ -142,8 +142,8 @@ pub(super) fn aggregate(
     const NAME: &str = "decoupled_aggregate";
     let top_k = op.check_aggregate(batch, inputs, selection)?;
     op.check_output(NAME, batch, inputs.representation, &out)?;
-    check_selection(NAME, batch, selection, top_k)?;
-    check_both_ids(NAME, op, batch, inputs.representation, inputs.ids, inputs.target_ids)?;
+    op.check_host_selection(NAME, batch, selection, top_k)?;
+    op.check_host_ids(NAME, batch, inputs.representation, inputs.ids, inputs.target_ids)?;
     let tiles = tiles(batch);
     let width = total_width(inputs.representation);
     let out = split(&tiles, out, width);
@@ -168,7 +168,7 @@ pub(super) fn attend(
     const NAME: &str = "decoupled_attend";
     op.check_attend(batch, inputs)?;
     op.check_output(NAME, batch, inputs.representation, &out)?;
-    check_both_ids(NAME, op, batch, inputs.attention, inputs.ids, inputs.target_ids)?;
+    op.check_host_ids(NAME, batch, inputs.attention, inputs.ids, inputs.target_ids)?;
     let DecoupledInputs { attention, representation, ids, target_ids } = *inputs;
     let search = SearchInputs { attention, ids, target_ids };
     let aggregate = AggregateInputs { representation, ids, target_ids };
@@ -248,48 +248,4 @@ fn multiply_by_target(op: &Decoupled, inputs: &AggregateInputs<'_, Host>, m: usi
     let mut target = vec![0.0; out.len()];
     concatenate(inputs.representation, &inputs.target_ids[m * features..(m + 1) * features], &mut target);
     out.iter_mut().zip(target).for_each(|(out, target)| *out *= target);
-}
-
-fn check_both_ids(
-    operation: &'static str,
-    op: &Decoupled,
-    batch: &Batch,
-    tables: &[Table<'_, Host>],
-    ids: &[u32],
-    target_ids: &[u32],
-) -> Result<()> {
-    let features = op.features();
-    check_ids(operation, "ids", op.ids, tables, &ids[..batch.histories().total() * features])?;
-    check_ids(operation, "target_ids", op.ids, tables, &target_ids[..batch.targets().total() * features])
-}
-
-/// Checks that a selection, which may come from anywhere, stays inside its histories.
-fn check_selection(
-    operation: &'static str,
-    batch: &Batch,
-    selection: &Selection<'_, Host>,
-    top_k: usize,
-) -> Result<()> {
-    let outside = |argument, position: usize, id: u32, rows: usize| Error::IndexOutOfRange {
-        operation,
-        argument,
-        position: position as u64,
-        id: id.into(),
-        rows: rows as u64,
-    };
-    for (history, targets) in batch.requests() {
-        for m in targets {
-            let count = selection.counts[m];
-            if count as usize > top_k {
-                return Err(outside("counts", m, count, top_k + 1));
-            }
-            for slot in (m * top_k..).take(count as usize) {
-                let position = selection.positions[slot];
-                if position as usize >= history.len() {
-                    return Err(outside("positions", slot, position, history.len()));
-                }
-            }
-        }
-    }
-    Ok(())
 }

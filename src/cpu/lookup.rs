@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::cpu::tiles::for_each;
 use crate::cpu::vector::add;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::jagged::Jagged;
 use crate::memory::Host;
 use crate::ops::*;
@@ -40,27 +40,6 @@ fn read_row(table: &Table<'_, Host>, id: usize, out: &mut [f32]) {
     }
 }
 
-/// Checks that every id is inside its feature's table.
-pub(super) fn check_ids(
-    operation: &'static str,
-    argument: &'static str,
-    policy: IdPolicy,
-    tables: &[Table<'_, Host>],
-    ids: &[u32],
-) -> Result<()> {
-    if policy == IdPolicy::Zero {
-        return Ok(());
-    }
-    let outside = |(position, &id): (usize, &u32)| {
-        let rows = tables[position % tables.len()].rows;
-        (id as usize >= rows).then_some((position as u64, u64::from(id), rows as u64))
-    };
-    match ids.iter().enumerate().find_map(outside) {
-        None => Ok(()),
-        Some((position, id, rows)) => Err(Error::IndexOutOfRange { operation, argument, position, id, rows }),
-    }
-}
-
 pub(super) fn lookup(
     op: &Lookup,
     bags: &Bags<'_, Jagged>,
@@ -75,7 +54,7 @@ pub(super) fn lookup(
         Bags::Sum(bags) | Bags::Mean(bags) => bags.range(i),
     };
     let used = if rows == 0 { 0 } else { bag(rows - 1).end };
-    check_ids("lookup", "ids", op.ids, inputs.tables, &inputs.ids[..used * features])?;
+    check_host_ids("lookup", "ids", op.ids, inputs.tables, &inputs.ids[..used * features])?;
     let first = outputs.out.chunks_exact_mut(total_width(inputs.tables).max(1));
     let second: Vec<Option<&mut [f32]>> = match outputs.second {
         Some(second) => second.chunks_exact_mut(total_width(inputs.second_tables)).map(Some).collect(),

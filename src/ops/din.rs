@@ -4,6 +4,7 @@ use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::jagged::Batch;
 use crate::memory::{Length, Memory};
+use crate::ops::shape::copy_views;
 use crate::ops::{dim, elements, expect};
 
 const NAME: &str = "din";
@@ -128,19 +129,7 @@ pub struct DinInputs<'a, S: Memory, T: Element> {
     pub output_bias: S::View<'a, f32>,
 }
 
-impl<S: Memory, T: Element> Clone for DinLayer<'_, S, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<S: Memory, T: Element> Copy for DinLayer<'_, S, T> {}
-
-impl<S: Memory, T: Element> Clone for DinInputs<'_, S, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<S: Memory, T: Element> Copy for DinInputs<'_, S, T> {}
+copy_views!(DinLayer<T>, DinInputs<T>);
 
 impl Default for Din {
     fn default() -> Self {

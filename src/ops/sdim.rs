@@ -4,6 +4,7 @@ use crate::element::{Element, Signature};
 use crate::error::{Error, Result};
 use crate::jagged::{Batch, Jagged};
 use crate::memory::{Length, Memory};
+use crate::ops::shape::copy_views;
 use crate::ops::{Dim, dim, elements, expect};
 
 /// Sampling-based deep interest modelling: random hash signatures, a table of bucket sums, and its gather.
@@ -74,33 +75,7 @@ pub struct SdimInputs<'a, S: Memory, T: Element> {
     pub hash: Hash<'a, S>,
 }
 
-impl<S: Memory> Clone for Hash<'_, S> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<S: Memory> Copy for Hash<'_, S> {}
-
-impl<S: Memory, T: Element> Clone for SdimHistory<'_, S, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<S: Memory, T: Element> Copy for SdimHistory<'_, S, T> {}
-
-impl<S: Memory, T: Element> Clone for SdimQuery<'_, S, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<S: Memory, T: Element> Copy for SdimQuery<'_, S, T> {}
-
-impl<S: Memory, T: Element> Clone for SdimInputs<'_, S, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<S: Memory, T: Element> Copy for SdimInputs<'_, S, T> {}
+copy_views!(Hash, SdimHistory<T>, SdimQuery<T>, SdimInputs<T>);
 
 impl Default for Sdim {
     fn default() -> Self {

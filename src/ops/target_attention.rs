@@ -4,6 +4,7 @@ use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::jagged::Batch;
 use crate::memory::{Length, Memory};
+use crate::ops::shape::copy_views;
 use crate::ops::{dim, elements, expect};
 
 const NAME: &str = "target_attention";
@@ -86,19 +87,7 @@ pub struct PartialAttention<'a, S: Memory, T: Element> {
     pub lse: S::View<'a, f32>,
 }
 
-impl<S: Memory, T: Element> Clone for TargetAttentionInputs<'_, S, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<S: Memory, T: Element> Copy for TargetAttentionInputs<'_, S, T> {}
-
-impl<S: Memory, T: Element> Clone for PartialAttention<'_, S, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<S: Memory, T: Element> Copy for PartialAttention<'_, S, T> {}
+copy_views!(TargetAttentionInputs<T>, PartialAttention<T>);
 
 impl Default for TargetAttention {
     fn default() -> Self {
@@ -171,7 +160,7 @@ impl TargetAttention {
                 return wrong(argument, "at least 1", "0".into());
             }
         }
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             let expected = format!("a divisor of heads = {}", self.heads);
             return wrong("kv_heads", &expected, self.kv_heads.to_string());
         }

@@ -1,8 +1,9 @@
 //! Decoupled embeddings, plainly. Formula: [`Decoupled`].
 
+use super::lookup::{concatenate, table_row};
 use super::{dot, softmax};
-use crate::error::{Error, Result};
-use crate::jagged::{Batch, Jagged};
+use crate::error::Result;
+use crate::jagged::Batch;
 use crate::memory::Host;
 use crate::ops::*;
 
@@ -17,50 +18,10 @@ pub struct SelectionReference {
     pub counts: Vec<u32>,
 }
 
-/// Looked-up rows, `[N or bags, Σ width]`, from the tables and from the second tables.
-///
-/// # Errors
-/// Those of [`Lookup::check`]; [`Error::IndexOutOfRange`] by [`IdPolicy`].
-pub fn lookup(
-    op: &Lookup,
-    bags: Bags<'_, Jagged>,
-    inputs: &LookupInputs<'_, Host>,
-) -> Result<(Vec<f64>, Option<Vec<f64>>)> {
-    const NAME: &str = "lookup";
-    let features = inputs.tables.len();
-    let rows = inputs.ids.len() / features.max(1);
-    let single;
-    let (bags_of_rows, mean) = match bags {
-        Bags::Each => {
-            single = Jagged::from_lengths(&vec![1; rows])?;
-            (&single, false)
-        }
-        Bags::Sum(bags) => (bags, false),
-        Bags::Mean(bags) => (bags, true),
-    };
-    op.check(&bags, inputs)?;
-    check_ids(NAME, "ids", op.ids, inputs.tables, &inputs.ids[..bags_of_rows.total() * features])?;
-    let pooled = |tables: &[Table<'_, Host>]| -> Vec<f64> {
-        let bag = |rows: std::ops::Range<usize>| {
-            let mut sum = vec![0.0; total_width(tables)];
-            let divisor = if mean { rows.len().max(1) as f64 } else { 1.0 };
-            for l in rows {
-                let concatenated = concatenate(tables, &inputs.ids[l * features..(l + 1) * features]);
-                for (sum, value) in sum.iter_mut().zip(concatenated) {
-                    *sum += value / divisor;
-                }
-            }
-            sum
-        };
-        bags_of_rows.ranges().flat_map(bag).collect()
-    };
-    Ok((pooled(inputs.tables), (!inputs.second_tables.is_empty()).then(|| pooled(inputs.second_tables))))
-}
-
 /// The best behaviours of each candidate.
 ///
 /// # Errors
-/// Those of [`Decoupled::check_search`]; [`Error::IndexOutOfRange`] by [`IdPolicy`].
+/// Those of [`Decoupled::check_search`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) by [`IdPolicy`].
 pub fn decoupled_search(
     op: &Decoupled,
     batch: &Batch,
@@ -70,7 +31,7 @@ pub fn decoupled_search(
     let slots = op.selection_length(batch)?;
     let candidates = batch.targets().rows();
     let top_k = op.check_search(batch, inputs)?;
-    check_both_ids(NAME, op, batch, inputs.attention, inputs.ids, inputs.target_ids)?;
+    op.check_host_ids(NAME, batch, inputs.attention, inputs.ids, inputs.target_ids)?;
     let mut kept = SelectionReference {
         positions: vec![EMPTY_SLOT; slots],
         scores: vec![f64::NEG_INFINITY; slots],
@@ -92,7 +53,7 @@ pub fn decoupled_search(
 /// The softmax-weighted sum over a selection, `[M, Σ r]`.
 ///
 /// # Errors
-/// Those of [`Decoupled::check_aggregate`]; [`Error::IndexOutOfRange`] for ids by [`IdPolicy`], and always for a
+/// Those of [`Decoupled::check_aggregate`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for ids by [`IdPolicy`], and always for a
 /// count above `K` or a counted position outside its history.
 pub fn decoupled_aggregate(
     op: &Decoupled,
@@ -103,8 +64,8 @@ pub fn decoupled_aggregate(
     const NAME: &str = "decoupled_aggregate";
     let mut out = vec![0.0; op.output_length(batch, inputs.representation)?];
     let top_k = op.check_aggregate(batch, inputs, selection)?;
-    check_selection(NAME, batch, selection, top_k)?;
-    check_both_ids(NAME, op, batch, inputs.representation, inputs.ids, inputs.target_ids)?;
+    op.check_host_selection(NAME, batch, selection, top_k)?;
+    op.check_host_ids(NAME, batch, inputs.representation, inputs.ids, inputs.target_ids)?;
     for (history, targets) in batch.requests() {
         for m in targets {
             let slots = m * top_k..m * top_k + selection.counts[m] as usize;
@@ -120,7 +81,7 @@ pub fn decoupled_aggregate(
 /// Search and aggregation in one, without rounding the scores to `f32` in between, `[M, Σ r]`.
 ///
 /// # Errors
-/// Those of [`Decoupled::check_attend`]; [`Error::IndexOutOfRange`] by [`IdPolicy`].
+/// Those of [`Decoupled::check_attend`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) by [`IdPolicy`].
 pub fn decoupled_attend(
     op: &Decoupled,
     batch: &Batch,
@@ -129,7 +90,7 @@ pub fn decoupled_attend(
     const NAME: &str = "decoupled_attend";
     let mut out = vec![0.0; op.output_length(batch, inputs.representation)?];
     op.check_attend(batch, inputs)?;
-    check_both_ids(NAME, op, batch, inputs.attention, inputs.ids, inputs.target_ids)?;
+    op.check_host_ids(NAME, batch, inputs.attention, inputs.ids, inputs.target_ids)?;
     let DecoupledInputs { attention, representation, ids, target_ids } = *inputs;
     let search = SearchInputs { attention, ids, target_ids };
     let aggregate = AggregateInputs { representation, ids, target_ids };
@@ -203,87 +164,4 @@ fn aggregate_into(
             *out *= r;
         }
     }
-}
-
-/// `[R_1[ids[0]] ‖ R_2[ids[1]] ‖ …]`.
-fn concatenate(tables: &[Table<'_, Host>], ids: &[u32]) -> Vec<f64> {
-    tables.iter().zip(ids).flat_map(|(table, &id)| table_row(table, id)).collect()
-}
-
-/// One row of a table, widened; zeros for an id outside it (which only `IdPolicy::Zero` lets through).
-fn table_row(table: &Table<'_, Host>, id: u32) -> Vec<f64> {
-    let id = id as usize;
-    if id >= table.rows {
-        return vec![0.0; table.width];
-    }
-    let range = id * table.width..(id + 1) * table.width;
-    match &table.data {
-        TableData::F32(data) => data[range].iter().map(|&value| value.into()).collect(),
-        TableData::F16(data) => data[range].iter().map(|value| value.to_f64()).collect(),
-        TableData::Bf16(data) => data[range].iter().map(|value| value.to_f64()).collect(),
-        TableData::Int8 { codes, scale, offset } => {
-            let value = |&code: &i8| f64::from(scale[id]) * f64::from(code) + f64::from(offset[id]);
-            codes[range].iter().map(value).collect()
-        }
-    }
-}
-
-fn check_both_ids(
-    operation: &'static str,
-    op: &Decoupled,
-    batch: &Batch,
-    tables: &[Table<'_, Host>],
-    ids: &[u32],
-    target_ids: &[u32],
-) -> Result<()> {
-    let features = op.features();
-    check_ids(operation, "ids", op.ids, tables, &ids[..batch.histories().total() * features])?;
-    check_ids(operation, "target_ids", op.ids, tables, &target_ids[..batch.targets().total() * features])
-}
-
-fn check_ids(
-    operation: &'static str,
-    argument: &'static str,
-    policy: IdPolicy,
-    tables: &[Table<'_, Host>],
-    ids: &[u32],
-) -> Result<()> {
-    if policy == IdPolicy::Zero {
-        return Ok(());
-    }
-    for (position, &id) in ids.iter().enumerate() {
-        let rows = tables[position % tables.len()].rows as u64;
-        if u64::from(id) >= rows {
-            let (position, id) = (position as u64, id.into());
-            return Err(Error::IndexOutOfRange { operation, argument, position, id, rows });
-        }
-    }
-    Ok(())
-}
-
-fn check_selection(
-    operation: &'static str,
-    batch: &Batch,
-    selection: &Selection<'_, Host>,
-    top_k: usize,
-) -> Result<()> {
-    let wrong = |argument, position: usize, id: u32, rows: usize| {
-        let (position, id, rows) = (position as u64, id.into(), rows as u64);
-        Err(Error::IndexOutOfRange { operation, argument, position, id, rows })
-    };
-    for (history, targets) in batch.requests() {
-        for m in targets {
-            let count = selection.counts[m];
-            if count as usize > top_k {
-                return wrong("counts", m, count, top_k + 1);
-            }
-            let slots = m * top_k..m * top_k + count as usize;
-            for (slot, &position) in slots.clone().zip(&selection.positions[slots]) {
-                if position as usize >= history.len() {
-                    return wrong("positions", slot, position, history.len());
-                }
-            }
-        }
-    }
-    Ok(())
 }

@@ -8,11 +8,13 @@
 
 mod decoupled;
 mod din;
+mod lookup;
 mod sdim;
 mod target_attention;
 
 pub use decoupled::*;
 pub use din::*;
+pub use lookup::*;
 pub use sdim::*;
 pub use target_attention::*;
 
