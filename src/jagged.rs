@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 ///
 /// It describes behaviours (`N` rows of history), candidates (`M` rows of targets) or bags of ids alike. Nothing
 /// is padded; a user may own no rows. Once built, offsets are known to start at 0, never to fall and to end
-/// within the rows.
+/// within the rows. Rows behind the last offset belong to nobody: operations neither read nor write them.
 ///
 /// ```
 /// use longseq::Jagged;

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod cpu;
 pub mod element;
 mod error;
 mod jagged;
@@ -9,10 +10,12 @@ mod memory;
 mod ops;
 #[cfg(feature = "wgpu")]
 mod plan;
+pub mod reference;
 #[cfg(feature = "wgpu")]
 pub mod webgpu;
 
 pub use backend::{Backend, Buffer, View, ViewMut};
+pub use cpu::Cpu;
 pub use element::{DType, Element, Scalar, Signature};
 pub use error::{Error, Result};
 pub use half;

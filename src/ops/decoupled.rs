@@ -2,9 +2,11 @@
 
 use crate::element::Element;
 use crate::error::{Error, Result};
-use crate::jagged::{Batch, Jagged};
-use crate::memory::{Length, Memory};
-use crate::ops::{dim, elements, expect};
+use crate::jagged::Batch;
+use crate::memory::{Host, Length, Memory};
+use crate::ops::lookup::{check_host_ids, check_tables};
+use crate::ops::shape::copy_views;
+use crate::ops::{IdPolicy, Table, dim, elements, expect, total_width};
 
 /// Search in attention embeddings, aggregation of representation embeddings.
 ///
@@ -34,87 +36,6 @@ pub struct Decoupled {
     pub multiply_target: bool,
     /// What happens to ids outside their table.
     pub ids: IdPolicy,
-}
-
-/// Reads table rows by id.
-///
-/// The rows of `F` features stand side by side: `out[i] = [R_1[ids[i,1]] ‖ … ‖ R_F[ids[i,F]]]`, or, with bags, the
-/// sum or mean of these rows over each bag. An empty bag gives zeros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Lookup {
-    /// What happens to ids outside their table.
-    pub ids: IdPolicy,
-}
-
-/// How looked-up rows are pooled; `J` is a backend's jagged type.
-#[derive(Debug, Clone, Copy)]
-pub enum Bags<'a, J> {
-    /// Every row of ids gives a row.
-    Each,
-    /// Every bag gives the sum of its rows.
-    Sum(&'a J),
-    /// Every bag gives the mean of its rows.
-    Mean(&'a J),
-}
-
-/// What happens to an id that is not below its table's number of rows. Memory outside the table is never read, and
-/// ids are never rewritten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum IdPolicy {
-    /// The call fails with [`Error::IndexOutOfRange`]; on a GPU the next `synchronize` or `download` does.
-    #[default]
-    Error,
-    /// It reads a row of zeros, which counts in a mean.
-    Zero,
-}
-
-/// An embedding table.
-pub struct Table<'a, S: Memory> {
-    /// `V`: how many rows it has.
-    pub rows: usize,
-    /// How many numbers a row has.
-    pub width: usize,
-    /// The rows.
-    pub data: TableData<'a, S>,
-}
-
-/// How a table stores its `[rows, width]` numbers.
-pub enum TableData<'a, S: Memory> {
-    /// 32-bit floats.
-    F32(S::View<'a, f32>),
-    /// 16-bit IEEE floats.
-    F16(S::View<'a, half::f16>),
-    /// bfloat16.
-    Bf16(S::View<'a, half::bf16>),
-    /// `value = scale[row]·code + offset[row]`.
-    Int8 {
-        /// `[rows, width]`.
-        codes: S::View<'a, i8>,
-        /// `[rows]`.
-        scale: S::View<'a, f32>,
-        /// `[rows]`.
-        offset: S::View<'a, f32>,
-    },
-}
-
-/// What a look-up reads.
-pub struct LookupInputs<'a, S: Memory> {
-    /// `[N, F]`.
-    pub ids: S::View<'a, u32>,
-    /// `F` tables.
-    pub tables: &'a [Table<'a, S>],
-    /// Another `F` tables with the same rows, read in the same pass over the ids; may be empty.
-    pub second_tables: &'a [Table<'a, S>],
-}
-
-/// What a look-up writes.
-pub struct LookupOutputs<'a, S: Memory> {
-    /// `[N or bags, Σ width]`.
-    pub out: S::ViewMut<'a, f32>,
-    /// The same from the second tables; exactly where there are some.
-    pub second: Option<S::ViewMut<'a, f32>>,
 }
 
 /// What `search` reads.
@@ -182,94 +103,11 @@ pub struct SelectionBuffers<S: Memory> {
 /// The position of a slot in which a search kept nothing.
 pub const EMPTY_SLOT: u32 = u32::MAX;
 
-macro_rules! copy_views {
-    ($($name:ident)*) => {$(
-        impl<S: Memory> Clone for $name<'_, S> {
-            fn clone(&self) -> Self {
-                *self
-            }
-        }
-        impl<S: Memory> Copy for $name<'_, S> {}
-    )*};
-}
-copy_views!(Table TableData LookupInputs SearchInputs AggregateInputs DecoupledInputs Selection);
+copy_views!(SearchInputs, AggregateInputs, DecoupledInputs, Selection);
 
 impl Default for Decoupled {
     fn default() -> Self {
         Self { scales: vec![1.0], top_k: Some(20), multiply_target: false, ids: IdPolicy::Error }
-    }
-}
-
-impl Lookup {
-    /// Sets what happens to ids outside their table.
-    pub fn with_ids(self, ids: IdPolicy) -> Self {
-        Self { ids }
-    }
-
-    /// `rows·Σ width`: how many numbers `rows` looked-up rows or bags have.
-    ///
-    /// # Errors
-    /// [`Error::Limit`] where that does not fit the address space.
-    pub fn output_length<S: Memory>(&self, rows: usize, tables: &[Table<'_, S>]) -> Result<usize> {
-        elements("lookup", "out", &[dim("rows", rows), dim("Σ width", total_width(tables))])
-    }
-
-    /// Checks a look-up and returns how many rows of ids there are.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] for a buffer or list of the wrong size; [`Error::Limit`] for sizes beyond the address space.
-    pub fn check<S: Memory>(
-        &self,
-        bags: &Bags<'_, Jagged>,
-        inputs: &LookupInputs<'_, S>,
-        outputs: &LookupOutputs<'_, S>,
-    ) -> Result<usize> {
-        const NAME: &str = "lookup";
-        let features = inputs.tables.len();
-        check_tables(NAME, "tables", inputs.tables, features.max(1))?;
-        if !inputs.second_tables.is_empty() {
-            check_tables(NAME, "second_tables", inputs.second_tables, features)?;
-            for (first, second) in inputs.tables.iter().zip(inputs.second_tables) {
-                if first.rows != second.rows {
-                    let expected = format!("{} rows, as in `tables`", first.rows);
-                    let got = format!("{} rows", second.rows);
-                    return Err(Error::Shape { operation: NAME, argument: "second_tables", expected, got });
-                }
-            }
-        }
-        let rows = match bags {
-            Bags::Each => inputs.ids.length() / features,
-            Bags::Sum(bags) | Bags::Mean(bags) => bags.rows(),
-        };
-        expect(NAME, "ids", &inputs.ids, &[dim("N", rows), dim("F", features)])?;
-        let out_rows = match bags {
-            Bags::Each => dim("N", rows),
-            Bags::Sum(bags) | Bags::Mean(bags) => dim("bags", bags.users()),
-        };
-        expect(NAME, "out", &outputs.out, &[out_rows, dim("Σ width", total_width(inputs.tables))])?;
-        match &outputs.second {
-            Some(second) if !inputs.second_tables.is_empty() => {
-                expect(
-                    NAME,
-                    "second",
-                    second,
-                    &[out_rows, dim("Σ width", total_width(inputs.second_tables))],
-                )?;
-            }
-            None if inputs.second_tables.is_empty() => {}
-            second => {
-                let (expected, got) = ("an output exactly where there are second tables", second.is_some());
-                let got =
-                    if got { "an output without second tables" } else { "second tables without an output" };
-                return Err(Error::Shape {
-                    operation: NAME,
-                    argument: "second",
-                    expected: expected.into(),
-                    got: got.into(),
-                });
-            }
-        }
-        Ok(rows)
     }
 }
 
@@ -353,7 +191,7 @@ impl Decoupled {
         })
     }
 
-    fn check_ids<S: Memory>(
+    fn check_id_shapes<S: Memory>(
         &self,
         operation: &'static str,
         batch: &Batch,
@@ -366,28 +204,53 @@ impl Decoupled {
         Ok(())
     }
 
-    /// Checks `search` and returns `K`.
+    /// Checks the inputs of `search` and returns `K`.
     ///
     /// # Errors
     /// [`Error::Parameter`], [`Error::Shape`] and [`Error::Limit`]; [`Error::Unsupported`] without a `top_k`.
-    pub fn check_search<S: Memory>(
-        &self,
-        batch: &Batch,
-        inputs: &SearchInputs<'_, S>,
-        out: &SelectionMut<'_, S>,
-    ) -> Result<usize> {
+    pub fn check_search<S: Memory>(&self, batch: &Batch, inputs: &SearchInputs<'_, S>) -> Result<usize> {
         const NAME: &str = "decoupled_search";
         let top_k = self.required_top_k(NAME)?;
         check_tables(NAME, "attention", inputs.attention, self.features())?;
-        self.check_ids::<S>(NAME, batch, &inputs.ids, &inputs.target_ids)?;
+        self.check_id_shapes::<S>(NAME, batch, &inputs.ids, &inputs.target_ids)?;
+        Ok(top_k)
+    }
+
+    /// Checks the outputs of `search` for `K = top_k`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for an output of the wrong size.
+    pub fn check_search_outputs<S: Memory>(
+        &self,
+        batch: &Batch,
+        top_k: usize,
+        out: &SelectionMut<'_, S>,
+    ) -> Result<()> {
+        const NAME: &str = "decoupled_search";
         let shape = [dim("M", batch.targets().rows()), dim("K", top_k)];
         expect(NAME, "positions", &out.positions, &shape)?;
         expect(NAME, "scores", &out.scores, &shape)?;
         expect(NAME, "counts", &out.counts, &shape[..1])?;
-        Ok(top_k)
+        Ok(())
     }
 
-    /// Checks `aggregate` and returns `K`.
+    /// Checks the output of `aggregate` or `attend` (named by `operation`).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where it is not `[M, Σ r]`.
+    pub fn check_output<S: Memory>(
+        &self,
+        operation: &'static str,
+        batch: &Batch,
+        representation: &[Table<'_, S>],
+        out: &impl Length,
+    ) -> Result<()> {
+        let shape = [dim("M", batch.targets().rows()), dim("Σ r", total_width(representation))];
+        expect(operation, "out", out, &shape)?;
+        Ok(())
+    }
+
+    /// Checks the inputs of `aggregate` and returns `K`.
     ///
     /// # Errors
     /// [`Error::Parameter`], [`Error::Shape`] and [`Error::Limit`]; [`Error::Unsupported`] without a `top_k`.
@@ -396,35 +259,28 @@ impl Decoupled {
         batch: &Batch,
         inputs: &AggregateInputs<'_, S>,
         selection: &Selection<'_, S>,
-        out: &S::ViewMut<'_, f32>,
     ) -> Result<usize> {
         const NAME: &str = "decoupled_aggregate";
         let top_k = self.required_top_k(NAME)?;
         check_tables(NAME, "representation", inputs.representation, self.features())?;
-        self.check_ids::<S>(NAME, batch, &inputs.ids, &inputs.target_ids)?;
+        self.check_id_shapes::<S>(NAME, batch, &inputs.ids, &inputs.target_ids)?;
         let shape = [dim("M", batch.targets().rows()), dim("K", top_k)];
         expect(NAME, "positions", &selection.positions, &shape)?;
         expect(NAME, "scores", &selection.scores, &shape)?;
         expect(NAME, "counts", &selection.counts, &shape[..1])?;
-        expect(NAME, "out", out, &[shape[0], dim("Σ r", total_width(inputs.representation))])?;
         Ok(top_k)
     }
 
-    /// Checks `attend`.
+    /// Checks the inputs of `attend`.
     ///
     /// # Errors
     /// [`Error::Parameter`], [`Error::Shape`] and [`Error::Limit`].
-    pub fn check_attend<S: Memory>(
-        &self,
-        batch: &Batch,
-        inputs: &DecoupledInputs<'_, S>,
-        out: &S::ViewMut<'_, f32>,
-    ) -> Result<()> {
+    pub fn check_attend<S: Memory>(&self, batch: &Batch, inputs: &DecoupledInputs<'_, S>) -> Result<()> {
         const NAME: &str = "decoupled_attend";
         self.validate(NAME)?;
         check_tables(NAME, "attention", inputs.attention, self.features())?;
         check_tables(NAME, "representation", inputs.representation, self.features())?;
-        self.check_ids::<S>(NAME, batch, &inputs.ids, &inputs.target_ids)?;
+        self.check_id_shapes::<S>(NAME, batch, &inputs.ids, &inputs.target_ids)?;
         for (attention, representation) in inputs.attention.iter().zip(inputs.representation) {
             if attention.rows != representation.rows {
                 return Err(Error::Shape {
@@ -435,8 +291,52 @@ impl Decoupled {
                 });
             }
         }
-        let m = dim("M", batch.targets().rows());
-        expect(NAME, "out", out, &[m, dim("Σ r", total_width(inputs.representation))])?;
+        Ok(())
+    }
+
+    /// Checks, on the host, that every id is inside its feature's table, where the policy asks for it.
+    pub(crate) fn check_host_ids(
+        &self,
+        operation: &'static str,
+        batch: &Batch,
+        tables: &[Table<'_, Host>],
+        ids: &[u32],
+        target_ids: &[u32],
+    ) -> Result<()> {
+        let (behaviours, candidates) = (batch.histories().total(), batch.targets().total());
+        check_host_ids(operation, "ids", self.ids, tables, &ids[..behaviours * self.features()])?;
+        check_host_ids(operation, "target_ids", self.ids, tables, &target_ids[..candidates * self.features()])
+    }
+
+    /// Checks, on the host, that a selection, which may come from anywhere, stays inside its histories.
+    pub(crate) fn check_host_selection(
+        &self,
+        operation: &'static str,
+        batch: &Batch,
+        selection: &Selection<'_, Host>,
+        top_k: usize,
+    ) -> Result<()> {
+        let outside = |argument, position: usize, id: u32, rows: usize| Error::IndexOutOfRange {
+            operation,
+            argument,
+            position: position as u64,
+            id: id.into(),
+            rows: rows as u64,
+        };
+        for (history, targets) in batch.requests() {
+            for m in targets {
+                let count = selection.counts[m];
+                if count as usize > top_k {
+                    return Err(outside("counts", m, count, top_k + 1));
+                }
+                for slot in (m * top_k..).take(count as usize) {
+                    let position = selection.positions[slot];
+                    if position as usize >= history.len() {
+                        return Err(outside("positions", slot, position, history.len()));
+                    }
+                }
+            }
+        }
         Ok(())
     }
 
@@ -466,40 +366,4 @@ impl Decoupled {
         let top_k = self.top_k.unwrap_or(usize::MAX);
         batch.requests().map(|(history, targets)| (targets.len() * history.len().min(top_k)) as u64).sum()
     }
-}
-
-/// Σ of the widths of some tables.
-pub(crate) fn total_width<S: Memory>(tables: &[Table<'_, S>]) -> usize {
-    tables.iter().fold(0, |sum, table| sum.saturating_add(table.width))
-}
-
-fn check_tables<S: Memory>(
-    operation: &'static str,
-    argument: &'static str,
-    tables: &[Table<'_, S>],
-    features: usize,
-) -> Result<()> {
-    if tables.len() != features {
-        let (expected, got) =
-            (format!("{features} tables, one per feature"), format!("{} tables", tables.len()));
-        return Err(Error::Shape { operation, argument, expected, got });
-    }
-    for table in tables {
-        let shape = [dim("rows", table.rows), dim("width", table.width)];
-        if table.width == 0 {
-            let (expected, got) = ("a width of at least 1".into(), "0".into());
-            return Err(Error::Shape { operation, argument, expected, got });
-        }
-        match &table.data {
-            TableData::F32(data) => expect(operation, argument, data, &shape)?,
-            TableData::F16(data) => expect(operation, argument, data, &shape)?,
-            TableData::Bf16(data) => expect(operation, argument, data, &shape)?,
-            TableData::Int8 { codes, scale, offset } => {
-                expect(operation, argument, codes, &shape)?;
-                expect(operation, argument, scale, &shape[..1])?;
-                expect(operation, argument, offset, &shape[..1])?
-            }
-        };
-    }
-    Ok(())
 }

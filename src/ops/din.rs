@@ -4,6 +4,7 @@ use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::jagged::Batch;
 use crate::memory::{Length, Memory};
+use crate::ops::shape::copy_views;
 use crate::ops::{dim, elements, expect};
 
 const NAME: &str = "din";
@@ -128,19 +129,7 @@ pub struct DinInputs<'a, S: Memory, T: Element> {
     pub output_bias: S::View<'a, f32>,
 }
 
-impl<S: Memory, T: Element> Clone for DinLayer<'_, S, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<S: Memory, T: Element> Copy for DinLayer<'_, S, T> {}
-
-impl<S: Memory, T: Element> Clone for DinInputs<'_, S, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<S: Memory, T: Element> Copy for DinInputs<'_, S, T> {}
+copy_views!(DinLayer<T>, DinInputs<T>);
 
 impl Default for Din {
     fn default() -> Self {
@@ -170,17 +159,21 @@ impl Din {
         elements(NAME, "out", &[dim("M", batch.targets().rows()), dim("d", self.width)])
     }
 
-    /// Checks parameters, inputs and output against a batch.
+    /// Checks the output against a batch.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where it is not `[M, d]`.
+    pub fn check_output(&self, batch: &Batch, out: &impl Length) -> Result<()> {
+        expect(NAME, "out", out, &[dim("M", batch.targets().rows()), dim("d", self.width)])?;
+        Ok(())
+    }
+
+    /// Checks parameters and inputs against a batch.
     ///
     /// # Errors
     /// [`Error::Parameter`] for a width of 0; [`Error::Unsupported`] for no hidden layer or more than three;
     /// [`Error::Shape`] for a buffer of the wrong size; [`Error::Limit`] for sizes beyond the address space.
-    pub fn check<S: Memory, T: Element>(
-        &self,
-        batch: &Batch,
-        inputs: &DinInputs<'_, S, T>,
-        out: &S::ViewMut<'_, T>,
-    ) -> Result<()> {
+    pub fn check<S: Memory, T: Element>(&self, batch: &Batch, inputs: &DinInputs<'_, S, T>) -> Result<()> {
         if self.width == 0 {
             let (expected, got) = ("at least 1".into(), "0".into());
             return Err(Error::Parameter { operation: NAME, argument: "width", expected, got });
@@ -195,7 +188,6 @@ impl Din {
         let width = dim("d", self.width);
         expect(NAME, "targets", &inputs.targets, &[dim("M", batch.targets().rows()), width])?;
         expect(NAME, "history", &inputs.history, &[dim("N", batch.histories().rows()), width])?;
-        expect(NAME, "out", out, &[dim("M", batch.targets().rows()), width])?;
         let mut fan_in = [dim("4", 4), width];
         let mut shape = &fan_in[..];
         for (layer, names) in inputs.hidden.iter().zip(LAYERS) {

@@ -6,12 +6,16 @@
 
 mod decoupled;
 mod din;
+mod lookup;
 mod sdim;
 mod shape;
 mod target_attention;
 
 pub use decoupled::*;
 pub use din::*;
+pub(crate) use lookup::check_host_ids;
+pub(crate) use lookup::total_width;
+pub use lookup::{Bags, IdPolicy, Lookup, LookupInputs, LookupOutputs, Table, TableData};
 pub use sdim::*;
 pub(crate) use shape::{Dim, dim, elements, expect};
 pub use target_attention::*;

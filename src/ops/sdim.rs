@@ -4,6 +4,7 @@ use crate::element::{Element, Signature};
 use crate::error::{Error, Result};
 use crate::jagged::{Batch, Jagged};
 use crate::memory::{Length, Memory};
+use crate::ops::shape::copy_views;
 use crate::ops::{Dim, dim, elements, expect};
 
 /// Sampling-based deep interest modelling: random hash signatures, a table of bucket sums, and its gather.
@@ -74,33 +75,7 @@ pub struct SdimInputs<'a, S: Memory, T: Element> {
     pub hash: Hash<'a, S>,
 }
 
-impl<S: Memory> Clone for Hash<'_, S> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<S: Memory> Copy for Hash<'_, S> {}
-
-impl<S: Memory, T: Element> Clone for SdimHistory<'_, S, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<S: Memory, T: Element> Copy for SdimHistory<'_, S, T> {}
-
-impl<S: Memory, T: Element> Clone for SdimQuery<'_, S, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<S: Memory, T: Element> Copy for SdimQuery<'_, S, T> {}
-
-impl<S: Memory, T: Element> Clone for SdimInputs<'_, S, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<S: Memory, T: Element> Copy for SdimInputs<'_, S, T> {}
+copy_views!(Hash, SdimHistory<T>, SdimQuery<T>, SdimInputs<T>);
 
 impl Default for Sdim {
     fn default() -> Self {
@@ -239,7 +214,53 @@ impl Sdim {
         Ok(())
     }
 
-    fn check_history<S: Memory, T: Element>(
+    /// Checks the inputs of `signatures` and returns the number of rows.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`], [`Error::Unsupported`] and [`Error::Shape`].
+    pub fn check_signatures(&self, rows: &impl Length, rotations: &impl Length) -> Result<usize> {
+        const NAME: &str = "sdim_signatures";
+        self.validate(NAME)?;
+        let count = dim("rows", rows.length() / self.width);
+        expect(NAME, "rows", rows, &[count, dim("d", self.width)])?;
+        expect(NAME, "rotations", rotations, &self.rotation_shape())?;
+        Ok(rows.length() / self.width)
+    }
+
+    /// Checks the output of `signatures` for so many rows.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where it is not `[rows, G]`; [`Error::Unsupported`] where `τ` bits do not fit a `W`.
+    pub fn check_signatures_output<W: Signature>(&self, rows: usize, out: &impl Length) -> Result<()> {
+        const NAME: &str = "sdim_signatures";
+        self.check_word::<W>(NAME)?;
+        expect(NAME, "out", out, &[dim("rows", rows), dim("G", self.groups)])?;
+        Ok(())
+    }
+
+    /// Checks the tables of so many users.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where they are not `[B, G, 2^τ, d]`.
+    pub fn check_table(&self, operation: &'static str, users: usize, table: &impl Length) -> Result<()> {
+        expect(operation, "table", table, &self.table_shape(users))?;
+        Ok(())
+    }
+
+    /// Checks the output of `query` or `attend` (named by `operation`).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where it is not `[M, d]`.
+    pub fn check_output(&self, operation: &'static str, targets: &Jagged, out: &impl Length) -> Result<()> {
+        expect(operation, "out", out, &[dim("M", targets.rows()), dim("d", self.width)])?;
+        Ok(())
+    }
+
+    /// Checks the inputs of `encode` or `append` (named by `operation`).
+    ///
+    /// # Errors
+    /// [`Error::Parameter`], [`Error::Unsupported`], [`Error::Shape`] and [`Error::Limit`].
+    pub fn check_encode<S: Memory, T: Element>(
         &self,
         operation: &'static str,
         histories: &Jagged,
@@ -251,43 +272,7 @@ impl Sdim {
         self.check_hash(operation, &inputs.hash, n)
     }
 
-    /// Checks `signatures` and returns the number of rows.
-    ///
-    /// # Errors
-    /// [`Error::Parameter`], [`Error::Unsupported`] and [`Error::Shape`].
-    pub fn check_signatures<S: Memory, T: Element, W: Signature>(
-        &self,
-        rows: &S::View<'_, T>,
-        rotations: &S::View<'_, f32>,
-        out: &S::ViewMut<'_, W>,
-    ) -> Result<usize> {
-        const NAME: &str = "sdim_signatures";
-        self.validate(NAME)?;
-        self.check_word::<W>(NAME)?;
-        let count = dim("rows", rows.length() / self.width);
-        expect(NAME, "rows", rows, &[count, dim("d", self.width)])?;
-        expect(NAME, "rotations", rotations, &self.rotation_shape())?;
-        expect(NAME, "out", out, &[count, dim("G", self.groups)])?;
-        Ok(rows.length() / self.width)
-    }
-
-    /// Checks `encode` or `append` (named by `operation`).
-    ///
-    /// # Errors
-    /// [`Error::Parameter`], [`Error::Unsupported`], [`Error::Shape`] and [`Error::Limit`].
-    pub fn check_encode<S: Memory, T: Element>(
-        &self,
-        operation: &'static str,
-        histories: &Jagged,
-        inputs: &SdimHistory<'_, S, T>,
-        table: &S::ViewMut<'_, f32>,
-    ) -> Result<()> {
-        self.check_history(operation, histories, inputs)?;
-        expect(operation, "table", table, &self.table_shape(histories.users()))?;
-        Ok(())
-    }
-
-    /// Checks `query`.
+    /// Checks the inputs of `query`.
     ///
     /// # Errors
     /// [`Error::Parameter`], [`Error::Unsupported`], [`Error::Shape`] and [`Error::Limit`].
@@ -295,17 +280,14 @@ impl Sdim {
         &self,
         targets: &Jagged,
         inputs: &SdimQuery<'_, S, T>,
-        out: &S::ViewMut<'_, T>,
     ) -> Result<()> {
         const NAME: &str = "sdim_query";
         self.validate(NAME)?;
-        expect(NAME, "table", &inputs.table, &self.table_shape(targets.users()))?;
-        self.check_targets(NAME, targets, &inputs.targets, &inputs.hash)?;
-        expect(NAME, "out", out, &[dim("M", targets.rows()), dim("d", self.width)])?;
-        Ok(())
+        self.check_table(NAME, targets.users(), &inputs.table)?;
+        self.check_targets(NAME, targets, &inputs.targets, &inputs.hash)
     }
 
-    /// Checks the table-free `attend`.
+    /// Checks the inputs of the table-free `attend`.
     ///
     /// # Errors
     /// [`Error::Parameter`], [`Error::Unsupported`], [`Error::Shape`] and [`Error::Limit`].
@@ -313,28 +295,21 @@ impl Sdim {
         &self,
         batch: &Batch,
         inputs: &SdimInputs<'_, S, T>,
-        out: &S::ViewMut<'_, T>,
     ) -> Result<()> {
         const NAME: &str = "sdim_attend";
-        self.check_history(NAME, batch.histories(), &inputs.history)?;
-        self.check_targets(NAME, batch.targets(), &inputs.targets, &inputs.hash)?;
-        expect(NAME, "out", out, &[dim("M", batch.targets().rows()), dim("d", self.width)])?;
-        Ok(())
+        self.check_encode(NAME, batch.histories(), &inputs.history)?;
+        self.check_targets(NAME, batch.targets(), &inputs.targets, &inputs.hash)
     }
 
     /// Checks the addition of one table to another and returns their length.
     ///
     /// # Errors
     /// [`Error::Shape`] where they differ in length or hold no whole number of users.
-    pub fn check_add<S: Memory>(
-        &self,
-        table: &S::ViewMut<'_, f32>,
-        other: &S::View<'_, f32>,
-    ) -> Result<usize> {
+    pub fn check_add(&self, table: &impl Length, other: &impl Length) -> Result<usize> {
         const NAME: &str = "sdim_add_tables";
         self.validate(NAME)?;
         let users = table.length() / elements(NAME, "table", &self.table_shape(1))?;
-        expect(NAME, "table", table, &self.table_shape(users))?;
+        self.check_table(NAME, users, table)?;
         expect(NAME, "other", other, &self.table_shape(users))
     }
 

@@ -44,3 +44,16 @@ pub(crate) fn expect(
         got: format!("{got} elements"),
     })
 }
+
+/// Makes structs of views copyable. (A derive would ask the kind of memory itself to be copyable.)
+macro_rules! copy_views {
+    ($($name:ident $(<$element:ident>)?),*) => {$(
+        impl<S: crate::memory::Memory $(, $element: crate::element::Element)?> Clone for $name<'_, S $(, $element)?> {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+        impl<S: crate::memory::Memory $(, $element: crate::element::Element)?> Copy for $name<'_, S $(, $element)?> {}
+    )*};
+}
+pub(super) use copy_views;

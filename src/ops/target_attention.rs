@@ -3,10 +3,12 @@
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::jagged::Batch;
-use crate::memory::Memory;
+use crate::memory::{Length, Memory};
+use crate::ops::shape::copy_views;
 use crate::ops::{dim, elements, expect};
 
 const NAME: &str = "target_attention";
+const MERGE: &str = "merge_attention";
 
 /// Dot-product attention of every candidate over its user's behaviours.
 ///
@@ -17,8 +19,8 @@ const NAME: &str = "target_attention";
 /// out[m,h,:] = Σ_l w_l · v[l,h',:]          w from s by `weighting`
 /// ```
 ///
-/// An empty history gives a row of zeros and `lse = -∞`; a bias of `-∞` removes a behaviour, and a user whose
-/// behaviours are all removed counts as one without history.
+/// An empty history gives a row of zeros and `lse = -∞`. A bias of `-∞` removes a behaviour (except with
+/// [`Weighting::Identity`]), and a history whose behaviours are all removed counts as empty.
 ///
 /// Source: MHTA of long-sequence models (TWIN, arXiv 2302.02352, eq. 4; STCA, arXiv 2511.06077), SDPA of
 /// "Attention Is All You Need", eq. 1, with one query row per candidate.
@@ -85,19 +87,7 @@ pub struct PartialAttention<'a, S: Memory, T: Element> {
     pub lse: S::View<'a, f32>,
 }
 
-impl<S: Memory, T: Element> Clone for TargetAttentionInputs<'_, S, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<S: Memory, T: Element> Copy for TargetAttentionInputs<'_, S, T> {}
-
-impl<S: Memory, T: Element> Clone for PartialAttention<'_, S, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<S: Memory, T: Element> Copy for PartialAttention<'_, S, T> {}
+copy_views!(TargetAttentionInputs<T>, PartialAttention<T>);
 
 impl Default for TargetAttention {
     fn default() -> Self {
@@ -170,7 +160,7 @@ impl TargetAttention {
                 return wrong(argument, "at least 1", "0".into());
             }
         }
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             let expected = format!("a divisor of heads = {}", self.heads);
             return wrong("kv_heads", &expected, self.kv_heads.to_string());
         }
@@ -247,29 +237,39 @@ impl TargetAttention {
         Ok(())
     }
 
-    /// Checks a merge of two partial results and returns its number of rows (candidates × heads).
+    /// Checks two partial results and returns their number of rows (candidates × heads).
     ///
     /// # Errors
-    /// [`Error::Shape`] where the four inputs and two outputs do not fit each other.
+    /// [`Error::Shape`] where they do not fit each other; [`Error::Parameter`] as [`validate`](Self::validate).
     pub fn check_merge<S: Memory, T: Element>(
         &self,
         first: &PartialAttention<'_, S, T>,
         second: &PartialAttention<'_, S, T>,
-        outputs: &TargetAttentionOutputs<'_, S, T>,
     ) -> Result<usize> {
-        use crate::memory::Length;
-        const NAME: &str = "merge_attention";
         self.validate()?;
         let rows = first.lse.length();
         let shape = [dim("M·H", rows), dim("d_v", self.value_width)];
-        expect(NAME, "first.out", &first.out, &shape)?;
-        expect(NAME, "second.lse", &second.lse, &shape[..1])?;
-        expect(NAME, "second.out", &second.out, &shape)?;
-        expect(NAME, "out", &outputs.out, &shape)?;
-        if let Some(lse) = &outputs.lse {
-            expect(NAME, "lse", lse, &shape[..1])?;
-        }
+        expect(MERGE, "first.out", &first.out, &shape)?;
+        expect(MERGE, "second.lse", &second.lse, &shape[..1])?;
+        expect(MERGE, "second.out", &second.out, &shape)?;
         Ok(rows)
+    }
+
+    /// Checks the outputs of a merge of so many rows.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where they do not fit.
+    pub fn check_merge_outputs<S: Memory, T: Element>(
+        &self,
+        rows: usize,
+        outputs: &TargetAttentionOutputs<'_, S, T>,
+    ) -> Result<()> {
+        let shape = [dim("M·H", rows), dim("d_v", self.value_width)];
+        expect(MERGE, "out", &outputs.out, &shape)?;
+        if let Some(lse) = &outputs.lse {
+            expect(MERGE, "lse", lse, &shape[..1])?;
+        }
+        Ok(())
     }
 
     /// Multiplications and additions (exponentials not counted): `2·C·H·L·(d + d_v)`, summed over users.

@@ -1,0 +1,220 @@
+//! Embedding tables and look-ups of their rows.
+
+use crate::error::{Error, Result};
+use crate::jagged::Jagged;
+use crate::memory::{Host, Length, Memory};
+use crate::ops::shape::copy_views;
+use crate::ops::{dim, elements, expect};
+
+/// Reads table rows by id.
+///
+/// The rows of `F` features stand side by side: `out[i] = [R_1[ids[i,1]] ‖ … ‖ R_F[ids[i,F]]]`, or, with bags, the
+/// sum or mean of these rows over each bag. An empty bag gives zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Lookup {
+    /// What happens to ids outside their table.
+    pub ids: IdPolicy,
+}
+
+/// How looked-up rows are pooled; `J` is a backend's jagged type.
+#[derive(Debug, Clone, Copy)]
+pub enum Bags<'a, J> {
+    /// Every row of ids gives a row.
+    Each,
+    /// Every bag gives the sum of its rows.
+    Sum(&'a J),
+    /// Every bag gives the mean of its rows.
+    Mean(&'a J),
+}
+
+/// What happens to an id that is not below its table's number of rows. Memory outside the table is never read, and
+/// ids are never rewritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum IdPolicy {
+    /// The call fails with [`Error::IndexOutOfRange`]; on a GPU the next `synchronize` or `download` does.
+    #[default]
+    Error,
+    /// It reads a row of zeros, which counts in a mean.
+    Zero,
+}
+
+/// An embedding table.
+pub struct Table<'a, S: Memory> {
+    /// `V`: how many rows it has.
+    pub rows: usize,
+    /// How many numbers a row has.
+    pub width: usize,
+    /// The rows.
+    pub data: TableData<'a, S>,
+}
+
+/// How a table stores its `[rows, width]` numbers.
+pub enum TableData<'a, S: Memory> {
+    /// 32-bit floats.
+    F32(S::View<'a, f32>),
+    /// 16-bit IEEE floats.
+    F16(S::View<'a, half::f16>),
+    /// bfloat16.
+    Bf16(S::View<'a, half::bf16>),
+    /// `value = scale[row]·code + offset[row]`.
+    Int8 {
+        /// `[rows, width]`.
+        codes: S::View<'a, i8>,
+        /// `[rows]`.
+        scale: S::View<'a, f32>,
+        /// `[rows]`.
+        offset: S::View<'a, f32>,
+    },
+}
+
+/// What a look-up reads.
+pub struct LookupInputs<'a, S: Memory> {
+    /// `[N, F]`.
+    pub ids: S::View<'a, u32>,
+    /// `F` tables.
+    pub tables: &'a [Table<'a, S>],
+    /// Another `F` tables with the same rows, read in the same pass over the ids; may be empty.
+    pub second_tables: &'a [Table<'a, S>],
+}
+
+/// What a look-up writes.
+pub struct LookupOutputs<'a, S: Memory> {
+    /// `[N or bags, Σ width]`.
+    pub out: S::ViewMut<'a, f32>,
+    /// The same from the second tables; exactly where there are some.
+    pub second: Option<S::ViewMut<'a, f32>>,
+}
+
+copy_views!(Table, TableData, LookupInputs);
+
+impl Lookup {
+    /// Sets what happens to ids outside their table.
+    pub fn with_ids(self, ids: IdPolicy) -> Self {
+        Self { ids }
+    }
+
+    /// `rows·Σ width`: how many numbers `rows` looked-up rows or bags have.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where that does not fit the address space.
+    pub fn output_length<S: Memory>(&self, rows: usize, tables: &[Table<'_, S>]) -> Result<usize> {
+        elements("lookup", "out", &[dim("rows", rows), dim("Σ width", total_width(tables))])
+    }
+
+    /// Checks the inputs of a look-up and returns how many rows or bags come out.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a buffer or list of the wrong size; [`Error::Limit`] for sizes beyond the address space.
+    pub fn check<S: Memory>(&self, bags: &Bags<'_, Jagged>, inputs: &LookupInputs<'_, S>) -> Result<usize> {
+        const NAME: &str = "lookup";
+        let features = inputs.tables.len();
+        check_tables(NAME, "tables", inputs.tables, features.max(1))?;
+        if !inputs.second_tables.is_empty() {
+            check_tables(NAME, "second_tables", inputs.second_tables, features)?;
+            for (first, second) in inputs.tables.iter().zip(inputs.second_tables) {
+                if first.rows != second.rows {
+                    let expected = format!("{} rows, as in `tables`", first.rows);
+                    let got = format!("{} rows", second.rows);
+                    return Err(Error::Shape { operation: NAME, argument: "second_tables", expected, got });
+                }
+            }
+        }
+        let rows = match bags {
+            Bags::Each => inputs.ids.length() / features,
+            Bags::Sum(bags) | Bags::Mean(bags) => bags.rows(),
+        };
+        expect(NAME, "ids", &inputs.ids, &[dim("N", rows), dim("F", features)])?;
+        Ok(match bags {
+            Bags::Each => rows,
+            Bags::Sum(bags) | Bags::Mean(bags) => bags.users(),
+        })
+    }
+
+    /// Checks the outputs for so many rows or bags.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for an output of the wrong size, or a second one exactly where there are no second tables.
+    pub fn check_outputs<S: Memory>(
+        &self,
+        rows: usize,
+        inputs: &LookupInputs<'_, S>,
+        outputs: &LookupOutputs<'_, S>,
+    ) -> Result<()> {
+        const NAME: &str = "lookup";
+        let wrong = |expected: &str, got: &str| {
+            let (expected, got) = (expected.into(), got.into());
+            Err(Error::Shape { operation: NAME, argument: "second", expected, got })
+        };
+        let shape = |tables| [dim("N or bags", rows), dim("Σ width", total_width::<S>(tables))];
+        expect(NAME, "out", &outputs.out, &shape(inputs.tables))?;
+        match (&outputs.second, inputs.second_tables) {
+            (None, []) => {}
+            (Some(_), []) => return wrong("none, as there are no second tables", "an output"),
+            (None, _) => return wrong("an output for the second tables", "none"),
+            (Some(second), tables) => {
+                expect(NAME, "second", second, &shape(tables))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Σ of the widths of some tables.
+pub(crate) fn total_width<S: Memory>(tables: &[Table<'_, S>]) -> usize {
+    tables.iter().fold(0, |sum, table| sum.saturating_add(table.width))
+}
+
+/// Checks that there is a table per feature, each as large as it says.
+pub(super) fn check_tables<S: Memory>(
+    operation: &'static str,
+    argument: &'static str,
+    tables: &[Table<'_, S>],
+    features: usize,
+) -> Result<()> {
+    if tables.len() != features {
+        let (expected, got) =
+            (format!("{features} tables, one per feature"), format!("{} tables", tables.len()));
+        return Err(Error::Shape { operation, argument, expected, got });
+    }
+    for table in tables {
+        let shape = [dim("rows", table.rows), dim("width", table.width)];
+        if table.width == 0 {
+            let (expected, got) = ("a width of at least 1".into(), "0".into());
+            return Err(Error::Shape { operation, argument, expected, got });
+        }
+        match &table.data {
+            TableData::F32(data) => expect(operation, argument, data, &shape)?,
+            TableData::F16(data) => expect(operation, argument, data, &shape)?,
+            TableData::Bf16(data) => expect(operation, argument, data, &shape)?,
+            TableData::Int8 { codes, scale, offset } => {
+                expect(operation, argument, codes, &shape)?;
+                expect(operation, argument, scale, &shape[..1])?;
+                expect(operation, argument, offset, &shape[..1])?
+            }
+        };
+    }
+    Ok(())
+}
+
+/// Checks, on the host, that every id is inside its feature's table, where the policy asks for it.
+pub(crate) fn check_host_ids(
+    operation: &'static str,
+    argument: &'static str,
+    policy: IdPolicy,
+    tables: &[Table<'_, Host>],
+    ids: &[u32],
+) -> Result<()> {
+    if policy == IdPolicy::Zero {
+        return Ok(());
+    }
+    let outside = |(position, &id): (usize, &u32)| {
+        let rows = tables[position % tables.len()].rows;
+        (id as usize >= rows).then_some((position as u64, u64::from(id), rows as u64))
+    };
+    match ids.iter().enumerate().find_map(outside) {
+        None => Ok(()),
+        Some((position, id, rows)) => Err(Error::IndexOutOfRange { operation, argument, position, id, rows }),
+    }
+}

@@ -1,0 +1,167 @@
+//! Decoupled embeddings, plainly. Formula: [`Decoupled`].
+
+use super::lookup::{concatenate, table_row};
+use super::{dot, softmax};
+use crate::error::Result;
+use crate::jagged::Batch;
+use crate::memory::Host;
+use crate::ops::*;
+
+/// An exact selection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SelectionReference {
+    /// `[M, K]`: positions within the user's history, [`EMPTY_SLOT`] behind the last one kept.
+    pub positions: Vec<u32>,
+    /// `[M, K]`: their scores, `-∞` behind the last one kept.
+    pub scores: Vec<f64>,
+    /// `[M]`.
+    pub counts: Vec<u32>,
+}
+
+/// The best behaviours of each candidate.
+///
+/// # Errors
+/// Those of [`Decoupled::check_search`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) by [`IdPolicy`].
+pub fn decoupled_search(
+    op: &Decoupled,
+    batch: &Batch,
+    inputs: &SearchInputs<'_, Host>,
+) -> Result<SelectionReference> {
+    const NAME: &str = "decoupled_search";
+    let slots = op.selection_length(batch)?;
+    let candidates = batch.targets().rows();
+    let top_k = op.check_search(batch, inputs)?;
+    op.check_host_ids(NAME, batch, inputs.attention, inputs.ids, inputs.target_ids)?;
+    let mut kept = SelectionReference {
+        positions: vec![EMPTY_SLOT; slots],
+        scores: vec![f64::NEG_INFINITY; slots],
+        counts: vec![0; candidates],
+    };
+    for (history, targets) in batch.requests() {
+        for m in targets {
+            let best = ranked(&scores_of(op, inputs, history.clone(), m), top_k);
+            kept.counts[m] = best.len() as u32;
+            for (slot, (position, score)) in best.into_iter().enumerate() {
+                kept.positions[m * top_k + slot] = position as u32;
+                kept.scores[m * top_k + slot] = score;
+            }
+        }
+    }
+    Ok(kept)
+}
+
+/// The softmax-weighted sum over a selection, `[M, Σ r]`.
+///
+/// # Errors
+/// Those of [`Decoupled::check_aggregate`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for ids by [`IdPolicy`], and always for a
+/// count above `K` or a counted position outside its history.
+pub fn decoupled_aggregate(
+    op: &Decoupled,
+    batch: &Batch,
+    inputs: &AggregateInputs<'_, Host>,
+    selection: &Selection<'_, Host>,
+) -> Result<Vec<f64>> {
+    const NAME: &str = "decoupled_aggregate";
+    let mut out = vec![0.0; op.output_length(batch, inputs.representation)?];
+    let top_k = op.check_aggregate(batch, inputs, selection)?;
+    op.check_host_selection(NAME, batch, selection, top_k)?;
+    op.check_host_ids(NAME, batch, inputs.representation, inputs.ids, inputs.target_ids)?;
+    for (history, targets) in batch.requests() {
+        for m in targets {
+            let slots = m * top_k..m * top_k + selection.counts[m] as usize;
+            let kept =
+                selection.positions[slots.clone()].iter().map(|&position| history.start + position as usize);
+            let scores: Vec<f64> = selection.scores[slots].iter().map(|&score| score.into()).collect();
+            aggregate_into(op, inputs, m, kept, &scores, &mut out);
+        }
+    }
+    Ok(out)
+}
+
+/// Search and aggregation in one, without rounding the scores to `f32` in between, `[M, Σ r]`.
+///
+/// # Errors
+/// Those of [`Decoupled::check_attend`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) by [`IdPolicy`].
+pub fn decoupled_attend(
+    op: &Decoupled,
+    batch: &Batch,
+    inputs: &DecoupledInputs<'_, Host>,
+) -> Result<Vec<f64>> {
+    const NAME: &str = "decoupled_attend";
+    let mut out = vec![0.0; op.output_length(batch, inputs.representation)?];
+    op.check_attend(batch, inputs)?;
+    op.check_host_ids(NAME, batch, inputs.attention, inputs.ids, inputs.target_ids)?;
+    let DecoupledInputs { attention, representation, ids, target_ids } = *inputs;
+    let search = SearchInputs { attention, ids, target_ids };
+    let aggregate = AggregateInputs { representation, ids, target_ids };
+    for (history, targets) in batch.requests() {
+        for m in targets {
+            let scores = scores_of(op, &search, history.clone(), m);
+            let best = ranked(&scores, op.top_k.unwrap_or(usize::MAX));
+            let kept = best.iter().map(|&(position, _)| history.start + position);
+            let scores: Vec<f64> = best.iter().map(|&(_, score)| score).collect();
+            aggregate_into(op, &aggregate, m, kept, &scores, &mut out);
+        }
+    }
+    Ok(out)
+}
+
+/// The scores of one candidate against each behaviour of a history.
+fn scores_of(
+    op: &Decoupled,
+    inputs: &SearchInputs<'_, Host>,
+    history: std::ops::Range<usize>,
+    m: usize,
+) -> Vec<f64> {
+    let features = op.features();
+    let score = |l: usize| {
+        let term = |f: usize| {
+            let target = table_row(&inputs.attention[f], inputs.target_ids[m * features + f]);
+            let behaviour = table_row(&inputs.attention[f], inputs.ids[l * features + f]);
+            f64::from(op.scales[f]) * dot(&target, &behaviour)
+        };
+        (0..features).map(term).sum()
+    };
+    history.map(score).collect()
+}
+
+/// The `top_k` best (position, score): score descending, then position ascending, NaN last.
+fn ranked(scores: &[f64], top_k: usize) -> Vec<(usize, f64)> {
+    let mut order: Vec<(usize, f64)> = scores.iter().copied().enumerate().collect();
+    order.sort_by(|a, b| match (a.1.is_nan(), b.1.is_nan()) {
+        // Not total_cmp: it would put -0 behind +0, which are equal scores.
+        (false, false) => b.1.partial_cmp(&a.1).unwrap_or(std::cmp::Ordering::Equal).then(a.0.cmp(&b.0)),
+        (a_nan, b_nan) => a_nan.cmp(&b_nan).then(a.0.cmp(&b.0)),
+    });
+    order.truncate(top_k);
+    order
+}
+
+fn aggregate_into(
+    op: &Decoupled,
+    inputs: &AggregateInputs<'_, Host>,
+    m: usize,
+    kept: impl Iterator<Item = usize>,
+    scores: &[f64],
+    out: &mut [f64],
+) {
+    let features = op.features();
+    let width = total_width(inputs.representation);
+    let out = &mut out[m * width..(m + 1) * width];
+    for (l, w) in kept.zip(softmax(scores).0) {
+        // A score of -∞ takes no part, whatever its row holds.
+        if w == 0.0 {
+            continue;
+        }
+        let behaviour = concatenate(inputs.representation, &inputs.ids[l * features..(l + 1) * features]);
+        for (out, r) in out.iter_mut().zip(behaviour) {
+            *out += w * r;
+        }
+    }
+    if op.multiply_target {
+        let target = concatenate(inputs.representation, &inputs.target_ids[m * features..(m + 1) * features]);
+        for (out, r) in out.iter_mut().zip(target) {
+            *out *= r;
+        }
+    }
+}

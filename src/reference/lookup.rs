@@ -1,0 +1,69 @@
+//! Look-ups in embedding tables, plainly. Formula: [`Lookup`].
+
+use crate::error::Result;
+use crate::jagged::Jagged;
+use crate::memory::Host;
+use crate::ops::*;
+
+/// Looked-up rows, `[N or bags, Σ width]`, from the tables and from the second tables.
+///
+/// # Errors
+/// Those of [`Lookup::check`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) by [`IdPolicy`].
+pub fn lookup(
+    op: &Lookup,
+    bags: Bags<'_, Jagged>,
+    inputs: &LookupInputs<'_, Host>,
+) -> Result<(Vec<f64>, Option<Vec<f64>>)> {
+    const NAME: &str = "lookup";
+    let features = inputs.tables.len();
+    let rows = inputs.ids.len() / features.max(1);
+    let single;
+    let (bags_of_rows, mean) = match bags {
+        Bags::Each => {
+            single = Jagged::from_lengths(&vec![1; rows])?;
+            (&single, false)
+        }
+        Bags::Sum(bags) => (bags, false),
+        Bags::Mean(bags) => (bags, true),
+    };
+    op.check(&bags, inputs)?;
+    check_host_ids(NAME, "ids", op.ids, inputs.tables, &inputs.ids[..bags_of_rows.total() * features])?;
+    let pooled = |tables: &[Table<'_, Host>]| -> Vec<f64> {
+        let bag = |rows: std::ops::Range<usize>| {
+            let mut sum = vec![0.0; total_width(tables)];
+            let divisor = if mean { rows.len().max(1) as f64 } else { 1.0 };
+            for l in rows {
+                let concatenated = concatenate(tables, &inputs.ids[l * features..(l + 1) * features]);
+                for (sum, value) in sum.iter_mut().zip(concatenated) {
+                    *sum += value / divisor;
+                }
+            }
+            sum
+        };
+        bags_of_rows.ranges().flat_map(bag).collect()
+    };
+    Ok((pooled(inputs.tables), (!inputs.second_tables.is_empty()).then(|| pooled(inputs.second_tables))))
+}
+
+/// `[R_1[ids[0]] ‖ R_2[ids[1]] ‖ …]`.
+pub(super) fn concatenate(tables: &[Table<'_, Host>], ids: &[u32]) -> Vec<f64> {
+    tables.iter().zip(ids).flat_map(|(table, &id)| table_row(table, id)).collect()
+}
+
+/// One row of a table, widened; zeros for an id outside it (which only `IdPolicy::Zero` lets through).
+pub(super) fn table_row(table: &Table<'_, Host>, id: u32) -> Vec<f64> {
+    let id = id as usize;
+    if id >= table.rows {
+        return vec![0.0; table.width];
+    }
+    let range = id * table.width..(id + 1) * table.width;
+    match &table.data {
+        TableData::F32(data) => data[range].iter().map(|&value| value.into()).collect(),
+        TableData::F16(data) => data[range].iter().map(|value| value.to_f64()).collect(),
+        TableData::Bf16(data) => data[range].iter().map(|value| value.to_f64()).collect(),
+        TableData::Int8 { codes, scale, offset } => {
+            let value = |&code: &i8| f64::from(scale[id]) * f64::from(code) + f64::from(offset[id]);
+            codes[range].iter().map(value).collect()
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! SDIM, plainly. Formula: [`Sdim`].
+
+use super::row;
+use crate::element::{Element, Signature};
+use crate::error::{Error, Result};
+use crate::jagged::{Batch, Jagged};
+use crate::memory::Host;
+use crate::ops::{Hash, Sdim, SdimHistory, SdimInputs, SdimQuery};
+
+/// A projection `⟨x, R[:,g,t]⟩` and how far rounding may move it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Projection {
+    /// `Σ_i x_i·r_i`.
+    pub value: f64,
+    /// `Σ_i |x_i·r_i|`: an `f32` sum in any order is off by less than about `d·2⁻²⁴` times this.
+    pub magnitude: f64,
+}
+
+/// The projections behind the signatures of rows `[rows, d]`: `[rows, G, τ]`.
+///
+/// # Errors
+/// Those of [`Sdim::check_signatures`].
+pub fn sdim_projections<T: Element>(op: &Sdim, rows: &[T], rotations: &[f32]) -> Result<Vec<Projection>> {
+    let count = op.check_signatures(&rows, &rotations)?;
+    let functions = op.groups * op.bits;
+    let mut projections = Vec::with_capacity(count * functions);
+    for i in 0..count {
+        let x = row(rows, i, op.width);
+        for function in 0..functions {
+            let term = |j: usize| x[j] * f64::from(rotations[j * functions + function]);
+            projections.push(Projection {
+                value: (0..op.width).map(term).sum(),
+                magnitude: (0..op.width).map(|j| term(j).abs()).sum(),
+            });
+        }
+    }
+    Ok(projections)
+}
+
+/// The signatures of rows `[rows, d]`: `[rows, G]`.
+///
+/// # Errors
+/// Those of [`Sdim::check_signatures`].
+pub fn sdim_signatures<T: Element>(op: &Sdim, rows: &[T], rotations: &[f32]) -> Result<Vec<u32>> {
+    let projections = sdim_projections(op, rows, rotations)?;
+    let signature =
+        |bits: &[Projection]| bits.iter().enumerate().map(|(t, p)| u32::from(p.value > 0.0) << t).sum();
+    Ok(projections.chunks(op.bits).map(signature).collect())
+}
+
+/// Bucket tables `[B, G, 2^τ, d]`.
+///
+/// # Errors
+/// Those of [`Sdim::check_encode`]; [`Error::IndexOutOfRange`] for a given signature of `2^τ` or more.
+pub fn sdim_encode<T: Element>(
+    op: &Sdim,
+    histories: &Jagged,
+    inputs: &SdimHistory<'_, Host, T>,
+) -> Result<Vec<f64>> {
+    const NAME: &str = "sdim_encode";
+    op.check_encode(NAME, histories, inputs)?;
+    let signatures = hash(NAME, op, histories.total(), Some(inputs.rows), &inputs.hash)?;
+    let mut table = vec![0.0; op.table_length(histories.users())?];
+    for (b, history) in histories.ranges().enumerate() {
+        for l in history {
+            let s = row(inputs.rows, l, op.width);
+            for g in 0..op.groups {
+                let bucket = bucket(op, b, g, signatures[l * op.groups + g]);
+                for (j, s) in s.iter().enumerate() {
+                    table[bucket + j] += s;
+                }
+            }
+        }
+    }
+    Ok(table)
+}
+
+/// The gather from given tables, `[M, d]`.
+///
+/// # Errors
+/// Those of [`Sdim::check_query`]; [`Error::IndexOutOfRange`] for a given signature of `2^τ` or more.
+pub fn sdim_query<T: Element>(
+    op: &Sdim,
+    targets: &Jagged,
+    inputs: &SdimQuery<'_, Host, T>,
+) -> Result<Vec<f64>> {
+    const NAME: &str = "sdim_query";
+    op.check_query(targets, inputs)?;
+    let signatures = hash(NAME, op, targets.total(), inputs.targets, &inputs.hash)?;
+    let table: Vec<f64> = inputs.table.iter().map(|&value| value.into()).collect();
+    Ok(gather(op, targets, &table, &signatures))
+}
+
+/// Encode and query in one, without rounding the table to `f32` in between, `[M, d]`.
+///
+/// # Errors
+/// Those of [`Sdim::check_attend`]; [`Error::IndexOutOfRange`] for a given signature of `2^τ` or more.
+pub fn sdim_attend<T: Element>(
+    op: &Sdim,
+    batch: &Batch,
+    inputs: &SdimInputs<'_, Host, T>,
+) -> Result<Vec<f64>> {
+    const NAME: &str = "sdim_attend";
+    op.check_attend(batch, inputs)?;
+    let table = sdim_encode(op, batch.histories(), &inputs.history)?;
+    let signatures = hash(NAME, op, batch.targets().total(), inputs.targets, &inputs.hash)?;
+    Ok(gather(op, batch.targets(), &table, &signatures))
+}
+
+fn gather(op: &Sdim, targets: &Jagged, table: &[f64], signatures: &[u32]) -> Vec<f64> {
+    let mut out = vec![0.0; targets.rows() * op.width];
+    for (b, rows) in targets.ranges().enumerate() {
+        for m in rows {
+            for g in 0..op.groups {
+                let start = bucket(op, b, g, signatures[m * op.groups + g]);
+                let sum = &table[start..start + op.width];
+                let norm = sum.iter().map(|s| s * s).sum::<f64>().sqrt();
+                let divisor = if op.normalise { norm.max(Sdim::MIN_NORM.into()) } else { 1.0 };
+                for (j, s) in sum.iter().enumerate() {
+                    out[m * op.width + j] += s / divisor / op.groups as f64;
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Where the bucket row `[b, g, signature, :]` starts.
+fn bucket(op: &Sdim, b: usize, g: usize, signature: u32) -> usize {
+    ((b * op.groups + g) * op.buckets() + signature as usize) * op.width
+}
+
+/// The signatures of the first `count` rows: computed, or given and then checked.
+fn hash<T: Element>(
+    operation: &'static str,
+    op: &Sdim,
+    count: usize,
+    rows: Option<&[T]>,
+    hash: &Hash<'_, Host>,
+) -> Result<Vec<u32>> {
+    let given: Vec<u32> = match hash {
+        Hash::Rotations(rotations) => {
+            return sdim_signatures(op, &rows.unwrap_or_default()[..count * op.width], rotations);
+        }
+        Hash::Signatures8(given) => given.iter().map(|word| word.to_u32()).collect(),
+        Hash::Signatures16(given) => given.iter().map(|word| word.to_u32()).collect(),
+    };
+    let used = &given[..count * op.groups];
+    match used.iter().position(|&signature| signature as usize >= op.buckets()) {
+        None => Ok(given),
+        Some(position) => Err(Error::IndexOutOfRange {
+            operation,
+            argument: "signatures",
+            position: position as u64,
+            id: used[position].into(),
+            rows: op.buckets() as u64,
+        }),
+    }
+}
