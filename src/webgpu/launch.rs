@@ -92,11 +92,16 @@ impl Wgpu {
         Ok(Binding { buffer: view.buffer.clone(), offset, size, base })
     }
 
-    /// A binding for an argument that is not there.
+    /// A binding for an input that is not there.
     pub(crate) fn nothing(&self) -> Binding {
         let buffer = self.shared.nothing.clone();
         let size = buffer.size();
         Binding { buffer, offset: 0, size, base: 0 }
+    }
+
+    /// A binding for an output that is not there. One pass may not bind the same words twice to write.
+    pub(crate) fn no_output(&self, operation: &'static str) -> Result<Binding> {
+        self.scratch(operation, 4)
     }
 
     /// Memory for results in between, of `words` 4-byte words. Its content is zero.

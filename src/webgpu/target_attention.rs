@@ -1,0 +1,373 @@
+//! Target attention: plans the pieces, packs the queries, attends, merges.
+
+use std::sync::Arc;
+
+use crate::element::Element;
+use crate::error::Result;
+use crate::memory::Length;
+use crate::ops::{PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOutputs, Weighting};
+use crate::plan::{Cut, best_tile_rows};
+use crate::webgpu::batch::{DevicePlan, WgpuBatch};
+use crate::webgpu::launch::{Binding, Params, fit};
+use crate::webgpu::memory::{WgpuMemory, WgpuView};
+use crate::webgpu::output::Output;
+use crate::webgpu::shader::{Format, Kernel, Slot};
+use crate::webgpu::Wgpu;
+
+const NAME: &str = "target_attention";
+
+/// Behaviours that a workgroup takes at a time, one a thread.
+pub(super) const STEP: usize = 64;
+/// Pieces that keep a large GPU busy: some for each of a few hundred workgroups at a time.
+pub(super) const PIECES: usize = 1024;
+/// The widest value one dispatch sums; wider ones take several.
+pub(super) const MAX_COLUMNS: usize = 256;
+/// What loading a behaviour costs a thread, in rows of output.
+const LOAD: usize = 6;
+
+/// The choices of attend.wgsl.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Variant {
+    pub(super) tile4: u32,
+    pub(super) columns: u32,
+    pub(super) parts: u32,
+    pub(super) weighting: u32,
+    pub(super) bias: bool,
+    pub(super) lse: bool,
+}
+
+impl Variant {
+    /// For values of `width` columns.
+    pub(super) fn shape(width: usize) -> (u32, u32) {
+        match width {
+            0..=8 => (1, 8),
+            9..=16 => (1, 4),
+            17..=32 => (1, 2),
+            33..=64 => (1, 1),
+            65..=128 => (2, 1),
+            _ => (4, 1),
+        }
+    }
+
+    /// Tiles of how many rows fit beside that many columns a thread.
+    pub(super) fn tile_rows(columns: u32) -> &'static [usize] {
+        match columns {
+            1 => &[4, 8, 16, 32],
+            2 => &[4, 8, 16],
+            _ => &[4, 8],
+        }
+    }
+
+    pub(super) fn constants(&self) -> Vec<(&'static str, u32)> {
+        vec![
+            ("TILE4", self.tile4),
+            ("COLUMNS", self.columns),
+            ("PARTS", self.parts),
+            ("WEIGHTING", self.weighting),
+            ("HAS_BIAS", u32::from(self.bias)),
+            ("HAS_LSE", u32::from(self.lse)),
+        ]
+    }
+
+    fn attend(&self, keys: Format, values: Format) -> Kernel {
+        Kernel {
+            name: "target_attention",
+            sources: &[
+                include_str!("../../shaders/score_dot.wgsl"),
+                include_str!("../../shaders/attend.wgsl"),
+            ],
+            constants: self.constants(),
+            slots: vec![
+                Slot::plain("pieces", "vec4<u32>"),
+                Slot::plain("queries", "mat4x4<f32>"),
+                Slot::read("keys", keys),
+                Slot::read("values", values),
+                Slot::read("bias", Format::f32(false)),
+                Slot::write("out", "f32"),
+                Slot::write("lse_bits", "u32"),
+                Slot::write("partial", "f32"),
+            ],
+        }
+    }
+}
+
+fn pack_queries(tile4: u32, queries: Format) -> Kernel {
+    Kernel {
+        name: "pack_queries",
+        sources: &[include_str!("../../shaders/pack_queries.wgsl")],
+        constants: vec![("TILE4", tile4)],
+        slots: vec![
+            Slot::plain("tiles", "vec4<u32>"),
+            Slot::read("queries", queries),
+            Slot::write("packed", "vec4<f32>"),
+        ],
+    }
+}
+
+fn merge_kernel(tile4: u32, weighting: u32, lse: bool) -> Kernel {
+    Kernel {
+        name: "merge_attention",
+        sources: &[include_str!("../../shaders/merge_attention.wgsl")],
+        constants: vec![("TILE4", tile4), ("WEIGHTING", weighting), ("HAS_LSE", u32::from(lse))],
+        slots: vec![
+            Slot::plain("merges", "vec4<u32>"),
+            Slot::plain("partial", "f32"),
+            Slot::write("out", "f32"),
+            Slot::write("lse_bits", "u32"),
+        ],
+    }
+}
+
+fn merge_pairs_kernel(values: Format, lse: bool) -> Kernel {
+    Kernel {
+        name: "merge_pairs",
+        sources: &[include_str!("../../shaders/merge_pairs.wgsl")],
+        constants: vec![("HAS_LSE", u32::from(lse))],
+        slots: vec![
+            Slot::read("first", values),
+            Slot::read("second", values),
+            Slot::plain("first_lse", "u32"),
+            Slot::plain("second_lse", "u32"),
+            Slot::write("out", "f32"),
+            Slot::write("lse_bits", "u32"),
+        ],
+    }
+}
+
+/// Every kernel of this file.
+pub(super) fn variants() -> Vec<Kernel> {
+    let mut kernels = Vec::new();
+    let shapes = [(1, 8), (1, 4), (1, 2), (1, 1), (2, 1), (4, 1)];
+    for (columns, parts) in shapes {
+        for rows in Variant::tile_rows(columns) {
+            let tile4 = *rows as u32 / 4;
+            for weighting in 0..4 {
+                let lse = weighting == 0;
+                let plain = Variant { tile4, columns, parts, weighting, bias: false, lse: false };
+                for variant in [plain, Variant { bias: true, lse, ..plain }] {
+                    kernels.push(variant.attend(Format::f32(true), Format::f32(false)));
+                }
+            }
+            let softmax = Variant { tile4, columns, parts, weighting: 0, bias: false, lse: false };
+            let formats = Format::ALL.map(|keys| softmax.attend(keys, keys.one_by_one()));
+            kernels.extend(formats);
+        }
+    }
+    for tile4 in [1, 2, 4, 8] {
+        kernels.extend(Format::ALL.map(|queries| pack_queries(tile4, queries)));
+        kernels.extend((0..4).flat_map(|w| [merge_kernel(tile4, w, false), merge_kernel(tile4, w, true)]));
+    }
+    kernels.extend(Format::ALL.iter().flat_map(|&f| [merge_pairs_kernel(f, false), merge_pairs_kernel(f, true)]));
+    kernels
+}
+
+pub(super) fn code(weighting: Weighting) -> (u32, f32) {
+    match weighting {
+        Weighting::Softmax => (0, 1.0),
+        Weighting::Relu => (1, 1.0),
+        Weighting::Silu { divisor } => (2, divisor),
+        Weighting::Identity => (3, 1.0),
+    }
+}
+
+/// One attention as the kernels see it, whatever operation it serves.
+pub(super) struct Attention {
+    pub(super) operation: &'static str,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) width: usize,
+    pub(super) value_width: usize,
+    pub(super) scale: f32,
+    pub(super) weighting: Weighting,
+}
+
+pub(super) fn attend<T: Element>(
+    gpu: &Wgpu,
+    op: &TargetAttention,
+    batch: &WgpuBatch,
+    inputs: &TargetAttentionInputs<'_, WgpuMemory, T>,
+    outputs: TargetAttentionOutputs<'_, WgpuMemory, T>,
+) -> Result<()> {
+    op.check(batch.as_ref(), inputs)?;
+    op.check_outputs(batch.as_ref(), &outputs)?;
+    let attention = Attention {
+        operation: NAME,
+        heads: op.heads,
+        kv_heads: op.kv_heads,
+        width: op.width,
+        value_width: op.value_width,
+        scale: op.effective_scale(),
+        weighting: op.weighting,
+    };
+    let values = inputs.values.unwrap_or(inputs.keys);
+    let rows = batch.as_ref().targets().total() * op.heads;
+    let bias = inputs.bias.map_or(values.buffer, |bias| bias.buffer);
+    let read = [inputs.queries.buffer, inputs.keys.buffer, values.buffer, bias];
+    let out = gpu.output(NAME, "out", &outputs.out, rows * op.value_width, &read)?;
+    let lse = match &outputs.lse {
+        Some(lse) => Some(gpu.output(NAME, "lse", lse, rows, &read)?),
+        None => None,
+    };
+    attention.run(gpu, batch, inputs.queries, inputs.keys, values, inputs.bias, &out, lse.as_ref())?;
+    gpu.finish(out)?;
+    lse.map_or(Ok(()), |lse| gpu.finish(lse))
+}
+
+/// Whether rows of `width` elements in `view` can be read four at a time.
+pub(super) fn vectors<T: Element>(binding: &Binding, width: usize) -> Format {
+    Format::of::<T>(binding.base.is_multiple_of(4) && width.is_multiple_of(4))
+}
+
+/// How many history rows of `width` elements the device binds at a time, with room for an unaligned start.
+pub(super) fn rows_per_binding<T: Element>(gpu: &Wgpu, width: usize) -> usize {
+    let limits = gpu.limits();
+    let bytes = limits.max_storage_buffer_binding_size - u64::from(limits.min_storage_buffer_offset_alignment);
+    // Elements are counted in 32 bits.
+    (bytes / (width * size_of::<T>()) as u64).min(u64::from(u32::MAX) / width as u64) as usize
+}
+
+impl Attention {
+    #[expect(clippy::too_many_arguments, reason = "the operation's inputs and outputs, one each")]
+    pub(super) fn run<Q: Element, K: Element>(
+        &self,
+        gpu: &Wgpu,
+        batch: &WgpuBatch,
+        queries: WgpuView<'_, Q>,
+        keys: WgpuView<'_, K>,
+        values: WgpuView<'_, K>,
+        bias: Option<WgpuView<'_, f32>>,
+        out: &Output,
+        lse: Option<&Output>,
+    ) -> Result<()> {
+        let operation = self.operation;
+        let group_heads = self.heads / self.kv_heads;
+        let value_width = self.value_width;
+        let (columns, parts) = Variant::shape(value_width.min(MAX_COLUMNS));
+        let tile_rows =
+            best_tile_rows(batch.as_ref(), group_heads, Variant::tile_rows(columns), LOAD);
+        let (weighting, divisor) = code(self.weighting);
+        let variant = Variant {
+            tile4: tile_rows as u32 / 4,
+            columns,
+            parts,
+            weighting,
+            bias: bias.is_some(),
+            lse: lse.is_some(),
+        };
+        let key_row = self.kv_heads * self.width;
+        let value_row = self.kv_heads * value_width;
+        let window = rows_per_binding::<K>(gpu, key_row.max(value_row)).min(match bias {
+            Some(_) => rows_per_binding::<f32>(gpu, self.heads),
+            None => usize::MAX,
+        });
+        let cut = Cut {
+            rows_per_target: group_heads,
+            tile_rows,
+            step: STEP,
+            wanted: PIECES.div_ceil(self.kv_heads),
+            longest: window,
+        };
+        let plan = batch.plan(gpu, operation, &cut)?;
+        if plan.plan.tiles.is_empty() {
+            return Ok(());
+        }
+        fit(operation, "out", batch.as_ref().targets().total().saturating_mul(self.heads * value_width))?;
+        let packed = self.pack(gpu, &plan, variant.tile4, queries)?;
+        let u = |value: usize| value as u32;
+        for first_column in (0..value_width).step_by(MAX_COLUMNS) {
+            let value_columns = MAX_COLUMNS.min(value_width - first_column);
+            let sums = plan.plan.slots * self.kv_heads * tile_rows;
+            let first_stats = fit(operation, "partial results", sums * value_columns)?;
+            let partial = gpu.scratch(operation, (sums * (value_columns + 2)) as u64)?;
+            let no_lse = gpu.no_output(operation)?;
+            let lse_binding = lse.map_or(&no_lse, |lse| &lse.binding);
+            for (pieces, span) in plan.plan.windows(window) {
+                let keys = gpu.bind(operation, "keys", &keys.rows(span.start, span.len(), key_row))?;
+                let values = gpu.bind(operation, "values", &values.rows(span.start, span.len(), value_row))?;
+                let bias = match &bias {
+                    Some(bias) => gpu.bind(operation, "bias", &bias.rows(span.start, span.len(), self.heads))?,
+                    None => gpu.nothing(),
+                };
+                let kernel =
+                    variant.attend(vectors::<K>(&keys, self.width), Format::of::<K>(false));
+                let params = Params::default()
+                    .u32s(&[u(pieces.start), u(self.kv_heads), u(group_heads), u(self.width)])
+                    .u32s(&[u(value_width), u(value_row), u(first_column), u(value_columns)])
+                    .u32s(&[u(span.start), keys.base, values.base, bias.base])
+                    .u32s(&[out.binding.base, lse_binding.base, first_stats])
+                    .f32s(&[divisor]);
+                let bindings =
+                    [&plan.pieces, &packed, &keys, &values, &bias, &out.binding, lse_binding, &partial];
+                gpu.dispatch(&kernel, params, &bindings, (pieces.len() * self.kv_heads) as u64)?;
+            }
+            let kernel = merge_kernel(variant.tile4, weighting, variant.lse);
+            let params = Params::default()
+                .u32s(&[u(self.kv_heads), u(group_heads), u(value_width), u(first_column)])
+                .u32s(&[u(value_columns), out.binding.base, lse_binding.base, first_stats]);
+            let groups = plan.merge_count * self.kv_heads * tile_rows;
+            let bindings = [&plan.merges, &partial, &out.binding, lse_binding];
+            gpu.dispatch(&kernel, params, &bindings, groups as u64)?;
+        }
+        Ok(())
+    }
+
+    /// The queries as score_dot.wgsl reads them.
+    fn pack<Q: Element>(
+        &self,
+        gpu: &Wgpu,
+        plan: &Arc<DevicePlan>,
+        tile4: u32,
+        queries: WgpuView<'_, Q>,
+    ) -> Result<Binding> {
+        let operation = self.operation;
+        let queries = gpu.bind(operation, "queries", &queries)?;
+        let fours = plan.plan.tiles.len() * self.kv_heads * self.width.div_ceil(4) * 4 * tile4 as usize;
+        let packed = gpu.scratch(operation, fours as u64 * 4)?;
+        let group_heads = self.heads / self.kv_heads;
+        let u = |value: usize| value as u32;
+        let params = Params::default()
+            .u32s(&[fit(operation, "queries", fours)?, u(self.kv_heads), u(group_heads), u(self.width)])
+            .u32s(&[queries.base])
+            .f32s(&[self.scale]);
+        let kernel = pack_queries(tile4, Format::of::<Q>(false));
+        gpu.dispatch(&kernel, params, &[&plan.tiles, &queries, &packed], fours.div_ceil(64) as u64)?;
+        Ok(packed)
+    }
+}
+
+pub(super) fn merge<T: Element>(
+    gpu: &Wgpu,
+    op: &TargetAttention,
+    first: PartialAttention<'_, WgpuMemory, T>,
+    second: PartialAttention<'_, WgpuMemory, T>,
+    outputs: TargetAttentionOutputs<'_, WgpuMemory, T>,
+) -> Result<()> {
+    const NAME: &str = "merge_attention";
+    let rows = op.check_merge(&first, &second)?;
+    op.check_merge_outputs(rows, &outputs)?;
+    let width = op.value_width;
+    let inputs = [
+        gpu.bind(NAME, "first.out", &first.out)?,
+        gpu.bind(NAME, "second.out", &second.out)?,
+        gpu.bind(NAME, "first.lse", &first.lse)?,
+        gpu.bind(NAME, "second.lse", &second.lse)?,
+    ];
+    let [a, b, a_lse, b_lse] = &inputs;
+    let read = inputs.each_ref().map(|input| &input.buffer);
+    let out = gpu.output(NAME, "out", &outputs.out, outputs.out.length(), &read)?;
+    let lse = match &outputs.lse {
+        Some(lse) => Some(gpu.output(NAME, "lse", lse, rows, &read)?),
+        None => None,
+    };
+    let no_lse = gpu.no_output(NAME)?;
+    let lse_binding = lse.as_ref().map_or(&no_lse, |lse| &lse.binding);
+    let threads = fit(NAME, "out", outputs.out.length())?;
+    let params = Params::default()
+        .u32s(&[threads, width as u32, a.base, b.base, a_lse.base, b_lse.base])
+        .u32s(&[out.binding.base, lse_binding.base]);
+    let kernel = merge_pairs_kernel(Format::of::<T>(false), lse.is_some());
+    let bindings = [a, b, a_lse, b_lse, &out.binding, lse_binding];
+    gpu.dispatch(&kernel, params, &bindings, u64::from(threads).div_ceil(64))?;
+    gpu.finish(out)?;
+    lse.map_or(Ok(()), |lse| gpu.finish(lse))
+}
