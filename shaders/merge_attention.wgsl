@@ -19,7 +19,6 @@ struct Params {
 }
 @group(0) @binding(0) var<uniform> params: Params;
 
-const ROWS: u32 = 4u * TILE4;
 const SOFTMAX: u32 = 0u;
 
 @compute @workgroup_size(64)
@@ -28,9 +27,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     if group >= params.groups {
         return;
     }
-    let r = group % ROWS;
-    let kv_head = group / ROWS % params.kv_heads;
-    let tile = group / (ROWS * params.kv_heads);
+    let r = group % TILE;
+    let kv_head = group / TILE % params.kv_heads;
+    let tile = group / (TILE * params.kv_heads);
     let rows = merges[2u * tile];
     let slots = merges[2u * tile + 1u];
     if r >= rows.z {
@@ -43,7 +42,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     var peak = LOWEST;
     if WEIGHTING == SOFTMAX {
         for (var i = 0u; i < slots.y; i++) {
-            let place = ((slots.x + i) * params.kv_heads + kv_head) * ROWS + r;
+            let place = ((slots.x + i) * params.kv_heads + kv_head) * TILE + r;
             peak = max(peak, partial[params.first_stats + 2u * place]);
         }
     }
@@ -51,7 +50,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         var sum = 0.0;
         var total = 0.0;
         for (var i = 0u; i < slots.y; i++) {
-            let place = ((slots.x + i) * params.kv_heads + kv_head) * ROWS + r;
+            let place = ((slots.x + i) * params.kv_heads + kv_head) * TILE + r;
             var factor = 1.0;
             if WEIGHTING == SOFTMAX {
                 factor = exp(partial[params.first_stats + 2u * place] - peak);

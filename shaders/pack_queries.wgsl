@@ -1,7 +1,7 @@
 // Packs queries for score_dot.wgsl: scaled, widened, transposed in blocks of 4 × 4, zeros where a tile is not full.
 //
-// One thread writes four rows of one column: index = (((tile · H_kv + head) · width4 + k) · 4 + column) · TILE4 + ...,
-// laid out so that `queries[(tile · H_kv + head) · width4 · TILE4 + k · TILE4 + j]` is one matrix.
+// One thread writes four numbers of one row: packed[((tile · H_kv + head) · width/4 + k) · TILE + r], k counting fours
+// of the width, rounded up.
 
 struct Params {
     groups: u32,
@@ -22,20 +22,16 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         return;
     }
     let width4 = (params.width + 3u) / 4u;
-    let column = index % 4u;
-    let j = index / 4u % TILE4;
-    let k = index / (4u * TILE4) % width4 * 4u + column;
-    let kv_head = index / (4u * TILE4 * width4) % params.kv_heads;
-    let rows = tiles[2u * (index / (4u * TILE4 * width4 * params.kv_heads))];
+    let r = index % TILE;
+    let k = index / TILE % width4 * 4u;
+    let kv_head = index / (TILE * width4) % params.kv_heads;
+    let rows = tiles[2u * (index / (TILE * width4 * params.kv_heads))];
     var four = vec4<f32>();
-    for (var e = 0u; e < 4u; e++) {
-        let r = 4u * j + e;
-        if r < rows.z && k < params.width {
-            let row = rows.y + r;
-            let query = (rows.x + row / params.group_heads) * params.kv_heads * params.group_heads
-                + kv_head * params.group_heads + row % params.group_heads;
-            four[e] = params.scale * queries_at(params.queries_base + query * params.width + k);
-        }
+    if r < rows.z {
+        let row = rows.y + r;
+        let query = (rows.x + row / params.group_heads) * params.kv_heads * params.group_heads
+            + kv_head * params.group_heads + row % params.group_heads;
+        four = params.scale * queries_four(params.queries_base + query * params.width + k, params.width - k);
     }
     packed[index] = four;
 }

@@ -16,53 +16,49 @@ use crate::webgpu::Wgpu;
 
 const NAME: &str = "target_attention";
 
-/// Behaviours that a workgroup takes at a time, one a thread.
-pub(super) const STEP: usize = 64;
 /// Pieces that keep a large GPU busy: some for each of a few hundred workgroups at a time.
 pub(super) const PIECES: usize = 1024;
 /// The widest value one dispatch sums; wider ones take several.
 pub(super) const MAX_COLUMNS: usize = 256;
-/// What loading a behaviour costs a thread, in rows of output.
+/// What loading a behaviour costs, in rows of output.
 const LOAD: usize = 6;
 
 /// The choices of attend.wgsl.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Variant {
-    pub(super) tile4: u32,
+    /// Rows of output a workgroup takes.
+    pub(super) tile: u32,
+    /// Groups of four columns of the value.
     pub(super) columns: u32,
-    pub(super) parts: u32,
     pub(super) weighting: u32,
     pub(super) bias: bool,
     pub(super) lse: bool,
 }
 
 impl Variant {
-    /// For values of `width` columns.
-    pub(super) fn shape(width: usize) -> (u32, u32) {
-        match width {
-            0..=8 => (1, 8),
-            9..=16 => (1, 4),
-            17..=32 => (1, 2),
-            33..=64 => (1, 1),
-            65..=128 => (2, 1),
-            _ => (4, 1),
-        }
+    /// Groups of four columns for values of `width`.
+    pub(super) fn columns(width: usize) -> u32 {
+        width.div_ceil(4).next_power_of_two().max(4) as u32
     }
 
-    /// Tiles of how many rows fit beside that many columns a thread.
-    pub(super) fn tile_rows(columns: u32) -> &'static [usize] {
+    /// The tiles that fit beside that many groups of columns.
+    pub(super) fn tiles(columns: u32) -> &'static [usize] {
         match columns {
-            1 => &[4, 8, 16, 32],
-            2 => &[4, 8, 16],
+            0..=16 => &[4, 8, 16, 32],
+            17..=32 => &[4, 8, 16],
             _ => &[4, 8],
         }
     }
 
+    /// Behaviours that a workgroup takes at a time, as attend.wgsl counts them.
+    pub(super) fn step(tile: usize) -> usize {
+        256 / tile.div_ceil(8)
+    }
+
     pub(super) fn constants(&self) -> Vec<(&'static str, u32)> {
         vec![
-            ("TILE4", self.tile4),
+            ("TILE", self.tile),
             ("COLUMNS", self.columns),
-            ("PARTS", self.parts),
             ("WEIGHTING", self.weighting),
             ("HAS_BIAS", u32::from(self.bias)),
             ("HAS_LSE", u32::from(self.lse)),
@@ -91,11 +87,11 @@ impl Variant {
     }
 }
 
-fn pack_queries(tile4: u32, queries: Format) -> Kernel {
+fn pack_queries(tile: u32, queries: Format) -> Kernel {
     Kernel {
         name: "pack_queries",
         sources: &[include_str!("../../shaders/pack_queries.wgsl")],
-        constants: vec![("TILE4", tile4)],
+        constants: vec![("TILE", tile)],
         slots: vec![
             Slot::plain("tiles", "vec4<u32>"),
             Slot::read("queries", queries),
@@ -104,11 +100,11 @@ fn pack_queries(tile4: u32, queries: Format) -> Kernel {
     }
 }
 
-fn merge_kernel(tile4: u32, weighting: u32, lse: bool) -> Kernel {
+fn merge_kernel(tile: u32, weighting: u32, lse: bool) -> Kernel {
     Kernel {
         name: "merge_attention",
         sources: &[include_str!("../../shaders/merge_attention.wgsl")],
-        constants: vec![("TILE4", tile4), ("WEIGHTING", weighting), ("HAS_LSE", u32::from(lse))],
+        constants: vec![("TILE", tile), ("WEIGHTING", weighting), ("HAS_LSE", u32::from(lse))],
         slots: vec![
             Slot::plain("merges", "vec4<u32>"),
             Slot::plain("partial", "f32"),
@@ -137,25 +133,22 @@ fn merge_pairs_kernel(values: Format, lse: bool) -> Kernel {
 /// Every kernel of this file.
 pub(super) fn variants() -> Vec<Kernel> {
     let mut kernels = Vec::new();
-    let shapes = [(1, 8), (1, 4), (1, 2), (1, 1), (2, 1), (4, 1)];
-    for (columns, parts) in shapes {
-        for rows in Variant::tile_rows(columns) {
-            let tile4 = *rows as u32 / 4;
+    for columns in [4, 8, 16, 32, 64] {
+        for tile in Variant::tiles(columns) {
+            let tile = *tile as u32;
             for weighting in 0..4 {
-                let lse = weighting == 0;
-                let plain = Variant { tile4, columns, parts, weighting, bias: false, lse: false };
-                for variant in [plain, Variant { bias: true, lse, ..plain }] {
+                let plain = Variant { tile, columns, weighting, bias: false, lse: false };
+                for variant in [plain, Variant { bias: true, lse: weighting == 0, ..plain }] {
                     kernels.push(variant.attend(Format::f32(true), Format::f32(false)));
                 }
             }
-            let softmax = Variant { tile4, columns, parts, weighting: 0, bias: false, lse: false };
-            let formats = Format::ALL.map(|keys| softmax.attend(keys, keys.one_by_one()));
-            kernels.extend(formats);
+            let softmax = Variant { tile, columns, weighting: 0, bias: false, lse: false };
+            kernels.extend(Format::ALL.map(|format| softmax.attend(format, format)));
         }
     }
-    for tile4 in [1, 2, 4, 8] {
-        kernels.extend(Format::ALL.map(|queries| pack_queries(tile4, queries)));
-        kernels.extend((0..4).flat_map(|w| [merge_kernel(tile4, w, false), merge_kernel(tile4, w, true)]));
+    for tile in [4, 8, 16, 32] {
+        kernels.extend(Format::ALL.map(|queries| pack_queries(tile, queries)));
+        kernels.extend((0..4).flat_map(|w| [merge_kernel(tile, w, false), merge_kernel(tile, w, true)]));
     }
     kernels.extend(Format::ALL.iter().flat_map(|&f| [merge_pairs_kernel(f, false), merge_pairs_kernel(f, true)]));
     kernels
@@ -242,14 +235,12 @@ impl Attention {
         let operation = self.operation;
         let group_heads = self.heads / self.kv_heads;
         let value_width = self.value_width;
-        let (columns, parts) = Variant::shape(value_width.min(MAX_COLUMNS));
-        let tile_rows =
-            best_tile_rows(batch.as_ref(), group_heads, Variant::tile_rows(columns), LOAD);
+        let columns = Variant::columns(value_width.min(MAX_COLUMNS));
+        let tile_rows = best_tile_rows(batch.as_ref(), group_heads, Variant::tiles(columns), LOAD);
         let (weighting, divisor) = code(self.weighting);
         let variant = Variant {
-            tile4: tile_rows as u32 / 4,
+            tile: tile_rows as u32,
             columns,
-            parts,
             weighting,
             bias: bias.is_some(),
             lse: lse.is_some(),
@@ -263,7 +254,7 @@ impl Attention {
         let cut = Cut {
             rows_per_target: group_heads,
             tile_rows,
-            step: STEP,
+            step: Variant::step(tile_rows),
             wanted: PIECES.div_ceil(self.kv_heads),
             longest: window,
         };
@@ -272,7 +263,7 @@ impl Attention {
             return Ok(());
         }
         fit(operation, "out", batch.as_ref().targets().total().saturating_mul(self.heads * value_width))?;
-        let packed = self.pack(gpu, &plan, variant.tile4, queries)?;
+        let packed = self.pack(gpu, &plan, variant.tile, queries)?;
         let u = |value: usize| value as u32;
         for first_column in (0..value_width).step_by(MAX_COLUMNS) {
             let value_columns = MAX_COLUMNS.min(value_width - first_column);
@@ -289,7 +280,7 @@ impl Attention {
                     None => gpu.nothing(),
                 };
                 let kernel =
-                    variant.attend(vectors::<K>(&keys, self.width), Format::of::<K>(false));
+                    variant.attend(vectors::<K>(&keys, self.width), vectors::<K>(&values, value_width));
                 let params = Params::default()
                     .u32s(&[u(pieces.start), u(self.kv_heads), u(group_heads), u(self.width)])
                     .u32s(&[u(value_width), u(value_row), u(first_column), u(value_columns)])
@@ -300,7 +291,7 @@ impl Attention {
                     [&plan.pieces, &packed, &keys, &values, &bias, &out.binding, lse_binding, &partial];
                 gpu.dispatch(&kernel, params, &bindings, (pieces.len() * self.kv_heads) as u64)?;
             }
-            let kernel = merge_kernel(variant.tile4, weighting, variant.lse);
+            let kernel = merge_kernel(variant.tile, weighting, variant.lse);
             let params = Params::default()
                 .u32s(&[u(self.kv_heads), u(group_heads), u(value_width), u(first_column)])
                 .u32s(&[u(value_columns), out.binding.base, lse_binding.base, first_stats]);
@@ -316,12 +307,12 @@ impl Attention {
         &self,
         gpu: &Wgpu,
         plan: &Arc<DevicePlan>,
-        tile4: u32,
+        tile: u32,
         queries: WgpuView<'_, Q>,
     ) -> Result<Binding> {
         let operation = self.operation;
         let queries = gpu.bind(operation, "queries", &queries)?;
-        let fours = plan.plan.tiles.len() * self.kv_heads * self.width.div_ceil(4) * 4 * tile4 as usize;
+        let fours = plan.plan.tiles.len() * self.kv_heads * self.width.div_ceil(4) * tile as usize;
         let packed = gpu.scratch(operation, fours as u64 * 4)?;
         let group_heads = self.heads / self.kv_heads;
         let u = |value: usize| value as u32;
@@ -329,7 +320,7 @@ impl Attention {
             .u32s(&[fit(operation, "queries", fours)?, u(self.kv_heads), u(group_heads), u(self.width)])
             .u32s(&[queries.base])
             .f32s(&[self.scale]);
-        let kernel = pack_queries(tile4, Format::of::<Q>(false));
+        let kernel = pack_queries(tile, vectors::<Q>(&queries, self.width));
         gpu.dispatch(&kernel, params, &[&plan.tiles, &queries, &packed], fours.div_ceil(64) as u64)?;
         Ok(packed)
     }
