@@ -10,11 +10,11 @@ mod memory;
 mod ops;
 pub mod reference;
 
-pub use backend::{Backend, Buffer, View, ViewMut};
+pub use backend::{Backend, Buffer};
 pub use cpu::Cpu;
 pub use element::{DType, Element, Scalar, Signature};
 pub use error::{Error, Result};
 pub use half;
 pub use jagged::{Batch, Jagged};
-pub use memory::{Host, Length, Memory};
+pub use memory::{Host, Memory, View, ViewMut};
 pub use ops::*;
