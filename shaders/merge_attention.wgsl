@@ -16,6 +16,9 @@ struct Params {
     out_base: u32,
     lse_base: u32,
     first_stats: u32,
+    tile: u32,
+    weighting: u32,
+    has_lse: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 
@@ -27,9 +30,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     if group >= params.groups {
         return;
     }
-    let r = group % TILE;
-    let kv_head = group / TILE % params.kv_heads;
-    let tile = group / (TILE * params.kv_heads);
+    let r = group % params.tile;
+    let kv_head = group / params.tile % params.kv_heads;
+    let tile = group / (params.tile * params.kv_heads);
     let rows = merges[2u * tile];
     let slots = merges[2u * tile + 1u];
     if r >= rows.z {
@@ -40,9 +43,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         + kv_head * params.group_heads + row % params.group_heads;
 
     var peak = LOWEST;
-    if WEIGHTING == SOFTMAX {
+    if params.weighting == SOFTMAX {
         for (var i = 0u; i < slots.y; i++) {
-            let place = ((slots.x + i) * params.kv_heads + kv_head) * TILE + r;
+            let place = ((slots.x + i) * params.kv_heads + kv_head) * params.tile + r;
             peak = max(peak, partial[params.first_stats + 2u * place]);
         }
     }
@@ -50,17 +53,17 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         var sum = 0.0;
         var total = 0.0;
         for (var i = 0u; i < slots.y; i++) {
-            let place = ((slots.x + i) * params.kv_heads + kv_head) * TILE + r;
+            let place = ((slots.x + i) * params.kv_heads + kv_head) * params.tile + r;
             var factor = 1.0;
-            if WEIGHTING == SOFTMAX {
+            if params.weighting == SOFTMAX {
                 factor = exp(partial[params.first_stats + 2u * place] - peak);
                 total += factor * partial[params.first_stats + 2u * place + 1u];
             }
             sum += factor * partial[place * params.value_columns + column];
         }
-        if WEIGHTING == SOFTMAX {
+        if params.weighting == SOFTMAX {
             sum = select(0.0, sum / total, total > 0.0);
-            if HAS_LSE == 1u && column == 0u {
+            if params.has_lse == 1u && column == 0u {
                 lse_bits[params.lse_base + out_row] =
                     select(NEGATIVE_INFINITY, bitcast<u32>(peak + log(total)), total > 0.0);
             }

@@ -16,6 +16,7 @@ struct Params {
     second_lse_base: u32,
     out_base: u32,
     lse_base: u32,
+    has_lse: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 
@@ -43,7 +44,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         sum += weight_b * second_at(params.second_base + index);
     }
     out[params.out_base + index] = select(0.0, sum / total, total > 0.0);
-    if HAS_LSE == 1u && index % params.width == 0u {
+    if params.has_lse == 1u && index % params.width == 0u {
         lse_bits[params.lse_base + row] =
             select(NEGATIVE_INFINITY, bitcast<u32>(peak + log(total)), total > 0.0);
     }

@@ -1,6 +1,6 @@
 // Packs queries for score_dot.wgsl: scaled, widened, transposed in blocks of 4 × 4, zeros where a tile is not full.
 //
-// One thread writes four numbers of one row: packed[((tile · H_kv + head) · width/4 + k) · TILE + r], k counting fours
+// One thread writes four numbers of one row: packed[((tile · H_kv + head) · width/4 + k) · tile + r], k counting fours
 // of the width, rounded up.
 
 struct Params {
@@ -12,6 +12,7 @@ struct Params {
     width: u32,
     queries_base: u32,
     scale: f32,
+    tile: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 
@@ -22,10 +23,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         return;
     }
     let width4 = (params.width + 3u) / 4u;
-    let r = index % TILE;
-    let k = index / TILE % width4 * 4u;
-    let kv_head = index / (TILE * width4) % params.kv_heads;
-    let rows = tiles[2u * (index / (TILE * width4 * params.kv_heads))];
+    let r = index % params.tile;
+    let k = index / params.tile % width4 * 4u;
+    let kv_head = index / (params.tile * width4) % params.kv_heads;
+    let rows = tiles[2u * (index / (params.tile * width4 * params.kv_heads))];
     var four = vec4<f32>();
     if r < rows.z {
         let row = rows.y + r;

@@ -30,6 +30,12 @@ struct Params {
     // Where peaks and totals begin in `partial`.
     first_stats: u32,
     divisor: f32,
+    // Rows of output a workgroup takes; groups of four columns.
+    tile: u32,
+    columns: u32,
+    weighting: u32,
+    has_bias: u32,
+    has_lse: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 
@@ -51,8 +57,9 @@ fn bias_of(l: u32, rows: vec4<u32>, kv_head: u32, r: u32) -> vec4<f32> {
 fn score(l: vec4<u32>, row_group: u32, rows: vec4<u32>, kv_head: u32) -> Scores {
     let row = l - params.first_history;
     let keys = params.keys_base + (row * params.kv_heads + kv_head) * params.width;
+    let fours = params.tile / 4u;
     let width4 = (params.width + 3u) / 4u;
-    var matrix = (rows.w * params.kv_heads + kv_head) * width4 * TILE4 + row_group * GROUP4;
+    var matrix = (rows.w * params.kv_heads + kv_head) * width4 * fours + row_group * GROUP4;
     var s = Scores();
     for (var k = 0u; k < params.width; k += 4u) {
         let left = params.width - k;
@@ -66,9 +73,9 @@ fn score(l: vec4<u32>, row_group: u32, rows: vec4<u32>, kv_head: u32) -> Scores 
             let b = queries[matrix + 1u];
             s.b0 += key0 * b; s.b1 += key1 * b; s.b2 += key2 * b; s.b3 += key3 * b;
         }
-        matrix += TILE4;
+        matrix += fours;
     }
-    if HAS_BIAS == 1u {
+    if params.has_bias == 1u {
         let r = row_group * GROUP4 * 4u;
         s.a0 += bias_of(row.x, rows, kv_head, r); s.a1 += bias_of(row.y, rows, kv_head, r);
         s.a2 += bias_of(row.z, rows, kv_head, r); s.a3 += bias_of(row.w, rows, kv_head, r);

@@ -3,16 +3,11 @@
 use crate::element::{Element, Scalar, Signature};
 use crate::error::Result;
 use crate::jagged::{Batch, Jagged};
-use crate::memory::{Length, Memory};
+use crate::memory::{Memory, View, ViewMut};
 use crate::ops::*;
 
 /// An owned buffer of backend `B`.
 pub type Buffer<B, T> = <<B as Backend>::Memory as Memory>::Buffer<T>;
-/// A borrowed buffer of backend `B`, to read.
-pub type View<'a, B, T> = <<B as Backend>::Memory as Memory>::View<'a, T>;
-/// A borrowed buffer of backend `B`, to write.
-pub type ViewMut<'a, B, T> = <<B as Backend>::Memory as Memory>::ViewMut<'a, T>;
-
 /// A device that runs the operations: the CPU, a GPU.
 ///
 /// A model writes `fn score<B: Backend>(backend: &B, …)` once and runs on every device. The calls only enqueue;
@@ -76,39 +71,21 @@ pub trait Backend {
     fn zeros<T: Scalar>(&self, length: usize) -> Result<Buffer<Self, T>>;
 
     /// Borrows a buffer to read.
-    fn view<'a, T: Scalar>(&self, buffer: &'a Buffer<Self, T>) -> View<'a, Self, T>;
+    fn view<'a, T: Scalar>(&self, buffer: &'a Buffer<Self, T>) -> View<'a, Self::Memory, T> {
+        View::new(Self::Memory::data(buffer))
+    }
 
     /// Borrows a buffer to write.
-    fn view_mut<'a, T: Scalar>(&self, buffer: &'a mut Buffer<Self, T>) -> ViewMut<'a, Self, T>;
-
-    /// Borrows part of a buffer to read: `length` elements from `start` on.
-    ///
-    /// # Errors
-    /// [`Shape`](crate::Error::Shape) where that reaches beyond the buffer.
-    fn slice<'a, T: Scalar>(
-        &self,
-        buffer: &'a Buffer<Self, T>,
-        start: usize,
-        length: usize,
-    ) -> Result<View<'a, Self, T>>;
-
-    /// Borrows part of a buffer to write: `length` elements from `start` on.
-    ///
-    /// # Errors
-    /// [`Shape`](crate::Error::Shape) where that reaches beyond the buffer.
-    fn slice_mut<'a, T: Scalar>(
-        &self,
-        buffer: &'a mut Buffer<Self, T>,
-        start: usize,
-        length: usize,
-    ) -> Result<ViewMut<'a, Self, T>>;
+    fn view_mut<'a, T: Scalar>(&self, buffer: &'a mut Buffer<Self, T>) -> ViewMut<'a, Self::Memory, T> {
+        ViewMut::new(Self::Memory::data_mut(buffer))
+    }
 
     /// Waits for everything enqueued and copies data to the host.
     ///
     /// # Errors
     /// What went wrong on the device since the last wait, such as
     /// [`IndexOutOfRange`](crate::Error::IndexOutOfRange); the device's own.
-    fn download<T: Scalar>(&self, view: View<'_, Self, T>) -> Result<Vec<T>>;
+    fn download<T: Scalar>(&self, view: View<'_, Self::Memory, T>) -> Result<Vec<T>>;
 
     /// Waits for everything enqueued.
     ///
@@ -180,7 +157,7 @@ pub trait Backend {
         op: &Din,
         batch: &Self::Batch,
         inputs: DinInputs<'_, Self::Memory, T>,
-        out: ViewMut<'_, Self, T>,
+        out: ViewMut<'_, Self::Memory, T>,
     ) -> Result<()>;
 
     /// DIN's local activation unit, `[M, d]`; see [`Din`].
@@ -205,9 +182,9 @@ pub trait Backend {
     fn sdim_signatures_into<T: Element, W: Signature>(
         &self,
         op: &Sdim,
-        rows: View<'_, Self, T>,
-        rotations: View<'_, Self, f32>,
-        out: ViewMut<'_, Self, W>,
+        rows: View<'_, Self::Memory, T>,
+        rotations: View<'_, Self::Memory, f32>,
+        out: ViewMut<'_, Self::Memory, W>,
     ) -> Result<()>;
 
     /// SDIM bucket tables of histories into a given output `[B, G, 2^τ, d]`; see [`Sdim`].
@@ -220,7 +197,7 @@ pub trait Backend {
         op: &Sdim,
         histories: &Self::Jagged,
         inputs: SdimHistory<'_, Self::Memory, T>,
-        table: ViewMut<'_, Self, f32>,
+        table: ViewMut<'_, Self::Memory, f32>,
     ) -> Result<()>;
 
     /// SDIM bucket tables of histories, `[B, G, 2^τ, d]`; see [`Sdim`].
@@ -247,7 +224,7 @@ pub trait Backend {
         op: &Sdim,
         new: &Self::Jagged,
         inputs: SdimHistory<'_, Self::Memory, T>,
-        table: ViewMut<'_, Self, f32>,
+        table: ViewMut<'_, Self::Memory, f32>,
     ) -> Result<()>;
 
     /// Adds bucket tables to others of the same users, in place: the tables of two parts of a history add up to the
@@ -258,8 +235,8 @@ pub trait Backend {
     fn sdim_add_tables(
         &self,
         op: &Sdim,
-        table: ViewMut<'_, Self, f32>,
-        other: View<'_, Self, f32>,
+        table: ViewMut<'_, Self::Memory, f32>,
+        other: View<'_, Self::Memory, f32>,
     ) -> Result<()>;
 
     /// SDIM from prebuilt tables into a given output `[M, d]`; see [`Sdim`].
@@ -272,7 +249,7 @@ pub trait Backend {
         op: &Sdim,
         targets: &Self::Jagged,
         inputs: SdimQuery<'_, Self::Memory, T>,
-        out: ViewMut<'_, Self, T>,
+        out: ViewMut<'_, Self::Memory, T>,
     ) -> Result<()>;
 
     /// SDIM from prebuilt tables, `[M, d]`; see [`Sdim`].
@@ -300,7 +277,7 @@ pub trait Backend {
         op: &Sdim,
         batch: &Self::Batch,
         inputs: SdimInputs<'_, Self::Memory, T>,
-        out: ViewMut<'_, Self, T>,
+        out: ViewMut<'_, Self::Memory, T>,
     ) -> Result<()>;
 
     /// SDIM without a table, `[M, d]`; see [`Sdim`].
@@ -346,7 +323,7 @@ pub trait Backend {
         inputs: LookupInputs<'_, Self::Memory>,
     ) -> Result<(Buffer<Self, f32>, Option<Buffer<Self, f32>>)> {
         let rows = match &bags {
-            Bags::Each => inputs.ids.length() / inputs.tables.len().max(1),
+            Bags::Each => inputs.ids.len() / inputs.tables.len().max(1),
             Bags::Sum(bags) | Bags::Mean(bags) => (*bags).as_ref().users(),
         };
         let mut out = self.zeros(op.output_length(rows, inputs.tables)?)?;
@@ -410,7 +387,7 @@ pub trait Backend {
         batch: &Self::Batch,
         inputs: AggregateInputs<'_, Self::Memory>,
         selection: Selection<'_, Self::Memory>,
-        out: ViewMut<'_, Self, f32>,
+        out: ViewMut<'_, Self::Memory, f32>,
     ) -> Result<()>;
 
     /// The softmax-weighted sum over a selection, `[M, Σ r]`; see [`Decoupled`].
@@ -438,7 +415,7 @@ pub trait Backend {
         op: &Decoupled,
         batch: &Self::Batch,
         inputs: DecoupledInputs<'_, Self::Memory>,
-        out: ViewMut<'_, Self, f32>,
+        out: ViewMut<'_, Self::Memory, f32>,
     ) -> Result<()>;
 
     /// Search and aggregation in one call, `[M, Σ r]`; see [`Decoupled`].

@@ -104,5 +104,5 @@ pub enum Error {
     },
 }
 
-/// A result whose error is [`Error`](enum@Error).
-pub type Result<T> = std::result::Result<T, Error>;
+/// A result whose error is [`Error`](enum@Error) unless said otherwise.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

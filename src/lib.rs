@@ -14,13 +14,13 @@ pub mod reference;
 #[cfg(feature = "wgpu")]
 pub mod webgpu;
 
-pub use backend::{Backend, Buffer, View, ViewMut};
+pub use backend::{Backend, Buffer};
 pub use cpu::Cpu;
 pub use element::{DType, Element, Scalar, Signature};
 pub use error::{Error, Result};
 pub use half;
 pub use jagged::{Batch, Jagged};
-pub use memory::{Host, Length, Memory};
+pub use memory::{Host, Memory, View, ViewMut};
 pub use ops::*;
 #[cfg(feature = "wgpu")]
 pub use webgpu::Wgpu;

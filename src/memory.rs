@@ -1,45 +1,213 @@
-//! Where data live: the buffer and view types of a backend.
+//! Where data live: the buffers of a backend, and views of them.
+
+use std::ops::{Deref, DerefMut};
 
 use crate::element::Scalar;
+use crate::error::{Error, Result};
 
-/// A kind of memory: its owned buffers and its borrowed views, typed by what they hold.
+/// A kind of memory: what owns data there, and what a view borrows.
 ///
 /// The inputs of every operation are generic over it, so that one struct serves host slices, `wgpu` buffers
-/// and CUDA memory. Model code names it through [`Backend::Memory`](crate::Backend::Memory) and the aliases
-/// [`Buffer`](crate::Buffer), [`View`](crate::View) and [`ViewMut`](crate::ViewMut).
-pub trait Memory: 'static {
+/// and CUDA memory. Model code names it as [`Backend::Memory`](crate::Backend::Memory).
+pub trait Memory: Sized + 'static {
     /// Owns its data.
     type Buffer<T: Scalar>;
-    /// Borrows data to read.
-    type View<'a, T: Scalar>: Copy + Length;
-    /// Borrows data to write.
-    type ViewMut<'a, T: Scalar>: Length;
-}
+    /// What a view borrows: a slice on the host, a buffer of the device elsewhere.
+    type Data<T: Scalar>: ?Sized + 'static;
 
-/// How many elements a view covers.
-pub trait Length {
+    /// The data of a buffer.
+    fn data<T: Scalar>(buffer: &Self::Buffer<T>) -> &Self::Data<T>;
+
+    /// The data of a buffer, to write.
+    fn data_mut<T: Scalar>(buffer: &mut Self::Buffer<T>) -> &mut Self::Data<T>;
+
     /// The number of elements, not bytes.
-    fn length(&self) -> usize;
+    fn length<T: Scalar>(data: &Self::Data<T>) -> usize;
 }
 
-/// Host memory: vectors and slices. The memory of the reference and of [`Cpu`](crate::Cpu).
+/// Borrowed data to read: all of it or a part.
+pub struct View<'a, S: Memory, T: Scalar> {
+    data: &'a S::Data<T>,
+    start: usize,
+    length: usize,
+}
+
+/// Borrowed data to write: all of it or a part.
+pub struct ViewMut<'a, S: Memory, T: Scalar> {
+    data: &'a mut S::Data<T>,
+    start: usize,
+    length: usize,
+}
+
+impl<S: Memory, T: Scalar> Clone for View<'_, S, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<S: Memory, T: Scalar> Copy for View<'_, S, T> {}
+
+impl<'a, S: Memory, T: Scalar> View<'a, S, T> {
+    /// All of the data.
+    pub fn new(data: &'a S::Data<T>) -> Self {
+        Self { data, start: 0, length: S::length(data) }
+    }
+
+    /// A part: `length` elements from `start` on.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where that reaches beyond this view.
+    pub fn slice(self, start: usize, length: usize) -> Result<Self> {
+        let start = part(self.start, self.length, start, length)?;
+        Ok(Self { start, length, ..self })
+    }
+
+    /// What is borrowed, of which this view is the part from [`start`](Self::start) on.
+    pub fn data(&self) -> &'a S::Data<T> {
+        self.data
+    }
+
+    /// Where in the data this view starts, in elements.
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    /// The number of elements, not bytes.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+}
+
+impl<'a, S: Memory, T: Scalar> ViewMut<'a, S, T> {
+    /// All of the data.
+    pub fn new(data: &'a mut S::Data<T>) -> Self {
+        let length = S::length(data);
+        Self { data, start: 0, length }
+    }
+
+    /// A part: `length` elements from `start` on.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where that reaches beyond this view.
+    pub fn slice(self, start: usize, length: usize) -> Result<Self> {
+        let start = part(self.start, self.length, start, length)?;
+        Ok(Self { start, length, ..self })
+    }
+
+    /// The same view for a shorter time.
+    pub fn reborrow(&mut self) -> ViewMut<'_, S, T> {
+        ViewMut { data: self.data, start: self.start, length: self.length }
+    }
+
+    /// What is borrowed, of which this view is the part from [`start`](Self::start) on.
+    pub fn data(&self) -> &S::Data<T> {
+        self.data
+    }
+
+    /// What is borrowed, to write.
+    pub fn data_mut(&mut self) -> &mut S::Data<T> {
+        self.data
+    }
+
+    /// Where in the data this view starts, in elements.
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    /// The number of elements, not bytes.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+}
+
+/// Where a part of a view starts in the data.
+fn part(view_start: usize, view_length: usize, start: usize, length: usize) -> Result<usize> {
+    if start.checked_add(length).is_some_and(|end| end <= view_length) {
+        return Ok(view_start + start);
+    }
+    Err(Error::Shape {
+        operation: "slice",
+        argument: "start and length",
+        expected: format!("a part of {view_length} elements"),
+        got: format!("{length} elements from {start} on"),
+    })
+}
+
+/// Host memory: vectors, viewed as slices. The memory of [`reference`](crate::reference) and of
+/// [`Cpu`](crate::Cpu).
 #[derive(Debug, Clone, Copy)]
 pub struct Host;
 
 impl Memory for Host {
     type Buffer<T: Scalar> = Vec<T>;
-    type View<'a, T: Scalar> = &'a [T];
-    type ViewMut<'a, T: Scalar> = &'a mut [T];
-}
+    type Data<T: Scalar> = [T];
 
-impl<T> Length for &[T] {
-    fn length(&self) -> usize {
-        self.len()
+    fn data<T: Scalar>(buffer: &Vec<T>) -> &[T] {
+        buffer
+    }
+
+    fn data_mut<T: Scalar>(buffer: &mut Vec<T>) -> &mut [T] {
+        buffer
+    }
+
+    fn length<T: Scalar>(data: &[T]) -> usize {
+        data.len()
     }
 }
 
-impl<T> Length for &mut [T] {
-    fn length(&self) -> usize {
-        self.len()
+impl Host {
+    /// A view of a slice or vector.
+    pub fn view<T: Scalar>(slice: &[T]) -> View<'_, Host, T> {
+        View::new(slice)
+    }
+
+    /// A view of a slice or vector, to write.
+    pub fn view_mut<T: Scalar>(slice: &mut [T]) -> ViewMut<'_, Host, T> {
+        ViewMut::new(slice)
+    }
+}
+
+impl<'a, T: Scalar> View<'a, Host, T> {
+    /// The elements.
+    pub fn as_slice(&self) -> &'a [T] {
+        &self.data[self.start..self.start + self.length]
+    }
+}
+
+impl<'a, T: Scalar> ViewMut<'a, Host, T> {
+    /// The elements.
+    pub fn into_slice(self) -> &'a mut [T] {
+        &mut self.data[self.start..self.start + self.length]
+    }
+}
+
+impl<T: Scalar> Deref for View<'_, Host, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.as_slice()
+    }
+}
+
+impl<T: Scalar> Deref for ViewMut<'_, Host, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.data[self.start..self.start + self.length]
+    }
+}
+
+impl<T: Scalar> DerefMut for ViewMut<'_, Host, T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.reborrow().into_slice()
     }
 }

@@ -10,7 +10,7 @@ use crate::cpu::tiles::{Tile, for_each, split, tiles};
 use crate::cpu::vector::dot;
 use crate::error::Result;
 use crate::jagged::Batch;
-use crate::memory::Host;
+use crate::memory::{Host, ViewMut};
 use crate::ops::*;
 
 /// A behaviour and its score. The order is "worse than": lower score, then later position, NaN worst of all. So the
@@ -48,11 +48,11 @@ pub(super) fn search(
     const NAME: &str = "decoupled_search";
     let top_k = op.check_search(batch, inputs)?;
     op.check_search_outputs(batch, top_k, &out)?;
-    op.check_host_ids(NAME, batch, inputs.attention, inputs.ids, inputs.target_ids)?;
+    op.check_host_ids(NAME, batch, inputs.attention, &inputs.ids, &inputs.target_ids)?;
     let tiles = tiles(batch);
-    let positions = split(&tiles, out.positions, top_k);
-    let scores = split(&tiles, out.scores, top_k);
-    let counts = split(&tiles, out.counts, 1);
+    let positions = split(&tiles, out.positions.into_slice(), top_k);
+    let scores = split(&tiles, out.scores.into_slice(), top_k);
+    let counts = split(&tiles, out.counts.into_slice(), 1);
     let items = tiles.into_iter().zip(positions).zip(scores.into_iter().zip(counts)).collect();
     for_each(items, |((tile, positions), (scores, counts))| {
         for (i, best) in best_of_tile(op, &tile, inputs, top_k).into_iter().enumerate() {
@@ -137,16 +137,16 @@ pub(super) fn aggregate(
     batch: &Batch,
     inputs: &AggregateInputs<'_, Host>,
     selection: &Selection<'_, Host>,
-    out: &mut [f32],
+    out: ViewMut<'_, Host, f32>,
 ) -> Result<()> {
     const NAME: &str = "decoupled_aggregate";
     let top_k = op.check_aggregate(batch, inputs, selection)?;
-    op.check_output(NAME, batch, inputs.representation, &out)?;
+    op.check_output(NAME, batch, inputs.representation, out.len())?;
     op.check_host_selection(NAME, batch, selection, top_k)?;
-    op.check_host_ids(NAME, batch, inputs.representation, inputs.ids, inputs.target_ids)?;
+    op.check_host_ids(NAME, batch, inputs.representation, &inputs.ids, &inputs.target_ids)?;
     let tiles = tiles(batch);
     let width = total_width(inputs.representation);
-    let out = split(&tiles, out, width);
+    let out = split(&tiles, out.into_slice(), width);
     for_each(tiles.into_iter().zip(out).collect(), |(tile, out)| {
         for (m, out) in tile.targets.clone().zip(out.chunks_exact_mut(width)) {
             let kept = (m * top_k..).take(selection.counts[m] as usize);
@@ -163,18 +163,18 @@ pub(super) fn attend(
     op: &Decoupled,
     batch: &Batch,
     inputs: &DecoupledInputs<'_, Host>,
-    out: &mut [f32],
+    out: ViewMut<'_, Host, f32>,
 ) -> Result<()> {
     const NAME: &str = "decoupled_attend";
     op.check_attend(batch, inputs)?;
-    op.check_output(NAME, batch, inputs.representation, &out)?;
-    op.check_host_ids(NAME, batch, inputs.attention, inputs.ids, inputs.target_ids)?;
+    op.check_output(NAME, batch, inputs.representation, out.len())?;
+    op.check_host_ids(NAME, batch, inputs.attention, &inputs.ids, &inputs.target_ids)?;
     let DecoupledInputs { attention, representation, ids, target_ids } = *inputs;
     let search = SearchInputs { attention, ids, target_ids };
     let aggregate = AggregateInputs { representation, ids, target_ids };
     let tiles = tiles(batch);
     let width = total_width(representation);
-    let out = split(&tiles, out, width);
+    let out = split(&tiles, out.into_slice(), width);
     for_each(tiles.into_iter().zip(out).collect(), |(tile, out)| match op.top_k {
         Some(top_k) => {
             let best = best_of_tile(op, &tile, &search, top_k);

@@ -8,7 +8,7 @@ use crate::cpu::vector::{dot, sigmoid, store, widen};
 use crate::element::Element;
 use crate::error::Result;
 use crate::jagged::Batch;
-use crate::memory::Host;
+use crate::memory::{Host, View, ViewMut};
 use crate::ops::{Activation, Din, DinInputs, DinPooling, Weighting};
 
 /// The network's weights, widened, the first layer folded.
@@ -28,20 +28,20 @@ pub(super) fn din<T: Element>(
     op: &Din,
     batch: &Batch,
     inputs: &DinInputs<'_, Host, T>,
-    out: &mut [T],
+    out: ViewMut<'_, Host, T>,
 ) -> Result<()> {
     op.check(batch, inputs)?;
-    op.check_output(batch, &out)?;
+    op.check_output(batch, out.len())?;
     let network = fold(op, inputs);
     let tiles = tiles(batch);
-    let out = split(&tiles, out, op.width);
+    let out = split(&tiles, out.into_slice(), op.width);
     for_each(tiles.into_iter().zip(out).collect(), |(tile, out)| din_tile(op, &tile, inputs, &network, out));
     Ok(())
 }
 
 fn fold<'a, T: Element>(op: &Din, inputs: &DinInputs<'a, Host, T>) -> Network<'a> {
     let d = op.width;
-    let widened = |weight: &[T]| weight.iter().map(|value| value.to_f32()).collect::<Vec<f32>>();
+    let widened = |weight: View<'_, Host, T>| weight.iter().map(|value| value.to_f32()).collect::<Vec<f32>>();
     let first = widened(inputs.hidden[0].weight);
     let fold = |combine: &dyn Fn(&[f32], usize) -> f32| -> Vec<f32> {
         first.chunks_exact(4 * d).flat_map(|row| (0..d).map(move |j| combine(row, j))).collect()
@@ -56,8 +56,8 @@ fn fold<'a, T: Element>(op: &Din, inputs: &DinInputs<'a, Host, T>) -> Network<'a
             .chain([inputs.output_weight])
             .map(widened)
             .collect(),
-        biases: inputs.hidden.iter().map(|layer| layer.bias).collect(),
-        activations: inputs.hidden.iter().map(|layer| layer.activation).collect(),
+        biases: inputs.hidden.iter().map(|layer| layer.bias.as_slice()).collect(),
+        activations: inputs.hidden.iter().map(|layer| layer.activation.map(|view| view.as_slice())).collect(),
         output_bias: inputs.output_bias[0],
     }
 }

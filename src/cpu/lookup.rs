@@ -55,17 +55,19 @@ pub(super) fn lookup(
     };
     let used = if rows == 0 { 0 } else { bag(rows - 1).end };
     check_host_ids("lookup", "ids", op.ids, inputs.tables, &inputs.ids[..used * features])?;
-    let first = outputs.out.chunks_exact_mut(total_width(inputs.tables).max(1));
+    let first = outputs.out.into_slice().chunks_exact_mut(total_width(inputs.tables).max(1));
     let second: Vec<Option<&mut [f32]>> = match outputs.second {
-        Some(second) => second.chunks_exact_mut(total_width(inputs.second_tables)).map(Some).collect(),
+        Some(second) => {
+            second.into_slice().chunks_exact_mut(total_width(inputs.second_tables)).map(Some).collect()
+        }
         None => (0..rows).map(|_| None).collect(),
     };
     let mean = matches!(bags, Bags::Mean(_));
     let items = first.zip(second).enumerate().collect();
     for_each(items, |(i, (first, second)): (usize, (&mut [f32], Option<&mut [f32]>))| {
-        pool(inputs.tables, inputs.ids, bag(i), mean, first);
+        pool(inputs.tables, &inputs.ids, bag(i), mean, first);
         if let Some(second) = second {
-            pool(inputs.second_tables, inputs.ids, bag(i), mean, second);
+            pool(inputs.second_tables, &inputs.ids, bag(i), mean, second);
         }
     });
     Ok(())

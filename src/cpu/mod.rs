@@ -15,7 +15,7 @@ use crate::backend::Backend;
 use crate::element::{Element, Scalar, Signature};
 use crate::error::{Error, Result};
 use crate::jagged::{Batch, Jagged};
-use crate::memory::Host;
+use crate::memory::{Host, View, ViewMut};
 use crate::ops::*;
 
 /// Runs the operations on this machine's CPU.
@@ -61,34 +61,9 @@ impl Backend for Cpu {
         Ok(buffer)
     }
 
-    fn view<'a, T: Scalar>(&self, buffer: &'a Vec<T>) -> &'a [T] {
-        buffer
-    }
-
-    fn view_mut<'a, T: Scalar>(&self, buffer: &'a mut Vec<T>) -> &'a mut [T] {
-        buffer
-    }
-
-    fn slice<'a, T: Scalar>(&self, buffer: &'a Vec<T>, start: usize, length: usize) -> Result<&'a [T]> {
-        let whole = buffer.len();
-        let part = buffer.get(start..).and_then(|rest| rest.get(..length));
-        part.ok_or_else(|| beyond("slice", start, length, whole))
-    }
-
-    fn slice_mut<'a, T: Scalar>(
-        &self,
-        buffer: &'a mut Vec<T>,
-        start: usize,
-        length: usize,
-    ) -> Result<&'a mut [T]> {
-        let whole = buffer.len();
-        let part = buffer.get_mut(start..).and_then(|rest| rest.get_mut(..length));
-        part.ok_or_else(|| beyond("slice_mut", start, length, whole))
-    }
-
-    fn download<T: Scalar>(&self, view: &[T]) -> Result<Vec<T>> {
+    fn download<T: Scalar>(&self, view: View<'_, Host, T>) -> Result<Vec<T>> {
         let mut data = with_capacity("download", view.len())?;
-        data.extend_from_slice(view);
+        data.extend_from_slice(view.as_slice());
         Ok(data)
     }
 
@@ -129,7 +104,7 @@ impl Backend for Cpu {
         op: &Din,
         batch: &Batch,
         inputs: DinInputs<'_, Host, T>,
-        out: &mut [T],
+        out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
         din::din(op, batch, &inputs, out)
     }
@@ -137,13 +112,13 @@ impl Backend for Cpu {
     fn sdim_signatures_into<T: Element, W: Signature>(
         &self,
         op: &Sdim,
-        rows: &[T],
-        rotations: &[f32],
-        out: &mut [W],
+        rows: View<'_, Host, T>,
+        rotations: View<'_, Host, f32>,
+        out: ViewMut<'_, Host, W>,
     ) -> Result<()> {
-        let count = op.check_signatures(&rows, &rotations)?;
-        op.check_signatures_output::<W>(count, &out)?;
-        sdim::signatures(op, rows, rotations, out);
+        let count = op.check_signatures(rows.len(), rotations.len())?;
+        op.check_signatures_output::<W>(count, out.len())?;
+        sdim::signatures(op, rows.as_slice(), rotations.as_slice(), out.into_slice());
         Ok(())
     }
 
@@ -152,7 +127,7 @@ impl Backend for Cpu {
         op: &Sdim,
         histories: &Jagged,
         inputs: SdimHistory<'_, Host, T>,
-        table: &mut [f32],
+        table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
         sdim::encode(op, histories, &inputs, table)
     }
@@ -162,14 +137,19 @@ impl Backend for Cpu {
         op: &Sdim,
         new: &Jagged,
         inputs: SdimHistory<'_, Host, T>,
-        table: &mut [f32],
+        table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
         sdim::append(op, new, &inputs, table)
     }
 
-    fn sdim_add_tables(&self, op: &Sdim, table: &mut [f32], other: &[f32]) -> Result<()> {
-        op.check_add(&table, &other)?;
-        vector::add(table, other);
+    fn sdim_add_tables(
+        &self,
+        op: &Sdim,
+        table: ViewMut<'_, Host, f32>,
+        other: View<'_, Host, f32>,
+    ) -> Result<()> {
+        op.check_add(table.len(), other.len())?;
+        vector::add(table.into_slice(), other.as_slice());
         Ok(())
     }
 
@@ -178,7 +158,7 @@ impl Backend for Cpu {
         op: &Sdim,
         targets: &Jagged,
         inputs: SdimQuery<'_, Host, T>,
-        out: &mut [T],
+        out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
         sdim::query(op, targets, &inputs, out)
     }
@@ -188,7 +168,7 @@ impl Backend for Cpu {
         op: &Sdim,
         batch: &Batch,
         inputs: SdimInputs<'_, Host, T>,
-        out: &mut [T],
+        out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
         sdim::attend(op, batch, &inputs, out)
     }
@@ -219,7 +199,7 @@ impl Backend for Cpu {
         batch: &Batch,
         inputs: AggregateInputs<'_, Host>,
         selection: Selection<'_, Host>,
-        out: &mut [f32],
+        out: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
         decoupled::aggregate(op, batch, &inputs, &selection, out)
     }
@@ -229,7 +209,7 @@ impl Backend for Cpu {
         op: &Decoupled,
         batch: &Batch,
         inputs: DecoupledInputs<'_, Host>,
-        out: &mut [f32],
+        out: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
         decoupled::attend(op, batch, &inputs, out)
     }
@@ -244,14 +224,5 @@ fn with_capacity<T>(operation: &'static str, length: usize) -> Result<Vec<T>> {
             let bytes = (length as u64).saturating_mul(size_of::<T>() as u64);
             Err(Error::OutOfMemory { operation, bytes })
         }
-    }
-}
-
-fn beyond(operation: &'static str, start: usize, length: usize, whole: usize) -> Error {
-    Error::Shape {
-        operation,
-        argument: "start and length",
-        expected: format!("a part of {whole} elements"),
-        got: format!("{length} elements from {start} on"),
     }
 }

@@ -8,7 +8,7 @@ use crate::cpu::vector::{add, add_scaled, dot, store, widen};
 use crate::element::{Element, Signature};
 use crate::error::{Error, Result};
 use crate::jagged::{Batch, Jagged};
-use crate::memory::Host;
+use crate::memory::{Host, View, ViewMut};
 use crate::ops::{Hash, Sdim, SdimHistory, SdimInputs, SdimQuery};
 
 /// How many rows one piece of work hashes.
@@ -39,18 +39,20 @@ fn hash<'a, T: Element>(
     operation: &'static str,
     op: &Sdim,
     count: usize,
-    rows: Option<&[T]>,
+    rows: Option<View<'_, Host, T>>,
     hash: &Hash<'a, Host>,
 ) -> Result<Cow<'a, [u16]>> {
     let used = count * op.groups;
     let given: Cow<'a, [u16]> = match hash {
         Hash::Rotations(rotations) => {
             let mut computed = vec![0; used];
-            signatures(op, &rows.unwrap_or_default()[..count * op.width], rotations, &mut computed);
+            if let Some(rows) = rows {
+                signatures(op, &rows[..count * op.width], rotations, &mut computed);
+            }
             return Ok(computed.into());
         }
         Hash::Signatures8(given) => given[..used].iter().map(|&word| word.into()).collect(),
-        Hash::Signatures16(given) => given[..used].into(),
+        Hash::Signatures16(given) => given.as_slice()[..used].into(),
     };
     match given.iter().position(|&signature| usize::from(signature) >= op.buckets()) {
         None => Ok(given),
@@ -68,15 +70,16 @@ pub(super) fn encode<T: Element>(
     op: &Sdim,
     histories: &Jagged,
     inputs: &SdimHistory<'_, Host, T>,
-    table: &mut [f32],
+    table: ViewMut<'_, Host, f32>,
 ) -> Result<()> {
     const NAME: &str = "sdim_encode";
     op.check_encode(NAME, histories, inputs)?;
-    op.check_table(NAME, histories.users(), &table)?;
+    op.check_table(NAME, histories.users(), table.len())?;
     // Checked before the table is touched: an error leaves it as it was.
     let signatures = hash(NAME, op, histories.total(), Some(inputs.rows), &inputs.hash)?;
+    let table = table.into_slice();
     table.fill(0.0);
-    add_behaviours(op, histories, inputs.rows, &signatures, table);
+    add_behaviours(op, histories, &inputs.rows, &signatures, table);
     Ok(())
 }
 
@@ -84,13 +87,13 @@ pub(super) fn append<T: Element>(
     op: &Sdim,
     new: &Jagged,
     inputs: &SdimHistory<'_, Host, T>,
-    table: &mut [f32],
+    table: ViewMut<'_, Host, f32>,
 ) -> Result<()> {
     const NAME: &str = "sdim_append";
     op.check_encode(NAME, new, inputs)?;
-    op.check_table(NAME, new.users(), &table)?;
+    op.check_table(NAME, new.users(), table.len())?;
     let signatures = hash(NAME, op, new.total(), Some(inputs.rows), &inputs.hash)?;
-    add_behaviours(op, new, inputs.rows, &signatures, table);
+    add_behaviours(op, new, &inputs.rows, &signatures, table.into_slice());
     Ok(())
 }
 
@@ -117,15 +120,15 @@ pub(super) fn query<T: Element>(
     op: &Sdim,
     targets: &Jagged,
     inputs: &SdimQuery<'_, Host, T>,
-    out: &mut [T],
+    out: ViewMut<'_, Host, T>,
 ) -> Result<()> {
     const NAME: &str = "sdim_query";
     op.check_query(targets, inputs)?;
-    op.check_output(NAME, targets, &out)?;
+    op.check_output(NAME, targets, out.len())?;
     let signatures = hash(NAME, op, targets.total(), inputs.targets, &inputs.hash)?;
     let table_length = op.table_length(1)?;
     let users = targets.ranges().enumerate().flat_map(|(user, targets)| targets.map(move |m| (m, user)));
-    let items = users.zip(out.chunks_exact_mut(op.width)).collect();
+    let items = users.zip(out.into_slice().chunks_exact_mut(op.width)).collect();
     for_each(items, |((m, user), out): ((usize, usize), &mut [T])| {
         let table = &inputs.table[user * table_length..(user + 1) * table_length];
         let mut mean = vec![0.0; op.width];
@@ -142,16 +145,16 @@ pub(super) fn attend<T: Element>(
     op: &Sdim,
     batch: &Batch,
     inputs: &SdimInputs<'_, Host, T>,
-    out: &mut [T],
+    out: ViewMut<'_, Host, T>,
 ) -> Result<()> {
     const NAME: &str = "sdim_attend";
     op.check_attend(batch, inputs)?;
-    op.check_output(NAME, batch.targets(), &out)?;
+    op.check_output(NAME, batch.targets(), out.len())?;
     let histories = batch.histories();
     let history = hash(NAME, op, histories.total(), Some(inputs.history.rows), &inputs.history.hash)?;
     let targets = hash(NAME, op, batch.targets().total(), inputs.targets, &inputs.hash)?;
     let requests = batch.requests().flat_map(|(history, targets)| targets.map(move |m| (m, history.clone())));
-    let items = requests.zip(out.chunks_exact_mut(op.width)).collect();
+    let items = requests.zip(out.into_slice().chunks_exact_mut(op.width)).collect();
     for_each(items, |((m, range), out): ((usize, Range<usize>), &mut [T])| {
         let wanted = &targets[m * op.groups..(m + 1) * op.groups];
         let mut sums = vec![0.0; op.groups * op.width];

@@ -18,9 +18,9 @@ pub(super) fn attend<T: Element>(
     op.check(batch, inputs)?;
     op.check_outputs(batch, &outputs)?;
     let tiles = tiles(batch);
-    let out = split(&tiles, outputs.out, op.heads * op.value_width);
+    let out = split(&tiles, outputs.out.into_slice(), op.heads * op.value_width);
     let lse: Vec<Option<&mut [f32]>> = match outputs.lse {
-        Some(lse) => split(&tiles, lse, op.heads).into_iter().map(Some).collect(),
+        Some(lse) => split(&tiles, lse.into_slice(), op.heads).into_iter().map(Some).collect(),
         None => tiles.iter().map(|_| None).collect(),
     };
     let items = tiles.into_iter().zip(out).zip(lse).collect();
@@ -47,7 +47,7 @@ fn attend_tile<T: Element>(
     for start in tile.history.clone().step_by(CHUNK) {
         let rows = start..tile.history.end.min(start + CHUNK);
         let keys = widen(&inputs.keys[rows.start * key_width..rows.end * key_width], &mut key_room);
-        let values = match inputs.values {
+        let values = match &inputs.values {
             Some(values) => widen(&values[rows.start * value_width..rows.end * value_width], &mut value_room),
             None => keys,
         };
@@ -85,7 +85,7 @@ pub(super) fn merge<T: Element>(
     let rows = op.check_merge(first, second)?;
     op.check_merge_outputs(rows, &outputs)?;
     let mut lse = outputs.lse;
-    for (i, out) in outputs.out.chunks_exact_mut(op.value_width).enumerate() {
+    for (i, out) in outputs.out.into_slice().chunks_exact_mut(op.value_width).enumerate() {
         let lses = [first.lse[i], second.lse[i]];
         let max = lses[0].max(lses[1]);
         // Two parts without behaviours: their rows are zeros, and any finite shift keeps the weights 0.

@@ -3,7 +3,7 @@
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::jagged::Batch;
-use crate::memory::{Host, Length, Memory};
+use crate::memory::{Host, Memory, View, ViewMut};
 use crate::ops::lookup::{check_host_ids, check_tables};
 use crate::ops::shape::copy_views;
 use crate::ops::{IdPolicy, Table, dim, elements, expect, total_width};
@@ -43,9 +43,9 @@ pub struct SearchInputs<'a, S: Memory> {
     /// `A_f`, one attention table per feature.
     pub attention: &'a [Table<'a, S>],
     /// `[N, F]`, one row per behaviour.
-    pub ids: S::View<'a, u32>,
+    pub ids: View<'a, S, u32>,
     /// `[M, F]`, one row per candidate.
-    pub target_ids: S::View<'a, u32>,
+    pub target_ids: View<'a, S, u32>,
 }
 
 /// What `aggregate` reads besides a [`Selection`].
@@ -53,9 +53,9 @@ pub struct AggregateInputs<'a, S: Memory> {
     /// `R_f`, one representation table per feature.
     pub representation: &'a [Table<'a, S>],
     /// `[N, F]`, one row per behaviour.
-    pub ids: S::View<'a, u32>,
+    pub ids: View<'a, S, u32>,
     /// `[M, F]`, one row per candidate; read only with `multiply_target`.
-    pub target_ids: S::View<'a, u32>,
+    pub target_ids: View<'a, S, u32>,
 }
 
 /// What the fused `attend` reads.
@@ -65,29 +65,29 @@ pub struct DecoupledInputs<'a, S: Memory> {
     /// `R_f`, one representation table per feature.
     pub representation: &'a [Table<'a, S>],
     /// `[N, F]`, one row per behaviour.
-    pub ids: S::View<'a, u32>,
+    pub ids: View<'a, S, u32>,
     /// `[M, F]`, one row per candidate.
-    pub target_ids: S::View<'a, u32>,
+    pub target_ids: View<'a, S, u32>,
 }
 
 /// The behaviours that a search kept, best first.
 pub struct Selection<'a, S: Memory> {
     /// `[M, K]`: positions within the user's history; [`EMPTY_SLOT`] behind the last one kept.
-    pub positions: S::View<'a, u32>,
+    pub positions: View<'a, S, u32>,
     /// `[M, K]`: their scores; `-∞` behind the last one kept.
-    pub scores: S::View<'a, f32>,
+    pub scores: View<'a, S, f32>,
     /// `[M]`: how many were kept: `min(K, L)`.
-    pub counts: S::View<'a, u32>,
+    pub counts: View<'a, S, u32>,
 }
 
 /// Where a search writes.
 pub struct SelectionMut<'a, S: Memory> {
     /// `[M, K]`: positions within the user's history; [`EMPTY_SLOT`] behind the last one kept.
-    pub positions: S::ViewMut<'a, u32>,
+    pub positions: ViewMut<'a, S, u32>,
     /// `[M, K]`: their scores; `-∞` behind the last one kept.
-    pub scores: S::ViewMut<'a, f32>,
+    pub scores: ViewMut<'a, S, f32>,
     /// `[M]`: how many were kept: `min(K, L)`.
-    pub counts: S::ViewMut<'a, u32>,
+    pub counts: ViewMut<'a, S, u32>,
 }
 
 /// The owned buffers of a [`Selection`].
@@ -195,12 +195,12 @@ impl Decoupled {
         &self,
         operation: &'static str,
         batch: &Batch,
-        ids: &S::View<'_, u32>,
-        target_ids: &S::View<'_, u32>,
+        ids: &View<'_, S, u32>,
+        target_ids: &View<'_, S, u32>,
     ) -> Result<()> {
         let features = dim("F", self.features());
-        expect(operation, "ids", ids, &[dim("N", batch.histories().rows()), features])?;
-        expect(operation, "target_ids", target_ids, &[dim("M", batch.targets().rows()), features])?;
+        expect(operation, "ids", ids.len(), &[dim("N", batch.histories().rows()), features])?;
+        expect(operation, "target_ids", target_ids.len(), &[dim("M", batch.targets().rows()), features])?;
         Ok(())
     }
 
@@ -228,9 +228,9 @@ impl Decoupled {
     ) -> Result<()> {
         const NAME: &str = "decoupled_search";
         let shape = [dim("M", batch.targets().rows()), dim("K", top_k)];
-        expect(NAME, "positions", &out.positions, &shape)?;
-        expect(NAME, "scores", &out.scores, &shape)?;
-        expect(NAME, "counts", &out.counts, &shape[..1])?;
+        expect(NAME, "positions", out.positions.len(), &shape)?;
+        expect(NAME, "scores", out.scores.len(), &shape)?;
+        expect(NAME, "counts", out.counts.len(), &shape[..1])?;
         Ok(())
     }
 
@@ -243,7 +243,7 @@ impl Decoupled {
         operation: &'static str,
         batch: &Batch,
         representation: &[Table<'_, S>],
-        out: &impl Length,
+        out: usize,
     ) -> Result<()> {
         let shape = [dim("M", batch.targets().rows()), dim("Σ r", total_width(representation))];
         expect(operation, "out", out, &shape)?;
@@ -265,9 +265,9 @@ impl Decoupled {
         check_tables(NAME, "representation", inputs.representation, self.features())?;
         self.check_id_shapes::<S>(NAME, batch, &inputs.ids, &inputs.target_ids)?;
         let shape = [dim("M", batch.targets().rows()), dim("K", top_k)];
-        expect(NAME, "positions", &selection.positions, &shape)?;
-        expect(NAME, "scores", &selection.scores, &shape)?;
-        expect(NAME, "counts", &selection.counts, &shape[..1])?;
+        expect(NAME, "positions", selection.positions.len(), &shape)?;
+        expect(NAME, "scores", selection.scores.len(), &shape)?;
+        expect(NAME, "counts", selection.counts.len(), &shape[..1])?;
         Ok(top_k)
     }
 

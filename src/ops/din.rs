@@ -3,7 +3,7 @@
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::jagged::Batch;
-use crate::memory::{Length, Memory};
+use crate::memory::{Memory, View};
 use crate::ops::shape::copy_views;
 use crate::ops::{dim, elements, expect};
 
@@ -67,6 +67,20 @@ pub enum Activation<V> {
     },
 }
 
+impl<V> Activation<V> {
+    /// The same activation with its vectors elsewhere.
+    pub fn map<W>(self, mut vector: impl FnMut(V) -> W) -> Activation<W> {
+        match self {
+            Self::Relu => Activation::Relu,
+            Self::Sigmoid => Activation::Sigmoid,
+            Self::Prelu { alpha } => Activation::Prelu { alpha: vector(alpha) },
+            Self::Dice { gain, shift, alpha } => {
+                Activation::Dice { gain: vector(gain), shift: vector(shift), alpha: vector(alpha) }
+            }
+        }
+    }
+}
+
 /// Statistics and parameters of a trained Dice activation, all `[h]`.
 #[derive(Debug, Clone, Copy)]
 pub struct DiceStatistics<'a> {
@@ -92,7 +106,7 @@ pub fn fold_dice(statistics: &DiceStatistics<'_>) -> Result<(Vec<f32>, Vec<f32>)
         [("variance", Some(statistics.variance)), ("gamma", statistics.gamma), ("beta", statistics.beta)];
     for (argument, vector) in vectors {
         if let Some(vector) = vector {
-            expect("fold_dice", argument, &vector, &[dim("h", channels)])?;
+            expect("fold_dice", argument, vector.len(), &[dim("h", channels)])?;
         }
     }
     let fold = |channel: usize| {
@@ -108,25 +122,25 @@ pub fn fold_dice(statistics: &DiceStatistics<'_>) -> Result<(Vec<f32>, Vec<f32>)
 /// One hidden layer of `h` units over `i` inputs: the layer before it, or `i = 4d` for the first.
 pub struct DinLayer<'a, S: Memory, T: Element> {
     /// `[h, i]`, PyTorch's layout; the first layer's columns in the order `[q ; s ; q − s ; q ⊙ s]`.
-    pub weight: S::View<'a, T>,
+    pub weight: View<'a, S, T>,
     /// `[h]`; its length says how many units the layer has.
-    pub bias: S::View<'a, f32>,
+    pub bias: View<'a, S, f32>,
     /// What comes behind the layer.
-    pub activation: Activation<S::View<'a, f32>>,
+    pub activation: Activation<View<'a, S, f32>>,
 }
 
 /// What the unit reads.
 pub struct DinInputs<'a, S: Memory, T: Element> {
     /// `[M, d]`, one row per candidate.
-    pub targets: S::View<'a, T>,
+    pub targets: View<'a, S, T>,
     /// `[N, d]`, one row per behaviour.
-    pub history: S::View<'a, T>,
+    pub history: View<'a, S, T>,
     /// One to three hidden layers.
     pub hidden: &'a [DinLayer<'a, S, T>],
     /// `[1, h]`, `h` the units of the last hidden layer.
-    pub output_weight: S::View<'a, T>,
+    pub output_weight: View<'a, S, T>,
     /// `[1]`.
-    pub output_bias: S::View<'a, f32>,
+    pub output_bias: View<'a, S, f32>,
 }
 
 copy_views!(DinLayer<T>, DinInputs<T>);
@@ -163,7 +177,7 @@ impl Din {
     ///
     /// # Errors
     /// [`Error::Shape`] where it is not `[M, d]`.
-    pub fn check_output(&self, batch: &Batch, out: &impl Length) -> Result<()> {
+    pub fn check_output(&self, batch: &Batch, out: usize) -> Result<()> {
         expect(NAME, "out", out, &[dim("M", batch.targets().rows()), dim("d", self.width)])?;
         Ok(())
     }
@@ -186,35 +200,35 @@ impl Din {
             });
         }
         let width = dim("d", self.width);
-        expect(NAME, "targets", &inputs.targets, &[dim("M", batch.targets().rows()), width])?;
-        expect(NAME, "history", &inputs.history, &[dim("N", batch.histories().rows()), width])?;
+        expect(NAME, "targets", inputs.targets.len(), &[dim("M", batch.targets().rows()), width])?;
+        expect(NAME, "history", inputs.history.len(), &[dim("N", batch.histories().rows()), width])?;
         let mut fan_in = [dim("4", 4), width];
         let mut shape = &fan_in[..];
         for (layer, names) in inputs.hidden.iter().zip(LAYERS) {
-            let units = dim("h", layer.bias.length());
-            if layer.bias.length() == 0 {
+            let units = dim("h", layer.bias.len());
+            if layer.bias.len() == 0 {
                 let (expected, got) = ("at least 1 element".into(), "0 elements".into());
                 return Err(Error::Shape { operation: NAME, argument: names.bias, expected, got });
             }
             let weight: Vec<_> = std::iter::once(units).chain(shape.iter().copied()).collect();
-            expect(NAME, names.weight, &layer.weight, &weight)?;
+            expect(NAME, names.weight, layer.weight.len(), &weight)?;
             match &layer.activation {
                 Activation::Relu | Activation::Sigmoid => {}
-                Activation::Prelu { alpha } if alpha.length() == 1 => {}
+                Activation::Prelu { alpha } if alpha.len() == 1 => {}
                 Activation::Prelu { alpha } => {
-                    expect(NAME, names.alpha, alpha, &[units])?;
+                    expect(NAME, names.alpha, alpha.len(), &[units])?;
                 }
                 Activation::Dice { gain, shift, alpha } => {
-                    expect(NAME, names.gain, gain, &[units])?;
-                    expect(NAME, names.shift, shift, &[units])?;
-                    expect(NAME, names.alpha, alpha, &[units])?;
+                    expect(NAME, names.gain, gain.len(), &[units])?;
+                    expect(NAME, names.shift, shift.len(), &[units])?;
+                    expect(NAME, names.alpha, alpha.len(), &[units])?;
                 }
             }
             fan_in[0] = units;
             shape = &fan_in[..1];
         }
-        expect(NAME, "output_weight", &inputs.output_weight, shape)?;
-        expect(NAME, "output_bias", &inputs.output_bias, &[dim("1", 1)])?;
+        expect(NAME, "output_weight", inputs.output_weight.len(), shape)?;
+        expect(NAME, "output_bias", inputs.output_bias.len(), &[dim("1", 1)])?;
         Ok(())
     }
 

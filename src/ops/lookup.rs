@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::jagged::Jagged;
-use crate::memory::{Host, Length, Memory};
+use crate::memory::{Host, Memory, View, ViewMut};
 use crate::ops::shape::copy_views;
 use crate::ops::{dim, elements, expect};
 
@@ -53,26 +53,26 @@ pub struct Table<'a, S: Memory> {
 /// How a table stores its `[rows, width]` numbers.
 pub enum TableData<'a, S: Memory> {
     /// 32-bit floats.
-    F32(S::View<'a, f32>),
+    F32(View<'a, S, f32>),
     /// 16-bit IEEE floats.
-    F16(S::View<'a, half::f16>),
+    F16(View<'a, S, half::f16>),
     /// bfloat16.
-    Bf16(S::View<'a, half::bf16>),
+    Bf16(View<'a, S, half::bf16>),
     /// `value = scale[row]·code + offset[row]`.
     Int8 {
         /// `[rows, width]`.
-        codes: S::View<'a, i8>,
+        codes: View<'a, S, i8>,
         /// `[rows]`.
-        scale: S::View<'a, f32>,
+        scale: View<'a, S, f32>,
         /// `[rows]`.
-        offset: S::View<'a, f32>,
+        offset: View<'a, S, f32>,
     },
 }
 
 /// What a look-up reads.
 pub struct LookupInputs<'a, S: Memory> {
     /// `[N, F]`.
-    pub ids: S::View<'a, u32>,
+    pub ids: View<'a, S, u32>,
     /// `F` tables.
     pub tables: &'a [Table<'a, S>],
     /// Another `F` tables with the same rows, read in the same pass over the ids; may be empty.
@@ -82,9 +82,9 @@ pub struct LookupInputs<'a, S: Memory> {
 /// What a look-up writes.
 pub struct LookupOutputs<'a, S: Memory> {
     /// `[N or bags, Σ width]`.
-    pub out: S::ViewMut<'a, f32>,
+    pub out: ViewMut<'a, S, f32>,
     /// The same from the second tables; exactly where there are some.
-    pub second: Option<S::ViewMut<'a, f32>>,
+    pub second: Option<ViewMut<'a, S, f32>>,
 }
 
 copy_views!(Table, TableData, LookupInputs);
@@ -122,10 +122,10 @@ impl Lookup {
             }
         }
         let rows = match bags {
-            Bags::Each => inputs.ids.length() / features,
+            Bags::Each => inputs.ids.len() / features,
             Bags::Sum(bags) | Bags::Mean(bags) => bags.rows(),
         };
-        expect(NAME, "ids", &inputs.ids, &[dim("N", rows), dim("F", features)])?;
+        expect(NAME, "ids", inputs.ids.len(), &[dim("N", rows), dim("F", features)])?;
         Ok(match bags {
             Bags::Each => rows,
             Bags::Sum(bags) | Bags::Mean(bags) => bags.users(),
@@ -148,13 +148,13 @@ impl Lookup {
             Err(Error::Shape { operation: NAME, argument: "second", expected, got })
         };
         let shape = |tables| [dim("N or bags", rows), dim("Σ width", total_width::<S>(tables))];
-        expect(NAME, "out", &outputs.out, &shape(inputs.tables))?;
+        expect(NAME, "out", outputs.out.len(), &shape(inputs.tables))?;
         match (&outputs.second, inputs.second_tables) {
             (None, []) => {}
             (Some(_), []) => return wrong("none, as there are no second tables", "an output"),
             (None, _) => return wrong("an output for the second tables", "none"),
             (Some(second), tables) => {
-                expect(NAME, "second", second, &shape(tables))?;
+                expect(NAME, "second", second.len(), &shape(tables))?;
             }
         }
         Ok(())
@@ -185,13 +185,13 @@ pub(super) fn check_tables<S: Memory>(
             return Err(Error::Shape { operation, argument, expected, got });
         }
         match &table.data {
-            TableData::F32(data) => expect(operation, argument, data, &shape)?,
-            TableData::F16(data) => expect(operation, argument, data, &shape)?,
-            TableData::Bf16(data) => expect(operation, argument, data, &shape)?,
+            TableData::F32(data) => expect(operation, argument, data.len(), &shape)?,
+            TableData::F16(data) => expect(operation, argument, data.len(), &shape)?,
+            TableData::Bf16(data) => expect(operation, argument, data.len(), &shape)?,
             TableData::Int8 { codes, scale, offset } => {
-                expect(operation, argument, codes, &shape)?;
-                expect(operation, argument, scale, &shape[..1])?;
-                expect(operation, argument, offset, &shape[..1])?
+                expect(operation, argument, codes.len(), &shape)?;
+                expect(operation, argument, scale.len(), &shape[..1])?;
+                expect(operation, argument, offset.len(), &shape[..1])?
             }
         };
     }

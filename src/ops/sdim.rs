@@ -3,7 +3,7 @@
 use crate::element::{Element, Signature};
 use crate::error::{Error, Result};
 use crate::jagged::{Batch, Jagged};
-use crate::memory::{Length, Memory};
+use crate::memory::{Memory, View};
 use crate::ops::shape::copy_views;
 use crate::ops::{Dim, dim, elements, expect};
 
@@ -40,17 +40,17 @@ pub struct Sdim {
 /// Where the signatures of some rows come from.
 pub enum Hash<'a, S: Memory> {
     /// Hash the rows with these rotations, `[d, G, τ]`.
-    Rotations(S::View<'a, f32>),
+    Rotations(View<'a, S, f32>),
     /// Given, `[rows, G]`, each below `2^τ`; for `τ ≤ 8`.
-    Signatures8(S::View<'a, u8>),
+    Signatures8(View<'a, S, u8>),
     /// Given, `[rows, G]`, each below `2^τ`.
-    Signatures16(S::View<'a, u16>),
+    Signatures16(View<'a, S, u16>),
 }
 
 /// What `encode` and `append` read.
 pub struct SdimHistory<'a, S: Memory, T: Element> {
     /// `[N, d]`, one row per behaviour.
-    pub rows: S::View<'a, T>,
+    pub rows: View<'a, S, T>,
     /// Their signatures.
     pub hash: Hash<'a, S>,
 }
@@ -58,9 +58,9 @@ pub struct SdimHistory<'a, S: Memory, T: Element> {
 /// What `query` reads.
 pub struct SdimQuery<'a, S: Memory, T: Element> {
     /// `[B, G, 2^τ, d]`, from `encode`.
-    pub table: S::View<'a, f32>,
+    pub table: View<'a, S, f32>,
     /// `[M, d]`, one row per candidate; not needed where signatures are given.
-    pub targets: Option<S::View<'a, T>>,
+    pub targets: Option<View<'a, S, T>>,
     /// The candidates' signatures.
     pub hash: Hash<'a, S>,
 }
@@ -70,7 +70,7 @@ pub struct SdimInputs<'a, S: Memory, T: Element> {
     /// The behaviours.
     pub history: SdimHistory<'a, S, T>,
     /// `[M, d]`, one row per candidate; not needed where signatures are given.
-    pub targets: Option<S::View<'a, T>>,
+    pub targets: Option<View<'a, S, T>>,
     /// The candidates' signatures.
     pub hash: Hash<'a, S>,
 }
@@ -171,12 +171,14 @@ impl Sdim {
     fn check_hash<S: Memory>(&self, operation: &'static str, hash: &Hash<'_, S>, rows: Dim) -> Result<()> {
         let shape = [rows, dim("G", self.groups)];
         match hash {
-            Hash::Rotations(rotations) => expect(operation, "rotations", rotations, &self.rotation_shape())?,
+            Hash::Rotations(rotations) => {
+                expect(operation, "rotations", rotations.len(), &self.rotation_shape())?
+            }
             Hash::Signatures8(given) => {
                 self.check_word::<u8>(operation)?;
-                expect(operation, "signatures", given, &shape)?
+                expect(operation, "signatures", given.len(), &shape)?
             }
-            Hash::Signatures16(given) => expect(operation, "signatures", given, &shape)?,
+            Hash::Signatures16(given) => expect(operation, "signatures", given.len(), &shape)?,
         };
         Ok(())
     }
@@ -196,14 +198,14 @@ impl Sdim {
         &self,
         operation: &'static str,
         targets: &Jagged,
-        rows: &Option<S::View<'_, T>>,
+        rows: &Option<View<'_, S, T>>,
         hash: &Hash<'_, S>,
     ) -> Result<()> {
         let m = dim("M", targets.rows());
         self.check_hash(operation, hash, m)?;
         match rows {
             Some(rows) => {
-                expect(operation, "targets", rows, &[m, dim("d", self.width)])?;
+                expect(operation, "targets", rows.len(), &[m, dim("d", self.width)])?;
             }
             None if matches!(hash, Hash::Rotations(_)) => {
                 let (expected, got) = ("the rows to hash with the rotations".into(), "none".into());
@@ -218,20 +220,20 @@ impl Sdim {
     ///
     /// # Errors
     /// [`Error::Parameter`], [`Error::Unsupported`] and [`Error::Shape`].
-    pub fn check_signatures(&self, rows: &impl Length, rotations: &impl Length) -> Result<usize> {
+    pub fn check_signatures(&self, rows: usize, rotations: usize) -> Result<usize> {
         const NAME: &str = "sdim_signatures";
         self.validate(NAME)?;
-        let count = dim("rows", rows.length() / self.width);
+        let count = dim("rows", rows / self.width);
         expect(NAME, "rows", rows, &[count, dim("d", self.width)])?;
         expect(NAME, "rotations", rotations, &self.rotation_shape())?;
-        Ok(rows.length() / self.width)
+        Ok(rows / self.width)
     }
 
     /// Checks the output of `signatures` for so many rows.
     ///
     /// # Errors
     /// [`Error::Shape`] where it is not `[rows, G]`; [`Error::Unsupported`] where `τ` bits do not fit a `W`.
-    pub fn check_signatures_output<W: Signature>(&self, rows: usize, out: &impl Length) -> Result<()> {
+    pub fn check_signatures_output<W: Signature>(&self, rows: usize, out: usize) -> Result<()> {
         const NAME: &str = "sdim_signatures";
         self.check_word::<W>(NAME)?;
         expect(NAME, "out", out, &[dim("rows", rows), dim("G", self.groups)])?;
@@ -242,7 +244,7 @@ impl Sdim {
     ///
     /// # Errors
     /// [`Error::Shape`] where they are not `[B, G, 2^τ, d]`.
-    pub fn check_table(&self, operation: &'static str, users: usize, table: &impl Length) -> Result<()> {
+    pub fn check_table(&self, operation: &'static str, users: usize, table: usize) -> Result<()> {
         expect(operation, "table", table, &self.table_shape(users))?;
         Ok(())
     }
@@ -251,7 +253,7 @@ impl Sdim {
     ///
     /// # Errors
     /// [`Error::Shape`] where it is not `[M, d]`.
-    pub fn check_output(&self, operation: &'static str, targets: &Jagged, out: &impl Length) -> Result<()> {
+    pub fn check_output(&self, operation: &'static str, targets: &Jagged, out: usize) -> Result<()> {
         expect(operation, "out", out, &[dim("M", targets.rows()), dim("d", self.width)])?;
         Ok(())
     }
@@ -268,7 +270,7 @@ impl Sdim {
     ) -> Result<()> {
         self.validate(operation)?;
         let n = dim("N", histories.rows());
-        expect(operation, "rows", &inputs.rows, &[n, dim("d", self.width)])?;
+        expect(operation, "rows", inputs.rows.len(), &[n, dim("d", self.width)])?;
         self.check_hash(operation, &inputs.hash, n)
     }
 
@@ -283,7 +285,7 @@ impl Sdim {
     ) -> Result<()> {
         const NAME: &str = "sdim_query";
         self.validate(NAME)?;
-        self.check_table(NAME, targets.users(), &inputs.table)?;
+        self.check_table(NAME, targets.users(), inputs.table.len())?;
         self.check_targets(NAME, targets, &inputs.targets, &inputs.hash)
     }
 
@@ -305,10 +307,10 @@ impl Sdim {
     ///
     /// # Errors
     /// [`Error::Shape`] where they differ in length or hold no whole number of users.
-    pub fn check_add(&self, table: &impl Length, other: &impl Length) -> Result<usize> {
+    pub fn check_add(&self, table: usize, other: usize) -> Result<usize> {
         const NAME: &str = "sdim_add_tables";
         self.validate(NAME)?;
-        let users = table.length() / elements(NAME, "table", &self.table_shape(1))?;
+        let users = table / elements(NAME, "table", &self.table_shape(1))?;
         self.check_table(NAME, users, table)?;
         expect(NAME, "other", other, &self.table_shape(users))
     }

@@ -1,7 +1,6 @@
 //! Checks that a buffer has the size an operation needs.
 
 use crate::error::{Error, Result};
-use crate::memory::Length;
 
 /// One dimension of a shape: its letter and its size.
 #[derive(Debug, Clone, Copy)]
@@ -23,16 +22,15 @@ pub(crate) fn elements(operation: &'static str, argument: &'static str, shape: &
     }
 }
 
-/// Checks that `view` covers exactly `shape`, and returns the number of elements.
+/// Checks that `length` elements are exactly `shape`, and returns their number.
 pub(crate) fn expect(
     operation: &'static str,
     argument: &'static str,
-    view: &impl Length,
+    length: usize,
     shape: &[Dim],
 ) -> Result<usize> {
     let needed = elements(operation, argument, shape)?;
-    let got = view.length();
-    if got == needed {
+    if length == needed {
         return Ok(needed);
     }
     let letters: Vec<&str> = shape.iter().map(|dim| dim.0).collect();
@@ -41,7 +39,7 @@ pub(crate) fn expect(
         operation,
         argument,
         expected: format!("[{}] = [{}], {needed} elements", letters.join(", "), sizes.join(", ")),
-        got: format!("{got} elements"),
+        got: format!("{length} elements"),
     })
 }
 

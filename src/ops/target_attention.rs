@@ -3,7 +3,7 @@
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::jagged::Batch;
-use crate::memory::{Length, Memory};
+use crate::memory::{Memory, View, ViewMut};
 use crate::ops::shape::copy_views;
 use crate::ops::{dim, elements, expect};
 
@@ -62,29 +62,29 @@ pub enum Weighting {
 /// What target attention reads. `T` is the storage type, `S` the kind of memory.
 pub struct TargetAttentionInputs<'a, S: Memory, T: Element> {
     /// `[M, H, d]`, one row per candidate.
-    pub queries: S::View<'a, T>,
+    pub queries: View<'a, S, T>,
     /// `[N, H_kv, d]`, one row per behaviour.
-    pub keys: S::View<'a, T>,
+    pub keys: View<'a, S, T>,
     /// `[N, H_kv, d_v]`; `None` uses the keys as values (`d_v = d`), which then are read only once.
-    pub values: Option<S::View<'a, T>>,
+    pub values: Option<View<'a, S, T>>,
     /// `[N, H]`, added to the scaled dot products.
-    pub bias: Option<S::View<'a, f32>>,
+    pub bias: Option<View<'a, S, f32>>,
 }
 
 /// What target attention writes.
 pub struct TargetAttentionOutputs<'a, S: Memory, T: Element> {
     /// `[M, H, d_v]`.
-    pub out: S::ViewMut<'a, T>,
+    pub out: ViewMut<'a, S, T>,
     /// `[M, H]`, natural logarithm; only with [`Weighting::Softmax`].
-    pub lse: Option<S::ViewMut<'a, f32>>,
+    pub lse: Option<ViewMut<'a, S, f32>>,
 }
 
 /// One of two partial results of softmax attention over disjoint parts of the same histories.
 pub struct PartialAttention<'a, S: Memory, T: Element> {
     /// `[M, H, d_v]`.
-    pub out: S::View<'a, T>,
+    pub out: View<'a, S, T>,
     /// `[M, H]`.
-    pub lse: S::View<'a, f32>,
+    pub lse: View<'a, S, f32>,
 }
 
 copy_views!(TargetAttentionInputs<T>, PartialAttention<T>);
@@ -188,11 +188,11 @@ impl TargetAttention {
         self.validate()?;
         let (n, m) = (dim("N", batch.histories().rows()), dim("M", batch.targets().rows()));
         let (heads, kv_heads) = (dim("H", self.heads), dim("H_kv", self.kv_heads));
-        expect(NAME, "queries", &inputs.queries, &[m, heads, dim("d", self.width)])?;
-        expect(NAME, "keys", &inputs.keys, &[n, kv_heads, dim("d", self.width)])?;
+        expect(NAME, "queries", inputs.queries.len(), &[m, heads, dim("d", self.width)])?;
+        expect(NAME, "keys", inputs.keys.len(), &[n, kv_heads, dim("d", self.width)])?;
         match &inputs.values {
             Some(values) => {
-                expect(NAME, "values", values, &[n, kv_heads, dim("d_v", self.value_width)])?;
+                expect(NAME, "values", values.len(), &[n, kv_heads, dim("d_v", self.value_width)])?;
             }
             None if self.value_width != self.width => {
                 return Err(Error::Shape {
@@ -208,7 +208,7 @@ impl TargetAttention {
             None => {}
         }
         if let Some(bias) = &inputs.bias {
-            expect(NAME, "bias", bias, &[n, heads])?;
+            expect(NAME, "bias", bias.len(), &[n, heads])?;
         }
         Ok(())
     }
@@ -223,9 +223,9 @@ impl TargetAttention {
         outputs: &TargetAttentionOutputs<'_, S, T>,
     ) -> Result<()> {
         let (m, heads) = (dim("M", batch.targets().rows()), dim("H", self.heads));
-        expect(NAME, "out", &outputs.out, &[m, heads, dim("d_v", self.value_width)])?;
+        expect(NAME, "out", outputs.out.len(), &[m, heads, dim("d_v", self.value_width)])?;
         if let Some(lse) = &outputs.lse {
-            expect(NAME, "lse", lse, &[m, heads])?;
+            expect(NAME, "lse", lse.len(), &[m, heads])?;
             if self.weighting != Weighting::Softmax {
                 return Err(Error::Unsupported {
                     operation: NAME,
@@ -247,11 +247,11 @@ impl TargetAttention {
         second: &PartialAttention<'_, S, T>,
     ) -> Result<usize> {
         self.validate()?;
-        let rows = first.lse.length();
+        let rows = first.lse.len();
         let shape = [dim("M·H", rows), dim("d_v", self.value_width)];
-        expect(MERGE, "first.out", &first.out, &shape)?;
-        expect(MERGE, "second.lse", &second.lse, &shape[..1])?;
-        expect(MERGE, "second.out", &second.out, &shape)?;
+        expect(MERGE, "first.out", first.out.len(), &shape)?;
+        expect(MERGE, "second.lse", second.lse.len(), &shape[..1])?;
+        expect(MERGE, "second.out", second.out.len(), &shape)?;
         Ok(rows)
     }
 
@@ -265,9 +265,9 @@ impl TargetAttention {
         outputs: &TargetAttentionOutputs<'_, S, T>,
     ) -> Result<()> {
         let shape = [dim("M·H", rows), dim("d_v", self.value_width)];
-        expect(MERGE, "out", &outputs.out, &shape)?;
+        expect(MERGE, "out", outputs.out.len(), &shape)?;
         if let Some(lse) = &outputs.lse {
-            expect(MERGE, "lse", lse, &shape[..1])?;
+            expect(MERGE, "lse", lse.len(), &shape[..1])?;
         }
         Ok(())
     }

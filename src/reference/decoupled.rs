@@ -31,7 +31,7 @@ pub fn decoupled_search(
     let slots = op.selection_length(batch)?;
     let candidates = batch.targets().rows();
     let top_k = op.check_search(batch, inputs)?;
-    op.check_host_ids(NAME, batch, inputs.attention, inputs.ids, inputs.target_ids)?;
+    op.check_host_ids(NAME, batch, inputs.attention, &inputs.ids, &inputs.target_ids)?;
     let mut kept = SelectionReference {
         positions: vec![EMPTY_SLOT; slots],
         scores: vec![f64::NEG_INFINITY; slots],
@@ -65,7 +65,7 @@ pub fn decoupled_aggregate(
     let mut out = vec![0.0; op.output_length(batch, inputs.representation)?];
     let top_k = op.check_aggregate(batch, inputs, selection)?;
     op.check_host_selection(NAME, batch, selection, top_k)?;
-    op.check_host_ids(NAME, batch, inputs.representation, inputs.ids, inputs.target_ids)?;
+    op.check_host_ids(NAME, batch, inputs.representation, &inputs.ids, &inputs.target_ids)?;
     for (history, targets) in batch.requests() {
         for m in targets {
             let slots = m * top_k..m * top_k + selection.counts[m] as usize;
@@ -90,7 +90,7 @@ pub fn decoupled_attend(
     const NAME: &str = "decoupled_attend";
     let mut out = vec![0.0; op.output_length(batch, inputs.representation)?];
     op.check_attend(batch, inputs)?;
-    op.check_host_ids(NAME, batch, inputs.attention, inputs.ids, inputs.target_ids)?;
+    op.check_host_ids(NAME, batch, inputs.attention, &inputs.ids, &inputs.target_ids)?;
     let DecoupledInputs { attention, representation, ids, target_ids } = *inputs;
     let search = SearchInputs { attention, ids, target_ids };
     let aggregate = AggregateInputs { representation, ids, target_ids };

@@ -4,7 +4,7 @@ use super::{dot, row, sigmoid, softmax};
 use crate::element::Element;
 use crate::error::Result;
 use crate::jagged::Batch;
-use crate::memory::Host;
+use crate::memory::{Host, View};
 use crate::ops::{Activation, Din, DinInputs, DinPooling};
 
 /// DIN's local activation unit in `f64`, `[M, d]`.
@@ -17,15 +17,15 @@ pub fn din<T: Element>(op: &Din, batch: &Batch, inputs: &DinInputs<'_, Host, T>)
     let mut out = vec![0.0; op.output_length(batch)?];
     for (history, targets) in batch.requests() {
         for m in targets {
-            let q = row(inputs.targets, m, d);
+            let q = row(&inputs.targets, m, d);
             let scores: Vec<f64> =
-                history.clone().map(|l| score(inputs, &q, &row(inputs.history, l, d))).collect();
+                history.clone().map(|l| score(inputs, &q, &row(&inputs.history, l, d))).collect();
             let weights = match op.pooling {
                 DinPooling::Sum => scores,
                 DinPooling::Softmax => softmax(&scores).0,
             };
             for (l, w) in history.clone().zip(weights) {
-                for (j, s) in row(inputs.history, l, d).into_iter().enumerate() {
+                for (j, s) in row(&inputs.history, l, d).into_iter().enumerate() {
                     out[m * d + j] += w * s;
                 }
             }
@@ -43,16 +43,16 @@ fn score<T: Element>(inputs: &DinInputs<'_, Host, T>, q: &[f64], s: &[f64]) -> f
     x.extend(pairs().map(|(q, s)| q * s));
     for layer in inputs.hidden {
         let unit = |i: usize| {
-            let y = dot(&row(layer.weight, i, x.len()), &x) + f64::from(layer.bias[i]);
+            let y = dot(&row(&layer.weight, i, x.len()), &x) + f64::from(layer.bias[i]);
             activate(&layer.activation, i, y)
         };
         x = (0..layer.bias.len()).map(unit).collect();
     }
-    dot(&row(inputs.output_weight, 0, x.len()), &x) + f64::from(inputs.output_bias[0])
+    dot(&row(&inputs.output_weight, 0, x.len()), &x) + f64::from(inputs.output_bias[0])
 }
 
-fn activate(activation: &Activation<&[f32]>, channel: usize, x: f64) -> f64 {
-    let of = |vector: &[f32]| f64::from(vector[channel]);
+fn activate(activation: &Activation<View<'_, Host, f32>>, channel: usize, x: f64) -> f64 {
+    let of = |vector: &View<'_, Host, f32>| f64::from(vector[channel]);
     match activation {
         // Not f64::max: it would turn NaN into 0.
         Activation::Relu => {

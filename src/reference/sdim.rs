@@ -4,7 +4,7 @@ use super::row;
 use crate::element::{Element, Signature};
 use crate::error::{Error, Result};
 use crate::jagged::{Batch, Jagged};
-use crate::memory::Host;
+use crate::memory::{Host, View};
 use crate::ops::{Hash, Sdim, SdimHistory, SdimInputs, SdimQuery};
 
 /// A projection `⟨x, R[:,g,t]⟩` and how far rounding may move it.
@@ -21,7 +21,7 @@ pub struct Projection {
 /// # Errors
 /// Those of [`Sdim::check_signatures`].
 pub fn sdim_projections<T: Element>(op: &Sdim, rows: &[T], rotations: &[f32]) -> Result<Vec<Projection>> {
-    let count = op.check_signatures(&rows, &rotations)?;
+    let count = op.check_signatures(rows.len(), rotations.len())?;
     let functions = op.groups * op.bits;
     let mut projections = Vec::with_capacity(count * functions);
     for i in 0..count {
@@ -63,7 +63,7 @@ pub fn sdim_encode<T: Element>(
     let mut table = vec![0.0; op.table_length(histories.users())?];
     for (b, history) in histories.ranges().enumerate() {
         for l in history {
-            let s = row(inputs.rows, l, op.width);
+            let s = row(&inputs.rows, l, op.width);
             for g in 0..op.groups {
                 let bucket = bucket(op, b, g, signatures[l * op.groups + g]);
                 for (j, s) in s.iter().enumerate() {
@@ -135,12 +135,15 @@ fn hash<T: Element>(
     operation: &'static str,
     op: &Sdim,
     count: usize,
-    rows: Option<&[T]>,
+    rows: Option<View<'_, Host, T>>,
     hash: &Hash<'_, Host>,
 ) -> Result<Vec<u32>> {
     let given: Vec<u32> = match hash {
         Hash::Rotations(rotations) => {
-            return sdim_signatures(op, &rows.unwrap_or_default()[..count * op.width], rotations);
+            return match rows {
+                Some(rows) => sdim_signatures(op, &rows[..count * op.width], rotations),
+                None => Ok(Vec::new()),
+            };
         }
         Hash::Signatures8(given) => given.iter().map(|word| word.to_u32()).collect(),
         Hash::Signatures16(given) => given.iter().map(|word| word.to_u32()).collect(),

@@ -34,13 +34,13 @@ pub fn target_attention<T: Element>(
     for (history, targets) in batch.requests() {
         for m in targets {
             for h in 0..op.heads {
-                let q = row(inputs.queries, m * op.heads + h, op.width);
+                let q = row(&inputs.queries, m * op.heads + h, op.width);
                 let kv_row = |l: usize| l * op.kv_heads + op.kv_head(h);
                 let scores: Vec<f64> = history
                     .clone()
                     .map(|l| {
                         let bias = inputs.bias.map_or(0.0, |bias| f64::from(bias[l * op.heads + h]));
-                        scale * dot(&q, &row(inputs.keys, kv_row(l), op.width)) + bias
+                        scale * dot(&q, &row(&inputs.keys, kv_row(l), op.width)) + bias
                     })
                     .collect();
                 let (weights, lse_mh) = weights(op.weighting, &scores);
@@ -51,7 +51,7 @@ pub fn target_attention<T: Element>(
                         continue;
                     }
                     let start = (m * op.heads + h) * op.value_width;
-                    for (j, v) in row(values, kv_row(l), op.value_width).into_iter().enumerate() {
+                    for (j, v) in row(&values, kv_row(l), op.value_width).into_iter().enumerate() {
                         out[start + j] += w * v;
                     }
                 }
@@ -95,8 +95,8 @@ pub fn merge_attention<T: Element>(
         let lses = [f64::from(first.lse[m]), f64::from(second.lse[m])];
         let (weights, lse) = softmax(&lses);
         merged.lse.push(lse);
-        let a = row(first.out, m, op.value_width);
-        let b = row(second.out, m, op.value_width);
+        let a = row(&first.out, m, op.value_width);
+        let b = row(&second.out, m, op.value_width);
         merged.out.extend(a.iter().zip(&b).map(|(a, b)| weights[0] * a + weights[1] * b));
     }
     Ok(merged)

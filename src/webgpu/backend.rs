@@ -4,9 +4,10 @@ use crate::backend::Backend;
 use crate::element::{Element, Scalar, Signature};
 use crate::error::{Error, Result};
 use crate::jagged::{Batch, Jagged};
+use crate::memory::{View, ViewMut};
 use crate::ops::*;
 use crate::webgpu::batch::{WgpuBatch, WgpuJagged};
-use crate::webgpu::memory::{WgpuBuffer, WgpuMemory, WgpuView, WgpuViewMut};
+use crate::webgpu::memory::{Region, WgpuBuffer, WgpuMemory};
 use crate::webgpu::{Wgpu, target_attention};
 
 fn later(operation: &'static str) -> Error {
@@ -31,34 +32,8 @@ impl Backend for Wgpu {
         self.zeroed("zeros", length)
     }
 
-    fn view<'a, T: Scalar>(&self, buffer: &'a WgpuBuffer<T>) -> WgpuView<'a, T> {
-        buffer.view()
-    }
-
-    fn view_mut<'a, T: Scalar>(&self, buffer: &'a mut WgpuBuffer<T>) -> WgpuViewMut<'a, T> {
-        buffer.view_mut()
-    }
-
-    fn slice<'a, T: Scalar>(
-        &self,
-        buffer: &'a WgpuBuffer<T>,
-        start: usize,
-        length: usize,
-    ) -> Result<WgpuView<'a, T>> {
-        buffer.slice(start, length)
-    }
-
-    fn slice_mut<'a, T: Scalar>(
-        &self,
-        buffer: &'a mut WgpuBuffer<T>,
-        start: usize,
-        length: usize,
-    ) -> Result<WgpuViewMut<'a, T>> {
-        buffer.slice_mut(start, length)
-    }
-
-    fn download<T: Scalar>(&self, view: WgpuView<'_, T>) -> Result<Vec<T>> {
-        self.download_view("download", Some(view))
+    fn download<T: Scalar>(&self, view: View<'_, WgpuMemory, T>) -> Result<Vec<T>> {
+        self.download_view("download", Some(Region::of(view)))
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -98,7 +73,7 @@ impl Backend for Wgpu {
         _op: &Din,
         _batch: &WgpuBatch,
         _inputs: DinInputs<'_, WgpuMemory, T>,
-        _out: WgpuViewMut<'_, T>,
+        _out: ViewMut<'_, WgpuMemory, T>,
     ) -> Result<()> {
         Err(later("din"))
     }
@@ -106,9 +81,9 @@ impl Backend for Wgpu {
     fn sdim_signatures_into<T: Element, W: Signature>(
         &self,
         _op: &Sdim,
-        _rows: WgpuView<'_, T>,
-        _rotations: WgpuView<'_, f32>,
-        _out: WgpuViewMut<'_, W>,
+        _rows: View<'_, WgpuMemory, T>,
+        _rotations: View<'_, WgpuMemory, f32>,
+        _out: ViewMut<'_, WgpuMemory, W>,
     ) -> Result<()> {
         Err(later("sdim_signatures"))
     }
@@ -118,7 +93,7 @@ impl Backend for Wgpu {
         _op: &Sdim,
         _histories: &WgpuJagged,
         _inputs: SdimHistory<'_, WgpuMemory, T>,
-        _table: WgpuViewMut<'_, f32>,
+        _table: ViewMut<'_, WgpuMemory, f32>,
     ) -> Result<()> {
         Err(later("sdim_encode"))
     }
@@ -128,7 +103,7 @@ impl Backend for Wgpu {
         _op: &Sdim,
         _new: &WgpuJagged,
         _inputs: SdimHistory<'_, WgpuMemory, T>,
-        _table: WgpuViewMut<'_, f32>,
+        _table: ViewMut<'_, WgpuMemory, f32>,
     ) -> Result<()> {
         Err(later("sdim_append"))
     }
@@ -136,8 +111,8 @@ impl Backend for Wgpu {
     fn sdim_add_tables(
         &self,
         _op: &Sdim,
-        _table: WgpuViewMut<'_, f32>,
-        _other: WgpuView<'_, f32>,
+        _table: ViewMut<'_, WgpuMemory, f32>,
+        _other: View<'_, WgpuMemory, f32>,
     ) -> Result<()> {
         Err(later("sdim_add_tables"))
     }
@@ -147,7 +122,7 @@ impl Backend for Wgpu {
         _op: &Sdim,
         _targets: &WgpuJagged,
         _inputs: SdimQuery<'_, WgpuMemory, T>,
-        _out: WgpuViewMut<'_, T>,
+        _out: ViewMut<'_, WgpuMemory, T>,
     ) -> Result<()> {
         Err(later("sdim_query"))
     }
@@ -157,7 +132,7 @@ impl Backend for Wgpu {
         _op: &Sdim,
         _batch: &WgpuBatch,
         _inputs: SdimInputs<'_, WgpuMemory, T>,
-        _out: WgpuViewMut<'_, T>,
+        _out: ViewMut<'_, WgpuMemory, T>,
     ) -> Result<()> {
         Err(later("sdim_attend"))
     }
@@ -188,7 +163,7 @@ impl Backend for Wgpu {
         _batch: &WgpuBatch,
         _inputs: AggregateInputs<'_, WgpuMemory>,
         _selection: Selection<'_, WgpuMemory>,
-        _out: WgpuViewMut<'_, f32>,
+        _out: ViewMut<'_, WgpuMemory, f32>,
     ) -> Result<()> {
         Err(later("decoupled_aggregate"))
     }
@@ -198,7 +173,7 @@ impl Backend for Wgpu {
         _op: &Decoupled,
         _batch: &WgpuBatch,
         _inputs: DecoupledInputs<'_, WgpuMemory>,
-        _out: WgpuViewMut<'_, f32>,
+        _out: ViewMut<'_, WgpuMemory, f32>,
     ) -> Result<()> {
         Err(later("decoupled_attend"))
     }

@@ -129,6 +129,6 @@ impl Wgpu {
     /// Uploads a list of words and binds all of it.
     pub(crate) fn list(&self, operation: &'static str, words: &[u32]) -> Result<Binding> {
         let buffer = self.upload_slice(operation, words)?;
-        self.bind(operation, "plan", &buffer.view())
+        self.bind(operation, "plan", &buffer.region())
     }
 }

@@ -7,7 +7,7 @@ use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::webgpu::Wgpu;
 use crate::webgpu::device::scoped;
-use crate::webgpu::memory::WgpuView;
+use crate::webgpu::memory::Region;
 use crate::webgpu::shader::Kernel;
 
 /// Passes recorded before they are submitted without being asked: enough to hide the cost of a submission, few
@@ -76,7 +76,7 @@ impl Wgpu {
         &self,
         operation: &'static str,
         argument: &'static str,
-        view: &WgpuView<'_, T>,
+        view: &Region<'_, T>,
     ) -> Result<Binding> {
         if view.length == 0 {
             return Ok(self.nothing());

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use crate::element::Scalar;
 use crate::error::{Error, Result};
-use crate::memory::{Length, Memory};
+use crate::memory::{Memory, View, ViewMut};
 
 /// The memory of a `wgpu` device.
 #[derive(Debug, Clone, Copy)]
@@ -12,8 +12,19 @@ pub struct WgpuMemory;
 
 impl Memory for WgpuMemory {
     type Buffer<T: Scalar> = WgpuBuffer<T>;
-    type View<'a, T: Scalar> = WgpuView<'a, T>;
-    type ViewMut<'a, T: Scalar> = WgpuViewMut<'a, T>;
+    type Data<T: Scalar> = WgpuBuffer<T>;
+
+    fn data<T: Scalar>(buffer: &WgpuBuffer<T>) -> &WgpuBuffer<T> {
+        buffer
+    }
+
+    fn data_mut<T: Scalar>(buffer: &mut WgpuBuffer<T>) -> &mut WgpuBuffer<T> {
+        buffer
+    }
+
+    fn length<T: Scalar>(data: &WgpuBuffer<T>) -> usize {
+        data.length
+    }
 }
 
 /// Elements of type `T` in a `wgpu::Buffer`, or in a part of one.
@@ -29,21 +40,14 @@ pub struct WgpuBuffer<T: Scalar> {
     element: PhantomData<T>,
 }
 
-/// A part of a [`WgpuBuffer`], to read.
+/// What a view covers, as the launch code handles it.
 #[derive(Debug, Clone, Copy)]
-pub struct WgpuView<'a, T: Scalar> {
+pub(crate) struct Region<'a, T: Scalar> {
     pub(crate) buffer: &'a wgpu::Buffer,
     /// In bytes.
     pub(crate) offset: u64,
     pub(crate) length: usize,
     element: PhantomData<T>,
-}
-
-/// A part of a [`WgpuBuffer`], to write.
-#[derive(Debug)]
-pub struct WgpuViewMut<'a, T: Scalar> {
-    view: WgpuView<'a, T>,
-    exclusive: PhantomData<&'a mut T>,
 }
 
 impl<T: Scalar> WgpuBuffer<T> {
@@ -94,41 +98,23 @@ impl<T: Scalar> WgpuBuffer<T> {
         self.offset
     }
 
-    pub(crate) fn view(&self) -> WgpuView<'_, T> {
-        WgpuView { buffer: &self.buffer, offset: self.offset, length: self.length, element: PhantomData }
+    pub(crate) fn region(&self) -> Region<'_, T> {
+        self.part(0, self.length)
     }
 
-    pub(crate) fn view_mut(&mut self) -> WgpuViewMut<'_, T> {
-        WgpuViewMut { view: self.view(), exclusive: PhantomData }
-    }
-
-    pub(crate) fn slice(&self, start: usize, length: usize) -> Result<WgpuView<'_, T>> {
-        self.view().slice("slice", start, length)
-    }
-
-    pub(crate) fn slice_mut(&mut self, start: usize, length: usize) -> Result<WgpuViewMut<'_, T>> {
-        Ok(WgpuViewMut { view: self.view().slice("slice_mut", start, length)?, exclusive: PhantomData })
-    }
-}
-
-impl<T: Scalar> Length for WgpuBuffer<T> {
-    fn length(&self) -> usize {
-        self.length
-    }
-}
-
-impl<'a, T: Scalar> WgpuView<'a, T> {
-    fn slice(&self, operation: &'static str, start: usize, length: usize) -> Result<Self> {
-        if start.checked_add(length).is_none_or(|end| end > self.length) {
-            return Err(Error::Shape {
-                operation,
-                argument: "start + length",
-                expected: format!("at most {}, the length of the buffer", self.length),
-                got: format!("{start} + {length}"),
-            });
-        }
+    fn part(&self, start: usize, length: usize) -> Region<'_, T> {
         let offset = self.offset + (start * size_of::<T>()) as u64;
-        Ok(Self { buffer: self.buffer, offset, length, element: PhantomData })
+        Region { buffer: &self.buffer, offset, length, element: PhantomData }
+    }
+}
+
+impl<'a, T: Scalar> Region<'a, T> {
+    pub(crate) fn of(view: View<'a, WgpuMemory, T>) -> Self {
+        view.data().part(view.start(), view.len())
+    }
+
+    pub(crate) fn of_mut(view: &'a ViewMut<'_, WgpuMemory, T>) -> Self {
+        view.data().part(view.start(), view.len())
     }
 
     /// How many bytes the elements take.
@@ -136,28 +122,9 @@ impl<'a, T: Scalar> WgpuView<'a, T> {
         (self.length * size_of::<T>()) as u64
     }
 
-    /// Rows `first..first + count` of `width` elements, which the caller knows to be within the view.
+    /// Rows `first..first + count` of `width` elements, which the caller knows to be within the region.
     pub(crate) fn rows(&self, first: usize, count: usize, width: usize) -> Self {
         let offset = self.offset + (first * width * size_of::<T>()) as u64;
         Self { offset, length: count * width, ..*self }
-    }
-}
-
-impl<T: Scalar> WgpuViewMut<'_, T> {
-    /// The same part, as the launch code handles it.
-    pub(crate) fn as_view(&self) -> WgpuView<'_, T> {
-        self.view
-    }
-}
-
-impl<T: Scalar> Length for WgpuView<'_, T> {
-    fn length(&self) -> usize {
-        self.length
-    }
-}
-
-impl<T: Scalar> Length for WgpuViewMut<'_, T> {
-    fn length(&self) -> usize {
-        self.view.length
     }
 }

@@ -21,9 +21,11 @@ use std::time::Duration;
 
 use crate::element::Scalar;
 use crate::error::Result;
+use crate::memory::View;
 pub use batch::{WgpuBatch, WgpuJagged};
 pub use device::WgpuOptions;
-pub use memory::{WgpuBuffer, WgpuMemory, WgpuView, WgpuViewMut};
+use memory::Region;
+pub use memory::{WgpuBuffer, WgpuMemory};
 
 /// Runs the operations on a `wgpu` device.
 ///
@@ -184,8 +186,8 @@ impl Wgpu {
     ///
     /// # Errors
     /// As [`download`](crate::Backend::download).
-    pub async fn download_async<T: Scalar>(&self, view: WgpuView<'_, T>) -> Result<Vec<T>> {
-        self.download_view_async("download", Some(view)).await
+    pub async fn download_async<T: Scalar>(&self, view: View<'_, WgpuMemory, T>) -> Result<Vec<T>> {
+        self.download_view_async("download", Some(Region::of(view))).await
     }
 
     /// As [`synchronize`](crate::Backend::synchronize), without blocking.

@@ -6,9 +6,10 @@
 
 use crate::element::Scalar;
 use crate::error::Result;
+use crate::memory::ViewMut;
 use crate::webgpu::Wgpu;
 use crate::webgpu::launch::{Binding, Params};
-use crate::webgpu::memory::WgpuViewMut;
+use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::shader::{Kernel, Slot};
 
 /// How 32-bit results are stored.
@@ -70,11 +71,11 @@ impl Wgpu {
         &self,
         operation: &'static str,
         argument: &'static str,
-        out: &WgpuViewMut<'_, T>,
+        out: &ViewMut<'_, WgpuMemory, T>,
         length: usize,
         inputs: &[&wgpu::Buffer],
     ) -> Result<Output> {
-        let view = out.as_view().rows(0, length, 1);
+        let view = Region::of_mut(out).rows(0, length, 1);
         let packing = Packing::of::<T>();
         let shared = inputs.contains(&view.buffer);
         let target = self.bind(operation, argument, &view)?;

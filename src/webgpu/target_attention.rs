@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use crate::element::Element;
 use crate::error::Result;
-use crate::memory::Length;
 use crate::ops::{PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOutputs, Weighting};
 use crate::plan::{Cut, best_tile_rows};
 use crate::webgpu::batch::{DevicePlan, WgpuBatch};
 use crate::webgpu::launch::{Binding, Params, fit};
-use crate::webgpu::memory::{WgpuMemory, WgpuView};
+use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::output::Output;
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::Wgpu;
@@ -23,75 +22,49 @@ pub(super) const MAX_COLUMNS: usize = 256;
 /// What loading a behaviour costs, in rows of output.
 const LOAD: usize = 6;
 
-/// The choices of attend.wgsl.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Variant {
-    /// Rows of output a workgroup takes.
-    pub(super) tile: u32,
-    /// Groups of four columns of the value.
-    pub(super) columns: u32,
-    pub(super) weighting: u32,
-    pub(super) bias: bool,
-    pub(super) lse: bool,
+/// Groups of four columns for values of `width`, as attend.wgsl counts them.
+fn columns_of(width: usize) -> usize {
+    width.div_ceil(4).next_power_of_two()
 }
 
-impl Variant {
-    /// Groups of four columns for values of `width`.
-    pub(super) fn columns(width: usize) -> u32 {
-        width.div_ceil(4).next_power_of_two().max(4) as u32
-    }
-
-    /// The tiles that fit beside that many groups of columns.
-    pub(super) fn tiles(columns: u32) -> &'static [usize] {
-        match columns {
-            0..=16 => &[4, 8, 16, 32],
-            17..=32 => &[4, 8, 16],
-            _ => &[4, 8],
-        }
-    }
-
-    /// Behaviours that a workgroup takes at a time, as attend.wgsl counts them.
-    pub(super) fn step(tile: usize) -> usize {
-        256 / tile.div_ceil(8)
-    }
-
-    pub(super) fn constants(&self) -> Vec<(&'static str, u32)> {
-        vec![
-            ("TILE", self.tile),
-            ("COLUMNS", self.columns),
-            ("WEIGHTING", self.weighting),
-            ("HAS_BIAS", u32::from(self.bias)),
-            ("HAS_LSE", u32::from(self.lse)),
-        ]
-    }
-
-    fn attend(&self, keys: Format, values: Format) -> Kernel {
-        Kernel {
-            name: "target_attention",
-            sources: &[
-                include_str!("../../shaders/score_dot.wgsl"),
-                include_str!("../../shaders/attend.wgsl"),
-            ],
-            constants: self.constants(),
-            slots: vec![
-                Slot::plain("pieces", "vec4<u32>"),
-                Slot::plain("queries", "mat4x4<f32>"),
-                Slot::read("keys", keys),
-                Slot::read("values", values),
-                Slot::read("bias", Format::f32(false)),
-                Slot::write("out", "f32"),
-                Slot::write("lse_bits", "u32"),
-                Slot::write("partial", "f32"),
-            ],
-        }
+/// The tiles that fit beside that many groups of columns.
+fn tiles_beside(columns: usize) -> &'static [usize] {
+    match columns {
+        0..=16 => &[4, 8, 16, 32],
+        17..=32 => &[4, 8, 16],
+        _ => &[4, 8],
     }
 }
 
-fn pack_queries(tile: u32, queries: Format) -> Kernel {
+/// Behaviours that a workgroup takes at a time.
+fn step_of(tile: usize) -> usize {
+    256 / tile.div_ceil(8)
+}
+
+/// `group4`: fours of rows a thread; 1 for a tile of 4 rows, 2 for the others.
+fn attend_kernel(group4: u32, history: Format) -> Kernel {
+    Kernel {
+        name: "target_attention",
+        sources: &[include_str!("../../shaders/score_dot.wgsl"), include_str!("../../shaders/attend.wgsl")],
+        constants: vec![("GROUP4", group4)],
+        slots: vec![
+            Slot::plain("pieces", "vec4<u32>"),
+            Slot::plain("queries", "mat4x4<f32>"),
+            Slot::read("keys", history),
+            Slot::read("values", history),
+            Slot::read("bias", Format::f32(false)),
+            Slot::write("out", "f32"),
+            Slot::write("lse_bits", "u32"),
+            Slot::write("partial", "f32"),
+        ],
+    }
+}
+
+fn pack_kernel(queries: Format) -> Kernel {
     Kernel {
         name: "pack_queries",
         sources: &[include_str!("../../shaders/pack_queries.wgsl")],
-        constants: vec![("TILE", tile)],
+        constants: vec![],
         slots: vec![
             Slot::plain("tiles", "vec4<u32>"),
             Slot::read("queries", queries),
@@ -100,11 +73,11 @@ fn pack_queries(tile: u32, queries: Format) -> Kernel {
     }
 }
 
-fn merge_kernel(tile: u32, weighting: u32, lse: bool) -> Kernel {
+fn merge_kernel() -> Kernel {
     Kernel {
         name: "merge_attention",
         sources: &[include_str!("../../shaders/merge_attention.wgsl")],
-        constants: vec![("TILE", tile), ("WEIGHTING", weighting), ("HAS_LSE", u32::from(lse))],
+        constants: vec![],
         slots: vec![
             Slot::plain("merges", "vec4<u32>"),
             Slot::plain("partial", "f32"),
@@ -114,11 +87,11 @@ fn merge_kernel(tile: u32, weighting: u32, lse: bool) -> Kernel {
     }
 }
 
-fn merge_pairs_kernel(values: Format, lse: bool) -> Kernel {
+fn merge_pairs_kernel(values: Format) -> Kernel {
     Kernel {
         name: "merge_pairs",
         sources: &[include_str!("../../shaders/merge_pairs.wgsl")],
-        constants: vec![("HAS_LSE", u32::from(lse))],
+        constants: vec![],
         slots: vec![
             Slot::read("first", values),
             Slot::read("second", values),
@@ -132,26 +105,9 @@ fn merge_pairs_kernel(values: Format, lse: bool) -> Kernel {
 
 /// Every kernel of this file.
 pub(super) fn variants() -> Vec<Kernel> {
-    let mut kernels = Vec::new();
-    for columns in [4, 8, 16, 32, 64] {
-        for tile in Variant::tiles(columns) {
-            let tile = *tile as u32;
-            for weighting in 0..4 {
-                let plain = Variant { tile, columns, weighting, bias: false, lse: false };
-                for variant in [plain, Variant { bias: true, lse: weighting == 0, ..plain }] {
-                    kernels.push(variant.attend(Format::f32(true), Format::f32(false)));
-                }
-            }
-            let softmax = Variant { tile, columns, weighting: 0, bias: false, lse: false };
-            kernels.extend(Format::ALL.map(|format| softmax.attend(format, format)));
-        }
-    }
-    for tile in [4, 8, 16, 32] {
-        kernels.extend(Format::ALL.map(|queries| pack_queries(tile, queries)));
-        kernels.extend((0..4).flat_map(|w| [merge_kernel(tile, w, false), merge_kernel(tile, w, true)]));
-    }
-    kernels.extend(Format::ALL.iter().flat_map(|&f| [merge_pairs_kernel(f, false), merge_pairs_kernel(f, true)]));
-    kernels
+    let each = |format| [attend_kernel(1, format), attend_kernel(2, format), pack_kernel(format)];
+    let pairs = Format::ALL.iter().filter(|format| !format.vectors).copied().map(merge_pairs_kernel);
+    Format::ALL.into_iter().flat_map(each).chain(pairs).chain([merge_kernel()]).collect()
 }
 
 pub(super) fn code(weighting: Weighting) -> (u32, f32) {
@@ -192,16 +148,17 @@ pub(super) fn attend<T: Element>(
         scale: op.effective_scale(),
         weighting: op.weighting,
     };
-    let values = inputs.values.unwrap_or(inputs.keys);
+    let [queries, keys] = [inputs.queries, inputs.keys].map(Region::of);
+    let values = inputs.values.map_or(keys, Region::of);
+    let bias = inputs.bias.map(Region::of);
     let rows = batch.as_ref().targets().total() * op.heads;
-    let bias = inputs.bias.map_or(values.buffer, |bias| bias.buffer);
-    let read = [inputs.queries.buffer, inputs.keys.buffer, values.buffer, bias];
+    let read = [queries.buffer, keys.buffer, values.buffer, bias.map_or(keys.buffer, |bias| bias.buffer)];
     let out = gpu.output(NAME, "out", &outputs.out, rows * op.value_width, &read)?;
     let lse = match &outputs.lse {
         Some(lse) => Some(gpu.output(NAME, "lse", lse, rows, &read)?),
         None => None,
     };
-    attention.run(gpu, batch, inputs.queries, inputs.keys, values, inputs.bias, &out, lse.as_ref())?;
+    attention.run(gpu, batch, queries, keys, values, bias, &out, lse.as_ref())?;
     gpu.finish(out)?;
     lse.map_or(Ok(()), |lse| gpu.finish(lse))
 }
@@ -225,26 +182,19 @@ impl Attention {
         &self,
         gpu: &Wgpu,
         batch: &WgpuBatch,
-        queries: WgpuView<'_, Q>,
-        keys: WgpuView<'_, K>,
-        values: WgpuView<'_, K>,
-        bias: Option<WgpuView<'_, f32>>,
+        queries: Region<'_, Q>,
+        keys: Region<'_, K>,
+        values: Region<'_, K>,
+        bias: Option<Region<'_, f32>>,
         out: &Output,
         lse: Option<&Output>,
     ) -> Result<()> {
         let operation = self.operation;
         let group_heads = self.heads / self.kv_heads;
         let value_width = self.value_width;
-        let columns = Variant::columns(value_width.min(MAX_COLUMNS));
-        let tile_rows = best_tile_rows(batch.as_ref(), group_heads, Variant::tiles(columns), LOAD);
+        let columns = columns_of(value_width.min(MAX_COLUMNS));
+        let tile_rows = best_tile_rows(batch.as_ref(), group_heads, tiles_beside(columns), LOAD);
         let (weighting, divisor) = code(self.weighting);
-        let variant = Variant {
-            tile: tile_rows as u32,
-            columns,
-            weighting,
-            bias: bias.is_some(),
-            lse: lse.is_some(),
-        };
         let key_row = self.kv_heads * self.width;
         let value_row = self.kv_heads * value_width;
         let window = rows_per_binding::<K>(gpu, key_row.max(value_row)).min(match bias {
@@ -254,7 +204,7 @@ impl Attention {
         let cut = Cut {
             rows_per_target: group_heads,
             tile_rows,
-            step: Variant::step(tile_rows),
+            step: step_of(tile_rows),
             wanted: PIECES.div_ceil(self.kv_heads),
             longest: window,
         };
@@ -263,8 +213,9 @@ impl Attention {
             return Ok(());
         }
         fit(operation, "out", batch.as_ref().targets().total().saturating_mul(self.heads * value_width))?;
-        let packed = self.pack(gpu, &plan, variant.tile, queries)?;
+        let packed = self.pack(gpu, &plan, tile_rows, queries)?;
         let u = |value: usize| value as u32;
+        let (bias_given, lse_given) = (u32::from(bias.is_some()), u32::from(lse.is_some()));
         for first_column in (0..value_width).step_by(MAX_COLUMNS) {
             let value_columns = MAX_COLUMNS.min(value_width - first_column);
             let sums = plan.plan.slots * self.kv_heads * tile_rows;
@@ -279,25 +230,28 @@ impl Attention {
                     Some(bias) => gpu.bind(operation, "bias", &bias.rows(span.start, span.len(), self.heads))?,
                     None => gpu.nothing(),
                 };
-                let kernel =
-                    variant.attend(vectors::<K>(&keys, self.width), vectors::<K>(&values, value_width));
+                let by_four = [vectors::<K>(&keys, self.width), vectors::<K>(&values, value_width)];
+                // Both one by one where one must be: fewer variants.
+                let format = Format::of::<K>(by_four.iter().all(|format| format.vectors));
+                let kernel = attend_kernel(if tile_rows == 4 { 1 } else { 2 }, format);
                 let params = Params::default()
                     .u32s(&[u(pieces.start), u(self.kv_heads), u(group_heads), u(self.width)])
                     .u32s(&[u(value_width), u(value_row), u(first_column), u(value_columns)])
                     .u32s(&[u(span.start), keys.base, values.base, bias.base])
                     .u32s(&[out.binding.base, lse_binding.base, first_stats])
-                    .f32s(&[divisor]);
+                    .f32s(&[divisor])
+                    .u32s(&[u(tile_rows), u(columns), weighting, bias_given, lse_given]);
                 let bindings =
                     [&plan.pieces, &packed, &keys, &values, &bias, &out.binding, lse_binding, &partial];
                 gpu.dispatch(&kernel, params, &bindings, (pieces.len() * self.kv_heads) as u64)?;
             }
-            let kernel = merge_kernel(variant.tile, weighting, variant.lse);
             let params = Params::default()
                 .u32s(&[u(self.kv_heads), u(group_heads), u(value_width), u(first_column)])
-                .u32s(&[u(value_columns), out.binding.base, lse_binding.base, first_stats]);
+                .u32s(&[u(value_columns), out.binding.base, lse_binding.base, first_stats])
+                .u32s(&[u(tile_rows), weighting, lse_given]);
             let groups = plan.merge_count * self.kv_heads * tile_rows;
             let bindings = [&plan.merges, &partial, &out.binding, lse_binding];
-            gpu.dispatch(&kernel, params, &bindings, groups as u64)?;
+            gpu.dispatch(&merge_kernel(), params, &bindings, groups as u64)?;
         }
         Ok(())
     }
@@ -307,20 +261,21 @@ impl Attention {
         &self,
         gpu: &Wgpu,
         plan: &Arc<DevicePlan>,
-        tile: u32,
-        queries: WgpuView<'_, Q>,
+        tile: usize,
+        queries: Region<'_, Q>,
     ) -> Result<Binding> {
         let operation = self.operation;
         let queries = gpu.bind(operation, "queries", &queries)?;
-        let fours = plan.plan.tiles.len() * self.kv_heads * self.width.div_ceil(4) * tile as usize;
+        let fours = plan.plan.tiles.len() * self.kv_heads * self.width.div_ceil(4) * tile;
         let packed = gpu.scratch(operation, fours as u64 * 4)?;
         let group_heads = self.heads / self.kv_heads;
         let u = |value: usize| value as u32;
         let params = Params::default()
             .u32s(&[fit(operation, "queries", fours)?, u(self.kv_heads), u(group_heads), u(self.width)])
             .u32s(&[queries.base])
-            .f32s(&[self.scale]);
-        let kernel = pack_queries(tile, vectors::<Q>(&queries, self.width));
+            .f32s(&[self.scale])
+            .u32s(&[u(tile)]);
+        let kernel = pack_kernel(vectors::<Q>(&queries, self.width));
         gpu.dispatch(&kernel, params, &[&plan.tiles, &queries, &packed], fours.div_ceil(64) as u64)?;
         Ok(packed)
     }
@@ -338,25 +293,25 @@ pub(super) fn merge<T: Element>(
     op.check_merge_outputs(rows, &outputs)?;
     let width = op.value_width;
     let inputs = [
-        gpu.bind(NAME, "first.out", &first.out)?,
-        gpu.bind(NAME, "second.out", &second.out)?,
-        gpu.bind(NAME, "first.lse", &first.lse)?,
-        gpu.bind(NAME, "second.lse", &second.lse)?,
+        gpu.bind(NAME, "first.out", &Region::of(first.out))?,
+        gpu.bind(NAME, "second.out", &Region::of(second.out))?,
+        gpu.bind(NAME, "first.lse", &Region::of(first.lse))?,
+        gpu.bind(NAME, "second.lse", &Region::of(second.lse))?,
     ];
     let [a, b, a_lse, b_lse] = &inputs;
     let read = inputs.each_ref().map(|input| &input.buffer);
-    let out = gpu.output(NAME, "out", &outputs.out, outputs.out.length(), &read)?;
+    let out = gpu.output(NAME, "out", &outputs.out, outputs.out.len(), &read)?;
     let lse = match &outputs.lse {
         Some(lse) => Some(gpu.output(NAME, "lse", lse, rows, &read)?),
         None => None,
     };
     let no_lse = gpu.no_output(NAME)?;
     let lse_binding = lse.as_ref().map_or(&no_lse, |lse| &lse.binding);
-    let threads = fit(NAME, "out", outputs.out.length())?;
+    let threads = fit(NAME, "out", outputs.out.len())?;
     let params = Params::default()
         .u32s(&[threads, width as u32, a.base, b.base, a_lse.base, b_lse.base])
-        .u32s(&[out.binding.base, lse_binding.base]);
-    let kernel = merge_pairs_kernel(Format::of::<T>(false), lse.is_some());
+        .u32s(&[out.binding.base, lse_binding.base, u32::from(lse.is_some())]);
+    let kernel = merge_pairs_kernel(Format::of::<T>(false));
     let bindings = [a, b, a_lse, b_lse, &out.binding, lse_binding];
     gpu.dispatch(&kernel, params, &bindings, u64::from(threads).div_ceil(64))?;
     gpu.finish(out)?;

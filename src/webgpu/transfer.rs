@@ -10,7 +10,7 @@ use crate::webgpu::Wgpu;
 use crate::webgpu::device::scoped;
 use crate::webgpu::faults::Report;
 use crate::webgpu::launch::lock;
-use crate::webgpu::memory::{WgpuBuffer, WgpuView};
+use crate::webgpu::memory::{WgpuBuffer, Region};
 
 /// What a mapping's callback leaves behind.
 #[derive(Debug, Default)]
@@ -81,7 +81,7 @@ impl Wgpu {
     fn begin_download<T: Scalar>(
         &self,
         operation: &'static str,
-        view: Option<WgpuView<'_, T>>,
+        view: Option<Region<'_, T>>,
     ) -> Result<Pending> {
         let device = &self.shared.device;
         let (start, bytes) = view.map_or((0, 0), |view| (view.offset, view.bytes()));
@@ -147,7 +147,7 @@ impl Wgpu {
     pub(crate) fn download_view<T: Scalar>(
         &self,
         operation: &'static str,
-        view: Option<WgpuView<'_, T>>,
+        view: Option<Region<'_, T>>,
     ) -> Result<Vec<T>> {
         let pending = self.begin_download(operation, view)?;
         let timeout = self.shared.timeout;
@@ -169,7 +169,7 @@ impl Wgpu {
     pub(crate) async fn download_view_async<T: Scalar>(
         &self,
         operation: &'static str,
-        view: Option<WgpuView<'_, T>>,
+        view: Option<Region<'_, T>>,
     ) -> Result<Vec<T>> {
         let pending = self.begin_download(operation, view)?;
         poll_fn(|context| {

@@ -1,0 +1,291 @@
+//! Decoupled embeddings on every backend: published results, a grid of cases, random cases, and faults that must be
+//! caught.
+
+mod support;
+
+use longseq::*;
+use proptest::prelude::*;
+use support::compare::{Bound, compare};
+use support::data::Data;
+use support::decoupled::DecoupledCase;
+use support::golden::{self, Golden};
+use support::lookup::{LookupCase, Owned, Pool, Storage, Stored, upload_all, views};
+use support::mutant::{Fault, Mutant};
+use support::{Rules, assert_check, check};
+
+on_every_backend!(
+    matches_dare,
+    looks_rows_up_from_every_storage,
+    looks_rows_up_in_bags,
+    looks_up_random_bags,
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_sizes,
+    matches_reference_from_every_storage,
+    matches_reference_with_few_and_many_kept,
+    matches_reference_when_every_score_ties,
+    matches_reference_with_ids_outside,
+    matches_reference_on_a_long_history,
+    matches_reference_on_random_batches,
+    ignores_rows_that_belong_to_nobody,
+);
+
+fn matches_dare<B: Backend>(backend: &B, rules: Rules) {
+    for name in ["decoupled_k20_da8_dr16", "decoupled_k5_da16_dr48"] {
+        let golden = Golden::load(name);
+        let tables = |kind: &str| -> Vec<Owned<Host>> {
+            let table = |feature| {
+                let name = format!("{kind}_{feature}");
+                let shape = golden.shape(&name);
+                Owned { rows: shape[0], width: shape[1], data: Stored::F32(golden.f32(&name)) }
+            };
+            ["item", "category", "time"].map(table).into()
+        };
+        let (attention, representation) = (tables("attention"), tables("representation"));
+        let top_k = golden.number("k");
+        let op = Decoupled::dare(attention[0].width, attention[1].width, attention[2].width)
+            .with_top_k(Some(top_k));
+        let run = || -> Result<[Vec<f32>; 5]> {
+            let (attention, representation) =
+                (upload_all(backend, &attention)?, upload_all(backend, &representation)?);
+            let (attention, representation) = (views(backend, &attention), views(backend, &representation));
+            let (ids, target_ids) =
+                (backend.upload(&golden.u32("ids"))?, backend.upload(&golden.u32("target_ids"))?);
+            let (ids, target_ids) = (backend.view(&ids), backend.view(&target_ids));
+            let batch = backend
+                .batch(&golden.jagged("offsets", "ids"), &golden.jagged("target_offsets", "target_ids"))?;
+            let search = SearchInputs { attention: &attention, ids, target_ids };
+            let kept = backend.decoupled_search(&op, &batch, search)?;
+            let selection = Selection {
+                positions: backend.view(&kept.positions),
+                scores: backend.view(&kept.scores),
+                counts: backend.view(&kept.counts),
+            };
+            let aggregate = AggregateInputs { representation: &representation, ids, target_ids };
+            let two_steps = backend.decoupled_aggregate(&op, &batch, aggregate, selection)?;
+            let inputs =
+                DecoupledInputs { attention: &attention, representation: &representation, ids, target_ids };
+            let fused = |op: &Decoupled| -> Result<Vec<f32>> {
+                let out = backend.decoupled_attend(op, &batch, inputs)?;
+                backend.download(backend.view(&out))
+            };
+            Ok([
+                backend.download(backend.view(&kept.scores))?,
+                backend.download(backend.view(&two_steps))?,
+                fused(&op)?,
+                fused(&op.clone().with_multiply_target(true))?,
+                fused(&op.clone().with_top_k(None))?,
+            ])
+        };
+        let [scores, two_steps, fused, multiplied, all] = run().expect("valid calls");
+        let expected = golden.f64("top_scores");
+        let largest = expected.iter().filter(|x| x.is_finite()).fold(0.0, |max: f64, x| max.max(x.abs()));
+        compare("scores", &scores, &expected, &Bound::uniform(golden::PEER * largest, false), rules).unwrap();
+        for (name, got) in [("out_topk", two_steps), ("out_topk", fused), ("out_full", all)] {
+            let expected = golden.f64(name);
+            compare(name, &got, &expected, &golden::bound(&expected), rules).unwrap();
+        }
+        let expected = golden.f64("out_topk_times_target");
+        compare("times target", &multiplied, &expected, &golden::bound(&expected), rules).unwrap();
+    }
+}
+
+fn looks_rows_up_from_every_storage<B: Backend>(backend: &B, rules: Rules) {
+    for storage in Storage::ALL {
+        for (widths, second_widths) in [(vec![1], vec![]), (vec![16], vec![64]), (vec![3, 8], vec![5, 1])] {
+            let table_rows = vec![50, 7][..widths.len()].to_vec();
+            let case = LookupCase { storage, table_rows, widths, second_widths, ..Default::default() };
+            assert_check(&case, backend, rules);
+        }
+    }
+    assert_check(&LookupCase { bags: vec![], ..Default::default() }, backend, rules);
+}
+
+fn looks_rows_up_in_bags<B: Backend>(backend: &B, rules: Rules) {
+    for storage in Storage::ALL {
+        for pool in [Pool::Sum, Pool::Mean] {
+            for policy in [IdPolicy::Error, IdPolicy::Zero] {
+                let bags = vec![0, 1, 2, 33, 1000, 0];
+                let (widths, second_widths) = (vec![8], vec![20]);
+                let case = LookupCase {
+                    storage,
+                    pool,
+                    policy,
+                    bags,
+                    widths,
+                    second_widths,
+                    tail: 2,
+                    ..Default::default()
+                };
+                assert_check(&case, backend, rules);
+            }
+        }
+    }
+}
+
+prop_compose! {
+    /// Any look-up whose sizes a test has time for.
+    fn any_lookup()(
+        seed in any::<u64>(),
+        storage in prop::sample::select(Storage::ALL.to_vec()),
+        tables in prop::collection::vec((1usize..100, 1usize..40, 1usize..40), 1..4),
+        second in any::<bool>(),
+        bags in prop::collection::vec(0usize..50, 0..10),
+        tail in 0usize..3,
+        pool in prop::sample::select(vec![Pool::Each, Pool::Sum, Pool::Mean]),
+        policy in prop::sample::select(vec![IdPolicy::Error, IdPolicy::Zero]),
+    ) -> LookupCase {
+        let table_rows = tables.iter().map(|table| table.0).collect();
+        let widths = tables.iter().map(|table| table.1).collect();
+        let second_widths = tables.iter().filter(|_| second).map(|table| table.2).collect();
+        LookupCase { seed, storage, table_rows, widths, second_widths, bags, tail, pool, policy }
+    }
+}
+
+fn looks_up_random_bags<B: Backend>(backend: &B, rules: Rules) {
+    proptest!(ProptestConfig::with_cases(48), |(case in any_lookup())| {
+        check(&case, backend, rules).map_err(|failure| TestCaseError::fail(failure.0))?;
+    });
+}
+
+fn matches_reference_on_odd_lengths<B: Backend>(backend: &B, rules: Rules) {
+    let histories = vec![0, 1, 2, 31, 32, 33, 64, 255, 256, 257, 0];
+    let targets = vec![3, 1, 0, 5, 16, 17, 1, 2, 33, 1, 0];
+    assert_check(&DecoupledCase { histories, targets, ..Default::default() }, backend, rules);
+    assert_check(&DecoupledCase { histories: vec![], targets: vec![], ..Default::default() }, backend, rules);
+}
+
+fn matches_reference_on_odd_sizes<B: Backend>(backend: &B, rules: Rules) {
+    for (attention, representation) in [
+        (vec![1], vec![1]),
+        (vec![64], vec![64]),
+        (vec![3, 5, 7], vec![16, 2, 9]),
+        (vec![128, 1], vec![1, 128]),
+        (vec![16, 16, 16], vec![16, 16, 16]),
+    ] {
+        let case = DecoupledCase {
+            table_rows: vec![300, 40, 9][..attention.len()].to_vec(),
+            attention_widths: attention,
+            representation_widths: representation,
+            histories: vec![70, 3],
+            targets: vec![4, 18],
+            multiply_target: true,
+            ..Default::default()
+        };
+        assert_check(&case, backend, rules);
+    }
+}
+
+fn matches_reference_from_every_storage<B: Backend>(backend: &B, rules: Rules) {
+    for storage in Storage::ALL {
+        let (histories, targets) = (vec![100, 0, 17], vec![5, 2, 20]);
+        assert_check(&DecoupledCase { storage, histories, targets, ..Default::default() }, backend, rules);
+    }
+}
+
+fn matches_reference_with_few_and_many_kept<B: Backend>(backend: &B, rules: Rules) {
+    for top_k in [1, 2, 31, 64, 65, 200, 1024] {
+        let (histories, targets) = (vec![300, 40, 2000], vec![3, 2, 1]);
+        let table_rows = vec![5000, 50];
+        assert_check(
+            &DecoupledCase { top_k, table_rows, histories, targets, ..Default::default() },
+            backend,
+            rules,
+        );
+    }
+}
+
+fn matches_reference_when_every_score_ties<B: Backend>(backend: &B, rules: Rules) {
+    for data in [Data::Equal, Data::Zeros] {
+        let (histories, targets) = (vec![300, 7], vec![3, 2]);
+        assert_check(&DecoupledCase { data, histories, targets, ..Default::default() }, backend, rules);
+    }
+}
+
+fn matches_reference_with_ids_outside<B: Backend>(backend: &B, rules: Rules) {
+    let (histories, targets) = (vec![100, 0, 17], vec![5, 2, 20]);
+    let case = DecoupledCase {
+        policy: IdPolicy::Zero,
+        multiply_target: true,
+        histories,
+        targets,
+        ..Default::default()
+    };
+    assert_check(&case, backend, rules);
+}
+
+fn matches_reference_on_a_long_history<B: Backend>(backend: &B, rules: Rules) {
+    let (histories, targets) = (vec![20, 100_000, 0, 5], vec![2, 2, 1, 3]);
+    let table_rows = vec![1_000_000, 50];
+    assert_check(
+        &DecoupledCase { top_k: 64, table_rows, histories, targets, ..Default::default() },
+        backend,
+        rules,
+    );
+}
+
+prop_compose! {
+    /// Any batch whose sizes a test has time for.
+    fn any_case()(
+        seed in any::<u64>(),
+        storage in prop::sample::select(Storage::ALL.to_vec()),
+        requests in prop::collection::vec((0usize..120, 0usize..20), 0..6),
+        tail in 0usize..3,
+        tables in prop::collection::vec((1usize..200, 1usize..40, 1usize..40), 1..4),
+        top_k in 1usize..50,
+        multiply_target in any::<bool>(),
+        policy in prop::sample::select(vec![IdPolicy::Error, IdPolicy::Zero]),
+    ) -> DecoupledCase {
+        let (histories, targets) = requests.into_iter().unzip();
+        let table_rows = tables.iter().map(|table| table.0).collect();
+        let attention_widths = tables.iter().map(|table| table.1).collect();
+        let representation_widths = tables.iter().map(|table| table.2).collect();
+        let data = Data::Normal;
+        DecoupledCase {
+            seed, storage, data, histories, targets, tail, table_rows, attention_widths, representation_widths,
+            top_k, multiply_target, policy,
+        }
+    }
+}
+
+fn matches_reference_on_random_batches<B: Backend>(backend: &B, rules: Rules) {
+    proptest!(ProptestConfig::with_cases(48), |(case in any_case())| {
+        check(&case, backend, rules).map_err(|failure| TestCaseError::fail(failure.0))?;
+    });
+}
+
+fn ignores_rows_that_belong_to_nobody<B: Backend>(backend: &B, rules: Rules) {
+    let (histories, targets) = (vec![40, 9], vec![3, 20]);
+    assert_check(&DecoupledCase { tail: 5, histories, targets, ..Default::default() }, backend, rules);
+}
+
+#[test]
+fn every_fault_is_caught() {
+    let plain = DecoupledCase {
+        histories: vec![30, 40],
+        targets: vec![3, 4],
+        table_rows: vec![50, 3],
+        multiply_target: true,
+        ..Default::default()
+    };
+    let ties = DecoupledCase { data: Data::Equal, ..plain.clone() };
+    let outside = DecoupledCase { policy: IdPolicy::Zero, ..plain.clone() };
+    for (fault, case) in [
+        (Fault::HistoryShifted, &plain),
+        (Fault::ScaleDropped, &plain),
+        (Fault::KeepsOneLess, &plain),
+        (Fault::TargetForgotten, &plain),
+        (Fault::TiesReversed, &ties),
+        (Fault::IdsClamped, &outside),
+    ] {
+        assert_check(case, &Cpu::new(), Rules::IEEE);
+        assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
+    }
+    let bags = LookupCase { pool: Pool::Mean, bags: vec![4, 2, 7], ..Default::default() };
+    let outside = LookupCase { policy: IdPolicy::Zero, ..bags.clone() };
+    for (fault, case) in
+        [(Fault::MeanIsSum, &bags), (Fault::HistoryShifted, &bags), (Fault::IdsClamped, &outside)]
+    {
+        assert_check(case, &Cpu::new(), Rules::IEEE);
+        assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
+    }
+}

@@ -1,0 +1,275 @@
+//! Cases of target attention and of the merge.
+
+use longseq::reference::{self, TargetAttentionReference};
+use longseq::*;
+
+use super::compare::{Bound, U, additions, compare};
+use super::data::{self, Data};
+use super::guard::Guarded;
+use super::{Case, Failure, Rules};
+
+/// A batch of target attention, with `lse` where there is one.
+#[derive(Debug, Clone)]
+pub struct AttentionCase {
+    pub seed: u64,
+    pub dtype: DType,
+    pub data: Data,
+    pub histories: Vec<usize>,
+    pub targets: Vec<usize>,
+    pub tail: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub width: usize,
+    /// `None`: the keys are the values.
+    pub value_width: Option<usize>,
+    pub scale: Option<f32>,
+    pub weighting: Weighting,
+    pub bias: Bias,
+    /// Put a NaN into this candidate's query.
+    pub nan: Option<usize>,
+}
+
+/// What is added to the scores.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Bias {
+    None,
+    Normal,
+    /// Removes every third behaviour, and all of the first user's.
+    Mask,
+}
+
+impl Default for AttentionCase {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            dtype: DType::F32,
+            data: Data::Normal,
+            histories: vec![37],
+            targets: vec![5],
+            tail: 0,
+            heads: 1,
+            kv_heads: 1,
+            width: 16,
+            value_width: Some(16),
+            scale: None,
+            weighting: Weighting::Softmax,
+            bias: Bias::None,
+            nan: None,
+        }
+    }
+}
+
+struct Inputs<T> {
+    queries: Vec<T>,
+    keys: Vec<T>,
+    values: Option<Vec<T>>,
+    bias: Option<Vec<f32>>,
+}
+
+impl AttentionCase {
+    pub fn op(&self) -> TargetAttention {
+        let op = TargetAttention::new(self.width)
+            .with_heads(self.heads, self.kv_heads)
+            .with_value_width(self.value_width.unwrap_or(self.width))
+            .with_weighting(self.weighting);
+        self.scale.map_or(op, |scale| op.with_scale(scale))
+    }
+
+    pub fn batch(&self) -> Batch {
+        data::batch(&self.histories, &self.targets, self.tail)
+    }
+
+    fn inputs<T: Element>(&self) -> Inputs<T> {
+        let (op, batch, mut rng) = (self.op(), self.batch(), data::rng(self.seed));
+        let (n, m) = (batch.histories().rows(), batch.targets().rows());
+        let mut queries = data::rows(&mut rng, self.data, m, op.heads * op.width);
+        if let Some(candidate) = self.nan {
+            queries[candidate * op.heads * op.width] = T::from_f32(f32::NAN);
+        }
+        let keys = data::rows(&mut rng, self.data, n, op.kv_heads * op.width);
+        let values = self.value_width.map(|width| data::rows(&mut rng, self.data, n, op.kv_heads * width));
+        let normal = data::rows(&mut rng, Data::Normal, n, op.heads);
+        let bias = match self.bias {
+            Bias::None => None,
+            Bias::Normal => Some(normal),
+            Bias::Mask => {
+                let removed = |l: usize| l.is_multiple_of(3) || batch.histories().range(0).contains(&l);
+                let rows =
+                    (0..n * op.heads).map(|i| if removed(i / op.heads) { f32::NEG_INFINITY } else { 0.0 });
+                Some(rows.collect())
+            }
+        };
+        Inputs { queries, keys, values, bias }
+    }
+
+    fn run_as<B: Backend, T: Element>(&self, backend: &B) -> Result<AttentionOutput, Failure> {
+        let (op, batch, inputs) = (self.op(), self.batch(), self.inputs::<T>());
+        let device_batch = backend.batch(batch.histories(), batch.targets())?;
+        let queries = backend.upload(&inputs.queries)?;
+        let keys = backend.upload(&inputs.keys)?;
+        let values = inputs.values.as_ref().map(|values| backend.upload(values)).transpose()?;
+        let bias = inputs.bias.as_ref().map(|bias| backend.upload(bias)).transpose()?;
+        let (rows, row) = (batch.targets().total(), op.heads * op.value_width);
+        let mut out = Guarded::<B, T>::new(backend, rows * row, self.tail * row)?;
+        let mut lse = Guarded::<B, f32>::new(backend, rows * op.heads, self.tail * op.heads)?;
+        let has_lse = op.weighting == Weighting::Softmax;
+        let outputs = TargetAttentionOutputs {
+            out: out.view_mut(backend)?,
+            lse: if has_lse { Some(lse.view_mut(backend)?) } else { None },
+        };
+        let inputs = TargetAttentionInputs {
+            queries: backend.view(&queries),
+            keys: backend.view(&keys),
+            values: values.as_ref().map(|values| backend.view(values)),
+            bias: bias.as_ref().map(|bias| backend.view(bias)),
+        };
+        backend.target_attention_into(&op, &device_batch, inputs, outputs)?;
+        let lse = if has_lse { lse.finish(backend, "lse")? } else { Vec::new() };
+        Ok(AttentionOutput::new(out.finish(backend, "out")?, lse))
+    }
+
+    fn compare_as<T: Element>(&self, output: &AttentionOutput, rules: Rules) -> Result<(), Failure> {
+        let (op, batch, inputs) = (self.op(), self.batch(), self.inputs::<T>());
+        let exact = reference::target_attention(
+            &op,
+            &batch,
+            &TargetAttentionInputs {
+                queries: Host::view(&inputs.queries),
+                keys: Host::view(&inputs.keys),
+                values: inputs.values.as_deref().map(Host::view),
+                bias: inputs.bias.as_deref().map(Host::view),
+            },
+        )?;
+        let rows = batch.targets().total() * op.heads;
+        // A score is a dot product of d terms, scaled and shifted: d + 3 roundings of at most its magnitude, which
+        // the lengths of the rows bound (Cauchy-Schwarz).
+        let finite = |x: &f32| if x.is_finite() { x.abs() } else { 0.0 };
+        let max_bias = f64::from(inputs.bias.iter().flatten().map(finite).fold(0.0, f32::max));
+        let finite_queries: Vec<T> =
+            inputs.queries.iter().copied().filter(|q| !q.to_f32().is_nan()).collect();
+        let max_score = f64::from(op.effective_scale()).abs()
+            * data::max_norm(&finite_queries, op.width)
+            * data::max_norm(&inputs.keys, op.width)
+            + max_bias;
+        let score_error = (op.width as f64 + 3.0) * U * max_score + f64::from(f32::MIN_POSITIVE);
+        let max_value = data::max_abs(inputs.values.as_ref().unwrap_or(&inputs.keys));
+        let longest = batch.histories().max_length();
+        let sum_error = (additions(longest) + 8.0) * U;
+        let absolute = match op.weighting {
+            // Weights add up to 1, and an error of δ in every score changes each by at most a factor exp(±2δ).
+            Weighting::Softmax => max_value * ((2.0 * score_error).exp_m1() + sum_error),
+            // Weights are at most the scores (1.1 bounds the slope of silu), and there are L of them.
+            Weighting::Silu { divisor } => {
+                longest as f64 * max_value * (1.1 * score_error + sum_error * max_score)
+                    / f64::from(divisor).abs()
+            }
+            _ => longest as f64 * max_value * (score_error + sum_error * max_score),
+        };
+        // Large scores make weights of nearly 0 or 1, whose relative error is that of the scores, not of f32.
+        let nmse = self.data != Data::Large && self.data != Data::Tiny && self.nan.is_none();
+        let bound = Bound::uniform(absolute, nmse);
+        compare("out", &output.values::<T>(), &exact.out[..rows * op.value_width], &bound, rules)?;
+        let lse_error = score_error + sum_error + 4.0 * U * (max_score + (longest as f64).ln_1p());
+        let lses = if exact.lse.is_empty() { &[] } else { &exact.lse[..rows] };
+        compare("lse", &output.lse(), lses, &Bound::uniform(lse_error, false), rules)
+    }
+}
+
+/// Outputs as bits, so that NaN equals NaN when two runs are compared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionOutput {
+    out: Vec<u8>,
+    lse: Vec<u32>,
+}
+
+impl AttentionOutput {
+    pub fn new<T: Element>(out: Vec<T>, lse: Vec<f32>) -> Self {
+        let out = bytemuck::cast_slice(&out).to_vec();
+        Self { out, lse: lse.into_iter().map(f32::to_bits).collect() }
+    }
+
+    pub fn values<T: Element>(&self) -> Vec<T> {
+        bytemuck::pod_collect_to_vec(&self.out)
+    }
+
+    fn lse(&self) -> Vec<f32> {
+        self.lse.iter().map(|&bits| f32::from_bits(bits)).collect()
+    }
+}
+
+impl Case for AttentionCase {
+    type Output = AttentionOutput;
+
+    fn run<B: Backend>(&self, backend: &B) -> Result<AttentionOutput, Failure> {
+        match self.dtype {
+            DType::F16 => self.run_as::<B, half::f16>(backend),
+            DType::Bf16 => self.run_as::<B, half::bf16>(backend),
+            _ => self.run_as::<B, f32>(backend),
+        }
+    }
+
+    fn compare(&self, output: &AttentionOutput, rules: Rules) -> Result<(), Failure> {
+        match self.dtype {
+            DType::F16 => self.compare_as::<half::f16>(output, rules),
+            DType::Bf16 => self.compare_as::<half::bf16>(output, rules),
+            _ => self.compare_as::<f32>(output, rules),
+        }
+    }
+}
+
+/// A merge of two partial results: random rows, some of them of parts without behaviours.
+#[derive(Debug, Clone)]
+pub struct MergeCase {
+    pub seed: u64,
+    pub rows: usize,
+    pub value_width: usize,
+}
+
+impl MergeCase {
+    fn parts(&self) -> [(Vec<f32>, Vec<f32>); 2] {
+        let mut rng = data::rng(self.seed);
+        [3, 2].map(|empty_every| {
+            let mut out: Vec<f32> = data::rows(&mut rng, Data::Normal, self.rows, self.value_width);
+            let mut lse: Vec<f32> = data::rows(&mut rng, Data::Normal, self.rows, 1);
+            for row in (0..self.rows).step_by(empty_every) {
+                lse[row] = f32::NEG_INFINITY;
+                out[row * self.value_width..(row + 1) * self.value_width].fill(0.0);
+            }
+            (out, lse)
+        })
+    }
+}
+
+impl Case for MergeCase {
+    type Output = AttentionOutput;
+
+    fn run<B: Backend>(&self, backend: &B) -> Result<AttentionOutput, Failure> {
+        let op = TargetAttention::new(self.value_width);
+        let [a, b] = self.parts();
+        let (a_out, a_lse) = (backend.upload(&a.0)?, backend.upload(&a.1)?);
+        let (b_out, b_lse) = (backend.upload(&b.0)?, backend.upload(&b.1)?);
+        let mut out = Guarded::<B, f32>::new(backend, self.rows * self.value_width, 0)?;
+        let mut lse = Guarded::<B, f32>::new(backend, self.rows, 0)?;
+        backend.merge_attention_into::<f32>(
+            &op,
+            PartialAttention { out: backend.view(&a_out), lse: backend.view(&a_lse) },
+            PartialAttention { out: backend.view(&b_out), lse: backend.view(&b_lse) },
+            TargetAttentionOutputs { out: out.view_mut(backend)?, lse: Some(lse.view_mut(backend)?) },
+        )?;
+        Ok(AttentionOutput::new(out.finish(backend, "out")?, lse.finish(backend, "lse")?))
+    }
+
+    fn compare(&self, output: &AttentionOutput, rules: Rules) -> Result<(), Failure> {
+        let op = TargetAttention::new(self.value_width);
+        let [a, b] = self.parts();
+        let TargetAttentionReference { out, lse } = reference::merge_attention(
+            &op,
+            PartialAttention { out: Host::view(&a.0), lse: Host::view(&a.1) },
+            PartialAttention { out: Host::view(&b.0), lse: Host::view(&b.1) },
+        )?;
+        // Two exponentials, two products, a sum and a quotient of numbers of at most 5 standard deviations.
+        let bound = Bound::uniform(5.0 * 16.0 * U, true);
+        compare("out", &output.values::<f32>(), &out, &bound, rules)?;
+        compare("lse", &output.lse(), &lse, &bound, rules)
+    }
+}

@@ -1,0 +1,119 @@
+//! One `check` for every operation on every backend: tests, properties, benchmarks and fuzz targets call it.
+//!
+//! A case is a small struct that prints as Rust. `check` makes its data from a seed, computes the reference in `f64`,
+//! runs the backend into poisoned outputs between guard bands, twice, and compares.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "every test binary is a crate of its own and uses a part of it"
+)]
+
+pub mod attention;
+pub mod compare;
+pub mod data;
+pub mod decoupled;
+pub mod din;
+pub mod golden;
+pub mod guard;
+pub mod lookup;
+pub mod mutant;
+pub mod sdim;
+#[cfg(feature = "wgpu")]
+pub mod webgpu;
+
+use std::fmt::Debug;
+
+use longseq::{Backend, Error};
+
+/// Something to run on a backend and to compare with the reference.
+pub trait Case: Debug {
+    /// What a run gives.
+    type Output: PartialEq;
+
+    /// Runs the case once, into poisoned outputs between guard bands.
+    fn run<B: Backend>(&self, backend: &B) -> Result<Self::Output, Failure>;
+
+    /// Compares with the reference.
+    fn compare(&self, output: &Self::Output, rules: Rules) -> Result<(), Failure>;
+}
+
+/// What a kind of device promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// NaN in gives NaN out (WGSL promises no NaN arithmetic).
+    pub nan: bool,
+}
+
+impl Rules {
+    /// The CPU and CUDA.
+    pub const IEEE: Rules = Rules { nan: true };
+    /// WGSL.
+    pub const WGSL: Rules = Rules { nan: false };
+}
+
+/// Why a case failed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure(pub String);
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self(format!("the call failed: {error}"))
+    }
+}
+
+/// Runs a case twice and compares: the same bits both times, and the reference's numbers within bounds.
+pub fn check<B: Backend, C: Case>(case: &C, backend: &B, rules: Rules) -> Result<(), Failure> {
+    let run = || {
+        let output = case.run(backend)?;
+        case.compare(&output, rules)?;
+        if case.run(backend)? != output {
+            return Err(Failure("two runs gave different bits".into()));
+        }
+        Ok(())
+    };
+    run()
+        .map_err(|failure| Failure(format!("{}\non {}\nin {}", failure.0, backend.device(), pasteable(case))))
+}
+
+/// `check`, for tests that are to pass.
+#[track_caller]
+pub fn assert_check<B: Backend, C: Case>(case: &C, backend: &B, rules: Rules) {
+    if let Err(Failure(message)) = check(case, backend, rules) {
+        panic!("{message}");
+    }
+}
+
+/// The case as Rust: `Debug` prints vectors as arrays.
+fn pasteable(case: &impl Debug) -> String {
+    format!("{case:?}").replace(": [", ": vec![").replace("([", "(vec![")
+}
+
+/// Stamps a list of tests on every backend: each is a function of a backend and its rules.
+#[macro_export]
+macro_rules! on_every_backend {
+    ($($(#[$attribute:meta])* $test:ident),* $(,)?) => {
+        mod cpu {
+            $(
+                #[test]
+                $(#[$attribute])*
+                fn $test() {
+                    super::$test(&longseq::Cpu::new(), $crate::support::Rules::IEEE);
+                }
+            )*
+        }
+
+        #[cfg(feature = "wgpu")]
+        mod webgpu {
+            $(
+                #[test]
+                $(#[$attribute])*
+                fn $test() {
+                    if let Some(device) = $crate::support::webgpu::device() {
+                        super::$test(device, $crate::support::Rules::WGSL);
+                    }
+                }
+            )*
+        }
+    };
+}

@@ -1,0 +1,367 @@
+//! Backends that are wrong on purpose: each has one fault that published code had or a kernel could have. A check that
+//! lets one pass checks nothing.
+
+use longseq::*;
+
+/// What is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Users see their histories shifted by one behaviour.
+    HistoryShifted,
+    /// The factor on the dot product is dropped.
+    ScaleDropped,
+    /// The bias is ignored.
+    BiasIgnored,
+    /// All query heads read the first key head.
+    HeadsMixed,
+    /// `lse` is a binary logarithm.
+    LseInBits,
+    /// A merge averages instead of weighing.
+    MergeAverages,
+    /// One number behind the output is written.
+    WritesBehind,
+    /// The last number of the output is not written.
+    LeavesOut,
+    /// DIN's third block is `s − q`.
+    DifferenceReversed,
+    /// DIN's softmax is forgotten.
+    SoftmaxForgotten,
+    /// PReLU and Dice use `α = 0`.
+    AlphaDropped,
+    /// A projection of exactly 0 gives bit 1.
+    ZeroIsPositive,
+    /// The first bit of a signature is the highest.
+    BitsReversed,
+    /// The mean is normalised, not each bucket row.
+    NormalisedAfterMean,
+    /// Rows that belong to nobody go into the last user's buckets.
+    PaddingHashed,
+    /// `append` replaces the table.
+    AppendReplaces,
+    /// The mean of a bag is its sum.
+    MeanIsSum,
+    /// Equal scores are ordered by descending position.
+    TiesReversed,
+    /// One behaviour less is kept.
+    KeepsOneLess,
+    /// The product with the candidate's representation is forgotten.
+    TargetForgotten,
+    /// An id outside its table reads the last row.
+    IdsClamped,
+}
+
+/// The CPU backend with a fault.
+pub struct Mutant(pub Fault);
+
+impl Mutant {
+    fn is(&self, fault: Fault) -> bool {
+        self.0 == fault
+    }
+
+    fn shifted(&self, jagged: &Jagged) -> Jagged {
+        let mut offsets = jagged.offsets().to_vec();
+        let last = offsets.len() - 1;
+        let end = offsets[last];
+        if self.is(Fault::HistoryShifted) {
+            offsets[1..last].iter_mut().for_each(|offset| *offset = (*offset + 1).min(end));
+        }
+        if self.is(Fault::PaddingHashed) {
+            offsets[last] = jagged.rows();
+        }
+        Jagged::new(&offsets, jagged.rows()).expect("shifted offsets are valid")
+    }
+}
+
+/// Flips the sign of the columns of the third block of `[h, 4d]`.
+fn negate_third_block<T: Element>(weight: &[T], d: usize) -> Vec<T> {
+    let negate = |(i, w): (usize, &T)| {
+        let third = (i / d) % 4 == 2;
+        T::from_f32(if third { -w.to_f32() } else { w.to_f32() })
+    };
+    weight.iter().enumerate().map(negate).collect()
+}
+
+/// Ids outside their table replaced by the last row.
+fn clamped(ids: &[u32], tables: &[Table<'_, Host>]) -> Vec<u32> {
+    let clamp = |(i, &id): (usize, &u32)| id.min(tables[i % tables.len()].rows as u32 - 1);
+    ids.iter().enumerate().map(clamp).collect()
+}
+
+impl Backend for Mutant {
+    type Memory = Host;
+    type Jagged = Jagged;
+    type Batch = Batch;
+
+    fn device(&self) -> String {
+        format!("a CPU with the fault {:?}", self.0)
+    }
+
+    fn upload<T: Scalar>(&self, data: &[T]) -> Result<Vec<T>> {
+        Cpu::new().upload(data)
+    }
+
+    fn zeros<T: Scalar>(&self, length: usize) -> Result<Vec<T>> {
+        Cpu::new().zeros(length)
+    }
+
+    fn download<T: Scalar>(&self, view: View<'_, Host, T>) -> Result<Vec<T>> {
+        Cpu::new().download(view)
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn jagged(&self, jagged: &Jagged) -> Result<Jagged> {
+        Ok(self.shifted(jagged))
+    }
+
+    fn batch(&self, histories: &Jagged, targets: &Jagged) -> Result<Batch> {
+        Batch::new(self.shifted(histories), targets.clone())
+    }
+
+    fn target_attention_into<T: Element>(
+        &self,
+        op: &TargetAttention,
+        batch: &Batch,
+        inputs: TargetAttentionInputs<'_, Host, T>,
+        mut outputs: TargetAttentionOutputs<'_, Host, T>,
+    ) -> Result<()> {
+        let op = if self.is(Fault::ScaleDropped) { op.with_scale(1.0) } else { *op };
+        let mut inputs = inputs;
+        let mut keys = inputs.keys.to_vec();
+        if self.is(Fault::HeadsMixed) {
+            for row in keys.chunks_mut(op.kv_heads * op.width) {
+                let first = row[..op.width].to_vec();
+                row.chunks_mut(op.width).for_each(|head| head.copy_from_slice(&first));
+            }
+        }
+        inputs.keys = Host::view(&keys);
+        if self.is(Fault::BiasIgnored) {
+            inputs.bias = None;
+        }
+        let used = batch.targets().total() * op.heads * op.value_width;
+        let left_out = used.checked_sub(1).map(|last| outputs.out[last]);
+        let lse = outputs.lse.as_mut().map(|lse| lse.reborrow());
+        let whole = TargetAttentionOutputs { out: outputs.out.reborrow(), lse };
+        Cpu::new().target_attention_into(&op, batch, inputs, whole)?;
+        if self.is(Fault::WritesBehind) {
+            let end = outputs.out.start() + outputs.out.len();
+            outputs.out.data_mut()[end] = T::from_f32(0.0);
+        }
+        if let Some(value) = left_out.filter(|_| self.is(Fault::LeavesOut)) {
+            outputs.out[used - 1] = value;
+        }
+        if let Some(mut lse) = outputs.lse.filter(|_| self.is(Fault::LseInBits)) {
+            lse.iter_mut().for_each(|lse| *lse *= std::f32::consts::LOG2_E);
+        }
+        Ok(())
+    }
+
+    fn merge_attention_into<T: Element>(
+        &self,
+        op: &TargetAttention,
+        first: PartialAttention<'_, Host, T>,
+        second: PartialAttention<'_, Host, T>,
+        outputs: TargetAttentionOutputs<'_, Host, T>,
+    ) -> Result<()> {
+        let lse = first.lse.to_vec();
+        let same = if self.is(Fault::MergeAverages) { Host::view(&lse[..]) } else { second.lse };
+        Cpu::new().merge_attention_into(op, first, PartialAttention { out: second.out, lse: same }, outputs)
+    }
+
+    fn din_into<T: Element>(
+        &self,
+        op: &Din,
+        batch: &Batch,
+        inputs: DinInputs<'_, Host, T>,
+        out: ViewMut<'_, Host, T>,
+    ) -> Result<()> {
+        let op = if self.is(Fault::SoftmaxForgotten) { op.with_pooling(DinPooling::Sum) } else { *op };
+        let mut hidden = inputs.hidden.to_vec();
+        let reversed = negate_third_block(&hidden[0].weight, op.width);
+        if self.is(Fault::DifferenceReversed) {
+            hidden[0].weight = Host::view(&reversed);
+        }
+        let zeros = vec![0.0; hidden.iter().map(|layer| layer.bias.len()).max().unwrap_or(0)];
+        for layer in hidden.iter_mut().filter(|_| self.is(Fault::AlphaDropped)) {
+            match &mut layer.activation {
+                Activation::Prelu { alpha } | Activation::Dice { alpha, .. } => {
+                    *alpha = Host::view(&zeros[..alpha.len()])
+                }
+                _ => {}
+            }
+        }
+        Cpu::new().din_into(&op, batch, DinInputs { hidden: &hidden, ..inputs }, out)
+    }
+
+    fn sdim_signatures_into<T: Element, W: Signature>(
+        &self,
+        op: &Sdim,
+        rows: View<'_, Host, T>,
+        rotations: View<'_, Host, f32>,
+        mut out: ViewMut<'_, Host, W>,
+    ) -> Result<()> {
+        let negated: Vec<f32> = rotations.iter().map(|r| -r).collect();
+        let zero_is_positive = self.is(Fault::ZeroIsPositive);
+        let rotations = if zero_is_positive { Host::view(&negated[..]) } else { rotations };
+        Cpu::new().sdim_signatures_into(op, rows, rotations, out.reborrow())?;
+        for word in out.iter_mut() {
+            let bits = word.to_u32();
+            if zero_is_positive {
+                *word = W::from_u32(!bits & ((1 << op.bits) - 1));
+            }
+            if self.is(Fault::BitsReversed) {
+                *word = W::from_u32(bits.reverse_bits() >> (32 - op.bits));
+            }
+        }
+        Ok(())
+    }
+
+    fn sdim_encode_into<T: Element>(
+        &self,
+        op: &Sdim,
+        histories: &Jagged,
+        inputs: SdimHistory<'_, Host, T>,
+        table: ViewMut<'_, Host, f32>,
+    ) -> Result<()> {
+        Cpu::new().sdim_encode_into(op, histories, inputs, table)
+    }
+
+    fn sdim_append<T: Element>(
+        &self,
+        op: &Sdim,
+        new: &Jagged,
+        inputs: SdimHistory<'_, Host, T>,
+        table: ViewMut<'_, Host, f32>,
+    ) -> Result<()> {
+        if self.is(Fault::AppendReplaces) {
+            return Cpu::new().sdim_encode_into(op, new, inputs, table);
+        }
+        Cpu::new().sdim_append(op, new, inputs, table)
+    }
+
+    fn sdim_add_tables(
+        &self,
+        op: &Sdim,
+        table: ViewMut<'_, Host, f32>,
+        other: View<'_, Host, f32>,
+    ) -> Result<()> {
+        Cpu::new().sdim_add_tables(op, table, other)
+    }
+
+    fn sdim_query_into<T: Element>(
+        &self,
+        op: &Sdim,
+        targets: &Jagged,
+        inputs: SdimQuery<'_, Host, T>,
+        mut out: ViewMut<'_, Host, T>,
+    ) -> Result<()> {
+        if !self.is(Fault::NormalisedAfterMean) || !op.normalise {
+            return Cpu::new().sdim_query_into(op, targets, inputs, out);
+        }
+        Cpu::new().sdim_query_into(&op.with_normalise(false), targets, inputs, out.reborrow())?;
+        for row in out[..targets.total() * op.width].chunks_mut(op.width) {
+            let norm = row.iter().map(|x| x.to_f32().powi(2)).sum::<f32>().sqrt().max(Sdim::MIN_NORM);
+            row.iter_mut().for_each(|x| *x = T::from_f32(x.to_f32() / norm));
+        }
+        Ok(())
+    }
+
+    fn sdim_attend_into<T: Element>(
+        &self,
+        op: &Sdim,
+        batch: &Batch,
+        inputs: SdimInputs<'_, Host, T>,
+        out: ViewMut<'_, Host, T>,
+    ) -> Result<()> {
+        Cpu::new().sdim_attend_into(op, batch, inputs, out)
+    }
+
+    fn lookup_into(
+        &self,
+        op: &Lookup,
+        bags: Bags<'_, Jagged>,
+        inputs: LookupInputs<'_, Host>,
+        outputs: LookupOutputs<'_, Host>,
+    ) -> Result<()> {
+        let mut inputs = inputs;
+        let ids = clamped(&inputs.ids, inputs.tables);
+        if self.is(Fault::IdsClamped) {
+            inputs.ids = Host::view(&ids);
+        }
+        match bags {
+            Bags::Mean(bags) if self.is(Fault::MeanIsSum) => {
+                Cpu::new().lookup_into(op, Bags::Sum(bags), inputs, outputs)
+            }
+            bags => Cpu::new().lookup_into(op, bags, inputs, outputs),
+        }
+    }
+
+    fn decoupled_search_into(
+        &self,
+        op: &Decoupled,
+        batch: &Batch,
+        inputs: SearchInputs<'_, Host>,
+        out: SelectionMut<'_, Host>,
+    ) -> Result<()> {
+        let mut inputs = inputs;
+        let ids = clamped(&inputs.ids, inputs.attention);
+        if self.is(Fault::IdsClamped) {
+            inputs.ids = Host::view(&ids);
+        }
+        let op = if self.is(Fault::ScaleDropped) {
+            &Decoupled::new(vec![1.0; op.features()]).with_top_k(op.top_k).with_ids(op.ids)
+        } else {
+            op
+        };
+        let SelectionMut { mut positions, mut scores, mut counts } = out;
+        let kept = SelectionMut {
+            positions: positions.reborrow(),
+            scores: scores.reborrow(),
+            counts: counts.reborrow(),
+        };
+        Cpu::new().decoupled_search_into(op, batch, inputs, kept)?;
+        let top_k = op.top_k.unwrap_or(1);
+        for (m, count) in counts[..batch.targets().total()].iter_mut().enumerate() {
+            let slots = m * top_k..m * top_k + *count as usize;
+            if self.is(Fault::KeepsOneLess) && *count as usize == top_k {
+                *count -= 1;
+                positions[slots.end - 1] = EMPTY_SLOT;
+                scores[slots.end - 1] = f32::NEG_INFINITY;
+            }
+            if self.is(Fault::TiesReversed) {
+                let scores = &scores[slots.clone()];
+                let mut start = 0;
+                for group in scores.chunk_by(|a, b| a == b) {
+                    positions[slots.clone()][start..start + group.len()].reverse();
+                    start += group.len();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn decoupled_aggregate_into(
+        &self,
+        op: &Decoupled,
+        batch: &Batch,
+        inputs: AggregateInputs<'_, Host>,
+        selection: Selection<'_, Host>,
+        out: ViewMut<'_, Host, f32>,
+    ) -> Result<()> {
+        let forgotten = op.clone().with_multiply_target(false);
+        let op = if self.is(Fault::TargetForgotten) { &forgotten } else { op };
+        Cpu::new().decoupled_aggregate_into(op, batch, inputs, selection, out)
+    }
+
+    fn decoupled_attend_into(
+        &self,
+        op: &Decoupled,
+        batch: &Batch,
+        inputs: DecoupledInputs<'_, Host>,
+        out: ViewMut<'_, Host, f32>,
+    ) -> Result<()> {
+        Cpu::new().decoupled_attend_into(op, batch, inputs, out)
+    }
+}
