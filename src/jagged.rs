@@ -38,8 +38,7 @@ impl Jagged {
     ///
     /// # Errors
     /// [`Error::Shape`] where the offsets are empty, do not start at 0, fall, or end behind `rows`;
-    /// [`Error::Limit`] where one user owns more than [`MAX_LENGTH`](Self::MAX_LENGTH) rows or there are more
-    /// users than a `u32` counts.
+    /// [`Error::Limit`] where one user owns more than [`MAX_LENGTH`](Self::MAX_LENGTH) rows.
     pub fn new<I>(offsets: &[I], rows: usize) -> Result<Self>
     where
         I: Copy + TryInto<usize> + std::fmt::Display,
@@ -68,9 +67,11 @@ impl Jagged {
                 let expected = format!("offsets[{}] >= offsets[{index}] = {}", index + 1, pair[0]);
                 return Err(wrong(expected, pair[1].to_string()));
             }
-            limit("length of one user", pair[1] - pair[0], Self::MAX_LENGTH)?;
+            let (needed, limit) = ((pair[1] - pair[0]) as u64, Self::MAX_LENGTH as u64);
+            if needed > limit {
+                return Err(Error::Limit { operation: NEW, argument: "length of one user", needed, limit });
+            }
         }
-        limit("number of users", checked.len() - 1, u32::MAX as usize)?;
         let end = checked[checked.len() - 1];
         if end > rows {
             return Err(wrong(
@@ -139,13 +140,6 @@ impl Jagged {
     pub fn max_length(&self) -> usize {
         self.ranges().map(|rows| rows.len()).max().unwrap_or(0)
     }
-}
-
-fn limit(argument: &'static str, needed: usize, limit: usize) -> Result<()> {
-    if needed > limit {
-        return Err(Error::Limit { operation: NEW, argument, needed: needed as u64, limit: limit as u64 });
-    }
-    Ok(())
 }
 
 /// The two sides of a batch of requests: every user's history and every user's candidates.

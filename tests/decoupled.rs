@@ -27,6 +27,7 @@ on_every_backend!(
     matches_reference_on_a_long_history,
     matches_reference_on_random_batches,
     ignores_rows_that_belong_to_nobody,
+    sorts_nan_last,
 );
 
 fn matches_dare<B: Backend>(backend: &B, rules: Rules) {
@@ -256,6 +257,39 @@ fn matches_reference_on_random_batches<B: Backend>(backend: &B, rules: Rules) {
 fn ignores_rows_that_belong_to_nobody<B: Backend>(backend: &B, rules: Rules) {
     let (histories, targets) = (vec![40, 9], vec![3, 20]);
     assert_check(&DecoupledCase { tail: 5, histories, targets, ..Default::default() }, backend, rules);
+}
+
+fn sorts_nan_last<B: Backend>(backend: &B, rules: Rules) {
+    if !rules.nan {
+        return;
+    }
+    let nan = f32::NAN;
+    let run = || -> Result<(Vec<u32>, Vec<f32>, Vec<f32>)> {
+        let attention = backend.upload(&[nan, 1.0, 3.0, 2.0])?;
+        let representation = backend.upload(&[10.0, 1.0, 3.0, 2.0])?;
+        let table = |data| [Table { rows: 4, width: 1, data: TableData::F32(backend.view(data)) }];
+        let (attention, representation) = (table(&attention), table(&representation));
+        let (ids, target_ids) = (backend.upload(&[0u32, 1, 0, 2, 3])?, backend.upload(&[1u32])?);
+        let (ids, target_ids) = (backend.view(&ids), backend.view(&target_ids));
+        let batch = backend.batch(&Jagged::from_lengths(&[5])?, &Jagged::from_lengths(&[1])?)?;
+        let op = Decoupled::new([1.0]).with_top_k(Some(5));
+        let search = SearchInputs { attention: &attention, ids, target_ids };
+        let kept = backend.decoupled_search(&op, &batch, search)?;
+        let inputs =
+            DecoupledInputs { attention: &attention, representation: &representation, ids, target_ids };
+        let three = backend.decoupled_attend(&op.with_top_k(Some(3)), &batch, inputs)?;
+        Ok((
+            backend.download(backend.view(&kept.positions))?,
+            backend.download(backend.view(&kept.scores))?,
+            backend.download(backend.view(&three))?,
+        ))
+    };
+    let (positions, scores, three) = run().expect("valid calls");
+    assert_eq!(positions, [3, 4, 1, 0, 2]);
+    assert_eq!(scores[..3], [3.0, 2.0, 1.0]);
+    assert!(scores[3].is_nan() && scores[4].is_nan());
+    // The three that are numbers leave no room for a NaN.
+    assert!(three[0] > 1.0 && three[0] < 3.0, "{three:?}");
 }
 
 #[test]
