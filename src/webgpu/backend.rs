@@ -2,17 +2,13 @@
 
 use crate::backend::Backend;
 use crate::element::{Element, Scalar, Signature};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::jagged::{Batch, Jagged};
 use crate::memory::{View, ViewMut};
 use crate::ops::*;
 use crate::webgpu::batch::{WgpuBatch, WgpuJagged};
 use crate::webgpu::memory::{Region, WgpuBuffer, WgpuMemory};
-use crate::webgpu::{Wgpu, decoupled, lookup, sdim, target_attention};
-
-fn later(operation: &'static str) -> Error {
-    Error::Unsupported { operation, what: "this operation on Wgpu".into(), supported: "Cpu".into() }
-}
+use crate::webgpu::{Wgpu, decoupled, din, lookup, sdim, target_attention};
 
 impl Backend for Wgpu {
     type Memory = WgpuMemory;
@@ -70,12 +66,12 @@ impl Backend for Wgpu {
 
     fn din_into<T: Element>(
         &self,
-        _op: &Din,
-        _batch: &WgpuBatch,
-        _inputs: DinInputs<'_, WgpuMemory, T>,
-        _out: ViewMut<'_, WgpuMemory, T>,
+        op: &Din,
+        batch: &WgpuBatch,
+        inputs: DinInputs<'_, WgpuMemory, T>,
+        out: ViewMut<'_, WgpuMemory, T>,
     ) -> Result<()> {
-        Err(later("din"))
+        din::attend(self, op, batch, &inputs, out)
     }
 
     fn sdim_signatures_into<T: Element, W: Signature>(

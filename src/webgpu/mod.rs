@@ -9,6 +9,7 @@ mod batch;
 mod check;
 mod decoupled;
 mod device;
+mod din;
 mod faults;
 mod launch;
 mod lookup;
@@ -226,7 +227,7 @@ impl Wgpu {
 /// their own; the tests do.
 pub fn shaders() -> Vec<(String, String)> {
     let rooms =
-        [target_attention::variants, sdim::variants, lookup::variants, decoupled::variants, check::variants];
+        [target_attention::variants, din::variants, sdim::variants, lookup::variants, decoupled::variants, check::variants];
     let kernels = rooms.into_iter().flat_map(|variants| variants()).chain(output::variants());
     kernels.map(|kernel| (kernel.key(), kernel.text())).collect()
 }

@@ -21,12 +21,12 @@ pub(super) const MAX_COLUMNS: usize = 256;
 const LOAD: usize = 6;
 
 /// Groups of four columns for values of `width`, as attend.wgsl counts them.
-fn columns_of(width: usize) -> usize {
+pub(super) fn columns_of(width: usize) -> usize {
     width.div_ceil(4).next_power_of_two()
 }
 
 /// The tiles that fit beside that many groups of columns.
-fn tiles_beside(columns: usize) -> &'static [usize] {
+pub(super) fn tiles_beside(columns: usize) -> &'static [usize] {
     match columns {
         0..=16 => &[4, 8, 16, 32],
         17..=32 => &[4, 8, 16],
@@ -35,7 +35,7 @@ fn tiles_beside(columns: usize) -> &'static [usize] {
 }
 
 /// Behaviours that a workgroup takes at a time.
-fn step_of(tile: usize) -> usize {
+pub(super) fn step_of(tile: usize) -> usize {
     256 / tile.div_ceil(8)
 }
 
@@ -71,7 +71,7 @@ fn pack_kernel(queries: Format) -> Kernel {
     }
 }
 
-fn merge_kernel() -> Kernel {
+pub(super) fn merge_kernel() -> Kernel {
     Kernel {
         name: "merge_attention",
         sources: &[include_str!("../../shaders/merge_attention.wgsl")],
