@@ -99,6 +99,8 @@ pub(crate) fn scoped<R>(
     match errors.into_iter().flatten().flatten().next() {
         None => Ok(result),
         Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::OutOfMemory { operation, bytes }),
+        // A lost device makes buffers without a word, and calls them invalid when they are used.
+        Some(error) if error.to_string().contains("is invalid") => Err(Error::DeviceLost { operation }),
         Some(error) => Err(Error::Device { operation, message: error.to_string() }),
     }
 }
