@@ -8,7 +8,7 @@ use crate::memory::{View, ViewMut};
 use crate::ops::*;
 use crate::webgpu::batch::{WgpuBatch, WgpuJagged};
 use crate::webgpu::memory::{Region, WgpuBuffer, WgpuMemory};
-use crate::webgpu::{Wgpu, target_attention};
+use crate::webgpu::{Wgpu, din, target_attention};
 
 fn later(operation: &'static str) -> Error {
     Error::Unsupported { operation, what: "this operation on Wgpu".into(), supported: "Cpu".into() }
@@ -70,12 +70,12 @@ impl Backend for Wgpu {
 
     fn din_into<T: Element>(
         &self,
-        _op: &Din,
-        _batch: &WgpuBatch,
-        _inputs: DinInputs<'_, WgpuMemory, T>,
-        _out: ViewMut<'_, WgpuMemory, T>,
+        op: &Din,
+        batch: &WgpuBatch,
+        inputs: DinInputs<'_, WgpuMemory, T>,
+        out: ViewMut<'_, WgpuMemory, T>,
     ) -> Result<()> {
-        Err(later("din"))
+        din::attend(self, op, batch, &inputs, out)
     }
 
     fn sdim_signatures_into<T: Element, W: Signature>(

@@ -7,6 +7,7 @@
 mod backend;
 mod batch;
 mod device;
+mod din;
 mod faults;
 mod launch;
 mod memory;
@@ -221,7 +222,7 @@ impl Wgpu {
 /// The WGSL text of every kernel in every variant there is, by name. For those who check shaders with a compiler of
 /// their own; the tests do.
 pub fn shaders() -> Vec<(String, String)> {
-    let kernels = target_attention::variants().into_iter().chain(output::variants());
+    let kernels = target_attention::variants().into_iter().chain(din::variants()).chain(output::variants());
     kernels.map(|kernel| (kernel.key(), kernel.text())).collect()
 }
 

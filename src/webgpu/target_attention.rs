@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use crate::element::Element;
 use crate::error::Result;
-use crate::ops::{PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOutputs, Weighting};
+use crate::ops::{
+    PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOutputs, Weighting,
+};
 use crate::plan::{Cut, best_tile_rows};
+use crate::webgpu::Wgpu;
 use crate::webgpu::batch::{DevicePlan, WgpuBatch};
 use crate::webgpu::launch::{Binding, Params, fit};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::output::Output;
 use crate::webgpu::shader::{Format, Kernel, Slot};
-use crate::webgpu::Wgpu;
 
 const NAME: &str = "target_attention";
 
@@ -23,7 +25,7 @@ pub(super) const MAX_COLUMNS: usize = 256;
 const LOAD: usize = 6;
 
 /// Groups of four columns for values of `width`, as attend.wgsl counts them.
-fn columns_of(width: usize) -> usize {
+pub(super) fn columns_of(width: usize) -> usize {
     width.div_ceil(4).next_power_of_two()
 }
 
@@ -73,7 +75,7 @@ fn pack_kernel(queries: Format) -> Kernel {
     }
 }
 
-fn merge_kernel() -> Kernel {
+pub(super) fn merge_kernel() -> Kernel {
     Kernel {
         name: "merge_attention",
         sources: &[include_str!("../../shaders/merge_attention.wgsl")],
@@ -171,7 +173,8 @@ pub(super) fn vectors<T: Element>(binding: &Binding, width: usize) -> Format {
 /// How many history rows of `width` elements the device binds at a time, with room for an unaligned start.
 pub(super) fn rows_per_binding<T: Element>(gpu: &Wgpu, width: usize) -> usize {
     let limits = gpu.limits();
-    let bytes = limits.max_storage_buffer_binding_size - u64::from(limits.min_storage_buffer_offset_alignment);
+    let bytes =
+        limits.max_storage_buffer_binding_size - u64::from(limits.min_storage_buffer_offset_alignment);
     // Elements are counted in 32 bits.
     (bytes / (width * size_of::<T>()) as u64).min(u64::from(u32::MAX) / width as u64) as usize
 }
@@ -225,9 +228,12 @@ impl Attention {
             let lse_binding = lse.map_or(&no_lse, |lse| &lse.binding);
             for (pieces, span) in plan.plan.windows(window) {
                 let keys = gpu.bind(operation, "keys", &keys.rows(span.start, span.len(), key_row))?;
-                let values = gpu.bind(operation, "values", &values.rows(span.start, span.len(), value_row))?;
+                let values =
+                    gpu.bind(operation, "values", &values.rows(span.start, span.len(), value_row))?;
                 let bias = match &bias {
-                    Some(bias) => gpu.bind(operation, "bias", &bias.rows(span.start, span.len(), self.heads))?,
+                    Some(bias) => {
+                        gpu.bind(operation, "bias", &bias.rows(span.start, span.len(), self.heads))?
+                    }
                     None => gpu.nothing(),
                 };
                 let by_four = [vectors::<K>(&keys, self.width), vectors::<K>(&values, value_width)];

@@ -10,7 +10,7 @@ use crate::webgpu::Wgpu;
 use crate::webgpu::device::scoped;
 use crate::webgpu::faults::Report;
 use crate::webgpu::launch::lock;
-use crate::webgpu::memory::{WgpuBuffer, Region};
+use crate::webgpu::memory::{Region, WgpuBuffer};
 
 /// What a mapping's callback leaves behind.
 #[derive(Debug, Default)]
