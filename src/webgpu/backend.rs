@@ -2,17 +2,13 @@
 
 use crate::backend::Backend;
 use crate::element::{Element, Scalar, Signature};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::jagged::{Batch, Jagged};
 use crate::memory::{View, ViewMut};
 use crate::ops::*;
 use crate::webgpu::batch::{WgpuBatch, WgpuJagged};
 use crate::webgpu::memory::{Region, WgpuBuffer, WgpuMemory};
-use crate::webgpu::{Wgpu, din, target_attention};
-
-fn later(operation: &'static str) -> Error {
-    Error::Unsupported { operation, what: "this operation on Wgpu".into(), supported: "Cpu".into() }
-}
+use crate::webgpu::{Wgpu, decoupled, din, lookup, sdim, target_attention};
 
 impl Backend for Wgpu {
     type Memory = WgpuMemory;
@@ -80,101 +76,101 @@ impl Backend for Wgpu {
 
     fn sdim_signatures_into<T: Element, W: Signature>(
         &self,
-        _op: &Sdim,
-        _rows: View<'_, WgpuMemory, T>,
-        _rotations: View<'_, WgpuMemory, f32>,
-        _out: ViewMut<'_, WgpuMemory, W>,
+        op: &Sdim,
+        rows: View<'_, WgpuMemory, T>,
+        rotations: View<'_, WgpuMemory, f32>,
+        out: ViewMut<'_, WgpuMemory, W>,
     ) -> Result<()> {
-        Err(later("sdim_signatures"))
+        sdim::signatures(self, op, rows, rotations, out)
     }
 
     fn sdim_encode_into<T: Element>(
         &self,
-        _op: &Sdim,
-        _histories: &WgpuJagged,
-        _inputs: SdimHistory<'_, WgpuMemory, T>,
-        _table: ViewMut<'_, WgpuMemory, f32>,
+        op: &Sdim,
+        histories: &WgpuJagged,
+        inputs: SdimHistory<'_, WgpuMemory, T>,
+        table: ViewMut<'_, WgpuMemory, f32>,
     ) -> Result<()> {
-        Err(later("sdim_encode"))
+        sdim::encode(self, "sdim_encode", op, histories, &inputs, table, false)
     }
 
     fn sdim_append<T: Element>(
         &self,
-        _op: &Sdim,
-        _new: &WgpuJagged,
-        _inputs: SdimHistory<'_, WgpuMemory, T>,
-        _table: ViewMut<'_, WgpuMemory, f32>,
+        op: &Sdim,
+        new: &WgpuJagged,
+        inputs: SdimHistory<'_, WgpuMemory, T>,
+        table: ViewMut<'_, WgpuMemory, f32>,
     ) -> Result<()> {
-        Err(later("sdim_append"))
+        sdim::encode(self, "sdim_append", op, new, &inputs, table, true)
     }
 
     fn sdim_add_tables(
         &self,
-        _op: &Sdim,
-        _table: ViewMut<'_, WgpuMemory, f32>,
-        _other: View<'_, WgpuMemory, f32>,
+        op: &Sdim,
+        table: ViewMut<'_, WgpuMemory, f32>,
+        other: View<'_, WgpuMemory, f32>,
     ) -> Result<()> {
-        Err(later("sdim_add_tables"))
+        sdim::add_tables(self, op, table, other)
     }
 
     fn sdim_query_into<T: Element>(
         &self,
-        _op: &Sdim,
-        _targets: &WgpuJagged,
-        _inputs: SdimQuery<'_, WgpuMemory, T>,
-        _out: ViewMut<'_, WgpuMemory, T>,
+        op: &Sdim,
+        targets: &WgpuJagged,
+        inputs: SdimQuery<'_, WgpuMemory, T>,
+        out: ViewMut<'_, WgpuMemory, T>,
     ) -> Result<()> {
-        Err(later("sdim_query"))
+        sdim::query(self, op, targets, &inputs, out)
     }
 
     fn sdim_attend_into<T: Element>(
         &self,
-        _op: &Sdim,
-        _batch: &WgpuBatch,
-        _inputs: SdimInputs<'_, WgpuMemory, T>,
-        _out: ViewMut<'_, WgpuMemory, T>,
+        op: &Sdim,
+        batch: &WgpuBatch,
+        inputs: SdimInputs<'_, WgpuMemory, T>,
+        out: ViewMut<'_, WgpuMemory, T>,
     ) -> Result<()> {
-        Err(later("sdim_attend"))
+        sdim::attend(self, op, batch, &inputs, out)
     }
 
     fn lookup_into(
         &self,
-        _op: &Lookup,
-        _bags: Bags<'_, WgpuJagged>,
-        _inputs: LookupInputs<'_, WgpuMemory>,
-        _outputs: LookupOutputs<'_, WgpuMemory>,
+        op: &Lookup,
+        bags: Bags<'_, WgpuJagged>,
+        inputs: LookupInputs<'_, WgpuMemory>,
+        outputs: LookupOutputs<'_, WgpuMemory>,
     ) -> Result<()> {
-        Err(later("lookup"))
+        lookup::lookup(self, op, bags, &inputs, outputs)
     }
 
     fn decoupled_search_into(
         &self,
-        _op: &Decoupled,
-        _batch: &WgpuBatch,
-        _inputs: SearchInputs<'_, WgpuMemory>,
-        _out: SelectionMut<'_, WgpuMemory>,
+        op: &Decoupled,
+        batch: &WgpuBatch,
+        inputs: SearchInputs<'_, WgpuMemory>,
+        out: SelectionMut<'_, WgpuMemory>,
     ) -> Result<()> {
-        Err(later("decoupled_search"))
+        decoupled::search(self, op, batch, &inputs, out)
     }
 
     fn decoupled_aggregate_into(
         &self,
-        _op: &Decoupled,
-        _batch: &WgpuBatch,
-        _inputs: AggregateInputs<'_, WgpuMemory>,
-        _selection: Selection<'_, WgpuMemory>,
-        _out: ViewMut<'_, WgpuMemory, f32>,
+        op: &Decoupled,
+        batch: &WgpuBatch,
+        inputs: AggregateInputs<'_, WgpuMemory>,
+        selection: Selection<'_, WgpuMemory>,
+        out: ViewMut<'_, WgpuMemory, f32>,
     ) -> Result<()> {
-        Err(later("decoupled_aggregate"))
+        decoupled::aggregate(self, op, batch, &inputs, &selection, out)
     }
 
     fn decoupled_attend_into(
         &self,
-        _op: &Decoupled,
-        _batch: &WgpuBatch,
-        _inputs: DecoupledInputs<'_, WgpuMemory>,
-        _out: ViewMut<'_, WgpuMemory, f32>,
+        op: &Decoupled,
+        batch: &WgpuBatch,
+        inputs: DecoupledInputs<'_, WgpuMemory>,
+        out: ViewMut<'_, WgpuMemory, f32>,
     ) -> Result<()> {
-        Err(later("decoupled_attend"))
+        decoupled::attend(self, op, batch, &inputs, out)
     }
 }

@@ -11,8 +11,26 @@ pub(crate) struct Report {
     buffer: wgpu::Buffer,
     operation: &'static str,
     argument: &'static str,
-    /// How many rows the table of each feature has: position `p` is an id of feature `p % rows.len()`.
-    rows: Vec<u64>,
+    rows: Limits,
+}
+
+/// What a word must be below.
+#[derive(Debug)]
+pub(crate) enum Limits {
+    /// One limit a column: position `p` is of column `p % columns`.
+    Columns(Vec<u64>),
+    /// One limit a row of so many columns.
+    Rows(Vec<u64>, usize),
+}
+
+impl Limits {
+    fn at(&self, position: u64) -> u64 {
+        let (limits, index) = match self {
+            Self::Columns(limits) => (limits, position as usize % limits.len().max(1)),
+            Self::Rows(limits, columns) => (limits, position as usize / columns),
+        };
+        limits.get(index).copied().unwrap_or(0)
+    }
 }
 
 impl Report {
@@ -34,7 +52,7 @@ impl Report {
                     argument: report.argument,
                     position,
                     id,
-                    rows: report.rows[position as usize % report.rows.len()],
+                    rows: report.rows.at(position),
                 });
             }
         }
@@ -48,7 +66,7 @@ impl Wgpu {
         &self,
         operation: &'static str,
         argument: &'static str,
-        rows: Vec<u64>,
+        rows: Limits,
     ) -> Result<Binding> {
         let buffer = self.allocate(operation, 16)?;
         self.shared.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&[u32::MAX, 0]));

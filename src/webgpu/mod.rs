@@ -6,12 +6,16 @@
 
 mod backend;
 mod batch;
+mod check;
+mod decoupled;
 mod device;
 mod din;
 mod faults;
 mod launch;
+mod lookup;
 mod memory;
 mod output;
+mod sdim;
 mod shader;
 mod target_attention;
 mod transfer;
@@ -222,7 +226,15 @@ impl Wgpu {
 /// The WGSL text of every kernel in every variant there is, by name. For those who check shaders with a compiler of
 /// their own; the tests do.
 pub fn shaders() -> Vec<(String, String)> {
-    let kernels = target_attention::variants().into_iter().chain(din::variants()).chain(output::variants());
+    let rooms = [
+        target_attention::variants,
+        din::variants,
+        sdim::variants,
+        lookup::variants,
+        decoupled::variants,
+        check::variants,
+    ];
+    let kernels = rooms.into_iter().flat_map(|variants| variants()).chain(output::variants());
     kernels.map(|kernel| (kernel.key(), kernel.text())).collect()
 }
 

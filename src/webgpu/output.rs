@@ -86,6 +86,29 @@ impl Wgpu {
         Ok(Output { operation, binding, target: Some(target), packing, length })
     }
 
+    /// For outputs that are read too: brings what the caller has into the scratch memory, if there is some.
+    pub(crate) fn fetch(&self, output: &Output) -> Result<()> {
+        let Some(target) = output.target.as_ref().filter(|_| output.length > 0) else {
+            return Ok(());
+        };
+        let bytes = output.length as u64 * 4;
+        super::device::scoped(&self.shared.device, output.operation, bytes, || {
+            self.record(|encoder| {
+                let from = target.offset + u64::from(target.base) * 4;
+                let scratch = &output.binding.buffer;
+                encoder.copy_buffer_to_buffer(&target.buffer, from, scratch, 0, Some(bytes));
+            });
+        })
+    }
+
+    /// Zeroes `words` words from a binding's first element on.
+    pub(crate) fn clear(&self, operation: &'static str, binding: &Binding, words: usize) -> Result<()> {
+        let (offset, bytes) = (binding.offset + u64::from(binding.base) * 4, words as u64 * 4);
+        super::device::scoped(&self.shared.device, operation, bytes, || {
+            self.record(|encoder| encoder.clear_buffer(&binding.buffer, offset, Some(bytes)));
+        })
+    }
+
     /// Brings the results where they belong.
     pub(crate) fn finish(&self, output: Output) -> Result<()> {
         let Output { operation, binding, target, packing, length } = output;

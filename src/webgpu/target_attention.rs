@@ -1,7 +1,5 @@
 //! Target attention: plans the pieces, packs the queries, attends, merges.
 
-use std::sync::Arc;
-
 use crate::element::Element;
 use crate::error::Result;
 use crate::ops::{
@@ -216,7 +214,8 @@ impl Attention {
             return Ok(());
         }
         fit(operation, "out", batch.as_ref().targets().total().saturating_mul(self.heads * value_width))?;
-        let packed = self.pack(gpu, &plan, tile_rows, queries)?;
+        let sizes = [self.heads, self.kv_heads, self.width, tile_rows];
+        let packed = pack_queries(gpu, operation, &plan, sizes, self.scale, queries)?;
         let u = |value: usize| value as u32;
         let (bias_given, lse_given) = (u32::from(bias.is_some()), u32::from(lse.is_some()));
         for first_column in (0..value_width).step_by(MAX_COLUMNS) {
@@ -261,30 +260,29 @@ impl Attention {
         }
         Ok(())
     }
+}
 
-    /// The queries as score_dot.wgsl reads them.
-    fn pack<Q: Element>(
-        &self,
-        gpu: &Wgpu,
-        plan: &Arc<DevicePlan>,
-        tile: usize,
-        queries: Region<'_, Q>,
-    ) -> Result<Binding> {
-        let operation = self.operation;
-        let queries = gpu.bind(operation, "queries", &queries)?;
-        let fours = plan.plan.tiles.len() * self.kv_heads * self.width.div_ceil(4) * tile;
-        let packed = gpu.scratch(operation, fours as u64 * 4)?;
-        let group_heads = self.heads / self.kv_heads;
-        let u = |value: usize| value as u32;
-        let params = Params::default()
-            .u32s(&[fit(operation, "queries", fours)?, u(self.kv_heads), u(group_heads), u(self.width)])
-            .u32s(&[queries.base])
-            .f32s(&[self.scale])
-            .u32s(&[u(tile)]);
-        let kernel = pack_kernel(vectors::<Q>(&queries, self.width));
-        gpu.dispatch(&kernel, params, &[&plan.tiles, &queries, &packed], fours.div_ceil(64) as u64)?;
-        Ok(packed)
-    }
+/// The queries as score_dot.wgsl reads them; the sizes are heads, key/value heads, width, and rows of a tile.
+pub(super) fn pack_queries<Q: Element>(
+    gpu: &Wgpu,
+    operation: &'static str,
+    plan: &DevicePlan,
+    [heads, kv_heads, width, tile]: [usize; 4],
+    scale: f32,
+    queries: Region<'_, Q>,
+) -> Result<Binding> {
+    let queries = gpu.bind(operation, "queries", &queries)?;
+    let fours = plan.plan.tiles.len() * kv_heads * width.div_ceil(4) * tile;
+    let packed = gpu.scratch(operation, fours as u64 * 4)?;
+    let u = |value: usize| value as u32;
+    let params = Params::default()
+        .u32s(&[fit(operation, "queries", fours)?, u(kv_heads), u(heads / kv_heads), u(width)])
+        .u32s(&[queries.base])
+        .f32s(&[scale])
+        .u32s(&[u(tile)]);
+    let kernel = pack_kernel(vectors::<Q>(&queries, width));
+    gpu.dispatch(&kernel, params, &[&plan.tiles, &queries, &packed], fours.div_ceil(64) as u64)?;
+    Ok(packed)
 }
 
 pub(super) fn merge<T: Element>(
