@@ -65,14 +65,14 @@ fn weigh(score: vec4<f32>, peak: vec4<f32>, live: bool) -> vec4<f32> {
     }
     if params.weighting == SOFTMAX {
         // A removed behaviour has the lowest score there is; it must not count where nothing else does either.
-        return select(exp(score - peak), vec4<f32>(), score <= vec4<f32>(LOWEST));
+        return select(exp_of(score - peak), vec4<f32>(), score <= vec4<f32>(LOWEST));
     }
     if params.weighting == RELU {
         return max(score, vec4<f32>());
     }
     if params.weighting == SILU {
-        // Clamped: exp of a large number may be anything on some devices.
-        let weight = score / ((1.0 + exp(-clamp(score, vec4<f32>(-80.0), vec4<f32>(80.0)))) * params.divisor);
+        // Clamped: the sum must stay finite.
+        let weight = score / ((1.0 + exp_of(-clamp(score, vec4<f32>(-80.0), vec4<f32>(80.0)))) * params.divisor);
         return select(weight, vec4<f32>(), score < vec4<f32>(-80.0));
     }
     return score;
@@ -138,7 +138,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
                     peak = max(peak, tile_parts[other * tile.fours + thread / 4u][thread % 4u]);
                 }
                 tile_peak[thread] = peak;
-                tile_fade[thread] = exp(old - peak);
+                tile_fade[thread] = exp_one(old - peak);
             }
             workgroupBarrier();
             let r = row_group * GROUP4 * 4u;

@@ -28,3 +28,24 @@ fn widen_i8(word: u32) -> vec4<f32> {
 fn group_index(id: vec3<u32>) -> u32 {
     return id.y * params.grid_width + id.x;
 }
+
+// exp, to about 1e-7: the built-in may be off by 1e-5 far from 0. Below -87 it is 0; above 88 the argument is cut.
+// x = n·ln 2 + r with |r| ≤ ln 2 / 2, ln 2 in two parts so that r is exact; then a polynomial, and n into the exponent.
+fn exp_of(x: vec4<f32>) -> vec4<f32> {
+    let n = round(clamp(x, vec4<f32>(-88.0), vec4<f32>(88.0)) * 1.44269504);
+    let r = (clamp(x, vec4<f32>(-88.0), vec4<f32>(88.0)) - n * 0.693359375) + n * 2.12194440e-4;
+    var p = vec4<f32>(1.0 / 5040.0);
+    p = p * r + 1.0 / 720.0;
+    p = p * r + 1.0 / 120.0;
+    p = p * r + 1.0 / 24.0;
+    p = p * r + 1.0 / 6.0;
+    p = p * r + 0.5;
+    p = p * r + 1.0;
+    p = p * r + 1.0;
+    let power = bitcast<vec4<f32>>((vec4<i32>(n) + vec4<i32>(127)) << vec4<u32>(23u));
+    return select(p * power, vec4<f32>(), x < vec4<f32>(-87.0));
+}
+
+fn exp_one(x: f32) -> f32 {
+    return exp_of(vec4<f32>(x)).x;
+}

@@ -97,8 +97,8 @@ struct Layer {
 }
 
 fn sigmoid(x: vec4<f32>) -> vec4<f32> {
-    // Clamped: exp of a large number may be anything on some devices.
-    return 1.0 / (1.0 + exp(-clamp(x, vec4<f32>(-80.0), vec4<f32>(80.0))));
+    // Clamped: the sum must stay finite.
+    return 1.0 / (1.0 + exp_of(-clamp(x, vec4<f32>(-80.0), vec4<f32>(80.0))));
 }
 
 // `vector`: the first of the five vectors of the four units.
@@ -287,11 +287,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
                     peak = max(peak, tile_scores[thread * BEHAVIOURS + p]);
                 }
                 tile_peak[thread] = peak;
-                tile_fade[thread] = exp(old - peak);
+                tile_fade[thread] = exp_one(old - peak);
             }
             workgroupBarrier();
             for (var i = thread; i < candidates * BEHAVIOURS; i += THREADS) {
-                tile_scores[i] = exp(tile_scores[i] - tile_peak[i / BEHAVIOURS]);
+                tile_scores[i] = exp_one(tile_scores[i] - tile_peak[i / BEHAVIOURS]);
             }
             workgroupBarrier();
             if thread < candidates {

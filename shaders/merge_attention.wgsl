@@ -56,7 +56,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
             let place = ((slots.x + i) * params.kv_heads + kv_head) * params.tile + r;
             var factor = 1.0;
             if params.weighting == SOFTMAX {
-                factor = exp(partial[params.first_stats + 2u * place] - peak);
+                factor = exp_one(partial[params.first_stats + 2u * place] - peak);
                 total += factor * partial[params.first_stats + 2u * place + 1u];
             }
             sum += factor * partial[place * params.value_columns + column];

@@ -32,8 +32,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     let a = select(bitcast<f32>(a_bits), LOWEST, a_bits == NEGATIVE_INFINITY);
     let b = select(bitcast<f32>(b_bits), LOWEST, b_bits == NEGATIVE_INFINITY);
     let peak = max(a, b);
-    let weight_a = select(exp(a - peak), 0.0, a_bits == NEGATIVE_INFINITY);
-    let weight_b = select(exp(b - peak), 0.0, b_bits == NEGATIVE_INFINITY);
+    let weight_a = select(exp_one(a - peak), 0.0, a_bits == NEGATIVE_INFINITY);
+    let weight_b = select(exp_one(b - peak), 0.0, b_bits == NEGATIVE_INFINITY);
     let total = weight_a + weight_b;
     var sum = 0.0;
     // A part without weight takes no part, whatever its row holds.

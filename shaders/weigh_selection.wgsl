@@ -57,5 +57,5 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
 }
 
 fn weight_of(score: u32, peak: f32) -> f32 {
-    return select(exp(bitcast<f32>(score) - peak), 0.0, score == NEGATIVE_INFINITY);
+    return select(exp_one(bitcast<f32>(score) - peak), 0.0, score == NEGATIVE_INFINITY);
 }

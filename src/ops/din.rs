@@ -206,7 +206,7 @@ impl Din {
         let mut shape = &fan_in[..];
         for (layer, names) in inputs.hidden.iter().zip(DIN_LAYERS) {
             let units = dim("h", layer.bias.len());
-            if layer.bias.len() == 0 {
+            if layer.bias.is_empty() {
                 let (expected, got) = ("at least 1 element".into(), "0 elements".into());
                 return Err(Error::Shape { operation: NAME, argument: names.bias, expected, got });
             }

@@ -70,11 +70,6 @@ impl Format {
         Self { store: Store::I8, vectors }
     }
 
-    /// The same, read one at a time.
-    pub(crate) const fn one_by_one(self) -> Self {
-        Self { vectors: false, ..self }
-    }
-
     /// Every way floats are stored, for the list of all variants.
     pub(crate) const ALL: [Self; 6] = [
         Self { store: Store::F32, vectors: true },

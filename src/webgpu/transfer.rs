@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
 
 use crate::element::Scalar;
 use crate::error::{Error, Result};
@@ -11,6 +12,9 @@ use crate::webgpu::device::scoped;
 use crate::webgpu::faults::Report;
 use crate::webgpu::launch::lock;
 use crate::webgpu::memory::{Region, WgpuBuffer};
+
+/// How long the callback of a finished copy may take to be called by another thread.
+const CALLBACK: Duration = Duration::from_secs(10);
 
 /// What a mapping's callback leaves behind.
 #[derive(Debug, Default)]
@@ -151,12 +155,22 @@ impl Wgpu {
     ) -> Result<Vec<T>> {
         let pending = self.begin_download(operation, view)?;
         let timeout = self.shared.timeout;
+        let begun = Instant::now();
         let wait = wgpu::PollType::Wait { submission_index: Some(pending.submission.clone()), timeout };
-        match self.shared.device.poll(wait) {
+        let mut polled = self.shared.device.poll(wait);
+        // Another thread that waits on this device may have taken our callback along and not called it yet.
+        while polled.is_ok() && lock(&pending.arrival).result.is_none() {
+            std::thread::yield_now();
+            polled = self.shared.device.poll(wgpu::PollType::Poll);
+            if timeout.unwrap_or(CALLBACK).max(CALLBACK) < begun.elapsed() {
+                polled = Err(wgpu::PollError::Timeout);
+            }
+        }
+        match polled {
             Err(wgpu::PollError::Timeout) => {
                 // The records are not read: put them back, so that a later wait reports them.
                 self.return_reports(pending.reports);
-                let milliseconds = timeout.map_or(0, |timeout| timeout.as_millis() as u64);
+                let milliseconds = begun.elapsed().as_millis() as u64;
                 return Err(Error::Timeout { operation, milliseconds });
             }
             Err(error) => return Err(Error::Device { operation, message: error.to_string() }),

@@ -7,6 +7,7 @@ use super::compare::{Bound, U, additions, compare};
 use super::data::{self, Data};
 use super::guard::Guarded;
 use super::{Case, Failure, Rules};
+use crate::by_dtype;
 
 /// A batch of target attention, with `lse` where there is one.
 #[derive(Debug, Clone)]
@@ -201,19 +202,11 @@ impl Case for AttentionCase {
     type Output = AttentionOutput;
 
     fn run<B: Backend>(&self, backend: &B) -> Result<AttentionOutput, Failure> {
-        match self.dtype {
-            DType::F16 => self.run_as::<B, half::f16>(backend),
-            DType::Bf16 => self.run_as::<B, half::bf16>(backend),
-            _ => self.run_as::<B, f32>(backend),
-        }
+        by_dtype!(self.dtype, T => self.run_as::<B, T>(backend))
     }
 
     fn compare(&self, output: &AttentionOutput, rules: Rules) -> Result<(), Failure> {
-        match self.dtype {
-            DType::F16 => self.compare_as::<half::f16>(output, rules),
-            DType::Bf16 => self.compare_as::<half::bf16>(output, rules),
-            _ => self.compare_as::<f32>(output, rules),
-        }
+        by_dtype!(self.dtype, T => self.compare_as::<T>(output, rules))
     }
 }
 

@@ -89,6 +89,27 @@ fn pasteable(case: &impl Debug) -> String {
     format!("{case:?}").replace(": [", ": vec![").replace("([", "(vec![")
 }
 
+/// Runs an expression with `$T` standing for the type that `$dtype` names.
+#[macro_export]
+macro_rules! by_dtype {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            longseq::DType::F16 => {
+                type $T = longseq::half::f16;
+                $body
+            }
+            longseq::DType::Bf16 => {
+                type $T = longseq::half::bf16;
+                $body
+            }
+            _ => {
+                type $T = f32;
+                $body
+            }
+        }
+    };
+}
+
 /// Stamps a list of tests on every backend: each is a function of a backend and its rules.
 #[macro_export]
 macro_rules! on_every_backend {
