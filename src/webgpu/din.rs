@@ -1,117 +1,164 @@
-//! DIN's local activation unit: folds the first layer, then attends with the network as the score.
+//! DIN: folds the network, makes the candidates ready, scores and pools, merges.
 
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::memory::{View, ViewMut};
-use crate::ops::{Activation, Din, DinInputs, DinPooling, Weighting};
-use crate::plan::{Cut, best_tile_rows};
+use crate::ops::{Activation, DIN_LAYERS as NAMES, Din, DinInputs, DinPooling};
+use crate::plan::Cut;
 use crate::webgpu::Wgpu;
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::launch::{Binding, Params, fit};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::target_attention::{
-    MAX_COLUMNS, PIECES, code, columns_of, merge_kernel, rows_per_binding, step_of, tiles_beside, vectors,
+    MAX_COLUMNS, PIECES, columns_of, merge_kernel, rows_per_binding, vectors,
 };
 
 const NAME: &str = "din";
-/// The most units of a hidden layer: a thread keeps two layers in private memory.
-const MAX_UNITS: usize = 256;
 
-fn attend_kernel(group4: u32, history: Format) -> Kernel {
+/// Candidates that a workgroup takes.
+const TILE: usize = 4;
+/// The most units of a hidden layer: two such layers of four behaviours lie in workgroup memory side by side.
+const MAX_UNITS: usize = 256;
+/// Fours of units that workgroup memory holds.
+const ROOM: usize = 960;
+/// How many behaviours a workgroup may take at a time; the first that fits is taken.
+const BEHAVIOURS: [usize; 4] = [32, 16, 8, 4];
+/// What stands beside the weights of four units: bias, gain, shift, alpha, output weight.
+const VECTORS: usize = 5;
+
+/// Softmax and the score itself, as merge_attention.wgsl counts weightings.
+fn weighting(pooling: DinPooling) -> u32 {
+    match pooling {
+        DinPooling::Softmax => 0,
+        DinPooling::Sum => 3,
+    }
+}
+
+fn activation_code<V>(activation: &Activation<V>) -> u32 {
+    match activation {
+        Activation::Relu => 0,
+        Activation::Sigmoid => 1,
+        Activation::Prelu { .. } => 2,
+        Activation::Dice { .. } => 3,
+    }
+}
+
+fn din_kernel(layers: usize, behaviours: usize, history: Format) -> Kernel {
     Kernel {
         name: "din",
-        sources: &[include_str!("../../shaders/score_din.wgsl"), include_str!("../../shaders/attend.wgsl")],
-        constants: vec![("GROUP4", group4)],
+        sources: &[include_str!("../../shaders/din.wgsl")],
+        constants: vec![
+            ("LAYERS", layers as u32),
+            ("BEHAVIOURS", behaviours as u32),
+            ("GROUP4", if behaviours == 4 { 1 } else { 2 }),
+        ],
         slots: vec![
             Slot::plain("pieces", "vec4<u32>"),
-            Slot::plain("network", "vec4<f32>"),
-            Slot::plain("target_rows", "vec4<f32>"),
-            Slot::plain("behaviour_rows", "vec4<f32>"),
-            Slot::read("values", history),
+            Slot::plain("targets", "vec4<f32>"),
+            Slot::read("history", history),
+            Slot::plain("blocks", "mat4x4<f32>"),
+            Slot::plain("vectors", "vec4<f32>"),
+            Slot::read("output_bias", Format::f32(false)),
             Slot::write("out", "f32"),
-            Slot::write("lse_bits", "u32"),
             Slot::write("partial", "f32"),
         ],
     }
 }
 
-fn fold_kernel(matrix: Format) -> Kernel {
+fn fold_kernel(weights: Format) -> Kernel {
     Kernel {
         name: "din_fold",
         sources: &[include_str!("../../shaders/din_fold.wgsl")],
         constants: vec![],
-        slots: vec![Slot::read("matrix", matrix), Slot::write("out", "f32")],
-    }
-}
-
-fn project_kernel(rows: Format) -> Kernel {
-    Kernel {
-        name: "din_project",
-        sources: &[include_str!("../../shaders/din_project.wgsl")],
-        constants: vec![],
         slots: vec![
-            Slot::read("rows", rows),
-            Slot::plain("weights", "vec4<f32>"),
-            Slot::write("out", "vec4<f32>"),
+            Slot::read("weight", weights),
+            Slot::plain("bias", "f32"),
+            Slot::plain("gain", "f32"),
+            Slot::plain("shift", "f32"),
+            Slot::plain("alpha", "f32"),
+            Slot::read("output_weight", weights),
+            Slot::write("blocks", "vec4<f32>"),
+            Slot::write("vectors", "vec4<f32>"),
         ],
     }
 }
 
+fn targets_kernel(targets: Format) -> Kernel {
+    Kernel {
+        name: "din_targets",
+        sources: &[include_str!("../../shaders/din_targets.wgsl")],
+        constants: vec![],
+        slots: vec![
+            Slot::read("targets", targets),
+            Slot::plain("blocks", "mat4x4<f32>"),
+            Slot::plain("vectors", "vec4<f32>"),
+            Slot::write("packed", "vec4<f32>"),
+        ],
+    }
+}
+
+/// Every kernel of this file.
 pub(super) fn variants() -> Vec<Kernel> {
     let each = |format: Format| {
-        let folded = (!format.vectors).then(|| fold_kernel(format));
-        [attend_kernel(1, format), attend_kernel(2, format), project_kernel(format)].into_iter().chain(folded)
+        let sizes =
+            (1..=Din::MAX_HIDDEN).flat_map(|layers| BEHAVIOURS.map(|behaviours| (layers, behaviours)));
+        let scoring = sizes.map(move |(layers, behaviours)| din_kernel(layers, behaviours, format));
+        scoring.chain([targets_kernel(format)]).chain((!format.vectors).then(|| fold_kernel(format)))
     };
     Format::ALL.into_iter().flat_map(each).collect()
 }
 
-/// `[rows, columns]` of a matrix on its way into f32 memory, from column `first` on, and perhaps other columns
-/// beside them: `a·first + b·second`.
-struct Fold {
-    rows: usize,
-    columns: usize,
-    stride: usize,
-    first: (usize, f32),
-    second: (usize, f32),
+/// How the network lies in the memory of the device and of a workgroup.
+#[derive(Debug, Clone, PartialEq)]
+struct Layout {
+    /// Units of each hidden layer, and what feeds them.
+    units: Vec<usize>,
+    inputs: Vec<usize>,
+    /// Fours of units of each layer, 0 for the layers there are not.
+    units4: [usize; Din::MAX_HIDDEN],
+    /// Where the blocks of weights of each layer begin; behind the last lie those that the candidates meet.
+    first_block: [usize; Din::MAX_HIDDEN],
+    first_query_block: usize,
+    blocks: usize,
+    /// Behaviours a workgroup takes at a time.
+    behaviours: usize,
+    /// Where workgroup memory holds the second layer.
+    second_room: usize,
 }
 
-impl Fold {
-    fn plain(rows: usize, columns: usize) -> Self {
-        Self { rows, columns, stride: columns, first: (0, 1.0), second: (0, 0.0) }
+impl Layout {
+    fn new(width: usize, units: &[usize]) -> Self {
+        let mut units4 = [0; Din::MAX_HIDDEN];
+        units4.iter_mut().zip(units).for_each(|(fours, units)| *fours = units.div_ceil(4));
+        let [first, second, third] = units4;
+        // The last layer leaves a number where the others leave four.
+        let (before_second, needed) = match units.len() {
+            1 => (0, first.div_ceil(4)),
+            2 => (first, first + second.div_ceil(4)),
+            _ => (first.max(third.div_ceil(4)), first.max(third.div_ceil(4)) + second),
+        };
+        let behaviours = BEHAVIOURS.into_iter().find(|&behaviours| behaviours * needed <= ROOM).unwrap_or(4);
+        let width4 = width.div_ceil(4);
+        // Two blocks for each four inputs of the first layer: of the behaviour and of its product with the candidate.
+        let first_block = [0, 2 * first * width4, 2 * first * width4 + second * first];
+        let first_query_block = first_block[2] + third * second;
+        Self {
+            units: units.to_vec(),
+            inputs: std::iter::once(&width).chain(units).take(units.len()).copied().collect(),
+            units4,
+            first_block,
+            first_query_block,
+            blocks: first_query_block + first * width4,
+            behaviours,
+            second_room: before_second * behaviours,
+        }
     }
 
-    /// Writes it at `place`, `out_stride` numbers a row, `padded_rows` rows of whole fours.
-    fn write<T: Element>(
-        &self,
-        gpu: &Wgpu,
-        matrix: View<'_, WgpuMemory, T>,
-        (out, place, out_stride): (&Binding, usize, usize),
-        padded_rows: usize,
-    ) -> Result<()> {
-        let matrix = gpu.bind(NAME, "hidden", &Region::of(matrix))?;
-        let padded = self.columns.next_multiple_of(4);
-        let threads = fit(NAME, "hidden", padded_rows * padded)?;
-        let u = |value: usize| value as u32;
-        // One number may serve all columns.
-        let step = u32::from(self.stride > 0);
-        let params = Params::default()
-            .u32s(&[threads, u(self.rows), u(self.columns), u(padded), matrix.base, u(self.stride), step])
-            .u32s(&[u(self.first.0), u(self.second.0), u(place), u(out_stride)])
-            .f32s(&[self.first.1, self.second.1]);
-        let kernel = fold_kernel(Format::of::<T>(false));
-        gpu.dispatch(&kernel, params, &[&matrix, out], u64::from(threads).div_ceil(64))
+    /// Where the vectors of a layer begin.
+    fn first_vector(&self, layer: usize) -> usize {
+        VECTORS * self.units4[..layer].iter().sum::<usize>()
     }
-}
-
-/// Where the parts of a layer begin in the network's memory, in fours.
-#[derive(Clone, Copy, Default)]
-struct Place {
-    units4: usize,
-    weight: usize,
-    bias: usize,
-    vectors: usize,
-    activation: u32,
 }
 
 pub(super) fn attend<T: Element>(
@@ -123,176 +170,178 @@ pub(super) fn attend<T: Element>(
 ) -> Result<()> {
     op.check(batch.as_ref(), inputs)?;
     op.check_output(batch.as_ref(), out.len())?;
-    if let Some(layer) = inputs.hidden.iter().find(|layer| layer.bias.len() > MAX_UNITS) {
-        let (needed, limit) = (layer.bias.len() as u64, MAX_UNITS as u64);
-        return Err(Error::Limit { operation: NAME, argument: "hidden units", needed, limit });
+    let units: Vec<usize> = inputs.hidden.iter().map(|layer| layer.bias.len()).collect();
+    if let Some(layer) = units.iter().position(|&units| units > MAX_UNITS) {
+        let (needed, limit) = (units[layer] as u64, MAX_UNITS as u64);
+        return Err(Error::Limit { operation: NAME, argument: NAMES[layer].bias, needed, limit });
     }
-    let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
-    let (behaviours, candidates) = (histories.total(), targets.total());
-    if candidates == 0 {
+    let width = op.width;
+    let layout = Layout::new(width, &units);
+    let history = Region::of(inputs.history);
+    let window = rows_per_binding::<T>(gpu, width);
+    let cut =
+        Cut { rows_per_target: 1, tile_rows: TILE, step: layout.behaviours, wanted: PIECES, longest: window };
+    let plan = batch.plan(gpu, NAME, &cut)?;
+    if plan.plan.tiles.is_empty() {
         return Ok(());
     }
-    let d = op.width;
-    let d4 = d.div_ceil(4);
-    let history = Region::of(inputs.history);
-    let out = gpu.output(NAME, "out", &out, candidates * d, &[history.buffer])?;
-    let window = rows_per_binding::<T>(gpu, d);
-    let h4 = inputs.hidden[0].bias.len().div_ceil(4);
-    // All that can be refused is, before the first pass.
-    fit(NAME, "history", behaviours * h4)?;
-    let target_rows = gpu.scratch(NAME, (candidates * (h4 + d4) * 4) as u64)?;
-    let behaviour_rows = gpu.scratch(NAME, (behaviours * h4 * 4) as u64)?;
-    let (network, places, output_weight) = network(gpu, d, inputs)?;
-    first_layer(gpu, d, inputs, (candidates, behaviours), &target_rows, &behaviour_rows)?;
+    let candidates = batch.as_ref().targets().total();
+    fit(NAME, "out", candidates.saturating_mul(width))?;
+    // All memory first: what the device refuses, it refuses before anything runs.
+    let output_bias = gpu.bind(NAME, "output_bias", &Region::of(inputs.output_bias))?;
+    let sums = plan.plan.slots * TILE;
+    let partial = gpu.scratch(NAME, (sums * (MAX_COLUMNS.min(width) + 2)) as u64)?;
+    let read = [history.buffer, &output_bias.buffer];
+    let out = gpu.output(NAME, "out", &out, candidates * width, &read)?;
+    let blocks = gpu.scratch(NAME, layout.blocks.saturating_mul(16) as u64)?;
+    let vectors_of_units = gpu.scratch(NAME, 4 * layout.first_vector(Din::MAX_HIDDEN) as u64)?;
+    let row4 = layout.units4[0] + width.div_ceil(4);
+    let packed = gpu.scratch(NAME, candidates.saturating_mul(4 * row4) as u64)?;
 
-    let columns = columns_of(d.min(MAX_COLUMNS));
-    // A pair costs far more than loading a behaviour.
-    let tile_rows = best_tile_rows(batch.as_ref(), 1, tiles_beside(columns), 0);
-    let step = step_of(tile_rows);
-    let cut = Cut { rows_per_target: 1, tile_rows, step, wanted: PIECES, longest: window };
-    let plan = batch.plan(gpu, NAME, &cut)?;
-    let (weighting, _) = code(match op.pooling {
-        DinPooling::Softmax => Weighting::Softmax,
-        DinPooling::Sum => Weighting::Identity,
-    });
+    for layer in 0..units.len() {
+        fold(gpu, inputs, &layout, layer, &blocks, &vectors_of_units)?;
+    }
+    pack_targets(
+        gpu,
+        Region::of(inputs.targets),
+        candidates,
+        &layout,
+        [&blocks, &vectors_of_units, &packed],
+    )?;
     let u = |value: usize| value as u32;
-    let no_lse = gpu.no_output(NAME)?;
-    for first_column in (0..d).step_by(MAX_COLUMNS) {
-        let value_columns = MAX_COLUMNS.min(d - first_column);
-        let sums = plan.plan.slots * tile_rows;
-        let first_stats = fit(NAME, "partial results", sums * value_columns)?;
-        let partial = gpu.scratch(NAME, (sums * (value_columns + 2)) as u64)?;
+    let weighting = weighting(op.pooling);
+    let mut activations = [0; Din::MAX_HIDDEN];
+    let codes = inputs.hidden.iter().map(|layer| activation_code(&layer.activation));
+    activations.iter_mut().zip(codes).for_each(|(activation, code)| *activation = code);
+    // Wider rows than a workgroup sums take several dispatches, each of which scores anew.
+    for first_column in (0..width).step_by(MAX_COLUMNS) {
+        let columns = MAX_COLUMNS.min(width - first_column);
+        let first_stats = u(sums * columns);
         for (pieces, span) in plan.plan.windows(window) {
-            let values = gpu.bind(NAME, "history", &history.rows(span.start, span.len(), d))?;
-            let [one, two, three] = places;
+            let history = gpu.bind(NAME, "history", &history.rows(span.start, span.len(), width))?;
+            let kernel = din_kernel(units.len(), layout.behaviours, vectors::<T>(&history, width));
             let params = Params::default()
-                .u32s(&[u(pieces.start), 1, u(d), u(d), u(first_column), u(value_columns), u(span.start)])
-                .u32s(&[values.base, out.binding.base, 0, first_stats])
-                .f32s(&[1.0])
-                .u32s(&[u(tile_rows), u(columns), weighting, 0, u(d), u(inputs.hidden.len())])
-                .u32s(&[u(one.units4), u(two.units4), u(three.units4)])
-                .u32s(&[one.activation, two.activation, three.activation])
-                .u32s(&[u(one.weight), u(two.weight), u(three.weight), u(two.bias), u(three.bias)])
-                .u32s(&[u(one.vectors), u(two.vectors), u(three.vectors)])
-                .u32s(&[u(output_weight), u(output_weight + inputs.output_weight.len().div_ceil(4))]);
+                .u32s(&[u(pieces.start), u(width), u(first_column), u(columns)])
+                .u32s(&[u(columns_of(columns)), u(span.start), history.base, output_bias.base])
+                .u32s(&[out.binding.base, first_stats, weighting])
+                .u32s(&layout.units4.map(u))
+                .u32s(&activations)
+                .u32s(&[u(layout.first_block[1]), u(layout.first_block[2]), u(layout.second_room)]);
             let bindings = [
                 &plan.pieces,
-                &network,
-                &target_rows,
-                &behaviour_rows,
-                &values,
+                &packed,
+                &history,
+                &blocks,
+                &vectors_of_units,
+                &output_bias,
                 &out.binding,
-                &no_lse,
                 &partial,
             ];
-            let kernel = attend_kernel(if tile_rows == 4 { 1 } else { 2 }, vectors::<T>(&values, d));
             gpu.dispatch(&kernel, params, &bindings, pieces.len() as u64)?;
         }
+        // One head, and no log-sum-exp, for which an output must be bound all the same.
         let params = Params::default()
-            .u32s(&[1, 1, u(d), u(first_column), u(value_columns), out.binding.base, 0, first_stats])
-            .u32s(&[u(tile_rows), weighting, 0]);
-        let bindings = [&plan.merges, &partial, &out.binding, &no_lse];
-        gpu.dispatch(&merge_kernel(), params, &bindings, (plan.merge_count * tile_rows) as u64)?;
+            .u32s(&[1, 1, u(width), u(first_column)])
+            .u32s(&[u(columns), out.binding.base, 0, first_stats])
+            .u32s(&[u(TILE), weighting, 0]);
+        let bindings = [&plan.merges, &partial, &out.binding, &gpu.no_output(NAME)?];
+        gpu.dispatch(&merge_kernel(), params, &bindings, (plan.merge_count * TILE) as u64)?;
     }
     gpu.finish(out)
 }
 
-/// The network's matrices and vectors in f32, where each layer's are, and where the output's are.
-fn network<T: Element>(
+/// Brings one layer of the network into the form that the other kernels read.
+fn fold<T: Element>(
     gpu: &Wgpu,
-    d: usize,
     inputs: &DinInputs<'_, WgpuMemory, T>,
-) -> Result<(Binding, [Place; Din::MAX_HIDDEN], usize)> {
-    let mut places = [Place::default(); Din::MAX_HIDDEN];
-    let mut end = 0;
-    let mut inputs4 = d.div_ceil(4);
-    let mut take = |fours: usize| {
-        end += fours;
-        end - fours
-    };
-    for (layer, place) in inputs.hidden.iter().zip(&mut places) {
-        place.units4 = layer.bias.len().div_ceil(4);
-        place.weight = take(4 * place.units4 * inputs4);
-        place.bias = take(place.units4);
-        place.vectors = take(3 * place.units4);
-        place.activation = match layer.activation {
-            Activation::Relu => 0,
-            Activation::Sigmoid => 1,
-            Activation::Prelu { .. } => 2,
-            Activation::Dice { .. } => 3,
-        };
-        inputs4 = place.units4;
-    }
-    let output_weight = take(inputs4);
-    let output_bias = take(1);
-    let memory = gpu.scratch(NAME, (take(0) * 4) as u64)?;
-    let mut fan_in = d;
-    for (index, (layer, place)) in inputs.hidden.iter().zip(&places).enumerate() {
-        let units = layer.bias.len();
-        // Of the first layer only the block of q ⊙ s; the other three are in `first_layer`.
-        let weight = match index {
-            0 => Fold { stride: 4 * d, first: (3 * d, 1.0), ..Fold::plain(units, d) },
-            _ => Fold::plain(units, fan_in),
-        };
-        let at = |fours: usize, width: usize| (&memory, 4 * fours, width.next_multiple_of(4));
-        weight.write(gpu, layer.weight, at(place.weight, weight.columns), 4 * place.units4)?;
-        let vector = |values: View<'_, WgpuMemory, f32>, place: usize| {
-            let stride = if values.len() == 1 { 0 } else { units };
-            Fold { stride, ..Fold::plain(1, units) }.write(gpu, values, at(place, units), 1)
-        };
-        vector(layer.bias, place.bias)?;
-        let [gain, shift, alpha] = [0, 1, 2].map(|index| place.vectors + index * place.units4);
-        match layer.activation {
-            Activation::Relu | Activation::Sigmoid => {}
-            Activation::Prelu { alpha: values } => vector(values, alpha)?,
-            Activation::Dice { gain: gains, shift: shifts, alpha: alphas } => {
-                vector(gains, gain)?;
-                vector(shifts, shift)?;
-                vector(alphas, alpha)?;
-            }
+    layout: &Layout,
+    index: usize,
+    blocks: &Binding,
+    vectors: &Binding,
+) -> Result<()> {
+    let layer = &inputs.hidden[index];
+    let names = &NAMES[index];
+    let bind = |argument, view: View<'_, WgpuMemory, f32>| gpu.bind(NAME, argument, &Region::of(view));
+    let nothing = || gpu.nothing();
+    let (gain, shift, alpha, alpha_stride) = match layer.activation {
+        Activation::Relu | Activation::Sigmoid => (nothing(), nothing(), nothing(), 0),
+        Activation::Prelu { alpha } => {
+            (nothing(), nothing(), bind(names.alpha, alpha)?, u32::from(alpha.len() > 1))
         }
-        fan_in = units;
-    }
-    Fold::plain(1, fan_in).write(gpu, inputs.output_weight, (&memory, 4 * output_weight, 0), 1)?;
-    Fold::plain(1, 1).write(gpu, inputs.output_bias, (&memory, 4 * output_bias, 0), 1)?;
-    Ok((memory, places, output_weight))
+        Activation::Dice { gain, shift, alpha } => {
+            (bind(names.gain, gain)?, bind(names.shift, shift)?, bind(names.alpha, alpha)?, 1)
+        }
+    };
+    let weight = gpu.bind(NAME, names.weight, &Region::of(layer.weight))?;
+    let bias = bind(names.bias, layer.bias)?;
+    let output_weight = gpu.bind(NAME, "output_weight", &Region::of(inputs.output_weight))?;
+    let threads = 4 * layout.units4[index] * layout.inputs[index].div_ceil(4);
+    let u = |value: usize| value as u32;
+    let is_last = index + 1 == layout.units.len();
+    let params = Params::default()
+        .u32s(&[fit(NAME, names.weight, threads)?, u(layout.units[index]), u(layout.inputs[index])])
+        .u32s(&[u32::from(index == 0), u32::from(is_last), activation_code(&layer.activation)])
+        .u32s(&[weight.base, bias.base, gain.base, shift.base, alpha.base, alpha_stride, output_weight.base])
+        .u32s(&[u(layout.first_block[index]), u(layout.first_query_block), u(layout.first_vector(index))]);
+    let kernel = fold_kernel(Format::of::<T>(false));
+    let bindings = [&weight, &bias, &gain, &shift, &alpha, &output_weight, blocks, vectors];
+    gpu.dispatch(&kernel, params, &bindings, threads.div_ceil(64) as u64)
 }
 
-/// The parts of the first layer that depend on a candidate or a behaviour alone, and the candidates in f32.
-fn first_layer<T: Element>(
+/// Widens the candidates and computes what they add to the first layer. `memory`: blocks, vectors, result.
+fn pack_targets<T: Element>(
     gpu: &Wgpu,
-    d: usize,
-    inputs: &DinInputs<'_, WgpuMemory, T>,
-    (candidates, behaviours): (usize, usize),
-    target_rows: &Binding,
-    behaviour_rows: &Binding,
+    targets: Region<'_, T>,
+    candidates: usize,
+    layout: &Layout,
+    memory: [&Binding; 3],
 ) -> Result<()> {
-    let layer = &inputs.hidden[0];
-    let (units, units4, d4) = (layer.bias.len(), layer.bias.len().div_ceil(4), d.div_ceil(4));
-    let size = 4 * units4 * d4;
-    let folded = gpu.scratch(NAME, ((2 * size + units4) * 4) as u64)?;
-    let wide = |first, second| Fold { stride: 4 * d, first, second, ..Fold::plain(units, d) };
-    wide((0, 1.0), (2 * d, 1.0)).write(gpu, layer.weight, (&folded, 0, 4 * d4), 4 * units4)?;
-    wide((d, 1.0), (2 * d, -1.0)).write(gpu, layer.weight, (&folded, 4 * size, 4 * d4), 4 * units4)?;
-    let bias = Fold { stride: if units == 1 { 0 } else { units }, ..Fold::plain(1, units) };
-    bias.write(gpu, layer.bias, (&folded, 8 * size, 0), 1)?;
-    let place = (target_rows, 4 * units4, 4 * (units4 + d4));
-    Fold::plain(candidates, d).write(gpu, inputs.targets, place, candidates)?;
+    let width = layout.inputs[0];
+    let targets = gpu.bind(NAME, "targets", &targets.rows(0, candidates, width))?;
+    let threads = candidates * (layout.units4[0] + width.div_ceil(4));
     let u = |value: usize| value as u32;
-    let project = |rows: Region<'_, T>, count: usize, weight: usize, has_bias, out: &Binding, stride| {
-        let window = rows_per_binding::<T>(gpu, d);
-        for first in (0..count).step_by(window) {
-            let part = window.min(count - first);
-            let rows = gpu.bind(NAME, "history", &rows.rows(first, part, d))?;
-            let threads = fit(NAME, "history", part * units4)?;
-            let params = Params::default()
-                .u32s(&[threads, u(d), u(units4), rows.base, u(weight), u(2 * size), has_bias])
-                .u32s(&[u(first * stride), u(stride)]);
-            let kernel = project_kernel(vectors::<T>(&rows, d));
-            gpu.dispatch(&kernel, params, &[&rows, &folded, out], u64::from(threads).div_ceil(64))?;
+    let params = Params::default().u32s(&[fit(NAME, "targets", threads)?, u(candidates), u(width)]).u32s(&[
+        u(layout.units4[0]),
+        targets.base,
+        u(layout.first_query_block),
+    ]);
+    let [blocks, vectors_of_units, packed] = memory;
+    let bindings = [&targets, blocks, vectors_of_units, packed];
+    let kernel = targets_kernel(vectors::<T>(&targets, width));
+    gpu.dispatch(&kernel, params, &bindings, threads.div_ceil(64) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_layers_fit_workgroup_memory() {
+        let sizes = [1, 4, 10, 40, 80, 128, 200, 255, 256];
+        let fours = |units: usize| units.div_ceil(4);
+        for first in sizes {
+            for second in sizes {
+                for third in sizes {
+                    for layers in 1..=3 {
+                        let layout = Layout::new(64, &[first, second, third][..layers]);
+                        let place = layout.second_room;
+                        // What each layer leaves: units, or in the last its share of the scores.
+                        let size = |index: usize, units: usize| {
+                            let whole = fours(units) * layout.behaviours;
+                            if index + 1 == layers { whole.div_ceil(4) } else { whole }
+                        };
+                        assert!(size(0, first) <= ROOM);
+                        if layers > 1 {
+                            assert!(size(0, first) <= place && place + size(1, second) <= ROOM);
+                        }
+                        if layers > 2 {
+                            assert!(size(2, third) <= place);
+                        }
+                    }
+                }
+            }
         }
-        Ok(())
-    };
-    project(Region::of(inputs.targets), candidates, 0, 1, target_rows, units4 + d4)?;
-    project(Region::of(inputs.history), behaviours, size, 0, behaviour_rows, units4)
+        assert_eq!(Layout::new(64, &[80, 40]).behaviours, 32);
+        assert_eq!(Layout::new(64, &[256, 256, 256]).behaviours, 4);
+    }
 }

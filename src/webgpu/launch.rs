@@ -120,7 +120,8 @@ impl Wgpu {
         if let Some(pipeline) = lock(&self.shared.pipelines).get(&key) {
             return Ok(pipeline.clone());
         }
-        let text = self.shared.edit.as_ref().map_or_else(|| kernel.text(), |edit| edit(kernel.name, kernel.text()));
+        let text =
+            self.shared.edit.as_ref().map_or_else(|| kernel.text(), |edit| edit(kernel.name, kernel.text()));
         let device = &self.shared.device;
         let made = scoped(device, kernel.name, 0, || {
             let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
@@ -181,7 +182,12 @@ impl Wgpu {
         let (width, height) = (groups.min(most), groups.div_ceil(groups.min(most)));
         if height > most {
             let limit = most * most;
-            return Err(Error::Limit { operation: kernel.name, argument: "workgroups", needed: groups, limit });
+            return Err(Error::Limit {
+                operation: kernel.name,
+                argument: "workgroups",
+                needed: groups,
+                limit,
+            });
         }
         let mut words = vec![groups as u32, width as u32];
         words.extend_from_slice(&params.0);

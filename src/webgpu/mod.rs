@@ -226,8 +226,14 @@ impl Wgpu {
 /// The WGSL text of every kernel in every variant there is, by name. For those who check shaders with a compiler of
 /// their own; the tests do.
 pub fn shaders() -> Vec<(String, String)> {
-    let rooms =
-        [target_attention::variants, din::variants, sdim::variants, lookup::variants, decoupled::variants, check::variants];
+    let rooms = [
+        target_attention::variants,
+        din::variants,
+        sdim::variants,
+        lookup::variants,
+        decoupled::variants,
+        check::variants,
+    ];
     let kernels = rooms.into_iter().flat_map(|variants| variants()).chain(output::variants());
     kernels.map(|kernel| (kernel.key(), kernel.text())).collect()
 }

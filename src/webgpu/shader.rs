@@ -115,10 +115,7 @@ impl Slot {
             Kind::Elements(Format { vectors: true, .. }) => "vec2<u32>",
             Kind::Elements(Format { vectors: false, .. }) => "u32",
         };
-        let _ = writeln!(
-            text,
-            "@group(0) @binding({binding}) var<storage, {access}> {name}: array<{item}>;"
-        );
+        let _ = writeln!(text, "@group(0) @binding({binding}) var<storage, {access}> {name}: array<{item}>;");
         match self.kind {
             Kind::Plain(_) => {}
             Kind::Words(32) => {
@@ -143,10 +140,14 @@ impl Format {
         let (one, four) = match (self.store, self.vectors) {
             (Store::F32, true) => ("$[@ >> 2u][@ & 3u]", "$[@ >> 2u]"),
             (Store::F32, false) => ("$[@]", ""),
-            (Store::F16, true) => ("unpack2x16float($[@ >> 2u][(@ >> 1u) & 1u])[@ & 1u]", "widen_f16($[@ >> 2u])"),
+            (Store::F16, true) => {
+                ("unpack2x16float($[@ >> 2u][(@ >> 1u) & 1u])[@ & 1u]", "widen_f16($[@ >> 2u])")
+            }
             (Store::F16, false) => ("unpack2x16float($[@ >> 1u])[@ & 1u]", ""),
             (Store::Bf16, true) => ("widen_bf16($[@ >> 2u])[@ & 3u]", "widen_bf16($[@ >> 2u])"),
-            (Store::Bf16, false) => ("bitcast<f32>(select($[@ >> 1u] << 16u, $[@ >> 1u] & 0xffff0000u, (@ & 1u) == 1u))", ""),
+            (Store::Bf16, false) => {
+                ("bitcast<f32>(select($[@ >> 1u] << 16u, $[@ >> 1u] & 0xffff0000u, (@ & 1u) == 1u))", "")
+            }
             (Store::I8, true) => ("widen_i8($[@ >> 2u])[@ & 3u]", "widen_i8($[@ >> 2u])"),
             (Store::I8, false) => ("widen_i8($[@ >> 2u])[@ & 3u]", ""),
         };

@@ -2,7 +2,9 @@
 
 use crate::element::Element;
 use crate::error::Result;
-use crate::ops::{PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOutputs, Weighting};
+use crate::ops::{
+    PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOutputs, Weighting,
+};
 use crate::plan::{Cut, best_tile_rows};
 use crate::webgpu::Wgpu;
 use crate::webgpu::batch::{DevicePlan, WgpuBatch};
@@ -26,7 +28,7 @@ pub(super) fn columns_of(width: usize) -> usize {
 }
 
 /// The tiles that fit beside that many groups of columns.
-pub(super) fn tiles_beside(columns: usize) -> &'static [usize] {
+fn tiles_beside(columns: usize) -> &'static [usize] {
     match columns {
         0..=16 => &[4, 8, 16, 32],
         17..=32 => &[4, 8, 16],
@@ -35,7 +37,7 @@ pub(super) fn tiles_beside(columns: usize) -> &'static [usize] {
 }
 
 /// Behaviours that a workgroup takes at a time.
-pub(super) fn step_of(tile: usize) -> usize {
+fn step_of(tile: usize) -> usize {
     256 / tile.div_ceil(8)
 }
 
@@ -169,7 +171,8 @@ pub(super) fn vectors<T: Element>(binding: &Binding, width: usize) -> Format {
 /// How many history rows of `width` elements the device binds at a time, with room for an unaligned start.
 pub(super) fn rows_per_binding<T: Element>(gpu: &Wgpu, width: usize) -> usize {
     let limits = gpu.limits();
-    let bytes = limits.max_storage_buffer_binding_size - u64::from(limits.min_storage_buffer_offset_alignment);
+    let bytes =
+        limits.max_storage_buffer_binding_size - u64::from(limits.min_storage_buffer_offset_alignment);
     // Elements are counted in 32 bits.
     (bytes / (width * size_of::<T>()) as u64).min(u64::from(u32::MAX) / width as u64) as usize
 }
@@ -224,9 +227,12 @@ impl Attention {
             let lse_binding = lse.map_or(&no_lse, |lse| &lse.binding);
             for (pieces, span) in plan.plan.windows(window) {
                 let keys = gpu.bind(operation, "keys", &keys.rows(span.start, span.len(), key_row))?;
-                let values = gpu.bind(operation, "values", &values.rows(span.start, span.len(), value_row))?;
+                let values =
+                    gpu.bind(operation, "values", &values.rows(span.start, span.len(), value_row))?;
                 let bias = match &bias {
-                    Some(bias) => gpu.bind(operation, "bias", &bias.rows(span.start, span.len(), self.heads))?,
+                    Some(bias) => {
+                        gpu.bind(operation, "bias", &bias.rows(span.start, span.len(), self.heads))?
+                    }
                     None => gpu.nothing(),
                 };
                 let by_four = [vectors::<K>(&keys, self.width), vectors::<K>(&values, value_width)];

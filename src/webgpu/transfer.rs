@@ -11,7 +11,7 @@ use crate::webgpu::Wgpu;
 use crate::webgpu::device::scoped;
 use crate::webgpu::faults::Report;
 use crate::webgpu::launch::lock;
-use crate::webgpu::memory::{WgpuBuffer, Region};
+use crate::webgpu::memory::{Region, WgpuBuffer};
 
 /// How long the callback of a finished copy may take to be called by another thread.
 const CALLBACK: Duration = Duration::from_secs(10);
