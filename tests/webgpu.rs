@@ -242,9 +242,9 @@ fn wrong_attention_is_caught() {
 #[test]
 fn wrong_din_is_caught() {
     let case = DinCase::default();
-    assert_caught(&case, "din_project", "if params.has_bias == 1u", "if params.has_bias == 2u");
-    assert_caught(&case, "din", "score = network[params.output_bias].x", "score = network[params.output_bias].y");
-    assert_caught(&case, "din_fold", "sum += params.b *", "sum -= params.b *");
+    assert_caught(&case, "din_targets", "result += q *", "result -= q *");
+    assert_caught(&case, "din", "vec4<f32>(output_bias_at(params.output_bias_base))", "vec4<f32>(0.0)");
+    assert_caught(&case, "din_fold", "bias_four[i] = bias[", "bias_four[i] = -bias[");
 }
 
 #[test]

@@ -1,0 +1,221 @@
+//! How far a device is from the reference, measured on a sample of this run's own requests.
+
+use std::time::{Duration, Instant};
+
+use longseq::{
+    AggregateInputs, Backend, Bags, Buffer, Hash, Host, Jagged, Lookup, LookupInputs, SdimHistory,
+    SdimInputs, SdimQuery, SearchInputs, Selection, Table, TableData, TargetAttentionInputs, reference,
+};
+
+use crate::Outcome;
+use crate::protocol::{Batch, Request, Seeded};
+use crate::ranker::{Method, Ranker, recent};
+use crate::timing::Budget;
+
+/// What came out for one method.
+pub(crate) struct Check {
+    /// The largest difference from the reference over the interests of the sample (and the scores of the search),
+    /// each relative to the largest component of the reference's row.
+    pub(crate) error: f64,
+    /// What the plain reference took for the sample.
+    pub(crate) reference: Duration,
+    /// What the device took for it.
+    pub(crate) device: Duration,
+    pub(crate) choices: Choices,
+}
+
+/// Signature words or kept positions. A projection or a gap between scores within rounding of 0 may fall either way,
+/// so these are counted, and the error is measured from the device's.
+#[derive(Default)]
+pub(crate) struct Choices {
+    /// How many differ from the reference's.
+    pub(crate) differing: usize,
+    pub(crate) of: usize,
+}
+
+/// What the reference makes of a batch.
+#[derive(Default)]
+struct Expected {
+    interests: Vec<f64>,
+    /// The largest error outside the interests.
+    error: f64,
+    choices: Choices,
+    /// How long it took over what a request asks for.
+    time: Duration,
+}
+
+/// Some requests, the longest history first: as many as the reference does in a second or so.
+pub(crate) fn sample(requests: &[Request], most: usize, seed: u64) -> Vec<Request> {
+    const PAIRS: usize = 400_000;
+    let mut order: Vec<&Request> = requests.iter().collect();
+    Seeded::new(seed).shuffle(&mut order);
+    if let Some(longest) = (0..order.len()).max_by_key(|&i| order[i].history.len()) {
+        order.swap(0, longest);
+    }
+    let (mut sample, mut pairs) = (Vec::new(), 0);
+    for request in order {
+        let more = request.history.len() * request.candidates.len();
+        if sample.len() < most && pairs + more <= PAIRS {
+            pairs += more;
+            sample.push(request.clone());
+        }
+    }
+    if let (true, Some(shortest)) = (sample.is_empty(), requests.iter().min_by_key(|r| r.history.len())) {
+        sample.push(shortest.clone());
+    }
+    sample
+}
+
+impl<B: Backend> Ranker<'_, B> {
+    /// Compares one method with the reference.
+    pub(crate) fn check(&self, method: Method, batch: &Batch) -> Outcome<Check> {
+        let tables = self.bucket_tables(batch)?;
+        let interests = self.interests(method, batch, &tables)?.rows;
+        let runs = Budget { time: Duration::ZERO, least: 3, most: 3 };
+        let device = runs.median(|| self.interests(method, batch, &tables).map(drop))?;
+        let pair = longseq::Batch::new(batch.histories.clone(), batch.targets.clone())?;
+        let full = [host_table(&self.embeddings.full, self.embeddings.width)];
+        let expected = match method {
+            Method::LastMean => {
+                let (ids, bags) = recent(batch)?;
+                let inputs = LookupInputs { ids: Host::view(&ids), tables: &full, second_tables: &[] };
+                let run = || reference::lookup(&Lookup::default(), Bags::<Jagged>::Mean(&bags), &inputs);
+                let (out, time) = timed(run)?;
+                Expected { interests: out.0, time, ..Expected::default() }
+            }
+            Method::TargetAttention => {
+                let (queries, keys) = (self.gathered(&batch.candidates), self.gathered(&batch.history));
+                let (queries, keys) = (Host::view(&queries), Host::view(&keys));
+                let inputs = TargetAttentionInputs { queries, keys, values: None, bias: None };
+                let (out, time) = timed(|| reference::target_attention(&self.attention, &pair, &inputs))?;
+                Expected { interests: out.out, time, ..Expected::default() }
+            }
+            Method::Sdim => self.expected_of_sdim(batch, &pair, &tables)?,
+            Method::Decoupled => self.expected_of_decoupled(batch, &pair, &full)?,
+        };
+        let error = largest_error(&interests, &expected.interests, self.embeddings.width).max(expected.error);
+        Ok(Check { error, reference: expected.time, device, choices: expected.choices })
+    }
+
+    /// The interests are exact from the history on, not from the device's table; only the look-up in that table is
+    /// timed, as on the device.
+    fn expected_of_sdim(
+        &self,
+        batch: &Batch,
+        pair: &longseq::Batch,
+        tables: &Buffer<B, f32>,
+    ) -> Outcome<Expected> {
+        let (history, targets) = (self.gathered(&batch.history), self.gathered(&batch.candidates));
+        let (of_history, of_targets) =
+            (self.signatures(&batch.history)?, self.signatures(&batch.candidates)?);
+        let mut choices = Choices { differing: 0, of: of_history.len() + of_targets.len() };
+        for (rows, given) in [(&history, &of_history), (&targets, &of_targets)] {
+            let exact = reference::sdim_signatures(&self.sdim, rows, &self.rotations)?;
+            choices.differing += exact.iter().zip(given).filter(|&(&a, &b)| a != u32::from(b)).count();
+        }
+        let inputs = SdimInputs {
+            history: SdimHistory {
+                rows: Host::view(&history),
+                hash: Hash::Signatures8(Host::view(&of_history)),
+            },
+            targets: None,
+            hash: Hash::Signatures8(Host::view(&of_targets)),
+        };
+        let interests = reference::sdim_attend(&self.sdim, pair, &inputs)?;
+        let table = self.backend.download(self.backend.view(tables))?;
+        let hash = Hash::Rotations(Host::view(&self.rotations));
+        let inputs = SdimQuery { table: Host::view(&table), targets: Some(Host::view(&targets)), hash };
+        let (_, time) = timed(|| reference::sdim_query(&self.sdim, &batch.targets, &inputs))?;
+        Ok(Expected { interests, error: 0.0, choices, time })
+    }
+
+    /// The search is compared by its scores, the aggregation from the device's selection.
+    fn expected_of_decoupled(
+        &self,
+        batch: &Batch,
+        pair: &longseq::Batch,
+        full: &[Table<'_, Host>],
+    ) -> Outcome<Expected> {
+        let kept = self.search_and_aggregate(batch)?.kept;
+        let positions = self.backend.download(self.backend.view(&kept.positions))?;
+        let scores = self.backend.download(self.backend.view(&kept.scores))?;
+        let counts = self.backend.download(self.backend.view(&kept.counts))?;
+        let attention = [host_table(&self.embeddings.attention, self.embeddings.attention_width)];
+        let (ids, target_ids) = (Host::view(&batch.history), Host::view(&batch.candidates));
+        let inputs = SearchInputs { attention: &attention, ids, target_ids };
+        let (exact, searching) = timed(|| reference::decoupled_search(&self.decoupled, pair, &inputs))?;
+        let selection = Selection {
+            positions: Host::view(&positions),
+            scores: Host::view(&scores),
+            counts: Host::view(&counts),
+        };
+        let inputs = AggregateInputs { representation: full, ids, target_ids };
+        let run = || reference::decoupled_aggregate(&self.decoupled, pair, &inputs, &selection);
+        let (interests, aggregating) = timed(run)?;
+        let choices = Choices {
+            differing: exact.positions.iter().zip(&positions).filter(|(a, b)| a != b).count(),
+            of: exact.counts.iter().map(|&count| count as usize).sum(),
+        };
+        let error = largest_error(&scores, &exact.scores, self.top_k());
+        Ok(Expected { interests, error, choices, time: searching + aggregating })
+    }
+
+    /// The embedding rows of some items, on the host.
+    fn gathered(&self, ids: &[u32]) -> Vec<f32> {
+        ids.iter().flat_map(|&id| self.embeddings.row(id)).copied().collect()
+    }
+}
+
+fn timed<T>(run: impl FnOnce() -> longseq::Result<T>) -> longseq::Result<(T, Duration)> {
+    let start = Instant::now();
+    run().map(|out| (out, start.elapsed()))
+}
+
+fn host_table(data: &[f32], width: usize) -> Table<'_, Host> {
+    Table { rows: data.len() / width, width, data: TableData::F32(Host::view(data)) }
+}
+
+/// Over rows of `width`: the largest difference divided by the row's largest exact value. Equal values, infinite ones
+/// among them, differ by nothing; NaN is infinitely wrong.
+fn largest_error(got: &[f32], exact: &[f64], width: usize) -> f64 {
+    if got.len() != exact.len() {
+        return f64::INFINITY;
+    }
+    let mut largest: f64 = 0.0;
+    for (got, exact) in got.chunks(width).zip(exact.chunks(width)) {
+        let finite = exact.iter().filter(|value| value.is_finite());
+        let size = finite.fold(f64::MIN_POSITIVE, |size, value| size.max(value.abs()));
+        for (&got, &exact) in got.iter().zip(exact) {
+            let difference =
+                if f64::from(got) == exact { 0.0 } else { (f64::from(got) - exact).abs() / size };
+            largest = largest.max(if difference.is_nan() { f64::INFINITY } else { difference });
+        }
+    }
+    largest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_relative_to_the_largest_value_of_their_row() {
+        assert_eq!(largest_error(&[1.0, 2.0, 10.0, 0.0], &[1.0, 2.0, 8.0, 0.0], 2), 0.25);
+        assert_eq!(largest_error(&[0.0, f32::NEG_INFINITY], &[0.0, f64::NEG_INFINITY], 2), 0.0);
+        assert_eq!(largest_error(&[f32::NAN], &[1.0], 1), f64::INFINITY);
+        assert_eq!(largest_error(&[1.0], &[], 1), f64::INFINITY);
+    }
+
+    #[test]
+    fn the_sample_starts_with_the_longest_history_that_the_reference_can_bear() {
+        let request = |length: usize| Request { history: vec![0; length], candidates: vec![0; 100] };
+        let lengths = |requests: &[Request], most| {
+            sample(requests, most, 1).iter().map(|request| request.history.len()).collect::<Vec<_>>()
+        };
+        let requests: Vec<Request> = [10, 500, 20, 30].map(request).to_vec();
+        assert_eq!(lengths(&requests, 2)[0], 500);
+        assert_eq!(lengths(&requests, 2).len(), 2);
+        assert_eq!(lengths(&[request(5_000), request(7)], 9), [7]);
+        assert_eq!(lengths(&[request(6_000), request(5_000)], 9), [5_000]);
+    }
+}

@@ -1,0 +1,159 @@
+//! Every method over the same requests: quality, time and error.
+
+use std::time::Duration;
+
+use longseq::Backend;
+
+use crate::Outcome;
+use crate::check::{Check, sample};
+use crate::metrics::{Quality, mean, quality};
+use crate::options::Options;
+use crate::protocol::{Batch, Request, Seeded};
+use crate::ranker::{Method, RECENT, Ranker};
+use crate::report::{Progress, figures, rate, table};
+
+/// What came out.
+pub(crate) struct Results {
+    /// One per method, in their order.
+    pub(crate) methods: Vec<MethodResult>,
+    /// Candidates ranked by how many users met them.
+    pub(crate) popularity: Quality,
+    /// Building the bucket tables of all requests.
+    pub(crate) encode: Duration,
+    /// How many requests were compared with the reference.
+    pub(crate) checked: usize,
+}
+
+/// What came out for one method.
+pub(crate) struct MethodResult {
+    pub(crate) method: Method,
+    pub(crate) quality: Quality,
+    /// All requests, in batches.
+    pub(crate) together: Duration,
+    /// One request by itself, the median.
+    pub(crate) alone: Duration,
+    pub(crate) check: Check,
+}
+
+/// Runs every method.
+pub(crate) fn compare<B: Backend>(
+    ranker: &Ranker<'_, B>,
+    requests: &[Request],
+    options: &Options,
+    progress: &Progress,
+) -> Outcome<Results> {
+    let (batches, budget) = (batches(requests), options.batch_budget());
+    let budget = budget.divided(batches.len());
+    let mut qualities = Method::ALL.map(|_| Vec::new());
+    let mut together = Method::ALL.map(|_| Duration::ZERO);
+    let mut encode = Duration::ZERO;
+    progress.stage("Ranking all requests together", batches.len() * (Method::ALL.len() + 1));
+    for requests in &batches {
+        let batch = Batch::new(requests)?;
+        let tables = ranker.bucket_tables(&batch)?;
+        encode += budget.median(|| ranker.bucket_tables(&batch).map(drop))?;
+        progress.step();
+        for (index, &method) in Method::ALL.iter().enumerate() {
+            // The first run gives the scores and warms caches up.
+            let scores = ranker.scores(method, &batch, &tables)?;
+            qualities[index].extend(batch.targets.ranges().map(|range| quality(&scores[range])));
+            let run = || ranker.scores(method, &batch, &tables).map(drop);
+            together[index] += budget.median(run)?;
+            progress.step();
+        }
+    }
+    let (timed, checked) = options.samples();
+    let mut order: Vec<&Request> = requests.iter().collect();
+    Seeded::new(options.seed).shuffle(&mut order);
+    let timed: Vec<Request> = order.into_iter().take(timed).cloned().collect();
+    let checked = sample(requests, checked, options.seed);
+    let mut methods = Vec::new();
+    progress.stage("Checking and timing single requests", Method::ALL.len() * (timed.len() + 1));
+    for (index, &method) in Method::ALL.iter().enumerate() {
+        let check = ranker.check(method, &Batch::new(&checked)?)?;
+        progress.step();
+        let alone = ranker.alone(method, &timed, options.alone_budget(), progress)?;
+        let quality = mean(&qualities[index]);
+        methods.push(MethodResult { method, quality, together: together[index], alone, check });
+    }
+    let popularity = |request: &Request| {
+        let users = |&item: &u32| ranker.embeddings.popularity[item as usize] as f32;
+        quality(&request.candidates.iter().map(users).collect::<Vec<_>>())
+    };
+    let popularity = mean(&requests.iter().map(popularity).collect::<Vec<_>>());
+    Ok(Results { methods, popularity, encode, checked: checked.len() })
+}
+
+/// Requests cut into batches of at most 1024 users, 128 Ki candidates and 1 Mi behaviours, so that memory stays
+/// bounded whatever the log.
+fn batches(requests: &[Request]) -> Vec<&[Request]> {
+    let (mut batches, mut start) = (Vec::new(), 0);
+    let (mut candidates, mut behaviours) = (0, 0);
+    for (index, request) in requests.iter().enumerate() {
+        candidates += request.candidates.len();
+        behaviours += request.history.len();
+        if index > start && (index - start == 1024 || candidates > 1 << 17 || behaviours > 1 << 20) {
+            batches.push(&requests[start..index]);
+            (start, candidates, behaviours) = (index, request.candidates.len(), request.history.len());
+        }
+    }
+    batches.push(&requests[start..]);
+    batches
+}
+
+impl Results {
+    /// As a table for people.
+    pub(crate) fn table<B: Backend>(&self, ranker: &Ranker<'_, B>, requests: &[Request]) -> String {
+        let titles = [
+            "method",
+            "HR@10",
+            "NDCG@10",
+            "AUC",
+            "ms/request",
+            "batched",
+            "behaviours/s",
+            "largest error",
+            "vs reference",
+        ];
+        let mut rows = vec![titles.map(String::from).to_vec()];
+        let quality = |name: String, quality: Quality| {
+            let Quality { hit_rate, ndcg, auc } = quality;
+            vec![name, format!("{hit_rate:.3}"), format!("{ndcg:.3}"), format!("{auc:.3}")]
+        };
+        rows.push(quality("popularity, no history".into(), self.popularity));
+        for result in &self.methods {
+            let read = |request: &Request| match result.method {
+                Method::LastMean => request.history.len().min(RECENT),
+                _ => request.history.len(),
+            };
+            let behaviours: usize = requests.iter().map(read).sum();
+            let together = result.together.as_secs_f64().max(1e-9);
+            let faster = result.check.reference.as_secs_f64() / result.check.device.as_secs_f64().max(1e-9);
+            let mut row = quality(ranker.name(result.method), result.quality);
+            row.extend([
+                figures(result.alone.as_secs_f64() * 1e3),
+                figures(together * 1e3 / requests.len().max(1) as f64),
+                rate(behaviours as f64 / together),
+                format!("{:.1e}", result.check.error),
+                format!("{} x", figures(faster)),
+            ]);
+            rows.push(row);
+        }
+        table(&rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_hold_every_request_once_and_stay_small() {
+        let request = |candidates: usize| Request { history: vec![0], candidates: vec![0; candidates] };
+        let sizes =
+            |requests: &[Request]| batches(requests).iter().map(|batch| batch.len()).collect::<Vec<_>>();
+        assert_eq!(sizes(&vec![request(2); 2500]), [1024, 1024, 452]);
+        assert_eq!(sizes(&vec![request(60_000); 5]), [2, 2, 1]);
+        assert_eq!(sizes(&vec![request(200_000); 2]), [1, 1]);
+    }
+}

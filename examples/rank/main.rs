@@ -1,0 +1,101 @@
+//! The main job: ranks held-out movies for MovieLens users the way a ranking service would, with each of the crate's
+//! ways of reading a long history, and says how well, how fast and how exactly.
+//!
+//! ```text
+//! cargo run --release --example rank -- --help
+//! ```
+
+mod check;
+mod compare;
+mod data;
+mod embeddings;
+mod metrics;
+mod options;
+mod plot;
+mod protocol;
+mod ranker;
+mod report;
+mod summary;
+mod timing;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use longseq::{Backend, Cpu};
+
+use crate::compare::compare;
+use crate::data::Log;
+use crate::embeddings::Embeddings;
+use crate::options::{Device, Options};
+use crate::protocol::{Protocol, Split};
+use crate::ranker::Ranker;
+use crate::report::{Progress, counted};
+
+/// A result whose error people read.
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let closed = |error: &(dyn std::error::Error + 'static)| {
+        error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    };
+    match start(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has seen enough.
+        Err(error) if closed(error.as_ref()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Picks the device. A new backend is one more arm.
+fn start(options: &Options) -> Outcome<()> {
+    if let Some(threads) = options.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
+    }
+    match options.device {
+        Device::Cpu | Device::Auto => run(&Cpu::new(), options),
+        Device::Wgpu => Err("--device wgpu: this device is not built yet; use cpu or auto".into()),
+        Device::Cuda => Err("--device cuda: this device is not built yet; use cpu or auto".into()),
+    }
+}
+
+/// The whole job, on any device.
+fn run<B: Backend>(backend: &B, options: &Options) -> Outcome<()> {
+    let begin = Instant::now();
+    let progress = Progress::new();
+    progress.stage("Reading the log", 1);
+    let log = match &options.events {
+        Some(path) => Log::open(path)?,
+        None => Log::movielens()?,
+    };
+    let protocol = Protocol {
+        min_events: options.min_events,
+        max_requests: options.requests(),
+        negatives: options.candidates,
+        seed: options.seed,
+    };
+    let split = Split::new(&log, &protocol)?;
+    // Before the work, so that a folder that cannot be made costs no time.
+    std::fs::create_dir_all(&options.output).map_err(|e| format!("{}: {e}", options.output.display()))?;
+    progress.print(&summary::header(&backend.device(), options, &log, &split))?;
+    let embeddings = Embeddings::new(&split.known, log.items, options.widths(), options.seed, &progress)?;
+    let ranker = Ranker::new(backend, &embeddings, options.top_k, options.seed)?;
+
+    let results = compare(&ranker, &split.requests, options, &progress)?;
+    progress.print(&results.table(&ranker, &split.requests))?;
+    progress.print(&summary::notes(&ranker, options, &split, &results))?;
+
+    let lengths = options.lengths();
+    let series = ranker.sweep(&split.requests, lengths, options.sweep_budget(), options.seed, &progress)?;
+    progress.print(&summary::latency(&series, lengths, &split.requests))?;
+    let path = options.output.join("latency.svg");
+    let candidates = split.requests.first().map_or(0, |request| request.candidates.len());
+    let subtitle =
+        format!("{}; {}, width {}, f32", backend.device(), counted(candidates, "candidate"), options.width);
+    plot::draw(&path, "Latency of a request against the length of its history", &subtitle, &series)?;
+    progress.print(&format!("\nPlot: {}\nDone in {:.1} s.", path.display(), begin.elapsed().as_secs_f64()))
+}
