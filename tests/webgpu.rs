@@ -34,8 +34,16 @@ fn works_within_the_default_limits() {
     let attention = AttentionCase { histories, targets, width: 20, ..Default::default() };
     assert_check(&attention, &gpu, rules);
     assert_check(&DinCase { hidden: vec![20, 10], ..Default::default() }, &gpu, rules);
-    assert_check(&SdimCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() }, &gpu, rules);
-    assert_check(&DecoupledCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() }, &gpu, rules);
+    assert_check(
+        &SdimCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() },
+        &gpu,
+        rules,
+    );
+    assert_check(
+        &DecoupledCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() },
+        &gpu,
+        rules,
+    );
 }
 
 #[test]
@@ -92,12 +100,12 @@ fn runs_on_the_callers_device_and_buffers() {
 
     // One buffer of the caller's holds history, candidates and output, none of them at its start.
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-    let descriptor =
-        wgpu::BufferDescriptor { label: None, size: 4 * 32, usage, mapped_at_creation: false };
+    let descriptor = wgpu::BufferDescriptor { label: None, size: 4 * 32, usage, mapped_at_creation: false };
     let arena = device.create_buffer(&descriptor);
     let numbers: Vec<f32> = [7.0, 1.0, 0.0, 0.0, 1.0, 9.0, 0.0].to_vec();
     queue.write_buffer(&arena, 0, bytemuck::cast_slice(&numbers));
-    let part = |offset, length| WgpuBuffer::<f32>::from_buffer(arena.clone(), offset, length).expect("a part");
+    let part =
+        |offset, length| WgpuBuffer::<f32>::from_buffer(arena.clone(), offset, length).expect("a part");
     let (history, candidate, mut out) = (part(4, 4), part(20, 2), part(36, 2));
     let one = |rows| Jagged::from_lengths(&[rows]).expect("a small length");
     let batch = gpu.batch(&one(2), &one(1)).expect("one user on both sides");
@@ -230,7 +238,12 @@ fn assert_caught<C: Case>(case: &C, kernel: &'static str, right: &'static str, w
 fn wrong_attention_is_caught() {
     let long = AttentionCase { histories: vec![3000, 70], targets: vec![3, 2], ..Default::default() };
     // One behaviour too many.
-    assert_caught(&long, "target_attention", "let live = l < vec4<u32>(end);", "let live = l < vec4<u32>(end + 1u);");
+    assert_caught(
+        &long,
+        "target_attention",
+        "let live = l < vec4<u32>(end);",
+        "let live = l < vec4<u32>(end + 1u);",
+    );
     // The peaks of the parts forgotten.
     assert_caught(&long, "merge_attention", "factor = exp_one(", "factor = 1.0 + 0.0 * exp_one(");
     // The tile of the wrong candidates.
