@@ -43,7 +43,7 @@ impl Device {
             106 => limit(self.blocks_per_multiprocessor.into()),
             111 => limit(self.shared_reserved_per_block.into()),
             115 => i32::from(self.memory_pools),
-            1..=162 => 0,
+            _ if (1..=162).contains(&number) => 0,
             _ => return None,
         })
     }
