@@ -5,6 +5,8 @@
 //! anything ever wrote it. All functions take `&self`: a `Memory` is shared between streams and the worker
 //! threads of a launch.
 
+use serde::{Deserialize, Serialize};
+
 /// Why a host-side memory call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryError {
@@ -37,7 +39,7 @@ pub enum MemoryError {
 }
 
 /// A live allocation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllocationInfo {
     /// First byte.
     pub address: u64,
