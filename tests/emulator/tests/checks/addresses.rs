@@ -20,7 +20,11 @@ fn a_load_beyond_the_allocation() {
 
 #[test]
 fn a_store_beyond_the_allocation() {
-    let pair = Pair::new("setp.eq.u32 %c, %t, 9;\n{LINE}", "@%c st.global.u32 [%q+256], %x;", "@%c st.global.u32 [%q+252], %x;");
+    let pair = Pair::new(
+        "setp.eq.u32 %c, %t, 9;\n{LINE}",
+        "@%c st.global.u32 [%q+256], %x;",
+        "@%c st.global.u32 [%q+252], %x;",
+    );
     let (finding, addresses) = pair.report_here(FindingKind::OutOfBounds);
     assert_eq!((finding.block, finding.thread), ([0, 0, 0], [9, 0, 0]), "{finding}");
     assert_eq!(finding.address, Some(addresses.unwritten + 256), "{finding}");
@@ -28,7 +32,11 @@ fn a_store_beyond_the_allocation() {
 
 #[test]
 fn a_load_before_the_allocation() {
-    let pair = Pair::new("setp.eq.u32 %c, %t, 0;\n{LINE}", "@%c ld.global.u32 %x, [%p+-4];", "@%c ld.global.u32 %x, [%p+0];");
+    let pair = Pair::new(
+        "setp.eq.u32 %c, %t, 0;\n{LINE}",
+        "@%c ld.global.u32 %x, [%p+-4];",
+        "@%c ld.global.u32 %x, [%p+0];",
+    );
     let (finding, addresses) = pair.report_here(FindingKind::OutOfBounds);
     assert_eq!(finding.address, Some(addresses.written - 4), "{finding}");
 }
@@ -36,7 +44,11 @@ fn a_load_before_the_allocation() {
 /// The last element of a vector lies outside.
 #[test]
 fn a_vector_that_straddles_the_end() {
-    let pair = Pair::new("{ .reg .b32 %v<4>;\n{LINE}\n}", "ld.global.v4.u8 {%v0, %v1, %v2, %v3}, [%p+256];", "ld.global.v4.u8 {%v0, %v1, %v2, %v3}, [%p+252];");
+    let pair = Pair::new(
+        "{ .reg .b32 %v<4>;\n{LINE}\n}",
+        "ld.global.v4.u8 {%v0, %v1, %v2, %v3}, [%p+256];",
+        "ld.global.v4.u8 {%v0, %v1, %v2, %v3}, [%p+252];",
+    );
     pair.report_here(FindingKind::OutOfBounds);
 }
 
@@ -50,15 +62,19 @@ fn a_null_pointer() {
 
 #[test]
 fn a_wild_generic_pointer() {
-    let pair = Pair::new("mov.u64 %wide, 0x123456789abc0;\n{LINE}", "st.u32 [%wide], %x;", "st.u32 [%q], %x;").block(1);
+    let pair =
+        Pair::new("mov.u64 %wide, 0x123456789abc0;\n{LINE}", "st.u32 [%wide], %x;", "st.u32 [%q], %x;")
+            .block(1);
     let (finding, _) = pair.report_here(FindingKind::OutOfBounds);
     assert_eq!(finding.address, Some(0x0001_2345_6789_abc0), "{finding}");
 }
 
 #[test]
 fn an_atomic_beyond_the_allocation() {
-    Pair::new("{LINE}", "atom.global.add.u32 %x, [%p+256], 1;", "atom.global.add.u32 %x, [%p+252], 1;").report_here(FindingKind::OutOfBounds);
-    Pair::new("{LINE}", "red.global.max.u32 [%p+260], 1;", "red.global.max.u32 [%p], 1;").report_here(FindingKind::OutOfBounds);
+    Pair::new("{LINE}", "atom.global.add.u32 %x, [%p+256], 1;", "atom.global.add.u32 %x, [%p+252], 1;")
+        .report_here(FindingKind::OutOfBounds);
+    Pair::new("{LINE}", "red.global.max.u32 [%p+260], 1;", "red.global.max.u32 [%p], 1;")
+        .report_here(FindingKind::OutOfBounds);
 }
 
 /// Allocations are padded, yet the bytes between the end and the padding are not the program's.
@@ -71,9 +87,10 @@ fn an_odd_sized_allocation_ends_at_its_last_byte() {
              ld.global.u8 %x, [%p+{offset}];\nret;\n}}\n"
         )
     };
+    let (inside, beyond) = (gpu.function(&ptx(4), "k"), gpu.function(&ptx(5), "k"));
     let bytes = gpu.upload(&[1u8; 5]);
-    assert!(launch!(gpu, gpu.function(&ptx(4), "k"), (1, 1, 1), (1, 1, 1), 0; &bytes).is_ok(), "{}", gpu.findings_text());
-    assert!(launch!(gpu, gpu.function(&ptx(5), "k"), (1, 1, 1), (1, 1, 1), 0; &bytes).is_err());
+    assert!(launch!(gpu, inside, (1, 1, 1), (1, 1, 1), 0; &bytes).is_ok(), "{}", gpu.findings_text());
+    assert!(launch!(gpu, beyond, (1, 1, 1), (1, 1, 1), 0; &bytes).is_err());
     let finding = gpu.emulator.take_findings().remove(0);
     assert_eq!((finding.kind, finding.line), (FindingKind::OutOfBounds, 9), "{finding}");
     assert_eq!(finding.allocation.expect("the allocation is named").bytes, 5);
@@ -101,12 +118,21 @@ fn a_freed_allocation() {
 /// Static shared memory ends at byte 256 when there is no dynamic part.
 #[test]
 fn shared_memory_beyond_the_blocks() {
-    let pair = Pair::new("setp.eq.u32 %c, %t, 3;\n{LINE}", "@%c st.shared.u32 [%s+256], %x;", "@%c st.shared.u32 [%s+252], %x;").grid(3);
+    let pair = Pair::new(
+        "setp.eq.u32 %c, %t, 3;\n{LINE}",
+        "@%c st.shared.u32 [%s+256], %x;",
+        "@%c st.shared.u32 [%s+252], %x;",
+    )
+    .grid(3);
     let (finding, _) = pair.report_here(FindingKind::SharedOutOfRange);
     assert_eq!(finding.thread, [3, 0, 0], "{finding}");
     assert!(finding.address.is_some(), "{finding}");
     let body = "setp.eq.u32 %c, %t, 3;\n@%c st.shared.u32 [%s+4], %t;\n{LINE}";
-    let pair = Pair::new(body, "@%c atom.shared.add.u32 %x, [%s+1024], 1;", "@%c atom.shared.add.u32 %x, [%s+4], 1;");
+    let pair = Pair::new(
+        body,
+        "@%c atom.shared.add.u32 %x, [%s+1024], 1;",
+        "@%c atom.shared.add.u32 %x, [%s+4], 1;",
+    );
     pair.report_here(FindingKind::SharedOutOfRange);
 }
 
@@ -114,7 +140,8 @@ fn shared_memory_beyond_the_blocks() {
 #[test]
 fn dynamic_shared_memory_beyond_the_launchs() {
     let body = "mov.u32 %s, dynamic;\nsetp.eq.u32 %c, %t, 17;\n{LINE}";
-    let pair = Pair::new(body, "@%c st.shared.u32 [%s+64], %x;", "@%c st.shared.u32 [%s+60], %x;").dynamic_shared(64);
+    let pair = Pair::new(body, "@%c st.shared.u32 [%s+64], %x;", "@%c st.shared.u32 [%s+60], %x;")
+        .dynamic_shared(64);
     let (finding, _) = pair.report_here(FindingKind::SharedOutOfRange);
     assert_eq!(finding.thread, [17, 0, 0], "{finding}");
 }

@@ -46,20 +46,36 @@ fn a_barrier_without_the_wait() {
 #[test]
 fn a_source_outside_its_allocation() {
     let body = "setp.eq.u32 %c, %t, 2;\n{LINE}\ncp.async.wait_all;";
-    let pair = Pair::new(body, "@%c cp.async.cg.shared.global [%s], [%p+256], 16;", "@%c cp.async.cg.shared.global [%s], [%p+240], 16;");
+    let pair = Pair::new(
+        body,
+        "@%c cp.async.cg.shared.global [%s], [%p+256], 16;",
+        "@%c cp.async.cg.shared.global [%s], [%p+240], 16;",
+    );
     let (finding, addresses) = pair.report_here(FindingKind::OutOfBounds);
     assert_eq!((finding.thread, finding.address), ([2, 0, 0], Some(addresses.written + 256)), "{finding}");
     // Only the bytes of the source size are read.
-    let pair = Pair::new(body, "@%c cp.async.cg.shared.global [%s], [%p+256], 16, 4;", "@%c cp.async.cg.shared.global [%s], [%p+256], 16, 0;");
+    let pair = Pair::new(
+        body,
+        "@%c cp.async.cg.shared.global [%s], [%p+256], 16, 4;",
+        "@%c cp.async.cg.shared.global [%s], [%p+256], 16, 0;",
+    );
     pair.report_here(FindingKind::OutOfBounds);
-    Pair::new(body, "@%c cp.async.cg.shared.global [%s+256], [%p], 16;", "@%c cp.async.cg.shared.global [%s+240], [%p], 16;")
-        .report_here(FindingKind::SharedOutOfRange);
+    Pair::new(
+        body,
+        "@%c cp.async.cg.shared.global [%s+256], [%p], 16;",
+        "@%c cp.async.cg.shared.global [%s+240], [%p], 16;",
+    )
+    .report_here(FindingKind::SharedOutOfRange);
 }
 
 #[test]
 fn a_source_that_nothing_wrote() {
     let body = "setp.eq.u32 %c, %t, 2;\n{LINE}\ncp.async.wait_all;\n@%c ld.shared.u32 %x, [%s];";
-    let pair = Pair::new(body, "@%c cp.async.cg.shared.global [%s], [%q], 16;", "@%c cp.async.cg.shared.global [%s], [%p], 16;");
+    let pair = Pair::new(
+        body,
+        "@%c cp.async.cg.shared.global [%s], [%q], 16;",
+        "@%c cp.async.cg.shared.global [%s], [%p], 16;",
+    );
     let (finding, _) = pair.report(FindingKind::Uninitialised);
     assert!(finding.line == pair.line() || finding.line == pair.line() + 2, "{finding}");
 }

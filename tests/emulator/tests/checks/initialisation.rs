@@ -8,7 +8,11 @@ use crate::support::{Gpu, launch};
 
 #[test]
 fn device_memory() {
-    let pair = Pair::new("setp.eq.u32 %c, %t, 30;\nadd.u64 %p, %p, %at;\nadd.u64 %q, %q, %at;\n{LINE}", "@%c ld.global.u32 %x, [%q];", "@%c ld.global.u32 %x, [%p];");
+    let pair = Pair::new(
+        "setp.eq.u32 %c, %t, 30;\nadd.u64 %p, %p, %at;\nadd.u64 %q, %q, %at;\n{LINE}",
+        "@%c ld.global.u32 %x, [%q];",
+        "@%c ld.global.u32 %x, [%p];",
+    );
     let (finding, addresses) = pair.report_here(FindingKind::Uninitialised);
     assert_eq!((finding.thread, finding.address), ([30, 0, 0], Some(addresses.unwritten + 120)), "{finding}");
     assert_eq!(finding.allocation.expect("the allocation is named").address, addresses.unwritten);
@@ -33,7 +37,7 @@ fn what_an_earlier_kernel_wrote_is_written() {
                ld.param.u64 %p, [p];\nld.param.u32 %x, [write];\nsetp.ne.u32 %w, %x, 0;\n@%w st.global.u32 [%p], %x;\n@!%w ld.global.u32 %x, [%p];\nret;\n}\n";
     let function = gpu.function(ptx, "k");
     let words = gpu.unwritten::<u32>(4);
-    let mut run = |write: u32| launch!(gpu, function, (1, 1, 1), (1, 1, 1), 0; &words, &write);
+    let run = |write: u32| launch!(gpu, function, (1, 1, 1), (1, 1, 1), 0; &words, &write);
     assert!(run(0).is_err());
     assert!(run(1).is_ok());
     assert!(run(0).is_ok());
@@ -55,12 +59,17 @@ fn copies_do_not_write_what_they_never_read() {
     gpu.stream.memcpy_dtod(&unwritten, &mut to).expect("the sizes agree");
     assert!(launch!(gpu, function, (1, 1, 1), (1, 1, 1), 0; &to).is_err());
     let finding = gpu.emulator.take_findings().remove(0);
-    assert_eq!((finding.kind, finding.address), (FindingKind::Uninitialised, Some(to.device_ptr(&gpu.stream).0)), "{finding}");
+    assert_eq!(
+        (finding.kind, finding.address),
+        (FindingKind::Uninitialised, Some(to.device_ptr(&gpu.stream).0)),
+        "{finding}"
+    );
 }
 
 #[test]
 fn shared_memory() {
-    let body = "mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], %t;\nbar.sync 0;\nsetp.eq.u32 %c, %t, 8;\n{LINE}";
+    let body =
+        "mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], %t;\nbar.sync 0;\nsetp.eq.u32 %c, %t, 8;\n{LINE}";
     let pair = Pair::new(body, "@%c ld.shared.u32 %x, [%s+128];", "@%c ld.shared.u32 %x, [%s+124];");
     let (finding, _) = pair.report_here(FindingKind::Uninitialised);
     assert_eq!(finding.thread, [8, 0, 0], "{finding}");
@@ -78,29 +87,35 @@ fn shared_memory_of_another_block() {
 #[test]
 fn dynamic_shared_memory() {
     let body = "setp.ne.u32 %c, %t, 0;\n@%c ret;\nmov.u32 %s, dynamic;\nst.shared.u32 [%s], %x;\n{LINE}";
-    Pair::new(body, "ld.shared.v2.u32 {%x, %y}, [%s];", "ld.shared.u32 %x, [%s];").dynamic_shared(16).report_here(FindingKind::Uninitialised);
+    Pair::new(body, "ld.shared.v2.u32 {%x, %y}, [%s];", "ld.shared.u32 %x, [%s];")
+        .dynamic_shared(16)
+        .report_here(FindingKind::Uninitialised);
 }
 
 #[test]
 fn local_memory() {
     let body = "st.local.u32 [own], %x;\n{LINE}";
-    let (finding, _) = Pair::new(body, "ld.local.u32 %x, [own+4];", "ld.local.u32 %x, [own];").report_here(FindingKind::Uninitialised);
+    let (finding, _) = Pair::new(body, "ld.local.u32 %x, [own+4];", "ld.local.u32 %x, [own];")
+        .report_here(FindingKind::Uninitialised);
     assert_eq!(finding.thread, [0, 0, 0], "{finding}");
 }
 
 /// An atomic reads, too.
 #[test]
 fn atomics() {
-    Pair::new("{LINE}", "atom.global.add.u32 %x, [%q], 1;", "atom.global.add.u32 %x, [%p], 1;").report_here(FindingKind::Uninitialised);
+    Pair::new("{LINE}", "atom.global.add.u32 %x, [%q], 1;", "atom.global.add.u32 %x, [%p], 1;")
+        .report_here(FindingKind::Uninitialised);
     let body = "{LINE}\nbar.sync 0;\nred.shared.add.u32 [%s], 1;";
-    let pair = Pair::new(body, "setp.eq.u32 %c, %t, 99;", "setp.eq.u32 %c, %t, 0; @%c st.shared.u32 [%s], %t;");
+    let pair =
+        Pair::new(body, "setp.eq.u32 %c, %t, 99;", "setp.eq.u32 %c, %t, 0; @%c st.shared.u32 [%s], %t;");
     pair.report(FindingKind::Uninitialised);
 }
 
 #[test]
 fn matrix_rows() {
     let body = "mad.lo.u32 %y, %t, 4, %s;\n{LINE}\nbar.warp.sync -1;\nand.b32 %y, %t, 7;\nmad.lo.u32 %y, %y, 16, %s;\nldmatrix.sync.aligned.m8n8.x1.shared.b16 {%x}, [%y];";
-    let pair = Pair::new(body, "setp.lt.u32 %c, %t, 31; @%c st.shared.u32 [%y], %t;", "st.shared.u32 [%y], %t;");
+    let pair =
+        Pair::new(body, "setp.lt.u32 %c, %t, 31; @%c st.shared.u32 [%y], %t;", "st.shared.u32 [%y], %t;");
     let (finding, _) = pair.report(FindingKind::Uninitialised);
     assert_eq!(finding.line, pair.line() + 4, "{finding}");
 }

@@ -8,7 +8,11 @@ use crate::pair::Pair;
 #[test]
 fn a_shuffle_that_not_all_reach() {
     let body = "setp.lt.u32 %c, %t, 12;\n@!%c bra DONE;\n{LINE}\nDONE:\nmov.u32 %y, 1;";
-    let pair = Pair::new(body, "shfl.sync.bfly.b32 %x, %t, 1, 31, 0xffffffff;", "shfl.sync.bfly.b32 %x, %t, 1, 31, 0x00000fff;");
+    let pair = Pair::new(
+        body,
+        "shfl.sync.bfly.b32 %x, %t, 1, 31, 0xffffffff;",
+        "shfl.sync.bfly.b32 %x, %t, 1, 31, 0x00000fff;",
+    );
     let (finding, _) = pair.report_here(FindingKind::AbsentLane);
     assert!(finding.thread[0] < 12, "{finding}");
 }
@@ -16,7 +20,11 @@ fn a_shuffle_that_not_all_reach() {
 /// A lane that runs the instruction is not in its own mask.
 #[test]
 fn a_lane_outside_its_mask() {
-    let pair = Pair::new("setp.ne.u32 %c, 0, 0;\n{LINE}", "vote.sync.ballot.b32 %x, %c, 0x7fffffff;", "vote.sync.ballot.b32 %x, %c, 0xffffffff;");
+    let pair = Pair::new(
+        "setp.ne.u32 %c, 0, 0;\n{LINE}",
+        "vote.sync.ballot.b32 %x, %c, 0x7fffffff;",
+        "vote.sync.ballot.b32 %x, %c, 0xffffffff;",
+    );
     let (finding, _) = pair.report_here(FindingKind::AbsentLane);
     assert_eq!(finding.thread, [31, 0, 0], "{finding}");
 }
@@ -24,7 +32,12 @@ fn a_lane_outside_its_mask() {
 /// The mask of a short warp names lanes that do not exist. (The document lets a mask name lanes that have exited.)
 #[test]
 fn lanes_that_never_were() {
-    let pair = Pair::new("{LINE}", "redux.sync.add.s32 %x, %t, 0xffffffff;", "redux.sync.add.s32 %x, %t, 0x00ffffff;").block(24);
+    let pair = Pair::new(
+        "{LINE}",
+        "redux.sync.add.s32 %x, %t, 0xffffffff;",
+        "redux.sync.add.s32 %x, %t, 0x00ffffff;",
+    )
+    .block(24);
     pair.report_here(FindingKind::AbsentLane);
 }
 
@@ -43,7 +56,11 @@ fn a_vote_a_match_and_a_reduction_that_not_all_reach() {
 #[test]
 fn a_shuffle_from_a_lane_outside_the_mask() {
     let body = "setp.lt.u32 %c, %t, 16;\n{LINE}";
-    let pair = Pair::new(body, "@%c shfl.sync.down.b32 %x, %t, 8, 31, 0xffff;", "@%c shfl.sync.bfly.b32 %x, %t, 8, 31, 0xffff;");
+    let pair = Pair::new(
+        body,
+        "@%c shfl.sync.down.b32 %x, %t, 8, 31, 0xffff;",
+        "@%c shfl.sync.bfly.b32 %x, %t, 8, 31, 0xffff;",
+    );
     let (finding, _) = pair.report_here(FindingKind::Undefined);
     assert!((8..16).contains(&finding.thread[0]), "{finding}");
 }

@@ -12,7 +12,8 @@ fn refused(statement: &str, word: &str) {
              .reg .pred %p;\nmov.u32 %y, 1;\n{statement}\nret;\n}}\n"
         )
     };
-    gpu.try_function(&ptx("add.s32 %x, %y, 1;"), "k").unwrap_or_else(|error| panic!("a sound statement is refused: {error}"));
+    gpu.try_function(&ptx("add.s32 %x, %y, 1;"), "k")
+        .unwrap_or_else(|error| panic!("a sound statement is refused: {error}"));
     let error = match gpu.try_function(&ptx(statement), "k") {
         Ok(_) => panic!("`{statement}` was loaded"),
         Err(error) => error,
@@ -37,7 +38,10 @@ fn unknown_modifiers() {
     refused("ld.global.v3.u32 {%x, %y, %z}, [%w];", "v3");
     refused("mul.mid.u32 %x, %y, %y;", "mid");
     refused("ex2.fast.f32 %f, %f;", "fast");
-    refused("mma.sync.aligned.m16n8k7.row.col.f32.f16.f16.f32 {%f,%f,%f,%f}, {%x,%x,%x,%x}, {%x,%x}, {%f,%f,%f,%f};", "m16n8k7");
+    refused(
+        "mma.sync.aligned.m16n8k7.row.col.f32.f16.f16.f32 {%f,%f,%f,%f}, {%x,%x,%x,%x}, {%x,%x}, {%f,%f,%f,%f};",
+        "m16n8k7",
+    );
 }
 
 /// A modifier that exists, on an instruction that does not have it.
@@ -87,7 +91,9 @@ fn text_that_is_no_ptx() {
 /// A module for a newer architecture than the device's does not load; for an older one it does.
 #[test]
 fn modules_for_newer_devices() {
-    let ptx = |target: &str| format!(".version 7.8\n.target {target}\n.address_size 64\n.visible .entry k()\n{{\nret;\n}}\n");
+    let ptx = |target: &str| {
+        format!(".version 7.8\n.target {target}\n.address_size 64\n.visible .entry k()\n{{\nret;\n}}\n")
+    };
     assert!(Gpu::new().try_function(&ptx("sm_90"), "k").is_err());
     assert!(Gpu::new().try_function(&ptx("sm_80"), "k").is_ok());
     assert!(Gpu::new().try_function(&ptx("sm_75"), "k").is_ok());

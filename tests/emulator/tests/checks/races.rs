@@ -9,7 +9,11 @@ use crate::pair::Pair;
 fn a_read_of_anothers_write_without_a_barrier() {
     let body = "mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], %t;\n{LINE}\nxor.b32 %y, %t, 32;\nmad.lo.u32 %y, %y, 4, %s;\nld.shared.u32 %x, [%y];";
     // Half of the words are read before they are written, so the words are written once before.
-    let body = Box::leak(format!("mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], 0;\nbar.sync 0;\n{body}").replace("st.shared.u32 [%y], 0;", "st.shared.u32 [%y], %b;").into_boxed_str());
+    let body = Box::leak(
+        format!("mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], 0;\nbar.sync 0;\n{body}")
+            .replace("st.shared.u32 [%y], 0;", "st.shared.u32 [%y], %b;")
+            .into_boxed_str(),
+    );
     let pair = Pair::new(body, "mov.u32 %x, 1;", "bar.sync 0;").block(64);
     let (finding, _) = pair.report(FindingKind::SharedRace);
     assert!(finding.line == pair.line() + 3 || finding.line == pair.line() - 1, "{finding}");
@@ -54,8 +58,16 @@ fn bytes_beside_each_other_do_not_race() {
 #[test]
 fn atomics_race_with_stores() {
     let body = "st.shared.u32 [%s], 0;\nbar.sync 0;\nsetp.eq.u32 %c, %t, 40;\n{LINE}\nbar.sync 0;";
-    let body = Box::leak(body.replace("st.shared.u32 [%s], 0;", "setp.eq.u32 %d, %t, 0;\n@%d st.shared.u32 [%s], %t;").into_boxed_str());
-    let pair = Pair::new(body, "red.shared.add.u32 [%s], 1; @%c st.shared.u32 [%s], %t;", "red.shared.add.u32 [%s], 1; @%c red.shared.add.u32 [%s], %t;").block(64);
+    let body = Box::leak(
+        body.replace("st.shared.u32 [%s], 0;", "setp.eq.u32 %d, %t, 0;\n@%d st.shared.u32 [%s], %t;")
+            .into_boxed_str(),
+    );
+    let pair = Pair::new(
+        body,
+        "red.shared.add.u32 [%s], 1; @%c st.shared.u32 [%s], %t;",
+        "red.shared.add.u32 [%s], 1; @%c red.shared.add.u32 [%s], %t;",
+    )
+    .block(64);
     let (finding, _) = pair.report_here(FindingKind::SharedRace);
     assert_eq!(finding.block, [0, 0, 0], "{finding}");
 }
@@ -64,7 +76,9 @@ fn atomics_race_with_stores() {
 #[test]
 fn a_barrier_of_other_threads_orders_nothing() {
     let body = "setp.lt.u32 %c, %t, 64;\nsetp.eq.u32 %d, %t, 70;\n@%d st.shared.u32 [%s], %t;\n{LINE}\nsetp.eq.u32 %d, %t, 0;\n@%d ld.shared.u32 %x, [%s];";
-    let body = Box::leak(format!("setp.eq.u32 %d, %t, 0;\n@%d st.shared.u32 [%s], %t;\nbar.sync 0;\n{body}").into_boxed_str());
+    let body = Box::leak(
+        format!("setp.eq.u32 %d, %t, 0;\n@%d st.shared.u32 [%s], %t;\nbar.sync 0;\n{body}").into_boxed_str(),
+    );
     let pair = Pair::new(body, "@%c bar.sync 1, 64;", "bar.sync 1;").block(96);
     let (finding, _) = pair.report(FindingKind::SharedRace);
     assert!(finding.line == pair.line() + 2 || finding.line == pair.line() - 1, "{finding}");

@@ -7,7 +7,12 @@ use crate::support::{Gpu, launch};
 
 #[test]
 fn traps_are_reported_with_their_thread() {
-    let pair = Pair::new("setp.eq.u32 %c, %t, 20;\nsetp.eq.and.u32 %c, %b, 1, %c;\n{LINE}", "@%c trap;", "@%c exit;").grid(2);
+    let pair = Pair::new(
+        "setp.eq.u32 %c, %t, 20;\nsetp.eq.and.u32 %c, %b, 1, %c;\n{LINE}",
+        "@%c trap;",
+        "@%c exit;",
+    )
+    .grid(2);
     let (finding, _) = pair.report_here(FindingKind::Trap);
     assert_eq!((finding.block, finding.thread), ([1, 0, 0], [20, 0, 0]), "{finding}");
 }
@@ -72,7 +77,8 @@ fn memory_that_outlives_its_context_is_a_leak() {
     drop(freed);
     assert_eq!(emulator.live_allocations().len(), 1);
     assert_eq!(emulator.live_allocations()[0].bytes, 40);
-    std::mem::forget(kept.leak());
+    let leaked = kept.leak();
+    assert_ne!(leaked, 0);
     drop(stream);
     drop(context);
     let leaks = emulator.take_leaks();

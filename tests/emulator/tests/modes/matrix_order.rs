@@ -5,7 +5,8 @@ use half::{bf16, f16};
 
 use crate::support::{Gpu, launch};
 
-const ORDERS: [MmaOrder; 4] = [MmaOrder::Ascending, MmaOrder::Descending, MmaOrder::Pairwise, MmaOrder::Truncated];
+const ORDERS: [MmaOrder; 4] =
+    [MmaOrder::Ascending, MmaOrder::Descending, MmaOrder::Pairwise, MmaOrder::Truncated];
 const SHAPE: (usize, usize, usize) = (32, 32, 128);
 
 /// A product by the textbook kernel of 16-bit tensor cores.
@@ -15,8 +16,10 @@ fn product<T: cudarc::driver::DeviceRepr>(kernel: &str, a: &[T], b: &[T], order:
     let function = gpu.function(include_str!("../textbook/ptx/matmul_tensor.nvrtc.ptx"), kernel);
     let (m, n, k) = SHAPE;
     let (da, db, to) = (gpu.upload(a), gpu.upload(b), gpu.zeros::<f32>(m * n));
-    let grid = ((n / 16) as u32, (m / 16) as u32, 1);
-    launch!(gpu, function, grid, (32, 1, 1), 0; &(n as u32), &(k as u32), &da, &db, &to).unwrap_or_else(|error| panic!("{error}: {}", gpu.findings_text()));
+    let (columns, depth) = (n as u32, k as u32);
+    let grid = (columns / 16, (m / 16) as u32, 1);
+    launch!(gpu, function, grid, (32, 1, 1), 0; &columns, &depth, &da, &db, &to)
+        .unwrap_or_else(|error| panic!("{error}: {}", gpu.findings_text()));
     gpu.download(&to)
 }
 
@@ -38,10 +41,14 @@ fn check<T: cudarc::driver::DeviceRepr>(kernel: &str, convert: fn(f32) -> T, bac
     for (order, result) in ORDERS.iter().zip(&results) {
         for (i, &got) in result.iter().enumerate() {
             let term = |j: usize| back(&a[i / n * k + j]) * back(&b[j * n + i % n]);
-            let (exact, size) = (0..k).fold((0.0, 0.0), |(sum, size), j| (sum + term(j), size + term(j).abs()));
+            let (exact, size) =
+                (0..k).fold((0.0, 0.0), |(sum, size), j| (sum + term(j), size + term(j).abs()));
             // One rounding or truncation of the running sum a product.
             let bound = size * k as f64 * f64::from(f32::EPSILON);
-            assert!((f64::from(got) - exact).abs() <= bound, "{kernel} {order:?}: element {i} is {got}, exact {exact}");
+            assert!(
+                (f64::from(got) - exact).abs() <= bound,
+                "{kernel} {order:?}: element {i} is {got}, exact {exact}"
+            );
         }
     }
 }

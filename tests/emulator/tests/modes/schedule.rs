@@ -14,7 +14,8 @@ fn order(seed: Option<u64>, threads: usize) -> Vec<u32> {
     gpu.emulator.set_threads(threads);
     let function = gpu.function(TICKETS, "tickets");
     let (next, taken) = (gpu.zeros::<u32>(1), gpu.zeros::<u32>(32));
-    launch!(gpu, function, (8, 1, 1), (128, 1, 1), 0; &next, &taken).unwrap_or_else(|error| panic!("{error}: {}", gpu.findings_text()));
+    launch!(gpu, function, (8, 1, 1), (128, 1, 1), 0; &next, &taken)
+        .unwrap_or_else(|error| panic!("{error}: {}", gpu.findings_text()));
     gpu.download(&taken)
 }
 
@@ -32,7 +33,8 @@ fn a_seed_shuffles_blocks_and_warps() {
         let blocks: Vec<u32> = shuffled.iter().map(|warp| warp / 4).collect();
         assert!(!blocks.is_sorted(), "blocks are shuffled");
     }
-    let warps_in_order = |order: &[u32]| (0..8).all(|block| order.iter().filter(|&&warp| warp / 4 == block).is_sorted());
+    let warps_in_order =
+        |order: &[u32]| (0..8).all(|block| order.iter().filter(|&&warp| warp / 4 == block).is_sorted());
     assert!(!warps_in_order(&one) || !warps_in_order(&two), "warps are shuffled");
 }
 
@@ -53,7 +55,8 @@ fn results_of_sound_kernels_do_not_depend_on_the_order() {
             let function = gpu.function(ptx, "sum_tree");
             let input: Vec<f32> = (0..2000).map(|i| 1.0 / (i as f32 + 1.0)).collect();
             let (from, partial) = (gpu.upload(&input), gpu.zeros::<f32>(8));
-            launch!(gpu, function, (8, 1, 1), (256, 1, 1), 0; &2000u32, &from, &partial).unwrap_or_else(|error| panic!("{error}: {}", gpu.findings_text()));
+            launch!(gpu, function, (8, 1, 1), (256, 1, 1), 0; &2000u32, &from, &partial)
+                .unwrap_or_else(|error| panic!("{error}: {}", gpu.findings_text()));
             gpu.download(&partial).into_iter().map(f32::to_bits).collect()
         })
         .collect();
@@ -74,7 +77,8 @@ fn results_that_depend_on_the_order_change() {
         let function = gpu.function(ptx, "sum");
         let input: Vec<f32> = (0..64).map(|i| if i % 2 == 0 { 1e7 } else { 0.37 * i as f32 - 1e6 }).collect();
         let (from, to) = (gpu.upload(&input), gpu.zeros::<f32>(1));
-        launch!(gpu, function, (64, 1, 1), (1, 1, 1), 0; &from, &to).unwrap_or_else(|error| panic!("{error}: {}", gpu.findings_text()));
+        launch!(gpu, function, (64, 1, 1), (1, 1, 1), 0; &from, &to)
+            .unwrap_or_else(|error| panic!("{error}: {}", gpu.findings_text()));
         seen.insert(gpu.download(&to)[0].to_bits());
     }
     assert!(seen.len() > 1);

@@ -26,8 +26,23 @@ fn powers_of_two() {
     let mut table = Table::new();
     let (inf, nan) = (f32::INFINITY, f32::NAN);
     for text in ["ex2.approx.f32", "ex2.approx.ftz.f32"] {
-        table.raw(text, &ONE, &ONE, near_rows(spread(-125.0, 127.5), |a| Near::relative(a.exp2(), EX2_ERROR)));
-        table.rows(text, &[([0.0f32], 1.0f32), ([-0.0], 1.0), ([inf], inf), ([-inf], 0.0), ([nan], nan), ([SMALLEST], 1.0)]);
+        table.raw(
+            text,
+            &ONE,
+            &ONE,
+            near_rows(spread(-125.0, 127.5), |a| Near::relative(a.exp2(), EX2_ERROR)),
+        );
+        table.rows(
+            text,
+            &[
+                ([0.0f32], 1.0f32),
+                ([-0.0], 1.0),
+                ([inf], inf),
+                ([-inf], 0.0),
+                ([nan], nan),
+                ([SMALLEST], 1.0),
+            ],
+        );
         table.rows(text, &[([200.0f32], inf), ([-200.0], 0.0), ([128.0], inf)]);
     }
     // A subnormal result stays without .ftz and goes with it.
@@ -43,7 +58,8 @@ fn powers_of_two_of_halves() {
     let rows = f16::edges().into_iter().filter(|a| a.to_f32().abs() < 14.0).map(|a| {
         // One part in 2^9.9, the documented bound, and the rounding to f16.
         let exact = a.to_f64().exp2();
-        let near = [-1.0, 0.0, 1.0].map(|side| f16::from_f64(exact * (1.0 + side * 2f64.powf(-9.9))).to_bits());
+        let near =
+            [-1.0, 0.0, 1.0].map(|side| f16::from_f64(exact * (1.0 + side * 2f64.powf(-9.9))).to_bits());
         (a, near)
     });
     for (a, near) in rows {
@@ -64,9 +80,21 @@ fn logarithms() {
     let small = 2f64.powf(-22.6);
     for text in ["lg2.approx.f32", "lg2.approx.ftz.f32"] {
         table.raw(text, &ONE, &ONE, near_rows(spread(0.5, 2.0), |a| Near::absolute(a.log2(), small)));
-        let wide = spread(-120.0, 127.0).into_iter().map(f32::exp2).filter(|a| !(0.5..=2.0).contains(a)).collect();
+        let wide =
+            spread(-120.0, 127.0).into_iter().map(f32::exp2).filter(|a| !(0.5..=2.0).contains(a)).collect();
         table.raw(text, &ONE, &ONE, near_rows(wide, |a| Near::relative(a.log2(), 2f64.powf(-22.0))));
-        table.rows(text, &[([0.0f32], -inf), ([-0.0], -inf), ([inf], inf), ([-inf], nan), ([-1.0], nan), ([nan], nan), ([1.0], 0.0)]);
+        table.rows(
+            text,
+            &[
+                ([0.0f32], -inf),
+                ([-0.0], -inf),
+                ([inf], inf),
+                ([-inf], nan),
+                ([-1.0], nan),
+                ([nan], nan),
+                ([1.0], 0.0),
+            ],
+        );
     }
     table.rows("lg2.approx.f32", &[([SMALLEST], -149.0f32)]);
     table.rows("lg2.approx.ftz.f32", &[([SMALLEST], -inf)]);
@@ -85,7 +113,17 @@ fn sines_and_cosines() {
     }
     for text in ["cos.approx.f32", "cos.approx.ftz.f32"] {
         table.raw(text, &ONE, &ONE, near_rows(spread(-turn, turn), |a| Near::absolute(a.cos(), error)));
-        table.rows(text, &[([0.0f32], 1.0f32), ([-0.0], 1.0), ([inf], nan), ([-inf], nan), ([nan], nan), ([SMALLEST], 1.0)]);
+        table.rows(
+            text,
+            &[
+                ([0.0f32], 1.0f32),
+                ([-0.0], 1.0),
+                ([inf], nan),
+                ([-inf], nan),
+                ([nan], nan),
+                ([SMALLEST], 1.0),
+            ],
+        );
     }
     table.run(&Gpu::new());
 }
@@ -93,9 +131,17 @@ fn sines_and_cosines() {
 #[test]
 fn hyperbolic_tangent() {
     let mut table = Table::new();
-    table.raw("tanh.approx.f32", &ONE, &ONE, near_rows(spread(-8.0, 8.0), |a| Near::relative(a.tanh(), 2f64.powi(-11))));
+    table.raw(
+        "tanh.approx.f32",
+        &ONE,
+        &ONE,
+        near_rows(spread(-8.0, 8.0), |a| Near::relative(a.tanh(), 2f64.powi(-11))),
+    );
     let (inf, nan) = (f32::INFINITY, f32::NAN);
-    table.rows("tanh.approx.f32", &[([0.0f32], 0.0f32), ([-0.0], -0.0), ([inf], 1.0), ([-inf], -1.0), ([nan], nan)]);
+    table.rows(
+        "tanh.approx.f32",
+        &[([0.0f32], 0.0f32), ([-0.0], -0.0), ([inf], 1.0), ([-inf], -1.0), ([nan], nan)],
+    );
     table.run(&Gpu::new());
 }
 
@@ -106,19 +152,36 @@ const ULP: f64 = f32::EPSILON as f64;
 fn reciprocals_and_roots() {
     let mut table = Table::new();
     let (inf, nan) = (f32::INFINITY, f32::NAN);
-    let positive: Vec<f32> = spread(-100.0, 100.0).into_iter().map(f32::exp2).chain(spread(1.0, 2.0)).collect();
+    let positive: Vec<f32> =
+        spread(-100.0, 100.0).into_iter().map(f32::exp2).chain(spread(1.0, 2.0)).collect();
     let both: Vec<f32> = positive.iter().flat_map(|&a| [a, -a]).collect();
     for text in ["rcp.approx.f32", "rcp.approx.ftz.f32"] {
         table.raw(text, &ONE, &ONE, near_rows(both.clone(), |a| Near::relative(1.0 / a, ULP)));
         table.rows(text, &[([0.0f32], inf), ([-0.0], -inf), ([inf], 0.0), ([-inf], -0.0), ([nan], nan)]);
     }
     for text in ["rsqrt.approx.f32", "rsqrt.approx.ftz.f32"] {
-        table.raw(text, &ONE, &ONE, near_rows(positive.clone(), |a| Near::relative(1.0 / a.sqrt(), 2f64.powf(-22.4))));
-        table.rows(text, &[([0.0f32], inf), ([-0.0], -inf), ([inf], 0.0), ([-inf], nan), ([-1.0], nan), ([nan], nan)]);
+        table.raw(
+            text,
+            &ONE,
+            &ONE,
+            near_rows(positive.clone(), |a| Near::relative(1.0 / a.sqrt(), 2f64.powf(-22.4))),
+        );
+        table.rows(
+            text,
+            &[([0.0f32], inf), ([-0.0], -inf), ([inf], 0.0), ([-inf], nan), ([-1.0], nan), ([nan], nan)],
+        );
     }
     for text in ["sqrt.approx.f32", "sqrt.approx.ftz.f32"] {
-        table.raw(text, &ONE, &ONE, near_rows(positive.clone(), |a| Near::relative(a.sqrt(), 2f64.powi(-23))));
-        table.rows(text, &[([0.0f32], 0.0f32), ([-0.0], -0.0), ([inf], inf), ([-inf], nan), ([-1.0], nan), ([nan], nan)]);
+        table.raw(
+            text,
+            &ONE,
+            &ONE,
+            near_rows(positive.clone(), |a| Near::relative(a.sqrt(), 2f64.powi(-23))),
+        );
+        table.rows(
+            text,
+            &[([0.0f32], 0.0f32), ([-0.0], -0.0), ([inf], inf), ([-inf], nan), ([-1.0], nan), ([nan], nan)],
+        );
     }
     table.rows("rcp.approx.ftz.f32", &[([SMALLEST], inf), ([-SMALLEST], -inf), ([3e38f32], 0.0)]);
     table.rows("rsqrt.approx.ftz.f32", &[([SMALLEST], inf), ([-SMALLEST], -inf)]);
@@ -139,7 +202,8 @@ fn double_precision_roots() {
 
 #[test]
 fn quotients() {
-    let numbers: Vec<f32> = spread(-40.0, 40.0).into_iter().step_by(7).map(f32::exp2).flat_map(|a| [a * 1.1, -a * 1.7]).collect();
+    let numbers: Vec<f32> =
+        spread(-40.0, 40.0).into_iter().step_by(7).map(f32::exp2).flat_map(|a| [a * 1.1, -a * 1.7]).collect();
     let mut rows = Vec::new();
     for &a in &numbers {
         for &b in numbers.iter().step_by(3) {
@@ -151,7 +215,17 @@ fn quotients() {
     let (inf, nan) = (f32::INFINITY, f32::NAN);
     for text in ["div.approx.f32", "div.approx.ftz.f32", "div.full.f32", "div.full.ftz.f32"] {
         table.raw(text, &[Width::B32; 2], &ONE, rows.clone());
-        table.rows(text, &[([1.0f32, 0.0], inf), ([-1.0, 0.0], -inf), ([0.0, 0.0], nan), ([inf, inf], nan), ([1.0, inf], 0.0), ([nan, 1.0], nan)]);
+        table.rows(
+            text,
+            &[
+                ([1.0f32, 0.0], inf),
+                ([-1.0, 0.0], -inf),
+                ([0.0, 0.0], nan),
+                ([inf, inf], nan),
+                ([1.0, inf], 0.0),
+                ([nan, 1.0], nan),
+            ],
+        );
     }
     table.rows("div.approx.ftz.f32", &[([SMALLEST, 1.0f32], 0.0f32), ([1.0, SMALLEST], inf)]);
     assert_eq!(flush(SMALLEST), 0.0);

@@ -27,12 +27,37 @@ fn bytes_arrive_after_the_wait() {
     let mut table = Table::new();
     let done = "cp.async.wait_all;";
     for hint in ["", ".L2::64B", ".L2::128B", ".L2::256B"] {
-        table.raw(&copy(&format!("cp.async.cg.shared.global{hint} [%at], [%in], 16; {done}")), &TWO, &TWO, rows(|a, b| (a, b)));
+        table.raw(
+            &copy(&format!("cp.async.cg.shared.global{hint} [%at], [%in], 16; {done}")),
+            &TWO,
+            &TWO,
+            rows(|a, b| (a, b)),
+        );
     }
-    table.raw(&copy(&format!("cp.async.ca.shared.global [%at], [%in], 16; {done}")), &TWO, &TWO, rows(|a, b| (a, b)));
-    table.raw(&copy(&format!("cp.async.ca.shared.global [%at], [%in], 8; {done}")), &TWO, &TWO, rows(|a, _| (a, u64::MAX)));
-    table.raw(&copy(&format!("cp.async.ca.shared.global [%at+4], [%in+8], 4; {done}")), &TWO, &TWO, rows(|_, b| (b << 32 | 0xffff_ffff, u64::MAX)));
-    table.raw(&copy("cp.async.cg.shared.global [%at], [%in], 16; cp.async.commit_group; cp.async.wait_group 0;"), &TWO, &TWO, rows(|a, b| (a, b)));
+    table.raw(
+        &copy(&format!("cp.async.ca.shared.global [%at], [%in], 16; {done}")),
+        &TWO,
+        &TWO,
+        rows(|a, b| (a, b)),
+    );
+    table.raw(
+        &copy(&format!("cp.async.ca.shared.global [%at], [%in], 8; {done}")),
+        &TWO,
+        &TWO,
+        rows(|a, _| (a, u64::MAX)),
+    );
+    table.raw(
+        &copy(&format!("cp.async.ca.shared.global [%at+4], [%in+8], 4; {done}")),
+        &TWO,
+        &TWO,
+        rows(|_, b| (b << 32 | 0xffff_ffff, u64::MAX)),
+    );
+    table.raw(
+        &copy("cp.async.cg.shared.global [%at], [%in], 16; cp.async.commit_group; cp.async.wait_group 0;"),
+        &TWO,
+        &TWO,
+        rows(|a, b| (a, b)),
+    );
     table.run(&Gpu::new());
 }
 
@@ -40,10 +65,18 @@ fn bytes_arrive_after_the_wait() {
 #[test]
 fn short_sources_are_padded_with_zeros() {
     let mut table = Table::new();
-    for (size, low, high) in [(0u32, 0u64, 0u64), (4, 0xffff_ffff, 0), (8, u64::MAX, 0), (12, u64::MAX, 0xffff_ffff), (16, u64::MAX, u64::MAX)] {
+    for (size, low, high) in [
+        (0u32, 0u64, 0u64),
+        (4, 0xffff_ffff, 0),
+        (8, u64::MAX, 0),
+        (12, u64::MAX, 0xffff_ffff),
+        (16, u64::MAX, u64::MAX),
+    ] {
         let text = format!("cp.async.cg.shared.global [%at], [%in], 16, {size}; cp.async.wait_all;");
         table.raw(&copy(&text), &TWO, &TWO, rows(move |a, b| (a & low, b & high)));
-        let text = format!("{{ .reg .b32 %size; mov.u32 %size, {size}; cp.async.ca.shared.global [%at], [%in], 16, %size; cp.async.wait_all; }}");
+        let text = format!(
+            "{{ .reg .b32 %size; mov.u32 %size, {size}; cp.async.ca.shared.global [%at], [%in], 16, %size; cp.async.wait_all; }}"
+        );
         table.raw(&copy(&text), &TWO, &TWO, rows(move |a, b| (a & low, b & high)));
     }
     // A source of no bytes may point anywhere.
@@ -74,6 +107,11 @@ fn groups_finish_in_order() {
 fn a_store_after_the_wait_does_not_change_the_copy() {
     let mut table = Table::new();
     let text = "cp.async.cg.shared.global [%at], [%in], 16; cp.async.wait_all; st.global.b64 [%in], 5;";
-    table.raw(&copy(&text.replace("st.global.b64 [%in], 5;", "mov.b64 %r, 5; st.global.b64 [%in], %r;")), &TWO, &TWO, rows(|a, b| (a, b)));
+    table.raw(
+        &copy(&text.replace("st.global.b64 [%in], 5;", "mov.b64 %r, 5; st.global.b64 [%in], %r;")),
+        &TWO,
+        &TWO,
+        rows(|a, b| (a, b)),
+    );
     table.run(&Gpu::new());
 }

@@ -6,7 +6,9 @@ const THREADS: u32 = 96;
 
 /// Rows for one block of 96 threads.
 fn rows(result: impl Fn(u32) -> u64) -> Vec<Row> {
-    (0..THREADS).map(|thread| Row { operands: vec![thread.into()], results: vec![Expect::Bits(result(thread))] }).collect()
+    (0..THREADS)
+        .map(|thread| Row { operands: vec![thread.into()], results: vec![Expect::Bits(result(thread))] })
+        .collect()
 }
 
 /// Every thread writes its own word and reads the word of the thread opposite.
@@ -44,12 +46,18 @@ fn barriers_reduce_predicates() {
     let vote = "{ .reg .pred %p; setp.lt.u32 %p, %a, 37; ";
     table.raw(&format!("{vote} bar.red.popc.u32 %r, 0, %p; }}"), &[Width::B32], &[Width::B32], rows(|_| 37));
     table.raw(&format!("{vote} bar.red.popc.u32 %r, 0, !%p; }}"), &[Width::B32], &[Width::B32], rows(|_| 59));
-    table.raw(&format!("{vote} barrier.red.popc.u32 %r, 2, 96, %p; }}"), &[Width::B32], &[Width::B32], rows(|_| 37));
+    table.raw(
+        &format!("{vote} barrier.red.popc.u32 %r, 2, 96, %p; }}"),
+        &[Width::B32],
+        &[Width::B32],
+        rows(|_| 37),
+    );
     for (op, result) in [("and", 0u64), ("or", 1)] {
         let text = format!("{vote} .reg .pred %q; bar.red.{op}.pred %q, 0, %p; selp.u32 %r, 1, 0, %q; }}");
         table.raw(&text, &[Width::B32], &[Width::B32], rows(|_| result));
     }
-    let text = "{ .reg .pred %p, %q; setp.lt.u32 %p, %a, 96; bar.red.and.pred %q, 1, %p; selp.u32 %r, 1, 0, %q; }";
+    let text =
+        "{ .reg .pred %p, %q; setp.lt.u32 %p, %a, 96; bar.red.and.pred %q, 1, %p; selp.u32 %r, 1, 0, %q; }";
     table.raw(text, &[Width::B32], &[Width::B32], rows(|_| 1));
     table.run(&Gpu::new());
 }
@@ -61,7 +69,12 @@ fn some_warps_meet_and_others_only_arrive() {
     let pair = "{ .shared .align 4 .b8 tile[256]; .reg .pred %third; .reg .b32 %at, %base; mov.u32 %base, tile; setp.ge.u32 %third, %a, 64; \
                 mov.u32 %r, 7; @%third bra DONE; shl.b32 %at, %a, 2; add.u32 %at, %at, %base; st.shared.u32 [%at], %a; bar.sync 1, 64; \
                 xor.b32 %at, %a, 32; shl.b32 %at, %at, 2; add.u32 %at, %at, %base; ld.shared.u32 %r, [%at]; DONE: }";
-    table.raw(pair, &[Width::B32], &[Width::B32], rows(|thread| if thread < 64 { (thread ^ 32).into() } else { 7 }));
+    table.raw(
+        pair,
+        &[Width::B32],
+        &[Width::B32],
+        rows(|thread| if thread < 64 { (thread ^ 32).into() } else { 7 }),
+    );
     let produce = "{ .shared .align 4 .b8 slot[128]; .reg .pred %producer; .reg .b32 %at, %base; mov.u32 %base, slot; and.b32 %at, %a, 31; \
                    shl.b32 %at, %at, 2; add.u32 %at, %at, %base; setp.lt.u32 %producer, %a, 32; mov.u32 %r, %a; @%producer bra PRODUCE; \
                    bar.sync 2, 96; ld.shared.u32 %r, [%at]; bra.uni DONE; PRODUCE: st.shared.u32 [%at], %a; bar.arrive 2, 96; DONE: }";

@@ -26,15 +26,33 @@ fn mul_add(a: bf16, b: bf16, c: bf16) -> bf16 {
 }
 
 fn relu(a: bf16) -> bf16 {
-    if a.is_nan() { bf16::NAN } else if a.to_f32() <= 0.0 { bf16::ZERO } else { a }
+    if a.is_nan() {
+        bf16::NAN
+    } else if a.to_f32() <= 0.0 {
+        bf16::ZERO
+    } else {
+        a
+    }
 }
 
 fn minimum(a: bf16, b: bf16) -> bf16 {
     match (a.is_nan(), b.is_nan()) {
         (true, _) => b,
         (_, true) => a,
-        _ if a == b => if a.is_sign_negative() { a } else { b },
-        _ => if a < b { a } else { b },
+        _ if a == b => {
+            if a.is_sign_negative() {
+                a
+            } else {
+                b
+            }
+        }
+        _ => {
+            if a < b {
+                a
+            } else {
+                b
+            }
+        }
     }
 }
 
@@ -46,7 +64,9 @@ fn each(f: impl Fn(bf16, bf16) -> bf16) -> impl Fn(Pair<bf16>, Pair<bf16>) -> Pa
     move |a, b| Pair(f(a.0, b.0), f(a.1, b.1))
 }
 
-fn each_of_three(f: impl Fn(bf16, bf16, bf16) -> bf16) -> impl Fn(Pair<bf16>, Pair<bf16>, Pair<bf16>) -> Pair<bf16> {
+fn each_of_three(
+    f: impl Fn(bf16, bf16, bf16) -> bf16,
+) -> impl Fn(Pair<bf16>, Pair<bf16>, Pair<bf16>) -> Pair<bf16> {
     move |a, b, c| Pair(f(a.0, b.0, c.0), f(a.1, b.1, c.1))
 }
 
@@ -74,7 +94,9 @@ fn sums_and_products_round_to_nearest_on_sm_90() {
 #[test]
 fn minimum_and_maximum_skip_nan_and_order_zeros() {
     let mut table = Table::new();
-    let strict = |f: fn(bf16, bf16) -> bf16| move |a: bf16, b: bf16| if a.is_nan() || b.is_nan() { bf16::NAN } else { f(a, b) };
+    let strict = |f: fn(bf16, bf16) -> bf16| {
+        move |a: bf16, b: bf16| if a.is_nan() || b.is_nan() { bf16::NAN } else { f(a, b) }
+    };
     for (name, f) in [("min", minimum as fn(bf16, bf16) -> bf16), ("max", maximum)] {
         table.binary(&format!("{name}.bf16"), f);
         table.binary(&format!("{name}.bf16x2"), each(f));
@@ -90,6 +112,8 @@ fn signs() {
     table.unary("neg.bf16", |a: bf16| -a);
     table.unary("neg.bf16x2", |a: Pair<bf16>| Pair(-a.0, -a.1));
     table.unary("abs.bf16", |a: bf16| bf16::from_bits(a.to_bits() & 0x7fff));
-    table.unary("abs.bf16x2", |a: Pair<bf16>| Pair(bf16::from_bits(a.0.to_bits() & 0x7fff), bf16::from_bits(a.1.to_bits() & 0x7fff)));
+    table.unary("abs.bf16x2", |a: Pair<bf16>| {
+        Pair(bf16::from_bits(a.0.to_bits() & 0x7fff), bf16::from_bits(a.1.to_bits() & 0x7fff))
+    });
     table.run(&Gpu::new());
 }

@@ -42,14 +42,27 @@ fn fields_are_extracted_with_their_sign() {
             for position in POSITIONS {
                 for length in LENGTHS {
                     let result = extract(word, position, length, msb, signed);
-                    rows.push(Row { operands: vec![word, position.into(), length.into()], results: vec![Bits(result)] });
+                    rows.push(Row {
+                        operands: vec![word, position.into(), length.into()],
+                        results: vec![Bits(result)],
+                    });
                 }
             }
         }
         table.raw(text, &[width, Width::B32, Width::B32], &[width], rows);
     }
-    table.rows("bfe.s32", &[([0x0000_0f00u32, 8, 4], 0xffff_ffffu32), ([0x0000_0700, 8, 4], 7), ([0x8000_0000, 40, 3], u32::MAX)]);
-    table.rows("bfe.u32", &[([0xabcd_1234u32, 8, 12], 0xd12u32), ([0xabcd_1234, 28, 8], 0xa), ([0xabcd_1234, 4, 0], 0)]);
+    table.rows(
+        "bfe.s32",
+        &[
+            ([0x0000_0f00u32, 8, 4], 0xffff_ffffu32),
+            ([0x0000_0700, 8, 4], 7),
+            ([0x8000_0000, 40, 3], u32::MAX),
+        ],
+    );
+    table.rows(
+        "bfe.u32",
+        &[([0xabcd_1234u32, 8, 12], 0xd12u32), ([0xabcd_1234, 28, 8], 0xa), ([0xabcd_1234, 4, 0], 0)],
+    );
     table.run(&Gpu::new());
 }
 
@@ -69,13 +82,17 @@ fn fields_are_inserted() {
         }
         table.raw(text, &[width, width, Width::B32, Width::B32], &[width], rows);
     }
-    table.rows("bfi.b32", &[([0xffu32, 0, 4, 4], 0xf0u32), ([0xabcd, 0x1111_1111, 24, 16], 0xcd11_1111), ([1, 2, 32, 4], 2)]);
+    table.rows(
+        "bfi.b32",
+        &[([0xffu32, 0, 4, 4], 0xf0u32), ([0xabcd, 0x1111_1111, 24, 16], 0xcd11_1111), ([1, 2, 32, 4], 2)],
+    );
     table.run(&Gpu::new());
 }
 
 #[test]
 fn the_highest_set_bit_is_found() {
-    let find = |a: u64, width: u32| if a == 0 { u32::MAX } else { width - 1 - (a << (64 - width)).leading_zeros() };
+    let find =
+        |a: u64, width: u32| if a == 0 { u32::MAX } else { width - 1 - (a << (64 - width)).leading_zeros() };
     let shift = move |a: u64, width: u32| if a == 0 { u32::MAX } else { width - 1 - find(a, width) };
     // Signed operands: the highest bit that is not a copy of the sign.
     let unsign32 = |a: i32| u64::from((if a < 0 { !a } else { a }) as u32);
@@ -162,7 +179,13 @@ fn bytes_are_permuted() {
         (0..4).fold(0, |out, i| {
             let choice = c >> (4 * i) & 0xf;
             let byte = pair_byte(a, b, choice & 7);
-            let byte = if choice & 8 == 0 { byte } else if byte & 0x80 != 0 { 0xff } else { 0 };
+            let byte = if choice & 8 == 0 {
+                byte
+            } else if byte & 0x80 != 0 {
+                0xff
+            } else {
+                0
+            };
             out | byte << (8 * i)
         })
     };

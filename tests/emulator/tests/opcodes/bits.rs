@@ -81,9 +81,18 @@ fn funnel_shifts_wrap_or_clamp() {
     table.ternary("shf.r.wrap.b32", move |a: u32, b: u32, n: u32| right(a, b, n % 32));
     table.ternary("shf.l.clamp.b32", move |a: u32, b: u32, n: u32| left(a, b, n.min(32)));
     table.ternary("shf.r.clamp.b32", move |a: u32, b: u32, n: u32| right(a, b, n.min(32)));
-    table.rows("shf.l.wrap.b32", &[([0x89ab_cdefu32, 0x0123_4567, 8], 0x2345_6789u32), ([1, 2, 32], 2), ([1, 2, 0], 2)]);
-    table.rows("shf.l.clamp.b32", &[([0x89ab_cdefu32, 0x0123_4567, 8], 0x2345_6789u32), ([1, 2, 32], 1), ([1, 2, 99], 1)]);
-    table.rows("shf.r.clamp.b32", &[([0x89ab_cdefu32, 0x0123_4567, 8], 0x6789_abcdu32), ([1, 2, 32], 2), ([1, 2, 99], 2)]);
+    table.rows(
+        "shf.l.wrap.b32",
+        &[([0x89ab_cdefu32, 0x0123_4567, 8], 0x2345_6789u32), ([1, 2, 32], 2), ([1, 2, 0], 2)],
+    );
+    table.rows(
+        "shf.l.clamp.b32",
+        &[([0x89ab_cdefu32, 0x0123_4567, 8], 0x2345_6789u32), ([1, 2, 32], 1), ([1, 2, 99], 1)],
+    );
+    table.rows(
+        "shf.r.clamp.b32",
+        &[([0x89ab_cdefu32, 0x0123_4567, 8], 0x6789_abcdu32), ([1, 2, 32], 2), ([1, 2, 99], 2)],
+    );
     table.run(&Gpu::new());
 }
 

@@ -46,12 +46,12 @@ fn floats_compare_ordered_and_unordered() {
     macro_rules! comparisons {
         ($($type:ty, $ptx:literal;)*) => {$(
             table.binary(concat!("setp.eq.", $ptx), |a: $type, b: $type| a == b);
-            table.binary(concat!("setp.ne.", $ptx), |a: $type, b: $type| a < b || a > b);
+            table.binary(concat!("setp.ne.", $ptx), |a: $type, b: $type| a != b && !a.is_nan() && !b.is_nan());
             table.binary(concat!("setp.lt.", $ptx), |a: $type, b: $type| a < b);
             table.binary(concat!("setp.le.", $ptx), |a: $type, b: $type| a <= b);
             table.binary(concat!("setp.gt.", $ptx), |a: $type, b: $type| a > b);
             table.binary(concat!("setp.ge.", $ptx), |a: $type, b: $type| a >= b);
-            table.binary(concat!("setp.equ.", $ptx), |a: $type, b: $type| !(a < b || a > b));
+            table.binary(concat!("setp.equ.", $ptx), |a: $type, b: $type| a == b || a.is_nan() || b.is_nan());
             table.binary(concat!("setp.neu.", $ptx), |a: $type, b: $type| a != b);
             table.binary(concat!("setp.ltu.", $ptx), |a: $type, b: $type| !(a >= b));
             table.binary(concat!("setp.leu.", $ptx), |a: $type, b: $type| !(a > b));
@@ -107,7 +107,10 @@ fn comparisons_combine_with_a_predicate() {
     let mut rows = Vec::new();
     for a in f32::edges() {
         for b in f32::edges() {
-            rows.push(Row { operands: vec![a.bits(), b.bits()], results: vec![(a < b).expect(), (!(a < b)).expect()] });
+            rows.push(Row {
+                operands: vec![a.bits(), b.bits()],
+                results: vec![(a < b).expect(), (!(a < b)).expect()],
+            });
         }
     }
     table.raw("setp.lt.f32 %r|%r1, %a, %b;", &[Width::B32; 2], &[Width::Pred; 2], rows);
@@ -139,12 +142,19 @@ fn packed_halves_compare_side_by_side() {
     use crate::support::Pair;
     let one = |yes: bool| if yes { f16::ONE } else { f16::ZERO };
     let mut table = Table::new();
-    table.binary("set.eq.f16x2.f16x2", move |a: Pair<f16>, b: Pair<f16>| Pair(one(a.0 == b.0), one(a.1 == b.1)));
-    table.binary("set.gtu.f16x2.f16x2", move |a: Pair<f16>, b: Pair<f16>| Pair(one(!(a.0 <= b.0)), one(!(a.1 <= b.1))));
+    table.binary("set.eq.f16x2.f16x2", move |a: Pair<f16>, b: Pair<f16>| {
+        Pair(one(a.0 == b.0), one(a.1 == b.1))
+    });
+    table.binary("set.gtu.f16x2.f16x2", move |a: Pair<f16>, b: Pair<f16>| {
+        Pair(one(!(a.0 <= b.0)), one(!(a.1 <= b.1)))
+    });
     let mut rows = Vec::new();
     for a in Pair::<f16>::edges() {
         for b in Pair::<f16>::edges() {
-            rows.push(Row { operands: vec![a.bits(), b.bits()], results: vec![(a.0 < b.0).expect(), (a.1 < b.1).expect()] });
+            rows.push(Row {
+                operands: vec![a.bits(), b.bits()],
+                results: vec![(a.0 < b.0).expect(), (a.1 < b.1).expect()],
+            });
         }
     }
     table.raw("setp.lt.f16x2 %r|%r1, %a, %b;", &[Width::B32; 2], &[Width::Pred; 2], rows);
@@ -165,12 +175,18 @@ fn selections_copy_without_change() {
     }
     let signalling = 0x7f80_0001u64;
     let choices = [(0u64, 1.0f32.bits()), (1, signalling)];
-    let rows = choices.map(|(c, result)| Row { operands: vec![signalling, 1.0f32.bits(), c], results: vec![Expect::Bits(result)] });
+    let rows = choices.map(|(c, result)| Row {
+        operands: vec![signalling, 1.0f32.bits(), c],
+        results: vec![Expect::Bits(result)],
+    });
     table.raw("selp.f32", &[Width::B32, Width::B32, Width::Pred], &[Width::B32], rows.to_vec());
     table.ternary("selp.f64", |a: f64, b: f64, c: bool| if c { a } else { b });
     table.ternary("slct.u32.s32", |a: u32, b: u32, c: i32| if c >= 0 { a } else { b });
     table.ternary("slct.u64.f32", |a: u64, b: u64, c: f32| if c >= 0.0 { a } else { b });
-    table.ternary("slct.ftz.u32.f32", |a: u32, b: u32, c: f32| if crate::support::rounding::flush(c) >= 0.0 { a } else { b });
+    table.ternary(
+        "slct.ftz.u32.f32",
+        |a: u32, b: u32, c: f32| if crate::support::rounding::flush(c) >= 0.0 { a } else { b },
+    );
     table.run(&Gpu::new());
 }
 
@@ -181,7 +197,10 @@ fn three_input_logic_gives_a_predicate_too() {
         for b in [0u32, 0xffff, 0xffff_0000] {
             for q in [false, true] {
                 let d = a & b;
-                rows.push(Row { operands: vec![a.bits(), b.bits(), q.bits()], results: vec![d.expect(), ((d != 0) | q).expect()] });
+                rows.push(Row {
+                    operands: vec![a.bits(), b.bits(), q.bits()],
+                    results: vec![d.expect(), ((d != 0) | q).expect()],
+                });
             }
         }
     }

@@ -3,7 +3,9 @@
 use crate::support::{Expect, Gpu, Row, Table, Width, Word};
 
 fn rows_of(oracle: impl Fn(u32) -> u32) -> Vec<Row> {
-    (0..64u32).map(|a| Row { operands: vec![a.bits()], results: vec![Expect::Bits(oracle(a).into())] }).collect()
+    (0..64u32)
+        .map(|a| Row { operands: vec![a.bits()], results: vec![Expect::Bits(oracle(a).into())] })
+        .collect()
 }
 
 #[test]
@@ -11,7 +13,10 @@ fn predicates_guard_single_instructions() {
     let mut table = Table::new();
     table.binary("mov.u32 %r, 1; @%b mov.u32 %r, %a;", |a: u32, b: bool| if b { a } else { 1 });
     table.binary("mov.u32 %r, 1; @!%b mov.u32 %r, %a;", |a: u32, b: bool| if b { 1 } else { a });
-    table.binary("selp.u32 %r, 5, 6, %b; @%b add.u32 %r, %r, %a;", |a: u32, b: bool| if b { a.wrapping_add(5) } else { 6 });
+    table.binary(
+        "selp.u32 %r, 5, 6, %b; @%b add.u32 %r, %r, %a;",
+        |a: u32, b: bool| if b { a.wrapping_add(5) } else { 6 },
+    );
     table.run(&Gpu::new());
 }
 
@@ -126,7 +131,9 @@ fn functions_take_and_return_values() {
 #[test]
 fn a_call_may_diverge() {
     let call = CALL_SQUARE.replace("call.uni", "call");
-    let body = format!("setp.lt.u32 %p, %a, 21;\nmov.u32 %r, 7;\n@%p bra PAST;\nmov.u32 %x, %a;\n{call}\nmov.u32 %r, %y;\nPAST:\nadd.u32 %r, %r, 1;");
+    let body = format!(
+        "setp.lt.u32 %p, %a, 21;\nmov.u32 %r, 7;\n@%p bra PAST;\nmov.u32 %x, %a;\n{call}\nmov.u32 %r, %y;\nPAST:\nadd.u32 %r, %r, 1;"
+    );
     run_module(SQUARE, &body, |a| if a < 21 { 8 } else { a * a + 1 });
 }
 
@@ -147,7 +154,10 @@ fn functions_may_call_themselves() {
         st.local.u32 [own], %x;\nmov.u32 %y, 0;\nsetp.eq.u32 %p, %x, 0;\n@%p bra DONE;\nsub.u32 %x, %x, 1;\n{\n.param .b32 argument;\n.param .b32 result;\n\
         st.param.b32 [argument], %x;\ncall (result), down, (argument);\nld.param.b32 %y, [result];\n}\nDONE:\nld.local.u32 %x, [own];\nadd.u32 %y, %y, %x;\n\
         st.param.b32 [out], %y;\nret;\n}\n";
-    let body = format!("mov.u32 %x, %a;\n{}\nmov.u32 %r, %y;", CALL_SQUARE.replace("square", "down").replace(".uni", ""));
+    let body = format!(
+        "mov.u32 %x, %a;\n{}\nmov.u32 %r, %y;",
+        CALL_SQUARE.replace("square", "down").replace(".uni", "")
+    );
     run_module(factorial, &body, |a| a * (a + 1) / 2);
 }
 
@@ -159,7 +169,10 @@ fn structures_go_by_value() {
     let body = "{\n.param .align 8 .b8 argument[16];\n.param .align 8 .b8 result[16];\n.reg .b64 %w;\ncvt.u64.u32 %w, %a;\nst.param.b64 [argument], %w;\n\
         mov.u64 %w, 1000;\nst.param.v2.b32 [argument+8], {7, 0};\ncall.uni (result), swap, (argument);\nld.param.v2.b32 {%x, %y}, [result];\n\
         ld.param.b64 %w, [result+8];\ncvt.u32.u64 %r, %w;\nmad.lo.u32 %r, %x, 100, %r;\n}";
-    let body = body.replace("mov.u64 %w, 1000;\nst.param.v2.b32 [argument+8], {7, 0};", "mov.u64 %w, 7;\nst.param.b64 [argument+8], %w;");
+    let body = body.replace(
+        "mov.u64 %w, 1000;\nst.param.v2.b32 [argument+8], {7, 0};",
+        "mov.u64 %w, 7;\nst.param.b64 [argument+8], %w;",
+    );
     run_module(swap, &body, |a| 700 + a);
 }
 
@@ -168,14 +181,22 @@ fn structures_go_by_value() {
 fn returns_and_exits_may_be_guarded() {
     let early = ".func (.param .b32 out) early(.param .b32 x)\n{\n.reg .b32 %x;\n.reg .pred %p;\nld.param.b32 %x, [x];\nst.param.b32 [out], 5;\n\
         setp.lt.u32 %p, %x, 30;\n@%p ret;\nst.param.b32 [out], %x;\nret;\n}\n";
-    let body = format!("mov.u32 %x, %a;\n{}\nmov.u32 %r, %y;\nsetp.gt.u32 %p, %a, 40;\n@%p exit;", CALL_SQUARE.replace("square", "early").replace(".uni", ""));
-    run_module(&early.replace("st.param.b32 [out], 5;", "{ .reg .b32 %five; mov.u32 %five, 5; st.param.b32 [out], %five; }"), &body, |a| {
-        match a {
+    let body = format!(
+        "mov.u32 %x, %a;\n{}\nmov.u32 %r, %y;\nsetp.gt.u32 %p, %a, 40;\n@%p exit;",
+        CALL_SQUARE.replace("square", "early").replace(".uni", "")
+    );
+    run_module(
+        &early.replace(
+            "st.param.b32 [out], 5;",
+            "{ .reg .b32 %five; mov.u32 %five, 5; st.param.b32 [out], %five; }",
+        ),
+        &body,
+        |a| match a {
             0..30 => 5,
             30..=40 => a,
             _ => 0,
-        }
-    });
+        },
+    );
 }
 
 #[test]

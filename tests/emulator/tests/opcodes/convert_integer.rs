@@ -78,8 +78,14 @@ fn integers_become_floats_with_one_rounding() {
     table.unary("cvt.rn.f64.u32", |a: u32| f64::from(a));
     table.unary("cvt.rn.f64.s64", |a: i64| a as f64);
     table.unary("cvt.rn.f64.u64", |a: u64| a as f64);
-    table.rows("cvt.rz.f64.u64", &[([u64::MAX], u64::MAX as f64 - 2048.0), ([(1u64 << 53) + 1], 9_007_199_254_740_992.0)]);
-    table.rows("cvt.rp.f64.s64", &[([(1i64 << 53) + 1], 9_007_199_254_740_994.0f64), ([-(1i64 << 53) - 1], -9_007_199_254_740_992.0)]);
+    table.rows(
+        "cvt.rz.f64.u64",
+        &[([u64::MAX], u64::MAX as f64 - 2048.0), ([(1u64 << 53) + 1], 9_007_199_254_740_992.0)],
+    );
+    table.rows(
+        "cvt.rp.f64.s64",
+        &[([(1i64 << 53) + 1], 9_007_199_254_740_994.0f64), ([-(1i64 << 53) - 1], -9_007_199_254_740_992.0)],
+    );
     table.run(&Gpu::new());
 }
 
@@ -89,11 +95,18 @@ fn integers_become_halves() {
     use half::f16;
     let mut table = Table::new();
     for (name, mode) in MODES {
-        table.unary(&format!("cvt.{name}.f16.s32"), move |a: i32| f16::from_f64(round(f64::from(a), F16, mode)));
-        table.unary(&format!("cvt.{name}.f16.u16"), move |a: u16| f16::from_f64(round(f64::from(a), F16, mode)));
+        table.unary(&format!("cvt.{name}.f16.s32"), move |a: i32| {
+            f16::from_f64(round(f64::from(a), F16, mode))
+        });
+        table.unary(&format!("cvt.{name}.f16.u16"), move |a: u16| {
+            f16::from_f64(round(f64::from(a), F16, mode))
+        });
     }
     table.unary("cvt.rn.f16.s16", |a: i16| f16::from_f64(round(f64::from(a), F16, Mode::Nearest)));
     table.unary("cvt.rn.f16.u32", |a: u32| f16::from_f64(round(f64::from(a), F16, Mode::Nearest)));
-    table.rows("cvt.rn.f16.u16", &[([2049u16], f16::from_f32(2048.0)), ([2051], f16::from_f32(2052.0)), ([65535], f16::INFINITY)]);
+    table.rows(
+        "cvt.rn.f16.u16",
+        &[([2049u16], f16::from_f32(2048.0)), ([2051], f16::from_f32(2052.0)), ([65535], f16::INFINITY)],
+    );
     table.run(&Gpu::new());
 }

@@ -14,8 +14,12 @@ fn sums_round_in_every_direction() {
     }
     // One and the smallest number: up is the next float, down and towards zero stay.
     let tiny = f32::from_bits(1);
-    table.rows("add.rp.f32", &[([1.0f32, tiny], 1.0f32.next_up()), ([-1.0, -tiny], -1.0), ([1.0, -1.0], 0.0)]);
-    table.rows("add.rm.f32", &[([1.0f32, tiny], 1.0f32), ([-1.0, -tiny], (-1.0f32).next_down()), ([1.0, -1.0], -0.0)]);
+    table
+        .rows("add.rp.f32", &[([1.0f32, tiny], 1.0f32.next_up()), ([-1.0, -tiny], -1.0), ([1.0, -1.0], 0.0)]);
+    table.rows(
+        "add.rm.f32",
+        &[([1.0f32, tiny], 1.0f32), ([-1.0, -tiny], (-1.0f32).next_down()), ([1.0, -1.0], -0.0)],
+    );
     table.rows("add.rz.f32", &[([f32::MAX, f32::MAX], f32::MAX), ([1.0, -tiny], 1.0f32.next_down())]);
     table.run(&Gpu::new());
 }
@@ -57,8 +61,21 @@ fn subnormals_flush_only_when_asked() {
             ([f32::MIN_POSITIVE, 1.0], f32::MIN_POSITIVE),
         ],
     );
-    table.rows("mul.f32", &[([f32::MIN_POSITIVE, 0.5f32], f32::from_bits(0x0040_0000)), ([f32::from_bits(1), 1.0], f32::from_bits(1))]);
-    table.rows("fma.rn.ftz.f32", &[([f32::from_bits(1), 1.0f32, 0.0], 0.0f32), ([1.0, 1.0, f32::from_bits(1)], 1.0), ([f32::MIN_POSITIVE, 0.25, 0.0], 0.0)]);
+    table.rows(
+        "mul.f32",
+        &[
+            ([f32::MIN_POSITIVE, 0.5f32], f32::from_bits(0x0040_0000)),
+            ([f32::from_bits(1), 1.0], f32::from_bits(1)),
+        ],
+    );
+    table.rows(
+        "fma.rn.ftz.f32",
+        &[
+            ([f32::from_bits(1), 1.0f32, 0.0], 0.0f32),
+            ([1.0, 1.0, f32::from_bits(1)], 1.0),
+            ([f32::MIN_POSITIVE, 0.25, 0.0], 0.0),
+        ],
+    );
     table.unary("abs.ftz.f32", |a: f32| flush(a).abs());
     table.unary("neg.ftz.f32", |a: f32| -flush(a));
     table.binary("min.ftz.f32", |a: f32, b: f32| minimum(flush(a), flush(b)));
@@ -73,8 +90,13 @@ fn saturation_clamps_to_the_unit_interval() {
     table.binary("sub.sat.f32", |a: f32, b: f32| saturate(a - b));
     table.binary("mul.sat.f32", |a: f32, b: f32| saturate(a * b));
     table.ternary("fma.rn.sat.f32", |a: f32, b: f32, c: f32| saturate(fma_f32(a, b, c, Mode::Nearest)));
-    table.binary("add.rz.ftz.sat.f32", |a: f32, b: f32| saturate(flush(add_f32(flush(a), flush(b), Mode::Zero))));
-    table.rows("add.sat.f32", &[([f32::NAN, 1.0f32], 0.0f32), ([-3.0, 1.0], 0.0), ([0.25, 0.5], 0.75), ([1.0, 1.0], 1.0)]);
+    table.binary("add.rz.ftz.sat.f32", |a: f32, b: f32| {
+        saturate(flush(add_f32(flush(a), flush(b), Mode::Zero)))
+    });
+    table.rows(
+        "add.sat.f32",
+        &[([f32::NAN, 1.0f32], 0.0f32), ([-3.0, 1.0], 0.0), ([0.25, 0.5], 0.75), ([1.0, 1.0], 1.0)],
+    );
     table.run(&Gpu::new());
 }
 
@@ -100,8 +122,20 @@ fn minimum(a: f32, b: f32) -> f32 {
     match (a.is_nan(), b.is_nan()) {
         (true, _) => b,
         (_, true) => a,
-        _ if a == b => if a.is_sign_negative() { a } else { b },
-        _ => if a < b { a } else { b },
+        _ if a == b => {
+            if a.is_sign_negative() {
+                a
+            } else {
+                b
+            }
+        }
+        _ => {
+            if a < b {
+                a
+            } else {
+                b
+            }
+        }
     }
 }
 
@@ -114,9 +148,18 @@ fn minimum_and_maximum_skip_nan_and_order_zeros() {
     let mut table = Table::new();
     table.binary("min.f32", minimum);
     table.binary("max.f32", maximum);
-    table.binary("min.NaN.f32", |a: f32, b: f32| if a.is_nan() || b.is_nan() { f32::NAN } else { minimum(a, b) });
-    table.binary("max.NaN.f32", |a: f32, b: f32| if a.is_nan() || b.is_nan() { f32::NAN } else { maximum(a, b) });
-    table.rows("min.f32", &[([0.0f32, -0.0], -0.0f32), ([-0.0, 0.0], -0.0), ([f32::NAN, 2.0], 2.0), ([2.0, f32::NAN], 2.0)]);
+    table.binary(
+        "min.NaN.f32",
+        |a: f32, b: f32| if a.is_nan() || b.is_nan() { f32::NAN } else { minimum(a, b) },
+    );
+    table.binary(
+        "max.NaN.f32",
+        |a: f32, b: f32| if a.is_nan() || b.is_nan() { f32::NAN } else { maximum(a, b) },
+    );
+    table.rows(
+        "min.f32",
+        &[([0.0f32, -0.0], -0.0f32), ([-0.0, 0.0], -0.0), ([f32::NAN, 2.0], 2.0), ([2.0, f32::NAN], 2.0)],
+    );
     table.rows("max.f32", &[([0.0f32, -0.0], 0.0f32), ([-0.0, 0.0], 0.0), ([f32::NAN, -2.0], -2.0)]);
     // The result of two NaNs is the canonical one.
     table.rows("max.f32", &[([0x7fc0_1234u32, 0xffc0_0001], 0x7fff_ffffu32)]);
@@ -124,7 +167,13 @@ fn minimum_and_maximum_skip_nan_and_order_zeros() {
     let wide_min = |a: f64, b: f64| match (a.is_nan(), b.is_nan()) {
         (true, _) => b,
         (_, true) => a,
-        _ if a == b => if a.is_sign_negative() { a } else { b },
+        _ if a == b => {
+            if a.is_sign_negative() {
+                a
+            } else {
+                b
+            }
+        }
         _ => a.min(b),
     };
     table.binary("min.f64", wide_min);
@@ -189,13 +238,19 @@ fn double_precision_rounds_in_every_direction() {
     table.rows("rcp.rp.f64", &[([3.0f64], up_third), ([-3.0], -third), ([4.0], 0.25)]);
     table.rows("rcp.rm.f64", &[([3.0f64], third), ([-3.0], -up_third)]);
     table.rows("add.rp.f64", &[([1.0f64, tiny], 1.0f64.next_up()), ([-1.0, -tiny], -1.0), ([1.0, 2.0], 3.0)]);
-    table.rows("add.rm.f64", &[([1.0f64, tiny], 1.0f64), ([-1.0, -tiny], (-1.0f64).next_down()), ([1.0, -1.0], -0.0)]);
+    table.rows(
+        "add.rm.f64",
+        &[([1.0f64, tiny], 1.0f64), ([-1.0, -tiny], (-1.0f64).next_down()), ([1.0, -1.0], -0.0)],
+    );
     table.rows("sub.rz.f64", &[([1.0f64, tiny], 1.0f64.next_down()), ([-1.0, -tiny], -(1.0f64.next_down()))]);
     let a = 1.0 + f64::EPSILON;
     // (1 + e)² is 1 + 2e + e².
     table.rows("mul.rp.f64", &[([a, a], 1.0 + 3.0 * f64::EPSILON), ([-a, a], -(1.0 + 2.0 * f64::EPSILON))]);
     table.rows("mul.rm.f64", &[([a, a], 1.0 + 2.0 * f64::EPSILON), ([-a, a], -(1.0 + 3.0 * f64::EPSILON))]);
-    table.rows("fma.rp.f64", &[([1.0f64, 1.0, tiny], 1.0f64.next_up()), ([a, a, -1.0], (2.0 * f64::EPSILON).next_up())]);
+    table.rows(
+        "fma.rp.f64",
+        &[([1.0f64, 1.0, tiny], 1.0f64.next_up()), ([a, a, -1.0], (2.0 * f64::EPSILON).next_up())],
+    );
     table.rows("fma.rz.f64", &[([1.0f64, 1.0, -tiny], 1.0f64.next_down())]);
     // The nearest root of two lies above it.
     let two = 2.0f64.sqrt();
@@ -219,9 +274,13 @@ fn literals_stand_for_registers() {
 #[test]
 fn ties_go_to_even() {
     let ulp = f32::EPSILON;
-    let rows: Vec<Row> = [(1.0f32, ulp / 2.0, 1.0f32), (1.0 + ulp, ulp / 2.0, 1.0 + 2.0 * ulp), (1.0, ulp * 0.75, 1.0 + ulp)]
-        .map(|(a, b, sum)| Row { operands: vec![a.bits(), b.bits()], results: vec![crate::support::Expect::Bits(sum.bits())] })
-        .to_vec();
+    let rows: Vec<Row> =
+        [(1.0f32, ulp / 2.0, 1.0f32), (1.0 + ulp, ulp / 2.0, 1.0 + 2.0 * ulp), (1.0, ulp * 0.75, 1.0 + ulp)]
+            .map(|(a, b, sum)| Row {
+                operands: vec![a.bits(), b.bits()],
+                results: vec![crate::support::Expect::Bits(sum.bits())],
+            })
+            .to_vec();
     let mut table = Table::new();
     table.raw("add.rn.f32", &[f32::WIDTH; 2], &[f32::WIDTH], rows);
     table.run(&Gpu::new());

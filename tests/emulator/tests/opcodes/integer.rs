@@ -76,8 +76,12 @@ fn product_sums_wrap() {
     table.ternary("mad.lo.u32", |a: u32, b: u32, c: u32| a.wrapping_mul(b).wrapping_add(c));
     table.ternary("mad.lo.s64", |a: i64, b: i64, c: i64| a.wrapping_mul(b).wrapping_add(c));
     table.ternary("mad.lo.u64", |a: u64, b: u64, c: u64| a.wrapping_mul(b).wrapping_add(c));
-    table.ternary("mad.hi.s32", |a: i32, b: i32, c: i32| (((i64::from(a) * i64::from(b)) >> 32) as i32).wrapping_add(c));
-    table.ternary("mad.hi.u32", |a: u32, b: u32, c: u32| (((u64::from(a) * u64::from(b)) >> 32) as u32).wrapping_add(c));
+    table.ternary("mad.hi.s32", |a: i32, b: i32, c: i32| {
+        (((i64::from(a) * i64::from(b)) >> 32) as i32).wrapping_add(c)
+    });
+    table.ternary("mad.hi.u32", |a: u32, b: u32, c: u32| {
+        (((u64::from(a) * u64::from(b)) >> 32) as u32).wrapping_add(c)
+    });
     table.ternary("mad.hi.u64", |a: u64, b: u64, c: u64| {
         (((u128::from(a) * u128::from(b)) >> 64) as u64).wrapping_add(c)
     });

@@ -14,7 +14,9 @@ fn carry_rows(oracle: impl Fn([u32; 4]) -> [u32; 2]) -> Vec<Row> {
                     let operands = [a, b, c, d];
                     rows.push(Row {
                         operands: operands.map(u64::from).to_vec(),
-                        results: oracle(operands).map(|r| crate::support::Expect::Bits(u64::from(r))).to_vec(),
+                        results: oracle(operands)
+                            .map(|r| crate::support::Expect::Bits(u64::from(r)))
+                            .to_vec(),
                     });
                 }
             }
@@ -114,26 +116,37 @@ fn half_word(word: u32, i: u32, signed: bool) -> i64 {
 #[test]
 fn dot_products_of_four_bytes() {
     let mut table = Table::new();
-    for (types, a_signed, b_signed) in
-        [("s32.s32", true, true), ("s32.u32", true, false), ("u32.s32", false, true), ("u32.u32", false, false)]
-    {
+    for (types, a_signed, b_signed) in [
+        ("s32.s32", true, true),
+        ("s32.u32", true, false),
+        ("u32.s32", false, true),
+        ("u32.u32", false, false),
+    ] {
         table.ternary(&format!("dp4a.{types}"), |a: u32, b: u32, c: u32| {
             (0..4).fold(i64::from(c), |sum, i| sum + byte(a, i, a_signed) * byte(b, i, b_signed)) as u32
         });
     }
-    table.rows("dp4a.s32.s32", &[([0x8080_8080u32, 0x8080_8080, 0], 65536), ([0x0102_0304, 0xff01_ff01, 10], 12), ([0, 0, 7], 7)]);
+    table.rows(
+        "dp4a.s32.s32",
+        &[([0x8080_8080u32, 0x8080_8080, 0], 65536), ([0x0102_0304, 0xff01_ff01, 10], 12), ([0, 0, 7], 7)],
+    );
     table.run(&Gpu::new());
 }
 
 #[test]
 fn dot_products_of_two_half_words_and_two_bytes() {
     let mut table = Table::new();
-    for (types, a_signed, b_signed) in
-        [("s32.s32", true, true), ("s32.u32", true, false), ("u32.s32", false, true), ("u32.u32", false, false)]
-    {
+    for (types, a_signed, b_signed) in [
+        ("s32.s32", true, true),
+        ("s32.u32", true, false),
+        ("u32.s32", false, true),
+        ("u32.u32", false, false),
+    ] {
         for (part, first) in [("lo", 0), ("hi", 2)] {
             table.ternary(&format!("dp2a.{part}.{types}"), |a: u32, b: u32, c: u32| {
-                (0..2).fold(i64::from(c), |sum, i| sum + half_word(a, i, a_signed) * byte(b, first + i, b_signed)) as u32
+                (0..2).fold(i64::from(c), |sum, i| {
+                    sum + half_word(a, i, a_signed) * byte(b, first + i, b_signed)
+                }) as u32
             });
         }
     }
@@ -145,8 +158,16 @@ fn vectors_move_into_registers_and_out() {
     let mut table = Table::new();
     table.binary("mov.b64 %r, {%a, %b};", |low: u32, high: u32| joined(low, high));
     table.binary("mov.b32 %r, {%a, %b};", |low: u16, high: u16| u32::from(low) | u32::from(high) << 16);
-    let split = |a: u64| Row { operands: vec![a], results: halves(a).map(|r| crate::support::Expect::Bits(r.into())).to_vec() };
-    table.raw("mov.b64 {%r, %r1}, %a;", &[Width::B64], &[Width::B32; 2], u64::edges().into_iter().map(split).collect());
+    let split = |a: u64| Row {
+        operands: vec![a],
+        results: halves(a).map(|r| crate::support::Expect::Bits(r.into())).to_vec(),
+    };
+    table.raw(
+        "mov.b64 {%r, %r1}, %a;",
+        &[Width::B64],
+        &[Width::B32; 2],
+        u64::edges().into_iter().map(split).collect(),
+    );
     table.unary("{ .reg .b32 %low; mov.b64 {%low, %r}, %a; }", |a: u64| (a >> 32) as u32);
     table.unary("mov.b64 {_, %r}, %a;", |a: u64| (a >> 32) as u32);
     table.unary("{ .reg .b16 %low; mov.b32 {%low, %r}, %a; }", |a: u32| (a >> 16) as u16);

@@ -71,8 +71,18 @@ fn products_of_16_bit_fragments() {
     let (operands, results) = ([Width::B32; 10], [Width::B32; 4]);
     let f16_rows = rows_16(|x| f16::from_f32(x).to_bits());
     let bf16_rows = rows_16(|x| bf16::from_f32(x).to_bits());
-    table.raw(&format!("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {PRODUCT_16}"), &operands, &results, f16_rows);
-    table.raw(&format!("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {PRODUCT_16}"), &operands, &results, bf16_rows);
+    table.raw(
+        &format!("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {PRODUCT_16}"),
+        &operands,
+        &results,
+        f16_rows,
+    );
+    table.raw(
+        &format!("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {PRODUCT_16}"),
+        &operands,
+        &results,
+        bf16_rows,
+    );
     table.run(&Gpu::new());
 }
 
@@ -102,8 +112,18 @@ fn products_of_depth_eight() {
     let mut table = Table::new().block(32);
     let layout = "{%r, %r1, %r2, %r3}, {%a, %b}, {%c}, {%d, %e, %f, %g};";
     let (operands, results) = ([Width::B32; 7], [Width::B32; 4]);
-    table.raw(&format!("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {layout}"), &operands, &results, rows(|x| f16::from_f32(x).to_bits()));
-    table.raw(&format!("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {layout}"), &operands, &results, rows(|x| bf16::from_f32(x).to_bits()));
+    table.raw(
+        &format!("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {layout}"),
+        &operands,
+        &results,
+        rows(|x| f16::from_f32(x).to_bits()),
+    );
+    table.raw(
+        &format!("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {layout}"),
+        &operands,
+        &results,
+        rows(|x| bf16::from_f32(x).to_bits()),
+    );
     table.run(&Gpu::new());
 }
 
@@ -126,7 +146,12 @@ fn products_of_tf32_fragments() {
         })
         .collect();
     let mut table = Table::new().block(32);
-    table.raw(&format!("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {PRODUCT_16}"), &[Width::B32; 10], &[Width::B32; 4], rows);
+    table.raw(
+        &format!("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {PRODUCT_16}"),
+        &[Width::B32; 10],
+        &[Width::B32; 4],
+        rows,
+    );
     table.run(&Gpu::new());
 }
 
@@ -144,7 +169,9 @@ fn matrices_are_loaded_by_rows() {
     };
     // Row i holds the elements 8i .. 8i + 7.
     let at = |row: usize, column: usize| (row * 8 + column) as u16;
-    let words = |row: usize, first: usize| (0..4).fold(0u64, |word, i| word | u64::from(at(row, first + i)) << (16 * i));
+    let words = |row: usize, first: usize| {
+        (0..4).fold(0u64, |word, i| word | u64::from(at(row, first + i)) << (16 * i))
+    };
     let mut table = Table::new().block(32);
     for (count, list) in [(1, "%r"), (2, "%r, %r1"), (4, "%r, %r1, %r2, %r3")] {
         for transposed in [false, true] {
@@ -190,7 +217,12 @@ fn special_values_pass_through() {
         operands.extend([half(b); 2]);
         operands.extend([u64::from(c.to_bits()); 4]);
         let rows = vec![Row { operands, results: vec![expected; 4] }; 32];
-        table.raw(&format!("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {PRODUCT_16}"), &[Width::B32; 10], &[Width::B32; 4], rows);
+        table.raw(
+            &format!("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {PRODUCT_16}"),
+            &[Width::B32; 10],
+            &[Width::B32; 4],
+            rows,
+        );
     }
     table.run(&Gpu::new());
 }

@@ -33,7 +33,11 @@ fn narrow_loads_extend_by_their_type() {
              ld.global.{ty} %value, [%from+8];\nst.global.b{width} [%to+8], %value;"
         ));
         run(&gpu, &ptx, &input, &mut output);
-        assert_eq!(gpu.download(&output), [extend(words[0]), extend(words[1])], "ld.global.{ty} into .{register}");
+        assert_eq!(
+            gpu.download(&output),
+            [extend(words[0]), extend(words[1])],
+            "ld.global.{ty} into .{register}"
+        );
     }
 }
 
@@ -47,21 +51,32 @@ fn kernel(body: &str) -> String {
 
 fn run(gpu: &Gpu, ptx: &str, from: &CudaSlice<u64>, to: &mut CudaSlice<u64>) {
     let function = gpu.function(ptx, "k");
-    launch!(gpu, function, (1, 1, 1), (1, 1, 1), 0; from, to).unwrap_or_else(|error| panic!("{error}: {}\n{ptx}", gpu.findings_text()));
+    launch!(gpu, function, (1, 1, 1), (1, 1, 1), 0; from, to)
+        .unwrap_or_else(|error| panic!("{error}: {}\n{ptx}", gpu.findings_text()));
 }
 
 #[test]
 fn narrow_stores_leave_the_rest() {
     let gpu = Gpu::new();
     let input = gpu.upload(&[0x1122_3344_5566_7788u64]);
-    for (store, kept) in [("u8", 0xff), ("b8", 0xff), ("u16", 0xffff), ("b16", 0xffff), ("u32", 0xffff_ffff), ("b64", u64::MAX)] {
+    for (store, kept) in [
+        ("u8", 0xff),
+        ("b8", 0xff),
+        ("u16", 0xffff),
+        ("b16", 0xffff),
+        ("u32", 0xffff_ffff),
+        ("b64", u64::MAX),
+    ] {
         let mut output = gpu.upload(&[u64::MAX - 1, u64::MAX - 1]);
-        let body = format!(".reg .b64 %wide;\n.reg .b32 %word;\n.reg .b16 %half;\nld.global.b64 %wide, [%from];\ncvt.u32.u64 %word, %wide;\ncvt.u16.u64 %half, %wide;\nst.global.{store} [%to], {};", match store {
-            "b64" => "%wide",
-            "u32" => "%word",
-            "u8" => "%word",
-            _ => "%half",
-        });
+        let body = format!(
+            ".reg .b64 %wide;\n.reg .b32 %word;\n.reg .b16 %half;\nld.global.b64 %wide, [%from];\ncvt.u32.u64 %word, %wide;\ncvt.u16.u64 %half, %wide;\nst.global.{store} [%to], {};",
+            match store {
+                "b64" => "%wide",
+                "u32" => "%word",
+                "u8" => "%word",
+                _ => "%half",
+            }
+        );
         run(&gpu, &kernel(&body), &input, &mut output);
         let expected = (u64::MAX - 1) & !kept | 0x1122_3344_5566_7788 & kept;
         assert_eq!(gpu.download(&output), [expected, u64::MAX - 1], "st.global.{store}");
@@ -74,21 +89,60 @@ fn hints_and_orders_do_not_change_values() {
     let gpu = Gpu::new();
     let input = gpu.upload(&[0xdead_beef_0bad_f00du64]);
     for load in [
-        "ld.global", "ld.global.ca", "ld.global.cg", "ld.global.cs", "ld.global.lu", "ld.global.cv", "ld.global.nc",
-        "ld.volatile.global", "ld.weak.global", "ld.relaxed.gpu.global", "ld.acquire.gpu.global", "ld.relaxed.sys.global",
-        "ld.acquire.cta.global", "ld.global.L1::evict_last", "ld.global.L1::no_allocate", "ld.global.nc.L1::no_allocate",
-        "ld.global.L2::128B", "ld.global.nc.L2::256B", "ld.global.nc.L1::no_allocate.L2::128B", "ld", "ld.volatile", "ld.relaxed.gpu",
+        "ld.global",
+        "ld.global.ca",
+        "ld.global.cg",
+        "ld.global.cs",
+        "ld.global.lu",
+        "ld.global.cv",
+        "ld.global.nc",
+        "ld.volatile.global",
+        "ld.weak.global",
+        "ld.relaxed.gpu.global",
+        "ld.acquire.gpu.global",
+        "ld.relaxed.sys.global",
+        "ld.acquire.cta.global",
+        "ld.global.L1::evict_last",
+        "ld.global.L1::no_allocate",
+        "ld.global.nc.L1::no_allocate",
+        "ld.global.L2::128B",
+        "ld.global.nc.L2::256B",
+        "ld.global.nc.L1::no_allocate.L2::128B",
+        "ld",
+        "ld.volatile",
+        "ld.relaxed.gpu",
     ] {
         let mut output = gpu.zeros::<u64>(1);
-        run(&gpu, &kernel(&format!(".reg .b64 %v;\n{load}.b64 %v, [%from];\nst.global.b64 [%to], %v;")), &input, &mut output);
+        run(
+            &gpu,
+            &kernel(&format!(".reg .b64 %v;\n{load}.b64 %v, [%from];\nst.global.b64 [%to], %v;")),
+            &input,
+            &mut output,
+        );
         assert_eq!(gpu.download(&output), [0xdead_beef_0bad_f00d], "{load}");
     }
     for store in [
-        "st.global", "st.global.wb", "st.global.cg", "st.global.cs", "st.global.wt", "st.volatile.global", "st.weak.global",
-        "st.relaxed.gpu.global", "st.release.gpu.global", "st.release.sys.global", "st.global.L1::evict_first", "st", "st.relaxed.cta",
+        "st.global",
+        "st.global.wb",
+        "st.global.cg",
+        "st.global.cs",
+        "st.global.wt",
+        "st.volatile.global",
+        "st.weak.global",
+        "st.relaxed.gpu.global",
+        "st.release.gpu.global",
+        "st.release.sys.global",
+        "st.global.L1::evict_first",
+        "st",
+        "st.relaxed.cta",
     ] {
         let mut output = gpu.zeros::<u64>(1);
-        run(&gpu, &kernel(&format!(".reg .b64 %v;\nld.global.b64 %v, [%from];\n{store}.b64 [%to], %v;")), &input, &mut output);
+        run(
+            &gpu,
+            &kernel(&format!(".reg .b64 %v;\nld.global.b64 %v, [%from];\n{store}.b64 [%to], %v;")),
+            &input,
+            &mut output,
+        );
         assert_eq!(gpu.download(&output), [0xdead_beef_0bad_f00d], "{store}");
     }
 }
@@ -103,13 +157,24 @@ fn vectors_keep_their_order() {
             "shared" => ".shared .align 16 .b8 here[16];\nmov.u64 %here, here;\n",
             _ => ".local .align 16 .b8 here[16];\nmov.u64 %here, here;\n",
         };
-        for (count, ty, register, width) in [(2, "u8", "b16", 1), (4, "u8", "b16", 1), (2, "u16", "b16", 2), (4, "b16", "b16", 2), (2, "u32", "b32", 4), (4, "f32", "f32", 4), (2, "u64", "b64", 8), (2, "f64", "f64", 8)] {
+        for (count, ty, register, width) in [
+            (2, "u8", "b16", 1),
+            (4, "u8", "b16", 1),
+            (2, "u16", "b16", 2),
+            (4, "b16", "b16", 2),
+            (2, "u32", "b32", 4),
+            (4, "f32", "f32", 4),
+            (2, "u64", "b64", 8),
+            (2, "f64", "f64", 8),
+        ] {
             let names: Vec<String> = (0..count).map(|i| format!("%v{i}")).collect();
             let list = format!("{{{}}}", names.join(", "));
             let reversed = format!("{{{}}}", names.iter().rev().cloned().collect::<Vec<_>>().join(", "));
             let mut output = gpu.zeros::<u64>(2);
             let through = if space == "global" {
-                format!("ld.global.v{count}.{ty} {list}, [%from];\nst.global.v{count}.{ty} [%to], {reversed};")
+                format!(
+                    "ld.global.v{count}.{ty} {list}, [%from];\nst.global.v{count}.{ty} [%to], {reversed};"
+                )
             } else {
                 format!(
                     "ld.global.v{count}.{ty} {list}, [%from];\nst.{space}.v{count}.{ty} [%here], {list};\n\
@@ -122,7 +187,10 @@ fn vectors_keep_their_order() {
             let expected: Vec<u8> =
                 (0..count).rev().flat_map(|i| (i * width..(i + 1) * width).map(|b| b as u8)).collect();
             assert_eq!(bytes[..count * width], expected, "{space} v{count}.{ty}");
-            assert!(bytes[count * width..].iter().all(|&b| b == 0), "{space} v{count}.{ty} wrote beyond its end");
+            assert!(
+                bytes[count * width..].iter().all(|&b| b == 0),
+                "{space} v{count}.{ty} wrote beyond its end"
+            );
         }
     }
 }
@@ -200,7 +268,8 @@ fn shared_memory_is_addressed_by_32_bits_too() {
                 mov.u32 %base, tile; add.u32 %at, %at, %base; st.shared.u32 [%at], %a; ld.shared.u32 %r, [%at+0]; }";
     let mut table = Table::new();
     table.unary(text, |a: u32| a);
-    let rows = u64::edges().into_iter().map(|a| Row { operands: vec![a], results: vec![Expect::Bits(a)] }).collect();
+    let rows =
+        u64::edges().into_iter().map(|a| Row { operands: vec![a], results: vec![Expect::Bits(a)] }).collect();
     table.raw(
         "{ .local .align 8 .b8 own[24]; .reg .b64 %at; mov.u64 %at, own; add.u64 %at, %at, 24; st.local.u64 [%at+-8], %a; ld.local.u64 %r, [own+16]; }",
         &[Width::B64],

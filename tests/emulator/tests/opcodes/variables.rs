@@ -45,8 +45,19 @@ fn module_variables_start_as_written() {
     );
     let function = gpu.function(&ptx, "k");
     let mut output = gpu.zeros::<u32>(9);
-    launch!(gpu, function, (1, 1, 1), (1, 1, 1), 0; &mut output).unwrap_or_else(|error| panic!("{error}: {}", gpu.findings_text()));
-    let expected = [2.5f32.to_bits(), 0xc000_0000, 255, 0, 0x0403_ff01, -7i32 as u32, 1.0f32.to_bits(), 0, 1.0f32.to_bits()];
+    launch!(gpu, function, (1, 1, 1), (1, 1, 1), 0; &mut output)
+        .unwrap_or_else(|error| panic!("{error}: {}", gpu.findings_text()));
+    let expected = [
+        2.5f32.to_bits(),
+        0xc000_0000,
+        255,
+        0,
+        0x0403_ff01,
+        -7i32 as u32,
+        1.0f32.to_bits(),
+        0,
+        1.0f32.to_bits(),
+    ];
     assert_eq!(gpu.download(&output), expected);
 }
 
@@ -74,7 +85,8 @@ fn an_initialiser_may_be_an_address() {
     );
     let function = gpu.function(&ptx, "k");
     let mut output = gpu.zeros::<u32>(2);
-    launch!(gpu, function, (1, 1, 1), (1, 1, 1), 0; &mut output).unwrap_or_else(|error| panic!("{error}: {}", gpu.findings_text()));
+    launch!(gpu, function, (1, 1, 1), (1, 1, 1), 0; &mut output)
+        .unwrap_or_else(|error| panic!("{error}: {}", gpu.findings_text()));
     assert_eq!(gpu.download(&output), [7, 9]);
 }
 
@@ -125,8 +137,28 @@ fn parameters_are_laid_out_by_their_alignment() {
 #[test]
 fn indices_have_three_dimensions() {
     let gpu = Gpu::new();
-    let names = ["%tid.x", "%tid.y", "%tid.z", "%ctaid.x", "%ctaid.y", "%ctaid.z", "%ntid.x", "%ntid.y", "%ntid.z", "%nctaid.x", "%nctaid.y", "%nctaid.z", "%laneid", "%warpid", "%nwarpid"];
-    let stores: String = names.iter().enumerate().map(|(i, name)| format!("mov.u32 %w, {name};\nst.global.u32 [%to+{}], %w;\n", 4 * i)).collect();
+    let names = [
+        "%tid.x",
+        "%tid.y",
+        "%tid.z",
+        "%ctaid.x",
+        "%ctaid.y",
+        "%ctaid.z",
+        "%ntid.x",
+        "%ntid.y",
+        "%ntid.z",
+        "%nctaid.x",
+        "%nctaid.y",
+        "%nctaid.z",
+        "%laneid",
+        "%warpid",
+        "%nwarpid",
+    ];
+    let stores: String = names
+        .iter()
+        .enumerate()
+        .map(|(i, name)| format!("mov.u32 %w, {name};\nst.global.u32 [%to+{}], %w;\n", 4 * i))
+        .collect();
     let ptx = format!(
         "{HEAD}.visible .entry k(.param .u64 to)
 {{
@@ -160,7 +192,8 @@ fn indices_have_three_dimensions() {
     let function = gpu.function(&ptx, "k");
     let (grid, block) = ((2u32, 3u32, 2u32), (7u32, 3u32, 2u32));
     let mut output = gpu.zeros::<u32>(12 * 42 * names.len());
-    launch!(gpu, function, grid, block, 0; &mut output).unwrap_or_else(|error| panic!("{error}: {}", gpu.findings_text()));
+    launch!(gpu, function, grid, block, 0; &mut output)
+        .unwrap_or_else(|error| panic!("{error}: {}", gpu.findings_text()));
     let got = gpu.download(&output);
     let mut at = 0;
     for bz in 0..grid.2 {
@@ -215,10 +248,15 @@ fn lane_masks_and_clocks() {
     );
     let function = gpu.function(&ptx, "k");
     let mut output = gpu.zeros::<u32>(32 * 6);
-    launch!(gpu, function, (1, 1, 1), (32, 1, 1), 0; &mut output).unwrap_or_else(|error| panic!("{error}: {}", gpu.findings_text()));
+    launch!(gpu, function, (1, 1, 1), (32, 1, 1), 0; &mut output)
+        .unwrap_or_else(|error| panic!("{error}: {}", gpu.findings_text()));
     for (lane, got) in gpu.download(&output).chunks(6).enumerate() {
         let equal = 1u32 << lane;
-        assert_eq!(got, [equal, equal - 1, equal | (equal - 1), !(equal | (equal - 1)), !(equal - 1), 32], "lane {lane}");
+        assert_eq!(
+            got,
+            [equal, equal - 1, equal | (equal - 1), !(equal | (equal - 1)), !(equal - 1), 32],
+            "lane {lane}"
+        );
     }
 }
 
@@ -251,6 +289,7 @@ fn dynamic_shared_memory_has_the_launchs_size() {
     );
     let function = gpu.function(&ptx, "k");
     let mut output = gpu.zeros::<u32>(3);
-    launch!(gpu, function, (1, 1, 1), (1, 1, 1), 1024; &mut output).unwrap_or_else(|error| panic!("{error}: {}", gpu.findings_text()));
+    launch!(gpu, function, (1, 1, 1), (1, 1, 1), 1024; &mut output)
+        .unwrap_or_else(|error| panic!("{error}: {}", gpu.findings_text()));
     assert_eq!(gpu.download(&output), [1024, 11, 22]);
 }

@@ -39,8 +39,16 @@ fn shuffles_follow_clamp_and_segments() {
         }
         let text = format!("shfl.sync.{mode}.b32 %r|%r1, %a, %b, %c, 0xffffffff;");
         table.raw(&text, &[Width::B32; 3], &[Width::B32, Width::Pred], rows.clone());
-        let rows = rows.into_iter().map(|row| Row { operands: row.operands, results: row.results[..1].to_vec() }).collect();
-        table.raw(&format!("shfl.sync.{mode}.b32 %r, %a, %b, %c, -1;"), &[Width::B32; 3], &[Width::B32], rows);
+        let rows = rows
+            .into_iter()
+            .map(|row| Row { operands: row.operands, results: row.results[..1].to_vec() })
+            .collect();
+        table.raw(
+            &format!("shfl.sync.{mode}.b32 %r, %a, %b, %c, -1;"),
+            &[Width::B32; 3],
+            &[Width::B32],
+            rows,
+        );
     }
     table.run(&Gpu::new());
 }
@@ -51,15 +59,22 @@ fn shuffles_take_a_lane_from_a_register() {
     let rows = LANES
         .map(|lane| {
             let from = (lane * 7 + 3) % 32;
-            Row { operands: vec![value(lane).into(), from.into()], results: vec![Expect::Bits(value(from).into())] }
+            Row {
+                operands: vec![value(lane).into(), from.into()],
+                results: vec![Expect::Bits(value(from).into())],
+            }
         })
         .collect();
     let mut table = Table::new().block(32);
     table.raw("shfl.sync.idx.b32 %r, %a, %b, 31, 0xffffffff;", &[Width::B32; 2], &[Width::B32], rows);
     // The reduction that every kernel has.
     let sum = LANES.fold(0u32, |sum, lane| sum.wrapping_add(value(lane)));
-    let rows = LANES.map(|lane| Row { operands: vec![value(lane).into()], results: vec![Expect::Bits(sum.into())] }).collect();
-    let steps: String = [16, 8, 4, 2, 1].map(|n| format!("shfl.sync.bfly.b32 %x, %r, {n}, 31, -1; add.u32 %r, %r, %x; ")).concat();
+    let rows = LANES
+        .map(|lane| Row { operands: vec![value(lane).into()], results: vec![Expect::Bits(sum.into())] })
+        .collect();
+    let steps: String = [16, 8, 4, 2, 1]
+        .map(|n| format!("shfl.sync.bfly.b32 %x, %r, {n}, 31, -1; add.u32 %r, %r, %x; "))
+        .concat();
     table.raw(&format!("{{ .reg .b32 %x; mov.u32 %r, %a; {steps} }}"), &[Width::B32], &[Width::B32], rows);
     table.run(&Gpu::new());
 }
@@ -75,7 +90,10 @@ fn shuffles_among_some_lanes() {
                 let at = members.iter().position(|&member| member == lane);
                 let from = at.map_or(lane, |at| members[(at + 1) % members.len()]);
                 let result = if at.is_some() { value(from) } else { 12 };
-                Row { operands: vec![value(lane).into(), from.into(), at.is_some().into()], results: vec![Expect::Bits(result.into())] }
+                Row {
+                    operands: vec![value(lane).into(), from.into(), at.is_some().into()],
+                    results: vec![Expect::Bits(result.into())],
+                }
             })
             .collect();
         let text = format!("mov.u32 %r, 12; @%c shfl.sync.idx.b32 %r, %a, %b, 31, {mask:#x};");
@@ -85,7 +103,10 @@ fn shuffles_among_some_lanes() {
     let rows = LANES
         .map(|lane| {
             let mask = if lane < 16 { 0x0000_ffffu32 } else { 0xffff_0000 };
-            Row { operands: vec![value(lane).into(), mask.into()], results: vec![Expect::Bits(value(lane ^ 3).into())] }
+            Row {
+                operands: vec![value(lane).into(), mask.into()],
+                results: vec![Expect::Bits(value(lane ^ 3).into())],
+            }
         })
         .collect();
     table.raw("shfl.sync.bfly.b32 %r, %a, 3, 31, %b;", &[Width::B32; 2], &[Width::B32], rows);
@@ -97,7 +118,10 @@ fn votes(oracle: impl Fn(u32, u32) -> u64, mask: u32) -> Vec<Row> {
     let mut rows = Vec::new();
     for vote in [0u32, u32::MAX, 0x0000_0010, 0x8000_0000, 0xff00_ff00, mask, !mask] {
         for lane in LANES {
-            rows.push(Row { operands: vec![(vote >> lane & 1).into()], results: vec![Expect::Bits(oracle(vote, lane))] });
+            rows.push(Row {
+                operands: vec![(vote >> lane & 1).into()],
+                results: vec![Expect::Bits(oracle(vote, lane))],
+            });
         }
     }
     rows
@@ -107,12 +131,42 @@ fn votes(oracle: impl Fn(u32, u32) -> u64, mask: u32) -> Vec<Row> {
 fn votes_of_the_whole_warp() {
     let mut table = Table::new().block(32);
     let all = u32::MAX;
-    table.raw("vote.sync.all.pred %r, %a, 0xffffffff;", &[Width::Pred], &[Width::Pred], votes(|vote, _| (vote == all).into(), all));
-    table.raw("vote.sync.any.pred %r, %a, 0xffffffff;", &[Width::Pred], &[Width::Pred], votes(|vote, _| (vote != 0).into(), all));
-    table.raw("vote.sync.uni.pred %r, %a, 0xffffffff;", &[Width::Pred], &[Width::Pred], votes(|vote, _| (vote == 0 || vote == all).into(), all));
-    table.raw("vote.sync.ballot.b32 %r, %a, 0xffffffff;", &[Width::Pred], &[Width::B32], votes(|vote, _| vote.into(), all));
-    table.raw("vote.sync.all.pred %r, !%a, 0xffffffff;", &[Width::Pred], &[Width::Pred], votes(|vote, _| (vote == 0).into(), all));
-    table.raw("vote.sync.ballot.b32 %r, !%a, -1;", &[Width::Pred], &[Width::B32], votes(|vote, _| (!vote).into(), all));
+    table.raw(
+        "vote.sync.all.pred %r, %a, 0xffffffff;",
+        &[Width::Pred],
+        &[Width::Pred],
+        votes(|vote, _| (vote == all).into(), all),
+    );
+    table.raw(
+        "vote.sync.any.pred %r, %a, 0xffffffff;",
+        &[Width::Pred],
+        &[Width::Pred],
+        votes(|vote, _| (vote != 0).into(), all),
+    );
+    table.raw(
+        "vote.sync.uni.pred %r, %a, 0xffffffff;",
+        &[Width::Pred],
+        &[Width::Pred],
+        votes(|vote, _| (vote == 0 || vote == all).into(), all),
+    );
+    table.raw(
+        "vote.sync.ballot.b32 %r, %a, 0xffffffff;",
+        &[Width::Pred],
+        &[Width::B32],
+        votes(|vote, _| vote.into(), all),
+    );
+    table.raw(
+        "vote.sync.all.pred %r, !%a, 0xffffffff;",
+        &[Width::Pred],
+        &[Width::Pred],
+        votes(|vote, _| (vote == 0).into(), all),
+    );
+    table.raw(
+        "vote.sync.ballot.b32 %r, !%a, -1;",
+        &[Width::Pred],
+        &[Width::B32],
+        votes(|vote, _| (!vote).into(), all),
+    );
     table.run(&Gpu::new());
 }
 
@@ -126,14 +180,21 @@ fn votes_of_some_lanes() {
             ".reg .b32 %me; .reg .pred %in_mask; mov.u32 %me, %lanemask_eq; and.b32 %me, %me, {mask:#x}; setp.ne.u32 %in_mask, %me, 0;"
         );
         let ballot = votes(|vote, lane| if member(lane) { (vote & mask).into() } else { 99 }, mask);
-        table.raw(&format!("{{ {guard} mov.u32 %r, 99; @%in_mask vote.sync.ballot.b32 %r, %a, {mask:#x}; }}"), &[Width::Pred], &[Width::B32], ballot);
+        table.raw(
+            &format!("{{ {guard} mov.u32 %r, 99; @%in_mask vote.sync.ballot.b32 %r, %a, {mask:#x}; }}"),
+            &[Width::Pred],
+            &[Width::B32],
+            ballot,
+        );
         for (mode, oracle) in [
             ("all", (|vote, mask| vote & mask == mask) as fn(u32, u32) -> bool),
             ("any", |vote, mask| vote & mask != 0),
             ("uni", |vote, mask| vote & mask == 0 || vote & mask == mask),
         ] {
             let rows = votes(|vote, lane| (member(lane) && oracle(vote, mask)).into(), mask);
-            let text = format!("{{ {guard} setp.ne.u32 %r, 0, 0; @%in_mask vote.sync.{mode}.pred %r, %a, {mask:#x}; }}");
+            let text = format!(
+                "{{ {guard} setp.ne.u32 %r, 0, 0; @%in_mask vote.sync.{mode}.pred %r, %a, {mask:#x}; }}"
+            );
             table.raw(&text, &[Width::Pred], &[Width::Pred], rows);
         }
     }
@@ -150,15 +211,22 @@ fn equal_values_find_each_other() {
             let of = |lane: u32| lane * 5 % groups;
             for lane in LANES {
                 let operand = u64::from(of(lane)) + high * u64::from(of(lane) % 2);
-                let peers = LANES.filter(|&other| of(other) == of(lane)).fold(0u32, |mask, other| mask | 1 << other);
+                let peers =
+                    LANES.filter(|&other| of(other) == of(lane)).fold(0u32, |mask, other| mask | 1 << other);
                 any.push(Row { operands: vec![operand], results: vec![Expect::Bits(peers.into())] });
                 let same = groups == 1;
-                let results = vec![Expect::Bits(if same { u32::MAX.into() } else { 0 }), Expect::Bits(same.into())];
+                let results =
+                    vec![Expect::Bits(if same { u32::MAX.into() } else { 0 }), Expect::Bits(same.into())];
                 all.push(Row { operands: vec![operand], results });
             }
         }
         table.raw(&format!("match.any.sync.{bits} %r, %a, 0xffffffff;"), &[width], &[Width::B32], any);
-        table.raw(&format!("match.all.sync.{bits} %r|%r1, %a, 0xffffffff;"), &[width], &[Width::B32, Width::Pred], all);
+        table.raw(
+            &format!("match.all.sync.{bits} %r|%r1, %a, 0xffffffff;"),
+            &[width],
+            &[Width::B32, Width::Pred],
+            all,
+        );
     }
     // Among the lower half only: values repeat every four lanes.
     let rows = LANES
@@ -179,7 +247,8 @@ fn equal_values_find_each_other() {
 #[test]
 fn reductions_over_the_warp_and_over_a_mask() {
     let mut table = Table::new().block(32);
-    let reductions: [(&str, fn(u32, u32) -> u32); 9] = [
+    type Combine = fn(u32, u32) -> u32;
+    let reductions: [(&str, Combine); 9] = [
         ("add.u32", |a, b| a.wrapping_add(b)),
         ("add.s32", |a, b| a.wrapping_add(b)),
         ("min.u32", |a, b| a.min(b)),
@@ -192,14 +261,19 @@ fn reductions_over_the_warp_and_over_a_mask() {
     ];
     for (op, combine) in reductions {
         let whole = LANES.map(value).reduce(combine).unwrap_or_default();
-        let rows = LANES.map(|lane| Row { operands: vec![value(lane).into()], results: vec![Expect::Bits(whole.into())] }).collect();
+        let rows = LANES
+            .map(|lane| Row { operands: vec![value(lane).into()], results: vec![Expect::Bits(whole.into())] })
+            .collect();
         table.raw(&format!("redux.sync.{op} %r, %a, 0xffffffff;"), &[Width::B32], &[Width::B32], rows);
         let mask = 0x0ff0_1248u32;
         let some = LANES.filter(|lane| mask >> lane & 1 == 1).map(value).reduce(combine).unwrap_or_default();
         let rows = LANES
             .map(|lane| {
                 let member = mask >> lane & 1 == 1;
-                Row { operands: vec![value(lane).into(), member.into()], results: vec![Expect::Bits(if member { some.into() } else { 3 })] }
+                Row {
+                    operands: vec![value(lane).into(), member.into()],
+                    results: vec![Expect::Bits(if member { some.into() } else { 3 })],
+                }
             })
             .collect();
         let text = format!("mov.u32 %r, 3; @%b redux.sync.{op} %r, %a, {mask:#x};");
@@ -231,7 +305,12 @@ fn active_lanes_are_those_of_the_branch() {
 #[test]
 fn one_lane_is_elected() {
     let mut table = Table::new().block(32).target("sm_90").version("8.0");
-    let rows = LANES.map(|lane| Row { operands: vec![u64::MAX >> 32], results: vec![Expect::Bits(0), Expect::Bits((lane == 0).into())] }).collect();
+    let rows = LANES
+        .map(|lane| Row {
+            operands: vec![u64::MAX >> 32],
+            results: vec![Expect::Bits(0), Expect::Bits((lane == 0).into())],
+        })
+        .collect();
     table.raw("elect.sync %r|%r1, %a;", &[Width::B32], &[Width::B32, Width::Pred], rows);
     table.run(&Gpu::sm_90());
 }
@@ -243,9 +322,17 @@ fn a_short_warp_votes_among_its_lanes() {
     let rows = (0..40u32)
         .map(|thread| {
             let mask = if thread < 32 { u32::MAX } else { 0xff };
-            Row { operands: vec![mask.into()], results: vec![Expect::Bits(mask.into()), Expect::Bits(mask.into())] }
+            Row {
+                operands: vec![mask.into()],
+                results: vec![Expect::Bits(mask.into()), Expect::Bits(mask.into())],
+            }
         })
         .collect();
-    table.raw("activemask.b32 %r; { .reg .pred %yes; setp.eq.u32 %yes, 0, 0; vote.sync.ballot.b32 %r1, %yes, %a; }", &[Width::B32], &[Width::B32; 2], rows);
+    table.raw(
+        "activemask.b32 %r; { .reg .pred %yes; setp.eq.u32 %yes, 0, 0; vote.sync.ballot.b32 %r1, %yes, %a; }",
+        &[Width::B32],
+        &[Width::B32; 2],
+        rows,
+    );
     table.run(&Gpu::new());
 }

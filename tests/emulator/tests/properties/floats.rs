@@ -37,12 +37,21 @@ fn comparisons_and_extremes() {
     let least = |a: f32, b: f32| match (a.is_nan(), b.is_nan()) {
         (true, _) => b,
         (_, true) => a,
-        _ if a == b => if a.is_sign_negative() { a } else { b },
+        _ if a == b => {
+            if a.is_sign_negative() {
+                a
+            } else {
+                b
+            }
+        }
         _ => a.min(b),
     };
     binary("min.f32", least);
     binary("max.f32", move |a: f32, b: f32| -least(-a, -b));
-    binary("min.NaN.f32", move |a: f32, b: f32| if a.is_nan() || b.is_nan() { f32::NAN } else { least(a, b) });
+    binary(
+        "min.NaN.f32",
+        move |a: f32, b: f32| if a.is_nan() || b.is_nan() { f32::NAN } else { least(a, b) },
+    );
     binary("add.ftz.f32", |a: f32, b: f32| flush(flush(a) + flush(b)));
     binary("add.sat.f32", |a: f32, b: f32| crate::support::rounding::saturate(a + b));
     binary("copysign.f32", |a: f32, b: f32| b.copysign(a));

@@ -19,8 +19,12 @@ fn arithmetic() {
 #[test]
 fn quotients_and_remainders() {
     binary("{ .reg .b32 %odd; or.b32 %odd, %b, 1; div.u32 %r, %a, %odd; }", |a: u32, b: u32| a / (b | 1));
-    binary("{ .reg .b32 %odd; or.b32 %odd, %b, 1; rem.s32 %r, %a, %odd; }", |a: i32, b: i32| a.wrapping_rem(b | 1));
-    binary("{ .reg .b64 %odd; or.b64 %odd, %b, 1; div.s64 %r, %a, %odd; }", |a: i64, b: i64| a.wrapping_div(b | 1));
+    binary("{ .reg .b32 %odd; or.b32 %odd, %b, 1; rem.s32 %r, %a, %odd; }", |a: i32, b: i32| {
+        a.wrapping_rem(b | 1)
+    });
+    binary("{ .reg .b64 %odd; or.b64 %odd, %b, 1; div.s64 %r, %a, %odd; }", |a: i64, b: i64| {
+        a.wrapping_div(b | 1)
+    });
     binary("{ .reg .b64 %odd; or.b64 %odd, %b, 1; rem.u64 %r, %a, %odd; }", |a: u64, b: u64| a % (b | 1));
 }
 
@@ -30,20 +34,31 @@ fn shifts_of_any_count() {
     binary("shr.u64", |a: u64, n: u32| if n < 64 { a >> n } else { 0 });
     binary("shr.s32", |a: i32, n: u32| a >> n.min(31));
     binary("shr.s16", |a: i16, n: u32| a >> n.min(15));
-    ternary("shf.l.wrap.b32", |a: u32, b: u32, n: u32| (((u64::from(b) << 32 | u64::from(a)) << (n % 32)) >> 32) as u32);
-    ternary("shf.r.clamp.b32", |a: u32, b: u32, n: u32| ((u64::from(b) << 32 | u64::from(a)) >> n.min(32)) as u32);
+    ternary("shf.l.wrap.b32", |a: u32, b: u32, n: u32| {
+        (((u64::from(b) << 32 | u64::from(a)) << (n % 32)) >> 32) as u32
+    });
+    ternary("shf.r.clamp.b32", |a: u32, b: u32, n: u32| {
+        ((u64::from(b) << 32 | u64::from(a)) >> n.min(32)) as u32
+    });
 }
 
 #[test]
 fn fields_and_bytes() {
     let extract = |a: u32, position: u32, length: u32| {
         let (position, length) = (position & 0xff, length & 0xff);
-        if position > 31 || length == 0 { 0 } else { (u64::from(a >> position) & ((1u64 << length.min(32)) - 1)) as u32 }
+        if position > 31 || length == 0 {
+            0
+        } else {
+            (u64::from(a >> position) & ((1u64 << length.min(32)) - 1)) as u32
+        }
     };
     ternary("bfe.u32", extract);
     ternary("bfe.u32 %r, %a, 3, 7;", move |a: u32, _: u32, _: u32| extract(a, 3, 7));
     ternary("dp4a.s32.s32", |a: u32, b: u32, c: u32| {
-        a.to_le_bytes().into_iter().zip(b.to_le_bytes()).fold(c, |sum, (a, b)| sum.wrapping_add((i32::from(a as i8) * i32::from(b as i8)) as u32))
+        a.to_le_bytes()
+            .into_iter()
+            .zip(b.to_le_bytes())
+            .fold(c, |sum, (a, b)| sum.wrapping_add((i32::from(a as i8) * i32::from(b as i8)) as u32))
     });
     ternary("lop3.b32 %r, %a, %b, %c, 0xCA;", |a: u32, b: u32, c: u32| a & b | !a & c);
     ternary("prmt.b32", |a: u32, b: u32, c: u32| {

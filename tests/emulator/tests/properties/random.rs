@@ -33,8 +33,12 @@ fn middle(bits: u64) -> u64 {
 
 fn check(strategy: impl Strategy<Value = Vec<Row>>, run: impl Fn(Vec<Row>)) {
     // The seed is fixed: a failure anywhere is a failure everywhere, and the shrunk rows are printed.
-    let config = Config { cases: BATCHES, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, proptest::test_runner::TestRng::deterministic_rng(Default::default()));
+    let config =
+        Config { cases: BATCHES, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(
+        config,
+        proptest::test_runner::TestRng::deterministic_rng(Default::default()),
+    );
     if let Err(error) = runner.run(&strategy, |rows| {
         run(rows);
         Ok(())
@@ -47,15 +51,24 @@ pub(crate) fn unary<A: Word + std::fmt::Debug, R: Outcome>(text: &str, oracle: i
     let gpu = Gpu::new();
     let rows = prop::collection::vec(word::<A>(), ROWS);
     let rows = rows.prop_map(|words| {
-        words.into_iter().map(|a| Row { operands: vec![a], results: vec![oracle(A::from_bits(a)).expect()] }).collect()
+        words
+            .into_iter()
+            .map(|a| Row { operands: vec![a], results: vec![oracle(A::from_bits(a)).expect()] })
+            .collect()
     });
     check(rows, |rows| Table::new().raw(text, &[A::WIDTH], &[R::RESULT], rows).run(&gpu));
 }
 
-pub(crate) fn binary<A: Word + std::fmt::Debug, B: Word + std::fmt::Debug, R: Outcome>(text: &str, oracle: impl Fn(A, B) -> R) {
+pub(crate) fn binary<A: Word + std::fmt::Debug, B: Word + std::fmt::Debug, R: Outcome>(
+    text: &str,
+    oracle: impl Fn(A, B) -> R,
+) {
     let gpu = Gpu::new();
     let rows = prop::collection::vec((word::<A>(), word::<B>()), ROWS).prop_map(|words| {
-        let row = |(a, b)| Row { operands: vec![a, b], results: vec![oracle(A::from_bits(a), B::from_bits(b)).expect()] };
+        let row = |(a, b)| Row {
+            operands: vec![a, b],
+            results: vec![oracle(A::from_bits(a), B::from_bits(b)).expect()],
+        };
         words.into_iter().map(row).collect()
     });
     check(rows, |rows| Table::new().raw(text, &[A::WIDTH, B::WIDTH], &[R::RESULT], rows).run(&gpu));

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use cuda_emulator::control::{Emulator, Misuse};
 use cuda_emulator::device::Device;
 use cuda_emulator::exec::Finding;
-use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DeviceRepr, DriverError, ValidAsZeroBits};
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DeviceRepr, DriverError, ValidAsZeroBits,
+};
 use cudarc::nvrtc::Ptx;
 
 /// A context on a device of its own, with every setting at its default.
@@ -18,9 +20,10 @@ pub(crate) struct Gpu {
 /// Launches and waits: `launch!(gpu, function, grid, block, dynamic shared bytes; arguments)`.
 macro_rules! launch {
     ($gpu:expr, $function:expr, $grid:expr, $block:expr, $shared:expr; $($argument:expr),* $(,)?) => {{
-        use cudarc::driver::PushKernelArg as _;
-        let mut builder = $gpu.stream.launch_builder(&$function);
-        $(builder.arg($argument);)*
+        let function = &$function;
+        #[allow(unused_mut, reason = "a kernel may have no arguments")]
+        let mut builder = $gpu.stream.launch_builder(function);
+        $(cudarc::driver::PushKernelArg::arg(&mut builder, $argument);)*
         let config = cudarc::driver::LaunchConfig { grid_dim: $grid, block_dim: $block, shared_mem_bytes: $shared };
         // SAFETY: the arguments are those the kernel declares; its accesses are checked by the emulator.
         unsafe { builder.launch(config) }.and_then(|_| $gpu.stream.synchronize())

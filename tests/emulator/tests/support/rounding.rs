@@ -9,7 +9,8 @@ pub(crate) enum Mode {
     Up,
 }
 
-pub(crate) const MODES: [(&str, Mode); 4] = [("rn", Mode::Nearest), ("rz", Mode::Zero), ("rm", Mode::Down), ("rp", Mode::Up)];
+pub(crate) const MODES: [(&str, Mode); 4] =
+    [("rn", Mode::Nearest), ("rz", Mode::Zero), ("rm", Mode::Down), ("rp", Mode::Up)];
 
 /// A binary format: significant bits with the hidden one, and the exponents of its smallest and largest normal powers of two.
 #[derive(Clone, Copy)]

@@ -95,12 +95,19 @@ impl Table {
 
     /// One operand: the oracle on every edge value.
     pub(crate) fn unary<A: Word, R: Outcome>(&mut self, text: &str, oracle: impl Fn(A) -> R) -> &mut Table {
-        let rows = A::edges().into_iter().map(|a| Row { operands: vec![a.bits()], results: vec![oracle(a).expect()] }).collect();
+        let rows = A::edges()
+            .into_iter()
+            .map(|a| Row { operands: vec![a.bits()], results: vec![oracle(a).expect()] })
+            .collect();
         self.raw(text, &[A::WIDTH], &[R::RESULT], rows)
     }
 
     /// Two operands: the oracle on every pair of edge values.
-    pub(crate) fn binary<A: Word, B: Word, R: Outcome>(&mut self, text: &str, oracle: impl Fn(A, B) -> R) -> &mut Table {
+    pub(crate) fn binary<A: Word, B: Word, R: Outcome>(
+        &mut self,
+        text: &str,
+        oracle: impl Fn(A, B) -> R,
+    ) -> &mut Table {
         let mut rows = Vec::new();
         for a in A::edges() {
             for b in B::edges() {
@@ -111,12 +118,19 @@ impl Table {
     }
 
     /// Three operands: the oracle on every triple of edge values.
-    pub(crate) fn ternary<A: Word, B: Word, C: Word, R: Outcome>(&mut self, text: &str, oracle: impl Fn(A, B, C) -> R) -> &mut Table {
+    pub(crate) fn ternary<A: Word, B: Word, C: Word, R: Outcome>(
+        &mut self,
+        text: &str,
+        oracle: impl Fn(A, B, C) -> R,
+    ) -> &mut Table {
         let mut rows = Vec::new();
         for a in A::edges() {
             for b in B::edges() {
                 for c in C::edges() {
-                    rows.push(Row { operands: vec![a.bits(), b.bits(), c.bits()], results: vec![oracle(a, b, c).expect()] });
+                    rows.push(Row {
+                        operands: vec![a.bits(), b.bits(), c.bits()],
+                        results: vec![oracle(a, b, c).expect()],
+                    });
                 }
             }
         }
@@ -124,17 +138,35 @@ impl Table {
     }
 
     /// Hand-computed rows of one result.
-    pub(crate) fn rows<A: Word, R: Outcome + Copy, const N: usize>(&mut self, text: &str, rows: &[([A; N], R)]) -> &mut Table {
+    pub(crate) fn rows<A: Word, R: Outcome + Copy, const N: usize>(
+        &mut self,
+        text: &str,
+        rows: &[([A; N], R)],
+    ) -> &mut Table {
         let rows = rows
             .iter()
-            .map(|&(operands, result)| Row { operands: operands.iter().map(|a| a.bits()).collect(), results: vec![result.expect()] })
+            .map(|&(operands, result)| Row {
+                operands: operands.iter().map(|a| a.bits()).collect(),
+                results: vec![result.expect()],
+            })
             .collect();
         self.raw(text, &[A::WIDTH; N], &[R::RESULT], rows)
     }
 
-    pub(crate) fn raw(&mut self, text: &str, operands: &[Width], results: &[Width], rows: Vec<Row>) -> &mut Table {
+    pub(crate) fn raw(
+        &mut self,
+        text: &str,
+        operands: &[Width],
+        results: &[Width],
+        rows: Vec<Row>,
+    ) -> &mut Table {
         assert!(!rows.is_empty(), "{text}: a table without rows cannot fail");
-        self.ops.push(Op { text: complete(text, operands.len()), operands: operands.to_vec(), results: results.to_vec(), rows });
+        self.ops.push(Op {
+            text: complete(text, operands.len()),
+            operands: operands.to_vec(),
+            results: results.to_vec(),
+            rows,
+        });
         self
     }
 
@@ -159,7 +191,9 @@ impl Op {
             let _ = writeln!(registers, "    .reg {} %{name};", width.register());
             let at = format!("[%in+{}]", 8 * i);
             let _ = match width {
-                Width::Pred => writeln!(loads, "    ld.global.u32 %word, {at};\n    setp.ne.u32 %{name}, %word, 0;"),
+                Width::Pred => {
+                    writeln!(loads, "    ld.global.u32 %word, {at};\n    setp.ne.u32 %{name}, %word, 0;")
+                }
                 _ => writeln!(loads, "    ld.global{} %{name}, {at};", width.register()),
             };
         }
@@ -169,7 +203,9 @@ impl Op {
             let _ = writeln!(registers, "    .reg {} %{name};", width.register());
             let at = format!("[%out+{}]", 8 * i);
             let _ = match width {
-                Width::Pred => writeln!(stores, "    selp.u32 %word, 1, 0, %{name};\n    st.global.u32 {at}, %word;"),
+                Width::Pred => {
+                    writeln!(stores, "    selp.u32 %word, 1, 0, %{name};\n    st.global.u32 {at}, %word;")
+                }
                 _ => writeln!(stores, "    st.global{} {at}, %{name};", width.register()),
             };
         }
@@ -187,7 +223,8 @@ impl Op {
     }
 
     fn run(&self, gpu: &Gpu, table: &Table) -> Result<(), String> {
-        let function = gpu.try_function(&self.ptx(table), "op").map_err(|error| format!("    is refused: {error}"))?;
+        let function =
+            gpu.try_function(&self.ptx(table), "op").map_err(|error| format!("    is refused: {error}"))?;
         let operands: Vec<u64> = self.rows.iter().flat_map(|row| row.operands.iter().copied()).collect();
         // An instruction without operands still needs a buffer to point at.
         let input = gpu.upload(if operands.is_empty() { &[0] } else { &operands });
@@ -207,6 +244,10 @@ impl Op {
                 let _ = writeln!(wrong, "    {:x?} gives {got:x?}, must be {:x?}", row.operands, row.results);
             }
         }
-        if count == 0 { Ok(()) } else { Err(format!("{wrong}    {count} of {} rows are wrong", self.rows.len())) }
+        if count == 0 {
+            Ok(())
+        } else {
+            Err(format!("{wrong}    {count} of {} rows are wrong", self.rows.len()))
+        }
     }
 }

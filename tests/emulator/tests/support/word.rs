@@ -66,7 +66,9 @@ impl Expect {
             Expect::NanF64 => f64::from_bits(got).is_nan(),
             Expect::F32(low, high) => got >> 32 == 0 && (low..=high).contains(&f32::from_bits(got as u32)),
             Expect::F64(low, high) => (low..=high).contains(&f64::from_bits(got)),
-            Expect::Halves(low, high) => got >> 32 == 0 && low.holds(got as u16) && high.holds((got >> 16) as u16),
+            Expect::Halves(low, high) => {
+                got >> 32 == 0 && low.holds(got as u16) && high.holds((got >> 16) as u16)
+            }
         }
     }
 }

@@ -18,8 +18,9 @@ fn saxpy_in_single_precision_is_exact() {
         assert_eq!(gpu.download(&dy), expected, "{}", module.compiler);
 
         // A grid of two blocks strides over 250 vectors.
+        let vectors = n / 4;
         let mut dy = gpu.upload(&y);
-        module.expect(launch!(gpu, module.kernel("saxpy_vectors"), (2, 1, 1), (64, 1, 1), 0; &(n / 4), &a, &dx, &mut dy));
+        module.expect(launch!(gpu, module.kernel("saxpy_vectors"), (2, 1, 1), (64, 1, 1), 0; &vectors, &a, &dx, &mut dy));
         assert_eq!(gpu.download(&dy), expected, "{}", module.compiler);
     });
 }
@@ -32,9 +33,12 @@ fn saxpy_in_half_precision_is_exact() {
         let mut numbers = Numbers(2);
         let halves = |values: Vec<f32>| values.into_iter().map(f16::from_f32).collect::<Vec<_>>();
         let (x, y, a) = (halves(numbers.units(n as usize)), halves(numbers.units(n as usize)), -1.3f32);
-        let expected: Vec<f16> = x.iter().zip(&y).map(|(x, y)| f16::from_f32(a.mul_add(x.to_f32(), y.to_f32()))).collect();
+        let expected: Vec<f16> =
+            x.iter().zip(&y).map(|(x, y)| f16::from_f32(a.mul_add(x.to_f32(), y.to_f32()))).collect();
         let (dx, mut dy) = (gpu.upload(&x), gpu.upload(&y));
-        module.expect(launch!(gpu, module.kernel("saxpy_half"), (3, 1, 1), (128, 1, 1), 0; &n, &a, &dx, &mut dy));
+        module.expect(
+            launch!(gpu, module.kernel("saxpy_half"), (3, 1, 1), (128, 1, 1), 0; &n, &a, &dx, &mut dy),
+        );
         assert_eq!(gpu.download(&dy), expected, "{}", module.compiler);
     });
 }
@@ -45,13 +49,20 @@ fn transposes_of_odd_shapes() {
         let gpu = &module.gpu;
         for (rows, columns) in [(64u32, 96u32), (33, 70), (1, 100)] {
             let input: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
-            let expected: Vec<f32> =
-                (0..columns).flat_map(|column| (0..rows).map(move |row| (row * columns + column) as f32)).collect();
+            let expected: Vec<f32> = (0..columns)
+                .flat_map(|column| (0..rows).map(move |row| (row * columns + column) as f32))
+                .collect();
             let from = gpu.upload(&input);
             let grid = (columns.div_ceil(32), rows.div_ceil(32), 1);
-            for (name, threads) in [("transpose_straight", (32, 32, 1)), ("transpose_conflicts", (32, 8, 1)), ("transpose_padded", (32, 8, 1))] {
+            for (name, threads) in [
+                ("transpose_straight", (32, 32, 1)),
+                ("transpose_conflicts", (32, 8, 1)),
+                ("transpose_padded", (32, 8, 1)),
+            ] {
                 let mut to = gpu.unwritten::<f32>(input.len());
-                module.expect(launch!(gpu, module.kernel(name), grid, threads, 0; &rows, &columns, &from, &mut to));
+                module.expect(
+                    launch!(gpu, module.kernel(name), grid, threads, 0; &rows, &columns, &from, &mut to),
+                );
                 assert_eq!(gpu.download(&to), expected, "{} {name} {rows} x {columns}", module.compiler);
             }
         }
@@ -65,9 +76,11 @@ fn padding_removes_bank_conflicts_and_tiles_save_sectors() {
         let gpu = &module.gpu;
         let (rows, columns) = (64u32, 64u32);
         let from = gpu.upload(&vec![1.0f32; 64 * 64]);
-        let mut counts = |name: &str, threads| {
+        let counts = |name: &str, threads| {
             let mut to = gpu.unwritten::<f32>(64 * 64);
-            module.expect(launch!(gpu, module.kernel(name), (2, 2, 1), threads, 0; &rows, &columns, &from, &mut to));
+            module.expect(
+                launch!(gpu, module.kernel(name), (2, 2, 1), threads, 0; &rows, &columns, &from, &mut to),
+            );
             gpu.emulator.take_counts().pop().expect("a launch is counted").counts
         };
         let straight = counts("transpose_straight", (32, 32, 1));
@@ -108,7 +121,9 @@ fn a_tree_sums_in_its_own_order() {
             })
             .collect();
         let (from, mut partial) = (gpu.upload(&input), gpu.unwritten::<f32>(4));
-        module.expect(launch!(gpu, module.kernel("sum_tree"), (4, 1, 1), (256, 1, 1), 0; &n, &from, &mut partial));
+        module.expect(
+            launch!(gpu, module.kernel("sum_tree"), (4, 1, 1), (256, 1, 1), 0; &n, &from, &mut partial),
+        );
         assert_eq!(gpu.download(&partial), expected, "{}", module.compiler);
     });
 }
@@ -121,7 +136,9 @@ fn a_maximum_by_shuffles() {
         let mut numbers = Numbers(4);
         let input: Vec<u32> = (0..n).map(|_| numbers.word() as u32).collect();
         let (from, mut to) = (gpu.upload(&input), gpu.zeros::<u32>(1));
-        module.expect(launch!(gpu, module.kernel("max_shuffle"), (3, 1, 1), (256, 1, 1), 0; &n, &from, &mut to));
+        module.expect(
+            launch!(gpu, module.kernel("max_shuffle"), (3, 1, 1), (256, 1, 1), 0; &n, &from, &mut to),
+        );
         assert_eq!(gpu.download(&to)[0], *input.iter().max().expect("not empty"), "{}", module.compiler);
     });
 }

@@ -46,7 +46,9 @@ pub(crate) struct Loaded {
 impl Loaded {
     /// Loads the module anew, with fresh variables.
     pub(crate) fn module(&self) -> Arc<CudaModule> {
-        self.gpu.try_module(self.ptx).unwrap_or_else(|error| panic!("{}: {error}: {}", self.compiler, self.gpu.findings_text()))
+        self.gpu
+            .try_module(self.ptx)
+            .unwrap_or_else(|error| panic!("{}: {error}: {}", self.compiler, self.gpu.findings_text()))
     }
 
     pub(crate) fn kernel(&self, name: &str) -> CudaFunction {

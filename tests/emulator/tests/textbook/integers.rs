@@ -12,7 +12,9 @@ fn integer_atomics_do_not_depend_on_the_order() {
         let input: Vec<u32> = (0..n).map(|_| numbers.word() as u32).collect();
         let from = gpu.upload(&input);
         let mut to = gpu.upload(&[0u32, i32::MAX as u32, 0, 0, u32::MAX, 0]);
-        module.expect(launch!(gpu, module.kernel("integer_atomics"), (12, 1, 1), (256, 1, 1), 0; &n, &from, &mut to));
+        module.expect(
+            launch!(gpu, module.kernel("integer_atomics"), (12, 1, 1), (256, 1, 1), 0; &n, &from, &mut to),
+        );
         let all = input.iter().copied();
         let expected = [
             all.clone().fold(0, u32::wrapping_add),
@@ -33,7 +35,9 @@ fn a_maximum_by_compare_and_swap() {
         let n = 500u32;
         let input: Vec<f64> = Numbers(19).units(n as usize).into_iter().map(|x| f64::from(x.abs())).collect();
         let (from, mut to) = (gpu.upload(&input), gpu.zeros::<u64>(1));
-        module.expect(launch!(gpu, module.kernel("maximum_by_cas"), (4, 1, 1), (128, 1, 1), 0; &n, &from, &mut to));
+        module.expect(
+            launch!(gpu, module.kernel("maximum_by_cas"), (4, 1, 1), (128, 1, 1), 0; &n, &from, &mut to),
+        );
         let largest = input.iter().copied().fold(0.0, f64::max);
         assert_eq!(f64::from_bits(gpu.download(&to)[0]), largest, "{}", module.compiler);
     });
@@ -58,7 +62,9 @@ fn tickets_are_a_permutation() {
         let gpu = &module.gpu;
         let n = 700u32;
         let (mut next, mut to) = (gpu.zeros::<u32>(1), gpu.unwritten::<u32>(n as usize));
-        module.expect(launch!(gpu, module.kernel("tickets"), (6, 1, 1), (128, 1, 1), 0; &n, &mut next, &mut to));
+        module.expect(
+            launch!(gpu, module.kernel("tickets"), (6, 1, 1), (128, 1, 1), 0; &n, &mut next, &mut to),
+        );
         let mut taken = gpu.download(&to);
         taken.sort_unstable();
         assert!(taken.into_iter().eq(0..n), "{}", module.compiler);

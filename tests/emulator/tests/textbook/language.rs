@@ -44,7 +44,8 @@ fn local_arrays_are_indexed_at_run_time() {
             })
             .collect();
         let (from, mut to) = (gpu.upload(&input), gpu.unwritten::<i32>(input.len()));
-        module.expect(launch!(gpu, module.kernel("sort_eight"), (1, 1, 1), (64, 1, 1), 0; &n, &from, &mut to));
+        module
+            .expect(launch!(gpu, module.kernel("sort_eight"), (1, 1, 1), (64, 1, 1), 0; &n, &from, &mut to));
         assert_eq!(gpu.download(&to), expected, "{}", module.compiler);
     });
 }
@@ -83,7 +84,13 @@ fn switches_constants_and_module_variables() {
                     let y = match usize::from(mode) + i % 4 {
                         0 => x,
                         1 => -x * coefficients[i % 4],
-                        2 => if x > 0.0 { x } else { coefficients[(i + 1) % 4] * x },
+                        2 => {
+                            if x > 0.0 {
+                                x
+                            } else {
+                                coefficients[(i + 1) % 4] * x
+                            }
+                        }
                         3 => x * x,
                         4 => (x * x + 1.0).sqrt(),
                         _ => 1.0 / (1.0 + x * x),
@@ -109,7 +116,9 @@ fn module_variables_live_as_long_as_their_module() {
             let kernel = |name: &str| loaded.load_function(name).expect("the module has the kernel");
             let mut seen = gpu.unwritten::<u32>(1);
             for expected in 8..11 {
-                module.expect(launch!(gpu, kernel("windowed"), (1, 1, 1), (32, 1, 1), 0; &window, &from, &mut out));
+                module.expect(
+                    launch!(gpu, kernel("windowed"), (1, 1, 1), (32, 1, 1), 0; &window, &from, &mut out),
+                );
                 module.expect(launch!(gpu, kernel("read_calls_seen"), (1, 1, 1), (1, 1, 1), 0; &mut seen));
                 assert_eq!(gpu.download(&seen), [expected], "{}", module.compiler);
             }
@@ -145,7 +154,13 @@ fn lanes_leave_a_loop_at_different_times() {
         let expected: Vec<u32> = (1..=u64::from(n))
             .map(|start| {
                 let mut value = start;
-                (0..limit).find(|_| { let done = value == 1; value = if value % 2 == 1 { 3 * value + 1 } else { value / 2 }; done }).unwrap_or(limit)
+                (0..limit)
+                    .find(|_| {
+                        let done = value == 1;
+                        value = if value % 2 == 1 { 3 * value + 1 } else { value / 2 };
+                        done
+                    })
+                    .unwrap_or(limit)
             })
             .collect();
         let mut to = gpu.unwritten::<u32>(n as usize);

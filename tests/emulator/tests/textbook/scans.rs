@@ -10,9 +10,17 @@ fn a_scan_of_one_block() {
         for n in [1u32, 100, 256] {
             // Whole numbers, so that every order of summation is exact.
             let input: Vec<f32> = (0..n).map(|i| (i * 7 % 13) as f32).collect();
-            let expected: Vec<f32> = input.iter().scan(0.0, |sum, x| { *sum += x; Some(*sum) }).collect();
+            let expected: Vec<f32> = input
+                .iter()
+                .scan(0.0, |sum, x| {
+                    *sum += x;
+                    Some(*sum)
+                })
+                .collect();
             let (from, mut to) = (gpu.upload(&input), gpu.unwritten::<f32>(n as usize));
-            module.expect(launch!(gpu, module.kernel("scan_one_block"), (1, 1, 1), (256, 1, 1), 0; &n, &from, &mut to));
+            module.expect(
+                launch!(gpu, module.kernel("scan_one_block"), (1, 1, 1), (256, 1, 1), 0; &n, &from, &mut to),
+            );
             assert_eq!(gpu.download(&to), expected, "{} {n}", module.compiler);
         }
     });
