@@ -20,6 +20,8 @@ fn narrow_loads_extend_by_their_type() {
         ("s16", "b64", |w| i64::from(w as i16) as u64),
         ("b16", "b16", |w| w & 0xffff),
         ("u32", "b32", |w| w & 0xffff_ffff),
+        ("s64", "b64", |w| w),
+        ("u64", "b64", |w| w),
         ("s32", "b64", |w| i64::from(w as i32) as u64),
         ("u32", "b64", |w| w & 0xffff_ffff),
         ("f32", "f32", |w| w & 0xffff_ffff),
@@ -28,16 +30,15 @@ fn narrow_loads_extend_by_their_type() {
     ] {
         let mut output = gpu.zeros::<u64>(2);
         let width = &register[1..];
-        let ptx = kernel(&format!(
-            ".reg .{register} %value;\nld.global.{ty} %value, [%from];\nst.global.b{width} [%to], %value;\n\
-             ld.global.{ty} %value, [%from+8];\nst.global.b{width} [%to+8], %value;"
-        ));
-        run(&gpu, &ptx, &input, &mut output);
-        assert_eq!(
-            gpu.download(&output),
-            [extend(words[0]), extend(words[1])],
-            "ld.global.{ty} into .{register}"
-        );
+        for load in ["ld.global", "ld.global.nc", "ld.global.cs"] {
+            let ptx = kernel(&format!(
+                ".reg .{register} %value;\n{load}.{ty} %value, [%from];\nst.global.b{width} [%to], %value;\n\
+                 {load}.{ty} %value, [%from+8];\nst.global.b{width} [%to+8], %value;"
+            ));
+            run(&gpu, &ptx, &input, &mut output);
+            let expected = [extend(words[0]), extend(words[1])];
+            assert_eq!(gpu.download(&output), expected, "{load}.{ty} into .{register}");
+        }
     }
 }
 
@@ -151,7 +152,13 @@ fn hints_and_orders_do_not_change_values() {
 fn vectors_keep_their_order() {
     let gpu = Gpu::new();
     let input = gpu.upload(&[0x0706_0504_0302_0100u64, 0x0f0e_0d0c_0b0a_0908]);
-    for space in ["global", "shared", "local"] {
+    for (space, load, store) in [
+        ("global", "ld.global", "st.global"),
+        ("global", "ld.global.nc", "st.global.cs"),
+        ("global", "ld.global.cs", "st.global.wb"),
+        ("shared", "ld.global", "st.global"),
+        ("local", "ld.global", "st.global"),
+    ] {
         let setup = match space {
             "global" => "",
             "shared" => ".shared .align 16 .b8 here[16];\nmov.u64 %here, here;\n",
@@ -163,6 +170,8 @@ fn vectors_keep_their_order() {
             (2, "u16", "b16", 2),
             (4, "b16", "b16", 2),
             (2, "u32", "b32", 4),
+            (2, "f32", "f32", 4),
+            (4, "u32", "b32", 4),
             (4, "f32", "f32", 4),
             (2, "u64", "b64", 8),
             (2, "f64", "f64", 8),
@@ -172,13 +181,11 @@ fn vectors_keep_their_order() {
             let reversed = format!("{{{}}}", names.iter().rev().cloned().collect::<Vec<_>>().join(", "));
             let mut output = gpu.zeros::<u64>(2);
             let through = if space == "global" {
-                format!(
-                    "ld.global.v{count}.{ty} {list}, [%from];\nst.global.v{count}.{ty} [%to], {reversed};"
-                )
+                format!("{load}.v{count}.{ty} {list}, [%from];\n{store}.v{count}.{ty} [%to], {reversed};")
             } else {
                 format!(
-                    "ld.global.v{count}.{ty} {list}, [%from];\nst.{space}.v{count}.{ty} [%here], {list};\n\
-                     ld.{space}.v{count}.{ty} {list}, [%here];\nst.global.v{count}.{ty} [%to], {reversed};"
+                    "{load}.v{count}.{ty} {list}, [%from];\nst.{space}.v{count}.{ty} [%here], {list};\n\
+                     ld.{space}.v{count}.{ty} {list}, [%here];\n{store}.v{count}.{ty} [%to], {reversed};"
                 )
             };
             let body = format!(".reg .b64 %here;\n{setup}.reg .{register} %v<4>;\n{through}");
@@ -186,7 +193,7 @@ fn vectors_keep_their_order() {
             let bytes: Vec<u8> = gpu.download(&output).into_iter().flat_map(u64::to_le_bytes).collect();
             let expected: Vec<u8> =
                 (0..count).rev().flat_map(|i| (i * width..(i + 1) * width).map(|b| b as u8)).collect();
-            assert_eq!(bytes[..count * width], expected, "{space} v{count}.{ty}");
+            assert_eq!(bytes[..count * width], expected, "{load} {space} v{count}.{ty}");
             assert!(
                 bytes[count * width..].iter().all(|&b| b == 0),
                 "{space} v{count}.{ty} wrote beyond its end"

@@ -1,7 +1,7 @@
 //! Random rows for the table runner.
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, TestCaseError, TestRng, TestRunner};
 
 use crate::support::{Gpu, Outcome, Row, Table, Word};
 
@@ -31,17 +31,14 @@ fn middle(bits: u64) -> u64 {
     }
 }
 
-fn check(strategy: impl Strategy<Value = Vec<Row>>, run: impl Fn(Vec<Row>)) {
+fn check(strategy: impl Strategy<Value = Vec<Row>>, run: impl Fn(Vec<Row>) -> String) {
     // The seed is fixed: a failure anywhere is a failure everywhere, and the shrunk rows are printed.
     let config =
         Config { cases: BATCHES, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(
-        config,
-        proptest::test_runner::TestRng::deterministic_rng(Default::default()),
-    );
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(Default::default()));
     if let Err(error) = runner.run(&strategy, |rows| {
-        run(rows);
-        Ok(())
+        let failures = run(rows);
+        if failures.is_empty() { Ok(()) } else { Err(TestCaseError::fail(failures)) }
     }) {
         panic!("{error}");
     }
@@ -56,7 +53,7 @@ pub(crate) fn unary<A: Word + std::fmt::Debug, R: Outcome>(text: &str, oracle: i
             .map(|a| Row { operands: vec![a], results: vec![oracle(A::from_bits(a)).expect()] })
             .collect()
     });
-    check(rows, |rows| Table::new().raw(text, &[A::WIDTH], &[R::RESULT], rows).run(&gpu));
+    check(rows, |rows| Table::new().raw(text, &[A::WIDTH], &[R::RESULT], rows).failures(&gpu));
 }
 
 pub(crate) fn binary<A: Word + std::fmt::Debug, B: Word + std::fmt::Debug, R: Outcome>(
@@ -71,7 +68,7 @@ pub(crate) fn binary<A: Word + std::fmt::Debug, B: Word + std::fmt::Debug, R: Ou
         };
         words.into_iter().map(row).collect()
     });
-    check(rows, |rows| Table::new().raw(text, &[A::WIDTH, B::WIDTH], &[R::RESULT], rows).run(&gpu));
+    check(rows, |rows| Table::new().raw(text, &[A::WIDTH, B::WIDTH], &[R::RESULT], rows).failures(&gpu));
 }
 
 pub(crate) fn ternary<A, B, C, R: Outcome>(text: &str, oracle: impl Fn(A, B, C) -> R)
@@ -88,5 +85,7 @@ where
         };
         words.into_iter().map(row).collect()
     });
-    check(rows, |rows| Table::new().raw(text, &[A::WIDTH, B::WIDTH, C::WIDTH], &[R::RESULT], rows).run(&gpu));
+    check(rows, |rows| {
+        Table::new().raw(text, &[A::WIDTH, B::WIDTH, C::WIDTH], &[R::RESULT], rows).failures(&gpu)
+    });
 }

@@ -172,13 +172,19 @@ impl Table {
 
     /// Runs all on the device and panics with every instruction that is refused or wrong.
     pub(crate) fn run(&self, gpu: &Gpu) {
+        let failures = self.failures(gpu);
+        assert!(failures.is_empty(), "\n{failures}");
+    }
+
+    /// Every instruction that is refused or wrong, in words; empty when all is well.
+    pub(crate) fn failures(&self, gpu: &Gpu) -> String {
         let mut failures = String::new();
         for op in &self.ops {
             if let Err(failure) = op.run(gpu, self) {
                 let _ = writeln!(failures, "{}\n{failure}", op.text);
             }
         }
-        assert!(failures.is_empty(), "\n{failures}");
+        failures
     }
 }
 
