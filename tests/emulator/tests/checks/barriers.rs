@@ -41,7 +41,7 @@ fn more_threads_named_than_there_are() {
 /// A count that is no whole number of warps.
 #[test]
 fn a_count_of_a_part_of_a_warp() {
-    let pair = Pair::new("{LINE}", "bar.sync 2, 48;", "bar.sync 2, 64;").block(64);
+    let pair = Pair::new("mov.u32 %y, 48;\n{LINE}", "bar.sync 2, %y;", "bar.sync 2, 64;").block(64);
     pair.report_here(FindingKind::Undefined);
 }
 
