@@ -286,7 +286,7 @@ pub(super) fn reciprocal_double(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Dec
     let [o, a] = form.operands()?;
     let a = d.source(form, a, t)?;
     let o = d.destination(form, o, t)?;
-    let action = unary_slow(o, a, |x: f64| coarse(flush_double(1.0 / flush_double(coarse(x)))));
+    let action = unary_slow(o, [a], |x: f64| coarse(flush_double(1.0 / flush_double(coarse(x)))));
     Ok((Class::Special, action))
 }
 
@@ -297,7 +297,7 @@ fn root_double(d: &mut Decoder<'_>, form: &mut Form<'_>, finish: Finish) -> Deco
     let a = d.source(form, a, t)?;
     let o = d.destination(form, o, t)?;
     let ftz = finish.ftz;
-    let action = unary_slow(o, a, move |x: f64| {
+    let action = unary_slow(o, [a], move |x: f64| {
         coarse(1.0 / if ftz { flush_double(coarse(x)) } else { coarse(x) }.sqrt())
     });
     Ok((Class::Special, action))

@@ -18,12 +18,12 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             let a = d.source(form, a, t)?;
             let o = d.destination(form, o, if form.opcode() == "brev" { t } else { WORD })?;
             match (form.opcode(), t.meaning, t.bits) {
-                ("popc", Meaning::Bits, 32) => unary(o, a, u32::count_ones),
-                ("popc", Meaning::Bits, 64) => unary(o, a, u64::count_ones),
-                ("clz", Meaning::Bits, 32) => unary(o, a, u32::leading_zeros),
-                ("clz", Meaning::Bits, 64) => unary(o, a, u64::leading_zeros),
-                ("brev", Meaning::Bits, 32) => unary(o, a, u32::reverse_bits),
-                ("brev", Meaning::Bits, 64) => unary(o, a, u64::reverse_bits),
+                ("popc", Meaning::Bits, 32) => unary(o, [a], u32::count_ones),
+                ("popc", Meaning::Bits, 64) => unary(o, [a], u64::count_ones),
+                ("clz", Meaning::Bits, 32) => unary(o, [a], u32::leading_zeros),
+                ("clz", Meaning::Bits, 64) => unary(o, [a], u64::leading_zeros),
+                ("brev", Meaning::Bits, 32) => unary(o, [a], u32::reverse_bits),
+                ("brev", Meaning::Bits, 64) => unary(o, [a], u64::reverse_bits),
                 _ => return form.unsupported(),
             }
         }
@@ -42,10 +42,12 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
                 if shift { width - 1 - place } else { place }
             };
             match (t.meaning, t.bits) {
-                (Meaning::Unsigned, 32) => unary(o, a, move |x: u32| find(u64::from(x), 32)),
-                (Meaning::Unsigned, 64) => unary(o, a, move |x: u64| find(x, 64)),
-                (Meaning::Signed, 32) => unary(o, a, move |x: i32| find(u64::from((x ^ x >> 31) as u32), 32)),
-                (Meaning::Signed, 64) => unary(o, a, move |x: i64| find((x ^ x >> 63) as u64, 64)),
+                (Meaning::Unsigned, 32) => unary(o, [a], move |x: u32| find(u64::from(x), 32)),
+                (Meaning::Unsigned, 64) => unary(o, [a], move |x: u64| find(x, 64)),
+                (Meaning::Signed, 32) => {
+                    unary(o, [a], move |x: i32| find(u64::from((x ^ x >> 31) as u32), 32))
+                }
+                (Meaning::Signed, 64) => unary(o, [a], move |x: i64| find((x ^ x >> 63) as u64, 64)),
                 _ => return form.unsupported(),
             }
         }

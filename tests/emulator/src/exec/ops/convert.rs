@@ -138,11 +138,11 @@ fn on_cells(
     f: impl Fn(u64) -> u64 + Copy + Send + Sync + 'static,
 ) -> Action {
     match (o_bits == 64, a_long, slow) {
-        (true, true, _) => unary_slow(o, a, f),
-        (true, false, false) => unary(o, a, move |x: u32| f(u64::from(x))),
-        (true, false, true) => unary_slow(o, a, move |x: u32| f(u64::from(x))),
-        (false, true, _) => unary_slow(o, a, move |x: u64| f(x) as u32),
-        (false, false, _) => unary_slow(o, a, move |x: u32| f(u64::from(x)) as u32),
+        (true, true, _) => unary_slow(o, [a], f),
+        (true, false, false) => unary(o, [a], move |x: u32| f(u64::from(x))),
+        (true, false, true) => unary_slow(o, [a], move |x: u32| f(u64::from(x))),
+        (false, true, _) => unary_slow(o, [a], move |x: u64| f(x) as u32),
+        (false, false, _) => unary_slow(o, [a], move |x: u32| f(u64::from(x)) as u32),
     }
 }
 
@@ -162,15 +162,15 @@ fn between_integers(
         let plain = |bits: u32, long: bool| (bits == 64) == long;
         let signed = from.meaning == Meaning::Signed;
         match (to.bits, from.bits) {
-            (64, 32) if signed && !a.1 => return Ok(unary(o.0, a.0, |x: i32| i64::from(x))),
-            (64, 32) if !a.1 => return Ok(unary(o.0, a.0, |x: u32| u64::from(x))),
-            (32, 64) if o.1 == 32 => return Ok(unary(o.0, a.0, |x: u64| x as u32)),
+            (64, 32) if signed && !a.1 => return Ok(unary(o.0, [a.0], |x: i32| i64::from(x))),
+            (64, 32) if !a.1 => return Ok(unary(o.0, [a.0], |x: u32| u64::from(x))),
+            (32, 64) if o.1 == 32 => return Ok(unary(o.0, [a.0], |x: u64| x as u32)),
             (32, 16) if o.1 == 32 && plain(16, a.1) && signed => {
-                return Ok(unary(o.0, a.0, |x: i16| i32::from(x)));
+                return Ok(unary(o.0, [a.0], |x: i16| i32::from(x)));
             }
-            (32, 16) if o.1 == 32 && plain(16, a.1) => return Ok(unary(o.0, a.0, |x: u16| u32::from(x))),
-            (16, 32) if o.1 == 16 && !a.1 => return Ok(unary(o.0, a.0, |x: u32| x as u16)),
-            (64, 64) => return Ok(unary(o.0, a.0, |x: u64| x)),
+            (32, 16) if o.1 == 32 && plain(16, a.1) => return Ok(unary(o.0, [a.0], |x: u16| u32::from(x))),
+            (16, 32) if o.1 == 16 && !a.1 => return Ok(unary(o.0, [a.0], |x: u32| x as u16)),
+            (64, 64) => return Ok(unary(o.0, [a.0], |x: u64| x)),
             _ => {}
         }
     }
@@ -276,8 +276,8 @@ fn from_integer(
         && !a.1
     {
         return Ok(match from.meaning {
-            Meaning::Signed => unary(o.0, a.0, |x: i32| x as f32),
-            _ => unary(o.0, a.0, |x: u32| x as f32),
+            Meaning::Signed => unary(o.0, [a.0], |x: i32| x as f32),
+            _ => unary(o.0, [a.0], |x: u32| x as f32),
         });
     }
     let read = integer_reader(from);
@@ -338,21 +338,21 @@ fn between_floats(
     let nearest = how.float == Some(Rounding::Nearest);
     match (to.meaning, to.bits, from.meaning, from.bits) {
         (Meaning::Float, 32, Meaning::Float, 16) if plain && !a.1 => {
-            return Ok(unary(o.0, a.0, |x: f16| canonical(half_value(x))));
+            return Ok(unary(o.0, [a.0], |x: f16| canonical(half_value(x))));
         }
         (Meaning::Float, 32, Meaning::Brain, 16) if plain && !a.1 => {
-            return Ok(unary(o.0, a.0, |x: bf16| canonical(brain_value(x))));
+            return Ok(unary(o.0, [a.0], |x: bf16| canonical(brain_value(x))));
         }
         (Meaning::Float, 16, Meaning::Float, 32) if plain && nearest && o.1 == 16 => {
-            return Ok(unary(o.0, a.0, half_bits));
+            return Ok(unary(o.0, [a.0], half_bits));
         }
         (Meaning::Brain, 16, Meaning::Float, 32) if plain && nearest && o.1 == 16 => {
-            return Ok(unary(o.0, a.0, brain_bits));
+            return Ok(unary(o.0, [a.0], brain_bits));
         }
         (Meaning::Float, 32, Meaning::Float, 32)
             if how.finish.sat && !how.finish.ftz && how.integer.is_none() =>
         {
-            return Ok(unary(o.0, a.0, crate::exec::rounding::saturate));
+            return Ok(unary(o.0, [a.0], crate::exec::rounding::saturate));
         }
         _ => {}
     }

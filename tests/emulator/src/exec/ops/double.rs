@@ -42,12 +42,12 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             let a = d.source(form, a, DOUBLE)?;
             let o = d.destination(form, o, DOUBLE)?;
             match (form.opcode(), nearest) {
-                ("abs", _) => unary(o, a, f64::abs),
-                ("neg", _) => unary(o, a, |x: f64| -x),
-                ("rcp", true) => unary(o, a, |x: f64| 1.0 / x),
-                ("sqrt", true) => unary(o, a, f64::sqrt),
-                ("rcp", false) => unary_slow(o, a, move |x: f64| quotient(1.0, x, mode)),
-                _ => unary_slow(o, a, move |x: f64| {
+                ("abs", _) => unary(o, [a], f64::abs),
+                ("neg", _) => unary(o, [a], |x: f64| -x),
+                ("rcp", true) => unary(o, [a], |x: f64| 1.0 / x),
+                ("sqrt", true) => unary(o, [a], f64::sqrt),
+                ("rcp", false) => unary_slow(o, [a], move |x: f64| quotient(1.0, x, mode)),
+                _ => unary_slow(o, [a], move |x: f64| {
                     let root = x.sqrt();
                     directed(root, (-root).mul_add(root, x), mode)
                 }),

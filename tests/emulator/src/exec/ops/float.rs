@@ -105,14 +105,16 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             let a = d.source(form, a, SINGLE)?;
             let o = d.destination(form, o, SINGLE)?;
             match (form.opcode(), mode) {
-                ("rcp", Rounding::Nearest) => unary(o, a, move |x: f32| finish.output(1.0 / finish.input(x))),
+                ("rcp", Rounding::Nearest) => {
+                    unary(o, [a], move |x: f32| finish.output(1.0 / finish.input(x)))
+                }
                 ("sqrt", Rounding::Nearest) => {
-                    unary(o, a, move |x: f32| finish.output(finish.input(x).sqrt()))
+                    unary(o, [a], move |x: f32| finish.output(finish.input(x).sqrt()))
                 }
-                ("rcp", _) => {
-                    unary_slow(o, a, move |x: f32| finish.output(narrow_quotient(1.0, finish.input(x), mode)))
-                }
-                _ => unary_slow(o, a, move |x: f32| finish.output(narrow_root(finish.input(x), mode))),
+                ("rcp", _) => unary_slow(o, [a], move |x: f32| {
+                    finish.output(narrow_quotient(1.0, finish.input(x), mode))
+                }),
+                _ => unary_slow(o, [a], move |x: f32| finish.output(narrow_root(finish.input(x), mode))),
             }
         }
         "abs" | "neg" => {
@@ -123,9 +125,9 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             let a = d.source(form, a, SINGLE)?;
             let o = d.destination(form, o, SINGLE)?;
             if form.opcode() == "abs" {
-                unary(o, a, move |x: f32| finish.input(x).abs())
+                unary(o, [a], move |x: f32| finish.input(x).abs())
             } else {
-                unary(o, a, move |x: f32| -finish.input(x))
+                unary(o, [a], move |x: f32| -finish.input(x))
             }
         }
         "min" | "max" => return extreme(d, form, finish),

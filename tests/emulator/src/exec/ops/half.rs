@@ -173,8 +173,8 @@ fn build<T: Half>(opcode: &str, pair: bool, o: u32, rows: [u32; 3], how: How, e:
         "fma" => each!(pair, T, ternary, o, rows, |a, b, c| {
             how.output(narrow_fma(how.input(a), how.input(b), how.input(c), nearest))
         }),
-        "neg" => each!(pair, T, unary, o, rows[0], |a| T::of_bits(how.input(a).bits() ^ 0x8000)),
-        "abs" => each!(pair, T, unary, o, rows[0], |a| T::of_bits(how.input(a).bits() & 0x7fff)),
+        "neg" => each!(pair, T, unary, o, [rows[0]], |a| T::of_bits(how.input(a).bits() ^ 0x8000)),
+        "abs" => each!(pair, T, unary, o, [rows[0]], |a| T::of_bits(how.input(a).bits() & 0x7fff)),
         "min" | "max" => each!(pair, T, binary, o, two, |a, b| pick(how.input(a), how.input(b), e)),
         _ => return None,
     })

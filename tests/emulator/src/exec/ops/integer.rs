@@ -61,12 +61,12 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             let a = d.source(form, a, t)?;
             let o = d.destination(form, o, t)?;
             match (form.opcode(), t.meaning, t.bits) {
-                ("abs", Meaning::Signed, 16) => unary(o, a, i16::wrapping_abs),
-                ("abs", Meaning::Signed, 32) => unary(o, a, i32::wrapping_abs),
-                ("abs", Meaning::Signed, 64) => unary(o, a, i64::wrapping_abs),
-                ("neg", Meaning::Signed, 16) => unary(o, a, i16::wrapping_neg),
-                ("neg", Meaning::Signed, 32) => unary(o, a, i32::wrapping_neg),
-                ("neg", Meaning::Signed, 64) => unary(o, a, i64::wrapping_neg),
+                ("abs", Meaning::Signed, 16) => unary(o, [a], i16::wrapping_abs),
+                ("abs", Meaning::Signed, 32) => unary(o, [a], i32::wrapping_abs),
+                ("abs", Meaning::Signed, 64) => unary(o, [a], i64::wrapping_abs),
+                ("neg", Meaning::Signed, 16) => unary(o, [a], i16::wrapping_neg),
+                ("neg", Meaning::Signed, 32) => unary(o, [a], i32::wrapping_neg),
+                ("neg", Meaning::Signed, 64) => unary(o, [a], i64::wrapping_neg),
                 _ => return form.unsupported(),
             }
         }

@@ -23,12 +23,12 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
                 let a = d.source(form, a, t)?;
                 let o = d.destination(form, o, t)?;
                 match (form.opcode(), t.bits) {
-                    ("not", 16) => unary(o, a, |x: u16| !x),
-                    ("not", 32) => unary(o, a, |x: u32| !x),
-                    ("not", 64) => unary(o, a, |x: u64| !x),
-                    ("cnot", 16) => unary(o, a, |x: u16| u16::from(x == 0)),
-                    ("cnot", 32) => unary(o, a, |x: u32| u32::from(x == 0)),
-                    ("cnot", 64) => unary(o, a, |x: u64| u64::from(x == 0)),
+                    ("not", 16) => unary(o, [a], |x: u16| !x),
+                    ("not", 32) => unary(o, [a], |x: u32| !x),
+                    ("not", 64) => unary(o, [a], |x: u64| !x),
+                    ("cnot", 16) => unary(o, [a], |x: u16| u16::from(x == 0)),
+                    ("cnot", 32) => unary(o, [a], |x: u32| u32::from(x == 0)),
+                    ("cnot", 64) => unary(o, [a], |x: u64| u64::from(x == 0)),
                     _ => return form.unsupported(),
                 }
             } else {

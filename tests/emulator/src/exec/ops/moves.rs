@@ -39,9 +39,9 @@ pub(super) fn mov(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             };
             let o = d.destination(form, o, t)?;
             match t.bits {
-                64 => unary(o, a, |x: u64| x),
-                16 => unary(o, a, |x: u16| x),
-                _ => unary(o, a, |x: u32| x),
+                64 => unary(o, [a], |x: u64| x),
+                16 => unary(o, [a], |x: u16| x),
+                _ => unary(o, [a], |x: u32| x),
             }
         }
     };
@@ -140,9 +140,9 @@ pub(super) fn convert_address(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decod
     let a = d.source(form, a, t)?;
     let o = d.destination(form, o, t)?;
     let action = if to {
-        unary(o, a, move |x: u64| x.wrapping_sub(base))
+        unary(o, [a], move |x: u64| x.wrapping_sub(base))
     } else {
-        unary(o, a, move |x: u64| x.wrapping_add(base))
+        unary(o, [a], move |x: u64| x.wrapping_add(base))
     };
     Ok((Class::Move, action))
 }
