@@ -1,7 +1,9 @@
 //! What a launch did.
 
+use serde::{Deserialize, Serialize};
+
 /// Classes of instructions, by the unit that runs them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Class {
     /// Integer arithmetic, logic, shifts, comparisons of integers.
@@ -64,7 +66,7 @@ impl Class {
 }
 
 /// Sums over all warps of a launch.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Warp instructions of each class; index with [`Counts::of`].
     pub instructions: [u64; 17],

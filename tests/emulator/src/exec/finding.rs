@@ -1,10 +1,12 @@
 //! What a check reports.
 
+use serde::{Deserialize, Serialize};
+
 use crate::memory::AllocationInfo;
 use std::fmt;
 
 /// The check that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum FindingKind {
     /// Device memory outside every allocation, or a generic address in no window.
@@ -47,7 +49,7 @@ impl FindingKind {
 }
 
 /// A failed check: what, where, who.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// Which check.
     pub kind: FindingKind,

@@ -1,7 +1,9 @@
 //! How a launch is run and checked.
 
+use serde::{Deserialize, Serialize};
+
 /// Settings of a launch.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Options {
     /// Whether initialisation, races and absent lanes are checked. Bounds and alignment always are.
     pub checks: bool,
@@ -41,7 +43,7 @@ impl Default for Options {
 
 /// What the approximate instructions (`ex2.approx`, `rcp.approx`, `sin.approx`, …) return inside the error that
 /// the PTX document allows them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Approximation {
     /// The exact result, rounded.
     Nearest,
@@ -54,7 +56,7 @@ pub enum Approximation {
 }
 
 /// The order in which `mma` adds the products of one output element. The document leaves it open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MmaOrder {
     /// The accumulator first, then k = 0, 1, 2, … each rounded.
     Ascending,

@@ -8,6 +8,7 @@ mod allocation;
 
 pub(crate) use allocation::Allocation;
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -52,7 +53,7 @@ pub enum MemoryError {
 }
 
 /// A live allocation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllocationInfo {
     /// First byte.
     pub address: u64,
