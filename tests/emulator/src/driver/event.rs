@@ -83,7 +83,9 @@ fn elapsed(call: &Call, out: Out<f32>, start: Handle, end: Handle) -> Result<(),
     start.context.check()?;
     reject_captured(&start)?;
     reject_captured(&end)?;
-    let (from, to) = (lock(&start.recorded).clone(), lock(&end.recorded).clone());
+    // One after the other: both may be the same event.
+    let from = lock(&start.recorded).clone();
+    let to = lock(&end.recorded).clone();
     let (Recorded::At(from), Recorded::At(to)) = (from, to) else {
         return Err(call.misuse(CudaError::InvalidHandle, "an event was never recorded"));
     };
