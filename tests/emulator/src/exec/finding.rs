@@ -41,6 +41,13 @@ pub enum FindingKind {
     Undefined,
 }
 
+impl FindingKind {
+    /// Whether the address of the finding is one of device memory, always.
+    pub(crate) fn is_about_device_memory(self) -> bool {
+        matches!(self, Self::OutOfBounds | Self::UseAfterFree | Self::GlobalRace)
+    }
+}
+
 /// A failed check: what, where, who.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {

@@ -1,16 +1,37 @@
 //! Runs kernels: blocks over worker threads, warps of a block in turn, 32 lanes an instruction.
 
+mod access;
+mod approximation;
+mod barrier;
+mod block;
+pub(crate) mod code;
+mod copies;
 mod counts;
+pub(crate) mod decode;
+mod fault;
 mod finding;
+mod global;
+mod lanes;
+mod launch;
+mod local;
+mod machine;
+mod memory_map;
+mod ops;
 mod options;
+mod program;
+mod race;
+mod random;
+mod registers;
+mod rounding;
+mod sectors;
+mod shared;
+mod warp;
 
 pub use counts::{Class, Counts};
 pub use finding::{Finding, FindingKind};
+pub use launch::launch;
 pub use options::{Approximation, MmaOrder, Options};
-
-use crate::memory::{Memory, MemoryError};
-use crate::ptx::Module;
-use std::sync::Arc;
+pub use program::Program;
 
 /// Shape of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,59 +63,5 @@ pub enum LaunchError {
     Finding(Box<Finding>),
 }
 
-/// A module whose variables have a place in a device's memory.
-#[derive(Debug)]
-pub struct Program {
-    module: Arc<Module>,
-}
-
-impl Program {
-    /// Allocates and initialises the module's variables.
-    ///
-    /// # Errors
-    /// When the device's memory does not hold them.
-    pub fn new(module: Arc<Module>, memory: &Memory) -> Result<Self, MemoryError> {
-        let _ = memory;
-        Ok(Self { module })
-    }
-
-    /// The module.
-    pub fn module(&self) -> &Module {
-        &self.module
-    }
-
-    /// Address and size in bytes of a `.global` or `.const` variable.
-    pub fn variable(&self, name: &str) -> Option<(u64, u64)> {
-        let _ = name;
-        None
-    }
-
-    /// Whether an allocation at this address belongs to the program (so that it is no leak of the caller's).
-    pub fn owns(&self, address: u64) -> bool {
-        let _ = address;
-        false
-    }
-
-    /// Frees the variables.
-    pub fn release(&self, memory: &Memory) {
-        let _ = memory;
-    }
-}
-
-/// Runs a kernel to its end.
-///
-/// `parameters` is the parameter block, laid out as [`crate::ptx::Kernel::parameters`] says.
-///
-/// # Errors
-/// See [`LaunchError`].
-pub fn launch(
-    program: &Program,
-    kernel: &str,
-    config: &LaunchConfig,
-    parameters: &[u8],
-    memory: &Memory,
-    options: &Options,
-) -> Result<Counts, LaunchError> {
-    let _ = (program, config, parameters, memory, options);
-    Err(LaunchError::Invalid(format!("no kernel {kernel}")))
-}
+#[cfg(test)]
+pub(crate) mod tests;

@@ -4,6 +4,11 @@
 //! opcode, modifier and operand form is resolved when a module is loaded: a form that is not known is a
 //! [`LoadError`] that names it and its line, so nothing is skipped silently at run time.
 
+pub(crate) mod ast;
+mod lexer;
 mod module;
+mod operands;
+mod parser;
+pub(crate) mod types;
 
 pub use module::{Kernel, LoadError, Module, Parameter, Space, Variable};

@@ -1,5 +1,10 @@
 //! What a loaded module offers: kernels, their attributes, module-scope variables.
 
+use super::ast::{Declaration, File, Function, Initial, Place};
+use super::parser::parse;
+use crate::exec::code::Code;
+use crate::exec::decode::{self, layout};
+
 /// Why PTX text was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("PTX line {line}, column {column}: {message}")]
@@ -60,9 +65,32 @@ pub struct Variable {
 pub struct Kernel {
     name: String,
     parameters: Vec<Parameter>,
+    threads: Option<[u32; 3]>,
+    required: bool,
+    pub(crate) code: Code,
 }
 
 impl Kernel {
+    fn new(file: &File, function: &Function) -> Result<Self, LoadError> {
+        let mut parameters: Vec<Parameter> = Vec::new();
+        for p in &function.parameters {
+            let (bytes, align) = layout(p);
+            let end = parameters.last().map_or(0, |p| p.offset + p.bytes);
+            if p.space.is_none() || bytes == 0 || bytes > 32764 {
+                return p.place.error(format!("{} cannot be a kernel's parameter", p.name));
+            }
+            parameters.push(Parameter {
+                name: p.name.clone(),
+                offset: end.next_multiple_of(align as u32),
+                bytes: bytes as u32,
+                align: align as u32,
+            });
+        }
+        let code = decode::kernel(file, function, &parameters)?;
+        let (threads, required) = (function.max_threads, function.required);
+        Ok(Self { name: function.name.clone(), parameters, threads, required, code })
+    }
+
     /// The entry's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -80,17 +108,22 @@ impl Kernel {
 
     /// Shared memory that the kernel declares with a size, in bytes.
     pub fn static_shared_bytes(&self) -> u32 {
-        0
+        self.code.shared_bytes
     }
 
     /// Local memory (arrays, function parameters) of one thread, in bytes.
     pub fn local_bytes(&self) -> u32 {
-        0
+        self.code.local_bytes
     }
 
     /// Upper limit on threads a block, from `.maxntid` or `.reqntid`; 1024 without either.
     pub fn max_threads(&self) -> u32 {
-        1024
+        self.threads.map_or(1024, |t| t.iter().product::<u32>().min(1024))
+    }
+
+    /// The block that `.reqntid` asks for.
+    pub fn required_threads(&self) -> Option<[u32; 3]> {
+        self.threads.filter(|_| self.required)
     }
 }
 
@@ -99,6 +132,10 @@ impl Kernel {
 pub struct Module {
     kernels: Vec<Kernel>,
     variables: Vec<Variable>,
+    declarations: Vec<Declaration>,
+    version: (u32, u32),
+    target: u32,
+    text: String,
 }
 
 impl Module {
@@ -107,8 +144,26 @@ impl Module {
     /// # Errors
     /// On the first thing that is not PTX or not supported, with its place.
     pub fn load(text: &str) -> Result<Self, LoadError> {
-        let _ = text;
-        Ok(Self { kernels: Vec::new(), variables: Vec::new() })
+        let file = parse(text)?;
+        let place = Place { line: 1, column: 1 };
+        if file.version == (0, 0) || file.target == 0 {
+            return place.error(".version or .target missing");
+        }
+        let entries = file.functions.iter().filter(|f| f.entry && f.body.is_some());
+        let kernels = entries.map(|f| Kernel::new(&file, f)).collect::<Result<Vec<_>, _>>()?;
+        let mut variables = Vec::new();
+        for d in &file.variables {
+            check_initial(&file, d)?;
+            if let Some(space @ (Space::Global | Space::Const)) = d.space {
+                let (bytes, align) = layout(d);
+                if d.external || bytes == 0 {
+                    return d.place.error(format!("{} has no definition in this module", d.name));
+                }
+                variables.push(Variable { name: d.name.clone(), space, bytes, align });
+            }
+        }
+        let File { variables: declarations, version, target, .. } = file;
+        Ok(Self { kernels, variables, declarations, version, target, text: text.to_owned() })
     }
 
     /// The kernel (`.entry`) of that name.
@@ -128,11 +183,40 @@ impl Module {
 
     /// `.version`, as (major, minor): (7, 0).
     pub fn version(&self) -> (u32, u32) {
-        (7, 0)
+        self.version
     }
 
     /// The number in `.target`: 80 for `sm_80`.
     pub fn target(&self) -> u32 {
-        80
+        self.target
     }
+
+    pub(crate) fn declarations(&self) -> &[Declaration] {
+        &self.declarations
+    }
+
+    /// The text of a line, without blanks around it.
+    pub(crate) fn line(&self, number: u32) -> &str {
+        self.text.lines().nth(number.saturating_sub(1) as usize).unwrap_or("").trim()
+    }
+}
+
+fn check_initial(file: &File, d: &Declaration) -> Result<(), LoadError> {
+    let (bytes, _) = layout(d);
+    let size = crate::ptx::types::bits(&d.kind).unwrap_or(8) as u64 / 8;
+    if d.initial.len() as u64 * size > bytes {
+        return d.place.error(format!("the initialiser of {} is longer than the variable", d.name));
+    }
+    for element in &d.initial {
+        if let Initial::Address { name, .. } = element {
+            let known = file
+                .variables
+                .iter()
+                .any(|v| v.name == *name && matches!(v.space, Some(Space::Global | Space::Const)));
+            if !known || size != 8 {
+                return d.place.error(format!("{name} is no variable whose address fits here"));
+            }
+        }
+    }
+    Ok(())
 }
