@@ -166,13 +166,9 @@ fn structures_go_by_value() {
     let swap = ".func (.param .align 8 .b8 out[16]) swap(.param .align 8 .b8 pair[16])\n{\n.reg .b64 %l, %h;\nld.param.b64 %l, [pair];\n\
         ld.param.b64 %h, [pair+8];\nst.param.b64 [out], %h;\nst.param.b64 [out+8], %l;\nret;\n}\n";
     let body = "{\n.param .align 8 .b8 argument[16];\n.param .align 8 .b8 result[16];\n.reg .b64 %w;\ncvt.u64.u32 %w, %a;\nst.param.b64 [argument], %w;\n\
-        mov.u64 %w, 1000;\nst.param.v2.b32 [argument+8], {7, 0};\ncall.uni (result), swap, (argument);\nld.param.v2.b32 {%x, %y}, [result];\n\
+        mov.u64 %w, 7;\nst.param.b64 [argument+8], %w;\ncall.uni (result), swap, (argument);\nld.param.v2.b32 {%x, %y}, [result];\n\
         ld.param.b64 %w, [result+8];\ncvt.u32.u64 %r, %w;\nmad.lo.u32 %r, %x, 100, %r;\n}";
-    let body = body.replace(
-        "mov.u64 %w, 1000;\nst.param.v2.b32 [argument+8], {7, 0};",
-        "mov.u64 %w, 7;\nst.param.b64 [argument+8], %w;",
-    );
-    run_module(swap, &body, |a| 700 + a);
+    run_module(swap, body, |a| 700 + a);
 }
 
 /// `ret` under a predicate leaves the function, `exit` the kernel.
@@ -184,18 +180,11 @@ fn returns_and_exits_may_be_guarded() {
         "mov.u32 %x, %a;\n{}\nmov.u32 %r, %y;\nsetp.gt.u32 %p, %a, 40;\n@%p exit;",
         CALL_SQUARE.replace("square", "early").replace(".uni", "")
     );
-    run_module(
-        &early.replace(
-            "st.param.b32 [out], 5;",
-            "{ .reg .b32 %five; mov.u32 %five, 5; st.param.b32 [out], %five; }",
-        ),
-        &body,
-        |a| match a {
-            0..30 => 5,
-            30..=40 => a,
-            _ => 0,
-        },
-    );
+    run_module(early, &body, |a| match a {
+        0..30 => 5,
+        30..=40 => a,
+        _ => 0,
+    });
 }
 
 #[test]
