@@ -63,6 +63,7 @@ pub(crate) fn arrive(
         );
     }
     m.counts.barriers += 1;
+    let live = m.live;
     let expected = threads.unwrap_or_else(|| m.launch.threads());
     let b = &mut m.barriers[number as usize];
     if b.warps == 0 {
@@ -85,7 +86,19 @@ pub(crate) fn arrive(
         let message = format!("{} threads at barrier {number}, which waits for {}", b.arrived, b.expected);
         return fault(FindingKind::DivergentBarrier, lane, None, message);
     }
-    Ok(Arrival { number, complete: b.arrived == b.expected })
+    Ok(Arrival { number, complete: b.is_complete(live) })
+}
+
+impl Barrier {
+    /// Whether everyone has arrived. Without a count the threads that have exited are not waited for.
+    fn is_complete(&self, live: u32) -> bool {
+        self.warps != 0 && if self.explicit { self.arrived == self.expected } else { self.arrived >= live }
+    }
+}
+
+/// A barrier that is complete because threads exited.
+pub(crate) fn completed_by_exit(m: &Machine<'_>) -> Option<u32> {
+    (0..16).find(|n| !m.barriers[*n].explicit && m.barriers[*n].is_complete(m.live)).map(|n| n as u32)
 }
 
 /// Resets a complete barrier: the warps that met, and count, and, or of the reduction.

@@ -49,13 +49,19 @@ pub(crate) fn run(m: &mut Machine<'_>, warps: &mut [Warp], block: u64) -> Result
             ran = true;
             m.warp = i;
             let turn = random.as_mut().map_or(TURN, |r| 1 + r.below(64));
-            match warp.run(m, launch.code, turn) {
-                Ok(Pause::Complete(number)) => {
-                    let results = barrier::complete(m, number);
-                    warps.iter_mut().for_each(|w| w.release(launch.code, number, results));
-                }
-                Ok(Pause::Turn | Pause::Exited | Pause::Blocked) => {}
+            let live = m.live;
+            let mut complete = match warp.run(m, launch.code, turn) {
+                Ok(Pause::Complete(number)) => Some(number),
+                Ok(Pause::Turn | Pause::Exited | Pause::Blocked) => None,
                 Err(fault) => return Err(Box::new(Located { fault, warp: i, pc: m.pc })),
+            };
+            if complete.is_none() && m.live != live {
+                complete = barrier::completed_by_exit(m);
+            }
+            while let Some(number) = complete {
+                let results = barrier::complete(m, number);
+                warps.iter_mut().for_each(|w| w.release(launch.code, number, results));
+                complete = barrier::completed_by_exit(m);
             }
         }
         if !left {
@@ -92,10 +98,8 @@ fn stuck(code: &Code, warps: &[Warp]) -> Box<Located> {
         };
         if !at_barrier {
             let message = format!(
-                "lanes {:#010x} of the warp wait here for lanes that exited, wait elsewhere or never come; live lanes \
-                 are {:#010x}",
-                warp.waiting_for_lanes(),
-                warp.live
+                "lanes {:#010x} of the warp wait here for others, which wait elsewhere",
+                warp.waiting_for_lanes()
             );
             let kind = match code.steps[pc as usize].action {
                 Action::Barrier(_) => FindingKind::DivergentBarrier,
@@ -104,15 +108,13 @@ fn stuck(code: &Code, warps: &[Warp]) -> Box<Located> {
             return fault(kind, message);
         }
         if barrier.is_none() {
-            let exited = warps.iter().position(|w| w.live == 0);
             let other = warps
                 .iter()
                 .enumerate()
                 .find_map(|(j, w)| w.first_waiting().filter(|(_, p, _)| *p != pc).map(|(l, ..)| (j, l)));
-            let reason = match (exited, other) {
-                (_, Some((j, l))) => format!("thread {} waits at another place", j * 32 + l),
-                (Some(j), None) => format!("the threads of warp {j} have exited"),
-                (None, None) => "some threads have exited or are not in the block".to_owned(),
+            let reason = match other {
+                Some((j, l)) => format!("thread {} waits at another place", j * 32 + l),
+                None => "it names threads that have exited or are not in the block".to_owned(),
             };
             let message = format!("not all threads reach this barrier: {reason}");
             barrier = Some(fault(FindingKind::DivergentBarrier, message));

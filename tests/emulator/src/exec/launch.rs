@@ -11,7 +11,7 @@ use super::random::Permutation;
 use super::registers::Registers;
 use super::warp::Warp;
 use super::{LaunchConfig, LaunchError, Program};
-use crate::memory::{AllocationInfo, Memory, Near};
+use crate::memory::{Memory, Near};
 use crate::ptx::Kernel;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -174,6 +174,9 @@ fn report(program: &Program, kernel: &Kernel, m: &Machine<'_>, located: &block::
         Near::Live(info) | Near::Freed(info) | Near::Beside(info) => Some(info),
         Near::Nothing => None,
     });
+    // Offsets in shared and local memory lie far below device addresses.
+    let about_device =
+        fault.kind.is_about_device_memory() || fault.address.is_some_and(|a| a >= crate::memory::FIRST);
     let thread = (located.warp * 32 + fault.lane) as u32;
     Box::new(Finding {
         kind: fault.kind,
@@ -183,7 +186,7 @@ fn report(program: &Program, kernel: &Kernel, m: &Machine<'_>, located: &block::
         block: m.launch.block_index(m.block),
         thread: m.launch.thread_index(thread),
         address: fault.address,
-        allocation: allocation.filter(|_: &AllocationInfo| fault.kind.is_about_device_memory()),
+        allocation: allocation.filter(|_| about_device),
         message: fault.message.clone(),
     })
 }

@@ -74,6 +74,8 @@ pub(crate) struct Machine<'l> {
     /// When each warp last ran a strong access.
     pub(crate) acquired: Vec<u64>,
     pub(crate) barriers: [Barrier; 16],
+    /// Threads of the block that have not exited.
+    pub(crate) live: u32,
     pub(crate) copies: Copies,
     /// Whether initialisation is checked.
     pub(crate) checks: bool,
@@ -101,6 +103,7 @@ impl<'l> Machine<'l> {
             known: vec![[1; 32]; warps],
             acquired: vec![0; warps],
             barriers: Default::default(),
+            live: 0,
             copies: Copies::new(launch.threads()),
             checks,
             races: checks,
@@ -118,6 +121,7 @@ impl<'l> Machine<'l> {
         self.known.fill([1; 32]);
         self.acquired.fill(0);
         self.barriers = Default::default();
+        self.live = self.launch.threads();
         self.races = self.checks;
     }
 
@@ -126,9 +130,19 @@ impl<'l> Machine<'l> {
         self.counts.total()
     }
 
+    /// The view of device memory, which all blocks of the launch share.
     pub(crate) fn observer(&self, strong: bool) -> Observer<'_> {
+        self.observer_of((self.run, self.launch.first_run, self.launch.blocks() as u32), strong)
+    }
+
+    /// The view of shared memory: what earlier blocks did there is over.
+    pub(crate) fn shared_observer(&self, strong: bool) -> Observer<'_> {
+        self.observer_of((self.run, self.run, 1), strong)
+    }
+
+    fn observer_of(&self, runs: (u32, u32, u32), strong: bool) -> Observer<'_> {
         Observer::new(
-            (self.run, self.launch.first_run, self.launch.blocks() as u32),
+            runs,
             self.warp,
             &self.known[self.warp],
             &self.launch.fences,

@@ -126,7 +126,7 @@ pub(crate) fn check_read(
         }
     }
     if m.races {
-        let observer = m.observer(strong);
+        let observer = m.shared_observer(strong);
         let grains = (size >> s.grain) as usize;
         for lane in lanes(mask) {
             let at = (addresses[lane] >> s.grain) as usize;
@@ -156,7 +156,7 @@ pub(crate) fn check_write(
         }
     }
     if m.races {
-        let observer = m.observer(strong);
+        let observer = m.shared_observer(strong);
         let s = &m.shared;
         let grains = (size >> s.grain) as usize;
         for lane in lanes(mask) {

@@ -161,6 +161,8 @@ fn a_reduction_sums_and_a_missing_barrier_is_a_race() {
 fn a_barrier_that_some_threads_skip_is_found() {
     let b = Bench::body("mov.u32 %r1, %tid.x; setp.lt.u32 %p1, %r1, 16; @%p1 bra out; bar.sync 0; out:");
     assert_eq!(b.run(64, &[0]).unwrap_err().kind, FindingKind::DivergentBarrier);
+    let b = Bench::body("mov.u32 %r1, %tid.x; setp.lt.u32 %p1, %r1, 32; @%p1 bra out; bar.sync 0; out:");
+    assert!(b.run(64, &[0]).is_ok());
     let b = Bench::body("mov.u32 %r1, %tid.x; setp.lt.u32 %p1, %r1, 32; @%p1 bra out; bar.sync 1, 32; out:");
     assert!(b.run(64, &[0]).is_ok());
 }

@@ -21,7 +21,7 @@ struct Group {
 /// What a group waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
-    /// Other lanes of the warp, at the same instruction; with the lanes that lived when it began to wait.
+    /// These other lanes of the warp, at the same instruction.
     Lanes(u32),
     /// The block barrier of that number.
     Barrier(u32),
@@ -91,7 +91,7 @@ impl Warp {
 
     /// Whether a turn would do anything.
     pub(crate) fn can_run(&self) -> bool {
-        self.active != 0 || !self.parked.is_empty() || self.ready_waiter().is_some()
+        self.active != 0 || !self.parked.is_empty()
     }
 
     /// Makes the group furthest behind the active one.
@@ -118,9 +118,29 @@ impl Warp {
         true
     }
 
-    /// A waiting group whose missing lanes have exited since.
-    fn ready_waiter(&self) -> Option<usize> {
-        self.waiting.iter().position(|(_, wait)| matches!(wait, Wait::Lanes(lived) if *lived != self.live))
+    /// Lanes exit: a group that waits for one of them waits in vain.
+    fn exit(&mut self, m: &mut Machine<'_>, code: &Code, mask: u32) -> Result<(), Fault> {
+        self.live &= !mask;
+        self.active &= !mask;
+        m.live -= mask.count_ones();
+        for (group, wait) in &self.waiting {
+            if let Wait::Lanes(needed) = wait
+                && needed & mask != 0
+            {
+                m.pc = group.pc as usize;
+                let message = format!("waits for lane {}, which exited", (needed & mask).trailing_zeros());
+                return fault(
+                    absence(&code.steps[m.pc]),
+                    group.mask.trailing_zeros() as usize,
+                    None,
+                    message,
+                );
+            }
+        }
+        if self.active != 0 {
+            self.advance();
+        }
+        Ok(())
     }
 
     #[inline(always)]
@@ -158,12 +178,7 @@ impl Warp {
         self.regroup();
         loop {
             if self.active == 0 && !self.regroup() {
-                if self.live == 0 {
-                    return Ok(Pause::Exited);
-                }
-                let Some(ready) = self.ready_waiter() else { return Ok(Pause::Blocked) };
-                let (group, _) = self.waiting.swap_remove(ready);
-                (self.pc, self.active) = (group.pc, group.mask);
+                return Ok(if self.live == 0 { Pause::Exited } else { Pause::Blocked });
             }
             if left == 0 {
                 return Ok(Pause::Turn);
@@ -196,13 +211,7 @@ impl Warp {
                     }
                 }
                 Action::BranchTable { index, targets } => self.jump_table(*index, targets, mask)?,
-                Action::Exit => {
-                    self.live &= !mask;
-                    self.active &= !mask;
-                    if self.active != 0 {
-                        self.advance();
-                    }
-                }
+                Action::Exit => self.exit(m, code, mask)?,
                 Action::Trap if mask == 0 => self.advance(),
                 Action::Trap => {
                     return fault(
@@ -275,11 +284,16 @@ impl Warp {
             return fault(FindingKind::AbsentLane, lane, None, message);
         }
         let arrived = if self.waiting.is_empty() { mask } else { self.join_waiting(mask) };
-        let ready =
-            lanes(arrived).filter(|l| members[*l] & self.live & !arrived == 0).fold(0, |set, l| set | 1 << l);
+        let missing = |l: usize| members[l] & !arrived;
+        if let Some(lane) = lanes(arrived).find(|l| missing(*l) & !self.live != 0) {
+            let gone = (missing(lane) & !self.live).trailing_zeros();
+            let message = format!("the membermask names lane {gone}, which exited or never was");
+            return fault(absence(step), lane, None, message);
+        }
+        let ready = lanes(arrived).filter(|l| missing(*l) == 0).fold(0, |set, l| set | 1 << l);
         if arrived != ready {
-            let group = Group { pc: self.pc, mask: arrived & !ready };
-            self.waiting.push((group, Wait::Lanes(self.live)));
+            let needed = lanes(arrived).fold(0, |set, l| set | missing(l));
+            self.waiting.push((Group { pc: self.pc, mask: arrived & !ready }, Wait::Lanes(needed)));
         }
         if ready != 0 {
             run(m, &mut self.registers, ready)?;
@@ -301,7 +315,7 @@ impl Warp {
         if form.aligned {
             arrived = self.join_waiting(mask);
             if arrived != self.live {
-                self.waiting.push((Group { pc: self.pc, mask: arrived }, Wait::Lanes(self.live)));
+                self.waiting.push((Group { pc: self.pc, mask: arrived }, Wait::Lanes(self.live & !arrived)));
                 self.active &= !mask;
                 if self.active != 0 {
                     self.advance();
@@ -348,6 +362,14 @@ impl Warp {
     /// Lanes that wait for other lanes of the warp.
     pub(crate) fn waiting_for_lanes(&self) -> u32 {
         self.waiting.iter().filter(|(_, w)| matches!(w, Wait::Lanes(_))).fold(0, |set, (g, _)| set | g.mask)
+    }
+}
+
+/// What it is called when lanes are absent from an instruction.
+fn absence(step: &Step) -> FindingKind {
+    match step.action {
+        Action::Barrier(_) => FindingKind::DivergentBarrier,
+        _ => FindingKind::AbsentLane,
     }
 }
 

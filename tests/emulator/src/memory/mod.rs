@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Addresses of allocations start here.
-const FIRST: u64 = 0x7_0000_0000;
+pub(crate) const FIRST: u64 = 0x7_0000_0000;
 
 /// Bytes between allocations, at least.
 const GAP: u64 = 512;

@@ -71,6 +71,12 @@ impl Parser {
                     }
                     _ => Operand::Address { base: None, offset: self.constant()? as i64 },
                 };
+                if self.eat(",") {
+                    // Coordinates of textures and tensors: no supported opcode takes them.
+                    let mut all = vec![address];
+                    all.extend(self.list("]")?);
+                    return Ok(Operand::List(all));
+                }
                 self.expect("]")?;
                 Ok(address)
             }

@@ -48,7 +48,13 @@ impl Parser {
     }
 
     pub(super) fn expect(&mut self, mark: &str) -> Result<(), LoadError> {
-        if self.eat(mark) { Ok(()) } else { self.unexpected(&format!("`{mark}`")) }
+        if self.eat(mark) {
+            return Ok(());
+        }
+        // A missing end is where the token before it is, not where the next line goes on.
+        let t = &self.tokens[if mark == ";" { self.next.saturating_sub(1) } else { self.next }];
+        let place = Place { line: t.line, column: t.column };
+        place.error(format!("expected `{mark}`, found {:?}", self.peek()))
     }
 
     pub(super) fn unexpected<T>(&self, wanted: &str) -> Result<T, LoadError> {

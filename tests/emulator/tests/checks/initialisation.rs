@@ -43,7 +43,7 @@ fn what_an_earlier_kernel_wrote_is_written() {
     assert!(run(0).is_ok());
     let findings = gpu.emulator.take_findings();
     assert_eq!(findings.len(), 1);
-    assert_eq!((findings[0].kind, findings[0].line), (FindingKind::Uninitialised, 12), "{}", findings[0]);
+    assert_eq!((findings[0].kind, findings[0].line), (FindingKind::Uninitialised, 13), "{}", findings[0]);
 }
 
 /// A copy on the device carries along what was written and what was not.

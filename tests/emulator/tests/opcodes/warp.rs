@@ -208,7 +208,7 @@ fn equal_values_find_each_other() {
         let mut any = Vec::new();
         let mut all = Vec::new();
         for groups in [1u32, 2, 5, 32] {
-            let of = |lane: u32| lane * 5 % groups;
+            let of = |lane: u32| lane * 7 % groups;
             for lane in LANES {
                 let operand = u64::from(of(lane)) + high * u64::from(of(lane) % 2);
                 let peers =

@@ -28,6 +28,7 @@ pub(crate) struct Decoder<'f> {
     words: u32,
     longs: u32,
     predicates: u32,
+    carry: Option<u32>,
     word_presets: HashMap<Preset, u32>,
     long_presets: HashMap<Preset, u32>,
     /// Positions of labels once met.
@@ -83,6 +84,7 @@ impl<'f> Decoder<'f> {
             words: 0,
             longs: 0,
             predicates: 1,
+            carry: None,
             word_presets: HashMap::new(),
             long_presets: HashMap::new(),
             labels: Vec::new(),
@@ -142,6 +144,16 @@ impl<'f> Decoder<'f> {
         if matches!(space, Space::Global | Space::Generic) {
             self.global_grain = self.global_grain.min(grain);
         }
+    }
+
+    /// The predicate that holds the carry of the condition code.
+    pub(crate) fn carry(&mut self) -> u32 {
+        if let Some(carry) = self.carry {
+            return carry;
+        }
+        let carry = self.new_register(1).index;
+        self.carry = Some(carry);
+        carry
     }
 
     pub(crate) fn new_label(&mut self) -> usize {

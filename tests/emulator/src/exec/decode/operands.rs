@@ -168,7 +168,8 @@ impl Decoder<'_> {
         }
         let r = self.register(form, o)?;
         if r.bits != t.bits {
-            return form.error(format!("the destination has {} bits, the type {}", r.bits, t.bits));
+            let name = if let Operand::Name(name) = o { name } else { "the destination" };
+            return form.error(format!("{name} has {} bits, the instruction's type {}", r.bits, t.bits));
         }
         Ok(r.index)
     }

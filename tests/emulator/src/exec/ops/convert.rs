@@ -76,7 +76,7 @@ fn wide_source(
         && let Some(crate::exec::decode::Symbol::Register(r)) = d.lookup(name)
     {
         if r.bits < t.bits || r.bits == 1 {
-            return form.error(format!("a register of {} bits for a type of {}", r.bits, t.bits));
+            return form.error(format!("{name}: a register of {} bits for a type of {}", r.bits, t.bits));
         }
         return Ok((r.index, r.bits == 64));
     }
@@ -93,7 +93,7 @@ fn wide_destination(
 ) -> Result<(u32, u32), LoadError> {
     let r = d.register(form, o)?;
     if r.bits < t.bits || r.bits == 1 {
-        return form.error(format!("a register of {} bits for a type of {}", r.bits, t.bits));
+        return form.error(format!("{o:?}: a register of {} bits for a type of {}", r.bits, t.bits));
     }
     Ok((r.index, r.bits))
 }

@@ -7,6 +7,7 @@ mod async_copy;
 mod atomics;
 mod barriers;
 mod bits;
+mod carry;
 mod compare;
 mod control;
 mod convert;
@@ -33,6 +34,7 @@ type Decoded = Result<(Class, Action), LoadError>;
 /// Decodes one instruction other than `call` and `ret`.
 pub(crate) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     match form.opcode() {
+        "add" | "addc" | "sub" | "subc" | "mad" | "madc" if carry::takes(form) => carry::decode(d, form),
         "add" | "sub" | "mul" | "mad" | "fma" | "div" | "rem" | "abs" | "neg" | "min" | "max" | "rcp"
         | "sqrt" | "copysign" => arithmetic(d, form),
         "sad" | "mul24" | "mad24" => integer::decode(d, form),

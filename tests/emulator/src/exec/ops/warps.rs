@@ -100,7 +100,7 @@ fn shuffle(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
                 let j = sources[lane];
                 let message =
                     format!("reads from lane {j}, which does not take part (lanes {mask:#010x} do)");
-                return fault(FindingKind::AbsentLane, lane, None, message);
+                return fault(FindingKind::Undefined, lane, None, message);
             }
             r.put(o, &out, mask);
             if let Some(p) = p {
