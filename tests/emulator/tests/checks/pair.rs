@@ -7,7 +7,7 @@ use crate::support::{Gpu, launch};
 
 /// Two texts that differ in one line; `{LINE}` in the body stands for it.
 pub(crate) struct Pair {
-    pub(crate) body: &'static str,
+    pub(crate) body: String,
     pub(crate) broken: &'static str,
     pub(crate) sound: &'static str,
     pub(crate) grid: u32,
@@ -25,8 +25,8 @@ pub(crate) struct Addresses {
 }
 
 impl Pair {
-    pub(crate) fn new(body: &'static str, broken: &'static str, sound: &'static str) -> Pair {
-        Pair { body, broken, sound, grid: 1, block: 32, dynamic_shared: 0 }
+    pub(crate) fn new(body: impl Into<String>, broken: &'static str, sound: &'static str) -> Pair {
+        Pair { body: body.into(), broken, sound, grid: 1, block: 32, dynamic_shared: 0 }
     }
 
     pub(crate) fn grid(mut self, blocks: u32) -> Pair {

@@ -9,11 +9,8 @@ use crate::pair::Pair;
 fn a_read_of_anothers_write_without_a_barrier() {
     let body = "mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], %t;\n{LINE}\nxor.b32 %y, %t, 32;\nmad.lo.u32 %y, %y, 4, %s;\nld.shared.u32 %x, [%y];";
     // Half of the words are read before they are written, so the words are written once before.
-    let body = Box::leak(
-        format!("mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], 0;\nbar.sync 0;\n{body}")
-            .replace("st.shared.u32 [%y], 0;", "st.shared.u32 [%y], %b;")
-            .into_boxed_str(),
-    );
+    let body = format!("mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], 0;\nbar.sync 0;\n{body}")
+        .replace("st.shared.u32 [%y], 0;", "st.shared.u32 [%y], %b;");
     let pair = Pair::new(body, "mov.u32 %x, 1;", "bar.sync 0;").block(64);
     let (finding, _) = pair.report(FindingKind::SharedRace);
     assert!(finding.line == pair.line() + 3 || finding.line == pair.line() - 1, "{finding}");
@@ -58,10 +55,7 @@ fn bytes_beside_each_other_do_not_race() {
 #[test]
 fn atomics_race_with_stores() {
     let body = "st.shared.u32 [%s], 0;\nbar.sync 0;\nsetp.eq.u32 %c, %t, 40;\n{LINE}\nbar.sync 0;";
-    let body = Box::leak(
-        body.replace("st.shared.u32 [%s], 0;", "setp.eq.u32 %d, %t, 0;\n@%d st.shared.u32 [%s], %t;")
-            .into_boxed_str(),
-    );
+    let body = body.replace("st.shared.u32 [%s], 0;", "setp.eq.u32 %d, %t, 0;\n@%d st.shared.u32 [%s], %t;");
     let pair = Pair::new(
         body,
         "red.shared.add.u32 [%s], 1; @%c st.shared.u32 [%s], %t;",
@@ -76,9 +70,7 @@ fn atomics_race_with_stores() {
 #[test]
 fn a_barrier_of_other_threads_orders_nothing() {
     let body = "setp.lt.u32 %c, %t, 64;\nsetp.eq.u32 %d, %t, 70;\n@%d st.shared.u32 [%s], %t;\n{LINE}\nsetp.eq.u32 %d, %t, 0;\n@%d ld.shared.u32 %x, [%s];";
-    let body = Box::leak(
-        format!("setp.eq.u32 %d, %t, 0;\n@%d st.shared.u32 [%s], %t;\nbar.sync 0;\n{body}").into_boxed_str(),
-    );
+    let body = format!("setp.eq.u32 %d, %t, 0;\n@%d st.shared.u32 [%s], %t;\nbar.sync 0;\n{body}");
     let pair = Pair::new(body, "@%c bar.sync 1, 64;", "bar.sync 1;").block(96);
     let (finding, _) = pair.report(FindingKind::SharedRace);
     assert!(finding.line == pair.line() + 2 || finding.line == pair.line() - 1, "{finding}");
@@ -109,7 +101,7 @@ fn a_block_reads_what_another_writes() {
 fn threads_of_a_block_in_device_memory() {
     let body = "add.u64 %wide, %q, %at;\nst.global.u32 [%wide], %t;\n{LINE}\nxor.b32 %y, %t, 32;\nmul.wide.u32 %at, %y, 4;\nadd.u64 %wide, %q, %at;\nld.global.u32 %x, [%wide];";
     let before = "add.u64 %wide, %q, %at;\nst.global.u32 [%wide], %b;\nbar.sync 0;\n";
-    let body = Box::leak(format!("{before}{body}").into_boxed_str());
+    let body = format!("{before}{body}");
     let pair = Pair::new(body, "mov.u32 %x, 1;", "bar.sync 0;").block(64);
     let (finding, _) = pair.report(FindingKind::GlobalRace);
     assert!(finding.line == pair.line() + 4 || finding.line == pair.line() - 1, "{finding}");
