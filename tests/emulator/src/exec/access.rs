@@ -3,6 +3,7 @@
 
 use super::fault::{Fault, fault};
 use super::finding::FindingKind;
+use super::lanes::vectorised;
 use super::machine::Machine;
 use super::memory_map::{LOCAL_BASE, PARAMETER_BASE, SHARED_BASE, WINDOW};
 use super::registers::{FULL, LANES, Row, lanes};
@@ -22,28 +23,60 @@ pub(crate) struct Shape {
     pub(crate) strong: bool,
 }
 
-/// Finds a lane whose address is not a multiple of the size.
-#[inline(always)]
-pub(crate) fn check_alignment(addresses: &Row<u64>, mask: u32, size: u32) -> Result<(), Fault> {
-    let mut low = 0;
-    for lane in 0..LANES {
-        low |= if mask >> lane & 1 == 1 { addresses[lane] } else { 0 };
-    }
-    if low & u64::from(size - 1) == 0 {
-        return Ok(());
-    }
-    let lane = lanes(mask).find(|l| addresses[*l] & u64::from(size - 1) != 0).unwrap_or(0);
-    fault(FindingKind::Misaligned, lane, addresses[lane], format!("not a multiple of {size} bytes"))
+/// What the active addresses of an access have in common.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    pub(crate) least: u64,
+    pub(crate) most: u64,
+    /// All lanes are active and lie one after the other.
+    pub(crate) contiguous: bool,
+    /// All bits that are set in any address.
+    bits: u64,
 }
 
-/// Whether all lanes are active and lie one after the other.
-#[inline(always)]
-pub(crate) fn is_contiguous(addresses: &Row<u64>, mask: u32, size: u32) -> bool {
-    let mut off = 0;
-    for lane in 0..LANES {
-        off |= addresses[lane] ^ addresses[0].wrapping_add(lane as u64 * u64::from(size));
+impl Span {
+    #[inline(always)]
+    pub(crate) fn of(addresses: &Row<u64>, mask: u32, size: u32) -> Self {
+        vectorised(
+            #[inline(always)]
+            || {
+                let size = i64::from(size);
+                let first = addresses[0] as i64;
+                if mask == FULL {
+                    let mut off = 0;
+                    for lane in 0..LANES {
+                        off |= addresses[lane] as i64 ^ first.wrapping_add(lane as i64 * size);
+                    }
+                    if off == 0 {
+                        let most = first.wrapping_add(31 * size) as u64;
+                        // The lanes' offsets from each other are multiples of the size.
+                        return Self { least: first as u64, most, contiguous: true, bits: first as u64 };
+                    }
+                }
+                let start = addresses[mask.trailing_zeros() as usize & 31] as i64;
+                let (mut least, mut most, mut bits) = (start, start, 0);
+                for lane in 0..LANES {
+                    let a = if mask >> lane & 1 == 1 { addresses[lane] as i64 } else { start };
+                    least = least.min(a);
+                    most = most.max(a);
+                    bits |= a;
+                }
+                Self { least: least as u64, most: most as u64, contiguous: false, bits: bits as u64 }
+            },
+        )
     }
-    mask == FULL && off == 0
+
+    /// Finds a lane whose address is not a multiple of the size.
+    #[inline(always)]
+    pub(crate) fn check_alignment(self, addresses: &Row<u64>, mask: u32, size: u32) -> Result<(), Fault> {
+        if self.bits & u64::from(size - 1) == 0 { Ok(()) } else { misaligned(addresses, mask, size) }
+    }
+}
+
+#[cold]
+fn misaligned(addresses: &Row<u64>, mask: u32, size: u32) -> Result<(), Fault> {
+    let lane = lanes(mask).find(|l| addresses[*l] & u64::from(size - 1) != 0).unwrap_or(0);
+    fault(FindingKind::Misaligned, lane, addresses[lane], format!("not a multiple of {size} bytes"))
 }
 
 /// Reads; `out` keeps what it had in lanes outside the mask.
@@ -128,7 +161,7 @@ fn parameters(
     mask: u32,
     out: &mut Words,
 ) -> Result<(), Fault> {
-    check_alignment(addresses, mask, size)?;
+    Span::of(addresses, mask, size).check_alignment(addresses, mask, size)?;
     for lane in lanes(mask) {
         let Some(bytes) = usize::try_from(addresses[lane])
             .ok()

@@ -2,6 +2,7 @@
 
 use super::counts::Class;
 use super::fault::Fault;
+use super::frames::{Frame, Recursion};
 use super::machine::Machine;
 use super::registers::{Guard, Registers};
 
@@ -28,6 +29,13 @@ pub(crate) enum Action {
     BranchTable {
         index: u32,
         targets: Vec<u32>,
+    },
+    /// A call of a function that is being run already.
+    Call(Recursion),
+    /// Back from such a call, or, where there was none, to the label.
+    Return {
+        frame: usize,
+        otherwise: u32,
     },
     Exit,
     Trap,
@@ -118,6 +126,8 @@ pub(crate) struct Code {
     pub(crate) word_presets: Vec<(u32, Preset)>,
     /// Registers of `longs` set before the first instruction.
     pub(crate) long_presets: Vec<(u32, Preset)>,
+    /// Functions that may call themselves.
+    pub(crate) frames: Vec<Frame>,
     pub(crate) shared_bytes: u32,
     /// Where dynamic shared memory starts.
     pub(crate) dynamic_shared: u32,

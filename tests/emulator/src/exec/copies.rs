@@ -1,5 +1,6 @@
 //! Asynchronous copies under way: per thread, in groups ("cp.async", "cp.async.commit_group").
 
+use super::access::Span;
 use super::fault::Fault;
 use super::machine::Machine;
 use super::registers::lanes;
@@ -74,7 +75,8 @@ impl Machine<'_> {
             let words = (copy.size / 4) as usize;
             self.shared.data[at..at + words].copy_from_slice(&copy.data[..words]);
             let addresses = [copy.offset; 32];
-            shared::check_write(self, &addresses, 1 << lane, copy.size, false, |_, _| false)?;
+            let span = Span::of(&addresses, 1 << lane, copy.size);
+            shared::check_write(self, &addresses, 1 << lane, copy.size, span, false, |_, _| false)?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Device memory: bounds, initialisation, races, sectors.
 
-use super::access::{Shape, Words, check_alignment, is_contiguous};
+use super::access::{Shape, Span, Words};
 use super::fault::{Fault, fault};
 use super::finding::FindingKind;
 use super::machine::Machine;
@@ -15,18 +15,14 @@ fn each_allocation<'l>(
     addresses: &Row<u64>,
     mask: u32,
     size: u32,
+    span: Span,
     mut each: impl FnMut(&mut Machine<'l>, &'l Allocation, u32) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
-    let (mut least, mut most) = (u64::MAX, 0);
-    for lane in 0..32 {
-        let active = mask >> lane & 1 == 1;
-        least = if active { least.min(addresses[lane]) } else { least };
-        most = if active { most.max(addresses[lane]) } else { most };
-    }
     let launch = m.launch;
-    let last = most.saturating_add(u64::from(size));
+    let last = span.most.saturating_add(u64::from(size));
     if let Some(a) = launch.allocations.get(m.hints[m.pc] as usize)
-        && a.base <= least
+        && a.base <= span.least
+        && span.least <= span.most
         && last <= a.end()
     {
         return each(m, a, mask);
@@ -100,6 +96,12 @@ fn check_read(
         let grains = size >> grain;
         let (reads, writes) = (a.reads(grain), a.writes_if_any(grain));
         let observer = m.observer(shape.strong);
+        if contiguous && grains == 1 {
+            let at = ((addresses[0] - a.base) >> grain) as usize;
+            if observer.read_row(writes.map(|w| &w[at..at + 32]), &reads[at..at + 32]) {
+                return Ok(());
+            }
+        }
         for lane in lanes(mask) {
             let at = ((addresses[lane] - a.base) >> grain) as usize;
             for i in at..at + grains as usize {
@@ -120,11 +122,12 @@ pub(crate) fn load(
     out: &mut Words,
 ) -> Result<(), Fault> {
     let size = shape.size;
-    check_alignment(addresses, mask, size)?;
-    let contiguous = is_contiguous(addresses, mask, size);
+    let span = Span::of(addresses, mask, size);
+    span.check_alignment(addresses, mask, size)?;
+    let contiguous = span.contiguous;
     m.counts.global_bytes_read += u64::from(size * mask.count_ones());
     count(m, addresses, mask, size, contiguous);
-    each_allocation(m, addresses, mask, size, |m, a, mask| {
+    each_allocation(m, addresses, mask, size, span, |m, a, mask| {
         check_read(m, a, shape, addresses, mask, contiguous)?;
         match size {
             4 if contiguous => {
@@ -160,6 +163,7 @@ fn check_write(
     shape: Shape,
     addresses: &Row<u64>,
     mask: u32,
+    contiguous: bool,
     same: impl Fn(usize) -> bool,
 ) -> Result<(), Fault> {
     let size = shape.size;
@@ -172,7 +176,11 @@ fn check_write(
         let grains = size >> grain;
         let (reads, writes) = (a.reads_if_any(grain), a.writes(grain));
         let observer = m.observer(shape.strong);
-        for lane in lanes(mask) {
+        let at = (addresses[0].wrapping_sub(a.base) >> grain) as usize;
+        let quick = contiguous
+            && grains == 1
+            && observer.write_row(&writes[at..at + 32], reads.map(|r| &r[at..at + 32]));
+        for lane in lanes(if quick { 0 } else { mask }) {
             let at = ((addresses[lane] - a.base) >> grain) as usize;
             for i in at..at + grains as usize {
                 if let Err(other) = observer.write(lane, &writes[i], reads.map(|r| &r[i]), || same(lane)) {
@@ -183,7 +191,7 @@ fn check_write(
     }
     if !a.is_all_written() {
         let first = addresses[0].wrapping_sub(a.base);
-        if first & 31 == 0 && is_contiguous(addresses, mask, size) {
+        if contiguous && first & 31 == 0 {
             (0..size).for_each(|i| a.mark_written(first + u64::from(i) * 32, 32));
         } else {
             lanes(mask).for_each(|l| a.mark_written(addresses[l] - a.base, size));
@@ -200,11 +208,12 @@ pub(crate) fn store(
     data: &Words,
 ) -> Result<(), Fault> {
     let size = shape.size;
-    check_alignment(addresses, mask, size)?;
-    let contiguous = is_contiguous(addresses, mask, size);
+    let span = Span::of(addresses, mask, size);
+    span.check_alignment(addresses, mask, size)?;
+    let contiguous = span.contiguous;
     m.counts.global_bytes_written += u64::from(size * mask.count_ones());
     count(m, addresses, mask, size, contiguous);
-    each_allocation(m, addresses, mask, size, |m, a, mask| {
+    each_allocation(m, addresses, mask, size, span, |m, a, mask| {
         let keep = if size >= 4 { u32::MAX } else { (1u32 << (8 * size)) - 1 };
         let same = |lane: usize| {
             let at = addresses[lane] - a.base;
@@ -213,7 +222,7 @@ pub(crate) fn store(
                 now == data[i][lane] & keep
             })
         };
-        check_write(m, a, shape, addresses, mask, same)?;
+        check_write(m, a, shape, addresses, mask, contiguous, same)?;
         match size {
             4 if contiguous => {
                 let at = ((addresses[0] - a.base) >> 2) as usize;
@@ -249,7 +258,8 @@ pub(crate) fn atomic(
     mask: u32,
     mut each: impl FnMut(&Allocation, u64, usize),
 ) -> Result<(), Fault> {
-    check_alignment(addresses, mask, size)?;
+    let span = Span::of(addresses, mask, size);
+    span.check_alignment(addresses, mask, size)?;
     m.acquire();
     m.counts.global_atomics += u64::from(mask.count_ones());
     let bytes = u64::from(size * mask.count_ones());
@@ -257,7 +267,7 @@ pub(crate) fn atomic(
     m.counts.global_bytes_written += bytes;
     count(m, addresses, mask, size, false);
     let shape = Shape { space: crate::ptx::Space::Global, size, strong: true };
-    each_allocation(m, addresses, mask, size, |m, a, mask| {
+    each_allocation(m, addresses, mask, size, span, |m, a, mask| {
         if m.checks && !a.is_all_written() {
             if let Some(lane) = lanes(mask).find(|l| !a.is_written(addresses[*l] - a.base, size)) {
                 return fault(
@@ -268,7 +278,7 @@ pub(crate) fn atomic(
                 );
             }
         }
-        check_write(m, a, shape, addresses, mask, |_| false)?;
+        check_write(m, a, shape, addresses, mask, false, |_| false)?;
         lanes(mask).for_each(|lane| each(a, addresses[lane] - a.base, lane));
         Ok(())
     })

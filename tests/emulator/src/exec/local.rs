@@ -1,10 +1,11 @@
 //! Local memory: private bytes of each thread.
 
-use super::access::{Words, check_alignment};
+use super::access::{Span, Words};
 use super::fault::{Fault, fault};
 use super::finding::FindingKind;
 use super::machine::Machine;
 use super::registers::{Row, lanes};
+use std::ops::Range;
 
 /// The bytes of all threads of a block, thread after thread.
 pub(crate) struct LocalMemory {
@@ -26,10 +27,31 @@ impl LocalMemory {
     pub(crate) fn clear(&mut self) {
         self.written.fill(0);
     }
+
+    /// Bytes of a thread, and whether each was written.
+    pub(crate) fn copy(&self, thread: usize, range: Range<u32>) -> Vec<(u8, bool)> {
+        range
+            .map(|i| {
+                let at = thread * self.stride + i as usize;
+                ((self.data[at >> 2] >> (8 * (at & 3))) as u8, self.written[at >> 5] >> (at & 31) & 1 == 1)
+            })
+            .collect()
+    }
+
+    /// Puts bytes back.
+    pub(crate) fn paste(&mut self, thread: usize, offset: u32, bytes: &[(u8, bool)]) {
+        for (i, (byte, written)) in bytes.iter().enumerate() {
+            let at = thread * self.stride + offset as usize + i;
+            let shift = 8 * (at & 3);
+            self.data[at >> 2] = self.data[at >> 2] & !(0xff << shift) | u32::from(*byte) << shift;
+            let bit = 1 << (at & 31);
+            self.written[at >> 5] = self.written[at >> 5] & !bit | if *written { bit } else { 0 };
+        }
+    }
 }
 
 fn check_range(m: &Machine<'_>, addresses: &Row<u64>, mask: u32, size: u32) -> Result<(), Fault> {
-    check_alignment(addresses, mask, size)?;
+    Span::of(addresses, mask, size).check_alignment(addresses, mask, size)?;
     let bytes = u64::from(m.local.bytes);
     match lanes(mask).find(|l| addresses[*l].saturating_add(u64::from(size)) > bytes) {
         None => Ok(()),

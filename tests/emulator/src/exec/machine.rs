@@ -51,6 +51,11 @@ impl Launch<'_> {
     }
 }
 
+/// Clocks at the start of a block; warps that do not exist are ordered before everything.
+fn first_clocks(warps: usize) -> [u32; 32] {
+    std::array::from_fn(|w| if w < warps { 1 } else { u32::MAX })
+}
+
 /// State of the block that runs.
 pub(crate) struct Machine<'l> {
     pub(crate) launch: &'l Launch<'l>,
@@ -71,6 +76,8 @@ pub(crate) struct Machine<'l> {
     pub(crate) local: LocalMemory,
     /// For each warp, the clocks of all warps up to which it is ordered after them; its own clock among them.
     pub(crate) known: Vec<[u32; 32]>,
+    /// The least of each row of `known`.
+    settled: Vec<u32>,
     /// When each warp last ran a strong access.
     pub(crate) acquired: Vec<u64>,
     pub(crate) barriers: [Barrier; 16],
@@ -100,7 +107,8 @@ impl<'l> Machine<'l> {
             hints: vec![0; code.steps.len()],
             shared: SharedMemory::new(shared_bytes, code.shared_grain, checks),
             local: LocalMemory::new(code.local_bytes, launch.threads()),
-            known: vec![[1; 32]; warps],
+            known: vec![first_clocks(warps); warps],
+            settled: vec![1; warps],
             acquired: vec![0; warps],
             barriers: Default::default(),
             live: 0,
@@ -118,7 +126,9 @@ impl<'l> Machine<'l> {
         self.shared.clear();
         self.local.clear();
         self.copies.clear();
-        self.known.fill([1; 32]);
+        let warps = self.known.len();
+        self.known.fill(first_clocks(warps));
+        self.settled.fill(1);
         self.acquired.fill(0);
         self.barriers = Default::default();
         self.live = self.launch.threads();
@@ -144,7 +154,7 @@ impl<'l> Machine<'l> {
         Observer::new(
             runs,
             self.warp,
-            &self.known[self.warp],
+            (&self.known[self.warp], self.settled[self.warp]),
             &self.launch.fences,
             self.acquired[self.warp],
             strong,
@@ -179,6 +189,7 @@ impl<'l> Machine<'l> {
         }
         for w in warps() {
             self.known[w] = merged;
+            self.settled[w] = merged.iter().copied().fold(u32::MAX, u32::min);
             self.acquired[w] = acquired;
             self.races &= merged[w] < LAST_CLOCK;
         }

@@ -10,6 +10,7 @@ mod counts;
 pub(crate) mod decode;
 mod fault;
 mod finding;
+mod frames;
 mod global;
 mod lanes;
 mod launch;

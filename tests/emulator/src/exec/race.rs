@@ -6,6 +6,7 @@
 //! it. Between blocks, and between warps that use flags instead of barriers, a fence by the writer's side followed
 //! by a strong access on the other side counts as order: generous, so that correct programs are never accused.
 
+use super::lanes::vectorised;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -99,6 +100,8 @@ pub(crate) struct Observer<'a> {
     first_run: u32,
     runs: u32,
     known: &'a [u32; 32],
+    /// The least of `known`: accesses of this block before it are ordered whoever made them.
+    settled: u32,
     fences: &'a Fences,
     acquired: u64,
 }
@@ -107,14 +110,69 @@ impl<'a> Observer<'a> {
     pub(crate) fn new(
         (run, first_run, runs): (u32, u32, u32),
         warp: usize,
-        known: &'a [u32; 32],
+        (known, settled): (&'a [u32; 32], u32),
         fences: &'a Fences,
         acquired: u64,
         strong: bool,
     ) -> Self {
         let strong = if strong { STRONG } else { 0 };
         let mine = u64::from(run) << 32 | u64::from(known[warp]) << 10 | (warp * 32) as u64 | strong;
-        Self { mine, first_run, runs, known, fences, acquired }
+        Self { mine, first_run, runs, known, settled, fences, acquired }
+    }
+
+    /// Whether an entry needs no closer look: it is this very access, or from before anything that matters.
+    #[inline(always)]
+    fn is_settled(&self, e: u64, mine: u64) -> bool {
+        let run = run_of(e);
+        let other = run.wrapping_sub(self.first_run) >= self.runs;
+        let before = run == run_of(mine) && clock_of(e) < self.settled;
+        (e == mine) | other | before
+    }
+
+    /// Checks and records reads of 32 neighbouring grains; false if a closer look is needed.
+    #[inline(always)]
+    pub(crate) fn read_row(&self, writes: Option<&[AtomicU64]>, reads: &[AtomicU64]) -> bool {
+        let settled = self.row_is_settled(reads) && writes.is_none_or(|w| self.row_is_settled(w));
+        if settled {
+            self.mark_row(reads);
+        }
+        settled
+    }
+
+    /// Checks and records writes of 32 neighbouring grains; false if a closer look is needed.
+    #[inline(always)]
+    pub(crate) fn write_row(&self, writes: &[AtomicU64], reads: Option<&[AtomicU64]>) -> bool {
+        let settled = self.row_is_settled(writes) && reads.is_none_or(|r| self.row_is_settled(r));
+        if settled {
+            self.mark_row(writes);
+        }
+        settled
+    }
+
+    #[inline(always)]
+    fn row_is_settled(&self, entries: &[AtomicU64]) -> bool {
+        let mut row = [0; 32];
+        for (e, cell) in row.iter_mut().zip(entries) {
+            *e = cell.load(Relaxed);
+        }
+        vectorised(
+            #[inline(always)]
+            || {
+                let mut open = 0u64;
+                for (lane, e) in row.iter().enumerate() {
+                    let mine = self.mine + lane as u64;
+                    open |= u64::from(!self.is_settled(*e, mine));
+                }
+                open == 0
+            },
+        )
+    }
+
+    #[inline(always)]
+    fn mark_row(&self, entries: &[AtomicU64]) {
+        for (lane, cell) in entries.iter().enumerate() {
+            cell.store(self.mine + lane as u64, Relaxed);
+        }
     }
 
     /// Whether the access of entry `e` comes before anything this warp does now.
@@ -145,12 +203,14 @@ impl<'a> Observer<'a> {
         let mine = self.mine + lane as u64;
         if let Some(write) = write {
             let e = write.load(Relaxed);
-            if self.clashes(e, mine) {
+            if !self.is_settled(e, mine) && self.clashes(e, mine) {
                 return Err(conflict(e, true));
             }
         }
         let e = read.load(Relaxed);
-        if e != mine {
+        if self.is_settled(e, mine) {
+            read.store(mine, Relaxed);
+        } else {
             // A reader that is still unordered is kept in mind by `MANY`.
             let other = (e ^ mine) & IDENTITY != 0 || e & MANY != 0;
             let many = if other && e != 0 && !self.ordered(e) { MANY } else { 0 };
@@ -172,16 +232,19 @@ impl<'a> Observer<'a> {
     ) -> Result<(), Conflict> {
         let mine = self.mine + lane as u64;
         let e = write.load(Relaxed);
-        if self.clashes(e, mine) && !same() {
+        let settled = self.is_settled(e, mine);
+        if !settled && self.clashes(e, mine) && !same() {
             return Err(conflict(e, true));
         }
         if let Some(read) = read {
             let r = read.load(Relaxed);
-            if self.clashes(r, mine) {
+            if !self.is_settled(r, mine) && self.clashes(r, mine) {
                 return Err(conflict(r, false));
             }
         }
-        if e != mine {
+        if settled {
+            write.store(mine, Relaxed);
+        } else {
             let other = (e ^ mine) & IDENTITY != 0 || e & MANY != 0;
             let many = if other && e & mine & STRONG != 0 && !self.ordered(e) { MANY } else { 0 };
             write.store(mine | many, Relaxed);

@@ -93,11 +93,11 @@ fn passes_of_words(offsets: &Row<u64>, mask: u32) -> u64 {
 
 fn passes_of_vectors(offsets: &Row<u64>, mask: u32, width: u64) -> u64 {
     // The distinct words of each bank; few lanes share one, so a short list is searched.
-    let mut words = [[0u64; 32]; 32];
+    let mut words = [[0u32; 32]; 32];
     let mut counts = [0usize; 32];
     for lane in lanes(mask) {
         for i in 0..width {
-            let word = (offsets[lane] >> 2) + i;
+            let word = (offsets[lane] >> 2) as u32 + i as u32;
             let bank = (word & 31) as usize;
             let n = counts[bank];
             if !words[bank][..n].contains(&word) {

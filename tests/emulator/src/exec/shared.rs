@@ -1,6 +1,6 @@
 //! Shared memory of a block: range, initialisation, races, copies that are not finished, bank conflicts.
 
-use super::access::{Shape, Words, check_alignment, is_contiguous};
+use super::access::{Shape, Span, Words};
 use super::fault::{Fault, fault};
 use super::finding::FindingKind;
 use super::machine::Machine;
@@ -72,15 +72,18 @@ impl SharedMemory {
     }
 }
 
-pub(crate) fn check_range(m: &Machine<'_>, addresses: &Row<u64>, mask: u32, size: u32) -> Result<(), Fault> {
-    check_alignment(addresses, mask, size)?;
+pub(crate) fn check_range(
+    m: &Machine<'_>,
+    addresses: &Row<u64>,
+    mask: u32,
+    size: u32,
+) -> Result<Span, Fault> {
+    let span = Span::of(addresses, mask, size);
+    span.check_alignment(addresses, mask, size)?;
     let bytes = u64::from(m.shared.bytes);
-    let mut most = 0;
-    for lane in 0..32 {
-        most = if mask >> lane & 1 == 1 { addresses[lane].max(most) } else { most };
-    }
-    if most.saturating_add(u64::from(size)) <= bytes {
-        return Ok(());
+    // Addresses are compared as signed numbers: a huge one counts as negative, and is out of range too.
+    if span.most.saturating_add(u64::from(size)) <= bytes && span.least <= span.most {
+        return Ok(span);
     }
     let beyond = |l: &usize| addresses[*l].saturating_add(u64::from(size)) > bytes;
     let lane = lanes(mask).find(beyond).unwrap_or(0);
@@ -94,13 +97,14 @@ pub(crate) fn check_read(
     addresses: &Row<u64>,
     mask: u32,
     size: u32,
+    span: Span,
     strong: bool,
 ) -> Result<(), Fault> {
     if !m.checks {
         return Ok(());
     }
     let s = &m.shared;
-    let contiguous = is_contiguous(addresses, mask, size) && addresses[0] & 31 == 0;
+    let contiguous = span.contiguous && addresses[0] & 31 == 0;
     let first = (addresses[0] >> 5) as usize;
     if s.copies != 0
         || !(contiguous && s.written[first..first + size as usize].iter().all(|w| *w == u32::MAX))
@@ -128,6 +132,12 @@ pub(crate) fn check_read(
     if m.races {
         let observer = m.shared_observer(strong);
         let grains = (size >> s.grain) as usize;
+        if span.contiguous && grains == 1 {
+            let at = (addresses[0] >> s.grain) as usize;
+            if observer.read_row(Some(&s.writes[at..at + 32]), &s.reads[at..at + 32]) {
+                return Ok(());
+            }
+        }
         for lane in lanes(mask) {
             let at = (addresses[lane] >> s.grain) as usize;
             for i in at..at + grains {
@@ -146,6 +156,7 @@ pub(crate) fn check_write(
     addresses: &Row<u64>,
     mask: u32,
     size: u32,
+    span: Span,
     strong: bool,
     same: impl Fn(&SharedMemory, usize) -> bool,
 ) -> Result<(), Fault> {
@@ -159,7 +170,11 @@ pub(crate) fn check_write(
         let observer = m.shared_observer(strong);
         let s = &m.shared;
         let grains = (size >> s.grain) as usize;
-        for lane in lanes(mask) {
+        let at = (addresses[0] >> s.grain) as usize;
+        let quick = span.contiguous
+            && grains == 1
+            && observer.write_row(&s.writes[at..at + 32], Some(&s.reads[at..at + 32]));
+        for lane in lanes(if quick { 0 } else { mask }) {
             let at = (addresses[lane] >> s.grain) as usize;
             for i in at..at + grains {
                 if let Err(other) = observer.write(lane, &s.writes[i], Some(&s.reads[i]), || same(s, lane)) {
@@ -168,7 +183,7 @@ pub(crate) fn check_write(
             }
         }
     }
-    if addresses[0] & 31 == 0 && is_contiguous(addresses, mask, size) {
+    if span.contiguous && addresses[0] & 31 == 0 {
         let first = (addresses[0] >> 5) as usize;
         m.shared.written[first..first + size as usize].fill(u32::MAX);
     } else {
@@ -177,8 +192,9 @@ pub(crate) fn check_write(
     Ok(())
 }
 
-fn count(m: &mut Machine<'_>, addresses: &Row<u64>, mask: u32, size: u32) {
-    let (all, conflicts) = passes(addresses, mask, size);
+fn count(m: &mut Machine<'_>, addresses: &Row<u64>, mask: u32, size: u32, span: Span) {
+    let (all, conflicts) =
+        if span.contiguous && size >= 4 { (u64::from(size / 4), 0) } else { passes(addresses, mask, size) };
     m.counts.shared_passes += all;
     m.counts.shared_conflicts += conflicts;
     m.counts.shared_bytes += u64::from(size * mask.count_ones());
@@ -192,11 +208,14 @@ pub(crate) fn load(
     out: &mut Words,
 ) -> Result<(), Fault> {
     let size = shape.size;
-    check_range(m, addresses, mask, size)?;
-    check_read(m, addresses, mask, size, shape.strong)?;
-    count(m, addresses, mask, size);
+    let span = check_range(m, addresses, mask, size)?;
+    check_read(m, addresses, mask, size, span, shape.strong)?;
+    count(m, addresses, mask, size, span);
     let data = &m.shared.data;
-    if size >= 4 {
+    if size == 4 && span.contiguous {
+        let at = (addresses[0] >> 2) as usize;
+        out[0].copy_from_slice(&data[at..at + 32]);
+    } else if size >= 4 {
         for lane in lanes(mask) {
             let at = (addresses[lane] >> 2) as usize;
             for (row, word) in out.iter_mut().zip(&data[at..at + (size / 4) as usize]) {
@@ -221,15 +240,20 @@ pub(crate) fn store(
     data: &Words,
 ) -> Result<(), Fault> {
     let size = shape.size;
-    check_range(m, addresses, mask, size)?;
+    let span = check_range(m, addresses, mask, size)?;
     let keep = if size >= 4 { u32::MAX } else { (1u32 << (8 * size)) - 1 };
-    check_write(m, addresses, mask, size, shape.strong, |s, lane| {
+    check_write(m, addresses, mask, size, span, shape.strong, |s, lane| {
         let at = addresses[lane];
         (0..size.div_ceil(4) as usize)
             .all(|i| s.data[(at >> 2) as usize + i] >> (8 * (at & 3)) & keep == data[i][lane] & keep)
     })?;
-    count(m, addresses, mask, size);
-    write(&mut m.shared, addresses, mask, size, data);
+    count(m, addresses, mask, size, span);
+    if size == 4 && span.contiguous {
+        let at = (addresses[0] >> 2) as usize;
+        m.shared.data[at..at + 32].copy_from_slice(&data[0]);
+    } else {
+        write(&mut m.shared, addresses, mask, size, data);
+    }
     Ok(())
 }
 
@@ -261,7 +285,7 @@ pub(crate) fn atomic(
     mask: u32,
     mut each: impl FnMut(&mut [u32], u64, usize),
 ) -> Result<(), Fault> {
-    check_range(m, addresses, mask, size)?;
+    let span = check_range(m, addresses, mask, size)?;
     m.acquire();
     if m.checks {
         for lane in lanes(mask) {
@@ -271,9 +295,9 @@ pub(crate) fn atomic(
             }
         }
     }
-    check_write(m, addresses, mask, size, true, |_, _| false)?;
+    check_write(m, addresses, mask, size, span, true, |_, _| false)?;
     m.counts.shared_atomics += u64::from(mask.count_ones());
-    count(m, addresses, mask, size);
+    count(m, addresses, mask, size, span);
     for lane in lanes(mask) {
         each(&mut m.shared.data, addresses[lane], lane);
     }

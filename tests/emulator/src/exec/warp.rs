@@ -8,6 +8,7 @@ use super::barrier::{Arrival, arrive};
 use super::code::{Action, BarrierForm, Code, Preset, Special, Step};
 use super::fault::{Fault, fault};
 use super::finding::FindingKind;
+use super::frames::{self, Kept};
 use super::machine::Machine;
 use super::registers::{LANES, Registers, Row, lanes};
 
@@ -59,6 +60,8 @@ pub(crate) struct Warp {
     /// The least position among parked groups.
     next: u32,
     loops: u32,
+    /// What recursive calls keep, for each lane.
+    stacks: Vec<Vec<Kept>>,
 }
 
 impl Warp {
@@ -74,6 +77,7 @@ impl Warp {
         self.waiting.clear();
         self.next = u32::MAX;
         self.loops = 0;
+        self.stacks.clear();
         self.registers.words.clone_from(&launch.template.words);
         self.registers.longs.clone_from(&launch.template.longs);
         self.registers.predicates.clone_from(&launch.template.predicates);
@@ -210,6 +214,15 @@ impl Warp {
                         left = self.let_others_run(left);
                     }
                 }
+                Action::Call(call) => {
+                    self.stacks.resize_with(LANES, Vec::new);
+                    for lane in lanes(mask) {
+                        let place = (self.pc, lane);
+                        frames::enter(m, &self.registers, &mut self.stacks[lane], call, place)?;
+                    }
+                    self.jump(call.entry, mask);
+                }
+                Action::Return { frame, otherwise } => self.return_from(m, code, *frame, *otherwise, mask),
                 Action::BranchTable { index, targets } => self.jump_table(*index, targets, mask)?,
                 Action::Exit => self.exit(m, code, mask)?,
                 Action::Trap if mask == 0 => self.advance(),
@@ -240,6 +253,32 @@ impl Warp {
         self.parked.push(Group { pc: self.pc, mask: self.active });
         (self.pc, self.active, self.next) = (group.pc, group.mask, u32::MAX);
         left.min(INTERLUDE)
+    }
+
+    /// Lanes that came by a recursive call go back behind it, the others on.
+    fn return_from(&mut self, m: &mut Machine<'_>, code: &Code, frame: usize, otherwise: u32, mask: u32) {
+        let mut on = 0;
+        for lane in lanes(mask) {
+            let kept = match self.stacks.get_mut(lane) {
+                Some(stack) if stack.last().is_some_and(|k| k.frame == frame) => stack.pop(),
+                _ => None,
+            };
+            match kept {
+                Some(kept) => {
+                    if let Action::Call(call) = &code.steps[kept.pc as usize].action {
+                        frames::leave(m, &mut self.registers, &kept, call, lane);
+                    }
+                    self.parked.push(Group { pc: kept.pc + 1, mask: 1 << lane });
+                }
+                None => on |= 1 << lane,
+            }
+        }
+        if on != 0 {
+            self.parked.push(Group { pc: otherwise, mask: on });
+        }
+        self.active &= !mask;
+        self.pc += 1;
+        self.regroup();
     }
 
     fn jump_table(&mut self, index: u32, targets: &[u32], mask: u32) -> Result<(), Fault> {

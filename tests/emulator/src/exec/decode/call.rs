@@ -1,16 +1,72 @@
 //! `call` ("Control Flow Instructions: call"): the callee's body is decoded in place.
 //!
-//! Parameters in `.param` space share the caller's bytes; register parameters are copied.
+//! Parameters in `.param` space share the caller's bytes; register parameters are copied. A function that calls
+//! itself keeps one place for its registers and variables, which such a call puts aside (see `frames`).
 
 use super::super::code::Action;
 use super::super::counts::Class;
 use super::super::registers::Guard;
 use super::symbols::{Scope, align_of, bytes_of};
 use super::{Decoder, Form, Symbol};
-use crate::ptx::ast::{Declaration, Function, Instruction, Operand};
+use crate::exec::frames::{Frame, Passed, Recursion};
+use crate::ptx::ast::{Declaration, File, Function, Instruction, Operand, Statement};
 use crate::ptx::{LoadError, Space};
+use std::collections::HashSet;
+
+/// Where a variable in local memory lies.
+fn offset_of(symbol: &Symbol) -> Option<u32> {
+    match symbol {
+        Symbol::Local { offset, .. } => Some(*offset),
+        _ => None,
+    }
+}
+
+/// A function that is being copied in.
+#[derive(Debug)]
+pub(super) struct Open {
+    name: String,
+    /// Its first instruction.
+    entry: usize,
+    /// Where `ret` goes.
+    end: usize,
+    /// Index of its frame, if it may call itself.
+    frame: Option<usize>,
+    /// Where results and parameters lie.
+    results: Vec<Symbol>,
+    parameters: Vec<Symbol>,
+}
+
+/// Whether a call of `callee` is among the statements, or in what they call.
+fn reaches(file: &File, statements: &[Statement], callee: &str, seen: &mut HashSet<String>) -> bool {
+    statements.iter().any(|s| match s {
+        Statement::Scope(inner) => reaches(file, inner, callee, seen),
+        Statement::Instruction(i) if i.opcode == "call" => i.operands.iter().any(|o| {
+            let Operand::Name(name) = o else { return false };
+            name == callee
+                || seen.insert(name.clone())
+                    && file
+                        .functions
+                        .iter()
+                        .filter(|f| f.name == *name)
+                        .filter_map(|f| f.body.as_deref())
+                        .any(|body| reaches(file, body, callee, seen))
+        }),
+        _ => false,
+    })
+}
 
 impl<'f> Decoder<'f> {
+    /// What `ret` does here.
+    pub(super) fn leave(&self) -> Action {
+        match self.calls.last() {
+            None => Action::Exit,
+            Some(Open { end, frame: None, .. }) => Action::Branch(*end as u32),
+            Some(Open { end, frame: Some(frame), .. }) => {
+                Action::Return { frame: *frame, otherwise: *end as u32 }
+            }
+        }
+    }
+
     pub(super) fn call(&mut self, form: &mut Form<'_>, guard: Guard) -> Result<(), LoadError> {
         form.flag("uni");
         form.finish()?;
@@ -32,8 +88,8 @@ impl<'f> Decoder<'f> {
         let Some(callee) = same_name.max_by_key(|f| f.body.is_some()) else {
             return form.error(format!("{name} is no function (indirect calls are not supported)"));
         };
-        if self.calls.contains(name) {
-            return form.error(format!("{name} calls itself: recursion is not supported"));
+        if let Some(open) = self.calls.iter().position(|c| c.name == *name) {
+            return self.recurse(form, guard, callee, open, (results, arguments));
         }
         let end = self.new_label();
         if guard != Guard::ALWAYS {
@@ -57,24 +113,84 @@ impl<'f> Decoder<'f> {
         if results.len() != callee.results.len() || arguments.len() != callee.parameters.len() {
             return form.error(format!("{} takes another number of parameters", callee.name));
         }
+        let recursive = reaches(self.file, body, &callee.name, &mut HashSet::new());
+        let start = (self.words, self.longs, self.predicates);
         let mut scope = Scope::default();
-        for (formal, actual) in callee.results.iter().zip(results) {
-            let symbol = self.bind(form, formal, actual, false)?;
-            scope.insert(formal.name.clone(), symbol);
-        }
-        for (formal, actual) in callee.parameters.iter().zip(arguments) {
-            let symbol = self.bind(form, formal, actual, true)?;
-            scope.insert(formal.name.clone(), symbol);
-        }
+        let mut bind = |decoder: &mut Self, formals: &[Declaration], actuals: &[Operand], input| {
+            let mut symbols = Vec::new();
+            for (formal, actual) in formals.iter().zip(actuals) {
+                let symbol = decoder.bind(form, formal, actual, input)?;
+                scope.insert(formal.name.clone(), symbol.clone());
+                symbols.push(symbol);
+            }
+            Ok(symbols)
+        };
+        let results = bind(self, &callee.results, results, false)?;
+        let parameters = bind(self, &callee.parameters, arguments, true)?;
+        let local = self.local_bytes;
+        let frame = recursive.then(|| {
+            self.frames.push(Frame::default());
+            self.frames.len() - 1
+        });
+        let (entry, end) = (self.new_label(), self.new_label());
         let outer = std::mem::replace(&mut self.scopes, vec![scope]);
-        let label = self.new_label();
-        let outer_return = self.return_label.replace(label);
-        self.calls.push(callee.name.clone());
+        self.set_label(entry);
+        self.calls.push(Open { name: callee.name.clone(), entry, end, frame, results, parameters });
         self.statements(body)?;
-        self.calls.pop();
-        self.return_label = outer_return;
+        if frame.is_some() {
+            self.emit(self.leave(), Guard::ALWAYS, Class::Control, callee.place.line);
+        }
+        let open = self.calls.pop();
+        if let (Some(frame), Some(open)) = (frame, open) {
+            let formals = callee.results.iter().zip(&open.results);
+            let formals = formals.chain(callee.parameters.iter().zip(&open.parameters));
+            self.frames[frame] = Frame {
+                words: start.0..self.words,
+                longs: start.1..self.longs,
+                predicates: start.2..self.predicates,
+                local: local..self.local_bytes,
+                formals: formals
+                    .filter_map(|(d, s)| offset_of(s).map(|at| at..at + bytes_of(d) as u32))
+                    .collect(),
+            };
+        }
         self.scopes = outer;
-        self.set_label(label);
+        self.set_label(end);
+        Ok(())
+    }
+
+    /// A call of a function that is being copied in.
+    fn recurse(
+        &mut self,
+        form: &Form<'_>,
+        guard: Guard,
+        callee: &'f Function,
+        open: usize,
+        (results, arguments): (&[Operand], &[Operand]),
+    ) -> Result<(), LoadError> {
+        let (entry, frame) = (self.calls[open].entry as u32, self.calls[open].frame);
+        let Some(frame) = frame else { return form.error("a recursive call was not foreseen") };
+        if results.len() != callee.results.len() || arguments.len() != callee.parameters.len() {
+            return form.error(format!("{} takes another number of parameters", callee.name));
+        }
+        let pass = |decoder: &mut Self, formals: &[Declaration], actuals: &[Operand], input: bool| {
+            let mut list = Vec::new();
+            for (i, (formal, actual)) in formals.iter().zip(actuals).enumerate() {
+                let here = decoder.bind(form, formal, actual, input)?;
+                let open = &decoder.calls[open];
+                let there = if input { &open.parameters[i] } else { &open.results[i] };
+                let (Some(here), Some(there)) = (offset_of(&here), offset_of(there)) else {
+                    return form.error("a recursive call passes its parameters in .param space");
+                };
+                let (from, to) = if input { (here, there) } else { (there, here) };
+                list.push(Passed { from, to, bytes: bytes_of(formal) as u32 });
+            }
+            Ok(list)
+        };
+        let arguments = pass(self, &callee.parameters, arguments, true)?;
+        let results = pass(self, &callee.results, results, false)?;
+        let call = Action::Call(Recursion { frame, entry, arguments, results });
+        self.emit(call, guard, Class::Control, form.place().line);
         Ok(())
     }
 

@@ -11,8 +11,11 @@ mod symbols;
 pub(crate) use form::Form;
 pub(crate) use symbols::{Register, Symbol};
 
+use call::Open;
+
 use super::code::{Action, Code, Preset, Step};
 use super::counts::Class;
+use super::frames::Frame;
 use super::ops;
 use super::registers::Guard;
 use crate::ptx::ast::{Declaration, File, Function, Instruction, Place, Statement};
@@ -40,10 +43,10 @@ pub(crate) struct Decoder<'f> {
     local_bytes: u32,
     shared_grain: u32,
     global_grain: u32,
-    /// Names of the functions being copied in, outermost first.
-    calls: Vec<String>,
-    /// Where `ret` goes inside a copied function.
-    return_label: Option<usize>,
+    /// The functions being copied in, outermost first.
+    calls: Vec<Open>,
+    /// Of functions that may call themselves.
+    frames: Vec<Frame>,
 }
 
 /// Size and alignment of a variable in bytes.
@@ -60,7 +63,6 @@ pub(crate) fn kernel(file: &File, function: &Function, parameters: &[Parameter])
         scope.insert(p.name.clone(), Symbol::KernelParameter { offset: p.offset });
     }
     decoder.scopes.push(scope);
-    decoder.calls.push(function.name.clone());
     decoder.statements(body)?;
     decoder.emit(Action::Exit, Guard::ALWAYS, Class::Control, function.place.line);
     decoder.code()
@@ -95,7 +97,7 @@ impl<'f> Decoder<'f> {
             shared_grain: 2,
             global_grain: 2,
             calls: Vec::new(),
-            return_label: None,
+            frames: Vec::new(),
         }
     }
 
@@ -110,7 +112,8 @@ impl<'f> Decoder<'f> {
                 None => place.error("branch to a label that is not defined"),
             };
             match &mut step.action {
-                Action::Branch(target) => resolve(target)?,
+                Action::Branch(target) | Action::Return { otherwise: target, .. } => resolve(target)?,
+                Action::Call(call) => resolve(&mut call.entry)?,
                 Action::BranchTable { targets, .. } => targets.iter_mut().try_for_each(resolve)?,
                 _ => {}
             }
@@ -123,6 +126,7 @@ impl<'f> Decoder<'f> {
             predicates: self.predicates,
             word_presets: presets(self.word_presets),
             long_presets: presets(self.long_presets),
+            frames: self.frames,
             shared_bytes: self.shared_bytes,
             dynamic_shared: self.shared_bytes.next_multiple_of(self.shared_align),
             local_bytes: self.local_bytes,
@@ -210,11 +214,7 @@ impl<'f> Decoder<'f> {
                 form.flag("uni");
                 form.finish()?;
                 form.operands::<0>()?;
-                let action = match self.return_label {
-                    Some(label) => Action::Branch(label as u32),
-                    None => Action::Exit,
-                };
-                self.emit(action, guard, Class::Control, i.place.line);
+                self.emit(self.leave(), guard, Class::Control, i.place.line);
                 Ok(())
             }
             _ => {

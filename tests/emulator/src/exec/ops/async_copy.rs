@@ -109,7 +109,7 @@ impl Issue {
     ) -> Result<(), crate::exec::fault::Fault> {
         let to = self.to.row(r);
         let from = self.from.row(r);
-        shared::check_range(m, &to, mask, self.size)?;
+        let span = shared::check_range(m, &to, mask, self.size)?;
         let ignored = self.ignore.map_or(0, |p| r.guarded(mask, p));
         let mut words: Words = [[0; 32]; 4];
         let shape = Shape { space: self.from_space, size: self.size, strong: false };
@@ -125,7 +125,7 @@ impl Issue {
             }
         }
         // Those who still read the target, or write it, without a barrier between, race with the copy already now.
-        shared::check_write(m, &to, mask, self.size, false, |_, _| false)?;
+        shared::check_write(m, &to, mask, self.size, span, false, |_, _| false)?;
         m.counts.shared_bytes += u64::from(self.size * mask.count_ones());
         for lane in lanes(mask) {
             let data = std::array::from_fn(|i| words[i][lane]);

@@ -189,6 +189,12 @@ impl Data {
     fn gather(&self, r: &Registers) -> Words {
         let bits = self.element.bits;
         let mut words = [[0; LANES]; 4];
+        if bits == 32 && self.registers.iter().all(|register| register.bits == 32) {
+            for (word, register) in words.iter_mut().zip(&self.registers) {
+                *word = *r.row(register.index);
+            }
+            return words;
+        }
         for (i, register) in self.registers.iter().enumerate() {
             let at = i as u32 * bits;
             let (row, shift) = ((at / 32) as usize, at % 32);
