@@ -35,7 +35,7 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn of(addresses: &Row<u64>, mask: u32, size: u32) -> Self {
         vectorised(
             #[inline(always)]

@@ -271,15 +271,12 @@ pub(crate) fn atomic(
     count(m, addresses, mask, size, false);
     let shape = Shape { space: crate::ptx::Space::Global, size, strong: true };
     each_allocation(m, addresses, mask, size, span, |m, a, mask| {
-        if m.checks && !a.is_all_written() {
-            if let Some(lane) = lanes(mask).find(|l| !a.is_written(addresses[*l] - a.base, size)) {
-                return fault(
-                    FindingKind::Uninitialised,
-                    lane,
-                    addresses[lane],
-                    format!("an atomic on {size} bytes that nothing wrote"),
-                );
-            }
+        if m.checks
+            && !a.is_all_written()
+            && let Some(lane) = lanes(mask).find(|l| !a.is_written(addresses[*l] - a.base, size))
+        {
+            let message = format!("an atomic on {size} bytes that nothing wrote");
+            return fault(FindingKind::Uninitialised, lane, addresses[lane], message);
         }
         check_write(m, a, shape, addresses, mask, false, |_| false)?;
         lanes(mask).for_each(|lane| each(a, addresses[lane] - a.base, lane));

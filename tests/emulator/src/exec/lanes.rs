@@ -27,25 +27,24 @@ macro_rules! lane_wise {
             Action::Compute(Box::new(move |r: &mut Registers, mask| {
                 #[cfg(target_arch = "x86_64")]
                 if let Some(v3) = pulp::x86::V3::try_new() {
-                    return v3.vectorize(
+                    let out = v3.vectorize(
                         #[inline(always)]
                         || {
                             let mut out: Row<D::Cell> = [D::Cell::default(); LANES];
-                            {
-                                $(let $a = r.row::<$A::Cell>($a);)*
-                                for lane in 0..LANES {
-                                    out[lane] = f($($A::from_cell($a[lane])),*).into_cell();
-                                }
+                            $(let $a = r.row::<$A::Cell>($a);)*
+                            for lane in 0..LANES {
+                                out[lane] = f($($A::from_cell($a[lane])),*).into_cell();
                             }
-                            r.put(d, &out, mask);
+                            out
                         },
                     );
+                    return put_row(r, d, &out, mask);
                 }
                 let mut out: Row<D::Cell> = [D::Cell::default(); LANES];
                 for lane in lanes(mask) {
                     out[lane] = f($($A::from_cell(r.row::<$A::Cell>($a)[lane])),*).into_cell();
                 }
-                r.put(d, &out, mask);
+                put_row(r, d, &out, mask);
             }))
         }
 
@@ -73,7 +72,10 @@ lane_wise!(ternary, ternary_slow, "a, b, c", [a: A, b: B, c: C]);
 /// [`Registers::put`], compiled once for each bank.
 #[inline(never)]
 fn put_row<C: Cell>(r: &mut Registers, d: u32, out: &Row<C>, mask: u32) {
-    r.put(d, out, mask);
+    vectorised(
+        #[inline(always)]
+        || r.put(d, out, mask),
+    );
 }
 
 /// A predicate of two values, handed with the lane mask to `done`, which writes it.

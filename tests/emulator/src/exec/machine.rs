@@ -2,7 +2,7 @@
 
 use super::LaunchConfig;
 use super::barrier::Barrier;
-use super::code::{Code, Special};
+use super::code::Code;
 use super::copies::Copies;
 use super::counts::Counts;
 use super::fault::{Fault, fault};
@@ -222,26 +222,5 @@ impl<'l> Machine<'l> {
             address,
             format!("this thread {does} what {whose} {did}, with no barrier or other order between"),
         )
-    }
-
-    /// The value of a special register that all lanes share.
-    pub(crate) fn uniform_special(&self, special: Special) -> u64 {
-        let c = &self.launch.config;
-        let index = self.launch.block_index(self.block);
-        u64::from(match special {
-            Special::ThreadExtent(i) => c.block[i as usize],
-            Special::Block(i) => index[i as usize],
-            Special::BlockExtent(i) => c.grid[i as usize],
-            Special::Warp => self.warp as u32,
-            Special::WarpExtent => self.launch.threads().div_ceil(32),
-            Special::Multiprocessor => {
-                (self.block % u64::from(self.launch.options.multiprocessors.max(1))) as u32
-            }
-            Special::MultiprocessorExtent => self.launch.options.multiprocessors,
-            Special::DynamicSharedBytes => c.dynamic_shared_bytes,
-            Special::TotalSharedBytes => self.launch.code.dynamic_shared + c.dynamic_shared_bytes,
-            Special::Grid => self.launch.first_run,
-            _ => 0,
-        })
     }
 }

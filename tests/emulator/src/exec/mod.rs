@@ -1,5 +1,7 @@
 //! Runs kernels: blocks over worker threads, warps of a block in turn, 32 lanes an instruction.
 
+#![allow(clippy::needless_range_loop, reason = "a lane indexes several rows at once")]
+
 mod access;
 mod approximation;
 mod barrier;
@@ -26,6 +28,7 @@ mod registers;
 mod rounding;
 mod sectors;
 mod shared;
+mod specials;
 mod warp;
 
 pub use counts::{Class, Counts};

@@ -143,7 +143,7 @@ impl<'a> Observer<'a> {
         settled && self.mark_row(writes)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn row_is_settled(&self, row: &[u64; 32]) -> bool {
         vectorised(
             #[inline(always)]
@@ -158,7 +158,7 @@ impl<'a> Observer<'a> {
     }
 
     /// Enters this access where nothing else is kept in mind; entries of this access with `MANY` stay.
-    #[inline(always)]
+    #[inline(never)]
     fn mark_row(&self, entries: &[AtomicU64]) -> bool {
         let mut row = loaded(entries);
         let settled = vectorised(
@@ -183,7 +183,7 @@ impl<'a> Observer<'a> {
     }
 
     /// Whether the access of entry `e` comes before anything this warp does now.
-    #[inline(always)]
+    #[inline(never)]
     fn ordered(&self, e: u64) -> bool {
         let run = run_of(e);
         if run == run_of(self.mine) {

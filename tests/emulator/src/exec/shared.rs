@@ -160,11 +160,12 @@ pub(crate) fn check_write(
     strong: bool,
     same: impl Fn(&SharedMemory, usize) -> bool,
 ) -> Result<(), Fault> {
-    if m.checks && m.shared.copies != 0 {
-        if let Some(lane) = lanes(mask).find(|l| m.shared.is_pending(addresses[*l], size)) {
-            let message = "a cp.async to these bytes was not waited for";
-            return fault(FindingKind::UnfinishedCopy, lane, addresses[lane], message);
-        }
+    if m.checks
+        && m.shared.copies != 0
+        && let Some(lane) = lanes(mask).find(|l| m.shared.is_pending(addresses[*l], size))
+    {
+        let message = "a cp.async to these bytes was not waited for";
+        return fault(FindingKind::UnfinishedCopy, lane, addresses[lane], message);
     }
     if m.races {
         let observer = m.shared_observer(strong);

@@ -5,12 +5,13 @@
 //! "Parallel Synchronization and Communication Instructions").
 
 use super::barrier::{Arrival, arrive};
-use super::code::{Action, BarrierForm, Code, Preset, Special, Step};
+use super::code::{Action, BarrierForm, Code, Preset, Step};
 use super::fault::{Fault, fault};
 use super::finding::FindingKind;
 use super::frames::{self, Kept};
 use super::machine::Machine;
-use super::registers::{LANES, Registers, Row, lanes};
+use super::registers::{LANES, Registers, lanes};
+use super::specials::{special_row, uniform_special};
 
 /// Lanes at one instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +89,7 @@ impl Warp {
         }
         for (index, preset) in &launch.code.long_presets {
             if let Preset::Special(s) = preset {
-                self.registers.longs[*index as usize] = [m.uniform_special(*s); LANES];
+                self.registers.longs[*index as usize] = [uniform_special(m, *s); LANES];
             }
         }
     }
@@ -317,6 +318,11 @@ impl Warp {
             return Ok(());
         }
         let members = *self.registers.row::<u32>(*members);
+        if self.waiting.is_empty() && members == [mask; LANES] {
+            run(m, &mut self.registers, mask)?;
+            self.advance();
+            return Ok(());
+        }
         if let Some(lane) = lanes(mask).find(|l| members[*l] >> l & 1 == 0) {
             let message =
                 format!("membermask {:#x} does not name lane {lane}, which runs this", members[lane]);
@@ -410,21 +416,4 @@ fn absence(step: &Step) -> FindingKind {
         Action::Barrier(_) => FindingKind::DivergentBarrier,
         _ => FindingKind::AbsentLane,
     }
-}
-
-fn special_row(m: &Machine<'_>, special: Special) -> Row<u32> {
-    std::array::from_fn(|lane| {
-        let thread = (m.warp * LANES + lane) as u32;
-        let bit = 1u32 << lane;
-        match special {
-            Special::Thread(i) => m.launch.thread_index(thread)[i as usize],
-            Special::Lane => lane as u32,
-            Special::MaskEqual => bit,
-            Special::MaskLess => bit - 1,
-            Special::MaskLessEqual => bit | (bit - 1),
-            Special::MaskGreater => !(bit | (bit - 1)),
-            Special::MaskGreaterEqual => !(bit - 1),
-            uniform => m.uniform_special(uniform) as u32,
-        }
-    })
 }

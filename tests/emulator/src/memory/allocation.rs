@@ -137,7 +137,7 @@ impl Allocation {
             let n = (4 - start).min(rest.len());
             let (head, tail) = rest.split_at_mut(n);
             head.copy_from_slice(&self.word(at / 4).to_le_bytes()[start..start + n]);
-            if !whole && !(n == 4 && self.is_written(at as u64, 4)) {
+            if !(whole || n == 4 && self.is_written(at as u64, 4)) {
                 for (i, byte) in head.iter_mut().enumerate() {
                     if !self.byte_is_written((at + i) as u64) {
                         *byte = POISON;

@@ -5,6 +5,7 @@
 //! [`LoadError`] that names it and its line, so nothing is skipped silently at run time.
 
 pub(crate) mod ast;
+mod declarations;
 mod lexer;
 mod module;
 mod operands;

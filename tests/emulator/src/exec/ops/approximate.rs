@@ -265,7 +265,7 @@ pub(super) fn division(d: &mut Decoder<'_>, form: &mut Form<'_>, finish: Finish)
 }
 
 /// 2^126.
-const TWO_126: f32 = 8.507_059_2e37;
+const TWO_126: f32 = f32::from_bits(0x7e80_0000);
 
 /// The top 32 bits of an f64, as the coarse approximations take and give them.
 fn coarse(x: f64) -> f64 {

@@ -37,103 +37,50 @@ impl Operator {
 
 /// Expands to one comparison loop for each operator, so that each vectorises.
 macro_rules! ordered {
-    ($form:expr, $op:expr, $rows:expr, $done:expr, $T:ty, |$x:ident| $value:expr) => {
+    ($form:expr, $op:expr, $rows:expr, $done:expr, $T:ty, $view:expr) => {{
+        let (rows, done, view) = ($rows, $done, $view);
         match $op.name {
-            "eq" => compare(
-                $rows,
-                move |a: $T, b: $T| {
-                    let $x = a;
-                    let a = $value;
-                    let $x = b;
-                    a == $value
-                },
-                $done,
-            ),
-            "ne" => compare(
-                $rows,
-                move |a: $T, b: $T| {
-                    let $x = a;
-                    let a = $value;
-                    let $x = b;
-                    let b = $value;
-                    a < b || a > b
-                },
-                $done,
-            ),
-            "lt" => compare(
-                $rows,
-                move |a: $T, b: $T| {
-                    let $x = a;
-                    let a = $value;
-                    let $x = b;
-                    a < $value
-                },
-                $done,
-            ),
-            "le" => compare(
-                $rows,
-                move |a: $T, b: $T| {
-                    let $x = a;
-                    let a = $value;
-                    let $x = b;
-                    a <= $value
-                },
-                $done,
-            ),
-            "gt" => compare(
-                $rows,
-                move |a: $T, b: $T| {
-                    let $x = a;
-                    let a = $value;
-                    let $x = b;
-                    a > $value
-                },
-                $done,
-            ),
-            "ge" => compare(
-                $rows,
-                move |a: $T, b: $T| {
-                    let $x = a;
-                    let a = $value;
-                    let $x = b;
-                    a >= $value
-                },
-                $done,
-            ),
+            "eq" => compare(rows, move |a: $T, b: $T| view(a) == view(b), done),
+            "ne" => compare(rows, move |a: $T, b: $T| differ(view(a), view(b)), done),
+            "lt" => compare(rows, move |a: $T, b: $T| view(a) < view(b), done),
+            "le" => compare(rows, move |a: $T, b: $T| view(a) <= view(b), done),
+            "gt" => compare(rows, move |a: $T, b: $T| view(a) > view(b), done),
+            "ge" => compare(rows, move |a: $T, b: $T| view(a) >= view(b), done),
             _ => return $form.error("comparison operator does not fit the type"),
         }
-    };
+    }};
 }
 
-/// Operators that hold where an operand is NaN.
+/// ".ne" holds only where both are numbers.
+fn differ<T: PartialOrd>(a: T, b: T) -> bool {
+    a.partial_cmp(&b).is_some_and(std::cmp::Ordering::is_ne)
+}
+
+/// Operators that hold where an operand is NaN: each is the opposite of one that does not.
 macro_rules! unordered {
-    ($form:expr, $op:expr, $rows:expr, $done:expr, $T:ty, |$x:ident| $value:expr) => {{
-        let op = $op.name;
-        match op {
-            "equ" | "neu" | "ltu" | "leu" | "gtu" | "geu" | "num" | "nan" => compare(
-                $rows,
-                move |a: $T, b: $T| {
-                    let $x = a;
-                    let a = $value;
-                    let $x = b;
-                    let b = $value;
-                    let nan = a != a || b != b;
-                    match op {
-                        "equ" => nan || a == b,
-                        "neu" => nan || a != b,
-                        "ltu" => nan || a < b,
-                        "leu" => nan || a <= b,
-                        "gtu" => nan || a > b,
-                        "geu" => nan || a >= b,
-                        "num" => !nan,
-                        _ => nan,
-                    }
-                },
-                $done,
-            ),
-            _ => ordered!($form, $op, $rows, $done, $T, |$x| $value),
+    ($form:expr, $op:expr, $rows:expr, $done:expr, $T:ty, $view:expr) => {{
+        let (op, done) = opposite($op, $done);
+        let view = $view;
+        match op.name {
+            "num" => compare($rows, move |a: $T, b: $T| !(view(a).is_nan() || view(b).is_nan()), done),
+            _ => ordered!($form, op, $rows, done, $T, view),
         }
     }};
+}
+
+/// An operator that is false for NaN, and what turns its bits into those of the operator asked for.
+fn opposite(op: Operator, done: Done) -> (Operator, Done) {
+    let name = match op.name {
+        "equ" => "ne",
+        "neu" => "eq",
+        "ltu" => "ge",
+        "leu" => "gt",
+        "gtu" => "le",
+        "geu" => "lt",
+        "nan" => "num",
+        _ => return (op, done),
+    };
+    (Operator { name, ..op }, Box::new(move |r, bits, mask| done(r, !bits, mask)))
 }
 
 fn build(form: &Form<'_>, t: Type, op: Operator, rows: [u32; 2], done: Done) -> Result<Action, LoadError> {
@@ -153,24 +100,24 @@ fn build(form: &Form<'_>, t: Type, op: Operator, rows: [u32; 2], done: Done) -> 
         return form.error(".ftz does not fit the type");
     }
     Ok(match (t.meaning, t.bits) {
-        (Meaning::Bits | Meaning::Unsigned, 16) => ordered!(form, op, rows, done, u16, |x| x),
-        (Meaning::Bits | Meaning::Unsigned, 32) => ordered!(form, op, rows, done, u32, |x| x),
-        (Meaning::Bits | Meaning::Unsigned, 64) => ordered!(form, op, rows, done, u64, |x| x),
-        (Meaning::Signed, 16) => ordered!(form, op, rows, done, i16, |x| x),
-        (Meaning::Signed, 32) => ordered!(form, op, rows, done, i32, |x| x),
-        (Meaning::Signed, 64) => ordered!(form, op, rows, done, i64, |x| x),
-        (Meaning::Float, 32) if ftz => unordered!(form, op, rows, done, f32, |x| flush(x)),
-        (Meaning::Float, 32) => unordered!(form, op, rows, done, f32, |x| x),
-        (Meaning::Float, 64) => unordered!(form, op, rows, done, f64, |x| x),
-        (Meaning::Float, 16) => unordered!(form, op, rows, done, f16, |x| flushed_half(x, ftz)),
-        (Meaning::Brain, 16) => unordered!(form, op, rows, done, bf16, |x| brain_value(x)),
+        (Meaning::Bits | Meaning::Unsigned, 16) => ordered!(form, op, rows, done, u16, |x: u16| x),
+        (Meaning::Bits | Meaning::Unsigned, 32) => ordered!(form, op, rows, done, u32, |x: u32| x),
+        (Meaning::Bits | Meaning::Unsigned, 64) => ordered!(form, op, rows, done, u64, |x: u64| x),
+        (Meaning::Signed, 16) => ordered!(form, op, rows, done, i16, |x: i16| x),
+        (Meaning::Signed, 32) => ordered!(form, op, rows, done, i32, |x: i32| x),
+        (Meaning::Signed, 64) => ordered!(form, op, rows, done, i64, |x: i64| x),
+        (Meaning::Float, 32) if ftz => unordered!(form, op, rows, done, f32, |x: f32| flush(x)),
+        (Meaning::Float, 32) => unordered!(form, op, rows, done, f32, |x: f32| x),
+        (Meaning::Float, 64) => unordered!(form, op, rows, done, f64, |x: f64| x),
+        (Meaning::Float, 16) => unordered!(form, op, rows, done, f16, move |x: f16| flushed_half(x, ftz)),
+        (Meaning::Brain, 16) => unordered!(form, op, rows, done, bf16, |x: bf16| brain_value(x)),
         _ => return form.unsupported(),
     })
 }
 
 fn flushed_half(x: f16, ftz: bool) -> f32 {
     let v = half_value(x);
-    if ftz && v.abs() < 6.103_515_625e-5 { 0.0 } else { v }
+    if ftz && x.to_bits() & 0x7c00 == 0 { 0.0 } else { v }
 }
 
 /// The Boolean operator that joins a third operand.
@@ -244,13 +191,13 @@ fn packed(
     let [low, high] = done;
     let (first, second) = if t.meaning == Meaning::FloatPair {
         (
-            unordered!(form, op, rows, low, [f16; 2], |x| flushed_half(x[0], op.ftz)),
-            unordered!(form, op, rows, high, [f16; 2], |x| flushed_half(x[1], op.ftz)),
+            unordered!(form, op, rows, low, [f16; 2], move |x: [f16; 2]| flushed_half(x[0], op.ftz)),
+            unordered!(form, op, rows, high, [f16; 2], move |x: [f16; 2]| flushed_half(x[1], op.ftz)),
         )
     } else {
         (
-            unordered!(form, op, rows, low, [bf16; 2], |x| brain_value(x[0])),
-            unordered!(form, op, rows, high, [bf16; 2], |x| brain_value(x[1])),
+            unordered!(form, op, rows, low, [bf16; 2], |x: [bf16; 2]| brain_value(x[0])),
+            unordered!(form, op, rows, high, [bf16; 2], |x: [bf16; 2]| brain_value(x[1])),
         )
     };
     let (Action::Compute(first), Action::Compute(second)) = (first, second) else {

@@ -11,6 +11,7 @@ mod carry;
 mod compare;
 mod control;
 mod convert;
+mod convert_pairs;
 mod double;
 mod float;
 mod half;

@@ -9,6 +9,7 @@ use crate::exec::counts::Class;
 use crate::exec::decode::{Decoder, Form};
 use crate::exec::fault::fault;
 use crate::exec::finding::FindingKind;
+use crate::exec::lanes::vectorised;
 use crate::exec::registers::{Cell, Registers, Row, lanes};
 use crate::ptx::ast::Operand;
 use crate::ptx::types::{Meaning, Type};
@@ -37,7 +38,7 @@ fn converged(members: u32, run: Access) -> Decoded {
 }
 
 /// `d|p` or `d`.
-fn with_predicate<'o>(o: &'o Operand) -> (&'o Operand, Option<&'o Operand>) {
+fn with_predicate(o: &Operand) -> (&Operand, Option<&Operand>) {
     match o {
         Operand::Pair(o, p) => (o, Some(p)),
         o => (o, None),
@@ -50,6 +51,21 @@ enum Mode {
     Down,
     Butterfly,
     Index,
+}
+
+/// The lane that `lane` reads from, and whether that is inside its segment; outside it reads its own value.
+#[inline(always)]
+fn source(mode: Mode, lane: u32, b: u32, c: u32) -> (u32, bool) {
+    let (b, clamp, segment) = (b & 31, c & 31, c >> 8 & 31);
+    let least = lane & segment;
+    let most = least | clamp & !segment;
+    let (j, inside) = match mode {
+        Mode::Up => (lane.wrapping_sub(b), lane.wrapping_sub(b) as i32 >= most as i32),
+        Mode::Down => (lane + b, lane + b <= most),
+        Mode::Butterfly => (lane ^ b, lane ^ b <= most),
+        Mode::Index => (least | b & !segment, (least | b & !segment) <= most),
+    };
+    (if inside { j & 31 } else { lane }, inside)
 }
 
 /// "shfl.sync".
@@ -76,26 +92,22 @@ fn shuffle(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             let (from, shift, clamp) = (r.row::<u32>(a), r.row::<u32>(b), r.row::<u32>(c));
             let named = r.row::<u32>(members);
             let mut out = [0; 32];
-            let mut valid = 0u32;
-            let mut absent = 0u32;
+            let (mut valid, mut absent) = (0u32, 0u32);
             let mut sources = [0u32; 32];
-            for lane in 0..32u32 {
-                let i = lane as usize;
-                let (bval, cval, segment) = (shift[i] & 31, clamp[i] & 31, clamp[i] >> 8 & 31);
-                let most = lane & segment | cval & !segment;
-                let least = lane & segment;
-                let (j, inside) = match mode {
-                    Mode::Up => (lane.wrapping_sub(bval), lane.wrapping_sub(bval) as i32 >= most as i32),
-                    Mode::Down => (lane + bval, lane + bval <= most),
-                    Mode::Butterfly => (lane ^ bval, lane ^ bval <= most),
-                    Mode::Index => (least | bval & !segment, (least | bval & !segment) <= most),
-                };
-                let j = if inside { j } else { lane };
-                sources[i] = j;
-                valid |= u32::from(inside) << lane;
-                absent |= u32::from((mask & named[i]) >> (j & 31) & 1 == 0) << lane;
-                out[i] = from[(j & 31) as usize];
-            }
+            vectorised(
+                #[inline(always)]
+                || {
+                    for lane in 0..32 {
+                        let (j, inside) = source(mode, lane as u32, shift[lane], clamp[lane]);
+                        sources[lane] = j;
+                        valid |= u32::from(inside) << lane;
+                        absent |= u32::from((mask & named[lane]) >> j & 1 == 0) << lane;
+                    }
+                    for lane in 0..32 {
+                        out[lane] = from[(sources[lane] & 31) as usize];
+                    }
+                },
+            );
             if let Some(lane) = lanes(absent & mask).next() {
                 let j = sources[lane];
                 let message =
@@ -114,6 +126,9 @@ fn shuffle(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
 /// Runs `each` for every set of lanes that share a membermask: nearly always one.
 fn each_set(r: &mut Registers, members: u32, mask: u32, mut each: impl FnMut(&mut Registers, u32)) {
     let named = *r.row::<u32>(members);
+    if named == [named[0]; 32] {
+        return each(r, mask);
+    }
     let mut left = mask;
     while left != 0 {
         let first = named[left.trailing_zeros() as usize];
