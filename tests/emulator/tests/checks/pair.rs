@@ -65,20 +65,30 @@ impl Pair {
         (result.map_err(|error| error.to_string()), addresses)
     }
 
-    /// Runs both; the sound one must be without findings. Returns the broken one's report, of this kind and kernel, and the addresses of
-    /// its buffers.
+    /// Runs both, in index order and in shuffled orders: the sound one must always be without findings, the broken one must always be
+    /// found. Returns the report in index order and the addresses of its buffers.
     pub(crate) fn report(&self, kind: FindingKind) -> (Finding, Addresses) {
-        let gpu = Gpu::new();
-        if let (Err(error), _) = self.launch(&gpu, self.sound) {
-            panic!("the sound kernel: {error}: {}", gpu.findings_text());
+        for seed in [Some(1), Some(2)] {
+            self.broken_report(kind, seed);
         }
-        assert_eq!(gpu.emulator.take_findings(), [], "the sound kernel");
+        for seed in [None, Some(1), Some(2)] {
+            let gpu = Gpu::new();
+            gpu.emulator.set_schedule_seed(seed);
+            if let (Err(error), _) = self.launch(&gpu, self.sound) {
+                panic!("the sound kernel, schedule {seed:?}: {error}: {}", gpu.findings_text());
+            }
+            assert_eq!(gpu.emulator.take_findings(), [], "the sound kernel, schedule {seed:?}");
+        }
+        self.broken_report(kind, None)
+    }
 
+    fn broken_report(&self, kind: FindingKind, seed: Option<u64>) -> (Finding, Addresses) {
         let gpu = Gpu::new();
+        gpu.emulator.set_schedule_seed(seed);
         let (result, addresses) = self.launch(&gpu, self.broken);
-        assert!(result.is_err(), "{kind:?} of `{}` was not noticed", self.broken);
+        assert!(result.is_err(), "{kind:?} of `{}` was not noticed, schedule {seed:?}", self.broken);
         let finding = gpu.emulator.take_findings().into_iter().next().expect("a failed launch has a finding");
-        assert_eq!(finding.kind, kind, "{finding}");
+        assert_eq!(finding.kind, kind, "schedule {seed:?}: {finding}");
         assert_eq!(finding.kernel, "broken_on_purpose", "{finding}");
         (finding, addresses)
     }

@@ -9,8 +9,7 @@ use crate::pair::Pair;
 fn a_read_of_anothers_write_without_a_barrier() {
     let body = "mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], %t;\n{LINE}\nxor.b32 %y, %t, 32;\nmad.lo.u32 %y, %y, 4, %s;\nld.shared.u32 %x, [%y];";
     // Half of the words are read before they are written, so the words are written once before.
-    let body = format!("mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], 0;\nbar.sync 0;\n{body}")
-        .replace("st.shared.u32 [%y], 0;", "st.shared.u32 [%y], %b;");
+    let body = format!("mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], %b;\nbar.sync 0;\n{body}");
     let pair = Pair::new(body, "mov.u32 %x, 1;", "bar.sync 0;").block(64);
     let (finding, _) = pair.report(FindingKind::SharedRace);
     assert!(finding.line == pair.line() + 3 || finding.line == pair.line() - 1, "{finding}");
@@ -54,8 +53,7 @@ fn bytes_beside_each_other_do_not_race() {
 /// Atomics on one word are in order with each other, but not with plain stores.
 #[test]
 fn atomics_race_with_stores() {
-    let body = "st.shared.u32 [%s], 0;\nbar.sync 0;\nsetp.eq.u32 %c, %t, 40;\n{LINE}\nbar.sync 0;";
-    let body = body.replace("st.shared.u32 [%s], 0;", "setp.eq.u32 %d, %t, 0;\n@%d st.shared.u32 [%s], %t;");
+    let body = "setp.eq.u32 %d, %t, 0;\n@%d st.shared.u32 [%s], %t;\nbar.sync 0;\nsetp.eq.u32 %c, %t, 40;\n{LINE}\nbar.sync 0;";
     let pair = Pair::new(
         body,
         "red.shared.add.u32 [%s], 1; @%c st.shared.u32 [%s], %t;",

@@ -25,5 +25,6 @@ mod integer;
 mod integer_wide;
 mod matrix;
 mod memory;
+mod runner;
 mod variables;
 mod warp;
