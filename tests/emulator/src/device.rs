@@ -5,6 +5,7 @@
 //! data sheets (multiprocessors, clocks, bus width, memory).
 
 mod attributes;
+mod environment;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use cuda_emulator::functions::functions;
 use cuda_emulator::{Device, Emulator};
-use cudarc::driver::CudaContext;
+use cudarc::driver::{CudaContext, sys};
 
 /// Set for the program that this test starts.
 const AS_PROGRAM: &str = "LIBRARY_PATH_TEST_AS_PROGRAM";
@@ -17,7 +17,10 @@ fn program() {
         return;
     }
     let context = CudaContext::new(0).unwrap();
-    println!("device: {}", context.name().unwrap());
+    let mut version = 0;
+    // SAFETY: the place for the number is valid.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result().unwrap();
+    println!("device: {}, driver {version}", context.name().unwrap());
 
     // The program's tests may still ask for the handle: it then speaks to the library that is there.
     let emulator = Emulator::install(Device::sm_90());
@@ -28,16 +31,20 @@ fn program() {
 fn programs_find_the_library_by_ld_library_path() {
     let directory = tempfile::tempdir().unwrap();
     Emulator::installer(Device::sm_80()).write_library(directory.path()).unwrap();
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["program", "--exact", "--nocapture"])
-        .env("LD_LIBRARY_PATH", directory.path())
-        .env(AS_PROGRAM, "1")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("device: CUDA emulator, sm_80"), "{text}");
-    assert!(text.contains("handle: Ok(())"), "{text}");
+    let run = |variables: &[(&str, &str)]| {
+        let mut program = Command::new(std::env::current_exe().unwrap());
+        program.args(["program", "--exact", "--nocapture"]).envs(variables.iter().copied());
+        program.env("LD_LIBRARY_PATH", directory.path()).env(AS_PROGRAM, "1");
+        let output = program.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        assert!(text.contains("handle: Ok(())"), "{text}");
+        text
+    };
+    let text = run(&[]);
+    assert!(text.contains("device: CUDA emulator, sm_80 (as A100-SXM4-80GB), driver 12040"), "{text}");
+    let text = run(&[("CUDA_EMULATOR_DEVICE", "sm_75"), ("CUDA_EMULATOR_DRIVER", "11.8")]);
+    assert!(text.contains("device: CUDA emulator, sm_75 (as T4), driver 11080"), "{text}");
 }
 
 #[test]

@@ -155,12 +155,12 @@ impl Session {
     }
 
     /// The calling thread's session, or the shared one. A program that was given the library by
-    /// `LD_LIBRARY_PATH` begins none, so the shared one then has an sm_80.
+    /// `LD_LIBRARY_PATH` begins none; the environment may then name a device.
     pub(super) fn of_thread() -> Arc<Self> {
         let own = OF_THREAD.try_with(|session| session.borrow().clone()).ok().flatten();
         own.unwrap_or_else(|| {
             let mut sessions = lock(&SESSIONS);
-            Arc::clone(sessions.live.entry(0).or_insert_with(|| Self::new(0, Device::sm_80())))
+            Arc::clone(sessions.live.entry(0).or_insert_with(|| Self::new(0, Device::from_environment())))
         })
     }
 
