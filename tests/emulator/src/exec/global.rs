@@ -4,7 +4,7 @@ use super::access::{Shape, Span, Words};
 use super::fault::{Fault, fault};
 use super::finding::FindingKind;
 use super::machine::Machine;
-use super::registers::{Row, lanes};
+use super::registers::{FULL, Row, lanes};
 use super::sectors::sectors;
 use crate::memory::{Allocation, Near};
 use std::sync::atomic::Ordering::Relaxed;
@@ -128,8 +128,8 @@ pub(crate) fn load(
     m.counts.global_bytes_read += u64::from(size * mask.count_ones());
     count(m, addresses, mask, size, contiguous);
     each_allocation(m, addresses, mask, size, span, |m, a, mask| {
-        // The quick way takes all lanes: not when some lie outside this allocation.
-        let contiguous = contiguous && mask == u32::MAX;
+        // Some lanes may lie outside: they are reported after those inside are done.
+        let contiguous = contiguous && mask == FULL;
         check_read(m, a, shape, addresses, mask, contiguous)?;
         match size {
             4 if contiguous => {
@@ -216,7 +216,7 @@ pub(crate) fn store(
     m.counts.global_bytes_written += u64::from(size * mask.count_ones());
     count(m, addresses, mask, size, contiguous);
     each_allocation(m, addresses, mask, size, span, |m, a, mask| {
-        let contiguous = contiguous && mask == u32::MAX;
+        let contiguous = contiguous && mask == FULL;
         let keep = if size >= 4 { u32::MAX } else { (1u32 << (8 * size)) - 1 };
         let same = |lane: usize| {
             let at = addresses[lane] - a.base;

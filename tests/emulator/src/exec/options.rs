@@ -36,7 +36,7 @@ impl Default for Options {
             architecture: 80,
             multiprocessors: 108,
             shared_limit: 163 * 1024,
-            instruction_limit: Some(20_000_000_000),
+            instruction_limit: Some(2_000_000_000),
         }
     }
 }

@@ -132,47 +132,54 @@ impl<'a> Observer<'a> {
     /// Checks and records reads of 32 neighbouring grains; false if a closer look is needed.
     #[inline(always)]
     pub(crate) fn read_row(&self, writes: Option<&[AtomicU64]>, reads: &[AtomicU64]) -> bool {
-        let settled = self.row_is_settled(reads) && writes.is_none_or(|w| self.row_is_settled(w));
-        if settled {
-            self.mark_row(reads);
-        }
-        settled
+        let settled = writes.is_none_or(|w| self.row_is_settled(&loaded(w)));
+        settled && self.mark_row(reads)
     }
 
     /// Checks and records writes of 32 neighbouring grains; false if a closer look is needed.
     #[inline(always)]
     pub(crate) fn write_row(&self, writes: &[AtomicU64], reads: Option<&[AtomicU64]>) -> bool {
-        let settled = self.row_is_settled(writes) && reads.is_none_or(|r| self.row_is_settled(r));
-        if settled {
-            self.mark_row(writes);
-        }
-        settled
+        let settled = reads.is_none_or(|r| self.row_is_settled(&loaded(r)));
+        settled && self.mark_row(writes)
     }
 
     #[inline(always)]
-    fn row_is_settled(&self, entries: &[AtomicU64]) -> bool {
-        let mut row = [0; 32];
-        for (e, cell) in row.iter_mut().zip(entries) {
-            *e = cell.load(Relaxed);
-        }
+    fn row_is_settled(&self, row: &[u64; 32]) -> bool {
         vectorised(
             #[inline(always)]
             || {
                 let mut open = 0u64;
                 for (lane, e) in row.iter().enumerate() {
-                    let mine = self.mine + lane as u64;
-                    open |= u64::from(!self.is_settled(*e, mine));
+                    open |= u64::from(!self.is_settled(*e, self.mine + lane as u64));
                 }
                 open == 0
             },
         )
     }
 
+    /// Enters this access where nothing else is kept in mind; entries of this access with `MANY` stay.
     #[inline(always)]
-    fn mark_row(&self, entries: &[AtomicU64]) {
-        for (lane, cell) in entries.iter().enumerate() {
-            cell.store(self.mine + lane as u64, Relaxed);
+    fn mark_row(&self, entries: &[AtomicU64]) -> bool {
+        let mut row = loaded(entries);
+        let settled = vectorised(
+            #[inline(always)]
+            || {
+                let mut open = 0u64;
+                for (lane, e) in row.iter_mut().enumerate() {
+                    let mine = self.mine + lane as u64;
+                    let kept = *e & !MANY == mine;
+                    open |= u64::from(!(kept | self.is_settled(*e, mine)));
+                    *e = if kept { *e } else { mine };
+                }
+                open == 0
+            },
+        );
+        if settled {
+            for (e, cell) in row.iter().zip(entries) {
+                cell.store(*e, Relaxed);
+            }
         }
+        settled
     }
 
     /// Whether the access of entry `e` comes before anything this warp does now.
@@ -208,6 +215,9 @@ impl<'a> Observer<'a> {
             }
         }
         let e = read.load(Relaxed);
+        if e & !MANY == mine {
+            return Ok(());
+        }
         if self.is_settled(e, mine) {
             read.store(mine, Relaxed);
         } else {
@@ -251,6 +261,15 @@ impl<'a> Observer<'a> {
         }
         Ok(())
     }
+}
+
+#[inline(always)]
+fn loaded(entries: &[AtomicU64]) -> [u64; 32] {
+    let mut row = [0; 32];
+    for (e, cell) in row.iter_mut().zip(entries) {
+        *e = cell.load(Relaxed);
+    }
+    row
 }
 
 fn conflict(e: u64, wrote: bool) -> Conflict {
