@@ -18,6 +18,16 @@ fn a_load_beyond_the_allocation() {
     assert_eq!((allocation.address, allocation.bytes), (addresses.written, 4 * WORDS as u64));
 }
 
+/// The same for a store of the whole warp.
+#[test]
+fn a_warps_store_beyond_the_allocation() {
+    let body = "mad.lo.u32 %y, %b, 32, %t;\nmul.wide.u32 %at, %y, 4;\nadd.u64 %at, %at, %q;\n{LINE}";
+    let pair = Pair::new(body, "st.global.u32 [%at+4], %x;", "st.global.u32 [%at], %x;").grid(2);
+    let (finding, addresses) = pair.report_here(FindingKind::OutOfBounds);
+    assert_eq!((finding.block, finding.thread), ([1, 0, 0], [31, 0, 0]), "{finding}");
+    assert_eq!(finding.address, Some(addresses.unwritten + 256), "{finding}");
+}
+
 #[test]
 fn a_store_beyond_the_allocation() {
     let pair = Pair::new(

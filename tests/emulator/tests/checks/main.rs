@@ -10,6 +10,7 @@ mod copies;
 mod initialisation;
 mod lanes;
 mod loading;
+mod orders;
 mod pair;
 mod races;
 mod stops;

@@ -57,6 +57,8 @@ impl Pair {
 
     /// Launches one of the two; the error is the driver's.
     fn launch(&self, gpu: &Gpu, line: &str) -> (Result<(), String>, Addresses) {
+        // A block that waits for another needs a worker of its own, however few cores there are.
+        gpu.emulator.set_threads(2);
         let function = gpu.function(&self.ptx(line), "broken_on_purpose");
         let written = gpu.upload(&(0..WORDS as u32).collect::<Vec<_>>());
         let unwritten = gpu.unwritten::<u32>(WORDS);
@@ -80,6 +82,20 @@ impl Pair {
             assert_eq!(gpu.emulator.take_findings(), [], "the sound kernel, schedule {seed:?}");
         }
         self.broken_report(kind, None)
+    }
+
+    /// As `report`, where the check that notices first may be one of several.
+    pub(crate) fn report_any(&self, kinds: &[FindingKind]) -> Finding {
+        let gpu = Gpu::new();
+        if let (Err(error), _) = self.launch(&gpu, self.sound) {
+            panic!("the sound kernel: {error}: {}", gpu.findings_text());
+        }
+        let gpu = Gpu::new();
+        let (result, _) = self.launch(&gpu, self.broken);
+        assert!(result.is_err(), "{kinds:?} of `{}` was not noticed", self.broken);
+        let finding = gpu.emulator.take_findings().into_iter().next().expect("a failed launch has a finding");
+        assert!(kinds.contains(&finding.kind), "{finding}");
+        finding
     }
 
     fn broken_report(&self, kind: FindingKind, seed: Option<u64>) -> (Finding, Addresses) {

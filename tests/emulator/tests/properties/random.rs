@@ -6,8 +6,8 @@ use proptest::test_runner::{Config, TestCaseError, TestRng, TestRunner};
 use crate::support::{Gpu, Outcome, Row, Table, Word};
 
 /// Batches an instruction, rows a batch: each batch is one launch.
-const BATCHES: u32 = 4;
-const ROWS: usize = 256;
+const BATCHES: u32 = 3;
+const ROWS: usize = 192;
 
 /// Random bits, values near each other in magnitude, and edge values.
 fn word<T: Word + std::fmt::Debug>() -> impl Strategy<Value = u64> {
