@@ -64,11 +64,11 @@ impl Bench {
     }
 
     /// Runs `k` in one block on a buffer and returns the buffer.
-    pub(crate) fn run(&self, block: u32, data: &[u32]) -> Result<Vec<u32>, Finding> {
+    pub(crate) fn run(&self, block: u32, data: &[u32]) -> Result<Vec<u32>, Box<Finding>> {
         let address = self.words(data);
         match self.launch(1, block, Parameters::default().long(address)) {
             Ok(_) => Ok(self.read(address, data.len())),
-            Err(LaunchError::Finding(f)) => Err(*f),
+            Err(LaunchError::Finding(f)) => Err(f),
             Err(other) => panic!("{other}"),
         }
     }
