@@ -74,6 +74,34 @@ pub enum Error {
         /// How much memory was asked for.
         bytes: u64,
     },
+    /// There is no graphics adapter to run on, or none that fits what was asked for.
+    #[error("no adapter: {reason}")]
+    NoAdapter {
+        /// What was looked for and what was found.
+        reason: String,
+    },
+    /// The device went away: unplugged, reset, or destroyed by its owner.
+    #[error("{operation}: the device is lost")]
+    DeviceLost {
+        /// The operation that met it.
+        operation: &'static str,
+    },
+    /// The device did not finish in the time allowed. It may still finish: waiting again is allowed.
+    #[error("{operation}: not finished after {milliseconds} ms")]
+    Timeout {
+        /// The operation that waited.
+        operation: &'static str,
+        /// How long it waited.
+        milliseconds: u64,
+    },
+    /// The device or its driver reported a failure that no other variant describes.
+    #[error("{operation}: the device reports: {message}")]
+    Device {
+        /// The operation during which it came.
+        operation: &'static str,
+        /// The driver's words.
+        message: String,
+    },
 }
 
 /// A result whose error is [`Error`](enum@Error) unless said otherwise.

@@ -176,7 +176,11 @@ mod error;
 mod jagged;
 mod memory;
 mod ops;
+#[cfg(feature = "wgpu")]
+mod plan;
 pub mod reference;
+#[cfg(feature = "wgpu")]
+pub mod webgpu;
 
 pub use backend::{Backend, Buffer};
 pub use cpu::Cpu;
@@ -186,3 +190,7 @@ pub use half;
 pub use jagged::{Batch, Jagged};
 pub use memory::{Host, Memory, View, ViewMut};
 pub use ops::*;
+#[cfg(feature = "wgpu")]
+pub use webgpu::Wgpu;
+#[cfg(feature = "wgpu")]
+pub use wgpu;

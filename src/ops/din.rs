@@ -204,7 +204,7 @@ impl Din {
         expect(NAME, "history", inputs.history.len(), &[dim("N", batch.histories().rows()), width])?;
         let mut fan_in = [dim("4", 4), width];
         let mut shape = &fan_in[..];
-        for (layer, names) in inputs.hidden.iter().zip(LAYERS) {
+        for (layer, names) in inputs.hidden.iter().zip(DIN_LAYERS) {
             let units = dim("h", layer.bias.len());
             if layer.bias.is_empty() {
                 let (expected, got) = ("at least 1 element".into(), "0 elements".into());
@@ -248,15 +248,15 @@ impl Din {
 }
 
 /// How the errors name the buffers of a layer.
-struct LayerNames {
-    weight: &'static str,
-    bias: &'static str,
-    alpha: &'static str,
-    gain: &'static str,
-    shift: &'static str,
+pub(crate) struct LayerNames {
+    pub(crate) weight: &'static str,
+    pub(crate) bias: &'static str,
+    pub(crate) alpha: &'static str,
+    pub(crate) gain: &'static str,
+    pub(crate) shift: &'static str,
 }
 
-const LAYERS: [LayerNames; Din::MAX_HIDDEN] = [
+pub(crate) const DIN_LAYERS: [LayerNames; Din::MAX_HIDDEN] = [
     LayerNames {
         weight: "hidden[0].weight",
         bias: "hidden[0].bias",

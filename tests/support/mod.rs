@@ -19,6 +19,8 @@ pub mod guard;
 pub mod lookup;
 pub mod mutant;
 pub mod sdim;
+#[cfg(feature = "wgpu")]
+pub mod webgpu;
 
 use std::fmt::Debug;
 
@@ -46,6 +48,8 @@ pub struct Rules {
 impl Rules {
     /// The CPU and CUDA.
     pub const IEEE: Rules = Rules { nan: true };
+    /// WGSL.
+    pub const WGSL: Rules = Rules { nan: false };
 }
 
 /// Why a case failed.
@@ -116,6 +120,19 @@ macro_rules! on_every_backend {
                 $(#[$attribute])*
                 fn $test() {
                     super::$test(&longseq::Cpu::new(), $crate::support::Rules::IEEE);
+                }
+            )*
+        }
+
+        #[cfg(feature = "wgpu")]
+        mod webgpu {
+            $(
+                #[test]
+                $(#[$attribute])*
+                fn $test() {
+                    if let Some(device) = $crate::support::webgpu::device() {
+                        super::$test(device, $crate::support::Rules::WGSL);
+                    }
                 }
             )*
         }

@@ -1,0 +1,43 @@
+// Compiles every .wgsl file of a folder with Tint and prints its complaints. Needs a Vulkan device that Dawn accepts;
+// exits with 2 where there is none.
+const fs = require('fs');
+const path = require('path');
+const { createRequire } = require('module');
+const load = createRequire(path.join(process.env.NODE_PATH, 'x.js'));
+
+async function main() {
+  const { create, globals } = load('webgpu');
+  Object.assign(globalThis, globals);
+  // Kept where the garbage collector cannot take it.
+  globalThis.gpu = create([]);
+  const adapter = await globalThis.gpu.requestAdapter();
+  if (!adapter) {
+    console.error('no device that Dawn accepts');
+    process.exit(2);
+  }
+  const device = await adapter.requestDevice();
+  const folder = process.argv[2];
+  const files = fs.readdirSync(folder).filter((name) => name.endsWith('.wgsl')).sort();
+  let wrong = 0;
+  for (const file of files) {
+    device.pushErrorScope('validation');
+    const code = fs.readFileSync(path.join(folder, file), 'utf8');
+    const module = device.createShaderModule({ code });
+    const info = await module.getCompilationInfo();
+    for (const message of info.messages.filter((message) => message.type === 'error')) {
+      wrong += 1;
+      console.error(`${file}:${message.lineNum}:${message.linePos}: ${message.message}`);
+    }
+    // The limits of a pipeline (workgroup memory, bindings) are checked when one is made.
+    try {
+      await device.createComputePipelineAsync({ layout: 'auto', compute: { module } });
+    } catch (error) {
+      wrong += 1;
+      console.error(`${file}: ${error.message.split('\n')[0]}`);
+    }
+    await device.popErrorScope();
+  }
+  console.log(`${files.length} shaders, ${wrong} errors`);
+  process.exit(wrong === 0 && files.length > 0 ? 0 : 1);
+}
+main();

@@ -1,0 +1,73 @@
+// Merges the partial results of attend.wgsl over the parts of a history.
+//
+//     lse = log Σ_i exp(peak_i)·total_i          out = Σ_i exp(peak_i − peak)·sum_i / Σ_i exp(peak_i − peak)·total_i
+//
+// One workgroup of 64 threads takes one row of output; a thread owns columns. All threads read the peaks and totals
+// alike, in the order of the parts: the same bits on every run. Without softmax the sums just add up.
+
+struct Params {
+    groups: u32,
+    grid_width: u32,
+    kv_heads: u32,
+    group_heads: u32,
+    value_width: u32,
+    first_column: u32,
+    value_columns: u32,
+    out_base: u32,
+    lse_base: u32,
+    first_stats: u32,
+    tile: u32,
+    weighting: u32,
+    has_lse: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+
+const SOFTMAX: u32 = 0u;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let group = group_index(id);
+    if group >= params.groups {
+        return;
+    }
+    let r = group % params.tile;
+    let kv_head = group / params.tile % params.kv_heads;
+    let tile = group / (params.tile * params.kv_heads);
+    let rows = merges[2u * tile];
+    let slots = merges[2u * tile + 1u];
+    if r >= rows.z {
+        return;
+    }
+    let row = rows.y + r;
+    let out_row = (rows.x + row / params.group_heads) * params.kv_heads * params.group_heads
+        + kv_head * params.group_heads + row % params.group_heads;
+
+    var peak = LOWEST;
+    if params.weighting == SOFTMAX {
+        for (var i = 0u; i < slots.y; i++) {
+            let place = ((slots.x + i) * params.kv_heads + kv_head) * params.tile + r;
+            peak = max(peak, partial[params.first_stats + 2u * place]);
+        }
+    }
+    for (var column = thread; column < params.value_columns; column += 64u) {
+        var sum = 0.0;
+        var total = 0.0;
+        for (var i = 0u; i < slots.y; i++) {
+            let place = ((slots.x + i) * params.kv_heads + kv_head) * params.tile + r;
+            var factor = 1.0;
+            if params.weighting == SOFTMAX {
+                factor = exp_one(partial[params.first_stats + 2u * place] - peak);
+                total += factor * partial[params.first_stats + 2u * place + 1u];
+            }
+            sum += factor * partial[place * params.value_columns + column];
+        }
+        if params.weighting == SOFTMAX {
+            sum = select(0.0, sum / total, total > 0.0);
+            if params.has_lse == 1u && column == 0u {
+                lse_bits[params.lse_base + out_row] =
+                    select(NEGATIVE_INFINITY, bitcast<u32>(peak + log(total)), total > 0.0);
+            }
+        }
+        out[params.out_base + out_row * params.value_width + params.first_column + column] = sum;
+    }
+}

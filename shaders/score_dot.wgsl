@@ -1,0 +1,92 @@
+// Scores for attend.wgsl: the scaled dot product of a query and a key, with an optional bias.
+//
+//     s[r,l] = ⟨scale · q[r], k[l]⟩ + bias[l, head of r]
+//
+// The queries come packed by pack_queries.wgsl: scaled, widened to f32, and for each four rows of the tile and each
+// four of the width one 4 × 4 matrix whose columns are the rows of the tile. A product of four numbers of a key with
+// such a matrix gives four scores.
+
+struct Params {
+    groups: u32,
+    grid_width: u32,
+    first_piece: u32,
+    kv_heads: u32,
+    // Query heads that share a key/value head.
+    group_heads: u32,
+    width: u32,
+    value_width: u32,
+    // Of one behaviour: all heads.
+    value_stride: u32,
+    // The part of the value that this dispatch sums.
+    first_column: u32,
+    value_columns: u32,
+    // The history row with which the bindings begin.
+    first_history: u32,
+    keys_base: u32,
+    values_base: u32,
+    bias_base: u32,
+    out_base: u32,
+    lse_base: u32,
+    // Where peaks and totals begin in `partial`.
+    first_stats: u32,
+    divisor: f32,
+    // Rows of output a workgroup takes; groups of four columns.
+    tile: u32,
+    columns: u32,
+    weighting: u32,
+    has_bias: u32,
+    has_lse: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+
+// The row of output of row `r` of a tile: rows run over candidates, then over the heads of the group.
+fn output_row(rows: vec4<u32>, kv_head: u32, r: u32) -> u32 {
+    let row = rows.y + r;
+    return (rows.x + row / params.group_heads) * params.kv_heads * params.group_heads
+        + kv_head * params.group_heads + row % params.group_heads;
+}
+
+fn bias_of(l: u32, rows: vec4<u32>, kv_head: u32, r: u32) -> vec4<f32> {
+    let heads = params.kv_heads * params.group_heads;
+    let head = (vec4<u32>(rows.y + r) + vec4<u32>(0u, 1u, 2u, 3u)) % params.group_heads;
+    let place = params.bias_base + l * heads + kv_head * params.group_heads;
+    return vec4<f32>(
+        bias_at(place + head.x), bias_at(place + head.y), bias_at(place + head.z), bias_at(place + head.w));
+}
+
+fn score(l: vec4<u32>, row_group: u32, rows: vec4<u32>, kv_head: u32) -> Scores {
+    let row = l - params.first_history;
+    let keys = params.keys_base + (row * params.kv_heads + kv_head) * params.width;
+    let fours = params.tile / 4u;
+    let width4 = (params.width + 3u) / 4u;
+    var matrix = (rows.w * params.kv_heads + kv_head) * width4 * fours + row_group * GROUP4;
+    var s = Scores();
+    for (var k = 0u; k < params.width; k += 4u) {
+        let left = params.width - k;
+        let key0 = keys_four(keys.x + k, left);
+        let key1 = keys_four(keys.y + k, left);
+        let key2 = keys_four(keys.z + k, left);
+        let key3 = keys_four(keys.w + k, left);
+        let a = queries[matrix];
+        s.a0 += key0 * a; s.a1 += key1 * a; s.a2 += key2 * a; s.a3 += key3 * a;
+        if GROUP4 > 1u {
+            let b = queries[matrix + 1u];
+            s.b0 += key0 * b; s.b1 += key1 * b; s.b2 += key2 * b; s.b3 += key3 * b;
+        }
+        matrix += fours;
+    }
+    if params.has_bias == 1u {
+        let r = row_group * GROUP4 * 4u;
+        s.a0 += bias_of(row.x, rows, kv_head, r); s.a1 += bias_of(row.y, rows, kv_head, r);
+        s.a2 += bias_of(row.z, rows, kv_head, r); s.a3 += bias_of(row.w, rows, kv_head, r);
+        if GROUP4 > 1u {
+            s.b0 += bias_of(row.x, rows, kv_head, r + 4u); s.b1 += bias_of(row.y, rows, kv_head, r + 4u);
+            s.b2 += bias_of(row.z, rows, kv_head, r + 4u); s.b3 += bias_of(row.w, rows, kv_head, r + 4u);
+        }
+        // A bias of -∞ removes the behaviour.
+        let lowest = vec4<f32>(LOWEST);
+        s.a0 = max(s.a0, lowest); s.a1 = max(s.a1, lowest); s.a2 = max(s.a2, lowest); s.a3 = max(s.a3, lowest);
+        s.b0 = max(s.b0, lowest); s.b1 = max(s.b1, lowest); s.b2 = max(s.b2, lowest); s.b3 = max(s.b3, lowest);
+    }
+    return s;
+}

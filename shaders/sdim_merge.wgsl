@@ -1,0 +1,34 @@
+// Adds up the bucket tables of the parts of a history, in their order. One thread a number of the table.
+
+struct Params {
+    groups: u32,
+    grid_width: u32,
+    threads: u32,
+    // Numbers in one user's table.
+    size: u32,
+    table_base: u32,
+    append: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let index = group_index(id) * 64u + thread;
+    if index >= params.threads {
+        return;
+    }
+    let tile = index / params.size;
+    let place = index % params.size;
+    let user = merges[2u * tile].w;
+    let slots = merges[2u * tile + 1u];
+    var sum = 0.0;
+    for (var i = 0u; i < slots.y; i++) {
+        sum += partial[(slots.x + i) * params.size + place];
+    }
+    let at = params.table_base + user * params.size + place;
+    if params.append == 1u {
+        table[at] += sum;
+    } else {
+        table[at] = sum;
+    }
+}

@@ -1,0 +1,134 @@
+//! Batches made ready for the device: work planned and uploaded once, for every operation over them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::error::Result;
+use crate::jagged::{Batch, Jagged};
+use crate::plan::{Cut, Plan};
+use crate::webgpu::Wgpu;
+use crate::webgpu::launch::{Binding, fit, lock};
+
+/// What stands for "none" in the shaders.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// A [`Batch`] of a `wgpu` device.
+#[derive(Debug)]
+pub struct WgpuBatch {
+    batch: Batch,
+    plans: Mutex<HashMap<Cut, Arc<DevicePlan>>>,
+}
+
+/// A [`Jagged`] of a `wgpu` device.
+#[derive(Debug)]
+pub struct WgpuJagged {
+    jagged: Jagged,
+    /// With one candidate a user, which stands for the user's own row of results.
+    pub(crate) per_user: WgpuBatch,
+    offsets: Mutex<Option<Binding>>,
+}
+
+/// A plan and its lists on the device.
+#[derive(Debug)]
+pub(crate) struct DevicePlan {
+    pub(crate) plan: Plan,
+    /// `[first_target, first_row, rows, user] [first_slot, slots, history start, history end]` a tile.
+    pub(crate) tiles: Binding,
+    /// `[first_target, first_row, rows, tile] [history start, history end, slot, user]` a piece.
+    pub(crate) pieces: Binding,
+    /// The tiles that have partial results, as in `tiles`.
+    pub(crate) merges: Binding,
+    pub(crate) merge_count: usize,
+}
+
+impl AsRef<Batch> for WgpuBatch {
+    fn as_ref(&self) -> &Batch {
+        &self.batch
+    }
+}
+
+impl AsRef<Jagged> for WgpuJagged {
+    fn as_ref(&self) -> &Jagged {
+        &self.jagged
+    }
+}
+
+impl WgpuBatch {
+    pub(crate) fn new(batch: Batch) -> Self {
+        Self { batch, plans: Mutex::default() }
+    }
+
+    pub(crate) fn plan(&self, gpu: &Wgpu, operation: &'static str, cut: &Cut) -> Result<Arc<DevicePlan>> {
+        if let Some(plan) = lock(&self.plans).get(cut) {
+            return Ok(plan.clone());
+        }
+        // Rows are counted in 32 bits on the device.
+        fit(operation, "N", self.batch.histories().rows())?;
+        fit(operation, "M·H", self.batch.targets().rows().saturating_mul(cut.rows_per_target))?;
+        let plan = Plan::new(&self.batch, cut);
+        let word = |value: usize| value as u32;
+        let tile_words = |index: usize| {
+            let tile = plan.tiles[index];
+            let history = self.batch.histories().range(tile.user);
+            [tile.first_target, tile.first_row, tile.rows, tile.user]
+                .into_iter()
+                .chain([tile.first_slot, tile.slots, history.start, history.end])
+                .map(word)
+        };
+        let tiles: Vec<u32> = (0..plan.tiles.len()).flat_map(tile_words).collect();
+        let split: Vec<usize> = (0..plan.tiles.len()).filter(|&tile| plan.tiles[tile].slots > 0).collect();
+        let merges: Vec<u32> = split.iter().copied().flat_map(tile_words).collect();
+        let pieces: Vec<u32> = plan
+            .pieces
+            .iter()
+            .flat_map(|piece| {
+                let tile = plan.tiles[piece.tile];
+                [
+                    word(tile.first_target),
+                    word(tile.first_row),
+                    word(tile.rows),
+                    word(piece.tile),
+                    word(piece.history.start),
+                    word(piece.history.end),
+                    piece.slot.map_or(NONE, word),
+                    word(tile.user),
+                ]
+            })
+            .collect();
+        let made = Arc::new(DevicePlan {
+            tiles: gpu.list(operation, &tiles)?,
+            pieces: gpu.list(operation, &pieces)?,
+            merges: gpu.list(operation, &merges)?,
+            merge_count: split.len(),
+            plan,
+        });
+        Ok(lock(&self.plans).entry(*cut).or_insert(made).clone())
+    }
+}
+
+impl WgpuJagged {
+    pub(crate) fn new(jagged: Jagged) -> Result<Self> {
+        let ones = Jagged::from_lengths(&vec![1; jagged.users()])?;
+        let per_user = WgpuBatch::new(Batch::new(jagged.clone(), ones)?);
+        Ok(Self { jagged, per_user, offsets: Mutex::default() })
+    }
+
+    /// The offsets, `[users + 1]` words.
+    pub(crate) fn offsets(&self, gpu: &Wgpu, operation: &'static str) -> Result<Binding> {
+        let mut offsets = lock(&self.offsets);
+        if let Some(offsets) = offsets.as_ref() {
+            return Ok(offsets.clone());
+        }
+        fit(operation, "rows", self.jagged.rows())?;
+        let words: Vec<u32> = self.jagged.offsets().iter().map(|&offset| offset as u32).collect();
+        Ok(offsets.insert(gpu.list(operation, &words)?).clone())
+    }
+}
+
+impl Wgpu {
+    /// Uploads a list of words and binds all of it.
+    pub(crate) fn list(&self, operation: &'static str, words: &[u32]) -> Result<Binding> {
+        let buffer = self.upload_slice(operation, words)?;
+        self.bind(operation, "plan", &buffer.region())
+    }
+}

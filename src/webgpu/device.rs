@@ -1,0 +1,136 @@
+//! Finding an adapter, asking it for a device, and turning its failures into errors.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+
+/// What [`Wgpu::with_options`](crate::Wgpu::with_options) looks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WgpuOptions {
+    /// Part of the adapter's name, in any case; `None` (the default) lets the system choose.
+    pub adapter: Option<String>,
+    /// Ask for WebGPU's default limits only, and no optional feature, as a portable program would. Default false:
+    /// ask for all that the adapter has.
+    pub portable: bool,
+    /// How long [`download`](crate::Backend::download) and [`synchronize`](crate::Backend::synchronize) wait before
+    /// they give [`Error::Timeout`]; `None` (the default) waits for as long as it takes.
+    pub timeout: Option<Duration>,
+}
+
+impl WgpuOptions {
+    /// Sets a part of the adapter's name to look for.
+    pub fn with_adapter(self, name: impl Into<String>) -> Self {
+        Self { adapter: Some(name.into()), ..self }
+    }
+
+    /// Sets whether to stay within WebGPU's default limits and features.
+    pub fn with_portable(self, portable: bool) -> Self {
+        Self { portable, ..self }
+    }
+
+    /// Sets how long to wait for the device.
+    pub fn with_timeout(self, timeout: Option<Duration>) -> Self {
+        Self { timeout, ..self }
+    }
+}
+
+/// The adapters of this machine, by name, best first.
+pub(crate) async fn find(options: &WgpuOptions) -> Result<wgpu::Adapter> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let Some(name) = &options.adapter else {
+        let wish = wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            ..Default::default()
+        };
+        return instance
+            .request_adapter(&wish)
+            .await
+            .map_err(|error| Error::NoAdapter { reason: error.to_string() });
+    };
+    let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
+    let names: Vec<String> = adapters.iter().map(|adapter| adapter.get_info().name).collect();
+    let matching = names.iter().position(|found| found.to_lowercase().contains(&name.to_lowercase()));
+    adapters.into_iter().nth(matching.unwrap_or(usize::MAX)).ok_or_else(|| Error::NoAdapter {
+        reason: format!("none has {name:?} in its name; there are {names:?}"),
+    })
+}
+
+/// Asks an adapter for a device.
+pub(crate) async fn open(
+    adapter: &wgpu::Adapter,
+    options: &WgpuOptions,
+) -> Result<(wgpu::Device, wgpu::Queue)> {
+    let (required_features, required_limits) = if options.portable {
+        (wgpu::Features::empty(), wgpu::Limits::default())
+    } else {
+        (adapter.features() & wgpu::Features::SUBGROUP, adapter.limits())
+    };
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("longseq"),
+        required_features,
+        required_limits,
+        ..Default::default()
+    };
+    adapter.request_device(&descriptor).await.map_err(|error| Error::NoAdapter {
+        reason: format!("{} refuses the device: {error}", adapter.get_info().name),
+    })
+}
+
+/// Runs `work` and gives what the device had to say about it.
+///
+/// Error scopes catch only what this thread does meanwhile: the caller's own scopes and callbacks never see it.
+pub(crate) fn scoped<R>(
+    device: &wgpu::Device,
+    operation: &'static str,
+    bytes: u64,
+    work: impl FnOnce() -> R,
+) -> Result<R> {
+    let invalid = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+    let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+    let result = work();
+    // On native devices the answers are there at once; a browser's come later and are then not waited for.
+    let errors = [internal.pop().now(), memory.pop().now(), invalid.pop().now()];
+    match errors.into_iter().flatten().flatten().next() {
+        None => Ok(result),
+        Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::OutOfMemory { operation, bytes }),
+        // A lost device makes buffers without a word, and calls them invalid when they are used.
+        Some(error) if error.to_string().contains("is invalid") => Err(Error::DeviceLost { operation }),
+        Some(error) => Err(Error::Device { operation, message: error.to_string() }),
+    }
+}
+
+trait Now: Future + Sized {
+    /// The result, if it is there already.
+    fn now(self) -> Option<Self::Output> {
+        match pin!(self).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => Some(result),
+            Poll::Pending => None,
+        }
+    }
+}
+impl<F: Future> Now for F {}
+
+/// Waits for a future on this thread.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(result) => return result,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}

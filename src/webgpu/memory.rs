@@ -1,0 +1,130 @@
+//! Buffers and views in device memory.
+
+use std::marker::PhantomData;
+
+use crate::element::Scalar;
+use crate::error::{Error, Result};
+use crate::memory::{Memory, View, ViewMut};
+
+/// The memory of a `wgpu` device.
+#[derive(Debug, Clone, Copy)]
+pub struct WgpuMemory;
+
+impl Memory for WgpuMemory {
+    type Buffer<T: Scalar> = WgpuBuffer<T>;
+    type Data<T: Scalar> = WgpuBuffer<T>;
+
+    fn data<T: Scalar>(buffer: &WgpuBuffer<T>) -> &WgpuBuffer<T> {
+        buffer
+    }
+
+    fn data_mut<T: Scalar>(buffer: &mut WgpuBuffer<T>) -> &mut WgpuBuffer<T> {
+        buffer
+    }
+
+    fn length<T: Scalar>(data: &WgpuBuffer<T>) -> usize {
+        data.length
+    }
+}
+
+/// Elements of type `T` in a `wgpu::Buffer`, or in a part of one.
+///
+/// 16-bit and 8-bit elements lie packed, in the order of their indices, little end first: the bytes are those of a
+/// Rust slice.
+#[derive(Debug)]
+pub struct WgpuBuffer<T: Scalar> {
+    buffer: wgpu::Buffer,
+    /// In bytes.
+    offset: u64,
+    length: usize,
+    element: PhantomData<T>,
+}
+
+/// What a view covers, as the launch code handles it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Region<'a, T: Scalar> {
+    pub(crate) buffer: &'a wgpu::Buffer,
+    /// In bytes.
+    pub(crate) offset: u64,
+    pub(crate) length: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Scalar> WgpuBuffer<T> {
+    /// Takes `length` elements of the caller's own buffer, from `offset` bytes on, without copying them.
+    ///
+    /// The buffer must have been made with the usages `STORAGE`, `COPY_SRC` and `COPY_DST`, by the device that the
+    /// backend runs on. Several of these may share one `wgpu::Buffer`, where their bytes do not overlap.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where a usage is missing, `offset` is not a multiple of the element's size, or the elements
+    /// reach beyond the buffer, whose size counts in whole 4 bytes.
+    pub fn from_buffer(buffer: wgpu::Buffer, offset: u64, length: usize) -> Result<Self> {
+        let wrong = |argument, expected: String, got: String| {
+            Err(Error::Shape { operation: "WgpuBuffer::from_buffer", argument, expected, got })
+        };
+        let needed =
+            wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        if !buffer.usage().contains(needed) {
+            return wrong("buffer", format!("the usages {needed:?}"), format!("{:?}", buffer.usage()));
+        }
+        let size = size_of::<T>() as u64;
+        if !offset.is_multiple_of(size) {
+            return wrong("offset", format!("a multiple of {size} bytes"), offset.to_string());
+        }
+        // A binding counts in words of 4 bytes: a last odd half or byte of the buffer cannot be bound.
+        let whole = buffer.size() / 4 * 4;
+        let end = (length as u64).checked_mul(size).and_then(|bytes| bytes.checked_add(offset));
+        if end.is_none_or(|end| end > whole) {
+            let got = format!("{length} elements of {size} bytes from byte {offset}");
+            return wrong("length", format!("elements within the buffer's {whole} bytes"), got);
+        }
+        Ok(Self { buffer, offset, length, element: PhantomData })
+    }
+
+    /// For buffers this crate allocated, which are large enough by construction.
+    pub(crate) fn allocated(buffer: wgpu::Buffer, length: usize) -> Self {
+        Self { buffer, offset: 0, length, element: PhantomData }
+    }
+
+    /// The `wgpu` buffer, for the caller's own passes. Call [`Wgpu::flush`](crate::Wgpu::flush) before submitting
+    /// work that reads what this backend wrote.
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
+
+    /// Where in it the first element lies, in bytes.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    pub(crate) fn region(&self) -> Region<'_, T> {
+        self.part(0, self.length)
+    }
+
+    fn part(&self, start: usize, length: usize) -> Region<'_, T> {
+        let offset = self.offset + (start * size_of::<T>()) as u64;
+        Region { buffer: &self.buffer, offset, length, element: PhantomData }
+    }
+}
+
+impl<'a, T: Scalar> Region<'a, T> {
+    pub(crate) fn of(view: View<'a, WgpuMemory, T>) -> Self {
+        view.data().part(view.start(), view.len())
+    }
+
+    pub(crate) fn of_mut(view: &'a ViewMut<'_, WgpuMemory, T>) -> Self {
+        view.data().part(view.start(), view.len())
+    }
+
+    /// How many bytes the elements take.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.length * size_of::<T>()) as u64
+    }
+
+    /// Rows `first..first + count` of `width` elements, which the caller knows to be within the region.
+    pub(crate) fn rows(&self, first: usize, count: usize, width: usize) -> Self {
+        let offset = self.offset + (first * width * size_of::<T>()) as u64;
+        Self { offset, length: count * width, ..*self }
+    }
+}

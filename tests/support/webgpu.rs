@@ -1,0 +1,39 @@
+//! The `wgpu` device that the tests of a binary share.
+
+use std::sync::OnceLock;
+
+use longseq::Wgpu;
+use longseq::webgpu::WgpuOptions;
+
+/// The device, or `None` where the tests are to run without one.
+///
+/// `LONGSEQ_TEST_WGPU` says what happens where there is no adapter: `require` fails, `auto` (the default) says so and
+/// passes, `off` does not look for one. `LONGSEQ_TEST_WGPU_ADAPTER` is a part of the adapter's name.
+pub fn device() -> Option<&'static Wgpu> {
+    static DEVICE: OnceLock<Option<Wgpu>> = OnceLock::new();
+    DEVICE
+        .get_or_init(|| {
+            let wanted = std::env::var("LONGSEQ_TEST_WGPU").unwrap_or_default();
+            if wanted == "off" {
+                eprintln!("skipped on wgpu: LONGSEQ_TEST_WGPU=off");
+                return None;
+            }
+            match Wgpu::with_options(&options()) {
+                Ok(device) => Some(device),
+                Err(error) if wanted == "require" => panic!("{error}"),
+                Err(error) => {
+                    eprintln!("skipped on wgpu: {error}");
+                    None
+                }
+            }
+        })
+        .as_ref()
+}
+
+/// What the environment asks for.
+pub fn options() -> WgpuOptions {
+    match std::env::var("LONGSEQ_TEST_WGPU_ADAPTER") {
+        Ok(name) => WgpuOptions::default().with_adapter(name),
+        Err(_) => WgpuOptions::default(),
+    }
+}

@@ -1,0 +1,282 @@
+//! What only a `wgpu` device has: the caller's own handles, limits, faults, and shaders that are wrong on purpose.
+
+#![cfg(feature = "wgpu")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use longseq::webgpu::{WgpuBuffer, WgpuOptions};
+use longseq::*;
+use support::attention::{AttentionCase, MergeCase};
+use support::decoupled::DecoupledCase;
+use support::din::DinCase;
+use support::lookup::{LookupCase, Pool};
+use support::sdim::SdimCase;
+use support::webgpu::{device, options};
+use support::{Case, Rules, assert_check, check};
+
+/// A device of its own, for tests that break it or hold it up.
+fn own_device(options: &WgpuOptions) -> Option<Wgpu> {
+    device()?;
+    Some(Wgpu::with_options(options).expect("a second device of the same adapter"))
+}
+
+#[test]
+fn works_within_the_default_limits() {
+    let Some(gpu) = own_device(&options().with_portable(true)) else { return };
+    assert_eq!(gpu.wgpu_device().limits().max_storage_buffers_per_shader_stage, 8);
+    assert!(gpu.wgpu_device().features().is_empty());
+    let rules = Rules::WGSL;
+    let (histories, targets) = (vec![3000, 0, 65], vec![40, 2, 9]);
+    let attention = AttentionCase { histories, targets, width: 20, ..Default::default() };
+    assert_check(&attention, &gpu, rules);
+    assert_check(&DinCase { hidden: vec![20, 10], ..Default::default() }, &gpu, rules);
+    assert_check(
+        &SdimCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() },
+        &gpu,
+        rules,
+    );
+    assert_check(
+        &DecoupledCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() },
+        &gpu,
+        rules,
+    );
+}
+
+#[test]
+fn sizes_above_the_limits_are_refused() {
+    let Some(gpu) = own_device(&options().with_portable(true)) else { return };
+    let limit = gpu.wgpu_device().limits().max_buffer_size;
+    let expected = Error::Limit { operation: "zeros", argument: "buffer", needed: limit + 16, limit };
+    assert_eq!(gpu.zeros::<f32>((limit / 4 + 4) as usize).unwrap_err(), expected);
+
+    // 140 MiB of queries: more than a binding holds, and a candidate cannot be cut.
+    let (width, candidates) = (64, 140 << 12);
+    let queries = gpu.zeros::<f32>(width * candidates).expect("less than the largest buffer");
+    let mut out = gpu.zeros::<f32>(width * candidates).expect("less than the largest buffer");
+    let keys = gpu.zeros::<f32>(width).expect("a small buffer");
+    let one = |rows| Jagged::from_lengths(&[rows]).expect("a small length");
+    let batch = gpu.batch(&one(1), &one(candidates)).expect("one user on both sides");
+    let inputs = TargetAttentionInputs {
+        queries: gpu.view(&queries),
+        keys: gpu.view(&keys),
+        values: None,
+        bias: None,
+    };
+    let outputs = TargetAttentionOutputs { out: gpu.view_mut(&mut out), lse: None };
+    let error = gpu.target_attention_into(&TargetAttention::new(width), &batch, inputs, outputs).unwrap_err();
+    assert!(matches!(error, Error::Limit { operation: "target_attention", .. }), "{error}");
+
+    let op = Decoupled::new([1.0]).with_top_k(Some(1025));
+    let ids = gpu.zeros::<u32>(1).expect("a small buffer");
+    let table = Table { rows: 1, width: 64, data: TableData::F32(gpu.view(&keys)) };
+    let batch = gpu.batch(&one(1), &one(1)).expect("one user on both sides");
+    let (ids, attention) = (gpu.view(&ids), &[table][..]);
+    let error = gpu
+        .decoupled_search(&op, &batch, SearchInputs { attention, ids, target_ids: ids })
+        .map(drop)
+        .unwrap_err();
+    assert_eq!(error.to_string(), "decoupled_search: top_k needs 1025, above the limit of 1024");
+}
+
+#[test]
+fn runs_on_the_callers_device_and_buffers() {
+    let Some(own) = own_device(&options()) else { return };
+    let (device, queue) = (own.wgpu_device().clone(), own.wgpu_queue().clone());
+    let uncaptured = Arc::new(AtomicUsize::new(0));
+    let count = uncaptured.clone();
+    device.on_uncaptured_error(Arc::new(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    }));
+    let lost = Arc::new(AtomicUsize::new(0));
+    let count = lost.clone();
+    device.set_device_lost_callback(move |_, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let gpu = Wgpu::from_device(device.clone(), queue.clone()).expect("a working device");
+
+    // One buffer of the caller's holds history, candidates and output, none of them at its start.
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+    let descriptor = wgpu::BufferDescriptor { label: None, size: 4 * 32, usage, mapped_at_creation: false };
+    let arena = device.create_buffer(&descriptor);
+    let numbers: Vec<f32> = [7.0, 1.0, 0.0, 0.0, 1.0, 9.0, 0.0].to_vec();
+    queue.write_buffer(&arena, 0, bytemuck::cast_slice(&numbers));
+    let part =
+        |offset, length| WgpuBuffer::<f32>::from_buffer(arena.clone(), offset, length).expect("a part");
+    let (history, candidate, mut out) = (part(4, 4), part(20, 2), part(36, 2));
+    let one = |rows| Jagged::from_lengths(&[rows]).expect("a small length");
+    let batch = gpu.batch(&one(2), &one(1)).expect("one user on both sides");
+    let inputs = TargetAttentionInputs {
+        queries: gpu.view(&candidate),
+        keys: gpu.view(&history),
+        values: None,
+        bias: None,
+    };
+    let outputs = TargetAttentionOutputs { out: gpu.view_mut(&mut out), lse: None };
+    gpu.target_attention_into(&TargetAttention::new(2), &batch, inputs, outputs).expect("a valid call");
+    let got = gpu.download(gpu.view(&out)).expect("a download");
+    assert!(got[0] > 0.99 && got[1] < 0.01, "{got:?}");
+    let all = gpu.download(View::new(&part(0, 32))).expect("a download");
+    assert_eq!(all[..7], numbers[..]);
+    assert!(all[7..9].iter().chain(&all[11..]).all(|&x| x == 0.0), "{all:?}");
+
+    let error = WgpuBuffer::<f32>::from_buffer(arena.clone(), 120, 3).unwrap_err();
+    assert!(matches!(error, Error::Shape { argument: "length", .. }), "{error}");
+    let error = WgpuBuffer::<f32>::from_buffer(arena, 2, 1).unwrap_err();
+    assert!(matches!(error, Error::Shape { argument: "offset", .. }), "{error}");
+
+    assert_eq!(uncaptured.load(Ordering::Relaxed), 0);
+    assert_eq!(lost.load(Ordering::Relaxed), 0);
+    device.destroy();
+    let _ = device.poll(wgpu::PollType::Poll);
+    assert_eq!(lost.load(Ordering::Relaxed), 1, "the caller's callback is gone");
+}
+
+#[test]
+fn a_destroyed_device_is_an_error() {
+    let Some(gpu) = own_device(&options()) else { return };
+    let buffer = gpu.upload(&[1.0f32]).expect("an upload");
+    gpu.wgpu_device().destroy();
+    let error = gpu.download(gpu.view(&buffer)).unwrap_err();
+    assert_eq!(error, Error::DeviceLost { operation: "download" });
+    assert_eq!(gpu.synchronize().unwrap_err(), Error::DeviceLost { operation: "synchronize" });
+}
+
+#[test]
+fn no_adapter_is_an_error() {
+    let error = Wgpu::with_options(&WgpuOptions::default().with_adapter("no such adapter")).unwrap_err();
+    assert!(matches!(&error, Error::NoAdapter { reason } if reason.contains("no such adapter")), "{error}");
+}
+
+#[test]
+fn waits_no_longer_than_allowed() {
+    let Some(gpu) = own_device(&options().with_timeout(Some(Duration::from_millis(1)))) else { return };
+    let (width, length) = (64, 1 << 17);
+    let rows = gpu.zeros::<f32>(width * length).expect("a buffer");
+    let queries = gpu.zeros::<f32>(width * 32).expect("a buffer");
+    let one = |rows| Jagged::from_lengths(&[rows]).expect("a small length");
+    let batch = gpu.batch(&one(length), &one(32)).expect("one user on both sides");
+    let inputs = TargetAttentionInputs {
+        queries: gpu.view(&queries),
+        keys: gpu.view(&rows),
+        values: None,
+        bias: None,
+    };
+    let out = gpu.target_attention(&TargetAttention::new(width), &batch, inputs).expect("a valid call");
+    let error = gpu.download(gpu.view(&out)).unwrap_err();
+    assert!(matches!(error, Error::Timeout { operation: "download", .. }), "{error}");
+    // Waiting again, for longer, succeeds.
+    let patient = gpu.with_timeout(None);
+    patient.synchronize().expect("the device finished");
+}
+
+#[test]
+fn downloads_without_blocking() {
+    let Some(gpu) = device() else { return };
+    let data: Vec<u16> = (0..1001).collect();
+    let buffer = gpu.upload(&data).expect("an upload");
+    let mut download = std::pin::pin!(gpu.download_async(gpu.view(&buffer).slice(3, 990).expect("a part")));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let got = loop {
+        if let std::task::Poll::Ready(got) = download.as_mut().poll(&mut context) {
+            break got.expect("a download");
+        }
+    };
+    assert_eq!(got, data[3..993]);
+}
+
+/// naga takes every variant; with `LONGSEQ_SHADER_FOLDER` they are left there for other compilers.
+#[test]
+fn every_shader_is_valid_wgsl() {
+    let shaders = webgpu::shaders();
+    assert!(shaders.len() > 50);
+    for (index, (name, text)) in shaders.iter().enumerate() {
+        if let Ok(folder) = std::env::var("LONGSEQ_SHADER_FOLDER") {
+            let kernel = name.split(' ').next().unwrap_or_default();
+            let path = std::path::Path::new(&folder).join(format!("{index:03}_{kernel}.wgsl"));
+            std::fs::write(path, text).expect("a folder to write to");
+        }
+        if let Some(gpu) = device() {
+            let device = gpu.wgpu_device();
+            let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+            let source = wgpu::ShaderSource::Wgsl(text.as_str().into());
+            let _ = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(name), source });
+            let mut error = std::pin::pin!(scope.pop());
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            match error.as_mut().poll(&mut context) {
+                std::task::Poll::Ready(None) => {}
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+}
+
+/// Runs a case on shaders of which one has `right` replaced by `wrong`: the check must notice.
+fn assert_caught<C: Case>(case: &C, kernel: &'static str, right: &'static str, wrong: &'static str) {
+    let Some(gpu) = device() else { return };
+    let found = Arc::new(AtomicUsize::new(0));
+    let count = found.clone();
+    let edit = move |name: &str, text: String| {
+        if name == kernel && text.contains(right) {
+            count.fetch_add(1, Ordering::Relaxed);
+            return text.replace(right, wrong);
+        }
+        text
+    };
+    let (device, queue) = (gpu.wgpu_device().clone(), gpu.wgpu_queue().clone());
+    let broken = Wgpu::with_edited_shaders(device, queue, edit).expect("a working device");
+    let result = check(case, &broken, Rules::WGSL);
+    assert!(found.load(Ordering::Relaxed) > 0, "{kernel} has no {right:?}, or did not run");
+    let failure = result.expect_err(&format!("{kernel} with {wrong:?} passed")).0;
+    assert!(!failure.contains("the device reports"), "{failure}");
+}
+
+#[test]
+fn wrong_attention_is_caught() {
+    let long = AttentionCase { histories: vec![3000, 70], targets: vec![3, 2], ..Default::default() };
+    // One behaviour too many.
+    assert_caught(
+        &long,
+        "target_attention",
+        "let live = l < vec4<u32>(end);",
+        "let live = l < vec4<u32>(end + 1u);",
+    );
+    // The peaks of the parts forgotten.
+    assert_caught(&long, "merge_attention", "factor = exp_one(", "factor = 1.0 + 0.0 * exp_one(");
+    // The tile of the wrong candidates.
+    assert_caught(&long, "pack_queries", "let row = rows.y + r;", "let row = rows.y + (r ^ 1u);");
+    let merge = MergeCase { seed: 1, rows: 13, value_width: 4 };
+    assert_caught(&merge, "merge_pairs", "sum / total", "sum / 2.0");
+}
+
+#[test]
+fn wrong_din_is_caught() {
+    let case = DinCase::default();
+    assert_caught(&case, "din_targets", "result += q *", "result -= q *");
+    assert_caught(&case, "din", "vec4<f32>(output_bias_at(params.output_bias_base))", "vec4<f32>(0.0)");
+    assert_caught(&case, "din_fold", "bias_four[i] = bias[", "bias_four[i] = -bias[");
+}
+
+#[test]
+fn wrong_sdim_is_caught() {
+    let case = SdimCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() };
+    assert_caught(&case, "sdim_hash", "sum > vec4<f32>()", "sum < vec4<f32>()");
+    assert_caught(&case, "sdim_encode", "l < part.y; l++", "l + 1u < part.y; l++");
+    assert_caught(&case, "sdim_merge", "i < slots.y; i++", "i + 1u < slots.y; i++");
+    assert_caught(&case, "sdim_query", "sum / f32(params.hash_groups)", "sum");
+    assert_caught(&case, "sdim_attend", "code + g) ==", "code) ==");
+}
+
+#[test]
+fn wrong_decoupled_embeddings_are_caught() {
+    let lookup = LookupCase { pool: Pool::Mean, ..Default::default() };
+    assert_caught(&lookup, "gather", "params.pooling == MEAN", "params.pooling > MEAN");
+    let case = DecoupledCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() };
+    assert_caught(&case, "search", "l - history)", "l - history + 1u)");
+    assert_caught(&case, "merge_selection", "first += 64u", "first += 128u * TOP_K");
+    assert_caught(&case, "weigh_selection", "/ total;", "* total;");
+    assert_caught(&case, "aggregate", "sum += bitcast<f32>(entry.x) * four;", "sum += four;");
+}
