@@ -34,8 +34,16 @@ fn works_within_the_default_limits() {
     let attention = AttentionCase { histories, targets, width: 20, ..Default::default() };
     assert_check(&attention, &gpu, rules);
     assert_check(&DinCase { hidden: vec![20, 10], ..Default::default() }, &gpu, rules);
-    assert_check(&SdimCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() }, &gpu, rules);
-    assert_check(&DecoupledCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() }, &gpu, rules);
+    assert_check(
+        &SdimCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() },
+        &gpu,
+        rules,
+    );
+    assert_check(
+        &DecoupledCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() },
+        &gpu,
+        rules,
+    );
 }
 
 #[test]
@@ -44,6 +52,23 @@ fn sizes_above_the_limits_are_refused() {
     let limit = gpu.wgpu_device().limits().max_buffer_size;
     let expected = Error::Limit { operation: "zeros", argument: "buffer", needed: limit + 16, limit };
     assert_eq!(gpu.zeros::<f32>((limit / 4 + 4) as usize).unwrap_err(), expected);
+
+    let (units, inputs) = (257, 4);
+    let [weight, bias, output_weight, output_bias] =
+        [4 * units * inputs, units, units, 1].map(|length| gpu.zeros::<f32>(length).expect("a small buffer"));
+    let rows = gpu.zeros::<f32>(inputs).expect("a small buffer");
+    let single = Jagged::from_lengths(&[1]).expect("a small length");
+    let batch = gpu.batch(&single, &single).expect("one user on both sides");
+    let layer = DinLayer { weight: gpu.view(&weight), bias: gpu.view(&bias), activation: Activation::Relu };
+    let inputs = DinInputs {
+        targets: gpu.view(&rows),
+        history: gpu.view(&rows),
+        hidden: &[layer],
+        output_weight: gpu.view(&output_weight),
+        output_bias: gpu.view(&output_bias),
+    };
+    let expected = Error::Limit { operation: "din", argument: "hidden[0].bias", needed: 257, limit: 256 };
+    assert_eq!(gpu.din(&Din::new(4), &batch, inputs).unwrap_err(), expected);
 
     // 140 MiB of queries: more than a binding holds, and a candidate cannot be cut.
     let (width, candidates) = (64, 140 << 12);
@@ -92,12 +117,12 @@ fn runs_on_the_callers_device_and_buffers() {
 
     // One buffer of the caller's holds history, candidates and output, none of them at its start.
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-    let descriptor =
-        wgpu::BufferDescriptor { label: None, size: 4 * 32, usage, mapped_at_creation: false };
+    let descriptor = wgpu::BufferDescriptor { label: None, size: 4 * 32, usage, mapped_at_creation: false };
     let arena = device.create_buffer(&descriptor);
     let numbers: Vec<f32> = [7.0, 1.0, 0.0, 0.0, 1.0, 9.0, 0.0].to_vec();
     queue.write_buffer(&arena, 0, bytemuck::cast_slice(&numbers));
-    let part = |offset, length| WgpuBuffer::<f32>::from_buffer(arena.clone(), offset, length).expect("a part");
+    let part =
+        |offset, length| WgpuBuffer::<f32>::from_buffer(arena.clone(), offset, length).expect("a part");
     let (history, candidate, mut out) = (part(4, 4), part(20, 2), part(36, 2));
     let one = |rows| Jagged::from_lengths(&[rows]).expect("a small length");
     let batch = gpu.batch(&one(2), &one(1)).expect("one user on both sides");
@@ -230,7 +255,12 @@ fn assert_caught<C: Case>(case: &C, kernel: &'static str, right: &'static str, w
 fn wrong_attention_is_caught() {
     let long = AttentionCase { histories: vec![3000, 70], targets: vec![3, 2], ..Default::default() };
     // One behaviour too many.
-    assert_caught(&long, "target_attention", "let live = l < vec4<u32>(end);", "let live = l < vec4<u32>(end + 1u);");
+    assert_caught(
+        &long,
+        "target_attention",
+        "let live = l < vec4<u32>(end);",
+        "let live = l < vec4<u32>(end + 1u);",
+    );
     // The peaks of the parts forgotten.
     assert_caught(&long, "merge_attention", "factor = exp_one(", "factor = 1.0 + 0.0 * exp_one(");
     // The tile of the wrong candidates.
@@ -245,6 +275,20 @@ fn wrong_din_is_caught() {
     assert_caught(&case, "din_targets", "result += q *", "result -= q *");
     assert_caught(&case, "din", "vec4<f32>(output_bias_at(params.output_bias_base))", "vec4<f32>(0.0)");
     assert_caught(&case, "din_fold", "bias_four[i] = bias[", "bias_four[i] = -bias[");
+    // The behaviours of the next user counted in; a register of another behaviour; the bias of a later layer.
+    let deep =
+        DinCase { histories: vec![37, 90], targets: vec![3, 5], hidden: vec![20, 12], ..Default::default() };
+    assert_caught(&deep, "din", "let count = min(end - start, BEHAVIOURS);", "let count = BEHAVIOURS;");
+    assert_caught(
+        &deep,
+        "din",
+        "sums.b2 += room[place + 6u * LANES] * w",
+        "sums.b2 += room[place + 5u * LANES] * w",
+    );
+    assert_caught(&deep, "din", "vectors[layer.first_vector + 5u * unit4]", "vectors[5u * unit4]");
+    // Sums below an older peak that do not fade.
+    let softmax = DinCase { pooling: DinPooling::Softmax, ..deep };
+    assert_caught(&softmax, "din", "= exp_one(old - peak)", "= 1.0");
 }
 
 #[test]
