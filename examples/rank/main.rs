@@ -57,8 +57,19 @@ fn start(options: &Options) -> Outcome<()> {
         rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
     }
     match options.device {
-        Device::Cpu | Device::Auto => run(&Cpu::new(), options),
-        Device::Wgpu => Err("--device wgpu: this device is not built yet; use cpu or auto".into()),
+        Device::Cpu => run(&Cpu::new(), options),
+        #[cfg(feature = "wgpu")]
+        Device::Wgpu => run(&longseq::Wgpu::new()?, options),
+        #[cfg(not(feature = "wgpu"))]
+        Device::Wgpu => Err("--device wgpu: built without the feature `wgpu`".into()),
+        Device::Auto => {
+            // A software adapter is this processor again, by a detour.
+            #[cfg(feature = "wgpu")]
+            if let Some(gpu) = longseq::Wgpu::new().ok().filter(|gpu| !gpu.is_software()) {
+                return run(&gpu, options);
+            }
+            run(&Cpu::new(), options)
+        }
         Device::Cuda => Err("--device cuda: this device is not built yet; use cpu or auto".into()),
     }
 }

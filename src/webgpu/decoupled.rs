@@ -209,8 +209,12 @@ fn search_as(
         let kernel = search_kernel(top_k, vectors::<f32>(&keys, width));
         gpu.dispatch(&kernel, params, &bindings, pieces.len() as u64)?;
     }
-    let params = Params::default()
-        .u32s(&[positions.binding.base, scores.binding.base, counts.binding.base, lists as u32]);
+    let params = Params::default().u32s(&[
+        positions.binding.base,
+        scores.binding.base,
+        counts.binding.base,
+        lists as u32,
+    ]);
     let bindings = [&plan.merges, &parts, &positions.binding, &scores.binding, &counts.binding];
     gpu.dispatch(&merge_kernel(top_k), params, &bindings, (plan.merge_count * lists) as u64)?;
     gpu.finish(positions)?;
@@ -294,13 +298,14 @@ fn weigh(
     fit(operation, "positions", candidates * top_k)?;
     let kept = gpu.scratch(operation, (candidates * top_k * 2) as u64)?;
     let bad_counts = gpu.report(operation, "counts", Limits::Columns(vec![top_k as u64 + 1]))?;
-    let lengths = batch_ref.requests().flat_map(|(history, targets)| targets.map(move |_| history.len() as u64));
+    let lengths =
+        batch_ref.requests().flat_map(|(history, targets)| targets.map(move |_| history.len() as u64));
     let bad_positions = gpu.report(operation, "positions", Limits::Rows(lengths.collect(), top_k))?;
     let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 64, wanted: 1, longest: usize::MAX };
     let plan = batch.plan(gpu, operation, &cut)?;
     let tiles = plan.plan.tiles.len();
-    let params = Params::default()
-        .u32s(&[tiles as u32, top_k as u32, positions.base, scores.base, counts.base]);
+    let params =
+        Params::default().u32s(&[tiles as u32, top_k as u32, positions.base, scores.base, counts.base]);
     let bindings = [&plan.tiles, &positions, &scores, &counts, &kept, &bad_counts, &bad_positions];
     gpu.dispatch(&weigh_kernel(), params, &bindings, tiles.div_ceil(64) as u64)?;
     gpu.fetch_word(&counts, 32, &bad_counts)?;

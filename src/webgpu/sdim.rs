@@ -238,8 +238,7 @@ pub(super) fn encode<T: Element>(
         gpu.dispatch(&kernel, params, &bindings, (pieces.len() * groups_a_piece) as u64)?;
     }
     let threads = fit(operation, "table", plan.merge_count * size)?;
-    let params =
-        Params::default().u32s(&[threads, size as u32, table.binding.base, u32::from(append)]);
+    let params = Params::default().u32s(&[threads, size as u32, table.binding.base, u32::from(append)]);
     let bindings = [&plan.merges, &partial, &table.binding];
     gpu.dispatch(&merge_kernel(), params, &bindings, u64::from(threads).div_ceil(64))?;
     gpu.finish(table)
