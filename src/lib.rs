@@ -42,11 +42,14 @@
 //! For several heads, grouped key/value heads, other weights than softmax or a bias, see [`TargetAttention`]; for
 //! `f16` and `bf16`, upload [`half::f16`] or [`half::bf16`] and nothing else changes.
 //!
+//! To run the same on a GPU, write `Wgpu::new()?` for `Cpu::new()`: the first adapter there is, or your own device and
+//! queue with [`Wgpu::from_device`], and your own buffers with [`webgpu::WgpuBuffer::from_buffer`].
+//!
 //! # Concepts
 //!
 //! | concept | type | in a word |
 //! |---|---|---|
-//! | a device | [`Backend`]: [`Cpu`] | write `fn score<B: Backend>(…)` once, run it anywhere |
+//! | a device | [`Backend`]: [`Cpu`], [`Wgpu`] | write `fn score<B: Backend>(…)` once, run it anywhere |
 //! | a jagged batch | [`Jagged`], [`Batch`] | offsets, validated once; no padding |
 //! | an operation | [`TargetAttention`], [`Din`], [`Sdim`], [`Lookup`], [`Decoupled`] | a plain struct of parameters |
 //! | data | [`Buffer`], [`View`], [`ViewMut`] | owned by you or the backend; borrowed by the call |
@@ -59,7 +62,7 @@
 //!
 //! Rules that hold for every operation: an empty history gives a row of zeros, never NaN and never the mean of padding;
 //! the same inputs on the same device give the same bits; a NaN stays in the rows of the candidates whose inputs had
-//! it; nothing panics on data.
+//! it (WGSL promises no NaN arithmetic: on [`Wgpu`] those rows may hold anything); nothing panics on data.
 //!
 //! # Which operation does my model need?
 //!
@@ -165,6 +168,7 @@
 //! # Features
 //!
 //! * `rayon` (default): [`Cpu`] spreads its work over the current thread pool. Results do not depend on it.
+//! * `wgpu` (default): [`Wgpu`], hand-written WGSL for any Vulkan, Metal or Direct3D 12 device.
 //!
 //! Without default features the crate needs `bytemuck`, `half` and `thiserror` only.
 #![forbid(unsafe_code)]

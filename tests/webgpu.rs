@@ -53,6 +53,23 @@ fn sizes_above_the_limits_are_refused() {
     let expected = Error::Limit { operation: "zeros", argument: "buffer", needed: limit + 16, limit };
     assert_eq!(gpu.zeros::<f32>((limit / 4 + 4) as usize).unwrap_err(), expected);
 
+    let (units, inputs) = (257, 4);
+    let [weight, bias, output_weight, output_bias] =
+        [4 * units * inputs, units, units, 1].map(|length| gpu.zeros::<f32>(length).expect("a small buffer"));
+    let rows = gpu.zeros::<f32>(inputs).expect("a small buffer");
+    let single = Jagged::from_lengths(&[1]).expect("a small length");
+    let batch = gpu.batch(&single, &single).expect("one user on both sides");
+    let layer = DinLayer { weight: gpu.view(&weight), bias: gpu.view(&bias), activation: Activation::Relu };
+    let inputs = DinInputs {
+        targets: gpu.view(&rows),
+        history: gpu.view(&rows),
+        hidden: &[layer],
+        output_weight: gpu.view(&output_weight),
+        output_bias: gpu.view(&output_bias),
+    };
+    let expected = Error::Limit { operation: "din", argument: "hidden[0].bias", needed: 257, limit: 256 };
+    assert_eq!(gpu.din(&Din::new(4), &batch, inputs).unwrap_err(), expected);
+
     // 140 MiB of queries: more than a binding holds, and a candidate cannot be cut.
     let (width, candidates) = (64, 140 << 12);
     let queries = gpu.zeros::<f32>(width * candidates).expect("less than the largest buffer");
@@ -258,6 +275,20 @@ fn wrong_din_is_caught() {
     assert_caught(&case, "din_targets", "result += q *", "result -= q *");
     assert_caught(&case, "din", "vec4<f32>(output_bias_at(params.output_bias_base))", "vec4<f32>(0.0)");
     assert_caught(&case, "din_fold", "bias_four[i] = bias[", "bias_four[i] = -bias[");
+    // The behaviours of the next user counted in; a register of another behaviour; the bias of a later layer.
+    let deep =
+        DinCase { histories: vec![37, 90], targets: vec![3, 5], hidden: vec![20, 12], ..Default::default() };
+    assert_caught(&deep, "din", "let count = min(end - start, BEHAVIOURS);", "let count = BEHAVIOURS;");
+    assert_caught(
+        &deep,
+        "din",
+        "sums.b2 += room[place + 6u * LANES] * w",
+        "sums.b2 += room[place + 5u * LANES] * w",
+    );
+    assert_caught(&deep, "din", "vectors[layer.first_vector + 5u * unit4]", "vectors[5u * unit4]");
+    // Sums below an older peak that do not fade.
+    let softmax = DinCase { pooling: DinPooling::Softmax, ..deep };
+    assert_caught(&softmax, "din", "= exp_one(old - peak)", "= 1.0");
 }
 
 #[test]

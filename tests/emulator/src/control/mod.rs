@@ -1,0 +1,273 @@
+//! The handle by which a test loads the emulator, sets it up and reads what happened.
+
+mod faults;
+mod install;
+pub(crate) mod protocol;
+mod records;
+pub(crate) mod settings;
+
+use std::sync::Arc;
+
+pub use crate::loader::InstallError;
+pub use faults::{CallKind, CallSelector, Duration, Fault};
+pub use install::Installer;
+pub use records::{AllocationKind, LaunchCounts, LiveAllocation, LiveObjects, Misuse};
+pub use settings::ErrorDelivery;
+
+use crate::device::Device;
+use crate::error::CudaError;
+use crate::exec::{Approximation, Finding, MmaOrder};
+use crate::loader::Driver;
+use protocol::{Reply, Request};
+use settings::Setting;
+
+/// A session: one pretended process with one device.
+///
+/// [`Emulator::install`] makes the emulator this process's CUDA driver and begins a session for the calling
+/// thread. A session has its own device description, device memory, primary context, settings, injected faults
+/// and records, so tests that run on several threads of one process do not see each other. A driver call
+/// belongs to the session of the context that is current in its thread, else to the session the thread began or
+/// [entered](Emulator::enter), else to [the one that all remaining threads share](Emulator::shared). So work
+/// that a program does on other threads with a context of this session is counted here too.
+///
+/// The handle can be cloned and sent to other threads.
+#[derive(Clone, Debug)]
+pub struct Emulator {
+    session: Arc<Session>,
+}
+
+#[derive(Debug)]
+struct Session {
+    driver: &'static Driver,
+    number: u64,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.driver.ask(&Request::End(self.number));
+    }
+}
+
+impl Emulator {
+    /// Loads the emulator, unless it is loaded, and begins a session with `device` for this thread.
+    ///
+    /// No environment variable is needed: the shared library that Cargo built beside the test is loaded by its
+    /// path, and since its SONAME is `libcuda.so`, that is what a later `dlopen("libcuda.so")` finds. Call it
+    /// before the first CUDA call of the process.
+    ///
+    /// # Errors
+    /// When the library is missing, is of another build, or another libcuda is loaded already.
+    pub fn install(device: Device) -> Result<Self, InstallError> {
+        Self::installer(device).install()
+    }
+
+    /// The same with choices: see [`Installer`].
+    pub fn installer(device: Device) -> Installer {
+        Installer::new(device)
+    }
+
+    /// The session of all threads that neither began nor entered one. Its device is that of the first session.
+    pub fn shared(&self) -> Self {
+        Self { session: Arc::new(Session { driver: self.session.driver, number: 0 }) }
+    }
+
+    /// Makes this session that of the calling thread, too.
+    pub fn enter(&self) {
+        self.tell(Request::Enter(self.number()));
+    }
+
+    /// Replaces the device's description. Device memory keeps the size it had when the session began.
+    pub fn set_device(&self, device: Device) {
+        self.set(Setting::Device(Box::new(device)));
+    }
+
+    /// Whether kernels are checked for uninitialised reads, races and absent lanes (on unless switched off for
+    /// speed). Bounds and alignment are always checked.
+    pub fn set_checks(&self, on: bool) {
+        self.set(Setting::Checks(on));
+    }
+
+    /// `Some(seed)` runs blocks and warps in an order drawn from the seed; `None` in order of their index.
+    pub fn set_schedule_seed(&self, seed: Option<u64>) {
+        self.set(Setting::ScheduleSeed(seed));
+    }
+
+    /// What approximate instructions return within their documented error.
+    pub fn set_approximation(&self, mode: Approximation) {
+        self.set(Setting::Approximation(mode));
+    }
+
+    /// In which order `mma` sums.
+    pub fn set_mma_order(&self, order: MmaOrder) {
+        self.set(Setting::MmaOrder(order));
+    }
+
+    /// How many threads run the blocks of a launch; 0 for one a core.
+    pub fn set_threads(&self, threads: usize) {
+        self.set(Setting::Threads(threads));
+    }
+
+    /// Warp instructions after which a block counts as hung; `None` for no limit.
+    pub fn set_instruction_limit(&self, limit: Option<u64>) {
+        self.set(Setting::InstructionLimit(limit));
+    }
+
+    /// When the program learns of a finding: from the launch (unless set otherwise) or from a later call.
+    pub fn set_error_delivery(&self, delivery: ErrorDelivery) {
+        self.set(Setting::ErrorDelivery(delivery));
+    }
+
+    /// Whether a finding spoils its context for good, as on a real device: every later call with that context
+    /// returns the error, until the context ends. Off unless switched on.
+    pub fn set_sticky_errors(&self, sticky: bool) {
+        self.set(Setting::StickyErrors(sticky));
+    }
+
+    /// What the driver reports as a kernel's registers a thread, and what the occupancy functions use. The
+    /// emulator allocates no registers; without this it reports [`crate::report::ASSUMED_REGISTERS`].
+    pub fn set_registers(&self, kernel: &str, registers: u32) {
+        self.set(Setting::Registers { kernel: kernel.to_owned(), registers });
+    }
+
+    /// Makes the `nth` call from now (counted from 1) that `calls` names fail with `error`, once.
+    pub fn fail_call(&self, calls: impl Into<CallSelector>, nth: u64, error: CudaError) {
+        self.inject(Fault { calls: calls.into(), nth, error, lasts: Duration::Once });
+    }
+
+    /// Makes the `nth` call from now and all after it fail with `error`, until [`Emulator::clear_faults`].
+    pub fn lose_device(&self, nth: u64, error: CudaError) {
+        self.inject(Fault { calls: CallSelector::Any, nth, error, lasts: Duration::Lasting });
+    }
+
+    /// Adds a fault. Several can wait at once; each counts for itself.
+    pub fn inject(&self, fault: Fault) {
+        self.tell(Request::Inject(self.number(), fault));
+    }
+
+    /// Forgets all faults.
+    pub fn clear_faults(&self) {
+        self.tell(Request::ClearFaults(self.number()));
+    }
+
+    /// What the launches so far did, in order. Launches that a finding stopped are not among them.
+    pub fn counts(&self) -> Vec<LaunchCounts> {
+        self.launches(false)
+    }
+
+    /// The same, and forgets them.
+    pub fn take_counts(&self) -> Vec<LaunchCounts> {
+        self.launches(true)
+    }
+
+    /// The checks that failed so far.
+    pub fn findings(&self) -> Vec<Finding> {
+        self.all_findings(false)
+    }
+
+    /// The same, and forgets them.
+    pub fn take_findings(&self) -> Vec<Finding> {
+        self.all_findings(true)
+    }
+
+    /// Calls that failed for the caller's mistake, with the reason in words; PTX that did not load, too.
+    pub fn misuses(&self) -> Vec<Misuse> {
+        self.all_misuses(false)
+    }
+
+    /// The same, and forgets them.
+    pub fn take_misuses(&self) -> Vec<Misuse> {
+        self.all_misuses(true)
+    }
+
+    /// What each context still held when it ended, for contexts that held anything.
+    pub fn leaks(&self) -> Vec<LiveObjects> {
+        self.all_leaks(false)
+    }
+
+    /// The same, and forgets them.
+    pub fn take_leaks(&self) -> Vec<LiveObjects> {
+        self.all_leaks(true)
+    }
+
+    /// Names of the driver functions called so far, in order.
+    pub fn calls(&self) -> Vec<String> {
+        self.all_calls(false)
+    }
+
+    /// The same, and forgets them.
+    pub fn take_calls(&self) -> Vec<String> {
+        self.all_calls(true)
+    }
+
+    /// Memory and objects that exist now.
+    pub fn live(&self) -> LiveObjects {
+        match self.ask(Request::Live(self.number())) {
+            Reply::Live(live) => live,
+            other => unexpected(&other),
+        }
+    }
+
+    /// Memory that is allocated now, by the order of allocation.
+    pub fn live_allocations(&self) -> Vec<LiveAllocation> {
+        self.live().allocations
+    }
+
+    fn launches(&self, take: bool) -> Vec<LaunchCounts> {
+        match self.ask(Request::Launches { session: self.number(), take }) {
+            Reply::Launches(launches) => launches,
+            other => unexpected(&other),
+        }
+    }
+
+    fn all_findings(&self, take: bool) -> Vec<Finding> {
+        match self.ask(Request::Findings { session: self.number(), take }) {
+            Reply::Findings(findings) => findings,
+            other => unexpected(&other),
+        }
+    }
+
+    fn all_misuses(&self, take: bool) -> Vec<Misuse> {
+        match self.ask(Request::Misuses { session: self.number(), take }) {
+            Reply::Misuses(misuses) => misuses,
+            other => unexpected(&other),
+        }
+    }
+
+    fn all_leaks(&self, take: bool) -> Vec<LiveObjects> {
+        match self.ask(Request::Leaks { session: self.number(), take }) {
+            Reply::Leaks(leaks) => leaks,
+            other => unexpected(&other),
+        }
+    }
+
+    fn all_calls(&self, take: bool) -> Vec<String> {
+        match self.ask(Request::Calls { session: self.number(), take }) {
+            Reply::Calls(calls) => calls,
+            other => unexpected(&other),
+        }
+    }
+
+    fn number(&self) -> u64 {
+        self.session.number
+    }
+
+    fn set(&self, setting: Setting) {
+        self.tell(Request::Set(self.number(), setting));
+    }
+
+    fn tell(&self, request: Request) {
+        match self.ask(request) {
+            Reply::Done => {}
+            other => unexpected(&other),
+        }
+    }
+
+    fn ask(&self, request: Request) -> Reply {
+        self.session.driver.ask(&request)
+    }
+}
+
+/// Both halves are of one build, so an answer of another kind is a mistake in this crate.
+fn unexpected(reply: &Reply) -> ! {
+    panic!("the emulator answered {reply:?}")
+}

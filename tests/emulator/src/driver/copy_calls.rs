@@ -1,0 +1,111 @@
+//! "Memory Management": copies.
+
+use std::sync::Arc;
+
+use super::abi::{CUdeviceptr, CUresult, Handle, Host};
+use super::context_calls::by_handle;
+use super::entry::{Call, entry};
+use super::launch::Work;
+use super::stream::Stream;
+use crate::error::CudaError;
+
+/// The stream of copies that name none. They wait for their end, so they cannot run while the stream is captured.
+const DEFAULT: Handle = 0;
+
+fn to_device(
+    call: &Call,
+    to: CUdeviceptr,
+    from: Host,
+    bytes: usize,
+    stream: Handle,
+) -> Result<(), CudaError> {
+    call.context()?;
+    refuse_null(call, from, bytes)?;
+    Stream::by_handle(call, stream)?.submit(call, Work::HostToDevice { to, from, bytes })
+}
+
+fn to_host(call: &Call, to: Host, from: CUdeviceptr, bytes: usize, stream: Handle) -> Result<(), CudaError> {
+    call.context()?;
+    refuse_null(call, to, bytes)?;
+    Stream::by_handle(call, stream)?.submit(call, Work::DeviceToHost { to, from, bytes })
+}
+
+fn on_device(
+    call: &Call,
+    to: CUdeviceptr,
+    from: CUdeviceptr,
+    bytes: usize,
+    stream: Handle,
+) -> Result<(), CudaError> {
+    call.context()?;
+    Stream::by_handle(call, stream)?.submit(call, Work::DeviceToDevice { to, from, bytes })
+}
+
+fn refuse_null(call: &Call, host: Host, bytes: usize) -> Result<(), CudaError> {
+    if host.is_null() && bytes != 0 {
+        return Err(call.misuse(CudaError::InvalidValue, "the host address is null"));
+    }
+    Ok(())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuMemcpyHtoD_v2(to: CUdeviceptr, from: Host, bytes: usize) -> CUresult {
+    entry("cuMemcpyHtoD_v2", |call| to_device(call, to, from, bytes, DEFAULT))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuMemcpyHtoDAsync_v2(to: CUdeviceptr, from: Host, bytes: usize, stream: Handle) -> CUresult {
+    entry("cuMemcpyHtoDAsync_v2", |call| to_device(call, to, from, bytes, stream))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuMemcpyDtoH_v2(to: Host, from: CUdeviceptr, bytes: usize) -> CUresult {
+    entry("cuMemcpyDtoH_v2", |call| to_host(call, to, from, bytes, DEFAULT))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuMemcpyDtoHAsync_v2(to: Host, from: CUdeviceptr, bytes: usize, stream: Handle) -> CUresult {
+    entry("cuMemcpyDtoHAsync_v2", |call| to_host(call, to, from, bytes, stream))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuMemcpyDtoD_v2(to: CUdeviceptr, from: CUdeviceptr, bytes: usize) -> CUresult {
+    entry("cuMemcpyDtoD_v2", |call| on_device(call, to, from, bytes, DEFAULT))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuMemcpyDtoDAsync_v2(
+    to: CUdeviceptr,
+    from: CUdeviceptr,
+    bytes: usize,
+    stream: Handle,
+) -> CUresult {
+    entry("cuMemcpyDtoDAsync_v2", |call| on_device(call, to, from, bytes, stream))
+}
+
+/// Contexts of one session share the device's memory; between sessions the bytes go through the host.
+#[unsafe(no_mangle)]
+extern "C" fn cuMemcpyPeerAsync(
+    to: CUdeviceptr,
+    to_context: Handle,
+    from: CUdeviceptr,
+    from_context: Handle,
+    bytes: usize,
+    stream: Handle,
+) -> CUresult {
+    entry("cuMemcpyPeerAsync", |call| {
+        let (to_context, from_context) = (by_handle(call, to_context)?, by_handle(call, from_context)?);
+        if Arc::ptr_eq(&to_context.session, &from_context.session) {
+            return on_device(call, to, from, bytes, stream);
+        }
+        call.context()?;
+        Stream::by_handle(call, stream)?.forbid_capture()?;
+        let mut copy = vec![0; bytes];
+        from_context
+            .session
+            .memory
+            .read(from, &mut copy)
+            .and_then(|()| to_context.session.memory.write(to, &copy))
+            .map_err(|error| call.memory_error(&error))
+    })
+}

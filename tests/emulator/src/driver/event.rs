@@ -1,0 +1,168 @@
+//! "Event Management".
+//!
+//! Elapsed time is that of this machine's monotonic clock between the two records: how long the emulator took.
+//! It says nothing about a GPU.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::abi::{CUresult, Handle, Out};
+use super::capture::Capture;
+use super::context::Context;
+use super::entry::{Call, entry, release};
+use super::objects::{OBJECTS, lock};
+use super::stream::Stream;
+use crate::error::CudaError;
+
+/// What was last recorded in an event.
+#[derive(Clone, Debug)]
+pub(super) enum Recorded {
+    Nothing,
+    /// Work that was finished at this time.
+    At(Instant),
+    /// A place in a stream capture: which stream, and how far it was.
+    Captured {
+        capture: Arc<Capture>,
+        stream: Handle,
+        sequence: u64,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Event {
+    pub(super) handle: Handle,
+    pub(super) context: Arc<Context>,
+    flags: u32,
+    pub(super) recorded: Mutex<Recorded>,
+}
+
+const BLOCKING_SYNC: u32 = 1;
+const DISABLE_TIMING: u32 = 2;
+const INTERPROCESS: u32 = 4;
+
+/// The event of a handle that a caller passed.
+pub(super) fn by_handle(call: &Call, handle: Handle) -> Result<Arc<Event>, CudaError> {
+    OBJECTS
+        .events
+        .get(handle)
+        .map_err(|error| call.misuse(error, format!("{handle:#x} is no event, or one that was destroyed")))
+}
+
+fn record(call: &Call, event: Handle, stream: Handle) -> Result<(), CudaError> {
+    call.context()?;
+    let event = by_handle(call, event)?;
+    let stream = Stream::by_handle(call, stream)?;
+    if !Arc::ptr_eq(&event.context, &stream.context) {
+        return Err(call.misuse(CudaError::InvalidHandle, "event and stream are of different contexts"));
+    }
+    let recorded = match stream.captured()? {
+        None => Recorded::At(Instant::now()),
+        Some(capture) => {
+            let sequence = capture.progress_of(stream.handle);
+            Recorded::Captured { capture, stream: stream.handle, sequence }
+        }
+    };
+    *lock(&event.recorded) = recorded;
+    Ok(())
+}
+
+/// Fails for an event that stands for a place in a capture, and spoils that capture.
+fn reject_captured(event: &Event) -> Result<(), CudaError> {
+    if let Recorded::Captured { capture, .. } = &*lock(&event.recorded) {
+        capture.invalidate();
+        return Err(CudaError::CapturedEvent);
+    }
+    Ok(())
+}
+
+fn elapsed(call: &Call, out: Out<f32>, start: Handle, end: Handle) -> Result<(), CudaError> {
+    let (start, end) = (by_handle(call, start)?, by_handle(call, end)?);
+    if !Arc::ptr_eq(&start.context, &end.context) || (start.flags | end.flags) & DISABLE_TIMING != 0 {
+        return Err(call.misuse(CudaError::InvalidHandle, "events of two contexts, or without timing"));
+    }
+    start.context.check()?;
+    reject_captured(&start)?;
+    reject_captured(&end)?;
+    // One after the other: both may be the same event.
+    let from = lock(&start.recorded).clone();
+    let to = lock(&end.recorded).clone();
+    let (Recorded::At(from), Recorded::At(to)) = (from, to) else {
+        return Err(call.misuse(CudaError::InvalidHandle, "an event was never recorded"));
+    };
+    let milliseconds = match to.checked_duration_since(from) {
+        Some(time) => time.as_secs_f64() * 1e3,
+        None => (from - to).as_secs_f64() * -1e3,
+    };
+    out.set(milliseconds as f32)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuEventCreate(out: Out<Handle>, flags: u32) -> CUresult {
+    entry("cuEventCreate", |call| {
+        let context = call.context()?;
+        let known = BLOCKING_SYNC | DISABLE_TIMING | INTERPROCESS;
+        let shared_with_timing = flags & INTERPROCESS != 0 && flags & DISABLE_TIMING == 0;
+        if out.is_null() || flags & !known != 0 || shared_with_timing {
+            return Err(call.misuse(CudaError::InvalidValue, format!("event flags {flags:#x}")));
+        }
+        let event = OBJECTS.events.add(|handle| {
+            Arc::new(Event { handle, context, flags, recorded: Mutex::new(Recorded::Nothing) })
+        });
+        out.set(event.handle)
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuEventDestroy_v2(handle: Handle) -> CUresult {
+    release("cuEventDestroy_v2", |call| {
+        let event = by_handle(call, handle)?;
+        OBJECTS.events.remove(handle)?;
+        event.context.check()
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuEventRecord(event: Handle, stream: Handle) -> CUresult {
+    entry("cuEventRecord", |call| record(call, event, stream))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuEventRecordWithFlags(event: Handle, stream: Handle, flags: u32) -> CUresult {
+    entry("cuEventRecordWithFlags", |call| {
+        // 1 makes it a node of its own in a captured graph, which then orders nothing else: no difference here.
+        if flags & !1 != 0 {
+            return Err(call.misuse(CudaError::InvalidValue, format!("record flags {flags:#x}")));
+        }
+        record(call, event, stream)
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuEventQuery(handle: Handle) -> CUresult {
+    entry("cuEventQuery", |call| {
+        let event = by_handle(call, handle)?;
+        event.context.check()?;
+        reject_captured(&event)?;
+        event.context.settle()
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuEventSynchronize(handle: Handle) -> CUresult {
+    entry("cuEventSynchronize", |call| {
+        let event = by_handle(call, handle)?;
+        event.context.check()?;
+        reject_captured(&event)?;
+        event.context.settle()
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuEventElapsedTime(out: Out<f32>, start: Handle, end: Handle) -> CUresult {
+    entry("cuEventElapsedTime", |call| elapsed(call, out, start, end))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuEventElapsedTime_v2(out: Out<f32>, start: Handle, end: Handle) -> CUresult {
+    entry("cuEventElapsedTime_v2", |call| elapsed(call, out, start, end))
+}

@@ -1,0 +1,97 @@
+//! "Graph Management": what becomes of captured streams.
+
+use std::sync::Arc;
+
+use super::abi::{CUresult, Handle, Out};
+use super::capture::{Graph, GraphExec};
+use super::entry::{Call, entry, release};
+use super::objects::OBJECTS;
+use super::stream::Stream;
+use crate::error::CudaError;
+
+const AUTO_FREE_ON_LAUNCH: u64 = 1;
+const UPLOAD: u64 = 2;
+const DEVICE_LAUNCH: u64 = 4;
+const USE_NODE_PRIORITY: u64 = 8;
+
+fn graph(call: &Call, handle: Handle) -> Result<Arc<Graph>, CudaError> {
+    OBJECTS
+        .graphs
+        .get(handle)
+        .map_err(|error| call.misuse(error, format!("{handle:#x} is no graph, or one that was destroyed")))
+}
+
+fn executable(call: &Call, handle: Handle) -> Result<Arc<GraphExec>, CudaError> {
+    OBJECTS.graph_execs.get(handle).map_err(|error| {
+        call.misuse(error, format!("{handle:#x} is no executable graph, or one that was destroyed"))
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuGraphInstantiateWithFlags(out: Out<Handle>, handle: Handle, flags: u64) -> CUresult {
+    entry("cuGraphInstantiateWithFlags", |call| {
+        let graph = graph(call, handle)?;
+        graph.context.check()?;
+        let known = AUTO_FREE_ON_LAUNCH | UPLOAD | DEVICE_LAUNCH | USE_NODE_PRIORITY;
+        let contradicts = flags & DEVICE_LAUNCH != 0 && flags & AUTO_FREE_ON_LAUNCH != 0;
+        if out.is_null() || flags & !known != 0 || contradicts {
+            return Err(call.misuse(CudaError::InvalidValue, format!("graph flags {flags:#x}")));
+        }
+        if flags & DEVICE_LAUNCH != 0 {
+            return Err(
+                call.misuse(CudaError::NotSupported, "launching graphs on the device is not emulated")
+            );
+        }
+        // A graph here holds no allocations, and its order leaves nothing to priorities: the rest changes nothing.
+        let (context, nodes) = (Arc::clone(&graph.context), graph.nodes.clone());
+        out.set(OBJECTS.graph_execs.add(|handle| Arc::new(GraphExec { handle, context, nodes })).handle)
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuGraphLaunch(handle: Handle, stream: Handle) -> CUresult {
+    entry("cuGraphLaunch", |call| {
+        let graph = executable(call, handle)?;
+        let stream = Stream::by_handle(call, stream)?;
+        for node in &graph.nodes {
+            stream.submit(call, node.as_ref().clone())?;
+        }
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuGraphUpload(handle: Handle, stream: Handle) -> CUresult {
+    entry("cuGraphUpload", |call| {
+        executable(call, handle)?;
+        Stream::by_handle(call, stream)?.context.check()
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuGraphClone(out: Out<Handle>, handle: Handle) -> CUresult {
+    entry("cuGraphClone", |call| {
+        let graph = graph(call, handle)?;
+        if out.is_null() {
+            return Err(CudaError::InvalidValue);
+        }
+        let (context, nodes) = (Arc::clone(&graph.context), graph.nodes.clone());
+        out.set(OBJECTS.graphs.add(|handle| Arc::new(Graph { handle, context, nodes })).handle)
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuGraphDestroy(handle: Handle) -> CUresult {
+    release("cuGraphDestroy", |call| {
+        graph(call, handle)?;
+        OBJECTS.graphs.remove(handle).map(drop)
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuGraphExecDestroy(handle: Handle) -> CUresult {
+    release("cuGraphExecDestroy", |call| {
+        executable(call, handle)?;
+        OBJECTS.graph_execs.remove(handle).map(drop)
+    })
+}

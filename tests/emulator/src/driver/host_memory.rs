@@ -1,0 +1,81 @@
+//! Page-locked host memory ("Memory Management": `cuMemHostAlloc`, `cuMemFreeHost`).
+//!
+//! It is ordinary host memory: the emulator maps none of it into the device.
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use super::abi::{CUresult, Host, Out};
+use super::entry::{Call, entry, release};
+use super::objects::lock;
+use crate::control::AllocationKind;
+use crate::error::CudaError;
+
+/// The layouts of what is allocated, by address.
+static LAYOUTS: Mutex<BTreeMap<u64, Layout>> = Mutex::new(BTreeMap::new());
+
+/// What fresh host memory holds: a pattern that stands out, since the program must not rely on any.
+const FRESH: u8 = 0xA5;
+
+const PAGE: usize = 4096;
+
+/// Portable, device-mapped, write-combined.
+const KNOWN_FLAGS: u32 = 0x7;
+
+fn allocate(call: &Call, out: Out<Host>, bytes: usize) -> Result<(), CudaError> {
+    let context = call.context()?;
+    if out.is_null() || bytes == 0 {
+        return Err(call.misuse(CudaError::InvalidValue, "no bytes, or no place for the pointer"));
+    }
+    let layout = Layout::from_size_align(bytes, PAGE).map_err(|_| CudaError::OutOfMemory)?;
+    // SAFETY: the size is not zero.
+    let memory = unsafe { alloc(layout) };
+    if memory.is_null() {
+        return Err(CudaError::OutOfMemory);
+    }
+    // SAFETY: the block was just allocated with this size.
+    unsafe { memory.write_bytes(FRESH, bytes) };
+    lock(&LAYOUTS).insert(memory as u64, layout);
+    let mut allocations = lock(&call.session.allocations);
+    allocations.add(context.handle, AllocationKind::Host, memory as u64, bytes as u64);
+    out.set(Host(memory.cast()))
+}
+
+/// Frees a block; whether there was one.
+pub(super) fn free(address: u64) -> bool {
+    let Some(layout) = lock(&LAYOUTS).remove(&address) else { return false };
+    // SAFETY: the block was allocated above with this layout and is in the table no more.
+    unsafe { dealloc(address as *mut u8, layout) };
+    true
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuMemHostAlloc(out: Out<Host>, bytes: usize, flags: u32) -> CUresult {
+    entry("cuMemHostAlloc", |call| {
+        if flags & !KNOWN_FLAGS != 0 {
+            return Err(call.misuse(CudaError::InvalidValue, format!("unknown flags {flags:#x}")));
+        }
+        allocate(call, out, bytes)
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuMemAllocHost_v2(out: Out<Host>, bytes: usize) -> CUresult {
+    entry("cuMemAllocHost_v2", |call| allocate(call, out, bytes))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuMemFreeHost(memory: Host) -> CUresult {
+    release("cuMemFreeHost", |call| {
+        let context = call.any_context()?;
+        let address = memory.0 as u64;
+        let known = lock(&call.session.allocations).live.remove(&(true, address)).is_some();
+        if !known || !free(address) {
+            return Err(
+                call.misuse(CudaError::InvalidValue, format!("{address:#x} is no page-locked memory"))
+            );
+        }
+        context.check()
+    })
+}

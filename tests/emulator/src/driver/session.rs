@@ -1,0 +1,216 @@
+//! One session: what a real driver keeps for a process, and what a test reads of it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, Mutex};
+
+use super::abi::Handle;
+use super::context::{self, Context};
+use super::objects::{OBJECTS, lock};
+use super::pool::{self, PoolState};
+use crate::control::settings::Settings;
+use crate::control::{AllocationKind, Fault, LaunchCounts, LiveAllocation, LiveObjects, Misuse};
+use crate::device::Device;
+use crate::error::CudaError;
+use crate::exec::Finding;
+use crate::memory::Memory;
+
+/// An allocation and the context it belongs to.
+#[derive(Clone, Debug)]
+pub(super) struct Allocation {
+    pub(super) context: Handle,
+    pub(super) kind: AllocationKind,
+    pub(super) bytes: u64,
+    pub(super) serial: u64,
+}
+
+/// Allocations by address; device and host addresses are told apart by their kind.
+#[derive(Debug, Default)]
+pub(super) struct Allocations {
+    made: u64,
+    pub(super) live: BTreeMap<(bool, u64), Allocation>,
+}
+
+impl Allocations {
+    pub(super) fn add(&mut self, context: Handle, kind: AllocationKind, address: u64, bytes: u64) {
+        self.made += 1;
+        let allocation = Allocation { context, kind, bytes, serial: self.made };
+        self.live.insert((kind == AllocationKind::Host, address), allocation);
+    }
+
+    pub(super) fn report(&self, wanted: impl Fn(&Allocation) -> bool) -> Vec<LiveAllocation> {
+        let mut report: Vec<_> = self
+            .live
+            .iter()
+            .filter(|(_, allocation)| wanted(allocation))
+            .map(|(&(_, address), &Allocation { kind, bytes, serial, .. })| LiveAllocation {
+                kind,
+                address,
+                bytes,
+                serial,
+            })
+            .collect();
+        report.sort_by_key(|allocation| allocation.serial);
+        report
+    }
+}
+
+/// A fault and how many calls it has seen.
+#[derive(Debug)]
+struct Armed {
+    fault: Fault,
+    seen: u64,
+}
+
+/// What a test reads.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    pub(super) launches: Vec<LaunchCounts>,
+    pub(super) findings: Vec<Finding>,
+    pub(super) misuses: Vec<Misuse>,
+    pub(super) leaks: Vec<LiveObjects>,
+    pub(super) calls: Vec<&'static str>,
+}
+
+/// The primary context and how often it was retained.
+#[derive(Debug, Default)]
+pub(super) struct Primary {
+    pub(super) context: Option<Arc<Context>>,
+    pub(super) retained: u32,
+    pub(super) flags: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) number: u64,
+    pub(super) memory: Memory,
+    pub(super) settings: Mutex<Settings>,
+    pub(super) primary: Mutex<Primary>,
+    pub(super) allocations: Mutex<Allocations>,
+    pub(super) default_pool: Mutex<PoolState>,
+    /// The pool chosen by `cuDeviceSetMemPool`.
+    pub(super) current_pool: Mutex<Handle>,
+    pub(super) records: Mutex<Records>,
+    faults: Mutex<Vec<Armed>>,
+}
+
+/// The sessions that handles of the control interface name.
+#[derive(Debug, Default)]
+struct Sessions {
+    begun: u64,
+    live: BTreeMap<u64, Arc<Session>>,
+}
+
+static SESSIONS: LazyLock<Mutex<Sessions>> = LazyLock::new(Mutex::default);
+
+thread_local! {
+    static OF_THREAD: RefCell<Option<Arc<Session>>> = const { RefCell::new(None) };
+}
+
+impl Session {
+    fn new(number: u64, device: Device) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            memory: Memory::new(device.total_memory),
+            settings: Mutex::new(Settings::new(device)),
+            primary: Mutex::default(),
+            allocations: Mutex::default(),
+            default_pool: Mutex::default(),
+            current_pool: Mutex::new(pool::DEFAULT),
+            records: Mutex::default(),
+            faults: Mutex::default(),
+        })
+    }
+
+    /// Begins a session for the calling thread.
+    pub(super) fn begin(device: Device) -> u64 {
+        let mut sessions = lock(&SESSIONS);
+        // Threads without a session see the device that the first test chose.
+        sessions.live.entry(0).or_insert_with(|| Self::new(0, device.clone()));
+        sessions.begun += 1;
+        let session = Self::new(sessions.begun, device);
+        sessions.live.insert(session.number, Arc::clone(&session));
+        session.enter();
+        session.number
+    }
+
+    /// Forgets a session that no handle names any more. Threads and contexts that use it keep it alive.
+    pub(super) fn end(number: u64) {
+        if number != 0 {
+            let ended = lock(&SESSIONS).live.remove(&number);
+            // Dropped here, not under the lock.
+            drop(ended);
+        }
+    }
+
+    /// Makes this the calling thread's session.
+    pub(super) fn enter(self: &Arc<Self>) {
+        // A context left over from another session would speak for that one.
+        context::clear();
+        OF_THREAD.set(Some(Arc::clone(self)));
+    }
+
+    pub(super) fn numbered(number: u64) -> Option<Arc<Self>> {
+        lock(&SESSIONS).live.get(&number).cloned()
+    }
+
+    /// The calling thread's session, or the shared one. A program that was given the library by
+    /// `LD_LIBRARY_PATH` begins none; the environment may then name a device.
+    pub(super) fn of_thread() -> Arc<Self> {
+        let own = OF_THREAD.try_with(|session| session.borrow().clone()).ok().flatten();
+        own.unwrap_or_else(|| {
+            let mut sessions = lock(&SESSIONS);
+            Arc::clone(sessions.live.entry(0).or_insert_with(|| Self::new(0, Device::from_environment())))
+        })
+    }
+
+    pub(super) fn device(&self) -> Device {
+        lock(&self.settings).device.clone()
+    }
+
+    pub(super) fn inject(&self, fault: Fault) {
+        lock(&self.faults).push(Armed { fault, seen: 0 });
+    }
+
+    pub(super) fn clear_faults(&self) {
+        lock(&self.faults).clear();
+    }
+
+    /// Counts a call for the waiting faults; the error of the first that strikes.
+    pub(super) fn strike(&self, name: &str) -> Option<CudaError> {
+        let mut error = None;
+        lock(&self.faults).retain_mut(|armed| {
+            if !armed.fault.watches(name) {
+                return true;
+            }
+            armed.seen += 1;
+            if armed.seen < armed.fault.nth {
+                return true;
+            }
+            error = error.or(Some(armed.fault.error));
+            armed.fault.lasts == crate::control::Duration::Lasting
+        });
+        error
+    }
+
+    /// What exists of this session, or of one of its contexts.
+    pub(super) fn live(self: &Arc<Self>, of: Option<Handle>) -> LiveObjects {
+        let here = |context: &Context| {
+            Arc::ptr_eq(&context.session, self) && of.is_none_or(|handle| handle == context.handle)
+        };
+        LiveObjects {
+            allocations: lock(&self.allocations)
+                .report(|allocation| of.is_none_or(|context| context == allocation.context)),
+            contexts: OBJECTS.contexts.select(here).len(),
+            streams: OBJECTS.streams.select(|stream| here(&stream.context)).len(),
+            events: OBJECTS.events.select(|event| here(&event.context)).len(),
+            modules: OBJECTS.modules.select(|module| here(&module.context)).len(),
+            graphs: OBJECTS.graphs.select(|graph| here(&graph.context)).len()
+                + OBJECTS.graph_execs.select(|graph| here(&graph.context)).len(),
+            pools: match of {
+                Some(_) => 0,
+                None => OBJECTS.pools.select(|pool| Arc::ptr_eq(&pool.session, self)).len(),
+            },
+        }
+    }
+}

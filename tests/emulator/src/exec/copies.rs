@@ -1,0 +1,83 @@
+//! Asynchronous copies under way: per thread, in groups ("cp.async", "cp.async.commit_group").
+
+use super::access::Span;
+use super::fault::Fault;
+use super::machine::Machine;
+use super::registers::lanes;
+use super::shared;
+
+/// A copy whose bytes have not landed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Copy {
+    /// Where in shared memory.
+    pub(crate) offset: u64,
+    pub(crate) size: u32,
+    pub(crate) data: [u32; 4],
+}
+
+/// A thread's copies with the number of their group, oldest first.
+#[derive(Debug, Default, Clone)]
+struct Queue {
+    copies: Vec<(u32, Copy)>,
+    /// The group that the next copy joins.
+    group: u32,
+}
+
+/// The copies of a block.
+#[derive(Debug, Default)]
+pub(crate) struct Copies {
+    queues: Vec<Queue>,
+}
+
+impl Copies {
+    pub(crate) fn new(threads: u32) -> Self {
+        Self { queues: vec![Queue::default(); threads.next_multiple_of(32) as usize] }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        for q in &mut self.queues {
+            q.copies.clear();
+            q.group = 0;
+        }
+    }
+
+    pub(crate) fn issue(&mut self, warp: usize, lane: usize, copy: Copy) {
+        let q = &mut self.queues[warp * 32 + lane];
+        q.copies.push((q.group, copy));
+    }
+
+    /// Closes the open group of each lane; an empty group counts too.
+    pub(crate) fn commit(&mut self, warp: usize, mask: u32) {
+        for lane in lanes(mask) {
+            self.queues[warp * 32 + lane].group += 1;
+        }
+    }
+
+    /// Takes the copies of all groups but the last `keep` closed ones.
+    pub(crate) fn wait(&mut self, warp: usize, mask: u32, keep: u32) -> Vec<(usize, Copy)> {
+        let mut done = Vec::new();
+        for lane in lanes(mask) {
+            let q = &mut self.queues[warp * 32 + lane];
+            let end = q.group.saturating_sub(keep);
+            let n = q.copies.partition_point(|(group, _)| *group < end);
+            done.extend(q.copies.drain(..n).map(|(_, copy)| (lane, copy)));
+        }
+        done
+    }
+}
+
+impl Machine<'_> {
+    /// Lets copies of the running warp land: for the race shadow a write by the thread that waited.
+    pub(crate) fn finish_copies(&mut self, done: Vec<(usize, Copy)>) -> Result<(), Fault> {
+        for (lane, copy) in done {
+            self.shared.set_pending(copy.offset, copy.size, false);
+            let at = (copy.offset >> 2) as usize;
+            let words = (copy.size / 4) as usize;
+            self.shared.data[at..at + words].copy_from_slice(&copy.data[..words]);
+            let addresses = [copy.offset; 32];
+            let span = Span::of(&addresses, 1 << lane, copy.size);
+            shared::check_write(self, &addresses, 1 << lane, copy.size, span, false, |_, _| false)?;
+        }
+        Ok(())
+    }
+}

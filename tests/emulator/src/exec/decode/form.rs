@@ -1,0 +1,84 @@
+//! A cursor over an instruction's modifiers: what nobody takes is an error.
+
+use crate::ptx::LoadError;
+use crate::ptx::ast::{Instruction, Operand, Place};
+use crate::ptx::types::Type;
+
+/// An instruction whose modifiers are being taken.
+pub(crate) struct Form<'i> {
+    pub(crate) instruction: &'i Instruction,
+    left: Vec<&'i str>,
+}
+
+impl<'i> Form<'i> {
+    pub(crate) fn new(instruction: &'i Instruction) -> Self {
+        Self { instruction, left: instruction.modifiers.iter().map(String::as_str).collect() }
+    }
+
+    pub(crate) fn opcode(&self) -> &'i str {
+        &self.instruction.opcode
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.instruction.place
+    }
+
+    /// An error about this instruction.
+    pub(crate) fn error<T>(&self, message: impl AsRef<str>) -> Result<T, LoadError> {
+        self.place().error(format!("{}: {}", self.instruction.form(), message.as_ref()))
+    }
+
+    /// The form exists in no group.
+    pub(crate) fn unsupported<T>(&self) -> Result<T, LoadError> {
+        self.error("this form is not supported")
+    }
+
+    /// Takes a modifier if it is there.
+    pub(crate) fn flag(&mut self, name: &str) -> bool {
+        let found = self.left.iter().position(|m| *m == name);
+        if let Some(i) = found {
+            self.left.remove(i);
+        }
+        found.is_some()
+    }
+
+    /// Takes the first of the alternatives that is there.
+    pub(crate) fn any(&mut self, names: &[&'static str]) -> Option<&'static str> {
+        let i = self.left.iter().position(|m| names.contains(m))?;
+        let taken = self.left.remove(i);
+        names.iter().find(|n| **n == taken).copied()
+    }
+
+    /// Takes the next modifier if `keep` likes it.
+    pub(crate) fn matching(&mut self, keep: impl Fn(&str) -> bool) -> Option<&'i str> {
+        let i = self.left.iter().position(|m| keep(m))?;
+        Some(self.left.remove(i))
+    }
+
+    /// Takes the first type among the modifiers.
+    pub(crate) fn kind(&mut self) -> Result<Type, LoadError> {
+        match self.left.iter().position(|m| Type::named(m).is_some()) {
+            Some(i) => match Type::named(self.left.remove(i)) {
+                Some(t) => Ok(t),
+                None => self.unsupported(),
+            },
+            None => self.error("type missing"),
+        }
+    }
+
+    /// The operands, whose number must be `N`.
+    pub(crate) fn operands<const N: usize>(&self) -> Result<&'i [Operand; N], LoadError> {
+        match self.instruction.operands.as_slice().try_into() {
+            Ok(list) => Ok(list),
+            Err(_) => self.error(format!("{N} operands expected, {} found", self.instruction.operands.len())),
+        }
+    }
+
+    /// Fails if a modifier was not taken.
+    pub(crate) fn finish(&self) -> Result<(), LoadError> {
+        match self.left.first() {
+            None => Ok(()),
+            Some(m) => self.error(format!("modifier .{m} is not supported here")),
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Data races ("Memory Consistency Model": conflict, race): two threads touch the same bytes, one of them writes,
+//! nothing orders them, and they are not both strong.
+//!
+//! Each grain of memory remembers its last writer and last reader: block, thread and the clock of the thread's
+//! warp. A warp's clock steps at barriers; `known[w][v]` is the clock of warp `v` up to which `w` is ordered after
+//! it. Between blocks, and between warps that use flags instead of barriers, a fence by the writer's side followed
+//! by a strong access on the other side counts as order: generous, so that correct programs are never accused.
+
+use super::lanes::vectorised;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+/// Bits of a shadow entry: run (32), strong (1), many (1), clock (20), thread (10).
+const STRONG: u64 = 1 << 31;
+const MANY: u64 = 1 << 30;
+const THREAD: u64 = 0x3ff;
+const CLOCK: u64 = 0xf_ffff << 10;
+const IDENTITY: u64 = !0 << 32 | THREAD;
+
+/// The clock at which race checks of a block end: it no longer fits an entry.
+pub(crate) const LAST_CLOCK: u32 = 0xf_ffff;
+
+fn run_of(e: u64) -> u32 {
+    (e >> 32) as u32
+}
+
+fn clock_of(e: u64) -> u32 {
+    ((e & CLOCK) >> 10) as u32
+}
+
+fn warp_of(e: u64) -> usize {
+    (e & THREAD) as usize / 32
+}
+
+/// A conflicting access found in the shadow.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Conflict {
+    /// Block number within the launch.
+    pub(crate) run: u32,
+    /// Thread of that block.
+    pub(crate) thread: u32,
+    /// Whether that access wrote.
+    pub(crate) wrote: bool,
+}
+
+/// A fence that a thread ran.
+#[derive(Debug, Clone, Copy)]
+struct Fence {
+    warp: usize,
+    clock: u32,
+    tick: u64,
+}
+
+/// Fences of a launch.
+#[derive(Debug, Default)]
+pub(crate) struct Fences {
+    tick: AtomicU64,
+    any: AtomicBool,
+    by_run: Mutex<HashMap<u32, Vec<Fence>>>,
+}
+
+impl Fences {
+    /// The time now, for a strong access.
+    pub(crate) fn now(&self) -> u64 {
+        self.tick.load(Relaxed)
+    }
+
+    /// Records a fence; only the first of a warp at a clock matters.
+    pub(crate) fn record(&self, run: u32, warp: usize, clock: u32) {
+        let mut map = self.by_run.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = map.entry(run).or_default();
+        if !list.iter().rev().any(|f| f.warp == warp && f.clock == clock) {
+            list.push(Fence { warp, clock, tick: self.tick.fetch_add(1, Relaxed) });
+        }
+        self.any.store(true, Relaxed);
+    }
+
+    /// Whether the access of entry `e` was published before `acquired`.
+    fn published(&self, e: u64, same_block: bool, acquired: u64) -> bool {
+        if !self.any.load(Relaxed) {
+            return false;
+        }
+        let map = self.by_run.lock().unwrap_or_else(PoisonError::into_inner);
+        let (warp, clock) = (warp_of(e), clock_of(e));
+        map.get(&run_of(e)).is_some_and(|list| {
+            list.iter().any(|f| {
+                let after = f.warp == warp && f.clock >= clock || !same_block && f.clock > clock;
+                after && f.tick < acquired
+            })
+        })
+    }
+}
+
+/// The view of the warp that runs now.
+#[derive(Clone, Copy)]
+pub(crate) struct Observer<'a> {
+    /// Entry of lane 0 for a weak access.
+    mine: u64,
+    first_run: u32,
+    runs: u32,
+    known: &'a [u32; 32],
+    /// The least of `known`: accesses of this block before it are ordered whoever made them.
+    settled: u32,
+    fences: &'a Fences,
+    acquired: u64,
+}
+
+impl<'a> Observer<'a> {
+    pub(crate) fn new(
+        (run, first_run, runs): (u32, u32, u32),
+        warp: usize,
+        (known, settled): (&'a [u32; 32], u32),
+        fences: &'a Fences,
+        acquired: u64,
+        strong: bool,
+    ) -> Self {
+        let strong = if strong { STRONG } else { 0 };
+        let mine = u64::from(run) << 32 | u64::from(known[warp]) << 10 | (warp * 32) as u64 | strong;
+        Self { mine, first_run, runs, known, settled, fences, acquired }
+    }
+
+    /// Whether an entry needs no closer look: it is this very access, or from before anything that matters.
+    #[inline(always)]
+    fn is_settled(&self, e: u64, mine: u64) -> bool {
+        let run = run_of(e);
+        let other = run.wrapping_sub(self.first_run) >= self.runs;
+        let before = run == run_of(mine) && clock_of(e) < self.settled;
+        (e == mine) | other | before
+    }
+
+    /// Checks and records reads of 32 neighbouring grains; false if a closer look is needed.
+    #[inline(always)]
+    pub(crate) fn read_row(&self, writes: Option<&[AtomicU64]>, reads: &[AtomicU64]) -> bool {
+        let settled = writes.is_none_or(|w| self.row_is_settled(&loaded(w)));
+        settled && self.mark_row(reads)
+    }
+
+    /// Checks and records writes of 32 neighbouring grains; false if a closer look is needed.
+    #[inline(always)]
+    pub(crate) fn write_row(&self, writes: &[AtomicU64], reads: Option<&[AtomicU64]>) -> bool {
+        let settled = reads.is_none_or(|r| self.row_is_settled(&loaded(r)));
+        settled && self.mark_row(writes)
+    }
+
+    #[inline(never)]
+    fn row_is_settled(&self, row: &[u64; 32]) -> bool {
+        vectorised(
+            #[inline(always)]
+            || {
+                let mut open = 0u64;
+                for (lane, e) in row.iter().enumerate() {
+                    open |= u64::from(!self.is_settled(*e, self.mine + lane as u64));
+                }
+                open == 0
+            },
+        )
+    }
+
+    /// Enters this access where nothing else is kept in mind; entries of this access with `MANY` stay.
+    #[inline(never)]
+    fn mark_row(&self, entries: &[AtomicU64]) -> bool {
+        let mut row = loaded(entries);
+        let settled = vectorised(
+            #[inline(always)]
+            || {
+                let mut open = 0u64;
+                for (lane, e) in row.iter_mut().enumerate() {
+                    let mine = self.mine + lane as u64;
+                    let kept = *e & !MANY == mine;
+                    open |= u64::from(!(kept | self.is_settled(*e, mine)));
+                    *e = if kept { *e } else { mine };
+                }
+                open == 0
+            },
+        );
+        if settled {
+            for (e, cell) in row.iter().zip(entries) {
+                cell.store(*e, Relaxed);
+            }
+        }
+        settled
+    }
+
+    /// Whether the access of entry `e` comes before anything this warp does now.
+    #[inline(never)]
+    fn ordered(&self, e: u64) -> bool {
+        let run = run_of(e);
+        if run == run_of(self.mine) {
+            clock_of(e) < self.known[warp_of(e)] || self.fences.published(e, true, self.acquired)
+        } else {
+            run.wrapping_sub(self.first_run) >= self.runs || self.fences.published(e, false, self.acquired)
+        }
+    }
+
+    #[inline(always)]
+    fn clashes(&self, e: u64, mine: u64) -> bool {
+        let same = (e ^ mine) & IDENTITY == 0 && e & MANY == 0;
+        !same && e & mine & STRONG == 0 && e != 0 && !self.ordered(e)
+    }
+
+    /// Checks and records a read of one grain.
+    #[inline(always)]
+    pub(crate) fn read(
+        &self,
+        lane: usize,
+        write: Option<&AtomicU64>,
+        read: &AtomicU64,
+    ) -> Result<(), Conflict> {
+        let mine = self.mine + lane as u64;
+        if let Some(write) = write {
+            let e = write.load(Relaxed);
+            if !self.is_settled(e, mine) && self.clashes(e, mine) {
+                return Err(conflict(e, true));
+            }
+        }
+        let e = read.load(Relaxed);
+        if e & !MANY == mine {
+            return Ok(());
+        }
+        if self.is_settled(e, mine) {
+            read.store(mine, Relaxed);
+        } else {
+            // A reader that is still unordered is kept in mind by `MANY`.
+            let other = (e ^ mine) & IDENTITY != 0 || e & MANY != 0;
+            let many = if other && e != 0 && !self.ordered(e) { MANY } else { 0 };
+            let strong = if many != 0 && e & STRONG == 0 { mine & !STRONG } else { mine };
+            read.store(strong | many, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Checks and records a write of one grain. `same` says whether the bytes stay as they are: two threads that
+    /// write the same value do no harm.
+    #[inline(always)]
+    pub(crate) fn write(
+        &self,
+        lane: usize,
+        write: &AtomicU64,
+        read: Option<&AtomicU64>,
+        same: impl Fn() -> bool,
+    ) -> Result<(), Conflict> {
+        let mine = self.mine + lane as u64;
+        let e = write.load(Relaxed);
+        let settled = self.is_settled(e, mine);
+        if !settled && self.clashes(e, mine) && !same() {
+            return Err(conflict(e, true));
+        }
+        if let Some(read) = read {
+            let r = read.load(Relaxed);
+            if !self.is_settled(r, mine) && self.clashes(r, mine) {
+                return Err(conflict(r, false));
+            }
+        }
+        if settled {
+            write.store(mine, Relaxed);
+        } else {
+            let other = (e ^ mine) & IDENTITY != 0 || e & MANY != 0;
+            let many = if other && e & mine & STRONG != 0 && !self.ordered(e) { MANY } else { 0 };
+            write.store(mine | many, Relaxed);
+        }
+        Ok(())
+    }
+}
+
+#[inline(always)]
+fn loaded(entries: &[AtomicU64]) -> [u64; 32] {
+    let mut row = [0; 32];
+    for (e, cell) in row.iter_mut().zip(entries) {
+        *e = cell.load(Relaxed);
+    }
+    row
+}
+
+fn conflict(e: u64, wrote: bool) -> Conflict {
+    Conflict { run: run_of(e), thread: (e & THREAD) as u32, wrote }
+}

@@ -1,0 +1,69 @@
+//! Names of the fundamental types ("Fundamental Types").
+
+/// What the bits of a type mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Meaning {
+    /// `.b8` to `.b64`.
+    Bits,
+    Unsigned,
+    Signed,
+    /// `.f16`, `.f32`, `.f64`.
+    Float,
+    /// `.bf16`.
+    Brain,
+    /// `.f16x2`.
+    FloatPair,
+    /// `.bf16x2`.
+    BrainPair,
+    /// `.tf32`.
+    Tensor,
+    Predicate,
+}
+
+/// A type of an instruction or a variable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Type {
+    pub(crate) meaning: Meaning,
+    /// Width in bits; 1 for predicates.
+    pub(crate) bits: u32,
+}
+
+impl Type {
+    /// The type of that name, without its dot.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        use Meaning::{Bits, Brain, BrainPair, Float, FloatPair, Predicate, Signed, Tensor, Unsigned};
+        let (meaning, bits) = match name {
+            "b8" => (Bits, 8),
+            "b16" => (Bits, 16),
+            "b32" => (Bits, 32),
+            "b64" => (Bits, 64),
+            "u8" => (Unsigned, 8),
+            "u16" => (Unsigned, 16),
+            "u32" => (Unsigned, 32),
+            "u64" => (Unsigned, 64),
+            "s8" => (Signed, 8),
+            "s16" => (Signed, 16),
+            "s32" => (Signed, 32),
+            "s64" => (Signed, 64),
+            "f16" => (Float, 16),
+            "f32" => (Float, 32),
+            "f64" => (Float, 64),
+            "bf16" => (Brain, 16),
+            "f16x2" => (FloatPair, 32),
+            "bf16x2" => (BrainPair, 32),
+            "tf32" => (Tensor, 32),
+            "pred" => (Predicate, 1),
+            _ => return None,
+        };
+        Some(Self { meaning, bits })
+    }
+
+    pub(crate) fn bytes(self) -> u64 {
+        u64::from(self.bits / 8)
+    }
+}
+
+/// Width of a named type in bits.
+pub(crate) fn bits(name: &str) -> Option<u32> {
+    Type::named(name).map(|t| t.bits)
+}

@@ -1,0 +1,194 @@
+//! Times modelled from counts.
+
+use std::fmt;
+
+use super::{Occupancy, Resources, Target};
+use crate::exec::{Class, Counts};
+
+/// Warp schedulers of a multiprocessor; each issues one warp instruction a clock.
+const SCHEDULERS: f64 = 4.0;
+/// Bytes that the first-level cache and shared memory move a clock: four sectors, or one pass over the banks.
+const SECTORS_A_CLOCK: f64 = 4.0;
+const SECTOR: f64 = 32.0;
+
+/// A unit of a multiprocessor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// The schedulers: every instruction takes a slot.
+    Issue,
+    /// Integer arithmetic, logic and moves.
+    Integer,
+    /// f32 arithmetic.
+    Float,
+    /// f64 arithmetic.
+    Double,
+    /// Packed f16 and bf16 arithmetic.
+    Half,
+    /// Special functions and conversions.
+    Special,
+    /// Loads, stores, atomics, shuffles: one warp instruction a clock.
+    LoadStore,
+    /// The data path that shared memory and the first-level cache have in common.
+    Data,
+    /// Tensor cores.
+    Matrix,
+}
+
+/// Occupancy and modelled times of one launch on one GPU.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// The GPU's name.
+    pub target: &'static str,
+    /// What ptxas said.
+    pub resources: Resources,
+    /// Blocks and warps on one multiprocessor.
+    pub occupancy: Occupancy,
+    /// Rounds of blocks: how often the whole GPU is filled, the last time perhaps in part.
+    pub waves: f64,
+    /// Modelled: clocks for which each unit of the busiest multiprocessor works.
+    pub clocks: Vec<(Unit, f64)>,
+    /// Modelled: seconds for which the busiest unit works.
+    pub issue_seconds: f64,
+    /// Modelled: seconds in which device memory moves all sectors asked for, were no cache to serve any.
+    pub memory_seconds: f64,
+    /// Modelled: the same, had every instruction asked for as few sectors as its bytes fit in.
+    pub memory_seconds_minimum: f64,
+}
+
+impl Report {
+    /// The report of a launch of `blocks` blocks of `threads` threads, whose counts the emulator took.
+    ///
+    /// - clocks of a unit = sum over its classes of warp instructions × 32 / results a clock; for the data path
+    ///   passes over shared memory + sectors / 4; for tensor cores multiply-adds / rate; for the schedulers all
+    ///   instructions / 4
+    /// - the busiest multiprocessor has ⌈blocks / multiprocessors⌉ / blocks of the work
+    /// - issue seconds = clocks of the busiest unit there / clock rate
+    /// - memory seconds = 32 bytes × sectors / bandwidth
+    pub fn new(target: &Target, resources: Resources, blocks: u64, threads: u32, counts: &Counts) -> Self {
+        Self::with_dynamic_shared(target, resources, blocks, threads, 0, counts)
+    }
+
+    /// The same for a launch with dynamic shared memory.
+    pub fn with_dynamic_shared(
+        target: &Target,
+        resources: Resources,
+        blocks: u64,
+        threads: u32,
+        dynamic_shared: u32,
+        counts: &Counts,
+    ) -> Self {
+        let shared = resources.shared + dynamic_shared;
+        let occupancy = Occupancy::new(&target.limits, threads, resources.registers, shared);
+        let blocks = blocks.max(1);
+        let at_once = f64::from(occupancy.blocks) * f64::from(target.multiprocessors);
+        let share = blocks.div_ceil(target.multiprocessors.into()) as f64 / blocks as f64;
+        let clocks: Vec<_> = totals(target, counts).map(|(unit, clocks)| (unit, clocks * share)).into();
+        let busiest = clocks.iter().map(|(_, clocks)| *clocks).fold(0.0, f64::max);
+        let memory = |sectors: u64| sectors as f64 * SECTOR / target.bandwidth;
+        Self {
+            target: target.name,
+            resources,
+            occupancy,
+            waves: if at_once > 0.0 { (blocks as f64 / at_once).ceil() } else { f64::INFINITY },
+            clocks,
+            issue_seconds: busiest / target.clock,
+            memory_seconds: memory(counts.global_sectors),
+            memory_seconds_minimum: memory(counts.global_sectors_minimum),
+        }
+    }
+
+    /// The unit that works longest.
+    pub fn busiest(&self) -> Unit {
+        let longest = self.clocks.iter().max_by(|(_, a), (_, b)| a.total_cmp(b));
+        longest.map_or(Unit::Issue, |(unit, _)| *unit)
+    }
+}
+
+/// Clocks of each unit, if one multiprocessor did all the work.
+fn totals(target: &Target, counts: &Counts) -> [(Unit, f64); 9] {
+    let clocks = |classes: &[Class]| {
+        let of = |class: &Class| counts.of(*class) as f64 * target.clocks(*class).unwrap_or(0.0);
+        classes.iter().map(of).sum::<f64>()
+    };
+    let load_store =
+        [Class::Global, Class::Shared, Class::Local, Class::Atomic, Class::AsyncCopy, Class::Warp];
+    [
+        (Unit::Issue, counts.total() as f64 / SCHEDULERS),
+        (Unit::Integer, clocks(&[Class::Integer, Class::Move])),
+        (Unit::Float, clocks(&[Class::Float])),
+        (Unit::Double, clocks(&[Class::Double])),
+        (Unit::Half, clocks(&[Class::Half])),
+        (Unit::Special, clocks(&[Class::Special, Class::Convert])),
+        (Unit::LoadStore, clocks(&load_store)),
+        (Unit::Data, counts.shared_passes as f64 + counts.global_sectors as f64 / SECTORS_A_CLOCK),
+        (Unit::Matrix, counts.matrix_multiply_adds as f64 / target.matrix),
+    ]
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Resources { registers, spill_stores, spill_loads, shared, .. } = self.resources;
+        writeln!(
+            f,
+            "{}: {registers} registers, {spill_stores}+{spill_loads} bytes spilt, {shared} bytes shared",
+            self.target
+        )?;
+        writeln!(
+            f,
+            "  {} blocks, {} of {} warps a multiprocessor (bound by {:?}), {} waves",
+            self.occupancy.blocks,
+            self.occupancy.warps,
+            self.occupancy.warps_possible,
+            self.occupancy.restriction,
+            self.waves
+        )?;
+        write!(
+            f,
+            "  modelled, not measured: at least {:.1} us in {:?}, {:.1} us in device memory ({:.1} us of it needed)",
+            self.issue_seconds * 1e6,
+            self.busiest(),
+            self.memory_seconds * 1e6,
+            self.memory_seconds_minimum * 1e6
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts_of(class: Class, instructions: u64) -> Counts {
+        let mut counts = Counts::default();
+        counts.instructions[class as usize] = instructions;
+        counts
+    }
+
+    fn report(blocks: u64, counts: &Counts) -> Report {
+        Report::new(&Target::a100(), Resources { registers: 32, ..Resources::default() }, blocks, 256, counts)
+    }
+
+    #[test]
+    fn the_unit_with_the_most_clocks_binds() {
+        let report = report(108, &counts_of(Class::Special, 108 * 1000));
+        assert_eq!(report.busiest(), Unit::Special);
+        assert!((report.issue_seconds - 2000.0 / 1.41e9).abs() < 1e-12);
+    }
+
+    #[test]
+    fn blocks_that_do_not_fill_the_gpu_leave_multiprocessors_idle() {
+        let work = counts_of(Class::Float, 216_000);
+        let even = report(216, &work).issue_seconds;
+        assert!((report(109, &work).issue_seconds / even - 216.0 / 109.0).abs() < 1e-9);
+        assert!((report(1, &work).issue_seconds / even - 108.0).abs() < 1e-9);
+        assert_eq!(report(108 * 8 + 1, &work).waves, 2.0);
+    }
+
+    #[test]
+    fn memory_time_is_sectors_over_bandwidth() {
+        let counts =
+            Counts { global_sectors: 2_039_000, global_sectors_minimum: 1_019_500, ..Counts::default() };
+        let report = report(1, &counts);
+        assert!((report.memory_seconds - 32e-6).abs() < 1e-12);
+        assert!((report.memory_seconds_minimum - 16e-6).abs() < 1e-12);
+    }
+}
