@@ -307,7 +307,7 @@ fn wrong_decoupled_embeddings_are_caught() {
     assert_caught(&lookup, "gather", "params.pooling == MEAN", "params.pooling > MEAN");
     let case = DecoupledCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() };
     assert_caught(&case, "search", "l - history)", "l - history + 1u)");
-    assert_caught(&case, "merge_selection", "slot < slots.y; slot++", "slot + 1u < slots.y; slot++");
+    assert_caught(&case, "merge_selection", "var slot = 0u;", "var slot = 1u;");
     assert_caught(&case, "weigh_selection", "/ total;", "* total;");
     assert_caught(&case, "aggregate", "sum += bitcast<f32>(entry.x) * four;", "sum += four;");
 }
