@@ -1,5 +1,5 @@
-// Compiles every .wgsl file of a folder with Tint and prints its complaints. Needs a Vulkan device that Dawn accepts;
-// exits with 2 where there is none.
+// Compiles every .wgsl file of a folder with Tint and prints its complaints. It runs on Dawn's null backend, which
+// validates like any other and executes nothing: no device is needed.
 const fs = require('fs');
 const path = require('path');
 const { createRequire } = require('module');
@@ -9,12 +9,8 @@ async function main() {
   const { create, globals } = load('webgpu');
   Object.assign(globalThis, globals);
   // Kept where the garbage collector cannot take it.
-  globalThis.gpu = create([]);
+  globalThis.gpu = create(['backend=null']);
   const adapter = await globalThis.gpu.requestAdapter();
-  if (!adapter) {
-    console.error('no device that Dawn accepts');
-    process.exit(2);
-  }
   const device = await adapter.requestDevice();
   const folder = process.argv[2];
   const files = fs.readdirSync(folder).filter((name) => name.endsWith('.wgsl')).sort();

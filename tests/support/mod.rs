@@ -1,4 +1,4 @@
-//! One `check` for every operation on every backend: tests, properties, benchmarks and fuzz targets call it.
+//! One `check` for every operation on every backend: the grids, the random cases and the mutations call it.
 //!
 //! A case is a small struct that prints as Rust. `check` makes its data from a seed, computes the reference in `f64`,
 //! runs the backend into poisoned outputs between guard bands, twice, and compares.
