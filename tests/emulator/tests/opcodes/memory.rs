@@ -270,6 +270,15 @@ fn prefetches_and_creating_policies_change_nothing() {
 }
 
 #[test]
+fn local_memory_holds_floats() {
+    let text = "{ .local .align 4 .b8 own[8]; .reg .f32 %x; mov.b32 %x, %a; st.local.f32 [own+4], %x; ld.local.f32 %x, [own+4]; \
+                mov.b32 %r, %x; }";
+    let mut table = Table::new();
+    table.unary(text, |a: u32| a);
+    table.run(&Gpu::new());
+}
+
+#[test]
 fn shared_memory_is_addressed_by_32_bits_too() {
     let text = "{ .shared .align 4 .b8 tile[512]; .reg .b32 %at; mov.u32 %at, %tid.x; shl.b32 %at, %at, 2; .reg .b32 %base; \
                 mov.u32 %base, tile; add.u32 %at, %at, %base; st.shared.u32 [%at], %a; ld.shared.u32 %r, [%at+0]; }";
