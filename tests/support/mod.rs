@@ -11,6 +11,8 @@
 
 pub mod attention;
 pub mod compare;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod data;
 pub mod decoupled;
 pub mod din;
@@ -120,6 +122,19 @@ macro_rules! on_every_backend {
                 $(#[$attribute])*
                 fn $test() {
                     super::$test(&longseq::Cpu::new(), $crate::support::Rules::IEEE);
+                }
+            )*
+        }
+
+        #[cfg(feature = "cuda")]
+        mod cuda {
+            $(
+                #[test]
+                $(#[$attribute])*
+                fn $test() {
+                    if let Some(device) = $crate::support::cuda::device() {
+                        super::$test(device, $crate::support::Rules::IEEE);
+                    }
                 }
             )*
         }
