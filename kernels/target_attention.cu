@@ -28,16 +28,16 @@ __device__ void merge_pairs(const MergePairsParams& p) {
     const float b = p.second_lse[row];
     const float peak = fmaxf(a, b);
     // A part without behaviours has -inf, and -inf - -inf is NaN where both have it.
-    const float weight_a = a == NEGATIVE_INFINITY ? 0.0f : exp_approx(a - peak);
-    const float weight_b = b == NEGATIVE_INFINITY ? 0.0f : exp_approx(b - peak);
+    const float weight_a = a == -infinity() ? 0.0f : exp_approx(a - peak);
+    const float weight_b = b == -infinity() ? 0.0f : exp_approx(b - peak);
     const float total = weight_a + weight_b;
     float sum = 0.0f;
     // A part without weight takes no part, whatever its row holds.
-    if (weight_a != 0.0f) sum = fmaf(weight_a, widen(((const T*)p.first)[index]), sum);
-    if (weight_b != 0.0f) sum = fmaf(weight_b, widen(((const T*)p.second)[index]), sum);
+    if (weight_a != 0.0f) sum = fma(weight_a, widen(((const T*)p.first)[index]), sum);
+    if (weight_b != 0.0f) sum = fma(weight_b, widen(((const T*)p.second)[index]), sum);
     ((T*)p.out)[index] = narrow<T>(total == 0.0f ? 0.0f : sum / total);
     if (p.lse != nullptr && index % p.width == 0) {
-        p.lse[row] = total == 0.0f ? NEGATIVE_INFINITY : peak + log_approx(total);
+        p.lse[row] = total == 0.0f ? -infinity() : peak + logf(total);
     }
 }
 

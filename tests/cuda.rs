@@ -97,13 +97,15 @@ fn runs_on_the_callers_stream_and_slices() {
     let stream = CudaContext::new(0).expect("a context").new_stream().expect("a stream");
     let gpu = Cuda::from_stream(stream.clone()).expect("a device");
     // Two rows of width 4 behind a row that is not theirs; slices of the caller's, none copied.
-    let history = stream.clone_htod(&[7.0f32, 7.0, 7.0, 7.0, 9.0, 0.0, 0.0, 0.0, 0.0, 9.0, 0.0, 0.0]).expect("a copy");
+    let history =
+        stream.clone_htod(&[7.0f32, 7.0, 7.0, 7.0, 9.0, 0.0, 0.0, 0.0, 0.0, 9.0, 0.0, 0.0]).expect("a copy");
     let candidates = stream.clone_htod(&[9.0f32, 0.0, 0.0, 0.0]).expect("a copy");
     let mut out = stream.alloc_zeros::<f32>(6).expect("memory");
     let before = emulator.live_allocations().len();
     {
         let rows = history.slice(4..);
-        let (rows, queries) = (gpu.borrow(&rows).expect("the same stream"), gpu.borrow(&candidates).expect("same"));
+        let (rows, queries) =
+            (gpu.borrow(&rows).expect("the same stream"), gpu.borrow(&candidates).expect("same"));
         let mut middle = out.slice_mut(1..5);
         let mut written = gpu.borrow_mut(&mut middle).expect("the same stream");
         let single = |rows| Jagged::from_lengths(&[rows]).expect("a length");
@@ -146,7 +148,10 @@ fn a_call_with_a_workspace_only_launches() {
     request.attend(&gpu);
     let calls = emulator.take_calls();
     assert!(calls.iter().any(|name| name == "cuLaunchKernel"));
-    assert!(calls.iter().all(|name| ["cuLaunchKernel", "cuCtxGetCurrent"].contains(&name.as_str())), "{calls:?}");
+    assert!(
+        calls.iter().all(|name| ["cuLaunchKernel", "cuCtxGetCurrent"].contains(&name.as_str())),
+        "{calls:?}"
+    );
     drop((request, gpu));
     assert_clean(&emulator);
 }
@@ -188,11 +193,13 @@ impl Request {
 
     fn new(gpu: &Cuda) -> Self {
         let mut rng = support::data::rng(3);
-        let mut rows = |count| support::data::rows::<f32>(&mut rng, support::data::Data::Normal, count, Self::WIDTH);
+        let mut rows =
+            |count| support::data::rows::<f32>(&mut rng, support::data::Data::Normal, count, Self::WIDTH);
         let (histories, targets) = ([20_000, 3], [3, 1]);
         let history = gpu.upload(&rows(20_003)).expect("memory");
         let candidates = gpu.upload(&rows(4)).expect("memory");
-        let [histories, targets] = [histories, targets].map(|lengths| Jagged::from_lengths(&lengths).expect("lengths"));
+        let [histories, targets] =
+            [histories, targets].map(|lengths| Jagged::from_lengths(&lengths).expect("lengths"));
         let batch = gpu.batch(&histories, &targets).expect("a batch");
         Self { history, candidates, out: vec![0.0; 4 * Self::WIDTH], batch }
     }

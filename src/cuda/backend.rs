@@ -1,15 +1,15 @@
 //! The trait, each call passed on to its room.
 
 use crate::backend::Backend;
+use crate::cuda::batch::{CudaBatch, CudaJagged};
+use crate::cuda::launch::{Allocation, read};
+use crate::cuda::memory::{CudaBuffer, CudaMemory};
+use crate::cuda::{Cuda, decoupled, din, lock, lookup, sdim, target_attention};
 use crate::element::{Element, Scalar, Signature};
 use crate::error::{Error, Result};
 use crate::jagged::{Batch, Jagged};
 use crate::memory::{View, ViewMut};
 use crate::ops::*;
-use crate::cuda::batch::{CudaBatch, CudaJagged};
-use crate::cuda::launch::{Allocation, read};
-use crate::cuda::memory::{CudaBuffer, CudaMemory};
-use crate::cuda::{Cuda, lock, decoupled, din, lookup, sdim, target_attention};
 
 impl Backend for Cuda {
     type Memory = CudaMemory;
@@ -28,9 +28,10 @@ impl Backend for Cuda {
     fn zeros<T: Scalar>(&self, length: usize) -> Result<CudaBuffer<T>> {
         const NAME: &str = "zeros";
         let limit = isize::MAX as u64;
-        let bytes = length.checked_mul(size_of::<T>()).filter(|&bytes| bytes as u64 <= limit).ok_or(
-            Error::Limit { operation: NAME, argument: "length", needed: length as u64, limit },
-        )?;
+        let bytes = length
+            .checked_mul(size_of::<T>())
+            .filter(|&bytes| bytes as u64 <= limit)
+            .ok_or(Error::Limit { operation: NAME, argument: "length", needed: length as u64, limit })?;
         let allocation = Allocation::new(self.stream(), NAME, bytes)?;
         allocation.fill(NAME, 0)?;
         Ok(CudaBuffer::allocated(allocation, length, self.stream().clone()))

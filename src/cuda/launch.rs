@@ -207,7 +207,11 @@ impl Module {
     }
 
     /// A kernel whose one parameter is a `P`.
-    pub(super) fn function<P: Pod>(self: &Arc<Self>, operation: &'static str, name: &str) -> Result<Function> {
+    pub(super) fn function<P: Pod>(
+        self: &Arc<Self>,
+        operation: &'static str,
+        name: &str,
+    ) -> Result<Function> {
         let broken = |message: String| Error::Device { operation, message };
         match self.parameters.get(name) {
             Some(&bytes) if bytes == size_of::<P>() => {}

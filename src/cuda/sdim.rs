@@ -8,7 +8,13 @@ use crate::error::{Error, Result};
 use crate::memory::{View, ViewMut};
 use crate::ops::*;
 
-pub(super) fn signatures<T: Element, W: Signature>(_gpu: &Cuda, _op: &Sdim, _rows: View<'_, CudaMemory, T>, _rotations: View<'_, CudaMemory, f32>, _out: ViewMut<'_, CudaMemory, W>) -> Result<()> {
+pub(super) fn signatures<T: Element, W: Signature>(
+    _gpu: &Cuda,
+    _op: &Sdim,
+    _rows: View<'_, CudaMemory, T>,
+    _rotations: View<'_, CudaMemory, f32>,
+    _out: ViewMut<'_, CudaMemory, W>,
+) -> Result<()> {
     Err(Error::Unsupported {
         operation: "sdim_signatures",
         what: "the Cuda backend".into(),
@@ -16,7 +22,15 @@ pub(super) fn signatures<T: Element, W: Signature>(_gpu: &Cuda, _op: &Sdim, _row
     })
 }
 
-pub(super) fn encode<T: Element>(_gpu: &Cuda, _operation: &'static str, _op: &Sdim, _histories: &CudaJagged, _inputs: &SdimHistory<'_, CudaMemory, T>, _table: ViewMut<'_, CudaMemory, f32>, _append: bool) -> Result<()> {
+pub(super) fn encode<T: Element>(
+    _gpu: &Cuda,
+    _operation: &'static str,
+    _op: &Sdim,
+    _histories: &CudaJagged,
+    _inputs: &SdimHistory<'_, CudaMemory, T>,
+    _table: ViewMut<'_, CudaMemory, f32>,
+    _append: bool,
+) -> Result<()> {
     Err(Error::Unsupported {
         operation: "sdim_encode",
         what: "the Cuda backend".into(),
@@ -24,7 +38,12 @@ pub(super) fn encode<T: Element>(_gpu: &Cuda, _operation: &'static str, _op: &Sd
     })
 }
 
-pub(super) fn add_tables(_gpu: &Cuda, _op: &Sdim, _table: ViewMut<'_, CudaMemory, f32>, _other: View<'_, CudaMemory, f32>) -> Result<()> {
+pub(super) fn add_tables(
+    _gpu: &Cuda,
+    _op: &Sdim,
+    _table: ViewMut<'_, CudaMemory, f32>,
+    _other: View<'_, CudaMemory, f32>,
+) -> Result<()> {
     Err(Error::Unsupported {
         operation: "sdim_add_tables",
         what: "the Cuda backend".into(),
@@ -32,7 +51,13 @@ pub(super) fn add_tables(_gpu: &Cuda, _op: &Sdim, _table: ViewMut<'_, CudaMemory
     })
 }
 
-pub(super) fn query<T: Element>(_gpu: &Cuda, _op: &Sdim, _targets: &CudaJagged, _inputs: &SdimQuery<'_, CudaMemory, T>, _out: ViewMut<'_, CudaMemory, T>) -> Result<()> {
+pub(super) fn query<T: Element>(
+    _gpu: &Cuda,
+    _op: &Sdim,
+    _targets: &CudaJagged,
+    _inputs: &SdimQuery<'_, CudaMemory, T>,
+    _out: ViewMut<'_, CudaMemory, T>,
+) -> Result<()> {
     Err(Error::Unsupported {
         operation: "sdim_query",
         what: "the Cuda backend".into(),
@@ -40,7 +65,13 @@ pub(super) fn query<T: Element>(_gpu: &Cuda, _op: &Sdim, _targets: &CudaJagged, 
     })
 }
 
-pub(super) fn attend<T: Element>(_gpu: &Cuda, _op: &Sdim, _batch: &CudaBatch, _inputs: &SdimInputs<'_, CudaMemory, T>, _out: ViewMut<'_, CudaMemory, T>) -> Result<()> {
+pub(super) fn attend<T: Element>(
+    _gpu: &Cuda,
+    _op: &Sdim,
+    _batch: &CudaBatch,
+    _inputs: &SdimInputs<'_, CudaMemory, T>,
+    _out: ViewMut<'_, CudaMemory, T>,
+) -> Result<()> {
     Err(Error::Unsupported {
         operation: "sdim_attend",
         what: "the Cuda backend".into(),

@@ -20,17 +20,18 @@ pub enum Driver {
 /// `LONGSEQ_TEST_CUDA` says which: `emulator`, `device`, `off`; by default a real device where there is one, and the
 /// emulator elsewhere.
 pub fn driver() -> Option<Driver> {
-    match std::env::var("LONGSEQ_TEST_CUDA").unwrap_or_default().as_str() {
+    // Asked once: after the emulator was loaded there always is a driver.
+    static DRIVER: OnceLock<Option<Driver>> = OnceLock::new();
+    *DRIVER.get_or_init(|| match std::env::var("LONGSEQ_TEST_CUDA").unwrap_or_default().as_str() {
         "emulator" => Some(Driver::Emulator),
         "device" => Some(Driver::Real),
         "off" => {
             eprintln!("skipped on CUDA: LONGSEQ_TEST_CUDA=off");
             None
         }
-        // Without a driver's library this loads nothing, and the emulator can still take its place.
         _ if Cuda::is_available() => Some(Driver::Real),
         _ => Some(Driver::Emulator),
-    }
+    })
 }
 
 /// The device that all tests of a binary share.
