@@ -171,8 +171,8 @@
 //! * `rayon` (default): [`Cpu`] spreads its work over the current thread pool. Results do not depend on it.
 //! * `wgpu` (default): [`Wgpu`], hand-written WGSL for any Vulkan, Metal or Direct3D 12 device.
 //!
-//! Without default features the crate needs `bytemuck`, `half` and `thiserror` only.
-#![cfg_attr(not(feature = "cuda"), forbid(unsafe_code))]
+//! Without default features the crate needs `bytemuck`, `half`, `pulp` and `thiserror` only.
+#![cfg_attr(not(any(feature = "cuda", target_arch = "x86_64")), forbid(unsafe_code))]
 #![deny(unsafe_code)]
 
 mod backend;
@@ -191,7 +191,7 @@ pub mod reference;
 pub mod webgpu;
 
 pub use backend::{Backend, Buffer};
-pub use cpu::Cpu;
+pub use cpu::{Cpu, Instructions};
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
 #[cfg(feature = "cuda")]
