@@ -181,7 +181,6 @@ mod error;
 mod jagged;
 mod memory;
 mod ops;
-#[cfg(feature = "wgpu")]
 mod plan;
 pub mod reference;
 #[cfg(feature = "wgpu")]

@@ -97,6 +97,7 @@ impl Plan {
         plan
     }
 
+    #[cfg(feature = "wgpu")]
     /// Groups consecutive pieces so that the behaviours of each group span at most `rows` rows (or one piece): a
     /// device binds no more of a buffer at a time. Each group comes with the rows it spans.
     pub(crate) fn windows(&self, rows: usize) -> Vec<(Range<usize>, Range<usize>)> {
@@ -116,6 +117,7 @@ impl Plan {
     }
 }
 
+#[cfg(feature = "wgpu")]
 /// The tile size among `sizes` (ascending) that costs least: a large tile loads the history less often, a small one
 /// leaves fewer of its rows empty. `load` is what loading a behaviour costs, in units of computing one row with it.
 pub(crate) fn best_tile_rows(batch: &Batch, rows_per_target: usize, sizes: &[usize], load: usize) -> usize {
