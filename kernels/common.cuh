@@ -248,6 +248,9 @@ __device__ __forceinline__ float exp2_approx(float x) {
     return out;
 }
 
+// e^x. The product adds an error of |x| in units of the last place: near 0, where weights matter, it is that of exp2.
+__device__ __forceinline__ float exp_approx(float x) { return exp2_approx(x * 1.442695040888963407f); }
+
 // a·b + c, rounded once. Everything is compiled without contraction, so this is the only way to get one.
 __device__ __forceinline__ float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
