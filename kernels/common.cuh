@@ -44,7 +44,8 @@ static_assert(sizeof(Piece) == 40, "src/cuda/batch.rs mirrors it");
 
 // ---- Storage types -------------------------------------------------------------------------------------------------
 
-// Storage only: arithmetic is done in float.
+// The names that kernels carry. The 16-bit ones are storage only: arithmetic is done in float.
+typedef float f32;
 struct f16 {
     u16 bits;
 };
