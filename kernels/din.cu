@@ -105,34 +105,42 @@ __device__ __forceinline__ float2 load_two(const float *from) { return __ldg((co
 
 __device__ __forceinline__ float sigmoid(float x) {
     // 1/inf is 0: no care for large negative numbers.
-    return __frcp_rn(1.0f + exp_approx(-x));
+    return reciprocal_approx(1.0f + exp_approx(-x));
 }
 
-// One number of a layer's output; the three parameters are its unit's.
-__device__ __forceinline__ float activate(float x, u32 activation, float gain, float shift, float alpha) {
-    // Comparisons, not fmaxf: NaN stays NaN.
-    if (activation == RELU) return x < 0.0f ? 0.0f : x;
-    if (activation == SIGMOID) return sigmoid(x);
-    if (activation == PRELU) return x < 0.0f ? alpha * x : x;
-    const float gate = sigmoid(fma(gain, x, shift));
-    return x * fma(alpha, 1.0f - gate, gate);
-}
-
-// Activates a tile of 8 units; the layer's bias is still to be added where it is not the first.
+// Activates a tile of 8 units; the layer's bias is still to be added where it is not the first. Comparisons, not
+// fmaxf: NaN stays NaN.
 __device__ __forceinline__ void activate_tile(
     float (&c)[4], const DinLayer &layer, const float *vectors, u32 tile, bool add_bias) {
-    const u32 unit = tile * 8 + threadIdx.x % 4 * 2;
-    const float *vector = vectors + layer.first_vector + unit;
-    const bool parameters = layer.activation >= PRELU;
-    const float2 none = {0.0f, 0.0f};
-    const float2 bias = add_bias ? load_two(vector) : none;
-    const float2 gain = parameters ? load_two(vector + layer.padded) : none;
-    const float2 shift = parameters ? load_two(vector + 2 * layer.padded) : none;
-    const float2 alpha = parameters ? load_two(vector + 3 * layer.padded) : none;
+    const float *vector = vectors + layer.first_vector + tile * 8 + threadIdx.x % 4 * 2;
+    if (add_bias) {
+        const float2 bias = load_two(vector);
 #pragma unroll
-    for (u32 r = 0; r < 4; r += 2) {
-        c[r] = activate(c[r] + bias.x, layer.activation, gain.x, shift.x, alpha.x);
-        c[r + 1] = activate(c[r + 1] + bias.y, layer.activation, gain.y, shift.y, alpha.y);
+        for (u32 r = 0; r < 4; r++) c[r] += r % 2 == 0 ? bias.x : bias.y;
+    }
+    if (layer.activation == RELU) {
+#pragma unroll
+        for (u32 r = 0; r < 4; r++) c[r] = c[r] < 0.0f ? 0.0f : c[r];
+    } else if (layer.activation == SIGMOID) {
+#pragma unroll
+        for (u32 r = 0; r < 4; r++) c[r] = sigmoid(c[r]);
+    } else {
+        const float2 alphas = load_two(vector + 3 * layer.padded);
+        if (layer.activation == PRELU) {
+#pragma unroll
+            for (u32 r = 0; r < 4; r++) {
+                const float alpha = r % 2 == 0 ? alphas.x : alphas.y;
+                c[r] = c[r] < 0.0f ? alpha * c[r] : c[r];
+            }
+        } else {
+            const float2 gains = load_two(vector + layer.padded), shifts = load_two(vector + 2 * layer.padded);
+#pragma unroll
+            for (u32 r = 0; r < 4; r++) {
+                const bool even = r % 2 == 0;
+                const float gate = sigmoid(fma(even ? gains.x : gains.y, c[r], even ? shifts.x : shifts.y));
+                c[r] *= fma(even ? alphas.x : alphas.y, 1.0f - gate, gate);
+            }
+        }
     }
 }
 
@@ -157,6 +165,7 @@ template <u32 WEIGHT, u32 INPUT>
 __device__ __forceinline__ void multiply(
     float (&c)[GROUP][4], const Vector *inputs, u32 steps, const u32 *fragments, u32 tiles, u32 first) {
     const u32 lane = threadIdx.x % WARP;
+#pragma unroll 1
     for (u32 step = 0; step < steps; step++) {
         u32 a[INPUT][4];
 #pragma unroll
@@ -192,6 +201,7 @@ template <u32 INPUT>
 __device__ __forceinline__ void make_inputs(const DinAttendParams &p, const Room &room, const float *candidate) {
     const u32 lane = threadIdx.x % WARP;
     const float *mine = room.behaviours + lane / 4 * p.stride + lane % 4 * 2;
+#pragma unroll 1
     for (u32 step = 0; step < p.inputs_padded / 16; step++) {
         float x[8];
 #pragma unroll
@@ -242,6 +252,7 @@ template <typename T>
 __device__ void make_terms(const DinAttendParams &p, const Room &room) {
     const u32 lane = threadIdx.x % WARP, tiles = p.layers[0].padded / 8;
     make_inputs<Parts<T>::INPUT>(p, room, nullptr);
+#pragma unroll 1
     for (u32 first = 0; first < tiles; first += GROUP) {
         float c[GROUP][4] = {};
         multiply<Parts<T>::DIFFERENCE, Parts<T>::INPUT>(
@@ -269,6 +280,7 @@ __device__ __forceinline__ void run_layer(
     const Vector *from, Vector *to, float (&scores)[2]) {
     constexpr u32 WEIGHT = Parts<T>::WEIGHT, INPUT = Parts<T>::INPUT;
     const u32 lane = threadIdx.x % WARP, tiles = layer.padded / 8;
+#pragma unroll 1
     for (u32 first = 0; first < tiles; first += GROUP) {
         float c[GROUP][4] = {};
         if (candidate != nullptr) {
@@ -404,7 +416,7 @@ __device__ void finish(const DinAttendParams &p, const Piece &piece) {
             }
         } else {
             // Nothing to weigh gives zeros, not 0/0.
-            if (p.softmax) sum = total == 0.0f ? 0.0f : sum / total;
+            if (p.softmax) sum = total == 0.0f ? 0.0f : sum * reciprocal_approx(total);
             ((T *)p.out)[(piece.first_target + piece.first_row + row) * p.width + column] = narrow<T>(sum);
         }
     }
@@ -427,6 +439,7 @@ __device__ void attend(const DinAttendParams &p) {
         load_behaviours<T>(p, room, piece.history_start + first, count);
         __syncwarp();
         make_terms<T>(p, room);
+#pragma unroll 1
         for (u32 candidate = 0; candidate < TILE; candidate++) {
             float scores[2] = {};
             if (candidate < piece.rows) score<T>(p, room, candidates + candidate * row_numbers, scores);
@@ -479,14 +492,14 @@ __device__ void merge(const DinMergeParams &p) {
             sum = fma(p.partial[part * p.width + column], fade, sum);
             total = fma(p.stats[part * 2 + 1], fade, total);
         }
-        if (p.softmax) sum = total == 0.0f ? 0.0f : sum / total;
+        if (p.softmax) sum = total == 0.0f ? 0.0f : sum * reciprocal_approx(total);
         ((T *)p.out)[(tile.first_target + tile.first_row + row) * p.width + column] = narrow<T>(sum);
     }
 }
 
 #define KERNELS(TYPE, SUFFIX)                                                                                         \
     extern "C" __global__ void __launch_bounds__(128) din_prepare_##SUFFIX(const DinPrepareParams p) { prepare<TYPE>(p); } \
-    extern "C" __global__ void __launch_bounds__(128) din_attend_##SUFFIX(const DinAttendParams p) { attend<TYPE>(p); }    \
+    extern "C" __global__ void __launch_bounds__(128, 4) din_attend_##SUFFIX(const DinAttendParams p) { attend<TYPE>(p); }    \
     extern "C" __global__ void __launch_bounds__(128) din_merge_##SUFFIX(const DinMergeParams p) { merge<TYPE>(p); }
 
 KERNELS(float, f32)

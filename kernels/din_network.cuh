@@ -79,7 +79,6 @@ struct DinPrepareParams {
     u32 alpha_shared[3];
     // Blocks that lay out the network; the others take candidates.
     u32 network_blocks;
-    u32 unused;
 };
 
 // Word `word` of a layer's fragments: two weights of one unit. [k][tile][part][lane][2], see common.cuh.
