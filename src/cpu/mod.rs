@@ -4,7 +4,9 @@
 
 mod decoupled;
 mod din;
+mod gather;
 mod lookup;
+mod parts;
 mod pooling;
 mod sdim;
 mod target_attention;
@@ -149,7 +151,7 @@ impl Backend for Cpu {
     ) -> Result<()> {
         let count = op.check_signatures(rows.len(), rotations.len())?;
         op.check_signatures_output::<W>(count, out.len())?;
-        sdim::signatures(op, rows.as_slice(), rotations.as_slice(), out.into_slice());
+        sdim::signatures(self.instructions, op, rows.as_slice(), rotations.as_slice(), out.into_slice());
         Ok(())
     }
 
@@ -160,7 +162,7 @@ impl Backend for Cpu {
         inputs: SdimHistory<'_, Host, T>,
         table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
-        sdim::encode(op, histories, &inputs, table)
+        sdim::encode(self.instructions, op, histories, &inputs, table)
     }
 
     fn sdim_append<T: Element>(
@@ -170,7 +172,7 @@ impl Backend for Cpu {
         inputs: SdimHistory<'_, Host, T>,
         table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
-        sdim::append(op, new, &inputs, table)
+        sdim::append(self.instructions, op, new, &inputs, table)
     }
 
     fn sdim_add_tables(
@@ -191,7 +193,7 @@ impl Backend for Cpu {
         inputs: SdimQuery<'_, Host, T>,
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
-        sdim::query(op, targets, &inputs, out)
+        sdim::query(self.instructions, op, targets, &inputs, out)
     }
 
     fn sdim_attend_into<T: Element>(
@@ -201,7 +203,7 @@ impl Backend for Cpu {
         inputs: SdimInputs<'_, Host, T>,
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
-        sdim::attend(op, batch, &inputs, out)
+        sdim::attend(self.instructions, op, batch, &inputs, out)
     }
 
     fn lookup_into(
