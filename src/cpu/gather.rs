@@ -2,20 +2,24 @@
 
 use crate::cpu::vector::{LANES, Lanes};
 
-/// `out = Σ weight·row`, where `row(k)` gives the `k`-th weight and row, as wide as `out`. Every sum is taken in the
-/// order of `k`. Rows that are too wide for the registers are read in several passes.
+/// Rows and what each counts with. (A trait, not a closure: kernels must be inlined to the last call.)
+pub(super) trait WeightedRows {
+    /// The `k`-th weight and row.
+    fn get(&self, k: usize) -> (f32, &[f32]);
+}
+
+/// `out = Σ weight·row` over the first `count` rows, which are at least as wide as `out`. Every sum is taken in the
+/// order of the rows. Rows that are too wide for the registers are read in several passes.
 #[inline(always)]
-pub(super) fn sum_rows<'a, L: Lanes>(
-    l: L,
-    count: usize,
-    row: impl Fn(usize) -> (f32, &'a [f32]),
-    out: &mut [f32],
-) {
+pub(super) fn sum_rows<L: Lanes, R: WeightedRows>(l: L, count: usize, rows: &R, out: &mut [f32]) {
     let width = out.len();
     if width < LANES {
         out.fill(0.0);
-        for (weight, row) in (0..count).map(row) {
-            out.iter_mut().zip(row).for_each(|(out, value)| *out += weight * value);
+        for k in 0..count {
+            let (weight, row) = rows.get(k);
+            for (out, value) in out.iter_mut().zip(row) {
+                *out += weight * value;
+            }
         }
         return;
     }
@@ -23,28 +27,28 @@ pub(super) fn sum_rows<'a, L: Lanes>(
     while start < width {
         // Where no whole vector is left, the last one again, shifted to the end: the same sums once more.
         start = start.min(width - LANES);
-        start += match (width - start) / LANES * L::REGISTERS {
-            8.. if L::REGISTERS == 1 => sum_columns::<L, 8>(l, count, &row, start, out),
-            8.. if L::REGISTERS == 2 => sum_columns::<L, 4>(l, count, &row, start, out),
-            4.. if L::REGISTERS == 1 => sum_columns::<L, 4>(l, count, &row, start, out),
-            4.. if L::REGISTERS == 2 => sum_columns::<L, 2>(l, count, &row, start, out),
-            2.. if L::REGISTERS == 1 => sum_columns::<L, 2>(l, count, &row, start, out),
-            _ => sum_columns::<L, 1>(l, count, &row, start, out),
+        let vectors = (width - start) / LANES;
+        start += match L::REGISTERS {
+            1 if vectors >= 8 => sum_columns::<L, R, 8>(l, count, rows, start, out),
+            1 | 2 if vectors >= 4 => sum_columns::<L, R, 4>(l, count, rows, start, out),
+            _ if vectors >= 2 => sum_columns::<L, R, 2>(l, count, rows, start, out),
+            _ => sum_columns::<L, R, 1>(l, count, rows, start, out),
         };
     }
 }
 
 /// The sums of `V` vectors of columns, from column `start` on; returns how many columns that is.
 #[inline(always)]
-fn sum_columns<'a, L: Lanes, const V: usize>(
+fn sum_columns<L: Lanes, R: WeightedRows, const V: usize>(
     l: L,
     count: usize,
-    row: &impl Fn(usize) -> (f32, &'a [f32]),
+    rows: &R,
     start: usize,
     out: &mut [f32],
 ) -> usize {
     let mut sums = [l.splat(0.0); V];
-    for (weight, row) in (0..count).map(row) {
+    for k in 0..count {
+        let (weight, row) = rows.get(k);
         let weight = l.splat(weight);
         let (row, _) = row[start..start + V * LANES].as_chunks::<LANES>();
         for v in 0..V {

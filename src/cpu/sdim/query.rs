@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use super::sums::Slots;
-use crate::cpu::gather::sum_rows;
+use crate::cpu::gather::{WeightedRows, sum_rows};
 use crate::cpu::vector::{Kernel, Lanes, dot_lanes, store};
 use crate::element::Element;
 use crate::ops::Sdim;
 
 /// How many candidates of one user make a piece of work.
-const CANDIDATES: usize = 64;
+const CANDIDATES: usize = 256;
 
 /// Cuts the candidates of some users, which lie one behind the other, and the rows of their output into pieces of
 /// work: user, candidates, rows of output.
@@ -48,20 +48,43 @@ impl<T: Element, M: Slots> Kernel for Average<'_, T, M> {
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
         let Sdim { width, groups, .. } = *self.op;
-        let sum = |slot: usize| &self.sums[slot * width..(slot + 1) * width];
         // Many candidates share a bucket: its length is computed once.
-        let shared: Option<Vec<f32>> = (self.signatures.len() * width >= self.sums.len())
-            .then(|| self.sums.chunks_exact(width).map(|sum| weight(l, self.op, sum)).collect());
+        let share = self.signatures.len() * width >= self.sums.len();
+        let mut shared = Vec::new();
+        if share {
+            for sum in self.sums.chunks_exact(width) {
+                shared.push(weight(l, self.op, sum));
+            }
+        }
+        let mut buckets = Buckets { sums: self.sums, width, wanted: vec![(0.0, 0); groups] };
         let mut mean = vec![0.0; width];
         for (signatures, out) in self.signatures.chunks_exact(groups).zip(self.out.chunks_exact_mut(width)) {
-            let weighted = |group: usize| match (self.slots.slot(group, signatures[group]), &shared) {
-                (Some(slot), Some(weights)) => (weights[slot], sum(slot)),
-                (Some(slot), None) => (weight(l, self.op, sum(slot)), sum(slot)),
-                (None, _) => (0.0, &self.sums[..width]),
-            };
-            sum_rows(l, groups, weighted, &mut mean);
+            for (group, &signature) in signatures.iter().enumerate() {
+                // A candidate was asked before there were sums: it has all that it asks for.
+                let Some(slot) = self.slots.slot(group, signature) else { continue };
+                let sum = &self.sums[slot * width..(slot + 1) * width];
+                let weight = if share { shared[slot] } else { weight(l, self.op, sum) };
+                buckets.wanted[group] = (weight, slot);
+            }
+            sum_rows(l, groups, &buckets, &mut mean);
             store(out, &mean);
         }
+    }
+}
+
+/// The sums that one candidate asks for.
+struct Buckets<'a> {
+    sums: &'a [f32],
+    width: usize,
+    /// Weight and row, by group.
+    wanted: Vec<(f32, usize)>,
+}
+
+impl WeightedRows for Buckets<'_> {
+    #[inline(always)]
+    fn get(&self, k: usize) -> (f32, &[f32]) {
+        let (weight, slot) = self.wanted[k];
+        (weight, &self.sums[slot * self.width..(slot + 1) * self.width])
     }
 }
 

@@ -137,7 +137,7 @@ impl<T: Element, M: Slots> Kernel for AddRows<'_, T, M> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self, l: L) {
+    fn run<L: Lanes>(mut self, l: L) {
         let Behaviours { op: Sdim { width, groups, .. }, rows, signatures } = *self.behaviours;
         let (mut rows_room, mut projections) = (Vec::new(), Vec::new());
         let mut block_signatures = vec![0; BLOCK * groups];
@@ -146,25 +146,59 @@ impl<T: Element, M: Slots> Kernel for AddRows<'_, T, M> {
             let rows = widen_lanes(l, &rows[start * width..end * width], &mut rows_room);
             let block = &mut block_signatures[..(end - start) * groups];
             signatures.fill(l, start, rows, &mut projections, block);
-            for group in 0..groups {
-                for (row, signatures) in rows.chunks_exact(width).zip(block.chunks_exact(groups)) {
-                    if let Some(slot) = self.slots.slot(group, signatures[group]) {
-                        add_row(l, &mut self.sums[slot * width..(slot + 1) * width], row);
-                    }
-                }
+            let whole = width / LANES;
+            let mut column = 0;
+            while column < whole {
+                column += match whole - column {
+                    4.. => self.add_columns::<L, 4>(l, rows, block, column * LANES),
+                    _ => self.add_columns::<L, 1>(l, rows, block, column * LANES),
+                };
+            }
+            if whole * LANES < width {
+                self.add_tails(rows, block, whole * LANES);
             }
         }
     }
 }
 
-/// `sum += row`.
-#[inline(always)]
-fn add_row<L: Lanes>(l: L, sum: &mut [f32], row: &[f32]) {
-    let ((sum, sum_tail), (row, row_tail)) = (sum.as_chunks_mut::<LANES>(), row.as_chunks::<LANES>());
-    for (sum, row) in sum.iter_mut().zip(row) {
-        l.store(sum, l.add(l.load(sum), l.load(row)));
+impl<T: Element, M: Slots> AddRows<'_, T, M> {
+    /// Adds `V` vectors of columns of a block of rows; returns how many vectors that is.
+    #[inline(always)]
+    fn add_columns<L: Lanes, const V: usize>(
+        &mut self,
+        l: L,
+        rows: &[f32],
+        signatures: &[u32],
+        column: usize,
+    ) -> usize {
+        let Sdim { width, groups, .. } = self.behaviours.op;
+        for (row, signatures) in rows.chunks_exact(width).zip(signatures.chunks_exact(groups)) {
+            let (row, _) = row[column..column + V * LANES].as_chunks::<LANES>();
+            let row: [L::V; V] = std::array::from_fn(|v| l.load(&row[v]));
+            for (group, &signature) in signatures.iter().enumerate() {
+                if let Some(slot) = self.slots.slot(group, signature) {
+                    let (sum, _) = self.sums[slot * width + column..][..V * LANES].as_chunks_mut::<LANES>();
+                    for v in 0..V {
+                        let total = l.add(l.load(&sum[v]), row[v]);
+                        l.store(&mut sum[v], total);
+                    }
+                }
+            }
+        }
+        V
     }
-    for (sum, value) in sum_tail.iter_mut().zip(row_tail) {
-        *sum += value;
+
+    /// Adds the columns behind the last whole vector.
+    #[inline(always)]
+    fn add_tails(&mut self, rows: &[f32], signatures: &[u32], column: usize) {
+        let Sdim { width, groups, .. } = self.behaviours.op;
+        for (row, signatures) in rows.chunks_exact(width).zip(signatures.chunks_exact(groups)) {
+            for (group, &signature) in signatures.iter().enumerate() {
+                if let Some(slot) = self.slots.slot(group, signature) {
+                    let sum = &mut self.sums[slot * width..(slot + 1) * width];
+                    sum[column..].iter_mut().zip(&row[column..]).for_each(|(sum, value)| *sum += value);
+                }
+            }
+        }
     }
 }
