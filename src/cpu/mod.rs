@@ -7,9 +7,11 @@ mod din;
 mod gather;
 mod lookup;
 mod parts;
+mod pieces;
 mod pooling;
 mod sdim;
 mod target_attention;
+mod tile_pooling;
 mod tiles;
 mod vector;
 
@@ -119,7 +121,7 @@ impl Backend for Cpu {
         inputs: TargetAttentionInputs<'_, Host, T>,
         outputs: TargetAttentionOutputs<'_, Host, T>,
     ) -> Result<()> {
-        target_attention::attend(op, batch, &inputs, outputs)
+        target_attention::attend(self.instructions, op, batch, &inputs, outputs)
     }
 
     fn merge_attention_into<T: Element>(
