@@ -10,6 +10,7 @@ mod parts;
 mod pieces;
 mod pooling;
 mod sdim;
+mod tables;
 mod target_attention;
 mod tile_pooling;
 mod tiles;
@@ -215,7 +216,7 @@ impl Backend for Cpu {
         inputs: LookupInputs<'_, Host>,
         outputs: LookupOutputs<'_, Host>,
     ) -> Result<()> {
-        lookup::lookup(op, &bags, &inputs, outputs)
+        lookup::lookup(self.instructions, op, &bags, &inputs, outputs)
     }
 
     fn decoupled_search_into(
@@ -225,7 +226,7 @@ impl Backend for Cpu {
         inputs: SearchInputs<'_, Host>,
         out: SelectionMut<'_, Host>,
     ) -> Result<()> {
-        decoupled::search(op, batch, &inputs, out)
+        decoupled::search(self.instructions, op, batch, &inputs, out)
     }
 
     fn decoupled_aggregate_into(
@@ -236,7 +237,7 @@ impl Backend for Cpu {
         selection: Selection<'_, Host>,
         out: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
-        decoupled::aggregate(op, batch, &inputs, &selection, out)
+        decoupled::aggregate(self.instructions, op, batch, &inputs, &selection, out)
     }
 
     fn decoupled_attend_into(
@@ -246,7 +247,7 @@ impl Backend for Cpu {
         inputs: DecoupledInputs<'_, Host>,
         out: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
-        decoupled::attend(op, batch, &inputs, out)
+        decoupled::attend(self.instructions, op, batch, &inputs, out)
     }
 }
 
