@@ -597,7 +597,7 @@ pub(super) fn attend<T: Element>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::f16;
+    use crate::element::f16;
 
     #[test]
     fn shares_cover_the_table_and_fit_a_block() {
