@@ -29,6 +29,7 @@ fn works_within_the_default_limits() {
     let Some(gpu) = own_device(&options().with_portable(true)) else { return };
     assert_eq!(gpu.wgpu_device().limits().max_storage_buffers_per_shader_stage, 8);
     assert!(gpu.wgpu_device().features().is_empty());
+    assert!(!gpu.uses_subgroups());
     let rules = Rules::WGSL;
     let (histories, targets) = (vec![3000, 0, 65], vec![40, 2, 9]);
     let attention = AttentionCase { histories, targets, width: 20, ..Default::default() };
@@ -218,6 +219,9 @@ fn every_shader_is_valid_wgsl() {
         }
         if let Some(gpu) = device() {
             let device = gpu.wgpu_device();
+            if name.contains("QUADS=1") && !device.features().contains(wgpu::Features::SUBGROUP) {
+                continue;
+            }
             let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
             let source = wgpu::ShaderSource::Wgsl(text.as_str().into());
             let _ = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(name), source });
@@ -234,6 +238,16 @@ fn every_shader_is_valid_wgsl() {
 /// Runs a case on shaders of which one has `right` replaced by `wrong`: the check must notice.
 fn assert_caught<C: Case>(case: &C, kernel: &'static str, right: &'static str, wrong: &'static str) {
     let Some(gpu) = device() else { return };
+    assert_caught_on(gpu, case, kernel, right, wrong);
+}
+
+fn assert_caught_on<C: Case>(
+    gpu: &Wgpu,
+    case: &C,
+    kernel: &'static str,
+    right: &'static str,
+    wrong: &'static str,
+) {
     let found = Arc::new(AtomicUsize::new(0));
     let count = found.clone();
     let edit = move |name: &str, text: String| {
@@ -265,6 +279,18 @@ fn wrong_attention_is_caught() {
     assert_caught(&long, "merge_attention", "factor = exp_one(", "factor = 1.0 + 0.0 * exp_one(");
     // The tile of the wrong candidates.
     assert_caught(&long, "pack_queries", "let row = rows.y + r;", "let row = rows.y + (r ^ 1u);");
+    // What threads share, with subgroups and without.
+    for subgroups in [true, false] {
+        let Some(gpu) = own_device(&options().with_subgroups(subgroups)) else { return };
+        let [weights, peaks] = match gpu.uses_subgroups() {
+            true => {
+                [("block.a3 = quadBroadcast(a, 3u)", "block.a3 = quadBroadcast(a, 2u)"), ("r + own]", "0u]")]
+            }
+            false => [("tile_weights[place + next];", "tile_weights[place];"), ("r + i]", "0u]")],
+        };
+        assert_caught_on(&gpu, &long, "target_attention", weights.0, weights.1);
+        assert_caught_on(&gpu, &long, "target_attention", peaks.0, peaks.1);
+    }
     let merge = MergeCase { seed: 1, rows: 13, value_width: 4 };
     assert_caught(&merge, "merge_pairs", "sum / total", "sum / 2.0");
 }
