@@ -11,6 +11,8 @@
 
 pub mod attention;
 pub mod compare;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod data;
 pub mod decoupled;
 pub mod din;
@@ -119,7 +121,24 @@ macro_rules! on_every_backend {
                 #[test]
                 $(#[$attribute])*
                 fn $test() {
-                    super::$test(&longseq::Cpu::new(), $crate::support::Rules::IEEE);
+                    // The best first: what fails there is what users meet.
+                    for instructions in longseq::Instructions::available() {
+                        let cpu = longseq::Cpu::with_instructions(instructions).expect("available instructions");
+                        super::$test(&cpu, $crate::support::Rules::IEEE);
+                    }
+                }
+            )*
+        }
+
+        #[cfg(feature = "cuda")]
+        mod cuda {
+            $(
+                #[test]
+                $(#[$attribute])*
+                fn $test() {
+                    if let Some(device) = $crate::support::cuda::device() {
+                        super::$test(device, $crate::support::Rules::IEEE);
+                    }
                 }
             )*
         }
