@@ -17,6 +17,7 @@ mod lookup;
 mod memory;
 mod output;
 mod sdim;
+mod search;
 mod shader;
 mod target_attention;
 mod transfer;
@@ -244,6 +245,7 @@ pub fn shaders() -> Vec<(String, String)> {
         sdim::variants,
         lookup::variants,
         decoupled::variants,
+        search::variants,
         check::variants,
     ];
     let kernels = rooms.into_iter().flat_map(|variants| variants()).chain(output::variants());
