@@ -115,10 +115,10 @@ fn reads_no_more_than_it_must() {
         gpu.sdim_query::<T>(&op, &candidates, inputs).expect("a call");
         for kernel in ["sdim_encode", "sdim_query", "sdim_signatures"] {
             let counts = counts_of(emulator, &format!("{kernel}_{name}"));
-            println!("{kernel}_{name}: {counts:?}");
             let sectors = counts.global_sectors as f64 / counts.global_sectors_minimum as f64;
             let conflicts = counts.shared_conflicts as f64 / counts.shared_passes.max(1) as f64;
-            println!("{kernel}_{name}: sectors {sectors:.3}, conflicts {conflicts:.4}");
+            assert!(sectors <= 1.05, "{kernel}_{name} asks for {sectors:.3} times the fewest sectors");
+            assert!(conflicts < 0.02, "{kernel}_{name}: {conflicts:.4} of the passes are bank conflicts");
         }
     }
     let Some(emulator) = session() else { return };
