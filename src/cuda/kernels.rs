@@ -8,7 +8,10 @@ use crate::error::Result;
 
 /// The PTX of every kernel, by the stem of its file in `kernels/`.
 pub fn kernels() -> Vec<(&'static str, &'static str)> {
-    vec![("target_attention", include_str!("../../kernels/ptx/target_attention.ptx"))]
+    vec![
+        ("target_attention", include_str!("../../kernels/ptx/target_attention.ptx")),
+        ("target_attention_fma", include_str!("../../kernels/ptx/target_attention_fma.ptx")),
+    ]
 }
 
 impl Cuda {
