@@ -29,7 +29,7 @@ __device__ void merge_parts(const MergePartsParams &p) {
     u32 kv_head = blockIdx.x / p.tile_rows % p.kv_heads;
     const Tile tile = p.merges[blockIdx.x / p.tile_rows / p.kv_heads];
     if (row >= tile.rows) return;
-    u64 first = ((u64)tile.first_slot * p.kv_heads + kv_head) * p.tile_rows + row, stride = p.kv_heads * p.tile_rows;
+    u64 first = ((u64)tile.first_slot * p.kv_heads + kv_head) * p.tile_rows + row, stride = (u64)p.kv_heads * p.tile_rows;
     float peak = -infinity();
     for (u32 slot = lane; slot < tile.slots; slot += WARP) {
         peak = fmaxf(peak, p.stats[(first + slot * stride) * 2]);

@@ -62,12 +62,20 @@ __device__ __forceinline__ u64 history_at(const TargetAttentionParams &p, const 
 
 // ---- Weights -------------------------------------------------------------------------------------------------------
 
-// All but softmax's. Comparisons let NaN through; a removed behaviour has score -inf, where s·σ(s) itself is NaN.
+// Not fmaxf, which drops NaN.
+__device__ __forceinline__ float relu(float score) { return score < 0.0f ? 0.0f : score; }
+
+// s·σ(s), and at -inf, a removed behaviour's score, its limit.
+__device__ __forceinline__ float silu(float score) {
+    float out = score / (1.0f + exp_approx(-score));
+    return score == -infinity() ? 0.0f : out;
+}
+
+// All but softmax's.
 __device__ __forceinline__ float plain_weight(const TargetAttentionParams &p, float score) {
-    if (p.weighting == RELU) return score < 0.0f ? 0.0f : score;
+    if (p.weighting == RELU) return relu(score);
     if (p.weighting == IDENTITY) return score;
-    float silu = score / (1.0f + exp_approx(-score));
-    return (score == -infinity() ? 0.0f : silu) / p.divisor;
+    return silu(score) / p.divisor;
 }
 
 // What sums made with one peak are worth with another, 2^(from - to). Equal infinities have no difference.
