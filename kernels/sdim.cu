@@ -3,7 +3,7 @@
 // sdim_signatures: a block hashes 64 rows in 16 groups; see sdim_hash.cuh.
 // sdim_encode (`one_hot_mma`): the table is a matrix product of a one-hot matrix [buckets, rows] with the rows. A block
 //   takes a piece of one user's history, 64 rows at a time: it copies them to shared memory while the tile before is
-//   worked on, hashes them there (or reads given signatures), and multiplies. A warp owns 64 buckets (of all groups,
+//   worked on, hashes them there (16-bit rows by sdim_hash_matrix.cuh) or reads given signatures, and multiplies. A warp owns 64 buckets (of all groups,
 //   counted through) by 16 columns of the table, in 32 registers a lane; one-hot fragments are made by comparing
 //   signatures. So a behaviour is read once, there are no atomics, and the sums' order is fixed. Tables of more than 16
 //   warps are cut among blocks, and are hashed by sdim_signatures first.
@@ -12,7 +12,7 @@
 // sdim_merge adds partial tables of one user, in their order; sdim_add one table to another.
 // sdim_check looks for given signatures out of range where no other kernel sees them all.
 // Large tables (τ > 6) and the table-free form: sdim_scan.cu.
-#include "sdim_hash.cuh"
+#include "sdim_hash_matrix.cuh"
 
 enum : u32 {
     WARP_BUCKETS = 64,
@@ -20,9 +20,12 @@ enum : u32 {
     MOST_THREADS = 512,
     // Signatures are kept as the f16 numbers 1024 + code, so that one instruction compares two of them.
     CODE_BASE = 0x6400,
-    // Codes of one group in a tile: two words apart in the banks from the next group's.
-    CODE_PITCH = TILE_ROWS + 4,
 };
+
+// Codes of one group in a tile. What is behind them puts the next group's into other banks: of the 16 groups that
+// half a warp writes where rows are f32, of the 8 where they are hashed on the matrix units.
+template <typename T>
+constexpr u32 CODE_PITCH = TILE_ROWS + 16 / sizeof(T);
 
 struct SignatureParams {
     const void *rows;
@@ -169,12 +172,10 @@ __device__ __forceinline__ bool load_rows<float>(u32 (*b)[2][2], const float *ti
             const float *at = tile + (lane % 4 * 2 + half * 8) * pitch + n * 8 + lane / 4;
             float low = at[0], high = at[pitch];
             wrong = fma(low, 0.0f, fma(high, 0.0f, wrong));
-            // Cut, not rounded: three times 8 bits are the 24 there are, and nothing overflows.
+            // Three times 8 bits are the 24 there are.
 #pragma unroll
             for (u32 part = 0; part < 3; part++) {
-                b[part][n][half] = __byte_perm(__float_as_uint(low), __float_as_uint(high), 0x7632);
-                low -= __uint_as_float(__float_as_uint(low) & 0xffff0000u);
-                high -= __uint_as_float(__float_as_uint(high) & 0xffff0000u);
+                b[part][n][half] = cut_pair(low, high);
             }
         }
     }
@@ -185,13 +186,13 @@ __device__ __forceinline__ bool load_rows<float>(u32 (*b)[2][2], const float *ti
 // its own, twice. Rows past the last bucket repeat others; their sums are not stored.
 struct Buckets {
     u32 place[WARP_BUCKETS / 16][2], code[WARP_BUCKETS / 16][2];
-    __device__ __forceinline__ Buckets(const EncodeParams &p, u32 first_bucket, u32 first_group) {
+    __device__ __forceinline__ Buckets(const EncodeParams &p, u32 code_pitch, u32 first_bucket, u32 first_group) {
 #pragma unroll
         for (u32 i = 0; i < WARP_BUCKETS / 16; i++) {
 #pragma unroll
             for (u32 half = 0; half < 2; half++) {
                 u32 flat = first_bucket + i * 16 + half * 8 + threadIdx.x % WARP / 4;
-                place[i][half] = (min(flat >> p.bits, p.groups - 1) - first_group) * CODE_PITCH;
+                place[i][half] = (min(flat >> p.bits, p.groups - 1) - first_group) * code_pitch;
                 code[i][half] = (CODE_BASE + (flat & ((1u << p.bits) - 1))) * 0x10001u;
             }
         }
@@ -242,27 +243,40 @@ __device__ __forceinline__ void add_rows(Sums &sums, const Buckets &buckets, con
     }
 }
 
-// The codes of a tile's rows in this block's groups, at the places where a lane finds its four side by side.
+// The codes of a tile's rows in all groups, at the places where a lane finds its four side by side.
 template <typename T>
-__device__ __forceinline__ void hash_tile(const EncodeParams &p, u16 *codes, const T *tile, const float *rotations,
-                                          u32 columns) {
-    u32 pitch = tile_pitch<T>(columns), rotated = rotation_pitch(columns), apart = bit_pitch(columns, p.groups, p.bits);
-    for (u32 item = threadIdx.x; item < TILE_QUADS * p.groups; item += blockDim.x) {
-        u32 quad = item / p.groups, g = item % p.groups;
-        u32 code[4] = {CODE_BASE, CODE_BASE, CODE_BASE, CODE_BASE};
-        for (u32 t = 0; t < p.bits; t += BITS_AT_ONCE) {
-            float sum[4][BITS_AT_ONCE] = {};
-            project(sum, tile + quad_row(quad, 0) * pitch, pitch, rotations + t * apart + g * rotated, apart,
-                    p.bits - t, columns);
-#pragma unroll
-            for (u32 i = 0; i < 4; i++) {
-                code[i] |= positive_bits(sum[i], p.bits - t) << t;
-            }
+__device__ __forceinline__ void hash_tile(const EncodeParams &p, u16 *codes, const T *tile, const void *rotations,
+                                          u32 rows, u32 columns) {
+    u32 pitch = tile_pitch<T>(columns);
+    if constexpr (sizeof(T) == 2) {
+        u32 group_blocks = (p.groups + MATRIX_GROUPS - 1) / MATRIX_GROUPS;
+        u32 units = (rows + MATRIX_ROWS - 1) / MATRIX_ROWS * group_blocks;
+        for (u32 unit = threadIdx.x / WARP; unit < units; unit += blockDim.x / WARP) {
+            u32 row = unit / group_blocks * MATRIX_ROWS;
+            hash_matrix(codes + row, CODE_PITCH<T>, CODE_BASE, tile + row * pitch, (const u16 *)rotations, p.rotations,
+                        p.width, columns, p.groups, p.bits, unit % group_blocks * MATRIX_GROUPS);
         }
-        *(uint2 *)(codes + g * CODE_PITCH + quad * 4) = make_uint2(code[0] | code[1] << 16, code[2] | code[3] << 16);
+    } else {
+        u32 rotated = rotation_pitch(columns), apart = bit_pitch(columns, p.groups, p.bits);
+        for (u32 item = threadIdx.x; item < TILE_QUADS * p.groups; item += blockDim.x) {
+            u32 quad = item / p.groups, g = item % p.groups;
+            u32 code[4] = {CODE_BASE, CODE_BASE, CODE_BASE, CODE_BASE};
+            for (u32 t = 0; t < p.bits; t += BITS_AT_ONCE) {
+                float sum[4][BITS_AT_ONCE] = {};
+                project(sum, tile + quad_row(quad, 0) * pitch, pitch, (const float *)rotations + t * apart + g * rotated,
+                        apart, p.bits - t, columns);
+#pragma unroll
+                for (u32 i = 0; i < 4; i++) {
+                    code[i] |= positive_bits(sum[i], p.bits - t) << t;
+                }
+            }
+            uint2 four = make_uint2(code[0] | code[1] << 16, code[2] | code[3] << 16);
+            *(uint2 *)(codes + g * CODE_PITCH<T> + quad * 4) = four;
+        }
     }
 }
 
+template <typename T>
 __device__ __forceinline__ void read_codes(const EncodeParams &p, u16 *codes, u64 first_row, u32 rows, u32 first_group,
                                            u32 groups) {
     for (u32 item = threadIdx.x; item < TILE_ROWS * groups; item += blockDim.x) {
@@ -275,7 +289,7 @@ __device__ __forceinline__ void read_codes(const EncodeParams &p, u16 *codes, u6
                 code = 0;
             }
         }
-        codes[g * CODE_PITCH + row / 16 * 16 + row % 8 / 2 * 4 + row % 16 / 8 * 2 + row % 2] = (u16)(CODE_BASE + code);
+        codes[g * CODE_PITCH<T> + row / 16 * 16 + row % 8 / 2 * 4 + row % 16 / 8 * 2 + row % 2] = (u16)(CODE_BASE + code);
     }
 }
 
@@ -334,10 +348,14 @@ __device__ __forceinline__ void encode(const EncodeParams &p) {
     u32 pitch = tile_pitch<T>(columns);
     T *tiles = (T *)dynamic_shared;
     u16 *codes = (u16 *)(tiles + p.stages * TILE_ROWS * pitch);
-    // Codes of an odd number of groups end at 8 bytes: TILE_ROWS + 4 of them are 136.
-    float *rotations = (float *)(codes + (groups + groups % 2) * CODE_PITCH);
+    // Codes of an odd number of groups end at a multiple of 8 bytes.
+    void *rotations = codes + (groups + groups % 2) * CODE_PITCH<T>;
     if (p.rotations) {
-        load_rotations(rotations, p.rotations, p.width, 0, columns, p.groups, p.bits, 0, p.groups, 0, p.bits);
+        if constexpr (sizeof(T) == 2) {
+            load_rotation_parts((u16 *)rotations, p.rotations, p.width, columns, p.groups, p.bits);
+        } else {
+            load_rotations((float *)rotations, p.rotations, p.width, 0, columns, p.groups, p.bits, 0, p.groups, 0, p.bits);
+        }
     }
 
     const T *rows = (const T *)p.rows + piece.history_start * p.width;
@@ -350,7 +368,7 @@ __device__ __forceinline__ void encode(const EncodeParams &p) {
         copy_commit();
     };
     Sums sums = {};
-    Buckets buckets(p, first_bucket, first_group);
+    Buckets buckets(p, CODE_PITCH<T>, first_bucket, first_group);
     start(0);
     for (u32 first = 0; first < piece.length; first += TILE_ROWS) {
         u32 count = min((u32)TILE_ROWS, piece.length - first);
@@ -363,9 +381,9 @@ __device__ __forceinline__ void encode(const EncodeParams &p) {
         }
         __syncthreads();
         if (p.rotations) {
-            hash_tile(p, codes, tile, rotations, columns);
+            hash_tile(p, codes, tile, rotations, count, columns);
         } else {
-            read_codes(p, codes, piece.history_start + first, count, first_group, groups);
+            read_codes<T>(p, codes, piece.history_start + first, count, first_group, groups);
         }
         __syncthreads();
         for (u32 row = 0; row < count; row += 16) {

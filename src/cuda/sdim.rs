@@ -328,10 +328,11 @@ impl Shares {
         let columns = self.column_warps * WARP_COLUMNS;
         let tile = TILE_ROWS * (columns * size_of::<T>() + 16);
         let groups = (self.bucket_warps * WARP_BUCKETS / op.buckets() + 2).min(op.groups);
-        let codes = groups.next_multiple_of(2) * (TILE_ROWS + 4) * 2;
-        // The room between two bits is at most 31 words.
-        let rotations = if hashing { op.bits * (op.groups * (columns + 4) + 31) * 4 } else { 0 };
-        stages * tile + codes + rotations
+        let codes = groups.next_multiple_of(2) * (TILE_ROWS + 16 / size_of::<T>()) * 2;
+        // The room between two bits is at most 31 words. Of 16-bit rows' rotations there are three parts.
+        let function = if size_of::<T>() == 2 { 3 * (columns + 8) * 2 } else { (columns + 4) * 4 };
+        let rotations = op.bits * (op.groups * function + 3 * 31 * 4);
+        stages * tile + codes + if hashing { rotations } else { 0 }
     }
 }
 
