@@ -182,27 +182,46 @@ __device__ __forceinline__ bool load_rows<float>(u32 (*b)[2][2], const float *ti
     return wrong != 0.0f;
 }
 
-// Which signatures a lane's rows of the one-hot fragments stand for: where its group's codes are in shared memory, and
-// its own, twice. Rows past the last bucket repeat others; their sums are not stored.
+// Which signatures a lane's rows of the one-hot fragments stand for: where its group's codes of four rows are in shared
+// memory, and its own, two in a register. Rows past the last bucket repeat others; their sums are not stored.
 struct Buckets {
-    u32 place[WARP_BUCKETS / 16][2], code[WARP_BUCKETS / 16][2];
-    __device__ __forceinline__ Buckets(const EncodeParams &p, u32 code_pitch, u32 first_bucket, u32 first_group) {
+    u32 place[WARP_BUCKETS / 16][2], code[WARP_BUCKETS / 16];
+    __device__ __forceinline__ Buckets(const EncodeParams &p, u32 codes, u32 code_pitch, u32 first_bucket,
+                                       u32 first_group) {
 #pragma unroll
         for (u32 i = 0; i < WARP_BUCKETS / 16; i++) {
 #pragma unroll
             for (u32 half = 0; half < 2; half++) {
                 u32 flat = first_bucket + i * 16 + half * 8 + threadIdx.x % WARP / 4;
-                place[i][half] = (min(flat >> p.bits, p.groups - 1) - first_group) * code_pitch;
-                code[i][half] = (CODE_BASE + (flat & ((1u << p.bits) - 1))) * 0x10001u;
+                u32 group = min(flat >> p.bits, p.groups - 1) - first_group;
+                place[i][half] = codes + (group * code_pitch + threadIdx.x % 4 * 4) * 2;
+                u32 own = CODE_BASE + (flat & ((1u << p.bits) - 1));
+                code[i] = half == 0 ? own : code[i] | own << 16;
             }
         }
     }
+    // Twice in a register.
+    __device__ __forceinline__ u32 pair(u32 i, u32 half) const {
+        return __byte_perm(code[i], 0, half == 0 ? 0x1010 : 0x3232);
+    }
 };
 
-// Adds 16 rows, as a product. `codes` and `tile` are those of the first row.
+// Four codes of a group, by their address in shared memory.
+__device__ __forceinline__ uint2 codes_at(u32 address) {
+    uint2 out;
+    asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(out.x), "=r"(out.y) : "r"(address) : "memory");
+    return out;
+}
+
+__device__ __forceinline__ u16 code_at(u32 address) {
+    u16 out;
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(out) : "r"(address) : "memory");
+    return out;
+}
+
+// Adds 16 rows from `first_row` of a tile, as a product; `tile` begins at that row.
 template <typename T>
-__device__ __forceinline__ void add_rows(Sums &sums, const Buckets &buckets, const u16 *codes, const T *tile,
-                                         u32 pitch) {
+__device__ __forceinline__ void add_rows(Sums &sums, const Buckets &buckets, u32 first_row, const T *tile, u32 pitch) {
     u32 lane = threadIdx.x % WARP;
     u32 b[Storage<T>::PARTS][2][2];
     if (!__any_sync(WHOLE_WARP, load_rows(b, tile, pitch))) {
@@ -211,9 +230,9 @@ __device__ __forceinline__ void add_rows(Sums &sums, const Buckets &buckets, con
             u32 a[4];
 #pragma unroll
             for (u32 half = 0; half < 2; half++) {
-                uint2 four = *(const uint2 *)(codes + buckets.place[i][half] + lane % 4 * 4);
-                a[half] = one_hot(four.x, buckets.code[i][half]);
-                a[half + 2] = one_hot(four.y, buckets.code[i][half]);
+                uint2 four = codes_at(buckets.place[i][half] + first_row * 2);
+                a[half] = one_hot(four.x, buckets.pair(i, half));
+                a[half + 2] = one_hot(four.y, buckets.pair(i, half));
             }
 #pragma unroll
             for (u32 part = 0; part < Storage<T>::PARTS; part++) {
@@ -228,11 +247,13 @@ __device__ __forceinline__ void add_rows(Sums &sums, const Buckets &buckets, con
 #pragma unroll 1
     for (u32 place = 0; place < 16; place++) {
         const T *row = tile + quad_row(place / 4, place % 4) * pitch + lane % 4 * 2;
+        u32 at = (first_row + place) * 2 - lane % 4 * 8;
 #pragma unroll
         for (u32 i = 0; i < WARP_BUCKETS / 16; i++) {
 #pragma unroll
             for (u32 half = 0; half < 2; half++) {
-                if (codes[buckets.place[i][half] + place] == (u16)buckets.code[i][half]) {
+                // From the lane's own four to this row's.
+                if (code_at(buckets.place[i][half] + at) == (u16)buckets.pair(i, half)) {
 #pragma unroll
                     for (u32 e = 0; e < 4; e++) {
                         sums.c[i][e / 2][half * 2 + e % 2] += widen(row[e / 2 * 8 + e % 2]) * one<T>();
@@ -261,6 +282,7 @@ __device__ __forceinline__ void hash_tile(const EncodeParams &p, u16 *codes, con
         for (u32 item = threadIdx.x; item < TILE_QUADS * p.groups; item += blockDim.x) {
             u32 quad = item / p.groups, g = item % p.groups;
             u32 code[4] = {CODE_BASE, CODE_BASE, CODE_BASE, CODE_BASE};
+#pragma unroll 1
             for (u32 t = 0; t < p.bits; t += BITS_AT_ONCE) {
                 float sum[4][BITS_AT_ONCE] = {};
                 project(sum, tile + quad_row(quad, 0) * pitch, pitch, (const float *)rotations + t * apart + g * rotated,
@@ -334,7 +356,10 @@ __device__ __forceinline__ void store(const EncodeParams &p, const Piece &piece,
 template <typename T>
 __device__ __forceinline__ void encode(const EncodeParams &p) {
     u32 blocks = p.bucket_blocks * p.column_blocks;
-    Piece piece = p.pieces[blockIdx.x / blocks];
+    // Where the sums go is read when they are there: registers are short until then.
+    const Piece &piece = p.pieces[blockIdx.x / blocks];
+    const u64 start_row = piece.history_start;
+    const u32 length = piece.length;
     u32 share = blockIdx.x % blocks, warp = threadIdx.x / WARP;
     u32 columns = p.column_warps * WARP_COLUMNS;
     u32 first_column = share / p.bucket_blocks * columns;
@@ -358,20 +383,20 @@ __device__ __forceinline__ void encode(const EncodeParams &p) {
         }
     }
 
-    const T *rows = (const T *)p.rows + piece.history_start * p.width;
+    const T *rows = (const T *)p.rows + start_row * p.width;
     auto start = [&](u32 first) {
-        if (first < piece.length) {
+        if (first < length) {
             T *to = tiles + (p.stages == 2 ? first / TILE_ROWS % 2 : 0) * TILE_ROWS * pitch;
-            load_tile(to, rows + (u64)first * p.width, min((u32)TILE_ROWS, piece.length - first), p.width, first_column,
+            load_tile(to, rows + (u64)first * p.width, min((u32)TILE_ROWS, length - first), p.width, first_column,
                       columns, p.vectors);
         }
         copy_commit();
     };
     Sums sums = {};
-    Buckets buckets(p, CODE_PITCH<T>, first_bucket, first_group);
+    Buckets buckets(p, shared_address(codes), CODE_PITCH<T>, first_bucket, first_group);
     start(0);
-    for (u32 first = 0; first < piece.length; first += TILE_ROWS) {
-        u32 count = min((u32)TILE_ROWS, piece.length - first);
+    for (u32 first = 0; first < length; first += TILE_ROWS) {
+        u32 count = min((u32)TILE_ROWS, length - first);
         const T *tile = tiles + (p.stages == 2 ? first / TILE_ROWS % 2 : 0) * TILE_ROWS * pitch;
         if (p.stages == 2) {
             start(first + TILE_ROWS);
@@ -383,11 +408,12 @@ __device__ __forceinline__ void encode(const EncodeParams &p) {
         if (p.rotations) {
             hash_tile(p, codes, tile, rotations, count, columns);
         } else {
-            read_codes<T>(p, codes, piece.history_start + first, count, first_group, groups);
+            read_codes<T>(p, codes, start_row + first, count, first_group, groups);
         }
         __syncthreads();
+#pragma unroll 1
         for (u32 row = 0; row < count; row += 16) {
-            add_rows(sums, buckets, codes + row, tile + row * pitch + warp_column, pitch);
+            add_rows(sums, buckets, row, tile + row * pitch + warp_column, pitch);
         }
         // The next codes, and the next tile but one, take this one's place.
         __syncthreads();

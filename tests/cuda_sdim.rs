@@ -156,7 +156,6 @@ fn reads_no_more_than_it_must() {
         gpu.sdim_query::<T>(&op, &candidates, inputs).expect("a call");
         for kernel in ["sdim_encode", "sdim_query", "sdim_signatures"] {
             let counts = counts_of(emulator, &format!("{kernel}_{name}"));
-            println!("{kernel}_{name}: {counts:?}");
             let sectors = counts.global_sectors as f64 / counts.global_sectors_minimum as f64;
             let conflicts = counts.shared_conflicts as f64 / counts.shared_passes.max(1) as f64;
             assert!(sectors <= 1.05, "{kernel}_{name} asks for {sectors:.3} times the fewest sectors");

@@ -35,6 +35,8 @@ const FLAT_THREADS: u32 = 256;
 const SHARED: usize = 96 << 10;
 /// Bytes that partial tables may take: a small part of a GPU's memory.
 const PARTIAL_BYTES: usize = 64 << 20;
+/// Parts of histories are whole multiples of this, and at least four times as long: each ends with a table of sums.
+const STEP: usize = 2 * TILE_ROWS;
 /// Pieces of work a multiprocessor: enough that the last ones to end leave little of it idle.
 const PIECES: usize = 4;
 
@@ -360,7 +362,7 @@ pub(super) fn encode<T: Element>(
     let cut = Cut {
         rows_per_target: 1,
         tile_rows: 1,
-        step: TILE_ROWS,
+        step: STEP,
         // Every part has a table of its own.
         wanted: (PIECES * gpu.multiprocessors())
             .div_ceil(blocks)
