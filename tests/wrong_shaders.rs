@@ -122,13 +122,17 @@ fn din() -> Vec<Twin> {
 
 fn sdim() -> Vec<Twin> {
     let case = SdimCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() };
+    let large = SdimCase { histories: vec![3000], targets: vec![2], bits: 6, groups: 2, ..case.clone() };
+    let sparse = SdimCase { bits: 12, groups: 2, ..case.clone() };
     let expected = "sdim_query: signatures[1] is 9, but there are only 8 rows";
     vec![
         twin(&case, "sdim_hash", "sum > vec4<f32>()", "sum < vec4<f32>()"),
         twin(&case, "sdim_encode", "l < part.y; l++", "l + 1u < part.y; l++"),
+        // Each part of a history added to the first one's table.
+        twin(&large, "sdim_encode", "partial[(part_row + bucket)", "partial[(bucket)"),
         twin(&case, "sdim_merge", "i < slots.y; i++", "i + 1u < slots.y; i++"),
         twin(&case, "sdim_query", "sum / f32(params.hash_groups)", "sum"),
-        twin(&case, "sdim_attend", "code + g) ==", "code) =="),
+        twin(&sparse, "sdim_attend", "code + g) ==", "code) =="),
         twin(&case, "sdim_add", "+= other", "= other"),
         // The last fault in place of the first; the first word in place of the faulty one.
         twin_of_check(expected, too_large_a_signature, "check_words", "atomicMin(", "atomicMax("),
