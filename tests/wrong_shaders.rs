@@ -13,7 +13,7 @@ use support::decoupled::DecoupledCase;
 use support::din::DinCase;
 use support::lookup::{LookupCase, Pool, Storage};
 use support::sdim::SdimCase;
-use support::webgpu::device;
+use support::webgpu::{device, options};
 use support::{Case, Failure, Rules, check};
 
 /// A kernel in whose text `right` is replaced by `wrong`, and what must pass with the one and fail with the other.
@@ -51,7 +51,12 @@ fn twin_of_check(
 
 impl Twin {
     fn assert_caught(&self) {
-        let Some(gpu) = device() else { return };
+        if let Some(gpu) = device() {
+            self.assert_caught_on(gpu);
+        }
+    }
+
+    fn assert_caught_on(&self, gpu: &Wgpu) {
         let Self { kernel, right, wrong, passes } = self;
         if let Err(Failure(message)) = passes(gpu) {
             panic!("{kernel} as it is: {message}");
@@ -95,6 +100,17 @@ fn attention() -> Vec<Twin> {
         twin(&half, "pack_output", "source[element - params.base]", "source[(element - params.base) ^ 1u]"),
         twin(&half, "pack_output", "element - params.base < params.length", "element >= params.base"),
     ]
+}
+
+/// What neighbouring threads share, loaded by each for itself or passed on within a quad: a behaviour's weights taken
+/// for those of the next, and peaks raised in the wrong place.
+fn shared_blocks(quads: bool) -> [Twin; 2] {
+    let long = AttentionCase { histories: vec![3000, 70], targets: vec![3, 2], ..Default::default() };
+    let edits = match quads {
+        true => [("block.a3 = quadBroadcast(a, 3u)", "block.a3 = quadBroadcast(a, 2u)"), ("r + own]", "0u]")],
+        false => [("tile_weights[place + next];", "tile_weights[place];"), ("r + i]", "0u]")],
+    };
+    edits.map(|(right, wrong)| twin(&long, "target_attention", right, wrong))
 }
 
 fn din() -> Vec<Twin> {
@@ -234,6 +250,17 @@ fn search_ids(gpu: &Wgpu, ids: &[u32], target_ids: &[u32]) -> Result<()> {
 #[test]
 fn wrong_attention_is_caught() {
     attention().iter().for_each(Twin::assert_caught);
+}
+
+#[test]
+fn wrong_shared_blocks_are_caught() {
+    if device().is_none() {
+        return;
+    }
+    for subgroups in [true, false] {
+        let gpu = Wgpu::with_options(&options().with_subgroups(subgroups)).expect("a second device");
+        shared_blocks(gpu.uses_subgroups()).iter().for_each(|twin| twin.assert_caught_on(&gpu));
+    }
 }
 
 #[test]
