@@ -132,6 +132,7 @@ fn a_buffer_that_its_owner_destroyed_is_an_error() {
     let Some(gpu) = own_device() else { return };
     let [uncaptured, lost] = count_callbacks(gpu.wgpu_device());
     let history = gpu.upload(&[1.0f32, 0.0, 0.0, 1.0]).expect("an upload");
+    gpu.synchronize().expect("the upload is done");
     history.buffer().destroy();
     let error = attend(&gpu, &history).unwrap_err();
     assert!(matches!(error, Error::Device { .. }), "{error}");
