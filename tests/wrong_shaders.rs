@@ -117,13 +117,14 @@ fn din() -> Vec<Twin> {
     let case = DinCase::default();
     let deep =
         DinCase { histories: vec![37, 90], targets: vec![3, 5], hidden: vec![20, 12], ..Default::default() };
+    let short = DinCase { histories: vec![8, 5], targets: vec![4, 3], ..Default::default() };
     let softmax = DinCase { pooling: DinPooling::Softmax, ..deep.clone() };
     vec![
         twin(&case, "din_targets", "result += q *", "result -= q *"),
         twin(&case, "din", "vec4<f32>(output_bias_at(params.output_bias_base))", "vec4<f32>(0.0)"),
         twin(&case, "din_fold", "bias_four[i] = bias[", "bias_four[i] = -bias["),
         // The behaviours of the next user counted in; a register of another behaviour; the bias of a later layer.
-        twin(&deep, "din", "let count = min(end - start, BEHAVIOURS);", "let count = BEHAVIOURS;"),
+        twin(&deep, "din", "let count = min(end - start, step);", "let count = step;"),
         twin(
             &deep,
             "din",
@@ -131,6 +132,8 @@ fn din() -> Vec<Twin> {
             "sums.b2 += room[place + 5u * LANES] * w",
         ),
         twin(&deep, "din", "vectors[layer.first_vector + 5u * unit4]", "vectors[5u * unit4]"),
+        // Candidates beside each other that are all the first of them.
+        twin(&short, "din", "min(m + lane / params.candidate_lanes, last_m)", "min(m, last_m)"),
         // Sums below an older peak that do not fade.
         twin(&softmax, "din", "= exp_one(old - peak)", "= 1.0"),
     ]
