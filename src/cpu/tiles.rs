@@ -51,26 +51,17 @@ pub(super) fn split<'a, T>(tiles: &[Tile], rows: &'a mut [T], width: usize) -> V
 }
 
 /// Runs `work` on every item, in any order.
-#[cfg(feature = "rayon")]
 pub(super) fn for_each<I: Send>(items: Vec<I>, work: impl Fn(I) + Send + Sync) {
-    items.into_par_iter().for_each(work);
-}
-
-/// Runs `work` on every item, in any order.
-#[cfg(not(feature = "rayon"))]
-pub(super) fn for_each<I>(items: Vec<I>, work: impl Fn(I)) {
-    items.into_iter().for_each(work);
+    map(items, work);
 }
 
 /// The results of `work` on every item, in their order.
-#[cfg(feature = "rayon")]
 pub(super) fn map<I: Send, R: Send>(items: Vec<I>, work: impl Fn(I) -> R + Send + Sync) -> Vec<R> {
-    items.into_par_iter().map(work).collect()
-}
-
-/// The results of `work` on every item, in their order.
-#[cfg(not(feature = "rayon"))]
-pub(super) fn map<I, R>(items: Vec<I>, work: impl Fn(I) -> R) -> Vec<R> {
+    // Waking another thread takes longer than a small batch.
+    #[cfg(feature = "rayon")]
+    if items.len() > 1 && rayon::current_num_threads() > 1 {
+        return items.into_par_iter().map(work).collect();
+    }
     items.into_iter().map(work).collect()
 }
 
