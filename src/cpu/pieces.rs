@@ -8,6 +8,13 @@ use crate::cpu::tiles::{for_each, map};
 use crate::jagged::Batch;
 use crate::plan::{Cut, Piece, Plan};
 
+/// How many rows of output share a load of the history: enough that a history longer than the cache is read from memory
+/// seldom, few enough that their sums stay in it.
+pub(super) const ROWS: usize = 64;
+
+/// Behaviours that a piece has at least a few times: with less, starting it takes a notable part of its time.
+pub(super) const STEP: usize = 512;
+
 /// Pieces enough for more threads than today's machines have.
 const WANTED: usize = 512;
 

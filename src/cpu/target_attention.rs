@@ -19,13 +19,6 @@ use crate::ops::{PartialAttention, TargetAttention, TargetAttentionInputs, Targe
 /// How many numbers of keys make a block: with the scores and the values, half of a second-level cache of 256 KiB at most.
 const BLOCK: usize = 8192;
 
-/// Rows of output of a key/value head that share a load of the history: enough that a history longer than the cache is
-/// read from memory seldom, few enough that their sums stay in it.
-const ROWS: usize = 64;
-
-/// Behaviours that a piece has at least a few of: below, starting it takes a notable part of its time.
-const STEP: usize = 512;
-
 pub(super) fn attend<T: Element>(
     instructions: Instructions,
     op: &TargetAttention,
@@ -35,7 +28,7 @@ pub(super) fn attend<T: Element>(
 ) -> Result<()> {
     op.check(batch, inputs)?;
     op.check_outputs(batch, &outputs)?;
-    let plan = pieces::cut(batch, (ROWS * op.kv_heads / op.heads).max(1), STEP);
+    let plan = pieces::cut(batch, (pieces::ROWS * op.kv_heads / op.heads).max(1), pieces::STEP);
     let rows = || plan.tiles.iter().map(|tile| tile.rows);
     let out = split_rows(rows(), outputs.out.into_slice(), op.heads * op.value_width);
     let lse: Vec<Option<&mut [f32]>> = match outputs.lse {

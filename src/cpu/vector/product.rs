@@ -3,7 +3,7 @@
 
 use std::array;
 
-use super::lanes::{LANES, Lanes, Row};
+use super::lanes::{Lanes, Row};
 
 /// For each of the `count` rows of `rows`, `stride` apart, calls `each` with its index and
 /// `Σ_j rows[i][j] · columns[j]`.
