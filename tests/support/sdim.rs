@@ -3,10 +3,11 @@
 use longseq::reference::Projection;
 use longseq::*;
 
+use super::cases::Work;
 use super::compare::{Bound, U, compare, compare_exact};
 use super::data::{self, Data};
 use super::guard::Guarded;
-use super::{Case, Failure, Rules};
+use super::{Calls, Case, Failure, Rules};
 use crate::by_dtype;
 
 /// A batch of SDIM: signatures; then, from given signatures, the table, its sum, an append, a query and the
@@ -63,6 +64,14 @@ struct Products {
     attend: Vec<u8>,
 }
 
+/// How `Calls` know the calls that make `Products`.
+const HASHED: [&str; 3] = ["sdim_encode", "sdim_query", "sdim_attend"];
+const GIVEN: [&str; 3] = [
+    "sdim_encode from given signatures",
+    "sdim_query from given signatures",
+    "sdim_attend from given signatures",
+];
+
 struct Inputs<T> {
     rotations: Vec<f32>,
     history: Vec<T>,
@@ -88,6 +97,25 @@ impl SdimCase {
         data::batch(&self.histories, &self.targets, self.tail)
     }
 
+    pub fn work(&self, operation: &str) -> Work {
+        let (op, batch) = (self.op(), self.batch());
+        let (rows, candidates) = (batch.histories().total(), batch.targets().total());
+        by_dtype!(self.dtype, T => match operation {
+            "sdim_signatures" => Work {
+                flops: op.signatures_flops(rows),
+                bytes: op.signatures_bytes::<T, u8>(rows),
+            },
+            "sdim_query" => Work { flops: op.query_flops(candidates), bytes: op.query_bytes::<T>(candidates) },
+            "sdim_attend" => Work { flops: op.attend_flops(&batch), bytes: op.attend_bytes::<T>(&batch) },
+            // From given signatures: nothing is hashed.
+            "sdim_append" => Work {
+                flops: op.encode_flops(rows) - op.signatures_flops(rows),
+                bytes: op.encode_bytes::<T>(batch.histories()),
+            },
+            _ => Work { flops: op.encode_flops(rows), bytes: op.encode_bytes::<T>(batch.histories()) },
+        })
+    }
+
     fn inputs<T: Element>(&self) -> Result<Inputs<T>, Failure> {
         let (op, batch, mut rng) = (self.op(), self.batch(), data::rng(self.seed));
         let (n, m) = (batch.histories().rows(), batch.targets().rows());
@@ -100,7 +128,11 @@ impl SdimCase {
         })
     }
 
-    fn run_as<B: Backend, T: Element>(&self, backend: &B) -> Result<SdimOutput, Failure> {
+    fn run_as<B: Backend, T: Element>(
+        &self,
+        backend: &B,
+        calls: &mut dyn Calls,
+    ) -> Result<SdimOutput, Failure> {
         let (op, batch, inputs) = (self.op(), self.batch(), self.inputs::<T>()?);
         let device_batch = backend.batch(batch.histories(), batch.targets())?;
         let histories = backend.jagged(batch.histories())?;
@@ -115,47 +147,61 @@ impl SdimCase {
 
         let count = batch.histories().rows() * self.groups;
         let mut signatures16 = Guarded::<B, u16>::new(backend, count, 0)?;
-        let out = signatures16.view_mut(backend)?;
-        backend.sdim_signatures_into(&op, backend.view(&rows), backend.view(&rotations), out)?;
+        calls.make("sdim_signatures (u16)", &mut || {
+            let out = signatures16.view_mut(backend)?;
+            Ok(backend.sdim_signatures_into(&op, backend.view(&rows), backend.view(&rotations), out)?)
+        })?;
         let signatures8 = if self.bits > 8 {
             None
         } else {
             let mut signatures8 = Guarded::<B, u8>::new(backend, count, 0)?;
-            let out = signatures8.view_mut(backend)?;
-            backend.sdim_signatures_into(&op, backend.view(&rows), backend.view(&rotations), out)?;
+            calls.make("sdim_signatures", &mut || {
+                let out = signatures8.view_mut(backend)?;
+                Ok(backend.sdim_signatures_into(&op, backend.view(&rows), backend.view(&rotations), out)?)
+            })?;
             Some(signatures8.finish(backend, "signatures (u8)")?)
         };
 
         let (used, unused) = (batch.targets().total() * self.width, self.tail * self.width);
-        let products = |hash, target_hash, target_rows| -> Result<Products, Failure> {
+        let mut products = |names: [&'static str; 3], hash, target_hash, target_rows| {
             let history = SdimHistory { rows: backend.view(&rows), hash };
             let mut table = Guarded::<B, f32>::new(backend, op.table_length(batch.users())?, 0)?;
-            backend.sdim_encode_into(&op, &histories, history, table.view_mut(backend)?)?;
+            calls.make(names[0], &mut || {
+                Ok(backend.sdim_encode_into(&op, &histories, history, table.view_mut(backend)?)?)
+            })?;
             let table = table.finish(backend, "table")?;
             let device_table = backend.upload(&table)?;
             let mut query = Guarded::<B, T>::new(backend, used, unused)?;
             let inputs =
                 SdimQuery { table: backend.view(&device_table), targets: target_rows, hash: target_hash };
-            backend.sdim_query_into(&op, &targets, inputs, query.view_mut(backend)?)?;
+            calls.make(names[1], &mut || {
+                Ok(backend.sdim_query_into(&op, &targets, inputs, query.view_mut(backend)?)?)
+            })?;
             let mut attend = Guarded::<B, T>::new(backend, used, unused)?;
             let inputs = SdimInputs { history, targets: target_rows, hash: target_hash };
-            backend.sdim_attend_into(&op, &device_batch, inputs, attend.view_mut(backend)?)?;
+            calls.make(names[2], &mut || {
+                Ok(backend.sdim_attend_into(&op, &device_batch, inputs, attend.view_mut(backend)?)?)
+            })?;
             let bytes = |rows: Vec<T>| bytemuck::cast_slice(&rows).to_vec();
-            Ok(Products {
+            Ok::<_, Failure>(Products {
                 table: bits(&table),
                 query: bytes(query.finish(backend, "query")?),
                 attend: bytes(attend.finish(backend, "attend")?),
             })
         };
-        let given_products = products(given, target_given, None)?;
-        let hashed = products(rotate, rotate, Some(backend.view(&target_rows)))?;
+        let given_products = products(GIVEN, given, target_given, None)?;
+        let hashed = products(HASHED, rotate, rotate, Some(backend.view(&target_rows)))?;
 
         let table = backend.upload(&floats(&given_products.table))?;
         let mut appended = backend.upload(&floats(&given_products.table))?;
         let new = SdimHistory { rows: backend.view(&rows), hash: given };
-        backend.sdim_append(&op, &histories, new, backend.view_mut(&mut appended))?;
+        calls.make("sdim_append", &mut || {
+            Ok(backend.sdim_append(&op, &histories, new, backend.view_mut(&mut appended))?)
+        })?;
         let mut added = backend.upload(&floats(&given_products.table))?;
-        backend.sdim_add_tables(&op, backend.view_mut(&mut added), backend.view(&table))?;
+        calls.make("sdim_add_tables", &mut || {
+            Ok(backend.sdim_add_tables(&op, backend.view_mut(&mut added), backend.view(&table))?)
+        })?;
         Ok(SdimOutput {
             signatures8,
             signatures16: signatures16.finish(backend, "signatures (u16)")?,
@@ -278,8 +324,8 @@ fn compare_signatures(op: &Sdim, got: &[u16], projections: &[Projection]) -> Res
 impl Case for SdimCase {
     type Output = SdimOutput;
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<SdimOutput, Failure> {
-        by_dtype!(self.dtype, T => self.run_as::<B, T>(backend))
+    fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<SdimOutput, Failure> {
+        by_dtype!(self.dtype, T => self.run_as::<B, T>(backend, calls))
     }
 
     fn compare(&self, output: &SdimOutput, rules: Rules) -> Result<(), Failure> {
