@@ -170,8 +170,9 @@
 //! * `rayon` (default): [`Cpu`] spreads its work over the current thread pool. Results do not depend on it.
 //! * `wgpu` (default): [`Wgpu`], hand-written WGSL for any Vulkan, Metal or Direct3D 12 device.
 //!
-//! Without default features the crate needs `bytemuck`, `half` and `thiserror` only.
-#![forbid(unsafe_code)]
+//! Without default features the crate needs `bytemuck`, `half`, `pulp` and `thiserror` only.
+#![cfg_attr(not(target_arch = "x86_64"), forbid(unsafe_code))]
+#![deny(unsafe_code)]
 
 mod backend;
 mod cpu;
@@ -187,7 +188,7 @@ pub mod reference;
 pub mod webgpu;
 
 pub use backend::{Backend, Buffer};
-pub use cpu::Cpu;
+pub use cpu::{Cpu, Instructions};
 pub use element::{DType, Element, Scalar, Signature};
 pub use error::{Error, Result};
 pub use half;

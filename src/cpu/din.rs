@@ -4,7 +4,7 @@
 
 use crate::cpu::pooling::{CHUNK, Pooling};
 use crate::cpu::tiles::{Tile, for_each, split, tiles};
-use crate::cpu::vector::{dot, sigmoid, store, widen};
+use crate::cpu::vector::{dot, sigmoid_of, store, widen};
 use crate::element::Element;
 use crate::error::Result;
 use crate::jagged::Batch;
@@ -151,7 +151,7 @@ fn activate(activation: &Activation<&[f32]>, units: &mut [f32]) {
     match activation {
         // Not f32::max: it would turn NaN into 0.
         Activation::Relu => units.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
-        Activation::Sigmoid => units.iter_mut().for_each(|x| *x = sigmoid(*x)),
+        Activation::Sigmoid => units.iter_mut().for_each(|x| *x = sigmoid_of(*x)),
         Activation::Prelu { alpha } => {
             for (x, alpha) in units.iter_mut().zip(alpha.iter().cycle()) {
                 *x = if *x < 0.0 { alpha * *x } else { *x };
@@ -159,7 +159,7 @@ fn activate(activation: &Activation<&[f32]>, units: &mut [f32]) {
         }
         Activation::Dice { gain, shift, alpha } => {
             for (i, x) in units.iter_mut().enumerate() {
-                let p = sigmoid(gain[i] * *x + shift[i]);
+                let p = sigmoid_of(gain[i] * *x + shift[i]);
                 *x *= p + alpha[i] * (1.0 - p);
             }
         }

@@ -11,6 +11,8 @@ mod target_attention;
 mod tiles;
 mod vector;
 
+pub use vector::Instructions;
+
 use crate::backend::Backend;
 use crate::element::{Element, Scalar, Signature};
 use crate::error::{Error, Result};
@@ -23,14 +25,42 @@ use crate::ops::*;
 /// Its buffers are vectors and its views are slices, so data need no upload: pass `&[T]` and `&mut [T]`. Calls have
 /// finished when they return. With the feature `rayon` they use the current thread pool; results are the same
 /// without it.
-#[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
-pub struct Cpu;
+#[derive(Debug, Clone, Copy)]
+pub struct Cpu {
+    instructions: Instructions,
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Cpu {
-    /// The CPU.
+    /// The CPU, with the best vector instructions it has.
     pub fn new() -> Self {
-        Self
+        Self { instructions: Instructions::best() }
+    }
+
+    /// The CPU with vector instructions of the caller's choice: to compare them, or to have the same bits on machines
+    /// of different kinds.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where this machine lacks them.
+    pub fn with_instructions(instructions: Instructions) -> Result<Self> {
+        if instructions.is_available() {
+            return Ok(Self { instructions });
+        }
+        Err(Error::Unsupported {
+            operation: "Cpu::with_instructions",
+            what: format!("{instructions:?}"),
+            supported: format!("{:?}", Instructions::available()),
+        })
+    }
+
+    /// The vector instructions it computes with.
+    pub fn instructions(&self) -> Instructions {
+        self.instructions
     }
 
     /// Always true: every machine has one.
@@ -46,7 +76,8 @@ impl Backend for Cpu {
 
     fn device(&self) -> String {
         let threads = tiles::threads();
-        format!("CPU ({}), {threads} thread{}", std::env::consts::ARCH, if threads == 1 { "" } else { "s" })
+        let (arch, instructions) = (std::env::consts::ARCH, self.instructions);
+        format!("CPU ({arch}, {instructions:?}), {threads} thread{}", if threads == 1 { "" } else { "s" })
     }
 
     fn upload<T: Scalar>(&self, data: &[T]) -> Result<Vec<T>> {

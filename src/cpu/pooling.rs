@@ -1,6 +1,6 @@
 //! The weighted sum of one candidate over a history that arrives in chunks.
 
-use crate::cpu::vector::{add_scaled, sigmoid};
+use crate::cpu::vector::{add_scaled, sigmoid_of};
 use crate::ops::Weighting;
 
 /// How many behaviours make a chunk. Sums are taken within a chunk, then over chunks, so that rounding grows with
@@ -34,7 +34,7 @@ impl Pooling {
             }
             Weighting::Silu { divisor } => {
                 // At -∞ the product is NaN, its limit 0.
-                let silu = |s: f32| if s == f32::NEG_INFINITY { 0.0 } else { s * sigmoid(s) / divisor };
+                let silu = |s: f32| if s == f32::NEG_INFINITY { 0.0 } else { s * sigmoid_of(s) / divisor };
                 scores.iter_mut().for_each(|s| *s = silu(*s));
                 1.0
             }

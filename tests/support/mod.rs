@@ -148,7 +148,11 @@ macro_rules! on_every_backend {
                 #[test]
                 $(#[$attribute])*
                 fn $test() {
-                    super::$test(&longseq::Cpu::new(), $crate::support::Rules::IEEE);
+                    // The best first: what fails there is what users meet.
+                    for instructions in longseq::Instructions::available() {
+                        let cpu = longseq::Cpu::with_instructions(instructions).expect("available instructions");
+                        super::$test(&cpu, $crate::support::Rules::IEEE);
+                    }
                 }
             )*
         }

@@ -1,0 +1,285 @@
+// What every kernel shares. Kernels include nothing of the CUDA toolkit, so that they compile with NVRTC alone; what
+// C++ has no spelling for is inline PTX, in forms that every driver since CUDA 11.4 takes (PTX 7.0, sm_80).
+#pragma once
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef signed char i8;
+typedef int i32;
+typedef long long i64;
+
+// Constants are enumerators: NVRTC would put a constexpr variable into the PTX, as a global that nothing reads.
+enum : u32 {
+    WARP = 32,
+    WHOLE_WARP = 0xffffffffu,
+    // "No such thing" where a 32-bit index is expected.
+    NONE = 0xffffffffu,
+};
+
+// ---- The work, as src/plan.rs cuts it ------------------------------------------------------------------------------
+
+// Rows of output of one user that read the history together.
+struct Tile {
+    // The user's first candidate, and the user's history.
+    u64 first_target, history_start, history_end;
+    // The tile's first row, counted from that candidate's first.
+    u32 first_row, rows, user;
+    // Where its partial results begin, and how many there are: 0 where its only piece writes the output.
+    u32 first_slot, slots;
+    u32 unused;
+};
+static_assert(sizeof(Tile) == 48, "src/cuda/batch.rs mirrors it");
+
+// One tile against `length` behaviours of its user's history.
+struct Piece {
+    u64 history_start, first_target;
+    u32 length, first_row, rows;
+    // Where the partial result goes; NONE: the piece writes the output itself.
+    u32 slot;
+    u32 user, tile;
+};
+static_assert(sizeof(Piece) == 40, "src/cuda/batch.rs mirrors it");
+
+// ---- Storage types -------------------------------------------------------------------------------------------------
+
+// Storage only: arithmetic is done in float.
+struct f16 {
+    u16 bits;
+};
+struct bf16 {
+    u16 bits;
+};
+
+__device__ __forceinline__ float widen(float x) { return x; }
+__device__ __forceinline__ float widen(f16 x) {
+    float out;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(out) : "h"(x.bits));
+    return out;
+}
+__device__ __forceinline__ float widen(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
+
+// Rounds to the nearest, ties to even.
+template <typename T>
+__device__ __forceinline__ T narrow(float x);
+template <>
+__device__ __forceinline__ float narrow<float>(float x) {
+    return x;
+}
+template <>
+__device__ __forceinline__ f16 narrow<f16>(float x) {
+    f16 out;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(out.bits) : "f"(x));
+    return out;
+}
+template <>
+__device__ __forceinline__ bf16 narrow<bf16>(float x) {
+    bf16 out;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(out.bits) : "f"(x));
+    return out;
+}
+
+// Two numbers in one register, the first in the lower half: half a row of a fragment of mma.
+template <typename T>
+__device__ __forceinline__ u32 narrow_pair(float low, float high);
+template <>
+__device__ __forceinline__ u32 narrow_pair<f16>(float low, float high) {
+    u32 out;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+    return out;
+}
+template <>
+__device__ __forceinline__ u32 narrow_pair<bf16>(float low, float high) {
+    u32 out;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+    return out;
+}
+
+template <typename T>
+__device__ __forceinline__ void widen_pair(u32 pair, float *out);
+template <>
+__device__ __forceinline__ void widen_pair<f16>(u32 pair, float *out) {
+    out[0] = widen(f16{(u16)pair});
+    out[1] = widen(f16{(u16)(pair >> 16)});
+}
+template <>
+__device__ __forceinline__ void widen_pair<bf16>(u32 pair, float *out) {
+    out[0] = __uint_as_float(pair << 16);
+    out[1] = __uint_as_float(pair & 0xffff0000u);
+}
+
+// ---- Global memory, 16 bytes at a time -----------------------------------------------------------------------------
+
+// The widest access there is: a warp's takes four whole lines.
+struct alignas(16) Vector {
+    u32 words[4];
+};
+
+template <typename T>
+constexpr u32 PER_VECTOR = 16 / sizeof(T);
+
+// Through the read-only path: only for memory that the kernel does not write. The address is aligned to 16 bytes.
+__device__ __forceinline__ Vector load_vector(const void *from) {
+    Vector out;
+    asm("ld.global.nc.v4.u32 {%0,%1,%2,%3}, [%4];"
+        : "=r"(out.words[0]), "=r"(out.words[1]), "=r"(out.words[2]), "=r"(out.words[3])
+        : "l"(from));
+    return out;
+}
+
+__device__ __forceinline__ void store_vector(void *to, const Vector &value) { *(Vector *)to = value; }
+
+// The PER_VECTOR<T> numbers of a vector.
+template <typename T>
+__device__ __forceinline__ void widen_vector(const Vector &vector, float *out) {
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+        if constexpr (sizeof(T) == 4) {
+            out[i] = __uint_as_float(vector.words[i]);
+        } else {
+            widen_pair<T>(vector.words[i], out + 2 * i);
+        }
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ Vector narrow_vector(const float *numbers) {
+    Vector out;
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+        if constexpr (sizeof(T) == 4) {
+            out.words[i] = __float_as_uint(numbers[i]);
+        } else {
+            out.words[i] = narrow_pair<T>(numbers[2 * i], numbers[2 * i + 1]);
+        }
+    }
+    return out;
+}
+
+// ---- Shared memory -------------------------------------------------------------------------------------------------
+
+// What the launch asked for beyond the static arrays; the kernel divides it.
+extern __shared__ Vector dynamic_shared[];
+
+// The 32-bit address that cp.async and ldmatrix take.
+__device__ __forceinline__ u32 shared_address(const void *pointer) {
+    u64 out;
+    asm("cvta.to.shared.u64 %0, %1;" : "=l"(out) : "l"(pointer));
+    return (u32)out;
+}
+
+// Copies 16 bytes from global memory beside the program, past L1. Only the first `bytes` (0 to 16) are read, the rest
+// is filled with zeros: 0 needs no valid address. Both addresses are aligned to 16 bytes.
+__device__ __forceinline__ void copy_async(u32 to, const void *from, u32 bytes = 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+
+// Ends a group of this thread's copies.
+__device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until at most LEFT of this thread's newest groups are unfinished. Other threads see the data after a barrier.
+template <int LEFT>
+__device__ __forceinline__ void copy_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
+}
+
+// ---- Matrix units --------------------------------------------------------------------------------------------------
+//
+// Fragments of D[16,8] = A[16,16]·B[16,8] + C, for lane l (i = l / 4, j = l % 4), two 16-bit numbers a register:
+//   a[0] A[i][2j..]   a[1] A[i+8][2j..]   a[2] A[i][2j+8..]   a[3] A[i+8][2j+8..]
+//   b[0] B[2j..][i]   b[1] B[2j+8..][i]
+//   c[0] C[i][2j]     c[1] C[i][2j+1]     c[2] C[i+8][2j]     c[3] C[i+8][2j+1]
+
+// Loads 8 x 8 matrices of 16-bit numbers, a row of 16 bytes at each lane's address: lanes 0..7 give the first
+// matrix's rows, and so on. Lane l gets row l / 4, numbers 2(l % 4) and the next, of each: A, and B stored by column.
+__device__ __forceinline__ void load_matrices_2(u32 *out, u32 address) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
+                 : "=r"(out[0]), "=r"(out[1])
+                 : "r"(address)
+                 : "memory");
+}
+__device__ __forceinline__ void load_matrices_4(u32 *out, u32 address) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+// As above with each matrix transposed: B stored by row.
+__device__ __forceinline__ void load_transposed_2(u32 *out, u32 address) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];"
+                 : "=r"(out[0]), "=r"(out[1])
+                 : "r"(address)
+                 : "memory");
+}
+__device__ __forceinline__ void load_transposed_4(u32 *out, u32 address) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+// c += A·B. Products are exact; how the sixteen are summed is up to the device, in at least about f32's precision.
+template <typename T>
+__device__ __forceinline__ void multiply_add(float *c, const u32 *a, const u32 *b);
+template <>
+__device__ __forceinline__ void multiply_add<f16>(float *c, const u32 *a, const u32 *b) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+template <>
+__device__ __forceinline__ void multiply_add<bf16>(float *c, const u32 *a, const u32 *b) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// ---- Arithmetic ----------------------------------------------------------------------------------------------------
+
+__device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
+
+// 2^x, off by about 2 in the last place: one instruction of the special function unit. 2^-inf is 0.
+__device__ __forceinline__ float exp2_approx(float x) {
+    float out;
+    asm("ex2.approx.f32 %0, %1;" : "=f"(out) : "f"(x));
+    return out;
+}
+
+// a·b + c, rounded once. Everything is compiled without contraction, so this is the only way to get one.
+__device__ __forceinline__ float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+
+// ---- Warps ---------------------------------------------------------------------------------------------------------
+
+// All lanes of the warp must call these together.
+__device__ __forceinline__ float shuffle_xor(float value, u32 lanes) {
+    return __shfl_xor_sync(WHOLE_WARP, value, (int)lanes);
+}
+__device__ __forceinline__ u32 shuffle_xor(u32 value, u32 lanes) { return __shfl_xor_sync(WHOLE_WARP, value, (int)lanes); }
+
+// Over each LANES neighbouring lanes (a power of two), for all of them; always in the same order.
+template <u32 LANES = WARP>
+__device__ __forceinline__ float warp_sum(float value) {
+#pragma unroll
+    for (u32 lanes = LANES / 2; lanes > 0; lanes /= 2) {
+        value += shuffle_xor(value, lanes);
+    }
+    return value;
+}
+template <u32 LANES = WARP>
+__device__ __forceinline__ float warp_max(float value) {
+#pragma unroll
+    for (u32 lanes = LANES / 2; lanes > 0; lanes /= 2) {
+        value = fmaxf(value, shuffle_xor(value, lanes));
+    }
+    return value;
+}
+
+// ---- Ids out of range ----------------------------------------------------------------------------------------------
+
+// A record is 16 words of all ones, one for each 2^32 positions. Each keeps the lowest position with a bad id, and the
+// id: the host finds both in the first word that is not all ones. See src/cuda/faults.rs.
+__device__ __forceinline__ void report_bad_id(u64 *record, u64 at, u32 id) {
+    atomicMin(record + (at >> 32), at << 32 | id);
+}

@@ -1,0 +1,98 @@
+//! Which instructions the kernels use, chosen at run time.
+
+use pulp::{Simd, WithSimd};
+
+use super::lanes::{Lanes, Machine, Portable};
+
+/// The vector instructions that [`Cpu`](crate::Cpu) computes with.
+///
+/// Results differ between them by rounding (the order of additions, fused multiply-adds), and are the same bits on
+/// any number of threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Instructions {
+    /// What the compiler may assume of the target: SSE2 on x86-64.
+    Portable,
+    /// x86-64 with AVX2 and fused multiply-add.
+    Avx2,
+    /// x86-64 with AVX-512 (F, BW, CD, DQ, VL).
+    Avx512,
+    /// AArch64.
+    Neon,
+}
+
+impl Instructions {
+    const ALL: [Self; 4] = [Self::Avx512, Self::Avx2, Self::Neon, Self::Portable];
+
+    /// The best that this machine has.
+    pub fn best() -> Self {
+        Self::ALL.into_iter().find(|instructions| instructions.is_available()).unwrap_or(Self::Portable)
+    }
+
+    /// All that this machine has, best first; the last is [`Portable`](Self::Portable).
+    pub fn available() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|instructions| instructions.is_available()).collect()
+    }
+
+    /// Whether this machine has them.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => pulp::x86::V3::is_available(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => pulp::x86::V4::is_available(),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => pulp::aarch64::Neon::is_available(),
+            _ => false,
+        }
+    }
+
+    /// Runs a kernel with these instructions, or with portable ones where the machine lacks them.
+    #[inline]
+    pub(in crate::cpu) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        let call = Call(kernel);
+        #[cfg(target_arch = "x86_64")]
+        match self {
+            Self::Avx512 => {
+                if let Some(simd) = pulp::x86::V4::try_new() {
+                    return Simd::vectorize(simd, call);
+                }
+            }
+            Self::Avx2 => {
+                if let Some(simd) = pulp::x86::V3::try_new() {
+                    return Simd::vectorize(simd, call);
+                }
+            }
+            _ => {}
+        }
+        #[cfg(target_arch = "aarch64")]
+        if let (Self::Neon, Some(simd)) = (self, pulp::aarch64::Neon::try_new()) {
+            return Simd::vectorize(simd, call);
+        }
+        Portable.vectorize(call)
+    }
+}
+
+/// Work that is compiled for every instruction set. `run`, and all that it calls with its lanes, must be
+/// `#[inline(always)]`: a function that is not inlined does not have the instructions.
+pub(in crate::cpu) trait Kernel {
+    type Output;
+
+    fn run<L: Lanes>(self, lanes: L) -> Self::Output;
+}
+
+struct Call<K>(K);
+
+impl<K: Kernel> WithSimd for Call<K> {
+    type Output = K::Output;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> K::Output {
+        match S::F32_LANES {
+            16 => self.0.run(Machine::<S, 1>(simd)),
+            8 => self.0.run(Machine::<S, 2>(simd)),
+            _ => self.0.run(Machine::<S, 4>(simd)),
+        }
+    }
+}

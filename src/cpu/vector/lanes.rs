@@ -1,0 +1,134 @@
+//! Sixteen numbers at a time, on any instruction set.
+
+use std::any::TypeId;
+use std::array;
+
+/// The instruction set for machines without a better one.
+pub(super) use pulp::Scalar128b as Portable;
+use pulp::Simd;
+
+/// How many numbers a [`Row`] has.
+pub(in crate::cpu) const LANES: usize = 16;
+
+/// What memory holds of one vector.
+pub(in crate::cpu) type Row = [f32; LANES];
+
+/// Arithmetic on [`LANES`] numbers. Comparisons with NaN are false.
+pub(in crate::cpu) trait Lanes: Copy {
+    /// [`LANES`] numbers in [`REGISTERS`](Self::REGISTERS) registers.
+    type V: Copy;
+
+    /// How many registers a row takes: 1, 2 or 4.
+    const REGISTERS: usize;
+
+    fn splat(self, value: f32) -> Self::V;
+    fn load(self, row: &Row) -> Self::V;
+    fn store(self, row: &mut Row, v: Self::V);
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a·b + c`, rounded once where the machine can, otherwise twice.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The larger of both; either where one is NaN.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a < b ? yes : no`.
+    fn if_less(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
+    /// The bits of each number, shifted left by 23: what stood in the lowest bits becomes the exponent.
+    fn low_bits_to_exponent(self, v: Self::V) -> Self::V;
+    /// The sum of all lanes.
+    fn sum(self, v: Self::V) -> f32;
+}
+
+/// `N` registers of an instruction set.
+#[derive(Clone, Copy)]
+pub(super) struct Machine<S, const N: usize>(pub(super) S);
+
+impl<S: Simd, const N: usize> Lanes for Machine<S, N> {
+    type V = [S::f32s; N];
+
+    const REGISTERS: usize = N;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Self::V {
+        [self.0.splat_f32s(value); N]
+    }
+
+    #[inline(always)]
+    fn load(self, row: &Row) -> Self::V {
+        let registers = S::as_simd_f32s(row).0;
+        array::from_fn(|i| registers[i])
+    }
+
+    #[inline(always)]
+    fn store(self, row: &mut Row, v: Self::V) {
+        S::as_mut_simd_f32s(row).0.copy_from_slice(&v);
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        array::from_fn(|i| self.0.add_f32s(a[i], b[i]))
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        array::from_fn(|i| self.0.sub_f32s(a[i], b[i]))
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        array::from_fn(|i| self.0.mul_f32s(a[i], b[i]))
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        array::from_fn(|i| self.0.div_f32s(a[i], b[i]))
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // Where there is no such instruction, pulp calls a function that takes many.
+        if TypeId::of::<S>() == TypeId::of::<Portable>() {
+            return self.add(self.mul(a, b), c);
+        }
+        array::from_fn(|i| self.0.mul_add_f32s(a[i], b[i], c[i]))
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        array::from_fn(|i| self.0.max_f32s(a[i], b[i]))
+    }
+
+    #[inline(always)]
+    fn if_less(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V {
+        array::from_fn(|i| self.0.select_f32s(self.0.less_than_f32s(a[i], b[i]), yes[i], no[i]))
+    }
+
+    #[inline(always)]
+    fn low_bits_to_exponent(self, v: Self::V) -> Self::V {
+        array::from_fn(|i| {
+            let bits = self.0.transmute_u32s_f32s(v[i]);
+            self.0.transmute_f32s_u32s(self.0.wrapping_dyn_shl_u32s(bits, self.0.splat_u32s(23)))
+        })
+    }
+
+    #[inline(always)]
+    fn sum(self, v: Self::V) -> f32 {
+        let mut total = v[0];
+        for part in &v[1..] {
+            total = self.0.add_f32s(total, *part);
+        }
+        self.0.reduce_sum_f32s(total)
+    }
+}
+
+/// Turns `count` rows of `width` numbers, `stride` apart, into `width` rows of [`LANES`], a lane for each; lanes
+/// without a row hold 0.
+pub(in crate::cpu) fn transpose(rows: &[f32], stride: usize, count: usize, out: &mut [Row]) {
+    out.fill([0.0; LANES]);
+    for lane in 0..count.min(LANES) {
+        for (out, value) in out.iter_mut().zip(&rows[lane * stride..]) {
+            out[lane] = *value;
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Vectors of `f32` for the kernels: which instructions, and what the kernels build on.
+//!
+//! Kernels are written once, over [`Lanes`], and compiled for every instruction set; [`Instructions::run`] picks at
+//! run time. They think in rows of [`LANES`] numbers, which are one AVX-512 register, two of AVX2 and four of NEON.
+
+mod exp;
+mod instructions;
+mod lanes;
+#[expect(unsafe_code, reason = "prefetching takes a pointer")]
+mod prefetch;
+mod product;
+mod rows;
+mod widen;
+
+pub(super) use exp::{exp, sigmoid};
+pub use instructions::Instructions;
+pub(super) use instructions::Kernel;
+pub(super) use lanes::{LANES, Lanes, Row, transpose};
+pub(super) use prefetch::prefetch;
+pub(super) use product::{product, weighted_sum};
+pub(super) use rows::{add, add_scaled, axpy, dot, dot_lanes, sigmoid_of, store};
+pub(super) use widen::{widen, widen_lanes};

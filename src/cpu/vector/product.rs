@@ -1,0 +1,101 @@
+//! The two matrix products of the kernels. In both, rows of memory meet sixteen lanes (candidates, or behaviours) in
+//! a tile of registers: every number of a row is broadcast, every row of lanes is loaded once a tile.
+
+use std::array;
+
+use super::lanes::{Lanes, Row};
+
+/// For each of the `count` rows of `rows`, `stride` apart, calls `each` with its index and
+/// `Σ_j rows[i][j] · columns[j]`.
+#[inline(always)]
+pub(in crate::cpu) fn product<L: Lanes>(
+    l: L,
+    rows: &[f32],
+    stride: usize,
+    count: usize,
+    columns: &[Row],
+    mut each: impl FnMut(usize, L::V),
+) {
+    // As many rows as leave registers for the lanes and the broadcast, and pointers for the rows.
+    match L::REGISTERS {
+        1 => tiles::<L, 8>(l, rows, stride, count, columns, &mut each),
+        2 => tiles::<L, 6>(l, rows, stride, count, columns, &mut each),
+        _ => tiles::<L, 3>(l, rows, stride, count, columns, &mut each),
+    }
+}
+
+#[inline(always)]
+fn tiles<L: Lanes, const R: usize>(
+    l: L,
+    rows: &[f32],
+    stride: usize,
+    count: usize,
+    columns: &[Row],
+    each: &mut impl FnMut(usize, L::V),
+) {
+    for first in (0..count).step_by(R) {
+        // Behind the last row, the last one again: its sums are dropped.
+        let row: [&[f32]; R] =
+            array::from_fn(|i| &rows[(first + i).min(count - 1) * stride..][..columns.len()]);
+        let mut sums = [l.splat(0.0); R];
+        for (j, column) in columns.iter().enumerate() {
+            let column = l.load(column);
+            for i in 0..R {
+                sums[i] = l.mul_add(l.splat(row[i][j]), column, sums[i]);
+            }
+        }
+        for (i, sum) in sums.into_iter().take(count - first).enumerate() {
+            each(first + i, sum);
+        }
+    }
+}
+
+/// For each `j`, calls `each` with `j` and `Σ_i rows[i][j] · weights[i]`; the rows are `stride` apart and begin with
+/// `width` numbers of interest.
+#[inline(always)]
+pub(in crate::cpu) fn weighted_sum<L: Lanes>(
+    l: L,
+    rows: &[f32],
+    stride: usize,
+    width: usize,
+    weights: &[Row],
+    mut each: impl FnMut(usize, L::V),
+) {
+    let mut j = match L::REGISTERS {
+        1 => sums::<L, 16>(l, rows, stride, 0..width, weights, &mut each),
+        2 => sums::<L, 6>(l, rows, stride, 0..width, weights, &mut each),
+        _ => sums::<L, 3>(l, rows, stride, 0..width, weights, &mut each),
+    };
+    if L::REGISTERS < 4 {
+        j = sums::<L, 4>(l, rows, stride, j..width, weights, &mut each);
+    }
+    sums::<L, 1>(l, rows, stride, j..width, weights, &mut each);
+}
+
+/// The sums of as many whole groups of `R` columns as there are in `columns`; returns the first column left.
+#[inline(always)]
+fn sums<L: Lanes, const R: usize>(
+    l: L,
+    rows: &[f32],
+    stride: usize,
+    columns: std::ops::Range<usize>,
+    weights: &[Row],
+    each: &mut impl FnMut(usize, L::V),
+) -> usize {
+    let mut first = columns.start;
+    while first + R <= columns.end {
+        let mut sums = [l.splat(0.0); R];
+        for (row, weight) in rows.chunks(stride).zip(weights) {
+            let weight = l.load(weight);
+            let row: &[f32; R] = row[first..first + R].try_into().expect("R numbers");
+            for i in 0..R {
+                sums[i] = l.mul_add(l.splat(row[i]), weight, sums[i]);
+            }
+        }
+        for (i, sum) in sums.into_iter().enumerate() {
+            each(first + i, sum);
+        }
+        first += R;
+    }
+    first
+}

@@ -1,0 +1,67 @@
+//! `f16` and `bf16` as `f32`.
+
+use half::{bf16, f16};
+
+use super::lanes::Lanes;
+use crate::element::{DType, Element};
+
+/// The elements as `f32`: themselves where they are, otherwise widened into `room`. For kernels: compiled with the
+/// instructions of the lanes.
+#[inline(always)]
+pub(in crate::cpu) fn widen_lanes<'a, L: Lanes, T: Element>(
+    _: L,
+    elements: &'a [T],
+    room: &'a mut Vec<f32>,
+) -> &'a [f32] {
+    if T::DTYPE == DType::F32 {
+        return bytemuck::cast_slice(elements);
+    }
+    room.clear();
+    match T::DTYPE {
+        DType::F16 => room.extend(bytemuck::cast_slice::<T, f16>(elements).iter().map(|&x| widen_f16(x))),
+        _ => room.extend(bytemuck::cast_slice::<T, bf16>(elements).iter().map(|&x| widen_bf16(x))),
+    }
+    room
+}
+
+#[inline(always)]
+fn widen_bf16(x: bf16) -> f32 {
+    f32::from_bits(u32::from(x.to_bits()) << 16)
+}
+
+/// Without branches, so that it becomes vector instructions: the bits read as a number 2¹¹² too small, which scales
+/// exactly, subnormals included; infinity and NaN have all bits of the exponent set afterwards.
+#[inline(always)]
+fn widen_f16(x: f16) -> f32 {
+    const SCALE: f32 = f32::from_bits((127 + 112) << 23);
+    const INFINITY_READ_AS_NUMBER: f32 = 65536.0;
+    let bits = u32::from(x.to_bits());
+    let magnitude = f32::from_bits((bits & 0x7fff) << 13) * SCALE;
+    let exponent = if magnitude >= INFINITY_READ_AS_NUMBER { 0x7f80_0000 } else { 0 };
+    f32::from_bits(magnitude.to_bits() | exponent | (bits & 0x8000) << 16)
+}
+
+/// The elements as `f32`: themselves where they are, otherwise widened into `room`.
+pub(in crate::cpu) fn widen<'a, T: Element>(elements: &'a [T], room: &'a mut Vec<f32>) -> &'a [f32] {
+    if T::DTYPE == DType::F32 {
+        return bytemuck::cast_slice(elements);
+    }
+    room.clear();
+    room.extend(elements.iter().map(|element| element.to_f32()));
+    room
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_is_widened_exactly() {
+        for bits in 0..=u16::MAX {
+            let (half, brain) = (f16::from_bits(bits), bf16::from_bits(bits));
+            for (got, exact) in [(widen_f16(half), half.to_f32()), (widen_bf16(brain), brain.to_f32())] {
+                assert!(got.to_bits() == exact.to_bits() || got.is_nan() && exact.is_nan(), "{bits:#06x}");
+            }
+        }
+    }
+}
