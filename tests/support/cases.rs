@@ -81,6 +81,15 @@ impl Named {
         if calls.made { Ok(()) } else { Err(Failure(format!("{}: no call {}", self.name, self.operation))) }
     }
 
+    /// Bytes of memory that the call's loads are spread over: tables as a whole, otherwise what it moves.
+    pub fn footprint(&self) -> u64 {
+        match &self.case {
+            AnyCase::Decoupled(case) => case.table_bytes(self.operation),
+            AnyCase::Lookup(case) => case.table_bytes(),
+            _ => self.work().bytes,
+        }
+    }
+
     /// What the call cannot do without, by the operation's own `flops` and `bytes`.
     pub fn work(&self) -> Work {
         match &self.case {

@@ -9,7 +9,7 @@ use super::cases::Work;
 use super::compare::{Bound, U, additions, compare, compare_exact};
 use super::data::{self, Data, Ids};
 use super::guard::Guarded;
-use super::lookup::{Owned, Storage, feature_ids, table, upload_all, view, views};
+use super::lookup::{Owned, Storage, feature_ids, table, table_bytes, upload_all, view, views};
 use super::{Calls, Case, Failure, Rules};
 use crate::by_storage;
 
@@ -103,6 +103,16 @@ impl DecoupledCase {
             "decoupled_search" => search,
             "decoupled_aggregate" => aggregate,
             _ => Work { flops: search.flops + aggregate.flops, bytes: search.bytes + aggregate.bytes },
+        }
+    }
+
+    pub fn table_bytes(&self, operation: &str) -> u64 {
+        let [attention, representation] = [&self.attention_widths, &self.representation_widths]
+            .map(|widths| by_storage!(self.storage, T => table_bytes::<T>(&self.table_rows, widths)));
+        match operation {
+            "decoupled_search" => attention,
+            "decoupled_aggregate" => representation,
+            _ => attention + representation,
         }
     }
 

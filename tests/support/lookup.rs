@@ -129,6 +129,11 @@ pub fn upload_all<B: Backend>(backend: &B, tables: &[Owned<Host>]) -> Result<Vec
     tables.iter().map(|table| table.upload(backend)).collect()
 }
 
+/// Bytes of tables.
+pub fn table_bytes<T>(rows: &[usize], widths: &[usize]) -> u64 {
+    rows.iter().zip(widths).map(|(rows, width)| (rows * width * size_of::<T>()) as u64).sum()
+}
+
 /// `[rows, F]` ids, each below its feature's number of rows.
 pub fn feature_ids(rng: &mut StdRng, ids: Ids, count: usize, table_rows: &[usize]) -> Vec<u32> {
     let columns: Vec<Vec<u32>> = table_rows.iter().map(|&rows| data::ids(rng, ids, count, rows)).collect();
@@ -203,6 +208,12 @@ impl LookupCase {
         let flops = (added * both.iter().sum::<usize>()) as u64;
         let features = self.table_rows.len();
         by_storage!(self.storage, T => Work { flops, bytes: op.bytes::<T>(ids, rows, features, &both) })
+    }
+
+    pub fn table_bytes(&self) -> u64 {
+        let tables = [&self.widths, &self.second_widths]
+            .map(|widths| by_storage!(self.storage, T => table_bytes::<T>(&self.table_rows, widths)));
+        tables.iter().sum()
     }
 
     fn jagged(&self) -> Jagged {
