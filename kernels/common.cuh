@@ -44,7 +44,8 @@ static_assert(sizeof(Piece) == 40, "src/cuda/batch.rs mirrors it");
 
 // ---- Storage types -------------------------------------------------------------------------------------------------
 
-// Storage only: arithmetic is done in float.
+// The names that kernels carry. The 16-bit ones are storage only: arithmetic is done in float.
+typedef float f32;
 struct f16 {
     u16 bits;
 };
@@ -246,6 +247,9 @@ __device__ __forceinline__ float exp2_approx(float x) {
     asm("ex2.approx.f32 %0, %1;" : "=f"(out) : "f"(x));
     return out;
 }
+
+// e^x. The product adds an error of |x| in units of the last place: near 0, where weights matter, it is that of exp2.
+__device__ __forceinline__ float exp_approx(float x) { return exp2_approx(x * 1.442695040888963407f); }
 
 // a·b + c, rounded once. Everything is compiled without contraction, so this is the only way to get one.
 __device__ __forceinline__ float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }

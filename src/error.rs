@@ -80,6 +80,28 @@ pub enum Error {
         /// What was looked for and what was found.
         reason: String,
     },
+    /// There is no NVIDIA driver to load.
+    #[error("no CUDA driver: {reason}")]
+    NoCudaDriver {
+        /// What was looked for.
+        reason: String,
+    },
+    /// There is a driver, but not the device that was asked for.
+    #[error("no CUDA device: {reason}")]
+    NoCudaDevice {
+        /// What was looked for and what was found.
+        reason: String,
+    },
+    /// The CUDA driver refused a call, or reports that work enqueued earlier failed.
+    #[error("{operation}: the CUDA driver reports {name} ({code})")]
+    Driver {
+        /// The operation that met it.
+        operation: &'static str,
+        /// The driver's number for it (`CUresult`).
+        code: u32,
+        /// The driver's name for it.
+        name: String,
+    },
     /// The device went away: unplugged, reset, or destroyed by its owner.
     #[error("{operation}: the device is lost")]
     DeviceLost {

@@ -167,21 +167,24 @@
 //!
 //! # Features
 //!
+//! * `cuda` (default): [`Cuda`], hand-written CUDA C++ for NVIDIA GPUs from Ampere on. Needs the driver, and nothing to build.
 //! * `rayon` (default): [`Cpu`] spreads its work over the current thread pool. Results do not depend on it.
 //! * `wgpu` (default): [`Wgpu`], hand-written WGSL for any Vulkan, Metal or Direct3D 12 device.
 //!
 //! Without default features the crate needs `bytemuck`, `half`, `pulp` and `thiserror` only.
-#![cfg_attr(not(target_arch = "x86_64"), forbid(unsafe_code))]
+#![cfg_attr(not(any(feature = "cuda", target_arch = "x86_64")), forbid(unsafe_code))]
 #![deny(unsafe_code)]
 
 mod backend;
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod element;
 mod error;
 mod jagged;
 mod memory;
 mod ops;
-#[cfg(feature = "wgpu")]
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod plan;
 pub mod reference;
 #[cfg(feature = "wgpu")]
@@ -189,6 +192,10 @@ pub mod webgpu;
 
 pub use backend::{Backend, Buffer};
 pub use cpu::{Cpu, Instructions};
+#[cfg(feature = "cuda")]
+pub use cuda::Cuda;
+#[cfg(feature = "cuda")]
+pub use cudarc;
 pub use element::{DType, Element, Scalar, Signature};
 pub use error::{Error, Result};
 pub use half;

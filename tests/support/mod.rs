@@ -12,6 +12,8 @@
 pub mod attention;
 pub mod cases;
 pub mod compare;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod data;
 pub mod decoupled;
 pub mod din;
@@ -152,6 +154,19 @@ macro_rules! on_every_backend {
                     for instructions in longseq::Instructions::available() {
                         let cpu = longseq::Cpu::with_instructions(instructions).expect("available instructions");
                         super::$test(&cpu, $crate::support::Rules::IEEE);
+                    }
+                }
+            )*
+        }
+
+        #[cfg(feature = "cuda")]
+        mod cuda {
+            $(
+                #[test]
+                $(#[$attribute])*
+                fn $test() {
+                    if let Some(device) = $crate::support::cuda::device() {
+                        super::$test(device, $crate::support::Rules::IEEE);
                     }
                 }
             )*

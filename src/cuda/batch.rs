@@ -1,0 +1,165 @@
+//! Batches made ready for the device: work planned and uploaded once, for every operation over them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use bytemuck::{Pod, Zeroable};
+use cudarc::driver::CudaStream;
+
+use crate::cuda::launch::Allocation;
+use crate::cuda::{Cuda, fit, lock};
+use crate::error::Result;
+use crate::jagged::{Batch, Jagged};
+use crate::plan::{Cut, Plan};
+
+/// What stands for "none" in the kernels.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// A [`Batch`] of a CUDA device.
+#[derive(Debug)]
+pub struct CudaBatch {
+    batch: Arc<Batch>,
+    stream: Arc<CudaStream>,
+    plans: Mutex<HashMap<Cut, Arc<DevicePlan>>>,
+}
+
+/// A [`Jagged`] of a CUDA device.
+#[derive(Debug)]
+pub struct CudaJagged {
+    jagged: Jagged,
+    /// With one candidate a user, which stands for the user's own row of results.
+    pub(super) per_user: CudaBatch,
+    offsets: Mutex<Option<Arc<Allocation>>>,
+}
+
+/// A plan and its lists on the device.
+#[derive(Debug)]
+pub(super) struct DevicePlan {
+    pub(super) plan: Plan,
+    /// A [`TileWords`] a tile.
+    pub(super) tiles: Allocation,
+    /// A [`PieceWords`] a piece.
+    pub(super) pieces: Allocation,
+    /// The tiles that have partial results, as in `tiles`.
+    pub(super) merges: Allocation,
+    pub(super) merge_count: usize,
+}
+
+/// `Tile` of common.cuh.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct TileWords {
+    first_target: u64,
+    history_start: u64,
+    history_end: u64,
+    first_row: u32,
+    rows: u32,
+    user: u32,
+    first_slot: u32,
+    slots: u32,
+    unused: u32,
+}
+
+/// `Piece` of common.cuh.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct PieceWords {
+    history_start: u64,
+    first_target: u64,
+    length: u32,
+    first_row: u32,
+    rows: u32,
+    slot: u32,
+    user: u32,
+    tile: u32,
+}
+
+impl AsRef<Batch> for CudaBatch {
+    fn as_ref(&self) -> &Batch {
+        &self.batch
+    }
+}
+
+impl AsRef<Jagged> for CudaJagged {
+    fn as_ref(&self) -> &Jagged {
+        &self.jagged
+    }
+}
+
+impl CudaBatch {
+    pub(super) fn new(batch: Batch, stream: &Arc<CudaStream>) -> Self {
+        Self { batch: Arc::new(batch), stream: stream.clone(), plans: Mutex::default() }
+    }
+
+    /// The batch, to keep.
+    pub(super) fn shared(&self) -> &Arc<Batch> {
+        &self.batch
+    }
+
+    /// The plan for a cut, made at its first use.
+    pub(super) fn plan(&self, gpu: &Cuda, operation: &'static str, cut: &Cut) -> Result<Arc<DevicePlan>> {
+        gpu.check_stream(operation, &self.stream)?;
+        if let Some(plan) = lock(&self.plans).get(cut) {
+            return Ok(plan.clone());
+        }
+        let plan = Plan::new(&self.batch, cut);
+        let tile_words = |index: usize| {
+            let tile = plan.tiles[index];
+            let history = self.batch.histories().range(tile.user);
+            Ok(TileWords {
+                first_target: tile.first_target as u64,
+                history_start: history.start as u64,
+                history_end: history.end as u64,
+                first_row: fit(operation, "rows of a user", tile.first_row)?,
+                rows: fit(operation, "rows of a tile", tile.rows)?,
+                user: fit(operation, "users", tile.user)?,
+                first_slot: fit(operation, "partial results", tile.first_slot)?,
+                slots: fit(operation, "partial results", tile.slots)?,
+                unused: 0,
+            })
+        };
+        let tiles: Vec<TileWords> = (0..plan.tiles.len()).map(tile_words).collect::<Result<_>>()?;
+        let split: Vec<TileWords> = tiles.iter().filter(|tile| tile.slots > 0).copied().collect();
+        let piece_words = |piece: &crate::plan::Piece| {
+            let tile = &tiles[piece.tile];
+            Ok(PieceWords {
+                history_start: piece.history.start as u64,
+                first_target: tile.first_target,
+                length: fit(operation, "length of one user", piece.history.len())?,
+                first_row: tile.first_row,
+                rows: tile.rows,
+                slot: piece.slot.map_or(Ok(NONE), |slot| fit(operation, "partial results", slot))?,
+                user: tile.user,
+                tile: fit(operation, "tiles", piece.tile)?,
+            })
+        };
+        let pieces: Vec<PieceWords> = plan.pieces.iter().map(piece_words).collect::<Result<_>>()?;
+        let made = Arc::new(DevicePlan {
+            tiles: gpu.list(operation, &tiles)?,
+            pieces: gpu.list(operation, &pieces)?,
+            merges: gpu.list(operation, &split)?,
+            merge_count: split.len(),
+            plan,
+        });
+        Ok(lock(&self.plans).entry(*cut).or_insert(made).clone())
+    }
+}
+
+impl CudaJagged {
+    pub(super) fn new(jagged: Jagged, stream: &Arc<CudaStream>) -> Result<Self> {
+        let ones = Jagged::from_lengths(&vec![1; jagged.users()])?;
+        let per_user = CudaBatch::new(Batch::new(jagged.clone(), ones)?, stream);
+        Ok(Self { jagged, per_user, offsets: Mutex::default() })
+    }
+
+    /// The offsets, `[users + 1]` of 64 bits.
+    pub(super) fn offsets(&self, gpu: &Cuda, operation: &'static str) -> Result<Arc<Allocation>> {
+        gpu.check_stream(operation, &self.per_user.stream)?;
+        let mut offsets = lock(&self.offsets);
+        if let Some(offsets) = offsets.as_ref() {
+            return Ok(offsets.clone());
+        }
+        let words: Vec<u64> = self.jagged.offsets().iter().map(|&offset| offset as u64).collect();
+        Ok(offsets.insert(Arc::new(gpu.list(operation, &words)?)).clone())
+    }
+}

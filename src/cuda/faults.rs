@@ -1,0 +1,134 @@
+//! What goes wrong on the device: the driver's errors, and ids out of range, told to the host at the next wait.
+
+use std::sync::Arc;
+
+use cudarc::driver::{CudaStream, DriverError};
+
+use crate::cuda::launch::{Allocation, read};
+use crate::error::{Error, Result};
+use crate::jagged::Batch;
+
+/// A driver error in the crate's words.
+pub(super) fn driver_error(operation: &'static str, error: DriverError) -> Error {
+    let name = error.error_name().map_or_else(|_| "unknown".into(), |name| name.to_string_lossy().into());
+    Error::Driver { operation, code: error.0 as u32, name }
+}
+
+/// 64-bit words of a record; `report_bad_id` in common.cuh says what they hold.
+const WORDS: usize = 16;
+const BYTES: usize = WORDS * size_of::<u64>();
+/// Positions that a record can tell apart: 2^32 a word.
+const POSITIONS: u64 = (WORDS as u64) << 32;
+/// Kinds of checks that can be told apart between two waits.
+const RECORDS: usize = 256;
+
+/// What an id must be below.
+#[derive(Debug, Clone)]
+pub(crate) enum Bound {
+    /// One bound a column: position `p` is of column `p % columns`.
+    Columns(Vec<u64>),
+    /// The length of the history of the candidate that owns position `p`, of so many columns a candidate.
+    History(Arc<Batch>, usize),
+}
+
+impl Bound {
+    fn at(&self, position: u64) -> u64 {
+        match self {
+            Self::Columns(bounds) => {
+                bounds.get(position as usize % bounds.len().max(1)).copied().unwrap_or(0)
+            }
+            Self::History(batch, columns) => {
+                let candidate = position as usize / columns.max(&1);
+                let owns = |(_, targets): &(_, std::ops::Range<usize>)| targets.contains(&candidate);
+                batch.requests().find(owns).map_or(0, |(history, _)| history.len() as u64)
+            }
+        }
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Columns(a), Self::Columns(b)) => a == b,
+            (Self::History(a, k), Self::History(b, l)) => Arc::ptr_eq(a, b) && k == l,
+            _ => false,
+        }
+    }
+}
+
+/// One kind of check.
+#[derive(Debug)]
+struct Check {
+    operation: &'static str,
+    argument: &'static str,
+    bound: Bound,
+}
+
+/// The records on the device, and what each is for. A kind of check keeps its record, so a captured launch may be
+/// replayed for as long as the backend lives.
+#[derive(Debug)]
+pub(super) struct Records {
+    memory: Allocation,
+    checks: Vec<Check>,
+}
+
+impl Records {
+    pub(super) fn new(stream: &Arc<CudaStream>, operation: &'static str) -> Result<Self> {
+        let memory = Allocation::new(stream, operation, RECORDS * BYTES)?;
+        memory.fill(operation, 0xff)?;
+        Ok(Self { memory, checks: Vec::new() })
+    }
+
+    /// The address of the record for a kind of check over `positions` ids. Where there is no room for one more kind,
+    /// what was recorded so far is looked at first.
+    pub(super) fn record(
+        &mut self,
+        stream: &CudaStream,
+        operation: &'static str,
+        argument: &'static str,
+        positions: u64,
+        bound: Bound,
+    ) -> Result<u64> {
+        if positions > POSITIONS {
+            return Err(Error::Limit { operation, argument, needed: positions, limit: POSITIONS });
+        }
+        let same = |check: &Check| {
+            (check.operation, check.argument) == (operation, argument) && check.bound.same(&bound)
+        };
+        let index = match self.checks.iter().position(same) {
+            Some(index) => index,
+            None => {
+                if self.checks.len() == RECORDS {
+                    self.take(stream, operation)?;
+                    self.checks.clear();
+                }
+                self.checks.push(Check { operation, argument, bound });
+                self.checks.len() - 1
+            }
+        };
+        Ok(self.memory.pointer() + (index * BYTES) as u64)
+    }
+
+    /// Waits, and fails with what was recorded since the last time.
+    pub(super) fn take(&mut self, stream: &CudaStream, operation: &'static str) -> Result<()> {
+        let wait = || stream.synchronize().map_err(|error| driver_error(operation, error));
+        if self.checks.is_empty() {
+            return wait();
+        }
+        let mut words = vec![u64::MAX; self.checks.len() * WORDS];
+        read(stream, operation, self.memory.pointer(), bytemuck::cast_slice_mut(&mut words))?;
+        wait()?;
+        for (check, words) in self.checks.iter().zip(words.chunks_exact(WORDS)) {
+            let Some(page) = words.iter().position(|&word| word != u64::MAX) else { continue };
+            let position = (page as u64) << 32 | words[page] >> 32;
+            let error = Error::IndexOutOfRange {
+                operation: check.operation,
+                argument: check.argument,
+                position,
+                id: words[page] & u64::from(u32::MAX),
+                rows: check.bound.at(position),
+            };
+            self.memory.fill(operation, 0xff)?;
+            return Err(error);
+        }
+        Ok(())
+    }
+}

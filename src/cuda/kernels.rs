@@ -1,0 +1,26 @@
+//! The kernels that ship: their texts, and loading them.
+
+use std::sync::Arc;
+
+use crate::cuda::launch::Module;
+use crate::cuda::{Cuda, lock};
+use crate::error::Result;
+
+/// The PTX of every kernel, by the stem of its file in `kernels/`.
+pub fn kernels() -> Vec<(&'static str, &'static str)> {
+    vec![("target_attention", include_str!("../../kernels/ptx/target_attention.ptx"))]
+}
+
+impl Cuda {
+    /// The kernels of a file, compiled at the first call.
+    pub(super) fn module(&self, operation: &'static str, stem: &'static str) -> Result<Arc<Module>> {
+        let mut modules = lock(&self.shared.modules);
+        if let Some(module) = modules.get(stem) {
+            return Ok(module.clone());
+        }
+        let text = self.shared.texts.get(stem).map_or("", String::as_str);
+        let module = Arc::new(Module::load(self.stream().context(), operation, text)?);
+        modules.insert(stem, module.clone());
+        Ok(module)
+    }
+}

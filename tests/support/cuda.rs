@@ -1,0 +1,77 @@
+//! The CUDA device that the tests of a binary share: the emulator, or a real one.
+
+use std::sync::OnceLock;
+
+use cuda_emulator::exec::{Approximation, MmaOrder};
+use cuda_emulator::{Device, Emulator};
+use longseq::Cuda;
+
+/// Which driver the tests run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    /// The emulator of this repository.
+    Emulator,
+    /// The machine's own.
+    Real,
+}
+
+/// The driver, or `None` where the tests are to run without one.
+///
+/// `LONGSEQ_TEST_CUDA` says which: `emulator`, `device`, `off`; by default a real device where there is one, and the
+/// emulator elsewhere.
+pub fn driver() -> Option<Driver> {
+    // Asked once: after the emulator was loaded there always is a driver.
+    static DRIVER: OnceLock<Option<Driver>> = OnceLock::new();
+    *DRIVER.get_or_init(|| match std::env::var("LONGSEQ_TEST_CUDA").unwrap_or_default().as_str() {
+        "emulator" => Some(Driver::Emulator),
+        "device" => Some(Driver::Real),
+        "off" => {
+            eprintln!("skipped on CUDA: LONGSEQ_TEST_CUDA=off");
+            None
+        }
+        _ if Cuda::is_available() => Some(Driver::Real),
+        _ => Some(Driver::Emulator),
+    })
+}
+
+/// The device that all tests of a binary share.
+pub fn device() -> Option<&'static Cuda> {
+    static DEVICE: OnceLock<Option<(Cuda, Option<Emulator>)>> = OnceLock::new();
+    let make = || match driver()? {
+        Driver::Real => Some((Cuda::new(0).expect("a CUDA device"), None)),
+        Driver::Emulator => {
+            let emulator = emulator();
+            set_mode(&emulator, &std::env::var("LONGSEQ_TEST_CUDA_MODE").unwrap_or_default());
+            Some((Cuda::new(0).expect("the emulator's device"), Some(emulator)))
+        }
+    };
+    DEVICE.get_or_init(make).as_ref().map(|(device, _)| device)
+}
+
+/// A session of its own on the emulator, whatever the machine has; `None` where the tests run on a real driver or
+/// without one. It is this thread's, until it is dropped.
+pub fn session() -> Option<Emulator> {
+    (driver()? == Driver::Emulator).then(emulator)
+}
+
+fn emulator() -> Emulator {
+    Emulator::install(Device::sm_80()).expect("the emulator was built beside the tests")
+}
+
+/// The modes of the emulator in which results must hold, by name.
+pub const MODES: [&str; 4] = ["", "shuffled", "lowest", "highest"];
+
+/// Puts a session into a mode: blocks and warps in another order, approximate instructions at the edges of their
+/// documented error, other orders of summation in `mma`.
+pub fn set_mode(emulator: &Emulator, mode: &str) {
+    let (seed, approximation, order) = match mode {
+        "" => (None, Approximation::Nearest, MmaOrder::Ascending),
+        "shuffled" => (Some(1), Approximation::Seeded(1), MmaOrder::Truncated),
+        "lowest" => (Some(2), Approximation::Lowest, MmaOrder::Descending),
+        "highest" => (Some(3), Approximation::Highest, MmaOrder::Pairwise),
+        other => panic!("LONGSEQ_TEST_CUDA_MODE={other}: there are {MODES:?}"),
+    };
+    emulator.set_schedule_seed(seed);
+    emulator.set_approximation(approximation);
+    emulator.set_mma_order(order);
+}
