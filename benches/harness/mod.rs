@@ -36,6 +36,9 @@ struct Options {
     /// Print the cases and stop.
     #[arg(long)]
     list: bool,
+    /// Print the devices and stop.
+    #[arg(long)]
+    devices: bool,
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -86,6 +89,10 @@ fn bench<D: Device>(stem: &str, device: &D, options: &Options) {
         let id = format!("{}/{}", device.name(), case.name);
         case.stem() == stem && options.filter.as_ref().is_none_or(|filter| id.contains(filter))
     };
+    if options.devices {
+        println!("{}\t{}", device.name(), device.backend().device());
+        return;
+    }
     for case in benchmarks().iter().filter(wanted) {
         if options.list {
             println!("{}/{}", device.name(), case.name);

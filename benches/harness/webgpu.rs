@@ -88,7 +88,7 @@ impl Device for Gpu {
         let groups = (footprint / 2).clamp(GROUP, 128 << 20) / GROUP;
         let bytes = groups * GROUP;
         let (from, to) = (self.floats(bytes as usize / 4)?, self.floats(bytes as usize / 4)?);
-        let seconds = self.seconds("copy", &[from.wgpu_buffer(), to.wgpu_buffer()], groups as u32)?;
+        let seconds = self.seconds("copy", &[from.buffer(), to.buffer()], groups as u32)?;
         Ok(2.0 * bytes as f64 / seconds)
     }
 
@@ -99,7 +99,7 @@ impl Device for Gpu {
         // As in rates.wgsl: invocations, rounds, chains, lanes.
         let (groups, operations) = (1024, 2.0 * 64.0 * 512.0 * 8.0 * 4.0);
         let out = self.floats(groups as usize * 64 * 4)?;
-        let seconds = self.seconds("multiply_add", &[out.wgpu_buffer()], groups)?;
+        let seconds = self.seconds("multiply_add", &[out.buffer()], groups)?;
         Ok(*self.arithmetic.get_or_init(|| f64::from(groups) * operations / seconds))
     }
 }
