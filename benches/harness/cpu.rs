@@ -11,7 +11,7 @@ use super::Device;
 use crate::support::{Failure, Rules};
 
 /// One thread, and all of them.
-pub fn thread_counts() -> Vec<usize> {
+pub(super) fn thread_counts() -> Vec<usize> {
     match std::thread::available_parallelism().map_or(1, usize::from) {
         1 => vec![1],
         all => vec![1, all],
@@ -19,19 +19,19 @@ pub fn thread_counts() -> Vec<usize> {
 }
 
 /// Runs `work` in a pool of so many threads: what `Cpu` spreads its work over.
-pub fn in_pool<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
+pub(super) fn in_pool<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool").install(work)
 }
 
 /// `Cpu` in the current pool.
-pub struct Processor {
+pub(super) struct Processor {
     backend: Cpu,
     threads: usize,
     arithmetic: OnceCell<f64>,
 }
 
 impl Processor {
-    pub fn new(threads: usize) -> Self {
+    pub(super) fn new(threads: usize) -> Self {
         Self { backend: Cpu::new(), threads, arithmetic: OnceCell::new() }
     }
 }

@@ -8,15 +8,15 @@ use crate::support::cases::Named;
 
 /// The longer of two times: the fewest bytes at the bandwidth of a copy, the operations at the rate of fused
 /// multiply-adds.
-pub struct Limit {
-    pub micros: f64,
+pub(super) struct Limit {
+    pub(super) micros: f64,
     /// Per second.
     rate: f64,
     memory: bool,
 }
 
 impl Limit {
-    pub fn of<D: Device>(device: &D, case: &Named) -> Result<Self, Failure> {
+    pub(super) fn of<D: Device>(device: &D, case: &Named) -> Result<Self, Failure> {
         let work = case.work();
         let (bandwidth, arithmetic) = (device.bandwidth(case.footprint())?, device.arithmetic()?);
         let (moving, computing) = (work.bytes as f64 / bandwidth, work.flops as f64 / arithmetic);

@@ -72,7 +72,7 @@ trait Device {
 }
 
 /// The benchmarks of an operation.
-pub fn run(stem: &'static str) {
+pub(crate) fn run(stem: &'static str) {
     let options = Options::parse();
     for threads in cpu::thread_counts() {
         let options = options.clone();

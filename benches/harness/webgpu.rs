@@ -9,14 +9,14 @@ use super::Device;
 use crate::support::{Failure, Rules, webgpu};
 
 /// The device that the tests use too.
-pub struct Gpu {
+pub(super) struct Gpu {
     backend: &'static Wgpu,
     arithmetic: OnceCell<f64>,
 }
 
 impl Gpu {
     /// None where there is no adapter.
-    pub fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         webgpu::device().map(|backend| Self { backend, arithmetic: OnceCell::new() })
     }
 
