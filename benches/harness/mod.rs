@@ -1,6 +1,7 @@
 //! What every benchmark does: check a case's answer, time its call on every device, and hold the time against what
 //! the device could do.
 
+mod clock;
 mod cpu;
 mod limits;
 #[cfg(feature = "wgpu")]
@@ -9,7 +10,7 @@ mod webgpu;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Parser;
 use criterion::{Criterion, SamplingMode};
@@ -62,13 +63,26 @@ trait Device {
 
     /// What `runs` calls take. A device with a clock of its own should use it, and empty its caches between the calls.
     fn time(&self, runs: u64, call: &mut Call<'_>) -> Result<Duration, Failure> {
-        let start = Instant::now();
-        for _ in 0..runs {
-            call()?;
-            self.backend().synchronize()?;
-        }
-        Ok(start.elapsed())
+        time_calls(self, clock::wall, runs, call)
     }
+}
+
+/// A clock of the host.
+type Clock = fn() -> Duration;
+
+/// What the calls take by a clock of the host.
+fn time_calls<D: Device + ?Sized>(
+    device: &D,
+    clock: Clock,
+    runs: u64,
+    call: &mut Call<'_>,
+) -> Result<Duration, Failure> {
+    let start = clock();
+    for _ in 0..runs {
+        call()?;
+        device.backend().synchronize()?;
+    }
+    Ok(clock() - start)
 }
 
 /// The benchmarks of an operation.
