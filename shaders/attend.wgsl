@@ -5,21 +5,25 @@
 // One workgroup of 64 threads takes one piece of work: up to `tile` rows of output (candidates, or candidates × heads)
 // of one user against a part of the user's history, a step at a time:
 //   1. each thread scores 4 behaviours against 8 rows of the tile, in registers (`score`);
-//   2. softmax only: the peak of each row over the step, and how far older sums must fade;
+//   2. softmax only: raises the peaks of its rows; where one rose, older sums fade;
 //   3. each thread turns its scores into weights and leaves them in workgroup memory;
-//   4. each thread owns 4 columns of the value for 8 rows and adds the weighted values, in registers.
-// So one load of a behaviour serves 8 rows, one of a query 4 behaviours, one of a weight 4 columns. A part of a
-// history leaves unnormalised sums with their peak and total in `partial`, which merge_attention.wgsl puts together;
-// the only piece of a tile writes the output itself.
+//   4. each thread owns 4 columns of the value for the same 8 rows and adds the weighted values, in registers.
+// So one load of a behaviour serves 8 rows, one of a query 4 behaviours, one of a weight 4 columns; two barriers a
+// step. A part of a history leaves unnormalised sums with their peak and total in `partial`, which
+// merge_attention.wgsl puts together; the only piece of a tile writes the output itself.
 //
 // `tile` (4, 8, 16 or 32 rows) grows with the candidates of a user, `columns` (groups of four columns, a power of two)
 // with the value. tile/8 · columns is at most 64; where it is less, several threads share the columns and split the
 // behaviours. A step is 256 behaviours, or 2048 / tile where that is less.
-// Variant: GROUP4 fours of rows a thread; 1 for a tile of 4 rows, 2 for the others.
+// Variants: GROUP4 fours of rows a thread, 1 for a tile of 4 rows, 2 for the others. QUADS 1 stands for
+// blocks_by_quad.wgsl, 0 for blocks_alone.wgsl: how queries and weights reach the threads that share them.
 // Workgroup memory: 8 KiB of weights, 2 KiB for adding up, 256 bytes. The register tile is written out, number by
 // number: an array that a loop indexes lives in memory on some drivers.
+// Keys are read where they lie, a row a thread: a part of a row that a thread leaves for its next round waits in the
+// cache. Values are read in whole rows.
 //
-// Precision: f32 throughout, in the order of the history; merged in the order of the parts.
+// Precision: f32 throughout, in the order of the history; merged in the order of the parts. The order of the atomics
+// plays no part in the highest score.
 
 const THREADS: u32 = 64u;
 
@@ -47,11 +51,11 @@ const SILU: u32 = 2u;
 // 3: the score itself.
 
 var<workgroup> tile_weights: array<vec4<f32>, 512>;
-// Peaks, and in the end totals, of each thread.
+// The highest score so far of each row, as `ordered` words.
+var<workgroup> tile_peak: array<atomic<u32>, 32>;
+// In the end: the totals of each thread, then of each row.
 var<workgroup> tile_parts: array<vec4<f32>, 128>;
-// The highest score so far of each row, and the factor on sums that were taken below an older peak.
-var<workgroup> tile_peak: array<f32, 32>;
-var<workgroup> tile_fade: array<f32, 32>;
+var<workgroup> tile_total: array<f32, 32>;
 
 // Scores of 4 behaviours (0..3) for rows 0..3 (a) and 4..7 (b) of a group.
 struct Scores {
@@ -78,16 +82,22 @@ fn weigh(score: vec4<f32>, peak: vec4<f32>, live: bool) -> vec4<f32> {
     return score;
 }
 
-fn peak_of(r: u32) -> vec4<f32> {
-    return vec4<f32>(tile_peak[r], tile_peak[r + 1u], tile_peak[r + 2u], tile_peak[r + 3u]);
+// A float as a word that compares like it.
+fn ordered(x: f32) -> u32 {
+    let word = bitcast<u32>(x);
+    return select(word | 0x80000000u, ~word, word >= 0x80000000u);
 }
 
-fn fade_of(r: u32) -> vec4<f32> {
-    return vec4<f32>(tile_fade[r], tile_fade[r + 1u], tile_fade[r + 2u], tile_fade[r + 3u]);
+fn peak_at(r: u32) -> f32 {
+    let word = atomicLoad(&tile_peak[r]);
+    return bitcast<f32>(select(~word, word ^ 0x80000000u, word >= 0x80000000u));
 }
 
-@compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+fn peaks_at(r: u32) -> vec4<f32> {
+    return vec4<f32>(peak_at(r), peak_at(r + 1u), peak_at(r + 2u), peak_at(r + 3u));
+}
+
+fn attend(id: vec3<u32>, thread: u32) {
     let group = group_index(id);
     if group >= params.groups {
         return;
@@ -105,7 +115,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     let row_group = thread / tile.lanes;
     let column = 4u * (thread % params.columns);
     let share = thread / params.columns % tile.shares;
-    let sum_group = thread / (params.columns * tile.shares);
+    let first_row = row_group * GROUP4 * 4u;
     // Columns behind the last are computed like the last ones and not written.
     let own_column = min(column, (params.value_columns - 1u) / 4u * 4u);
     let left = params.value_columns - own_column;
@@ -114,53 +124,48 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     var sum0 = vec4<f32>(); var sum1 = vec4<f32>(); var sum2 = vec4<f32>(); var sum3 = vec4<f32>();
     var sum4 = vec4<f32>(); var sum5 = vec4<f32>(); var sum6 = vec4<f32>(); var sum7 = vec4<f32>();
     var total_a = vec4<f32>(); var total_b = vec4<f32>();
+    var peak_a = vec4<f32>(LOWEST); var peak_b = vec4<f32>(LOWEST);
     if thread < tile.rows {
-        tile_peak[thread] = LOWEST;
+        atomicStore(&tile_peak[thread], ordered(LOWEST));
     }
+    workgroupBarrier();
 
     for (var start = part.x; start < end; start += step) {
         // 1.
         let l = vec4<u32>(start + lane) + vec4<u32>(0u, tile.lanes, 2u * tile.lanes, 3u * tile.lanes);
         let live = l < vec4<u32>(end);
-        let s = score(min(l, vec4<u32>(end - 1u)), row_group, rows, kv_head);
+        let s = score(min(l, vec4<u32>(end - 1u)), row_group, rows, kv_head, thread);
         // 2.
-        let place = lane * tile.fours + row_group * GROUP4;
-        var peak_a = vec4<f32>(); var peak_b = vec4<f32>();
         if params.weighting == SOFTMAX {
             // Behaviours behind the end repeat the last one: they do not change the peak.
-            tile_parts[place] = max(max(s.a0, s.a1), max(s.a2, s.a3));
-            if GROUP4 > 1u { tile_parts[place + 1u] = max(max(s.b0, s.b1), max(s.b2, s.b3)); }
-            workgroupBarrier();
-            if thread < tile.rows {
-                let old = tile_peak[thread];
-                var peak = old;
-                for (var other = 0u; other < tile.lanes; other++) {
-                    peak = max(peak, tile_parts[other * tile.fours + thread / 4u][thread % 4u]);
+            raise_peaks(first_row, max(max(s.a0, s.a1), max(s.a2, s.a3)), max(max(s.b0, s.b1), max(s.b2, s.b3)), thread);
+        }
+        // Peaks are whole, and the weights of the step before are used up.
+        workgroupBarrier();
+        if params.weighting == SOFTMAX {
+            let new_a = peaks_at(first_row);
+            if any(new_a != peak_a) {
+                let fade = exp_of(peak_a - new_a);
+                peak_a = new_a;
+                total_a *= fade;
+                sum0 *= fade.x; sum1 *= fade.y; sum2 *= fade.z; sum3 *= fade.w;
+            }
+            if GROUP4 > 1u {
+                let new_b = peaks_at(first_row + 4u);
+                if any(new_b != peak_b) {
+                    let fade = exp_of(peak_b - new_b);
+                    peak_b = new_b;
+                    total_b *= fade;
+                    sum4 *= fade.x; sum5 *= fade.y; sum6 *= fade.z; sum7 *= fade.w;
                 }
-                tile_peak[thread] = peak;
-                tile_fade[thread] = exp_one(old - peak);
-            }
-            workgroupBarrier();
-            let r = row_group * GROUP4 * 4u;
-            peak_a = peak_of(r);
-            total_a *= fade_of(r);
-            if GROUP4 > 1u {
-                peak_b = peak_of(r + 4u);
-                total_b *= fade_of(r + 4u);
-            }
-            let q = sum_group * GROUP4 * 4u;
-            let fade_a = fade_of(q);
-            sum0 *= fade_a.x; sum1 *= fade_a.y; sum2 *= fade_a.z; sum3 *= fade_a.w;
-            if GROUP4 > 1u {
-                let fade_b = fade_of(q + 4u);
-                sum4 *= fade_b.x; sum5 *= fade_b.y; sum6 *= fade_b.z; sum7 *= fade_b.w;
             }
         }
         // 3.
+        let place = lane * tile.fours + row_group * GROUP4;
+        let next = tile.lanes * tile.fours;
         let a0 = weigh(s.a0, peak_a, live.x); let a1 = weigh(s.a1, peak_a, live.y);
         let a2 = weigh(s.a2, peak_a, live.z); let a3 = weigh(s.a3, peak_a, live.w);
         total_a += a0 + a1 + a2 + a3;
-        let next = tile.lanes * tile.fours;
         tile_weights[place] = a0; tile_weights[place + next] = a1;
         tile_weights[place + 2u * next] = a2; tile_weights[place + 3u * next] = a3;
         if GROUP4 > 1u {
@@ -171,19 +176,26 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
             tile_weights[place + 2u * next + 1u] = b2; tile_weights[place + 3u * next + 1u] = b3;
         }
         workgroupBarrier();
-        // 4.
+        // 4. Weights behind the end are zero. All threads go round alike: quads exchange weights.
         let count = min(end - start, step);
-        for (var i = share; i < count; i += tile.shares) {
-            let value = values_four((start + i - params.first_history) * params.value_stride + first_value, left);
-            let a = tile_weights[i * tile.fours + sum_group * GROUP4];
-            sum0 += a.x * value; sum1 += a.y * value; sum2 += a.z * value; sum3 += a.w * value;
+        for (var first = 0u; first < count; first += 4u * tile.shares) {
+            let i = first + 4u * share;
+            let row = min(vec4<u32>(start + i) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(end - 1u)) - params.first_history;
+            let places = row * params.value_stride + first_value;
+            let w = weight_block(i * tile.fours + row_group * GROUP4, tile.fours, thread);
+            let v0 = values_four(places.x, left); let v1 = values_four(places.y, left);
+            let v2 = values_four(places.z, left); let v3 = values_four(places.w, left);
+            sum0 += w.a0.x * v0 + w.a1.x * v1 + w.a2.x * v2 + w.a3.x * v3;
+            sum1 += w.a0.y * v0 + w.a1.y * v1 + w.a2.y * v2 + w.a3.y * v3;
+            sum2 += w.a0.z * v0 + w.a1.z * v1 + w.a2.z * v2 + w.a3.z * v3;
+            sum3 += w.a0.w * v0 + w.a1.w * v1 + w.a2.w * v2 + w.a3.w * v3;
             if GROUP4 > 1u {
-                let b = tile_weights[i * tile.fours + sum_group * GROUP4 + 1u];
-                sum4 += b.x * value; sum5 += b.y * value; sum6 += b.z * value; sum7 += b.w * value;
+                sum4 += w.b0.x * v0 + w.b1.x * v1 + w.b2.x * v2 + w.b3.x * v3;
+                sum5 += w.b0.y * v0 + w.b1.y * v1 + w.b2.y * v2 + w.b3.y * v3;
+                sum6 += w.b0.z * v0 + w.b1.z * v1 + w.b2.z * v2 + w.b3.z * v3;
+                sum7 += w.b0.w * v0 + w.b1.w * v1 + w.b2.w * v2 + w.b3.w * v3;
             }
         }
-        // The next round overwrites the weights.
-        workgroupBarrier();
     }
 
     if params.weighting == SOFTMAX {
@@ -196,10 +208,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
             for (var other = 0u; other < tile.lanes; other++) {
                 total += tile_parts[other * tile.fours + thread / 4u][thread % 4u];
             }
-            tile_fade[thread] = total;
+            tile_total[thread] = total;
         }
-        workgroupBarrier();
     }
+    // Totals are whole, and the last weights used up.
+    workgroupBarrier();
     if tile.shares > 1u {
         let place = thread * 4u * GROUP4;
         tile_weights[place] = sum0; tile_weights[place + 1u] = sum1;
@@ -224,7 +237,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     }
 
     let slot = part.z;
-    let first_row = sum_group * GROUP4 * 4u;
     if column == 0u {
         for (var r = first_row; r < min(rows.z, first_row + 4u * GROUP4); r++) {
             write_total(r, rows, kv_head, slot);
@@ -249,15 +261,15 @@ fn write_total(r: u32, rows: vec4<u32>, kv_head: u32, slot: u32) {
     if params.weighting != SOFTMAX {
         return;
     }
-    let total = tile_fade[r];
+    let total = tile_total[r];
     if slot != NONE {
         let place = params.first_stats + ((slot * params.kv_heads + kv_head) * params.tile + r) * 2u;
-        partial[place] = tile_peak[r];
+        partial[place] = peak_at(r);
         partial[place + 1u] = total;
     } else if params.has_lse == 1u {
         var lse = NEGATIVE_INFINITY;
         if total > 0.0 {
-            lse = bitcast<u32>(tile_peak[r] + log(total));
+            lse = bitcast<u32>(peak_at(r) + log(total));
         }
         lse_bits[params.lse_base + output_row(rows, kv_head, r)] = lse;
     }
@@ -278,7 +290,7 @@ fn write(sum: vec4<f32>, r: u32, column: u32, left: u32, rows: vec4<u32>, kv_hea
     }
     var result = sum;
     if params.weighting == SOFTMAX {
-        let total = tile_fade[r];
+        let total = tile_total[r];
         result = select(vec4<f32>(), sum / total, total > 0.0);
     }
     let place = params.out_base + output_row(rows, kv_head, r) * params.value_width + params.first_column + column;

@@ -1,8 +1,8 @@
 // Reads table rows by id: out[i, first_column..] = f · R[ids[i, feature]], summed or averaged over bags of ids.
 //
 // One thread writes four columns of one row of the output; neighbours read neighbouring columns. A bag's rows are
-// added in their order. The bounds check is one comparison: an id outside the table reads nothing and counts as zeros
-// (it is reported elsewhere, where that is asked for).
+// added in their order. The bounds check is one comparison: an id outside the table reads nothing and counts as zeros,
+// and where that is asked for the lowest place of one is noted (an integer minimum: the order of threads is no matter).
 // INT8: value = scale[id]·code + offset[id].
 
 struct Params {
@@ -25,6 +25,9 @@ struct Params {
     // What happens with the result.
     store: u32,
     factor: f32,
+    // Whether unknown ids are noted, and what is added to their place among these ids.
+    check_ids: u32,
+    first_place: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 
@@ -33,8 +36,13 @@ const MEAN: u32 = 2u;
 // Instead of overwriting, multiplies what is there.
 const MULTIPLY: u32 = 1u;
 
-fn table_four(id: u32, column: u32) -> vec4<f32> {
+fn table_four(row: u32, column: u32) -> vec4<f32> {
+    let place = row * params.features + params.feature;
+    let id = ids[params.ids_base + place];
     if id >= params.table_rows {
+        if params.check_ids == 1u {
+            atomicMin(&report[0], params.first_place + place);
+        }
         return vec4<f32>();
     }
     let four = table_data_four(params.table_base + id * params.width + column, params.width - column);
@@ -55,11 +63,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     let column = index % fours * 4u;
     var four = vec4<f32>();
     if params.pooling == EACH {
-        four = table_four(ids[params.ids_base + row * params.features + params.feature], column);
+        four = table_four(row, column);
     } else {
         let end = offsets[row + 1u];
         for (var l = offsets[row]; l < end; l++) {
-            four += table_four(ids[params.ids_base + l * params.features + params.feature], column);
+            four += table_four(l, column);
         }
         if params.pooling == MEAN {
             four /= f32(max(end - offsets[row], 1u));

@@ -1,4 +1,5 @@
-// Merges the lists that search.wgsl kept of the parts of a history. One workgroup of 64 threads takes one candidate.
+// Merges the lists that search.wgsl kept of the parts of a history. One workgroup of 64 threads takes one candidate; a
+// history that was not cut has one list, which is copied. Rows of the history become positions in it.
 
 struct Params {
     groups: u32,
@@ -8,6 +9,8 @@ struct Params {
     counts_base: u32,
     // Lists a part has.
     part_lists: u32,
+    top_k: u32,
+    first_whole: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 
@@ -17,33 +20,43 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     if group >= params.groups {
         return;
     }
-    let row = group % params.part_lists;
+    let list = group % params.part_lists;
     let tile = group / params.part_lists;
-    let rows = merges[2u * tile];
-    let slots = merges[2u * tile + 1u];
-    if row >= rows.z {
+    let rows = tiles[2u * tile];
+    let slots = tiles[2u * tile + 1u];
+    if list >= rows.z {
         return;
     }
+    let top_k = params.top_k;
+    let first_slot = select(slots.x, params.first_whole + tile, slots.y == 0u);
     clear_lists(thread);
-    for (var slot = 0u; slot < slots.y; slot++) {
-        for (var first = 0u; first < TOP_K; first += 64u) {
-            let place = first + thread;
-            if place < TOP_K {
-                let at = (((slots.x + slot) * params.part_lists + row) * TOP_K + place) * 2u;
-                if lists[at + 1u] != NONE {
-                    offer(0u, lists[at], lists[at + 1u]);
+    for (var slot = first_slot; slot < first_slot + max(slots.y, 1u); slot++) {
+        let first = (slot * params.part_lists + list) * top_k;
+        for (var begin = 0u; begin < top_k; begin += 64u) {
+            let place = begin + thread;
+            var wanted = false;
+            var entry = vec2<u32>();
+            if place < top_k {
+                entry = lists[first + place];
+                wanted = entry.y != NONE;
+            }
+            loop {
+                if wanted {
+                    wanted = !offer(0u, entry.x, entry.y);
+                }
+                if !compact(thread, top_k, false) {
+                    break;
                 }
             }
-            compact(thread, false);
         }
     }
-    compact(thread, true);
+    compact(thread, top_k, true);
     let count = atomicLoad(&list_counts[0]);
-    let m = rows.x + rows.y + row;
-    for (var place = thread; place < TOP_K; place += 64u) {
+    let m = rows.x + rows.y + list;
+    for (var place = thread; place < top_k; place += 64u) {
         let filled = place < count;
-        positions[params.positions_base + m * TOP_K + place] = select(NONE, list_positions[place], filled);
-        scores[params.scores_base + m * TOP_K + place] =
+        positions[params.positions_base + m * top_k + place] = select(NONE, list_rows[place] - slots.z, filled);
+        scores[params.scores_base + m * top_k + place] =
             select(NEGATIVE_INFINITY, score_bits(list_keys[place]), filled);
     }
     if thread == 0u {

@@ -54,12 +54,13 @@ fn bias_of(l: u32, rows: vec4<u32>, kv_head: u32, r: u32) -> vec4<f32> {
         bias_at(place + head.x), bias_at(place + head.y), bias_at(place + head.z), bias_at(place + head.w));
 }
 
-fn score(l: vec4<u32>, row_group: u32, rows: vec4<u32>, kv_head: u32) -> Scores {
+fn score(l: vec4<u32>, row_group: u32, rows: vec4<u32>, kv_head: u32, thread: u32) -> Scores {
     let row = l - params.first_history;
     let keys = params.keys_base + (row * params.kv_heads + kv_head) * params.width;
     let fours = params.tile / 4u;
     let width4 = (params.width + 3u) / 4u;
-    var matrix = (rows.w * params.kv_heads + kv_head) * width4 * fours + row_group * GROUP4;
+    // Counted in columns of matrices.
+    var block = 4u * ((rows.w * params.kv_heads + kv_head) * width4 * fours + row_group * GROUP4);
     var s = Scores();
     for (var k = 0u; k < params.width; k += 4u) {
         let left = params.width - k;
@@ -67,13 +68,12 @@ fn score(l: vec4<u32>, row_group: u32, rows: vec4<u32>, kv_head: u32) -> Scores 
         let key1 = keys_four(keys.y + k, left);
         let key2 = keys_four(keys.z + k, left);
         let key3 = keys_four(keys.w + k, left);
-        let a = queries[matrix];
-        s.a0 += key0 * a; s.a1 += key1 * a; s.a2 += key2 * a; s.a3 += key3 * a;
+        let q = query_block(block, thread);
+        s.a0 += key0 * q.a; s.a1 += key1 * q.a; s.a2 += key2 * q.a; s.a3 += key3 * q.a;
         if GROUP4 > 1u {
-            let b = queries[matrix + 1u];
-            s.b0 += key0 * b; s.b1 += key1 * b; s.b2 += key2 * b; s.b3 += key3 * b;
+            s.b0 += key0 * q.b; s.b1 += key1 * q.b; s.b2 += key2 * q.b; s.b3 += key3 * q.b;
         }
-        matrix += fours;
+        block += 4u * fours;
     }
     if params.has_bias == 1u {
         let r = row_group * GROUP4 * 4u;

@@ -1,26 +1,159 @@
 // Scores a user's behaviours for some candidates and keeps the best K of each.
 //
-//     score[m,l] = ⟨q[m], k[l]⟩          q scaled and packed by pack_queries.wgsl, k gathered table rows
+//     score[m,l] = Σ_f ⟨q[m,f], A_f[ids[l,f]]⟩          q scaled and packed by pack_queries.wgsl
 //
-// One workgroup of 64 threads takes one piece: up to LISTS candidates of one user against a part of the history, 64
-// behaviours at a time, one a thread. Scores stay in registers: those that beat the list's threshold go into the list
-// (select.wgsl). A part of a history leaves its lists in `lists` for merge_selection.wgsl.
-// Variants: TOP_K, and LISTS as many candidates as have room beside each other.
+// The table rows are read in place, by id (`key_four` of the file in front of this one): nothing is gathered first. The
+// check of the ids rides along: one outside its table counts as a row of zeros, and the lowest place of one is noted.
+//
+// One workgroup of 64 threads takes one piece: up to LISTS candidates of one user against a part of the history, 256
+// behaviours at a time. Each thread scores 4 behaviours against all candidates, in registers: one load of four numbers
+// of a behaviour serves 4 · GROUP4 candidates, one of a query 4 behaviours. Scores stay there: a bit each tells which
+// reach their list's threshold, and those alone are offered to the list (select.wgsl). Every part of a history leaves
+// its lists in `lists`, best first, for merge_selection.wgsl.
+// Variants: LISTS candidates and CAPACITY of a list, by K; GROUP4 fours of candidates a thread; TABLES that are read, where 0
+// stands for rows that were gathered into table 0. Workgroup memory: that of the lists.
 
 struct Params {
     groups: u32,
     grid_width: u32,
     first_piece: u32,
+    // The history row with which gathered rows begin.
     first_history: u32,
-    width: u32,
-    // Rows of a packed tile: LISTS, or 4 where that is less.
-    tile: u32,
-    keys_base: u32,
-    positions_base: u32,
-    scores_base: u32,
-    counts_base: u32,
+    ids_base: u32,
+    features: u32,
+    top_k: u32,
+    // Where the lists begin of tiles whose history is not cut.
+    first_whole: u32,
+    // Fours of numbers of a packed query.
+    width4: u32,
+    check_ids: u32,
+    // Of an 8-bit table.
+    scale_base: u32,
+    offset_base: u32,
+    // Of each table: width, rows, first number, fours of the packed query before its own.
+    feature0: vec4<u32>,
+    feature1: vec4<u32>,
+    feature2: vec4<u32>,
 }
 @group(0) @binding(0) var<uniform> params: Params;
+
+// Of 4 behaviours (0..3) for candidates 0..3 (a) and 4..7 (b).
+struct Scores {
+    a0: vec4<f32>, a1: vec4<f32>, a2: vec4<f32>, a3: vec4<f32>,
+    b0: vec4<f32>, b1: vec4<f32>, b2: vec4<f32>, b3: vec4<f32>,
+}
+
+fn id_of(l: u32, feature: u32) -> u32 {
+    if TABLES == 0u {
+        return l - params.first_history;
+    }
+    let place = l * params.features + feature;
+    let id = ids[params.ids_base + place];
+    if params.check_ids == 1u && id >= rows_of(feature) {
+        atomicMin(&report[0], place);
+    }
+    return id;
+}
+
+fn rows_of(feature: u32) -> u32 {
+    return select(select(params.feature2.y, params.feature1.y, feature == 1u), params.feature0.y, feature == 0u);
+}
+
+fn add_feature(before: Scores, feature: u32, shape: vec4<u32>, l: vec4<u32>, tile: u32) -> Scores {
+    let wanted = vec4<u32>(id_of(l.x, feature), id_of(l.y, feature), id_of(l.z, feature), id_of(l.w, feature));
+    let known = wanted < vec4<u32>(shape.y);
+    // In place of an unknown row another is read, which then counts as zeros.
+    let id = select(vec4<u32>(), wanted, known);
+    let row = shape.z + id * shape.x;
+    var matrix = (tile * params.width4 + shape.w) * GROUP4;
+    var s = before;
+    for (var k = 0u; k < shape.x; k += 4u) {
+        let left = shape.x - k;
+        let key0 = select(vec4<f32>(), key_four(feature, row.x + k, left, id.x), known.x);
+        let key1 = select(vec4<f32>(), key_four(feature, row.y + k, left, id.y), known.y);
+        let key2 = select(vec4<f32>(), key_four(feature, row.z + k, left, id.z), known.z);
+        let key3 = select(vec4<f32>(), key_four(feature, row.w + k, left, id.w), known.w);
+        let a = queries[matrix];
+        s.a0 += key0 * a; s.a1 += key1 * a; s.a2 += key2 * a; s.a3 += key3 * a;
+        if GROUP4 > 1u {
+            let b = queries[matrix + 1u];
+            s.b0 += key0 * b; s.b1 += key1 * b; s.b2 += key2 * b; s.b3 += key3 * b;
+        }
+        matrix += GROUP4;
+    }
+    return s;
+}
+
+// The keys of Scores.
+struct Keys {
+    a0: vec4<u32>, a1: vec4<u32>, a2: vec4<u32>, a3: vec4<u32>,
+    b0: vec4<u32>, b1: vec4<u32>, b2: vec4<u32>, b3: vec4<u32>,
+}
+
+fn keys_of(s: Scores) -> Keys {
+    var keys = Keys();
+    keys.a0 = key_of(s.a0); keys.a1 = key_of(s.a1); keys.a2 = key_of(s.a2); keys.a3 = key_of(s.a3);
+    if GROUP4 > 1u {
+        keys.b0 = key_of(s.b0); keys.b1 = key_of(s.b1); keys.b2 = key_of(s.b2); keys.b3 = key_of(s.b3);
+    }
+    return keys;
+}
+
+fn threshold_of(list: u32) -> vec4<u32> {
+    // A list that there is not has a threshold all the same: its bits are not asked for.
+    return vec4<u32>(
+        list_threshold[list].x, list_threshold[min(list + 1u, LISTS - 1u)].x,
+        list_threshold[min(list + 2u, LISTS - 1u)].x, list_threshold[min(list + 3u, LISTS - 1u)].x);
+}
+
+fn bits_of(reached: vec4<bool>) -> u32 {
+    let bits = select(vec4<u32>(), vec4<u32>(1u, 2u, 4u, 8u), reached);
+    return bits.x | bits.y | bits.z | bits.w;
+}
+
+// A bit for each key that reaches its list's threshold: four candidates, four behaviours of these, then the others.
+fn reached(keys: Keys) -> u32 {
+    let a = threshold_of(0u);
+    var bits = bits_of(keys.a0 >= a) | (bits_of(keys.a1 >= a) << 4u)
+        | (bits_of(keys.a2 >= a) << 8u) | (bits_of(keys.a3 >= a) << 12u);
+    if GROUP4 > 1u {
+        let b = threshold_of(4u);
+        bits |= (bits_of(keys.b0 >= b) << 16u) | (bits_of(keys.b1 >= b) << 20u)
+            | (bits_of(keys.b2 >= b) << 24u) | (bits_of(keys.b3 >= b) << 28u);
+    }
+    return bits;
+}
+
+// The key of a bit.
+fn key_at(keys: Keys, bit: u32) -> u32 {
+    let behaviour = bit / 4u % 4u;
+    var four = select(keys.a0, keys.a1, behaviour == 1u);
+    four = select(four, keys.a2, behaviour == 2u);
+    four = select(four, keys.a3, behaviour == 3u);
+    if GROUP4 > 1u {
+        var others = select(keys.b0, keys.b1, behaviour == 1u);
+        others = select(others, keys.b2, behaviour == 2u);
+        others = select(others, keys.b3, behaviour == 3u);
+        four = select(four, others, bit >= 16u);
+    }
+    let two = select(four.xy, four.zw, (bit & 2u) != 0u);
+    return select(two.x, two.y, (bit & 1u) != 0u);
+}
+
+// Offers the keys whose bits are set; what comes back are the bits of those that found no place.
+fn offer_all(keys: Keys, l: u32, bits: u32) -> u32 {
+    var left = bits;
+    var again = 0u;
+    while left != 0u {
+        let bit = firstTrailingBit(left);
+        left &= left - 1u;
+        let list = bit % 4u + bit / 16u * 4u;
+        if !offer(list, key_at(keys, bit), l + bit / 4u % 4u * 64u) {
+            again |= 1u << bit;
+        }
+    }
+    return again;
+}
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -31,47 +164,37 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     let piece = params.first_piece + group;
     let rows = pieces[2u * piece];
     let part = pieces[2u * piece + 1u];
-    let history = tiles[2u * rows.w + 1u].z;
-    let width4 = (params.width + 3u) / 4u;
+    // The bits of the candidates that there are.
+    let candidates = 0x1111u * ((1u << min(rows.z, 4u)) - 1u)
+        | 0x11110000u * ((1u << (max(rows.z, 4u) - 4u)) - 1u);
     clear_lists(thread);
-    for (var start = part.x; start < part.y; start += 64u) {
-        let l = min(start + thread, part.y - 1u);
-        let live = start + thread < part.y;
-        let key = params.keys_base + (l - params.first_history) * params.width;
-        for (var first = 0u; first < rows.z; first += 4u) {
-            var matrix = rows.w * width4 * (params.tile / 4u) + first / 4u;
-            var score = vec4<f32>();
-            for (var k = 0u; k < params.width; k += 4u) {
-                score += keys_four(key + k, params.width - k) * queries[matrix];
-                matrix += params.tile / 4u;
-            }
-            if live {
-                for (var e = 0u; e < min(4u, rows.z - first); e++) {
-                    let list = first + e;
-                    offer(list, key_of(score[e]), l - history);
-                }
+    for (var start = part.x; start < part.y; start += 256u) {
+        let l = start + thread + vec4<u32>(0u, 64u, 128u, 192u);
+        // Behaviours behind the end repeat the last one and are not offered.
+        let row = min(l, vec4<u32>(part.y - 1u));
+        var s = add_feature(Scores(), 0u, params.feature0, row, rows.w);
+        if TABLES > 1u { s = add_feature(s, 1u, params.feature1, row, rows.w); }
+        if TABLES > 2u { s = add_feature(s, 2u, params.feature2, row, rows.w); }
+        let keys = keys_of(s);
+        let live = select(
+            vec4<u32>(), vec4<u32>(0x000f000fu, 0x00f000f0u, 0x0f000f00u, 0xf000f000u), l < vec4<u32>(part.y));
+        var wanted = (live.x | live.y | live.z | live.w) & candidates;
+        loop {
+            wanted = offer_all(keys, l.x, wanted & reached(keys));
+            if !compact(thread, params.top_k, false) {
+                break;
             }
         }
-        compact(thread, false);
     }
-    compact(thread, true);
-    for (var i = thread; i < rows.z * TOP_K; i += 64u) {
-        let list = i / TOP_K;
-        let place = i % TOP_K;
-        let filled = place < atomicLoad(&list_counts[list]);
-        let entry = list * CAPACITY + place;
-        let position = select(NONE, list_positions[entry], filled);
-        if part.z != NONE {
-            let at = ((part.z * LISTS + list) * TOP_K + place) * 2u;
-            lists[at] = select(0u, list_keys[entry], filled);
-            lists[at + 1u] = position;
-        } else {
-            let at = (rows.x + rows.y + list) * TOP_K + place;
-            positions[params.positions_base + at] = position;
-            scores[params.scores_base + at] = select(NEGATIVE_INFINITY, score_bits(list_keys[entry]), filled);
+    compact(thread, params.top_k, true);
+    let place = select(part.z, params.first_whole + rows.w, part.z == NONE);
+    for (var list = 0u; list < rows.z; list++) {
+        let count = atomicLoad(&list_counts[list]);
+        let first = (place * LISTS + list) * params.top_k;
+        for (var entry = thread; entry < params.top_k; entry += 64u) {
+            let at = list * CAPACITY + min(entry, CAPACITY - 1u);
+            lists[first + entry] = select(
+                vec2<u32>(0u, NONE), vec2<u32>(list_keys[at], list_rows[at]), entry < count);
         }
-    }
-    if part.z == NONE && thread < rows.z {
-        counts[params.counts_base + rows.x + rows.y + thread] = atomicLoad(&list_counts[thread]);
     }
 }

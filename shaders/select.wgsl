@@ -1,33 +1,33 @@
 // The best K of scored behaviours, kept in workgroup memory. Stands in front of search.wgsl and merge_selection.wgsl.
 //
-// Each list has CAPACITY = K + 64 places and a threshold: the K-th best so far. Entries that do not beat it are never
-// stored. An entry is a key, which orders like the score, and a position; best first means key descending, then
-// position ascending: a total order, so that the result does not depend on who appended first. When a list holds more
-// than K entries, all lists are sorted and cut (`compact`), so that 64 more always fit.
+// Each list has CAPACITY places and a threshold: the K-th best when the list was cut last. Entries that do not beat it
+// are never stored; the others are appended. Where one finds its list full, all lists are sorted and cut to K, and the
+// entries without a place are offered again: so a list of many places is sorted rarely. An entry is a key, which orders
+// like the score, and a row of the history; best first means key descending, then row ascending: a total order, so that
+// the result does not depend on who appended first.
 //
 // The key of a score: its bits, made to order like unsigned integers. -0 counts as +0; NaN has the lowest key, 0.
-// Workgroup memory: LISTS · CAPACITY · 8 bytes, at most 12 KiB, + 140 bytes.
-
-const CAPACITY: u32 = TOP_K + 64u;
+// Variants: LISTS lists beside each other; CAPACITY grows with K: twice as many places let a list see about twice as many
+// behaviours before it is sorted again. Workgroup memory: 8 · LISTS · CAPACITY bytes, at most 12 KiB, + 12 · LISTS + 8.
 
 var<workgroup> list_keys: array<u32, LISTS * CAPACITY>;
-var<workgroup> list_positions: array<u32, LISTS * CAPACITY>;
+var<workgroup> list_rows: array<u32, LISTS * CAPACITY>;
+// How many entries were appended, those that found no place included.
 var<workgroup> list_counts: array<atomic<u32>, LISTS>;
-// How many entries were sorted when the list was cut last; with K of them the last one is the threshold.
-var<workgroup> list_sorted: array<u32, LISTS>;
-// Whether a list holds more than K entries.
+// Key and row that an entry must beat.
+var<workgroup> list_threshold: array<vec2<u32>, LISTS>;
+// Whether an entry found no place.
 var<workgroup> overfull: atomic<u32>;
-var<workgroup> overfull_now: u32;
+// The most entries of a list when all are to be sorted, 0 otherwise.
+var<workgroup> entries_to_sort: u32;
 
-fn key_of(score: f32) -> u32 {
-    let bits = bitcast<u32>(score);
-    if (bits & 0x7fffffffu) > 0x7f800000u {
-        return 0u;
-    }
-    if (bits & 0x7fffffffu) == 0u {
-        return 0x80000000u;
-    }
-    return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
+fn key_of(score: vec4<f32>) -> vec4<u32> {
+    let bits = bitcast<vec4<u32>>(score);
+    let magnitude = bits & vec4<u32>(0x7fffffffu);
+    let negative = bits >= vec4<u32>(0x80000000u);
+    var key = select(bits | vec4<u32>(0x80000000u), ~bits, negative);
+    key = select(key, vec4<u32>(0x80000000u), magnitude == vec4<u32>());
+    return select(key, vec4<u32>(), magnitude > vec4<u32>(0x7f800000u));
 }
 
 // The bits of the score of a key.
@@ -38,10 +38,14 @@ fn score_bits(key: u32) -> u32 {
     return select(~key, key & 0x7fffffffu, key >= 0x80000000u);
 }
 
+fn is_better(key: u32, row: u32, than_key: u32, than_row: u32) -> bool {
+    return key > than_key || (key == than_key && row < than_row);
+}
+
 fn clear_lists(thread: u32) {
     if thread < LISTS {
         atomicStore(&list_counts[thread], 0u);
-        list_sorted[thread] = 0u;
+        list_threshold[thread] = vec2<u32>(0u, NONE);
     }
     if thread == 0u {
         atomicStore(&overfull, 0u);
@@ -49,76 +53,91 @@ fn clear_lists(thread: u32) {
     workgroupBarrier();
 }
 
-// Appends an entry if it can be among the best. At most 64 calls a list between two calls of `compact`.
-fn offer(list: u32, key: u32, position: u32) {
-    let first = list * CAPACITY;
-    if list_sorted[list] >= TOP_K {
-        let last = first + TOP_K - 1u;
-        let better = key > list_keys[last] || (key == list_keys[last] && position < list_positions[last]);
-        if !better {
-            return;
-        }
+// Appends an entry if it can be among the best. False where there was no place: to be offered again after `compact`.
+fn offer(list: u32, key: u32, row: u32) -> bool {
+    let threshold = list_threshold[list];
+    if !is_better(key, row, threshold.x, threshold.y) {
+        return true;
     }
     let place = atomicAdd(&list_counts[list], 1u);
-    list_keys[first + place] = key;
-    list_positions[first + place] = position;
-    if place >= TOP_K {
+    if place >= CAPACITY {
         atomicStore(&overfull, 1u);
+        return false;
+    }
+    list_keys[list * CAPACITY + place] = key;
+    list_rows[list * CAPACITY + place] = row;
+    return true;
+}
+
+fn compare_exchange(low: u32, high: u32) {
+    let a = vec2<u32>(list_keys[low], list_rows[low]);
+    let b = vec2<u32>(list_keys[high], list_rows[high]);
+    if is_better(b.x, b.y, a.x, a.y) {
+        list_keys[low] = b.x;
+        list_rows[low] = b.y;
+        list_keys[high] = a.x;
+        list_rows[high] = a.y;
     }
 }
 
-// Sorts all lists and cuts them to K, where one is overfull or `always`. All threads call it together.
-fn compact(thread: u32, always: bool) {
+// Sorts all lists and cuts them to `top_k`, where an entry found no place or `always`; tells whether one did not. All
+// threads call it together.
+fn compact(thread: u32, top_k: u32, always: bool) -> bool {
     workgroupBarrier();
     if thread == 0u {
-        overfull_now = atomicLoad(&overfull);
+        var most = 0u;
+        if always || atomicLoad(&overfull) == 1u {
+            for (var list = 0u; list < LISTS; list++) {
+                most = max(most, atomicLoad(&list_counts[list]));
+            }
+        }
+        entries_to_sort = min(most, CAPACITY);
     }
-    if workgroupUniformLoad(&overfull_now) == 0u && !always {
-        return;
+    let entries = workgroupUniformLoad(&entries_to_sort);
+    if entries == 0u {
+        return false;
     }
     // Places behind the last entry hold the worst there is.
-    for (var i = thread; i < LISTS * CAPACITY; i += 64u) {
-        if i % CAPACITY >= atomicLoad(&list_counts[i / CAPACITY]) {
-            list_keys[i] = 0u;
-            list_positions[i] = NONE;
+    for (var list = 0u; list < LISTS; list++) {
+        for (var place = atomicLoad(&list_counts[list]) + thread; place < entries; place += 64u) {
+            list_keys[list * CAPACITY + place] = 0u;
+            list_rows[list * CAPACITY + place] = NONE;
         }
     }
     workgroupBarrier();
     // Bitonic sort for any length: each merge begins with mirrored pairs, so that all comparisons put the better
-    // entry first, and pairs with a place behind the list are left out.
-    for (var size = 2u; size < 2u * CAPACITY; size *= 2u) {
+    // entry first, and pairs with a place behind the list are left out. Powers of two throughout: no divisions.
+    var pairs_bits = 0u;
+    while (2u << pairs_bits) < entries {
+        pairs_bits++;
+    }
+    let pairs = 1u << pairs_bits;
+    for (var size = 2u; size <= 2u * pairs; size *= 2u) {
         for (var distance = size / 2u; distance > 0u; distance /= 2u) {
-            for (var i = thread; i < LISTS * PAIRS; i += 64u) {
-                let list = i / PAIRS * CAPACITY;
-                let pair = i % PAIRS;
-                let low = pair / distance * 2u * distance + pair % distance;
-                var high = low + distance;
-                if distance * 2u == size {
-                    high = low / size * size + size - 1u - low % size;
-                }
-                if high < CAPACITY {
-                    let a = list_keys[list + low];
-                    let b = list_keys[list + high];
-                    let a_position = list_positions[list + low];
-                    let b_position = list_positions[list + high];
-                    if b > a || (b == a && b_position < a_position) {
-                        list_keys[list + low] = b;
-                        list_keys[list + high] = a;
-                        list_positions[list + low] = b_position;
-                        list_positions[list + high] = a_position;
-                    }
+            let other = select(distance, size - 1u, distance * 2u == size);
+            for (var i = thread; i < LISTS * pairs; i += 64u) {
+                let pair = i & (pairs - 1u);
+                let low = 2u * pair - (pair & (distance - 1u));
+                let high = low ^ other;
+                if high < entries {
+                    let first = (i >> pairs_bits) * CAPACITY;
+                    compare_exchange(first + low, first + high);
                 }
             }
             workgroupBarrier();
         }
     }
     if thread < LISTS {
-        let count = min(atomicLoad(&list_counts[thread]), TOP_K);
+        let count = min(min(atomicLoad(&list_counts[thread]), CAPACITY), top_k);
         atomicStore(&list_counts[thread], count);
-        list_sorted[thread] = count;
+        if count == top_k {
+            let last = thread * CAPACITY + top_k - 1u;
+            list_threshold[thread] = vec2<u32>(list_keys[last], list_rows[last]);
+        }
     }
     if thread == 0u {
         atomicStore(&overfull, 0u);
     }
     workgroupBarrier();
+    return true;
 }

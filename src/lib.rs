@@ -184,7 +184,6 @@ mod error;
 mod jagged;
 mod memory;
 mod ops;
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod plan;
 pub mod reference;
 #[cfg(feature = "wgpu")]

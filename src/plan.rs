@@ -99,6 +99,7 @@ impl Plan {
 
     /// Groups consecutive pieces so that the behaviours of each group span at most `rows` rows (or one piece): a
     /// device binds no more of a buffer at a time. Each group comes with the rows it spans.
+    #[cfg(any(test, feature = "wgpu"))]
     pub(crate) fn windows(&self, rows: usize) -> Vec<(Range<usize>, Range<usize>)> {
         let mut windows: Vec<(Range<usize>, Range<usize>)> = Vec::new();
         for (index, piece) in self.pieces.iter().enumerate() {
@@ -118,6 +119,7 @@ impl Plan {
 
 /// The tile size among `sizes` (ascending) that costs least: a large tile loads the history less often, a small one
 /// leaves fewer of its rows empty. `load` is what loading a behaviour costs, in units of computing one row with it.
+#[cfg(any(test, feature = "wgpu"))]
 pub(crate) fn best_tile_rows(batch: &Batch, rows_per_target: usize, sizes: &[usize], load: usize) -> usize {
     let cost = |size: usize| -> usize {
         let user = |(history, targets): (Range<usize>, Range<usize>)| {

@@ -22,6 +22,7 @@ on_every_backend!(
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_sizes,
     matches_reference_from_every_storage,
+    matches_reference_with_one_to_four_features,
     matches_reference_with_few_and_many_kept,
     matches_reference_when_every_score_ties,
     matches_reference_with_ids_outside,
@@ -183,6 +184,24 @@ fn matches_reference_from_every_storage<B: Backend>(backend: &B, rules: Rules) {
     for storage in Storage::ALL {
         let (histories, targets) = (vec![100, 0, 17], vec![5, 2, 20]);
         assert_check(&DecoupledCase { storage, histories, targets, ..Default::default() }, backend, rules);
+    }
+}
+
+/// Backends may read a few tables in place and more of them otherwise.
+fn matches_reference_with_one_to_four_features<B: Backend>(backend: &B, rules: Rules) {
+    for storage in Storage::ALL {
+        for features in [1, 3, 4] {
+            let case = DecoupledCase {
+                storage,
+                histories: vec![300, 0, 17],
+                targets: vec![9, 2, 3],
+                table_rows: vec![50, 7, 1, 300][..features].to_vec(),
+                attention_widths: vec![8, 5, 4, 1][..features].to_vec(),
+                representation_widths: vec![4, 1, 3, 5][..features].to_vec(),
+                ..Default::default()
+            };
+            assert_check(&case, backend, rules);
+        }
     }
 }
 

@@ -5,9 +5,11 @@
 mod decoupled;
 mod din;
 mod lookup;
+mod pieces;
 mod pooling;
 mod sdim;
 mod target_attention;
+mod tile_pooling;
 mod tiles;
 mod vector;
 
@@ -117,7 +119,7 @@ impl Backend for Cpu {
         inputs: TargetAttentionInputs<'_, Host, T>,
         outputs: TargetAttentionOutputs<'_, Host, T>,
     ) -> Result<()> {
-        target_attention::attend(op, batch, &inputs, outputs)
+        target_attention::attend(self.instructions, op, batch, &inputs, outputs)
     }
 
     fn merge_attention_into<T: Element>(

@@ -1,15 +1,24 @@
-//! Target attention on the CPU: a tile of candidates reads the history once, chunk by chunk.
+//! Target attention on the CPU. A piece of work is a few candidates of one user and a part of the user's history, which
+//! it reads once, block by block: the scores of a block against sixteen query rows stay in the first-level cache,
+//! become weights there, and weigh the block's values, which are still in the cache too.
+//!
+//! Lanes are query rows: the candidates of a tile times the heads that share a key/value head.
 
-use crate::cpu::pooling::{CHUNK, Pooling};
-use crate::cpu::tiles::{Tile, for_each, split, tiles};
-use crate::cpu::vector::{dot, store, widen};
+use crate::cpu::pieces::{self, Part};
+use crate::cpu::tile_pooling::TilePooling;
+use crate::cpu::tiles::split_rows;
+use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, Row, product, widen_lanes};
 use crate::element::Element;
 use crate::error::Result;
 use crate::jagged::Batch;
 use crate::memory::Host;
 use crate::ops::{PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOutputs};
 
+/// How many numbers of a block's keys, and of its values, fit into the first-level cache beside the scores.
+const BLOCK: usize = 4096;
+
 pub(super) fn attend<T: Element>(
+    instructions: Instructions,
     op: &TargetAttention,
     batch: &Batch,
     inputs: &TargetAttentionInputs<'_, Host, T>,
@@ -17,61 +26,162 @@ pub(super) fn attend<T: Element>(
 ) -> Result<()> {
     op.check(batch, inputs)?;
     op.check_outputs(batch, &outputs)?;
-    let tiles = tiles(batch);
-    let out = split(&tiles, outputs.out.into_slice(), op.heads * op.value_width);
+    let plan = pieces::cut(batch, op.heads / op.kv_heads);
+    let rows = || plan.tiles.iter().map(|tile| tile.rows);
+    let out = split_rows(rows(), outputs.out.into_slice(), op.heads * op.value_width);
     let lse: Vec<Option<&mut [f32]>> = match outputs.lse {
-        Some(lse) => split(&tiles, lse.into_slice(), op.heads).into_iter().map(Some).collect(),
-        None => tiles.iter().map(|_| None).collect(),
+        Some(lse) => split_rows(rows(), lse.into_slice(), op.heads).into_iter().map(Some).collect(),
+        None => rows().map(|_| None).collect(),
     };
-    let items = tiles.into_iter().zip(out).zip(lse).collect();
-    for_each(items, |((tile, out), lse)| attend_tile(op, &tile, inputs, out, lse));
+    pieces::run(
+        &plan,
+        out.into_iter().zip(lse).collect(),
+        |part| instructions.run(Attend { op, inputs, part }),
+        |all, part| instructions.run(Merge { all, part }),
+        |groups, (out, lse)| instructions.run(Finish { op, groups, out, lse }),
+    );
     Ok(())
 }
 
-fn attend_tile<T: Element>(
-    op: &TargetAttention,
-    tile: &Tile,
-    inputs: &TargetAttentionInputs<'_, Host, T>,
-    out: &mut [T],
-    lse: Option<&mut [f32]>,
-) {
+/// Query rows that share the lanes of a vector, and their sums.
+struct Group {
+    kv_head: usize,
+    /// Which rows, counted over the candidates of the tile and the heads that share the key/value head.
+    first: usize,
+    count: usize,
+    /// `[d]`, scaled.
+    queries: Vec<Row>,
+    pooling: TilePooling,
+}
+
+impl Group {
+    /// The place of a lane's row among the tile's rows `[targets, H]`.
+    fn row(&self, op: &TargetAttention, lane: usize) -> usize {
+        let shared = op.heads / op.kv_heads;
+        let row = self.first + lane;
+        row / shared * op.heads + self.kv_head * shared + row % shared
+    }
+}
+
+fn groups<T: Element>(op: &TargetAttention, queries: &[T]) -> Vec<Group> {
     let scale = op.effective_scale();
-    let (key_width, value_width) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
-    let (mut query_room, mut key_room, mut value_room) = (Vec::new(), Vec::new(), Vec::new());
-    let query_row = op.heads * op.width;
-    let queries =
-        widen(&inputs.queries[tile.targets.start * query_row..tile.targets.end * query_row], &mut query_room);
-    let new_pooling = |_: &[f32]| Pooling::new(op.weighting, op.value_width);
-    let mut pooling: Vec<Pooling> = queries.chunks_exact(op.width).map(new_pooling).collect();
-    let mut scores = [0.0; CHUNK];
-    for start in tile.history.clone().step_by(CHUNK) {
-        let rows = start..tile.history.end.min(start + CHUNK);
-        let keys = widen(&inputs.keys[rows.start * key_width..rows.end * key_width], &mut key_room);
-        let values = match &inputs.values {
-            Some(values) => widen(&values[rows.start * value_width..rows.end * value_width], &mut value_room),
-            None => keys,
-        };
-        for (i, (query, pooling)) in queries.chunks_exact(op.width).zip(&mut pooling).enumerate() {
-            let head = i % op.heads;
-            let kv_head = op.kv_head(head);
-            for (score, key) in scores.iter_mut().zip(keys.chunks_exact(key_width)) {
-                *score = scale * dot(query, &key[kv_head * op.width..(kv_head + 1) * op.width]);
-            }
-            let scores = &mut scores[..rows.len()];
-            if let Some(bias) = inputs.bias {
-                for (score, l) in scores.iter_mut().zip(rows.clone()) {
-                    *score += bias[l * op.heads + head];
+    let rows = queries.len() / (op.width * op.kv_heads);
+    let mut groups = Vec::new();
+    for kv_head in 0..op.kv_heads {
+        for first in (0..rows).step_by(LANES) {
+            let mut group = Group {
+                kv_head,
+                first,
+                count: LANES.min(rows - first),
+                queries: vec![[0.0; LANES]; op.width],
+                pooling: TilePooling::new(op.weighting, op.value_width),
+            };
+            for lane in 0..group.count {
+                let query = &queries[group.row(op, lane) * op.width..][..op.width];
+                for (lanes, value) in group.queries.iter_mut().zip(query) {
+                    lanes[lane] = scale * value.to_f32();
                 }
             }
-            pooling.add(scores, |l| &values[l * value_width + kv_head * op.value_width..][..op.value_width]);
+            groups.push(group);
         }
     }
-    let mut lse = lse;
-    for (i, (pooling, out)) in pooling.into_iter().zip(out.chunks_exact_mut(op.value_width)).enumerate() {
-        let (row, row_lse) = pooling.finish();
-        store(out, &row);
-        if let Some(lse) = &mut lse {
-            lse[i] = row_lse;
+    groups
+}
+
+struct Attend<'a, T: Element> {
+    op: &'a TargetAttention,
+    inputs: &'a TargetAttentionInputs<'a, Host, T>,
+    part: Part,
+}
+
+impl<T: Element> Kernel for Attend<'_, T> {
+    type Output = Vec<Group>;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) -> Vec<Group> {
+        let Self { op, inputs, part } = self;
+        let query_width = op.heads * op.width;
+        let mut groups =
+            groups(op, &inputs.queries[part.targets.start * query_width..part.targets.end * query_width]);
+        let (key_width, value_width) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
+        let (mut key_room, mut value_room) = (Vec::new(), Vec::new());
+        let block = (BLOCK / op.width.max(op.value_width)).clamp(LANES, 256);
+        let mut scores = vec![[0.0; LANES]; block];
+        for start in part.history.clone().step_by(block) {
+            let rows = start..part.history.end.min(start + block);
+            let scores = &mut scores[..rows.len()];
+            let keys = &inputs.keys[rows.start * key_width..rows.end * key_width];
+            let keys = widen_lanes(l, keys, &mut key_room);
+            let values = match &inputs.values {
+                Some(values) => {
+                    let values = &values[rows.start * value_width..rows.end * value_width];
+                    widen_lanes(l, values, &mut value_room)
+                }
+                None => keys,
+            };
+            for group in &mut groups {
+                let keys = &keys[group.kv_head * op.width..];
+                product(l, keys, key_width, rows.len(), &group.queries, |i, sums| {
+                    l.store(&mut scores[i], sums)
+                });
+                if let Some(bias) = inputs.bias {
+                    for (scores, bias) in
+                        scores.iter_mut().zip(bias[rows.start * op.heads..].chunks(op.heads))
+                    {
+                        for (lane, score) in scores[..group.count].iter_mut().enumerate() {
+                            *score += bias[group.row(op, lane) % op.heads];
+                        }
+                    }
+                }
+                let values = &values[group.kv_head * op.value_width..];
+                group.pooling.add(l, scores, values, value_width);
+            }
+        }
+        groups
+    }
+}
+
+struct Merge<'a> {
+    all: &'a mut Vec<Group>,
+    part: Vec<Group>,
+}
+
+impl Kernel for Merge<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        for (all, part) in self.all.iter_mut().zip(&self.part) {
+            all.pooling.merge(l, &part.pooling);
+        }
+    }
+}
+
+struct Finish<'a, T> {
+    op: &'a TargetAttention,
+    groups: Vec<Group>,
+    out: &'a mut [T],
+    lse: Option<&'a mut [f32]>,
+}
+
+impl<T: Element> Kernel for Finish<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(mut self, l: L) {
+        let width = self.op.value_width;
+        for mut group in self.groups {
+            let lses = group.pooling.finish(l);
+            for (lane, lse) in lses.into_iter().enumerate().take(group.count) {
+                let row = group.row(self.op, lane);
+                let sums = group.pooling.sums();
+                for (out, sums) in self.out[row * width..(row + 1) * width].iter_mut().zip(sums) {
+                    *out = T::from_f32(sums[lane]);
+                }
+                if let Some(out) = &mut self.lse {
+                    out[row] = lse;
+                }
+            }
         }
     }
 }

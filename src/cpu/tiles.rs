@@ -31,14 +31,23 @@ pub(super) fn tiles(batch: &Batch) -> Vec<Tile> {
     tiles
 }
 
-/// Cuts the rows of an output where the tiles are cut. Rows behind the last tile belong to nobody and are left out.
-pub(super) fn split<'a, T>(tiles: &[Tile], mut rows: &'a mut [T], width: usize) -> Vec<&'a mut [T]> {
-    let cut = |tile: &Tile| {
-        let (head, tail) = std::mem::take(&mut rows).split_at_mut(tile.targets.len() * width);
+/// Cuts the rows of an output into runs of `lengths` rows. Rows behind the last belong to nobody and are left out.
+pub(super) fn split_rows<T>(
+    lengths: impl Iterator<Item = usize>,
+    mut rows: &mut [T],
+    width: usize,
+) -> Vec<&mut [T]> {
+    let cut = |length: usize| {
+        let (head, tail) = std::mem::take(&mut rows).split_at_mut(length * width);
         rows = tail;
         head
     };
-    tiles.iter().map(cut).collect()
+    lengths.map(cut).collect()
+}
+
+/// Cuts the rows of an output where the tiles are cut.
+pub(super) fn split<'a, T>(tiles: &[Tile], rows: &'a mut [T], width: usize) -> Vec<&'a mut [T]> {
+    split_rows(tiles.iter().map(|tile| tile.targets.len()), rows, width)
 }
 
 /// Runs `work` on every item, in any order.
@@ -51,6 +60,18 @@ pub(super) fn for_each<I: Send>(items: Vec<I>, work: impl Fn(I) + Send + Sync) {
 #[cfg(not(feature = "rayon"))]
 pub(super) fn for_each<I>(items: Vec<I>, work: impl Fn(I)) {
     items.into_iter().for_each(work);
+}
+
+/// The results of `work` on every item, in their order.
+#[cfg(feature = "rayon")]
+pub(super) fn map<I: Send, R: Send>(items: Vec<I>, work: impl Fn(I) -> R + Send + Sync) -> Vec<R> {
+    items.into_par_iter().map(work).collect()
+}
+
+/// The results of `work` on every item, in their order.
+#[cfg(not(feature = "rayon"))]
+pub(super) fn map<I, R>(items: Vec<I>, work: impl Fn(I) -> R) -> Vec<R> {
+    items.into_iter().map(work).collect()
 }
 
 /// How many threads `for_each` uses.

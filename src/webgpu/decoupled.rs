@@ -1,6 +1,6 @@
 //! Decoupled embeddings: gather, search, merge, aggregate.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory::{View, ViewMut};
 use crate::ops::*;
 use crate::plan::Cut;
@@ -8,66 +8,15 @@ use crate::webgpu::Wgpu;
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::faults::Limits;
 use crate::webgpu::launch::{Binding, Params, fit};
-use crate::webgpu::lookup::{self, Gather, Pooling, buffers, check_ids};
+use crate::webgpu::lookup::{self, Gather, Pooling, buffers, check_ids, id_report};
 use crate::webgpu::memory::{Region, WgpuBuffer, WgpuMemory};
+use crate::webgpu::search;
 use crate::webgpu::shader::{Format, Kernel, Slot};
-use crate::webgpu::target_attention::{Attention, pack_queries, rows_per_binding, vectors};
+use crate::webgpu::target_attention::Attention;
 
 const SEARCH: &str = "decoupled_search";
 const AGGREGATE: &str = "decoupled_aggregate";
 const ATTEND: &str = "decoupled_attend";
-
-/// The most behaviours a search keeps: more would not fit the workgroup memory.
-const MAX_TOP_K: usize = 1024;
-/// Pieces of a search: every part of a history keeps K entries of its own, so there are fewer than elsewhere.
-const PIECES: usize = 256;
-
-/// How many lists of K entries fit beside each other: 12 KiB of 8-byte entries, with room for 64 more in each.
-fn lists_of(top_k: usize) -> usize {
-    let fitting = (1536 / (top_k + 64)).clamp(1, 16);
-    1 << fitting.ilog2()
-}
-
-fn select_constants(top_k: usize, lists: usize) -> Vec<(&'static str, u32)> {
-    let pairs = (top_k + 64).next_power_of_two() / 2;
-    vec![("TOP_K", top_k as u32), ("LISTS", lists as u32), ("PAIRS", pairs as u32)]
-}
-
-fn search_kernel(top_k: usize, keys: Format) -> Kernel {
-    Kernel {
-        name: "search",
-        sources: &[include_str!("../../shaders/select.wgsl"), include_str!("../../shaders/search.wgsl")],
-        constants: select_constants(top_k, lists_of(top_k)),
-        slots: vec![
-            Slot::plain("pieces", "vec4<u32>"),
-            Slot::plain("tiles", "vec4<u32>"),
-            Slot::plain("queries", "mat4x4<f32>"),
-            Slot::read("keys", keys),
-            Slot::write("positions", "u32"),
-            Slot::write("scores", "u32"),
-            Slot::write("counts", "u32"),
-            Slot::write("lists", "u32"),
-        ],
-    }
-}
-
-fn merge_kernel(top_k: usize) -> Kernel {
-    Kernel {
-        name: "merge_selection",
-        sources: &[
-            include_str!("../../shaders/select.wgsl"),
-            include_str!("../../shaders/merge_selection.wgsl"),
-        ],
-        constants: select_constants(top_k, 1),
-        slots: vec![
-            Slot::plain("merges", "vec4<u32>"),
-            Slot::plain("lists", "u32"),
-            Slot::write("positions", "u32"),
-            Slot::write("scores", "u32"),
-            Slot::write("counts", "u32"),
-        ],
-    }
-}
 
 fn weigh_kernel() -> Kernel {
     Kernel {
@@ -103,13 +52,7 @@ fn aggregate_kernel(table: Format, int8: bool) -> Kernel {
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    let mut kernels = vec![weigh_kernel()];
-    for top_k in [1, 20, 64, 100, 256, 1024] {
-        kernels.push(merge_kernel(top_k));
-        kernels.extend([true, false].map(|by_four| search_kernel(top_k, Format::f32(by_four))));
-    }
-    kernels.extend(lookup::stores().map(|(format, int8)| aggregate_kernel(format, int8)));
-    kernels
+    lookup::stores().map(|(format, int8)| aggregate_kernel(format, int8)).chain([weigh_kernel()]).collect()
 }
 
 /// What the gathers of a call share.
@@ -126,17 +69,29 @@ impl Side<'_> {
         gpu: &Wgpu,
         tables: &[Table<'_, WgpuMemory>],
         factors: &[f32],
+        report: Option<&Binding>,
     ) -> Result<WgpuBuffer<f32>> {
         let width = total_width(tables);
         let length = self.rows * width;
         let out = gpu.scratch(self.operation, length as u64)?;
-        self.over(width, false, tables.len()).run(gpu, tables, factors, &out)?;
+        let report = report.map(|report| (report, 0));
+        Gather { report, ..self.over(width, false, tables.len()) }.run(gpu, tables, factors, &out)?;
         Ok(WgpuBuffer::allocated(out.buffer, length))
     }
 
     fn over(&self, width: usize, multiply: bool, features: usize) -> Gather<'_> {
         let Side { operation, ids, rows } = *self;
-        Gather { operation, ids, features, rows, pooling: Pooling::Each, width, multiply }
+        Gather {
+            operation,
+            ids,
+            features,
+            rows,
+            pooling: Pooling::Each,
+            width,
+            multiply,
+            padded: false,
+            report: None,
+        }
     }
 }
 
@@ -149,77 +104,7 @@ pub(super) fn search(
 ) -> Result<()> {
     let top_k = op.check_search(batch.as_ref(), inputs)?;
     op.check_search_outputs(batch.as_ref(), top_k, &out)?;
-    search_as(gpu, SEARCH, op, top_k, batch, inputs, out)
-}
-
-fn search_as(
-    gpu: &Wgpu,
-    operation: &'static str,
-    op: &Decoupled,
-    top_k: usize,
-    batch: &WgpuBatch,
-    inputs: &SearchInputs<'_, WgpuMemory>,
-    out: SelectionMut<'_, WgpuMemory>,
-) -> Result<()> {
-    if top_k > MAX_TOP_K {
-        let (needed, limit) = (top_k as u64, MAX_TOP_K as u64);
-        return Err(Error::Limit { operation, argument: "top_k", needed, limit });
-    }
-    let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
-    let (behaviours, candidates) = (histories.total(), targets.total());
-    let [ids, target_ids] = [inputs.ids, inputs.target_ids].map(Region::of);
-    let mut read = buffers(inputs.attention);
-    read.extend([ids.buffer, target_ids.buffer]);
-    let positions = gpu.output(operation, "positions", &out.positions, candidates * top_k, &read)?;
-    let scores = gpu.output(operation, "scores", &out.scores, candidates * top_k, &read)?;
-    let counts = gpu.output(operation, "counts", &out.counts, candidates, &read)?;
-    check_ids(gpu, operation, "ids", op.ids, ids, behaviours, inputs.attention)?;
-    check_ids(gpu, operation, "target_ids", op.ids, target_ids, candidates, inputs.attention)?;
-    let ids = gpu.bind(operation, "ids", &ids)?;
-    let target_ids = gpu.bind(operation, "target_ids", &target_ids)?;
-    let keys = Side { operation, ids: &ids, rows: behaviours }.gather(gpu, inputs.attention, &[])?;
-    let queries =
-        Side { operation, ids: &target_ids, rows: candidates }.gather(gpu, inputs.attention, &op.scales)?;
-    let width = total_width(inputs.attention);
-    let lists = lists_of(top_k);
-    let tile = lists.max(4);
-    let window = rows_per_binding::<f32>(gpu, width);
-    let step = 64;
-    let cut = Cut { rows_per_target: 1, tile_rows: lists, step, wanted: PIECES, longest: window };
-    let plan = batch.plan(gpu, operation, &cut)?;
-    let packed = pack_queries(gpu, operation, &plan, [1, 1, width, tile], 1.0, queries.region())?;
-    let entries = plan.plan.slots * lists * top_k * 2;
-    fit(operation, "lists", entries)?;
-    let parts = gpu.scratch(operation, entries as u64)?;
-    for (pieces, span) in plan.plan.windows(window) {
-        let keys = gpu.bind(operation, "ids", &keys.region().rows(span.start, span.len(), width))?;
-        let params = Params::default()
-            .u32s(&[pieces.start as u32, span.start as u32, width as u32, tile as u32, keys.base])
-            .u32s(&[positions.binding.base, scores.binding.base, counts.binding.base]);
-        let bindings = [
-            &plan.pieces,
-            &plan.tiles,
-            &packed,
-            &keys,
-            &positions.binding,
-            &scores.binding,
-            &counts.binding,
-            &parts,
-        ];
-        let kernel = search_kernel(top_k, vectors::<f32>(&keys, width));
-        gpu.dispatch(&kernel, params, &bindings, pieces.len() as u64)?;
-    }
-    let params = Params::default().u32s(&[
-        positions.binding.base,
-        scores.binding.base,
-        counts.binding.base,
-        lists as u32,
-    ]);
-    let bindings = [&plan.merges, &parts, &positions.binding, &scores.binding, &counts.binding];
-    gpu.dispatch(&merge_kernel(top_k), params, &bindings, (plan.merge_count * lists) as u64)?;
-    gpu.finish(positions)?;
-    gpu.finish(scores)?;
-    gpu.finish(counts)
+    search::search(gpu, SEARCH, op, top_k, batch, inputs, out)
 }
 
 pub(super) fn aggregate(
@@ -267,7 +152,7 @@ fn aggregate_as(
         let threads = fit(operation, "out", candidates * table.width.div_ceil(4))?;
         let params = Params::default()
             .u32s(&[threads, top_k as u32, ids.base, tables.len() as u32, feature as u32])
-            .u32s(&bound.params)
+            .u32s(&bound.params())
             .u32s(&[out.binding.base, width as u32, first_column]);
         let bindings = [&kept, &ids, &bound.data, &bound.scale, &bound.offset, &out.binding];
         let kernel = aggregate_kernel(bound.format, bound.int8);
@@ -335,8 +220,8 @@ pub(super) fn attend(
                 scores: ViewMut::new(&mut scores),
                 counts: ViewMut::new(&mut counts),
             };
-            let search = SearchInputs { attention, ids, target_ids };
-            search_as(gpu, ATTEND, op, top_k, batch, &search, found)?;
+            let inputs = SearchInputs { attention, ids, target_ids };
+            search::search(gpu, ATTEND, op, top_k, batch, &inputs, found)?;
             let kept = Selection {
                 positions: View::new(&positions),
                 scores: View::new(&scores),
@@ -366,15 +251,21 @@ fn attend_all(
     let mut read = buffers(representation);
     read.push(target_ids.buffer);
     let out = gpu.output(operation, "out", &out, candidates * value_width, &read)?;
-    check_ids(gpu, operation, "ids", op.ids, ids, behaviours, attention)?;
-    check_ids(gpu, operation, "target_ids", op.ids, target_ids, candidates, attention)?;
-    let ids = gpu.bind(operation, "ids", &ids)?;
-    let target_ids = gpu.bind(operation, "target_ids", &target_ids)?;
+    let features = attention.len();
+    let ids = gpu.bind(operation, "ids", &ids.rows(0, behaviours, features))?;
+    let target_ids = gpu.bind(operation, "target_ids", &target_ids.rows(0, candidates, features))?;
+    let report = id_report(gpu, operation, "ids", op.ids, attention)?;
+    let target_report = id_report(gpu, operation, "target_ids", op.ids, attention)?;
     let history = Side { operation, ids: &ids, rows: behaviours };
     let targets = Side { operation, ids: &target_ids, rows: candidates };
-    let keys = history.gather(gpu, attention, &[])?;
-    let values = history.gather(gpu, representation, &[])?;
-    let queries = targets.gather(gpu, attention, &op.scales)?;
+    let keys = history.gather(gpu, attention, &[], report.as_ref())?;
+    let values = history.gather(gpu, representation, &[], None)?;
+    let queries = targets.gather(gpu, attention, &op.scales, target_report.as_ref())?;
+    for (report, ids) in [(&report, &ids), (&target_report, &target_ids)] {
+        if let Some(report) = report {
+            gpu.fetch_word(ids, 32, report)?;
+        }
+    }
     let whole = Attention {
         operation,
         heads: 1,

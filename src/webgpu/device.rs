@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 
 /// What [`Wgpu::with_options`](crate::Wgpu::with_options) looks for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WgpuOptions {
     /// Part of the adapter's name, in any case; `None` (the default) lets the system choose.
@@ -17,9 +17,18 @@ pub struct WgpuOptions {
     /// Ask for WebGPU's default limits only, and no optional feature, as a portable program would. Default false:
     /// ask for all that the adapter has.
     pub portable: bool,
+    /// Ask for subgroups where the adapter has them: some kernels then pass numbers from lane to lane instead of loading
+    /// them twice. Default true.
+    pub subgroups: bool,
     /// How long [`download`](crate::Backend::download) and [`synchronize`](crate::Backend::synchronize) wait before
     /// they give [`Error::Timeout`]; `None` (the default) waits for as long as it takes.
     pub timeout: Option<Duration>,
+}
+
+impl Default for WgpuOptions {
+    fn default() -> Self {
+        Self { adapter: None, portable: false, subgroups: true, timeout: None }
+    }
 }
 
 impl WgpuOptions {
@@ -31,6 +40,11 @@ impl WgpuOptions {
     /// Sets whether to stay within WebGPU's default limits and features.
     pub fn with_portable(self, portable: bool) -> Self {
         Self { portable, ..self }
+    }
+
+    /// Sets whether to ask for subgroups.
+    pub fn with_subgroups(self, subgroups: bool) -> Self {
+        Self { subgroups, ..self }
     }
 
     /// Sets how long to wait for the device.
@@ -68,7 +82,11 @@ pub(crate) async fn open(
     let (required_features, required_limits) = if options.portable {
         (wgpu::Features::empty(), wgpu::Limits::default())
     } else {
-        (adapter.features() & wgpu::Features::SUBGROUP, adapter.limits())
+        let wanted = match options.subgroups {
+            true => wgpu::Features::SUBGROUP,
+            false => wgpu::Features::empty(),
+        };
+        (adapter.features() & wanted, adapter.limits())
     };
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("longseq"),
@@ -79,6 +97,13 @@ pub(crate) async fn open(
     adapter.request_device(&descriptor).await.map_err(|error| Error::NoAdapter {
         reason: format!("{} refuses the device: {error}", adapter.get_info().name),
     })
+}
+
+/// Whether kernels are to pass numbers between the lanes of a subgroup: where the device can, and where that does not
+/// cost as much as the loads it saves, as on NVIDIA.
+pub(crate) fn uses_subgroups(device: &wgpu::Device) -> bool {
+    const NVIDIA: u32 = 0x10de;
+    device.features().contains(wgpu::Features::SUBGROUP) && device.adapter_info().vendor != NVIDIA
 }
 
 /// Runs `work` and gives what the device had to say about it.

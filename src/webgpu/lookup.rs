@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::ops::*;
 use crate::webgpu::Wgpu;
 use crate::webgpu::batch::WgpuJagged;
+use crate::webgpu::faults::Limits;
 use crate::webgpu::launch::{Binding, Params, fit};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::shader::{Format, Kernel, Slot};
@@ -24,6 +25,7 @@ fn gather_kernel(table: Format, int8: bool) -> Kernel {
             Slot::plain("scale", "f32"),
             Slot::plain("offset", "f32"),
             Slot::write("out", "f32"),
+            Slot::write("report", "atomic<u32>"),
         ],
     }
 }
@@ -45,8 +47,15 @@ pub(super) struct Bound {
     pub(super) offset: Binding,
     pub(super) format: Format,
     pub(super) int8: bool,
+    pub(super) rows: u32,
+    pub(super) width: u32,
+}
+
+impl Bound {
     /// `[table_rows, width, table_base, scale_base, offset_base]` of the kernels' parameters.
-    pub(super) params: [u32; 5],
+    pub(super) fn params(&self) -> [u32; 5] {
+        [self.rows, self.width, self.data.base, self.scale.base, self.offset.base]
+    }
 }
 
 pub(super) fn bind(gpu: &Wgpu, operation: &'static str, table: &Table<'_, WgpuMemory>) -> Result<Bound> {
@@ -83,8 +92,7 @@ pub(super) fn bind(gpu: &Wgpu, operation: &'static str, table: &Table<'_, WgpuMe
     };
     let rows = fit(operation, "tables", table.rows)?;
     fit(operation, "tables", table.rows * width)?;
-    let params = [rows, width as u32, data.base, scale.base, offset.base];
-    Ok(Bound { data, scale, offset, format, int8, params })
+    Ok(Bound { data, scale, offset, format, int8, rows, width: width as u32 })
 }
 
 /// How rows become a row of output.
@@ -106,6 +114,10 @@ pub(super) struct Gather<'a> {
     pub(super) width: usize,
     /// Multiply what is there instead of overwriting it.
     pub(super) multiply: bool,
+    /// Begin each feature at a multiple of four columns.
+    pub(super) padded: bool,
+    /// Where to note ids outside their table, and how many ids of the caller's stand before these.
+    pub(super) report: Option<(&'a Binding, usize)>,
 }
 
 impl Gather<'_> {
@@ -118,6 +130,9 @@ impl Gather<'_> {
         out: &Binding,
     ) -> Result<()> {
         let mut first_column = 0;
+        let no_report = gpu.no_output(self.operation)?;
+        let (report, first_place) = self.report.unwrap_or((&no_report, 0));
+        fit(self.operation, "ids", first_place + self.rows * self.features)?;
         for (feature, table) in tables.iter().enumerate() {
             let bound = bind(gpu, self.operation, table)?;
             let threads = fit(self.operation, "out", self.rows * table.width.div_ceil(4))?;
@@ -130,13 +145,15 @@ impl Gather<'_> {
             };
             let params = Params::default()
                 .u32s(&[threads, self.ids.base, self.features as u32, feature as u32])
-                .u32s(&bound.params)
+                .u32s(&bound.params())
                 .u32s(&[out.base, self.width as u32, first_column, pooling, u32::from(self.multiply)])
-                .f32s(&[factors.get(feature).copied().unwrap_or(1.0)]);
-            let bindings = [self.ids, offsets, &bound.data, &bound.scale, &bound.offset, out];
+                .f32s(&[factors.get(feature).copied().unwrap_or(1.0)])
+                .u32s(&[u32::from(self.report.is_some()), first_place as u32]);
+            let bindings = [self.ids, offsets, &bound.data, &bound.scale, &bound.offset, out, report];
             let kernel = gather_kernel(bound.format, bound.int8);
             gpu.dispatch(&kernel, params, &bindings, u64::from(threads).div_ceil(64))?;
-            first_column += table.width as u32;
+            let columns = if self.padded { table.width.next_multiple_of(4) } else { table.width };
+            first_column += columns as u32;
         }
         Ok(())
     }
@@ -155,7 +172,22 @@ pub(super) fn buffers<'a>(tables: &[Table<'a, WgpuMemory>]) -> Vec<&'a wgpu::Buf
     tables.iter().flat_map(of).collect()
 }
 
-/// The check of ids that the policy asks for.
+/// Where the kernels that read these ids note one outside its table, where the policy asks for that.
+pub(super) fn id_report(
+    gpu: &Wgpu,
+    operation: &'static str,
+    argument: &'static str,
+    policy: IdPolicy,
+    tables: &[Table<'_, WgpuMemory>],
+) -> Result<Option<Binding>> {
+    if policy == IdPolicy::Zero {
+        return Ok(None);
+    }
+    let limits = tables.iter().map(|table| table.rows as u64).collect();
+    gpu.report(operation, argument, Limits::Columns(limits)).map(Some)
+}
+
+/// The same check by itself, of ids that no kernel reads.
 pub(super) fn check_ids(
     gpu: &Wgpu,
     operation: &'static str,
@@ -202,18 +234,31 @@ pub(super) fn lookup(
         Some(second) => Some(gpu.output(NAME, "second", second, rows * second_width, &read)?),
         None => None,
     };
-    check_ids(gpu, NAME, "ids", op.ids, ids, used, inputs.tables)?;
-    let ids = gpu.bind(NAME, "ids", &ids)?;
+    let ids = gpu.bind(NAME, "ids", &ids.rows(0, used * features, 1))?;
+    let report = id_report(gpu, NAME, "ids", op.ids, inputs.tables)?;
     let pooling = match (bags, &offsets) {
         (Bags::Sum(_), Some(offsets)) => Pooling::Sum(offsets),
         (Bags::Mean(_), Some(offsets)) => Pooling::Mean(offsets),
         _ => Pooling::Each,
     };
-    let gather = Gather { operation: NAME, ids: &ids, features, rows, pooling, width, multiply: false };
+    let gather = Gather {
+        operation: NAME,
+        ids: &ids,
+        features,
+        rows,
+        pooling,
+        width,
+        multiply: false,
+        padded: false,
+        report: report.as_ref().map(|report| (report, 0)),
+    };
     gather.run(gpu, inputs.tables, &[], &out.binding)?;
+    if let Some(report) = &report {
+        gpu.fetch_word(&ids, 32, report)?;
+    }
     gpu.finish(out)?;
     if let Some(second) = second {
-        let gather = Gather { width: second_width, ..gather };
+        let gather = Gather { width: second_width, report: None, ..gather };
         gather.run(gpu, inputs.second_tables, &[], &second.binding)?;
         gpu.finish(second)?;
     }

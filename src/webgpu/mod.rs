@@ -1,6 +1,7 @@
 //! The `Wgpu` backend: hand-written WGSL on any device that wgpu drives.
 //!
-//! Kernels stay within WebGPU's default limits and need no optional feature. They are written for GPUs: histories
+//! Kernels stay within WebGPU's default limits and need no optional feature; attention uses subgroups where the device
+//! has them. Kernels are written for GPUs: histories
 //! are cut into pieces of equal work on the host, all candidates of a user share each load, and no tensor of
 //! behaviours × candidates is ever stored.
 
@@ -16,6 +17,7 @@ mod lookup;
 mod memory;
 mod output;
 mod sdim;
+mod search;
 mod shader;
 mod target_attention;
 mod transfer;
@@ -68,6 +70,8 @@ struct Shared {
     device: wgpu::Device,
     queue: wgpu::Queue,
     limits: wgpu::Limits,
+    /// Whether kernels pass numbers between the lanes of a subgroup.
+    uses_subgroups: bool,
     timeout: Option<Duration>,
     pipelines: launch::Pipelines,
     recording: Mutex<launch::Recording>,
@@ -145,6 +149,7 @@ impl Wgpu {
         })?;
         let shared = Shared {
             limits: device.limits(),
+            uses_subgroups: device::uses_subgroups(&device),
             device,
             queue,
             timeout: None,
@@ -166,6 +171,7 @@ impl Wgpu {
                 device: shared.device.clone(),
                 queue: shared.queue.clone(),
                 limits: shared.limits.clone(),
+                uses_subgroups: shared.uses_subgroups,
                 timeout,
                 pipelines: Mutex::default(),
                 recording: Mutex::default(),
@@ -218,13 +224,20 @@ impl Wgpu {
         self.shared.device.adapter_info().device_type == wgpu::DeviceType::Cpu
     }
 
+    /// Whether some kernels pass numbers between the lanes of a subgroup: where the device has the feature and the
+    /// exchange is likely to cost less than the loads it saves. Results agree within rounding either way.
+    pub fn uses_subgroups(&self) -> bool {
+        self.shared.uses_subgroups
+    }
+
     pub(crate) fn limits(&self) -> &wgpu::Limits {
         &self.shared.limits
     }
 }
 
 /// The WGSL text of every kernel in every variant there is, by name. For those who check shaders with a compiler of
-/// their own; the tests do.
+/// their own; the tests do. Those with `QUADS=1` in their name need the feature `subgroups`, which naga takes without
+/// the directive `enable subgroups;` and every other compiler with it.
 pub fn shaders() -> Vec<(String, String)> {
     let rooms = [
         target_attention::variants,
@@ -232,6 +245,7 @@ pub fn shaders() -> Vec<(String, String)> {
         sdim::variants,
         lookup::variants,
         decoupled::variants,
+        search::variants,
         check::variants,
     ];
     let kernels = rooms.into_iter().flat_map(|variants| variants()).chain(output::variants());

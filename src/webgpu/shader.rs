@@ -66,6 +66,11 @@ impl Format {
         Self { store: Store::F32, vectors }
     }
 
+    /// The same elements, read four at a time or not.
+    pub(crate) fn with_vectors(self, vectors: bool) -> Self {
+        Self { vectors, ..self }
+    }
+
     pub(crate) const fn int8(vectors: bool) -> Self {
         Self { store: Store::I8, vectors }
     }

@@ -41,15 +41,22 @@ fn step_of(tile: usize) -> usize {
     256 / tile.div_ceil(8)
 }
 
-/// `group4`: fours of rows a thread; 1 for a tile of 4 rows, 2 for the others.
-fn attend_kernel(group4: u32, history: Format) -> Kernel {
+/// `group4`: fours of rows a thread; 1 for a tile of 4 rows, 2 for the others. `quads`: whether quads pass on what
+/// they share; they have the same share of the columns only where there are four groups of columns.
+fn attend_kernel(group4: u32, quads: bool, history: Format) -> Kernel {
+    const SCORE: &str = include_str!("../../shaders/score_dot.wgsl");
+    const ATTEND: &str = include_str!("../../shaders/attend.wgsl");
     Kernel {
         name: "target_attention",
-        sources: &[include_str!("../../shaders/score_dot.wgsl"), include_str!("../../shaders/attend.wgsl")],
-        constants: vec![("GROUP4", group4)],
+        sources: if quads {
+            &[SCORE, ATTEND, include_str!("../../shaders/blocks_by_quad.wgsl")]
+        } else {
+            &[SCORE, ATTEND, include_str!("../../shaders/blocks_alone.wgsl")]
+        },
+        constants: vec![("GROUP4", group4), ("QUADS", u32::from(quads))],
         slots: vec![
             Slot::plain("pieces", "vec4<u32>"),
-            Slot::plain("queries", "mat4x4<f32>"),
+            Slot::plain("queries", "vec4<f32>"),
             Slot::read("keys", history),
             Slot::read("values", history),
             Slot::read("bias", Format::f32(false)),
@@ -105,7 +112,11 @@ fn merge_pairs_kernel(values: Format) -> Kernel {
 
 /// Every kernel of this file.
 pub(super) fn variants() -> Vec<Kernel> {
-    let each = |format| [attend_kernel(1, format), attend_kernel(2, format), pack_kernel(format)];
+    let attend = |format| {
+        [(1, false), (1, true), (2, false), (2, true)]
+            .map(|(group4, quads)| attend_kernel(group4, quads, format))
+    };
+    let each = |format| attend(format).into_iter().chain([pack_kernel(format)]);
     let pairs = Format::ALL.iter().filter(|format| !format.vectors).copied().map(merge_pairs_kernel);
     Format::ALL.into_iter().flat_map(each).chain(pairs).chain([merge_kernel()]).collect()
 }
@@ -194,6 +205,7 @@ impl Attention {
         let group_heads = self.heads / self.kv_heads;
         let value_width = self.value_width;
         let columns = columns_of(value_width.min(MAX_COLUMNS));
+        let quads = gpu.uses_subgroups() && columns >= 4;
         let tile_rows = best_tile_rows(batch.as_ref(), group_heads, tiles_beside(columns), LOAD);
         let (weighting, divisor) = code(self.weighting);
         let key_row = self.kv_heads * self.width;
@@ -238,7 +250,7 @@ impl Attention {
                 let by_four = [vectors::<K>(&keys, self.width), vectors::<K>(&values, value_width)];
                 // Both one by one where one must be: fewer variants.
                 let format = Format::of::<K>(by_four.iter().all(|format| format.vectors));
-                let kernel = attend_kernel(if tile_rows == 4 { 1 } else { 2 }, format);
+                let kernel = attend_kernel(if tile_rows == 4 { 1 } else { 2 }, quads, format);
                 let params = Params::default()
                     .u32s(&[u(pieces.start), u(self.kv_heads), u(group_heads), u(self.width)])
                     .u32s(&[u(value_width), u(value_row), u(first_column), u(value_columns)])

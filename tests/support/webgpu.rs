@@ -30,10 +30,12 @@ pub fn device() -> Option<&'static Wgpu> {
         .as_ref()
 }
 
-/// What the environment asks for.
+/// What the environment asks for: `LONGSEQ_TEST_WGPU_ADAPTER`, and no subgroups with `LONGSEQ_TEST_WGPU_SUBGROUPS=off`.
 pub fn options() -> WgpuOptions {
+    let off = std::env::var("LONGSEQ_TEST_WGPU_SUBGROUPS").is_ok_and(|wish| wish == "off");
+    let options = WgpuOptions::default().with_subgroups(!off);
     match std::env::var("LONGSEQ_TEST_WGPU_ADAPTER") {
-        Ok(name) => WgpuOptions::default().with_adapter(name),
-        Err(_) => WgpuOptions::default(),
+        Ok(name) => options.with_adapter(name),
+        Err(_) => options,
     }
 }

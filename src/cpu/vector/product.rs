@@ -44,8 +44,10 @@ fn tiles<L: Lanes, const R: usize>(
                 sums[i] = l.mul_add(l.splat(row[i][j]), column, sums[i]);
             }
         }
-        for (i, sum) in sums.into_iter().take(count - first).enumerate() {
-            each(first + i, sum);
+        for (i, sum) in sums.into_iter().enumerate() {
+            if first + i < count {
+                each(first + i, sum);
+            }
         }
     }
 }
