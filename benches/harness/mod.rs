@@ -55,6 +55,11 @@ trait Device {
 
     fn rules(&self) -> Rules;
 
+    /// Bytes that an input may have.
+    fn room(&self) -> u64 {
+        u64::MAX
+    }
+
     /// Bytes a second, read and written, of a copy that touches `footprint` bytes.
     fn bandwidth(&self, footprint: u64) -> Result<f64, Failure>;
 
@@ -112,8 +117,12 @@ fn bench<D: Device>(stem: &str, device: &D, options: &Options) {
             println!("{}/{}", device.name(), case.name);
             continue;
         }
+        if case.footprint() > device.room() {
+            println!("{}/{}: not run, above the device's limits\n", device.name(), case.name);
+            continue;
+        }
         if let Err(Failure(message)) = bench_case(device, case, options) {
-            eprintln!("{}/{}: {message}", device.name(), case.name);
+            eprintln!("{}/{}: {message:.2000}", device.name(), case.name);
             std::process::exit(1);
         }
     }

@@ -81,6 +81,10 @@ impl Device for Gpu {
         Rules::WGSL
     }
 
+    fn room(&self) -> u64 {
+        self.backend.wgpu_device().limits().max_storage_buffer_binding_size
+    }
+
     fn bandwidth(&self, footprint: u64) -> Result<f64, Failure> {
         /// Bytes that a workgroup copies: 256 invocations, a `vec4` each.
         const GROUP: u64 = 4096;
