@@ -129,7 +129,15 @@ __device__ __forceinline__ Vector load_vector(const void *from) {
     return out;
 }
 
-__device__ __forceinline__ void store_vector(void *to, const Vector &value) { *(Vector *)to = value; }
+// From any memory, global or shared. Through uint4, because copies of a Vector become four of a word.
+__device__ __forceinline__ Vector read_vector(const void *from) {
+    uint4 four = *(const uint4 *)from;
+    return Vector{{four.x, four.y, four.z, four.w}};
+}
+
+__device__ __forceinline__ void store_vector(void *to, const Vector &value) {
+    *(uint4 *)to = make_uint4(value.words[0], value.words[1], value.words[2], value.words[3]);
+}
 
 // The PER_VECTOR<T> numbers of a vector.
 template <typename T>

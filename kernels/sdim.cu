@@ -40,7 +40,7 @@ template <typename T>
 __device__ __forceinline__ void signatures(const SignatureParams &p) {
     constexpr u32 COLUMNS = 64, GROUPS = 16;
     __shared__ alignas(16) T tile[TILE_ROWS * (COLUMNS + PER_VECTOR<T>)];
-    __shared__ alignas(16) float rotations[GROUPS * BITS_AT_ONCE * (COLUMNS + 4)];
+    __shared__ alignas(16) float rotations[BITS_AT_ONCE * (GROUPS * (COLUMNS + 4) + 32)];
     u32 group_blocks = (p.groups + GROUPS - 1) / GROUPS;
     u64 first_row = (u64)(blockIdx.x / group_blocks) * TILE_ROWS;
     u32 first_group = blockIdx.x % group_blocks * GROUPS;
@@ -62,7 +62,7 @@ __device__ __forceinline__ void signatures(const SignatureParams &p) {
             __syncthreads();
             if (g < group_count) {
                 project(sum, tile + quad_row(quad, 0) * tile_pitch<T>(COLUMNS), tile_pitch<T>(COLUMNS),
-                        rotations + g * rotation_pitch(COLUMNS), group_count * rotation_pitch(COLUMNS), bits, COLUMNS);
+                        rotations + g * rotation_pitch(COLUMNS), bit_pitch(COLUMNS, group_count, bits), bits, COLUMNS);
             }
         }
 #pragma unroll
@@ -181,20 +181,27 @@ __device__ __forceinline__ bool load_rows<float>(u32 (*b)[2][2], const float *ti
     return wrong != 0.0f;
 }
 
-// Which group and bucket a lane's row of a one-hot fragment stands for. Rows past the last bucket repeat others; their
-// sums are not stored.
-struct Bucket {
-    u32 group, code;
-    __device__ __forceinline__ Bucket(const EncodeParams &p, u32 flat, u32 first_group) {
-        group = min(flat >> p.bits, p.groups - 1) - first_group;
-        code = (CODE_BASE + (flat & ((1u << p.bits) - 1))) * 0x10001u;
+// Which signatures a lane's rows of the one-hot fragments stand for: where its group's codes are in shared memory, and
+// its own, twice. Rows past the last bucket repeat others; their sums are not stored.
+struct Buckets {
+    u32 place[WARP_BUCKETS / 16][2], code[WARP_BUCKETS / 16][2];
+    __device__ __forceinline__ Buckets(const EncodeParams &p, u32 first_bucket, u32 first_group) {
+#pragma unroll
+        for (u32 i = 0; i < WARP_BUCKETS / 16; i++) {
+#pragma unroll
+            for (u32 half = 0; half < 2; half++) {
+                u32 flat = first_bucket + i * 16 + half * 8 + threadIdx.x % WARP / 4;
+                place[i][half] = (min(flat >> p.bits, p.groups - 1) - first_group) * CODE_PITCH;
+                code[i][half] = (CODE_BASE + (flat & ((1u << p.bits) - 1))) * 0x10001u;
+            }
+        }
     }
 };
 
 // Adds 16 rows, as a product. `codes` and `tile` are those of the first row.
 template <typename T>
-__device__ __forceinline__ void add_rows(const EncodeParams &p, Sums &sums, const u16 *codes, const T *tile, u32 pitch,
-                                         u32 first_bucket, u32 first_group) {
+__device__ __forceinline__ void add_rows(Sums &sums, const Buckets &buckets, const u16 *codes, const T *tile,
+                                         u32 pitch) {
     u32 lane = threadIdx.x % WARP;
     u32 b[Storage<T>::PARTS][2][2];
     if (!__any_sync(WHOLE_WARP, load_rows(b, tile, pitch))) {
@@ -203,10 +210,9 @@ __device__ __forceinline__ void add_rows(const EncodeParams &p, Sums &sums, cons
             u32 a[4];
 #pragma unroll
             for (u32 half = 0; half < 2; half++) {
-                Bucket bucket(p, first_bucket + i * 16 + half * 8 + lane / 4, first_group);
-                const uint2 four = *(const uint2 *)(codes + bucket.group * CODE_PITCH + lane % 4 * 4);
-                a[half] = one_hot(four.x, bucket.code);
-                a[half + 2] = one_hot(four.y, bucket.code);
+                uint2 four = *(const uint2 *)(codes + buckets.place[i][half] + lane % 4 * 4);
+                a[half] = one_hot(four.x, buckets.code[i][half]);
+                a[half + 2] = one_hot(four.y, buckets.code[i][half]);
             }
 #pragma unroll
             for (u32 part = 0; part < Storage<T>::PARTS; part++) {
@@ -225,8 +231,7 @@ __device__ __forceinline__ void add_rows(const EncodeParams &p, Sums &sums, cons
         for (u32 i = 0; i < WARP_BUCKETS / 16; i++) {
 #pragma unroll
             for (u32 half = 0; half < 2; half++) {
-                Bucket bucket(p, first_bucket + i * 16 + half * 8 + lane / 4, first_group);
-                if (codes[bucket.group * CODE_PITCH + place] == (u16)bucket.code) {
+                if (codes[buckets.place[i][half] + place] == (u16)buckets.code[i][half]) {
 #pragma unroll
                     for (u32 e = 0; e < 4; e++) {
                         sums.c[i][e / 2][half * 2 + e % 2] += widen(row[e / 2 * 8 + e % 2]) * one<T>();
@@ -241,14 +246,14 @@ __device__ __forceinline__ void add_rows(const EncodeParams &p, Sums &sums, cons
 template <typename T>
 __device__ __forceinline__ void hash_tile(const EncodeParams &p, u16 *codes, const T *tile, const float *rotations,
                                           u32 columns) {
-    u32 pitch = tile_pitch<T>(columns), rotated = rotation_pitch(columns);
+    u32 pitch = tile_pitch<T>(columns), rotated = rotation_pitch(columns), apart = bit_pitch(columns, p.groups, p.bits);
     for (u32 item = threadIdx.x; item < TILE_QUADS * p.groups; item += blockDim.x) {
         u32 quad = item / p.groups, g = item % p.groups;
         u32 code[4] = {CODE_BASE, CODE_BASE, CODE_BASE, CODE_BASE};
         for (u32 t = 0; t < p.bits; t += BITS_AT_ONCE) {
             float sum[4][BITS_AT_ONCE] = {};
-            project(sum, tile + quad_row(quad, 0) * pitch, pitch, rotations + (t * p.groups + g) * rotated,
-                    p.groups * rotated, p.bits - t, columns);
+            project(sum, tile + quad_row(quad, 0) * pitch, pitch, rotations + t * apart + g * rotated, apart,
+                    p.bits - t, columns);
 #pragma unroll
             for (u32 i = 0; i < 4; i++) {
                 code[i] |= positive_bits(sum[i], p.bits - t) << t;
@@ -345,6 +350,7 @@ __device__ __forceinline__ void encode(const EncodeParams &p) {
         copy_commit();
     };
     Sums sums = {};
+    Buckets buckets(p, first_bucket, first_group);
     start(0);
     for (u32 first = 0; first < piece.length; first += TILE_ROWS) {
         u32 count = min((u32)TILE_ROWS, piece.length - first);
@@ -363,7 +369,7 @@ __device__ __forceinline__ void encode(const EncodeParams &p) {
         }
         __syncthreads();
         for (u32 row = 0; row < count; row += 16) {
-            add_rows(p, sums, codes + row, tile + row * pitch + warp_column, pitch, first_bucket, first_group);
+            add_rows(sums, buckets, codes + row, tile + row * pitch + warp_column, pitch);
         }
         // The next codes, and the next tile but one, take this one's place.
         __syncthreads();

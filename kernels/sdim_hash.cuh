@@ -20,32 +20,37 @@ template <typename T>
 __device__ __forceinline__ u32 tile_pitch(u32 columns) {
     return columns + PER_VECTOR<T>;
 }
-// The same for rotations, read 16 bytes at a time by a thread a group.
+// The same for rotations, read 16 bytes at a time by a thread a group. What lies between two bits of a group lets a warp
+// write four columns of any eight neighbouring functions to different banks, where the number of bits is odd.
 __device__ __forceinline__ u32 rotation_pitch(u32 columns) { return columns + 4; }
+__device__ __forceinline__ u32 bit_pitch(u32 columns, u32 groups, u32 bits) {
+    u32 words = groups * rotation_pitch(columns);
+    return words + (4 * bits - words) % 32;
+}
 
 // Rows of a quad are those of which one lane's registers of B in mma hold the numbers: 2j, 2j+1, 2j+8 and 2j+9 of 16.
 __device__ __forceinline__ u32 quad_row(u32 quad, u32 i) { return quad / 4 * 16 + quad % 4 * 2 + i % 2 + i / 2 * 8; }
 
 // sum[i][t] += ⟨row i, rotation t⟩ over `columns` columns (a multiple of 16): `rows` is the quad's first row, bit t's
-// rotation lies at `rotations + t·bit_pitch`. Behind the last bit that there is, the last one again.
+// rotation lies at `rotations + t·apart`. Behind the last bit that there is, the last one again.
 template <typename T>
 __device__ __forceinline__ void project(float (*sum)[BITS_AT_ONCE], const T *rows, u32 pitch, const float *rotations,
-                                        u32 bit_pitch, u32 bits, u32 columns) {
+                                        u32 apart, u32 bits, u32 columns) {
     // Unrolled, it would spill.
 #pragma unroll 1
     for (u32 column = 0; column < columns; column += PER_VECTOR<T>) {
         float x[4][PER_VECTOR<T>];
 #pragma unroll
         for (u32 i = 0; i < 4; i++) {
-            widen_vector<T>(*(const Vector *)(rows + (i % 2 + i / 2 * 8) * pitch + column), x[i]);
+            widen_vector<T>(read_vector(rows + (i % 2 + i / 2 * 8) * pitch + column), x[i]);
         }
 #pragma unroll
         for (u32 t = 0; t < BITS_AT_ONCE; t++) {
-            const float *rotation = rotations + min(t, bits - 1) * bit_pitch + column;
+            const float *rotation = rotations + min(t, bits - 1) * apart + column;
 #pragma unroll
             for (u32 k = 0; k < PER_VECTOR<T>; k += 4) {
                 float r[4];
-                widen_vector<float>(*(const Vector *)(rotation + k), r);
+                widen_vector<float>(read_vector(rotation + k), r);
 #pragma unroll
                 for (u32 i = 0; i < 4; i++) {
 #pragma unroll
@@ -68,12 +73,13 @@ __device__ __forceinline__ u32 positive_bits(const float *sum, u32 bits) {
     return code;
 }
 
-// Copies columns of the rotations [width, groups, bits] to shared memory as [bits here, groups here, pitch]. Columns
+// Copies columns of the rotations [width, groups, bits] to shared memory as [bits here, groups here, columns], pitched. Columns
 // from `width` on are zeros. A warp takes 8 functions of 4 columns: a whole sector of each, if they are aligned.
 __device__ __forceinline__ void load_rotations(float *to, const float *rotations, u32 width, u32 first_column,
                                                u32 columns, u32 groups, u32 bits, u32 first_group, u32 group_count,
                                                u32 first_bit, u32 bit_count) {
     u32 functions = group_count * bit_count, pitch = rotation_pitch(columns);
+    u32 apart = bit_pitch(columns, group_count, bit_count);
     u32 tiles = (functions + 7) / 8 * (columns / 4);
     for (u32 tile = threadIdx.x / WARP; tile < tiles; tile += blockDim.x / WARP) {
         u32 function = tile / (columns / 4) * 8 + threadIdx.x % 8;
@@ -81,7 +87,7 @@ __device__ __forceinline__ void load_rotations(float *to, const float *rotations
         if (function < functions) {
             u32 g = function / bit_count, t = function % bit_count;
             u32 from = (first_column + column) * groups * bits + (first_group + g) * bits + first_bit + t;
-            to[(t * group_count + g) * pitch + column] = first_column + column < width ? rotations[from] : 0.0f;
+            to[t * apart + g * pitch + column] = first_column + column < width ? rotations[from] : 0.0f;
         }
     }
 }

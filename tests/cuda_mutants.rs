@@ -10,6 +10,8 @@ use longseq::cudarc::driver::CudaContext;
 use longseq::*;
 use support::attention::MergeCase;
 use support::cuda::session;
+use support::data::Data;
+use support::sdim::SdimCase;
 use support::{Case, Failure, Rules, check};
 
 /// An edit of a kernel file's PTX.
@@ -58,5 +60,36 @@ fn wrong_merges_of_attention_are_caught() {
         mutant("one thread too many writes", ("setp.ge.u64", "setp.gt.u64")),
     ] {
         assert_caught(&emulator, &mutant, &case);
+    }
+}
+
+#[test]
+fn wrong_sdim_is_caught() {
+    let Some(emulator) = session() else { return };
+    let mutant = |stem, kernel, fault, edit| Mutant { stem, kernel, fault, edit };
+    let plain = SdimCase { histories: vec![1500, 0, 40], targets: vec![3, 1, 5], ..Default::default() };
+    let half = SdimCase { dtype: DType::F16, ..plain.clone() };
+    let zeros = SdimCase { data: Data::Zeros, ..plain.clone() };
+    // More bits than are hashed at once.
+    let twice = SdimCase { bits: 4, ..plain.clone() };
+    let large = SdimCase { bits: 7, groups: 2, ..plain.clone() };
+    for (mutant, case) in [
+        (mutant("sdim", "sdim_signatures_f32", "zero is positive", ("setp.gt.f32", "setp.ge.f32")), &zeros),
+        (mutant("sdim", "sdim_signatures_f32", "overwritten while read", ("bar.sync \t0;", "")), &twice),
+        (mutant("sdim", "sdim_encode_f16", "hot where not equal", ("set.eq.f16x2", "set.ne.f16x2")), &half),
+        (mutant("sdim", "sdim_encode_f32", "numbers cut wrongly", ("sub.rn.f32", "add.rn.f32")), &plain),
+        (mutant("sdim", "sdim_encode_f32", "a tile read too early", ("bar.sync \t0;", "")), &plain),
+        (mutant("sdim", "sdim_merge", "parts subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
+        (mutant("sdim", "sdim_add", "tables subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
+        (mutant("sdim_scan", "sdim_scatter_f32", "rows subtracted", ("add.rn.f32", "sub.rn.f32")), &large),
+        (mutant("sdim_scan", "sdim_sums_f32", "rows subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
+        (mutant("sdim_query", "sdim_query_f32", "rows lengthened", ("rsqrt.approx", "sqrt.approx")), &plain),
+        (mutant("sdim_query", "sdim_query_f32", "the user before", ("setp.le.u64", "setp.lt.u64")), &plain),
+        (
+            mutant("sdim_query", "sdim_query_sums_f32", "rows lengthened", ("rsqrt.approx", "sqrt.approx")),
+            &plain,
+        ),
+    ] {
+        assert_caught(&emulator, &mutant, case);
     }
 }

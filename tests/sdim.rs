@@ -2,6 +2,7 @@
 
 mod support;
 
+use longseq::half::{bf16, f16};
 use longseq::*;
 use proptest::prelude::*;
 use support::cases::assert_small_cases;
@@ -26,6 +27,7 @@ on_every_backend!(
     hashes_exact_zeros_to_zero,
     adds_tables_of_two_halves,
     matches_reference_on_the_small_named_cases,
+    keeps_numbers_that_are_not_finite_in_their_bucket,
 );
 
 fn matches_fuxictr<B: Backend>(backend: &B, rules: Rules) {
@@ -234,6 +236,38 @@ fn adds_tables_of_two_halves<B: Backend>(backend: &B, rules: Rules) {
     let whole: Vec<f64> = whole.into_iter().map(f64::from).collect();
     compare("added", &added, &whole, &golden::bound(&whole), rules).unwrap();
     compare("appended", &appended, &whole, &golden::bound(&whole), rules).unwrap();
+}
+
+/// A number that is not finite reaches its own column of its row's buckets, and nothing else.
+fn keeps_numbers_that_are_not_finite_in_their_bucket<B: Backend>(backend: &B, rules: Rules) {
+    fn run<B: Backend, T: Element>(backend: &B) -> Result<()> {
+        let (op, rows) = (Sdim::new(20).with_groups(3, 2), 100);
+        let mut history = support::data::rows::<T>(&mut support::data::rng(5), Data::Normal, rows, op.width);
+        for (row, column, number) in [(3, 4, f32::NAN), (40, 19, f32::INFINITY), (41, 0, f32::NEG_INFINITY)] {
+            history[row * op.width + column] = T::from_f32(number);
+        }
+        let signatures = support::data::signatures(&mut support::data::rng(6), rows * op.groups, op.bits);
+        let inputs =
+            SdimHistory { rows: Host::view(&history), hash: Hash::Signatures16(Host::view(&signatures)) };
+        let expected = reference::sdim_encode(&op, &Jagged::from_lengths(&[rows])?, &inputs)?;
+        let (history, signatures) = (backend.upload(&history)?, backend.upload(&signatures)?);
+        let inputs =
+            SdimHistory { rows: backend.view(&history), hash: Hash::Signatures16(backend.view(&signatures)) };
+        let table = backend.sdim_encode(&op, &backend.jagged(&Jagged::from_lengths(&[rows])?)?, inputs)?;
+        for (i, (got, expected)) in
+            backend.download(backend.view(&table))?.into_iter().zip(expected).enumerate()
+        {
+            let expected = expected as f32;
+            let same = got == expected || got.is_nan() && expected.is_nan();
+            assert!(same || (got - expected).abs() < 1e-4, "table[{i}]: {got}, expected {expected}");
+        }
+        Ok(())
+    }
+    if rules.nan {
+        run::<B, f32>(backend).expect("valid calls");
+        run::<B, f16>(backend).expect("valid calls");
+        run::<B, bf16>(backend).expect("valid calls");
+    }
 }
 
 #[test]

@@ -46,8 +46,7 @@ pub(crate) fn table_of_devices(
     let mut cells =
         vec![std::iter::once("ms of the same request".to_owned()).chain(titles).collect::<Vec<_>>()];
     cells.extend(
-        rows.into_iter()
-            .map(|(device, times)| std::iter::once(device).chain(times.map(|time| figures(time))).collect()),
+        rows.into_iter().map(|(device, times)| std::iter::once(device).chain(times.map(figures)).collect()),
     );
     let about = note(&format!(
         "One request of {} and {}. The reference's time is that of its operations alone; a device's is the whole \

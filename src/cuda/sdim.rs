@@ -329,7 +329,8 @@ impl Shares {
         let tile = TILE_ROWS * (columns * size_of::<T>() + 16);
         let groups = (self.bucket_warps * WARP_BUCKETS / op.buckets() + 2).min(op.groups);
         let codes = groups.next_multiple_of(2) * (TILE_ROWS + 4) * 2;
-        let rotations = if hashing { op.groups * op.bits * (columns + 4) * 4 } else { 0 };
+        // The room between two bits is at most 31 words.
+        let rotations = if hashing { op.bits * (op.groups * (columns + 4) + 31) * 4 } else { 0 };
         stages * tile + codes + rotations
     }
 }
@@ -597,7 +598,7 @@ pub(super) fn attend<T: Element>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::f16;
+    use crate::element::f16;
 
     #[test]
     fn shares_cover_the_table_and_fit_a_block() {

@@ -1,0 +1,128 @@
+//! SDIM on the emulated CUDA device: the modes in which results must hold, signatures out of range, what the kernels ask
+//! of memory, and wrong kernels.
+
+#![cfg(feature = "cuda")]
+
+mod support;
+
+use cuda_emulator::Emulator;
+use cuda_emulator::exec::Counts;
+use longseq::half::{bf16, f16};
+use longseq::*;
+use support::cuda::{MODES, session, set_mode};
+use support::data::{self, Data};
+use support::sdim::SdimCase;
+use support::{Rules, assert_check};
+
+/// A case that goes through every kernel: products with one-hot matrices, or, from 7 bits on, a large table.
+fn cases() -> Vec<SdimCase> {
+    let plain = SdimCase { histories: vec![700, 0, 40], targets: vec![3, 1, 5], ..Default::default() };
+    let mut cases = vec![SdimCase { bits: 7, groups: 2, ..plain.clone() }];
+    for dtype in [DType::F32, DType::F16, DType::Bf16] {
+        cases.push(SdimCase { dtype, ..plain.clone() });
+    }
+    cases
+}
+
+#[test]
+fn results_hold_in_every_mode() {
+    let Some(emulator) = session() else { return };
+    let gpu = Cuda::new(0).expect("a device");
+    for mode in MODES {
+        set_mode(&emulator, mode);
+        for case in cases() {
+            assert_check(&case, &gpu, Rules::IEEE);
+        }
+    }
+    drop(gpu);
+    assert_eq!(emulator.take_findings(), []);
+    assert!(emulator.take_leaks().is_empty());
+}
+
+/// The kernels that read given signatures tell of those out of range; nothing is read outside the table for them.
+#[test]
+fn signatures_out_of_range_are_reported() {
+    let Some(emulator) = session() else { return };
+    let gpu = Cuda::new(0).expect("a device");
+    for bits in [3, 7] {
+        let op = Sdim::new(4).with_groups(2, bits);
+        let limit = op.buckets() as u64;
+        let error = |operation, position, id| Error::IndexOutOfRange {
+            operation,
+            argument: "signatures",
+            position,
+            id,
+            rows: limit,
+        };
+        let run = || -> Result<()> {
+            let (good, mut bad) = (vec![1u16; 200], vec![1u16; 200]);
+            (bad[150], bad[151]) = (u16::MAX, limit as u16);
+            let (good, bad) = (gpu.upload(&good)?, gpu.upload(&bad)?);
+            let rows = gpu.upload(&vec![1.0f32; 400])?;
+            let jagged = gpu.jagged(&Jagged::from_lengths(&[100])?)?;
+            let batch = gpu.batch(&Jagged::from_lengths(&[100])?, &Jagged::from_lengths(&[100])?)?;
+            let [good, bad] = [&good, &bad].map(|words| Hash::Signatures16(gpu.view(words)));
+            let history = |hash| SdimHistory { rows: gpu.view(&rows), hash };
+            let synchronise = || gpu.synchronize().unwrap_err();
+
+            let table = gpu.sdim_encode(&op, &jagged, history(bad))?;
+            assert_eq!(synchronise(), error("sdim_encode", 150, u16::MAX.into()));
+            let inputs = SdimQuery::<_, f32> { table: gpu.view(&table), targets: None, hash: bad };
+            gpu.sdim_query(&op, &jagged, inputs)?;
+            assert_eq!(synchronise(), error("sdim_query", 150, u16::MAX.into()));
+            for (past, wished) in [(bad, good), (good, bad)] {
+                let inputs = SdimInputs { history: history(past), targets: None, hash: wished };
+                gpu.sdim_attend(&op, &batch, inputs)?;
+                assert_eq!(synchronise(), error("sdim_attend", 150, u16::MAX.into()));
+            }
+            gpu.sdim_encode(&op, &jagged, history(good))?;
+            gpu.synchronize()
+        };
+        run().expect("valid calls");
+    }
+    drop(gpu);
+    assert_eq!(emulator.take_findings(), []);
+}
+
+/// What one kernel did, summed over its launches.
+fn counts_of(emulator: &Emulator, kernel: &str) -> Counts {
+    let mut sum = Counts::default();
+    for launch in emulator.counts().iter().filter(|launch| launch.kernel == kernel) {
+        sum.add(&launch.counts);
+    }
+    assert!(sum.blocks > 0, "{kernel} did not run");
+    sum
+}
+
+/// Rows are read once, in whole sectors, and shared memory without conflicts to speak of, at the paper's sizes.
+#[test]
+fn reads_no_more_than_it_must() {
+    fn run<T: Element>(emulator: &Emulator, name: &str) {
+        let gpu = Cuda::new(0).expect("a device");
+        let (op, rows, candidates) = (Sdim::new(64), 8192, 512);
+        let mut rng = data::rng(1);
+        let mut upload =
+            |count| gpu.upload(&data::rows::<T>(&mut rng, Data::Normal, count, op.width)).expect("memory");
+        let (history, targets) = (upload(rows), upload(candidates));
+        let rotations = gpu.upload(&op.rotations(1).expect("sizes")).expect("memory");
+        let jagged = |rows| gpu.jagged(&Jagged::from_lengths(&[rows]).expect("a length")).expect("memory");
+        let hash = Hash::Rotations(gpu.view(&rotations));
+        let (histories, candidates) = (jagged(rows), jagged(candidates));
+        emulator.take_counts();
+        let table =
+            gpu.sdim_encode(&op, &histories, SdimHistory { rows: gpu.view(&history), hash }).expect("a call");
+        let inputs = SdimQuery { table: gpu.view(&table), targets: Some(gpu.view(&targets)), hash };
+        gpu.sdim_query::<T>(&op, &candidates, inputs).expect("a call");
+        for kernel in ["sdim_encode", "sdim_query", "sdim_signatures"] {
+            let counts = counts_of(emulator, &format!("{kernel}_{name}"));
+            let sectors = counts.global_sectors as f64 / counts.global_sectors_minimum as f64;
+            let conflicts = counts.shared_conflicts as f64 / counts.shared_passes.max(1) as f64;
+            assert!(sectors <= 1.05, "{kernel}_{name} asks for {sectors:.3} times the fewest sectors");
+            assert!(conflicts < 0.02, "{kernel}_{name}: {conflicts:.4} of the passes are bank conflicts");
+        }
+    }
+    let Some(emulator) = session() else { return };
+    run::<f32>(&emulator, "f32");
+    run::<f16>(&emulator, "f16");
+    run::<bf16>(&emulator, "bf16");
+}
