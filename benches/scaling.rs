@@ -123,9 +123,10 @@ fn run(options: &Options) -> Outcome<()> {
     };
     plot::draw(&folder.join("scaling-candidates.svg"), &labels, &series(&by_candidates))?;
     let text = format!(
-        "# How the operations grow\n\nWritten by `cargo bench --bench scaling`: {device}, width {WIDTH}, f32; times in ms, the median of up to 20 \
+        "# How the operations grow\n\nWritten by `cargo bench --bench scaling -- --longest {}`: {device}, width {WIDTH}, f32; times in ms, the median of up to 20 \
          calls.\n*Growth* is the last time over the first, divided by the sizes' ratio: 1 is linear, 0 is flat.\n\n\
          ## With the history, {CANDIDATES} candidates\n\n{}\n{}\n## With the candidates, {} behaviours\n\n{}",
+        options.longest,
         table("behaviours", &by_length, &lengths),
         memory(&by_length, &lengths),
         count(LENGTH),
