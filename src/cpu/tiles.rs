@@ -53,6 +53,10 @@ pub(super) fn split<'a, T>(tiles: &[Tile], rows: &'a mut [T], width: usize) -> V
 /// Runs `work` on every item, in any order.
 #[cfg(feature = "rayon")]
 pub(super) fn for_each<I: Send>(items: Vec<I>, work: impl Fn(I) + Send + Sync) {
+    // One piece of work is not worth waking a thread.
+    if items.len() == 1 {
+        return items.into_iter().for_each(work);
+    }
     items.into_par_iter().for_each(work);
 }
 

@@ -218,8 +218,17 @@ pub(crate) fn check_host_ids(
     if policy == IdPolicy::Zero {
         return Ok(());
     }
+    // Looking for the largest id of each feature is many times faster than looking for the first one outside.
+    let features = tables.len();
+    let largest = |feature: usize| ids.iter().skip(feature).step_by(features).max();
+    let is_outside = |(feature, table): (usize, &Table<'_, Host>)| {
+        largest(feature).is_some_and(|&id| id as usize >= table.rows)
+    };
+    if !tables.iter().enumerate().any(is_outside) {
+        return Ok(());
+    }
     let outside = |(position, &id): (usize, &u32)| {
-        let rows = tables[position % tables.len()].rows;
+        let rows = tables[position % features].rows;
         (id as usize >= rows).then_some((position as u64, u64::from(id), rows as u64))
     };
     match ids.iter().enumerate().find_map(outside) {

@@ -24,6 +24,24 @@ pub(in crate::cpu) fn widen_lanes<'a, L: Lanes, T: Element>(
     room
 }
 
+/// Writes the elements as `f32`. For kernels.
+#[inline(always)]
+pub(in crate::cpu) fn widen_to<L: Lanes, T: Element>(_: L, elements: &[T], out: &mut [f32]) {
+    match T::DTYPE {
+        DType::F32 => out.copy_from_slice(bytemuck::cast_slice(elements)),
+        DType::F16 => {
+            for (out, &x) in out.iter_mut().zip(bytemuck::cast_slice::<T, f16>(elements)) {
+                *out = widen_f16(x);
+            }
+        }
+        DType::Bf16 => {
+            for (out, &x) in out.iter_mut().zip(bytemuck::cast_slice::<T, bf16>(elements)) {
+                *out = widen_bf16(x);
+            }
+        }
+    }
+}
+
 #[inline(always)]
 fn widen_bf16(x: bf16) -> f32 {
     f32::from_bits(u32::from(x.to_bits()) << 16)
