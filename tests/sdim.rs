@@ -22,6 +22,7 @@ on_every_backend!(
     matches_reference_on_narrow_storage,
     matches_reference_on_unusual_numbers,
     matches_reference_on_a_long_history,
+    matches_reference_on_long_histories_in_many_buckets,
     matches_reference_on_random_batches,
     ignores_rows_that_belong_to_nobody,
     hashes_exact_zeros_to_zero,
@@ -162,6 +163,15 @@ fn matches_reference_on_unusual_numbers<B: Backend>(backend: &B, rules: Rules) {
 fn matches_reference_on_a_long_history<B: Backend>(backend: &B, rules: Rules) {
     let (histories, targets) = (vec![20, 100_000, 0, 5], vec![2, 2, 1, 3]);
     assert_check(&SdimCase { width: 8, histories, targets, ..Default::default() }, backend, rules);
+}
+
+/// Tables that are larger than what a processor keeps at hand, of histories that are cut all the same.
+fn matches_reference_on_long_histories_in_many_buckets<B: Backend>(backend: &B, rules: Rules) {
+    for (bits, groups, width) in [(6, 3, 20), (9, 2, 5)] {
+        let (histories, targets) = (vec![5000, 3, 0, 2500], vec![2, 2, 1, 3]);
+        let case = SdimCase { bits, groups, width, histories, targets, tail: 1, ..Default::default() };
+        assert_check(&case, backend, rules);
+    }
 }
 
 prop_compose! {

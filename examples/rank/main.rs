@@ -58,22 +58,26 @@ fn start(options: &Options) -> Outcome<()> {
     if let Some(threads) = options.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
     }
+    #[cfg(feature = "wgpu")]
+    if let Some(gpu) = gpu(options.device)? {
+        return run(&gpu, options);
+    }
     match options.device {
-        Device::Cpu => run(&Cpu::new(), options),
-        #[cfg(feature = "wgpu")]
-        Device::Wgpu => run(&longseq::Wgpu::new()?, options),
-        #[cfg(not(feature = "wgpu"))]
+        Device::Cpu | Device::Auto => run(&Cpu::new(), options),
         Device::Wgpu => Err("--device wgpu: built without the feature `wgpu`".into()),
-        Device::Auto => {
-            // A software adapter is this processor again, by a detour.
-            #[cfg(feature = "wgpu")]
-            if let Some(gpu) = longseq::Wgpu::new().ok().filter(|gpu| !gpu.is_software()) {
-                return run(&gpu, options);
-            }
-            run(&Cpu::new(), options)
-        }
         Device::Cuda => Err("--device cuda: this device is not built yet; use cpu or auto".into()),
     }
+}
+
+/// The `wgpu` device where it was asked for. `auto` leaves a software adapter alone: it is this processor again, by a
+/// detour.
+#[cfg(feature = "wgpu")]
+fn gpu(asked_for: Device) -> Outcome<Option<longseq::Wgpu>> {
+    Ok(match asked_for {
+        Device::Wgpu => Some(longseq::Wgpu::new()?),
+        Device::Auto => longseq::Wgpu::new().ok().filter(|gpu| !gpu.is_software()),
+        Device::Cpu | Device::Cuda => None,
+    })
 }
 
 /// The whole job, on any device.
@@ -119,4 +123,19 @@ fn run<B: Backend>(backend: &B, options: &Options) -> Outcome<()> {
     };
     plot::draw(&path, &labels, &series)?;
     progress.print(&format!("\nPlot: {}\nDone in {:.1} s.", path.display(), begin.elapsed().as_secs_f64()))
+}
+
+#[cfg(all(test, feature = "wgpu"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_takes_wgpu_where_it_is_more_than_this_processor() {
+        let found = longseq::Wgpu::new();
+        let is_hardware = found.as_ref().is_ok_and(|gpu| !gpu.is_software());
+        assert_eq!(gpu(Device::Auto).unwrap().is_some(), is_hardware);
+        // Asked for by name, a software adapter will do.
+        assert_eq!(gpu(Device::Wgpu).is_ok_and(|gpu| gpu.is_some()), found.is_ok());
+        assert!(gpu(Device::Cpu).unwrap().is_none());
+    }
 }
