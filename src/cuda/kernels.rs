@@ -14,6 +14,7 @@ pub fn kernels() -> Vec<(&'static str, &'static str)> {
         ("sdim_query", include_str!("../../kernels/ptx/sdim_query.ptx")),
         ("sdim_scan", include_str!("../../kernels/ptx/sdim_scan.ptx")),
         ("target_attention", include_str!("../../kernels/ptx/target_attention.ptx")),
+        ("target_attention_fma", include_str!("../../kernels/ptx/target_attention_fma.ptx")),
     ]
 }
 
