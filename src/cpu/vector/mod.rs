@@ -16,7 +16,7 @@ pub(super) use exp::{exp, sigmoid};
 pub use instructions::Instructions;
 pub(super) use instructions::Kernel;
 pub(super) use lanes::{LANES, Lanes, Row, transpose};
-pub(super) use prefetch::prefetch;
+pub(super) use prefetch::prefetch_rows;
 pub(super) use product::{product, weighted_sum};
 pub(super) use rows::{add, add_scaled, axpy, dot, dot_lanes, sigmoid_of, store};
 pub(super) use widen::{widen, widen_lanes, widen_to};
