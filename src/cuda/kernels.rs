@@ -9,10 +9,12 @@ use crate::error::Result;
 /// The PTX of every kernel, by the stem of its file in `kernels/`.
 pub fn kernels() -> Vec<(&'static str, &'static str)> {
     vec![
+        ("din", include_str!("../../kernels/ptx/din.ptx")),
         ("sdim", include_str!("../../kernels/ptx/sdim.ptx")),
         ("sdim_query", include_str!("../../kernels/ptx/sdim_query.ptx")),
         ("sdim_scan", include_str!("../../kernels/ptx/sdim_scan.ptx")),
         ("target_attention", include_str!("../../kernels/ptx/target_attention.ptx")),
+        ("target_attention_fma", include_str!("../../kernels/ptx/target_attention_fma.ptx")),
     ]
 }
 

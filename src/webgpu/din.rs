@@ -11,7 +11,7 @@ use crate::webgpu::launch::{Binding, Params, fit};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::target_attention::{
-    MAX_COLUMNS, PIECES, columns_of, merge_kernel, rows_per_binding, vectors,
+    MAX_COLUMNS, PIECES, columns_of, merge_groups, merge_kernel, rows_per_binding, vectors,
 };
 
 const NAME: &str = "din";
@@ -245,7 +245,12 @@ pub(super) fn attend<T: Element>(
             .u32s(&[u(columns), out.binding.base, 0, first_stats])
             .u32s(&[u(TILE), weighting, 0]);
         let bindings = [&plan.merges, &partial, &out.binding, &gpu.no_output(NAME)?];
-        gpu.dispatch(&merge_kernel(), params, &bindings, (plan.merge_count * TILE) as u64)?;
+        gpu.dispatch(
+            &merge_kernel(columns),
+            params,
+            &bindings,
+            merge_groups(plan.merge_count * TILE, columns),
+        )?;
     }
     gpu.finish(out)
 }

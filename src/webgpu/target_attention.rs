@@ -80,18 +80,24 @@ fn pack_kernel(queries: Format) -> Kernel {
     }
 }
 
-pub(super) fn merge_kernel() -> Kernel {
+/// For partial results of `columns` columns.
+pub(super) fn merge_kernel(columns: usize) -> Kernel {
     Kernel {
         name: "merge_attention",
         sources: &[include_str!("../../shaders/merge_attention.wgsl")],
         constants: vec![],
         slots: vec![
             Slot::plain("merges", "vec4<u32>"),
-            Slot::plain("partial", "f32"),
+            Slot::read("partial", Format::f32(columns.is_multiple_of(4))),
             Slot::write("out", "f32"),
             Slot::write("lse_bits", "u32"),
         ],
     }
+}
+
+/// The workgroups that it takes for so many rows.
+pub(super) fn merge_groups(rows: usize, columns: usize) -> u64 {
+    (rows * columns.div_ceil(4)).div_ceil(64) as u64
 }
 
 fn merge_pairs_kernel(values: Format) -> Kernel {
@@ -118,7 +124,7 @@ pub(super) fn variants() -> Vec<Kernel> {
     };
     let each = |format| attend(format).into_iter().chain([pack_kernel(format)]);
     let pairs = Format::ALL.iter().filter(|format| !format.vectors).copied().map(merge_pairs_kernel);
-    Format::ALL.into_iter().flat_map(each).chain(pairs).chain([merge_kernel()]).collect()
+    Format::ALL.into_iter().flat_map(each).chain(pairs).chain([merge_kernel(1), merge_kernel(4)]).collect()
 }
 
 pub(super) fn code(weighting: Weighting) -> (u32, f32) {
@@ -266,9 +272,9 @@ impl Attention {
                 .u32s(&[u(self.kv_heads), u(group_heads), u(value_width), u(first_column)])
                 .u32s(&[u(value_columns), out.binding.base, lse_binding.base, first_stats])
                 .u32s(&[u(tile_rows), weighting, lse_given]);
-            let groups = plan.merge_count * self.kv_heads * tile_rows;
+            let rows = plan.merge_count * self.kv_heads * tile_rows;
             let bindings = [&plan.merges, &partial, &out.binding, lse_binding];
-            gpu.dispatch(&merge_kernel(), params, &bindings, groups as u64)?;
+            gpu.dispatch(&merge_kernel(value_columns), params, &bindings, merge_groups(rows, value_columns))?;
         }
         Ok(())
     }

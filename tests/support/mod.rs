@@ -45,13 +45,15 @@ pub trait Case: Debug {
 pub struct Rules {
     /// NaN in gives NaN out (WGSL promises no NaN arithmetic).
     pub nan: bool,
+    /// Numbers below the smallest normal one are kept (WGSL may take zero for them, before and after each operation).
+    pub subnormal: bool,
 }
 
 impl Rules {
     /// The CPU and CUDA.
-    pub const IEEE: Rules = Rules { nan: true };
+    pub const IEEE: Rules = Rules { nan: true, subnormal: true };
     /// WGSL.
-    pub const WGSL: Rules = Rules { nan: false };
+    pub const WGSL: Rules = Rules { nan: false, subnormal: false };
 }
 
 /// Why a case failed.
