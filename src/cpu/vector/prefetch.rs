@@ -3,20 +3,22 @@
 /// Bytes that come into the cache together.
 const LINE: usize = 64;
 
-/// Asks for the rows of `width` elements that will be read soon: for the first line of each, then for the second, so
-/// that many addresses are translated at the same time. An index behind the data asks for nothing of use. Does nothing
-/// where stable Rust has no such instruction.
+/// Asks for the rows of `width` elements that will be read soon. An index behind the data asks for nothing of use. Does
+/// nothing where stable Rust has no such instruction.
 ///
 /// They come into the second-level cache, which can wait for many more lines at a time than the first.
 #[inline(always)]
-pub(in crate::cpu) fn prefetch_rows<T>(data: &[T], width: usize, rows: impl Iterator<Item = usize> + Clone) {
+pub(in crate::cpu) fn prefetch_rows<T>(data: &[T], width: usize, rows: impl Iterator<Item = usize>) {
     let element = size_of::<T>();
     // A row that does not begin with a line ends in one more.
     let whole_lines = data.as_ptr().addr().is_multiple_of(LINE) && (width * element).is_multiple_of(LINE);
-    let last = (!whole_lines).then(|| width.saturating_sub(1));
-    for column in (0..width).step_by((LINE / element).max(1)).chain(last) {
-        for row in rows.clone() {
-            prefetch(data.as_ptr().wrapping_add(row.wrapping_mul(width).wrapping_add(column)));
+    for row in rows {
+        let start = data.as_ptr().wrapping_add(row.wrapping_mul(width));
+        for column in (0..width).step_by((LINE / element).max(1)) {
+            prefetch(start.wrapping_add(column));
+        }
+        if !whole_lines {
+            prefetch(start.wrapping_add(width.saturating_sub(1)));
         }
     }
 }
