@@ -116,8 +116,9 @@ impl Kernel for AttendToAll<'_> {
         let (features, width) = (op.features(), total_width(aggregate.representation));
         let mut scorer = Scorer::new(l, op, search, targets.clone());
         let mut groups = Vec::new();
-        for _ in 0..scorer.groups() {
-            groups.push(TilePooling::new(Weighting::Softmax, width));
+        for i in 0..scorer.groups() {
+            let used = LANES.min(targets.len() - i * LANES);
+            groups.push(TilePooling::new(Weighting::Softmax, used, width));
         }
         let mut scores = [[0.0; LANES]; BLOCK];
         let mut rows = vec![0.0; BLOCK * width];
