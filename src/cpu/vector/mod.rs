@@ -18,7 +18,7 @@ pub(super) use few::{FEW, product_of_few, weighted_sum_of_few};
 pub use instructions::Instructions;
 pub(super) use instructions::Kernel;
 pub(super) use lanes::{LANES, Lanes, Row, transpose};
-pub(super) use prefetch::prefetch;
+pub(super) use prefetch::prefetch_rows;
 pub(super) use product::{product, weighted_sum};
 pub(super) use rows::{add, dot_lanes, store};
 pub(super) use widen::{widen_lanes, widen_to};
