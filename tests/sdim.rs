@@ -5,6 +5,7 @@ mod support;
 use longseq::half::{bf16, f16};
 use longseq::*;
 use proptest::prelude::*;
+use support::cases::assert_small_cases;
 use support::compare::{compare, compare_exact};
 use support::data::Data;
 use support::golden::{self, Golden};
@@ -26,6 +27,7 @@ on_every_backend!(
     ignores_rows_that_belong_to_nobody,
     hashes_exact_zeros_to_zero,
     adds_tables_of_two_halves,
+    matches_reference_on_the_small_named_cases,
     keeps_numbers_that_are_not_finite_in_their_bucket,
 );
 
@@ -294,4 +296,8 @@ fn every_fault_is_caught() {
         assert_check(case, &Cpu::new(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
+}
+
+fn matches_reference_on_the_small_named_cases<B: Backend>(backend: &B, rules: Rules) {
+    assert_small_cases("sdim", backend, rules);
 }

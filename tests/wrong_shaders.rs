@@ -16,12 +16,15 @@ use support::sdim::SdimCase;
 use support::webgpu::{device, options};
 use support::{Case, Failure, Rules, check};
 
+/// A check on a device.
+type Passes = dyn Fn(&Wgpu) -> Result<(), Failure>;
+
 /// A kernel in whose text `right` is replaced by `wrong`, and what must pass with the one and fail with the other.
 struct Twin {
     kernel: &'static str,
     right: &'static str,
     wrong: &'static str,
-    passes: Box<dyn Fn(&Wgpu) -> Result<(), Failure>>,
+    passes: Box<Passes>,
 }
 
 fn twin<C: Case + Clone + 'static>(

@@ -9,6 +9,7 @@ mod check;
 mod compare;
 mod data;
 mod embeddings;
+mod gain;
 mod metrics;
 mod options;
 mod plot;
@@ -28,6 +29,7 @@ use crate::compare::compare;
 use crate::data::Log;
 use crate::embeddings::Embeddings;
 use crate::options::{Device, Options};
+use crate::plot::Labels;
 use crate::protocol::{Protocol, Split};
 use crate::ranker::Ranker;
 use crate::report::{Progress, counted};
@@ -104,6 +106,8 @@ fn run<B: Backend>(backend: &B, options: &Options) -> Outcome<()> {
     progress.print(&results.table(&ranker, &split.requests))?;
     progress.print(&summary::notes(&ranker, options, &split, &results))?;
 
+    progress.print(&gain::table_of_devices(&embeddings, &split.requests, options, &progress)?)?;
+
     let lengths = options.lengths();
     let series = ranker.sweep(&split.requests, lengths, options.sweep_budget(), options.seed, &progress)?;
     progress.print(&summary::latency(&series, lengths, &split.requests))?;
@@ -111,7 +115,13 @@ fn run<B: Backend>(backend: &B, options: &Options) -> Outcome<()> {
     let candidates = split.requests.first().map_or(0, |request| request.candidates.len());
     let subtitle =
         format!("{}; {}, width {}, f32", backend.device(), counted(candidates, "candidate"), options.width);
-    plot::draw(&path, "Latency of a request against the length of its history", &subtitle, &series)?;
+    let labels = Labels {
+        title: "Latency of a request against the length of its history",
+        subtitle: &subtitle,
+        x: "behaviours in the history",
+        y: "median latency of one request, ms",
+    };
+    plot::draw(&path, &labels, &series)?;
     progress.print(&format!("\nPlot: {}\nDone in {:.1} s.", path.display(), begin.elapsed().as_secs_f64()))
 }
 

@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn short_histories_fill_the_lanes() {
         let shape = |history, targets| shape_of(&batch(history, targets), BEHAVIOURS.into_iter());
-        assert_eq!(shape(1000, 4), (32, 1));
+        assert_eq!(shape(1024, 4), (32, 1));
         assert_eq!(shape(16, 4), (32, 2));
         assert_eq!(shape(8, 4), (32, 4));
         assert_eq!(shape(8, 1), (8, 1));
