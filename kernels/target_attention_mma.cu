@@ -57,23 +57,44 @@ struct SplitHistory {
         return (row * WEIGHT_UNITS + (unit ^ row / PER_LINE % WEIGHT_UNITS)) * 16;
     }
 
-    // Tiles are filled with zeros up to whole fragments, and beyond the history's end.
-    __device__ __forceinline__ void load_history(u32 to, const void *rows, u32 width, u32 step) {
-        constexpr u32 AT_ONCE = THREADS / UNITS;
-        u32 unit = threadIdx.x % UNITS, row = threadIdx.x / UNITS;
-        if (unit * UNIT >= (width + 15) / 16 * 16) return;
-        u32 left = work.piece.length - step * BEHAVIOURS;
-        if (unit * UNIT >= width) left = 0;
-        const T *first = (const T *)rows + history_at(p, work, step * BEHAVIOURS, width);
-        u64 stride = (u64)p.kv_heads * width;
-        const T *from = first + row * stride + unit * UNIT;
-        to += at(row, unit);
+    // What this thread copies of each tile: a unit of every AT_ONCEth row. AT_ONCE is a multiple of 8, so that all its
+    // units are swizzled alike.
+    static constexpr u32 AT_ONCE = THREADS / UNITS;
+    struct Source {
+        const T *from;
+        // From one of the thread's rows to the next.
+        u64 stride;
+        bool there, needed;
+    };
+
+    // Tiles are filled up to whole fragments, with zeros.
+    __device__ __forceinline__ Source source(const void *rows, u32 width) const {
+        u32 column = threadIdx.x % UNITS * UNIT;
+        u64 first = history_at(p, work, threadIdx.x / UNITS, width);
+        bool there = column < width;
+        return {(const T *)rows + first + (there ? column : 0), (u64)AT_ONCE * p.kv_heads * width, there,
+                column < (width + 15) / 16 * 16};
+    }
+
+    // Copies the next tile, of which `left` behaviours or all are there.
+    __device__ __forceinline__ void load_history(u32 to, Source &source, u32 left) const {
+        u32 row = threadIdx.x / UNITS;
+        to += at(row, threadIdx.x % UNITS);
+        const T *from = source.from;
+        source.from += BEHAVIOURS / AT_ONCE * source.stride;
+        if (!source.needed) return;
+        if (left >= BEHAVIOURS && source.there) {
 #pragma unroll
-        for (u32 i = 0; i < BEHAVIOURS / AT_ONCE; i++) {
-            bool there = row + i * AT_ONCE < left;
-            // AT_ONCE is a multiple of 8: the swizzle stays.
-            copy_async(to + i * AT_ONCE * CHUNK * 2, there ? from : first, there ? 16 : 0);
-            from += AT_ONCE * stride;
+            for (u32 i = 0; i < BEHAVIOURS / AT_ONCE; i++) {
+                copy_async(to + i * AT_ONCE * CHUNK * 2, from + i * source.stride);
+            }
+        } else {
+#pragma unroll 1
+            for (u32 i = 0; i < BEHAVIOURS / AT_ONCE; i++) {
+                bool there = source.there && row + i * AT_ONCE < left;
+                copy_async(to + i * AT_ONCE * CHUNK * 2, there ? from + i * source.stride : (const T *)p.keys,
+                           there ? 16 : 0);
+            }
         }
     }
 
@@ -89,10 +110,13 @@ struct SplitHistory {
     // scores[r][..]: of 16 behaviours by 8 rows, as mma's c.
     __device__ __forceinline__ void multiply_keys(float (&scores)[ROW_TILES][4], u32 keys) {
         u32 steps = (p.width + 15) / 16;
+        // Units are swizzled by exclusive or, which can be done in parts.
+        u32 row = warp * 16 + lane % 16, key_unit = at(row, lane / 16) % (CHUNK * 2);
+        keys += row * CHUNK * 2;
 #pragma unroll 1
         for (u32 k = 0; k < steps; k++) {
             u32 a[4], b[4];
-            load_matrices_4(a, keys + at(warp * 16 + lane % 16, k * 2 + lane / 16));
+            load_matrices_4(a, keys + (key_unit ^ k * 32));
             if constexpr (ROW_TILES == 1) {
                 load_matrices_2(b, queries + at(lane % 8, k * 2 + lane / 8 % 2));
                 multiply_add<T>(scores[0], a, b);
@@ -277,16 +301,18 @@ struct SplitHistory {
         for (u32 r = 0; r < ROW_TILES; r++) {
             peak[r][0] = peak[r][1] = p.weighting == SOFTMAX ? -infinity() : 0.0f;
         }
-        for (u32 next = 0, step = 0, place = 0; step < steps; next++) {
+        Source keys_source = source(p.keys, p.width), values_source = source(p.values, p.value_width);
+        for (u32 next = 0, step = 0, place = 0, filled = 0; step < steps; next++) {
             if (next >= STAGES - 1) {
                 copy_wait<STAGES - 2>();
                 // The step's tile is there for all, and all are done with the one before, whose place the next takes.
                 __syncthreads();
             }
             if (next < steps) {
-                u32 to = ring + next % STAGES * stage_bytes;
-                load_history(to, p.keys, p.width, next);
-                if (!p.aliased) load_history(to + TILE_BYTES, p.values, p.value_width, next);
+                u32 to = ring + filled * stage_bytes, left = work.piece.length - next * BEHAVIOURS;
+                filled = filled + 1 == STAGES ? 0 : filled + 1;
+                load_history(to, keys_source, left);
+                if (!p.aliased) load_history(to + TILE_BYTES, values_source, left);
                 if (next == 0) load_queries();
             }
             copy_commit();
