@@ -6,7 +6,13 @@ use crate::cpu::vector::{LANES, Lanes};
 pub(super) trait WeightedRows {
     /// The `k`-th weight and row.
     fn get(&self, k: usize) -> (f32, &[f32]);
+
+    /// Asks for the [`AHEAD`] rows from the `k`-th on, which will be read soon.
+    fn prefetch(&self, k: usize);
 }
+
+/// How many rows are asked for together, that many before they are read.
+pub(super) const AHEAD: usize = 16;
 
 /// `out = Σ weight·row` over the first `count` rows, which are at least as wide as `out`. Every sum is taken in the
 /// order of the rows. Rows that are too wide for the registers are read in several passes.
@@ -47,12 +53,15 @@ fn sum_columns<L: Lanes, R: WeightedRows, const V: usize>(
     out: &mut [f32],
 ) -> usize {
     let mut sums = [l.splat(0.0); V];
-    for k in 0..count {
-        let (weight, row) = rows.get(k);
-        let weight = l.splat(weight);
-        let (row, _) = row[start..start + V * LANES].as_chunks::<LANES>();
-        for v in 0..V {
-            sums[v] = l.mul_add(weight, l.load(&row[v]), sums[v]);
+    for first in (0..count).step_by(AHEAD) {
+        rows.prefetch(first + AHEAD);
+        for k in first..count.min(first + AHEAD) {
+            let (weight, row) = rows.get(k);
+            let weight = l.splat(weight);
+            let (row, _) = row[start..start + V * LANES].as_chunks::<LANES>();
+            for v in 0..V {
+                sums[v] = l.mul_add(weight, l.load(&row[v]), sums[v]);
+            }
         }
     }
     let (out, _) = out[start..start + V * LANES].as_chunks_mut::<LANES>();

@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use crate::cpu::tables::{AHEAD, pool, prefetch_rows, read_rows};
+use crate::cpu::gather::AHEAD;
+use crate::cpu::tables::{pool, prefetch_rows, read_rows};
 use crate::cpu::tiles::for_each;
 use crate::cpu::vector::{Instructions, Kernel, Lanes, add};
 use crate::error::Result;

@@ -8,7 +8,6 @@ mod gather;
 mod lookup;
 mod parts;
 mod pieces;
-mod pooling;
 mod sdim;
 mod tables;
 mod target_attention;
@@ -142,7 +141,7 @@ impl Backend for Cpu {
         inputs: DinInputs<'_, Host, T>,
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
-        din::din(op, batch, &inputs, out)
+        din::din(self.instructions, op, batch, &inputs, out)
     }
 
     fn sdim_signatures_into<T: Element, W: Signature>(

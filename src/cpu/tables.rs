@@ -1,12 +1,9 @@
 //! Rows of embedding tables, as `f32`. An id outside its table (which only `IdPolicy::Zero` lets through) reads zeros.
 
-use crate::cpu::gather::{WeightedRows, sum_rows};
-use crate::cpu::vector::{LANES, Lanes, prefetch, widen_to};
+use crate::cpu::gather::{AHEAD, WeightedRows, sum_rows};
+use crate::cpu::vector::{self, LANES, Lanes, widen_to};
 use crate::memory::Host;
 use crate::ops::{Table, TableData};
-
-/// How many rows ahead of its reader a row is asked for: the time of a miss over that of adding a row.
-pub(super) const AHEAD: usize = 16;
 
 /// Writes row `id`.
 #[inline(always)]
@@ -29,24 +26,27 @@ pub(super) fn read_row<L: Lanes>(l: L, table: &Table<'_, Host>, id: u32, out: &m
     }
 }
 
-/// Asks for a row that will be read soon.
+/// Asks for the rows that every `stride`-th id names.
 #[inline(always)]
-fn prefetch_row(table: &Table<'_, Host>, id: u32) {
-    let id = id as usize;
-    if id >= table.rows {
-        return;
-    }
-    let range = id * table.width..(id + 1) * table.width;
+fn prefetch_ids(table: &Table<'_, Host>, ids: &[u32], stride: usize) {
+    let (width, rows) = (table.width, ids.iter().step_by(stride).map(|&id| id as usize));
     match &table.data {
-        TableData::F32(data) => prefetch(&data[range]),
-        TableData::F16(data) => prefetch(&data[range]),
-        TableData::Bf16(data) => prefetch(&data[range]),
+        TableData::F32(data) => vector::prefetch_rows(data, width, rows),
+        TableData::F16(data) => vector::prefetch_rows(data, width, rows),
+        TableData::Bf16(data) => vector::prefetch_rows(data, width, rows),
         TableData::Int8 { codes, scale, offset } => {
-            prefetch(&codes[range]);
-            prefetch(&scale[id..=id]);
-            prefetch(&offset[id..=id]);
+            vector::prefetch_rows(codes, width, rows.clone());
+            vector::prefetch_rows(scale, 1, rows.clone());
+            vector::prefetch_rows(offset, 1, rows);
         }
     }
+}
+
+/// The ids of up to [`AHEAD`] rows from the `k`-th on, `features` ids each.
+#[inline(always)]
+fn ids_from(ids: &[u32], k: usize, features: usize) -> &[u32] {
+    let start = ids.len().min(k * features);
+    &ids[start..ids.len().min(start + AHEAD * features)]
 }
 
 /// Writes `[R_1[ids[0]] ‖ R_2[ids[1]] ‖ …]` for each row of ids `[n, F]`.
@@ -70,10 +70,8 @@ pub(super) fn read_rows<L: Lanes>(
 /// Asks for the rows that some ids `[n, F]` name.
 #[inline(always)]
 pub(super) fn prefetch_rows(tables: &[Table<'_, Host>], ids: &[u32]) {
-    for ids in ids.chunks_exact(tables.len()) {
-        for (table, &id) in tables.iter().zip(ids) {
-            prefetch_row(table, id);
-        }
+    for (feature, table) in tables.iter().enumerate() {
+        prefetch_ids(table, ids.get(feature..).unwrap_or_default(), tables.len());
     }
 }
 
@@ -118,18 +116,17 @@ struct TableRows<'a> {
 impl WeightedRows for TableRows<'_> {
     #[inline(always)]
     fn get(&self, k: usize) -> (f32, &[f32]) {
-        if let Some(&id) = self.ids.get((k + AHEAD) * self.features) {
-            prefetch_row(self.table, id);
-        }
         let id = self.ids[k * self.features] as usize;
         let width = self.table.width;
         let row = if id < self.table.rows { &self.data[id * width..(id + 1) * width] } else { self.zeros };
         (self.weights.map_or(1.0, |weights| weights[k]), row)
     }
-}
 
-/// How many rows are widened at a time, to stay in the first-level cache.
-const BLOCK: usize = 16;
+    #[inline(always)]
+    fn prefetch(&self, k: usize) {
+        prefetch_ids(self.table, ids_from(self.ids, k, self.features), self.features);
+    }
+}
 
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "what `pool` takes, for one of the tables")]
@@ -145,15 +142,13 @@ fn pool_widened<L: Lanes>(
 ) {
     let width = table.width;
     room.clear();
-    room.resize((BLOCK + 1) * width, 0.0);
+    room.resize((AHEAD + 1) * width, 0.0);
     let (sums, rows) = room.split_at_mut(width);
     out.fill(0.0);
-    for start in (0..count).step_by(BLOCK) {
-        let block = start..count.min(start + BLOCK);
+    for start in (0..count).step_by(AHEAD) {
+        let block = start..count.min(start + AHEAD);
+        prefetch_ids(table, ids_from(ids, block.end, features), features);
         for (k, row) in block.clone().zip(rows.chunks_exact_mut(width)) {
-            if let Some(&id) = ids.get((k + AHEAD) * features) {
-                prefetch_row(table, id);
-            }
             read_row(l, table, ids[k * features], row);
         }
         let weights = weights.map(|weights| &weights[block.clone()]);
@@ -175,6 +170,10 @@ impl WeightedRows for WidenedRows<'_> {
     fn get(&self, k: usize) -> (f32, &[f32]) {
         (self.weights.map_or(1.0, |weights| weights[k]), &self.rows[k * self.width..(k + 1) * self.width])
     }
+
+    /// They were written a moment ago.
+    #[inline(always)]
+    fn prefetch(&self, _: usize) {}
 }
 
 /// Not `copy_from_slice`: for a row, a call costs more than the copy.

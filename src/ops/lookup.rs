@@ -1,5 +1,6 @@
 //! Embedding tables and look-ups of their rows.
 
+use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::jagged::Jagged;
 use crate::memory::{Host, Memory, View, ViewMut};
@@ -130,6 +131,14 @@ impl Lookup {
             Bags::Each => rows,
             Bags::Sum(bags) | Bags::Mean(bags) => bags.users(),
         })
+    }
+
+    /// The fewest bytes to move: each of `ids` ids per feature, the row that it names, and each of `rows` rows of the
+    /// result. `T` is the storage of the tables, `widths` are those of one or both sets of tables.
+    pub fn bytes<T: Scalar>(&self, ids: usize, rows: usize, features: usize, widths: &[usize]) -> u64 {
+        let width: usize = widths.iter().sum();
+        let (id, result) = (features * size_of::<u32>(), width * size_of::<f32>());
+        (ids * (id + width * size_of::<T>()) + rows * result) as u64
     }
 
     /// Checks the outputs for so many rows or bags.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::scores::{BLOCK, Scorer, blocks};
+use crate::cpu::gather::AHEAD;
 use crate::cpu::pieces::Part;
 use crate::cpu::tables::{pool, prefetch_rows, read_rows};
 use crate::cpu::tile_pooling::TilePooling;
@@ -43,7 +44,7 @@ impl Kernel for Aggregate<'_> {
                 weights.push(weight);
             }
         }
-        prefetch_rows(inputs.representation, &ids[..ids.len().min(AT_FIRST * features)]);
+        prefetch_rows(inputs.representation, &ids[..ids.len().min(AHEAD * features)]);
         pool(l, inputs.representation, &ids, weights.len(), Some(&weights), &mut Vec::new(), out);
         if total != 0.0 {
             for value in &mut *out {
@@ -53,9 +54,6 @@ impl Kernel for Aggregate<'_> {
         multiply_by_target(l, op, inputs, m, out);
     }
 }
-
-/// How many rows to ask for before the first is read.
-const AT_FIRST: usize = 16;
 
 /// Turns scores into `exp(score − max)`, and returns their sum.
 #[inline(always)]
@@ -118,8 +116,9 @@ impl Kernel for AttendToAll<'_> {
         let (features, width) = (op.features(), total_width(aggregate.representation));
         let mut scorer = Scorer::new(l, op, search, targets.clone());
         let mut groups = Vec::new();
-        for _ in 0..scorer.groups() {
-            groups.push(TilePooling::new(Weighting::Softmax, width));
+        for i in 0..scorer.groups() {
+            let used = LANES.min(targets.len() - i * LANES);
+            groups.push(TilePooling::new(Weighting::Softmax, used, width));
         }
         let mut scores = [[0.0; LANES]; BLOCK];
         let mut rows = vec![0.0; BLOCK * width];

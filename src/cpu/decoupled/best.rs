@@ -143,8 +143,9 @@ mod tests {
         expected.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         for top_k in [1, 2, 15, 64, 999, 1000, 5000] {
             let (mut first, mut second) = (Best::new(top_k), Best::new(top_k));
-            for (position, &score) in (0..).zip(&scores).rev() {
-                if position % 3 == 0 { &mut first } else { &mut second }.push(score, position);
+            for position in (0..1000).rev() {
+                let half = if position % 3 == 0 { &mut first } else { &mut second };
+                half.push(scores[position as usize], position);
             }
             second.merge(&first);
             assert_eq!(second.worst().is_nan(), top_k > 1000);

@@ -26,7 +26,7 @@ pub(super) fn search(
     let top_k = op.check_search(batch, inputs)?;
     op.check_search_outputs(batch, top_k, &out)?;
     op.check_host_ids(NAME, batch, inputs.attention, &inputs.ids, &inputs.target_ids)?;
-    let plan = pieces::cut(batch, 1);
+    let plan = pieces::cut(batch, pieces::ROWS, pieces::STEP);
     let rows = || plan.tiles.iter().map(|tile| tile.rows);
     let positions = split_rows(rows(), out.positions.into_slice(), top_k);
     let scores = split_rows(rows(), out.scores.into_slice(), top_k);
@@ -89,7 +89,7 @@ pub(super) fn attend(
     let DecoupledInputs { attention, representation, ids, target_ids } = *inputs;
     let search = &SearchInputs { attention, ids, target_ids };
     let inputs = &AggregateInputs { representation, ids, target_ids };
-    let plan = pieces::cut(batch, 1);
+    let plan = pieces::cut(batch, pieces::ROWS, pieces::STEP);
     let width = total_width(representation);
     let out = split_rows(plan.tiles.iter().map(|tile| tile.rows), out.into_slice(), width);
     let Some(top_k) = op.top_k else {

@@ -86,6 +86,10 @@ impl WeightedRows for Buckets<'_> {
         let (weight, slot) = self.wanted[k];
         (weight, &self.sums[slot * self.width..(slot + 1) * self.width])
     }
+
+    /// A user's sums are in the cache: they are few.
+    #[inline(always)]
+    fn prefetch(&self, _: usize) {}
 }
 
 /// What a sum counts with: one of `G`, divided by its length.

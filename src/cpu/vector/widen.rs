@@ -59,16 +59,6 @@ fn widen_f16(x: f16) -> f32 {
     f32::from_bits(magnitude.to_bits() | exponent | (bits & 0x8000) << 16)
 }
 
-/// The elements as `f32`: themselves where they are, otherwise widened into `room`.
-pub(in crate::cpu) fn widen<'a, T: Element>(elements: &'a [T], room: &'a mut Vec<f32>) -> &'a [f32] {
-    if T::DTYPE == DType::F32 {
-        return bytemuck::cast_slice(elements);
-    }
-    room.clear();
-    room.extend(elements.iter().map(|element| element.to_f32()));
-    room
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
