@@ -11,6 +11,7 @@ use longseq::*;
 use support::attention::{AttentionCase, MergeCase};
 use support::cuda::session;
 use support::data::Data;
+use support::din::DinCase;
 use support::sdim::SdimCase;
 use support::{Case, Failure, Rules, check};
 
@@ -141,6 +142,28 @@ fn wrong_sdim_is_caught() {
             mutant("sdim_query", "sdim_query_sums_f32", "rows lengthened", ("rsqrt.approx", "sqrt.approx")),
             &plain,
         ),
+    ] {
+        assert_caught(&emulator, &mutant, case);
+    }
+}
+
+#[test]
+fn wrong_din_is_caught() {
+    let Some(emulator) = session() else { return };
+    let mutant = |kernel, fault, edit| Mutant { stem: "din", kernel, fault, edit };
+    let plain = DinCase { histories: vec![300, 0, 40], targets: vec![3, 1, 9], ..Default::default() };
+    let softmax = DinCase { pooling: DinPooling::Softmax, ..plain.clone() };
+    let deep = DinCase { dtype: DType::Bf16, hidden: vec![20, 12], ..plain.clone() };
+    // Long enough to be cut.
+    let long =
+        DinCase { histories: vec![20_000], targets: vec![2], width: 4, hidden: vec![3], ..softmax.clone() };
+    for (mutant, case) in [
+        (mutant("din_prepare_f32", "parts subtracted wrongly", ("sub.rn.f32", "add.rn.f32")), &plain),
+        (mutant("din_attend_f32", "warps merge without waiting", ("bar.sync \t0;", "")), &softmax),
+        (mutant("din_attend_f32", "rows read before they are there", ("bar.warp.sync", "//")), &plain),
+        (mutant("din_attend_bf16", "upper halves swapped with lower", ("30258", "21520")), &deep),
+        (mutant("din_attend_f32", "the lowest score is the peak", ("max.f32", "min.f32")), &softmax),
+        (mutant("din_merge_f32", "parts of a history left out", ("add.s32", "sub.s32")), &long),
     ] {
         assert_caught(&emulator, &mutant, case);
     }
