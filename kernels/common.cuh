@@ -259,6 +259,13 @@ __device__ __forceinline__ float exp2_approx(float x) {
 // e^x. The product adds an error of |x| in units of the last place: near 0, where weights matter, it is that of exp2.
 __device__ __forceinline__ float exp_approx(float x) { return exp2_approx(x * 1.442695040888963407f); }
 
+// 1/x, off by at most 1 in the last place. The rounded quotient is a subroutine, around which registers are spilled.
+__device__ __forceinline__ float reciprocal_approx(float x) {
+    float out;
+    asm("rcp.approx.f32 %0, %1;" : "=f"(out) : "f"(x));
+    return out;
+}
+
 // a·b + c, rounded once. Everything is compiled without contraction, so this is the only way to get one.
 __device__ __forceinline__ float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 

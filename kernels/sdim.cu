@@ -3,7 +3,7 @@
 // sdim_signatures: a block hashes 64 rows in 16 groups; see sdim_hash.cuh.
 // sdim_encode (`one_hot_mma`): the table is a matrix product of a one-hot matrix [buckets, rows] with the rows. A block
 //   takes a piece of one user's history, 64 rows at a time: it copies them to shared memory while the tile before is
-//   worked on, hashes them there (or reads given signatures), and multiplies. A warp owns 64 buckets (of all groups,
+//   worked on, hashes them there (16-bit rows by sdim_hash_matrix.cuh) or reads given signatures, and multiplies. A warp owns 64 buckets (of all groups,
 //   counted through) by 16 columns of the table, in 32 registers a lane; one-hot fragments are made by comparing
 //   signatures. So a behaviour is read once, there are no atomics, and the sums' order is fixed. Tables of more than 16
 //   warps are cut among blocks, and are hashed by sdim_signatures first.
@@ -12,7 +12,7 @@
 // sdim_merge adds partial tables of one user, in their order; sdim_add one table to another.
 // sdim_check looks for given signatures out of range where no other kernel sees them all.
 // Large tables (τ > 6) and the table-free form: sdim_scan.cu.
-#include "sdim_hash.cuh"
+#include "sdim_hash_matrix.cuh"
 
 enum : u32 {
     WARP_BUCKETS = 64,
@@ -20,9 +20,12 @@ enum : u32 {
     MOST_THREADS = 512,
     // Signatures are kept as the f16 numbers 1024 + code, so that one instruction compares two of them.
     CODE_BASE = 0x6400,
-    // Codes of one group in a tile: two words apart in the banks from the next group's.
-    CODE_PITCH = TILE_ROWS + 4,
 };
+
+// Codes of one group in a tile. What is behind them puts the next group's into other banks: of the 16 groups that
+// half a warp writes where rows are f32, of the 8 where they are hashed on the matrix units.
+template <typename T>
+constexpr u32 CODE_PITCH = TILE_ROWS + 16 / sizeof(T);
 
 struct SignatureParams {
     const void *rows;
@@ -169,39 +172,56 @@ __device__ __forceinline__ bool load_rows<float>(u32 (*b)[2][2], const float *ti
             const float *at = tile + (lane % 4 * 2 + half * 8) * pitch + n * 8 + lane / 4;
             float low = at[0], high = at[pitch];
             wrong = fma(low, 0.0f, fma(high, 0.0f, wrong));
-            // Cut, not rounded: three times 8 bits are the 24 there are, and nothing overflows.
+            // Three times 8 bits are the 24 there are.
 #pragma unroll
             for (u32 part = 0; part < 3; part++) {
-                b[part][n][half] = __byte_perm(__float_as_uint(low), __float_as_uint(high), 0x7632);
-                low -= __uint_as_float(__float_as_uint(low) & 0xffff0000u);
-                high -= __uint_as_float(__float_as_uint(high) & 0xffff0000u);
+                b[part][n][half] = cut_pair(low, high);
             }
         }
     }
     return wrong != 0.0f;
 }
 
-// Which signatures a lane's rows of the one-hot fragments stand for: where its group's codes are in shared memory, and
-// its own, twice. Rows past the last bucket repeat others; their sums are not stored.
+// Which signatures a lane's rows of the one-hot fragments stand for: where its group's codes of four rows are in shared
+// memory, and its own, two in a register. Rows past the last bucket repeat others; their sums are not stored.
 struct Buckets {
-    u32 place[WARP_BUCKETS / 16][2], code[WARP_BUCKETS / 16][2];
-    __device__ __forceinline__ Buckets(const EncodeParams &p, u32 first_bucket, u32 first_group) {
+    u32 place[WARP_BUCKETS / 16][2], code[WARP_BUCKETS / 16];
+    __device__ __forceinline__ Buckets(const EncodeParams &p, u32 codes, u32 code_pitch, u32 first_bucket,
+                                       u32 first_group) {
 #pragma unroll
         for (u32 i = 0; i < WARP_BUCKETS / 16; i++) {
 #pragma unroll
             for (u32 half = 0; half < 2; half++) {
                 u32 flat = first_bucket + i * 16 + half * 8 + threadIdx.x % WARP / 4;
-                place[i][half] = (min(flat >> p.bits, p.groups - 1) - first_group) * CODE_PITCH;
-                code[i][half] = (CODE_BASE + (flat & ((1u << p.bits) - 1))) * 0x10001u;
+                u32 group = min(flat >> p.bits, p.groups - 1) - first_group;
+                place[i][half] = codes + (group * code_pitch + threadIdx.x % 4 * 4) * 2;
+                u32 own = CODE_BASE + (flat & ((1u << p.bits) - 1));
+                code[i] = half == 0 ? own : code[i] | own << 16;
             }
         }
     }
+    // Twice in a register.
+    __device__ __forceinline__ u32 pair(u32 i, u32 half) const {
+        return __byte_perm(code[i], 0, half == 0 ? 0x1010 : 0x3232);
+    }
 };
 
-// Adds 16 rows, as a product. `codes` and `tile` are those of the first row.
+// Four codes of a group, by their address in shared memory.
+__device__ __forceinline__ uint2 codes_at(u32 address) {
+    uint2 out;
+    asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(out.x), "=r"(out.y) : "r"(address) : "memory");
+    return out;
+}
+
+__device__ __forceinline__ u16 code_at(u32 address) {
+    u16 out;
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(out) : "r"(address) : "memory");
+    return out;
+}
+
+// Adds 16 rows from `first_row` of a tile, as a product; `tile` begins at that row.
 template <typename T>
-__device__ __forceinline__ void add_rows(Sums &sums, const Buckets &buckets, const u16 *codes, const T *tile,
-                                         u32 pitch) {
+__device__ __forceinline__ void add_rows(Sums &sums, const Buckets &buckets, u32 first_row, const T *tile, u32 pitch) {
     u32 lane = threadIdx.x % WARP;
     u32 b[Storage<T>::PARTS][2][2];
     if (!__any_sync(WHOLE_WARP, load_rows(b, tile, pitch))) {
@@ -210,9 +230,9 @@ __device__ __forceinline__ void add_rows(Sums &sums, const Buckets &buckets, con
             u32 a[4];
 #pragma unroll
             for (u32 half = 0; half < 2; half++) {
-                uint2 four = *(const uint2 *)(codes + buckets.place[i][half] + lane % 4 * 4);
-                a[half] = one_hot(four.x, buckets.code[i][half]);
-                a[half + 2] = one_hot(four.y, buckets.code[i][half]);
+                uint2 four = codes_at(buckets.place[i][half] + first_row * 2);
+                a[half] = one_hot(four.x, buckets.pair(i, half));
+                a[half + 2] = one_hot(four.y, buckets.pair(i, half));
             }
 #pragma unroll
             for (u32 part = 0; part < Storage<T>::PARTS; part++) {
@@ -227,11 +247,13 @@ __device__ __forceinline__ void add_rows(Sums &sums, const Buckets &buckets, con
 #pragma unroll 1
     for (u32 place = 0; place < 16; place++) {
         const T *row = tile + quad_row(place / 4, place % 4) * pitch + lane % 4 * 2;
+        u32 at = (first_row + place) * 2 - lane % 4 * 8;
 #pragma unroll
         for (u32 i = 0; i < WARP_BUCKETS / 16; i++) {
 #pragma unroll
             for (u32 half = 0; half < 2; half++) {
-                if (codes[buckets.place[i][half] + place] == (u16)buckets.code[i][half]) {
+                // From the lane's own four to this row's.
+                if (code_at(buckets.place[i][half] + at) == (u16)buckets.pair(i, half)) {
 #pragma unroll
                     for (u32 e = 0; e < 4; e++) {
                         sums.c[i][e / 2][half * 2 + e % 2] += widen(row[e / 2 * 8 + e % 2]) * one<T>();
@@ -242,27 +264,41 @@ __device__ __forceinline__ void add_rows(Sums &sums, const Buckets &buckets, con
     }
 }
 
-// The codes of a tile's rows in this block's groups, at the places where a lane finds its four side by side.
+// The codes of a tile's rows in all groups, at the places where a lane finds its four side by side.
 template <typename T>
-__device__ __forceinline__ void hash_tile(const EncodeParams &p, u16 *codes, const T *tile, const float *rotations,
-                                          u32 columns) {
-    u32 pitch = tile_pitch<T>(columns), rotated = rotation_pitch(columns), apart = bit_pitch(columns, p.groups, p.bits);
-    for (u32 item = threadIdx.x; item < TILE_QUADS * p.groups; item += blockDim.x) {
-        u32 quad = item / p.groups, g = item % p.groups;
-        u32 code[4] = {CODE_BASE, CODE_BASE, CODE_BASE, CODE_BASE};
-        for (u32 t = 0; t < p.bits; t += BITS_AT_ONCE) {
-            float sum[4][BITS_AT_ONCE] = {};
-            project(sum, tile + quad_row(quad, 0) * pitch, pitch, rotations + t * apart + g * rotated, apart,
-                    p.bits - t, columns);
-#pragma unroll
-            for (u32 i = 0; i < 4; i++) {
-                code[i] |= positive_bits(sum[i], p.bits - t) << t;
-            }
+__device__ __forceinline__ void hash_tile(const EncodeParams &p, u16 *codes, const T *tile, const void *rotations,
+                                          u32 rows, u32 columns) {
+    u32 pitch = tile_pitch<T>(columns);
+    if constexpr (sizeof(T) == 2) {
+        u32 group_blocks = (p.groups + MATRIX_GROUPS - 1) / MATRIX_GROUPS;
+        u32 units = (rows + MATRIX_ROWS - 1) / MATRIX_ROWS * group_blocks;
+        for (u32 unit = threadIdx.x / WARP; unit < units; unit += blockDim.x / WARP) {
+            u32 row = unit / group_blocks * MATRIX_ROWS;
+            hash_matrix(codes + row, CODE_PITCH<T>, CODE_BASE, tile + row * pitch, (const u16 *)rotations, p.rotations,
+                        p.width, columns, p.groups, p.bits, unit % group_blocks * MATRIX_GROUPS);
         }
-        *(uint2 *)(codes + g * CODE_PITCH + quad * 4) = make_uint2(code[0] | code[1] << 16, code[2] | code[3] << 16);
+    } else {
+        u32 rotated = rotation_pitch(columns), apart = bit_pitch(columns, p.groups, p.bits);
+        for (u32 item = threadIdx.x; item < TILE_QUADS * p.groups; item += blockDim.x) {
+            u32 quad = item / p.groups, g = item % p.groups;
+            u32 code[4] = {CODE_BASE, CODE_BASE, CODE_BASE, CODE_BASE};
+#pragma unroll 1
+            for (u32 t = 0; t < p.bits; t += BITS_AT_ONCE) {
+                float sum[4][BITS_AT_ONCE] = {};
+                project(sum, tile + quad_row(quad, 0) * pitch, pitch, (const float *)rotations + t * apart + g * rotated,
+                        apart, p.bits - t, columns);
+#pragma unroll
+                for (u32 i = 0; i < 4; i++) {
+                    code[i] |= positive_bits(sum[i], p.bits - t) << t;
+                }
+            }
+            uint2 four = make_uint2(code[0] | code[1] << 16, code[2] | code[3] << 16);
+            *(uint2 *)(codes + g * CODE_PITCH<T> + quad * 4) = four;
+        }
     }
 }
 
+template <typename T>
 __device__ __forceinline__ void read_codes(const EncodeParams &p, u16 *codes, u64 first_row, u32 rows, u32 first_group,
                                            u32 groups) {
     for (u32 item = threadIdx.x; item < TILE_ROWS * groups; item += blockDim.x) {
@@ -275,7 +311,7 @@ __device__ __forceinline__ void read_codes(const EncodeParams &p, u16 *codes, u6
                 code = 0;
             }
         }
-        codes[g * CODE_PITCH + row / 16 * 16 + row % 8 / 2 * 4 + row % 16 / 8 * 2 + row % 2] = (u16)(CODE_BASE + code);
+        codes[g * CODE_PITCH<T> + row / 16 * 16 + row % 8 / 2 * 4 + row % 16 / 8 * 2 + row % 2] = (u16)(CODE_BASE + code);
     }
 }
 
@@ -320,7 +356,10 @@ __device__ __forceinline__ void store(const EncodeParams &p, const Piece &piece,
 template <typename T>
 __device__ __forceinline__ void encode(const EncodeParams &p) {
     u32 blocks = p.bucket_blocks * p.column_blocks;
-    Piece piece = p.pieces[blockIdx.x / blocks];
+    // Where the sums go is read when they are there: registers are short until then.
+    const Piece &piece = p.pieces[blockIdx.x / blocks];
+    const u64 start_row = piece.history_start;
+    const u32 length = piece.length;
     u32 share = blockIdx.x % blocks, warp = threadIdx.x / WARP;
     u32 columns = p.column_warps * WARP_COLUMNS;
     u32 first_column = share / p.bucket_blocks * columns;
@@ -334,26 +373,30 @@ __device__ __forceinline__ void encode(const EncodeParams &p) {
     u32 pitch = tile_pitch<T>(columns);
     T *tiles = (T *)dynamic_shared;
     u16 *codes = (u16 *)(tiles + p.stages * TILE_ROWS * pitch);
-    // Codes of an odd number of groups end at 8 bytes: TILE_ROWS + 4 of them are 136.
-    float *rotations = (float *)(codes + (groups + groups % 2) * CODE_PITCH);
+    // Codes of an odd number of groups end at a multiple of 8 bytes.
+    void *rotations = codes + (groups + groups % 2) * CODE_PITCH<T>;
     if (p.rotations) {
-        load_rotations(rotations, p.rotations, p.width, 0, columns, p.groups, p.bits, 0, p.groups, 0, p.bits);
+        if constexpr (sizeof(T) == 2) {
+            load_rotation_parts((u16 *)rotations, p.rotations, p.width, columns, p.groups, p.bits);
+        } else {
+            load_rotations((float *)rotations, p.rotations, p.width, 0, columns, p.groups, p.bits, 0, p.groups, 0, p.bits);
+        }
     }
 
-    const T *rows = (const T *)p.rows + piece.history_start * p.width;
+    const T *rows = (const T *)p.rows + start_row * p.width;
     auto start = [&](u32 first) {
-        if (first < piece.length) {
+        if (first < length) {
             T *to = tiles + (p.stages == 2 ? first / TILE_ROWS % 2 : 0) * TILE_ROWS * pitch;
-            load_tile(to, rows + (u64)first * p.width, min((u32)TILE_ROWS, piece.length - first), p.width, first_column,
+            load_tile(to, rows + (u64)first * p.width, min((u32)TILE_ROWS, length - first), p.width, first_column,
                       columns, p.vectors);
         }
         copy_commit();
     };
     Sums sums = {};
-    Buckets buckets(p, first_bucket, first_group);
+    Buckets buckets(p, shared_address(codes), CODE_PITCH<T>, first_bucket, first_group);
     start(0);
-    for (u32 first = 0; first < piece.length; first += TILE_ROWS) {
-        u32 count = min((u32)TILE_ROWS, piece.length - first);
+    for (u32 first = 0; first < length; first += TILE_ROWS) {
+        u32 count = min((u32)TILE_ROWS, length - first);
         const T *tile = tiles + (p.stages == 2 ? first / TILE_ROWS % 2 : 0) * TILE_ROWS * pitch;
         if (p.stages == 2) {
             start(first + TILE_ROWS);
@@ -363,13 +406,14 @@ __device__ __forceinline__ void encode(const EncodeParams &p) {
         }
         __syncthreads();
         if (p.rotations) {
-            hash_tile(p, codes, tile, rotations, columns);
+            hash_tile(p, codes, tile, rotations, count, columns);
         } else {
-            read_codes(p, codes, piece.history_start + first, count, first_group, groups);
+            read_codes<T>(p, codes, start_row + first, count, first_group, groups);
         }
         __syncthreads();
+#pragma unroll 1
         for (u32 row = 0; row < count; row += 16) {
-            add_rows(sums, buckets, codes + row, tile + row * pitch + warp_column, pitch);
+            add_rows(sums, buckets, row, tile + row * pitch + warp_column, pitch);
         }
         // The next codes, and the next tile but one, take this one's place.
         __syncthreads();

@@ -98,20 +98,24 @@ __device__ __forceinline__ void load_rotations(float *to, const float *rotations
 template <typename T>
 __device__ __forceinline__ void load_tile(T *to, const T *from, u32 rows, u32 width, u32 first_column, u32 columns,
                                           bool vectors) {
-    u32 pitch = tile_pitch<T>(columns);
-    if (vectors) {
-        u32 chunks = columns / PER_VECTOR<T>;
-        for (u32 i = threadIdx.x; i < TILE_ROWS * chunks; i += blockDim.x) {
-            u32 row = i / chunks, column = i % chunks * PER_VECTOR<T>;
-            bool there = row < rows && first_column + column < width;
-            const T *source = there ? from + (u64)row * width + first_column + column : from;
+    u32 pitch = tile_pitch<T>(columns), step = vectors ? PER_VECTOR<T> : 1, chunks = columns / step;
+    // One division, not one a chunk: what a thread takes next lies a fixed number of rows and chunks further.
+    u32 row = threadIdx.x / chunks, chunk = threadIdx.x % chunks;
+    u32 more_rows = blockDim.x / chunks, more_chunks = blockDim.x % chunks;
+    while (row < TILE_ROWS) {
+        u32 column = chunk * step;
+        bool there = row < rows && first_column + column < width;
+        const T *source = there ? from + (u64)row * width + first_column + column : from;
+        if (vectors) {
             copy_async(shared_address(to + row * pitch + column), source, there ? 16 : 0);
+        } else {
+            to[row * pitch + column] = there ? *source : T{};
         }
-    } else {
-        for (u32 i = threadIdx.x; i < TILE_ROWS * columns; i += blockDim.x) {
-            u32 row = i / columns, column = i % columns;
-            bool there = row < rows && first_column + column < width;
-            to[row * pitch + column] = there ? from[(u64)row * width + first_column + column] : T{};
+        row += more_rows;
+        chunk += more_chunks;
+        if (chunk >= chunks) {
+            chunk -= chunks;
+            row += 1;
         }
     }
 }

@@ -5,10 +5,10 @@
 //     out[r,:] = Σ_l w(a[r,l]) · s_l
 //
 // One workgroup of 64 threads takes one piece of work: up to 4 candidates of one user against a part of the user's
-// history, BEHAVIOURS of it at a time:
-//   1. candidate by candidate, layer by layer: each thread computes 4 units of a layer for 4 · GROUP4 behaviours in
-//      registers, then the next 4 units. The layers lie in workgroup memory; the last leaves only its units' share of
-//      the score;
+// history, a step at a time: BEHAVIOURS of it with one candidate after the other, or half or a quarter as many with
+// two or four candidates beside each other, so that short histories fill the lanes too:
+//   1. layer by layer: each thread computes 4 units of a layer for 4 · GROUP4 behaviours of one candidate in registers,
+//      then the next 4 units. The layers lie in workgroup memory; the last leaves only its units' share of the score;
 //   2. softmax only: the peak of each candidate over the step, and how far older sums must fade;
 //   3. each thread owns 4 columns of the output for all 4 candidates and adds the weighted behaviours, in registers.
 // So a load of four numbers of a behaviour serves 4 units, a block of 4 × 4 weights 4 · GROUP4 behaviours, and the
@@ -56,12 +56,15 @@ struct Params {
     first_block_2: u32,
     // Where the second layer lies in workgroup memory; the first and the third lie at the start.
     second_room: u32,
+    // Candidates beside each other, and the lanes of each.
+    beside: u32,
+    candidate_lanes: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 
 const THREADS: u32 = 64u;
 const TILE: u32 = 4u;
-// Threads that share the units of a layer: each has behaviours lane, lane + LANES, …
+// Threads that share the units of a layer. The pairs of candidate and behaviour of a lane lie at lane, lane + LANES, …
 const LANES: u32 = BEHAVIOURS / (4u * GROUP4);
 
 const SOFTMAX: u32 = 0u;
@@ -72,16 +75,16 @@ const SIGMOID: u32 = 1u;
 const PRELU: u32 = 2u;
 // 3: Dice.
 
-// Units of a layer: four of behaviour p at (fours before them) · BEHAVIOURS + p.
+// Units of a layer: four of pair p at (fours before them) · BEHAVIOURS + p.
 var<workgroup> room: array<vec4<f32>, 960>;
-// Scores, then weights, of candidate r and behaviour p at r · BEHAVIOURS + p.
+// Scores, then weights, of candidate r and behaviour p at r · (behaviours of a step) + p.
 var<workgroup> tile_scores: array<f32, TILE * BEHAVIOURS>;
 // The highest score so far of each candidate, the factor on sums that were taken below an older peak, the totals.
 var<workgroup> tile_peak: array<f32, TILE>;
 var<workgroup> tile_fade: array<f32, TILE>;
 var<workgroup> tile_total: array<f32, TILE>;
 
-// Four units for behaviours 0..3 (a) and 4..7 (b) of a thread.
+// Four units for behaviours 0..3 (a) and 4..7 (b) of a lane.
 struct Units {
     a0: vec4<f32>, a1: vec4<f32>, a2: vec4<f32>, a3: vec4<f32>,
     b0: vec4<f32>, b1: vec4<f32>, b2: vec4<f32>, b3: vec4<f32>,
@@ -145,19 +148,20 @@ fn leave(sums: Units, added: vec4<f32>, layer: Layer, unit4: u32, lane: u32) {
     }
 }
 
-// The first layer, of behaviours `start..end` at most, for candidate `m`.
-fn first_layer(thread: u32, layer: Layer, start: u32, end: u32, m: u32) {
+// The first layer, of behaviours `start..end` at most, for candidates `m` to `last_m` at most.
+fn first_layer(thread: u32, layer: Layer, start: u32, end: u32, m: u32, last_m: u32) {
     let width4 = (params.width + 3u) / 4u;
-    let constant = m * (layer.units4 + width4);
-    let query = constant + layer.units4;
     for (var job = thread; job < layer.units4 * LANES; job += THREADS) {
         let lane = job % LANES;
         let unit4 = job / LANES;
-        // Behaviours behind the end repeat the last one; their scores take no part.
-        let l = vec4<u32>(start + lane) + LANES * vec4<u32>(0u, 1u, 2u, 3u);
+        // Candidates and behaviours behind the end repeat the last one; their scores take no part.
+        let constant = min(m + lane / params.candidate_lanes, last_m) * (layer.units4 + width4);
+        let query = constant + layer.units4;
+        let lanes = params.candidate_lanes;
+        let l = vec4<u32>(start + lane % lanes) + lanes * vec4<u32>(0u, 1u, 2u, 3u);
         let last = vec4<u32>(end - 1u);
         let a = params.history_base + (min(l, last) - params.first_history) * params.width;
-        let b = params.history_base + (min(l + 4u * LANES, last) - params.first_history) * params.width;
+        let b = params.history_base + (min(l + 4u * lanes, last) - params.first_history) * params.width;
         var block = 2u * unit4 * width4;
         var sums = Units();
         for (var k = 0u; k < width4; k++) {
@@ -203,7 +207,7 @@ fn later_layer(thread: u32, layer: Layer, first_block: u32, inputs: u32, inputs4
     }
 }
 
-// Adds up the units' shares of the scores of candidate `r`.
+// Adds up the units' shares of the scores of candidate `r` and those beside it.
 fn gather_scores(thread: u32, layer: Layer, r: u32) {
     if thread >= BEHAVIOURS / 4u {
         return;
@@ -212,9 +216,17 @@ fn gather_scores(thread: u32, layer: Layer, r: u32) {
     for (var unit4 = 0u; unit4 < layer.units4; unit4++) {
         score += room[layer.place + unit4 * (BEHAVIOURS / 4u) + thread];
     }
-    let place = r * BEHAVIOURS + thread / GROUP4 + thread % GROUP4 * 4u * LANES;
-    tile_scores[place] = score.x; tile_scores[place + LANES] = score.y;
-    tile_scores[place + 2u * LANES] = score.z; tile_scores[place + 3u * LANES] = score.w;
+    let lane = thread / GROUP4;
+    let lanes = params.candidate_lanes;
+    let candidate = r + lane / lanes;
+    let place = candidate * step_of() + lane % lanes + thread % GROUP4 * 4u * lanes;
+    tile_scores[place] = score.x; tile_scores[place + lanes] = score.y;
+    tile_scores[place + 2u * lanes] = score.z; tile_scores[place + 3u * lanes] = score.w;
+}
+
+// Behaviours of a step.
+fn step_of() -> u32 {
+    return 4u * GROUP4 * params.candidate_lanes;
 }
 
 @compute @workgroup_size(64)
@@ -254,11 +266,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     }
     workgroupBarrier();
 
-    for (var start = part.x; start < end; start += BEHAVIOURS) {
-        let count = min(end - start, BEHAVIOURS);
+    let step = step_of();
+    for (var start = part.x; start < end; start += step) {
+        let count = min(end - start, step);
         // 1.
-        for (var r = 0u; r < candidates; r++) {
-            first_layer(thread, first, start, end, rows.x + rows.y + r);
+        for (var r = 0u; r < candidates; r += params.beside) {
+            first_layer(thread, first, start, end, rows.x + rows.y + r, rows.x + rows.y + candidates - 1u);
             workgroupBarrier();
             if LAYERS > 1u {
                 later_layer(thread, second, params.first_block_1, first.place, first.units4);
@@ -284,20 +297,20 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
                 let old = tile_peak[thread];
                 var peak = old;
                 for (var p = 0u; p < count; p++) {
-                    peak = max(peak, tile_scores[thread * BEHAVIOURS + p]);
+                    peak = max(peak, tile_scores[thread * step + p]);
                 }
                 tile_peak[thread] = peak;
                 tile_fade[thread] = exp_one(old - peak);
             }
             workgroupBarrier();
-            for (var i = thread; i < candidates * BEHAVIOURS; i += THREADS) {
-                tile_scores[i] = exp_one(tile_scores[i] - tile_peak[i / BEHAVIOURS]);
+            for (var i = thread; i < candidates * step; i += THREADS) {
+                tile_scores[i] = exp_one(tile_scores[i] - tile_peak[i / step]);
             }
             workgroupBarrier();
             if thread < candidates {
                 var total = tile_total[thread] * tile_fade[thread];
                 for (var p = 0u; p < count; p++) {
-                    total += tile_scores[thread * BEHAVIOURS + p];
+                    total += tile_scores[thread * step + p];
                 }
                 tile_total[thread] = total;
             }
@@ -307,9 +320,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         for (var p = share; p < count; p += shares) {
             let value = history_four((start + p - params.first_history) * params.width + first_value, left);
             sum0 += tile_scores[p] * value;
-            sum1 += tile_scores[p + BEHAVIOURS] * value;
-            sum2 += tile_scores[p + 2u * BEHAVIOURS] * value;
-            sum3 += tile_scores[p + 3u * BEHAVIOURS] * value;
+            sum1 += tile_scores[p + step] * value;
+            sum2 += tile_scores[p + 2u * step] * value;
+            sum3 += tile_scores[p + 3u * step] * value;
         }
         // The next step overwrites the weights.
         workgroupBarrier();

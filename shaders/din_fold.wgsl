@@ -6,6 +6,10 @@
 // (din_targets.wgsl multiplies it with each candidate once) and W_k − W_d and W_p side by side: din.wgsl puts both
 // together for the candidate at hand. The other layers stay as they are.
 //
+// It runs in the same submission as what follows, on every call: a buffer's content may change between two calls, so
+// that nothing can tell whether an older result still holds. It reads each weight once, against once for each tile of
+// candidates and step of the history in din.wgsl.
+//
 // One thread takes four inputs of one unit. Matrices are blocks of 4 × 4 whose columns are units, so that four inputs
 // of a pair times a block are four units; zeros where units or inputs are no whole fours. The first threads also leave
 // what each unit has beside its weights: bias, gain, shift, alpha and output weight, five vectors for four units.

@@ -3,9 +3,9 @@
 // One workgroup of 64 threads takes one piece of a history, 64 columns and as many groups as fit. A thread owns a
 // column: it walks the behaviours in order and adds each number to the bucket its signature names, in no one's way.
 // One load of a behaviour serves all groups of the workgroup.
+// A part of a history leaves a table of its own in `partial`; sdim_merge.wgsl adds them up in order.
 // Variants: IN_MEMORY 0 keeps the buckets in workgroup memory (12 KiB: groups · 2^τ is at most 48); IN_MEMORY 1 adds
-// straight into the table, for larger tables, which then were zeroed before; histories are not cut there.
-// A part of a history goes to `partial`, which sdim_merge.wgsl adds up in order.
+// straight into the table, or that of the part, one group a workgroup: for larger tables, which then hold zeros before.
 
 struct Params {
     groups: u32,
@@ -44,7 +44,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     if column >= params.width {
         return;
     }
-    let table_row = user * params.hash_groups + first_group;
+    let table_row = (user * params.hash_groups + first_group) * params.buckets;
+    let part_row = (part.z * params.hash_groups + first_group) * params.buckets;
     if IN_MEMORY == 0u {
         for (var i = 0u; i < count * params.buckets; i++) {
             sums[i * 64u + thread] = 0.0;
@@ -57,10 +58,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
             let code = codes_at(params.codes_base + row * params.hash_groups + first_group + g);
             // A given signature may be too large: it is reported elsewhere.
             if code < params.buckets {
+                let bucket = g * params.buckets + code;
                 if IN_MEMORY == 0u {
-                    sums[(g * params.buckets + code) * 64u + thread] += x;
+                    sums[bucket * 64u + thread] += x;
+                } else if part.z != NONE {
+                    partial[(part_row + bucket) * params.width + column] += x;
                 } else {
-                    table[params.table_base + ((table_row + g) * params.buckets + code) * params.width + column] += x;
+                    table[params.table_base + (table_row + bucket) * params.width + column] += x;
                 }
             }
         }
@@ -69,10 +73,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         for (var i = 0u; i < count * params.buckets; i++) {
             let sum = sums[i * 64u + thread];
             if part.z != NONE {
-                let row = (part.z * params.hash_groups + first_group) * params.buckets + i;
-                partial[row * params.width + column] = sum;
+                partial[(part_row + i) * params.width + column] = sum;
             } else {
-                let place = params.table_base + (table_row * params.buckets + i) * params.width + column;
+                let place = params.table_base + (table_row + i) * params.width + column;
                 if params.append == 1u {
                     table[place] += sum;
                 } else {

@@ -166,7 +166,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     let part = pieces[2u * piece + 1u];
     // The bits of the candidates that there are.
     let candidates = 0x1111u * ((1u << min(rows.z, 4u)) - 1u)
-        | 0x11110000u * ((1u << (max(rows.z, 4u) - 4u)) - 1u);
+        + 0x11110000u * ((1u << (max(rows.z, 4u) - 4u)) - 1u);
     clear_lists(thread);
     for (var start = part.x; start < part.y; start += 256u) {
         let l = start + thread + vec4<u32>(0u, 64u, 128u, 192u);

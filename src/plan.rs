@@ -119,7 +119,7 @@ impl Plan {
 
 /// The tile size among `sizes` (ascending) that costs least: a large tile loads the history less often, a small one
 /// leaves fewer of its rows empty. `load` is what loading a behaviour costs, in units of computing one row with it.
-#[cfg(any(test, feature = "wgpu"))]
+#[cfg(any(test, feature = "cuda", feature = "wgpu"))]
 pub(crate) fn best_tile_rows(batch: &Batch, rows_per_target: usize, sizes: &[usize], load: usize) -> usize {
     let cost = |size: usize| -> usize {
         let user = |(history, targets): (Range<usize>, Range<usize>)| {

@@ -144,15 +144,16 @@ fn a_call_with_a_workspace_only_launches() {
     let bytes = gpu.scratch_taken();
     assert!(bytes > 0, "the case splits its history");
     gpu.set_workspace(Some(gpu.zeros::<u8>(bytes + 128).expect("memory"))).expect("its own stream");
+    let mut out = gpu.zeros::<f32>(request.out.len()).expect("memory");
     emulator.take_calls();
-    request.attend(&gpu);
+    request.attend_into(&gpu, &mut out);
     let calls = emulator.take_calls();
     assert!(calls.iter().any(|name| name == "cuLaunchKernel"));
     assert!(
         calls.iter().all(|name| ["cuLaunchKernel", "cuCtxGetCurrent"].contains(&name.as_str())),
         "{calls:?}"
     );
-    drop((request, gpu));
+    drop((out, request, gpu));
     assert_clean(&emulator);
 }
 

@@ -67,7 +67,7 @@ fn wrong_merges_of_attention_are_caught() {
 fn wrong_sdim_is_caught() {
     let Some(emulator) = session() else { return };
     let mutant = |stem, kernel, fault, edit| Mutant { stem, kernel, fault, edit };
-    let plain = SdimCase { histories: vec![1500, 0, 40], targets: vec![3, 1, 5], ..Default::default() };
+    let plain = SdimCase { histories: vec![3000, 0, 40], targets: vec![3, 1, 5], ..Default::default() };
     let half = SdimCase { dtype: DType::F16, ..plain.clone() };
     let zeros = SdimCase { data: Data::Zeros, ..plain.clone() };
     // More bits than are hashed at once.

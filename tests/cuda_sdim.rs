@@ -1,5 +1,5 @@
-//! SDIM on the emulated CUDA device: the modes in which results must hold, signatures out of range, what the kernels ask
-//! of memory, and wrong kernels.
+//! SDIM on the emulated CUDA device: the modes in which results must hold, signatures out of range, and what the kernels
+//! ask of memory.
 
 #![cfg(feature = "cuda")]
 
@@ -84,6 +84,47 @@ fn signatures_out_of_range_are_reported() {
     assert_eq!(emulator.take_findings(), []);
 }
 
+/// Rows hashed on the matrix units have the signatures that they have elsewhere, in every order of summation: where a sum
+/// is near zero, or is zero though its terms are not.
+#[test]
+fn hashing_while_encoding_gives_the_same_signatures() {
+    fn run<T: Element>(gpu: &Cuda, op: &Sdim, whole_numbers: bool) {
+        let count = 3000;
+        let mut rng = data::rng(2);
+        let mut rows = data::rows::<T>(&mut rng, Data::Normal, count, op.width);
+        let mut rotations = op.rotations(1).expect("sizes");
+        if whole_numbers {
+            rows.iter_mut().for_each(|x| *x = T::from_f32(x.to_f32().round()));
+            rotations.iter_mut().for_each(|r| *r = r.round());
+        }
+        let (rows, rotations) = (gpu.upload(&rows).expect("memory"), gpu.upload(&rotations).expect("memory"));
+        let mut signatures = gpu.zeros::<u16>(count * op.groups).expect("memory");
+        let out = gpu.view_mut(&mut signatures);
+        gpu.sdim_signatures_into(op, gpu.view(&rows), gpu.view(&rotations), out).expect("a call");
+        let jagged = gpu.jagged(&Jagged::from_lengths(&[count]).expect("a length")).expect("memory");
+        let table = |hash| {
+            let inputs = SdimHistory { rows: gpu.view(&rows), hash };
+            let table = gpu.sdim_encode(op, &jagged, inputs).expect("a call");
+            gpu.download(gpu.view(&table)).expect("a download")
+        };
+        let (hashed, given) =
+            (Hash::Rotations(gpu.view(&rotations)), Hash::Signatures16(gpu.view(&signatures)));
+        assert_eq!(table(hashed), table(given), "{op:?}, {:?}, whole numbers: {whole_numbers}", T::DTYPE);
+    }
+    let Some(emulator) = session() else { return };
+    let gpu = Cuda::new(0).expect("a device");
+    for mode in MODES {
+        set_mode(&emulator, mode);
+        for whole_numbers in [false, true] {
+            for op in [Sdim::new(64), Sdim::new(5).with_groups(3, 4)] {
+                run::<f16>(&gpu, &op, whole_numbers);
+                run::<bf16>(&gpu, &op, whole_numbers);
+            }
+            run::<f32>(&gpu, &Sdim::new(24), whole_numbers);
+        }
+    }
+}
+
 /// What one kernel did, summed over its launches.
 fn counts_of(emulator: &Emulator, kernel: &str) -> Counts {
     let mut sum = Counts::default();
@@ -117,6 +158,8 @@ fn reads_no_more_than_it_must() {
             let counts = counts_of(emulator, &format!("{kernel}_{name}"));
             let sectors = counts.global_sectors as f64 / counts.global_sectors_minimum as f64;
             let conflicts = counts.shared_conflicts as f64 / counts.shared_passes.max(1) as f64;
+            let each = counts.total() as f64 / if kernel == "sdim_encode" { 8192.0 } else { 512.0 };
+            println!("{kernel}_{name}: {each:.0} warp instructions a row");
             assert!(sectors <= 1.05, "{kernel}_{name} asks for {sectors:.3} times the fewest sectors");
             assert!(conflicts < 0.02, "{kernel}_{name}: {conflicts:.4} of the passes are bank conflicts");
         }

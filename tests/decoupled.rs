@@ -5,8 +5,9 @@ mod support;
 
 use longseq::*;
 use proptest::prelude::*;
+use support::cases::assert_small_cases;
 use support::compare::{Bound, compare};
-use support::data::Data;
+use support::data::{Data, Ids};
 use support::decoupled::DecoupledCase;
 use support::golden::{self, Golden};
 use support::lookup::{LookupCase, Owned, Pool, Storage, Stored, upload_all, views};
@@ -29,6 +30,7 @@ on_every_backend!(
     matches_reference_on_random_batches,
     ignores_rows_that_belong_to_nobody,
     sorts_nan_last,
+    matches_reference_on_the_small_named_cases,
 );
 
 fn matches_dare<B: Backend>(backend: &B, rules: Rules) {
@@ -139,7 +141,8 @@ prop_compose! {
         let table_rows = tables.iter().map(|table| table.0).collect();
         let widths = tables.iter().map(|table| table.1).collect();
         let second_widths = tables.iter().filter(|_| second).map(|table| table.2).collect();
-        LookupCase { seed, storage, table_rows, widths, second_widths, bags, tail, pool, policy }
+        let ids = Ids::Skewed;
+        LookupCase { seed, storage, table_rows, widths, second_widths, bags, tail, pool, ids, policy }
     }
 }
 
@@ -259,10 +262,10 @@ prop_compose! {
         let table_rows = tables.iter().map(|table| table.0).collect();
         let attention_widths = tables.iter().map(|table| table.1).collect();
         let representation_widths = tables.iter().map(|table| table.2).collect();
-        let data = Data::Normal;
+        let (data, ids) = (Data::Normal, Ids::Skewed);
         DecoupledCase {
             seed, storage, data, histories, targets, tail, table_rows, attention_widths, representation_widths,
-            top_k, multiply_target, policy,
+            top_k, multiply_target, ids, policy,
         }
     }
 }
@@ -341,4 +344,9 @@ fn every_fault_is_caught() {
         assert_check(case, &Cpu::new(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
+}
+
+fn matches_reference_on_the_small_named_cases<B: Backend>(backend: &B, rules: Rules) {
+    assert_small_cases("decoupled", backend, rules);
+    assert_small_cases("lookup", backend, rules);
 }

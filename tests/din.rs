@@ -4,6 +4,7 @@ mod support;
 
 use longseq::*;
 use proptest::prelude::*;
+use support::cases::assert_small_cases;
 use support::compare::compare;
 use support::data::Data;
 use support::din::{DinCase, Kind, Network};
@@ -22,6 +23,7 @@ on_every_backend!(
     matches_reference_on_a_long_history,
     matches_reference_on_random_batches,
     ignores_rows_that_belong_to_nobody,
+    matches_reference_on_the_small_named_cases,
 );
 
 const KINDS: [Kind; 5] = [Kind::Relu, Kind::Sigmoid, Kind::PreluShared, Kind::Prelu, Kind::Dice];
@@ -204,4 +206,8 @@ fn every_fault_is_caught() {
         assert_check(case, &Cpu::new(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
+}
+
+fn matches_reference_on_the_small_named_cases<B: Backend>(backend: &B, rules: Rules) {
+    assert_small_cases("din", backend, rules);
 }

@@ -5,6 +5,7 @@ mod support;
 use longseq::half::{bf16, f16};
 use longseq::*;
 use proptest::prelude::*;
+use support::cases::assert_small_cases;
 use support::compare::{compare, compare_exact};
 use support::data::Data;
 use support::golden::{self, Golden};
@@ -21,10 +22,12 @@ on_every_backend!(
     matches_reference_on_narrow_storage,
     matches_reference_on_unusual_numbers,
     matches_reference_on_a_long_history,
+    matches_reference_on_long_histories_in_many_buckets,
     matches_reference_on_random_batches,
     ignores_rows_that_belong_to_nobody,
     hashes_exact_zeros_to_zero,
     adds_tables_of_two_halves,
+    matches_reference_on_the_small_named_cases,
     keeps_numbers_that_are_not_finite_in_their_bucket,
 );
 
@@ -162,6 +165,15 @@ fn matches_reference_on_a_long_history<B: Backend>(backend: &B, rules: Rules) {
     assert_check(&SdimCase { width: 8, histories, targets, ..Default::default() }, backend, rules);
 }
 
+/// Tables that are larger than what a processor keeps at hand, of histories that are cut all the same.
+fn matches_reference_on_long_histories_in_many_buckets<B: Backend>(backend: &B, rules: Rules) {
+    for (bits, groups, width) in [(6, 3, 20), (9, 2, 5)] {
+        let (histories, targets) = (vec![5000, 3, 0, 2500], vec![2, 2, 1, 3]);
+        let case = SdimCase { bits, groups, width, histories, targets, tail: 1, ..Default::default() };
+        assert_check(&case, backend, rules);
+    }
+}
+
 prop_compose! {
     /// Any batch whose sizes a test has time for.
     fn any_case()(
@@ -284,4 +296,8 @@ fn every_fault_is_caught() {
         assert_check(case, &Cpu::new(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
+}
+
+fn matches_reference_on_the_small_named_cases<B: Backend>(backend: &B, rules: Rules) {
+    assert_small_cases("sdim", backend, rules);
 }

@@ -5,6 +5,7 @@ mod support;
 use longseq::*;
 use proptest::prelude::*;
 use support::attention::{AttentionCase, Bias, MergeCase};
+use support::cases::assert_small_cases;
 use support::compare::compare;
 use support::data::Data;
 use support::golden::{self, Golden};
@@ -28,6 +29,7 @@ on_every_backend!(
     ignores_rows_that_belong_to_nobody,
     merges_to_the_whole,
     merges_random_parts,
+    matches_reference_on_the_small_named_cases,
 );
 
 fn matches_published_multi_head_attention<B: Backend>(backend: &B, rules: Rules) {
@@ -270,4 +272,8 @@ fn every_fault_is_caught() {
     }
     let merge = MergeCase { seed: 1, rows: 13, value_width: 4 };
     assert!(check(&merge, &Mutant(Fault::MergeAverages), Rules::IEEE).is_err());
+}
+
+fn matches_reference_on_the_small_named_cases<B: Backend>(backend: &B, rules: Rules) {
+    assert_small_cases("target_attention", backend, rules);
 }

@@ -233,3 +233,49 @@ fn every_shader_is_valid_wgsl() {
         }
     }
 }
+
+/// A device that binds 64 KiB at a time: every operation goes through its histories window by window.
+#[test]
+fn histories_beyond_one_binding_are_read_in_windows() {
+    let Some(gpu) = device() else { return };
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let mut adapters = std::pin::pin!(instance.enumerate_adapters(wgpu::Backends::all()));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let std::task::Poll::Ready(adapters) = adapters.as_mut().poll(&mut context) else {
+        panic!("native adapters are there at once");
+    };
+    let name = gpu.wgpu_device().adapter_info().name;
+    let adapter =
+        adapters.into_iter().find(|adapter| adapter.get_info().name == name).expect("the same adapter");
+    let required_limits =
+        wgpu::Limits { max_storage_buffer_binding_size: 1 << 16, ..wgpu::Limits::default() };
+    let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
+    let mut request = std::pin::pin!(adapter.request_device(&descriptor));
+    let std::task::Poll::Ready(device) = request.as_mut().poll(&mut context) else {
+        panic!("a native device is there at once");
+    };
+    let (device, queue) = device.expect("a device of smaller limits");
+    let gpu = Wgpu::from_device(device, queue).expect("a working device");
+
+    // 3000 behaviours of 16 numbers are 188 KiB.
+    let (histories, targets) = (vec![3000, 0, 40], vec![3, 1, 2]);
+    let (h, t) = (|| histories.clone(), || targets.clone());
+    assert_check(&AttentionCase { histories: h(), targets: t(), ..Default::default() }, &gpu, Rules::WGSL);
+    for pooling in [DinPooling::Sum, DinPooling::Softmax] {
+        let case = DinCase { histories: h(), targets: t(), pooling, hidden: vec![12], ..Default::default() };
+        assert_check(&case, &gpu, Rules::WGSL);
+    }
+    let case = SdimCase { histories: h(), targets: t(), width: 16, ..Default::default() };
+    assert_check(&case, &gpu, Rules::WGSL);
+    // Tables stored in two ways are gathered first, as long as the windows are.
+    let features = 4;
+    let case = DecoupledCase {
+        histories: h(),
+        targets: t(),
+        table_rows: vec![50; features],
+        attention_widths: vec![8; features],
+        representation_widths: vec![1; features],
+        ..Default::default()
+    };
+    assert_check(&case, &gpu, Rules::WGSL);
+}

@@ -16,12 +16,15 @@ use support::sdim::SdimCase;
 use support::webgpu::{device, options};
 use support::{Case, Failure, Rules, check};
 
+/// A check on a device.
+type Passes = dyn Fn(&Wgpu) -> Result<(), Failure>;
+
 /// A kernel in whose text `right` is replaced by `wrong`, and what must pass with the one and fail with the other.
 struct Twin {
     kernel: &'static str,
     right: &'static str,
     wrong: &'static str,
-    passes: Box<dyn Fn(&Wgpu) -> Result<(), Failure>>,
+    passes: Box<Passes>,
 }
 
 fn twin<C: Case + Clone + 'static>(
@@ -117,13 +120,14 @@ fn din() -> Vec<Twin> {
     let case = DinCase::default();
     let deep =
         DinCase { histories: vec![37, 90], targets: vec![3, 5], hidden: vec![20, 12], ..Default::default() };
+    let short = DinCase { histories: vec![8, 5], targets: vec![4, 3], ..Default::default() };
     let softmax = DinCase { pooling: DinPooling::Softmax, ..deep.clone() };
     vec![
         twin(&case, "din_targets", "result += q *", "result -= q *"),
         twin(&case, "din", "vec4<f32>(output_bias_at(params.output_bias_base))", "vec4<f32>(0.0)"),
         twin(&case, "din_fold", "bias_four[i] = bias[", "bias_four[i] = -bias["),
         // The behaviours of the next user counted in; a register of another behaviour; the bias of a later layer.
-        twin(&deep, "din", "let count = min(end - start, BEHAVIOURS);", "let count = BEHAVIOURS;"),
+        twin(&deep, "din", "let count = min(end - start, step);", "let count = step;"),
         twin(
             &deep,
             "din",
@@ -131,6 +135,8 @@ fn din() -> Vec<Twin> {
             "sums.b2 += room[place + 5u * LANES] * w",
         ),
         twin(&deep, "din", "vectors[layer.first_vector + 5u * unit4]", "vectors[5u * unit4]"),
+        // Candidates beside each other that are all the first of them.
+        twin(&short, "din", "min(m + lane / params.candidate_lanes, last_m)", "min(m, last_m)"),
         // Sums below an older peak that do not fade.
         twin(&softmax, "din", "= exp_one(old - peak)", "= 1.0"),
     ]
@@ -138,13 +144,17 @@ fn din() -> Vec<Twin> {
 
 fn sdim() -> Vec<Twin> {
     let case = SdimCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() };
+    let large = SdimCase { histories: vec![3000], targets: vec![2], bits: 6, groups: 2, ..case.clone() };
+    let sparse = SdimCase { bits: 12, groups: 2, ..case.clone() };
     let expected = "sdim_query: signatures[1] is 9, but there are only 8 rows";
     vec![
         twin(&case, "sdim_hash", "sum > vec4<f32>()", "sum < vec4<f32>()"),
         twin(&case, "sdim_encode", "l < part.y; l++", "l + 1u < part.y; l++"),
+        // Each part of a history added to the first one's table.
+        twin(&large, "sdim_encode", "partial[(part_row + bucket)", "partial[(bucket)"),
         twin(&case, "sdim_merge", "i < slots.y; i++", "i + 1u < slots.y; i++"),
         twin(&case, "sdim_query", "sum / f32(params.hash_groups)", "sum"),
-        twin(&case, "sdim_attend", "code + g) ==", "code) =="),
+        twin(&sparse, "sdim_attend", "code + g) ==", "code) =="),
         twin(&case, "sdim_add", "+= other", "= other"),
         // The last fault in place of the first; the first word in place of the faulty one.
         twin_of_check(expected, too_large_a_signature, "check_words", "atomicMin(", "atomicMax("),

@@ -9,6 +9,7 @@ mod check;
 mod compare;
 mod data;
 mod embeddings;
+mod gain;
 mod metrics;
 mod options;
 mod plot;
@@ -28,6 +29,7 @@ use crate::compare::compare;
 use crate::data::Log;
 use crate::embeddings::Embeddings;
 use crate::options::{Device, Options};
+use crate::plot::Labels;
 use crate::protocol::{Protocol, Split};
 use crate::ranker::Ranker;
 use crate::report::{Progress, counted};
@@ -56,22 +58,26 @@ fn start(options: &Options) -> Outcome<()> {
     if let Some(threads) = options.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
     }
+    #[cfg(feature = "wgpu")]
+    if let Some(gpu) = gpu(options.device)? {
+        return run(&gpu, options);
+    }
     match options.device {
-        Device::Cpu => run(&Cpu::new(), options),
-        #[cfg(feature = "wgpu")]
-        Device::Wgpu => run(&longseq::Wgpu::new()?, options),
-        #[cfg(not(feature = "wgpu"))]
+        Device::Cpu | Device::Auto => run(&Cpu::new(), options),
         Device::Wgpu => Err("--device wgpu: built without the feature `wgpu`".into()),
-        Device::Auto => {
-            // A software adapter is this processor again, by a detour.
-            #[cfg(feature = "wgpu")]
-            if let Some(gpu) = longseq::Wgpu::new().ok().filter(|gpu| !gpu.is_software()) {
-                return run(&gpu, options);
-            }
-            run(&Cpu::new(), options)
-        }
         Device::Cuda => Err("--device cuda: this device is not built yet; use cpu or auto".into()),
     }
+}
+
+/// The `wgpu` device where it was asked for. `auto` leaves a software adapter alone: it is this processor again, by a
+/// detour.
+#[cfg(feature = "wgpu")]
+fn gpu(asked_for: Device) -> Outcome<Option<longseq::Wgpu>> {
+    Ok(match asked_for {
+        Device::Wgpu => Some(longseq::Wgpu::new()?),
+        Device::Auto => longseq::Wgpu::new().ok().filter(|gpu| !gpu.is_software()),
+        Device::Cpu | Device::Cuda => None,
+    })
 }
 
 /// The whole job, on any device.
@@ -100,6 +106,8 @@ fn run<B: Backend>(backend: &B, options: &Options) -> Outcome<()> {
     progress.print(&results.table(&ranker, &split.requests))?;
     progress.print(&summary::notes(&ranker, options, &split, &results))?;
 
+    progress.print(&gain::table_of_devices(&embeddings, &split.requests, options, &progress)?)?;
+
     let lengths = options.lengths();
     let series = ranker.sweep(&split.requests, lengths, options.sweep_budget(), options.seed, &progress)?;
     progress.print(&summary::latency(&series, lengths, &split.requests))?;
@@ -107,6 +115,27 @@ fn run<B: Backend>(backend: &B, options: &Options) -> Outcome<()> {
     let candidates = split.requests.first().map_or(0, |request| request.candidates.len());
     let subtitle =
         format!("{}; {}, width {}, f32", backend.device(), counted(candidates, "candidate"), options.width);
-    plot::draw(&path, "Latency of a request against the length of its history", &subtitle, &series)?;
+    let labels = Labels {
+        title: "Latency of a request against the length of its history",
+        subtitle: &subtitle,
+        x: "behaviours in the history",
+        y: "median latency of one request, ms",
+    };
+    plot::draw(&path, &labels, &series)?;
     progress.print(&format!("\nPlot: {}\nDone in {:.1} s.", path.display(), begin.elapsed().as_secs_f64()))
+}
+
+#[cfg(all(test, feature = "wgpu"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_takes_wgpu_where_it_is_more_than_this_processor() {
+        let found = longseq::Wgpu::new();
+        let is_hardware = found.as_ref().is_ok_and(|gpu| !gpu.is_software());
+        assert_eq!(gpu(Device::Auto).unwrap().is_some(), is_hardware);
+        // Asked for by name, a software adapter will do.
+        assert_eq!(gpu(Device::Wgpu).is_ok_and(|gpu| gpu.is_some()), found.is_ok());
+        assert!(gpu(Device::Cpu).unwrap().is_none());
+    }
 }

@@ -1,4 +1,4 @@
-//! Latency against history length, as a log-log SVG.
+//! Curves over logarithmic axes, as an SVG.
 
 use std::path::Path;
 
@@ -8,7 +8,6 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::Outcome;
 use crate::report::figures;
-use crate::timing::Series;
 
 const SIZE: (u32, u32) = (1120, 620);
 /// Room for the names at the ends of the curves.
@@ -24,8 +23,27 @@ const COLOURS: [RGBColor; 5] = [
     RGBColor(110, 110, 110),
 ];
 
+/// A curve of the plot.
+#[derive(Clone)]
+pub(crate) struct Series {
+    pub(crate) name: String,
+    /// Work done before a request comes, not part of its latency.
+    pub(crate) offline: bool,
+    /// A size and median milliseconds.
+    pub(crate) points: Vec<(usize, f64)>,
+}
+
+/// What a plot says beside its curves.
+pub(crate) struct Labels<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) subtitle: &'a str,
+    /// What is measured along the axes.
+    pub(crate) x: &'a str,
+    pub(crate) y: &'a str,
+}
+
 /// Draws the curves and names each at its end.
-pub(crate) fn draw(path: &Path, title: &str, subtitle: &str, series: &[Series]) -> Outcome<()> {
+pub(crate) fn draw(path: &Path, labels: &Labels<'_>, series: &[Series]) -> Outcome<()> {
     let points = || series.iter().flat_map(|series| &series.points);
     let lengths = points().map(|&(length, _)| length as f64);
     let times = points().map(|&(_, time)| time.max(1e-6));
@@ -39,8 +57,8 @@ pub(crate) fn draw(path: &Path, title: &str, subtitle: &str, series: &[Series]) 
     root.fill(&WHITE).map_err(|error| failed(&error))?;
     let heading = ("sans-serif", 22).into_font().style(FontStyle::Bold).color(&INK);
     let small = ("sans-serif", 14).into_font().color(&INK.mix(0.75));
-    root.draw(&Text::new(title, (24, 18), heading)).map_err(|error| failed(&error))?;
-    root.draw(&Text::new(subtitle, (24, 46), small)).map_err(|error| failed(&error))?;
+    root.draw(&Text::new(labels.title, (24, 18), heading)).map_err(|error| failed(&error))?;
+    root.draw(&Text::new(labels.subtitle, (24, 46), small)).map_err(|error| failed(&error))?;
 
     let ranges = (Decades::around(from / 1.15, to * 1.15), Decades::around(low / 1.5, high * 1.5));
     let mut chart = ChartBuilder::on(&root)
@@ -57,8 +75,8 @@ pub(crate) fn draw(path: &Path, title: &str, subtitle: &str, series: &[Series]) 
         .bold_line_style(FAINT)
         .light_line_style(TRANSPARENT)
         .axis_style(INK.mix(0.6))
-        .x_desc("behaviours in the history (log scale)")
-        .y_desc("median latency of one request, ms (log scale)")
+        .x_desc(format!("{} (log scale)", labels.x))
+        .y_desc(format!("{} (log scale)", labels.y))
         .axis_desc_style(("sans-serif", 15).into_font().color(&INK))
         .label_style(("sans-serif", 14).into_font().color(&INK))
         .draw()
@@ -158,10 +176,11 @@ mod tests {
             offline: false,
             points: points.to_vec(),
         };
-        draw(&path, "Title", "Subtitle", &[series("curve", &[(100, 1.0)])]).unwrap();
+        let labels = Labels { title: "Title", subtitle: "Subtitle", x: "size", y: "time" };
+        draw(&path, &labels, &[series("curve", &[(100, 1.0)])]).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert!(svg.contains("curve: 1.00 ms") && svg.contains("Title"));
-        assert!(draw(&path, "", "", &[]).is_err());
+        assert!(draw(&path, &labels, &[]).is_err());
     }
 }

@@ -6,10 +6,10 @@ use crate::compare::Results;
 use crate::data::Log;
 use crate::metrics::PLACES;
 use crate::options::Options;
+use crate::plot::Series;
 use crate::protocol::{Request, Split};
 use crate::ranker::{Method, RECENT, Ranker};
 use crate::report::{count, counted, figures, note, table};
-use crate::timing::Series;
 
 /// What is about to run.
 pub(crate) fn header(device: &str, options: &Options, log: &Log, split: &Split) -> String {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use longseq::Backend;
 
 use crate::Outcome;
+use crate::plot::Series;
 use crate::protocol::{Batch, Request, Seeded};
 use crate::ranker::{Method, Ranker};
 use crate::report::Progress;
@@ -43,15 +44,6 @@ pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
         n if n % 2 == 1 => times[n / 2],
         n => (times[n / 2 - 1] + times[n / 2]) / 2,
     }
-}
-
-/// A curve of the plot.
-pub(crate) struct Series {
-    pub(crate) name: String,
-    /// Work done before a request comes, not part of its latency.
-    pub(crate) offline: bool,
-    /// History length and median milliseconds.
-    pub(crate) points: Vec<(usize, f64)>,
 }
 
 impl<B: Backend> Ranker<'_, B> {

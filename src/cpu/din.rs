@@ -1,15 +1,30 @@
 //! DIN on the CPU, with the first layer folded:
 //! `W₁x = (W_q + W_d)·q + (W_k − W_d)·s + (W_p·diag(q))·s`: per pair only the last product is left, a quarter of the
 //! multiplications of the concatenation.
+//!
+//! Lanes are behaviours: a block of the history is transposed once for all candidates of a piece, and every layer of
+//! a candidate's network is a product with sixteen behaviours at a time, which stay in the first-level cache.
 
-use crate::cpu::pooling::{CHUNK, Pooling};
-use crate::cpu::tiles::{Tile, for_each, split, tiles};
-use crate::cpu::vector::{dot, sigmoid_of, store, widen};
+use crate::cpu::pieces::{self, Part};
+use crate::cpu::tile_pooling::TilePooling;
+use crate::cpu::tiles::split_rows;
+use crate::cpu::vector::{
+    Instructions, Kernel, LANES, Lanes, Row, dot_lanes, product, sigmoid, transpose, widen_lanes,
+};
 use crate::element::Element;
 use crate::error::Result;
 use crate::jagged::Batch;
 use crate::memory::{Host, View, ViewMut};
 use crate::ops::{Activation, Din, DinInputs, DinPooling, Weighting};
+
+/// Behaviours of a block: a candidate's weights are read once a block from the second-level cache.
+const BLOCK: usize = 128;
+
+/// Candidates of a piece: their folded weights fit into the second-level cache.
+const CANDIDATES: usize = LANES;
+
+/// Behaviours that a piece has at least a few of.
+const STEP: usize = 32;
 
 /// The network's weights, widened, the first layer folded.
 struct Network<'a> {
@@ -25,6 +40,7 @@ struct Network<'a> {
 }
 
 pub(super) fn din<T: Element>(
+    instructions: Instructions,
     op: &Din,
     batch: &Batch,
     inputs: &DinInputs<'_, Host, T>,
@@ -33,9 +49,15 @@ pub(super) fn din<T: Element>(
     op.check(batch, inputs)?;
     op.check_output(batch, out.len())?;
     let network = fold(op, inputs);
-    let tiles = tiles(batch);
-    let out = split(&tiles, out.into_slice(), op.width);
-    for_each(tiles.into_iter().zip(out).collect(), |(tile, out)| din_tile(op, &tile, inputs, &network, out));
+    let plan = pieces::cut(batch, CANDIDATES, STEP);
+    let out = split_rows(plan.tiles.iter().map(|tile| tile.rows), out.into_slice(), op.width);
+    pieces::run(
+        &plan,
+        out,
+        |part| instructions.run(Activate { op, inputs, network: &network, part }),
+        |all, part| instructions.run(Merge { all, part }),
+        |pooling, out| instructions.run(Finish { pooling, out }),
+    );
     Ok(())
 }
 
@@ -62,105 +84,204 @@ fn fold<'a, T: Element>(op: &Din, inputs: &DinInputs<'a, Host, T>) -> Network<'a
     }
 }
 
-fn din_tile<T: Element>(
-    op: &Din,
-    tile: &Tile,
-    inputs: &DinInputs<'_, Host, T>,
-    network: &Network<'_>,
-    out: &mut [T],
-) {
-    let d = op.width;
-    let units = network.biases[0].len();
-    let (mut target_room, mut history_room) = (Vec::new(), Vec::new());
-    let targets = widen(&inputs.targets[tile.targets.start * d..tile.targets.end * d], &mut target_room);
-    let weighting = match op.pooling {
-        DinPooling::Sum => Weighting::Identity,
-        DinPooling::Softmax => Weighting::Softmax,
-    };
-    let mut candidates: Vec<Candidate> =
-        targets.chunks_exact(d).map(|q| Candidate::new(network, q, weighting)).collect();
-    let mut per_behaviour = Vec::with_capacity(CHUNK * units);
-    let mut scores = [0.0; CHUNK];
-    for start in tile.history.clone().step_by(CHUNK) {
-        let rows = start..tile.history.end.min(start + CHUNK);
-        let history = widen(&inputs.history[rows.start * d..rows.end * d], &mut history_room);
-        per_behaviour.clear();
-        for s in history.chunks_exact(d) {
-            per_behaviour.extend(network.per_behaviour.chunks_exact(d).map(|row| dot(row, s)));
-        }
-        for candidate in &mut candidates {
-            let pairs = history.chunks_exact(d).zip(per_behaviour.chunks_exact(units));
-            for (score, (s, per_behaviour)) in scores.iter_mut().zip(pairs) {
-                *score = candidate.score(network, s, per_behaviour);
+struct Activate<'a, T: Element> {
+    op: &'a Din,
+    inputs: &'a DinInputs<'a, Host, T>,
+    network: &'a Network<'a>,
+    part: Part,
+}
+
+impl<T: Element> Kernel for Activate<'_, T> {
+    type Output = TilePooling;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) -> TilePooling {
+        let Self { op, inputs, network, part } = self;
+        let d = op.width;
+        let weighting = match op.pooling {
+            DinPooling::Sum => Weighting::Identity,
+            DinPooling::Softmax => Weighting::Softmax,
+        };
+        let (mut target_room, mut history_room) = (Vec::new(), Vec::new());
+        let targets = &inputs.targets[part.targets.start * d..part.targets.end * d];
+        let targets = widen_lanes(l, targets, &mut target_room);
+        let candidates: Vec<Candidate> =
+            targets.chunks_exact(d).map(|q| Candidate::new(l, network, q)).collect();
+        let mut pooling = TilePooling::new(weighting, candidates.len(), d);
+        let mut block = Block::new(network, d);
+        let mut scores = [[0.0; LANES]; BLOCK];
+        for start in part.history.clone().step_by(BLOCK) {
+            let rows = start..part.history.end.min(start + BLOCK);
+            let history = widen_lanes(l, &inputs.history[rows.start * d..rows.end * d], &mut history_room);
+            block.load(l, network, history);
+            for (lane, candidate) in candidates.iter().enumerate() {
+                block.score(l, network, candidate, |l, score| scores[l][lane] = score);
             }
-            candidate.pooling.add(&mut scores[..rows.len()], |l| &history[l * d..(l + 1) * d]);
+            pooling.add(l, &mut scores[..rows.len()], history, d);
         }
-    }
-    for (candidate, out) in candidates.into_iter().zip(out.chunks_exact_mut(d)) {
-        store(out, &candidate.pooling.finish().0);
+        pooling
     }
 }
 
-/// What one candidate adds to the network, and its sum so far.
+/// What one candidate adds to the network.
 struct Candidate {
     /// `(W_q + W_d)·q + b₁`, `[h]`.
     per_target: Vec<f32>,
     /// `W_p·diag(q)`, `[h, d]`.
     per_pair: Vec<f32>,
-    pooling: Pooling,
-    /// Room for the units of a layer and of the next.
-    layers: [Vec<f32>; 2],
 }
 
 impl Candidate {
-    fn new(network: &Network<'_>, q: &[f32], weighting: Weighting) -> Self {
-        let rows = network.per_target.chunks_exact(q.len());
-        Self {
-            per_target: rows.zip(network.biases[0]).map(|(row, bias)| dot(row, q) + bias).collect(),
-            per_pair: network
-                .per_pair
-                .chunks_exact(q.len())
-                .flat_map(|row| row.iter().zip(q).map(|(w, q)| w * q))
-                .collect(),
-            pooling: Pooling::new(weighting, q.len()),
-            layers: [Vec::new(), Vec::new()],
+    #[inline(always)]
+    fn new<L: Lanes>(l: L, network: &Network<'_>, q: &[f32]) -> Self {
+        let (mut per_target, mut per_pair) = (Vec::new(), Vec::with_capacity(network.per_pair.len()));
+        for (row, bias) in network.per_target.chunks_exact(q.len()).zip(network.biases[0]) {
+            per_target.push(dot_lanes(l, row, q) + bias);
         }
-    }
-
-    fn score(&mut self, network: &Network<'_>, s: &[f32], per_behaviour: &[f32]) -> f32 {
-        let [units, next] = &mut self.layers;
-        units.clear();
-        let constant = self.per_target.iter().zip(per_behaviour);
-        units.extend(
-            self.per_pair.chunks_exact(s.len()).zip(constant).map(|(row, (q, k))| dot(row, s) + q + k),
-        );
-        activate(&network.activations[0], units);
-        let hidden = network.biases.len() - 1;
-        for layer in 0..hidden {
-            next.clear();
-            let rows = network.later[layer].chunks_exact(units.len());
-            next.extend(rows.zip(network.biases[layer + 1]).map(|(row, bias)| dot(row, units) + bias));
-            activate(&network.activations[layer + 1], next);
-            std::mem::swap(units, next);
+        for row in network.per_pair.chunks_exact(q.len()) {
+            per_pair.extend(row.iter().zip(q).map(|(w, q)| w * q));
         }
-        dot(&network.later[hidden], units) + network.output_bias
+        Self { per_target, per_pair }
     }
 }
 
-fn activate(activation: &Activation<&[f32]>, units: &mut [f32]) {
+/// A block of the history, sixteen behaviours at a time.
+struct Block {
+    /// How many behaviours there are.
+    length: usize,
+    /// For sixteen behaviours each: `[d]`, and `(W_k − W_d)·s`, `[h]`.
+    behaviours: Vec<(Vec<Row>, Vec<Row>)>,
+    /// Room for the units of a layer and of the next.
+    layers: [Vec<Row>; 2],
+}
+
+impl Block {
+    fn new(network: &Network<'_>, width: usize) -> Self {
+        let room = |length: usize| vec![[0.0; LANES]; length];
+        let widest = network.biases.iter().map(|bias| bias.len()).max().unwrap_or(0);
+        let units = network.biases[0].len();
+        let behaviours = (0..BLOCK / LANES).map(|_| (room(width), room(units))).collect();
+        Self { length: 0, behaviours, layers: [room(widest), room(widest)] }
+    }
+
+    #[inline(always)]
+    fn load<L: Lanes>(&mut self, l: L, network: &Network<'_>, history: &[f32]) {
+        let d = self.behaviours[0].0.len();
+        self.length = history.len() / d;
+        for (rows, (behaviours, units)) in history.chunks(LANES * d).zip(&mut self.behaviours) {
+            transpose(rows, d, rows.len() / d, behaviours);
+            product(l, &network.per_behaviour, d, units.len(), behaviours, |i, sum| {
+                l.store(&mut units[i], sum);
+            });
+        }
+    }
+
+    /// Calls `each` with every behaviour of the block and the candidate's score for it.
+    #[inline(always)]
+    fn score<L: Lanes>(
+        &mut self,
+        l: L,
+        network: &Network<'_>,
+        candidate: &Candidate,
+        mut each: impl FnMut(usize, f32),
+    ) {
+        let [units, next] = &mut self.layers;
+        for (chunk, (behaviours, per_behaviour)) in
+            self.behaviours.iter().enumerate().take(self.length.div_ceil(LANES))
+        {
+            let mut width = per_behaviour.len();
+            product(l, &candidate.per_pair, behaviours.len(), width, behaviours, |i, sum| {
+                let constant = l.add(l.splat(candidate.per_target[i]), l.load(&per_behaviour[i]));
+                l.store(&mut units[i], l.add(sum, constant));
+            });
+            activate(l, &network.activations[0], &mut units[..width]);
+            for (layer, (bias, activation)) in
+                network.biases.iter().zip(&network.activations).skip(1).enumerate()
+            {
+                product(l, &network.later[layer], width, bias.len(), &units[..width], |i, sum| {
+                    l.store(&mut next[i], l.add(sum, l.splat(bias[i])));
+                });
+                width = bias.len();
+                activate(l, activation, &mut next[..width]);
+                std::mem::swap(units, next);
+            }
+            let mut score = l.splat(network.output_bias);
+            for (weight, unit) in network.later[network.later.len() - 1].iter().zip(&units[..width]) {
+                score = l.mul_add(l.splat(*weight), l.load(unit), score);
+            }
+            let mut row = [0.0; LANES];
+            l.store(&mut row, score);
+            let first = chunk * LANES;
+            for (i, score) in row.into_iter().enumerate().take(self.length - first) {
+                each(first + i, score);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn activate<L: Lanes>(l: L, activation: &Activation<&[f32]>, units: &mut [Row]) {
+    let zero = l.splat(0.0);
     match activation {
-        // Not f32::max: it would turn NaN into 0.
-        Activation::Relu => units.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
-        Activation::Sigmoid => units.iter_mut().for_each(|x| *x = sigmoid_of(*x)),
+        Activation::Relu => {
+            for unit in units {
+                let x = l.load(unit);
+                // Not max, which may turn NaN into 0.
+                l.store(unit, l.if_less(x, zero, zero, x));
+            }
+        }
+        Activation::Sigmoid => {
+            for unit in units {
+                l.store(unit, sigmoid(l, l.load(unit)));
+            }
+        }
         Activation::Prelu { alpha } => {
-            for (x, alpha) in units.iter_mut().zip(alpha.iter().cycle()) {
-                *x = if *x < 0.0 { alpha * *x } else { *x };
+            for (unit, alpha) in units.iter_mut().zip(alpha.iter().cycle()) {
+                let x = l.load(unit);
+                l.store(unit, l.if_less(x, zero, l.mul(l.splat(*alpha), x), x));
             }
         }
         Activation::Dice { gain, shift, alpha } => {
-            for (i, x) in units.iter_mut().enumerate() {
-                let p = sigmoid_of(gain[i] * *x + shift[i]);
-                *x *= p + alpha[i] * (1.0 - p);
+            for (i, unit) in units.iter_mut().enumerate() {
+                let (x, alpha) = (l.load(unit), l.splat(alpha[i]));
+                let p = sigmoid(l, l.mul_add(l.splat(gain[i]), x, l.splat(shift[i])));
+                let rest = l.mul(alpha, l.sub(l.splat(1.0), p));
+                l.store(unit, l.mul(x, l.add(p, rest)));
+            }
+        }
+    }
+}
+
+struct Merge<'a> {
+    all: &'a mut TilePooling,
+    part: TilePooling,
+}
+
+impl Kernel for Merge<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        self.all.merge(l, &self.part);
+    }
+}
+
+struct Finish<'a, T> {
+    pooling: TilePooling,
+    /// `[targets, d]`.
+    out: &'a mut [T],
+}
+
+impl<T: Element> Kernel for Finish<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(mut self, l: L) {
+        self.pooling.finish(l);
+        let sums = self.pooling.sums();
+        for (lane, out) in self.out.chunks_exact_mut(sums.len()).enumerate() {
+            for (out, sums) in out.iter_mut().zip(sums) {
+                *out = T::from_f32(sums[lane]);
             }
         }
     }

@@ -1,46 +1,22 @@
-//! Embedding tables on the CPU: rows widened to `f32`, and look-ups of them.
+//! Look-ups in embedding tables on the CPU. Short bags share a piece of work; long ones are cut, and their sums added in
+//! order.
 
 use std::ops::Range;
 
+use crate::cpu::gather::AHEAD;
+use crate::cpu::tables::{pool, prefetch_rows, read_rows};
 use crate::cpu::tiles::for_each;
-use crate::cpu::vector::add;
+use crate::cpu::vector::{Instructions, Kernel, Lanes, add};
 use crate::error::Result;
 use crate::jagged::Jagged;
 use crate::memory::Host;
 use crate::ops::*;
 
-/// Writes `[R_1[ids[0]] ‖ R_2[ids[1]] ‖ …]`. An id outside its table (which only `IdPolicy::Zero` lets through) reads
-/// zeros.
-pub(super) fn concatenate(tables: &[Table<'_, Host>], ids: &[u32], mut out: &mut [f32]) {
-    for (table, &id) in tables.iter().zip(ids) {
-        let (row, rest) = std::mem::take(&mut out).split_at_mut(table.width);
-        read_row(table, id as usize, row);
-        out = rest;
-    }
-}
-
-fn read_row(table: &Table<'_, Host>, id: usize, out: &mut [f32]) {
-    if id >= table.rows {
-        return out.fill(0.0);
-    }
-    let range = id * table.width..(id + 1) * table.width;
-    match &table.data {
-        TableData::F32(data) => out.copy_from_slice(&data[range]),
-        TableData::F16(data) => {
-            out.iter_mut().zip(&data[range]).for_each(|(out, value)| *out = value.to_f32())
-        }
-        TableData::Bf16(data) => {
-            out.iter_mut().zip(&data[range]).for_each(|(out, value)| *out = value.to_f32())
-        }
-        TableData::Int8 { codes, scale, offset } => {
-            for (out, &code) in out.iter_mut().zip(&codes[range]) {
-                *out = scale[id] * f32::from(code) + offset[id];
-            }
-        }
-    }
-}
+/// How many rows make a piece of work, about; a bag of more than twice as many is cut.
+const ROWS: usize = 1024;
 
 pub(super) fn lookup(
+    instructions: Instructions,
     op: &Lookup,
     bags: &Bags<'_, Jagged>,
     inputs: &LookupInputs<'_, Host>,
@@ -48,44 +24,146 @@ pub(super) fn lookup(
 ) -> Result<()> {
     let rows = op.check(bags, inputs)?;
     op.check_outputs(rows, inputs, &outputs)?;
-    let features = inputs.tables.len();
-    let bag = |i: usize| match bags {
-        Bags::Each => i..i + 1,
-        Bags::Sum(bags) | Bags::Mean(bags) => bags.range(i),
+    let used = match bags {
+        Bags::Each => rows,
+        Bags::Sum(bags) | Bags::Mean(bags) => bags.total(),
     };
-    let used = if rows == 0 { 0 } else { bag(rows - 1).end };
-    check_host_ids("lookup", "ids", op.ids, inputs.tables, &inputs.ids[..used * features])?;
-    let first = outputs.out.into_slice().chunks_exact_mut(total_width(inputs.tables).max(1));
-    let second: Vec<Option<&mut [f32]>> = match outputs.second {
-        Some(second) => {
-            second.into_slice().chunks_exact_mut(total_width(inputs.second_tables)).map(Some).collect()
+    let ids = &inputs.ids[..used * inputs.tables.len()];
+    check_host_ids("lookup", "ids", op.ids, inputs.tables, ids)?;
+    let second = outputs.second.map(|out| (inputs.second_tables, out));
+    for (tables, out) in [(inputs.tables, outputs.out)].into_iter().chain(second) {
+        let out = out.into_slice();
+        match bags {
+            Bags::Each => read(instructions, tables, ids, out),
+            Bags::Sum(bags) => sum(instructions, tables, ids, bags, false, out),
+            Bags::Mean(bags) => sum(instructions, tables, ids, bags, true, out),
         }
-        None => (0..rows).map(|_| None).collect(),
-    };
-    let mean = matches!(bags, Bags::Mean(_));
-    let items = first.zip(second).enumerate().collect();
-    for_each(items, |(i, (first, second)): (usize, (&mut [f32], Option<&mut [f32]>))| {
-        pool(inputs.tables, &inputs.ids, bag(i), mean, first);
-        if let Some(second) = second {
-            pool(inputs.second_tables, &inputs.ids, bag(i), mean, second);
-        }
-    });
+    }
     Ok(())
 }
 
-/// The sum or mean of the rows of one bag.
-fn pool(tables: &[Table<'_, Host>], ids: &[u32], bag: Range<usize>, mean: bool, out: &mut [f32]) {
-    let ids = &ids[bag.start * tables.len()..bag.end * tables.len()];
-    if bag.len() == 1 {
-        return concatenate(tables, ids, out);
+fn read(instructions: Instructions, tables: &[Table<'_, Host>], ids: &[u32], out: &mut [f32]) {
+    let width = total_width(tables).max(1);
+    let pieces = ids.chunks(ROWS * tables.len()).zip(out.chunks_mut(ROWS * width)).collect();
+    for_each(pieces, |(ids, out)| instructions.run(Read { tables, ids, width, out }));
+}
+
+struct Read<'a> {
+    tables: &'a [Table<'a, Host>],
+    ids: &'a [u32],
+    width: usize,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Read<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        let block = AHEAD * self.tables.len();
+        for (i, (ids, out)) in self.ids.chunks(block).zip(self.out.chunks_mut(AHEAD * self.width)).enumerate()
+        {
+            let next = self.ids.len().min((i + 1) * block)..self.ids.len().min((i + 2) * block);
+            prefetch_rows(self.tables, &self.ids[next]);
+            read_rows(l, self.tables, ids, out, self.width);
+        }
     }
-    out.fill(0.0);
-    let mut row = vec![0.0; out.len()];
-    for ids in ids.chunks_exact(tables.len()) {
-        concatenate(tables, ids, &mut row);
-        add(out, &row);
+}
+
+/// The sums, or means, of the rows of bags.
+fn sum(
+    instructions: Instructions,
+    tables: &[Table<'_, Host>],
+    ids: &[u32],
+    bags: &Jagged,
+    mean: bool,
+    out: &mut [f32],
+) {
+    let width = total_width(tables);
+    let work = cut(bags);
+    // A cut bag's first part writes the output, each later one a row of its own.
+    let is_later = |i: usize| work[i].rows.start > bags.range(work[i].bags.start).start;
+    let mut partials = vec![0.0; (0..work.len()).filter(|&i| is_later(i)).count() * width];
+    let (mut own, mut partial) = (&mut *out, partials.chunks_exact_mut(width));
+    let mut items = Vec::with_capacity(work.len());
+    for (i, work) in work.iter().enumerate() {
+        let rows = if is_later(i) {
+            partial.next().unwrap_or_default()
+        } else {
+            let (rows, rest) = std::mem::take(&mut own).split_at_mut(work.bags.len() * width);
+            own = rest;
+            rows
+        };
+        items.push((work, rows));
     }
-    if mean && !bag.is_empty() {
-        out.iter_mut().for_each(|value| *value /= bag.len() as f32);
+    for_each(items, |(work, out)| instructions.run(SumBags { tables, ids, bags, mean, work, width, out }));
+    let later = (0..work.len()).filter(|&i| is_later(i));
+    for (i, partial) in later.zip(partials.chunks_exact(width)) {
+        let bag = work[i].bags.start;
+        let total = &mut out[bag * width..(bag + 1) * width];
+        add(total, partial);
+        if mean && work[i].rows.end == bags.range(bag).end {
+            divide(total, bags.range(bag).len());
+        }
+    }
+}
+
+/// Some whole bags, or a part of a long one.
+struct Work {
+    bags: Range<usize>,
+    rows: Range<usize>,
+}
+
+fn cut(bags: &Jagged) -> Vec<Work> {
+    let mut works: Vec<Work> = Vec::new();
+    for (bag, rows) in bags.ranges().enumerate() {
+        if let Some(last) = works.last_mut()
+            && last.rows.len() + last.bags.len() + rows.len() < ROWS
+        {
+            (last.bags.end, last.rows.end) = (bag + 1, rows.end);
+            continue;
+        }
+        let parts = (rows.len() / ROWS).max(1);
+        let edge = |part: usize| if part == parts { rows.end } else { rows.start + part * ROWS };
+        works.extend((0..parts).map(|part| Work { bags: bag..bag + 1, rows: edge(part)..edge(part + 1) }));
+    }
+    works
+}
+
+struct SumBags<'a> {
+    tables: &'a [Table<'a, Host>],
+    ids: &'a [u32],
+    bags: &'a Jagged,
+    mean: bool,
+    work: &'a Work,
+    width: usize,
+    /// A row for each bag.
+    out: &'a mut [f32],
+}
+
+impl Kernel for SumBags<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        let Self { tables, bags, work, .. } = self;
+        let mut room = Vec::new();
+        for (bag, out) in work.bags.clone().zip(self.out.chunks_exact_mut(self.width)) {
+            let bag = bags.range(bag);
+            let rows = bag.start.max(work.rows.start)..bag.end.min(work.rows.end);
+            let ids = &self.ids[rows.start * tables.len()..work.rows.end * tables.len()];
+            pool(l, tables, ids, rows.len(), None, &mut room, out);
+            if self.mean && rows == bag {
+                divide(out, bag.len());
+            }
+        }
+    }
+}
+
+/// Divides the sum of a bag by its length; that of an empty bag is zeros.
+#[inline(always)]
+fn divide(sum: &mut [f32], length: usize) {
+    if length > 1 {
+        sum.iter_mut().for_each(|value| *value /= length as f32);
     }
 }

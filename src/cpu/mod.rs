@@ -4,10 +4,12 @@
 
 mod decoupled;
 mod din;
+mod gather;
 mod lookup;
+mod parts;
 mod pieces;
-mod pooling;
 mod sdim;
+mod tables;
 mod target_attention;
 mod tile_pooling;
 mod tiles;
@@ -139,7 +141,7 @@ impl Backend for Cpu {
         inputs: DinInputs<'_, Host, T>,
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
-        din::din(op, batch, &inputs, out)
+        din::din(self.instructions, op, batch, &inputs, out)
     }
 
     fn sdim_signatures_into<T: Element, W: Signature>(
@@ -151,7 +153,7 @@ impl Backend for Cpu {
     ) -> Result<()> {
         let count = op.check_signatures(rows.len(), rotations.len())?;
         op.check_signatures_output::<W>(count, out.len())?;
-        sdim::signatures(op, rows.as_slice(), rotations.as_slice(), out.into_slice());
+        sdim::signatures(self.instructions, op, rows.as_slice(), rotations.as_slice(), out.into_slice());
         Ok(())
     }
 
@@ -162,7 +164,7 @@ impl Backend for Cpu {
         inputs: SdimHistory<'_, Host, T>,
         table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
-        sdim::encode(op, histories, &inputs, table)
+        sdim::encode(self.instructions, op, histories, &inputs, table)
     }
 
     fn sdim_append<T: Element>(
@@ -172,7 +174,7 @@ impl Backend for Cpu {
         inputs: SdimHistory<'_, Host, T>,
         table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
-        sdim::append(op, new, &inputs, table)
+        sdim::append(self.instructions, op, new, &inputs, table)
     }
 
     fn sdim_add_tables(
@@ -193,7 +195,7 @@ impl Backend for Cpu {
         inputs: SdimQuery<'_, Host, T>,
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
-        sdim::query(op, targets, &inputs, out)
+        sdim::query(self.instructions, op, targets, &inputs, out)
     }
 
     fn sdim_attend_into<T: Element>(
@@ -203,7 +205,7 @@ impl Backend for Cpu {
         inputs: SdimInputs<'_, Host, T>,
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
-        sdim::attend(op, batch, &inputs, out)
+        sdim::attend(self.instructions, op, batch, &inputs, out)
     }
 
     fn lookup_into(
@@ -213,7 +215,7 @@ impl Backend for Cpu {
         inputs: LookupInputs<'_, Host>,
         outputs: LookupOutputs<'_, Host>,
     ) -> Result<()> {
-        lookup::lookup(op, &bags, &inputs, outputs)
+        lookup::lookup(self.instructions, op, &bags, &inputs, outputs)
     }
 
     fn decoupled_search_into(
@@ -223,7 +225,7 @@ impl Backend for Cpu {
         inputs: SearchInputs<'_, Host>,
         out: SelectionMut<'_, Host>,
     ) -> Result<()> {
-        decoupled::search(op, batch, &inputs, out)
+        decoupled::search(self.instructions, op, batch, &inputs, out)
     }
 
     fn decoupled_aggregate_into(
@@ -234,7 +236,7 @@ impl Backend for Cpu {
         selection: Selection<'_, Host>,
         out: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
-        decoupled::aggregate(op, batch, &inputs, &selection, out)
+        decoupled::aggregate(self.instructions, op, batch, &inputs, &selection, out)
     }
 
     fn decoupled_attend_into(
@@ -244,7 +246,7 @@ impl Backend for Cpu {
         inputs: DecoupledInputs<'_, Host>,
         out: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
-        decoupled::attend(op, batch, &inputs, out)
+        decoupled::attend(self.instructions, op, batch, &inputs, out)
     }
 }
 

@@ -8,13 +8,14 @@ use crate::cpu::tiles::{for_each, map};
 use crate::jagged::Batch;
 use crate::plan::{Cut, Piece, Plan};
 
-/// Rows of output that share a load of the history: enough that a history longer than the cache is read from memory
+/// How many rows of output share a load of the history: enough that a history longer than the cache is read from memory
 /// seldom, few enough that their sums stay in it.
-const ROWS: usize = 64;
+pub(super) const ROWS: usize = 64;
 
-/// How a batch is cut: a piece is worth at least four steps of behaviours; beyond that there are pieces enough for
-/// more threads than today's machines have.
-const STEP: usize = 256;
+/// Behaviours that a piece has at least a few times: with less, starting it takes a notable part of its time.
+pub(super) const STEP: usize = 512;
+
+/// Pieces enough for more threads than today's machines have.
 const WANTED: usize = 512;
 
 /// Some candidates of one user, and a part of the user's history.
@@ -23,10 +24,9 @@ pub(super) struct Part {
     pub(super) history: Range<usize>,
 }
 
-/// A batch, cut. `rows_per_target` rows of output of each candidate read the same behaviours.
-pub(super) fn cut(batch: &Batch, rows_per_target: usize) -> Plan {
-    let tile_rows = (ROWS / rows_per_target).max(1);
-    let cut = Cut { rows_per_target: 1, tile_rows, step: STEP, wanted: WANTED, longest: usize::MAX };
+/// A batch, cut into tiles of `candidates` and parts of at least a few times `step` behaviours.
+pub(super) fn cut(batch: &Batch, candidates: usize, step: usize) -> Plan {
+    let cut = Cut { rows_per_target: 1, tile_rows: candidates, step, wanted: WANTED, longest: usize::MAX };
     Plan::new(batch, &cut)
 }
 

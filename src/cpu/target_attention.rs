@@ -7,15 +7,17 @@
 use crate::cpu::pieces::{self, Part};
 use crate::cpu::tile_pooling::TilePooling;
 use crate::cpu::tiles::split_rows;
-use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, Row, product, widen_lanes};
+use crate::cpu::vector::{
+    FEW, Instructions, Kernel, LANES, Lanes, Row, product, product_of_few, widen_lanes,
+};
 use crate::element::Element;
 use crate::error::Result;
 use crate::jagged::Batch;
 use crate::memory::Host;
 use crate::ops::{PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOutputs};
 
-/// How many numbers of a block's keys, and of its values, fit into the first-level cache beside the scores.
-const BLOCK: usize = 4096;
+/// How many numbers of keys make a block: with the scores and the values, half of a second-level cache of 256 KiB at most.
+const BLOCK: usize = 8192;
 
 pub(super) fn attend<T: Element>(
     instructions: Instructions,
@@ -26,7 +28,7 @@ pub(super) fn attend<T: Element>(
 ) -> Result<()> {
     op.check(batch, inputs)?;
     op.check_outputs(batch, &outputs)?;
-    let plan = pieces::cut(batch, op.heads / op.kv_heads);
+    let plan = pieces::cut(batch, (pieces::ROWS * op.kv_heads / op.heads).max(1), pieces::STEP);
     let rows = || plan.tiles.iter().map(|tile| tile.rows);
     let out = split_rows(rows(), outputs.out.into_slice(), op.heads * op.value_width);
     let lse: Vec<Option<&mut [f32]>> = match outputs.lse {
@@ -49,7 +51,7 @@ struct Group {
     /// Which rows, counted over the candidates of the tile and the heads that share the key/value head.
     first: usize,
     count: usize,
-    /// `[d]`, scaled.
+    /// Scaled; `[d]` with a lane for each, or `[FEW, d]` where they are few.
     queries: Vec<Row>,
     pooling: TilePooling,
 }
@@ -61,6 +63,11 @@ impl Group {
         let row = self.first + lane;
         row / shared * op.heads + self.kv_head * shared + row % shared
     }
+
+    /// Whether lanes lie along the keys instead.
+    fn are_few(&self, op: &TargetAttention) -> bool {
+        self.count <= FEW && op.width.is_multiple_of(LANES)
+    }
 }
 
 fn groups<T: Element>(op: &TargetAttention, queries: &[T]) -> Vec<Group> {
@@ -69,19 +76,18 @@ fn groups<T: Element>(op: &TargetAttention, queries: &[T]) -> Vec<Group> {
     let mut groups = Vec::new();
     for kv_head in 0..op.kv_heads {
         for first in (0..rows).step_by(LANES) {
-            let mut group = Group {
-                kv_head,
-                first,
-                count: LANES.min(rows - first),
-                queries: vec![[0.0; LANES]; op.width],
-                pooling: TilePooling::new(op.weighting, op.value_width),
-            };
-            for lane in 0..group.count {
+            let count = LANES.min(rows - first);
+            let pooling = TilePooling::new(op.weighting, count, op.value_width);
+            let mut group = Group { kv_head, first, count, queries: Vec::new(), pooling };
+            let are_few = group.are_few(op);
+            let mut packed = vec![[0.0; LANES]; if are_few { FEW * op.width / LANES } else { op.width }];
+            for lane in 0..count {
                 let query = &queries[group.row(op, lane) * op.width..][..op.width];
-                for (lanes, value) in group.queries.iter_mut().zip(query) {
-                    lanes[lane] = scale * value.to_f32();
-                }
+                let (start, step) = if are_few { (lane * op.width, 1) } else { (lane, LANES) };
+                let place = packed.as_flattened_mut()[start..].iter_mut().step_by(step);
+                place.zip(query).for_each(|(number, value)| *number = scale * value.to_f32());
             }
+            group.queries = packed;
             groups.push(group);
         }
     }
@@ -121,9 +127,16 @@ impl<T: Element> Kernel for Attend<'_, T> {
             };
             for group in &mut groups {
                 let keys = &keys[group.kv_head * op.width..];
-                product(l, keys, key_width, rows.len(), &group.queries, |i, sums| {
-                    l.store(&mut scores[i], sums)
-                });
+                if group.are_few(op) {
+                    let queries = (&group.queries[..], group.count);
+                    product_of_few(l, keys, key_width, rows.len(), queries, |i, dots| {
+                        scores[i][..FEW].copy_from_slice(&dots);
+                    });
+                } else {
+                    product(l, keys, key_width, rows.len(), &group.queries, |i, sums| {
+                        l.store(&mut scores[i], sums);
+                    });
+                }
                 if let Some(bias) = inputs.bias {
                     for (scores, bias) in
                         scores.iter_mut().zip(bias[rows.start * op.heads..].chunks(op.heads))

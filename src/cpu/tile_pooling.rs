@@ -1,6 +1,6 @@
 //! The weighted sums of sixteen candidates over a history that arrives in blocks.
 
-use crate::cpu::vector::{LANES, Lanes, Row, exp, sigmoid, weighted_sum};
+use crate::cpu::vector::{FEW, LANES, Lanes, Row, exp, sigmoid, weighted_sum, weighted_sum_of_few};
 use crate::ops::Weighting;
 
 /// `Σ_l w_l·v_l` in one pass, a lane for each candidate. With softmax, weights are kept relative to the largest score
@@ -9,6 +9,8 @@ use crate::ops::Weighting;
 /// plus the number of blocks.
 pub(super) struct TilePooling {
     weighting: Weighting,
+    /// How many lanes have a candidate.
+    used: usize,
     max: Row,
     weights: Row,
     /// `[d_v]`.
@@ -17,10 +19,10 @@ pub(super) struct TilePooling {
 }
 
 impl TilePooling {
-    pub(super) fn new(weighting: Weighting, width: usize) -> Self {
+    pub(super) fn new(weighting: Weighting, used: usize, width: usize) -> Self {
         let (max, weights) = ([f32::NEG_INFINITY; LANES], [0.0; LANES]);
         let (total, block) = (vec![[0.0; LANES]; width], vec![[0.0; LANES]; width]);
-        Self { weighting, max, weights, total, block }
+        Self { weighting, used, max, weights, total, block }
     }
 
     /// Adds a block: its scores, which are overwritten by weights, and its values, `stride` apart.
@@ -45,10 +47,21 @@ impl TilePooling {
         // NaN where a sum is infinite or NaN.
         let mut finite = l.splat(0.0);
         let block = &mut self.block;
-        weighted_sum(l, values, stride, block.len(), scores, |j, sum| {
-            finite = l.add(finite, l.sub(sum, sum));
-            l.store(&mut block[j], sum);
-        });
+        let width = block.len();
+        if self.used <= FEW && width.is_multiple_of(LANES) {
+            weighted_sum_of_few(l, values, stride, width, (scores, self.used), |first, lane, sums| {
+                let sum = l.load(sums);
+                finite = l.add(finite, l.sub(sum, sum));
+                for (block, sum) in block[first..].iter_mut().zip(sums) {
+                    block[lane] = *sum;
+                }
+            });
+        } else {
+            weighted_sum(l, values, stride, width, scores, |j, sum| {
+                finite = l.add(finite, l.sub(sum, sum));
+                l.store(&mut block[j], sum);
+            });
+        }
         if l.sum(finite).is_nan() {
             self.add_up_without_removed(scores, values, stride);
         }

@@ -1,23 +1,319 @@
-//! DIN: folds the first layer, scores and pools.
+//! DIN: lays the network out, makes the candidates ready, scores and pools, merges.
 
-use crate::cuda::Cuda;
+use bytemuck::{Pod, Zeroable};
+
 use crate::cuda::batch::CudaBatch;
+use crate::cuda::call::{Kernel, suffix};
 use crate::cuda::memory::CudaMemory;
-use crate::element::Element;
+use crate::cuda::{Cuda, fit};
+use crate::element::{DType, Element};
 use crate::error::{Error, Result};
-use crate::memory::ViewMut;
-use crate::ops::*;
+use crate::memory::{View, ViewMut};
+use crate::ops::{Activation, DIN_LAYERS as NAMES, Din, DinInputs, DinPooling};
+use crate::plan::Cut;
+
+const NAME: &str = "din";
+/// Candidates of a piece: `TILE` of din.cu.
+const TILE: usize = 8;
+/// Behaviours a warp takes at a time: `ROWS` of din.cu.
+const ROWS: usize = 16;
+/// Threads of a warp.
+const WARP: usize = 32;
+/// The most warps of a block.
+const WARPS: usize = 4;
+/// Threads of a block that does not attend.
+const THREADS: usize = 128;
+/// Bytes of shared memory a block may have on every GPU from Ampere on.
+const SHARED: usize = 99 << 10;
+/// Bytes of a register of a fragment for all lanes, times the four of an input fragment.
+const FRAGMENT: usize = WARP * 16;
+/// The most units of a hidden layer.
+const MAX_UNITS: usize = 256;
+/// Blocks on a multiprocessor, at a guess of what its memory holds, times rounds of them.
+const PIECES: usize = 16;
+
+/// `DinLayer` of din_network.cuh.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+struct Layer {
+    units: u32,
+    padded: u32,
+    activation: u32,
+    first_fragment: u32,
+    first_vector: u32,
+}
+
+/// `DinPrepareParams` of din_network.cuh.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+struct Prepare {
+    targets: u64,
+    weights: [u64; 3],
+    biases: [u64; 3],
+    gains: [u64; 3],
+    shifts: [u64; 3],
+    alphas: [u64; 3],
+    output_weight: u64,
+    fragments: u64,
+    vectors: u64,
+    rows: u64,
+    candidates: u64,
+    layers: [Layer; 3],
+    layer_count: u32,
+    width: u32,
+    inputs_padded: u32,
+    first_difference: u32,
+    first_output: u32,
+    fragment_words: u32,
+    vector_words: u32,
+    alpha_shared: [u32; 3],
+    network_blocks: u32,
+}
+
+/// `DinAttendParams` of din.cu.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct Attend {
+    pieces: u64,
+    history: u64,
+    fragments: u64,
+    vectors: u64,
+    rows: u64,
+    output_bias: u64,
+    out: u64,
+    partial: u64,
+    stats: u64,
+    layers: [Layer; 3],
+    layer_count: u32,
+    width: u32,
+    inputs_padded: u32,
+    first_difference: u32,
+    first_output: u32,
+    softmax: u32,
+    by_vectors: u32,
+    stride: u32,
+    warp_bytes: u32,
+}
+
+/// `DinMergeParams` of din.cu.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct Merge {
+    tiles: u64,
+    partial: u64,
+    stats: u64,
+    out: u64,
+    width: u32,
+    softmax: u32,
+}
+
+/// Parts that weights, inputs of a layer and differences of weights are split into: `Parts` of din_network.cuh.
+fn parts<T: Element>() -> [usize; 3] {
+    match T::DTYPE {
+        DType::F32 => [3, 3, 3],
+        DType::F16 => [2, 2, 2],
+        DType::Bf16 => [1, 2, 2],
+    }
+}
+
+/// How the network lies in the memory of the device and of a warp.
+#[derive(Debug, Clone)]
+struct Layout {
+    layers: [Layer; 3],
+    count: usize,
+    inputs_padded: usize,
+    first_difference: usize,
+    fragment_words: usize,
+    first_output: usize,
+    vector_words: usize,
+    stride: usize,
+    warp_bytes: usize,
+}
+
+impl Layout {
+    fn new<T: Element>(width: usize, units: &[usize]) -> Result<Self> {
+        let [weight, input, difference] = parts::<T>();
+        let inputs_padded = width.next_multiple_of(16);
+        let padded: Vec<usize> = units.iter().map(|units| units.next_multiple_of(16)).collect();
+        // A fragment of weights is two registers of a lane for 16 inputs of 8 units.
+        let words = |inputs: usize, units: usize, parts: usize| inputs / 16 * (units / 8) * parts * 2 * WARP;
+        let (mut fragments, mut vectors) = (0usize, 0usize);
+        let mut layers = [Layer::default(); 3];
+        let mut first_difference = 0;
+        let mut inputs = inputs_padded;
+        for (index, (&units, &padded)) in units.iter().zip(&padded).enumerate() {
+            layers[index] = Layer {
+                units: units as u32,
+                padded: padded as u32,
+                activation: 0,
+                first_fragment: fit(NAME, "weights", fragments)?,
+                first_vector: vectors as u32,
+            };
+            fragments += words(inputs, padded, weight);
+            if index == 0 {
+                first_difference = fragments;
+                fragments += words(inputs, padded, difference);
+            }
+            vectors += 4 * padded;
+            inputs = padded;
+        }
+        fit(NAME, "weights", fragments)?;
+        let stride = width.next_multiple_of(32) + 8;
+        let [first, second] = [padded[0], padded.get(1).copied().unwrap_or(0)];
+        let area = |units: usize| units / 16 * input * FRAGMENT;
+        let others = if units.len() > 1 { area(first) } else { 0 };
+        let warp_bytes = first / 8 * FRAGMENT
+            + (ROWS + TILE) * stride * 4
+            + (ROWS + 4) * TILE * 4
+            + others
+            + area(inputs_padded.max(if units.len() > 2 { second } else { 0 }));
+        if warp_bytes > SHARED {
+            let (needed, limit) = (warp_bytes as u64, SHARED as u64);
+            return Err(Error::Limit { operation: NAME, argument: "shared memory of a warp", needed, limit });
+        }
+        Ok(Self {
+            layers,
+            count: units.len(),
+            inputs_padded,
+            first_difference,
+            fragment_words: fragments,
+            first_output: vectors,
+            vector_words: vectors + inputs,
+            stride,
+            warp_bytes,
+        })
+    }
+
+    /// Warps of a block for histories of up to `longest` behaviours: none that never have work.
+    fn warps(&self, longest: usize) -> usize {
+        longest.div_ceil(ROWS).min(SHARED / self.warp_bytes).clamp(1, WARPS)
+    }
+}
 
 pub(super) fn attend<T: Element>(
-    _gpu: &Cuda,
-    _op: &Din,
-    _batch: &CudaBatch,
-    _inputs: &DinInputs<'_, CudaMemory, T>,
-    _out: ViewMut<'_, CudaMemory, T>,
+    gpu: &Cuda,
+    op: &Din,
+    batch: &CudaBatch,
+    inputs: &DinInputs<'_, CudaMemory, T>,
+    out: ViewMut<'_, CudaMemory, T>,
 ) -> Result<()> {
-    Err(Error::Unsupported {
-        operation: "din",
-        what: "the Cuda backend".into(),
-        supported: "Cpu, Wgpu".into(),
-    })
+    op.check(batch.as_ref(), inputs)?;
+    op.check_output(batch.as_ref(), out.len())?;
+    let units: Vec<usize> = inputs.hidden.iter().map(|layer| layer.bias.len()).collect();
+    if let Some(layer) = units.iter().position(|&units| units > MAX_UNITS) {
+        let (needed, limit) = (units[layer] as u64, MAX_UNITS as u64);
+        return Err(Error::Limit { operation: NAME, argument: NAMES[layer].bias, needed, limit });
+    }
+    let width = op.width;
+    let layout = Layout::new::<T>(width, &units)?;
+    let warps = layout.warps(batch.as_ref().histories().max_length());
+    let cut = Cut {
+        rows_per_target: 1,
+        tile_rows: TILE,
+        step: ROWS * warps,
+        wanted: gpu.multiprocessors() * PIECES,
+        longest: usize::MAX,
+    };
+    let plan = batch.plan(gpu, NAME, &cut)?;
+    let candidates = batch.as_ref().targets().total();
+    let slots = plan.plan.slots * TILE;
+    let numbers = |rows: usize, width: usize| {
+        let bytes = rows.checked_mul(width).and_then(|count| count.checked_mul(size_of::<f32>()));
+        let limit = isize::MAX as u64;
+        bytes.ok_or(Error::Limit { operation: NAME, argument: "scratch memory", needed: u64::MAX, limit })
+    };
+    let [history, targets, output_weight] =
+        [inputs.history, inputs.targets, inputs.output_weight].map(|view| gpu.region(NAME, &view));
+    let (history, output_bias) = (history?, gpu.region(NAME, &inputs.output_bias)?);
+    let mut call = gpu.call(NAME);
+    let prepared = Prepare {
+        targets: targets?.pointer,
+        output_weight: output_weight?.pointer,
+        fragments: call.scratch(numbers(layout.fragment_words, 1)?)?,
+        vectors: call.scratch(numbers(layout.vector_words, 1)?)?,
+        rows: call.scratch(numbers(candidates, layout.inputs_padded + layout.layers[0].padded as usize)?)?,
+        ..network(gpu, inputs, &layout, candidates)?
+    };
+    let partial = call.scratch(numbers(slots, width)?)?;
+    let stats = call.scratch(numbers(slots, 2)?)?;
+    let out = gpu.region_mut(NAME, &out)?.pointer;
+    let softmax = u32::from(op.pooling == DinPooling::Softmax);
+    let kernel = |name: &str, threads: usize| {
+        Kernel::new(NAME, format!("din_{name}_{}", suffix::<T>()), threads as u32)
+    };
+
+    // A warp has 8 units of a candidate.
+    let warps_of_candidates = candidates * (layout.layers[0].padded as usize / 8);
+    let blocks = prepared.network_blocks as usize + warps_of_candidates.div_ceil(THREADS / WARP);
+    call.launch(&kernel("prepare", THREADS), if candidates > 0 { blocks } else { 0 }, &prepared)?;
+    let params = Attend {
+        pieces: plan.pieces.pointer(),
+        history: history.pointer,
+        fragments: prepared.fragments,
+        vectors: prepared.vectors,
+        rows: prepared.rows,
+        output_bias: output_bias.pointer,
+        out,
+        partial,
+        stats,
+        layers: prepared.layers,
+        layer_count: prepared.layer_count,
+        width: prepared.width,
+        inputs_padded: prepared.inputs_padded,
+        first_difference: prepared.first_difference,
+        first_output: prepared.first_output,
+        softmax,
+        by_vectors: u32::from(history.vectors(width, 16)),
+        stride: fit(NAME, "width", layout.stride)?,
+        warp_bytes: layout.warp_bytes as u32,
+    };
+    let attend = kernel("attend", WARP * warps).with_shared((layout.warp_bytes * warps) as u32);
+    call.launch(&attend, plan.plan.pieces.len(), &params)?;
+    let tiles = plan.merges.pointer();
+    let params = Merge { tiles, partial, stats, out, width: prepared.width, softmax };
+    call.launch(&kernel("merge", THREADS), plan.merge_count * TILE, &params)
+}
+
+/// What the preparing kernel reads of the network, and where it puts it.
+fn network<T: Element>(
+    gpu: &Cuda,
+    inputs: &DinInputs<'_, CudaMemory, T>,
+    layout: &Layout,
+    candidates: usize,
+) -> Result<Prepare> {
+    let words = layout.fragment_words + layout.vector_words;
+    let mut network = Prepare {
+        candidates: candidates as u64,
+        layers: layout.layers,
+        layer_count: layout.count as u32,
+        width: fit(NAME, "width", inputs.hidden[0].weight.len() / inputs.hidden[0].bias.len() / 4)?,
+        inputs_padded: layout.inputs_padded as u32,
+        first_difference: layout.first_difference as u32,
+        first_output: layout.first_output as u32,
+        fragment_words: layout.fragment_words as u32,
+        vector_words: layout.vector_words as u32,
+        network_blocks: fit(NAME, "weights", words)?.div_ceil(THREADS as u32),
+        ..Default::default()
+    };
+    let vector = |view: View<'_, CudaMemory, f32>| Ok::<u64, Error>(gpu.region(NAME, &view)?.pointer);
+    for (index, layer) in inputs.hidden.iter().enumerate() {
+        network.weights[index] = gpu.region(NAME, &layer.weight)?.pointer;
+        network.biases[index] = vector(layer.bias)?;
+        network.layers[index].activation = match layer.activation {
+            Activation::Relu => 0,
+            Activation::Sigmoid => 1,
+            Activation::Prelu { alpha } => {
+                network.alphas[index] = vector(alpha)?;
+                network.alpha_shared[index] = u32::from(alpha.len() == 1);
+                2
+            }
+            Activation::Dice { gain, shift, alpha } => {
+                network.gains[index] = vector(gain)?;
+                network.shifts[index] = vector(shift)?;
+                network.alphas[index] = vector(alpha)?;
+                3
+            }
+        };
+    }
+    Ok(network)
 }

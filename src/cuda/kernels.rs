@@ -12,11 +12,13 @@ pub fn kernels() -> Vec<(&'static str, &'static str)> {
         ("decoupled", include_str!("../../kernels/ptx/decoupled.ptx")),
         ("decoupled_attend", include_str!("../../kernels/ptx/decoupled_attend.ptx")),
         ("decoupled_search", include_str!("../../kernels/ptx/decoupled_search.ptx")),
+        ("din", include_str!("../../kernels/ptx/din.ptx")),
         ("lookup", include_str!("../../kernels/ptx/lookup.ptx")),
         ("sdim", include_str!("../../kernels/ptx/sdim.ptx")),
         ("sdim_query", include_str!("../../kernels/ptx/sdim_query.ptx")),
         ("sdim_scan", include_str!("../../kernels/ptx/sdim_scan.ptx")),
         ("target_attention", include_str!("../../kernels/ptx/target_attention.ptx")),
+        ("target_attention_fma", include_str!("../../kernels/ptx/target_attention_fma.ptx")),
     ]
 }
 

@@ -35,6 +35,8 @@ const FLAT_THREADS: u32 = 256;
 const SHARED: usize = 96 << 10;
 /// Bytes that partial tables may take: a small part of a GPU's memory.
 const PARTIAL_BYTES: usize = 64 << 20;
+/// Parts of histories are whole multiples of this, and at least four times as long: each ends with a table of sums.
+const STEP: usize = 2 * TILE_ROWS;
 /// Pieces of work a multiprocessor: enough that the last ones to end leave little of it idle.
 const PIECES: usize = 4;
 
@@ -328,10 +330,11 @@ impl Shares {
         let columns = self.column_warps * WARP_COLUMNS;
         let tile = TILE_ROWS * (columns * size_of::<T>() + 16);
         let groups = (self.bucket_warps * WARP_BUCKETS / op.buckets() + 2).min(op.groups);
-        let codes = groups.next_multiple_of(2) * (TILE_ROWS + 4) * 2;
-        // The room between two bits is at most 31 words.
-        let rotations = if hashing { op.bits * (op.groups * (columns + 4) + 31) * 4 } else { 0 };
-        stages * tile + codes + rotations
+        let codes = groups.next_multiple_of(2) * (TILE_ROWS + 16 / size_of::<T>()) * 2;
+        // The room between two bits is at most 31 words. Of 16-bit rows' rotations there are three parts.
+        let function = if size_of::<T>() == 2 { 3 * (columns + 8) * 2 } else { (columns + 4) * 4 };
+        let rotations = op.bits * (op.groups * function + 3 * 31 * 4);
+        stages * tile + codes + if hashing { rotations } else { 0 }
     }
 }
 
@@ -359,7 +362,7 @@ pub(super) fn encode<T: Element>(
     let cut = Cut {
         rows_per_target: 1,
         tile_rows: 1,
-        step: TILE_ROWS,
+        step: STEP,
         // Every part has a table of its own.
         wanted: (PIECES * gpu.multiprocessors())
             .div_ceil(blocks)

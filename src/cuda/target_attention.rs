@@ -2,13 +2,25 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::cuda::Cuda;
 use crate::cuda::batch::CudaBatch;
 use crate::cuda::call::{Kernel, suffix};
 use crate::cuda::memory::CudaMemory;
-use crate::element::Element;
-use crate::error::{Error, Result};
-use crate::ops::{PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOutputs};
+use crate::cuda::{Cuda, fit};
+use crate::element::{DType, Element};
+use crate::error::Result;
+use crate::jagged::Batch;
+use crate::ops::{
+    PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOutputs, Weighting,
+};
+use crate::plan::{Cut, best_tile_rows};
+
+const NAME: &str = "target_attention";
+/// Threads of a block.
+const THREADS: u32 = 128;
+/// Pieces of work for each multiprocessor: a few for each of the blocks that it runs at a time.
+const PIECES: usize = 16;
+/// What loading a behaviour costs, in rows of output.
+const LOAD: usize = 6;
 
 /// `MergePairsParams` of target_attention.cu.
 #[repr(C)]
@@ -25,8 +37,90 @@ struct MergePairs {
     unused: u32,
 }
 
+/// `TargetAttentionParams` of target_attention.cuh.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct Attend {
+    pieces: u64,
+    queries: u64,
+    keys: u64,
+    values: u64,
+    bias: u64,
+    out: u64,
+    lse: u64,
+    sums: u64,
+    stats: u64,
+    kv_heads: u32,
+    group_heads: u32,
+    width: u32,
+    value_width: u32,
+    first_column: u32,
+    columns: u32,
+    tile_rows: u32,
+    weighting: u32,
+    scale: f32,
+    bias_scale: f32,
+    divisor: f32,
+    aliased: u32,
+}
+
+/// `MergePartsParams` of target_attention.cu.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct MergeParts {
+    merges: u64,
+    sums: u64,
+    stats: u64,
+    out: u64,
+    lse: u64,
+    kv_heads: u32,
+    group_heads: u32,
+    value_width: u32,
+    first_column: u32,
+    columns: u32,
+    tile_rows: u32,
+    weighting: u32,
+    unused: u32,
+}
+
+/// Which kernel attends, and how it cuts the work.
+#[derive(Debug, Clone)]
+struct Variant {
+    kernel: Kernel,
+    /// Rows of output of a block.
+    tile_rows: usize,
+    /// Behaviours it takes at a time.
+    step: usize,
+    /// Columns of keys or values it holds at a time.
+    chunk: usize,
+}
+
+impl Variant {
+    /// The kernel on multiply-adds. `vectors`: all rows begin at multiples of 16 bytes.
+    fn fma<T: Element>(op: &TargetAttention, batch: &Batch, vectors: bool) -> Self {
+        const CUSHION: usize = 4;
+        let group_heads = op.heads / op.kv_heads;
+        let tile_rows = best_tile_rows(batch, group_heads, &[8, 32], LOAD);
+        let wide = vectors && T::DTYPE == DType::F32;
+        let chunk = match op.width.max(op.value_width) {
+            ..=32 if wide => 32,
+            65.. if wide => 128,
+            _ => 64,
+        };
+        let step = if chunk == 128 { 32 } else { 64 } * if tile_rows == 8 { 2 } else { 1 };
+        let (parts, pitch) = (32 / tile_rows, chunk + CUSHION);
+        // Two tiles of the history, the queries beside each or once, and each warp's weights.
+        let queries = if op.width > chunk { 2 } else { 1 } * tile_rows * pitch;
+        let floats = 2 * step * pitch + queries + 4 * 8 * (step / parts + CUSHION);
+        let load = if wide { "wide" } else { "any" };
+        let name = format!("split_history_fma_{load}_{chunk}_rows_{tile_rows}_{}", suffix::<T>());
+        let kernel = Kernel::new("target_attention_fma", name, THREADS).with_shared((floats * 4) as u32);
+        Self { kernel, tile_rows, step, chunk }
+    }
+}
+
 pub(super) fn attend<T: Element>(
-    _gpu: &Cuda,
+    gpu: &Cuda,
     op: &TargetAttention,
     batch: &CudaBatch,
     inputs: &TargetAttentionInputs<'_, CudaMemory, T>,
@@ -34,11 +128,97 @@ pub(super) fn attend<T: Element>(
 ) -> Result<()> {
     op.check(batch.as_ref(), inputs)?;
     op.check_outputs(batch.as_ref(), &outputs)?;
-    Err(Error::Unsupported {
-        operation: "target_attention",
-        what: "the Cuda backend".into(),
-        supported: "Cpu, Wgpu".into(),
-    })
+    let group_heads = op.heads / op.kv_heads;
+    let queries = gpu.region(NAME, &inputs.queries)?;
+    let keys = gpu.region(NAME, &inputs.keys)?;
+    let values = inputs.values.map_or(Ok(keys), |values| gpu.region(NAME, &values))?;
+    let bias = inputs.bias.map(|bias| gpu.region(NAME, &bias)).transpose()?;
+    let out = gpu.region_mut(NAME, &outputs.out)?;
+    let lse = outputs.lse.as_ref().map(|lse| gpu.region_mut(NAME, lse)).transpose()?;
+    let vectors = [(&queries, op.width), (&keys, op.width), (&values, op.value_width)]
+        .into_iter()
+        .all(|(region, width)| region.vectors(width, 16));
+    let Variant { kernel, tile_rows, step, chunk } = Variant::fma::<T>(op, batch.as_ref(), vectors);
+    let cut = Cut {
+        rows_per_target: group_heads,
+        tile_rows,
+        step,
+        wanted: (PIECES * gpu.multiprocessors()).div_ceil(op.kv_heads),
+        // Kernels count a piece's behaviours in 32 bits.
+        longest: 1 << 30,
+    };
+    let plan = batch.plan(gpu, NAME, &cut)?;
+    let (weighting, divisor) = code(op.weighting);
+    let unit = if op.weighting == Weighting::Softmax { std::f32::consts::LOG2_E } else { 1.0 };
+    let heads = [("kv_heads", op.kv_heads), ("heads", group_heads)];
+    let widths = [("width", op.width), ("value_width", op.value_width)];
+    let [kv_heads, group_heads] = fit_all(heads)?;
+    let [width, value_width] = fit_all(widths)?;
+    let rows = plan.plan.slots * op.kv_heads * tile_rows;
+    let mut call = gpu.call(NAME);
+    let stats = call.scratch(rows.saturating_mul(2 * size_of::<f32>()))?;
+    let sums = call.scratch(rows.saturating_mul(chunk.min(op.value_width) * size_of::<f32>()))?;
+    for first_column in (0..op.value_width).step_by(chunk) {
+        let columns = chunk.min(op.value_width - first_column) as u32;
+        let params = Attend {
+            pieces: plan.pieces.pointer(),
+            queries: queries.pointer,
+            keys: keys.pointer,
+            values: values.pointer,
+            bias: bias.map_or(0, |bias| bias.pointer),
+            out: out.pointer,
+            lse: lse.map_or(0, |lse| lse.pointer),
+            sums,
+            stats,
+            kv_heads,
+            group_heads,
+            width,
+            value_width,
+            first_column: first_column as u32,
+            columns,
+            tile_rows: tile_rows as u32,
+            weighting,
+            scale: op.effective_scale() * unit,
+            bias_scale: unit,
+            divisor,
+            aliased: u32::from(inputs.values.is_none() && op.width <= chunk),
+        };
+        call.launch(&kernel, plan.plan.pieces.len().saturating_mul(op.kv_heads), &params)?;
+        let params = MergeParts {
+            merges: plan.merges.pointer(),
+            sums,
+            stats,
+            out: out.pointer,
+            lse: params.lse,
+            kv_heads,
+            group_heads,
+            value_width,
+            first_column: params.first_column,
+            columns,
+            tile_rows: params.tile_rows,
+            weighting,
+            unused: 0,
+        };
+        let merge = Kernel::new("target_attention", format!("merge_parts_{}", suffix::<T>()), THREADS);
+        let blocks = plan.merge_count.saturating_mul(op.kv_heads).saturating_mul(tile_rows);
+        call.launch(&merge, blocks, &params)?;
+    }
+    Ok(())
+}
+
+fn fit_all(sizes: [(&'static str, usize); 2]) -> Result<[u32; 2]> {
+    let [(first, a), (second, b)] = sizes;
+    Ok([fit(NAME, first, a)?, fit(NAME, second, b)?])
+}
+
+/// How the kernels number weightings, and the divisor.
+fn code(weighting: Weighting) -> (u32, f32) {
+    match weighting {
+        Weighting::Softmax => (0, 1.0),
+        Weighting::Relu => (1, 1.0),
+        Weighting::Silu { divisor } => (2, divisor),
+        Weighting::Identity => (3, 1.0),
+    }
 }
 
 pub(super) fn merge<T: Element>(
@@ -65,7 +245,7 @@ pub(super) fn merge<T: Element>(
         out: out.pointer,
         lse,
         length: out.length as u64,
-        width: crate::cuda::fit(NAME, "value_width", op.value_width)?,
+        width: fit(NAME, "value_width", op.value_width)?,
         unused: 0,
     };
     let kernel = Kernel::new("target_attention", format!("merge_pairs_{}", suffix::<T>()), THREADS);

@@ -1,6 +1,6 @@
 //! Decoupled embeddings: one table says which behaviours matter, another what they mean.
 
-use crate::element::Element;
+use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::jagged::Batch;
 use crate::memory::{Host, Memory, View, ViewMut};
@@ -346,7 +346,7 @@ impl Decoupled {
     }
 
     /// The fewest bytes of `search`: each id, and each row it names as whole 32-byte sectors.
-    pub fn search_bytes<T: Element>(&self, batch: &Batch, widths: &[usize]) -> u64 {
+    pub fn search_bytes<T: Scalar>(&self, batch: &Batch, widths: &[usize]) -> u64 {
         let row: usize = widths.iter().map(|width| (width * size_of::<T>()).max(32)).sum();
         batch.histories().total() as u64 * (4 * widths.len() + row) as u64
     }
@@ -357,7 +357,7 @@ impl Decoupled {
     }
 
     /// The fewest bytes of `aggregate`: a position, a score and a row for each behaviour kept.
-    pub fn aggregate_bytes<T: Element>(&self, batch: &Batch, widths: &[usize]) -> u64 {
+    pub fn aggregate_bytes<T: Scalar>(&self, batch: &Batch, widths: &[usize]) -> u64 {
         self.kept(batch) * (widths.iter().sum::<usize>() * size_of::<T>() + 8) as u64
     }
 

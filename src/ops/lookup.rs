@@ -1,5 +1,6 @@
 //! Embedding tables and look-ups of their rows.
 
+use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::jagged::Jagged;
 use crate::memory::{Host, Memory, View, ViewMut};
@@ -132,6 +133,14 @@ impl Lookup {
         })
     }
 
+    /// The fewest bytes to move: each of `ids` ids per feature, the row that it names, and each of `rows` rows of the
+    /// result. `T` is the storage of the tables, `widths` are those of one or both sets of tables.
+    pub fn bytes<T: Scalar>(&self, ids: usize, rows: usize, features: usize, widths: &[usize]) -> u64 {
+        let width: usize = widths.iter().sum();
+        let (id, result) = (features * size_of::<u32>(), width * size_of::<f32>());
+        (ids * (id + width * size_of::<T>()) + rows * result) as u64
+    }
+
     /// Checks the outputs for so many rows or bags.
     ///
     /// # Errors
@@ -209,8 +218,17 @@ pub(crate) fn check_host_ids(
     if policy == IdPolicy::Zero {
         return Ok(());
     }
+    // Looking for the largest id of each feature is many times faster than looking for the first one outside.
+    let features = tables.len();
+    let largest = |feature: usize| ids.iter().skip(feature).step_by(features).max();
+    let is_outside = |(feature, table): (usize, &Table<'_, Host>)| {
+        largest(feature).is_some_and(|&id| id as usize >= table.rows)
+    };
+    if !tables.iter().enumerate().any(is_outside) {
+        return Ok(());
+    }
     let outside = |(position, &id): (usize, &u32)| {
-        let rows = tables[position % tables.len()].rows;
+        let rows = tables[position % features].rows;
         (id as usize >= rows).then_some((position as u64, u64::from(id), rows as u64))
     };
     match ids.iter().enumerate().find_map(outside) {

@@ -315,6 +315,16 @@ impl Sdim {
         expect(NAME, "other", other, &self.table_shape(users))
     }
 
+    /// Operations of `signatures` over `rows` rows: `2·L·d·G·τ`.
+    pub fn signatures_flops(&self, rows: usize) -> u64 {
+        2 * (rows as u64) * (self.groups * self.width * self.bits) as u64
+    }
+
+    /// The fewest bytes of `signatures` over `rows` rows: each row and each signature once.
+    pub fn signatures_bytes<T: Element, W: Signature>(&self, rows: usize) -> u64 {
+        (rows * (self.width * size_of::<T>() + self.groups * size_of::<W>())) as u64
+    }
+
     /// Operations of `encode` over `rows` behaviours: `2·L·d·G·τ` to hash, `L·G·d` additions.
     pub fn encode_flops(&self, rows: usize) -> u64 {
         (rows as u64) * (self.groups * self.width) as u64 * (2 * self.bits as u64 + 1)
@@ -334,6 +344,17 @@ impl Sdim {
     /// The fewest bytes of `query` over `rows` candidates: a bucket row a group, and the candidate.
     pub fn query_bytes<T: Element>(&self, rows: usize) -> u64 {
         (rows * self.width * (self.groups * size_of::<f32>() + size_of::<T>())) as u64
+    }
+
+    /// Operations of `attend`, as many as by way of a table: those of `encode` and of `query`.
+    pub fn attend_flops(&self, batch: &Batch) -> u64 {
+        self.encode_flops(batch.histories().total()) + self.query_flops(batch.targets().total())
+    }
+
+    /// The fewest bytes of `attend`: each behaviour, candidate and output once.
+    pub fn attend_bytes<T: Element>(&self, batch: &Batch) -> u64 {
+        let rows = batch.histories().total() + 2 * batch.targets().total();
+        (rows * self.width * size_of::<T>()) as u64
     }
 }
 

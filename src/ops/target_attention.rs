@@ -277,6 +277,16 @@ impl TargetAttention {
         2 * batch.pairs() * (self.heads * (self.width + self.value_width)) as u64
     }
 
+    /// Operations of the merge of `rows` partial results (exponentials not counted): two products and a sum a number.
+    pub fn merge_flops(&self, rows: usize) -> u64 {
+        3 * (rows * self.value_width) as u64
+    }
+
+    /// The fewest bytes of the merge of `rows` partial results: two read, one written, `lse` with each.
+    pub fn merge_bytes<T: Element>(&self, rows: usize) -> u64 {
+        (3 * rows * (self.value_width * size_of::<T>() + size_of::<f32>())) as u64
+    }
+
     /// The fewest bytes to move: each key and value once, each query and output once. `aliased`: the keys are the
     /// values.
     pub fn bytes<T: Element>(&self, batch: &Batch, aliased: bool) -> u64 {

@@ -120,7 +120,7 @@ impl Backend for Wgpu {
         inputs: SdimQuery<'_, WgpuMemory, T>,
         out: ViewMut<'_, WgpuMemory, T>,
     ) -> Result<()> {
-        sdim::query(self, op, targets, &inputs, out)
+        sdim::query(self, "sdim_query", op, targets, &inputs, out)
     }
 
     fn sdim_attend_into<T: Element>(

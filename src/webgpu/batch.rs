@@ -1,7 +1,7 @@
 //! Batches made ready for the device: work planned and uploaded once, for every operation over them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::Result;
 use crate::jagged::{Batch, Jagged};
@@ -17,6 +17,8 @@ pub(crate) const NONE: u32 = u32::MAX;
 pub struct WgpuBatch {
     batch: Batch,
     plans: Mutex<HashMap<Cut, Arc<DevicePlan>>>,
+    /// Histories and targets by themselves, for an operation that takes them one after the other.
+    sides: OnceLock<Box<[WgpuJagged; 2]>>,
 }
 
 /// A [`Jagged`] of a `wgpu` device.
@@ -55,7 +57,16 @@ impl AsRef<Jagged> for WgpuJagged {
 
 impl WgpuBatch {
     pub(crate) fn new(batch: Batch) -> Self {
-        Self { batch, plans: Mutex::default() }
+        Self { batch, plans: Mutex::default(), sides: OnceLock::new() }
+    }
+
+    pub(crate) fn sides(&self) -> Result<&[WgpuJagged; 2]> {
+        if let Some(sides) = self.sides.get() {
+            return Ok(sides);
+        }
+        let side = |jagged: &Jagged| WgpuJagged::new(jagged.clone());
+        let made = Box::new([side(self.batch.histories())?, side(self.batch.targets())?]);
+        Ok(self.sides.get_or_init(|| made))
     }
 
     pub(crate) fn plan(&self, gpu: &Wgpu, operation: &'static str, cut: &Cut) -> Result<Arc<DevicePlan>> {

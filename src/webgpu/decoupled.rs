@@ -1,5 +1,7 @@
 //! Decoupled embeddings: gather, search, merge, aggregate.
 
+use std::ops::Range;
+
 use crate::error::Result;
 use crate::memory::{View, ViewMut};
 use crate::ops::*;
@@ -8,15 +10,20 @@ use crate::webgpu::Wgpu;
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::faults::Limits;
 use crate::webgpu::launch::{Binding, Params, fit};
-use crate::webgpu::lookup::{self, Gather, Pooling, buffers, check_ids, id_report};
+use crate::webgpu::lookup::{
+    self, GATHERED_BYTES, Gather, Pooling, buffers, check_ids, history_report, id_report,
+};
 use crate::webgpu::memory::{Region, WgpuBuffer, WgpuMemory};
 use crate::webgpu::search;
 use crate::webgpu::shader::{Format, Kernel, Slot};
-use crate::webgpu::target_attention::Attention;
+use crate::webgpu::target_attention::{Attention, rows_per_binding};
 
 const SEARCH: &str = "decoupled_search";
 const AGGREGATE: &str = "decoupled_aggregate";
 const ATTEND: &str = "decoupled_attend";
+
+/// Behaviours that target attention takes at a time, at most: no window is smaller.
+const LONGEST_STEP: usize = 256;
 
 fn weigh_kernel() -> Kernel {
     Kernel {
@@ -63,22 +70,6 @@ struct Side<'a> {
 }
 
 impl Side<'_> {
-    /// The rows of all features side by side, `[rows, Σ width]`, in scratch memory.
-    fn gather(
-        &self,
-        gpu: &Wgpu,
-        tables: &[Table<'_, WgpuMemory>],
-        factors: &[f32],
-        report: Option<&Binding>,
-    ) -> Result<WgpuBuffer<f32>> {
-        let width = total_width(tables);
-        let length = self.rows * width;
-        let out = gpu.scratch(self.operation, length as u64)?;
-        let report = report.map(|report| (report, 0));
-        Gather { report, ..self.over(width, false, tables.len()) }.run(gpu, tables, factors, &out)?;
-        Ok(WgpuBuffer::allocated(out.buffer, length))
-    }
-
     fn over(&self, width: usize, multiply: bool, features: usize) -> Gather<'_> {
         let Side { operation, ids, rows } = *self;
         Gather {
@@ -252,20 +243,29 @@ fn attend_all(
     read.push(target_ids.buffer);
     let out = gpu.output(operation, "out", &out, candidates * value_width, &read)?;
     let features = attention.len();
-    let ids = gpu.bind(operation, "ids", &ids.rows(0, behaviours, features))?;
+    let ids = ids.rows(0, behaviours, features);
     let target_ids = gpu.bind(operation, "target_ids", &target_ids.rows(0, candidates, features))?;
-    let report = id_report(gpu, operation, "ids", op.ids, attention)?;
+    let report = history_report(gpu, operation, op.ids, batch.as_ref(), ids, attention)?;
     let target_report = id_report(gpu, operation, "target_ids", op.ids, attention)?;
-    let history = Side { operation, ids: &ids, rows: behaviours };
     let targets = Side { operation, ids: &target_ids, rows: candidates };
-    let keys = history.gather(gpu, attention, &[], report.as_ref())?;
-    let values = history.gather(gpu, representation, &[], None)?;
-    let queries = targets.gather(gpu, attention, &op.scales, target_report.as_ref())?;
-    for (report, ids) in [(&report, &ids), (&target_report, &target_ids)] {
-        if let Some(report) = report {
-            gpu.fetch_word(ids, 32, report)?;
-        }
-    }
+    let queries = gpu.scratch(operation, (candidates * width) as u64)?;
+    let target_report = target_report.as_ref();
+    Gather { report: target_report.map(|report| (report, 0)), ..targets.over(width, false, features) }
+        .run(gpu, attention, &op.scales, &queries)?;
+    // A window of the histories at a time is gathered, into the same memory.
+    let wider = width.max(value_width);
+    let window = rows_per_binding::<f32>(gpu, wider).min(GATHERED_BYTES / (4 * wider)).max(LONGEST_STEP);
+    let most = window.min(behaviours);
+    let keys = gpu.scratch(operation, (most * width) as u64)?;
+    let values = gpu.scratch(operation, (most * value_width) as u64)?;
+    let history = |span: &Range<usize>| {
+        let ids = gpu.bind(operation, "ids", &ids.rows(span.start, span.len(), features))?;
+        let rows = Side { operation, ids: &ids, rows: span.len() };
+        let report = report.as_ref().map(|report| (report, span.start * features));
+        Gather { report, ..rows.over(width, false, features) }.run(gpu, attention, &[], &keys)?;
+        rows.over(value_width, false, features).run(gpu, representation, &[], &values)?;
+        Ok([keys.clone(), values.clone()])
+    };
     let whole = Attention {
         operation,
         heads: 1,
@@ -275,7 +275,14 @@ fn attend_all(
         scale: 1.0,
         weighting: Weighting::Softmax,
     };
-    whole.run(gpu, batch, queries.region(), keys.region(), values.region(), None, &out, None)?;
+    let queries = WgpuBuffer::<f32>::allocated(queries.buffer, candidates * width);
+    whole.run::<f32, f32>(gpu, batch, queries.region(), window, &history, None, &out, None)?;
+    if let Some(report) = &report {
+        gpu.fetch_word(&gpu.bind(operation, "ids", &ids)?, 32, report)?;
+    }
+    if let Some(report) = target_report {
+        gpu.fetch_word(&target_ids, 32, report)?;
+    }
     if op.multiply_target {
         targets.over(value_width, true, representation.len()).run(gpu, representation, &[], &out.binding)?;
     }

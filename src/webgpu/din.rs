@@ -1,7 +1,10 @@
 //! DIN: folds the network, makes the candidates ready, scores and pools, merges.
 
+use std::ops::Range;
+
 use crate::element::Element;
 use crate::error::{Error, Result};
+use crate::jagged::Batch;
 use crate::memory::{View, ViewMut};
 use crate::ops::{Activation, DIN_LAYERS as NAMES, Din, DinInputs, DinPooling};
 use crate::plan::Cut;
@@ -11,7 +14,7 @@ use crate::webgpu::launch::{Binding, Params, fit};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::target_attention::{
-    MAX_COLUMNS, PIECES, columns_of, merge_kernel, rows_per_binding, vectors,
+    MAX_COLUMNS, PIECES, columns_of, merge_groups, merge_kernel, rows_per_binding, vectors,
 };
 
 const NAME: &str = "din";
@@ -22,8 +25,12 @@ const TILE: usize = 4;
 const MAX_UNITS: usize = 256;
 /// Fours of units that workgroup memory holds.
 const ROOM: usize = 960;
-/// How many behaviours a workgroup may take at a time; the first that fits is taken.
+/// How many pairs of candidate and behaviour a workgroup may take at a time.
 const BEHAVIOURS: [usize; 4] = [32, 16, 8, 4];
+/// The fewest of one candidate: what a thread takes, but for the last of these.
+const FEWEST_OF_ONE: usize = 8;
+/// What a step costs beside its pairs, in pairs: barriers, and lanes that have no unit.
+const STEP_COST: usize = 8;
 /// What stands beside the weights of four units: bias, gain, shift, alpha, output weight.
 const VECTORS: usize = 5;
 
@@ -109,6 +116,22 @@ pub(super) fn variants() -> Vec<Kernel> {
     Format::ALL.into_iter().flat_map(each).collect()
 }
 
+/// Pairs a workgroup takes at a time, and of how many candidates: what takes the fewest steps of the least cost. The
+/// first of equals wins: more pairs share each load of a weight, fewer candidates each load of a behaviour.
+fn shape_of(batch: &Batch, fitting: impl Iterator<Item = usize>) -> (usize, usize) {
+    let shapes = fitting.flat_map(|pairs| [1, 2, TILE].map(|beside| (pairs, beside)));
+    let shapes = shapes.filter(|&(pairs, beside)| beside == 1 || pairs / beside >= FEWEST_OF_ONE);
+    let cost = |&(pairs, beside): &(usize, usize)| -> usize {
+        let user = |(history, targets): (Range<usize>, Range<usize>)| {
+            let (tiles, rest) = (targets.len() / TILE, targets.len() % TILE);
+            let rounds = tiles * (TILE / beside) + rest.div_ceil(beside);
+            history.len().div_ceil(pairs / beside) * rounds * (pairs + STEP_COST)
+        };
+        batch.requests().map(user).sum()
+    };
+    shapes.min_by_key(cost).unwrap_or((4, 1))
+}
+
 /// How the network lies in the memory of the device and of a workgroup.
 #[derive(Debug, Clone, PartialEq)]
 struct Layout {
@@ -121,14 +144,15 @@ struct Layout {
     first_block: [usize; Din::MAX_HIDDEN],
     first_query_block: usize,
     blocks: usize,
-    /// Behaviours a workgroup takes at a time.
+    /// Pairs a workgroup takes at a time, and of how many candidates beside each other.
     behaviours: usize,
+    beside: usize,
     /// Where workgroup memory holds the second layer.
     second_room: usize,
 }
 
 impl Layout {
-    fn new(width: usize, units: &[usize]) -> Self {
+    fn new(width: usize, units: &[usize], batch: &Batch) -> Self {
         let mut units4 = [0; Din::MAX_HIDDEN];
         units4.iter_mut().zip(units).for_each(|(fours, units)| *fours = units.div_ceil(4));
         let [first, second, third] = units4;
@@ -138,7 +162,8 @@ impl Layout {
             2 => (first, first + second.div_ceil(4)),
             _ => (first.max(third.div_ceil(4)), first.max(third.div_ceil(4)) + second),
         };
-        let behaviours = BEHAVIOURS.into_iter().find(|&behaviours| behaviours * needed <= ROOM).unwrap_or(4);
+        let fitting = BEHAVIOURS.into_iter().filter(|&behaviours| behaviours * needed <= ROOM);
+        let (behaviours, beside) = shape_of(batch, fitting);
         let width4 = width.div_ceil(4);
         // Two blocks for each four inputs of the first layer: of the behaviour and of its product with the candidate.
         let first_block = [0, 2 * first * width4, 2 * first * width4 + second * first];
@@ -151,8 +176,14 @@ impl Layout {
             first_query_block,
             blocks: first_query_block + first * width4,
             behaviours,
+            beside,
             second_room: before_second * behaviours,
         }
+    }
+
+    /// Lanes of each of the candidates beside each other; a lane takes 8 behaviours, or 4 of the smallest step.
+    fn candidate_lanes(&self) -> usize {
+        self.behaviours / self.beside / if self.behaviours == 4 { 4 } else { 8 }
     }
 
     /// Where the vectors of a layer begin.
@@ -176,7 +207,7 @@ pub(super) fn attend<T: Element>(
         return Err(Error::Limit { operation: NAME, argument: NAMES[layer].bias, needed, limit });
     }
     let width = op.width;
-    let layout = Layout::new(width, &units);
+    let layout = Layout::new(width, &units, batch.as_ref());
     let history = Region::of(inputs.history);
     let window = rows_per_binding::<T>(gpu, width);
     let cut =
@@ -226,7 +257,8 @@ pub(super) fn attend<T: Element>(
                 .u32s(&[out.binding.base, first_stats, weighting])
                 .u32s(&layout.units4.map(u))
                 .u32s(&activations)
-                .u32s(&[u(layout.first_block[1]), u(layout.first_block[2]), u(layout.second_room)]);
+                .u32s(&[u(layout.first_block[1]), u(layout.first_block[2]), u(layout.second_room)])
+                .u32s(&[u(layout.beside), u(layout.candidate_lanes())]);
             let bindings = [
                 &plan.pieces,
                 &packed,
@@ -245,7 +277,12 @@ pub(super) fn attend<T: Element>(
             .u32s(&[u(columns), out.binding.base, 0, first_stats])
             .u32s(&[u(TILE), weighting, 0]);
         let bindings = [&plan.merges, &partial, &out.binding, &gpu.no_output(NAME)?];
-        gpu.dispatch(&merge_kernel(), params, &bindings, (plan.merge_count * TILE) as u64)?;
+        gpu.dispatch(
+            &merge_kernel(columns),
+            params,
+            &bindings,
+            merge_groups(plan.merge_count * TILE, columns),
+        )?;
     }
     gpu.finish(out)
 }
@@ -314,16 +351,18 @@ fn pack_targets<T: Element>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jagged::Jagged;
 
     #[test]
     fn two_layers_fit_workgroup_memory() {
+        let long = batch(1000, 4);
         let sizes = [1, 4, 10, 40, 80, 128, 200, 255, 256];
         let fours = |units: usize| units.div_ceil(4);
         for first in sizes {
             for second in sizes {
                 for third in sizes {
                     for layers in 1..=3 {
-                        let layout = Layout::new(64, &[first, second, third][..layers]);
+                        let layout = Layout::new(64, &[first, second, third][..layers], &long);
                         let place = layout.second_room;
                         // What each layer leaves: units, or in the last its share of the scores.
                         let size = |index: usize, units: usize| {
@@ -341,7 +380,22 @@ mod tests {
                 }
             }
         }
-        assert_eq!(Layout::new(64, &[80, 40]).behaviours, 32);
-        assert_eq!(Layout::new(64, &[256, 256, 256]).behaviours, 4);
+        assert_eq!(Layout::new(64, &[80, 40], &long).behaviours, 32);
+        assert_eq!(Layout::new(64, &[256, 256, 256], &long).behaviours, 4);
+    }
+
+    fn batch(history: usize, targets: usize) -> Batch {
+        let one = |rows| Jagged::from_lengths(&[rows]).unwrap();
+        Batch::new(one(history), one(targets)).unwrap()
+    }
+
+    #[test]
+    fn short_histories_fill_the_lanes() {
+        let shape = |history, targets| shape_of(&batch(history, targets), BEHAVIOURS.into_iter());
+        assert_eq!(shape(1024, 4), (32, 1));
+        assert_eq!(shape(16, 4), (32, 2));
+        assert_eq!(shape(8, 4), (32, 4));
+        assert_eq!(shape(8, 1), (8, 1));
+        assert_eq!(shape(20, 1), (32, 1));
     }
 }

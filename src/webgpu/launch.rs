@@ -192,7 +192,7 @@ impl Wgpu {
         let mut words = vec![groups as u32, width as u32];
         words.extend_from_slice(&params.0);
         let device = &self.shared.device;
-        scoped(device, kernel.name, 0, || {
+        let group = scoped(device, kernel.name, 0, || {
             let size = (words.len() as u64 * 4).next_multiple_of(16);
             let uniform = device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(kernel.name),
@@ -212,11 +212,14 @@ impl Wgpu {
             });
             let uniform = wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() };
             let entries: Vec<_> = std::iter::once(uniform).chain(storage).collect();
-            let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+            device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(kernel.name),
                 layout: &pipeline.layout,
                 entries: &entries,
-            });
+            })
+        })?;
+        // Only what the device took is recorded: anything else would spoil the submission for all calls that share it.
+        scoped(device, kernel.name, 0, || {
             self.record(|encoder| {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                     label: Some(kernel.name),

@@ -2,6 +2,7 @@
 
 use crate::element::Element;
 use crate::error::Result;
+use crate::jagged::Batch;
 use crate::ops::*;
 use crate::webgpu::Wgpu;
 use crate::webgpu::batch::WgpuJagged;
@@ -12,6 +13,9 @@ use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::target_attention::vectors;
 
 const NAME: &str = "lookup";
+
+/// Bytes that rows gathered for another kernel may take at a time.
+pub(super) const GATHERED_BYTES: usize = 64 << 20;
 
 fn gather_kernel(table: Format, int8: bool) -> Kernel {
     Kernel {
@@ -185,6 +189,23 @@ pub(super) fn id_report(
     }
     let limits = tables.iter().map(|table| table.rows as u64).collect();
     gpu.report(operation, argument, Limits::Columns(limits)).map(Some)
+}
+
+/// The same for the behaviours of a batch: they are read where their user has candidates. If some have none, the check
+/// is made by itself, for all.
+pub(super) fn history_report(
+    gpu: &Wgpu,
+    operation: &'static str,
+    policy: IdPolicy,
+    batch: &Batch,
+    ids: Region<'_, u32>,
+    tables: &[Table<'_, WgpuMemory>],
+) -> Result<Option<Binding>> {
+    if batch.requests().all(|(history, targets)| history.is_empty() || !targets.is_empty()) {
+        return id_report(gpu, operation, "ids", policy, tables);
+    }
+    check_ids(gpu, operation, "ids", policy, ids, batch.histories().total(), tables)?;
+    Ok(None)
 }
 
 /// The same check by itself, of ids that no kernel reads.

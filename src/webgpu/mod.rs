@@ -189,8 +189,10 @@ impl Wgpu {
     }
 
     /// Submits what was recorded so far, without waiting. Needed before the caller's own submissions read results.
+    ///
+    /// What the device has against it, the next wait will tell: the caller's callback for uncaught errors stays out of it.
     pub fn flush(&self) {
-        self.submit_recorded();
+        let _ = device::scoped(&self.shared.device, "flush", 0, || self.submit_recorded());
     }
 
     /// As [`download`](crate::Backend::download), without blocking.

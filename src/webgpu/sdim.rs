@@ -210,10 +210,10 @@ pub(super) fn encode<T: Element>(
     let cut = Cut {
         rows_per_target: 1,
         tile_rows: 1,
-        step: 64,
-        // Every part has a table of its own.
-        wanted: if in_memory { 1 } else { PIECES.min(PARTIAL_BYTES / (size * 4)).max(1) },
-        longest: if in_memory { usize::MAX } else { window },
+        // Every part has a table of its own: it should be longer than what merging it costs.
+        step: op.buckets().div_ceil(2).clamp(64, window.max(64)),
+        wanted: PIECES.min(PARTIAL_BYTES / (size * 4)).max(1),
+        longest: window,
     };
     let plan = histories.per_user.plan(gpu, operation, &cut)?;
     let codes = codes(gpu, operation, op, jagged.total(), Some(inputs.rows), &inputs.hash)?;
@@ -279,21 +279,22 @@ pub(super) fn add_tables(
 
 pub(super) fn query<T: Element>(
     gpu: &Wgpu,
+    operation: &'static str,
     op: &Sdim,
     targets: &WgpuJagged,
     inputs: &SdimQuery<'_, WgpuMemory, T>,
     out: ViewMut<'_, WgpuMemory, T>,
 ) -> Result<()> {
-    const NAME: &str = "sdim_query";
     let jagged = targets.as_ref();
     op.check_query(jagged, inputs)?;
-    op.check_output(NAME, jagged, out.len())?;
+    op.check_output(operation, jagged, out.len())?;
     let count = jagged.total();
     let table = Region::of(inputs.table);
-    let out = gpu.output(NAME, "out", &out, count * op.width, &[table.buffer, hash_buffer(&inputs.hash)])?;
-    let table = gpu.bind(NAME, "table", &table)?;
-    let codes = codes(gpu, NAME, op, count, inputs.targets, &inputs.hash)?;
-    let offsets = targets.offsets(gpu, NAME)?;
+    let read = [table.buffer, hash_buffer(&inputs.hash)];
+    let out = gpu.output(operation, "out", &out, count * op.width, &read)?;
+    let table = gpu.bind(operation, "table", &table)?;
+    let codes = codes(gpu, operation, op, count, inputs.targets, &inputs.hash)?;
+    let offsets = targets.offsets(gpu, operation)?;
     let params = Params::default()
         .u32s(&[op.width as u32, op.groups as u32, op.buckets() as u32, jagged.users() as u32])
         .u32s(&[table.base, codes.binding.base, out.binding.base, u32::from(op.normalise), 0]);
@@ -324,6 +325,16 @@ pub(super) fn attend<T: Element>(
     let count = targets.total();
     if count == 0 {
         return Ok(());
+    }
+    // Where the tables are small beside the histories, making them costs less than matching every behaviour with
+    // every candidate.
+    let table_length = op.table_length(targets.users())?;
+    if op.buckets() * targets.users() <= histories.total() && table_length <= PARTIAL_BYTES / 4 {
+        let mut table = gpu.zeroed::<f32>(NAME, table_length)?;
+        let [histories, targets] = batch.sides()?;
+        encode(gpu, NAME, op, histories, &inputs.history, ViewMut::new(&mut table), false)?;
+        let inputs = SdimQuery { table: View::new(&table), targets: inputs.targets, hash: inputs.hash };
+        return query(gpu, NAME, op, targets, &inputs, out);
     }
     let rows = Region::of(inputs.history.rows);
     let window = rows_per_binding::<T>(gpu, op.width);

@@ -8,7 +8,9 @@ use crate::plan::{Cut, best_tile_rows};
 use crate::webgpu::Wgpu;
 use crate::webgpu::batch::{DevicePlan, WgpuBatch};
 use crate::webgpu::launch::{Binding, Params, fit};
-use crate::webgpu::lookup::{self, Bound, Gather, Pooling, buffers, check_ids, id_report};
+use crate::webgpu::lookup::{
+    self, Bound, GATHERED_BYTES, Gather, Pooling, buffers, history_report, id_report,
+};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::target_attention::rows_per_binding;
@@ -23,8 +25,6 @@ const STEP: usize = 256;
 const LOAD: usize = 8;
 /// Tables that are bound beside what else a search needs: pieces, queries, ids, lists, and a report of bad ids.
 const MAX_TABLES: usize = 3;
-/// Bytes that gathered rows may take at a time.
-const GATHERED_BYTES: usize = 64 << 20;
 
 /// How many entries a list holds, and how many lists may lie beside each other, in 12 KiB at most. A list has room for
 /// K entries and as many on their way, or half as many where they would take too much.
@@ -216,14 +216,7 @@ pub(super) fn search(
     let found = gpu.scratch(operation, entries as u64 * 2)?;
     let packed = gpu.scratch(operation, (plan.plan.tiles.len() * width * lists.max(4)) as u64)?;
 
-    // A user's behaviours are read where there are candidates; otherwise the check of their ids is by itself.
-    let mut requests = batch.as_ref().requests();
-    let report = if requests.all(|(history, targets)| history.is_empty() || !targets.is_empty()) {
-        id_report(gpu, operation, "ids", op.ids, inputs.attention)?
-    } else {
-        check_ids(gpu, operation, "ids", op.ids, ids, behaviours, inputs.attention)?;
-        None
-    };
+    let report = history_report(gpu, operation, op.ids, batch.as_ref(), ids, inputs.attention)?;
     let target_report = id_report(gpu, operation, "target_ids", op.ids, inputs.attention)?;
     let search = Search {
         operation,

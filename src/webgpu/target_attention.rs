@@ -1,5 +1,7 @@
 //! Target attention: plans the pieces, packs the queries, attends, merges.
 
+use std::ops::Range;
+
 use crate::element::Element;
 use crate::error::Result;
 use crate::ops::{
@@ -80,18 +82,24 @@ fn pack_kernel(queries: Format) -> Kernel {
     }
 }
 
-pub(super) fn merge_kernel() -> Kernel {
+/// For partial results of `columns` columns.
+pub(super) fn merge_kernel(columns: usize) -> Kernel {
     Kernel {
         name: "merge_attention",
         sources: &[include_str!("../../shaders/merge_attention.wgsl")],
         constants: vec![],
         slots: vec![
             Slot::plain("merges", "vec4<u32>"),
-            Slot::plain("partial", "f32"),
+            Slot::read("partial", Format::f32(columns.is_multiple_of(4))),
             Slot::write("out", "f32"),
             Slot::write("lse_bits", "u32"),
         ],
     }
+}
+
+/// The workgroups that it takes for so many rows.
+pub(super) fn merge_groups(rows: usize, columns: usize) -> u64 {
+    (rows * columns.div_ceil(4)).div_ceil(64) as u64
 }
 
 fn merge_pairs_kernel(values: Format) -> Kernel {
@@ -118,7 +126,7 @@ pub(super) fn variants() -> Vec<Kernel> {
     };
     let each = |format| attend(format).into_iter().chain([pack_kernel(format)]);
     let pairs = Format::ALL.iter().filter(|format| !format.vectors).copied().map(merge_pairs_kernel);
-    Format::ALL.into_iter().flat_map(each).chain(pairs).chain([merge_kernel()]).collect()
+    Format::ALL.into_iter().flat_map(each).chain(pairs).chain([merge_kernel(1), merge_kernel(4)]).collect()
 }
 
 pub(super) fn code(weighting: Weighting) -> (u32, f32) {
@@ -169,7 +177,15 @@ pub(super) fn attend<T: Element>(
         Some(lse) => Some(gpu.output(NAME, "lse", lse, rows, &read)?),
         None => None,
     };
-    attention.run(gpu, batch, queries, keys, values, bias, &out, lse.as_ref())?;
+    let (key_row, value_row) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
+    let window = rows_per_binding::<T>(gpu, key_row.max(value_row));
+    let history = |span: &Range<usize>| {
+        Ok([
+            gpu.bind(NAME, "keys", &keys.rows(span.start, span.len(), key_row))?,
+            gpu.bind(NAME, "values", &values.rows(span.start, span.len(), value_row))?,
+        ])
+    };
+    attention.run::<T, T>(gpu, batch, queries, window, &history, bias, &out, lse.as_ref())?;
     gpu.finish(out)?;
     lse.map_or(Ok(()), |lse| gpu.finish(lse))
 }
@@ -188,15 +204,19 @@ pub(super) fn rows_per_binding<T: Element>(gpu: &Wgpu, width: usize) -> usize {
     (bytes / (width * size_of::<T>()) as u64).min(u64::from(u32::MAX) / width as u64) as usize
 }
 
+/// Binds keys and values of some rows of the histories.
+pub(super) type History<'a> = dyn Fn(&Range<usize>) -> Result<[Binding; 2]> + 'a;
+
 impl Attention {
+    /// `history` is asked for windows of at most `window` rows, one after the other; their dispatches run in that order.
     #[expect(clippy::too_many_arguments, reason = "the operation's inputs and outputs, one each")]
     pub(super) fn run<Q: Element, K: Element>(
         &self,
         gpu: &Wgpu,
         batch: &WgpuBatch,
         queries: Region<'_, Q>,
-        keys: Region<'_, K>,
-        values: Region<'_, K>,
+        window: usize,
+        history: &History<'_>,
         bias: Option<Region<'_, f32>>,
         out: &Output,
         lse: Option<&Output>,
@@ -208,12 +228,11 @@ impl Attention {
         let quads = gpu.uses_subgroups() && columns >= 4;
         let tile_rows = best_tile_rows(batch.as_ref(), group_heads, tiles_beside(columns), LOAD);
         let (weighting, divisor) = code(self.weighting);
-        let key_row = self.kv_heads * self.width;
         let value_row = self.kv_heads * value_width;
-        let window = rows_per_binding::<K>(gpu, key_row.max(value_row)).min(match bias {
-            Some(_) => rows_per_binding::<f32>(gpu, self.heads),
-            None => usize::MAX,
-        });
+        let window = match bias {
+            Some(_) => window.min(rows_per_binding::<f32>(gpu, self.heads)),
+            None => window,
+        };
         let cut = Cut {
             rows_per_target: group_heads,
             tile_rows,
@@ -238,9 +257,7 @@ impl Attention {
             let no_lse = gpu.no_output(operation)?;
             let lse_binding = lse.map_or(&no_lse, |lse| &lse.binding);
             for (pieces, span) in plan.plan.windows(window) {
-                let keys = gpu.bind(operation, "keys", &keys.rows(span.start, span.len(), key_row))?;
-                let values =
-                    gpu.bind(operation, "values", &values.rows(span.start, span.len(), value_row))?;
+                let [keys, values] = history(&span)?;
                 let bias = match &bias {
                     Some(bias) => {
                         gpu.bind(operation, "bias", &bias.rows(span.start, span.len(), self.heads))?
@@ -266,9 +283,9 @@ impl Attention {
                 .u32s(&[u(self.kv_heads), u(group_heads), u(value_width), u(first_column)])
                 .u32s(&[u(value_columns), out.binding.base, lse_binding.base, first_stats])
                 .u32s(&[u(tile_rows), weighting, lse_given]);
-            let groups = plan.merge_count * self.kv_heads * tile_rows;
+            let rows = plan.merge_count * self.kv_heads * tile_rows;
             let bindings = [&plan.merges, &partial, &out.binding, lse_binding];
-            gpu.dispatch(&merge_kernel(), params, &bindings, groups as u64)?;
+            gpu.dispatch(&merge_kernel(value_columns), params, &bindings, merge_groups(rows, value_columns))?;
         }
         Ok(())
     }

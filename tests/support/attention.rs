@@ -3,10 +3,11 @@
 use longseq::reference::{self, TargetAttentionReference};
 use longseq::*;
 
+use super::cases::Work;
 use super::compare::{Bound, U, additions, compare};
 use super::data::{self, Data};
 use super::guard::Guarded;
-use super::{Case, Failure, Rules};
+use super::{Calls, Case, Failure, Rules};
 use crate::by_dtype;
 
 /// A batch of target attention, with `lse` where there is one.
@@ -80,6 +81,12 @@ impl AttentionCase {
         data::batch(&self.histories, &self.targets, self.tail)
     }
 
+    pub fn work(&self) -> Work {
+        let (op, batch) = (self.op(), self.batch());
+        let bytes = by_dtype!(self.dtype, T => op.bytes::<T>(&batch, self.value_width.is_none()));
+        Work { flops: op.flops(&batch), bytes }
+    }
+
     fn inputs<T: Element>(&self) -> Inputs<T> {
         let (op, batch, mut rng) = (self.op(), self.batch(), data::rng(self.seed));
         let (n, m) = (batch.histories().rows(), batch.targets().rows());
@@ -103,7 +110,11 @@ impl AttentionCase {
         Inputs { queries, keys, values, bias }
     }
 
-    fn run_as<B: Backend, T: Element>(&self, backend: &B) -> Result<AttentionOutput, Failure> {
+    fn run_as<B: Backend, T: Element>(
+        &self,
+        backend: &B,
+        calls: &mut dyn Calls,
+    ) -> Result<AttentionOutput, Failure> {
         let (op, batch, inputs) = (self.op(), self.batch(), self.inputs::<T>());
         let device_batch = backend.batch(batch.histories(), batch.targets())?;
         let queries = backend.upload(&inputs.queries)?;
@@ -114,17 +125,19 @@ impl AttentionCase {
         let mut out = Guarded::<B, T>::new(backend, rows * row, self.tail * row)?;
         let mut lse = Guarded::<B, f32>::new(backend, rows * op.heads, self.tail * op.heads)?;
         let has_lse = op.weighting == Weighting::Softmax;
-        let outputs = TargetAttentionOutputs {
-            out: out.view_mut(backend)?,
-            lse: if has_lse { Some(lse.view_mut(backend)?) } else { None },
-        };
         let inputs = TargetAttentionInputs {
             queries: backend.view(&queries),
             keys: backend.view(&keys),
             values: values.as_ref().map(|values| backend.view(values)),
             bias: bias.as_ref().map(|bias| backend.view(bias)),
         };
-        backend.target_attention_into(&op, &device_batch, inputs, outputs)?;
+        calls.make("target_attention", &mut || {
+            let outputs = TargetAttentionOutputs {
+                out: out.view_mut(backend)?,
+                lse: if has_lse { Some(lse.view_mut(backend)?) } else { None },
+            };
+            Ok(backend.target_attention_into(&op, &device_batch, inputs, outputs)?)
+        })?;
         let lse = if has_lse { lse.finish(backend, "lse")? } else { Vec::new() };
         Ok(AttentionOutput::new(out.finish(backend, "out")?, lse))
     }
@@ -201,8 +214,8 @@ impl AttentionOutput {
 impl Case for AttentionCase {
     type Output = AttentionOutput;
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<AttentionOutput, Failure> {
-        by_dtype!(self.dtype, T => self.run_as::<B, T>(backend))
+    fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<AttentionOutput, Failure> {
+        by_dtype!(self.dtype, T => self.run_as::<B, T>(backend, calls))
     }
 
     fn compare(&self, output: &AttentionOutput, rules: Rules) -> Result<(), Failure> {
@@ -219,6 +232,11 @@ pub struct MergeCase {
 }
 
 impl MergeCase {
+    pub fn work(&self) -> Work {
+        let op = TargetAttention::new(self.value_width);
+        Work { flops: op.merge_flops(self.rows), bytes: op.merge_bytes::<f32>(self.rows) }
+    }
+
     fn parts(&self) -> [(Vec<f32>, Vec<f32>); 2] {
         let mut rng = data::rng(self.seed);
         [3, 2].map(|empty_every| {
@@ -236,19 +254,21 @@ impl MergeCase {
 impl Case for MergeCase {
     type Output = AttentionOutput;
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<AttentionOutput, Failure> {
+    fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<AttentionOutput, Failure> {
         let op = TargetAttention::new(self.value_width);
         let [a, b] = self.parts();
         let (a_out, a_lse) = (backend.upload(&a.0)?, backend.upload(&a.1)?);
         let (b_out, b_lse) = (backend.upload(&b.0)?, backend.upload(&b.1)?);
         let mut out = Guarded::<B, f32>::new(backend, self.rows * self.value_width, 0)?;
         let mut lse = Guarded::<B, f32>::new(backend, self.rows, 0)?;
-        backend.merge_attention_into::<f32>(
-            &op,
-            PartialAttention { out: backend.view(&a_out), lse: backend.view(&a_lse) },
-            PartialAttention { out: backend.view(&b_out), lse: backend.view(&b_lse) },
-            TargetAttentionOutputs { out: out.view_mut(backend)?, lse: Some(lse.view_mut(backend)?) },
-        )?;
+        calls.make("merge_attention", &mut || {
+            Ok(backend.merge_attention_into::<f32>(
+                &op,
+                PartialAttention { out: backend.view(&a_out), lse: backend.view(&a_lse) },
+                PartialAttention { out: backend.view(&b_out), lse: backend.view(&b_lse) },
+                TargetAttentionOutputs { out: out.view_mut(backend)?, lse: Some(lse.view_mut(backend)?) },
+            )?)
+        })?;
         Ok(AttentionOutput::new(out.finish(backend, "out")?, lse.finish(backend, "lse")?))
     }
 

@@ -41,10 +41,23 @@ pub fn rows<T: Element>(rng: &mut StdRng, data: Data, count: usize, width: usize
     numbers.into_iter().map(T::from_f32).collect()
 }
 
-/// Ids below `limit`, a few of them very common, the last one among them.
-pub fn ids(rng: &mut StdRng, count: usize, limit: usize) -> Vec<u32> {
+/// How often each id comes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Ids {
+    /// A few of them very often, as items do.
+    Skewed,
+    /// All equally often: no cache helps.
+    Uniform,
+}
+
+/// Ids below `limit`, the last one among them.
+pub fn ids(rng: &mut StdRng, ids: Ids, count: usize, limit: usize) -> Vec<u32> {
     let zipf = Zipf::new(limit as f64, 1.05).expect("a valid distribution");
-    let mut ids: Vec<u32> = (0..count).map(|_| zipf.sample(rng) as u32 - 1).collect();
+    let id = |_| match ids {
+        Ids::Skewed => zipf.sample(rng) as u32 - 1,
+        Ids::Uniform => rng.random_range(0..limit as u32),
+    };
+    let mut ids: Vec<u32> = (0..count).map(id).collect();
     if let Some(last) = ids.last_mut() {
         *last = limit as u32 - 1;
     }

@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use longseq::reference::SelectionReference;
 use longseq::*;
 
+use super::cases::Work;
 use super::compare::{Bound, U, additions, compare, compare_exact};
-use super::data::{self, Data};
+use super::data::{self, Data, Ids};
 use super::guard::Guarded;
-use super::lookup::{Owned, Storage, feature_ids, table, upload_all, view, views};
-use super::{Case, Failure, Rules};
+use super::lookup::{Owned, Storage, feature_ids, table, table_bytes, upload_all, view, views};
+use super::{Calls, Case, Failure, Rules};
+use crate::by_storage;
 
 /// A batch of search, aggregation from the exact selection, and the fused form with and without a top-K.
 #[derive(Debug, Clone)]
@@ -25,6 +27,7 @@ pub struct DecoupledCase {
     pub representation_widths: Vec<usize>,
     pub top_k: usize,
     pub multiply_target: bool,
+    pub ids: Ids,
     /// With `IdPolicy::Zero`, every fifth id is outside.
     pub policy: IdPolicy,
 }
@@ -43,6 +46,7 @@ impl Default for DecoupledCase {
             representation_widths: vec![16, 5],
             top_k: 10,
             multiply_target: false,
+            ids: Ids::Skewed,
             policy: IdPolicy::Error,
         }
     }
@@ -64,9 +68,12 @@ struct Inputs {
     representation: Vec<Owned<Host>>,
     ids: Vec<u32>,
     target_ids: Vec<u32>,
-    /// `search`'s, from the reference, with scores rounded to `f32`: what `aggregate` is given.
-    selection: SelectionReference,
-    selection_scores: Vec<f32>,
+}
+
+/// `search`'s, from the reference, with scores rounded to `f32`: what `aggregate` is given.
+struct ExactSelection {
+    exact: SelectionReference,
+    scores: Vec<f32>,
 }
 
 impl DecoupledCase {
@@ -82,10 +89,37 @@ impl DecoupledCase {
         data::batch(&self.histories, &self.targets, self.tail)
     }
 
-    fn inputs(&self) -> Result<Inputs, Failure> {
-        let (op, batch, mut rng) = (self.op(), self.batch(), data::rng(self.seed));
-        let mut ids = feature_ids(&mut rng, batch.histories().rows(), &self.table_rows);
-        let mut target_ids = feature_ids(&mut rng, batch.targets().rows(), &self.table_rows);
+    pub fn work(&self, operation: &str) -> Work {
+        let batch = self.batch();
+        let (attention, representation) = (&self.attention_widths, &self.representation_widths);
+        let all = operation == "decoupled_attend to all";
+        let op = self.op().with_top_k(if all { None } else { Some(self.top_k) });
+        let [search_bytes, aggregate_bytes] = by_storage!(self.storage, T => {
+            [op.search_bytes::<T>(&batch, attention), op.aggregate_bytes::<T>(&batch, representation)]
+        });
+        let search = Work { flops: op.search_flops(&batch, attention), bytes: search_bytes };
+        let aggregate = Work { flops: op.aggregate_flops(&batch, representation), bytes: aggregate_bytes };
+        match operation {
+            "decoupled_search" => search,
+            "decoupled_aggregate" => aggregate,
+            _ => Work { flops: search.flops + aggregate.flops, bytes: search.bytes + aggregate.bytes },
+        }
+    }
+
+    pub fn table_bytes(&self, operation: &str) -> u64 {
+        let [attention, representation] = [&self.attention_widths, &self.representation_widths]
+            .map(|widths| by_storage!(self.storage, T => table_bytes::<T>(&self.table_rows, widths)));
+        match operation {
+            "decoupled_search" => attention,
+            "decoupled_aggregate" => representation,
+            _ => attention + representation,
+        }
+    }
+
+    fn inputs(&self) -> Inputs {
+        let (batch, mut rng) = (self.batch(), data::rng(self.seed));
+        let mut ids = feature_ids(&mut rng, self.ids, batch.histories().rows(), &self.table_rows);
+        let mut target_ids = feature_ids(&mut rng, self.ids, batch.targets().rows(), &self.table_rows);
         if self.policy == IdPolicy::Zero {
             ids.iter_mut().step_by(5).for_each(|id| *id = u32::MAX - *id);
             target_ids.iter_mut().skip(1).step_by(5).for_each(|id| *id = u32::MAX - *id);
@@ -96,20 +130,24 @@ impl DecoupledCase {
         };
         let (attention, representation) =
             (tables(&self.attention_widths), tables(&self.representation_widths));
-        let views = views(&Cpu::new(), &attention);
-        let search =
-            SearchInputs { attention: &views, ids: Host::view(&ids), target_ids: Host::view(&target_ids) };
-        let selection = reference::decoupled_search(&op, &batch, &search)?;
-        let selection_scores = selection.scores.iter().map(|&score| score as f32).collect();
-        Ok(Inputs { attention, representation, ids, target_ids, selection, selection_scores })
+        Inputs { attention, representation, ids, target_ids }
+    }
+
+    fn selection(&self, inputs: &Inputs) -> Result<ExactSelection, Failure> {
+        let attention = views(&Cpu::new(), &inputs.attention);
+        let (ids, target_ids) = (Host::view(&inputs.ids[..]), Host::view(&inputs.target_ids[..]));
+        let search = SearchInputs { attention: &attention, ids, target_ids };
+        let exact = reference::decoupled_search(&self.op(), &self.batch(), &search)?;
+        let scores = exact.scores.iter().map(|&score| score as f32).collect();
+        Ok(ExactSelection { exact, scores })
     }
 }
 
 impl Case for DecoupledCase {
     type Output = DecoupledOutput;
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<DecoupledOutput, Failure> {
-        let (op, batch, inputs) = (self.op(), self.batch(), self.inputs()?);
+    fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<DecoupledOutput, Failure> {
+        let (op, batch, inputs) = (self.op(), self.batch(), self.inputs());
         let device_batch = backend.batch(batch.histories(), batch.targets())?;
         let attention = upload_all(backend, &inputs.attention)?;
         let representation = upload_all(backend, &inputs.representation)?;
@@ -122,35 +160,45 @@ impl Case for DecoupledCase {
         let mut scores = Guarded::<B, f32>::new(backend, candidates * k, unused * k)?;
         let mut counts = Guarded::<B, u32>::new(backend, candidates, unused)?;
         let search = SearchInputs { attention: &attention, ids, target_ids };
-        let kept = SelectionMut {
-            positions: positions.view_mut(backend)?,
-            scores: scores.view_mut(backend)?,
-            counts: counts.view_mut(backend)?,
-        };
-        backend.decoupled_search_into(&op, &device_batch, search, kept)?;
+        calls.make("decoupled_search", &mut || {
+            let kept = SelectionMut {
+                positions: positions.view_mut(backend)?,
+                scores: scores.view_mut(backend)?,
+                counts: counts.view_mut(backend)?,
+            };
+            Ok(backend.decoupled_search_into(&op, &device_batch, search, kept)?)
+        })?;
 
         let width = self.representation_widths.iter().sum::<usize>();
         let room = || Guarded::<B, f32>::new(backend, candidates * width, unused * width);
-        let given_positions = backend.upload(&inputs.selection.positions)?;
-        let given_scores = backend.upload(&inputs.selection_scores)?;
-        let given_counts = backend.upload(&inputs.selection.counts)?;
-        let selection = Selection {
-            positions: backend.view(&given_positions),
-            scores: backend.view(&given_scores),
-            counts: backend.view(&given_counts),
-        };
         let mut aggregate = room()?;
-        let aggregated = AggregateInputs { representation: &representation, ids, target_ids };
-        let out = aggregate.view_mut(backend)?;
-        backend.decoupled_aggregate_into(&op, &device_batch, aggregated, selection, out)?;
+        if calls.wants("decoupled_aggregate") {
+            let given = self.selection(&inputs)?;
+            let positions = backend.upload(&given.exact.positions)?;
+            let (scores, counts) = (backend.upload(&given.scores)?, backend.upload(&given.exact.counts)?);
+            let selection = Selection {
+                positions: backend.view(&positions),
+                scores: backend.view(&scores),
+                counts: backend.view(&counts),
+            };
+            let aggregated = AggregateInputs { representation: &representation, ids, target_ids };
+            calls.make("decoupled_aggregate", &mut || {
+                let out = aggregate.view_mut(backend)?;
+                Ok(backend.decoupled_aggregate_into(&op, &device_batch, aggregated, selection, out)?)
+            })?;
+        }
 
         let fused =
             DecoupledInputs { attention: &attention, representation: &representation, ids, target_ids };
         let mut attend = room()?;
-        backend.decoupled_attend_into(&op, &device_batch, fused, attend.view_mut(backend)?)?;
+        calls.make("decoupled_attend", &mut || {
+            Ok(backend.decoupled_attend_into(&op, &device_batch, fused, attend.view_mut(backend)?)?)
+        })?;
         let mut attend_all = room()?;
-        let all = op.with_top_k(None);
-        backend.decoupled_attend_into(&all, &device_batch, fused, attend_all.view_mut(backend)?)?;
+        let all = op.clone().with_top_k(None);
+        calls.make("decoupled_attend to all", &mut || {
+            Ok(backend.decoupled_attend_into(&all, &device_batch, fused, attend_all.view_mut(backend)?)?)
+        })?;
 
         let bits = |numbers: Vec<f32>| numbers.into_iter().map(f32::to_bits).collect();
         Ok(DecoupledOutput {
@@ -164,7 +212,8 @@ impl Case for DecoupledCase {
     }
 
     fn compare(&self, output: &DecoupledOutput, rules: Rules) -> Result<(), Failure> {
-        let (op, batch, inputs) = (self.op(), self.batch(), self.inputs()?);
+        let (op, batch, inputs) = (self.op(), self.batch(), self.inputs());
+        let selection = self.selection(&inputs)?;
         let floats = |bits: &[u32]| -> Vec<f32> { bits.iter().map(|&x| f32::from_bits(x)).collect() };
         // A score is a sum of Σ a terms, each of magnitude scale·max(A)², of factors that may be decoded.
         let terms = inputs.attention.iter().zip(&op.scales);
@@ -174,7 +223,7 @@ impl Case for DecoupledCase {
         let width = self.attention_widths.iter().sum::<usize>() as f64;
         let score_error = (width + 8.0) * U * magnitude + f64::from(f32::MIN_POSITIVE);
         let used = batch.targets().total();
-        compare_exact("counts", &output.counts, &inputs.selection.counts[..used])?;
+        compare_exact("counts", &output.counts, &selection.exact.counts[..used])?;
         let all_scores = self.all_scores(&inputs)?;
         for m in 0..used {
             self.compare_selection(m, output, &inputs, &all_scores, score_error)?;
@@ -191,9 +240,9 @@ impl Case for DecoupledCase {
         let width = self.representation_widths.iter().sum::<usize>();
 
         let selection = Selection {
-            positions: Host::view(&inputs.selection.positions),
-            scores: Host::view(&inputs.selection_scores),
-            counts: Host::view(&inputs.selection.counts),
+            positions: Host::view(&selection.exact.positions),
+            scores: Host::view(&selection.scores),
+            counts: Host::view(&selection.exact.counts),
         };
         let aggregated = AggregateInputs { representation: &representation, ids, target_ids };
         let exact = reference::decoupled_aggregate(&op, &batch, &aggregated, &selection)?;

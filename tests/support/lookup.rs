@@ -4,10 +4,11 @@ use longseq::*;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use super::cases::Work;
 use super::compare::{Bound, U, compare, compare_exact};
-use super::data::{self, Data};
+use super::data::{self, Data, Ids};
 use super::guard::Guarded;
-use super::{Case, Failure, Rules};
+use super::{Calls, Case, Failure, Rules};
 
 /// How a table stores its rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,6 +21,31 @@ pub enum Storage {
 
 impl Storage {
     pub const ALL: [Storage; 4] = [Storage::F32, Storage::F16, Storage::Bf16, Storage::Int8];
+}
+
+/// Runs an expression with `$T` standing for the type of a table's stored numbers.
+#[macro_export]
+macro_rules! by_storage {
+    ($storage:expr, $T:ident => $body:expr) => {
+        match $storage {
+            $crate::support::lookup::Storage::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::support::lookup::Storage::F16 => {
+                type $T = longseq::half::f16;
+                $body
+            }
+            $crate::support::lookup::Storage::Bf16 => {
+                type $T = longseq::half::bf16;
+                $body
+            }
+            $crate::support::lookup::Storage::Int8 => {
+                type $T = i8;
+                $body
+            }
+        }
+    };
 }
 
 /// The rows of a table, on the host or on a device.
@@ -103,9 +129,14 @@ pub fn upload_all<B: Backend>(backend: &B, tables: &[Owned<Host>]) -> Result<Vec
     tables.iter().map(|table| table.upload(backend)).collect()
 }
 
+/// Bytes of tables.
+pub fn table_bytes<T>(rows: &[usize], widths: &[usize]) -> u64 {
+    rows.iter().zip(widths).map(|(rows, width)| (rows * width * size_of::<T>()) as u64).sum()
+}
+
 /// `[rows, F]` ids, each below its feature's number of rows.
-pub fn feature_ids(rng: &mut StdRng, count: usize, table_rows: &[usize]) -> Vec<u32> {
-    let columns: Vec<Vec<u32>> = table_rows.iter().map(|&rows| data::ids(rng, count, rows)).collect();
+pub fn feature_ids(rng: &mut StdRng, ids: Ids, count: usize, table_rows: &[usize]) -> Vec<u32> {
+    let columns: Vec<Vec<u32>> = table_rows.iter().map(|&rows| data::ids(rng, ids, count, rows)).collect();
     (0..count).flat_map(|row| columns.iter().map(move |column| column[row])).collect()
 }
 
@@ -122,6 +153,7 @@ pub struct LookupCase {
     pub bags: Vec<usize>,
     pub tail: usize,
     pub pool: Pool,
+    pub ids: Ids,
     /// With `IdPolicy::Zero`, every fifth id is outside.
     pub policy: IdPolicy,
 }
@@ -145,6 +177,7 @@ impl Default for LookupCase {
             bags: vec![3, 0, 7],
             tail: 0,
             pool: Pool::Each,
+            ids: Ids::Skewed,
             policy: IdPolicy::Error,
         }
     }
@@ -153,7 +186,7 @@ impl Default for LookupCase {
 impl LookupCase {
     fn inputs(&self) -> (Vec<u32>, Vec<Owned<Host>>, Vec<Owned<Host>>) {
         let mut rng = data::rng(self.seed);
-        let mut ids = feature_ids(&mut rng, self.jagged().rows(), &self.table_rows);
+        let mut ids = feature_ids(&mut rng, self.ids, self.jagged().rows(), &self.table_rows);
         if self.policy == IdPolicy::Zero {
             ids.iter_mut().step_by(5).for_each(|id| *id = u32::MAX - *id);
         }
@@ -164,6 +197,23 @@ impl LookupCase {
         let first = tables(&self.widths);
         let second = tables(&self.second_widths);
         (ids, first, second)
+    }
+
+    pub fn work(&self) -> Work {
+        let (ids, bags) = (self.jagged().total(), self.bags.len());
+        let rows = if self.pool == Pool::Each { ids } else { bags };
+        let both: Vec<usize> = [&self.widths[..], &self.second_widths].concat();
+        let op = Lookup::default();
+        let added = if self.pool == Pool::Each { 0 } else { ids };
+        let flops = (added * both.iter().sum::<usize>()) as u64;
+        let features = self.table_rows.len();
+        by_storage!(self.storage, T => Work { flops, bytes: op.bytes::<T>(ids, rows, features, &both) })
+    }
+
+    pub fn table_bytes(&self) -> u64 {
+        let tables = [&self.widths, &self.second_widths]
+            .map(|widths| by_storage!(self.storage, T => table_bytes::<T>(&self.table_rows, widths)));
+        tables.iter().sum()
     }
 
     fn jagged(&self) -> Jagged {
@@ -183,7 +233,7 @@ impl LookupCase {
 impl Case for LookupCase {
     type Output = (Vec<u32>, Vec<u32>);
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<Self::Output, Failure> {
+    fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<Self::Output, Failure> {
         let (ids, first, second) = self.inputs();
         let op = Lookup::default().with_ids(self.policy);
         let bags = backend.jagged(&self.jagged())?;
@@ -195,12 +245,14 @@ impl Case for LookupCase {
         let mut second_out =
             Guarded::<B, f32>::new(backend, rows * self.second_widths.iter().sum::<usize>(), 0)?;
         let has_second = !self.second_widths.is_empty();
-        let outputs = LookupOutputs {
-            out: out.view_mut(backend)?,
-            second: if has_second { Some(second_out.view_mut(backend)?) } else { None },
-        };
         let inputs = LookupInputs { ids: backend.view(&ids), tables: &tables, second_tables: &second_tables };
-        backend.lookup_into(&op, self.pooled(&bags), inputs, outputs)?;
+        calls.make("lookup", &mut || {
+            let outputs = LookupOutputs {
+                out: out.view_mut(backend)?,
+                second: if has_second { Some(second_out.view_mut(backend)?) } else { None },
+            };
+            Ok(backend.lookup_into(&op, self.pooled(&bags), inputs, outputs)?)
+        })?;
         let bits = |numbers: Vec<f32>| numbers.into_iter().map(f32::to_bits).collect();
         Ok((bits(out.finish(backend, "out")?), bits(second_out.finish(backend, "second")?)))
     }

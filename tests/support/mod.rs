@@ -10,6 +10,7 @@
 )]
 
 pub mod attention;
+pub mod cases;
 pub mod compare;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -33,11 +34,39 @@ pub trait Case: Debug {
     /// What a run gives.
     type Output: PartialEq;
 
-    /// Runs the case once, into poisoned outputs between guard bands.
-    fn run<B: Backend>(&self, backend: &B) -> Result<Self::Output, Failure>;
+    /// Runs the case into poisoned outputs between guard bands; `calls` makes the calls.
+    fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<Self::Output, Failure>;
+
+    /// Runs the case, each call once.
+    fn run<B: Backend>(&self, backend: &B) -> Result<Self::Output, Failure> {
+        self.run_with(backend, &mut Once)
+    }
 
     /// Compares with the reference.
     fn compare(&self, output: &Self::Output, rules: Rules) -> Result<(), Failure>;
+}
+
+/// A call of an operation on inputs that lie on the device already. It may be made any number of times.
+pub type Call<'a> = dyn FnMut() -> Result<(), Failure> + 'a;
+
+/// Makes the calls of a case: the tests each of them once, the benchmarks one of them over and over.
+pub trait Calls {
+    /// Whether this call is to be made at all: asked before work that only it needs.
+    fn wants(&self, _operation: &'static str) -> bool {
+        true
+    }
+
+    /// Makes the call, or leaves it out.
+    fn make(&mut self, operation: &'static str, call: &mut Call<'_>) -> Result<(), Failure>;
+}
+
+/// Every call, once.
+pub struct Once;
+
+impl Calls for Once {
+    fn make(&mut self, _: &'static str, call: &mut Call<'_>) -> Result<(), Failure> {
+        call()
+    }
 }
 
 /// What a kind of device promises.
@@ -45,13 +74,15 @@ pub trait Case: Debug {
 pub struct Rules {
     /// NaN in gives NaN out (WGSL promises no NaN arithmetic).
     pub nan: bool,
+    /// Numbers below the smallest normal one are kept (WGSL may take zero for them, before and after each operation).
+    pub subnormal: bool,
 }
 
 impl Rules {
     /// The CPU and CUDA.
-    pub const IEEE: Rules = Rules { nan: true };
+    pub const IEEE: Rules = Rules { nan: true, subnormal: true };
     /// WGSL.
-    pub const WGSL: Rules = Rules { nan: false };
+    pub const WGSL: Rules = Rules { nan: false, subnormal: false };
 }
 
 /// Why a case failed.

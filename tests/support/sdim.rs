@@ -3,10 +3,11 @@
 use longseq::reference::Projection;
 use longseq::*;
 
+use super::cases::Work;
 use super::compare::{Bound, U, compare, compare_exact};
 use super::data::{self, Data};
 use super::guard::Guarded;
-use super::{Case, Failure, Rules};
+use super::{Calls, Case, Failure, Rules};
 use crate::by_dtype;
 
 /// A batch of SDIM: signatures; then, from given signatures, the table, its sum, an append, a query and the
@@ -63,6 +64,30 @@ struct Products {
     attend: Vec<u8>,
 }
 
+/// How `Calls` know the calls that make `Products`.
+const HASHED: [&str; 3] = ["sdim_encode", "sdim_query", "sdim_attend"];
+const GIVEN: [&str; 3] = [
+    "sdim_encode from given signatures",
+    "sdim_query from given signatures",
+    "sdim_attend from given signatures",
+];
+
+/// What a device that hashes for itself may make otherwise: rounding may flip the sign of a projection.
+struct Doubt {
+    /// How far each number of the table may be off for it: a behaviour may be in any bucket of a group.
+    table: Vec<f64>,
+    /// The candidates whose query, from a given table, cannot be compared.
+    queries: Vec<bool>,
+    /// The candidates whose table-free answer cannot be compared.
+    attentions: Vec<bool>,
+}
+
+impl Doubt {
+    fn any(&self) -> bool {
+        self.table.iter().any(|&off| off > 0.0) || self.attentions.contains(&true)
+    }
+}
+
 struct Inputs<T> {
     rotations: Vec<f32>,
     history: Vec<T>,
@@ -88,6 +113,25 @@ impl SdimCase {
         data::batch(&self.histories, &self.targets, self.tail)
     }
 
+    pub fn work(&self, operation: &str) -> Work {
+        let (op, batch) = (self.op(), self.batch());
+        let (rows, candidates) = (batch.histories().total(), batch.targets().total());
+        by_dtype!(self.dtype, T => match operation {
+            "sdim_signatures" => Work {
+                flops: op.signatures_flops(rows),
+                bytes: op.signatures_bytes::<T, u8>(rows),
+            },
+            "sdim_query" => Work { flops: op.query_flops(candidates), bytes: op.query_bytes::<T>(candidates) },
+            "sdim_attend" => Work { flops: op.attend_flops(&batch), bytes: op.attend_bytes::<T>(&batch) },
+            // From given signatures: nothing is hashed.
+            "sdim_append" => Work {
+                flops: op.encode_flops(rows) - op.signatures_flops(rows),
+                bytes: op.encode_bytes::<T>(batch.histories()),
+            },
+            _ => Work { flops: op.encode_flops(rows), bytes: op.encode_bytes::<T>(batch.histories()) },
+        })
+    }
+
     fn inputs<T: Element>(&self) -> Result<Inputs<T>, Failure> {
         let (op, batch, mut rng) = (self.op(), self.batch(), data::rng(self.seed));
         let (n, m) = (batch.histories().rows(), batch.targets().rows());
@@ -100,7 +144,11 @@ impl SdimCase {
         })
     }
 
-    fn run_as<B: Backend, T: Element>(&self, backend: &B) -> Result<SdimOutput, Failure> {
+    fn run_as<B: Backend, T: Element>(
+        &self,
+        backend: &B,
+        calls: &mut dyn Calls,
+    ) -> Result<SdimOutput, Failure> {
         let (op, batch, inputs) = (self.op(), self.batch(), self.inputs::<T>()?);
         let device_batch = backend.batch(batch.histories(), batch.targets())?;
         let histories = backend.jagged(batch.histories())?;
@@ -115,47 +163,61 @@ impl SdimCase {
 
         let count = batch.histories().rows() * self.groups;
         let mut signatures16 = Guarded::<B, u16>::new(backend, count, 0)?;
-        let out = signatures16.view_mut(backend)?;
-        backend.sdim_signatures_into(&op, backend.view(&rows), backend.view(&rotations), out)?;
+        calls.make("sdim_signatures (u16)", &mut || {
+            let out = signatures16.view_mut(backend)?;
+            Ok(backend.sdim_signatures_into(&op, backend.view(&rows), backend.view(&rotations), out)?)
+        })?;
         let signatures8 = if self.bits > 8 {
             None
         } else {
             let mut signatures8 = Guarded::<B, u8>::new(backend, count, 0)?;
-            let out = signatures8.view_mut(backend)?;
-            backend.sdim_signatures_into(&op, backend.view(&rows), backend.view(&rotations), out)?;
+            calls.make("sdim_signatures", &mut || {
+                let out = signatures8.view_mut(backend)?;
+                Ok(backend.sdim_signatures_into(&op, backend.view(&rows), backend.view(&rotations), out)?)
+            })?;
             Some(signatures8.finish(backend, "signatures (u8)")?)
         };
 
         let (used, unused) = (batch.targets().total() * self.width, self.tail * self.width);
-        let products = |hash, target_hash, target_rows| -> Result<Products, Failure> {
+        let mut products = |names: [&'static str; 3], hash, target_hash, target_rows| {
             let history = SdimHistory { rows: backend.view(&rows), hash };
             let mut table = Guarded::<B, f32>::new(backend, op.table_length(batch.users())?, 0)?;
-            backend.sdim_encode_into(&op, &histories, history, table.view_mut(backend)?)?;
+            calls.make(names[0], &mut || {
+                Ok(backend.sdim_encode_into(&op, &histories, history, table.view_mut(backend)?)?)
+            })?;
             let table = table.finish(backend, "table")?;
             let device_table = backend.upload(&table)?;
             let mut query = Guarded::<B, T>::new(backend, used, unused)?;
             let inputs =
                 SdimQuery { table: backend.view(&device_table), targets: target_rows, hash: target_hash };
-            backend.sdim_query_into(&op, &targets, inputs, query.view_mut(backend)?)?;
+            calls.make(names[1], &mut || {
+                Ok(backend.sdim_query_into(&op, &targets, inputs, query.view_mut(backend)?)?)
+            })?;
             let mut attend = Guarded::<B, T>::new(backend, used, unused)?;
             let inputs = SdimInputs { history, targets: target_rows, hash: target_hash };
-            backend.sdim_attend_into(&op, &device_batch, inputs, attend.view_mut(backend)?)?;
+            calls.make(names[2], &mut || {
+                Ok(backend.sdim_attend_into(&op, &device_batch, inputs, attend.view_mut(backend)?)?)
+            })?;
             let bytes = |rows: Vec<T>| bytemuck::cast_slice(&rows).to_vec();
-            Ok(Products {
+            Ok::<_, Failure>(Products {
                 table: bits(&table),
                 query: bytes(query.finish(backend, "query")?),
                 attend: bytes(attend.finish(backend, "attend")?),
             })
         };
-        let given_products = products(given, target_given, None)?;
-        let hashed = products(rotate, rotate, Some(backend.view(&target_rows)))?;
+        let given_products = products(GIVEN, given, target_given, None)?;
+        let hashed = products(HASHED, rotate, rotate, Some(backend.view(&target_rows)))?;
 
         let table = backend.upload(&floats(&given_products.table))?;
         let mut appended = backend.upload(&floats(&given_products.table))?;
         let new = SdimHistory { rows: backend.view(&rows), hash: given };
-        backend.sdim_append(&op, &histories, new, backend.view_mut(&mut appended))?;
+        calls.make("sdim_append", &mut || {
+            Ok(backend.sdim_append(&op, &histories, new, backend.view_mut(&mut appended))?)
+        })?;
         let mut added = backend.upload(&floats(&given_products.table))?;
-        backend.sdim_add_tables(&op, backend.view_mut(&mut added), backend.view(&table))?;
+        calls.make("sdim_add_tables", &mut || {
+            Ok(backend.sdim_add_tables(&op, backend.view_mut(&mut added), backend.view(&table))?)
+        })?;
         Ok(SdimOutput {
             signatures8,
             signatures16: signatures16.finish(backend, "signatures (u16)")?,
@@ -177,7 +239,9 @@ impl SdimCase {
 
         let given = Hash::Signatures16(Host::view(&inputs.history_signatures));
         let target_given = Hash::Signatures16(Host::view(&inputs.target_signatures));
-        let (exact, errors) = self.compare_products(&output.given, &inputs, given, target_given, rules)?;
+        let doubt = self.doubt(&inputs, &[], &[])?;
+        let (exact, errors) =
+            self.compare_products(&output.given, &inputs, given, target_given, &doubt, rules)?;
         let twice: Vec<f64> = exact.iter().map(|x| 2.0 * x).collect();
         let absolute = errors.iter().map(|error| 2.0 * error).collect();
         let bound = Bound { absolute, nmse: self.data == Data::Normal };
@@ -185,13 +249,51 @@ impl SdimCase {
         let twice: Vec<f32> = floats(&output.given.table).iter().map(|x| 2.0 * x).collect();
         compare_exact("added tables", &output.added, &bits(&twice))?;
 
-        // What a device hashes for itself can only be compared where rounding flips no sign.
         let target_projections = reference::sdim_projections(&op, &inputs.targets, &inputs.rotations)?;
-        if !projections.iter().chain(&target_projections).any(|projection| uncertain(&op, projection)) {
-            let rotate = Hash::Rotations(Host::view(&inputs.rotations));
-            self.compare_products(&output.hashed, &inputs, rotate, rotate, rules)?;
-        }
+        let doubt = self.doubt(&inputs, &projections, &target_projections)?;
+        let rotate = Hash::Rotations(Host::view(&inputs.rotations));
+        self.compare_products(&output.hashed, &inputs, rotate, rotate, &doubt, rules)?;
         Ok(())
+    }
+
+    /// From the projections of history and candidates, none where the signatures are given.
+    fn doubt<T: Element>(
+        &self,
+        inputs: &Inputs<T>,
+        history: &[Projection],
+        targets: &[Projection],
+    ) -> Result<Doubt, Failure> {
+        let (op, batch) = (self.op(), self.batch());
+        let in_doubt = |projections: &[Projection]| projections.iter().any(|p| uncertain(&op, p));
+        let mut doubt = Doubt {
+            table: vec![0.0; op.table_length(batch.users())?],
+            queries: vec![false; batch.targets().total()],
+            attentions: vec![false; batch.targets().total()],
+        };
+        if history.is_empty() && targets.is_empty() {
+            return Ok(doubt);
+        }
+        let group = op.buckets() * self.width;
+        for (user, (behaviours, candidates)) in batch.requests().enumerate() {
+            let mut any = false;
+            for (l, g) in behaviours.flat_map(|l| (0..self.groups).map(move |g| (l, g))) {
+                let start = (l * self.groups + g) * self.bits;
+                if in_doubt(&history[start..start + self.bits]) {
+                    any = true;
+                    let row = &inputs.history[l * self.width..(l + 1) * self.width];
+                    let buckets = &mut doubt.table[(user * self.groups + g) * group..][..group];
+                    for (off, x) in buckets.iter_mut().zip(row.iter().cycle()) {
+                        *off += f64::from(x.to_f32()).abs();
+                    }
+                }
+            }
+            for m in candidates {
+                let bits = self.groups * self.bits;
+                doubt.queries[m] = in_doubt(&targets[m * bits..(m + 1) * bits]);
+                doubt.attentions[m] = doubt.queries[m] || any;
+            }
+        }
+        Ok(doubt)
     }
 
     /// Compares table, query and the table-free form, and returns the exact table and the error allowed in it.
@@ -201,15 +303,22 @@ impl SdimCase {
         inputs: &Inputs<T>,
         hash: Hash<'_, Host>,
         target_hash: Hash<'_, Host>,
+        doubt: &Doubt,
         rules: Rules,
     ) -> Result<(Vec<f64>, Vec<f64>), Failure> {
-        let (op, batch, nmse) = (self.op(), self.batch(), self.data == Data::Normal);
+        let (op, batch) = (self.op(), self.batch());
+        let nmse = self.data == Data::Normal && !doubt.any();
+        let rows = |error: f64, doubted: &[bool]| -> Bound {
+            let row = |&doubted: &bool| if doubted { f64::INFINITY } else { error };
+            let row = doubted.iter().map(row).flat_map(|error| std::iter::repeat_n(error, self.width));
+            Bound { absolute: row.collect(), nmse }
+        };
         let history = SdimHistory { rows: Host::view(&inputs.history), hash };
         let exact = reference::sdim_encode::<T>(&op, batch.histories(), &history)?;
         // Each number is the sum of up to L others: off by at most L·U times the sum of their magnitudes.
         let longest = batch.histories().max_length() as f64;
         let error = (longest + 1.0) * U * longest * data::max_abs(&inputs.history);
-        let errors = vec![error; exact.len()];
+        let errors: Vec<f64> = doubt.table.iter().map(|off| off + error).collect();
         let table = floats(&output.table);
         compare("table", &table, &exact, &Bound { absolute: errors.clone(), nmse }, rules)?;
 
@@ -221,7 +330,7 @@ impl SdimCase {
         let query = SdimQuery { table: Host::view(&table), targets, hash: target_hash };
         let exact_query = reference::sdim_query::<T>(&op, batch.targets(), &query)?;
         let got: Vec<T> = bytemuck::pod_collect_to_vec(&output.query);
-        compare("query", &got, &exact_query[..used], &Bound::uniform(query_error, nmse), rules)?;
+        compare("query", &got, &exact_query[..used], &rows(query_error, &doubt.queries), rules)?;
 
         // The table-free form makes its own bucket sums: their error counts relative to the row's length if rows
         // are normalised, and no more than a row of length 1 can be off.
@@ -242,7 +351,7 @@ impl SdimCase {
             "attend",
             &got,
             &exact_attend[..used],
-            &Bound::uniform(query_error + sum_error, nmse),
+            &rows(query_error + sum_error, &doubt.attentions),
             rules,
         )?;
         Ok((exact, errors))
@@ -278,8 +387,8 @@ fn compare_signatures(op: &Sdim, got: &[u16], projections: &[Projection]) -> Res
 impl Case for SdimCase {
     type Output = SdimOutput;
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<SdimOutput, Failure> {
-        by_dtype!(self.dtype, T => self.run_as::<B, T>(backend))
+    fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<SdimOutput, Failure> {
+        by_dtype!(self.dtype, T => self.run_as::<B, T>(backend, calls))
     }
 
     fn compare(&self, output: &SdimOutput, rules: Rules) -> Result<(), Failure> {

@@ -4,6 +4,7 @@
 //! run time. They think in rows of [`LANES`] numbers, which are one AVX-512 register, two of AVX2 and four of NEON.
 
 mod exp;
+mod few;
 mod instructions;
 mod lanes;
 #[expect(unsafe_code, reason = "prefetching takes a pointer")]
@@ -13,10 +14,11 @@ mod rows;
 mod widen;
 
 pub(super) use exp::{exp, sigmoid};
+pub(super) use few::{FEW, product_of_few, weighted_sum_of_few};
 pub use instructions::Instructions;
 pub(super) use instructions::Kernel;
 pub(super) use lanes::{LANES, Lanes, Row, transpose};
-pub(super) use prefetch::prefetch;
+pub(super) use prefetch::prefetch_rows;
 pub(super) use product::{product, weighted_sum};
-pub(super) use rows::{add, add_scaled, axpy, dot, dot_lanes, sigmoid_of, store};
-pub(super) use widen::{widen, widen_lanes};
+pub(super) use rows::{add, dot_lanes, store};
+pub(super) use widen::{widen_lanes, widen_to};

@@ -24,6 +24,24 @@ pub(in crate::cpu) fn widen_lanes<'a, L: Lanes, T: Element>(
     room
 }
 
+/// Writes the elements as `f32`. For kernels.
+#[inline(always)]
+pub(in crate::cpu) fn widen_to<L: Lanes, T: Element>(_: L, elements: &[T], out: &mut [f32]) {
+    match T::DTYPE {
+        DType::F32 => out.copy_from_slice(bytemuck::cast_slice(elements)),
+        DType::F16 => {
+            for (out, &x) in out.iter_mut().zip(bytemuck::cast_slice::<T, f16>(elements)) {
+                *out = widen_f16(x);
+            }
+        }
+        DType::Bf16 => {
+            for (out, &x) in out.iter_mut().zip(bytemuck::cast_slice::<T, bf16>(elements)) {
+                *out = widen_bf16(x);
+            }
+        }
+    }
+}
+
 #[inline(always)]
 fn widen_bf16(x: bf16) -> f32 {
     f32::from_bits(u32::from(x.to_bits()) << 16)
@@ -39,16 +57,6 @@ fn widen_f16(x: f16) -> f32 {
     let magnitude = f32::from_bits((bits & 0x7fff) << 13) * SCALE;
     let exponent = if magnitude >= INFINITY_READ_AS_NUMBER { 0x7f80_0000 } else { 0 };
     f32::from_bits(magnitude.to_bits() | exponent | (bits & 0x8000) << 16)
-}
-
-/// The elements as `f32`: themselves where they are, otherwise widened into `room`.
-pub(in crate::cpu) fn widen<'a, T: Element>(elements: &'a [T], room: &'a mut Vec<f32>) -> &'a [f32] {
-    if T::DTYPE == DType::F32 {
-        return bytemuck::cast_slice(elements);
-    }
-    room.clear();
-    room.extend(elements.iter().map(|element| element.to_f32()));
-    room
 }
 
 #[cfg(test)]

@@ -1,0 +1,193 @@
+"""The CPU cases of our benchmarks in PyTorch, as a PyTorch user would write them, and their times beside ours.
+
+    python benches/peer/torch_cpu.py [--rounds N] [--seconds S] [--only PART] [--markdown]
+
+Peer and benchmark run in turn, round by round, on the same machine; each entry is the median over rounds of the
+median of a round. Where PyTorch offers several ways, the fastest counts. scripts/bench-against-torch sets everything
+up.
+"""
+
+import argparse
+import os
+import pathlib
+import statistics
+import subprocess
+import tempfile
+import time
+
+import numpy
+import torch
+from torch.nn import functional
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CASES = {}
+
+
+def case(bench, threads=1):
+    """Registers a function that returns {how: call} under its own name, which is also that of our case."""
+
+    def register(make):
+        CASES[make.__name__] = (bench, threads, make)
+        return make
+
+    return register
+
+
+def attention(dtype):
+    query, key, value = (torch.randn(1, 1, rows, 64).to(dtype) for rows in (16, 10_000, 10_000))
+
+    def products():
+        weights = torch.softmax(query @ key.transpose(-1, -2) / 8, dim=-1)
+        return weights @ value
+
+    return {
+        "scaled_dot_product_attention": lambda: functional.scaled_dot_product_attention(query, key, value),
+        "two products and a softmax": products,
+    }
+
+
+@case("target_attention")
+def target_attention_c16_l10000_d64_f32():
+    return attention(torch.float32)
+
+
+@case("target_attention")
+def target_attention_c16_l10000_d64_bf16():
+    return attention(torch.bfloat16)
+
+
+def skewed_lengths(users):
+    """As in tests/support/cases.rs."""
+    upper = 1 - (numpy.arange(users) + 0.5) / users
+    lengths = numpy.clip(120 * upper ** (-1 / 1.05), 10, 20_000).astype(int)
+    lengths[0] = 20_000
+    return lengths
+
+
+@case("target_attention", threads=os.cpu_count())
+def target_attention_jagged_64_users_20_candidates():
+    lengths = skewed_lengths(64)
+    longest = int(lengths.max())
+    queries = torch.randn(64, 1, 20, 64)
+    # Ours reads keys as values too; so may the peer.
+    padded = torch.randn(64, 1, longest, 64)
+    present = (torch.arange(longest) < torch.tensor(lengths)[:, None])[:, None, None, :]
+    histories = [torch.randn(1, 1, int(length), 64) for length in lengths]
+    attend = functional.scaled_dot_product_attention
+    return {
+        "padded, with a mask": lambda: attend(queries, padded, padded, attn_mask=present),
+        "a loop over users": lambda: [
+            attend(queries[user : user + 1], history, history) for user, history in enumerate(histories)
+        ],
+    }
+
+
+@case("din")
+def din_80_40_c16_l1000_d64():
+    candidates, history = torch.randn(16, 1, 64), torch.randn(1, 1000, 64)
+    layers = [torch.nn.Linear(256, 80), torch.nn.Sigmoid(), torch.nn.Linear(80, 40), torch.nn.Sigmoid()]
+    network = torch.nn.Sequential(*layers, torch.nn.Linear(40, 1))
+
+    def published():
+        query, rows = candidates.expand(-1, 1000, -1), history.expand(16, -1, -1)
+        weights = network(torch.cat([query, rows, query - rows, query * rows], dim=-1))
+        return weights.transpose(1, 2) @ rows
+
+    return {"concatenation, as published": published}
+
+
+def signatures(rows, rotations):
+    bits = (rows @ rotations > 0).view(len(rows), 16, 3).long()
+    return (bits << torch.arange(3)).sum(-1)
+
+
+@case("sdim")
+def sdim_encode_l10000_d64_g16_t3():
+    history, rotations = torch.randn(10_000, 64), torch.randn(64, 48)
+
+    def index_add():
+        buckets = signatures(history, rotations) + 8 * torch.arange(16)
+        repeated = history.unsqueeze(1).expand(-1, 16, -1).reshape(-1, 64)
+        return torch.zeros(128, 64).index_add_(0, buckets.flatten(), repeated)
+
+    def one_hot():
+        members = functional.one_hot(signatures(history, rotations), 8).flatten(1)
+        return members.to(history.dtype).T @ history
+
+    return {"index_add": index_add, "product with one-hot signatures": one_hot}
+
+
+@case("sdim")
+def sdim_query_c100_d64_g16_t3():
+    table, candidates, rotations = torch.randn(16, 8, 64), torch.randn(100, 64), torch.randn(64, 48)
+    groups = torch.arange(16)
+    return {
+        "gather": lambda: functional.normalize(table[groups, signatures(candidates, rotations)], dim=-1).mean(1)
+    }
+
+
+@case("decoupled")
+def search_k64_l100000_a16_c16():
+    table, ids = torch.randn(1_000_000, 16), torch.randint(1_000_000, (100_000,))
+    candidates = torch.randint(1_000_000, (16,))
+    return {"gather, product, topk": lambda: torch.topk(table[candidates] @ table[ids].T, 64)}
+
+
+@case("lookup")
+def lookup_sum_l100000_r64():
+    table, ids = torch.randn(1_000_000, 64), torch.randint(1_000_000, (100_000,))
+    bags = torch.arange(0, 100_000, 50)
+    return {"embedding_bag": lambda: functional.embedding_bag(ids, table, bags, mode="sum")}
+
+
+def median_ms(call, seconds, threads):
+    """The median of runs that fill so many seconds, after a fifth of that to warm up. One thread is timed by its own
+    clock, as in our benchmarks: what other programs take does not count."""
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    times, begin = [], clock()
+    while len(times) < 3 or clock() - begin < 1.2 * seconds:
+        start = clock()
+        call()
+        end = clock()
+        if end - begin > 0.2 * seconds:
+            times.append(1e3 * (end - start))
+    return statistics.median(times)
+
+
+def ours_ms(bench, threads, name, seconds):
+    with tempfile.NamedTemporaryFile("r") as results:
+        arguments = [f"cpu-{threads}/{name}", "--seconds", str(seconds), "--results", results.name]
+        command = ["cargo", "bench", "--quiet", "--locked", "--package", "longseq", "--bench", bench, "--", *arguments]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        return float(results.read().split("\t")[2]) / 1e3
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--markdown", action="store_true", help="print a markdown table")
+    options = parser.parse_args()
+    torch.set_grad_enabled(False)
+    torch.manual_seed(0)
+    row = "| {} | {} | {} | {} | {} | {} |" if options.markdown else "{:48} {:>7} {:>10} {:>10} {:>6}  {}"
+    print(row.format("case", "threads", "torch ms", "longseq ms", "ratio", "PyTorch's way"))
+    if options.markdown:
+        print("|---|---|---|---|---|---|")
+    for name, (bench, threads, make) in CASES.items():
+        if options.only not in name:
+            continue
+        torch.set_num_threads(threads)
+        ways = make()
+        fastest = min(ways, key=lambda way: median_ms(ways[way], options.seconds / 4, threads))
+        torch_times, our_times = [], []
+        for _ in range(options.rounds):
+            torch_times.append(median_ms(ways[fastest], options.seconds, threads))
+            our_times.append(ours_ms(bench, threads, name, options.seconds))
+        theirs, ours = statistics.median(torch_times), statistics.median(our_times)
+        figures = [f"{theirs:.3f}", f"{ours:.3f}", f"{theirs / ours:.2f}"]
+        print(row.format(name, threads, *figures, fastest), flush=True)
+
+
+main()

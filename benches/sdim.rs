@@ -1,0 +1,9 @@
+//! Benchmarks of SDIM; `--help` says how to run some of them.
+
+mod harness;
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+fn main() {
+    harness::run("sdim");
+}

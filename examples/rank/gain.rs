@@ -1,0 +1,75 @@
+//! One request on the plain reference and on every device there is: what the kernels gain.
+
+use longseq::{Backend, Cpu};
+
+use crate::Outcome;
+use crate::check::sample;
+use crate::embeddings::Embeddings;
+use crate::options::Options;
+use crate::protocol::{Batch, Request};
+use crate::ranker::{Method, Ranker};
+use crate::report::{Progress, counted, figures, note, table};
+
+/// Milliseconds of each method.
+type Latencies = [f64; Method::ALL.len()];
+
+/// The table, with its note.
+pub(crate) fn table_of_devices(
+    embeddings: &Embeddings,
+    requests: &[Request],
+    options: &Options,
+    progress: &Progress,
+) -> Outcome<String> {
+    let request = sample(requests, 1, options.seed);
+    let Some(Request { history, candidates }) = request.first() else { return Ok(String::new()) };
+    progress.stage("The same request on every device", 3 * Method::ALL.len());
+    let cpu = Cpu::new();
+    let ranker = Ranker::new(&cpu, embeddings, options.top_k, options.seed)?;
+    let batch = Batch::new(&request)?;
+    let mut reference: Latencies = [0.0; Method::ALL.len()];
+    for (time, &method) in reference.iter_mut().zip(&Method::ALL) {
+        *time = ranker.check(method, &batch)?.reference.as_secs_f64() * 1e3;
+    }
+    let mut rows = vec![("plain reference, f64, one thread".to_owned(), reference)];
+    rows.push((cpu.device(), latencies(&ranker, &request, options, progress)?));
+    #[cfg(feature = "wgpu")]
+    if let Ok(gpu) = longseq::Wgpu::new() {
+        let ranker = Ranker::new(&gpu, embeddings, options.top_k, options.seed)?;
+        rows.push((gpu.device(), latencies(&ranker, &request, options, progress)?));
+    }
+    #[cfg(feature = "cuda")]
+    if let Ok(gpu) = longseq::Cuda::new(0) {
+        let ranker = Ranker::new(&gpu, embeddings, options.top_k, options.seed)?;
+        rows.push((gpu.device(), latencies(&ranker, &request, options, progress)?));
+    }
+    let titles = Method::ALL.map(|method| ranker.name(method));
+    let mut cells =
+        vec![std::iter::once("ms of the same request".to_owned()).chain(titles).collect::<Vec<_>>()];
+    cells.extend(
+        rows.into_iter().map(|(device, times)| std::iter::once(device).chain(times.map(figures)).collect()),
+    );
+    let about = note(&format!(
+        "One request of {} and {}. The reference's time is that of its operations alone; a device's is the whole \
+         request's, from item ids on the host to scores on the host, the median of several.",
+        counted(history.len(), "behaviour"),
+        counted(candidates.len(), "candidate"),
+    ));
+    Ok(format!("{}\n\n{about}\n", table(&cells)))
+}
+
+fn latencies<B: Backend>(
+    ranker: &Ranker<'_, B>,
+    request: &[Request],
+    options: &Options,
+    progress: &Progress,
+) -> Outcome<Latencies> {
+    let mut times = [0.0; Method::ALL.len()];
+    for (time, &method) in times.iter_mut().zip(&Method::ALL) {
+        // The first run compiles and warms up.
+        let batch = Batch::new(request)?;
+        let tables = ranker.bucket_tables(&batch)?;
+        ranker.scores(method, &batch, &tables)?;
+        *time = ranker.alone(method, request, options.sweep_budget(), progress)?.as_secs_f64() * 1e3;
+    }
+    Ok(times)
+}

@@ -1,0 +1,156 @@
+//! The best behaviours seen so far.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A behaviour and its score in one number, the better the smaller: score descending, NaN last, then position ascending.
+/// Zeros of both signs score alike.
+fn key(score: f32, position: u32) -> u64 {
+    let bits = (score + 0.0).to_bits();
+    // As integers, positive floats ascend with their bits, negative ones descend.
+    let descending = if score.is_nan() {
+        u32::MAX
+    } else if bits >> 31 == 1 {
+        bits
+    } else {
+        0x7fff_ffff - bits
+    };
+    u64::from(descending) << 32 | u64::from(position)
+}
+
+fn score_of(key: u64) -> f32 {
+    match (key >> 32) as u32 {
+        u32::MAX => f32::NAN,
+        bits if bits >> 31 == 1 => f32::from_bits(bits),
+        descending => f32::from_bits(0x7fff_ffff - descending),
+    }
+}
+
+/// The `K` best behaviours of those pushed, and some more: only when there is no more room are the worst thrown out.
+#[derive(Debug, Clone)]
+pub(super) struct Best {
+    top_k: usize,
+    keys: Vec<u64>,
+    /// The `K`-th best when the worst were last thrown out: what is no better is not kept.
+    worst: u64,
+}
+
+impl Best {
+    pub(super) fn new(top_k: usize) -> Self {
+        Self { top_k, keys: Vec::new(), worst: u64::MAX }
+    }
+
+    /// Takes a behaviour in. Returns true where [`worst`](Self::worst) may have changed.
+    pub(super) fn push(&mut self, score: f32, position: u32) -> bool {
+        self.push_key(key(score, position))
+    }
+
+    /// Takes in the behaviours of another part of the history.
+    pub(super) fn merge(&mut self, other: &Self) {
+        for &key in &other.keys {
+            self.push_key(key);
+        }
+        // The first floor is worth finding early.
+        if self.worst == u64::MAX {
+            self.throw_out();
+        }
+    }
+
+    fn push_key(&mut self, key: u64) -> bool {
+        if key >= self.worst {
+            return false;
+        }
+        self.keys.push(key);
+        let full = self.keys.len() >= self.top_k.saturating_add(self.top_k.max(16));
+        if full {
+            self.throw_out();
+        }
+        full
+    }
+
+    fn throw_out(&mut self) {
+        if self.keys.len() >= self.top_k {
+            let (_, &mut worst, _) = self.keys.select_nth_unstable(self.top_k - 1);
+            self.worst = worst;
+            self.keys.truncate(self.top_k);
+        }
+    }
+
+    /// A score that `K` of the behaviours reach; NaN where none is known or it is NaN.
+    pub(super) fn worst(&self) -> f32 {
+        score_of(self.worst)
+    }
+
+    /// Positions and scores, best first.
+    pub(super) fn into_sorted(mut self) -> impl ExactSizeIterator<Item = (u32, f32)> {
+        self.throw_out();
+        self.keys.sort_unstable();
+        self.keys.into_iter().map(|key| (key as u32, score_of(key)))
+    }
+}
+
+/// A score that `K` behaviours of a candidate reach, as far as the parts of its history that are finished know: what
+/// scores less is not among the best. How early it is known depends on the threads; what is kept does not.
+pub(super) struct Floor(AtomicU32);
+
+impl Floor {
+    pub(super) fn new() -> Self {
+        Self(AtomicU32::new(f32::NAN.to_bits()))
+    }
+
+    /// NaN where there is none yet.
+    pub(super) fn get(&self) -> f32 {
+        f32::from_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set(&self, score: f32) {
+        self.0.store(score.to_bits(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_order_scores_and_give_them_back() {
+        let descending = [
+            f32::INFINITY,
+            f32::MAX,
+            1.5,
+            1.0,
+            1e-45,
+            0.0,
+            -1e-45,
+            -1.0,
+            f32::MIN,
+            f32::NEG_INFINITY,
+            f32::NAN,
+        ];
+        assert!(descending.windows(2).all(|pair| key(pair[0], u32::MAX) < key(pair[1], 0)));
+        for score in descending {
+            let back = score_of(key(score, 7));
+            assert!(back == score || back.is_nan() && score.is_nan(), "{score} came back as {back}");
+            assert!(key(score, 1) < key(score, 2));
+        }
+        assert_eq!(key(-0.0, 3), key(0.0, 3));
+        assert_eq!(key(-f32::NAN, 3), key(f32::NAN, 3));
+    }
+
+    #[test]
+    fn the_best_are_kept_in_whatever_order_they_come() {
+        let scores: Vec<f32> = (0..1000u32).map(|i| (i * 7919 % 500) as f32).collect();
+        let mut expected: Vec<(u32, f32)> = (0..).zip(scores.iter().copied()).collect();
+        expected.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        for top_k in [1, 2, 15, 64, 999, 1000, 5000] {
+            let (mut first, mut second) = (Best::new(top_k), Best::new(top_k));
+            for position in (0..1000).rev() {
+                let half = if position % 3 == 0 { &mut first } else { &mut second };
+                half.push(scores[position as usize], position);
+            }
+            second.merge(&first);
+            assert_eq!(second.worst().is_nan(), top_k > 1000);
+            let kept: Vec<(u32, f32)> = second.into_sorted().collect();
+            assert_eq!(kept, expected[..top_k.min(1000)]);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Decoupled search and aggregation on the CPU.
+
+mod aggregate;
+mod best;
+mod scores;
+mod search;
+
+use crate::cpu::pieces;
+use crate::cpu::tiles::{for_each, split_rows};
+use crate::cpu::vector::Instructions;
+use crate::error::Result;
+use crate::jagged::Batch;
+use crate::memory::{Host, ViewMut};
+use crate::ops::*;
+use aggregate::{Aggregate, AttendToAll, Finish, Kept, Merge};
+use search::Search;
+
+pub(super) fn search(
+    instructions: Instructions,
+    op: &Decoupled,
+    batch: &Batch,
+    inputs: &SearchInputs<'_, Host>,
+    out: SelectionMut<'_, Host>,
+) -> Result<()> {
+    const NAME: &str = "decoupled_search";
+    let top_k = op.check_search(batch, inputs)?;
+    op.check_search_outputs(batch, top_k, &out)?;
+    op.check_host_ids(NAME, batch, inputs.attention, &inputs.ids, &inputs.target_ids)?;
+    let plan = pieces::cut(batch, pieces::ROWS, pieces::STEP);
+    let rows = || plan.tiles.iter().map(|tile| tile.rows);
+    let positions = split_rows(rows(), out.positions.into_slice(), top_k);
+    let scores = split_rows(rows(), out.scores.into_slice(), top_k);
+    let counts = split_rows(rows(), out.counts.into_slice(), 1);
+    let outputs = positions.into_iter().zip(scores).zip(counts).collect();
+    let search = Search { instructions, op, inputs, top_k };
+    search.run(batch, &plan, outputs, |_, best, ((positions, scores), counts)| {
+        positions.fill(EMPTY_SLOT);
+        scores.fill(f32::NEG_INFINITY);
+        let slots = positions.chunks_exact_mut(top_k).zip(scores.chunks_exact_mut(top_k));
+        for ((best, count), (positions, scores)) in best.into_iter().zip(counts).zip(slots) {
+            let best = best.into_sorted();
+            *count = best.len() as u32;
+            for (best, slot) in best.zip(positions.iter_mut().zip(scores)) {
+                (*slot.0, *slot.1) = best;
+            }
+        }
+    });
+    Ok(())
+}
+
+pub(super) fn aggregate(
+    instructions: Instructions,
+    op: &Decoupled,
+    batch: &Batch,
+    inputs: &AggregateInputs<'_, Host>,
+    selection: &Selection<'_, Host>,
+    out: ViewMut<'_, Host, f32>,
+) -> Result<()> {
+    const NAME: &str = "decoupled_aggregate";
+    let top_k = op.check_aggregate(batch, inputs, selection)?;
+    op.check_output(NAME, batch, inputs.representation, out.len())?;
+    op.check_host_selection(NAME, batch, selection, top_k)?;
+    op.check_host_ids(NAME, batch, inputs.representation, &inputs.ids, &inputs.target_ids)?;
+    let starts = batch.requests().flat_map(|(history, targets)| targets.map(move |m| (m, history.start)));
+    let rows = out.into_slice().chunks_exact_mut(total_width(inputs.representation));
+    for_each(starts.zip(rows).collect(), |((m, start), out): ((usize, usize), &mut [f32])| {
+        let slots = m * top_k..m * top_k + selection.counts[m] as usize;
+        let positions = &selection.positions[slots.clone()];
+        let kept = Kept {
+            behaviours: positions.iter().map(|&position| start + position as usize).collect(),
+            scores: selection.scores[slots].to_vec(),
+        };
+        instructions.run(Aggregate { op, inputs, m, kept, out });
+    });
+    Ok(())
+}
+
+pub(super) fn attend(
+    instructions: Instructions,
+    op: &Decoupled,
+    batch: &Batch,
+    inputs: &DecoupledInputs<'_, Host>,
+    out: ViewMut<'_, Host, f32>,
+) -> Result<()> {
+    const NAME: &str = "decoupled_attend";
+    op.check_attend(batch, inputs)?;
+    op.check_output(NAME, batch, inputs.representation, out.len())?;
+    op.check_host_ids(NAME, batch, inputs.attention, &inputs.ids, &inputs.target_ids)?;
+    let DecoupledInputs { attention, representation, ids, target_ids } = *inputs;
+    let search = &SearchInputs { attention, ids, target_ids };
+    let inputs = &AggregateInputs { representation, ids, target_ids };
+    let plan = pieces::cut(batch, pieces::ROWS, pieces::STEP);
+    let width = total_width(representation);
+    let out = split_rows(plan.tiles.iter().map(|tile| tile.rows), out.into_slice(), width);
+    let Some(top_k) = op.top_k else {
+        pieces::run(
+            &plan,
+            out,
+            |part| instructions.run(AttendToAll { op, search, aggregate: inputs, part }),
+            |all, part| instructions.run(Merge { all, part }),
+            |sums, out| instructions.run(Finish { op, inputs, sums, out }),
+        );
+        return Ok(());
+    };
+    let starts: Vec<usize> =
+        batch.requests().flat_map(|(history, targets)| targets.map(move |_| history.start)).collect();
+    let search = Search { instructions, op, inputs: search, top_k };
+    search.run(batch, &plan, out, |targets, best, out| {
+        for ((m, best), out) in targets.zip(best).zip(out.chunks_exact_mut(width)) {
+            let (positions, scores): (Vec<u32>, Vec<f32>) = best.into_sorted().unzip();
+            let behaviours = positions.iter().map(|&position| starts[m] + position as usize).collect();
+            instructions.run(Aggregate { op, inputs, m, kept: Kept { behaviours, scores }, out });
+        }
+    });
+    Ok(())
+}

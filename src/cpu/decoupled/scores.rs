@@ -1,0 +1,87 @@
+//! Scores of behaviours against sixteen candidates at a time. A block of rows is gathered, the next one asked for, and
+//! every candidate meets the block in the first-level cache.
+
+use std::ops::Range;
+
+use crate::cpu::tables::{prefetch_rows, read_rows};
+use crate::cpu::vector::{LANES, Lanes, Row, product};
+use crate::memory::Host;
+use crate::ops::*;
+
+/// How many behaviours make a block.
+pub(super) const BLOCK: usize = 64;
+
+/// Candidates of one user, and room for a block of the history.
+pub(super) struct Scorer<'a> {
+    inputs: &'a SearchInputs<'a, Host>,
+    width: usize,
+    /// For each sixteen candidates `[Σ a]`, the factors folded in: a score is one sum.
+    groups: Vec<Vec<Row>>,
+    rows: Vec<f32>,
+}
+
+impl<'a> Scorer<'a> {
+    #[inline(always)]
+    pub(super) fn new<L: Lanes>(
+        l: L,
+        op: &Decoupled,
+        inputs: &'a SearchInputs<'a, Host>,
+        targets: Range<usize>,
+    ) -> Self {
+        let (features, width) = (op.features(), total_width(inputs.attention));
+        let mut groups = Vec::new();
+        let mut query = vec![0.0; width];
+        for first in targets.clone().step_by(LANES) {
+            let mut lanes = vec![[0.0; LANES]; width];
+            for m in first..targets.end.min(first + LANES) {
+                let ids = &inputs.target_ids[m * features..(m + 1) * features];
+                read_rows(l, inputs.attention, ids, &mut query, width);
+                let mut lanes = lanes.iter_mut().zip(&query);
+                for (table, scale) in inputs.attention.iter().zip(&op.scales) {
+                    for (lanes, value) in lanes.by_ref().take(table.width) {
+                        lanes[m - first] = scale * value;
+                    }
+                }
+            }
+            groups.push(lanes);
+        }
+        Self { inputs, width, groups, rows: vec![0.0; BLOCK * width] }
+    }
+
+    /// How many groups of [`LANES`] candidates there are.
+    pub(super) fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Gathers a block of behaviours for [`scores`](Self::scores), and asks for those that come next.
+    #[inline(always)]
+    pub(super) fn gather<L: Lanes>(&mut self, l: L, block: Range<usize>, next: Range<usize>) {
+        let SearchInputs { attention, ids, .. } = *self.inputs;
+        let features = attention.len();
+        read_rows(
+            l,
+            attention,
+            &ids[block.start * features..block.end * features],
+            &mut self.rows,
+            self.width,
+        );
+        prefetch_rows(attention, &ids[next.start * features..next.end * features]);
+    }
+
+    /// The scores of the block's first behaviours against the candidates of a group. Lanes without a candidate hold 0.
+    /// Equal rows have equal scores.
+    #[inline(always)]
+    pub(super) fn scores<L: Lanes>(&self, l: L, group: usize, scores: &mut [Row]) {
+        let count = scores.len();
+        product(l, &self.rows, self.width, count, &self.groups[group], |i, sums| {
+            l.store(&mut scores[i], sums)
+        });
+    }
+}
+
+/// Cuts a part of a history into blocks, each with the block behind it.
+pub(super) fn blocks(history: &Range<usize>) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+    let end = history.end;
+    let next = move |start: usize| end.min(start + BLOCK);
+    history.clone().step_by(BLOCK).map(move |start| (start..next(start), next(start)..next(next(start))))
+}

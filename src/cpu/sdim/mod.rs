@@ -1,0 +1,202 @@
+//! SDIM on the CPU.
+
+mod query;
+mod signatures;
+mod sums;
+
+use std::ops::Range;
+
+use crate::cpu::tiles::for_each;
+use crate::cpu::vector::{Instructions, Kernel, Lanes, widen_lanes};
+use crate::element::{Element, Signature};
+use crate::error::Result;
+use crate::jagged::{Batch, Jagged};
+use crate::memory::{Host, ViewMut};
+use crate::ops::{Sdim, SdimHistory, SdimInputs, SdimQuery};
+use query::{Average, pieces};
+use signatures::Signatures;
+use sums::{Behaviours, EveryBucket, WantedBuckets};
+
+/// How many rows are hashed at a time.
+const ROWS: usize = 64;
+
+/// Hashes rows `[rows, d]`; the lengths are checked already.
+pub(super) fn signatures<T: Element, W: Signature>(
+    instructions: Instructions,
+    op: &Sdim,
+    rows: &[T],
+    rotations: &[f32],
+    out: &mut [W],
+) {
+    let signatures = Signatures::from_rotations(op, rotations);
+    let count = rows.len() / op.width;
+    let rows = Some(rows);
+    let pieces = (0..count).step_by(ROWS).zip(out.chunks_mut(ROWS * op.groups)).collect();
+    for_each(pieces, |(first, out): (usize, &mut [W])| {
+        let range = first..count.min(first + ROWS);
+        let words = instructions.run(HashRows { signatures: &signatures, rows, range });
+        out.iter_mut().zip(words).for_each(|(out, word)| *out = W::from_u32(word));
+    });
+}
+
+/// Hashes some rows, or looks their signatures up.
+struct HashRows<'a, T> {
+    signatures: &'a Signatures<'a>,
+    /// `[N, d]`; `None` where signatures are given.
+    rows: Option<&'a [T]>,
+    range: Range<usize>,
+}
+
+impl<T: Element> Kernel for HashRows<'_, T> {
+    type Output = Vec<u32>;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) -> Vec<u32> {
+        let Sdim { width, groups, .. } = self.signatures.op;
+        let mut out = vec![0; self.range.len() * groups];
+        let (mut widened, mut projections) = (Vec::new(), Vec::new());
+        for (first, out) in self.range.clone().step_by(ROWS).zip(out.chunks_mut(ROWS * groups)) {
+            let rows = first * width..first * width + out.len() / groups * width;
+            let rows = self.rows.map_or(&[][..], |all| &all[rows]);
+            let rows = widen_lanes(l, rows, &mut widened);
+            self.signatures.fill(l, first, rows, &mut projections, out);
+        }
+        out
+    }
+}
+
+pub(super) fn encode<T: Element>(
+    instructions: Instructions,
+    op: &Sdim,
+    histories: &Jagged,
+    inputs: &SdimHistory<'_, Host, T>,
+    table: ViewMut<'_, Host, f32>,
+) -> Result<()> {
+    const NAME: &str = "sdim_encode";
+    op.check_encode(NAME, histories, inputs)?;
+    op.check_table(NAME, histories.users(), table.len())?;
+    // Checked before the table is touched: an error leaves it as it was.
+    let signatures = Signatures::new(NAME, op, histories.total(), &inputs.hash)?;
+    let table = table.into_slice();
+    table.fill(0.0);
+    add_behaviours(instructions, op, histories, &inputs.rows, &signatures, table)
+}
+
+pub(super) fn append<T: Element>(
+    instructions: Instructions,
+    op: &Sdim,
+    new: &Jagged,
+    inputs: &SdimHistory<'_, Host, T>,
+    table: ViewMut<'_, Host, f32>,
+) -> Result<()> {
+    const NAME: &str = "sdim_append";
+    op.check_encode(NAME, new, inputs)?;
+    op.check_table(NAME, new.users(), table.len())?;
+    let signatures = Signatures::new(NAME, op, new.total(), &inputs.hash)?;
+    add_behaviours(instructions, op, new, &inputs.rows, &signatures, table.into_slice())
+}
+
+fn add_behaviours<T: Element>(
+    instructions: Instructions,
+    op: &Sdim,
+    histories: &Jagged,
+    rows: &[T],
+    signatures: &Signatures<'_>,
+    table: &mut [f32],
+) -> Result<()> {
+    let sums = table.chunks_exact_mut(op.table_length(1)?).collect();
+    let slots = |_| EveryBucket { buckets: op.buckets() };
+    Behaviours { op: *op, rows, signatures }.add_to(instructions, histories.ranges(), slots, sums);
+    Ok(())
+}
+
+pub(super) fn query<T: Element>(
+    instructions: Instructions,
+    op: &Sdim,
+    targets: &Jagged,
+    inputs: &SdimQuery<'_, Host, T>,
+    out: ViewMut<'_, Host, T>,
+) -> Result<()> {
+    const NAME: &str = "sdim_query";
+    op.check_query(targets, inputs)?;
+    op.check_output(NAME, targets, out.len())?;
+    let signatures = Signatures::new(NAME, op, targets.total(), &inputs.hash)?;
+    let table_length = op.table_length(1)?;
+    let targets = targets.ranges().enumerate();
+    for_each(pieces(op, targets, out.into_slice()), |(user, piece, out)| {
+        let wanted = instructions.run(HashRows {
+            signatures: &signatures,
+            rows: inputs.targets.map(|rows| rows.as_slice()),
+            range: piece,
+        });
+        let sums = &inputs.table[user * table_length..(user + 1) * table_length];
+        let slots = EveryBucket { buckets: op.buckets() };
+        instructions.run(Average { op, signatures: &wanted, sums, slots, out });
+    });
+    Ok(())
+}
+
+/// Without a table: only the buckets that a user's candidates ask for have sums.
+pub(super) fn attend<T: Element>(
+    instructions: Instructions,
+    op: &Sdim,
+    batch: &Batch,
+    inputs: &SdimInputs<'_, Host, T>,
+    out: ViewMut<'_, Host, T>,
+) -> Result<()> {
+    const NAME: &str = "sdim_attend";
+    op.check_attend(batch, inputs)?;
+    op.check_output(NAME, batch.targets(), out.len())?;
+    let (histories, targets) = (batch.histories(), batch.targets());
+    let history_signatures = Signatures::new(NAME, op, histories.total(), &inputs.history.hash)?;
+    let target_signatures = Signatures::new(NAME, op, targets.total(), &inputs.hash)?;
+    let behaviours = Behaviours { op: *op, rows: &inputs.history.rows, signatures: &history_signatures };
+    let mut out = out.into_slice();
+    for users in few_at_a_time(op, targets) {
+        let all = targets.range(users.start).start..targets.range(users.end - 1).end;
+        let wanted = instructions.run(HashRows {
+            signatures: &target_signatures,
+            rows: inputs.targets.map(|rows| rows.as_slice()),
+            range: all.clone(),
+        });
+        let signatures = |targets: &Range<usize>| {
+            &wanted[(targets.start - all.start) * op.groups..(targets.end - all.start) * op.groups]
+        };
+        let buckets: Vec<WantedBuckets> =
+            users.clone().map(|user| WantedBuckets::new(op, signatures(&targets.range(user)))).collect();
+        let mut sums: Vec<Vec<f32>> =
+            buckets.iter().map(|buckets| vec![0.0; buckets.count() * op.width]).collect();
+        behaviours.add_to(
+            instructions,
+            users.clone().map(|user| histories.range(user)),
+            |i| &buckets[i],
+            sums.iter_mut().map(|sums| &mut sums[..]).collect(),
+        );
+        let (rows, rest) = std::mem::take(&mut out).split_at_mut(all.len() * op.width);
+        out = rest;
+        let targets = users.map(|user| targets.range(user)).enumerate();
+        for_each(pieces(op, targets, rows), |(i, piece, out)| {
+            let (signatures, sums) = (signatures(&piece), &sums[i][..]);
+            instructions.run(Average { op, signatures, sums, slots: &buckets[i], out });
+        });
+    }
+    Ok(())
+}
+
+/// Cuts the users of a batch where the sums that their candidates may ask for would take more than 16 MiB.
+fn few_at_a_time(op: &Sdim, targets: &Jagged) -> Vec<Range<usize>> {
+    const MOST: usize = (16 << 20) / size_of::<f32>();
+    let mut cuts: Vec<Range<usize>> = Vec::new();
+    let mut taken = 0;
+    for (user, targets) in targets.ranges().enumerate() {
+        let sums = targets.len().min(op.buckets()) * op.groups * op.width;
+        match cuts.last_mut() {
+            Some(users) if taken + sums <= MOST => (users.end, taken) = (user + 1, taken + sums),
+            _ => {
+                cuts.push(user..user + 1);
+                taken = sums;
+            }
+        }
+    }
+    cuts
+}

@@ -1,0 +1,116 @@
+//! Where signatures come from: projections, or the caller.
+
+use crate::cpu::vector::{LANES, Lanes, Row, product};
+use crate::error::{Error, Result};
+use crate::memory::Host;
+use crate::ops::{Hash, Sdim};
+
+/// Signatures of rows, a block at a time.
+pub(super) struct Signatures<'a> {
+    pub(super) op: Sdim,
+    source: Source<'a>,
+}
+
+enum Source<'a> {
+    /// `[⌈G·τ/lanes⌉, d]`: lane `c` counted over all is bit `c / G` of group `c mod G`, so that a bit of all groups is a
+    /// run of lanes.
+    Rotations(Vec<Row>),
+    Given8(&'a [u8]),
+    Given16(&'a [u16]),
+}
+
+impl<'a> Signatures<'a> {
+    /// Those of any rows, by rotations `[d, G, τ]`.
+    pub(super) fn from_rotations(op: &Sdim, rotations: &[f32]) -> Self {
+        let functions = op.groups * op.bits;
+        let mut columns = vec![[0.0; LANES]; functions.div_ceil(LANES) * op.width];
+        for (c, function) in (0..functions).map(|c| c % op.groups * op.bits + c / op.groups).enumerate() {
+            let lanes = columns[c / LANES * op.width..].iter_mut().zip(rotations.chunks_exact(functions));
+            lanes.for_each(|(column, rotations)| column[c % LANES] = rotations[function]);
+        }
+        Self { op: *op, source: Source::Rotations(columns) }
+    }
+
+    /// Those of `count` rows. Given ones are checked.
+    pub(super) fn new(
+        operation: &'static str,
+        op: &Sdim,
+        count: usize,
+        hash: &Hash<'a, Host>,
+    ) -> Result<Self> {
+        let used = count * op.groups;
+        let (source, outside) = match hash {
+            Hash::Rotations(rotations) => return Ok(Self::from_rotations(op, rotations)),
+            Hash::Signatures8(given) => {
+                let given = &given.as_slice()[..used];
+                (Source::Given8(given), first_outside(op, given))
+            }
+            Hash::Signatures16(given) => {
+                let given = &given.as_slice()[..used];
+                (Source::Given16(given), first_outside(op, given))
+            }
+        };
+        match outside {
+            None => Ok(Self { op: *op, source }),
+            Some((position, signature)) => Err(Error::IndexOutOfRange {
+                operation,
+                argument: "signatures",
+                position: position as u64,
+                id: signature.into(),
+                rows: op.buckets() as u64,
+            }),
+        }
+    }
+
+    /// Writes the signatures `[n, G]` of `n` rows `[n, d]`, the first of which is row `first` of all. Given ones need
+    /// no rows. `room` is for projections.
+    #[inline(always)]
+    pub(super) fn fill<L: Lanes>(
+        &self,
+        l: L,
+        first: usize,
+        rows: &[f32],
+        room: &mut Vec<Row>,
+        out: &mut [u32],
+    ) {
+        let Sdim { width, groups, bits, .. } = self.op;
+        match &self.source {
+            Source::Rotations(columns) => {
+                let count = out.len() / groups;
+                let pieces = columns.len() / width;
+                room.resize(count * pieces, [0.0; LANES]);
+                for (piece, columns) in columns.chunks_exact(width).enumerate() {
+                    let store = |i, projections| l.store(&mut room[i * pieces + piece], projections);
+                    product(l, rows, width, count, columns, store);
+                }
+                for (projections, out) in room.chunks_exact(pieces).zip(out.chunks_exact_mut(groups)) {
+                    out.fill(0);
+                    for (t, projections) in
+                        projections.as_flattened().chunks_exact(groups).take(bits).enumerate()
+                    {
+                        for (signature, &projection) in out.iter_mut().zip(projections) {
+                            *signature |= u32::from(projection > 0.0) << t;
+                        }
+                    }
+                }
+            }
+            Source::Given8(given) => copy(&given[first * groups..], out),
+            Source::Given16(given) => copy(&given[first * groups..], out),
+        }
+    }
+}
+
+#[inline(always)]
+fn copy<W: Copy + Into<u32>>(given: &[W], out: &mut [u32]) {
+    out.iter_mut().zip(given).for_each(|(out, &signature)| *out = signature.into());
+}
+
+/// The first signature that names no bucket, and where it is.
+fn first_outside<W: Copy + Ord + Into<u32>>(op: &Sdim, signatures: &[W]) -> Option<(usize, u32)> {
+    let outside = |signature: W| signature.into() as usize >= op.buckets();
+    // Looking for the largest is many times faster than looking for the first.
+    if !signatures.iter().copied().max().is_some_and(outside) {
+        return None;
+    }
+    signatures.iter().position(|&signature| outside(signature)).map(|i| (i, signatures[i].into()))
+}
