@@ -5,12 +5,17 @@
 
 mod support;
 
+use cuda_emulator::control::CallKind;
 use cuda_emulator::{CudaError, CudaVersion, Device, Emulator};
 use longseq::cudarc::driver::{CudaContext, DevicePtr};
 use longseq::*;
 use support::attention::{AttentionCase, MergeCase};
 use support::cuda::{MODES, session, set_mode};
-use support::{Rules, assert_check};
+use support::decoupled::DecoupledCase;
+use support::din::DinCase;
+use support::lookup::LookupCase;
+use support::sdim::SdimCase;
+use support::{Case, Rules, assert_check};
 
 const RULES: Rules = Rules::IEEE;
 
@@ -227,7 +232,84 @@ fn results_hold_in_every_mode() {
     for mode in MODES {
         set_mode(&emulator, mode);
         assert_check(&MergeCase { seed: 1, rows: 300, value_width: 7 }, &gpu, RULES);
+        for dtype in [DType::F32, DType::F16, DType::Bf16] {
+            let (histories, targets) = (vec![0, 700, 33], vec![1, 9, 3]);
+            let width = 32;
+            let attention = AttentionCase {
+                dtype,
+                histories: histories.clone(),
+                targets: targets.clone(),
+                width,
+                ..Default::default()
+            };
+            assert_check(&attention, &gpu, RULES);
+            let din = DinCase {
+                dtype,
+                histories,
+                targets,
+                hidden: vec![20, 12],
+                pooling: DinPooling::Softmax,
+                ..Default::default()
+            };
+            assert_check(&din, &gpu, RULES);
+        }
+        assert_check(
+            &DecoupledCase { histories: vec![700, 3], targets: vec![5, 2], ..Default::default() },
+            &gpu,
+            RULES,
+        );
     }
     drop(gpu);
     assert_clean(&emulator);
+}
+
+/// Every driver call of a request, from the first to the last, is made to fail once: the call returns an error, nothing
+/// is left behind, and the same request on the same driver works afterwards.
+#[test]
+fn every_failing_driver_call_is_an_error_and_leaves_nothing() {
+    let Some(emulator) = session() else { return };
+    // Freeing is left out: what the driver does not free is its own.
+    let kinds = [
+        CallKind::Device,
+        CallKind::Context,
+        CallKind::Allocate,
+        CallKind::Copy,
+        CallKind::Fill,
+        CallKind::Module,
+        CallKind::Function,
+        CallKind::Launch,
+        CallKind::Synchronize,
+        CallKind::Stream,
+    ];
+    let mut failed = 0;
+    for kind in kinds {
+        for nth in 1.. {
+            emulator.fail_call(kind, nth, CudaError::LaunchFailed);
+            let result = all_operations();
+            emulator.clear_faults();
+            let live = emulator.live();
+            assert!(live.is_empty_but_for_contexts(), "call {nth} of {kind:?}: {live}");
+            if result.is_ok() {
+                break;
+            }
+            failed += 1;
+        }
+    }
+    assert!(failed > 50, "only {failed} calls failed");
+    all_operations().expect("the driver works again");
+    assert_clean(&emulator);
+}
+
+/// A request of each kind, on a backend of its own.
+fn all_operations() -> Result<()> {
+    let gpu = Cuda::new(0)?;
+    let run = |failure: Result<(), support::Failure>| {
+        failure.map_err(|failure| Error::Device { operation: "test", message: failure.0 })
+    };
+    run(AttentionCase { histories: vec![3000], ..Default::default() }.run(&gpu).map(drop))?;
+    run(DinCase { histories: vec![200], ..Default::default() }.run(&gpu).map(drop))?;
+    run(SdimCase { histories: vec![700], ..Default::default() }.run(&gpu).map(drop))?;
+    run(LookupCase::default().run(&gpu).map(drop))?;
+    run(DecoupledCase::default().run(&gpu).map(drop))?;
+    gpu.synchronize()
 }

@@ -8,9 +8,10 @@ mod support;
 use cuda_emulator::Emulator;
 use longseq::cudarc::driver::CudaContext;
 use longseq::*;
-use support::attention::MergeCase;
+use support::attention::{AttentionCase, MergeCase};
 use support::cuda::session;
 use support::data::Data;
+use support::din::DinCase;
 use support::sdim::SdimCase;
 use support::{Case, Failure, Rules, check};
 
@@ -64,6 +65,58 @@ fn wrong_merges_of_attention_are_caught() {
 }
 
 #[test]
+fn wrong_target_attention_is_caught() {
+    let Some(emulator) = session() else { return };
+    let mutant = |stem, kernel, fault, edit| Mutant { stem, kernel, fault, edit };
+    let wide = AttentionCase { width: 64, value_width: Some(64), ..Default::default() };
+    let many = AttentionCase { histories: vec![1025, 90], targets: vec![32, 9], ..wide.clone() };
+    let one = AttentionCase { histories: vec![700, 65], targets: vec![1, 1], ..wide };
+    let half = AttentionCase { dtype: DType::Bf16, ..one.clone() };
+    let (fma, fma_kernel) = ("target_attention_fma", "split_history_fma_wide_64_rows_32_f32");
+    let (mma, mma_kernel) = ("target_attention_mma", "split_history_mma_64_rows_8_bf16");
+    let (stream, stream_kernel) = ("target_attention_stream", "stream_history_64_rows_1_f32");
+    for (mutant, case) in [
+        (
+            mutant(
+                fma,
+                fma_kernel,
+                "tiles not waited for",
+                ("cp.async.wait_group 0", "cp.async.wait_group 1"),
+            ),
+            &many,
+        ),
+        (mutant(fma, fma_kernel, "a tile read too early", ("bar.sync \t0;", "")), &many),
+        (
+            mutant(
+                mma,
+                mma_kernel,
+                "tiles not waited for",
+                ("cp.async.wait_group 1", "cp.async.wait_group 2"),
+            ),
+            &half,
+        ),
+        (mutant(mma, mma_kernel, "a tile read too early", ("bar.sync \t0;", "")), &half),
+        (mutant(mma, mma_kernel, "the last step is left out", (", 63;", ", 62;")), &half),
+        (mutant(mma, mma_kernel, "keys transposed", ("x4.shared", "x4.trans.shared")), &half),
+        (mutant(mma, mma_kernel, "values not transposed", ("x4.trans", "x4")), &half),
+        (mutant(mma, mma_kernel, "weights not transposed", ("x2.trans", "x2")), &half),
+        (mutant(stream, stream_kernel, "products subtracted", ("add.rn.f32", "sub.rn.f32")), &one),
+        (
+            mutant(
+                "target_attention",
+                "merge_parts_f32",
+                "parts weighed wrongly",
+                ("sub.rn.f32", "add.rn.f32"),
+            ),
+            &many,
+        ),
+        (mutant("target_attention", "merge_parts_f32", "parts read too early", ("bar.sync \t0;", "")), &many),
+    ] {
+        assert_caught(&emulator, &mutant, case);
+    }
+}
+
+#[test]
 fn wrong_sdim_is_caught() {
     let Some(emulator) = session() else { return };
     let mutant = |stem, kernel, fault, edit| Mutant { stem, kernel, fault, edit };
@@ -89,6 +142,28 @@ fn wrong_sdim_is_caught() {
             mutant("sdim_query", "sdim_query_sums_f32", "rows lengthened", ("rsqrt.approx", "sqrt.approx")),
             &plain,
         ),
+    ] {
+        assert_caught(&emulator, &mutant, case);
+    }
+}
+
+#[test]
+fn wrong_din_is_caught() {
+    let Some(emulator) = session() else { return };
+    let mutant = |kernel, fault, edit| Mutant { stem: "din", kernel, fault, edit };
+    let plain = DinCase { histories: vec![300, 0, 40], targets: vec![3, 1, 9], ..Default::default() };
+    let softmax = DinCase { pooling: DinPooling::Softmax, ..plain.clone() };
+    let deep = DinCase { dtype: DType::Bf16, hidden: vec![20, 12], ..plain.clone() };
+    // Long enough to be cut.
+    let long =
+        DinCase { histories: vec![20_000], targets: vec![2], width: 4, hidden: vec![3], ..softmax.clone() };
+    for (mutant, case) in [
+        (mutant("din_prepare_f32", "parts subtracted wrongly", ("sub.rn.f32", "add.rn.f32")), &plain),
+        (mutant("din_attend_f32", "warps merge without waiting", ("bar.sync \t0;", "")), &softmax),
+        (mutant("din_attend_f32", "rows read before they are there", ("bar.warp.sync", "//")), &plain),
+        (mutant("din_attend_bf16", "upper halves swapped with lower", ("30258", "21520")), &deep),
+        (mutant("din_attend_f32", "the lowest score is the peak", ("max.f32", "min.f32")), &softmax),
+        (mutant("din_merge_f32", "parts of a history left out", ("add.s32", "sub.s32")), &long),
     ] {
         assert_caught(&emulator, &mutant, case);
     }

@@ -19,6 +19,8 @@ pub fn kernels() -> Vec<(&'static str, &'static str)> {
         ("sdim_scan", include_str!("../../kernels/ptx/sdim_scan.ptx")),
         ("target_attention", include_str!("../../kernels/ptx/target_attention.ptx")),
         ("target_attention_fma", include_str!("../../kernels/ptx/target_attention_fma.ptx")),
+        ("target_attention_mma", include_str!("../../kernels/ptx/target_attention_mma.ptx")),
+        ("target_attention_stream", include_str!("../../kernels/ptx/target_attention_stream.ptx")),
     ]
 }
 

@@ -90,10 +90,6 @@ impl Allocation {
         self.pointer
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// Sets every byte.
     pub(super) fn fill(&self, operation: &'static str, byte: u8) -> Result<()> {
         fill(&self.stream, operation, self.pointer, byte, self.bytes)

@@ -110,11 +110,6 @@ pub(crate) struct Region<T: Scalar> {
 }
 
 impl<T: Scalar> Region<T> {
-    /// How many bytes the elements take.
-    pub(crate) fn bytes(&self) -> usize {
-        self.length * size_of::<T>()
-    }
-
     /// Whether rows of `width` elements can be read `bytes` bytes at a time.
     pub(crate) fn vectors(&self, width: usize, bytes: usize) -> bool {
         self.pointer.is_multiple_of(bytes as u64) && (width * size_of::<T>()).is_multiple_of(bytes)

@@ -7,6 +7,7 @@ use super::lanes::Lanes;
 const ROUND: f32 = 12_582_912.0 + 127.0;
 
 /// `2^f ≈ 1 + f·Q(f)` for `|f| ≤ 1/2`: `Q` interpolates at the Chebyshev nodes, relative error of `2^f` 1e-8.
+#[expect(clippy::approx_constant, reason = "the first coefficient is near ln 2, but not it")]
 const Q: [f32; 6] =
     [0.693_147_2, 0.240_226_5, 0.055_503_57, 0.009_618_083, 0.001_339_086_4, 0.000_154_531_63];
 

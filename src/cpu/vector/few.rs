@@ -81,6 +81,10 @@ pub(in crate::cpu) fn weighted_sum_of_few<L: Lanes>(
     }
 }
 
+#[expect(
+    clippy::needless_range_loop,
+    reason = "loops of constant length keep the sums in registers; iterators do not"
+)]
 #[inline(always)]
 fn sums<L: Lanes, const V: usize, const R: usize>(
     l: L,
