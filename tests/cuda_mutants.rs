@@ -8,7 +8,7 @@ mod support;
 use cuda_emulator::Emulator;
 use longseq::cudarc::driver::CudaContext;
 use longseq::*;
-use support::attention::MergeCase;
+use support::attention::{AttentionCase, MergeCase};
 use support::cuda::session;
 use support::data::Data;
 use support::din::DinCase;
@@ -61,6 +61,58 @@ fn wrong_merges_of_attention_are_caught() {
         mutant("one thread too many writes", ("setp.ge.u64", "setp.gt.u64")),
     ] {
         assert_caught(&emulator, &mutant, &case);
+    }
+}
+
+#[test]
+fn wrong_target_attention_is_caught() {
+    let Some(emulator) = session() else { return };
+    let mutant = |stem, kernel, fault, edit| Mutant { stem, kernel, fault, edit };
+    let wide = AttentionCase { width: 64, value_width: Some(64), ..Default::default() };
+    let many = AttentionCase { histories: vec![1025, 90], targets: vec![32, 9], ..wide.clone() };
+    let one = AttentionCase { histories: vec![700, 65], targets: vec![1, 1], ..wide };
+    let half = AttentionCase { dtype: DType::Bf16, ..one.clone() };
+    let (fma, fma_kernel) = ("target_attention_fma", "split_history_fma_wide_64_rows_32_f32");
+    let (mma, mma_kernel) = ("target_attention_mma", "split_history_mma_64_rows_8_bf16");
+    let (stream, stream_kernel) = ("target_attention_stream", "stream_history_64_rows_1_f32");
+    for (mutant, case) in [
+        (
+            mutant(
+                fma,
+                fma_kernel,
+                "tiles not waited for",
+                ("cp.async.wait_group 0", "cp.async.wait_group 1"),
+            ),
+            &many,
+        ),
+        (mutant(fma, fma_kernel, "a tile read too early", ("bar.sync \t0;", "")), &many),
+        (
+            mutant(
+                mma,
+                mma_kernel,
+                "tiles not waited for",
+                ("cp.async.wait_group 1", "cp.async.wait_group 2"),
+            ),
+            &half,
+        ),
+        (mutant(mma, mma_kernel, "a tile read too early", ("bar.sync \t0;", "")), &half),
+        (mutant(mma, mma_kernel, "the last step is left out", (", 63;", ", 62;")), &half),
+        (mutant(mma, mma_kernel, "keys transposed", ("x4.shared", "x4.trans.shared")), &half),
+        (mutant(mma, mma_kernel, "values not transposed", ("x4.trans", "x4")), &half),
+        (mutant(mma, mma_kernel, "weights not transposed", ("x2.trans", "x2")), &half),
+        (mutant(stream, stream_kernel, "products subtracted", ("add.rn.f32", "sub.rn.f32")), &one),
+        (
+            mutant(
+                "target_attention",
+                "merge_parts_f32",
+                "parts weighed wrongly",
+                ("sub.rn.f32", "add.rn.f32"),
+            ),
+            &many,
+        ),
+        (mutant("target_attention", "merge_parts_f32", "parts read too early", ("bar.sync \t0;", "")), &many),
+    ] {
+        assert_caught(&emulator, &mutant, case);
     }
 }
 

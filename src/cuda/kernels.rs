@@ -9,12 +9,18 @@ use crate::error::Result;
 /// The PTX of every kernel, by the stem of its file in `kernels/`.
 pub fn kernels() -> Vec<(&'static str, &'static str)> {
     vec![
+        ("decoupled", include_str!("../../kernels/ptx/decoupled.ptx")),
+        ("decoupled_attend", include_str!("../../kernels/ptx/decoupled_attend.ptx")),
+        ("decoupled_search", include_str!("../../kernels/ptx/decoupled_search.ptx")),
         ("din", include_str!("../../kernels/ptx/din.ptx")),
+        ("lookup", include_str!("../../kernels/ptx/lookup.ptx")),
         ("sdim", include_str!("../../kernels/ptx/sdim.ptx")),
         ("sdim_query", include_str!("../../kernels/ptx/sdim_query.ptx")),
         ("sdim_scan", include_str!("../../kernels/ptx/sdim_scan.ptx")),
         ("target_attention", include_str!("../../kernels/ptx/target_attention.ptx")),
         ("target_attention_fma", include_str!("../../kernels/ptx/target_attention_fma.ptx")),
+        ("target_attention_mma", include_str!("../../kernels/ptx/target_attention_mma.ptx")),
+        ("target_attention_stream", include_str!("../../kernels/ptx/target_attention_stream.ptx")),
     ]
 }
 

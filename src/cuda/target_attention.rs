@@ -96,6 +96,45 @@ struct Variant {
 }
 
 impl Variant {
+    /// The kernel on matrix units, where it takes the operation. `vectors`: all rows begin at multiples of 16 bytes;
+    /// `aliased`: the keys are the values.
+    fn mma<T: Element>(op: &TargetAttention, batch: &Batch, vectors: bool, aliased: bool) -> Option<Self> {
+        const STEP: usize = 64;
+        let widest = op.width.max(op.value_width);
+        // Only weights of softmax are known to stay within the range of f16.
+        let in_range = op.weighting == Weighting::Softmax || T::DTYPE == DType::Bf16;
+        if T::DTYPE == DType::F32 || !vectors || !in_range || widest > 128 {
+            return None;
+        }
+        let (chunk, stages, sizes): (_, _, &[usize]) =
+            if widest > 64 { (128, 2, &[8, 32]) } else { (64, 3, &[8, 32, 64]) };
+        // Matrix units make rows cheap.
+        let tile_rows = best_tile_rows(batch, op.heads / op.kv_heads, sizes, 4 * LOAD);
+        // Of 2 bytes: tiles of keys and values, queries, weights cut in two; of 4: what else is known of a row.
+        let tiles = stages * if aliased { 1 } else { 2 };
+        let numbers = tiles * STEP * chunk + tile_rows * chunk + 2 * STEP * tile_rows;
+        let bytes = numbers * 2 + 7 * tile_rows * 4;
+        let name = format!("split_history_mma_{chunk}_rows_{tile_rows}_{}", suffix::<T>());
+        let kernel = Kernel::new("target_attention_mma", name, THREADS).with_shared(bytes as u32);
+        Some(Self { kernel, tile_rows, step: STEP, chunk })
+    }
+
+    /// The kernel for a few candidates, where it takes the operation.
+    fn stream<T: Element>(op: &TargetAttention, batch: &Batch, vectors: bool) -> Option<Self> {
+        let widest = op.width.max(op.value_width);
+        let most = batch.targets().max_length().saturating_mul(op.heads / op.kv_heads);
+        if T::DTYPE != DType::F32 || !vectors || widest > 128 || most > 4 {
+            return None;
+        }
+        let chunk = widest.next_power_of_two().max(32);
+        let (tile_rows, unroll) = if most == 1 { (1, 8) } else { (4, 4) };
+        let name = format!("stream_history_{chunk}_rows_{tile_rows}_f32");
+        let kernel = Kernel::new("target_attention_stream", name, THREADS);
+        // Groups of lanes that share a behaviour, times the loads that each has in flight.
+        let step = THREADS as usize / (chunk / 4) * unroll;
+        Some(Self { kernel, tile_rows, step, chunk })
+    }
+
     /// The kernel on multiply-adds. `vectors`: all rows begin at multiples of 16 bytes.
     fn fma<T: Element>(op: &TargetAttention, batch: &Batch, vectors: bool) -> Self {
         const CUSHION: usize = 4;
@@ -138,7 +177,10 @@ pub(super) fn attend<T: Element>(
     let vectors = [(&queries, op.width), (&keys, op.width), (&values, op.value_width)]
         .into_iter()
         .all(|(region, width)| region.vectors(width, 16));
-    let Variant { kernel, tile_rows, step, chunk } = Variant::fma::<T>(op, batch.as_ref(), vectors);
+    let Variant { kernel, tile_rows, step, chunk } =
+        Variant::mma::<T>(op, batch.as_ref(), vectors, inputs.values.is_none())
+            .or_else(|| Variant::stream::<T>(op, batch.as_ref(), vectors))
+            .unwrap_or_else(|| Variant::fma::<T>(op, batch.as_ref(), vectors));
     let cut = Cut {
         rows_per_target: group_heads,
         tile_rows,
