@@ -164,8 +164,8 @@ fn wrong_din_is_caught() {
         (mutant("din_attend_f32", "warps merge without waiting", ("bar.sync \t0;", "")), &softmax),
         (mutant("din_attend_f32", "rows read before they are there", ("bar.warp.sync", "//")), &plain),
         (mutant("din_attend_bf16", "upper halves swapped with lower", ("30258", "21520")), &deep),
-        (mutant("din_attend_f32", "a sigmoid to the base 2", ("0f3FB8AA3B", "0f3F800000")), &plain),
-        (mutant("din_merge_f32", "parts of a history left out", ("add.s32", "sub.s32")), &long),
+        (mutant("din_attend_bf16", "parts taken for f16", ("f32.bf16.bf16.f32", "f32.f16.f16.f32")), &deep),
+        (mutant("din_merge_f32", "logarithms for exponentials", ("ex2.approx", "lg2.approx")), &long),
     ] {
         assert_caught(&emulator, &mutant, case);
     }
