@@ -12,6 +12,7 @@ use support::attention::{AttentionCase, MergeCase};
 use support::cuda::session;
 use support::data::Data;
 use support::din::DinCase;
+use support::lookup::{LookupCase, Pool};
 use support::sdim::SdimCase;
 use support::{Case, Failure, Rules, check};
 
@@ -164,6 +165,22 @@ fn wrong_din_is_caught() {
         (mutant("din_attend_bf16", "upper halves swapped with lower", ("30258", "21520")), &deep),
         (mutant("din_attend_f32", "the lowest score is the peak", ("max.f32", "min.f32")), &softmax),
         (mutant("din_merge_f32", "parts of a history left out", ("add.s32", "sub.s32")), &long),
+    ] {
+        assert_caught(&emulator, &mutant, case);
+    }
+}
+
+#[test]
+fn wrong_lookups_are_caught() {
+    let Some(emulator) = session() else { return };
+    let mutant = |kernel, fault, edit| Mutant { stem: "lookup", kernel, fault, edit };
+    let each = LookupCase::default();
+    let bags = LookupCase { pool: Pool::Mean, bags: vec![3, 1000, 0], ..each.clone() };
+    for (mutant, case) in [
+        (mutant("lookup_each", "one row too many", ("setp.ge.u64", "setp.gt.u64")), &each),
+        (mutant("lookup_merge", "parts subtracted", ("add.rn.f32", "sub.rn.f32")), &bags),
+        (mutant("lookup_merge", "multiplied by the length", ("div.rn.f32", "mul.rn.f32")), &bags),
+        (mutant("lookup_bags", "multiplied by the length", ("div.rn.f32", "mul.rn.f32")), &bags),
     ] {
         assert_caught(&emulator, &mutant, case);
     }
