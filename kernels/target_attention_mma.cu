@@ -30,6 +30,12 @@ constexpr float PEAK_LOG = 0.0f;
 template <>
 constexpr float PEAK_LOG<f16> = 15.0f;
 
+// The same number, which the compiler takes for an unknown one: it would work addresses out anew in every round.
+__device__ __forceinline__ u32 kept(u32 number) {
+    asm volatile("" : "+r"(number));
+    return number;
+}
+
 template <typename T, u32 CHUNK, u32 ROWS>
 struct SplitHistory {
     static constexpr u32 STAGES = CHUNK == 64 ? 3 : 2;
@@ -48,6 +54,26 @@ struct SplitHistory {
     float *peaks;
     u32 *heads;
     u32 warp, lane;
+    // What this lane reads and writes: the first byte of its row, and its unit in the row, to which the units of a loop
+    // are added by exclusive or, as the swizzle is.
+    u32 key_row, key_unit, query_row, query_unit, value_at, weight_row, weight_unit, weights_read, weights_unit;
+
+    __device__ __forceinline__ void find_addresses() {
+        constexpr u32 PITCH_BYTES = CHUNK * 2, WEIGHT_PITCH = ROWS * 2;
+        u32 row = warp * 16 + lane % 16;
+        key_row = kept(row * PITCH_BYTES);
+        key_unit = kept(at(row, lane / 16) % PITCH_BYTES);
+        row = ROW_TILES == 1 ? lane % 8 : lane / 16 * 8 + lane % 8;
+        query_row = kept(queries + row * PITCH_BYTES);
+        query_unit = kept(at(row, lane / 8 % 2) % PITCH_BYTES);
+        value_at = kept(at(lane / 16 * 8 + lane % 8, warp * 2 + lane / 8 % 2));
+        row = behaviour_of(0);
+        weight_row = kept(weights + row * WEIGHT_PITCH + lane % 4 * 4);
+        weight_unit = kept(weight_at(row, 0) % WEIGHT_PITCH);
+        row = lane % 16;
+        weights_read = kept(weights + row * WEIGHT_PITCH);
+        weights_unit = kept(weight_at(row, ROW_TILES == 1 ? 0 : lane / 16) % WEIGHT_PITCH);
+    }
 
     // Where a unit of a row of CHUNK numbers is.
     static __device__ __forceinline__ u32 at(u32 row, u32 unit) { return (row * UNITS + (unit ^ row % 8)) * 16; }
@@ -109,21 +135,21 @@ struct SplitHistory {
 
     // scores[r][..]: of 16 behaviours by 8 rows, as mma's c.
     __device__ __forceinline__ void multiply_keys(float (&scores)[ROW_TILES][4], u32 keys) {
-        u32 steps = (p.width + 15) / 16;
         // Units are swizzled by exclusive or, which can be done in parts.
-        u32 row = warp * 16 + lane % 16, key_unit = at(row, lane / 16) % (CHUNK * 2);
-        keys += row * CHUNK * 2;
+        keys = kept(keys + key_row);
+        u32 end = (p.width + 15) / 16 * 32;
 #pragma unroll 1
-        for (u32 k = 0; k < steps; k++) {
+        for (u32 k = 0; k < end; k += 32) {
             u32 a[4], b[4];
-            load_matrices_4(a, keys + (key_unit ^ k * 32));
+            load_matrices_4(a, keys + (key_unit ^ k));
+            u32 queries = query_row + (query_unit ^ k);
             if constexpr (ROW_TILES == 1) {
-                load_matrices_2(b, queries + at(lane % 8, k * 2 + lane / 8 % 2));
+                load_matrices_2(b, queries);
                 multiply_add<T>(scores[0], a, b);
             } else {
 #pragma unroll
                 for (u32 r = 0; r < ROW_TILES; r += 2) {
-                    load_matrices_4(b, queries + at(r * 8 + lane / 16 * 8 + lane % 8, k * 2 + lane / 8 % 2));
+                    load_matrices_4(b, queries + r * 8 * CHUNK * 2);
                     multiply_add<T>(scores[r], a, b);
                     multiply_add<T>(scores[r + 1], a, b + 2);
                 }
@@ -241,7 +267,7 @@ struct SplitHistory {
     // Scores to weights, to shared memory.
     __device__ __forceinline__ void store_weights(const float (&scores)[ROW_TILES][4], u32 r, u32 half) {
         float weight[2] = {scores[r][half * 2], scores[r][half * 2 + 1]}, high[2];
-        u32 to = weights + weight_at(behaviour_of(half * 2), r) + lane % 4 * 4;
+        u32 to = weight_row + half * 8 * ROWS * 2 + (weight_unit ^ r * 16);
         u32 pair = narrow_pair<T>(weight[0], weight[1]);
         store_shared(to, pair);
         widen_pair<T>(pair, high);
@@ -262,25 +288,28 @@ struct SplitHistory {
     __device__ __forceinline__ void multiply_values(float (&sums)[COLUMN_TILES][ROW_TILES][4], u32 values) {
         constexpr u32 PAIR = ROW_TILES == 1 ? 1 : 2;
         u32 tiles = (p.columns + 15) / 16;
+        u32 from = weights_read;
+        values = kept(values + value_at);
         // None of this warp's columns are there.
         if (warp >= tiles) return;
 #pragma unroll 1
-        for (u32 k = 0; k < BEHAVIOURS; k += 16) {
+        for (u32 end = from + WEIGHT_BYTES; from < end; from += 16 * ROWS * 2, values += 16 * CHUNK * 2) {
             u32 a[COLUMN_TILES][4];
 #pragma unroll
             for (u32 m = 0; m < COLUMN_TILES; m++) {
                 u32 tile = warp + m * WARPS;
-                if (tile < tiles) load_transposed_4(a[m], values + at(k + lane / 16 * 8 + lane % 8, tile * 2 + lane / 8 % 2));
+                // The warps' tiles are whole multiples of what the swizzle mixes apart.
+                if (tile < tiles) load_transposed_4(a[m], values + m * WARPS * 32);
             }
 #pragma unroll
             for (u32 r = 0; r < ROW_TILES; r += PAIR) {
 #pragma unroll
                 for (u32 half = 0; half < 2; half++) {
-                    u32 b[4], from = weights + half * WEIGHT_BYTES;
+                    u32 b[4];
                     if constexpr (PAIR == 1) {
-                        load_transposed_2(b, from + weight_at(k + lane % 16, 0));
+                        load_transposed_2(b, from + half * WEIGHT_BYTES);
                     } else {
-                        load_transposed_4(b, from + weight_at(k + lane % 16, r + lane / 16));
+                        load_transposed_4(b, from + half * WEIGHT_BYTES + (weights_unit ^ r * 16));
                     }
 #pragma unroll
                     for (u32 m = 0; m < COLUMN_TILES; m++) {
@@ -296,6 +325,7 @@ struct SplitHistory {
     __device__ __forceinline__ void run() {
         float sums[COLUMN_TILES][ROW_TILES][4] = {};
         float peak[ROW_TILES][2], total[ROW_TILES][2] = {};
+        find_addresses();
         if (threadIdx.x < ROWS) heads[threadIdx.x] = head_of(p, work, threadIdx.x);
 #pragma unroll
         for (u32 r = 0; r < ROW_TILES; r++) {

@@ -151,7 +151,7 @@ fn asks_no_more_than_it_must<T: Element>(emulator: &Emulator, shape: &Shape) {
         memory / least,
         issue / memory
     );
-    assert!(!shape.memory_bound || issue < memory, "{name}: instructions take {:.2}", issue / memory);
+    assert!(!shape.memory_bound || issue < 0.7 * memory, "{name}: instructions take {:.2}", issue / memory);
 }
 
 #[test]
