@@ -12,6 +12,7 @@ use support::attention::{AttentionCase, MergeCase};
 use support::cuda::session;
 use support::data::Data;
 use support::din::DinCase;
+use support::lookup::{LookupCase, Pool};
 use support::sdim::SdimCase;
 use support::{Case, Failure, Rules, check};
 
@@ -166,6 +167,22 @@ fn wrong_din_is_caught() {
         (mutant("din_attend_bf16", "upper halves swapped with lower", ("30258", "21520")), &deep),
         (mutant("din_attend_bf16", "parts taken for f16", ("f32.bf16.bf16.f32", "f32.f16.f16.f32")), &deep),
         (mutant("din_merge_f32", "logarithms for exponentials", ("ex2.approx", "lg2.approx")), &long),
+    ] {
+        assert_caught(&emulator, &mutant, case);
+    }
+}
+
+#[test]
+fn wrong_lookups_are_caught() {
+    let Some(emulator) = session() else { return };
+    let mutant = |kernel, fault, edit| Mutant { stem: "lookup", kernel, fault, edit };
+    let each = LookupCase::default();
+    let bags = LookupCase { pool: Pool::Mean, bags: vec![3, 1000, 0], ..each.clone() };
+    for (mutant, case) in [
+        (mutant("lookup_each", "one row too many", ("setp.ge.u64", "setp.gt.u64")), &each),
+        (mutant("lookup_merge", "parts subtracted", ("add.rn.f32", "sub.rn.f32")), &bags),
+        (mutant("lookup_merge", "multiplied by the length", ("div.rn.f32", "mul.rn.f32")), &bags),
+        (mutant("lookup_bags", "multiplied by the length", ("div.rn.f32", "mul.rn.f32")), &bags),
     ] {
         assert_caught(&emulator, &mutant, case);
     }
