@@ -234,8 +234,17 @@ __device__ void load_behaviours(const DinAttendParams &p, const Room &room, u64 
             const u32 row = i / vectors, column = i % vectors * PER_VECTOR<T>;
             float numbers[PER_VECTOR<T>] = {};
             if (row < count) widen_vector<T>(load_vector(from + u64(row) * p.width + column), numbers);
-#pragma unroll
-            for (u32 j = 0; j < PER_VECTOR<T>; j++) room.behaviours[row * p.stride + column + j] = numbers[j];
+            float4 *to = (float4 *)(room.behaviours + row * p.stride + column);
+            if constexpr (PER_VECTOR<T> == 4) {
+                *to = {numbers[0], numbers[1], numbers[2], numbers[3]};
+            } else {
+                // Of eight lanes, whose stores go together, four begin with the other half: each bank is met once.
+                const bool upper = lane / 4 % 2;
+                const float4 low = {numbers[0], numbers[1], numbers[2], numbers[3]};
+                const float4 high = {numbers[4], numbers[5], numbers[6], numbers[7]};
+                to[upper] = upper ? high : low;
+                to[!upper] = upper ? low : high;
+            }
         }
     }
     const u32 done = p.by_vectors ? p.width : 0;
@@ -331,16 +340,16 @@ __device__ void score(const DinAttendParams &p, const Room &room, const float *c
     run_layer<T>(p, room, p.layers[2], p.layers[1].padded / 16, nullptr, inputs, nullptr, scores);
 }
 
-// Makes weights of the scores of `count` behaviours. Lane l has candidate l % 8 and behaviours 4·(l / 8) and on; all
-// four lanes of a candidate keep its peak and total.
+// Makes weights of the scores of `count` behaviours. Lane l has candidate l % 8 and behaviours l / 8, l / 8 + 4 and so
+// on, so that a warp's numbers are neighbours; all four lanes of a candidate keep its peak and total.
 __device__ void weigh(const DinAttendParams &p, const Room &room, u32 count, float &peak, float &total) {
-    const u32 lane = threadIdx.x % WARP, candidate = lane % TILE, first = lane / TILE * 4;
+    const u32 lane = threadIdx.x % WARP, first = lane / TILE;
     float scores[4];
     float highest = -infinity();
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {
-        scores[i] = room.weights[(first + i) * TILE + candidate];
-        if (first + i < count) highest = fmaxf(highest, scores[i]);
+        scores[i] = room.weights[lane + i * WARP];
+        if (first + i * 4 < count) highest = fmaxf(highest, scores[i]);
     }
     highest = fmaxf(highest, shuffle_xor(highest, 8));
     highest = fmaxf(highest, shuffle_xor(highest, 16));
@@ -352,8 +361,8 @@ __device__ void weigh(const DinAttendParams &p, const Room &room, u32 count, flo
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {
         float weight = 0.0f;
-        if (first + i < count) weight = !p.softmax ? scores[i] : empty ? 0.0f : exp_approx(scores[i] - peak);
-        room.weights[(first + i) * TILE + candidate] = weight;
+        if (first + i * 4 < count) weight = !p.softmax ? scores[i] : empty ? 0.0f : exp_approx(scores[i] - peak);
+        room.weights[lane + i * WARP] = weight;
         sum += weight;
     }
     sum += shuffle_xor(sum, 8);
