@@ -11,6 +11,7 @@ use longseq::*;
 use support::attention::{AttentionCase, MergeCase};
 use support::cuda::session;
 use support::data::Data;
+use support::decoupled::DecoupledCase;
 use support::din::DinCase;
 use support::lookup::{LookupCase, Pool};
 use support::sdim::SdimCase;
@@ -185,5 +186,28 @@ fn wrong_lookups_are_caught() {
         (mutant("lookup_bags", "multiplied by the length", ("div.rn.f32", "mul.rn.f32")), &bags),
     ] {
         assert_caught(&emulator, &mutant, case);
+    }
+}
+
+#[test]
+fn wrong_decoupled_is_caught() {
+    let Some(emulator) = session() else { return };
+    let mutant = |stem, kernel, fault, edit| Mutant { stem, kernel, fault, edit };
+    let case = DecoupledCase { histories: vec![3000, 40], targets: vec![16, 4], ..Default::default() };
+    for mutant in [
+        mutant("decoupled_search", "decoupled_select", "sorted before all are there", ("bar.sync \t0;", "")),
+        mutant("decoupled_search", "decoupled_select", "more counted than kept", ("min.u32", "max.u32")),
+        mutant(
+            "decoupled_search",
+            "decoupled_search_16",
+            "bits below the floor counted",
+            ("redux.sync.add", "redux.sync.max"),
+        ),
+        mutant("decoupled", "decoupled_aggregate", "not a mean", ("div.rn.f32", "mul.rn.f32")),
+        mutant("decoupled_attend", "decoupled_attend", "weights multiplied", ("div.rn.f32", "mul.rn.f32")),
+        mutant("decoupled_attend", "decoupled_attend_merge", "not a mean", ("div.rn.f32", "mul.rn.f32")),
+    ] {
+        eprintln!("{}", mutant.fault);
+        assert_caught(&emulator, &mutant, &case);
     }
 }
