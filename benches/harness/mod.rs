@@ -3,6 +3,8 @@
 
 mod clock;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod limits;
 #[cfg(feature = "wgpu")]
 mod webgpu;
@@ -99,6 +101,10 @@ pub(crate) fn run(stem: &'static str) {
     }
     #[cfg(feature = "wgpu")]
     if let Some(device) = webgpu::Gpu::new() {
+        bench(stem, &device, &options);
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(device) = cuda::Gpu::new() {
         bench(stem, &device, &options);
     }
 }

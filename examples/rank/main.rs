@@ -58,6 +58,10 @@ fn start(options: &Options) -> Outcome<()> {
     if let Some(threads) = options.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
     }
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = nvidia(options.device)? {
+        return run(&gpu, options);
+    }
     #[cfg(feature = "wgpu")]
     if let Some(gpu) = gpu(options.device)? {
         return run(&gpu, options);
@@ -65,8 +69,18 @@ fn start(options: &Options) -> Outcome<()> {
     match options.device {
         Device::Cpu | Device::Auto => run(&Cpu::new(), options),
         Device::Wgpu => Err("--device wgpu: built without the feature `wgpu`".into()),
-        Device::Cuda => Err("--device cuda: this device is not built yet; use cpu or auto".into()),
+        Device::Cuda => Err("--device cuda: built without the feature `cuda`".into()),
     }
+}
+
+/// The CUDA device where it was asked for; `auto` takes it where there is one.
+#[cfg(feature = "cuda")]
+fn nvidia(asked_for: Device) -> Outcome<Option<longseq::Cuda>> {
+    Ok(match asked_for {
+        Device::Cuda => Some(longseq::Cuda::new(0)?),
+        Device::Auto => longseq::Cuda::new(0).ok(),
+        Device::Cpu | Device::Wgpu => None,
+    })
 }
 
 /// The `wgpu` device where it was asked for. `auto` leaves a software adapter alone: it is this processor again, by a
@@ -125,10 +139,20 @@ fn run<B: Backend>(backend: &B, options: &Options) -> Outcome<()> {
     progress.print(&format!("\nPlot: {}\nDone in {:.1} s.", path.display(), begin.elapsed().as_secs_f64()))
 }
 
-#[cfg(all(test, feature = "wgpu"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn auto_takes_cuda_where_there_is_a_device() {
+        let found = longseq::Cuda::new(0).is_ok();
+        assert_eq!(nvidia(Device::Auto).unwrap().is_some(), found);
+        assert_eq!(nvidia(Device::Cuda).is_ok(), found);
+        assert!(nvidia(Device::Wgpu).unwrap().is_none());
+    }
+
+    #[cfg(feature = "wgpu")]
     #[test]
     fn auto_takes_wgpu_where_it_is_more_than_this_processor() {
         let found = longseq::Wgpu::new();

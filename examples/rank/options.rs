@@ -56,13 +56,13 @@ pub(crate) struct Options {
 /// A backend.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Device {
-    /// The fastest there is: a GPU through wgpu, otherwise the CPU.
+    /// The fastest there is: an NVIDIA GPU through CUDA, a GPU through wgpu, otherwise the CPU.
     Auto,
     /// This machine's processor.
     Cpu,
     /// Any GPU through wgpu; a software one too.
     Wgpu,
-    /// An NVIDIA GPU through CUDA (not built yet).
+    /// An NVIDIA GPU through CUDA.
     Cuda,
 }
 
