@@ -43,13 +43,14 @@
 //! `f16` and `bf16`, upload [`half::f16`] or [`half::bf16`] and nothing else changes.
 //!
 //! To run the same on a GPU, write `Wgpu::new()?` for `Cpu::new()`: the first adapter there is, or your own device and
-//! queue with [`Wgpu::from_device`], and your own buffers with [`webgpu::WgpuBuffer::from_buffer`].
+//! queue with [`Wgpu::from_device`], and your own buffers with [`webgpu::WgpuBuffer::from_buffer`]. On an NVIDIA GPU write
+//! `Cuda::new(0)?`, or take your own stream with [`Cuda::from_stream`] and your own slices with [`Cuda::borrow`].
 //!
 //! # Concepts
 //!
 //! | concept | type | in a word |
 //! |---|---|---|
-//! | a device | [`Backend`]: [`Cpu`], [`Wgpu`] | write `fn score<B: Backend>(…)` once, run it anywhere |
+//! | a device | [`Backend`]: [`Cpu`], [`Wgpu`], [`Cuda`] | write `fn score<B: Backend>(…)` once, run it anywhere |
 //! | a jagged batch | [`Jagged`], [`Batch`] | offsets, validated once; no padding |
 //! | an operation | [`TargetAttention`], [`Din`], [`Sdim`], [`Lookup`], [`Decoupled`] | a plain struct of parameters |
 //! | data | [`Buffer`], [`View`], [`ViewMut`] | owned by you or the backend; borrowed by the call |
