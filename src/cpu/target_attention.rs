@@ -208,7 +208,9 @@ pub(super) fn merge<T: Element>(
     let rows = op.check_merge(first, second)?;
     op.check_merge_outputs(rows, &outputs)?;
     let mut lse = outputs.lse;
-    for (i, out) in outputs.out.into_slice().chunks_exact_mut(op.value_width).enumerate() {
+    let [firsts, seconds] = [first, second].map(|part| part.out.as_slice().chunks_exact(op.value_width));
+    let outs = outputs.out.into_slice().chunks_exact_mut(op.value_width);
+    for (i, ((out, first_row), second_row)) in outs.zip(firsts).zip(seconds).enumerate() {
         let lses = [first.lse[i], second.lse[i]];
         let max = lses[0].max(lses[1]);
         // Two parts without behaviours: their rows are zeros, and any finite shift keeps the weights 0.
@@ -216,9 +218,8 @@ pub(super) fn merge<T: Element>(
         let weights = lses.map(|lse| (lse - shift).exp());
         let sum = weights[0] + weights[1];
         let divisor = if sum == 0.0 { 1.0 } else { sum };
-        for (j, out) in out.iter_mut().enumerate() {
-            let [a, b] = [first.out, second.out].map(|part| part[i * op.value_width + j].to_f32());
-            *out = T::from_f32((weights[0] * a + weights[1] * b) / divisor);
+        for ((out, a), b) in out.iter_mut().zip(first_row).zip(second_row) {
+            *out = T::from_f32((weights[0] * a.to_f32() + weights[1] * b.to_f32()) / divisor);
         }
         if let Some(lse) = &mut lse {
             lse[i] = shift + sum.ln();

@@ -211,6 +211,8 @@ impl DinCase {
             (false, _) => (max_score + 2.0) * longest as f64 * f64::from(f32::MIN_POSITIVE),
         };
         let absolute = match self.pooling {
+            // Exact, however far off the scores may be: their bound may be infinite.
+            _ if max_s == 0.0 => 0.0,
             DinPooling::Softmax => max_s * ((2.0 * score_error).exp_m1() + sum_error),
             _ => longest as f64 * max_s * (score_error + sum_error * max_score),
         };
