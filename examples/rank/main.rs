@@ -139,7 +139,7 @@ fn run<B: Backend>(backend: &B, options: &Options) -> Outcome<()> {
     progress.print(&format!("\nPlot: {}\nDone in {:.1} s.", path.display(), begin.elapsed().as_secs_f64()))
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "cuda", feature = "wgpu")))]
 mod tests {
     use super::*;
 
