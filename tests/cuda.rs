@@ -263,7 +263,7 @@ fn results_hold_in_every_mode() {
     assert_clean(&emulator);
 }
 
-/// Every driver call of a request, from the first to the last, is made to fail once: the call returns an error, nothing
+/// Every driver call of a request but those that free, from the first to the last, is made to fail once: the call returns an error, nothing
 /// is left behind, and the same request on the same driver works afterwards.
 #[test]
 fn every_failing_driver_call_is_an_error_and_leaves_nothing() {
