@@ -182,6 +182,7 @@ mod cpu;
 pub mod cuda;
 pub mod element;
 mod error;
+mod host;
 mod jagged;
 mod memory;
 mod ops;
@@ -199,8 +200,9 @@ pub use cudarc;
 pub use element::{DType, Element, Scalar, Signature};
 pub use error::{Error, Result};
 pub use half;
+pub use host::{Host, HostBuffer};
 pub use jagged::{Batch, Jagged};
-pub use memory::{Host, Memory, View, ViewMut};
+pub use memory::{Memory, View, ViewMut};
 pub use ops::*;
 #[cfg(feature = "wgpu")]
 pub use webgpu::Wgpu;

@@ -1,7 +1,5 @@
 //! Where data live: the buffers of a backend, and views of them.
 
-use std::ops::{Deref, DerefMut};
-
 use crate::element::Scalar;
 use crate::error::{Error, Result};
 
@@ -27,16 +25,16 @@ pub trait Memory: Sized + 'static {
 
 /// Borrowed data to read: all of it or a part.
 pub struct View<'a, S: Memory, T: Scalar> {
-    data: &'a S::Data<T>,
-    start: usize,
-    length: usize,
+    pub(crate) data: &'a S::Data<T>,
+    pub(crate) start: usize,
+    pub(crate) length: usize,
 }
 
 /// Borrowed data to write: all of it or a part.
 pub struct ViewMut<'a, S: Memory, T: Scalar> {
-    data: &'a mut S::Data<T>,
-    start: usize,
-    length: usize,
+    pub(crate) data: &'a mut S::Data<T>,
+    pub(crate) start: usize,
+    pub(crate) length: usize,
 }
 
 impl<S: Memory, T: Scalar> Clone for View<'_, S, T> {
@@ -140,74 +138,4 @@ fn part(view_start: usize, view_length: usize, start: usize, length: usize) -> R
         expected: format!("a part of {view_length} elements"),
         got: format!("{length} elements from {start} on"),
     })
-}
-
-/// Host memory: vectors, viewed as slices. The memory of [`reference`](crate::reference) and of
-/// [`Cpu`](crate::Cpu).
-#[derive(Debug, Clone, Copy)]
-pub struct Host;
-
-impl Memory for Host {
-    type Buffer<T: Scalar> = Vec<T>;
-    type Data<T: Scalar> = [T];
-
-    fn data<T: Scalar>(buffer: &Vec<T>) -> &[T] {
-        buffer
-    }
-
-    fn data_mut<T: Scalar>(buffer: &mut Vec<T>) -> &mut [T] {
-        buffer
-    }
-
-    fn length<T: Scalar>(data: &[T]) -> usize {
-        data.len()
-    }
-}
-
-impl Host {
-    /// A view of a slice or vector.
-    pub fn view<T: Scalar>(slice: &[T]) -> View<'_, Host, T> {
-        View::new(slice)
-    }
-
-    /// A view of a slice or vector, to write.
-    pub fn view_mut<T: Scalar>(slice: &mut [T]) -> ViewMut<'_, Host, T> {
-        ViewMut::new(slice)
-    }
-}
-
-impl<'a, T: Scalar> View<'a, Host, T> {
-    /// The elements.
-    pub fn as_slice(&self) -> &'a [T] {
-        &self.data[self.start..self.start + self.length]
-    }
-}
-
-impl<'a, T: Scalar> ViewMut<'a, Host, T> {
-    /// The elements.
-    pub fn into_slice(self) -> &'a mut [T] {
-        &mut self.data[self.start..self.start + self.length]
-    }
-}
-
-impl<T: Scalar> Deref for View<'_, Host, T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        self.as_slice()
-    }
-}
-
-impl<T: Scalar> Deref for ViewMut<'_, Host, T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        &self.data[self.start..self.start + self.length]
-    }
-}
-
-impl<T: Scalar> DerefMut for ViewMut<'_, Host, T> {
-    fn deref_mut(&mut self) -> &mut [T] {
-        self.reborrow().into_slice()
-    }
 }

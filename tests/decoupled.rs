@@ -40,7 +40,7 @@ fn matches_dare<B: Backend>(backend: &B, rules: Rules) {
             let table = |feature| {
                 let name = format!("{kind}_{feature}");
                 let shape = golden.shape(&name);
-                Owned { rows: shape[0], width: shape[1], data: Stored::F32(golden.f32(&name)) }
+                Owned { rows: shape[0], width: shape[1], data: Stored::F32(golden.f32(&name).into()) }
             };
             ["item", "category", "time"].map(table).into()
         };

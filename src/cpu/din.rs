@@ -13,8 +13,9 @@ use crate::cpu::vector::{
 };
 use crate::element::Element;
 use crate::error::Result;
+use crate::host::Host;
 use crate::jagged::Batch;
-use crate::memory::{Host, View, ViewMut};
+use crate::memory::{View, ViewMut};
 use crate::ops::{Activation, Din, DinInputs, DinPooling, Weighting};
 
 /// Behaviours of a block: a candidate's weights are read once a block from the second-level cache.

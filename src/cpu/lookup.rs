@@ -8,8 +8,8 @@ use crate::cpu::tables::{pool, prefetch_rows, read_rows};
 use crate::cpu::tiles::for_each;
 use crate::cpu::vector::{Instructions, Kernel, Lanes, add};
 use crate::error::Result;
+use crate::host::Host;
 use crate::jagged::Jagged;
-use crate::memory::Host;
 use crate::ops::*;
 
 /// How many rows make a piece of work, about; a bag of more than twice as many is cut.

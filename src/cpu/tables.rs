@@ -2,7 +2,7 @@
 
 use crate::cpu::gather::{AHEAD, WeightedRows, sum_rows};
 use crate::cpu::vector::{self, LANES, Lanes, widen_to};
-use crate::memory::Host;
+use crate::host::Host;
 use crate::ops::{Table, TableData};
 
 /// Writes row `id`.

@@ -12,8 +12,8 @@ use crate::cpu::vector::{
 };
 use crate::element::Element;
 use crate::error::Result;
+use crate::host::Host;
 use crate::jagged::Batch;
-use crate::memory::Host;
 use crate::ops::{PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOutputs};
 
 /// How many numbers of keys make a block: with the scores and the values, half of a second-level cache of 256 KiB at most.

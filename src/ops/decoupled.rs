@@ -2,8 +2,9 @@
 
 use crate::element::Scalar;
 use crate::error::{Error, Result};
+use crate::host::Host;
 use crate::jagged::Batch;
-use crate::memory::{Host, Memory, View, ViewMut};
+use crate::memory::{Memory, View, ViewMut};
 use crate::ops::lookup::{check_host_ids, check_tables};
 use crate::ops::shape::copy_views;
 use crate::ops::{IdPolicy, Table, dim, elements, expect, total_width};

@@ -2,8 +2,9 @@
 
 use crate::element::Scalar;
 use crate::error::{Error, Result};
+use crate::host::Host;
 use crate::jagged::Jagged;
-use crate::memory::{Host, Memory, View, ViewMut};
+use crate::memory::{Memory, View, ViewMut};
 use crate::ops::shape::copy_views;
 use crate::ops::{dim, elements, expect};
 

@@ -3,8 +3,8 @@
 use super::lookup::{concatenate, table_row};
 use super::{dot, softmax};
 use crate::error::Result;
+use crate::host::Host;
 use crate::jagged::Batch;
-use crate::memory::Host;
 use crate::ops::*;
 
 /// An exact selection.

@@ -3,8 +3,9 @@
 use super::{dot, row, sigmoid, softmax};
 use crate::element::Element;
 use crate::error::Result;
+use crate::host::Host;
 use crate::jagged::Batch;
-use crate::memory::{Host, View};
+use crate::memory::View;
 use crate::ops::{Activation, Din, DinInputs, DinPooling};
 
 /// DIN's local activation unit in `f64`, `[M, d]`.

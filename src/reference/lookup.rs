@@ -1,8 +1,8 @@
 //! Look-ups in embedding tables, plainly. Formula: [`Lookup`].
 
 use crate::error::Result;
+use crate::host::Host;
 use crate::jagged::Jagged;
-use crate::memory::Host;
 use crate::ops::*;
 
 /// Looked-up rows, `[N or bags, Σ width]`, from the tables and from the second tables.

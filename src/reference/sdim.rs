@@ -3,8 +3,9 @@
 use super::row;
 use crate::element::{Element, Signature};
 use crate::error::{Error, Result};
+use crate::host::Host;
 use crate::jagged::{Batch, Jagged};
-use crate::memory::{Host, View};
+use crate::memory::View;
 use crate::ops::{Hash, Sdim, SdimHistory, SdimInputs, SdimQuery};
 
 /// A projection `⟨x, R[:,g,t]⟩` and how far rounding may move it.

@@ -3,8 +3,8 @@
 use super::{dot, row, sigmoid, softmax};
 use crate::element::Element;
 use crate::error::Result;
+use crate::host::Host;
 use crate::jagged::Batch;
-use crate::memory::Host;
 use crate::ops::{PartialAttention, TargetAttention, TargetAttentionInputs, Weighting};
 
 /// Exact results of target attention.

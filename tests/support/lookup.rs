@@ -66,13 +66,13 @@ pub struct Owned<S: Memory> {
 /// A table of normal numbers.
 pub fn table(rng: &mut StdRng, data: Data, storage: Storage, rows: usize, width: usize) -> Owned<Host> {
     let data = match storage {
-        Storage::F32 => Stored::F32(data::rows(rng, data, rows, width)),
-        Storage::F16 => Stored::F16(data::rows(rng, data, rows, width)),
-        Storage::Bf16 => Stored::Bf16(data::rows(rng, data, rows, width)),
+        Storage::F32 => Stored::F32(data::rows(rng, data, rows, width).into()),
+        Storage::F16 => Stored::F16(data::rows(rng, data, rows, width).into()),
+        Storage::Bf16 => Stored::Bf16(data::rows(rng, data, rows, width).into()),
         Storage::Int8 => Stored::Int8 {
             codes: (0..rows * width).map(|_| rng.random()).collect(),
             scale: (0..rows).map(|_| rng.random_range(0.001..0.02)).collect(),
-            offset: data::rows(rng, Data::Normal, rows, 1),
+            offset: data::rows(rng, Data::Normal, rows, 1).into(),
         },
     };
     Owned { rows, width, data }

@@ -100,11 +100,11 @@ impl Backend for Mutant {
         Ok(Self(self.0))
     }
 
-    fn upload<T: Scalar>(&self, data: &[T]) -> Result<Vec<T>> {
+    fn upload<T: Scalar>(&self, data: &[T]) -> Result<HostBuffer<T>> {
         Cpu::new().upload(data)
     }
 
-    fn zeros<T: Scalar>(&self, length: usize) -> Result<Vec<T>> {
+    fn zeros<T: Scalar>(&self, length: usize) -> Result<HostBuffer<T>> {
         Cpu::new().zeros(length)
     }
 

@@ -8,7 +8,7 @@ use crate::cpu::pieces::Part;
 use crate::cpu::tables::{pool, prefetch_rows, read_rows};
 use crate::cpu::tile_pooling::TilePooling;
 use crate::cpu::vector::{Kernel, LANES, Lanes, exp};
-use crate::memory::Host;
+use crate::host::Host;
 use crate::ops::*;
 
 /// The behaviours of one user that a candidate keeps.

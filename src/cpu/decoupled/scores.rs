@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::cpu::tables::{prefetch_rows, read_rows};
 use crate::cpu::vector::{LANES, Lanes, Row, product};
-use crate::memory::Host;
+use crate::host::Host;
 use crate::ops::*;
 
 /// How many behaviours make a block.

@@ -8,8 +8,8 @@ use super::best::{Best, Floor};
 use super::scores::{BLOCK, Scorer, blocks};
 use crate::cpu::tiles::for_each;
 use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, Row};
+use crate::host::Host;
 use crate::jagged::Batch;
-use crate::memory::Host;
 use crate::ops::*;
 use crate::plan::{self, Piece, Plan};
 

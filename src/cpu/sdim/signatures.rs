@@ -2,7 +2,7 @@
 
 use crate::cpu::vector::{LANES, Lanes, Row, product};
 use crate::error::{Error, Result};
-use crate::memory::Host;
+use crate::host::Host;
 use crate::ops::{Hash, Sdim};
 
 /// Signatures of rows, a block at a time.
