@@ -4,7 +4,7 @@ use crate::backend::Backend;
 use crate::cuda::batch::{CudaBatch, CudaJagged};
 use crate::cuda::launch::{Allocation, read};
 use crate::cuda::memory::{CudaBuffer, CudaMemory};
-use crate::cuda::{Cuda, decoupled, din, lock, lookup, sdim, target_attention};
+use crate::cuda::{Cuda, decoupled, din, lock, lookup, sdim, sdim_encode, sdim_query, target_attention};
 use crate::element::{Element, Scalar, Signature};
 use crate::error::{Error, Result};
 use crate::jagged::{Batch, Jagged};
@@ -105,7 +105,7 @@ impl Backend for Cuda {
         inputs: SdimHistory<'_, CudaMemory, T>,
         table: ViewMut<'_, CudaMemory, f32>,
     ) -> Result<()> {
-        sdim::encode(self, "sdim_encode", op, histories, &inputs, table, false)
+        sdim_encode::encode(self, "sdim_encode", op, histories, &inputs, table, false)
     }
 
     fn sdim_append<T: Element>(
@@ -115,7 +115,7 @@ impl Backend for Cuda {
         inputs: SdimHistory<'_, CudaMemory, T>,
         table: ViewMut<'_, CudaMemory, f32>,
     ) -> Result<()> {
-        sdim::encode(self, "sdim_append", op, new, &inputs, table, true)
+        sdim_encode::encode(self, "sdim_append", op, new, &inputs, table, true)
     }
 
     fn sdim_add_tables(
@@ -124,7 +124,7 @@ impl Backend for Cuda {
         table: ViewMut<'_, CudaMemory, f32>,
         other: View<'_, CudaMemory, f32>,
     ) -> Result<()> {
-        sdim::add_tables(self, op, table, other)
+        sdim_encode::add_tables(self, op, table, other)
     }
 
     fn sdim_query_into<T: Element>(
@@ -134,7 +134,7 @@ impl Backend for Cuda {
         inputs: SdimQuery<'_, CudaMemory, T>,
         out: ViewMut<'_, CudaMemory, T>,
     ) -> Result<()> {
-        sdim::query(self, op, targets, &inputs, out)
+        sdim_query::query(self, op, targets, &inputs, out)
     }
 
     fn sdim_attend_into<T: Element>(
@@ -144,7 +144,7 @@ impl Backend for Cuda {
         inputs: SdimInputs<'_, CudaMemory, T>,
         out: ViewMut<'_, CudaMemory, T>,
     ) -> Result<()> {
-        sdim::attend(self, op, batch, &inputs, out)
+        sdim_query::attend(self, op, batch, &inputs, out)
     }
 
     fn lookup_into(
