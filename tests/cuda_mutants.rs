@@ -196,6 +196,8 @@ fn wrong_decoupled_is_caught() {
     let case = DecoupledCase { histories: vec![3000, 40], targets: vec![16, 4], ..Default::default() };
     // More entries than are selected from at once.
     let long = DecoupledCase { histories: vec![12_000], targets: vec![3], top_k: 64, ..case.clone() };
+    // More of a history than a list has room for in every piece.
+    let longer = DecoupledCase { histories: vec![60_000], targets: vec![16], ..case.clone() };
     let (search, select) = ("decoupled_search", "decoupled_select");
     for (mutant, case) in [
         (mutant(search, select, "counted before all are there", ("bar.sync \t0;", "")), &long),
@@ -216,7 +218,7 @@ fn wrong_decoupled_is_caught() {
                 "bits below the floor counted",
                 ("redux.sync.add", "redux.sync.max"),
             ),
-            &case,
+            &longer,
         ),
         (mutant("decoupled", "decoupled_aggregate", "not a mean", ("div.rn.f32", "mul.rn.f32")), &case),
         (
