@@ -1,10 +1,13 @@
 //! The trait, each call passed on to its room.
 
+use std::sync::{Arc, Mutex};
+
 use crate::backend::Backend;
 use crate::cuda::batch::{CudaBatch, CudaJagged};
+use crate::cuda::faults::Records;
 use crate::cuda::launch::{Allocation, read};
 use crate::cuda::memory::{CudaBuffer, CudaMemory};
-use crate::cuda::{Cuda, decoupled, din, lock, lookup, sdim, sdim_encode, sdim_query, target_attention};
+use crate::cuda::{Cuda, decoupled, din, lookup, sdim, sdim_encode, sdim_query, target_attention};
 use crate::element::{Element, Scalar, Signature};
 use crate::error::{Error, Result};
 use crate::jagged::{Batch, Jagged};
@@ -18,6 +21,11 @@ impl Backend for Cuda {
 
     fn device(&self) -> String {
         self.shared.name.clone()
+    }
+
+    fn fork(&self) -> Result<Self> {
+        let records = Records::new(self.stream(), "fork")?;
+        Ok(Self { records: Arc::new(Mutex::new(records)), ..self.clone() })
     }
 
     fn upload<T: Scalar>(&self, data: &[T]) -> Result<CudaBuffer<T>> {
@@ -42,12 +50,12 @@ impl Backend for Cuda {
         let region = self.region(NAME, &view)?;
         let mut data = vec![T::zeroed(); region.length];
         read(self.stream(), NAME, region.pointer, bytemuck::cast_slice_mut(&mut data))?;
-        lock(&self.shared.records).take(self.stream(), NAME)?;
+        self.take_records(NAME)?;
         Ok(data)
     }
 
     fn synchronize(&self) -> Result<()> {
-        lock(&self.shared.records).take(self.stream(), "synchronize")
+        self.take_records("synchronize")
     }
 
     fn jagged(&self, jagged: &Jagged) -> Result<CudaJagged> {
