@@ -58,6 +58,31 @@ pub trait Backend {
     /// What runs the operations, for people to read.
     fn device(&self) -> String;
 
+    /// Another handle to the same device, memory, kernels and queue, which hears of its own calls alone.
+    ///
+    /// What a call finds on the device, such as an id out of range, is told to the next wait of the handle that made
+    /// the call. Threads that answer requests side by side through one handle may be told of each other's errors, and
+    /// then not of their own: give each request or thread a fork. It costs next to nothing.
+    ///
+    /// ```
+    /// # use longseq::{Backend, Result};
+    /// fn serve<B: Backend + Sync>(backend: &B, requests: usize) -> Result<()> {
+    ///     std::thread::scope(|threads| {
+    ///         let answer = |_| threads.spawn(|| backend.fork()?.synchronize());
+    ///         let answers: Vec<_> = (0..requests).map(answer).collect();
+    ///         answers.into_iter().try_for_each(|answer| answer.join().expect("no panic"))
+    ///     })
+    /// }
+    /// # serve(&longseq::Cpu::new(), 2)?;
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`OutOfMemory`](crate::Error::OutOfMemory) and the device's own.
+    fn fork(&self) -> Result<Self>
+    where
+        Self: Sized;
+
     /// Copies data to the device.
     ///
     /// # Errors
@@ -83,7 +108,7 @@ pub trait Backend {
     /// Waits for everything enqueued and copies data to the host.
     ///
     /// # Errors
-    /// What went wrong on the device since the last wait, such as
+    /// What went wrong on the device since the last wait of this handle, such as
     /// [`IndexOutOfRange`](crate::Error::IndexOutOfRange); the device's own.
     fn download<T: Scalar>(&self, view: View<'_, Self::Memory, T>) -> Result<Vec<T>>;
 

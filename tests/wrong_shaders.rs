@@ -55,7 +55,7 @@ fn twin_of_check(
 impl Twin {
     fn assert_caught(&self) {
         if let Some(gpu) = device() {
-            self.assert_caught_on(gpu);
+            self.assert_caught_on(&gpu);
         }
     }
 

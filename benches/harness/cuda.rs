@@ -14,7 +14,7 @@ use crate::support::{Call, Failure, Rules};
 const CACHE: usize = 256 << 20;
 /// The device that the tests use too.
 pub(super) struct Gpu {
-    backend: &'static Cuda,
+    backend: Cuda,
     /// Overwritten between the calls, so that they begin with a cold cache.
     cold: std::cell::RefCell<CudaSlice<u8>>,
 }
@@ -52,7 +52,7 @@ impl Device for Gpu {
     }
 
     fn backend(&self) -> &Cuda {
-        self.backend
+        &self.backend
     }
 
     fn rules(&self) -> Rules {

@@ -10,7 +10,7 @@ use crate::support::{Failure, Rules, webgpu};
 
 /// The device that the tests use too.
 pub(super) struct Gpu {
-    backend: &'static Wgpu,
+    backend: Wgpu,
     arithmetic: OnceCell<f64>,
 }
 
@@ -74,7 +74,7 @@ impl Device for Gpu {
     }
 
     fn backend(&self) -> &Wgpu {
-        self.backend
+        &self.backend
     }
 
     fn rules(&self) -> Rules {

@@ -84,6 +84,10 @@ impl Backend for Cpu {
         format!("CPU ({arch}, {instructions:?}), {threads} thread{}", if threads == 1 { "" } else { "s" })
     }
 
+    fn fork(&self) -> Result<Self> {
+        Ok(*self)
+    }
+
     fn upload<T: Scalar>(&self, data: &[T]) -> Result<Vec<T>> {
         let mut buffer = with_capacity("upload", data.len())?;
         buffer.extend_from_slice(data);

@@ -1,10 +1,13 @@
 //! The trait, each call passed on to its room.
 
+use std::sync::{Arc, Mutex};
+
 use crate::backend::Backend;
 use crate::cuda::batch::{CudaBatch, CudaJagged};
+use crate::cuda::faults::Records;
 use crate::cuda::launch::{Allocation, read};
 use crate::cuda::memory::{CudaBuffer, CudaMemory};
-use crate::cuda::{Cuda, decoupled, din, lock, lookup, sdim, target_attention};
+use crate::cuda::{Cuda, decoupled, din, lookup, sdim, sdim_encode, sdim_query, target_attention};
 use crate::element::{Element, Scalar, Signature};
 use crate::error::{Error, Result};
 use crate::jagged::{Batch, Jagged};
@@ -18,6 +21,11 @@ impl Backend for Cuda {
 
     fn device(&self) -> String {
         self.shared.name.clone()
+    }
+
+    fn fork(&self) -> Result<Self> {
+        let records = Records::new(self.stream(), "fork")?;
+        Ok(Self { records: Arc::new(Mutex::new(records)), ..self.clone() })
     }
 
     fn upload<T: Scalar>(&self, data: &[T]) -> Result<CudaBuffer<T>> {
@@ -42,12 +50,12 @@ impl Backend for Cuda {
         let region = self.region(NAME, &view)?;
         let mut data = vec![T::zeroed(); region.length];
         read(self.stream(), NAME, region.pointer, bytemuck::cast_slice_mut(&mut data))?;
-        lock(&self.shared.records).take(self.stream(), NAME)?;
+        self.take_records(NAME)?;
         Ok(data)
     }
 
     fn synchronize(&self) -> Result<()> {
-        lock(&self.shared.records).take(self.stream(), "synchronize")
+        self.take_records("synchronize")
     }
 
     fn jagged(&self, jagged: &Jagged) -> Result<CudaJagged> {
@@ -105,7 +113,7 @@ impl Backend for Cuda {
         inputs: SdimHistory<'_, CudaMemory, T>,
         table: ViewMut<'_, CudaMemory, f32>,
     ) -> Result<()> {
-        sdim::encode(self, "sdim_encode", op, histories, &inputs, table, false)
+        sdim_encode::encode(self, "sdim_encode", op, histories, &inputs, table, false)
     }
 
     fn sdim_append<T: Element>(
@@ -115,7 +123,7 @@ impl Backend for Cuda {
         inputs: SdimHistory<'_, CudaMemory, T>,
         table: ViewMut<'_, CudaMemory, f32>,
     ) -> Result<()> {
-        sdim::encode(self, "sdim_append", op, new, &inputs, table, true)
+        sdim_encode::encode(self, "sdim_append", op, new, &inputs, table, true)
     }
 
     fn sdim_add_tables(
@@ -124,7 +132,7 @@ impl Backend for Cuda {
         table: ViewMut<'_, CudaMemory, f32>,
         other: View<'_, CudaMemory, f32>,
     ) -> Result<()> {
-        sdim::add_tables(self, op, table, other)
+        sdim_encode::add_tables(self, op, table, other)
     }
 
     fn sdim_query_into<T: Element>(
@@ -134,7 +142,7 @@ impl Backend for Cuda {
         inputs: SdimQuery<'_, CudaMemory, T>,
         out: ViewMut<'_, CudaMemory, T>,
     ) -> Result<()> {
-        sdim::query(self, op, targets, &inputs, out)
+        sdim_query::query(self, op, targets, &inputs, out)
     }
 
     fn sdim_attend_into<T: Element>(
@@ -144,7 +152,7 @@ impl Backend for Cuda {
         inputs: SdimInputs<'_, CudaMemory, T>,
         out: ViewMut<'_, CudaMemory, T>,
     ) -> Result<()> {
-        sdim::attend(self, op, batch, &inputs, out)
+        sdim_query::attend(self, op, batch, &inputs, out)
     }
 
     fn lookup_into(

@@ -91,7 +91,7 @@ impl Call<'_> {
 
     /// The address of the record for bad ids among `positions` of `argument`.
     pub(super) fn record(&self, argument: &'static str, positions: usize, bound: Bound) -> Result<u64> {
-        let mut records = lock(&self.gpu.shared.records);
+        let mut records = lock(&self.gpu.records);
         records.record(self.gpu.stream(), self.operation, argument, positions as u64, bound)
     }
 

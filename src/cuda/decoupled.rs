@@ -1,6 +1,7 @@
 //! Decoupled embeddings: searches in one table, aggregates from another.
 
 use std::array;
+use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -14,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::jagged::Batch;
 use crate::memory::ViewMut;
 use crate::ops::*;
-use crate::plan::Cut;
+use crate::plan::{Cut, FEWEST_STEPS};
 
 const SEARCH: &str = "decoupled_search";
 const AGGREGATE: &str = "decoupled_aggregate";
@@ -196,6 +197,17 @@ fn staged_bytes(scoring: &Scoring, candidates: usize) -> u32 {
     (fours * (BEHAVIOURS + FOURS + candidates) * COLUMNS * size_of::<f32>()) as u32
 }
 
+/// Cuts a batch into about as many pieces as are wanted, but none shorter than what a block takes at a time. Edges are a
+/// quarter of a piece apart, because a plan has no shorter pieces than of [`FEWEST_STEPS`].
+fn cut(batch: &Batch, candidates: usize, wanted: usize) -> Cut {
+    let rows =
+        |(history, targets): (Range<usize>, Range<usize>)| history.len() * targets.len().div_ceil(candidates);
+    let piece = batch.requests().map(rows).sum::<usize>() / wanted;
+    let longest = FEWEST_STEPS * BEHAVIOURS;
+    let step = piece.min(longest).next_power_of_two().clamp(BEHAVIOURS, longest) / FEWEST_STEPS;
+    Cut { rows_per_target: 1, tile_rows: candidates, step, wanted, longest: usize::MAX }
+}
+
 pub(super) fn search(
     gpu: &Cuda,
     op: &Decoupled,
@@ -235,9 +247,7 @@ fn search_into(
     let most = batch.as_ref().requests().map(|(_, targets)| targets.len()).max().unwrap_or(0);
     let fits = |&tile: &usize| room + THREADS as usize <= ENTRIES / tile && (tile / 2 < most || tile == 2);
     let candidates = TILES.into_iter().find(fits).unwrap_or(2);
-    let wanted = PIECES * gpu.multiprocessors();
-    let cut =
-        Cut { rows_per_target: 1, tile_rows: candidates, step: BEHAVIOURS, wanted, longest: usize::MAX };
+    let cut = cut(batch.as_ref(), candidates, PIECES * gpu.multiprocessors());
     let plan = batch.plan(gpu, operation, &cut)?;
     let tiles = plan.plan.tiles.len();
     let lists = (plan.plan.slots + tiles).saturating_mul(candidates);
@@ -423,8 +433,7 @@ fn attend_all(
         let sums = CANDIDATES * rows.fours as usize * COLUMNS * size_of::<f32>();
         let column_blocks = (rows.fours as usize).div_ceil(ROW_FOURS);
         let wanted = (2 * PIECES * gpu.multiprocessors()).min(PARTIAL_BYTES / sums).max(1);
-        let cut =
-            Cut { rows_per_target: 1, tile_rows: CANDIDATES, step: BEHAVIOURS, wanted, longest: usize::MAX };
+        let cut = cut(batch.as_ref(), CANDIDATES, wanted);
         let plan = batch.plan(gpu, ATTEND, &cut)?;
         let slots = plan.plan.slots;
         let params = AttendParams {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaStream, DriverError};
 
 use crate::cuda::launch::{Allocation, read};
+use crate::cuda::{Cuda, lock};
 use crate::error::{Error, Result};
 use crate::jagged::Batch;
 
@@ -107,8 +108,8 @@ impl Records {
         Ok(self.memory.pointer() + (index * BYTES) as u64)
     }
 
-    /// Waits, and fails with what was recorded since the last time.
-    pub(super) fn take(&mut self, stream: &CudaStream, operation: &'static str) -> Result<()> {
+    /// Waits, and fails with what was recorded since it was last taken.
+    fn look(&self, stream: &CudaStream, operation: &'static str) -> Result<()> {
         let wait = || stream.synchronize().map_err(|error| driver_error(operation, error));
         if self.checks.is_empty() {
             return wait();
@@ -119,16 +120,35 @@ impl Records {
         for (check, words) in self.checks.iter().zip(words.chunks_exact(WORDS)) {
             let Some(page) = words.iter().position(|&word| word != u64::MAX) else { continue };
             let position = (page as u64) << 32 | words[page] >> 32;
-            let error = Error::IndexOutOfRange {
+            return Err(Error::IndexOutOfRange {
                 operation: check.operation,
                 argument: check.argument,
                 position,
                 id: words[page] & u64::from(u32::MAX),
                 rows: check.bound.at(position),
-            };
-            self.memory.fill(operation, 0xff)?;
-            return Err(error);
+            });
         }
         Ok(())
+    }
+
+    /// As [`look`](Self::look), and forgets it. No call may be under way beside it, whose finds it would forget too.
+    fn take(&self, stream: &CudaStream, operation: &'static str) -> Result<()> {
+        let found = self.look(stream, operation);
+        if matches!(found, Err(Error::IndexOutOfRange { .. })) {
+            self.memory.fill(operation, 0xff)?;
+        }
+        found
+    }
+}
+
+impl Cuda {
+    /// Waits, and fails with what this handle's calls found since the last time.
+    pub(super) fn take_records(&self, operation: &'static str) -> Result<()> {
+        let found = lock(&self.records).look(self.stream(), operation);
+        if !matches!(found, Err(Error::IndexOutOfRange { .. })) {
+            return found;
+        }
+        let _no_calls = lock(&self.shared.workspace);
+        lock(&self.records).take(self.stream(), operation)
     }
 }

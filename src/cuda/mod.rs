@@ -15,6 +15,8 @@ mod launch;
 mod lookup;
 mod memory;
 mod sdim;
+mod sdim_encode;
+mod sdim_query;
 mod target_attention;
 
 use std::collections::HashMap;
@@ -39,7 +41,8 @@ const OLDEST: (i32, i32) = (8, 0);
 /// Runs the operations on an NVIDIA GPU, of compute capability 8.0 (Ampere) or later.
 ///
 /// Calls enqueue kernels on one stream and return; [`download`](crate::Backend::download) and
-/// [`synchronize`](crate::Backend::synchronize) wait. Clones share everything. Nothing is global.
+/// [`synchronize`](crate::Backend::synchronize) wait. Clones share everything; a [fork](crate::Backend::fork) hears of
+/// its own calls alone. Nothing is global.
 ///
 /// Work can be captured into a CUDA graph: run the calls once before, so that plans are uploaded and kernels loaded,
 /// and give a [workspace](Self::set_workspace), so that nothing is allocated.
@@ -64,6 +67,7 @@ const OLDEST: (i32, i32) = (8, 0);
 #[derive(Debug, Clone)]
 pub struct Cuda {
     shared: Arc<Shared>,
+    records: Arc<Mutex<Records>>,
 }
 
 #[derive(Debug)]
@@ -76,7 +80,6 @@ struct Shared {
     modules: Mutex<HashMap<&'static str, Arc<Module>>>,
     functions: Mutex<HashMap<(&'static str, String), Arc<Function>>>,
     workspace: Mutex<Workspace>,
-    records: Mutex<Records>,
 }
 
 /// A lock whose data stay valid when a thread panicked while holding it.
@@ -148,10 +151,10 @@ impl Cuda {
             modules: Mutex::default(),
             functions: Mutex::default(),
             workspace: Mutex::default(),
-            records: Mutex::new(Records::new(&stream, operation)?),
             stream,
         };
-        Ok(Self { shared: Arc::new(shared) })
+        let records = Arc::new(Mutex::new(Records::new(&shared.stream, operation)?));
+        Ok(Self { shared: Arc::new(shared), records })
     }
 
     /// Whether this machine has a device that [`new`](Self::new) would take.

@@ -1,5 +1,7 @@
 //! The trait, each call passed on to its room.
 
+use std::sync::Arc;
+
 use crate::backend::Backend;
 use crate::element::{Element, Scalar, Signature};
 use crate::error::Result;
@@ -18,6 +20,10 @@ impl Backend for Wgpu {
     fn device(&self) -> String {
         let info = self.shared.device.adapter_info();
         format!("{} ({:?}, {:?})", info.name, info.backend, info.device_type)
+    }
+
+    fn fork(&self) -> Result<Self> {
+        Ok(Self { reports: Arc::default(), ..self.clone() })
     }
 
     fn upload<T: Scalar>(&self, data: &[T]) -> Result<WgpuBuffer<T>> {

@@ -3,7 +3,7 @@
 use crate::element::Scalar;
 use crate::error::Result;
 use crate::webgpu::Wgpu;
-use crate::webgpu::faults::Limits;
+use crate::webgpu::faults::{Limits, Report};
 use crate::webgpu::launch::{Binding, Params, fit};
 use crate::webgpu::memory::Region;
 use crate::webgpu::shader::{Kernel, Slot};
@@ -55,13 +55,17 @@ impl Wgpu {
         let bits = 8 * size_of::<T>() as u32;
         let params =
             Params::default().u32s(&[words.base, fit(operation, argument, count)?, limits.len() as u32]);
-        self.dispatch(&check_kernel(bits), params, &[&words, &list, &report], count.div_ceil(64) as u64)?;
-        self.fetch_word(&words, bits, &report)
+        let bindings = [&words, &list, &report.binding];
+        self.dispatch(&check_kernel(bits), params, &bindings, count.div_ceil(64) as u64)?;
+        self.fetch_word(&words, bits, report)
     }
 
-    /// Notes the word at the position that a report found.
-    pub(crate) fn fetch_word(&self, words: &Binding, bits: u32, report: &Binding) -> Result<()> {
+    /// Notes the word at the position that a report found, and has the next wait look at the report: no earlier, or
+    /// another thread's wait would read it before the passes that fill it.
+    pub(crate) fn fetch_word(&self, words: &Binding, bits: u32, report: Report) -> Result<()> {
         let params = Params::default().u32s(&[words.base]);
-        self.dispatch(&fetch_kernel(bits), params, &[words, report], 1)
+        self.dispatch(&fetch_kernel(bits), params, &[words, &report.binding], 1)?;
+        self.reports.push(report);
+        Ok(())
     }
 }

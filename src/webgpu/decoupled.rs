@@ -182,10 +182,11 @@ fn weigh(
     let tiles = plan.plan.tiles.len();
     let params =
         Params::default().u32s(&[tiles as u32, top_k as u32, positions.base, scores.base, counts.base]);
-    let bindings = [&plan.tiles, &positions, &scores, &counts, &kept, &bad_counts, &bad_positions];
+    let bindings =
+        [&plan.tiles, &positions, &scores, &counts, &kept, &bad_counts.binding, &bad_positions.binding];
     gpu.dispatch(&weigh_kernel(), params, &bindings, tiles.div_ceil(64) as u64)?;
-    gpu.fetch_word(&counts, 32, &bad_counts)?;
-    gpu.fetch_word(&positions, 32, &bad_positions)?;
+    gpu.fetch_word(&counts, 32, bad_counts)?;
+    gpu.fetch_word(&positions, 32, bad_positions)?;
     Ok(kept)
 }
 
@@ -249,8 +250,8 @@ fn attend_all(
     let target_report = id_report(gpu, operation, "target_ids", op.ids, attention)?;
     let targets = Side { operation, ids: &target_ids, rows: candidates };
     let queries = gpu.scratch(operation, (candidates * width) as u64)?;
-    let target_report = target_report.as_ref();
-    Gather { report: target_report.map(|report| (report, 0)), ..targets.over(width, false, features) }
+    let noted = target_report.as_ref().map(|report| (&report.binding, 0));
+    Gather { report: noted, ..targets.over(width, false, features) }
         .run(gpu, attention, &op.scales, &queries)?;
     // A window of the histories at a time is gathered, into the same memory.
     let wider = width.max(value_width);
@@ -261,7 +262,7 @@ fn attend_all(
     let history = |span: &Range<usize>| {
         let ids = gpu.bind(operation, "ids", &ids.rows(span.start, span.len(), features))?;
         let rows = Side { operation, ids: &ids, rows: span.len() };
-        let report = report.as_ref().map(|report| (report, span.start * features));
+        let report = report.as_ref().map(|report| (&report.binding, span.start * features));
         Gather { report, ..rows.over(width, false, features) }.run(gpu, attention, &[], &keys)?;
         rows.over(value_width, false, features).run(gpu, representation, &[], &values)?;
         Ok([keys.clone(), values.clone()])
@@ -277,7 +278,7 @@ fn attend_all(
     };
     let queries = WgpuBuffer::<f32>::allocated(queries.buffer, candidates * width);
     whole.run::<f32, f32>(gpu, batch, queries.region(), window, &history, None, &out, None)?;
-    if let Some(report) = &report {
+    if let Some(report) = report {
         gpu.fetch_word(&gpu.bind(operation, "ids", &ids)?, 32, report)?;
     }
     if let Some(report) = target_report {

@@ -1,4 +1,6 @@
-//! Ids out of range: found on the device, told to the host at the next wait.
+//! Ids out of range: found on the device, told to the host at the next wait of the handle that made the call.
+
+use std::sync::Mutex;
 
 use crate::error::{Error, Result};
 use crate::webgpu::Wgpu;
@@ -8,7 +10,7 @@ use crate::webgpu::launch::{Binding, lock};
 /// lowest; a later pass of one thread fetches the id that stands there.
 #[derive(Debug)]
 pub(crate) struct Report {
-    buffer: wgpu::Buffer,
+    pub(crate) binding: Binding,
     operation: &'static str,
     argument: &'static str,
     rows: Limits,
@@ -33,56 +35,83 @@ impl Limits {
     }
 }
 
-impl Report {
-    /// What it takes in a staging buffer.
-    pub(crate) const BYTES: usize = 8;
+/// What a report takes in a staging buffer.
+const BYTES: usize = 8;
 
-    pub(crate) fn copy(&self, encoder: &mut wgpu::CommandEncoder, staging: &wgpu::Buffer, offset: u64) {
-        encoder.copy_buffer_to_buffer(&self.buffer, 0, staging, offset, Some(Self::BYTES as u64));
+impl Report {
+    /// The error that it tells of, if it tells of one.
+    fn check(&self, bytes: &[u8]) -> Result<()> {
+        let words: [u32; 2] = bytemuck::pod_read_unaligned(bytes);
+        if words[0] == u32::MAX {
+            return Ok(());
+        }
+        let [position, id] = words.map(u64::from);
+        let Self { operation, argument, ref rows, .. } = *self;
+        Err(Error::IndexOutOfRange { operation, argument, position, id, rows: rows.at(position) })
+    }
+}
+
+/// The reports of calls that were recorded whole and that no wait has read yet.
+#[derive(Debug, Default)]
+pub(crate) struct Reports(Mutex<Vec<Report>>);
+
+impl Reports {
+    pub(crate) fn push(&self, report: Report) {
+        lock(&self.0).push(report);
     }
 
-    /// The first error among some reports, whose bytes the device wrote.
-    pub(crate) fn first_error(reports: &[Self], bytes: &[u8]) -> Result<()> {
-        for (report, bytes) in reports.iter().zip(bytes.chunks_exact(Self::BYTES)) {
-            let words: [u32; 2] = bytemuck::pod_read_unaligned(bytes);
-            let [position, id] = words.map(u64::from);
-            if words[0] != u32::MAX {
-                return Err(Error::IndexOutOfRange {
-                    operation: report.operation,
-                    argument: report.argument,
-                    position,
-                    id,
-                    rows: report.rows.at(position),
-                });
-            }
+    /// Takes them out to be read. What is not read goes back when it is dropped, for a later wait to find.
+    pub(crate) fn take(&self) -> Unread<'_> {
+        Unread { reports: std::mem::take(&mut *lock(&self.0)), origin: self }
+    }
+}
+
+/// Reports on their way to the host.
+#[derive(Debug)]
+pub(crate) struct Unread<'a> {
+    reports: Vec<Report>,
+    origin: &'a Reports,
+}
+
+impl Unread<'_> {
+    /// What they take in a staging buffer.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.reports.len() * BYTES) as u64
+    }
+
+    /// Copies them to `offset` in a staging buffer.
+    pub(crate) fn copy(&self, encoder: &mut wgpu::CommandEncoder, staging: &wgpu::Buffer, offset: u64) {
+        for (report, to) in self.reports.iter().zip((offset..).step_by(BYTES)) {
+            encoder.copy_buffer_to_buffer(&report.binding.buffer, 0, staging, to, Some(BYTES as u64));
         }
-        Ok(())
+    }
+
+    /// The first error among them, from the bytes that the device wrote.
+    pub(crate) fn read(mut self, bytes: &[u8]) -> Result<()> {
+        let reports = std::mem::take(&mut self.reports);
+        reports.iter().zip(bytes.chunks_exact(BYTES)).try_for_each(|(report, bytes)| report.check(bytes))
+    }
+}
+
+impl Drop for Unread<'_> {
+    fn drop(&mut self) {
+        let mut kept = lock(&self.origin.0);
+        self.reports.append(&mut kept);
+        *kept = std::mem::take(&mut self.reports);
     }
 }
 
 impl Wgpu {
-    /// A fresh record for one argument of one call, and its binding.
+    /// A fresh record for one argument of one call. It counts once its word is [fetched](Self::fetch_word).
     pub(crate) fn report(
         &self,
         operation: &'static str,
         argument: &'static str,
         rows: Limits,
-    ) -> Result<Binding> {
+    ) -> Result<Report> {
         let buffer = self.allocate(operation, 16)?;
         self.shared.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&[u32::MAX, 0]));
-        let binding = Binding { buffer: buffer.clone(), offset: 0, size: 16, base: 0 };
-        lock(&self.shared.reports).push(Report { buffer, operation, argument, rows });
-        Ok(binding)
-    }
-
-    pub(crate) fn take_reports(&self) -> Vec<Report> {
-        std::mem::take(&mut lock(&self.shared.reports))
-    }
-
-    /// Puts reports back in front of newer ones.
-    pub(crate) fn return_reports(&self, mut reports: Vec<Report>) {
-        let mut kept = lock(&self.shared.reports);
-        reports.append(&mut kept);
-        *kept = reports;
+        let binding = Binding { buffer, offset: 0, size: 16, base: 0 };
+        Ok(Report { binding, operation, argument, rows })
     }
 }

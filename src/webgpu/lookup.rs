@@ -6,7 +6,7 @@ use crate::jagged::Batch;
 use crate::ops::*;
 use crate::webgpu::Wgpu;
 use crate::webgpu::batch::WgpuJagged;
-use crate::webgpu::faults::Limits;
+use crate::webgpu::faults::{Limits, Report};
 use crate::webgpu::launch::{Binding, Params, fit};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::shader::{Format, Kernel, Slot};
@@ -183,7 +183,7 @@ pub(super) fn id_report(
     argument: &'static str,
     policy: IdPolicy,
     tables: &[Table<'_, WgpuMemory>],
-) -> Result<Option<Binding>> {
+) -> Result<Option<Report>> {
     if policy == IdPolicy::Zero {
         return Ok(None);
     }
@@ -200,7 +200,7 @@ pub(super) fn history_report(
     batch: &Batch,
     ids: Region<'_, u32>,
     tables: &[Table<'_, WgpuMemory>],
-) -> Result<Option<Binding>> {
+) -> Result<Option<Report>> {
     if batch.requests().all(|(history, targets)| history.is_empty() || !targets.is_empty()) {
         return id_report(gpu, operation, "ids", policy, tables);
     }
@@ -271,17 +271,17 @@ pub(super) fn lookup(
         width,
         multiply: false,
         padded: false,
-        report: report.as_ref().map(|report| (report, 0)),
+        report: report.as_ref().map(|report| (&report.binding, 0)),
     };
     gather.run(gpu, inputs.tables, &[], &out.binding)?;
-    if let Some(report) = &report {
-        gpu.fetch_word(&ids, 32, report)?;
-    }
     gpu.finish(out)?;
     if let Some(second) = second {
         let gather = Gather { width: second_width, report: None, ..gather };
         gather.run(gpu, inputs.second_tables, &[], &second.binding)?;
         gpu.finish(second)?;
     }
-    Ok(())
+    match report {
+        Some(report) => gpu.fetch_word(&ids, 32, report),
+        None => Ok(()),
+    }
 }

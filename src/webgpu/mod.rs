@@ -38,7 +38,8 @@ pub use memory::{WgpuBuffer, WgpuMemory};
 ///
 /// Calls record passes and return; [`download`](crate::Backend::download), [`synchronize`](crate::Backend::synchronize)
 /// and [`flush`](Self::flush) submit what was recorded, many calls in one submission. Pipelines are compiled at the
-/// first call of their kind and kept. Clones share everything. Nothing is global, and the callbacks of the device for
+/// first call of their kind and kept. Clones share everything; a [fork](crate::Backend::fork) hears of its own calls
+/// alone. Nothing is global, and the callbacks of the device for
 /// lost devices and uncaught errors stay the caller's.
 ///
 /// ```no_run
@@ -61,6 +62,7 @@ pub use memory::{WgpuBuffer, WgpuMemory};
 #[derive(Clone)]
 pub struct Wgpu {
     shared: Arc<Shared>,
+    reports: Arc<faults::Reports>,
 }
 
 /// Rewrites a kernel's text, given its name.
@@ -75,7 +77,6 @@ struct Shared {
     timeout: Option<Duration>,
     pipelines: launch::Pipelines,
     recording: Mutex<launch::Recording>,
-    reports: Mutex<Vec<faults::Report>>,
     /// Bound where a kernel has an argument that the call does not.
     nothing: wgpu::Buffer,
     edit: Option<Box<Edit>>,
@@ -155,17 +156,17 @@ impl Wgpu {
             timeout: None,
             pipelines: Mutex::default(),
             recording: Mutex::default(),
-            reports: Mutex::default(),
             nothing,
             edit,
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(shared), reports: Arc::default() })
     }
 
     /// Sets how long downloads and synchronisation wait; `None` waits for as long as it takes. Call it before
     /// the backend is cloned: a clone that exists keeps its own setting and pipelines.
     pub fn with_timeout(self, timeout: Option<Duration>) -> Self {
-        let shared = match Arc::try_unwrap(self.shared) {
+        let Self { shared, reports } = self;
+        let shared = match Arc::try_unwrap(shared) {
             Ok(shared) => Shared { timeout, ..shared },
             Err(shared) => Shared {
                 device: shared.device.clone(),
@@ -175,12 +176,11 @@ impl Wgpu {
                 timeout,
                 pipelines: Mutex::default(),
                 recording: Mutex::default(),
-                reports: Mutex::default(),
                 nothing: shared.nothing.clone(),
                 edit: None,
             },
         };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), reports }
     }
 
     /// Whether this machine has an adapter.

@@ -228,14 +228,14 @@ pub(super) fn search(
         packed: &packed,
         found: &found,
         ids: &bound_ids,
-        report: report.as_ref(),
+        report: report.as_ref().map(|report| &report.binding),
     };
-    search.pack_queries(gpu, &target_ids, target_report.as_ref())?;
+    search.pack_queries(gpu, &target_ids, target_report.as_ref().map(|report| &report.binding))?;
     match keys {
         Some(keys) => search.in_place(gpu, keys)?,
         None => search.gathered(gpu, inputs.attention, ids, window)?,
     }
-    for (report, ids) in [(&report, &bound_ids), (&target_report, &target_ids)] {
+    for (report, ids) in [(report, &bound_ids), (target_report, &target_ids)] {
         if let Some(report) = report {
             gpu.fetch_word(ids, 32, report)?;
         }

@@ -9,7 +9,7 @@ use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::webgpu::Wgpu;
 use crate::webgpu::device::scoped;
-use crate::webgpu::faults::Report;
+use crate::webgpu::faults::Unread;
 use crate::webgpu::launch::lock;
 use crate::webgpu::memory::{Region, WgpuBuffer};
 
@@ -24,12 +24,12 @@ struct Arrival {
 }
 
 /// A copy on its way to the host.
-pub(crate) struct Pending {
+pub(crate) struct Pending<'a> {
     operation: &'static str,
     staging: wgpu::Buffer,
     /// How many of the staging buffer's bytes are the data; where they begin; the reports stand behind them.
     data: std::ops::Range<usize>,
-    reports: Vec<Report>,
+    reports: Unread<'a>,
     arrival: Arc<Mutex<Arrival>>,
     submission: wgpu::SubmissionIndex,
 }
@@ -86,12 +86,12 @@ impl Wgpu {
         &self,
         operation: &'static str,
         view: Option<Region<'_, T>>,
-    ) -> Result<Pending> {
+    ) -> Result<Pending<'_>> {
         let device = &self.shared.device;
         let (start, bytes) = view.map_or((0, 0), |view| (view.offset, view.bytes()));
         let (first, last) = (start / 4 * 4, (start + bytes).next_multiple_of(4));
-        let reports = self.take_reports();
-        let size = last - first + (reports.len() * Report::BYTES) as u64;
+        let reports = self.reports.take();
+        let size = last - first + reports.bytes();
         let staging = scoped(device, operation, size, || {
             device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(operation),
@@ -106,10 +106,7 @@ impl Wgpu {
                 if let Some(view) = view.filter(|_| last > first) {
                     encoder.copy_buffer_to_buffer(view.buffer, first, &staging, 0, Some(last - first));
                 }
-                for (index, report) in reports.iter().enumerate() {
-                    let to = last - first + (index * Report::BYTES) as u64;
-                    report.copy(encoder, &staging, to);
-                }
+                reports.copy(encoder, &staging, last - first);
             });
             let submission = self.submit_recorded();
             let landed = arrival.clone();
@@ -128,7 +125,7 @@ impl Wgpu {
         Ok(Pending { operation, staging, data, reports, arrival, submission })
     }
 
-    fn finish_download<T: Scalar>(&self, pending: Pending) -> Result<Vec<T>> {
+    fn finish_download<T: Scalar>(&self, pending: Pending<'_>) -> Result<Vec<T>> {
         let Pending { operation, staging, data, reports, arrival, .. } = pending;
         match lock(&arrival).result.take() {
             Some(Ok(())) => {}
@@ -138,7 +135,7 @@ impl Wgpu {
             .get_mapped_range(..)
             .map_err(|error| Error::Device { operation, message: error.to_string() })?;
         let behind = data.end.next_multiple_of(4);
-        Report::first_error(&reports, &mapped[behind..])?;
+        reports.read(&mapped[behind..])?;
         // The bytes need not be aligned for `T`: copy them into a vector that is.
         let mut out = vec![T::zeroed(); data.len() / size_of::<T>()];
         bytemuck::cast_slice_mut(&mut out).copy_from_slice(&mapped[data]);
@@ -168,8 +165,6 @@ impl Wgpu {
         }
         match polled {
             Err(wgpu::PollError::Timeout) => {
-                // The records are not read: put them back, so that a later wait reports them.
-                self.return_reports(pending.reports);
                 let milliseconds = begun.elapsed().as_millis() as u64;
                 return Err(Error::Timeout { operation, milliseconds });
             }

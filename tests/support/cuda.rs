@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use cuda_emulator::exec::{Approximation, MmaOrder};
 use cuda_emulator::{Device, Emulator};
-use longseq::Cuda;
+use longseq::{Backend, Cuda};
 
 /// Which driver the tests run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +34,8 @@ pub fn driver() -> Option<Driver> {
     })
 }
 
-/// The device that all tests of a binary share.
-pub fn device() -> Option<&'static Cuda> {
+/// The device that all tests of a binary share, each through a handle of its own.
+pub fn device() -> Option<Cuda> {
     static DEVICE: OnceLock<Option<(Cuda, Option<Emulator>)>> = OnceLock::new();
     let make = || match driver()? {
         Driver::Real => Some((Cuda::new(0).expect("a CUDA device"), None)),
@@ -45,7 +45,8 @@ pub fn device() -> Option<&'static Cuda> {
             Some((Cuda::new(0).expect("the emulator's device"), Some(emulator)))
         }
     };
-    DEVICE.get_or_init(make).as_ref().map(|(device, _)| device)
+    let (device, _) = DEVICE.get_or_init(make).as_ref()?;
+    Some(device.fork().expect("another handle"))
 }
 
 /// A session of its own on the emulator, whatever the machine has; `None` where the tests run on a real driver or

@@ -168,7 +168,7 @@ macro_rules! on_every_backend {
                 $(#[$attribute])*
                 fn $test() {
                     if let Some(device) = $crate::support::cuda::device() {
-                        super::$test(device, $crate::support::Rules::IEEE);
+                        super::$test(&device, $crate::support::Rules::IEEE);
                     }
                 }
             )*
@@ -181,7 +181,7 @@ macro_rules! on_every_backend {
                 $(#[$attribute])*
                 fn $test() {
                     if let Some(device) = $crate::support::webgpu::device() {
-                        super::$test(device, $crate::support::Rules::WGSL);
+                        super::$test(&device, $crate::support::Rules::WGSL);
                     }
                 }
             )*

@@ -96,6 +96,10 @@ impl Backend for Mutant {
         format!("a CPU with the fault {:?}", self.0)
     }
 
+    fn fork(&self) -> Result<Self> {
+        Ok(Self(self.0))
+    }
+
     fn upload<T: Scalar>(&self, data: &[T]) -> Result<Vec<T>> {
         Cpu::new().upload(data)
     }

@@ -1,15 +1,15 @@
-//! The `wgpu` device that the tests of a binary share.
+//! The `wgpu` device that the tests of a binary share, each through a handle of its own.
 
 use std::sync::OnceLock;
 
-use longseq::Wgpu;
 use longseq::webgpu::WgpuOptions;
+use longseq::{Backend, Wgpu};
 
 /// The device, or `None` where the tests are to run without one.
 ///
 /// `LONGSEQ_TEST_WGPU` says what happens where there is no adapter: `require` fails, `auto` (the default) says so and
 /// passes, `off` does not look for one. `LONGSEQ_TEST_WGPU_ADAPTER` is a part of the adapter's name.
-pub fn device() -> Option<&'static Wgpu> {
+pub fn device() -> Option<Wgpu> {
     static DEVICE: OnceLock<Option<Wgpu>> = OnceLock::new();
     DEVICE
         .get_or_init(|| {
@@ -28,6 +28,7 @@ pub fn device() -> Option<&'static Wgpu> {
             }
         })
         .as_ref()
+        .map(|device| device.fork().expect("another handle"))
 }
 
 /// What the environment asks for: `LONGSEQ_TEST_WGPU_ADAPTER`, and no subgroups with `LONGSEQ_TEST_WGPU_SUBGROUPS=off`.
