@@ -2,11 +2,12 @@
 //
 //     score[m,l] = Σ_f scale_f · ⟨A_f[target_ids[m,f]], A_f[ids[l,f]]⟩
 //
-// Rows are gathered by id into shared memory, 256 behaviours and at most 32 of their numbers at a time; neighbouring
-// threads read neighbouring numbers of a row. There they lie by fours of numbers, [fours, 256 + padding], so that the
-// threads of a warp, each with a behaviour of its own, read neighbouring fours. A thread scores two behaviours with all
-// candidates of the tile, in registers: a load of a query's four numbers serves two behaviours, one of a behaviour's
-// all candidates. Queries are scaled when they are read. All in f32, with fused multiply-adds.
+// Rows are gathered by id into shared memory, 256 behaviours and at most 16 of their numbers at a time, the next while
+// these are multiplied: f32 by copies beside the program, other storage as f32 by way of registers. Neighbouring threads
+// read neighbouring numbers of a row. There they lie by fours of numbers, [fours, 256 + padding], so that the threads of
+// a warp, each with a behaviour of its own, read neighbouring fours. A thread scores two behaviours with all candidates
+// of the tile, in registers: a load of a query's four numbers serves two behaviours, one of a behaviour's all
+// candidates. Queries are scaled when they are read. All in f32, with fused multiply-adds.
 #pragma once
 #include "tables.cuh"
 
@@ -16,8 +17,11 @@ enum : u32 {
     // Behaviours of a thread, and of a block, at a time.
     OWN = 2,
     BEHAVIOURS = OWN * THREADS,
-    // Fours of numbers of a row that are in shared memory at a time.
-    FOURS = 8,
+    // Fours of numbers that are in shared memory at a time: of a row, twice, and of a query.
+    FOURS = 4,
+    QUERY_FOURS = 32,
+    // Rows that a thread has on their way.
+    ROWS_AHEAD = 4,
 };
 
 struct Scoring {
@@ -33,15 +37,22 @@ struct Scoring {
 
 // Where rows and queries are staged.
 struct Stage {
-    // [FOURS, stride] and [FOURS, candidates].
+    // [2, columns, stride] and [QUERY_FOURS, candidates].
     Four *rows, *queries;
-    u32 stride;
+    // Fours of a row that there is room for, and what is behind each column of them.
+    u32 columns, stride;
+    // Which of the two rows are in, or on their way to.
+    u32 turn;
 };
 
-// What is behind the 256 fours of a column, so that a warp that writes whole rows meets every bank: `fours` columns,
-// 8 / fours rows at a time.
-__device__ __forceinline__ u32 padding(u32 fours) {
-    return fours == 2 ? 4 : fours == 4 ? 2 : fours % 2 ? fours : 1;
+// Threads side by side over so many fours: a power of two.
+__device__ __forceinline__ u32 staging_lanes(u32 fours) { return fours > 2 ? 4 : fours; }
+
+// The padding behind a column's 256 fours lets eight threads that write whole rows meet every bank.
+__device__ __forceinline__ Stage stage_at(void *shared, const Scoring &p) {
+    u32 columns = min((u32)FOURS, p.fours), stride = BEHAVIOURS + 8 / staging_lanes(columns);
+    Four *rows = (Four *)shared;
+    return Stage{rows, rows + 2 * columns * stride, columns, stride, 0};
 }
 
 // Four numbers of the row of an id; zeros for one outside its table.
@@ -61,25 +72,56 @@ __device__ __forceinline__ Four get_four(const Four *from) {
     return out;
 }
 
-// `count` fours from `first` on, of each of `length` behaviours; zeros behind them.
-__device__ __forceinline__ void stage_rows(const Scoring &p, const Stage &stage, u64 start, u32 length, u32 first, u32 count) {
-    u32 row = threadIdx.x / count, four = threadIdx.x % count;
-    // A step of all threads on, without a division.
-    const u32 rows = THREADS / count, fours = THREADS % count;
-    while (row < BEHAVIOURS) {
-        u32 table;
-        Four value = row < length ? scored_four(p, p.ids, p.record, start + row, first + four, table) : zeros();
-        put_four(stage.rows + four * stage.stride + row, value);
-        row += rows;
-        four += fours;
-        if (four >= count) {
-            four -= count;
-            row++;
+// The four from `first_column` on of the rows row, row + rows, … below BEHAVIOURS; zeros from `length` on, and where an id
+// has no row. `ids`: the first row's, each `features` before the next row's.
+template <typename Put>
+__device__ __forceinline__ void gather(
+    const Table &table, const u32 *ids, u32 features, u64 *record, u64 at, u32 row, u32 rows, u32 length, Put put) {
+    const u64 step = (u64)rows * features;
+    for (; row < BEHAVIOURS; row += ROWS_AHEAD * rows) {
+        u32 id[ROWS_AHEAD];
+#pragma unroll
+        for (u32 i = 0; i < ROWS_AHEAD; i++) {
+            id[i] = row + i * rows < length ? __ldg(ids + i * step) : 0;
         }
+#pragma unroll
+        for (u32 i = 0; i < ROWS_AHEAD; i++) {
+            if (row + i * rows < BEHAVIOURS) {
+                bool there = row + i * rows < length && known(table, record, at + i * step, id[i]);
+                put(row + i * rows, id[i], there);
+            }
+        }
+        ids += ROWS_AHEAD * step;
+        at += ROWS_AHEAD * step;
     }
 }
 
-// The same of the candidates, scaled.
+// Sends for `count` fours from `first` on, of each of `length` behaviours from `start` on; zeros behind them.
+__device__ __forceinline__ void stage_rows(const Scoring &p, const Stage &stage, u64 start, u32 length, u32 first, u32 count) {
+    const u32 lanes = staging_lanes(count), rows = THREADS / lanes;
+    const u32 row = threadIdx.x / lanes, four = threadIdx.x % lanes;
+    if (four >= count) {
+        return;
+    }
+    const u32 index = table_of(p.tables, p.features, first + four);
+    const Table &table = p.tables[index];
+    const u32 column = COLUMNS * (first + four - table.first_four);
+    const u64 at = (start + row) * p.features + index;
+    Four *to = stage.rows + (stage.turn * stage.columns + four) * stage.stride;
+    if (table.storage == STORED_F32 && table.vectors) {
+        const u32 address = shared_address(to), width = table.width;
+        const f32 *data = (const f32 *)table.data + column;
+        gather(table, p.ids + at, p.features, p.record, at, row, rows, length, [&](u32 place, u32 id, bool there) {
+            copy_async(address + place * sizeof(Four), data + (u64)id * (there ? width : 0), there ? sizeof(Four) : 0);
+        });
+    } else {
+        gather(table, p.ids + at, p.features, p.record, at, row, rows, length, [&](u32 place, u32 id, bool there) {
+            put_four(to + place, there ? any_row_four(table, id, column) : zeros());
+        });
+    }
+}
+
+// The same of the candidates, scaled, in registers.
 template <u32 CANDIDATES>
 __device__ __forceinline__ void stage_queries(const Scoring &p, const Stage &stage, u64 start, u32 length, u32 first, u32 count) {
     for (u32 i = threadIdx.x; i < CANDIDATES * count; i += THREADS) {
@@ -97,33 +139,42 @@ __device__ __forceinline__ void stage_queries(const Scoring &p, const Stage &sta
 }
 
 template <u32 CANDIDATES>
-__device__ __forceinline__ void add_products(float (*scores)[OWN], const Stage &stage, u32 count) {
+__device__ __forceinline__ void add_products(float (*scores)[OWN], const Four *rows, const Four *queries, u32 stride, u32 count) {
+    rows += threadIdx.x;
     // More at a time would take registers that candidates need.
 #pragma unroll 1
     for (u32 four = 0; four < count; four++) {
-        Four rows[OWN];
+        Four own_rows[OWN];
 #pragma unroll
         for (u32 own = 0; own < OWN; own++) {
-            rows[own] = get_four(stage.rows + four * stage.stride + own * THREADS + threadIdx.x);
+            own_rows[own] = get_four(rows + own * THREADS);
         }
 #pragma unroll
         for (u32 c = 0; c < CANDIDATES; c++) {
-            Four query = get_four(stage.queries + four * CANDIDATES + c);
+            Four query = get_four(queries + c);
 #pragma unroll
             for (u32 own = 0; own < OWN; own++) {
 #pragma unroll
                 for (u32 e = 0; e < COLUMNS; e++) {
-                    scores[c][own] = fma(query.numbers[e], rows[own].numbers[e], scores[c][own]);
+                    scores[c][own] = fma(query.numbers[e], own_rows[own].numbers[e], scores[c][own]);
                 }
             }
         }
+        rows += stride;
+        queries += CANDIDATES;
     }
 }
 
-// Of the behaviours `begin + own · THREADS + thread` of a piece, with all candidates of its tile. All threads call it
-// together; what was staged may be overwritten after the next barrier.
+// Sends for the first rows of a piece, before it is scored.
+__device__ __forceinline__ void send_first(const Scoring &p, const Stage &stage, const Piece &piece) {
+    stage_rows(p, stage, piece.history_start, piece.length, 0, stage.columns);
+    copy_commit();
+}
+
+// Of the behaviours `begin + own · THREADS + thread` of a piece, with all candidates of its tile, whose first rows have
+// been sent for; sends for those of the next behaviours. All threads call it together.
 template <u32 CANDIDATES>
-__device__ __forceinline__ void score(float (*scores)[OWN], const Scoring &p, const Stage &stage, const Piece &piece, u32 begin) {
+__device__ __forceinline__ void score(float (*scores)[OWN], const Scoring &p, Stage &stage, const Piece &piece, u32 begin) {
 #pragma unroll
     for (u32 c = 0; c < CANDIDATES; c++) {
 #pragma unroll
@@ -132,15 +183,28 @@ __device__ __forceinline__ void score(float (*scores)[OWN], const Scoring &p, co
         }
     }
     for (u32 first = 0; first < p.fours; first += FOURS) {
-        u32 count = min((u32)FOURS, p.fours - first);
-        // Before overwriting what others may still read.
-        __syncthreads();
         // Queries that fit stay.
-        if (begin == 0 || p.fours > FOURS) {
+        if (first % QUERY_FOURS == 0 && (begin == 0 || p.fours > QUERY_FOURS)) {
+            // Before overwriting what others may still read.
+            __syncthreads();
+            u32 count = min((u32)QUERY_FOURS, p.fours - first);
             stage_queries<CANDIDATES>(p, stage, piece.first_target + piece.first_row, piece.rows, first, count);
         }
-        stage_rows(p, stage, piece.history_start + begin, piece.length - begin, first, count);
+        copy_wait<0>();
         __syncthreads();
-        add_products<CANDIDATES>(scores, stage, count);
+        const Four *rows = stage.rows + stage.turn * stage.columns * stage.stride;
+        stage.turn ^= 1;
+        u32 next = first + FOURS, next_begin = begin;
+        if (next >= p.fours) {
+            next = 0;
+            next_begin += BEHAVIOURS;
+        }
+        if (next_begin < piece.length) {
+            u32 count = min((u32)FOURS, p.fours - next);
+            stage_rows(p, stage, piece.history_start + next_begin, piece.length - next_begin, next, count);
+            copy_commit();
+        }
+        const Four *queries = stage.queries + first % QUERY_FOURS * CANDIDATES;
+        add_products<CANDIDATES>(scores, rows, queries, stage.stride, min((u32)FOURS, p.fours - first));
     }
 }
