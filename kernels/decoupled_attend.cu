@@ -51,24 +51,22 @@ __device__ __forceinline__ float weight_of(float score, float peak) {
     return score == -infinity() ? 0.0f : exp_approx(score - peak);
 }
 
-// Of each candidate over all lanes, always in the same order; lane l gets that of candidate l / 2. Lanes halve among
-// them what they still have to bring together.
-template <bool SUM>
+// Of each candidate over all lanes, always in the same order; lane l gets that of candidate l / 2. With each step lanes
+// halve among them what they still have to bring together.
+template <bool SUM, u32 HALF = CANDIDATES / 2>
 __device__ __forceinline__ float over_lanes(float *values) {
-    static_assert(CANDIDATES == 16, "four steps");
-    const u32 lane = threadIdx.x % WARP;
     auto both = [](float a, float b) { return SUM ? a + b : fmaxf(a, b); };
+    if constexpr (HALF == 0) {
+        return both(values[0], shuffle_xor(values[0], 1));
+    } else {
+        const bool upper = threadIdx.x & 2 * HALF;
 #pragma unroll
-    for (u32 step = 0; step < 4; step++) {
-        const u32 half = CANDIDATES >> (step + 1);
-        bool upper = lane & 2 * half;
-#pragma unroll
-        for (u32 i = 0; i < half; i++) {
-            float given = upper ? values[i] : values[i + half], kept = upper ? values[i + half] : values[i];
-            values[i] = both(kept, shuffle_xor(given, 2 * half));
+        for (u32 i = 0; i < HALF; i++) {
+            float low = values[i], high = values[i + HALF];
+            values[i] = both(upper ? high : low, shuffle_xor(upper ? low : high, 2 * HALF));
         }
+        return over_lanes<SUM, HALF / 2>(values);
     }
-    return both(values[0], shuffle_xor(values[0], 1));
 }
 
 __device__ __forceinline__ void read_all(float *to, const float *from) {

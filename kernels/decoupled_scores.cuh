@@ -37,7 +37,7 @@ struct Scoring {
 
 // Where rows and queries are staged.
 struct Stage {
-    // [2, columns, stride] and [QUERY_FOURS, candidates].
+    // [2, columns, stride] and [QUERY_FOURS, candidates + 1].
     Four *rows, *queries;
     // Fours of a row that there is room for, and what is behind each column of them.
     u32 columns, stride;
@@ -45,8 +45,10 @@ struct Stage {
     u32 turn;
 };
 
-// Threads side by side over so many fours: a power of two.
-__device__ __forceinline__ u32 staging_lanes(u32 fours) { return fours > 2 ? 4 : fours; }
+// Threads side by side over so many fours. With as many, each stages a multiple of ROWS_AHEAD rows.
+__device__ __forceinline__ u32 staging_lanes(u32 fours) { return fours > 2 ? 4 : 2; }
+
+static_assert(BEHAVIOURS / (THREADS / 2) % ROWS_AHEAD == 0 && BEHAVIOURS / (THREADS / 4) % ROWS_AHEAD == 0, "");
 
 // The padding behind a column's 256 fours lets eight threads that write whole rows meet every bank.
 __device__ __forceinline__ Stage stage_at(void *shared, const Scoring &p) {
@@ -72,27 +74,38 @@ __device__ __forceinline__ Four get_four(const Four *from) {
     return out;
 }
 
-// The four from `first_column` on of the rows row, row + rows, … below BEHAVIOURS; zeros from `length` on, and where an id
-// has no row. `ids`: the first row's, each `features` before the next row's.
+// Reads the ids of the rows row, row + rows, … of BEHAVIOURS and gives them to `put`, with whether there is a row: not
+// from `length` on, nor for an id outside the table, which is noted. `at`: where the first one's id is.
 template <typename Put>
 __device__ __forceinline__ void gather(
-    const Table &table, const u32 *ids, u32 features, u64 *record, u64 at, u32 row, u32 rows, u32 length, Put put) {
-    const u64 step = (u64)rows * features;
+    const Scoring &p, const Table &table, u64 at, u32 row, u32 rows, u32 length, Put put) {
+    const u64 table_rows = table.rows;
+    const u32 step = rows * p.features;
+    const u32 *from = p.ids + at;
     for (; row < BEHAVIOURS; row += ROWS_AHEAD * rows) {
         u32 id[ROWS_AHEAD];
+        bool there[ROWS_AHEAD], all = true;
 #pragma unroll
         for (u32 i = 0; i < ROWS_AHEAD; i++) {
-            id[i] = row + i * rows < length ? __ldg(ids + i * step) : 0;
+            there[i] = row + i * rows < length;
+            id[i] = there[i] ? __ldg(from) : 0;
+            from += step;
         }
 #pragma unroll
         for (u32 i = 0; i < ROWS_AHEAD; i++) {
-            if (row + i * rows < BEHAVIOURS) {
-                bool there = row + i * rows < length && known(table, record, at + i * step, id[i]);
-                put(row + i * rows, id[i], there);
+            bool known = id[i] < table_rows;
+            all = all && (known || !there[i]);
+            there[i] = there[i] && known;
+            put(row + i * rows, id[i], there[i]);
+        }
+        if (!all && p.record) {
+            for (u32 i = 0; i < ROWS_AHEAD; i++) {
+                if (row + i * rows < length) {
+                    u64 place = from - p.ids - (ROWS_AHEAD - i) * (u64)step;
+                    known(table, p.record, place, p.ids[place]);
+                }
             }
         }
-        ids += ROWS_AHEAD * step;
-        at += ROWS_AHEAD * step;
     }
 }
 
@@ -109,13 +122,13 @@ __device__ __forceinline__ void stage_rows(const Scoring &p, const Stage &stage,
     const u64 at = (start + row) * p.features + index;
     Four *to = stage.rows + (stage.turn * stage.columns + four) * stage.stride;
     if (table.storage == STORED_F32 && table.vectors) {
-        const u32 address = shared_address(to), width = table.width;
-        const f32 *data = (const f32 *)table.data + column;
-        gather(table, p.ids + at, p.features, p.record, at, row, rows, length, [&](u32 place, u32 id, bool there) {
-            copy_async(address + place * sizeof(Four), data + (u64)id * (there ? width : 0), there ? sizeof(Four) : 0);
+        const u32 address = shared_address(to), pitch = table.width * sizeof(f32);
+        const u8 *data = (const u8 *)((const f32 *)table.data + column);
+        gather(p, table, at, row, rows, length, [&](u32 place, u32 id, bool there) {
+            copy_async(address + place * sizeof(Four), data + (u64)id * pitch, there ? sizeof(Four) : 0);
         });
     } else {
-        gather(table, p.ids + at, p.features, p.record, at, row, rows, length, [&](u32 place, u32 id, bool there) {
+        gather(p, table, at, row, rows, length, [&](u32 place, u32 id, bool there) {
             put_four(to + place, there ? any_row_four(table, id, column) : zeros());
         });
     }
@@ -134,7 +147,7 @@ __device__ __forceinline__ void stage_queries(const Scoring &p, const Stage &sta
                 value.numbers[e] *= p.scales[table];
             }
         }
-        put_four(stage.queries + four * CANDIDATES + row, value);
+        put_four(stage.queries + four * (CANDIDATES + 1) + row, value);
     }
 }
 
@@ -161,7 +174,7 @@ __device__ __forceinline__ void add_products(float (*scores)[OWN], const Four *r
             }
         }
         rows += stride;
-        queries += CANDIDATES;
+        queries += CANDIDATES + 1;
     }
 }
 
@@ -204,7 +217,7 @@ __device__ __forceinline__ void score(float (*scores)[OWN], const Scoring &p, St
             stage_rows(p, stage, piece.history_start + next_begin, piece.length - next_begin, next, count);
             copy_commit();
         }
-        const Four *queries = stage.queries + first % QUERY_FOURS * CANDIDATES;
+        const Four *queries = stage.queries + first % QUERY_FOURS * (CANDIDATES + 1);
         add_products<CANDIDATES>(scores, rows, queries, stage.stride, min((u32)FOURS, p.fours - first));
     }
 }

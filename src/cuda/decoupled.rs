@@ -196,11 +196,11 @@ fn scoring(
 
 /// Bytes of shared memory that rows and queries are staged in, for so many candidates at a time.
 fn staged_bytes(scoring: &Scoring, candidates: usize) -> u32 {
-    // What is behind the behaviours of each column of fours.
-    const PADDING: usize = 8;
+    // At most, behind the behaviours of each column of fours.
+    const PADDING: usize = 4;
     let fours = scoring.fours as usize;
     let rows = 2 * FOURS.min(fours) * (BEHAVIOURS + PADDING);
-    ((rows + QUERY_FOURS.min(fours) * candidates) * COLUMNS * size_of::<f32>()) as u32
+    ((rows + QUERY_FOURS.min(fours) * (candidates + 1)) * COLUMNS * size_of::<f32>()) as u32
 }
 
 /// Cuts a batch into about as many pieces as are wanted, but none shorter than what a block takes at a time. Edges are a
