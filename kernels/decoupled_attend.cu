@@ -72,7 +72,11 @@ __device__ __forceinline__ float over_lanes(float *values) {
 __device__ __forceinline__ void read_all(float *to, const float *from) {
 #pragma unroll
     for (u32 c = 0; c < CANDIDATES; c += COLUMNS) {
-        widen_vector<f32>(read_vector(from + c), to + c);
+        Four four = get_four((const Four *)(from + c));
+#pragma unroll
+        for (u32 e = 0; e < COLUMNS; e++) {
+            to[c + e] = four.numbers[e];
+        }
     }
 }
 

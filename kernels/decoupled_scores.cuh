@@ -66,50 +66,43 @@ __device__ __forceinline__ Four scored_four(const Scoring &p, const u32 *ids, u6
     return known(from, record, at, id) ? any_row_four(from, id, COLUMNS * (four - from.first_four)) : zeros();
 }
 
-__device__ __forceinline__ void put_four(Four *to, const Four &four) { store_vector(to, narrow_vector<f32>(four.numbers)); }
-
-__device__ __forceinline__ Four get_four(const Four *from) {
-    Four out;
-    widen_vector<f32>(read_vector(from), out.numbers);
-    return out;
-}
-
 // Reads the ids of the rows row, row + rows, … of BEHAVIOURS and gives them to `put`, with whether there is a row: not
-// from `length` on, nor for an id outside the table, which is noted. `at`: where the first one's id is.
+// from `length` on, nor for an id outside the table, which is noted. `ids`: of row 0, each `features` before the next.
 template <typename Put>
 __device__ __forceinline__ void gather(
-    const Scoring &p, const Table &table, u64 at, u32 row, u32 rows, u32 length, Put put) {
+    const Scoring &p, const Table &table, const u32 *ids, u32 row, u32 rows, u32 length, Put put) {
     const u64 table_rows = table.rows;
-    const u32 step = rows * p.features;
-    const u32 *from = p.ids + at;
     for (; row < BEHAVIOURS; row += ROWS_AHEAD * rows) {
         u32 id[ROWS_AHEAD];
-        bool there[ROWS_AHEAD], all = true;
+        bool all = true;
 #pragma unroll
         for (u32 i = 0; i < ROWS_AHEAD; i++) {
-            there[i] = row + i * rows < length;
-            id[i] = there[i] ? __ldg(from) : 0;
-            from += step;
+            // Behind the end the last one's again, for nothing.
+            id[i] = __ldg(ids + (u64)min(row + i * rows, length - 1) * p.features);
         }
 #pragma unroll
         for (u32 i = 0; i < ROWS_AHEAD; i++) {
-            bool known = id[i] < table_rows;
-            all = all && (known || !there[i]);
-            there[i] = there[i] && known;
-            put(row + i * rows, id[i], there[i]);
+            bool in_table = id[i] < table_rows;
+            all = all & in_table;
+            put(row + i * rows, id[i], in_table & (row + i * rows < length));
         }
         if (!all && p.record) {
-            for (u32 i = 0; i < ROWS_AHEAD; i++) {
-                if (row + i * rows < length) {
-                    u64 place = from - p.ids - (ROWS_AHEAD - i) * (u64)step;
-                    known(table, p.record, place, p.ids[place]);
-                }
+            for (u32 place = row; place < min(row + ROWS_AHEAD * rows, length); place += rows) {
+                u64 behind = (u64)place * p.features;
+                known(table, p.record, ids - p.ids + behind, ids[behind]);
             }
         }
     }
 }
 
-// Sends for `count` fours from `first` on, of each of `length` behaviours from `start` on; zeros behind them.
+// The address `id` rows of `pitch` bytes after one: an instruction, where the compiler would take three.
+__device__ __forceinline__ const void *row_after(const void *from, u32 id, u32 pitch) {
+    const void *out;
+    asm("mad.wide.u32 %0, %1, %2, %3;" : "=l"(out) : "r"(id), "r"(pitch), "l"(from));
+    return out;
+}
+
+// Sends for `count` fours from `first` on, of each of `length` behaviours from `start` on, at least one; zeros behind them.
 __device__ __forceinline__ void stage_rows(const Scoring &p, const Stage &stage, u64 start, u32 length, u32 first, u32 count) {
     const u32 lanes = staging_lanes(count), rows = THREADS / lanes;
     const u32 row = threadIdx.x / lanes, four = threadIdx.x % lanes;
@@ -119,16 +112,16 @@ __device__ __forceinline__ void stage_rows(const Scoring &p, const Stage &stage,
     const u32 index = table_of(p.tables, p.features, first + four);
     const Table &table = p.tables[index];
     const u32 column = COLUMNS * (first + four - table.first_four);
-    const u64 at = (start + row) * p.features + index;
+    const u32 *ids = p.ids + start * p.features + index;
     Four *to = stage.rows + (stage.turn * stage.columns + four) * stage.stride;
     if (table.storage == STORED_F32 && table.vectors) {
         const u32 address = shared_address(to), pitch = table.width * sizeof(f32);
-        const u8 *data = (const u8 *)((const f32 *)table.data + column);
-        gather(p, table, at, row, rows, length, [&](u32 place, u32 id, bool there) {
-            copy_async(address + place * sizeof(Four), data + (u64)id * pitch, there ? sizeof(Four) : 0);
+        const f32 *data = (const f32 *)table.data + column;
+        gather(p, table, ids, row, rows, length, [&](u32 place, u32 id, bool there) {
+            copy_async(address + place * sizeof(Four), row_after(data, id, pitch), there ? sizeof(Four) : 0);
         });
     } else {
-        gather(p, table, at, row, rows, length, [&](u32 place, u32 id, bool there) {
+        gather(p, table, ids, row, rows, length, [&](u32 place, u32 id, bool there) {
             put_four(to + place, there ? any_row_four(table, id, column) : zeros());
         });
     }
@@ -180,7 +173,9 @@ __device__ __forceinline__ void add_products(float (*scores)[OWN], const Four *r
 
 // Sends for the first rows of a piece, before it is scored.
 __device__ __forceinline__ void send_first(const Scoring &p, const Stage &stage, const Piece &piece) {
-    stage_rows(p, stage, piece.history_start, piece.length, 0, stage.columns);
+    if (piece.length > 0) {
+        stage_rows(p, stage, piece.history_start, piece.length, 0, stage.columns);
+    }
     copy_commit();
 }
 
