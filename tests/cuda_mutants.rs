@@ -131,9 +131,15 @@ fn wrong_sdim_is_caught() {
     for (mutant, case) in [
         (mutant("sdim", "sdim_signatures_f32", "zero is positive", ("setp.gt.f32", "setp.ge.f32")), &zeros),
         (mutant("sdim", "sdim_signatures_f32", "overwritten while read", ("bar.sync \t0;", "")), &twice),
-        (mutant("sdim", "sdim_encode_f16", "hot where not equal", ("set.eq.f16x2", "set.ne.f16x2")), &half),
-        (mutant("sdim", "sdim_encode_f32", "numbers cut wrongly", ("sub.rn.f32", "add.rn.f32")), &plain),
-        (mutant("sdim", "sdim_encode_f32", "a tile read too early", ("bar.sync \t0;", "")), &plain),
+        (
+            mutant("sdim_encode", "sdim_encode_f16", "hot where not equal", ("set.eq.f16x2", "set.ne.f16x2")),
+            &half,
+        ),
+        (
+            mutant("sdim_encode", "sdim_encode_f32", "numbers cut wrongly", ("sub.rn.f32", "add.rn.f32")),
+            &plain,
+        ),
+        (mutant("sdim_encode", "sdim_encode_f32", "a tile read too early", ("bar.sync \t0;", "")), &plain),
         (mutant("sdim", "sdim_merge", "parts subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
         (mutant("sdim", "sdim_add", "tables subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
         (mutant("sdim_scan", "sdim_scatter_f32", "rows subtracted", ("add.rn.f32", "sub.rn.f32")), &large),
