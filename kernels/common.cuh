@@ -249,6 +249,8 @@ __device__ __forceinline__ void multiply_add<bf16>(float *c, const u32 *a, const
 
 __device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
 
+__device__ __forceinline__ bool is_finite(float x) { return fabsf(x) < infinity(); }
+
 // 2^x, off by about 2 in the last place: one instruction of the special function unit. 2^-inf is 0.
 __device__ __forceinline__ float exp2_approx(float x) {
     float out;
@@ -268,6 +270,17 @@ __device__ __forceinline__ float reciprocal_approx(float x) {
 
 // a·b + c, rounded once. Everything is compiled without contraction, so this is the only way to get one.
 __device__ __forceinline__ float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+
+// Whether some of the numbers are NaN or infinite: their products with 0 are NaN.
+template <u32 COUNT>
+__device__ __forceinline__ bool any_not_finite(const void *numbers) {
+    float zero = 0.0f;
+#pragma unroll
+    for (u32 i = 0; i < COUNT; i++) {
+        zero = fma(((const float *)numbers)[i], 0.0f, zero);
+    }
+    return zero != 0.0f;
+}
 
 // ---- Warps ---------------------------------------------------------------------------------------------------------
 

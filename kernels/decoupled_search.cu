@@ -2,15 +2,12 @@
 // then position ascending, NaN last. Scores never reach device memory.
 //
 // decoupled_search: a block takes a tile of candidates and a part of their user's history. Each candidate has a list in
-// shared memory and a floor: entries below it cannot be among the best K, and are not stored. Before a list could
-// overflow, a warp raises its floor and drops what is below, by bisection of the entries' bits: no sorting. Lists of
-// the parts of a history hold at least each part's best K, in any order; decoupled_select, a block a candidate, finds
-// the best K of them all, and sorts them.
-//
-// An entry is 64 bits that order as it should: a key of the score, then the position, inverted. Its key: the bits of
-// the score, made to order like unsigned integers; -0 counts as +0; NaN has the lowest key, 0. As this order is total,
-// what comes out does not depend on who was first.
+// shared memory and a floor: entries below it cannot be among the best K, and are not stored. What a list has room for
+// goes straight to its place. Then, before it could overflow, a warp raises its floor and drops what is below, by
+// bisection of the entries' bits: no sorting. Lists of the parts of a history hold at least each part's best K, in any
+// order. decoupled_select, a block a candidate, reads them in the same way into one list, and sorts what is left of it.
 // Variants: 16, 8, 4 or 2 candidates, with lists of 4096 entries together: more of them for smaller K.
+#include "decoupled_lists.cuh"
 #include "decoupled_scores.cuh"
 
 enum : u32 {
@@ -49,70 +46,51 @@ struct SelectParams {
     u32 top_k, room, first_whole;
 };
 
-__device__ __forceinline__ u64 entry_of(float score, u32 position) {
-    u32 bits = __float_as_uint(score), magnitude = bits & 0x7fffffffu;
-    u32 key = bits >> 31 ? ~bits : bits | 0x80000000u;
-    if (magnitude == 0) {
-        key = 0x80000000u;
-    } else if (magnitude > 0x7f800000u) {
-        key = 0;
+// Raises the floor of a list of more than `room` until that many are left, or fewer, and at least `top_k`; drops those
+// below. A warp calls it. Keys are compared first, in registers where they fit; positions only where keys are equal.
+template <u32 CAPACITY>
+__device__ __forceinline__ void cut(const List &list, u32 top_k, u32 room) {
+    constexpr u32 KEYS = CAPACITY / WARP;
+    constexpr bool HELD = KEYS <= 32;
+    const u32 lane = threadIdx.x % WARP, length = *list.length;
+    auto read_key = [&](u32 i) {
+        u32 place = i * WARP + lane;
+        return place < length ? key_of(read_entry(list.entries + place)) : 0;
+    };
+    u32 keys[HELD ? KEYS : 1], most = 0;
+#pragma unroll (HELD ? KEYS : 8)
+    for (u32 i = 0; i < KEYS; i++) {
+        u32 key = read_key(i);
+        most = max(most, key);
+        if constexpr (HELD) {
+            keys[i] = key;
+        }
     }
-    return (u64)key << 32 | ~position;
-}
-
-__device__ __forceinline__ float score_of(u64 entry) {
-    u32 key = entry >> 32;
-    return __uint_as_float(key == 0 ? 0x7fc00000u : key >> 31 ? key & 0x7fffffffu : ~key);
-}
-
-// A list of entries in shared memory.
-struct List {
-    u64 *entries;
-    u32 *length;
-    u64 *floor;
-};
-
-// Appends the entries of those lanes that want to. All lanes of a warp call it together.
-__device__ __forceinline__ void append(const List &list, bool wanted, u64 entry) {
-    u32 lane = threadIdx.x % WARP, votes = __ballot_sync(WHOLE_WARP, wanted);
-    if (votes == 0) {
-        return;
-    }
-    u32 place = 0;
-    if (lane == 0) {
-        place = atomicAdd(list.length, __popc(votes));
-    }
-    place = __shfl_sync(WHOLE_WARP, place, 0) + __popc(votes & ((1u << lane) - 1));
-    if (wanted) {
-        list.entries[place] = entry;
-    }
-}
-
-// Raises the floor until at most `room` entries are above it, and at least `top_k`; drops those below. One warp calls
-// it for a list of more than `room`.
-__device__ void cut(const List &list, u32 top_k, u32 room) {
-    u32 lane = threadIdx.x % WARP, length = *list.length;
-    u64 floor = 0;
-    for (u64 bit = 1ull << 63; bit != 0; bit >>= 1) {
-        u32 above = 0;
+    u32 above = length;
+    u64 floor = raised_floor(key_of(*list.floor), __reduce_max_sync(WHOLE_WARP, most), top_k, room, above, [&](u32 raised) {
+        u32 count = 0;
+#pragma unroll (HELD ? KEYS : 8)
+        for (u32 i = 0; i < KEYS; i++) {
+            count += (HELD ? keys[HELD ? i : 0] : read_key(i)) >= raised;
+        }
+        return __reduce_add_sync(WHOLE_WARP, count);
+    });
+    floor <<= 32;
+    floor |= raised_floor(0u, ~0u, top_k, room, above, [&](u32 raised) {
+        u32 count = 0;
         for (u32 i = lane; i < length; i += WARP) {
-            above += list.entries[i] >= (floor | bit);
+            count += list.entries[i] >= (floor | raised);
         }
-        above = __reduce_add_sync(WHOLE_WARP, above);
-        if (above >= top_k) {
-            floor |= bit;
-            if (above <= room) {
-                break;
-            }
-        }
-    }
+        return __reduce_add_sync(WHOLE_WARP, count);
+    });
     // In place: entries move to the front, and a step's have been read before any is written.
     u32 kept = 0;
     for (u32 begin = 0; begin < length; begin += WARP) {
         u64 entry = begin + lane < length ? list.entries[begin + lane] : 0;
-        u32 votes = __ballot_sync(WHOLE_WARP, entry != 0 && entry >= floor);
+        bool keeps = entry != 0 && entry >= floor;
+        u32 votes = __ballot_sync(WHOLE_WARP, keeps);
         __syncwarp();
-        if (votes >> lane & 1) {
+        if (keeps) {
             list.entries[kept + __popc(votes & ((1u << lane) - 1))] = entry;
         }
         kept += __popc(votes);
@@ -138,10 +116,11 @@ struct alignas(16) Lists {
         return List{entries + candidate * CAPACITY, lengths + candidate, floors + candidate};
     }
 
-    __device__ __forceinline__ void clear() {
+    // Of the piece's behaviours the first go straight to their places.
+    __device__ __forceinline__ void begin(const Piece &piece) {
         if (threadIdx.x < CANDIDATES) {
             floors[threadIdx.x] = 0;
-            lengths[threadIdx.x] = 0;
+            lengths[threadIdx.x] = threadIdx.x < piece.rows ? min(piece.length, (u32)CAPACITY) : 0;
             // Nothing is less than NaN.
             least[threadIdx.x] = __uint_as_float(0x7fc00000u);
         }
@@ -152,7 +131,7 @@ struct alignas(16) Lists {
         __syncthreads();
         for (u32 candidate = threadIdx.x / WARP; candidate < CANDIDATES; candidate += WARPS) {
             if (lengths[candidate] > longest) {
-                cut(list(candidate), top_k, room);
+                cut<CAPACITY>(list(candidate), top_k, room);
                 if (threadIdx.x % WARP == 0) {
                     least[candidate] = score_of(floors[candidate]);
                 }
@@ -166,25 +145,36 @@ static_assert(sizeof(Lists<2>) == ENTRIES * 8 + 2 * 16, "src/cuda/decoupled.rs c
 
 template <u32 CANDIDATES>
 __device__ __forceinline__ void search(const SearchParams &p) {
+    constexpr u32 CAPACITY = Lists<CANDIDATES>::CAPACITY;
+    static_assert(CAPACITY % THREADS == 0, "threads go straight to their places together, or none does");
     Lists<CANDIDATES> &lists = *(Lists<CANDIDATES> *)dynamic_shared;
     const Piece piece = p.pieces[blockIdx.x];
-    u32 columns = min((u32)FOURS, p.scoring.fours), stride = BEHAVIOURS + padding(columns);
-    Four *staged = (Four *)(&lists + 1);
-    const Stage stage = {staged, staged + columns * stride, stride};
+    Stage stage = stage_at(&lists + 1, p.scoring);
+    send_first(p.scoring, stage, piece);
     u32 first_position = piece.history_start - p.tiles[piece.tile].history_start;
-    lists.clear();
+    lists.begin(piece);
     for (u32 begin = 0; begin < piece.length; begin += BEHAVIOURS) {
         float scores[CANDIDATES][OWN];
         score<CANDIDATES>(scores, p.scoring, stage, piece, begin);
 #pragma unroll
         for (u32 own = 0; own < OWN; own++) {
+            u32 first = begin + own * THREADS, behaviour = first + threadIdx.x;
+            bool there = behaviour < piece.length;
+            if (first < CAPACITY) {
+#pragma unroll
+                for (u32 c = 0; c < CANDIDATES; c++) {
+                    if (there && c < piece.rows) {
+                        lists.entries[c * CAPACITY + behaviour] = entry_of(scores[c][own], first_position + behaviour);
+                    }
+                }
+                continue;
+            }
             // Room for an entry of every thread.
-            lists.cut_longer(Lists<CANDIDATES>::CAPACITY - THREADS, p.top_k, p.room);
-            u32 behaviour = begin + own * THREADS + threadIdx.x;
+            lists.cut_longer(CAPACITY - THREADS, p.top_k, p.room);
 #pragma unroll
             for (u32 c = 0; c < CANDIDATES; c++) {
                 float score = scores[c][own];
-                bool wanted = behaviour < piece.length && !(score < lists.least[c]) && c < piece.rows;
+                bool wanted = there && !(score < lists.least[c]) && c < piece.rows;
                 if (__any_sync(WHOLE_WARP, wanted)) {
                     u64 entry = entry_of(score, first_position + behaviour);
                     append(lists.list(c), wanted && entry >= lists.floors[c], entry);
@@ -210,16 +200,33 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_8(cons
 extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_4(const SearchParams p) { search<4>(p); }
 extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_2(const SearchParams p) { search<2>(p); }
 
-// Sorts, highest first; a bitonic sort of as many places as there are entries, rounded up to a power of two. All
-// threads call it together.
-__device__ void sort(u64 *entries, u32 length) {
-    u32 places = length > 1 ? 1u << (32 - __clz(length - 1)) : 1;
+// The higher of two entries at a distance, or the lower: a step of a bitonic sort, highest first, of runs of `size`.
+__device__ __forceinline__ u64 exchanged(u64 entry, u32 place, u32 size, u32 distance) {
+    u64 other = __shfl_xor_sync(WHOLE_WARP, entry, distance);
+    bool higher = !(place & distance) == !(place & size);
+    return (other > entry) == higher ? other : entry;
+}
+
+// Sorts, highest first; a bitonic sort of as many places as there are entries, rounded up to a power of two, and at least
+// a warp's. Entries that a warp holds change places in registers. All threads call it together.
+__device__ __forceinline__ void sort(u64 *entries, u32 length) {
+    u32 places = length > WARP ? 1u << (32 - __clz(length - 1)) : (u32)WARP;
     for (u32 i = length + threadIdx.x; i < places; i += SELECT_THREADS) {
         entries[i] = 0;
     }
     __syncthreads();
-    for (u32 size = 2; size <= places; size *= 2) {
-        for (u32 distance = size / 2; distance > 0; distance /= 2) {
+    for (u32 i = threadIdx.x; i < places; i += SELECT_THREADS) {
+        u64 entry = entries[i];
+        for (u32 size = 2; size <= WARP; size *= 2) {
+            for (u32 distance = size / 2; distance > 0; distance /= 2) {
+                entry = exchanged(entry, i, size, distance);
+            }
+        }
+        entries[i] = entry;
+    }
+    for (u32 size = 2 * WARP; size <= places; size *= 2) {
+        for (u32 distance = size / 2; distance >= WARP; distance /= 2) {
+            __syncthreads();
             for (u32 pair = threadIdx.x; pair < places / 2; pair += SELECT_THREADS) {
                 u32 low = 2 * pair - (pair & (distance - 1)), high = low + distance;
                 u64 a = entries[low], b = entries[high];
@@ -228,54 +235,164 @@ __device__ void sort(u64 *entries, u32 length) {
                     entries[high] = a;
                 }
             }
-            __syncthreads();
+        }
+        __syncthreads();
+        for (u32 i = threadIdx.x; i < places; i += SELECT_THREADS) {
+            u64 entry = entries[i];
+            for (u32 distance = WARP / 2; distance > 0; distance /= 2) {
+                entry = exchanged(entry, i, size, distance);
+            }
+            entries[i] = entry;
         }
     }
+    __syncthreads();
+}
+
+// What a block selects from.
+struct Selecting {
+    u64 entries[SELECT_ENTRIES];
+    u64 floor;
+    u32 length;
+    // Of the rounds of a cut, three in turn: one is added to while another is read, and the third set to 0.
+    u32 counts[3];
+    u32 least, most;
+};
+
+// As cut, of a list that may have places without an entry, by all threads together.
+__device__ __forceinline__ void cut_together(Selecting &s, u32 top_k, u32 room) {
+    constexpr u32 OWN = SELECT_ENTRIES / SELECT_THREADS;
+    const u32 lane = threadIdx.x % WARP, length = s.length;
+    u64 own[OWN];
+    u32 least = ~0u, most = 0;
+#pragma unroll
+    for (u32 i = 0; i < OWN; i++) {
+        u32 place = i * SELECT_THREADS + threadIdx.x;
+        own[i] = place < length ? s.entries[place] : 0;
+        least = min(least, own[i] == 0 ? ~0u : key_of(own[i]));
+        most = max(most, key_of(own[i]));
+    }
+    if (threadIdx.x == 0) {
+        s.least = ~0u;
+        s.most = 0;
+        s.counts[0] = s.counts[1] = 0;
+    }
+    __syncthreads();
+    least = __reduce_min_sync(WHOLE_WARP, least);
+    most = __reduce_max_sync(WHOLE_WARP, most);
+    if (lane == 0) {
+        s.length = 0;
+        atomicMin(&s.least, least);
+        atomicMax(&s.most, most);
+    }
+    __syncthreads();
+    u32 above = length, round = 0;
+    u64 floor = raised_floor((u64)s.least << 32, (u64)s.most << 32 | ~0u, top_k, room, above, [&](u64 raised) {
+        u32 count = 0;
+#pragma unroll
+        for (u32 i = 0; i < OWN; i++) {
+            count += own[i] >= raised;
+        }
+        count = __reduce_add_sync(WHOLE_WARP, count);
+        if (lane == 0) {
+            atomicAdd(&s.counts[round], count);
+        }
+        __syncthreads();
+        u32 next = round == 2 ? 0 : round + 1;
+        if (threadIdx.x == 0) {
+            s.counts[next == 2 ? 0 : next + 1] = 0;
+        }
+        count = s.counts[round];
+        round = next;
+        return count;
+    });
+    const List list = {s.entries, &s.length, &s.floor};
+#pragma unroll
+    for (u32 i = 0; i < OWN; i++) {
+        append(list, own[i] != 0 && own[i] >= floor, own[i]);
+    }
+    if (threadIdx.x == 0) {
+        s.floor = floor;
+    }
+    __syncthreads();
 }
 
 extern "C" __global__ void __launch_bounds__(SELECT_THREADS) decoupled_select(const SelectParams p) {
-    __shared__ u64 entries[SELECT_ENTRIES];
-    __shared__ u64 floor;
-    __shared__ u32 length;
+    __shared__ Selecting s;
     const Tile &tile = p.tiles[blockIdx.x / p.candidates];
     u32 row = blockIdx.x % p.candidates;
     if (row >= tile.rows) {
         return;
     }
+    const u32 parts = max(tile.slots, 1u), room = min(p.room, (u32)(SELECT_ENTRIES - SELECT_STEP));
+    const u64 first = tile.slots == 0 ? p.first_whole + blockIdx.x / p.candidates : tile.first_slot;
+    const u64 all = (u64)parts * p.room;
     if (threadIdx.x == 0) {
-        floor = 0;
-        length = 0;
+        s.floor = 0;
+        s.length = min(all, (u64)SELECT_ENTRIES);
     }
-    u32 parts = max(tile.slots, 1u);
-    u64 first = tile.slots == 0 ? p.first_whole + blockIdx.x / p.candidates : tile.first_slot;
-    u64 all = (u64)parts * p.room;
-    const List list = {entries, &length, &floor};
+    const List list = {s.entries, &s.length, &s.floor};
+    // Where a thread reads next, and where that is a step of all threads on, without a division.
+    u32 part = threadIdx.x / p.room, place = threadIdx.x % p.room;
+    const u32 part_step = SELECT_THREADS / p.room, place_step = SELECT_THREADS % p.room;
+    const u64 stride = (u64)p.candidates * p.room;
+    const u32 *part_length = p.lengths + (first + part) * p.candidates + row;
+    const u64 *from = p.lists + (first * p.candidates + row) * p.room + part * stride + place;
     for (u64 begin = 0; begin < all; begin += SELECT_STEP) {
-        __syncthreads();
-        for (u32 step = 0; step < SELECT_STEP; step += SELECT_THREADS) {
-            u64 i = begin + step + threadIdx.x, at = (first + i / p.room) * p.candidates + row;
-            u32 place = i % p.room;
-            u64 entry = i < all && place < p.lengths[at] ? p.lists[at * p.room + place] : 0;
-            append(list, entry > floor, entry);
+        u64 own[SELECT_STEP / SELECT_THREADS];
+#pragma unroll
+        for (u32 i = 0; i < SELECT_STEP / SELECT_THREADS; i++) {
+            own[i] = part < parts && place < *part_length ? *from : 0;
+            u32 parts_on = part_step;
+            from += place_step;
+            place += place_step;
+            if (place >= p.room) {
+                from -= p.room;
+                place -= p.room;
+                parts_on++;
+            }
+            part += parts_on;
+            part_length += parts_on * p.candidates;
+            from += parts_on * stride;
+        }
+        if (begin < SELECT_ENTRIES) {
+#pragma unroll
+            for (u32 i = 0; i < SELECT_STEP / SELECT_THREADS; i++) {
+                s.entries[begin + i * SELECT_THREADS + threadIdx.x] = own[i];
+            }
+            continue;
         }
         __syncthreads();
-        if (length > SELECT_ENTRIES - SELECT_STEP) {
-            sort(entries, length);
-            if (threadIdx.x == 0) {
-                length = p.top_k;
-                floor = entries[p.top_k - 1];
-            }
+        const bool full = s.length > SELECT_ENTRIES - SELECT_STEP;
+        // Before anybody appends.
+        __syncthreads();
+        if (full) {
+            cut_together(s, p.top_k, room);
+        }
+        const u64 floor = s.floor;
+#pragma unroll
+        for (u32 i = 0; i < SELECT_STEP / SELECT_THREADS; i++) {
+            append(list, own[i] > floor, own[i]);
         }
     }
     __syncthreads();
-    sort(entries, length);
+    // Fewer are sorted as fast as they are cut.
+    if (s.length > max(room, (u32)SELECT_THREADS)) {
+        cut_together(s, p.top_k, room);
+    }
+    const u32 length = s.length;
+    sort(s.entries, length);
     u64 m = tile.first_target + tile.first_row + row;
-    for (u32 place = threadIdx.x; place < p.top_k; place += SELECT_THREADS) {
-        bool filled = place < length;
-        p.positions[m * p.top_k + place] = filled ? ~(u32)entries[place] : NONE;
-        p.scores[m * p.top_k + place] = filled ? score_of(entries[place]) : -infinity();
+    u32 filled = 0;
+    for (u32 begin = 0; begin < p.top_k; begin += SELECT_THREADS) {
+        u32 at = begin + threadIdx.x;
+        u64 entry = at < min(length, p.top_k) ? s.entries[at] : 0;
+        filled += __syncthreads_count(entry != 0);
+        if (at < p.top_k) {
+            p.positions[m * p.top_k + at] = entry != 0 ? ~(u32)entry : NONE;
+            p.scores[m * p.top_k + at] = entry != 0 ? score_of(entry) : -infinity();
+        }
     }
     if (threadIdx.x == 0) {
-        p.counts[m] = min(length, p.top_k);
+        p.counts[m] = filled;
     }
 }

@@ -31,6 +31,10 @@ __device__ __forceinline__ u32 bit_pitch(u32 columns, u32 groups, u32 bits) {
 // Rows of a quad are those of which one lane's registers of B in mma hold the numbers: 2j, 2j+1, 2j+8 and 2j+9 of 16.
 __device__ __forceinline__ u32 quad_row(u32 quad, u32 i) { return quad / 4 * 16 + quad % 4 * 2 + i % 2 + i / 2 * 8; }
 
+// Where the signatures of a group's 64 rows are in shared memory. Groups are apart by an odd multiple of four words, for
+// the eight that half a warp writes, 8 bytes a lane; each eight of them by two words more, for sixteen groups, 2 bytes a lane.
+__device__ __forceinline__ u32 group_place(u32 group) { return group * (TILE_ROWS + 8) + group / 8 * 4; }
+
 // sum[i][t] += ⟨row i, rotation t⟩ over `columns` columns (a multiple of 16): `rows` is the quad's first row, bit t's
 // rotation lies at `rotations + t·apart`. Behind the last bit that there is, the last one again.
 template <typename T>
@@ -92,30 +96,35 @@ __device__ __forceinline__ void load_rotations(float *to, const float *rotations
     }
 }
 
-// Copies a tile of rows [*, width] to shared memory: `columns` (a multiple of 16) from `first_column`, the first `rows`
-// of 64; the rest is zeros. With `vectors`, beside the program: the caller commits and waits. Without, rows may lie
-// anywhere.
+// What a thread copies of each tile: a vector, or a number, every so many rows. Blocks have a multiple of the threads
+// that a row takes.
 template <typename T>
-__device__ __forceinline__ void load_tile(T *to, const T *from, u32 rows, u32 width, u32 first_column, u32 columns,
-                                          bool vectors) {
-    u32 pitch = tile_pitch<T>(columns), step = vectors ? PER_VECTOR<T> : 1, chunks = columns / step;
-    // One division, not one a chunk: what a thread takes next lies a fixed number of rows and chunks further.
-    u32 row = threadIdx.x / chunks, chunk = threadIdx.x % chunks;
-    u32 more_rows = blockDim.x / chunks, more_chunks = blockDim.x % chunks;
-    while (row < TILE_ROWS) {
-        u32 column = chunk * step;
-        bool there = row < rows && first_column + column < width;
-        const T *source = there ? from + (u64)row * width + first_column + column : from;
-        if (vectors) {
-            copy_async(shared_address(to + row * pitch + column), source, there ? 16 : 0);
-        } else {
-            to[row * pitch + column] = there ? *source : T{};
-        }
-        row += more_rows;
-        chunk += more_chunks;
-        if (chunk >= chunks) {
-            chunk -= chunks;
-            row += 1;
+struct TileCopy {
+    u32 row, column, every, width, columns;
+    bool vectors;
+    __device__ __forceinline__ TileCopy(u32 width, u32 columns, bool vectors)
+        : width(width), columns(columns), vectors(vectors) {
+        u32 step = vectors ? PER_VECTOR<T> : 1, chunks = columns / step;
+        row = threadIdx.x / chunks;
+        column = threadIdx.x % chunks * step;
+        every = blockDim.x / chunks;
+    }
+    // Copies a tile of rows [*, width] to shared memory: `columns` (a multiple of 16) from `first_column`, the first
+    // `rows` of 64; the rest is zeros. With `vectors`, beside the program: the caller commits and waits. Without, rows
+    // may lie anywhere.
+    __device__ __forceinline__ void load(T *to, const T *from, u32 rows, u32 first_column) const {
+        u32 pitch = tile_pitch<T>(columns);
+        rows = first_column + column < width ? rows : 0;
+        from += (u64)row * width + first_column + column;
+        to += row * pitch + column;
+        for (u32 at = row; at < TILE_ROWS; at += every) {
+            if (vectors) {
+                copy_async(shared_address(to), from, at < rows ? 16 : 0);
+            } else {
+                *to = at < rows ? *from : T{};
+            }
+            from += (u64)every * width;
+            to += every * pitch;
         }
     }
-}
+};

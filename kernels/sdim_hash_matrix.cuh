@@ -1,174 +1,250 @@
-// Hashing of 16-bit rows on the matrix units: the same signatures as by sdim_hash.cuh, in far fewer instructions.
+// Hashing on the matrix units: the same signatures as by sdim_hash.cuh, in far fewer instructions.
 //
-// Rotations are cut into three bf16 parts that add up to them, f16 rows into two. A warp takes 16 rows and 8 groups,
-// three bits at a time. How far the sum of the products may be from the exact one, in whatever order and with
-// whatever cut-off a device sums, is a known part of Σ|x·r|, which is summed beside it. Where the sum does not exceed
-// that, the bit is decided as in sdim_hash.cuh, by fused multiply-adds in order: for about one sum in ten thousand.
+// Rotations and rows are rounded to bf16, and what is left of them once more: two parts each, of bf16 rows one. A warp
+// takes 16 rows and 8 groups, three bits at a time. How far the sum of the products may be from what the fused
+// multiply-adds of sdim_hash.cuh give, for what no part holds, and in whatever order and with whatever cut-off a device
+// sums, is a known part of Σ|x·r|, which is summed beside it. Where the sum does not exceed that, the bit is decided by
+// those multiply-adds in their order: for one to three sums in ten thousand of normally distributed numbers.
 #pragma once
 #include "sdim_hash.cuh"
 
 enum : u32 {
-    ROTATION_PARTS = 3,
+    ROTATION_PARTS = 2,
     MATRIX_ROWS = 16,
     MATRIX_GROUPS = 8,
 };
 
-// Of one function's numbers; between two bits of a group: see tile_pitch and bit_pitch.
-__device__ __forceinline__ u32 part_pitch(u32 columns) { return columns + 8; }
-__device__ __forceinline__ u32 part_bit_pitch(u32 columns, u32 groups, u32 bits) {
-    u32 words = groups * part_pitch(columns) / 2;
-    return 2 * (words + (4 * bits - words) % 32);
-}
+// The hash functions of a block's groups.
+struct Functions {
+    // [width, stride], and the first of the block's.
+    const float *rotations;
+    u32 width, stride, first, groups, bits;
+    // [ROTATION_PARTS, bits, groups, columns], pitched: an address in shared memory.
+    u32 parts;
+    // The width, as a multiple of 16.
+    u32 columns;
 
-// The upper halves of two numbers, and what is left of them. Cut, not rounded: nothing overflows.
-__device__ __forceinline__ u32 cut_pair(float &low, float &high) {
-    u32 pair = __byte_perm(__float_as_uint(low), __float_as_uint(high), 0x7632);
+    // From one group to the next, and from one bit to the next: see tile_pitch and bit_pitch.
+    __device__ __forceinline__ u32 pitch() const { return columns + 8; }
+    __device__ __forceinline__ u32 apart() const {
+        u32 words = groups * pitch() / 2;
+        return 2 * (words + (4 * bits - words) % 32);
+    }
+};
+
+// Two numbers rounded to bf16, and what is left of them. Where that overflows, no sum is decided.
+__device__ __forceinline__ u32 round_pair(float &low, float &high) {
+    u32 pair = narrow_pair<bf16>(low, high);
     low -= __uint_as_float(pair << 16);
     high -= __uint_as_float(pair & 0xffff0000u);
     return pair;
 }
 
-// Copies the rotations [width, groups, bits] to shared memory as [parts, bits, groups, columns], pitched.
-__device__ __forceinline__ void load_rotation_parts(u16 *to, const float *rotations, u32 width, u32 columns, u32 groups,
-                                                    u32 bits) {
-    u32 functions = groups * bits, apart = part_bit_pitch(columns, groups, bits);
-    u32 tiles = (functions + 7) / 8 * (columns / 4);
-    for (u32 tile = threadIdx.x / WARP; tile < tiles; tile += blockDim.x / WARP) {
-        u32 function = tile / (columns / 4) * 8 + threadIdx.x % 8;
-        u32 column = tile % (columns / 4) * 4 + threadIdx.x % WARP / 8;
-        if (function < functions) {
-            float left = column < width ? rotations[column * functions + function] : 0.0f;
-            u16 *at = to + function % bits * apart + function / bits * part_pitch(columns) + column;
+// 16 columns of a warp's rows: A, in parts. PRODUCTS of parts are summed; LEFT_OUT times 2^-16 of Σ|x·r| is in none.
+template <typename T>
+struct RowParts;
+template <>
+struct RowParts<bf16> {
+    static constexpr float PRODUCTS = 2.0f, LEFT_OUT = 1.0f;
+    u32 high[4];
+    // The row of a fragment's line `i`, of the first eight; how far the lanes of rows 2n and 2n + 1 are from each other.
+    __device__ __forceinline__ static u32 row_of(u32 i) { return i; }
+    static constexpr u32 NEXT_ROW = 4;
+    // The column that is at a place of A and B.
+    __device__ __forceinline__ static u32 column_of(u32 place) { return place; }
+    // Where this lane reads.
+    __device__ __forceinline__ static const bf16 *start(const bf16 *rows, u32 pitch) {
+        return rows + threadIdx.x % 16 * pitch + threadIdx.x % WARP / 16 * 8;
+    }
+    __device__ __forceinline__ RowParts(const bf16 *from, u32) { load_matrices_4(high, shared_address(from)); }
+    __device__ __forceinline__ void multiply(float *sum, const u32 (*r)[2]) const {
+        multiply_add<bf16>(sum, high, r[1]);
+        multiply_add<bf16>(sum, high, r[0]);
+    }
+};
+template <>
+struct RowParts<f16> {
+    static constexpr float PRODUCTS = 3.0f, LEFT_OUT = 2.0f;
+    u32 high[4], low[4];
+    __device__ __forceinline__ static u32 row_of(u32 i) { return i; }
+    static constexpr u32 NEXT_ROW = 4;
+    __device__ __forceinline__ static u32 column_of(u32 place) { return place; }
+    __device__ __forceinline__ static const f16 *start(const f16 *rows, u32 pitch) {
+        return rows + threadIdx.x % 16 * pitch + threadIdx.x % WARP / 16 * 8;
+    }
+    __device__ __forceinline__ RowParts(const f16 *from, u32) {
+        load_matrices_4(high, shared_address(from));
 #pragma unroll
-            for (u32 part = 0; part < ROTATION_PARTS; part++) {
-                at[part * bits * apart] = (u16)(__float_as_uint(left) >> 16);
-                left -= __uint_as_float(__float_as_uint(left) & 0xffff0000u);
+        for (u32 i = 0; i < 4; i++) {
+            float x[2];
+            widen_pair<f16>(high[i], x);
+            high[i] = round_pair(x[0], x[1]);
+            low[i] = narrow_pair<bf16>(x[0], x[1]);
+        }
+    }
+    __device__ __forceinline__ void multiply(float *sum, const u32 (*r)[2]) const {
+        multiply_add<bf16>(sum, high, r[1]);
+        multiply_add<bf16>(sum, low, r[0]);
+        multiply_add<bf16>(sum, high, r[0]);
+    }
+};
+// Read 16 bytes a lane: the four columns of one are put at its four places. The rows are in an order in which those that
+// eight lanes read together are in different banks, and so are the signatures that sixteen write.
+template <>
+struct RowParts<float> {
+    static constexpr float PRODUCTS = 3.0f, LEFT_OUT = 3.0f;
+    u32 high[4], low[4];
+    __device__ __forceinline__ static u32 row_of(u32 i) { return i % 2 * 4 + (i / 2 % 2 * 3 ^ i / 4); }
+    static constexpr u32 NEXT_ROW = 16;
+    __device__ __forceinline__ static u32 column_of(u32 place) {
+        return place / 16 * 16 + place % 8 / 2 * 4 + place % 16 / 8 * 2 + place % 2;
+    }
+    __device__ __forceinline__ static const float *start(const float *rows, u32 pitch) {
+        return rows + row_of(threadIdx.x % WARP / 4) * pitch + threadIdx.x % 4 * 4;
+    }
+    __device__ __forceinline__ RowParts(const float *from, u32 pitch) {
+#pragma unroll
+        for (u32 half = 0; half < 2; half++) {
+            float x[4];
+            widen_vector<float>(read_vector(from + half * 8 * pitch), x);
+#pragma unroll
+            for (u32 pair = 0; pair < 2; pair++) {
+                high[pair * 2 + half] = round_pair(x[pair * 2], x[pair * 2 + 1]);
+                low[pair * 2 + half] = narrow_pair<bf16>(x[pair * 2], x[pair * 2 + 1]);
             }
+        }
+    }
+    __device__ __forceinline__ void multiply(float *sum, const u32 (*r)[2]) const {
+        multiply_add<bf16>(sum, high, r[1]);
+        multiply_add<bf16>(sum, low, r[0]);
+        multiply_add<bf16>(sum, high, r[0]);
+    }
+};
+
+// Cuts the rotations to their parts in shared memory. A warp takes 8 functions of 4 columns: a whole sector of each, if
+// they are aligned.
+template <typename T>
+__device__ __forceinline__ void load_rotation_parts(u16 *to, const Functions &f) {
+    u32 functions = f.groups * f.bits, apart = f.apart();
+    u32 tiles = (functions + 7) / 8 * (f.columns / 4);
+    for (u32 tile = threadIdx.x / WARP; tile < tiles; tile += blockDim.x / WARP) {
+        u32 function = tile / (f.columns / 4) * 8 + threadIdx.x % 8;
+        u32 place = tile % (f.columns / 4) * 4 + threadIdx.x % WARP / 8, column = RowParts<T>::column_of(place);
+        if (function < functions) {
+            float r = column < f.width ? f.rotations[column * f.stride + f.first + function] : 0.0f;
+            u16 *at = to + function % f.bits * apart + function / f.bits * f.pitch() + place;
+            bf16 high = narrow<bf16>(r);
+            at[0] = high.bits;
+            at[f.bits * apart] = narrow<bf16>(r - widen(high)).bits;
         }
     }
 }
 
-// sum += ⟨x, r⟩ and magnitude += Σ|x·r|, nearly, of 16 columns; and how many products of parts that takes.
+// Whether ⟨x, r⟩ > 0, by fused multiply-adds in the order of the columns; `r` has a number each `stride`.
 template <typename T>
-struct Products;
-template <>
-struct Products<bf16> {
-    static constexpr float COUNT = 3.0f;
-    u32 a[4], size[4];
-    __device__ __forceinline__ explicit Products(const u32 *rows) {
-#pragma unroll
-        for (u32 i = 0; i < 4; i++) {
-            a[i] = rows[i];
-            size[i] = a[i] & 0x7fff7fffu;
-        }
+__device__ __forceinline__ bool is_positive(const T *x, const float *r, u32 width, u32 stride) {
+    // Rows of zeros are not rare, and every sum of theirs comes here. `x` is a multiple of 16 columns, zeros behind
+    // `width`.
+    u32 any = 0;
+    for (u32 column = 0; column < width && any == 0; column += PER_VECTOR<T>) {
+        Vector vector = read_vector(x + column);
+        any = (vector.words[0] | vector.words[1] | vector.words[2] | vector.words[3]) & (sizeof(T) == 4 ? 0x7fffffffu : 0x7fff7fffu);
     }
-    __device__ __forceinline__ void add(float *sum, float *magnitude, const u32 (*r)[2]) const {
-        u32 absolute[2] = {r[0][0] & 0x7fff7fffu, r[0][1] & 0x7fff7fffu};
-        multiply_add<bf16>(magnitude, size, absolute);
-#pragma unroll
-        for (u32 part = 0; part < ROTATION_PARTS; part++) {
-            multiply_add<bf16>(sum, a, r[part]);
-        }
-    }
-};
-template <>
-struct Products<f16> {
-    static constexpr float COUNT = 5.0f;
-    Products<bf16> high;
-    u32 low[4];
-    __device__ __forceinline__ explicit Products(u32 *rows) : high(cut(rows, low)) {}
-    __device__ __forceinline__ static const u32 *cut(u32 *rows, u32 *low) {
-#pragma unroll
-        for (u32 i = 0; i < 4; i++) {
-            float x[2];
-            widen_pair<f16>(rows[i], x);
-            rows[i] = cut_pair(x[0], x[1]);
-            low[i] = cut_pair(x[0], x[1]);
-        }
-        return rows;
-    }
-    __device__ __forceinline__ void add(float *sum, float *magnitude, const u32 (*r)[2]) const {
-        high.add(sum, magnitude, r);
-        // The last part of a rotation times the last of a row is below what the sum may be off by.
-        multiply_add<bf16>(sum, low, r[0]);
-        multiply_add<bf16>(sum, low, r[1]);
-    }
-};
-
-// Whether ⟨x, r⟩ > 0, by fused multiply-adds in the order of the columns; `r` has a number each `apart`.
-template <typename T>
-__device__ __forceinline__ bool is_positive(const T *x, const float *r, u32 width, u32 apart) {
     float sum = 0.0f;
 #pragma unroll 1
-    for (u32 column = 0; column < width; column++) {
-        sum = fma(widen(x[column]), r[column * apart], sum);
+    for (const T *end = any == 0 ? x : x + width; x != end; x++, r += stride) {
+        sum = fma(widen(*x), *r, sum);
     }
     return sum > 0.0f;
 }
 
-// Puts the signatures, each plus `base`, of 16 rows in groups `first_group`.. to codes + group·code_pitch, rows in the
-// order in which a quad's are neighbours (quad_row). The whole warp together.
+// Puts the signatures, each plus `base`, of 16 rows in groups `first_group`.. of the block's to codes +
+// group_place(group), rows in the order in which a quad's are neighbours (quad_row). The whole warp together.
 template <typename T>
-__device__ __forceinline__ void hash_matrix(u16 *codes, u32 code_pitch, u32 base, const T *rows, const u16 *parts,
-                                            const float *rotations, u32 width, u32 columns, u32 groups, u32 bits,
-                                            u32 first_group) {
-    u32 lane = threadIdx.x % WARP, i = lane / 4, j = lane % 4;
-    u32 pitch = tile_pitch<T>(columns), apart = part_bit_pitch(columns, groups, bits);
-    u32 row_address = shared_address(rows + lane % 16 * pitch + lane / 16 * 8);
-    const u16 *own = parts + min(first_group + lane % 8, groups - 1) * part_pitch(columns) + lane / 8 % 2 * 8;
-    u32 part_address = shared_address(own + lane / 16 * bits * apart), last_address = shared_address(own + 2 * bits * apart);
-    // Each product of 16 columns adds up to 17 numbers to within 2^-23 of the largest, the fused multiply-adds one to
-    // within 2^-24; what is cut off and the bf16 magnitude's own error are less than one column's share.
-    float slack = (2.25f * Products<T>::COUNT + 2.0f) * (float)columns * 0x1p-24f;
-    u32 code[4] = {base, base, base, base};
+__device__ __forceinline__ void hash_matrix(u16 *codes, u32 base, const T *rows, const Functions &f, u32 first_group) {
+    u32 lane = threadIdx.x % WARP, i = RowParts<T>::row_of(lane / 4), j = lane % 4;
+    u32 pitch = tile_pitch<T>(f.columns), apart = f.apart();
+    const T *start = RowParts<T>::start(rows, pitch);
+    // This lane's 16 bytes of the four matrices: columns 0.. and 8.. of the first part, then of the second.
+    u32 own = f.parts + (min(first_group + lane % 8, f.groups - 1) * f.pitch() + lane / 8 % 2 * 8 +
+                         lane / 16 * f.bits * apart) * 2;
+    // Each product of 16 columns adds up 17 numbers to within 2^-23 of the largest, the fused multiply-adds one to within
+    // 2^-24. A hundredth for the roundings of the magnitude, one for those of this.
+    float slack = (((2.25f * RowParts<T>::PRODUCTS + 1.0f) * (float)f.columns) * 0x1p-24f +
+                   RowParts<T>::LEFT_OUT * 0x1p-16f) * 1.02f;
+    // Of the group 2j and the next: of row i, and behind it of row i + 8.
+    u32 code[2] = {base | base << 16, base | base << 16};
 #pragma unroll 1
-    for (u32 first = 0; first < bits; first += BITS_AT_ONCE) {
+    for (u32 first = 0; first < f.bits; first += BITS_AT_ONCE) {
         float sum[BITS_AT_ONCE][4] = {}, magnitude[BITS_AT_ONCE][4] = {};
-#pragma unroll 1
-        for (u32 column = 0; column < columns; column += 16) {
-            u32 a[4];
-            load_matrices_4(a, row_address + column * 2);
-            Products<T> products(a);
-#pragma unroll
-            for (u32 t = 0; t < BITS_AT_ONCE; t++) {
-                u32 r[4][2], at = (min(first + t, bits - 1) * apart + column) * 2;
-                load_matrices_4(&r[0][0], part_address + at);
-                load_matrices_2(r[2], last_address + at);
-                products.add(sum[t], magnitude[t], r);
-            }
-        }
-        u32 positive = 0, undecided = 0;
+        u32 address[BITS_AT_ONCE];
 #pragma unroll
         for (u32 t = 0; t < BITS_AT_ONCE; t++) {
-#pragma unroll
-            for (u32 e = 0; e < 4; e++) {
-                bool decided = fabsf(sum[t][e]) > fma(slack, magnitude[t][e], 1e-30f) || magnitude[t][e] == 0.0f;
-                positive |= (sum[t][e] > 0.0f ? 1u : 0u) << (t * 4 + e);
-                undecided |= (decided || first + t >= bits ? 0u : 1u) << (t * 4 + e);
-            }
+            address[t] = own + min(first + t, f.bits - 1) * apart * 2;
         }
-        for (; undecided != 0; undecided &= undecided - 1) {
-            u32 which = __ffs(undecided) - 1, t = first + which / 4;
-            u32 group = min(first_group + 2 * j + which % 2, groups - 1);
-            bool yes = is_positive(rows + (i + which % 4 / 2 * 8) * pitch, rotations + group * bits + t, width,
-                                   groups * bits);
-            positive = (positive & ~(1u << which)) | (yes ? 1u : 0u) << which;
-        }
-#pragma unroll
-        for (u32 e = 0; e < 4; e++) {
+#pragma unroll 1
+        for (u32 column = 0; column < f.columns; column += 16) {
+            RowParts<T> x(start + column, pitch);
 #pragma unroll
             for (u32 t = 0; t < BITS_AT_ONCE; t++) {
-                code[e] |= (first + t < bits ? positive >> (t * 4 + e) & 1u : 0u) << (first + t);
+                u32 r[2][2];
+                load_matrices_4(&r[0][0], address[t] + column * 2);
+                x.multiply(sum[t], r);
+                u32 size[4], absolute[2] = {r[0][0] & 0x7fff7fffu, r[0][1] & 0x7fff7fffu};
+#pragma unroll
+                for (u32 k = 0; k < 4; k++) {
+                    size[k] = x.high[k] & 0x7fff7fffu;
+                }
+                multiply_add<bf16>(magnitude[t], size, absolute);
             }
+        }
+        // Bits 3e + t: the signs; whether all of them are sure.
+        u32 negative = 0;
+        bool sure = true;
+        float largest = 0.0f;
+#pragma unroll
+        for (u32 e = 4; e-- > 0;) {
+#pragma unroll
+            for (u32 t = BITS_AT_ONCE; t-- > 0;) {
+                negative = __funnelshift_l(__float_as_uint(sum[t][e]), negative, 1);
+                sure &= fabsf(sum[t][e]) > fma(slack, magnitude[t][e], 1e-30f);
+                largest = fmaxf(largest, magnitude[t][e]);
+            }
+        }
+        // Near the largest number there is, a device that cuts off may end there instead of at infinity.
+        float most = 0x1p120f;
+        sure &= largest < most;
+        u32 positive = ~negative;
+        if (!sure) {
+            u32 undecided = 0;
+#pragma unroll
+            for (u32 which = 0; which < 4 * BITS_AT_ONCE; which++) {
+                u32 e = which / BITS_AT_ONCE, t = which % BITS_AT_ONCE;
+                bool decided = fabsf(sum[t][e]) > fma(slack, magnitude[t][e], 1e-30f) && magnitude[t][e] < most;
+                decided |= first + t >= f.bits;
+                undecided |= (decided ? 0u : 1u) << which;
+            }
+            for (; undecided != 0; undecided &= undecided - 1) {
+                u32 which = __ffs(undecided) - 1, e = which / BITS_AT_ONCE, t = first + which % BITS_AT_ONCE;
+                u32 group = min(first_group + 2 * j + e % 2, f.groups - 1);
+                bool yes = is_positive(rows + (i + e / 2 * 8) * pitch, f.rotations + f.first + group * f.bits + t, f.width, f.stride);
+                positive = (positive & ~(1u << which)) | (yes ? 1u : 0u) << which;
+            }
+        }
+        u32 there = (1u << min(f.bits - first, (u32)BITS_AT_ONCE)) - 1;
+#pragma unroll
+        for (u32 n = 0; n < 2; n++) {
+            u32 low = positive >> 3 * n & there, high = positive >> (3 * n + 6) & there;
+            code[n] |= (low | high << 16) << first;
         }
     }
     // Lanes of an even and an odd row have two groups each: after an exchange, one group of both rows.
     bool odd = i % 2 != 0;
-    u32 got = shuffle_xor(odd ? code[0] | code[2] << 16 : code[1] | code[3] << 16, 4);
-    uint2 four = odd ? make_uint2((got & 0xffffu) | code[1] << 16, got >> 16 | code[3] << 16)
-                     : make_uint2(code[0] | got << 16, code[2] | (got & 0xffff0000u));
+    u32 keep = odd ? code[1] : code[0], got = shuffle_xor(odd ? code[0] : code[1], RowParts<T>::NEXT_ROW);
+    u32 even_row = odd ? got : keep, odd_row = odd ? keep : got;
+    uint2 four = make_uint2(__byte_perm(even_row, odd_row, 0x5410), __byte_perm(even_row, odd_row, 0x7632));
     u32 group = first_group + 2 * j + i % 2;
-    if (group < groups) {
-        *(uint2 *)(codes + group * code_pitch + i / 2 * 4) = four;
+    if (group < f.groups) {
+        *(uint2 *)(codes + group_place(group) + i / 2 * 4) = four;
     }
 }

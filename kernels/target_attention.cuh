@@ -92,26 +92,96 @@ __device__ __forceinline__ float natural_lse(float peak, float total) {
     return total == 0.0f ? -infinity() : fma(peak, LN_2, logf(total));
 }
 
-// Adds up PARTS partial results of the tile in shared memory, in their order, and writes the rows, or the piece's slot.
-// sums [PARTS, ROWS, PITCH]; stats [PARTS, ROWS, 2], peak and total (without softmax: 0 and anything finite).
+// A warp's sums once more, each lane's of its own column, behaviour by behaviour and straight from global memory: what takes
+// no part has a weight of 0, and its value must not count even where it is NaN or infinite.
+template <typename T>
+__device__ __forceinline__ float sum_of_weighted(const TargetAttentionParams &p, const Work &work, u32 row, u32 column,
+                                                 float peak) {
+    const T *query = (const T *)p.queries + output_row(p, work, row) * p.width;
+    const float *bias = p.bias + head_of(p, work, row);
+    float sum = 0.0f;
+#pragma unroll 1
+    for (u32 behaviour = 0; behaviour < work.piece.length; behaviour++) {
+        const T *key = (const T *)p.keys + history_at(p, work, behaviour, p.width);
+        float dot = 0.0f;
+#pragma unroll 1
+        for (u32 i = threadIdx.x % WARP; i < p.width; i += WARP) {
+            dot = fma(widen(query[i]), widen(key[i]), dot);
+        }
+        float score = warp_sum(dot) * p.scale;
+        if (p.bias != nullptr) {
+            u64 l = work.piece.history_start + behaviour;
+            score = fma(bias[l * (p.kv_heads * p.group_heads)], p.bias_scale, score);
+        }
+        float weight = p.weighting == SOFTMAX ? exp2_approx(score - base_of(peak)) : plain_weight(p, score);
+        if (weight != 0.0f) {
+            const T *value = (const T *)p.values + history_at(p, work, behaviour, p.value_width) + p.first_column;
+            sum = fma(weight, widen(value[column]), sum);
+        }
+    }
+    return sum;
+}
+
+// What the parts of a row of the tile are worth beside each other, and their peak and total.
+template <u32 PARTS, u32 ROWS>
+__device__ __forceinline__ float2 compare_parts(const float *stats, u32 row, float (&factors)[PARTS]) {
+    float peak = -infinity(), total = 0.0f;
+#pragma unroll
+    for (u32 part = 0; part < PARTS; part++) {
+        peak = fmaxf(peak, stats[(part * ROWS + row) * 2]);
+    }
+#pragma unroll
+    for (u32 part = 0; part < PARTS; part++) {
+        const float *stat = stats + (part * ROWS + row) * 2;
+        factors[part] = rescale(stat[0], peak);
+        total = fma(factors[part], stat[1], total);
+    }
+    return make_float2(peak, total);
+}
+
+// Rows of the tile whose sums are NaN or infinite, though no weight is NaN, are summed again, all in the first part.
 template <typename T, u32 PARTS, u32 ROWS, u32 PITCH>
-__device__ __forceinline__ void write_rows(const TargetAttentionParams &p, const Work &work, const float *sums,
-                                           const float *stats) {
+__device__ __forceinline__ void sum_again(const TargetAttentionParams &p, const Work &work, float *sums, float *stats) {
+    u32 lane = threadIdx.x % WARP;
+#pragma unroll 1
+    for (u32 row = threadIdx.x / WARP; row < work.piece.rows; row += WARPS) {
+        float factors[PARTS];
+        float2 stat = compare_parts<PARTS, ROWS>(stats, row, factors);
+        if (stat.y != stat.y) continue;
+#pragma unroll 1
+        for (u32 first = 0; first < p.columns; first += WARP) {
+            bool there = first + lane < p.columns;
+            u32 column = there ? first + lane : 0;
+            float *at = sums + row * PITCH + column, sum = 0.0f;
+#pragma unroll
+            for (u32 part = 0; part < PARTS; part++) {
+                if (there) sum = fma(factors[part], at[part * ROWS * PITCH], sum);
+            }
+            if (__any_sync(WHOLE_WARP, !is_finite(sum))) sum = sum_of_weighted<T>(p, work, row, column, stat.x);
+#pragma unroll
+            for (u32 part = 0; part < PARTS; part++) {
+                if (there) at[part * ROWS * PITCH] = part == 0 ? sum : 0.0f;
+            }
+        }
+        __syncwarp();
+        if (lane < PARTS) *(float2 *)(stats + (lane * ROWS + row) * 2) = make_float2(stat.x, lane == 0 ? stat.y : 0.0f);
+        __syncwarp();
+    }
+}
+
+// Adds up PARTS partial results of the tile in shared memory, in their order, and writes the rows, or the piece's slot.
+// sums [PARTS, ROWS, PITCH], `doubted` where some in the block are NaN or infinite;
+// stats [PARTS, ROWS, 2], peak and total (without softmax: 0 and anything finite).
+template <typename T, u32 PARTS, u32 ROWS, u32 PITCH>
+__device__ __forceinline__ void write_rows(const TargetAttentionParams &p, const Work &work, float *sums, float *stats,
+                                           bool doubted) {
     u32 lane = threadIdx.x % WARP;
     bool softmax = p.weighting == SOFTMAX;
+    if (doubted) sum_again<T, PARTS, ROWS, PITCH>(p, work, sums, stats);
     for (u32 row = threadIdx.x / WARP; row < work.piece.rows; row += WARPS) {
-        float peak = -infinity();
-        float factors[PARTS], total = 0.0f;
-#pragma unroll
-        for (u32 part = 0; part < PARTS; part++) {
-            peak = fmaxf(peak, stats[(part * ROWS + row) * 2]);
-        }
-#pragma unroll
-        for (u32 part = 0; part < PARTS; part++) {
-            const float *stat = stats + (part * ROWS + row) * 2;
-            factors[part] = rescale(stat[0], peak);
-            total = fma(factors[part], stat[1], total);
-        }
+        float factors[PARTS];
+        float2 stat = compare_parts<PARTS, ROWS>(stats, row, factors);
+        float peak = stat.x, total = stat.y;
         u64 slot_row = ((u64)work.piece.slot * p.kv_heads + work.kv_head) * p.tile_rows + row;
         u64 out_row = output_row(p, work, row);
         for (u32 column = lane; column < p.columns; column += WARP) {

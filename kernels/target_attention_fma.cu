@@ -264,8 +264,8 @@ struct SplitHistory {
                 stats[at * 2 + 1] = all;
             }
         }
-        __syncthreads();
-        write_rows<T, PARTS, ROWS, CHUNK>(p, work, ring, stats);
+        bool doubted = __syncthreads_or(any_not_finite<ROWS_EACH * COLUMNS_EACH>(sums));
+        write_rows<T, PARTS, ROWS, CHUNK>(p, work, ring, stats, doubted);
     }
 };
 

@@ -137,7 +137,7 @@ struct SplitHistory {
     __device__ __forceinline__ void multiply_keys(float (&scores)[ROW_TILES][4], u32 keys) {
         // Units are swizzled by exclusive or, which can be done in parts.
         keys = kept(keys + key_row);
-        u32 end = (p.width + 15) / 16 * 32;
+        u32 end = kept((p.width + 15) / 16 * 32);
 #pragma unroll 1
         for (u32 k = 0; k < end; k += 32) {
             u32 a[4], b[4];
@@ -404,8 +404,8 @@ struct SplitHistory {
             }
             stats[threadIdx.x * 2 + 1] = all * unit;
         }
-        __syncthreads();
-        write_rows<T, 1, ROWS, PITCH>(p, work, rows, stats);
+        bool doubted = __syncthreads_or(any_not_finite<COLUMN_TILES * ROW_TILES * 4>(sums));
+        write_rows<T, 1, ROWS, PITCH>(p, work, rows, stats, doubted);
     }
 };
 

@@ -120,6 +120,7 @@ struct StreamHistory {
         }
         __shared__ alignas(16) float all[PARTS * ROWS * CHUNK];
         __shared__ float stats[PARTS * ROWS * 2];
+        bool doubted = any_not_finite<ROWS * 4>(sums);
 #pragma unroll
         for (u32 r = 0; r < ROWS; r++) {
             u32 at = part * ROWS + r;
@@ -129,8 +130,8 @@ struct StreamHistory {
                 stats[at * 2 + 1] = total[r];
             }
         }
-        __syncthreads();
-        write_rows<f32, PARTS, ROWS, CHUNK>(p, work, all, stats);
+        doubted = __syncthreads_or(doubted);
+        write_rows<f32, PARTS, ROWS, CHUNK>(p, work, all, stats, doubted);
     }
 };
 

@@ -58,7 +58,7 @@ pub(crate) struct Plan {
 
 /// The fewest steps that are worth a piece of their own: below, starting it and merging its result cost more than
 /// they gain.
-const FEWEST_STEPS: usize = 4;
+pub(crate) const FEWEST_STEPS: usize = 4;
 
 impl Plan {
     pub(crate) fn new(batch: &Batch, cut: &Cut) -> Self {

@@ -125,19 +125,28 @@ fn wrong_sdim_is_caught() {
     let plain = SdimCase { histories: vec![3000, 0, 40], targets: vec![3, 1, 5], ..Default::default() };
     let half = SdimCase { dtype: DType::F16, ..plain.clone() };
     let zeros = SdimCase { data: Data::Zeros, ..plain.clone() };
-    // More bits than are hashed at once.
+    // More columns, and more bits, than are hashed at once.
+    let wide = SdimCase { width: 100, ..plain.clone() };
     let twice = SdimCase { bits: 4, ..plain.clone() };
     let large = SdimCase { bits: 7, groups: 2, ..plain.clone() };
     for (mutant, case) in [
         (mutant("sdim", "sdim_signatures_f32", "zero is positive", ("setp.gt.f32", "setp.ge.f32")), &zeros),
         (mutant("sdim", "sdim_signatures_f32", "overwritten while read", ("bar.sync \t0;", "")), &twice),
-        (mutant("sdim", "sdim_encode_f16", "hot where not equal", ("set.eq.f16x2", "set.ne.f16x2")), &half),
-        (mutant("sdim", "sdim_encode_f32", "numbers cut wrongly", ("sub.rn.f32", "add.rn.f32")), &plain),
-        (mutant("sdim", "sdim_encode_f32", "a tile read too early", ("bar.sync \t0;", "")), &plain),
+        (
+            mutant("sdim_encode", "sdim_encode_f16", "hot where not equal", ("set.eq.f16x2", "set.ne.f16x2")),
+            &half,
+        ),
+        (
+            mutant("sdim_encode", "sdim_encode_f32", "numbers cut wrongly", ("sub.rn.f32", "add.rn.f32")),
+            &plain,
+        ),
+        (mutant("sdim_encode", "sdim_encode_f32", "a tile read too early", ("bar.sync \t0;", "")), &plain),
         (mutant("sdim", "sdim_merge", "parts subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
         (mutant("sdim", "sdim_add", "tables subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
         (mutant("sdim_scan", "sdim_scatter_f32", "rows subtracted", ("add.rn.f32", "sub.rn.f32")), &large),
         (mutant("sdim_scan", "sdim_sums_f32", "rows subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
+        (mutant("sdim_query", "sdim_query_f32", "overwritten while hashed", ("bar.sync \t0;", "")), &wide),
+        (mutant("sdim_query", "sdim_query_f32", "bits turned", ("setp.gt.f32", "setp.lt.f32")), &plain),
         (mutant("sdim_query", "sdim_query_f32", "rows lengthened", ("rsqrt.approx", "sqrt.approx")), &plain),
         (mutant("sdim_query", "sdim_query_f32", "the user before", ("setp.le.u64", "setp.lt.u64")), &plain),
         (
@@ -194,20 +203,48 @@ fn wrong_decoupled_is_caught() {
     let Some(emulator) = session() else { return };
     let mutant = |stem, kernel, fault, edit| Mutant { stem, kernel, fault, edit };
     let case = DecoupledCase { histories: vec![3000, 40], targets: vec![16, 4], ..Default::default() };
-    for mutant in [
-        mutant("decoupled_search", "decoupled_select", "sorted before all are there", ("bar.sync \t0;", "")),
-        mutant("decoupled_search", "decoupled_select", "more counted than kept", ("min.u32", "max.u32")),
-        mutant(
-            "decoupled_search",
-            "decoupled_search_16",
-            "bits below the floor counted",
-            ("redux.sync.add", "redux.sync.max"),
+    // More entries than are selected from at once.
+    let long = DecoupledCase { histories: vec![12_000], targets: vec![3], top_k: 64, ..case.clone() };
+    // More of a history than a list has room for in every piece.
+    let longer = DecoupledCase { histories: vec![60_000], targets: vec![16], ..case.clone() };
+    let (search, select) = ("decoupled_search", "decoupled_select");
+    for (mutant, case) in [
+        (mutant(search, select, "counted before all are there", ("bar.sync \t0;", "")), &long),
+        (
+            mutant(
+                search,
+                select,
+                "entries above the floor not summed",
+                ("redux.sync.add", "redux.sync.max"),
+            ),
+            &long,
         ),
-        mutant("decoupled", "decoupled_aggregate", "not a mean", ("div.rn.f32", "mul.rn.f32")),
-        mutant("decoupled_attend", "decoupled_attend", "weights multiplied", ("div.rn.f32", "mul.rn.f32")),
-        mutant("decoupled_attend", "decoupled_attend_merge", "not a mean", ("div.rn.f32", "mul.rn.f32")),
+        (mutant(search, select, "entries exchanged one way", ("shfl.sync.bfly", "shfl.sync.down")), &case),
+        (
+            mutant(
+                search,
+                "decoupled_search_16",
+                "bits below the floor counted",
+                ("redux.sync.add", "redux.sync.max"),
+            ),
+            &longer,
+        ),
+        (mutant("decoupled", "decoupled_aggregate", "not a mean", ("div.rn.f32", "mul.rn.f32")), &case),
+        (
+            mutant(
+                "decoupled_attend",
+                "decoupled_attend",
+                "weights multiplied",
+                ("div.rn.f32", "mul.rn.f32"),
+            ),
+            &case,
+        ),
+        (
+            mutant("decoupled_attend", "decoupled_attend_merge", "not a mean", ("div.rn.f32", "mul.rn.f32")),
+            &case,
+        ),
     ] {
         eprintln!("{}", mutant.fault);
-        assert_caught(&emulator, &mutant, &case);
+        assert_caught(&emulator, &mutant, case);
     }
 }

@@ -17,7 +17,11 @@ use support::{Rules, assert_check};
 /// A case that goes through every kernel: products with one-hot matrices, or, from 7 bits on, a large table.
 fn cases() -> Vec<SdimCase> {
     let plain = SdimCase { histories: vec![700, 0, 40], targets: vec![3, 1, 5], ..Default::default() };
-    let mut cases = vec![SdimCase { bits: 7, groups: 2, ..plain.clone() }];
+    // More candidates, and more groups, than the query hashes by itself.
+    let many = SdimCase { histories: vec![4], targets: vec![5000], width: 4, groups: 2, ..plain.clone() };
+    let groups =
+        SdimCase { histories: vec![3], targets: vec![2], width: 4, groups: 520, bits: 1, ..plain.clone() };
+    let mut cases = vec![SdimCase { bits: 7, groups: 2, ..plain.clone() }, many, groups];
     for dtype in [DType::F32, DType::F16, DType::Bf16] {
         cases.push(SdimCase { dtype, ..plain.clone() });
     }
@@ -84,19 +88,48 @@ fn signatures_out_of_range_are_reported() {
     assert_eq!(emulator.take_findings(), []);
 }
 
+/// Rows of numbers that decide hashing.
+#[derive(Debug, Clone, Copy)]
+enum Numbers {
+    Normal,
+    /// Small whole ones: sums are zero though their terms are not.
+    Whole,
+    /// Rows of zeros, rows near the largest and the smallest number, and rows with one that is not finite.
+    Extreme,
+}
+
+impl Numbers {
+    const ALL: [Self; 3] = [Self::Normal, Self::Whole, Self::Extreme];
+
+    fn fill<T: Element>(self, width: usize, rows: &mut [T], rotations: &mut [f32]) {
+        match self {
+            Self::Normal => {}
+            Self::Whole => {
+                rows.iter_mut().for_each(|x| *x = T::from_f32(x.to_f32().round()));
+                rotations.iter_mut().for_each(|r| *r = r.round());
+            }
+            Self::Extreme => {
+                for (place, row) in rows.chunks_mut(width).enumerate() {
+                    let scale = [0.0, 1e-30, 1.0, 1e38, 1e-38, 3e4][place % 6];
+                    row.iter_mut().for_each(|x| *x = T::from_f32(x.to_f32().clamp(-3.0, 3.0) * scale));
+                    if place % 7 == 0 {
+                        row[place % width] = T::from_f32([f32::NAN, f32::INFINITY][place % 2]);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Rows hashed on the matrix units have the signatures that they have elsewhere, in every order of summation: where a sum
-/// is near zero, or is zero though its terms are not.
+/// is near zero, or is zero though its terms are not, or is no number.
 #[test]
 fn hashing_while_encoding_gives_the_same_signatures() {
-    fn run<T: Element>(gpu: &Cuda, op: &Sdim, whole_numbers: bool) {
-        let count = 3000;
+    fn run<T: Element>(gpu: &Cuda, op: &Sdim, count: usize, numbers: Numbers) {
         let mut rng = data::rng(2);
         let mut rows = data::rows::<T>(&mut rng, Data::Normal, count, op.width);
         let mut rotations = op.rotations(1).expect("sizes");
-        if whole_numbers {
-            rows.iter_mut().for_each(|x| *x = T::from_f32(x.to_f32().round()));
-            rotations.iter_mut().for_each(|r| *r = r.round());
-        }
+        numbers.fill(op.width, &mut rows, &mut rotations);
         let (rows, rotations) = (gpu.upload(&rows).expect("memory"), gpu.upload(&rotations).expect("memory"));
         let mut signatures = gpu.zeros::<u16>(count * op.groups).expect("memory");
         let out = gpu.view_mut(&mut signatures);
@@ -105,22 +138,34 @@ fn hashing_while_encoding_gives_the_same_signatures() {
         let table = |hash| {
             let inputs = SdimHistory { rows: gpu.view(&rows), hash };
             let table = gpu.sdim_encode(op, &jagged, inputs).expect("a call");
-            gpu.download(gpu.view(&table)).expect("a download")
+            let table = gpu.download(gpu.view(&table)).expect("a download");
+            // As bits, but all that are no numbers alike.
+            table
+                .iter()
+                .map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() })
+                .collect::<Vec<_>>()
         };
         let (hashed, given) =
             (Hash::Rotations(gpu.view(&rotations)), Hash::Signatures16(gpu.view(&signatures)));
-        assert_eq!(table(hashed), table(given), "{op:?}, {:?}, whole numbers: {whole_numbers}", T::DTYPE);
+        assert!(table(hashed) == table(given), "{op:?}, {:?}, {numbers:?}", T::DTYPE);
+    }
+    fn run_all(gpu: &Cuda, op: &Sdim, count: usize, numbers: Numbers) {
+        run::<f32>(gpu, op, count, numbers);
+        run::<f16>(gpu, op, count, numbers);
+        run::<bf16>(gpu, op, count, numbers);
     }
     let Some(emulator) = session() else { return };
     let gpu = Cuda::new(0).expect("a device");
     for mode in MODES {
         set_mode(&emulator, mode);
-        for whole_numbers in [false, true] {
-            for op in [Sdim::new(64), Sdim::new(5).with_groups(3, 4)] {
-                run::<f16>(&gpu, &op, whole_numbers);
-                run::<bf16>(&gpu, &op, whole_numbers);
-            }
-            run::<f32>(&gpu, &Sdim::new(24), whole_numbers);
+        for numbers in Numbers::ALL {
+            let many = if matches!(numbers, Numbers::Normal) { 3000 } else { 500 };
+            run_all(&gpu, &Sdim::new(64), many, numbers);
+            run_all(&gpu, &Sdim::new(5).with_groups(3, 4), 300, numbers);
+            // Of several blocks, each with some of the groups; and too wide for that.
+            run_all(&gpu, &Sdim::new(128).with_groups(20, 3), 100, numbers);
+            run_all(&gpu, &Sdim::new(40).with_groups(5, 6), 100, numbers);
+            run_all(&gpu, &Sdim::new(300).with_groups(2, 2), 100, numbers);
         }
     }
 }
@@ -154,11 +199,14 @@ fn reads_no_more_than_it_must() {
             gpu.sdim_encode(&op, &histories, SdimHistory { rows: gpu.view(&history), hash }).expect("a call");
         let inputs = SdimQuery { table: gpu.view(&table), targets: Some(gpu.view(&targets)), hash };
         gpu.sdim_query::<T>(&op, &candidates, inputs).expect("a call");
+        let mut signatures = gpu.zeros::<u8>(rows * op.groups).expect("memory");
+        let out = gpu.view_mut(&mut signatures);
+        gpu.sdim_signatures_into(&op, gpu.view(&history), gpu.view(&rotations), out).expect("a call");
         for kernel in ["sdim_encode", "sdim_query", "sdim_signatures"] {
             let counts = counts_of(emulator, &format!("{kernel}_{name}"));
             let sectors = counts.global_sectors as f64 / counts.global_sectors_minimum as f64;
             let conflicts = counts.shared_conflicts as f64 / counts.shared_passes.max(1) as f64;
-            let each = counts.total() as f64 / if kernel == "sdim_encode" { 8192.0 } else { 512.0 };
+            let each = counts.total() as f64 / if kernel == "sdim_query" { 512.0 } else { 8192.0 };
             println!("{kernel}_{name}: {each:.0} warp instructions a row");
             assert!(sectors <= 1.05, "{kernel}_{name} asks for {sectors:.3} times the fewest sectors");
             assert!(conflicts < 0.02, "{kernel}_{name}: {conflicts:.4} of the passes are bank conflicts");

@@ -30,6 +30,7 @@ on_every_backend!(
     matches_reference_on_random_batches,
     ignores_rows_that_belong_to_nobody,
     sorts_nan_last,
+    ignores_what_a_behaviour_without_weight_holds,
     matches_reference_on_the_small_named_cases,
 );
 
@@ -312,6 +313,49 @@ fn sorts_nan_last<B: Backend>(backend: &B, rules: Rules) {
     assert!(scores[3].is_nan() && scores[4].is_nan());
     // The three that are numbers leave no room for a NaN.
     assert!(three[0] > 1.0 && three[0] < 3.0, "{three:?}");
+}
+
+/// A score of `-∞` leaves a behaviour out, whatever its row holds.
+fn ignores_what_a_behaviour_without_weight_holds<B: Backend>(backend: &B, rules: Rules) {
+    // WGSL promises no arithmetic on infinities.
+    if !rules.nan {
+        return;
+    }
+    // Behaviours 0 and 5 of every 7 score -∞, the others 1, of which the mean is taken.
+    let out_of = |id: usize| id % 7 == 0 || id % 7 == 5;
+    for length in [7, 40, 700, 20_000] {
+        for (held, width) in [(f32::NAN, 1), (f32::INFINITY, 64), (f32::NAN, 130)] {
+            let attention: Vec<f32> =
+                (0..length).map(|id| if out_of(id) { f32::NEG_INFINITY } else { 1.0 }).collect();
+            let representation: Vec<f32> = (0..length * width)
+                .map(|i| if out_of(i / width) { held } else { (i % width) as f32 })
+                .collect();
+            let run = |top_k| -> Result<Vec<f32>> {
+                let attention = backend.upload(&attention)?;
+                let representation = backend.upload(&representation)?;
+                let table =
+                    |width, data| [Table { rows: length, width, data: TableData::F32(backend.view(data)) }];
+                let (attention, representation) = (table(1, &attention), table(width, &representation));
+                let ids = backend.upload(&(0..length as u32).collect::<Vec<u32>>())?;
+                let target_ids = backend.upload(&[1u32, 2, 3])?;
+                let batch = backend.batch(&Jagged::from_lengths(&[length])?, &Jagged::from_lengths(&[3])?)?;
+                let inputs = DecoupledInputs {
+                    attention: &attention,
+                    representation: &representation,
+                    ids: backend.view(&ids),
+                    target_ids: backend.view(&target_ids),
+                };
+                let out =
+                    backend.decoupled_attend(&Decoupled::new([1.0]).with_top_k(top_k), &batch, inputs)?;
+                backend.download(backend.view(&out))
+            };
+            let mean: Vec<f64> = (0..3 * width).map(|i| (i % width) as f64).collect();
+            for top_k in [None, Some(length.min(1000))] {
+                let bound = golden::bound(&mean);
+                compare("out", &run(top_k).expect("a valid call"), &mean, &bound, rules).unwrap();
+            }
+        }
+    }
 }
 
 #[test]

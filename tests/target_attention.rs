@@ -26,6 +26,7 @@ on_every_backend!(
     matches_reference_on_many_users,
     matches_reference_on_random_batches,
     keeps_nan_to_its_candidate,
+    ignores_what_a_removed_behaviour_holds,
     ignores_rows_that_belong_to_nobody,
     merges_to_the_whole,
     merges_random_parts,
@@ -183,7 +184,7 @@ prop_compose! {
         let data = Data::Normal;
         AttentionCase {
             seed, dtype, data, histories, targets, tail, heads, kv_heads, width, value_width, scale, weighting, bias,
-            nan: None,
+            nan: None, removed: None,
         }
     }
 }
@@ -201,6 +202,43 @@ fn keeps_nan_to_its_candidate<B: Backend>(backend: &B, rules: Rules) {
         let case = AttentionCase { nan: Some(4), weighting, histories, targets, ..Default::default() };
         assert_check(&case, backend, rules);
     }
+}
+
+fn ignores_what_a_removed_behaviour_holds<B: Backend>(backend: &B, rules: Rules) {
+    // WGSL promises no arithmetic on NaN and infinity.
+    if !rules.nan {
+        return;
+    }
+    let weightings = [Weighting::Softmax, Weighting::Relu, Weighting::Silu { divisor: 8.0 }];
+    for dtype in [DType::F32, DType::F16, DType::Bf16] {
+        for (width, value_width) in [(16, 16), (64, 64), (67, 65), (72, 128), (8, 136)] {
+            for (histories, targets) in
+                [(vec![9, 140, 65], vec![2, 3, 1]), (vec![9, 70], vec![1, 1]), (vec![4, 100], vec![3, 70])]
+            {
+                for (weighting, held) in weightings.into_iter().zip([f32::NAN, f32::INFINITY, f32::NAN]) {
+                    let (histories, targets) = (histories.clone(), targets.clone());
+                    let (value_width, removed) = (Some(value_width), Some(held));
+                    let shape =
+                        AttentionCase { dtype, width, value_width, histories, targets, ..Default::default() };
+                    let case = AttentionCase { weighting, bias: Bias::Mask, removed, ..shape };
+                    assert_check(&case, backend, rules);
+                }
+            }
+        }
+    }
+    // Cut into parts, with grouped heads.
+    let (histories, targets, removed) = (vec![5, 5000], vec![1, 3], Some(f32::NAN));
+    let (heads, kv_heads) = (4, 2);
+    let case = AttentionCase {
+        bias: Bias::Mask,
+        removed,
+        heads,
+        kv_heads,
+        histories,
+        targets,
+        ..Default::default()
+    };
+    assert_check(&case, backend, rules);
 }
 
 fn ignores_rows_that_belong_to_nobody<B: Backend>(backend: &B, rules: Rules) {

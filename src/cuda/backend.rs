@@ -7,7 +7,7 @@ use crate::cuda::batch::{CudaBatch, CudaJagged};
 use crate::cuda::faults::Records;
 use crate::cuda::launch::{Allocation, read};
 use crate::cuda::memory::{CudaBuffer, CudaMemory};
-use crate::cuda::{Cuda, decoupled, din, lookup, sdim, target_attention};
+use crate::cuda::{Cuda, decoupled, din, lookup, sdim, sdim_encode, sdim_query, target_attention};
 use crate::element::{Element, Scalar, Signature};
 use crate::error::{Error, Result};
 use crate::jagged::{Batch, Jagged};
@@ -113,7 +113,7 @@ impl Backend for Cuda {
         inputs: SdimHistory<'_, CudaMemory, T>,
         table: ViewMut<'_, CudaMemory, f32>,
     ) -> Result<()> {
-        sdim::encode(self, "sdim_encode", op, histories, &inputs, table, false)
+        sdim_encode::encode(self, "sdim_encode", op, histories, &inputs, table, false)
     }
 
     fn sdim_append<T: Element>(
@@ -123,7 +123,7 @@ impl Backend for Cuda {
         inputs: SdimHistory<'_, CudaMemory, T>,
         table: ViewMut<'_, CudaMemory, f32>,
     ) -> Result<()> {
-        sdim::encode(self, "sdim_append", op, new, &inputs, table, true)
+        sdim_encode::encode(self, "sdim_append", op, new, &inputs, table, true)
     }
 
     fn sdim_add_tables(
@@ -132,7 +132,7 @@ impl Backend for Cuda {
         table: ViewMut<'_, CudaMemory, f32>,
         other: View<'_, CudaMemory, f32>,
     ) -> Result<()> {
-        sdim::add_tables(self, op, table, other)
+        sdim_encode::add_tables(self, op, table, other)
     }
 
     fn sdim_query_into<T: Element>(
@@ -142,7 +142,7 @@ impl Backend for Cuda {
         inputs: SdimQuery<'_, CudaMemory, T>,
         out: ViewMut<'_, CudaMemory, T>,
     ) -> Result<()> {
-        sdim::query(self, op, targets, &inputs, out)
+        sdim_query::query(self, op, targets, &inputs, out)
     }
 
     fn sdim_attend_into<T: Element>(
@@ -152,7 +152,7 @@ impl Backend for Cuda {
         inputs: SdimInputs<'_, CudaMemory, T>,
         out: ViewMut<'_, CudaMemory, T>,
     ) -> Result<()> {
-        sdim::attend(self, op, batch, &inputs, out)
+        sdim_query::attend(self, op, batch, &inputs, out)
     }
 
     fn lookup_into(

@@ -1,6 +1,7 @@
 //! Decoupled embeddings: searches in one table, aggregates from another.
 
 use std::array;
+use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -14,16 +15,18 @@ use crate::error::{Error, Result};
 use crate::jagged::Batch;
 use crate::memory::ViewMut;
 use crate::ops::*;
-use crate::plan::Cut;
+use crate::plan::{Cut, FEWEST_STEPS};
 
 const SEARCH: &str = "decoupled_search";
 const AGGREGATE: &str = "decoupled_aggregate";
 const ATTEND: &str = "decoupled_attend";
 
-/// As in decoupled_scores.cuh: threads of a block, behaviours and fours of numbers that it has staged.
+/// As in decoupled_scores.cuh: threads of a block, behaviours and fours of numbers that it has staged, twice, and fours
+/// of queries.
 const THREADS: u32 = 128;
 const BEHAVIOURS: usize = 256;
-const FOURS: usize = 8;
+const FOURS: usize = 4;
+const QUERY_FOURS: usize = 32;
 /// Entries of all lists of a block of decoupled_search.cu, and the threads that need room in each.
 const ENTRIES: usize = 4096;
 const SELECT_THREADS: u32 = 256;
@@ -34,6 +37,8 @@ const TILES: [usize; 4] = [16, 8, 4, 2];
 /// Candidates and fours of columns of a block of decoupled_attend.cu.
 const CANDIDATES: usize = 16;
 const ROW_FOURS: usize = 32;
+/// `Weighing` there.
+const WEIGHING_BYTES: u32 = (BEHAVIOURS as u32 * 20 + 11 * 16) * 4;
 /// Pieces of work a multiprocessor. Every part of a history keeps lists of its own, so there are few.
 const PIECES: usize = 2;
 /// Bytes that partial sums may take.
@@ -191,9 +196,22 @@ fn scoring(
 
 /// Bytes of shared memory that rows and queries are staged in, for so many candidates at a time.
 fn staged_bytes(scoring: &Scoring, candidates: usize) -> u32 {
-    let fours = FOURS.min(scoring.fours as usize);
-    // `padding` is at most 7.
-    (fours * (BEHAVIOURS + FOURS + candidates) * COLUMNS * size_of::<f32>()) as u32
+    // At most, behind the behaviours of each column of fours.
+    const PADDING: usize = 4;
+    let fours = scoring.fours as usize;
+    let rows = 2 * FOURS.min(fours) * (BEHAVIOURS + PADDING);
+    ((rows + QUERY_FOURS.min(fours) * (candidates + 1)) * COLUMNS * size_of::<f32>()) as u32
+}
+
+/// Cuts a batch into about as many pieces as are wanted, but none shorter than what a block takes at a time. Edges are a
+/// quarter of a piece apart, because a plan has no shorter pieces than of [`FEWEST_STEPS`].
+fn cut(batch: &Batch, candidates: usize, wanted: usize) -> Cut {
+    let rows =
+        |(history, targets): (Range<usize>, Range<usize>)| history.len() * targets.len().div_ceil(candidates);
+    let piece = batch.requests().map(rows).sum::<usize>() / wanted;
+    let longest = FEWEST_STEPS * BEHAVIOURS;
+    let step = piece.min(longest).next_power_of_two().clamp(BEHAVIOURS, longest) / FEWEST_STEPS;
+    Cut { rows_per_target: 1, tile_rows: candidates, step, wanted, longest: usize::MAX }
 }
 
 pub(super) fn search(
@@ -235,9 +253,7 @@ fn search_into(
     let most = batch.as_ref().requests().map(|(_, targets)| targets.len()).max().unwrap_or(0);
     let fits = |&tile: &usize| room + THREADS as usize <= ENTRIES / tile && (tile / 2 < most || tile == 2);
     let candidates = TILES.into_iter().find(fits).unwrap_or(2);
-    let wanted = PIECES * gpu.multiprocessors();
-    let cut =
-        Cut { rows_per_target: 1, tile_rows: candidates, step: BEHAVIOURS, wanted, longest: usize::MAX };
+    let cut = cut(batch.as_ref(), candidates, PIECES * gpu.multiprocessors());
     let plan = batch.plan(gpu, operation, &cut)?;
     let tiles = plan.plan.tiles.len();
     let lists = (plan.plan.slots + tiles).saturating_mul(candidates);
@@ -423,8 +439,7 @@ fn attend_all(
         let sums = CANDIDATES * rows.fours as usize * COLUMNS * size_of::<f32>();
         let column_blocks = (rows.fours as usize).div_ceil(ROW_FOURS);
         let wanted = (2 * PIECES * gpu.multiprocessors()).min(PARTIAL_BYTES / sums).max(1);
-        let cut =
-            Cut { rows_per_target: 1, tile_rows: CANDIDATES, step: BEHAVIOURS, wanted, longest: usize::MAX };
+        let cut = cut(batch.as_ref(), CANDIDATES, wanted);
         let plan = batch.plan(gpu, ATTEND, &cut)?;
         let slots = plan.plan.slots;
         let params = AttendParams {
@@ -437,9 +452,8 @@ fn attend_all(
             scoring,
             rows,
         };
-        let kernel = Kernel::new("decoupled_attend", "decoupled_attend", THREADS).with_shared(
-            staged_bytes(&scoring, CANDIDATES) + (CANDIDATES * (BEHAVIOURS + 3) * size_of::<f32>()) as u32,
-        );
+        let kernel = Kernel::new("decoupled_attend", "decoupled_attend", THREADS)
+            .with_shared(staged_bytes(&scoring, CANDIDATES) + WEIGHING_BYTES);
         call.launch(&kernel, plan.plan.pieces.len() * column_blocks, &params)?;
         let kernel = Kernel::new("decoupled_attend", "decoupled_attend_merge", THREADS);
         call.launch(&kernel, plan.merge_count * CANDIDATES, &params)?;

@@ -15,6 +15,7 @@ pub fn kernels() -> Vec<(&'static str, &'static str)> {
         ("din", include_str!("../../kernels/ptx/din.ptx")),
         ("lookup", include_str!("../../kernels/ptx/lookup.ptx")),
         ("sdim", include_str!("../../kernels/ptx/sdim.ptx")),
+        ("sdim_encode", include_str!("../../kernels/ptx/sdim_encode.ptx")),
         ("sdim_query", include_str!("../../kernels/ptx/sdim_query.ptx")),
         ("sdim_scan", include_str!("../../kernels/ptx/sdim_scan.ptx")),
         ("target_attention", include_str!("../../kernels/ptx/target_attention.ptx")),

@@ -15,6 +15,8 @@ mod launch;
 mod lookup;
 mod memory;
 mod sdim;
+mod sdim_encode;
+mod sdim_query;
 mod target_attention;
 
 use std::collections::HashMap;

@@ -29,6 +29,8 @@ pub struct AttentionCase {
     pub bias: Bias,
     /// Put a NaN into this candidate's query.
     pub nan: Option<usize>,
+    /// What the values hold of the behaviours that `Bias::Mask` removes.
+    pub removed: Option<f32>,
 }
 
 /// What is added to the scores.
@@ -57,6 +59,7 @@ impl Default for AttentionCase {
             weighting: Weighting::Softmax,
             bias: Bias::None,
             nan: None,
+            removed: None,
         }
     }
 }
@@ -95,15 +98,22 @@ impl AttentionCase {
             queries[candidate * op.heads * op.width] = T::from_f32(f32::NAN);
         }
         let keys = data::rows(&mut rng, self.data, n, op.kv_heads * op.width);
-        let values = self.value_width.map(|width| data::rows(&mut rng, self.data, n, op.kv_heads * width));
+        let is_removed = |l: usize| l.is_multiple_of(3) || batch.histories().range(0).contains(&l);
+        let values = self.value_width.map(|width| {
+            let mut values: Vec<T> = data::rows(&mut rng, self.data, n, op.kv_heads * width);
+            if let Some(held) = self.removed {
+                let rows = values.chunks_mut(op.kv_heads * width).enumerate();
+                rows.filter(|(l, _)| is_removed(*l)).for_each(|(_, row)| row.fill(T::from_f32(held)));
+            }
+            values
+        });
         let normal = data::rows(&mut rng, Data::Normal, n, op.heads);
         let bias = match self.bias {
             Bias::None => None,
             Bias::Normal => Some(normal),
             Bias::Mask => {
-                let removed = |l: usize| l.is_multiple_of(3) || batch.histories().range(0).contains(&l);
                 let rows =
-                    (0..n * op.heads).map(|i| if removed(i / op.heads) { f32::NEG_INFINITY } else { 0.0 });
+                    (0..n * op.heads).map(|i| if is_removed(i / op.heads) { f32::NEG_INFINITY } else { 0.0 });
                 Some(rows.collect())
             }
         };
@@ -166,7 +176,8 @@ impl AttentionCase {
             * data::max_norm(&inputs.keys, op.width)
             + max_bias;
         let score_error = (op.width as f64 + 3.0) * U * max_score + f64::from(f32::MIN_POSITIVE);
-        let max_value = data::max_abs(inputs.values.as_ref().unwrap_or(&inputs.keys));
+        let values = inputs.values.as_ref().unwrap_or(&inputs.keys).iter().copied();
+        let max_value = data::max_abs(&values.filter(|v| v.to_f32().is_finite()).collect::<Vec<T>>());
         let longest = batch.histories().max_length();
         let sum_error = (additions(longest) + 8.0) * U;
         let absolute = match op.weighting {

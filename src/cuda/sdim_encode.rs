@@ -1,0 +1,361 @@
+//! SDIM: fills bucket tables, and adds them.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::cuda::Cuda;
+use crate::cuda::batch::{CudaJagged, DevicePlan};
+use crate::cuda::call::{Call, Kernel, suffix};
+use crate::cuda::memory::{CudaMemory, Region};
+use crate::cuda::sdim::{
+    Codes, FLAT_THREADS, PARTIAL_BYTES, PIECES, SCAN_THREADS, Sizes, TILE_ROWS, check, codes,
+};
+use crate::element::Element;
+use crate::error::Result;
+use crate::memory::{View, ViewMut};
+use crate::ops::{Hash, Sdim, SdimHistory};
+use crate::plan::Cut;
+
+/// A warp's share of a table in sdim_encode.cu, and the warps of a block at most.
+const WARP_BUCKETS: usize = 64;
+const WARP_COLUMNS: usize = 16;
+const MOST_WARPS: usize = 16;
+/// The most bits for which a product with a one-hot matrix does less than looking for each bucket's rows.
+const ONE_HOT_BITS: usize = 6;
+/// Buckets and columns of a block in sdim_scan.cu's tables.
+const SCATTER_BUCKETS: usize = 128;
+const SCATTER_COLUMNS: usize = 64;
+/// Shared memory that a block may have on every device from Ampere on, with room for what the driver takes.
+const SHARED: usize = 96 << 10;
+/// Parts of histories are whole multiples of this, and at least four times as long: each ends with a table of sums.
+const STEP: usize = 2 * TILE_ROWS;
+
+/// `EncodeParams` of sdim_encode.cu.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct EncodeParams {
+    pieces: u64,
+    rows: u64,
+    rotations: u64,
+    codes: u64,
+    table: u64,
+    partial: u64,
+    record: u64,
+    width: u32,
+    groups: u32,
+    bits: u32,
+    code_bytes: u32,
+    bucket_warps: u32,
+    column_warps: u32,
+    bucket_blocks: u32,
+    column_blocks: u32,
+    append: u32,
+    vectors: u32,
+    stages: u32,
+    unused: u32,
+}
+
+/// `MergeParams` of sdim.cu.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct MergeParams {
+    merges: u64,
+    partial: u64,
+    table: u64,
+    size: u64,
+    blocks_a_table: u64,
+    append: u32,
+    unused: u32,
+}
+
+/// `AddParams` of sdim.cu.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct AddParams {
+    table: u64,
+    other: u64,
+    length: u64,
+}
+
+/// `ScatterParams` of sdim_scan.cu.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct ScatterParams {
+    pieces: u64,
+    rows: u64,
+    codes: u64,
+    table: u64,
+    partial: u64,
+    width: u32,
+    groups: u32,
+    bits: u32,
+    code_bytes: u32,
+    append: u32,
+    unused: u32,
+}
+
+/// How a table is cut among the warps of a block, and among blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shares {
+    bucket_warps: usize,
+    column_warps: usize,
+    bucket_blocks: usize,
+    column_blocks: usize,
+}
+
+impl Shares {
+    /// For given signatures: as many buckets as one block can have, because each block of others reads the rows again;
+    /// then as many columns.
+    fn of_given(op: &Sdim) -> Self {
+        let buckets = (op.groups * op.buckets()).div_ceil(WARP_BUCKETS);
+        let columns = op.width.div_ceil(WARP_COLUMNS);
+        let bucket_blocks = buckets.div_ceil(MOST_WARPS);
+        let bucket_warps = buckets.div_ceil(bucket_blocks);
+        let column_blocks = columns.div_ceil(MOST_WARPS / bucket_warps);
+        let column_warps = columns.div_ceil(column_blocks);
+        Self { bucket_warps, column_warps, bucket_blocks, column_blocks }
+    }
+
+    /// For rows that are hashed as they are read: all columns, and as many groups as one block can have. None where
+    /// that is not one, or does not fit a block's shared memory.
+    fn of_hashed<T: Element>(op: &Sdim) -> Option<Self> {
+        let buckets = (op.groups * op.buckets()).div_ceil(WARP_BUCKETS);
+        let columns = op.width.div_ceil(WARP_COLUMNS);
+        if columns > MOST_WARPS {
+            return None;
+        }
+        let bucket_blocks = buckets.div_ceil(MOST_WARPS / columns);
+        let bucket_warps = buckets.div_ceil(bucket_blocks);
+        let shares = Self { bucket_warps, column_warps: columns, bucket_blocks, column_blocks: 1 };
+        (shares.shared::<T>(op, 1, true) <= SHARED).then_some(shares)
+    }
+
+    fn blocks(&self) -> usize {
+        self.bucket_blocks * self.column_blocks
+    }
+
+    fn threads(&self) -> usize {
+        32 * self.bucket_warps * self.column_warps
+    }
+
+    /// Bytes of shared memory of a block with so many tiles in flight, as sdim_encode.cu divides it.
+    fn shared<T: Element>(&self, op: &Sdim, stages: usize, hashing: bool) -> usize {
+        let columns = self.column_warps * WARP_COLUMNS;
+        let tile = TILE_ROWS * (columns * size_of::<T>() + 16);
+        // A warp's buckets are those of whole groups.
+        let groups = (self.bucket_warps * WARP_BUCKETS / op.buckets()).min(op.groups);
+        let codes = (groups * (TILE_ROWS + 8) * 2 + groups / 8 * 8).next_multiple_of(16);
+        // Two parts; the room between two bits is at most 31 words.
+        let rotations = 2 * op.bits * (groups * (columns + 8) * 2 + 31 * 4);
+        stages * tile + codes + if hashing { rotations } else { 0 }
+    }
+}
+
+pub(super) fn encode<T: Element>(
+    gpu: &Cuda,
+    operation: &'static str,
+    op: &Sdim,
+    histories: &CudaJagged,
+    inputs: &SdimHistory<'_, CudaMemory, T>,
+    table: ViewMut<'_, CudaMemory, f32>,
+    append: bool,
+) -> Result<()> {
+    let jagged = histories.as_ref();
+    op.check_encode(operation, jagged, inputs)?;
+    op.check_table(operation, jagged.users(), table.len())?;
+    if jagged.users() == 0 {
+        return Ok(());
+    }
+    let sizes = Sizes::of(operation, op)?;
+    let rows = gpu.region(operation, &inputs.rows)?;
+    let table = gpu.region_mut(operation, &table)?;
+    let one_hot = op.bits <= ONE_HOT_BITS;
+    let hashed = match &inputs.hash {
+        Hash::Rotations(_) => Shares::of_hashed::<T>(op),
+        _ => None,
+    };
+    let shares = hashed.unwrap_or(Shares::of_given(op));
+    let blocks = if one_hot { shares.blocks() } else { op.groups * op.buckets() / SCATTER_BUCKETS };
+    let cut = Cut {
+        rows_per_target: 1,
+        tile_rows: 1,
+        step: STEP,
+        // Every part has a table of its own.
+        wanted: (PIECES * gpu.multiprocessors())
+            .div_ceil(blocks)
+            .min(PARTIAL_BYTES / (sizes.table * 4))
+            .max(1),
+        longest: 1 << 30,
+    };
+    let plan = histories.per_user.plan(gpu, operation, &cut)?;
+    let mut call = gpu.call(operation);
+    let call = &mut call;
+    let partial = call.scratch(plan.plan.slots * sizes.table * 4)?;
+    let target = Target { plan: &plan, table: table.pointer, partial, append };
+    if one_hot {
+        multiply(gpu, call, op, jagged.total(), inputs, rows, &shares, hashed.is_some(), &target)?;
+    } else {
+        scatter(gpu, call, op, jagged.total(), inputs, rows, &target)?;
+    }
+    let blocks_a_table = sizes.table.div_ceil(FLAT_THREADS as usize);
+    let params = MergeParams {
+        merges: plan.merges.pointer(),
+        partial,
+        table: table.pointer,
+        size: sizes.table as u64,
+        blocks_a_table: blocks_a_table as u64,
+        append: append.into(),
+        unused: 0,
+    };
+    let kernel = Kernel::new("sdim", "sdim_merge", FLAT_THREADS);
+    call.launch(&kernel, plan.merge_count * blocks_a_table, &params)
+}
+
+/// Where bucket sums go.
+struct Target<'a> {
+    plan: &'a DevicePlan,
+    table: u64,
+    partial: u64,
+    append: bool,
+}
+
+#[expect(clippy::too_many_arguments, reason = "one part of `encode`")]
+fn multiply<T: Element>(
+    gpu: &Cuda,
+    call: &mut Call<'_>,
+    op: &Sdim,
+    count: usize,
+    inputs: &SdimHistory<'_, CudaMemory, T>,
+    rows: Region<T>,
+    shares: &Shares,
+    hashing: bool,
+    target: &Target<'_>,
+) -> Result<()> {
+    let sizes = Sizes::of(call.operation, op)?;
+    let (rotations, codes) = match &inputs.hash {
+        Hash::Rotations(rotations) if hashing => {
+            let rotations = gpu.region(call.operation, rotations)?.pointer;
+            (rotations, Codes::default())
+        }
+        hash => (0, codes(gpu, call, op, count, Some(inputs.rows), hash)?),
+    };
+    let stages = if shares.shared::<T>(op, 2, hashing) <= SHARED { 2 } else { 1 };
+    let params = EncodeParams {
+        pieces: target.plan.pieces.pointer(),
+        rows: rows.pointer,
+        rotations,
+        codes: codes.pointer,
+        table: target.table,
+        partial: target.partial,
+        record: codes.record,
+        width: sizes.width,
+        groups: sizes.groups,
+        bits: sizes.bits,
+        code_bytes: codes.bytes,
+        bucket_warps: shares.bucket_warps as u32,
+        column_warps: shares.column_warps as u32,
+        bucket_blocks: shares.bucket_blocks as u32,
+        column_blocks: shares.column_blocks as u32,
+        append: target.append.into(),
+        vectors: rows.vectors(op.width, 16).into(),
+        stages: stages as u32,
+        unused: 0,
+    };
+    let name = format!("sdim_encode_{}", suffix::<T>());
+    let kernel = Kernel::new("sdim_encode", name, shares.threads() as u32)
+        .with_shared(shares.shared::<T>(op, stages, hashing) as u32);
+    call.launch(&kernel, target.plan.plan.pieces.len() * shares.blocks(), &params)
+}
+
+fn scatter<T: Element>(
+    gpu: &Cuda,
+    call: &mut Call<'_>,
+    op: &Sdim,
+    count: usize,
+    inputs: &SdimHistory<'_, CudaMemory, T>,
+    rows: Region<T>,
+    target: &Target<'_>,
+) -> Result<()> {
+    let sizes = Sizes::of(call.operation, op)?;
+    let codes = codes(gpu, call, op, count, Some(inputs.rows), &inputs.hash)?;
+    check(call, op, count, codes)?;
+    let params = ScatterParams {
+        pieces: target.plan.pieces.pointer(),
+        rows: rows.pointer,
+        codes: codes.pointer,
+        table: target.table,
+        partial: target.partial,
+        width: sizes.width,
+        groups: sizes.groups,
+        bits: sizes.bits,
+        code_bytes: codes.bytes,
+        append: target.append.into(),
+        unused: 0,
+    };
+    let kernel = Kernel::new("sdim_scan", format!("sdim_scatter_{}", suffix::<T>()), SCAN_THREADS);
+    let blocks = op.groups * (op.buckets() / SCATTER_BUCKETS) * op.width.div_ceil(SCATTER_COLUMNS);
+    call.launch(&kernel, target.plan.plan.pieces.len() * blocks, &params)
+}
+
+pub(super) fn add_tables(
+    gpu: &Cuda,
+    op: &Sdim,
+    table: ViewMut<'_, CudaMemory, f32>,
+    other: View<'_, CudaMemory, f32>,
+) -> Result<()> {
+    const NAME: &str = "sdim_add_tables";
+    let length = op.check_add(table.len(), other.len())?;
+    let (table, other) = (gpu.region_mut(NAME, &table)?, gpu.region(NAME, &other)?);
+    let params = AddParams { table: table.pointer, other: other.pointer, length: length as u64 };
+    let kernel = Kernel::new("sdim", "sdim_add", FLAT_THREADS);
+    gpu.call(NAME).launch(&kernel, length.div_ceil(FLAT_THREADS as usize), &params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::element::f16;
+
+    const SHAPES: [(usize, usize, usize); 9] = [
+        (64, 16, 3),
+        (128, 16, 3),
+        (128, 32, 3),
+        (256, 100, 4),
+        (1, 1, 1),
+        (300, 3, 6),
+        (7, 100, 6),
+        (48, 1000, 1),
+        (5000, 1, 1),
+    ];
+
+    fn covers(shares: &Shares, op: &Sdim) -> bool {
+        shares.bucket_warps * shares.bucket_blocks * WARP_BUCKETS >= op.groups << op.bits
+            && shares.column_warps * shares.column_blocks * WARP_COLUMNS >= op.width
+            && shares.threads() <= 32 * MOST_WARPS
+    }
+
+    #[test]
+    fn shares_cover_the_table_and_fit_a_block() {
+        for (width, groups, bits) in SHAPES {
+            let op = Sdim::new(width).with_groups(groups, bits);
+            let shares = Shares::of_given(&op);
+            assert!(covers(&shares, &op) && shares.shared::<f32>(&op, 1, false) <= SHARED, "{op:?}");
+            for shares in [Shares::of_hashed::<f32>(&op), Shares::of_hashed::<f16>(&op)].into_iter().flatten()
+            {
+                assert!(covers(&shares, &op) && shares.column_blocks == 1, "{op:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_up_to_256_numbers_are_hashed_as_they_are_read() {
+        for (width, groups, bits) in SHAPES {
+            let op = Sdim::new(width).with_groups(groups, bits);
+            let one_pass = Shares::of_hashed::<f32>(&op).is_some() && Shares::of_hashed::<f16>(&op).is_some();
+            assert_eq!(one_pass, width <= 256, "{op:?}");
+        }
+        // The paper's sizes: by one block, which leaves room for another.
+        let op = Sdim::new(64);
+        let shares = Shares::of_hashed::<f32>(&op).expect("room");
+        assert!(shares.blocks() == 1 && shares.shared::<f32>(&op, 2, true) <= 80 << 10);
+    }
+}

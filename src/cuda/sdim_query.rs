@@ -1,0 +1,174 @@
+//! SDIM: reads bucket tables, or does without.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::cuda::batch::{CudaBatch, CudaJagged};
+use crate::cuda::call::{Kernel, suffix};
+use crate::cuda::memory::CudaMemory;
+use crate::cuda::sdim::{Codes, PARTIAL_BYTES, PIECES, SCAN_THREADS, Sizes, TILE_ROWS, check, codes};
+use crate::cuda::{Cuda, fit};
+use crate::element::Element;
+use crate::error::Result;
+use crate::memory::ViewMut;
+use crate::ops::{Hash, Sdim, SdimInputs, SdimQuery};
+use crate::plan::Cut;
+
+/// Groups of a block in sdim_scan.cu's sums.
+const SUMS_GROUPS: usize = 4;
+/// Candidates of a block in sdim_query.cu, and how many of its blocks a multiprocessor holds.
+const QUERY_ROWS: usize = 4;
+const QUERY_BLOCKS: usize = 8;
+/// The most groups of a candidate that is hashed there.
+const HASHED_GROUPS: usize = 512;
+
+/// `SumsParams` of sdim_scan.cu.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct SumsParams {
+    pieces: u64,
+    rows: u64,
+    codes: u64,
+    target_codes: u64,
+    sums: u64,
+    width: u32,
+    groups: u32,
+    code_bytes: u32,
+    target_code_bytes: u32,
+    first_whole: u32,
+    unused: u32,
+}
+
+/// `QueryParams` of sdim_query.cu.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct QueryParams {
+    places: u64,
+    table: u64,
+    codes: u64,
+    targets: u64,
+    rotations: u64,
+    out: u64,
+    record: u64,
+    count: u64,
+    users: u32,
+    width: u32,
+    groups: u32,
+    bits: u32,
+    code_bytes: u32,
+    normalise: u32,
+    vectors: u32,
+    first_whole: u32,
+    inverse_groups: f32,
+    unused: u32,
+}
+
+pub(super) fn query<T: Element>(
+    gpu: &Cuda,
+    op: &Sdim,
+    targets: &CudaJagged,
+    inputs: &SdimQuery<'_, CudaMemory, T>,
+    out: ViewMut<'_, CudaMemory, T>,
+) -> Result<()> {
+    const NAME: &str = "sdim_query";
+    let jagged = targets.as_ref();
+    op.check_query(jagged, inputs)?;
+    op.check_output(NAME, jagged, out.len())?;
+    let sizes = Sizes::of(NAME, op)?;
+    let count = jagged.total();
+    let (table, out) = (gpu.region(NAME, &inputs.table)?, gpu.region_mut(NAME, &out)?);
+    let offsets = targets.offsets(gpu, NAME)?;
+    let mut call = gpu.call(NAME);
+    // As long as all blocks run at once, latency counts: a launch less. Of more, each would read the rotations again.
+    let few = count <= QUERY_ROWS * QUERY_BLOCKS * gpu.multiprocessors() && op.groups <= HASHED_GROUPS;
+    let (codes, rotations, rows) = match (&inputs.hash, &inputs.targets) {
+        (Hash::Rotations(rotations), Some(rows)) if few => {
+            let (rotations, rows) = (gpu.region(NAME, rotations)?, gpu.region(NAME, rows)?);
+            (Codes::default(), rotations.pointer, rows.pointer)
+        }
+        (hash, rows) => (codes(gpu, &mut call, op, count, *rows, hash)?, 0, 0),
+    };
+    let params = QueryParams {
+        places: offsets.pointer(),
+        table: table.pointer,
+        codes: codes.pointer,
+        targets: rows,
+        rotations,
+        out: out.pointer,
+        record: codes.record,
+        count: count as u64,
+        users: fit(NAME, "users", jagged.users())?,
+        code_bytes: codes.bytes,
+        vectors: table.vectors(op.width, 16).into(),
+        ..query_params(op, &sizes)
+    };
+    let kernel = Kernel::new("sdim_query", format!("sdim_query_{}", suffix::<T>()), SCAN_THREADS);
+    call.launch(&kernel, count.div_ceil(QUERY_ROWS), &params)
+}
+
+fn query_params(op: &Sdim, sizes: &Sizes) -> QueryParams {
+    QueryParams {
+        width: sizes.width,
+        groups: sizes.groups,
+        bits: sizes.bits,
+        normalise: op.normalise.into(),
+        inverse_groups: 1.0 / op.groups as f32,
+        ..QueryParams::zeroed()
+    }
+}
+
+pub(super) fn attend<T: Element>(
+    gpu: &Cuda,
+    op: &Sdim,
+    batch: &CudaBatch,
+    inputs: &SdimInputs<'_, CudaMemory, T>,
+    out: ViewMut<'_, CudaMemory, T>,
+) -> Result<()> {
+    const NAME: &str = "sdim_attend";
+    let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
+    op.check_attend(batch.as_ref(), inputs)?;
+    op.check_output(NAME, targets, out.len())?;
+    let sizes = Sizes::of(NAME, op)?;
+    let count = targets.total();
+    let (rows, out) = (gpu.region(NAME, &inputs.history.rows)?, gpu.region_mut(NAME, &out)?);
+    let size = op.groups * op.width;
+    let wanted = (PIECES * gpu.multiprocessors()).min(PARTIAL_BYTES / (size * 4)).max(1);
+    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: TILE_ROWS, wanted, longest: 1 << 31 };
+    let plan = batch.plan(gpu, NAME, &cut)?;
+    let mut call = gpu.call(NAME);
+    let call = &mut call;
+    let history = codes(gpu, call, op, histories.total(), Some(inputs.history.rows), &inputs.history.hash)?;
+    check(call, op, histories.total(), history)?;
+    let wished = codes(gpu, call, op, count, inputs.targets, &inputs.hash)?;
+    check(call, op, count, wished)?;
+    let places = plan.plan.slots + plan.plan.tiles.len();
+    fit(NAME, "partial results", places)?;
+    let sums = call.scratch(places * size * 4)?;
+    let first_whole = plan.plan.slots as u32;
+    let params = SumsParams {
+        pieces: plan.pieces.pointer(),
+        rows: rows.pointer,
+        codes: history.pointer,
+        target_codes: wished.pointer,
+        sums,
+        width: sizes.width,
+        groups: sizes.groups,
+        code_bytes: history.bytes,
+        target_code_bytes: wished.bytes,
+        first_whole,
+        unused: 0,
+    };
+    let kernel = Kernel::new("sdim_scan", format!("sdim_sums_{}", suffix::<T>()), SCAN_THREADS);
+    call.launch(&kernel, plan.plan.pieces.len() * op.groups.div_ceil(SUMS_GROUPS), &params)?;
+    let params = QueryParams {
+        places: plan.tiles.pointer(),
+        table: sums,
+        out: out.pointer,
+        count: count as u64,
+        // Scratch is aligned.
+        vectors: op.width.is_multiple_of(4).into(),
+        first_whole,
+        ..query_params(op, &sizes)
+    };
+    let kernel = Kernel::new("sdim_query", format!("sdim_query_sums_{}", suffix::<T>()), SCAN_THREADS);
+    call.launch(&kernel, count.div_ceil(QUERY_ROWS), &params)
+}
