@@ -226,6 +226,24 @@ fn wrong_decoupled_is_caught() {
             ),
             &longer,
         ),
+        (
+            mutant(
+                search,
+                "decoupled_search_16",
+                "rows not waited for",
+                ("cp.async.wait_group 0", "cp.async.wait_group 1"),
+            ),
+            &case,
+        ),
+        (
+            mutant(
+                "decoupled_attend",
+                "decoupled_attend",
+                "groups subtracted",
+                ("shfl.sync.bfly", "shfl.sync.down"),
+            ),
+            &case,
+        ),
         (mutant("decoupled", "decoupled_aggregate", "not a mean", ("div.rn.f32", "mul.rn.f32")), &case),
         (
             mutant(
