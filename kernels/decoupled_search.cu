@@ -141,7 +141,7 @@ struct alignas(16) Lists {
     }
 };
 
-static_assert(sizeof(Lists<2>) == ENTRIES * 8 + 2 * 16, "src/cuda/decoupled.rs counts on it");
+static_assert(sizeof(Lists<2>) == ENTRIES * 8 + 2 * 16, "src/cuda/decoupled_search.rs counts on it");
 
 template <u32 CANDIDATES>
 __device__ __forceinline__ void search(const SearchParams &p) {

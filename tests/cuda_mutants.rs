@@ -239,8 +239,8 @@ fn wrong_decoupled_is_caught() {
             mutant(
                 "decoupled_attend",
                 "decoupled_attend",
-                "groups subtracted",
-                ("shfl.sync.bfly", "shfl.sync.down"),
+                "rows not waited for",
+                ("cp.async.wait_group 0", "cp.async.wait_group 1"),
             ),
             &case,
         ),
