@@ -5,6 +5,8 @@
 // are summed over those lanes, the output over all. Of rows of more than 128 numbers the lengths are
 // read first, for each 128 columns. The user of a candidate is found by the whole warp, 32 offsets at a time.
 // sdim_query reads bucket tables; sdim_query_sums the sums that sdim_scan.cu left for each candidate, part by part.
+// Where there are few candidates, sdim_query hashes them itself: a lane takes a function, of the block's four candidates,
+// and adds up as in sdim_hash.cuh. That is a launch less where latency counts; of many, each four read the rotations again.
 // Precision: f32; where a sum of squares overflows, it is taken again of rows times 2^-80.
 #include "common.cuh"
 
@@ -12,6 +14,9 @@ enum : u32 {
     WARPS = 4,
     LANE_COLUMNS = 4,
     WARP_COLUMNS = LANE_COLUMNS * WARP,
+    // Of candidates that are hashed here: groups at most, and columns in shared memory at a time.
+    HASHED_GROUPS = 512,
+    HASHED_COLUMNS = 64,
 };
 
 struct QueryParams {
@@ -20,6 +25,9 @@ struct QueryParams {
     // Tables [users, groups, 2^bits, width], or sums [slots + tiles, groups, width].
     const float *table;
     const void *codes;
+    // Candidates to hash, and [width, groups, bits] to hash them with; null where `codes` has their signatures.
+    const void *targets;
+    const float *rotations;
     void *out;
     // For given signatures of 2^bits or more; null where they are our own.
     u64 *record;
@@ -127,6 +135,52 @@ __device__ __forceinline__ float squares_of(const QueryParams &p, const float *x
     return sum_over(sum, lanes);
 }
 
+// The signatures of the block's candidates.
+template <typename T>
+__device__ __forceinline__ void hash_candidates(const QueryParams &p, u16 (*codes)[HASHED_GROUPS]) {
+    // A column's number of each candidate.
+    __shared__ float4 rows[HASHED_COLUMNS];
+    u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    u32 functions = p.groups * p.bits, warp_groups = WARP / p.bits;
+    // The candidate whose numbers this thread copies: neighbours write to different banks.
+    u32 copied = threadIdx.x % WARPS;
+    u64 m = (u64)blockIdx.x * WARPS + copied;
+    const T *from = (const T *)p.targets + m * p.width;
+    for (u32 base = 0; base < p.groups; base += WARPS * warp_groups) {
+        u32 first_group = base + warp * warp_groups, function = first_group * p.bits + lane;
+        bool there = lane < warp_groups * p.bits && function < functions;
+        float sum[WARPS] = {};
+        for (u32 first = 0; first < p.width; first += HASHED_COLUMNS) {
+            u32 count = min((u32)HASHED_COLUMNS, p.width - first);
+            __syncthreads();
+            for (u32 column = threadIdx.x / WARPS; column < count; column += WARP) {
+                ((float *)&rows[column])[copied] = m < p.count ? widen(from[first + column]) : 0.0f;
+            }
+            __syncthreads();
+            if (there) {
+                const float *rotation = p.rotations + (u64)first * functions + function;
+#pragma unroll 8
+                for (u32 column = 0; column < count; column++, rotation += functions) {
+                    float4 x = rows[column];
+                    float r = __ldg(rotation);
+                    sum[0] = fma(x.x, r, sum[0]);
+                    sum[1] = fma(x.y, r, sum[1]);
+                    sum[2] = fma(x.z, r, sum[2]);
+                    sum[3] = fma(x.w, r, sum[3]);
+                }
+            }
+        }
+#pragma unroll
+        for (u32 i = 0; i < WARPS; i++) {
+            u32 positive = __ballot_sync(WHOLE_WARP, there && sum[i] > 0.0f);
+            if (lane < warp_groups && first_group + lane < p.groups) {
+                codes[i][first_group + lane] = (u16)(positive >> lane * p.bits & ((1u << p.bits) - 1));
+            }
+        }
+    }
+    __syncthreads();
+}
+
 template <typename T>
 __device__ __forceinline__ void store(const QueryParams &p, const float *sum, u64 row, u32 column) {
     T *to = (T *)p.out + row * p.width + column;
@@ -153,6 +207,10 @@ __device__ __forceinline__ void store(const QueryParams &p, const float *sum, u6
 
 template <typename T, bool SUMMED>
 __device__ __forceinline__ void query(const QueryParams &p) {
+    __shared__ u16 hashed[SUMMED ? 1 : WARPS][HASHED_GROUPS];
+    if (!SUMMED && p.rotations) {
+        hash_candidates<T>(p, hashed);
+    }
     u64 m = (u64)blockIdx.x * WARPS + threadIdx.x / WARP, row = m;
     if (m >= p.count) {
         return;
@@ -185,7 +243,9 @@ __device__ __forceinline__ void query(const QueryParams &p) {
             for (u32 i = 0; i < AHEAD; i++) {
                 u32 g = start + i * rows + own, code = 0;
                 bool there = g < p.groups;
-                if (!SUMMED && there) {
+                if (!SUMMED && there && p.rotations) {
+                    code = hashed[threadIdx.x / WARP][g];
+                } else if (!SUMMED && there) {
                     u64 at = m * p.groups + g;
                     code = p.code_bytes == 1 ? ((const u8 *)p.codes)[at] : ((const u16 *)p.codes)[at];
                     if (code >> p.bits != 0) {

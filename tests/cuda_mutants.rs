@@ -163,7 +163,8 @@ fn sdim() -> Vec<(Mutant, Check)> {
     let plain = SdimCase { histories: vec![3000, 0, 40], targets: vec![3, 1, 5], ..Default::default() };
     let half = SdimCase { dtype: DType::F16, ..plain.clone() };
     let zeros = SdimCase { data: Data::Zeros, ..plain.clone() };
-    // More bits than are hashed at once.
+    // More columns, and more bits, than are hashed at once.
+    let wide = SdimCase { width: 100, ..plain.clone() };
     let twice = SdimCase { bits: 4, ..plain.clone() };
     let large = SdimCase { bits: 7, groups: 2, ..plain.clone() };
     let twins = [
@@ -182,6 +183,8 @@ fn sdim() -> Vec<(Mutant, Check)> {
         (mutant("sdim", "sdim_add", "tables subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
         (mutant("sdim_scan", "sdim_scatter_f32", "rows subtracted", ("add.rn.f32", "sub.rn.f32")), &large),
         (mutant("sdim_scan", "sdim_sums_f32", "rows subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
+        (mutant("sdim_query", "sdim_query_f32", "overwritten while hashed", ("bar.sync \t0;", "")), &wide),
+        (mutant("sdim_query", "sdim_query_f32", "bits turned", ("setp.gt.f32", "setp.lt.f32")), &plain),
         (mutant("sdim_query", "sdim_query_f32", "rows lengthened", ("rsqrt.approx", "sqrt.approx")), &plain),
         (mutant("sdim_query", "sdim_query_f32", "the user before", ("setp.le.u64", "setp.lt.u64")), &plain),
         (

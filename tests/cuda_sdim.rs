@@ -18,7 +18,11 @@ use support::{Rules, assert_check};
 /// A case that goes through every kernel: products with one-hot matrices, or, from 7 bits on, a large table.
 fn cases() -> Vec<SdimCase> {
     let plain = SdimCase { histories: vec![700, 0, 40], targets: vec![3, 1, 5], ..Default::default() };
-    let mut cases = vec![SdimCase { bits: 7, groups: 2, ..plain.clone() }];
+    // More candidates, and more groups, than the query hashes by itself.
+    let many = SdimCase { histories: vec![4], targets: vec![5000], width: 4, groups: 2, ..plain.clone() };
+    let groups =
+        SdimCase { histories: vec![3], targets: vec![2], width: 4, groups: 520, bits: 1, ..plain.clone() };
+    let mut cases = vec![SdimCase { bits: 7, groups: 2, ..plain.clone() }, many, groups];
     for dtype in [DType::F32, DType::F16, DType::Bf16] {
         cases.push(SdimCase { dtype, ..plain.clone() });
     }
@@ -139,11 +143,14 @@ fn reads_no_more_than_it_must() {
             gpu.sdim_encode(&op, &histories, SdimHistory { rows: gpu.view(&history), hash }).expect("a call");
         let inputs = SdimQuery { table: gpu.view(&table), targets: Some(gpu.view(&targets)), hash };
         gpu.sdim_query::<T>(&op, &candidates, inputs).expect("a call");
+        let mut signatures = gpu.zeros::<u8>(rows * op.groups).expect("memory");
+        let out = gpu.view_mut(&mut signatures);
+        gpu.sdim_signatures_into(&op, gpu.view(&history), gpu.view(&rotations), out).expect("a call");
         for kernel in ["sdim_encode", "sdim_query", "sdim_signatures"] {
             let counts = counts_of(emulator, &format!("{kernel}_{name}"));
             let sectors = counts.global_sectors as f64 / counts.global_sectors_minimum as f64;
             let conflicts = counts.shared_conflicts as f64 / counts.shared_passes.max(1) as f64;
-            let each = counts.total() as f64 / if kernel == "sdim_encode" { 8192.0 } else { 512.0 };
+            let each = counts.total() as f64 / if kernel == "sdim_query" { 512.0 } else { 8192.0 };
             println!("{kernel}_{name}: {each:.0} warp instructions a row");
             assert!(sectors <= 1.05, "{kernel}_{name} asks for {sectors:.3} times the fewest sectors");
             assert!(conflicts < 0.02, "{kernel}_{name}: {conflicts:.4} of the passes are bank conflicts");

@@ -73,7 +73,7 @@ impl Sizes {
 }
 
 /// Signatures on the device.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Codes {
     pub(super) pointer: u64,
     pub(super) bytes: u32,

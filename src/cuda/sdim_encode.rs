@@ -234,7 +234,7 @@ fn multiply<T: Element>(
     let (rotations, codes) = match &inputs.hash {
         Hash::Rotations(rotations) if hashing => {
             let rotations = gpu.region(call.operation, rotations)?.pointer;
-            (rotations, Codes { pointer: 0, bytes: 0, record: 0 })
+            (rotations, Codes::default())
         }
         hash => (0, codes(gpu, call, op, count, Some(inputs.rows), hash)?),
     };

@@ -5,18 +5,21 @@ use bytemuck::{Pod, Zeroable};
 use crate::cuda::batch::{CudaBatch, CudaJagged};
 use crate::cuda::call::{Kernel, suffix};
 use crate::cuda::memory::CudaMemory;
-use crate::cuda::sdim::{PARTIAL_BYTES, PIECES, SCAN_THREADS, Sizes, TILE_ROWS, check, codes};
+use crate::cuda::sdim::{Codes, PARTIAL_BYTES, PIECES, SCAN_THREADS, Sizes, TILE_ROWS, check, codes};
 use crate::cuda::{Cuda, fit};
 use crate::element::Element;
 use crate::error::Result;
 use crate::memory::ViewMut;
-use crate::ops::{Sdim, SdimInputs, SdimQuery};
+use crate::ops::{Hash, Sdim, SdimInputs, SdimQuery};
 use crate::plan::Cut;
 
 /// Groups of a block in sdim_scan.cu's sums.
 const SUMS_GROUPS: usize = 4;
-/// Candidates of a block in sdim_query.cu.
+/// Candidates of a block in sdim_query.cu, and how many of its blocks a multiprocessor holds.
 const QUERY_ROWS: usize = 4;
+const QUERY_BLOCKS: usize = 8;
+/// The most groups of a candidate that is hashed there.
+const HASHED_GROUPS: usize = 512;
 
 /// `SumsParams` of sdim_scan.cu.
 #[repr(C)]
@@ -42,6 +45,8 @@ struct QueryParams {
     places: u64,
     table: u64,
     codes: u64,
+    targets: u64,
+    rotations: u64,
     out: u64,
     record: u64,
     count: u64,
@@ -73,11 +78,21 @@ pub(super) fn query<T: Element>(
     let (table, out) = (gpu.region(NAME, &inputs.table)?, gpu.region_mut(NAME, &out)?);
     let offsets = targets.offsets(gpu, NAME)?;
     let mut call = gpu.call(NAME);
-    let codes = codes(gpu, &mut call, op, count, inputs.targets, &inputs.hash)?;
+    // As long as all blocks run at once, latency counts: a launch less. Of more, each would read the rotations again.
+    let few = count <= QUERY_ROWS * QUERY_BLOCKS * gpu.multiprocessors() && op.groups <= HASHED_GROUPS;
+    let (codes, rotations, rows) = match (&inputs.hash, &inputs.targets) {
+        (Hash::Rotations(rotations), Some(rows)) if few => {
+            let (rotations, rows) = (gpu.region(NAME, rotations)?, gpu.region(NAME, rows)?);
+            (Codes::default(), rotations.pointer, rows.pointer)
+        }
+        (hash, rows) => (codes(gpu, &mut call, op, count, *rows, hash)?, 0, 0),
+    };
     let params = QueryParams {
         places: offsets.pointer(),
         table: table.pointer,
         codes: codes.pointer,
+        targets: rows,
+        rotations,
         out: out.pointer,
         record: codes.record,
         count: count as u64,
