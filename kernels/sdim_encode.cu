@@ -250,12 +250,14 @@ __device__ __forceinline__ void add_tile(Sums &sums, const Buckets &buckets, con
 // The codes of a tile's rows in the block's groups, at the places where a lane finds its four side by side.
 template <typename T>
 __device__ __forceinline__ void hash_tile(const Functions &functions, u16 *codes, const T *tile, u32 rows) {
-    u32 group_blocks = (functions.groups + MATRIX_GROUPS - 1) / MATRIX_GROUPS;
-    u32 units = (rows + MATRIX_ROWS - 1) / MATRIX_ROWS * group_blocks;
+    constexpr u32 ROW_BLOCKS = TILE_ROWS / MATRIX_ROWS;
+    u32 units = (functions.groups + MATRIX_GROUPS - 1) / MATRIX_GROUPS * ROW_BLOCKS;
     for (u32 unit = threadIdx.x / WARP; unit < units; unit += blockDim.x / WARP) {
-        u32 row = unit / group_blocks * MATRIX_ROWS;
-        hash_matrix(codes + row, CODE_BASE, tile + row * tile_pitch<T>(functions.columns), functions,
-                    unit % group_blocks * MATRIX_GROUPS);
+        u32 row = unit % ROW_BLOCKS * MATRIX_ROWS;
+        if (row < rows) {
+            hash_matrix(codes + row, CODE_BASE, tile + row * tile_pitch<T>(functions.columns), functions,
+                        unit / ROW_BLOCKS * MATRIX_GROUPS);
+        }
     }
 }
 
