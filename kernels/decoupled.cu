@@ -122,12 +122,11 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_aggregate(co
             }
         }
         __syncthreads();
-        store_vector(&of_groups[threadIdx.x], narrow_vector<f32>(sums.numbers));
+        put_four(&of_groups[threadIdx.x], sums);
         __syncthreads();
         if (group == 0 && slice.there) {
             for (u32 other = 1; other < groups; other++) {
-                Four more;
-                widen_vector<f32>(read_vector(&of_groups[other * lanes + lane]), more.numbers);
+                Four more = get_four(&of_groups[other * lanes + lane]);
 #pragma unroll
                 for (u32 e = 0; e < COLUMNS; e++) {
                     sums.numbers[e] += more.numbers[e];

@@ -7,7 +7,10 @@
 #include "common.cuh"
 
 __device__ __forceinline__ u64 entry_of(float score, u32 position) {
-    u32 bits = __float_as_uint(score), magnitude = bits & 0x7fffffffu;
+    u32 bits;
+    // Were the compiler to know, it would hold scores as integers, and copy them there and back.
+    asm("mov.b32 %0, %1;" : "=r"(bits) : "f"(score));
+    u32 magnitude = bits & 0x7fffffffu;
     u32 key = bits >> 31 ? ~bits : bits | 0x80000000u;
     if (magnitude == 0) {
         key = 0x80000000u;

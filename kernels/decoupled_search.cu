@@ -149,9 +149,8 @@ __device__ __forceinline__ void search(const SearchParams &p) {
     static_assert(CAPACITY % THREADS == 0, "threads go straight to their places together, or none does");
     Lists<CANDIDATES> &lists = *(Lists<CANDIDATES> *)dynamic_shared;
     const Piece piece = p.pieces[blockIdx.x];
-    u32 columns = min((u32)FOURS, p.scoring.fours), stride = BEHAVIOURS + padding(columns);
-    Four *staged = (Four *)(&lists + 1);
-    const Stage stage = {staged, staged + columns * stride, stride};
+    Stage stage = stage_at(&lists + 1, p.scoring);
+    send_first(p.scoring, stage, piece);
     u32 first_position = piece.history_start - p.tiles[piece.tile].history_start;
     lists.begin(piece);
     for (u32 begin = 0; begin < piece.length; begin += BEHAVIOURS) {

@@ -31,6 +31,15 @@ struct alignas(16) Four {
 
 __device__ __forceinline__ Four zeros() { return Four{{0.0f, 0.0f, 0.0f, 0.0f}}; }
 
+__device__ __forceinline__ Four as_four(float4 four) { return Four{{four.x, four.y, four.z, four.w}}; }
+
+// In shared memory, or of this launch's own in global memory.
+__device__ __forceinline__ Four get_four(const Four *from) { return as_four(*(const float4 *)from); }
+
+__device__ __forceinline__ void put_four(Four *to, const Four &four) {
+    *(float4 *)to = make_float4(four.numbers[0], four.numbers[1], four.numbers[2], four.numbers[3]);
+}
+
 __device__ __forceinline__ float widen(i8 code) { return (float)code; }
 
 // The four numbers at an aligned address.
@@ -38,7 +47,7 @@ template <typename T>
 __device__ __forceinline__ Four load_four(const T *from) {
     Four out;
     if constexpr (sizeof(T) == 4) {
-        widen_vector<T>(load_vector(from), out.numbers);
+        out = as_four(__ldg((const float4 *)from));
     } else if constexpr (sizeof(T) == 2) {
         uint2 pairs = __ldg((const uint2 *)from);
         widen_pair<T>(pairs.x, out.numbers);
@@ -97,7 +106,7 @@ __device__ __forceinline__ Four any_row_four(const Table &table, u32 id, u32 col
 // Writes the numbers that there are in the `left` columns from `to` on.
 __device__ __forceinline__ void store_four(float *to, const Four &four, u32 left) {
     if (left >= COLUMNS && (u64)to % sizeof(Four) == 0) {
-        store_vector(to, narrow_vector<f32>(four.numbers));
+        put_four((Four *)to, four);
         return;
     }
 #pragma unroll

@@ -21,10 +21,12 @@ const SEARCH: &str = "decoupled_search";
 const AGGREGATE: &str = "decoupled_aggregate";
 const ATTEND: &str = "decoupled_attend";
 
-/// As in decoupled_scores.cuh: threads of a block, behaviours and fours of numbers that it has staged.
+/// As in decoupled_scores.cuh: threads of a block, behaviours and fours of numbers that it has staged, twice, and fours
+/// of queries.
 const THREADS: u32 = 128;
 const BEHAVIOURS: usize = 256;
-const FOURS: usize = 8;
+const FOURS: usize = 4;
+const QUERY_FOURS: usize = 32;
 /// Entries of all lists of a block of decoupled_search.cu, and the threads that need room in each.
 const ENTRIES: usize = 4096;
 const SELECT_THREADS: u32 = 256;
@@ -35,6 +37,8 @@ const TILES: [usize; 4] = [16, 8, 4, 2];
 /// Candidates and fours of columns of a block of decoupled_attend.cu.
 const CANDIDATES: usize = 16;
 const ROW_FOURS: usize = 32;
+/// `Weighing` there.
+const WEIGHING_BYTES: u32 = (BEHAVIOURS as u32 * 20 + 11 * 16) * 4;
 /// Pieces of work a multiprocessor. Every part of a history keeps lists of its own, so there are few.
 const PIECES: usize = 2;
 /// Bytes that partial sums may take.
@@ -192,9 +196,11 @@ fn scoring(
 
 /// Bytes of shared memory that rows and queries are staged in, for so many candidates at a time.
 fn staged_bytes(scoring: &Scoring, candidates: usize) -> u32 {
-    let fours = FOURS.min(scoring.fours as usize);
-    // `padding` is at most 7.
-    (fours * (BEHAVIOURS + FOURS + candidates) * COLUMNS * size_of::<f32>()) as u32
+    // At most, behind the behaviours of each column of fours.
+    const PADDING: usize = 4;
+    let fours = scoring.fours as usize;
+    let rows = 2 * FOURS.min(fours) * (BEHAVIOURS + PADDING);
+    ((rows + QUERY_FOURS.min(fours) * (candidates + 1)) * COLUMNS * size_of::<f32>()) as u32
 }
 
 /// Cuts a batch into about as many pieces as are wanted, but none shorter than what a block takes at a time. Edges are a
@@ -446,9 +452,8 @@ fn attend_all(
             scoring,
             rows,
         };
-        let kernel = Kernel::new("decoupled_attend", "decoupled_attend", THREADS).with_shared(
-            staged_bytes(&scoring, CANDIDATES) + (CANDIDATES * (BEHAVIOURS + 3) * size_of::<f32>()) as u32,
-        );
+        let kernel = Kernel::new("decoupled_attend", "decoupled_attend", THREADS)
+            .with_shared(staged_bytes(&scoring, CANDIDATES) + WEIGHING_BYTES);
         call.launch(&kernel, plan.plan.pieces.len() * column_blocks, &params)?;
         let kernel = Kernel::new("decoupled_attend", "decoupled_attend_merge", THREADS);
         call.launch(&kernel, plan.merge_count * CANDIDATES, &params)?;
