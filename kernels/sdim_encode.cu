@@ -8,8 +8,8 @@
 // A table of more than 16 warps is cut among blocks. Where they hash, each has all columns of some groups: it finds the
 //   signatures of these groups alone, and no projection is computed twice. Blocks of one piece are neighbours, which run
 //   together, so the rows that each of them reads come from memory for the first. Where signatures are given, blocks share
-//   the columns first, and read each row once. Rows too wide for that, and whose rotations do not fit, are hashed by
-//   sdim_signatures first.
+//   the columns first, and read each row once. Rows of more than 256 numbers, and those whose rotations do not fit
+//   beside them, are hashed by sdim_signatures first.
 // Products with 1 and 0 are exact; f32 rows are cut into three bf16 parts that add up to them. Sums in f32, in the
 //   matrix unit's order. 0·NaN is NaN, so 16 rows with a number that is not finite are added one by one instead.
 #include "sdim_hash_matrix.cuh"
