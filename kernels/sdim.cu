@@ -126,9 +126,10 @@ extern "C" __global__ void __launch_bounds__(256) sdim_check(const CheckParams p
     }
 }
 
-#define VARIANTS(T)                                                                                  \
-    extern "C" __global__ void __launch_bounds__(256) sdim_signatures_##T(const SignatureParams p) { \
-        signatures<T>(p);                                                                            \
+// Four blocks a multiprocessor: left to itself, ptxas aims at more for some devices, and spills.
+#define VARIANTS(T)                                                                                     \
+    extern "C" __global__ void __launch_bounds__(256, 4) sdim_signatures_##T(const SignatureParams p) { \
+        signatures<T>(p);                                                                               \
     }
 VARIANTS(f32)
 VARIANTS(f16)

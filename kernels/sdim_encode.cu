@@ -8,8 +8,8 @@
 // A table of more than 16 warps is cut among blocks. Where they hash, each has all columns of some groups: it finds the
 //   signatures of these groups alone, and no projection is computed twice. Blocks of one piece are neighbours, which run
 //   together, so the rows that each of them reads come from memory for the first. Where signatures are given, blocks share
-//   the columns first, and read each row once. Rows too wide for that, and whose rotations do not fit, are hashed by
-//   sdim_signatures first.
+//   the columns first, and read each row once. Rows of more than 256 numbers, and those whose rotations do not fit
+//   beside them, are hashed by sdim_signatures first.
 // Products with 1 and 0 are exact; f32 rows are cut into three bf16 parts that add up to them. Sums in f32, in the
 //   matrix unit's order. 0·NaN is NaN, so 16 rows with a number that is not finite are added one by one instead.
 #include "sdim_hash_matrix.cuh"
@@ -250,12 +250,14 @@ __device__ __forceinline__ void add_tile(Sums &sums, const Buckets &buckets, con
 // The codes of a tile's rows in the block's groups, at the places where a lane finds its four side by side.
 template <typename T>
 __device__ __forceinline__ void hash_tile(const Functions &functions, u16 *codes, const T *tile, u32 rows) {
-    u32 group_blocks = (functions.groups + MATRIX_GROUPS - 1) / MATRIX_GROUPS;
-    u32 units = (rows + MATRIX_ROWS - 1) / MATRIX_ROWS * group_blocks;
+    constexpr u32 ROW_BLOCKS = TILE_ROWS / MATRIX_ROWS;
+    u32 units = (functions.groups + MATRIX_GROUPS - 1) / MATRIX_GROUPS * ROW_BLOCKS;
     for (u32 unit = threadIdx.x / WARP; unit < units; unit += blockDim.x / WARP) {
-        u32 row = unit / group_blocks * MATRIX_ROWS;
-        hash_matrix(codes + row, CODE_BASE, tile + row * tile_pitch<T>(functions.columns), functions,
-                    unit % group_blocks * MATRIX_GROUPS);
+        u32 row = unit % ROW_BLOCKS * MATRIX_ROWS;
+        if (row < rows) {
+            hash_matrix(codes + row, CODE_BASE, tile + row * tile_pitch<T>(functions.columns), functions,
+                        unit / ROW_BLOCKS * MATRIX_GROUPS);
+        }
     }
 }
 

@@ -121,21 +121,23 @@ struct RowParts<float> {
     }
 };
 
-// Cuts the rotations to their parts in shared memory. A warp takes 8 functions of 4 columns: a whole sector of each, if
-// they are aligned.
+// Cuts the rotations to their parts in shared memory. A warp takes 8 functions of 8 columns, which at each read are a whole
+// sector of each column, if they are aligned.
 template <typename T>
 __device__ __forceinline__ void load_rotation_parts(u16 *to, const Functions &f) {
-    u32 functions = f.groups * f.bits, apart = f.apart();
-    u32 tiles = (functions + 7) / 8 * (f.columns / 4);
+    u32 functions = f.groups * f.bits, apart = f.apart(), column_blocks = f.columns / 8;
+    u32 tiles = (functions + 7) / 8 * column_blocks;
     for (u32 tile = threadIdx.x / WARP; tile < tiles; tile += blockDim.x / WARP) {
-        u32 function = tile / (f.columns / 4) * 8 + threadIdx.x % 8;
-        u32 place = tile % (f.columns / 4) * 4 + threadIdx.x % WARP / 8, column = RowParts<T>::column_of(place);
+        u32 block = tile / column_blocks, function = block * 8 + threadIdx.x % 8;
+        // Two neighbouring places have neighbouring columns.
+        u32 place = (tile - block * column_blocks) * 8 + threadIdx.x % WARP / 8 * 2, column = RowParts<T>::column_of(place);
         if (function < functions) {
-            float r = column < f.width ? f.rotations[column * f.stride + f.first + function] : 0.0f;
-            u16 *at = to + function % f.bits * apart + function / f.bits * f.pitch() + place;
-            bf16 high = narrow<bf16>(r);
-            at[0] = high.bits;
-            at[f.bits * apart] = narrow<bf16>(r - widen(high)).bits;
+            const float *from = f.rotations + column * f.stride + f.first + function;
+            float low = column < f.width ? from[0] : 0.0f, high = column + 1 < f.width ? from[f.stride] : 0.0f;
+            u32 group = function / f.bits;
+            u16 *at = to + (function - group * f.bits) * apart + group * f.pitch() + place;
+            *(u32 *)at = round_pair(low, high);
+            *(u32 *)(at + f.bits * apart) = narrow_pair<bf16>(low, high);
         }
     }
 }
