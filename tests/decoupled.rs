@@ -25,6 +25,7 @@ on_every_backend!(
     matches_reference_with_one_to_four_features,
     matches_reference_with_few_and_many_kept,
     matches_reference_when_every_score_ties,
+    matches_reference_where_kept_rows_cancel,
     matches_reference_with_ids_outside,
     matches_reference_on_a_long_history,
     matches_reference_on_random_batches,
@@ -216,6 +217,23 @@ fn matches_reference_with_few_and_many_kept<B: Backend>(backend: &B, rules: Rule
             rules,
         );
     }
+}
+
+/// The two rows that candidate 14 keeps leave little of each other, and with it little that an error is held against.
+fn matches_reference_where_kept_rows_cancel<B: Backend>(backend: &B, rules: Rules) {
+    let case = DecoupledCase {
+        seed: 7_894_258_532_478_634_361,
+        storage: Storage::Int8,
+        histories: vec![115, 106, 44, 102],
+        targets: vec![2, 1, 5, 16],
+        tail: 2,
+        table_rows: vec![192, 64],
+        attention_widths: vec![28, 14],
+        representation_widths: vec![37, 1],
+        top_k: 2,
+        ..Default::default()
+    };
+    assert_check(&case, backend, rules);
 }
 
 fn matches_reference_when_every_score_ties<B: Backend>(backend: &B, rules: Rules) {
