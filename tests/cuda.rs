@@ -263,14 +263,13 @@ fn results_hold_in_every_mode() {
     assert_clean(&emulator);
 }
 
-/// Every driver call of a request but those that free, from the first to the last, is made to fail once: the call returns an error, nothing
-/// is left behind, and the same request on the same driver works afterwards.
+/// Every driver call of a request but those whose errors wait (below), from the first to the last, is made to fail once: the call returns an
+/// error, nothing is left behind, and the same request on the same driver works afterwards.
 #[test]
 fn every_failing_driver_call_is_an_error_and_leaves_nothing() {
     let Some(emulator) = session() else { return };
     // Other tests check the kernels; here the same ones run some hundred times.
     emulator.set_checks(false);
-    // Freeing is left out: what the driver does not free is its own.
     let kinds = [
         CallKind::Device,
         CallKind::Context,
@@ -299,6 +298,82 @@ fn every_failing_driver_call_is_an_error_and_leaves_nothing() {
     }
     assert!(failed > 50, "only {failed} calls failed");
     all_operations().expect("the driver works again");
+    assert_clean(&emulator);
+}
+
+/// Makes each driver call of a kind fail once: `calls` works nevertheless, the next wait tells, and the one after that has
+/// nothing to tell. Returns how many failed.
+fn fail_each_and_wait(emulator: &Emulator, gpu: &Cuda, kind: CallKind, mut calls: impl FnMut()) -> usize {
+    for nth in 1.. {
+        emulator.take_calls();
+        emulator.fail_call(kind, nth, CudaError::LaunchFailed);
+        calls();
+        let told = gpu.synchronize();
+        let made = emulator.take_calls().iter().filter(|name| CallKind::of(name) == kind).count();
+        emulator.clear_faults();
+        if made < nth as usize {
+            told.expect("nothing failed");
+            return nth as usize - 1;
+        }
+        assert!(
+            matches!(told, Err(Error::Driver { operation: "synchronize", .. })),
+            "{kind:?} {nth}: {told:?}"
+        );
+        gpu.synchronize().expect("told once");
+    }
+    unreachable!("there are fewer calls")
+}
+
+/// Dropping returns nothing, so what fails then is told by the next wait, and by no call before it.
+#[test]
+fn a_failing_free_is_told_by_the_next_wait() {
+    let Some(emulator) = session() else { return };
+    for device in [Device::sm_80(), Device::sm_80().without_memory_pools()] {
+        emulator.set_device(device);
+        let gpu = Cuda::new(0).expect("a device");
+        let request = Request::new(&gpu);
+        let expected = request.attend(&gpu);
+        let mut out = gpu.zeros(expected.len()).expect("memory");
+        let failed = fail_each_and_wait(&emulator, &gpu, CallKind::Free, || {
+            request.attend_into(&gpu, &mut out);
+            drop(gpu.zeros::<f32>(3).expect("memory"));
+        });
+        assert!(failed >= 3, "two of scratch and one of the caller's, not {failed}");
+        assert_eq!(gpu.download(gpu.view(&out)).expect("a download"), expected);
+        drop((out, request, gpu));
+        assert_clean(&emulator);
+    }
+}
+
+/// So is what fails when cudarc notes that the caller's own slices were read and written.
+#[test]
+fn a_failing_event_is_told_by_the_next_wait() {
+    let Some(emulator) = session() else { return };
+    let stream = CudaContext::new(0).expect("a context").new_stream().expect("a stream");
+    let gpu = Cuda::from_stream(stream.clone()).expect("a device");
+    let rows = stream.clone_htod(&[1.0f32, 0.0, 0.0, 1.0]).expect("a copy");
+    let candidate = stream.clone_htod(&[9.0f32, 0.0]).expect("a copy");
+    let mut out = stream.alloc_zeros::<f32>(2).expect("memory");
+    let single = |rows| Jagged::from_lengths(&[rows]).expect("a length");
+    let batch = gpu.batch(&single(2), &single(1)).expect("a user");
+    for kind in [CallKind::Event, CallKind::Stream] {
+        let failed = fail_each_and_wait(&emulator, &gpu, kind, || {
+            let (keys, queries) = (gpu.borrow(&rows).expect("same"), gpu.borrow(&candidate).expect("same"));
+            let mut written = gpu.borrow_mut(&mut out).expect("the same stream");
+            let inputs = TargetAttentionInputs {
+                queries: queries.view(),
+                keys: keys.view(),
+                values: None,
+                bias: None,
+            };
+            let outputs = TargetAttentionOutputs { out: written.view_mut(), lse: None };
+            gpu.target_attention_into(&TargetAttention::new(2), &batch, inputs, outputs)
+                .expect("a valid call");
+        });
+        assert!(failed >= 3, "one a slice, not {failed} of {kind:?}");
+    }
+    assert!(stream.clone_dtoh(&out).expect("a copy")[0] > 0.99);
+    drop((rows, candidate, out, batch, gpu, stream));
     assert_clean(&emulator);
 }
 

@@ -322,7 +322,7 @@ fn ignores_what_a_behaviour_without_weight_holds<B: Backend>(backend: &B, rules:
         return;
     }
     // Behaviours 0 and 5 of every 7 score -∞, the others 1, of which the mean is taken.
-    let out_of = |id: usize| id % 7 == 0 || id % 7 == 5;
+    let out_of = |id: usize| [0, 5].contains(&(id % 7));
     for length in [7, 40, 700, 20_000] {
         for (held, width) in [(f32::NAN, 1), (f32::INFINITY, 64), (f32::NAN, 130)] {
             let attention: Vec<f32> =

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaStream, DriverError};
 
-use crate::cuda::launch::{Allocation, read};
+use crate::cuda::launch::{Allocation, read, wait};
 use crate::cuda::{Cuda, lock};
 use crate::error::{Error, Result};
 use crate::jagged::Batch;
@@ -110,13 +110,12 @@ impl Records {
 
     /// Waits, and fails with what was recorded since it was last taken.
     fn look(&self, stream: &CudaStream, operation: &'static str) -> Result<()> {
-        let wait = || stream.synchronize().map_err(|error| driver_error(operation, error));
         if self.checks.is_empty() {
-            return wait();
+            return wait(stream, operation);
         }
         let mut words = vec![u64::MAX; self.checks.len() * WORDS];
         read(stream, operation, self.memory.pointer(), bytemuck::cast_slice_mut(&mut words))?;
-        wait()?;
+        wait(stream, operation)?;
         for (check, words) in self.checks.iter().zip(words.chunks_exact(WORDS)) {
             let Some(page) = words.iter().position(|&word| word != u64::MAX) else { continue };
             let position = (page as u64) << 32 | words[page] >> 32;

@@ -54,7 +54,27 @@ pub(super) fn find_driver(operation: &'static str) -> Result<()> {
     Ok(())
 }
 
-/// Device memory of a stream. It is freed in the stream's order: work enqueued before still finds it.
+/// Makes the context the thread's. Unlike cudarc's own, this leaves what could not be returned, such as the error of a
+/// free, to the next [`wait`]: it is no fault of the call that happens to come next.
+fn bind(context: &CudaContext) -> std::result::Result<(), DriverError> {
+    if result::ctx::get_current()? == Some(context.cu_ctx()) {
+        return Ok(());
+    }
+    // SAFETY: the context lives as long as the `CudaContext`.
+    unsafe { result::ctx::set_current(context.cu_ctx()) }
+}
+
+/// Waits until the stream is done, and fails with what went wrong since the last time where no call could return it.
+pub(super) fn wait(stream: &CudaStream, operation: &'static str) -> Result<()> {
+    let failed = |error| driver_error(operation, error);
+    bind(stream.context()).map_err(failed)?;
+    // SAFETY: the stream is alive, and its context is the thread's.
+    unsafe { result::stream::synchronize(stream.cu_stream()) }.map_err(failed)?;
+    stream.context().check_err().map_err(failed)
+}
+
+/// Device memory of a stream. It is freed in the stream's order: work enqueued before still finds it. Where that fails,
+/// the next [`wait`] says so.
 #[derive(Debug)]
 pub(crate) struct Allocation {
     pointer: u64,
@@ -66,7 +86,7 @@ impl Allocation {
     /// Memory that holds anything.
     pub(super) fn new(stream: &Arc<CudaStream>, operation: &'static str, bytes: usize) -> Result<Self> {
         let context = stream.context();
-        context.bind_to_thread().map_err(|error| driver_error(operation, error))?;
+        bind(context).map_err(|error| driver_error(operation, error))?;
         // The driver refuses to allocate nothing.
         let size = bytes.max(1);
         // SAFETY: the context is bound, the stream is one of its own, and nothing reads what was not written.
@@ -102,7 +122,7 @@ impl Allocation {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.stream.context().bind_to_thread().map_err(|error| driver_error(operation, error))?;
+        bind(self.stream.context()).map_err(|error| driver_error(operation, error))?;
         // SAFETY: the destination holds that many bytes, as asserted.
         unsafe { result::memcpy_htod_async(self.pointer, bytes, self.stream.cu_stream()) }
             .map_err(|error| driver_error(operation, error))
@@ -112,12 +132,13 @@ impl Allocation {
 impl Drop for Allocation {
     fn drop(&mut self) {
         let context = self.stream.context();
-        context.record_err(context.bind_to_thread());
+        context.record_err(bind(context));
         if context.has_async_alloc() {
             // SAFETY: allocated by `malloc_async`, freed once, after all work enqueued so far.
             context.record_err(unsafe { result::free_async(self.pointer, self.stream.cu_stream()) });
         } else {
-            context.record_err(self.stream.synchronize());
+            // SAFETY: the stream is alive.
+            context.record_err(unsafe { result::stream::synchronize(self.stream.cu_stream()) });
             // SAFETY: allocated by `malloc_sync`, freed once, and the stream is done with it.
             context.record_err(unsafe { result::free_sync(self.pointer) });
         }
@@ -135,7 +156,7 @@ pub(super) fn fill(
     if bytes == 0 {
         return Ok(());
     }
-    stream.context().bind_to_thread().map_err(|error| driver_error(operation, error))?;
+    bind(stream.context()).map_err(|error| driver_error(operation, error))?;
     // SAFETY: the caller's region is within an allocation of this stream.
     unsafe { result::memset_d8_async(pointer, byte, bytes, stream.cu_stream()) }
         .map_err(|error| driver_error(operation, error))
@@ -152,7 +173,7 @@ pub(super) fn read(
     if bytes.is_empty() {
         return Ok(());
     }
-    stream.context().bind_to_thread().map_err(|error| driver_error(operation, error))?;
+    bind(stream.context()).map_err(|error| driver_error(operation, error))?;
     // SAFETY: the source region is within an allocation of this stream. The driver copies to pageable memory before
     // it returns, so the destination need not outlive the call.
     unsafe { result::memcpy_dtoh_async(bytes, pointer, stream.cu_stream()) }
@@ -176,7 +197,7 @@ unsafe impl Sync for Module {}
 impl Module {
     /// Has the driver compile a PTX text: the crate's own, or one for which the caller of `from_ptx` answers.
     pub(super) fn load(context: &Arc<CudaContext>, operation: &'static str, text: &str) -> Result<Self> {
-        context.bind_to_thread().map_err(|error| driver_error(operation, error))?;
+        bind(context).map_err(|error| driver_error(operation, error))?;
         let broken = |message: String| Error::Device { operation, message };
         let text_end = CString::new(text).map_err(|_| broken("PTX with a zero byte inside".into()))?;
         let mut log = vec![0u8; 4096];
@@ -217,7 +238,7 @@ impl Module {
             }
             None => return Err(broken(format!("there is no kernel {name} in the PTX"))),
         }
-        self.context.bind_to_thread().map_err(|error| driver_error(operation, error))?;
+        bind(&self.context).map_err(|error| driver_error(operation, error))?;
         let entry = CString::new(name).map_err(|_| broken(format!("kernel name {name:?}")))?;
         // SAFETY: the module is loaded.
         let function = unsafe { result::module::get_function(self.module, entry) }
@@ -228,7 +249,7 @@ impl Module {
 
 impl Drop for Module {
     fn drop(&mut self) {
-        self.context.record_err(self.context.bind_to_thread());
+        self.context.record_err(bind(&self.context));
         // SAFETY: loaded, unloaded once, and every `Function` keeps its module.
         self.context.record_err(unsafe { result::module::unload(self.module) });
     }
@@ -281,7 +302,7 @@ impl Function {
             return Err(Error::Limit { operation, argument: "blocks", needed: blocks, limit: MOST_BLOCKS });
         }
         let failed = |error| driver_error(operation, error);
-        self.module.context.bind_to_thread().map_err(failed)?;
+        bind(&self.module.context).map_err(failed)?;
         if shared > self.shared_allowed.load(Ordering::Relaxed) {
             let most = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function is loaded.

@@ -19,6 +19,8 @@ pub mod decoupled;
 pub mod din;
 pub mod golden;
 pub mod guard;
+#[cfg(feature = "cuda")]
+pub mod hashing;
 pub mod lookup;
 pub mod mutant;
 pub mod sdim;
