@@ -44,7 +44,7 @@ struct alignas(16) Weighing {
     float warp_peaks[WARPS][CANDIDATES], warp_totals[WARPS][CANDIDATES];
 };
 
-static_assert(sizeof(Weighing) == (BEHAVIOURS * PITCH + (3 + 2 * WARPS) * CANDIDATES) * 4, "src/cuda/decoupled.rs counts on it");
+static_assert(sizeof(Weighing) == (BEHAVIOURS * PITCH + (3 + 2 * WARPS) * CANDIDATES) * 4, "src/cuda/decoupled_attend.rs counts on it");
 
 // e^(score - peak), where a score of -∞ takes no part.
 __device__ __forceinline__ float weight_of(float score, float peak) {

@@ -141,7 +141,7 @@ struct alignas(16) Lists {
     }
 };
 
-static_assert(sizeof(Lists<2>) == ENTRIES * 8 + 2 * 16, "src/cuda/decoupled.rs counts on it");
+static_assert(sizeof(Lists<2>) == ENTRIES * 8 + 2 * 16, "src/cuda/decoupled_search.rs counts on it");
 
 template <u32 CANDIDATES>
 __device__ __forceinline__ void search(const SearchParams &p) {
@@ -200,11 +200,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_8(cons
 extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_4(const SearchParams p) { search<4>(p); }
 extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_2(const SearchParams p) { search<2>(p); }
 
-// The higher of two entries at a distance, or the lower: a step of a bitonic sort, highest first, of runs of `size`.
-__device__ __forceinline__ u64 exchanged(u64 entry, u32 place, u32 size, u32 distance) {
-    u64 other = __shfl_xor_sync(WHOLE_WARP, entry, distance);
-    bool higher = !(place & distance) == !(place & size);
-    return (other > entry) == higher ? other : entry;
+// The steps of a bitonic sort, highest first, from a distance within a warp on, of runs of `size`; a lane has the entry
+// of `place`.
+template <u32 DISTANCE>
+__device__ __forceinline__ u64 merged(u64 entry, u32 place, u32 size) {
+    bool falling = !(place & size);
+#pragma unroll
+    for (u32 distance = DISTANCE; distance > 0; distance /= 2) {
+        u64 other = __shfl_xor_sync(WHOLE_WARP, entry, distance);
+        bool higher = !(place & distance) == falling;
+        entry = (other > entry) == higher ? other : entry;
+    }
+    return entry;
 }
 
 // Sorts, highest first; a bitonic sort of as many places as there are entries, rounded up to a power of two, and at least
@@ -216,13 +223,11 @@ __device__ __forceinline__ void sort(u64 *entries, u32 length) {
     }
     __syncthreads();
     for (u32 i = threadIdx.x; i < places; i += SELECT_THREADS) {
-        u64 entry = entries[i];
-        for (u32 size = 2; size <= WARP; size *= 2) {
-            for (u32 distance = size / 2; distance > 0; distance /= 2) {
-                entry = exchanged(entry, i, size, distance);
-            }
-        }
-        entries[i] = entry;
+        u64 entry = merged<1>(entries[i], i, 2);
+        entry = merged<2>(entry, i, 4);
+        entry = merged<4>(entry, i, 8);
+        entry = merged<8>(entry, i, 16);
+        entries[i] = merged<16>(entry, i, 32);
     }
     for (u32 size = 2 * WARP; size <= places; size *= 2) {
         for (u32 distance = size / 2; distance >= WARP; distance /= 2) {
@@ -238,11 +243,7 @@ __device__ __forceinline__ void sort(u64 *entries, u32 length) {
         }
         __syncthreads();
         for (u32 i = threadIdx.x; i < places; i += SELECT_THREADS) {
-            u64 entry = entries[i];
-            for (u32 distance = WARP / 2; distance > 0; distance /= 2) {
-                entry = exchanged(entry, i, size, distance);
-            }
-            entries[i] = entry;
+            entries[i] = merged<WARP / 2>(entries[i], i, size);
         }
     }
     __syncthreads();

@@ -102,6 +102,8 @@ fn target_attention() -> Vec<(Mutant, Check)> {
     let many = AttentionCase { histories: vec![1025, 90], targets: vec![32, 9], ..wide.clone() };
     let one = AttentionCase { histories: vec![700, 65], targets: vec![1, 1], ..wide };
     let half = AttentionCase { dtype: DType::Bf16, ..one.clone() };
+    // No barrier of the block between weights and values.
+    let aliased = AttentionCase { value_width: None, ..many.clone() };
     // Columns that there are not stay finite.
     let removed =
         AttentionCase { value_width: Some(40), bias: Bias::Mask, removed: Some(f32::NAN), ..many.clone() };
@@ -135,6 +137,13 @@ fn target_attention() -> Vec<(Mutant, Check)> {
         (mutant(mma, mma_kernel, "keys transposed", ("x4.shared", "x4.trans.shared")), &half),
         (mutant(mma, mma_kernel, "values not transposed", ("x4.trans", "x4")), &half),
         (mutant(mma, mma_kernel, "weights not transposed", ("x2.trans", "x2")), &half),
+        (
+            Mutant {
+                everywhere: true,
+                ..mutant(fma, fma_kernel, "weights read too early", ("bar.warp.sync", "//"))
+            },
+            &aliased,
+        ),
         (mutant(fma, fma_kernel, "removed values not looked for", NOT_FINITE), &removed),
         (mutant(mma, mma_kernel, "removed values not looked for", NOT_FINITE), &removed_half),
         (mutant(stream, stream_kernel, "removed values not looked for", NOT_FINITE), &removed_one),
@@ -313,6 +322,25 @@ fn decoupled() -> Vec<(Mutant, Check)> {
                 ("redux.sync.add", "redux.sync.max"),
             ),
             &longer,
+        ),
+        (mutant(search, "decoupled_search_16", "a list read too early", ("bar.warp.sync", "//")), &longer),
+        (
+            mutant(
+                search,
+                "decoupled_search_16",
+                "rows not waited for",
+                ("cp.async.wait_group 0", "cp.async.wait_group 1"),
+            ),
+            &case,
+        ),
+        (
+            mutant(
+                "decoupled_attend",
+                "decoupled_attend",
+                "rows not waited for",
+                ("cp.async.wait_group 0", "cp.async.wait_group 1"),
+            ),
+            &case,
         ),
         (
             mutant("lookup", "lookup_check", "ids within the table told of", ("setp.gt.u64", "setp.lt.u64")),

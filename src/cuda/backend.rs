@@ -7,7 +7,9 @@ use crate::cuda::batch::{CudaBatch, CudaJagged};
 use crate::cuda::faults::Records;
 use crate::cuda::launch::{Allocation, read};
 use crate::cuda::memory::{CudaBuffer, CudaMemory};
-use crate::cuda::{Cuda, decoupled, din, lookup, sdim, sdim_encode, sdim_query, target_attention};
+use crate::cuda::{
+    Cuda, decoupled, decoupled_search, din, lookup, sdim, sdim_encode, sdim_query, target_attention,
+};
 use crate::element::{Element, Scalar, Signature};
 use crate::error::{Error, Result};
 use crate::jagged::{Batch, Jagged};
@@ -172,7 +174,7 @@ impl Backend for Cuda {
         inputs: SearchInputs<'_, CudaMemory>,
         out: SelectionMut<'_, CudaMemory>,
     ) -> Result<()> {
-        decoupled::search(self, op, batch, &inputs, out)
+        decoupled_search::search(self, op, batch, &inputs, out)
     }
 
     fn decoupled_aggregate_into(

@@ -8,6 +8,8 @@ mod backend;
 mod batch;
 mod call;
 mod decoupled;
+mod decoupled_attend;
+mod decoupled_search;
 mod din;
 mod faults;
 mod kernels;
