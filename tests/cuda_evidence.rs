@@ -87,6 +87,9 @@ fn shapes() -> Vec<(&'static str, Vec<LaunchCounts>)> {
         ..Default::default()
     };
     let sdim_bf16 = SdimCase { dtype: DType::Bf16, ..sdim.clone() };
+    // More groups than a block has room for.
+    let sdim_wide =
+        SdimCase { histories: vec![4096], targets: vec![4], width: 128, groups: 32, ..sdim_bf16.clone() };
     let search = |width: usize| DecoupledCase {
         histories: vec![20_000],
         targets: vec![16],
@@ -115,6 +118,7 @@ fn shapes() -> Vec<(&'static str, Vec<LaunchCounts>)> {
         ("DIN 36 PReLU softmax bf16, C = 64, L = 1024, d = 64", launches(&din_prelu)),
         ("SDIM f32, L = 8192, C = 100, d = 64, 16 groups of 3 bits", launches(&sdim)),
         ("SDIM bf16, L = 8192, C = 100, d = 64, 16 groups of 3 bits", launches(&sdim_bf16)),
+        ("SDIM bf16, L = 4096, C = 4, d = 128, 32 groups of 3 bits", launches(&sdim_wide)),
         ("decoupled f32, K = 64 of 20,000, C = 16, a = 128, r = 64", launches(&search(128))),
         ("decoupled f32, K = 64 of 20,000, C = 16, a = 16, r = 64", launches(&search(16))),
         ("look-up f32, 400 bags of 50, r = 64", launches(&lookup)),
