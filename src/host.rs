@@ -61,30 +61,33 @@ impl<T: Scalar> HostBuffer<T> {
 
     /// A copy of a slice.
     pub(crate) fn copy_of(operation: &'static str, data: &[T]) -> Result<Self> {
-        let mut lines = reserve(operation, data.len().div_ceil(Self::PER_LINE))?;
+        let mut lines = Self::reserve_lines(operation, data.len())?;
         lines.extend(data.chunks(Self::PER_LINE).map(Line::of));
         Ok(Self { lines, length: data.len(), element: PhantomData })
     }
 
     /// Zeros.
     pub(crate) fn zeroed(operation: &'static str, length: usize) -> Result<Self> {
-        let count = length.div_ceil(Self::PER_LINE);
-        let mut lines = reserve(operation, count)?;
-        lines.resize(count, Line::zeroed());
+        let mut lines = Self::reserve_lines(operation, length)?;
+        lines.resize(length.div_ceil(Self::PER_LINE), Line::zeroed());
         Ok(Self { lines, length, element: PhantomData })
+    }
+
+    fn reserve_lines(operation: &'static str, length: usize) -> Result<Vec<Line>> {
+        reserve(operation, length.div_ceil(Self::PER_LINE)).map_err(|_| out_of_memory::<T>(operation, length))
     }
 }
 
 /// An empty vector with room for `length` elements.
 pub(crate) fn reserve<T>(operation: &'static str, length: usize) -> Result<Vec<T>> {
     let mut vector = Vec::new();
-    match vector.try_reserve_exact(length) {
-        Ok(()) => Ok(vector),
-        Err(_) => {
-            let bytes = (length as u64).saturating_mul(size_of::<T>() as u64);
-            Err(Error::OutOfMemory { operation, bytes })
-        }
-    }
+    vector.try_reserve_exact(length).map_err(|_| out_of_memory::<T>(operation, length))?;
+    Ok(vector)
+}
+
+/// The error where there is no room for `length` elements.
+fn out_of_memory<T>(operation: &'static str, length: usize) -> Error {
+    Error::OutOfMemory { operation, bytes: (length as u64).saturating_mul(size_of::<T>() as u64) }
 }
 
 impl<T: Scalar> Deref for HostBuffer<T> {

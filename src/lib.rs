@@ -46,6 +46,9 @@
 //! queue with [`Wgpu::from_device`], and your own buffers with [`webgpu::WgpuBuffer::from_buffer`]. On an NVIDIA GPU write
 //! `Cuda::new(0)?`, or take your own stream with [`Cuda::from_stream`] and your own slices with [`Cuda::borrow`].
 //!
+//! Threads that answer requests side by side on one device take a [`Backend::fork`] each: what the device finds wrong with
+//! one request, such as an id outside its table, is then told to that request alone.
+//!
 //! # Concepts
 //!
 //! | concept | type | in a word |
