@@ -124,7 +124,9 @@ impl Kernel for SearchPart<'_> {
                     }
                     let position = (block.start - self.first + start) as u32;
                     for (position, scores) in (position..).zip(few) {
-                        keep(scores, position, &mut bars, &mut own[first..], &mut best[first..]);
+                        if any_reaches(l, std::slice::from_ref(scores), &bars) {
+                            keep(scores, position, &mut bars, &mut own[first..], &mut best[first..]);
+                        }
                     }
                 }
             }
