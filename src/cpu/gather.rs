@@ -12,7 +12,7 @@ pub(super) trait WeightedRows {
 }
 
 /// How many rows are asked for together, that many before they are read.
-pub(super) const AHEAD: usize = 16;
+pub(super) const AHEAD: usize = 32;
 
 /// `out = Σ weight·row` over the first `count` rows, which are at least as wide as `out`. Every sum is taken in the
 /// order of the rows. Rows that are too wide for the registers are read in several passes.
