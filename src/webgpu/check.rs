@@ -11,7 +11,7 @@ use crate::webgpu::shader::{Kernel, Slot};
 fn check_kernel(bits: u32) -> Kernel {
     Kernel {
         name: "check_words",
-        sources: &[include_str!("../../shaders/check_words.wgsl")],
+        sources: &[include_str!("../../shaders/shared/check_words.wgsl")],
         constants: vec![],
         slots: vec![
             Slot::words("words", bits),
@@ -24,7 +24,7 @@ fn check_kernel(bits: u32) -> Kernel {
 fn fetch_kernel(bits: u32) -> Kernel {
     Kernel {
         name: "fetch_word",
-        sources: &[include_str!("../../shaders/fetch_word.wgsl")],
+        sources: &[include_str!("../../shaders/shared/fetch_word.wgsl")],
         constants: vec![],
         slots: vec![Slot::words("words", bits), Slot::write("report", "u32")],
     }

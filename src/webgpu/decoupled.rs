@@ -28,7 +28,7 @@ const LONGEST_STEP: usize = 256;
 fn weigh_kernel() -> Kernel {
     Kernel {
         name: "weigh_selection",
-        sources: &[include_str!("../../shaders/weigh_selection.wgsl")],
+        sources: &[include_str!("../../shaders/decoupled/weigh_selection.wgsl")],
         constants: vec![],
         slots: vec![
             Slot::plain("tiles", "vec4<u32>"),
@@ -45,7 +45,7 @@ fn weigh_kernel() -> Kernel {
 fn aggregate_kernel(table: Format, int8: bool) -> Kernel {
     Kernel {
         name: "aggregate",
-        sources: &[include_str!("../../shaders/aggregate.wgsl")],
+        sources: &[include_str!("../../shaders/decoupled/aggregate.wgsl")],
         constants: vec![("INT8", u32::from(int8))],
         slots: vec![
             Slot::plain("kept", "vec2<u32>"),

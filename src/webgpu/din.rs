@@ -34,7 +34,7 @@ const STEP_COST: usize = 8;
 /// What stands beside the weights of four units: bias, gain, shift, alpha, output weight.
 const VECTORS: usize = 5;
 
-/// Softmax and the score itself, as merge_attention.wgsl counts weightings.
+/// Softmax and the score itself, as target_attention/combine.wgsl counts weightings.
 fn weighting(pooling: DinPooling) -> u32 {
     match pooling {
         DinPooling::Softmax => 0,
@@ -54,7 +54,7 @@ fn activation_code<V>(activation: &Activation<V>) -> u32 {
 fn din_kernel(layers: usize, behaviours: usize, history: Format) -> Kernel {
     Kernel {
         name: "din",
-        sources: &[include_str!("../../shaders/din.wgsl")],
+        sources: &[include_str!("../../shaders/din/attend.wgsl")],
         constants: vec![
             ("LAYERS", layers as u32),
             ("BEHAVIOURS", behaviours as u32),
@@ -76,7 +76,7 @@ fn din_kernel(layers: usize, behaviours: usize, history: Format) -> Kernel {
 fn fold_kernel(weights: Format) -> Kernel {
     Kernel {
         name: "din_fold",
-        sources: &[include_str!("../../shaders/din_fold.wgsl")],
+        sources: &[include_str!("../../shaders/din/fold.wgsl")],
         constants: vec![],
         slots: vec![
             Slot::read("weight", weights),
@@ -94,7 +94,7 @@ fn fold_kernel(weights: Format) -> Kernel {
 fn targets_kernel(targets: Format) -> Kernel {
     Kernel {
         name: "din_targets",
-        sources: &[include_str!("../../shaders/din_targets.wgsl")],
+        sources: &[include_str!("../../shaders/din/targets.wgsl")],
         constants: vec![],
         slots: vec![
             Slot::read("targets", targets),

@@ -20,7 +20,7 @@ pub(super) const GATHERED_BYTES: usize = 64 << 20;
 fn gather_kernel(table: Format, int8: bool) -> Kernel {
     Kernel {
         name: "gather",
-        sources: &[include_str!("../../shaders/gather.wgsl")],
+        sources: &[include_str!("../../shaders/lookup/gather.wgsl")],
         constants: vec![("INT8", u32::from(int8))],
         slots: vec![
             Slot::plain("ids", "u32"),

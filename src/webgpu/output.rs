@@ -41,7 +41,7 @@ impl Packing {
     fn kernel(self) -> Kernel {
         Kernel {
             name: "pack_output",
-            sources: &[include_str!("../../shaders/pack_output.wgsl")],
+            sources: &[include_str!("../../shaders/shared/pack_output.wgsl")],
             constants: vec![("PACKING", self as u32), ("LANES", if self == Self::U8 { 4 } else { 2 })],
             slots: vec![Slot::plain("source", "u32"), Slot::write("packed", "u32")],
         }

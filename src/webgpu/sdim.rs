@@ -13,7 +13,7 @@ use crate::webgpu::output::Output;
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::target_attention::{PIECES, rows_per_binding, vectors};
 
-/// Bucket rows of 64 columns that fit the workgroup memory of sdim_encode.wgsl.
+/// Bucket rows of 64 columns that fit the workgroup memory of sdim/encode.wgsl.
 const ROWS_IN_WORKGROUP: usize = 48;
 /// Bytes that partial tables may take: a small part of a GPU's memory.
 const PARTIAL_BYTES: usize = 64 << 20;
@@ -21,7 +21,7 @@ const PARTIAL_BYTES: usize = 64 << 20;
 fn hash_kernel(rows: Format) -> Kernel {
     Kernel {
         name: "sdim_hash",
-        sources: &[include_str!("../../shaders/sdim_hash.wgsl")],
+        sources: &[include_str!("../../shaders/sdim/signatures.wgsl")],
         constants: vec![],
         slots: vec![Slot::read("rows", rows), Slot::plain("rotations", "f32"), Slot::write("out", "u32")],
     }
@@ -30,7 +30,7 @@ fn hash_kernel(rows: Format) -> Kernel {
 fn encode_kernel(in_memory: bool, rows: Format, bits: u32) -> Kernel {
     Kernel {
         name: "sdim_encode",
-        sources: &[include_str!("../../shaders/sdim_encode.wgsl")],
+        sources: &[include_str!("../../shaders/sdim/encode.wgsl")],
         constants: vec![("IN_MEMORY", u32::from(in_memory))],
         slots: vec![
             Slot::plain("pieces", "vec4<u32>"),
@@ -45,7 +45,7 @@ fn encode_kernel(in_memory: bool, rows: Format, bits: u32) -> Kernel {
 fn merge_kernel() -> Kernel {
     Kernel {
         name: "sdim_merge",
-        sources: &[include_str!("../../shaders/sdim_merge.wgsl")],
+        sources: &[include_str!("../../shaders/sdim/combine_tables.wgsl")],
         constants: vec![],
         slots: vec![
             Slot::plain("merges", "vec4<u32>"),
@@ -58,7 +58,7 @@ fn merge_kernel() -> Kernel {
 fn add_kernel() -> Kernel {
     Kernel {
         name: "sdim_add",
-        sources: &[include_str!("../../shaders/sdim_add.wgsl")],
+        sources: &[include_str!("../../shaders/sdim/add_tables.wgsl")],
         constants: vec![],
         slots: vec![Slot::plain("other", "f32"), Slot::write("table", "f32")],
     }
@@ -67,7 +67,7 @@ fn add_kernel() -> Kernel {
 fn query_kernel(summed: bool, bits: u32) -> Kernel {
     Kernel {
         name: "sdim_query",
-        sources: &[include_str!("../../shaders/sdim_query.wgsl")],
+        sources: &[include_str!("../../shaders/sdim/query.wgsl")],
         constants: vec![("SUMMED", u32::from(summed))],
         slots: vec![
             Slot::plain("offsets", "u32"),
@@ -81,7 +81,7 @@ fn query_kernel(summed: bool, bits: u32) -> Kernel {
 fn attend_kernel(rows: Format, bits: u32, target_bits: u32) -> Kernel {
     Kernel {
         name: "sdim_attend",
-        sources: &[include_str!("../../shaders/sdim_attend.wgsl")],
+        sources: &[include_str!("../../shaders/sdim/attend.wgsl")],
         constants: vec![],
         slots: vec![
             Slot::plain("pieces", "vec4<u32>"),

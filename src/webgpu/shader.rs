@@ -207,7 +207,7 @@ impl Kernel {
         for (index, slot) in self.slots.iter().enumerate() {
             slot.declare(index + 1, &mut text);
         }
-        text.push_str(include_str!("../../shaders/common.wgsl"));
+        text.push_str(include_str!("../../shaders/shared/common.wgsl"));
         for source in self.sources {
             text.push_str(source);
         }

@@ -24,7 +24,7 @@ pub(super) const MAX_COLUMNS: usize = 256;
 /// What loading a behaviour costs, in rows of output.
 const LOAD: usize = 6;
 
-/// Groups of four columns for values of `width`, as attend.wgsl counts them.
+/// Groups of four columns for values of `width`, as target_attention/attend.wgsl counts them.
 pub(super) fn columns_of(width: usize) -> usize {
     width.div_ceil(4).next_power_of_two()
 }
@@ -46,14 +46,14 @@ fn step_of(tile: usize) -> usize {
 /// `group4`: fours of rows a thread; 1 for a tile of 4 rows, 2 for the others. `quads`: whether quads pass on what
 /// they share; they have the same share of the columns only where there are four groups of columns.
 fn attend_kernel(group4: u32, quads: bool, history: Format) -> Kernel {
-    const SCORE: &str = include_str!("../../shaders/score_dot.wgsl");
-    const ATTEND: &str = include_str!("../../shaders/attend.wgsl");
+    const SCORE: &str = include_str!("../../shaders/target_attention/score_dot.wgsl");
+    const ATTEND: &str = include_str!("../../shaders/target_attention/attend.wgsl");
     Kernel {
         name: "target_attention",
         sources: if quads {
-            &[SCORE, ATTEND, include_str!("../../shaders/blocks_by_quad.wgsl")]
+            &[SCORE, ATTEND, include_str!("../../shaders/target_attention/blocks_by_quad.wgsl")]
         } else {
-            &[SCORE, ATTEND, include_str!("../../shaders/blocks_alone.wgsl")]
+            &[SCORE, ATTEND, include_str!("../../shaders/target_attention/blocks_alone.wgsl")]
         },
         constants: vec![("GROUP4", group4), ("QUADS", u32::from(quads))],
         slots: vec![
@@ -72,7 +72,7 @@ fn attend_kernel(group4: u32, quads: bool, history: Format) -> Kernel {
 fn pack_kernel(queries: Format) -> Kernel {
     Kernel {
         name: "pack_queries",
-        sources: &[include_str!("../../shaders/pack_queries.wgsl")],
+        sources: &[include_str!("../../shaders/target_attention/pack_queries.wgsl")],
         constants: vec![],
         slots: vec![
             Slot::plain("tiles", "vec4<u32>"),
@@ -86,7 +86,7 @@ fn pack_kernel(queries: Format) -> Kernel {
 pub(super) fn merge_kernel(columns: usize) -> Kernel {
     Kernel {
         name: "merge_attention",
-        sources: &[include_str!("../../shaders/merge_attention.wgsl")],
+        sources: &[include_str!("../../shaders/target_attention/combine.wgsl")],
         constants: vec![],
         slots: vec![
             Slot::plain("merges", "vec4<u32>"),
@@ -105,7 +105,7 @@ pub(super) fn merge_groups(rows: usize, columns: usize) -> u64 {
 fn merge_pairs_kernel(values: Format) -> Kernel {
     Kernel {
         name: "merge_pairs",
-        sources: &[include_str!("../../shaders/merge_pairs.wgsl")],
+        sources: &[include_str!("../../shaders/target_attention/merge.wgsl")],
         constants: vec![],
         slots: vec![
             Slot::read("first", values),
@@ -291,7 +291,7 @@ impl Attention {
     }
 }
 
-/// The queries as score_dot.wgsl reads them; the sizes are heads, key/value heads, width, and rows of a tile.
+/// The queries as target_attention/score_dot.wgsl reads them; the sizes are heads, key/value heads, width, and rows of a tile.
 pub(super) fn pack_queries<Q: Element>(
     gpu: &Wgpu,
     operation: &'static str,

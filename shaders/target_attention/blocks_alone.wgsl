@@ -1,4 +1,4 @@
-// For attend.wgsl: what neighbouring threads need in common, each thread for itself. Runs on every device.
+// For target_attention/attend.wgsl: what neighbouring threads need in common, each thread for itself. Runs on every device.
 
 // The queries of a thread's rows for four numbers of the width: a for rows 0..3, b for rows 4..7.
 struct QueryBlock { a: mat4x4<f32>, b: mat4x4<f32> }

@@ -1,4 +1,4 @@
-// The best K of scored behaviours, kept in workgroup memory. Stands in front of search.wgsl and merge_selection.wgsl.
+// The best K of scored behaviours, kept in workgroup memory. Stands in front of decoupled/search.wgsl and decoupled/combine_selection.wgsl.
 //
 // Each list has CAPACITY places and a threshold: the K-th best when the list was cut last. Entries that do not beat it
 // are never stored; the others are appended. Where one finds its list full, all lists are sorted and cut to K, and the

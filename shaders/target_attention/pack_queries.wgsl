@@ -1,4 +1,4 @@
-// Packs queries for score_dot.wgsl: scaled, widened, transposed in blocks of 4 × 4, zeros where a tile is not full.
+// Packs queries for target_attention/score_dot.wgsl: scaled, widened, transposed in blocks of 4 × 4, zeros where a tile is not full.
 //
 // One thread writes four numbers of one row: packed[((tile · H_kv + head) · width/4 + k) · tile + r], k counting fours
 // of the width, rounded up.

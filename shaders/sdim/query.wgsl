@@ -3,7 +3,7 @@
 // One workgroup of 64 threads takes one candidate, 64 groups at a time: first a thread a group finds the length of
 // its bucket row, then a thread a column adds the rows. The second reading comes from the cache. A candidate's user
 // is found by bisection of the offsets, which all threads do alike.
-// SUMMED 0 reads bucket tables; SUMMED 1 the sums that sdim_attend.wgsl left for each candidate, part by part.
+// SUMMED 0 reads bucket tables; SUMMED 1 the sums that sdim/attend.wgsl left for each candidate, part by part.
 // Precision: f32; lengths are taken of rows divided by their largest number, so that squares do not overflow.
 
 struct Params {

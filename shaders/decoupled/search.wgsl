@@ -1,6 +1,6 @@
 // Scores a user's behaviours for some candidates and keeps the best K of each.
 //
-//     score[m,l] = Σ_f ⟨q[m,f], A_f[ids[l,f]]⟩          q scaled and packed by pack_queries.wgsl
+//     score[m,l] = Σ_f ⟨q[m,f], A_f[ids[l,f]]⟩          q scaled and packed by target_attention/pack_queries.wgsl
 //
 // The table rows are read in place, by id (`key_four` of the file in front of this one): nothing is gathered first. The
 // check of the ids rides along: one outside its table counts as a row of zeros, and the lowest place of one is noted.
@@ -8,8 +8,8 @@
 // One workgroup of 64 threads takes one piece: up to LISTS candidates of one user against a part of the history, 256
 // behaviours at a time. Each thread scores 4 behaviours against all candidates, in registers: one load of four numbers
 // of a behaviour serves 4 · GROUP4 candidates, one of a query 4 behaviours. Scores stay there: a bit each tells which
-// reach their list's threshold, and those alone are offered to the list (select.wgsl). Every part of a history leaves
-// its lists in `lists`, best first, for merge_selection.wgsl.
+// reach their list's threshold, and those alone are offered to the list (decoupled/select.wgsl). Every part of a history leaves
+// its lists in `lists`, best first, for decoupled/combine_selection.wgsl.
 // Variants: LISTS candidates and CAPACITY of a list, by K; GROUP4 fours of candidates a thread; TABLES that are read, where 0
 // stands for rows that were gathered into table 0. Workgroup memory: that of the lists.
 

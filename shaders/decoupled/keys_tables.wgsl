@@ -1,4 +1,4 @@
-// Behaviours' numbers for search.wgsl: up to three tables of one storage type, read in place.
+// Behaviours' numbers for decoupled/search.wgsl: up to three tables of one storage type, read in place.
 
 // Four numbers of a row of the table of a feature. Where `feature` is known, one of the branches is left.
 fn key_four(feature: u32, place: u32, left: u32, id: u32) -> vec4<f32> {

@@ -10,13 +10,13 @@
 //   4. each thread owns 4 columns of the value for the same 8 rows and adds the weighted values, in registers.
 // So one load of a behaviour serves 8 rows, one of a query 4 behaviours, one of a weight 4 columns; two barriers a
 // step. A part of a history leaves unnormalised sums with their peak and total in `partial`, which
-// merge_attention.wgsl puts together; the only piece of a tile writes the output itself.
+// target_attention/combine.wgsl puts together; the only piece of a tile writes the output itself.
 //
 // `tile` (4, 8, 16 or 32 rows) grows with the candidates of a user, `columns` (groups of four columns, a power of two)
 // with the value. tile/8 · columns is at most 64; where it is less, several threads share the columns and split the
 // behaviours. A step is 256 behaviours, or 2048 / tile where that is less.
 // Variants: GROUP4 fours of rows a thread, 1 for a tile of 4 rows, 2 for the others. QUADS 1 stands for
-// blocks_by_quad.wgsl, 0 for blocks_alone.wgsl: how queries and weights reach the threads that share them.
+// target_attention/blocks_by_quad.wgsl, 0 for target_attention/blocks_alone.wgsl: how queries and weights reach the threads that share them.
 // Workgroup memory: 8 KiB of weights, 2 KiB for adding up, 256 bytes. The register tile is written out, number by
 // number: an array that a loop indexes lives in memory on some drivers.
 // Keys are read where they lie, a row a thread: a part of a row that a thread leaves for its next round waits in the

@@ -1,4 +1,4 @@
-// Merges the partial results of attend.wgsl over the parts of a history.
+// Merges the partial results of target_attention/attend.wgsl over the parts of a history.
 //
 //     lse = log Σ_i exp(peak_i)·total_i          out = Σ_i exp(peak_i − peak)·sum_i / Σ_i exp(peak_i − peak)·total_i
 //

@@ -1,4 +1,4 @@
-// Puts the word at the position that check_words.wgsl found beside it: a thread of that kernel cannot know yet
+// Puts the word at the position that shared/check_words.wgsl found beside it: a thread of that kernel cannot know yet
 // whether its position is the lowest.
 
 struct Params {

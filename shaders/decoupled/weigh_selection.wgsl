@@ -1,6 +1,6 @@
 // Softmax weights of kept behaviours, and the rows they are: kept[m,k] = (weight, row of the history or NONE).
 //
-// One thread a candidate: K is small beside the rows that aggregate.wgsl reads. Counts above K and positions outside
+// One thread a candidate: K is small beside the rows that decoupled/aggregate.wgsl reads. Counts above K and positions outside
 // the history keep nothing; the lowest of each is noted.
 
 struct Params {

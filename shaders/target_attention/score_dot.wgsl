@@ -1,8 +1,8 @@
-// Scores for attend.wgsl: the scaled dot product of a query and a key, with an optional bias.
+// Scores for target_attention/attend.wgsl: the scaled dot product of a query and a key, with an optional bias.
 //
 //     s[r,l] = ⟨scale · q[r], k[l]⟩ + bias[l, head of r]
 //
-// The queries come packed by pack_queries.wgsl: scaled, widened to f32, and for each four rows of the tile and each
+// The queries come packed by target_attention/pack_queries.wgsl: scaled, widened to f32, and for each four rows of the tile and each
 // four of the width one 4 × 4 matrix whose columns are the rows of the tile. A product of four numbers of a key with
 // such a matrix gives four scores.
 

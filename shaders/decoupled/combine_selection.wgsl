@@ -1,4 +1,4 @@
-// Merges the lists that search.wgsl kept of the parts of a history. One workgroup of 64 threads takes one candidate; a
+// Merges the lists that decoupled/search.wgsl kept of the parts of a history. One workgroup of 64 threads takes one candidate; a
 // history that was not cut has one list, which is copied. Rows of the history become positions in it.
 
 struct Params {

@@ -1,4 +1,4 @@
-// Behaviours' numbers for search.wgsl: one table of 8-bit rows, read in place: value = scale[id]·code + offset[id].
+// Behaviours' numbers for decoupled/search.wgsl: one table of 8-bit rows, read in place: value = scale[id]·code + offset[id].
 
 fn key_four(feature: u32, place: u32, left: u32, id: u32) -> vec4<f32> {
     let value = scale[params.scale_base + id] * table0_four(place, left) + offset[params.offset_base + id];

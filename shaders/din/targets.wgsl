@@ -1,4 +1,4 @@
-// Makes each candidate ready for din.wgsl: what it adds to the first layer, then the candidate itself, widened.
+// Makes each candidate ready for din/attend.wgsl: what it adds to the first layer, then the candidate itself, widened.
 //
 //     packed[m,:] = [(W_q + W_d)·q + b₁ ; q]        both in fours, rounded up
 //

@@ -3,7 +3,7 @@
 // One workgroup of 64 threads takes one piece of a history, 64 columns and as many groups as fit. A thread owns a
 // column: it walks the behaviours in order and adds each number to the bucket its signature names, in no one's way.
 // One load of a behaviour serves all groups of the workgroup.
-// A part of a history leaves a table of its own in `partial`; sdim_merge.wgsl adds them up in order.
+// A part of a history leaves a table of its own in `partial`; sdim/combine_tables.wgsl adds them up in order.
 // Variants: IN_MEMORY 0 keeps the buckets in workgroup memory (12 KiB: groups · 2^τ is at most 48); IN_MEMORY 1 adds
 // straight into the table, or that of the part, one group a workgroup: for larger tables, which then hold zeros before.
 

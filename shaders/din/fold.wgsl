@@ -1,14 +1,14 @@
-// Folds one hidden layer of DIN's network into the form in which din.wgsl reads it.
+// Folds one hidden layer of DIN's network into the form in which din/attend.wgsl reads it.
 //
 //     W₁·[q ; s ; q − s ; q ⊙ s] = (W_q + W_d)·q + ((W_k − W_d) + W_p·diag(q))·s
 //
 // so that a pair costs a quarter of the multiplications of the concatenation. The first layer leaves W_q + W_d apart
-// (din_targets.wgsl multiplies it with each candidate once) and W_k − W_d and W_p side by side: din.wgsl puts both
+// (din/targets.wgsl multiplies it with each candidate once) and W_k − W_d and W_p side by side: din/attend.wgsl puts both
 // together for the candidate at hand. The other layers stay as they are.
 //
 // It runs in the same submission as what follows, on every call: a buffer's content may change between two calls, so
 // that nothing can tell whether an older result still holds. It reads each weight once, against once for each tile of
-// candidates and step of the history in din.wgsl.
+// candidates and step of the history in din/attend.wgsl.
 //
 // One thread takes four inputs of one unit. Matrices are blocks of 4 × 4 whose columns are units, so that four inputs
 // of a pair times a block are four units; zeros where units or inputs are no whole fours. The first threads also leave

@@ -1,10 +1,10 @@
-// For attend.wgsl: what the four threads of a quad need in common, loaded once by the four of them and passed on in
+// For target_attention/attend.wgsl: what the four threads of a quad need in common, loaded once by the four of them and passed on in
 // registers. Needs the feature `subgroups`; the size of a subgroup plays no part.
 //
 // A quad has the same rows, so a thread loads a quarter of the queries and of the weights: per 128 multiply-adds 6
-// loads of four numbers where blocks_alone.wgsl has 12, and a quarter of the atomics. It takes 32 broadcasts in return.
+// loads of four numbers where target_attention/blocks_alone.wgsl has 12, and a quarter of the atomics. It takes 32 broadcasts in return.
 // On lavapipe those cost next to nothing. On NVIDIA a broadcast takes the same road as a load from workgroup memory,
-// 32 against 6 that are saved, so the backend chooses blocks_alone.wgsl there: by this count, not by a measurement.
+// 32 against 6 that are saved, so the backend chooses target_attention/blocks_alone.wgsl there: by this count, not by a measurement.
 
 // The queries of a thread's rows for four numbers of the width: a for rows 0..3, b for rows 4..7.
 struct QueryBlock { a: mat4x4<f32>, b: mat4x4<f32> }

@@ -1,7 +1,7 @@
 // DIN's local activation unit: a small network scores every pair of candidate and behaviour; the scores pool the
 // behaviours.
 //
-//     a[r,l] = w_out · f(… f((W_k − W_d + W_p·diag(q_r))·s_l + c_r) …) + b_out        c_r from din_targets.wgsl
+//     a[r,l] = w_out · f(… f((W_k − W_d + W_p·diag(q_r))·s_l + c_r) …) + b_out        c_r from din/targets.wgsl
 //     out[r,:] = Σ_l w(a[r,l]) · s_l
 //
 // One workgroup of 64 threads takes one piece of work: up to 4 candidates of one user against a part of the user's
@@ -13,7 +13,7 @@
 //   3. each thread owns 4 columns of the output for all 4 candidates and adds the weighted behaviours, in registers.
 // So a load of four numbers of a behaviour serves 4 units, a block of 4 × 4 weights 4 · GROUP4 behaviours, and the
 // behaviours of a step stay in the nearest cache for all candidates. A part of a history leaves unnormalised sums with
-// their peak and total in `partial`, which merge_attention.wgsl puts together; the only piece of a tile writes the
+// their peak and total in `partial`, which target_attention/combine.wgsl puts together; the only piece of a tile writes the
 // output itself.
 //
 // The weights of the first layer are put together for a candidate on the fly, 16 multiply-adds for the 64 · GROUP4

@@ -1,4 +1,4 @@
-// Reads the candidates' rows of one table by id and packs them for search.wgsl: scaled, widened, transposed in blocks of
+// Reads the candidates' rows of one table by id and packs them for decoupled/search.wgsl: scaled, widened, transposed in blocks of
 // 4 × 4, so that a product of four numbers of a behaviour with a block gives four scores.
 //
 //     packed[(tile · width4 + first4 + k) · tile_rows + r] = factor · A_f[ids[m,f], 4k .. 4k + 4]

@@ -2,7 +2,7 @@
 //
 // For many buckets and few behaviours in each. One workgroup of 64 threads takes one candidate against a piece of the
 // history, 32 groups and 64 columns. For 64 behaviours at a time, a thread a behaviour compares all groups and leaves
-// a mask of those that agree; then a thread a column adds the few behaviours that have a bit. sdim_query.wgsl adds
+// a mask of those that agree; then a thread a column adds the few behaviours that have a bit. sdim/query.wgsl adds
 // the pieces, normalises and takes the mean. Workgroup memory: 8 KiB + 256 bytes.
 
 struct Params {
