@@ -18,7 +18,8 @@ use std::path::Path;
 
 use clap::Parser;
 use clock::of_thread;
-use longseq::{Backend, Cpu};
+use longseq::Cpu;
+use longseq::prelude::*;
 use peak_alloc::PeakAlloc;
 use plot::{Labels, Series};
 use report::{count, figures};

@@ -12,7 +12,8 @@
 //! `N = 5`; their candidates, 1 and 2 of them, in another, `[M, d]` with `M = 3`. [`Jagged`] says who owns what:
 //!
 //! ```
-//! use longseq::{Backend, Cpu, Jagged, TargetAttention, TargetAttentionInputs};
+//! use longseq::prelude::*;
+//! use longseq::{Cpu, Jagged, TargetAttention, TargetAttentionInputs};
 //!
 //! # fn main() -> longseq::Result<()> {
 //! let d = 4;
@@ -46,7 +47,7 @@
 //! queue with [`Wgpu::from_device`], and your own buffers with [`webgpu::WgpuBuffer::from_buffer`]. On an NVIDIA GPU write
 //! `Cuda::new(0)?`, or take your own stream with [`Cuda::from_stream`] and your own slices with [`Cuda::borrow`].
 //!
-//! Threads that answer requests side by side on one device take a [`Backend::fork`] each: what the device finds wrong with
+//! Threads that answer requests side by side on one device take a [`DeviceOps::fork`] each: what the device finds wrong with
 //! one request, such as an id outside its table, is then told to that request alone.
 //!
 //! # Concepts
@@ -72,23 +73,24 @@
 //!
 //! | published system | here |
 //! |---|---|
-//! | MHTA, DIN variants without a network, STCA, TWIN's exact search unit | [`Backend::target_attention`], softmax |
+//! | MHTA, DIN variants without a network, STCA, TWIN's exact search unit | [`TargetAttentionOps::target_attention`], softmax |
 //! | TWIN's behaviour features, any additive score | the same, with a `bias` |
 //! | QIN (ReLU attention), HSTU (SiLU attention), linear attention | the same, another [`Weighting`] |
-//! | one history over several devices or blocks | the same with `lse`, then [`Backend::merge_attention_into`] |
-//! | DIN, DIEN's attention unit, with ReLU, sigmoid, PReLU or Dice | [`Backend::din`] |
-//! | SDIM's behaviour-sequence encoder: a table per user | [`Backend::sdim_encode`], [`Backend::sdim_append`] |
-//! | SDIM's ranker: look candidates up in the tables | [`Backend::sdim_query`] |
-//! | SDIM in training or with many bits, without a table | [`Backend::sdim_attend`] |
-//! | SimHash codes of ETA | [`Backend::sdim_signatures_into`], then count differing bits |
-//! | embedding bags | [`Backend::lookup`] |
-//! | DARE's two stages; the search of SIM soft and of two-stage models | [`Backend::decoupled_search`], [`Backend::decoupled_aggregate`] |
-//! | DARE in one call, with a top-K or over the whole history | [`Backend::decoupled_attend`] |
+//! | one history over several devices or blocks | the same with `lse`, then [`TargetAttentionOps::merge_attention_into`] |
+//! | DIN, DIEN's attention unit, with ReLU, sigmoid, PReLU or Dice | [`DinOps::din`] |
+//! | SDIM's behaviour-sequence encoder: a table per user | [`SdimOps::sdim_encode`], [`SdimOps::sdim_append`] |
+//! | SDIM's ranker: look candidates up in the tables | [`SdimOps::sdim_query`] |
+//! | SDIM in training or with many bits, without a table | [`SdimOps::sdim_attend`] |
+//! | SimHash codes of ETA | [`SdimOps::sdim_signatures_into`], then count differing bits |
+//! | embedding bags | [`LookupOps::lookup`] |
+//! | DARE's two stages; the search of SIM soft and of two-stage models | [`DecoupledOps::decoupled_search`], [`DecoupledOps::decoupled_aggregate`] |
+//! | DARE in one call, with a top-K or over the whole history | [`DecoupledOps::decoupled_attend`] |
 //!
 //! # DIN
 //!
 //! ```
-//! use longseq::{Activation, Backend, Cpu, Din, DinInputs, DinLayer, Host, Jagged};
+//! use longseq::prelude::*;
+//! use longseq::{Activation, Cpu, Din, DinInputs, DinLayer, Host, Jagged};
 //!
 //! # fn main() -> longseq::Result<()> {
 //! let (d, units) = (4, 3);
@@ -118,7 +120,8 @@
 //! # SDIM: encode once, query for every request
 //!
 //! ```
-//! use longseq::{Backend, Cpu, Hash, Host, Jagged, Sdim, SdimHistory, SdimQuery};
+//! use longseq::prelude::*;
+//! use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimHistory, SdimQuery};
 //!
 //! # fn main() -> longseq::Result<()> {
 //! let op = Sdim::new(8); // 16 groups of 3 bits, as in the paper
@@ -145,7 +148,8 @@
 //! # Decoupled embeddings: search in one table, aggregate from another
 //!
 //! ```
-//! use longseq::{Backend, Cpu, Decoupled, DecoupledInputs, Host, Jagged, Table, TableData};
+//! use longseq::prelude::*;
+//! use longseq::{Cpu, Decoupled, DecoupledInputs, Host, Jagged, Table, TableData};
 //!
 //! # fn main() -> longseq::Result<()> {
 //! let (items, a, r) = (100, 4, 16);
@@ -183,6 +187,7 @@ mod backend;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod device;
 pub mod element;
 mod error;
 mod host;
@@ -190,16 +195,18 @@ mod jagged;
 mod memory;
 mod ops;
 mod plan;
+pub mod prelude;
 pub mod reference;
 #[cfg(feature = "wgpu")]
 pub mod webgpu;
 
-pub use backend::{Backend, Buffer};
+pub use backend::Backend;
 pub use cpu::{Cpu, Instructions};
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
 #[cfg(feature = "cuda")]
 pub use cudarc;
+pub use device::{Buffer, DeviceOps};
 pub use element::{DType, Element, Scalar, Signature};
 pub use error::{Error, Result};
 pub use half;

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 /// A kind of memory: what owns data there, and what a view borrows.
 ///
 /// The inputs of every operation are generic over it, so that one struct serves host slices, `wgpu` buffers
-/// and CUDA memory. Model code names it as [`Backend::Memory`](crate::Backend::Memory).
+/// and CUDA memory. Model code names it as [`Backend::Memory`](crate::DeviceOps::Memory).
 pub trait Memory: Sized + 'static {
     /// Owns its data.
     type Buffer<T: Scalar>;

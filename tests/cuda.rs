@@ -189,10 +189,10 @@ struct Request {
     history: <CudaMem as Memory>::Buffer<f32>,
     candidates: <CudaMem as Memory>::Buffer<f32>,
     out: Vec<f32>,
-    batch: <Cuda as Backend>::Batch,
+    batch: <Cuda as DeviceOps>::Batch,
 }
 
-type CudaMem = <Cuda as Backend>::Memory;
+type CudaMem = <Cuda as DeviceOps>::Memory;
 
 impl Request {
     const WIDTH: usize = 16;

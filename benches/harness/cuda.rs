@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use longseq::prelude::*;
+
+use longseq::Cuda;
 use longseq::cudarc::driver::sys::{CUdevice_attribute, CUevent_flags};
 use longseq::cudarc::driver::{CudaContext, CudaSlice, DriverError};
-use longseq::{Backend, Cuda};
 
 use super::Device;
 use crate::support::cuda::{Driver, device, driver};

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use criterion::{Criterion, SamplingMode};
-use longseq::Backend;
+use longseq::prelude::*;
 
 use crate::support::cases::{Named, benchmarks};
 use crate::support::{Call, Failure, Rules};

@@ -3,7 +3,9 @@
 use std::cell::OnceCell;
 use std::time::Instant;
 
-use longseq::{Backend, Buffer, Error, Wgpu, wgpu};
+use longseq::prelude::*;
+
+use longseq::{Buffer, Error, Wgpu, wgpu};
 
 use super::Device;
 use crate::support::{Failure, Rules, webgpu};

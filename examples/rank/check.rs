@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use longseq::prelude::*;
+
 use longseq::{
-    AggregateInputs, Backend, Bags, Buffer, Hash, Host, Jagged, Lookup, LookupInputs, SdimHistory,
-    SdimInputs, SdimQuery, SearchInputs, Selection, Table, TableData, TargetAttentionInputs, reference,
+    AggregateInputs, Bags, Buffer, Hash, Host, Jagged, Lookup, LookupInputs, SdimHistory, SdimInputs,
+    SdimQuery, SearchInputs, Selection, Table, TableData, TargetAttentionInputs, reference,
 };
 
 use crate::Outcome;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longseq::Backend;
+use longseq::prelude::*;
 
 use crate::Outcome;
 use crate::check::{Check, sample};

@@ -1,6 +1,8 @@
 //! One request on the plain reference and on every device there is: what the kernels gain.
 
-use longseq::{Backend, Cpu};
+use longseq::prelude::*;
+
+use longseq::Cpu;
 
 use crate::Outcome;
 use crate::check::sample;

@@ -23,7 +23,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use longseq::{Backend, Cpu};
+use longseq::Cpu;
+use longseq::prelude::*;
 
 use crate::compare::compare;
 use crate::data::Log;

@@ -1,7 +1,9 @@
 //! The methods, as a ranking service would call them: item ids in, one interest vector per candidate or user out.
 
+use longseq::prelude::*;
+
 use longseq::{
-    AggregateInputs, Backend, Bags, Buffer, Decoupled, Hash, Jagged, Lookup, LookupInputs, Sdim, SdimHistory,
+    AggregateInputs, Bags, Buffer, Decoupled, Hash, Jagged, Lookup, LookupInputs, Sdim, SdimHistory,
     SdimQuery, SearchInputs, Selection, SelectionBuffers, Table, TableData, TargetAttention,
     TargetAttentionInputs,
 };

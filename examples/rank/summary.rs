@@ -1,6 +1,6 @@
 //! The report's words: what was run, what the columns mean, and what the figures cannot show.
 
-use longseq::Backend;
+use longseq::prelude::*;
 
 use crate::compare::Results;
 use crate::data::Log;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use longseq::Backend;
+use longseq::prelude::*;
 
 use crate::Outcome;
 use crate::plot::Series;

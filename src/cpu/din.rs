@@ -5,6 +5,7 @@
 //! Lanes are behaviours: a block of the history is transposed once for all candidates of a piece, and every layer of
 //! a candidate's network is a product with sixteen behaviours at a time, which stay in the first-level cache.
 
+use crate::cpu::Cpu;
 use crate::cpu::pieces::{self, Part};
 use crate::cpu::tile_pooling::TilePooling;
 use crate::cpu::tiles::split_rows;
@@ -16,7 +17,19 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Batch;
 use crate::memory::{View, ViewMut};
-use crate::ops::{Activation, Din, DinInputs, DinPooling, Weighting};
+use crate::ops::{Activation, Din, DinInputs, DinOps, DinPooling, Weighting};
+
+impl DinOps for Cpu {
+    fn din_into<T: Element>(
+        &self,
+        op: &Din,
+        batch: &Batch,
+        inputs: DinInputs<'_, Host, T>,
+        out: ViewMut<'_, Host, T>,
+    ) -> Result<()> {
+        din(self.instructions, op, batch, &inputs, out)
+    }
+}
 
 /// Behaviours of a block: a candidate's weights are read once a block from the second-level cache.
 const BLOCK: usize = 128;

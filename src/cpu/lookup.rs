@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use crate::cpu::Cpu;
 use crate::cpu::gather::AHEAD;
 use crate::cpu::tables::{pool, prefetch_rows, read_rows};
 use crate::cpu::tiles::for_each;
@@ -11,6 +12,18 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Jagged;
 use crate::ops::*;
+
+impl LookupOps for Cpu {
+    fn lookup_into(
+        &self,
+        op: &Lookup,
+        bags: Bags<'_, Jagged>,
+        inputs: LookupInputs<'_, Host>,
+        outputs: LookupOutputs<'_, Host>,
+    ) -> Result<()> {
+        lookup(self.instructions, op, &bags, &inputs, outputs)
+    }
+}
 
 /// How many rows make a piece of work, about; a bag of more than twice as many is cut.
 const ROWS: usize = 1024;

@@ -17,13 +17,12 @@ mod vector;
 
 pub use vector::Instructions;
 
-use crate::backend::Backend;
-use crate::element::{Element, Scalar, Signature};
+use crate::device::DeviceOps;
+use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::host::{Host, HostBuffer, reserve};
 use crate::jagged::{Batch, Jagged};
-use crate::memory::{View, ViewMut};
-use crate::ops::*;
+use crate::memory::View;
 
 /// Runs the operations on this machine's CPU.
 ///
@@ -75,9 +74,11 @@ impl Cpu {
     }
 }
 
-impl Backend for Cpu {
+impl DeviceOps for Cpu {
     type Memory = Host;
+
     type Jagged = Jagged;
+
     type Batch = Batch;
 
     fn device(&self) -> String {
@@ -114,140 +115,5 @@ impl Backend for Cpu {
 
     fn batch(&self, histories: &Jagged, targets: &Jagged) -> Result<Batch> {
         Batch::new(histories.clone(), targets.clone())
-    }
-
-    fn target_attention_into<T: Element>(
-        &self,
-        op: &TargetAttention,
-        batch: &Batch,
-        inputs: TargetAttentionInputs<'_, Host, T>,
-        outputs: TargetAttentionOutputs<'_, Host, T>,
-    ) -> Result<()> {
-        target_attention::attend(self.instructions, op, batch, &inputs, outputs)
-    }
-
-    fn merge_attention_into<T: Element>(
-        &self,
-        op: &TargetAttention,
-        first: PartialAttention<'_, Host, T>,
-        second: PartialAttention<'_, Host, T>,
-        outputs: TargetAttentionOutputs<'_, Host, T>,
-    ) -> Result<()> {
-        target_attention::merge(op, &first, &second, outputs)
-    }
-
-    fn din_into<T: Element>(
-        &self,
-        op: &Din,
-        batch: &Batch,
-        inputs: DinInputs<'_, Host, T>,
-        out: ViewMut<'_, Host, T>,
-    ) -> Result<()> {
-        din::din(self.instructions, op, batch, &inputs, out)
-    }
-
-    fn sdim_signatures_into<T: Element, W: Signature>(
-        &self,
-        op: &Sdim,
-        rows: View<'_, Host, T>,
-        rotations: View<'_, Host, f32>,
-        out: ViewMut<'_, Host, W>,
-    ) -> Result<()> {
-        let count = op.check_signatures(rows.len(), rotations.len())?;
-        op.check_signatures_output::<W>(count, out.len())?;
-        sdim::signatures(self.instructions, op, rows.as_slice(), rotations.as_slice(), out.into_slice());
-        Ok(())
-    }
-
-    fn sdim_encode_into<T: Element>(
-        &self,
-        op: &Sdim,
-        histories: &Jagged,
-        inputs: SdimHistory<'_, Host, T>,
-        table: ViewMut<'_, Host, f32>,
-    ) -> Result<()> {
-        sdim::encode(self.instructions, op, histories, &inputs, table)
-    }
-
-    fn sdim_append<T: Element>(
-        &self,
-        op: &Sdim,
-        new: &Jagged,
-        inputs: SdimHistory<'_, Host, T>,
-        table: ViewMut<'_, Host, f32>,
-    ) -> Result<()> {
-        sdim::append(self.instructions, op, new, &inputs, table)
-    }
-
-    fn sdim_add_tables(
-        &self,
-        op: &Sdim,
-        table: ViewMut<'_, Host, f32>,
-        other: View<'_, Host, f32>,
-    ) -> Result<()> {
-        op.check_add(table.len(), other.len())?;
-        vector::add(table.into_slice(), other.as_slice());
-        Ok(())
-    }
-
-    fn sdim_query_into<T: Element>(
-        &self,
-        op: &Sdim,
-        targets: &Jagged,
-        inputs: SdimQuery<'_, Host, T>,
-        out: ViewMut<'_, Host, T>,
-    ) -> Result<()> {
-        sdim::query(self.instructions, op, targets, &inputs, out)
-    }
-
-    fn sdim_attend_into<T: Element>(
-        &self,
-        op: &Sdim,
-        batch: &Batch,
-        inputs: SdimInputs<'_, Host, T>,
-        out: ViewMut<'_, Host, T>,
-    ) -> Result<()> {
-        sdim::attend(self.instructions, op, batch, &inputs, out)
-    }
-
-    fn lookup_into(
-        &self,
-        op: &Lookup,
-        bags: Bags<'_, Jagged>,
-        inputs: LookupInputs<'_, Host>,
-        outputs: LookupOutputs<'_, Host>,
-    ) -> Result<()> {
-        lookup::lookup(self.instructions, op, &bags, &inputs, outputs)
-    }
-
-    fn decoupled_search_into(
-        &self,
-        op: &Decoupled,
-        batch: &Batch,
-        inputs: SearchInputs<'_, Host>,
-        out: SelectionMut<'_, Host>,
-    ) -> Result<()> {
-        decoupled::search(self.instructions, op, batch, &inputs, out)
-    }
-
-    fn decoupled_aggregate_into(
-        &self,
-        op: &Decoupled,
-        batch: &Batch,
-        inputs: AggregateInputs<'_, Host>,
-        selection: Selection<'_, Host>,
-        out: ViewMut<'_, Host, f32>,
-    ) -> Result<()> {
-        decoupled::aggregate(self.instructions, op, batch, &inputs, &selection, out)
-    }
-
-    fn decoupled_attend_into(
-        &self,
-        op: &Decoupled,
-        batch: &Batch,
-        inputs: DecoupledInputs<'_, Host>,
-        out: ViewMut<'_, Host, f32>,
-    ) -> Result<()> {
-        decoupled::attend(self.instructions, op, batch, &inputs, out)
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! Lanes are query rows: the candidates of a tile times the heads that share a key/value head.
 
+use crate::cpu::Cpu;
 use crate::cpu::pieces::{self, Part};
 use crate::cpu::tile_pooling::TilePooling;
 use crate::cpu::tiles::split_rows;
@@ -14,7 +15,31 @@ use crate::element::Element;
 use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Batch;
-use crate::ops::{PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOutputs};
+use crate::ops::{
+    PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOps, TargetAttentionOutputs,
+};
+
+impl TargetAttentionOps for Cpu {
+    fn target_attention_into<T: Element>(
+        &self,
+        op: &TargetAttention,
+        batch: &Batch,
+        inputs: TargetAttentionInputs<'_, Host, T>,
+        outputs: TargetAttentionOutputs<'_, Host, T>,
+    ) -> Result<()> {
+        attend(self.instructions, op, batch, &inputs, outputs)
+    }
+
+    fn merge_attention_into<T: Element>(
+        &self,
+        op: &TargetAttention,
+        first: PartialAttention<'_, Host, T>,
+        second: PartialAttention<'_, Host, T>,
+        outputs: TargetAttentionOutputs<'_, Host, T>,
+    ) -> Result<()> {
+        merge(op, &first, &second, outputs)
+    }
+}
 
 /// How many numbers of keys make a block: with the scores and the values, half of a second-level cache of 256 KiB at most.
 const BLOCK: usize = 8192;

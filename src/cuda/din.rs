@@ -9,8 +9,20 @@ use crate::cuda::{Cuda, fit};
 use crate::element::{DType, Element};
 use crate::error::{Error, Result};
 use crate::memory::{View, ViewMut};
-use crate::ops::{Activation, DIN_LAYERS as NAMES, Din, DinInputs, DinPooling};
+use crate::ops::{Activation, DIN_LAYERS as NAMES, Din, DinInputs, DinOps, DinPooling};
 use crate::plan::Cut;
+
+impl DinOps for Cuda {
+    fn din_into<T: Element>(
+        &self,
+        op: &Din,
+        batch: &CudaBatch,
+        inputs: DinInputs<'_, CudaMemory, T>,
+        out: ViewMut<'_, CudaMemory, T>,
+    ) -> Result<()> {
+        attend(self, op, batch, &inputs, out)
+    }
+}
 
 const NAME: &str = "din";
 /// Candidates of a piece: `TILE` of din.cu.

@@ -13,6 +13,18 @@ use crate::memory::View;
 use crate::ops::*;
 use crate::plan::Cut;
 
+impl LookupOps for Cuda {
+    fn lookup_into(
+        &self,
+        op: &Lookup,
+        bags: Bags<'_, CudaJagged>,
+        inputs: LookupInputs<'_, CudaMemory>,
+        outputs: LookupOutputs<'_, CudaMemory>,
+    ) -> Result<()> {
+        lookup(self, op, bags, &inputs, outputs)
+    }
+}
+
 const NAME: &str = "lookup";
 /// Tables that the parameters of a launch have room for.
 pub(super) const MOST_TABLES: usize = 32;

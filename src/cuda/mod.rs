@@ -8,8 +8,6 @@ mod backend;
 mod batch;
 mod call;
 mod decoupled;
-mod decoupled_attend;
-mod decoupled_search;
 mod din;
 mod faults;
 mod kernels;
@@ -17,8 +15,6 @@ mod launch;
 mod lookup;
 mod memory;
 mod sdim;
-mod sdim_encode;
-mod sdim_query;
 mod target_attention;
 
 use std::collections::HashMap;
@@ -42,15 +38,16 @@ const OLDEST: (i32, i32) = (8, 0);
 
 /// Runs the operations on an NVIDIA GPU, of compute capability 8.0 (Ampere) or later.
 ///
-/// Calls enqueue kernels on one stream and return; [`download`](crate::Backend::download) and
-/// [`synchronize`](crate::Backend::synchronize) wait. Clones share everything; a [fork](crate::Backend::fork) hears of
+/// Calls enqueue kernels on one stream and return; [`download`](crate::DeviceOps::download) and
+/// [`synchronize`](crate::DeviceOps::synchronize) wait. Clones share everything; a [fork](crate::DeviceOps::fork) hears of
 /// its own calls alone. Nothing is global.
 ///
 /// Work can be captured into a CUDA graph: run the calls once before, so that plans are uploaded and kernels loaded,
 /// and give a [workspace](Self::set_workspace), so that nothing is allocated.
 ///
 /// ```no_run
-/// use longseq::{Backend, Cuda, Jagged, TargetAttention, TargetAttentionInputs};
+/// use longseq::prelude::*;
+/// use longseq::{Cuda, Jagged, TargetAttention, TargetAttentionInputs};
 ///
 /// let gpu = Cuda::new(0)?;
 /// let history = gpu.upload(&[1.0_f32, 0.0, 0.0, 1.0])?;

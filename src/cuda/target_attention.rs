@@ -10,9 +10,32 @@ use crate::element::{DType, Element};
 use crate::error::Result;
 use crate::jagged::Batch;
 use crate::ops::{
-    PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOutputs, Weighting,
+    PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOps, TargetAttentionOutputs,
+    Weighting,
 };
 use crate::plan::{Cut, best_tile_rows};
+
+impl TargetAttentionOps for Cuda {
+    fn target_attention_into<T: Element>(
+        &self,
+        op: &TargetAttention,
+        batch: &CudaBatch,
+        inputs: TargetAttentionInputs<'_, CudaMemory, T>,
+        outputs: TargetAttentionOutputs<'_, CudaMemory, T>,
+    ) -> Result<()> {
+        attend(self, op, batch, &inputs, outputs)
+    }
+
+    fn merge_attention_into<T: Element>(
+        &self,
+        op: &TargetAttention,
+        first: PartialAttention<'_, CudaMemory, T>,
+        second: PartialAttention<'_, CudaMemory, T>,
+        outputs: TargetAttentionOutputs<'_, CudaMemory, T>,
+    ) -> Result<()> {
+        merge(self, op, first, second, outputs)
+    }
+}
 
 const NAME: &str = "target_attention";
 /// Threads of a block.

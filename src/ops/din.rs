@@ -1,11 +1,11 @@
 //! DIN's local activation unit: a small network scores every pair of candidate and behaviour.
 
+use crate::device::{Buffer, DeviceOps, unsupported};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::jagged::Batch;
-use crate::memory::{Memory, View};
-use crate::ops::shape::copy_views;
-use crate::ops::{dim, elements, expect};
+use crate::memory::{Memory, View, ViewMut};
+use crate::ops::shape::{copy_views, dim, elements, expect};
 
 const NAME: &str = "din";
 
@@ -279,3 +279,38 @@ pub(crate) const DIN_LAYERS: [LayerNames; Din::MAX_HIDDEN] = [
         shift: "hidden[2].activation.shift",
     },
 ];
+
+/// DIN's local activation unit on a device; see [`Din`].
+///
+/// A method that a backend does not implement answers [`Unsupported`](crate::Error::Unsupported).
+pub trait DinOps: DeviceOps {
+    /// DIN's local activation unit into a given output `[M, d]`; see [`Din`].
+    ///
+    /// # Errors
+    /// Those of [`Din::check`].
+    fn din_into<T: Element>(
+        &self,
+        op: &Din,
+        batch: &Self::Batch,
+        inputs: DinInputs<'_, Self::Memory, T>,
+        out: ViewMut<'_, Self::Memory, T>,
+    ) -> Result<()> {
+        let _ = (op, batch, inputs, out);
+        Err(unsupported(self, "din"))
+    }
+
+    /// DIN's local activation unit, `[M, d]`; see [`Din`].
+    ///
+    /// # Errors
+    /// As [`din_into`](Self::din_into).
+    fn din<T: Element>(
+        &self,
+        op: &Din,
+        batch: &Self::Batch,
+        inputs: DinInputs<'_, Self::Memory, T>,
+    ) -> Result<Buffer<Self, T>> {
+        let mut out = self.zeros(op.output_length(batch.as_ref())?)?;
+        self.din_into(op, batch, inputs, self.view_mut(&mut out))?;
+        Ok(out)
+    }
+}

@@ -1,12 +1,12 @@
 //! Embedding tables and look-ups of their rows.
 
+use crate::device::{Buffer, DeviceOps, unsupported};
 use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::jagged::Jagged;
 use crate::memory::{Memory, View, ViewMut};
-use crate::ops::shape::copy_views;
-use crate::ops::{dim, elements, expect};
+use crate::ops::shape::{copy_views, dim, elements, expect};
 
 /// Reads table rows by id.
 ///
@@ -235,5 +235,57 @@ pub(crate) fn check_host_ids(
     match ids.iter().enumerate().find_map(outside) {
         None => Ok(()),
         Some((position, id, rows)) => Err(Error::IndexOutOfRange { operation, argument, position, id, rows }),
+    }
+}
+
+/// Look-up of table rows on a device; see [`Lookup`].
+///
+/// A method that a backend does not implement answers [`Unsupported`](crate::Error::Unsupported).
+pub trait LookupOps: DeviceOps {
+    /// Looks rows up into given outputs; see [`Lookup`].
+    ///
+    /// # Errors
+    /// Those of [`Lookup::check`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) by [`IdPolicy`].
+    fn lookup_into(
+        &self,
+        op: &Lookup,
+        bags: Bags<'_, Self::Jagged>,
+        inputs: LookupInputs<'_, Self::Memory>,
+        outputs: LookupOutputs<'_, Self::Memory>,
+    ) -> Result<()> {
+        let _ = (op, bags, inputs, outputs);
+        Err(unsupported(self, "lookup"))
+    }
+
+    /// Looks rows up: `[N or bags, Σ width]` from the tables, and from the second tables where there are some; see
+    /// [`Lookup`].
+    ///
+    /// # Errors
+    /// As [`lookup_into`](Self::lookup_into).
+    #[expect(
+        clippy::type_complexity,
+        reason = "a pair of buffers, the second optional, is what the call gives"
+    )]
+    fn lookup(
+        &self,
+        op: &Lookup,
+        bags: Bags<'_, Self::Jagged>,
+        inputs: LookupInputs<'_, Self::Memory>,
+    ) -> Result<(Buffer<Self, f32>, Option<Buffer<Self, f32>>)> {
+        let rows = match &bags {
+            Bags::Each => inputs.ids.len() / inputs.tables.len().max(1),
+            Bags::Sum(bags) | Bags::Mean(bags) => (*bags).as_ref().users(),
+        };
+        let mut out = self.zeros(op.output_length(rows, inputs.tables)?)?;
+        let mut second = match inputs.second_tables {
+            [] => None,
+            tables => Some(self.zeros(op.output_length(rows, tables)?)?),
+        };
+        let outputs = LookupOutputs {
+            out: self.view_mut(&mut out),
+            second: second.as_mut().map(|second| self.view_mut(second)),
+        };
+        self.lookup_into(op, bags, inputs, outputs)?;
+        Ok((out, second))
     }
 }

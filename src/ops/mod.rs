@@ -15,7 +15,6 @@ pub use decoupled::*;
 pub use din::*;
 pub(crate) use lookup::check_host_ids;
 pub(crate) use lookup::total_width;
-pub use lookup::{Bags, IdPolicy, Lookup, LookupInputs, LookupOutputs, Table, TableData};
+pub use lookup::{Bags, IdPolicy, Lookup, LookupInputs, LookupOps, LookupOutputs, Table, TableData};
 pub use sdim::*;
-pub(crate) use shape::{Dim, dim, elements, expect};
 pub use target_attention::*;

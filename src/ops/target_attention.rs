@@ -1,11 +1,11 @@
 //! Target attention: each candidate attends to its user's whole history.
 
+use crate::device::{Buffer, DeviceOps, unsupported};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::jagged::Batch;
 use crate::memory::{Memory, View, ViewMut};
-use crate::ops::shape::copy_views;
-use crate::ops::{dim, elements, expect};
+use crate::ops::shape::{copy_views, dim, elements, expect};
 
 const NAME: &str = "target_attention";
 const MERGE: &str = "merge_attention";
@@ -294,5 +294,58 @@ impl TargetAttention {
         let history = batch.histories().total() * self.kv_heads * (self.width + value_width);
         let targets = batch.targets().total() * self.heads * (self.width + self.value_width);
         (history + targets) as u64 * size_of::<T>() as u64
+    }
+}
+
+/// Target attention on a device; see [`TargetAttention`].
+///
+/// A method that a backend does not implement answers [`Unsupported`](crate::Error::Unsupported).
+pub trait TargetAttentionOps: DeviceOps {
+    /// Target attention into a given output; see [`TargetAttention`].
+    ///
+    /// # Errors
+    /// Those of [`TargetAttention::check`] and [`TargetAttention::check_outputs`].
+    fn target_attention_into<T: Element>(
+        &self,
+        op: &TargetAttention,
+        batch: &Self::Batch,
+        inputs: TargetAttentionInputs<'_, Self::Memory, T>,
+        outputs: TargetAttentionOutputs<'_, Self::Memory, T>,
+    ) -> Result<()> {
+        let _ = (op, batch, inputs, outputs);
+        Err(unsupported(self, "target_attention"))
+    }
+
+    /// Target attention, `[M, H, d_v]`; see [`TargetAttention`].
+    ///
+    /// # Errors
+    /// As [`target_attention_into`](Self::target_attention_into).
+    fn target_attention<T: Element>(
+        &self,
+        op: &TargetAttention,
+        batch: &Self::Batch,
+        inputs: TargetAttentionInputs<'_, Self::Memory, T>,
+    ) -> Result<Buffer<Self, T>> {
+        let mut out = self.zeros(op.output_length(batch.as_ref())?)?;
+        let outputs = TargetAttentionOutputs { out: self.view_mut(&mut out), lse: None };
+        self.target_attention_into(op, batch, inputs, outputs)?;
+        Ok(out)
+    }
+
+    /// Merges softmax attention over two disjoint parts of the same histories, exactly:
+    /// `lse = log(exp lse_a + exp lse_b)`, `out = exp(lse_a − lse)·out_a + exp(lse_b − lse)·out_b`. Any number of
+    /// parts merges, two at a time, in any order. `op` gives the width of a value.
+    ///
+    /// # Errors
+    /// Those of [`TargetAttention::check_merge`].
+    fn merge_attention_into<T: Element>(
+        &self,
+        op: &TargetAttention,
+        first: PartialAttention<'_, Self::Memory, T>,
+        second: PartialAttention<'_, Self::Memory, T>,
+        outputs: TargetAttentionOutputs<'_, Self::Memory, T>,
+    ) -> Result<()> {
+        let _ = (op, first, second, outputs);
+        Err(unsupported(self, "merge_attention"))
     }
 }

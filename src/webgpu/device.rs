@@ -20,7 +20,7 @@ pub struct WgpuOptions {
     /// Ask for subgroups where the adapter has them: some kernels then pass numbers from lane to lane instead of loading
     /// them twice. Default true.
     pub subgroups: bool,
-    /// How long [`download`](crate::Backend::download) and [`synchronize`](crate::Backend::synchronize) wait before
+    /// How long [`download`](crate::DeviceOps::download) and [`synchronize`](crate::DeviceOps::synchronize) wait before
     /// they give [`Error::Timeout`]; `None` (the default) waits for as long as it takes.
     pub timeout: Option<Duration>,
 }

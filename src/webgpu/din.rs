@@ -6,7 +6,7 @@ use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::jagged::Batch;
 use crate::memory::{View, ViewMut};
-use crate::ops::{Activation, DIN_LAYERS as NAMES, Din, DinInputs, DinPooling};
+use crate::ops::{Activation, DIN_LAYERS as NAMES, Din, DinInputs, DinOps, DinPooling};
 use crate::plan::Cut;
 use crate::webgpu::Wgpu;
 use crate::webgpu::batch::WgpuBatch;
@@ -16,6 +16,18 @@ use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::target_attention::{
     MAX_COLUMNS, PIECES, columns_of, merge_groups, merge_kernel, rows_per_binding, vectors,
 };
+
+impl DinOps for Wgpu {
+    fn din_into<T: Element>(
+        &self,
+        op: &Din,
+        batch: &WgpuBatch,
+        inputs: DinInputs<'_, WgpuMemory, T>,
+        out: ViewMut<'_, WgpuMemory, T>,
+    ) -> Result<()> {
+        attend(self, op, batch, &inputs, out)
+    }
+}
 
 const NAME: &str = "din";
 

@@ -12,6 +12,18 @@ use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::target_attention::vectors;
 
+impl LookupOps for Wgpu {
+    fn lookup_into(
+        &self,
+        op: &Lookup,
+        bags: Bags<'_, WgpuJagged>,
+        inputs: LookupInputs<'_, WgpuMemory>,
+        outputs: LookupOutputs<'_, WgpuMemory>,
+    ) -> Result<()> {
+        lookup(self, op, bags, &inputs, outputs)
+    }
+}
+
 const NAME: &str = "lookup";
 
 /// Bytes that rows gathered for another kernel may take at a time.

@@ -17,7 +17,6 @@ mod lookup;
 mod memory;
 mod output;
 mod sdim;
-mod search;
 mod shader;
 mod target_attention;
 mod transfer;
@@ -36,14 +35,15 @@ pub use memory::{WgpuBuffer, WgpuMemory};
 
 /// Runs the operations on a `wgpu` device.
 ///
-/// Calls record passes and return; [`download`](crate::Backend::download), [`synchronize`](crate::Backend::synchronize)
+/// Calls record passes and return; [`download`](crate::DeviceOps::download), [`synchronize`](crate::DeviceOps::synchronize)
 /// and [`flush`](Self::flush) submit what was recorded, many calls in one submission. Pipelines are compiled at the
-/// first call of their kind and kept. Clones share everything; a [fork](crate::Backend::fork) hears of its own calls
+/// first call of their kind and kept. Clones share everything; a [fork](crate::DeviceOps::fork) hears of its own calls
 /// alone. Nothing is global, and the callbacks of the device for
 /// lost devices and uncaught errors stay the caller's.
 ///
 /// ```no_run
-/// use longseq::{Backend, Jagged, TargetAttention, TargetAttentionInputs, Wgpu};
+/// use longseq::prelude::*;
+/// use longseq::{Jagged, TargetAttention, TargetAttentionInputs, Wgpu};
 ///
 /// let gpu = Wgpu::new()?;
 /// let history = gpu.upload(&[1.0_f32, 0.0, 0.0, 1.0])?;
@@ -195,18 +195,18 @@ impl Wgpu {
         let _ = device::scoped(&self.shared.device, "flush", 0, || self.submit_recorded());
     }
 
-    /// As [`download`](crate::Backend::download), without blocking.
+    /// As [`download`](crate::DeviceOps::download), without blocking.
     ///
     /// # Errors
-    /// As [`download`](crate::Backend::download).
+    /// As [`download`](crate::DeviceOps::download).
     pub async fn download_async<T: Scalar>(&self, view: View<'_, WgpuMemory, T>) -> Result<Vec<T>> {
         self.download_view_async("download", Some(Region::of(view))).await
     }
 
-    /// As [`synchronize`](crate::Backend::synchronize), without blocking.
+    /// As [`synchronize`](crate::DeviceOps::synchronize), without blocking.
     ///
     /// # Errors
-    /// As [`synchronize`](crate::Backend::synchronize).
+    /// As [`synchronize`](crate::DeviceOps::synchronize).
     pub async fn synchronize_async(&self) -> Result<()> {
         self.download_view_async::<u32>("synchronize", None).await.map(drop)
     }
@@ -247,7 +247,7 @@ pub fn shaders() -> Vec<(String, String)> {
         sdim::variants,
         lookup::variants,
         decoupled::variants,
-        search::variants,
+        decoupled::search::variants,
         check::variants,
     ];
     let kernels = rooms.into_iter().flat_map(|variants| variants()).chain(output::variants());

@@ -3,7 +3,7 @@
 use crate::element::{Element, Scalar, Signature};
 use crate::error::Result;
 use crate::memory::{View, ViewMut};
-use crate::ops::{Hash, Sdim, SdimHistory, SdimInputs, SdimQuery};
+use crate::ops::{Hash, Sdim, SdimHistory, SdimInputs, SdimOps, SdimQuery};
 use crate::plan::Cut;
 use crate::webgpu::Wgpu;
 use crate::webgpu::batch::{WgpuBatch, WgpuJagged};
@@ -12,6 +12,67 @@ use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::output::Output;
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::target_attention::{PIECES, rows_per_binding, vectors};
+
+impl SdimOps for Wgpu {
+    fn sdim_signatures_into<T: Element, W: Signature>(
+        &self,
+        op: &Sdim,
+        rows: View<'_, WgpuMemory, T>,
+        rotations: View<'_, WgpuMemory, f32>,
+        out: ViewMut<'_, WgpuMemory, W>,
+    ) -> Result<()> {
+        signatures(self, op, rows, rotations, out)
+    }
+
+    fn sdim_encode_into<T: Element>(
+        &self,
+        op: &Sdim,
+        histories: &WgpuJagged,
+        inputs: SdimHistory<'_, WgpuMemory, T>,
+        table: ViewMut<'_, WgpuMemory, f32>,
+    ) -> Result<()> {
+        encode(self, "sdim_encode", op, histories, &inputs, table, false)
+    }
+
+    fn sdim_append<T: Element>(
+        &self,
+        op: &Sdim,
+        new: &WgpuJagged,
+        inputs: SdimHistory<'_, WgpuMemory, T>,
+        table: ViewMut<'_, WgpuMemory, f32>,
+    ) -> Result<()> {
+        encode(self, "sdim_append", op, new, &inputs, table, true)
+    }
+
+    fn sdim_add_tables(
+        &self,
+        op: &Sdim,
+        table: ViewMut<'_, WgpuMemory, f32>,
+        other: View<'_, WgpuMemory, f32>,
+    ) -> Result<()> {
+        add_tables(self, op, table, other)
+    }
+
+    fn sdim_query_into<T: Element>(
+        &self,
+        op: &Sdim,
+        targets: &WgpuJagged,
+        inputs: SdimQuery<'_, WgpuMemory, T>,
+        out: ViewMut<'_, WgpuMemory, T>,
+    ) -> Result<()> {
+        query(self, "sdim_query", op, targets, &inputs, out)
+    }
+
+    fn sdim_attend_into<T: Element>(
+        &self,
+        op: &Sdim,
+        batch: &WgpuBatch,
+        inputs: SdimInputs<'_, WgpuMemory, T>,
+        out: ViewMut<'_, WgpuMemory, T>,
+    ) -> Result<()> {
+        attend(self, op, batch, &inputs, out)
+    }
+}
 
 /// Bucket rows of 64 columns that fit the workgroup memory of sdim/encode.wgsl.
 const ROWS_IN_WORKGROUP: usize = 48;

@@ -5,7 +5,8 @@ use std::ops::Range;
 use crate::element::Element;
 use crate::error::Result;
 use crate::ops::{
-    PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOutputs, Weighting,
+    PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOps, TargetAttentionOutputs,
+    Weighting,
 };
 use crate::plan::{Cut, best_tile_rows};
 use crate::webgpu::Wgpu;
@@ -14,6 +15,28 @@ use crate::webgpu::launch::{Binding, Params, fit};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::output::Output;
 use crate::webgpu::shader::{Format, Kernel, Slot};
+
+impl TargetAttentionOps for Wgpu {
+    fn target_attention_into<T: Element>(
+        &self,
+        op: &TargetAttention,
+        batch: &WgpuBatch,
+        inputs: TargetAttentionInputs<'_, WgpuMemory, T>,
+        outputs: TargetAttentionOutputs<'_, WgpuMemory, T>,
+    ) -> Result<()> {
+        attend(self, op, batch, &inputs, outputs)
+    }
+
+    fn merge_attention_into<T: Element>(
+        &self,
+        op: &TargetAttention,
+        first: PartialAttention<'_, WgpuMemory, T>,
+        second: PartialAttention<'_, WgpuMemory, T>,
+        outputs: TargetAttentionOutputs<'_, WgpuMemory, T>,
+    ) -> Result<()> {
+        merge(self, op, first, second, outputs)
+    }
+}
 
 const NAME: &str = "target_attention";
 

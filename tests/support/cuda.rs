@@ -4,7 +4,8 @@ use std::sync::OnceLock;
 
 use cuda_emulator::exec::{Approximation, MmaOrder};
 use cuda_emulator::{Device, Emulator};
-use longseq::{Backend, Cuda};
+use longseq::Cuda;
+use longseq::prelude::*;
 
 /// Which driver the tests run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

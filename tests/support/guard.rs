@@ -1,6 +1,8 @@
 //! Output buffers that notice a stray or a missing write.
 
-use longseq::{Backend, Buffer, Scalar, ViewMut};
+use longseq::prelude::*;
+
+use longseq::{Buffer, Scalar, ViewMut};
 
 use super::Failure;
 

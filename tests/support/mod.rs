@@ -29,7 +29,9 @@ pub mod webgpu;
 
 use std::fmt::Debug;
 
-use longseq::{Backend, Error};
+use longseq::prelude::*;
+
+use longseq::Error;
 
 /// Something to run on a backend and to compare with the reference.
 pub trait Case: Debug {

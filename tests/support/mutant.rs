@@ -87,9 +87,11 @@ fn clamped(ids: &[u32], tables: &[Table<'_, Host>]) -> Vec<u32> {
     ids.iter().enumerate().map(clamp).collect()
 }
 
-impl Backend for Mutant {
+impl DeviceOps for Mutant {
     type Memory = Host;
+
     type Jagged = Jagged;
+
     type Batch = Batch;
 
     fn device(&self) -> String {
@@ -123,7 +125,9 @@ impl Backend for Mutant {
     fn batch(&self, histories: &Jagged, targets: &Jagged) -> Result<Batch> {
         Batch::new(self.shifted(histories), targets.clone())
     }
+}
 
+impl TargetAttentionOps for Mutant {
     fn target_attention_into<T: Element>(
         &self,
         op: &TargetAttention,
@@ -173,7 +177,9 @@ impl Backend for Mutant {
         let same = if self.is(Fault::MergeAverages) { Host::view(&lse[..]) } else { second.lse };
         Cpu::new().merge_attention_into(op, first, PartialAttention { out: second.out, lse: same }, outputs)
     }
+}
 
+impl DinOps for Mutant {
     fn din_into<T: Element>(
         &self,
         op: &Din,
@@ -198,7 +204,9 @@ impl Backend for Mutant {
         }
         Cpu::new().din_into(&op, batch, DinInputs { hidden: &hidden, ..inputs }, out)
     }
+}
 
+impl SdimOps for Mutant {
     fn sdim_signatures_into<T: Element, W: Signature>(
         &self,
         op: &Sdim,
@@ -281,7 +289,9 @@ impl Backend for Mutant {
     ) -> Result<()> {
         Cpu::new().sdim_attend_into(op, batch, inputs, out)
     }
+}
 
+impl LookupOps for Mutant {
     fn lookup_into(
         &self,
         op: &Lookup,
@@ -301,7 +311,9 @@ impl Backend for Mutant {
             bags => Cpu::new().lookup_into(op, bags, inputs, outputs),
         }
     }
+}
 
+impl DecoupledOps for Mutant {
     fn decoupled_search_into(
         &self,
         op: &Decoupled,

@@ -2,8 +2,10 @@
 
 use std::sync::OnceLock;
 
+use longseq::prelude::*;
+
+use longseq::Wgpu;
 use longseq::webgpu::WgpuOptions;
-use longseq::{Backend, Wgpu};
 
 /// The device, or `None` where the tests are to run without one.
 ///

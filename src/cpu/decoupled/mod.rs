@@ -5,6 +5,7 @@ mod best;
 mod scores;
 mod search;
 
+use crate::cpu::Cpu;
 use crate::cpu::pieces;
 use crate::cpu::tiles::{for_each, split_rows};
 use crate::cpu::vector::Instructions;
@@ -15,6 +16,39 @@ use crate::memory::ViewMut;
 use crate::ops::*;
 use aggregate::{Aggregate, AttendToAll, Finish, Kept, Merge};
 use search::Search;
+
+impl DecoupledOps for Cpu {
+    fn decoupled_search_into(
+        &self,
+        op: &Decoupled,
+        batch: &Batch,
+        inputs: SearchInputs<'_, Host>,
+        out: SelectionMut<'_, Host>,
+    ) -> Result<()> {
+        search(self.instructions, op, batch, &inputs, out)
+    }
+
+    fn decoupled_aggregate_into(
+        &self,
+        op: &Decoupled,
+        batch: &Batch,
+        inputs: AggregateInputs<'_, Host>,
+        selection: Selection<'_, Host>,
+        out: ViewMut<'_, Host, f32>,
+    ) -> Result<()> {
+        aggregate(self.instructions, op, batch, &inputs, &selection, out)
+    }
+
+    fn decoupled_attend_into(
+        &self,
+        op: &Decoupled,
+        batch: &Batch,
+        inputs: DecoupledInputs<'_, Host>,
+        out: ViewMut<'_, Host, f32>,
+    ) -> Result<()> {
+        attend(self.instructions, op, batch, &inputs, out)
+    }
+}
 
 pub(super) fn search(
     instructions: Instructions,

@@ -6,17 +6,84 @@ mod sums;
 
 use std::ops::Range;
 
+use crate::cpu::Cpu;
 use crate::cpu::tiles::for_each;
-use crate::cpu::vector::{Instructions, Kernel, Lanes, widen_lanes};
+use crate::cpu::vector::{Instructions, Kernel, Lanes, add, widen_lanes};
 use crate::element::{Element, Signature};
 use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::{Batch, Jagged};
-use crate::memory::ViewMut;
-use crate::ops::{Sdim, SdimHistory, SdimInputs, SdimQuery};
+use crate::memory::{View, ViewMut};
+use crate::ops::{Sdim, SdimHistory, SdimInputs, SdimOps, SdimQuery};
 use query::{Average, pieces};
 use signatures::Signatures;
 use sums::{Behaviours, EveryBucket, WantedBuckets};
+
+impl SdimOps for Cpu {
+    fn sdim_signatures_into<T: Element, W: Signature>(
+        &self,
+        op: &Sdim,
+        rows: View<'_, Host, T>,
+        rotations: View<'_, Host, f32>,
+        out: ViewMut<'_, Host, W>,
+    ) -> Result<()> {
+        let count = op.check_signatures(rows.len(), rotations.len())?;
+        op.check_signatures_output::<W>(count, out.len())?;
+        signatures(self.instructions, op, rows.as_slice(), rotations.as_slice(), out.into_slice());
+        Ok(())
+    }
+
+    fn sdim_encode_into<T: Element>(
+        &self,
+        op: &Sdim,
+        histories: &Jagged,
+        inputs: SdimHistory<'_, Host, T>,
+        table: ViewMut<'_, Host, f32>,
+    ) -> Result<()> {
+        encode(self.instructions, op, histories, &inputs, table)
+    }
+
+    fn sdim_append<T: Element>(
+        &self,
+        op: &Sdim,
+        new: &Jagged,
+        inputs: SdimHistory<'_, Host, T>,
+        table: ViewMut<'_, Host, f32>,
+    ) -> Result<()> {
+        append(self.instructions, op, new, &inputs, table)
+    }
+
+    fn sdim_add_tables(
+        &self,
+        op: &Sdim,
+        table: ViewMut<'_, Host, f32>,
+        other: View<'_, Host, f32>,
+    ) -> Result<()> {
+        op.check_add(table.len(), other.len())?;
+        add(table.into_slice(), other.as_slice());
+        Ok(())
+    }
+
+    fn sdim_query_into<T: Element>(
+        &self,
+        op: &Sdim,
+        targets: &Jagged,
+        inputs: SdimQuery<'_, Host, T>,
+        out: ViewMut<'_, Host, T>,
+    ) -> Result<()> {
+        query(self.instructions, op, targets, &inputs, out)
+    }
+
+    fn sdim_attend_into<T: Element>(
+        &self,
+        op: &Sdim,
+        batch: &Batch,
+        inputs: SdimInputs<'_, Host, T>,
+        out: ViewMut<'_, Host, T>,
+    ) -> Result<()> {
+        attend(self.instructions, op, batch, &inputs, out)
+    }
+}
 
 /// How many rows are hashed at a time.
 const ROWS: usize = 64;

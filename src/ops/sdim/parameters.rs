@@ -1,11 +1,10 @@
-//! SDIM: the history hashed into buckets, so that a candidate reads a few sums instead of every behaviour.
+//! Parameters, inputs, shape rules and costs of SDIM.
 
 use crate::element::{Element, Signature};
 use crate::error::{Error, Result};
 use crate::jagged::{Batch, Jagged};
 use crate::memory::{Memory, View};
-use crate::ops::shape::copy_views;
-use crate::ops::{Dim, dim, elements, expect};
+use crate::ops::shape::{Dim, copy_views, dim, elements, expect};
 
 /// Sampling-based deep interest modelling: random hash signatures, a table of bucket sums, and its gather.
 ///

@@ -1,5 +1,7 @@
 //! Decoupled embeddings: gather, search, merge, aggregate.
 
+pub(super) mod search;
+
 use std::ops::Range;
 
 use crate::error::Result;
@@ -14,9 +16,41 @@ use crate::webgpu::lookup::{
     self, GATHERED_BYTES, Gather, Pooling, buffers, check_ids, history_report, id_report,
 };
 use crate::webgpu::memory::{Region, WgpuBuffer, WgpuMemory};
-use crate::webgpu::search;
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::target_attention::{Attention, rows_per_binding};
+
+impl DecoupledOps for Wgpu {
+    fn decoupled_search_into(
+        &self,
+        op: &Decoupled,
+        batch: &WgpuBatch,
+        inputs: SearchInputs<'_, WgpuMemory>,
+        out: SelectionMut<'_, WgpuMemory>,
+    ) -> Result<()> {
+        search(self, op, batch, &inputs, out)
+    }
+
+    fn decoupled_aggregate_into(
+        &self,
+        op: &Decoupled,
+        batch: &WgpuBatch,
+        inputs: AggregateInputs<'_, WgpuMemory>,
+        selection: Selection<'_, WgpuMemory>,
+        out: ViewMut<'_, WgpuMemory, f32>,
+    ) -> Result<()> {
+        aggregate(self, op, batch, &inputs, &selection, out)
+    }
+
+    fn decoupled_attend_into(
+        &self,
+        op: &Decoupled,
+        batch: &WgpuBatch,
+        inputs: DecoupledInputs<'_, WgpuMemory>,
+        out: ViewMut<'_, WgpuMemory, f32>,
+    ) -> Result<()> {
+        attend(self, op, batch, &inputs, out)
+    }
+}
 
 const SEARCH: &str = "decoupled_search";
 const AGGREGATE: &str = "decoupled_aggregate";
@@ -28,7 +62,7 @@ const LONGEST_STEP: usize = 256;
 fn weigh_kernel() -> Kernel {
     Kernel {
         name: "weigh_selection",
-        sources: &[include_str!("../../shaders/decoupled/weigh_selection.wgsl")],
+        sources: &[include_str!("../../../shaders/decoupled/weigh_selection.wgsl")],
         constants: vec![],
         slots: vec![
             Slot::plain("tiles", "vec4<u32>"),
@@ -45,7 +79,7 @@ fn weigh_kernel() -> Kernel {
 fn aggregate_kernel(table: Format, int8: bool) -> Kernel {
     Kernel {
         name: "aggregate",
-        sources: &[include_str!("../../shaders/decoupled/aggregate.wgsl")],
+        sources: &[include_str!("../../../shaders/decoupled/aggregate.wgsl")],
         constants: vec![("INT8", u32::from(int8))],
         slots: vec![
             Slot::plain("kept", "vec2<u32>"),

@@ -1,13 +1,12 @@
-//! Decoupled embeddings: one table says which behaviours matter, another what they mean.
+//! Parameters, inputs, shape rules and costs of decoupled embeddings.
 
 use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::jagged::Batch;
 use crate::memory::{Memory, View, ViewMut};
-use crate::ops::lookup::{check_host_ids, check_tables};
-use crate::ops::shape::copy_views;
-use crate::ops::{IdPolicy, Table, dim, elements, expect, total_width};
+use crate::ops::lookup::{IdPolicy, Table, check_host_ids, check_tables, total_width};
+use crate::ops::shape::{copy_views, dim, elements, expect};
 
 /// Search in attention embeddings, aggregation of representation embeddings.
 ///

@@ -1,12 +1,14 @@
 //! Decoupled embeddings: searches in one table (`decoupled_search`), aggregates from another, or attends to all behaviours
 //! (`decoupled_attend`).
 
+mod attend;
+mod search;
+
 use bytemuck::{Pod, Zeroable};
 
 use crate::cuda::batch::{CudaBatch, NONE};
 use crate::cuda::call::{Call, Kernel};
-use crate::cuda::decoupled_attend::attend_all;
-use crate::cuda::decoupled_search::search_into;
+use crate::cuda::decoupled::attend::attend_all;
 use crate::cuda::faults::Bound;
 use crate::cuda::lookup::{MOST_TABLES, TableWords, check_ids, tables};
 use crate::cuda::memory::{CudaMemory, Region};
@@ -15,6 +17,40 @@ use crate::error::Result;
 use crate::memory::ViewMut;
 use crate::ops::*;
 use crate::plan::Cut;
+use search::search_into;
+
+impl DecoupledOps for Cuda {
+    fn decoupled_search_into(
+        &self,
+        op: &Decoupled,
+        batch: &CudaBatch,
+        inputs: SearchInputs<'_, CudaMemory>,
+        out: SelectionMut<'_, CudaMemory>,
+    ) -> Result<()> {
+        search::search(self, op, batch, &inputs, out)
+    }
+
+    fn decoupled_aggregate_into(
+        &self,
+        op: &Decoupled,
+        batch: &CudaBatch,
+        inputs: AggregateInputs<'_, CudaMemory>,
+        selection: Selection<'_, CudaMemory>,
+        out: ViewMut<'_, CudaMemory, f32>,
+    ) -> Result<()> {
+        aggregate(self, op, batch, &inputs, &selection, out)
+    }
+
+    fn decoupled_attend_into(
+        &self,
+        op: &Decoupled,
+        batch: &CudaBatch,
+        inputs: DecoupledInputs<'_, CudaMemory>,
+        out: ViewMut<'_, CudaMemory, f32>,
+    ) -> Result<()> {
+        attend(self, op, batch, &inputs, out)
+    }
+}
 
 const AGGREGATE: &str = "decoupled_aggregate";
 const ATTEND: &str = "decoupled_attend";

@@ -1,7 +1,11 @@
 //! SDIM: signatures, computed or given. Bucket tables: sdim_encode.rs; what reads them: sdim_query.rs.
 
+mod encode;
+mod query;
+
 use bytemuck::{Pod, Zeroable};
 
+use crate::cuda::batch::{CudaBatch, CudaJagged};
 use crate::cuda::call::{Call, Kernel, suffix};
 use crate::cuda::faults::Bound;
 use crate::cuda::memory::{CudaMemory, Region};
@@ -9,7 +13,68 @@ use crate::cuda::{Cuda, fit};
 use crate::element::{Element, Scalar, Signature};
 use crate::error::Result;
 use crate::memory::{View, ViewMut};
-use crate::ops::{Hash, Sdim};
+use crate::ops::{Hash, Sdim, SdimHistory, SdimInputs, SdimOps, SdimQuery};
+
+impl SdimOps for Cuda {
+    fn sdim_signatures_into<T: Element, W: Signature>(
+        &self,
+        op: &Sdim,
+        rows: View<'_, CudaMemory, T>,
+        rotations: View<'_, CudaMemory, f32>,
+        out: ViewMut<'_, CudaMemory, W>,
+    ) -> Result<()> {
+        signatures(self, op, rows, rotations, out)
+    }
+
+    fn sdim_encode_into<T: Element>(
+        &self,
+        op: &Sdim,
+        histories: &CudaJagged,
+        inputs: SdimHistory<'_, CudaMemory, T>,
+        table: ViewMut<'_, CudaMemory, f32>,
+    ) -> Result<()> {
+        encode::encode(self, "sdim_encode", op, histories, &inputs, table, false)
+    }
+
+    fn sdim_append<T: Element>(
+        &self,
+        op: &Sdim,
+        new: &CudaJagged,
+        inputs: SdimHistory<'_, CudaMemory, T>,
+        table: ViewMut<'_, CudaMemory, f32>,
+    ) -> Result<()> {
+        encode::encode(self, "sdim_append", op, new, &inputs, table, true)
+    }
+
+    fn sdim_add_tables(
+        &self,
+        op: &Sdim,
+        table: ViewMut<'_, CudaMemory, f32>,
+        other: View<'_, CudaMemory, f32>,
+    ) -> Result<()> {
+        encode::add_tables(self, op, table, other)
+    }
+
+    fn sdim_query_into<T: Element>(
+        &self,
+        op: &Sdim,
+        targets: &CudaJagged,
+        inputs: SdimQuery<'_, CudaMemory, T>,
+        out: ViewMut<'_, CudaMemory, T>,
+    ) -> Result<()> {
+        query::query(self, op, targets, &inputs, out)
+    }
+
+    fn sdim_attend_into<T: Element>(
+        &self,
+        op: &Sdim,
+        batch: &CudaBatch,
+        inputs: SdimInputs<'_, CudaMemory, T>,
+        out: ViewMut<'_, CudaMemory, T>,
+    ) -> Result<()> {
+        query::attend(self, op, batch, &inputs, out)
+    }
+}
 
 /// Rows that a block hashes or adds at a time, and groups that it hashes.
 pub(super) const TILE_ROWS: usize = 64;

@@ -66,17 +66,17 @@ fn search_kernel(top_k: usize, lists: usize, keys: Keys) -> Kernel {
         Keys::Tables(..) => {
             slots.extend([Slot::read("table1", format), Slot::read("table2", format)]);
             &[
-                include_str!("../../shaders/decoupled/select.wgsl"),
-                include_str!("../../shaders/decoupled/keys_tables.wgsl"),
-                include_str!("../../shaders/decoupled/search.wgsl"),
+                include_str!("../../../shaders/decoupled/select.wgsl"),
+                include_str!("../../../shaders/decoupled/keys_tables.wgsl"),
+                include_str!("../../../shaders/decoupled/search.wgsl"),
             ]
         }
         Keys::Int8(_) => {
             slots.extend([Slot::plain("scale", "f32"), Slot::plain("offset", "f32")]);
             &[
-                include_str!("../../shaders/decoupled/select.wgsl"),
-                include_str!("../../shaders/decoupled/keys_int8.wgsl"),
-                include_str!("../../shaders/decoupled/search.wgsl"),
+                include_str!("../../../shaders/decoupled/select.wgsl"),
+                include_str!("../../../shaders/decoupled/keys_int8.wgsl"),
+                include_str!("../../../shaders/decoupled/search.wgsl"),
             ]
         }
     };
@@ -91,7 +91,7 @@ fn search_kernel(top_k: usize, lists: usize, keys: Keys) -> Kernel {
 fn queries_kernel(table: Format, int8: bool) -> Kernel {
     Kernel {
         name: "search_queries",
-        sources: &[include_str!("../../shaders/decoupled/search_queries.wgsl")],
+        sources: &[include_str!("../../../shaders/decoupled/search_queries.wgsl")],
         constants: vec![("INT8", u32::from(int8))],
         slots: vec![
             Slot::plain("tiles", "vec4<u32>"),
@@ -109,8 +109,8 @@ fn merge_kernel(top_k: usize) -> Kernel {
     Kernel {
         name: "merge_selection",
         sources: &[
-            include_str!("../../shaders/decoupled/select.wgsl"),
-            include_str!("../../shaders/decoupled/combine_selection.wgsl"),
+            include_str!("../../../shaders/decoupled/select.wgsl"),
+            include_str!("../../../shaders/decoupled/combine_selection.wgsl"),
         ],
         constants: vec![("LISTS", 1), ("CAPACITY", lists_of(top_k).0 as u32)],
         slots: vec![
@@ -123,7 +123,7 @@ fn merge_kernel(top_k: usize) -> Kernel {
     }
 }
 
-pub(super) fn variants() -> Vec<Kernel> {
+pub(in crate::webgpu) fn variants() -> Vec<Kernel> {
     let mut kernels: Vec<Kernel> =
         lookup::stores().map(|(format, int8)| queries_kernel(format, int8)).collect();
     // One K of each kind.
