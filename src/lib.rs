@@ -190,6 +190,8 @@ pub mod cuda;
 mod device;
 pub mod element;
 mod error;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod gpu;
 mod host;
 mod jagged;
 mod memory;

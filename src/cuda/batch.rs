@@ -1,26 +1,23 @@
 //! Batches made ready for the device: work planned and uploaded once, for every operation over them.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::CudaStream;
 
+use crate::cuda::Cuda;
 use crate::cuda::launch::Allocation;
-use crate::cuda::{Cuda, fit, lock};
 use crate::error::Result;
+use crate::gpu::{NONE, PlanCache, fit, lock};
 use crate::jagged::{Batch, Jagged};
 use crate::plan::{Cut, Plan};
-
-/// What stands for "none" in the kernels.
-pub(super) const NONE: u32 = u32::MAX;
 
 /// A [`Batch`] of a CUDA device.
 #[derive(Debug)]
 pub struct CudaBatch {
     batch: Arc<Batch>,
     stream: Arc<CudaStream>,
-    plans: Mutex<HashMap<Cut, Arc<DevicePlan>>>,
+    plans: PlanCache<DevicePlan>,
 }
 
 /// A [`Jagged`] of a CUDA device.
@@ -88,7 +85,7 @@ impl AsRef<Jagged> for CudaJagged {
 
 impl CudaBatch {
     pub(super) fn new(batch: Batch, stream: &Arc<CudaStream>) -> Self {
-        Self { batch: Arc::new(batch), stream: stream.clone(), plans: Mutex::default() }
+        Self { batch: Arc::new(batch), stream: stream.clone(), plans: PlanCache::default() }
     }
 
     /// The batch, to keep.
@@ -99,9 +96,10 @@ impl CudaBatch {
     /// The plan for a cut, made at its first use.
     pub(super) fn plan(&self, gpu: &Cuda, operation: &'static str, cut: &Cut) -> Result<Arc<DevicePlan>> {
         gpu.check_stream(operation, &self.stream)?;
-        if let Some(plan) = lock(&self.plans).get(cut) {
-            return Ok(plan.clone());
-        }
+        self.plans.get_or_make(cut, || self.make_plan(gpu, operation, cut))
+    }
+
+    fn make_plan(&self, gpu: &Cuda, operation: &'static str, cut: &Cut) -> Result<DevicePlan> {
         let plan = Plan::new(&self.batch, cut);
         let tile_words = |index: usize| {
             let tile = plan.tiles[index];
@@ -134,14 +132,13 @@ impl CudaBatch {
             })
         };
         let pieces: Vec<PieceWords> = plan.pieces.iter().map(piece_words).collect::<Result<_>>()?;
-        let made = Arc::new(DevicePlan {
+        Ok(DevicePlan {
             tiles: gpu.list(operation, &tiles)?,
             pieces: gpu.list(operation, &pieces)?,
             merges: gpu.list(operation, &split)?,
             merge_count: split.len(),
             plan,
-        });
-        Ok(lock(&self.plans).entry(*cut).or_insert(made).clone())
+        })
     }
 }
 

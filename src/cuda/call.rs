@@ -4,11 +4,11 @@ use std::sync::{Arc, MutexGuard};
 
 use bytemuck::Pod;
 
-use crate::cuda::faults::Bound;
 use crate::cuda::launch::{Allocation, Function};
-use crate::cuda::{Cuda, CudaBuffer, lock};
+use crate::cuda::{Cuda, CudaBuffer};
 use crate::element::Element;
 use crate::error::Result;
+use crate::gpu::{Bound, lock};
 
 /// Scratch begins at multiples of this: what the widest loads need, and a line of the cache.
 const ALIGNMENT: usize = 128;

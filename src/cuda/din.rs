@@ -2,14 +2,15 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::cuda::Cuda;
 use crate::cuda::batch::CudaBatch;
 use crate::cuda::call::{Kernel, suffix};
 use crate::cuda::memory::CudaMemory;
-use crate::cuda::{Cuda, fit};
 use crate::element::{DType, Element};
 use crate::error::{Error, Result};
+use crate::gpu::{activation_code, check_units, fit};
 use crate::memory::{View, ViewMut};
-use crate::ops::{Activation, DIN_LAYERS as NAMES, Din, DinInputs, DinOps, DinPooling};
+use crate::ops::{Activation, Din, DinInputs, DinOps, DinPooling};
 use crate::plan::Cut;
 
 impl DinOps for Cuda {
@@ -39,8 +40,6 @@ const THREADS: usize = 128;
 const SHARED: usize = 99 << 10;
 /// Bytes of a register of a fragment for all lanes, times the four of an input fragment.
 const FRAGMENT: usize = WARP * 16;
-/// The most units of a hidden layer.
-const MAX_UNITS: usize = 256;
 /// Blocks on a multiprocessor, at a guess of what its memory holds, times rounds of them.
 const PIECES: usize = 16;
 
@@ -212,10 +211,7 @@ pub(super) fn attend<T: Element>(
     op.check(batch.as_ref(), inputs)?;
     op.check_output(batch.as_ref(), out.len())?;
     let units: Vec<usize> = inputs.hidden.iter().map(|layer| layer.bias.len()).collect();
-    if let Some(layer) = units.iter().position(|&units| units > MAX_UNITS) {
-        let (needed, limit) = (units[layer] as u64, MAX_UNITS as u64);
-        return Err(Error::Limit { operation: NAME, argument: NAMES[layer].bias, needed, limit });
-    }
+    check_units(NAME, &units)?;
     let width = op.width;
     let layout = Layout::new::<T>(width, &units)?;
     let warps = layout.warps(batch.as_ref().histories().max_length());
@@ -311,21 +307,19 @@ fn network<T: Element>(
     for (index, layer) in inputs.hidden.iter().enumerate() {
         network.weights[index] = gpu.region(NAME, &layer.weight)?.pointer;
         network.biases[index] = vector(layer.bias)?;
-        network.layers[index].activation = match layer.activation {
-            Activation::Relu => 0,
-            Activation::Sigmoid => 1,
+        network.layers[index].activation = activation_code(&layer.activation);
+        match layer.activation {
+            Activation::Relu | Activation::Sigmoid => {}
             Activation::Prelu { alpha } => {
                 network.alphas[index] = vector(alpha)?;
                 network.alpha_shared[index] = u32::from(alpha.len() == 1);
-                2
             }
             Activation::Dice { gain, shift, alpha } => {
                 network.gains[index] = vector(gain)?;
                 network.shifts[index] = vector(shift)?;
                 network.alphas[index] = vector(alpha)?;
-                3
             }
-        };
+        }
     }
     Ok(network)
 }

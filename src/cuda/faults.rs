@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaStream, DriverError};
 
+use crate::cuda::Cuda;
 use crate::cuda::launch::{Allocation, read, wait};
-use crate::cuda::{Cuda, lock};
 use crate::error::{Error, Result};
-use crate::jagged::Batch;
+use crate::gpu::{Bound, lock};
 
 /// A driver error in the crate's words.
 pub(super) fn driver_error(operation: &'static str, error: DriverError) -> Error {
@@ -22,38 +22,6 @@ const BYTES: usize = WORDS * size_of::<u64>();
 const POSITIONS: u64 = (WORDS as u64) << 32;
 /// Kinds of checks that can be told apart between two waits.
 const RECORDS: usize = 256;
-
-/// What an id must be below.
-#[derive(Debug, Clone)]
-pub(crate) enum Bound {
-    /// One bound a column: position `p` is of column `p % columns`.
-    Columns(Vec<u64>),
-    /// The length of the history of the candidate that owns position `p`, of so many columns a candidate.
-    History(Arc<Batch>, usize),
-}
-
-impl Bound {
-    fn at(&self, position: u64) -> u64 {
-        match self {
-            Self::Columns(bounds) => {
-                bounds.get(position as usize % bounds.len().max(1)).copied().unwrap_or(0)
-            }
-            Self::History(batch, columns) => {
-                let candidate = position as usize / columns.max(&1);
-                let owns = |(_, targets): &(_, std::ops::Range<usize>)| targets.contains(&candidate);
-                batch.requests().find(owns).map_or(0, |(history, _)| history.len() as u64)
-            }
-        }
-    }
-
-    fn same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Columns(a), Self::Columns(b)) => a == b,
-            (Self::History(a, k), Self::History(b, l)) => Arc::ptr_eq(a, b) && k == l,
-            _ => false,
-        }
-    }
-}
 
 /// One kind of check.
 #[derive(Debug)]

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::cuda::Cuda;
 use crate::cuda::launch::Module;
-use crate::cuda::{Cuda, lock};
 use crate::error::Result;
+use crate::gpu::lock;
 
 /// The PTX of every kernel, by the stem of its file in `kernels/`.
 pub fn kernels() -> Vec<(&'static str, &'static str)> {

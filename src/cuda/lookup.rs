@@ -2,13 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::cuda::Cuda;
 use crate::cuda::batch::CudaJagged;
 use crate::cuda::call::{Call, Kernel};
-use crate::cuda::faults::Bound;
 use crate::cuda::memory::{CudaMemory, Region};
-use crate::cuda::{Cuda, fit};
 use crate::element::Scalar;
 use crate::error::Result;
+use crate::gpu::{fit, id_bound};
 use crate::memory::View;
 use crate::ops::*;
 use crate::plan::Cut;
@@ -136,11 +136,7 @@ pub(super) fn record(
     ids: Region<u32>,
     tables: &[Table<'_, CudaMemory>],
 ) -> Result<u64> {
-    if policy == IdPolicy::Zero {
-        return Ok(0);
-    }
-    let rows = tables.iter().map(|table| table.rows as u64).collect();
-    call.record(argument, ids.length, Bound::Columns(rows))
+    id_bound(policy, tables).map_or(Ok(0), |bound| call.record(argument, ids.length, bound))
 }
 
 /// Looks for ids outside their tables among the first `rows` rows of ids that no kernel reads.
@@ -218,12 +214,7 @@ pub(super) fn lookup(
     inputs: &LookupInputs<'_, CudaMemory>,
     outputs: LookupOutputs<'_, CudaMemory>,
 ) -> Result<()> {
-    let host = match bags {
-        Bags::Each => Bags::Each,
-        Bags::Sum(bags) => Bags::Sum(bags.as_ref()),
-        Bags::Mean(bags) => Bags::Mean(bags.as_ref()),
-    };
-    let rows = op.check(&host, inputs)?;
+    let rows = op.check(&bags, inputs)?;
     op.check_outputs(rows, inputs, &outputs)?;
     let ids = gpu.region(NAME, &inputs.ids)?;
     let second = match &outputs.second {

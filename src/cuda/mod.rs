@@ -18,7 +18,7 @@ mod sdim;
 mod target_attention;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use cudarc::driver::sys::CUdevice_attribute;
 use cudarc::driver::{CudaContext, CudaStream};
@@ -28,6 +28,7 @@ pub use kernels::kernels;
 pub use memory::{CudaBorrow, CudaBorrowMut, CudaBuffer, CudaMemory};
 
 use crate::error::{Error, Result};
+use crate::gpu::lock;
 use crate::memory::Memory;
 use call::Workspace;
 use faults::{Records, driver_error};
@@ -79,22 +80,6 @@ struct Shared {
     modules: Mutex<HashMap<&'static str, Arc<Module>>>,
     functions: Mutex<HashMap<(&'static str, String), Arc<Function>>>,
     workspace: Mutex<Workspace>,
-}
-
-/// A lock whose data stay valid when a thread panicked while holding it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// `value` as a `u32` below the one that stands for "none", or `Error::Limit`.
-fn fit(operation: &'static str, argument: &'static str, value: usize) -> Result<u32> {
-    let limit = batch::NONE - 1;
-    u32::try_from(value).ok().filter(|&value| value <= limit).ok_or(Error::Limit {
-        operation,
-        argument,
-        needed: value as u64,
-        limit: limit.into(),
-    })
 }
 
 impl Cuda {

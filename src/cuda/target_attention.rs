@@ -2,12 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::cuda::Cuda;
 use crate::cuda::batch::CudaBatch;
 use crate::cuda::call::{Kernel, suffix};
 use crate::cuda::memory::CudaMemory;
-use crate::cuda::{Cuda, fit};
 use crate::element::{DType, Element};
 use crate::error::Result;
+use crate::gpu::{fit, weighting_code};
 use crate::jagged::Batch;
 use crate::ops::{
     PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOps, TargetAttentionOutputs,
@@ -213,7 +214,7 @@ pub(super) fn attend<T: Element>(
         longest: 1 << 30,
     };
     let plan = batch.plan(gpu, NAME, &cut)?;
-    let (weighting, divisor) = code(op.weighting);
+    let (weighting, divisor) = weighting_code(op.weighting);
     let unit = if op.weighting == Weighting::Softmax { std::f32::consts::LOG2_E } else { 1.0 };
     let heads = [("kv_heads", op.kv_heads), ("heads", group_heads)];
     let widths = [("width", op.width), ("value_width", op.value_width)];
@@ -274,16 +275,6 @@ pub(super) fn attend<T: Element>(
 fn fit_all(sizes: [(&'static str, usize); 2]) -> Result<[u32; 2]> {
     let [(first, a), (second, b)] = sizes;
     Ok([fit(NAME, first, a)?, fit(NAME, second, b)?])
-}
-
-/// How the kernels number weightings, and the divisor.
-fn code(weighting: Weighting) -> (u32, f32) {
-    match weighting {
-        Weighting::Softmax => (0, 1.0),
-        Weighting::Relu => (1, 1.0),
-        Weighting::Silu { divisor } => (2, divisor),
-        Weighting::Identity => (3, 1.0),
-    }
 }
 
 pub(super) fn merge<T: Element>(

@@ -109,7 +109,11 @@ impl Lookup {
     ///
     /// # Errors
     /// [`Error::Shape`] for a buffer or list of the wrong size; [`Error::Limit`] for sizes beyond the address space.
-    pub fn check<S: Memory>(&self, bags: &Bags<'_, Jagged>, inputs: &LookupInputs<'_, S>) -> Result<usize> {
+    pub fn check<S: Memory, J: AsRef<Jagged>>(
+        &self,
+        bags: &Bags<'_, J>,
+        inputs: &LookupInputs<'_, S>,
+    ) -> Result<usize> {
         const NAME: &str = "lookup";
         let features = inputs.tables.len();
         check_tables(NAME, "tables", inputs.tables, features.max(1))?;
@@ -125,12 +129,12 @@ impl Lookup {
         }
         let rows = match bags {
             Bags::Each => inputs.ids.len() / features,
-            Bags::Sum(bags) | Bags::Mean(bags) => bags.rows(),
+            Bags::Sum(bags) | Bags::Mean(bags) => (*bags).as_ref().rows(),
         };
         expect(NAME, "ids", inputs.ids.len(), &[dim("N", rows), dim("F", features)])?;
         Ok(match bags {
             Bags::Each => rows,
-            Bags::Sum(bags) | Bags::Mean(bags) => bags.users(),
+            Bags::Sum(bags) | Bags::Mean(bags) => (*bags).as_ref().users(),
         })
     }
 

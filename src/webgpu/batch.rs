@@ -1,22 +1,19 @@
 //! Batches made ready for the device: work planned and uploaded once, for every operation over them.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::Result;
+use crate::gpu::{NONE, PlanCache, fit, lock};
 use crate::jagged::{Batch, Jagged};
 use crate::plan::{Cut, Plan};
 use crate::webgpu::Wgpu;
-use crate::webgpu::launch::{Binding, fit, lock};
-
-/// What stands for "none" in the shaders.
-pub(crate) const NONE: u32 = u32::MAX;
+use crate::webgpu::launch::Binding;
 
 /// A [`Batch`] of a `wgpu` device.
 #[derive(Debug)]
 pub struct WgpuBatch {
-    batch: Batch,
-    plans: Mutex<HashMap<Cut, Arc<DevicePlan>>>,
+    batch: Arc<Batch>,
+    plans: PlanCache<DevicePlan>,
     /// Histories and targets by themselves, for an operation that takes them one after the other.
     sides: OnceLock<Box<[WgpuJagged; 2]>>,
 }
@@ -57,7 +54,12 @@ impl AsRef<Jagged> for WgpuJagged {
 
 impl WgpuBatch {
     pub(crate) fn new(batch: Batch) -> Self {
-        Self { batch, plans: Mutex::default(), sides: OnceLock::new() }
+        Self { batch: Arc::new(batch), plans: PlanCache::default(), sides: OnceLock::new() }
+    }
+
+    /// The batch, to keep.
+    pub(crate) fn shared(&self) -> &Arc<Batch> {
+        &self.batch
     }
 
     pub(crate) fn sides(&self) -> Result<&[WgpuJagged; 2]> {
@@ -70,9 +72,10 @@ impl WgpuBatch {
     }
 
     pub(crate) fn plan(&self, gpu: &Wgpu, operation: &'static str, cut: &Cut) -> Result<Arc<DevicePlan>> {
-        if let Some(plan) = lock(&self.plans).get(cut) {
-            return Ok(plan.clone());
-        }
+        self.plans.get_or_make(cut, || self.make_plan(gpu, operation, cut))
+    }
+
+    fn make_plan(&self, gpu: &Wgpu, operation: &'static str, cut: &Cut) -> Result<DevicePlan> {
         // Rows are counted in 32 bits on the device.
         fit(operation, "N", self.batch.histories().rows())?;
         fit(operation, "M·H", self.batch.targets().rows().saturating_mul(cut.rows_per_target))?;
@@ -106,14 +109,13 @@ impl WgpuBatch {
                 ]
             })
             .collect();
-        let made = Arc::new(DevicePlan {
+        Ok(DevicePlan {
             tiles: gpu.list(operation, &tiles)?,
             pieces: gpu.list(operation, &pieces)?,
             merges: gpu.list(operation, &merges)?,
             merge_count: split.len(),
             plan,
-        });
-        Ok(lock(&self.plans).entry(*cut).or_insert(made).clone())
+        })
     }
 }
 

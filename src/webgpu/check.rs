@@ -2,9 +2,10 @@
 
 use crate::element::Scalar;
 use crate::error::Result;
+use crate::gpu::{Bound, fit};
 use crate::webgpu::Wgpu;
-use crate::webgpu::faults::{Limits, Report};
-use crate::webgpu::launch::{Binding, Params, fit};
+use crate::webgpu::faults::Report;
+use crate::webgpu::launch::{Binding, Params};
 use crate::webgpu::memory::Region;
 use crate::webgpu::shader::{Kernel, Slot};
 
@@ -50,8 +51,8 @@ impl Wgpu {
         let words = self.bind(operation, argument, &words.rows(0, count, 1))?;
         let highest = |&limit: &usize| u32::try_from(limit).unwrap_or(u32::MAX);
         let list = self.list(operation, &limits.iter().map(highest).collect::<Vec<_>>())?;
-        let rows = Limits::Columns(limits.iter().map(|&limit| limit as u64).collect());
-        let report = self.report(operation, argument, rows)?;
+        let bound = Bound::Columns(limits.iter().map(|&limit| limit as u64).collect());
+        let report = self.report(operation, argument, bound)?;
         let bits = 8 * size_of::<T>() as u32;
         let params =
             Params::default().u32s(&[words.base, fit(operation, argument, count)?, limits.len() as u32]);

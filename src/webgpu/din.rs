@@ -3,14 +3,15 @@
 use std::ops::Range;
 
 use crate::element::Element;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::gpu::{activation_code, check_units, fit};
 use crate::jagged::Batch;
 use crate::memory::{View, ViewMut};
 use crate::ops::{Activation, DIN_LAYERS as NAMES, Din, DinInputs, DinOps, DinPooling};
 use crate::plan::Cut;
 use crate::webgpu::Wgpu;
 use crate::webgpu::batch::WgpuBatch;
-use crate::webgpu::launch::{Binding, Params, fit};
+use crate::webgpu::launch::{Binding, Params};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::target_attention::{
@@ -33,8 +34,6 @@ const NAME: &str = "din";
 
 /// Candidates that a workgroup takes.
 const TILE: usize = 4;
-/// The most units of a hidden layer: two such layers of four behaviours lie in workgroup memory side by side.
-const MAX_UNITS: usize = 256;
 /// Fours of units that workgroup memory holds.
 const ROOM: usize = 960;
 /// How many pairs of candidate and behaviour a workgroup may take at a time.
@@ -51,15 +50,6 @@ fn weighting(pooling: DinPooling) -> u32 {
     match pooling {
         DinPooling::Softmax => 0,
         DinPooling::Sum => 3,
-    }
-}
-
-fn activation_code<V>(activation: &Activation<V>) -> u32 {
-    match activation {
-        Activation::Relu => 0,
-        Activation::Sigmoid => 1,
-        Activation::Prelu { .. } => 2,
-        Activation::Dice { .. } => 3,
     }
 }
 
@@ -214,10 +204,7 @@ pub(super) fn attend<T: Element>(
     op.check(batch.as_ref(), inputs)?;
     op.check_output(batch.as_ref(), out.len())?;
     let units: Vec<usize> = inputs.hidden.iter().map(|layer| layer.bias.len()).collect();
-    if let Some(layer) = units.iter().position(|&units| units > MAX_UNITS) {
-        let (needed, limit) = (units[layer] as u64, MAX_UNITS as u64);
-        return Err(Error::Limit { operation: NAME, argument: NAMES[layer].bias, needed, limit });
-    }
+    check_units(NAME, &units)?;
     let width = op.width;
     let layout = Layout::new(width, &units, batch.as_ref());
     let history = Region::of(inputs.history);

@@ -3,8 +3,9 @@
 use std::sync::Mutex;
 
 use crate::error::{Error, Result};
+use crate::gpu::{Bound, lock};
 use crate::webgpu::Wgpu;
-use crate::webgpu::launch::{Binding, lock};
+use crate::webgpu::launch::Binding;
 
 /// Where a kernel notes bad ids: `[position, id]`. The position starts at `u32::MAX` and an atomic minimum keeps the
 /// lowest; a later pass of one thread fetches the id that stands there.
@@ -13,26 +14,7 @@ pub(crate) struct Report {
     pub(crate) binding: Binding,
     operation: &'static str,
     argument: &'static str,
-    rows: Limits,
-}
-
-/// What a word must be below.
-#[derive(Debug)]
-pub(crate) enum Limits {
-    /// One limit a column: position `p` is of column `p % columns`.
-    Columns(Vec<u64>),
-    /// One limit a row of so many columns.
-    Rows(Vec<u64>, usize),
-}
-
-impl Limits {
-    fn at(&self, position: u64) -> u64 {
-        let (limits, index) = match self {
-            Self::Columns(limits) => (limits, position as usize % limits.len().max(1)),
-            Self::Rows(limits, columns) => (limits, position as usize / columns),
-        };
-        limits.get(index).copied().unwrap_or(0)
-    }
+    bound: Bound,
 }
 
 /// What a report takes in a staging buffer.
@@ -46,8 +28,8 @@ impl Report {
             return Ok(());
         }
         let [position, id] = words.map(u64::from);
-        let Self { operation, argument, ref rows, .. } = *self;
-        Err(Error::IndexOutOfRange { operation, argument, position, id, rows: rows.at(position) })
+        let Self { operation, argument, ref bound, .. } = *self;
+        Err(Error::IndexOutOfRange { operation, argument, position, id, rows: bound.at(position) })
     }
 }
 
@@ -107,11 +89,11 @@ impl Wgpu {
         &self,
         operation: &'static str,
         argument: &'static str,
-        rows: Limits,
+        bound: Bound,
     ) -> Result<Report> {
         let buffer = self.allocate(operation, 16)?;
         self.shared.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&[u32::MAX, 0]));
         let binding = Binding { buffer, offset: 0, size: 16, base: 0 };
-        Ok(Report { binding, operation, argument, rows })
+        Ok(Report { binding, operation, argument, bound })
     }
 }

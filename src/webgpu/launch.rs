@@ -1,10 +1,11 @@
 //! Pipelines, made once per variant, and the recording of passes into one submission.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::element::Scalar;
 use crate::error::{Error, Result};
+use crate::gpu::lock;
 use crate::webgpu::Wgpu;
 use crate::webgpu::device::scoped;
 use crate::webgpu::memory::Region;
@@ -50,21 +51,6 @@ impl Params {
         self.0.extend(values.iter().map(|value| value.to_bits()));
         self
     }
-}
-
-/// A lock whose data stay valid when a thread panicked while holding it.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// `value` as a `u32`, or `Error::Limit`.
-pub(crate) fn fit(operation: &'static str, argument: &'static str, value: usize) -> Result<u32> {
-    u32::try_from(value).map_err(|_| Error::Limit {
-        operation,
-        argument,
-        needed: value as u64,
-        limit: u32::MAX.into(),
-    })
 }
 
 impl Wgpu {

@@ -2,12 +2,13 @@
 
 use crate::element::Element;
 use crate::error::Result;
+use crate::gpu::{fit, id_bound};
 use crate::jagged::Batch;
 use crate::ops::*;
 use crate::webgpu::Wgpu;
 use crate::webgpu::batch::WgpuJagged;
-use crate::webgpu::faults::{Limits, Report};
-use crate::webgpu::launch::{Binding, Params, fit};
+use crate::webgpu::faults::Report;
+use crate::webgpu::launch::{Binding, Params};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::target_attention::vectors;
@@ -196,11 +197,7 @@ pub(super) fn id_report(
     policy: IdPolicy,
     tables: &[Table<'_, WgpuMemory>],
 ) -> Result<Option<Report>> {
-    if policy == IdPolicy::Zero {
-        return Ok(None);
-    }
-    let limits = tables.iter().map(|table| table.rows as u64).collect();
-    gpu.report(operation, argument, Limits::Columns(limits)).map(Some)
+    id_bound(policy, tables).map(|bound| gpu.report(operation, argument, bound)).transpose()
 }
 
 /// The same for the behaviours of a batch: they are read where their user has candidates. If some have none, the check
@@ -244,12 +241,7 @@ pub(super) fn lookup(
     inputs: &LookupInputs<'_, WgpuMemory>,
     outputs: LookupOutputs<'_, WgpuMemory>,
 ) -> Result<()> {
-    let host = match bags {
-        Bags::Each => Bags::Each,
-        Bags::Sum(bags) => Bags::Sum(bags.as_ref()),
-        Bags::Mean(bags) => Bags::Mean(bags.as_ref()),
-    };
-    let rows = op.check(&host, inputs)?;
+    let rows = op.check(&bags, inputs)?;
     op.check_outputs(rows, inputs, &outputs)?;
     let features = inputs.tables.len();
     let ids = Region::of(inputs.ids);

@@ -2,12 +2,13 @@
 
 use crate::element::{Element, Scalar, Signature};
 use crate::error::Result;
+use crate::gpu::fit;
 use crate::memory::{View, ViewMut};
 use crate::ops::{Hash, Sdim, SdimHistory, SdimInputs, SdimOps, SdimQuery};
 use crate::plan::Cut;
 use crate::webgpu::Wgpu;
 use crate::webgpu::batch::{WgpuBatch, WgpuJagged};
-use crate::webgpu::launch::{Binding, Params, fit};
+use crate::webgpu::launch::{Binding, Params};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::output::Output;
 use crate::webgpu::shader::{Format, Kernel, Slot};

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::element::Element;
 use crate::error::Result;
+use crate::gpu::{fit, weighting_code};
 use crate::ops::{
     PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOps, TargetAttentionOutputs,
     Weighting,
@@ -11,7 +12,7 @@ use crate::ops::{
 use crate::plan::{Cut, best_tile_rows};
 use crate::webgpu::Wgpu;
 use crate::webgpu::batch::{DevicePlan, WgpuBatch};
-use crate::webgpu::launch::{Binding, Params, fit};
+use crate::webgpu::launch::{Binding, Params};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::output::Output;
 use crate::webgpu::shader::{Format, Kernel, Slot};
@@ -152,15 +153,6 @@ pub(super) fn variants() -> Vec<Kernel> {
     Format::ALL.into_iter().flat_map(each).chain(pairs).chain([merge_kernel(1), merge_kernel(4)]).collect()
 }
 
-pub(super) fn code(weighting: Weighting) -> (u32, f32) {
-    match weighting {
-        Weighting::Softmax => (0, 1.0),
-        Weighting::Relu => (1, 1.0),
-        Weighting::Silu { divisor } => (2, divisor),
-        Weighting::Identity => (3, 1.0),
-    }
-}
-
 /// One attention as the kernels see it, whatever operation it serves.
 pub(super) struct Attention {
     pub(super) operation: &'static str,
@@ -250,7 +242,7 @@ impl Attention {
         let columns = columns_of(value_width.min(MAX_COLUMNS));
         let quads = gpu.uses_subgroups() && columns >= 4;
         let tile_rows = best_tile_rows(batch.as_ref(), group_heads, tiles_beside(columns), LOAD);
-        let (weighting, divisor) = code(self.weighting);
+        let (weighting, divisor) = weighting_code(self.weighting);
         let value_row = self.kv_heads * value_width;
         let window = match bias {
             Some(_) => window.min(rows_per_binding::<f32>(gpu, self.heads)),

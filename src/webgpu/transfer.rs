@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::element::Scalar;
 use crate::error::{Error, Result};
+use crate::gpu::lock;
 use crate::webgpu::Wgpu;
 use crate::webgpu::device::scoped;
 use crate::webgpu::faults::Unread;
-use crate::webgpu::launch::lock;
 use crate::webgpu::memory::{Region, WgpuBuffer};
 
 /// How long the callback of a finished copy may take to be called by another thread.

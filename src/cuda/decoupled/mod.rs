@@ -6,14 +6,14 @@ mod search;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::cuda::batch::{CudaBatch, NONE};
+use crate::cuda::Cuda;
+use crate::cuda::batch::CudaBatch;
 use crate::cuda::call::{Call, Kernel};
 use crate::cuda::decoupled::attend::attend_all;
-use crate::cuda::faults::Bound;
 use crate::cuda::lookup::{MOST_TABLES, TableWords, check_ids, tables};
 use crate::cuda::memory::{CudaMemory, Region};
-use crate::cuda::{Cuda, fit};
 use crate::error::Result;
+use crate::gpu::{Bound, NONE, fit};
 use crate::memory::ViewMut;
 use crate::ops::*;
 use crate::plan::Cut;

@@ -5,13 +5,14 @@ use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::cuda::Cuda;
 use crate::cuda::batch::CudaBatch;
 use crate::cuda::call::{Call, Kernel};
 use crate::cuda::decoupled::{Found, Ids};
 use crate::cuda::lookup::{COLUMNS, MOST_TABLES, TableWords, check_ids, record, tables};
 use crate::cuda::memory::CudaMemory;
-use crate::cuda::{Cuda, fit};
 use crate::error::{Error, Result};
+use crate::gpu::fit;
 use crate::jagged::Batch;
 use crate::ops::*;
 use crate::plan::{Cut, FEWEST_STEPS};

@@ -5,13 +5,13 @@ mod query;
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::cuda::Cuda;
 use crate::cuda::batch::{CudaBatch, CudaJagged};
 use crate::cuda::call::{Call, Kernel, suffix};
-use crate::cuda::faults::Bound;
 use crate::cuda::memory::{CudaMemory, Region};
-use crate::cuda::{Cuda, fit};
 use crate::element::{Element, Scalar, Signature};
 use crate::error::Result;
+use crate::gpu::{Bound, fit};
 use crate::memory::{View, ViewMut};
 use crate::ops::{Hash, Sdim, SdimHistory, SdimInputs, SdimOps, SdimQuery};
 

@@ -2,13 +2,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::cuda::Cuda;
 use crate::cuda::batch::{CudaBatch, CudaJagged};
 use crate::cuda::call::{Kernel, suffix};
 use crate::cuda::memory::CudaMemory;
 use crate::cuda::sdim::{Codes, PARTIAL_BYTES, PIECES, SCAN_THREADS, Sizes, TILE_ROWS, check, codes};
-use crate::cuda::{Cuda, fit};
 use crate::element::Element;
 use crate::error::Result;
+use crate::gpu::fit;
 use crate::memory::ViewMut;
 use crate::ops::{Hash, Sdim, SdimInputs, SdimQuery};
 use crate::plan::Cut;

@@ -5,13 +5,13 @@ pub(super) mod search;
 use std::ops::Range;
 
 use crate::error::Result;
+use crate::gpu::{Bound, fit};
 use crate::memory::{View, ViewMut};
 use crate::ops::*;
 use crate::plan::Cut;
 use crate::webgpu::Wgpu;
 use crate::webgpu::batch::WgpuBatch;
-use crate::webgpu::faults::Limits;
-use crate::webgpu::launch::{Binding, Params, fit};
+use crate::webgpu::launch::{Binding, Params};
 use crate::webgpu::lookup::{
     self, GATHERED_BYTES, Gather, Pooling, buffers, check_ids, history_report, id_report,
 };
@@ -207,10 +207,9 @@ fn weigh(
     let counts = gpu.bind(operation, "counts", &Region::of(selection.counts))?;
     fit(operation, "positions", candidates * top_k)?;
     let kept = gpu.scratch(operation, (candidates * top_k * 2) as u64)?;
-    let bad_counts = gpu.report(operation, "counts", Limits::Columns(vec![top_k as u64 + 1]))?;
-    let lengths =
-        batch_ref.requests().flat_map(|(history, targets)| targets.map(move |_| history.len() as u64));
-    let bad_positions = gpu.report(operation, "positions", Limits::Rows(lengths.collect(), top_k))?;
+    let bad_counts = gpu.report(operation, "counts", Bound::Columns(vec![top_k as u64 + 1]))?;
+    let bound = Bound::History(batch.shared().clone(), top_k);
+    let bad_positions = gpu.report(operation, "positions", bound)?;
     let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 64, wanted: 1, longest: usize::MAX };
     let plan = batch.plan(gpu, operation, &cut)?;
     let tiles = plan.plan.tiles.len();

@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result};
+use crate::gpu::fit;
 use crate::ops::*;
 use crate::plan::{Cut, best_tile_rows};
 use crate::webgpu::Wgpu;
 use crate::webgpu::batch::{DevicePlan, WgpuBatch};
-use crate::webgpu::launch::{Binding, Params, fit};
+use crate::webgpu::launch::{Binding, Params};
 use crate::webgpu::lookup::{
     self, Bound, GATHERED_BYTES, Gather, Pooling, buffers, history_report, id_report,
 };

@@ -1,0 +1,51 @@
+//! What ids and other indices read on the device must be below.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::jagged::Batch;
+use crate::memory::Memory;
+use crate::ops::{IdPolicy, Table};
+
+/// What an index must be below, by its position in the argument.
+#[derive(Debug, Clone)]
+pub(crate) enum Bound {
+    /// One bound per column: position `p` is in column `p % columns`.
+    Columns(Vec<u64>),
+    /// The length of the history of the candidate that owns position `p`, with so many columns per candidate.
+    History(Arc<Batch>, usize),
+}
+
+impl Bound {
+    /// The bound at a position.
+    pub(crate) fn at(&self, position: u64) -> u64 {
+        match self {
+            Self::Columns(bounds) => {
+                bounds.get(position as usize % bounds.len().max(1)).copied().unwrap_or(0)
+            }
+            Self::History(batch, columns) => {
+                let candidate = position as usize / columns.max(&1);
+                let owns = |(_, targets): &(_, Range<usize>)| targets.contains(&candidate);
+                batch.requests().find(owns).map_or(0, |(history, _)| history.len() as u64)
+            }
+        }
+    }
+
+    /// Whether both bound every position alike. Batches are compared by identity.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Columns(a), Self::Columns(b)) => a == b,
+            (Self::History(a, k), Self::History(b, l)) => Arc::ptr_eq(a, b) && k == l,
+            _ => false,
+        }
+    }
+}
+
+/// The bound of ids into `tables`, one table per column; `None` where the policy reports nothing.
+pub(crate) fn id_bound<S: Memory>(policy: IdPolicy, tables: &[Table<'_, S>]) -> Option<Bound> {
+    match policy {
+        IdPolicy::Zero => None,
+        _ => Some(Bound::Columns(tables.iter().map(|table| table.rows as u64).collect())),
+    }
+}
