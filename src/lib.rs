@@ -211,6 +211,9 @@ pub use cudarc;
 pub use device::{Buffer, DeviceOps};
 pub use element::{DType, Element, Scalar, Signature};
 pub use error::{Error, Result};
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[doc(hidden)]
+pub use gpu::set_trace;
 pub use half;
 pub use host::{Host, HostBuffer};
 pub use jagged::{Batch, Jagged};

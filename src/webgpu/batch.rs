@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::Result;
-use crate::gpu::{NONE, PlanCache, fit, lock};
+use crate::gpu::{NONE, PlanCache, fit, lock, trace_plan};
 use crate::jagged::{Batch, Jagged};
 use crate::plan::{Cut, Plan};
 use crate::webgpu::Wgpu;
@@ -72,7 +72,9 @@ impl WgpuBatch {
     }
 
     pub(crate) fn plan(&self, gpu: &Wgpu, operation: &'static str, cut: &Cut) -> Result<Arc<DevicePlan>> {
-        self.plans.get_or_make(cut, || self.make_plan(gpu, operation, cut))
+        let made = self.plans.get_or_make(cut, || self.make_plan(gpu, operation, cut))?;
+        trace_plan(operation, cut, &made.plan);
+        Ok(made)
     }
 
     fn make_plan(&self, gpu: &Wgpu, operation: &'static str, cut: &Cut) -> Result<DevicePlan> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::element::Scalar;
 use crate::error::{Error, Result};
-use crate::gpu::lock;
+use crate::gpu::{lock, trace};
 use crate::webgpu::Wgpu;
 use crate::webgpu::device::scoped;
 use crate::webgpu::memory::Region;
@@ -163,6 +163,7 @@ impl Wgpu {
         if groups == 0 {
             return Ok(());
         }
+        trace(|| format!("{}: {groups} workgroups", kernel.key()));
         let pipeline = self.pipeline(kernel)?;
         let most = u64::from(self.limits().max_compute_workgroups_per_dimension);
         let (width, height) = (groups.min(most), groups.div_ceil(groups.min(most)));
