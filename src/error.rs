@@ -53,7 +53,7 @@ pub enum Error {
         limit: u64,
     },
     /// An id points outside its table, or a position outside its history.
-    #[error("{operation}: {argument}[{position}] is {id}, but there are only {rows} rows")]
+    #[error("{operation}: {argument}[{position}] is {id}, which must be below {bound}")]
     IndexOutOfRange {
         /// The operation that was asked for.
         operation: &'static str,
@@ -63,8 +63,8 @@ pub enum Error {
         position: u64,
         /// The id.
         id: u64,
-        /// How many rows the table or history has.
-        rows: u64,
+        /// What it must be below: the rows of the table, the length of the history, the number of buckets.
+        bound: u64,
     },
     /// An allocation failed.
     #[error("{operation}: out of memory for {bytes} bytes")]

@@ -9,7 +9,7 @@ use longseq::*;
 use support::cuda::session;
 
 fn error(operation: &'static str, argument: &'static str, position: u64, id: u64, rows: u64) -> Error {
-    Error::IndexOutOfRange { operation, argument, position, id, rows }
+    Error::IndexOutOfRange { operation, argument, position, id, bound: rows }
 }
 
 /// Nothing is read outside the tables and histories, and the next wait tells of the lowest place.

@@ -57,7 +57,7 @@ fn signatures_out_of_range_are_reported() {
             argument: "signatures",
             position,
             id,
-            rows: limit,
+            bound: limit,
         };
         let run = || -> Result<()> {
             let (good, mut bad) = (vec![1u16; 200], vec![1u16; 200]);

@@ -17,7 +17,7 @@ fn rows<B: Backend>(backend: &B, ids: &[u32]) -> Result<Buffer<B, f32>> {
 }
 
 fn is_told<T>(result: Result<T>, id: u64) -> bool {
-    matches!(result, Err(Error::IndexOutOfRange { id: told, rows: 4, .. }) if told == id)
+    matches!(result, Err(Error::IndexOutOfRange { id: told, bound: 4, .. }) if told == id)
 }
 
 fn tells_each_fork_of_its_own_calls<B: Backend>(backend: &B, _: Rules) {

@@ -146,7 +146,7 @@ fn sdim() -> Vec<Twin> {
     let case = SdimCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() };
     let large = SdimCase { histories: vec![3000], targets: vec![2], bits: 6, groups: 2, ..case.clone() };
     let sparse = SdimCase { bits: 12, groups: 2, ..case.clone() };
-    let expected = "sdim_query: signatures[1] is 9, but there are only 8 rows";
+    let expected = "sdim_query: signatures[1] is 9, which must be below 8";
     vec![
         twin(&case, "sdim_hash", "sum > vec4<f32>()", "sum < vec4<f32>()"),
         twin(&case, "sdim_encode", "l < part.y; l++", "l + 1u < part.y; l++"),
@@ -210,21 +210,21 @@ fn decoupled() -> Vec<Twin> {
         twin(&case, "weigh_selection", "/ total;", "* total;"),
         twin(&case, "aggregate", "sum += bitcast<f32>(entry.x) * four;", "sum += four;"),
         twin_of_check(
-            "decoupled_search: ids[3] is 7, but there are only 4 rows",
+            "decoupled_search: ids[3] is 7, which must be below 4",
             |gpu| search_ids(gpu, &[0, 1, 2, 7, 9, 0], &[0, 0]),
             "search",
             "atomicMin(",
             "atomicMax(",
         ),
         twin_of_check(
-            "decoupled_search: target_ids[1] is 4, but there are only 4 rows",
+            "decoupled_search: target_ids[1] is 4, which must be below 4",
             |gpu| search_ids(gpu, &[0; 6], &[2, 4]),
             "search_queries",
             "atomicMin(&report[0], place);",
             "",
         ),
         twin_of_check(
-            "lookup: ids[1] is 3, but there are only 3 rows",
+            "lookup: ids[1] is 3, which must be below 3",
             |gpu| {
                 let (table, ids) = (gpu.zeros::<f32>(6)?, gpu.upload(&[0u32, 3, 4])?);
                 let tables = [Table { rows: 3, width: 2, data: TableData::F32(gpu.view(&table)) }];

@@ -92,7 +92,7 @@ impl Records {
                 argument: check.argument,
                 position,
                 id: words[page] & u64::from(u32::MAX),
-                rows: check.bound.at(position),
+                bound: check.bound.at(position),
             });
         }
         Ok(())

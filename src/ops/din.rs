@@ -96,6 +96,18 @@ pub struct DiceStatistics<'a> {
     pub beta: Option<&'a [f32]>,
 }
 
+impl<'a> DiceStatistics<'a> {
+    /// Running statistics, with `γ = 1` and `β = 0`.
+    pub fn new(mean: &'a [f32], variance: &'a [f32], epsilon: f32) -> Self {
+        Self { mean, variance, epsilon, gamma: None, beta: None }
+    }
+
+    /// Sets `γ` and `β`.
+    pub fn with_affine(self, gamma: &'a [f32], beta: &'a [f32]) -> Self {
+        Self { gamma: Some(gamma), beta: Some(beta), ..self }
+    }
+}
+
 /// Folds Dice's batch statistics into `(gain, shift)` for [`Activation::Dice`].
 ///
 /// # Errors
@@ -144,6 +156,30 @@ pub struct DinInputs<'a, S: Memory, T: Element> {
 }
 
 copy_views!(DinLayer<T>, DinInputs<T>);
+
+impl<'a, S: Memory, T: Element> DinLayer<'a, S, T> {
+    /// A layer of `bias.len()` units.
+    pub fn new(
+        weight: View<'a, S, T>,
+        bias: View<'a, S, f32>,
+        activation: Activation<View<'a, S, f32>>,
+    ) -> Self {
+        Self { weight, bias, activation }
+    }
+}
+
+impl<'a, S: Memory, T: Element> DinInputs<'a, S, T> {
+    /// Candidates, behaviours and the network that scores their pairs.
+    pub fn new(
+        targets: View<'a, S, T>,
+        history: View<'a, S, T>,
+        hidden: &'a [DinLayer<'a, S, T>],
+        output_weight: View<'a, S, T>,
+        output_bias: View<'a, S, f32>,
+    ) -> Self {
+        Self { targets, history, hidden, output_weight, output_bias }
+    }
+}
 
 impl Default for Din {
     fn default() -> Self {

@@ -91,6 +91,37 @@ pub struct LookupOutputs<'a, S: Memory> {
 
 copy_views!(Table, TableData, LookupInputs);
 
+impl<'a, S: Memory> Table<'a, S> {
+    /// A table of `rows` rows of `width` numbers.
+    pub fn new(rows: usize, width: usize, data: TableData<'a, S>) -> Self {
+        Self { rows, width, data }
+    }
+}
+
+impl<'a, S: Memory> LookupInputs<'a, S> {
+    /// Ids `[N, F]` and the `F` tables that they are looked up in.
+    pub fn new(ids: View<'a, S, u32>, tables: &'a [Table<'a, S>]) -> Self {
+        Self { ids, tables, second_tables: &[] }
+    }
+
+    /// Another `F` tables with the same rows, read in the same pass over the ids.
+    pub fn with_second_tables(self, second_tables: &'a [Table<'a, S>]) -> Self {
+        Self { second_tables: second_tables, ..self }
+    }
+}
+
+impl<'a, S: Memory> LookupOutputs<'a, S> {
+    /// The rows of the tables.
+    pub fn new(out: ViewMut<'a, S, f32>) -> Self {
+        Self { out, second: None }
+    }
+
+    /// The rows of the second tables.
+    pub fn with_second(self, second: ViewMut<'a, S, f32>) -> Self {
+        Self { second: Some(second), ..self }
+    }
+}
+
 impl Lookup {
     /// Sets what happens to ids outside their table.
     pub fn with_ids(self, ids: IdPolicy) -> Self {
@@ -238,7 +269,9 @@ pub(crate) fn check_host_ids(
     };
     match ids.iter().enumerate().find_map(outside) {
         None => Ok(()),
-        Some((position, id, rows)) => Err(Error::IndexOutOfRange { operation, argument, position, id, rows }),
+        Some((position, id, rows)) => {
+            Err(Error::IndexOutOfRange { operation, argument, position, id, bound: rows })
+        }
     }
 }
 

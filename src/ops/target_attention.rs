@@ -89,6 +89,42 @@ pub struct PartialAttention<'a, S: Memory, T: Element> {
 
 copy_views!(TargetAttentionInputs<T>, PartialAttention<T>);
 
+impl<'a, S: Memory, T: Element> TargetAttentionInputs<'a, S, T> {
+    /// Queries and keys; the keys are the values, and there is no bias.
+    pub fn new(queries: View<'a, S, T>, keys: View<'a, S, T>) -> Self {
+        Self { queries, keys, values: None, bias: None }
+    }
+
+    /// Values of their own, `[N, H_kv, d_v]`.
+    pub fn with_values(self, values: View<'a, S, T>) -> Self {
+        Self { values: Some(values), ..self }
+    }
+
+    /// A bias `[N, H]`, added to the scaled dot products.
+    pub fn with_bias(self, bias: View<'a, S, f32>) -> Self {
+        Self { bias: Some(bias), ..self }
+    }
+}
+
+impl<'a, S: Memory, T: Element> TargetAttentionOutputs<'a, S, T> {
+    /// The output alone.
+    pub fn new(out: ViewMut<'a, S, T>) -> Self {
+        Self { out, lse: None }
+    }
+
+    /// Writes the log-sum-exp of the scores too, `[M, H]`.
+    pub fn with_lse(self, lse: ViewMut<'a, S, f32>) -> Self {
+        Self { lse: Some(lse), ..self }
+    }
+}
+
+impl<'a, S: Memory, T: Element> PartialAttention<'a, S, T> {
+    /// An output `[M, H, d_v]` and its log-sum-exp `[M, H]`.
+    pub fn new(out: View<'a, S, T>, lse: View<'a, S, f32>) -> Self {
+        Self { out, lse }
+    }
+}
+
 impl Default for TargetAttention {
     fn default() -> Self {
         Self { heads: 1, kv_heads: 1, width: 64, value_width: 64, scale: None, weighting: Weighting::Softmax }

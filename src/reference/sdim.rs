@@ -157,7 +157,7 @@ fn hash<T: Element>(
             argument: "signatures",
             position: position as u64,
             id: used[position].into(),
-            rows: op.buckets() as u64,
+            bound: op.buckets() as u64,
         }),
     }
 }

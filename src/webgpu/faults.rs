@@ -29,7 +29,7 @@ impl Report {
         }
         let [position, id] = words.map(u64::from);
         let Self { operation, argument, ref bound, .. } = *self;
-        Err(Error::IndexOutOfRange { operation, argument, position, id, rows: bound.at(position) })
+        Err(Error::IndexOutOfRange { operation, argument, position, id, bound: bound.at(position) })
     }
 }
 

@@ -108,11 +108,11 @@ fn ids_outside_a_table_are_errors_or_zeros() {
     let (right, wrong) = ([0, 1, 2, 3, 0, 0], [0, 1, 2, 4, 3, 0]);
     assert_error(
         decoupled(&op, &tables, &wrong, &[0; 4], 4),
-        "decoupled_search: ids[3] is 4, but there are only 4 rows",
+        "decoupled_search: ids[3] is 4, which must be below 4",
     );
     assert_error(
         decoupled(&op, &tables, &right, &[0, 0, 3, 0], 4),
-        "decoupled_search: target_ids[2] is 3, but there are only 3 rows",
+        "decoupled_search: target_ids[2] is 3, which must be below 3",
     );
     decoupled(&op.with_ids(IdPolicy::Zero), &tables, &wrong, &[u32::MAX; 4], 4).expect("zeros");
 }
@@ -142,11 +142,11 @@ fn selections_from_anywhere_are_checked() {
     aggregate(&[0, 2, 1, EMPTY_SLOT], &[2, 1]).expect("a valid selection");
     assert_error(
         aggregate(&[0, 2, 3, EMPTY_SLOT], &[2, 1]),
-        "decoupled_aggregate: positions[2] is 3, but there are only 3 rows",
+        "decoupled_aggregate: positions[2] is 3, which must be below 3",
     );
     assert_error(
         aggregate(&[0, 2, 1, EMPTY_SLOT], &[3, 1]),
-        "decoupled_aggregate: counts[0] is 3, but there are only 3 rows",
+        "decoupled_aggregate: counts[0] is 3, which must be below 3",
     );
     assert_error(
         aggregate(&[0, 2, 1], &[2, 1]),
@@ -193,7 +193,7 @@ fn lookup_checks_its_buffers() {
     ] {
         assert_error(result, &format!("lookup: {expected}"));
     }
-    assert_error(look(&first, &[], &[0, 3], 4, 0), "lookup: ids[1] is 3, but there are only 3 rows");
+    assert_error(look(&first, &[], &[0, 3], 4, 0), "lookup: ids[1] is 3, which must be below 3");
     let bags = Jagged::from_lengths(&[2, 1]).expect("small lengths");
     let inputs = LookupInputs { ids: Host::view(&[0, 1]), tables: &first, second_tables: &[] };
     let message = "lookup: ids: expected [N, F] = [3, 1], 3 elements, got 2 elements";

@@ -126,7 +126,7 @@ fn signatures_outside_the_table_are_errors_and_change_nothing() {
     let op = Sdim::new(4).with_groups(2, 3);
     let given = [0u8, 1, 7, 8, 9, 0];
     let mut table = [5.0; 64];
-    let expected = "sdim_encode: signatures[3] is 8, but there are only 8 rows";
+    let expected = "sdim_encode: signatures[3] is 8, which must be below 8";
     assert_error(encode(&op, 12, Hash::Signatures8(Host::view(&given)), &mut table), expected);
     assert_eq!(table, [5.0; 64]);
     let histories = Jagged::from_lengths(&[3]).expect("small lengths");

@@ -57,7 +57,7 @@ impl<'a> Signatures<'a> {
                 argument: "signatures",
                 position: position as u64,
                 id: signature.into(),
-                rows: op.buckets() as u64,
+                bound: op.buckets() as u64,
             }),
         }
     }

@@ -105,6 +105,69 @@ pub const EMPTY_SLOT: u32 = u32::MAX;
 
 copy_views!(SearchInputs, AggregateInputs, DecoupledInputs, Selection);
 
+impl<'a, S: Memory> SearchInputs<'a, S> {
+    /// Attention tables, and the ids of behaviours `[N, F]` and candidates `[M, F]`.
+    pub fn new(attention: &'a [Table<'a, S>], ids: View<'a, S, u32>, target_ids: View<'a, S, u32>) -> Self {
+        Self { attention, ids, target_ids }
+    }
+}
+
+impl<'a, S: Memory> AggregateInputs<'a, S> {
+    /// Representation tables, and the ids of behaviours `[N, F]` and candidates `[M, F]`.
+    pub fn new(
+        representation: &'a [Table<'a, S>],
+        ids: View<'a, S, u32>,
+        target_ids: View<'a, S, u32>,
+    ) -> Self {
+        Self { representation, ids, target_ids }
+    }
+}
+
+impl<'a, S: Memory> DecoupledInputs<'a, S> {
+    /// Both sets of tables, and the ids of behaviours `[N, F]` and candidates `[M, F]`.
+    pub fn new(
+        attention: &'a [Table<'a, S>],
+        representation: &'a [Table<'a, S>],
+        ids: View<'a, S, u32>,
+        target_ids: View<'a, S, u32>,
+    ) -> Self {
+        Self { attention, representation, ids, target_ids }
+    }
+}
+
+impl<'a, S: Memory> Selection<'a, S> {
+    /// A selection of a search, or of the caller.
+    pub fn new(positions: View<'a, S, u32>, scores: View<'a, S, f32>, counts: View<'a, S, u32>) -> Self {
+        Self { positions, scores, counts }
+    }
+}
+
+impl<'a, S: Memory> SelectionMut<'a, S> {
+    /// Where a search writes: `[M, K]`, `[M, K]`, `[M]`.
+    pub fn new(
+        positions: ViewMut<'a, S, u32>,
+        scores: ViewMut<'a, S, f32>,
+        counts: ViewMut<'a, S, u32>,
+    ) -> Self {
+        Self { positions, scores, counts }
+    }
+}
+
+impl<S: Memory> SelectionBuffers<S> {
+    /// The selection, to read.
+    pub fn selection(&self) -> Selection<'_, S> {
+        let counts = View::new(S::data(&self.counts));
+        Selection::new(View::new(S::data(&self.positions)), View::new(S::data(&self.scores)), counts)
+    }
+
+    /// The buffers, to write.
+    pub fn selection_mut(&mut self) -> SelectionMut<'_, S> {
+        let counts = ViewMut::new(S::data_mut(&mut self.counts));
+        let scores = ViewMut::new(S::data_mut(&mut self.scores));
+        SelectionMut::new(ViewMut::new(S::data_mut(&mut self.positions)), scores, counts)
+    }
+}
+
 impl Default for Decoupled {
     fn default() -> Self {
         Self { scales: vec![1.0], top_k: Some(20), multiply_target: false, ids: IdPolicy::Error }
@@ -321,7 +384,7 @@ impl Decoupled {
             argument,
             position: position as u64,
             id: id.into(),
-            rows: rows as u64,
+            bound: rows as u64,
         };
         for (history, targets) in batch.requests() {
             for m in targets {

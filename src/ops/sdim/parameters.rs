@@ -76,6 +76,39 @@ pub struct SdimInputs<'a, S: Memory, T: Element> {
 
 copy_views!(Hash, SdimHistory<T>, SdimQuery<T>, SdimInputs<T>);
 
+impl<'a, S: Memory, T: Element> SdimHistory<'a, S, T> {
+    /// Behaviours `[N, d]` and their hash.
+    pub fn new(rows: View<'a, S, T>, hash: Hash<'a, S>) -> Self {
+        Self { rows, hash }
+    }
+}
+
+impl<'a, S: Memory, T: Element> SdimQuery<'a, S, T> {
+    /// A table and the hash of the candidates, whose signatures are given; rotations need
+    /// [`with_targets`](Self::with_targets).
+    pub fn new(table: View<'a, S, f32>, hash: Hash<'a, S>) -> Self {
+        Self { table, hash, targets: None }
+    }
+
+    /// The candidates `[M, d]`, to hash with the rotations.
+    pub fn with_targets(self, targets: View<'a, S, T>) -> Self {
+        Self { targets: Some(targets), ..self }
+    }
+}
+
+impl<'a, S: Memory, T: Element> SdimInputs<'a, S, T> {
+    /// Behaviours and the hash of the candidates, whose signatures are given; rotations need
+    /// [`with_targets`](Self::with_targets).
+    pub fn new(history: SdimHistory<'a, S, T>, hash: Hash<'a, S>) -> Self {
+        Self { history, hash, targets: None }
+    }
+
+    /// The candidates `[M, d]`, to hash with the rotations.
+    pub fn with_targets(self, targets: View<'a, S, T>) -> Self {
+        Self { targets: Some(targets), ..self }
+    }
+}
+
 impl Default for Sdim {
     fn default() -> Self {
         Self { width: 64, groups: 16, bits: 3, normalise: true }
