@@ -4,10 +4,10 @@
 #[path = "harness/clock.rs"]
 #[allow(dead_code, reason = "the harness uses all of it")]
 mod clock;
-#[path = "../examples/rank/plot.rs"]
+#[path = "../examples/rank/src/plot.rs"]
 #[allow(unused_imports, reason = "its tests run with the main job")]
 mod plot;
-#[path = "../examples/rank/report.rs"]
+#[path = "../examples/rank/src/report.rs"]
 #[allow(dead_code, unused_imports, reason = "the main job uses and tests all of it")]
 mod report;
 #[path = "../tests/support/mod.rs"]

@@ -1,22 +1,24 @@
-//! The main job: ranks held-out movies for MovieLens users the way a ranking service would, with each of the crate's
-//! ways of reading a long history, and says how well, how fast and how exactly.
+//! The main job: ranks held-out movies for MovieLens users the way a ranking service would, once with each of the
+//! crate's operations on long histories, and reports ranking quality, latency and numerical error.
 //!
 //! ```text
-//! cargo run --release --example rank -- --help
+//! cargo run --release -p rank -- --help
 //! ```
 
 mod check;
 mod compare;
 mod data;
+mod devices;
 mod embeddings;
-mod gain;
 mod metrics;
 mod options;
 mod plot;
+mod progress;
 mod protocol;
 mod ranker;
 mod report;
 mod summary;
+mod svd;
 mod timing;
 
 use std::process::ExitCode;
@@ -31,22 +33,23 @@ use crate::data::Log;
 use crate::embeddings::Embeddings;
 use crate::options::{Device, Options};
 use crate::plot::Labels;
+use crate::progress::Progress;
 use crate::protocol::{Protocol, Split};
 use crate::ranker::Ranker;
-use crate::report::{Progress, counted};
+use crate::report::counted;
 
-/// A result whose error people read.
+/// A result whose error is shown to the user.
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let closed = |error: &(dyn std::error::Error + 'static)| {
+    let is_closed_pipe = |error: &(dyn std::error::Error + 'static)| {
         error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
     };
     match start(&options) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has seen enough.
-        Err(error) if closed(error.as_ref()) => ExitCode::SUCCESS,
+        // The reader, such as `head`, has closed the pipe.
+        Err(error) if is_closed_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
@@ -54,7 +57,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Picks the device. A new backend is one more arm.
+/// Picks the device and runs the job on it.
 fn start(options: &Options) -> Outcome<()> {
     if let Some(threads) = options.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
@@ -74,28 +77,28 @@ fn start(options: &Options) -> Outcome<()> {
     }
 }
 
-/// The CUDA device where it was asked for; `auto` takes it where there is one.
+/// The CUDA device, if `--device cuda` asks for it or `--device auto` finds one.
 #[cfg(feature = "cuda")]
-fn nvidia(asked_for: Device) -> Outcome<Option<longseq::Cuda>> {
-    Ok(match asked_for {
+fn nvidia(requested: Device) -> Outcome<Option<longseq::Cuda>> {
+    Ok(match requested {
         Device::Cuda => Some(longseq::Cuda::new(0)?),
         Device::Auto => longseq::Cuda::new(0).ok(),
         Device::Cpu | Device::Wgpu => None,
     })
 }
 
-/// The `wgpu` device where it was asked for. `auto` leaves a software adapter alone: it is this processor again, by a
-/// detour.
+/// The wgpu device, if `--device wgpu` asks for it or `--device auto` finds one. `auto` skips software adapters: they
+/// run on the CPU, and more slowly than `Cpu` does.
 #[cfg(feature = "wgpu")]
-fn gpu(asked_for: Device) -> Outcome<Option<longseq::Wgpu>> {
-    Ok(match asked_for {
+fn gpu(requested: Device) -> Outcome<Option<longseq::Wgpu>> {
+    Ok(match requested {
         Device::Wgpu => Some(longseq::Wgpu::new()?),
         Device::Auto => longseq::Wgpu::new().ok().filter(|gpu| !gpu.is_software()),
         Device::Cpu | Device::Cuda => None,
     })
 }
 
-/// The whole job, on any device.
+/// Runs the whole job on one device.
 fn run<B: Backend>(backend: &B, options: &Options) -> Outcome<()> {
     let begin = Instant::now();
     let progress = Progress::new();
@@ -111,17 +114,17 @@ fn run<B: Backend>(backend: &B, options: &Options) -> Outcome<()> {
         seed: options.seed,
     };
     let split = Split::new(&log, &protocol)?;
-    // Before the work, so that a folder that cannot be made costs no time.
+    // Created first, so that a bad `--output` fails before any work is done.
     std::fs::create_dir_all(&options.output).map_err(|e| format!("{}: {e}", options.output.display()))?;
     progress.print(&summary::header(&backend.device(), options, &log, &split))?;
-    let embeddings = Embeddings::new(&split.known, log.items, options.widths(), options.seed, &progress)?;
+    let embeddings = Embeddings::new(&split.known, log.items, options.widths(), options.seed, &progress);
     let ranker = Ranker::new(backend, &embeddings, options.top_k, options.seed)?;
 
     let results = compare(&ranker, &split.requests, options, &progress)?;
     progress.print(&results.table(&ranker, &split.requests))?;
     progress.print(&summary::notes(&ranker, options, &split, &results))?;
 
-    progress.print(&gain::table_of_devices(&embeddings, &split.requests, options, &progress)?)?;
+    progress.print(&devices::table(&embeddings, &split.requests, options, &progress)?)?;
 
     let lengths = options.lengths();
     let series = ranker.sweep(&split.requests, lengths, options.sweep_budget(), options.seed, &progress)?;
@@ -131,7 +134,7 @@ fn run<B: Backend>(backend: &B, options: &Options) -> Outcome<()> {
     let subtitle =
         format!("{}; {}, width {}, f32", backend.device(), counted(candidates, "candidate"), options.width);
     let labels = Labels {
-        title: "Latency of a request against the length of its history",
+        title: "Latency of one request against the length of its history",
         subtitle: &subtitle,
         x: "behaviours in the history",
         y: "median latency of one request, ms",
@@ -146,7 +149,7 @@ mod tests {
 
     #[cfg(feature = "cuda")]
     #[test]
-    fn auto_takes_cuda_where_there_is_a_device() {
+    fn auto_takes_cuda_if_there_is_a_device() {
         let found = longseq::Cuda::new(0).is_ok();
         assert_eq!(nvidia(Device::Auto).unwrap().is_some(), found);
         assert_eq!(nvidia(Device::Cuda).is_ok(), found);
@@ -155,11 +158,11 @@ mod tests {
 
     #[cfg(feature = "wgpu")]
     #[test]
-    fn auto_takes_wgpu_where_it_is_more_than_this_processor() {
+    fn auto_skips_software_adapters() {
         let found = longseq::Wgpu::new();
         let is_hardware = found.as_ref().is_ok_and(|gpu| !gpu.is_software());
         assert_eq!(gpu(Device::Auto).unwrap().is_some(), is_hardware);
-        // Asked for by name, a software adapter will do.
+        // `--device wgpu` accepts a software adapter.
         assert_eq!(gpu(Device::Wgpu).is_ok_and(|gpu| gpu.is_some()), found.is_ok());
         assert!(gpu(Device::Cpu).unwrap().is_none());
     }

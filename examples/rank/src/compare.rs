@@ -1,4 +1,4 @@
-//! Every method over the same requests: quality, time and error.
+//! Runs every method on the same requests and collects quality, time and error.
 
 use std::time::Duration;
 
@@ -8,34 +8,35 @@ use crate::Outcome;
 use crate::check::{Check, sample};
 use crate::metrics::{Quality, mean, quality};
 use crate::options::Options;
+use crate::progress::Progress;
 use crate::protocol::{Batch, Request, Seeded};
 use crate::ranker::{Method, RECENT, Ranker};
-use crate::report::{Progress, figures, rate, table};
+use crate::report::{figures, rate, table};
 
-/// What came out.
+/// The results of all methods.
 pub(crate) struct Results {
-    /// One per method, in their order.
+    /// One per method, in the order of [`Method::ALL`].
     pub(crate) methods: Vec<MethodResult>,
-    /// Candidates ranked by how many users met them.
+    /// Quality of ranking candidates by their number of users.
     pub(crate) popularity: Quality,
-    /// Building the bucket tables of all requests.
+    /// Time to build the bucket tables of all requests.
     pub(crate) encode: Duration,
-    /// How many requests were compared with the reference.
+    /// Number of requests compared with the reference.
     pub(crate) checked: usize,
 }
 
-/// What came out for one method.
+/// The results of one method.
 pub(crate) struct MethodResult {
     pub(crate) method: Method,
     pub(crate) quality: Quality,
-    /// All requests, in batches.
-    pub(crate) together: Duration,
-    /// One request by itself, the median.
-    pub(crate) alone: Duration,
+    /// Time of all requests, batched.
+    pub(crate) batched: Duration,
+    /// Median latency of a single request.
+    pub(crate) single: Duration,
     pub(crate) check: Check,
 }
 
-/// Runs every method.
+/// Runs every method on every request.
 pub(crate) fn compare<B: Backend>(
     ranker: &Ranker<'_, B>,
     requests: &[Request],
@@ -45,20 +46,20 @@ pub(crate) fn compare<B: Backend>(
     let (batches, budget) = (batches(requests), options.batch_budget());
     let budget = budget.divided(batches.len());
     let mut qualities = Method::ALL.map(|_| Vec::new());
-    let mut together = Method::ALL.map(|_| Duration::ZERO);
+    let mut batched = Method::ALL.map(|_| Duration::ZERO);
     let mut encode = Duration::ZERO;
-    progress.stage("Ranking all requests together", batches.len() * (Method::ALL.len() + 1));
+    progress.stage("Ranking all requests", batches.len() * (Method::ALL.len() + 1));
     for requests in &batches {
         let batch = Batch::new(requests)?;
         let tables = ranker.bucket_tables(&batch)?;
         encode += budget.median(|| ranker.bucket_tables(&batch).map(drop))?;
         progress.step();
         for (index, &method) in Method::ALL.iter().enumerate() {
-            // The first run gives the scores and warms caches up.
+            // The first run yields the scores and warms up caches.
             let scores = ranker.scores(method, &batch, &tables)?;
             qualities[index].extend(batch.targets.ranges().map(|range| quality(&scores[range])));
             let run = || ranker.scores(method, &batch, &tables).map(drop);
-            together[index] += budget.median(run)?;
+            batched[index] += budget.median(run)?;
             progress.step();
         }
     }
@@ -72,9 +73,9 @@ pub(crate) fn compare<B: Backend>(
     for (index, &method) in Method::ALL.iter().enumerate() {
         let check = ranker.check(method, &Batch::new(&checked)?)?;
         progress.step();
-        let alone = ranker.alone(method, &timed, options.alone_budget(), progress)?;
+        let single = ranker.single_latency(method, &timed, options.single_budget(), progress)?;
         let quality = mean(&qualities[index]);
-        methods.push(MethodResult { method, quality, together: together[index], alone, check });
+        methods.push(MethodResult { method, quality, batched: batched[index], single, check });
     }
     let popularity = |request: &Request| {
         let users = |&item: &u32| ranker.embeddings.popularity[item as usize] as f32;
@@ -84,8 +85,8 @@ pub(crate) fn compare<B: Backend>(
     Ok(Results { methods, popularity, encode, checked: checked.len() })
 }
 
-/// Requests cut into batches of at most 1024 users, 128 Ki candidates and 1 Mi behaviours, so that memory stays
-/// bounded whatever the log.
+/// Splits requests into batches of at most 1024 users, 128 Ki candidates and 1 Mi behaviours, so that memory stays
+/// bounded for any log.
 fn batches(requests: &[Request]) -> Vec<&[Request]> {
     let (mut batches, mut start) = (Vec::new(), 0);
     let (mut candidates, mut behaviours) = (0, 0);
@@ -102,7 +103,7 @@ fn batches(requests: &[Request]) -> Vec<&[Request]> {
 }
 
 impl Results {
-    /// As a table for people.
+    /// The table of methods.
     pub(crate) fn table<B: Backend>(&self, ranker: &Ranker<'_, B>, requests: &[Request]) -> String {
         let titles = [
             "method",
@@ -127,15 +128,15 @@ impl Results {
                 _ => request.history.len(),
             };
             let behaviours: usize = requests.iter().map(read).sum();
-            let together = result.together.as_secs_f64().max(1e-9);
-            let faster = result.check.reference.as_secs_f64() / result.check.device.as_secs_f64().max(1e-9);
+            let batched = result.batched.as_secs_f64().max(1e-9);
+            let speedup = result.check.reference.as_secs_f64() / result.check.device.as_secs_f64().max(1e-9);
             let mut row = quality(ranker.name(result.method), result.quality);
             row.extend([
-                figures(result.alone.as_secs_f64() * 1e3),
-                figures(together * 1e3 / requests.len().max(1) as f64),
-                rate(behaviours as f64 / together),
+                figures(result.single.as_secs_f64() * 1e3),
+                figures(batched * 1e3 / requests.len().max(1) as f64),
+                rate(behaviours as f64 / batched),
                 format!("{:.1e}", result.check.error),
-                format!("{} x", figures(faster)),
+                format!("{} x", figures(speedup)),
             ]);
             rows.push(row);
         }
@@ -148,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_hold_every_request_once_and_stay_small() {
+    fn batches_cover_every_request_within_the_limits() {
         let request = |candidates: usize| Request { history: vec![0], candidates: vec![0; candidates] };
         let sizes =
             |requests: &[Request]| batches(requests).iter().map(|batch| batch.len()).collect::<Vec<_>>();

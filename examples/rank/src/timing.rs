@@ -1,4 +1,4 @@
-//! Wall-clock medians within a budget, and how latency grows with the history.
+//! Median wall-clock times within a budget, and latency against history length.
 
 use std::time::{Duration, Instant};
 
@@ -6,24 +6,26 @@ use longseq::prelude::*;
 
 use crate::Outcome;
 use crate::plot::Series;
+use crate::progress::Progress;
 use crate::protocol::{Batch, Request, Seeded};
 use crate::ranker::{Method, Ranker};
-use crate::report::Progress;
 
-/// How often and how long to measure.
+/// How long and how often to measure.
 #[derive(Clone, Copy)]
 pub(crate) struct Budget {
-    /// A measurement stops here once it has `least` runs.
+    /// No further run starts after this time, once there are `min_runs`.
     pub(crate) time: Duration,
-    pub(crate) least: usize,
-    pub(crate) most: usize,
+    pub(crate) min_runs: usize,
+    pub(crate) max_runs: usize,
 }
 
 impl Budget {
     /// The median time of one run.
     pub(crate) fn median(self, mut run: impl FnMut() -> Outcome<()>) -> Outcome<Duration> {
         let (mut times, begin) = (Vec::new(), Instant::now());
-        while times.len() < self.least.max(1) || (times.len() < self.most && begin.elapsed() < self.time) {
+        while times.len() < self.min_runs.max(1)
+            || (times.len() < self.max_runs && begin.elapsed() < self.time)
+        {
             let start = Instant::now();
             run()?;
             times.push(start.elapsed());
@@ -31,7 +33,7 @@ impl Budget {
         Ok(median(times))
     }
 
-    /// The same for a share of the time.
+    /// This budget with its time divided by `by`.
     pub(crate) fn divided(self, by: usize) -> Self {
         Self { time: self.time / u32::try_from(by.max(1)).unwrap_or(u32::MAX), ..self }
     }
@@ -47,8 +49,8 @@ pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
 }
 
 impl<B: Backend> Ranker<'_, B> {
-    /// One request at a time, from ids to scores: the median over requests of each one's median.
-    pub(crate) fn alone(
+    /// Latency of single requests, from ids to scores: the median over requests of each request's median.
+    pub(crate) fn single_latency(
         &self,
         method: Method,
         requests: &[Request],
@@ -67,7 +69,7 @@ impl<B: Backend> Ranker<'_, B> {
         Ok(median(times))
     }
 
-    /// Latency of one request against the length of its history, for each method and for building SDIM's table.
+    /// Latency of one request against its history length, for each method and for building SDIM's bucket table.
     pub(crate) fn sweep(
         &self,
         requests: &[Request],
@@ -79,7 +81,7 @@ impl<B: Backend> Ranker<'_, B> {
         let named = |method: Method| Series { name: self.name(method), offline: false, points: Vec::new() };
         let mut series: Vec<Series> = Method::ALL.map(named).into();
         series.push(Series {
-            name: "SDIM, building the table beforehand".into(),
+            name: "SDIM, building the table (offline)".into(),
             offline: true,
             points: Vec::new(),
         });
@@ -108,8 +110,8 @@ impl<B: Backend> Ranker<'_, B> {
     }
 }
 
-/// A history of any length: those of the users one after the other, in an order drawn by the seed, over again if
-/// there are not enough behaviours.
+/// A history of `length` behaviours: the users' histories concatenated in random order, repeated if they are too
+/// short.
 fn concatenated(requests: &[Request], length: usize, seed: u64) -> Vec<u32> {
     let mut order: Vec<&Request> = requests.iter().collect();
     Seeded::new(seed).shuffle(&mut order);
@@ -122,21 +124,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians_are_in_the_middle() {
+    fn medians_are_the_middle_or_the_mean_of_the_middle_two() {
         let of =
             |times: &[u64]| median(times.iter().map(|&ms| Duration::from_millis(ms)).collect()).as_millis();
         assert_eq!((of(&[]), of(&[9]), of(&[5, 1, 9]), of(&[4, 1, 9, 6])), (0, 9, 5, 5));
     }
 
     #[test]
-    fn a_measurement_ends_with_its_budget_but_has_its_runs() {
-        let count = |time, least, most| {
+    fn the_budget_bounds_the_number_of_runs() {
+        let count = |time, min_runs, max_runs| {
             let mut runs = 0;
             let count = || {
                 runs += 1;
                 Ok(())
             };
-            Budget { time, least, most }.median(count).unwrap();
+            Budget { time, min_runs, max_runs }.median(count).unwrap();
             runs
         };
         assert_eq!(count(Duration::ZERO, 3, 9), 3);
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn long_histories_are_made_of_real_ones() {
+    fn long_histories_repeat_real_ones() {
         let request = |history: &[u32]| Request { history: history.to_vec(), candidates: vec![0] };
         let long = concatenated(&[request(&[1, 2]), request(&[3])], 7, 1);
         assert!(long == [1, 2, 3, 1, 2, 3, 1] || long == [3, 1, 2, 3, 1, 2, 3]);

@@ -1,4 +1,4 @@
-//! How far a device is from the reference, measured on a sample of this run's own requests.
+//! The error of a device against the reference, measured on a sample of the requests of this run.
 
 use std::time::{Duration, Instant};
 
@@ -14,39 +14,39 @@ use crate::protocol::{Batch, Request, Seeded};
 use crate::ranker::{Method, Ranker, recent};
 use crate::timing::Budget;
 
-/// What came out for one method.
+/// The result of checking one method.
 pub(crate) struct Check {
-    /// The largest difference from the reference over the interests of the sample (and the scores of the search),
-    /// each relative to the largest component of the reference's row.
+    /// The largest difference from the reference over the interest vectors of the sample (and the scores of the
+    /// search), relative to the largest component of the reference's row.
     pub(crate) error: f64,
-    /// What the plain reference took for the sample.
+    /// Time of the reference for the sample.
     pub(crate) reference: Duration,
-    /// What the device took for it.
+    /// Time of the device for the sample.
     pub(crate) device: Duration,
     pub(crate) choices: Choices,
 }
 
-/// Signature words or kept positions. A projection or a gap between scores within rounding of 0 may fall either way,
-/// so these are counted, and the error is measured from the device's.
+/// Discrete choices: signatures or kept positions. Where a projection, or a difference of scores, is within rounding of
+/// 0, either choice is correct; differing choices are counted, and the error is measured given the device's choices.
 #[derive(Default)]
 pub(crate) struct Choices {
-    /// How many differ from the reference's.
+    /// Number that differ from the reference's.
     pub(crate) differing: usize,
-    pub(crate) of: usize,
+    pub(crate) total: usize,
 }
 
-/// What the reference makes of a batch.
+/// The reference's results for a batch.
 #[derive(Default)]
 struct Expected {
     interests: Vec<f64>,
-    /// The largest error outside the interests.
+    /// The largest error other than that of the interests.
     error: f64,
     choices: Choices,
-    /// How long it took over what a request asks for.
+    /// Time of the reference for the part of the work that a request waits for.
     time: Duration,
 }
 
-/// Some requests, the longest history first: as many as the reference does in a second or so.
+/// At most `most` requests, the longest history first, limited to what the reference computes in about a second.
 pub(crate) fn sample(requests: &[Request], most: usize, seed: u64) -> Vec<Request> {
     const PAIRS: usize = 400_000;
     let mut order: Vec<&Request> = requests.iter().collect();
@@ -73,7 +73,7 @@ impl<B: Backend> Ranker<'_, B> {
     pub(crate) fn check(&self, method: Method, batch: &Batch) -> Outcome<Check> {
         let tables = self.bucket_tables(batch)?;
         let interests = self.interests(method, batch, &tables)?.rows;
-        let runs = Budget { time: Duration::ZERO, least: 3, most: 3 };
+        let runs = Budget { time: Duration::ZERO, min_runs: 3, max_runs: 3 };
         let device = runs.median(|| self.interests(method, batch, &tables).map(drop))?;
         let pair = longseq::Batch::new(batch.histories.clone(), batch.targets.clone())?;
         let full = [host_table(&self.embeddings.full, self.embeddings.width)];
@@ -99,8 +99,8 @@ impl<B: Backend> Ranker<'_, B> {
         Ok(Check { error, reference: expected.time, device, choices: expected.choices })
     }
 
-    /// The interests are exact from the history on, not from the device's table; only the look-up in that table is
-    /// timed, as on the device.
+    /// The expected interests are computed from the history, not from the device's table. Only the look-up in that table
+    /// is timed, as on the device.
     fn expected_of_sdim(
         &self,
         batch: &Batch,
@@ -110,7 +110,7 @@ impl<B: Backend> Ranker<'_, B> {
         let (history, targets) = (self.gathered(&batch.history), self.gathered(&batch.candidates));
         let (of_history, of_targets) =
             (self.signatures(&batch.history)?, self.signatures(&batch.candidates)?);
-        let mut choices = Choices { differing: 0, of: of_history.len() + of_targets.len() };
+        let mut choices = Choices { differing: 0, total: of_history.len() + of_targets.len() };
         for (rows, given) in [(&history, &of_history), (&targets, &of_targets)] {
             let exact = reference::sdim_signatures(&self.sdim, rows, &self.rotations)?;
             choices.differing += exact.iter().zip(given).filter(|&(&a, &b)| a != u32::from(b)).count();
@@ -131,7 +131,7 @@ impl<B: Backend> Ranker<'_, B> {
         Ok(Expected { interests, error: 0.0, choices, time })
     }
 
-    /// The search is compared by its scores, the aggregation from the device's selection.
+    /// The search is compared by its scores; the aggregation is computed from the device's selection.
     fn expected_of_decoupled(
         &self,
         batch: &Batch,
@@ -156,13 +156,13 @@ impl<B: Backend> Ranker<'_, B> {
         let (interests, aggregating) = timed(run)?;
         let choices = Choices {
             differing: exact.positions.iter().zip(&positions).filter(|(a, b)| a != b).count(),
-            of: exact.counts.iter().map(|&count| count as usize).sum(),
+            total: exact.counts.iter().map(|&count| count as usize).sum(),
         };
         let error = largest_error(&scores, &exact.scores, self.top_k());
         Ok(Expected { interests, error, choices, time: searching + aggregating })
     }
 
-    /// The embedding rows of some items, on the host.
+    /// The embedding rows of `ids`, on the host.
     fn gathered(&self, ids: &[u32]) -> Vec<f32> {
         ids.iter().flat_map(|&id| self.embeddings.row(id)).copied().collect()
     }
@@ -177,8 +177,8 @@ fn host_table(data: &[f32], width: usize) -> Table<'_, Host> {
     Table { rows: data.len() / width, width, data: TableData::F32(Host::view(data)) }
 }
 
-/// Over rows of `width`: the largest difference divided by the row's largest exact value. Equal values, infinite ones
-/// among them, differ by nothing; NaN is infinitely wrong.
+/// The largest difference over rows of `width`, each divided by the row's largest exact value. Equal values have error
+/// 0, also where both are infinite; NaN has error infinity.
 fn largest_error(got: &[f32], exact: &[f64], width: usize) -> f64 {
     if got.len() != exact.len() {
         return f64::INFINITY;
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sample_starts_with_the_longest_history_that_the_reference_can_bear() {
+    fn the_sample_starts_with_the_longest_history_within_the_limit() {
         let request = |length: usize| Request { history: vec![0; length], candidates: vec![0; 100] };
         let lengths = |requests: &[Request], most| {
             sample(requests, most, 1).iter().map(|request| request.history.len()).collect::<Vec<_>>()

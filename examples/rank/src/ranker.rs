@@ -1,4 +1,4 @@
-//! The methods, as a ranking service would call them: item ids in, one interest vector per candidate or user out.
+//! The methods as a ranking service would call them: item ids in, one interest vector per candidate or per user out.
 
 use longseq::prelude::*;
 
@@ -12,27 +12,27 @@ use crate::Outcome;
 use crate::embeddings::Embeddings;
 use crate::protocol::Batch;
 
-/// What is compared.
+/// The methods compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Method {
     /// The mean of the last few behaviours.
     LastMean,
     /// Softmax attention of each candidate over the whole history.
     TargetAttention,
-    /// A look-up in bucket tables that were built beforehand.
+    /// A look-up in prebuilt bucket tables.
     Sdim,
-    /// The top-K behaviours by attention embeddings, then their representations.
+    /// Top-K search by attention embeddings, then aggregation of representation embeddings.
     Decoupled,
 }
 
-/// How many behaviours the mean is over.
+/// Number of behaviours that [`Method::LastMean`] averages.
 pub(crate) const RECENT: usize = 20;
 
 impl Method {
     pub(crate) const ALL: [Self; 4] = [Self::LastMean, Self::TargetAttention, Self::Sdim, Self::Decoupled];
 }
 
-/// The model on its device: embedding tables, and the parameters of the operations.
+/// The model on its device: the embedding tables and the parameters of the operations.
 pub(crate) struct Ranker<'a, B: Backend> {
     pub(crate) backend: &'a B,
     pub(crate) embeddings: &'a Embeddings,
@@ -45,23 +45,23 @@ pub(crate) struct Ranker<'a, B: Backend> {
     device_rotations: Buffer<B, f32>,
 }
 
-/// What a decoupled search kept, and what came of it.
+/// The result of a decoupled search and aggregation.
 pub(crate) struct Found<B: Backend> {
     pub(crate) kept: SelectionBuffers<B::Memory>,
     /// `[M, d]`.
     pub(crate) interests: Buffer<B, f32>,
 }
 
-/// The answer of a method.
+/// The interest vectors of a method.
 pub(crate) struct Interests {
-    /// `[M, d]` or `[B, d]`.
+    /// Row-major, `d` columns.
     pub(crate) rows: Vec<f32>,
-    /// Whether each candidate has its own row; otherwise each user has.
+    /// Whether there is one row per candidate, `[M, d]`, or one per user, `[B, d]`.
     pub(crate) per_candidate: bool,
 }
 
 impl<'a, B: Backend> Ranker<'a, B> {
-    /// Uploads the model.
+    /// Uploads the embedding tables and SDIM's rotations.
     pub(crate) fn new(backend: &'a B, embeddings: &'a Embeddings, top_k: usize, seed: u64) -> Outcome<Self> {
         let sdim = Sdim::new(embeddings.width);
         let rotations = sdim.rotations(seed)?;
@@ -79,7 +79,7 @@ impl<'a, B: Backend> Ranker<'a, B> {
         })
     }
 
-    /// What a method is called in the report.
+    /// Name of a method in the report.
     pub(crate) fn name(&self, method: Method) -> String {
         match method {
             Method::LastMean => format!("mean of the last {RECENT}"),
@@ -93,8 +93,8 @@ impl<'a, B: Backend> Ranker<'a, B> {
         self.decoupled.top_k.unwrap_or(0)
     }
 
-    /// From ids to scores `[M]`: the dot product of the interest with the candidate's embedding, for every method.
-    /// `tables` are the bucket tables of this batch's users; only SDIM reads them.
+    /// Scores `[M]`, from ids: the dot product of the interest with the candidate's embedding, for every method.
+    /// `tables` are the bucket tables of the users of `batch`; only SDIM reads them.
     pub(crate) fn scores(&self, method: Method, batch: &Batch, tables: &Buffer<B, f32>) -> Outcome<Vec<f32>> {
         let interests = self.interests(method, batch, tables)?;
         let width = self.embeddings.width;
@@ -110,7 +110,7 @@ impl<'a, B: Backend> Ranker<'a, B> {
         Ok(scores)
     }
 
-    /// From ids to interests.
+    /// Interest vectors, from ids.
     pub(crate) fn interests(
         &self,
         method: Method,
@@ -149,7 +149,7 @@ impl<'a, B: Backend> Ranker<'a, B> {
         Ok(Interests { rows, per_candidate: method != Method::LastMean })
     }
 
-    /// Search and aggregation as two calls, as where two services do them.
+    /// Search and aggregation as two separate calls, as when two services run them.
     pub(crate) fn search_and_aggregate(&self, batch: &Batch) -> Outcome<Found<B>> {
         let backend = self.backend;
         let prepared = backend.batch(&batch.histories, &batch.targets)?;
@@ -169,7 +169,7 @@ impl<'a, B: Backend> Ranker<'a, B> {
         Ok(Found { kept, interests })
     }
 
-    /// SDIM's part that a behaviour-sequence service does before any request: `[B, G, 2^τ, d]`.
+    /// SDIM's bucket tables `[B, G, 2^τ, d]`, which a behaviour-sequence service builds ahead of requests.
     pub(crate) fn bucket_tables(&self, batch: &Batch) -> Outcome<Buffer<B, f32>> {
         let rows = self.rows(&batch.history)?;
         let histories = self.backend.jagged(&batch.histories)?;
@@ -183,7 +183,7 @@ impl<'a, B: Backend> Ranker<'a, B> {
         Ok(tables)
     }
 
-    /// The signatures that the device gives some items.
+    /// The SDIM signatures of `items`, computed on the device.
     pub(crate) fn signatures(&self, items: &[u32]) -> Outcome<Vec<u8>> {
         let rows = self.rows(items)?;
         let rotations = self.backend.view(&self.device_rotations);
@@ -193,7 +193,7 @@ impl<'a, B: Backend> Ranker<'a, B> {
         Ok(self.backend.download(self.backend.view(&out))?)
     }
 
-    /// The embedding rows of some items.
+    /// The embedding rows of `ids`.
     fn rows(&self, ids: &[u32]) -> Outcome<Buffer<B, f32>> {
         self.lookup(ids, Bags::Each)
     }
@@ -210,7 +210,7 @@ impl<'a, B: Backend> Ranker<'a, B> {
     }
 }
 
-/// The last behaviours of each user.
+/// Ids and bags of the last [`RECENT`] behaviours of each user.
 pub(crate) fn recent(batch: &Batch) -> Outcome<(Vec<u32>, Jagged)> {
     let ranges =
         batch.histories.ranges().map(|range| range.start.max(range.end.saturating_sub(RECENT))..range.end);

@@ -1,4 +1,4 @@
-//! Event logs: who met which item when.
+//! Event logs: which user interacted with which item, and when.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,15 +9,15 @@ use crate::Outcome;
 
 /// A log, grouped by user.
 pub(crate) struct Log {
-    /// What to call it in the report.
+    /// Name shown in the report.
     pub(crate) name: String,
-    /// Each user's items in time order; events of the same time in the order of the file.
+    /// Each user's items in time order; ties keep the order of the file.
     pub(crate) users: Vec<Vec<u32>>,
-    /// How many items there are; ids are `0..items`.
+    /// Number of items; ids are `0..items`.
     pub(crate) items: usize,
 }
 
-/// What each of the three columns may be called, in lower case and without underscores.
+/// Accepted names of the three columns, in lower case and without underscores.
 const COLUMNS: [(&str, &[&str]); 3] = [
     ("user", &["user", "userid"]),
     ("item", &["item", "itemid", "movieid"]),
@@ -25,16 +25,16 @@ const COLUMNS: [(&str, &[&str]); 3] = [
 ];
 
 impl Log {
-    /// The MovieLens log that comes with this example.
+    /// The bundled MovieLens log.
     pub(crate) fn movielens() -> Outcome<Self> {
         let path =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/movielens-latest-small/ratings.csv.gz");
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/movielens-latest-small/ratings.csv.gz");
         let mut log = Self::open(&path)?;
-        log.name = "MovieLens latest-small (2016), by GroupLens Research, under GroupLens' own terms".into();
+        log.name = "MovieLens latest-small (2016), by GroupLens Research, under GroupLens' terms".into();
         Ok(log)
     }
 
-    /// A csv file with a header that names `user`, `item` and `timestamp`; compressed where its name ends in `.gz`.
+    /// Reads a csv file with the columns `user`, `item` and `timestamp`; gzip-compressed if its name ends in `.gz`.
     pub(crate) fn open(path: &Path) -> Outcome<Self> {
         let name = path.display().to_string();
         let in_file = |error: Box<dyn std::error::Error>| format!("{name}: {error}");
@@ -48,7 +48,7 @@ impl Log {
         Ok(log.map_err(in_file)?)
     }
 
-    /// Reads csv from anywhere.
+    /// Reads csv from any source.
     pub(crate) fn read(source: impl Read, name: &str) -> Outcome<Self> {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(source);
         let columns = find_columns(reader.headers()?)?;
@@ -79,7 +79,7 @@ impl Log {
             events[user].push((time, number(&mut item_ids, item)?));
         }
         if events.is_empty() {
-            return Err("there are no events below the header".into());
+            return Err("there are no events after the header".into());
         }
         let in_time_order = |mut events: Vec<(f64, u32)>| -> Vec<u32> {
             events.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -89,18 +89,18 @@ impl Log {
         Ok(Self { name: name.into(), users, items: item_ids.len() })
     }
 
-    /// How many events there are.
+    /// Number of events.
     pub(crate) fn events(&self) -> usize {
         self.users.iter().map(Vec::len).sum()
     }
 }
 
-/// The number of an id: its own if it has been seen before, the next one otherwise.
+/// Maps ids to consecutive numbers in order of first appearance.
 fn number(ids: &mut HashMap<String, u32>, id: &str) -> Outcome<u32> {
     if let Some(&number) = ids.get(id) {
         return Ok(number);
     }
-    let number = u32::try_from(ids.len()).map_err(|_| "there are more ids than a u32 counts")?;
+    let number = u32::try_from(ids.len()).map_err(|_| "more than 2^32 distinct ids")?;
     ids.insert(id.into(), number);
     Ok(number)
 }
@@ -136,13 +136,13 @@ mod tests {
     }
 
     #[test]
-    fn columns_may_be_named_as_in_movielens_or_by_a_spreadsheet() {
+    fn column_names_of_movielens_and_of_spreadsheets_are_accepted() {
         assert!(read("userId,movieId,rating,timestamp\n1,2,3.5,4\n").is_ok());
         assert!(read("\u{feff}User, Item_ID, Time\r\n\"a, b\",2,1e9\r\n").is_ok());
     }
 
     #[test]
-    fn a_bad_line_is_named() {
+    fn errors_name_the_line() {
         for (text, words) in [
             ("user,item,timestamp\na,b,1\na,b,noon\n", "line 3: expected a timestamp"),
             ("user,item,timestamp\na,b,NaN\n", "line 2: expected a timestamp"),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_movielens_log_is_whole() {
+    fn the_movielens_log_is_complete() {
         let log = Log::movielens().unwrap();
         assert_eq!((log.users.len(), log.items, log.events()), (671, 9066, 100_004));
         assert_eq!(log.users.iter().map(Vec::len).max(), Some(2391));

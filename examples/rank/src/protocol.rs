@@ -1,4 +1,4 @@
-//! Leave-last-out: what is held out, what may be learned from, and which candidates a request ranks.
+//! Leave-last-out evaluation: the held-out events, the known events, and the candidates of each request.
 
 use std::collections::HashSet;
 
@@ -7,41 +7,41 @@ use longseq::Jagged;
 use crate::Outcome;
 use crate::data::Log;
 
-/// The protocol's numbers.
+/// Parameters of the protocol.
 pub(crate) struct Protocol {
-    /// Users with fewer events give no request.
+    /// Minimum number of events a user needs for a request.
     pub(crate) min_events: usize,
-    /// At most so many users are asked about, drawn by the seed.
+    /// Maximum number of requests, one per user; the users are sampled with `seed`.
     pub(crate) max_requests: usize,
-    /// How many negatives stand beside the held-out item.
+    /// Number of negatives ranked together with the held-out item.
     pub(crate) negatives: usize,
-    /// Draws users and negatives.
+    /// Seed for sampling users and negatives.
     pub(crate) seed: u64,
 }
 
-/// A log cut into what is known and what is asked.
+/// A log split into known events and requests.
 pub(crate) struct Split {
-    /// One per user asked about.
+    /// One per sampled user.
     pub(crate) requests: Vec<Request>,
-    /// Each user's events without the held-out one: all that may be learned from.
+    /// Each user's events without the held-out one; embeddings are built from these alone.
     pub(crate) known: Vec<Vec<u32>>,
-    /// How many users have enough events.
+    /// Number of users with at least `min_events` events.
     pub(crate) eligible: usize,
-    /// How many of these were left out because they met every item of the log.
+    /// Number of sampled users skipped because they interacted with every item, which leaves no negatives.
     pub(crate) without_negatives: usize,
 }
 
-/// One user's history and what is to be ranked for them.
+/// One user's history and the candidates to rank.
 #[derive(Clone)]
 pub(crate) struct Request {
-    /// All events before the held-out one, in time order.
+    /// The items of all events before the held-out one, in time order.
     pub(crate) history: Vec<u32>,
     /// The held-out item, then the negatives.
     pub(crate) candidates: Vec<u32>,
 }
 
 impl Split {
-    /// Cuts a log.
+    /// Splits a log.
     pub(crate) fn new(log: &Log, protocol: &Protocol) -> Outcome<Self> {
         let eligible: Vec<usize> = (0..log.users.len())
             .filter(|&user| log.users[user].len() >= protocol.min_events.max(2))
@@ -49,7 +49,7 @@ impl Split {
         if eligible.is_empty() {
             let most = log.users.iter().map(Vec::len).max().unwrap_or(0);
             return Err(format!(
-                "no user has {} events (the most is {most}): a request needs some history and one event to hold \
+                "no user has {} events (the maximum is {most}): a request needs a history and one event to hold \
                  out; see --min-events",
                 protocol.min_events.max(2)
             )
@@ -60,14 +60,14 @@ impl Split {
             known[user].pop();
         }
         let mut random = Seeded::new(protocol.seed);
-        let mut asked = eligible.clone();
-        if asked.len() > protocol.max_requests {
-            random.shuffle(&mut asked);
-            asked.truncate(protocol.max_requests);
-            asked.sort_unstable();
+        let mut sampled = eligible.clone();
+        if sampled.len() > protocol.max_requests {
+            random.shuffle(&mut sampled);
+            sampled.truncate(protocol.max_requests);
+            sampled.sort_unstable();
         }
         let (mut requests, mut without_negatives) = (Vec::new(), 0);
-        for user in asked {
+        for user in sampled {
             let candidates = candidates(&log.users[user], log.items, protocol.negatives, &mut random);
             if candidates.len() < 2 {
                 without_negatives += 1;
@@ -76,15 +76,17 @@ impl Split {
             }
         }
         if requests.is_empty() {
-            return Err("every user asked about met every item of the log, so nothing is left to rank the \
-                        held-out item against: the log needs more items"
-                .into());
+            return Err(
+                "every sampled user interacted with every item, so there are no negatives: the log needs \
+                        more items"
+                    .into(),
+            );
         }
         Ok(Self { requests, known, eligible: eligible.len(), without_negatives })
     }
 }
 
-/// A user's last item, then up to `negatives` different items that the user never met, each equally likely.
+/// A user's last item, then up to `negatives` distinct items that the user has not interacted with, sampled uniformly.
 fn candidates(events: &[u32], items: usize, negatives: usize, random: &mut Seeded) -> Vec<u32> {
     let mut taken: HashSet<u32> = events.iter().copied().collect();
     let mut candidates: Vec<u32> = events.last().copied().into_iter().collect();
@@ -101,20 +103,20 @@ fn candidates(events: &[u32], items: usize, negatives: usize, random: &mut Seede
     candidates
 }
 
-/// Requests side by side, as the operations take them.
+/// A batch of requests in the layout that the operations take.
 pub(crate) struct Batch {
-    /// `[N]`: the items of all histories.
+    /// `[N]`: the items of all histories, concatenated.
     pub(crate) history: Vec<u32>,
-    /// Which of them belong to which request.
+    /// The history of each request.
     pub(crate) histories: Jagged,
-    /// `[M]`: the candidates of all requests.
+    /// `[M]`: the candidates of all requests, concatenated.
     pub(crate) candidates: Vec<u32>,
-    /// Which of them belong to which request.
+    /// The candidates of each request.
     pub(crate) targets: Jagged,
 }
 
 impl Batch {
-    /// Lays requests side by side.
+    /// Concatenates requests.
     pub(crate) fn new(requests: &[Request]) -> Outcome<Self> {
         let lengths =
             |of: fn(&Request) -> &Vec<u32>| requests.iter().map(|r| of(r).len()).collect::<Vec<_>>();
@@ -128,7 +130,7 @@ impl Batch {
     }
 }
 
-/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): the same draws on every machine and in every version.
+/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): the same numbers on every machine and in every version.
 pub(crate) struct Seeded(u64);
 
 impl Seeded {
@@ -144,7 +146,7 @@ impl Seeded {
         word ^ (word >> 31)
     }
 
-    /// A number below `end`, by multiplication: its bias is below `end / 2^64`.
+    /// A number in `0..end`, by multiplication; the bias is below `end / 2^64`.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         ((u128::from(self.next()) * end as u128) >> 64) as usize
     }
@@ -167,17 +169,18 @@ mod tests {
     const PROTOCOL: Protocol = Protocol { min_events: 3, max_requests: 100, negatives: 5, seed: 1 };
 
     #[test]
-    fn the_last_event_is_held_out_and_nothing_knows_of_it() {
+    fn the_last_event_is_held_out_of_the_known_ones() {
         let log = log(&[&[4, 2, 9], &[7, 8], &[1, 2, 3, 5]], 40);
         let split = Split::new(&log, &PROTOCOL).unwrap();
         assert_eq!(split.known, [vec![4, 2], vec![7, 8], vec![1, 2, 3]]);
         assert_eq!(split.eligible, 2);
-        let asked: Vec<_> = split.requests.iter().map(|r| (r.history.as_slice(), r.candidates[0])).collect();
-        assert_eq!(asked, [(&[4, 2][..], 9), (&[1, 2, 3][..], 5)]);
+        let requests: Vec<_> =
+            split.requests.iter().map(|r| (r.history.as_slice(), r.candidates[0])).collect();
+        assert_eq!(requests, [(&[4, 2][..], 9), (&[1, 2, 3][..], 5)]);
     }
 
     #[test]
-    fn negatives_are_different_items_never_met_by_the_user() {
+    fn negatives_are_distinct_items_without_interactions() {
         let log = Log::movielens().unwrap();
         let protocol = Protocol { min_events: 5, max_requests: usize::MAX, negatives: 100, seed: 1 };
         let split = Split::new(&log, &protocol).unwrap();
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seed_decides_and_nothing_else() {
+    fn the_seed_determines_the_sample() {
         let log = log(&[&[0, 1, 2], &[3, 4, 5], &[6, 7, 8]], 1000);
         let draw = |seed| {
             let split = Split::new(&log, &Protocol { seed, max_requests: 2, ..PROTOCOL }).unwrap();
@@ -204,12 +207,12 @@ mod tests {
     }
 
     #[test]
-    fn too_few_items_give_fewer_negatives_and_none_is_an_error() {
+    fn few_items_give_fewer_negatives_and_none_is_an_error() {
         let split = Split::new(&log(&[&[0, 1, 2]], 5), &PROTOCOL).unwrap();
         assert_eq!(split.requests[0].candidates, [2, 3, 4]);
         let error = Split::new(&log(&[&[0, 1, 2]], 3), &PROTOCOL).err().unwrap().to_string();
         assert!(error.contains("more items"), "{error}");
         let error = Split::new(&log(&[&[0, 1]], 9), &PROTOCOL).err().unwrap().to_string();
-        assert!(error.contains("no user has 3 events (the most is 2)"), "{error}");
+        assert!(error.contains("no user has 3 events (the maximum is 2)"), "{error}");
     }
 }

@@ -8,59 +8,59 @@ use clap::{Parser, ValueEnum};
 
 use crate::timing::Budget;
 
-/// Ranks each user's held-out item among items the user never met, with four ways of reading the history: the mean of
-/// the last behaviours, target attention, SDIM and decoupled embeddings. Prints quality, speed and the error against
-/// the reference, and plots latency against the length of the history.
+/// Ranks each user's held-out item against items the user has not interacted with, using four ways to pool the
+/// user's history: mean of the last behaviours, target attention, SDIM and decoupled embeddings. Prints ranking
+/// quality, speed and the error against the reference implementation, and plots latency against history length.
 #[derive(Parser)]
 #[command(name = "rank", version, max_term_width = 100)]
 pub(crate) struct Options {
-    /// What runs the operations; auto takes the fastest device there is.
+    /// Device that runs the operations; auto picks the fastest one available.
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub(crate) device: Device,
-    /// Your own log: a csv file (or .csv.gz) whose header names user, item and timestamp. Users and items may be any
-    /// text, timestamps any number. Default: the MovieLens log that comes with this example.
+    /// Event log to use instead of the bundled MovieLens log: a .csv or .csv.gz file with the columns user, item and
+    /// timestamp. Users and items can be any text; timestamps must be numbers.
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
-    /// Negatives beside the held-out item of a request.
+    /// Number of negatives per request, ranked together with the held-out item.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_1::<10_000>)]
     pub(crate) candidates: usize,
-    /// At most so many users are asked about, drawn by the seed. [default: 1000, 60 with --quick]
+    /// Maximum number of requests (one per user, sampled at random). [default: 1000, or 60 with --quick]
     #[arg(long, value_name = "N", value_parser = at_least_1::<{ usize::MAX }>)]
     requests: Option<usize>,
-    /// Users with fewer events give no request.
+    /// Minimum number of events a user needs for a request.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_1::<{ usize::MAX }>)]
     pub(crate) min_events: usize,
-    /// Width of an item's embedding.
+    /// Width of the item embeddings.
     #[arg(long, value_name = "D", default_value_t = 64, value_parser = at_least_1::<256>)]
     pub(crate) width: usize,
-    /// Width of an item's attention embedding, by which the decoupled search scores; at most --width.
+    /// Width of the attention embeddings that the decoupled search scores with; at most --width.
     #[arg(long, value_name = "A", default_value_t = 16, value_parser = at_least_1::<256>)]
     attention_width: usize,
-    /// Behaviours that the decoupled search keeps for each candidate.
+    /// Number of behaviours the decoupled search keeps per candidate.
     #[arg(long, value_name = "K", default_value_t = 20, value_parser = at_least_1::<1024>)]
     pub(crate) top_k: usize,
-    /// Draws users, negatives and SDIM's rotations.
+    /// Seed for sampling users and negatives and for SDIM's rotations.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Threads of the CPU. [default: one per core]
+    /// Number of CPU threads. [default: one per core]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
-    /// Folder for the plot.
+    /// Directory for the plot.
     #[arg(long, value_name = "DIR", default_value = "target/rank")]
     pub(crate) output: PathBuf,
-    /// A small run that shows that everything works; its times mean little.
+    /// Short smoke run; its timings are not meaningful.
     #[arg(long)]
     pub(crate) quick: bool,
 }
 
-/// A backend.
+/// The values of `--device`.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Device {
-    /// The fastest there is: an NVIDIA GPU through CUDA, a GPU through wgpu, otherwise the CPU.
+    /// An NVIDIA GPU through CUDA if there is one, else a hardware GPU through wgpu, else the CPU.
     Auto,
-    /// This machine's processor.
+    /// The CPU.
     Cpu,
-    /// Any GPU through wgpu; a software one too.
+    /// A GPU through wgpu, or a software adapter if there is no GPU.
     Wgpu,
     /// An NVIDIA GPU through CUDA.
     Cuda,
@@ -72,11 +72,11 @@ impl std::fmt::Display for Device {
     }
 }
 
-fn at_least_1<const MOST: usize>(text: &str) -> Result<usize, String> {
+fn at_least_1<const MAX: usize>(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(value) if (1..=MOST).contains(&value) => Ok(value),
-        _ if MOST == usize::MAX => Err("expected a whole number of at least 1".into()),
-        _ => Err(format!("expected a whole number from 1 to {MOST}")),
+        Ok(value) if (1..=MAX).contains(&value) => Ok(value),
+        _ if MAX == usize::MAX => Err("expected an integer of at least 1".into()),
+        _ => Err(format!("expected an integer from 1 to {MAX}")),
     }
 }
 
@@ -85,7 +85,7 @@ impl Options {
         self.requests.unwrap_or(if self.quick { 60 } else { 1000 })
     }
 
-    /// Widths of an item's embedding and of its attention embedding.
+    /// Widths of the item embeddings and of the attention embeddings.
     pub(crate) fn widths(&self) -> [usize; 2] {
         [self.width, self.attention_width.min(self.width)]
     }
@@ -96,31 +96,31 @@ impl Options {
         if self.quick { &LENGTHS[..4] } else { &LENGTHS }
     }
 
-    /// How many requests are timed alone, and how many are checked against the reference.
+    /// Number of requests timed one at a time, and number of requests checked against the reference.
     pub(crate) fn samples(&self) -> (usize, usize) {
         if self.quick { (10, 3) } else { (200, 16) }
     }
 
-    /// For one method over all requests together.
+    /// Time budget of one method over all requests, batched.
     pub(crate) fn batch_budget(&self) -> Budget {
         self.budget(2.0)
     }
 
-    /// For one method over the requests that are timed alone.
-    pub(crate) fn alone_budget(&self) -> Budget {
+    /// Time budget of one method over the requests that are timed one at a time.
+    pub(crate) fn single_budget(&self) -> Budget {
         self.budget(2.0)
     }
 
-    /// For one method at one length.
+    /// Time budget of one method at one history length.
     pub(crate) fn sweep_budget(&self) -> Budget {
         self.budget(0.5)
     }
 
     fn budget(&self, seconds: f64) -> Budget {
         if self.quick {
-            Budget { time: Duration::ZERO, least: 1, most: 1 }
+            Budget { time: Duration::ZERO, min_runs: 1, max_runs: 1 }
         } else {
-            Budget { time: Duration::from_secs_f64(seconds), least: 3, most: 50 }
+            Budget { time: Duration::from_secs_f64(seconds), min_runs: 3, max_runs: 50 }
         }
     }
 }
@@ -131,7 +131,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_valid() {
         Options::command().debug_assert();
         let parse = |arguments: &[&str]| Options::try_parse_from([&["rank"], arguments].concat());
         assert_eq!(parse(&[]).unwrap().lengths().last(), Some(&100_000));

@@ -1,66 +1,6 @@
-//! What people see: the progress bar on stderr, tables and notes on stdout.
+//! Text of the report: tables, notes and numbers.
 
-use std::io::Write;
-use std::time::Duration;
-
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
-use crate::Outcome;
-
-/// A bar that shows the present stage. It draws nothing where stderr is no terminal.
-pub(crate) struct Progress {
-    bar: ProgressBar,
-}
-
-impl Progress {
-    pub(crate) fn new() -> Self {
-        Self::on(ProgressDrawTarget::stderr())
-    }
-
-    #[cfg(test)]
-    pub(crate) fn hidden() -> Self {
-        Self::on(ProgressDrawTarget::hidden())
-    }
-
-    fn on(target: ProgressDrawTarget) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(0), target);
-        let style = ProgressStyle::with_template("{spinner} {msg:36} [{bar:20}] {pos}/{len} {elapsed}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
-        bar.enable_steady_tick(Duration::from_millis(100));
-        Self { bar }
-    }
-
-    /// Begins a stage of so many steps.
-    pub(crate) fn stage(&self, message: &'static str, steps: usize) {
-        self.bar.set_message(message);
-        self.bar.set_position(0);
-        self.bar.set_length(steps as u64);
-    }
-
-    /// One step is done.
-    pub(crate) fn step(&self) {
-        self.bar.inc(1);
-    }
-
-    /// Writes to stdout without disturbing the bar.
-    ///
-    /// # Errors
-    /// Where stdout is closed.
-    pub(crate) fn print(&self, text: &str) -> Outcome<()> {
-        Ok(self.bar.suspend(|| {
-            let mut out = std::io::stdout().lock();
-            writeln!(out, "{text}").and_then(|()| out.flush())
-        })?)
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
-    }
-}
-
-/// A table with the first column to the left and all others to the right.
+/// A text table: first column left-aligned, all others right-aligned.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
@@ -81,7 +21,7 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
-/// A paragraph after a bullet, broken at 110 columns.
+/// A list item, wrapped at 110 columns.
 pub(crate) fn note(text: &str) -> String {
     let mut lines = vec![String::from("-")];
     for word in text.split_whitespace() {
@@ -96,7 +36,7 @@ pub(crate) fn note(text: &str) -> String {
     lines.join("\n")
 }
 
-/// A whole number with separators: 12,345.
+/// An integer with thousands separators: 12,345.
 pub(crate) fn count(value: usize) -> String {
     let digits = value.to_string();
     let mut text = String::new();
@@ -109,22 +49,22 @@ pub(crate) fn count(value: usize) -> String {
     text
 }
 
-/// A number and its noun, in the plural where it is not 1.
+/// A number and its noun, plural unless the number is 1.
 pub(crate) fn counted(value: usize, noun: &str) -> String {
     format!("{} {noun}{}", count(value), if value == 1 { "" } else { "s" })
 }
 
-/// Three figures, without an exponent: 0.00123, 1.23, 123, 12,345.
+/// Three significant figures without an exponent: 0.00123, 1.23, 123, 12,345.
 pub(crate) fn figures(value: f64) -> String {
     if !value.is_finite() || value == 0.0 {
         return format!("{value}");
     }
-    // A tenth of a percent above, so that what rounds up to a power of ten counts as it.
+    // Values that round up to a power of ten need one decimal less.
     let decimals = (2 - (value.abs() * 1.0005).log10().floor() as i64).clamp(0, 9) as usize;
     if value >= 1000.0 { count(value.round() as usize) } else { format!("{value:.decimals$}") }
 }
 
-/// A rate with a unit prefix: 1.23 M.
+/// A rate with an SI prefix: 1.23 M.
 pub(crate) fn rate(value: f64) -> String {
     for (size, prefix) in [(1e9, "G"), (1e6, "M"), (1e3, "k")] {
         if value >= size {
@@ -139,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_read_well() {
+    fn numbers_are_formatted() {
         assert_eq!([0, 999, 1000, 1234567].map(count), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!(
             [0.0, 0.0123, 1.234, 99.96, 123.4, 999.7, 12345.6].map(figures),
@@ -150,14 +90,14 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up() {
+    fn columns_are_aligned() {
         let rows =
             [["name", "value"], ["α", "1"], ["longer", "1,000"]].map(|row| row.map(String::from).to_vec());
         assert_eq!(table(&rows), "name    value\n-------------\nα           1\nlonger  1,000");
     }
 
     #[test]
-    fn notes_are_broken_between_words() {
+    fn notes_wrap_between_words() {
         let note = note(&"word ".repeat(40));
         assert!(note.starts_with("- word") && note.lines().all(|line| line.len() <= 110));
         assert_eq!(note.lines().count(), 2);

@@ -1,4 +1,4 @@
-//! One request on the plain reference and on every device there is: what the kernels gain.
+//! Latency of one request on the reference and on every available device.
 
 use longseq::prelude::*;
 
@@ -8,15 +8,16 @@ use crate::Outcome;
 use crate::check::sample;
 use crate::embeddings::Embeddings;
 use crate::options::Options;
+use crate::progress::Progress;
 use crate::protocol::{Batch, Request};
 use crate::ranker::{Method, Ranker};
-use crate::report::{Progress, counted, figures, note, table};
+use crate::report::{counted, figures, note};
 
-/// Milliseconds of each method.
+/// Latency of each method, in milliseconds.
 type Latencies = [f64; Method::ALL.len()];
 
-/// The table, with its note.
-pub(crate) fn table_of_devices(
+/// The table and its note.
+pub(crate) fn table(
     embeddings: &Embeddings,
     requests: &[Request],
     options: &Options,
@@ -32,7 +33,7 @@ pub(crate) fn table_of_devices(
     for (time, &method) in reference.iter_mut().zip(&Method::ALL) {
         *time = ranker.check(method, &batch)?.reference.as_secs_f64() * 1e3;
     }
-    let mut rows = vec![("plain reference, f64, one thread".to_owned(), reference)];
+    let mut rows = vec![("reference, f64, one thread".to_owned(), reference)];
     rows.push((cpu.device(), latencies(&ranker, &request, options, progress)?));
     #[cfg(feature = "wgpu")]
     if let Ok(gpu) = longseq::Wgpu::new() {
@@ -46,17 +47,17 @@ pub(crate) fn table_of_devices(
     }
     let titles = Method::ALL.map(|method| ranker.name(method));
     let mut cells =
-        vec![std::iter::once("ms of the same request".to_owned()).chain(titles).collect::<Vec<_>>()];
+        vec![std::iter::once("latency of one request, ms".to_owned()).chain(titles).collect::<Vec<_>>()];
     cells.extend(
         rows.into_iter().map(|(device, times)| std::iter::once(device).chain(times.map(figures)).collect()),
     );
     let about = note(&format!(
-        "One request of {} and {}. The reference's time is that of its operations alone; a device's is the whole \
-         request's, from item ids on the host to scores on the host, the median of several.",
+        "One request with {} and {}. The reference's time covers its operations only; a device's time covers the \
+         whole request, from item ids on the host to scores on the host, and is a median over several runs.",
         counted(history.len(), "behaviour"),
         counted(candidates.len(), "candidate"),
     ));
-    Ok(format!("{}\n\n{about}\n", table(&cells)))
+    Ok(format!("{}\n\n{about}\n", crate::report::table(&cells)))
 }
 
 fn latencies<B: Backend>(
@@ -67,11 +68,11 @@ fn latencies<B: Backend>(
 ) -> Outcome<Latencies> {
     let mut times = [0.0; Method::ALL.len()];
     for (time, &method) in times.iter_mut().zip(&Method::ALL) {
-        // The first run compiles and warms up.
+        // The first run compiles kernels and warms up caches.
         let batch = Batch::new(request)?;
         let tables = ranker.bucket_tables(&batch)?;
         ranker.scores(method, &batch, &tables)?;
-        *time = ranker.alone(method, request, options.sweep_budget(), progress)?.as_secs_f64() * 1e3;
+        *time = ranker.single_latency(method, request, options.sweep_budget(), progress)?.as_secs_f64() * 1e3;
     }
     Ok(times)
 }
