@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::CudaStream;
 
-use crate::cuda::Cuda;
-use crate::cuda::launch::Allocation;
+use crate::cuda::driver::Allocation;
+use crate::cuda::handle::Cuda;
 use crate::error::Result;
 use crate::gpu::{NONE, PlanCache, fit, lock};
 use crate::jagged::{Batch, Jagged};

@@ -4,22 +4,15 @@ use std::sync::{Arc, MutexGuard};
 
 use bytemuck::Pod;
 
-use crate::cuda::launch::{Allocation, Function};
-use crate::cuda::{Cuda, CudaBuffer};
+use crate::cuda::driver::{Allocation, Function};
+use crate::cuda::handle::Cuda;
+use crate::cuda::workspace::Workspace;
 use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::{Bound, lock};
 
 /// Scratch begins at multiples of this: what the widest loads need, and a line of the cache.
 const ALIGNMENT: usize = 128;
-
-/// Memory that calls take their scratch from, one call at a time.
-#[derive(Debug, Default)]
-pub(super) struct Workspace {
-    pub(super) buffer: Option<CudaBuffer<u8>>,
-    /// The most bytes a call has taken.
-    pub(super) most: usize,
-}
 
 /// A call under way. It holds the backend's lock, so that the launches of two threads' calls do not mix: they share
 /// the workspace.
@@ -118,7 +111,7 @@ impl Call<'_> {
             return Ok(function.clone());
         }
         let module = self.gpu.module(self.operation, kernel.stem)?;
-        let function = Arc::new(module.function::<P>(self.operation, &kernel.name)?);
+        let function = Arc::new(Function::find::<P>(&module, self.operation, &kernel.name)?);
         functions.insert(key, function.clone());
         Ok(function)
     }

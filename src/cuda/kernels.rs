@@ -1,13 +1,8 @@
-//! The kernels that ship: their texts, and loading them.
+//! The PTX that ships.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 
-use crate::cuda::Cuda;
-use crate::cuda::launch::Module;
-use crate::error::Result;
-use crate::gpu::lock;
-
-/// The PTX of every kernel, by the stem of its file in `kernels/`.
+/// The PTX of every kernel, by the name of its file in `kernels/ptx/`.
 pub fn kernels() -> Vec<(&'static str, &'static str)> {
     vec![
         ("decoupled", include_str!("../../kernels/ptx/decoupled.ptx")),
@@ -26,16 +21,7 @@ pub fn kernels() -> Vec<(&'static str, &'static str)> {
     ]
 }
 
-impl Cuda {
-    /// The kernels of a file, compiled at the first call.
-    pub(super) fn module(&self, operation: &'static str, stem: &'static str) -> Result<Arc<Module>> {
-        let mut modules = lock(&self.shared.modules);
-        if let Some(module) = modules.get(stem) {
-            return Ok(module.clone());
-        }
-        let text = self.shared.texts.get(stem).map_or("", String::as_str);
-        let module = Arc::new(Module::load(self.stream().context(), operation, text)?);
-        modules.insert(stem, module.clone());
-        Ok(module)
-    }
+/// The PTX by file, as a backend keeps it.
+pub(super) fn shipped() -> HashMap<&'static str, String> {
+    kernels().into_iter().map(|(file, text)| (file, text.to_owned())).collect()
 }

@@ -2,9 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::cuda::Cuda;
 use crate::cuda::batch::CudaBatch;
 use crate::cuda::call::{Kernel, suffix};
+use crate::cuda::handle::Cuda;
 use crate::cuda::memory::CudaMemory;
 use crate::element::{DType, Element};
 use crate::error::Result;

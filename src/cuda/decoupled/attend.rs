@@ -2,16 +2,20 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::cuda::Cuda;
 use crate::cuda::batch::CudaBatch;
 use crate::cuda::call::{Call, Kernel};
-use crate::cuda::decoupled::search::{BEHAVIOURS, PIECES, Scoring, THREADS, cut, scoring, staged_bytes};
-use crate::cuda::decoupled::{Ids, Rows, rows};
-use crate::cuda::lookup::COLUMNS;
+use crate::cuda::decoupled::aggregate::aggregate_into;
+use crate::cuda::decoupled::rows::{Found, Ids, Rows, rows};
+use crate::cuda::decoupled::scores::{BEHAVIOURS, PIECES, Scoring, THREADS, cut, scoring, staged_bytes};
+use crate::cuda::decoupled::search::search_into;
+use crate::cuda::handle::Cuda;
 use crate::cuda::memory::CudaMemory;
+use crate::cuda::tables::COLUMNS;
 use crate::error::Result;
+use crate::memory::ViewMut;
 use crate::ops::*;
 
+const ATTEND: &str = "decoupled_attend";
 /// Candidates and fours of columns of a block of decoupled_attend.cu.
 const CANDIDATES: usize = 16;
 const ROW_FOURS: usize = 32;
@@ -35,7 +39,7 @@ struct AttendParams {
 }
 
 #[expect(clippy::too_many_arguments, reason = "a call's parameters, inputs and outputs")]
-pub(super) fn attend_all(
+fn attend_all(
     gpu: &Cuda,
     call: &mut Call<'_>,
     op: &Decoupled,
@@ -70,4 +74,32 @@ pub(super) fn attend_all(
         call.launch(&kernel, plan.merge_count * CANDIDATES, &params)?;
     }
     Ok(())
+}
+
+pub(super) fn attend(
+    gpu: &Cuda,
+    op: &Decoupled,
+    batch: &CudaBatch,
+    inputs: &DecoupledInputs<'_, CudaMemory>,
+    out: ViewMut<'_, CudaMemory, f32>,
+) -> Result<()> {
+    op.check_attend(batch.as_ref(), inputs)?;
+    op.check_output(ATTEND, batch.as_ref(), inputs.representation, out.len())?;
+    let DecoupledInputs { attention, representation, ids, target_ids } = *inputs;
+    let ids = Ids::of(gpu, ATTEND, &SearchInputs { attention, ids, target_ids })?;
+    let out = gpu.region_mut(ATTEND, &out)?.pointer;
+    let mut call = gpu.call(ATTEND);
+    let longest = batch.as_ref().histories().max_length();
+    let Some(top_k) = op.top_k.filter(|&top_k| top_k < longest) else {
+        return attend_all(gpu, &mut call, op, batch, attention, representation, ids, out);
+    };
+    let candidates = batch.as_ref().targets().rows();
+    let slots = candidates.saturating_mul(top_k * size_of::<u32>());
+    let found = Found {
+        positions: call.scratch(slots)?,
+        scores: call.scratch(slots)?,
+        counts: call.scratch(candidates * size_of::<u32>())?,
+    };
+    search_into(gpu, &mut call, op, top_k, batch, attention, ids, found)?;
+    aggregate_into(gpu, &call, op, top_k, batch, representation, ids, found, out)
 }

@@ -2,11 +2,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::cuda::Cuda;
 use crate::cuda::batch::{CudaJagged, DevicePlan};
 use crate::cuda::call::{Call, Kernel, suffix};
+use crate::cuda::handle::Cuda;
 use crate::cuda::memory::{CudaMemory, Region};
-use crate::cuda::sdim::{
+use crate::cuda::sdim::signatures::{
     Codes, FLAT_THREADS, PARTIAL_BYTES, PIECES, SCAN_THREADS, Sizes, TILE_ROWS, check, codes,
 };
 use crate::element::Element;

@@ -1,19 +1,16 @@
-//! SDIM: signatures, computed or given. Bucket tables: sdim_encode.rs; what reads them: sdim_query.rs.
+//! SDIM: signatures (`signatures.rs`), bucket tables (`encode.rs`), and what reads them (`query.rs`).
 
 mod encode;
 mod query;
+mod signatures;
 
-use bytemuck::{Pod, Zeroable};
-
-use crate::cuda::Cuda;
 use crate::cuda::batch::{CudaBatch, CudaJagged};
-use crate::cuda::call::{Call, Kernel, suffix};
-use crate::cuda::memory::{CudaMemory, Region};
-use crate::element::{Element, Scalar, Signature};
+use crate::cuda::handle::Cuda;
+use crate::cuda::memory::CudaMemory;
+use crate::element::{Element, Signature};
 use crate::error::Result;
-use crate::gpu::{Bound, fit};
 use crate::memory::{View, ViewMut};
-use crate::ops::{Hash, Sdim, SdimHistory, SdimInputs, SdimOps, SdimQuery};
+use crate::ops::{Sdim, SdimHistory, SdimInputs, SdimOps, SdimQuery};
 
 impl SdimOps for Cuda {
     fn sdim_signatures_into<T: Element, W: Signature>(
@@ -23,7 +20,7 @@ impl SdimOps for Cuda {
         rotations: View<'_, CudaMemory, f32>,
         out: ViewMut<'_, CudaMemory, W>,
     ) -> Result<()> {
-        signatures(self, op, rows, rotations, out)
+        signatures::signatures(self, op, rows, rotations, out)
     }
 
     fn sdim_encode_into<T: Element>(
@@ -74,169 +71,4 @@ impl SdimOps for Cuda {
     ) -> Result<()> {
         query::attend(self, op, batch, &inputs, out)
     }
-}
-
-/// Rows that a block hashes or adds at a time, and groups that it hashes.
-pub(super) const TILE_ROWS: usize = 64;
-const TILE_GROUPS: usize = 16;
-/// Threads of the kernels that take a number each.
-pub(super) const FLAT_THREADS: u32 = 256;
-/// Threads of the kernels of sdim_scan.cu and sdim_query.cu.
-pub(super) const SCAN_THREADS: u32 = 128;
-/// Bytes that partial results may take: a small part of a GPU's memory.
-pub(super) const PARTIAL_BYTES: usize = 64 << 20;
-/// Pieces of work a multiprocessor: enough that the last ones to end leave little of it idle.
-pub(super) const PIECES: usize = 4;
-
-/// `SignatureParams` of sdim.cu.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct SignatureParams {
-    rows: u64,
-    rotations: u64,
-    out: u64,
-    count: u64,
-    width: u32,
-    groups: u32,
-    bits: u32,
-    vectors: u32,
-    code_bytes: u32,
-    unused: u32,
-}
-
-/// `CheckParams` of sdim.cu.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct CheckParams {
-    codes: u64,
-    record: u64,
-    length: u64,
-    bits: u32,
-    code_bytes: u32,
-}
-
-/// Sizes as the kernels take them.
-pub(super) struct Sizes {
-    pub(super) width: u32,
-    pub(super) groups: u32,
-    pub(super) bits: u32,
-    /// Numbers of one user's table.
-    pub(super) table: usize,
-}
-
-impl Sizes {
-    pub(super) fn of(operation: &'static str, op: &Sdim) -> Result<Self> {
-        fit(operation, "rotations", op.width.saturating_mul(op.groups).saturating_mul(op.bits))?;
-        fit(operation, "buckets", op.groups.saturating_mul(op.buckets()))?;
-        Ok(Self {
-            width: fit(operation, "width", op.width)?,
-            groups: fit(operation, "groups", op.groups)?,
-            bits: fit(operation, "bits", op.bits)?,
-            table: op.table_length(1)?,
-        })
-    }
-}
-
-/// Signatures on the device.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Codes {
-    pub(super) pointer: u64,
-    pub(super) bytes: u32,
-    /// Where those out of range are recorded; 0 where there are none.
-    pub(super) record: u64,
-}
-
-pub(super) fn signatures<T: Element, W: Signature>(
-    gpu: &Cuda,
-    op: &Sdim,
-    rows: View<'_, CudaMemory, T>,
-    rotations: View<'_, CudaMemory, f32>,
-    out: ViewMut<'_, CudaMemory, W>,
-) -> Result<()> {
-    const NAME: &str = "sdim_signatures";
-    let count = op.check_signatures(rows.len(), rotations.len())?;
-    op.check_signatures_output::<W>(count, out.len())?;
-    let (rows, rotations) = (gpu.region(NAME, &rows)?, gpu.region(NAME, &rotations)?);
-    let out = gpu.region_mut(NAME, &out)?;
-    hash(&gpu.call(NAME), op, count, rows, rotations, out.pointer, size_of::<W>() as u32)
-}
-
-fn hash<T: Element>(
-    call: &Call<'_>,
-    op: &Sdim,
-    count: usize,
-    rows: Region<T>,
-    rotations: Region<f32>,
-    out: u64,
-    code_bytes: u32,
-) -> Result<()> {
-    let sizes = Sizes::of(call.operation, op)?;
-    let params = SignatureParams {
-        rows: rows.pointer,
-        rotations: rotations.pointer,
-        out,
-        count: count as u64,
-        width: sizes.width,
-        groups: sizes.groups,
-        bits: sizes.bits,
-        vectors: rows.vectors(op.width, 16).into(),
-        code_bytes,
-        unused: 0,
-    };
-    let kernel = Kernel::new("sdim", format!("sdim_signatures_{}", suffix::<T>()), FLAT_THREADS);
-    call.launch(&kernel, count.div_ceil(TILE_ROWS) * op.groups.div_ceil(TILE_GROUPS), &params)
-}
-
-/// The signatures of the first `count` rows: computed, or given.
-pub(super) fn codes<T: Element>(
-    gpu: &Cuda,
-    call: &mut Call<'_>,
-    op: &Sdim,
-    count: usize,
-    rows: Option<View<'_, CudaMemory, T>>,
-    given: &Hash<'_, CudaMemory>,
-) -> Result<Codes> {
-    fn region<W: Scalar>(
-        gpu: &Cuda,
-        call: &Call<'_>,
-        op: &Sdim,
-        count: usize,
-        words: &View<'_, CudaMemory, W>,
-    ) -> Result<Codes> {
-        let bound = Bound::Columns(vec![op.buckets() as u64]);
-        let record = call.record("signatures", count * op.groups, bound)?;
-        let pointer = gpu.region(call.operation, words)?.pointer;
-        Ok(Codes { pointer, bytes: size_of::<W>() as u32, record })
-    }
-    match (given, rows) {
-        (Hash::Signatures8(words), _) => region(gpu, call, op, count, words),
-        (Hash::Signatures16(words), _) => region(gpu, call, op, count, words),
-        (Hash::Rotations(rotations), rows) => {
-            let bytes = if op.bits <= 8 { 1 } else { 2 };
-            let pointer = call.scratch(count * op.groups * bytes as usize)?;
-            if let Some(rows) = rows {
-                let (rows, rotations) =
-                    (gpu.region(call.operation, &rows)?, gpu.region(call.operation, rotations)?);
-                hash(call, op, count, rows, rotations, pointer, bytes)?;
-            }
-            Ok(Codes { pointer, bytes, record: 0 })
-        }
-    }
-}
-
-/// Looks through given signatures, for kernels that do not see each of them.
-pub(super) fn check(call: &Call<'_>, op: &Sdim, count: usize, codes: Codes) -> Result<()> {
-    if codes.record == 0 {
-        return Ok(());
-    }
-    let length = count * op.groups;
-    let params = CheckParams {
-        codes: codes.pointer,
-        record: codes.record,
-        length: length as u64,
-        bits: op.bits as u32,
-        code_bytes: codes.bytes,
-    };
-    let kernel = Kernel::new("sdim", "sdim_check", FLAT_THREADS);
-    call.launch(&kernel, length.div_ceil(FLAT_THREADS as usize), &params)
 }

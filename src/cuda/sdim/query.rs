@@ -2,11 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::cuda::Cuda;
 use crate::cuda::batch::{CudaBatch, CudaJagged};
 use crate::cuda::call::{Kernel, suffix};
+use crate::cuda::handle::Cuda;
 use crate::cuda::memory::CudaMemory;
-use crate::cuda::sdim::{Codes, PARTIAL_BYTES, PIECES, SCAN_THREADS, Sizes, TILE_ROWS, check, codes};
+use crate::cuda::sdim::signatures::{
+    Codes, PARTIAL_BYTES, PIECES, SCAN_THREADS, Sizes, TILE_ROWS, check, codes,
+};
 use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::fit;

@@ -1,0 +1,138 @@
+// Weighted sums over the behaviours that a search kept:
+//
+//     out[m] = Σ_k w[m,k] · [R_1[ids[l,1]] ‖ … ‖ R_F[ids[l,F]]],  l = positions[m,k],  w = softmax over scores[m,:]
+//
+// optionally times the candidate's own rows. A block takes a candidate. Peak and total of the scores come first; then
+// the weights of 512 behaviours at a time go to shared memory, and groups of threads, as many as a row has fours of
+// numbers, take the behaviours in turn, four rows on their way each. What the groups summed is added in their order.
+// Positions and counts are the caller's: those out of range are noted, and neither read nor summed.
+// Precision: f32; a weight is that of the unit of special functions, off by a few in the last place.
+#include "decoupled/rows.cuh"
+
+enum : u32 {
+    AGGREGATE_WARPS = ROW_THREADS / WARP,
+    WEIGHTS = 512,
+};
+
+struct AggregateParams {
+    // One candidate each.
+    const Tile *tiles;
+    const u32 *positions;
+    const float *scores;
+    const u32 *counts;
+    // For counts above K, and for positions outside their history.
+    u64 *bad_counts, *bad_positions;
+    u32 top_k;
+    u32 unused;
+    Rows rows;
+};
+
+// Over all threads of a block, always in the same order.
+template <bool SUM>
+__device__ __forceinline__ float over_block(float value) {
+    __shared__ float of_warps[AGGREGATE_WARPS];
+    value = SUM ? warp_sum(value) : warp_max(value);
+    __syncthreads();
+    if (threadIdx.x % WARP == 0) {
+        of_warps[threadIdx.x / WARP] = value;
+    }
+    __syncthreads();
+    value = of_warps[0];
+    for (u32 warp = 1; warp < AGGREGATE_WARPS; warp++) {
+        value = SUM ? value + of_warps[warp] : fmaxf(value, of_warps[warp]);
+    }
+    return value;
+}
+
+// A score of -∞ takes no part, whatever the peak is. NaN is not dropped here: its weight is NaN.
+__device__ __forceinline__ float weight_of(float score, float peak) {
+    return score == -infinity() ? 0.0f : exp_approx(score - peak);
+}
+
+// Adds weight · row of some of the behaviours: first, first + step, … below `count`.
+__device__ __forceinline__ void add_rows(
+    Four &sums, const Rows &p, const Slice &slice, u64 history, const float *weights, const u32 *positions, u32 first,
+    u32 count, u32 step) {
+    for (u32 begin = first; begin < count; begin += AHEAD * step) {
+        float weight[AHEAD];
+        u32 id[AHEAD];
+        Four row[AHEAD];
+#pragma unroll
+        for (u32 i = 0; i < AHEAD; i++) {
+            u32 k = begin + i * step;
+            weight[i] = k < count ? weights[k] : 0.0f;
+            id[i] = weight[i] != 0.0f ? id_of(p, p.ids, slice, history + positions[k]) : 0;
+        }
+#pragma unroll
+        for (u32 i = 0; i < AHEAD; i++) {
+            row[i] = weight[i] != 0.0f ? four_of(p, slice, id[i]) : zeros();
+        }
+#pragma unroll
+        for (u32 i = 0; i < AHEAD; i++) {
+#pragma unroll
+            for (u32 e = 0; e < COLUMNS; e++) {
+                sums.numbers[e] = fma(weight[i], row[i].numbers[e], sums.numbers[e]);
+            }
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_aggregate(const AggregateParams p) {
+    __shared__ float weights[WEIGHTS];
+    __shared__ u32 positions[WEIGHTS];
+    __shared__ Four of_groups[ROW_THREADS];
+    const Tile tile = p.tiles[blockIdx.x];
+    u64 m = tile.first_target + tile.first_row, first = m * p.top_k, length = tile.history_end - tile.history_start;
+    u32 count = p.counts[m];
+    if (count > p.top_k) {
+        if (threadIdx.x == 0) {
+            report_bad_id(p.bad_counts, m, count);
+        }
+        count = 0;
+    }
+    float peak = -infinity(), total = 0.0f;
+    for (u32 k = threadIdx.x; k < count; k += ROW_THREADS) {
+        peak = fmaxf(peak, p.scores[first + k]);
+    }
+    peak = over_block<false>(peak);
+    for (u32 k = threadIdx.x; k < count; k += ROW_THREADS) {
+        total += weight_of(p.scores[first + k], peak);
+    }
+    total = over_block<true>(total);
+    u32 lanes = lanes_of(p.rows.fours), groups = ROW_THREADS / lanes;
+    u32 lane = threadIdx.x % lanes, group = threadIdx.x / lanes;
+    for (u32 first_four = 0; first_four < p.rows.fours; first_four += lanes) {
+        const Slice slice = slice_of(p.rows, first_four + lane);
+        Four sums = zeros();
+        for (u32 begin = 0; begin < count; begin += WEIGHTS) {
+            u32 some = min((u32)WEIGHTS, count - begin);
+            __syncthreads();
+            for (u32 k = threadIdx.x; k < some; k += ROW_THREADS) {
+                u32 position = p.positions[first + begin + k];
+                bool inside = position < length;
+                if (!inside) {
+                    report_bad_id(p.bad_positions, first + begin + k, position);
+                }
+                positions[k] = position;
+                weights[k] = inside ? weight_of(p.scores[first + begin + k], peak) / total : 0.0f;
+            }
+            __syncthreads();
+            if (slice.there) {
+                add_rows(sums, p.rows, slice, tile.history_start, weights, positions, group, some, groups);
+            }
+        }
+        __syncthreads();
+        put_four(&of_groups[threadIdx.x], sums);
+        __syncthreads();
+        if (group == 0 && slice.there) {
+            for (u32 other = 1; other < groups; other++) {
+                Four more = get_four(&of_groups[other * lanes + lane]);
+#pragma unroll
+                for (u32 e = 0; e < COLUMNS; e++) {
+                    sums.numbers[e] += more.numbers[e];
+                }
+            }
+            write_sums(p.rows, slice, m, sums);
+        }
+    }
+}

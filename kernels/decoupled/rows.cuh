@@ -1,0 +1,66 @@
+// The representation rows that weighted sums are taken of: [R_1[ids[l,1]] ‖ … ‖ R_F[ids[l,F]]], and where the sums go.
+#pragma once
+#include "shared/tables.cuh"
+
+enum : u32 {
+    ROW_THREADS = 128,
+    // Fours of numbers that a block sums at a time: a warp's width.
+    ROW_FOURS = WARP,
+    // Rows that a thread has on their way.
+    AHEAD = 4,
+};
+
+struct Rows {
+    const u32 *ids;
+    // Sums are multiplied by the rows of these; null: they are not.
+    const u32 *target_ids;
+    float *out;
+    u64 out_width;
+    u32 features;
+    // Tables of this launch: features first_feature, first_feature + 1, …
+    u32 first_feature, count;
+    // Fours of numbers of a row of them.
+    u32 fours;
+    Table tables[MOST_TABLES];
+    // Where each table's columns begin in a row of the output.
+    u32 first_columns[MOST_TABLES];
+};
+
+// The four columns that a thread sums, of one table.
+struct Slice {
+    u32 table, first_column;
+    bool there;
+};
+
+__device__ __forceinline__ Slice slice_of(const Rows &p, u32 four) {
+    u32 table = table_of(p.tables, p.count, min(four, p.fours - 1));
+    return Slice{table, COLUMNS * (four - p.tables[table].first_four), four < p.fours};
+}
+
+__device__ __forceinline__ u32 id_of(const Rows &p, const u32 *ids, const Slice &slice, u64 row) {
+    return __ldg(ids + row * p.features + p.first_feature + slice.table);
+}
+
+// Zeros for an id outside the table: other kernels tell of those.
+__device__ __forceinline__ Four four_of(const Rows &p, const Slice &slice, u32 id) {
+    const Table &table = p.tables[slice.table];
+    return id < table.rows ? any_row_four(table, id, slice.first_column) : zeros();
+}
+
+// The sums of candidate m.
+__device__ __forceinline__ void write_sums(const Rows &p, const Slice &slice, u64 m, Four sums) {
+    if (p.target_ids) {
+        Four target = four_of(p, slice, id_of(p, p.target_ids, slice, m));
+#pragma unroll
+        for (u32 e = 0; e < COLUMNS; e++) {
+            sums.numbers[e] *= target.numbers[e];
+        }
+    }
+    float *to = p.out + m * p.out_width + p.first_columns[slice.table] + slice.first_column;
+    store_four(to, sums, p.tables[slice.table].width - slice.first_column);
+}
+
+// How many threads sit side by side over the fours of a row: a power of two, at most a warp.
+__device__ __forceinline__ u32 lanes_of(u32 fours) {
+    return fours >= ROW_FOURS ? (u32)ROW_FOURS : 1u << (fours > 1 ? 32 - __clz(fours - 1) : 0);
+}

@@ -1,0 +1,399 @@
+// Search among behaviours: the K of highest score of each candidate (scores: decoupled_scores.cuh), score descending,
+// then position ascending, NaN last. Scores never reach device memory.
+//
+// decoupled_search: a block takes a tile of candidates and a part of their user's history. Each candidate has a list in
+// shared memory and a floor: entries below it cannot be among the best K, and are not stored. What a list has room for
+// goes straight to its place. Then, before it could overflow, a warp raises its floor and drops what is below, by
+// bisection of the entries' bits: no sorting. Lists of the parts of a history hold at least each part's best K, in any
+// order. decoupled_select, a block a candidate, reads them in the same way into one list, and sorts what is left of it.
+// Variants: 16, 8, 4 or 2 candidates, with lists of 4096 entries together: more of them for smaller K.
+#include "decoupled/lists.cuh"
+#include "decoupled/scores.cuh"
+
+enum : u32 {
+    // Of all lists of a block.
+    ENTRIES = 4096,
+    SELECT_THREADS = 256,
+    // Entries of decoupled_select's list, and those that it reads at a time: as many as the largest K leaves room for.
+    SELECT_ENTRIES = 2048,
+    SELECT_STEP = 1024,
+};
+
+struct SearchParams {
+    const Piece *pieces;
+    const Tile *tiles;
+    // [places, candidates of a tile, room], and how many there are: [places, candidates of a tile].
+    u64 *lists;
+    u32 *lengths;
+    u32 top_k;
+    // The most entries of a list that is left for decoupled_select.
+    u32 room;
+    // Where the lists of pieces begin that are their tile's only ones.
+    u32 first_whole;
+    u32 unused;
+    Scoring scoring;
+};
+
+struct SelectParams {
+    const Tile *tiles;
+    const u64 *lists;
+    const u32 *lengths;
+    u32 *positions;
+    float *scores;
+    u32 *counts;
+    // Candidates of a tile.
+    u32 candidates;
+    u32 top_k, room, first_whole;
+};
+
+// Raises the floor of a list of more than `room` until that many are left, or fewer, and at least `top_k`; drops those
+// below. A warp calls it. Keys are compared first, in registers where they fit; positions only where keys are equal.
+template <u32 CAPACITY>
+__device__ __forceinline__ void cut(const List &list, u32 top_k, u32 room) {
+    constexpr u32 KEYS = CAPACITY / WARP;
+    constexpr bool HELD = KEYS <= 32;
+    const u32 lane = threadIdx.x % WARP, length = *list.length;
+    auto read_key = [&](u32 i) {
+        u32 place = i * WARP + lane;
+        return place < length ? key_of(read_entry(list.entries + place)) : 0;
+    };
+    u32 keys[HELD ? KEYS : 1], most = 0;
+#pragma unroll (HELD ? KEYS : 8)
+    for (u32 i = 0; i < KEYS; i++) {
+        u32 key = read_key(i);
+        most = max(most, key);
+        if constexpr (HELD) {
+            keys[i] = key;
+        }
+    }
+    u32 above = length;
+    u64 floor = raised_floor(key_of(*list.floor), __reduce_max_sync(WHOLE_WARP, most), top_k, room, above, [&](u32 raised) {
+        u32 count = 0;
+#pragma unroll (HELD ? KEYS : 8)
+        for (u32 i = 0; i < KEYS; i++) {
+            count += (HELD ? keys[HELD ? i : 0] : read_key(i)) >= raised;
+        }
+        return __reduce_add_sync(WHOLE_WARP, count);
+    });
+    floor <<= 32;
+    floor |= raised_floor(0u, ~0u, top_k, room, above, [&](u32 raised) {
+        u32 count = 0;
+        for (u32 i = lane; i < length; i += WARP) {
+            count += list.entries[i] >= (floor | raised);
+        }
+        return __reduce_add_sync(WHOLE_WARP, count);
+    });
+    // In place: entries move to the front, and a step's have been read before any is written.
+    u32 kept = 0;
+    for (u32 begin = 0; begin < length; begin += WARP) {
+        u64 entry = begin + lane < length ? list.entries[begin + lane] : 0;
+        bool keeps = entry != 0 && entry >= floor;
+        u32 votes = __ballot_sync(WHOLE_WARP, keeps);
+        __syncwarp();
+        if (keeps) {
+            list.entries[kept + __popc(votes & ((1u << lane) - 1))] = entry;
+        }
+        kept += __popc(votes);
+        __syncwarp();
+    }
+    if (lane == 0) {
+        *list.length = kept;
+        *list.floor = floor;
+    }
+}
+
+// The lists of a block, and for each the score below which nothing can be wanted, to look at before anything else.
+template <u32 CANDIDATES>
+struct alignas(16) Lists {
+    u64 entries[ENTRIES];
+    u64 floors[CANDIDATES];
+    u32 lengths[CANDIDATES];
+    float least[CANDIDATES];
+
+    enum : u32 { CAPACITY = ENTRIES / CANDIDATES };
+
+    __device__ __forceinline__ List list(u32 candidate) {
+        return List{entries + candidate * CAPACITY, lengths + candidate, floors + candidate};
+    }
+
+    // Of the piece's behaviours the first go straight to their places.
+    __device__ __forceinline__ void begin(const Piece &piece) {
+        if (threadIdx.x < CANDIDATES) {
+            floors[threadIdx.x] = 0;
+            lengths[threadIdx.x] = threadIdx.x < piece.rows ? min(piece.length, (u32)CAPACITY) : 0;
+            // Nothing is less than NaN.
+            least[threadIdx.x] = __uint_as_float(0x7fc00000u);
+        }
+    }
+
+    // Cuts the lists that are longer than `longest`. All threads call it together.
+    __device__ __forceinline__ void cut_longer(u32 longest, u32 top_k, u32 room) {
+        __syncthreads();
+        for (u32 candidate = threadIdx.x / WARP; candidate < CANDIDATES; candidate += WARPS) {
+            if (lengths[candidate] > longest) {
+                cut<CAPACITY>(list(candidate), top_k, room);
+                if (threadIdx.x % WARP == 0) {
+                    least[candidate] = score_of(floors[candidate]);
+                }
+            }
+        }
+        __syncthreads();
+    }
+};
+
+static_assert(sizeof(Lists<2>) == ENTRIES * 8 + 2 * 16, "src/cuda/decoupled_search.rs counts on it");
+
+template <u32 CANDIDATES>
+__device__ __forceinline__ void search(const SearchParams &p) {
+    constexpr u32 CAPACITY = Lists<CANDIDATES>::CAPACITY;
+    static_assert(CAPACITY % THREADS == 0, "threads go straight to their places together, or none does");
+    Lists<CANDIDATES> &lists = *(Lists<CANDIDATES> *)dynamic_shared;
+    const Piece piece = p.pieces[blockIdx.x];
+    Stage stage = stage_at(&lists + 1, p.scoring);
+    send_first(p.scoring, stage, piece);
+    u32 first_position = piece.history_start - p.tiles[piece.tile].history_start;
+    lists.begin(piece);
+    for (u32 begin = 0; begin < piece.length; begin += BEHAVIOURS) {
+        float scores[CANDIDATES][OWN];
+        score<CANDIDATES>(scores, p.scoring, stage, piece, begin);
+#pragma unroll
+        for (u32 own = 0; own < OWN; own++) {
+            u32 first = begin + own * THREADS, behaviour = first + threadIdx.x;
+            bool there = behaviour < piece.length;
+            if (first < CAPACITY) {
+#pragma unroll
+                for (u32 c = 0; c < CANDIDATES; c++) {
+                    if (there && c < piece.rows) {
+                        lists.entries[c * CAPACITY + behaviour] = entry_of(scores[c][own], first_position + behaviour);
+                    }
+                }
+                continue;
+            }
+            // Room for an entry of every thread.
+            lists.cut_longer(CAPACITY - THREADS, p.top_k, p.room);
+#pragma unroll
+            for (u32 c = 0; c < CANDIDATES; c++) {
+                float score = scores[c][own];
+                bool wanted = there && !(score < lists.least[c]) && c < piece.rows;
+                if (__any_sync(WHOLE_WARP, wanted)) {
+                    u64 entry = entry_of(score, first_position + behaviour);
+                    append(lists.list(c), wanted && entry >= lists.floors[c], entry);
+                }
+            }
+        }
+    }
+    lists.cut_longer(p.room, p.top_k, p.room);
+    u64 place = piece.slot != NONE ? piece.slot : p.first_whole + piece.tile;
+    for (u32 c = threadIdx.x / WARP; c < piece.rows; c += WARPS) {
+        u64 at = place * CANDIDATES + c;
+        for (u32 i = threadIdx.x % WARP; i < lists.lengths[c]; i += WARP) {
+            p.lists[at * p.room + i] = lists.list(c).entries[i];
+        }
+        if (threadIdx.x % WARP == 0) {
+            p.lengths[at] = lists.lengths[c];
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_16(const SearchParams p) { search<16>(p); }
+extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_8(const SearchParams p) { search<8>(p); }
+extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_4(const SearchParams p) { search<4>(p); }
+extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_2(const SearchParams p) { search<2>(p); }
+
+// The steps of a bitonic sort, highest first, from a distance within a warp on, of runs of `size`; a lane has the entry
+// of `place`.
+template <u32 DISTANCE>
+__device__ __forceinline__ u64 merged(u64 entry, u32 place, u32 size) {
+    bool falling = !(place & size);
+#pragma unroll
+    for (u32 distance = DISTANCE; distance > 0; distance /= 2) {
+        u64 other = __shfl_xor_sync(WHOLE_WARP, entry, distance);
+        bool higher = !(place & distance) == falling;
+        entry = (other > entry) == higher ? other : entry;
+    }
+    return entry;
+}
+
+// Sorts, highest first; a bitonic sort of as many places as there are entries, rounded up to a power of two, and at least
+// a warp's. Entries that a warp holds change places in registers. All threads call it together.
+__device__ __forceinline__ void sort(u64 *entries, u32 length) {
+    u32 places = length > WARP ? 1u << (32 - __clz(length - 1)) : (u32)WARP;
+    for (u32 i = length + threadIdx.x; i < places; i += SELECT_THREADS) {
+        entries[i] = 0;
+    }
+    __syncthreads();
+    for (u32 i = threadIdx.x; i < places; i += SELECT_THREADS) {
+        u64 entry = merged<1>(entries[i], i, 2);
+        entry = merged<2>(entry, i, 4);
+        entry = merged<4>(entry, i, 8);
+        entry = merged<8>(entry, i, 16);
+        entries[i] = merged<16>(entry, i, 32);
+    }
+    for (u32 size = 2 * WARP; size <= places; size *= 2) {
+        for (u32 distance = size / 2; distance >= WARP; distance /= 2) {
+            __syncthreads();
+            for (u32 pair = threadIdx.x; pair < places / 2; pair += SELECT_THREADS) {
+                u32 low = 2 * pair - (pair & (distance - 1)), high = low + distance;
+                u64 a = entries[low], b = entries[high];
+                if ((a < b) == ((low & size) == 0)) {
+                    entries[low] = b;
+                    entries[high] = a;
+                }
+            }
+        }
+        __syncthreads();
+        for (u32 i = threadIdx.x; i < places; i += SELECT_THREADS) {
+            entries[i] = merged<WARP / 2>(entries[i], i, size);
+        }
+    }
+    __syncthreads();
+}
+
+// What a block selects from.
+struct Selecting {
+    u64 entries[SELECT_ENTRIES];
+    u64 floor;
+    u32 length;
+    // Of the rounds of a cut, three in turn: one is added to while another is read, and the third set to 0.
+    u32 counts[3];
+    u32 least, most;
+};
+
+// As cut, of a list that may have places without an entry, by all threads together.
+__device__ __forceinline__ void cut_together(Selecting &s, u32 top_k, u32 room) {
+    constexpr u32 OWN = SELECT_ENTRIES / SELECT_THREADS;
+    const u32 lane = threadIdx.x % WARP, length = s.length;
+    u64 own[OWN];
+    u32 least = ~0u, most = 0;
+#pragma unroll
+    for (u32 i = 0; i < OWN; i++) {
+        u32 place = i * SELECT_THREADS + threadIdx.x;
+        own[i] = place < length ? s.entries[place] : 0;
+        least = min(least, own[i] == 0 ? ~0u : key_of(own[i]));
+        most = max(most, key_of(own[i]));
+    }
+    if (threadIdx.x == 0) {
+        s.least = ~0u;
+        s.most = 0;
+        s.counts[0] = s.counts[1] = 0;
+    }
+    __syncthreads();
+    least = __reduce_min_sync(WHOLE_WARP, least);
+    most = __reduce_max_sync(WHOLE_WARP, most);
+    if (lane == 0) {
+        s.length = 0;
+        atomicMin(&s.least, least);
+        atomicMax(&s.most, most);
+    }
+    __syncthreads();
+    u32 above = length, round = 0;
+    u64 floor = raised_floor((u64)s.least << 32, (u64)s.most << 32 | ~0u, top_k, room, above, [&](u64 raised) {
+        u32 count = 0;
+#pragma unroll
+        for (u32 i = 0; i < OWN; i++) {
+            count += own[i] >= raised;
+        }
+        count = __reduce_add_sync(WHOLE_WARP, count);
+        if (lane == 0) {
+            atomicAdd(&s.counts[round], count);
+        }
+        __syncthreads();
+        u32 next = round == 2 ? 0 : round + 1;
+        if (threadIdx.x == 0) {
+            s.counts[next == 2 ? 0 : next + 1] = 0;
+        }
+        count = s.counts[round];
+        round = next;
+        return count;
+    });
+    const List list = {s.entries, &s.length, &s.floor};
+#pragma unroll
+    for (u32 i = 0; i < OWN; i++) {
+        append(list, own[i] != 0 && own[i] >= floor, own[i]);
+    }
+    if (threadIdx.x == 0) {
+        s.floor = floor;
+    }
+    __syncthreads();
+}
+
+extern "C" __global__ void __launch_bounds__(SELECT_THREADS) decoupled_select(const SelectParams p) {
+    __shared__ Selecting s;
+    const Tile &tile = p.tiles[blockIdx.x / p.candidates];
+    u32 row = blockIdx.x % p.candidates;
+    if (row >= tile.rows) {
+        return;
+    }
+    const u32 parts = max(tile.slots, 1u), room = min(p.room, (u32)(SELECT_ENTRIES - SELECT_STEP));
+    const u64 first = tile.slots == 0 ? p.first_whole + blockIdx.x / p.candidates : tile.first_slot;
+    const u64 all = (u64)parts * p.room;
+    if (threadIdx.x == 0) {
+        s.floor = 0;
+        s.length = min(all, (u64)SELECT_ENTRIES);
+    }
+    const List list = {s.entries, &s.length, &s.floor};
+    // Where a thread reads next, and where that is a step of all threads on, without a division.
+    u32 part = threadIdx.x / p.room, place = threadIdx.x % p.room;
+    const u32 part_step = SELECT_THREADS / p.room, place_step = SELECT_THREADS % p.room;
+    const u64 stride = (u64)p.candidates * p.room;
+    const u32 *part_length = p.lengths + (first + part) * p.candidates + row;
+    const u64 *from = p.lists + (first * p.candidates + row) * p.room + part * stride + place;
+    for (u64 begin = 0; begin < all; begin += SELECT_STEP) {
+        u64 own[SELECT_STEP / SELECT_THREADS];
+#pragma unroll
+        for (u32 i = 0; i < SELECT_STEP / SELECT_THREADS; i++) {
+            own[i] = part < parts && place < *part_length ? *from : 0;
+            u32 parts_on = part_step;
+            from += place_step;
+            place += place_step;
+            if (place >= p.room) {
+                from -= p.room;
+                place -= p.room;
+                parts_on++;
+            }
+            part += parts_on;
+            part_length += parts_on * p.candidates;
+            from += parts_on * stride;
+        }
+        if (begin < SELECT_ENTRIES) {
+#pragma unroll
+            for (u32 i = 0; i < SELECT_STEP / SELECT_THREADS; i++) {
+                s.entries[begin + i * SELECT_THREADS + threadIdx.x] = own[i];
+            }
+            continue;
+        }
+        __syncthreads();
+        const bool full = s.length > SELECT_ENTRIES - SELECT_STEP;
+        // Before anybody appends.
+        __syncthreads();
+        if (full) {
+            cut_together(s, p.top_k, room);
+        }
+        const u64 floor = s.floor;
+#pragma unroll
+        for (u32 i = 0; i < SELECT_STEP / SELECT_THREADS; i++) {
+            append(list, own[i] > floor, own[i]);
+        }
+    }
+    __syncthreads();
+    // Fewer are sorted as fast as they are cut.
+    if (s.length > max(room, (u32)SELECT_THREADS)) {
+        cut_together(s, p.top_k, room);
+    }
+    const u32 length = s.length;
+    sort(s.entries, length);
+    u64 m = tile.first_target + tile.first_row + row;
+    u32 filled = 0;
+    for (u32 begin = 0; begin < p.top_k; begin += SELECT_THREADS) {
+        u32 at = begin + threadIdx.x;
+        u64 entry = at < min(length, p.top_k) ? s.entries[at] : 0;
+        filled += __syncthreads_count(entry != 0);
+        if (at < p.top_k) {
+            p.positions[m * p.top_k + at] = entry != 0 ? ~(u32)entry : NONE;
+            p.scores[m * p.top_k + at] = entry != 0 ? score_of(entry) : -infinity();
+        }
+    }
+    if (threadIdx.x == 0) {
+        p.counts[m] = filled;
+    }
+}

@@ -1,0 +1,195 @@
+// Look-ups: out[i] = R_1[ids[i,1]] ‖ … ‖ R_F[ids[i,F]], or the sum or mean of these rows over each bag of ids.
+//
+// A thread takes four columns of one table for one row of output, neighbours neighbouring columns: a warp reads whole
+// rows, and writes whole lines. All tables are read in one launch, those of a second set too, so the ids come from
+// memory once. The check of the ids is one comparison: one outside its table reads nothing and counts as zeros, and the
+// lowest place of one is noted where that is asked for.
+// Variants: lookup_each reads a row an id. lookup_bags adds up the rows of a piece of a bag, in their order, four of
+// them on their way at a time; bags that were cut leave their sums in `partial`, and lookup_merge adds these, in their
+// order too. lookup_check looks at ids that no kernel reads.
+// Precision: f32; a row by itself keeps its bits.
+#include "shared/tables.cuh"
+
+enum : u32 {
+    THREADS = 256,
+    // Rows of a bag that a thread has on their way.
+    AHEAD = 4,
+};
+
+// Where the rows of a table go, and whence they come.
+struct Column {
+    float *out;
+    // Numbers of a row of the output, all tables together.
+    u64 out_width;
+    u32 first_column;
+    // The column of the ids.
+    u32 feature;
+};
+
+struct LookupParams {
+    const u32 *ids;
+    const Piece *pieces;
+    const Tile *merges;
+    // [slots, fours], four numbers each.
+    float *partial;
+    // For ids outside their tables; null: nobody asks.
+    u64 *record;
+    // Rows of output, pieces, or bags to merge.
+    u64 rows;
+    u32 features;
+    u32 count;
+    // Fours of numbers of a row of all tables.
+    u32 fours;
+    u32 mean;
+    Table tables[MOST_TABLES];
+    Column columns[MOST_TABLES];
+};
+
+// What a thread takes: four columns of a row, and the next where there are more than threads.
+struct Place {
+    u64 row;
+    u32 four, step;
+};
+
+__device__ __forceinline__ Place place_of(const LookupParams &p) {
+    u32 rows = max(THREADS / p.fours, 1u), row = threadIdx.x / p.fours;
+    Place place = {(u64)blockIdx.x * rows + row, threadIdx.x % p.fours, THREADS};
+    if (p.fours > THREADS) {
+        place.row = blockIdx.x;
+        place.four = threadIdx.x;
+    } else if (row >= rows) {
+        place.row = p.rows;
+    }
+    return place;
+}
+
+// Writes four columns of a row of output.
+__device__ __forceinline__ void write(const LookupParams &p, u32 index, u64 row, u32 first, const Four &value) {
+    const Column &column = p.columns[index];
+    float *to = column.out + row * column.out_width + column.first_column + first;
+    store_four(to, value, p.tables[index].width - first);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) lookup_each(const LookupParams p) {
+    Place place = place_of(p);
+    if (place.row >= p.rows) {
+        return;
+    }
+    for (u32 four = place.four; four < p.fours; four += place.step) {
+        u32 index = table_of(p.tables, p.count, four);
+        const Table &table = p.tables[index];
+        u32 first = COLUMNS * (four - table.first_four);
+        u64 at = place.row * p.features + p.columns[index].feature;
+        u32 id = __ldg(p.ids + at);
+        Four value = zeros();
+        if (known(table, p.record, at, id)) {
+            value = any_row_four(table, id, first);
+        }
+        write(p, index, place.row, first, value);
+    }
+}
+
+// Σ of the rows of `length` ids, from row `start` of the ids on.
+template <typename T>
+__device__ __forceinline__ Four sum_rows(const LookupParams &p, u32 index, u64 start, u32 length, u32 first) {
+    const Table &table = p.tables[index];
+    Four sum = zeros();
+    for (u32 begin = 0; begin < length; begin += AHEAD) {
+        u64 at = (start + begin) * p.features + p.columns[index].feature;
+        u32 ids[AHEAD];
+        Four rows[AHEAD];
+#pragma unroll
+        for (u32 i = 0; i < AHEAD; i++) {
+            ids[i] = begin + i < length ? __ldg(p.ids + at + i * p.features) : 0;
+        }
+#pragma unroll
+        for (u32 i = 0; i < AHEAD; i++) {
+            rows[i] = zeros();
+            if (begin + i < length && known(table, p.record, at + i * p.features, ids[i])) {
+                rows[i] = row_four<T>(table, ids[i], first);
+            }
+        }
+#pragma unroll
+        for (u32 i = 0; i < AHEAD; i++) {
+#pragma unroll
+            for (u32 e = 0; e < COLUMNS; e++) {
+                sum.numbers[e] += rows[i].numbers[e];
+            }
+        }
+    }
+    return sum;
+}
+
+__device__ __forceinline__ Four sum_any_rows(const LookupParams &p, u32 index, u64 start, u32 length, u32 first) {
+    switch (p.tables[index].storage) {
+    case STORED_F32:
+        return sum_rows<f32>(p, index, start, length, first);
+    case STORED_F16:
+        return sum_rows<f16>(p, index, start, length, first);
+    case STORED_BF16:
+        return sum_rows<bf16>(p, index, start, length, first);
+    default:
+        return sum_rows<i8>(p, index, start, length, first);
+    }
+}
+
+__device__ __forceinline__ void divide(Four &sum, u64 length) {
+    float divisor = (float)max(length, 1ull);
+#pragma unroll
+    for (u32 e = 0; e < COLUMNS; e++) {
+        sum.numbers[e] /= divisor;
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) lookup_bags(const LookupParams p) {
+    Place place = place_of(p);
+    if (place.row >= p.rows) {
+        return;
+    }
+    const Piece &piece = p.pieces[place.row];
+    for (u32 four = place.four; four < p.fours; four += place.step) {
+        u32 index = table_of(p.tables, p.count, four), first = COLUMNS * (four - p.tables[index].first_four);
+        Four sum = sum_any_rows(p, index, piece.history_start, piece.length, first);
+        if (piece.slot != NONE) {
+            store_four(p.partial + COLUMNS * ((u64)piece.slot * p.fours + four), sum, COLUMNS);
+            continue;
+        }
+        if (p.mean) {
+            divide(sum, piece.length);
+        }
+        write(p, index, piece.user, first, sum);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) lookup_merge(const LookupParams p) {
+    Place place = place_of(p);
+    if (place.row >= p.rows) {
+        return;
+    }
+    const Tile &tile = p.merges[place.row];
+    for (u32 four = place.four; four < p.fours; four += place.step) {
+        Four sum = zeros();
+        for (u32 part = 0; part < tile.slots; part++) {
+            const float *from = p.partial + COLUMNS * ((u64)(tile.first_slot + part) * p.fours + four);
+            Four one = load_four(from);
+#pragma unroll
+            for (u32 e = 0; e < COLUMNS; e++) {
+                sum.numbers[e] += one.numbers[e];
+            }
+        }
+        if (p.mean) {
+            divide(sum, tile.history_end - tile.history_start);
+        }
+        u32 index = table_of(p.tables, p.count, four);
+        write(p, index, tile.user, COLUMNS * (four - p.tables[index].first_four), sum);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) lookup_check(const LookupParams p) {
+    u64 index = (u64)blockIdx.x * THREADS + threadIdx.x;
+    if (index < p.rows * p.count) {
+        u32 table = index % p.count;
+        u64 at = index / p.count * p.features + p.columns[table].feature;
+        known(p.tables[table], p.record, at, __ldg(p.ids + at));
+    }
+}

@@ -1,0 +1,151 @@
+// SDIM without one-hot products: for large tables, and without any table. Owner-computes: a warp owns some sums, looks
+// through one group's signatures of the history, 32 behaviours at a time, and adds the rows that are its own, in order.
+//
+// sdim_scatter: bucket tables for τ > 6. A warp owns 32 buckets of one group by 64 columns, in shared memory; a block
+//   four such. The signatures are read by every warp, each row once a group: rows come from the cache after that.
+// sdim_sums: for the table-free form. A warp owns one candidate's bucket of one group, in registers, 256 columns at a
+//   time; a block four groups. sdim_query.cu makes the output of them.
+// Both read signatures made before. Sums in f32.
+#include "shared/common.cuh"
+
+enum : u32 {
+    WARPS = 4,
+    WARP_BUCKETS = 32,
+    // Two a lane.
+    WARP_COLUMNS = 64,
+    // A lane's columns at a time, without a table: every 32nd.
+    LANE_COLUMNS = 8,
+};
+
+__device__ __forceinline__ u32 code_at(const void *codes, u32 bytes, u64 at) {
+    return bytes == 1 ? ((const u8 *)codes)[at] : ((const u16 *)codes)[at];
+}
+
+// Calls `add(row, code)` for each row of a piece whose signature in group `g` is one of `count` from `first`; the whole
+// warp together, in the order of the rows.
+template <typename Add>
+__device__ __forceinline__ void scan(const Piece &piece, const void *codes, u32 bytes, u32 groups, u32 g, u32 first,
+                                     u32 count, Add add) {
+    u32 lane = threadIdx.x % WARP;
+    for (u32 start = 0; start < piece.length; start += WARP) {
+        u32 row = start + lane, code = NONE;
+        if (row < piece.length) {
+            code = code_at(codes, bytes, (piece.history_start + row) * groups + g);
+        }
+        u32 mine = __ballot_sync(WHOLE_WARP, code - first < count);
+        for (; mine != 0; mine &= mine - 1) {
+            u32 from = __ffs(mine) - 1;
+            add(piece.history_start + start + from, __shfl_sync(WHOLE_WARP, code, from));
+        }
+    }
+}
+
+struct ScatterParams {
+    const Piece *pieces;
+    const void *rows;
+    const void *codes;
+    float *table;
+    float *partial;
+    u32 width, groups, bits, code_bytes;
+    u32 append;
+    u32 unused;
+};
+
+// Blocks: pieces, then groups, then four times 32 buckets, then 64 columns.
+template <typename T>
+__device__ __forceinline__ void scatter(const ScatterParams &p) {
+    // Each warp, and each lane, keeps to its own: no barriers.
+    __shared__ float sums[WARPS][WARP_BUCKETS][WARP_COLUMNS];
+    u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    u32 column_blocks = (p.width + WARP_COLUMNS - 1) / WARP_COLUMNS;
+    u32 bucket_blocks = (1u << p.bits) / (WARPS * WARP_BUCKETS);
+    u32 first_column = blockIdx.x % column_blocks * WARP_COLUMNS;
+    u32 rest = blockIdx.x / column_blocks;
+    u32 first_bucket = (rest % bucket_blocks * WARPS + warp) * WARP_BUCKETS;
+    rest /= bucket_blocks;
+    u32 g = rest % p.groups;
+    Piece piece = p.pieces[rest / p.groups];
+
+    float(*own)[WARP_COLUMNS] = sums[warp];
+    for (u32 bucket = 0; bucket < WARP_BUCKETS; bucket++) {
+        own[bucket][lane] = 0.0f;
+        own[bucket][lane + WARP] = 0.0f;
+    }
+    u32 low = first_column + lane, high = low + WARP;
+    scan(piece, p.codes, p.code_bytes, p.groups, g, first_bucket, WARP_BUCKETS, [&](u64 row, u32 code) {
+        const T *from = (const T *)p.rows + row * p.width;
+        float *to = own[code - first_bucket];
+        if (low < p.width) {
+            to[lane] += widen(from[low]);
+        }
+        if (high < p.width) {
+            to[lane + WARP] += widen(from[high]);
+        }
+    });
+
+    bool whole = piece.slot == NONE;
+    u64 size = (u64)(p.groups << p.bits) * p.width;
+    float *table = whole ? p.table + piece.user * size : p.partial + piece.slot * size;
+    for (u32 bucket = 0; bucket < WARP_BUCKETS; bucket++) {
+        float *to = table + ((u64)(g << p.bits) + first_bucket + bucket) * p.width;
+        for (u32 column = low; column < p.width && column <= high; column += WARP) {
+            to[column] = own[bucket][column - first_column] + (whole && p.append ? to[column] : 0.0f);
+        }
+    }
+}
+
+struct SumsParams {
+    const Piece *pieces;
+    const void *rows;
+    const void *codes;
+    const void *target_codes;
+    // [slots + tiles, groups, width]: a piece that is its tile's only one is in the second part.
+    float *sums;
+    u32 width, groups, code_bytes, target_code_bytes;
+    u32 first_whole;
+    u32 unused;
+};
+
+// Blocks: pieces (a candidate each), then four groups.
+template <typename T>
+__device__ __forceinline__ void sums(const SumsParams &p) {
+    u32 lane = threadIdx.x % WARP, group_blocks = (p.groups + WARPS - 1) / WARPS;
+    u32 g = blockIdx.x % group_blocks * WARPS + threadIdx.x / WARP;
+    Piece piece = p.pieces[blockIdx.x / group_blocks];
+    if (g >= p.groups) {
+        return;
+    }
+    u64 target = piece.first_target + piece.first_row;
+    u32 wanted = code_at(p.target_codes, p.target_code_bytes, target * p.groups + g);
+    u64 place = piece.slot == NONE ? p.first_whole + piece.tile : piece.slot;
+    float *to = p.sums + (place * p.groups + g) * p.width;
+    for (u32 first_column = lane; first_column < p.width + lane; first_column += WARP * LANE_COLUMNS) {
+        float sum[LANE_COLUMNS] = {};
+        scan(piece, p.codes, p.code_bytes, p.groups, g, wanted, 1, [&](u64 row, u32) {
+            const T *from = (const T *)p.rows + row * p.width;
+#pragma unroll
+            for (u32 i = 0; i < LANE_COLUMNS; i++) {
+                u32 column = first_column + i * WARP;
+                if (column < p.width) {
+                    sum[i] += widen(from[column]);
+                }
+            }
+        });
+#pragma unroll
+        for (u32 i = 0; i < LANE_COLUMNS; i++) {
+            u32 column = first_column + i * WARP;
+            if (column < p.width) {
+                to[column] = sum[i];
+            }
+        }
+    }
+}
+
+#define VARIANTS(T)                                                                                          \
+    extern "C" __global__ void __launch_bounds__(WARPS *WARP) sdim_scatter_##T(const ScatterParams p) {      \
+        scatter<T>(p);                                                                                       \
+    }                                                                                                        \
+    extern "C" __global__ void __launch_bounds__(WARPS *WARP) sdim_sums_##T(const SumsParams p) { sums<T>(p); }
+VARIANTS(f32)
+VARIANTS(f16)
+VARIANTS(bf16)

@@ -1,0 +1,208 @@
+// What the kernels of target attention share: parameters, weights, online softmax, the end of a piece.
+#pragma once
+#include "shared/common.cuh"
+
+enum : u32 {
+    THREADS = 128,
+    WARPS = THREADS / WARP,
+};
+
+enum Weighting : u32 { SOFTMAX = 0, RELU = 1, SILU = 2, IDENTITY = 3 };
+
+struct TargetAttentionParams {
+    const Piece *pieces;
+    // [M, H, d], [N, H_kv, d], [N, H_kv, d_v]; values may be the keys.
+    const void *queries;
+    const void *keys;
+    const void *values;
+    // [N, H]; may be null.
+    const float *bias;
+    // [M, H, d_v] and [M, H]; lse may be null.
+    void *out;
+    float *lse;
+    // Of pieces with a slot: sums [slots, H_kv, tile_rows, columns], then peaks and totals [slots, H_kv, tile_rows, 2].
+    float *sums;
+    float *stats;
+    u32 kv_heads, group_heads, width, value_width;
+    // The columns of the values that this launch sums.
+    u32 first_column, columns;
+    u32 tile_rows;
+    u32 weighting;
+    // With softmax both carry log2(e), so that weights are powers of 2.
+    float scale, bias_scale;
+    float divisor;
+    // The keys that are staged are the values too.
+    u32 aliased;
+};
+
+// A block's work: a tile of rows of output, each a candidate's with one query head, all of one key/value head.
+struct Work {
+    Piece piece;
+    u32 kv_head;
+};
+
+// Blocks of one piece are neighbours: their key/value heads lie side by side in memory.
+__device__ __forceinline__ Work this_block(const TargetAttentionParams &p) {
+    return {p.pieces[blockIdx.x / p.kv_heads], blockIdx.x % p.kv_heads};
+}
+
+// The query head of a row of the tile, and the row's index in [M, H].
+__device__ __forceinline__ u32 head_of(const TargetAttentionParams &p, const Work &work, u32 row) {
+    return work.kv_head * p.group_heads + (work.piece.first_row + row) % p.group_heads;
+}
+__device__ __forceinline__ u64 output_row(const TargetAttentionParams &p, const Work &work, u32 row) {
+    u64 target = work.piece.first_target + (work.piece.first_row + row) / p.group_heads;
+    return target * (p.kv_heads * p.group_heads) + head_of(p, work, row);
+}
+
+// A key's or value's head of `width` numbers, of the piece's behaviour.
+__device__ __forceinline__ u64 history_at(const TargetAttentionParams &p, const Work &work, u32 behaviour, u32 width) {
+    return ((work.piece.history_start + behaviour) * p.kv_heads + work.kv_head) * width;
+}
+
+// ---- Weights -------------------------------------------------------------------------------------------------------
+
+// Not fmaxf, which drops NaN.
+__device__ __forceinline__ float relu(float score) { return score < 0.0f ? 0.0f : score; }
+
+// s·σ(s), and at -inf, a removed behaviour's score, its limit.
+__device__ __forceinline__ float silu(float score) {
+    float out = score / (1.0f + exp_approx(-score));
+    return score == -infinity() ? 0.0f : out;
+}
+
+// All but softmax's.
+__device__ __forceinline__ float plain_weight(const TargetAttentionParams &p, float score) {
+    if (p.weighting == RELU) return relu(score);
+    if (p.weighting == IDENTITY) return score;
+    return silu(score) / p.divisor;
+}
+
+// What sums made with one peak are worth with another, 2^(from - to). Equal infinities have no difference.
+__device__ __forceinline__ float rescale(float from, float to) { return from == to ? 1.0f : exp2_approx(from - to); }
+
+// Subtracted from scores whose peak it is: -inf, of removed behaviours alone, would give NaN. fmaxf drops NaN, so NaN
+// is never a peak, but 2^(NaN - peak) is NaN and stays in the row's total.
+__device__ __forceinline__ float base_of(float peak) { return peak == -infinity() ? 0.0f : peak; }
+
+// ---- The end of a piece --------------------------------------------------------------------------------------------
+
+__device__ __forceinline__ float natural_lse(float peak, float total) {
+    constexpr float LN_2 = 0.693147180559945309f;
+    return total == 0.0f ? -infinity() : fma(peak, LN_2, logf(total));
+}
+
+// A warp's sums once more, each lane's of its own column, behaviour by behaviour and straight from global memory: what takes
+// no part has a weight of 0, and its value must not count even where it is NaN or infinite.
+template <typename T>
+__device__ __forceinline__ float sum_of_weighted(const TargetAttentionParams &p, const Work &work, u32 row, u32 column,
+                                                 float peak) {
+    const T *query = (const T *)p.queries + output_row(p, work, row) * p.width;
+    const float *bias = p.bias + head_of(p, work, row);
+    float sum = 0.0f;
+#pragma unroll 1
+    for (u32 behaviour = 0; behaviour < work.piece.length; behaviour++) {
+        const T *key = (const T *)p.keys + history_at(p, work, behaviour, p.width);
+        float dot = 0.0f;
+#pragma unroll 1
+        for (u32 i = threadIdx.x % WARP; i < p.width; i += WARP) {
+            dot = fma(widen(query[i]), widen(key[i]), dot);
+        }
+        float score = warp_sum(dot) * p.scale;
+        if (p.bias != nullptr) {
+            u64 l = work.piece.history_start + behaviour;
+            score = fma(bias[l * (p.kv_heads * p.group_heads)], p.bias_scale, score);
+        }
+        float weight = p.weighting == SOFTMAX ? exp2_approx(score - base_of(peak)) : plain_weight(p, score);
+        if (weight != 0.0f) {
+            const T *value = (const T *)p.values + history_at(p, work, behaviour, p.value_width) + p.first_column;
+            sum = fma(weight, widen(value[column]), sum);
+        }
+    }
+    return sum;
+}
+
+// What the parts of a row of the tile are worth beside each other, and their peak and total.
+template <u32 PARTS, u32 ROWS>
+__device__ __forceinline__ float2 compare_parts(const float *stats, u32 row, float (&factors)[PARTS]) {
+    float peak = -infinity(), total = 0.0f;
+#pragma unroll
+    for (u32 part = 0; part < PARTS; part++) {
+        peak = fmaxf(peak, stats[(part * ROWS + row) * 2]);
+    }
+#pragma unroll
+    for (u32 part = 0; part < PARTS; part++) {
+        const float *stat = stats + (part * ROWS + row) * 2;
+        factors[part] = rescale(stat[0], peak);
+        total = fma(factors[part], stat[1], total);
+    }
+    return make_float2(peak, total);
+}
+
+// Rows of the tile whose sums are NaN or infinite, though no weight is NaN, are summed again, all in the first part.
+template <typename T, u32 PARTS, u32 ROWS, u32 PITCH>
+__device__ __forceinline__ void sum_again(const TargetAttentionParams &p, const Work &work, float *sums, float *stats) {
+    u32 lane = threadIdx.x % WARP;
+#pragma unroll 1
+    for (u32 row = threadIdx.x / WARP; row < work.piece.rows; row += WARPS) {
+        float factors[PARTS];
+        float2 stat = compare_parts<PARTS, ROWS>(stats, row, factors);
+        if (stat.y != stat.y) continue;
+#pragma unroll 1
+        for (u32 first = 0; first < p.columns; first += WARP) {
+            bool there = first + lane < p.columns;
+            u32 column = there ? first + lane : 0;
+            float *at = sums + row * PITCH + column, sum = 0.0f;
+#pragma unroll
+            for (u32 part = 0; part < PARTS; part++) {
+                if (there) sum = fma(factors[part], at[part * ROWS * PITCH], sum);
+            }
+            if (__any_sync(WHOLE_WARP, !is_finite(sum))) sum = sum_of_weighted<T>(p, work, row, column, stat.x);
+#pragma unroll
+            for (u32 part = 0; part < PARTS; part++) {
+                if (there) at[part * ROWS * PITCH] = part == 0 ? sum : 0.0f;
+            }
+        }
+        __syncwarp();
+        if (lane < PARTS) *(float2 *)(stats + (lane * ROWS + row) * 2) = make_float2(stat.x, lane == 0 ? stat.y : 0.0f);
+        __syncwarp();
+    }
+}
+
+// Adds up PARTS partial results of the tile in shared memory, in their order, and writes the rows, or the piece's slot.
+// sums [PARTS, ROWS, PITCH], `doubted` where some in the block are NaN or infinite;
+// stats [PARTS, ROWS, 2], peak and total (without softmax: 0 and anything finite).
+template <typename T, u32 PARTS, u32 ROWS, u32 PITCH>
+__device__ __forceinline__ void write_rows(const TargetAttentionParams &p, const Work &work, float *sums, float *stats,
+                                           bool doubted) {
+    u32 lane = threadIdx.x % WARP;
+    bool softmax = p.weighting == SOFTMAX;
+    if (doubted) sum_again<T, PARTS, ROWS, PITCH>(p, work, sums, stats);
+    for (u32 row = threadIdx.x / WARP; row < work.piece.rows; row += WARPS) {
+        float factors[PARTS];
+        float2 stat = compare_parts<PARTS, ROWS>(stats, row, factors);
+        float peak = stat.x, total = stat.y;
+        u64 slot_row = ((u64)work.piece.slot * p.kv_heads + work.kv_head) * p.tile_rows + row;
+        u64 out_row = output_row(p, work, row);
+        for (u32 column = lane; column < p.columns; column += WARP) {
+            float sum = 0.0f;
+#pragma unroll
+            for (u32 part = 0; part < PARTS; part++) {
+                sum = fma(factors[part], sums[(part * ROWS + row) * PITCH + column], sum);
+            }
+            if (work.piece.slot != NONE) {
+                p.sums[slot_row * p.columns + column] = sum;
+            } else {
+                if (softmax) sum = total == 0.0f ? 0.0f : sum / total;
+                ((T *)p.out)[out_row * p.value_width + p.first_column + column] = narrow<T>(sum);
+            }
+        }
+        if (lane == 0 && work.piece.slot != NONE) {
+            p.stats[slot_row * 2] = peak;
+            p.stats[slot_row * 2 + 1] = total;
+        }
+        if (lane == 0 && work.piece.slot == NONE && p.lse != nullptr) {
+            p.lse[out_row] = natural_lse(peak, total);
+        }
+    }
+}

@@ -1,0 +1,312 @@
+// Target attention on multiply-adds: any widths, any alignment, all storage types, arithmetic in f32.
+//
+//     s_l = scale·⟨q, k_l⟩ + bias_l        out = Σ_l w_l·v_l        w from s by `weighting`
+//
+// Grid: a block of four warps for each piece of the plan and key/value head. The history passes through shared memory
+//   as f32, two tiles in flight: the next is copied while this one is worked on. A step is BEHAVIOURS behaviours: tiles
+//   of CHUNK columns of their keys, one or more, then the tile of their values; or one tile for both, where the keys
+//   are the values and fit. Rows are 4 numbers longer than a tile is wide, so that 8 lanes that read 16 bytes of
+//   8 rows each meet all banks once.
+// Registers: half a warp takes 16·BT behaviours by 4 rows of output. A thread computes 4·BT scores, each number it
+//   loads used BT or 4 times; then, from the weights that its warp left in shared memory, 4 rows by CHUNK/16 columns.
+//   All scores of a row are in one half warp, so the running maximum needs no barrier.
+// Variants: rows_32: the warps share the behaviours, 8 rows each. rows_8, for few candidates: the warps share the rows
+//   and take a quarter of the behaviours each; their sums meet at the end. `wide` copies 16 bytes at a time past the
+//   registers (f32, aligned); the others read number by number and widen.
+// Precision: f32 throughout. Softmax in powers of 2 with a running maximum. A total is summed lane by lane, at the end
+//   over lanes.
+#include "target_attention/attend.cuh"
+
+enum : u32 {
+    // Lanes that share a row of output, and rows a thread.
+    ROW_LANES = 16,
+    ROWS_EACH = 4,
+    // Rows of output a warp.
+    WARP_ROWS = WARP / ROW_LANES * ROWS_EACH,
+    CUSHION = 4,
+};
+
+template <typename T, bool WIDE, u32 CHUNK, u32 ROWS>
+struct SplitHistory {
+    static constexpr u32 PARTS = WARPS * WARP_ROWS / ROWS;
+    static constexpr u32 BEHAVIOURS = PARTS == 1 ? (CHUNK == 128 ? 32 : 64) : (CHUNK == 128 ? 64 : 128);
+    // Of a step, for one warp; and for one thread.
+    static constexpr u32 WARP_BEHAVIOURS = BEHAVIOURS / PARTS;
+    static constexpr u32 EACH = WARP_BEHAVIOURS / ROW_LANES;
+    static constexpr u32 PITCH = CHUNK + CUSHION;
+    static constexpr u32 WEIGHT_PITCH = WARP_BEHAVIOURS + CUSHION;
+    static constexpr u32 HISTORY_TILE = BEHAVIOURS * PITCH, QUERY_TILE = ROWS * PITCH;
+    static constexpr u32 COLUMNS_EACH = CHUNK / ROW_LANES;
+
+    const TargetAttentionParams &p;
+    Work work;
+    u32 key_tiles, step_tiles, steps;
+    float *ring, *weights;
+    // This thread's first row of the tile, its lane among those that share the row, its warp's first behaviour.
+    u32 row, lane, first;
+
+    // A step is its keys' tiles, then its values'. Queries come along with each tile of keys, unless one holds their
+    // whole width: then with the first alone.
+    __device__ __forceinline__ float *tile(u32 place) const {
+        return ring + place * (HISTORY_TILE + (key_tiles > 1 ? (u32)QUERY_TILE : 0));
+    }
+    __device__ __forceinline__ float *queries(u32 place) const {
+        return (key_tiles > 1 ? tile(place) : ring + HISTORY_TILE) + HISTORY_TILE;
+    }
+
+    // Rows of CHUNK numbers; what is not there is 0. Row i begins `stride` numbers behind row i - 1.
+    __device__ __forceinline__ void load_rows(float *to, const T *from, u64 stride, u32 rows, u32 rows_there, u32 width) {
+        constexpr u32 NUMBERS = WIDE ? 4 : 1, LANES = CHUNK / NUMBERS, AT_ONCE = THREADS / LANES;
+        u32 column = threadIdx.x % LANES * NUMBERS, row = threadIdx.x / LANES;
+        // Whole vectors of the width are there, or none of them.
+        if (column >= width) rows_there = 0;
+        const T *at = from + row * stride + column;
+        to += row * PITCH + column;
+#pragma unroll 2
+        for (; row < rows; row += AT_ONCE) {
+            bool there = row < rows_there;
+            if constexpr (WIDE) {
+                copy_async(shared_address(to), there ? at : from, there ? 16 : 0);
+            } else {
+                *to = there ? widen(*at) : 0.0f;
+            }
+            at += AT_ONCE * stride;
+            to += AT_ONCE * PITCH;
+        }
+    }
+
+    __device__ __forceinline__ void load(u32 place, u32 step, u32 part) {
+        bool keys = part < key_tiles;
+        u32 row_width = keys ? p.width : p.value_width;
+        u32 skip = keys ? part * CHUNK : p.first_column;
+        u32 width = keys ? p.width - skip : p.columns;
+        u32 done = step * BEHAVIOURS;
+        const T *from = (const T *)(keys ? p.keys : p.values) + history_at(p, work, done, row_width) + skip;
+        load_rows(tile(place), from, (u64)p.kv_heads * row_width, BEHAVIOURS, work.piece.length - done, width);
+        if (keys && (key_tiles > 1 || step == 0)) {
+            // Rows of one candidate are neighbours, the next candidate's are H rows further: row by row.
+            for (u32 row = threadIdx.x / WARP; row < ROWS; row += WARPS) {
+                bool exists = row < work.piece.rows;
+                const T *query = (const T *)p.queries + output_row(p, work, exists ? row : 0) * p.width + skip;
+                float *to = queries(place) + row * PITCH;
+                for (u32 column = threadIdx.x % WARP; column < CHUNK; column += WARP) {
+                    to[column] = exists && column < width ? widen(query[column]) : 0.0f;
+                }
+            }
+        }
+        copy_commit();
+    }
+
+    __device__ __forceinline__ void add_scores(float (&scores)[ROWS_EACH][EACH], u32 place, u32 part) {
+        const float *q = queries(place) + row * PITCH;
+        const float *k = tile(place) + (first + lane) * PITCH;
+        u32 width = min(p.width - part * CHUNK, CHUNK);
+#pragma unroll 1
+        for (u32 column = 0; column < width; column += 4) {
+            float4 key[EACH];
+#pragma unroll
+            for (u32 i = 0; i < EACH; i++) {
+                key[i] = *(const float4 *)(k + i * ROW_LANES * PITCH + column);
+            }
+#pragma unroll
+            for (u32 j = 0; j < ROWS_EACH; j++) {
+                float4 query = *(const float4 *)(q + j * PITCH + column);
+#pragma unroll
+                for (u32 i = 0; i < EACH; i++) {
+                    scores[j][i] = fma(query.x, key[i].x, scores[j][i]);
+                    scores[j][i] = fma(query.y, key[i].y, scores[j][i]);
+                    scores[j][i] = fma(query.z, key[i].z, scores[j][i]);
+                    scores[j][i] = fma(query.w, key[i].w, scores[j][i]);
+                }
+            }
+        }
+    }
+
+    // Scores to weights, in shared memory; returns what the row's sums so far are worth.
+    __device__ __forceinline__ float weigh(float (&scores)[EACH], u32 step, u32 j, float &peak, float &total) {
+        float *to = weights + (row % WARP_ROWS + j) * WEIGHT_PITCH + lane;
+        u32 behaviour = step * BEHAVIOURS + first + lane;
+        float most = -infinity();
+#pragma unroll
+        for (u32 i = 0; i < EACH; i++) {
+            bool exists = behaviour + i * ROW_LANES < work.piece.length;
+            scores[i] *= p.scale;
+            if (p.bias != nullptr && exists) {
+                u64 l = work.piece.history_start + behaviour + i * ROW_LANES;
+                float bias = p.bias[l * (p.kv_heads * p.group_heads) + head_of(p, work, row + j)];
+                scores[i] = fma(bias, p.bias_scale, scores[i]);
+            }
+            if (!exists) scores[i] = -infinity();
+            most = fmaxf(most, scores[i]);
+        }
+        if (p.weighting != SOFTMAX) {
+#pragma unroll
+            for (u32 i = 0; i < EACH; i++) {
+                to[i * ROW_LANES] = scores[i];
+            }
+#pragma unroll 1
+            for (u32 i = 0; i < WARP_BEHAVIOURS; i += ROW_LANES) {
+                bool exists = behaviour + i < work.piece.length;
+                to[i] = exists ? plain_weight(p, to[i]) : 0.0f;
+            }
+            return 1.0f;
+        }
+        float higher = fmaxf(peak, warp_max<ROW_LANES>(most));
+        float factor = rescale(peak, higher);
+        float base = base_of(higher);
+        peak = higher;
+        total *= factor;
+#pragma unroll
+        for (u32 i = 0; i < EACH; i++) {
+            float weight = exp2_approx(scores[i] - base);
+            to[i * ROW_LANES] = weight;
+            total += weight;
+        }
+        return factor;
+    }
+
+    // The lane's columns are groups of as many as a load takes, as far apart as all the lanes' groups are long.
+    static constexpr u32 GROUP = COLUMNS_EACH < 4 ? COLUMNS_EACH : 4;
+    __device__ __forceinline__ u32 column_of(u32 i) const { return (i / GROUP * ROW_LANES + lane) * GROUP + i % GROUP; }
+
+    __device__ __forceinline__ void add_values(float (&sums)[ROWS_EACH][COLUMNS_EACH], const float *values) {
+        const float *w = weights + row % WARP_ROWS * WEIGHT_PITCH;
+        const float *v = values + first * PITCH;
+#pragma unroll 1
+        for (u32 behaviour = 0; behaviour < WARP_BEHAVIOURS; behaviour += 4) {
+            float weight[ROWS_EACH][4];
+#pragma unroll
+            for (u32 j = 0; j < ROWS_EACH; j++) {
+                *(float4 *)weight[j] = *(const float4 *)(w + j * WEIGHT_PITCH + behaviour);
+            }
+#pragma unroll
+            for (u32 l = 0; l < 4; l++) {
+                alignas(16) float value[COLUMNS_EACH];
+#pragma unroll
+                for (u32 i = 0; i < COLUMNS_EACH; i += GROUP) {
+                    const float *from = v + (behaviour + l) * PITCH + column_of(i);
+                    if constexpr (GROUP == 4) {
+                        *(float4 *)(value + i) = *(const float4 *)from;
+                    } else {
+                        *(float2 *)(value + i) = *(const float2 *)from;
+                    }
+                }
+#pragma unroll
+                for (u32 j = 0; j < ROWS_EACH; j++) {
+#pragma unroll
+                    for (u32 i = 0; i < COLUMNS_EACH; i++) {
+                        sums[j][i] = fma(weight[j][l], value[i], sums[j][i]);
+                    }
+                }
+            }
+        }
+    }
+
+    __device__ __forceinline__ void run() {
+        float sums[ROWS_EACH][COLUMNS_EACH] = {}, scores[ROWS_EACH][EACH] = {};
+        float peak[ROWS_EACH], total[ROWS_EACH] = {};
+#pragma unroll
+        for (u32 j = 0; j < ROWS_EACH; j++) {
+            peak[j] = p.weighting == SOFTMAX ? -infinity() : 0.0f;
+        }
+        // The tile that is copied is one ahead of the tile that is worked on.
+        u32 place = 0, step = 0, part = 0;
+        for (u32 next_step = 0, next_part = 0;; place ^= 1) {
+            copy_wait<0>();
+            // The tile at `place` is there for all, and all are done with the other's place, which the next one takes.
+            __syncthreads();
+            bool first_round = next_step == 0 && next_part == 0;
+            if (next_step < steps) {
+                load(place ^ 1, next_step, next_part);
+                next_part++;
+                if (next_part == step_tiles) next_part = 0, next_step++;
+            }
+            if (first_round && steps > 0) continue;
+            if (step == steps) break;
+            if (part < key_tiles) add_scores(scores, place, part);
+            if (part + 1 == key_tiles) {
+                // The warp is done with the weights before.
+                __syncwarp();
+#pragma unroll
+                for (u32 j = 0; j < ROWS_EACH; j++) {
+                    float factor = weigh(scores[j], step, j, peak[j], total[j]);
+#pragma unroll
+                    for (u32 i = 0; i < COLUMNS_EACH; i++) {
+                        sums[j][i] *= factor;
+                    }
+#pragma unroll
+                    for (u32 i = 0; i < EACH; i++) {
+                        scores[j][i] = 0.0f;
+                    }
+                }
+                __syncwarp();
+            }
+            part++;
+            if (part == step_tiles) {
+                add_values(sums, tile(place));
+                part = 0, step++;
+            }
+        }
+        // The ring's memory is free once all are done with it.
+        __syncthreads();
+        float *stats = ring + PARTS * ROWS * CHUNK;
+        u32 warp_part = PARTS == 1 ? 0 : threadIdx.x / WARP;
+#pragma unroll
+        for (u32 j = 0; j < ROWS_EACH; j++) {
+            float all = warp_sum<ROW_LANES>(total[j]);
+            u32 at = warp_part * ROWS + row + j;
+#pragma unroll
+            for (u32 i = 0; i < COLUMNS_EACH; i++) {
+                ring[at * CHUNK + column_of(i)] = sums[j][i];
+            }
+            if (lane == 0) {
+                stats[at * 2] = peak[j];
+                stats[at * 2 + 1] = all;
+            }
+        }
+        bool doubted = __syncthreads_or(any_not_finite<ROWS_EACH * COLUMNS_EACH>(sums));
+        write_rows<T, PARTS, ROWS, CHUNK>(p, work, ring, stats, doubted);
+    }
+};
+
+template <typename T, bool WIDE, u32 CHUNK, u32 ROWS>
+__device__ __forceinline__ void split_history_fma(const TargetAttentionParams &p) {
+    typedef SplitHistory<T, WIDE, CHUNK, ROWS> Kernel;
+    u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    Work work = this_block(p);
+    u32 key_tiles = (p.width + CHUNK - 1) / CHUNK;
+    float *ring = (float *)dynamic_shared;
+    float *weights = ring + 2 * Kernel::HISTORY_TILE + (key_tiles > 1 ? 2 : 1) * Kernel::QUERY_TILE;
+    bool shared_rows = Kernel::PARTS > 1;
+    Kernel kernel = {
+        p,
+        work,
+        key_tiles,
+        key_tiles + (p.aliased ? 0 : 1),
+        (work.piece.length + Kernel::BEHAVIOURS - 1) / Kernel::BEHAVIOURS,
+        ring,
+        weights + warp * WARP_ROWS * Kernel::WEIGHT_PITCH,
+        (shared_rows ? 0 : warp * WARP_ROWS) + lane / ROW_LANES * ROWS_EACH,
+        lane % ROW_LANES,
+        shared_rows ? warp * Kernel::WARP_BEHAVIOURS : 0,
+    };
+    kernel.run();
+}
+
+#define SPLIT_HISTORY_FMA(NAME, T, WIDE, CHUNK, ROWS)                                            \
+    extern "C" __global__ void __launch_bounds__(THREADS, 4) NAME(const TargetAttentionParams p) { \
+        split_history_fma<T, WIDE, CHUNK, ROWS>(p);                                              \
+    }
+
+SPLIT_HISTORY_FMA(split_history_fma_wide_32_rows_8_f32, f32, true, 32, 8)
+SPLIT_HISTORY_FMA(split_history_fma_wide_32_rows_32_f32, f32, true, 32, 32)
+SPLIT_HISTORY_FMA(split_history_fma_wide_64_rows_8_f32, f32, true, 64, 8)
+SPLIT_HISTORY_FMA(split_history_fma_wide_64_rows_32_f32, f32, true, 64, 32)
+SPLIT_HISTORY_FMA(split_history_fma_wide_128_rows_8_f32, f32, true, 128, 8)
+SPLIT_HISTORY_FMA(split_history_fma_wide_128_rows_32_f32, f32, true, 128, 32)
+SPLIT_HISTORY_FMA(split_history_fma_any_64_rows_8_f32, f32, false, 64, 8)
+SPLIT_HISTORY_FMA(split_history_fma_any_64_rows_32_f32, f32, false, 64, 32)
+SPLIT_HISTORY_FMA(split_history_fma_any_64_rows_8_f16, f16, false, 64, 8)
+SPLIT_HISTORY_FMA(split_history_fma_any_64_rows_32_f16, f16, false, 64, 32)
+SPLIT_HISTORY_FMA(split_history_fma_any_64_rows_8_bf16, bf16, false, 64, 8)
+SPLIT_HISTORY_FMA(split_history_fma_any_64_rows_32_bf16, bf16, false, 64, 32)

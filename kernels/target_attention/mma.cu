@@ -1,0 +1,451 @@
+// Target attention on matrix units: f16 and bf16, widths in multiples of 8 up to 128, rows aligned to 16 bytes.
+//
+//     s_l = scale·⟨q, k_l⟩ + bias_l        out = Σ_l w_l·v_l        w from s by `weighting`
+//
+// Grid: a block of four warps for each piece of the plan and key/value head. The history passes through a ring of STAGES
+//   tiles in shared memory, 64 behaviours each, which cp.async fills; where the keys are the values, one tile is both.
+//   Rows of a tile lie in 16-byte units that are swizzled by the row's number, so that ldmatrix, by rows or transposed,
+//   and the copies meet every bank once.
+// Products: S[behaviours, rows] = K·Qᵀ, a warp 16 behaviours by all rows; then Oᵀ[columns, rows] += Vᵀ·Pᵀ, a warp each
+//   fourth 16 columns, over all 64 behaviours. The history is on mma's side of 16 and the rows of output (candidates
+//   and the heads that share a key head) on its side of 8, so that one candidate wastes 7 rows of 8 and not 15 of 16.
+//   In both results a lane holds the same rows of output, so peaks and totals stay in registers. P changes hands
+//   through shared memory.
+// Variants: rows_8, rows_32, rows_64: that many rows of output read the history together; 64 where rows are of 64 numbers
+//   at most, beyond which a block would fill a multiprocessor's shared memory.
+// Precision: products are exact and summed in f32. A weight in 16 bits would cost more than the result's own rounding,
+//   so it is cut into two numbers that add up to it, to 16 bits (bf16) or 22 (f16), and multiplied twice. f16 lacks
+//   range: its weights are 2^15 at the peak, and weightings without a peak go by target_attention_fma.cu.
+#include "target_attention/attend.cuh"
+
+enum : u32 {
+    BEHAVIOURS = 64,
+    // Rows and columns of the fragments: 16-byte units of 16-bit numbers.
+    UNIT = 8,
+};
+
+// log2 of a softmax weight at the peak.
+template <typename T>
+constexpr float PEAK_LOG = 0.0f;
+template <>
+constexpr float PEAK_LOG<f16> = 15.0f;
+
+// The same number, which the compiler takes for an unknown one: it would work addresses out anew in every round.
+__device__ __forceinline__ u32 kept(u32 number) {
+    asm volatile("" : "+r"(number));
+    return number;
+}
+
+template <typename T, u32 CHUNK, u32 ROWS>
+struct SplitHistory {
+    static constexpr u32 STAGES = CHUNK == 64 ? 3 : 2;
+    static constexpr u32 ROW_TILES = ROWS / 8, COLUMN_TILES = CHUNK / 16 / WARPS;
+    static constexpr u32 UNITS = CHUNK / UNIT;
+    static constexpr u32 TILE_BYTES = BEHAVIOURS * CHUNK * 2;
+    static constexpr u32 WEIGHT_UNITS = ROWS / UNIT, WEIGHT_BYTES = BEHAVIOURS * ROWS * 2;
+    static constexpr u32 PITCH = CHUNK + 4;
+
+    const TargetAttentionParams &p;
+    Work work;
+    u32 steps, stage_bytes;
+    // Shared memory: addresses of the ring, the queries, the weights' two halves; peaks [WARPS, ROWS], and behind them
+    // peaks and totals of the piece [ROWS, 2]; the query heads of the rows.
+    u32 ring, queries, weights;
+    float *peaks;
+    u32 *heads;
+    u32 warp, lane;
+    // What this lane reads and writes: the first byte of its row, and its unit in the row, to which the units of a loop
+    // are added by exclusive or, as the swizzle is.
+    u32 key_row, key_unit, query_row, query_unit, value_at, weight_row, weight_unit, weights_read, weights_unit;
+
+    __device__ __forceinline__ void find_addresses() {
+        constexpr u32 PITCH_BYTES = CHUNK * 2, WEIGHT_PITCH = ROWS * 2;
+        u32 row = warp * 16 + lane % 16;
+        key_row = kept(row * PITCH_BYTES);
+        key_unit = kept(at(row, lane / 16) % PITCH_BYTES);
+        row = ROW_TILES == 1 ? lane % 8 : lane / 16 * 8 + lane % 8;
+        query_row = kept(queries + row * PITCH_BYTES);
+        query_unit = kept(at(row, lane / 8 % 2) % PITCH_BYTES);
+        value_at = kept(at(lane / 16 * 8 + lane % 8, warp * 2 + lane / 8 % 2));
+        row = behaviour_of(0);
+        weight_row = kept(weights + row * WEIGHT_PITCH + lane % 4 * 4);
+        weight_unit = kept(weight_at(row, 0) % WEIGHT_PITCH);
+        row = lane % 16;
+        weights_read = kept(weights + row * WEIGHT_PITCH);
+        weights_unit = kept(weight_at(row, ROW_TILES == 1 ? 0 : lane / 16) % WEIGHT_PITCH);
+    }
+
+    // Where a unit of a row of CHUNK numbers is.
+    static __device__ __forceinline__ u32 at(u32 row, u32 unit) { return (row * UNITS + (unit ^ row % 8)) * 16; }
+    // The same for rows of weights, which may be shorter than all banks.
+    static __device__ __forceinline__ u32 weight_at(u32 row, u32 unit) {
+        constexpr u32 PER_LINE = 8 / (WEIGHT_UNITS < 8 ? WEIGHT_UNITS : 8);
+        return (row * WEIGHT_UNITS + (unit ^ row / PER_LINE % WEIGHT_UNITS)) * 16;
+    }
+
+    // What this thread copies of each tile: a unit of every AT_ONCEth row. AT_ONCE is a multiple of 8, so that all its
+    // units are swizzled alike.
+    static constexpr u32 AT_ONCE = THREADS / UNITS;
+    struct Source {
+        const T *from;
+        // From one of the thread's rows to the next.
+        u64 stride;
+        bool there, needed;
+    };
+
+    // Tiles are filled up to whole fragments, with zeros.
+    __device__ __forceinline__ Source source(const void *rows, u32 width) const {
+        u32 column = threadIdx.x % UNITS * UNIT;
+        u64 first = history_at(p, work, threadIdx.x / UNITS, width);
+        bool there = column < width;
+        return {(const T *)rows + first + (there ? column : 0), (u64)AT_ONCE * p.kv_heads * width, there,
+                column < (width + 15) / 16 * 16};
+    }
+
+    // Copies the next tile, of which `left` behaviours or all are there.
+    __device__ __forceinline__ void load_history(u32 to, Source &source, u32 left) const {
+        u32 row = threadIdx.x / UNITS;
+        to += at(row, threadIdx.x % UNITS);
+        const T *from = source.from;
+        source.from += BEHAVIOURS / AT_ONCE * source.stride;
+        if (!source.needed) return;
+        if (left >= BEHAVIOURS && source.there) {
+#pragma unroll
+            for (u32 i = 0; i < BEHAVIOURS / AT_ONCE; i++) {
+                copy_async(to + i * AT_ONCE * CHUNK * 2, from + i * source.stride);
+            }
+        } else {
+#pragma unroll 1
+            for (u32 i = 0; i < BEHAVIOURS / AT_ONCE; i++) {
+                bool there = source.there && row + i * AT_ONCE < left;
+                copy_async(to + i * AT_ONCE * CHUNK * 2, there ? from + i * source.stride : (const T *)p.keys,
+                           there ? 16 : 0);
+            }
+        }
+    }
+
+    __device__ __forceinline__ void load_queries() {
+        for (u32 i = threadIdx.x; i < ROWS * UNITS; i += THREADS) {
+            u32 row = i / UNITS, unit = i % UNITS;
+            bool there = row < work.piece.rows && unit * UNIT < p.width;
+            u64 first = output_row(p, work, there ? row : 0) * p.width;
+            copy_async(queries + at(row, unit), (const T *)p.queries + first + (there ? unit * UNIT : 0), there ? 16 : 0);
+        }
+    }
+
+    // scores[r][..]: of 16 behaviours by 8 rows, as mma's c.
+    __device__ __forceinline__ void multiply_keys(float (&scores)[ROW_TILES][4], u32 keys) {
+        // Units are swizzled by exclusive or, which can be done in parts.
+        keys = kept(keys + key_row);
+        u32 end = kept((p.width + 15) / 16 * 32);
+#pragma unroll 1
+        for (u32 k = 0; k < end; k += 32) {
+            u32 a[4], b[4];
+            load_matrices_4(a, keys + (key_unit ^ k));
+            u32 queries = query_row + (query_unit ^ k);
+            if constexpr (ROW_TILES == 1) {
+                load_matrices_2(b, queries);
+                multiply_add<T>(scores[0], a, b);
+            } else {
+#pragma unroll
+                for (u32 r = 0; r < ROW_TILES; r += 2) {
+                    load_matrices_4(b, queries + r * 8 * CHUNK * 2);
+                    multiply_add<T>(scores[r], a, b);
+                    multiply_add<T>(scores[r + 1], a, b + 2);
+                }
+            }
+        }
+    }
+
+    // The behaviour, in the step, and the row of output of number i of scores[r].
+    __device__ __forceinline__ u32 behaviour_of(u32 i) const { return warp * 16 + lane / 4 + i / 2 * 8; }
+    __device__ __forceinline__ u32 row_of(u32 r, u32 i) const { return r * 8 + lane % 4 * 2 + i % 2; }
+
+    // Dot products to scores.
+    __device__ __forceinline__ void scale(float (&scores)[ROW_TILES][4], u32 step, u32 left) {
+#pragma unroll
+        for (u32 r = 0; r < ROW_TILES; r++) {
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) {
+                scores[r][i] *= p.scale;
+            }
+        }
+        if (p.bias == nullptr) return;
+#pragma unroll
+        for (u32 half = 0; half < 2; half++) {
+            u32 behaviour = behaviour_of(half * 2);
+            u64 l = work.piece.history_start + step * BEHAVIOURS + (behaviour < left ? behaviour : 0);
+            const float *bias = p.bias + l * (p.kv_heads * p.group_heads);
+#pragma unroll
+            for (u32 r = 0; r < ROW_TILES; r++) {
+                scores[r][half * 2] = fma(bias[heads[row_of(r, 0)]], p.bias_scale, scores[r][half * 2]);
+                scores[r][half * 2 + 1] = fma(bias[heads[row_of(r, 1)]], p.bias_scale, scores[r][half * 2 + 1]);
+            }
+        }
+    }
+
+    // Behaviours beyond the history's end get a score or weight of their own.
+    __device__ __forceinline__ void mask(float (&scores)[ROW_TILES][4], u32 left, float value) {
+        if (left >= BEHAVIOURS) return;
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) {
+            bool there = behaviour_of(i) < left;
+#pragma unroll
+            for (u32 r = 0; r < ROW_TILES; r++) {
+                if (!there) scores[r][i] = value;
+            }
+        }
+    }
+
+    // Weights without softmax. The branches are around the loops: they are long.
+    __device__ __forceinline__ void plain_weights(float (&scores)[ROW_TILES][4], u32 left) {
+        if (p.weighting != IDENTITY) {
+            if (p.weighting == RELU) {
+#pragma unroll
+                for (u32 i = 0; i < ROW_TILES * 4; i++) {
+                    scores[i / 4][i % 4] = relu(scores[i / 4][i % 4]);
+                }
+            } else {
+#pragma unroll
+                for (u32 i = 0; i < ROW_TILES * 4; i++) {
+                    scores[i / 4][i % 4] = silu(scores[i / 4][i % 4]) / p.divisor;
+                }
+            }
+        }
+        mask(scores, left, 0.0f);
+    }
+
+    // Weights by softmax, and what is known of each row so far.
+    __device__ __forceinline__ void soft_weights(float (&scores)[ROW_TILES][4], u32 left, float (&peak)[ROW_TILES][2],
+                                                 float (&total)[ROW_TILES][2],
+                                                 float (&sums)[COLUMN_TILES][ROW_TILES][4]) {
+        mask(scores, left, -infinity());
+        share_peaks(scores);
+        __syncthreads();
+#pragma unroll
+        for (u32 r = 0; r < ROW_TILES; r++) {
+            float higher[2] = {peak[r][0], peak[r][1]};
+#pragma unroll
+            for (u32 w = 0; w < WARPS; w++) {
+                float2 both = *(const float2 *)(peaks + w * ROWS + row_of(r, 0));
+                higher[0] = fmaxf(higher[0], both.x);
+                higher[1] = fmaxf(higher[1], both.y);
+            }
+#pragma unroll
+            for (u32 i = 0; i < 2; i++) {
+                float factor = rescale(peak[r][i], higher[i]), base = base_of(higher[i]) - PEAK_LOG<T>;
+                peak[r][i] = higher[i];
+                scores[r][i] = exp2_approx(scores[r][i] - base);
+                scores[r][i + 2] = exp2_approx(scores[r][i + 2] - base);
+                total[r][i] = fma(total[r][i], factor, scores[r][i] + scores[r][i + 2]);
+#pragma unroll
+                for (u32 m = 0; m < COLUMN_TILES; m++) {
+                    sums[m][r][i] *= factor;
+                    sums[m][r][i + 2] *= factor;
+                }
+            }
+        }
+    }
+
+    // Each warp's peaks of the step, for all.
+    __device__ __forceinline__ void share_peaks(const float (&scores)[ROW_TILES][4]) {
+#pragma unroll
+        for (u32 r = 0; r < ROW_TILES; r++) {
+            float most[2];
+#pragma unroll
+            for (u32 i = 0; i < 2; i++) {
+                most[i] = fmaxf(scores[r][i], scores[r][i + 2]);
+                // Over the lanes that hold the same row.
+                for (u32 lanes = 4; lanes < WARP; lanes *= 2) {
+                    most[i] = fmaxf(most[i], shuffle_xor(most[i], lanes));
+                }
+            }
+            if (lane < 4) *(float2 *)(peaks + warp * ROWS + row_of(r, 0)) = make_float2(most[0], most[1]);
+        }
+    }
+
+    // Scores to weights, to shared memory.
+    __device__ __forceinline__ void store_weights(const float (&scores)[ROW_TILES][4], u32 r, u32 half) {
+        float weight[2] = {scores[r][half * 2], scores[r][half * 2 + 1]}, high[2];
+        u32 to = weight_row + half * 8 * ROWS * 2 + (weight_unit ^ r * 16);
+        u32 pair = narrow_pair<T>(weight[0], weight[1]);
+        store_shared(to, pair);
+        widen_pair<T>(pair, high);
+#pragma unroll
+        for (u32 i = 0; i < 2; i++) {
+            weight[i] -= high[i];
+            // Infinity is all in the first half.
+            if (p.weighting != SOFTMAX && fabsf(high[i]) == infinity()) weight[i] = 0.0f;
+        }
+        store_shared(to + WEIGHT_BYTES, narrow_pair<T>(weight[0], weight[1]));
+    }
+
+    static __device__ __forceinline__ void store_shared(u32 to, u32 word) {
+        asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(word) : "memory");
+    }
+
+    // sums[m][r][..]: of 16 columns by 8 rows.
+    __device__ __forceinline__ void multiply_values(float (&sums)[COLUMN_TILES][ROW_TILES][4], u32 values) {
+        constexpr u32 PAIR = ROW_TILES == 1 ? 1 : 2;
+        u32 tiles = (p.columns + 15) / 16;
+        u32 from = weights_read;
+        values = kept(values + value_at);
+        // None of this warp's columns are there.
+        if (warp >= tiles) return;
+#pragma unroll 1
+        for (u32 end = from + WEIGHT_BYTES; from < end; from += 16 * ROWS * 2, values += 16 * CHUNK * 2) {
+            u32 a[COLUMN_TILES][4];
+#pragma unroll
+            for (u32 m = 0; m < COLUMN_TILES; m++) {
+                u32 tile = warp + m * WARPS;
+                // The warps' tiles are whole multiples of what the swizzle mixes apart.
+                if (tile < tiles) load_transposed_4(a[m], values + m * WARPS * 32);
+            }
+#pragma unroll
+            for (u32 r = 0; r < ROW_TILES; r += PAIR) {
+#pragma unroll
+                for (u32 half = 0; half < 2; half++) {
+                    u32 b[4];
+                    if constexpr (PAIR == 1) {
+                        load_transposed_2(b, from + half * WEIGHT_BYTES);
+                    } else {
+                        load_transposed_4(b, from + half * WEIGHT_BYTES + (weights_unit ^ r * 16));
+                    }
+#pragma unroll
+                    for (u32 m = 0; m < COLUMN_TILES; m++) {
+                        if (warp + m * WARPS >= tiles) continue;
+                        multiply_add<T>(sums[m][r], a[m], b);
+                        if constexpr (PAIR == 2) multiply_add<T>(sums[m][r + 1], a[m], b + 2);
+                    }
+                }
+            }
+        }
+    }
+
+    __device__ __forceinline__ void run() {
+        float sums[COLUMN_TILES][ROW_TILES][4] = {};
+        float peak[ROW_TILES][2], total[ROW_TILES][2] = {};
+        find_addresses();
+        if (threadIdx.x < ROWS) heads[threadIdx.x] = head_of(p, work, threadIdx.x);
+#pragma unroll
+        for (u32 r = 0; r < ROW_TILES; r++) {
+            peak[r][0] = peak[r][1] = p.weighting == SOFTMAX ? -infinity() : 0.0f;
+        }
+        Source keys_source = source(p.keys, p.width), values_source = source(p.values, p.value_width);
+        for (u32 next = 0, step = 0, place = 0, filled = 0; step < steps; next++) {
+            if (next >= STAGES - 1) {
+                copy_wait<STAGES - 2>();
+                // The step's tile is there for all, and all are done with the one before, whose place the next takes.
+                __syncthreads();
+            }
+            if (next < steps) {
+                u32 to = ring + filled * stage_bytes, left = work.piece.length - next * BEHAVIOURS;
+                filled = filled + 1 == STAGES ? 0 : filled + 1;
+                load_history(to, keys_source, left);
+                if (!p.aliased) load_history(to + TILE_BYTES, values_source, left);
+                if (next == 0) load_queries();
+            }
+            copy_commit();
+            if (next < STAGES - 1) continue;
+            u32 keys = ring + place * stage_bytes;
+            float scores[ROW_TILES][4] = {};
+            multiply_keys(scores, keys);
+            u32 left = work.piece.length - step * BEHAVIOURS;
+            scale(scores, step, left);
+            if (p.weighting == SOFTMAX) {
+                soft_weights(scores, left, peak, total, sums);
+            } else {
+                plain_weights(scores, left);
+            }
+#pragma unroll
+            for (u32 r = 0; r < ROW_TILES; r++) {
+                store_weights(scores, r, 0);
+                store_weights(scores, r, 1);
+            }
+            __syncthreads();
+            multiply_values(sums, keys + (p.aliased ? 0 : (u32)TILE_BYTES));
+            step++;
+            place = place + 1 == STAGES ? 0 : place + 1;
+        }
+        finish(sums, peak, total);
+    }
+
+    __device__ __forceinline__ void finish(const float (&sums)[COLUMN_TILES][ROW_TILES][4],
+                                           const float (&peak)[ROW_TILES][2], float (&total)[ROW_TILES][2]) {
+        float *rows = (float *)dynamic_shared, *stats = peaks + WARPS * ROWS;
+        // Exact: a power of 2.
+        float unit = p.weighting == SOFTMAX && PEAK_LOG<T> > 0.0f ? 1.0f / 32768.0f : 1.0f;
+        // All are done with the tiles, where the sums go, and with the peaks, where the warps' totals go.
+        __syncthreads();
+#pragma unroll
+        for (u32 r = 0; r < ROW_TILES; r++) {
+#pragma unroll
+            for (u32 i = 0; i < 2; i++) {
+                for (u32 lanes = 4; lanes < WARP; lanes *= 2) {
+                    total[r][i] += shuffle_xor(total[r][i], lanes);
+                }
+                if (lane < 4) peaks[warp * ROWS + row_of(r, i)] = total[r][i];
+                if (lane < 4 && warp == 0) stats[row_of(r, i) * 2] = peak[r][i];
+            }
+#pragma unroll
+            for (u32 m = 0; m < COLUMN_TILES; m++) {
+#pragma unroll
+                for (u32 i = 0; i < 4; i++) {
+                    u32 column = (warp + m * WARPS) * 16 + lane / 4 + i / 2 * 8;
+                    rows[row_of(r, i) * PITCH + column] = sums[m][r][i] * unit;
+                }
+            }
+        }
+        __syncthreads();
+        if (threadIdx.x < ROWS) {
+            float all = 0.0f;
+            for (u32 w = 0; w < WARPS; w++) {
+                all += peaks[w * ROWS + threadIdx.x];
+            }
+            stats[threadIdx.x * 2 + 1] = all * unit;
+        }
+        bool doubted = __syncthreads_or(any_not_finite<COLUMN_TILES * ROW_TILES * 4>(sums));
+        write_rows<T, 1, ROWS, PITCH>(p, work, rows, stats, doubted);
+    }
+};
+
+template <typename T, u32 CHUNK, u32 ROWS>
+__device__ __forceinline__ void split_history_mma(const TargetAttentionParams &p) {
+    typedef SplitHistory<T, CHUNK, ROWS> Kernel;
+    Work work = this_block(p);
+    u32 stage_bytes = (p.aliased ? 1 : 2) * Kernel::TILE_BYTES;
+    u32 queries = Kernel::STAGES * stage_bytes;
+    u32 weights = queries + ROWS * CHUNK * 2;
+    u32 peaks = weights + 2 * Kernel::WEIGHT_BYTES;
+    u32 shared = shared_address(dynamic_shared);
+    Kernel kernel = {
+        p,
+        work,
+        (work.piece.length + BEHAVIOURS - 1) / BEHAVIOURS,
+        stage_bytes,
+        shared,
+        shared + queries,
+        shared + weights,
+        (float *)((u8 *)dynamic_shared + peaks),
+        (u32 *)((u8 *)dynamic_shared + peaks) + (WARPS + 2) * ROWS,
+        threadIdx.x / WARP,
+        threadIdx.x % WARP,
+    };
+    kernel.run();
+}
+
+#define SPLIT_HISTORY_MMA(NAME, T, CHUNK, ROWS, BLOCKS)                                                 \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(const TargetAttentionParams p) { \
+        split_history_mma<T, CHUNK, ROWS>(p);                                                           \
+    }
+
+SPLIT_HISTORY_MMA(split_history_mma_64_rows_8_f16, f16, 64, 8, 4)
+SPLIT_HISTORY_MMA(split_history_mma_64_rows_32_f16, f16, 64, 32, 3)
+SPLIT_HISTORY_MMA(split_history_mma_64_rows_64_f16, f16, 64, 64, 2)
+SPLIT_HISTORY_MMA(split_history_mma_128_rows_8_f16, f16, 128, 8, 4)
+SPLIT_HISTORY_MMA(split_history_mma_128_rows_32_f16, f16, 128, 32, 3)
+SPLIT_HISTORY_MMA(split_history_mma_64_rows_8_bf16, bf16, 64, 8, 4)
+SPLIT_HISTORY_MMA(split_history_mma_64_rows_32_bf16, bf16, 64, 32, 3)
+SPLIT_HISTORY_MMA(split_history_mma_64_rows_64_bf16, bf16, 64, 64, 2)
+SPLIT_HISTORY_MMA(split_history_mma_128_rows_8_bf16, bf16, 128, 8, 4)
+SPLIT_HISTORY_MMA(split_history_mma_128_rows_32_bf16, bf16, 128, 32, 3)

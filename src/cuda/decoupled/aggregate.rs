@@ -1,0 +1,99 @@
+//! Weighted sums over the behaviours that a search kept.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::cuda::batch::CudaBatch;
+use crate::cuda::call::{Call, Kernel};
+use crate::cuda::decoupled::rows::{Found, Ids, Rows, rows};
+use crate::cuda::handle::Cuda;
+use crate::cuda::lookup::check_ids;
+use crate::cuda::memory::CudaMemory;
+use crate::error::Result;
+use crate::gpu::{Bound, NONE};
+use crate::memory::ViewMut;
+use crate::ops::*;
+use crate::plan::Cut;
+
+const AGGREGATE: &str = "decoupled_aggregate";
+/// As in decoupled_rows.cuh: threads of a block.
+const ROW_THREADS: u32 = 128;
+
+/// `AggregateParams` of decoupled.cu.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct AggregateParams {
+    tiles: u64,
+    positions: u64,
+    scores: u64,
+    counts: u64,
+    bad_counts: u64,
+    bad_positions: u64,
+    top_k: u32,
+    unused: u32,
+    rows: Rows,
+}
+
+pub(super) fn aggregate(
+    gpu: &Cuda,
+    op: &Decoupled,
+    batch: &CudaBatch,
+    inputs: &AggregateInputs<'_, CudaMemory>,
+    selection: &Selection<'_, CudaMemory>,
+    out: ViewMut<'_, CudaMemory, f32>,
+) -> Result<()> {
+    let top_k = op.check_aggregate(batch.as_ref(), inputs, selection)?;
+    op.check_output(AGGREGATE, batch.as_ref(), inputs.representation, out.len())?;
+    let AggregateInputs { representation, ids, target_ids } = *inputs;
+    let ids = Ids::of(gpu, AGGREGATE, &SearchInputs { attention: representation, ids, target_ids })?;
+    let found = Found {
+        positions: gpu.region(AGGREGATE, &selection.positions)?.pointer,
+        scores: gpu.region(AGGREGATE, &selection.scores)?.pointer,
+        counts: gpu.region(AGGREGATE, &selection.counts)?.pointer,
+    };
+    let out = gpu.region_mut(AGGREGATE, &out)?.pointer;
+    let call = gpu.call(AGGREGATE);
+    let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
+    check_ids(gpu, &call, "ids", op.ids, ids.behaviours, histories.total(), representation)?;
+    check_ids(gpu, &call, "target_ids", op.ids, ids.candidates, targets.total(), representation)?;
+    aggregate_into(gpu, &call, op, top_k, batch, representation, ids, found, out)
+}
+
+#[expect(clippy::too_many_arguments, reason = "a call's parameters, inputs and outputs")]
+pub(super) fn aggregate_into(
+    gpu: &Cuda,
+    call: &Call<'_>,
+    op: &Decoupled,
+    top_k: usize,
+    batch: &CudaBatch,
+    representation: &[Table<'_, CudaMemory>],
+    ids: Ids,
+    found: Found,
+    out: u64,
+) -> Result<()> {
+    let operation = call.operation;
+    // A tile a candidate, and no use of the pieces.
+    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 1, wanted: 1, longest: usize::MAX };
+    let plan = batch.plan(gpu, operation, &cut)?;
+    let candidates = batch.as_ref().targets().rows();
+    let counts = Bound::Columns(vec![top_k as u64 + 1]);
+    let positions = Bound::History(batch.shared().clone(), top_k);
+    let bad_counts = call.record("counts", candidates, counts)?;
+    let bad_positions = call.record("positions", candidates.saturating_mul(top_k), positions)?;
+    for rows in rows(gpu, operation, op, representation, ids, out)? {
+        let params = AggregateParams {
+            tiles: plan.tiles.pointer(),
+            positions: found.positions,
+            scores: found.scores,
+            counts: found.counts,
+            bad_counts,
+            bad_positions,
+            // No count is larger: beyond, `counts` are never out of range.
+            top_k: u32::try_from(top_k).unwrap_or(NONE),
+            unused: 0,
+            rows,
+        };
+        let kernel = Kernel::new("decoupled", "decoupled_aggregate", ROW_THREADS);
+        call.launch(&kernel, plan.plan.tiles.len(), &params)?;
+    }
+    Ok(())
+}

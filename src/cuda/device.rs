@@ -1,0 +1,82 @@
+//! The device alone: memory, batches, waiting, forks.
+
+use std::sync::{Arc, Mutex};
+
+use crate::cuda::batch::{CudaBatch, CudaJagged};
+use crate::cuda::driver::{Allocation, read};
+use crate::cuda::handle::Cuda;
+use crate::cuda::memory::{CudaBuffer, CudaMemory};
+use crate::cuda::records::Records;
+use crate::device::DeviceOps;
+use crate::element::Scalar;
+use crate::error::{Error, Result};
+use crate::gpu::lock;
+use crate::jagged::{Batch, Jagged};
+use crate::memory::View;
+
+impl DeviceOps for Cuda {
+    type Memory = CudaMemory;
+
+    type Jagged = CudaJagged;
+
+    type Batch = CudaBatch;
+
+    fn device(&self) -> String {
+        self.shared.name.clone()
+    }
+
+    fn fork(&self) -> Result<Self> {
+        let records = Records::new(self.stream(), "fork")?;
+        Ok(Self { records: Arc::new(Mutex::new(records)), ..self.clone() })
+    }
+
+    fn upload<T: Scalar>(&self, data: &[T]) -> Result<CudaBuffer<T>> {
+        let allocation = self.list("upload", data)?;
+        Ok(CudaBuffer::allocated(allocation, data.len(), self.stream().clone()))
+    }
+
+    fn zeros<T: Scalar>(&self, length: usize) -> Result<CudaBuffer<T>> {
+        const NAME: &str = "zeros";
+        let limit = isize::MAX as u64;
+        let bytes = length
+            .checked_mul(size_of::<T>())
+            .filter(|&bytes| bytes as u64 <= limit)
+            .ok_or(Error::Limit { operation: NAME, argument: "length", needed: length as u64, limit })?;
+        let allocation = Allocation::new(self.stream(), NAME, bytes)?;
+        allocation.fill(NAME, 0)?;
+        Ok(CudaBuffer::allocated(allocation, length, self.stream().clone()))
+    }
+
+    fn download<T: Scalar>(&self, view: View<'_, CudaMemory, T>) -> Result<Vec<T>> {
+        const NAME: &str = "download";
+        let region = self.region(NAME, &view)?;
+        let mut data = vec![T::zeroed(); region.length];
+        read(self.stream(), NAME, region.pointer, bytemuck::cast_slice_mut(&mut data))?;
+        self.take_records(NAME)?;
+        Ok(data)
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.take_records("synchronize")
+    }
+
+    fn jagged(&self, jagged: &Jagged) -> Result<CudaJagged> {
+        CudaJagged::new(jagged.clone(), self.stream())
+    }
+
+    fn batch(&self, histories: &Jagged, targets: &Jagged) -> Result<CudaBatch> {
+        Ok(CudaBatch::new(Batch::new(histories.clone(), targets.clone())?, self.stream()))
+    }
+}
+
+impl Cuda {
+    /// Waits, and fails with the first id out of range among this handle's calls since the last wait.
+    fn take_records(&self, operation: &'static str) -> Result<()> {
+        let found = lock(&self.records).look(self.stream(), operation);
+        if !matches!(found, Err(Error::IndexOutOfRange { .. })) {
+            return found;
+        }
+        let _no_calls = lock(&self.shared.workspace);
+        lock(&self.records).take(self.stream(), operation)
+    }
+}

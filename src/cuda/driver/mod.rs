@@ -1,0 +1,22 @@
+//! Everything that calls the CUDA driver: finding it, memory, copies, modules, launches.
+//!
+//! All unsafe code of the CUDA backend is in this folder. It relies on what the rest of the backend keeps to: device
+//! addresses come from [`Allocation`]s and from the caller's slices on the same stream, sizes are checked before a
+//! launch, and one stream orders all work.
+
+#![expect(unsafe_code, reason = "the CUDA driver is a C library")]
+
+mod context;
+mod error;
+mod find;
+mod from_ptx;
+mod function;
+mod memory;
+mod module;
+
+pub(super) use context::wait;
+pub(super) use error::driver_error;
+pub(super) use find::{check_capability, find_driver};
+pub(super) use function::Function;
+pub(super) use memory::{Allocation, read};
+pub(super) use module::Module;

@@ -1,0 +1,217 @@
+//! The handle: one device and one stream, with what has been loaded and recorded.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use cudarc::driver::sys::CUdevice_attribute;
+use cudarc::driver::{CudaContext, CudaStream};
+
+use crate::cuda::driver::{Allocation, Function, Module, check_capability, driver_error, find_driver};
+use crate::cuda::kernels::shipped;
+use crate::cuda::memory::CudaMemory;
+use crate::cuda::memory::{CudaBuffer, Region};
+use crate::cuda::records::Records;
+use crate::cuda::workspace::Workspace;
+use crate::element::Scalar;
+use crate::error::{Error, Result};
+use crate::gpu::lock;
+use crate::memory::{View, ViewMut};
+
+/// Runs the operations on an NVIDIA GPU, of compute capability 8.0 (Ampere) or later.
+///
+/// Calls enqueue kernels on one stream and return; [`download`](crate::DeviceOps::download) and
+/// [`synchronize`](crate::DeviceOps::synchronize) wait. Clones share everything; a [fork](crate::DeviceOps::fork) reports
+/// errors of its own calls only. There is no global state.
+///
+/// Work can be captured into a CUDA graph: run the calls once before the capture, so that plans are uploaded and kernels
+/// loaded, and set a [workspace](Self::set_workspace), so that nothing is allocated.
+///
+/// ```no_run
+/// use longseq::prelude::*;
+/// use longseq::{Cuda, Jagged, TargetAttention, TargetAttentionInputs};
+///
+/// let gpu = Cuda::new(0)?;
+/// let history = gpu.upload(&[1.0_f32, 0.0, 0.0, 1.0])?;
+/// let candidates = gpu.upload(&[9.0_f32, 0.0])?;
+/// let batch = gpu.batch(&Jagged::from_lengths(&[2])?, &Jagged::from_lengths(&[1])?)?;
+/// let inputs = TargetAttentionInputs {
+///     queries: gpu.view(&candidates),
+///     keys: gpu.view(&history),
+///     values: None,
+///     bias: None,
+/// };
+/// let out = gpu.target_attention(&TargetAttention::new(2), &batch, inputs)?;
+/// assert!(gpu.download(gpu.view(&out))?[0] > 0.99);
+/// # Ok::<(), longseq::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Cuda {
+    pub(super) shared: Arc<Shared>,
+    pub(super) records: Arc<Mutex<Records>>,
+}
+
+/// What clones and forks share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    stream: Arc<CudaStream>,
+    pub(super) name: String,
+    multiprocessors: usize,
+    /// PTX by file.
+    texts: HashMap<&'static str, String>,
+    modules: Mutex<HashMap<&'static str, Arc<Module>>>,
+    pub(super) functions: Mutex<HashMap<(&'static str, String), Arc<Function>>>,
+    pub(super) workspace: Mutex<Workspace>,
+}
+
+impl Cuda {
+    /// The device with this ordinal, on a new stream.
+    ///
+    /// # Errors
+    /// [`NoCudaDriver`](Error::NoCudaDriver) without a driver, [`NoCudaDevice`](Error::NoCudaDevice) without that
+    /// device, [`Unsupported`](Error::Unsupported) for a device older than Ampere or a driver older than CUDA 11.4,
+    /// [`Driver`](Error::Driver) for errors of the driver.
+    pub fn new(ordinal: usize) -> Result<Self> {
+        const NAME: &str = "Cuda::new";
+        find_driver(NAME)?;
+        let none = |reason: String| Error::NoCudaDevice { reason };
+        let devices = match CudaContext::device_count() {
+            Ok(count) => usize::try_from(count).unwrap_or(0),
+            Err(error) => return Err(none(driver_error(NAME, error).to_string())),
+        };
+        if ordinal >= devices {
+            return Err(none(format!("device {ordinal} was asked for, and there are {devices}")));
+        }
+        let failed = |error| driver_error(NAME, error);
+        let context = CudaContext::new(ordinal).map_err(failed)?;
+        check_capability(NAME, &context)?;
+        Self::build(NAME, context.new_stream().map_err(failed)?, shipped())
+    }
+
+    /// A backend on the caller's own stream. All work is enqueued there, and memory is allocated and freed in its order.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn from_stream(stream: Arc<CudaStream>) -> Result<Self> {
+        const NAME: &str = "Cuda::from_stream";
+        find_driver(NAME)?;
+        check_capability(NAME, stream.context())?;
+        Self::build(NAME, stream, shipped())
+    }
+
+    pub(super) fn build(
+        operation: &'static str,
+        stream: Arc<CudaStream>,
+        texts: HashMap<&'static str, String>,
+    ) -> Result<Self> {
+        let context = stream.context();
+        let failed = |error| driver_error(operation, error);
+        let (major, minor) = context.compute_capability().map_err(failed)?;
+        let name = context.name().map_err(failed)?;
+        let count = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        let multiprocessors = context.attribute(count).map_err(failed)?;
+        let shared = Shared {
+            name: format!("{name} (CUDA, compute capability {major}.{minor})"),
+            multiprocessors: usize::try_from(multiprocessors).unwrap_or(1).max(1),
+            texts,
+            modules: Mutex::default(),
+            functions: Mutex::default(),
+            workspace: Mutex::default(),
+            stream,
+        };
+        let records = Arc::new(Mutex::new(Records::new(&shared.stream, operation)?));
+        Ok(Self { shared: Arc::new(shared), records })
+    }
+
+    /// Whether [`new(0)`](Self::new) succeeds on this machine.
+    pub fn is_available() -> bool {
+        Self::new(0).is_ok()
+    }
+
+    /// The stream on which all work is enqueued.
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.shared.stream
+    }
+
+    /// Sets memory from which calls take their scratch. Scratch that does not fit, or all scratch without a workspace, is
+    /// allocated in stream order by each call. `None` removes the workspace.
+    ///
+    /// # Errors
+    /// [`Unsupported`](Error::Unsupported) if it belongs to another stream.
+    pub fn set_workspace(&self, workspace: Option<CudaBuffer<u8>>) -> Result<()> {
+        if let Some(buffer) = &workspace {
+            self.check_stream("set_workspace", buffer.stream())?;
+        }
+        lock(&self.shared.workspace).buffer = workspace;
+        Ok(())
+    }
+
+    /// The most bytes of scratch that a call has used so far: a workspace of this size suffices for the same calls.
+    pub fn scratch_taken(&self) -> usize {
+        lock(&self.shared.workspace).most
+    }
+
+    pub(super) fn multiprocessors(&self) -> usize {
+        self.shared.multiprocessors
+    }
+
+    /// Uploads a list that kernels read.
+    pub(super) fn list<T: bytemuck::Pod>(&self, operation: &'static str, items: &[T]) -> Result<Allocation> {
+        let bytes = bytemuck::cast_slice(items);
+        let made = Allocation::new(self.stream(), operation, bytes.len())?;
+        made.write(operation, bytes)?;
+        Ok(made)
+    }
+
+    /// The module of a PTX file, loaded at the first call.
+    pub(super) fn module(&self, operation: &'static str, file: &'static str) -> Result<Arc<Module>> {
+        let mut modules = lock(&self.shared.modules);
+        if let Some(module) = modules.get(file) {
+            return Ok(module.clone());
+        }
+        let text = self.shared.texts.get(file).map_or("", String::as_str);
+        let module = Arc::new(Module::load(self.stream().context(), operation, text)?);
+        modules.insert(file, module.clone());
+        Ok(module)
+    }
+
+    /// Fails if `stream` is not the backend's own.
+    pub(super) fn check_stream(&self, operation: &'static str, stream: &CudaStream) -> Result<()> {
+        if stream == &**self.stream() {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            operation,
+            what: "memory of another stream".into(),
+            supported: "memory of the backend's own stream".into(),
+        })
+    }
+
+    /// The memory that a view covers. Views of another stream's buffers are refused: nothing would order the two streams.
+    pub(super) fn region<T: Scalar>(
+        &self,
+        operation: &'static str,
+        view: &View<'_, CudaMemory, T>,
+    ) -> Result<Region<T>> {
+        self.span(operation, view.data(), view.start(), view.len())
+    }
+
+    /// As [`region`](Self::region), for an output.
+    pub(super) fn region_mut<T: Scalar>(
+        &self,
+        operation: &'static str,
+        view: &ViewMut<'_, CudaMemory, T>,
+    ) -> Result<Region<T>> {
+        self.span(operation, view.data(), view.start(), view.len())
+    }
+
+    fn span<T: Scalar>(
+        &self,
+        operation: &'static str,
+        buffer: &CudaBuffer<T>,
+        start: usize,
+        length: usize,
+    ) -> Result<Region<T>> {
+        self.check_stream(operation, buffer.stream())?;
+        Ok(Region::new(buffer.device_pointer() + (start * size_of::<T>()) as u64, length))
+    }
+}
