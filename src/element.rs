@@ -1,4 +1,4 @@
-//! The number types that buffers hold.
+//! The element types of buffers.
 
 use bytemuck::Pod;
 pub use half::{bf16, f16};
@@ -16,33 +16,33 @@ pub enum DType {
     F32,
     /// 16-bit IEEE 754: 11 significant bits, up to 65,504.
     F16,
-    /// The upper half of an `f32`: 8 significant bits, the range of `f32`.
+    /// bfloat16, the upper half of an `f32`: 8 significant bits, the range of `f32`.
     Bf16,
 }
 
-/// Anything that a backend's buffer may hold: `f32`, `f16`, `bf16`, `u8`, `u16`, `u32` or `i8`.
+/// A type that a buffer may hold: `f32`, `f16`, `bf16`, `u8`, `u16`, `u32` or `i8`.
 pub trait Scalar: Sealed + Pod + Send + Sync + std::fmt::Debug + PartialEq {
-    /// The Rust name of the type, for messages.
+    /// The Rust name of the type, for error messages.
     const NAME: &'static str;
 }
 
 /// A floating-point storage type. Arithmetic is always done in `f32` or wider.
 pub trait Element: Scalar {
-    /// Which one it is, at run time.
+    /// The same type as a run-time value.
     const DTYPE: DType;
-    /// Widens, exactly.
+    /// Widens exactly.
     fn to_f32(self) -> f32;
     /// Rounds to the nearest, ties to even.
     fn from_f32(value: f32) -> Self;
 }
 
-/// A storage type for SDIM signatures: `u8` for at most 8 bits a group, `u16` for at most 16.
+/// A storage type for SDIM signatures: `u8` for at most 8 bits per group, `u16` for at most 16.
 pub trait Signature: Scalar {
-    /// How many bits fit.
+    /// The number of bits that fit.
     const BITS: usize;
-    /// Widens, exactly.
+    /// Widens exactly.
     fn to_u32(self) -> u32;
-    /// Keeps the lower bits.
+    /// Truncates to the lower bits.
     fn from_u32(value: u32) -> Self;
 }
 

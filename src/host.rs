@@ -1,4 +1,4 @@
-//! The memory of the host.
+//! Host memory.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -31,8 +31,8 @@ impl Memory for Host {
     }
 }
 
-/// Elements in host memory, used as a slice. The first lies where a cache line begins: a row of whole lines, read from
-/// anywhere in a table, then takes no line more than it has bytes for.
+/// Elements in host memory, used as a slice. The buffer is cache-line aligned, so that reading a row whose size is a
+/// multiple of a cache line never touches an extra line.
 #[derive(Clone)]
 pub struct HostBuffer<T: Scalar> {
     lines: Vec<Line>,
@@ -40,13 +40,13 @@ pub struct HostBuffer<T: Scalar> {
     element: PhantomData<T>,
 }
 
-/// The bytes of a cache line.
+/// One cache line.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
 impl Line {
-    /// Elements that fit, and zeros behind them.
+    /// Elements that fit in one line, followed by zeros.
     fn of<T: Scalar>(elements: &[T]) -> Self {
         let mut line = Self::zeroed();
         let bytes: &[u8] = bytemuck::cast_slice(elements);
@@ -56,7 +56,7 @@ impl Line {
 }
 
 impl<T: Scalar> HostBuffer<T> {
-    /// How many elements a line has.
+    /// The number of elements per line.
     const PER_LINE: usize = size_of::<Line>() / size_of::<T>();
 
     /// A copy of a slice.
@@ -66,7 +66,7 @@ impl<T: Scalar> HostBuffer<T> {
         Ok(Self { lines, length: data.len(), element: PhantomData })
     }
 
-    /// Zeros.
+    /// A buffer of zeros.
     pub(crate) fn zeroed(operation: &'static str, length: usize) -> Result<Self> {
         let mut lines = Self::reserve_lines(operation, length)?;
         lines.resize(length.div_ceil(Self::PER_LINE), Line::zeroed());
@@ -78,14 +78,14 @@ impl<T: Scalar> HostBuffer<T> {
     }
 }
 
-/// An empty vector with room for `length` elements.
+/// An empty vector with capacity for `length` elements.
 pub(crate) fn reserve<T>(operation: &'static str, length: usize) -> Result<Vec<T>> {
     let mut vector = Vec::new();
     vector.try_reserve_exact(length).map_err(|_| out_of_memory::<T>(operation, length))?;
     Ok(vector)
 }
 
-/// The error where there is no room for `length` elements.
+/// The error if `length` elements cannot be allocated.
 fn out_of_memory<T>(operation: &'static str, length: usize) -> Error {
     Error::OutOfMemory { operation, bytes: (length as u64).saturating_mul(size_of::<T>() as u64) }
 }
@@ -129,7 +129,7 @@ impl Host {
         View::new(slice)
     }
 
-    /// A view of a slice or vector, to write.
+    /// A mutable view of a slice or vector.
     pub fn view_mut<T: Scalar>(slice: &mut [T]) -> ViewMut<'_, Host, T> {
         ViewMut::new(slice)
     }
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_hold_what_was_put_there_from_the_beginning_of_a_line_on() {
+    fn buffers_keep_their_elements_and_are_aligned() {
         for length in [0, 1, 15, 16, 17, 31, 1000] {
             let data: Vec<f32> = (0..length).map(|i| i as f32).collect();
             let mut buffer = HostBuffer::copy_of("test", &data).expect("memory");

@@ -1,14 +1,14 @@
-//! Jagged batches: which rows belong to which user. Offsets are validated here and nowhere else.
+//! Jagged batches: the rows of each user. Offsets are validated only here.
 
 use std::ops::Range;
 
 use crate::error::{Error, Result};
 
-/// Rows of several users, one after the other: user `b` owns rows `offsets[b]..offsets[b + 1]`.
+/// The concatenated rows of several users: user `b` owns rows `offsets[b]..offsets[b + 1]`.
 ///
-/// It describes behaviours (`N` rows of history), candidates (`M` rows of targets) or bags of ids alike. Nothing
-/// is padded; a user may own no rows. Once built, offsets are known to start at 0, never to fall and to end
-/// within the rows. Rows behind the last offset belong to nobody: operations neither read nor write them.
+/// It describes behaviours (`N` rows of history), candidates (`M` rows of targets) or bags of ids. Nothing is padded, and
+/// a user may own no rows. The offsets of a `Jagged` always start at 0, never decrease and end within the rows. Rows
+/// after the last offset belong to no user: operations neither read nor write them.
 ///
 /// ```
 /// use longseq::Jagged;
@@ -30,15 +30,15 @@ pub struct Jagged {
 const NEW: &str = "Jagged::new";
 
 impl Jagged {
-    /// The most rows one user may own. A position in a history is a `u32`, and `u32::MAX` marks an empty slot.
+    /// The largest number of rows of one user. Positions in a history are `u32`, and `u32::MAX` marks an empty slot.
     pub const MAX_LENGTH: usize = u32::MAX as usize;
 
-    /// Takes offsets of any integer type (`[users + 1]`) into a buffer of `rows` rows. Rows behind the last
-    /// offset belong to nobody.
+    /// From offsets of any integer type (`[users + 1]`) into a buffer of `rows` rows. Rows after the last offset belong to
+    /// no user.
     ///
     /// # Errors
-    /// [`Error::Shape`] where the offsets are empty, do not start at 0, fall, or end behind `rows`;
-    /// [`Error::Limit`] where one user owns more than [`MAX_LENGTH`](Self::MAX_LENGTH) rows.
+    /// [`Error::Shape`] if the offsets are empty, do not start at 0, decrease, or end past `rows`;
+    /// [`Error::Limit`] if one user owns more than [`MAX_LENGTH`](Self::MAX_LENGTH) rows.
     pub fn new<I>(offsets: &[I], rows: usize) -> Result<Self>
     where
         I: Copy + TryInto<usize> + std::fmt::Display,
@@ -82,10 +82,10 @@ impl Jagged {
         Ok(Self { offsets: checked, rows })
     }
 
-    /// Takes each user's number of rows; the buffer has exactly as many rows as they add up to.
+    /// From each user's number of rows, for a buffer that has exactly their sum of rows.
     ///
     /// # Errors
-    /// As [`new`](Self::new); [`Error::Limit`] too where the sum overflows.
+    /// As [`new`](Self::new); also [`Error::Limit`] if the sum overflows.
     pub fn from_lengths(lengths: &[usize]) -> Result<Self> {
         let mut offsets = Vec::with_capacity(lengths.len() + 1);
         let mut end = 0usize;
@@ -102,22 +102,22 @@ impl Jagged {
         Self::new(&offsets, end)
     }
 
-    /// How many users there are.
+    /// The number of users.
     pub fn users(&self) -> usize {
         self.offsets.len() - 1
     }
 
-    /// How many rows the buffers have, those that belong to nobody included.
+    /// The number of rows of the buffers, including those that belong to no user.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// How many rows belong to users.
+    /// The number of rows that belong to users.
     pub fn total(&self) -> usize {
         self.offsets[self.users()]
     }
 
-    /// The rows of one user. Empty for a user that does not exist.
+    /// The rows of one user; empty if there is no such user.
     pub fn range(&self, user: usize) -> Range<usize> {
         if user < self.users() {
             self.offsets[user]..self.offsets[user + 1]
@@ -136,13 +136,13 @@ impl Jagged {
         &self.offsets
     }
 
-    /// The longest user's number of rows.
+    /// The largest number of rows of any user.
     pub fn max_length(&self) -> usize {
         self.ranges().map(|rows| rows.len()).max().unwrap_or(0)
     }
 }
 
-/// The two sides of a batch of requests: every user's history and every user's candidates.
+/// A batch of requests: the histories and the candidates of the same users.
 ///
 /// ```
 /// use longseq::{Batch, Jagged};
@@ -162,7 +162,7 @@ impl Batch {
     /// Pairs histories with targets.
     ///
     /// # Errors
-    /// [`Error::Shape`] where they count different users.
+    /// [`Error::Shape`] if they have different numbers of users.
     pub fn new(histories: Jagged, targets: Jagged) -> Result<Self> {
         if histories.users() != targets.users() {
             return Err(Error::Shape {
@@ -175,17 +175,17 @@ impl Batch {
         Ok(Self { histories, targets })
     }
 
-    /// Which behaviours (rows of keys, values, history, ids) belong to which user.
+    /// The behaviours (rows of keys, values, history, ids) of each user.
     pub fn histories(&self) -> &Jagged {
         &self.histories
     }
 
-    /// Which candidates (rows of queries, targets, outputs) belong to which user.
+    /// The candidates (rows of queries, targets, outputs) of each user.
     pub fn targets(&self) -> &Jagged {
         &self.targets
     }
 
-    /// How many users there are.
+    /// The number of users.
     pub fn users(&self) -> usize {
         self.histories.users()
     }
@@ -195,7 +195,7 @@ impl Batch {
         self.histories.ranges().zip(self.targets.ranges())
     }
 
-    /// Σ over users of (behaviours × candidates): how many pairs an exact method looks at.
+    /// The number of pairs of a candidate and a behaviour of its user: Σ over users of behaviours × candidates.
     pub fn pairs(&self) -> u64 {
         self.requests().map(|(history, targets)| history.len() as u64 * targets.len() as u64).sum()
     }

@@ -1,48 +1,48 @@
-//! Cuts a jagged batch into equal pieces of work and says how partial results merge.
+//! Cutting a jagged batch into pieces of equal work, and assigning slots to their partial results.
 //!
-//! Candidates of one user are grouped into tiles that read the history together; long histories are cut into parts,
-//! so that one user of 100,000 behaviours and hundreds of short ones both keep a device busy. A tile that needs only
-//! one piece has no partial results: its piece writes the output itself.
+//! The candidates of one user are grouped into tiles that read the history together. Long histories are cut into spans,
+//! so that both one user of 100,000 behaviours and hundreds of short histories keep a device busy. A piece is one tile
+//! against one span. If a tile has a single piece, there are no partial results: the piece writes the output itself.
 
 use std::ops::Range;
 
 use crate::jagged::Batch;
 
-/// How to cut.
+/// The parameters of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Cut {
-    /// Rows of output (of one key/value head) per candidate: the query heads that share a key/value head.
+    /// Output rows per candidate: the query heads that share a key/value head.
     pub(crate) rows_per_target: usize,
-    /// Rows of output a tile holds, at most.
+    /// The largest number of output rows in a tile.
     pub(crate) tile_rows: usize,
-    /// Behaviours a kernel takes at a time; parts are whole steps, except a user's last.
+    /// Behaviours per step of the kernel. Spans are whole steps, except the last of a user.
     pub(crate) step: usize,
-    /// How many pieces keep the device busy.
+    /// The number of pieces that keep the device busy.
     pub(crate) wanted: usize,
-    /// The longest part allowed, in behaviours; at least a step.
+    /// The longest span allowed, in behaviours; at least one step.
     pub(crate) longest: usize,
 }
 
-/// Rows of output of one user that read the history together.
+/// Output rows of one user that read the history together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tile {
     pub(crate) user: usize,
     /// The user's first candidate.
     pub(crate) first_target: usize,
-    /// The tile's first row, counted from that candidate's first.
+    /// The tile's first row, counted from the first row of that candidate.
     pub(crate) first_row: usize,
     pub(crate) rows: usize,
-    /// Where its partial results begin, and how many there are: 0 where the only piece writes the output.
+    /// The first slot of its partial results, and their number: 0 if the only piece writes the output.
     pub(crate) first_slot: usize,
     pub(crate) slots: usize,
 }
 
-/// One tile against a part of its user's history.
+/// One tile against one span of its user's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) tile: usize,
     pub(crate) history: Range<usize>,
-    /// Where the partial result goes; `None` where this is the tile's only piece.
+    /// The slot of the partial result; `None` if this is the tile's only piece.
     pub(crate) slot: Option<usize>,
 }
 
@@ -50,13 +50,13 @@ pub(crate) struct Piece {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Plan {
     pub(crate) tiles: Vec<Tile>,
-    /// By user, then by part of the history, then by tile: pieces that read the same behaviours are neighbours.
+    /// Ordered by user, then by span, then by tile, so that pieces that read the same behaviours are adjacent.
     pub(crate) pieces: Vec<Piece>,
-    /// How many partial results there are.
+    /// The number of partial results.
     pub(crate) slots: usize,
 }
 
-/// The fewest steps that are worth a piece of their own: below, starting it and merging its result cost more than
+/// The smallest number of steps that is worth a piece: with fewer, starting it and combining its result cost more than
 /// they gain.
 pub(crate) const FEWEST_STEPS: usize = 4;
 
@@ -70,10 +70,10 @@ impl Plan {
         let mut plan = Self::default();
         for (user, (history, targets)) in batch.requests().enumerate() {
             let rows = targets.len() * cut.rows_per_target;
-            let parts = history.len().div_ceil(longest).max(1);
+            let spans = history.len().div_ceil(longest).max(1);
             let first_tile = plan.tiles.len();
             for first_row in (0..rows).step_by(cut.tile_rows) {
-                let slots = if parts > 1 { parts } else { 0 };
+                let slots = if spans > 1 { spans } else { 0 };
                 plan.tiles.push(Tile {
                     user,
                     first_target: targets.start,
@@ -84,21 +84,21 @@ impl Plan {
                 });
                 plan.slots += slots;
             }
-            for part in 0..parts {
-                // Even parts, in whole steps: the longest and the shortest differ by one step.
+            for span in 0..spans {
+                // Equal spans of whole steps: the longest and the shortest differ by one step.
                 let steps = history.len().div_ceil(cut.step);
-                let edge = |part: usize| history.end.min(history.start + steps * part / parts * cut.step);
+                let edge = |span: usize| history.end.min(history.start + steps * span / spans * cut.step);
                 for tile in first_tile..plan.tiles.len() {
-                    let slot = (parts > 1).then(|| plan.tiles[tile].first_slot + part);
-                    plan.pieces.push(Piece { tile, history: edge(part)..edge(part + 1), slot });
+                    let slot = (spans > 1).then(|| plan.tiles[tile].first_slot + span);
+                    plan.pieces.push(Piece { tile, history: edge(span)..edge(span + 1), slot });
                 }
             }
         }
         plan
     }
 
-    /// Groups consecutive pieces so that the behaviours of each group span at most `rows` rows (or one piece): a
-    /// device binds no more of a buffer at a time. Each group comes with the rows it spans.
+    /// Groups consecutive pieces so that the behaviours of each group span at most `rows` rows (or one piece), which is as
+    /// much as a device binds of a buffer at a time. Each group comes with the rows it spans.
     #[cfg(any(test, feature = "wgpu"))]
     pub(crate) fn windows(&self, rows: usize) -> Vec<(Range<usize>, Range<usize>)> {
         let mut windows: Vec<(Range<usize>, Range<usize>)> = Vec::new();
@@ -117,8 +117,8 @@ impl Plan {
     }
 }
 
-/// The tile size among `sizes` (ascending) that costs least: a large tile loads the history less often, a small one
-/// leaves fewer of its rows empty. `load` is what loading a behaviour costs, in units of computing one row with it.
+/// The tile size among `sizes` (ascending) that costs least: a large tile loads the history less often, a small one has
+/// fewer empty rows. `load` is the cost of loading a behaviour, in units of computing one row with it.
 #[cfg(any(test, feature = "cuda", feature = "wgpu"))]
 pub(crate) fn best_tile_rows(batch: &Batch, rows_per_target: usize, sizes: &[usize], load: usize) -> usize {
     let cost = |size: usize| -> usize {
@@ -141,7 +141,7 @@ mod tests {
 
     const CUT: Cut = Cut { rows_per_target: 2, tile_rows: 8, step: 64, wanted: 16, longest: 1 << 20 };
 
-    /// Every row of output meets every behaviour of its user exactly once, and slots are used exactly once.
+    /// Every output row meets every behaviour of its user exactly once, and every slot is used exactly once.
     fn assert_complete(batch: &Batch, cut: &Cut) {
         let plan = Plan::new(batch, cut);
         let mut slots = vec![0; plan.slots];

@@ -1,4 +1,4 @@
-//! The traits, for `use longseq::prelude::*;`: with them in scope, a backend's calls are methods.
+//! The traits. `use longseq::prelude::*;` brings a backend's calls into scope as methods.
 
 pub use crate::backend::Backend;
 pub use crate::device::DeviceOps;

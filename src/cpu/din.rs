@@ -1,14 +1,14 @@
 //! DIN on the CPU, with the first layer folded:
-//! `W₁x = (W_q + W_d)·q + (W_k − W_d)·s + (W_p·diag(q))·s`: per pair only the last product is left, a quarter of the
+//! `W₁x = (W_q + W_d)·q + (W_k − W_d)·s + (W_p·diag(q))·s`. Only the last product remains per pair, a quarter of the
 //! multiplications of the concatenation.
 //!
 //! Lanes are behaviours: a block of the history is transposed once for all candidates of a piece, and every layer of
-//! a candidate's network is a product with sixteen behaviours at a time, which stay in the first-level cache.
+//! a candidate's network is a product with sixteen behaviours at a time, which stay in the L1 cache.
 
 use crate::cpu::Cpu;
-use crate::cpu::pieces::{self, Part};
+use crate::cpu::pieces::{self, PieceRows};
+use crate::cpu::threads::split_rows;
 use crate::cpu::tile_pooling::TilePooling;
-use crate::cpu::tiles::split_rows;
 use crate::cpu::vector::{
     Instructions, Kernel, LANES, Lanes, Row, dot_lanes, product, sigmoid, transpose, widen_lanes,
 };
@@ -31,22 +31,22 @@ impl DinOps for Cpu {
     }
 }
 
-/// Behaviours of a block: a candidate's weights are read once a block from the second-level cache.
+/// Behaviours per block: a candidate's weights are read from the L2 cache once per block.
 const BLOCK: usize = 128;
 
-/// Candidates of a piece: their folded weights fit into the second-level cache.
+/// Candidates per tile: their folded weights fit into the L2 cache.
 const CANDIDATES: usize = LANES;
 
-/// Behaviours that a piece has at least a few of.
+/// The step of the plan: a piece has at least a few times this many behaviours.
 const STEP: usize = 32;
 
-/// The network's weights, widened, the first layer folded.
+/// The network's weights as `f32`, with the first layer folded.
 struct Network<'a> {
     /// `W_q + W_d`, `W_k − W_d` and `W_p`, each `[h, d]`.
     per_target: Vec<f32>,
     per_behaviour: Vec<f32>,
     per_pair: Vec<f32>,
-    /// The weights of the layers behind the first, then of the output.
+    /// The weights of the layers after the first, then of the output.
     later: Vec<Vec<f32>>,
     biases: Vec<&'a [f32]>,
     activations: Vec<Activation<&'a [f32]>>,
@@ -68,8 +68,8 @@ pub(super) fn din<T: Element>(
     pieces::run(
         &plan,
         out,
-        |part| instructions.run(Activate { op, inputs, network: &network, part }),
-        |all, part| instructions.run(Merge { all, part }),
+        |piece| instructions.run(ScoreAndPool { op, inputs, network: &network, piece }),
+        |all, next| instructions.run(Combine { all, next }),
         |pooling, out| instructions.run(Finish { pooling, out }),
     );
     Ok(())
@@ -79,8 +79,8 @@ fn fold<'a, T: Element>(op: &Din, inputs: &DinInputs<'a, Host, T>) -> Network<'a
     let d = op.width;
     let widened = |weight: View<'_, Host, T>| weight.iter().map(|value| value.to_f32()).collect::<Vec<f32>>();
     let first = widened(inputs.hidden[0].weight);
-    let fold = |combine: &dyn Fn(&[f32], usize) -> f32| -> Vec<f32> {
-        first.chunks_exact(4 * d).flat_map(|row| (0..d).map(move |j| combine(row, j))).collect()
+    let fold = |weight: &dyn Fn(&[f32], usize) -> f32| -> Vec<f32> {
+        first.chunks_exact(4 * d).flat_map(|row| (0..d).map(move |j| weight(row, j))).collect()
     };
     Network {
         per_target: fold(&|row, j| row[j] + row[2 * d + j]),
@@ -98,35 +98,36 @@ fn fold<'a, T: Element>(op: &Din, inputs: &DinInputs<'a, Host, T>) -> Network<'a
     }
 }
 
-struct Activate<'a, T: Element> {
+/// One piece: the scores of its candidates, and the weighted sums of its behaviours.
+struct ScoreAndPool<'a, T: Element> {
     op: &'a Din,
     inputs: &'a DinInputs<'a, Host, T>,
     network: &'a Network<'a>,
-    part: Part,
+    piece: PieceRows,
 }
 
-impl<T: Element> Kernel for Activate<'_, T> {
+impl<T: Element> Kernel for ScoreAndPool<'_, T> {
     type Output = TilePooling;
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) -> TilePooling {
-        let Self { op, inputs, network, part } = self;
+        let Self { op, inputs, network, piece } = self;
         let d = op.width;
         let weighting = match op.pooling {
             DinPooling::Sum => Weighting::Identity,
             DinPooling::Softmax => Weighting::Softmax,
         };
-        let (mut target_room, mut history_room) = (Vec::new(), Vec::new());
-        let targets = &inputs.targets[part.targets.start * d..part.targets.end * d];
-        let targets = widen_lanes(l, targets, &mut target_room);
+        let (mut target_scratch, mut history_scratch) = (Vec::new(), Vec::new());
+        let targets = &inputs.targets[piece.targets.start * d..piece.targets.end * d];
+        let targets = widen_lanes(l, targets, &mut target_scratch);
         let candidates: Vec<Candidate> =
             targets.chunks_exact(d).map(|q| Candidate::new(l, network, q)).collect();
         let mut pooling = TilePooling::new(weighting, candidates.len(), d);
         let mut block = Block::new(network, d);
         let mut scores = [[0.0; LANES]; BLOCK];
-        for start in part.history.clone().step_by(BLOCK) {
-            let rows = start..part.history.end.min(start + BLOCK);
-            let history = widen_lanes(l, &inputs.history[rows.start * d..rows.end * d], &mut history_room);
+        for start in piece.history.clone().step_by(BLOCK) {
+            let rows = start..piece.history.end.min(start + BLOCK);
+            let history = widen_lanes(l, &inputs.history[rows.start * d..rows.end * d], &mut history_scratch);
             block.load(l, network, history);
             for (lane, candidate) in candidates.iter().enumerate() {
                 block.score(l, network, candidate, |l, score| scores[l][lane] = score);
@@ -137,7 +138,7 @@ impl<T: Element> Kernel for Activate<'_, T> {
     }
 }
 
-/// What one candidate adds to the network.
+/// The terms of the folded first layer that depend on one candidate.
 struct Candidate {
     /// `(W_q + W_d)·q + b₁`, `[h]`.
     per_target: Vec<f32>,
@@ -159,23 +160,23 @@ impl Candidate {
     }
 }
 
-/// A block of the history, sixteen behaviours at a time.
+/// A block of the history, in groups of sixteen behaviours.
 struct Block {
-    /// How many behaviours there are.
+    /// The number of behaviours.
     length: usize,
-    /// For sixteen behaviours each: `[d]`, and `(W_k − W_d)·s`, `[h]`.
+    /// For each group of sixteen behaviours: their rows `[d]`, and `(W_k − W_d)·s`, `[h]`.
     behaviours: Vec<(Vec<Row>, Vec<Row>)>,
-    /// Room for the units of a layer and of the next.
+    /// Scratch for the units of a layer and of the next one.
     layers: [Vec<Row>; 2],
 }
 
 impl Block {
     fn new(network: &Network<'_>, width: usize) -> Self {
-        let room = |length: usize| vec![[0.0; LANES]; length];
+        let scratch = |length: usize| vec![[0.0; LANES]; length];
         let widest = network.biases.iter().map(|bias| bias.len()).max().unwrap_or(0);
         let units = network.biases[0].len();
-        let behaviours = (0..BLOCK / LANES).map(|_| (room(width), room(units))).collect();
-        Self { length: 0, behaviours, layers: [room(widest), room(widest)] }
+        let behaviours = (0..BLOCK / LANES).map(|_| (scratch(width), scratch(units))).collect();
+        Self { length: 0, behaviours, layers: [scratch(widest), scratch(widest)] }
     }
 
     #[inline(always)]
@@ -190,7 +191,7 @@ impl Block {
         }
     }
 
-    /// Calls `each` with every behaviour of the block and the candidate's score for it.
+    /// Calls `each` with the index of every behaviour of the block and the candidate's score for it.
     #[inline(always)]
     fn score<L: Lanes>(
         &mut self,
@@ -240,7 +241,7 @@ fn activate<L: Lanes>(l: L, activation: &Activation<&[f32]>, units: &mut [Row]) 
         Activation::Relu => {
             for unit in units {
                 let x = l.load(unit);
-                // Not max, which may turn NaN into 0.
+                // Not `max`, which may turn NaN into 0.
                 l.store(unit, l.if_less(x, zero, zero, x));
             }
         }
@@ -266,20 +267,22 @@ fn activate<L: Lanes>(l: L, activation: &Activation<&[f32]>, units: &mut [Row]) 
     }
 }
 
-struct Merge<'a> {
+/// Adds the sums of the next piece of the tile.
+struct Combine<'a> {
     all: &'a mut TilePooling,
-    part: TilePooling,
+    next: TilePooling,
 }
 
-impl Kernel for Merge<'_> {
+impl Kernel for Combine<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        self.all.merge(l, &self.part);
+        self.all.combine(l, &self.next);
     }
 }
 
+/// Writes the rows of a tile.
 struct Finish<'a, T> {
     pooling: TilePooling,
     /// `[targets, d]`.
@@ -292,7 +295,7 @@ impl<T: Element> Kernel for Finish<'_, T> {
     #[inline(always)]
     fn run<L: Lanes>(mut self, l: L) {
         self.pooling.finish(l);
-        let sums = self.pooling.sums();
+        let sums = self.pooling.weighted_values();
         for (lane, out) in self.out.chunks_exact_mut(sums.len()).enumerate() {
             for (out, sums) in out.iter_mut().zip(sums) {
                 *out = T::from_f32(sums[lane]);

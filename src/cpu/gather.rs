@@ -1,21 +1,21 @@
-//! Weighted sums of rows from anywhere in memory, kept in registers.
+//! Weighted sums of rows gathered from anywhere in memory; the sums stay in registers.
 
 use crate::cpu::vector::{LANES, Lanes};
 
-/// Rows and what each counts with. (A trait, not a closure: kernels must be inlined to the last call.)
+/// Rows and their weights. (A trait instead of a closure, because every function of a kernel must be inlined.)
 pub(super) trait WeightedRows {
     /// The `k`-th weight and row.
     fn get(&self, k: usize) -> (f32, &[f32]);
 
-    /// Asks for the [`AHEAD`] rows from the `k`-th on, which will be read soon.
+    /// Prefetches the [`AHEAD`] rows from the `k`-th on.
     fn prefetch(&self, k: usize);
 }
 
-/// How many rows are asked for together, that many before they are read.
+/// The number of rows that are prefetched together; they are read after as many other rows.
 pub(super) const AHEAD: usize = 32;
 
-/// `out = Σ weight·row` over the first `count` rows, which are at least as wide as `out`. Every sum is taken in the
-/// order of the rows. Rows that are too wide for the registers are read in several passes.
+/// `out = Σ weight·row` over the first `count` rows, which are at least as wide as `out`. Each column is summed in the
+/// order of the rows. Rows too wide for the registers are read in several passes.
 #[inline(always)]
 pub(super) fn sum_rows<L: Lanes, R: WeightedRows>(l: L, count: usize, rows: &R, out: &mut [f32]) {
     let width = out.len();
@@ -31,7 +31,7 @@ pub(super) fn sum_rows<L: Lanes, R: WeightedRows>(l: L, count: usize, rows: &R, 
     }
     let mut start = 0;
     while start < width {
-        // Where no whole vector is left, the last one again, shifted to the end: the same sums once more.
+        // If less than a vector is left, redo the last whole vector, aligned to the end: it computes the same sums again.
         start = start.min(width - LANES);
         let vectors = (width - start) / LANES;
         start += match L::REGISTERS {
@@ -43,7 +43,7 @@ pub(super) fn sum_rows<L: Lanes, R: WeightedRows>(l: L, count: usize, rows: &R, 
     }
 }
 
-/// The sums of `V` vectors of columns, from column `start` on; returns how many columns that is.
+/// Sums `V` vectors of columns from column `start` on; returns the number of columns.
 #[inline(always)]
 fn sum_columns<L: Lanes, R: WeightedRows, const V: usize>(
     l: L,

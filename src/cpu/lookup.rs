@@ -1,12 +1,12 @@
-//! Look-ups in embedding tables on the CPU. Short bags share a piece of work; long ones are cut, and their sums added in
-//! order.
+//! Look-ups in embedding tables on the CPU. Work is cut into chunks of about [`ROWS`] rows: short bags share a chunk, long
+//! ones are cut into several, whose sums are combined in order.
 
 use std::ops::Range;
 
 use crate::cpu::Cpu;
 use crate::cpu::gather::AHEAD;
 use crate::cpu::tables::{pool, prefetch_rows, read_rows};
-use crate::cpu::tiles::for_each;
+use crate::cpu::threads::for_each;
 use crate::cpu::vector::{Instructions, Kernel, Lanes, add};
 use crate::error::Result;
 use crate::host::Host;
@@ -25,7 +25,7 @@ impl LookupOps for Cpu {
     }
 }
 
-/// How many rows make a piece of work, about; a bag of more than twice as many is cut.
+/// About how many rows make a chunk; a bag of more than twice as many is cut.
 const ROWS: usize = 1024;
 
 pub(super) fn lookup(
@@ -57,10 +57,11 @@ pub(super) fn lookup(
 
 fn read(instructions: Instructions, tables: &[Table<'_, Host>], ids: &[u32], out: &mut [f32]) {
     let width = total_width(tables).max(1);
-    let pieces = ids.chunks(ROWS * tables.len()).zip(out.chunks_mut(ROWS * width)).collect();
-    for_each(pieces, |(ids, out)| instructions.run(Read { tables, ids, width, out }));
+    let chunks = ids.chunks(ROWS * tables.len()).zip(out.chunks_mut(ROWS * width)).collect();
+    for_each(chunks, |(ids, out)| instructions.run(Read { tables, ids, width, out }));
 }
 
+/// Reads the rows that a chunk of ids names.
 struct Read<'a> {
     tables: &'a [Table<'a, Host>],
     ids: &'a [u32],
@@ -93,64 +94,65 @@ fn sum(
     out: &mut [f32],
 ) {
     let width = total_width(tables);
-    let work = cut(bags);
-    // A cut bag's first part writes the output, each later one a row of its own.
-    let is_later = |i: usize| work[i].rows.start > bags.range(work[i].bags.start).start;
-    let mut partials = vec![0.0; (0..work.len()).filter(|&i| is_later(i)).count() * width];
+    let chunks = cut(bags);
+    // The first chunk of a cut bag writes the output, each later one a row of `partials`.
+    let is_later = |i: usize| chunks[i].rows.start > bags.range(chunks[i].bags.start).start;
+    let mut partials = vec![0.0; (0..chunks.len()).filter(|&i| is_later(i)).count() * width];
     let (mut own, mut partial) = (&mut *out, partials.chunks_exact_mut(width));
-    let mut items = Vec::with_capacity(work.len());
-    for (i, work) in work.iter().enumerate() {
+    let mut items = Vec::with_capacity(chunks.len());
+    for (i, chunk) in chunks.iter().enumerate() {
         let rows = if is_later(i) {
             partial.next().unwrap_or_default()
         } else {
-            let (rows, rest) = std::mem::take(&mut own).split_at_mut(work.bags.len() * width);
+            let (rows, rest) = std::mem::take(&mut own).split_at_mut(chunk.bags.len() * width);
             own = rest;
             rows
         };
-        items.push((work, rows));
+        items.push((chunk, rows));
     }
-    for_each(items, |(work, out)| instructions.run(SumBags { tables, ids, bags, mean, work, width, out }));
-    let later = (0..work.len()).filter(|&i| is_later(i));
+    for_each(items, |(chunk, out)| instructions.run(SumBags { tables, ids, bags, mean, chunk, width, out }));
+    let later = (0..chunks.len()).filter(|&i| is_later(i));
     for (i, partial) in later.zip(partials.chunks_exact(width)) {
-        let bag = work[i].bags.start;
-        let total = &mut out[bag * width..(bag + 1) * width];
-        add(total, partial);
-        if mean && work[i].rows.end == bags.range(bag).end {
-            divide(total, bags.range(bag).len());
+        let bag = chunks[i].bags.start;
+        let sum = &mut out[bag * width..(bag + 1) * width];
+        add(sum, partial);
+        if mean && chunks[i].rows.end == bags.range(bag).end {
+            divide(sum, bags.range(bag).len());
         }
     }
 }
 
-/// Some whole bags, or a part of a long one.
-struct Work {
+/// Some whole bags, or a span of a long one.
+struct Chunk {
     bags: Range<usize>,
     rows: Range<usize>,
 }
 
-fn cut(bags: &Jagged) -> Vec<Work> {
-    let mut works: Vec<Work> = Vec::new();
+fn cut(bags: &Jagged) -> Vec<Chunk> {
+    let mut chunks: Vec<Chunk> = Vec::new();
     for (bag, rows) in bags.ranges().enumerate() {
-        if let Some(last) = works.last_mut()
+        if let Some(last) = chunks.last_mut()
             && last.rows.len() + last.bags.len() + rows.len() < ROWS
         {
             (last.bags.end, last.rows.end) = (bag + 1, rows.end);
             continue;
         }
-        let parts = (rows.len() / ROWS).max(1);
-        let edge = |part: usize| if part == parts { rows.end } else { rows.start + part * ROWS };
-        works.extend((0..parts).map(|part| Work { bags: bag..bag + 1, rows: edge(part)..edge(part + 1) }));
+        let count = (rows.len() / ROWS).max(1);
+        let edge = |i: usize| if i == count { rows.end } else { rows.start + i * ROWS };
+        chunks.extend((0..count).map(|i| Chunk { bags: bag..bag + 1, rows: edge(i)..edge(i + 1) }));
     }
-    works
+    chunks
 }
 
+/// Sums the rows of a chunk, by bag.
 struct SumBags<'a> {
     tables: &'a [Table<'a, Host>],
     ids: &'a [u32],
     bags: &'a Jagged,
     mean: bool,
-    work: &'a Work,
+    chunk: &'a Chunk,
     width: usize,
-    /// A row for each bag.
+    /// One row per bag of the chunk.
     out: &'a mut [f32],
 }
 
@@ -159,13 +161,13 @@ impl Kernel for SumBags<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        let Self { tables, bags, work, .. } = self;
-        let mut room = Vec::new();
-        for (bag, out) in work.bags.clone().zip(self.out.chunks_exact_mut(self.width)) {
+        let Self { tables, bags, chunk, .. } = self;
+        let mut scratch = Vec::new();
+        for (bag, out) in chunk.bags.clone().zip(self.out.chunks_exact_mut(self.width)) {
             let bag = bags.range(bag);
-            let rows = bag.start.max(work.rows.start)..bag.end.min(work.rows.end);
-            let ids = &self.ids[rows.start * tables.len()..work.rows.end * tables.len()];
-            pool(l, tables, ids, rows.len(), None, &mut room, out);
+            let rows = bag.start.max(chunk.rows.start)..bag.end.min(chunk.rows.end);
+            let ids = &self.ids[rows.start * tables.len()..chunk.rows.end * tables.len()];
+            pool(l, tables, ids, rows.len(), None, &mut scratch, out);
             if self.mean && rows == bag {
                 divide(out, bag.len());
             }
@@ -173,7 +175,7 @@ impl Kernel for SumBags<'_> {
     }
 }
 
-/// Divides the sum of a bag by its length; that of an empty bag is zeros.
+/// Divides the sum of a bag by its length. An empty bag stays zeros.
 #[inline(always)]
 fn divide(sum: &mut [f32], length: usize) {
     if length > 1 {

@@ -1,18 +1,21 @@
-//! The CPU backend: host slices in, host slices out, spread over the threads of the current rayon pool.
+//! The CPU backend: host slices in, host slices out, work spread over the threads of the current rayon pool.
 //!
-//! Work is cut by users and candidates, never by the number of threads, so results do not depend on it.
+//! The batch alone decides how work is cut, never the number of threads, so results do not depend on it. A *piece* is a
+//! tile of candidates against a span of their user's history (`pieces.rs`). A kernel reads its span in *blocks* small
+//! enough to stay in cache, and computes with vectors of sixteen lanes (`vector/`). The results of the pieces of one
+//! tile are *combined* in the order of the history.
 
 mod decoupled;
 mod din;
 mod gather;
 mod lookup;
-mod parts;
 mod pieces;
 mod sdim;
+mod spans;
 mod tables;
 mod target_attention;
+mod threads;
 mod tile_pooling;
-mod tiles;
 mod vector;
 
 pub use vector::Instructions;
@@ -26,10 +29,9 @@ use crate::memory::View;
 
 /// Runs the operations on this machine's CPU.
 ///
-/// Its views are slices, so data need no upload: pass `&[T]` and `&mut [T]` by [`Host::view`]. Buffers begin at cache lines,
-/// which reads rows of large tables the faster. Calls have
-/// finished when they return. With the feature `rayon` they use the current thread pool; results are the same
-/// without it.
+/// Its views are slices, so data need no upload: wrap a slice with [`Host::view`] or [`Host::view_mut`]. Buffers are
+/// cache-line aligned, so rows of large tables load faster. Calls have finished when they return. With the feature
+/// `rayon` they use the current thread pool; results are the same without it.
 #[derive(Debug, Clone, Copy)]
 pub struct Cpu {
     instructions: Instructions,
@@ -47,8 +49,8 @@ impl Cpu {
         Self { instructions: Instructions::best() }
     }
 
-    /// The CPU with vector instructions of the caller's choice: to compare them, or to have the same bits on machines
-    /// of different kinds.
+    /// The CPU with the given vector instructions: to compare instruction sets, or to get bit-identical results on
+    /// different machines.
     ///
     /// # Errors
     /// [`Error::Unsupported`] where this machine lacks them.
@@ -68,7 +70,7 @@ impl Cpu {
         self.instructions
     }
 
-    /// Always true: every machine has one.
+    /// Always true: every machine has a CPU.
     pub fn is_available() -> bool {
         true
     }
@@ -82,7 +84,7 @@ impl DeviceOps for Cpu {
     type Batch = Batch;
 
     fn device(&self) -> String {
-        let threads = tiles::threads();
+        let threads = threads::count();
         let (arch, instructions) = (std::env::consts::ARCH, self.instructions);
         format!("CPU ({arch}, {instructions:?}), {threads} thread{}", if threads == 1 { "" } else { "s" })
     }

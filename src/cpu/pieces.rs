@@ -1,53 +1,55 @@
-//! Cuts a batch into pieces, spreads them over threads, and merges the partial results of long histories.
+//! Cutting a batch into pieces, spreading the pieces over threads, and combining the partial results of long histories.
 //!
 //! The batch alone decides how it is cut, so results do not depend on the number of threads.
 
 use std::ops::Range;
 
-use crate::cpu::tiles::{for_each, map};
+use crate::cpu::threads::{for_each, map};
 use crate::jagged::Batch;
 use crate::plan::{Cut, Piece, Plan};
 
-/// How many rows of output share a load of the history: enough that a history longer than the cache is read from memory
-/// seldom, few enough that their sums stay in it.
+/// The number of output rows in a tile: enough that a history larger than the cache is rarely read from memory again,
+/// few enough that the tile's sums stay in cache.
 pub(super) const ROWS: usize = 64;
 
-/// Behaviours that a piece has at least a few times: with less, starting it takes a notable part of its time.
+/// The step of the plan: a piece has at least a few times this many behaviours. With fewer, the cost of starting it shows.
 pub(super) const STEP: usize = 512;
 
-/// Pieces enough for more threads than today's machines have.
+/// The number of pieces to aim for: more than the threads of current machines.
 const WANTED: usize = 512;
 
-/// Some candidates of one user, and a part of the user's history.
-pub(super) struct Part {
+/// The rows that a piece works on: some candidates of one user, and a span of the user's history.
+pub(super) struct PieceRows {
     pub(super) targets: Range<usize>,
     pub(super) history: Range<usize>,
 }
 
-/// A batch, cut into tiles of `candidates` and parts of at least a few times `step` behaviours.
+/// Cuts a batch into tiles of `candidates` and spans of at least a few times `step` behaviours.
 pub(super) fn cut(batch: &Batch, candidates: usize, step: usize) -> Plan {
     let cut = Cut { rows_per_target: 1, tile_rows: candidates, step, wanted: WANTED, longest: usize::MAX };
     Plan::new(batch, &cut)
 }
 
-/// Computes every piece, merges those of one tile in the order of the history, and finishes each tile into its output.
+/// Computes every piece, combines the results of each tile in the order of the history, and finishes each tile into its
+/// output.
 pub(super) fn run<R: Send, O: Send>(
     plan: &Plan,
     outputs: Vec<O>,
-    compute: impl Fn(Part) -> R + Send + Sync,
-    merge: impl Fn(&mut R, R) + Send + Sync,
+    compute: impl Fn(PieceRows) -> R + Send + Sync,
+    combine: impl Fn(&mut R, R) + Send + Sync,
     finish: impl Fn(R, O) + Send + Sync,
 ) {
-    let part = |piece: &Piece| {
+    let rows = |piece: &Piece| {
         let tile = &plan.tiles[piece.tile];
         let first = tile.first_target + tile.first_row;
-        Part { targets: first..first + tile.rows, history: piece.history.clone() }
+        PieceRows { targets: first..first + tile.rows, history: piece.history.clone() }
     };
     let mut outputs: Vec<Option<O>> = outputs.into_iter().map(Some).collect();
-    let of_whole = |piece: &Piece| if piece.slot.is_none() { outputs[piece.tile].take() } else { None };
-    let outputs_of_whole: Vec<Option<O>> = plan.pieces.iter().map(of_whole).collect();
-    let results = map(plan.pieces.iter().zip(outputs_of_whole).collect(), |(piece, output)| {
-        let result = compute(part(piece));
+    // A tile's only piece writes the output itself.
+    let own_output = |piece: &Piece| if piece.slot.is_none() { outputs[piece.tile].take() } else { None };
+    let own_outputs: Vec<Option<O>> = plan.pieces.iter().map(own_output).collect();
+    let results = map(plan.pieces.iter().zip(own_outputs).collect(), |(piece, output)| {
+        let result = compute(rows(piece));
         match output {
             None => Some(result),
             Some(output) => {
@@ -70,12 +72,12 @@ pub(super) fn run<R: Send, O: Send>(
         }
     }
     for_each(tiles, |(results, output)| {
-        let merged = results.into_iter().reduce(|mut all, next| {
-            merge(&mut all, next);
+        let combined = results.into_iter().reduce(|mut all, next| {
+            combine(&mut all, next);
             all
         });
-        if let Some(merged) = merged {
-            finish(merged, output);
+        if let Some(combined) = combined {
+            finish(combined, output);
         }
     });
 }

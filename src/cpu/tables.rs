@@ -1,11 +1,11 @@
-//! Rows of embedding tables, as `f32`. An id outside its table (which only `IdPolicy::Zero` lets through) reads zeros.
+//! Rows of embedding tables as `f32`. An id outside its table (possible only with `IdPolicy::Zero`) reads zeros.
 
 use crate::cpu::gather::{AHEAD, WeightedRows, sum_rows};
 use crate::cpu::vector::{self, LANES, Lanes, widen_to};
 use crate::host::Host;
 use crate::ops::{Table, TableData};
 
-/// Writes row `id`.
+/// Reads row `id` into `out`.
 #[inline(always)]
 pub(super) fn read_row<L: Lanes>(l: L, table: &Table<'_, Host>, id: u32, out: &mut [f32]) {
     let id = id as usize;
@@ -26,7 +26,7 @@ pub(super) fn read_row<L: Lanes>(l: L, table: &Table<'_, Host>, id: u32, out: &m
     }
 }
 
-/// Asks for the rows that every `stride`-th id names.
+/// Prefetches the rows that every `stride`-th id names.
 #[inline(always)]
 fn prefetch_ids(table: &Table<'_, Host>, ids: &[u32], stride: usize) {
     let (width, rows) = (table.width, ids.iter().step_by(stride).map(|&id| id as usize));
@@ -49,7 +49,7 @@ fn ids_from(ids: &[u32], k: usize, features: usize) -> &[u32] {
     &ids[start..ids.len().min(start + AHEAD * features)]
 }
 
-/// Writes `[R_1[ids[0]] ‖ R_2[ids[1]] ‖ …]` for each row of ids `[n, F]`.
+/// Reads `[R_1[ids[0]] ‖ R_2[ids[1]] ‖ …]` for each row of ids `[n, F]` into `out`.
 #[inline(always)]
 pub(super) fn read_rows<L: Lanes>(
     l: L,
@@ -67,7 +67,7 @@ pub(super) fn read_rows<L: Lanes>(
     }
 }
 
-/// Asks for the rows that some ids `[n, F]` name.
+/// Prefetches the rows that ids `[n, F]` name.
 #[inline(always)]
 pub(super) fn prefetch_rows(tables: &[Table<'_, Host>], ids: &[u32]) {
     for (feature, table) in tables.iter().enumerate() {
@@ -75,8 +75,8 @@ pub(super) fn prefetch_rows(tables: &[Table<'_, Host>], ids: &[u32]) {
     }
 }
 
-/// Writes `Σ weight·[R_1[ids[0]] ‖ R_2[ids[1]] ‖ …]` over the first `count` rows of ids `[n, F]`; without weights, their
-/// sum. The ids behind them are those that come next, if any.
+/// Computes `Σ weight·[R_1[ids[0]] ‖ R_2[ids[1]] ‖ …]` over the first `count` rows of ids `[n, F]`; without weights, the
+/// sum. Ids after the first `count` rows, if any, are those of the next call, to prefetch.
 #[inline(always)]
 pub(super) fn pool<L: Lanes>(
     l: L,
@@ -84,7 +84,7 @@ pub(super) fn pool<L: Lanes>(
     ids: &[u32],
     count: usize,
     weights: Option<&[f32]>,
-    room: &mut Vec<f32>,
+    scratch: &mut Vec<f32>,
     mut out: &mut [f32],
 ) {
     for (feature, table) in tables.iter().enumerate() {
@@ -93,17 +93,17 @@ pub(super) fn pool<L: Lanes>(
         let ids = ids.get(feature..).unwrap_or_default();
         match &table.data {
             TableData::F32(data) => {
-                room.clear();
-                room.resize(table.width, 0.0);
-                let rows = TableRows { table, data, ids, features: tables.len(), weights, zeros: room };
+                scratch.clear();
+                scratch.resize(table.width, 0.0);
+                let rows = TableRows { table, data, ids, features: tables.len(), weights, zeros: scratch };
                 sum_rows(l, count, &rows, own);
             }
-            _ => pool_widened(l, table, ids, tables.len(), count, weights, room, own),
+            _ => pool_widened(l, table, ids, tables.len(), count, weights, scratch, own),
         }
     }
 }
 
-/// Rows of an `f32` table, where they are.
+/// Rows of an `f32` table, read in place.
 struct TableRows<'a> {
     table: &'a Table<'a, Host>,
     data: &'a [f32],
@@ -128,8 +128,9 @@ impl WeightedRows for TableRows<'_> {
     }
 }
 
+/// As [`pool`], for one table of another storage type: rows are widened into scratch first.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "what `pool` takes, for one of the tables")]
+#[expect(clippy::too_many_arguments, reason = "the arguments of `pool`, for one of the tables")]
 fn pool_widened<L: Lanes>(
     l: L,
     table: &Table<'_, Host>,
@@ -137,13 +138,13 @@ fn pool_widened<L: Lanes>(
     features: usize,
     count: usize,
     weights: Option<&[f32]>,
-    room: &mut Vec<f32>,
+    scratch: &mut Vec<f32>,
     out: &mut [f32],
 ) {
     let width = table.width;
-    room.clear();
-    room.resize((AHEAD + 1) * width, 0.0);
-    let (sums, rows) = room.split_at_mut(width);
+    scratch.clear();
+    scratch.resize((AHEAD + 1) * width, 0.0);
+    let (sums, rows) = scratch.split_at_mut(width);
     out.fill(0.0);
     for start in (0..count).step_by(AHEAD) {
         let block = start..count.min(start + AHEAD);
@@ -159,6 +160,7 @@ fn pool_widened<L: Lanes>(
     }
 }
 
+/// Rows widened into scratch.
 struct WidenedRows<'a> {
     rows: &'a [f32],
     width: usize,
@@ -171,12 +173,12 @@ impl WeightedRows for WidenedRows<'_> {
         (self.weights.map_or(1.0, |weights| weights[k]), &self.rows[k * self.width..(k + 1) * self.width])
     }
 
-    /// They were written a moment ago.
+    /// Nothing to do: the rows were just written.
     #[inline(always)]
     fn prefetch(&self, _: usize) {}
 }
 
-/// Not `copy_from_slice`: for a row, a call costs more than the copy.
+/// Copies a row. Not `copy_from_slice`, whose call costs more than copying a row.
 #[inline(always)]
 fn copy<L: Lanes>(l: L, from: &[f32], to: &mut [f32]) {
     let ((from, from_tail), (to, to_tail)) = (from.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());

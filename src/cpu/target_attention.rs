@@ -1,13 +1,13 @@
-//! Target attention on the CPU. A piece of work is a few candidates of one user and a part of the user's history, which
-//! it reads once, block by block: the scores of a block against sixteen query rows stay in the first-level cache,
-//! become weights there, and weigh the block's values, which are still in the cache too.
+//! Target attention on the CPU. A piece reads its span of the history once, in blocks: the scores of a block against
+//! sixteen query rows stay in the L1 cache, are turned into weights there, and multiply the block's values, which are
+//! still in cache too.
 //!
 //! Lanes are query rows: the candidates of a tile times the heads that share a key/value head.
 
 use crate::cpu::Cpu;
-use crate::cpu::pieces::{self, Part};
+use crate::cpu::pieces::{self, PieceRows};
+use crate::cpu::threads::split_rows;
 use crate::cpu::tile_pooling::TilePooling;
-use crate::cpu::tiles::split_rows;
 use crate::cpu::vector::{
     FEW, Instructions, Kernel, LANES, Lanes, Row, product, product_of_few, widen_lanes,
 };
@@ -37,11 +37,11 @@ impl TargetAttentionOps for Cpu {
         second: PartialAttention<'_, Host, T>,
         outputs: TargetAttentionOutputs<'_, Host, T>,
     ) -> Result<()> {
-        merge(op, &first, &second, outputs)
+        merge_attention(op, &first, &second, outputs)
     }
 }
 
-/// How many numbers of keys make a block: with the scores and the values, half of a second-level cache of 256 KiB at most.
+/// The number of key elements in a block: with the scores and the values, at most half of an L2 cache of 256 KiB.
 const BLOCK: usize = 8192;
 
 pub(super) fn attend<T: Element>(
@@ -63,33 +63,33 @@ pub(super) fn attend<T: Element>(
     pieces::run(
         &plan,
         out.into_iter().zip(lse).collect(),
-        |part| instructions.run(Attend { op, inputs, part }),
-        |all, part| instructions.run(Merge { all, part }),
+        |piece| instructions.run(Attend { op, inputs, piece }),
+        |all, next| instructions.run(Combine { all, next }),
         |groups, (out, lse)| instructions.run(Finish { op, groups, out, lse }),
     );
     Ok(())
 }
 
-/// Query rows that share the lanes of a vector, and their sums.
+/// Up to [`LANES`] query rows, one per lane, with their sums.
 struct Group {
     kv_head: usize,
-    /// Which rows, counted over the candidates of the tile and the heads that share the key/value head.
+    /// The first row, counted over the candidates of the tile and the heads that share the key/value head.
     first: usize,
     count: usize,
-    /// Scaled; `[d]` with a lane for each, or `[FEW, d]` where they are few.
+    /// The scaled queries: `[d]`, one lane per row, or `[FEW, d]` if there are few rows.
     queries: Vec<Row>,
     pooling: TilePooling,
 }
 
 impl Group {
-    /// The place of a lane's row among the tile's rows `[targets, H]`.
+    /// The index of a lane's row among the tile's rows `[targets, H]`.
     fn row(&self, op: &TargetAttention, lane: usize) -> usize {
         let shared = op.heads / op.kv_heads;
         let row = self.first + lane;
         row / shared * op.heads + self.kv_head * shared + row % shared
     }
 
-    /// Whether lanes lie along the keys instead.
+    /// Whether there are so few query rows that lanes run along the width of the keys instead.
     fn are_few(&self, op: &TargetAttention) -> bool {
         self.count <= FEW && op.width.is_multiple_of(LANES)
     }
@@ -119,10 +119,11 @@ fn groups<T: Element>(op: &TargetAttention, queries: &[T]) -> Vec<Group> {
     groups
 }
 
+/// One piece: the weighted sums of its query rows over its span of the history.
 struct Attend<'a, T: Element> {
     op: &'a TargetAttention,
     inputs: &'a TargetAttentionInputs<'a, Host, T>,
-    part: Part,
+    piece: PieceRows,
 }
 
 impl<T: Element> Kernel for Attend<'_, T> {
@@ -130,23 +131,23 @@ impl<T: Element> Kernel for Attend<'_, T> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) -> Vec<Group> {
-        let Self { op, inputs, part } = self;
+        let Self { op, inputs, piece } = self;
         let query_width = op.heads * op.width;
         let mut groups =
-            groups(op, &inputs.queries[part.targets.start * query_width..part.targets.end * query_width]);
+            groups(op, &inputs.queries[piece.targets.start * query_width..piece.targets.end * query_width]);
         let (key_width, value_width) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
-        let (mut key_room, mut value_room) = (Vec::new(), Vec::new());
+        let (mut key_scratch, mut value_scratch) = (Vec::new(), Vec::new());
         let block = (BLOCK / op.width.max(op.value_width)).clamp(LANES, 256);
         let mut scores = vec![[0.0; LANES]; block];
-        for start in part.history.clone().step_by(block) {
-            let rows = start..part.history.end.min(start + block);
+        for start in piece.history.clone().step_by(block) {
+            let rows = start..piece.history.end.min(start + block);
             let scores = &mut scores[..rows.len()];
             let keys = &inputs.keys[rows.start * key_width..rows.end * key_width];
-            let keys = widen_lanes(l, keys, &mut key_room);
+            let keys = widen_lanes(l, keys, &mut key_scratch);
             let values = match &inputs.values {
                 Some(values) => {
                     let values = &values[rows.start * value_width..rows.end * value_width];
-                    widen_lanes(l, values, &mut value_room)
+                    widen_lanes(l, values, &mut value_scratch)
                 }
                 None => keys,
             };
@@ -179,22 +180,24 @@ impl<T: Element> Kernel for Attend<'_, T> {
     }
 }
 
-struct Merge<'a> {
+/// Adds the sums of the next piece of the tile.
+struct Combine<'a> {
     all: &'a mut Vec<Group>,
-    part: Vec<Group>,
+    next: Vec<Group>,
 }
 
-impl Kernel for Merge<'_> {
+impl Kernel for Combine<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        for (all, part) in self.all.iter_mut().zip(&self.part) {
-            all.pooling.merge(l, &part.pooling);
+        for (all, next) in self.all.iter_mut().zip(&self.next) {
+            all.pooling.combine(l, &next.pooling);
         }
     }
 }
 
+/// Writes the rows of a tile.
 struct Finish<'a, T> {
     op: &'a TargetAttention,
     groups: Vec<Group>,
@@ -212,7 +215,7 @@ impl<T: Element> Kernel for Finish<'_, T> {
             let lses = group.pooling.finish(l);
             for (lane, lse) in lses.into_iter().enumerate().take(group.count) {
                 let row = group.row(self.op, lane);
-                let sums = group.pooling.sums();
+                let sums = group.pooling.weighted_values();
                 for (out, sums) in self.out[row * width..(row + 1) * width].iter_mut().zip(sums) {
                     *out = T::from_f32(sums[lane]);
                 }
@@ -224,7 +227,8 @@ impl<T: Element> Kernel for Finish<'_, T> {
     }
 }
 
-pub(super) fn merge<T: Element>(
+/// Merges two results row by row, by their log-sum-exp.
+fn merge_attention<T: Element>(
     op: &TargetAttention,
     first: &PartialAttention<'_, Host, T>,
     second: &PartialAttention<'_, Host, T>,
@@ -233,12 +237,13 @@ pub(super) fn merge<T: Element>(
     let rows = op.check_merge(first, second)?;
     op.check_merge_outputs(rows, &outputs)?;
     let mut lse = outputs.lse;
-    let [firsts, seconds] = [first, second].map(|part| part.out.as_slice().chunks_exact(op.value_width));
+    let [firsts, seconds] =
+        [first, second].map(|partial| partial.out.as_slice().chunks_exact(op.value_width));
     let outs = outputs.out.into_slice().chunks_exact_mut(op.value_width);
     for (i, ((out, first_row), second_row)) in outs.zip(firsts).zip(seconds).enumerate() {
         let lses = [first.lse[i], second.lse[i]];
         let max = lses[0].max(lses[1]);
-        // Two parts without behaviours: their rows are zeros, and any finite shift keeps the weights 0.
+        // If neither has behaviours, both rows are zeros, and any finite shift keeps the weights 0.
         let shift = if max == f32::NEG_INFINITY { 0.0 } else { max };
         let weights = lses.map(|lse| (lse - shift).exp());
         let sum = weights[0] + weights[1];

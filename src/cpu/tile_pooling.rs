@@ -1,50 +1,51 @@
-//! The weighted sums of sixteen candidates over a history that arrives in blocks.
+//! The weighted sums of sixteen candidates over a history that is read in blocks.
 
 use crate::cpu::vector::{FEW, LANES, Lanes, Row, exp, sigmoid, weighted_sum, weighted_sum_of_few};
 use crate::ops::Weighting;
 
-/// `Σ_l w_l·v_l` in one pass, a lane for each candidate. With softmax, weights are kept relative to the largest score
-/// so far and rescaled when a larger one comes (Milakov and Gimelshein, "Online normalizer calculation for softmax",
-/// arXiv 1805.02867). Sums are taken within a block, then over blocks, so that rounding grows with the block's length
-/// plus the number of blocks.
+/// `Σ_l w_l·v_l` in one pass, one lane per candidate. With softmax, weights are relative to the largest score so far, and
+/// older sums are rescaled when a larger score appears (Milakov and Gimelshein, "Online normalizer calculation for
+/// softmax", arXiv 1805.02867). Sums are computed within each block, then over blocks, so that rounding errors grow with
+/// the block's length plus the number of blocks, not with their product.
 pub(super) struct TilePooling {
     weighting: Weighting,
-    /// How many lanes have a candidate.
+    /// The number of lanes that have a candidate.
     used: usize,
+    /// With softmax, the state of each lane: the largest score so far, and `Σ_l exp(s_l − max)`.
     max: Row,
-    weights: Row,
-    /// `[d_v]`.
-    total: Vec<Row>,
+    sum: Row,
+    /// `[d_v]`: `Σ_l w_l·v_l` over all blocks so far, and over the current one.
+    weighted_values: Vec<Row>,
     block: Vec<Row>,
 }
 
 impl TilePooling {
     pub(super) fn new(weighting: Weighting, used: usize, width: usize) -> Self {
-        let (max, weights) = ([f32::NEG_INFINITY; LANES], [0.0; LANES]);
-        let (total, block) = (vec![[0.0; LANES]; width], vec![[0.0; LANES]; width]);
-        Self { weighting, used, max, weights, total, block }
+        let (max, sum) = ([f32::NEG_INFINITY; LANES], [0.0; LANES]);
+        let (weighted_values, block) = (vec![[0.0; LANES]; width], vec![[0.0; LANES]; width]);
+        Self { weighting, used, max, sum, weighted_values, block }
     }
 
-    /// Adds a block: its scores, which are overwritten by weights, and its values, `stride` apart.
+    /// Adds a block: its scores, which are overwritten with the weights, and its values, whose rows are `stride` apart.
     #[inline(always)]
     pub(super) fn add<L: Lanes>(&mut self, l: L, scores: &mut [Row], values: &[f32], stride: usize) {
         let rescale = match self.weighting {
             Weighting::Softmax => self.softmax_weights(l, scores),
             Weighting::Relu => {
                 let zero = l.splat(0.0);
-                // Not max, which may turn NaN into 0.
+                // Not `max`, which may turn NaN into 0.
                 for_each(l, scores, |s| l.if_less(s, zero, zero, s));
                 l.splat(1.0)
             }
             Weighting::Silu { divisor } => {
                 let (lowest, zero, divisor) = (l.splat(f32::MIN), l.splat(0.0), l.splat(divisor));
-                // At -∞ the product is NaN, its limit 0.
+                // At -∞ the product is NaN, but its limit is 0.
                 for_each(l, scores, |s| l.if_less(s, lowest, zero, l.div(l.mul(s, sigmoid(l, s)), divisor)));
                 l.splat(1.0)
             }
             Weighting::Identity => l.splat(1.0),
         };
-        // NaN where a sum is infinite or NaN.
+        // Becomes NaN if any sum is infinite or NaN.
         let mut finite = l.splat(0.0);
         let block = &mut self.block;
         let width = block.len();
@@ -63,16 +64,16 @@ impl TilePooling {
             });
         }
         if l.sum(finite).is_nan() {
-            self.add_up_without_removed(scores, values, stride);
+            self.sum_without_removed(scores, values, stride);
         }
-        for (total, block) in self.total.iter_mut().zip(&self.block) {
-            l.store(total, l.mul_add(l.load(total), rescale, l.load(block)));
+        for (all, block) in self.weighted_values.iter_mut().zip(&self.block) {
+            l.store(all, l.mul_add(l.load(all), rescale, l.load(block)));
         }
     }
 
-    /// The block's sums once more: a removed behaviour (a weight of 0) takes no part, whatever its value holds.
+    /// Recomputes the block's sums without the removed behaviours (those of weight 0), whose values may hold anything.
     #[cold]
-    fn add_up_without_removed(&mut self, weights: &[Row], values: &[f32], stride: usize) {
+    fn sum_without_removed(&mut self, weights: &[Row], values: &[f32], stride: usize) {
         for (j, sums) in self.block.iter_mut().enumerate() {
             *sums = [0.0; LANES];
             for (weights, row) in weights.iter().zip(values.chunks(stride)) {
@@ -85,7 +86,7 @@ impl TilePooling {
         }
     }
 
-    /// Turns scores into `exp(score − max)` and returns the factors that what came before must take.
+    /// Turns scores into `exp(score − max)`, and returns the factors that rescale the older sums.
     #[inline(always)]
     fn softmax_weights<L: Lanes>(&mut self, l: L, scores: &mut [Row]) -> L::V {
         let before = l.load(&self.max);
@@ -98,52 +99,52 @@ impl TilePooling {
             sum = l.add(sum, weight);
             l.store(score, weight);
         }
-        let weights = l.mul_add(l.load(&self.weights), rescale, sum);
+        let sum = l.mul_add(l.load(&self.sum), rescale, sum);
         l.store(&mut self.max, max);
-        l.store(&mut self.weights, weights);
+        l.store(&mut self.sum, sum);
         rescale
     }
 
-    /// Takes in the sums over another part of the history.
+    /// Combines these sums with those of the next piece.
     #[inline(always)]
-    pub(super) fn merge<L: Lanes>(&mut self, l: L, other: &Self) {
+    pub(super) fn combine<L: Lanes>(&mut self, l: L, other: &Self) {
         let mut factors = [l.splat(1.0); 2];
         if self.weighting == Weighting::Softmax {
             let maxima = [l.load(&self.max), l.load(&other.max)];
             let max = l.max(maxima[0], maxima[1]);
             let shift = finite_shift(l, max);
             factors = maxima.map(|max| exp(l, l.sub(max, shift)));
-            let weights = l.mul(l.load(&self.weights), factors[0]);
-            let weights = l.mul_add(l.load(&other.weights), factors[1], weights);
+            let sum = l.mul(l.load(&self.sum), factors[0]);
+            let sum = l.mul_add(l.load(&other.sum), factors[1], sum);
             l.store(&mut self.max, max);
-            l.store(&mut self.weights, weights);
+            l.store(&mut self.sum, sum);
         }
-        for (total, other) in self.total.iter_mut().zip(&other.total) {
-            let scaled = l.mul(l.load(total), factors[0]);
-            l.store(total, l.mul_add(l.load(other), factors[1], scaled));
+        for (all, other) in self.weighted_values.iter_mut().zip(&other.weighted_values) {
+            let scaled = l.mul(l.load(all), factors[0]);
+            l.store(all, l.mul_add(l.load(other), factors[1], scaled));
         }
     }
 
-    /// Turns the sums into the result, and returns the log-sum-exp of the scores with softmax.
+    /// With softmax, divides by the sum of the weights and returns the log-sum-exp of the scores.
     #[inline(always)]
     pub(super) fn finish<L: Lanes>(&mut self, l: L) -> Row {
         let mut lse = [f32::NEG_INFINITY; LANES];
         if self.weighting == Weighting::Softmax {
-            // No behaviours, or none that takes part: a row of zeros. (NaN is not equal to 0 and stays.)
-            let divisors = l.load(&self.weights.map(|weights| if weights == 0.0 { 1.0 } else { weights }));
-            for total in &mut self.total {
-                l.store(total, l.div(l.load(total), divisors));
+            // Without behaviours, or with all of them removed, the row stays zeros. (NaN is not equal to 0 and stays NaN.)
+            let divisors = l.load(&self.sum.map(|sum| if sum == 0.0 { 1.0 } else { sum }));
+            for values in &mut self.weighted_values {
+                l.store(values, l.div(l.load(values), divisors));
             }
-            for ((lse, max), weights) in lse.iter_mut().zip(self.max).zip(self.weights) {
-                *lse = max + weights.ln();
+            for ((lse, max), sum) in lse.iter_mut().zip(self.max).zip(self.sum) {
+                *lse = max + sum.ln();
             }
         }
         lse
     }
 
-    /// The weighted sums, `[d_v]`.
-    pub(super) fn sums(&self) -> &[Row] {
-        &self.total
+    /// `[d_v]`: the weighted sums of the values.
+    pub(super) fn weighted_values(&self) -> &[Row] {
+        &self.weighted_values
     }
 }
 
@@ -154,8 +155,8 @@ fn for_each<L: Lanes>(l: L, rows: &mut [Row], f: impl Fn(L::V) -> L::V) {
     }
 }
 
-/// What to subtract from scores: the largest, but with nothing above -∞ any finite number will do: the weights are 0,
-/// or NaN for a NaN.
+/// The number to subtract from scores: `max`, or 0 if no score is above -∞, where any finite number gives weights of 0
+/// (and NaN for NaN).
 #[inline(always)]
 fn finite_shift<L: Lanes>(l: L, max: L::V) -> L::V {
     l.if_less(max, l.splat(f32::MIN), l.splat(0.0), max)

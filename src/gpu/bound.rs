@@ -1,4 +1,4 @@
-//! What ids and other indices read on the device must be below.
+//! The bounds of ids and other indices that kernels check.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use crate::jagged::Batch;
 use crate::memory::Memory;
 use crate::ops::{IdPolicy, Table};
 
-/// What an index must be below, by its position in the argument.
+/// The exclusive upper bound of an index, by its position in the argument.
 #[derive(Debug, Clone)]
 pub(crate) enum Bound {
-    /// One bound per column: position `p` is in column `p % columns`.
+    /// One bound per column; position `p` is in column `p % columns`.
     Columns(Vec<u64>),
-    /// The length of the history of the candidate that owns position `p`, with so many columns per candidate.
+    /// The length of the history of the candidate that owns the position, with the given number of columns per candidate.
     History(Arc<Batch>, usize),
 }
 
@@ -31,7 +31,7 @@ impl Bound {
         }
     }
 
-    /// Whether both bound every position alike. Batches are compared by identity.
+    /// Whether both have the same bound at every position. Batches are compared by identity.
     #[cfg(feature = "cuda")]
     pub(crate) fn same(&self, other: &Self) -> bool {
         match (self, other) {
@@ -42,7 +42,7 @@ impl Bound {
     }
 }
 
-/// The bound of ids into `tables`, one table per column; `None` where the policy reports nothing.
+/// The bound of ids into `tables`, one table per column; `None` if the policy reports nothing.
 pub(crate) fn id_bound<S: Memory>(policy: IdPolicy, tables: &[Table<'_, S>]) -> Option<Bound> {
     match policy {
         IdPolicy::Zero => None,

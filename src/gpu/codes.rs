@@ -1,5 +1,4 @@
-//! How kernels number the choices of an operation. The constants of the same names are in
-//! `kernels/` and `shaders/`.
+//! The codes of an operation's choices, as kernels receive them. `kernels/` and `shaders/` have the same constants.
 
 use crate::ops::{Activation, Weighting};
 

@@ -1,5 +1,5 @@
-//! What both GPU backends share: plans kept per batch, sizes that fit the device's integers, the bounds of id checks,
-//! how kernels number weightings and activations, and the trace of launches.
+//! What both GPU backends share: plans cached per batch, sizes that fit the device's integers, the bounds of id checks,
+//! the codes of weightings and activations, and the trace of launches.
 
 mod bound;
 mod codes;

@@ -1,12 +1,12 @@
-//! Sizes as kernels take them: 32-bit integers, of which the highest stands for "none".
+//! Sizes as kernels receive them: 32-bit integers, of which the largest stands for "none".
 
 use crate::error::{Error, Result};
 use crate::ops::DIN_LAYERS;
 
-/// What stands for "none" in the kernels.
+/// The value that stands for "none" in kernels.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// The most units of a hidden layer of DIN.
+/// The largest number of units of a hidden layer of DIN that the kernels support.
 const MAX_UNITS: usize = 256;
 
 /// `value` as a `u32` below [`NONE`], or [`Error::Limit`].
@@ -20,7 +20,7 @@ pub(crate) fn fit(operation: &'static str, argument: &'static str, value: usize)
     })
 }
 
-/// Checks that the kernels have room for the hidden layers of DIN's network.
+/// Checks that the kernels support the hidden layers of DIN's network.
 pub(crate) fn check_units(operation: &'static str, units: &[usize]) -> Result<()> {
     match units.iter().zip(&DIN_LAYERS).find(|&(&units, _)| units > MAX_UNITS) {
         None => Ok(()),

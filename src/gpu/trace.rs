@@ -1,4 +1,4 @@
-//! `LONGSEQ_TRACE=1`: one line on standard error per plan and per launch, to see what a call did.
+//! `LONGSEQ_TRACE=1` prints one line to standard error per plan and per launch.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -8,16 +8,16 @@ const UNREAD: u8 = 0;
 const OFF: u8 = 1;
 const ON: u8 = 2;
 
-/// Read from the environment once per process.
+/// The state, read from the environment once per process.
 static STATE: AtomicU8 = AtomicU8::new(UNREAD);
 
-/// Switches the trace on or off for the whole process, whatever `LONGSEQ_TRACE` says.
+/// Switches the trace on or off for the whole process, overriding `LONGSEQ_TRACE`.
 #[doc(hidden)]
 pub fn set_trace(on: bool) {
     STATE.store(if on { ON } else { OFF }, Ordering::Relaxed);
 }
 
-/// Whether lines are printed.
+/// Whether the trace is on.
 fn tracing() -> bool {
     match STATE.load(Ordering::Relaxed) {
         UNREAD => {

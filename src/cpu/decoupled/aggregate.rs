@@ -2,23 +2,23 @@
 
 use std::ops::Range;
 
-use super::scores::{BLOCK, Scorer, blocks};
+use crate::cpu::decoupled::scores::{BLOCK, Scorer, blocks};
 use crate::cpu::gather::AHEAD;
-use crate::cpu::pieces::Part;
+use crate::cpu::pieces::PieceRows;
 use crate::cpu::tables::{pool, prefetch_rows, read_rows};
 use crate::cpu::tile_pooling::TilePooling;
 use crate::cpu::vector::{Kernel, LANES, Lanes, exp};
 use crate::host::Host;
 use crate::ops::*;
 
-/// The behaviours of one user that a candidate keeps.
+/// The behaviours of its user that a candidate keeps.
 pub(super) struct Kept {
-    /// Counted over all users.
+    /// Row numbers over all users.
     pub(super) behaviours: Vec<usize>,
     pub(super) scores: Vec<f32>,
 }
 
-/// The weighted sum over what candidate `m` keeps.
+/// The weighted sum over the behaviours that candidate `m` keeps.
 pub(super) struct Aggregate<'a> {
     pub(super) op: &'a Decoupled,
     pub(super) inputs: &'a AggregateInputs<'a, Host>,
@@ -34,8 +34,8 @@ impl Kernel for Aggregate<'_> {
     fn run<L: Lanes>(self, l: L) {
         let Self { op, inputs, m, kept: Kept { behaviours, mut scores }, out } = self;
         let features = op.features();
-        let total = softmax_weights(l, &mut scores);
-        // A behaviour of weight 0 (a score of -∞) takes no part, whatever its row holds.
+        let sum = softmax_weights(l, &mut scores);
+        // Behaviours of weight 0 (a score of -∞) are skipped, whatever their rows hold.
         let mut ids = Vec::with_capacity(behaviours.len() * features);
         let mut weights = Vec::with_capacity(behaviours.len());
         for (&behaviour, &weight) in behaviours.iter().zip(&scores) {
@@ -46,20 +46,20 @@ impl Kernel for Aggregate<'_> {
         }
         prefetch_rows(inputs.representation, &ids[..ids.len().min(AHEAD * features)]);
         pool(l, inputs.representation, &ids, weights.len(), Some(&weights), &mut Vec::new(), out);
-        if total != 0.0 {
+        if sum != 0.0 {
             for value in &mut *out {
-                *value /= total;
+                *value /= sum;
             }
         }
         multiply_by_target(l, op, inputs, m, out);
     }
 }
 
-/// Turns scores into `exp(score − max)`, and returns their sum.
+/// Turns scores into `exp(score − max)` and returns their sum.
 #[inline(always)]
 fn softmax_weights<L: Lanes>(l: L, scores: &mut [f32]) -> f32 {
     let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    // With nothing above -∞, any finite shift will do: the weights are 0, or NaN for a NaN.
+    // If no score is above -∞, any finite shift gives weights of 0 (and NaN for NaN).
     let shift = l.splat(if max == f32::NEG_INFINITY { 0.0 } else { max });
     let mut sums = l.splat(0.0);
     for scores in scores.chunks_mut(LANES) {
@@ -73,6 +73,7 @@ fn softmax_weights<L: Lanes>(l: L, scores: &mut [f32]) -> f32 {
     l.sum(sums)
 }
 
+/// Multiplies an output row by the candidate's own representation, where the operation asks for it.
 #[inline(always)]
 fn multiply_by_target<L: Lanes>(
     l: L,
@@ -93,15 +94,15 @@ fn multiply_by_target<L: Lanes>(
     }
 }
 
-/// Without a top-K: every behaviour of a part of a history takes part.
+/// One piece without a top-K: the sums over every behaviour of its span.
 pub(super) struct AttendToAll<'a> {
     pub(super) op: &'a Decoupled,
     pub(super) search: &'a SearchInputs<'a, Host>,
     pub(super) aggregate: &'a AggregateInputs<'a, Host>,
-    pub(super) part: Part,
+    pub(super) piece: PieceRows,
 }
 
-/// The sums of some candidates, [`LANES`] at a time.
+/// The sums of some candidates, in groups of [`LANES`].
 pub(super) struct Sums {
     targets: Range<usize>,
     groups: Vec<TilePooling>,
@@ -112,7 +113,7 @@ impl Kernel for AttendToAll<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) -> Sums {
-        let Self { op, search, aggregate, part: Part { targets, history } } = self;
+        let Self { op, search, aggregate, piece: PieceRows { targets, history } } = self;
         let (features, width) = (op.features(), total_width(aggregate.representation));
         let mut scorer = Scorer::new(l, op, search, targets.clone());
         let mut groups = Vec::new();
@@ -137,24 +138,24 @@ impl Kernel for AttendToAll<'_> {
     }
 }
 
-/// Takes in the sums of the next part.
-pub(super) struct Merge<'a> {
+/// Adds the sums of the next piece of the tile.
+pub(super) struct Combine<'a> {
     pub(super) all: &'a mut Sums,
-    pub(super) part: Sums,
+    pub(super) next: Sums,
 }
 
-impl Kernel for Merge<'_> {
+impl Kernel for Combine<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        for (all, part) in self.all.groups.iter_mut().zip(&self.part.groups) {
-            all.merge(l, part);
+        for (all, next) in self.all.groups.iter_mut().zip(&self.next.groups) {
+            all.combine(l, next);
         }
     }
 }
 
-/// Turns sums into rows of the output.
+/// Writes the output rows of a tile.
 pub(super) struct Finish<'a> {
     pub(super) op: &'a Decoupled,
     pub(super) inputs: &'a AggregateInputs<'a, Host>,
@@ -173,7 +174,7 @@ impl Kernel for Finish<'_> {
         for mut group in self.sums.groups {
             group.finish(l);
             for (lane, out) in (0..LANES).zip(&mut out) {
-                for (out, sums) in out.iter_mut().zip(group.sums()) {
+                for (out, sums) in out.iter_mut().zip(group.weighted_values()) {
                     *out = sums[lane];
                 }
                 multiply_by_target(l, self.op, self.inputs, m, out);

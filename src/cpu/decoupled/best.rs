@@ -1,12 +1,12 @@
-//! The best behaviours seen so far.
+//! The best behaviours found so far.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A behaviour and its score in one number, the better the smaller: score descending, NaN last, then position ascending.
-/// Zeros of both signs score alike.
+/// A behaviour and its score as one number that is smaller for better behaviours: score descending, NaN last, then
+/// position ascending. Zeros of both signs are equal.
 fn key(score: f32, position: u32) -> u64 {
     let bits = (score + 0.0).to_bits();
-    // As integers, positive floats ascend with their bits, negative ones descend.
+    // The bits of positive floats, read as integers, ascend with the value; those of negative floats descend.
     let descending = if score.is_nan() {
         u32::MAX
     } else if bits >> 31 == 1 {
@@ -17,6 +17,7 @@ fn key(score: f32, position: u32) -> u64 {
     u64::from(descending) << 32 | u64::from(position)
 }
 
+/// The score in a [`key`].
 fn score_of(key: u64) -> f32 {
     match (key >> 32) as u32 {
         u32::MAX => f32::NAN,
@@ -25,12 +26,12 @@ fn score_of(key: u64) -> f32 {
     }
 }
 
-/// The `K` best behaviours of those pushed, and some more: only when there is no more room are the worst thrown out.
+/// At least the `K` best of the behaviours pushed so far. The others are discarded only when the list is full.
 #[derive(Debug, Clone)]
 pub(super) struct Best {
     top_k: usize,
     keys: Vec<u64>,
-    /// The `K`-th best when the worst were last thrown out: what is no better is not kept.
+    /// The `K`-th best key when the list was last cut to `K`: keys that are not better are not kept.
     worst: u64,
 }
 
@@ -39,19 +40,19 @@ impl Best {
         Self { top_k, keys: Vec::new(), worst: u64::MAX }
     }
 
-    /// Takes a behaviour in. Returns true where [`worst`](Self::worst) may have changed.
+    /// Adds a behaviour. Returns true if [`worst`](Self::worst) may have changed.
     pub(super) fn push(&mut self, score: f32, position: u32) -> bool {
         self.push_key(key(score, position))
     }
 
-    /// Takes in the behaviours of another part of the history.
-    pub(super) fn merge(&mut self, other: &Self) {
+    /// Adds the behaviours found in another span of the history.
+    pub(super) fn combine(&mut self, other: &Self) {
         for &key in &other.keys {
             self.push_key(key);
         }
-        // The first floor is worth finding early.
+        // Other pieces benefit from a floor as early as possible.
         if self.worst == u64::MAX {
-            self.throw_out();
+            self.discard_worst();
         }
     }
 
@@ -62,12 +63,13 @@ impl Best {
         self.keys.push(key);
         let full = self.keys.len() >= self.top_k.saturating_add(self.top_k.max(16));
         if full {
-            self.throw_out();
+            self.discard_worst();
         }
         full
     }
 
-    fn throw_out(&mut self) {
+    /// Cuts the list to the `K` best.
+    fn discard_worst(&mut self) {
         if self.keys.len() >= self.top_k {
             let (_, &mut worst, _) = self.keys.select_nth_unstable(self.top_k - 1);
             self.worst = worst;
@@ -75,21 +77,21 @@ impl Best {
         }
     }
 
-    /// A score that `K` of the behaviours reach; NaN where none is known or it is NaN.
+    /// A score that at least `K` of the behaviours reach; NaN if none is known or it is NaN.
     pub(super) fn worst(&self) -> f32 {
         score_of(self.worst)
     }
 
     /// Positions and scores, best first.
     pub(super) fn into_sorted(mut self) -> impl ExactSizeIterator<Item = (u32, f32)> {
-        self.throw_out();
+        self.discard_worst();
         self.keys.sort_unstable();
         self.keys.into_iter().map(|key| (key as u32, score_of(key)))
     }
 }
 
-/// A score that `K` behaviours of a candidate reach, as far as the parts of its history that are finished know: what
-/// scores less is not among the best. How early it is known depends on the threads; what is kept does not.
+/// A score that at least `K` behaviours of a candidate reach, according to the pieces that are finished: behaviours that
+/// score less are not among the best. When it becomes known depends on the threads; what is kept does not.
 pub(super) struct Floor(AtomicU32);
 
 impl Floor {
@@ -97,7 +99,7 @@ impl Floor {
         Self(AtomicU32::new(f32::NAN.to_bits()))
     }
 
-    /// NaN where there is none yet.
+    /// The score; NaN if there is none yet.
     pub(super) fn get(&self) -> f32 {
         f32::from_bits(self.0.load(Ordering::Relaxed))
     }
@@ -112,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_order_scores_and_give_them_back() {
+    fn keys_order_scores_and_can_be_read_back() {
         let descending = [
             f32::INFINITY,
             f32::MAX,
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_are_kept_in_whatever_order_they_come() {
+    fn the_best_are_kept_in_any_order_of_arrival() {
         let scores: Vec<f32> = (0..1000u32).map(|i| (i * 7919 % 500) as f32).collect();
         let mut expected: Vec<(u32, f32)> = (0..).zip(scores.iter().copied()).collect();
         expected.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
@@ -147,7 +149,7 @@ mod tests {
                 let half = if position % 3 == 0 { &mut first } else { &mut second };
                 half.push(scores[position as usize], position);
             }
-            second.merge(&first);
+            second.combine(&first);
             assert_eq!(second.worst().is_nan(), top_k > 1000);
             let kept: Vec<(u32, f32)> = second.into_sorted().collect();
             assert_eq!(kept, expected[..top_k.min(1000)]);

@@ -7,14 +7,14 @@ mod search;
 
 use crate::cpu::Cpu;
 use crate::cpu::pieces;
-use crate::cpu::tiles::{for_each, split_rows};
+use crate::cpu::threads::{for_each, split_rows};
 use crate::cpu::vector::Instructions;
 use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Batch;
 use crate::memory::ViewMut;
 use crate::ops::*;
-use aggregate::{Aggregate, AttendToAll, Finish, Kept, Merge};
+use aggregate::{Aggregate, AttendToAll, Combine, Finish, Kept};
 use search::Search;
 
 impl DecoupledOps for Cpu {
@@ -131,8 +131,8 @@ pub(super) fn attend(
         pieces::run(
             &plan,
             out,
-            |part| instructions.run(AttendToAll { op, search, aggregate: inputs, part }),
-            |all, part| instructions.run(Merge { all, part }),
+            |piece| instructions.run(AttendToAll { op, search, aggregate: inputs, piece }),
+            |all, next| instructions.run(Combine { all, next }),
             |sums, out| instructions.run(Finish { op, inputs, sums, out }),
         );
         return Ok(());

@@ -1,5 +1,5 @@
-//! Scores of behaviours against sixteen candidates at a time. A block of rows is gathered, the next one asked for, and
-//! every candidate meets the block in the first-level cache.
+//! Scores of behaviours against sixteen candidates at a time. A block of rows is gathered, the next one is prefetched, and
+//! all candidates read the block from the L1 cache.
 
 use std::ops::Range;
 
@@ -8,14 +8,14 @@ use crate::cpu::vector::{LANES, Lanes, Row, product};
 use crate::host::Host;
 use crate::ops::*;
 
-/// How many behaviours make a block.
+/// The number of behaviours in a block.
 pub(super) const BLOCK: usize = 64;
 
-/// Candidates of one user, and room for a block of the history.
+/// Candidates of one user, and scratch for a block of the history.
 pub(super) struct Scorer<'a> {
     inputs: &'a SearchInputs<'a, Host>,
     width: usize,
-    /// For each sixteen candidates `[Σ a]`, the factors folded in: a score is one sum.
+    /// For each group of sixteen candidates `[Σ a]`, multiplied by the features' scales: a score is one dot product.
     groups: Vec<Vec<Row>>,
     rows: Vec<f32>,
 }
@@ -48,12 +48,12 @@ impl<'a> Scorer<'a> {
         Self { inputs, width, groups, rows: vec![0.0; BLOCK * width] }
     }
 
-    /// How many groups of [`LANES`] candidates there are.
+    /// The number of groups of [`LANES`] candidates.
     pub(super) fn groups(&self) -> usize {
         self.groups.len()
     }
 
-    /// Gathers a block of behaviours for [`scores`](Self::scores), and asks for those that come next.
+    /// Gathers a block of behaviours for [`scores`](Self::scores), and prefetches the `next` one.
     #[inline(always)]
     pub(super) fn gather<L: Lanes>(&mut self, l: L, block: Range<usize>, next: Range<usize>) {
         let SearchInputs { attention, ids, .. } = *self.inputs;
@@ -68,8 +68,8 @@ impl<'a> Scorer<'a> {
         prefetch_rows(attention, &ids[next.start * features..next.end * features]);
     }
 
-    /// The scores of the block's first behaviours against the candidates of a group. Lanes without a candidate hold 0.
-    /// Equal rows have equal scores.
+    /// Computes the scores of the block's first behaviours against the candidates of a group. Lanes without a candidate
+    /// hold 0. Equal rows have equal scores.
     #[inline(always)]
     pub(super) fn scores<L: Lanes>(&self, l: L, group: usize, scores: &mut [Row]) {
         let count = scores.len();
@@ -79,7 +79,7 @@ impl<'a> Scorer<'a> {
     }
 }
 
-/// Cuts a part of a history into blocks, each with the block behind it.
+/// Cuts a span of a history into blocks; each comes with the block after it.
 pub(super) fn blocks(history: &Range<usize>) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
     let end = history.end;
     let next = move |start: usize| end.min(start + BLOCK);

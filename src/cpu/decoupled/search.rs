@@ -1,32 +1,32 @@
-//! Search: scores are compared with each candidate's worst kept one in vectors; the few that pass are kept, the
-//! others forgotten.
+//! Search. Vector instructions compare the scores of a block with the worst score that each candidate keeps; only the few
+//! behaviours that pass are added to the candidate's list.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::best::{Best, Floor};
-use super::scores::{BLOCK, Scorer, blocks};
-use crate::cpu::tiles::for_each;
+use crate::cpu::decoupled::best::{Best, Floor};
+use crate::cpu::decoupled::scores::{BLOCK, Scorer, blocks};
+use crate::cpu::threads::for_each;
 use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, Row};
 use crate::host::Host;
 use crate::jagged::Batch;
 use crate::ops::*;
 use crate::plan::{self, Piece, Plan};
 
-/// Candidates of one user whose history is searched in several parts.
+/// The search state of one tile, shared by its pieces.
 struct Tile<O> {
     floors: Vec<Floor>,
     found: Mutex<Found<O>>,
 }
 
-/// What the parts that are finished have found.
+/// What the finished pieces have found.
 struct Found<O> {
     best: Vec<Best>,
-    parts_left: usize,
+    pieces_left: usize,
     output: Option<O>,
 }
 
-/// What to search for.
+/// The arguments of a search.
 #[derive(Clone, Copy)]
 pub(super) struct Search<'a> {
     pub(super) instructions: Instructions,
@@ -36,8 +36,8 @@ pub(super) struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Searches the histories of a batch, cut by [`pieces::cut`](crate::cpu::pieces::cut), and calls `finish` for each
-    /// tile with its candidates, their best behaviours and its output.
+    /// Searches the histories of a batch, cut by [`pieces::cut`](crate::cpu::pieces::cut). Calls `finish` once per tile, with
+    /// its candidates, their best behaviours and its output.
     pub(super) fn run<O: Send>(
         self,
         batch: &Batch,
@@ -49,7 +49,7 @@ impl Search<'_> {
             floors: (0..tile.rows).map(|_| Floor::new()).collect(),
             found: Mutex::new(Found {
                 best: vec![Best::new(self.top_k); tile.rows],
-                parts_left: tile.slots.max(1),
+                pieces_left: tile.slots.max(1),
                 output: Some(output),
             }),
         };
@@ -58,21 +58,21 @@ impl Search<'_> {
             let (tile, rows) = (&tiles[piece.tile], plan.tiles[piece.tile]);
             let first = rows.first_target + rows.first_row;
             let targets = first..first + rows.rows;
-            let best = self.instructions.run(SearchPart {
+            let best = self.instructions.run(SearchPiece {
                 search: self,
                 targets: targets.clone(),
                 history: piece.history.clone(),
                 first: batch.histories().range(rows.user).start,
                 floors: &tile.floors,
             });
-            // Another thread's panic, should there be one, comes out where the threads are joined.
+            // If another thread panicked, the panic resurfaces where the threads are joined.
             let mut found = tile.found.lock().unwrap_or_else(PoisonError::into_inner);
-            for ((all, part), floor) in found.best.iter_mut().zip(&best).zip(&tile.floors) {
-                all.merge(part);
+            for ((all, own), floor) in found.best.iter_mut().zip(&best).zip(&tile.floors) {
+                all.combine(own);
                 floor.set(all.worst());
             }
-            found.parts_left -= 1;
-            if found.parts_left == 0
+            found.pieces_left -= 1;
+            if found.pieces_left == 0
                 && let Some(output) = found.output.take()
             {
                 let best = std::mem::take(&mut found.best);
@@ -83,8 +83,8 @@ impl Search<'_> {
     }
 }
 
-/// Searches a part of one user's history for some of the user's candidates.
-struct SearchPart<'a> {
+/// One piece: searches a span of a user's history for some of the user's candidates.
+struct SearchPiece<'a> {
     search: Search<'a>,
     targets: Range<usize>,
     history: Range<usize>,
@@ -93,7 +93,7 @@ struct SearchPart<'a> {
     floors: &'a [Floor],
 }
 
-impl Kernel for SearchPart<'_> {
+impl Kernel for SearchPiece<'_> {
     type Output = Vec<Best>;
 
     #[inline(always)]
@@ -101,8 +101,9 @@ impl Kernel for SearchPart<'_> {
         let Search { op, inputs, top_k, .. } = self.search;
         let mut scorer = Scorer::new(l, op, inputs, self.targets.clone());
         let mut best = vec![Best::new(top_k); self.targets.len()];
-        // What a candidate's score must reach; with NaN, or as NaN, every score does. A score must beat the worst of a
-        // full list, as later positions lose ties, and reach the floor of other parts, which may lie behind.
+        // The score that a candidate's behaviours must reach. Every score reaches NaN, and a NaN score reaches anything. A
+        // score must beat the worst of a full list, because later positions lose ties, and reach (not beat) the floor of
+        // other pieces, which may cover later positions.
         let mut own = vec![f32::NAN; self.targets.len()];
         let mut block_scores = [[0.0; LANES]; BLOCK];
         for (block, next) in blocks(&self.history) {
@@ -112,13 +113,13 @@ impl Kernel for SearchPart<'_> {
                 scorer.scores(l, group, scores);
                 let first = group * LANES;
                 let count = LANES.min(best.len() - first);
-                // Lanes without a candidate score 0.
+                // Lanes without a candidate score 0 and reach no bar.
                 let mut bars = [f32::INFINITY; LANES];
                 for lane in 0..count {
                     bars[lane] = own[first + lane].max(self.floors[first + lane].get());
                 }
-                for start in (0..scores.len()).step_by(TOGETHER) {
-                    let few = &scores[start..scores.len().min(start + TOGETHER)];
+                for start in (0..scores.len()).step_by(COMPARED_TOGETHER) {
+                    let few = &scores[start..scores.len().min(start + COMPARED_TOGETHER)];
                     if !any_reaches(l, few, &bars) {
                         continue;
                     }
@@ -135,8 +136,8 @@ impl Kernel for SearchPart<'_> {
     }
 }
 
-/// How many behaviours are compared before the question whether any passes.
-const TOGETHER: usize = 8;
+/// The number of behaviours that are compared with the bars before one branch on whether any reaches its bar.
+const COMPARED_TOGETHER: usize = 8;
 
 /// Whether any score reaches its bar.
 #[inline(always)]
@@ -144,7 +145,7 @@ fn any_reaches<L: Lanes>(l: L, scores: &[Row], bars: &Row) -> bool {
     let (bars, zero, one) = (l.load(bars), l.splat(0.0), l.splat(1.0));
     let mut any = zero;
     for scores in scores {
-        // "Not below", which NaN is not.
+        // "Not below", so that NaN counts as reaching its bar.
         any = l.max(any, l.if_less(l.load(scores), bars, zero, one));
     }
     l.sum(any) != 0.0

@@ -7,7 +7,7 @@ mod sums;
 use std::ops::Range;
 
 use crate::cpu::Cpu;
-use crate::cpu::tiles::for_each;
+use crate::cpu::threads::for_each;
 use crate::cpu::vector::{Instructions, Kernel, Lanes, add, widen_lanes};
 use crate::element::{Element, Signature};
 use crate::error::Result;
@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::jagged::{Batch, Jagged};
 use crate::memory::{View, ViewMut};
 use crate::ops::{Sdim, SdimHistory, SdimInputs, SdimOps, SdimQuery};
-use query::{Average, pieces};
+use query::{Average, tiles};
 use signatures::Signatures;
 use sums::{Behaviours, EveryBucket, WantedBuckets};
 
@@ -85,10 +85,10 @@ impl SdimOps for Cpu {
     }
 }
 
-/// How many rows are hashed at a time.
+/// The number of rows that are hashed at a time.
 const ROWS: usize = 64;
 
-/// Hashes rows `[rows, d]`; the lengths are checked already.
+/// Hashes rows `[rows, d]`, whose lengths were checked before.
 pub(super) fn signatures<T: Element, W: Signature>(
     instructions: Instructions,
     op: &Sdim,
@@ -99,15 +99,15 @@ pub(super) fn signatures<T: Element, W: Signature>(
     let signatures = Signatures::from_rotations(op, rotations);
     let count = rows.len() / op.width;
     let rows = Some(rows);
-    let pieces = (0..count).step_by(ROWS).zip(out.chunks_mut(ROWS * op.groups)).collect();
-    for_each(pieces, |(first, out): (usize, &mut [W])| {
+    let blocks = (0..count).step_by(ROWS).zip(out.chunks_mut(ROWS * op.groups)).collect();
+    for_each(blocks, |(first, out): (usize, &mut [W])| {
         let range = first..count.min(first + ROWS);
         let words = instructions.run(HashRows { signatures: &signatures, rows, range });
         out.iter_mut().zip(words).for_each(|(out, word)| *out = W::from_u32(word));
     });
 }
 
-/// Hashes some rows, or looks their signatures up.
+/// Hashes some rows, or copies their given signatures.
 struct HashRows<'a, T> {
     signatures: &'a Signatures<'a>,
     /// `[N, d]`; `None` where signatures are given.
@@ -143,7 +143,7 @@ pub(super) fn encode<T: Element>(
     const NAME: &str = "sdim_encode";
     op.check_encode(NAME, histories, inputs)?;
     op.check_table(NAME, histories.users(), table.len())?;
-    // Checked before the table is touched: an error leaves it as it was.
+    // Checked before the table is written: an error leaves the table unchanged.
     let signatures = Signatures::new(NAME, op, histories.total(), &inputs.hash)?;
     let table = table.into_slice();
     table.fill(0.0);
@@ -164,6 +164,7 @@ pub(super) fn append<T: Element>(
     add_behaviours(instructions, op, new, &inputs.rows, &signatures, table.into_slice())
 }
 
+/// Adds the behaviours of each history to its user's table.
 fn add_behaviours<T: Element>(
     instructions: Instructions,
     op: &Sdim,
@@ -191,11 +192,11 @@ pub(super) fn query<T: Element>(
     let signatures = Signatures::new(NAME, op, targets.total(), &inputs.hash)?;
     let table_length = op.table_length(1)?;
     let targets = targets.ranges().enumerate();
-    for_each(pieces(op, targets, out.into_slice()), |(user, piece, out)| {
+    for_each(tiles(op, targets, out.into_slice()), |(user, tile, out)| {
         let wanted = instructions.run(HashRows {
             signatures: &signatures,
             rows: inputs.targets.map(|rows| rows.as_slice()),
-            range: piece,
+            range: tile,
         });
         let sums = &inputs.table[user * table_length..(user + 1) * table_length];
         let slots = EveryBucket { buckets: op.buckets() };
@@ -204,7 +205,7 @@ pub(super) fn query<T: Element>(
     Ok(())
 }
 
-/// Without a table: only the buckets that a user's candidates ask for have sums.
+/// Without a table: sums exist only for the buckets that a user's candidates read.
 pub(super) fn attend<T: Element>(
     instructions: Instructions,
     op: &Sdim,
@@ -220,7 +221,7 @@ pub(super) fn attend<T: Element>(
     let target_signatures = Signatures::new(NAME, op, targets.total(), &inputs.hash)?;
     let behaviours = Behaviours { op: *op, rows: &inputs.history.rows, signatures: &history_signatures };
     let mut out = out.into_slice();
-    for users in few_at_a_time(op, targets) {
+    for users in user_groups(op, targets) {
         let all = targets.range(users.start).start..targets.range(users.end - 1).end;
         let wanted = instructions.run(HashRows {
             signatures: &target_signatures,
@@ -243,28 +244,28 @@ pub(super) fn attend<T: Element>(
         let (rows, rest) = std::mem::take(&mut out).split_at_mut(all.len() * op.width);
         out = rest;
         let targets = users.map(|user| targets.range(user)).enumerate();
-        for_each(pieces(op, targets, rows), |(i, piece, out)| {
-            let (signatures, sums) = (signatures(&piece), &sums[i][..]);
+        for_each(tiles(op, targets, rows), |(i, tile, out)| {
+            let (signatures, sums) = (signatures(&tile), &sums[i][..]);
             instructions.run(Average { op, signatures, sums, slots: &buckets[i], out });
         });
     }
     Ok(())
 }
 
-/// Cuts the users of a batch where the sums that their candidates may ask for would take more than 16 MiB.
-fn few_at_a_time(op: &Sdim, targets: &Jagged) -> Vec<Range<usize>> {
+/// Groups the users of a batch so that the sums that the candidates of a group may read take at most 16 MiB (or one user).
+fn user_groups(op: &Sdim, targets: &Jagged) -> Vec<Range<usize>> {
     const MOST: usize = (16 << 20) / size_of::<f32>();
-    let mut cuts: Vec<Range<usize>> = Vec::new();
+    let mut groups: Vec<Range<usize>> = Vec::new();
     let mut taken = 0;
     for (user, targets) in targets.ranges().enumerate() {
         let sums = targets.len().min(op.buckets()) * op.groups * op.width;
-        match cuts.last_mut() {
+        match groups.last_mut() {
             Some(users) if taken + sums <= MOST => (users.end, taken) = (user + 1, taken + sums),
             _ => {
-                cuts.push(user..user + 1);
+                groups.push(user..user + 1);
                 taken = sums;
             }
         }
     }
-    cuts
+    groups
 }

@@ -1,41 +1,40 @@
-//! The gather: a candidate's buckets, normalised and averaged.
+//! The gather: the sums of a candidate's buckets, normalised and averaged.
 
 use std::ops::Range;
 
-use super::sums::Slots;
 use crate::cpu::gather::{WeightedRows, sum_rows};
+use crate::cpu::sdim::sums::Slots;
 use crate::cpu::vector::{Kernel, Lanes, dot_lanes, store};
 use crate::element::Element;
 use crate::ops::Sdim;
 
-/// How many candidates of one user make a piece of work.
+/// The number of candidates in a tile.
 const CANDIDATES: usize = 256;
 
-/// Cuts the candidates of some users, which lie one behind the other, and the rows of their output into pieces of
-/// work: user, candidates, rows of output.
-pub(super) fn pieces<'a, T>(
+/// Cuts the consecutive candidates of some users, and the rows of their output, into tiles: user, candidates, output rows.
+pub(super) fn tiles<'a, T>(
     op: &Sdim,
     targets: impl Iterator<Item = (usize, Range<usize>)>,
     mut out: &'a mut [T],
 ) -> Vec<(usize, Range<usize>, &'a mut [T])> {
-    let mut pieces = Vec::new();
+    let mut tiles = Vec::new();
     for (user, targets) in targets {
         for start in targets.clone().step_by(CANDIDATES) {
-            let piece = start..targets.end.min(start + CANDIDATES);
-            let (rows, rest) = std::mem::take(&mut out).split_at_mut(piece.len() * op.width);
-            pieces.push((user, piece, rows));
+            let tile = start..targets.end.min(start + CANDIDATES);
+            let (rows, rest) = std::mem::take(&mut out).split_at_mut(tile.len() * op.width);
+            tiles.push((user, tile, rows));
             out = rest;
         }
     }
-    pieces
+    tiles
 }
 
-/// Averages the sums that some candidates of one user ask for.
+/// Averages the sums that some candidates of one user read.
 pub(super) struct Average<'a, T, M> {
     pub(super) op: &'a Sdim,
     /// `[n, G]`.
     pub(super) signatures: &'a [u32],
-    /// The user's sums, `d` numbers each, and which bucket has which.
+    /// The user's sums, `d` numbers each, and the mapping from buckets to them.
     pub(super) sums: &'a [f32],
     pub(super) slots: M,
     /// `[n, d]`.
@@ -48,7 +47,7 @@ impl<T: Element, M: Slots> Kernel for Average<'_, T, M> {
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
         let Sdim { width, groups, .. } = *self.op;
-        // Many candidates share a bucket: its length is computed once.
+        // If many candidates share buckets, compute the length of each sum once.
         let share = self.signatures.len() * width >= self.sums.len();
         let mut shared = Vec::new();
         if share {
@@ -60,7 +59,7 @@ impl<T: Element, M: Slots> Kernel for Average<'_, T, M> {
         let mut mean = vec![0.0; width];
         for (signatures, out) in self.signatures.chunks_exact(groups).zip(self.out.chunks_exact_mut(width)) {
             for (group, &signature) in signatures.iter().enumerate() {
-                // A candidate was asked before there were sums: it has all that it asks for.
+                // Always found: the sums were made for the signatures of these candidates.
                 let Some(slot) = self.slots.slot(group, signature) else { continue };
                 let sum = &self.sums[slot * width..(slot + 1) * width];
                 let weight = if share { shared[slot] } else { weight(l, self.op, sum) };
@@ -72,7 +71,7 @@ impl<T: Element, M: Slots> Kernel for Average<'_, T, M> {
     }
 }
 
-/// The sums that one candidate asks for.
+/// The sums that one candidate reads.
 struct Buckets<'a> {
     sums: &'a [f32],
     width: usize,
@@ -87,12 +86,12 @@ impl WeightedRows for Buckets<'_> {
         (weight, &self.sums[slot * self.width..(slot + 1) * self.width])
     }
 
-    /// A user's sums are in the cache: they are few.
+    /// Nothing to do: a user's sums are few, and stay in cache.
     #[inline(always)]
     fn prefetch(&self, _: usize) {}
 }
 
-/// What a sum counts with: one of `G`, divided by its length.
+/// The weight of a sum in the mean: `1/G`, divided by the length of the sum.
 #[inline(always)]
 fn weight<L: Lanes>(l: L, op: &Sdim, sum: &[f32]) -> f32 {
     let length = if op.normalise { dot_lanes(l, sum, sum).sqrt().max(Sdim::MIN_NORM) } else { 1.0 };

@@ -1,26 +1,26 @@
-//! Where signatures come from: projections, or the caller.
+//! Signatures: computed from projections, or given by the caller.
 
 use crate::cpu::vector::{LANES, Lanes, Row, product};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::ops::{Hash, Sdim};
 
-/// Signatures of rows, a block at a time.
+/// The signatures of rows, computed or copied one block at a time.
 pub(super) struct Signatures<'a> {
     pub(super) op: Sdim,
     source: Source<'a>,
 }
 
 enum Source<'a> {
-    /// `[⌈G·τ/lanes⌉, d]`: lane `c` counted over all is bit `c / G` of group `c mod G`, so that a bit of all groups is a
-    /// run of lanes.
+    /// `[⌈G·τ/LANES⌉, d]`: lane `c`, counted over all vectors, is bit `c / G` of group `c mod G`, so that the same bit of
+    /// all groups is a run of lanes.
     Rotations(Vec<Row>),
     Given8(&'a [u8]),
     Given16(&'a [u16]),
 }
 
 impl<'a> Signatures<'a> {
-    /// Those of any rows, by rotations `[d, G, τ]`.
+    /// Signatures computed with rotations `[d, G, τ]`.
     pub(super) fn from_rotations(op: &Sdim, rotations: &[f32]) -> Self {
         let functions = op.groups * op.bits;
         let mut columns = vec![[0.0; LANES]; functions.div_ceil(LANES) * op.width];
@@ -31,7 +31,7 @@ impl<'a> Signatures<'a> {
         Self { op: *op, source: Source::Rotations(columns) }
     }
 
-    /// Those of `count` rows. Given ones are checked.
+    /// The signatures of `count` rows. Given signatures are checked.
     pub(super) fn new(
         operation: &'static str,
         op: &Sdim,
@@ -62,28 +62,28 @@ impl<'a> Signatures<'a> {
         }
     }
 
-    /// Writes the signatures `[n, G]` of `n` rows `[n, d]`, the first of which is row `first` of all. Given ones need
-    /// no rows. `room` is for projections.
+    /// Writes the signatures `[n, G]` of `n` rows `[n, d]`, of which the first is row `first` of all rows. Given
+    /// signatures need no rows. `scratch` holds the projections.
     #[inline(always)]
     pub(super) fn fill<L: Lanes>(
         &self,
         l: L,
         first: usize,
         rows: &[f32],
-        room: &mut Vec<Row>,
+        scratch: &mut Vec<Row>,
         out: &mut [u32],
     ) {
         let Sdim { width, groups, bits, .. } = self.op;
         match &self.source {
             Source::Rotations(columns) => {
                 let count = out.len() / groups;
-                let pieces = columns.len() / width;
-                room.resize(count * pieces, [0.0; LANES]);
-                for (piece, columns) in columns.chunks_exact(width).enumerate() {
-                    let store = |i, projections| l.store(&mut room[i * pieces + piece], projections);
+                let vectors = columns.len() / width;
+                scratch.resize(count * vectors, [0.0; LANES]);
+                for (vector, columns) in columns.chunks_exact(width).enumerate() {
+                    let store = |i, projections| l.store(&mut scratch[i * vectors + vector], projections);
                     product(l, rows, width, count, columns, store);
                 }
-                for (projections, out) in room.chunks_exact(pieces).zip(out.chunks_exact_mut(groups)) {
+                for (projections, out) in scratch.chunks_exact(vectors).zip(out.chunks_exact_mut(groups)) {
                     out.fill(0);
                     for (t, projections) in
                         projections.as_flattened().chunks_exact(groups).take(bits).enumerate()
@@ -100,15 +100,16 @@ impl<'a> Signatures<'a> {
     }
 }
 
+/// Copies given signatures as `u32`.
 #[inline(always)]
 fn copy<W: Copy + Into<u32>>(given: &[W], out: &mut [u32]) {
     out.iter_mut().zip(given).for_each(|(out, &signature)| *out = signature.into());
 }
 
-/// The first signature that names no bucket, and where it is.
+/// The position and value of the first signature outside the buckets.
 fn first_outside<W: Copy + Ord + Into<u32>>(op: &Sdim, signatures: &[W]) -> Option<(usize, u32)> {
     let outside = |signature: W| signature.into() as usize >= op.buckets();
-    // Looking for the largest is many times faster than looking for the first.
+    // Finding the largest signature is many times faster than finding the first one outside.
     if !signatures.iter().copied().max().is_some_and(outside) {
         return None;
     }

@@ -1,25 +1,25 @@
-//! Bucket sums: a history is read once, each behaviour hashed and added while it is in cache. Long histories are cut
-//! into parts, whose sums are added in order.
+//! Bucket sums: a history is read once, and each behaviour is hashed and added while it is in cache. Long histories are
+//! cut into spans, whose sums are combined in order.
 
 use std::ops::Range;
 
-use super::signatures::Signatures;
-use crate::cpu::parts::{Part, parts};
-use crate::cpu::tiles::for_each;
+use crate::cpu::sdim::signatures::Signatures;
+use crate::cpu::spans::{Span, spans};
+use crate::cpu::threads::for_each;
 use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, add, widen_lanes};
 use crate::element::Element;
 use crate::ops::Sdim;
 
-/// How many behaviours are hashed at a time: they and their projections stay in the first-level cache.
+/// The number of behaviours in a block: they and their projections stay in the L1 cache.
 const BLOCK: usize = 32;
 
-/// Which of a user's sums the behaviours of a bucket go to.
+/// The mapping from a user's buckets to its sums.
 pub(super) trait Slots: Sync {
-    /// The sum's row, or `None` where nobody asks for the bucket.
+    /// The row of the bucket's sum, or `None` if no candidate reads the bucket.
     fn slot(&self, group: usize, signature: u32) -> Option<usize>;
 }
 
-/// Every bucket has its sum: a table `[G, 2^τ, d]`.
+/// Every bucket has a sum: a table `[G, 2^τ, d]`.
 pub(super) struct EveryBucket {
     pub(super) buckets: usize,
 }
@@ -31,11 +31,11 @@ impl Slots for EveryBucket {
     }
 }
 
-/// The buckets that some candidates ask for: an open-addressed table a group, from a signature to its sum. Where that
-/// would be larger than all buckets, it is a plain table of them.
+/// The buckets that some candidates read: one open-addressing hash table per group, from a signature to its sum. If that
+/// would be larger than the number of buckets, it is a direct-mapped table of all buckets.
 pub(super) struct WantedBuckets {
-    /// `[G, capacity]`: a signature and its sum's row; the row of a free place is [`FREE`](Self::FREE).
-    places: Vec<(u32, u32)>,
+    /// `[G, capacity]`: a signature and the row of its sum; the row of an empty entry is [`FREE`](Self::FREE).
+    entries: Vec<(u32, u32)>,
     capacity: usize,
     count: usize,
 }
@@ -43,36 +43,36 @@ pub(super) struct WantedBuckets {
 impl WantedBuckets {
     const FREE: u32 = u32::MAX;
 
-    /// Those of candidates' signatures `[n, G]`.
+    /// The buckets of the candidates' signatures `[n, G]`.
     pub(super) fn new(op: &Sdim, signatures: &[u32]) -> Self {
-        // At most half full, unless every signature has its own place.
+        // At most half full, unless it is direct-mapped.
         let capacity = op.buckets().min((2 * signatures.len() / op.groups).next_power_of_two());
-        let mut wanted = Self { places: vec![(0, Self::FREE); op.groups * capacity], capacity, count: 0 };
+        let mut wanted = Self { entries: vec![(0, Self::FREE); op.groups * capacity], capacity, count: 0 };
         for (i, &signature) in signatures.iter().enumerate() {
-            let place = wanted.place(i % op.groups, signature);
-            if wanted.places[place].1 == Self::FREE {
-                wanted.places[place] = (signature, wanted.count as u32);
+            let entry = wanted.find(i % op.groups, signature);
+            if wanted.entries[entry].1 == Self::FREE {
+                wanted.entries[entry] = (signature, wanted.count as u32);
                 wanted.count += 1;
             }
         }
         wanted
     }
 
-    /// How many sums there are.
+    /// The number of sums.
     pub(super) fn count(&self) -> usize {
         self.count
     }
 
-    /// Where a signature is, or the free place where it would be.
+    /// The entry of a signature, or the empty entry where it would be inserted.
     #[inline(always)]
-    fn place(&self, group: usize, signature: u32) -> usize {
-        let mut place = signature as usize % self.capacity;
+    fn find(&self, group: usize, signature: u32) -> usize {
+        let mut probe = signature as usize % self.capacity;
         loop {
-            let (taken_by, row) = self.places[group * self.capacity + place];
-            if row == Self::FREE || taken_by == signature {
-                return group * self.capacity + place;
+            let (stored, row) = self.entries[group * self.capacity + probe];
+            if row == Self::FREE || stored == signature {
+                return group * self.capacity + probe;
             }
-            place = (place + 1) % self.capacity;
+            probe = (probe + 1) % self.capacity;
         }
     }
 }
@@ -80,12 +80,12 @@ impl WantedBuckets {
 impl Slots for &WantedBuckets {
     #[inline(always)]
     fn slot(&self, group: usize, signature: u32) -> Option<usize> {
-        let (_, row) = self.places[self.place(group, signature)];
+        let (_, row) = self.entries[self.find(group, signature)];
         (row != WantedBuckets::FREE).then_some(row as usize)
     }
 }
 
-/// Behaviours of many users, and what is known of them.
+/// The behaviours of all users and their signatures.
 pub(super) struct Behaviours<'a, T> {
     pub(super) op: Sdim,
     /// `[N, d]`.
@@ -102,25 +102,25 @@ impl<T: Element> Behaviours<'_, T> {
         slots: impl Fn(usize) -> M + Sync,
         mut sums: Vec<&mut [f32]>,
     ) {
-        // A part has many more rows than sums: next to its work, those of partial sums are little.
+        // A span has many more rows than sums, so that combining partial sums costs little next to its work.
         let most = sums.iter().map(|sums| sums.len() / self.op.width).max().unwrap_or(0);
-        let parts = parts(histories, (8 * most).max(8 * BLOCK));
-        // A history's first part adds to its sums, each later one to partial sums of its own.
-        let is_later = |i: usize| i > 0 && parts[i - 1].owner == parts[i].owner;
-        let partial = |i: usize| if is_later(i) { sums[parts[i].owner].len() } else { 0 };
-        let mut partials: Vec<Vec<f32>> = (0..parts.len()).map(|i| vec![0.0; partial(i)]).collect();
+        let spans = spans(histories, (8 * most).max(8 * BLOCK));
+        // The first span of a history adds to its sums, each later one to partial sums of its own.
+        let is_later = |i: usize| i > 0 && spans[i - 1].owner == spans[i].owner;
+        let partial = |i: usize| if is_later(i) { sums[spans[i].owner].len() } else { 0 };
+        let mut partials: Vec<Vec<f32>> = (0..spans.len()).map(|i| vec![0.0; partial(i)]).collect();
         let mut own = sums.iter_mut();
-        let mut items = Vec::with_capacity(parts.len());
-        for (i, (part, partial)) in parts.iter().zip(&mut partials).enumerate() {
+        let mut items = Vec::with_capacity(spans.len());
+        for (i, (span, partial)) in spans.iter().zip(&mut partials).enumerate() {
             let sums = if is_later(i) { partial } else { own.next().map_or(&mut [][..], |sums| sums) };
-            items.push((part, sums));
+            items.push((span, sums));
         }
-        for_each(items, |(part, sums): (&Part, &mut [f32])| {
-            let slots = slots(part.owner);
-            instructions.run(AddRows { behaviours: self, rows: part.rows.clone(), slots, sums });
+        for_each(items, |(span, sums): (&Span, &mut [f32])| {
+            let slots = slots(span.owner);
+            instructions.run(AddRows { behaviours: self, rows: span.rows.clone(), slots, sums });
         });
-        for (part, partial) in parts.iter().zip(&partials).filter(|(_, partial)| !partial.is_empty()) {
-            add(sums[part.owner], partial);
+        for (span, partial) in spans.iter().zip(&partials).filter(|(_, partial)| !partial.is_empty()) {
+            add(sums[span.owner], partial);
         }
     }
 }
@@ -139,11 +139,11 @@ impl<T: Element, M: Slots> Kernel for AddRows<'_, T, M> {
     #[inline(always)]
     fn run<L: Lanes>(mut self, l: L) {
         let Behaviours { op: Sdim { width, groups, .. }, rows, signatures } = *self.behaviours;
-        let (mut rows_room, mut projections) = (Vec::new(), Vec::new());
+        let (mut widened, mut projections) = (Vec::new(), Vec::new());
         let mut block_signatures = vec![0; BLOCK * groups];
         for start in self.rows.clone().step_by(BLOCK) {
             let end = self.rows.end.min(start + BLOCK);
-            let rows = widen_lanes(l, &rows[start * width..end * width], &mut rows_room);
+            let rows = widen_lanes(l, &rows[start * width..end * width], &mut widened);
             let block = &mut block_signatures[..(end - start) * groups];
             signatures.fill(l, start, rows, &mut projections, block);
             let whole = width / LANES;
@@ -162,7 +162,7 @@ impl<T: Element, M: Slots> Kernel for AddRows<'_, T, M> {
 }
 
 impl<T: Element, M: Slots> AddRows<'_, T, M> {
-    /// Adds `V` vectors of columns of a block of rows; returns how many vectors that is.
+    /// Adds `V` vectors of columns of a block of rows; returns `V`.
     #[inline(always)]
     fn add_columns<L: Lanes, const V: usize>(
         &mut self,
@@ -179,8 +179,8 @@ impl<T: Element, M: Slots> AddRows<'_, T, M> {
                 if let Some(slot) = self.slots.slot(group, signature) {
                     let (sum, _) = self.sums[slot * width + column..][..V * LANES].as_chunks_mut::<LANES>();
                     for v in 0..V {
-                        let total = l.add(l.load(&sum[v]), row[v]);
-                        l.store(&mut sum[v], total);
+                        let updated = l.add(l.load(&sum[v]), row[v]);
+                        l.store(&mut sum[v], updated);
                     }
                 }
             }
@@ -188,7 +188,7 @@ impl<T: Element, M: Slots> AddRows<'_, T, M> {
         V
     }
 
-    /// Adds the columns behind the last whole vector.
+    /// Adds the columns after the last whole vector.
     #[inline(always)]
     fn add_tails(&mut self, rows: &[f32], signatures: &[u32], column: usize) {
         let Sdim { width, groups, .. } = self.behaviours.op;

@@ -2,27 +2,27 @@
 
 use super::lanes::Lanes;
 
-/// Above, a number in `f32` has no digits behind the point, and its lowest bits count ones: adding this rounds to an
-/// integer and leaves it, plus an exponent's bias of 127, in the lowest bits.
+/// `1.5·2²³ + 127`. An `f32` of that size has no fraction bits, and its lowest bit counts ones: adding this number rounds
+/// to an integer, and leaves the integer plus the exponent's bias of 127 in the lowest bits.
 const ROUND: f32 = 12_582_912.0 + 127.0;
 
-/// `2^f ≈ 1 + f·Q(f)` for `|f| ≤ 1/2`: `Q` interpolates at the Chebyshev nodes, relative error of `2^f` 1e-8.
-#[expect(clippy::approx_constant, reason = "the first coefficient is near ln 2, but not it")]
+/// `2^f ≈ 1 + f·Q(f)` for `|f| ≤ 1/2`. `Q` interpolates at the Chebyshev nodes; the relative error of `2^f` is 1e-8.
+#[expect(clippy::approx_constant, reason = "the first coefficient is close to ln 2, but not equal")]
 const Q: [f32; 6] =
     [0.693_147_2, 0.240_226_5, 0.055_503_57, 0.009_618_083, 0.001_339_086_4, 0.000_154_531_63];
 
-/// Below, `exp` is subnormal and flushed to 0.
+/// For arguments below, the exact result is subnormal, and [`exp`] gives 0.
 const LOWEST: f32 = -87.336_54;
 
 /// The largest argument of [`exp`].
 const HIGHEST: f32 = 88.0;
 
-/// `exp(x)` for `x` up to 88, where the result is a normal number within `(2 + 1.25·|x|)·2⁻²⁴` of itself; below, 0.
-/// NaN stays NaN. Above 88 the result is nothing of use.
+/// `exp(x)` with a relative error of at most `(2 + 1.25·|x|)·2⁻²⁴` where the result is a normal number; 0 where it would be
+/// subnormal. NaN stays NaN. For `x` above 88 the result is meaningless.
 ///
-/// The error: `x·log₂e` is rounded twice (the constant, the product), to `1.25·|x|·2⁻²⁴` in the exponent; the
-/// polynomial is wrong by `2⁻²⁶`, and its last operations round numbers of at most 0.42 and √2. An error that grows
-/// with `|x|` suits weights: it is what one more rounding of a score makes.
+/// The error: `x·log₂e` is rounded twice (the constant and the product), which gives `1.25·|x|·2⁻²⁴` in the exponent; the
+/// polynomial contributes `2⁻²⁶`, and its last operations round numbers of at most 0.42 and √2. An error that grows with
+/// `|x|` is acceptable for weights: rounding the score once more has the same effect.
 #[inline(always)]
 pub(in crate::cpu) fn exp<L: Lanes>(l: L, x: L::V) -> L::V {
     let y = l.mul(x, l.splat(std::f32::consts::LOG2_E));
@@ -32,12 +32,12 @@ pub(in crate::cpu) fn exp<L: Lanes>(l: L, x: L::V) -> L::V {
     for coefficient in [Q[4], Q[3], Q[2], Q[1], Q[0], 1.0] {
         q = l.mul_add(q, f, l.splat(coefficient));
     }
-    // A product, not a sum of bits, which would turn some NaN into numbers.
+    // A product, because adding the bits would turn some NaNs into numbers.
     let power = l.low_bits_to_exponent(shifted);
     l.if_less(x, l.splat(LOWEST), l.splat(0.0), l.mul(q, power))
 }
 
-/// `1/(1 + exp(−x))`, wrong by at most `2⁻²³`; never less than `exp(−88)`, about 6e-39. NaN stays NaN.
+/// `1/(1 + exp(−x))` with an absolute error of at most `2⁻²³`; never less than `exp(−88)`, about 6e-39. NaN stays NaN.
 #[inline(always)]
 pub(in crate::cpu) fn sigmoid<L: Lanes>(l: L, x: L::V) -> L::V {
     let (one, highest) = (l.splat(1.0), l.splat(HIGHEST));
@@ -49,7 +49,8 @@ pub(in crate::cpu) fn sigmoid<L: Lanes>(l: L, x: L::V) -> L::V {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::vector::{Instructions, Kernel, LANES, Row};
+    use crate::cpu::vector::instructions::{Instructions, Kernel};
+    use crate::cpu::vector::lanes::{LANES, Row};
 
     struct Exp(Row);
 
@@ -66,9 +67,9 @@ mod tests {
         }
     }
 
-    /// Every 97th `f32` there is.
+    /// Over every 97th `f32`.
     #[test]
-    fn exp_and_sigmoid_are_within_their_errors() {
+    fn exp_and_sigmoid_are_within_their_error_bounds() {
         for instructions in Instructions::available() {
             let mut worst = [0.0f64; 2];
             for start in (0..=u32::MAX).step_by(97 * LANES) {

@@ -1,11 +1,11 @@
-//! The products of [`product`](super::product) for a few query rows, which would leave most lanes empty: here lanes lie
-//! along the rows of memory, whose widths must be multiples of [`LANES`].
+//! The products of `product.rs` for few query rows, which would leave most lanes empty there. Here lanes run along the
+//! rows in memory, whose widths must be multiples of [`LANES`].
 
 use std::array;
 
 use super::lanes::{LANES, Lanes, Row};
 
-/// How many query rows count as few.
+/// The largest number of query rows that counts as few.
 pub(in crate::cpu) const FEW: usize = 4;
 
 /// For each of the `count` rows of `rows`, `stride` apart, calls `each` with its index and its dot products with the
@@ -104,11 +104,11 @@ fn sums<L: Lanes, const V: usize, const R: usize>(
             }
         }
     }
-    let mut room = [0.0; LANES];
+    let mut scratch = [0.0; LANES];
     for v in 0..V {
         for i in 0..R {
-            l.store(&mut room, sums[v][i]);
-            each(first + v * LANES, i, &room);
+            l.store(&mut scratch, sums[v][i]);
+            each(first + v * LANES, i, &scratch);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which instructions the kernels use, chosen at run time.
+//! The instruction set that kernels use, chosen at run time.
 
 use pulp::{Simd, WithSimd};
 
@@ -6,30 +6,30 @@ use super::lanes::{Lanes, Machine, Portable};
 
 /// The vector instructions that [`Cpu`](crate::Cpu) computes with.
 ///
-/// Results differ between them by rounding (the order of additions, fused multiply-adds), and are the same bits on
-/// any number of threads.
+/// Results of different instruction sets differ by rounding (order of additions, fused multiply-adds). With the same
+/// instructions, results are bit-identical for any number of threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Instructions {
-    /// What the compiler may assume of the target: SSE2 on x86-64.
+    /// The baseline of the compilation target: SSE2 on x86-64.
     Portable,
     /// x86-64 with AVX2 and fused multiply-add.
     Avx2,
     /// x86-64 with AVX-512 (F, BW, CD, DQ, VL).
     Avx512,
-    /// AArch64.
+    /// NEON on AArch64.
     Neon,
 }
 
 impl Instructions {
     const ALL: [Self; 4] = [Self::Avx512, Self::Avx2, Self::Neon, Self::Portable];
 
-    /// The best that this machine has.
+    /// The best instructions that this machine has.
     pub fn best() -> Self {
         Self::ALL.into_iter().find(|instructions| instructions.is_available()).unwrap_or(Self::Portable)
     }
 
-    /// All that this machine has, best first; the last is [`Portable`](Self::Portable).
+    /// All instructions that this machine has, best first; the last is [`Portable`](Self::Portable).
     pub fn available() -> Vec<Self> {
         Self::ALL.into_iter().filter(|instructions| instructions.is_available()).collect()
     }
@@ -48,7 +48,7 @@ impl Instructions {
         }
     }
 
-    /// Runs a kernel with these instructions, or with portable ones where the machine lacks them.
+    /// Runs a kernel with these instructions, or with portable ones if the machine lacks them.
     #[inline]
     pub(in crate::cpu) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         let call = Call(kernel);
@@ -74,14 +74,15 @@ impl Instructions {
     }
 }
 
-/// Work that is compiled for every instruction set. `run`, and all that it calls with its lanes, must be
-/// `#[inline(always)]`: a function that is not inlined does not have the instructions.
+/// A computation that is compiled for every instruction set. `run`, and every function that it passes its lanes to, must be
+/// `#[inline(always)]`: a function that is not inlined is compiled without the instructions.
 pub(in crate::cpu) trait Kernel {
     type Output;
 
     fn run<L: Lanes>(self, lanes: L) -> Self::Output;
 }
 
+/// A kernel as pulp runs it.
 struct Call<K>(K);
 
 impl<K: Kernel> WithSimd for Call<K> {

@@ -1,4 +1,4 @@
-//! Sixteen numbers at a time, on any instruction set.
+//! Vectors of sixteen numbers, on any instruction set.
 
 use std::any::TypeId;
 use std::array;
@@ -7,10 +7,10 @@ use std::array;
 pub(super) use pulp::Scalar128b as Portable;
 use pulp::Simd;
 
-/// How many numbers a [`Row`] has.
+/// The number of lanes of a vector.
 pub(in crate::cpu) const LANES: usize = 16;
 
-/// What memory holds of one vector.
+/// A vector in memory.
 pub(in crate::cpu) type Row = [f32; LANES];
 
 /// Arithmetic on [`LANES`] numbers. Comparisons with NaN are false.
@@ -18,7 +18,7 @@ pub(in crate::cpu) trait Lanes: Copy {
     /// [`LANES`] numbers in [`REGISTERS`](Self::REGISTERS) registers.
     type V: Copy;
 
-    /// How many registers a row takes: 1, 2 or 4.
+    /// The number of registers of a vector: 1, 2 or 4.
     const REGISTERS: usize;
 
     fn splat(self, value: f32) -> Self::V;
@@ -28,13 +28,13 @@ pub(in crate::cpu) trait Lanes: Copy {
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a·b + c`, rounded once where the machine can, otherwise twice.
+    /// `a·b + c`, rounded once if the machine has a fused instruction, otherwise twice.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// The larger of both; either where one is NaN.
+    /// The larger of both; if one is NaN, either of them.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a < b ? yes : no`.
     fn if_less(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
-    /// The bits of each number, shifted left by 23: what stood in the lowest bits becomes the exponent.
+    /// The bits of each number shifted left by 23, so that the lowest bits become the exponent.
     fn low_bits_to_exponent(self, v: Self::V) -> Self::V;
     /// The sum of all lanes.
     fn sum(self, v: Self::V) -> f32;
@@ -87,7 +87,7 @@ impl<S: Simd, const N: usize> Lanes for Machine<S, N> {
 
     #[inline(always)]
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        // Where there is no such instruction, pulp calls a function that takes many.
+        // Without a fused instruction, pulp would call a slow library function.
         if TypeId::of::<S>() == TypeId::of::<Portable>() {
             return self.add(self.mul(a, b), c);
         }
@@ -114,16 +114,16 @@ impl<S: Simd, const N: usize> Lanes for Machine<S, N> {
 
     #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
-        let mut total = v[0];
-        for part in &v[1..] {
-            total = self.0.add_f32s(total, *part);
+        let mut sum = v[0];
+        for register in &v[1..] {
+            sum = self.0.add_f32s(sum, *register);
         }
-        self.0.reduce_sum_f32s(total)
+        self.0.reduce_sum_f32s(sum)
     }
 }
 
-/// Turns `count` rows of `width` numbers, `stride` apart, into `width` rows of [`LANES`], a lane for each; lanes
-/// without a row hold 0.
+/// Transposes `count` rows of `out.len()` numbers, `stride` apart, into vectors with one lane per row. Lanes without a
+/// row hold 0.
 pub(in crate::cpu) fn transpose(rows: &[f32], stride: usize, count: usize, out: &mut [Row]) {
     out.fill([0.0; LANES]);
     for lane in 0..count.min(LANES) {

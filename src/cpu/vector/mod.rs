@@ -1,7 +1,7 @@
-//! Vectors of `f32` for the kernels: which instructions, and what the kernels build on.
+//! Vectors of `f32` for the kernels: the choice of instructions, and the building blocks of kernels.
 //!
-//! Kernels are written once, over [`Lanes`], and compiled for every instruction set; [`Instructions::run`] picks at
-//! run time. They think in rows of [`LANES`] numbers, which are one AVX-512 register, two of AVX2 and four of NEON.
+//! Kernels are written once, over [`Lanes`], and compiled for every instruction set; [`Instructions::run`] picks one at
+//! run time. They compute with rows of [`LANES`] numbers: one AVX-512 register, two of AVX2 or four of NEON.
 
 mod exp;
 mod few;

@@ -1,16 +1,16 @@
-//! Asking for memory before it is needed.
+//! Prefetching of table rows.
 
-/// Bytes that come into the cache together.
+/// The size of a cache line in bytes.
 const LINE: usize = 64;
 
-/// Asks for the rows of `width` elements that will be read soon. An index behind the data asks for nothing of use. Does
-/// nothing where stable Rust has no such instruction.
+/// Prefetches rows of `width` elements. An index past the end of the data is harmless. Does nothing on targets for which
+/// stable Rust has no prefetch instruction.
 ///
-/// They come into the second-level cache, which can wait for many more lines at a time than the first.
+/// The rows go to the L2 cache, which can have many more outstanding misses than the L1 cache.
 #[inline(always)]
 pub(in crate::cpu) fn prefetch_rows<T>(data: &[T], width: usize, rows: impl Iterator<Item = usize>) {
     let element = size_of::<T>();
-    // A row that does not begin with a line ends in one more.
+    // A row that does not start at a line boundary reaches into one more line.
     let whole_lines = data.as_ptr().addr().is_multiple_of(LINE) && (width * element).is_multiple_of(LINE);
     for row in rows {
         let start = data.as_ptr().wrapping_add(row.wrapping_mul(width));

@@ -1,5 +1,5 @@
-//! The two matrix products of the kernels. In both, rows of memory meet sixteen lanes (candidates, or behaviours) in
-//! a tile of registers: every number of a row is broadcast, every row of lanes is loaded once a tile.
+//! The two matrix products of the kernels. Both multiply rows in memory with sixteen lanes (candidates or behaviours) and
+//! keep a tile of sums in registers: every number of a row is broadcast, every vector of lanes is loaded once per tile.
 
 use std::array;
 
@@ -16,7 +16,7 @@ pub(in crate::cpu) fn product<L: Lanes>(
     columns: &[Row],
     mut each: impl FnMut(usize, L::V),
 ) {
-    // As many rows as leave registers for the lanes and the broadcast, and pointers for the rows.
+    // The most rows for which the sums, the lanes and the broadcast fit in registers, and so do the row pointers.
     match L::REGISTERS {
         1 => tiles::<L, 8>(l, rows, stride, count, columns, &mut each),
         2 => tiles::<L, 6>(l, rows, stride, count, columns, &mut each),
@@ -34,7 +34,7 @@ fn tiles<L: Lanes, const R: usize>(
     each: &mut impl FnMut(usize, L::V),
 ) {
     for first in (0..count).step_by(R) {
-        // Behind the last row, the last one again: its sums are dropped.
+        // Past the last row, the last one is read again and its sums are dropped.
         let row: [&[f32]; R] =
             array::from_fn(|i| &rows[(first + i).min(count - 1) * stride..][..columns.len()]);
         let mut sums = [l.splat(0.0); R];
@@ -52,8 +52,7 @@ fn tiles<L: Lanes, const R: usize>(
     }
 }
 
-/// For each `j`, calls `each` with `j` and `Σ_i rows[i][j] · weights[i]`; the rows are `stride` apart and begin with
-/// `width` numbers of interest.
+/// For each `j` below `width`, calls `each` with `j` and `Σ_i rows[i][j] · weights[i]`. The rows are `stride` apart.
 #[inline(always)]
 pub(in crate::cpu) fn weighted_sum<L: Lanes>(
     l: L,
@@ -74,7 +73,7 @@ pub(in crate::cpu) fn weighted_sum<L: Lanes>(
     sums::<L, 1>(l, rows, stride, j..width, weights, &mut each);
 }
 
-/// The sums of as many whole groups of `R` columns as there are in `columns`; returns the first column left.
+/// Computes the sums of all whole groups of `R` columns in `columns`; returns the first column that is left.
 #[inline(always)]
 fn sums<L: Lanes, const R: usize>(
     l: L,

@@ -22,7 +22,7 @@ pub(in crate::cpu) fn add(sum: &mut [f32], row: &[f32]) {
     }
 }
 
-/// `out = row`, rounded.
+/// `out = row`, rounded to the element type.
 pub(in crate::cpu) fn store<T: Element>(out: &mut [T], row: &[f32]) {
     for (out, value) in out.iter_mut().zip(row) {
         *out = T::from_f32(*value);

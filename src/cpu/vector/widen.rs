@@ -1,30 +1,30 @@
-//! `f16` and `bf16` as `f32`.
+//! Widening `f16` and `bf16` to `f32`.
 
 use half::{bf16, f16};
 
 use super::lanes::Lanes;
 use crate::element::{DType, Element};
 
-/// The elements as `f32`: themselves where they are, otherwise widened into `room`. For kernels: compiled with the
-/// instructions of the lanes.
+/// The elements as `f32`: the slice itself if they are `f32`, otherwise widened into `scratch`. Takes the lanes so that it
+/// is compiled with their instructions.
 #[inline(always)]
 pub(in crate::cpu) fn widen_lanes<'a, L: Lanes, T: Element>(
     _: L,
     elements: &'a [T],
-    room: &'a mut Vec<f32>,
+    scratch: &'a mut Vec<f32>,
 ) -> &'a [f32] {
     if T::DTYPE == DType::F32 {
         return bytemuck::cast_slice(elements);
     }
-    room.clear();
+    scratch.clear();
     match T::DTYPE {
-        DType::F16 => room.extend(bytemuck::cast_slice::<T, f16>(elements).iter().map(|&x| widen_f16(x))),
-        _ => room.extend(bytemuck::cast_slice::<T, bf16>(elements).iter().map(|&x| widen_bf16(x))),
+        DType::F16 => scratch.extend(bytemuck::cast_slice::<T, f16>(elements).iter().map(|&x| widen_f16(x))),
+        _ => scratch.extend(bytemuck::cast_slice::<T, bf16>(elements).iter().map(|&x| widen_bf16(x))),
     }
-    room
+    scratch
 }
 
-/// Writes the elements as `f32`. For kernels.
+/// Writes the elements as `f32`, with the instructions of the lanes.
 #[inline(always)]
 pub(in crate::cpu) fn widen_to<L: Lanes, T: Element>(_: L, elements: &[T], out: &mut [f32]) {
     match T::DTYPE {
@@ -47,8 +47,8 @@ fn widen_bf16(x: bf16) -> f32 {
     f32::from_bits(u32::from(x.to_bits()) << 16)
 }
 
-/// Without branches, so that it becomes vector instructions: the bits read as a number 2¹¹² too small, which scales
-/// exactly, subnormals included; infinity and NaN have all bits of the exponent set afterwards.
+/// Without branches, so that it compiles to vector instructions. The shifted bits are a number that is too small by a
+/// factor of 2¹¹², and multiplying by it is exact, for subnormals too. Infinity and NaN get all exponent bits set afterwards.
 #[inline(always)]
 fn widen_f16(x: f16) -> f32 {
     const SCALE: f32 = f32::from_bits((127 + 112) << 23);

@@ -1,9 +1,9 @@
-//! Spreads work over threads.
+//! Spreading work over threads.
 
 #[cfg(feature = "rayon")]
 use rayon::prelude::*;
 
-/// Cuts the rows of an output into runs of `lengths` rows. Rows behind the last belong to nobody and are left out.
+/// Splits the rows of an output into spans of `lengths` rows. Rows after the last span belong to no user and are left out.
 pub(super) fn split_rows<T>(
     lengths: impl Iterator<Item = usize>,
     mut rows: &mut [T],
@@ -22,7 +22,7 @@ pub(super) fn for_each<I: Send>(items: Vec<I>, work: impl Fn(I) + Send + Sync) {
     map(items, work);
 }
 
-/// The results of `work` on every item, in their order.
+/// The results of `work` on every item, in the order of the items.
 pub(super) fn map<I: Send, R: Send>(items: Vec<I>, work: impl Fn(I) -> R + Send + Sync) -> Vec<R> {
     // Waking another thread takes longer than a small batch.
     #[cfg(feature = "rayon")]
@@ -32,8 +32,8 @@ pub(super) fn map<I: Send, R: Send>(items: Vec<I>, work: impl Fn(I) -> R + Send 
     items.into_iter().map(work).collect()
 }
 
-/// How many threads `for_each` uses.
-pub(super) fn threads() -> usize {
+/// The number of threads that [`for_each`] and [`map`] use.
+pub(super) fn count() -> usize {
     #[cfg(feature = "rayon")]
     return rayon::current_num_threads();
     #[cfg(not(feature = "rayon"))]
