@@ -10,8 +10,25 @@ use crate::ops::shape::{copy_views, dim, elements, expect};
 
 /// Reads table rows by id.
 ///
-/// The rows of `F` features stand side by side: `out[i] = [R_1[ids[i,1]] ‖ … ‖ R_F[ids[i,F]]]`, or, with bags, the
-/// sum or mean of these rows over each bag. An empty bag gives zeros.
+/// The rows of `F` features are concatenated: `out[i] = [R_1[ids[i,1]] ‖ … ‖ R_F[ids[i,F]]]`. With bags, the output is the
+/// sum or mean of these rows over each bag; an empty bag gives zeros.
+///
+/// ```
+/// use longseq::prelude::*;
+/// use longseq::{Bags, Cpu, Host, IdPolicy, Lookup, LookupInputs, Table, TableData};
+///
+/// let backend = Cpu::new();
+/// let (item, category) = ([0.0_f32, 0.1, 1.0, 1.1, 2.0, 2.1], [70.0_f32, 80.0]);
+/// let tables = [
+///     Table::new(3, 2, TableData::F32(Host::view(&item))),
+///     Table::new(2, 1, TableData::F32(Host::view(&category))),
+/// ];
+/// let ids = [2, 0, 99, 1]; // two rows of (item, category); 99 is outside its table
+/// let op = Lookup::default().with_ids(IdPolicy::Zero);
+/// let (out, _) = backend.lookup(&op, Bags::Each, LookupInputs::new(Host::view(&ids), &tables))?;
+/// assert_eq!(*out, [2.0, 2.1, 70.0, 0.0, 0.0, 80.0]);
+/// # Ok::<(), longseq::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Lookup {
@@ -19,14 +36,14 @@ pub struct Lookup {
     pub ids: IdPolicy,
 }
 
-/// How looked-up rows are pooled; `J` is a backend's jagged type.
+/// How rows are pooled; `J` is a backend's jagged type.
 #[derive(Debug, Clone, Copy)]
 pub enum Bags<'a, J> {
-    /// Every row of ids gives a row.
+    /// No pooling: one output row per row of ids.
     Each,
-    /// Every bag gives the sum of its rows.
+    /// One output row per bag: the sum of its rows.
     Sum(&'a J),
-    /// Every bag gives the mean of its rows.
+    /// One output row per bag: the mean of its rows.
     Mean(&'a J),
 }
 
@@ -38,21 +55,21 @@ pub enum IdPolicy {
     /// The call fails with [`Error::IndexOutOfRange`]; on a GPU the next `synchronize` or `download` does.
     #[default]
     Error,
-    /// It reads a row of zeros, which counts in a mean.
+    /// The id reads a row of zeros, which counts in a mean.
     Zero,
 }
 
 /// An embedding table.
 pub struct Table<'a, S: Memory> {
-    /// `V`: how many rows it has.
+    /// `V`: the number of rows.
     pub rows: usize,
-    /// How many numbers a row has.
+    /// The number of elements per row.
     pub width: usize,
-    /// The rows.
+    /// The elements.
     pub data: TableData<'a, S>,
 }
 
-/// How a table stores its `[rows, width]` numbers.
+/// How a table stores its `[rows, width]` elements.
 pub enum TableData<'a, S: Memory> {
     /// 32-bit floats.
     F32(View<'a, S, f32>),
@@ -71,28 +88,28 @@ pub enum TableData<'a, S: Memory> {
     },
 }
 
-/// What a look-up reads.
+/// The inputs of a look-up.
 pub struct LookupInputs<'a, S: Memory> {
     /// `[N, F]`.
     pub ids: View<'a, S, u32>,
     /// `F` tables.
     pub tables: &'a [Table<'a, S>],
-    /// Another `F` tables with the same rows, read in the same pass over the ids; may be empty.
+    /// Another `F` tables with the same numbers of rows, read in the same pass over the ids; may be empty.
     pub second_tables: &'a [Table<'a, S>],
 }
 
-/// What a look-up writes.
+/// The outputs of a look-up.
 pub struct LookupOutputs<'a, S: Memory> {
     /// `[N or bags, Σ width]`.
     pub out: ViewMut<'a, S, f32>,
-    /// The same from the second tables; exactly where there are some.
+    /// The same from the second tables; required if, and only if, there are second tables.
     pub second: Option<ViewMut<'a, S, f32>>,
 }
 
 copy_views!(Table, TableData, LookupInputs);
 
 impl<'a, S: Memory> Table<'a, S> {
-    /// A table of `rows` rows of `width` numbers.
+    /// A table of `rows` rows of `width` elements.
     pub fn new(rows: usize, width: usize, data: TableData<'a, S>) -> Self {
         Self { rows, width, data }
     }
@@ -104,19 +121,19 @@ impl<'a, S: Memory> LookupInputs<'a, S> {
         Self { ids, tables, second_tables: &[] }
     }
 
-    /// Another `F` tables with the same rows, read in the same pass over the ids.
+    /// Sets second tables: another `F` tables with the same numbers of rows, read in the same pass over the ids.
     pub fn with_second_tables(self, second_tables: &'a [Table<'a, S>]) -> Self {
         Self { second_tables: second_tables, ..self }
     }
 }
 
 impl<'a, S: Memory> LookupOutputs<'a, S> {
-    /// The rows of the tables.
+    /// Writes the rows of the tables.
     pub fn new(out: ViewMut<'a, S, f32>) -> Self {
         Self { out, second: None }
     }
 
-    /// The rows of the second tables.
+    /// Also writes the rows of the second tables.
     pub fn with_second(self, second: ViewMut<'a, S, f32>) -> Self {
         Self { second: Some(second), ..self }
     }
@@ -128,18 +145,18 @@ impl Lookup {
         Self { ids }
     }
 
-    /// `rows·Σ width`: how many numbers `rows` looked-up rows or bags have.
+    /// `rows·Σ width`: the number of elements of the output for `rows` rows or bags.
     ///
     /// # Errors
-    /// [`Error::Limit`] where that does not fit the address space.
+    /// [`Error::Limit`] if it exceeds the address space.
     pub fn output_length<S: Memory>(&self, rows: usize, tables: &[Table<'_, S>]) -> Result<usize> {
         elements("lookup", "out", &[dim("rows", rows), dim("Σ width", total_width(tables))])
     }
 
-    /// Checks the inputs of a look-up and returns how many rows or bags come out.
+    /// Checks the inputs of a look-up and returns the number of output rows: rows of ids, or bags.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a buffer or list of the wrong size; [`Error::Limit`] for sizes beyond the address space.
+    /// [`Error::Shape`] for a buffer or list of the wrong size; [`Error::Limit`] for sizes that exceed the address space.
     pub fn check<S: Memory, J: AsRef<Jagged>>(
         &self,
         bags: &Bags<'_, J>,
@@ -169,18 +186,19 @@ impl Lookup {
         })
     }
 
-    /// The fewest bytes to move: each of `ids` ids per feature, the row that it names, and each of `rows` rows of the
-    /// result. `T` is the storage of the tables, `widths` are those of one or both sets of tables.
+    /// The fewest bytes to move: each of `ids` ids per feature, the row that it names, and each of `rows` output rows. `T`
+    /// is the storage type of the tables; `widths` are those of one or both sets of tables.
     pub fn bytes<T: Scalar>(&self, ids: usize, rows: usize, features: usize, widths: &[usize]) -> u64 {
         let width: usize = widths.iter().sum();
         let (id, result) = (features * size_of::<u32>(), width * size_of::<f32>());
         (ids * (id + width * size_of::<T>()) + rows * result) as u64
     }
 
-    /// Checks the outputs for so many rows or bags.
+    /// Checks the outputs for `rows` rows or bags.
     ///
     /// # Errors
-    /// [`Error::Shape`] for an output of the wrong size, or a second one exactly where there are no second tables.
+    /// [`Error::Shape`] for an output of the wrong size, a second output without second tables, or second tables without
+    /// a second output.
     pub fn check_outputs<S: Memory>(
         &self,
         rows: usize,
@@ -206,12 +224,12 @@ impl Lookup {
     }
 }
 
-/// Σ of the widths of some tables.
+/// The sum of the widths of some tables.
 pub(crate) fn total_width<S: Memory>(tables: &[Table<'_, S>]) -> usize {
     tables.iter().fold(0, |sum, table| sum.saturating_add(table.width))
 }
 
-/// Checks that there is a table per feature, each as large as it says.
+/// Checks that there is one table per feature, and that the buffers of each have the right sizes.
 pub(super) fn check_tables<S: Memory>(
     operation: &'static str,
     argument: &'static str,
@@ -243,7 +261,7 @@ pub(super) fn check_tables<S: Memory>(
     Ok(())
 }
 
-/// Checks, on the host, that every id is inside its feature's table, where the policy asks for it.
+/// Checks on the host that every id is inside its feature's table, if the policy asks for it.
 pub(crate) fn check_host_ids(
     operation: &'static str,
     argument: &'static str,
@@ -254,7 +272,7 @@ pub(crate) fn check_host_ids(
     if policy == IdPolicy::Zero {
         return Ok(());
     }
-    // Looking for the largest id of each feature is many times faster than looking for the first one outside.
+    // Finding the largest id of each feature is many times faster than finding the first one outside.
     let features = tables.len();
     let largest = |feature: usize| ids.iter().skip(feature).step_by(features).max();
     let is_outside = |(feature, table): (usize, &Table<'_, Host>)| {
@@ -275,11 +293,27 @@ pub(crate) fn check_host_ids(
     }
 }
 
-/// Look-up of table rows on a device; see [`Lookup`].
+/// Look-ups in embedding tables on a device; see [`Lookup`].
 ///
-/// A method that a backend does not implement answers [`Unsupported`](crate::Error::Unsupported).
+/// Methods that a backend does not implement return [`Unsupported`](crate::Error::Unsupported).
 pub trait LookupOps: DeviceOps {
-    /// Looks rows up into given outputs; see [`Lookup`].
+    /// Looks rows up and writes them into given outputs; see [`Lookup`].
+    ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// use longseq::{Bags, Cpu, Host, Lookup, LookupInputs, LookupOutputs, Table, TableData};
+    ///
+    /// let backend = Cpu::new();
+    /// let (attention, representation) = ([1.0_f32, 2.0, 3.0], [10.0_f32, 20.0, 30.0]);
+    /// let first = [Table::new(3, 1, TableData::F32(Host::view(&attention)))];
+    /// let second = [Table::new(3, 1, TableData::F32(Host::view(&representation)))];
+    /// let inputs = LookupInputs::new(Host::view(&[2, 1]), &first).with_second_tables(&second);
+    /// let (mut a, mut r) = ([0.0; 2], [0.0; 2]);
+    /// let outputs = LookupOutputs::new(Host::view_mut(&mut a)).with_second(Host::view_mut(&mut r));
+    /// backend.lookup_into(&Lookup::default(), Bags::Each, inputs, outputs)?;
+    /// assert_eq!((a, r), ([3.0, 2.0], [30.0, 20.0]));
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`Lookup::check`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) by [`IdPolicy`].
@@ -294,15 +328,33 @@ pub trait LookupOps: DeviceOps {
         Err(unsupported(self, "lookup"))
     }
 
-    /// Looks rows up: `[N or bags, Σ width]` from the tables, and from the second tables where there are some; see
-    /// [`Lookup`].
+    /// Looks rows up: `[N or bags, Σ width]` from the tables, and from the second tables if there are any; see [`Lookup`].
+    ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// use longseq::{Bags, Cpu, Host, Jagged, Lookup, LookupInputs, Table, TableData};
+    ///
+    /// let backend = Cpu::new();
+    /// // Two rows of two numbers: value = scale[row]·code + offset[row].
+    /// let (codes, scale, offset) = ([2_i8, 4, -1, 1], [0.5_f32, 2.0], [0.0, 3.0]);
+    /// let data = TableData::Int8 {
+    ///     codes: Host::view(&codes),
+    ///     scale: Host::view(&scale),
+    ///     offset: Host::view(&offset),
+    /// };
+    /// let tables = [Table::new(2, 2, data)];
+    /// let bags = backend.jagged(&Jagged::from_lengths(&[3, 0])?)?; // a bag of three ids, and an empty one
+    /// let inputs = LookupInputs::new(Host::view(&[0, 1, 1]), &tables);
+    /// let (sums, _) = backend.lookup(&Lookup::default(), Bags::Sum(&bags), inputs)?;
+    /// assert_eq!(*sums, [3.0, 12.0, 0.0, 0.0]);
+    /// let (means, _) = backend.lookup(&Lookup::default(), Bags::Mean(&bags), inputs)?;
+    /// assert_eq!(*means, [1.0, 4.0, 0.0, 0.0]);
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`lookup_into`](Self::lookup_into).
-    #[expect(
-        clippy::type_complexity,
-        reason = "a pair of buffers, the second optional, is what the call gives"
-    )]
+    #[expect(clippy::type_complexity, reason = "the call returns a pair of buffers, the second optional")]
     fn lookup(
         &self,
         op: &Lookup,

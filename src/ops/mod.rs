@@ -1,8 +1,9 @@
-//! The operations: parameters, inputs, shape rules and costs. What each computes is said here; how, in the backends.
+//! The operations: parameters, inputs, shape rules, costs and the traits with their calls. This folder specifies what is
+//! computed; the backends decide how.
 //!
-//! Letters for sizes, everywhere: `B` users; `N` behaviours of all users; `M` candidates of all users; `L`, `C` one
+//! Letters of sizes, everywhere: `B` users; `N` behaviours of all users; `M` candidates of all users; `L`, `C` one
 //! user's behaviours and candidates; `d`, `d_v` width of a key, of a value; `H`, `H_kv` heads of queries, of keys and
-//! values; `G`, `τ` SDIM groups and bits a group; `F` features; `K` behaviours that a search keeps.
+//! values; `G`, `τ` SDIM groups and bits per group; `F` features; `K` behaviours that a search keeps.
 
 mod decoupled;
 mod din;

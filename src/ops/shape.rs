@@ -1,4 +1,4 @@
-//! Checks that a buffer has the size an operation needs.
+//! Checks of buffer sizes.
 
 use crate::error::{Error, Result};
 
@@ -11,9 +11,9 @@ pub(crate) const fn dim(letter: &'static str, size: usize) -> Dim {
     Dim(letter, size)
 }
 
-/// The number of elements of a shape, or `Error::Limit` where it does not fit the address space.
+/// The number of elements of a shape, or [`Error::Limit`] if it exceeds the address space.
 pub(crate) fn elements(operation: &'static str, argument: &'static str, shape: &[Dim]) -> Result<usize> {
-    // Half the address space: no allocation can be larger, and byte counts of 4-byte elements still fit u64.
+    // Half the address space: no allocation is larger, and byte counts of 4-byte elements still fit in a u64.
     let limit = isize::MAX as usize;
     let product = shape.iter().try_fold(1usize, |product, dim| product.checked_mul(dim.1));
     match product.filter(|&product| product <= limit) {
@@ -43,7 +43,7 @@ pub(crate) fn expect(
     })
 }
 
-/// Makes structs of views copyable. (A derive would ask the kind of memory itself to be copyable.)
+/// Implements `Clone` and `Copy` for structs of views. (A derive would require `Copy` of the kind of memory.)
 macro_rules! copy_views {
     ($($name:ident $(<$element:ident>)?),*) => {$(
         impl<S: crate::memory::Memory $(, $element: crate::element::Element)?> Clone for $name<'_, S $(, $element)?> {

@@ -1,20 +1,20 @@
-//! Decoupled embeddings, plainly. Formula: [`Decoupled`].
+//! The reference of decoupled embeddings. Formula: [`Decoupled`].
 
-use super::lookup::{concatenate, table_row};
-use super::{dot, softmax};
 use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Batch;
 use crate::ops::*;
+use crate::reference::arithmetic::{dot, softmax};
+use crate::reference::lookup::{concatenate, table_row};
 
 /// An exact selection.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SelectionReference {
-    /// `[M, K]`: positions within the user's history, [`EMPTY_SLOT`] behind the last one kept.
+    /// `[M, K]`: positions within the user's history, [`EMPTY_SLOT`] after the last one kept.
     pub positions: Vec<u32>,
-    /// `[M, K]`: their scores, `-∞` behind the last one kept.
+    /// `[M, K]`: their scores, `-∞` after the last one kept.
     pub scores: Vec<f64>,
-    /// `[M]`.
+    /// `[M]`: the number of behaviours kept.
     pub counts: Vec<u32>,
 }
 
@@ -129,7 +129,7 @@ fn scores_of(
 fn ranked(scores: &[f64], top_k: usize) -> Vec<(usize, f64)> {
     let mut order: Vec<(usize, f64)> = scores.iter().copied().enumerate().collect();
     order.sort_by(|a, b| match (a.1.is_nan(), b.1.is_nan()) {
-        // Not total_cmp: it would put -0 behind +0, which are equal scores.
+        // Not total_cmp: it would order -0 after +0, which are equal scores.
         (false, false) => b.1.partial_cmp(&a.1).unwrap_or(std::cmp::Ordering::Equal).then(a.0.cmp(&b.0)),
         (a_nan, b_nan) => a_nan.cmp(&b_nan).then(a.0.cmp(&b.0)),
     });
@@ -137,6 +137,7 @@ fn ranked(scores: &[f64], top_k: usize) -> Vec<(usize, f64)> {
     order
 }
 
+/// Adds the weighted rows of the kept behaviours to the output of candidate `m`.
 fn aggregate_into(
     op: &Decoupled,
     inputs: &AggregateInputs<'_, Host>,
@@ -149,7 +150,7 @@ fn aggregate_into(
     let width = total_width(inputs.representation);
     let out = &mut out[m * width..(m + 1) * width];
     for (l, w) in kept.zip(softmax(scores).0) {
-        // A score of -∞ takes no part, whatever its row holds.
+        // A behaviour with a score of -∞ is skipped, whatever its row holds.
         if w == 0.0 {
             continue;
         }

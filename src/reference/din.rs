@@ -1,12 +1,12 @@
-//! DIN's local activation unit, plainly: the concatenation is written out. Formula: [`Din`].
+//! The reference of DIN's local activation unit; the concatenation is written out. Formula: [`Din`].
 
-use super::{dot, row, sigmoid, softmax};
 use crate::element::Element;
 use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Batch;
 use crate::memory::View;
 use crate::ops::{Activation, Din, DinInputs, DinPooling};
+use crate::reference::arithmetic::{dot, row, sigmoid, softmax};
 
 /// DIN's local activation unit in `f64`, `[M, d]`.
 ///
@@ -52,6 +52,7 @@ fn score<T: Element>(inputs: &DinInputs<'_, Host, T>, q: &[f64], s: &[f64]) -> f
     dot(&row(&inputs.output_weight, 0, x.len()), &x) + f64::from(inputs.output_bias[0])
 }
 
+/// The activation of one channel.
 fn activate(activation: &Activation<View<'_, Host, f32>>, channel: usize, x: f64) -> f64 {
     let of = |vector: &View<'_, Host, f32>| f64::from(vector[channel]);
     match activation {

@@ -1,11 +1,11 @@
-//! Look-ups in embedding tables, plainly. Formula: [`Lookup`].
+//! The reference of look-ups in embedding tables. Formula: [`Lookup`].
 
 use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Jagged;
 use crate::ops::*;
 
-/// Looked-up rows, `[N or bags, Σ width]`, from the tables and from the second tables.
+/// The rows or pooled bags `[N or bags, Σ width]` of the tables, and of the second tables if there are any.
 ///
 /// # Errors
 /// Those of [`Lookup::check`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) by [`IdPolicy`].
@@ -50,7 +50,7 @@ pub(super) fn concatenate(tables: &[Table<'_, Host>], ids: &[u32]) -> Vec<f64> {
     tables.iter().zip(ids).flat_map(|(table, &id)| table_row(table, id)).collect()
 }
 
-/// One row of a table, widened; zeros for an id outside it (which only `IdPolicy::Zero` lets through).
+/// One row of a table, widened; zeros for an id outside it (possible only with `IdPolicy::Zero`).
 pub(super) fn table_row(table: &Table<'_, Host>, id: u32) -> Vec<f64> {
     let id = id as usize;
     if id >= table.rows {

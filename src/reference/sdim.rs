@@ -1,14 +1,14 @@
-//! SDIM, plainly. Formula: [`Sdim`].
+//! The reference of SDIM. Formula: [`Sdim`].
 
-use super::row;
 use crate::element::{Element, Signature};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::jagged::{Batch, Jagged};
 use crate::memory::View;
 use crate::ops::{Hash, Sdim, SdimHistory, SdimInputs, SdimQuery};
+use crate::reference::arithmetic::row;
 
-/// A projection `⟨x, R[:,g,t]⟩` and how far rounding may move it.
+/// A projection `⟨x, R[:,g,t]⟩`, and the scale of its rounding errors.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Projection {
     /// `Σ_i x_i·r_i`.
@@ -17,7 +17,7 @@ pub struct Projection {
     pub magnitude: f64,
 }
 
-/// The projections behind the signatures of rows `[rows, d]`: `[rows, G, τ]`.
+/// The projections whose signs are the signatures of rows `[rows, d]`: `[rows, G, τ]`.
 ///
 /// # Errors
 /// Those of [`Sdim::check_signatures`].
@@ -108,6 +108,7 @@ pub fn sdim_attend<T: Element>(
     Ok(gather(op, batch.targets(), &table, &signatures))
 }
 
+/// The mean of the normalised buckets of each candidate.
 fn gather(op: &Sdim, targets: &Jagged, table: &[f64], signatures: &[u32]) -> Vec<f64> {
     let mut out = vec![0.0; targets.rows() * op.width];
     for (b, rows) in targets.ranges().enumerate() {
@@ -126,12 +127,12 @@ fn gather(op: &Sdim, targets: &Jagged, table: &[f64], signatures: &[u32]) -> Vec
     out
 }
 
-/// Where the bucket row `[b, g, signature, :]` starts.
+/// The index at which the bucket row `[b, g, signature, :]` starts.
 fn bucket(op: &Sdim, b: usize, g: usize, signature: u32) -> usize {
     ((b * op.groups + g) * op.buckets() + signature as usize) * op.width
 }
 
-/// The signatures of the first `count` rows: computed, or given and then checked.
+/// The signatures of the first `count` rows, computed or given. Given signatures are checked.
 fn hash<T: Element>(
     operation: &'static str,
     op: &Sdim,

@@ -1,11 +1,11 @@
-//! Target attention, plainly. Formula: [`TargetAttention`].
+//! The reference of target attention. Formula: [`TargetAttention`].
 
-use super::{dot, row, sigmoid, softmax};
 use crate::element::Element;
 use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Batch;
 use crate::ops::{PartialAttention, TargetAttention, TargetAttentionInputs, Weighting};
+use crate::reference::arithmetic::{dot, row, sigmoid, softmax};
 
 /// Exact results of target attention.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +46,7 @@ pub fn target_attention<T: Element>(
                 let (weights, lse_mh) = weights(op.weighting, &scores);
                 lse[m * op.heads + h] = lse_mh;
                 for (l, w) in history.clone().zip(weights) {
-                    // A removed behaviour (a bias of -∞) takes no part, whatever its value holds.
+                    // A removed behaviour (a bias of -∞) is skipped, whatever its value holds.
                     if w == 0.0 {
                         continue;
                     }
@@ -64,6 +64,7 @@ pub fn target_attention<T: Element>(
     Ok(TargetAttentionReference { out, lse })
 }
 
+/// The weights of scores, and the log-sum-exp with softmax.
 fn weights(weighting: Weighting, scores: &[f64]) -> (Vec<f64>, f64) {
     let each = |f: &dyn Fn(f64) -> f64| (scores.iter().map(|&s| f(s)).collect(), f64::NEG_INFINITY);
     match weighting {
@@ -75,12 +76,12 @@ fn weights(weighting: Weighting, scores: &[f64]) -> (Vec<f64>, f64) {
     }
 }
 
-/// `s·σ(s)`, with its limit 0 at `-∞`, where the product itself is NaN.
+/// `s·σ(s)`; at `-∞`, where the product is NaN, its limit 0.
 fn silu(s: f64) -> f64 {
     if s == f64::NEG_INFINITY { 0.0 } else { s * sigmoid(s) }
 }
 
-/// Merges softmax attention over two disjoint parts of the same histories, in `f64`.
+/// Merges the results of softmax attention over two disjoint spans of the same histories, in `f64`.
 ///
 /// # Errors
 /// Those of [`TargetAttention::check_merge`].

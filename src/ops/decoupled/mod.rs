@@ -1,7 +1,11 @@
-//! Decoupled embeddings: one table says which behaviours matter, another what they mean.
+//! Decoupled embeddings: attention tables decide which behaviours matter, representation tables what they mean.
 
 mod calls;
+mod inputs;
 mod parameters;
 
 pub use calls::DecoupledOps;
-pub use parameters::*;
+pub use inputs::{
+    AggregateInputs, DecoupledInputs, EMPTY_SLOT, SearchInputs, Selection, SelectionBuffers, SelectionMut,
+};
+pub use parameters::Decoupled;

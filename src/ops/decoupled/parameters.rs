@@ -1,12 +1,13 @@
-//! Parameters, inputs, shape rules and costs of decoupled embeddings.
+//! Parameters, shape rules and costs of decoupled embeddings.
 
 use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::jagged::Batch;
-use crate::memory::{Memory, View, ViewMut};
+use crate::memory::{Memory, View};
+use crate::ops::decoupled::inputs::*;
 use crate::ops::lookup::{IdPolicy, Table, check_host_ids, check_tables, total_width};
-use crate::ops::shape::{copy_views, dim, elements, expect};
+use crate::ops::shape::{dim, elements, expect};
 
 /// Search in attention embeddings, aggregation of representation embeddings.
 ///
@@ -20,152 +21,42 @@ use crate::ops::shape::{copy_views, dim, elements, expect};
 /// out[m]     = ( Σ_{l∈top} w_l · [R_1[ids[l,1]] ‖ … ‖ R_F[ids[l,F]]] )   optionally ⊙ [R_1[target_ids[m,1]] ‖ …]
 /// ```
 ///
-/// Where a user has fewer than `K` behaviours, all are kept and nothing else takes weight. An empty history gives a
-/// row of zeros. Scores, pooled rows and outputs are `f32`, whatever the tables store.
+/// If a user has fewer than `K` behaviours, all are kept and only they have weight. An empty history gives a row of
+/// zeros. Scores, pooled rows and outputs are `f32`, whatever the storage type of the tables.
+///
+/// ```
+/// use longseq::prelude::*;
+/// use longseq::{Cpu, Decoupled, DecoupledInputs, Host, Jagged, Table, TableData};
+///
+/// let (items, a, r) = (100, 4, 16);
+/// let attention: Vec<f32> = (0..items * a).map(|i| (i as f32).sin()).collect();
+/// let representation: Vec<f32> = (0..items * r).map(|i| (i as f32).cos()).collect();
+/// let attention = [Table::new(items, a, TableData::F32(Host::view(&attention)))];
+/// let representation = [Table::new(items, r, TableData::F32(Host::view(&representation)))];
+/// let ids: Vec<u32> = (0..50).map(|l| l * 7 % 100).collect(); // the 50 behaviours of one user
+///
+/// let backend = Cpu::new();
+/// let batch = backend.batch(&Jagged::from_lengths(&[50])?, &Jagged::from_lengths(&[2])?)?;
+/// let inputs = DecoupledInputs::new(&attention, &representation, Host::view(&ids), Host::view(&[3, 14]));
+/// let op = Decoupled::new([0.5]).with_top_k(Some(20)); // one feature, scaled by 1/√4
+/// let interest = backend.decoupled_attend(&op, &batch, inputs)?; // [M, Σ r]
+/// assert_eq!(interest.len(), 2 * r);
+/// # Ok::<(), longseq::Error>(())
+/// ```
 ///
 /// Source: Feng et al., "Long-Sequence Recommendation Models Need Decoupled Embeddings" (DARE), ICLR 2025,
 /// arXiv 2410.02604, §3.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Decoupled {
-    /// `scale_f`, one factor per feature; their number is `F`.
+    /// `scale_f`, one factor per feature; `F` is their number.
     pub scales: Vec<f32>,
-    /// `K`: how many behaviours take part; `None` keeps all (for `attend` only). Default 20.
+    /// `K`: the number of behaviours to keep; `None` keeps all (for `attend` only). Default 20.
     pub top_k: Option<usize>,
-    /// Multiply the aggregate by the candidate's own representation. Default false.
+    /// Whether to multiply the aggregate by the candidate's own representation. Default false.
     pub multiply_target: bool,
     /// What happens to ids outside their table.
     pub ids: IdPolicy,
-}
-
-/// What `search` reads.
-pub struct SearchInputs<'a, S: Memory> {
-    /// `A_f`, one attention table per feature.
-    pub attention: &'a [Table<'a, S>],
-    /// `[N, F]`, one row per behaviour.
-    pub ids: View<'a, S, u32>,
-    /// `[M, F]`, one row per candidate.
-    pub target_ids: View<'a, S, u32>,
-}
-
-/// What `aggregate` reads besides a [`Selection`].
-pub struct AggregateInputs<'a, S: Memory> {
-    /// `R_f`, one representation table per feature.
-    pub representation: &'a [Table<'a, S>],
-    /// `[N, F]`, one row per behaviour.
-    pub ids: View<'a, S, u32>,
-    /// `[M, F]`, one row per candidate; read only with `multiply_target`.
-    pub target_ids: View<'a, S, u32>,
-}
-
-/// What the fused `attend` reads.
-pub struct DecoupledInputs<'a, S: Memory> {
-    /// `A_f`, one attention table per feature.
-    pub attention: &'a [Table<'a, S>],
-    /// `R_f`, one representation table per feature.
-    pub representation: &'a [Table<'a, S>],
-    /// `[N, F]`, one row per behaviour.
-    pub ids: View<'a, S, u32>,
-    /// `[M, F]`, one row per candidate.
-    pub target_ids: View<'a, S, u32>,
-}
-
-/// The behaviours that a search kept, best first.
-pub struct Selection<'a, S: Memory> {
-    /// `[M, K]`: positions within the user's history; [`EMPTY_SLOT`] behind the last one kept.
-    pub positions: View<'a, S, u32>,
-    /// `[M, K]`: their scores; `-∞` behind the last one kept.
-    pub scores: View<'a, S, f32>,
-    /// `[M]`: how many were kept: `min(K, L)`.
-    pub counts: View<'a, S, u32>,
-}
-
-/// Where a search writes.
-pub struct SelectionMut<'a, S: Memory> {
-    /// `[M, K]`: positions within the user's history; [`EMPTY_SLOT`] behind the last one kept.
-    pub positions: ViewMut<'a, S, u32>,
-    /// `[M, K]`: their scores; `-∞` behind the last one kept.
-    pub scores: ViewMut<'a, S, f32>,
-    /// `[M]`: how many were kept: `min(K, L)`.
-    pub counts: ViewMut<'a, S, u32>,
-}
-
-/// The owned buffers of a [`Selection`].
-pub struct SelectionBuffers<S: Memory> {
-    /// `[M, K]`.
-    pub positions: S::Buffer<u32>,
-    /// `[M, K]`.
-    pub scores: S::Buffer<f32>,
-    /// `[M]`.
-    pub counts: S::Buffer<u32>,
-}
-
-/// The position of a slot in which a search kept nothing.
-pub const EMPTY_SLOT: u32 = u32::MAX;
-
-copy_views!(SearchInputs, AggregateInputs, DecoupledInputs, Selection);
-
-impl<'a, S: Memory> SearchInputs<'a, S> {
-    /// Attention tables, and the ids of behaviours `[N, F]` and candidates `[M, F]`.
-    pub fn new(attention: &'a [Table<'a, S>], ids: View<'a, S, u32>, target_ids: View<'a, S, u32>) -> Self {
-        Self { attention, ids, target_ids }
-    }
-}
-
-impl<'a, S: Memory> AggregateInputs<'a, S> {
-    /// Representation tables, and the ids of behaviours `[N, F]` and candidates `[M, F]`.
-    pub fn new(
-        representation: &'a [Table<'a, S>],
-        ids: View<'a, S, u32>,
-        target_ids: View<'a, S, u32>,
-    ) -> Self {
-        Self { representation, ids, target_ids }
-    }
-}
-
-impl<'a, S: Memory> DecoupledInputs<'a, S> {
-    /// Both sets of tables, and the ids of behaviours `[N, F]` and candidates `[M, F]`.
-    pub fn new(
-        attention: &'a [Table<'a, S>],
-        representation: &'a [Table<'a, S>],
-        ids: View<'a, S, u32>,
-        target_ids: View<'a, S, u32>,
-    ) -> Self {
-        Self { attention, representation, ids, target_ids }
-    }
-}
-
-impl<'a, S: Memory> Selection<'a, S> {
-    /// A selection of a search, or of the caller.
-    pub fn new(positions: View<'a, S, u32>, scores: View<'a, S, f32>, counts: View<'a, S, u32>) -> Self {
-        Self { positions, scores, counts }
-    }
-}
-
-impl<'a, S: Memory> SelectionMut<'a, S> {
-    /// Where a search writes: `[M, K]`, `[M, K]`, `[M]`.
-    pub fn new(
-        positions: ViewMut<'a, S, u32>,
-        scores: ViewMut<'a, S, f32>,
-        counts: ViewMut<'a, S, u32>,
-    ) -> Self {
-        Self { positions, scores, counts }
-    }
-}
-
-impl<S: Memory> SelectionBuffers<S> {
-    /// The selection, to read.
-    pub fn selection(&self) -> Selection<'_, S> {
-        let counts = View::new(S::data(&self.counts));
-        Selection::new(View::new(S::data(&self.positions)), View::new(S::data(&self.scores)), counts)
-    }
-
-    /// The buffers, to write.
-    pub fn selection_mut(&mut self) -> SelectionMut<'_, S> {
-        let counts = ViewMut::new(S::data_mut(&mut self.counts));
-        let scores = ViewMut::new(S::data_mut(&mut self.scores));
-        SelectionMut::new(ViewMut::new(S::data_mut(&mut self.positions)), scores, counts)
-    }
 }
 
 impl Default for Decoupled {
@@ -175,20 +66,20 @@ impl Default for Decoupled {
 }
 
 impl Decoupled {
-    /// `F` features with a factor each, the 20 best behaviours, no multiplication by the candidate.
+    /// One feature per scale, the 20 best behaviours, no multiplication by the candidate.
     pub fn new(scales: impl Into<Vec<f32>>) -> Self {
         Self { scales: scales.into(), ..Self::default() }
     }
 
-    /// DARE's own factors for attention widths in the order item, category, time: `1/√(a_item + a_category)` for
-    /// the first two, `1/√a_time` for the third.
+    /// DARE's own scales for the attention widths of item, category and time: `1/√(a_item + a_category)` for the first
+    /// two features, `1/√a_time` for the third.
     pub fn dare(item: usize, category: usize, time: usize) -> Self {
         let inverse_root = |width: usize| (1.0 / (width as f64).sqrt()) as f32;
         let semantic = inverse_root(item + category);
         Self::new([semantic, semantic, inverse_root(time)])
     }
 
-    /// Sets how many behaviours take part; `None` keeps all.
+    /// Sets the number of behaviours to keep; `None` keeps all.
     pub fn with_top_k(self, top_k: Option<usize>) -> Self {
         Self { top_k, ..self }
     }
@@ -203,21 +94,21 @@ impl Decoupled {
         Self { ids, ..self }
     }
 
-    /// `F`: how many features there are.
+    /// `F`: the number of features.
     pub fn features(&self) -> usize {
         self.scales.len()
     }
 
-    /// `M·Σ r`: how many numbers the output of `aggregate` and `attend` has.
+    /// `M·Σ r`: the number of elements of the output of `aggregate` and `attend`.
     ///
     /// # Errors
-    /// [`Error::Limit`] where that does not fit the address space.
+    /// [`Error::Limit`] if it exceeds the address space.
     pub fn output_length<S: Memory>(&self, batch: &Batch, representation: &[Table<'_, S>]) -> Result<usize> {
         let shape = [dim("M", batch.targets().rows()), dim("Σ r", total_width(representation))];
         elements("decoupled_aggregate", "out", &shape)
     }
 
-    /// `M·K`: how many slots a search fills.
+    /// `M·K`: the number of slots of a selection.
     ///
     /// # Errors
     /// As [`check_search`](Self::check_search).
@@ -227,7 +118,7 @@ impl Decoupled {
         elements(NAME, "positions", &[dim("M", batch.targets().rows()), dim("K", top_k)])
     }
 
-    /// Checks the parameters by themselves.
+    /// Checks the parameters alone.
     fn validate(&self, operation: &'static str) -> Result<()> {
         let wrong = |argument, expected: &str, got: String| {
             Err(Error::Parameter { operation, argument, expected: expected.into(), got })
@@ -244,7 +135,7 @@ impl Decoupled {
         Ok(())
     }
 
-    /// `K`, for the calls that cannot do without.
+    /// `K`, for the calls that require it.
     fn required_top_k(&self, operation: &'static str) -> Result<usize> {
         self.validate(operation)?;
         self.top_k.ok_or_else(|| Error::Unsupported {
@@ -300,7 +191,7 @@ impl Decoupled {
     /// Checks the output of `aggregate` or `attend` (named by `operation`).
     ///
     /// # Errors
-    /// [`Error::Shape`] where it is not `[M, Σ r]`.
+    /// [`Error::Shape`] if it is not `[M, Σ r]`.
     pub fn check_output<S: Memory>(
         &self,
         operation: &'static str,
@@ -357,7 +248,7 @@ impl Decoupled {
         Ok(())
     }
 
-    /// Checks, on the host, that every id is inside its feature's table, where the policy asks for it.
+    /// Checks on the host that every id is inside its feature's table, if the policy asks for it.
     pub(crate) fn check_host_ids(
         &self,
         operation: &'static str,
@@ -371,7 +262,7 @@ impl Decoupled {
         check_host_ids(operation, "target_ids", self.ids, tables, &target_ids[..candidates * self.features()])
     }
 
-    /// Checks, on the host, that a selection, which may come from anywhere, stays inside its histories.
+    /// Checks on the host that the positions of a selection, which may be the caller's, are inside their histories.
     pub(crate) fn check_host_selection(
         &self,
         operation: &'static str,
@@ -408,7 +299,7 @@ impl Decoupled {
         2 * batch.pairs() * widths.iter().sum::<usize>() as u64
     }
 
-    /// The fewest bytes of `search`: each id, and each row it names as whole 32-byte sectors.
+    /// The fewest bytes that `search` moves: each id, and each row that it names in whole 32-byte sectors.
     pub fn search_bytes<T: Scalar>(&self, batch: &Batch, widths: &[usize]) -> u64 {
         let row: usize = widths.iter().map(|width| (width * size_of::<T>()).max(32)).sum();
         batch.histories().total() as u64 * (4 * widths.len() + row) as u64
@@ -419,12 +310,12 @@ impl Decoupled {
         2 * self.kept(batch) * widths.iter().sum::<usize>() as u64
     }
 
-    /// The fewest bytes of `aggregate`: a position, a score and a row for each behaviour kept.
+    /// The fewest bytes that `aggregate` moves: a position, a score and a row for each behaviour kept.
     pub fn aggregate_bytes<T: Scalar>(&self, batch: &Batch, widths: &[usize]) -> u64 {
         self.kept(batch) * (widths.iter().sum::<usize>() * size_of::<T>() + 8) as u64
     }
 
-    /// Σ over users of candidates × behaviours kept.
+    /// The number of behaviours kept for all candidates: Σ over users of candidates × behaviours kept.
     fn kept(&self, batch: &Batch) -> u64 {
         let top_k = self.top_k.unwrap_or(usize::MAX);
         batch.requests().map(|(history, targets)| (targets.len() * history.len().min(top_k)) as u64).sum()

@@ -1,16 +1,36 @@
-//! The calls.
+//! The calls of SDIM.
 
 use crate::device::{Buffer, DeviceOps, unsupported};
 use crate::element::{Element, Signature};
 use crate::error::Result;
 use crate::memory::{View, ViewMut};
-use crate::ops::sdim::parameters::*;
+use crate::ops::sdim::inputs::{SdimHistory, SdimInputs, SdimQuery};
+use crate::ops::sdim::parameters::Sdim;
 
 /// SDIM on a device: signatures, bucket tables, queries; see [`Sdim`].
 ///
-/// A method that a backend does not implement answers [`Unsupported`](crate::Error::Unsupported).
+/// Methods that a backend does not implement return [`Unsupported`](crate::Error::Unsupported).
 pub trait SdimOps: DeviceOps {
     /// SDIM signatures of rows `[rows, d]` into a given output `[rows, G]`; see [`Sdim`].
+    ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// use longseq::{Cpu, Host, Sdim};
+    ///
+    /// let backend = Cpu::new();
+    /// let op = Sdim::new(2).with_groups(1, 2);
+    /// let rotations = [1.0_f32, 0.0, 0.0, 1.0]; // [d, G, τ]: bit t is the sign of element t
+    /// let rows = [5.0_f32, -1.0, 5.0, 1.0, -5.0, 1.0];
+    /// let mut signatures = [0_u8; 3];
+    /// backend.sdim_signatures_into(
+    ///     &op,
+    ///     Host::view(&rows),
+    ///     Host::view(&rotations),
+    ///     Host::view_mut(&mut signatures),
+    /// )?;
+    /// assert_eq!(signatures, [0b01, 0b11, 0b10]);
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`Sdim::check_signatures`].
@@ -43,6 +63,20 @@ pub trait SdimOps: DeviceOps {
 
     /// SDIM bucket tables of histories, `[B, G, 2^τ, d]`; see [`Sdim`].
     ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimHistory};
+    ///
+    /// let backend = Cpu::new();
+    /// let op = Sdim::new(1).with_groups(1, 1); // two buckets per user
+    /// let histories = backend.jagged(&Jagged::from_lengths(&[3, 0])?)?;
+    /// let (rows, signatures) = ([1.0_f32, 2.0, 4.0], [0_u8, 1, 0]);
+    /// let behaviours = SdimHistory::new(Host::view(&rows), Hash::Signatures8(Host::view(&signatures)));
+    /// let table = backend.sdim_encode(&op, &histories, behaviours)?;
+    /// assert_eq!(*table, [5.0, 2.0, 0.0, 0.0]);
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`sdim_encode_into`](Self::sdim_encode_into).
     fn sdim_encode<T: Element>(
@@ -58,6 +92,20 @@ pub trait SdimOps: DeviceOps {
 
     /// Adds new behaviours of each user to the user's bucket table `[B, G, 2^τ, d]`, in place; see [`Sdim`].
     ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimHistory};
+    ///
+    /// let backend = Cpu::new();
+    /// let op = Sdim::new(1).with_groups(1, 1);
+    /// let mut table = backend.upload(&[5.0, 2.0])?; // one user
+    /// let new = backend.jagged(&Jagged::from_lengths(&[1])?)?;
+    /// let behaviour = SdimHistory::new(Host::view(&[3.0_f32]), Hash::Signatures8(Host::view(&[1])));
+    /// backend.sdim_append(&op, &new, behaviour, backend.view_mut(&mut table))?;
+    /// assert_eq!(*table, [5.0, 5.0]);
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`sdim_encode_into`](Self::sdim_encode_into).
     fn sdim_append<T: Element>(
@@ -71,8 +119,20 @@ pub trait SdimOps: DeviceOps {
         Err(unsupported(self, "sdim_append"))
     }
 
-    /// Adds bucket tables to others of the same users, in place: the tables of two parts of a history add up to the
-    /// table of the whole.
+    /// Adds bucket tables to others of the same users, in place: the tables of two spans of a history add up to the table
+    /// of both.
+    ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// use longseq::{Cpu, Sdim};
+    ///
+    /// let backend = Cpu::new();
+    /// let (mut table, other) = (backend.upload(&[5.0, 2.0])?, backend.upload(&[1.0, -2.0])?);
+    /// let op = Sdim::new(1).with_groups(1, 1);
+    /// backend.sdim_add_tables(&op, backend.view_mut(&mut table), backend.view(&other))?;
+    /// assert_eq!(*table, [6.0, 0.0]);
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`Sdim::check_add`].
@@ -86,7 +146,7 @@ pub trait SdimOps: DeviceOps {
         Err(unsupported(self, "sdim_add_tables"))
     }
 
-    /// SDIM from prebuilt tables into a given output `[M, d]`; see [`Sdim`].
+    /// SDIM from existing tables into a given output `[M, d]`; see [`Sdim`].
     ///
     /// # Errors
     /// Those of [`Sdim::check_query`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for a given signature of
@@ -102,7 +162,22 @@ pub trait SdimOps: DeviceOps {
         Err(unsupported(self, "sdim_query"))
     }
 
-    /// SDIM from prebuilt tables, `[M, d]`; see [`Sdim`].
+    /// SDIM from existing tables, `[M, d]`; see [`Sdim`].
+    ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimQuery};
+    ///
+    /// let backend = Cpu::new();
+    /// let op = Sdim::new(2).with_groups(1, 1).with_normalise(true);
+    /// let table = [3.0, 4.0, 0.0, 2.0]; // one user: the sums of two buckets
+    /// let targets = backend.jagged(&Jagged::from_lengths(&[2])?)?;
+    /// // Given signatures need no rows of candidates.
+    /// let query = SdimQuery::new(Host::view(&table), Hash::Signatures8(Host::view(&[1, 0])));
+    /// let out = backend.sdim_query::<f32>(&op, &targets, query)?;
+    /// assert!(out.iter().zip([0.0, 1.0, 0.6, 0.8]).all(|(out, exact)| (out - exact).abs() < 1e-6));
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`sdim_query_into`](Self::sdim_query_into).
@@ -117,7 +192,7 @@ pub trait SdimOps: DeviceOps {
         Ok(out)
     }
 
-    /// SDIM without a table, for `2^τ` above the length of a history, into a given output `[M, d]`; see [`Sdim`].
+    /// SDIM without a table, for `2^τ` larger than the length of a history, into a given output `[M, d]`; see [`Sdim`].
     ///
     /// # Errors
     /// Those of [`Sdim::check_attend`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for a given signature of
@@ -134,6 +209,22 @@ pub trait SdimOps: DeviceOps {
     }
 
     /// SDIM without a table, `[M, d]`; see [`Sdim`].
+    ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimHistory, SdimInputs};
+    ///
+    /// let backend = Cpu::new();
+    /// let op = Sdim::new(2).with_groups(4, 10); // tables would have 1024 buckets per group
+    /// let rotations = op.rotations(7)?;
+    /// let hash = Hash::Rotations(Host::view(&rotations));
+    /// let batch = backend.batch(&Jagged::from_lengths(&[1])?, &Jagged::from_lengths(&[1])?)?;
+    /// let row = [0.6_f32, 0.8]; // a candidate equal to the only behaviour shares all its buckets
+    /// let inputs = SdimInputs::new(SdimHistory::new(Host::view(&row), hash), hash).with_targets(Host::view(&row));
+    /// let out = backend.sdim_attend(&op, &batch, inputs)?;
+    /// assert!(out.iter().zip(row).all(|(out, exact)| (out - exact).abs() < 1e-6));
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`sdim_attend_into`](Self::sdim_attend_into).

@@ -1,7 +1,9 @@
-//! SDIM: the history hashed into buckets, so that a candidate reads a few sums instead of every behaviour.
+//! SDIM: histories are hashed into buckets, so that a candidate reads a few sums instead of every behaviour.
 
 mod calls;
+mod inputs;
 mod parameters;
 
 pub use calls::SdimOps;
-pub use parameters::*;
+pub use inputs::{Hash, SdimHistory, SdimInputs, SdimQuery};
+pub use parameters::Sdim;

@@ -1,10 +1,11 @@
-//! Parameters, inputs, shape rules and costs of SDIM.
+//! Parameters, shape rules and costs of SDIM.
 
 use crate::element::{Element, Signature};
 use crate::error::{Error, Result};
 use crate::jagged::{Batch, Jagged};
 use crate::memory::{Memory, View};
-use crate::ops::shape::{Dim, copy_views, dim, elements, expect};
+use crate::ops::sdim::inputs::{Hash, SdimHistory, SdimInputs, SdimQuery};
+use crate::ops::shape::{Dim, dim, elements, expect};
 
 /// Sampling-based deep interest modelling: random hash signatures, a table of bucket sums, and its gather.
 ///
@@ -17,9 +18,32 @@ use crate::ops::shape::{Dim, copy_views, dim, elements, expect};
 /// out[m,:]    = (1/G) Σ_g normalise(T[b,g,sig[g](q_m),:])
 /// ```
 ///
-/// `normalise` divides a bucket row by its length (at least 1e-12) *before* the mean, or does nothing. An empty
-/// history gives a row of zeros. A candidate's cost does not grow with the history; tables of two parts of a
-/// history add up to the table of the whole.
+/// `normalise` divides a bucket row by its L2 length (at least 1e-12) *before* the mean, or does nothing. An empty history
+/// gives a row of zeros. The cost of a candidate does not grow with the history. The tables of two spans of a history add
+/// up to the table of both.
+///
+/// ```
+/// use longseq::prelude::*;
+/// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimHistory, SdimQuery};
+///
+/// let op = Sdim::new(8); // 16 groups of 3 bits, as in the paper
+/// let rotations = op.rotations(42)?; // draw once, store with the model
+/// let hash = Hash::Rotations(Host::view(&rotations));
+/// let backend = Cpu::new();
+///
+/// // The service that encodes behaviours, whenever the user did something:
+/// let history: Vec<f32> = (0..1000 * 8).map(|i| (i as f32).sin()).collect();
+/// let histories = backend.jagged(&Jagged::from_lengths(&[1000])?)?;
+/// let table = backend.sdim_encode(&op, &histories, SdimHistory::new(Host::view(&history), hash))?; // [B, G, 2^τ, d]
+///
+/// // The ranker, whose cost does not depend on the 1000 behaviours:
+/// let candidates = vec![1.0_f32; 20 * 8];
+/// let targets = backend.jagged(&Jagged::from_lengths(&[20])?)?;
+/// let query = SdimQuery::new(Host::view(&table), hash).with_targets(Host::view(&candidates));
+/// let interest = backend.sdim_query(&op, &targets, query)?; // [M, d]
+/// assert_eq!(interest.len(), 20 * 8);
+/// # Ok::<(), longseq::Error>(())
+/// ```
 ///
 /// Source: Cao et al., "Sampling Is All You Need on Modeling Long-Term User Behaviors for CTR Prediction",
 /// CIKM 2022, arXiv 2205.10249, eq. 12; online `m = G·τ = 48`, `τ = 3`.
@@ -28,85 +52,12 @@ use crate::ops::shape::{Dim, copy_views, dim, elements, expect};
 pub struct Sdim {
     /// `d`: width of a behaviour and of a candidate. Default 64.
     pub width: usize,
-    /// `G`: how many signatures a row has. Default 16.
+    /// `G`: the number of signatures per row. Default 16.
     pub groups: usize,
     /// `τ`: bits per signature, 1 to 16. Default 3.
     pub bits: usize,
-    /// Divide each bucket row by its L2 length before the mean. Default true, as in the paper.
+    /// Whether to divide each bucket row by its L2 length before the mean. Default true, as in the paper.
     pub normalise: bool,
-}
-
-/// Where the signatures of some rows come from.
-pub enum Hash<'a, S: Memory> {
-    /// Hash the rows with these rotations, `[d, G, τ]`.
-    Rotations(View<'a, S, f32>),
-    /// Given, `[rows, G]`, each below `2^τ`; for `τ ≤ 8`.
-    Signatures8(View<'a, S, u8>),
-    /// Given, `[rows, G]`, each below `2^τ`.
-    Signatures16(View<'a, S, u16>),
-}
-
-/// What `encode` and `append` read.
-pub struct SdimHistory<'a, S: Memory, T: Element> {
-    /// `[N, d]`, one row per behaviour.
-    pub rows: View<'a, S, T>,
-    /// Their signatures.
-    pub hash: Hash<'a, S>,
-}
-
-/// What `query` reads.
-pub struct SdimQuery<'a, S: Memory, T: Element> {
-    /// `[B, G, 2^τ, d]`, from `encode`.
-    pub table: View<'a, S, f32>,
-    /// `[M, d]`, one row per candidate; not needed where signatures are given.
-    pub targets: Option<View<'a, S, T>>,
-    /// The candidates' signatures.
-    pub hash: Hash<'a, S>,
-}
-
-/// What the table-free `attend` reads.
-pub struct SdimInputs<'a, S: Memory, T: Element> {
-    /// The behaviours.
-    pub history: SdimHistory<'a, S, T>,
-    /// `[M, d]`, one row per candidate; not needed where signatures are given.
-    pub targets: Option<View<'a, S, T>>,
-    /// The candidates' signatures.
-    pub hash: Hash<'a, S>,
-}
-
-copy_views!(Hash, SdimHistory<T>, SdimQuery<T>, SdimInputs<T>);
-
-impl<'a, S: Memory, T: Element> SdimHistory<'a, S, T> {
-    /// Behaviours `[N, d]` and their hash.
-    pub fn new(rows: View<'a, S, T>, hash: Hash<'a, S>) -> Self {
-        Self { rows, hash }
-    }
-}
-
-impl<'a, S: Memory, T: Element> SdimQuery<'a, S, T> {
-    /// A table and the hash of the candidates, whose signatures are given; rotations need
-    /// [`with_targets`](Self::with_targets).
-    pub fn new(table: View<'a, S, f32>, hash: Hash<'a, S>) -> Self {
-        Self { table, hash, targets: None }
-    }
-
-    /// The candidates `[M, d]`, to hash with the rotations.
-    pub fn with_targets(self, targets: View<'a, S, T>) -> Self {
-        Self { targets: Some(targets), ..self }
-    }
-}
-
-impl<'a, S: Memory, T: Element> SdimInputs<'a, S, T> {
-    /// Behaviours and the hash of the candidates, whose signatures are given; rotations need
-    /// [`with_targets`](Self::with_targets).
-    pub fn new(history: SdimHistory<'a, S, T>, hash: Hash<'a, S>) -> Self {
-        Self { history, hash, targets: None }
-    }
-
-    /// The candidates `[M, d]`, to hash with the rotations.
-    pub fn with_targets(self, targets: View<'a, S, T>) -> Self {
-        Self { targets: Some(targets), ..self }
-    }
 }
 
 impl Default for Sdim {
@@ -116,17 +67,17 @@ impl Default for Sdim {
 }
 
 impl Sdim {
-    /// The most bits a signature may have.
+    /// The largest number of bits of a signature.
     pub const MAX_BITS: usize = 16;
-    /// What the length of a bucket row is raised to before it divides.
+    /// The lower bound of the length that a bucket row is divided by.
     pub const MIN_NORM: f32 = 1e-12;
 
-    /// The paper's 16 groups of 3 bits over rows of `width`, normalised.
+    /// The paper's 16 groups of 3 bits over rows of `width` elements, normalised.
     pub fn new(width: usize) -> Self {
         Self { width, ..Self::default() }
     }
 
-    /// Sets the number of signatures a row has and their bits.
+    /// Sets the number of signatures per row and their bits.
     pub fn with_groups(self, groups: usize, bits: usize) -> Self {
         Self { groups, bits, ..self }
     }
@@ -136,37 +87,37 @@ impl Sdim {
         Self { normalise, ..self }
     }
 
-    /// `2^τ`: how many buckets a group has.
+    /// `2^τ`: the number of buckets per group.
     pub fn buckets(&self) -> usize {
         1 << self.bits
     }
 
-    /// `B·G·2^τ·d`: how many numbers the tables of that many users have.
+    /// `B·G·2^τ·d`: the number of elements of the tables of `users` users.
     ///
     /// # Errors
-    /// [`Error::Parameter`] and [`Error::Unsupported`] as for every SDIM operation; [`Error::Limit`] where it does
-    /// not fit the address space.
+    /// [`Error::Parameter`] and [`Error::Unsupported`] for invalid parameters; [`Error::Limit`] if it exceeds the address
+    /// space.
     pub fn table_length(&self, users: usize) -> Result<usize> {
         const NAME: &str = "sdim_encode";
         self.validate(NAME)?;
         elements(NAME, "table", &self.table_shape(users))
     }
 
-    /// `M·d`: how many numbers the output of `query` and `attend` has.
+    /// `M·d`: the number of elements of the output of `query` and `attend`.
     ///
     /// # Errors
-    /// [`Error::Limit`] where that does not fit the address space.
+    /// [`Error::Limit`] if it exceeds the address space.
     pub fn output_length(&self, targets: &Jagged) -> Result<usize> {
         elements("sdim_query", "out", &[dim("M", targets.rows()), dim("d", self.width)])
     }
 
-    /// Draws rotations `[d, G, τ]` from the standard normal distribution: the same for the same seed and shape.
-    /// Store them with the model, not the seed: the distribution goes through the platform's logarithm and cosine,
-    /// which may differ in the last bit.
+    /// Draws rotations `[d, G, τ]` from the standard normal distribution, reproducibly for a seed and shape. Store the
+    /// rotations with the model, not the seed: they are computed with the platform's logarithm and cosine, which may
+    /// differ in the last bit.
     ///
     /// # Errors
-    /// [`Error::Parameter`] and [`Error::Unsupported`] as for every SDIM operation; [`Error::Limit`] where
-    /// `d·G·τ` does not fit the address space.
+    /// [`Error::Parameter`] and [`Error::Unsupported`] for invalid parameters; [`Error::Limit`] if `d·G·τ` exceeds the
+    /// address space.
     pub fn rotations(&self, seed: u64) -> Result<Vec<f32>> {
         const NAME: &str = "sdim_rotations";
         self.validate(NAME)?;
@@ -175,6 +126,7 @@ impl Sdim {
         Ok((0..count).map(|_| standard_normal(&mut state)).collect())
     }
 
+    /// Checks the parameters alone.
     pub(crate) fn validate(&self, operation: &'static str) -> Result<()> {
         for (argument, size) in [("width", self.width), ("groups", self.groups), ("bits", self.bits)] {
             if size == 0 {
@@ -261,10 +213,10 @@ impl Sdim {
         Ok(rows / self.width)
     }
 
-    /// Checks the output of `signatures` for so many rows.
+    /// Checks the output of `signatures` for `rows` rows.
     ///
     /// # Errors
-    /// [`Error::Shape`] where it is not `[rows, G]`; [`Error::Unsupported`] where `τ` bits do not fit a `W`.
+    /// [`Error::Shape`] if it is not `[rows, G]`; [`Error::Unsupported`] if `τ` bits do not fit in a `W`.
     pub fn check_signatures_output<W: Signature>(&self, rows: usize, out: usize) -> Result<()> {
         const NAME: &str = "sdim_signatures";
         self.check_word::<W>(NAME)?;
@@ -272,10 +224,10 @@ impl Sdim {
         Ok(())
     }
 
-    /// Checks the tables of so many users.
+    /// Checks the tables of `users` users.
     ///
     /// # Errors
-    /// [`Error::Shape`] where they are not `[B, G, 2^τ, d]`.
+    /// [`Error::Shape`] if they are not `[B, G, 2^τ, d]`.
     pub fn check_table(&self, operation: &'static str, users: usize, table: usize) -> Result<()> {
         expect(operation, "table", table, &self.table_shape(users))?;
         Ok(())
@@ -284,7 +236,7 @@ impl Sdim {
     /// Checks the output of `query` or `attend` (named by `operation`).
     ///
     /// # Errors
-    /// [`Error::Shape`] where it is not `[M, d]`.
+    /// [`Error::Shape`] if it is not `[M, d]`.
     pub fn check_output(&self, operation: &'static str, targets: &Jagged, out: usize) -> Result<()> {
         expect(operation, "out", out, &[dim("M", targets.rows()), dim("d", self.width)])?;
         Ok(())
@@ -338,7 +290,7 @@ impl Sdim {
     /// Checks the addition of one table to another and returns their length.
     ///
     /// # Errors
-    /// [`Error::Shape`] where they differ in length or hold no whole number of users.
+    /// [`Error::Shape`] if they differ in length or do not hold a whole number of users.
     pub fn check_add(&self, table: usize, other: usize) -> Result<usize> {
         const NAME: &str = "sdim_add_tables";
         self.validate(NAME)?;
@@ -352,7 +304,7 @@ impl Sdim {
         2 * (rows as u64) * (self.groups * self.width * self.bits) as u64
     }
 
-    /// The fewest bytes of `signatures` over `rows` rows: each row and each signature once.
+    /// The fewest bytes that `signatures` moves for `rows` rows: each row and each signature once.
     pub fn signatures_bytes<T: Element, W: Signature>(&self, rows: usize) -> u64 {
         (rows * (self.width * size_of::<T>() + self.groups * size_of::<W>())) as u64
     }
@@ -362,7 +314,7 @@ impl Sdim {
         (rows as u64) * (self.groups * self.width) as u64 * (2 * self.bits as u64 + 1)
     }
 
-    /// The fewest bytes of `encode`: each behaviour once, each user's table once.
+    /// The fewest bytes that `encode` moves: each behaviour once, each user's table once.
     pub fn encode_bytes<T: Element>(&self, histories: &Jagged) -> u64 {
         let table = histories.users() * self.groups * self.buckets() * self.width * size_of::<f32>();
         (histories.total() * self.width * size_of::<T>() + table) as u64
@@ -373,24 +325,24 @@ impl Sdim {
         self.encode_flops(rows)
     }
 
-    /// The fewest bytes of `query` over `rows` candidates: a bucket row a group, and the candidate.
+    /// The fewest bytes that `query` moves for `rows` candidates: one bucket row per group, and the candidate.
     pub fn query_bytes<T: Element>(&self, rows: usize) -> u64 {
         (rows * self.width * (self.groups * size_of::<f32>() + size_of::<T>())) as u64
     }
 
-    /// Operations of `attend`, as many as by way of a table: those of `encode` and of `query`.
+    /// Operations of `attend`, as many as with a table: those of `encode` and of `query`.
     pub fn attend_flops(&self, batch: &Batch) -> u64 {
         self.encode_flops(batch.histories().total()) + self.query_flops(batch.targets().total())
     }
 
-    /// The fewest bytes of `attend`: each behaviour, candidate and output once.
+    /// The fewest bytes that `attend` moves: each behaviour, candidate and output once.
     pub fn attend_bytes<T: Element>(&self, batch: &Batch) -> u64 {
         let rows = batch.histories().total() + 2 * batch.targets().total();
         (rows * self.width * size_of::<T>()) as u64
     }
 }
 
-/// One draw from N(0, 1): SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) and the Box–Muller transform.
+/// One sample of N(0, 1): SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) and the Box–Muller transform.
 fn standard_normal(state: &mut u64) -> f32 {
     let mut uniform = || {
         *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -398,7 +350,7 @@ fn standard_normal(state: &mut u64) -> f32 {
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         word ^= word >> 31;
-        // 53 bits in (0, 1): never 0, whose logarithm is infinite.
+        // 53 bits in (0, 1): never 0, because its logarithm is infinite.
         ((word >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     };
     let radius = (-2.0 * uniform().ln()).sqrt();

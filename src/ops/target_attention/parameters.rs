@@ -1,11 +1,11 @@
-//! Target attention: each candidate attends to its user's whole history.
+//! Parameters, shape rules and costs of target attention.
 
-use crate::device::{Buffer, DeviceOps, unsupported};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::jagged::Batch;
-use crate::memory::{Memory, View, ViewMut};
-use crate::ops::shape::{copy_views, dim, elements, expect};
+use crate::memory::Memory;
+use crate::ops::shape::{dim, elements, expect};
+use crate::ops::target_attention::inputs::{PartialAttention, TargetAttentionInputs, TargetAttentionOutputs};
 
 const NAME: &str = "target_attention";
 const MERGE: &str = "merge_attention";
@@ -22,6 +22,23 @@ const MERGE: &str = "merge_attention";
 /// An empty history gives a row of zeros and `lse = -∞`. A bias of `-∞` removes a behaviour (except with
 /// [`Weighting::Identity`]), and a history whose behaviours are all removed counts as empty.
 ///
+/// ```
+/// use longseq::prelude::*;
+/// use longseq::{Cpu, Host, Jagged, TargetAttention, TargetAttentionInputs, Weighting};
+///
+/// let backend = Cpu::new();
+/// // One user with two behaviours and one candidate.
+/// let batch = backend.batch(&Jagged::from_lengths(&[2])?, &Jagged::from_lengths(&[1])?)?;
+/// let (queries, keys) = ([2.0_f32, 0.0], [1.0, 0.0, 0.0, 1.0]);
+/// let values = [10.0, 20.0, 30.0, 5.0, 6.0, 7.0];
+/// let op = TargetAttention::new(2).with_value_width(3).with_scale(1.0).with_weighting(Weighting::Relu);
+///
+/// let inputs = TargetAttentionInputs::new(Host::view(&queries), Host::view(&keys)).with_values(Host::view(&values));
+/// let out = backend.target_attention(&op, &batch, inputs)?;
+/// assert_eq!(*out, [20.0, 40.0, 60.0]); // scores 2 and 0: twice the first value
+/// # Ok::<(), longseq::Error>(())
+/// ```
+///
 /// Source: MHTA of long-sequence models (TWIN, arXiv 2302.02352, eq. 4; STCA, arXiv 2511.06077), SDPA of
 /// "Attention Is All You Need", eq. 1, with one query row per candidate.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,13 +46,13 @@ const MERGE: &str = "merge_attention";
 pub struct TargetAttention {
     /// `H`: heads of a query. Default 1.
     pub heads: usize,
-    /// `H_kv`: heads of a key and a value; a divisor of `heads`. Default 1.
+    /// `H_kv`: heads of a key and a value; must divide `heads`. Default 1.
     pub kv_heads: usize,
     /// `d`: width of one head of a query or key. Default 64.
     pub width: usize,
     /// `d_v`: width of one head of a value. Default 64.
     pub value_width: usize,
-    /// Factor on the dot product; `None` (the default) is `1/√d`.
+    /// Factor of the dot product; `None` (the default) means `1/√d`.
     pub scale: Option<f32>,
     /// How scores become weights. Default softmax.
     pub weighting: Weighting,
@@ -52,77 +69,11 @@ pub enum Weighting {
     Relu,
     /// `w_l = s_l·σ(s_l)/divisor` (HSTU, arXiv 2402.17152, eq. 2).
     Silu {
-        /// Divides every weight; HSTU uses the (padded) length.
+        /// Divides every weight; HSTU uses the (padded) length of the history.
         divisor: f32,
     },
     /// `w_l = s_l` (linear attention).
     Identity,
-}
-
-/// What target attention reads. `T` is the storage type, `S` the kind of memory.
-pub struct TargetAttentionInputs<'a, S: Memory, T: Element> {
-    /// `[M, H, d]`, one row per candidate.
-    pub queries: View<'a, S, T>,
-    /// `[N, H_kv, d]`, one row per behaviour.
-    pub keys: View<'a, S, T>,
-    /// `[N, H_kv, d_v]`; `None` uses the keys as values (`d_v = d`), which then are read only once.
-    pub values: Option<View<'a, S, T>>,
-    /// `[N, H]`, added to the scaled dot products.
-    pub bias: Option<View<'a, S, f32>>,
-}
-
-/// What target attention writes.
-pub struct TargetAttentionOutputs<'a, S: Memory, T: Element> {
-    /// `[M, H, d_v]`.
-    pub out: ViewMut<'a, S, T>,
-    /// `[M, H]`, natural logarithm; only with [`Weighting::Softmax`].
-    pub lse: Option<ViewMut<'a, S, f32>>,
-}
-
-/// One of two partial results of softmax attention over disjoint parts of the same histories.
-pub struct PartialAttention<'a, S: Memory, T: Element> {
-    /// `[M, H, d_v]`.
-    pub out: View<'a, S, T>,
-    /// `[M, H]`.
-    pub lse: View<'a, S, f32>,
-}
-
-copy_views!(TargetAttentionInputs<T>, PartialAttention<T>);
-
-impl<'a, S: Memory, T: Element> TargetAttentionInputs<'a, S, T> {
-    /// Queries and keys; the keys are the values, and there is no bias.
-    pub fn new(queries: View<'a, S, T>, keys: View<'a, S, T>) -> Self {
-        Self { queries, keys, values: None, bias: None }
-    }
-
-    /// Values of their own, `[N, H_kv, d_v]`.
-    pub fn with_values(self, values: View<'a, S, T>) -> Self {
-        Self { values: Some(values), ..self }
-    }
-
-    /// A bias `[N, H]`, added to the scaled dot products.
-    pub fn with_bias(self, bias: View<'a, S, f32>) -> Self {
-        Self { bias: Some(bias), ..self }
-    }
-}
-
-impl<'a, S: Memory, T: Element> TargetAttentionOutputs<'a, S, T> {
-    /// The output alone.
-    pub fn new(out: ViewMut<'a, S, T>) -> Self {
-        Self { out, lse: None }
-    }
-
-    /// Writes the log-sum-exp of the scores too, `[M, H]`.
-    pub fn with_lse(self, lse: ViewMut<'a, S, f32>) -> Self {
-        Self { lse: Some(lse), ..self }
-    }
-}
-
-impl<'a, S: Memory, T: Element> PartialAttention<'a, S, T> {
-    /// An output `[M, H, d_v]` and its log-sum-exp `[M, H]`.
-    pub fn new(out: View<'a, S, T>, lse: View<'a, S, f32>) -> Self {
-        Self { out, lse }
-    }
 }
 
 impl Default for TargetAttention {
@@ -137,7 +88,7 @@ impl TargetAttention {
         Self { width, value_width: width, ..Self::default() }
     }
 
-    /// Sets the heads of queries and of keys and values.
+    /// Sets the number of heads of queries, and of keys and values.
     pub fn with_heads(self, heads: usize, kv_heads: usize) -> Self {
         Self { heads, kv_heads, ..self }
     }
@@ -147,7 +98,7 @@ impl TargetAttention {
         Self { value_width, ..self }
     }
 
-    /// Sets the factor on the dot product.
+    /// Sets the factor of the dot product.
     pub fn with_scale(self, scale: f32) -> Self {
         Self { scale: Some(scale), ..self }
     }
@@ -157,7 +108,7 @@ impl TargetAttention {
         Self { weighting, ..self }
     }
 
-    /// The factor on the dot product.
+    /// The factor of the dot product, with the default resolved.
     pub fn effective_scale(&self) -> f32 {
         self.scale.unwrap_or_else(|| (1.0 / (self.width as f64).sqrt()) as f32)
     }
@@ -167,19 +118,19 @@ impl TargetAttention {
         head * self.kv_heads / self.heads
     }
 
-    /// `M·H·d_v`: how many numbers the output has.
+    /// `M·H·d_v`: the number of elements of the output.
     ///
     /// # Errors
-    /// [`Error::Limit`] where that does not fit the address space.
+    /// [`Error::Limit`] if it exceeds the address space.
     pub fn output_length(&self, batch: &Batch) -> Result<usize> {
         let shape = [dim("M", batch.targets().rows()), dim("H", self.heads), dim("d_v", self.value_width)];
         elements(NAME, "out", &shape)
     }
 
-    /// Checks the parameters by themselves.
+    /// Checks the parameters alone.
     ///
     /// # Errors
-    /// [`Error::Parameter`] where a head count or width is 0, `kv_heads` does not divide `heads`, or a factor is
+    /// [`Error::Parameter`] if a head count or width is 0, `kv_heads` does not divide `heads`, or a factor is
     /// not finite (a divisor also not 0).
     pub fn validate(&self) -> Result<()> {
         let wrong = |argument, expected: &str, got: String| {
@@ -214,8 +165,8 @@ impl TargetAttention {
     /// Checks parameters and inputs against a batch.
     ///
     /// # Errors
-    /// As [`validate`](Self::validate); [`Error::Shape`] for an input of the wrong size or keys used as values
-    /// though `d_v ≠ d`; [`Error::Limit`] for sizes beyond the address space.
+    /// As [`validate`](Self::validate); [`Error::Shape`] for an input of the wrong size, or without values if `d_v ≠ d`;
+    /// [`Error::Limit`] for sizes that exceed the address space.
     pub fn check<S: Memory, T: Element>(
         &self,
         batch: &Batch,
@@ -273,10 +224,10 @@ impl TargetAttention {
         Ok(())
     }
 
-    /// Checks two partial results and returns their number of rows (candidates × heads).
+    /// Checks the two results of a merge and returns their number of rows (candidates × heads).
     ///
     /// # Errors
-    /// [`Error::Shape`] where they do not fit each other; [`Error::Parameter`] as [`validate`](Self::validate).
+    /// [`Error::Shape`] if their sizes do not match; [`Error::Parameter`] as [`validate`](Self::validate).
     pub fn check_merge<S: Memory, T: Element>(
         &self,
         first: &PartialAttention<'_, S, T>,
@@ -291,10 +242,10 @@ impl TargetAttention {
         Ok(rows)
     }
 
-    /// Checks the outputs of a merge of so many rows.
+    /// Checks the outputs of a merge of `rows` rows.
     ///
     /// # Errors
-    /// [`Error::Shape`] where they do not fit.
+    /// [`Error::Shape`] if their sizes do not match.
     pub fn check_merge_outputs<S: Memory, T: Element>(
         &self,
         rows: usize,
@@ -313,75 +264,21 @@ impl TargetAttention {
         2 * batch.pairs() * (self.heads * (self.width + self.value_width)) as u64
     }
 
-    /// Operations of the merge of `rows` partial results (exponentials not counted): two products and a sum a number.
+    /// Operations of a merge of `rows` rows (exponentials not counted): two products and a sum per element.
     pub fn merge_flops(&self, rows: usize) -> u64 {
         3 * (rows * self.value_width) as u64
     }
 
-    /// The fewest bytes of the merge of `rows` partial results: two read, one written, `lse` with each.
+    /// The fewest bytes that a merge of `rows` rows moves: two results read, one written, each with its `lse`.
     pub fn merge_bytes<T: Element>(&self, rows: usize) -> u64 {
         (3 * rows * (self.value_width * size_of::<T>() + size_of::<f32>())) as u64
     }
 
-    /// The fewest bytes to move: each key and value once, each query and output once. `aliased`: the keys are the
-    /// values.
+    /// The fewest bytes to move: each key, value, query and output once. `aliased` says that the keys are the values.
     pub fn bytes<T: Element>(&self, batch: &Batch, aliased: bool) -> u64 {
         let value_width = if aliased { 0 } else { self.value_width };
         let history = batch.histories().total() * self.kv_heads * (self.width + value_width);
         let targets = batch.targets().total() * self.heads * (self.width + self.value_width);
         (history + targets) as u64 * size_of::<T>() as u64
-    }
-}
-
-/// Target attention on a device; see [`TargetAttention`].
-///
-/// A method that a backend does not implement answers [`Unsupported`](crate::Error::Unsupported).
-pub trait TargetAttentionOps: DeviceOps {
-    /// Target attention into a given output; see [`TargetAttention`].
-    ///
-    /// # Errors
-    /// Those of [`TargetAttention::check`] and [`TargetAttention::check_outputs`].
-    fn target_attention_into<T: Element>(
-        &self,
-        op: &TargetAttention,
-        batch: &Self::Batch,
-        inputs: TargetAttentionInputs<'_, Self::Memory, T>,
-        outputs: TargetAttentionOutputs<'_, Self::Memory, T>,
-    ) -> Result<()> {
-        let _ = (op, batch, inputs, outputs);
-        Err(unsupported(self, "target_attention"))
-    }
-
-    /// Target attention, `[M, H, d_v]`; see [`TargetAttention`].
-    ///
-    /// # Errors
-    /// As [`target_attention_into`](Self::target_attention_into).
-    fn target_attention<T: Element>(
-        &self,
-        op: &TargetAttention,
-        batch: &Self::Batch,
-        inputs: TargetAttentionInputs<'_, Self::Memory, T>,
-    ) -> Result<Buffer<Self, T>> {
-        let mut out = self.zeros(op.output_length(batch.as_ref())?)?;
-        let outputs = TargetAttentionOutputs { out: self.view_mut(&mut out), lse: None };
-        self.target_attention_into(op, batch, inputs, outputs)?;
-        Ok(out)
-    }
-
-    /// Merges softmax attention over two disjoint parts of the same histories, exactly:
-    /// `lse = log(exp lse_a + exp lse_b)`, `out = exp(lse_a − lse)·out_a + exp(lse_b − lse)·out_b`. Any number of
-    /// parts merges, two at a time, in any order. `op` gives the width of a value.
-    ///
-    /// # Errors
-    /// Those of [`TargetAttention::check_merge`].
-    fn merge_attention_into<T: Element>(
-        &self,
-        op: &TargetAttention,
-        first: PartialAttention<'_, Self::Memory, T>,
-        second: PartialAttention<'_, Self::Memory, T>,
-        outputs: TargetAttentionOutputs<'_, Self::Memory, T>,
-    ) -> Result<()> {
-        let _ = (op, first, second, outputs);
-        Err(unsupported(self, "merge_attention"))
     }
 }
