@@ -1,9 +1,5 @@
-//! Benchmarks of decoupled search and aggregation; `--help` says how to run some of them.
-
-mod harness;
-#[path = "../tests/support/mod.rs"]
-mod support;
+//! Benchmarks of decoupled search and aggregation; `--help` prints the options.
 
 fn main() {
-    harness::run("decoupled");
+    longseq_check::bench::main("decoupled");
 }

@@ -1,9 +1,5 @@
-//! Benchmarks of DIN's activation unit; `--help` says how to run some of them.
-
-mod harness;
-#[path = "../tests/support/mod.rs"]
-mod support;
+//! Benchmarks of DIN's activation unit; `--help` prints the options.
 
 fn main() {
-    harness::run("din");
+    longseq_check::bench::main("din");
 }

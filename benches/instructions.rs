@@ -1,22 +1,20 @@
-//! Calls a small case on `Cpu`, one thread, for an instruction counter: see `scripts/check-instructions`. Without the
+//! Calls a small case on `Cpu`, on one thread, for an instruction counter: see `scripts/check-instructions`. Without the
 //! name of a case it prints the names.
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use longseq::Cpu;
-use support::cases::{Named, small};
-use support::{Call, Failure};
+use longseq_check::cases::small;
+use longseq_check::device::TestDevice;
+use longseq_check::{Call, Failure, Named};
 
-/// What the counter counts: it knows the function by its name.
+/// The counter counts this function, which it knows by its name.
 #[inline(never)]
 fn counted_call(call: &mut Call<'_>) -> Result<(), Failure> {
     call()
 }
 
 fn count(case: &Named) -> Result<(), Failure> {
-    case.measure(&Cpu::new(), &mut |call| {
-        // What is done once a process, such as asking what the processor can do, does not count.
+    Cpu::new().measure_case(case, &mut |call| {
+        // Work done once per process, such as detecting instruction sets, does not count.
         call()?;
         counted_call(call)
     })
@@ -30,8 +28,8 @@ fn main() {
     let cases = small();
     let case = cases.iter().find(|case| case.name == name).expect("the name of a case");
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
-    if let Err(Failure(message)) = pool.install(|| count(case)) {
-        eprintln!("{message}");
+    if let Err(failure) = pool.install(|| count(case)) {
+        eprintln!("{failure}");
         std::process::exit(1);
     }
 }

@@ -1,9 +1,5 @@
-//! Benchmarks of look-ups; `--help` says how to run some of them.
-
-mod harness;
-#[path = "../tests/support/mod.rs"]
-mod support;
+//! Benchmarks of look-ups; `--help` prints the options.
 
 fn main() {
-    harness::run("lookup");
+    longseq_check::bench::main("lookup");
 }

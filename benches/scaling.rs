@@ -1,35 +1,29 @@
 //! How time and memory of `Cpu`, on one thread, grow with the history and with the candidates: two plots and a table in
 //! `benches/record/`.
 
-#[path = "harness/clock.rs"]
-#[allow(dead_code, reason = "the harness uses all of it")]
-mod clock;
 #[path = "../examples/rank/src/plot.rs"]
 #[allow(unused_imports, reason = "its tests run with the main job")]
 mod plot;
 #[path = "../examples/rank/src/report.rs"]
 #[allow(dead_code, unused_imports, reason = "the main job uses and tests all of it")]
 mod report;
-#[path = "../tests/support/mod.rs"]
-mod support;
 
 use std::fmt::Write;
-use std::path::Path;
 
 use clap::Parser;
-use clock::of_thread;
 use longseq::Cpu;
 use longseq::prelude::*;
+use longseq_check::bench::of_thread;
+use longseq_check::data::Ids;
+use longseq_check::decoupled::DecoupledCase;
+use longseq_check::device::TestDevice;
+use longseq_check::din::DinCase;
+use longseq_check::sdim::SdimCase;
+use longseq_check::target_attention::AttentionCase;
+use longseq_check::{AnyCase, Failure, Named};
 use peak_alloc::PeakAlloc;
 use plot::{Labels, Series};
 use report::{count, figures};
-use support::attention::AttentionCase;
-use support::cases::{AnyCase, Named};
-use support::data::Ids;
-use support::decoupled::DecoupledCase;
-use support::din::DinCase;
-use support::sdim::SdimCase;
-use support::{Failure, Rules};
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
@@ -48,8 +42,8 @@ struct Options {
     #[arg(long, default_value_t = 10_000_000)]
     longest: usize,
     /// Folder for plots and table.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/record"))]
-    output: String,
+    #[arg(long, default_value_os_t = longseq_check::repository().join("benches/record"))]
+    output: std::path::PathBuf,
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -107,7 +101,7 @@ fn run(options: &Options) -> Outcome<()> {
     let by_length = grow(&lengths, |length| cases(length, CANDIDATES))?;
     let by_candidates = grow(&candidates, |candidates| cases(LENGTH, candidates))?;
     let device = Cpu::new().device();
-    let folder = Path::new(&options.output);
+    let folder = options.output.as_path();
     let labels = Labels {
         title: "Latency against the length of the history",
         subtitle: &format!("{device}; {CANDIDATES} candidates, width {WIDTH}, f32"),
@@ -147,9 +141,9 @@ fn grow(sizes: &[usize], cases: impl Fn(usize) -> Vec<Named>) -> Outcome<Vec<Gro
         let cases = cases(size);
         let checked = cases[0].work().flops <= PATIENCE;
         for (index, case) in cases.iter().enumerate() {
-            let failed = |Failure(message)| format!("{}: {message}", case.name);
+            let failed = |failure: Failure| format!("{}: {failure}", case.name);
             if checked {
-                case.check(&Cpu::new(), Rules::IEEE).map_err(failed)?;
+                Cpu::new().check_case(&case.case).map_err(failed)?;
             }
             let (millis, bytes) = measure(case).map_err(failed)?;
             if curves.len() == index {
@@ -167,7 +161,7 @@ fn grow(sizes: &[usize], cases: impl Fn(usize) -> Vec<Named>) -> Outcome<Vec<Gro
 /// The median milliseconds of a call, and the most memory it takes beyond inputs and outputs.
 fn measure(case: &Named) -> Result<(f64, usize), Failure> {
     let (mut times, mut bytes) = (Vec::new(), 0);
-    case.measure(&Cpu::new(), &mut |call| {
+    Cpu::new().measure_case(case, &mut |call| {
         let before = ALLOCATOR.current_usage();
         ALLOCATOR.reset_peak_usage();
         call()?;

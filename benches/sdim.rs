@@ -1,9 +1,5 @@
-//! Benchmarks of SDIM; `--help` says how to run some of them.
-
-mod harness;
-#[path = "../tests/support/mod.rs"]
-mod support;
+//! Benchmarks of SDIM; `--help` prints the options.
 
 fn main() {
-    harness::run("sdim");
+    longseq_check::bench::main("sdim");
 }

@@ -1,9 +1,5 @@
-//! Benchmarks of target attention and its merge; `--help` says how to run some of them.
-
-mod harness;
-#[path = "../tests/support/mod.rs"]
-mod support;
+//! Benchmarks of target attention and its merge; `--help` prints the options.
 
 fn main() {
-    harness::run("target_attention");
+    longseq_check::bench::main("target_attention");
 }

@@ -1,0 +1,62 @@
+//! Checks, benchmarks and explains the operations of longseq on every backend.
+
+mod explain;
+mod select;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use longseq_check::bench;
+use longseq_check::support;
+use select::Select;
+
+/// Checks, benchmarks and explains the operations of longseq on every backend.
+///
+/// Devices are chosen as in the tests: LONGSEQ_TEST_WGPU, LONGSEQ_TEST_WGPU_ADAPTER, LONGSEQ_TEST_CUDA and
+/// LONGSEQ_TEST_CUDA_MODE (see CONTRIBUTING.md).
+#[derive(Parser)]
+#[command(version)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run tests and small named cases, and print which pass.
+    Test(test::Options),
+    /// Time the named cases.
+    Bench {
+        #[command(flatten)]
+        select: Select,
+        #[command(flatten)]
+        options: bench::Options,
+    },
+    /// Print which backend has which operation for which storage type.
+    Support {
+        #[command(flatten)]
+        select: Select,
+    },
+    /// Print everything about one named case: formula, shapes, work, launches, error.
+    Explain(explain::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Options::parse().command {
+        Command::Test(options) => test::run(&options),
+        Command::Bench { select, options } => bench::run(&select.selection(), &options),
+        Command::Support { select } => {
+            print!("{}", support::table(&select.devices(), select.operation(), &select.storages()));
+            Ok(())
+        }
+        Command::Explain(options) => explain::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! One `check` for every operation on every backend: grids, random cases and mutations call it.
+
+use std::fmt::{self, Debug};
+
+use longseq::Error;
+use longseq::prelude::*;
+
+/// Something to run on a backend and to compare with the reference.
+pub trait Case: Debug {
+    /// The results of a run.
+    type Output: PartialEq;
+
+    /// Runs the case into poisoned outputs between guard bands; `calls` makes the calls.
+    ///
+    /// # Errors
+    /// What a call returned, and writes outside an output.
+    fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<Self::Output, Failure>;
+
+    /// Runs the case, each call once.
+    ///
+    /// # Errors
+    /// As [`run_with`](Self::run_with).
+    fn run<B: Backend>(&self, backend: &B) -> Result<Self::Output, Failure> {
+        self.run_with(backend, &mut Once)
+    }
+
+    /// Compares with the reference.
+    ///
+    /// # Errors
+    /// The first mismatches.
+    fn compare(&self, output: &Self::Output, rules: Rules) -> Result<(), Failure>;
+}
+
+/// A call of an operation on inputs that are on the device already. It may be made any number of times.
+pub type Call<'a> = dyn FnMut() -> Result<(), Failure> + 'a;
+
+/// Makes the calls of a case: tests make each of them once, benchmarks one of them many times.
+pub trait Calls {
+    /// Whether this call is to be made at all: asked before work that only it needs.
+    fn wants(&self, _operation: &'static str) -> bool {
+        true
+    }
+
+    /// Makes the call, or skips it.
+    ///
+    /// # Errors
+    /// What the call returned.
+    fn make(&mut self, operation: &'static str, call: &mut Call<'_>) -> Result<(), Failure>;
+}
+
+/// Every call, once.
+#[derive(Debug, Clone, Copy)]
+pub struct Once;
+
+impl Calls for Once {
+    fn make(&mut self, _: &'static str, call: &mut Call<'_>) -> Result<(), Failure> {
+        call()
+    }
+}
+
+/// What a kind of device guarantees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// NaN in gives NaN out (WGSL guarantees no NaN arithmetic).
+    pub nan: bool,
+    /// Subnormal numbers are kept (WGSL may flush them to zero, before and after each operation).
+    pub subnormal: bool,
+}
+
+impl Rules {
+    /// The CPU and CUDA.
+    pub const IEEE: Rules = Rules { nan: true, subnormal: true };
+    /// WGSL.
+    pub const WGSL: Rules = Rules { nan: false, subnormal: false };
+}
+
+/// Why a case failed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    message: String,
+    unsupported: bool,
+}
+
+impl Failure {
+    /// A failure with this message.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), unsupported: false }
+    }
+
+    /// Whether a call answered that the backend does not have it.
+    pub fn is_unsupported(&self) -> bool {
+        self.unsupported
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let unsupported = matches!(error, Error::Unsupported { .. });
+        Self { message: format!("the call failed: {error}"), unsupported }
+    }
+}
+
+/// Runs a case twice and compares: the same bits both times, and the reference's numbers within bounds.
+///
+/// # Errors
+/// The first mismatches, the device, and the case as Rust.
+pub fn check<B: Backend, C: Case>(case: &C, backend: &B, rules: Rules) -> Result<(), Failure> {
+    let run = || {
+        let output = case.run(backend)?;
+        case.compare(&output, rules)?;
+        if case.run(backend)? != output {
+            return Err(Failure::new("two runs gave different bits"));
+        }
+        Ok(())
+    };
+    run().map_err(|failure| {
+        let Failure { message, unsupported } = failure;
+        let message = format!("{message}\non {}\nin {}", backend.device(), pasteable(case));
+        Failure { message, unsupported }
+    })
+}
+
+/// [`check`], for tests that are to pass.
+///
+/// # Panics
+/// Where the check fails.
+#[track_caller]
+pub fn assert_check<B: Backend, C: Case>(case: &C, backend: &B, rules: Rules) {
+    if let Err(failure) = check(case, backend, rules) {
+        panic!("{failure}");
+    }
+}
+
+/// The case as Rust: `Debug` prints vectors as arrays.
+fn pasteable(case: &impl Debug) -> String {
+    format!("{case:?}").replace(": [", ": vec![").replace("([", "(vec![")
+}

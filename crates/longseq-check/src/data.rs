@@ -1,0 +1,101 @@
+//! Inputs from a seed.
+
+use longseq::{Batch, DType, Element, Jagged};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rand_distr::{Distribution, StandardNormal, Zipf};
+
+/// What the numbers look like.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Data {
+    /// Standard normal.
+    Normal,
+    /// Standard normal times a thousand.
+    Large,
+    /// Around the smallest normal `f32`.
+    Tiny,
+    /// The same row over and over: every score ties.
+    Equal,
+    /// Positive and negative zeros.
+    Zeros,
+}
+
+/// A generator of random numbers.
+pub fn rng(seed: u64) -> StdRng {
+    StdRng::seed_from_u64(seed)
+}
+
+/// `count` rows of `width`.
+pub fn rows<T: Element>(rng: &mut StdRng, data: Data, count: usize, width: usize) -> Vec<T> {
+    let mut normal = || -> f32 { StandardNormal.sample(rng) };
+    let numbers: Vec<f32> = match data {
+        Data::Normal => (0..count * width).map(|_| normal()).collect(),
+        Data::Large => (0..count * width).map(|_| 1e3 * normal()).collect(),
+        Data::Tiny => (0..count * width).map(|_| f32::MIN_POSITIVE * normal()).collect(),
+        Data::Equal => {
+            let row: Vec<f32> = (0..width).map(|_| normal()).collect();
+            row.iter().copied().cycle().take(count * width).collect()
+        }
+        Data::Zeros => (0..count * width).map(|_| 0.0f32.copysign(normal())).collect(),
+    };
+    numbers.into_iter().map(T::from_f32).collect()
+}
+
+/// How often each id occurs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Ids {
+    /// Some of them very often, as items in practice.
+    Skewed,
+    /// All equally often: no cache helps.
+    Uniform,
+}
+
+/// Ids below `limit`, the last one among them.
+pub fn ids(rng: &mut StdRng, ids: Ids, count: usize, limit: usize) -> Vec<u32> {
+    let zipf = Zipf::new(limit as f64, 1.05).expect("a valid distribution");
+    let id = |_| match ids {
+        Ids::Skewed => zipf.sample(rng) as u32 - 1,
+        Ids::Uniform => rng.random_range(0..limit as u32),
+    };
+    let mut ids: Vec<u32> = (0..count).map(id).collect();
+    if let Some(last) = ids.last_mut() {
+        *last = limit as u32 - 1;
+    }
+    ids
+}
+
+/// Signatures of `bits` bits.
+pub fn signatures(rng: &mut StdRng, count: usize, bits: usize) -> Vec<u16> {
+    (0..count).map(|_| rng.random_range(0..1u32 << bits) as u16).collect()
+}
+
+/// A batch, with `tail` rows at the end of both sides that belong to nobody.
+pub fn batch(histories: &[usize], targets: &[usize], tail: usize) -> Batch {
+    Batch::new(jagged(histories, tail), jagged(targets, tail)).expect("both sides count the same users")
+}
+
+/// Offsets, followed by `tail` rows that belong to nobody.
+pub fn jagged(lengths: &[usize], tail: usize) -> Jagged {
+    let exact = Jagged::from_lengths(lengths).expect("small lengths");
+    Jagged::new(exact.offsets(), exact.total() + tail).expect("offsets within the rows")
+}
+
+/// The largest L2 length among rows of `width`.
+pub fn max_norm<T: Element>(rows: &[T], width: usize) -> f64 {
+    let norm = |row: &[T]| row.iter().map(|x| f64::from(x.to_f32()).powi(2)).sum::<f64>().sqrt();
+    rows.chunks(width).map(norm).fold(0.0, f64::max)
+}
+
+/// The largest magnitude.
+pub fn max_abs<T: Element>(numbers: &[T]) -> f64 {
+    numbers.iter().map(|x| f64::from(x.to_f32()).abs()).fold(0.0, f64::max)
+}
+
+/// A storage type's name on command lines.
+pub fn dtype_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => "f16",
+        DType::Bf16 => "bf16",
+        _ => "f32",
+    }
+}

@@ -1,0 +1,173 @@
+//! How results of decoupled search and aggregation are compared with the reference.
+
+use std::collections::HashMap;
+
+use longseq::*;
+
+use super::{DecoupledCase, DecoupledOutput, Inputs};
+use crate::case::{Failure, Rules};
+use crate::compare::{Bound, U, additions, compare, compare_exact};
+use crate::data::Data;
+use crate::lookup::{Owned, view, views};
+
+impl DecoupledCase {
+    pub(super) fn compare_with_reference(
+        &self,
+        output: &DecoupledOutput,
+        rules: Rules,
+    ) -> Result<(), Failure> {
+        let (op, batch, inputs) = (self.op(), self.batch(), self.inputs());
+        let selection = self.selection(&inputs)?;
+        let floats = |bits: &[u32]| -> Vec<f32> { bits.iter().map(|&x| f32::from_bits(x)).collect() };
+        // A score is a sum of Σ a terms, each of magnitude scale·max(A)², of factors that may be decoded.
+        let terms = inputs.attention.iter().zip(&op.scales);
+        let magnitude: f64 = terms
+            .map(|(table, &scale)| table.width as f64 * f64::from(scale) * table.max_abs().powi(2))
+            .sum();
+        let width = self.attention_widths.iter().sum::<usize>() as f64;
+        let score_error = (width + 8.0) * U * magnitude + f64::from(f32::MIN_POSITIVE);
+        let used = batch.targets().total();
+        compare_exact("counts", &output.counts, &selection.exact.counts[..used])?;
+        let all_scores = self.all_scores(&inputs)?;
+        for m in 0..used {
+            self.compare_selection(m, output, &inputs, &all_scores, score_error)?;
+        }
+
+        let max_row = inputs.representation.iter().map(Owned::max_abs).fold(0.0, f64::max);
+        let factor = if self.multiply_target { max_row } else { 1.0 };
+        let longest = batch.histories().max_length();
+        let weights_error = |score_error: f64| (2.0 * score_error).exp_m1() + (additions(longest) + 16.0) * U;
+        let bound = |error: f64| Bound::uniform(max_row * factor * error, self.data == Data::Normal);
+        let representation = views(&Cpu::new(), &inputs.representation);
+        let attention = views(&Cpu::new(), &inputs.attention);
+        let (ids, target_ids) = (Host::view(&inputs.ids[..]), Host::view(&inputs.target_ids[..]));
+        let width = self.representation_widths.iter().sum::<usize>();
+
+        let selection = Selection {
+            positions: Host::view(&selection.exact.positions),
+            scores: Host::view(&selection.scores),
+            counts: Host::view(&selection.exact.counts),
+        };
+        let aggregated = AggregateInputs { representation: &representation, ids, target_ids };
+        let exact = reference::decoupled_aggregate(&op, &batch, &aggregated, &selection)?;
+        let got = floats(&output.aggregate);
+        compare("aggregate", &got, &exact[..used * width], &bound(weights_error(4.0 * U)), rules)?;
+
+        let fused =
+            DecoupledInputs { attention: &attention, representation: &representation, ids, target_ids };
+        let all = op.clone().with_top_k(None);
+        let exact = reference::decoupled_attend(&all, &batch, &fused)?;
+        let got = floats(&output.attend_all);
+        compare("attend to all", &got, &exact[..used * width], &bound(weights_error(score_error)), rules)?;
+
+        // Where the K-th and the next score are too close to tell apart, either selection is right.
+        let exact = reference::decoupled_attend(&op, &batch, &fused)?;
+        let got = floats(&output.attend);
+        let is_plain = |scores: &Vec<(u32, f64)>| {
+            let gap = scores.get(self.top_k).map_or(f64::INFINITY, |next| scores[self.top_k - 1].1 - next.1);
+            gap == 0.0 || gap > 2.0 * score_error
+        };
+        let plain: Vec<usize> = (0..used).filter(|&m| is_plain(&all_scores[m])).collect();
+        let places: Vec<usize> = plain.iter().flat_map(|m| m * width..(m + 1) * width).collect();
+        let got: Vec<f32> = places.iter().map(|&place| got[place]).collect();
+        let exact: Vec<f64> = places.iter().map(|&place| exact[place]).collect();
+        let name = format!("attend, candidates {plain:?}");
+        compare(&name, &got, &exact, &bound(weights_error(score_error)), rules)?;
+        Ok(())
+    }
+
+    /// For each candidate, every behaviour of its user as (position, score), best first.
+    fn all_scores(&self, inputs: &Inputs) -> Result<Vec<Vec<(u32, f64)>>, Failure> {
+        let batch = self.batch();
+        let everything = batch.histories().max_length().max(1);
+        let attention: Vec<Table<'_, Host>> =
+            inputs.attention.iter().map(|table| view(&Cpu::new(), table)).collect();
+        let search = SearchInputs {
+            attention: &attention,
+            ids: Host::view(&inputs.ids),
+            target_ids: Host::view(&inputs.target_ids),
+        };
+        let all = reference::decoupled_search(&self.op().with_top_k(Some(everything)), &batch, &search)?;
+        let candidate = |m: usize| {
+            let slots = m * everything..m * everything + all.counts[m] as usize;
+            all.positions[slots.clone()].iter().copied().zip(all.scores[slots].iter().copied()).collect()
+        };
+        Ok((0..batch.targets().total()).map(candidate).collect())
+    }
+
+    /// One candidate's selection: scores within their error, positions exact wherever scores can be told apart, ties
+    /// by position.
+    fn compare_selection(
+        &self,
+        m: usize,
+        output: &DecoupledOutput,
+        inputs: &Inputs,
+        all_scores: &[Vec<(u32, f64)>],
+        score_error: f64,
+    ) -> Result<(), Failure> {
+        let wrong = |what: String| Err(Failure::new(format!("search, candidate {m}: {what}")));
+        let exact = &all_scores[m];
+        let kept = output.counts[m] as usize;
+        let slots = m * self.top_k..(m + 1) * self.top_k;
+        let positions = &output.positions[slots.clone()];
+        let scores: Vec<f32> = output.scores[slots].iter().map(|&bits| f32::from_bits(bits)).collect();
+        for slot in kept..self.top_k {
+            if positions[slot] != EMPTY_SLOT || scores[slot] != f32::NEG_INFINITY {
+                return wrong(format!("slot {slot} is not empty: {} {}", positions[slot], scores[slot]));
+            }
+        }
+        let apart = |a: usize, b: usize| match (exact.get(a), exact.get(b)) {
+            (Some(a), Some(b)) => (a.1 - b.1).abs() > 2.0 * score_error,
+            _ => true,
+        };
+        let mut seen = vec![false; exact.len()];
+        for slot in 0..kept {
+            let (position, score) = (positions[slot], f64::from(scores[slot]));
+            let expected = exact[slot];
+            if (score - expected.1).abs() > score_error {
+                return wrong(format!("slot {slot} has score {score:e}, reference {:e}", expected.1));
+            }
+            if position as usize >= exact.len() || std::mem::replace(&mut seen[position as usize], true) {
+                return wrong(format!("slot {slot} has position {position}, outside or kept twice"));
+            }
+            if (slot == 0 || apart(slot - 1, slot)) && apart(slot, slot + 1) && position != expected.0 {
+                return wrong(format!("slot {slot} has position {position}, reference {}", expected.0));
+            }
+            if slot > 0 && scores[slot] > scores[slot - 1] {
+                return wrong(format!("slot {slot} has a higher score than the one before"));
+            }
+            if slot > 0 && scores[slot] == scores[slot - 1] && position < positions[slot - 1] {
+                return wrong(format!("slots {} and {slot} tie, but the later position is first", slot - 1));
+            }
+        }
+        self.compare_duplicates(m, &positions[..kept], inputs).or_else(wrong)
+    }
+
+    /// Behaviours with the same ids score the same on every device: the earlier one is kept first.
+    fn compare_duplicates(&self, m: usize, positions: &[u32], inputs: &Inputs) -> Result<(), String> {
+        let features = self.table_rows.len();
+        let batch = self.batch();
+        let (history, _) = batch
+            .requests()
+            .find(|(_, targets)| targets.contains(&m))
+            .ok_or_else(|| format!("candidate {m} belongs to nobody"))?;
+        let ids = |l: usize| &inputs.ids[l * features..(l + 1) * features];
+        let mut places: HashMap<&[u32], Vec<u32>> = HashMap::new();
+        for (position, l) in history.clone().enumerate() {
+            places.entry(ids(l)).or_default().push(position as u32);
+        }
+        let mut kept: HashMap<&[u32], usize> = HashMap::new();
+        for &position in positions {
+            let key = ids(history.start + position as usize);
+            let before = kept.entry(key).or_default();
+            if places[key][*before] != position {
+                return Err(format!(
+                    "kept {position} before {}, whose ids are the same",
+                    places[key][*before]
+                ));
+            }
+            *before += 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! Cases of DIN's local activation unit.
+
+mod network;
+pub mod tests;
+
+pub use network::{Kind, Network};
+
+use longseq::*;
+
+use crate::by_dtype;
+use crate::case::{Calls, Case, Failure, Rules};
+use crate::compare::{Bound, U, additions, compare};
+use crate::data::{self, Data};
+use crate::guard::Guarded;
+use crate::named::Work;
+
+/// The formula, as `explain` prints it.
+pub const FORMULA: &str = "\
+out[m] = Σ_l w[m, l] · s_l                   over the history l of candidate m's user
+w[m, l] = MLP([q_m, s_l, q_m − s_l, q_m · s_l]), or its softmax over l
+MLP: 1 to 3 hidden layers with ReLU, sigmoid, PReLU or Dice, and a linear output";
+
+/// A batch of DIN.
+#[derive(Debug, Clone)]
+pub struct DinCase {
+    /// Where the data come from.
+    pub seed: u64,
+    /// How rows are stored.
+    pub dtype: DType,
+    /// What the numbers look like.
+    pub data: Data,
+    /// The length of each user's history.
+    pub histories: Vec<usize>,
+    /// The number of each user's candidates.
+    pub targets: Vec<usize>,
+    /// Rows at the end of every input and output that belong to nobody.
+    pub tail: usize,
+    /// The width of a row.
+    pub width: usize,
+    /// The units of the hidden layers.
+    pub hidden: Vec<usize>,
+    /// The activation of the hidden layers.
+    pub activation: Kind,
+    /// How the scores weigh the history.
+    pub pooling: DinPooling,
+}
+
+impl Default for DinCase {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            dtype: DType::F32,
+            data: Data::Normal,
+            histories: vec![37],
+            targets: vec![5],
+            tail: 0,
+            width: 16,
+            hidden: vec![36],
+            activation: Kind::Sigmoid,
+            pooling: DinPooling::Sum,
+        }
+    }
+}
+
+impl DinCase {
+    /// How rows are stored.
+    pub fn storage(&self) -> &'static str {
+        crate::data::dtype_name(self.dtype)
+    }
+
+    /// The operation.
+    pub fn op(&self) -> Din {
+        Din::new(self.width).with_pooling(self.pooling)
+    }
+
+    /// The batch.
+    pub fn batch(&self) -> Batch {
+        data::batch(&self.histories, &self.targets, self.tail)
+    }
+
+    /// The least that the call must do.
+    pub fn work(&self) -> Work {
+        let (op, batch) = (self.op(), self.batch());
+        let bytes = by_dtype!(self.dtype, T => op.bytes::<T>(&batch));
+        Work { flops: op.flops(&batch, &self.hidden), bytes }
+    }
+
+    /// Targets, history and network.
+    fn inputs<T: Element>(&self) -> (Vec<T>, Vec<T>, Network<T>) {
+        let (batch, mut rng) = (self.batch(), data::rng(self.seed));
+        let targets = data::rows(&mut rng, self.data, batch.targets().rows(), self.width);
+        let history = data::rows(&mut rng, self.data, batch.histories().rows(), self.width);
+        (targets, history, Network::new(&mut rng, self.width, &self.hidden, self.activation))
+    }
+
+    fn run_as<B: Backend, T: Element>(&self, backend: &B, calls: &mut dyn Calls) -> Result<Vec<u8>, Failure> {
+        let (op, batch) = (self.op(), self.batch());
+        let (targets, history, network) = self.inputs::<T>();
+        let device_batch = backend.batch(batch.histories(), batch.targets())?;
+        let (targets, history) = (backend.upload(&targets)?, backend.upload(&history)?);
+        let used = batch.targets().total() * self.width;
+        let mut out = Guarded::<B, T>::new(backend, used, self.tail * self.width)?;
+        network.with_uploaded(backend, |hidden, output_weight, output_bias| {
+            let (targets, history) = (backend.view(&targets), backend.view(&history));
+            let inputs = DinInputs { targets, history, hidden, output_weight, output_bias };
+            calls.make("din", &mut || {
+                Ok(backend.din_into(&op, &device_batch, inputs, out.view_mut(backend)?)?)
+            })
+        })?;
+        Ok(bytemuck::cast_slice(&out.finish(backend, "out")?).to_vec())
+    }
+
+    fn compare_as<T: Element>(&self, output: &[u8], rules: Rules) -> Result<(), Failure> {
+        let (op, batch) = (self.op(), self.batch());
+        let (targets, history, network) = self.inputs::<T>();
+        let exact = network.with_uploaded(&Cpu::new(), |hidden, output_weight, output_bias| {
+            let inputs = DinInputs {
+                targets: Host::view(&targets),
+                history: Host::view(&history),
+                hidden,
+                output_weight,
+                output_bias,
+            };
+            Ok(reference::din(&op, &batch, &inputs)?)
+        })?;
+        let (max_q, max_s) = (data::max_abs(&targets), data::max_abs(&history));
+        let max_input = (max_q + max_s).max(max_q * max_s);
+        // What the layers make of the magnitudes bounds the scores, up to the factor U in the error.
+        let score_error = network.error(max_input);
+        let max_score = score_error / (8.0 * U);
+        let longest = batch.histories().max_length();
+        let sum_error = (additions(longest) + 8.0) * U;
+        // A term of the sum loses a value, its product with the weight, or the sum so far.
+        let lost = match (rules.subnormal, self.pooling) {
+            (true, _) => 0.0,
+            (false, DinPooling::Softmax) => 3.0 * longest as f64 * f64::from(f32::MIN_POSITIVE),
+            (false, _) => (max_score + 2.0) * longest as f64 * f64::from(f32::MIN_POSITIVE),
+        };
+        let absolute = match self.pooling {
+            // Exact, however far off the scores may be: their bound may be infinite.
+            _ if max_s == 0.0 => 0.0,
+            DinPooling::Softmax => max_s * ((2.0 * score_error).exp_m1() + sum_error),
+            _ => longest as f64 * max_s * (score_error + sum_error * max_score),
+        };
+        let got: Vec<T> = bytemuck::pod_collect_to_vec(output);
+        let bound = Bound::uniform(absolute + lost, self.data == Data::Normal);
+        compare("out", &got, &exact[..batch.targets().total() * self.width], &bound, rules)
+    }
+}
+
+impl Case for DinCase {
+    type Output = Vec<u8>;
+
+    fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<Vec<u8>, Failure> {
+        by_dtype!(self.dtype, T => self.run_as::<B, T>(backend, calls))
+    }
+
+    fn compare(&self, output: &Vec<u8>, rules: Rules) -> Result<(), Failure> {
+        by_dtype!(self.dtype, T => self.compare_as::<T>(output, rules))
+    }
+}

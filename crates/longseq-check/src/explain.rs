@@ -1,0 +1,130 @@
+//! Everything about one named case on one device: formula, shapes, work, launches, errors.
+
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use crate::case::Failure;
+use crate::compare::recorded;
+use crate::device::AnyDevice;
+use crate::named::{AnyCase, Named};
+
+/// The formula of a stem.
+pub fn formula(stem: &str) -> &'static str {
+    match stem {
+        "target_attention" => crate::target_attention::FORMULA,
+        "din" => crate::din::FORMULA,
+        "sdim" => crate::sdim::FORMULA,
+        "lookup" => crate::lookup::FORMULA,
+        _ => crate::decoupled::FORMULA,
+    }
+}
+
+/// What is known of a case before it runs.
+pub fn describe(named: &Named) -> String {
+    let work = named.work();
+    let intensity = work.flops as f64 / work.bytes.max(1) as f64;
+    let mut text = format!("{}: {} of {}\n\n", named.name, named.operation, named.stem());
+    let _ = writeln!(text, "formula\n{}\n", indented(formula(named.stem())));
+    let _ = writeln!(text, "case\n    {:?}\n", named.case);
+    let _ = writeln!(text, "shapes\n{}\n", indented(&shapes(&named.case)));
+    let _ = write!(
+        text,
+        "work\n    {} flops, {} bytes at least: {intensity:.2} flops per byte\n    {} bytes that loads are spread over",
+        work.flops,
+        work.bytes,
+        named.footprint()
+    );
+    text
+}
+
+/// The shapes of inputs and outputs.
+fn shapes(case: &AnyCase) -> String {
+    let batch = |batch: longseq::Batch| {
+        let (histories, targets) = (batch.histories(), batch.targets());
+        format!(
+            "users {}, behaviours {} (longest history {}), candidates {}",
+            histories.users(),
+            histories.total(),
+            histories.max_length(),
+            targets.total()
+        )
+    };
+    match case {
+        AnyCase::Attention(case) => {
+            let values = case.value_width.map_or("the keys".into(), |width| format!("[{width}] per head"));
+            let (heads, kv_heads, width) = (case.heads, case.kv_heads, case.width);
+            format!(
+                "{}\nqueries [{heads}, {width}], keys [{kv_heads}, {width}], values {values}",
+                batch(case.batch())
+            )
+        }
+        AnyCase::Merge(case) => format!("two results of {} rows of {}", case.rows, case.value_width),
+        AnyCase::Din(case) => {
+            format!("{}\nrows of {}, hidden layers {:?}", batch(case.batch()), case.width, case.hidden)
+        }
+        AnyCase::Sdim(case) => {
+            let (width, groups, bits) = (case.width, case.groups, case.bits);
+            format!("{}\nrows of {width}, {groups} groups of {bits} bits", batch(case.batch()))
+        }
+        AnyCase::Decoupled(case) => format!(
+            "{}\ntables of {:?} rows; attention widths {:?}, representation widths {:?}; K = {}",
+            batch(case.batch()),
+            case.table_rows,
+            case.attention_widths,
+            case.representation_widths,
+            case.top_k
+        ),
+        AnyCase::Lookup(case) => format!(
+            "{} ids in {} bags; tables of {:?} rows, widths {:?} and {:?}",
+            case.bags.iter().sum::<usize>(),
+            case.bags.len(),
+            case.table_rows,
+            case.widths,
+            case.second_widths
+        ),
+    }
+}
+
+/// Makes the call of the case once, so that `LONGSEQ_TRACE=1` prints its launches, and returns how long it took.
+///
+/// # Errors
+/// What the call returned.
+pub fn trace(device: &AnyDevice, named: &Named) -> Result<String, Failure> {
+    let mut time = None;
+    device.measure_case(named, &mut |call| {
+        let start = Instant::now();
+        call()?;
+        time = Some(start.elapsed());
+        Ok(())
+    })?;
+    let time = time.unwrap_or_default();
+    Ok(format!("call\n    returned after {time:.1?}; on a GPU, work may go on (see `longseq-check bench`)"))
+}
+
+/// Compares every call of the case with the reference: per output, the largest error and its share of the bound.
+///
+/// # Errors
+/// The mismatches.
+pub fn errors(device: &AnyDevice, named: &Named) -> Result<String, Failure> {
+    let (result, comparisons) = recorded(|| device.check_case(&named.case));
+    let mut text = "error against the f64 reference\n".to_owned();
+    for comparison in &comparisons {
+        let _ = write!(
+            text,
+            "    {}: {} elements, largest error {:.2e}, at most {:.4} of the error allowed for an element",
+            comparison.name, comparison.elements, comparison.largest_error, comparison.share_of_bound
+        );
+        let _ = match comparison.nmse {
+            Some(nmse) => writeln!(text, "; normalised mean squared error {nmse:.1e}"),
+            None => writeln!(text),
+        };
+    }
+    if comparisons.is_empty() {
+        text.push_str("    compared exactly\n");
+    }
+    result.map(|()| text)
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+}

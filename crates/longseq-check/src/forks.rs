@@ -1,0 +1,51 @@
+//! Handles that share a device: each reports the errors of its own calls alone.
+
+use longseq::*;
+
+use crate::case::Rules;
+use crate::registry::list_tests;
+
+list_tests!("forks": tells_each_fork_of_its_own_calls, tells_threads_side_by_side_of_their_own_calls);
+
+/// Looks up rows of a table of four.
+fn rows<B: Backend>(backend: &B, ids: &[u32]) -> Result<Buffer<B, f32>> {
+    let table = backend.upload(&[0.0_f32, 1.0, 2.0, 3.0])?;
+    let table = Table { rows: 4, width: 1, data: TableData::F32(backend.view(&table)) };
+    let ids = backend.upload(ids)?;
+    let inputs = LookupInputs { tables: &[table], second_tables: &[], ids: backend.view(&ids) };
+    Ok(backend.lookup(&Lookup::default(), Bags::Each, inputs)?.0)
+}
+
+fn is_told<T>(result: Result<T>, id: u64) -> bool {
+    matches!(result, Err(Error::IndexOutOfRange { id: told, bound: 4, .. }) if told == id)
+}
+
+fn tells_each_fork_of_its_own_calls<B: Backend>(backend: &B, _: Rules) {
+    let [one, other] = [(); 2].map(|()| backend.fork().expect("another handle"));
+    let bad = rows(&one, &[1, 7]);
+    let good = rows(&other, &[3, 2]).expect("good ids");
+    assert_eq!(other.download(other.view(&good)), Ok(vec![3.0, 2.0]));
+    assert!(is_told(bad.and_then(|_| one.synchronize()), 7));
+    // Told once; and what one handle made, another may read.
+    assert_eq!(one.download(one.view(&good)), Ok(vec![3.0, 2.0]));
+}
+
+fn tells_threads_side_by_side_of_their_own_calls<B: Backend + Sync>(backend: &B, _: Rules) {
+    let serve = |thread: u32| {
+        let fork = backend.fork().expect("another handle");
+        for request in 0..20 {
+            let id = 4 + thread * 100 + request;
+            let (ids, bad) = if request % 2 == 0 { ([id % 4, 1], false) } else { ([2, id], true) };
+            let answer = rows(&fork, &ids).and_then(|out| fork.download(fork.view(&out)));
+            match bad {
+                true => assert!(is_told(answer.clone(), id.into()), "{id}: {answer:?}"),
+                false => assert_eq!(answer, Ok(vec![ids[0] as f32, 1.0])),
+            }
+        }
+    };
+    std::thread::scope(|threads| {
+        for thread in 0..4 {
+            threads.spawn(move || serve(thread));
+        }
+    });
+}

@@ -1,0 +1,187 @@
+//! Embedding tables, and cases of look-ups in them.
+
+mod tables;
+pub mod tests;
+
+pub use tables::{Owned, Storage, Stored, feature_ids, table, table_bytes, upload_all, view, views};
+
+use longseq::*;
+
+use crate::by_storage;
+use crate::case::{Calls, Case, Failure, Rules};
+use crate::compare::{Bound, U, compare, compare_exact};
+use crate::data::{self, Data, Ids};
+use crate::guard::Guarded;
+use crate::named::Work;
+
+/// The formula, as `explain` prints it.
+pub const FORMULA: &str = "\
+each: out[i] = [T_0[ids[i, 0]], T_1[ids[i, 1]], …]      the rows of all features side by side
+sum:  out[bag] = Σ_{i in bag} each(i)
+mean: out[bag] = sum / number of ids in the bag; zeros where it is empty";
+
+/// A look-up in one or two sets of tables, with and without bags.
+#[derive(Debug, Clone)]
+pub struct LookupCase {
+    /// Where the data come from.
+    pub seed: u64,
+    /// How tables store their rows.
+    pub storage: Storage,
+    /// The rows of each feature's table.
+    pub table_rows: Vec<usize>,
+    /// The widths of the tables.
+    pub widths: Vec<usize>,
+    /// Widths of the second tables; empty for none.
+    pub second_widths: Vec<usize>,
+    /// Lengths of the bags.
+    pub bags: Vec<usize>,
+    /// Rows at the end of every input and output that belong to nobody.
+    pub tail: usize,
+    /// How the rows of a bag are pooled.
+    pub pool: Pool,
+    /// How often each id occurs.
+    pub ids: Ids,
+    /// With `IdPolicy::Zero`, every fifth id is outside.
+    pub policy: IdPolicy,
+}
+
+/// How rows are pooled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Pool {
+    /// Not at all: one output row per id.
+    Each,
+    /// Their sum.
+    Sum,
+    /// Their mean.
+    Mean,
+}
+
+impl Default for LookupCase {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            storage: Storage::F32,
+            table_rows: vec![50],
+            widths: vec![16],
+            second_widths: Vec::new(),
+            bags: vec![3, 0, 7],
+            tail: 0,
+            pool: Pool::Each,
+            ids: Ids::Skewed,
+            policy: IdPolicy::Error,
+        }
+    }
+}
+
+impl LookupCase {
+    /// How the tables store their rows.
+    pub fn storage(&self) -> &'static str {
+        self.storage.name()
+    }
+
+    fn inputs(&self) -> (Vec<u32>, Vec<Owned<Host>>, Vec<Owned<Host>>) {
+        let mut rng = data::rng(self.seed);
+        let mut ids = feature_ids(&mut rng, self.ids, self.jagged().rows(), &self.table_rows);
+        if self.policy == IdPolicy::Zero {
+            ids.iter_mut().step_by(5).for_each(|id| *id = u32::MAX - *id);
+        }
+        let mut tables = |widths: &[usize]| -> Vec<Owned<Host>> {
+            let shapes = self.table_rows.iter().zip(widths);
+            shapes.map(|(&rows, &width)| table(&mut rng, Data::Normal, self.storage, rows, width)).collect()
+        };
+        let first = tables(&self.widths);
+        let second = tables(&self.second_widths);
+        (ids, first, second)
+    }
+
+    /// The least that the call must do.
+    pub fn work(&self) -> Work {
+        let (ids, bags) = (self.jagged().total(), self.bags.len());
+        let rows = if self.pool == Pool::Each { ids } else { bags };
+        let both: Vec<usize> = [&self.widths[..], &self.second_widths].concat();
+        let op = Lookup::default();
+        let added = if self.pool == Pool::Each { 0 } else { ids };
+        let flops = (added * both.iter().sum::<usize>()) as u64;
+        let features = self.table_rows.len();
+        by_storage!(self.storage, T => Work { flops, bytes: op.bytes::<T>(ids, rows, features, &both) })
+    }
+
+    /// Bytes of the tables that the call reads.
+    pub fn table_bytes(&self) -> u64 {
+        let tables = [&self.widths, &self.second_widths]
+            .map(|widths| by_storage!(self.storage, T => table_bytes::<T>(&self.table_rows, widths)));
+        tables.iter().sum()
+    }
+
+    fn jagged(&self) -> Jagged {
+        // Without bags there is nothing to leave rows out.
+        data::jagged(&self.bags, if self.pool == Pool::Each { 0 } else { self.tail })
+    }
+
+    fn pooled<'a, J>(&self, bags: &'a J) -> Bags<'a, J> {
+        match self.pool {
+            Pool::Each => Bags::Each,
+            Pool::Sum => Bags::Sum(bags),
+            Pool::Mean => Bags::Mean(bags),
+        }
+    }
+}
+
+/// The results of a run, of the first and of the second tables, as bits.
+pub type LookupOutput = (Vec<u32>, Vec<u32>);
+
+impl Case for LookupCase {
+    type Output = LookupOutput;
+
+    fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<Self::Output, Failure> {
+        let (ids, first, second) = self.inputs();
+        let op = Lookup::default().with_ids(self.policy);
+        let bags = backend.jagged(&self.jagged())?;
+        let ids = backend.upload(&ids)?;
+        let (first, second) = (upload_all(backend, &first)?, upload_all(backend, &second)?);
+        let (tables, second_tables) = (views(backend, &first), views(backend, &second));
+        let rows = if self.pool == Pool::Each { self.jagged().total() } else { self.bags.len() };
+        let mut out = Guarded::<B, f32>::new(backend, rows * self.widths.iter().sum::<usize>(), 0)?;
+        let mut second_out =
+            Guarded::<B, f32>::new(backend, rows * self.second_widths.iter().sum::<usize>(), 0)?;
+        let has_second = !self.second_widths.is_empty();
+        let inputs = LookupInputs { ids: backend.view(&ids), tables: &tables, second_tables: &second_tables };
+        calls.make("lookup", &mut || {
+            let outputs = LookupOutputs {
+                out: out.view_mut(backend)?,
+                second: if has_second { Some(second_out.view_mut(backend)?) } else { None },
+            };
+            Ok(backend.lookup_into(&op, self.pooled(&bags), inputs, outputs)?)
+        })?;
+        let bits = |numbers: Vec<f32>| numbers.into_iter().map(f32::to_bits).collect();
+        Ok((bits(out.finish(backend, "out")?), bits(second_out.finish(backend, "second")?)))
+    }
+
+    fn compare(&self, output: &Self::Output, rules: Rules) -> Result<(), Failure> {
+        let (ids, first, second) = self.inputs();
+        let (tables, second_tables) = (views(&Cpu::new(), &first), views(&Cpu::new(), &second));
+        let inputs = LookupInputs { ids: Host::view(&ids), tables: &tables, second_tables: &second_tables };
+        let op = Lookup::default().with_ids(self.policy);
+        let bags = self.jagged();
+        let exact = reference::lookup(&op, self.pooled(&bags), &inputs)?;
+        let longest = bags.max_length() as f64;
+        for (name, got, exact, tables) in
+            [("out", &output.0, exact.0, &first), ("second", &output.1, exact.1.unwrap_or_default(), &second)]
+        {
+            if self.pool == Pool::Each && self.storage != Storage::Int8 {
+                // A gather is exact.
+                let exact: Vec<u32> = exact.iter().map(|&x| (x as f32).to_bits()).collect();
+                compare_exact(name, got, &exact)?;
+                continue;
+            }
+            // Two roundings to decode an int8, one for each row added, one for the mean.
+            let max = tables.iter().map(Owned::max_abs).fold(0.0, f64::max);
+            let terms = if self.pool == Pool::Each { 1.0 } else { longest };
+            let sum = if self.pool == Pool::Sum { longest.max(1.0) } else { 1.0 };
+            let bound = Bound::uniform((terms + 3.0) * U * max * sum, true);
+            let got: Vec<f32> = got.iter().map(|&x| f32::from_bits(x)).collect();
+            compare(name, &got, &exact, &bound, rules)?;
+        }
+        Ok(())
+    }
+}

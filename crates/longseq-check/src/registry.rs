@@ -1,0 +1,48 @@
+//! Every test of every operation, by stem and name.
+
+use longseq::prelude::*;
+
+use crate::case::Rules;
+
+/// The stems that have tests.
+pub const STEMS: [&str; 6] = ["target_attention", "din", "sdim", "lookup", "decoupled", "forks"];
+
+/// A test of one operation on any backend.
+#[derive(Debug)]
+pub struct Test<B> {
+    /// The operation's stem.
+    pub stem: &'static str,
+    /// The test's name, unique in its stem.
+    pub name: &'static str,
+    /// Runs the test; it panics where the backend fails it.
+    pub run: fn(&B, Rules),
+}
+
+/// The tests of a stem; none where there is no such stem.
+pub fn tests<B: Backend + Sync>(stem: &str) -> Vec<Test<B>> {
+    match stem {
+        "target_attention" => crate::target_attention::tests::tests(),
+        "din" => crate::din::tests::tests(),
+        "sdim" => crate::sdim::tests::tests(),
+        "lookup" => crate::lookup::tests::tests(),
+        "decoupled" => crate::decoupled::tests::tests(),
+        "forks" => crate::forks::tests(),
+        _ => Vec::new(),
+    }
+}
+
+/// The names of the tests of a stem.
+pub fn names(stem: &str) -> Vec<&'static str> {
+    tests::<longseq::Cpu>(stem).iter().map(|test| test.name).collect()
+}
+
+/// Lists functions of a backend and its rules as the tests of a stem.
+macro_rules! list_tests {
+    ($stem:literal: $($name:ident),* $(,)?) => {
+        /// The tests of this stem.
+        pub fn tests<B: Backend + Sync>() -> Vec<$crate::registry::Test<B>> {
+            vec![$($crate::registry::Test { stem: $stem, name: stringify!($name), run: $name::<B> }),*]
+        }
+    };
+}
+pub(crate) use list_tests;

@@ -1,0 +1,182 @@
+//! How results of SDIM are compared with the reference.
+
+use longseq::reference::Projection;
+use longseq::*;
+
+use super::{Inputs, Products, SdimCase, SdimOutput, bits, floats};
+use crate::case::{Failure, Rules};
+use crate::compare::{Bound, U, compare, compare_exact};
+use crate::data::{self, Data};
+
+/// What a device that hashes for itself may make otherwise: rounding may flip the sign of a projection.
+struct Doubt {
+    /// How far each number of the table may be off for it: a behaviour may be in any bucket of a group.
+    table: Vec<f64>,
+    /// The candidates whose query, from a given table, cannot be compared.
+    queries: Vec<bool>,
+    /// The candidates whose table-free answer cannot be compared.
+    attentions: Vec<bool>,
+}
+
+impl Doubt {
+    fn any(&self) -> bool {
+        self.table.iter().any(|&off| off > 0.0) || self.attentions.contains(&true)
+    }
+}
+
+impl SdimCase {
+    pub(super) fn compare_as<T: Element>(&self, output: &SdimOutput, rules: Rules) -> Result<(), Failure> {
+        let (op, inputs) = (self.op(), self.inputs::<T>()?);
+        let projections = reference::sdim_projections(&op, &inputs.history, &inputs.rotations)?;
+        compare_signatures(&op, &output.signatures16, &projections)?;
+        if let Some(signatures) = &output.signatures8 {
+            let signatures: Vec<u16> = signatures.iter().map(|&signature| signature.into()).collect();
+            compare_exact("signatures (u8)", &signatures, &output.signatures16)?;
+        }
+
+        let given = Hash::Signatures16(Host::view(&inputs.history_signatures));
+        let target_given = Hash::Signatures16(Host::view(&inputs.target_signatures));
+        let doubt = self.doubt(&inputs, &[], &[])?;
+        let (exact, errors) =
+            self.compare_products(&output.given, &inputs, given, target_given, &doubt, rules)?;
+        let twice: Vec<f64> = exact.iter().map(|x| 2.0 * x).collect();
+        let absolute = errors.iter().map(|error| 2.0 * error).collect();
+        let bound = Bound { absolute, nmse: self.data == Data::Normal };
+        compare("appended table", &floats(&output.appended), &twice, &bound, rules)?;
+        let twice: Vec<f32> = floats(&output.given.table).iter().map(|x| 2.0 * x).collect();
+        compare_exact("added tables", &output.added, &bits(&twice))?;
+
+        let target_projections = reference::sdim_projections(&op, &inputs.targets, &inputs.rotations)?;
+        let doubt = self.doubt(&inputs, &projections, &target_projections)?;
+        let rotate = Hash::Rotations(Host::view(&inputs.rotations));
+        self.compare_products(&output.hashed, &inputs, rotate, rotate, &doubt, rules)?;
+        Ok(())
+    }
+
+    /// From the projections of history and candidates, none where the signatures are given.
+    fn doubt<T: Element>(
+        &self,
+        inputs: &Inputs<T>,
+        history: &[Projection],
+        targets: &[Projection],
+    ) -> Result<Doubt, Failure> {
+        let (op, batch) = (self.op(), self.batch());
+        let in_doubt = |projections: &[Projection]| projections.iter().any(|p| uncertain(&op, p));
+        let mut doubt = Doubt {
+            table: vec![0.0; op.table_length(batch.users())?],
+            queries: vec![false; batch.targets().total()],
+            attentions: vec![false; batch.targets().total()],
+        };
+        if history.is_empty() && targets.is_empty() {
+            return Ok(doubt);
+        }
+        let group = op.buckets() * self.width;
+        for (user, (behaviours, candidates)) in batch.requests().enumerate() {
+            let mut any = false;
+            for (l, g) in behaviours.flat_map(|l| (0..self.groups).map(move |g| (l, g))) {
+                let start = (l * self.groups + g) * self.bits;
+                if in_doubt(&history[start..start + self.bits]) {
+                    any = true;
+                    let row = &inputs.history[l * self.width..(l + 1) * self.width];
+                    let buckets = &mut doubt.table[(user * self.groups + g) * group..][..group];
+                    for (off, x) in buckets.iter_mut().zip(row.iter().cycle()) {
+                        *off += f64::from(x.to_f32()).abs();
+                    }
+                }
+            }
+            for m in candidates {
+                let bits = self.groups * self.bits;
+                doubt.queries[m] = in_doubt(&targets[m * bits..(m + 1) * bits]);
+                doubt.attentions[m] = doubt.queries[m] || any;
+            }
+        }
+        Ok(doubt)
+    }
+
+    /// Compares table, query and the table-free form, and returns the exact table and the error allowed in it.
+    fn compare_products<T: Element>(
+        &self,
+        output: &Products,
+        inputs: &Inputs<T>,
+        hash: Hash<'_, Host>,
+        target_hash: Hash<'_, Host>,
+        doubt: &Doubt,
+        rules: Rules,
+    ) -> Result<(Vec<f64>, Vec<f64>), Failure> {
+        let (op, batch) = (self.op(), self.batch());
+        let nmse = self.data == Data::Normal && !doubt.any();
+        let rows = |error: f64, doubted: &[bool]| -> Bound {
+            let row = |&doubted: &bool| if doubted { f64::INFINITY } else { error };
+            let row = doubted.iter().map(row).flat_map(|error| std::iter::repeat_n(error, self.width));
+            Bound { absolute: row.collect(), nmse }
+        };
+        let history = SdimHistory { rows: Host::view(&inputs.history), hash };
+        let exact = reference::sdim_encode::<T>(&op, batch.histories(), &history)?;
+        // Each number is the sum of up to L others: off by at most L·U times the sum of their magnitudes.
+        let longest = batch.histories().max_length() as f64;
+        let error = (longest + 1.0) * U * longest * data::max_abs(&inputs.history);
+        let errors: Vec<f64> = doubt.table.iter().map(|off| off + error).collect();
+        let table = floats(&output.table);
+        compare("table", &table, &exact, &Bound { absolute: errors.clone(), nmse }, rules)?;
+
+        // d + 8 roundings for the length of a bucket row, G + 8 for the mean of rows of at most this magnitude.
+        let largest = if self.normalise { 1.0 } else { data::max_abs(&table) };
+        let query_error = (self.width + self.groups + 16) as f64 * U * largest;
+        let used = batch.targets().total() * self.width;
+        let targets = Some(Host::view(&inputs.targets));
+        let query = SdimQuery { table: Host::view(&table), targets, hash: target_hash };
+        let exact_query = reference::sdim_query::<T>(&op, batch.targets(), &query)?;
+        let got: Vec<T> = bytemuck::pod_collect_to_vec(&output.query);
+        compare("query", &got, &exact_query[..used], &rows(query_error, &doubt.queries), rules)?;
+
+        // The table-free form makes its own bucket sums: their error counts relative to the row's length if rows
+        // are normalised, and no more than a row of length 1 can be off.
+        let attend = SdimInputs { history, targets, hash: target_hash };
+        let exact_attend = reference::sdim_attend::<T>(&op, &batch, &attend)?;
+        let row_error = (self.width as f64).sqrt() * error;
+        let relative = |row: &[f64]| {
+            let length = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+            if length == 0.0 { 0.0 } else { (2.0 * row_error / length).min(2.0) }
+        };
+        let sum_error = if self.normalise {
+            exact.chunks(self.width).map(relative).fold(0.0, f64::max)
+        } else {
+            row_error
+        };
+        let got: Vec<T> = bytemuck::pod_collect_to_vec(&output.attend);
+        compare(
+            "attend",
+            &got,
+            &exact_attend[..used],
+            &rows(query_error + sum_error, &doubt.attentions),
+            rules,
+        )?;
+        Ok((exact, errors))
+    }
+}
+
+/// Whether `f32` rounding may flip the sign of a projection: `d` products and additions, in any order, are off by at
+/// most `(d + 1)·U` times the sum of magnitudes (Higham, §3.1); products below the normal range add an absolute part.
+fn uncertain(op: &Sdim, projection: &Projection) -> bool {
+    let margin = (op.width + 1) as f64 * (U * projection.magnitude + f64::from(f32::MIN_POSITIVE));
+    // A sum of exact zeros is exactly zero on every device.
+    projection.magnitude != 0.0 && projection.value.abs() <= margin
+}
+
+/// Signatures must be right in every bit whose projection is not within rounding of 0.
+fn compare_signatures(op: &Sdim, got: &[u16], projections: &[Projection]) -> Result<(), Failure> {
+    for (i, (&got, bits)) in got.iter().zip(projections.chunks(op.bits)).enumerate() {
+        for (t, projection) in bits.iter().enumerate() {
+            let bit = got >> t & 1 == 1;
+            if bit != (projection.value > 0.0) && !uncertain(op, projection) {
+                return Err(Failure::new(format!(
+                    "signatures[{i}]: bit {t} is {bit}, its projection {projection:?}"
+                )));
+            }
+        }
+        if u32::from(got) >> op.bits != 0 {
+            return Err(Failure::new(format!("signatures[{i}]: {got} has more than {} bits", op.bits)));
+        }
+    }
+    Ok(())
+}

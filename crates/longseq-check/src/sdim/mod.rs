@@ -1,0 +1,253 @@
+//! Cases of SDIM.
+
+mod compare;
+pub mod tests;
+
+use longseq::*;
+
+use crate::by_dtype;
+use crate::case::{Calls, Case, Failure, Rules};
+use crate::data::{self, Data};
+use crate::guard::Guarded;
+use crate::named::Work;
+
+/// The formula, as `explain` prints it.
+pub const FORMULA: &str = "\
+signature(x)[g] = bits t of group g: ⟨x, R[:, g, t]⟩ > 0
+encode: table[u, g, b] = Σ_l x_l            over the history of user u, where signature(x_l)[g] = b
+append: table += encode(new behaviours);  add_tables: table += other
+query: out[m] = mean_g row / max(|row|, 1e-12)   with row = table[u, g, signature(q_m)[g]]; without normalisation, mean_g row
+attend: query(encode(history)) without storing a table";
+
+/// A batch of SDIM: signatures; then, from given signatures, the table, its sum, an append, a query and the
+/// table-free form; last, everything from rotations.
+#[derive(Debug, Clone)]
+pub struct SdimCase {
+    /// Where the data come from.
+    pub seed: u64,
+    /// How rows are stored.
+    pub dtype: DType,
+    /// What the numbers look like.
+    pub data: Data,
+    /// The length of each user's history.
+    pub histories: Vec<usize>,
+    /// The number of each user's candidates.
+    pub targets: Vec<usize>,
+    /// Rows at the end of every input and output that belong to nobody.
+    pub tail: usize,
+    /// The width of a row.
+    pub width: usize,
+    /// Groups of hash functions.
+    pub groups: usize,
+    /// Bits per group.
+    pub bits: usize,
+    /// Whether bucket rows are normalised.
+    pub normalise: bool,
+}
+
+impl Default for SdimCase {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            dtype: DType::F32,
+            data: Data::Normal,
+            histories: vec![37],
+            targets: vec![5],
+            tail: 0,
+            width: 16,
+            groups: 4,
+            bits: 3,
+            normalise: true,
+        }
+    }
+}
+
+/// Everything a run gives, floating-point numbers as bits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SdimOutput {
+    signatures8: Option<Vec<u8>>,
+    signatures16: Vec<u16>,
+    /// From given signatures.
+    given: Products,
+    /// From rotations.
+    hashed: Products,
+    appended: Vec<u32>,
+    added: Vec<u32>,
+}
+
+/// What encode, query and the table-free form give for the same signatures.
+#[derive(Debug, Clone, PartialEq)]
+struct Products {
+    table: Vec<u32>,
+    query: Vec<u8>,
+    attend: Vec<u8>,
+}
+
+/// How `Calls` know the calls that make `Products`.
+const HASHED: [&str; 3] = ["sdim_encode", "sdim_query", "sdim_attend"];
+const GIVEN: [&str; 3] = [
+    "sdim_encode from given signatures",
+    "sdim_query from given signatures",
+    "sdim_attend from given signatures",
+];
+
+struct Inputs<T> {
+    rotations: Vec<f32>,
+    history: Vec<T>,
+    targets: Vec<T>,
+    history_signatures: Vec<u16>,
+    target_signatures: Vec<u16>,
+}
+
+fn bits(numbers: &[f32]) -> Vec<u32> {
+    numbers.iter().map(|x| x.to_bits()).collect()
+}
+
+fn floats(bits: &[u32]) -> Vec<f32> {
+    bits.iter().map(|&x| f32::from_bits(x)).collect()
+}
+
+impl SdimCase {
+    /// How rows are stored.
+    pub fn storage(&self) -> &'static str {
+        crate::data::dtype_name(self.dtype)
+    }
+
+    /// The operation.
+    pub fn op(&self) -> Sdim {
+        Sdim::new(self.width).with_groups(self.groups, self.bits).with_normalise(self.normalise)
+    }
+
+    /// The batch.
+    pub fn batch(&self) -> Batch {
+        data::batch(&self.histories, &self.targets, self.tail)
+    }
+
+    /// The least that the call must do.
+    pub fn work(&self, operation: &str) -> Work {
+        let (op, batch) = (self.op(), self.batch());
+        let (rows, candidates) = (batch.histories().total(), batch.targets().total());
+        by_dtype!(self.dtype, T => match operation {
+            "sdim_signatures" => Work {
+                flops: op.signatures_flops(rows),
+                bytes: op.signatures_bytes::<T, u8>(rows),
+            },
+            "sdim_query" => Work { flops: op.query_flops(candidates), bytes: op.query_bytes::<T>(candidates) },
+            "sdim_attend" => Work { flops: op.attend_flops(&batch), bytes: op.attend_bytes::<T>(&batch) },
+            // From given signatures: nothing is hashed.
+            "sdim_append" => Work {
+                flops: op.encode_flops(rows) - op.signatures_flops(rows),
+                bytes: op.encode_bytes::<T>(batch.histories()),
+            },
+            _ => Work { flops: op.encode_flops(rows), bytes: op.encode_bytes::<T>(batch.histories()) },
+        })
+    }
+
+    fn inputs<T: Element>(&self) -> Result<Inputs<T>, Failure> {
+        let (op, batch, mut rng) = (self.op(), self.batch(), data::rng(self.seed));
+        let (n, m) = (batch.histories().rows(), batch.targets().rows());
+        Ok(Inputs {
+            rotations: op.rotations(self.seed)?,
+            history: data::rows(&mut rng, self.data, n, self.width),
+            targets: data::rows(&mut rng, self.data, m, self.width),
+            history_signatures: data::signatures(&mut rng, n * self.groups, self.bits),
+            target_signatures: data::signatures(&mut rng, m * self.groups, self.bits),
+        })
+    }
+
+    fn run_as<B: Backend, T: Element>(
+        &self,
+        backend: &B,
+        calls: &mut dyn Calls,
+    ) -> Result<SdimOutput, Failure> {
+        let (op, batch, inputs) = (self.op(), self.batch(), self.inputs::<T>()?);
+        let device_batch = backend.batch(batch.histories(), batch.targets())?;
+        let histories = backend.jagged(batch.histories())?;
+        let targets = backend.jagged(batch.targets())?;
+        let rotations = backend.upload(&inputs.rotations)?;
+        let (rows, target_rows) = (backend.upload(&inputs.history)?, backend.upload(&inputs.targets)?);
+        let given = backend.upload(&inputs.history_signatures)?;
+        let target_given = backend.upload(&inputs.target_signatures)?;
+        let given = Hash::Signatures16(backend.view(&given));
+        let target_given = Hash::Signatures16(backend.view(&target_given));
+        let rotate = Hash::Rotations(backend.view(&rotations));
+
+        let count = batch.histories().rows() * self.groups;
+        let mut signatures16 = Guarded::<B, u16>::new(backend, count, 0)?;
+        calls.make("sdim_signatures (u16)", &mut || {
+            let out = signatures16.view_mut(backend)?;
+            Ok(backend.sdim_signatures_into(&op, backend.view(&rows), backend.view(&rotations), out)?)
+        })?;
+        let signatures8 = if self.bits > 8 {
+            None
+        } else {
+            let mut signatures8 = Guarded::<B, u8>::new(backend, count, 0)?;
+            calls.make("sdim_signatures", &mut || {
+                let out = signatures8.view_mut(backend)?;
+                Ok(backend.sdim_signatures_into(&op, backend.view(&rows), backend.view(&rotations), out)?)
+            })?;
+            Some(signatures8.finish(backend, "signatures (u8)")?)
+        };
+
+        let (used, unused) = (batch.targets().total() * self.width, self.tail * self.width);
+        let mut products = |names: [&'static str; 3], hash, target_hash, target_rows| {
+            let history = SdimHistory { rows: backend.view(&rows), hash };
+            let mut table = Guarded::<B, f32>::new(backend, op.table_length(batch.users())?, 0)?;
+            calls.make(names[0], &mut || {
+                Ok(backend.sdim_encode_into(&op, &histories, history, table.view_mut(backend)?)?)
+            })?;
+            let table = table.finish(backend, "table")?;
+            let device_table = backend.upload(&table)?;
+            let mut query = Guarded::<B, T>::new(backend, used, unused)?;
+            let inputs =
+                SdimQuery { table: backend.view(&device_table), targets: target_rows, hash: target_hash };
+            calls.make(names[1], &mut || {
+                Ok(backend.sdim_query_into(&op, &targets, inputs, query.view_mut(backend)?)?)
+            })?;
+            let mut attend = Guarded::<B, T>::new(backend, used, unused)?;
+            let inputs = SdimInputs { history, targets: target_rows, hash: target_hash };
+            calls.make(names[2], &mut || {
+                Ok(backend.sdim_attend_into(&op, &device_batch, inputs, attend.view_mut(backend)?)?)
+            })?;
+            let bytes = |rows: Vec<T>| bytemuck::cast_slice(&rows).to_vec();
+            Ok::<_, Failure>(Products {
+                table: bits(&table),
+                query: bytes(query.finish(backend, "query")?),
+                attend: bytes(attend.finish(backend, "attend")?),
+            })
+        };
+        let given_products = products(GIVEN, given, target_given, None)?;
+        let hashed = products(HASHED, rotate, rotate, Some(backend.view(&target_rows)))?;
+
+        let table = backend.upload(&floats(&given_products.table))?;
+        let mut appended = backend.upload(&floats(&given_products.table))?;
+        let new = SdimHistory { rows: backend.view(&rows), hash: given };
+        calls.make("sdim_append", &mut || {
+            Ok(backend.sdim_append(&op, &histories, new, backend.view_mut(&mut appended))?)
+        })?;
+        let mut added = backend.upload(&floats(&given_products.table))?;
+        calls.make("sdim_add_tables", &mut || {
+            Ok(backend.sdim_add_tables(&op, backend.view_mut(&mut added), backend.view(&table))?)
+        })?;
+        Ok(SdimOutput {
+            signatures8,
+            signatures16: signatures16.finish(backend, "signatures (u16)")?,
+            given: given_products,
+            hashed,
+            appended: bits(&backend.download(backend.view(&appended))?),
+            added: bits(&backend.download(backend.view(&added))?),
+        })
+    }
+}
+
+impl Case for SdimCase {
+    type Output = SdimOutput;
+
+    fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<SdimOutput, Failure> {
+        by_dtype!(self.dtype, T => self.run_as::<B, T>(backend, calls))
+    }
+
+    fn compare(&self, output: &SdimOutput, rules: Rules) -> Result<(), Failure> {
+        by_dtype!(self.dtype, T => self.compare_as::<T>(output, rules))
+    }
+}

@@ -1,0 +1,113 @@
+//! Which backend has which operation, for which storage type: asked of the backend by running a small case.
+
+use std::fmt::Write as _;
+
+use longseq::DType;
+
+use crate::decoupled::DecoupledCase;
+use crate::device::AnyDevice;
+use crate::din::DinCase;
+use crate::lookup::{LookupCase, Storage};
+use crate::named::{AnyCase, Named};
+use crate::sdim::SdimCase;
+use crate::target_attention::{AttentionCase, MergeCase};
+
+/// Every call of every operation: its stem and its name, as [`Calls`](crate::Calls) know it.
+pub const CALLS: [(&str, &str); 13] = [
+    ("target_attention", "target_attention"),
+    ("target_attention", "merge_attention"),
+    ("din", "din"),
+    ("sdim", "sdim_signatures"),
+    ("sdim", "sdim_encode"),
+    ("sdim", "sdim_append"),
+    ("sdim", "sdim_add_tables"),
+    ("sdim", "sdim_query"),
+    ("sdim", "sdim_attend"),
+    ("lookup", "lookup"),
+    ("decoupled", "decoupled_search"),
+    ("decoupled", "decoupled_aggregate"),
+    ("decoupled", "decoupled_attend"),
+];
+
+/// A small case of a call on rows stored so; `None` where the operation does not know that storage type.
+pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
+    let dtype = match storage {
+        Storage::F32 => Some(DType::F32),
+        Storage::F16 => Some(DType::F16),
+        Storage::Bf16 => Some(DType::Bf16),
+        Storage::Int8 => None,
+    };
+    let (stem, _) = CALLS.iter().find(|(_, name)| *name == call)?;
+    let case = match (*stem, call) {
+        (_, "merge_attention") => (storage == Storage::F32).then_some(AnyCase::Merge(MergeCase {
+            seed: 1,
+            rows: 5,
+            value_width: 4,
+        }))?,
+        // Tables are `f32` whatever the rows are.
+        (_, "sdim_add_tables") => (storage == Storage::F32).then_some(AnyCase::Sdim(SdimCase::default()))?,
+        ("target_attention", _) => AnyCase::Attention(AttentionCase { dtype: dtype?, ..Default::default() }),
+        ("din", _) => AnyCase::Din(DinCase { dtype: dtype?, ..Default::default() }),
+        ("sdim", _) => AnyCase::Sdim(SdimCase { dtype: dtype?, ..Default::default() }),
+        ("lookup", _) => AnyCase::Lookup(LookupCase { storage, ..Default::default() }),
+        _ => AnyCase::Decoupled(DecoupledCase { storage, ..Default::default() }),
+    };
+    Some(Named { name: call, operation: call, case })
+}
+
+/// What a device answers to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It runs.
+    Yes,
+    /// It answers `Unsupported`.
+    No,
+    /// It fails otherwise.
+    Fails,
+    /// The operation does not know the storage type.
+    NotApplicable,
+}
+
+impl Answer {
+    /// Asks a device.
+    pub fn of(device: &AnyDevice, call: &'static str, storage: Storage) -> Self {
+        let Some(case) = small_case(call, storage) else { return Self::NotApplicable };
+        match device.measure_case(&case, &mut |call| call()) {
+            Ok(()) => Self::Yes,
+            Err(failure) if failure.is_unsupported() => Self::No,
+            Err(_) => Self::Fails,
+        }
+    }
+
+    /// A cell of the table.
+    fn cell(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::No => "no",
+            Self::Fails => "fails",
+            Self::NotApplicable => "",
+        }
+    }
+}
+
+/// The table in Markdown: a row per call, a column per device and storage type.
+pub fn table(devices: &[(&str, AnyDevice)], stem: Option<&str>, storages: &[Storage]) -> String {
+    let (mut text, mut rule) = ("| operation |".to_owned(), "|---|".to_owned());
+    for (name, _) in devices {
+        for storage in storages {
+            let _ = write!(text, " {name} {} |", storage.name());
+            rule.push_str("---|");
+        }
+    }
+    let _ = writeln!(text, "\n{rule}");
+    for (_, call) in CALLS.iter().filter(|(of, _)| stem.is_none_or(|stem| stem == *of)) {
+        let _ = write!(text, "| `{call}` |");
+        for (_, device) in devices {
+            for &storage in storages {
+                let _ = write!(text, " {} |", Answer::of(device, call, storage).cell());
+            }
+        }
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,84 @@
+//! Cases of merging partial results.
+
+use longseq::reference::TargetAttentionReference;
+use longseq::*;
+
+use super::AttentionOutput;
+use crate::case::{Calls, Case, Failure, Rules};
+use crate::compare::{Bound, U, compare};
+use crate::data::{self, Data};
+use crate::guard::Guarded;
+use crate::named::Work;
+
+/// A merge of two partial results: random rows, some of which belong to histories without behaviours.
+#[derive(Debug, Clone)]
+pub struct MergeCase {
+    /// Where the data come from.
+    pub seed: u64,
+    /// The number of rows.
+    pub rows: usize,
+    /// The width of a row.
+    pub value_width: usize,
+}
+
+impl MergeCase {
+    /// How rows are stored.
+    pub fn storage(&self) -> &'static str {
+        "f32"
+    }
+
+    /// The least that the call must do.
+    pub fn work(&self) -> Work {
+        let op = TargetAttention::new(self.value_width);
+        Work { flops: op.merge_flops(self.rows), bytes: op.merge_bytes::<f32>(self.rows) }
+    }
+
+    fn parts(&self) -> [(Vec<f32>, Vec<f32>); 2] {
+        let mut rng = data::rng(self.seed);
+        [3, 2].map(|empty_every| {
+            let mut out: Vec<f32> = data::rows(&mut rng, Data::Normal, self.rows, self.value_width);
+            let mut lse: Vec<f32> = data::rows(&mut rng, Data::Normal, self.rows, 1);
+            for row in (0..self.rows).step_by(empty_every) {
+                lse[row] = f32::NEG_INFINITY;
+                out[row * self.value_width..(row + 1) * self.value_width].fill(0.0);
+            }
+            (out, lse)
+        })
+    }
+}
+
+impl Case for MergeCase {
+    type Output = AttentionOutput;
+
+    fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<AttentionOutput, Failure> {
+        let op = TargetAttention::new(self.value_width);
+        let [a, b] = self.parts();
+        let (a_out, a_lse) = (backend.upload(&a.0)?, backend.upload(&a.1)?);
+        let (b_out, b_lse) = (backend.upload(&b.0)?, backend.upload(&b.1)?);
+        let mut out = Guarded::<B, f32>::new(backend, self.rows * self.value_width, 0)?;
+        let mut lse = Guarded::<B, f32>::new(backend, self.rows, 0)?;
+        calls.make("merge_attention", &mut || {
+            Ok(backend.merge_attention_into::<f32>(
+                &op,
+                PartialAttention { out: backend.view(&a_out), lse: backend.view(&a_lse) },
+                PartialAttention { out: backend.view(&b_out), lse: backend.view(&b_lse) },
+                TargetAttentionOutputs { out: out.view_mut(backend)?, lse: Some(lse.view_mut(backend)?) },
+            )?)
+        })?;
+        Ok(AttentionOutput::new(out.finish(backend, "out")?, lse.finish(backend, "lse")?))
+    }
+
+    fn compare(&self, output: &AttentionOutput, rules: Rules) -> Result<(), Failure> {
+        let op = TargetAttention::new(self.value_width);
+        let [a, b] = self.parts();
+        let TargetAttentionReference { out, lse } = reference::merge_attention(
+            &op,
+            PartialAttention { out: Host::view(&a.0), lse: Host::view(&a.1) },
+            PartialAttention { out: Host::view(&b.0), lse: Host::view(&b.1) },
+        )?;
+        // Two exponentials, two products, a sum and a quotient of numbers of at most 5 standard deviations.
+        let bound = Bound::uniform(5.0 * 16.0 * U, true);
+        compare("out", &output.values::<f32>(), &out, &bound, rules)?;
+        compare("lse", &output.lse(), &lse, &bound, rules)
+    }
+}

@@ -1,0 +1,270 @@
+//! Cases of target attention and of merging partial results.
+
+mod merge;
+pub mod tests;
+
+pub use merge::MergeCase;
+
+use longseq::*;
+
+use crate::by_dtype;
+use crate::case::{Calls, Case, Failure, Rules};
+use crate::compare::{Bound, U, additions, compare};
+use crate::data::{self, Data};
+use crate::guard::Guarded;
+use crate::named::Work;
+
+/// The formula, as `explain` prints it.
+pub const FORMULA: &str = "\
+out[m, h] = Σ_l w[m, h, l] · V[l, h·H_kv/H]            over the history l of candidate m's user
+s[m, h, l] = scale · ⟨Q[m, h], K[l, h·H_kv/H]⟩ + bias[l, h]
+w = softmax_l(s), relu(s), silu(s) / divisor, or s;  lse[m, h] = ln Σ_l exp(s[m, h, l])
+merge: out = Σ_i exp(lse_i − lse) · out_i,  lse = ln Σ_i exp(lse_i)";
+
+/// A batch of target attention, with `lse` where there is one.
+#[derive(Debug, Clone)]
+pub struct AttentionCase {
+    /// Where the data come from.
+    pub seed: u64,
+    /// How rows are stored.
+    pub dtype: DType,
+    /// What the numbers look like.
+    pub data: Data,
+    /// The length of each user's history.
+    pub histories: Vec<usize>,
+    /// The number of each user's candidates.
+    pub targets: Vec<usize>,
+    /// Rows at the end of every input and output that belong to nobody.
+    pub tail: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// The width of a row.
+    pub width: usize,
+    /// `None`: the keys are the values.
+    pub value_width: Option<usize>,
+    /// The factor on the dot products; `None` for the default.
+    pub scale: Option<f32>,
+    /// How scores become weights.
+    pub weighting: Weighting,
+    /// What is added to the scores.
+    pub bias: Bias,
+    /// Put a NaN into this candidate's query.
+    pub nan: Option<usize>,
+    /// What the values hold of the behaviours that `Bias::Mask` removes.
+    pub removed: Option<f32>,
+}
+
+/// What is added to the scores.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Bias {
+    /// Nothing.
+    None,
+    /// Normal numbers.
+    Normal,
+    /// Removes every third behaviour, and all of the first user's.
+    Mask,
+}
+
+impl Default for AttentionCase {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            dtype: DType::F32,
+            data: Data::Normal,
+            histories: vec![37],
+            targets: vec![5],
+            tail: 0,
+            heads: 1,
+            kv_heads: 1,
+            width: 16,
+            value_width: Some(16),
+            scale: None,
+            weighting: Weighting::Softmax,
+            bias: Bias::None,
+            nan: None,
+            removed: None,
+        }
+    }
+}
+
+struct Inputs<T> {
+    queries: Vec<T>,
+    keys: Vec<T>,
+    values: Option<Vec<T>>,
+    bias: Option<Vec<f32>>,
+}
+
+impl AttentionCase {
+    /// How rows are stored.
+    pub fn storage(&self) -> &'static str {
+        crate::data::dtype_name(self.dtype)
+    }
+
+    /// The operation.
+    pub fn op(&self) -> TargetAttention {
+        let op = TargetAttention::new(self.width)
+            .with_heads(self.heads, self.kv_heads)
+            .with_value_width(self.value_width.unwrap_or(self.width))
+            .with_weighting(self.weighting);
+        self.scale.map_or(op, |scale| op.with_scale(scale))
+    }
+
+    /// The batch.
+    pub fn batch(&self) -> Batch {
+        data::batch(&self.histories, &self.targets, self.tail)
+    }
+
+    /// The least that the call must do.
+    pub fn work(&self) -> Work {
+        let (op, batch) = (self.op(), self.batch());
+        let bytes = by_dtype!(self.dtype, T => op.bytes::<T>(&batch, self.value_width.is_none()));
+        Work { flops: op.flops(&batch), bytes }
+    }
+
+    fn inputs<T: Element>(&self) -> Inputs<T> {
+        let (op, batch, mut rng) = (self.op(), self.batch(), data::rng(self.seed));
+        let (n, m) = (batch.histories().rows(), batch.targets().rows());
+        let mut queries = data::rows(&mut rng, self.data, m, op.heads * op.width);
+        if let Some(candidate) = self.nan {
+            queries[candidate * op.heads * op.width] = T::from_f32(f32::NAN);
+        }
+        let keys = data::rows(&mut rng, self.data, n, op.kv_heads * op.width);
+        let is_removed = |l: usize| l.is_multiple_of(3) || batch.histories().range(0).contains(&l);
+        let values = self.value_width.map(|width| {
+            let mut values: Vec<T> = data::rows(&mut rng, self.data, n, op.kv_heads * width);
+            if let Some(held) = self.removed {
+                let rows = values.chunks_mut(op.kv_heads * width).enumerate();
+                rows.filter(|(l, _)| is_removed(*l)).for_each(|(_, row)| row.fill(T::from_f32(held)));
+            }
+            values
+        });
+        let normal = data::rows(&mut rng, Data::Normal, n, op.heads);
+        let bias = match self.bias {
+            Bias::None => None,
+            Bias::Normal => Some(normal),
+            Bias::Mask => {
+                let rows =
+                    (0..n * op.heads).map(|i| if is_removed(i / op.heads) { f32::NEG_INFINITY } else { 0.0 });
+                Some(rows.collect())
+            }
+        };
+        Inputs { queries, keys, values, bias }
+    }
+
+    fn run_as<B: Backend, T: Element>(
+        &self,
+        backend: &B,
+        calls: &mut dyn Calls,
+    ) -> Result<AttentionOutput, Failure> {
+        let (op, batch, inputs) = (self.op(), self.batch(), self.inputs::<T>());
+        let device_batch = backend.batch(batch.histories(), batch.targets())?;
+        let queries = backend.upload(&inputs.queries)?;
+        let keys = backend.upload(&inputs.keys)?;
+        let values = inputs.values.as_ref().map(|values| backend.upload(values)).transpose()?;
+        let bias = inputs.bias.as_ref().map(|bias| backend.upload(bias)).transpose()?;
+        let (rows, row) = (batch.targets().total(), op.heads * op.value_width);
+        let mut out = Guarded::<B, T>::new(backend, rows * row, self.tail * row)?;
+        let mut lse = Guarded::<B, f32>::new(backend, rows * op.heads, self.tail * op.heads)?;
+        let has_lse = op.weighting == Weighting::Softmax;
+        let inputs = TargetAttentionInputs {
+            queries: backend.view(&queries),
+            keys: backend.view(&keys),
+            values: values.as_ref().map(|values| backend.view(values)),
+            bias: bias.as_ref().map(|bias| backend.view(bias)),
+        };
+        calls.make("target_attention", &mut || {
+            let outputs = TargetAttentionOutputs {
+                out: out.view_mut(backend)?,
+                lse: if has_lse { Some(lse.view_mut(backend)?) } else { None },
+            };
+            Ok(backend.target_attention_into(&op, &device_batch, inputs, outputs)?)
+        })?;
+        let lse = if has_lse { lse.finish(backend, "lse")? } else { Vec::new() };
+        Ok(AttentionOutput::new(out.finish(backend, "out")?, lse))
+    }
+
+    fn compare_as<T: Element>(&self, output: &AttentionOutput, rules: Rules) -> Result<(), Failure> {
+        let (op, batch, inputs) = (self.op(), self.batch(), self.inputs::<T>());
+        let exact = reference::target_attention(
+            &op,
+            &batch,
+            &TargetAttentionInputs {
+                queries: Host::view(&inputs.queries),
+                keys: Host::view(&inputs.keys),
+                values: inputs.values.as_deref().map(Host::view),
+                bias: inputs.bias.as_deref().map(Host::view),
+            },
+        )?;
+        let rows = batch.targets().total() * op.heads;
+        // A score is a dot product of d terms, scaled and shifted: d + 3 roundings of at most its magnitude, which
+        // the lengths of the rows bound (Cauchy-Schwarz).
+        let finite = |x: &f32| if x.is_finite() { x.abs() } else { 0.0 };
+        let max_bias = f64::from(inputs.bias.iter().flatten().map(finite).fold(0.0, f32::max));
+        let finite_queries: Vec<T> =
+            inputs.queries.iter().copied().filter(|q| !q.to_f32().is_nan()).collect();
+        let max_score = f64::from(op.effective_scale()).abs()
+            * data::max_norm(&finite_queries, op.width)
+            * data::max_norm(&inputs.keys, op.width)
+            + max_bias;
+        let score_error = (op.width as f64 + 3.0) * U * max_score + f64::from(f32::MIN_POSITIVE);
+        let values = inputs.values.as_ref().unwrap_or(&inputs.keys).iter().copied();
+        let max_value = data::max_abs(&values.filter(|v| v.to_f32().is_finite()).collect::<Vec<T>>());
+        let longest = batch.histories().max_length();
+        let sum_error = (additions(longest) + 8.0) * U;
+        let absolute = match op.weighting {
+            // Weights add up to 1, and an error of δ in every score changes each by at most a factor exp(±2δ).
+            Weighting::Softmax => max_value * ((2.0 * score_error).exp_m1() + sum_error),
+            // Weights are at most the scores (1.1 bounds the slope of silu), and there are L of them.
+            Weighting::Silu { divisor } => {
+                longest as f64 * max_value * (1.1 * score_error + sum_error * max_score)
+                    / f64::from(divisor).abs()
+            }
+            _ => longest as f64 * max_value * (score_error + sum_error * max_score),
+        };
+        // Large scores make weights of nearly 0 or 1, whose relative error is that of the scores, not of f32.
+        let nmse = self.data != Data::Large && self.data != Data::Tiny && self.nan.is_none();
+        let bound = Bound::uniform(absolute, nmse);
+        compare("out", &output.values::<T>(), &exact.out[..rows * op.value_width], &bound, rules)?;
+        let lse_error = score_error + sum_error + 4.0 * U * (max_score + (longest as f64).ln_1p());
+        let lses = if exact.lse.is_empty() { &[] } else { &exact.lse[..rows] };
+        compare("lse", &output.lse(), lses, &Bound::uniform(lse_error, false), rules)
+    }
+}
+
+/// Outputs as bits, so that NaN equals NaN when two runs are compared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionOutput {
+    out: Vec<u8>,
+    lse: Vec<u32>,
+}
+
+impl AttentionOutput {
+    /// From the numbers.
+    pub fn new<T: Element>(out: Vec<T>, lse: Vec<f32>) -> Self {
+        let out = bytemuck::cast_slice(&out).to_vec();
+        Self { out, lse: lse.into_iter().map(f32::to_bits).collect() }
+    }
+
+    /// The numbers of the first output.
+    pub fn values<T: Element>(&self) -> Vec<T> {
+        bytemuck::pod_collect_to_vec(&self.out)
+    }
+
+    fn lse(&self) -> Vec<f32> {
+        self.lse.iter().map(|&bits| f32::from_bits(bits)).collect()
+    }
+}
+
+impl Case for AttentionCase {
+    type Output = AttentionOutput;
+
+    fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<AttentionOutput, Failure> {
+        by_dtype!(self.dtype, T => self.run_as::<B, T>(backend, calls))
+    }
+
+    fn compare(&self, output: &AttentionOutput, rules: Rules) -> Result<(), Failure> {
+        by_dtype!(self.dtype, T => self.compare_as::<T>(output, rules))
+    }
+}

@@ -1,0 +1,226 @@
+//! Evidence for the speed of the CUDA kernels where there is no GPU: what each asks of the device, counted by the
+//! emulator, and times modelled from the counts and from what ptxas says. Nothing here is measured.
+//!
+//! `LONGSEQ_WRITE_EVIDENCE=1 cargo test --test all evidence` writes `kernels/evidence.md` anew; without the variable
+//! the test fails where what is committed is not what comes out.
+
+use std::fmt::Write as _;
+
+use cuda_emulator::control::LaunchCounts;
+use cuda_emulator::report::{Report, Resources, Target};
+use longseq::*;
+use longseq_check::AnyCase;
+use longseq_check::decoupled::DecoupledCase;
+use longseq_check::device::TestDevice;
+use longseq_check::device::cuda::session;
+use longseq_check::din::{DinCase, Kind};
+use longseq_check::lookup::{LookupCase, Pool};
+use longseq_check::sdim::SdimCase;
+use longseq_check::target_attention::AttentionCase;
+
+/// Sectors asked for over the fewest possible: the goal for operands that are streamed.
+const MOST_SECTORS: f64 = 1.05;
+/// Passes over shared memory that bank conflicts add, of all passes.
+const MOST_CONFLICTS: f64 = 0.02;
+
+/// Runs a case once and gives what its launches did.
+fn launches<'a, C>(case: &'a C) -> Vec<LaunchCounts>
+where
+    AnyCase: From<&'a C>,
+{
+    let emulator = session().expect("the emulator");
+    let gpu = Cuda::new(0).expect("a device");
+    emulator.set_checks(false);
+    gpu.run_case(&case.into()).map(drop).unwrap_or_else(|failure| panic!("{failure}"));
+    emulator.take_counts()
+}
+
+/// Typical shapes, by name.
+fn shapes() -> Vec<(&'static str, Vec<LaunchCounts>)> {
+    let attention = AttentionCase {
+        histories: vec![4096; 8],
+        targets: vec![32; 8],
+        width: 64,
+        value_width: Some(64),
+        ..Default::default()
+    };
+    let few =
+        AttentionCase { histories: vec![20_000], targets: vec![1], value_width: None, ..attention.clone() };
+    let many = AttentionCase {
+        histories: vec![4096; 2],
+        targets: vec![16; 2],
+        width: 128,
+        value_width: Some(128),
+        ..attention.clone()
+    };
+    let grouped = AttentionCase {
+        histories: vec![4096; 2],
+        targets: vec![8; 2],
+        heads: 4,
+        kv_heads: 1,
+        ..attention.clone()
+    };
+    let bf16 = |case: &AttentionCase| AttentionCase { dtype: DType::Bf16, ..case.clone() };
+    let din = DinCase {
+        histories: vec![1000],
+        targets: vec![16],
+        width: 64,
+        hidden: vec![80, 40],
+        ..Default::default()
+    };
+    let din_bf16 = DinCase { dtype: DType::Bf16, ..din.clone() };
+    let din_prelu = DinCase {
+        histories: vec![1024],
+        targets: vec![64],
+        hidden: vec![36],
+        activation: Kind::Prelu,
+        pooling: DinPooling::Softmax,
+        ..din_bf16.clone()
+    };
+    let sdim = SdimCase {
+        histories: vec![8192],
+        targets: vec![100],
+        width: 64,
+        groups: 16,
+        bits: 3,
+        ..Default::default()
+    };
+    let sdim_bf16 = SdimCase { dtype: DType::Bf16, ..sdim.clone() };
+    // More groups than a block has room for.
+    let sdim_wide =
+        SdimCase { histories: vec![4096], targets: vec![4], width: 128, groups: 32, ..sdim_bf16.clone() };
+    let search = |width: usize| DecoupledCase {
+        histories: vec![20_000],
+        targets: vec![16],
+        table_rows: vec![50_000],
+        attention_widths: vec![width],
+        representation_widths: vec![64],
+        top_k: 64,
+        ..Default::default()
+    };
+    let lookup = LookupCase {
+        table_rows: vec![50_000],
+        widths: vec![64],
+        second_widths: vec![],
+        bags: vec![50; 400],
+        pool: Pool::Sum,
+        ..Default::default()
+    };
+    vec![
+        ("target attention f32, B = 8, C = 32, L = 4096, d = 64", launches(&attention)),
+        ("target attention bf16, B = 8, C = 32, L = 4096, d = 64", launches(&bf16(&attention))),
+        ("target attention bf16, C = 1, L = 20,000, d = 64, keys as values", launches(&bf16(&few))),
+        ("target attention bf16, B = 2, C = 16, L = 4096, d = 128", launches(&bf16(&many))),
+        ("target attention bf16, B = 2, C = 8, L = 4096, d = 64, 4 heads on 1", launches(&bf16(&grouped))),
+        ("DIN 80-40 sigmoid f32, C = 16, L = 1000, d = 64", launches(&din)),
+        ("DIN 80-40 sigmoid bf16, C = 16, L = 1000, d = 64", launches(&din_bf16)),
+        ("DIN 36 PReLU softmax bf16, C = 64, L = 1024, d = 64", launches(&din_prelu)),
+        ("SDIM f32, L = 8192, C = 100, d = 64, 16 groups of 3 bits", launches(&sdim)),
+        ("SDIM bf16, L = 8192, C = 100, d = 64, 16 groups of 3 bits", launches(&sdim_bf16)),
+        ("SDIM bf16, L = 4096, C = 4, d = 128, 32 groups of 3 bits", launches(&sdim_wide)),
+        ("decoupled f32, K = 64 of 20,000, C = 16, a = 128, r = 64", launches(&search(128))),
+        ("decoupled f32, K = 64 of 20,000, C = 16, a = 16, r = 64", launches(&search(16))),
+        ("look-up f32, 400 bags of 50, r = 64", launches(&lookup)),
+    ]
+}
+
+/// What ptxas says of a kernel, from the tables that `kernels/compile` writes.
+fn resources(kernel: &str, architecture: &str) -> Resources {
+    let folder = longseq_check::repository().join("kernels/ptx");
+    for (stem, _) in cuda::kernels() {
+        let table =
+            std::fs::read_to_string(folder.join(format!("{stem}.csv"))).expect("a table beside the PTX");
+        for line in table.lines() {
+            let cells: Vec<&str> = line.split(',').collect();
+            if cells[..2] == [kernel, architecture] {
+                let numbers: Vec<u32> =
+                    cells[2..].iter().map(|cell| cell.parse().expect("a number")).collect();
+                let [registers, spill_stores, spill_loads, stack, shared] = numbers[..] else {
+                    panic!("{line}")
+                };
+                return Resources { registers, stack, spill_stores, spill_loads, shared };
+            }
+        }
+    }
+    panic!("no table has {kernel} for {architecture}");
+}
+
+/// What stands behind a number that misses its goal.
+fn mark(met: bool) -> &'static str {
+    if met { "" } else { " (!)" }
+}
+
+fn row(table: &mut String, launch: &LaunchCounts) {
+    let counts = &launch.counts;
+    let blocks: u64 = launch.grid.iter().map(|&n| u64::from(n)).product();
+    let threads = launch.block.iter().product();
+    let report = |target: &Target, architecture| {
+        let resources = resources(&launch.kernel, architecture);
+        let shared = launch.dynamic_shared_bytes;
+        Report::with_dynamic_shared(target, resources, blocks, threads, shared, counts)
+    };
+    let (a100, h100) = (report(&Target::a100(), "sm_80"), report(&Target::h100(), "sm_90"));
+    let sectors = counts.global_sectors as f64 / counts.global_sectors_minimum.max(1) as f64;
+    let conflicts = counts.shared_conflicts as f64 / counts.shared_passes.max(1) as f64;
+    let times = |report: &Report| {
+        format!(
+            "{:.1} ({:?}) | {:.1}",
+            report.issue_seconds * 1e6,
+            report.busiest(),
+            report.memory_seconds * 1e6
+        )
+    };
+    let _ = writeln!(
+        table,
+        "| `{}` | {blocks} × {threads} | {} | {:.2}{} | {:.1}{} | {} | {}/{} | {} | {} |",
+        launch.kernel,
+        counts.total(),
+        sectors,
+        mark(sectors <= MOST_SECTORS),
+        100.0 * conflicts,
+        mark(conflicts <= MOST_CONFLICTS),
+        a100.resources.registers,
+        a100.occupancy.warps,
+        a100.occupancy.warps_possible,
+        times(&a100),
+        times(&h100),
+    );
+}
+
+const HEAD: &str = "\
+# What the CUDA kernels ask of a GPU
+
+Counted by the emulator and modelled from the counts; **no time here is measured**. `LONGSEQ_WRITE_EVIDENCE=1 cargo
+test --test all evidence` writes this file; the test fails where it is out of date.
+
+- instructions: of warps. sectors: of 32 bytes, asked for over the fewest possible. conflicts: passes over shared memory
+  that bank conflicts add, in percent. registers and warps: on an A100, from ptxas' figures.
+- `(!)`: above the goals, 1.05 times the fewest sectors and 2 % conflicts.
+- times in microseconds: for how long the busiest unit of the busiest multiprocessor works, and how long device memory
+  takes for all sectors asked for, were no cache to serve any. Each is a floor that knows no latency.
+";
+
+#[test]
+fn the_evidence_is_up_to_date() {
+    if session().is_none() {
+        return;
+    }
+    let mut table = HEAD.to_owned();
+    for (shape, launches) in shapes() {
+        let _ = writeln!(table, "\n## {shape}\n");
+        table.push_str("| kernel | blocks × threads | instructions | sectors | conflicts % | registers | warps | A100: unit | memory | H100: unit | memory |\n");
+        table.push_str("|---|---|---|---|---|---|---|---|---|---|---|\n");
+        for launch in &launches {
+            row(&mut table, launch);
+        }
+    }
+    let path = longseq_check::repository().join("kernels/evidence.md");
+    if std::env::var_os("LONGSEQ_WRITE_EVIDENCE").is_some() {
+        std::fs::write(&path, &table).expect("the file can be written");
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == table,
+        "kernels/evidence.md is out of date: see the top of tests/all/cuda/evidence.rs"
+    );
+}

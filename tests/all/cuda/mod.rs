@@ -1,0 +1,12 @@
+//! What only the CUDA backend has.
+
+mod decoupled;
+mod device;
+mod evidence;
+#[cfg(target_os = "linux")]
+mod old_driver;
+mod sdim;
+mod target_attention;
+#[cfg(target_os = "linux")]
+mod without_driver;
+mod wrong_kernels;

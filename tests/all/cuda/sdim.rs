@@ -1,0 +1,159 @@
+//! SDIM on the emulated CUDA device: the modes in which results must hold, signatures out of range, and what the kernels
+//! ask of memory.
+
+use cuda_emulator::Emulator;
+use cuda_emulator::exec::Counts;
+use longseq::half::{bf16, f16};
+use longseq::*;
+use longseq_check::data::{self, Data};
+use longseq_check::device::assert_check;
+use longseq_check::device::cuda::{MODES, session, set_mode};
+use longseq_check::hashing::{Numbers, check_hashing};
+use longseq_check::sdim::SdimCase;
+
+/// A case that goes through every kernel: products with one-hot matrices, or, from 7 bits on, a large table.
+fn cases() -> Vec<SdimCase> {
+    let plain = SdimCase { histories: vec![700, 0, 40], targets: vec![3, 1, 5], ..Default::default() };
+    // More candidates, and more groups, than the query hashes by itself.
+    let many = SdimCase { histories: vec![4], targets: vec![5000], width: 4, groups: 2, ..plain.clone() };
+    let groups =
+        SdimCase { histories: vec![3], targets: vec![2], width: 4, groups: 520, bits: 1, ..plain.clone() };
+    let mut cases = vec![SdimCase { bits: 7, groups: 2, ..plain.clone() }, many, groups];
+    for dtype in [DType::F32, DType::F16, DType::Bf16] {
+        cases.push(SdimCase { dtype, ..plain.clone() });
+    }
+    cases
+}
+
+#[test]
+fn results_hold_in_every_mode() {
+    let Some(emulator) = session() else { return };
+    let gpu = Cuda::new(0).expect("a device");
+    for mode in MODES {
+        set_mode(&emulator, mode);
+        for case in cases() {
+            assert_check(&case, &gpu);
+        }
+    }
+    drop(gpu);
+    assert_eq!(emulator.take_findings(), []);
+    assert!(emulator.take_leaks().is_empty());
+}
+
+/// The kernels that read given signatures tell of those out of range; nothing is read outside the table for them.
+#[test]
+fn signatures_out_of_range_are_reported() {
+    let Some(emulator) = session() else { return };
+    let gpu = Cuda::new(0).expect("a device");
+    for bits in [3, 7] {
+        let op = Sdim::new(4).with_groups(2, bits);
+        let limit = op.buckets() as u64;
+        let error = |operation, position, id| Error::IndexOutOfRange {
+            operation,
+            argument: "signatures",
+            position,
+            id,
+            bound: limit,
+        };
+        let run = || -> Result<()> {
+            let (good, mut bad) = (vec![1u16; 200], vec![1u16; 200]);
+            (bad[150], bad[151]) = (u16::MAX, limit as u16);
+            let (good, bad) = (gpu.upload(&good)?, gpu.upload(&bad)?);
+            let rows = gpu.upload(&vec![1.0f32; 400])?;
+            let jagged = gpu.jagged(&Jagged::from_lengths(&[100])?)?;
+            let batch = gpu.batch(&Jagged::from_lengths(&[100])?, &Jagged::from_lengths(&[100])?)?;
+            let [good, bad] = [&good, &bad].map(|words| Hash::Signatures16(gpu.view(words)));
+            let history = |hash| SdimHistory { rows: gpu.view(&rows), hash };
+            let synchronise = || gpu.synchronize().unwrap_err();
+
+            let table = gpu.sdim_encode(&op, &jagged, history(bad))?;
+            assert_eq!(synchronise(), error("sdim_encode", 150, u16::MAX.into()));
+            let inputs = SdimQuery::<_, f32> { table: gpu.view(&table), targets: None, hash: bad };
+            gpu.sdim_query(&op, &jagged, inputs)?;
+            assert_eq!(synchronise(), error("sdim_query", 150, u16::MAX.into()));
+            for (past, wished) in [(bad, good), (good, bad)] {
+                let inputs = SdimInputs { history: history(past), targets: None, hash: wished };
+                gpu.sdim_attend(&op, &batch, inputs)?;
+                assert_eq!(synchronise(), error("sdim_attend", 150, u16::MAX.into()));
+            }
+            gpu.sdim_encode(&op, &jagged, history(good))?;
+            gpu.synchronize()
+        };
+        run().expect("valid calls");
+    }
+    drop(gpu);
+    assert_eq!(emulator.take_findings(), []);
+}
+
+/// Rows hashed on the matrix units have the signatures that they have elsewhere, in every order of summation: where a sum
+/// is near zero, or is zero though its terms are not, or is no number.
+#[test]
+fn hashing_while_encoding_gives_the_same_signatures() {
+    fn run_all(gpu: &Cuda, op: &Sdim, count: usize, numbers: Numbers) {
+        check_hashing::<f32>(gpu, op, count, numbers).unwrap();
+        check_hashing::<f16>(gpu, op, count, numbers).unwrap();
+        check_hashing::<bf16>(gpu, op, count, numbers).unwrap();
+    }
+    let Some(emulator) = session() else { return };
+    let gpu = Cuda::new(0).expect("a device");
+    for mode in MODES {
+        set_mode(&emulator, mode);
+        for numbers in Numbers::ALL {
+            let many = if matches!(numbers, Numbers::Normal) { 3000 } else { 500 };
+            run_all(&gpu, &Sdim::new(64), many, numbers);
+            run_all(&gpu, &Sdim::new(5).with_groups(3, 4), 300, numbers);
+            // Of several blocks, each with some of the groups; and too wide for that.
+            run_all(&gpu, &Sdim::new(128).with_groups(20, 3), 100, numbers);
+            run_all(&gpu, &Sdim::new(40).with_groups(5, 6), 100, numbers);
+            run_all(&gpu, &Sdim::new(300).with_groups(2, 2), 100, numbers);
+        }
+    }
+}
+
+/// What one kernel did, summed over its launches.
+fn counts_of(emulator: &Emulator, kernel: &str) -> Counts {
+    let mut sum = Counts::default();
+    for launch in emulator.counts().iter().filter(|launch| launch.kernel == kernel) {
+        sum.add(&launch.counts);
+    }
+    assert!(sum.blocks > 0, "{kernel} did not run");
+    sum
+}
+
+/// Rows are read once, in whole sectors, and shared memory without conflicts to speak of, at the paper's sizes.
+#[test]
+fn reads_no_more_than_it_must() {
+    fn run<T: Element>(emulator: &Emulator, name: &str) {
+        let gpu = Cuda::new(0).expect("a device");
+        let (op, rows, candidates) = (Sdim::new(64), 8192, 512);
+        let mut rng = data::rng(1);
+        let mut upload =
+            |count| gpu.upload(&data::rows::<T>(&mut rng, Data::Normal, count, op.width)).expect("memory");
+        let (history, targets) = (upload(rows), upload(candidates));
+        let rotations = gpu.upload(&op.rotations(1).expect("sizes")).expect("memory");
+        let jagged = |rows| gpu.jagged(&Jagged::from_lengths(&[rows]).expect("a length")).expect("memory");
+        let hash = Hash::Rotations(gpu.view(&rotations));
+        let (histories, candidates) = (jagged(rows), jagged(candidates));
+        emulator.take_counts();
+        let table =
+            gpu.sdim_encode(&op, &histories, SdimHistory { rows: gpu.view(&history), hash }).expect("a call");
+        let inputs = SdimQuery { table: gpu.view(&table), targets: Some(gpu.view(&targets)), hash };
+        gpu.sdim_query::<T>(&op, &candidates, inputs).expect("a call");
+        let mut signatures = gpu.zeros::<u8>(rows * op.groups).expect("memory");
+        let out = gpu.view_mut(&mut signatures);
+        gpu.sdim_signatures_into(&op, gpu.view(&history), gpu.view(&rotations), out).expect("a call");
+        for kernel in ["sdim_encode", "sdim_query", "sdim_signatures"] {
+            let counts = counts_of(emulator, &format!("{kernel}_{name}"));
+            let sectors = counts.global_sectors as f64 / counts.global_sectors_minimum as f64;
+            let conflicts = counts.shared_conflicts as f64 / counts.shared_passes.max(1) as f64;
+            let each = counts.total() as f64 / if kernel == "sdim_query" { 512.0 } else { 8192.0 };
+            println!("{kernel}_{name}: {each:.0} warp instructions a row");
+            assert!(sectors <= 1.05, "{kernel}_{name} asks for {sectors:.3} times the fewest sectors");
+            assert!(conflicts < 0.02, "{kernel}_{name}: {conflicts:.4} of the passes are bank conflicts");
+        }
+    }
+    let Some(emulator) = session() else { return };
+    run::<f32>(&emulator, "f32");
+    run::<f16>(&emulator, "f16");
+    run::<bf16>(&emulator, "bf16");
+}

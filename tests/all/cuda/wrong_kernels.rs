@@ -1,0 +1,385 @@
+//! CUDA kernels that are wrong on purpose: each is the shipped PTX with one edit, and each must fail the check that the
+//! shipped one passes.
+
+use longseq::cudarc::driver::CudaContext;
+use longseq::half::f16;
+use longseq::*;
+use longseq_check::data::Data;
+use longseq_check::decoupled::DecoupledCase;
+use longseq_check::device::TestDevice;
+use longseq_check::device::cuda::session;
+use longseq_check::din::DinCase;
+use longseq_check::hashing::{Numbers, check_hashing};
+use longseq_check::lookup::{LookupCase, Pool};
+use longseq_check::sdim::SdimCase;
+use longseq_check::target_attention::{AttentionCase, Bias, MergeCase};
+use longseq_check::{AnyCase, Failure};
+
+/// An edit of a kernel file's PTX.
+struct Mutant {
+    /// The file's stem.
+    stem: &'static str,
+    /// The kernel to edit.
+    kernel: &'static str,
+    /// What is wrong then.
+    fault: &'static str,
+    /// What stands there, and what comes in its place.
+    edit: (&'static str, &'static str),
+    /// Wherever it stands in the kernel, not only where it does first.
+    everywhere: bool,
+}
+
+/// Sums are taken again where all threads of a block find one that is not finite, not where any does.
+const NOT_FINITE: (&str, &str) = ("bar.red.or", "bar.red.and");
+
+/// The device with an edited kernel.
+fn edited(mutant: &Mutant) -> Cuda {
+    let (_, text) = cuda::kernels().into_iter().find(|(stem, _)| *stem == mutant.stem).expect("a stem");
+    let start = text.find(&format!(".entry {}(", mutant.kernel)).expect("the kernel");
+    let (before, rest) = text.split_at(start);
+    let (kernel, behind) = rest.split_at(rest.find("\n}\n").expect("its end"));
+    let (from, to) = mutant.edit;
+    assert!(kernel.contains(from), "{}: there is no {from:?} in {}", mutant.fault, mutant.kernel);
+    let kernel = if mutant.everywhere { kernel.replace(from, to) } else { kernel.replacen(from, to, 1) };
+    let text = format!("{before}{kernel}{behind}");
+    let stream = CudaContext::new(0).expect("a context").new_stream().expect("a stream");
+    // SAFETY: the emulator checks every access and ends a launch at the first bad one.
+    unsafe { Cuda::from_ptx(stream, [(mutant.stem, text)]) }.expect("a device")
+}
+
+/// What the shipped kernel passes and the edited one must fail.
+type Check = Box<dyn Fn(&Cuda) -> Result<(), Failure>>;
+
+fn checked<'a, C>(case: &'a C) -> Check
+where
+    AnyCase: From<&'a C>,
+{
+    let case = AnyCase::from(case);
+    Box::new(move |gpu| gpu.check_case(&case))
+}
+
+#[track_caller]
+fn assert_caught(twins: Vec<(Mutant, Check)>) {
+    let Some(emulator) = session() else { return };
+    for (mutant, check) in twins {
+        if let Err(failure) = check(&Cuda::new(0).expect("a device")) {
+            panic!("the shipped kernel fails: {failure}");
+        }
+        assert!(check(&edited(&mutant)).is_err(), "{}: passed", mutant.fault);
+        emulator.take_findings();
+    }
+}
+
+#[test]
+fn wrong_merges_of_attention_are_caught() {
+    assert_caught(merges_of_attention());
+}
+
+fn merges_of_attention() -> Vec<(Mutant, Check)> {
+    let mutant = |fault, edit| Mutant {
+        stem: "target_attention",
+        kernel: "merge_pairs_f32",
+        fault,
+        edit,
+        everywhere: false,
+    };
+    let case = MergeCase { seed: 1, rows: 13, value_width: 4 };
+    let mutants = [
+        mutant("the smaller lse is the peak", ("max.f32", "min.f32")),
+        mutant("one thread too many writes", ("setp.ge.u64", "setp.gt.u64")),
+    ];
+    mutants.map(|mutant| (mutant, checked(&case))).into()
+}
+
+#[test]
+fn wrong_target_attention_is_caught() {
+    assert_caught(target_attention());
+}
+
+fn target_attention() -> Vec<(Mutant, Check)> {
+    let mutant = |stem, kernel, fault, edit| Mutant { stem, kernel, fault, edit, everywhere: false };
+    let wide = AttentionCase { width: 64, value_width: Some(64), ..Default::default() };
+    let many = AttentionCase { histories: vec![1025, 90], targets: vec![32, 9], ..wide.clone() };
+    let one = AttentionCase { histories: vec![700, 65], targets: vec![1, 1], ..wide };
+    let half = AttentionCase { dtype: DType::Bf16, ..one.clone() };
+    // No barrier of the block between weights and values.
+    let aliased = AttentionCase { value_width: None, ..many.clone() };
+    // Columns that there are not stay finite.
+    let removed =
+        AttentionCase { value_width: Some(40), bias: Bias::Mask, removed: Some(f32::NAN), ..many.clone() };
+    let removed_one = AttentionCase { targets: one.targets.clone(), ..removed.clone() };
+    let removed_half = AttentionCase { dtype: DType::Bf16, ..removed_one.clone() };
+    let (fma, fma_kernel) = ("target_attention_fma", "split_history_fma_wide_64_rows_32_f32");
+    let (mma, mma_kernel) = ("target_attention_mma", "split_history_mma_64_rows_8_bf16");
+    let (stream, stream_kernel) = ("target_attention_stream", "stream_history_64_rows_1_f32");
+    let twins = [
+        (
+            mutant(
+                fma,
+                fma_kernel,
+                "tiles not waited for",
+                ("cp.async.wait_group 0", "cp.async.wait_group 1"),
+            ),
+            &many,
+        ),
+        (mutant(fma, fma_kernel, "a tile read too early", ("bar.sync \t0;", "")), &many),
+        (
+            mutant(
+                mma,
+                mma_kernel,
+                "tiles not waited for",
+                ("cp.async.wait_group 1", "cp.async.wait_group 2"),
+            ),
+            &half,
+        ),
+        (mutant(mma, mma_kernel, "a tile read too early", ("bar.sync \t0;", "")), &half),
+        (mutant(mma, mma_kernel, "the last step is left out", (", 63;", ", 62;")), &half),
+        (mutant(mma, mma_kernel, "keys transposed", ("x4.shared", "x4.trans.shared")), &half),
+        (mutant(mma, mma_kernel, "values not transposed", ("x4.trans", "x4")), &half),
+        (mutant(mma, mma_kernel, "weights not transposed", ("x2.trans", "x2")), &half),
+        (
+            Mutant {
+                everywhere: true,
+                ..mutant(fma, fma_kernel, "weights read too early", ("bar.warp.sync", "//"))
+            },
+            &aliased,
+        ),
+        (mutant(fma, fma_kernel, "removed values not looked for", NOT_FINITE), &removed),
+        (mutant(mma, mma_kernel, "removed values not looked for", NOT_FINITE), &removed_half),
+        (mutant(stream, stream_kernel, "removed values not looked for", NOT_FINITE), &removed_one),
+        (mutant(stream, stream_kernel, "products subtracted", ("add.rn.f32", "sub.rn.f32")), &one),
+        (
+            mutant(
+                "target_attention",
+                "merge_parts_f32",
+                "parts weighed wrongly",
+                ("sub.rn.f32", "add.rn.f32"),
+            ),
+            &many,
+        ),
+        (mutant("target_attention", "merge_parts_f32", "parts read too early", ("bar.sync \t0;", "")), &many),
+    ];
+    twins.map(|(mutant, case)| (mutant, checked(case))).into()
+}
+
+#[test]
+fn wrong_sdim_is_caught() {
+    assert_caught(sdim());
+}
+
+fn sdim() -> Vec<(Mutant, Check)> {
+    let mutant = |stem, kernel, fault, edit| Mutant { stem, kernel, fault, edit, everywhere: false };
+    let plain = SdimCase { histories: vec![3000, 0, 40], targets: vec![3, 1, 5], ..Default::default() };
+    let half = SdimCase { dtype: DType::F16, ..plain.clone() };
+    let zeros = SdimCase { data: Data::Zeros, ..plain.clone() };
+    // More columns, and more bits, than are hashed at once.
+    let wide = SdimCase { width: 100, ..plain.clone() };
+    let twice = SdimCase { bits: 4, ..plain.clone() };
+    let large = SdimCase { bits: 7, groups: 2, ..plain.clone() };
+    let twins = [
+        (mutant("sdim", "sdim_signatures_f32", "zero is positive", ("setp.gt.f32", "setp.ge.f32")), &zeros),
+        (mutant("sdim", "sdim_signatures_f32", "overwritten while read", ("bar.sync \t0;", "")), &twice),
+        (
+            mutant("sdim_encode", "sdim_encode_f16", "hot where not equal", ("set.eq.f16x2", "set.ne.f16x2")),
+            &half,
+        ),
+        (
+            mutant("sdim_encode", "sdim_encode_f32", "numbers cut wrongly", ("sub.rn.f32", "add.rn.f32")),
+            &plain,
+        ),
+        (mutant("sdim_encode", "sdim_encode_f32", "a tile read too early", ("bar.sync \t0;", "")), &plain),
+        (mutant("sdim", "sdim_merge", "parts subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
+        (mutant("sdim", "sdim_add", "tables subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
+        (mutant("sdim_scan", "sdim_scatter_f32", "rows subtracted", ("add.rn.f32", "sub.rn.f32")), &large),
+        (mutant("sdim_scan", "sdim_sums_f32", "rows subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
+        (mutant("sdim_query", "sdim_query_f32", "overwritten while hashed", ("bar.sync \t0;", "")), &wide),
+        (mutant("sdim_query", "sdim_query_f32", "bits turned", ("setp.gt.f32", "setp.lt.f32")), &plain),
+        (mutant("sdim_query", "sdim_query_f32", "rows lengthened", ("rsqrt.approx", "sqrt.approx")), &plain),
+        (mutant("sdim_query", "sdim_query_f32", "the user before", ("setp.le.u64", "setp.lt.u64")), &plain),
+        (
+            mutant("sdim_query", "sdim_query_sums_f32", "rows lengthened", ("rsqrt.approx", "sqrt.approx")),
+            &plain,
+        ),
+    ];
+    let mut twins: Vec<(Mutant, Check)> = twins.map(|(mutant, case)| (mutant, checked(case))).into();
+    for (stem, kernel, fault, edit) in [
+        ("sdim_encode", "sdim_encode_f16", "sums near zero not taken again", ("0f0DA24260", "0fFF800000")),
+        ("sdim_encode", "sdim_encode_f16", "what is no number is positive", ("setp.gt.f32", "setp.gtu.f32")),
+        ("sdim", "sdim_signatures_f16", "what is no number is positive", ("setp.gt.f32", "setp.gtu.f32")),
+    ] {
+        let mutant = Mutant { everywhere: true, ..mutant(stem, kernel, fault, edit) };
+        twins.push((mutant, Box::new(same_signatures)));
+    }
+    for (fault, edit) in [
+        ("one signature too many", ("setp.ge.u64", "setp.gt.u64")),
+        ("none is too large", ("atom.global.min", "atom.global.max")),
+        ("half a signature read", ("setp.eq.s32", "setp.ne.s32")),
+    ] {
+        twins.push((mutant("sdim", "sdim_check", fault, edit), Box::new(tells_of_a_signature)));
+    }
+    twins
+}
+
+/// Rows have the signatures that they are hashed to elsewhere, where sums are near zero or no numbers too.
+fn same_signatures(gpu: &Cuda) -> Result<(), Failure> {
+    let op = Sdim::new(16).with_groups(4, 3);
+    Numbers::ALL.into_iter().try_for_each(|numbers| check_hashing::<f16>(gpu, &op, 500, numbers))
+}
+
+/// The lowest of signatures out of range is told of.
+fn tells_of_a_signature(gpu: &Cuda) -> Result<(), Failure> {
+    let op = Sdim::new(4).with_groups(2, 3);
+    let lengths = Jagged::from_lengths(&[250])?;
+    let batch = gpu.batch(&lengths, &lengths)?;
+    let mut words = vec![1u16; 500];
+    let good = gpu.upload(&words)?;
+    (words[150], words[151]) = (256, 8);
+    let bad = gpu.upload(&words)?;
+    let rows = gpu.upload(&vec![1.0f32; 1000])?;
+    let history = SdimHistory { rows: gpu.view(&rows), hash: Hash::Signatures16(gpu.view(&bad)) };
+    let inputs = SdimInputs { history, targets: None, hash: Hash::Signatures16(gpu.view(&good)) };
+    gpu.sdim_attend(&op, &batch, inputs)?;
+    match gpu.synchronize() {
+        Err(Error::IndexOutOfRange { position: 150, id: 256, .. }) => Ok(()),
+        other => Err(Failure::new(format!("told {other:?}"))),
+    }
+}
+
+#[test]
+fn wrong_din_is_caught() {
+    assert_caught(din());
+}
+
+fn din() -> Vec<(Mutant, Check)> {
+    let mutant = |kernel, fault, edit| Mutant { stem: "din", kernel, fault, edit, everywhere: false };
+    let plain = DinCase { histories: vec![300, 0, 40], targets: vec![3, 1, 9], ..Default::default() };
+    let wide = DinCase { width: 64, ..plain.clone() };
+    let softmax = DinCase { pooling: DinPooling::Softmax, ..plain.clone() };
+    let deep = DinCase { dtype: DType::Bf16, hidden: vec![20, 12], ..plain.clone() };
+    // Long enough to be cut.
+    let long =
+        DinCase { histories: vec![20_000], targets: vec![2], width: 4, hidden: vec![3], ..softmax.clone() };
+    let twins = [
+        (mutant("din_prepare_f32", "a candidate's lanes subtracted", ("add.rn.f32", "sub.rn.f32")), &wide),
+        (mutant("din_attend_f32", "numbers cut wrongly", ("sub.rn.f32", "add.rn.f32")), &plain),
+        (mutant("din_attend_f32", "warps merge without waiting", ("bar.sync \t0;", "")), &softmax),
+        (mutant("din_attend_f32", "rows read before they are there", ("bar.warp.sync", "//")), &plain),
+        (mutant("din_attend_bf16", "upper halves swapped with lower", ("30258", "21520")), &deep),
+        (mutant("din_attend_bf16", "parts taken for f16", ("f32.bf16.bf16.f32", "f32.f16.f16.f32")), &deep),
+        (mutant("din_merge_f32", "logarithms for exponentials", ("ex2.approx", "lg2.approx")), &long),
+    ];
+    twins.map(|(mutant, case)| (mutant, checked(case))).into()
+}
+
+#[test]
+fn wrong_lookups_are_caught() {
+    assert_caught(lookups());
+}
+
+fn lookups() -> Vec<(Mutant, Check)> {
+    let mutant = |kernel, fault, edit| Mutant { stem: "lookup", kernel, fault, edit, everywhere: false };
+    let each = LookupCase::default();
+    let bags = LookupCase { pool: Pool::Mean, bags: vec![3, 1000, 0], ..each.clone() };
+    let twins = [
+        (mutant("lookup_each", "one row too many", ("setp.ge.u64", "setp.gt.u64")), &each),
+        (mutant("lookup_merge", "parts subtracted", ("add.rn.f32", "sub.rn.f32")), &bags),
+        (mutant("lookup_merge", "multiplied by the length", ("div.rn.f32", "mul.rn.f32")), &bags),
+        (mutant("lookup_bags", "multiplied by the length", ("div.rn.f32", "mul.rn.f32")), &bags),
+    ];
+    twins.map(|(mutant, case)| (mutant, checked(case))).into()
+}
+
+#[test]
+fn wrong_decoupled_is_caught() {
+    assert_caught(decoupled());
+}
+
+fn decoupled() -> Vec<(Mutant, Check)> {
+    let mutant = |stem, kernel, fault, edit| Mutant { stem, kernel, fault, edit, everywhere: false };
+    let case = DecoupledCase { histories: vec![3000, 40], targets: vec![16, 4], ..Default::default() };
+    // More entries than are selected from at once.
+    let long = DecoupledCase { histories: vec![12_000], targets: vec![3], top_k: 64, ..case.clone() };
+    // More of a history than a list has room for in every piece.
+    let longer = DecoupledCase { histories: vec![60_000], targets: vec![16], ..case.clone() };
+    let (search, select) = ("decoupled_search", "decoupled_select");
+    let twins = [
+        (mutant(search, select, "counted before all are there", ("bar.sync \t0;", "")), &long),
+        (
+            mutant(
+                search,
+                select,
+                "entries above the floor not summed",
+                ("redux.sync.add", "redux.sync.max"),
+            ),
+            &long,
+        ),
+        (mutant(search, select, "entries exchanged one way", ("shfl.sync.bfly", "shfl.sync.down")), &case),
+        (
+            mutant(
+                search,
+                "decoupled_search_16",
+                "bits below the floor counted",
+                ("redux.sync.add", "redux.sync.max"),
+            ),
+            &longer,
+        ),
+        (mutant(search, "decoupled_search_16", "a list read too early", ("bar.warp.sync", "//")), &longer),
+        (
+            mutant(
+                search,
+                "decoupled_search_16",
+                "rows not waited for",
+                ("cp.async.wait_group 0", "cp.async.wait_group 1"),
+            ),
+            &case,
+        ),
+        (
+            mutant(
+                "decoupled_attend",
+                "decoupled_attend",
+                "rows not waited for",
+                ("cp.async.wait_group 0", "cp.async.wait_group 1"),
+            ),
+            &case,
+        ),
+        (
+            mutant("lookup", "lookup_check", "ids within the table told of", ("setp.gt.u64", "setp.lt.u64")),
+            &case,
+        ),
+        (mutant("decoupled", "decoupled_aggregate", "not a mean", ("div.rn.f32", "mul.rn.f32")), &case),
+        (
+            mutant(
+                "decoupled_attend",
+                "decoupled_attend",
+                "weights multiplied",
+                ("div.rn.f32", "mul.rn.f32"),
+            ),
+            &case,
+        ),
+        (
+            mutant("decoupled_attend", "decoupled_attend_merge", "not a mean", ("div.rn.f32", "mul.rn.f32")),
+            &case,
+        ),
+    ];
+    twins.map(|(mutant, case)| (mutant, checked(case))).into()
+}
+
+/// A kernel's name without what tells its variants apart: storage type, way of loading, sizes.
+fn family(kernel: &str) -> String {
+    let variant =
+        |part: &str| ["f32", "f16", "bf16", "wide", "any"].contains(&part) || part.parse::<u32>().is_ok();
+    let parts: Vec<&str> = kernel.split('_').take_while(|part| !variant(part)).collect();
+    parts.join("_")
+}
+
+#[test]
+fn every_kernel_has_a_wrong_twin() {
+    let lists = [merges_of_attention(), target_attention(), sdim(), din(), lookups(), decoupled()];
+    let twins: Vec<String> = lists.iter().flatten().map(|(mutant, _)| family(mutant.kernel)).collect();
+    for (_, text) in cuda::kernels() {
+        for entry in text.split(".entry ").skip(1) {
+            let kernel = entry.split('(').next().unwrap_or_default();
+            assert!(twins.contains(&family(kernel)), "no twin of {kernel} is wrong on purpose");
+        }
+    }
+}

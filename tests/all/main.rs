@@ -1,0 +1,17 @@
+//! Every integration test but `memory.rs`: one binary, since each costs a link.
+//!
+//! `operations` runs the tests of `longseq-check` on every backend; the other modules test what only one backend has, errors,
+//! and the repository itself.
+
+mod alone;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod errors;
+mod house;
+mod jagged;
+mod operations;
+mod packaging;
+#[cfg(feature = "rayon")]
+mod threads;
+#[cfg(feature = "wgpu")]
+mod webgpu;

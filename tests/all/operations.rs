@@ -1,0 +1,160 @@
+//! The tests of `longseq-check` on every backend: `target_attention::cuda::merges_random_parts` and so on.
+
+use longseq_check::device::Kind;
+use longseq_check::registry;
+
+/// Runs a test of a stem on a backend; where there is no device, that is printed.
+fn run(backend: Kind, stem: &str, name: &str) {
+    if let Some(device) = backend.device() {
+        device.run_test(stem, name);
+    }
+}
+
+/// Stamps the tests of a stem on every backend.
+macro_rules! on_every_backend {
+    ($stem:ident: $($test:ident),* $(,)?) => {
+        mod $stem {
+            mod cpu {
+                $(#[test]
+                fn $test() {
+                    super::super::run(longseq_check::device::Kind::Cpu, stringify!($stem), stringify!($test));
+                })*
+            }
+
+            #[cfg(feature = "cuda")]
+            mod cuda {
+                $(#[test]
+                fn $test() {
+                    super::super::run(longseq_check::device::Kind::Cuda, stringify!($stem), stringify!($test));
+                })*
+            }
+
+            #[cfg(feature = "wgpu")]
+            mod webgpu {
+                $(#[test]
+                fn $test() {
+                    super::super::run(longseq_check::device::Kind::Wgpu, stringify!($stem), stringify!($test));
+                })*
+            }
+
+            #[test]
+            fn every_test_is_listed() {
+                assert_eq!(super::registry::names(stringify!($stem)), [$(stringify!($test)),*]);
+            }
+        }
+    };
+}
+
+on_every_backend!(
+    target_attention:
+    matches_published_multi_head_attention,
+    matches_published_jagged_attention,
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_widths,
+    matches_reference_with_every_weighting,
+    matches_reference_with_grouped_heads,
+    matches_reference_with_a_bias,
+    matches_reference_on_narrow_storage,
+    matches_reference_on_unusual_numbers,
+    matches_reference_on_a_long_history,
+    matches_reference_on_many_users,
+    matches_reference_on_random_batches,
+    keeps_nan_to_its_candidate,
+    ignores_what_a_removed_behaviour_holds,
+    ignores_rows_that_belong_to_nobody,
+    merges_to_the_whole,
+    merges_random_parts,
+    matches_reference_on_the_small_named_cases,
+);
+
+on_every_backend!(
+    din:
+    matches_fuxictr,
+    matches_deepctr,
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_sizes,
+    matches_reference_with_every_activation,
+    matches_reference_on_narrow_storage,
+    matches_reference_on_unusual_numbers,
+    matches_reference_on_a_long_history,
+    matches_reference_on_random_batches,
+    ignores_rows_that_belong_to_nobody,
+    matches_reference_on_the_small_named_cases,
+);
+
+on_every_backend!(
+    sdim:
+    matches_fuxictr,
+    matches_fuxictr_simhash_of_eta,
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_sizes,
+    matches_reference_without_normalisation,
+    matches_reference_on_narrow_storage,
+    matches_reference_on_unusual_numbers,
+    matches_reference_on_a_long_history,
+    matches_reference_on_long_histories_in_many_buckets,
+    matches_reference_on_random_batches,
+    ignores_rows_that_belong_to_nobody,
+    hashes_exact_zeros_to_zero,
+    adds_tables_of_two_halves,
+    matches_reference_on_the_small_named_cases,
+    keeps_numbers_that_are_not_finite_in_their_bucket,
+);
+
+on_every_backend!(
+    lookup:
+    looks_rows_up_from_every_storage,
+    looks_rows_up_in_bags,
+    looks_up_random_bags,
+    matches_reference_on_the_small_named_cases,
+);
+
+on_every_backend!(
+    decoupled:
+    matches_dare,
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_sizes,
+    matches_reference_from_every_storage,
+    matches_reference_with_one_to_four_features,
+    matches_reference_with_few_and_many_kept,
+    matches_reference_when_every_score_ties,
+    matches_reference_where_kept_rows_cancel,
+    matches_reference_with_ids_outside,
+    matches_reference_on_a_long_history,
+    matches_reference_on_random_batches,
+    ignores_rows_that_belong_to_nobody,
+    sorts_nan_last,
+    ignores_what_a_behaviour_without_weight_holds,
+    matches_reference_on_the_small_named_cases,
+);
+
+on_every_backend!(
+    forks:
+    tells_each_fork_of_its_own_calls,
+    tells_threads_side_by_side_of_their_own_calls,
+);
+
+#[test]
+fn every_fault_of_target_attention_is_caught() {
+    longseq_check::target_attention::tests::every_fault_is_caught();
+}
+
+#[test]
+fn every_fault_of_din_is_caught() {
+    longseq_check::din::tests::every_fault_is_caught();
+}
+
+#[test]
+fn every_fault_of_sdim_is_caught() {
+    longseq_check::sdim::tests::every_fault_is_caught();
+}
+
+#[test]
+fn every_fault_of_lookups_is_caught() {
+    longseq_check::lookup::tests::every_fault_is_caught();
+}
+
+#[test]
+fn every_fault_of_decoupled_embeddings_is_caught() {
+    longseq_check::decoupled::tests::every_fault_is_caught();
+}

@@ -1,0 +1,39 @@
+//! What a user takes on with this crate: the licences of everything it builds with.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Licences that every dependency, development ones included, can be had under.
+const ALLOWED: [&str; 10] = [
+    "MIT",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "ISC",
+    "Unicode-3.0",
+    "Unlicense",
+    "Zlib",
+];
+
+#[test]
+fn every_dependency_has_an_allowed_licence() {
+    let metadata = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--locked", "--all-features"])
+        .current_dir(longseq_check::repository())
+        .output()
+        .expect("cargo runs");
+    assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
+    let metadata: Value = serde_json::from_slice(&metadata.stdout).expect("cargo metadata is JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    assert!(packages.len() > 10);
+    for package in packages {
+        let (name, licence) = (&package["name"], package["license"].as_str().unwrap_or_default());
+        let expression = spdx::Expression::parse_mode(licence, spdx::ParseMode::LAX)
+            .unwrap_or_else(|error| panic!("{name}: licence {licence:?}: {error}"));
+        let allowed = expression.evaluate(|requirement| ALLOWED.contains(&requirement.to_string().as_str()));
+        assert!(allowed, "{name}: licence {licence:?} is not among the allowed");
+    }
+}

@@ -1,0 +1,145 @@
+//! What goes wrong with a `wgpu` device, each an error: no adapter, memory that runs out, a lost device, a refused
+//! kernel; and the caller's own callbacks, which none of that touches.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use longseq::webgpu::{WgpuBuffer, WgpuOptions};
+use longseq::*;
+use longseq_check::device::webgpu::{device, options};
+
+/// A device of its own, for tests that break it.
+fn own_device() -> Option<Wgpu> {
+    device()?;
+    Some(Wgpu::with_options(&options()).expect("a second device of the same adapter"))
+}
+
+fn one(rows: usize) -> Jagged {
+    Jagged::from_lengths(&[rows]).expect("a small length")
+}
+
+/// Attention of one candidate over two behaviours.
+fn attend(gpu: &Wgpu, history: &WgpuBuffer<f32>) -> Result<Vec<f32>> {
+    let batch = gpu.batch(&one(2), &one(1))?;
+    let queries = gpu.view(history).slice(0, 2)?;
+    let inputs = TargetAttentionInputs { queries, keys: gpu.view(history), values: None, bias: None };
+    let out = gpu.target_attention(&TargetAttention::new(2), &batch, inputs)?;
+    gpu.download(gpu.view(&out))
+}
+
+/// Counts calls of the device's callbacks: uncaptured errors and losses.
+fn count_callbacks(device: &wgpu::Device) -> [Arc<AtomicUsize>; 2] {
+    let [uncaptured, lost] = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+    let count = uncaptured.clone();
+    device.on_uncaptured_error(Arc::new(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    }));
+    let count = lost.clone();
+    device.set_device_lost_callback(move |_, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    [uncaptured, lost]
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_that_runs_out_is_an_error() {
+    if device().is_none_or(|gpu| !gpu.is_software()) {
+        return eprintln!("skipped: only a software device takes its memory from this process");
+    }
+    crate::alone::run("webgpu::faults::allocates_until_memory_runs_out", "ulimit -v 8000000");
+}
+
+#[test]
+#[ignore = "run by memory_that_runs_out_is_an_error, in a process whose memory is limited"]
+fn allocates_until_memory_runs_out() {
+    let gpu = Wgpu::with_options(&options()).expect("a device");
+    let [uncaptured, lost] = count_callbacks(gpu.wgpu_device());
+    let history = gpu.upload(&[1.0f32, 0.0, 0.0, 1.0]).expect("a small buffer");
+    let most = usize::try_from(gpu.wgpu_device().limits().max_buffer_size.min(1 << 30)).expect("a size");
+    // No more than that many fit; nothing is written to them, so that they take no memory of the machine.
+    let mut kept = Vec::new();
+    let error = (0..64).find_map(|_| match gpu.zeros::<u8>(most) {
+        Ok(buffer) => {
+            kept.push(buffer);
+            None
+        }
+        Err(error) => Some(error),
+    });
+    let expected = Error::OutOfMemory { operation: "zeros", bytes: most as u64 };
+    assert_eq!(error, Some(expected), "after {} buffers", kept.len());
+    // The call that failed left nothing behind, and the device still works.
+    drop(kept);
+    gpu.synchronize().expect("the device still works");
+    assert!(attend(&gpu, &history).expect("the device still works")[0] > 0.5);
+    assert_eq!([uncaptured, lost].map(|count| count.load(Ordering::Relaxed)), [0, 0]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn no_driver_is_an_error() {
+    crate::alone::run(
+        "webgpu::faults::finds_no_adapter",
+        "export VK_ICD_FILENAMES=/nowhere VK_DRIVER_FILES=/nowhere",
+    );
+}
+
+#[test]
+#[ignore = "run by no_driver_is_an_error, in a process that sees no driver"]
+fn finds_no_adapter() {
+    assert!(!Wgpu::is_available());
+    let error = Wgpu::new().unwrap_err();
+    assert!(matches!(error, Error::NoAdapter { .. }), "{error}");
+    let error = Wgpu::with_options(&WgpuOptions::default().with_adapter("llvmpipe")).unwrap_err();
+    assert!(matches!(error, Error::NoAdapter { .. }), "{error}");
+}
+
+#[test]
+fn a_kernel_that_the_device_refuses_is_an_error() {
+    let Some(own) = own_device() else { return };
+    let (device, queue) = (own.wgpu_device().clone(), own.wgpu_queue().clone());
+    let [uncaptured, lost] = count_callbacks(&device);
+    let edit = |name: &str, text: String| if name == "target_attention" { "nonsense".into() } else { text };
+    let gpu = Wgpu::with_edited_shaders(device.clone(), queue, edit).expect("a working device");
+    let history = gpu.upload(&[1.0f32, 0.0, 0.0, 1.0]).expect("an upload");
+    let error = attend(&gpu, &history).unwrap_err();
+    assert!(matches!(error, Error::Device { operation: "target_attention", .. }), "{error}");
+    // What does not need that kernel works on.
+    assert_eq!(gpu.download(gpu.view(&history)).expect("a download"), [1.0, 0.0, 0.0, 1.0]);
+    assert_eq!([&uncaptured, &lost].map(|count| count.load(Ordering::Relaxed)), [0, 0]);
+    // The caller's errors reach the caller as before.
+    let source = wgpu::ShaderSource::Wgsl("nonsense".into());
+    let _ = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source });
+    assert_eq!(uncaptured.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_buffer_that_its_owner_destroyed_is_an_error() {
+    let Some(gpu) = own_device() else { return };
+    let [uncaptured, lost] = count_callbacks(gpu.wgpu_device());
+    let history = gpu.upload(&[1.0f32, 0.0, 0.0, 1.0]).expect("an upload");
+    gpu.synchronize().expect("the upload is done");
+    history.buffer().destroy();
+    let error = attend(&gpu, &history).unwrap_err();
+    assert!(matches!(error, Error::Device { .. }), "{error}");
+    let other = gpu.upload(&[1.0f32, 0.0, 0.0, 1.0]).expect("the device still works");
+    assert!(attend(&gpu, &other).expect("the device still works")[0] > 0.5);
+    assert_eq!([uncaptured, lost].map(|count| count.load(Ordering::Relaxed)), [0, 0]);
+}
+
+#[test]
+fn every_call_on_a_lost_device_is_an_error() {
+    let Some(gpu) = own_device() else { return };
+    let [uncaptured, lost] = count_callbacks(gpu.wgpu_device());
+    let history = gpu.upload(&[1.0f32, 0.0, 0.0, 1.0]).expect("an upload");
+    gpu.wgpu_device().destroy();
+    for error in [
+        attend(&gpu, &history).map(drop).unwrap_err(),
+        gpu.upload(&[1.0f32]).and_then(|buffer| gpu.download(gpu.view(&buffer))).map(drop).unwrap_err(),
+        gpu.synchronize().unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
+    }
+    let _ = gpu.wgpu_device().poll(wgpu::PollType::Poll);
+    assert_eq!([uncaptured, lost].map(|count| count.load(Ordering::Relaxed)), [0, 1]);
+}

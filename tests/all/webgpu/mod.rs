@@ -1,0 +1,5 @@
+//! What only the `wgpu` backend has.
+
+mod device;
+mod faults;
+mod wrong_shaders;

@@ -1,0 +1,289 @@
+//! Every kernel has a twin that is wrong on purpose, and the tests notice each: they can fail.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use longseq::*;
+use longseq_check::decoupled::DecoupledCase;
+use longseq_check::device::TestDevice;
+use longseq_check::device::webgpu::{device, options};
+use longseq_check::din::DinCase;
+use longseq_check::lookup::{LookupCase, Pool, Storage};
+use longseq_check::sdim::SdimCase;
+use longseq_check::target_attention::{AttentionCase, MergeCase};
+use longseq_check::{AnyCase, Failure};
+
+/// A check on a device.
+type Passes = dyn Fn(&Wgpu) -> Result<(), Failure>;
+
+/// A kernel in whose text `right` is replaced by `wrong`, and what must pass with the one and fail with the other.
+struct Twin {
+    kernel: &'static str,
+    right: &'static str,
+    wrong: &'static str,
+    passes: Box<Passes>,
+}
+
+fn twin<'a, C>(case: &'a C, kernel: &'static str, right: &'static str, wrong: &'static str) -> Twin
+where
+    AnyCase: From<&'a C>,
+{
+    let case = AnyCase::from(case);
+    Twin { kernel, right, wrong, passes: Box::new(move |gpu| gpu.check_case(&case)) }
+}
+
+/// A twin of a kernel that finds faults of the caller's.
+fn twin_of_check(
+    expected: &'static str,
+    fault: fn(&Wgpu) -> Result<()>,
+    kernel: &'static str,
+    right: &'static str,
+    wrong: &'static str,
+) -> Twin {
+    let passes = move |gpu: &Wgpu| match fault(gpu) {
+        Err(error) if error.to_string() == expected => Ok(()),
+        other => Err(Failure::new(format!("expected {expected:?}, got {other:?}"))),
+    };
+    Twin { kernel, right, wrong, passes: Box::new(passes) }
+}
+
+impl Twin {
+    fn assert_caught(&self) {
+        if let Some(gpu) = device() {
+            self.assert_caught_on(&gpu);
+        }
+    }
+
+    fn assert_caught_on(&self, gpu: &Wgpu) {
+        let Self { kernel, right, wrong, passes } = self;
+        if let Err(failure) = passes(gpu) {
+            panic!("{kernel} as it is: {failure}");
+        }
+        let found = Arc::new(AtomicUsize::new(0));
+        let (count, kernel, right, wrong) = (found.clone(), *kernel, *right, *wrong);
+        let edit = move |name: &str, text: String| {
+            if name == kernel && text.contains(right) {
+                count.fetch_add(1, Ordering::Relaxed);
+                return text.replace(right, wrong);
+            }
+            text
+        };
+        let (device, queue) = (gpu.wgpu_device().clone(), gpu.wgpu_queue().clone());
+        let broken = Wgpu::with_edited_shaders(device, queue, edit).expect("a working device");
+        let result = passes(&broken);
+        assert!(found.load(Ordering::Relaxed) > 0, "{kernel} has no {right:?}, or did not run");
+        let failure = result.expect_err(&format!("{kernel} with {wrong:?} passed")).to_string();
+        assert!(!failure.contains("the device reports"), "{failure}");
+    }
+}
+
+fn attention() -> Vec<Twin> {
+    let long = AttentionCase { histories: vec![3000, 70], targets: vec![3, 2], ..Default::default() };
+    let half = AttentionCase { dtype: DType::F16, value_width: Some(5), ..Default::default() };
+    let merge = MergeCase { seed: 1, rows: 13, value_width: 4 };
+    vec![
+        // One behaviour too many.
+        twin(
+            &long,
+            "target_attention",
+            "let live = l < vec4<u32>(end);",
+            "let live = l < vec4<u32>(end + 1u);",
+        ),
+        // The peaks of the parts forgotten.
+        twin(&long, "merge_attention", "factor = exp_one(", "factor = 1.0 + 0.0 * exp_one("),
+        // The tile of the wrong candidates.
+        twin(&long, "pack_queries", "let row = rows.y + r;", "let row = rows.y + (r ^ 1u);"),
+        twin(&merge, "merge_pairs", "sum / total", "sum / 2.0"),
+        // Two halves of a word exchanged; the words of a neighbour overwritten.
+        twin(&half, "pack_output", "source[element - params.base]", "source[(element - params.base) ^ 1u]"),
+        twin(&half, "pack_output", "element - params.base < params.length", "element >= params.base"),
+    ]
+}
+
+/// What neighbouring threads share, loaded by each for itself or passed on within a quad: a behaviour's weights taken
+/// for those of the next, and peaks raised in the wrong place.
+fn shared_blocks(quads: bool) -> [Twin; 2] {
+    let long = AttentionCase { histories: vec![3000, 70], targets: vec![3, 2], ..Default::default() };
+    let edits = match quads {
+        true => [("block.a3 = quadBroadcast(a, 3u)", "block.a3 = quadBroadcast(a, 2u)"), ("r + own]", "0u]")],
+        false => [("tile_weights[place + next];", "tile_weights[place];"), ("r + i]", "0u]")],
+    };
+    edits.map(|(right, wrong)| twin(&long, "target_attention", right, wrong))
+}
+
+fn din() -> Vec<Twin> {
+    let case = DinCase::default();
+    let deep =
+        DinCase { histories: vec![37, 90], targets: vec![3, 5], hidden: vec![20, 12], ..Default::default() };
+    let short = DinCase { histories: vec![8, 5], targets: vec![4, 3], ..Default::default() };
+    let softmax = DinCase { pooling: DinPooling::Softmax, ..deep.clone() };
+    vec![
+        twin(&case, "din_targets", "result += q *", "result -= q *"),
+        twin(&case, "din", "vec4<f32>(output_bias_at(params.output_bias_base))", "vec4<f32>(0.0)"),
+        twin(&case, "din_fold", "bias_four[i] = bias[", "bias_four[i] = -bias["),
+        // The behaviours of the next user counted in; a register of another behaviour; the bias of a later layer.
+        twin(&deep, "din", "let count = min(end - start, step);", "let count = step;"),
+        twin(
+            &deep,
+            "din",
+            "sums.b2 += room[place + 6u * LANES] * w",
+            "sums.b2 += room[place + 5u * LANES] * w",
+        ),
+        twin(&deep, "din", "vectors[layer.first_vector + 5u * unit4]", "vectors[5u * unit4]"),
+        // Candidates beside each other that are all the first of them.
+        twin(&short, "din", "min(m + lane / params.candidate_lanes, last_m)", "min(m, last_m)"),
+        // Sums below an older peak that do not fade.
+        twin(&softmax, "din", "= exp_one(old - peak)", "= 1.0"),
+    ]
+}
+
+fn sdim() -> Vec<Twin> {
+    let case = SdimCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() };
+    let large = SdimCase { histories: vec![3000], targets: vec![2], bits: 6, groups: 2, ..case.clone() };
+    let sparse = SdimCase { bits: 12, groups: 2, ..case.clone() };
+    let expected = "sdim_query: signatures[1] is 9, which must be below 8";
+    vec![
+        twin(&case, "sdim_hash", "sum > vec4<f32>()", "sum < vec4<f32>()"),
+        twin(&case, "sdim_encode", "l < part.y; l++", "l + 1u < part.y; l++"),
+        // Each part of a history added to the first one's table.
+        twin(&large, "sdim_encode", "partial[(part_row + bucket)", "partial[(bucket)"),
+        twin(&case, "sdim_merge", "i < slots.y; i++", "i + 1u < slots.y; i++"),
+        twin(&case, "sdim_query", "sum / f32(params.hash_groups)", "sum"),
+        twin(&sparse, "sdim_attend", "code + g) ==", "code) =="),
+        twin(&case, "sdim_add", "+= other", "= other"),
+        // The last fault in place of the first; the first word in place of the faulty one.
+        twin_of_check(expected, too_large_a_signature, "check_words", "atomicMin(", "atomicMax("),
+        twin_of_check(
+            expected,
+            too_large_a_signature,
+            "fetch_word",
+            "params.base + report[0]",
+            "params.base",
+        ),
+    ]
+}
+
+/// Signatures of three bits, the second and the third too large.
+fn too_large_a_signature(gpu: &Wgpu) -> Result<()> {
+    let op = Sdim::new(4).with_groups(2, 3);
+    let one = Jagged::from_lengths(&[2])?;
+    let table = gpu.zeros::<f32>(op.table_length(1)?)?;
+    let signatures = gpu.upload(&[7u8, 9, 10, 0])?;
+    let hash = Hash::Signatures8(gpu.view(&signatures));
+    let inputs = SdimQuery::<_, f32> { table: gpu.view(&table), targets: None, hash };
+    gpu.sdim_query(&op, &gpu.jagged(&one)?, inputs)?;
+    gpu.synchronize()
+}
+
+fn decoupled() -> Vec<Twin> {
+    let lookup = LookupCase { pool: Pool::Mean, ..Default::default() };
+    let case = DecoupledCase { histories: vec![3000, 5], targets: vec![13, 2], ..Default::default() };
+    let int8 = DecoupledCase {
+        storage: Storage::Int8,
+        table_rows: vec![50],
+        attention_widths: vec![6],
+        representation_widths: vec![8],
+        ..case.clone()
+    };
+    let outside = DecoupledCase { policy: IdPolicy::Zero, ..case.clone() };
+    vec![
+        twin(&lookup, "gather", "params.pooling == MEAN", "params.pooling > MEAN"),
+        // The second table read for the third; the score of a neighbour; a candidate of the next four.
+        twin(&case, "search", "return table1_four(place, left);", "return table2_four(place, left);"),
+        twin(&case, "search", "let two = select(four.xy, four.zw,", "let two = select(four.zw, four.xy,"),
+        twin(&case, "search", "let b = threshold_of(4u);", "let b = threshold_of(0u);"),
+        // Entries without a place forgotten; a sort that leaves the last pairs out; the later of two equals first.
+        twin(&case, "search", "again |= 1u << bit;", "again |= 0u << bit;"),
+        twin(&case, "search", "while (2u << pairs_bits) < entries", "while (4u << pairs_bits) < entries"),
+        twin(&case, "search", "than_key && row < than_row", "than_key && row > than_row"),
+        twin(&int8, "search", "vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left)", "vec4<bool>(false)"),
+        // Unknown rows that count.
+        twin(&outside, "search", "id.x), known.x);", "id.x), true);"),
+        twin(&case, "search_queries", "params.factor * four", "four"),
+        twin(&case, "merge_selection", "list_rows[place] - slots.z", "list_rows[place] - slots.z + 1u"),
+        twin(&case, "merge_selection", "var slot = first_slot;", "var slot = first_slot + 1u;"),
+        twin(&case, "weigh_selection", "/ total;", "* total;"),
+        twin(&case, "aggregate", "sum += bitcast<f32>(entry.x) * four;", "sum += four;"),
+        twin_of_check(
+            "decoupled_search: ids[3] is 7, which must be below 4",
+            |gpu| search_ids(gpu, &[0, 1, 2, 7, 9, 0], &[0, 0]),
+            "search",
+            "atomicMin(",
+            "atomicMax(",
+        ),
+        twin_of_check(
+            "decoupled_search: target_ids[1] is 4, which must be below 4",
+            |gpu| search_ids(gpu, &[0; 6], &[2, 4]),
+            "search_queries",
+            "atomicMin(&report[0], place);",
+            "",
+        ),
+        twin_of_check(
+            "lookup: ids[1] is 3, which must be below 3",
+            |gpu| {
+                let (table, ids) = (gpu.zeros::<f32>(6)?, gpu.upload(&[0u32, 3, 4])?);
+                let tables = [Table { rows: 3, width: 2, data: TableData::F32(gpu.view(&table)) }];
+                let inputs = LookupInputs { ids: gpu.view(&ids), tables: &tables, second_tables: &[] };
+                gpu.lookup(&Lookup::default(), Bags::Each, inputs)?;
+                gpu.synchronize()
+            },
+            "gather",
+            "atomicMin(",
+            "atomicMax(",
+        ),
+    ]
+}
+
+/// One user's search among behaviours of two features, in tables of 3 and 4 rows.
+fn search_ids(gpu: &Wgpu, ids: &[u32], target_ids: &[u32]) -> Result<()> {
+    let one = |rows| Jagged::from_lengths(&[rows]);
+    let batch = gpu.batch(&one(ids.len() / 2)?, &one(target_ids.len() / 2)?)?;
+    let data = gpu.zeros::<f32>(8)?;
+    let table =
+        |rows| Ok(Table { rows, width: 2, data: TableData::F32(gpu.view(&data).slice(0, 2 * rows)?) });
+    let (attention, ids, target_ids) = ([table(3)?, table(4)?], gpu.upload(ids)?, gpu.upload(target_ids)?);
+    let inputs =
+        SearchInputs { attention: &attention, ids: gpu.view(&ids), target_ids: gpu.view(&target_ids) };
+    gpu.decoupled_search(&Decoupled::new([1.0, 1.0]), &batch, inputs)?;
+    gpu.synchronize()
+}
+
+#[test]
+fn wrong_attention_is_caught() {
+    attention().iter().for_each(Twin::assert_caught);
+}
+
+#[test]
+fn wrong_shared_blocks_are_caught() {
+    if device().is_none() {
+        return;
+    }
+    for subgroups in [true, false] {
+        let gpu = Wgpu::with_options(&options().with_subgroups(subgroups)).expect("a second device");
+        shared_blocks(gpu.uses_subgroups()).iter().for_each(|twin| twin.assert_caught_on(&gpu));
+    }
+}
+
+#[test]
+fn wrong_din_is_caught() {
+    din().iter().for_each(Twin::assert_caught);
+}
+
+#[test]
+fn wrong_sdim_is_caught() {
+    sdim().iter().for_each(Twin::assert_caught);
+}
+
+#[test]
+fn wrong_decoupled_embeddings_are_caught() {
+    decoupled().iter().for_each(Twin::assert_caught);
+}
+
+#[test]
+fn every_kernel_has_a_wrong_twin() {
+    let twins: Vec<Twin> = [attention(), din(), sdim(), decoupled()].into_iter().flatten().collect();
+    for (name, _) in webgpu::shaders() {
+        let kernel = name.split(' ').next().unwrap_or_default();
+        assert!(twins.iter().any(|twin| twin.kernel == kernel), "no twin of {kernel} is wrong on purpose");
+    }
+}
