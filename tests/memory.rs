@@ -18,13 +18,8 @@ fn a_million_behaviours_need_less_than_64_mib() {
     let backend = Cpu::new();
     let lengths = |length| Jagged::from_lengths(&[length]).expect("small lengths");
     let batch = backend.batch(&lengths(length), &lengths(candidates)).expect("one user");
-    let inputs = TargetAttentionInputs {
-        queries: Host::view(&queries),
-        keys: Host::view(&keys),
-        values: None,
-        bias: None,
-    };
-    let outputs = TargetAttentionOutputs { out: Host::view_mut(&mut out), lse: None };
+    let inputs = TargetAttentionInputs::new(Host::view(&queries), Host::view(&keys));
+    let outputs = TargetAttentionOutputs::new(Host::view_mut(&mut out));
 
     let before = ALLOCATOR.current_usage();
     ALLOCATOR.reset_peak_usage();

@@ -9,6 +9,7 @@ mod cuda;
 mod errors;
 mod house;
 mod jagged;
+mod one_operation;
 mod operations;
 mod packaging;
 #[cfg(feature = "rayon")]

@@ -85,7 +85,8 @@ fn shapes(case: &AnyCase) -> String {
     }
 }
 
-/// Makes the call of the case once, so that `LONGSEQ_TRACE=1` prints its launches, and returns how long it took.
+/// Makes the call of the case once with the trace of `LONGSEQ_TRACE=1`, which prints plan and launches on standard error,
+/// and returns how long it took.
 ///
 /// # Errors
 /// What the call returned.
@@ -93,9 +94,11 @@ pub fn trace(device: &AnyDevice, named: &Named) -> Result<String, Failure> {
     let mut time = None;
     device.measure_case(named, &mut |call| {
         let start = Instant::now();
-        call()?;
+        set_trace(true);
+        let result = call();
+        set_trace(false);
         time = Some(start.elapsed());
-        Ok(())
+        result
     })?;
     let time = time.unwrap_or_default();
     Ok(format!("call\n    returned after {time:.1?}; on a GPU, work may go on (see `longseq-check bench`)"))
@@ -123,6 +126,15 @@ pub fn errors(device: &AnyDevice, named: &Named) -> Result<String, Failure> {
         text.push_str("    compared exactly\n");
     }
     result.map(|()| text)
+}
+
+/// Switches the trace of launches on or off.
+fn set_trace(on: bool) {
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    longseq::set_trace(on);
+    // The CPU launches nothing.
+    #[cfg(not(any(feature = "cuda", feature = "wgpu")))]
+    let _ = on;
 }
 
 fn indented(text: &str) -> String {

@@ -10,9 +10,9 @@ list_tests!("forks": tells_each_fork_of_its_own_calls, tells_threads_side_by_sid
 /// Looks up rows of a table of four.
 fn rows<B: Backend>(backend: &B, ids: &[u32]) -> Result<Buffer<B, f32>> {
     let table = backend.upload(&[0.0_f32, 1.0, 2.0, 3.0])?;
-    let table = Table { rows: 4, width: 1, data: TableData::F32(backend.view(&table)) };
+    let tables = [Table::new(4, 1, TableData::F32(backend.view(&table)))];
     let ids = backend.upload(ids)?;
-    let inputs = LookupInputs { tables: &[table], second_tables: &[], ids: backend.view(&ids) };
+    let inputs = LookupInputs::new(backend.view(&ids), &tables);
     Ok(backend.lookup(&Lookup::default(), Bags::Each, inputs)?.0)
 }
 

@@ -151,7 +151,8 @@ impl TargetAttentionOps for Mutant {
         let used = batch.targets().total() * op.heads * op.value_width;
         let left_out = used.checked_sub(1).map(|last| outputs.out[last]);
         let lse = outputs.lse.as_mut().map(|lse| lse.reborrow());
-        let whole = TargetAttentionOutputs { out: outputs.out.reborrow(), lse };
+        let mut whole = TargetAttentionOutputs::new(outputs.out.reborrow());
+        whole.lse = lse;
         Cpu::new().target_attention_into(&op, batch, inputs, whole)?;
         if self.is(Fault::WritesBehind) {
             let end = outputs.out.start() + outputs.out.len();
@@ -175,7 +176,7 @@ impl TargetAttentionOps for Mutant {
     ) -> Result<()> {
         let lse = first.lse.to_vec();
         let same = if self.is(Fault::MergeAverages) { Host::view(&lse[..]) } else { second.lse };
-        Cpu::new().merge_attention_into(op, first, PartialAttention { out: second.out, lse: same }, outputs)
+        Cpu::new().merge_attention_into(op, first, PartialAttention::new(second.out, same), outputs)
     }
 }
 
@@ -202,7 +203,9 @@ impl DinOps for Mutant {
                 _ => {}
             }
         }
-        Cpu::new().din_into(&op, batch, DinInputs { hidden: &hidden, ..inputs }, out)
+        let mut inputs = inputs;
+        inputs.hidden = &hidden;
+        Cpu::new().din_into(&op, batch, inputs, out)
     }
 }
 
@@ -331,12 +334,8 @@ impl DecoupledOps for Mutant {
         } else {
             op
         };
-        let SelectionMut { mut positions, mut scores, mut counts } = out;
-        let kept = SelectionMut {
-            positions: positions.reborrow(),
-            scores: scores.reborrow(),
-            counts: counts.reborrow(),
-        };
+        let SelectionMut { mut positions, mut scores, mut counts, .. } = out;
+        let kept = SelectionMut::new(positions.reborrow(), scores.reborrow(), counts.reborrow());
         Cpu::new().decoupled_search_into(op, batch, inputs, kept)?;
         let top_k = op.top_k.unwrap_or(1);
         for (m, count) in counts[..batch.targets().total()].iter_mut().enumerate() {

@@ -15,13 +15,13 @@ fn ids_counts_and_positions_out_of_range_are_reported() {
     let gpu = Cuda::new(0).expect("a device");
     let run = || -> Result<()> {
         let numbers = gpu.upload(&[1.0f32; 12])?;
-        let tables = [Table { rows: 3, width: 4, data: TableData::F32(gpu.view(&numbers)) }];
+        let tables = [Table::new(3, 4, TableData::F32(gpu.view(&numbers)))];
         let (good, bad) = (gpu.upload(&[0u32, 1, 2, 0])?, gpu.upload(&[0u32, 3, 2, u32::MAX])?);
         let (good, bad) = (gpu.view(&good), gpu.view(&bad));
         let told = || gpu.synchronize().unwrap_err();
         let bags = gpu.jagged(&Jagged::from_lengths(&[1, 3])?)?;
         for bags in [Bags::Each, Bags::Sum(&bags), Bags::Mean(&bags)] {
-            let inputs = LookupInputs { ids: bad, tables: &tables, second_tables: &[] };
+            let inputs = LookupInputs::new(bad, &tables);
             gpu.lookup(&Lookup::default(), bags, inputs)?;
             assert_eq!(told(), error("lookup", "ids", 1, 3, 3));
         }
@@ -29,10 +29,10 @@ fn ids_counts_and_positions_out_of_range_are_reported() {
         let batch = gpu.batch(&Jagged::from_lengths(&[1, 3, 0])?, &Jagged::from_lengths(&[2, 0, 2])?)?;
         let op = Decoupled::new([1.0]).with_top_k(Some(2));
         for (ids, target_ids, argument) in [(bad, good, "ids"), (good, bad, "target_ids")] {
-            let inputs = SearchInputs { attention: &tables, ids, target_ids };
+            let inputs = SearchInputs::new(&tables, ids, target_ids);
             gpu.decoupled_search(&op, &batch, inputs)?;
             assert_eq!(told(), error("decoupled_search", argument, 1, 3, 3));
-            let inputs = DecoupledInputs { attention: &tables, representation: &tables, ids, target_ids };
+            let inputs = DecoupledInputs::new(&tables, &tables, ids, target_ids);
             for top_k in [Some(2), None] {
                 gpu.decoupled_attend(&op.clone().with_top_k(top_k), &batch, inputs)?;
                 assert_eq!(told(), error("decoupled_attend", argument, 1, 3, 3));
@@ -45,12 +45,8 @@ fn ids_counts_and_positions_out_of_range_are_reported() {
             ([2, 1, 2, 2], [0, 0, 0, 9, 0, 4, 7, 0], error("decoupled_aggregate", "positions", 5, 4, 4)),
         ] {
             let (counts, positions) = (gpu.upload::<u32>(&counts)?, gpu.upload::<u32>(&positions)?);
-            let selection = Selection {
-                positions: gpu.view(&positions),
-                scores: gpu.view(&scores),
-                counts: gpu.view(&counts),
-            };
-            let inputs = AggregateInputs { representation: &tables, ids: good, target_ids: good };
+            let selection = Selection::new(gpu.view(&positions), gpu.view(&scores), gpu.view(&counts));
+            let inputs = AggregateInputs::new(&tables, good, good);
             gpu.decoupled_aggregate(&op, &batch, inputs, selection)?;
             assert_eq!(told(), expected);
         }

@@ -110,9 +110,8 @@ fn runs_on_the_callers_stream_and_slices() {
         let mut written = gpu.borrow_mut(&mut middle).expect("the same stream");
         let single = |rows| Jagged::from_lengths(&[rows]).expect("a length");
         let batch = gpu.batch(&single(2), &single(1)).expect("a user");
-        let inputs =
-            TargetAttentionInputs { queries: queries.view(), keys: rows.view(), values: None, bias: None };
-        let outputs = TargetAttentionOutputs { out: written.view_mut(), lse: None };
+        let inputs = TargetAttentionInputs::new(queries.view(), rows.view());
+        let outputs = TargetAttentionOutputs::new(written.view_mut());
         gpu.target_attention_into(&TargetAttention::new(4), &batch, inputs, outputs).expect("a valid call");
     }
     assert_eq!(emulator.live_allocations().len(), before, "scratch and plans are freed");
@@ -208,8 +207,8 @@ impl Request {
 
     fn attend_into(&self, gpu: &Cuda, out: &mut <CudaMem as Memory>::Buffer<f32>) {
         let (queries, keys) = (gpu.view(&self.candidates), gpu.view(&self.history));
-        let inputs = TargetAttentionInputs { queries, keys, values: None, bias: None };
-        let outputs = TargetAttentionOutputs { out: gpu.view_mut(out), lse: None };
+        let inputs = TargetAttentionInputs::new(queries, keys);
+        let outputs = TargetAttentionOutputs::new(gpu.view_mut(out));
         gpu.target_attention_into(&TargetAttention::new(Self::WIDTH), &self.batch, inputs, outputs)
             .expect("a valid call");
     }
@@ -355,13 +354,8 @@ fn a_failing_event_is_told_by_the_next_wait() {
         let failed = fail_each_and_wait(&emulator, &gpu, kind, || {
             let (keys, queries) = (gpu.borrow(&rows).expect("same"), gpu.borrow(&candidate).expect("same"));
             let mut written = gpu.borrow_mut(&mut out).expect("the same stream");
-            let inputs = TargetAttentionInputs {
-                queries: queries.view(),
-                keys: keys.view(),
-                values: None,
-                bias: None,
-            };
-            let outputs = TargetAttentionOutputs { out: written.view_mut(), lse: None };
+            let inputs = TargetAttentionInputs::new(queries.view(), keys.view());
+            let outputs = TargetAttentionOutputs::new(written.view_mut());
             gpu.target_attention_into(&TargetAttention::new(2), &batch, inputs, outputs)
                 .expect("a valid call");
         });

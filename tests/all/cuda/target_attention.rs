@@ -93,12 +93,7 @@ fn launches<T: Element>(emulator: &Emulator, shape: &Shape) -> Vec<LaunchCounts>
     let lengths = |length| Jagged::from_lengths(&vec![length; shape.users]).expect("lengths");
     let batch = gpu.batch(&lengths(shape.length), &lengths(shape.candidates)).expect("memory");
     let op = TargetAttention::new(shape.width).with_heads(shape.heads, 1);
-    let inputs = TargetAttentionInputs {
-        queries: gpu.view(&candidates),
-        keys: gpu.view(&history),
-        values: None,
-        bias: None,
-    };
+    let inputs = TargetAttentionInputs::new(gpu.view(&candidates), gpu.view(&history));
     emulator.take_counts();
     gpu.target_attention(&op, &batch, inputs).expect("a valid call");
     emulator.take_counts()

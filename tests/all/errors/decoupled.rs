@@ -9,7 +9,7 @@ const ROWS3: [f32; 6] = [0.0; 6];
 const ROWS4: [f32; 8] = [0.0; 8];
 
 fn table(rows: usize, data: &[f32]) -> Table<'_, Host> {
-    Table { rows, width: 2, data: TableData::F32(Host::view(data)) }
+    Table::new(rows, 2, TableData::F32(Host::view(data)))
 }
 
 fn decoupled(
@@ -22,13 +22,13 @@ fn decoupled(
     let (ids, target_ids) = (Host::view(ids), Host::view(target_ids));
     let batch = batch(&[3], &[2]);
     let (mut positions, mut scores, mut counts) = (vec![0; slots], vec![0.0; slots], [0; 2]);
-    let out = SelectionMut {
-        positions: Host::view_mut(&mut positions),
-        scores: Host::view_mut(&mut scores),
-        counts: Host::view_mut(&mut counts),
-    };
-    Cpu::new().decoupled_search_into(op, &batch, SearchInputs { attention: tables, ids, target_ids }, out)?;
-    let inputs = DecoupledInputs { attention: tables, representation: tables, ids, target_ids };
+    let out = SelectionMut::new(
+        Host::view_mut(&mut positions),
+        Host::view_mut(&mut scores),
+        Host::view_mut(&mut counts),
+    );
+    Cpu::new().decoupled_search_into(op, &batch, SearchInputs::new(tables, ids, target_ids), out)?;
+    let inputs = DecoupledInputs::new(tables, tables, ids, target_ids);
     Cpu::new().decoupled_attend(op, &batch, inputs).map(|_| ())
 }
 
@@ -54,7 +54,7 @@ fn decoupled_checks_its_parameters_and_buffers() {
         decoupled(&op.clone().with_top_k(Some(usize::MAX)), &tables, &ids, &target_ids, 4),
         Err(Error::Limit { .. })
     ));
-    let empty = Table { rows: 3, width: 0, data: TableData::F32(Host::view(&[])) };
+    let empty = Table::new(3, 0, TableData::F32(Host::view(&[])));
     let small = table(3, &ROWS3[..5]);
     let four = tables[1];
     for (tables, ids, target_ids, slots, expected) in [
@@ -89,12 +89,12 @@ fn decoupled_checks_its_parameters_and_buffers() {
     let batch = batch(&[3], &[2]);
     let (ids, target_ids) = (Host::view(&ids), Host::view(&target_ids));
     let swapped = [tables[1], tables[1]];
-    let inputs = DecoupledInputs { attention: &tables, representation: &swapped, ids, target_ids };
+    let inputs = DecoupledInputs::new(&tables, &swapped, ids, target_ids);
     assert_error(
         Cpu::new().decoupled_attend(&op, &batch, inputs),
         "decoupled_attend: representation: expected 3 rows, as in `attention`, got 4 rows",
     );
-    let inputs = DecoupledInputs { attention: &tables, representation: &tables, ids, target_ids };
+    let inputs = DecoupledInputs::new(&tables, &tables, ids, target_ids);
     assert_error(
         Cpu::new().decoupled_attend_into(&op, &batch, inputs, Host::view_mut(&mut [0.0; 7])),
         "decoupled_attend: out: expected [M, Σ r] = [2, 4], 8 elements, got 7 elements",
@@ -122,17 +122,9 @@ fn selections_from_anywhere_are_checked() {
     let op = Decoupled::new([1.0]).with_top_k(Some(2));
     let tables = [table(3, &ROWS3)];
     let aggregate = |positions: &[u32], counts: &[u32]| {
-        let inputs = AggregateInputs {
-            representation: &tables,
-            ids: Host::view(&[0, 1, 2]),
-            target_ids: Host::view(&[0, 1]),
-        };
+        let inputs = AggregateInputs::new(&tables, Host::view(&[0, 1, 2]), Host::view(&[0, 1]));
         let scores = vec![0.0; positions.len()];
-        let selection = Selection {
-            positions: Host::view(positions),
-            scores: Host::view(&scores),
-            counts: Host::view(counts),
-        };
+        let selection = Selection::new(Host::view(positions), Host::view(&scores), Host::view(counts));
         let by_cpu = Cpu::new().decoupled_aggregate(&op, &batch(&[3], &[2]), inputs, selection).map(|_| ());
         let by_reference =
             reference::decoupled_aggregate(&op, &batch(&[3], &[2]), &inputs, &selection).map(|_| ());
@@ -164,9 +156,11 @@ fn lookup_checks_its_buffers() {
                 out: usize,
                 second: usize| {
         let (mut out, mut second) = (vec![0.0; out], vec![0.0; second]);
-        let inputs = LookupInputs { ids: Host::view(ids), tables, second_tables };
-        let second = (!second.is_empty()).then(|| Host::view_mut(&mut second));
-        let outputs = LookupOutputs { out: Host::view_mut(&mut out), second };
+        let inputs = LookupInputs::new(Host::view(ids), tables).with_second_tables(second_tables);
+        let mut outputs = LookupOutputs::new(Host::view_mut(&mut out));
+        if !second.is_empty() {
+            outputs = outputs.with_second(Host::view_mut(&mut second));
+        }
         Cpu::new().lookup_into(&Lookup::default(), Bags::Each, inputs, outputs)
     };
     look(&first, &same, &[0, 2], 4, 4).expect("a valid call");
@@ -195,7 +189,7 @@ fn lookup_checks_its_buffers() {
     }
     assert_error(look(&first, &[], &[0, 3], 4, 0), "lookup: ids[1] is 3, which must be below 3");
     let bags = Jagged::from_lengths(&[2, 1]).expect("small lengths");
-    let inputs = LookupInputs { ids: Host::view(&[0, 1]), tables: &first, second_tables: &[] };
+    let inputs = LookupInputs::new(Host::view(&[0, 1]), &first);
     let message = "lookup: ids: expected [N, F] = [3, 1], 3 elements, got 2 elements";
     assert_error(Cpu::new().lookup(&Lookup::default(), Bags::Sum(&bags), inputs).map(|_| ()), message);
 }

@@ -8,19 +8,19 @@ use super::{assert_error, batch};
 fn din(op: &Din, layers: usize, lengths: [usize; 8]) -> Result<()> {
     let [targets, history, weight, bias, alpha, output_weight, output_bias, mut out] =
         lengths.map(|length| vec![0.0f32; length]);
-    let layer = DinLayer {
-        weight: Host::view(&weight),
-        bias: Host::view(&bias),
-        activation: Activation::Prelu { alpha: Host::view(&alpha) },
-    };
+    let layer = DinLayer::new(
+        Host::view(&weight),
+        Host::view(&bias),
+        Activation::Prelu { alpha: Host::view(&alpha) },
+    );
     let hidden = vec![layer; layers];
-    let inputs = DinInputs {
-        targets: Host::view(&targets),
-        history: Host::view(&history),
-        hidden: &hidden,
-        output_weight: Host::view(&output_weight),
-        output_bias: Host::view(&output_bias),
-    };
+    let inputs = DinInputs::new(
+        Host::view(&targets),
+        Host::view(&history),
+        &hidden,
+        Host::view(&output_weight),
+        Host::view(&output_bias),
+    );
     Cpu::new().din_into(op, &batch(&[3], &[2]), inputs, Host::view_mut(&mut out))
 }
 
@@ -62,8 +62,7 @@ fn din_checks_its_parameters_and_buffers() {
     ] {
         assert_error(din(&op, layers, lengths), &format!("din: {expected}"));
     }
-    let statistics =
-        DiceStatistics { mean: &[0.0], variance: &[1.0, 1.0], epsilon: 0.0, gamma: None, beta: None };
+    let statistics = DiceStatistics::new(&[0.0], &[1.0, 1.0], 0.0);
     assert_error(
         fold_dice(&statistics),
         "fold_dice: variance: expected [h] = [1], 1 elements, got 2 elements",

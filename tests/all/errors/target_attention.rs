@@ -8,14 +8,11 @@ fn attention(op: &TargetAttention, lengths: [usize; 6], lse: bool) -> Result<()>
     let batch = batch(&[3], &[2]);
     let [queries, keys, values, bias, out, lse_length] = lengths.map(|length| vec![0.0f32; length]);
     let (mut out, mut lse_out) = (out, lse_length);
-    let inputs = TargetAttentionInputs {
-        queries: Host::view(&queries),
-        keys: Host::view(&keys),
-        values: (!values.is_empty()).then(|| Host::view(&values)),
-        bias: (!bias.is_empty()).then(|| Host::view(&bias)),
-    };
-    let lse = lse.then(|| Host::view_mut(&mut lse_out));
-    let outputs = TargetAttentionOutputs { out: Host::view_mut(&mut out), lse };
+    let mut inputs = TargetAttentionInputs::new(Host::view(&queries), Host::view(&keys));
+    inputs.values = (!values.is_empty()).then(|| Host::view(&values));
+    inputs.bias = (!bias.is_empty()).then(|| Host::view(&bias));
+    let mut outputs = TargetAttentionOutputs::new(Host::view_mut(&mut out));
+    outputs.lse = lse.then(|| Host::view_mut(&mut lse_out));
     Cpu::new().target_attention_into(op, &batch, inputs, outputs)
 }
 
@@ -78,10 +75,10 @@ fn merge_checks_its_buffers() {
     let op = TargetAttention::new(4);
     let merge = |op: &TargetAttention, lengths: [usize; 6]| {
         let [a, a_lse, b, b_lse, mut out, mut lse] = lengths.map(|length| vec![0.0f32; length]);
-        let first = PartialAttention { out: Host::view(&a), lse: Host::view(&a_lse) };
-        let second = PartialAttention { out: Host::view(&b), lse: Host::view(&b_lse) };
-        let lse = Some(Host::view_mut(&mut lse));
-        let outputs = TargetAttentionOutputs { out: Host::view_mut(&mut out), lse };
+        let first = PartialAttention::new(Host::view(&a), Host::view(&a_lse));
+        let second = PartialAttention::new(Host::view(&b), Host::view(&b_lse));
+        let outputs =
+            TargetAttentionOutputs::new(Host::view_mut(&mut out)).with_lse(Host::view_mut(&mut lse));
         Cpu::new().merge_attention_into(op, first, second, outputs)
     };
     merge(&op, [8, 2, 8, 2, 8, 2]).expect("a valid call");

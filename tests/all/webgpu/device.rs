@@ -49,14 +49,14 @@ fn sizes_above_the_limits_are_refused() {
     let rows = gpu.zeros::<f32>(inputs).expect("a small buffer");
     let single = Jagged::from_lengths(&[1]).expect("a small length");
     let batch = gpu.batch(&single, &single).expect("one user on both sides");
-    let layer = DinLayer { weight: gpu.view(&weight), bias: gpu.view(&bias), activation: Activation::Relu };
-    let inputs = DinInputs {
-        targets: gpu.view(&rows),
-        history: gpu.view(&rows),
-        hidden: &[layer],
-        output_weight: gpu.view(&output_weight),
-        output_bias: gpu.view(&output_bias),
-    };
+    let layers = [DinLayer::new(gpu.view(&weight), gpu.view(&bias), Activation::Relu)];
+    let inputs = DinInputs::new(
+        gpu.view(&rows),
+        gpu.view(&rows),
+        &layers,
+        gpu.view(&output_weight),
+        gpu.view(&output_bias),
+    );
     let expected = Error::Limit { operation: "din", argument: "hidden[0].bias", needed: 257, limit: 256 };
     assert_eq!(gpu.din(&Din::new(4), &batch, inputs).unwrap_err(), expected);
 
@@ -67,25 +67,18 @@ fn sizes_above_the_limits_are_refused() {
     let keys = gpu.zeros::<f32>(width).expect("a small buffer");
     let one = |rows| Jagged::from_lengths(&[rows]).expect("a small length");
     let batch = gpu.batch(&one(1), &one(candidates)).expect("one user on both sides");
-    let inputs = TargetAttentionInputs {
-        queries: gpu.view(&queries),
-        keys: gpu.view(&keys),
-        values: None,
-        bias: None,
-    };
-    let outputs = TargetAttentionOutputs { out: gpu.view_mut(&mut out), lse: None };
+    let inputs = TargetAttentionInputs::new(gpu.view(&queries), gpu.view(&keys));
+    let outputs = TargetAttentionOutputs::new(gpu.view_mut(&mut out));
     let error = gpu.target_attention_into(&TargetAttention::new(width), &batch, inputs, outputs).unwrap_err();
     assert!(matches!(error, Error::Limit { operation: "target_attention", .. }), "{error}");
 
     let op = Decoupled::new([1.0]).with_top_k(Some(1025));
     let ids = gpu.zeros::<u32>(1).expect("a small buffer");
-    let table = Table { rows: 1, width: 64, data: TableData::F32(gpu.view(&keys)) };
+    let table = Table::new(1, 64, TableData::F32(gpu.view(&keys)));
     let batch = gpu.batch(&one(1), &one(1)).expect("one user on both sides");
     let (ids, attention) = (gpu.view(&ids), &[table][..]);
-    let error = gpu
-        .decoupled_search(&op, &batch, SearchInputs { attention, ids, target_ids: ids })
-        .map(drop)
-        .unwrap_err();
+    let error =
+        gpu.decoupled_search(&op, &batch, SearchInputs::new(attention, ids, ids)).map(drop).unwrap_err();
     assert_eq!(error.to_string(), "decoupled_search: top_k needs 1025, above the limit of 1024");
 }
 
@@ -116,13 +109,8 @@ fn runs_on_the_callers_device_and_buffers() {
     let (history, candidate, mut out) = (part(4, 4), part(20, 2), part(36, 2));
     let one = |rows| Jagged::from_lengths(&[rows]).expect("a small length");
     let batch = gpu.batch(&one(2), &one(1)).expect("one user on both sides");
-    let inputs = TargetAttentionInputs {
-        queries: gpu.view(&candidate),
-        keys: gpu.view(&history),
-        values: None,
-        bias: None,
-    };
-    let outputs = TargetAttentionOutputs { out: gpu.view_mut(&mut out), lse: None };
+    let inputs = TargetAttentionInputs::new(gpu.view(&candidate), gpu.view(&history));
+    let outputs = TargetAttentionOutputs::new(gpu.view_mut(&mut out));
     gpu.target_attention_into(&TargetAttention::new(2), &batch, inputs, outputs).expect("a valid call");
     let got = gpu.download(gpu.view(&out)).expect("a download");
     assert!(got[0] > 0.99 && got[1] < 0.01, "{got:?}");
@@ -166,12 +154,7 @@ fn waits_no_longer_than_allowed() {
     let queries = gpu.zeros::<f32>(width * 32).expect("a buffer");
     let one = |rows| Jagged::from_lengths(&[rows]).expect("a small length");
     let batch = gpu.batch(&one(length), &one(32)).expect("one user on both sides");
-    let inputs = TargetAttentionInputs {
-        queries: gpu.view(&queries),
-        keys: gpu.view(&rows),
-        values: None,
-        bias: None,
-    };
+    let inputs = TargetAttentionInputs::new(gpu.view(&queries), gpu.view(&rows));
     let out = gpu.target_attention(&TargetAttention::new(width), &batch, inputs).expect("a valid call");
     let error = gpu.download(gpu.view(&out)).unwrap_err();
     assert!(matches!(error, Error::Timeout { operation: "download", .. }), "{error}");

@@ -22,7 +22,7 @@ fn one(rows: usize) -> Jagged {
 fn attend(gpu: &Wgpu, history: &WgpuBuffer<f32>) -> Result<Vec<f32>> {
     let batch = gpu.batch(&one(2), &one(1))?;
     let queries = gpu.view(history).slice(0, 2)?;
-    let inputs = TargetAttentionInputs { queries, keys: gpu.view(history), values: None, bias: None };
+    let inputs = TargetAttentionInputs::new(queries, gpu.view(history));
     let out = gpu.target_attention(&TargetAttention::new(2), &batch, inputs)?;
     gpu.download(gpu.view(&out))
 }

@@ -170,7 +170,7 @@ fn too_large_a_signature(gpu: &Wgpu) -> Result<()> {
     let table = gpu.zeros::<f32>(op.table_length(1)?)?;
     let signatures = gpu.upload(&[7u8, 9, 10, 0])?;
     let hash = Hash::Signatures8(gpu.view(&signatures));
-    let inputs = SdimQuery::<_, f32> { table: gpu.view(&table), targets: None, hash };
+    let inputs = SdimQuery::<_, f32>::new(gpu.view(&table), hash);
     gpu.sdim_query(&op, &gpu.jagged(&one)?, inputs)?;
     gpu.synchronize()
 }
@@ -222,8 +222,8 @@ fn decoupled() -> Vec<Twin> {
             "lookup: ids[1] is 3, which must be below 3",
             |gpu| {
                 let (table, ids) = (gpu.zeros::<f32>(6)?, gpu.upload(&[0u32, 3, 4])?);
-                let tables = [Table { rows: 3, width: 2, data: TableData::F32(gpu.view(&table)) }];
-                let inputs = LookupInputs { ids: gpu.view(&ids), tables: &tables, second_tables: &[] };
+                let tables = [Table::new(3, 2, TableData::F32(gpu.view(&table)))];
+                let inputs = LookupInputs::new(gpu.view(&ids), &tables);
                 gpu.lookup(&Lookup::default(), Bags::Each, inputs)?;
                 gpu.synchronize()
             },
@@ -239,11 +239,9 @@ fn search_ids(gpu: &Wgpu, ids: &[u32], target_ids: &[u32]) -> Result<()> {
     let one = |rows| Jagged::from_lengths(&[rows]);
     let batch = gpu.batch(&one(ids.len() / 2)?, &one(target_ids.len() / 2)?)?;
     let data = gpu.zeros::<f32>(8)?;
-    let table =
-        |rows| Ok(Table { rows, width: 2, data: TableData::F32(gpu.view(&data).slice(0, 2 * rows)?) });
+    let table = |rows| Ok(Table::new(rows, 2, TableData::F32(gpu.view(&data).slice(0, 2 * rows)?)));
     let (attention, ids, target_ids) = ([table(3)?, table(4)?], gpu.upload(ids)?, gpu.upload(target_ids)?);
-    let inputs =
-        SearchInputs { attention: &attention, ids: gpu.view(&ids), target_ids: gpu.view(&target_ids) };
+    let inputs = SearchInputs::new(&attention, gpu.view(&ids), gpu.view(&target_ids));
     gpu.decoupled_search(&Decoupled::new([1.0, 1.0]), &batch, inputs)?;
     gpu.synchronize()
 }

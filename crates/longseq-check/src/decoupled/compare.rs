@@ -43,18 +43,17 @@ impl DecoupledCase {
         let (ids, target_ids) = (Host::view(&inputs.ids[..]), Host::view(&inputs.target_ids[..]));
         let width = self.representation_widths.iter().sum::<usize>();
 
-        let selection = Selection {
-            positions: Host::view(&selection.exact.positions),
-            scores: Host::view(&selection.scores),
-            counts: Host::view(&selection.exact.counts),
-        };
-        let aggregated = AggregateInputs { representation: &representation, ids, target_ids };
+        let selection = Selection::new(
+            Host::view(&selection.exact.positions),
+            Host::view(&selection.scores),
+            Host::view(&selection.exact.counts),
+        );
+        let aggregated = AggregateInputs::new(&representation, ids, target_ids);
         let exact = reference::decoupled_aggregate(&op, &batch, &aggregated, &selection)?;
         let got = floats(&output.aggregate);
         compare("aggregate", &got, &exact[..used * width], &bound(weights_error(4.0 * U)), rules)?;
 
-        let fused =
-            DecoupledInputs { attention: &attention, representation: &representation, ids, target_ids };
+        let fused = DecoupledInputs::new(&attention, &representation, ids, target_ids);
         let all = op.clone().with_top_k(None);
         let exact = reference::decoupled_attend(&all, &batch, &fused)?;
         let got = floats(&output.attend_all);
@@ -82,11 +81,7 @@ impl DecoupledCase {
         let everything = batch.histories().max_length().max(1);
         let attention: Vec<Table<'_, Host>> =
             inputs.attention.iter().map(|table| view(&Cpu::new(), table)).collect();
-        let search = SearchInputs {
-            attention: &attention,
-            ids: Host::view(&inputs.ids),
-            target_ids: Host::view(&inputs.target_ids),
-        };
+        let search = SearchInputs::new(&attention, Host::view(&inputs.ids), Host::view(&inputs.target_ids));
         let all = reference::decoupled_search(&self.op().with_top_k(Some(everything)), &batch, &search)?;
         let candidate = |m: usize| {
             let slots = m * everything..m * everything + all.counts[m] as usize;

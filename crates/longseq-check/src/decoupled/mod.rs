@@ -164,7 +164,7 @@ impl DecoupledCase {
     fn selection(&self, inputs: &Inputs) -> Result<ExactSelection, Failure> {
         let attention = views(&Cpu::new(), &inputs.attention);
         let (ids, target_ids) = (Host::view(&inputs.ids[..]), Host::view(&inputs.target_ids[..]));
-        let search = SearchInputs { attention: &attention, ids, target_ids };
+        let search = SearchInputs::new(&attention, ids, target_ids);
         let exact = reference::decoupled_search(&self.op(), &self.batch(), &search)?;
         let scores = exact.scores.iter().map(|&score| score as f32).collect();
         Ok(ExactSelection { exact, scores })
@@ -187,13 +187,13 @@ impl Case for DecoupledCase {
         let mut positions = Guarded::<B, u32>::new(backend, candidates * k, unused * k)?;
         let mut scores = Guarded::<B, f32>::new(backend, candidates * k, unused * k)?;
         let mut counts = Guarded::<B, u32>::new(backend, candidates, unused)?;
-        let search = SearchInputs { attention: &attention, ids, target_ids };
+        let search = SearchInputs::new(&attention, ids, target_ids);
         calls.make("decoupled_search", &mut || {
-            let kept = SelectionMut {
-                positions: positions.view_mut(backend)?,
-                scores: scores.view_mut(backend)?,
-                counts: counts.view_mut(backend)?,
-            };
+            let kept = SelectionMut::new(
+                positions.view_mut(backend)?,
+                scores.view_mut(backend)?,
+                counts.view_mut(backend)?,
+            );
             Ok(backend.decoupled_search_into(&op, &device_batch, search, kept)?)
         })?;
 
@@ -204,20 +204,16 @@ impl Case for DecoupledCase {
             let given = self.selection(&inputs)?;
             let positions = backend.upload(&given.exact.positions)?;
             let (scores, counts) = (backend.upload(&given.scores)?, backend.upload(&given.exact.counts)?);
-            let selection = Selection {
-                positions: backend.view(&positions),
-                scores: backend.view(&scores),
-                counts: backend.view(&counts),
-            };
-            let aggregated = AggregateInputs { representation: &representation, ids, target_ids };
+            let selection =
+                Selection::new(backend.view(&positions), backend.view(&scores), backend.view(&counts));
+            let aggregated = AggregateInputs::new(&representation, ids, target_ids);
             calls.make("decoupled_aggregate", &mut || {
                 let out = aggregate.view_mut(backend)?;
                 Ok(backend.decoupled_aggregate_into(&op, &device_batch, aggregated, selection, out)?)
             })?;
         }
 
-        let fused =
-            DecoupledInputs { attention: &attention, representation: &representation, ids, target_ids };
+        let fused = DecoupledInputs::new(&attention, &representation, ids, target_ids);
         let mut attend = room()?;
         calls.make("decoupled_attend", &mut || {
             Ok(backend.decoupled_attend_into(&op, &device_batch, fused, attend.view_mut(backend)?)?)

@@ -56,17 +56,16 @@ fn matches_dare<B: Backend>(backend: &B, rules: Rules) {
             let (ids, target_ids) = (backend.view(&ids), backend.view(&target_ids));
             let batch = backend
                 .batch(&golden.jagged("offsets", "ids"), &golden.jagged("target_offsets", "target_ids"))?;
-            let search = SearchInputs { attention: &attention, ids, target_ids };
+            let search = SearchInputs::new(&attention, ids, target_ids);
             let kept = backend.decoupled_search(&op, &batch, search)?;
-            let selection = Selection {
-                positions: backend.view(&kept.positions),
-                scores: backend.view(&kept.scores),
-                counts: backend.view(&kept.counts),
-            };
-            let aggregate = AggregateInputs { representation: &representation, ids, target_ids };
+            let selection = Selection::new(
+                backend.view(&kept.positions),
+                backend.view(&kept.scores),
+                backend.view(&kept.counts),
+            );
+            let aggregate = AggregateInputs::new(&representation, ids, target_ids);
             let two_steps = backend.decoupled_aggregate(&op, &batch, aggregate, selection)?;
-            let inputs =
-                DecoupledInputs { attention: &attention, representation: &representation, ids, target_ids };
+            let inputs = DecoupledInputs::new(&attention, &representation, ids, target_ids);
             let fused = |op: &Decoupled| -> Result<Vec<f32>> {
                 let out = backend.decoupled_attend(op, &batch, inputs)?;
                 backend.download(backend.view(&out))
@@ -246,16 +245,15 @@ fn sorts_nan_last<B: Backend>(backend: &B, rules: Rules) {
     let run = || -> Result<(Vec<u32>, Vec<f32>, Vec<f32>)> {
         let attention = backend.upload(&[nan, 1.0, 3.0, 2.0])?;
         let representation = backend.upload(&[10.0, 1.0, 3.0, 2.0])?;
-        let table = |data| [Table { rows: 4, width: 1, data: TableData::F32(backend.view(data)) }];
+        let table = |data| [Table::new(4, 1, TableData::F32(backend.view(data)))];
         let (attention, representation) = (table(&attention), table(&representation));
         let (ids, target_ids) = (backend.upload(&[0u32, 1, 0, 2, 3])?, backend.upload(&[1u32])?);
         let (ids, target_ids) = (backend.view(&ids), backend.view(&target_ids));
         let batch = backend.batch(&Jagged::from_lengths(&[5])?, &Jagged::from_lengths(&[1])?)?;
         let op = Decoupled::new([1.0]).with_top_k(Some(5));
-        let search = SearchInputs { attention: &attention, ids, target_ids };
+        let search = SearchInputs::new(&attention, ids, target_ids);
         let kept = backend.decoupled_search(&op, &batch, search)?;
-        let inputs =
-            DecoupledInputs { attention: &attention, representation: &representation, ids, target_ids };
+        let inputs = DecoupledInputs::new(&attention, &representation, ids, target_ids);
         let three = backend.decoupled_attend(&op.with_top_k(Some(3)), &batch, inputs)?;
         Ok((
             backend.download(backend.view(&kept.positions))?,
@@ -289,18 +287,17 @@ fn ignores_what_a_behaviour_without_weight_holds<B: Backend>(backend: &B, rules:
             let run = |top_k| -> Result<Vec<f32>> {
                 let attention = backend.upload(&attention)?;
                 let representation = backend.upload(&representation)?;
-                let table =
-                    |width, data| [Table { rows: length, width, data: TableData::F32(backend.view(data)) }];
+                let table = |width, data| [Table::new(length, width, TableData::F32(backend.view(data)))];
                 let (attention, representation) = (table(1, &attention), table(width, &representation));
                 let ids = backend.upload(&(0..length as u32).collect::<Vec<u32>>())?;
                 let target_ids = backend.upload(&[1u32, 2, 3])?;
                 let batch = backend.batch(&Jagged::from_lengths(&[length])?, &Jagged::from_lengths(&[3])?)?;
-                let inputs = DecoupledInputs {
-                    attention: &attention,
-                    representation: &representation,
-                    ids: backend.view(&ids),
-                    target_ids: backend.view(&target_ids),
-                };
+                let inputs = DecoupledInputs::new(
+                    &attention,
+                    &representation,
+                    backend.view(&ids),
+                    backend.view(&target_ids),
+                );
                 let out =
                     backend.decoupled_attend(&Decoupled::new([1.0]).with_top_k(top_k), &batch, inputs)?;
                 backend.download(backend.view(&out))

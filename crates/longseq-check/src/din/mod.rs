@@ -102,7 +102,7 @@ impl DinCase {
         let mut out = Guarded::<B, T>::new(backend, used, self.tail * self.width)?;
         network.with_uploaded(backend, |hidden, output_weight, output_bias| {
             let (targets, history) = (backend.view(&targets), backend.view(&history));
-            let inputs = DinInputs { targets, history, hidden, output_weight, output_bias };
+            let inputs = DinInputs::new(targets, history, hidden, output_weight, output_bias);
             calls.make("din", &mut || {
                 Ok(backend.din_into(&op, &device_batch, inputs, out.view_mut(backend)?)?)
             })
@@ -114,13 +114,13 @@ impl DinCase {
         let (op, batch) = (self.op(), self.batch());
         let (targets, history, network) = self.inputs::<T>();
         let exact = network.with_uploaded(&Cpu::new(), |hidden, output_weight, output_bias| {
-            let inputs = DinInputs {
-                targets: Host::view(&targets),
-                history: Host::view(&history),
+            let inputs = DinInputs::new(
+                Host::view(&targets),
+                Host::view(&history),
                 hidden,
                 output_weight,
                 output_bias,
-            };
+            );
             Ok(reference::din(&op, &batch, &inputs)?)
         })?;
         let (max_q, max_s) = (data::max_abs(&targets), data::max_abs(&history));

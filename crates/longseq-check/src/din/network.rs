@@ -72,16 +72,16 @@ impl<T: Element> Network<T> {
         let layer = |i: usize| {
             let (gain, shift, alpha) = &parameters[i];
             let (gain, shift, alpha) = (backend.view(gain), backend.view(shift), backend.view(alpha));
-            DinLayer {
-                weight: backend.view(&weights[i]),
-                bias: backend.view(&biases[i]),
-                activation: match self.kind {
+            DinLayer::new(
+                backend.view(&weights[i]),
+                backend.view(&biases[i]),
+                match self.kind {
                     Kind::Relu => Activation::Relu,
                     Kind::Sigmoid => Activation::Sigmoid,
                     Kind::Prelu | Kind::PreluShared => Activation::Prelu { alpha },
                     Kind::Dice => Activation::Dice { gain, shift, alpha },
                 },
-            }
+            )
         };
         let last = self.weights.len() - 1;
         let hidden: Vec<_> = (0..last).map(layer).collect();

@@ -45,8 +45,7 @@ fn matches_fuxictr<B: Backend>(backend: &B, rules: Rules) {
             let [mean, variance, alpha] =
                 ["mean", "var", "alpha"].map(|part| golden.f32(&format!("dice{i}_{part}")));
             let epsilon = golden.meta["dice_eps"].as_f64().expect("a number") as f32;
-            let statistics =
-                DiceStatistics { mean: &mean, variance: &variance, epsilon, gamma: None, beta: None };
+            let statistics = DiceStatistics::new(&mean, &variance, epsilon);
             let (gain, shift) = fold_dice(&statistics).expect("vectors of one length");
             [gain, shift, alpha]
         };
@@ -89,7 +88,7 @@ fn matches_published<B: Backend>(
         ["targets", "history"].map(|name| backend.upload(&golden.f32(name)).expect("an upload"));
     let out = network.with_uploaded(backend, |hidden, output_weight, output_bias| {
         let (targets, history) = (backend.view(&targets), backend.view(&history));
-        let inputs = DinInputs { targets, history, hidden, output_weight, output_bias };
+        let inputs = DinInputs::new(targets, history, hidden, output_weight, output_bias);
         Ok(backend.download(backend.view(&backend.din(&op, &batch, inputs)?))?)
     });
     // An empty history gives zeros here; with softmax, FuxiCTR gives the mean of its padding, which is zero.

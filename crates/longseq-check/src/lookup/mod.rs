@@ -145,12 +145,12 @@ impl Case for LookupCase {
         let mut second_out =
             Guarded::<B, f32>::new(backend, rows * self.second_widths.iter().sum::<usize>(), 0)?;
         let has_second = !self.second_widths.is_empty();
-        let inputs = LookupInputs { ids: backend.view(&ids), tables: &tables, second_tables: &second_tables };
+        let inputs = LookupInputs::new(backend.view(&ids), &tables).with_second_tables(&second_tables);
         calls.make("lookup", &mut || {
-            let outputs = LookupOutputs {
-                out: out.view_mut(backend)?,
-                second: if has_second { Some(second_out.view_mut(backend)?) } else { None },
-            };
+            let mut outputs = LookupOutputs::new(out.view_mut(backend)?);
+            if has_second {
+                outputs = outputs.with_second(second_out.view_mut(backend)?);
+            }
             Ok(backend.lookup_into(&op, self.pooled(&bags), inputs, outputs)?)
         })?;
         let bits = |numbers: Vec<f32>| numbers.into_iter().map(f32::to_bits).collect();
@@ -160,7 +160,7 @@ impl Case for LookupCase {
     fn compare(&self, output: &Self::Output, rules: Rules) -> Result<(), Failure> {
         let (ids, first, second) = self.inputs();
         let (tables, second_tables) = (views(&Cpu::new(), &first), views(&Cpu::new(), &second));
-        let inputs = LookupInputs { ids: Host::view(&ids), tables: &tables, second_tables: &second_tables };
+        let inputs = LookupInputs::new(Host::view(&ids), &tables).with_second_tables(&second_tables);
         let op = Lookup::default().with_ids(self.policy);
         let bags = self.jagged();
         let exact = reference::lookup(&op, self.pooled(&bags), &inputs)?;

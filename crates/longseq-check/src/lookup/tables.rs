@@ -120,7 +120,7 @@ pub fn view<'a, B: Backend>(backend: &B, table: &'a Owned<B::Memory>) -> Table<'
             offset: backend.view(offset),
         },
     };
-    Table { rows: table.rows, width: table.width, data }
+    Table::new(table.rows, table.width, data)
 }
 
 /// The tables as an operation's input.

@@ -60,9 +60,9 @@ impl Case for MergeCase {
         calls.make("merge_attention", &mut || {
             Ok(backend.merge_attention_into::<f32>(
                 &op,
-                PartialAttention { out: backend.view(&a_out), lse: backend.view(&a_lse) },
-                PartialAttention { out: backend.view(&b_out), lse: backend.view(&b_lse) },
-                TargetAttentionOutputs { out: out.view_mut(backend)?, lse: Some(lse.view_mut(backend)?) },
+                PartialAttention::new(backend.view(&a_out), backend.view(&a_lse)),
+                PartialAttention::new(backend.view(&b_out), backend.view(&b_lse)),
+                TargetAttentionOutputs::new(out.view_mut(backend)?).with_lse(lse.view_mut(backend)?),
             )?)
         })?;
         Ok(AttentionOutput::new(out.finish(backend, "out")?, lse.finish(backend, "lse")?))
@@ -73,8 +73,8 @@ impl Case for MergeCase {
         let [a, b] = self.parts();
         let TargetAttentionReference { out, lse } = reference::merge_attention(
             &op,
-            PartialAttention { out: Host::view(&a.0), lse: Host::view(&a.1) },
-            PartialAttention { out: Host::view(&b.0), lse: Host::view(&b.1) },
+            PartialAttention::new(Host::view(&a.0), Host::view(&a.1)),
+            PartialAttention::new(Host::view(&b.0), Host::view(&b.1)),
         )?;
         // Two exponentials, two products, a sum and a quotient of numbers of at most 5 standard deviations.
         let bound = Bound::uniform(5.0 * 16.0 * U, true);

@@ -168,17 +168,14 @@ impl AttentionCase {
         let mut out = Guarded::<B, T>::new(backend, rows * row, self.tail * row)?;
         let mut lse = Guarded::<B, f32>::new(backend, rows * op.heads, self.tail * op.heads)?;
         let has_lse = op.weighting == Weighting::Softmax;
-        let inputs = TargetAttentionInputs {
-            queries: backend.view(&queries),
-            keys: backend.view(&keys),
-            values: values.as_ref().map(|values| backend.view(values)),
-            bias: bias.as_ref().map(|bias| backend.view(bias)),
-        };
+        let mut inputs = TargetAttentionInputs::new(backend.view(&queries), backend.view(&keys));
+        inputs.values = values.as_ref().map(|values| backend.view(values));
+        inputs.bias = bias.as_ref().map(|bias| backend.view(bias));
         calls.make("target_attention", &mut || {
-            let outputs = TargetAttentionOutputs {
-                out: out.view_mut(backend)?,
-                lse: if has_lse { Some(lse.view_mut(backend)?) } else { None },
-            };
+            let mut outputs = TargetAttentionOutputs::new(out.view_mut(backend)?);
+            if has_lse {
+                outputs = outputs.with_lse(lse.view_mut(backend)?);
+            }
             Ok(backend.target_attention_into(&op, &device_batch, inputs, outputs)?)
         })?;
         let lse = if has_lse { lse.finish(backend, "lse")? } else { Vec::new() };
@@ -187,16 +184,10 @@ impl AttentionCase {
 
     fn compare_as<T: Element>(&self, output: &AttentionOutput, rules: Rules) -> Result<(), Failure> {
         let (op, batch, inputs) = (self.op(), self.batch(), self.inputs::<T>());
-        let exact = reference::target_attention(
-            &op,
-            &batch,
-            &TargetAttentionInputs {
-                queries: Host::view(&inputs.queries),
-                keys: Host::view(&inputs.keys),
-                values: inputs.values.as_deref().map(Host::view),
-                bias: inputs.bias.as_deref().map(Host::view),
-            },
-        )?;
+        let mut views = TargetAttentionInputs::new(Host::view(&inputs.queries), Host::view(&inputs.keys));
+        views.values = inputs.values.as_deref().map(Host::view);
+        views.bias = inputs.bias.as_deref().map(Host::view);
+        let exact = reference::target_attention(&op, &batch, &views)?;
         let rows = batch.targets().total() * op.heads;
         // A score is a dot product of d terms, scaled and shifted: d + 3 roundings of at most its magnitude, which
         // the lengths of the rows bound (Cauchy-Schwarz).

@@ -52,12 +52,8 @@ fn matches_published<B: Backend>(golden: &Golden, heads: usize, backend: &B, rul
     let batch = backend.batch(&histories, &targets).expect("a batch");
     let [queries, keys, values] =
         ["query", "key", "value"].map(|name| backend.upload(&golden.f32(name)).expect("an upload"));
-    let inputs = TargetAttentionInputs {
-        queries: backend.view(&queries),
-        keys: backend.view(&keys),
-        values: Some(backend.view(&values)),
-        bias: None,
-    };
+    let inputs = TargetAttentionInputs::new(backend.view(&queries), backend.view(&keys))
+        .with_values(backend.view(&values));
     let out = backend.target_attention(&op, &batch, inputs).expect("a valid call");
     let out: Vec<f32> = backend.download(backend.view(&out)).expect("a download");
     let expected = golden.f64("out");
@@ -264,10 +260,10 @@ fn merges_to_the_whole<B: Backend>(backend: &B, rules: Rules) {
         let batch = backend.batch(&histories, &Jagged::from_lengths(&[candidates])?)?;
         let (queries, keys) = (backend.upload(&queries)?, backend.upload(keys)?);
         let (queries, keys) = (backend.view(&queries), backend.view(&keys));
-        let inputs = TargetAttentionInputs { queries, keys, values: None, bias: None };
+        let inputs = TargetAttentionInputs::new(queries, keys);
         let (mut out, mut lse) = (backend.zeros(candidates * width)?, backend.zeros(candidates)?);
         let outputs =
-            TargetAttentionOutputs { out: backend.view_mut(&mut out), lse: Some(backend.view_mut(&mut lse)) };
+            TargetAttentionOutputs::new(backend.view_mut(&mut out)).with_lse(backend.view_mut(&mut lse));
         backend.target_attention_into(&op, &batch, inputs, outputs)?;
         Ok((backend.download(backend.view(&out))?, backend.download(backend.view(&lse))?))
     };
@@ -277,9 +273,9 @@ fn merges_to_the_whole<B: Backend>(backend: &B, rules: Rules) {
         let [a, a_lse, b, b_lse] = buffers;
         let (a, a_lse, b, b_lse) = (a?, a_lse?, b?, b_lse?);
         let mut out = backend.zeros::<f32>(candidates * width)?;
-        let outputs = TargetAttentionOutputs { out: backend.view_mut(&mut out), lse: None };
-        let first = PartialAttention { out: backend.view(&a), lse: backend.view(&a_lse) };
-        let second = PartialAttention { out: backend.view(&b), lse: backend.view(&b_lse) };
+        let outputs = TargetAttentionOutputs::new(backend.view_mut(&mut out));
+        let first = PartialAttention::new(backend.view(&a), backend.view(&a_lse));
+        let second = PartialAttention::new(backend.view(&b), backend.view(&b_lse));
         backend.merge_attention_into(&op, first, second, outputs)?;
         backend.download(backend.view(&out))
     };
