@@ -6,7 +6,7 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// The whole file is one test: others would allocate beside it.
+/// The only test of this binary: others would allocate at the same time.
 #[test]
 fn a_million_behaviours_need_less_than_64_mib() {
     const MIB: usize = 1 << 20;

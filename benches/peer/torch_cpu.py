@@ -157,7 +157,7 @@ def median_ms(call, seconds, threads):
 def ours_ms(bench, threads, name, seconds):
     with tempfile.NamedTemporaryFile("r") as results:
         arguments = [f"cpu-{threads}/{name}", "--seconds", str(seconds), "--results", results.name]
-        command = ["cargo", "bench", "--quiet", "--locked", "--package", "longseq", "--bench", bench, "--", *arguments]
+        command = ["cargo", "bench", "--quiet", "--locked", "--package", "longseq-check", "--bench", bench, "--", *arguments]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         return float(results.read().split("\t")[2]) / 1e3
 

@@ -1,4 +1,4 @@
-//! Offsets are taken exactly when they are right.
+//! Offsets are accepted exactly when they are valid.
 
 use longseq::Jagged;
 use proptest::prelude::*;

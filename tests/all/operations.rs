@@ -130,8 +130,8 @@ on_every_backend!(
 
 on_every_backend!(
     forks:
-    tells_each_fork_of_its_own_calls,
-    tells_threads_side_by_side_of_their_own_calls,
+    reports_to_each_fork_its_own_errors,
+    reports_to_concurrent_threads_their_own_errors,
 );
 
 #[test]

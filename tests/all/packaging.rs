@@ -1,10 +1,10 @@
-//! What a user takes on with this crate: the licences of everything it builds with.
+//! The licences of every dependency.
 
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Licences that every dependency, development ones included, can be had under.
+/// The accepted licences; they cover development dependencies, too.
 const ALLOWED: [&str; 10] = [
     "MIT",
     "Apache-2.0",

@@ -1,7 +1,7 @@
-//! Named cases, one table for the tests and the benchmarks: shapes that matter, each of one operation.
+//! The tables of named cases, for tests and benchmarks: typical shapes, each of one operation.
 //!
-//! The benchmarks time `benchmarks()`; `small()` are the same kinds of work on shapes that a test, an emulator or an
-//! instruction counter can afford.
+//! The benchmarks time `benchmarks()`; `small()` are the same kinds of work on shapes small enough for a test, an
+//! emulator or an instruction counter.
 
 use longseq::*;
 

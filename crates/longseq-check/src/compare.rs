@@ -16,8 +16,8 @@ pub const NMSE: f64 = 1e-10;
 /// How many mismatches a failure prints.
 const PRINTED: usize = 10;
 
-/// `f32` additions that one number of a sum over `length` goes through, at most, in a device that adds up blocks of
-/// 1024 and then the blocks; each costs a rounding of at most `U` of the sum of magnitudes (Higham, "Accuracy and
+/// The most `f32` additions in the chain of any term of a sum over `length`, on a device that adds up blocks of 1024 and
+/// then the blocks; each costs a rounding of at most `U` of the sum of magnitudes (Higham, "Accuracy and
 /// Stability of Numerical Algorithms", 2nd ed., §4.2).
 pub fn additions(length: usize) -> f64 {
     (length.min(1024) + length.div_ceil(1024)) as f64

@@ -5,7 +5,7 @@ use longseq::*;
 use crate::case::Rules;
 use crate::registry::list_tests;
 
-list_tests!("forks": tells_each_fork_of_its_own_calls, tells_threads_side_by_side_of_their_own_calls);
+list_tests!("forks": reports_to_each_fork_its_own_errors, reports_to_concurrent_threads_their_own_errors);
 
 /// Looks up rows of a table of four.
 fn rows<B: Backend>(backend: &B, ids: &[u32]) -> Result<Buffer<B, f32>> {
@@ -16,21 +16,21 @@ fn rows<B: Backend>(backend: &B, ids: &[u32]) -> Result<Buffer<B, f32>> {
     Ok(backend.lookup(&Lookup::default(), Bags::Each, inputs)?.0)
 }
 
-fn is_told<T>(result: Result<T>, id: u64) -> bool {
-    matches!(result, Err(Error::IndexOutOfRange { id: told, bound: 4, .. }) if told == id)
+fn is_reported<T>(result: Result<T>, id: u64) -> bool {
+    matches!(result, Err(Error::IndexOutOfRange { id: reported, bound: 4, .. }) if reported == id)
 }
 
-fn tells_each_fork_of_its_own_calls<B: Backend>(backend: &B, _: Rules) {
+fn reports_to_each_fork_its_own_errors<B: Backend>(backend: &B, _: Rules) {
     let [one, other] = [(); 2].map(|()| backend.fork().expect("another handle"));
     let bad = rows(&one, &[1, 7]);
     let good = rows(&other, &[3, 2]).expect("good ids");
     assert_eq!(other.download(other.view(&good)), Ok(vec![3.0, 2.0]));
-    assert!(is_told(bad.and_then(|_| one.synchronize()), 7));
-    // Told once; and what one handle made, another may read.
+    assert!(is_reported(bad.and_then(|_| one.synchronize()), 7));
+    // Reported once; and buffers of one handle can be read by another.
     assert_eq!(one.download(one.view(&good)), Ok(vec![3.0, 2.0]));
 }
 
-fn tells_threads_side_by_side_of_their_own_calls<B: Backend + Sync>(backend: &B, _: Rules) {
+fn reports_to_concurrent_threads_their_own_errors<B: Backend + Sync>(backend: &B, _: Rules) {
     let serve = |thread: u32| {
         let fork = backend.fork().expect("another handle");
         for request in 0..20 {
@@ -38,7 +38,7 @@ fn tells_threads_side_by_side_of_their_own_calls<B: Backend + Sync>(backend: &B,
             let (ids, bad) = if request % 2 == 0 { ([id % 4, 1], false) } else { ([2, id], true) };
             let answer = rows(&fork, &ids).and_then(|out| fork.download(fork.view(&out)));
             match bad {
-                true => assert!(is_told(answer.clone(), id.into()), "{id}: {answer:?}"),
+                true => assert!(is_reported(answer.clone(), id.into()), "{id}: {answer:?}"),
                 false => assert_eq!(answer, Ok(vec![ids[0] as f32, 1.0])),
             }
         }

@@ -5,7 +5,7 @@ use longseq::*;
 use crate::case::Failure;
 use crate::data::{self, Data};
 
-/// Rows of numbers that decide hashing.
+/// Rows on which hashing is delicate.
 #[derive(Debug, Clone, Copy)]
 pub enum Numbers {
     /// Standard normal.
@@ -66,7 +66,7 @@ pub fn check_hashing<T: Element>(
         let inputs = SdimHistory::new(gpu.view(&rows), hash);
         let table = gpu.sdim_encode(op, &jagged, inputs).expect("a call");
         let table = gpu.download(gpu.view(&table)).expect("a download");
-        // As bits, but all that are no numbers alike.
+        // As bits, with all NaN alike.
         table.iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect::<Vec<_>>()
     };
     let (hashed, given) = (Hash::Rotations(gpu.view(&rotations)), Hash::Signatures16(gpu.view(&signatures)));

@@ -18,13 +18,13 @@ pub enum Fault {
     LseInBits,
     /// A merge averages instead of weighing.
     MergeAverages,
-    /// One number behind the output is written.
+    /// One number past the end of the output is written.
     WritesBehind,
     /// The last number of the output is not written.
     LeavesOut,
     /// DIN's third block is `s − q`.
     DifferenceReversed,
-    /// DIN's softmax is forgotten.
+    /// DIN's softmax is left out.
     SoftmaxForgotten,
     /// PReLU and Dice use `α = 0`.
     AlphaDropped,
@@ -34,7 +34,7 @@ pub enum Fault {
     BitsReversed,
     /// The mean is normalised, not each bucket row.
     NormalisedAfterMean,
-    /// Rows that belong to nobody go into the last user's buckets.
+    /// Rows that belong to no user go into the last user's buckets.
     PaddingHashed,
     /// `append` replaces the table.
     AppendReplaces,
@@ -44,7 +44,7 @@ pub enum Fault {
     TiesReversed,
     /// One behaviour less is kept.
     KeepsOneLess,
-    /// The product with the candidate's representation is forgotten.
+    /// The product with the candidate's representation is left out.
     TargetForgotten,
     /// An id outside its table reads the last row.
     IdsClamped,

@@ -1,5 +1,4 @@
-//! Look-ups and decoupled embeddings on the emulated CUDA device: ids, counts and positions out of range, and what the
-//! kernels ask of memory.
+//! Look-ups and decoupled embeddings on the emulated CUDA device: ids, counts and positions out of range.
 
 use longseq::*;
 use longseq_check::device::cuda::session;
@@ -8,7 +7,7 @@ fn error(operation: &'static str, argument: &'static str, position: u64, id: u64
     Error::IndexOutOfRange { operation, argument, position, id, bound: rows }
 }
 
-/// Nothing is read outside the tables and histories, and the next wait tells of the lowest place.
+/// Nothing is read outside the tables and histories, and the next wait reports the first position.
 #[test]
 fn ids_counts_and_positions_out_of_range_are_reported() {
     let Some(emulator) = session() else { return };
@@ -18,12 +17,12 @@ fn ids_counts_and_positions_out_of_range_are_reported() {
         let tables = [Table::new(3, 4, TableData::F32(gpu.view(&numbers)))];
         let (good, bad) = (gpu.upload(&[0u32, 1, 2, 0])?, gpu.upload(&[0u32, 3, 2, u32::MAX])?);
         let (good, bad) = (gpu.view(&good), gpu.view(&bad));
-        let told = || gpu.synchronize().unwrap_err();
+        let reported = || gpu.synchronize().unwrap_err();
         let bags = gpu.jagged(&Jagged::from_lengths(&[1, 3])?)?;
         for bags in [Bags::Each, Bags::Sum(&bags), Bags::Mean(&bags)] {
             let inputs = LookupInputs::new(bad, &tables);
             gpu.lookup(&Lookup::default(), bags, inputs)?;
-            assert_eq!(told(), error("lookup", "ids", 1, 3, 3));
+            assert_eq!(reported(), error("lookup", "ids", 1, 3, 3));
         }
         // The second user has no candidates, the third no history.
         let batch = gpu.batch(&Jagged::from_lengths(&[1, 3, 0])?, &Jagged::from_lengths(&[2, 0, 2])?)?;
@@ -31,11 +30,11 @@ fn ids_counts_and_positions_out_of_range_are_reported() {
         for (ids, target_ids, argument) in [(bad, good, "ids"), (good, bad, "target_ids")] {
             let inputs = SearchInputs::new(&tables, ids, target_ids);
             gpu.decoupled_search(&op, &batch, inputs)?;
-            assert_eq!(told(), error("decoupled_search", argument, 1, 3, 3));
+            assert_eq!(reported(), error("decoupled_search", argument, 1, 3, 3));
             let inputs = DecoupledInputs::new(&tables, &tables, ids, target_ids);
             for top_k in [Some(2), None] {
                 gpu.decoupled_attend(&op.clone().with_top_k(top_k), &batch, inputs)?;
-                assert_eq!(told(), error("decoupled_attend", argument, 1, 3, 3));
+                assert_eq!(reported(), error("decoupled_attend", argument, 1, 3, 3));
             }
         }
         let batch = gpu.batch(&Jagged::from_lengths(&[4])?, &Jagged::from_lengths(&[4])?)?;
@@ -48,7 +47,7 @@ fn ids_counts_and_positions_out_of_range_are_reported() {
             let selection = Selection::new(gpu.view(&positions), gpu.view(&scores), gpu.view(&counts));
             let inputs = AggregateInputs::new(&tables, good, good);
             gpu.decoupled_aggregate(&op, &batch, inputs, selection)?;
-            assert_eq!(told(), expected);
+            assert_eq!(reported(), expected);
         }
         gpu.synchronize()
     };

@@ -1,5 +1,5 @@
-//! What only a CUDA device has: the caller's own stream and memory, graphs, faults of the driver, devices that do not
-//! do. Everything here runs on the emulator, in a session of its own for each test.
+//! What only a CUDA device has: the caller's own stream and memory, graphs, driver failures, unsupported devices. Every test
+//! runs in a session of its own on the emulator.
 
 use cuda_emulator::control::CallKind;
 use cuda_emulator::{CudaError, CudaVersion, Device, Emulator};
@@ -14,7 +14,7 @@ use longseq_check::lookup::LookupCase;
 use longseq_check::sdim::SdimCase;
 use longseq_check::target_attention::{AttentionCase, MergeCase};
 
-/// Nothing was found wrong, and nothing is left but the primary context, where a test still holds one.
+/// No findings, and nothing left allocated but the primary context, where a test still holds one.
 #[track_caller]
 fn assert_clean(emulator: &Emulator) {
     assert_eq!(emulator.take_findings(), []);
@@ -96,7 +96,7 @@ fn runs_on_the_callers_stream_and_slices() {
     let Some(emulator) = session() else { return };
     let stream = CudaContext::new(0).expect("a context").new_stream().expect("a stream");
     let gpu = Cuda::from_stream(stream.clone()).expect("a device");
-    // Two rows of width 4 behind a row that is not theirs; slices of the caller's, none copied.
+    // Two rows of width 4 after a row of somebody else; the caller's slices, not copied.
     let history =
         stream.clone_htod(&[7.0f32, 7.0, 7.0, 7.0, 9.0, 0.0, 0.0, 0.0, 0.0, 9.0, 0.0, 0.0]).expect("a copy");
     let candidates = stream.clone_htod(&[9.0f32, 0.0, 0.0, 0.0]).expect("a copy");
@@ -133,7 +133,7 @@ fn runs_on_the_callers_stream_and_slices() {
     assert_clean(&emulator);
 }
 
-/// The calls of a workspace's user allocate nothing and wait for nothing.
+/// With a workspace, calls neither allocate nor wait.
 #[test]
 fn a_call_with_a_workspace_only_launches() {
     let Some(emulator) = session() else { return };
@@ -257,12 +257,12 @@ fn results_hold_in_every_mode() {
     assert_clean(&emulator);
 }
 
-/// Every driver call of a request but those whose errors wait (below), from the first to the last, is made to fail once: the call returns an
-/// error, nothing is left behind, and the same request on the same driver works afterwards.
+/// Every driver call of a request, except those whose errors the next wait reports (below), is made to fail once: the call
+/// returns an error, nothing stays allocated, and the same request then works on the same driver.
 #[test]
 fn every_failing_driver_call_is_an_error_and_leaves_nothing() {
     let Some(emulator) = session() else { return };
-    // Other tests check the kernels; here the same ones run some hundred times.
+    // Other tests check the kernels; here they run hundreds of times.
     emulator.set_checks(false);
     let kinds = [
         CallKind::Device,
@@ -295,32 +295,32 @@ fn every_failing_driver_call_is_an_error_and_leaves_nothing() {
     assert_clean(&emulator);
 }
 
-/// Makes each driver call of a kind fail once: `calls` works nevertheless, the next wait tells, and the one after that has
-/// nothing to tell. Returns how many failed.
+/// Makes each driver call of a kind fail once: `calls` succeeds nevertheless, the next wait reports the error, and the one
+/// after that reports none. Returns how many failed.
 fn fail_each_and_wait(emulator: &Emulator, gpu: &Cuda, kind: CallKind, mut calls: impl FnMut()) -> usize {
     for nth in 1.. {
         emulator.take_calls();
         emulator.fail_call(kind, nth, CudaError::LaunchFailed);
         calls();
-        let told = gpu.synchronize();
+        let reported = gpu.synchronize();
         let made = emulator.take_calls().iter().filter(|name| CallKind::of(name) == kind).count();
         emulator.clear_faults();
         if made < nth as usize {
-            told.expect("nothing failed");
+            reported.expect("nothing failed");
             return nth as usize - 1;
         }
         assert!(
-            matches!(told, Err(Error::Driver { operation: "synchronize", .. })),
-            "{kind:?} {nth}: {told:?}"
+            matches!(reported, Err(Error::Driver { operation: "synchronize", .. })),
+            "{kind:?} {nth}: {reported:?}"
         );
-        gpu.synchronize().expect("told once");
+        gpu.synchronize().expect("reported once");
     }
     unreachable!("there are fewer calls")
 }
 
-/// Dropping returns nothing, so what fails then is told by the next wait, and by no call before it.
+/// Dropping returns nothing, so an error in it is reported by the next wait, and by no call before that.
 #[test]
-fn a_failing_free_is_told_by_the_next_wait() {
+fn a_failing_free_is_reported_by_the_next_wait() {
     let Some(emulator) = session() else { return };
     for device in [Device::sm_80(), Device::sm_80().without_memory_pools()] {
         emulator.set_device(device);
@@ -339,9 +339,9 @@ fn a_failing_free_is_told_by_the_next_wait() {
     }
 }
 
-/// So is what fails when cudarc notes that the caller's own slices were read and written.
+/// The same holds for errors of the events by which cudarc tracks use of the caller's slices.
 #[test]
-fn a_failing_event_is_told_by_the_next_wait() {
+fn a_failing_event_is_reported_by_the_next_wait() {
     let Some(emulator) = session() else { return };
     let stream = CudaContext::new(0).expect("a context").new_stream().expect("a stream");
     let gpu = Cuda::from_stream(stream.clone()).expect("a device");
@@ -366,7 +366,7 @@ fn a_failing_event_is_told_by_the_next_wait() {
     assert_clean(&emulator);
 }
 
-/// A request of each kind, on a backend of its own.
+/// A call of each operation, on a backend of its own.
 fn all_operations() -> Result<()> {
     let gpu = Cuda::new(0)?;
     let run = |case: AnyCase| {

@@ -1,8 +1,8 @@
-//! Evidence for the speed of the CUDA kernels where there is no GPU: what each asks of the device, counted by the
-//! emulator, and times modelled from the counts and from what ptxas says. Nothing here is measured.
+//! Evidence for the speed of the CUDA kernels without a GPU: memory traffic and instructions counted by the emulator, and
+//! times modelled from these counts and from the figures of ptxas. Nothing here is measured.
 //!
 //! `LONGSEQ_WRITE_EVIDENCE=1 cargo test --test all evidence` writes `kernels/evidence.md` anew; without the variable
-//! the test fails where what is committed is not what comes out.
+//! the test fails where the committed file is out of date.
 
 use std::fmt::Write as _;
 
@@ -18,12 +18,12 @@ use longseq_check::lookup::{LookupCase, Pool};
 use longseq_check::sdim::SdimCase;
 use longseq_check::target_attention::AttentionCase;
 
-/// Sectors asked for over the fewest possible: the goal for operands that are streamed.
+/// Requested sectors over the fewest possible: the goal for streamed operands.
 const MOST_SECTORS: f64 = 1.05;
-/// Passes over shared memory that bank conflicts add, of all passes.
+/// The share of passes over shared memory that bank conflicts add: the goal.
 const MOST_CONFLICTS: f64 = 0.02;
 
-/// Runs a case once and gives what its launches did.
+/// Runs a case once and returns the counts of its launches.
 fn launches<'a, C>(case: &'a C) -> Vec<LaunchCounts>
 where
     AnyCase: From<&'a C>,
@@ -86,7 +86,7 @@ fn shapes() -> Vec<(&'static str, Vec<LaunchCounts>)> {
         ..Default::default()
     };
     let sdim_bf16 = SdimCase { dtype: DType::Bf16, ..sdim.clone() };
-    // More groups than a block has room for.
+    // More groups than fit in a block.
     let sdim_wide =
         SdimCase { histories: vec![4096], targets: vec![4], width: 128, groups: 32, ..sdim_bf16.clone() };
     let search = |width: usize| DecoupledCase {
@@ -124,7 +124,7 @@ fn shapes() -> Vec<(&'static str, Vec<LaunchCounts>)> {
     ]
 }
 
-/// What ptxas says of a kernel, from the tables that `kernels/compile` writes.
+/// The resources of a kernel, from the tables that `kernels/compile` writes with ptxas.
 fn resources(kernel: &str, architecture: &str) -> Resources {
     let folder = longseq_check::repository().join("kernels/ptx");
     for (stem, _) in cuda::kernels() {
@@ -145,7 +145,7 @@ fn resources(kernel: &str, architecture: &str) -> Resources {
     panic!("no table has {kernel} for {architecture}");
 }
 
-/// What stands behind a number that misses its goal.
+/// The mark after a number that misses its goal.
 fn mark(met: bool) -> &'static str {
     if met { "" } else { " (!)" }
 }

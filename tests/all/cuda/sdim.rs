@@ -1,5 +1,5 @@
-//! SDIM on the emulated CUDA device: the modes in which results must hold, signatures out of range, and what the kernels
-//! ask of memory.
+//! SDIM on the emulated CUDA device: results in every mode of the emulator, signatures out of range, and the memory traffic
+//! of the kernels.
 
 use cuda_emulator::Emulator;
 use cuda_emulator::exec::Counts;
@@ -11,10 +11,10 @@ use longseq_check::device::cuda::{MODES, session, set_mode};
 use longseq_check::hashing::{Numbers, check_hashing};
 use longseq_check::sdim::SdimCase;
 
-/// A case that goes through every kernel: products with one-hot matrices, or, from 7 bits on, a large table.
+/// Cases that cover every kernel: products with one-hot matrices, or, from 7 bits on, a large table.
 fn cases() -> Vec<SdimCase> {
     let plain = SdimCase { histories: vec![700, 0, 40], targets: vec![3, 1, 5], ..Default::default() };
-    // More candidates, and more groups, than the query hashes by itself.
+    // More candidates, and more groups, than the query kernel hashes by itself.
     let many = SdimCase { histories: vec![4], targets: vec![5000], width: 4, groups: 2, ..plain.clone() };
     let groups =
         SdimCase { histories: vec![3], targets: vec![2], width: 4, groups: 520, bits: 1, ..plain.clone() };
@@ -40,7 +40,7 @@ fn results_hold_in_every_mode() {
     assert!(emulator.take_leaks().is_empty());
 }
 
-/// The kernels that read given signatures tell of those out of range; nothing is read outside the table for them.
+/// Kernels that read given signatures report those out of range, and read nothing outside the table for them.
 #[test]
 fn signatures_out_of_range_are_reported() {
     let Some(emulator) = session() else { return };
@@ -85,8 +85,8 @@ fn signatures_out_of_range_are_reported() {
     assert_eq!(emulator.take_findings(), []);
 }
 
-/// Rows hashed on the matrix units have the signatures that they have elsewhere, in every order of summation: where a sum
-/// is near zero, or is zero though its terms are not, or is no number.
+/// Rows hashed on tensor cores get the signatures of `sdim_signatures`, in every order of summation: also where a sum is near
+/// zero, is zero though its terms are not, or is NaN.
 #[test]
 fn hashing_while_encoding_gives_the_same_signatures() {
     fn run_all(gpu: &Cuda, op: &Sdim, count: usize, numbers: Numbers) {
@@ -102,7 +102,7 @@ fn hashing_while_encoding_gives_the_same_signatures() {
             let many = if matches!(numbers, Numbers::Normal) { 3000 } else { 500 };
             run_all(&gpu, &Sdim::new(64), many, numbers);
             run_all(&gpu, &Sdim::new(5).with_groups(3, 4), 300, numbers);
-            // Of several blocks, each with some of the groups; and too wide for that.
+            // Groups split over several blocks; and rows too wide for that.
             run_all(&gpu, &Sdim::new(128).with_groups(20, 3), 100, numbers);
             run_all(&gpu, &Sdim::new(40).with_groups(5, 6), 100, numbers);
             run_all(&gpu, &Sdim::new(300).with_groups(2, 2), 100, numbers);
@@ -110,7 +110,7 @@ fn hashing_while_encoding_gives_the_same_signatures() {
     }
 }
 
-/// What one kernel did, summed over its launches.
+/// The counts of one kernel, summed over its launches.
 fn counts_of(emulator: &Emulator, kernel: &str) -> Counts {
     let mut sum = Counts::default();
     for launch in emulator.counts().iter().filter(|launch| launch.kernel == kernel) {
@@ -120,7 +120,7 @@ fn counts_of(emulator: &Emulator, kernel: &str) -> Counts {
     sum
 }
 
-/// Rows are read once, in whole sectors, and shared memory without conflicts to speak of, at the paper's sizes.
+/// Rows are read once, in whole sectors, and shared memory with few bank conflicts, at the paper's sizes.
 #[test]
 fn reads_no_more_than_it_must() {
     fn run<T: Element>(emulator: &Emulator, name: &str) {

@@ -1,5 +1,5 @@
-//! Target attention on the emulated CUDA device: the modes in which results must hold, the sizes at which the choice of
-//! kernel changes, and what the kernels ask of the device.
+//! Target attention on the emulated CUDA device: results in every mode of the emulator, and the memory traffic and
+//! instructions of the kernels.
 
 use cuda_emulator::report::{Report, Resources, Target};
 use cuda_emulator::{Emulator, control::LaunchCounts};
@@ -9,7 +9,7 @@ use longseq_check::device::assert_check;
 use longseq_check::device::cuda::{MODES, session, set_mode};
 use longseq_check::target_attention::{AttentionCase, Bias};
 
-/// Every kernel: each storage type, widths of each chunk, few and many candidates, histories cut and whole.
+/// Cases that cover every kernel: each storage type, each chunk width, few and many candidates, split and whole histories.
 fn cases() -> Vec<AttentionCase> {
     let plain = AttentionCase { histories: vec![700, 0, 40], targets: vec![3, 1, 70], ..Default::default() };
     let few = AttentionCase { histories: vec![300], targets: vec![2], ..plain.clone() };
@@ -28,7 +28,7 @@ fn cases() -> Vec<AttentionCase> {
         }
         let nan = Some(5);
         cases.push(AttentionCase { dtype, nan, ..plain.clone() });
-        // Wider than any chunk, and rows that no vector fits.
+        // Wider than any chunk, and rows that no vector load divides.
         cases.push(AttentionCase { dtype, width: 136, value_width: Some(200), ..few.clone() });
         cases.push(AttentionCase { dtype, width: 67, value_width: Some(65), ..plain.clone() });
     }
@@ -50,18 +50,18 @@ fn every_kernel_matches_the_reference_in_every_mode() {
     assert!(emulator.take_leaks().is_empty());
 }
 
-/// A shape, and what is to hold for it.
+/// A shape, and what must hold for it.
 struct Shape {
     users: usize,
     candidates: usize,
     length: usize,
     width: usize,
     heads: usize,
-    /// The memory, not arithmetic, is what limits it.
+    /// Memory bandwidth limits it, not arithmetic.
     memory_bound: bool,
 }
 
-/// What ptxas said of a kernel on an H100.
+/// The resources of a kernel on an H100, from ptxas.
 fn resources(kernel: &str) -> Resources {
     let tables = [
         include_str!("../../../kernels/ptx/target_attention.csv"),
@@ -99,8 +99,8 @@ fn launches<T: Element>(emulator: &Emulator, shape: &Shape) -> Vec<LaunchCounts>
     emulator.take_counts()
 }
 
-/// The history is read once and in whole sectors, shared memory without conflicts to speak of, and where memory is the
-/// limit, the instructions fit into the time it takes, by the model of an H100.
+/// The history is read once and in whole sectors, shared memory with few bank conflicts; where memory bandwidth is the limit,
+/// the instructions take less time than the memory does, by the model of an H100.
 fn asks_no_more_than_it_must<T: Element>(emulator: &Emulator, shape: &Shape) {
     let launches = launches::<T>(emulator, shape);
     let name = format!(
@@ -120,7 +120,7 @@ fn asks_no_more_than_it_must<T: Element>(emulator: &Emulator, shape: &Shape) {
         let h100 = Target::h100();
         let report =
             Report::with_dynamic_shared(&h100, resources(kernel), blocks, launch.block[0], shared, counts);
-        // As if in whole waves: how a batch fills the device is the plan's matter.
+        // As if in whole waves: filling the device is the plan's task.
         issue += report.issue_seconds * blocks as f64 / (blocks.div_ceil(132) * 132) as f64;
         memory += report.memory_seconds;
         let sectors = counts.global_sectors as f64 / counts.global_sectors_minimum as f64;
@@ -130,7 +130,7 @@ fn asks_no_more_than_it_must<T: Element>(emulator: &Emulator, shape: &Shape) {
             conflicts * 100.0
         );
         println!("{report}, clocks {:.0?}", report.clocks);
-        // A merge reads two numbers of each part, far apart.
+        // A combine kernel reads two numbers of each piece, far apart.
         let merge = kernel.starts_with("merge");
         assert!(merge || sectors <= 1.05, "{name}: {kernel}: {sectors:.3} times the fewest sectors");
         assert!(conflicts < 0.02, "{name}: {kernel}: {conflicts:.4} of the passes are bank conflicts");

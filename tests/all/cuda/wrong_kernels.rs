@@ -23,13 +23,13 @@ struct Mutant {
     kernel: &'static str,
     /// What is wrong then.
     fault: &'static str,
-    /// What stands there, and what comes in its place.
+    /// The text to replace, and its replacement.
     edit: (&'static str, &'static str),
-    /// Wherever it stands in the kernel, not only where it does first.
+    /// Replace every occurrence in the kernel, not only the first.
     everywhere: bool,
 }
 
-/// Sums are taken again where all threads of a block find one that is not finite, not where any does.
+/// Mutation: recompute only if *every* thread of the block sees a non-finite sum.
 const NOT_FINITE: (&str, &str) = ("bar.red.or", "bar.red.and");
 
 /// The device with an edited kernel.
@@ -47,7 +47,7 @@ fn edited(mutant: &Mutant) -> Cuda {
     unsafe { Cuda::from_ptx(stream, [(mutant.stem, text)]) }.expect("a device")
 }
 
-/// What the shipped kernel passes and the edited one must fail.
+/// A check that the shipped kernel passes and the edited one must fail.
 type Check = Box<dyn Fn(&Cuda) -> Result<(), Failure>>;
 
 fn checked<'a, C>(case: &'a C) -> Check
@@ -85,7 +85,7 @@ fn merges_of_attention() -> Vec<(Mutant, Check)> {
     };
     let case = MergeCase { seed: 1, rows: 13, value_width: 4 };
     let mutants = [
-        mutant("the smaller lse is the peak", ("max.f32", "min.f32")),
+        mutant("the smaller lse is the maximum", ("max.f32", "min.f32")),
         mutant("one thread too many writes", ("setp.ge.u64", "setp.gt.u64")),
     ];
     mutants.map(|mutant| (mutant, checked(&case))).into()
@@ -102,9 +102,9 @@ fn target_attention() -> Vec<(Mutant, Check)> {
     let many = AttentionCase { histories: vec![1025, 90], targets: vec![32, 9], ..wide.clone() };
     let one = AttentionCase { histories: vec![700, 65], targets: vec![1, 1], ..wide };
     let half = AttentionCase { dtype: DType::Bf16, ..one.clone() };
-    // No barrier of the block between weights and values.
+    // Keys as values: no block barrier between weights and values.
     let aliased = AttentionCase { value_width: None, ..many.clone() };
-    // Columns that there are not stay finite.
+    // Padding columns stay finite.
     let removed =
         AttentionCase { value_width: Some(40), bias: Bias::Mask, removed: Some(f32::NAN), ..many.clone() };
     let removed_one = AttentionCase { targets: one.targets.clone(), ..removed.clone() };
@@ -144,20 +144,23 @@ fn target_attention() -> Vec<(Mutant, Check)> {
             },
             &aliased,
         ),
-        (mutant(fma, fma_kernel, "removed values not looked for", NOT_FINITE), &removed),
-        (mutant(mma, mma_kernel, "removed values not looked for", NOT_FINITE), &removed_half),
-        (mutant(stream, stream_kernel, "removed values not looked for", NOT_FINITE), &removed_one),
+        (mutant(fma, fma_kernel, "removed values not detected", NOT_FINITE), &removed),
+        (mutant(mma, mma_kernel, "removed values not detected", NOT_FINITE), &removed_half),
+        (mutant(stream, stream_kernel, "removed values not detected", NOT_FINITE), &removed_one),
         (mutant(stream, stream_kernel, "products subtracted", ("add.rn.f32", "sub.rn.f32")), &one),
         (
             mutant(
                 "target_attention",
                 "merge_parts_f32",
-                "parts weighed wrongly",
+                "pieces weighed wrongly",
                 ("sub.rn.f32", "add.rn.f32"),
             ),
             &many,
         ),
-        (mutant("target_attention", "merge_parts_f32", "parts read too early", ("bar.sync \t0;", "")), &many),
+        (
+            mutant("target_attention", "merge_parts_f32", "pieces read too early", ("bar.sync \t0;", "")),
+            &many,
+        ),
     ];
     twins.map(|(mutant, case)| (mutant, checked(case))).into()
 }
@@ -172,7 +175,7 @@ fn sdim() -> Vec<(Mutant, Check)> {
     let plain = SdimCase { histories: vec![3000, 0, 40], targets: vec![3, 1, 5], ..Default::default() };
     let half = SdimCase { dtype: DType::F16, ..plain.clone() };
     let zeros = SdimCase { data: Data::Zeros, ..plain.clone() };
-    // More columns, and more bits, than are hashed at once.
+    // More columns, and more bits, than one pass of the hash covers.
     let wide = SdimCase { width: 100, ..plain.clone() };
     let twice = SdimCase { bits: 4, ..plain.clone() };
     let large = SdimCase { bits: 7, groups: 2, ..plain.clone() };
@@ -215,19 +218,19 @@ fn sdim() -> Vec<(Mutant, Check)> {
         ("none is too large", ("atom.global.min", "atom.global.max")),
         ("half a signature read", ("setp.eq.s32", "setp.ne.s32")),
     ] {
-        twins.push((mutant("sdim", "sdim_check", fault, edit), Box::new(tells_of_a_signature)));
+        twins.push((mutant("sdim", "sdim_check", fault, edit), Box::new(reports_a_signature)));
     }
     twins
 }
 
-/// Rows have the signatures that they are hashed to elsewhere, where sums are near zero or no numbers too.
+/// Hashing while encoding gives the signatures of `sdim_signatures`, also where sums are near zero or NaN.
 fn same_signatures(gpu: &Cuda) -> Result<(), Failure> {
     let op = Sdim::new(16).with_groups(4, 3);
     Numbers::ALL.into_iter().try_for_each(|numbers| check_hashing::<f16>(gpu, &op, 500, numbers))
 }
 
-/// The lowest of signatures out of range is told of.
-fn tells_of_a_signature(gpu: &Cuda) -> Result<(), Failure> {
+/// The first signature out of range is reported.
+fn reports_a_signature(gpu: &Cuda) -> Result<(), Failure> {
     let op = Sdim::new(4).with_groups(2, 3);
     let lengths = Jagged::from_lengths(&[250])?;
     let batch = gpu.batch(&lengths, &lengths)?;
@@ -241,7 +244,7 @@ fn tells_of_a_signature(gpu: &Cuda) -> Result<(), Failure> {
     gpu.sdim_attend(&op, &batch, inputs)?;
     match gpu.synchronize() {
         Err(Error::IndexOutOfRange { position: 150, id: 256, .. }) => Ok(()),
-        other => Err(Failure::new(format!("told {other:?}"))),
+        other => Err(Failure::new(format!("reported {other:?}"))),
     }
 }
 
@@ -256,7 +259,7 @@ fn din() -> Vec<(Mutant, Check)> {
     let wide = DinCase { width: 64, ..plain.clone() };
     let softmax = DinCase { pooling: DinPooling::Softmax, ..plain.clone() };
     let deep = DinCase { dtype: DType::Bf16, hidden: vec![20, 12], ..plain.clone() };
-    // Long enough to be cut.
+    // Long enough to be split.
     let long =
         DinCase { histories: vec![20_000], targets: vec![2], width: 4, hidden: vec![3], ..softmax.clone() };
     let twins = [
@@ -297,9 +300,9 @@ fn wrong_decoupled_is_caught() {
 fn decoupled() -> Vec<(Mutant, Check)> {
     let mutant = |stem, kernel, fault, edit| Mutant { stem, kernel, fault, edit, everywhere: false };
     let case = DecoupledCase { histories: vec![3000, 40], targets: vec![16, 4], ..Default::default() };
-    // More entries than are selected from at once.
+    // More entries than one pass of the selection takes.
     let long = DecoupledCase { histories: vec![12_000], targets: vec![3], top_k: 64, ..case.clone() };
-    // More of a history than a list has room for in every piece.
+    // Longer pieces than a list has slots.
     let longer = DecoupledCase { histories: vec![60_000], targets: vec![16], ..case.clone() };
     let (search, select) = ("decoupled_search", "decoupled_select");
     let twins = [
@@ -343,7 +346,7 @@ fn decoupled() -> Vec<(Mutant, Check)> {
             &case,
         ),
         (
-            mutant("lookup", "lookup_check", "ids within the table told of", ("setp.gt.u64", "setp.lt.u64")),
+            mutant("lookup", "lookup_check", "ids within the table reported", ("setp.gt.u64", "setp.lt.u64")),
             &case,
         ),
         (mutant("decoupled", "decoupled_aggregate", "not a mean", ("div.rn.f32", "mul.rn.f32")), &case),
@@ -364,7 +367,7 @@ fn decoupled() -> Vec<(Mutant, Check)> {
     twins.map(|(mutant, case)| (mutant, checked(case))).into()
 }
 
-/// A kernel's name without what tells its variants apart: storage type, way of loading, sizes.
+/// A kernel's name without its variant: storage type, way of loading, sizes.
 fn family(kernel: &str) -> String {
     let variant =
         |part: &str| ["f32", "f16", "bf16", "wide", "any"].contains(&part) || part.parse::<u32>().is_ok();

@@ -1,4 +1,4 @@
-//! Every documented error: the words say which operation and argument, what was expected and what came.
+//! Every documented error, word for word: the operation, the argument, what was expected and what was given.
 
 mod decoupled;
 mod din;
@@ -7,7 +7,7 @@ mod target_attention;
 
 use longseq::*;
 
-/// The words of an error.
+/// Checks the text of an error.
 #[track_caller]
 fn assert_error<T>(result: Result<T>, expected: &str) {
     match result {

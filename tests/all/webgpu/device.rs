@@ -1,4 +1,4 @@
-//! What only a `wgpu` device has: the caller's own handles, limits and faults.
+//! What only a `wgpu` device has: the caller's own device, queue and buffers, and limits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use longseq_check::din::DinCase;
 use longseq_check::sdim::SdimCase;
 use longseq_check::target_attention::AttentionCase;
 
-/// A device of its own, for tests that break it or hold it up.
+/// A separate device, for tests that break or delay it.
 fn own_device(options: &WgpuOptions) -> Option<Wgpu> {
     device()?;
     Some(Wgpu::with_options(options).expect("a second device of the same adapter"))
@@ -60,7 +60,7 @@ fn sizes_above_the_limits_are_refused() {
     let expected = Error::Limit { operation: "din", argument: "hidden[0].bias", needed: 257, limit: 256 };
     assert_eq!(gpu.din(&Din::new(4), &batch, inputs).unwrap_err(), expected);
 
-    // 140 MiB of queries: more than a binding holds, and a candidate cannot be cut.
+    // 140 MiB of queries: larger than a binding, and candidates cannot be bound in windows.
     let (width, candidates) = (64, 140 << 12);
     let queries = gpu.zeros::<f32>(width * candidates).expect("less than the largest buffer");
     let mut out = gpu.zeros::<f32>(width * candidates).expect("less than the largest buffer");
@@ -98,7 +98,7 @@ fn runs_on_the_callers_device_and_buffers() {
     });
     let gpu = Wgpu::from_device(device.clone(), queue.clone()).expect("a working device");
 
-    // One buffer of the caller's holds history, candidates and output, none of them at its start.
+    // One buffer of the caller holds history, candidates and output, none of them at offset 0.
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
     let descriptor = wgpu::BufferDescriptor { label: None, size: 4 * 32, usage, mapped_at_creation: false };
     let arena = device.create_buffer(&descriptor);
@@ -178,7 +178,7 @@ fn downloads_without_blocking() {
     assert_eq!(got, data[3..993]);
 }
 
-/// naga takes every variant; with `LONGSEQ_SHADER_FOLDER` they are left there for other compilers.
+/// naga accepts every variant; with `LONGSEQ_SHADER_FOLDER` they are written there for other compilers.
 #[test]
 fn every_shader_is_valid_wgsl() {
     let shaders = webgpu::shaders();
@@ -207,7 +207,7 @@ fn every_shader_is_valid_wgsl() {
     }
 }
 
-/// A device that binds 64 KiB at a time: every operation goes through its histories window by window.
+/// A device that binds at most 64 KiB: every operation reads histories in windows.
 #[test]
 fn histories_beyond_one_binding_are_read_in_windows() {
     let Some(gpu) = device() else { return };
@@ -240,7 +240,7 @@ fn histories_beyond_one_binding_are_read_in_windows() {
     }
     let case = SdimCase { histories: h(), targets: t(), width: 16, ..Default::default() };
     assert_check(&case, &gpu);
-    // Tables stored in two ways are gathered first, as long as the windows are.
+    // With this many features, rows are gathered first, window by window.
     let features = 4;
     let case = DecoupledCase {
         histories: h(),

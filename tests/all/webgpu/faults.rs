@@ -1,5 +1,5 @@
-//! What goes wrong with a `wgpu` device, each an error: no adapter, memory that runs out, a lost device, a refused
-//! kernel; and the caller's own callbacks, which none of that touches.
+//! Failures of a `wgpu` device are errors: no adapter, out of memory, a lost device, a rejected kernel. The caller's own
+//! callbacks are not called for them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -57,7 +57,7 @@ fn allocates_until_memory_runs_out() {
     let [uncaptured, lost] = count_callbacks(gpu.wgpu_device());
     let history = gpu.upload(&[1.0f32, 0.0, 0.0, 1.0]).expect("a small buffer");
     let most = usize::try_from(gpu.wgpu_device().limits().max_buffer_size.min(1 << 30)).expect("a size");
-    // No more than that many fit; nothing is written to them, so that they take no memory of the machine.
+    // More than fit in the limit; nothing is written to them, so no physical memory is used.
     let mut kept = Vec::new();
     let error = (0..64).find_map(|_| match gpu.zeros::<u8>(most) {
         Ok(buffer) => {
@@ -68,7 +68,7 @@ fn allocates_until_memory_runs_out() {
     });
     let expected = Error::OutOfMemory { operation: "zeros", bytes: most as u64 };
     assert_eq!(error, Some(expected), "after {} buffers", kept.len());
-    // The call that failed left nothing behind, and the device still works.
+    // The failed call leaked nothing, and the device still works.
     drop(kept);
     gpu.synchronize().expect("the device still works");
     assert!(attend(&gpu, &history).expect("the device still works")[0] > 0.5);
@@ -104,7 +104,7 @@ fn a_kernel_that_the_device_refuses_is_an_error() {
     let history = gpu.upload(&[1.0f32, 0.0, 0.0, 1.0]).expect("an upload");
     let error = attend(&gpu, &history).unwrap_err();
     assert!(matches!(error, Error::Device { operation: "target_attention", .. }), "{error}");
-    // What does not need that kernel works on.
+    // Calls that do not need that kernel still work.
     assert_eq!(gpu.download(gpu.view(&history)).expect("a download"), [1.0, 0.0, 0.0, 1.0]);
     assert_eq!([&uncaptured, &lost].map(|count| count.load(Ordering::Relaxed)), [0, 0]);
     // The caller's errors reach the caller as before.

@@ -1,4 +1,5 @@
-//! Every kernel has a twin that is wrong on purpose, and the tests notice each: they can fail.
+//! Shaders that are wrong on purpose: each is a shipped one with one edit, and each must fail the check that the shipped one
+//! passes. Every kernel has at least one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +17,7 @@ use longseq_check::{AnyCase, Failure};
 /// A check on a device.
 type Passes = dyn Fn(&Wgpu) -> Result<(), Failure>;
 
-/// A kernel in whose text `right` is replaced by `wrong`, and what must pass with the one and fail with the other.
+/// A kernel in whose text `right` is replaced by `wrong`, and the check that must pass with `right` and fail with `wrong`.
 struct Twin {
     kernel: &'static str,
     right: &'static str,
@@ -32,7 +33,7 @@ where
     Twin { kernel, right, wrong, passes: Box::new(move |gpu| gpu.check_case(&case)) }
 }
 
-/// A twin of a kernel that finds faults of the caller's.
+/// The same for a kernel that finds errors in the caller's data.
 fn twin_of_check(
     expected: &'static str,
     fault: fn(&Wgpu) -> Result<()>,
@@ -89,19 +90,19 @@ fn attention() -> Vec<Twin> {
             "let live = l < vec4<u32>(end);",
             "let live = l < vec4<u32>(end + 1u);",
         ),
-        // The peaks of the parts forgotten.
+        // Pieces combined without regard to their maxima.
         twin(&long, "merge_attention", "factor = exp_one(", "factor = 1.0 + 0.0 * exp_one("),
         // The tile of the wrong candidates.
         twin(&long, "pack_queries", "let row = rows.y + r;", "let row = rows.y + (r ^ 1u);"),
         twin(&merge, "merge_pairs", "sum / total", "sum / 2.0"),
-        // Two halves of a word exchanged; the words of a neighbour overwritten.
+        // The two halves of a word swapped; a neighbour's words overwritten.
         twin(&half, "pack_output", "source[element - params.base]", "source[(element - params.base) ^ 1u]"),
         twin(&half, "pack_output", "element - params.base < params.length", "element >= params.base"),
     ]
 }
 
-/// What neighbouring threads share, loaded by each for itself or passed on within a quad: a behaviour's weights taken
-/// for those of the next, and peaks raised in the wrong place.
+/// Values that neighbouring threads share, loaded by each of them or broadcast within a quad. Mutations: weights of the wrong
+/// behaviour, and maxima written to the wrong place.
 fn shared_blocks(quads: bool) -> [Twin; 2] {
     let long = AttentionCase { histories: vec![3000, 70], targets: vec![3, 2], ..Default::default() };
     let edits = match quads {
@@ -121,7 +122,7 @@ fn din() -> Vec<Twin> {
         twin(&case, "din_targets", "result += q *", "result -= q *"),
         twin(&case, "din", "vec4<f32>(output_bias_at(params.output_bias_base))", "vec4<f32>(0.0)"),
         twin(&case, "din_fold", "bias_four[i] = bias[", "bias_four[i] = -bias["),
-        // The behaviours of the next user counted in; a register of another behaviour; the bias of a later layer.
+        // The next user's behaviours included; the register of another behaviour; the bias of another layer.
         twin(&deep, "din", "let count = min(end - start, step);", "let count = step;"),
         twin(
             &deep,
@@ -130,9 +131,9 @@ fn din() -> Vec<Twin> {
             "sums.b2 += room[place + 5u * LANES] * w",
         ),
         twin(&deep, "din", "vectors[layer.first_vector + 5u * unit4]", "vectors[5u * unit4]"),
-        // Candidates beside each other that are all the first of them.
+        // Adjacent candidates all replaced by the first of them.
         twin(&short, "din", "min(m + lane / params.candidate_lanes, last_m)", "min(m, last_m)"),
-        // Sums below an older peak that do not fade.
+        // Sums not rescaled when the maximum grows.
         twin(&softmax, "din", "= exp_one(old - peak)", "= 1.0"),
     ]
 }
@@ -145,13 +146,13 @@ fn sdim() -> Vec<Twin> {
     vec![
         twin(&case, "sdim_hash", "sum > vec4<f32>()", "sum < vec4<f32>()"),
         twin(&case, "sdim_encode", "l < part.y; l++", "l + 1u < part.y; l++"),
-        // Each part of a history added to the first one's table.
+        // Every piece of a history added to the table of the first piece.
         twin(&large, "sdim_encode", "partial[(part_row + bucket)", "partial[(bucket)"),
         twin(&case, "sdim_merge", "i < slots.y; i++", "i + 1u < slots.y; i++"),
         twin(&case, "sdim_query", "sum / f32(params.hash_groups)", "sum"),
         twin(&sparse, "sdim_attend", "code + g) ==", "code) =="),
         twin(&case, "sdim_add", "+= other", "= other"),
-        // The last fault in place of the first; the first word in place of the faulty one.
+        // The last error reported instead of the first; the first word instead of the wrong one.
         twin_of_check(expected, too_large_a_signature, "check_words", "atomicMin(", "atomicMax("),
         twin_of_check(
             expected,
@@ -188,16 +189,16 @@ fn decoupled() -> Vec<Twin> {
     let outside = DecoupledCase { policy: IdPolicy::Zero, ..case.clone() };
     vec![
         twin(&lookup, "gather", "params.pooling == MEAN", "params.pooling > MEAN"),
-        // The second table read for the third; the score of a neighbour; a candidate of the next four.
+        // The third table read for the second; a neighbour's score; the threshold of another vec4 of candidates.
         twin(&case, "search", "return table1_four(place, left);", "return table2_four(place, left);"),
         twin(&case, "search", "let two = select(four.xy, four.zw,", "let two = select(four.zw, four.xy,"),
         twin(&case, "search", "let b = threshold_of(4u);", "let b = threshold_of(0u);"),
-        // Entries without a place forgotten; a sort that leaves the last pairs out; the later of two equals first.
+        // Entries that found no place dropped; a sort without its last steps; ties ordered by descending position.
         twin(&case, "search", "again |= 1u << bit;", "again |= 0u << bit;"),
         twin(&case, "search", "while (2u << pairs_bits) < entries", "while (4u << pairs_bits) < entries"),
         twin(&case, "search", "than_key && row < than_row", "than_key && row > than_row"),
         twin(&int8, "search", "vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left)", "vec4<bool>(false)"),
-        // Unknown rows that count.
+        // Ids outside the table scored.
         twin(&outside, "search", "id.x), known.x);", "id.x), true);"),
         twin(&case, "search_queries", "params.factor * four", "four"),
         twin(&case, "merge_selection", "list_rows[place] - slots.z", "list_rows[place] - slots.z + 1u"),

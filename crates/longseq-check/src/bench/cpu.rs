@@ -35,7 +35,7 @@ impl Processor {
         Self { backend: Cpu::new(), threads, arithmetic: OnceCell::new() }
     }
 
-    /// One thread is timed by its own clock, so that a busy machine does not matter much.
+    /// One thread is timed by its own clock, so that a busy machine matters little.
     fn clock(&self) -> Clock {
         if self.threads == 1 { clock::of_thread } else { clock::wall }
     }
@@ -44,7 +44,7 @@ impl Processor {
     fn fastest(&self, mut run: impl FnMut()) -> f64 {
         let (begin, clock, mut fastest) = (Instant::now(), self.clock(), f64::INFINITY);
         while begin.elapsed().as_secs_f64() < 0.2 {
-            // Several at once, so that the clock's own time does not count.
+            // Several per reading, so that the cost of the clock does not count.
             let start = clock();
             (0..4).for_each(|_| run());
             fastest = fastest.min((clock() - start).as_secs_f64() / 4.0);

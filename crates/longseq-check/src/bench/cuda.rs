@@ -12,7 +12,7 @@ use super::Device;
 use crate::case::{Call, Failure, Rules};
 use crate::device::cuda::{Driver, device, driver};
 
-/// More than the second-level cache of any GPU so far.
+/// More than the L2 cache of any current GPU.
 const CACHE: usize = 256 << 20;
 /// The device that the tests use too.
 pub(super) struct Gpu {
@@ -26,7 +26,7 @@ fn failure(error: DriverError) -> Failure {
 }
 
 impl Gpu {
-    /// None where there is no GPU. The emulator, whose times say nothing, is taken only where it is asked for by name.
+    /// `None` where there is no GPU. The emulator, whose times mean nothing, is used only where LONGSEQ_TEST_CUDA names it.
     pub(super) fn new() -> Option<Self> {
         let asked_for = std::env::var("LONGSEQ_TEST_CUDA").is_ok_and(|driver| driver == "emulator");
         if driver()? == Driver::Emulator && !asked_for {
@@ -74,7 +74,7 @@ impl Device for Gpu {
         Ok(2.0 * bytes as f64 / fastest)
     }
 
-    /// From the device's own figures, not measured: multiprocessors, clock, results a clock.
+    /// From the device's own figures, not measured: multiprocessors, clock rate, results per clock.
     fn arithmetic(&self) -> Result<f64, Failure> {
         let multiprocessors = self.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         let kilohertz = self.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?;

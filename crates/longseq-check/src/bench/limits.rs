@@ -1,4 +1,4 @@
-//! The time that a call cannot beat on a device.
+//! A lower bound of the time of a call on a device.
 
 use std::fmt;
 

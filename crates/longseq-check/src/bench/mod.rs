@@ -71,13 +71,13 @@ trait Device {
         u64::MAX
     }
 
-    /// Bytes a second, read and written, of a copy that touches `footprint` bytes.
+    /// Bytes per second, read and written, of a copy that touches `footprint` bytes.
     fn bandwidth(&self, footprint: u64) -> Result<f64, Failure>;
 
-    /// `f32` operations a second of fused multiply-adds, each of which counts as two.
+    /// `f32` operations per second of fused multiply-adds, each of which counts as two.
     fn arithmetic(&self) -> Result<f64, Failure>;
 
-    /// What `runs` calls take. A device with a clock of its own should use it, and empty its caches between the calls.
+    /// The time of `runs` calls. A device with a clock of its own should use it, and empty its caches between the calls.
     fn time(&self, runs: u64, call: &mut Call<'_>) -> Result<Duration, Failure> {
         time_calls(self, clock::wall, runs, call)
     }
@@ -86,7 +86,7 @@ trait Device {
 /// A clock of the host.
 type Clock = fn() -> Duration;
 
-/// What the calls take by a clock of the host.
+/// The time of the calls by a clock of the host.
 fn time_calls<D: Device + ?Sized>(
     device: &D,
     clock: Clock,

@@ -1,7 +1,7 @@
-// What a device can do at most, near enough: a copy, and fused multiply-adds.
+// Approximate peak rates of a device: a copy, and fused multiply-adds.
 //
 // copy: an invocation moves one vec4. multiply_add: an invocation keeps 8 independent chains of vec4, 512 rounds long;
-// `result` takes their sum, so that the work cannot be left out.
+// `result` takes their sum, so that the compiler cannot remove the work.
 
 @group(0) @binding(0) var<storage, read> origin: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read_write> copied: array<vec4<f32>>;

@@ -1,4 +1,4 @@
-//! A `wgpu` device, and what two plain kernels of ours reach on it: a copy, and fused multiply-adds.
+//! A `wgpu` device, and its peak rates by two plain kernels: a copy, and fused multiply-adds.
 
 use std::cell::OnceCell;
 use std::time::Instant;
@@ -91,7 +91,7 @@ impl Device for Gpu {
     fn bandwidth(&self, footprint: u64) -> Result<f64, Failure> {
         /// Bytes that a workgroup copies: 256 invocations, a `vec4` each.
         const GROUP: u64 = 4096;
-        // Within WebGPU's default limits: 128 MiB a binding, 65,535 workgroups.
+        // Within WebGPU's default limits: 128 MiB per binding, 65,535 workgroups.
         let groups = (footprint / 2).clamp(GROUP, 128 << 20) / GROUP;
         let bytes = groups * GROUP;
         let (from, to) = (self.floats(bytes as usize / 4)?, self.floats(bytes as usize / 4)?);

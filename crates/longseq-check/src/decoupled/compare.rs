@@ -59,7 +59,7 @@ impl DecoupledCase {
         let got = floats(&output.attend_all);
         compare("attend to all", &got, &exact[..used * width], &bound(weights_error(score_error)), rules)?;
 
-        // Where the K-th and the next score are too close to tell apart, either selection is right.
+        // Where the K-th and the next score differ by less than their error, either selection is right.
         let exact = reference::decoupled_attend(&op, &batch, &fused)?;
         let got = floats(&output.attend);
         let is_plain = |scores: &Vec<(u32, f64)>| {
@@ -90,8 +90,8 @@ impl DecoupledCase {
         Ok((0..batch.targets().total()).map(candidate).collect())
     }
 
-    /// One candidate's selection: scores within their error, positions exact wherever scores can be told apart, ties
-    /// by position.
+    /// One candidate's selection: scores within their error, positions exact wherever scores differ by more than
+    /// their error, ties by position.
     fn compare_selection(
         &self,
         m: usize,

@@ -71,7 +71,7 @@ impl Default for DecoupledCase {
     }
 }
 
-/// Everything a run gives, floating-point numbers as bits.
+/// The results of a run, floating-point numbers as bits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoupledOutput {
     positions: Vec<u32>,
@@ -89,7 +89,7 @@ struct Inputs {
     target_ids: Vec<u32>,
 }
 
-/// `search`'s, from the reference, with scores rounded to `f32`: what `aggregate` is given.
+/// The selection of the reference's search, with scores rounded to `f32`: the input of `aggregate`.
 struct ExactSelection {
     exact: SelectionReference,
     scores: Vec<f32>,
@@ -198,8 +198,8 @@ impl Case for DecoupledCase {
         })?;
 
         let width = self.representation_widths.iter().sum::<usize>();
-        let room = || Guarded::<B, f32>::new(backend, candidates * width, unused * width);
-        let mut aggregate = room()?;
+        let output = || Guarded::<B, f32>::new(backend, candidates * width, unused * width);
+        let mut aggregate = output()?;
         if calls.wants("decoupled_aggregate") {
             let given = self.selection(&inputs)?;
             let positions = backend.upload(&given.exact.positions)?;
@@ -214,11 +214,11 @@ impl Case for DecoupledCase {
         }
 
         let fused = DecoupledInputs::new(&attention, &representation, ids, target_ids);
-        let mut attend = room()?;
+        let mut attend = output()?;
         calls.make("decoupled_attend", &mut || {
             Ok(backend.decoupled_attend_into(&op, &device_batch, fused, attend.view_mut(backend)?)?)
         })?;
-        let mut attend_all = room()?;
+        let mut attend_all = output()?;
         let all = op.clone().with_top_k(None);
         calls.make("decoupled_attend to all", &mut || {
             Ok(backend.decoupled_attend_into(&all, &device_batch, fused, attend_all.view_mut(backend)?)?)

@@ -126,7 +126,7 @@ fn matches_reference_from_every_storage<B: Backend>(backend: &B, rules: Rules) {
     }
 }
 
-/// Backends may read a few tables in place and more of them otherwise.
+/// Backends may read up to three tables in place and gather the rows of more.
 fn matches_reference_with_one_to_four_features<B: Backend>(backend: &B, rules: Rules) {
     for storage in Storage::ALL {
         for features in [1, 3, 4] {
@@ -156,7 +156,7 @@ fn matches_reference_with_few_and_many_kept<B: Backend>(backend: &B, rules: Rule
     }
 }
 
-/// The two rows that candidate 14 keeps leave little of each other, and with it little that an error is held against.
+/// The two rows that candidate 14 keeps nearly cancel, so the result is small compared with its error.
 fn matches_reference_where_kept_rows_cancel<B: Backend>(backend: &B, rules: Rules) {
     let case = DecoupledCase {
         seed: 7_894_258_532_478_634_361,
@@ -265,13 +265,13 @@ fn sorts_nan_last<B: Backend>(backend: &B, rules: Rules) {
     assert_eq!(positions, [3, 4, 1, 0, 2]);
     assert_eq!(scores[..3], [3.0, 2.0, 1.0]);
     assert!(scores[3].is_nan() && scores[4].is_nan());
-    // The three that are numbers leave no room for a NaN.
+    // With three numbers, no NaN is kept.
     assert!(three[0] > 1.0 && three[0] < 3.0, "{three:?}");
 }
 
-/// A score of `-∞` leaves a behaviour out, whatever its row holds.
+/// A score of `-∞` removes a behaviour, whatever its row holds.
 fn ignores_what_a_behaviour_without_weight_holds<B: Backend>(backend: &B, rules: Rules) {
-    // WGSL promises no arithmetic on infinities.
+    // WGSL guarantees no arithmetic on infinities.
     if !rules.nan {
         return;
     }

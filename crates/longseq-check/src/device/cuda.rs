@@ -21,7 +21,7 @@ pub enum Driver {
 /// `LONGSEQ_TEST_CUDA` says which: `emulator`, `device`, `off`; by default a real device where there is one, and the
 /// emulator elsewhere.
 pub fn driver() -> Option<Driver> {
-    // Asked once: after the emulator was loaded there always is a driver.
+    // Determined once: after the emulator is loaded there always is a driver.
     static DRIVER: OnceLock<Option<Driver>> = OnceLock::new();
     *DRIVER.get_or_init(|| match std::env::var("LONGSEQ_TEST_CUDA").unwrap_or_default().as_str() {
         "emulator" => Some(Driver::Emulator),
@@ -50,14 +50,14 @@ pub fn device() -> Option<Cuda> {
     Some(device.fork().expect("another handle"))
 }
 
-/// A session of its own on the emulator, whatever the machine has; `None` where the tests run on a real driver or
-/// without one. It is this thread's, until it is dropped.
+/// A session of this thread alone on the emulator, until it is dropped; `None` where the tests run on a real driver or
+/// without one.
 pub fn session() -> Option<Emulator> {
     (driver()? == Driver::Emulator).then(emulator)
 }
 
 fn emulator() -> Emulator {
-    Emulator::install(Device::sm_80()).expect("the emulator was built beside the tests")
+    Emulator::install(Device::sm_80()).expect("the emulator was built with the tests")
 }
 
 /// The modes of the emulator in which results must hold, by name.

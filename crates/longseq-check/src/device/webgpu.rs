@@ -9,8 +9,8 @@ use longseq::webgpu::WgpuOptions;
 
 /// The device, or `None` where the tests are to run without one.
 ///
-/// `LONGSEQ_TEST_WGPU` says what happens where there is no adapter: `require` fails, `auto` (the default) says so and
-/// passes, `off` does not look for one. `LONGSEQ_TEST_WGPU_ADAPTER` is a part of the adapter's name.
+/// `LONGSEQ_TEST_WGPU` says what happens where there is no adapter: `require` fails, `auto` (the default) prints
+/// that and passes, `off` does not look for one. `LONGSEQ_TEST_WGPU_ADAPTER` is a part of the adapter's name.
 pub fn device() -> Option<Wgpu> {
     static DEVICE: OnceLock<Option<Wgpu>> = OnceLock::new();
     DEVICE

@@ -125,12 +125,12 @@ impl DinCase {
         })?;
         let (max_q, max_s) = (data::max_abs(&targets), data::max_abs(&history));
         let max_input = (max_q + max_s).max(max_q * max_s);
-        // What the layers make of the magnitudes bounds the scores, up to the factor U in the error.
+        // The error without its factor U bounds the magnitude of the scores.
         let score_error = network.error(max_input);
         let max_score = score_error / (8.0 * U);
         let longest = batch.histories().max_length();
         let sum_error = (additions(longest) + 8.0) * U;
-        // A term of the sum loses a value, its product with the weight, or the sum so far.
+        // Flushed to zero: a value, its product with the weight, or the sum so far.
         let lost = match (rules.subnormal, self.pooling) {
             (true, _) => 0.0,
             (false, DinPooling::Softmax) => 3.0 * longest as f64 * f64::from(f32::MIN_POSITIVE),

@@ -92,7 +92,7 @@ impl<T: Element> Network<T> {
     ///
     /// Every layer adds up to `inputs + 8` roundings (sum, bias, activation) of at most its magnitude `A`, the largest
     /// sum of magnitudes of a unit; the activations used here are at most 2-Lipschitz times (1 + the largest α or
-    /// gain·A), and the layers behind pass the error on like everything else.
+    /// gain·A), and the following layers propagate the error.
     pub fn error(&self, max_input: f64) -> f64 {
         let (mut magnitude, mut error) = (max_input, 0.0);
         for (i, (weight, bias)) in self.weights.iter().zip(&self.biases).enumerate() {

@@ -115,7 +115,7 @@ fn matches_reference_on_odd_sizes<B: Backend>(backend: &B, rules: Rules) {
         (128, vec![200, 3]),
         (20, vec![256, 256]),
         (256, vec![16]),
-        // Wider than a workgroup of a GPU sums; layers that need all its memory, or more of it behind than before.
+        // Wider than a GPU workgroup sums; layers that need all its memory, or whose later layers need more than the earlier.
         (301, vec![9]),
         (7, vec![256, 256, 256]),
         (8, vec![4, 8, 200]),

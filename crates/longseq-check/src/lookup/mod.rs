@@ -114,7 +114,7 @@ impl LookupCase {
     }
 
     fn jagged(&self) -> Jagged {
-        // Without bags there is nothing to leave rows out.
+        // Without bags, every row belongs to the output.
         data::jagged(&self.bags, if self.pool == Pool::Each { 0 } else { self.tail })
     }
 

@@ -8,9 +8,9 @@ use crate::case::{Failure, Rules};
 use crate::compare::{Bound, U, compare, compare_exact};
 use crate::data::{self, Data};
 
-/// What a device that hashes for itself may make otherwise: rounding may flip the sign of a projection.
+/// Where a device that hashes by itself may differ: rounding may flip the sign of a projection.
 struct Doubt {
-    /// How far each number of the table may be off for it: a behaviour may be in any bucket of a group.
+    /// The error of each number of the table from this: a behaviour may be in any bucket of a group.
     table: Vec<f64>,
     /// The candidates whose query, from a given table, cannot be compared.
     queries: Vec<bool>,
@@ -129,8 +129,8 @@ impl SdimCase {
         let got: Vec<T> = bytemuck::pod_collect_to_vec(&output.query);
         compare("query", &got, &exact_query[..used], &rows(query_error, &doubt.queries), rules)?;
 
-        // The table-free form makes its own bucket sums: their error counts relative to the row's length if rows
-        // are normalised, and no more than a row of length 1 can be off.
+        // The table-free form computes its own bucket sums: if rows are normalised, their error is relative to the
+        // row's length, and at most the distance of two rows of length 1.
         let attend = SdimInputs::new(history, target_hash).with_targets(targets);
         let exact_attend = reference::sdim_attend::<T>(&op, &batch, &attend)?;
         let row_error = (self.width as f64).sqrt() * error;

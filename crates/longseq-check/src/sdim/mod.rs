@@ -62,7 +62,7 @@ impl Default for SdimCase {
     }
 }
 
-/// Everything a run gives, floating-point numbers as bits.
+/// The results of a run, floating-point numbers as bits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SdimOutput {
     signatures8: Option<Vec<u8>>,
@@ -75,7 +75,7 @@ pub struct SdimOutput {
     added: Vec<u32>,
 }
 
-/// What encode, query and the table-free form give for the same signatures.
+/// The results of encode, query and the table-free form for the same signatures.
 #[derive(Debug, Clone, PartialEq)]
 struct Products {
     table: Vec<u32>,
@@ -83,7 +83,7 @@ struct Products {
     attend: Vec<u8>,
 }
 
-/// How `Calls` know the calls that make `Products`.
+/// The names of the calls that compute `Products`, as `Calls` know them.
 const HASHED: [&str; 3] = ["sdim_encode", "sdim_query", "sdim_attend"];
 const GIVEN: [&str; 3] = [
     "sdim_encode from given signatures",

@@ -71,7 +71,7 @@ fn matches_fuxictr<B: Backend>(backend: &B, rules: Rules) {
     }
 }
 
-/// ETA's SimHash is SDIM's with one bit a hash function; its search counts differing bits.
+/// ETA's SimHash is SDIM's with one bit per hash function; its search counts differing bits.
 fn matches_fuxictr_simhash_of_eta<B: Backend>(backend: &B, _rules: Rules) {
     let golden = Golden::load("eta_b32_k10");
     let (bits, k, missing) = (golden.number("bits"), golden.number("k"), golden.number("missing"));
@@ -166,7 +166,7 @@ fn matches_reference_on_a_long_history<B: Backend>(backend: &B, rules: Rules) {
     assert_check(&SdimCase { width: 8, histories, targets, ..Default::default() }, backend, rules);
 }
 
-/// Tables that are larger than what a processor keeps at hand, of histories that are cut all the same.
+/// Tables larger than a processor's cache, of histories that are split nevertheless.
 fn matches_reference_on_long_histories_in_many_buckets<B: Backend>(backend: &B, rules: Rules) {
     for (bits, groups, width) in [(6, 3, 20), (9, 2, 5)] {
         let (histories, targets) = (vec![5000, 3, 0, 2500], vec![2, 2, 1, 3]);
@@ -217,7 +217,7 @@ fn hashes_exact_zeros_to_zero<B: Backend>(backend: &B, _rules: Rules) {
     assert_eq!(run().expect("valid calls"), [0, 0, 1, 0]);
 }
 
-/// A table built in two steps is the table of the whole: by append, and by addition.
+/// A table built in two steps, by append or by addition, is the table of the whole history.
 fn adds_tables_of_two_halves<B: Backend>(backend: &B, rules: Rules) {
     let (op, rows) = (Sdim::new(8), 90);
     let history: Vec<f32> = data::rows(&mut data::rng(3), Data::Normal, rows, op.width);
@@ -249,7 +249,7 @@ fn adds_tables_of_two_halves<B: Backend>(backend: &B, rules: Rules) {
     compare("appended", &appended, &whole, &golden::bound(&whole), rules).unwrap();
 }
 
-/// A number that is not finite reaches its own column of its row's buckets, and nothing else.
+/// A non-finite number affects only its column in the buckets of its row.
 fn keeps_numbers_that_are_not_finite_in_their_bucket<B: Backend>(backend: &B, rules: Rules) {
     fn run<B: Backend, T: Element>(backend: &B) -> Result<()> {
         let (op, rows) = (Sdim::new(20).with_groups(3, 2), 100);

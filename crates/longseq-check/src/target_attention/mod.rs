@@ -21,7 +21,7 @@ s[m, h, l] = scale · ⟨Q[m, h], K[l, h·H_kv/H]⟩ + bias[l, h]
 w = softmax_l(s), relu(s), silu(s) / divisor, or s;  lse[m, h] = ln Σ_l exp(s[m, h, l])
 merge: out = Σ_i exp(lse_i − lse) · out_i,  lse = ln Σ_i exp(lse_i)";
 
-/// A batch of target attention, with `lse` where there is one.
+/// A batch of target attention, with `lse` for softmax.
 #[derive(Debug, Clone)]
 pub struct AttentionCase {
     /// Where the data come from.

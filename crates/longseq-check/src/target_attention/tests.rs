@@ -201,7 +201,7 @@ fn keeps_nan_to_its_candidate<B: Backend>(backend: &B, rules: Rules) {
 }
 
 fn ignores_what_a_removed_behaviour_holds<B: Backend>(backend: &B, rules: Rules) {
-    // WGSL promises no arithmetic on NaN and infinity.
+    // WGSL guarantees no arithmetic on NaN and infinity.
     if !rules.nan {
         return;
     }
@@ -222,7 +222,7 @@ fn ignores_what_a_removed_behaviour_holds<B: Backend>(backend: &B, rules: Rules)
             }
         }
     }
-    // Cut into parts, with grouped heads.
+    // Split into pieces, with grouped heads.
     let (histories, targets, removed) = (vec![5, 5000], vec![1, 3], Some(f32::NAN));
     let (heads, kv_heads) = (4, 2);
     let case = AttentionCase {
@@ -248,7 +248,7 @@ fn merges_random_parts<B: Backend>(backend: &B, rules: Rules) {
     }
 }
 
-/// Attention over two halves of a history, merged, is attention over the whole.
+/// Attention over two parts of a history, merged, equals attention over the whole.
 fn merges_to_the_whole<B: Backend>(backend: &B, rules: Rules) {
     let (width, length, candidates) = (8, 90, 6);
     let mut rng = data::rng(7);
