@@ -118,7 +118,8 @@ impl Factors {
             .map(|square| square.max(0.0).sqrt())
             .map(|value| if value > NEGLIGIBLE * largest { value } else { 0.0 })
             .collect();
-        let rows = times_columns(&basis, thin, &vectors, &values);
+        let mut rows = times_columns(&basis, thin, &vectors, &values);
+        fix_signs(&mut rows, kept);
         progress.step();
         Self { rows, values }
     }
@@ -127,6 +128,24 @@ impl Factors {
     pub(crate) fn get(&self, row: usize, factor: usize) -> f64 {
         let width = self.values.len();
         if factor < width { self.rows[row * width + factor] } else { 0.0 }
+    }
+}
+
+/// Flips columns whose largest element by magnitude is negative. The decomposition leaves signs open, and SDIM's
+/// signatures depend on them.
+fn fix_signs(rows: &mut [f64], width: usize) {
+    let mut largest = vec![0.0_f64; width];
+    for row in rows.chunks(width) {
+        for (largest, &value) in largest.iter_mut().zip(row) {
+            if value.abs() > largest.abs() {
+                *largest = value;
+            }
+        }
+    }
+    for row in rows.chunks_mut(width) {
+        for (value, largest) in row.iter_mut().zip(&largest) {
+            *value *= largest.signum();
+        }
     }
 }
 
@@ -270,6 +289,13 @@ mod tests {
             let expected = if a == b { factors.values[a].powi(2) } else { 0.0 };
             assert!((product - expected).abs() < 1e-9 * largest * largest, "factors {a} and {b}: {product}");
         }
+    }
+
+    #[test]
+    fn the_largest_element_of_every_factor_is_positive() {
+        let mut rows = [1.0, -2.0, 0.0, -3.0, 1.5, 0.0];
+        fix_signs(&mut rows, 3);
+        assert_eq!(rows, [-1.0, -2.0, 0.0, 3.0, 1.5, 0.0]);
     }
 
     #[test]
