@@ -80,7 +80,7 @@ impl<B: Backend> Ranker<'_, B> {
         let expected = match method {
             Method::LastMean => {
                 let (ids, bags) = recent(batch)?;
-                let inputs = LookupInputs { ids: Host::view(&ids), tables: &full, second_tables: &[] };
+                let inputs = LookupInputs::new(Host::view(&ids), &full);
                 let run = || reference::lookup(&Lookup::default(), Bags::<Jagged>::Mean(&bags), &inputs);
                 let (out, time) = timed(run)?;
                 Expected { interests: out.0, time, ..Expected::default() }
@@ -88,7 +88,7 @@ impl<B: Backend> Ranker<'_, B> {
             Method::TargetAttention => {
                 let (queries, keys) = (self.gathered(&batch.candidates), self.gathered(&batch.history));
                 let (queries, keys) = (Host::view(&queries), Host::view(&keys));
-                let inputs = TargetAttentionInputs { queries, keys, values: None, bias: None };
+                let inputs = TargetAttentionInputs::new(queries, keys);
                 let (out, time) = timed(|| reference::target_attention(&self.attention, &pair, &inputs))?;
                 Expected { interests: out.out, time, ..Expected::default() }
             }
@@ -115,18 +115,12 @@ impl<B: Backend> Ranker<'_, B> {
             let exact = reference::sdim_signatures(&self.sdim, rows, &self.rotations)?;
             choices.differing += exact.iter().zip(given).filter(|&(&a, &b)| a != u32::from(b)).count();
         }
-        let inputs = SdimInputs {
-            history: SdimHistory {
-                rows: Host::view(&history),
-                hash: Hash::Signatures8(Host::view(&of_history)),
-            },
-            targets: None,
-            hash: Hash::Signatures8(Host::view(&of_targets)),
-        };
+        let behaviours = SdimHistory::new(Host::view(&history), Hash::Signatures8(Host::view(&of_history)));
+        let inputs = SdimInputs::new(behaviours, Hash::Signatures8(Host::view(&of_targets)));
         let interests = reference::sdim_attend(&self.sdim, pair, &inputs)?;
         let table = self.backend.download(self.backend.view(tables))?;
         let hash = Hash::Rotations(Host::view(&self.rotations));
-        let inputs = SdimQuery { table: Host::view(&table), targets: Some(Host::view(&targets)), hash };
+        let inputs = SdimQuery::new(Host::view(&table), hash).with_targets(Host::view(&targets));
         let (_, time) = timed(|| reference::sdim_query(&self.sdim, &batch.targets, &inputs))?;
         Ok(Expected { interests, error: 0.0, choices, time })
     }
@@ -144,14 +138,10 @@ impl<B: Backend> Ranker<'_, B> {
         let counts = self.backend.download(self.backend.view(&kept.counts))?;
         let attention = [host_table(&self.embeddings.attention, self.embeddings.attention_width)];
         let (ids, target_ids) = (Host::view(&batch.history), Host::view(&batch.candidates));
-        let inputs = SearchInputs { attention: &attention, ids, target_ids };
+        let inputs = SearchInputs::new(&attention, ids, target_ids);
         let (exact, searching) = timed(|| reference::decoupled_search(&self.decoupled, pair, &inputs))?;
-        let selection = Selection {
-            positions: Host::view(&positions),
-            scores: Host::view(&scores),
-            counts: Host::view(&counts),
-        };
-        let inputs = AggregateInputs { representation: full, ids, target_ids };
+        let selection = Selection::new(Host::view(&positions), Host::view(&scores), Host::view(&counts));
+        let inputs = AggregateInputs::new(full, ids, target_ids);
         let run = || reference::decoupled_aggregate(&self.decoupled, pair, &inputs, &selection);
         let (interests, aggregating) = timed(run)?;
         let choices = Choices {
@@ -174,7 +164,7 @@ fn timed<T>(run: impl FnOnce() -> longseq::Result<T>) -> longseq::Result<(T, Dur
 }
 
 fn host_table(data: &[f32], width: usize) -> Table<'_, Host> {
-    Table { rows: data.len() / width, width, data: TableData::F32(Host::view(data)) }
+    Table::new(data.len() / width, width, TableData::F32(Host::view(data)))
 }
 
 /// The largest difference over rows of `width`, each divided by the row's largest exact value. Equal values have error

@@ -4,8 +4,7 @@ use longseq::prelude::*;
 
 use longseq::{
     AggregateInputs, Bags, Buffer, Decoupled, Hash, Jagged, Lookup, LookupInputs, Sdim, SdimHistory,
-    SdimQuery, SearchInputs, Selection, SelectionBuffers, Table, TableData, TargetAttention,
-    TargetAttentionInputs,
+    SdimQuery, SearchInputs, SelectionBuffers, Table, TableData, TargetAttention, TargetAttentionInputs,
 };
 
 use crate::Outcome;
@@ -127,20 +126,14 @@ impl<'a, B: Backend> Ranker<'a, B> {
             Method::TargetAttention => {
                 let queries = self.rows(&batch.candidates)?;
                 let keys = self.rows(&batch.history)?;
-                let inputs = TargetAttentionInputs {
-                    queries: backend.view(&queries),
-                    keys: backend.view(&keys),
-                    values: None,
-                    bias: None,
-                };
+                let inputs = TargetAttentionInputs::new(backend.view(&queries), backend.view(&keys));
                 let prepared = backend.batch(&batch.histories, &batch.targets)?;
                 backend.target_attention(&self.attention, &prepared, inputs)?
             }
             Method::Sdim => {
                 let targets = self.rows(&batch.candidates)?;
                 let hash = Hash::Rotations(backend.view(&self.device_rotations));
-                let inputs =
-                    SdimQuery { table: backend.view(tables), targets: Some(backend.view(&targets)), hash };
+                let inputs = SdimQuery::new(backend.view(tables), hash).with_targets(backend.view(&targets));
                 backend.sdim_query(&self.sdim, &backend.jagged(&batch.targets)?, inputs)?
             }
             Method::Decoupled => self.search_and_aggregate(batch)?.interests,
@@ -157,15 +150,10 @@ impl<'a, B: Backend> Ranker<'a, B> {
         let (ids, target_ids) = (backend.view(&ids), backend.view(&target_ids));
         let attention = [self.table(&self.narrow, self.embeddings.attention_width)];
         let representation = [self.table(&self.full, self.embeddings.width)];
-        let search = SearchInputs { attention: &attention, ids, target_ids };
+        let search = SearchInputs::new(&attention, ids, target_ids);
         let kept = backend.decoupled_search(&self.decoupled, &prepared, search)?;
-        let selection = Selection {
-            positions: backend.view(&kept.positions),
-            scores: backend.view(&kept.scores),
-            counts: backend.view(&kept.counts),
-        };
-        let inputs = AggregateInputs { representation: &representation, ids, target_ids };
-        let interests = backend.decoupled_aggregate(&self.decoupled, &prepared, inputs, selection)?;
+        let inputs = AggregateInputs::new(&representation, ids, target_ids);
+        let interests = backend.decoupled_aggregate(&self.decoupled, &prepared, inputs, kept.selection())?;
         Ok(Found { kept, interests })
     }
 
@@ -177,7 +165,7 @@ impl<'a, B: Backend> Ranker<'a, B> {
         let tables = self.backend.sdim_encode(
             &self.sdim,
             &histories,
-            SdimHistory { rows: self.backend.view(&rows), hash },
+            SdimHistory::new(self.backend.view(&rows), hash),
         )?;
         self.backend.synchronize()?;
         Ok(tables)
@@ -201,12 +189,12 @@ impl<'a, B: Backend> Ranker<'a, B> {
     fn lookup(&self, ids: &[u32], bags: Bags<'_, B::Jagged>) -> Outcome<Buffer<B, f32>> {
         let ids = self.backend.upload(ids)?;
         let tables = [self.table(&self.full, self.embeddings.width)];
-        let inputs = LookupInputs { ids: self.backend.view(&ids), tables: &tables, second_tables: &[] };
+        let inputs = LookupInputs::new(self.backend.view(&ids), &tables);
         Ok(self.backend.lookup(&Lookup::default(), bags, inputs)?.0)
     }
 
     fn table<'t>(&self, data: &'t Buffer<B, f32>, width: usize) -> Table<'t, B::Memory> {
-        Table { rows: self.embeddings.items, width, data: TableData::F32(self.backend.view(data)) }
+        Table::new(self.embeddings.items, width, TableData::F32(self.backend.view(data)))
     }
 }
 
