@@ -38,6 +38,7 @@ pub struct Lookup {
 
 /// How rows are pooled; `J` is a backend's jagged type.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub enum Bags<'a, J> {
     /// No pooling: one output row per row of ids.
     Each,
@@ -60,6 +61,7 @@ pub enum IdPolicy {
 }
 
 /// An embedding table.
+#[non_exhaustive]
 pub struct Table<'a, S: Memory> {
     /// `V`: the number of rows.
     pub rows: usize,
@@ -70,6 +72,7 @@ pub struct Table<'a, S: Memory> {
 }
 
 /// How a table stores its `[rows, width]` elements.
+#[non_exhaustive]
 pub enum TableData<'a, S: Memory> {
     /// 32-bit floats.
     F32(View<'a, S, f32>),
@@ -89,6 +92,7 @@ pub enum TableData<'a, S: Memory> {
 }
 
 /// The inputs of a look-up.
+#[non_exhaustive]
 pub struct LookupInputs<'a, S: Memory> {
     /// `[N, F]`.
     pub ids: View<'a, S, u32>,
@@ -99,6 +103,7 @@ pub struct LookupInputs<'a, S: Memory> {
 }
 
 /// The outputs of a look-up.
+#[non_exhaustive]
 pub struct LookupOutputs<'a, S: Memory> {
     /// `[N or bags, Σ width]`.
     pub out: ViewMut<'a, S, f32>,

@@ -31,7 +31,7 @@ pub fn decoupled_search(
     let slots = op.selection_length(batch)?;
     let candidates = batch.targets().rows();
     let top_k = op.check_search(batch, inputs)?;
-    op.check_host_ids(NAME, batch, inputs.attention, &inputs.ids, &inputs.target_ids)?;
+    op.check_host_ids(NAME, batch, inputs.attention, &inputs.history_ids, &inputs.target_ids)?;
     let mut kept = SelectionReference {
         positions: vec![EMPTY_SLOT; slots],
         scores: vec![f64::NEG_INFINITY; slots],
@@ -65,7 +65,7 @@ pub fn decoupled_aggregate(
     let mut out = vec![0.0; op.output_length(batch, inputs.representation)?];
     let top_k = op.check_aggregate(batch, inputs, selection)?;
     op.check_host_selection(NAME, batch, selection, top_k)?;
-    op.check_host_ids(NAME, batch, inputs.representation, &inputs.ids, &inputs.target_ids)?;
+    op.check_host_ids(NAME, batch, inputs.representation, &inputs.history_ids, &inputs.target_ids)?;
     for (history, targets) in batch.requests() {
         for m in targets {
             let slots = m * top_k..m * top_k + selection.counts[m] as usize;
@@ -90,10 +90,10 @@ pub fn decoupled_attend(
     const NAME: &str = "decoupled_attend";
     let mut out = vec![0.0; op.output_length(batch, inputs.representation)?];
     op.check_attend(batch, inputs)?;
-    op.check_host_ids(NAME, batch, inputs.attention, &inputs.ids, &inputs.target_ids)?;
-    let DecoupledInputs { attention, representation, ids, target_ids } = *inputs;
-    let search = SearchInputs { attention, ids, target_ids };
-    let aggregate = AggregateInputs { representation, ids, target_ids };
+    op.check_host_ids(NAME, batch, inputs.attention, &inputs.history_ids, &inputs.target_ids)?;
+    let DecoupledInputs { attention, representation, history_ids, target_ids } = *inputs;
+    let search = SearchInputs { attention, history_ids, target_ids };
+    let aggregate = AggregateInputs { representation, history_ids, target_ids };
     for (history, targets) in batch.requests() {
         for m in targets {
             let scores = scores_of(op, &search, history.clone(), m);
@@ -117,7 +117,7 @@ fn scores_of(
     let score = |l: usize| {
         let term = |f: usize| {
             let target = table_row(&inputs.attention[f], inputs.target_ids[m * features + f]);
-            let behaviour = table_row(&inputs.attention[f], inputs.ids[l * features + f]);
+            let behaviour = table_row(&inputs.attention[f], inputs.history_ids[l * features + f]);
             f64::from(op.scales[f]) * dot(&target, &behaviour)
         };
         (0..features).map(term).sum()
@@ -154,7 +154,8 @@ fn aggregate_into(
         if w == 0.0 {
             continue;
         }
-        let behaviour = concatenate(inputs.representation, &inputs.ids[l * features..(l + 1) * features]);
+        let behaviour =
+            concatenate(inputs.representation, &inputs.history_ids[l * features..(l + 1) * features]);
         for (out, r) in out.iter_mut().zip(behaviour) {
             *out += w * r;
         }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::jagged::{Batch, Jagged};
 use crate::memory::View;
-use crate::ops::{Hash, Sdim, SdimHistory, SdimInputs, SdimQuery};
+use crate::ops::{Hash, Sdim, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs};
 use crate::reference::arithmetic::row;
 
 /// A projection `⟨x, R[:,g,t]⟩`, and the scale of its rounding errors.
@@ -56,15 +56,15 @@ pub fn sdim_signatures<T: Element>(op: &Sdim, rows: &[T], rotations: &[f32]) -> 
 pub fn sdim_encode<T: Element>(
     op: &Sdim,
     histories: &Jagged,
-    inputs: &SdimHistory<'_, Host, T>,
+    inputs: &SdimEncodeInputs<'_, Host, T>,
 ) -> Result<Vec<f64>> {
     const NAME: &str = "sdim_encode";
     op.check_encode(NAME, histories, inputs)?;
-    let signatures = hash(NAME, op, histories.total(), Some(inputs.rows), &inputs.hash)?;
+    let signatures = hash(NAME, op, histories.total(), Some(inputs.history), &inputs.hash)?;
     let mut table = vec![0.0; op.table_length(histories.users())?];
     for (b, history) in histories.ranges().enumerate() {
         for l in history {
-            let s = row(&inputs.rows, l, op.width);
+            let s = row(&inputs.history, l, op.width);
             for g in 0..op.groups {
                 let bucket = bucket(op, b, g, signatures[l * op.groups + g]);
                 for (j, s) in s.iter().enumerate() {
@@ -83,7 +83,7 @@ pub fn sdim_encode<T: Element>(
 pub fn sdim_query<T: Element>(
     op: &Sdim,
     targets: &Jagged,
-    inputs: &SdimQuery<'_, Host, T>,
+    inputs: &SdimQueryInputs<'_, Host, T>,
 ) -> Result<Vec<f64>> {
     const NAME: &str = "sdim_query";
     op.check_query(targets, inputs)?;
@@ -99,12 +99,12 @@ pub fn sdim_query<T: Element>(
 pub fn sdim_attend<T: Element>(
     op: &Sdim,
     batch: &Batch,
-    inputs: &SdimInputs<'_, Host, T>,
+    inputs: &SdimAttendInputs<'_, Host, T>,
 ) -> Result<Vec<f64>> {
     const NAME: &str = "sdim_attend";
     op.check_attend(batch, inputs)?;
-    let table = sdim_encode(op, batch.histories(), &inputs.history)?;
-    let signatures = hash(NAME, op, batch.targets().total(), inputs.targets, &inputs.hash)?;
+    let table = sdim_encode(op, batch.histories(), &inputs.encode())?;
+    let signatures = hash(NAME, op, batch.targets().total(), inputs.targets, &inputs.target_hash)?;
     Ok(gather(op, batch.targets(), &table, &signatures))
 }
 

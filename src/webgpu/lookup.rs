@@ -211,9 +211,9 @@ pub(super) fn history_report(
     tables: &[Table<'_, WgpuMemory>],
 ) -> Result<Option<Report>> {
     if batch.requests().all(|(history, targets)| history.is_empty() || !targets.is_empty()) {
-        return id_report(gpu, operation, "ids", policy, tables);
+        return id_report(gpu, operation, "history_ids", policy, tables);
     }
-    check_ids(gpu, operation, "ids", policy, ids, batch.histories().total(), tables)?;
+    check_ids(gpu, operation, "history_ids", policy, ids, batch.histories().total(), tables)?;
     Ok(None)
 }
 

@@ -4,7 +4,7 @@ use crate::element::{Element, Scalar, Signature};
 use crate::error::Result;
 use crate::gpu::fit;
 use crate::memory::{View, ViewMut};
-use crate::ops::{Hash, Sdim, SdimHistory, SdimInputs, SdimOps, SdimQuery};
+use crate::ops::{Hash, Sdim, SdimAttendInputs, SdimEncodeInputs, SdimOps, SdimQueryInputs};
 use crate::plan::Cut;
 use crate::webgpu::Wgpu;
 use crate::webgpu::batch::{WgpuBatch, WgpuJagged};
@@ -29,7 +29,7 @@ impl SdimOps for Wgpu {
         &self,
         op: &Sdim,
         histories: &WgpuJagged,
-        inputs: SdimHistory<'_, WgpuMemory, T>,
+        inputs: SdimEncodeInputs<'_, WgpuMemory, T>,
         table: ViewMut<'_, WgpuMemory, f32>,
     ) -> Result<()> {
         encode(self, "sdim_encode", op, histories, &inputs, table, false)
@@ -39,7 +39,7 @@ impl SdimOps for Wgpu {
         &self,
         op: &Sdim,
         new: &WgpuJagged,
-        inputs: SdimHistory<'_, WgpuMemory, T>,
+        inputs: SdimEncodeInputs<'_, WgpuMemory, T>,
         table: ViewMut<'_, WgpuMemory, f32>,
     ) -> Result<()> {
         encode(self, "sdim_append", op, new, &inputs, table, true)
@@ -58,7 +58,7 @@ impl SdimOps for Wgpu {
         &self,
         op: &Sdim,
         targets: &WgpuJagged,
-        inputs: SdimQuery<'_, WgpuMemory, T>,
+        inputs: SdimQueryInputs<'_, WgpuMemory, T>,
         out: ViewMut<'_, WgpuMemory, T>,
     ) -> Result<()> {
         query(self, "sdim_query", op, targets, &inputs, out)
@@ -68,7 +68,7 @@ impl SdimOps for Wgpu {
         &self,
         op: &Sdim,
         batch: &WgpuBatch,
-        inputs: SdimInputs<'_, WgpuMemory, T>,
+        inputs: SdimAttendInputs<'_, WgpuMemory, T>,
         out: ViewMut<'_, WgpuMemory, T>,
     ) -> Result<()> {
         attend(self, op, batch, &inputs, out)
@@ -255,7 +255,7 @@ pub(super) fn encode<T: Element>(
     operation: &'static str,
     op: &Sdim,
     histories: &WgpuJagged,
-    inputs: &SdimHistory<'_, WgpuMemory, T>,
+    inputs: &SdimEncodeInputs<'_, WgpuMemory, T>,
     table: ViewMut<'_, WgpuMemory, f32>,
     append: bool,
 ) -> Result<()> {
@@ -265,7 +265,7 @@ pub(super) fn encode<T: Element>(
     if jagged.users() == 0 {
         return Ok(());
     }
-    let rows = Region::of(inputs.rows);
+    let rows = Region::of(inputs.history);
     let size = op.groups * op.buckets() * op.width;
     let in_memory = op.buckets() > ROWS_IN_WORKGROUP;
     let window = rows_per_binding::<T>(gpu, op.width);
@@ -278,7 +278,7 @@ pub(super) fn encode<T: Element>(
         longest: window,
     };
     let plan = histories.per_user.plan(gpu, operation, &cut)?;
-    let codes = codes(gpu, operation, op, jagged.total(), Some(inputs.rows), &inputs.hash)?;
+    let codes = codes(gpu, operation, op, jagged.total(), Some(inputs.history), &inputs.hash)?;
     let read = [rows.buffer, hash_buffer(&inputs.hash)];
     let table = in_place(gpu, operation, &table, size * jagged.users(), &read, append)?;
     fit(operation, "table", size * jagged.users())?;
@@ -344,7 +344,7 @@ pub(super) fn query<T: Element>(
     operation: &'static str,
     op: &Sdim,
     targets: &WgpuJagged,
-    inputs: &SdimQuery<'_, WgpuMemory, T>,
+    inputs: &SdimQueryInputs<'_, WgpuMemory, T>,
     out: ViewMut<'_, WgpuMemory, T>,
 ) -> Result<()> {
     let jagged = targets.as_ref();
@@ -377,7 +377,7 @@ pub(super) fn attend<T: Element>(
     gpu: &Wgpu,
     op: &Sdim,
     batch: &WgpuBatch,
-    inputs: &SdimInputs<'_, WgpuMemory, T>,
+    inputs: &SdimAttendInputs<'_, WgpuMemory, T>,
     out: ViewMut<'_, WgpuMemory, T>,
 ) -> Result<()> {
     const NAME: &str = "sdim_attend";
@@ -394,20 +394,21 @@ pub(super) fn attend<T: Element>(
     if op.buckets() * targets.users() <= histories.total() && table_length <= PARTIAL_BYTES / 4 {
         let mut table = gpu.zeroed::<f32>(NAME, table_length)?;
         let [histories, targets] = batch.sides()?;
-        encode(gpu, NAME, op, histories, &inputs.history, ViewMut::new(&mut table), false)?;
-        let inputs = SdimQuery { table: View::new(&table), targets: inputs.targets, hash: inputs.hash };
+        encode(gpu, NAME, op, histories, &inputs.encode(), ViewMut::new(&mut table), false)?;
+        let inputs =
+            SdimQueryInputs { table: View::new(&table), targets: inputs.targets, hash: inputs.target_hash };
         return query(gpu, NAME, op, targets, &inputs, out);
     }
-    let rows = Region::of(inputs.history.rows);
+    let rows = Region::of(inputs.history);
     let window = rows_per_binding::<T>(gpu, op.width);
     let size = op.groups * op.width;
     let wanted = PIECES.min(PARTIAL_BYTES / (size * 4)).max(1);
     let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 64, wanted, longest: window };
     let plan = batch.plan(gpu, NAME, &cut)?;
     let out = gpu.output(NAME, "out", &out, count * op.width, &[])?;
-    let codes_of = &inputs.history;
-    let history = codes(gpu, NAME, op, histories.total(), Some(codes_of.rows), &codes_of.hash)?;
-    let wished = codes(gpu, NAME, op, count, inputs.targets, &inputs.hash)?;
+    let total = histories.total();
+    let history = codes(gpu, NAME, op, total, Some(inputs.history), &inputs.history_hash)?;
+    let wished = codes(gpu, NAME, op, count, inputs.targets, &inputs.target_hash)?;
     let sums_length = (plan.plan.slots + plan.plan.tiles.len()) * size;
     fit(NAME, "sums of the candidates", sums_length)?;
     let sums = gpu.scratch(NAME, sums_length as u64)?;

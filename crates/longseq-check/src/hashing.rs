@@ -63,7 +63,7 @@ pub fn check_hashing<T: Element>(
     gpu.sdim_signatures_into(op, gpu.view(&rows), gpu.view(&rotations), out).expect("a call");
     let jagged = gpu.jagged(&Jagged::from_lengths(&[count]).expect("a length")).expect("memory");
     let table = |hash| {
-        let inputs = SdimHistory::new(gpu.view(&rows), hash);
+        let inputs = SdimEncodeInputs::new(gpu.view(&rows), hash);
         let table = gpu.sdim_encode(op, &jagged, inputs).expect("a call");
         let table = gpu.download(gpu.view(&table)).expect("a download");
         // As bits, with all NaN alike.

@@ -237,7 +237,7 @@ impl SdimOps for Mutant {
         &self,
         op: &Sdim,
         histories: &Jagged,
-        inputs: SdimHistory<'_, Host, T>,
+        inputs: SdimEncodeInputs<'_, Host, T>,
         table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
         Cpu::new().sdim_encode_into(op, histories, inputs, table)
@@ -247,7 +247,7 @@ impl SdimOps for Mutant {
         &self,
         op: &Sdim,
         new: &Jagged,
-        inputs: SdimHistory<'_, Host, T>,
+        inputs: SdimEncodeInputs<'_, Host, T>,
         table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
         if self.is(Fault::AppendReplaces) {
@@ -269,7 +269,7 @@ impl SdimOps for Mutant {
         &self,
         op: &Sdim,
         targets: &Jagged,
-        inputs: SdimQuery<'_, Host, T>,
+        inputs: SdimQueryInputs<'_, Host, T>,
         mut out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
         if !self.is(Fault::NormalisedAfterMean) || !op.normalise {
@@ -287,7 +287,7 @@ impl SdimOps for Mutant {
         &self,
         op: &Sdim,
         batch: &Batch,
-        inputs: SdimInputs<'_, Host, T>,
+        inputs: SdimAttendInputs<'_, Host, T>,
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
         Cpu::new().sdim_attend_into(op, batch, inputs, out)
@@ -325,9 +325,9 @@ impl DecoupledOps for Mutant {
         out: SelectionMut<'_, Host>,
     ) -> Result<()> {
         let mut inputs = inputs;
-        let ids = clamped(&inputs.ids, inputs.attention);
+        let ids = clamped(&inputs.history_ids, inputs.attention);
         if self.is(Fault::IdsClamped) {
-            inputs.ids = Host::view(&ids);
+            inputs.history_ids = Host::view(&ids);
         }
         let op = if self.is(Fault::ScaleDropped) {
             &Decoupled::new(vec![1.0; op.features()]).with_top_k(op.top_k).with_ids(op.ids)

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use longseq::prelude::*;
 
 use longseq::{
-    AggregateInputs, Bags, Buffer, Hash, Host, Jagged, Lookup, LookupInputs, SdimHistory, SdimInputs,
-    SdimQuery, SearchInputs, Selection, Table, TableData, TargetAttentionInputs, reference,
+    AggregateInputs, Bags, Buffer, Hash, Host, Jagged, Lookup, LookupInputs, SdimAttendInputs,
+    SdimQueryInputs, SearchInputs, Selection, Table, TableData, TargetAttentionInputs, reference,
 };
 
 use crate::Outcome;
@@ -115,12 +115,13 @@ impl<B: Backend> Ranker<'_, B> {
             let exact = reference::sdim_signatures(&self.sdim, rows, &self.rotations)?;
             choices.differing += exact.iter().zip(given).filter(|&(&a, &b)| a != u32::from(b)).count();
         }
-        let behaviours = SdimHistory::new(Host::view(&history), Hash::Signatures8(Host::view(&of_history)));
-        let inputs = SdimInputs::new(behaviours, Hash::Signatures8(Host::view(&of_targets)));
+        let [of_history, of_targets] =
+            [&of_history, &of_targets].map(|given| Hash::Signatures8(Host::view(&given[..])));
+        let inputs = SdimAttendInputs::new(Host::view(&history), of_history, of_targets);
         let interests = reference::sdim_attend(&self.sdim, pair, &inputs)?;
         let table = self.backend.download(self.backend.view(tables))?;
         let hash = Hash::Rotations(Host::view(&self.rotations));
-        let inputs = SdimQuery::new(Host::view(&table), hash).with_targets(Host::view(&targets));
+        let inputs = SdimQueryInputs::new(Host::view(&table), hash).with_targets(Host::view(&targets));
         let (_, time) = timed(|| reference::sdim_query(&self.sdim, &batch.targets, &inputs))?;
         Ok(Expected { interests, error: 0.0, choices, time })
     }

@@ -3,8 +3,9 @@
 use longseq::prelude::*;
 
 use longseq::{
-    AggregateInputs, Bags, Buffer, Decoupled, Hash, Jagged, Lookup, LookupInputs, Sdim, SdimHistory,
-    SdimQuery, SearchInputs, SelectionBuffers, Table, TableData, TargetAttention, TargetAttentionInputs,
+    AggregateInputs, Bags, Buffer, Decoupled, Hash, Jagged, Lookup, LookupInputs, Sdim, SdimEncodeInputs,
+    SdimQueryInputs, SearchInputs, SelectionBuffers, Table, TableData, TargetAttention,
+    TargetAttentionInputs,
 };
 
 use crate::Outcome;
@@ -133,7 +134,8 @@ impl<'a, B: Backend> Ranker<'a, B> {
             Method::Sdim => {
                 let targets = self.rows(&batch.candidates)?;
                 let hash = Hash::Rotations(backend.view(&self.device_rotations));
-                let inputs = SdimQuery::new(backend.view(tables), hash).with_targets(backend.view(&targets));
+                let inputs =
+                    SdimQueryInputs::new(backend.view(tables), hash).with_targets(backend.view(&targets));
                 backend.sdim_query(&self.sdim, &backend.jagged(&batch.targets)?, inputs)?
             }
             Method::Decoupled => self.search_and_aggregate(batch)?.interests,
@@ -165,7 +167,7 @@ impl<'a, B: Backend> Ranker<'a, B> {
         let tables = self.backend.sdim_encode(
             &self.sdim,
             &histories,
-            SdimHistory::new(self.backend.view(&rows), hash),
+            SdimEncodeInputs::new(self.backend.view(&rows), hash),
         )?;
         self.backend.synchronize()?;
         Ok(tables)

@@ -40,7 +40,7 @@ impl Kernel for Aggregate<'_> {
         let mut weights = Vec::with_capacity(behaviours.len());
         for (&behaviour, &weight) in behaviours.iter().zip(&scores) {
             if weight != 0.0 {
-                ids.extend_from_slice(&inputs.ids[behaviour * features..(behaviour + 1) * features]);
+                ids.extend_from_slice(&inputs.history_ids[behaviour * features..(behaviour + 1) * features]);
                 weights.push(weight);
             }
         }
@@ -124,7 +124,7 @@ impl Kernel for AttendToAll<'_> {
         let mut scores = [[0.0; LANES]; BLOCK];
         let mut rows = vec![0.0; BLOCK * width];
         for (block, next) in blocks(&history) {
-            let ids = &aggregate.ids[block.start * features..block.end * features];
+            let ids = &aggregate.history_ids[block.start * features..block.end * features];
             prefetch_rows(aggregate.representation, ids);
             scorer.gather(l, block.clone(), next);
             read_rows(l, aggregate.representation, ids, &mut rows, width);

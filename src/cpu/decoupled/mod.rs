@@ -60,7 +60,7 @@ pub(super) fn search(
     const NAME: &str = "decoupled_search";
     let top_k = op.check_search(batch, inputs)?;
     op.check_search_outputs(batch, top_k, &out)?;
-    op.check_host_ids(NAME, batch, inputs.attention, &inputs.ids, &inputs.target_ids)?;
+    op.check_host_ids(NAME, batch, inputs.attention, &inputs.history_ids, &inputs.target_ids)?;
     let plan = pieces::cut(batch, pieces::ROWS, pieces::STEP);
     let rows = || plan.tiles.iter().map(|tile| tile.rows);
     let positions = split_rows(rows(), out.positions.into_slice(), top_k);
@@ -95,7 +95,7 @@ pub(super) fn aggregate(
     let top_k = op.check_aggregate(batch, inputs, selection)?;
     op.check_output(NAME, batch, inputs.representation, out.len())?;
     op.check_host_selection(NAME, batch, selection, top_k)?;
-    op.check_host_ids(NAME, batch, inputs.representation, &inputs.ids, &inputs.target_ids)?;
+    op.check_host_ids(NAME, batch, inputs.representation, &inputs.history_ids, &inputs.target_ids)?;
     let starts = batch.requests().flat_map(|(history, targets)| targets.map(move |m| (m, history.start)));
     let rows = out.into_slice().chunks_exact_mut(total_width(inputs.representation));
     for_each(starts.zip(rows).collect(), |((m, start), out): ((usize, usize), &mut [f32])| {
@@ -120,10 +120,10 @@ pub(super) fn attend(
     const NAME: &str = "decoupled_attend";
     op.check_attend(batch, inputs)?;
     op.check_output(NAME, batch, inputs.representation, out.len())?;
-    op.check_host_ids(NAME, batch, inputs.attention, &inputs.ids, &inputs.target_ids)?;
-    let DecoupledInputs { attention, representation, ids, target_ids } = *inputs;
-    let search = &SearchInputs { attention, ids, target_ids };
-    let inputs = &AggregateInputs { representation, ids, target_ids };
+    op.check_host_ids(NAME, batch, inputs.attention, &inputs.history_ids, &inputs.target_ids)?;
+    let DecoupledInputs { attention, representation, history_ids, target_ids } = *inputs;
+    let search = &SearchInputs { attention, history_ids, target_ids };
+    let inputs = &AggregateInputs { representation, history_ids, target_ids };
     let plan = pieces::cut(batch, pieces::ROWS, pieces::STEP);
     let width = total_width(representation);
     let out = split_rows(plan.tiles.iter().map(|tile| tile.rows), out.into_slice(), width);

@@ -56,16 +56,16 @@ impl<'a> Scorer<'a> {
     /// Gathers a block of behaviours for [`scores`](Self::scores), and prefetches the `next` one.
     #[inline(always)]
     pub(super) fn gather<L: Lanes>(&mut self, l: L, block: Range<usize>, next: Range<usize>) {
-        let SearchInputs { attention, ids, .. } = *self.inputs;
+        let SearchInputs { attention, history_ids, .. } = *self.inputs;
         let features = attention.len();
         read_rows(
             l,
             attention,
-            &ids[block.start * features..block.end * features],
+            &history_ids[block.start * features..block.end * features],
             &mut self.rows,
             self.width,
         );
-        prefetch_rows(attention, &ids[next.start * features..next.end * features]);
+        prefetch_rows(attention, &history_ids[next.start * features..next.end * features]);
     }
 
     /// Computes the scores of the block's first behaviours against the candidates of a group. Lanes without a candidate

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::{Batch, Jagged};
 use crate::memory::{View, ViewMut};
-use crate::ops::{Sdim, SdimHistory, SdimInputs, SdimOps, SdimQuery};
+use crate::ops::{Sdim, SdimAttendInputs, SdimEncodeInputs, SdimOps, SdimQueryInputs};
 use query::{Average, tiles};
 use signatures::Signatures;
 use sums::{Behaviours, EveryBucket, WantedBuckets};
@@ -37,7 +37,7 @@ impl SdimOps for Cpu {
         &self,
         op: &Sdim,
         histories: &Jagged,
-        inputs: SdimHistory<'_, Host, T>,
+        inputs: SdimEncodeInputs<'_, Host, T>,
         table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
         encode(self.instructions, op, histories, &inputs, table)
@@ -47,7 +47,7 @@ impl SdimOps for Cpu {
         &self,
         op: &Sdim,
         new: &Jagged,
-        inputs: SdimHistory<'_, Host, T>,
+        inputs: SdimEncodeInputs<'_, Host, T>,
         table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
         append(self.instructions, op, new, &inputs, table)
@@ -68,7 +68,7 @@ impl SdimOps for Cpu {
         &self,
         op: &Sdim,
         targets: &Jagged,
-        inputs: SdimQuery<'_, Host, T>,
+        inputs: SdimQueryInputs<'_, Host, T>,
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
         query(self.instructions, op, targets, &inputs, out)
@@ -78,7 +78,7 @@ impl SdimOps for Cpu {
         &self,
         op: &Sdim,
         batch: &Batch,
-        inputs: SdimInputs<'_, Host, T>,
+        inputs: SdimAttendInputs<'_, Host, T>,
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
         attend(self.instructions, op, batch, &inputs, out)
@@ -137,7 +137,7 @@ pub(super) fn encode<T: Element>(
     instructions: Instructions,
     op: &Sdim,
     histories: &Jagged,
-    inputs: &SdimHistory<'_, Host, T>,
+    inputs: &SdimEncodeInputs<'_, Host, T>,
     table: ViewMut<'_, Host, f32>,
 ) -> Result<()> {
     const NAME: &str = "sdim_encode";
@@ -147,21 +147,21 @@ pub(super) fn encode<T: Element>(
     let signatures = Signatures::new(NAME, op, histories.total(), &inputs.hash)?;
     let table = table.into_slice();
     table.fill(0.0);
-    add_behaviours(instructions, op, histories, &inputs.rows, &signatures, table)
+    add_behaviours(instructions, op, histories, &inputs.history, &signatures, table)
 }
 
 pub(super) fn append<T: Element>(
     instructions: Instructions,
     op: &Sdim,
     new: &Jagged,
-    inputs: &SdimHistory<'_, Host, T>,
+    inputs: &SdimEncodeInputs<'_, Host, T>,
     table: ViewMut<'_, Host, f32>,
 ) -> Result<()> {
     const NAME: &str = "sdim_append";
     op.check_encode(NAME, new, inputs)?;
     op.check_table(NAME, new.users(), table.len())?;
     let signatures = Signatures::new(NAME, op, new.total(), &inputs.hash)?;
-    add_behaviours(instructions, op, new, &inputs.rows, &signatures, table.into_slice())
+    add_behaviours(instructions, op, new, &inputs.history, &signatures, table.into_slice())
 }
 
 /// Adds the behaviours of each history to its user's table.
@@ -183,7 +183,7 @@ pub(super) fn query<T: Element>(
     instructions: Instructions,
     op: &Sdim,
     targets: &Jagged,
-    inputs: &SdimQuery<'_, Host, T>,
+    inputs: &SdimQueryInputs<'_, Host, T>,
     out: ViewMut<'_, Host, T>,
 ) -> Result<()> {
     const NAME: &str = "sdim_query";
@@ -210,16 +210,16 @@ pub(super) fn attend<T: Element>(
     instructions: Instructions,
     op: &Sdim,
     batch: &Batch,
-    inputs: &SdimInputs<'_, Host, T>,
+    inputs: &SdimAttendInputs<'_, Host, T>,
     out: ViewMut<'_, Host, T>,
 ) -> Result<()> {
     const NAME: &str = "sdim_attend";
     op.check_attend(batch, inputs)?;
     op.check_output(NAME, batch.targets(), out.len())?;
     let (histories, targets) = (batch.histories(), batch.targets());
-    let history_signatures = Signatures::new(NAME, op, histories.total(), &inputs.history.hash)?;
-    let target_signatures = Signatures::new(NAME, op, targets.total(), &inputs.hash)?;
-    let behaviours = Behaviours { op: *op, rows: &inputs.history.rows, signatures: &history_signatures };
+    let history_signatures = Signatures::new(NAME, op, histories.total(), &inputs.history_hash)?;
+    let target_signatures = Signatures::new(NAME, op, targets.total(), &inputs.target_hash)?;
+    let behaviours = Behaviours { op: *op, rows: &inputs.history, signatures: &history_signatures };
     let mut out = out.into_slice();
     for users in user_groups(op, targets) {
         let all = targets.range(users.start).start..targets.range(users.end - 1).end;

@@ -43,8 +43,8 @@ pub(super) fn aggregate(
 ) -> Result<()> {
     let top_k = op.check_aggregate(batch.as_ref(), inputs, selection)?;
     op.check_output(AGGREGATE, batch.as_ref(), inputs.representation, out.len())?;
-    let AggregateInputs { representation, ids, target_ids } = *inputs;
-    let ids = Ids::of(gpu, AGGREGATE, &SearchInputs { attention: representation, ids, target_ids })?;
+    let AggregateInputs { representation, history_ids, target_ids } = *inputs;
+    let ids = Ids::of(gpu, AGGREGATE, &SearchInputs { attention: representation, history_ids, target_ids })?;
     let found = Found {
         positions: gpu.region(AGGREGATE, &selection.positions)?.pointer,
         scores: gpu.region(AGGREGATE, &selection.scores)?.pointer,
@@ -53,7 +53,7 @@ pub(super) fn aggregate(
     let out = gpu.region_mut(AGGREGATE, &out)?.pointer;
     let call = gpu.call(AGGREGATE);
     let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
-    check_ids(gpu, &call, "ids", op.ids, ids.behaviours, histories.total(), representation)?;
+    check_ids(gpu, &call, "history_ids", op.ids, ids.behaviours, histories.total(), representation)?;
     check_ids(gpu, &call, "target_ids", op.ids, ids.candidates, targets.total(), representation)?;
     aggregate_into(gpu, &call, op, top_k, batch, representation, ids, found, out)
 }

@@ -85,8 +85,8 @@ pub(super) fn attend(
 ) -> Result<()> {
     op.check_attend(batch.as_ref(), inputs)?;
     op.check_output(ATTEND, batch.as_ref(), inputs.representation, out.len())?;
-    let DecoupledInputs { attention, representation, ids, target_ids } = *inputs;
-    let ids = Ids::of(gpu, ATTEND, &SearchInputs { attention, ids, target_ids })?;
+    let DecoupledInputs { attention, representation, history_ids, target_ids } = *inputs;
+    let ids = Ids::of(gpu, ATTEND, &SearchInputs { attention, history_ids, target_ids })?;
     let out = gpu.region_mut(ATTEND, &out)?.pointer;
     let mut call = gpu.call(ATTEND);
     let longest = batch.as_ref().histories().max_length();

@@ -38,7 +38,7 @@ impl Ids {
         operation: &'static str,
         inputs: &SearchInputs<'_, CudaMemory>,
     ) -> Result<Self> {
-        let behaviours = gpu.region(operation, &inputs.ids)?;
+        let behaviours = gpu.region(operation, &inputs.history_ids)?;
         let candidates = gpu.region(operation, &inputs.target_ids)?;
         Ok(Self { behaviours, candidates })
     }

@@ -58,7 +58,7 @@ pub(super) fn scoring(
     let scoring = Scoring {
         ids: ids.behaviours.pointer,
         target_ids: ids.candidates.pointer,
-        record: record(call, "ids", op.ids, ids.behaviours, attention)?,
+        record: record(call, "history_ids", op.ids, ids.behaviours, attention)?,
         target_record: record(call, "target_ids", op.ids, ids.candidates, attention)?,
         features: words.len() as u32,
         fours,
@@ -67,7 +67,7 @@ pub(super) fn scoring(
     };
     if batch.requests().any(|(history, targets)| targets.is_empty() && !history.is_empty()) {
         let rows = batch.histories().total();
-        check_ids(gpu, call, "ids", op.ids, ids.behaviours, rows, attention)?;
+        check_ids(gpu, call, "history_ids", op.ids, ids.behaviours, rows, attention)?;
     }
     if batch.requests().any(|(history, targets)| history.is_empty() && !targets.is_empty()) {
         let rows = batch.targets().total();

@@ -12,7 +12,7 @@ use crate::cuda::sdim::signatures::{
 use crate::element::Element;
 use crate::error::Result;
 use crate::memory::{View, ViewMut};
-use crate::ops::{Hash, Sdim, SdimHistory};
+use crate::ops::{Hash, Sdim, SdimEncodeInputs};
 use crate::plan::Cut;
 
 /// A warp's share of a table in sdim_encode.cu, and the warps of a block at most.
@@ -155,7 +155,7 @@ pub(super) fn encode<T: Element>(
     operation: &'static str,
     op: &Sdim,
     histories: &CudaJagged,
-    inputs: &SdimHistory<'_, CudaMemory, T>,
+    inputs: &SdimEncodeInputs<'_, CudaMemory, T>,
     table: ViewMut<'_, CudaMemory, f32>,
     append: bool,
 ) -> Result<()> {
@@ -166,7 +166,7 @@ pub(super) fn encode<T: Element>(
         return Ok(());
     }
     let sizes = Sizes::of(operation, op)?;
-    let rows = gpu.region(operation, &inputs.rows)?;
+    let rows = gpu.region(operation, &inputs.history)?;
     let table = gpu.region_mut(operation, &table)?;
     let one_hot = op.bits <= ONE_HOT_BITS;
     let hashed = match &inputs.hash {
@@ -224,7 +224,7 @@ fn multiply<T: Element>(
     call: &mut Call<'_>,
     op: &Sdim,
     count: usize,
-    inputs: &SdimHistory<'_, CudaMemory, T>,
+    inputs: &SdimEncodeInputs<'_, CudaMemory, T>,
     rows: Region<T>,
     shares: &Shares,
     hashing: bool,
@@ -236,7 +236,7 @@ fn multiply<T: Element>(
             let rotations = gpu.region(call.operation, rotations)?.pointer;
             (rotations, Codes::default())
         }
-        hash => (0, codes(gpu, call, op, count, Some(inputs.rows), hash)?),
+        hash => (0, codes(gpu, call, op, count, Some(inputs.history), hash)?),
     };
     let stages = if shares.shared::<T>(op, 2, hashing) <= SHARED { 2 } else { 1 };
     let params = EncodeParams {
@@ -271,12 +271,12 @@ fn scatter<T: Element>(
     call: &mut Call<'_>,
     op: &Sdim,
     count: usize,
-    inputs: &SdimHistory<'_, CudaMemory, T>,
+    inputs: &SdimEncodeInputs<'_, CudaMemory, T>,
     rows: Region<T>,
     target: &Target<'_>,
 ) -> Result<()> {
     let sizes = Sizes::of(call.operation, op)?;
-    let codes = codes(gpu, call, op, count, Some(inputs.rows), &inputs.hash)?;
+    let codes = codes(gpu, call, op, count, Some(inputs.history), &inputs.hash)?;
     check(call, op, count, codes)?;
     let params = ScatterParams {
         pieces: target.plan.pieces.pointer(),

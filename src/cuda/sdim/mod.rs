@@ -10,7 +10,7 @@ use crate::cuda::memory::CudaMemory;
 use crate::element::{Element, Signature};
 use crate::error::Result;
 use crate::memory::{View, ViewMut};
-use crate::ops::{Sdim, SdimHistory, SdimInputs, SdimOps, SdimQuery};
+use crate::ops::{Sdim, SdimAttendInputs, SdimEncodeInputs, SdimOps, SdimQueryInputs};
 
 impl SdimOps for Cuda {
     fn sdim_signatures_into<T: Element, W: Signature>(
@@ -27,7 +27,7 @@ impl SdimOps for Cuda {
         &self,
         op: &Sdim,
         histories: &CudaJagged,
-        inputs: SdimHistory<'_, CudaMemory, T>,
+        inputs: SdimEncodeInputs<'_, CudaMemory, T>,
         table: ViewMut<'_, CudaMemory, f32>,
     ) -> Result<()> {
         encode::encode(self, "sdim_encode", op, histories, &inputs, table, false)
@@ -37,7 +37,7 @@ impl SdimOps for Cuda {
         &self,
         op: &Sdim,
         new: &CudaJagged,
-        inputs: SdimHistory<'_, CudaMemory, T>,
+        inputs: SdimEncodeInputs<'_, CudaMemory, T>,
         table: ViewMut<'_, CudaMemory, f32>,
     ) -> Result<()> {
         encode::encode(self, "sdim_append", op, new, &inputs, table, true)
@@ -56,7 +56,7 @@ impl SdimOps for Cuda {
         &self,
         op: &Sdim,
         targets: &CudaJagged,
-        inputs: SdimQuery<'_, CudaMemory, T>,
+        inputs: SdimQueryInputs<'_, CudaMemory, T>,
         out: ViewMut<'_, CudaMemory, T>,
     ) -> Result<()> {
         query::query(self, op, targets, &inputs, out)
@@ -66,7 +66,7 @@ impl SdimOps for Cuda {
         &self,
         op: &Sdim,
         batch: &CudaBatch,
-        inputs: SdimInputs<'_, CudaMemory, T>,
+        inputs: SdimAttendInputs<'_, CudaMemory, T>,
         out: ViewMut<'_, CudaMemory, T>,
     ) -> Result<()> {
         query::attend(self, op, batch, &inputs, out)

@@ -13,7 +13,7 @@ use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::fit;
 use crate::memory::ViewMut;
-use crate::ops::{Hash, Sdim, SdimInputs, SdimQuery};
+use crate::ops::{Hash, Sdim, SdimAttendInputs, SdimQueryInputs};
 use crate::plan::Cut;
 
 /// Groups of a block in sdim_scan.cu's sums.
@@ -69,7 +69,7 @@ pub(super) fn query<T: Element>(
     gpu: &Cuda,
     op: &Sdim,
     targets: &CudaJagged,
-    inputs: &SdimQuery<'_, CudaMemory, T>,
+    inputs: &SdimQueryInputs<'_, CudaMemory, T>,
     out: ViewMut<'_, CudaMemory, T>,
 ) -> Result<()> {
     const NAME: &str = "sdim_query";
@@ -123,7 +123,7 @@ pub(super) fn attend<T: Element>(
     gpu: &Cuda,
     op: &Sdim,
     batch: &CudaBatch,
-    inputs: &SdimInputs<'_, CudaMemory, T>,
+    inputs: &SdimAttendInputs<'_, CudaMemory, T>,
     out: ViewMut<'_, CudaMemory, T>,
 ) -> Result<()> {
     const NAME: &str = "sdim_attend";
@@ -132,16 +132,16 @@ pub(super) fn attend<T: Element>(
     op.check_output(NAME, targets, out.len())?;
     let sizes = Sizes::of(NAME, op)?;
     let count = targets.total();
-    let (rows, out) = (gpu.region(NAME, &inputs.history.rows)?, gpu.region_mut(NAME, &out)?);
+    let (rows, out) = (gpu.region(NAME, &inputs.history)?, gpu.region_mut(NAME, &out)?);
     let size = op.groups * op.width;
     let wanted = (PIECES * gpu.multiprocessors()).min(PARTIAL_BYTES / (size * 4)).max(1);
     let cut = Cut { rows_per_target: 1, tile_rows: 1, step: TILE_ROWS, wanted, longest: 1 << 31 };
     let plan = batch.plan(gpu, NAME, &cut)?;
     let mut call = gpu.call(NAME);
     let call = &mut call;
-    let history = codes(gpu, call, op, histories.total(), Some(inputs.history.rows), &inputs.history.hash)?;
+    let history = codes(gpu, call, op, histories.total(), Some(inputs.history), &inputs.history_hash)?;
     check(call, op, histories.total(), history)?;
-    let wished = codes(gpu, call, op, count, inputs.targets, &inputs.hash)?;
+    let wished = codes(gpu, call, op, count, inputs.targets, &inputs.target_hash)?;
     check(call, op, count, wished)?;
     let places = plan.plan.slots + plan.plan.tiles.len();
     fit(NAME, "partial results", places)?;

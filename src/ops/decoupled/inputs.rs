@@ -5,38 +5,42 @@ use crate::ops::lookup::Table;
 use crate::ops::shape::copy_views;
 
 /// The inputs of `search`.
+#[non_exhaustive]
 pub struct SearchInputs<'a, S: Memory> {
     /// `A_f`, one attention table per feature.
     pub attention: &'a [Table<'a, S>],
     /// `[N, F]`, one row per behaviour.
-    pub ids: View<'a, S, u32>,
+    pub history_ids: View<'a, S, u32>,
     /// `[M, F]`, one row per candidate.
     pub target_ids: View<'a, S, u32>,
 }
 
 /// The inputs of `aggregate` in addition to a [`Selection`].
+#[non_exhaustive]
 pub struct AggregateInputs<'a, S: Memory> {
     /// `R_f`, one representation table per feature.
     pub representation: &'a [Table<'a, S>],
     /// `[N, F]`, one row per behaviour.
-    pub ids: View<'a, S, u32>,
+    pub history_ids: View<'a, S, u32>,
     /// `[M, F]`, one row per candidate; read only with `multiply_target`.
     pub target_ids: View<'a, S, u32>,
 }
 
 /// The inputs of `attend`.
+#[non_exhaustive]
 pub struct DecoupledInputs<'a, S: Memory> {
     /// `A_f`, one attention table per feature.
     pub attention: &'a [Table<'a, S>],
     /// `R_f`, one representation table per feature.
     pub representation: &'a [Table<'a, S>],
     /// `[N, F]`, one row per behaviour.
-    pub ids: View<'a, S, u32>,
+    pub history_ids: View<'a, S, u32>,
     /// `[M, F]`, one row per candidate.
     pub target_ids: View<'a, S, u32>,
 }
 
 /// The behaviours that a search kept, best first.
+#[non_exhaustive]
 pub struct Selection<'a, S: Memory> {
     /// `[M, K]`: positions within the user's history; [`EMPTY_SLOT`] after the last one kept.
     pub positions: View<'a, S, u32>,
@@ -47,6 +51,7 @@ pub struct Selection<'a, S: Memory> {
 }
 
 /// The outputs of a search.
+#[non_exhaustive]
 pub struct SelectionMut<'a, S: Memory> {
     /// `[M, K]`: positions within the user's history; [`EMPTY_SLOT`] after the last one kept.
     pub positions: ViewMut<'a, S, u32>,
@@ -57,6 +62,7 @@ pub struct SelectionMut<'a, S: Memory> {
 }
 
 /// The owned buffers of a [`Selection`].
+#[non_exhaustive]
 pub struct SelectionBuffers<S: Memory> {
     /// `[M, K]`.
     pub positions: S::Buffer<u32>,
@@ -73,8 +79,12 @@ copy_views!(SearchInputs, AggregateInputs, DecoupledInputs, Selection);
 
 impl<'a, S: Memory> SearchInputs<'a, S> {
     /// Attention tables, and the ids of behaviours `[N, F]` and candidates `[M, F]`.
-    pub fn new(attention: &'a [Table<'a, S>], ids: View<'a, S, u32>, target_ids: View<'a, S, u32>) -> Self {
-        Self { attention, ids, target_ids }
+    pub fn new(
+        attention: &'a [Table<'a, S>],
+        history_ids: View<'a, S, u32>,
+        target_ids: View<'a, S, u32>,
+    ) -> Self {
+        Self { attention, history_ids, target_ids }
     }
 }
 
@@ -82,10 +92,10 @@ impl<'a, S: Memory> AggregateInputs<'a, S> {
     /// Representation tables, and the ids of behaviours `[N, F]` and candidates `[M, F]`.
     pub fn new(
         representation: &'a [Table<'a, S>],
-        ids: View<'a, S, u32>,
+        history_ids: View<'a, S, u32>,
         target_ids: View<'a, S, u32>,
     ) -> Self {
-        Self { representation, ids, target_ids }
+        Self { representation, history_ids, target_ids }
     }
 }
 
@@ -94,10 +104,10 @@ impl<'a, S: Memory> DecoupledInputs<'a, S> {
     pub fn new(
         attention: &'a [Table<'a, S>],
         representation: &'a [Table<'a, S>],
-        ids: View<'a, S, u32>,
+        history_ids: View<'a, S, u32>,
         target_ids: View<'a, S, u32>,
     ) -> Self {
-        Self { attention, representation, ids, target_ids }
+        Self { attention, representation, history_ids, target_ids }
     }
 }
 

@@ -149,11 +149,11 @@ impl Decoupled {
         &self,
         operation: &'static str,
         batch: &Batch,
-        ids: &View<'_, S, u32>,
+        history_ids: &View<'_, S, u32>,
         target_ids: &View<'_, S, u32>,
     ) -> Result<()> {
         let features = dim("F", self.features());
-        expect(operation, "ids", ids.len(), &[dim("N", batch.histories().rows()), features])?;
+        expect(operation, "history_ids", history_ids.len(), &[dim("N", batch.histories().rows()), features])?;
         expect(operation, "target_ids", target_ids.len(), &[dim("M", batch.targets().rows()), features])?;
         Ok(())
     }
@@ -166,7 +166,7 @@ impl Decoupled {
         const NAME: &str = "decoupled_search";
         let top_k = self.required_top_k(NAME)?;
         check_tables(NAME, "attention", inputs.attention, self.features())?;
-        self.check_id_shapes::<S>(NAME, batch, &inputs.ids, &inputs.target_ids)?;
+        self.check_id_shapes::<S>(NAME, batch, &inputs.history_ids, &inputs.target_ids)?;
         Ok(top_k)
     }
 
@@ -217,7 +217,7 @@ impl Decoupled {
         const NAME: &str = "decoupled_aggregate";
         let top_k = self.required_top_k(NAME)?;
         check_tables(NAME, "representation", inputs.representation, self.features())?;
-        self.check_id_shapes::<S>(NAME, batch, &inputs.ids, &inputs.target_ids)?;
+        self.check_id_shapes::<S>(NAME, batch, &inputs.history_ids, &inputs.target_ids)?;
         let shape = [dim("M", batch.targets().rows()), dim("K", top_k)];
         expect(NAME, "positions", selection.positions.len(), &shape)?;
         expect(NAME, "scores", selection.scores.len(), &shape)?;
@@ -234,7 +234,7 @@ impl Decoupled {
         self.validate(NAME)?;
         check_tables(NAME, "attention", inputs.attention, self.features())?;
         check_tables(NAME, "representation", inputs.representation, self.features())?;
-        self.check_id_shapes::<S>(NAME, batch, &inputs.ids, &inputs.target_ids)?;
+        self.check_id_shapes::<S>(NAME, batch, &inputs.history_ids, &inputs.target_ids)?;
         for (attention, representation) in inputs.attention.iter().zip(inputs.representation) {
             if attention.rows != representation.rows {
                 return Err(Error::Shape {
@@ -254,11 +254,17 @@ impl Decoupled {
         operation: &'static str,
         batch: &Batch,
         tables: &[Table<'_, Host>],
-        ids: &[u32],
+        history_ids: &[u32],
         target_ids: &[u32],
     ) -> Result<()> {
         let (behaviours, candidates) = (batch.histories().total(), batch.targets().total());
-        check_host_ids(operation, "ids", self.ids, tables, &ids[..behaviours * self.features()])?;
+        check_host_ids(
+            operation,
+            "history_ids",
+            self.ids,
+            tables,
+            &history_ids[..behaviours * self.features()],
+        )?;
         check_host_ids(operation, "target_ids", self.ids, tables, &target_ids[..candidates * self.features()])
     }
 

@@ -5,6 +5,7 @@ use crate::ops::shape::{dim, expect};
 
 /// Statistics and parameters of a trained Dice activation, all `[h]`.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct DiceStatistics<'a> {
     /// Running mean.
     pub mean: &'a [f32],

@@ -43,6 +43,7 @@ impl<V> Activation<V> {
 }
 
 /// One hidden layer of `h` units with `i` inputs: the units of the layer before it, or `4d` for the first layer.
+#[non_exhaustive]
 pub struct DinLayer<'a, S: Memory, T: Element> {
     /// `[h, i]`, PyTorch's layout; the columns of the first layer are in the order `[q ; s ; q − s ; q ⊙ s]`.
     pub weight: View<'a, S, T>,
@@ -53,6 +54,7 @@ pub struct DinLayer<'a, S: Memory, T: Element> {
 }
 
 /// The inputs of the unit.
+#[non_exhaustive]
 pub struct DinInputs<'a, S: Memory, T: Element> {
     /// `[M, d]`, one row per candidate.
     pub targets: View<'a, S, T>,

@@ -4,7 +4,7 @@ use crate::device::{Buffer, DeviceOps, unsupported};
 use crate::element::{Element, Signature};
 use crate::error::Result;
 use crate::memory::{View, ViewMut};
-use crate::ops::sdim::inputs::{SdimHistory, SdimInputs, SdimQuery};
+use crate::ops::sdim::inputs::{SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs};
 use crate::ops::sdim::parameters::Sdim;
 
 /// SDIM on a device: signatures, bucket tables, queries; see [`Sdim`].
@@ -54,7 +54,7 @@ pub trait SdimOps: DeviceOps {
         &self,
         op: &Sdim,
         histories: &Self::Jagged,
-        inputs: SdimHistory<'_, Self::Memory, T>,
+        inputs: SdimEncodeInputs<'_, Self::Memory, T>,
         table: ViewMut<'_, Self::Memory, f32>,
     ) -> Result<()> {
         let _ = (op, histories, inputs, table);
@@ -65,13 +65,13 @@ pub trait SdimOps: DeviceOps {
     ///
     /// ```
     /// use longseq::prelude::*;
-    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimHistory};
+    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimEncodeInputs};
     ///
     /// let backend = Cpu::new();
     /// let op = Sdim::new(1).with_groups(1, 1); // two buckets per user
     /// let histories = backend.jagged(&Jagged::from_lengths(&[3, 0])?)?;
     /// let (rows, signatures) = ([1.0_f32, 2.0, 4.0], [0_u8, 1, 0]);
-    /// let behaviours = SdimHistory::new(Host::view(&rows), Hash::Signatures8(Host::view(&signatures)));
+    /// let behaviours = SdimEncodeInputs::new(Host::view(&rows), Hash::Signatures8(Host::view(&signatures)));
     /// let table = backend.sdim_encode(&op, &histories, behaviours)?;
     /// assert_eq!(*table, [5.0, 2.0, 0.0, 0.0]);
     /// # Ok::<(), longseq::Error>(())
@@ -83,7 +83,7 @@ pub trait SdimOps: DeviceOps {
         &self,
         op: &Sdim,
         histories: &Self::Jagged,
-        inputs: SdimHistory<'_, Self::Memory, T>,
+        inputs: SdimEncodeInputs<'_, Self::Memory, T>,
     ) -> Result<Buffer<Self, f32>> {
         let mut table = self.zeros(op.table_length(histories.as_ref().users())?)?;
         self.sdim_encode_into(op, histories, inputs, self.view_mut(&mut table))?;
@@ -94,13 +94,13 @@ pub trait SdimOps: DeviceOps {
     ///
     /// ```
     /// use longseq::prelude::*;
-    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimHistory};
+    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimEncodeInputs};
     ///
     /// let backend = Cpu::new();
     /// let op = Sdim::new(1).with_groups(1, 1);
     /// let mut table = backend.upload(&[5.0, 2.0])?; // one user
     /// let new = backend.jagged(&Jagged::from_lengths(&[1])?)?;
-    /// let behaviour = SdimHistory::new(Host::view(&[3.0_f32]), Hash::Signatures8(Host::view(&[1])));
+    /// let behaviour = SdimEncodeInputs::new(Host::view(&[3.0_f32]), Hash::Signatures8(Host::view(&[1])));
     /// backend.sdim_append(&op, &new, behaviour, backend.view_mut(&mut table))?;
     /// assert_eq!(*table, [5.0, 5.0]);
     /// # Ok::<(), longseq::Error>(())
@@ -112,7 +112,7 @@ pub trait SdimOps: DeviceOps {
         &self,
         op: &Sdim,
         new: &Self::Jagged,
-        inputs: SdimHistory<'_, Self::Memory, T>,
+        inputs: SdimEncodeInputs<'_, Self::Memory, T>,
         table: ViewMut<'_, Self::Memory, f32>,
     ) -> Result<()> {
         let _ = (op, new, inputs, table);
@@ -155,7 +155,7 @@ pub trait SdimOps: DeviceOps {
         &self,
         op: &Sdim,
         targets: &Self::Jagged,
-        inputs: SdimQuery<'_, Self::Memory, T>,
+        inputs: SdimQueryInputs<'_, Self::Memory, T>,
         out: ViewMut<'_, Self::Memory, T>,
     ) -> Result<()> {
         let _ = (op, targets, inputs, out);
@@ -166,14 +166,14 @@ pub trait SdimOps: DeviceOps {
     ///
     /// ```
     /// use longseq::prelude::*;
-    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimQuery};
+    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimQueryInputs};
     ///
     /// let backend = Cpu::new();
     /// let op = Sdim::new(2).with_groups(1, 1).with_normalise(true);
     /// let table = [3.0, 4.0, 0.0, 2.0]; // one user: the sums of two buckets
     /// let targets = backend.jagged(&Jagged::from_lengths(&[2])?)?;
     /// // Given signatures need no rows of candidates.
-    /// let query = SdimQuery::new(Host::view(&table), Hash::Signatures8(Host::view(&[1, 0])));
+    /// let query = SdimQueryInputs::new(Host::view(&table), Hash::Signatures8(Host::view(&[1, 0])));
     /// let out = backend.sdim_query::<f32>(&op, &targets, query)?;
     /// assert!(out.iter().zip([0.0, 1.0, 0.6, 0.8]).all(|(out, exact)| (out - exact).abs() < 1e-6));
     /// # Ok::<(), longseq::Error>(())
@@ -185,7 +185,7 @@ pub trait SdimOps: DeviceOps {
         &self,
         op: &Sdim,
         targets: &Self::Jagged,
-        inputs: SdimQuery<'_, Self::Memory, T>,
+        inputs: SdimQueryInputs<'_, Self::Memory, T>,
     ) -> Result<Buffer<Self, T>> {
         let mut out = self.zeros(op.output_length(targets.as_ref())?)?;
         self.sdim_query_into(op, targets, inputs, self.view_mut(&mut out))?;
@@ -201,7 +201,7 @@ pub trait SdimOps: DeviceOps {
         &self,
         op: &Sdim,
         batch: &Self::Batch,
-        inputs: SdimInputs<'_, Self::Memory, T>,
+        inputs: SdimAttendInputs<'_, Self::Memory, T>,
         out: ViewMut<'_, Self::Memory, T>,
     ) -> Result<()> {
         let _ = (op, batch, inputs, out);
@@ -212,7 +212,7 @@ pub trait SdimOps: DeviceOps {
     ///
     /// ```
     /// use longseq::prelude::*;
-    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimHistory, SdimInputs};
+    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimEncodeInputs, SdimAttendInputs};
     ///
     /// let backend = Cpu::new();
     /// let op = Sdim::new(2).with_groups(4, 10); // tables would have 1024 buckets per group
@@ -220,7 +220,7 @@ pub trait SdimOps: DeviceOps {
     /// let hash = Hash::Rotations(Host::view(&rotations));
     /// let batch = backend.batch(&Jagged::from_lengths(&[1])?, &Jagged::from_lengths(&[1])?)?;
     /// let row = [0.6_f32, 0.8]; // a candidate equal to the only behaviour shares all its buckets
-    /// let inputs = SdimInputs::new(SdimHistory::new(Host::view(&row), hash), hash).with_targets(Host::view(&row));
+    /// let inputs = SdimAttendInputs::new(SdimEncodeInputs::new(Host::view(&row), hash), hash).with_targets(Host::view(&row));
     /// let out = backend.sdim_attend(&op, &batch, inputs)?;
     /// assert!(out.iter().zip(row).all(|(out, exact)| (out - exact).abs() < 1e-6));
     /// # Ok::<(), longseq::Error>(())
@@ -232,7 +232,7 @@ pub trait SdimOps: DeviceOps {
         &self,
         op: &Sdim,
         batch: &Self::Batch,
-        inputs: SdimInputs<'_, Self::Memory, T>,
+        inputs: SdimAttendInputs<'_, Self::Memory, T>,
     ) -> Result<Buffer<Self, T>> {
         let mut out = self.zeros(op.output_length(batch.as_ref().targets())?)?;
         self.sdim_attend_into(op, batch, inputs, self.view_mut(&mut out))?;

@@ -5,6 +5,7 @@ use crate::memory::{Memory, View};
 use crate::ops::shape::copy_views;
 
 /// The source of the signatures of some rows.
+#[non_exhaustive]
 pub enum Hash<'a, S: Memory> {
     /// Signatures are computed with these rotations, `[d, G, τ]`.
     Rotations(View<'a, S, f32>),
@@ -15,43 +16,48 @@ pub enum Hash<'a, S: Memory> {
 }
 
 /// The inputs of `encode` and `append`.
-pub struct SdimHistory<'a, S: Memory, T: Element> {
+#[non_exhaustive]
+pub struct SdimEncodeInputs<'a, S: Memory, T: Element> {
     /// `[N, d]`, one row per behaviour.
-    pub rows: View<'a, S, T>,
-    /// The signatures of the behaviours.
+    pub history: View<'a, S, T>,
+    /// The source of the behaviours' signatures.
     pub hash: Hash<'a, S>,
 }
 
 /// The inputs of `query`.
-pub struct SdimQuery<'a, S: Memory, T: Element> {
+#[non_exhaustive]
+pub struct SdimQueryInputs<'a, S: Memory, T: Element> {
     /// `[B, G, 2^τ, d]`, the result of `encode`.
     pub table: View<'a, S, f32>,
     /// `[M, d]`, one row per candidate; not needed if signatures are given.
     pub targets: Option<View<'a, S, T>>,
-    /// The signatures of the candidates.
+    /// The source of the candidates' signatures.
     pub hash: Hash<'a, S>,
 }
 
 /// The inputs of the table-free `attend`.
-pub struct SdimInputs<'a, S: Memory, T: Element> {
-    /// The behaviours.
-    pub history: SdimHistory<'a, S, T>,
+#[non_exhaustive]
+pub struct SdimAttendInputs<'a, S: Memory, T: Element> {
+    /// `[N, d]`, one row per behaviour.
+    pub history: View<'a, S, T>,
+    /// The source of the behaviours' signatures.
+    pub history_hash: Hash<'a, S>,
     /// `[M, d]`, one row per candidate; not needed if signatures are given.
     pub targets: Option<View<'a, S, T>>,
-    /// The signatures of the candidates.
-    pub hash: Hash<'a, S>,
+    /// The source of the candidates' signatures.
+    pub target_hash: Hash<'a, S>,
 }
 
-copy_views!(Hash, SdimHistory<T>, SdimQuery<T>, SdimInputs<T>);
+copy_views!(Hash, SdimEncodeInputs<T>, SdimQueryInputs<T>, SdimAttendInputs<T>);
 
-impl<'a, S: Memory, T: Element> SdimHistory<'a, S, T> {
+impl<'a, S: Memory, T: Element> SdimEncodeInputs<'a, S, T> {
     /// Behaviours `[N, d]` and the source of their signatures.
-    pub fn new(rows: View<'a, S, T>, hash: Hash<'a, S>) -> Self {
-        Self { rows, hash }
+    pub fn new(history: View<'a, S, T>, hash: Hash<'a, S>) -> Self {
+        Self { history, hash }
     }
 }
 
-impl<'a, S: Memory, T: Element> SdimQuery<'a, S, T> {
+impl<'a, S: Memory, T: Element> SdimQueryInputs<'a, S, T> {
     /// A table and the source of the candidates' signatures. Rotations also need [`with_targets`](Self::with_targets).
     pub fn new(table: View<'a, S, f32>, hash: Hash<'a, S>) -> Self {
         Self { table, hash, targets: None }
@@ -63,10 +69,16 @@ impl<'a, S: Memory, T: Element> SdimQuery<'a, S, T> {
     }
 }
 
-impl<'a, S: Memory, T: Element> SdimInputs<'a, S, T> {
-    /// Behaviours and the source of the candidates' signatures. Rotations also need [`with_targets`](Self::with_targets).
-    pub fn new(history: SdimHistory<'a, S, T>, hash: Hash<'a, S>) -> Self {
-        Self { history, hash, targets: None }
+impl<'a, S: Memory, T: Element> SdimAttendInputs<'a, S, T> {
+    /// Behaviours and the sources of the behaviours' and the candidates' signatures. Rotations for the candidates also need
+    /// [`with_targets`](Self::with_targets).
+    pub fn new(history: View<'a, S, T>, history_hash: Hash<'a, S>, target_hash: Hash<'a, S>) -> Self {
+        Self { history, history_hash, targets: None, target_hash }
+    }
+
+    /// The inputs of an `encode` of the same behaviours.
+    pub fn encode(&self) -> SdimEncodeInputs<'a, S, T> {
+        SdimEncodeInputs::new(self.history, self.history_hash)
     }
 
     /// Sets the candidates `[M, d]`, which are hashed with the rotations.

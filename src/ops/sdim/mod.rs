@@ -5,5 +5,5 @@ mod inputs;
 mod parameters;
 
 pub use calls::SdimOps;
-pub use inputs::{Hash, SdimHistory, SdimInputs, SdimQuery};
+pub use inputs::{Hash, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs};
 pub use parameters::Sdim;

@@ -4,7 +4,7 @@ use crate::element::{Element, Signature};
 use crate::error::{Error, Result};
 use crate::jagged::{Batch, Jagged};
 use crate::memory::{Memory, View};
-use crate::ops::sdim::inputs::{Hash, SdimHistory, SdimInputs, SdimQuery};
+use crate::ops::sdim::inputs::{Hash, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs};
 use crate::ops::shape::{Dim, dim, elements, expect};
 
 /// Sampling-based deep interest modelling: random hash signatures, a table of bucket sums, and its gather.
@@ -24,7 +24,7 @@ use crate::ops::shape::{Dim, dim, elements, expect};
 ///
 /// ```
 /// use longseq::prelude::*;
-/// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimHistory, SdimQuery};
+/// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimEncodeInputs, SdimQueryInputs};
 ///
 /// let op = Sdim::new(8); // 16 groups of 3 bits, as in the paper
 /// let rotations = op.rotations(42)?; // draw once, store with the model
@@ -34,12 +34,12 @@ use crate::ops::shape::{Dim, dim, elements, expect};
 /// // The service that encodes behaviours, whenever the user did something:
 /// let history: Vec<f32> = (0..1000 * 8).map(|i| (i as f32).sin()).collect();
 /// let histories = backend.jagged(&Jagged::from_lengths(&[1000])?)?;
-/// let table = backend.sdim_encode(&op, &histories, SdimHistory::new(Host::view(&history), hash))?; // [B, G, 2^τ, d]
+/// let table = backend.sdim_encode(&op, &histories, SdimEncodeInputs::new(Host::view(&history), hash))?; // [B, G, 2^τ, d]
 ///
 /// // The ranker, whose cost does not depend on the 1000 behaviours:
 /// let candidates = vec![1.0_f32; 20 * 8];
 /// let targets = backend.jagged(&Jagged::from_lengths(&[20])?)?;
-/// let query = SdimQuery::new(Host::view(&table), hash).with_targets(Host::view(&candidates));
+/// let query = SdimQueryInputs::new(Host::view(&table), hash).with_targets(Host::view(&candidates));
 /// let interest = backend.sdim_query(&op, &targets, query)?; // [M, d]
 /// assert_eq!(interest.len(), 20 * 8);
 /// # Ok::<(), longseq::Error>(())
@@ -250,11 +250,11 @@ impl Sdim {
         &self,
         operation: &'static str,
         histories: &Jagged,
-        inputs: &SdimHistory<'_, S, T>,
+        inputs: &SdimEncodeInputs<'_, S, T>,
     ) -> Result<()> {
         self.validate(operation)?;
         let n = dim("N", histories.rows());
-        expect(operation, "rows", inputs.rows.len(), &[n, dim("d", self.width)])?;
+        expect(operation, "history", inputs.history.len(), &[n, dim("d", self.width)])?;
         self.check_hash(operation, &inputs.hash, n)
     }
 
@@ -265,7 +265,7 @@ impl Sdim {
     pub fn check_query<S: Memory, T: Element>(
         &self,
         targets: &Jagged,
-        inputs: &SdimQuery<'_, S, T>,
+        inputs: &SdimQueryInputs<'_, S, T>,
     ) -> Result<()> {
         const NAME: &str = "sdim_query";
         self.validate(NAME)?;
@@ -280,11 +280,11 @@ impl Sdim {
     pub fn check_attend<S: Memory, T: Element>(
         &self,
         batch: &Batch,
-        inputs: &SdimInputs<'_, S, T>,
+        inputs: &SdimAttendInputs<'_, S, T>,
     ) -> Result<()> {
         const NAME: &str = "sdim_attend";
-        self.check_encode(NAME, batch.histories(), &inputs.history)?;
-        self.check_targets(NAME, batch.targets(), &inputs.targets, &inputs.hash)
+        self.check_encode(NAME, batch.histories(), &inputs.encode())?;
+        self.check_targets(NAME, batch.targets(), &inputs.targets, &inputs.target_hash)
     }
 
     /// Checks the addition of one table to another and returns their length.

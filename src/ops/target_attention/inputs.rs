@@ -5,6 +5,7 @@ use crate::memory::{Memory, View, ViewMut};
 use crate::ops::shape::copy_views;
 
 /// The inputs of target attention. `T` is the storage type, `S` the kind of memory.
+#[non_exhaustive]
 pub struct TargetAttentionInputs<'a, S: Memory, T: Element> {
     /// `[M, H, d]`, one row per candidate.
     pub queries: View<'a, S, T>,
@@ -17,6 +18,7 @@ pub struct TargetAttentionInputs<'a, S: Memory, T: Element> {
 }
 
 /// The outputs of target attention.
+#[non_exhaustive]
 pub struct TargetAttentionOutputs<'a, S: Memory, T: Element> {
     /// `[M, H, d_v]`.
     pub out: ViewMut<'a, S, T>,
@@ -26,6 +28,7 @@ pub struct TargetAttentionOutputs<'a, S: Memory, T: Element> {
 }
 
 /// One of two results of softmax attention over disjoint spans of the same histories.
+#[non_exhaustive]
 pub struct PartialAttention<'a, S: Memory, T: Element> {
     /// `[M, H, d_v]`.
     pub out: View<'a, S, T>,

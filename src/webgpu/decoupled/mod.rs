@@ -158,7 +158,7 @@ fn aggregate_as(
 ) -> Result<()> {
     let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
     let (behaviours, candidates) = (histories.total(), targets.total());
-    let [ids, target_ids] = [inputs.ids, inputs.target_ids].map(Region::of);
+    let [ids, target_ids] = [inputs.history_ids, inputs.target_ids].map(Region::of);
     let tables = inputs.representation;
     let mut read = buffers(tables);
     read.extend([ids.buffer, target_ids.buffer]);
@@ -166,10 +166,10 @@ fn aggregate_as(
     let out = gpu.output(operation, "out", &out, candidates * width, &read)?;
     let kept = weigh(gpu, operation, top_k, batch, selection)?;
     if operation == AGGREGATE {
-        check_ids(gpu, operation, "ids", op.ids, ids, behaviours, tables)?;
+        check_ids(gpu, operation, "history_ids", op.ids, ids, behaviours, tables)?;
         check_ids(gpu, operation, "target_ids", op.ids, target_ids, candidates, tables)?;
     }
-    let ids = gpu.bind(operation, "ids", &ids)?;
+    let ids = gpu.bind(operation, "history_ids", &ids)?;
     fit(operation, "out", candidates * width)?;
     let mut first_column = 0;
     for (feature, table) in tables.iter().enumerate() {
@@ -232,7 +232,7 @@ pub(super) fn attend(
 ) -> Result<()> {
     op.check_attend(batch.as_ref(), inputs)?;
     op.check_output(ATTEND, batch.as_ref(), inputs.representation, out.len())?;
-    let DecoupledInputs { attention, representation, ids, target_ids } = *inputs;
+    let DecoupledInputs { attention, representation, history_ids, target_ids } = *inputs;
     let longest = batch.as_ref().histories().max_length();
     match op.top_k.filter(|&top_k| top_k < longest) {
         Some(top_k) => {
@@ -245,14 +245,14 @@ pub(super) fn attend(
                 scores: ViewMut::new(&mut scores),
                 counts: ViewMut::new(&mut counts),
             };
-            let inputs = SearchInputs { attention, ids, target_ids };
+            let inputs = SearchInputs { attention, history_ids, target_ids };
             search::search(gpu, ATTEND, op, top_k, batch, &inputs, found)?;
             let kept = Selection {
                 positions: View::new(&positions),
                 scores: View::new(&scores),
                 counts: View::new(&counts),
             };
-            let aggregate = AggregateInputs { representation, ids, target_ids };
+            let aggregate = AggregateInputs { representation, history_ids, target_ids };
             aggregate_as(gpu, ATTEND, op, top_k, batch, &aggregate, &kept, out)
         }
         // All behaviours take part: attention over gathered rows.
@@ -270,7 +270,7 @@ fn attend_all(
     let operation = ATTEND;
     let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
     let (behaviours, candidates) = (histories.total(), targets.total());
-    let [ids, target_ids] = [inputs.ids, inputs.target_ids].map(Region::of);
+    let [ids, target_ids] = [inputs.history_ids, inputs.target_ids].map(Region::of);
     let (attention, representation) = (inputs.attention, inputs.representation);
     let (width, value_width) = (total_width(attention), total_width(representation));
     let mut read = buffers(representation);
@@ -293,7 +293,7 @@ fn attend_all(
     let keys = gpu.scratch(operation, (most * width) as u64)?;
     let values = gpu.scratch(operation, (most * value_width) as u64)?;
     let history = |span: &Range<usize>| {
-        let ids = gpu.bind(operation, "ids", &ids.rows(span.start, span.len(), features))?;
+        let ids = gpu.bind(operation, "history_ids", &ids.rows(span.start, span.len(), features))?;
         let rows = Side { operation, ids: &ids, rows: span.len() };
         let report = report.as_ref().map(|report| (&report.binding, span.start * features));
         Gather { report, ..rows.over(width, false, features) }.run(gpu, attention, &[], &keys)?;
@@ -312,7 +312,7 @@ fn attend_all(
     let queries = WgpuBuffer::<f32>::allocated(queries.buffer, candidates * width);
     whole.run::<f32, f32>(gpu, batch, queries.region(), window, &history, None, &out, None)?;
     if let Some(report) = report {
-        gpu.fetch_word(&gpu.bind(operation, "ids", &ids)?, 32, report)?;
+        gpu.fetch_word(&gpu.bind(operation, "history_ids", &ids)?, 32, report)?;
     }
     if let Some(report) = target_report {
         gpu.fetch_word(&target_ids, 32, report)?;

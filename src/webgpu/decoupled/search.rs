@@ -191,14 +191,14 @@ pub(super) fn search(
     let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
     let (behaviours, candidates) = (histories.total(), targets.total());
     let features = inputs.attention.len();
-    let ids = Region::of(inputs.ids).rows(0, behaviours, features);
+    let ids = Region::of(inputs.history_ids).rows(0, behaviours, features);
     let target_ids = Region::of(inputs.target_ids).rows(0, candidates, features);
     let mut read = buffers(inputs.attention);
     read.extend([ids.buffer, target_ids.buffer]);
     let positions = gpu.output(operation, "positions", &out.positions, candidates * top_k, &read)?;
     let scores = gpu.output(operation, "scores", &out.scores, candidates * top_k, &read)?;
     let counts = gpu.output(operation, "counts", &out.counts, candidates, &read)?;
-    let bound_ids = gpu.bind(operation, "ids", &ids)?;
+    let bound_ids = gpu.bind(operation, "history_ids", &ids)?;
     let target_ids = gpu.bind(operation, "target_ids", &target_ids)?;
     let bind = |table| lookup::bind(gpu, operation, table);
     let tables: Vec<Bound> = inputs.attention.iter().map(bind).collect::<Result<_>>()?;
@@ -312,7 +312,7 @@ impl Search<'_> {
         let keys = gpu.scratch(self.operation, (most * width) as u64)?;
         let nothing = gpu.nothing();
         for (pieces, span) in windows {
-            let ids = gpu.bind(self.operation, "ids", &ids.rows(span.start, span.len(), features))?;
+            let ids = gpu.bind(self.operation, "history_ids", &ids.rows(span.start, span.len(), features))?;
             let gather = Gather {
                 operation: self.operation,
                 ids: &ids,

@@ -63,16 +63,16 @@ fn signatures_out_of_range_are_reported() {
             let jagged = gpu.jagged(&Jagged::from_lengths(&[100])?)?;
             let batch = gpu.batch(&Jagged::from_lengths(&[100])?, &Jagged::from_lengths(&[100])?)?;
             let [good, bad] = [&good, &bad].map(|words| Hash::Signatures16(gpu.view(words)));
-            let history = |hash| SdimHistory::new(gpu.view(&rows), hash);
+            let history = |hash| SdimEncodeInputs::new(gpu.view(&rows), hash);
             let synchronise = || gpu.synchronize().unwrap_err();
 
             let table = gpu.sdim_encode(&op, &jagged, history(bad))?;
             assert_eq!(synchronise(), error("sdim_encode", 150, u16::MAX.into()));
-            let inputs = SdimQuery::<_, f32>::new(gpu.view(&table), bad);
+            let inputs = SdimQueryInputs::<_, f32>::new(gpu.view(&table), bad);
             gpu.sdim_query(&op, &jagged, inputs)?;
             assert_eq!(synchronise(), error("sdim_query", 150, u16::MAX.into()));
             for (past, wished) in [(bad, good), (good, bad)] {
-                let inputs = SdimInputs::new(history(past), wished);
+                let inputs = SdimAttendInputs::new(gpu.view(&rows), past, wished);
                 gpu.sdim_attend(&op, &batch, inputs)?;
                 assert_eq!(synchronise(), error("sdim_attend", 150, u16::MAX.into()));
             }
@@ -135,9 +135,10 @@ fn reads_no_more_than_it_must() {
         let hash = Hash::Rotations(gpu.view(&rotations));
         let (histories, candidates) = (jagged(rows), jagged(candidates));
         emulator.take_counts();
-        let table =
-            gpu.sdim_encode(&op, &histories, SdimHistory::new(gpu.view(&history), hash)).expect("a call");
-        let inputs = SdimQuery::new(gpu.view(&table), hash).with_targets(gpu.view(&targets));
+        let table = gpu
+            .sdim_encode(&op, &histories, SdimEncodeInputs::new(gpu.view(&history), hash))
+            .expect("a call");
+        let inputs = SdimQueryInputs::new(gpu.view(&table), hash).with_targets(gpu.view(&targets));
         gpu.sdim_query::<T>(&op, &candidates, inputs).expect("a call");
         let mut signatures = gpu.zeros::<u8>(rows * op.groups).expect("memory");
         let out = gpu.view_mut(&mut signatures);

@@ -239,8 +239,8 @@ fn reports_a_signature(gpu: &Cuda) -> Result<(), Failure> {
     (words[150], words[151]) = (256, 8);
     let bad = gpu.upload(&words)?;
     let rows = gpu.upload(&vec![1.0f32; 1000])?;
-    let history = SdimHistory::new(gpu.view(&rows), Hash::Signatures16(gpu.view(&bad)));
-    let inputs = SdimInputs::new(history, Hash::Signatures16(gpu.view(&good)));
+    let bad = Hash::Signatures16(gpu.view(&bad));
+    let inputs = SdimAttendInputs::new(gpu.view(&rows), bad, Hash::Signatures16(gpu.view(&good)));
     gpu.sdim_attend(&op, &batch, inputs)?;
     match gpu.synchronize() {
         Err(Error::IndexOutOfRange { position: 150, id: 256, .. }) => Ok(()),

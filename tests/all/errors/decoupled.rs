@@ -108,7 +108,7 @@ fn ids_outside_a_table_are_errors_or_zeros() {
     let (right, wrong) = ([0, 1, 2, 3, 0, 0], [0, 1, 2, 4, 3, 0]);
     assert_error(
         decoupled(&op, &tables, &wrong, &[0; 4], 4),
-        "decoupled_search: ids[3] is 4, which must be below 4",
+        "decoupled_search: history_ids[3] is 4, which must be below 4",
     );
     assert_error(
         decoupled(&op, &tables, &right, &[0, 0, 3, 0], 4),

@@ -7,7 +7,7 @@ use super::{assert_error, batch};
 fn encode(op: &Sdim, rows: usize, hash: Hash<'_, Host>, table: &mut [f32]) -> Result<()> {
     let rows = vec![0.0f32; rows];
     let histories = Jagged::from_lengths(&[3]).expect("small lengths");
-    let inputs = SdimHistory::new(Host::view(&rows), hash);
+    let inputs = SdimEncodeInputs::new(Host::view(&rows), hash);
     Cpu::new().sdim_encode_into(op, &histories, inputs, Host::view_mut(table))?;
     Cpu::new().sdim_append(op, &histories, inputs, Host::view_mut(table))
 }
@@ -71,7 +71,7 @@ fn sdim_checks_its_buffers() {
     let targets = Jagged::from_lengths(&[2]).expect("small lengths");
     let rows = [0.0f32; 8];
     let query = |table: &[f32], targets_given: Option<&[f32]>, out: usize| {
-        let mut inputs = SdimQuery::new(Host::view(table), rotate);
+        let mut inputs = SdimQueryInputs::new(Host::view(table), rotate);
         inputs.targets = targets_given.map(Host::view);
         Cpu::new().sdim_query_into(&op, &targets, inputs, Host::view_mut(&mut vec![0.0; out]))
     };
@@ -93,8 +93,7 @@ fn sdim_checks_its_buffers() {
         "sdim_query: out: expected [M, d] = [2, 4], 8 elements, got 9 elements",
     );
     let history_rows = [0.0f32; 12];
-    let history = SdimHistory::new(Host::view(&history_rows), rotate);
-    let inputs = SdimInputs::new(history, rotate);
+    let inputs = SdimAttendInputs::new(Host::view(&history_rows), rotate, rotate);
     assert_error(
         Cpu::new().sdim_attend_into(&op, &batch(&[3], &[2]), inputs, Host::view_mut(&mut [0.0; 8])),
         "sdim_attend: targets: expected the rows to hash with the rotations, got none",
@@ -130,6 +129,6 @@ fn signatures_outside_the_table_are_errors_and_change_nothing() {
     assert_error(encode(&op, 12, Hash::Signatures8(Host::view(&given)), &mut table), expected);
     assert_eq!(table, [5.0; 64]);
     let histories = Jagged::from_lengths(&[3]).expect("small lengths");
-    let inputs = SdimHistory::new(Host::view(&[0.0f32; 12]), Hash::Signatures8(Host::view(&given)));
+    let inputs = SdimEncodeInputs::new(Host::view(&[0.0f32; 12]), Hash::Signatures8(Host::view(&given)));
     assert_error(reference::sdim_encode(&op, &histories, &inputs), expected);
 }

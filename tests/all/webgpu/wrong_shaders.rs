@@ -171,7 +171,7 @@ fn too_large_a_signature(gpu: &Wgpu) -> Result<()> {
     let table = gpu.zeros::<f32>(op.table_length(1)?)?;
     let signatures = gpu.upload(&[7u8, 9, 10, 0])?;
     let hash = Hash::Signatures8(gpu.view(&signatures));
-    let inputs = SdimQuery::<_, f32>::new(gpu.view(&table), hash);
+    let inputs = SdimQueryInputs::<_, f32>::new(gpu.view(&table), hash);
     gpu.sdim_query(&op, &gpu.jagged(&one)?, inputs)?;
     gpu.synchronize()
 }
@@ -206,7 +206,7 @@ fn decoupled() -> Vec<Twin> {
         twin(&case, "weigh_selection", "/ total;", "* total;"),
         twin(&case, "aggregate", "sum += bitcast<f32>(entry.x) * four;", "sum += four;"),
         twin_of_check(
-            "decoupled_search: ids[3] is 7, which must be below 4",
+            "decoupled_search: history_ids[3] is 7, which must be below 4",
             |gpu| search_ids(gpu, &[0, 1, 2, 7, 9, 0], &[0, 0]),
             "search",
             "atomicMin(",

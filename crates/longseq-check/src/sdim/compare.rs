@@ -110,7 +110,7 @@ impl SdimCase {
             let row = doubted.iter().map(row).flat_map(|error| std::iter::repeat_n(error, self.width));
             Bound { absolute: row.collect(), nmse }
         };
-        let history = SdimHistory::new(Host::view(&inputs.history), hash);
+        let history = SdimEncodeInputs::new(Host::view(&inputs.history), hash);
         let exact = reference::sdim_encode::<T>(&op, batch.histories(), &history)?;
         // Each number is the sum of up to L others: off by at most L·U times the sum of their magnitudes.
         let longest = batch.histories().max_length() as f64;
@@ -124,14 +124,14 @@ impl SdimCase {
         let query_error = (self.width + self.groups + 16) as f64 * U * largest;
         let used = batch.targets().total() * self.width;
         let targets = Host::view(&inputs.targets[..]);
-        let query = SdimQuery::new(Host::view(&table), target_hash).with_targets(targets);
+        let query = SdimQueryInputs::new(Host::view(&table), target_hash).with_targets(targets);
         let exact_query = reference::sdim_query::<T>(&op, batch.targets(), &query)?;
         let got: Vec<T> = bytemuck::pod_collect_to_vec(&output.query);
         compare("query", &got, &exact_query[..used], &rows(query_error, &doubt.queries), rules)?;
 
         // The table-free form computes its own bucket sums: if rows are normalised, their error is relative to the
         // row's length, and at most the distance of two rows of length 1.
-        let attend = SdimInputs::new(history, target_hash).with_targets(targets);
+        let attend = SdimAttendInputs::new(history.history, hash, target_hash).with_targets(targets);
         let exact_attend = reference::sdim_attend::<T>(&op, &batch, &attend)?;
         let row_error = (self.width as f64).sqrt() * error;
         let relative = |row: &[f64]| {

@@ -191,7 +191,7 @@ impl SdimCase {
 
         let (used, unused) = (batch.targets().total() * self.width, self.tail * self.width);
         let mut products = |names: [&'static str; 3], hash, target_hash, target_rows| {
-            let history = SdimHistory::new(backend.view(&rows), hash);
+            let history = SdimEncodeInputs::new(backend.view(&rows), hash);
             let mut table = Guarded::<B, f32>::new(backend, op.table_length(batch.users())?, 0)?;
             calls.make(names[0], &mut || {
                 Ok(backend.sdim_encode_into(&op, &histories, history, table.view_mut(backend)?)?)
@@ -199,13 +199,13 @@ impl SdimCase {
             let table = table.finish(backend, "table")?;
             let device_table = backend.upload(&table)?;
             let mut query = Guarded::<B, T>::new(backend, used, unused)?;
-            let mut inputs = SdimQuery::new(backend.view(&device_table), target_hash);
+            let mut inputs = SdimQueryInputs::new(backend.view(&device_table), target_hash);
             inputs.targets = target_rows;
             calls.make(names[1], &mut || {
                 Ok(backend.sdim_query_into(&op, &targets, inputs, query.view_mut(backend)?)?)
             })?;
             let mut attend = Guarded::<B, T>::new(backend, used, unused)?;
-            let mut inputs = SdimInputs::new(history, target_hash);
+            let mut inputs = SdimAttendInputs::new(history.history, hash, target_hash);
             inputs.targets = target_rows;
             calls.make(names[2], &mut || {
                 Ok(backend.sdim_attend_into(&op, &device_batch, inputs, attend.view_mut(backend)?)?)
@@ -222,7 +222,7 @@ impl SdimCase {
 
         let table = backend.upload(&floats(&given_products.table))?;
         let mut appended = backend.upload(&floats(&given_products.table))?;
-        let new = SdimHistory::new(backend.view(&rows), given);
+        let new = SdimEncodeInputs::new(backend.view(&rows), given);
         calls.make("sdim_append", &mut || {
             Ok(backend.sdim_append(&op, &histories, new, backend.view_mut(&mut appended))?)
         })?;

@@ -53,17 +53,20 @@ fn matches_fuxictr<B: Backend>(backend: &B, rules: Rules) {
                 compare_exact("signatures", &signatures, &expected).unwrap();
             }
             let hash = Hash::Rotations(backend.view(&rotations));
-            let history = SdimHistory::new(backend.view(&history), hash);
+            let history = SdimEncodeInputs::new(backend.view(&history), hash);
             let table = backend.sdim_encode(&op, &backend.jagged(&histories)?, history)?;
             let targets = backend.view(&targets);
-            let query = SdimQuery::new(backend.view(&table), hash).with_targets(targets);
+            let query = SdimQueryInputs::new(backend.view(&table), hash).with_targets(targets);
             let out = backend.sdim_query::<f32>(&op, &backend.jagged(&target_offsets)?, query)?;
             let expected = golden.f64("out");
             let bound = golden::bound(&expected);
             compare("query", &backend.download(backend.view(&out))?, &expected, &bound, rules).unwrap();
             let batch = backend.batch(&histories, &target_offsets)?;
-            let out =
-                backend.sdim_attend(&op, &batch, SdimInputs::new(history, hash).with_targets(targets))?;
+            let out = backend.sdim_attend(
+                &op,
+                &batch,
+                SdimAttendInputs::new(history.history, hash, hash).with_targets(targets),
+            )?;
             compare("attend", &backend.download(backend.view(&out))?, &expected, &bound, rules).unwrap();
             Ok(())
         };
@@ -228,14 +231,14 @@ fn adds_tables_of_two_halves<B: Backend>(backend: &B, rules: Rules) {
         let jagged = |rows: usize| backend.jagged(&Jagged::from_lengths(&[rows])?);
         let encode = |from: usize, to: usize| {
             let rows = backend.view(&all).slice(from * op.width, (to - from) * op.width)?;
-            backend.sdim_encode(&op, &jagged(to - from)?, SdimHistory::new(rows, hash))
+            backend.sdim_encode(&op, &jagged(to - from)?, SdimEncodeInputs::new(rows, hash))
         };
         let (whole, first, second) = (encode(0, rows)?, encode(0, 40)?, encode(40, rows)?);
         let mut added = backend.upload(&backend.download(backend.view(&first))?)?;
         backend.sdim_add_tables(&op, backend.view_mut(&mut added), backend.view(&second))?;
         let mut appended = first;
         let new = backend.view(&all).slice(40 * op.width, (rows - 40) * op.width)?;
-        let new = SdimHistory::new(new, hash);
+        let new = SdimEncodeInputs::new(new, hash);
         backend.sdim_append(&op, &jagged(rows - 40)?, new, backend.view_mut(&mut appended))?;
         Ok([
             backend.download(backend.view(&whole))?,
@@ -258,10 +261,11 @@ fn keeps_numbers_that_are_not_finite_in_their_bucket<B: Backend>(backend: &B, ru
             history[row * op.width + column] = T::from_f32(number);
         }
         let signatures = data::signatures(&mut data::rng(6), rows * op.groups, op.bits);
-        let inputs = SdimHistory::new(Host::view(&history), Hash::Signatures16(Host::view(&signatures)));
+        let inputs = SdimEncodeInputs::new(Host::view(&history), Hash::Signatures16(Host::view(&signatures)));
         let expected = reference::sdim_encode(&op, &Jagged::from_lengths(&[rows])?, &inputs)?;
         let (history, signatures) = (backend.upload(&history)?, backend.upload(&signatures)?);
-        let inputs = SdimHistory::new(backend.view(&history), Hash::Signatures16(backend.view(&signatures)));
+        let inputs =
+            SdimEncodeInputs::new(backend.view(&history), Hash::Signatures16(backend.view(&signatures)));
         let table = backend.sdim_encode(&op, &backend.jagged(&Jagged::from_lengths(&[rows])?)?, inputs)?;
         for (i, (got, expected)) in
             backend.download(backend.view(&table))?.into_iter().zip(expected).enumerate()
