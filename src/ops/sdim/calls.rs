@@ -212,7 +212,7 @@ pub trait SdimOps: DeviceOps {
     ///
     /// ```
     /// use longseq::prelude::*;
-    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimEncodeInputs, SdimAttendInputs};
+    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimAttendInputs};
     ///
     /// let backend = Cpu::new();
     /// let op = Sdim::new(2).with_groups(4, 10); // tables would have 1024 buckets per group
@@ -220,7 +220,7 @@ pub trait SdimOps: DeviceOps {
     /// let hash = Hash::Rotations(Host::view(&rotations));
     /// let batch = backend.batch(&Jagged::from_lengths(&[1])?, &Jagged::from_lengths(&[1])?)?;
     /// let row = [0.6_f32, 0.8]; // a candidate equal to the only behaviour shares all its buckets
-    /// let inputs = SdimAttendInputs::new(SdimEncodeInputs::new(Host::view(&row), hash), hash).with_targets(Host::view(&row));
+    /// let inputs = SdimAttendInputs::new(Host::view(&row), hash, hash).with_targets(Host::view(&row));
     /// let out = backend.sdim_attend(&op, &batch, inputs)?;
     /// assert!(out.iter().zip(row).all(|(out, exact)| (out - exact).abs() < 1e-6));
     /// # Ok::<(), longseq::Error>(())
