@@ -110,7 +110,9 @@
 //! * `cuda` (default): [`Cuda`], hand-written CUDA C++ for NVIDIA GPUs from Ampere on. Needs the driver at run time, and
 //!   nothing at build time.
 //! * `rayon` (default): [`Cpu`] spreads its work over the current thread pool. Results do not depend on it.
-//! * `wgpu` (default): [`Wgpu`], hand-written WGSL for any Vulkan, Metal or Direct3D 12 device.
+//! * `wgpu` (default): [`Wgpu`], hand-written WGSL for any Vulkan, Metal or Direct3D 12 device. It also compiles for a
+//!   browser (`wasm32-unknown-unknown`), through the browser's own WebGPU and the `_async` calls alone; there it is
+//!   type-checked by the tests and has not been run.
 //!
 //! Without default features the crate depends only on `bytemuck`, `half`, `pulp` and `thiserror`.
 #![cfg_attr(not(any(feature = "cuda", target_arch = "x86_64")), forbid(unsafe_code))]

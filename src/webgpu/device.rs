@@ -141,6 +141,16 @@ trait Now: Future + Sized {
 }
 impl<F: Future> Now for F {}
 
+/// A browser's thread must not wait: what a wait is for arrives only after the thread has returned.
+pub(crate) fn may_block(operation: &'static str) -> Result<()> {
+    if cfg!(target_arch = "wasm32") {
+        let (what, supported) =
+            ("blocking in a browser".into(), "the calls whose names end in `_async`".into());
+        return Err(Error::Unsupported { operation, what, supported });
+    }
+    Ok(())
+}
+
 /// Waits for a future on this thread.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(std::thread::Thread);

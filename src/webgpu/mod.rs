@@ -86,7 +86,8 @@ impl Wgpu {
     /// The system's preferred adapter, with all that it can do.
     ///
     /// # Errors
-    /// [`NoAdapter`](crate::Error::NoAdapter) where there is none.
+    /// [`NoAdapter`](crate::Error::NoAdapter) where there is none; [`Unsupported`](crate::Error::Unsupported) in a browser,
+    /// where nothing may block.
     pub fn new() -> Result<Self> {
         Self::with_options(&WgpuOptions::default())
     }
@@ -94,7 +95,7 @@ impl Wgpu {
     /// As [`new`](Self::new), without blocking.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// [`NoAdapter`](crate::Error::NoAdapter) where there is none.
     pub async fn new_async() -> Result<Self> {
         Self::with_options_async(&WgpuOptions::default()).await
     }
@@ -102,15 +103,17 @@ impl Wgpu {
     /// An adapter and a device chosen by `options`.
     ///
     /// # Errors
-    /// [`NoAdapter`](crate::Error::NoAdapter) where none fits or it refuses the device.
+    /// [`NoAdapter`](crate::Error::NoAdapter) where none fits or it refuses the device;
+    /// [`Unsupported`](crate::Error::Unsupported) in a browser, where nothing may block.
     pub fn with_options(options: &WgpuOptions) -> Result<Self> {
+        device::may_block("Wgpu::with_options")?;
         device::block_on(Self::with_options_async(options))
     }
 
     /// As [`with_options`](Self::with_options), without blocking.
     ///
     /// # Errors
-    /// As [`with_options`](Self::with_options).
+    /// [`NoAdapter`](crate::Error::NoAdapter) where none fits or it refuses the device.
     pub async fn with_options_async(options: &WgpuOptions) -> Result<Self> {
         let adapter = device::find(options).await?;
         let (device, queue) = device::open(&adapter, options).await?;
@@ -183,9 +186,11 @@ impl Wgpu {
         Self { shared: Arc::new(shared), reports }
     }
 
-    /// Whether this machine has an adapter.
+    /// Whether this machine has an adapter. False in a browser, where nothing may block: call
+    /// [`new_async`](Self::new_async) there.
     pub fn is_available() -> bool {
-        device::block_on(device::find(&WgpuOptions::default())).is_ok()
+        device::may_block("Wgpu::is_available").is_ok()
+            && device::block_on(device::find(&WgpuOptions::default())).is_ok()
     }
 
     /// Submits what was recorded so far, without waiting. Needed before the caller's own submissions read results.
@@ -198,7 +203,7 @@ impl Wgpu {
     /// As [`download`](crate::DeviceOps::download), without blocking.
     ///
     /// # Errors
-    /// As [`download`](crate::DeviceOps::download).
+    /// As [`download`](crate::DeviceOps::download), which a browser's thread must not call.
     pub async fn download_async<T: Scalar>(&self, view: View<'_, WgpuMemory, T>) -> Result<Vec<T>> {
         self.download_view_async("download", Some(Region::of(view))).await
     }

@@ -9,7 +9,7 @@ use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::gpu::lock;
 use crate::webgpu::Wgpu;
-use crate::webgpu::device::scoped;
+use crate::webgpu::device::{may_block, scoped};
 use crate::webgpu::faults::Unread;
 use crate::webgpu::memory::{Region, WgpuBuffer};
 
@@ -150,6 +150,7 @@ impl Wgpu {
         operation: &'static str,
         view: Option<Region<'_, T>>,
     ) -> Result<Vec<T>> {
+        may_block(operation)?;
         let pending = self.begin_download(operation, view)?;
         let timeout = self.shared.timeout;
         let begun = Instant::now();

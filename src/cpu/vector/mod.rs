@@ -7,7 +7,7 @@ mod exp;
 mod few;
 mod instructions;
 mod lanes;
-#[expect(unsafe_code, reason = "prefetching takes a pointer")]
+#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "prefetching takes a pointer"))]
 mod prefetch;
 mod product;
 mod rows;
