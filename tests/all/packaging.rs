@@ -1,4 +1,4 @@
-//! The licences of every dependency.
+//! The licences of every dependency, and the list of commands and variables.
 
 use std::process::Command;
 
@@ -35,5 +35,26 @@ fn every_dependency_has_an_allowed_licence() {
             .unwrap_or_else(|error| panic!("{name}: licence {licence:?}: {error}"));
         let allowed = expression.evaluate(|requirement| ALLOWED.contains(&requirement.to_string().as_str()));
         assert!(allowed, "{name}: licence {licence:?} is not among the allowed");
+    }
+}
+
+#[test]
+fn contributing_lists_every_script_and_variable() {
+    let root = longseq_check::repository();
+    let listed = std::fs::read_to_string(root.join("CONTRIBUTING.md")).expect("CONTRIBUTING.md");
+    let scripts = std::fs::read_dir(root.join("scripts")).expect("scripts");
+    for script in scripts.map(|entry| entry.expect("a readable folder").file_name()) {
+        let script = script.to_string_lossy().into_owned();
+        let name = format!("`scripts/{script}");
+        // A script's own data have an ending.
+        assert!(script.contains('.') || listed.contains(&name), "CONTRIBUTING.md does not list {name}`");
+    }
+    let grep = Command::new("git")
+        .args(["grep", "-hoE", "LONGSEQ_[A-Z_]*[A-Z]", "--", "src", "tests", "crates", "benches", "scripts"])
+        .current_dir(root)
+        .output();
+    let Ok(found) = grep.map(|found| String::from_utf8_lossy(&found.stdout).into_owned()) else { return };
+    for name in found.lines() {
+        assert!(listed.contains(&format!("`{name}`")), "CONTRIBUTING.md does not list the variable {name}");
     }
 }
