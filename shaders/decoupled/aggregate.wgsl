@@ -1,9 +1,10 @@
-// Weighted sums of the representation rows of kept behaviours: out[m, first_column..] = Σ_k w[m,k] · R[ids[row_k]].
+// Weighted sums of the representation rows of selected behaviours: out[m, first_column..] = Σ_k w[m,k] ·
+// R[ids[row_k]].
 //
-// One thread sums four columns of one candidate, one feature a dispatch; neighbours read neighbouring columns. Ids
-// outside the table count as zeros. INT8: value = scale[id]·code + offset[id].
+// One thread sums four columns of one candidate, one feature per dispatch; neighbouring threads read neighbouring
+// columns. Ids outside the table count as zeros. INT8: value = scale[id]·code + offset[id].
 
-struct Params {
+struct AggregateParams {
     groups: u32,
     grid_width: u32,
     threads: u32,
@@ -20,7 +21,7 @@ struct Params {
     out_width: u32,
     first_column: u32,
 }
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: AggregateParams;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -28,9 +29,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     if index >= params.threads {
         return;
     }
-    let fours = (params.width + 3u) / 4u;
-    let m = index / fours;
-    let column = index % fours * 4u;
+    let width4 = (params.width + 3u) / 4u;
+    let m = index / width4;
+    let column = index % width4 * 4u;
     let left = params.width - column;
     var sum = vec4<f32>();
     for (var k = 0u; k < params.top_k; k++) {
@@ -40,11 +41,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         }
         let id = ids[params.ids_base + entry.y * params.features + params.feature];
         if id < params.table_rows {
-            var four = table_data_four(params.table_base + id * params.width + column, left);
+            var value = table_data_vec4(params.table_base + id * params.width + column, left);
             if INT8 == 1u {
-                four = scale[params.scale_base + id] * four + offset[params.offset_base + id];
+                value = scale[params.scale_base + id] * value + offset[params.offset_base + id];
             }
-            sum += bitcast<f32>(entry.x) * four;
+            sum += bitcast<f32>(entry.x) * value;
         }
     }
     let place = params.out_base + m * params.out_width + params.first_column + column;

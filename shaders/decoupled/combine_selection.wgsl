@@ -1,18 +1,19 @@
-// Merges the lists that decoupled/search.wgsl kept of the parts of a history. One workgroup of 64 threads takes one candidate; a
-// history that was not cut has one list, which is copied. Rows of the history become positions in it.
+// Combines the lists that decoupled/search.wgsl kept for the pieces of a history. One workgroup of 64 threads
+// processes one candidate; the history of a tile with one piece has one list, which is copied. Rows become positions
+// in the user's history.
 
-struct Params {
+struct CombineSelectionParams {
     groups: u32,
     grid_width: u32,
     positions_base: u32,
     scores_base: u32,
     counts_base: u32,
-    // Lists a part has.
-    part_lists: u32,
+    // Lists per piece.
+    piece_lists: u32,
     top_k: u32,
     first_whole: u32,
 }
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: CombineSelectionParams;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -20,8 +21,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     if group >= params.groups {
         return;
     }
-    let list = group % params.part_lists;
-    let tile = group / params.part_lists;
+    let list = group % params.piece_lists;
+    let tile = group / params.piece_lists;
     let rows = tiles[2u * tile];
     let slots = tiles[2u * tile + 1u];
     if list >= rows.z {
@@ -31,7 +32,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     let first_slot = select(slots.x, params.first_whole + tile, slots.y == 0u);
     clear_lists(thread);
     for (var slot = first_slot; slot < first_slot + max(slots.y, 1u); slot++) {
-        let first = (slot * params.part_lists + list) * top_k;
+        let first = (slot * params.piece_lists + list) * top_k;
         for (var begin = 0u; begin < top_k; begin += 64u) {
             let place = begin + thread;
             var wanted = false;

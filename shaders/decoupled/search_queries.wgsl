@@ -1,13 +1,13 @@
-// Reads the candidates' rows of one table by id and packs them for decoupled/search.wgsl: scaled, widened, transposed in blocks of
-// 4 × 4, so that a product of four numbers of a behaviour with a block gives four scores.
+// Reads the candidates' rows of one table by id and packs them for decoupled/search.wgsl: scaled, widened to f32, and
+// transposed in blocks of 4 × 4, so that the product of a vec4 of a behaviour with a block gives four scores.
 //
 //     packed[(tile · width4 + first4 + k) · tile_rows + r] = factor · A_f[ids[m,f], 4k .. 4k + 4]
 //
-// One thread writes four numbers of one candidate. Rows that a tile does not have stay zeros, as they were. An id outside
-// the table counts as a row of zeros; the lowest place of one is noted where that is asked for.
+// One thread writes one vec4 of one candidate. Rows that a tile does not have remain zeros. An id outside the table
+// counts as a row of zeros; if `check_ids` is set, the lowest position of such an id is reported.
 // INT8: value = scale[id]·code + offset[id].
 
-struct Params {
+struct SearchQueriesParams {
     groups: u32,
     grid_width: u32,
     threads: u32,
@@ -20,13 +20,13 @@ struct Params {
     scale_base: u32,
     offset_base: u32,
     factor: f32,
-    // Fours of a packed candidate, and those before this table's.
+    // vec4s of a packed candidate, and the first of this table.
     width4: u32,
     first4: u32,
     tile_rows: u32,
     check_ids: u32,
 }
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: SearchQueriesParams;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -34,10 +34,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     if index >= params.threads {
         return;
     }
-    let fours = (params.width + 3u) / 4u;
+    let width4 = (params.width + 3u) / 4u;
     let r = index % params.tile_rows;
-    let k = index / params.tile_rows % fours;
-    let tile = index / (params.tile_rows * fours);
+    let k = index / params.tile_rows % width4;
+    let tile = index / (params.tile_rows * width4);
     let rows = tiles[2u * tile];
     if r >= rows.z {
         return;
@@ -51,11 +51,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         return;
     }
     let left = params.width - 4u * k;
-    var four = table_data_four(params.table_base + row * params.width + 4u * k, left);
+    var value = table_data_vec4(params.table_base + row * params.width + 4u * k, left);
     if INT8 == 1u {
-        four = scale[params.scale_base + row] * four + offset[params.offset_base + row];
-        // The offset is no part of what stands behind the row.
-        four = select(vec4<f32>(), four, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left));
+        value = scale[params.scale_base + row] * value + offset[params.offset_base + row];
+        // The offset must not be added past the end of the row.
+        value = select(vec4<f32>(), value, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left));
     }
-    packed[(tile * params.width4 + params.first4 + k) * params.tile_rows + r] = params.factor * four;
+    packed[(tile * params.width4 + params.first4 + k) * params.tile_rows + r] = params.factor * value;
 }

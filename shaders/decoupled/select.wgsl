@@ -1,24 +1,27 @@
-// The best K of scored behaviours, kept in workgroup memory. Stands in front of decoupled/search.wgsl and decoupled/combine_selection.wgsl.
+// The best K of scored behaviours, kept in workgroup memory. Included before decoupled/search.wgsl and
+// decoupled/combine_selection.wgsl.
 //
-// Each list has CAPACITY places and a threshold: the K-th best when the list was cut last. Entries that do not beat it
-// are never stored; the others are appended. Where one finds its list full, all lists are sorted and cut to K, and the
-// entries without a place are offered again: so a list of many places is sorted rarely. An entry is a key, which orders
-// like the score, and a row of the history; best first means key descending, then row ascending: a total order, so that
-// the result does not depend on who appended first.
+// Each list has CAPACITY places and a threshold: the K-th best entry when the list was last cut to K. Entries that do
+// not beat the threshold are never stored; the others are appended. When an entry finds its list full, all lists are
+// sorted and cut to K, and the entries without a place are offered again, so a list with many places is sorted
+// rarely. An entry is a key, which sorts like the score, and a row of the history. Best first means key descending,
+// then row ascending: a total order, so that the result does not depend on the order in which entries were appended.
 //
-// The key of a score: its bits, made to order like unsigned integers. -0 counts as +0; NaN has the lowest key, 0.
-// Variants: LISTS lists beside each other; CAPACITY grows with K: twice as many places let a list see about twice as many
-// behaviours before it is sorted again. Workgroup memory: 8 · LISTS · CAPACITY bytes, at most 12 KiB, + 12 · LISTS + 8.
+// The key of a score is its bits, mapped to unsigned integers of the same order. -0 equals +0; NaN has the lowest
+// key, 0.
+// Variants: LISTS lists per workgroup; CAPACITY grows with K: twice as many places let a list take about twice as
+// many behaviours before it is sorted again. Workgroup memory: 8 · LISTS · CAPACITY bytes, at most 12 KiB, + 12 ·
+// LISTS + 8.
 
 var<workgroup> list_keys: array<u32, LISTS * CAPACITY>;
 var<workgroup> list_rows: array<u32, LISTS * CAPACITY>;
-// How many entries were appended, those that found no place included.
+// Entries that were appended, including those that found no place.
 var<workgroup> list_counts: array<atomic<u32>, LISTS>;
-// Key and row that an entry must beat.
+// The key and row that an entry must beat.
 var<workgroup> list_threshold: array<vec2<u32>, LISTS>;
 // Whether an entry found no place.
 var<workgroup> overfull: atomic<u32>;
-// The most entries of a list when all are to be sorted, 0 otherwise.
+// The length of the longest list if the lists are to be sorted, otherwise 0.
 var<workgroup> entries_to_sort: u32;
 
 fn key_of(score: vec4<f32>) -> vec4<u32> {
@@ -30,7 +33,7 @@ fn key_of(score: vec4<f32>) -> vec4<u32> {
     return select(key, vec4<u32>(), magnitude > vec4<u32>(0x7f800000u));
 }
 
-// The bits of the score of a key.
+// The bits of the score that has this key.
 fn score_bits(key: u32) -> u32 {
     if key == 0u {
         return 0x7fc00000u;
@@ -53,7 +56,7 @@ fn clear_lists(thread: u32) {
     workgroupBarrier();
 }
 
-// Appends an entry if it can be among the best. False where there was no place: to be offered again after `compact`.
+// Appends an entry if it can be among the best. Returns false if there was no place: offer it again after `compact`.
 fn offer(list: u32, key: u32, row: u32) -> bool {
     let threshold = list_threshold[list];
     if !is_better(key, row, threshold.x, threshold.y) {
@@ -80,8 +83,8 @@ fn compare_exchange(low: u32, high: u32) {
     }
 }
 
-// Sorts all lists and cuts them to `top_k`, where an entry found no place or `always`; tells whether one did not. All
-// threads call it together.
+// If an entry found no place, or `always` is set, sorts all lists, cuts them to `top_k`, and returns true. All
+// threads must call it together.
 fn compact(thread: u32, top_k: u32, always: bool) -> bool {
     workgroupBarrier();
     if thread == 0u {
@@ -97,7 +100,7 @@ fn compact(thread: u32, top_k: u32, always: bool) -> bool {
     if entries == 0u {
         return false;
     }
-    // Places behind the last entry hold the worst there is.
+    // Places past the last entry hold the worst possible entry.
     for (var list = 0u; list < LISTS; list++) {
         for (var place = atomicLoad(&list_counts[list]) + thread; place < entries; place += 64u) {
             list_keys[list * CAPACITY + place] = 0u;
@@ -105,8 +108,8 @@ fn compact(thread: u32, top_k: u32, always: bool) -> bool {
         }
     }
     workgroupBarrier();
-    // Bitonic sort for any length: each merge begins with mirrored pairs, so that all comparisons put the better
-    // entry first, and pairs with a place behind the list are left out. Powers of two throughout: no divisions.
+    // Bitonic sort for any length: each merge starts with mirrored pairs, so that all comparisons put the better entry
+    // first and pairs that reach past the end can be skipped. Sizes are powers of two, so there are no divisions.
     var pairs_bits = 0u;
     while (2u << pairs_bits) < entries {
         pairs_bits++;

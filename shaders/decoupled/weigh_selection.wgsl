@@ -1,9 +1,9 @@
-// Softmax weights of kept behaviours, and the rows they are: kept[m,k] = (weight, row of the history or NONE).
+// Softmax weights of selected behaviours, and their rows: kept[m,k] = (weight, row of the history or NONE).
 //
-// One thread a candidate: K is small beside the rows that decoupled/aggregate.wgsl reads. Counts above K and positions outside
-// the history keep nothing; the lowest of each is noted.
+// One thread per candidate: K is small compared with the rows that decoupled/aggregate.wgsl reads. Counts above K and
+// positions outside the history select nothing; the lowest position of each is reported.
 
-struct Params {
+struct WeighSelectionParams {
     groups: u32,
     grid_width: u32,
     tiles: u32,
@@ -12,7 +12,7 @@ struct Params {
     scores_base: u32,
     counts_base: u32,
 }
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: WeighSelectionParams;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -29,13 +29,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         atomicMin(&bad_counts[0], m);
         count = 0u;
     }
-    var peak = LOWEST;
+    var row_max = LOWEST;
     for (var k = 0u; k < count; k++) {
-        peak = max(peak, bitcast<f32>(scores[params.scores_base + first + k]));
+        row_max = max(row_max, bitcast<f32>(scores[params.scores_base + first + k]));
     }
-    var total = 0.0;
+    var row_sum = 0.0;
     for (var k = 0u; k < count; k++) {
-        total += weight_of(scores[params.scores_base + first + k], peak);
+        row_sum += weight_of(scores[params.scores_base + first + k], row_max);
     }
     for (var k = 0u; k < params.top_k; k++) {
         var weight = 0.0;
@@ -45,8 +45,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
             if position >= history.y - history.x {
                 atomicMin(&bad_positions[0], first + k);
             } else {
-                weight = weight_of(scores[params.scores_base + first + k], peak) / total;
-                // A score of -∞ takes no part, whatever its row holds.
+                weight = weight_of(scores[params.scores_base + first + k], row_max) / row_sum;
+                // A score of -∞ does not contribute, even if its row holds NaN.
                 if weight != 0.0 {
                     row = history.x + position;
                 }
@@ -56,6 +56,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     }
 }
 
-fn weight_of(score: u32, peak: f32) -> f32 {
-    return select(exp_one(bitcast<f32>(score) - peak), 0.0, score == NEGATIVE_INFINITY);
+fn weight_of(score: u32, row_max: f32) -> f32 {
+    return select(exp_one(bitcast<f32>(score) - row_max), 0.0, score == NEGATIVE_INFINITY);
 }

@@ -1,10 +1,12 @@
-// Makes each candidate ready for din/attend.wgsl: what it adds to the first layer, then the candidate itself, widened.
+// Prepares each candidate for din/attend.wgsl: its contribution to the first layer, then the candidate itself,
+// widened to f32.
 //
-//     packed[m,:] = [(W_q + W_d)·q + b₁ ; q]        both in fours, rounded up
+//     packed[m,:] = [(W_q + W_d)·q + b₁ ; q]        both padded to whole vec4s
 //
-// One thread writes four numbers. Neighbours take neighbouring candidates: one load of a block of weights serves all.
+// One thread writes one vec4. Neighbouring threads process neighbouring candidates, so one load of a block of weights
+// serves all.
 
-struct Params {
+struct DinTargetsParams {
     groups: u32,
     grid_width: u32,
     threads: u32,
@@ -14,7 +16,7 @@ struct Params {
     targets_base: u32,
     first_query_block: u32,
 }
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: DinTargetsParams;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -23,20 +25,20 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         return;
     }
     let m = index % params.candidates;
-    let four = index / params.candidates;
+    let column4 = index / params.candidates;
     let width4 = (params.width + 3u) / 4u;
     let row = params.targets_base + m * params.width;
     var result = vec4<f32>();
-    if four >= params.units4 {
-        let k = 4u * (four - params.units4);
-        result = targets_four(row + k, params.width - k);
+    if column4 >= params.units4 {
+        let k = 4u * (column4 - params.units4);
+        result = targets_vec4(row + k, params.width - k);
     } else {
         // The bias is the first of the five vectors of these units.
-        result = vectors[5u * four];
+        result = vectors[5u * column4];
         for (var k = 0u; k < width4; k++) {
-            let q = targets_four(row + 4u * k, params.width - 4u * k);
-            result += q * blocks[params.first_query_block + four * width4 + k];
+            let q = targets_vec4(row + 4u * k, params.width - 4u * k);
+            result += q * blocks[params.first_query_block + column4 * width4 + k];
         }
     }
-    packed[m * (params.units4 + width4) + four] = result;
+    packed[m * (params.units4 + width4) + column4] = result;
 }

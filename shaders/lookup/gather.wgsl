@@ -1,11 +1,12 @@
-// Reads table rows by id: out[i, first_column..] = f · R[ids[i, feature]], summed or averaged over bags of ids.
+// Reads table rows by id: out[i, first_column..] = f · R[ids[i, feature]], optionally summed or averaged over bags of
+// ids.
 //
-// One thread writes four columns of one row of the output; neighbours read neighbouring columns. A bag's rows are
-// added in their order. The bounds check is one comparison: an id outside the table reads nothing and counts as zeros,
-// and where that is asked for the lowest place of one is noted (an integer minimum: the order of threads is no matter).
+// One thread writes four columns of one row of the output; neighbouring threads read neighbouring columns. The rows
+// of a bag are added in order. An id outside the table reads nothing and counts as zeros; if `check_ids` is set, the
+// lowest position of such an id is reported (an atomic minimum, so the order of the threads does not matter).
 // INT8: value = scale[id]·code + offset[id].
 
-struct Params {
+struct GatherParams {
     groups: u32,
     grid_width: u32,
     threads: u32,
@@ -20,23 +21,23 @@ struct Params {
     out_base: u32,
     out_width: u32,
     first_column: u32,
-    // How rows are pooled.
+    // EACH, sum or MEAN.
     pooling: u32,
-    // What happens with the result.
+    // MULTIPLY, or overwrite the output.
     store: u32,
     factor: f32,
-    // Whether unknown ids are noted, and what is added to their place among these ids.
+    // Whether bad ids are reported, and what is added to their position in this binding of the ids.
     check_ids: u32,
     first_place: u32,
 }
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: GatherParams;
 
 const EACH: u32 = 0u;
 const MEAN: u32 = 2u;
-// Instead of overwriting, multiplies what is there.
+// Multiplies the output instead of overwriting it.
 const MULTIPLY: u32 = 1u;
 
-fn table_four(row: u32, column: u32) -> vec4<f32> {
+fn table_vec4(row: u32, column: u32) -> vec4<f32> {
     let place = row * params.features + params.feature;
     let id = ids[params.ids_base + place];
     if id >= params.table_rows {
@@ -45,11 +46,11 @@ fn table_four(row: u32, column: u32) -> vec4<f32> {
         }
         return vec4<f32>();
     }
-    let four = table_data_four(params.table_base + id * params.width + column, params.width - column);
+    let value = table_data_vec4(params.table_base + id * params.width + column, params.width - column);
     if INT8 == 1u {
-        return scale[params.scale_base + id] * four + offset[params.offset_base + id];
+        return scale[params.scale_base + id] * value + offset[params.offset_base + id];
     }
-    return four;
+    return value;
 }
 
 @compute @workgroup_size(64)
@@ -58,28 +59,28 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     if index >= params.threads {
         return;
     }
-    let fours = (params.width + 3u) / 4u;
-    let row = index / fours;
-    let column = index % fours * 4u;
-    var four = vec4<f32>();
+    let width4 = (params.width + 3u) / 4u;
+    let row = index / width4;
+    let column = index % width4 * 4u;
+    var value = vec4<f32>();
     if params.pooling == EACH {
-        four = table_four(row, column);
+        value = table_vec4(row, column);
     } else {
         let end = offsets[row + 1u];
         for (var l = offsets[row]; l < end; l++) {
-            four += table_four(l, column);
+            value += table_vec4(l, column);
         }
         if params.pooling == MEAN {
-            four /= f32(max(end - offsets[row], 1u));
+            value /= f32(max(end - offsets[row], 1u));
         }
     }
-    four *= params.factor;
+    value *= params.factor;
     let place = params.out_base + row * params.out_width + params.first_column + column;
     let left = params.width - column;
-    store(place, four.x);
-    if left > 1u { store(place + 1u, four.y); }
-    if left > 2u { store(place + 2u, four.z); }
-    if left > 3u { store(place + 3u, four.w); }
+    store(place, value.x);
+    if left > 1u { store(place + 1u, value.y); }
+    if left > 2u { store(place + 2u, value.z); }
+    if left > 3u { store(place + 3u, value.w); }
 }
 
 fn store(place: u32, value: f32) {

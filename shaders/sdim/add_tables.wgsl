@@ -1,13 +1,13 @@
-// Adds one bucket table to another, in place. One thread a number.
+// Adds one bucket table to another, in place. One thread per element.
 
-struct Params {
+struct SdimAddTablesParams {
     groups: u32,
     grid_width: u32,
     threads: u32,
     table_base: u32,
     other_base: u32,
 }
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: SdimAddTablesParams;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {

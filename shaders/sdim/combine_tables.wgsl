@@ -1,15 +1,15 @@
-// Adds up the bucket tables of the parts of a history, in their order. One thread a number of the table.
+// Adds up the bucket tables of the pieces of a history, in order. One thread per element of the table.
 
-struct Params {
+struct SdimCombineTablesParams {
     groups: u32,
     grid_width: u32,
     threads: u32,
-    // Numbers in one user's table.
+    // Elements of one user's table.
     size: u32,
     table_base: u32,
     append: u32,
 }
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: SdimCombineTablesParams;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -19,8 +19,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     }
     let tile = index / params.size;
     let place = index % params.size;
-    let user = merges[2u * tile].w;
-    let slots = merges[2u * tile + 1u];
+    let user = split_tiles[2u * tile].w;
+    let slots = split_tiles[2u * tile + 1u];
     var sum = 0.0;
     for (var i = 0u; i < slots.y; i++) {
         sum += partial[(slots.x + i) * params.size + place];

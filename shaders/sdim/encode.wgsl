@@ -1,13 +1,14 @@
 // Bucket sums of histories: T[b,g,c,:] = Σ_{l of user b, sig[l,g] = c} s_l.
 //
-// One workgroup of 64 threads takes one piece of a history, 64 columns and as many groups as fit. A thread owns a
-// column: it walks the behaviours in order and adds each number to the bucket its signature names, in no one's way.
-// One load of a behaviour serves all groups of the workgroup.
-// A part of a history leaves a table of its own in `partial`; sdim/combine_tables.wgsl adds them up in order.
+// One workgroup of 64 threads processes one piece of a history, 64 columns and as many groups as fit. Each thread
+// owns a column: it reads the behaviours in order and adds each element to the bucket of its signature, without
+// synchronisation. One load of a behaviour serves all groups of the workgroup.
+// A piece of a longer history writes a table of its own to `partial`; sdim/combine_tables.wgsl adds them up in order.
 // Variants: IN_MEMORY 0 keeps the buckets in workgroup memory (12 KiB: groups · 2^τ is at most 48); IN_MEMORY 1 adds
-// straight into the table, or that of the part, one group a workgroup: for larger tables, which then hold zeros before.
+// directly to the table (or to the table of the piece), one group per workgroup, for larger tables; these must be
+// zero beforehand.
 
-struct Params {
+struct SdimEncodeParams {
     groups: u32,
     grid_width: u32,
     first_piece: u32,
@@ -15,14 +16,14 @@ struct Params {
     width: u32,
     hash_groups: u32,
     buckets: u32,
-    // Groups of one workgroup.
+    // Groups per workgroup.
     group_tile: u32,
     rows_base: u32,
     codes_base: u32,
     table_base: u32,
     append: u32,
 }
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: SdimEncodeParams;
 
 var<workgroup> sums: array<f32, 3072>;
 
@@ -38,31 +39,31 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     let first_group = group / column_tiles % group_tiles * params.group_tile;
     let piece = params.first_piece + group / (column_tiles * group_tiles);
     let user = pieces[2u * piece].x;
-    let part = pieces[2u * piece + 1u];
+    let span = pieces[2u * piece + 1u];
     let count = min(params.group_tile, params.hash_groups - first_group);
-    // No barrier follows: a thread touches only its own column.
+    // There are no barriers below: a thread accesses its own column only.
     if column >= params.width {
         return;
     }
     let table_row = (user * params.hash_groups + first_group) * params.buckets;
-    let part_row = (part.z * params.hash_groups + first_group) * params.buckets;
+    let piece_row = (span.z * params.hash_groups + first_group) * params.buckets;
     if IN_MEMORY == 0u {
         for (var i = 0u; i < count * params.buckets; i++) {
             sums[i * 64u + thread] = 0.0;
         }
     }
-    for (var l = part.x; l < part.y; l++) {
+    for (var l = span.x; l < span.y; l++) {
         let row = l - params.first_history;
         let x = rows_at(params.rows_base + row * params.width + column);
         for (var g = 0u; g < count; g++) {
             let code = codes_at(params.codes_base + row * params.hash_groups + first_group + g);
-            // A given signature may be too large: it is reported elsewhere.
+            // A given signature may be out of range; another kernel reports it.
             if code < params.buckets {
                 let bucket = g * params.buckets + code;
                 if IN_MEMORY == 0u {
                     sums[bucket * 64u + thread] += x;
-                } else if part.z != NONE {
-                    partial[(part_row + bucket) * params.width + column] += x;
+                } else if span.z != NONE {
+                    partial[(piece_row + bucket) * params.width + column] += x;
                 } else {
                     table[params.table_base + (table_row + bucket) * params.width + column] += x;
                 }
@@ -72,8 +73,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     if IN_MEMORY == 0u {
         for (var i = 0u; i < count * params.buckets; i++) {
             let sum = sums[i * 64u + thread];
-            if part.z != NONE {
-                partial[(part_row + i) * params.width + column] = sum;
+            if span.z != NONE {
+                partial[(piece_row + i) * params.width + column] = sum;
             } else {
                 let place = params.table_base + (table_row + i) * params.width + column;
                 if params.append == 1u {

@@ -1,17 +1,17 @@
-// Finds the first of some unsigned integers that is not below its limit: ids outside their table, signatures of too
-// many bits.
+// Finds the first of a list of unsigned integers that is not below its limit: ids outside their table, or signatures
+// with too many bits.
 //
-// One thread a word; word i is of column i % columns, with the limit of that column. An integer minimum keeps the
-// lowest position whatever the order of the threads.
+// One thread per word. Word i belongs to column i % columns and is compared with the limit of that column. An atomic
+// minimum keeps the lowest position, whatever the order of the threads.
 
-struct Params {
+struct CheckWordsParams {
     groups: u32,
     grid_width: u32,
     base: u32,
     count: u32,
     columns: u32,
 }
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: CheckWordsParams;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {

@@ -1,9 +1,10 @@
-// What every kernel shares. In front of it stand the constants of the variant and the bindings, each with the
-// functions that read it: `<name>_at(i)` one element, `<name>_four(i, left)` four of a row with `left` elements left.
+// Included in every kernel, after the constants of the variant and the bindings. Each binding comes with the
+// functions that read it: `<name>_at(i)` returns one element, `<name>_vec4(i, left)` the four elements from `i` on,
+// of which those from `left` on are zero (`left` is the number of elements up to the end of the row).
 
-// The place of a row that a user's history does not have, and of a partial result that goes straight to the output.
+// No row, no slot: a selection entry that is empty, or a piece that writes the output itself.
 const NONE: u32 = 0xffffffffu;
-// Below every score: stands for "removed" and "nothing yet". WGSL promises no arithmetic on infinities.
+// Below every score: a removed behaviour, or the maximum of nothing. WGSL does not guarantee arithmetic on infinities.
 const LOWEST: f32 = -3.0e38;
 const NEGATIVE_INFINITY: u32 = 0xff800000u;
 
@@ -18,19 +19,20 @@ fn widen_bf16(word: vec2<u32>) -> vec4<f32> {
         bitcast<f32>(word.y << 16u), bitcast<f32>(word.y & 0xffff0000u));
 }
 
-// Four signed bytes.
+// Widens four signed bytes.
 fn widen_i8(word: u32) -> vec4<f32> {
-    let four = vec4<i32>(vec4<u32>(word << 24u, word << 16u, word << 8u, word)) >> vec4<u32>(24u);
-    return vec4<f32>(four);
+    let bytes = vec4<i32>(vec4<u32>(word << 24u, word << 16u, word << 8u, word)) >> vec4<u32>(24u);
+    return vec4<f32>(bytes);
 }
 
-// Workgroups are counted along x, then y: one dimension holds only 65,535.
+// The index of the workgroup. One dimension of a dispatch is limited to 65,535, so large grids have two.
 fn group_index(id: vec3<u32>) -> u32 {
     return id.y * params.grid_width + id.x;
 }
 
-// exp, to about 1e-7: the built-in may be off by 1e-5 far from 0. Below -87 it is 0; above 88 the argument is cut.
-// x = n·ln 2 + r with |r| ≤ ln 2 / 2, ln 2 in two parts so that r is exact; then a polynomial, and n into the exponent.
+// exp with a relative error of about 1e-7; the built-in may be off by 1e-5 far from 0. The result is 0 below -87, and
+// the argument is clamped at 88. x = n·ln 2 + r with |r| ≤ ln 2 / 2, where ln 2 is split into two constants so that r
+// is exact; exp(r) is a polynomial, and n is added to the exponent.
 fn exp_of(x: vec4<f32>) -> vec4<f32> {
     let n = round(clamp(x, vec4<f32>(-88.0), vec4<f32>(88.0)) * 1.44269504);
     let r = (clamp(x, vec4<f32>(-88.0), vec4<f32>(88.0)) - n * 0.693359375) + n * 2.12194440e-4;

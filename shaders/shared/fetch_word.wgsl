@@ -1,12 +1,12 @@
-// Puts the word at the position that shared/check_words.wgsl found beside it: a thread of that kernel cannot know yet
-// whether its position is the lowest.
+// Stores the word at the position that shared/check_words.wgsl found next to that position. A separate pass, because a
+// thread of the check cannot know whether its position is the lowest.
 
-struct Params {
+struct FetchWordParams {
     groups: u32,
     grid_width: u32,
     base: u32,
 }
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: FetchWordParams;
 
 @compute @workgroup_size(1)
 fn main() {

@@ -1,18 +1,18 @@
 // Packs 32-bit results into 16-bit or 8-bit elements.
 //
-// One thread owns one 32-bit word of the output. In the first and the last word some elements may belong to others:
-// they are kept. Rounding is to nearest, ties to even; NaN stays NaN.
-// PACKING: 1 f16, 2 bf16, 3 u8, 4 u16. LANES: elements a word.
+// One thread writes one 32-bit word of the output. Elements of the first and the last word that are not part of the
+// output keep their values. Rounding is to nearest, ties to even; NaN stays NaN.
+// PACKING: 1 f16, 2 bf16, 3 u8, 4 u16. LANES: elements per word.
 
-struct Params {
+struct PackOutputParams {
     groups: u32,
     grid_width: u32,
-    // The output's first element, counted from the binding's start.
+    // Index of the output's first element in the binding.
     base: u32,
     length: u32,
     words: u32,
 }
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: PackOutputParams;
 
 fn narrow(bits: u32) -> u32 {
     if PACKING == 1u {
@@ -20,7 +20,7 @@ fn narrow(bits: u32) -> u32 {
     }
     if PACKING == 2u {
         if (bits & 0x7fffffffu) > 0x7f800000u {
-            // Adding the rounding could carry a NaN over into an infinity.
+            // Rounding up could turn a NaN into an infinity.
             return (bits >> 16u) | 0x40u;
         }
         return (bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u;

@@ -1,6 +1,6 @@
-// For target_attention/attend.wgsl: what neighbouring threads need in common, each thread for itself. Runs on every device.
+// For target_attention/attend.wgsl: each thread loads all queries and weights that it needs. Runs on every device.
 
-// The queries of a thread's rows for four numbers of the width: a for rows 0..3, b for rows 4..7.
+// The queries of a thread's rows for one vec4 of the width: a for rows 0..3, b for rows 4..7.
 struct QueryBlock { a: mat4x4<f32>, b: mat4x4<f32> }
 
 // The weights of 4 behaviours for a thread's rows.
@@ -38,12 +38,12 @@ fn weight_block(place: u32, next: u32, thread: u32) -> WeightBlock {
     return block;
 }
 
-// Raises the peaks of rows r.. to a thread's highest scores.
-fn raise_peaks(r: u32, a: vec4<f32>, b: vec4<f32>, thread: u32) {
+// Raises the maxima of rows r.. to the highest scores of a thread.
+fn raise_max(r: u32, a: vec4<f32>, b: vec4<f32>, thread: u32) {
     for (var i = 0u; i < 4u; i++) {
-        atomicMax(&tile_peak[r + i], ordered(a[i]));
+        atomicMax(&tile_max[r + i], ordered(a[i]));
         if GROUP4 > 1u {
-            atomicMax(&tile_peak[r + 4u + i], ordered(b[i]));
+            atomicMax(&tile_max[r + 4u + i], ordered(b[i]));
         }
     }
 }

@@ -1,12 +1,13 @@
-// For target_attention/attend.wgsl: what the four threads of a quad need in common, loaded once by the four of them and passed on in
-// registers. Needs the feature `subgroups`; the size of a subgroup plays no part.
+// For target_attention/attend.wgsl: queries and weights that the four threads of a quad share are loaded once and
+// exchanged in registers. Needs the feature `subgroups`; the size of a subgroup does not matter.
 //
-// A quad has the same rows, so a thread loads a quarter of the queries and of the weights: per 128 multiply-adds 6
-// loads of four numbers where target_attention/blocks_alone.wgsl has 12, and a quarter of the atomics. It takes 32 broadcasts in return.
-// On lavapipe those cost next to nothing. On NVIDIA a broadcast takes the same road as a load from workgroup memory,
-// 32 against 6 that are saved, so the backend chooses target_attention/blocks_alone.wgsl there: by this count, not by a measurement.
+// The threads of a quad have the same rows, so each loads a quarter of the queries and of the weights: 6 vec4 loads
+// per 128 multiply-adds, where target_attention/blocks_alone.wgsl has 12, and a quarter of the atomics, in exchange
+// for 32 broadcasts. On lavapipe broadcasts cost almost nothing. On NVIDIA a broadcast costs about as much as a load
+// from workgroup memory, so that 32 of them outweigh the 6 loads saved; the backend uses
+// target_attention/blocks_alone.wgsl there. This follows from the counts; it has not been measured.
 
-// The queries of a thread's rows for four numbers of the width: a for rows 0..3, b for rows 4..7.
+// The queries of a thread's rows for one vec4 of the width: a for rows 0..3, b for rows 4..7.
 struct QueryBlock { a: mat4x4<f32>, b: mat4x4<f32> }
 
 // The weights of 4 behaviours for a thread's rows.
@@ -15,7 +16,7 @@ struct WeightBlock {
     b0: vec4<f32>, b1: vec4<f32>, b2: vec4<f32>, b3: vec4<f32>,
 }
 
-// Threads are numbered by subgroup: WGSL does not say that local_invocation_index follows the lanes.
+// Threads are numbered by subgroup and lane: WGSL does not guarantee that local_invocation_index follows the lanes.
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) id: vec3<u32>,
@@ -59,11 +60,11 @@ fn quad_max(x: vec4<f32>) -> vec4<f32> {
     return max(pair, quadSwapY(pair));
 }
 
-// Raises the peaks of rows r.. to the highest scores of the quad: a thread one row of each four.
-fn raise_peaks(r: u32, a: vec4<f32>, b: vec4<f32>, thread: u32) {
+// Raises the maxima of rows r.. to the highest scores of the quad; each thread updates one row of each vec4.
+fn raise_max(r: u32, a: vec4<f32>, b: vec4<f32>, thread: u32) {
     let own = thread % 4u;
-    atomicMax(&tile_peak[r + own], ordered(quad_max(a)[own]));
+    atomicMax(&tile_max[r + own], ordered(quad_max(a)[own]));
     if GROUP4 > 1u {
-        atomicMax(&tile_peak[r + 4u + own], ordered(quad_max(b)[own]));
+        atomicMax(&tile_max[r + 4u + own], ordered(quad_max(b)[own]));
     }
 }

@@ -1,11 +1,11 @@
-// Merges the partial results of target_attention/attend.wgsl over the parts of a history.
+// Combines the partial results of the pieces of a tile, written by target_attention/attend.wgsl or din/attend.wgsl.
 //
-//     lse = log Σ_i exp(peak_i)·total_i          out = Σ_i exp(peak_i − peak)·sum_i / Σ_i exp(peak_i − peak)·total_i
+//     lse = max + log Σ_i exp(max_i − max)·sum_i        out = Σ_i exp(max_i − max)·acc_i / Σ_i exp(max_i − max)·sum_i
 //
-// One thread takes four columns of one row of output. All threads of a row read the peaks and totals alike, in the
-// order of the parts: the same bits on every run. Without softmax the sums just add up.
+// One thread computes one vec4 of columns of one output row. All threads of a row read the same states in the order
+// of the slots, so the result has the same bits on every run. Without softmax the sums are just added.
 
-struct Params {
+struct CombineParams {
     groups: u32,
     grid_width: u32,
     kv_heads: u32,
@@ -20,7 +20,7 @@ struct Params {
     weighting: u32,
     has_lse: u32,
 }
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: CombineParams;
 
 const SOFTMAX: u32 = 0u;
 
@@ -32,12 +32,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     let r = index / columns % params.tile;
     let kv_head = index / (columns * params.tile) % params.kv_heads;
     let tile = index / (columns * params.tile * params.kv_heads);
-    // The last workgroup has threads to spare.
-    if 2u * tile >= arrayLength(&merges) {
+    // The last workgroup may have idle threads.
+    if 2u * tile >= arrayLength(&split_tiles) {
         return;
     }
-    let rows = merges[2u * tile];
-    let slots = merges[2u * tile + 1u];
+    let rows = split_tiles[2u * tile];
+    let slots = split_tiles[2u * tile + 1u];
     if r >= rows.z {
         return;
     }
@@ -46,36 +46,36 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         + kv_head * params.group_heads + row % params.group_heads;
     let left = params.value_columns - column;
     let first = (slots.x * params.kv_heads + kv_head) * params.tile + r;
-    // From a part to the next.
+    // Distance between two slots.
     let next = params.kv_heads * params.tile;
 
-    var peak = LOWEST;
+    var row_max = LOWEST;
     if params.weighting == SOFTMAX {
         for (var i = 0u; i < slots.y; i++) {
-            peak = max(peak, partial_at(params.first_stats + 2u * (first + i * next)));
+            row_max = max(row_max, partial_at(params.first_stats + 2u * (first + i * next)));
         }
     }
-    var sum = vec4<f32>();
-    var total = 0.0;
+    var acc = vec4<f32>();
+    var row_sum = 0.0;
     for (var i = 0u; i < slots.y; i++) {
         let place = first + i * next;
         var factor = 1.0;
         if params.weighting == SOFTMAX {
-            factor = exp_one(partial_at(params.first_stats + 2u * place) - peak);
-            total += factor * partial_at(params.first_stats + 2u * place + 1u);
+            factor = exp_one(partial_at(params.first_stats + 2u * place) - row_max);
+            row_sum += factor * partial_at(params.first_stats + 2u * place + 1u);
         }
-        sum += factor * partial_four(place * params.value_columns + column, left);
+        acc += factor * partial_vec4(place * params.value_columns + column, left);
     }
     if params.weighting == SOFTMAX {
-        sum = select(vec4<f32>(), sum / total, total > 0.0);
+        acc = select(vec4<f32>(), acc / row_sum, row_sum > 0.0);
         if params.has_lse == 1u && column == 0u {
             lse_bits[params.lse_base + out_row] =
-                select(NEGATIVE_INFINITY, bitcast<u32>(peak + log(total)), total > 0.0);
+                select(NEGATIVE_INFINITY, bitcast<u32>(row_max + log(row_sum)), row_sum > 0.0);
         }
     }
     let place = params.out_base + out_row * params.value_width + params.first_column + column;
-    out[place] = sum.x;
-    if left > 1u { out[place + 1u] = sum.y; }
-    if left > 2u { out[place + 2u] = sum.z; }
-    if left > 3u { out[place + 3u] = sum.w; }
+    out[place] = acc.x;
+    if left > 1u { out[place + 1u] = acc.y; }
+    if left > 2u { out[place + 2u] = acc.z; }
+    if left > 3u { out[place + 3u] = acc.w; }
 }

@@ -1,12 +1,12 @@
-// Scores for target_attention/attend.wgsl: the scaled dot product of a query and a key, with an optional bias.
+// Scores for target_attention/attend.wgsl: the scaled dot product of a query and a key, plus an optional bias.
 //
 //     s[r,l] = ⟨scale · q[r], k[l]⟩ + bias[l, head of r]
 //
-// The queries come packed by target_attention/pack_queries.wgsl: scaled, widened to f32, and for each four rows of the tile and each
-// four of the width one 4 × 4 matrix whose columns are the rows of the tile. A product of four numbers of a key with
-// such a matrix gives four scores.
+// The queries come packed by target_attention/pack_queries.wgsl: scaled, widened to f32, and stored as one 4 × 4
+// matrix for each four rows of the tile and each vec4 of the width. The columns of a matrix are the rows of the tile,
+// so the product of a vec4 of a key with a matrix gives four scores.
 
-struct Params {
+struct AttendParams {
     groups: u32,
     grid_width: u32,
     first_piece: u32,
@@ -15,31 +15,31 @@ struct Params {
     group_heads: u32,
     width: u32,
     value_width: u32,
-    // Of one behaviour: all heads.
+    // Distance between the values of two behaviours, which includes all heads.
     value_stride: u32,
-    // The part of the value that this dispatch sums.
+    // The columns of the value that this dispatch sums.
     first_column: u32,
     value_columns: u32,
-    // The history row with which the bindings begin.
+    // The history row at the start of the bindings.
     first_history: u32,
     keys_base: u32,
     values_base: u32,
     bias_base: u32,
     out_base: u32,
     lse_base: u32,
-    // Where peaks and totals begin in `partial`.
+    // The start of the maxima and sums in `partial`.
     first_stats: u32,
     divisor: f32,
-    // Rows of output a workgroup takes; groups of four columns.
+    // Output rows per workgroup; vec4s of columns, a power of two.
     tile: u32,
     columns: u32,
     weighting: u32,
     has_bias: u32,
     has_lse: u32,
 }
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: AttendParams;
 
-// The row of output of row `r` of a tile: rows run over candidates, then over the heads of the group.
+// The output row of row `r` of a tile: rows run over candidates, then over the heads of the group.
 fn output_row(rows: vec4<u32>, kv_head: u32, r: u32) -> u32 {
     let row = rows.y + r;
     return (rows.x + row / params.group_heads) * params.kv_heads * params.group_heads
@@ -57,23 +57,23 @@ fn bias_of(l: u32, rows: vec4<u32>, kv_head: u32, r: u32) -> vec4<f32> {
 fn score(l: vec4<u32>, row_group: u32, rows: vec4<u32>, kv_head: u32, thread: u32) -> Scores {
     let row = l - params.first_history;
     let keys = params.keys_base + (row * params.kv_heads + kv_head) * params.width;
-    let fours = params.tile / 4u;
+    let rows4 = params.tile / 4u;
     let width4 = (params.width + 3u) / 4u;
-    // Counted in columns of matrices.
-    var block = 4u * ((rows.w * params.kv_heads + kv_head) * width4 * fours + row_group * GROUP4);
+    // In columns of matrices.
+    var block = 4u * ((rows.w * params.kv_heads + kv_head) * width4 * rows4 + row_group * GROUP4);
     var s = Scores();
     for (var k = 0u; k < params.width; k += 4u) {
         let left = params.width - k;
-        let key0 = keys_four(keys.x + k, left);
-        let key1 = keys_four(keys.y + k, left);
-        let key2 = keys_four(keys.z + k, left);
-        let key3 = keys_four(keys.w + k, left);
+        let key0 = keys_vec4(keys.x + k, left);
+        let key1 = keys_vec4(keys.y + k, left);
+        let key2 = keys_vec4(keys.z + k, left);
+        let key3 = keys_vec4(keys.w + k, left);
         let q = query_block(block, thread);
         s.a0 += key0 * q.a; s.a1 += key1 * q.a; s.a2 += key2 * q.a; s.a3 += key3 * q.a;
         if GROUP4 > 1u {
             s.b0 += key0 * q.b; s.b1 += key1 * q.b; s.b2 += key2 * q.b; s.b3 += key3 * q.b;
         }
-        block += 4u * fours;
+        block += 4u * rows4;
     }
     if params.has_bias == 1u {
         let r = row_group * GROUP4 * 4u;

@@ -8,7 +8,7 @@ use crate::cuda::handle::Cuda;
 use crate::cuda::memory::CudaMemory;
 use crate::element::{DType, Element};
 use crate::error::{Error, Result};
-use crate::gpu::{activation_code, check_units, fit};
+use crate::gpu::{activation_code, check_din, fit};
 use crate::memory::{View, ViewMut};
 use crate::ops::{Activation, Din, DinInputs, DinOps, DinPooling};
 use crate::plan::Cut;
@@ -208,10 +208,7 @@ pub(super) fn attend<T: Element>(
     inputs: &DinInputs<'_, CudaMemory, T>,
     out: ViewMut<'_, CudaMemory, T>,
 ) -> Result<()> {
-    op.check(batch.as_ref(), inputs)?;
-    op.check_output(batch.as_ref(), out.len())?;
-    let units: Vec<usize> = inputs.hidden.iter().map(|layer| layer.bias.len()).collect();
-    check_units(NAME, &units)?;
+    let units = check_din(NAME, op, batch.as_ref(), inputs, out.len())?;
     let width = op.width;
     let layout = Layout::new::<T>(width, &units)?;
     let warps = layout.warps(batch.as_ref().histories().max_length());

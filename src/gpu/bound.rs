@@ -49,3 +49,8 @@ pub(crate) fn id_bound<S: Memory>(policy: IdPolicy, tables: &[Table<'_, S>]) -> 
         _ => Some(Bound::Columns(tables.iter().map(|table| table.rows as u64).collect())),
     }
 }
+
+/// Whether a user has behaviours but no candidates, so that no kernel reads the user's ids.
+pub(crate) fn has_unread_history(batch: &Batch) -> bool {
+    batch.requests().any(|(history, targets)| targets.is_empty() && !history.is_empty())
+}

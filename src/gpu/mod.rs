@@ -1,17 +1,19 @@
 //! What both GPU backends share: plans cached per batch, sizes that fit the device's integers, the bounds of id checks,
-//! the codes of weightings and activations, and the trace of launches.
+//! checks at the start of calls, the codes of weightings and activations, and the trace of launches.
 
 mod bound;
 mod codes;
+mod entry;
 mod lock;
 mod plan_cache;
 mod sizes;
 mod trace;
 
-pub(crate) use bound::{Bound, id_bound};
+pub(crate) use bound::{Bound, has_unread_history, id_bound};
 pub(crate) use codes::{activation_code, weighting_code};
+pub(crate) use entry::{check_din, check_encode, check_top_k};
 pub(crate) use lock::lock;
 pub(crate) use plan_cache::PlanCache;
-pub(crate) use sizes::{NONE, check_units, fit};
+pub(crate) use sizes::{NONE, fit};
 pub use trace::set_trace;
 pub(crate) use trace::{trace, trace_plan};

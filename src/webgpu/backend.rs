@@ -1,4 +1,4 @@
-//! The device alone: memory, batches, waiting, forks.
+//! The device operations: memory, batches, waiting, forks.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use crate::element::Scalar;
 use crate::error::Result;
 use crate::jagged::{Batch, Jagged};
 use crate::memory::View;
-use crate::webgpu::Wgpu;
 use crate::webgpu::batch::{WgpuBatch, WgpuJagged};
 use crate::webgpu::memory::{Region, WgpuBuffer, WgpuMemory};
+use crate::webgpu::state::Wgpu;
 
 impl DeviceOps for Wgpu {
     type Memory = WgpuMemory;

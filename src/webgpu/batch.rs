@@ -1,4 +1,4 @@
-//! Batches made ready for the device: work planned and uploaded once, for every operation over them.
+//! Batches on the device: plans are made and uploaded once, and used by all operations.
 
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -6,15 +6,15 @@ use crate::error::Result;
 use crate::gpu::{NONE, PlanCache, fit, lock, trace_plan};
 use crate::jagged::{Batch, Jagged};
 use crate::plan::{Cut, Plan};
-use crate::webgpu::Wgpu;
-use crate::webgpu::launch::Binding;
+use crate::webgpu::binding::Binding;
+use crate::webgpu::state::Wgpu;
 
 /// A [`Batch`] of a `wgpu` device.
 #[derive(Debug)]
 pub struct WgpuBatch {
     batch: Arc<Batch>,
     plans: PlanCache<DevicePlan>,
-    /// Histories and targets by themselves, for an operation that takes them one after the other.
+    /// Histories and targets on their own, for operations that process one after the other.
     sides: OnceLock<Box<[WgpuJagged; 2]>>,
 }
 
@@ -22,7 +22,7 @@ pub struct WgpuBatch {
 #[derive(Debug)]
 pub struct WgpuJagged {
     jagged: Jagged,
-    /// With one candidate a user, which stands for the user's own row of results.
+    /// A batch with one candidate per user, for operations that have one result per user.
     pub(crate) per_user: WgpuBatch,
     offsets: Mutex<Option<Binding>>,
 }
@@ -31,13 +31,13 @@ pub struct WgpuJagged {
 #[derive(Debug)]
 pub(crate) struct DevicePlan {
     pub(crate) plan: Plan,
-    /// `[first_target, first_row, rows, user] [first_slot, slots, history start, history end]` a tile.
+    /// Per tile: `[first_target, first_row, rows, user] [first_slot, slots, history start, history end]`.
     pub(crate) tiles: Binding,
-    /// `[first_target, first_row, rows, tile] [history start, history end, slot, user]` a piece.
+    /// Per piece: `[first_target, first_row, rows, tile] [history start, history end, slot, user]`.
     pub(crate) pieces: Binding,
-    /// The tiles that have partial results, as in `tiles`.
-    pub(crate) merges: Binding,
-    pub(crate) merge_count: usize,
+    /// The tiles with several pieces, which have partial results, as in `tiles`.
+    pub(crate) split_tiles: Binding,
+    pub(crate) split_count: usize,
 }
 
 impl AsRef<Batch> for WgpuBatch {
@@ -57,7 +57,7 @@ impl WgpuBatch {
         Self { batch: Arc::new(batch), plans: PlanCache::default(), sides: OnceLock::new() }
     }
 
-    /// The batch, to keep.
+    /// The batch, for reports that outlive the call.
     pub(crate) fn shared(&self) -> &Arc<Batch> {
         &self.batch
     }
@@ -78,7 +78,7 @@ impl WgpuBatch {
     }
 
     fn make_plan(&self, gpu: &Wgpu, operation: &'static str, cut: &Cut) -> Result<DevicePlan> {
-        // Rows are counted in 32 bits on the device.
+        // The kernels count rows in 32 bits.
         fit(operation, "N", self.batch.histories().rows())?;
         fit(operation, "M·H", self.batch.targets().rows().saturating_mul(cut.rows_per_target))?;
         let plan = Plan::new(&self.batch, cut);
@@ -93,7 +93,7 @@ impl WgpuBatch {
         };
         let tiles: Vec<u32> = (0..plan.tiles.len()).flat_map(tile_words).collect();
         let split: Vec<usize> = (0..plan.tiles.len()).filter(|&tile| plan.tiles[tile].slots > 0).collect();
-        let merges: Vec<u32> = split.iter().copied().flat_map(tile_words).collect();
+        let split_tiles: Vec<u32> = split.iter().copied().flat_map(tile_words).collect();
         let pieces: Vec<u32> = plan
             .pieces
             .iter()
@@ -114,8 +114,8 @@ impl WgpuBatch {
         Ok(DevicePlan {
             tiles: gpu.list(operation, &tiles)?,
             pieces: gpu.list(operation, &pieces)?,
-            merges: gpu.list(operation, &merges)?,
-            merge_count: split.len(),
+            split_tiles: gpu.list(operation, &split_tiles)?,
+            split_count: split.len(),
             plan,
         })
     }
@@ -137,13 +137,5 @@ impl WgpuJagged {
         fit(operation, "rows", self.jagged.rows())?;
         let words: Vec<u32> = self.jagged.offsets().iter().map(|&offset| offset as u32).collect();
         Ok(offsets.insert(gpu.list(operation, &words)?).clone())
-    }
-}
-
-impl Wgpu {
-    /// Uploads a list of words and binds all of it.
-    pub(crate) fn list(&self, operation: &'static str, words: &[u32]) -> Result<Binding> {
-        let buffer = self.upload_slice(operation, words)?;
-        self.bind(operation, "plan", &buffer.region())
     }
 }

@@ -2,16 +2,38 @@
 
 use crate::element::Scalar;
 use crate::error::Result;
-use crate::gpu::{Bound, fit};
-use crate::webgpu::Wgpu;
+use crate::gpu::{Bound, fit, has_unread_history, id_bound};
+use crate::jagged::Batch;
+use crate::ops::{IdPolicy, Table};
+use crate::webgpu::binding::Binding;
 use crate::webgpu::faults::Report;
-use crate::webgpu::launch::{Binding, Params};
-use crate::webgpu::memory::Region;
+use crate::webgpu::launch::{THREADS, groups_of};
+use crate::webgpu::memory::{Region, WgpuMemory};
+use crate::webgpu::params::{Params, params};
 use crate::webgpu::shader::{Kernel, Slot};
+use crate::webgpu::state::Wgpu;
+
+params! {
+    /// Twin of the struct in shaders/shared/check_words.wgsl.
+    struct CheckWordsParams {
+        base: u32,
+        count: u32,
+        columns: u32,
+    }
+}
+
+params! {
+    /// Twin of the struct in shaders/shared/fetch_word.wgsl.
+    struct FetchWordParams {
+        base: u32,
+    }
+}
 
 fn check_kernel(bits: u32) -> Kernel {
     Kernel {
-        name: "check_words",
+        name: "shared/check_words",
+        params: &CheckWordsParams::BLOCK,
+        threads: THREADS,
         sources: &[include_str!("../../shaders/shared/check_words.wgsl")],
         constants: vec![],
         slots: vec![
@@ -24,7 +46,9 @@ fn check_kernel(bits: u32) -> Kernel {
 
 fn fetch_kernel(bits: u32) -> Kernel {
     Kernel {
-        name: "fetch_word",
+        name: "shared/fetch_word",
+        params: &FetchWordParams::BLOCK,
+        threads: 1,
         sources: &[include_str!("../../shaders/shared/fetch_word.wgsl")],
         constants: vec![],
         slots: vec![Slot::words("words", bits), Slot::write("report", "u32")],
@@ -36,7 +60,20 @@ pub(super) fn variants() -> Vec<Kernel> {
 }
 
 impl Wgpu {
-    /// Has the next wait fail if one of the first `count` words of `words` is not below the limit of its column.
+    /// A new report for one argument of one call. It counts once its word is [fetched](Self::fetch_word).
+    pub(crate) fn report(
+        &self,
+        operation: &'static str,
+        argument: &'static str,
+        bound: Bound,
+    ) -> Result<Report> {
+        let buffer = self.allocate(operation, 16)?;
+        self.shared.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&[u32::MAX, 0]));
+        let binding = Binding { buffer, offset: 0, size: 16, base: 0, is_scratch: false };
+        Ok(Report { binding, operation, argument, bound })
+    }
+
+    /// Makes the next wait fail if one of the first `count` words of `words` is not below the limit of its column.
     pub(crate) fn check_words<T: Scalar>(
         &self,
         operation: &'static str,
@@ -54,19 +91,67 @@ impl Wgpu {
         let bound = Bound::Columns(limits.iter().map(|&limit| limit as u64).collect());
         let report = self.report(operation, argument, bound)?;
         let bits = 8 * size_of::<T>() as u32;
-        let params =
-            Params::default().u32s(&[words.base, fit(operation, argument, count)?, limits.len() as u32]);
+        let params = CheckWordsParams {
+            base: words.base,
+            count: fit(operation, argument, count)?,
+            columns: limits.len() as u32,
+        };
         let bindings = [&words, &list, &report.binding];
-        self.dispatch(&check_kernel(bits), params, &bindings, count.div_ceil(64) as u64)?;
+        self.dispatch(operation, &check_kernel(bits), &params, &bindings, groups_of(count))?;
         self.fetch_word(&words, bits, report)
     }
 
-    /// Notes the word at the position that a report found, and has the next wait look at the report: no earlier, or
-    /// another thread's wait would read it before the passes that fill it.
+    /// Fetches the word at the position that a report found, and makes the next wait read the report. Not before the passes
+    /// that fill it are recorded, or a wait of another thread could read it too early.
     pub(crate) fn fetch_word(&self, words: &Binding, bits: u32, report: Report) -> Result<()> {
-        let params = Params::default().u32s(&[words.base]);
-        self.dispatch(&fetch_kernel(bits), params, &[words, &report.binding], 1)?;
+        let params = FetchWordParams { base: words.base };
+        self.dispatch(report.operation, &fetch_kernel(bits), &params, &[words, &report.binding], 1)?;
         self.reports.push(report);
         Ok(())
+    }
+
+    /// The report for kernels that read these ids, if the policy asks for one.
+    pub(crate) fn id_report(
+        &self,
+        operation: &'static str,
+        argument: &'static str,
+        policy: IdPolicy,
+        tables: &[Table<'_, WgpuMemory>],
+    ) -> Result<Option<Report>> {
+        id_bound(policy, tables).map(|bound| self.report(operation, argument, bound)).transpose()
+    }
+
+    /// As [`id_report`](Self::id_report), for the behaviours of a batch, which kernels read only if their user has candidates.
+    /// If a user has none, all ids are checked here, and there is no report.
+    pub(crate) fn history_report(
+        &self,
+        operation: &'static str,
+        policy: IdPolicy,
+        batch: &Batch,
+        ids: Region<'_, u32>,
+        tables: &[Table<'_, WgpuMemory>],
+    ) -> Result<Option<Report>> {
+        if !has_unread_history(batch) {
+            return self.id_report(operation, "history_ids", policy, tables);
+        }
+        self.check_ids(operation, "history_ids", policy, ids, batch.histories().total(), tables)?;
+        Ok(None)
+    }
+
+    /// Checks ids that no kernel reads, if the policy asks for it.
+    pub(crate) fn check_ids(
+        &self,
+        operation: &'static str,
+        argument: &'static str,
+        policy: IdPolicy,
+        ids: Region<'_, u32>,
+        rows: usize,
+        tables: &[Table<'_, WgpuMemory>],
+    ) -> Result<()> {
+        if policy == IdPolicy::Zero {
+            return Ok(());
+        }
+        let limits: Vec<usize> = tables.iter().map(|table| table.rows).collect();
+        self.check_words(operation, argument, ids, rows * tables.len(), &limits)
     }
 }

@@ -1,4 +1,4 @@
-//! Finding an adapter, asking it for a device, and turning its failures into errors.
+//! Finds an adapter, opens a device, and turns the device's failures into errors.
 
 use std::future::Future;
 use std::pin::pin;
@@ -14,14 +14,14 @@ use crate::error::{Error, Result};
 pub struct WgpuOptions {
     /// Part of the adapter's name, in any case; `None` (the default) lets the system choose.
     pub adapter: Option<String>,
-    /// Ask for WebGPU's default limits only, and no optional feature, as a portable program would. Default false:
-    /// ask for all that the adapter has.
+    /// Ask for WebGPU's default limits and no optional feature, as a portable program would. Default false: ask for all
+    /// limits of the adapter.
     pub portable: bool,
-    /// Ask for subgroups where the adapter has them: some kernels then pass numbers from lane to lane instead of loading
-    /// them twice. Default true.
+    /// Ask for subgroups if the adapter has them: some kernels then exchange values between lanes instead of loading them
+    /// twice. Default true.
     pub subgroups: bool,
     /// How long [`download`](crate::DeviceOps::download) and [`synchronize`](crate::DeviceOps::synchronize) wait before
-    /// they give [`Error::Timeout`]; `None` (the default) waits for as long as it takes.
+    /// they return [`Error::Timeout`]; `None` (the default) waits without limit.
     pub timeout: Option<Duration>,
 }
 
@@ -53,7 +53,7 @@ impl WgpuOptions {
     }
 }
 
-/// The adapters of this machine, by name, best first.
+/// The adapter that `options` ask for.
 pub(crate) async fn find(options: &WgpuOptions) -> Result<wgpu::Adapter> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let Some(name) = &options.adapter else {
@@ -99,16 +99,16 @@ pub(crate) async fn open(
     })
 }
 
-/// Whether kernels are to pass numbers between the lanes of a subgroup: where the device can, and where that does not
-/// cost as much as the loads it saves, as on NVIDIA.
+/// Whether kernels should exchange values between the lanes of a subgroup: if the device can, unless that costs as much as
+/// the loads it saves, as on NVIDIA.
 pub(crate) fn uses_subgroups(device: &wgpu::Device) -> bool {
     const NVIDIA: u32 = 0x10de;
     device.features().contains(wgpu::Features::SUBGROUP) && device.adapter_info().vendor != NVIDIA
 }
 
-/// Runs `work` and gives what the device had to say about it.
+/// Runs `work` and returns the device's error if there was one.
 ///
-/// Error scopes catch only what this thread does meanwhile: the caller's own scopes and callbacks never see it.
+/// Error scopes catch only what this thread does in the meantime, and the caller's own scopes and callbacks do not see it.
 pub(crate) fn scoped<R>(
     device: &wgpu::Device,
     operation: &'static str,
@@ -119,12 +119,12 @@ pub(crate) fn scoped<R>(
     let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
     let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
     let result = work();
-    // On native devices the answers are there at once; a browser's come later and are then not waited for.
+    // Native devices answer immediately. A browser answers later, and its errors are not waited for.
     let errors = [internal.pop().now(), memory.pop().now(), invalid.pop().now()];
     match errors.into_iter().flatten().flatten().next() {
         None => Ok(result),
         Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::OutOfMemory { operation, bytes }),
-        // A lost device makes buffers without a word, and calls them invalid when they are used.
+        // A lost device creates buffers without an error, and reports them as invalid when they are used.
         Some(error) if error.to_string().contains("is invalid") => Err(Error::DeviceLost { operation }),
         Some(error) => Err(Error::Device { operation, message: error.to_string() }),
     }
@@ -141,7 +141,7 @@ trait Now: Future + Sized {
 }
 impl<F: Future> Now for F {}
 
-/// A browser's thread must not wait: what a wait is for arrives only after the thread has returned.
+/// Fails in a browser, where a thread must not block: the results it waits for arrive only after it has returned.
 pub(crate) fn may_block(operation: &'static str) -> Result<()> {
     if cfg!(target_arch = "wasm32") {
         let (what, supported) =

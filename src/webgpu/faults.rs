@@ -1,27 +1,26 @@
-//! Ids out of range: found on the device, told to the host at the next wait of the handle that made the call.
+//! Ids out of range: found on the device, and reported by the next wait of the handle that made the call.
 
 use std::sync::Mutex;
 
 use crate::error::{Error, Result};
 use crate::gpu::{Bound, lock};
-use crate::webgpu::Wgpu;
-use crate::webgpu::launch::Binding;
+use crate::webgpu::binding::Binding;
 
-/// Where a kernel notes bad ids: `[position, id]`. The position starts at `u32::MAX` and an atomic minimum keeps the
-/// lowest; a later pass of one thread fetches the id that stands there.
+/// Where a kernel reports bad ids: `[position, id]`. The position starts at `u32::MAX`, and an atomic minimum keeps the
+/// lowest; a later pass of one thread fetches the id at that position.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) binding: Binding,
-    operation: &'static str,
-    argument: &'static str,
-    bound: Bound,
+    pub(crate) operation: &'static str,
+    pub(crate) argument: &'static str,
+    pub(crate) bound: Bound,
 }
 
-/// What a report takes in a staging buffer.
+/// Bytes of a report in a staging buffer.
 const BYTES: usize = 8;
 
 impl Report {
-    /// The error that it tells of, if it tells of one.
+    /// The error that it holds, if any.
     fn check(&self, bytes: &[u8]) -> Result<()> {
         let words: [u32; 2] = bytemuck::pod_read_unaligned(bytes);
         if words[0] == u32::MAX {
@@ -33,7 +32,7 @@ impl Report {
     }
 }
 
-/// The reports of calls that were recorded whole and that no wait has read yet.
+/// The reports of calls that were recorded completely and that no wait has read yet.
 #[derive(Debug, Default)]
 pub(crate) struct Reports(Mutex<Vec<Report>>);
 
@@ -42,7 +41,7 @@ impl Reports {
         lock(&self.0).push(report);
     }
 
-    /// Takes them out to be read. What is not read goes back when it is dropped, for a later wait to find.
+    /// Takes the reports out to be read. Those that are dropped unread go back, for a later wait to find.
     pub(crate) fn take(&self) -> Unread<'_> {
         Unread { reports: std::mem::take(&mut *lock(&self.0)), origin: self }
     }
@@ -56,7 +55,7 @@ pub(crate) struct Unread<'a> {
 }
 
 impl Unread<'_> {
-    /// What they take in a staging buffer.
+    /// Their bytes in a staging buffer.
     pub(crate) fn bytes(&self) -> u64 {
         (self.reports.len() * BYTES) as u64
     }
@@ -80,20 +79,5 @@ impl Drop for Unread<'_> {
         let mut kept = lock(&self.origin.0);
         self.reports.append(&mut kept);
         *kept = std::mem::take(&mut self.reports);
-    }
-}
-
-impl Wgpu {
-    /// A fresh record for one argument of one call. It counts once its word is [fetched](Self::fetch_word).
-    pub(crate) fn report(
-        &self,
-        operation: &'static str,
-        argument: &'static str,
-        bound: Bound,
-    ) -> Result<Report> {
-        let buffer = self.allocate(operation, 16)?;
-        self.shared.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&[u32::MAX, 0]));
-        let binding = Binding { buffer, offset: 0, size: 16, base: 0 };
-        Ok(Report { binding, operation, argument, bound })
     }
 }

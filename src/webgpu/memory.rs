@@ -29,8 +29,7 @@ impl Memory for WgpuMemory {
 
 /// Elements of type `T` in a `wgpu::Buffer`, or in a part of one.
 ///
-/// 16-bit and 8-bit elements lie packed, in the order of their indices, little end first: the bytes are those of a
-/// Rust slice.
+/// 16-bit and 8-bit elements are packed in the order of their indices, little-endian: the bytes are those of a Rust slice.
 #[derive(Debug)]
 pub struct WgpuBuffer<T: Scalar> {
     buffer: wgpu::Buffer,
@@ -40,7 +39,7 @@ pub struct WgpuBuffer<T: Scalar> {
     element: PhantomData<T>,
 }
 
-/// What a view covers, as the launch code handles it.
+/// The elements of a view, without the lifetimes and checks of [`View`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Region<'a, T: Scalar> {
     pub(crate) buffer: &'a wgpu::Buffer,
@@ -51,14 +50,14 @@ pub(crate) struct Region<'a, T: Scalar> {
 }
 
 impl<T: Scalar> WgpuBuffer<T> {
-    /// Takes `length` elements of the caller's own buffer, from `offset` bytes on, without copying them.
+    /// Uses `length` elements of the caller's own buffer from `offset` bytes on, without copying them.
     ///
-    /// The buffer must have been made with the usages `STORAGE`, `COPY_SRC` and `COPY_DST`, by the device that the
-    /// backend runs on. Several of these may share one `wgpu::Buffer`, where their bytes do not overlap.
+    /// The buffer must have been created with the usages `STORAGE`, `COPY_SRC` and `COPY_DST`, by the device that the backend
+    /// runs on. Several of these may share one `wgpu::Buffer` if their bytes do not overlap.
     ///
     /// # Errors
-    /// [`Error::Shape`] where a usage is missing, `offset` is not a multiple of the element's size, or the elements
-    /// reach beyond the buffer, whose size counts in whole 4 bytes.
+    /// [`Error::Shape`] if a usage is missing, `offset` is not a multiple of the element's size, or the elements reach past the
+    /// end of the buffer, whose size is rounded down to a multiple of 4 bytes.
     pub fn from_buffer(buffer: wgpu::Buffer, offset: u64, length: usize) -> Result<Self> {
         let wrong = |argument, expected: String, got: String| {
             Err(Error::Shape { operation: "WgpuBuffer::from_buffer", argument, expected, got })
@@ -72,7 +71,7 @@ impl<T: Scalar> WgpuBuffer<T> {
         if !offset.is_multiple_of(size) {
             return wrong("offset", format!("a multiple of {size} bytes"), offset.to_string());
         }
-        // A binding counts in words of 4 bytes: a last odd half or byte of the buffer cannot be bound.
+        // Sizes of bindings are multiples of 4 bytes: the bytes after the last multiple cannot be bound.
         let whole = buffer.size() / 4 * 4;
         let end = (length as u64).checked_mul(size).and_then(|bytes| bytes.checked_add(offset));
         if end.is_none_or(|end| end > whole) {
@@ -82,7 +81,7 @@ impl<T: Scalar> WgpuBuffer<T> {
         Ok(Self { buffer, offset, length, element: PhantomData })
     }
 
-    /// For buffers this crate allocated, which are large enough by construction.
+    /// For buffers that this crate allocated, which are large enough.
     pub(crate) fn allocated(buffer: wgpu::Buffer, length: usize) -> Self {
         Self { buffer, offset: 0, length, element: PhantomData }
     }
@@ -93,7 +92,7 @@ impl<T: Scalar> WgpuBuffer<T> {
         &self.buffer
     }
 
-    /// Where in it the first element lies, in bytes.
+    /// The offset of the first element in the `wgpu` buffer, in bytes.
     pub fn offset(&self) -> u64 {
         self.offset
     }
@@ -117,12 +116,12 @@ impl<'a, T: Scalar> Region<'a, T> {
         view.data().part(view.start(), view.len())
     }
 
-    /// How many bytes the elements take.
+    /// The size of the elements in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         (self.length * size_of::<T>()) as u64
     }
 
-    /// Rows `first..first + count` of `width` elements, which the caller knows to be within the region.
+    /// Rows `first..first + count` of `width` elements. The caller ensures that they are within the region.
     pub(crate) fn rows(&self, first: usize, count: usize, width: usize) -> Self {
         let offset = self.offset + (first * width * size_of::<T>()) as u64;
         Self { offset, length: count * width, ..*self }

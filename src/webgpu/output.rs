@@ -1,27 +1,41 @@
-//! Results on their way into the caller's buffers.
+//! Results that cannot be written directly to the caller's buffers.
 //!
-//! Kernels write whole 32-bit words. A 16-bit result shares its word with a neighbour, perhaps a stranger's, and a
-//! caller's buffer may be an input too, which WebGPU does not let one pass both read and write. Such results go to
-//! scratch memory first and are packed or copied from there.
+//! Kernels write whole 32-bit words. A 16-bit result shares its word with a neighbour, which may not belong to the output;
+//! and the caller's buffer may also be an input, which WebGPU does not allow one pass to both read and write. Such results
+//! are written to scratch memory, and packed or copied from there.
 
 use crate::element::Scalar;
 use crate::error::Result;
 use crate::memory::ViewMut;
-use crate::webgpu::Wgpu;
-use crate::webgpu::launch::{Binding, Params};
+use crate::webgpu::binding::Binding;
+use crate::webgpu::device::scoped;
+use crate::webgpu::launch::{THREADS, groups_of};
 use crate::webgpu::memory::{Region, WgpuMemory};
+use crate::webgpu::params::{Params, params};
 use crate::webgpu::shader::{Kernel, Slot};
+use crate::webgpu::state::Wgpu;
+
+params! {
+    /// Twin of the struct in shaders/shared/pack_output.wgsl.
+    struct PackOutputParams {
+        base: u32,
+        length: u32,
+        words: u32,
+    }
+}
 
 /// How 32-bit results are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Packing {
-    /// As they are.
+    /// Unchanged.
     Word,
-    /// Rounded to the nearest, ties to even.
+    /// Rounded to nearest, ties to even.
     F16,
+    /// As `F16`.
     Bf16,
-    /// The lower bits.
+    /// The lowest bits.
     U8,
+    /// As `U8`.
     U16,
 }
 
@@ -40,7 +54,9 @@ impl Packing {
 
     fn kernel(self) -> Kernel {
         Kernel {
-            name: "pack_output",
+            name: "shared/pack_output",
+            params: &PackOutputParams::BLOCK,
+            threads: THREADS,
             sources: &[include_str!("../../shaders/shared/pack_output.wgsl")],
             constants: vec![("PACKING", self as u32), ("LANES", if self == Self::U8 { 4 } else { 2 })],
             slots: vec![Slot::plain("source", "u32"), Slot::write("packed", "u32")],
@@ -56,12 +72,12 @@ pub(crate) fn variants() -> Vec<Kernel> {
 #[derive(Debug)]
 pub(crate) struct Output {
     operation: &'static str,
-    /// What the kernel binds; `base` counts from there.
+    /// What the kernel writes.
     pub(crate) binding: Binding,
-    /// Where the results go afterwards, if not there already.
+    /// Where the results are packed or copied to afterwards, if anywhere.
     target: Option<Binding>,
     packing: Packing,
-    /// How many results there are.
+    /// The number of results.
     length: usize,
 }
 
@@ -86,13 +102,13 @@ impl Wgpu {
         Ok(Output { operation, binding, target: Some(target), packing, length })
     }
 
-    /// For outputs that are read too: brings what the caller has into the scratch memory, if there is some.
+    /// For outputs that are also read: copies the caller's data to the scratch memory, if the output has some.
     pub(crate) fn fetch(&self, output: &Output) -> Result<()> {
         let Some(target) = output.target.as_ref().filter(|_| output.length > 0) else {
             return Ok(());
         };
         let bytes = output.length as u64 * 4;
-        super::device::scoped(&self.shared.device, output.operation, bytes, || {
+        scoped(&self.shared.device, output.operation, bytes, || {
             self.record(|encoder| {
                 let from = target.offset + u64::from(target.base) * 4;
                 let scratch = &output.binding.buffer;
@@ -101,15 +117,7 @@ impl Wgpu {
         })
     }
 
-    /// Zeroes `words` words from a binding's first element on.
-    pub(crate) fn clear(&self, operation: &'static str, binding: &Binding, words: usize) -> Result<()> {
-        let (offset, bytes) = (binding.offset + u64::from(binding.base) * 4, words as u64 * 4);
-        super::device::scoped(&self.shared.device, operation, bytes, || {
-            self.record(|encoder| encoder.clear_buffer(&binding.buffer, offset, Some(bytes)));
-        })
-    }
-
-    /// Brings the results where they belong.
+    /// Packs or copies the results to the caller's buffer.
     pub(crate) fn finish(&self, output: Output) -> Result<()> {
         let Output { operation, binding, target, packing, length } = output;
         let Some(target) = target.filter(|_| length > 0) else {
@@ -117,7 +125,7 @@ impl Wgpu {
         };
         if packing == Packing::Word {
             let bytes = length as u64 * 4;
-            return super::device::scoped(&self.shared.device, operation, bytes, || {
+            return scoped(&self.shared.device, operation, bytes, || {
                 self.record(|encoder| {
                     let offset = target.offset + u64::from(target.base) * 4;
                     encoder.copy_buffer_to_buffer(&binding.buffer, 0, &target.buffer, offset, Some(bytes));
@@ -126,7 +134,7 @@ impl Wgpu {
         }
         let lanes = if packing == Packing::U8 { 4 } else { 2 };
         let words = (u64::from(target.base) + length as u64).div_ceil(lanes);
-        let params = Params::default().u32s(&[target.base, length as u32, words as u32]);
-        self.dispatch(&packing.kernel(), params, &[&binding, &target], words.div_ceil(64))
+        let params = PackOutputParams { base: target.base, length: length as u32, words: words as u32 };
+        self.dispatch(operation, &packing.kernel(), &params, &[&binding, &target], groups_of(words as usize))
     }
 }

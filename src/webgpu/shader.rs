@@ -1,18 +1,22 @@
-//! Puts the text of a kernel together: constants, the bindings with the functions that read them, and the files of
-//! `shaders/`.
+//! Assembles the text of a kernel: constants, bindings with the functions that read them, and files of `shaders/`.
 
 use std::fmt::Write;
 
 use crate::element::{DType, Element};
+use crate::webgpu::params::Block;
 
-/// A kernel in one of its variants. Its text depends on nothing but these fields.
+/// A variant of a kernel. Its text depends on these fields only.
 #[derive(Debug, Clone)]
 pub(crate) struct Kernel {
-    /// What it computes, for labels and messages.
+    /// Its file in `shaders/`, without the extension.
     pub(crate) name: &'static str,
-    /// The files it is made of.
+    /// The twin of its uniform struct.
+    pub(crate) params: &'static Block,
+    /// Threads per workgroup.
+    pub(crate) threads: u32,
+    /// The text of the files it is made of.
     pub(crate) sources: &'static [&'static str],
-    /// Sizes and choices fixed when the pipeline is made.
+    /// Constants of the variant.
     pub(crate) constants: Vec<(&'static str, u32)>,
     /// The storage buffers, from binding 1 on; binding 0 is the uniform `params`.
     pub(crate) slots: Vec<Slot>,
@@ -28,19 +32,19 @@ pub(crate) struct Slot {
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    /// Elements read through `<name>_at(i)` and `<name>_four(i, left)`.
+    /// Elements read through `<name>_at(i)` and `<name>_vec4(i, left)`.
     Elements(Format),
-    /// Small unsigned integers read through `<name>_at(i)`; the number is their bits.
+    /// Unsigned integers of so many bits, read through `<name>_at(i)`.
     Words(u32),
     /// An array of a WGSL type.
     Plain(&'static str),
 }
 
-/// How floating-point elements lie in a buffer, and whether they can be read four at a time.
+/// How elements are stored in a buffer, and whether they can be read as vec4s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Format {
     store: Store,
-    /// Rows are whole groups of four that begin at a multiple of four.
+    /// Rows consist of whole vec4s and start at multiples of four elements.
     pub(crate) vectors: bool,
 }
 
@@ -66,7 +70,7 @@ impl Format {
         Self { store: Store::F32, vectors }
     }
 
-    /// The same elements, read four at a time or not.
+    /// The same elements, read as vec4s or not.
     pub(crate) fn with_vectors(self, vectors: bool) -> Self {
         Self { vectors, ..self }
     }
@@ -75,7 +79,7 @@ impl Format {
         Self { store: Store::I8, vectors }
     }
 
-    /// Every way floats are stored, for the list of all variants.
+    /// All formats of floats, for the list of all variants.
     pub(crate) const ALL: [Self; 6] = [
         Self { store: Store::F32, vectors: true },
         Self { store: Store::F32, vectors: false },
@@ -87,7 +91,7 @@ impl Format {
 }
 
 impl Slot {
-    /// Floats to read, whatever they are stored as.
+    /// Elements to read, which the kernel sees as `f32`.
     pub(crate) const fn read(name: &'static str, format: Format) -> Self {
         Self { name, kind: Kind::Elements(format), write: false }
     }
@@ -107,8 +111,8 @@ impl Slot {
         Self { name, kind: Kind::Plain(item), write: true }
     }
 
-    /// The declaration and the functions that read the elements. `four` gives elements `i..i + 4`, of which those
-    /// from `left` on are zeros: they belong to the next row.
+    /// Writes the declaration and the functions that read the elements. `<name>_vec4` returns elements `i..i + 4`, with zeros
+    /// from `left` on, where the next row starts.
     fn declare(&self, binding: usize, text: &mut String) {
         let (name, access) = (self.name, if self.write { "read_write" } else { "read" });
         let item = match self.kind {
@@ -141,8 +145,8 @@ impl Slot {
 impl Format {
     fn declare(self, name: &str, text: &mut String) {
         let unit = |access: &str, index: &str| access.replace("$", name).replace("@", index);
-        // How one element is read from a unit, and how four are from one unit where the format allows it.
-        let (one, four) = match (self.store, self.vectors) {
+        // How one element is read, and how a vec4 is where the format allows it.
+        let (one, vec4) = match (self.store, self.vectors) {
             (Store::F32, true) => ("$[@ >> 2u][@ & 3u]", "$[@ >> 2u]"),
             (Store::F32, false) => ("$[@]", ""),
             (Store::F16, true) => {
@@ -160,19 +164,19 @@ impl Format {
         if self.vectors {
             let _ = writeln!(
                 text,
-                "fn {name}_four(i: u32, left: u32) -> vec4<f32> {{ return {}; }}",
-                unit(four, "i")
+                "fn {name}_vec4(i: u32, left: u32) -> vec4<f32> {{ return {}; }}",
+                unit(vec4, "i")
             );
         } else {
-            // An index behind the row is never formed: it could lie behind the buffer.
+            // Elements past the end of the row are not read: they could be past the end of the buffer.
             let _ = writeln!(
                 text,
-                "fn {name}_four(i: u32, left: u32) -> vec4<f32> {{
-    var four = vec4<f32>({name}_at(i), 0.0, 0.0, 0.0);
-    if left > 1u {{ four.y = {name}_at(i + 1u); }}
-    if left > 2u {{ four.z = {name}_at(i + 2u); }}
-    if left > 3u {{ four.w = {name}_at(i + 3u); }}
-    return four;
+                "fn {name}_vec4(i: u32, left: u32) -> vec4<f32> {{
+    var value = vec4<f32>({name}_at(i), 0.0, 0.0, 0.0);
+    if left > 1u {{ value.y = {name}_at(i + 1u); }}
+    if left > 2u {{ value.z = {name}_at(i + 2u); }}
+    if left > 3u {{ value.w = {name}_at(i + 3u); }}
+    return value;
 }}"
             );
         }
@@ -180,7 +184,12 @@ impl Format {
 }
 
 impl Kernel {
-    /// What tells this variant from all others.
+    /// Its file, relative to the root of the package.
+    pub(crate) fn file(&self) -> String {
+        format!("shaders/{}.wgsl", self.name)
+    }
+
+    /// Its name, constants and slots, which distinguish it from all other variants.
     pub(crate) fn key(&self) -> String {
         let mut key = String::from(self.name);
         for (name, value) in &self.constants {

@@ -1,4 +1,4 @@
-//! Copies between host and device, and waiting.
+//! Submitting, waiting, and copying results to the host.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
@@ -8,26 +8,27 @@ use std::time::{Duration, Instant};
 use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::gpu::lock;
-use crate::webgpu::Wgpu;
+use crate::memory::View;
 use crate::webgpu::device::{may_block, scoped};
 use crate::webgpu::faults::Unread;
-use crate::webgpu::memory::{Region, WgpuBuffer};
+use crate::webgpu::memory::{Region, WgpuMemory};
+use crate::webgpu::state::Wgpu;
 
-/// How long the callback of a finished copy may take to be called by another thread.
+/// How long another thread may take to call the callback of a finished copy.
 const CALLBACK: Duration = Duration::from_secs(10);
 
-/// What a mapping's callback leaves behind.
+/// What the callback of a mapping stores.
 #[derive(Debug, Default)]
 struct Arrival {
     result: Option<std::result::Result<(), wgpu::BufferAsyncError>>,
     waker: Option<Waker>,
 }
 
-/// A copy on its way to the host.
+/// A copy to the host that is under way.
 pub(crate) struct Pending<'a> {
     operation: &'static str,
     staging: wgpu::Buffer,
-    /// How many of the staging buffer's bytes are the data; where they begin; the reports stand behind them.
+    /// The bytes of the staging buffer that hold the data. The reports follow.
     data: std::ops::Range<usize>,
     reports: Unread<'a>,
     arrival: Arc<Mutex<Arrival>>,
@@ -35,53 +36,34 @@ pub(crate) struct Pending<'a> {
 }
 
 impl Wgpu {
-    pub(crate) fn allocate(&self, operation: &'static str, size: u64) -> Result<wgpu::Buffer> {
-        let limit = self.limits().max_buffer_size;
-        if size > limit {
-            return Err(Error::Limit { operation, argument: "buffer", needed: size, limit });
-        }
-        let device = &self.shared.device;
-        scoped(device, operation, size, || {
-            device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(operation),
-                size,
-                usage: wgpu::BufferUsages::STORAGE
-                    | wgpu::BufferUsages::COPY_SRC
-                    | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            })
-        })
+    /// Submits what was recorded so far, without waiting. Call it before your own submissions that read results.
+    ///
+    /// Submission errors are returned by the next wait; the caller's callback for uncaptured errors is not called.
+    pub fn flush(&self) {
+        let _ = scoped(&self.shared.device, "flush", 0, || self.submit_recorded());
     }
 
-    pub(crate) fn zeroed<T: Scalar>(&self, operation: &'static str, length: usize) -> Result<WgpuBuffer<T>> {
-        // Whole 16 bytes: the kernels read four elements at a time.
-        let size = (length as u64).saturating_mul(size_of::<T>() as u64);
-        let size = size.checked_next_multiple_of(16).unwrap_or(u64::MAX).max(16);
-        Ok(WgpuBuffer::allocated(self.allocate(operation, size)?, length))
+    /// As [`download`](crate::DeviceOps::download), without blocking.
+    ///
+    /// # Errors
+    /// As [`download`](crate::DeviceOps::download), which cannot be called in a browser.
+    pub async fn download_async<T: Scalar>(&self, view: View<'_, WgpuMemory, T>) -> Result<Vec<T>> {
+        self.download_view_async("download", Some(Region::of(view))).await
     }
 
-    pub(crate) fn upload_slice<T: Scalar>(
-        &self,
-        operation: &'static str,
-        data: &[T],
-    ) -> Result<WgpuBuffer<T>> {
-        let buffer = self.zeroed(operation, data.len())?;
-        let bytes: &[u8] = bytemuck::cast_slice(data);
-        let whole = bytes.len() / 4 * 4;
-        scoped(&self.shared.device, operation, bytes.len() as u64, || {
-            let queue = &self.shared.queue;
-            queue.write_buffer(buffer.buffer(), 0, &bytes[..whole]);
-            if whole < bytes.len() {
-                // Copies count in whole words of 4 bytes.
-                let mut last = [0; 4];
-                last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
-                queue.write_buffer(buffer.buffer(), whole as u64, &last);
-            }
-        })?;
-        Ok(buffer)
+    /// As [`synchronize`](crate::DeviceOps::synchronize), without blocking.
+    ///
+    /// # Errors
+    /// As [`synchronize`](crate::DeviceOps::synchronize).
+    pub async fn synchronize_async(&self) -> Result<()> {
+        self.download_view_async::<u32>("synchronize", None).await.map(drop)
     }
 
-    /// Submits everything, with a copy of `view` and of the error records behind it.
+    fn submit_recorded(&self) -> Option<wgpu::SubmissionIndex> {
+        self.shared.recording.submit(&self.shared.queue)
+    }
+
+    /// Submits everything, followed by copies of `view` and of the reports.
     fn begin_download<T: Scalar>(
         &self,
         operation: &'static str,
@@ -119,7 +101,7 @@ impl Wgpu {
             });
             submission
         })?;
-        // Another thread may have submitted our recording; the queue runs in order, so an empty one is behind it.
+        // Another thread may have submitted our recording. The queue runs in order, so an empty submission comes after it.
         let submission = submission.unwrap_or_else(|| self.shared.queue.submit([]));
         let data = (start - first) as usize..(start - first + bytes) as usize;
         Ok(Pending { operation, staging, data, reports, arrival, submission })
@@ -134,9 +116,9 @@ impl Wgpu {
         let mapped = staging
             .get_mapped_range(..)
             .map_err(|error| Error::Device { operation, message: error.to_string() })?;
-        let behind = data.end.next_multiple_of(4);
-        reports.read(&mapped[behind..])?;
-        // The bytes need not be aligned for `T`: copy them into a vector that is.
+        let first_report = data.end.next_multiple_of(4);
+        reports.read(&mapped[first_report..])?;
+        // The mapped bytes may not be aligned for `T`.
         let mut out = vec![T::zeroed(); data.len() / size_of::<T>()];
         bytemuck::cast_slice_mut(&mut out).copy_from_slice(&mapped[data]);
         drop(mapped);
@@ -156,7 +138,7 @@ impl Wgpu {
         let begun = Instant::now();
         let wait = wgpu::PollType::Wait { submission_index: Some(pending.submission.clone()), timeout };
         let mut polled = self.shared.device.poll(wait);
-        // Another thread that waits on this device may have taken our callback along and not called it yet.
+        // Another thread that waits on this device may have taken our callback and not called it yet.
         while polled.is_ok() && lock(&pending.arrival).result.is_none() {
             std::thread::yield_now();
             polled = self.shared.device.poll(wgpu::PollType::Poll);
@@ -175,7 +157,7 @@ impl Wgpu {
         self.finish_download(pending)
     }
 
-    /// The same without blocking.
+    /// As [`download_view`](Self::download_view), without blocking.
     pub(crate) async fn download_view_async<T: Scalar>(
         &self,
         operation: &'static str,
@@ -183,7 +165,7 @@ impl Wgpu {
     ) -> Result<Vec<T>> {
         let pending = self.begin_download(operation, view)?;
         poll_fn(|context| {
-            // A browser's device polls itself; a native one moves only when asked.
+            // In a browser devices make progress by themselves; native ones must be polled.
             let polled = self.shared.device.poll(wgpu::PollType::Poll);
             let mut arrival = lock(&pending.arrival);
             if arrival.result.is_some() || polled.is_err() {

@@ -12,6 +12,7 @@ use crate::cuda::lookup::check_ids;
 use crate::cuda::memory::CudaMemory;
 use crate::cuda::tables::{COLUMNS, MOST_TABLES, TableWords, record, tables};
 use crate::error::{Error, Result};
+use crate::gpu::has_unread_history;
 use crate::jagged::Batch;
 use crate::ops::*;
 use crate::plan::{Cut, FEWEST_STEPS};
@@ -65,7 +66,7 @@ pub(super) fn scoring(
         tables: array::from_fn(|f| words.get(f).copied().unwrap_or(Zeroable::zeroed())),
         scales: array::from_fn(|f| op.scales.get(f).copied().unwrap_or(0.0)),
     };
-    if batch.requests().any(|(history, targets)| targets.is_empty() && !history.is_empty()) {
+    if has_unread_history(batch) {
         let rows = batch.histories().total();
         check_ids(gpu, call, "history_ids", op.ids, ids.behaviours, rows, attention)?;
     }

@@ -8,16 +8,14 @@ use crate::cuda::decoupled::rows::{Found, Ids};
 use crate::cuda::decoupled::scores::{PIECES, Scoring, THREADS, cut, scoring, staged_bytes};
 use crate::cuda::handle::Cuda;
 use crate::cuda::memory::CudaMemory;
-use crate::error::{Error, Result};
-use crate::gpu::fit;
+use crate::error::Result;
+use crate::gpu::{check_top_k, fit};
 use crate::ops::*;
 
 const SEARCH: &str = "decoupled_search";
 /// Entries of all lists of a block of decoupled_search.cu, and the threads that need room in each.
 const ENTRIES: usize = 4096;
 const SELECT_THREADS: u32 = 256;
-/// The most that decoupled_select sorts with as many on their way.
-const MAX_TOP_K: usize = 1024;
 /// Candidates of a tile of a search.
 const TILES: [usize; 4] = [16, 8, 4, 2];
 
@@ -82,10 +80,7 @@ pub(super) fn search_into(
     found: Found,
 ) -> Result<()> {
     let operation = call.operation;
-    if top_k > MAX_TOP_K {
-        let (needed, limit) = (top_k as u64, MAX_TOP_K as u64);
-        return Err(Error::Limit { operation, argument: "top_k", needed, limit });
-    }
+    check_top_k(operation, top_k)?;
     // Between K and room a list can be left as it is.
     let room = top_k + top_k / 4;
     let most = batch.as_ref().requests().map(|(_, targets)| targets.len()).max().unwrap_or(0);

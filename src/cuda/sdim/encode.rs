@@ -11,6 +11,7 @@ use crate::cuda::sdim::signatures::{
 };
 use crate::element::Element;
 use crate::error::Result;
+use crate::gpu::check_encode;
 use crate::memory::{View, ViewMut};
 use crate::ops::{Hash, Sdim, SdimEncodeInputs};
 use crate::plan::Cut;
@@ -160,9 +161,7 @@ pub(super) fn encode<T: Element>(
     append: bool,
 ) -> Result<()> {
     let jagged = histories.as_ref();
-    op.check_encode(operation, jagged, inputs)?;
-    op.check_table(operation, jagged.users(), table.len())?;
-    if jagged.users() == 0 {
+    if check_encode(operation, op, jagged, inputs, table.len())? == 0 {
         return Ok(());
     }
     let sizes = Sizes::of(operation, op)?;

@@ -1,153 +1,55 @@
-//! The search among behaviours: tables read in place where they can be bound together, gathered first otherwise.
+//! Search: scores the behaviours by their attention tables and keeps the best K per candidate.
 
 use std::ops::Range;
 
-use crate::error::{Error, Result};
-use crate::gpu::fit;
-use crate::ops::*;
+use crate::error::Result;
+use crate::gpu::{check_top_k, fit};
+use crate::ops::{Decoupled, SearchInputs, SelectionMut, Table};
 use crate::plan::{Cut, best_tile_rows};
-use crate::webgpu::Wgpu;
 use crate::webgpu::batch::{DevicePlan, WgpuBatch};
-use crate::webgpu::launch::{Binding, Params};
-use crate::webgpu::lookup::{
-    self, Bound, GATHERED_BYTES, Gather, Pooling, buffers, history_report, id_report,
-};
+use crate::webgpu::binding::Binding;
+use crate::webgpu::decoupled::combine::combine;
+use crate::webgpu::decoupled::keys::{GATHERED, Keys, MAX_TABLES, SearchParams, lists_of, search_kernel};
+use crate::webgpu::decoupled::queries::{SearchQueriesParams, queries_kernel};
+use crate::webgpu::launch::groups_of;
+use crate::webgpu::lookup::{GATHERED_BYTES, Gather, Pooling};
 use crate::webgpu::memory::{Region, WgpuMemory};
-use crate::webgpu::shader::{Format, Kernel, Slot};
-use crate::webgpu::target_attention::rows_per_binding;
+use crate::webgpu::state::Wgpu;
+use crate::webgpu::tables::{BoundTable, buffers_of};
 
-/// The most behaviours a search keeps: more would not fit the workgroup memory.
-const MAX_TOP_K: usize = 1024;
-/// Pieces of a search: every part of a history keeps K entries of its own, so there are fewer than elsewhere.
+/// Pieces of a search, fewer than elsewhere because every piece of a history has lists of K entries.
 const PIECES: usize = 256;
-/// Behaviours that a workgroup takes at a time.
+/// Behaviours per step.
 const STEP: usize = 256;
-/// What loading a behaviour costs, in candidates scored with it: it is read by id.
+/// The cost of loading a behaviour by id, in candidates scored with it.
 const LOAD: usize = 8;
-/// Tables that are bound beside what else a search needs: pieces, queries, ids, lists, and a report of bad ids.
-const MAX_TABLES: usize = 3;
 
-/// How many entries a list holds, and how many lists may lie beside each other, in 12 KiB at most. A list has room for
-/// K entries and as many on their way, or half as many where they would take too much.
-fn lists_of(top_k: usize) -> (usize, &'static [usize]) {
-    match top_k {
-        0..=32 => (64, &[4, 8]),
-        33..=64 => (128, &[4, 8]),
-        65..=128 => (192, &[4, 8]),
-        129..=256 => (384, &[4]),
-        257..=512 => (768, &[2]),
-        _ => (1536, &[1]),
-    }
+pub(super) fn search(
+    gpu: &Wgpu,
+    op: &Decoupled,
+    batch: &WgpuBatch,
+    inputs: &SearchInputs<'_, WgpuMemory>,
+    out: SelectionMut<'_, WgpuMemory>,
+) -> Result<()> {
+    let top_k = op.check_search(batch.as_ref(), inputs)?;
+    op.check_search_outputs(batch.as_ref(), top_k, &out)?;
+    search_as(gpu, "decoupled_search", op, top_k, batch, inputs, out)
 }
 
-/// Rows that were gathered into one table.
-const GATHERED: Keys = Keys::Tables(0, Format::f32(true));
-
-/// What holds the behaviours' numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Keys {
-    /// So many tables of one storage type; none where rows were gathered.
-    Tables(usize, Format),
-    /// One table of 8-bit rows.
-    Int8(Format),
+/// vec4s of the concatenated rows of some tables, each padded to whole vec4s.
+fn width4(tables: &[BoundTable]) -> usize {
+    tables.iter().map(|table| (table.width as usize).div_ceil(4)).sum()
 }
 
-fn search_kernel(top_k: usize, lists: usize, keys: Keys) -> Kernel {
-    let (tables, format) = match keys {
-        Keys::Tables(tables, format) => (tables, format),
-        Keys::Int8(format) => (1, format),
-    };
-    let mut slots = vec![
-        Slot::plain("pieces", "vec4<u32>"),
-        Slot::plain("queries", "mat4x4<f32>"),
-        Slot::plain("ids", "u32"),
-        Slot::read("table0", format),
-    ];
-    let sources: &'static [&'static str] = match keys {
-        Keys::Tables(..) => {
-            slots.extend([Slot::read("table1", format), Slot::read("table2", format)]);
-            &[
-                include_str!("../../../shaders/decoupled/select.wgsl"),
-                include_str!("../../../shaders/decoupled/keys_tables.wgsl"),
-                include_str!("../../../shaders/decoupled/search.wgsl"),
-            ]
-        }
-        Keys::Int8(_) => {
-            slots.extend([Slot::plain("scale", "f32"), Slot::plain("offset", "f32")]);
-            &[
-                include_str!("../../../shaders/decoupled/select.wgsl"),
-                include_str!("../../../shaders/decoupled/keys_int8.wgsl"),
-                include_str!("../../../shaders/decoupled/search.wgsl"),
-            ]
-        }
-    };
-    slots.extend([Slot::write("lists", "vec2<u32>"), Slot::write("report", "atomic<u32>")]);
-    let group4 = if lists > 4 { 2 } else { 1 };
-    let capacity = lists_of(top_k).0 as u32;
-    let constants =
-        vec![("LISTS", lists as u32), ("CAPACITY", capacity), ("GROUP4", group4), ("TABLES", tables as u32)];
-    Kernel { name: "search", sources, constants, slots }
-}
-
-fn queries_kernel(table: Format, int8: bool) -> Kernel {
-    Kernel {
-        name: "search_queries",
-        sources: &[include_str!("../../../shaders/decoupled/search_queries.wgsl")],
-        constants: vec![("INT8", u32::from(int8))],
-        slots: vec![
-            Slot::plain("tiles", "vec4<u32>"),
-            Slot::plain("ids", "u32"),
-            Slot::read("table_data", table),
-            Slot::plain("scale", "f32"),
-            Slot::plain("offset", "f32"),
-            Slot::write("packed", "vec4<f32>"),
-            Slot::write("report", "atomic<u32>"),
-        ],
-    }
-}
-
-fn merge_kernel(top_k: usize) -> Kernel {
-    Kernel {
-        name: "merge_selection",
-        sources: &[
-            include_str!("../../../shaders/decoupled/select.wgsl"),
-            include_str!("../../../shaders/decoupled/combine_selection.wgsl"),
-        ],
-        constants: vec![("LISTS", 1), ("CAPACITY", lists_of(top_k).0 as u32)],
-        slots: vec![
-            Slot::plain("tiles", "vec4<u32>"),
-            Slot::plain("lists", "vec2<u32>"),
-            Slot::write("positions", "u32"),
-            Slot::write("scores", "u32"),
-            Slot::write("counts", "u32"),
-        ],
-    }
-}
-
-pub(in crate::webgpu) fn variants() -> Vec<Kernel> {
-    let mut kernels: Vec<Kernel> =
-        lookup::stores().map(|(format, int8)| queries_kernel(format, int8)).collect();
-    // One K of each kind.
-    for top_k in [32, 64, 128, 256, 512, 1024] {
-        kernels.push(merge_kernel(top_k));
-        let tables =
-            (1..=MAX_TABLES).flat_map(|tables| Format::ALL.map(|format| Keys::Tables(tables, format)));
-        let int8 = [true, false].map(|by_four| Keys::Int8(Format::int8(by_four)));
-        for keys in tables.chain(int8).chain([GATHERED]) {
-            kernels.extend(lists_of(top_k).1.iter().map(|&lists| search_kernel(top_k, lists, keys)));
-        }
-    }
-    kernels
-}
-
-/// What a search reads, whatever holds the keys.
+/// What the dispatches of one search share.
 struct Search<'a> {
     operation: &'static str,
     op: &'a Decoupled,
     top_k: usize,
+    /// Lists per piece.
     lists: usize,
     plan: &'a DevicePlan,
-    tables: &'a [Bound],
+    tables: &'a [BoundTable],
     packed: &'a Binding,
     found: &'a Binding,
     /// All ids of the behaviours.
@@ -155,27 +57,8 @@ struct Search<'a> {
     report: Option<&'a Binding>,
 }
 
-/// How the tables can be read in place: not where there are too many, or they are stored in different ways.
-fn keys_of(tables: &[Bound]) -> Option<Keys> {
-    let by_four = tables.iter().all(|table| table.format.vectors);
-    let format = |table: &Bound| table.format.with_vectors(by_four);
-    let first = format(tables.first()?);
-    match tables {
-        [table] if table.int8 => Some(Keys::Int8(first)),
-        [_] | [_, _] | [_, _, _] => {
-            let alike = tables.iter().all(|table| !table.int8 && format(table) == first);
-            alike.then_some(Keys::Tables(tables.len(), first))
-        }
-        _ => None,
-    }
-}
-
-/// Fours of numbers of a row of some tables side by side, each rounded up.
-fn width4(tables: &[Bound]) -> usize {
-    tables.iter().map(|table| (table.width as usize).div_ceil(4)).sum()
-}
-
-pub(super) fn search(
+/// As [`search`], of checked arguments, and under another operation's name.
+pub(super) fn search_as(
     gpu: &Wgpu,
     operation: &'static str,
     op: &Decoupled,
@@ -184,41 +67,37 @@ pub(super) fn search(
     inputs: &SearchInputs<'_, WgpuMemory>,
     out: SelectionMut<'_, WgpuMemory>,
 ) -> Result<()> {
-    if top_k > MAX_TOP_K {
-        let (needed, limit) = (top_k as u64, MAX_TOP_K as u64);
-        return Err(Error::Limit { operation, argument: "top_k", needed, limit });
-    }
-    let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
-    let (behaviours, candidates) = (histories.total(), targets.total());
+    check_top_k(operation, top_k)?;
+    let (behaviours, candidates) = (batch.as_ref().histories().total(), batch.as_ref().targets().total());
     let features = inputs.attention.len();
     let ids = Region::of(inputs.history_ids).rows(0, behaviours, features);
     let target_ids = Region::of(inputs.target_ids).rows(0, candidates, features);
-    let mut read = buffers(inputs.attention);
+    let mut read = buffers_of(inputs.attention);
     read.extend([ids.buffer, target_ids.buffer]);
     let positions = gpu.output(operation, "positions", &out.positions, candidates * top_k, &read)?;
     let scores = gpu.output(operation, "scores", &out.scores, candidates * top_k, &read)?;
     let counts = gpu.output(operation, "counts", &out.counts, candidates, &read)?;
     let bound_ids = gpu.bind(operation, "history_ids", &ids)?;
     let target_ids = gpu.bind(operation, "target_ids", &target_ids)?;
-    let bind = |table| lookup::bind(gpu, operation, table);
-    let tables: Vec<Bound> = inputs.attention.iter().map(bind).collect::<Result<_>>()?;
-    let keys = keys_of(&tables);
+    let bind = |table| BoundTable::new(gpu, operation, table);
+    let tables: Vec<BoundTable> = inputs.attention.iter().map(bind).collect::<Result<_>>()?;
+    let keys = Keys::in_place(&tables);
     let width = 4 * width4(&tables);
     let window = match keys {
         Some(_) => usize::MAX,
-        None => rows_per_binding::<f32>(gpu, width).min(GATHERED_BYTES / (4 * width)).max(STEP),
+        None => gpu.rows_per_binding::<f32>(width).min(GATHERED_BYTES / (4 * width)).max(STEP),
     };
     let lists = best_tile_rows(batch.as_ref(), 1, lists_of(top_k).1, LOAD);
     let cut = Cut { rows_per_target: 1, tile_rows: lists, step: 2 * STEP, wanted: PIECES, longest: window };
     let plan = batch.plan(gpu, operation, &cut)?;
     let entries = (plan.plan.slots + plan.plan.tiles.len()) * lists * top_k;
     fit(operation, "lists", entries)?;
-    // All memory first: what the device refuses, it refuses before anything runs.
+    // All memory is allocated first, so that a call that runs out of memory does nothing.
     let found = gpu.scratch(operation, entries as u64 * 2)?;
     let packed = gpu.scratch(operation, (plan.plan.tiles.len() * width * lists.max(4)) as u64)?;
 
-    let report = history_report(gpu, operation, op.ids, batch.as_ref(), ids, inputs.attention)?;
-    let target_report = id_report(gpu, operation, "target_ids", op.ids, inputs.attention)?;
+    let report = gpu.history_report(operation, op.ids, batch.as_ref(), ids, inputs.attention)?;
+    let target_report = gpu.id_report(operation, "target_ids", op.ids, inputs.attention)?;
     let search = Search {
         operation,
         op,
@@ -241,46 +120,58 @@ pub(super) fn search(
             gpu.fetch_word(ids, 32, report)?;
         }
     }
-    let params = Params::default()
-        .u32s(&[positions.binding.base, scores.binding.base, counts.binding.base])
-        .u32s(&[lists as u32, top_k as u32, plan.plan.slots as u32]);
-    let bindings = [&plan.tiles, &found, &positions.binding, &scores.binding, &counts.binding];
-    gpu.dispatch(&merge_kernel(top_k), params, &bindings, (plan.plan.tiles.len() * lists) as u64)?;
-    gpu.finish(positions)?;
-    gpu.finish(scores)?;
-    gpu.finish(counts)
+    combine(gpu, operation, top_k, &plan, (&found, lists), [&positions, &scores, &counts])?;
+    [positions, scores, counts].into_iter().try_for_each(|output| gpu.finish(output))
+}
+
+/// Where the rows of the behaviours are, for one dispatch.
+struct Rows<'a> {
+    keys: Keys,
+    pieces: Range<usize>,
+    /// The history row of the first gathered row.
+    first_history: usize,
+    /// Of each table: width, rows, first element, first vec4 in the packed query.
+    shapes: [[u32; 4]; MAX_TABLES],
+    data: [&'a Binding; 3],
+    report: Option<&'a Binding>,
 }
 
 impl Search<'_> {
-    /// Rows of a packed tile.
-    fn tile_rows(&self) -> usize {
-        self.lists.max(4)
-    }
-
     fn pack_queries(&self, gpu: &Wgpu, ids: &Binding, report: Option<&Binding>) -> Result<()> {
         let no_report = gpu.no_output(self.operation)?;
+        // Rows of a packed tile.
+        let tile_rows = self.lists.max(4);
         let mut first4 = 0;
         for (feature, table) in self.tables.iter().enumerate() {
-            let fours = (table.width as usize).div_ceil(4);
-            let threads = self.plan.plan.tiles.len() * fours * self.tile_rows();
-            let params = Params::default()
-                .u32s(&[fit(self.operation, "queries", threads)?, ids.base])
-                .u32s(&[self.tables.len() as u32, feature as u32])
-                .u32s(&table.params())
-                .f32s(&[self.op.scales.get(feature).copied().unwrap_or(1.0)])
-                .u32s(&[width4(self.tables) as u32, first4, self.tile_rows() as u32])
-                .u32s(&[u32::from(report.is_some())]);
+            let table_width4 = (table.width as usize).div_ceil(4);
+            let threads = self.plan.plan.tiles.len() * table_width4 * tile_rows;
+            let params = SearchQueriesParams {
+                threads: fit(self.operation, "queries", threads)?,
+                ids_base: ids.base,
+                features: self.tables.len() as u32,
+                feature: feature as u32,
+                table_rows: table.rows,
+                width: table.width,
+                table_base: table.data.base,
+                scale_base: table.scale.base,
+                offset_base: table.offset.base,
+                factor: self.op.scales.get(feature).copied().unwrap_or(1.0),
+                width4: width4(self.tables) as u32,
+                first4,
+                tile_rows: tile_rows as u32,
+                check_ids: u32::from(report.is_some()),
+            };
             let report = report.unwrap_or(&no_report);
             let bindings =
                 [&self.plan.tiles, ids, &table.data, &table.scale, &table.offset, self.packed, report];
             let kernel = queries_kernel(table.format, table.int8);
-            gpu.dispatch(&kernel, params, &bindings, threads.div_ceil(64) as u64)?;
-            first4 += fours as u32;
+            gpu.dispatch(self.operation, &kernel, &params, &bindings, groups_of(threads))?;
+            first4 += table_width4 as u32;
         }
         Ok(())
     }
 
-    /// Reads the tables where they are, in one dispatch.
+    /// Reads the tables in place, in one dispatch.
     fn in_place(&self, gpu: &Wgpu, keys: Keys) -> Result<()> {
         let mut shapes = [[0; 4]; MAX_TABLES];
         let mut first4 = 0;
@@ -289,16 +180,16 @@ impl Search<'_> {
             first4 += table.width.div_ceil(4);
         }
         let nothing = gpu.nothing();
-        let data = |index: usize| self.tables.get(index).map_or(&nothing, |table| &table.data);
-        let [first, second, third] = match keys {
-            Keys::Tables(..) => [data(0), data(1), data(2)],
-            Keys::Int8(_) => [data(0), &self.tables[0].scale, &self.tables[0].offset],
+        let table = |index: usize| self.tables.get(index).map_or(&nothing, |table| &table.data);
+        let data = match keys {
+            Keys::Tables(..) => [table(0), table(1), table(2)],
+            Keys::Int8(_) => [table(0), &self.tables[0].scale, &self.tables[0].offset],
         };
         let pieces = 0..self.plan.plan.pieces.len();
-        self.run(gpu, keys, pieces, 0, shapes, [first, second, third], self.report)
+        self.run(gpu, &Rows { keys, pieces, first_history: 0, shapes, data, report: self.report })
     }
 
-    /// Gathers the rows of all tables first, a window of the histories at a time, and reads them as one table.
+    /// Gathers the rows of all tables, a window of the histories at a time, and reads them as one table.
     fn gathered(
         &self,
         gpu: &Wgpu,
@@ -325,34 +216,40 @@ impl Search<'_> {
                 report: self.report.map(|report| (report, span.start * features)),
             };
             gather.run(gpu, tables, &[], &keys)?;
-            let shapes = [[width as u32, span.len() as u32, 0, 0], [0; 4], [0; 4]];
-            let bindings = [&keys, &nothing, &nothing];
-            self.run(gpu, GATHERED, pieces, span.start, shapes, bindings, None)?;
+            let rows = Rows {
+                keys: GATHERED,
+                pieces,
+                first_history: span.start,
+                shapes: [[width as u32, span.len() as u32, 0, 0], [0; 4], [0; 4]],
+                data: [&keys, &nothing, &nothing],
+                report: None,
+            };
+            self.run(gpu, &rows)?;
         }
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what differs between the two ways to hold the keys")]
-    fn run(
-        &self,
-        gpu: &Wgpu,
-        keys: Keys,
-        pieces: Range<usize>,
-        first_history: usize,
-        shapes: [[u32; 4]; MAX_TABLES],
-        data: [&Binding; 3],
-        report: Option<&Binding>,
-    ) -> Result<()> {
+    fn run(&self, gpu: &Wgpu, rows: &Rows<'_>) -> Result<()> {
         let no_report = gpu.no_output(self.operation)?;
-        let params = Params::default()
-            .u32s(&[pieces.start as u32, first_history as u32, self.ids.base, self.tables.len() as u32])
-            .u32s(&[self.top_k as u32, self.plan.plan.slots as u32, width4(self.tables) as u32])
-            .u32s(&[u32::from(report.is_some())])
-            .u32s(&[self.tables[0].scale.base, self.tables[0].offset.base])
-            .u32s(&shapes.concat());
-        let [first, second, third] = data;
-        let report = report.unwrap_or(&no_report);
+        let params = SearchParams {
+            first_piece: rows.pieces.start as u32,
+            first_history: rows.first_history as u32,
+            ids_base: self.ids.base,
+            features: self.tables.len() as u32,
+            top_k: self.top_k as u32,
+            first_whole: self.plan.plan.slots as u32,
+            width4: width4(self.tables) as u32,
+            check_ids: u32::from(rows.report.is_some()),
+            scale_base: self.tables[0].scale.base,
+            offset_base: self.tables[0].offset.base,
+            feature0: rows.shapes[0],
+            feature1: rows.shapes[1],
+            feature2: rows.shapes[2],
+        };
+        let [first, second, third] = rows.data;
+        let report = rows.report.unwrap_or(&no_report);
         let bindings = [&self.plan.pieces, self.packed, self.ids, first, second, third, self.found, report];
-        gpu.dispatch(&search_kernel(self.top_k, self.lists, keys), params, &bindings, pieces.len() as u64)
+        let kernel = search_kernel(self.top_k, self.lists, rows.keys);
+        gpu.dispatch(self.operation, &kernel, &params, &bindings, rows.pieces.len() as u64)
     }
 }

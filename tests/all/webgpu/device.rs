@@ -185,7 +185,7 @@ fn every_shader_is_valid_wgsl() {
     assert!(shaders.len() > 50);
     for (index, (name, text)) in shaders.iter().enumerate() {
         if let Ok(folder) = std::env::var("LONGSEQ_SHADER_FOLDER") {
-            let kernel = name.split(' ').next().unwrap_or_default();
+            let kernel = name.split(' ').next().unwrap_or_default().replace('/', "_");
             let path = std::path::Path::new(&folder).join(format!("{index:03}_{kernel}.wgsl"));
             std::fs::write(path, text).expect("a folder to write to");
         }

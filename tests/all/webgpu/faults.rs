@@ -99,7 +99,8 @@ fn a_kernel_that_the_device_refuses_is_an_error() {
     let Some(own) = own_device() else { return };
     let (device, queue) = (own.wgpu_device().clone(), own.wgpu_queue().clone());
     let [uncaptured, lost] = count_callbacks(&device);
-    let edit = |name: &str, text: String| if name == "target_attention" { "nonsense".into() } else { text };
+    let edit =
+        |name: &str, text: String| if name == "target_attention/attend" { "nonsense".into() } else { text };
     let gpu = Wgpu::with_edited_shaders(device.clone(), queue, edit).expect("a working device");
     let history = gpu.upload(&[1.0f32, 0.0, 0.0, 1.0]).expect("an upload");
     let error = attend(&gpu, &history).unwrap_err();

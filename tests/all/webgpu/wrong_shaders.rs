@@ -86,18 +86,23 @@ fn attention() -> Vec<Twin> {
         // One behaviour too many.
         twin(
             &long,
-            "target_attention",
+            "target_attention/attend",
             "let live = l < vec4<u32>(end);",
             "let live = l < vec4<u32>(end + 1u);",
         ),
         // Pieces combined without regard to their maxima.
-        twin(&long, "merge_attention", "factor = exp_one(", "factor = 1.0 + 0.0 * exp_one("),
+        twin(&long, "target_attention/combine", "factor = exp_one(", "factor = 1.0 + 0.0 * exp_one("),
         // The tile of the wrong candidates.
-        twin(&long, "pack_queries", "let row = rows.y + r;", "let row = rows.y + (r ^ 1u);"),
-        twin(&merge, "merge_pairs", "sum / total", "sum / 2.0"),
+        twin(&long, "target_attention/pack_queries", "let row = rows.y + r;", "let row = rows.y + (r ^ 1u);"),
+        twin(&merge, "target_attention/merge", "value / weight_sum", "value / 2.0"),
         // The two halves of a word swapped; a neighbour's words overwritten.
-        twin(&half, "pack_output", "source[element - params.base]", "source[(element - params.base) ^ 1u]"),
-        twin(&half, "pack_output", "element - params.base < params.length", "element >= params.base"),
+        twin(
+            &half,
+            "shared/pack_output",
+            "source[element - params.base]",
+            "source[(element - params.base) ^ 1u]",
+        ),
+        twin(&half, "shared/pack_output", "element - params.base < params.length", "element >= params.base"),
     ]
 }
 
@@ -109,7 +114,7 @@ fn shared_blocks(quads: bool) -> [Twin; 2] {
         true => [("block.a3 = quadBroadcast(a, 3u)", "block.a3 = quadBroadcast(a, 2u)"), ("r + own]", "0u]")],
         false => [("tile_weights[place + next];", "tile_weights[place];"), ("r + i]", "0u]")],
     };
-    edits.map(|(right, wrong)| twin(&long, "target_attention", right, wrong))
+    edits.map(|(right, wrong)| twin(&long, "target_attention/attend", right, wrong))
 }
 
 fn din() -> Vec<Twin> {
@@ -119,22 +124,22 @@ fn din() -> Vec<Twin> {
     let short = DinCase { histories: vec![8, 5], targets: vec![4, 3], ..Default::default() };
     let softmax = DinCase { pooling: DinPooling::Softmax, ..deep.clone() };
     vec![
-        twin(&case, "din_targets", "result += q *", "result -= q *"),
-        twin(&case, "din", "vec4<f32>(output_bias_at(params.output_bias_base))", "vec4<f32>(0.0)"),
-        twin(&case, "din_fold", "bias_four[i] = bias[", "bias_four[i] = -bias["),
+        twin(&case, "din/targets", "result += q *", "result -= q *"),
+        twin(&case, "din/attend", "vec4<f32>(output_bias_at(params.output_bias_base))", "vec4<f32>(0.0)"),
+        twin(&case, "din/fold", "bias_vec4[i] = bias[", "bias_vec4[i] = -bias["),
         // The next user's behaviours included; the register of another behaviour; the bias of another layer.
-        twin(&deep, "din", "let count = min(end - start, step);", "let count = step;"),
+        twin(&deep, "din/attend", "let count = min(end - start, step);", "let count = step;"),
         twin(
             &deep,
-            "din",
-            "sums.b2 += room[place + 6u * LANES] * w",
-            "sums.b2 += room[place + 5u * LANES] * w",
+            "din/attend",
+            "sums.b2 += layer_units[place + 6u * LANES] * w",
+            "sums.b2 += layer_units[place + 5u * LANES] * w",
         ),
-        twin(&deep, "din", "vectors[layer.first_vector + 5u * unit4]", "vectors[5u * unit4]"),
+        twin(&deep, "din/attend", "vectors[layer.first_vector + 5u * unit4]", "vectors[5u * unit4]"),
         // Adjacent candidates all replaced by the first of them.
-        twin(&short, "din", "min(m + lane / params.candidate_lanes, last_m)", "min(m, last_m)"),
+        twin(&short, "din/attend", "min(m + lane / params.candidate_lanes, last_m)", "min(m, last_m)"),
         // Sums not rescaled when the maximum grows.
-        twin(&softmax, "din", "= exp_one(old - peak)", "= 1.0"),
+        twin(&softmax, "din/attend", "= exp_one(old_max - row_max)", "= 1.0"),
     ]
 }
 
@@ -144,20 +149,20 @@ fn sdim() -> Vec<Twin> {
     let sparse = SdimCase { bits: 12, groups: 2, ..case.clone() };
     let expected = "sdim_query: signatures[1] is 9, which must be below 8";
     vec![
-        twin(&case, "sdim_hash", "sum > vec4<f32>()", "sum < vec4<f32>()"),
-        twin(&case, "sdim_encode", "l < part.y; l++", "l + 1u < part.y; l++"),
+        twin(&case, "sdim/signatures", "sum > vec4<f32>()", "sum < vec4<f32>()"),
+        twin(&case, "sdim/encode", "l < span.y; l++", "l + 1u < span.y; l++"),
         // Every piece of a history added to the table of the first piece.
-        twin(&large, "sdim_encode", "partial[(part_row + bucket)", "partial[(bucket)"),
-        twin(&case, "sdim_merge", "i < slots.y; i++", "i + 1u < slots.y; i++"),
-        twin(&case, "sdim_query", "sum / f32(params.hash_groups)", "sum"),
-        twin(&sparse, "sdim_attend", "code + g) ==", "code) =="),
-        twin(&case, "sdim_add", "+= other", "= other"),
+        twin(&large, "sdim/encode", "partial[(piece_row + bucket)", "partial[(bucket)"),
+        twin(&case, "sdim/combine_tables", "i < slots.y; i++", "i + 1u < slots.y; i++"),
+        twin(&case, "sdim/query", "sum / f32(params.hash_groups)", "sum"),
+        twin(&sparse, "sdim/attend", "code + g) ==", "code) =="),
+        twin(&case, "sdim/add_tables", "+= other", "= other"),
         // The last error reported instead of the first; the first word instead of the wrong one.
-        twin_of_check(expected, too_large_a_signature, "check_words", "atomicMin(", "atomicMax("),
+        twin_of_check(expected, too_large_a_signature, "shared/check_words", "atomicMin(", "atomicMax("),
         twin_of_check(
             expected,
             too_large_a_signature,
-            "fetch_word",
+            "shared/fetch_word",
             "params.base + report[0]",
             "params.base",
         ),
@@ -188,34 +193,54 @@ fn decoupled() -> Vec<Twin> {
     };
     let outside = DecoupledCase { policy: IdPolicy::Zero, ..case.clone() };
     vec![
-        twin(&lookup, "gather", "params.pooling == MEAN", "params.pooling > MEAN"),
+        twin(&lookup, "lookup/gather", "params.pooling == MEAN", "params.pooling > MEAN"),
         // The third table read for the second; a neighbour's score; the threshold of another vec4 of candidates.
-        twin(&case, "search", "return table1_four(place, left);", "return table2_four(place, left);"),
-        twin(&case, "search", "let two = select(four.xy, four.zw,", "let two = select(four.zw, four.xy,"),
-        twin(&case, "search", "let b = threshold_of(4u);", "let b = threshold_of(0u);"),
+        twin(
+            &case,
+            "decoupled/search",
+            "return table1_four(place, left);",
+            "return table2_four(place, left);",
+        ),
+        twin(
+            &case,
+            "decoupled/search",
+            "let keys2 = select(keys4.xy, keys4.zw,",
+            "let keys2 = select(keys4.zw, keys4.xy,",
+        ),
+        twin(&case, "decoupled/search", "let b = threshold_of(4u);", "let b = threshold_of(0u);"),
         // Entries that found no place dropped; a sort without its last steps; ties ordered by descending position.
-        twin(&case, "search", "again |= 1u << bit;", "again |= 0u << bit;"),
-        twin(&case, "search", "while (2u << pairs_bits) < entries", "while (4u << pairs_bits) < entries"),
-        twin(&case, "search", "than_key && row < than_row", "than_key && row > than_row"),
-        twin(&int8, "search", "vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left)", "vec4<bool>(false)"),
+        twin(&case, "decoupled/search", "again |= 1u << bit;", "again |= 0u << bit;"),
+        twin(
+            &case,
+            "decoupled/search",
+            "while (2u << pairs_bits) < entries",
+            "while (4u << pairs_bits) < entries",
+        ),
+        twin(&case, "decoupled/search", "than_key && row < than_row", "than_key && row > than_row"),
+        twin(&int8, "decoupled/search", "vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left)", "vec4<bool>(false)"),
         // Ids outside the table scored.
-        twin(&outside, "search", "id.x), known.x);", "id.x), true);"),
-        twin(&case, "search_queries", "params.factor * four", "four"),
-        twin(&case, "merge_selection", "list_rows[place] - slots.z", "list_rows[place] - slots.z + 1u"),
-        twin(&case, "merge_selection", "var slot = first_slot;", "var slot = first_slot + 1u;"),
-        twin(&case, "weigh_selection", "/ total;", "* total;"),
-        twin(&case, "aggregate", "sum += bitcast<f32>(entry.x) * four;", "sum += four;"),
+        twin(&outside, "decoupled/search", "id.x), known.x);", "id.x), true);"),
+        twin(&case, "decoupled/search_queries", "params.factor * value", "value"),
+        twin(
+            &case,
+            "decoupled/combine_selection",
+            "list_rows[place] - slots.z",
+            "list_rows[place] - slots.z + 1u",
+        ),
+        twin(&case, "decoupled/combine_selection", "var slot = first_slot;", "var slot = first_slot + 1u;"),
+        twin(&case, "decoupled/weigh_selection", "/ row_sum;", "* row_sum;"),
+        twin(&case, "decoupled/aggregate", "sum += bitcast<f32>(entry.x) * value;", "sum += value;"),
         twin_of_check(
             "decoupled_search: history_ids[3] is 7, which must be below 4",
             |gpu| search_ids(gpu, &[0, 1, 2, 7, 9, 0], &[0, 0]),
-            "search",
+            "decoupled/search",
             "atomicMin(",
             "atomicMax(",
         ),
         twin_of_check(
             "decoupled_search: target_ids[1] is 4, which must be below 4",
             |gpu| search_ids(gpu, &[0; 6], &[2, 4]),
-            "search_queries",
+            "decoupled/search_queries",
             "atomicMin(&report[0], place);",
             "",
         ),
@@ -228,7 +253,7 @@ fn decoupled() -> Vec<Twin> {
                 gpu.lookup(&Lookup::default(), Bags::Each, inputs)?;
                 gpu.synchronize()
             },
-            "gather",
+            "lookup/gather",
             "atomicMin(",
             "atomicMax(",
         ),

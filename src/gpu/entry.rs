@@ -1,0 +1,55 @@
+//! Checks at the start of a call that are the same on both GPU backends.
+
+use crate::element::Element;
+use crate::error::{Error, Result};
+use crate::jagged::{Batch, Jagged};
+use crate::memory::Memory;
+use crate::ops::{DIN_LAYERS, Din, DinInputs, Sdim, SdimEncodeInputs};
+
+/// The largest number of units of a hidden layer of DIN that the kernels support.
+const MAX_UNITS: usize = 256;
+
+/// The largest K of a search that the kernels support.
+const MAX_TOP_K: usize = 1024;
+
+/// Checks a call of DIN with an output of `out` elements, and returns the units of its hidden layers.
+pub(crate) fn check_din<S: Memory, T: Element>(
+    operation: &'static str,
+    op: &Din,
+    batch: &Batch,
+    inputs: &DinInputs<'_, S, T>,
+    out: usize,
+) -> Result<Vec<usize>> {
+    op.check(batch, inputs)?;
+    op.check_output(batch, out)?;
+    let units: Vec<usize> = inputs.hidden.iter().map(|layer| layer.bias.len()).collect();
+    match units.iter().zip(&DIN_LAYERS).find(|&(&units, _)| units > MAX_UNITS) {
+        None => Ok(units),
+        Some((&units, names)) => {
+            let (needed, limit) = (units as u64, MAX_UNITS as u64);
+            Err(Error::Limit { operation, argument: names.bias, needed, limit })
+        }
+    }
+}
+
+/// Checks a call that fills or extends a bucket table of `table` elements. Returns the number of users.
+pub(crate) fn check_encode<S: Memory, T: Element>(
+    operation: &'static str,
+    op: &Sdim,
+    histories: &Jagged,
+    inputs: &SdimEncodeInputs<'_, S, T>,
+    table: usize,
+) -> Result<usize> {
+    op.check_encode(operation, histories, inputs)?;
+    op.check_table(operation, histories.users(), table)?;
+    Ok(histories.users())
+}
+
+/// Checks that the kernels support a search for the best `top_k` behaviours.
+pub(crate) fn check_top_k(operation: &'static str, top_k: usize) -> Result<()> {
+    if top_k <= MAX_TOP_K {
+        return Ok(());
+    }
+    let (needed, limit) = (top_k as u64, MAX_TOP_K as u64);
+    Err(Error::Limit { operation, argument: "top_k", needed, limit })
+}

@@ -1,0 +1,134 @@
+//! Memory of the device, and its bindings.
+
+use crate::element::Scalar;
+use crate::error::{Error, Result};
+use crate::webgpu::binding::Binding;
+use crate::webgpu::device::scoped;
+use crate::webgpu::memory::{Region, WgpuBuffer};
+use crate::webgpu::state::Wgpu;
+
+impl Wgpu {
+    /// A buffer of `size` bytes, all zero.
+    pub(crate) fn allocate(&self, operation: &'static str, size: u64) -> Result<wgpu::Buffer> {
+        let limit = self.limits().max_buffer_size;
+        if size > limit {
+            return Err(Error::Limit { operation, argument: "buffer", needed: size, limit });
+        }
+        let device = &self.shared.device;
+        scoped(device, operation, size, || {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(operation),
+                size,
+                usage: wgpu::BufferUsages::STORAGE
+                    | wgpu::BufferUsages::COPY_SRC
+                    | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        })
+    }
+
+    /// A buffer of `length` elements, all zero.
+    pub(crate) fn zeroed<T: Scalar>(&self, operation: &'static str, length: usize) -> Result<WgpuBuffer<T>> {
+        // A multiple of 16 bytes, because the kernels read vec4s.
+        let size = (length as u64).saturating_mul(size_of::<T>() as u64);
+        let size = size.checked_next_multiple_of(16).unwrap_or(u64::MAX).max(16);
+        Ok(WgpuBuffer::allocated(self.allocate(operation, size)?, length))
+    }
+
+    /// A buffer that holds `data`.
+    pub(crate) fn upload_slice<T: Scalar>(
+        &self,
+        operation: &'static str,
+        data: &[T],
+    ) -> Result<WgpuBuffer<T>> {
+        let buffer = self.zeroed(operation, data.len())?;
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        let whole = bytes.len() / 4 * 4;
+        scoped(&self.shared.device, operation, bytes.len() as u64, || {
+            let queue = &self.shared.queue;
+            queue.write_buffer(buffer.buffer(), 0, &bytes[..whole]);
+            if whole < bytes.len() {
+                // Writes are multiples of 4 bytes.
+                let mut last = [0; 4];
+                last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
+                queue.write_buffer(buffer.buffer(), whole as u64, &last);
+            }
+        })?;
+        Ok(buffer)
+    }
+
+    /// Uploads a list of words and binds all of it.
+    pub(crate) fn list(&self, operation: &'static str, words: &[u32]) -> Result<Binding> {
+        let buffer = self.upload_slice(operation, words)?;
+        self.bind(operation, "plan", &buffer.region())
+    }
+
+    /// Binds a view.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if it is larger than the device's largest binding.
+    pub(crate) fn bind<T: Scalar>(
+        &self,
+        operation: &'static str,
+        argument: &'static str,
+        view: &Region<'_, T>,
+    ) -> Result<Binding> {
+        if view.length == 0 {
+            return Ok(self.nothing());
+        }
+        let alignment = u64::from(self.limits().min_storage_buffer_offset_alignment);
+        let offset = view.offset / alignment * alignment;
+        let size = (view.offset + view.bytes() - offset).next_multiple_of(4);
+        let limit = self.limits().max_storage_buffer_binding_size;
+        if size > limit {
+            return Err(Error::Limit { operation, argument, needed: size, limit });
+        }
+        let base = ((view.offset - offset) / size_of::<T>() as u64) as u32;
+        Ok(Binding { buffer: view.buffer.clone(), offset, size, base, is_scratch: false })
+    }
+
+    /// How many rows of `width` elements the device binds at a time, wherever the first one starts.
+    pub(crate) fn rows_per_binding<T: Scalar>(&self, width: usize) -> usize {
+        let limits = self.limits();
+        let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
+        let bytes = limits.max_storage_buffer_binding_size - alignment;
+        // Kernels index elements with 32 bits.
+        (bytes / (width * size_of::<T>()) as u64).min(u64::from(u32::MAX) / width as u64) as usize
+    }
+
+    /// A binding for an input that the call does not have.
+    pub(crate) fn nothing(&self) -> Binding {
+        let buffer = self.shared.nothing.clone();
+        let size = buffer.size();
+        Binding { buffer, offset: 0, size, base: 0, is_scratch: false }
+    }
+
+    /// A binding for an output that the call does not have. Each is new: a pass may not bind the same words for writing twice.
+    pub(crate) fn no_output(&self, operation: &'static str) -> Result<Binding> {
+        self.scratch(operation, 4)
+    }
+
+    /// Scratch memory of `words` 4-byte words, all zero.
+    pub(crate) fn scratch(&self, operation: &'static str, words: u64) -> Result<Binding> {
+        let size = words.saturating_mul(4).next_multiple_of(16).max(16);
+        let limit = self.limits().max_storage_buffer_binding_size.min(self.limits().max_buffer_size);
+        if size > limit {
+            return Err(Error::Limit { operation, argument: "scratch memory", needed: size, limit });
+        }
+        let buffer = self.allocate(operation, size)?;
+        Ok(Binding { buffer, offset: 0, size, base: 0, is_scratch: true })
+    }
+
+    /// Zeroes `words` words from a binding's first element on.
+    pub(crate) fn clear(&self, operation: &'static str, binding: &Binding, words: usize) -> Result<()> {
+        let (offset, bytes) = (binding.offset + u64::from(binding.base) * 4, words as u64 * 4);
+        scoped(&self.shared.device, operation, bytes, || {
+            self.record(|encoder| encoder.clear_buffer(&binding.buffer, offset, Some(bytes)));
+        })
+    }
+
+    /// Adds to the submission that is being recorded.
+    pub(crate) fn record(&self, add: impl FnOnce(&mut wgpu::CommandEncoder)) {
+        self.shared.recording.record(&self.shared.device, &self.shared.queue, add);
+    }
+}

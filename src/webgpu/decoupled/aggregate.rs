@@ -1,0 +1,208 @@
+//! Weights the selected behaviours, and sums their representation rows.
+
+use crate::error::Result;
+use crate::gpu::{Bound, fit};
+use crate::memory::ViewMut;
+use crate::ops::{AggregateInputs, Decoupled, Selection, total_width};
+use crate::plan::Cut;
+use crate::webgpu::batch::WgpuBatch;
+use crate::webgpu::binding::Binding;
+use crate::webgpu::launch::{THREADS, groups_of};
+use crate::webgpu::lookup::{Gather, Pooling};
+use crate::webgpu::memory::{Region, WgpuMemory};
+use crate::webgpu::params::{Params, params};
+use crate::webgpu::shader::{Format, Kernel, Slot};
+use crate::webgpu::state::Wgpu;
+use crate::webgpu::tables::{BoundTable, buffers_of, table_formats};
+
+const NAME: &str = "decoupled_aggregate";
+
+params! {
+    /// Twin of the struct in shaders/decoupled/weigh_selection.wgsl.
+    struct WeighSelectionParams {
+        tiles: u32,
+        top_k: u32,
+        positions_base: u32,
+        scores_base: u32,
+        counts_base: u32,
+    }
+}
+
+params! {
+    /// Twin of the struct in shaders/decoupled/aggregate.wgsl.
+    struct AggregateParams {
+        threads: u32,
+        top_k: u32,
+        ids_base: u32,
+        features: u32,
+        feature: u32,
+        table_rows: u32,
+        width: u32,
+        table_base: u32,
+        scale_base: u32,
+        offset_base: u32,
+        out_base: u32,
+        out_width: u32,
+        first_column: u32,
+    }
+}
+
+fn weigh_kernel() -> Kernel {
+    Kernel {
+        name: "decoupled/weigh_selection",
+        params: &WeighSelectionParams::BLOCK,
+        threads: THREADS,
+        sources: &[include_str!("../../../shaders/decoupled/weigh_selection.wgsl")],
+        constants: vec![],
+        slots: vec![
+            Slot::plain("tiles", "vec4<u32>"),
+            Slot::plain("positions", "u32"),
+            Slot::plain("scores", "u32"),
+            Slot::plain("counts", "u32"),
+            Slot::write("kept", "vec2<u32>"),
+            Slot::write("bad_counts", "atomic<u32>"),
+            Slot::write("bad_positions", "atomic<u32>"),
+        ],
+    }
+}
+
+fn aggregate_kernel(table: Format, int8: bool) -> Kernel {
+    Kernel {
+        name: "decoupled/aggregate",
+        params: &AggregateParams::BLOCK,
+        threads: THREADS,
+        sources: &[include_str!("../../../shaders/decoupled/aggregate.wgsl")],
+        constants: vec![("INT8", u32::from(int8))],
+        slots: vec![
+            Slot::plain("kept", "vec2<u32>"),
+            Slot::plain("ids", "u32"),
+            Slot::read("table_data", table),
+            Slot::plain("scale", "f32"),
+            Slot::plain("offset", "f32"),
+            Slot::write("out", "f32"),
+        ],
+    }
+}
+
+pub(super) fn variants() -> Vec<Kernel> {
+    table_formats().map(|(format, int8)| aggregate_kernel(format, int8)).chain([weigh_kernel()]).collect()
+}
+
+pub(super) fn aggregate(
+    gpu: &Wgpu,
+    op: &Decoupled,
+    batch: &WgpuBatch,
+    inputs: &AggregateInputs<'_, WgpuMemory>,
+    selection: &Selection<'_, WgpuMemory>,
+    out: ViewMut<'_, WgpuMemory, f32>,
+) -> Result<()> {
+    let top_k = op.check_aggregate(batch.as_ref(), inputs, selection)?;
+    op.check_output(NAME, batch.as_ref(), inputs.representation, out.len())?;
+    aggregate_as(gpu, NAME, op, top_k, batch, inputs, selection, out)
+}
+
+/// As [`aggregate`], of checked arguments, and under another operation's name.
+#[expect(clippy::too_many_arguments, reason = "an operation's parameters, inputs and output")]
+pub(super) fn aggregate_as(
+    gpu: &Wgpu,
+    operation: &'static str,
+    op: &Decoupled,
+    top_k: usize,
+    batch: &WgpuBatch,
+    inputs: &AggregateInputs<'_, WgpuMemory>,
+    selection: &Selection<'_, WgpuMemory>,
+    out: ViewMut<'_, WgpuMemory, f32>,
+) -> Result<()> {
+    let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
+    let (behaviours, candidates) = (histories.total(), targets.total());
+    let [ids, target_ids] = [inputs.history_ids, inputs.target_ids].map(Region::of);
+    let tables = inputs.representation;
+    let mut read = buffers_of(tables);
+    read.extend([ids.buffer, target_ids.buffer]);
+    let width = total_width(tables);
+    let out = gpu.output(operation, "out", &out, candidates * width, &read)?;
+    let kept = weigh(gpu, operation, top_k, batch, selection)?;
+    // Elsewhere the search has checked the ids.
+    if operation == NAME {
+        gpu.check_ids(operation, "history_ids", op.ids, ids, behaviours, tables)?;
+        gpu.check_ids(operation, "target_ids", op.ids, target_ids, candidates, tables)?;
+    }
+    let ids = gpu.bind(operation, "history_ids", &ids)?;
+    fit(operation, "out", candidates * width)?;
+    let mut first_column = 0;
+    for (feature, table) in tables.iter().enumerate() {
+        let bound = BoundTable::new(gpu, operation, table)?;
+        let threads = candidates * table.width.div_ceil(4);
+        let params = AggregateParams {
+            threads: fit(operation, "out", threads)?,
+            top_k: top_k as u32,
+            ids_base: ids.base,
+            features: tables.len() as u32,
+            feature: feature as u32,
+            table_rows: bound.rows,
+            width: bound.width,
+            table_base: bound.data.base,
+            scale_base: bound.scale.base,
+            offset_base: bound.offset.base,
+            out_base: out.binding.base,
+            out_width: width as u32,
+            first_column,
+        };
+        let bindings = [&kept, &ids, &bound.data, &bound.scale, &bound.offset, &out.binding];
+        let kernel = aggregate_kernel(bound.format, bound.int8);
+        gpu.dispatch(operation, &kernel, &params, &bindings, groups_of(threads))?;
+        first_column += table.width as u32;
+    }
+    if op.multiply_target {
+        let ids = gpu.bind(operation, "target_ids", &target_ids)?;
+        let rows = Gather {
+            operation,
+            ids: &ids,
+            features: tables.len(),
+            rows: candidates,
+            pooling: Pooling::Each,
+            width,
+            multiply: true,
+            padded: false,
+            report: None,
+        };
+        rows.run(gpu, tables, &[], &out.binding)?;
+    }
+    gpu.finish(out)
+}
+
+/// The weights and rows of the selected behaviours.
+fn weigh(
+    gpu: &Wgpu,
+    operation: &'static str,
+    top_k: usize,
+    batch: &WgpuBatch,
+    selection: &Selection<'_, WgpuMemory>,
+) -> Result<Binding> {
+    let candidates = batch.as_ref().targets().total();
+    let positions = gpu.bind(operation, "positions", &Region::of(selection.positions))?;
+    let scores = gpu.bind(operation, "scores", &Region::of(selection.scores))?;
+    let counts = gpu.bind(operation, "counts", &Region::of(selection.counts))?;
+    fit(operation, "positions", candidates * top_k)?;
+    let kept = gpu.scratch(operation, (candidates * top_k * 2) as u64)?;
+    let bad_counts = gpu.report(operation, "counts", Bound::Columns(vec![top_k as u64 + 1]))?;
+    let bound = Bound::History(batch.shared().clone(), top_k);
+    let bad_positions = gpu.report(operation, "positions", bound)?;
+    // One tile per candidate; the plan's pieces are unused.
+    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 64, wanted: 1, longest: usize::MAX };
+    let plan = batch.plan(gpu, operation, &cut)?;
+    let tiles = plan.plan.tiles.len();
+    let params = WeighSelectionParams {
+        tiles: tiles as u32,
+        top_k: top_k as u32,
+        positions_base: positions.base,
+        scores_base: scores.base,
+        counts_base: counts.base,
+    };
+    let bindings =
+        [&plan.tiles, &positions, &scores, &counts, &kept, &bad_counts.binding, &bad_positions.binding];
+    gpu.dispatch(operation, &weigh_kernel(), &params, &bindings, groups_of(tiles))?;
+    gpu.fetch_word(&counts, 32, bad_counts)?;
+    gpu.fetch_word(&positions, 32, bad_positions)?;
+    Ok(kept)
+}

@@ -1,0 +1,125 @@
+//! The variants of the search kernel: how long its lists are, and what holds the rows of the behaviours.
+
+use crate::webgpu::launch::THREADS;
+use crate::webgpu::params::{Params, params};
+use crate::webgpu::shader::{Format, Kernel, Slot};
+use crate::webgpu::tables::BoundTable;
+
+/// Tables that a workgroup can bind, besides pieces, queries, ids, lists, and a report of bad ids.
+pub(super) const MAX_TABLES: usize = 3;
+
+params! {
+    /// Twin of the struct in shaders/decoupled/search.wgsl.
+    pub(super) struct SearchParams {
+        first_piece: u32,
+        first_history: u32,
+        ids_base: u32,
+        features: u32,
+        top_k: u32,
+        first_whole: u32,
+        width4: u32,
+        check_ids: u32,
+        scale_base: u32,
+        offset_base: u32,
+        feature0: [u32; 4],
+        feature1: [u32; 4],
+        feature2: [u32; 4],
+    }
+}
+
+/// The capacity of a list, and how many lists a workgroup may have, within 12 KiB. A list has room for K entries and as many
+/// candidates for a place among them, or half as many where that is too large.
+pub(super) fn lists_of(top_k: usize) -> (usize, &'static [usize]) {
+    match top_k {
+        0..=32 => (64, &[4, 8]),
+        33..=64 => (128, &[4, 8]),
+        65..=128 => (192, &[4, 8]),
+        129..=256 => (384, &[4]),
+        257..=512 => (768, &[2]),
+        _ => (1536, &[1]),
+    }
+}
+
+/// What holds the rows of the behaviours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keys {
+    /// So many tables of one storage type; 0 if the rows were gathered into one table.
+    Tables(usize, Format),
+    /// One table of 8-bit rows.
+    Int8(Format),
+}
+
+/// Rows that were gathered into one table.
+pub(super) const GATHERED: Keys = Keys::Tables(0, Format::f32(true));
+
+impl Keys {
+    /// How the kernel reads the tables in place. It cannot if there are too many, or if their storage types differ.
+    pub(super) fn in_place(tables: &[BoundTable]) -> Option<Self> {
+        let vectors = tables.iter().all(|table| table.format.vectors);
+        let format = |table: &BoundTable| table.format.with_vectors(vectors);
+        let first = format(tables.first()?);
+        match tables {
+            [table] if table.int8 => Some(Self::Int8(first)),
+            [_] | [_, _] | [_, _, _] => {
+                let alike = tables.iter().all(|table| !table.int8 && format(table) == first);
+                alike.then_some(Self::Tables(tables.len(), first))
+            }
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn search_kernel(top_k: usize, lists: usize, keys: Keys) -> Kernel {
+    const SELECT: &str = include_str!("../../../shaders/decoupled/select.wgsl");
+    const SEARCH: &str = include_str!("../../../shaders/decoupled/search.wgsl");
+    let (tables, format) = match keys {
+        Keys::Tables(tables, format) => (tables, format),
+        Keys::Int8(format) => (1, format),
+    };
+    let mut slots = vec![
+        Slot::plain("pieces", "vec4<u32>"),
+        Slot::plain("queries", "mat4x4<f32>"),
+        Slot::plain("ids", "u32"),
+        Slot::read("table0", format),
+    ];
+    let sources: &'static [&'static str] = match keys {
+        Keys::Tables(..) => {
+            slots.extend([Slot::read("table1", format), Slot::read("table2", format)]);
+            &[SELECT, include_str!("../../../shaders/decoupled/keys_tables.wgsl"), SEARCH]
+        }
+        Keys::Int8(_) => {
+            slots.extend([Slot::plain("scale", "f32"), Slot::plain("offset", "f32")]);
+            &[SELECT, include_str!("../../../shaders/decoupled/keys_int8.wgsl"), SEARCH]
+        }
+    };
+    slots.extend([Slot::write("lists", "vec2<u32>"), Slot::write("report", "atomic<u32>")]);
+    Kernel {
+        name: "decoupled/search",
+        params: &SearchParams::BLOCK,
+        threads: THREADS,
+        sources,
+        constants: vec![
+            ("LISTS", lists as u32),
+            ("CAPACITY", lists_of(top_k).0 as u32),
+            ("GROUP4", if lists > 4 { 2 } else { 1 }),
+            ("TABLES", tables as u32),
+        ],
+        slots,
+    }
+}
+
+/// One K for each capacity of a list.
+pub(super) const EACH_TOP_K: [usize; 6] = [32, 64, 128, 256, 512, 1024];
+
+pub(super) fn variants() -> Vec<Kernel> {
+    let mut kernels = Vec::new();
+    for top_k in EACH_TOP_K {
+        let tables =
+            (1..=MAX_TABLES).flat_map(|tables| Format::ALL.map(|format| Keys::Tables(tables, format)));
+        let int8 = [true, false].map(|vectors| Keys::Int8(Format::int8(vectors)));
+        for keys in tables.chain(int8).chain([GATHERED]) {
+            kernels.extend(lists_of(top_k).1.iter().map(|&lists| search_kernel(top_k, lists, keys)));
+        }
+    }
+    kernels
+}

@@ -1,0 +1,134 @@
+//! Attention over the buckets: through tables if they are small, otherwise without.
+
+use crate::element::Element;
+use crate::error::Result;
+use crate::gpu::fit;
+use crate::memory::{View, ViewMut};
+use crate::ops::{Sdim, SdimAttendInputs, SdimQueryInputs};
+use crate::plan::Cut;
+use crate::webgpu::batch::{DevicePlan, WgpuBatch};
+use crate::webgpu::binding::Binding;
+use crate::webgpu::launch::THREADS;
+use crate::webgpu::memory::{Region, WgpuMemory};
+use crate::webgpu::params::{Params, params};
+use crate::webgpu::sdim::encode::{PARTIAL_BYTES, encode};
+use crate::webgpu::sdim::query::{query, query_sums};
+use crate::webgpu::sdim::signatures::Codes;
+use crate::webgpu::shader::{Format, Kernel, Slot};
+use crate::webgpu::state::Wgpu;
+use crate::webgpu::target_attention::attend::PIECES;
+
+const NAME: &str = "sdim_attend";
+
+params! {
+    /// Twin of the struct in shaders/sdim/attend.wgsl.
+    struct SdimAttendParams {
+        first_piece: u32,
+        first_history: u32,
+        width: u32,
+        hash_groups: u32,
+        rows_base: u32,
+        codes_base: u32,
+        target_codes_base: u32,
+        first_whole: u32,
+    }
+}
+
+fn attend_kernel(rows: Format, bits: u32, target_bits: u32) -> Kernel {
+    Kernel {
+        name: "sdim/attend",
+        params: &SdimAttendParams::BLOCK,
+        threads: THREADS,
+        sources: &[include_str!("../../../shaders/sdim/attend.wgsl")],
+        constants: vec![],
+        slots: vec![
+            Slot::plain("pieces", "vec4<u32>"),
+            Slot::read("rows", rows),
+            Slot::words("codes", bits),
+            Slot::words("target_codes", target_bits),
+            Slot::write("out", "f32"),
+        ],
+    }
+}
+
+pub(super) fn variants() -> Vec<Kernel> {
+    let mut kernels = Vec::new();
+    for bits in [8, 16, 32] {
+        for rows in Format::ALL.into_iter().filter(|format| !format.vectors) {
+            kernels.extend([8, 16, 32].map(|target_bits| attend_kernel(rows, bits, target_bits)));
+        }
+    }
+    kernels
+}
+
+pub(super) fn attend<T: Element>(
+    gpu: &Wgpu,
+    op: &Sdim,
+    batch: &WgpuBatch,
+    inputs: &SdimAttendInputs<'_, WgpuMemory, T>,
+    out: ViewMut<'_, WgpuMemory, T>,
+) -> Result<()> {
+    let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
+    op.check_attend(batch.as_ref(), inputs)?;
+    op.check_output(NAME, targets, out.len())?;
+    let count = targets.total();
+    if count == 0 {
+        return Ok(());
+    }
+    // If the tables are small compared with the histories, filling them costs less than comparing every behaviour with every
+    // candidate.
+    let table_length = op.table_length(targets.users())?;
+    if op.buckets() * targets.users() <= histories.total() && table_length <= PARTIAL_BYTES / 4 {
+        let mut table = gpu.zeroed::<f32>(NAME, table_length)?;
+        let [histories, targets] = batch.sides()?;
+        encode(gpu, NAME, op, histories, &inputs.encode(), ViewMut::new(&mut table), false)?;
+        let inputs =
+            SdimQueryInputs { table: View::new(&table), targets: inputs.targets, hash: inputs.target_hash };
+        return query(gpu, NAME, op, targets, &inputs, out);
+    }
+    let window = gpu.rows_per_binding::<T>(op.width);
+    let size = op.groups * op.width;
+    let wanted = PIECES.min(PARTIAL_BYTES / (size * 4)).max(1);
+    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 64, wanted, longest: window };
+    let plan = batch.plan(gpu, NAME, &cut)?;
+    let out = gpu.output(NAME, "out", &out, count * op.width, &[])?;
+    let sums = sum_buckets(gpu, op, batch, inputs, &plan, window)?;
+    query_sums(gpu, NAME, op, &plan, targets.users(), &sums, &out.binding)?;
+    gpu.finish(out)
+}
+
+/// The bucket sums of each candidate, per piece.
+fn sum_buckets<T: Element>(
+    gpu: &Wgpu,
+    op: &Sdim,
+    batch: &WgpuBatch,
+    inputs: &SdimAttendInputs<'_, WgpuMemory, T>,
+    plan: &DevicePlan,
+    window: usize,
+) -> Result<Binding> {
+    let (behaviours, candidates) = (batch.as_ref().histories().total(), batch.as_ref().targets().total());
+    let rows = Region::of(inputs.history);
+    let codes = Codes::new(gpu, NAME, op, behaviours, Some(inputs.history), &inputs.history_hash)?;
+    let target_codes = Codes::new(gpu, NAME, op, candidates, inputs.targets, &inputs.target_hash)?;
+    let length = (plan.plan.slots + plan.plan.tiles.len()) * op.groups * op.width;
+    fit(NAME, "sums of the candidates", length)?;
+    let sums = gpu.scratch(NAME, length as u64)?;
+    let groups_per_piece = op.width.div_ceil(64) * op.groups.div_ceil(32);
+    let kernel = attend_kernel(Format::of::<T>(false), codes.bits, target_codes.bits);
+    for (pieces, span) in plan.plan.windows(window) {
+        let rows = gpu.bind(NAME, "rows", &rows.rows(span.start, span.len(), op.width))?;
+        let params = SdimAttendParams {
+            first_piece: pieces.start as u32,
+            first_history: span.start as u32,
+            width: op.width as u32,
+            hash_groups: op.groups as u32,
+            rows_base: rows.base,
+            codes_base: codes.binding.base + (span.start * op.groups) as u32,
+            target_codes_base: target_codes.binding.base,
+            first_whole: plan.plan.slots as u32,
+        };
+        let bindings = [&plan.pieces, &rows, &codes.binding, &target_codes.binding, &sums];
+        gpu.dispatch(NAME, &kernel, &params, &bindings, (pieces.len() * groups_per_piece) as u64)?;
+    }
+    Ok(sums)
+}

@@ -1,0 +1,239 @@
+//! Fills bucket tables, and adds them.
+
+use crate::element::Element;
+use crate::error::Result;
+use crate::gpu::{check_encode, fit};
+use crate::memory::{View, ViewMut};
+use crate::ops::{Sdim, SdimEncodeInputs};
+use crate::plan::Cut;
+use crate::webgpu::batch::{DevicePlan, WgpuJagged};
+use crate::webgpu::binding::Binding;
+use crate::webgpu::launch::{THREADS, groups_of};
+use crate::webgpu::memory::{Region, WgpuMemory};
+use crate::webgpu::output::Output;
+use crate::webgpu::params::{Params, params};
+use crate::webgpu::sdim::signatures::{Codes, hash_buffer};
+use crate::webgpu::shader::{Format, Kernel, Slot};
+use crate::webgpu::state::Wgpu;
+use crate::webgpu::target_attention::attend::PIECES;
+
+/// Bucket rows of 64 columns that fit the workgroup memory of sdim/encode.wgsl.
+const ROWS_IN_WORKGROUP: usize = 48;
+/// Bytes that partial tables may occupy: a small part of a GPU's memory.
+pub(super) const PARTIAL_BYTES: usize = 64 << 20;
+
+params! {
+    /// Twin of the struct in shaders/sdim/encode.wgsl.
+    struct SdimEncodeParams {
+        first_piece: u32,
+        first_history: u32,
+        width: u32,
+        hash_groups: u32,
+        buckets: u32,
+        group_tile: u32,
+        rows_base: u32,
+        codes_base: u32,
+        table_base: u32,
+        append: u32,
+    }
+}
+
+params! {
+    /// Twin of the struct in shaders/sdim/combine_tables.wgsl.
+    struct SdimCombineTablesParams {
+        threads: u32,
+        size: u32,
+        table_base: u32,
+        append: u32,
+    }
+}
+
+params! {
+    /// Twin of the struct in shaders/sdim/add_tables.wgsl.
+    struct SdimAddTablesParams {
+        threads: u32,
+        table_base: u32,
+        other_base: u32,
+    }
+}
+
+fn encode_kernel(in_memory: bool, rows: Format, bits: u32) -> Kernel {
+    Kernel {
+        name: "sdim/encode",
+        params: &SdimEncodeParams::BLOCK,
+        threads: THREADS,
+        sources: &[include_str!("../../../shaders/sdim/encode.wgsl")],
+        constants: vec![("IN_MEMORY", u32::from(in_memory))],
+        slots: vec![
+            Slot::plain("pieces", "vec4<u32>"),
+            Slot::read("rows", rows),
+            Slot::words("codes", bits),
+            Slot::write("table", "f32"),
+            Slot::write("partial", "f32"),
+        ],
+    }
+}
+
+fn combine_kernel() -> Kernel {
+    Kernel {
+        name: "sdim/combine_tables",
+        params: &SdimCombineTablesParams::BLOCK,
+        threads: THREADS,
+        sources: &[include_str!("../../../shaders/sdim/combine_tables.wgsl")],
+        constants: vec![],
+        slots: vec![
+            Slot::plain("split_tiles", "vec4<u32>"),
+            Slot::plain("partial", "f32"),
+            Slot::write("table", "f32"),
+        ],
+    }
+}
+
+fn add_kernel() -> Kernel {
+    Kernel {
+        name: "sdim/add_tables",
+        params: &SdimAddTablesParams::BLOCK,
+        threads: THREADS,
+        sources: &[include_str!("../../../shaders/sdim/add_tables.wgsl")],
+        constants: vec![],
+        slots: vec![Slot::plain("other", "f32"), Slot::write("table", "f32")],
+    }
+}
+
+pub(super) fn variants() -> Vec<Kernel> {
+    let mut kernels = vec![combine_kernel(), add_kernel()];
+    for bits in [8, 16, 32] {
+        for rows in Format::ALL.into_iter().filter(|format| !format.vectors) {
+            kernels.extend([false, true].map(|in_memory| encode_kernel(in_memory, rows, bits)));
+        }
+    }
+    kernels
+}
+
+pub(super) fn encode<T: Element>(
+    gpu: &Wgpu,
+    operation: &'static str,
+    op: &Sdim,
+    histories: &WgpuJagged,
+    inputs: &SdimEncodeInputs<'_, WgpuMemory, T>,
+    table: ViewMut<'_, WgpuMemory, f32>,
+    append: bool,
+) -> Result<()> {
+    let jagged = histories.as_ref();
+    if check_encode(operation, op, jagged, inputs, table.len())? == 0 {
+        return Ok(());
+    }
+    let rows = Region::of(inputs.history);
+    let size = op.groups * op.buckets() * op.width;
+    let window = gpu.rows_per_binding::<T>(op.width);
+    let cut = Cut {
+        rows_per_target: 1,
+        tile_rows: 1,
+        // Every piece has a table of its own: it should be longer than the cost of combining it.
+        step: op.buckets().div_ceil(2).clamp(64, window.max(64)),
+        wanted: PIECES.min(PARTIAL_BYTES / (size * 4)).max(1),
+        longest: window,
+    };
+    let plan = histories.per_user.plan(gpu, operation, &cut)?;
+    let codes = Codes::new(gpu, operation, op, jagged.total(), Some(inputs.history), &inputs.hash)?;
+    let read = [rows.buffer, hash_buffer(&inputs.hash)];
+    let table = in_place(gpu, operation, &table, size * jagged.users(), &read, append)?;
+    fit(operation, "table", size * jagged.users())?;
+    let partial = gpu.scratch(operation, (plan.plan.slots * size) as u64)?;
+    let sums = Sums { plan: &plan, window, table: &table.binding, partial: &partial, append };
+    add_rows(gpu, operation, op, rows, &codes, &sums, jagged.users())?;
+    let params = SdimCombineTablesParams {
+        threads: fit(operation, "table", plan.split_count * size)?,
+        size: size as u32,
+        table_base: table.binding.base,
+        append: u32::from(append),
+    };
+    let bindings = [&plan.split_tiles, &partial, &table.binding];
+    gpu.dispatch(operation, &combine_kernel(), &params, &bindings, groups_of(plan.split_count * size))?;
+    gpu.finish(table)
+}
+
+/// Where bucket sums are written.
+struct Sums<'a> {
+    plan: &'a DevicePlan,
+    /// Rows of the histories that are bound at a time.
+    window: usize,
+    table: &'a Binding,
+    partial: &'a Binding,
+    append: bool,
+}
+
+/// Adds the rows of the histories to their buckets, in the table or in the partial tables.
+fn add_rows<T: Element>(
+    gpu: &Wgpu,
+    operation: &'static str,
+    op: &Sdim,
+    rows: Region<'_, T>,
+    codes: &Codes,
+    sums: &Sums<'_>,
+    users: usize,
+) -> Result<()> {
+    let Sums { plan, window, table, partial, append } = *sums;
+    let in_memory = op.buckets() > ROWS_IN_WORKGROUP;
+    if in_memory && !append {
+        gpu.clear(operation, table, op.groups * op.buckets() * op.width * users)?;
+    }
+    let group_tile = if in_memory { 1 } else { (ROWS_IN_WORKGROUP / op.buckets()).min(op.groups) };
+    let groups_per_piece = op.width.div_ceil(64) * op.groups.div_ceil(group_tile);
+    let kernel = encode_kernel(in_memory, Format::of::<T>(false), codes.bits);
+    for (pieces, span) in plan.plan.windows(window) {
+        let rows = gpu.bind(operation, "rows", &rows.rows(span.start, span.len(), op.width))?;
+        let params = SdimEncodeParams {
+            first_piece: pieces.start as u32,
+            first_history: span.start as u32,
+            width: op.width as u32,
+            hash_groups: op.groups as u32,
+            buckets: op.buckets() as u32,
+            group_tile: group_tile as u32,
+            rows_base: rows.base,
+            codes_base: codes.binding.base + (span.start * op.groups) as u32,
+            table_base: table.base,
+            append: u32::from(append),
+        };
+        let bindings = [&plan.pieces, &rows, &codes.binding, table, partial];
+        let groups = (pieces.len() * groups_per_piece) as u64;
+        gpu.dispatch(operation, &kernel, &params, &bindings, groups)?;
+    }
+    Ok(())
+}
+
+/// A table that is read and written. If it shares its buffer with an input, a copy is used and copied back.
+fn in_place(
+    gpu: &Wgpu,
+    operation: &'static str,
+    table: &ViewMut<'_, WgpuMemory, f32>,
+    length: usize,
+    inputs: &[&wgpu::Buffer],
+    read: bool,
+) -> Result<Output> {
+    let output = gpu.output(operation, "table", table, length, inputs)?;
+    if read {
+        gpu.fetch(&output)?;
+    }
+    Ok(output)
+}
+
+pub(super) fn add_tables(
+    gpu: &Wgpu,
+    op: &Sdim,
+    table: ViewMut<'_, WgpuMemory, f32>,
+    other: View<'_, WgpuMemory, f32>,
+) -> Result<()> {
+    const NAME: &str = "sdim_add_tables";
+    let length = op.check_add(table.len(), other.len())?;
+    let other = Region::of(other);
+    let table = in_place(gpu, NAME, &table, length, &[other.buffer], true)?;
+    let other = gpu.bind(NAME, "other", &other)?;
+    let params = SdimAddTablesParams {
+        threads: fit(NAME, "table", length)?,
+        table_base: table.binding.base,
+        other_base: other.base,
+    };
+    gpu.dispatch(NAME, &add_kernel(), &params, &[&other, &table.binding], groups_of(length))?;
+    gpu.finish(table)
+}

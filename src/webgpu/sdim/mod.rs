@@ -1,0 +1,80 @@
+//! SDIM: hash, encode, query, and attention without tables.
+
+mod attend;
+mod encode;
+mod query;
+mod signatures;
+
+use crate::element::{Element, Signature};
+use crate::error::Result;
+use crate::memory::{View, ViewMut};
+use crate::ops::{Sdim, SdimAttendInputs, SdimEncodeInputs, SdimOps, SdimQueryInputs};
+use crate::webgpu::batch::{WgpuBatch, WgpuJagged};
+use crate::webgpu::memory::WgpuMemory;
+use crate::webgpu::shader::Kernel;
+use crate::webgpu::state::Wgpu;
+
+impl SdimOps for Wgpu {
+    fn sdim_signatures_into<T: Element, W: Signature>(
+        &self,
+        op: &Sdim,
+        rows: View<'_, WgpuMemory, T>,
+        rotations: View<'_, WgpuMemory, f32>,
+        out: ViewMut<'_, WgpuMemory, W>,
+    ) -> Result<()> {
+        signatures::signatures(self, op, rows, rotations, out)
+    }
+
+    fn sdim_encode_into<T: Element>(
+        &self,
+        op: &Sdim,
+        histories: &WgpuJagged,
+        inputs: SdimEncodeInputs<'_, WgpuMemory, T>,
+        table: ViewMut<'_, WgpuMemory, f32>,
+    ) -> Result<()> {
+        encode::encode(self, "sdim_encode", op, histories, &inputs, table, false)
+    }
+
+    fn sdim_append<T: Element>(
+        &self,
+        op: &Sdim,
+        new: &WgpuJagged,
+        inputs: SdimEncodeInputs<'_, WgpuMemory, T>,
+        table: ViewMut<'_, WgpuMemory, f32>,
+    ) -> Result<()> {
+        encode::encode(self, "sdim_append", op, new, &inputs, table, true)
+    }
+
+    fn sdim_add_tables(
+        &self,
+        op: &Sdim,
+        table: ViewMut<'_, WgpuMemory, f32>,
+        other: View<'_, WgpuMemory, f32>,
+    ) -> Result<()> {
+        encode::add_tables(self, op, table, other)
+    }
+
+    fn sdim_query_into<T: Element>(
+        &self,
+        op: &Sdim,
+        targets: &WgpuJagged,
+        inputs: SdimQueryInputs<'_, WgpuMemory, T>,
+        out: ViewMut<'_, WgpuMemory, T>,
+    ) -> Result<()> {
+        query::query(self, "sdim_query", op, targets, &inputs, out)
+    }
+
+    fn sdim_attend_into<T: Element>(
+        &self,
+        op: &Sdim,
+        batch: &WgpuBatch,
+        inputs: SdimAttendInputs<'_, WgpuMemory, T>,
+        out: ViewMut<'_, WgpuMemory, T>,
+    ) -> Result<()> {
+        attend::attend(self, op, batch, &inputs, out)
+    }
+}
+
+pub(super) fn variants() -> Vec<Kernel> {
+    [signatures::variants(), encode::variants(), query::variants(), attend::variants()].concat()
+}

@@ -1,0 +1,142 @@
+//! Signatures: computed by hashing, or given by the caller.
+
+use crate::element::{Element, Scalar, Signature};
+use crate::error::Result;
+use crate::gpu::fit;
+use crate::memory::{View, ViewMut};
+use crate::ops::{Hash, Sdim};
+use crate::webgpu::binding::Binding;
+use crate::webgpu::launch::{THREADS, groups_of};
+use crate::webgpu::memory::{Region, WgpuMemory};
+use crate::webgpu::params::{Params, params};
+use crate::webgpu::shader::{Format, Kernel, Slot};
+use crate::webgpu::state::Wgpu;
+
+params! {
+    /// Twin of the struct in shaders/sdim/signatures.wgsl.
+    struct SdimSignaturesParams {
+        threads: u32,
+        width: u32,
+        hash_groups: u32,
+        bits: u32,
+        rows_base: u32,
+        rotations_base: u32,
+        out_base: u32,
+    }
+}
+
+fn signatures_kernel(rows: Format) -> Kernel {
+    Kernel {
+        name: "sdim/signatures",
+        params: &SdimSignaturesParams::BLOCK,
+        threads: THREADS,
+        sources: &[include_str!("../../../shaders/sdim/signatures.wgsl")],
+        constants: vec![],
+        slots: vec![Slot::read("rows", rows), Slot::plain("rotations", "f32"), Slot::write("out", "u32")],
+    }
+}
+
+pub(super) fn variants() -> Vec<Kernel> {
+    Format::ALL.map(signatures_kernel).to_vec()
+}
+
+/// Signatures on the device.
+pub(super) struct Codes {
+    pub(super) binding: Binding,
+    /// The size of a signature.
+    pub(super) bits: u32,
+}
+
+impl Codes {
+    /// The signatures of the first `count` rows: computed, or given and then checked.
+    pub(super) fn new<T: Element>(
+        gpu: &Wgpu,
+        operation: &'static str,
+        op: &Sdim,
+        count: usize,
+        rows: Option<View<'_, WgpuMemory, T>>,
+        hash: &Hash<'_, WgpuMemory>,
+    ) -> Result<Self> {
+        match (hash, rows) {
+            (Hash::Signatures8(words), _) => Self::given(gpu, operation, op, count, *words),
+            (Hash::Signatures16(words), _) => Self::given(gpu, operation, op, count, *words),
+            (Hash::Rotations(rotations), rows) => {
+                let binding = gpu.scratch(operation, (count * op.groups) as u64)?;
+                if let Some(rows) = rows {
+                    let (rows, rotations) = (Region::of(rows), Region::of(*rotations));
+                    compute(gpu, operation, op, count, rows, rotations, &binding)?;
+                }
+                Ok(Self { binding, bits: 32 })
+            }
+        }
+    }
+
+    fn given<W: Scalar>(
+        gpu: &Wgpu,
+        operation: &'static str,
+        op: &Sdim,
+        count: usize,
+        words: View<'_, WgpuMemory, W>,
+    ) -> Result<Self> {
+        let words = Region::of(words);
+        let used = count * op.groups;
+        gpu.check_words(operation, "signatures", words, used, &[op.buckets()])?;
+        let binding = gpu.bind(operation, "signatures", &words.rows(0, used, 1))?;
+        Ok(Self { binding, bits: 8 * size_of::<W>() as u32 })
+    }
+}
+
+/// The buffer that a hash reads.
+pub(super) fn hash_buffer<'a>(hash: &Hash<'a, WgpuMemory>) -> &'a wgpu::Buffer {
+    match hash {
+        Hash::Rotations(view) => Region::of(*view).buffer,
+        Hash::Signatures8(view) => Region::of(*view).buffer,
+        Hash::Signatures16(view) => Region::of(*view).buffer,
+    }
+}
+
+pub(super) fn signatures<T: Element, W: Signature>(
+    gpu: &Wgpu,
+    op: &Sdim,
+    rows: View<'_, WgpuMemory, T>,
+    rotations: View<'_, WgpuMemory, f32>,
+    out: ViewMut<'_, WgpuMemory, W>,
+) -> Result<()> {
+    const NAME: &str = "sdim_signatures";
+    let count = op.check_signatures(rows.len(), rotations.len())?;
+    op.check_signatures_output::<W>(count, out.len())?;
+    let (rows, rotations) = (Region::of(rows), Region::of(rotations));
+    let out = gpu.output(NAME, "out", &out, count * op.groups, &[rows.buffer, rotations.buffer])?;
+    compute(gpu, NAME, op, count, rows, rotations, &out.binding)?;
+    gpu.finish(out)
+}
+
+fn compute<T: Element>(
+    gpu: &Wgpu,
+    operation: &'static str,
+    op: &Sdim,
+    count: usize,
+    rows: Region<'_, T>,
+    rotations: Region<'_, f32>,
+    out: &Binding,
+) -> Result<()> {
+    let rotations = gpu.bind(operation, "rotations", &rotations)?;
+    let window = gpu.rows_per_binding::<T>(op.width);
+    for first in (0..count).step_by(window.max(1)) {
+        let part = window.min(count - first);
+        let rows = gpu.bind(operation, "rows", &rows.rows(first, part, op.width))?;
+        let params = SdimSignaturesParams {
+            threads: fit(operation, "out", part * op.groups)?,
+            width: op.width as u32,
+            hash_groups: op.groups as u32,
+            bits: op.bits as u32,
+            rows_base: rows.base,
+            rotations_base: rotations.base,
+            out_base: out.base + (first * op.groups) as u32,
+        };
+        let kernel = signatures_kernel(rows.format_of_rows::<T>(op.width));
+        let bindings = [&rows, &rotations, out];
+        gpu.dispatch(operation, &kernel, &params, &bindings, groups_of(part * op.groups))?;
+    }
+    Ok(())
+}

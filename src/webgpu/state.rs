@@ -1,0 +1,203 @@
+//! The backend's handle: the device, what is shared between clones, and the constructors.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::webgpu::device::{self, WgpuOptions};
+use crate::webgpu::faults::Reports;
+use crate::webgpu::pipeline::{Edit, Pipelines};
+use crate::webgpu::recording::Recording;
+
+/// Runs the operations on a `wgpu` device.
+///
+/// Calls record passes and return; [`download`](crate::DeviceOps::download), [`synchronize`](crate::DeviceOps::synchronize)
+/// and [`flush`](Self::flush) submit what was recorded, many calls in one submission. Pipelines are compiled at the
+/// first use of a variant and kept. Clones share everything; a [fork](crate::DeviceOps::fork) is told of the bad ids of its
+/// own calls only. There is no global state, and the device's callbacks for lost devices and uncaptured errors remain the
+/// caller's.
+///
+/// ```no_run
+/// use longseq::prelude::*;
+/// use longseq::{Jagged, TargetAttention, TargetAttentionInputs, Wgpu};
+///
+/// let gpu = Wgpu::new()?;
+/// let history = gpu.upload(&[1.0_f32, 0.0, 0.0, 1.0])?;
+/// let candidates = gpu.upload(&[9.0_f32, 0.0])?;
+/// let batch = gpu.batch(&Jagged::from_lengths(&[2])?, &Jagged::from_lengths(&[1])?)?;
+/// let inputs = TargetAttentionInputs {
+///     queries: gpu.view(&candidates),
+///     keys: gpu.view(&history),
+///     values: None,
+///     bias: None,
+/// };
+/// let out = gpu.target_attention(&TargetAttention::new(2), &batch, inputs)?;
+/// assert!(gpu.download(gpu.view(&out))?[0] > 0.99);
+/// # Ok::<(), longseq::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Wgpu {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) reports: Arc<Reports>,
+}
+
+/// What clones and forks share.
+pub(crate) struct Shared {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) limits: wgpu::Limits,
+    /// Whether kernels exchange values between the lanes of a subgroup.
+    pub(crate) uses_subgroups: bool,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) pipelines: Pipelines,
+    pub(crate) recording: Recording,
+    /// Bound where a kernel has an input that the call does not have.
+    pub(crate) nothing: wgpu::Buffer,
+    pub(crate) edit: Option<Box<Edit>>,
+}
+
+impl Wgpu {
+    /// The adapter that the system prefers for high performance, with all its limits, and subgroups if it has them.
+    ///
+    /// If the only adapter is a software one (lavapipe, WARP), that is the one: see [`is_software`](Self::is_software).
+    ///
+    /// # Errors
+    /// [`NoAdapter`](crate::Error::NoAdapter) if there is none; [`Unsupported`](crate::Error::Unsupported) in a browser, where
+    /// nothing may block.
+    pub fn new() -> Result<Self> {
+        Self::with_options(&WgpuOptions::default())
+    }
+
+    /// As [`new`](Self::new), without blocking.
+    ///
+    /// # Errors
+    /// [`NoAdapter`](crate::Error::NoAdapter) if there is none.
+    pub async fn new_async() -> Result<Self> {
+        Self::with_options_async(&WgpuOptions::default()).await
+    }
+
+    /// The adapter and device that `options` ask for.
+    ///
+    /// # Errors
+    /// [`NoAdapter`](crate::Error::NoAdapter) if no adapter matches or it refuses the device;
+    /// [`Unsupported`](crate::Error::Unsupported) in a browser, where nothing may block.
+    pub fn with_options(options: &WgpuOptions) -> Result<Self> {
+        device::may_block("Wgpu::with_options")?;
+        device::block_on(Self::with_options_async(options))
+    }
+
+    /// As [`with_options`](Self::with_options), without blocking.
+    ///
+    /// # Errors
+    /// [`NoAdapter`](crate::Error::NoAdapter) if no adapter matches or it refuses the device.
+    pub async fn with_options_async(options: &WgpuOptions) -> Result<Self> {
+        let adapter = device::find(options).await?;
+        let (device, queue) = device::open(&adapter, options).await?;
+        Ok(Self::from_device(device, queue)?.with_timeout(options.timeout))
+    }
+
+    /// The caller's own device and queue. Any limits from WebGPU's defaults up will do, and no feature is needed.
+    ///
+    /// # Errors
+    /// The device's own, if it is already lost.
+    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
+        Self::build(device, queue, None)
+    }
+
+    /// For tests: as [`from_device`](Self::from_device), with the text of each kernel rewritten before it is compiled; `edit`
+    /// takes the kernel's name and its text. With it the tests show that they would notice a wrong shader.
+    ///
+    /// # Errors
+    /// As [`from_device`](Self::from_device).
+    #[doc(hidden)]
+    pub fn with_edited_shaders(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        edit: impl Fn(&str, String) -> String + Send + Sync + 'static,
+    ) -> Result<Self> {
+        Self::build(device, queue, Some(Box::new(edit)))
+    }
+
+    fn build(device: wgpu::Device, queue: wgpu::Queue, edit: Option<Box<Edit>>) -> Result<Self> {
+        let nothing = device::scoped(&device, "Wgpu::from_device", 256, || {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("nothing"),
+                size: 256,
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            })
+        })?;
+        let shared = Shared {
+            limits: device.limits(),
+            uses_subgroups: device::uses_subgroups(&device),
+            device,
+            queue,
+            timeout: None,
+            pipelines: Pipelines::default(),
+            recording: Recording::default(),
+            nothing,
+            edit,
+        };
+        Ok(Self { shared: Arc::new(shared), reports: Arc::default() })
+    }
+
+    /// Sets how long downloads and synchronisation wait; `None` waits without limit. Call it before the backend is cloned:
+    /// existing clones keep their setting and their pipelines.
+    pub fn with_timeout(self, timeout: Option<Duration>) -> Self {
+        let Self { shared, reports } = self;
+        let shared = match Arc::try_unwrap(shared) {
+            Ok(shared) => Shared { timeout, ..shared },
+            Err(shared) => Shared {
+                device: shared.device.clone(),
+                queue: shared.queue.clone(),
+                limits: shared.limits.clone(),
+                uses_subgroups: shared.uses_subgroups,
+                timeout,
+                pipelines: Pipelines::default(),
+                recording: Recording::default(),
+                nothing: shared.nothing.clone(),
+                edit: None,
+            },
+        };
+        Self { shared: Arc::new(shared), reports }
+    }
+
+    /// Whether this machine has an adapter. False in a browser, where nothing may block: call
+    /// [`new_async`](Self::new_async) there.
+    pub fn is_available() -> bool {
+        device::may_block("Wgpu::is_available").is_ok()
+            && device::block_on(device::find(&WgpuOptions::default())).is_ok()
+    }
+
+    /// The device.
+    pub fn wgpu_device(&self) -> &wgpu::Device {
+        &self.shared.device
+    }
+
+    /// The queue that work is submitted to.
+    pub fn wgpu_queue(&self) -> &wgpu::Queue {
+        &self.shared.queue
+    }
+
+    /// Whether the adapter is a software one.
+    pub fn is_software(&self) -> bool {
+        self.shared.device.adapter_info().device_type == wgpu::DeviceType::Cpu
+    }
+
+    /// Whether some kernels exchange values between the lanes of a subgroup: if the device has the feature, and the exchange is
+    /// likely to cost less than the loads it saves. Results agree within rounding either way.
+    pub fn uses_subgroups(&self) -> bool {
+        self.shared.uses_subgroups
+    }
+
+    pub(crate) fn limits(&self) -> &wgpu::Limits {
+        &self.shared.limits
+    }
+}
+
+impl fmt::Debug for Wgpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wgpu").field("device", &self.shared.device).finish_non_exhaustive()
+    }
+}

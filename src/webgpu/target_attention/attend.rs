@@ -1,0 +1,275 @@
+//! Attention over a batch, for every operation that needs it.
+
+use std::ops::Range;
+
+use crate::element::Element;
+use crate::error::Result;
+use crate::gpu::{fit, weighting_code};
+use crate::ops::Weighting;
+use crate::plan::{Cut, best_tile_rows};
+use crate::webgpu::batch::{DevicePlan, WgpuBatch};
+use crate::webgpu::binding::Binding;
+use crate::webgpu::launch::THREADS;
+use crate::webgpu::memory::Region;
+use crate::webgpu::output::Output;
+use crate::webgpu::params::{Params, params};
+use crate::webgpu::shader::{Format, Kernel, Slot};
+use crate::webgpu::state::Wgpu;
+use crate::webgpu::target_attention::combine::{self, MAX_COLUMNS, column_vec4s};
+use crate::webgpu::target_attention::pack_queries::pack_queries;
+
+/// Pieces that keep a large GPU busy: a few for each of the several hundred workgroups that run at a time.
+pub(in crate::webgpu) const PIECES: usize = 1024;
+/// The cost of loading a behaviour, in output rows.
+const LOAD: usize = 6;
+
+params! {
+    /// Twin of the struct in shaders/target_attention/score_dot.wgsl.
+    struct AttendParams {
+        first_piece: u32,
+        kv_heads: u32,
+        group_heads: u32,
+        width: u32,
+        value_width: u32,
+        value_stride: u32,
+        first_column: u32,
+        value_columns: u32,
+        first_history: u32,
+        keys_base: u32,
+        values_base: u32,
+        bias_base: u32,
+        out_base: u32,
+        lse_base: u32,
+        first_stats: u32,
+        divisor: f32,
+        tile: u32,
+        columns: u32,
+        weighting: u32,
+        has_bias: u32,
+        has_lse: u32,
+    }
+}
+
+/// `group4`: vec4s of rows per thread; 1 for a tile of 4 rows, otherwise 2. `quads`: whether quads exchange what they share,
+/// which requires at least four vec4s of columns, so that the threads of a quad have the same behaviours.
+fn attend_kernel(group4: u32, quads: bool, history: Format) -> Kernel {
+    const SCORE: &str = include_str!("../../../shaders/target_attention/score_dot.wgsl");
+    const ATTEND: &str = include_str!("../../../shaders/target_attention/attend.wgsl");
+    Kernel {
+        name: "target_attention/attend",
+        params: &AttendParams::BLOCK,
+        threads: THREADS,
+        sources: if quads {
+            &[SCORE, ATTEND, include_str!("../../../shaders/target_attention/blocks_by_quad.wgsl")]
+        } else {
+            &[SCORE, ATTEND, include_str!("../../../shaders/target_attention/blocks_alone.wgsl")]
+        },
+        constants: vec![("GROUP4", group4), ("QUADS", u32::from(quads))],
+        slots: vec![
+            Slot::plain("pieces", "vec4<u32>"),
+            Slot::plain("queries", "vec4<f32>"),
+            Slot::read("keys", history),
+            Slot::read("values", history),
+            Slot::read("bias", Format::f32(false)),
+            Slot::write("out", "f32"),
+            Slot::write("lse_bits", "u32"),
+            Slot::write("partial", "f32"),
+        ],
+    }
+}
+
+pub(super) fn variants() -> Vec<Kernel> {
+    let each = |format| {
+        [(1, false), (1, true), (2, false), (2, true)]
+            .map(|(group4, quads)| attend_kernel(group4, quads, format))
+    };
+    Format::ALL.into_iter().flat_map(each).collect()
+}
+
+/// The tiles that fit a workgroup with so many vec4s of columns.
+fn tiles_for(columns: usize) -> &'static [usize] {
+    match columns {
+        0..=16 => &[4, 8, 16, 32],
+        17..=32 => &[4, 8, 16],
+        _ => &[4, 8],
+    }
+}
+
+/// Behaviours per step.
+fn step_of(tile: usize) -> usize {
+    256 / tile.div_ceil(8)
+}
+
+/// One attention as the kernels see it, whichever operation it serves.
+pub(in crate::webgpu) struct Attention {
+    pub(in crate::webgpu) operation: &'static str,
+    pub(in crate::webgpu) heads: usize,
+    pub(in crate::webgpu) kv_heads: usize,
+    pub(in crate::webgpu) width: usize,
+    pub(in crate::webgpu) value_width: usize,
+    pub(in crate::webgpu) scale: f32,
+    pub(in crate::webgpu) weighting: Weighting,
+}
+
+/// Binds the keys and values of a span of the histories.
+pub(in crate::webgpu) type History<'a> = dyn Fn(&Range<usize>) -> Result<[Binding; 2]> + 'a;
+
+/// What the dispatches of one attention share.
+struct Job<'a> {
+    attention: &'a Attention,
+    gpu: &'a Wgpu,
+    plan: &'a DevicePlan,
+    tile_rows: usize,
+    /// Rows of the histories that are bound at a time.
+    window: usize,
+    packed: &'a Binding,
+    history: &'a History<'a>,
+    bias: Option<Region<'a, f32>>,
+    out: &'a Binding,
+    /// The output for log-sum-exps, and whether the call has one.
+    lse: (&'a Binding, bool),
+}
+
+impl Attention {
+    /// `history` is called for consecutive windows of at most `window` rows, each before its dispatch.
+    #[expect(clippy::too_many_arguments, reason = "the operation's inputs and outputs, one each")]
+    pub(in crate::webgpu) fn run<Q: Element, K: Element>(
+        &self,
+        gpu: &Wgpu,
+        batch: &WgpuBatch,
+        queries: Region<'_, Q>,
+        window: usize,
+        history: &History<'_>,
+        bias: Option<Region<'_, f32>>,
+        out: &Output,
+        lse: Option<&Output>,
+    ) -> Result<()> {
+        let operation = self.operation;
+        let group_heads = self.heads / self.kv_heads;
+        let columns = column_vec4s(self.value_width.min(MAX_COLUMNS));
+        let tile_rows = best_tile_rows(batch.as_ref(), group_heads, tiles_for(columns), LOAD);
+        let window = match bias {
+            Some(_) => window.min(gpu.rows_per_binding::<f32>(self.heads)),
+            None => window,
+        };
+        let cut = Cut {
+            rows_per_target: group_heads,
+            tile_rows,
+            step: step_of(tile_rows),
+            wanted: PIECES.div_ceil(self.kv_heads),
+            longest: window,
+        };
+        let plan = batch.plan(gpu, operation, &cut)?;
+        if plan.plan.tiles.is_empty() {
+            return Ok(());
+        }
+        let rows = batch.as_ref().targets().total();
+        fit(operation, "out", rows.saturating_mul(self.heads * self.value_width))?;
+        let sizes = [self.heads, self.kv_heads, self.width, tile_rows];
+        let packed = pack_queries(gpu, operation, &plan, sizes, self.scale, queries)?;
+        for first_column in (0..self.value_width).step_by(MAX_COLUMNS) {
+            let no_lse = gpu.no_output(operation)?;
+            let job = Job {
+                attention: self,
+                gpu,
+                plan: &plan,
+                tile_rows,
+                window,
+                packed: &packed,
+                history,
+                bias,
+                out: &out.binding,
+                lse: (lse.map_or(&no_lse, |lse| &lse.binding), lse.is_some()),
+            };
+            job.columns::<K>(first_column)?;
+        }
+        Ok(())
+    }
+}
+
+impl Job<'_> {
+    /// Computes up to [`MAX_COLUMNS`] columns of the output.
+    fn columns<K: Element>(&self, first_column: usize) -> Result<()> {
+        let Self { attention, gpu, plan, tile_rows, .. } = *self;
+        let Attention { operation, kv_heads, value_width, .. } = *attention;
+        let value_columns = MAX_COLUMNS.min(value_width - first_column);
+        let sums = plan.plan.slots * kv_heads * tile_rows;
+        let first_stats = fit(operation, "partial results", sums * value_columns)?;
+        let partial = gpu.scratch(operation, (sums * (value_columns + 2)) as u64)?;
+        let u = |value: usize| value as u32;
+        let columns = column_vec4s(value_width.min(MAX_COLUMNS));
+        let (weighting, divisor) = weighting_code(attention.weighting);
+        let params = AttendParams {
+            first_piece: 0,
+            kv_heads: u(kv_heads),
+            group_heads: u(attention.heads / kv_heads),
+            width: u(attention.width),
+            value_width: u(value_width),
+            value_stride: u(kv_heads * value_width),
+            first_column: u(first_column),
+            value_columns: u(value_columns),
+            first_history: 0,
+            keys_base: 0,
+            values_base: 0,
+            bias_base: 0,
+            out_base: self.out.base,
+            lse_base: self.lse.0.base,
+            first_stats,
+            divisor,
+            tile: u(tile_rows),
+            columns: u(columns),
+            weighting,
+            has_bias: u32::from(self.bias.is_some()),
+            has_lse: u32::from(self.lse.1),
+        };
+        let quads = gpu.uses_subgroups() && columns >= 4;
+        for (pieces, span) in plan.plan.windows(self.window) {
+            self.pieces::<K>(params, quads, &pieces, &span, &partial)?;
+        }
+        let combine = combine::Combine {
+            kv_heads,
+            group_heads: attention.heads / kv_heads,
+            value_width,
+            first_column,
+            value_columns,
+            first_stats,
+            tile_rows,
+            weighting,
+            has_lse: self.lse.1,
+        };
+        combine.run(gpu, operation, plan, &partial, self.out, self.lse.0)
+    }
+
+    /// Attends over the pieces of one window of the histories.
+    fn pieces<K: Element>(
+        &self,
+        params: AttendParams,
+        quads: bool,
+        pieces: &Range<usize>,
+        span: &Range<usize>,
+        partial: &Binding,
+    ) -> Result<()> {
+        let Self { attention, gpu, plan, .. } = *self;
+        let operation = attention.operation;
+        let [keys, values] = (self.history)(span)?;
+        let bias = match &self.bias {
+            Some(bias) => gpu.bind(operation, "bias", &bias.rows(span.start, span.len(), attention.heads))?,
+            None => gpu.nothing(),
+        };
+        // Keys and values are both read as vec4s or neither, for fewer variants.
+        let vectors = keys.has_whole_vec4s(attention.width) && values.has_whole_vec4s(attention.value_width);
+        let group4 = if self.tile_rows == 4 { 1 } else { 2 };
+        let kernel = attend_kernel(group4, quads, Format::of::<K>(vectors));
+        let params = AttendParams {
+            first_piece: pieces.start as u32,
+            first_history: span.start as u32,
+            keys_base: keys.base,
+            values_base: values.base,
+            bias_base: bias.base,
+            ..params
+        };
+        let bindings = [&plan.pieces, self.packed, &keys, &values, &bias, self.out, self.lse.0, partial];
+        let groups = (pieces.len() * attention.kv_heads) as u64;
+        gpu.dispatch(operation, &kernel, &params, &bindings, groups)
+    }
+}

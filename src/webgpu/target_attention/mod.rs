@@ -1,0 +1,87 @@
+//! Target attention: packs the queries, attends, combines; and merges results.
+
+pub(super) mod attend;
+pub(super) mod combine;
+mod merge;
+mod pack_queries;
+
+use std::ops::Range;
+
+use crate::element::Element;
+use crate::error::Result;
+use crate::ops::{
+    PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOps, TargetAttentionOutputs,
+};
+use crate::webgpu::batch::WgpuBatch;
+use crate::webgpu::memory::{Region, WgpuMemory};
+use crate::webgpu::shader::Kernel;
+use crate::webgpu::state::Wgpu;
+use attend::Attention;
+
+impl TargetAttentionOps for Wgpu {
+    fn target_attention_into<T: Element>(
+        &self,
+        op: &TargetAttention,
+        batch: &WgpuBatch,
+        inputs: TargetAttentionInputs<'_, WgpuMemory, T>,
+        outputs: TargetAttentionOutputs<'_, WgpuMemory, T>,
+    ) -> Result<()> {
+        attend(self, op, batch, &inputs, outputs)
+    }
+
+    fn merge_attention_into<T: Element>(
+        &self,
+        op: &TargetAttention,
+        first: PartialAttention<'_, WgpuMemory, T>,
+        second: PartialAttention<'_, WgpuMemory, T>,
+        outputs: TargetAttentionOutputs<'_, WgpuMemory, T>,
+    ) -> Result<()> {
+        merge::merge(self, op, first, second, outputs)
+    }
+}
+
+pub(super) fn variants() -> Vec<Kernel> {
+    [attend::variants(), combine::variants(), merge::variants(), pack_queries::variants()].concat()
+}
+
+fn attend<T: Element>(
+    gpu: &Wgpu,
+    op: &TargetAttention,
+    batch: &WgpuBatch,
+    inputs: &TargetAttentionInputs<'_, WgpuMemory, T>,
+    outputs: TargetAttentionOutputs<'_, WgpuMemory, T>,
+) -> Result<()> {
+    const NAME: &str = "target_attention";
+    op.check(batch.as_ref(), inputs)?;
+    op.check_outputs(batch.as_ref(), &outputs)?;
+    let attention = Attention {
+        operation: NAME,
+        heads: op.heads,
+        kv_heads: op.kv_heads,
+        width: op.width,
+        value_width: op.value_width,
+        scale: op.effective_scale(),
+        weighting: op.weighting,
+    };
+    let [queries, keys] = [inputs.queries, inputs.keys].map(Region::of);
+    let values = inputs.values.map_or(keys, Region::of);
+    let bias = inputs.bias.map(Region::of);
+    let rows = batch.as_ref().targets().total() * op.heads;
+    let read = [queries.buffer, keys.buffer, values.buffer, bias.map_or(keys.buffer, |bias| bias.buffer)];
+    let out = gpu.output(NAME, "out", &outputs.out, rows * op.value_width, &read)?;
+    let lse = match &outputs.lse {
+        Some(lse) => Some(gpu.output(NAME, "lse", lse, rows, &read)?),
+        None => None,
+    };
+    let (key_row, value_row) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
+    let window = gpu.rows_per_binding::<T>(key_row.max(value_row));
+    let history = |span: &Range<usize>| {
+        Ok([
+            gpu.bind(NAME, "keys", &keys.rows(span.start, span.len(), key_row))?,
+            gpu.bind(NAME, "values", &values.rows(span.start, span.len(), value_row))?,
+        ])
+    };
+    attention.run::<T, T>(gpu, batch, queries, window, &history, bias, &out, lse.as_ref())?;
+    gpu.finish(out)?;
+    lse.map_or(Ok(()), |lse| gpu.finish(lse))
+}
