@@ -158,3 +158,8 @@ pub use ops::*;
 pub use webgpu::Wgpu;
 #[cfg(feature = "wgpu")]
 pub use wgpu;
+
+/// The code of the README, compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
