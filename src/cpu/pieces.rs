@@ -12,7 +12,8 @@ use crate::plan::{Cut, Piece, Plan};
 /// few enough that the tile's sums stay in cache.
 pub(super) const ROWS: usize = 64;
 
-/// The step of the plan: a piece has at least a few times this many behaviours. With fewer, the cost of starting it shows.
+/// The step of the plan: a piece has at least a few times this many behaviours. With fewer, the overhead of a piece
+/// is noticeable.
 pub(super) const STEP: usize = 512;
 
 /// The number of pieces to aim for: more than the threads of current machines.

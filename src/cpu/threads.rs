@@ -24,7 +24,7 @@ pub(super) fn for_each<I: Send>(items: Vec<I>, work: impl Fn(I) + Send + Sync) {
 
 /// The results of `work` on every item, in the order of the items.
 pub(super) fn map<I: Send, R: Send>(items: Vec<I>, work: impl Fn(I) -> R + Send + Sync) -> Vec<R> {
-    // Waking another thread takes longer than a small batch.
+    // A single item is not worth waking another thread for.
     #[cfg(feature = "rayon")]
     if items.len() > 1 && rayon::current_num_threads() > 1 {
         return items.into_par_iter().map(work).collect();

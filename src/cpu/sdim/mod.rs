@@ -174,8 +174,8 @@ fn add_behaviours<T: Element>(
     table: &mut [f32],
 ) -> Result<()> {
     let sums = table.chunks_exact_mut(op.table_length(1)?).collect();
-    let slots = |_| EveryBucket { buckets: op.buckets() };
-    Behaviours { op: *op, rows, signatures }.add_to(instructions, histories.ranges(), slots, sums);
+    let bucket_rows = |_| EveryBucket { buckets: op.buckets() };
+    Behaviours { op: *op, rows, signatures }.add_to(instructions, histories.ranges(), bucket_rows, sums);
     Ok(())
 }
 
@@ -199,8 +199,8 @@ pub(super) fn query<T: Element>(
             range: tile,
         });
         let sums = &inputs.table[user * table_length..(user + 1) * table_length];
-        let slots = EveryBucket { buckets: op.buckets() };
-        instructions.run(Average { op, signatures: &wanted, sums, slots, out });
+        let bucket_rows = EveryBucket { buckets: op.buckets() };
+        instructions.run(Average { op, signatures: &wanted, sums, bucket_rows, out });
     });
     Ok(())
 }
@@ -246,7 +246,7 @@ pub(super) fn attend<T: Element>(
         let targets = users.map(|user| targets.range(user)).enumerate();
         for_each(tiles(op, targets, rows), |(i, tile, out)| {
             let (signatures, sums) = (signatures(&tile), &sums[i][..]);
-            instructions.run(Average { op, signatures, sums, slots: &buckets[i], out });
+            instructions.run(Average { op, signatures, sums, bucket_rows: &buckets[i], out });
         });
     }
     Ok(())

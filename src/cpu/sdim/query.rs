@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::cpu::gather::{WeightedRows, sum_rows};
-use crate::cpu::sdim::sums::Slots;
+use crate::cpu::sdim::sums::BucketRows;
 use crate::cpu::vector::{Kernel, Lanes, dot_lanes, store};
 use crate::element::Element;
 use crate::ops::Sdim;
@@ -36,12 +36,12 @@ pub(super) struct Average<'a, T, M> {
     pub(super) signatures: &'a [u32],
     /// The user's sums, `d` numbers each, and the mapping from buckets to them.
     pub(super) sums: &'a [f32],
-    pub(super) slots: M,
+    pub(super) bucket_rows: M,
     /// `[n, d]`.
     pub(super) out: &'a mut [T],
 }
 
-impl<T: Element, M: Slots> Kernel for Average<'_, T, M> {
+impl<T: Element, M: BucketRows> Kernel for Average<'_, T, M> {
     type Output = ();
 
     #[inline(always)]
@@ -60,10 +60,10 @@ impl<T: Element, M: Slots> Kernel for Average<'_, T, M> {
         for (signatures, out) in self.signatures.chunks_exact(groups).zip(self.out.chunks_exact_mut(width)) {
             for (group, &signature) in signatures.iter().enumerate() {
                 // Always found: the sums were made for the signatures of these candidates.
-                let Some(slot) = self.slots.slot(group, signature) else { continue };
-                let sum = &self.sums[slot * width..(slot + 1) * width];
-                let weight = if share { shared[slot] } else { weight(l, self.op, sum) };
-                buckets.wanted[group] = (weight, slot);
+                let Some(sum_row) = self.bucket_rows.sum_row(group, signature) else { continue };
+                let sum = &self.sums[sum_row * width..(sum_row + 1) * width];
+                let weight = if share { shared[sum_row] } else { weight(l, self.op, sum) };
+                buckets.wanted[group] = (weight, sum_row);
             }
             sum_rows(l, groups, &buckets, &mut mean);
             store(out, &mean);
@@ -82,8 +82,8 @@ struct Buckets<'a> {
 impl WeightedRows for Buckets<'_> {
     #[inline(always)]
     fn get(&self, k: usize) -> (f32, &[f32]) {
-        let (weight, slot) = self.wanted[k];
-        (weight, &self.sums[slot * self.width..(slot + 1) * self.width])
+        let (weight, sum_row) = self.wanted[k];
+        (weight, &self.sums[sum_row * self.width..(sum_row + 1) * self.width])
     }
 
     /// Nothing to do: a user's sums are few, and stay in cache.

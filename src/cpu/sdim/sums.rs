@@ -14,9 +14,9 @@ use crate::ops::Sdim;
 const BLOCK: usize = 32;
 
 /// The mapping from a user's buckets to its sums.
-pub(super) trait Slots: Sync {
+pub(super) trait BucketRows: Sync {
     /// The row of the bucket's sum, or `None` if no candidate reads the bucket.
-    fn slot(&self, group: usize, signature: u32) -> Option<usize>;
+    fn sum_row(&self, group: usize, signature: u32) -> Option<usize>;
 }
 
 /// Every bucket has a sum: a table `[G, 2^τ, d]`.
@@ -24,9 +24,9 @@ pub(super) struct EveryBucket {
     pub(super) buckets: usize,
 }
 
-impl Slots for EveryBucket {
+impl BucketRows for EveryBucket {
     #[inline(always)]
-    fn slot(&self, group: usize, signature: u32) -> Option<usize> {
+    fn sum_row(&self, group: usize, signature: u32) -> Option<usize> {
         Some(group * self.buckets + signature as usize)
     }
 }
@@ -77,9 +77,9 @@ impl WantedBuckets {
     }
 }
 
-impl Slots for &WantedBuckets {
+impl BucketRows for &WantedBuckets {
     #[inline(always)]
-    fn slot(&self, group: usize, signature: u32) -> Option<usize> {
+    fn sum_row(&self, group: usize, signature: u32) -> Option<usize> {
         let (_, row) = self.entries[self.find(group, signature)];
         (row != WantedBuckets::FREE).then_some(row as usize)
     }
@@ -95,11 +95,11 @@ pub(super) struct Behaviours<'a, T> {
 
 impl<T: Element> Behaviours<'_, T> {
     /// Adds the behaviours of each history to its sums.
-    pub(super) fn add_to<M: Slots>(
+    pub(super) fn add_to<M: BucketRows>(
         &self,
         instructions: Instructions,
         histories: impl Iterator<Item = Range<usize>> + Clone,
-        slots: impl Fn(usize) -> M + Sync,
+        bucket_rows: impl Fn(usize) -> M + Sync,
         mut sums: Vec<&mut [f32]>,
     ) {
         // A span has many more rows than sums, so that combining partial sums costs little next to its work.
@@ -116,8 +116,8 @@ impl<T: Element> Behaviours<'_, T> {
             items.push((span, sums));
         }
         for_each(items, |(span, sums): (&Span, &mut [f32])| {
-            let slots = slots(span.owner);
-            instructions.run(AddRows { behaviours: self, rows: span.rows.clone(), slots, sums });
+            let bucket_rows = bucket_rows(span.owner);
+            instructions.run(AddRows { behaviours: self, rows: span.rows.clone(), bucket_rows, sums });
         });
         for (span, partial) in spans.iter().zip(&partials).filter(|(_, partial)| !partial.is_empty()) {
             add(sums[span.owner], partial);
@@ -129,11 +129,11 @@ impl<T: Element> Behaviours<'_, T> {
 struct AddRows<'a, T, M> {
     behaviours: &'a Behaviours<'a, T>,
     rows: Range<usize>,
-    slots: M,
+    bucket_rows: M,
     sums: &'a mut [f32],
 }
 
-impl<T: Element, M: Slots> Kernel for AddRows<'_, T, M> {
+impl<T: Element, M: BucketRows> Kernel for AddRows<'_, T, M> {
     type Output = ();
 
     #[inline(always)]
@@ -161,7 +161,7 @@ impl<T: Element, M: Slots> Kernel for AddRows<'_, T, M> {
     }
 }
 
-impl<T: Element, M: Slots> AddRows<'_, T, M> {
+impl<T: Element, M: BucketRows> AddRows<'_, T, M> {
     /// Adds `V` vectors of columns of a block of rows; returns `V`.
     #[inline(always)]
     fn add_columns<L: Lanes, const V: usize>(
@@ -176,8 +176,9 @@ impl<T: Element, M: Slots> AddRows<'_, T, M> {
             let (row, _) = row[column..column + V * LANES].as_chunks::<LANES>();
             let row: [L::V; V] = std::array::from_fn(|v| l.load(&row[v]));
             for (group, &signature) in signatures.iter().enumerate() {
-                if let Some(slot) = self.slots.slot(group, signature) {
-                    let (sum, _) = self.sums[slot * width + column..][..V * LANES].as_chunks_mut::<LANES>();
+                if let Some(sum_row) = self.bucket_rows.sum_row(group, signature) {
+                    let (sum, _) =
+                        self.sums[sum_row * width + column..][..V * LANES].as_chunks_mut::<LANES>();
                     for v in 0..V {
                         let updated = l.add(l.load(&sum[v]), row[v]);
                         l.store(&mut sum[v], updated);
@@ -194,8 +195,8 @@ impl<T: Element, M: Slots> AddRows<'_, T, M> {
         let Sdim { width, groups, .. } = self.behaviours.op;
         for (row, signatures) in rows.chunks_exact(width).zip(signatures.chunks_exact(groups)) {
             for (group, &signature) in signatures.iter().enumerate() {
-                if let Some(slot) = self.slots.slot(group, signature) {
-                    let sum = &mut self.sums[slot * width..(slot + 1) * width];
+                if let Some(sum_row) = self.bucket_rows.sum_row(group, signature) {
+                    let sum = &mut self.sums[sum_row * width..(sum_row + 1) * width];
                     sum[column..].iter_mut().zip(&row[column..]).for_each(|(sum, value)| *sum += value);
                 }
             }
