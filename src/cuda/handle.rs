@@ -34,12 +34,7 @@ use crate::memory::{View, ViewMut};
 /// let history = gpu.upload(&[1.0_f32, 0.0, 0.0, 1.0])?;
 /// let candidates = gpu.upload(&[9.0_f32, 0.0])?;
 /// let batch = gpu.batch(&Jagged::from_lengths(&[2])?, &Jagged::from_lengths(&[1])?)?;
-/// let inputs = TargetAttentionInputs {
-///     queries: gpu.view(&candidates),
-///     keys: gpu.view(&history),
-///     values: None,
-///     bias: None,
-/// };
+/// let inputs = TargetAttentionInputs::new(gpu.view(&candidates), gpu.view(&history));
 /// let out = gpu.target_attention(&TargetAttention::new(2), &batch, inputs)?;
 /// assert!(gpu.download(gpu.view(&out))?[0] > 0.99);
 /// # Ok::<(), longseq::Error>(())
