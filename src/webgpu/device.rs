@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WgpuOptions {
-    /// Part of the adapter's name, in any case; `None` (the default) lets the system choose.
+    /// Part of the adapter's name, in any case; `None` (the default) chooses as
+    /// [`Wgpu::new`](crate::Wgpu::new) does.
     pub adapter: Option<String>,
     /// Ask for WebGPU's default limits and no optional feature, as a portable program would. Default false: ask for all
     /// limits of the adapter.

@@ -26,12 +26,7 @@ use crate::webgpu::recording::Recording;
 /// let history = gpu.upload(&[1.0_f32, 0.0, 0.0, 1.0])?;
 /// let candidates = gpu.upload(&[9.0_f32, 0.0])?;
 /// let batch = gpu.batch(&Jagged::from_lengths(&[2])?, &Jagged::from_lengths(&[1])?)?;
-/// let inputs = TargetAttentionInputs {
-///     queries: gpu.view(&candidates),
-///     keys: gpu.view(&history),
-///     values: None,
-///     bias: None,
-/// };
+/// let inputs = TargetAttentionInputs::new(gpu.view(&candidates), gpu.view(&history));
 /// let out = gpu.target_attention(&TargetAttention::new(2), &batch, inputs)?;
 /// assert!(gpu.download(gpu.view(&out))?[0] > 0.99);
 /// # Ok::<(), longseq::Error>(())
@@ -58,9 +53,9 @@ pub(crate) struct Shared {
 }
 
 impl Wgpu {
-    /// The adapter that the system prefers for high performance, with all its limits, and subgroups if it has them.
-    ///
-    /// If the only adapter is a software one (lavapipe, WARP), that is the one: see [`is_software`](Self::is_software).
+    /// The adapter that wgpu ranks first for high performance, with all its limits, and subgroups if it has them: a discrete
+    /// GPU before an integrated one, and a software adapter (lavapipe, WARP), silently, if there is no other. The adapter is
+    /// named by [`device`](crate::DeviceOps::device); [`is_software`](Self::is_software) tells whether it is a software one.
     ///
     /// # Errors
     /// [`NoAdapter`](crate::Error::NoAdapter) if there is none; [`Unsupported`](crate::Error::Unsupported) in a browser, where
