@@ -1,7 +1,7 @@
-//! Gives the shared library the name by which programs ask for the CUDA driver.
+//! Sets the SONAME of the shared library to the name by which programs load the CUDA driver.
 
 fn main() {
-    // A dynamic loader treats an already loaded library of this SONAME as the answer to `dlopen("libcuda.so")`.
+    // `dlopen("libcuda.so")` returns an already loaded library with this SONAME.
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libcuda.so");
     println!("cargo:rerun-if-changed=build.rs");
 }

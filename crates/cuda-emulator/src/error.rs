@@ -1,4 +1,4 @@
-//! The driver's result codes (`CUresult`): numbers, names and a description in plain words.
+//! The driver's result codes (`CUresult`): numbers, names and descriptions.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -15,7 +15,7 @@ macro_rules! errors {
         }
 
         impl CudaError {
-            /// Every code this driver knows.
+            /// All codes that this driver knows.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
             /// The name in the C headers, such as `CUDA_ERROR_OUT_OF_MEMORY`.
@@ -23,7 +23,7 @@ macro_rules! errors {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// What happened, in plain words.
+            /// A description of the error.
             pub fn text(self) -> &'static CStr {
                 match self { $(Self::$variant => const { text(concat!($text, "\0")) },)* }
             }
@@ -31,11 +31,11 @@ macro_rules! errors {
     };
 }
 
-/// Descriptions are also the documentation of the variants, so the table has them without their NUL.
+/// The descriptions also document the variants, so the table has them without the terminating NUL.
 const fn text(with_nul: &'static str) -> &'static CStr {
     match CStr::from_bytes_with_nul(with_nul.as_bytes()) {
         Ok(text) => text,
-        Err(_) => panic!("a description must end in its only NUL"),
+        Err(_) => panic!("a description must contain no NUL except the terminating one"),
     }
 }
 
@@ -44,8 +44,8 @@ errors! {
     OutOfMemory = 2, c"CUDA_ERROR_OUT_OF_MEMORY", "out of memory";
     NotInitialized = 3, c"CUDA_ERROR_NOT_INITIALIZED", "cuInit has not been called";
     Deinitialized = 4, c"CUDA_ERROR_DEINITIALIZED", "the driver is shutting down";
-    ProfilerDisabled = 5, c"CUDA_ERROR_PROFILER_DISABLED", "profiling is switched off";
-    StubLibrary = 34, c"CUDA_ERROR_STUB_LIBRARY", "the library loaded is a stub without a driver";
+    ProfilerDisabled = 5, c"CUDA_ERROR_PROFILER_DISABLED", "the profiler is disabled";
+    StubLibrary = 34, c"CUDA_ERROR_STUB_LIBRARY", "the loaded library is a stub, not a driver";
     CallRequiresNewerDriver = 36, c"CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER", "the call needs a newer driver";
     DeviceUnavailable = 46, c"CUDA_ERROR_DEVICE_UNAVAILABLE", "the device is busy or unavailable";
     NoDevice = 100, c"CUDA_ERROR_NO_DEVICE", "no CUDA device was found";
@@ -54,8 +54,8 @@ errors! {
     InvalidContext = 201, c"CUDA_ERROR_INVALID_CONTEXT", "no context is current, or the handle is not a context";
     NoBinaryForGpu = 209, c"CUDA_ERROR_NO_BINARY_FOR_GPU", "the module has no code for this device";
     EccUncorrectable = 214, c"CUDA_ERROR_ECC_UNCORRECTABLE", "uncorrectable memory error on the device";
-    UnsupportedLimit = 215, c"CUDA_ERROR_UNSUPPORTED_LIMIT", "the device does not know this limit";
-    ContextAlreadyInUse = 216, c"CUDA_ERROR_CONTEXT_ALREADY_IN_USE", "another thread uses the context";
+    UnsupportedLimit = 215, c"CUDA_ERROR_UNSUPPORTED_LIMIT", "the device does not support this limit";
+    ContextAlreadyInUse = 216, c"CUDA_ERROR_CONTEXT_ALREADY_IN_USE", "the context is in use by another thread";
     InvalidPtx = 218, c"CUDA_ERROR_INVALID_PTX", "the PTX does not compile";
     JitCompilerNotFound = 221, c"CUDA_ERROR_JIT_COMPILER_NOT_FOUND", "the PTX compiler library is missing";
     UnsupportedPtxVersion = 222, c"CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "the PTX version is newer than the driver";
@@ -67,44 +67,44 @@ errors! {
     IllegalState = 401, c"CUDA_ERROR_ILLEGAL_STATE", "the object is in the wrong state for this call";
     NotFound = 500, c"CUDA_ERROR_NOT_FOUND", "no symbol of this name was found";
     NotReady = 600, c"CUDA_ERROR_NOT_READY", "the work has not finished yet";
-    IllegalAddress = 700, c"CUDA_ERROR_ILLEGAL_ADDRESS", "a kernel used an address outside every allocation";
-    LaunchOutOfResources = 701, c"CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES", "the launch needs more than a multiprocessor has";
+    IllegalAddress = 700, c"CUDA_ERROR_ILLEGAL_ADDRESS", "a kernel accessed an address outside all allocations";
+    LaunchOutOfResources = 701, c"CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES", "the launch needs more resources than a multiprocessor has";
     LaunchTimeout = 702, c"CUDA_ERROR_LAUNCH_TIMEOUT", "the kernel ran for too long";
     PrimaryContextActive = 708, c"CUDA_ERROR_PRIMARY_CONTEXT_ACTIVE", "the primary context is already active";
     ContextIsDestroyed = 709, c"CUDA_ERROR_CONTEXT_IS_DESTROYED", "the current context has been destroyed";
     Assert = 710, c"CUDA_ERROR_ASSERT", "an assertion failed on the device";
     HardwareStackError = 714, c"CUDA_ERROR_HARDWARE_STACK_ERROR", "stack error on the device";
-    IllegalInstruction = 715, c"CUDA_ERROR_ILLEGAL_INSTRUCTION", "a kernel met an illegal instruction";
-    MisalignedAddress = 716, c"CUDA_ERROR_MISALIGNED_ADDRESS", "a kernel used a misaligned address";
-    InvalidAddressSpace = 717, c"CUDA_ERROR_INVALID_ADDRESS_SPACE", "an address lies in the wrong memory space";
+    IllegalInstruction = 715, c"CUDA_ERROR_ILLEGAL_INSTRUCTION", "a kernel executed an illegal instruction";
+    MisalignedAddress = 716, c"CUDA_ERROR_MISALIGNED_ADDRESS", "a kernel accessed a misaligned address";
+    InvalidAddressSpace = 717, c"CUDA_ERROR_INVALID_ADDRESS_SPACE", "an address is in the wrong state space";
     InvalidPc = 718, c"CUDA_ERROR_INVALID_PC", "a kernel jumped outside its code";
     LaunchFailed = 719, c"CUDA_ERROR_LAUNCH_FAILED", "the launch failed";
     CooperativeLaunchTooLarge = 720, c"CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE", "the grid does not fit on the device at once";
     NotPermitted = 800, c"CUDA_ERROR_NOT_PERMITTED", "the call is not permitted here";
     NotSupported = 801, c"CUDA_ERROR_NOT_SUPPORTED", "the call is not supported on this system";
     SystemNotReady = 802, c"CUDA_ERROR_SYSTEM_NOT_READY", "the system is not ready to run CUDA";
-    SystemDriverMismatch = 803, c"CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "driver and kernel module differ in version";
-    StreamCaptureUnsupported = 900, c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "the call is not allowed while a stream is captured";
-    StreamCaptureInvalidated = 901, c"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "an earlier mistake made the capture invalid";
-    StreamCaptureMerge = 902, c"CUDA_ERROR_STREAM_CAPTURE_MERGE", "the call would join two captures";
+    SystemDriverMismatch = 803, c"CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "the versions of driver and kernel module differ";
+    StreamCaptureUnsupported = 900, c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "the call is not permitted while the stream is being captured";
+    StreamCaptureInvalidated = 901, c"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "an earlier error invalidated the capture";
+    StreamCaptureMerge = 902, c"CUDA_ERROR_STREAM_CAPTURE_MERGE", "the call would merge two captures";
     StreamCaptureUnmatched = 903, c"CUDA_ERROR_STREAM_CAPTURE_UNMATCHED", "the capture did not begin on this stream";
-    StreamCaptureUnjoined = 904, c"CUDA_ERROR_STREAM_CAPTURE_UNJOINED", "a captured stream was not joined to the first";
+    StreamCaptureUnjoined = 904, c"CUDA_ERROR_STREAM_CAPTURE_UNJOINED", "a captured stream was not joined to the origin stream";
     StreamCaptureIsolation = 905, c"CUDA_ERROR_STREAM_CAPTURE_ISOLATION", "a captured stream depends on work outside the capture";
-    StreamCaptureImplicit = 906, c"CUDA_ERROR_STREAM_CAPTURE_IMPLICIT", "the call would wait for a captured stream";
-    CapturedEvent = 907, c"CUDA_ERROR_CAPTURED_EVENT", "the event was recorded in a capture";
-    StreamCaptureWrongThread = 908, c"CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD", "the capture began in another thread";
-    Timeout = 909, c"CUDA_ERROR_TIMEOUT", "the wait took too long";
+    StreamCaptureImplicit = 906, c"CUDA_ERROR_STREAM_CAPTURE_IMPLICIT", "the call would create an implicit dependency on a stream being captured";
+    CapturedEvent = 907, c"CUDA_ERROR_CAPTURED_EVENT", "the event was last recorded in a capturing stream";
+    StreamCaptureWrongThread = 908, c"CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD", "the capture began on another thread";
+    Timeout = 909, c"CUDA_ERROR_TIMEOUT", "the wait timed out";
     ExternalDevice = 911, c"CUDA_ERROR_EXTERNAL_DEVICE", "a device outside CUDA reported an error";
     Unknown = 999, c"CUDA_ERROR_UNKNOWN", "unknown error";
 }
 
 impl CudaError {
-    /// The error of a code, or `None` where this driver never returns that code.
+    /// The error with this code, or `None` if this driver never returns it.
     pub fn from_code(code: u32) -> Option<Self> {
         Self::ALL.iter().copied().find(|error| error.code() == code)
     }
 
-    /// The number that the C functions return.
+    /// The code that the C functions return.
     pub fn code(self) -> u32 {
         self as u32
     }
@@ -117,19 +117,3 @@ impl fmt::Display for CudaError {
 }
 
 impl std::error::Error for CudaError {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn codes_and_names_are_distinct() {
-        for (index, error) in CudaError::ALL.iter().enumerate() {
-            assert_eq!(CudaError::from_code(error.code()), Some(*error));
-            for other in &CudaError::ALL[index + 1..] {
-                assert_ne!(error.code(), other.code());
-                assert_ne!(error.name(), other.name());
-            }
-        }
-    }
-}

@@ -1,7 +1,7 @@
-//! The driver functions that the emulator exports, and the CUDA version that first had each.
+//! The driver functions that the emulator exports, and the CUDA version that introduced each.
 //!
-//! Versions are those of the driver API's release notes and of the headers' version guards. Functions that CUDA
-//! 11.0 and older had are all listed as 11.0: no binding in use asks for less.
+//! Versions are those of the driver API's release notes and of the headers' version guards. Functions introduced in
+//! CUDA 11.0 or earlier are all listed as 11.0: no binding in use asks for less.
 
 use crate::device::CudaVersion;
 
@@ -145,12 +145,12 @@ const TABLE: &[(CudaVersion, &[&str])] = &[
     since(12, 8, &["cuEventElapsedTime_v2"]),
 ];
 
-/// Every exported driver function with the version of CUDA that brought it.
+/// All exported driver functions with the CUDA version that introduced them.
 pub fn functions() -> impl Iterator<Item = (&'static str, CudaVersion)> {
     TABLE.iter().flat_map(|(version, names)| names.iter().map(|name| (*name, *version)))
 }
 
-/// The version of CUDA that brought a function, if the emulator exports it.
+/// The CUDA version that introduced a function, if the emulator exports it.
 pub fn introduced(name: &str) -> Option<CudaVersion> {
     functions().find(|(listed, _)| *listed == name).map(|(_, version)| version)
 }

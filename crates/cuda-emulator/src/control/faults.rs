@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::CudaError;
 
-/// Which driver calls a fault counts and hits.
+/// The driver calls that a fault counts and makes fail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CallSelector {
-    /// Every call but `cuGetErrorName` and `cuGetErrorString`, which only describe errors.
+    /// Every call except `cuGetErrorName` and `cuGetErrorString`, which only describe errors.
     Any,
-    /// Calls of one function, by its exported name, such as `cuMemAllocAsync`.
+    /// Calls of one function, by exported name: `cuMemAllocAsync`.
     Named(String),
     /// Calls of one kind.
     Kind(CallKind),
@@ -32,15 +32,15 @@ impl From<CallKind> for CallSelector {
 pub enum CallKind {
     /// `cuInit`, versions, devices and their attributes.
     Device,
-    /// Making, ending, binding and asking contexts.
+    /// Creating, destroying, binding and querying contexts.
     Context,
     /// Allocating memory on the device or the host.
     Allocate,
-    /// Freeing it.
+    /// Freeing memory.
     Free,
-    /// Copies between host and device and on the device.
+    /// Copies between host and device, and within the device.
     Copy,
-    /// Filling memory.
+    /// Setting memory (`cuMemset`).
     Fill,
     /// Loading and unloading modules, looking up functions and variables.
     Module,
@@ -48,17 +48,17 @@ pub enum CallKind {
     Function,
     /// Launches of kernels, graphs and host functions.
     Launch,
-    /// Waiting: contexts, streams, events.
+    /// Waiting for contexts, streams and events.
     Synchronize,
-    /// Making, ending, asking and joining streams.
+    /// Creating, destroying, querying and joining streams.
     Stream,
-    /// Making, ending, recording and asking events.
+    /// Creating, destroying, recording and querying events.
     Event,
     /// Memory pools.
     Pool,
     /// Stream capture and graphs.
     Graph,
-    /// What remains.
+    /// Everything else.
     Other,
 }
 
@@ -110,31 +110,31 @@ impl CallKind {
 /// How long a fault lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Duration {
-    /// That one call fails.
+    /// Only that call fails.
     Once,
-    /// That call and every later one that the selector names, until the faults are cleared: a lost device.
+    /// That call and every later one that the selector matches fail, until the faults are cleared: a lost device.
     Lasting,
 }
 
-/// A failure to come.
+/// An injected failure.
 ///
-/// A call that fails this way does nothing, with one exception: calls that release something (free, destroy,
-/// unload, release) release it and then report the error, as real drivers do when they return the error of
-/// earlier work. So a program that handles the error well leaks nothing, and a test can insist on that.
+/// A call that fails this way has no effect, with one exception: calls that release something (free, destroy, unload,
+/// release) release it and then return the error, as real drivers do when they return the error of earlier work. A
+/// program that handles the error correctly therefore leaks nothing, and a test can check that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
-    /// The calls it counts.
+    /// The calls counted.
     pub calls: CallSelector,
-    /// Which of them fails first, from 1, counted from the moment the fault is set.
+    /// Which of them fails first, counting from 1 from the moment the fault is injected.
     pub nth: u64,
     /// What that call returns.
     pub error: CudaError,
-    /// Whether later calls fail too.
+    /// Whether later calls fail as well.
     pub lasts: Duration,
 }
 
 impl Fault {
-    /// Whether the fault looks at calls of this function.
+    /// Whether the fault applies to calls of this function.
     pub(crate) fn watches(&self, name: &str) -> bool {
         match &self.calls {
             CallSelector::Any => !name.starts_with("cuGetError"),

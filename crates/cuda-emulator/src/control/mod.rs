@@ -1,4 +1,4 @@
-//! The handle by which a test loads the emulator, sets it up and reads what happened.
+//! The handle through which a test loads and configures the emulator and reads what happened.
 
 mod faults;
 mod install;
@@ -21,16 +21,37 @@ use crate::loader::Driver;
 use protocol::{Reply, Request};
 use settings::Setting;
 
-/// A session: one pretended process with one device.
+/// A session: one simulated process with one device.
 ///
 /// [`Emulator::install`] makes the emulator this process's CUDA driver and begins a session for the calling
 /// thread. A session has its own device description, device memory, primary context, settings, injected faults
-/// and records, so tests that run on several threads of one process do not see each other. A driver call
-/// belongs to the session of the context that is current in its thread, else to the session the thread began or
-/// [entered](Emulator::enter), else to [the one that all remaining threads share](Emulator::shared). So work
-/// that a program does on other threads with a context of this session is counted here too.
+/// and records, so tests that run on several threads of one process are isolated from each other. A driver call
+/// belongs to the session of the context that is current on its thread, otherwise to the session that the thread began
+/// or [entered](Emulator::enter), otherwise to [the one that all remaining threads share](Emulator::shared). Work that a
+/// program does on other threads with a context of this session is therefore recorded here too.
 ///
 /// The handle can be cloned and sent to other threads.
+///
+/// ```
+/// use cuda_emulator::control::CallKind;
+/// use cuda_emulator::{CudaError, Device, Emulator};
+/// use cudarc::driver::CudaContext;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let emulator = Emulator::install(Device::sm_80().with_total_memory(1 << 20))?;
+/// let stream = CudaContext::new(0)?.default_stream();
+///
+/// // The second allocation from here fails.
+/// emulator.fail_call(CallKind::Allocate, 2, CudaError::OutOfMemory);
+/// let first = stream.alloc_zeros::<u8>(1024)?;
+/// assert!(stream.alloc_zeros::<u8>(1024).is_err());
+///
+/// assert_eq!(emulator.live_allocations().len(), 1);
+/// drop(first);
+/// assert_eq!(emulator.live_allocations(), []);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Emulator {
     session: Arc<Session>,
@@ -49,45 +70,45 @@ impl Drop for Session {
 }
 
 impl Emulator {
-    /// Loads the emulator, unless it is loaded, and begins a session with `device` for this thread.
+    /// Loads the emulator if it is not loaded yet, and begins a session with `device` for this thread.
     ///
-    /// No environment variable is needed: the shared library that Cargo built beside the test is loaded by its
-    /// path, and since its SONAME is `libcuda.so`, that is what a later `dlopen("libcuda.so")` finds. Call it
-    /// before the first CUDA call of the process.
+    /// No environment variable is needed: the shared library that Cargo built next to the test is loaded by path, and
+    /// because its SONAME is `libcuda.so`, a later `dlopen("libcuda.so")` returns it. Call this before the first CUDA
+    /// call of the process.
     ///
     /// # Errors
-    /// When the library is missing, is of another build, or another libcuda is loaded already.
+    /// If the library is missing or from another build, or if another libcuda is already loaded.
     pub fn install(device: Device) -> Result<Self, InstallError> {
         Self::installer(device).install()
     }
 
-    /// The same with choices: see [`Installer`].
+    /// The same with options: see [`Installer`].
     pub fn installer(device: Device) -> Installer {
         Installer::new(device)
     }
 
-    /// The session of all threads that neither began nor entered one. Its device is that of the first session.
+    /// The session of all threads that have neither begun nor entered one. Its device is that of the first session.
     pub fn shared(&self) -> Self {
         Self { session: Arc::new(Session { driver: self.session.driver, number: 0 }) }
     }
 
-    /// Makes this session that of the calling thread, too.
+    /// Makes this the calling thread's session as well.
     pub fn enter(&self) {
         self.tell(Request::Enter(self.number()));
     }
 
-    /// Replaces the device's description. Device memory keeps the size it had when the session began.
+    /// Replaces the device description. Device memory keeps the size it had when the session began.
     pub fn set_device(&self, device: Device) {
         self.set(Setting::Device(Box::new(device)));
     }
 
-    /// Whether kernels are checked for uninitialised reads, races and absent lanes (on unless switched off for
-    /// speed). Bounds and alignment are always checked.
+    /// Whether kernels are checked for uninitialised reads, races and absent lanes. On by default; switch it off for
+    /// speed. Bounds and alignment are always checked.
     pub fn set_checks(&self, on: bool) {
         self.set(Setting::Checks(on));
     }
 
-    /// `Some(seed)` runs blocks and warps in an order drawn from the seed; `None` in order of their index.
+    /// `Some(seed)` runs blocks and warps in a pseudo-random order, `None` in index order.
     pub fn set_schedule_seed(&self, seed: Option<u64>) {
         self.set(Setting::ScheduleSeed(seed));
     }
@@ -97,64 +118,64 @@ impl Emulator {
         self.set(Setting::Approximation(mode));
     }
 
-    /// In which order `mma` sums.
+    /// The order in which `mma` adds.
     pub fn set_mma_order(&self, order: MmaOrder) {
         self.set(Setting::MmaOrder(order));
     }
 
-    /// How many threads run the blocks of a launch; 0 for one a core.
+    /// How many threads run the blocks of a launch; 0 means one per core.
     pub fn set_threads(&self, threads: usize) {
         self.set(Setting::Threads(threads));
     }
 
-    /// Warp instructions after which a block counts as hung; `None` for no limit.
+    /// The number of warp instructions after which a block counts as hung; `None` for no limit.
     pub fn set_instruction_limit(&self, limit: Option<u64>) {
         self.set(Setting::InstructionLimit(limit));
     }
 
-    /// When the program learns of a finding: from the launch (unless set otherwise) or from a later call.
+    /// Which call returns the error of a finding: the launch (the default) or a later one.
     pub fn set_error_delivery(&self, delivery: ErrorDelivery) {
         self.set(Setting::ErrorDelivery(delivery));
     }
 
-    /// Whether a finding spoils its context for good, as on a real device: every later call with that context
-    /// returns the error, until the context ends. Off unless switched on.
+    /// Whether a finding is sticky, as on a real device: every later call with that context returns the error until the
+    /// context is destroyed. Off by default.
     pub fn set_sticky_errors(&self, sticky: bool) {
         self.set(Setting::StickyErrors(sticky));
     }
 
-    /// What the driver reports as a kernel's registers a thread, and what the occupancy functions use. The
-    /// emulator allocates no registers; without this it reports [`crate::report::ASSUMED_REGISTERS`].
+    /// The registers per thread that the driver reports for a kernel and that the occupancy functions use. The emulator
+    /// does not allocate registers; the default is [`crate::report::ASSUMED_REGISTERS`].
     pub fn set_registers(&self, kernel: &str, registers: u32) {
         self.set(Setting::Registers { kernel: kernel.to_owned(), registers });
     }
 
-    /// Makes the `nth` call from now (counted from 1) that `calls` names fail with `error`, once.
+    /// Makes the `nth` call from now (counting from 1) that `calls` matches fail with `error`, once.
     pub fn fail_call(&self, calls: impl Into<CallSelector>, nth: u64, error: CudaError) {
         self.inject(Fault { calls: calls.into(), nth, error, lasts: Duration::Once });
     }
 
-    /// Makes the `nth` call from now and all after it fail with `error`, until [`Emulator::clear_faults`].
+    /// Makes the `nth` call from now and every later one fail with `error`, until [`Emulator::clear_faults`].
     pub fn lose_device(&self, nth: u64, error: CudaError) {
         self.inject(Fault { calls: CallSelector::Any, nth, error, lasts: Duration::Lasting });
     }
 
-    /// Adds a fault. Several can wait at once; each counts for itself.
+    /// Adds a fault. Several can be pending at once; each has its own counter.
     pub fn inject(&self, fault: Fault) {
         self.tell(Request::Inject(self.number(), fault));
     }
 
-    /// Forgets all faults.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.tell(Request::ClearFaults(self.number()));
     }
 
-    /// What the launches so far did, in order. Launches that a finding stopped are not among them.
+    /// Counts of the launches so far, in order. Launches that a finding stopped are not included.
     pub fn counts(&self) -> Vec<LaunchCounts> {
         self.launches(false)
     }
 
-    /// The same, and forgets them.
+    /// The same, and clears the list.
     pub fn take_counts(&self) -> Vec<LaunchCounts> {
         self.launches(true)
     }
@@ -164,27 +185,27 @@ impl Emulator {
         self.all_findings(false)
     }
 
-    /// The same, and forgets them.
+    /// The same, and clears the list.
     pub fn take_findings(&self) -> Vec<Finding> {
         self.all_findings(true)
     }
 
-    /// Calls that failed for the caller's mistake, with the reason in words; PTX that did not load, too.
+    /// Calls that failed because of a mistake of the caller, with the reason; includes PTX that did not load.
     pub fn misuses(&self) -> Vec<Misuse> {
         self.all_misuses(false)
     }
 
-    /// The same, and forgets them.
+    /// The same, and clears the list.
     pub fn take_misuses(&self) -> Vec<Misuse> {
         self.all_misuses(true)
     }
 
-    /// What each context still held when it ended, for contexts that held anything.
+    /// What each context still held when it was destroyed, for contexts that held anything.
     pub fn leaks(&self) -> Vec<LiveObjects> {
         self.all_leaks(false)
     }
 
-    /// The same, and forgets them.
+    /// The same, and clears the list.
     pub fn take_leaks(&self) -> Vec<LiveObjects> {
         self.all_leaks(true)
     }
@@ -194,7 +215,7 @@ impl Emulator {
         self.all_calls(false)
     }
 
-    /// The same, and forgets them.
+    /// The same, and clears the list.
     pub fn take_calls(&self) -> Vec<String> {
         self.all_calls(true)
     }
@@ -207,7 +228,7 @@ impl Emulator {
         }
     }
 
-    /// Memory that is allocated now, by the order of allocation.
+    /// Memory that is allocated now, in order of allocation.
     pub fn live_allocations(&self) -> Vec<LiveAllocation> {
         self.live().allocations
     }
@@ -267,7 +288,7 @@ impl Emulator {
     }
 }
 
-/// Both halves are of one build, so an answer of another kind is a mistake in this crate.
+/// Both halves are from the same build, so a reply of another kind is a bug in this crate.
 fn unexpected(reply: &Reply) -> ! {
-    panic!("the emulator answered {reply:?}")
+    panic!("unexpected reply from the emulator: {reply:?}")
 }

@@ -1,8 +1,8 @@
-//! What a test's process and the loaded driver say to each other.
+//! The protocol between a test and the loaded driver.
 //!
-//! The test binary links this crate as an rlib, the driver is the same crate as a shared library: every static
-//! exists twice. So the two halves share no state; they exchange requests and replies as JSON through one C
-//! function, [`CONTROL`].
+//! The test binary links this crate as an rlib, and the driver is the same crate as a shared library, so every static
+//! exists twice. The two halves share no state; they exchange requests and replies as JSON through one C function,
+//! [`CONTROL`].
 
 use std::ffi::c_void;
 
@@ -14,23 +14,23 @@ use super::settings::Setting;
 use crate::device::Device;
 use crate::exec::Finding;
 
-/// The exported function that takes requests.
+/// Name of the exported function that takes requests.
 pub(crate) const CONTROL: &str = "cuda_emulator_control";
 
-/// The exported function that tells which build a library is.
+/// Name of the exported function that returns the build of the library.
 pub(crate) const BUILD: &str = "cuda_emulator_build";
 
-/// Tells two builds apart: both halves of one compilation have the same.
+/// Identifies the build: both halves of one compilation have the same.
 pub(crate) const BUILD_ID: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("OUT_DIR"), "\0");
 
-/// Receives the bytes of a reply.
+/// Callback that receives the bytes of a reply.
 pub(crate) type Sink = unsafe extern "C" fn(data: *mut c_void, bytes: *const u8, length: usize);
 
 /// The C type of [`CONTROL`].
 pub(crate) type Control =
     unsafe extern "C" fn(request: *const u8, length: usize, sink: Sink, data: *mut c_void);
 
-/// A request to the driver. Session 0 is that of threads that belong to no other.
+/// A request to the driver. Session 0 is that of the threads that belong to no other.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     Begin(Box<Device>),
@@ -47,7 +47,7 @@ pub(crate) enum Request {
     Live(u64),
 }
 
-/// The driver's answer.
+/// The driver's reply.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
     Done,

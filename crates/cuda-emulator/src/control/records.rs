@@ -1,4 +1,4 @@
-//! What the emulator tells a test about a session: launches, failed checks, calls, leaks.
+//! What the emulator records about a session: launches, misuse of the API, allocations, leaks.
 
 use std::fmt;
 
@@ -7,31 +7,31 @@ use serde::{Deserialize, Serialize};
 use crate::error::CudaError;
 use crate::exec::Counts;
 
-/// One launch that ran to its end.
+/// One launch that completed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LaunchCounts {
     /// The kernel's name.
     pub kernel: String,
-    /// Blocks in x, y, z.
+    /// Grid dimensions in blocks.
     pub grid: [u32; 3],
-    /// Threads of a block in x, y, z.
+    /// Block dimensions in threads.
     pub block: [u32; 3],
     /// Dynamic shared memory of the launch in bytes.
     pub dynamic_shared_bytes: u32,
-    /// Shared memory that the kernel declares, in bytes.
+    /// Statically declared shared memory in bytes.
     pub static_shared_bytes: u32,
     /// What the launch did.
     pub counts: Counts,
 }
 
-/// A driver call that the emulator refused for the caller's mistake (not for an injected fault).
+/// A driver call that the emulator rejected because of a mistake of the caller (not because of an injected fault).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Misuse {
     /// The driver function.
     pub call: String,
     /// What it returned.
     pub error: CudaError,
-    /// What was wrong, in words; for PTX the line and the opcode.
+    /// What was wrong; for PTX this names the line and the opcode.
     pub message: String,
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for Misuse {
     }
 }
 
-/// Where memory comes from.
+/// How memory was allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AllocationKind {
     /// `cuMemAlloc`.
@@ -55,24 +55,24 @@ pub enum AllocationKind {
 /// Memory that is allocated and not freed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveAllocation {
-    /// Where it comes from.
+    /// How it was allocated.
     pub kind: AllocationKind,
-    /// Its first byte, on the device or the host.
+    /// Address of its first byte, on the device or the host.
     pub address: u64,
     /// Its size in bytes.
     pub bytes: u64,
-    /// Which allocation of the session it was, from 1.
+    /// Number of the allocation within the session, from 1.
     pub serial: u64,
 }
 
 /// Everything a session holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveObjects {
-    /// Memory, by the order of allocation.
+    /// Memory, in order of allocation.
     pub allocations: Vec<LiveAllocation>,
-    /// Contexts, the primary one included.
+    /// Contexts, including the primary one.
     pub contexts: usize,
-    /// Streams that were created (the default streams do not count).
+    /// Created streams, without the default streams.
     pub streams: usize,
     /// Events.
     pub events: usize,
@@ -80,12 +80,12 @@ pub struct LiveObjects {
     pub modules: usize,
     /// Graphs and executable graphs.
     pub graphs: usize,
-    /// Memory pools that were created (the default pool does not count).
+    /// Created memory pools, without the default pool.
     pub pools: usize,
 }
 
 impl LiveObjects {
-    /// Whether nothing is left but, at most, contexts.
+    /// Whether nothing is left except contexts.
     pub fn is_empty_but_for_contexts(&self) -> bool {
         Self { contexts: 0, ..self.clone() } == Self::default()
     }

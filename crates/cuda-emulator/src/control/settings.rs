@@ -1,20 +1,20 @@
-//! What a test can set for a session.
+//! The settings of a session.
 
 use serde::{Deserialize, Serialize};
 
 use crate::device::Device;
 use crate::exec::{Approximation, MmaOrder, Options};
 
-/// When the program learns that a check failed in a kernel.
+/// Which call returns the error when a check fails in a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ErrorDelivery {
-    /// From the launch itself, so that the failing test points at it.
+    /// The launch itself, so that the failing test points at it.
     AtLaunch,
-    /// As on a real device: the launch succeeds, and a later synchronisation, query or copy to the host fails.
+    /// A later synchronisation, query or copy to the host, as on a real device; the launch succeeds.
     AtSynchronisation,
 }
 
-/// One thing that a test sets.
+/// One setting.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Setting {
     Device(Box<Device>),
@@ -29,15 +29,15 @@ pub(crate) enum Setting {
     Registers { kernel: String, registers: u32 },
 }
 
-/// The settings in force.
+/// The current settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) device: Device,
     pub(crate) options: Options,
     pub(crate) delivery: ErrorDelivery,
     pub(crate) sticky: bool,
-    /// Registers a thread that `CU_FUNC_ATTRIBUTE_NUM_REGS` reports, for kernels a test named.
-    pub(crate) registers: std::collections::BTreeMap<String, u32>,
+    /// Registers per thread that `CU_FUNC_ATTRIBUTE_NUM_REGS` reports, by kernel name; the last entry of a name counts.
+    pub(crate) registers: Vec<(String, u32)>,
 }
 
 impl Settings {
@@ -47,7 +47,7 @@ impl Settings {
             options: Options::default(),
             delivery: ErrorDelivery::AtLaunch,
             sticky: false,
-            registers: Default::default(),
+            registers: Vec::new(),
         };
         settings.follow_device();
         settings
@@ -67,9 +67,7 @@ impl Settings {
             Setting::InstructionLimit(limit) => self.options.instruction_limit = limit,
             Setting::ErrorDelivery(delivery) => self.delivery = delivery,
             Setting::StickyErrors(sticky) => self.sticky = sticky,
-            Setting::Registers { kernel, registers } => {
-                self.registers.insert(kernel, registers);
-            }
+            Setting::Registers { kernel, registers } => self.registers.push((kernel, registers)),
         }
     }
 

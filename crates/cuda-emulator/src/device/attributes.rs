@@ -1,12 +1,12 @@
-//! `CUdevice_attribute` numbers and what a described device answers.
+//! Values of `CUdevice_attribute` for a device description.
 
 use super::Device;
 
 impl Device {
-    /// The answer to `cuDeviceGetAttribute`, or `None` for a number that no attribute has.
+    /// The value of `cuDeviceGetAttribute`, or `None` if there is no attribute with this number.
     ///
-    /// Textures, surfaces, managed memory, mapped host memory, peers, inter-process handles and cooperative
-    /// launches are not emulated, and the attributes say so.
+    /// Textures, surfaces, managed memory, mapped host memory, peer access, inter-process handles and cooperative
+    /// launches are not emulated, and the attributes report them as unsupported.
     pub fn attribute(&self, number: u32) -> Option<i32> {
         if let Some(value) = self.attributes.get(&number) {
             return Some(*value);

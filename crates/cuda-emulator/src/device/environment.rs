@@ -1,21 +1,21 @@
-//! The device of programs that cannot describe one: those that were given the library by `LD_LIBRARY_PATH`.
+//! The device of programs that cannot describe one: those that load the library through `LD_LIBRARY_PATH`.
 
 use super::{CudaVersion, Device};
 
-/// Names one of the devices described here: `sm_75`, `sm_80` or `sm_90`.
+/// Selects one of the built-in devices: `sm_75`, `sm_80` or `sm_90`.
 const DEVICE: &str = "CUDA_EMULATOR_DEVICE";
-/// The driver's version, such as `12.9`.
+/// Selects the driver version: `12.9`.
 const DRIVER: &str = "CUDA_EMULATOR_DRIVER";
 
 impl Device {
-    /// The device that the environment asks for; an sm_80 if it asks for none.
+    /// The device that the environment selects; by default an sm_80.
     pub(crate) fn from_environment() -> Self {
         let device = match variable(DEVICE).as_deref() {
             None | Some("sm_80") => Self::sm_80(),
             Some("sm_75") => Self::sm_75(),
             Some("sm_90") => Self::sm_90(),
             Some(other) => {
-                eprintln!("cuda-emulator: {DEVICE}={other} is no device it knows; it is an sm_80");
+                eprintln!("cuda-emulator: unknown device {DEVICE}={other}; using sm_80");
                 Self::sm_80()
             }
         };
@@ -23,7 +23,10 @@ impl Device {
         match parse(&driver) {
             Some(version) => device.with_driver_version(version),
             None => {
-                eprintln!("cuda-emulator: {DRIVER}={driver} is no version; it is {}", device.driver_version);
+                eprintln!(
+                    "cuda-emulator: invalid version {DRIVER}={driver}; using {}",
+                    device.driver_version
+                );
                 device
             }
         }

@@ -1,8 +1,7 @@
 //! The C types of the interface, wrapped so that pointers are checked for null before use.
 //!
-//! The wrappers have the layout of the C types they stand for. Values of them come from C callers alone, which
-//! promise, by the driver API's contract, that a pointer is null or valid for the call; that promise is what the
-//! `unsafe` blocks here rest on.
+//! The wrappers have the layout of the C types they represent. Their values come from C callers only, which guarantee, by
+//! the contract of the driver API, that a pointer is null or valid for the call. The `unsafe` blocks here rely on that.
 
 use std::ffi::{CStr, c_char, c_void};
 
@@ -14,8 +13,8 @@ pub(super) type CUresult = u32;
 pub(super) type CUdevice = i32;
 /// `CUdeviceptr`.
 pub(super) type CUdeviceptr = u64;
-/// `CUcontext`, `CUstream`, `CUevent` and the other opaque pointers. The emulator hands out numbers, never
-/// addresses, so a stale or made-up handle is found out instead of followed.
+/// `CUcontext`, `CUstream`, `CUevent` and the other opaque pointers. The emulator hands out numbers, not addresses, so an
+/// invalid handle is detected instead of dereferenced.
 pub(super) type Handle = usize;
 
 /// A pointer through which a call returns a value.
@@ -33,10 +32,10 @@ impl<T: Copy> Out<T> {
         Ok(())
     }
 
-    /// Stores the value unless the caller passed null to say that it does not want it.
+    /// Stores the value, unless the pointer is null because the caller does not need it.
     pub(super) fn set_if_wanted(self, value: T) {
         if !self.0.is_null() {
-            // SAFETY: not null, and a C caller promises room for a `T`. It may be unaligned in C's eyes only.
+            // SAFETY: not null, and the C caller guarantees room for a `T`. The write does not require alignment.
             unsafe { self.0.write_unaligned(value) };
         }
     }
@@ -46,11 +45,11 @@ impl<T: Copy> Out<T> {
         if self.0.is_null() {
             return Err(CudaError::InvalidValue);
         }
-        // SAFETY: not null, and a C caller promises a `T` there.
+        // SAFETY: not null, and the C caller guarantees a `T` there.
         Ok(unsafe { self.0.read_unaligned() })
     }
 
-    /// The element `index` of the array that the pointer begins.
+    /// The pointer to element `index` of an array.
     pub(super) fn at(self, index: usize) -> Self {
         Self(self.0.wrapping_add(index))
     }
@@ -59,7 +58,7 @@ impl<T: Copy> Out<T> {
         self.0.is_null()
     }
 
-    /// The same address with another type behind it.
+    /// The same address as a pointer to another type.
     pub(super) fn cast<U>(self) -> Out<U> {
         Out(self.0.cast())
     }
@@ -76,7 +75,7 @@ impl Text {
         if self.0.is_null() {
             return Err(CudaError::InvalidValue);
         }
-        // SAFETY: not null, and a C caller promises a NUL-terminated string.
+        // SAFETY: not null, and the C caller guarantees a NUL-terminated string.
         Ok(unsafe { CStr::from_ptr(self.0) }.to_bytes().to_vec())
     }
 
@@ -91,8 +90,8 @@ impl Text {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Host(pub(super) *mut c_void);
 
-// SAFETY: the address is only followed inside calls whose caller vouches for it; a graph keeps it between them,
-// and its maker must keep the memory alive, as with the real driver.
+// SAFETY: the address is only dereferenced inside calls whose caller guarantees its validity. A graph keeps it between
+// calls, and its creator must keep the memory alive, as with the real driver.
 unsafe impl Send for Host {}
 // SAFETY: as above.
 unsafe impl Sync for Host {}
@@ -107,13 +106,13 @@ impl Host {
         if self.0.is_null() {
             return Err(CudaError::InvalidValue);
         }
-        // SAFETY: not null, and a C caller promises `length` bytes. They may change under us if another thread of
-        // the caller writes them, which is that caller's race; hence a copy, not a slice.
+        // SAFETY: not null, and the C caller guarantees `length` bytes. Another thread of the caller may write them
+        // concurrently, so they are copied without creating a slice.
         unsafe { std::ptr::copy_nonoverlapping(self.0.cast::<u8>(), bytes.as_mut_ptr(), length) };
         Ok(bytes)
     }
 
-    /// Overwrites as many bytes as `bytes` has.
+    /// Writes `bytes`.
     pub(super) fn write(self, bytes: &[u8]) -> Result<(), CudaError> {
         if bytes.is_empty() {
             return Ok(());
@@ -121,12 +120,12 @@ impl Host {
         if self.0.is_null() {
             return Err(CudaError::InvalidValue);
         }
-        // SAFETY: not null, and a C caller promises room for as many bytes.
+        // SAFETY: not null, and the C caller guarantees room for that many bytes.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.cast::<u8>(), bytes.len()) };
         Ok(())
     }
 
-    /// The bytes of a NUL-terminated string that begins here.
+    /// The bytes of a NUL-terminated string at this address.
     pub(super) fn string_bytes(self) -> Result<Vec<u8>, CudaError> {
         Text(self.0.cast()).bytes()
     }

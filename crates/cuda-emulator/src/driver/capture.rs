@@ -1,9 +1,8 @@
-//! Stream capture: work recorded instead of done, and the graphs that come of it.
+//! Stream capture: work that is recorded instead of executed, and the resulting graphs.
 //!
-//! A graph keeps its nodes in the order in which the program submitted them. That order respects every dependency
-//! that the captured streams and events express, so replaying it one node after another is a valid run.
+//! A graph keeps its nodes in the order in which the program submitted them. That order respects all dependencies that
+//! streams and events express, so executing the nodes one after another is valid.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 
@@ -17,7 +16,7 @@ use crate::error::CudaError;
 /// `CU_STREAM_CAPTURE_MODE_RELAXED`: any thread may end the capture.
 const RELAXED: u32 = 2;
 
-/// A capture under way.
+/// A capture in progress.
 #[derive(Debug)]
 pub(super) struct Capture {
     origin: Handle,
@@ -31,10 +30,11 @@ struct State {
     nodes: Vec<Arc<Work>>,
     sequence: u64,
     invalid: bool,
-    streams: BTreeMap<Handle, Progress>,
+    /// A capture has few streams.
+    streams: Vec<(Handle, Progress)>,
 }
 
-/// How far a stream of the capture is, and how much of that another of its streams waits for.
+/// The progress of a stream of the capture, and how much of it other streams of the capture have joined.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
     last: u64,
@@ -53,7 +53,7 @@ impl Capture {
             });
         }
         let mut state = State::default();
-        state.streams.insert(origin.handle, Progress::default());
+        state.streams.push((origin.handle, Progress::default()));
         *slot = Some(Arc::new(Self {
             origin: origin.handle,
             thread: std::thread::current().id(),
@@ -78,7 +78,7 @@ impl Capture {
         if state.invalid {
             return Err(CudaError::StreamCaptureInvalidated);
         }
-        let unjoined = |(handle, progress): (&Handle, &Progress)| {
+        let unjoined = |(handle, progress): &(Handle, Progress)| {
             *handle != self.origin && progress.joined < progress.last
         };
         if state.streams.iter().any(unjoined) {
@@ -87,7 +87,7 @@ impl Capture {
         Ok(state.nodes.clone())
     }
 
-    /// Fails if an earlier mistake spoilt the capture.
+    /// Fails if an earlier error has invalidated the capture.
     pub(super) fn check(&self) -> Result<(), CudaError> {
         if lock(&self.state).invalid { Err(CudaError::StreamCaptureInvalidated) } else { Ok(()) }
     }
@@ -103,12 +103,12 @@ impl Capture {
         state.advance(stream);
     }
 
-    /// How far a stream is.
+    /// The progress of a stream.
     pub(super) fn progress_of(&self, stream: Handle) -> u64 {
-        lock(&self.state).streams.get(&stream).map_or(0, |progress| progress.last)
+        lock(&self.state).progress(stream).map_or(0, |progress| progress.last)
     }
 
-    /// A stream waits for a place of this capture: it joins the capture if it is not in it.
+    /// Makes a stream wait for a point of this capture; the stream joins the capture if it is not part of it yet.
     pub(super) fn join(
         self: &Arc<Self>,
         stream: &Stream,
@@ -116,7 +116,7 @@ impl Capture {
         sequence: u64,
     ) -> Result<(), CudaError> {
         if OBJECTS.streams.select(|member| member.is_captured_by(self)).is_empty() {
-            // The capture has ended; the event has not been recorded since.
+            // The capture has ended, and the event has not been recorded again since.
             return Err(CudaError::CapturedEvent);
         }
         if stream.is_default() {
@@ -132,7 +132,7 @@ impl Capture {
         let mut state = lock(&self.state);
         if stream.handle != waited_for {
             state.advance(stream.handle);
-            if let Some(progress) = state.streams.get_mut(&waited_for) {
+            if let Some(progress) = state.progress(waited_for) {
                 progress.joined = progress.joined.max(sequence);
             }
         }
@@ -141,9 +141,17 @@ impl Capture {
 }
 
 impl State {
+    fn progress(&mut self, stream: Handle) -> Option<&mut Progress> {
+        self.streams.iter_mut().find(|(handle, _)| *handle == stream).map(|(_, progress)| progress)
+    }
+
     fn advance(&mut self, stream: Handle) {
         self.sequence += 1;
-        self.streams.entry(stream).or_default().last = self.sequence;
+        let last = self.sequence;
+        match self.progress(stream) {
+            Some(progress) => progress.last = last,
+            None => self.streams.push((stream, Progress { last, joined: 0 })),
+        }
     }
 }
 
@@ -153,7 +161,7 @@ impl Stream {
     }
 }
 
-/// Fails if any stream of the context is being captured: a call that waits for the whole context would wait for it.
+/// Fails if any stream of the context is being captured, for calls that wait for the whole context.
 pub(super) fn forbid_in_context(context: &Arc<Context>) -> Result<(), CudaError> {
     for stream in OBJECTS.streams.select(|stream| Arc::ptr_eq(&stream.context, context)) {
         stream.forbid_capture()?;
@@ -161,7 +169,7 @@ pub(super) fn forbid_in_context(context: &Arc<Context>) -> Result<(), CudaError>
     Ok(())
 }
 
-/// A graph: work in an order.
+/// A graph: a sequence of work.
 #[derive(Debug)]
 pub(super) struct Graph {
     pub(super) handle: Handle,

@@ -1,7 +1,6 @@
-//! Contexts and which of them is current.
+//! Contexts, and the current context of each thread.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -12,6 +11,10 @@ use super::{host_memory, session};
 use crate::control::AllocationKind;
 use crate::error::CudaError;
 
+/// The limits of a new context: stack size, printf buffer, heap, the two of dynamic parallelism, L2 fetch granularity,
+/// persisting L2. The emulator stores the values and does not act on them.
+const LIMITS: [usize; 7] = [1024, 1 << 20, 8 << 20, 2, 2048, 64, 0];
+
 /// A context.
 #[derive(Debug)]
 pub(super) struct Context {
@@ -19,21 +22,21 @@ pub(super) struct Context {
     pub(super) session: Arc<Session>,
     pub(super) flags: AtomicU32,
     pub(super) cache_config: AtomicU32,
-    /// Limits that the program set, by `CUlimit`.
-    pub(super) limits: Mutex<BTreeMap<u32, usize>>,
+    /// Limits by `CUlimit`: those of a fresh context, or what the program set.
+    pub(super) limits: Mutex<[usize; 7]>,
     destroyed: AtomicBool,
-    /// The error that spoilt the context for good.
+    /// The sticky error of the context.
     spoilt: Mutex<Option<CudaError>>,
-    /// The error of finished work that no call has returned yet.
+    /// An error of completed work that no call has returned yet.
     pending: Mutex<Option<CudaError>>,
 }
 
 thread_local! {
-    /// The calling thread's contexts, the current one last (`cuCtxPushCurrent`).
+    /// The calling thread's context stack; the current context is the last one (`cuCtxPushCurrent`).
     static STACK: RefCell<Vec<Arc<Context>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The calling thread's current context. None while the thread ends and its stack is gone.
+/// The calling thread's current context. `None` as well while the thread is being destroyed.
 pub(super) fn current() -> Option<Arc<Context>> {
     STACK.try_with(|stack| stack.borrow().last().cloned()).ok().flatten()
 }
@@ -46,25 +49,25 @@ pub(super) fn set_current(context: Option<Arc<Context>>) {
     }
 }
 
-/// Makes a context current on top of the one that is.
+/// Pushes a context, which becomes the current one.
 pub(super) fn push(context: Arc<Context>) {
-    // A thread that is ending has no use for a current context.
+    // A thread that is being destroyed needs no current context.
     let _ = STACK.try_with(|stack| stack.borrow_mut().push(context));
 }
 
-/// Removes the current context and returns it.
+/// Pops the current context and returns it.
 pub(super) fn pop() -> Option<Arc<Context>> {
     STACK.try_with(|stack| stack.borrow_mut().pop()).ok().flatten()
 }
 
-/// Leaves the calling thread without contexts, as a fresh thread is.
+/// Removes all contexts of the calling thread.
 pub(super) fn clear() {
-    // Taken out first: dropping the last reference to a context must not find the stack borrowed.
+    // Taken out first: dropping the last reference to a context must not happen while the stack is borrowed.
     let contexts = STACK.try_with(|stack| std::mem::take(&mut *stack.borrow_mut()));
     drop(contexts);
 }
 
-/// The session that a call of this thread belongs to.
+/// The session to which calls of this thread belong.
 pub(super) fn session() -> Arc<Session> {
     current()
         .filter(|context| !context.is_destroyed())
@@ -72,7 +75,7 @@ pub(super) fn session() -> Arc<Session> {
 }
 
 impl Context {
-    /// A new context, not current anywhere.
+    /// Creates a context that is not current on any thread.
     pub(super) fn create(session: &Arc<Session>, flags: u32) -> Arc<Self> {
         OBJECTS.contexts.add(|handle| {
             Arc::new(Self {
@@ -80,7 +83,7 @@ impl Context {
                 session: Arc::clone(session),
                 flags: AtomicU32::new(flags),
                 cache_config: AtomicU32::new(0),
-                limits: Mutex::default(),
+                limits: Mutex::new(LIMITS),
                 destroyed: AtomicBool::new(false),
                 spoilt: Mutex::default(),
                 pending: Mutex::default(),
@@ -92,12 +95,12 @@ impl Context {
         self.destroyed.load(Ordering::Acquire)
     }
 
-    /// Fails if a launch spoilt the context.
+    /// Fails if the context has a sticky error.
     pub(super) fn check(&self) -> Result<(), CudaError> {
         lock(&self.spoilt).map_or(Ok(()), Err)
     }
 
-    /// Fails if work that has finished left an error, which is then forgotten, unless errors are to stick.
+    /// Fails if completed work has left an error. The error is then cleared, unless errors are sticky.
     pub(super) fn settle(&self) -> Result<(), CudaError> {
         let Some(error) = lock(&self.pending).take() else { return Ok(()) };
         if lock(&self.session.settings).sticky {
@@ -106,17 +109,17 @@ impl Context {
         Err(error)
     }
 
-    /// Takes note of an error for a later synchronisation to return.
+    /// Stores an error, which a later synchronisation will return.
     pub(super) fn defer(&self, error: CudaError) {
         lock(&self.pending).get_or_insert(error);
     }
 
-    /// Spoils the context.
+    /// Sets the sticky error.
     pub(super) fn spoil(&self, error: CudaError) {
         lock(&self.spoilt).get_or_insert(error);
     }
 
-    /// Ends the context: whatever it still holds is freed and reported as a leak.
+    /// Destroys the context: everything it still holds is freed and reported as a leak.
     pub(super) fn end(self: &Arc<Self>) {
         if self.destroyed.swap(true, Ordering::AcqRel) {
             return;
@@ -124,7 +127,7 @@ impl Context {
         let mut held = self.session.live(Some(self.handle));
         held.contexts = 0;
         let ours = |context: &Arc<Self>| Arc::ptr_eq(context, self);
-        // The objects are dropped before the memory that they use goes.
+        // The objects are dropped before the memory that they use.
         OBJECTS.graph_execs.drain(|graph| ours(&graph.context));
         OBJECTS.graphs.drain(|graph| ours(&graph.context));
         OBJECTS.functions.drain(|function| ours(&function.module.context));
@@ -139,12 +142,12 @@ impl Context {
             if host {
                 host_memory::free(allocation.address);
             } else if let Err(error) = self.session.memory.free(allocation.address) {
-                eprintln!("cuda-emulator: at the end of a context: {error}");
+                eprintln!("cuda-emulator: while destroying a context: {error}");
             }
         }
         OBJECTS.contexts.drain(|context| std::ptr::eq(context, self.as_ref()));
         if held != Default::default() {
-            eprintln!("cuda-emulator: leaked at the end of a context: {held}");
+            eprintln!("cuda-emulator: a destroyed context still held: {held}");
             lock(&self.session.records).leaks.push(held);
         }
     }

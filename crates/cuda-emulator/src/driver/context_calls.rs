@@ -11,7 +11,7 @@ use super::entry::{Call, entry, release};
 use super::objects::{OBJECTS, lock};
 use crate::error::CudaError;
 
-/// The driver API version that `cuCtxGetApiVersion` reports for contexts made by the `_v2` and later calls.
+/// The driver API version that `cuCtxGetApiVersion` returns for contexts created by `cuCtxCreate_v2` and later.
 const API_VERSION: u32 = 3020;
 
 fn create(call: &Call, out: Out<Handle>, flags: u32, device: CUdevice) -> Result<(), CudaError> {
@@ -25,10 +25,13 @@ fn create(call: &Call, out: Out<Handle>, flags: u32, device: CUdevice) -> Result
     Ok(())
 }
 
-/// The context of a handle that a caller passed.
+/// The context with the given handle.
 pub(super) fn by_handle(call: &Call, handle: Handle) -> Result<Arc<Context>, CudaError> {
     OBJECTS.contexts.get(handle).map_err(|_| {
-        call.misuse(CudaError::InvalidContext, format!("{handle:#x} is no context, or one that has ended"))
+        call.misuse(
+            CudaError::InvalidContext,
+            format!("{handle:#x} is not a context, or the context has been destroyed"),
+        )
     })
 }
 
@@ -74,7 +77,7 @@ extern "C" fn cuCtxDestroy_v2(handle: Handle) -> CUresult {
         let destroyed = by_handle(call, handle)?;
         if lock(&destroyed.session.primary).context.as_ref().is_some_and(|primary| primary.handle == handle) {
             return Err(
-                call.misuse(CudaError::InvalidContext, "the primary context is released, not destroyed")
+                call.misuse(CudaError::InvalidContext, "the primary context must be released, not destroyed")
             );
         }
         if context::current().is_some_and(|current| current.handle == handle) {
@@ -150,16 +153,12 @@ extern "C" fn cuCtxSetFlags(flags: u32) -> CUresult {
     })
 }
 
-/// Stack size, printf buffer, heap, the two of dynamic parallelism, L2 fetch granularity, persisting L2: what a
-/// device starts with. The emulator keeps the values and does not act on them.
-const LIMITS: [usize; 7] = [1024, 1 << 20, 8 << 20, 2, 2048, 64, 0];
-
 #[unsafe(no_mangle)]
 extern "C" fn cuCtxGetLimit(out: Out<usize>, limit: u32) -> CUresult {
     entry("cuCtxGetLimit", |call| {
         let context = call.context()?;
-        let default = *LIMITS.get(limit as usize).ok_or(CudaError::UnsupportedLimit)?;
-        out.set(lock(&context.limits).get(&limit).copied().unwrap_or(default))
+        let value = lock(&context.limits).get(limit as usize).copied();
+        out.set(value.ok_or(CudaError::UnsupportedLimit)?)
     })
 }
 
@@ -167,8 +166,7 @@ extern "C" fn cuCtxGetLimit(out: Out<usize>, limit: u32) -> CUresult {
 extern "C" fn cuCtxSetLimit(limit: u32, value: usize) -> CUresult {
     entry("cuCtxSetLimit", |call| {
         let context = call.context()?;
-        LIMITS.get(limit as usize).ok_or(CudaError::UnsupportedLimit)?;
-        lock(&context.limits).insert(limit, value);
+        *lock(&context.limits).get_mut(limit as usize).ok_or(CudaError::UnsupportedLimit)? = value;
         Ok(())
     })
 }
@@ -183,7 +181,7 @@ extern "C" fn cuCtxSetCacheConfig(config: u32) -> CUresult {
     entry("cuCtxSetCacheConfig", |call| {
         let context = call.context()?;
         if config > 3 {
-            return Err(call.misuse(CudaError::InvalidValue, format!("no cache configuration {config}")));
+            return Err(call.misuse(CudaError::InvalidValue, format!("invalid cache configuration {config}")));
         }
         context.cache_config.store(config, Ordering::Relaxed);
         Ok(())

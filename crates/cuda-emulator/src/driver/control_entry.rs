@@ -1,4 +1,4 @@
-//! The control interface's exported half: answers the requests of [`crate::control`].
+//! The exported half of the control interface: handles the requests of [`crate::control`].
 
 use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,19 +8,19 @@ use super::objects::lock;
 use super::session::{Records, Session};
 use crate::control::protocol::{BUILD_ID, Reply, Request, Sink};
 
-/// Which build this library is, as a C string.
+/// The build of this library, as a C string.
 #[unsafe(no_mangle)]
 extern "C" fn cuda_emulator_build() -> *const c_char {
     BUILD_ID.as_ptr().cast()
 }
 
-/// Takes a request of `length` bytes and gives the reply to `sink` before it returns.
+/// Handles a request of `length` bytes and passes the reply to `sink` before returning.
 ///
 /// # Safety
-/// `request` must point to `length` bytes, and `sink` must take `data` and any bytes.
+/// `request` must point to `length` bytes, and `sink` must accept `data` and any bytes.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuda_emulator_control(request: *const u8, length: usize, sink: Sink, data: *mut c_void) {
-    // SAFETY: the caller promises the bytes.
+    // SAFETY: the caller guarantees the bytes.
     let request = unsafe { std::slice::from_raw_parts(request, length) };
     let reply = catch_unwind(AssertUnwindSafe(|| match serde_json::from_slice(request) {
         Ok(request) => answer(request),
@@ -28,7 +28,7 @@ unsafe extern "C" fn cuda_emulator_control(request: *const u8, length: usize, si
     }));
     let reply = reply.unwrap_or_else(|_| Reply::Refused("the driver panicked".to_owned()));
     let bytes = serde_json::to_vec(&reply).unwrap_or_default();
-    // SAFETY: the caller promises a sink that takes this.
+    // SAFETY: the caller guarantees that the sink accepts this.
     unsafe { sink(data, bytes.as_ptr(), bytes.len()) };
 }
 

@@ -9,7 +9,7 @@ use super::launch::Work;
 use super::stream::Stream;
 use crate::error::CudaError;
 
-/// The stream of copies that name none. They wait for their end, so they cannot run while the stream is captured.
+/// The stream of copies that take no stream argument.
 const DEFAULT: Handle = 0;
 
 fn to_device(
@@ -83,7 +83,7 @@ extern "C" fn cuMemcpyDtoDAsync_v2(
     entry("cuMemcpyDtoDAsync_v2", |call| on_device(call, to, from, bytes, stream))
 }
 
-/// Contexts of one session share the device's memory; between sessions the bytes go through the host.
+/// Contexts of one session share the device memory; between sessions the bytes are copied through the host.
 #[unsafe(no_mangle)]
 extern "C" fn cuMemcpyPeerAsync(
     to: CUdeviceptr,

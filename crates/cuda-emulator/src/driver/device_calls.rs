@@ -8,12 +8,15 @@ use super::objects::{OBJECTS, lock};
 use super::pool;
 use crate::error::CudaError;
 
-/// There is one device, number 0.
+/// There is a single device, number 0.
 pub(super) fn check_device(call: &Call, device: CUdevice) -> Result<(), CudaError> {
     if device == 0 {
         Ok(())
     } else {
-        Err(call.misuse(CudaError::InvalidDevice, format!("device {device}, but there is only device 0")))
+        Err(call.misuse(
+            CudaError::InvalidDevice,
+            format!("device {device} does not exist; there is only device 0"),
+        ))
     }
 }
 
@@ -21,7 +24,9 @@ pub(super) fn check_device(call: &Call, device: CUdevice) -> Result<(), CudaErro
 extern "C" fn cuInit(flags: u32) -> CUresult {
     always("cuInit", |call| {
         if flags != 0 {
-            return Err(call.misuse(CudaError::InvalidValue, format!("flags {flags:#x} instead of 0")));
+            return Err(
+                call.misuse(CudaError::InvalidValue, format!("the flags are {flags:#x}, but must be 0"))
+            );
         }
         INITIALISED.store(true, Ordering::Release);
         Ok(())
@@ -51,7 +56,7 @@ extern "C" fn cuDeviceGetName(out: Out<u8>, length: i32, device: CUdevice) -> CU
     entry("cuDeviceGetName", |call| {
         check_device(call, device)?;
         let Some(room) = usize::try_from(length).ok().and_then(|length| length.checked_sub(1)) else {
-            return Err(call.misuse(CudaError::InvalidValue, "no room for the name"));
+            return Err(call.misuse(CudaError::InvalidValue, "the buffer has no room for the name"));
         };
         let name = call.session.device().name;
         let name = &name.as_bytes()[..name.len().min(room)];
@@ -62,7 +67,7 @@ extern "C" fn cuDeviceGetName(out: Out<u8>, length: i32, device: CUdevice) -> CU
     })
 }
 
-/// The same for every session: a pretended device has no identity of its own.
+/// The same for all sessions: an emulated device has no identity of its own.
 const UUID: [u8; 16] = *b"cuda-emulator-00";
 
 #[unsafe(no_mangle)]

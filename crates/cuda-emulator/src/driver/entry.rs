@@ -1,4 +1,4 @@
-//! The way into and out of every exported function.
+//! The common entry and exit path of all exported functions.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,74 +20,79 @@ thread_local! {
     static IN_HOST_FUNCTION: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A driver call under way.
+/// A driver call in progress.
 pub(super) struct Call {
     pub(super) name: &'static str,
     pub(super) session: Arc<Session>,
 }
 
-/// What happens when a call is made to fail.
+/// When a call may run, and what happens when a fault is injected into it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Effect {
-    /// It does nothing.
+    /// Needs `cuInit`; a fault replaces its effect.
     Ordinary,
-    /// It does its work of releasing and then reports the failure.
+    /// Needs `cuInit`; it releases its object even where a fault makes it report an error.
     Releases,
+    /// Works before `cuInit` and inside host functions; a fault replaces its effect.
+    Always,
 }
 
 /// Runs a call.
-pub(super) fn entry(name: &'static str, body: impl FnOnce(&Call) -> Result<(), CudaError>) -> CUresult {
+pub(super) fn entry(name: &'static str, body: impl FnMut(&Call) -> Result<(), CudaError>) -> CUresult {
     run(name, Effect::Ordinary, body)
 }
 
-/// Runs a call that frees or ends something: an error that is injected, or that an earlier launch left behind,
-/// does not stop it.
-pub(super) fn release(name: &'static str, body: impl FnOnce(&Call) -> Result<(), CudaError>) -> CUresult {
+/// Runs a call that frees or destroys something. An injected error, or one left behind by an earlier launch, does not
+/// prevent the release.
+pub(super) fn release(name: &'static str, body: impl FnMut(&Call) -> Result<(), CudaError>) -> CUresult {
     run(name, Effect::Releases, body)
 }
 
 /// Runs a call that works before `cuInit` and at any time.
-pub(super) fn always(name: &'static str, body: impl FnOnce(&Call) -> Result<(), CudaError>) -> CUresult {
-    guard(name, || {
-        let call = Call { name, session: context::session() };
-        lock(&call.session.records).calls.push(name);
-        call.session.strike(name).map_or(Ok(()), Err)?;
-        body(&call)
-    })
+pub(super) fn always(name: &'static str, body: impl FnMut(&Call) -> Result<(), CudaError>) -> CUresult {
+    run(name, Effect::Always, body)
 }
 
-fn run(name: &'static str, effect: Effect, body: impl FnOnce(&Call) -> Result<(), CudaError>) -> CUresult {
-    guard(name, || {
-        let call = Call { name, session: context::session() };
-        if IN_HOST_FUNCTION.get() {
-            return Err(call.misuse(CudaError::NotPermitted, "host functions must not call the driver"));
-        }
-        if !INITIALISED.load(Ordering::Acquire) {
-            return Err(call.misuse(CudaError::NotInitialized, "cuInit comes first"));
-        }
-        lock(&call.session.records).calls.push(name);
-        let struck = call.session.strike(name);
-        match (struck, effect) {
-            (None, _) => body(&call),
-            (Some(error), Effect::Ordinary) => Err(error),
-            (Some(error), Effect::Releases) => body(&call).and(Err(error)),
-        }
-    })
+/// Hands the body on as a trait object, so that everything around it is compiled once and not once per exported
+/// function.
+fn run(name: &'static str, effect: Effect, mut body: impl FnMut(&Call) -> Result<(), CudaError>) -> CUresult {
+    guard(name, effect, &mut body)
 }
 
-/// A panic must not unwind into C.
-fn guard(name: &'static str, body: impl FnOnce() -> Result<(), CudaError>) -> CUresult {
-    match catch_unwind(AssertUnwindSafe(body)) {
+/// The body of a driver call.
+type Body<'a> = &'a mut dyn FnMut(&Call) -> Result<(), CudaError>;
+
+/// Panics must not unwind into C.
+fn guard(name: &'static str, effect: Effect, body: Body<'_>) -> CUresult {
+    match catch_unwind(AssertUnwindSafe(|| perform(name, effect, body))) {
         Ok(Ok(())) => 0,
         Ok(Err(error)) => error.code(),
         Err(_) => {
-            eprintln!("cuda-emulator: {name} panicked; this is a mistake in the emulator");
+            eprintln!("cuda-emulator: {name} panicked; this is a bug in the emulator");
             CudaError::Unknown.code()
         }
     }
 }
 
-/// Runs a host function that a stream was given.
+fn perform(name: &'static str, effect: Effect, body: Body<'_>) -> Result<(), CudaError> {
+    let call = Call { name, session: context::session() };
+    if effect != Effect::Always {
+        if IN_HOST_FUNCTION.get() {
+            return Err(call.misuse(CudaError::NotPermitted, "host functions must not call the driver"));
+        }
+        if !INITIALISED.load(Ordering::Acquire) {
+            return Err(call.misuse(CudaError::NotInitialized, "cuInit has not been called"));
+        }
+    }
+    lock(&call.session.records).calls.push(name);
+    match (call.session.strike(name), effect) {
+        (None, _) => body(&call),
+        (Some(error), Effect::Releases) => body(&call).and(Err(error)),
+        (Some(error), _) => Err(error),
+    }
+}
+
+/// Runs a host function submitted to a stream.
 pub(super) fn in_host_function(function: impl FnOnce()) {
     IN_HOST_FUNCTION.set(true);
     function();
@@ -95,19 +100,19 @@ pub(super) fn in_host_function(function: impl FnOnce()) {
 }
 
 impl Call {
-    /// The current context, which must exist and be sound.
+    /// The current context, which must exist and have no sticky error.
     pub(super) fn context(&self) -> Result<Arc<Context>, CudaError> {
         let context = self.any_context()?;
         context.check()?;
         Ok(context)
     }
 
-    /// The current context, even if a failed launch spoilt it.
+    /// The current context, even if it has a sticky error.
     pub(super) fn any_context(&self) -> Result<Arc<Context>, CudaError> {
         let context = context::current()
-            .ok_or_else(|| self.misuse(CudaError::InvalidContext, "no context is current in this thread"))?;
+            .ok_or_else(|| self.misuse(CudaError::InvalidContext, "no context is current on this thread"))?;
         if context.is_destroyed() {
-            return Err(self.misuse(CudaError::ContextIsDestroyed, "the current context has ended"));
+            return Err(self.misuse(CudaError::ContextIsDestroyed, "the current context has been destroyed"));
         }
         Ok(context)
     }

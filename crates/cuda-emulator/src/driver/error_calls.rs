@@ -6,7 +6,7 @@ use super::abi::{CUresult, Out};
 use super::entry::always;
 use crate::error::CudaError;
 
-/// A name or description that lives as long as the library.
+/// A name or description with the lifetime of the library.
 type Static = *const c_char;
 
 fn describe(

@@ -1,7 +1,7 @@
 //! "Event Management".
 //!
-//! Elapsed time is that of this machine's monotonic clock between the two records: how long the emulator took.
-//! It says nothing about a GPU.
+//! Elapsed times are measured with this machine's monotonic clock: they are the time that the emulation took, and say
+//! nothing about a GPU.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -14,13 +14,13 @@ use super::objects::{OBJECTS, lock};
 use super::stream::Stream;
 use crate::error::CudaError;
 
-/// What was last recorded in an event.
+/// The state of an event.
 #[derive(Clone, Debug)]
 pub(super) enum Recorded {
     Nothing,
-    /// Work that was finished at this time.
+    /// Recorded at this time.
     At(Instant),
-    /// A place in a stream capture: which stream, and how far it was.
+    /// Recorded in a stream capture, at this point of a stream.
     Captured {
         capture: Arc<Capture>,
         stream: Handle,
@@ -40,12 +40,11 @@ const BLOCKING_SYNC: u32 = 1;
 const DISABLE_TIMING: u32 = 2;
 const INTERPROCESS: u32 = 4;
 
-/// The event of a handle that a caller passed.
+/// The event with the given handle.
 pub(super) fn by_handle(call: &Call, handle: Handle) -> Result<Arc<Event>, CudaError> {
-    OBJECTS
-        .events
-        .get(handle)
-        .map_err(|error| call.misuse(error, format!("{handle:#x} is no event, or one that was destroyed")))
+    OBJECTS.events.get(handle).map_err(|error| {
+        call.misuse(error, format!("{handle:#x} is not an event, or the event has been destroyed"))
+    })
 }
 
 fn record(call: &Call, event: Handle, stream: Handle) -> Result<(), CudaError> {
@@ -53,7 +52,9 @@ fn record(call: &Call, event: Handle, stream: Handle) -> Result<(), CudaError> {
     let event = by_handle(call, event)?;
     let stream = Stream::by_handle(call, stream)?;
     if !Arc::ptr_eq(&event.context, &stream.context) {
-        return Err(call.misuse(CudaError::InvalidHandle, "event and stream are of different contexts"));
+        return Err(
+            call.misuse(CudaError::InvalidHandle, "the event and the stream belong to different contexts")
+        );
     }
     let recorded = match stream.captured()? {
         None => Recorded::At(Instant::now()),
@@ -66,7 +67,7 @@ fn record(call: &Call, event: Handle, stream: Handle) -> Result<(), CudaError> {
     Ok(())
 }
 
-/// Fails for an event that stands for a place in a capture, and spoils that capture.
+/// Fails for an event recorded in a capture, and invalidates that capture.
 fn reject_captured(event: &Event) -> Result<(), CudaError> {
     if let Recorded::Captured { capture, .. } = &*lock(&event.recorded) {
         capture.invalidate();
@@ -78,16 +79,19 @@ fn reject_captured(event: &Event) -> Result<(), CudaError> {
 fn elapsed(call: &Call, out: Out<f32>, start: Handle, end: Handle) -> Result<(), CudaError> {
     let (start, end) = (by_handle(call, start)?, by_handle(call, end)?);
     if !Arc::ptr_eq(&start.context, &end.context) || (start.flags | end.flags) & DISABLE_TIMING != 0 {
-        return Err(call.misuse(CudaError::InvalidHandle, "events of two contexts, or without timing"));
+        return Err(call.misuse(
+            CudaError::InvalidHandle,
+            "the events belong to different contexts or were created without timing",
+        ));
     }
     start.context.check()?;
     reject_captured(&start)?;
     reject_captured(&end)?;
-    // One after the other: both may be the same event.
+    // Locked one after the other: both may be the same event.
     let from = lock(&start.recorded).clone();
     let to = lock(&end.recorded).clone();
     let (Recorded::At(from), Recorded::At(to)) = (from, to) else {
-        return Err(call.misuse(CudaError::InvalidHandle, "an event was never recorded"));
+        return Err(call.misuse(CudaError::InvalidHandle, "an event has not been recorded"));
     };
     let milliseconds = match to.checked_duration_since(from) {
         Some(time) => time.as_secs_f64() * 1e3,
@@ -103,7 +107,7 @@ extern "C" fn cuEventCreate(out: Out<Handle>, flags: u32) -> CUresult {
         let known = BLOCKING_SYNC | DISABLE_TIMING | INTERPROCESS;
         let shared_with_timing = flags & INTERPROCESS != 0 && flags & DISABLE_TIMING == 0;
         if out.is_null() || flags & !known != 0 || shared_with_timing {
-            return Err(call.misuse(CudaError::InvalidValue, format!("event flags {flags:#x}")));
+            return Err(call.misuse(CudaError::InvalidValue, format!("invalid event flags {flags:#x}")));
         }
         let event = OBJECTS.events.add(|handle| {
             Arc::new(Event { handle, context, flags, recorded: Mutex::new(Recorded::Nothing) })
@@ -129,9 +133,9 @@ extern "C" fn cuEventRecord(event: Handle, stream: Handle) -> CUresult {
 #[unsafe(no_mangle)]
 extern "C" fn cuEventRecordWithFlags(event: Handle, stream: Handle, flags: u32) -> CUresult {
     entry("cuEventRecordWithFlags", |call| {
-        // 1 makes it a node of its own in a captured graph, which then orders nothing else: no difference here.
+        // CU_EVENT_RECORD_EXTERNAL (1) makes the record a node of its own in a captured graph, which makes no difference here.
         if flags & !1 != 0 {
-            return Err(call.misuse(CudaError::InvalidValue, format!("record flags {flags:#x}")));
+            return Err(call.misuse(CudaError::InvalidValue, format!("invalid record flags {flags:#x}")));
         }
         record(call, event, stream)
     })

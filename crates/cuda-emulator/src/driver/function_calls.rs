@@ -1,4 +1,4 @@
-//! "Execution Control": what a function is, and what it may use.
+//! "Execution Control": function attributes and configuration.
 
 use std::ffi::c_char;
 use std::sync::atomic::Ordering;
@@ -34,11 +34,11 @@ extern "C" fn cuFuncGetAttribute(out: Out<i32>, attribute: u32, function: Handle
             7 => 0,
             MAX_DYNAMIC_SHARED => *lock(&function.dynamic_shared_limit) as i32,
             CARVEOUT => function.carveout.load(Ordering::Relaxed),
-            // Clusters, which the emulator has not.
+            // Attributes of clusters, which are not supported.
             10..=15 => 0,
             _ => {
                 return Err(
-                    call.misuse(CudaError::InvalidValue, format!("no function attribute {attribute}"))
+                    call.misuse(CudaError::InvalidValue, format!("invalid function attribute {attribute}"))
                 );
             }
         })
@@ -60,7 +60,9 @@ extern "C" fn cuFuncSetAttribute(function: Handle, attribute: u32, value: i32) -
                         *lock(&function.dynamic_shared_limit) = bytes;
                         Ok(())
                     }
-                    _ => refuse(format!("{value} bytes dynamic and {fixed} fixed shared memory of {limit}")),
+                    _ => refuse(format!(
+                        "{value} bytes of dynamic and {fixed} bytes of static shared memory exceed the limit of {limit}"
+                    )),
                 }
             }
             CARVEOUT if (-1..=100).contains(&value) => {
@@ -78,7 +80,7 @@ extern "C" fn cuFuncSetCacheConfig(function: Handle, config: u32) -> CUresult {
         let function = module::function(call, function)?;
         function.module.context.check()?;
         if config > 3 {
-            return Err(call.misuse(CudaError::InvalidValue, format!("no cache configuration {config}")));
+            return Err(call.misuse(CudaError::InvalidValue, format!("invalid cache configuration {config}")));
         }
         function.cache_config.store(config, Ordering::Relaxed);
         Ok(())
@@ -92,7 +94,7 @@ extern "C" fn cuFuncGetModule(out: Out<Handle>, function: Handle) -> CUresult {
 
 #[unsafe(no_mangle)]
 extern "C" fn cuFuncGetName(out: Out<*const c_char>, function: Handle) -> CUresult {
-    // The name lives as long as the function.
+    // The name has the lifetime of the function.
     entry("cuFuncGetName", |call| out.set(module::function(call, function)?.name.as_ptr()))
 }
 

@@ -1,4 +1,4 @@
-//! "Graph Management": what becomes of captured streams.
+//! "Graph Management": the graphs of captured streams.
 
 use std::sync::Arc;
 
@@ -15,15 +15,14 @@ const DEVICE_LAUNCH: u64 = 4;
 const USE_NODE_PRIORITY: u64 = 8;
 
 fn graph(call: &Call, handle: Handle) -> Result<Arc<Graph>, CudaError> {
-    OBJECTS
-        .graphs
-        .get(handle)
-        .map_err(|error| call.misuse(error, format!("{handle:#x} is no graph, or one that was destroyed")))
+    OBJECTS.graphs.get(handle).map_err(|error| {
+        call.misuse(error, format!("{handle:#x} is not a graph, or the graph has been destroyed"))
+    })
 }
 
 fn executable(call: &Call, handle: Handle) -> Result<Arc<GraphExec>, CudaError> {
     OBJECTS.graph_execs.get(handle).map_err(|error| {
-        call.misuse(error, format!("{handle:#x} is no executable graph, or one that was destroyed"))
+        call.misuse(error, format!("{handle:#x} is not an executable graph, or the graph has been destroyed"))
     })
 }
 
@@ -35,14 +34,14 @@ extern "C" fn cuGraphInstantiateWithFlags(out: Out<Handle>, handle: Handle, flag
         let known = AUTO_FREE_ON_LAUNCH | UPLOAD | DEVICE_LAUNCH | USE_NODE_PRIORITY;
         let contradicts = flags & DEVICE_LAUNCH != 0 && flags & AUTO_FREE_ON_LAUNCH != 0;
         if out.is_null() || flags & !known != 0 || contradicts {
-            return Err(call.misuse(CudaError::InvalidValue, format!("graph flags {flags:#x}")));
+            return Err(call.misuse(CudaError::InvalidValue, format!("invalid graph flags {flags:#x}")));
         }
         if flags & DEVICE_LAUNCH != 0 {
             return Err(
                 call.misuse(CudaError::NotSupported, "launching graphs on the device is not emulated")
             );
         }
-        // A graph here holds no allocations, and its order leaves nothing to priorities: the rest changes nothing.
+        // Graphs contain no allocations, and their order is fixed, so the remaining flags have no effect.
         let (context, nodes) = (Arc::clone(&graph.context), graph.nodes.clone());
         out.set(OBJECTS.graph_execs.add(|handle| Arc::new(GraphExec { handle, context, nodes })).handle)
     })

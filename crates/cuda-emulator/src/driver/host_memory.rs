@@ -1,6 +1,6 @@
 //! Page-locked host memory ("Memory Management": `cuMemHostAlloc`, `cuMemFreeHost`).
 //!
-//! It is ordinary host memory: the emulator maps none of it into the device.
+//! It is ordinary host memory, which the emulator does not map into the device.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::BTreeMap;
@@ -12,21 +12,21 @@ use super::objects::lock;
 use crate::control::AllocationKind;
 use crate::error::CudaError;
 
-/// The layouts of what is allocated, by address.
-static LAYOUTS: Mutex<BTreeMap<u64, Layout>> = Mutex::new(BTreeMap::new());
+/// The size of each live block, by address.
+static SIZES: Mutex<BTreeMap<u64, u64>> = Mutex::new(BTreeMap::new());
 
-/// What fresh host memory holds: a pattern that stands out, since the program must not rely on any.
+/// The contents of new host memory: a recognisable pattern, because programs must not rely on any value.
 const FRESH: u8 = 0xA5;
 
 const PAGE: usize = 4096;
 
-/// Portable, device-mapped, write-combined.
+/// `CU_MEMHOSTALLOC_PORTABLE`, `_DEVICEMAP` and `_WRITECOMBINED`.
 const KNOWN_FLAGS: u32 = 0x7;
 
 fn allocate(call: &Call, out: Out<Host>, bytes: usize) -> Result<(), CudaError> {
     let context = call.context()?;
     if out.is_null() || bytes == 0 {
-        return Err(call.misuse(CudaError::InvalidValue, "no bytes, or no place for the pointer"));
+        return Err(call.misuse(CudaError::InvalidValue, "the size is zero or the output pointer is null"));
     }
     let layout = Layout::from_size_align(bytes, PAGE).map_err(|_| CudaError::OutOfMemory)?;
     // SAFETY: the size is not zero.
@@ -36,16 +36,17 @@ fn allocate(call: &Call, out: Out<Host>, bytes: usize) -> Result<(), CudaError> 
     }
     // SAFETY: the block was just allocated with this size.
     unsafe { memory.write_bytes(FRESH, bytes) };
-    lock(&LAYOUTS).insert(memory as u64, layout);
+    lock(&SIZES).insert(memory as u64, bytes as u64);
     let mut allocations = lock(&call.session.allocations);
     allocations.add(context.handle, AllocationKind::Host, memory as u64, bytes as u64);
     out.set(Host(memory.cast()))
 }
 
-/// Frees a block; whether there was one.
+/// Frees a block; returns whether there was one.
 pub(super) fn free(address: u64) -> bool {
-    let Some(layout) = lock(&LAYOUTS).remove(&address) else { return false };
-    // SAFETY: the block was allocated above with this layout and is in the table no more.
+    let Some(bytes) = lock(&SIZES).remove(&address) else { return false };
+    let Ok(layout) = Layout::from_size_align(bytes as usize, PAGE) else { return false };
+    // SAFETY: the block was allocated above with this layout and is no longer in the table.
     unsafe { dealloc(address as *mut u8, layout) };
     true
 }
@@ -73,7 +74,7 @@ extern "C" fn cuMemFreeHost(memory: Host) -> CUresult {
         let known = lock(&call.session.allocations).live.remove(&(true, address)).is_some();
         if !known || !free(address) {
             return Err(
-                call.misuse(CudaError::InvalidValue, format!("{address:#x} is no page-locked memory"))
+                call.misuse(CudaError::InvalidValue, format!("{address:#x} is not page-locked memory"))
             );
         }
         context.check()

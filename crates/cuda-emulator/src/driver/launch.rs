@@ -1,4 +1,4 @@
-//! What a stream can be asked to do, and doing it.
+//! The work that can be submitted to a stream, and its execution.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::exec::{self, Finding, FindingKind, LaunchConfig, LaunchError};
 /// `CUhostFn`.
 pub(super) type HostFunction = unsafe extern "C" fn(data: *mut c_void);
 
-/// One piece of work, with everything it needs.
+/// A unit of work, with everything it needs.
 #[derive(Clone, Debug)]
 pub(super) enum Work {
     Launch { function: Arc<Function>, config: LaunchConfig, parameters: Vec<u8> },
@@ -27,7 +27,7 @@ pub(super) enum Work {
 }
 
 impl Work {
-    /// Does the work now.
+    /// Executes the work.
     pub(super) fn run(&self, call: &Call, context: &Arc<Context>) -> Result<(), CudaError> {
         let memory = &context.session.memory;
         let done = match self {
@@ -35,18 +35,18 @@ impl Work {
                 return launch(call, context, function, config, parameters);
             }
             Self::Call { function, data } => {
-                // SAFETY: the caller of cuLaunchHostFunc promises a function that takes this argument.
+                // SAFETY: the caller of cuLaunchHostFunc guarantees that the function accepts this argument.
                 in_host_function(|| unsafe { function(data.0) });
                 return Ok(());
             }
-            // Nothing is touched, so no address is wrong.
+            // Nothing is accessed, so any address is valid.
             Self::HostToDevice { bytes: 0, .. }
             | Self::DeviceToHost { bytes: 0, .. }
             | Self::DeviceToDevice { bytes: 0, .. }
             | Self::Fill { count: 0, .. } => return Ok(()),
             Self::HostToDevice { to, from, bytes } => memory.write(*to, &from.read(*bytes)?),
             Self::DeviceToHost { to, from, bytes } => {
-                // The program will look at the result: it must learn that what computes it failed.
+                // The program is about to read a result: it must learn if the computation failed.
                 context.settle()?;
                 let mut host = vec![0; *bytes];
                 let read = memory.read(*from, &mut host);
@@ -93,7 +93,7 @@ fn launch(
     }
 }
 
-/// A check failed in a kernel: tells the test at once, and the program when the test wants it told.
+/// Records a failed check of a kernel, and returns the error now or later, as the session's settings require.
 fn fail(context: &Context, finding: Finding) -> Result<(), CudaError> {
     eprintln!("cuda-emulator: {finding}");
     let error = error_of(finding.kind);
@@ -116,7 +116,7 @@ fn fail(context: &Context, finding: Finding) -> Result<(), CudaError> {
     }
 }
 
-/// What a device would report, for the mistakes that a device notices; a failed launch for the rest.
+/// The error that a device would return, for errors that a device detects; a failed launch for the rest.
 fn error_of(kind: FindingKind) -> CudaError {
     match kind {
         FindingKind::OutOfBounds

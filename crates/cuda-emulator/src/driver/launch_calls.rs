@@ -14,7 +14,7 @@ const EXTRA_END: usize = 0;
 const EXTRA_BUFFER: usize = 1;
 const EXTRA_BUFFER_SIZE: usize = 2;
 
-/// The parameter block: one pointer per parameter, whose sizes the PTX tells, or one buffer.
+/// Builds the parameter block from one pointer per parameter, with the sizes that the PTX declares, or from one buffer.
 fn parameters(
     call: &Call,
     function: &Function,
@@ -25,7 +25,7 @@ fn parameters(
     let mut block = vec![0; kernel.parameter_bytes() as usize];
     if !extra.is_null() {
         if !pointers.is_null() {
-            return Err(call.misuse(CudaError::InvalidValue, "both kernelParams and extra are given"));
+            return Err(call.misuse(CudaError::InvalidValue, "kernelParams and extra must not both be given"));
         }
         let buffer = extra_buffer(extra)?;
         if buffer.len() > block.len() {
@@ -37,7 +37,7 @@ fn parameters(
     for (index, parameter) in kernel.parameters().iter().enumerate() {
         if pointers.is_null() {
             return Err(
-                call.misuse(CudaError::InvalidValue, "the kernel has parameters, kernelParams is null")
+                call.misuse(CudaError::InvalidValue, "the kernel has parameters, but kernelParams is null")
             );
         }
         let bytes = pointers.at(index).get()?.read(parameter.bytes as usize).map_err(|error| {
@@ -66,7 +66,7 @@ fn extra_buffer(extra: Out<usize>) -> Result<Vec<u8>, CudaError> {
     Host(buffer as *mut _).read(size)
 }
 
-/// Refuses what a device refuses before it runs anything.
+/// Performs the checks that a device performs before it runs anything.
 fn check_shape(call: &Call, function: &Function, config: &LaunchConfig) -> Result<(), CudaError> {
     let refuse = |what: String| Err(call.misuse(CudaError::InvalidValue, what));
     let kernel = function.kernel();
@@ -76,16 +76,16 @@ fn check_shape(call: &Call, function: &Function, config: &LaunchConfig) -> Resul
         // Attributes 2 to 4 bound the block, 5 to 7 the grid.
         let (threads, blocks) = (config.block[axis], config.grid[axis]);
         if threads == 0 || threads > limit(2 + axis as u32) {
-            return refuse(format!("a block of {:?} threads", config.block));
+            return refuse(format!("invalid block dimensions {:?}", config.block));
         }
         if blocks == 0 || blocks > limit(5 + axis as u32) {
-            return refuse(format!("a grid of {:?} blocks", config.grid));
+            return refuse(format!("invalid grid dimensions {:?}", config.grid));
         }
     }
     let threads: u64 = config.block.iter().map(|&threads| u64::from(threads)).product();
     if threads > u64::from(kernel.max_threads().min(limit(1))) {
         return refuse(format!(
-            "{threads} threads a block; {} takes {}",
+            "{threads} threads per block, but {} allows at most {}",
             kernel.name(),
             kernel.max_threads()
         ));
@@ -93,8 +93,8 @@ fn check_shape(call: &Call, function: &Function, config: &LaunchConfig) -> Resul
     let allowed = *lock(&function.dynamic_shared_limit);
     if config.dynamic_shared_bytes > allowed {
         return refuse(format!(
-            "{} bytes of dynamic shared memory; {} may have {allowed} unless \
-             CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES raises it",
+            "{} bytes of dynamic shared memory, but {} is limited to {allowed}; \
+             CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES raises the limit",
             config.dynamic_shared_bytes,
             kernel.name()
         ));
@@ -185,7 +185,7 @@ extern "C" fn cuLaunchCooperativeKernel(
     entry("cuLaunchCooperativeKernel", |call| {
         Err(call.misuse(
             CudaError::NotSupported,
-            "blocks run one after another, so a grid cannot wait for itself",
+            "cooperative launches are not emulated: blocks run one after another",
         ))
     })
 }

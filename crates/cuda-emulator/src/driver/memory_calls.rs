@@ -1,4 +1,4 @@
-//! "Memory Management": allocating, freeing and filling device memory.
+//! "Memory Management": allocating, freeing and setting device memory.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::stream::Stream;
 use crate::control::AllocationKind;
 use crate::error::CudaError;
 
-/// Allocates and takes note of it for the context.
+/// Allocates device memory and records it for the context.
 pub(super) fn allocate(
     call: &Call,
     context: &Arc<Context>,
@@ -25,16 +25,16 @@ pub(super) fn allocate(
     Ok(address)
 }
 
-/// Frees what [`allocate`] returned; an address of 0 stands for nothing.
+/// Frees memory returned by [`allocate`]; address 0 is ignored.
 pub(super) fn free(call: &Call, address: CUdeviceptr) -> Result<(), CudaError> {
     if address == 0 {
         return Ok(());
     }
     let session = &call.session;
-    // The session's memory holds the modules' variables, too: those are not the program's to free.
+    // The session's memory also contains the variables of modules, which the program must not free.
     if lock(&session.allocations).live.remove(&(false, address)).is_none() {
         let what =
-            format!("{address:#x} is not the start of a live allocation: freed before, or never allocated");
+            format!("{address:#x} is not the start of a live allocation: never allocated, or already freed");
         return Err(call.misuse(CudaError::InvalidValue, what));
     }
     pool::forget(session, address);
@@ -44,7 +44,9 @@ pub(super) fn free(call: &Call, address: CUdeviceptr) -> Result<(), CudaError> {
 fn fill(call: &Call, to: CUdeviceptr, pattern: &[u8], count: usize, stream: Handle) -> Result<(), CudaError> {
     call.context()?;
     if !to.is_multiple_of(pattern.len() as u64) {
-        return Err(call.misuse(CudaError::InvalidValue, format!("{to:#x} is not aligned to the pattern")));
+        return Err(
+            call.misuse(CudaError::InvalidValue, format!("{to:#x} is not aligned to the size of the value"))
+        );
     }
     let work = Work::Fill { to, pattern: pattern.to_vec(), count };
     Stream::by_handle(call, stream)?.submit(call, work)
@@ -55,7 +57,9 @@ extern "C" fn cuMemAlloc_v2(out: Out<CUdeviceptr>, bytes: usize) -> CUresult {
     entry("cuMemAlloc_v2", |call| {
         let context = call.context()?;
         if out.is_null() || bytes == 0 {
-            return Err(call.misuse(CudaError::InvalidValue, "no bytes, or no place for the address"));
+            return Err(
+                call.misuse(CudaError::InvalidValue, "the size is zero or the output pointer is null")
+            );
         }
         out.set(allocate(call, &context, bytes, AllocationKind::Device)?)
     })
@@ -89,10 +93,9 @@ extern "C" fn cuMemGetAddressRange_v2(
 ) -> CUresult {
     entry("cuMemGetAddressRange_v2", |call| {
         let context = call.context()?;
-        let allocation =
-            context.session.memory.allocation(address).ok_or_else(|| {
-                call.misuse(CudaError::NotFound, format!("{address:#x} lies in no allocation"))
-            })?;
+        let allocation = context.session.memory.allocation(address).ok_or_else(|| {
+            call.misuse(CudaError::NotFound, format!("{address:#x} is not in any allocation"))
+        })?;
         start.set_if_wanted(allocation.address);
         bytes.set_if_wanted(allocation.bytes as usize);
         Ok(())

@@ -1,10 +1,10 @@
-//! The exported C functions of the CUDA driver API, and the state behind them.
+//! The exported C functions of the CUDA driver API, and their state.
 //!
-//! Each function follows its description in the "CUDA Driver API" reference, which its module's documentation
-//! names. All of them go through [`entry`], which records the call, injects faults and keeps panics away from C.
+//! Each function follows its description in the "CUDA Driver API" reference; the documentation of each module names the
+//! chapter. All functions go through [`entry`], which records the call, injects faults and catches panics.
 //!
-//! Work runs inside the call that asks for it: when a launch or a copy returns, it is done. Streams therefore
-//! keep their order, and work of two streams happens in the order in which the program asked for it.
+//! Work runs inside the call that submits it: when a launch or a copy returns, it is complete. Streams therefore keep
+//! their order, and work of several streams is executed in the order of submission.
 
 #![allow(non_snake_case, reason = "the exported names are those of the C interface")]
 

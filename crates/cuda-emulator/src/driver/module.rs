@@ -12,7 +12,7 @@ use crate::error::CudaError;
 use crate::exec::Program;
 use crate::ptx::{self, Kernel};
 
-/// Shared memory that a block may have without opting in for more.
+/// Shared memory per block without opting in to more.
 pub(super) const SHARED_WITHOUT_OPTIN: u32 = 48 * 1024;
 
 #[derive(Debug)]
@@ -35,16 +35,16 @@ pub(super) struct Function {
 }
 
 impl Module {
-    /// Loads PTX text into the context. The error comes with what the compiler's log says.
+    /// Loads PTX text into the context. The error includes the message for the compiler's log.
     pub(super) fn load(context: &Arc<Context>, text: &[u8]) -> Result<Arc<Self>, (CudaError, String)> {
         let device = context.session.device();
         let text = std::str::from_utf8(text)
-            .map_err(|_| (CudaError::InvalidPtx, "the image is neither PTX text nor UTF-8".to_owned()))?;
-        // Checked first: text of a later version may hold what this one cannot read.
+            .map_err(|_| (CudaError::InvalidPtx, "the image is not UTF-8 text".to_owned()))?;
+        // Checked first: text of a later version may not be readable.
         let newest = device.driver_version.newest_ptx();
         if let Some(version) = stated_version(text).filter(|version| *version > newest) {
             let message = format!(
-                "PTX version {}.{}, but a driver of CUDA {} reads up to {}.{}",
+                "PTX version {}.{}, but a driver of CUDA {} supports at most {}.{}",
                 version.0, version.1, device.driver_version, newest.0, newest.1
             );
             return Err((CudaError::UnsupportedPtxVersion, message));
@@ -63,14 +63,14 @@ impl Module {
         }))
     }
 
-    /// Gives back the memory of the module's variables.
+    /// Frees the memory of the module's variables.
     pub(super) fn unload(&self) {
         if !self.unloaded.swap(true, Ordering::AcqRel) {
             self.program.release(&self.context.session.memory);
         }
     }
 
-    /// The function of that name; the same handle each time.
+    /// The function with this name. Every call returns the same handle.
     pub(super) fn function(self: &Arc<Self>, name: &str) -> Option<Arc<Function>> {
         let kernels = self.program.module().kernels();
         let kernel = kernels.iter().position(|kernel| kernel.name() == name)?;
@@ -99,10 +99,12 @@ impl Function {
         &self.module.program.module().kernels()[self.kernel]
     }
 
-    /// Registers a thread, as far as a test said.
+    /// Registers per thread, as set by the test.
     pub(super) fn registers(&self) -> u32 {
         let settings = lock(&self.module.context.session.settings);
-        settings.registers.get(self.kernel().name()).copied().unwrap_or(crate::report::ASSUMED_REGISTERS)
+        let mut set = settings.registers.iter().rev();
+        set.find(|(name, _)| name == self.kernel().name())
+            .map_or(crate::report::ASSUMED_REGISTERS, |(_, n)| *n)
     }
 }
 
@@ -113,17 +115,16 @@ fn stated_version(text: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// The module of a handle that a caller passed.
+/// The module with the given handle.
 pub(super) fn module(call: &Call, handle: Handle) -> Result<Arc<Module>, CudaError> {
-    OBJECTS
-        .modules
-        .get(handle)
-        .map_err(|error| call.misuse(error, format!("{handle:#x} is no module, or one that was unloaded")))
+    OBJECTS.modules.get(handle).map_err(|error| {
+        call.misuse(error, format!("{handle:#x} is not a module, or the module has been unloaded"))
+    })
 }
 
-/// The function of a handle that a caller passed.
+/// The function with the given handle.
 pub(super) fn function(call: &Call, handle: Handle) -> Result<Arc<Function>, CudaError> {
     OBJECTS.functions.get(handle).map_err(|error| {
-        call.misuse(error, format!("{handle:#x} is no function, or one whose module was unloaded"))
+        call.misuse(error, format!("{handle:#x} is not a function, or its module has been unloaded"))
     })
 }

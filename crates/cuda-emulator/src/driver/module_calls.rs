@@ -8,10 +8,10 @@ use super::module::{self, Module};
 use super::objects::OBJECTS;
 use crate::error::CudaError;
 
-/// First bytes of compiled code: ELF, and the two wrappers of a fat binary.
+/// First bytes of compiled code: ELF, and the two wrappers of fat binaries.
 const COMPILED: [[u8; 4]; 3] = [*b"\x7fELF", 0x466243B1_u32.to_le_bytes(), 0xBA55ED50_u32.to_le_bytes()];
 
-/// Where the options of `cuModuleLoadDataEx` want the compiler's messages.
+/// The log buffers that the options of `cuModuleLoadDataEx` specify.
 struct Logs {
     info: Log,
     error: Log,
@@ -20,7 +20,7 @@ struct Logs {
 #[derive(Clone, Copy)]
 struct Log {
     buffer: Out<u8>,
-    /// Where the size is told, and where the number of bytes written goes.
+    /// In: the buffer's size. Out: the number of bytes written.
     size: Option<Out<usize>>,
 }
 
@@ -29,10 +29,10 @@ impl Log {
         Self { buffer: Host(std::ptr::null_mut()).into(), size: None }
     }
 
-    /// Writes the message, cut to the room there is, and a NUL.
+    /// Writes the message, truncated to the buffer, and a NUL.
     fn write(self, message: &str) -> Result<(), CudaError> {
         let Some(size) = self.size else { return Ok(()) };
-        // The option's value is an integer of the size of a pointer, of which 32 bits count.
+        // The option's value is an integer with the size of a pointer, of which the low 32 bits are used.
         let room = size.get()? & 0xFFFF_FFFF;
         if self.buffer.is_null() || room == 0 {
             return size.set(0);
@@ -45,7 +45,7 @@ impl Log {
     }
 }
 
-/// The numbers of `CUjit_option` that this reads; the rest guide an optimiser that the emulator has not.
+/// The values of `CUjit_option` that are read; the others control an optimiser, which the emulator does not have.
 const INFO_LOG: u32 = 3;
 const INFO_LOG_SIZE: u32 = 4;
 const ERROR_LOG: u32 = 5;
@@ -62,7 +62,7 @@ fn logs(call: &Call, count: u32, options: Out<u32>, values: Out<usize>) -> Resul
             ERROR_LOG => logs.error.buffer = Host(value.get()? as *mut _).into(),
             ERROR_LOG_SIZE => logs.error.size = Some(value),
             0..=LAST_OPTION => {}
-            _ => return Err(call.misuse(CudaError::InvalidValue, format!("no JIT option {option}"))),
+            _ => return Err(call.misuse(CudaError::InvalidValue, format!("invalid JIT option {option}"))),
         }
     }
     Ok(logs)
@@ -87,7 +87,7 @@ fn load(call: &Call, out: Out<Handle>, text: &[u8], logs: Option<&Logs>) -> Resu
 /// The text of an image in memory.
 fn text_of(call: &Call, image: Host) -> Result<Vec<u8>, CudaError> {
     let text = image.string_bytes()?;
-    // A number in the wrapper of a fat binary may hold a NUL after the third byte, never before.
+    // The wrapper of a fat binary has no NUL before its fourth byte.
     if COMPILED.iter().any(|magic| text.len() >= 4 && text.starts_with(magic)) {
         return Err(call.misuse(CudaError::NoBinaryForGpu, "the emulator runs PTX text, not compiled code"));
     }
@@ -96,7 +96,7 @@ fn text_of(call: &Call, image: Host) -> Result<Vec<u8>, CudaError> {
 
 fn load_image(call: &Call, out: Out<Handle>, image: Host, logs: Option<&Logs>) -> Result<(), CudaError> {
     if out.is_null() || image.is_null() {
-        return Err(call.misuse(CudaError::InvalidValue, "no image, or no place for the module"));
+        return Err(call.misuse(CudaError::InvalidValue, "the image or the output pointer is null"));
     }
     load(call, out, &text_of(call, image)?, logs)
 }

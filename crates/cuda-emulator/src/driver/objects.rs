@@ -1,6 +1,5 @@
-//! The objects that handles stand for.
+//! The registries of objects, by handle.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use super::abi::Handle;
@@ -12,15 +11,15 @@ use super::pool::Pool;
 use super::stream::Stream;
 use crate::error::CudaError;
 
-/// Locks, whatever a panicking thread may have left: the states kept here are whole between statements.
+/// Locks a mutex and ignores poisoning: the protected states are consistent between any two statements.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The live objects of one type. Handles are never used twice, so a stale one stays invalid.
+/// The live objects of one type. Handles are not reused, so a stale one stays invalid.
 #[derive(Debug)]
 pub(super) struct Registry<T> {
-    /// In the upper half of each handle, so that one type's handle is invalid for another.
+    /// The upper bits of each handle, so that a handle of one type is invalid for another.
     tag: usize,
     state: Mutex<State<T>>,
 }
@@ -28,44 +27,60 @@ pub(super) struct Registry<T> {
 #[derive(Debug)]
 struct State<T> {
     made: usize,
-    live: BTreeMap<Handle, Arc<T>>,
+    /// In the order of creation, which is that of the handles.
+    live: Vec<(Handle, Arc<T>)>,
 }
 
 impl<T> Registry<T> {
     const fn new(tag: usize) -> Self {
-        Self { tag, state: Mutex::new(State { made: 0, live: BTreeMap::new() }) }
+        Self { tag, state: Mutex::new(State { made: 0, live: Vec::new() }) }
     }
 
-    /// Adds the object that `make` returns for its future handle.
+    /// Adds the object that `make` creates with its handle.
     pub(super) fn add(&self, make: impl FnOnce(Handle) -> Arc<T>) -> Arc<T> {
         let mut state = lock(&self.state);
         state.made += 1;
-        // Real handles are pointers: keep them even and far from the small special values.
+        // Like real handles, which are pointers, handles are even and far from the small special values.
         let handle = (self.tag << 40) + (state.made << 4);
         let object = make(handle);
-        state.live.insert(handle, Arc::clone(&object));
+        state.live.push((handle, Arc::clone(&object)));
         object
     }
 
     pub(super) fn get(&self, handle: Handle) -> Result<Arc<T>, CudaError> {
-        lock(&self.state).live.get(&handle).cloned().ok_or(CudaError::InvalidHandle)
+        let state = lock(&self.state);
+        Ok(Arc::clone(&state.live[state.position(handle)?].1))
     }
 
     pub(super) fn remove(&self, handle: Handle) -> Result<Arc<T>, CudaError> {
-        lock(&self.state).live.remove(&handle).ok_or(CudaError::InvalidHandle)
-    }
-
-    /// Objects for which `wanted` holds.
-    pub(super) fn select(&self, wanted: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
-        lock(&self.state).live.values().filter(|object| wanted(object)).cloned().collect()
-    }
-
-    /// Removes the objects for which `wanted` holds and returns them.
-    pub(super) fn drain(&self, wanted: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
         let mut state = lock(&self.state);
-        let handles: Vec<Handle> =
-            state.live.iter().filter(|(_, object)| wanted(object)).map(|(handle, _)| *handle).collect();
-        handles.iter().filter_map(|handle| state.live.remove(handle)).collect()
+        let position = state.position(handle)?;
+        Ok(state.live.remove(position).1)
+    }
+
+    /// The objects for which `wanted` is true.
+    pub(super) fn select(&self, wanted: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
+        lock(&self.state)
+            .live
+            .iter()
+            .filter(|(_, object)| wanted(object))
+            .map(|(_, object)| Arc::clone(object))
+            .collect()
+    }
+
+    /// Removes and returns the objects for which `wanted` is true.
+    pub(super) fn drain(&self, wanted: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
+        lock(&self.state)
+            .live
+            .extract_if(.., |(_, object)| wanted(object))
+            .map(|(_, object)| object)
+            .collect()
+    }
+}
+
+impl<T> State<T> {
+    fn position(&self, handle: Handle) -> Result<usize, CudaError> {
+        self.live.binary_search_by_key(&handle, |(handle, _)| *handle).map_err(|_| CudaError::InvalidHandle)
     }
 }
 

@@ -6,7 +6,7 @@ use super::module::{self, Function};
 use crate::error::CudaError;
 use crate::report::{Limits, Occupancy};
 
-/// `CUoccupancyB2DSize`: dynamic shared memory for a block size.
+/// `CUoccupancyB2DSize`: dynamic shared memory as a function of the block size.
 type SharedOfBlock = extern "C" fn(threads: i32) -> usize;
 
 fn blocks(call: &Call, function: &Function, threads: u32, dynamic: usize) -> u32 {
@@ -29,9 +29,11 @@ fn active_blocks(
 ) -> Result<(), CudaError> {
     let function = module::function(call, function)?;
     let threads = u32::try_from(threads).unwrap_or(0);
-    // 1 keeps global loads out of the first-level cache, which changes nothing here.
+    // CU_OCCUPANCY_DISABLE_CACHING_OVERRIDE (1) has no effect here.
     if threads == 0 || flags & !1 != 0 {
-        return Err(call.misuse(CudaError::InvalidValue, "no threads, or unknown flags"));
+        return Err(
+            call.misuse(CudaError::InvalidValue, "the block size is not positive or the flags are invalid")
+        );
     }
     out.set(blocks(call, &function, threads, dynamic) as i32)
 }
@@ -49,7 +51,7 @@ fn best_block(
     let most = function.kernel().max_threads().min(1024);
     let most = u32::try_from(limit).ok().filter(|limit| *limit > 0).map_or(most, |limit| limit.min(most));
     let shared = |threads: u32| shared_of.map_or(dynamic, |shared_of| shared_of(threads as i32));
-    // The largest block among those that keep the most threads at once.
+    // The largest block among those with the most resident threads.
     let sizes = (1..=most).rev().filter(|threads| threads.is_multiple_of(32) || *threads == most);
     let resident = |threads: u32| threads * blocks(call, &function, threads, shared(threads));
     let (mut best, mut best_resident) = (0, 0);
@@ -117,7 +119,7 @@ extern "C" fn cuOccupancyMaxPotentialBlockSizeWithFlags(
 ) -> CUresult {
     entry("cuOccupancyMaxPotentialBlockSizeWithFlags", |call| {
         if flags & !1 != 0 {
-            return Err(call.misuse(CudaError::InvalidValue, format!("occupancy flags {flags:#x}")));
+            return Err(call.misuse(CudaError::InvalidValue, format!("invalid occupancy flags {flags:#x}")));
         }
         best_block(call, grid, block, function, shared_of, dynamic, limit)
     })
@@ -134,7 +136,9 @@ extern "C" fn cuOccupancyAvailableDynamicSMemPerBlock(
         let function = module::function(call, function)?;
         let (wanted, threads) = (u32::try_from(wanted).unwrap_or(0), u32::try_from(threads).unwrap_or(0));
         if wanted == 0 || threads == 0 || blocks(call, &function, threads, 0) < wanted {
-            return Err(call.misuse(CudaError::InvalidValue, "that many blocks do not fit at all"));
+            return Err(
+                call.misuse(CudaError::InvalidValue, "that many blocks do not fit on a multiprocessor")
+            );
         }
         let limits = Limits::from(&call.session.device());
         let a_block = limits.shared / wanted / limits.shared_unit * limits.shared_unit;

@@ -1,7 +1,7 @@
-//! "Stream Ordered Memory Allocator": pools, and allocation in the order of a stream.
+//! "Stream Ordered Memory Allocator": memory pools and stream-ordered allocation.
 //!
-//! Work is done when the call that asks for it returns, so memory is given back as soon as it is freed and a pool
-//! keeps nothing in reserve: reserved is what is used.
+//! Work is complete when the call that submits it returns, so memory is released as soon as it is freed. Pools therefore
+//! reserve no more than what is in use.
 
 use std::sync::{Arc, Mutex};
 
@@ -24,15 +24,15 @@ pub(super) struct Pool {
     state: Mutex<PoolState>,
 }
 
-/// What a program sets for a pool, and how full it was.
+/// The attributes and the usage of a pool.
 #[derive(Debug)]
 pub(super) struct PoolState {
-    /// The three reuse policies, as integers that are 0 or 1.
+    /// The three reuse policies, 0 or 1.
     reuse: [i32; 3],
     release_threshold: u64,
     used: u64,
     used_high: u64,
-    /// What the pool gave out, by address.
+    /// Sizes of the pool's live allocations, by address.
     sizes: std::collections::BTreeMap<u64, u64>,
 }
 
@@ -56,7 +56,7 @@ impl PoolState {
     }
 }
 
-/// Fails on a device that was described without pools.
+/// Fails on a device without memory pools.
 pub(super) fn check_supported(call: &Call) -> Result<(), CudaError> {
     if call.session.device().memory_pools {
         Ok(())
@@ -75,12 +75,12 @@ fn with_pool<T>(
         return use_it(&mut lock(&call.session.default_pool));
     }
     let pool = OBJECTS.pools.get(handle).map_err(|error| {
-        call.misuse(error, format!("{handle:#x} is no memory pool, or one that was destroyed"))
+        call.misuse(error, format!("{handle:#x} is not a memory pool, or the pool has been destroyed"))
     })?;
     use_it(&mut lock(&pool.state))
 }
 
-/// Tells the pools that an allocation is gone.
+/// Removes a freed allocation from its pool.
 pub(super) fn forget(session: &Arc<Session>, address: u64) {
     lock(&session.default_pool).take_back(address);
     for pool in OBJECTS.pools.select(|pool| Arc::ptr_eq(&pool.session, session)) {
@@ -100,7 +100,7 @@ fn allocate(
         return Err(CudaError::InvalidValue);
     }
     Stream::by_handle(call, stream)?.forbid_capture()?;
-    // Unlike `cuMemAlloc`, this takes a size of zero; there is nothing to free then.
+    // Unlike `cuMemAlloc`, this accepts a size of zero and returns a null address.
     if bytes == 0 {
         with_pool(call, pool, |_| Ok(()))?;
         return out.set(0);
@@ -141,7 +141,7 @@ extern "C" fn cuMemFreeAsync(address: CUdeviceptr, stream: Handle) -> CUresult {
     })
 }
 
-/// The beginning of `CUmemPoolProps`: kind of allocation, handles for export, kind of place, device.
+/// The beginning of `CUmemPoolProps`: allocation type, export handle types, location type, device.
 type Properties = [u32; 4];
 
 const PINNED: u32 = 1;
@@ -153,7 +153,7 @@ extern "C" fn cuMemPoolCreate(out: Out<Handle>, properties: Out<Properties>) -> 
         check_supported(call)?;
         let [kind, exports, place, device] = properties.get()?;
         if out.is_null() || (kind, place, device) != (PINNED, ON_DEVICE, 0) {
-            return Err(call.misuse(CudaError::InvalidValue, "a pool of memory that device 0 has not"));
+            return Err(call.misuse(CudaError::InvalidValue, "the pool must be of pinned memory on device 0"));
         }
         if exports != 0 {
             return Err(call.misuse(CudaError::NotSupported, "sharing pools is not emulated"));
@@ -176,14 +176,14 @@ extern "C" fn cuMemPoolDestroy(handle: Handle) -> CUresult {
         if *current == handle {
             *current = DEFAULT;
         }
-        // What it gave out stays valid until it is freed.
+        // Its allocations stay valid until they are freed.
         OBJECTS.pools.remove(handle).map(drop)
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemPoolTrimTo(handle: Handle, _bytes_to_keep: usize) -> CUresult {
-    // There is never anything unused to give back.
+    // There is never unused memory to release.
     entry("cuMemPoolTrimTo", |call| with_pool(call, handle, |_| Ok(())))
 }
 
@@ -195,7 +195,7 @@ extern "C" fn cuMemPoolGetAttribute(handle: Handle, attribute: u32, out: Out<u64
             4 => out.set(state.release_threshold),
             5 | 7 => out.set(state.used),
             6 | 8 => out.set(state.used_high),
-            _ => Err(call.misuse(CudaError::InvalidValue, format!("no pool attribute {attribute}"))),
+            _ => Err(call.misuse(CudaError::InvalidValue, format!("invalid pool attribute {attribute}"))),
         })
     })
 }
@@ -207,10 +207,10 @@ extern "C" fn cuMemPoolSetAttribute(handle: Handle, attribute: u32, value: Out<u
             match attribute {
                 1..=3 => state.reuse[attribute as usize - 1] = i32::from(value.cast::<i32>().get()? != 0),
                 4 => state.release_threshold = value.get()?,
-                // The high-water marks can be reset, and to zero alone.
+                // The high-water marks can only be reset to zero.
                 6 | 8 if value.get()? == 0 => state.used_high = state.used,
                 _ => {
-                    let message = format!("pool attribute {attribute} cannot be set so");
+                    let message = format!("pool attribute {attribute} cannot be set to this value");
                     return Err(call.misuse(CudaError::InvalidValue, message));
                 }
             }

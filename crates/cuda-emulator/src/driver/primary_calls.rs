@@ -32,7 +32,10 @@ extern "C" fn cuDevicePrimaryCtxRelease_v2(device: CUdevice) -> CUresult {
         check_device(call, device)?;
         let mut primary = lock(&call.session.primary);
         if primary.retained == 0 {
-            return Err(call.misuse(CudaError::InvalidContext, "released more often than retained"));
+            return Err(call.misuse(
+                CudaError::InvalidContext,
+                "the primary context was released more often than retained",
+            ));
         }
         primary.retained -= 1;
         if primary.retained == 0 {

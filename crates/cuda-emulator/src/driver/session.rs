@@ -1,4 +1,4 @@
-//! One session: what a real driver keeps for a process, and what a test reads of it.
+//! A session: the state that a real driver keeps per process, and the records that a test reads.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub(super) struct Allocation {
     pub(super) serial: u64,
 }
 
-/// Allocations by address; device and host addresses are told apart by their kind.
+/// Allocations by address. The first part of the key is true for host memory.
 #[derive(Debug, Default)]
 pub(super) struct Allocations {
     made: u64,
@@ -55,14 +55,14 @@ impl Allocations {
     }
 }
 
-/// A fault and how many calls it has seen.
+/// A fault, and how many matching calls it has counted.
 #[derive(Debug)]
 struct Armed {
     fault: Fault,
     seen: u64,
 }
 
-/// What a test reads.
+/// The records that a test reads.
 #[derive(Debug, Default)]
 pub(super) struct Records {
     pub(super) launches: Vec<LaunchCounts>,
@@ -72,7 +72,7 @@ pub(super) struct Records {
     pub(super) calls: Vec<&'static str>,
 }
 
-/// The primary context and how often it was retained.
+/// The primary context and its reference count.
 #[derive(Debug, Default)]
 pub(super) struct Primary {
     pub(super) context: Option<Arc<Context>>,
@@ -88,17 +88,33 @@ pub(super) struct Session {
     pub(super) primary: Mutex<Primary>,
     pub(super) allocations: Mutex<Allocations>,
     pub(super) default_pool: Mutex<PoolState>,
-    /// The pool chosen by `cuDeviceSetMemPool`.
+    /// The pool set by `cuDeviceSetMemPool`.
     pub(super) current_pool: Mutex<Handle>,
     pub(super) records: Mutex<Records>,
     faults: Mutex<Vec<Armed>>,
 }
 
-/// The sessions that handles of the control interface name.
+/// The live sessions of the control interface.
 #[derive(Debug, Default)]
 struct Sessions {
     begun: u64,
-    live: BTreeMap<u64, Arc<Session>>,
+    live: Vec<Arc<Session>>,
+}
+
+impl Sessions {
+    fn numbered(&self, number: u64) -> Option<&Arc<Session>> {
+        self.live.iter().find(|session| session.number == number)
+    }
+
+    /// The session of all threads that have none of their own; `device` describes it if it does not exist yet.
+    fn shared(&mut self, device: impl FnOnce() -> Device) -> Arc<Session> {
+        if let Some(session) = self.numbered(0) {
+            return Arc::clone(session);
+        }
+        let session = Session::new(0, device());
+        self.live.push(Arc::clone(&session));
+        session
+    }
 }
 
 static SESSIONS: LazyLock<Mutex<Sessions>> = LazyLock::new(Mutex::default);
@@ -125,43 +141,43 @@ impl Session {
     /// Begins a session for the calling thread.
     pub(super) fn begin(device: Device) -> u64 {
         let mut sessions = lock(&SESSIONS);
-        // Threads without a session see the device that the first test chose.
-        sessions.live.entry(0).or_insert_with(|| Self::new(0, device.clone()));
+        // Threads without a session use the device of the first session.
+        sessions.shared(|| device.clone());
         sessions.begun += 1;
         let session = Self::new(sessions.begun, device);
-        sessions.live.insert(session.number, Arc::clone(&session));
+        sessions.live.push(Arc::clone(&session));
         session.enter();
         session.number
     }
 
-    /// Forgets a session that no handle names any more. Threads and contexts that use it keep it alive.
+    /// Removes a session that has no more handles. Threads and contexts that use it keep it alive.
     pub(super) fn end(number: u64) {
         if number != 0 {
-            let ended = lock(&SESSIONS).live.remove(&number);
-            // Dropped here, not under the lock.
+            let mut sessions = lock(&SESSIONS);
+            let position = sessions.live.iter().position(|session| session.number == number);
+            let ended = position.map(|position| sessions.live.swap_remove(position));
+            drop(sessions);
+            // Dropped after the lock is released.
             drop(ended);
         }
     }
 
     /// Makes this the calling thread's session.
     pub(super) fn enter(self: &Arc<Self>) {
-        // A context left over from another session would speak for that one.
+        // A context left over from another session would take precedence.
         context::clear();
         OF_THREAD.set(Some(Arc::clone(self)));
     }
 
     pub(super) fn numbered(number: u64) -> Option<Arc<Self>> {
-        lock(&SESSIONS).live.get(&number).cloned()
+        lock(&SESSIONS).numbered(number).cloned()
     }
 
-    /// The calling thread's session, or the shared one. A program that was given the library by
-    /// `LD_LIBRARY_PATH` begins none; the environment may then name a device.
+    /// The calling thread's session, or the shared one. A program that loads the library through `LD_LIBRARY_PATH` has
+    /// only the shared session, whose device the environment may select.
     pub(super) fn of_thread() -> Arc<Self> {
         let own = OF_THREAD.try_with(|session| session.borrow().clone()).ok().flatten();
-        own.unwrap_or_else(|| {
-            let mut sessions = lock(&SESSIONS);
-            Arc::clone(sessions.live.entry(0).or_insert_with(|| Self::new(0, Device::from_environment())))
-        })
+        own.unwrap_or_else(|| lock(&SESSIONS).shared(Device::from_environment))
     }
 
     pub(super) fn device(&self) -> Device {
@@ -176,7 +192,7 @@ impl Session {
         lock(&self.faults).clear();
     }
 
-    /// Counts a call for the waiting faults; the error of the first that strikes.
+    /// Counts a call for the pending faults; returns the error of the first one that is due.
     pub(super) fn strike(&self, name: &str) -> Option<CudaError> {
         let mut error = None;
         lock(&self.faults).retain_mut(|armed| {
@@ -193,7 +209,7 @@ impl Session {
         error
     }
 
-    /// What exists of this session, or of one of its contexts.
+    /// The live objects of this session, or of one of its contexts.
     pub(super) fn live(self: &Arc<Self>, of: Option<Handle>) -> LiveObjects {
         let here = |context: &Context| {
             Arc::ptr_eq(&context.session, self) && of.is_none_or(|handle| handle == context.handle)

@@ -1,4 +1,4 @@
-//! Streams, and how work gets into them.
+//! Streams, and the submission of work.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ use crate::error::CudaError;
 pub(super) const LEAST_PRIORITY: i32 = 0;
 pub(super) const GREATEST_PRIORITY: i32 = -5;
 
-/// The null stream and its two names: `CU_STREAM_LEGACY` and `CU_STREAM_PER_THREAD`.
+/// The default streams: the null stream, `CU_STREAM_LEGACY` and `CU_STREAM_PER_THREAD`.
 const DEFAULT_STREAMS: [Handle; 3] = [0, 1, 2];
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// A stream that exists until it is destroyed.
+    /// Creates a stream, which exists until it is destroyed.
     pub(super) fn create(context: &Arc<Context>, flags: u32, priority: i32) -> Arc<Self> {
         OBJECTS.streams.add(|handle| Arc::new(Self::new(handle, context, flags, priority)))
     }
@@ -36,22 +36,22 @@ impl Stream {
         Self { handle, context: Arc::clone(context), flags, priority, capture: Mutex::default() }
     }
 
-    /// The stream of a handle that a caller passed; the default streams are those of the current context.
+    /// The stream with the given handle; the default streams are those of the current context.
     pub(super) fn by_handle(call: &Call, handle: Handle) -> Result<Arc<Self>, CudaError> {
         if DEFAULT_STREAMS.contains(&handle) {
             return Ok(Arc::new(Self::new(handle, &call.any_context()?, 0, LEAST_PRIORITY)));
         }
         OBJECTS.streams.get(handle).map_err(|error| {
-            call.misuse(error, format!("{handle:#x} is no stream, or one that was destroyed"))
+            call.misuse(error, format!("{handle:#x} is not a stream, or the stream has been destroyed"))
         })
     }
 
-    /// Whether this is a default stream, which every context has and nothing can destroy.
+    /// Whether this is a default stream, which every context has and which cannot be destroyed.
     pub(super) fn is_default(&self) -> bool {
         DEFAULT_STREAMS.contains(&self.handle)
     }
 
-    /// The capture that records this stream's work, which must be sound.
+    /// The capture that records this stream's work, which must be valid.
     pub(super) fn captured(&self) -> Result<Option<Arc<Capture>>, CudaError> {
         let capture = lock(&self.capture).clone();
         if let Some(capture) = &capture {
@@ -60,7 +60,7 @@ impl Stream {
         Ok(capture)
     }
 
-    /// Fails if the stream is being captured, and spoils the capture: the call cannot be part of a graph.
+    /// Fails if the stream is being captured, and invalidates the capture: the call cannot be part of a graph.
     pub(super) fn forbid_capture(&self) -> Result<(), CudaError> {
         match &*lock(&self.capture) {
             None => Ok(()),
@@ -71,7 +71,7 @@ impl Stream {
         }
     }
 
-    /// Does the work now, or adds it to the capture.
+    /// Executes the work, or adds it to the capture.
     pub(super) fn submit(&self, call: &Call, work: Work) -> Result<(), CudaError> {
         self.context.check()?;
         match self.captured()? {

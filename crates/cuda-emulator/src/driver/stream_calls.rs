@@ -16,7 +16,7 @@ const NON_BLOCKING: u32 = 1;
 fn create(call: &Call, out: Out<Handle>, flags: u32, priority: i32) -> Result<(), CudaError> {
     let context = call.context()?;
     if out.is_null() || flags & !NON_BLOCKING != 0 {
-        return Err(call.misuse(CudaError::InvalidValue, format!("stream flags {flags:#x}")));
+        return Err(call.misuse(CudaError::InvalidValue, format!("invalid stream flags {flags:#x}")));
     }
     let priority = priority.clamp(GREATEST_PRIORITY, LEAST_PRIORITY);
     out.set(Stream::create(&context, flags, priority).handle)
@@ -73,9 +73,11 @@ extern "C" fn cuStreamWaitEvent(stream: Handle, event: Handle, flags: u32) -> CU
         let stream = Stream::by_handle(call, stream)?;
         let event = event::by_handle(call, event)?;
         stream.context.check()?;
-        // 1 makes the event's node come from outside the capture; it is not emulated.
+        // CU_EVENT_WAIT_EXTERNAL (1) is not emulated.
         if flags != 0 {
-            return Err(call.misuse(CudaError::NotSupported, format!("wait flags {flags:#x}")));
+            return Err(
+                call.misuse(CudaError::NotSupported, format!("wait flags {flags:#x} are not emulated"))
+            );
         }
         let recorded = lock(&event.recorded).clone();
         match (stream.captured()?, recorded) {
@@ -87,7 +89,7 @@ extern "C" fn cuStreamWaitEvent(stream: Handle, event: Handle, flags: u32) -> CU
                 Err(call
                     .misuse(CudaError::StreamCaptureIsolation, "the event was recorded outside the capture"))
             }
-            // What was recorded is done already.
+            // The recorded work is already complete.
             (None, Recorded::At(_)) | (_, Recorded::Nothing) => Ok(()),
         }
     })
@@ -114,7 +116,7 @@ extern "C" fn cuStreamBeginCapture_v2(handle: Handle, mode: u32) -> CUresult {
         let stream = Stream::by_handle(call, handle)?;
         stream.context.check()?;
         if mode > 2 {
-            return Err(call.misuse(CudaError::InvalidValue, format!("no capture mode {mode}")));
+            return Err(call.misuse(CudaError::InvalidValue, format!("invalid capture mode {mode}")));
         }
         Capture::begin(&stream, mode)
     })

@@ -1,5 +1,5 @@
-//! Functions that bindings look up and a device may lack: they exist and say that they are not supported. The
-//! device's attributes say the same.
+//! Functions for optional features that bindings look up. They return `CUDA_ERROR_NOT_SUPPORTED`; the device attributes
+//! report the features as unsupported, too.
 
 use super::abi::{CUdeviceptr, CUresult, Handle, Out};
 use super::entry::entry;
@@ -49,7 +49,7 @@ extern "C" fn cuStreamAttachMemAsync(
 
 #[unsafe(no_mangle)]
 extern "C" fn cuImportExternalMemory(_out: Out<Handle>, _description: Out<u8>) -> CUresult {
-    refuse("cuImportExternalMemory", "memory of other interfaces")
+    refuse("cuImportExternalMemory", "external memory")
 }
 
 #[unsafe(no_mangle)]
@@ -58,17 +58,17 @@ extern "C" fn cuExternalMemoryGetMappedBuffer(
     _memory: Handle,
     _description: Out<u8>,
 ) -> CUresult {
-    refuse("cuExternalMemoryGetMappedBuffer", "memory of other interfaces")
+    refuse("cuExternalMemoryGetMappedBuffer", "external memory")
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuDestroyExternalMemory(_memory: Handle) -> CUresult {
-    refuse("cuDestroyExternalMemory", "memory of other interfaces")
+    refuse("cuDestroyExternalMemory", "external memory")
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuOccupancyMaxActiveClusters(_out: Out<i32>, _function: Handle, _config: Out<u8>) -> CUresult {
-    refuse("cuOccupancyMaxActiveClusters", "a cluster launch")
+    refuse("cuOccupancyMaxActiveClusters", "cluster launch")
 }
 
 #[unsafe(no_mangle)]
@@ -77,10 +77,10 @@ extern "C" fn cuOccupancyMaxPotentialClusterSize(
     _function: Handle,
     _config: Out<u8>,
 ) -> CUresult {
-    refuse("cuOccupancyMaxPotentialClusterSize", "a cluster launch")
+    refuse("cuOccupancyMaxPotentialClusterSize", "cluster launch")
 }
 
-/// There is no profiler to start; programs call this whether or not one is there.
+/// There is no profiler, but programs may call this anyway.
 #[unsafe(no_mangle)]
 extern "C" fn cuProfilerStart() -> CUresult {
     entry("cuProfilerStart", |call| call.context().map(drop))

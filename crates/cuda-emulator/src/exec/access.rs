@@ -1,4 +1,4 @@
-//! Loads and stores of a warp, whatever the space. Data travel as rows of words: row 0 holds bytes 0 to 3 of each
+//! Loads and stores of a warp in any state space. Data is passed as rows of words: row 0 holds bytes 0 to 3 of each
 //! lane's access.
 
 use super::fault::{Fault, fault};
@@ -10,27 +10,28 @@ use super::registers::{FULL, LANES, Row, lanes};
 use super::{global, local, shared};
 use crate::ptx::Space;
 
-/// Up to 16 bytes a lane.
+/// Up to 16 bytes per lane.
 pub(crate) type Words = [Row<u32>; 4];
 
-/// What is the same for all lanes of an access.
+/// The properties of an access that all lanes share.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) space: Space,
-    /// Bytes a lane: 1, 2, 4, 8 or 16.
+    /// Bytes per lane: 1, 2, 4, 8 or 16.
     pub(crate) size: u32,
-    /// `.volatile`, `.relaxed`, `.acquire`, `.release` and atomics: they do not race with each other.
+    /// Whether it is strong (`.volatile`, `.relaxed`, `.acquire`, `.release`, atomics): strong accesses do not race with
+    /// each other.
     pub(crate) strong: bool,
 }
 
-/// What the active addresses of an access have in common.
+/// A summary of the active addresses of an access.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
     pub(crate) least: u64,
     pub(crate) most: u64,
-    /// All lanes are active and lie one after the other.
+    /// Whether all lanes are active and their accesses are adjacent, in lane order.
     pub(crate) contiguous: bool,
-    /// All bits that are set in any address.
+    /// The bitwise OR of the addresses.
     bits: u64,
 }
 
@@ -66,7 +67,7 @@ impl Span {
         )
     }
 
-    /// Finds a lane whose address is not a multiple of the size.
+    /// Fails if a lane's address is not a multiple of the size.
     #[inline(always)]
     pub(crate) fn check_alignment(self, addresses: &Row<u64>, mask: u32, size: u32) -> Result<(), Fault> {
         if self.bits & u64::from(size - 1) == 0 { Ok(()) } else { misaligned(addresses, mask, size) }
@@ -76,10 +77,15 @@ impl Span {
 #[cold]
 fn misaligned(addresses: &Row<u64>, mask: u32, size: u32) -> Result<(), Fault> {
     let lane = lanes(mask).find(|l| addresses[*l] & u64::from(size - 1) != 0).unwrap_or(0);
-    fault(FindingKind::Misaligned, lane, addresses[lane], format!("not a multiple of {size} bytes"))
+    fault(
+        FindingKind::Misaligned,
+        lane,
+        addresses[lane],
+        format!("the address is not a multiple of {size} bytes"),
+    )
 }
 
-/// Reads; `out` keeps what it had in lanes outside the mask.
+/// Reads. Lanes of `out` outside the mask are left unchanged.
 pub(crate) fn load(
     m: &mut Machine<'_>,
     shape: Shape,
@@ -115,7 +121,7 @@ pub(crate) fn store(
         Space::Local => local::store(m, shape.size, addresses, mask, data),
         Space::Const | Space::Param => {
             let lane = mask.trailing_zeros() as usize;
-            fault(FindingKind::ReadOnly, lane, addresses[lane], "a store to read-only memory")
+            fault(FindingKind::ReadOnly, lane, addresses[lane], "store to read-only memory")
         }
         Space::Generic => each_window(addresses, mask, |space, addresses, mask| {
             store(m, Shape { space, ..shape }, addresses, mask, data)
@@ -123,7 +129,7 @@ pub(crate) fn store(
     }
 }
 
-/// The space of a generic address.
+/// The state space of a generic address.
 pub(crate) fn window_of(address: u64) -> Space {
     match address & !(WINDOW - 1) {
         SHARED_BASE => Space::Shared,
@@ -133,7 +139,7 @@ pub(crate) fn window_of(address: u64) -> Space {
     }
 }
 
-/// Splits generic accesses by window.
+/// Splits a generic access by window.
 pub(crate) fn each_window(
     addresses: &Row<u64>,
     mask: u32,
@@ -171,7 +177,7 @@ fn parameters(
                 FindingKind::LocalOutOfRange,
                 lane,
                 addresses[lane],
-                "beyond the kernel's parameters",
+                "past the end of the kernel's parameters",
             );
         };
         for (i, chunk) in bytes.chunks(4).enumerate() {

@@ -1,10 +1,10 @@
-//! What an approximate instruction may return: an interval around the exact value, and a value from it.
+//! Results of approximate instructions: an interval around the exact value, and a value chosen from it.
 
 use super::options::Approximation;
 use super::random::mix;
 use super::rounding::{Narrow, Rounding, narrow};
 
-/// The error that the PTX document allows an instruction.
+/// The maximum error that the PTX ISA specifies for an instruction.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum ErrorBound {
     /// Units in the last place around the correctly rounded result.
@@ -13,14 +13,14 @@ pub(crate) enum ErrorBound {
     Absolute(f64),
 }
 
-/// A result for the exact value `y`; `argument` is what the seeded mode draws by.
+/// A result for the exact value `y`. The seeded mode derives its choice from `argument`.
 pub(crate) fn approximate<T: Narrow>(y: f64, bound: ErrorBound, mode: Approximation, argument: u64) -> T {
     let nearest: T = narrow(y, Rounding::Nearest);
     let value = nearest.wide();
     if mode == Approximation::Nearest || !value.is_finite() || y == 0.0 {
         return nearest;
     }
-    // A unit in the last place of the result; below the normal numbers that of the smallest.
+    // One unit in the last place of the result; for subnormal results that of the smallest normal number.
     let exponent = ((value.to_bits() >> 52 & 0x7ff) as i32 - 1023).max(T::LEAST);
     let ulp = super::rounding::power_of_two(exponent - (T::PRECISION - 1));
     let (low, high) = match bound {
@@ -37,17 +37,17 @@ pub(crate) fn approximate<T: Narrow>(y: f64, bound: ErrorBound, mode: Approximat
             narrow(low + t * (high - low), Rounding::Nearest)
         }
     };
-    // An interval narrower than the format's grid holds the nearest value only.
+    // An interval narrower than the spacing of the format contains only the nearest value.
     if wanted.wide() < low || wanted.wide() > high { nearest } else { wanted }
 }
 
-/// 2 to the power of an f32, in f64, good to far below f32's last place; in operations that vectorise.
+/// 2 to the power of an f32, in f64, with an error far below one ulp of f32. Uses only operations that vectorise.
 #[inline(always)]
 pub(crate) fn exp2(x: f32) -> f64 {
     let x = f64::from(x).clamp(-200.0, 200.0);
     let whole = x.round_ties_even();
     let t = (x - whole) * std::f64::consts::LN_2;
-    // The exponential series; |t| < 0.35 makes the first term left out 1e-14.
+    // The exponential series. With |t| < 0.35 the first omitted term is 1e-14.
     let mut sum = 1.0 / 39_916_800.0;
     for factor in [3_628_800.0, 362_880.0, 40_320.0, 5_040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0] {
         sum = sum * t + 1.0 / factor;
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exp2_is_right_to_f32() {
+    fn exp2_is_accurate_to_f32() {
         let mut x = -160.0f32;
         while x < 140.0 {
             let (exact, ours) = (f64::from(x).exp2(), exp2(x));

@@ -6,20 +6,20 @@ use super::finding::FindingKind;
 use super::machine::Machine;
 use super::registers::{Registers, lanes};
 
-/// Who arrived at a barrier so far.
+/// The state of a barrier.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Barrier {
     arrived: u32,
-    /// Threads expected; set by the first to arrive.
+    /// The number of threads expected; set by the first to arrive.
     expected: u32,
     explicit: bool,
-    /// Warps that took part.
+    /// The warps that have arrived.
     warps: u32,
     count: u32,
     not_all: bool,
 }
 
-/// What became of an arrival.
+/// The result of arriving at a barrier.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrival {
     pub(crate) number: u32,
@@ -31,7 +31,7 @@ fn uniform(row: &[u32; 32], mask: u32, what: &str) -> Result<u32, Fault> {
     match lanes(mask).find(|l| row[*l] != first) {
         None => Ok(first),
         Some(lane) => {
-            fault(FindingKind::DivergentBarrier, lane, None, format!("lanes name different {what}"))
+            fault(FindingKind::DivergentBarrier, lane, None, format!("lanes specify different {what}"))
         }
     }
 }
@@ -50,7 +50,12 @@ pub(crate) fn arrive(
         None => None,
     };
     if number > 15 {
-        return fault(FindingKind::Undefined, lane, None, format!("barrier {number}: there are 16"));
+        return fault(
+            FindingKind::Undefined,
+            lane,
+            None,
+            format!("barrier {number} does not exist; a block has 16"),
+        );
     }
     if let Some(n) = threads
         && (n == 0 || n % 32 != 0)
@@ -59,7 +64,7 @@ pub(crate) fn arrive(
             FindingKind::Undefined,
             lane,
             None,
-            format!("thread count {n} is no multiple of the warp size"),
+            format!("thread count {n} is not a multiple of the warp size"),
         );
     }
     m.counts.barriers += 1;
@@ -70,11 +75,13 @@ pub(crate) fn arrive(
         b.expected = expected;
         b.explicit = threads.is_some();
     } else if b.expected != expected || b.explicit != threads.is_some() {
-        let message =
-            format!("barrier {number} waits for {} threads, this one asks for {expected}", b.expected);
+        let message = format!(
+            "barrier {number} expects {} threads, but this instruction specifies {expected}",
+            b.expected
+        );
         return fault(FindingKind::DivergentBarrier, lane, None, message);
     }
-    // Counts are in whole warps where a count is given: a last warp that is not full counts as full.
+    // An explicit count is in whole warps: a partial last warp counts as full.
     b.arrived += if b.explicit && form.aligned { 32 } else { mask.count_ones() };
     b.warps |= 1 << m.warp;
     if let Some(reduction) = form.reduction {
@@ -83,32 +90,33 @@ pub(crate) fn arrive(
         b.not_all |= holds != mask;
     }
     if b.arrived > b.expected {
-        let message = format!("{} threads at barrier {number}, which waits for {}", b.arrived, b.expected);
+        let message =
+            format!("{} threads have arrived at barrier {number}, which expects {}", b.arrived, b.expected);
         return fault(FindingKind::DivergentBarrier, lane, None, message);
     }
     Ok(Arrival { number, complete: b.is_complete(live) })
 }
 
 impl Barrier {
-    /// Whether everyone has arrived. Without a count the threads that have exited are not waited for.
+    /// Whether all threads have arrived. Without an explicit count, threads that have exited are not waited for.
     fn is_complete(&self, live: u32) -> bool {
         self.warps != 0 && if self.explicit { self.arrived == self.expected } else { self.arrived >= live }
     }
 }
 
-/// A barrier that is complete because threads exited.
+/// The number of a barrier that is complete because threads have exited.
 pub(crate) fn completed_by_exit(m: &Machine<'_>) -> Option<u32> {
     (0..16).find(|n| !m.barriers[*n].explicit && m.barriers[*n].is_complete(m.live)).map(|n| n as u32)
 }
 
-/// Resets a complete barrier: the warps that met, and count, and, or of the reduction.
+/// Synchronises the warps of a complete barrier and resets it; returns count, and, or of the reduction.
 pub(crate) fn complete(m: &mut Machine<'_>, number: u32) -> [u32; 3] {
     let b = std::mem::take(&mut m.barriers[number as usize]);
     m.synchronise(b.warps);
     [b.count, u32::from(!b.not_all), u32::from(b.count != 0)]
 }
 
-/// Gives released lanes the reduction's result.
+/// Writes the reduction's result for released lanes.
 pub(crate) fn write_result(form: &BarrierForm, r: &mut Registers, mask: u32, results: [u32; 3]) {
     let Some(reduction) = form.reduction else { return };
     let predicate = |value: u32| if value != 0 { u32::MAX } else { 0 };

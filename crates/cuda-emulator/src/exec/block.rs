@@ -1,4 +1,4 @@
-//! One block: its warps take turns until all have exited.
+//! Runs one block: its warps take turns until all have exited.
 
 use super::barrier;
 use super::code::{Action, Code};
@@ -8,10 +8,10 @@ use super::machine::Machine;
 use super::random::Random;
 use super::warp::{Pause, Warp};
 
-/// Instructions a warp runs before the next has its turn: long, because most warps stop at a barrier before.
+/// Instructions that a warp runs before it is the next warp's turn. Long, because most warps reach a barrier first.
 const TURN: u64 = 20_000;
 
-/// A fault and the warp and instruction it happened at.
+/// A fault with the warp and the instruction where it occurred.
 pub(crate) struct Located {
     pub(crate) fault: Fault,
     pub(crate) warp: usize,
@@ -71,7 +71,7 @@ pub(crate) fn run(m: &mut Machine<'_>, warps: &mut [Warp], block: u64) -> Result
             return Err(stuck(launch.code, warps));
         }
         if m.executed > limit {
-            let message = format!("the block ran {limit} warp instructions and is not done");
+            let message = format!("the block has run {limit} warp instructions and has not finished");
             let i = warps.iter().position(|w| w.live != 0).unwrap_or(0);
             let pc = warps[i].pc as usize;
             return Err(Box::new(Located {
@@ -87,7 +87,7 @@ fn info(kind: FindingKind, warp: &Warp, message: String) -> Fault {
     Box::new(FaultInfo { kind, lane: warp.live.trailing_zeros() as usize % 32, address: None, message })
 }
 
-/// No warp can go on: who waits where, and for whom.
+/// No warp can continue: reports who waits where, and for whom.
 fn stuck(code: &Code, warps: &[Warp]) -> Box<Located> {
     let mut barrier = None;
     for (i, warp) in warps.iter().enumerate() {
@@ -98,7 +98,7 @@ fn stuck(code: &Code, warps: &[Warp]) -> Box<Located> {
         };
         if !at_barrier {
             let message = format!(
-                "lanes {:#010x} of the warp wait here for others, which wait elsewhere",
+                "lanes {:#010x} of the warp wait here for lanes that wait elsewhere",
                 warp.waiting_for_lanes()
             );
             let kind = match code.steps[pc as usize].action {
@@ -113,15 +113,15 @@ fn stuck(code: &Code, warps: &[Warp]) -> Box<Located> {
                 .enumerate()
                 .find_map(|(j, w)| w.first_waiting().filter(|(_, p, _)| *p != pc).map(|(l, ..)| (j, l)));
             let reason = match other {
-                Some((j, l)) => format!("thread {} waits at another place", j * 32 + l),
-                None => "it names threads that have exited or are not in the block".to_owned(),
+                Some((j, l)) => format!("thread {} waits at another instruction", j * 32 + l),
+                None => "it expects threads that have exited or are not in the block".to_owned(),
             };
             let message = format!("not all threads reach this barrier: {reason}");
             barrier = Some(fault(FindingKind::DivergentBarrier, message));
         }
     }
     barrier.unwrap_or_else(|| {
-        let message = "no warp can go on".to_owned();
+        let message = "no warp can continue".to_owned();
         Box::new(Located { fault: info(FindingKind::Hang, &Warp::default(), message), warp: 0, pc: 0 })
     })
 }

@@ -1,4 +1,4 @@
-//! A kernel in the form that runs.
+//! A kernel in executable form.
 
 use super::counts::Class;
 use super::fault::Fault;
@@ -9,8 +9,7 @@ use super::registers::{Guard, Registers};
 /// A function of the registers alone, for the lanes of the mask.
 pub(crate) type Compute = Box<dyn Fn(&mut Registers, u32) + Send + Sync>;
 
-/// A function of registers and memory, for the lanes of the mask. The registers are those of warp
-/// [`Machine::warp`].
+/// A function of registers and memory, for the lanes of the mask. The registers are those of warp [`Machine::warp`].
 pub(crate) type Access =
     Box<dyn Fn(&mut Machine<'_>, &mut Registers, u32) -> Result<(), Fault> + Send + Sync>;
 
@@ -18,21 +17,21 @@ pub(crate) type Access =
 pub(crate) enum Action {
     Compute(Compute),
     Access(Access),
-    /// Needs all live lanes that the mask register names, at this instruction.
+    /// Waits until all live lanes of the membermask have reached this instruction.
     Converged {
-        /// A row of membermasks.
+        /// The row of membermasks.
         members: u32,
         run: Access,
     },
     Branch(u32),
-    /// `brx.idx`: the row of indices and the targets.
+    /// `brx.idx`: the row of indices, and the targets.
     BranchTable {
         index: u32,
         targets: Vec<u32>,
     },
-    /// A call of a function that is being run already.
+    /// A recursive call.
     Call(Recursion),
-    /// Back from such a call, or, where there was none, to the label.
+    /// Returns from a recursive call; lanes that have not made one go to `otherwise`.
     Return {
         frame: usize,
         otherwise: u32,
@@ -42,16 +41,16 @@ pub(crate) enum Action {
     Barrier(BarrierForm),
 }
 
-/// What a block barrier instruction asks for.
+/// A decoded block barrier instruction.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BarrierForm {
-    /// A row of barrier numbers.
+    /// The row of barrier numbers.
     pub(crate) number: u32,
-    /// A row of thread counts; without one the whole block.
+    /// The row of thread counts; `None` means the whole block.
     pub(crate) threads: Option<u32>,
-    /// Whether all lanes of a warp must run it together.
+    /// Whether all lanes of a warp must execute it together.
     pub(crate) aligned: bool,
-    /// Whether the warp waits; `bar.arrive` does not.
+    /// Whether the warp waits, which it does not for `bar.arrive`.
     pub(crate) wait: bool,
     pub(crate) reduction: Option<Reduction>,
 }
@@ -80,7 +79,7 @@ pub(crate) struct Step {
     pub(crate) line: u32,
 }
 
-/// What a preset register holds.
+/// The value of a register that is set before the kernel starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Preset {
     Bits(u64),
@@ -94,7 +93,7 @@ pub(crate) enum Preset {
     Special(Special),
 }
 
-/// Special registers that are fixed for a warp's life ("Special Registers").
+/// Special registers that are constant during a warp's execution ("Special Registers").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Special {
     Thread(u8),
@@ -116,7 +115,7 @@ pub(crate) enum Special {
     TotalSharedBytes,
 }
 
-/// A kernel's code and what it needs.
+/// A kernel's code and the resources it needs.
 pub(crate) struct Code {
     pub(crate) steps: Vec<Step>,
     pub(crate) words: u32,
@@ -126,13 +125,13 @@ pub(crate) struct Code {
     pub(crate) word_presets: Vec<(u32, Preset)>,
     /// Registers of `longs` set before the first instruction.
     pub(crate) long_presets: Vec<(u32, Preset)>,
-    /// Functions that may call themselves.
+    /// Frames of the recursive functions.
     pub(crate) frames: Vec<Frame>,
     pub(crate) shared_bytes: u32,
-    /// Where dynamic shared memory starts.
+    /// Offset of dynamic shared memory.
     pub(crate) dynamic_shared: u32,
     pub(crate) local_bytes: u32,
-    /// Log2 of the narrowest access to shared memory: the grain of its race shadow.
+    /// Log2 of the size in bytes of the narrowest access to shared memory: the granularity of its race shadow.
     pub(crate) shared_grain: u32,
     /// The same for device memory.
     pub(crate) global_grain: u32,

@@ -1,4 +1,4 @@
-//! Asynchronous copies under way: per thread, in groups ("cp.async", "cp.async.commit_group").
+//! Pending asynchronous copies, in groups per thread ("cp.async", "cp.async.commit_group").
 
 use super::access::Span;
 use super::fault::Fault;
@@ -6,20 +6,20 @@ use super::machine::Machine;
 use super::registers::lanes;
 use super::shared;
 
-/// A copy whose bytes have not landed.
+/// A copy that has not completed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Copy {
-    /// Where in shared memory.
+    /// Destination in shared memory.
     pub(crate) offset: u64,
     pub(crate) size: u32,
     pub(crate) data: [u32; 4],
 }
 
-/// A thread's copies with the number of their group, oldest first.
+/// A thread's copies, each with the number of its group, oldest first.
 #[derive(Debug, Default, Clone)]
 struct Queue {
     copies: Vec<(u32, Copy)>,
-    /// The group that the next copy joins.
+    /// The current group.
     group: u32,
 }
 
@@ -46,14 +46,14 @@ impl Copies {
         q.copies.push((q.group, copy));
     }
 
-    /// Closes the open group of each lane; an empty group counts too.
+    /// Commits the current group of each lane; an empty group counts as well.
     pub(crate) fn commit(&mut self, warp: usize, mask: u32) {
         for lane in lanes(mask) {
             self.queues[warp * 32 + lane].group += 1;
         }
     }
 
-    /// Takes the copies of all groups but the last `keep` closed ones.
+    /// Removes and returns the copies of all groups except the last `keep` committed ones.
     pub(crate) fn wait(&mut self, warp: usize, mask: u32, keep: u32) -> Vec<(usize, Copy)> {
         let mut done = Vec::new();
         for lane in lanes(mask) {
@@ -67,7 +67,7 @@ impl Copies {
 }
 
 impl Machine<'_> {
-    /// Lets copies of the running warp land: for the race shadow a write by the thread that waited.
+    /// Completes copies of the running warp. The race shadow records a write by the thread that waited.
     pub(crate) fn finish_copies(&mut self, done: Vec<(usize, Copy)>) -> Result<(), Fault> {
         for (lane, copy) in done {
             self.shared.set_pending(copy.offset, copy.size, false);

@@ -1,8 +1,8 @@
-//! What a launch did.
+//! Counts of what a launch executed.
 
 use serde::{Deserialize, Serialize};
 
-/// Classes of instructions, by the unit that runs them.
+/// Classes of instructions, by execution unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Class {
@@ -14,25 +14,25 @@ pub enum Class {
     Double,
     /// f16, bf16 and packed arithmetic.
     Half,
-    /// Approximations of the special function unit: `ex2`, `lg2`, `rcp`, `rsqrt`, `sin`, `cos`, `tanh`, `sqrt`.
+    /// Approximations by the special function unit: `ex2`, `lg2`, `rcp`, `rsqrt`, `sin`, `cos`, `tanh`, `sqrt`.
     Special,
     /// `cvt`.
     Convert,
-    /// `mov`, `selp`, `cvta` and the like.
+    /// `mov`, `selp`, `cvta` and similar.
     Move,
     /// Loads from and stores to device memory.
     Global,
-    /// Loads from and stores to shared memory, `ldmatrix` too.
+    /// Loads from and stores to shared memory, including `ldmatrix`.
     Shared,
     /// Local memory.
     Local,
     /// Constant memory and kernel parameters.
     Constant,
-    /// Atomics and reductions on memory.
+    /// Atomics and reductions in memory.
     Atomic,
-    /// `cp.async` and its groups.
+    /// `cp.async` with its commits and waits.
     AsyncCopy,
-    /// Shuffles, votes, match, redux.
+    /// Shuffle, vote, match, redux.
     Warp,
     /// `mma`.
     Matrix,
@@ -65,38 +65,38 @@ impl Class {
     ];
 }
 
-/// Sums over all warps of a launch.
+/// Counts, summed over all warps of a launch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Warp instructions of each class; index with [`Counts::of`].
+    /// Warp instructions per class; see [`Counts::of`].
     pub instructions: [u64; 17],
-    /// Lanes that took part, summed over the warp instructions.
+    /// Active lanes, summed over the warp instructions.
     pub lanes: u64,
-    /// Sectors of 32 bytes that loads, stores, atomics and copies asked of device memory.
+    /// 32-byte sectors of device memory that loads, stores, atomics and copies requested.
     pub global_sectors: u64,
-    /// The fewest sectors that could hold the distinct bytes each instruction asked for.
+    /// The minimum number of sectors that could hold the distinct bytes requested by each instruction.
     pub global_sectors_minimum: u64,
     /// Bytes that lanes read from device memory.
     pub global_bytes_read: u64,
     /// Bytes that lanes wrote to device memory.
     pub global_bytes_written: u64,
-    /// Passes over shared memory.
+    /// Shared memory wavefronts: passes over the banks.
     pub shared_passes: u64,
-    /// Passes beyond the first that bank conflicts forced.
+    /// Additional passes caused by bank conflicts.
     pub shared_conflicts: u64,
-    /// Bytes that lanes moved to and from shared memory.
+    /// Bytes that lanes read from and wrote to shared memory.
     pub shared_bytes: u64,
-    /// Block barriers that warps arrived at.
+    /// Arrivals of warps at block barriers.
     pub barriers: u64,
-    /// Lanes that ran atomics on device memory.
+    /// Atomics on device memory, per lane.
     pub global_atomics: u64,
-    /// Lanes that ran atomics on shared memory.
+    /// Atomics on shared memory, per lane.
     pub shared_atomics: u64,
-    /// Multiply-adds that `mma` stands for.
+    /// Multiply-adds performed by `mma`.
     pub matrix_multiply_adds: u64,
-    /// Blocks run.
+    /// Blocks executed.
     pub blocks: u64,
-    /// Warps run.
+    /// Warps executed.
     pub warps: u64,
 }
 
@@ -111,7 +111,7 @@ impl Counts {
         self.instructions.iter().sum()
     }
 
-    /// Adds another sum to this one.
+    /// Adds the counts of `other`.
     pub fn add(&mut self, other: &Self) {
         for (a, b) in self.instructions.iter_mut().zip(other.instructions) {
             *a += b;

@@ -1,18 +1,18 @@
-//! A failed check, before it is known which kernel and line it belongs to.
+//! A failed check, before the kernel and the line are known.
 
 use super::finding::FindingKind;
 
-/// What the interpreter turns into a [`super::Finding`].
+/// A failed check; the launch makes a [`super::Finding`] of it.
 #[derive(Debug)]
 pub(crate) struct FaultInfo {
     pub(crate) kind: FindingKind,
-    /// The lane of the running warp, or the thread of the block where `whole_block` holds.
+    /// The lane of the running warp.
     pub(crate) lane: usize,
     pub(crate) address: Option<u64>,
     pub(crate) message: String,
 }
 
-/// Boxed, so that results stay small.
+/// Boxed, to keep results small.
 pub(crate) type Fault = Box<FaultInfo>;
 
 /// Builds a fault.

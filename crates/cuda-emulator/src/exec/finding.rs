@@ -1,4 +1,4 @@
-//! What a check reports.
+//! Reports of failed checks.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,53 +9,53 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum FindingKind {
-    /// Device memory outside every allocation, or a generic address in no window.
+    /// An access to device memory outside all allocations, or to a generic address outside all windows.
     OutOfBounds,
-    /// Device memory that was freed.
+    /// An access to freed device memory.
     UseAfterFree,
     /// An address that is not a multiple of the access size.
     Misaligned,
-    /// Shared memory beyond the block's.
+    /// An access past the end of the block's shared memory.
     SharedOutOfRange,
-    /// Local or parameter memory beyond the thread's.
+    /// An access past the end of the thread's local memory or of the kernel's parameters.
     LocalOutOfRange,
-    /// A read of bytes that nothing wrote.
+    /// A read of bytes that were never written.
     Uninitialised,
-    /// Two threads on the same bytes of shared memory without a barrier between, one of them writing.
+    /// Two threads access the same bytes of shared memory, at least one of them writing, with no barrier in between.
     SharedRace,
     /// The same in device memory.
     GlobalRace,
     /// A store to constant memory or to a kernel's parameters.
     ReadOnly,
-    /// A barrier that not all threads reach, or that lanes of a warp reach at different places.
+    /// A barrier that not all threads reach, or that lanes of a warp reach at different instructions.
     DivergentBarrier,
-    /// A `.sync` instruction whose mask names lanes that never arrive, or leaves out one that does.
+    /// A `.sync` instruction whose membermask names lanes that never arrive, or omits one that executes it.
     AbsentLane,
-    /// A read of shared memory that a `cp.async` not yet waited for will write.
+    /// An access to shared memory that is the destination of a pending `cp.async`.
     UnfinishedCopy,
     /// `trap` or a failed `assert`.
     Trap,
-    /// The block used up its instruction limit, or no warp can go on.
+    /// The block has reached its instruction limit, or no warp can continue.
     Hang,
     /// The result of the instruction is undefined for these operands.
     Undefined,
 }
 
 impl FindingKind {
-    /// Whether the address of the finding is one of device memory, always.
+    /// Whether the address of such a finding is always in device memory.
     pub(crate) fn is_about_device_memory(self) -> bool {
         matches!(self, Self::OutOfBounds | Self::UseAfterFree | Self::GlobalRace)
     }
 }
 
-/// A failed check: what, where, who.
+/// A failed check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// Which check.
     pub kind: FindingKind,
     /// The kernel's name.
     pub kernel: String,
-    /// Line in the PTX text, from 1.
+    /// Line in the PTX text, counting from 1.
     pub line: u32,
     /// The text of that line.
     pub text: String,
@@ -63,11 +63,11 @@ pub struct Finding {
     pub block: [u32; 3],
     /// Thread index in x, y, z.
     pub thread: [u32; 3],
-    /// The address, in the space of the instruction, where there is one.
+    /// The address in the state space of the instruction, if there is one.
     pub address: Option<u64>,
-    /// The allocation that holds the address or is nearest to it.
+    /// The allocation that contains the address or is nearest to it.
     pub allocation: Option<AllocationInfo>,
-    /// What happened, in words.
+    /// A description of what happened.
     pub message: String,
 }
 

@@ -1,7 +1,7 @@
-//! Recursive calls: what a call must keep of the caller, lane by lane.
+//! Recursive calls: the caller's state that a call saves, per lane.
 //!
-//! The registers and local variables of a function have one place. A function that calls itself finds them taken:
-//! they are put aside here and put back on return.
+//! The registers and local variables of a function have a fixed location. A recursive call saves them here and restores
+//! them on return.
 
 use super::fault::{Fault, fault};
 use super::finding::FindingKind;
@@ -9,10 +9,10 @@ use super::machine::Machine;
 use super::registers::Registers;
 use std::ops::Range;
 
-/// Deepest nesting of recursive calls.
+/// Maximum depth of recursive calls.
 const DEPTH: usize = 1024;
 
-/// The registers and local bytes of a function that is decoded in place.
+/// The registers and local bytes of an inlined function.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Frame {
     pub(crate) words: Range<u32>,
@@ -20,11 +20,11 @@ pub(crate) struct Frame {
     pub(crate) predicates: Range<u32>,
     /// Local variables, in bytes.
     pub(crate) local: Range<u32>,
-    /// Parameters and results, which lie in the caller's frame.
+    /// Parameters and results, which are in the caller's frame.
     pub(crate) formals: Vec<Range<u32>>,
 }
 
-/// A copy between places in local memory.
+/// A copy within local memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Passed {
     pub(crate) from: u32,
@@ -32,7 +32,7 @@ pub(crate) struct Passed {
     pub(crate) bytes: u32,
 }
 
-/// A call of a function that is being run already.
+/// A recursive call.
 #[derive(Debug, Clone)]
 pub(crate) struct Recursion {
     /// Index of the function's frame.
@@ -43,14 +43,14 @@ pub(crate) struct Recursion {
     pub(crate) results: Vec<Passed>,
 }
 
-/// A byte of local memory and whether it was written.
+/// A byte of local memory, and whether it has been written.
 type Byte = (u8, bool);
 
-/// What a lane keeps during a call.
+/// The state that a lane saves during a call.
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) frame: usize,
-    /// Where the call is.
+    /// The position of the call.
     pub(crate) pc: u32,
     words: Vec<u32>,
     longs: Vec<u64>,
@@ -59,7 +59,7 @@ pub(crate) struct Kept {
     formals: Vec<Vec<Byte>>,
 }
 
-/// Puts a lane's state aside and passes the arguments.
+/// Saves a lane's state and passes the arguments.
 pub(crate) fn enter(
     m: &mut Machine<'_>,
     r: &Registers,
@@ -68,7 +68,12 @@ pub(crate) fn enter(
     (pc, lane): (u32, usize),
 ) -> Result<(), Fault> {
     if stack.len() >= DEPTH {
-        return fault(FindingKind::LocalOutOfRange, lane, None, format!("calls nest more than {DEPTH} deep"));
+        return fault(
+            FindingKind::LocalOutOfRange,
+            lane,
+            None,
+            format!("recursion is deeper than {DEPTH} calls"),
+        );
     }
     let frame = &m.launch.code.frames[call.frame];
     let thread = m.warp * 32 + lane;
@@ -90,7 +95,7 @@ pub(crate) fn enter(
     Ok(())
 }
 
-/// Puts a lane's state back and hands over the results.
+/// Restores a lane's state and passes the results.
 pub(crate) fn leave(m: &mut Machine<'_>, r: &mut Registers, kept: &Kept, call: &Recursion, lane: usize) {
     let frame = &m.launch.code.frames[kept.frame];
     let thread = m.warp * 32 + lane;

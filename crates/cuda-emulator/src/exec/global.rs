@@ -9,7 +9,7 @@ use super::sectors::sectors;
 use crate::memory::{Allocation, Near};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Runs `each` for the allocations that the lanes touch, with the lanes of each: nearly always one.
+/// Runs `each` for every allocation that the lanes access, with the lanes concerned. There is nearly always only one.
 fn each_allocation<'l>(
     m: &mut Machine<'l>,
     addresses: &Row<u64>,
@@ -65,7 +65,7 @@ fn count(m: &mut Machine<'_>, addresses: &Row<u64>, mask: u32, size: u32, contig
     m.counts.global_sectors_minimum += least;
 }
 
-/// Bounds, alignment, initialisation and race checks of a read without the read.
+/// Initialisation and race checks of a read, without the read itself.
 fn check_read(
     m: &mut Machine<'_>,
     a: &Allocation,
@@ -85,7 +85,7 @@ fn check_read(
                         FindingKind::Uninitialised,
                         lane,
                         addresses[lane],
-                        format!("{size} bytes that nothing wrote"),
+                        format!("{size} bytes that were never written"),
                     );
                 }
             }
@@ -128,7 +128,7 @@ pub(crate) fn load(
     m.counts.global_bytes_read += u64::from(size * mask.count_ones());
     count(m, addresses, mask, size, contiguous);
     each_allocation(m, addresses, mask, size, span, |m, a, mask| {
-        // Some lanes may lie outside: they are reported after those inside are done.
+        // Lanes outside every allocation are reported after those inside are done.
         let contiguous = contiguous && mask == FULL;
         check_read(m, a, shape, addresses, mask, contiguous)?;
         match size {
@@ -158,7 +158,7 @@ pub(crate) fn load(
     })
 }
 
-/// Race check and marks of a write, before it happens. `same` says whether a lane leaves its bytes as they are.
+/// Race check and marking of a write, before it takes place. `same` returns whether a lane leaves its bytes unchanged.
 fn check_write(
     m: &mut Machine<'_>,
     a: &Allocation,
@@ -171,7 +171,7 @@ fn check_write(
     let size = shape.size;
     if a.read_only {
         let lane = mask.trailing_zeros() as usize;
-        return fault(FindingKind::ReadOnly, lane, addresses[lane], "a store to constant memory");
+        return fault(FindingKind::ReadOnly, lane, addresses[lane], "store to constant memory");
     }
     if m.races {
         let grain = m.launch.code.global_grain;
@@ -253,7 +253,7 @@ pub(crate) fn store(
     })
 }
 
-/// Checks an atomic of the lanes and hands each lane's allocation and offset to `each`, in order of lanes.
+/// Checks an atomic and calls `each` with each lane's allocation and offset, in lane order.
 pub(crate) fn atomic(
     m: &mut Machine<'_>,
     size: u32,
@@ -275,7 +275,7 @@ pub(crate) fn atomic(
             && !a.is_all_written()
             && let Some(lane) = lanes(mask).find(|l| !a.is_written(addresses[*l] - a.base, size))
         {
-            let message = format!("an atomic on {size} bytes that nothing wrote");
+            let message = format!("atomic on {size} bytes that were never written");
             return fault(FindingKind::Uninitialised, lane, addresses[lane], message);
         }
         check_write(m, a, shape, addresses, mask, false, |_| false)?;

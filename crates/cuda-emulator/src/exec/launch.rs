@@ -1,4 +1,4 @@
-//! A launch: validation, worker threads, and the finding of the block that failed.
+//! Launches a kernel: validation, worker threads, and the finding of the block that failed.
 
 use super::block;
 use super::code::{Code, Preset};
@@ -17,7 +17,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// What registers hold before anything writes them: no number that looks right.
+/// The contents of registers before the first write: an obviously wrong value.
 const POISON: u64 = 0xbad0_cafe_bad0_cafe;
 
 fn validate(
@@ -34,14 +34,14 @@ fn validate(
     let invalid = |message: String| Err(LaunchError::Invalid(message));
     let threads: u64 = config.block.iter().map(|n| u64::from(*n)).product();
     if config.grid.contains(&0) || threads == 0 {
-        return invalid("a grid or block without threads".to_owned());
+        return invalid("the grid or the block is empty".to_owned());
     }
     if config.grid[0] > i32::MAX as u32 || config.grid[1] > 65535 || config.grid[2] > 65535 {
         return invalid(format!("grid {:?} exceeds 2147483647 × 65535 × 65535", config.grid));
     }
     if config.block[2] > 64 || threads > u64::from(kernel.max_threads()) {
         return invalid(format!(
-            "block {:?}: the kernel takes {} threads",
+            "block {:?} exceeds the kernel's limit of {} threads",
             config.block,
             kernel.max_threads()
         ));
@@ -49,15 +49,18 @@ fn validate(
     if let Some(required) = kernel.required_threads()
         && required != config.block
     {
-        return invalid(format!("block {:?}: the kernel requires {required:?}", config.block));
+        return invalid(format!("block {:?}, but the kernel requires {required:?}", config.block));
     }
     let shared = u64::from(kernel.code.dynamic_shared) + u64::from(config.dynamic_shared_bytes);
     if shared > u64::from(options.shared_limit) {
-        return invalid(format!("{shared} bytes of shared memory, the device has {}", options.shared_limit));
+        return invalid(format!(
+            "{shared} bytes of shared memory, but the device has {} per block",
+            options.shared_limit
+        ));
     }
     if parameters.len() < kernel.parameter_bytes() as usize {
         return invalid(format!(
-            "{} bytes of parameters, the kernel takes {}",
+            "{} bytes of parameters, but the kernel takes {}",
             parameters.len(),
             kernel.parameter_bytes()
         ));
@@ -65,7 +68,7 @@ fn validate(
     Ok(())
 }
 
-/// Registers of a warp before its special registers are set.
+/// The registers of a warp before its special registers are set.
 fn template(program: &Program, code: &Code) -> Registers {
     let mut r = Registers {
         words: vec![[POISON as u32; 32]; code.words as usize],
@@ -92,9 +95,9 @@ fn template(program: &Program, code: &Code) -> Registers {
     r
 }
 
-/// Runs a kernel to its end.
+/// Runs a kernel to completion.
 ///
-/// `parameters` is the parameter block, laid out as [`crate::ptx::Kernel::parameters`] says.
+/// `parameters` is the parameter block, with the layout of [`crate::ptx::Kernel::parameters`].
 ///
 /// # Errors
 /// See [`LaunchError`].
@@ -174,7 +177,7 @@ fn report(program: &Program, kernel: &Kernel, m: &Machine<'_>, located: &block::
         Near::Live(info) | Near::Freed(info) | Near::Beside(info) => Some(info),
         Near::Nothing => None,
     });
-    // Offsets in shared and local memory lie far below device addresses.
+    // Offsets in shared and local memory are far below device addresses.
     let about_device =
         fault.kind.is_about_device_memory() || fault.address.is_some_and(|a| a >= crate::memory::FIRST);
     let thread = (located.warp * 32 + fault.lane) as u32;

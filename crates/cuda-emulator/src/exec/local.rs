@@ -1,4 +1,4 @@
-//! Local memory: private bytes of each thread.
+//! Local memory, private to each thread.
 
 use super::access::{Span, Words};
 use super::fault::{Fault, fault};
@@ -7,13 +7,13 @@ use super::machine::Machine;
 use super::registers::{Row, lanes};
 use std::ops::Range;
 
-/// The bytes of all threads of a block, thread after thread.
+/// The local memory of all threads of a block, one thread after another.
 pub(crate) struct LocalMemory {
-    /// Bytes a thread, a multiple of 32.
+    /// Distance in bytes between threads, a multiple of 32.
     stride: usize,
     bytes: u32,
     data: Vec<u32>,
-    /// A bit a byte.
+    /// One bit per byte.
     written: Vec<u32>,
 }
 
@@ -28,7 +28,7 @@ impl LocalMemory {
         self.written.fill(0);
     }
 
-    /// Bytes of a thread, and whether each was written.
+    /// Bytes of a thread, and whether each has been written.
     pub(crate) fn copy(&self, thread: usize, range: Range<u32>) -> Vec<(u8, bool)> {
         range
             .map(|i| {
@@ -38,7 +38,7 @@ impl LocalMemory {
             .collect()
     }
 
-    /// Puts bytes back.
+    /// Restores bytes returned by [`Self::copy`].
     pub(crate) fn paste(&mut self, thread: usize, offset: u32, bytes: &[(u8, bool)]) {
         for (i, (byte, written)) in bytes.iter().enumerate() {
             let at = thread * self.stride + offset as usize + i;
@@ -56,7 +56,7 @@ fn check_range(m: &Machine<'_>, addresses: &Row<u64>, mask: u32, size: u32) -> R
     match lanes(mask).find(|l| addresses[*l].saturating_add(u64::from(size)) > bytes) {
         None => Ok(()),
         Some(lane) => {
-            let message = format!("{size} bytes beyond the thread's {bytes} bytes of local memory");
+            let message = format!("{size} bytes past the end of the thread's {bytes} bytes of local memory");
             fault(FindingKind::LocalOutOfRange, lane, addresses[lane], message)
         }
     }
@@ -74,7 +74,7 @@ pub(crate) fn load(
     for lane in lanes(mask) {
         let at = (m.warp * 32 + lane) * m.local.stride + addresses[lane] as usize;
         if m.checks && m.local.written[at >> 5] >> (at & 31) & want != want {
-            let message = format!("{size} bytes of local memory that nothing wrote");
+            let message = format!("{size} bytes of local memory that were never written");
             return fault(FindingKind::Uninitialised, lane, addresses[lane], message);
         }
         if size >= 4 {

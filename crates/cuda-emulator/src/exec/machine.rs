@@ -1,4 +1,4 @@
-//! What a worker thread runs blocks on: the state of one block at a time, reused for the next.
+//! The state of the block that a worker thread runs; reused for its next block.
 
 use super::LaunchConfig;
 use super::barrier::Barrier;
@@ -15,7 +15,7 @@ use super::shared::SharedMemory;
 use crate::memory::{Allocation, Memory};
 use std::sync::Arc;
 
-/// What all workers of a launch share.
+/// The state shared by all workers of a launch.
 pub(crate) struct Launch<'l> {
     pub(crate) code: &'l Code,
     pub(crate) config: LaunchConfig,
@@ -25,7 +25,7 @@ pub(crate) struct Launch<'l> {
     pub(crate) options: &'l Options,
     pub(crate) first_run: u32,
     pub(crate) fences: Fences,
-    /// Registers of a warp before special registers are set.
+    /// The registers of a warp before special registers are set.
     pub(crate) template: Registers,
 }
 
@@ -51,34 +51,35 @@ impl Launch<'_> {
     }
 }
 
-/// Clocks at the start of a block; warps that do not exist are ordered before everything.
+/// Clocks at the start of a block. Warps that do not exist are ordered before everything.
 fn first_clocks(warps: usize) -> [u32; 32] {
     std::array::from_fn(|w| if w < warps { 1 } else { u32::MAX })
 }
 
-/// State of the block that runs.
+/// The state of the running block.
 pub(crate) struct Machine<'l> {
     pub(crate) launch: &'l Launch<'l>,
     pub(crate) counts: Counts,
-    /// Number of the block in the grid.
+    /// Linear index of the block in the grid.
     pub(crate) block: u64,
-    /// Number of the block for the race shadow.
+    /// Number of the block in the race shadow.
     pub(crate) run: u32,
-    /// The warp that runs.
+    /// The running warp.
     pub(crate) warp: usize,
-    /// The instruction that runs.
+    /// The running instruction.
     pub(crate) pc: usize,
     /// Warp instructions of this block so far.
     pub(crate) executed: u64,
-    /// Which allocation each instruction touched last.
+    /// The allocation that each instruction accessed last.
     pub(crate) hints: Vec<u32>,
     pub(crate) shared: SharedMemory,
     pub(crate) local: LocalMemory,
-    /// For each warp, the clocks of all warps up to which it is ordered after them; its own clock among them.
+    /// For each warp `w` the vector clock: the clock of each warp `v` up to which `w` is ordered after `v`; for `v = w` its
+    /// own clock.
     pub(crate) known: Vec<[u32; 32]>,
-    /// The least of each row of `known`.
+    /// The minimum of each row of `known`.
     settled: Vec<u32>,
-    /// When each warp last ran a strong access.
+    /// When each warp last executed a strong access.
     pub(crate) acquired: Vec<u64>,
     pub(crate) barriers: [Barrier; 16],
     /// Threads of the block that have not exited.
@@ -86,7 +87,7 @@ pub(crate) struct Machine<'l> {
     pub(crate) copies: Copies,
     /// Whether initialisation is checked.
     pub(crate) checks: bool,
-    /// Whether races are.
+    /// Whether races are checked.
     pub(crate) races: bool,
 }
 
@@ -118,7 +119,7 @@ impl<'l> Machine<'l> {
         }
     }
 
-    /// Forgets the last block.
+    /// Resets the state for the next block.
     pub(crate) fn start(&mut self, block: u64) {
         self.block = block;
         self.run = self.launch.first_run + block as u32;
@@ -135,17 +136,17 @@ impl<'l> Machine<'l> {
         self.races = self.checks;
     }
 
-    /// What `%clock` shows.
+    /// The value of `%clock`.
     pub(crate) fn clock(&self) -> u64 {
         self.counts.total()
     }
 
-    /// The view of device memory, which all blocks of the launch share.
+    /// The running warp's view of device memory, which all blocks of the launch share.
     pub(crate) fn observer(&self, strong: bool) -> Observer<'_> {
         self.observer_of((self.run, self.launch.first_run, self.launch.blocks() as u32), strong)
     }
 
-    /// The view of shared memory: what earlier blocks did there is over.
+    /// The running warp's view of shared memory, where accesses of earlier blocks do not count.
     pub(crate) fn shared_observer(&self, strong: bool) -> Observer<'_> {
         self.observer_of((self.run, self.run, 1), strong)
     }
@@ -161,19 +162,19 @@ impl<'l> Machine<'l> {
         )
     }
 
-    /// A strong access by the running warp: what was published before now is seen.
+    /// Called for a strong access by the running warp: what was published before is visible from now on.
     pub(crate) fn acquire(&mut self) {
         self.acquired[self.warp] = self.launch.fences.now();
     }
 
-    /// A fence by the running warp.
+    /// Called for a fence by the running warp.
     pub(crate) fn fence(&mut self) {
         self.launch.fences.record(self.run, self.warp, self.known[self.warp][self.warp]);
-        // Fences also let what others published be seen, as `fence` then a weak read does after a strong one.
+        // A fence also acquires: a strong read, then a fence, orders the weak reads that follow.
         self.acquire();
     }
 
-    /// Orders the warps of `members` after each other: they met at a barrier.
+    /// Orders the warps of `members` after one another: they met at a barrier.
     pub(crate) fn synchronise(&mut self, members: u32) {
         let warps = || super::registers::lanes(members);
         let mut merged = [0; 32];
@@ -195,7 +196,7 @@ impl<'l> Machine<'l> {
         }
     }
 
-    /// A fault about a race that the running warp's `lane` ran into.
+    /// The fault for a race between `lane` of the running warp and an earlier access.
     pub(crate) fn race<T>(
         &self,
         kind: FindingKind,
@@ -220,7 +221,9 @@ impl<'l> Machine<'l> {
             kind,
             lane,
             address,
-            format!("this thread {does} what {whose} {did}, with no barrier or other order between"),
+            format!(
+                "this thread {does} what {whose} {did}, with no barrier or other synchronisation in between"
+            ),
         )
     }
 }

@@ -1,6 +1,6 @@
-//! Runs kernels: blocks over worker threads, warps of a block in turn, 32 lanes an instruction.
+//! Runs kernels: blocks on worker threads, the warps of a block in turn, 32 lanes per instruction.
 
-#![allow(clippy::needless_range_loop, reason = "a lane indexes several rows at once")]
+#![allow(clippy::needless_range_loop, reason = "a lane index addresses several rows")]
 
 mod access;
 mod approximation;
@@ -37,35 +37,32 @@ pub use launch::launch;
 pub use options::{Approximation, MmaOrder, Options};
 pub use program::Program;
 
-/// Shape of a launch.
+/// Dimensions of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaunchConfig {
-    /// Blocks in x, y, z.
+    /// Grid dimensions in blocks.
     pub grid: [u32; 3],
-    /// Threads of a block in x, y, z.
+    /// Block dimensions in threads.
     pub block: [u32; 3],
-    /// Dynamic shared memory in bytes, on top of what the kernel declares.
+    /// Dynamic shared memory in bytes, in addition to what the kernel declares.
     pub dynamic_shared_bytes: u32,
 }
 
-/// Why a launch did not finish.
+/// Why a launch failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LaunchError {
-    /// The launch's shape or arguments do not fit the kernel or the device.
+    /// The dimensions or arguments of the launch do not suit the kernel or the device.
     #[error("{0}")]
     Invalid(String),
     /// The kernel's target is newer than the device.
-    #[error("the module is for sm_{module}, the device is sm_{device}")]
+    #[error("the module targets sm_{module}, but the device is sm_{device}")]
     Target {
-        /// From `.target`.
+        /// The number in `.target`.
         module: u32,
-        /// From [`Options::architecture`].
+        /// See [`Options::architecture`].
         device: u32,
     },
     /// A check failed; the kernel was stopped.
     #[error("{0}")]
     Finding(Box<Finding>),
 }
-
-#[cfg(test)]
-pub(crate) mod tests;

@@ -1,27 +1,27 @@
-//! How a launch is run and checked.
+//! Options of a launch.
 
 use serde::{Deserialize, Serialize};
 
 /// Settings of a launch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Options {
-    /// Whether initialisation, races and absent lanes are checked. Bounds and alignment always are.
+    /// Whether initialisation, races and absent lanes are checked. Bounds and alignment are always checked.
     pub checks: bool,
-    /// `Some(seed)` shuffles the order of blocks, of warps, and how long each runs before the next.
+    /// `Some(seed)` randomises the order of blocks and warps, and how long each warp runs before the next.
     pub schedule_seed: Option<u64>,
-    /// What approximate instructions return.
+    /// The results of approximate instructions.
     pub approximation: Approximation,
-    /// In which order `mma` sums.
+    /// The order in which `mma` adds.
     pub mma_order: MmaOrder,
-    /// Worker threads; 0 for one a core.
+    /// Worker threads; 0 means one per core.
     pub threads: usize,
     /// The device's compute capability: 80 for `sm_80`.
     pub architecture: u32,
     /// Streaming multiprocessors, for `%nsmid` and `%smid`.
     pub multiprocessors: u32,
-    /// Shared memory a block may have in all, in bytes (static plus dynamic).
+    /// Maximum shared memory per block, static plus dynamic, in bytes.
     pub shared_limit: u32,
-    /// Warp instructions that one block may run before it counts as hung; `None` for no limit.
+    /// The number of warp instructions after which a block counts as hung; `None` for no limit.
     pub instruction_limit: Option<u64>,
 }
 
@@ -41,29 +41,29 @@ impl Default for Options {
     }
 }
 
-/// What the approximate instructions (`ex2.approx`, `rcp.approx`, `sin.approx`, …) return inside the error that
-/// the PTX document allows them.
+/// The results of approximate instructions (`ex2.approx`, `rcp.approx`, `sin.approx`, …), within the error bounds of the
+/// PTX ISA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Approximation {
-    /// The exact result, rounded.
+    /// The exact result, rounded to nearest.
     Nearest,
-    /// The lowest value the documented error allows.
+    /// The lowest value within the error bound.
     Lowest,
-    /// The highest value the documented error allows.
+    /// The highest value within the error bound.
     Highest,
-    /// A value between the two, drawn for each argument from the seed.
+    /// A value between these two, derived from the seed and the argument.
     Seeded(u64),
 }
 
-/// The order in which `mma` adds the products of one output element. The document leaves it open.
+/// The order in which `mma` adds the products of an output element, which the PTX ISA does not specify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MmaOrder {
-    /// The accumulator first, then k = 0, 1, 2, … each rounded.
+    /// The accumulator first, then k = 0, 1, 2, …, rounding after each addition.
     Ascending,
-    /// From the last k down, the accumulator last.
+    /// From the last k down to the first, the accumulator last.
     Descending,
-    /// Pairs, pairs of pairs, then the accumulator.
+    /// Pairwise summation, the accumulator last.
     Pairwise,
-    /// Groups of four products summed with truncation, as tensor cores are seen to do.
+    /// Groups of four products added with truncation, as observed on tensor cores.
     Truncated,
 }

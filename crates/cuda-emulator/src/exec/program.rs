@@ -1,4 +1,4 @@
-//! A module made ready on a device: its variables have addresses.
+//! A module loaded on a device: its variables have addresses.
 
 use super::decode::layout;
 use crate::memory::{Memory, MemoryError};
@@ -7,11 +7,11 @@ use crate::ptx::types::Type;
 use crate::ptx::{Module, Space};
 use std::sync::Arc;
 
-/// A module whose variables have a place in a device's memory.
+/// A module whose variables are allocated in a device's memory.
 #[derive(Debug)]
 pub struct Program {
     module: Arc<Module>,
-    /// By index of the module's declarations; 0 for shared variables.
+    /// Addresses by index of the module's declarations; 0 for shared variables.
     pub(crate) addresses: Vec<u64>,
 }
 
@@ -19,7 +19,7 @@ impl Program {
     /// Allocates and initialises the module's variables.
     ///
     /// # Errors
-    /// When the device's memory does not hold them.
+    /// If the device is out of memory.
     pub fn new(module: Arc<Module>, memory: &Memory) -> Result<Self, MemoryError> {
         let mut program = Self { module: Arc::clone(&module), addresses: Vec::new() };
         for d in module.declarations() {
@@ -40,7 +40,7 @@ impl Program {
         }
         for (d, address) in module.declarations().iter().zip(&program.addresses) {
             if *address != 0 {
-                // "Initializers": variables without one are zero.
+                // "Initializers": variables without one are initialised to zero.
                 memory.fill(*address, &[0], layout(d).0)?;
                 memory.write(*address, &program.initial_bytes(d))?;
             }
@@ -81,7 +81,7 @@ impl Program {
         (self.addresses[i] != 0).then(|| (self.addresses[i], layout(&declarations[i]).0))
     }
 
-    /// Whether an allocation at this address belongs to the program (so that it is no leak of the caller's).
+    /// Whether the allocation at this address belongs to the program, and is therefore not a leak of the caller.
     pub fn owns(&self, address: u64) -> bool {
         address != 0 && self.addresses.contains(&address)
     }
@@ -89,7 +89,7 @@ impl Program {
     /// Frees the variables.
     pub fn release(&self, memory: &Memory) {
         for address in self.addresses.iter().filter(|a| **a != 0) {
-            // A variable that the caller freed by its address is gone already.
+            // The caller may already have freed a variable by its address.
             let _ = memory.free(*address);
         }
     }

@@ -1,10 +1,11 @@
-//! Data races ("Memory Consistency Model": conflict, race): two threads touch the same bytes, one of them writes,
-//! nothing orders them, and they are not both strong.
+//! Data races ("Memory Consistency Model": conflict, race): two threads access the same bytes, at least one of them
+//! writes, nothing orders the accesses, and they are not both strong.
 //!
-//! Each grain of memory remembers its last writer and last reader: block, thread and the clock of the thread's
-//! warp. A warp's clock steps at barriers; `known[w][v]` is the clock of warp `v` up to which `w` is ordered after
-//! it. Between blocks, and between warps that use flags instead of barriers, a fence by the writer's side followed
-//! by a strong access on the other side counts as order: generous, so that correct programs are never accused.
+//! The shadow of each grain of memory records its last writer and its last reader: block, thread and the clock of the
+//! thread's warp. A warp's clock advances at barriers; `known[w][v]` is the clock of warp `v` up to which `w` is ordered
+//! after `v`. Between blocks, and between warps that use flags instead of barriers, a fence on the writer's side followed
+//! by a strong access on the other side counts as synchronisation. This is lenient, so that correct programs are never
+//! reported.
 
 use super::lanes::vectorised;
 use std::collections::HashMap;
@@ -18,7 +19,7 @@ const THREAD: u64 = 0x3ff;
 const CLOCK: u64 = 0xf_ffff << 10;
 const IDENTITY: u64 = !0 << 32 | THREAD;
 
-/// The clock at which race checks of a block end: it no longer fits an entry.
+/// The clock at which the race checks of a block end, because later clocks do not fit into an entry.
 pub(crate) const LAST_CLOCK: u32 = 0xf_ffff;
 
 fn run_of(e: u64) -> u32 {
@@ -38,13 +39,13 @@ fn warp_of(e: u64) -> usize {
 pub(crate) struct Conflict {
     /// Block number within the launch.
     pub(crate) run: u32,
-    /// Thread of that block.
+    /// Linear index of the thread in that block.
     pub(crate) thread: u32,
-    /// Whether that access wrote.
+    /// Whether that access was a write.
     pub(crate) wrote: bool,
 }
 
-/// A fence that a thread ran.
+/// A fence that a thread executed.
 #[derive(Debug, Clone, Copy)]
 struct Fence {
     warp: usize,
@@ -52,7 +53,7 @@ struct Fence {
     tick: u64,
 }
 
-/// Fences of a launch.
+/// The fences of a launch.
 #[derive(Debug, Default)]
 pub(crate) struct Fences {
     tick: AtomicU64,
@@ -61,7 +62,7 @@ pub(crate) struct Fences {
 }
 
 impl Fences {
-    /// The time now, for a strong access.
+    /// The current time, for a strong access.
     pub(crate) fn now(&self) -> u64 {
         self.tick.load(Relaxed)
     }
@@ -92,15 +93,15 @@ impl Fences {
     }
 }
 
-/// The view of the warp that runs now.
+/// The view of the running warp.
 #[derive(Clone, Copy)]
 pub(crate) struct Observer<'a> {
-    /// Entry of lane 0 for a weak access.
+    /// The entry for an access by lane 0.
     mine: u64,
     first_run: u32,
     runs: u32,
     known: &'a [u32; 32],
-    /// The least of `known`: accesses of this block before it are ordered whoever made them.
+    /// The minimum of `known`: all earlier accesses of this block are ordered, whichever warp made them.
     settled: u32,
     fences: &'a Fences,
     acquired: u64,
@@ -120,7 +121,7 @@ impl<'a> Observer<'a> {
         Self { mine, first_run, runs, known, settled, fences, acquired }
     }
 
-    /// Whether an entry needs no closer look: it is this very access, or from before anything that matters.
+    /// Whether an entry needs no further check: it is this very access, or older than anything relevant.
     #[inline(always)]
     fn is_settled(&self, e: u64, mine: u64) -> bool {
         let run = run_of(e);
@@ -129,14 +130,14 @@ impl<'a> Observer<'a> {
         (e == mine) | other | before
     }
 
-    /// Checks and records reads of 32 neighbouring grains; false if a closer look is needed.
+    /// Checks and records reads of 32 adjacent grains; false if they must be checked one by one.
     #[inline(always)]
     pub(crate) fn read_row(&self, writes: Option<&[AtomicU64]>, reads: &[AtomicU64]) -> bool {
         let settled = writes.is_none_or(|w| self.row_is_settled(&loaded(w)));
         settled && self.mark_row(reads)
     }
 
-    /// Checks and records writes of 32 neighbouring grains; false if a closer look is needed.
+    /// Checks and records writes of 32 adjacent grains; false if they must be checked one by one.
     #[inline(always)]
     pub(crate) fn write_row(&self, writes: &[AtomicU64], reads: Option<&[AtomicU64]>) -> bool {
         let settled = reads.is_none_or(|r| self.row_is_settled(&loaded(r)));
@@ -157,7 +158,7 @@ impl<'a> Observer<'a> {
         )
     }
 
-    /// Enters this access where nothing else is kept in mind; entries of this access with `MANY` stay.
+    /// Records this access in entries that need not be kept; entries of this access with `MANY` are left unchanged.
     #[inline(never)]
     fn mark_row(&self, entries: &[AtomicU64]) -> bool {
         let mut row = loaded(entries);
@@ -182,7 +183,7 @@ impl<'a> Observer<'a> {
         settled
     }
 
-    /// Whether the access of entry `e` comes before anything this warp does now.
+    /// Whether the access of entry `e` is ordered before the current access.
     #[inline(never)]
     fn ordered(&self, e: u64) -> bool {
         let run = run_of(e);
@@ -221,7 +222,7 @@ impl<'a> Observer<'a> {
         if self.is_settled(e, mine) {
             read.store(mine, Relaxed);
         } else {
-            // A reader that is still unordered is kept in mind by `MANY`.
+            // `MANY` records that there is another reader that is still unordered.
             let other = (e ^ mine) & IDENTITY != 0 || e & MANY != 0;
             let many = if other && e != 0 && !self.ordered(e) { MANY } else { 0 };
             let strong = if many != 0 && e & STRONG == 0 { mine & !STRONG } else { mine };
@@ -230,8 +231,8 @@ impl<'a> Observer<'a> {
         Ok(())
     }
 
-    /// Checks and records a write of one grain. `same` says whether the bytes stay as they are: two threads that
-    /// write the same value do no harm.
+    /// Checks and records a write of one grain. `same` returns whether the bytes stay unchanged: two threads may write the
+    /// same value.
     #[inline(always)]
     pub(crate) fn write(
         &self,

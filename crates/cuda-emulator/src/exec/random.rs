@@ -1,4 +1,4 @@
-//! A small generator for schedules and approximations: the same seed gives the same run.
+//! A small random number generator for schedules and approximations: the same seed gives the same run.
 
 /// SplitMix64 (S. Vigna).
 #[derive(Debug, Clone)]
@@ -14,7 +14,7 @@ impl Random {
         mix(self.0)
     }
 
-    /// A number below `n`, near enough to uniform.
+    /// A nearly uniform number below `n`.
     pub(crate) fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }
@@ -35,7 +35,7 @@ pub(crate) fn mix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// A permutation of the first `n` numbers that needs no table: multiples of a number prime to `n`.
+/// A permutation of the numbers below `n` that needs no table: multiples of a number coprime to `n`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Permutation {
     n: u64,
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permutations_hit_every_number_once() {
+    fn permutations_contain_every_number_once() {
         for n in [1, 2, 7, 64, 1000] {
             for seed in 0..5 {
                 let p = Permutation::new(n, Some(seed));

@@ -1,4 +1,4 @@
-//! The registers of one warp: a row of 32 cells each, so that an instruction is a loop the compiler vectorises.
+//! The registers of one warp: each is a row of 32 cells, so that an instruction is a loop that the compiler vectorises.
 
 use half::{bf16, f16};
 
@@ -16,11 +16,11 @@ pub(crate) type Row<C> = [C; LANES];
 pub(crate) struct Registers {
     pub(crate) words: Vec<Row<u32>>,
     pub(crate) longs: Vec<Row<u64>>,
-    /// A bit a lane.
+    /// One bit per lane.
     pub(crate) predicates: Vec<u32>,
 }
 
-/// What a bank holds.
+/// The cell type of a register bank.
 pub(crate) trait Cell: Copy + Default + Send + Sync + 'static {
     fn bank(r: &Registers) -> &[Row<Self>];
     fn bank_mut(r: &mut Registers) -> &mut [Row<Self>];
@@ -48,7 +48,7 @@ impl Cell for u64 {
     }
 }
 
-/// How an instruction sees a cell.
+/// A type that an instruction reads from and writes to a cell.
 pub(crate) trait Typed: Copy + 'static {
     type Cell: Cell;
     fn from_cell(cell: Self::Cell) -> Self;
@@ -100,7 +100,7 @@ impl<T: Typed<Cell = u32>> Typed for [T; 2] {
 }
 
 impl Registers {
-    /// Lanes of `mask` where the predicate holds.
+    /// The lanes of `mask` in which the predicate is true.
     #[inline(always)]
     pub(crate) fn guarded(&self, mask: u32, guard: Guard) -> u32 {
         mask & (self.predicates[guard.index as usize] ^ guard.flip)
@@ -134,7 +134,7 @@ impl Registers {
     }
 }
 
-/// A predicate operand; `flip` is all ones where it is negated.
+/// A predicate operand; `flip` is all ones if it is negated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Guard {
     pub(crate) index: u32,

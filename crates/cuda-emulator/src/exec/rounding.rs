@@ -1,10 +1,9 @@
 //! Rounding of exact or nearly exact f64 values to narrower formats ("Floating Point Instructions": rounding
 //! modifiers).
 //!
-//! Sums are formed with rounding to odd, which makes the second rounding to a format of at most 51 bits correct
+//! Sums are rounded to odd first, which makes the second rounding, to a format of at most 51 bits, correct
 //! (S. Boldo, G. Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).
 
-use crate::exec::decode::Form;
 use half::{bf16, f16};
 
 /// Rounding direction.
@@ -22,27 +21,15 @@ pub(crate) enum Rounding {
     Up,
 }
 
-impl Rounding {
-    /// Takes `.rn`, `.rz`, `.rm` or `.rp`.
-    pub(crate) fn take(form: &mut Form<'_>) -> Option<Self> {
-        Some(match form.any(&["rn", "rz", "rm", "rp"])? {
-            "rz" => Self::Zero,
-            "rm" => Self::Down,
-            "rp" => Self::Up,
-            _ => Self::Nearest,
-        })
-    }
-}
-
-/// A binary floating-point format that f64 contains.
+/// A binary floating-point format that is a subset of f64.
 pub(crate) trait Narrow: Copy {
-    /// Bits of the significand with the hidden one.
+    /// Bits of the significand, including the hidden bit.
     const PRECISION: i32;
     /// Exponent of the smallest normal number.
     const LEAST: i32;
     /// The largest finite number.
     const MAX: f64;
-    /// From a value that the format holds.
+    /// Converts a value that the format can represent.
     fn from_exact(x: f64) -> Self;
     fn wide(self) -> f64;
 }
@@ -99,7 +86,7 @@ pub(crate) fn narrow<T: Narrow>(x: f64, mode: Rounding) -> T {
     T::from_exact(rounded(x, T::PRECISION, T::LEAST, T::MAX, mode))
 }
 
-/// The nearest value with `precision` bits and exponents from `least`, as f64.
+/// `x` rounded to `precision` bits with a minimum exponent of `least`, as f64.
 #[inline(always)]
 pub(crate) fn rounded(x: f64, precision: i32, least: i32, max: f64, mode: Rounding) -> f64 {
     if !x.is_finite() || x == 0.0 {
@@ -138,7 +125,7 @@ pub(crate) fn integral(x: f64, mode: Rounding) -> f64 {
     }
 }
 
-/// Moves an even, inexact `value` to its odd neighbour on the side of the exact result.
+/// Rounds to odd: moves an inexact `value` with an even significand to its odd neighbour on the side of the exact result.
 #[inline(always)]
 pub(crate) fn odd(value: f64, error: f64) -> f64 {
     if error == 0.0 || !value.is_finite() || value.to_bits() & 1 == 1 {
@@ -148,7 +135,7 @@ pub(crate) fn odd(value: f64, error: f64) -> f64 {
     f64::from_bits(if outward { value.to_bits() + 1 } else { value.to_bits() - 1 })
 }
 
-/// What `a + b` lost by rounding to `sum`; exact without overflow (Knuth's TwoSum).
+/// The rounding error of `sum = a + b`; exact unless the sum overflows (Knuth's TwoSum).
 #[inline(always)]
 pub(crate) fn sum_error(a: f64, b: f64, sum: f64) -> f64 {
     let part = sum - a;
@@ -162,7 +149,7 @@ pub(crate) fn sum_odd(a: f64, b: f64) -> f64 {
     odd(sum, sum_error(a, b, sum))
 }
 
-/// A sum in a narrow format; the sign of an exact zero follows the mode.
+/// A sum in a narrow format; the sign of an exact zero follows the rounding mode.
 #[inline(always)]
 pub(crate) fn narrow_sum<T: Narrow>(a: f64, b: f64, mode: Rounding) -> T {
     let sum = sum_odd(a, b);
@@ -186,7 +173,7 @@ pub(crate) fn narrow_quotient<T: Narrow>(a: T, b: T, mode: Rounding) -> T {
     if !q.is_finite() || q == 0.0 || b.is_infinite() {
         return narrow(q, mode);
     }
-    // The remainder is exact; its sign over b's says on which side of q the quotient lies.
+    // The remainder is exact; its sign and that of b give the side of q on which the exact quotient lies.
     let remainder = (-q).mul_add(b, a);
     narrow(odd(q, remainder * b.signum()), mode)
 }
@@ -202,24 +189,24 @@ pub(crate) fn narrow_root<T: Narrow>(a: T, mode: Rounding) -> T {
     narrow(odd(root, (-root).mul_add(root, a)), mode)
 }
 
-/// f16 to f32, exact, in operations that vectorise.
+/// f16 to f32, exactly, using only operations that vectorise.
 #[inline(always)]
 pub(crate) fn half_value(h: f16) -> f32 {
     let bits = u32::from(h.to_bits());
     let magnitude = (bits & 0x7fff) << 13;
-    // Scaling by 2^112 moves the exponent to f32's bias and makes subnormals right too.
+    // Scaling by 2^112 adjusts the exponent to f32's bias, and is correct for subnormals too.
     let scaled = (f32::from_bits(magnitude) * f32::from_bits(0x7780_0000)).to_bits();
     let value = if magnitude >= 0x7c00 << 13 { magnitude | 0x7f80_0000 } else { scaled };
     f32::from_bits(value | (bits & 0x8000) << 16)
 }
 
-/// f32 to f16, to nearest even, in operations that vectorise.
+/// f32 to f16, rounded to nearest even, using only operations that vectorise.
 #[inline(always)]
 pub(crate) fn half_bits(x: f32) -> f16 {
     let bits = x.to_bits();
     let sign = bits >> 16 & 0x8000;
     let magnitude = bits & 0x7fff_ffff;
-    // Below the least normal number: adding 0.5 aligns the units of f16's subnormals with f32's last place.
+    // Below the smallest normal number: adding 0.5 aligns the unit of f16's subnormals with f32's last place.
     let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
     let tie_to_even = magnitude >> 13 & 1;
     let normal = magnitude.wrapping_sub(112 << 23).wrapping_add(0xfff + tie_to_even) >> 13;
@@ -235,13 +222,13 @@ pub(crate) fn half_bits(x: f32) -> f16 {
     f16::from_bits((sign | value) as u16)
 }
 
-/// bf16 to f32, exact.
+/// bf16 to f32, exactly.
 #[inline(always)]
 pub(crate) fn brain_value(h: bf16) -> f32 {
     f32::from_bits(u32::from(h.to_bits()) << 16)
 }
 
-/// f32 to bf16, to nearest even.
+/// f32 to bf16, rounded to nearest even.
 #[inline(always)]
 pub(crate) fn brain_bits(x: f32) -> bf16 {
     let bits = x.to_bits();
@@ -250,21 +237,21 @@ pub(crate) fn brain_bits(x: f32) -> bf16 {
     bf16::from_bits(value as u16)
 }
 
-/// f32 without subnormals, as `.ftz` asks: they become zeros of the same sign.
+/// `.ftz`: subnormals become zeros of the same sign.
 #[inline(always)]
 pub(crate) fn flush(x: f32) -> f32 {
     if x.to_bits() & 0x7f80_0000 == 0 { f32::from_bits(x.to_bits() & 0x8000_0000) } else { x }
 }
 
-/// NaN as the device writes it; everything else as it is.
+/// Replaces any NaN by the canonical NaN of the device.
 #[inline(always)]
 pub(crate) fn canonical(x: f32) -> f32 {
-    // On the bits: the compiler takes any NaN of arithmetic for as good as another.
+    // Works on the bits, because the compiler may replace a NaN result of arithmetic by any other NaN.
     let bits = x.to_bits();
     f32::from_bits(if bits & 0x7fff_ffff > 0x7f80_0000 { 0x7fff_ffff } else { bits })
 }
 
-/// `.sat`: to 0 … 1, NaN to 0.
+/// `.sat`: clamps to [0, 1]; NaN becomes 0.
 #[inline(always)]
 pub(crate) fn saturate(x: f32) -> f32 {
     if x > 0.0 { if x < 1.0 { x } else { 1.0 } } else { 0.0 }

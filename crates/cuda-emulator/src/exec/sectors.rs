@@ -1,11 +1,11 @@
-//! Sectors of device memory and banks of shared memory that an instruction touches.
+//! The sectors of device memory and the banks of shared memory that an instruction accesses.
 
 use super::registers::{Row, lanes};
 
-/// Bytes of a sector.
+/// Size of a sector in bytes.
 const SECTOR: u64 = 32;
 
-/// Distinct values of `key` among the lanes.
+/// The number of distinct keys among the lanes.
 fn distinct(keys: &Row<u64>, mask: u32) -> u64 {
     let (mut least, mut most) = (u64::MAX, 0);
     for lane in lanes(mask) {
@@ -40,7 +40,7 @@ fn distinct(keys: &Row<u64>, mask: u32) -> u64 {
     1 + sorted[..n].windows(2).filter(|w| w[0] != w[1]).count() as u64
 }
 
-/// Sectors asked for, and the fewest that hold the distinct bytes.
+/// The number of sectors requested, and the minimum number that could hold the distinct bytes.
 pub(crate) fn sectors(addresses: &Row<u64>, mask: u32, size: u32) -> (u64, u64) {
     let asked = distinct(&addresses.map(|a| a / SECTOR), mask);
     if asked <= 1 {
@@ -51,8 +51,8 @@ pub(crate) fn sectors(addresses: &Row<u64>, mask: u32, size: u32) -> (u64, u64) 
     (asked, bytes.div_ceil(SECTOR).min(asked))
 }
 
-/// Passes over the 32 banks of four bytes: lanes that want different words of a bank wait for each other. Accesses
-/// of 8 and 16 bytes go in two and four parts of the warp.
+/// Passes over the 32 banks of four bytes, and how many of them are due to conflicts: lanes that access different words of
+/// a bank are served one after another. Accesses of 8 and 16 bytes are split into two and four parts of the warp.
 pub(crate) fn passes(offsets: &Row<u64>, mask: u32, size: u32) -> (u64, u64) {
     let (parts, width) = match size {
         16.. => (4, 4),
@@ -92,7 +92,7 @@ fn passes_of_words(offsets: &Row<u64>, mask: u32) -> u64 {
 }
 
 fn passes_of_vectors(offsets: &Row<u64>, mask: u32, width: u64) -> u64 {
-    // The distinct words of each bank; few lanes share one, so a short list is searched.
+    // The distinct words of each bank. Lists are short, so linear search is fast enough.
     let mut words = [[0u32; 32]; 32];
     let mut counts = [0usize; 32];
     for lane in lanes(mask) {

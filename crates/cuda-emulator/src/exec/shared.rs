@@ -1,4 +1,4 @@
-//! Shared memory of a block: range, initialisation, races, copies that are not finished, bank conflicts.
+//! Shared memory of a block: range, initialisation, races, pending copies, bank conflicts.
 
 use super::access::{Shape, Span, Words};
 use super::fault::{Fault, fault};
@@ -8,18 +8,18 @@ use super::registers::{Row, lanes};
 use super::sectors::passes;
 use std::sync::atomic::AtomicU64;
 
-/// The bytes of a block and what is known of them.
+/// The shared memory of a block, and its shadow.
 pub(crate) struct SharedMemory {
     bytes: u32,
     pub(crate) data: Vec<u32>,
-    /// A bit a byte.
+    /// One bit per byte.
     written: Vec<u32>,
     reads: Box<[AtomicU64]>,
     writes: Box<[AtomicU64]>,
     grain: u32,
-    /// For each word, how many copies are under way to it.
+    /// The number of pending copies to each word.
     pending: Vec<u16>,
-    /// How many copies are under way in all.
+    /// The total number of pending copies.
     pub(crate) copies: u32,
 }
 
@@ -39,7 +39,7 @@ impl SharedMemory {
         }
     }
 
-    /// For the next block. The race shadow needs no clearing: its entries name their block.
+    /// Resets the memory for the next block. The race shadow need not be cleared: its entries contain their block.
     pub(crate) fn clear(&mut self) {
         self.written.fill(0);
         if self.copies != 0 {
@@ -62,7 +62,7 @@ impl SharedMemory {
         self.copies != 0 && self.pending[word..word + size.div_ceil(4) as usize].iter().any(|n| *n != 0)
     }
 
-    /// A copy to these words was issued, or ended.
+    /// Records that a copy to these words was issued or has completed.
     pub(crate) fn set_pending(&mut self, offset: u64, size: u32, issued: bool) {
         let word = (offset >> 2) as usize;
         for n in &mut self.pending[word..word + size.div_ceil(4) as usize] {
@@ -81,17 +81,17 @@ pub(crate) fn check_range(
     let span = Span::of(addresses, mask, size);
     span.check_alignment(addresses, mask, size)?;
     let bytes = u64::from(m.shared.bytes);
-    // Addresses are compared as signed numbers: a huge one counts as negative, and is out of range too.
+    // Addresses are compared as signed numbers, so a huge one counts as negative. It is out of range as well.
     if span.most.saturating_add(u64::from(size)) <= bytes && span.least <= span.most {
         return Ok(span);
     }
     let beyond = |l: &usize| addresses[*l].saturating_add(u64::from(size)) > bytes;
     let lane = lanes(mask).find(beyond).unwrap_or(0);
-    let message = format!("{size} bytes beyond the block's {bytes} bytes of shared memory");
+    let message = format!("{size} bytes past the end of the block's {bytes} bytes of shared memory");
     fault(FindingKind::SharedOutOfRange, lane, addresses[lane], message)
 }
 
-/// Initialisation, races and unfinished copies of a read.
+/// Checks a read for initialisation, races and pending copies.
 pub(crate) fn check_read(
     m: &Machine<'_>,
     addresses: &Row<u64>,
@@ -116,7 +116,7 @@ pub(crate) fn check_read(
                     FindingKind::UnfinishedCopy,
                     lane,
                     at,
-                    "a cp.async to these bytes was not waited for",
+                    "a cp.async to these bytes is still pending",
                 );
             }
             if !s.is_written(at, size) {
@@ -124,7 +124,7 @@ pub(crate) fn check_read(
                     FindingKind::Uninitialised,
                     lane,
                     at,
-                    format!("{size} bytes that nothing wrote"),
+                    format!("{size} bytes that were never written"),
                 );
             }
         }
@@ -150,7 +150,7 @@ pub(crate) fn check_read(
     Ok(())
 }
 
-/// Races and unfinished copies of a write; `same` says whether a lane leaves its bytes as they are.
+/// Checks a write for races and pending copies. `same` returns whether a lane leaves its bytes unchanged.
 pub(crate) fn check_write(
     m: &mut Machine<'_>,
     addresses: &Row<u64>,
@@ -164,7 +164,7 @@ pub(crate) fn check_write(
         && m.shared.copies != 0
         && let Some(lane) = lanes(mask).find(|l| m.shared.is_pending(addresses[*l], size))
     {
-        let message = "a cp.async to these bytes was not waited for";
+        let message = "a cp.async to these bytes is still pending";
         return fault(FindingKind::UnfinishedCopy, lane, addresses[lane], message);
     }
     if m.races {
@@ -258,7 +258,7 @@ pub(crate) fn store(
     Ok(())
 }
 
-/// Writes without checks or counts.
+/// Writes without checks and counts.
 fn write(s: &mut SharedMemory, addresses: &Row<u64>, mask: u32, size: u32, data: &Words) {
     if size >= 4 {
         for lane in lanes(mask) {
@@ -278,7 +278,7 @@ fn write(s: &mut SharedMemory, addresses: &Row<u64>, mask: u32, size: u32, data:
     }
 }
 
-/// Checks an atomic of the lanes and hands each lane's first word to `each`, in order of lanes.
+/// Checks an atomic and calls `each` with each lane's offset, in lane order.
 pub(crate) fn atomic(
     m: &mut Machine<'_>,
     size: u32,
@@ -291,7 +291,7 @@ pub(crate) fn atomic(
     if m.checks {
         for lane in lanes(mask) {
             if !m.shared.is_written(addresses[lane], size) {
-                let message = format!("an atomic on {size} bytes that nothing wrote");
+                let message = format!("atomic on {size} bytes that were never written");
                 return fault(FindingKind::Uninitialised, lane, addresses[lane], message);
             }
         }

@@ -1,10 +1,10 @@
-//! "Special Registers" that are fixed while a warp runs.
+//! "Special Registers" that are constant during a warp's execution.
 
 use super::code::Special;
 use super::machine::Machine;
 use super::registers::{LANES, Row};
 
-/// The value of a special register that all lanes share.
+/// The value of a special register that is the same in all lanes.
 pub(super) fn uniform_special(m: &Machine<'_>, special: Special) -> u64 {
     let c = &m.launch.config;
     let index = m.launch.block_index(m.block);
@@ -23,7 +23,7 @@ pub(super) fn uniform_special(m: &Machine<'_>, special: Special) -> u64 {
     })
 }
 
-/// The lanes of a special register.
+/// The values of a special register in all lanes.
 pub(super) fn special_row(m: &Machine<'_>, special: Special) -> Row<u32> {
     std::array::from_fn(|lane| {
         let thread = (m.warp * LANES + lane) as u32;

@@ -1,8 +1,8 @@
-//! One warp: which lanes are where, and the loop that runs its instructions.
+//! One warp: the positions of its lanes, and the loop that executes its instructions.
 //!
-//! Lanes at the same instruction run together, and the group furthest behind runs first, so that lanes meet again
-//! after a branch. `.sync` instructions hold a group until the lanes they name arrive ("Control Flow Instructions",
-//! "Parallel Synchronization and Communication Instructions").
+//! Lanes at the same instruction run together, and the group with the lowest position runs first, so that lanes
+//! reconverge after a branch. `.sync` instructions block a group until the lanes of the membermask arrive ("Control Flow
+//! Instructions", "Parallel Synchronization and Communication Instructions").
 
 use super::barrier::{Arrival, arrive};
 use super::code::{Action, BarrierForm, Code, Preset, Step};
@@ -23,9 +23,9 @@ struct Group {
 /// What a group waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
-    /// These other lanes of the warp, at the same instruction.
+    /// These other lanes of the warp to arrive at the same instruction.
     Lanes(u32),
-    /// The block barrier of that number.
+    /// The block barrier with this number.
     Barrier(u32),
 }
 
@@ -38,17 +38,17 @@ pub(crate) enum Pause {
     Exited,
     /// All lanes wait.
     Blocked,
-    /// It was the last to arrive at that barrier.
+    /// It was the last to arrive at this barrier.
     Complete(u32),
 }
 
-/// Turns of a loop after which lanes that wait for it to end get a turn: they may hold what it waits for.
+/// Backward branches after which lanes parked elsewhere get a turn: the loop may be waiting for them.
 const PATIENCE: u32 = 256;
 
 /// Instructions of such a turn.
 const INTERLUDE: u64 = 1024;
 
-/// A warp of the block that runs.
+/// A warp of the running block.
 #[derive(Debug, Default)]
 pub(crate) struct Warp {
     pub(crate) registers: Registers,
@@ -58,15 +58,15 @@ pub(crate) struct Warp {
     pub(crate) live: u32,
     parked: Vec<Group>,
     waiting: Vec<(Group, Wait)>,
-    /// The least position among parked groups.
+    /// The lowest position among parked groups.
     next: u32,
     loops: u32,
-    /// What recursive calls keep, for each lane.
+    /// The states saved by recursive calls, per lane.
     stacks: Vec<Vec<Kept>>,
 }
 
 impl Warp {
-    /// Sets the warp to the first instruction of a block.
+    /// Resets the warp to the first instruction, for a new block.
     pub(crate) fn start(&mut self, m: &Machine<'_>) {
         let launch = m.launch;
         let first = (m.warp * LANES) as u32;
@@ -94,12 +94,12 @@ impl Warp {
         }
     }
 
-    /// Whether a turn would do anything.
+    /// Whether any lane can run.
     pub(crate) fn can_run(&self) -> bool {
         self.active != 0 || !self.parked.is_empty()
     }
 
-    /// Makes the group furthest behind the active one.
+    /// Makes the group with the lowest position the active one.
     fn regroup(&mut self) -> bool {
         if self.active != 0 {
             self.parked.push(Group { pc: self.pc, mask: self.active });
@@ -123,7 +123,7 @@ impl Warp {
         true
     }
 
-    /// Lanes exit: a group that waits for one of them waits in vain.
+    /// Lanes exit. A group that waits for one of them can never continue.
     fn exit(&mut self, m: &mut Machine<'_>, code: &Code, mask: u32) -> Result<(), Fault> {
         self.live &= !mask;
         self.active &= !mask;
@@ -133,7 +133,8 @@ impl Warp {
                 && needed & mask != 0
             {
                 m.pc = group.pc as usize;
-                let message = format!("waits for lane {}, which exited", (needed & mask).trailing_zeros());
+                let message =
+                    format!("waits for lane {}, which has exited", (needed & mask).trailing_zeros());
                 return fault(
                     absence(&code.steps[m.pc]),
                     group.mask.trailing_zeros() as usize,
@@ -232,7 +233,7 @@ impl Warp {
                         FindingKind::Trap,
                         mask.trailing_zeros() as usize,
                         None,
-                        "the kernel trapped",
+                        "the kernel executed `trap`",
                     );
                 }
                 Action::Converged { .. } => self.converged(m, step, mask)?,
@@ -245,7 +246,7 @@ impl Warp {
         }
     }
 
-    /// Runs another group for a while, against the order of positions.
+    /// Runs another group for a while, although its position is higher.
     fn let_others_run(&mut self, left: u64) -> u64 {
         if self.parked.is_empty() {
             return left;
@@ -256,7 +257,7 @@ impl Warp {
         left.min(INTERLUDE)
     }
 
-    /// Lanes that came by a recursive call go back behind it, the others on.
+    /// Lanes that are in a recursive call return to the instruction after it; the others continue at `otherwise`.
     fn return_from(&mut self, m: &mut Machine<'_>, code: &Code, frame: usize, otherwise: u32, mask: u32) {
         let mut on = 0;
         for lane in lanes(mask) {
@@ -286,7 +287,7 @@ impl Warp {
         for lane in lanes(mask) {
             let i = self.registers.row::<u32>(index)[lane];
             let Some(target) = targets.get(i as usize) else {
-                let message = format!("index {i} of {} branch targets", targets.len());
+                let message = format!("index {i} is out of range for {} branch targets", targets.len());
                 return fault(FindingKind::Undefined, lane, None, message);
             };
             self.parked.push(Group { pc: *target, mask: 1 << lane });
@@ -297,7 +298,7 @@ impl Warp {
         Ok(())
     }
 
-    /// Takes lanes that wait at this instruction into the group.
+    /// Adds the lanes that wait at this instruction to the group.
     fn join_waiting(&mut self, mask: u32) -> u32 {
         let pc = self.pc;
         let mut arrived = mask;
@@ -324,15 +325,17 @@ impl Warp {
             return Ok(());
         }
         if let Some(lane) = lanes(mask).find(|l| members[*l] >> l & 1 == 0) {
-            let message =
-                format!("membermask {:#x} does not name lane {lane}, which runs this", members[lane]);
+            let message = format!(
+                "membermask {:#x} does not include lane {lane}, which executes the instruction",
+                members[lane]
+            );
             return fault(FindingKind::AbsentLane, lane, None, message);
         }
         let arrived = if self.waiting.is_empty() { mask } else { self.join_waiting(mask) };
         let missing = |l: usize| members[l] & !arrived;
         if let Some(lane) = lanes(arrived).find(|l| missing(*l) & !self.live != 0) {
             let gone = (missing(lane) & !self.live).trailing_zeros();
-            let message = format!("the membermask names lane {gone}, which exited or never was");
+            let message = format!("the membermask includes lane {gone}, which has exited or does not exist");
             return fault(absence(step), lane, None, message);
         }
         let ready = lanes(arrived).filter(|l| missing(*l) == 0).fold(0, |set, l| set | 1 << l);
@@ -350,7 +353,7 @@ impl Warp {
         Ok(())
     }
 
-    /// Arrives at a block barrier; returns its number when everyone has.
+    /// Arrives at a block barrier; returns its number if the barrier is complete.
     fn barrier(&mut self, m: &mut Machine<'_>, form: &BarrierForm, mask: u32) -> Result<Option<u32>, Fault> {
         if mask == 0 {
             self.advance();
@@ -381,7 +384,7 @@ impl Warp {
         Ok(complete.then_some(number))
     }
 
-    /// Lets lanes that wait for a barrier go on; `results` are the reduction's count, and, or.
+    /// Releases the lanes that wait for a barrier. `results` are the reduction's count, and, or.
     pub(crate) fn release(&mut self, code: &Code, number: u32, results: [u32; 3]) {
         for i in (0..self.waiting.len()).rev() {
             if self.waiting[i].1 != Wait::Barrier(number) {
@@ -396,7 +399,7 @@ impl Warp {
         self.regroup();
     }
 
-    /// The first lane that waits, where, and whether for a block barrier.
+    /// The first waiting lane, its position, and whether it waits for a block barrier.
     pub(crate) fn first_waiting(&self) -> Option<(usize, u32, bool)> {
         self.waiting
             .iter()
@@ -404,13 +407,13 @@ impl Warp {
             .min_by_key(|(_, _, barrier)| *barrier)
     }
 
-    /// Lanes that wait for other lanes of the warp.
+    /// The lanes that wait for other lanes of the warp.
     pub(crate) fn waiting_for_lanes(&self) -> u32 {
         self.waiting.iter().filter(|(_, w)| matches!(w, Wait::Lanes(_))).fold(0, |set, (g, _)| set | g.mask)
     }
 }
 
-/// What it is called when lanes are absent from an instruction.
+/// The kind of finding for lanes that are absent from an instruction.
 fn absence(step: &Step) -> FindingKind {
     match step.action {
         Action::Barrier(_) => FindingKind::DivergentBarrier,

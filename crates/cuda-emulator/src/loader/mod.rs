@@ -1,5 +1,6 @@
-//! Finds the shared library that Cargo built next to the test and loads it as this process's CUDA driver.
+//! Finds the shared library that Cargo built next to the test, and loads it as the CUDA driver of this process.
 
+mod elf;
 mod hide;
 mod place;
 
@@ -18,23 +19,23 @@ pub(crate) use place::find;
 /// Why the emulator could not become this process's CUDA driver.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
-    /// The shared library is not where Cargo puts it.
-    #[error("the emulator's shared library is in none of {searched:?}")]
+    /// The shared library is not where Cargo places it.
+    #[error("the emulator's shared library was not found at any of {searched:?}")]
     NotFound {
         /// The paths tried.
         searched: Vec<PathBuf>,
     },
-    /// The dynamic loader refused it.
-    #[error("the emulator's shared library does not load: {0}")]
+    /// The dynamic loader rejected it.
+    #[error("the emulator's shared library could not be loaded: {0}")]
     Load(#[from] libloading::Error),
     /// The library comes from another build than the test.
-    #[error("{path}: built as {found:?}, the test expects {expected:?}")]
+    #[error("{path} is from build {found:?}, but the test is from build {expected:?}")]
     OtherBuild {
         /// The library.
         path: PathBuf,
-        /// What it says it is.
+        /// Its build.
         found: String,
-        /// What it should be.
+        /// The test's build.
         expected: String,
     },
     /// The process has already loaded another libcuda: install the emulator before the first CUDA call.
@@ -43,9 +44,9 @@ pub enum InstallError {
     /// The process has already loaded the emulator with another set of functions.
     #[error("this process has already loaded the emulator with functions up to {loaded:?}, not {asked:?}")]
     OtherFunctions {
-        /// The newest CUDA version whose functions are visible; `None` for all.
+        /// The newest CUDA version whose functions are visible; `None` means all.
         loaded: Option<CudaVersion>,
-        /// The one asked for.
+        /// The requested one.
         asked: Option<CudaVersion>,
     },
     /// Reading or rewriting the library failed.
@@ -53,10 +54,10 @@ pub enum InstallError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The library is not an ELF file that functions can be hidden in.
+    /// The library is not an ELF file in which functions can be hidden.
     #[error("{path}: {reason}")]
     NotElf {
         /// The file.
@@ -65,11 +66,11 @@ pub enum InstallError {
         reason: String,
     },
     /// The driver refused to begin a session.
-    #[error("the emulator refused: {0}")]
+    #[error("the emulator rejected the request: {0}")]
     Refused(String),
 }
 
-/// The driver, loaded for good.
+/// The loaded driver. It is never unloaded.
 #[derive(Debug)]
 pub(crate) struct Driver {
     control: Control,
@@ -78,7 +79,7 @@ pub(crate) struct Driver {
 
 static DRIVER: Mutex<Option<&'static Driver>> = Mutex::new(None);
 
-/// Loads the driver, or returns the one that is loaded if it offers the functions asked for.
+/// Loads the driver, or returns the loaded one if it has the requested functions.
 pub(crate) fn load(newest: Option<CudaVersion>) -> Result<&'static Driver, InstallError> {
     let mut loaded = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(driver) = *loaded {
@@ -97,7 +98,7 @@ pub(crate) fn load(newest: Option<CudaVersion>) -> Result<&'static Driver, Insta
         None => open(newest)?,
     };
     let driver = Box::leak(Box::new(Driver { control: control_of(&library)?, newest }));
-    // The driver must outlive everything that cudarc keeps in statics.
+    // The driver must outlive the statics of cudarc.
     std::mem::forget(library);
     *loaded = Some(driver);
     Ok(driver)
@@ -111,7 +112,7 @@ fn open(newest: Option<CudaVersion>) -> Result<Library, InstallError> {
     let io = |source| InstallError::Io { path: copy.clone(), source };
     std::fs::write(&copy, bytes).map_err(io)?;
     let library = open_at(&copy);
-    // The mapping keeps the contents; the name is needed no more.
+    // The mapping keeps the contents; the name is no longer needed.
     std::fs::remove_file(&copy).map_err(io)?;
     library
 }
@@ -127,10 +128,10 @@ fn open_at(path: &Path) -> Result<Library, InstallError> {
     Ok(library)
 }
 
-/// `dlopen` with this flag returns a library only if it is in the process already (Linux, glibc and musl).
+/// `dlopen` with this flag returns a library only if the process has already loaded it (Linux, glibc and musl).
 const RTLD_NOLOAD: i32 = 4;
 
-/// The libcuda that this process has, whichever it is.
+/// The libcuda that this process has already loaded, if any.
 fn already_loaded() -> Option<Library> {
     ["libcuda.so", "libcuda.so.1"].into_iter().find_map(|name| {
         // SAFETY: with RTLD_NOLOAD nothing is loaded, so no initialiser runs.
@@ -145,7 +146,7 @@ fn build_of(library: &Library) -> Option<String> {
     Some(unsafe { CStr::from_ptr(build()) }.to_string_lossy().into_owned())
 }
 
-/// The control function of a library that must be the emulator, and of the same build as this code.
+/// The control function of a library that must be the emulator from the same build as this code.
 fn control_of(library: &Library) -> Result<Control, InstallError> {
     let expected = BUILD_ID.trim_end_matches('\0');
     match build_of(library) {

@@ -1,4 +1,4 @@
-//! Where Cargo puts the shared library.
+//! Where Cargo places the shared library.
 
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use super::InstallError;
 
 /// The shared library of the build that this code belongs to.
 ///
-/// Cargo writes it, as it does for any library dependency, into `<target>/<profile>/deps`, and for the crate
-/// itself also one level up. Both are ancestors of this crate's build directory, which is known when it is
-/// compiled and holds for tests, examples and documentation tests alike; the place of the running program is a
-/// second way there, for binaries that were moved with their target directory.
+/// Cargo writes it into `<target>/<profile>/deps`, as for any library dependency, and for the crate itself also one
+/// level up. Both are siblings of ancestors of this crate's build directory, which is known at compile time and is the
+/// same for tests, examples and documentation tests. The location of the running program is tried next, for binaries
+/// that were moved together with their target directory.
 pub(crate) fn find() -> Result<PathBuf, InstallError> {
     let name = format!("{DLL_PREFIX}cuda_emulator{DLL_SUFFIX}");
     let program = std::env::current_exe().unwrap_or_default();

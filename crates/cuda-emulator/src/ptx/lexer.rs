@@ -1,13 +1,13 @@
-//! PTX text to tokens ("Lexical Elements" in the PTX ISA document).
+//! Splits PTX text into tokens ("Lexical Elements").
 
 use super::LoadError;
 
-/// A token's kind and value.
+/// A token.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Token {
-    /// An identifier, register and special register names with their `%`.
+    /// An identifier; names of registers and special registers include the `%`.
     Name(String),
-    /// A directive or modifier, without its dot: `global`, `shared::cta`.
+    /// A directive or modifier, without the dot: `global`, `shared::cta`.
     Dot(String),
     /// An integer literal.
     Integer(u64),
@@ -23,7 +23,7 @@ pub(crate) enum Token {
     End,
 }
 
-/// A token and where it starts.
+/// A token and its position.
 #[derive(Debug, Clone)]
 pub(crate) struct Placed {
     pub(crate) token: Token,
@@ -93,7 +93,7 @@ impl<'t> Lexer<'t> {
                 self.take_while(|c| c != '\n');
             } else if self.rest.starts_with("/*") {
                 let Some(end) = self.rest.find("*/") else {
-                    return Err(self.error("comment without an end"));
+                    return Err(self.error("unterminated comment"));
                 };
                 self.take(end + 2);
             } else {
@@ -109,7 +109,7 @@ impl<'t> Lexer<'t> {
             '0'..='9' => self.number(),
             '"' => {
                 let Some(end) = self.rest[1..].find('"') else {
-                    return Err(self.error("string without an end"));
+                    return Err(self.error("unterminated string"));
                 };
                 let quoted = self.take(end + 2);
                 Ok(Token::Text(quoted[1..=end].to_owned()))
@@ -142,7 +142,7 @@ impl<'t> Lexer<'t> {
     /// "Integer Constants" and "Floating-Point Constants".
     fn number(&mut self) -> Result<Token, LoadError> {
         let start = self.error("");
-        let bad = |word: &str| LoadError { message: format!("not a number: {word}"), ..start.clone() };
+        let bad = |word: &str| LoadError { message: format!("invalid number: {word}"), ..start.clone() };
         let word = self.take_while(is_word);
         let digits = word.trim_end_matches('U');
         let radix = |prefix: usize, radix: u32| {

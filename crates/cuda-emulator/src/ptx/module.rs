@@ -1,40 +1,40 @@
-//! What a loaded module offers: kernels, their attributes, module-scope variables.
+//! A loaded module: kernels with their attributes, and module-scope variables.
 
 use super::ast::{Declaration, File, Function, Initial, Place};
 use super::parser::parse;
 use crate::exec::code::Code;
 use crate::exec::decode::{self, layout};
 
-/// Why PTX text was refused.
+/// Why PTX text could not be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("PTX line {line}, column {column}: {message}")]
 pub struct LoadError {
-    /// Line in the PTX text, from 1.
+    /// Line in the PTX text, counting from 1.
     pub line: u32,
-    /// Column in that line, from 1.
+    /// Column in that line, counting from 1.
     pub column: u32,
-    /// What is wrong, in words; names the opcode or modifier that is not known.
+    /// A description of the error; names the opcode or modifier if it is unknown.
     pub message: String,
 }
 
-/// Where a variable lives ("State Spaces").
+/// A state space ("State Spaces").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Space {
     /// Device memory.
     Global,
     /// Read-only device memory of at most 64 KiB.
     Const,
-    /// On-chip memory of one block.
+    /// On-chip memory, shared by the threads of a block.
     Shared,
-    /// Private memory of one thread.
+    /// Memory private to a thread.
     Local,
     /// Kernel or function parameters.
     Param,
-    /// Any of the above, told apart by the address.
+    /// Any of the above, distinguished by the address.
     Generic,
 }
 
-/// One kernel parameter and where its bytes lie in the parameter block.
+/// A kernel parameter and its place in the parameter block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
     /// The PTX name.
@@ -77,7 +77,7 @@ impl Kernel {
             let (bytes, align) = layout(p);
             let end = parameters.last().map_or(0, |p| p.offset + p.bytes);
             if p.space.is_none() || bytes == 0 || bytes > 32764 {
-                return p.place.error(format!("{} cannot be a kernel's parameter", p.name));
+                return p.place.error(format!("{} cannot be a kernel parameter", p.name));
             }
             parameters.push(Parameter {
                 name: p.name.clone(),
@@ -96,7 +96,7 @@ impl Kernel {
         &self.name
     }
 
-    /// The parameters in order; their offsets follow from sizes and alignments.
+    /// The parameters in order. Their offsets follow from sizes and alignments.
     pub fn parameters(&self) -> &[Parameter] {
         &self.parameters
     }
@@ -106,22 +106,22 @@ impl Kernel {
         self.parameters.last().map_or(0, |p| p.offset + p.bytes)
     }
 
-    /// Shared memory that the kernel declares with a size, in bytes.
+    /// Statically declared shared memory in bytes.
     pub fn static_shared_bytes(&self) -> u32 {
         self.code.shared_bytes
     }
 
-    /// Local memory (arrays, function parameters) of one thread, in bytes.
+    /// Local memory (arrays, function parameters) per thread, in bytes.
     pub fn local_bytes(&self) -> u32 {
         self.code.local_bytes
     }
 
-    /// Upper limit on threads a block, from `.maxntid` or `.reqntid`; 1024 without either.
+    /// Maximum number of threads per block, from `.maxntid` or `.reqntid`; 1024 without either.
     pub fn max_threads(&self) -> u32 {
         self.threads.map_or(1024, |t| t.iter().product::<u32>().min(1024))
     }
 
-    /// The block that `.reqntid` asks for.
+    /// The block dimensions that `.reqntid` requires.
     pub fn required_threads(&self) -> Option<[u32; 3]> {
         self.threads.filter(|_| self.required)
     }
@@ -142,12 +142,12 @@ impl Module {
     /// Parses and decodes PTX text.
     ///
     /// # Errors
-    /// On the first thing that is not PTX or not supported, with its place.
+    /// At the first construct that is invalid or unsupported, with its position.
     pub fn load(text: &str) -> Result<Self, LoadError> {
         let file = parse(text)?;
         let place = Place { line: 1, column: 1 };
         if file.version == (0, 0) || file.target == 0 {
-            return place.error(".version or .target missing");
+            return place.error("missing .version or .target");
         }
         let entries = file.functions.iter().filter(|f| f.entry && f.body.is_some());
         let kernels = entries.map(|f| Kernel::new(&file, f)).collect::<Result<Vec<_>, _>>()?;
@@ -157,7 +157,7 @@ impl Module {
             if let Some(space @ (Space::Global | Space::Const)) = d.space {
                 let (bytes, align) = layout(d);
                 if d.external || bytes == 0 {
-                    return d.place.error(format!("{} has no definition in this module", d.name));
+                    return d.place.error(format!("{} is not defined in this module", d.name));
                 }
                 variables.push(Variable { name: d.name.clone(), space, bytes, align });
             }
@@ -166,12 +166,12 @@ impl Module {
         Ok(Self { kernels, variables, declarations, version, target, text: text.to_owned() })
     }
 
-    /// The kernel (`.entry`) of that name.
+    /// The kernel (`.entry`) with this name.
     pub fn kernel(&self, name: &str) -> Option<&Kernel> {
         self.kernels.iter().find(|k| k.name == name)
     }
 
-    /// All kernels in the order of the text.
+    /// All kernels, in order of appearance.
     pub fn kernels(&self) -> &[Kernel] {
         &self.kernels
     }
@@ -181,7 +181,7 @@ impl Module {
         &self.variables
     }
 
-    /// `.version`, as (major, minor): (7, 0).
+    /// `.version` as (major, minor).
     pub fn version(&self) -> (u32, u32) {
         self.version
     }
@@ -195,7 +195,7 @@ impl Module {
         &self.declarations
     }
 
-    /// The text of a line, without blanks around it.
+    /// The text of a line, without surrounding white space.
     pub(crate) fn line(&self, number: u32) -> &str {
         self.text.lines().nth(number.saturating_sub(1) as usize).unwrap_or("").trim()
     }
@@ -214,7 +214,7 @@ fn check_initial(file: &File, d: &Declaration) -> Result<(), LoadError> {
                 .iter()
                 .any(|v| v.name == *name && matches!(v.space, Some(Space::Global | Space::Const)));
             if !known || size != 8 {
-                return d.place.error(format!("{name} is no variable whose address fits here"));
+                return d.place.error(format!("{name} is not a variable whose address can be stored here"));
             }
         }
     }

@@ -72,7 +72,7 @@ impl Parser {
                     _ => Operand::Address { base: None, offset: self.constant()? as i64 },
                 };
                 if self.eat(",") {
-                    // Coordinates of textures and tensors: no supported opcode takes them.
+                    // Coordinates of textures and tensors, which no supported opcode takes.
                     let mut all = vec![address];
                     all.extend(self.list("]")?);
                     return Ok(Operand::List(all));

@@ -1,10 +1,10 @@
-//! Tokens to statements ("Syntax", "Directives").
+//! Parses tokens to statements ("Syntax", "Directives").
 
 use super::LoadError;
 use super::ast::{File, Place, Statement};
 use super::lexer::{Placed, Token, tokens};
 
-/// A cursor over the tokens; the other parser files add what they parse.
+/// A cursor over the tokens. The other parser modules add methods for what they parse.
 pub(super) struct Parser {
     tokens: Vec<Placed>,
     next: usize,
@@ -51,7 +51,7 @@ impl Parser {
         if self.eat(mark) {
             return Ok(());
         }
-        // A missing end is where the token before it is, not where the next line goes on.
+        // A missing semicolon is reported at the previous token, not on the next line.
         let t = &self.tokens[if mark == ";" { self.next.saturating_sub(1) } else { self.next }];
         let place = Place { line: t.line, column: t.column };
         place.error(format!("expected `{mark}`, found {:?}", self.peek()))
@@ -82,7 +82,7 @@ impl Parser {
         let place = self.place();
         match u32::try_from(self.constant()?) {
             Ok(n) => Ok(n),
-            Err(_) => place.error("not a count"),
+            Err(_) => place.error("the number is out of range"),
         }
     }
 
@@ -141,7 +141,7 @@ impl Parser {
         Ok(file)
     }
 
-    /// `.pragma "…";` and `.file 1 "…"[, size, time]`: nothing here changes results.
+    /// Skips `.pragma "…";`, `.file 1 "…"[, size, time]` and `.loc …`, which have no effect on results.
     pub(super) fn skip_line_directive(&mut self, word: &str) -> Result<(), LoadError> {
         if word == "pragma" {
             while !self.eat(";") {
@@ -166,7 +166,7 @@ impl Parser {
         }
     }
 
-    /// Debug sections.
+    /// Skips a debug section.
     fn skip_braces(&mut self) -> Result<(), LoadError> {
         while !self.eat("{") {
             if *self.peek() == Token::End {

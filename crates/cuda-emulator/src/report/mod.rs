@@ -1,9 +1,9 @@
-//! Static evidence for speed: occupancy, and times **modelled** from a launch's counts. Nothing here is measured.
+//! Performance estimates: occupancy, and times **modelled** from the counts of a launch. Nothing here is measured.
 //!
-//! The model adds up what a launch asks of each unit of a multiprocessor and of device memory, and divides by
-//! the published rates. It knows no latencies, no caches and no contention, so each time is a floor: a kernel can
-//! be slower than the model says, for reasons the model cannot see, but hardly faster. Its use is to compare two
-//! kernels that do the same work, and to see which unit binds them.
+//! The model adds up the work of a launch for each unit of a multiprocessor and for device memory, and divides it by the
+//! published rates. It ignores latencies, caches and contention, so each time is a lower bound: a kernel can be slower
+//! than modelled, for reasons outside the model, but hardly faster. It is useful for comparing two kernels that do the same
+//! work, and for finding the unit that limits them.
 //!
 //! ```
 //! use cuda_emulator::exec::Counts;
@@ -29,6 +29,6 @@ pub use occupancy::{Limits, Occupancy, Restriction};
 pub use resources::Resources;
 pub use target::Target;
 
-/// Registers a thread that the driver reports for kernels of which a test said nothing. The emulator runs PTX,
-/// whose virtual registers are not allocated; ptxas knows the true figure.
+/// The registers per thread that the driver reports for kernels for which the test has set no value. The emulator runs
+/// PTX, whose virtual registers are not allocated; ptxas prints the true number.
 pub const ASSUMED_REGISTERS: u32 = 32;

@@ -5,16 +5,16 @@ use std::fmt;
 use super::{Occupancy, Resources, Target};
 use crate::exec::{Class, Counts};
 
-/// Warp schedulers of a multiprocessor; each issues one warp instruction a clock.
+/// Warp schedulers per multiprocessor; each issues one warp instruction per clock.
 const SCHEDULERS: f64 = 4.0;
-/// Bytes that the first-level cache and shared memory move a clock: four sectors, or one pass over the banks.
+/// Sectors that L1 cache and shared memory transfer per clock; a pass over the banks takes one clock as well.
 const SECTORS_A_CLOCK: f64 = 4.0;
 const SECTOR: f64 = 32.0;
 
 /// A unit of a multiprocessor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// The schedulers: every instruction takes a slot.
+    /// The schedulers: every instruction takes an issue slot.
     Issue,
     /// Integer arithmetic, logic and moves.
     Integer,
@@ -26,9 +26,9 @@ pub enum Unit {
     Half,
     /// Special functions and conversions.
     Special,
-    /// Loads, stores, atomics, shuffles: one warp instruction a clock.
+    /// Loads, stores, atomics, shuffles: one warp instruction per clock.
     LoadStore,
-    /// The data path that shared memory and the first-level cache have in common.
+    /// The data path that shared memory and L1 cache share.
     Data,
     /// Tensor cores.
     Matrix,
@@ -39,30 +39,30 @@ pub enum Unit {
 pub struct Report {
     /// The GPU's name.
     pub target: &'static str,
-    /// What ptxas said.
+    /// The figures printed by ptxas.
     pub resources: Resources,
     /// Blocks and warps on one multiprocessor.
     pub occupancy: Occupancy,
-    /// Rounds of blocks: how often the whole GPU is filled, the last time perhaps in part.
+    /// Waves: how often the GPU is filled with blocks, the last time possibly in part.
     pub waves: f64,
-    /// Modelled: clocks for which each unit of the busiest multiprocessor works.
+    /// Modelled: clocks for which each unit of the busiest multiprocessor is busy.
     pub clocks: Vec<(Unit, f64)>,
-    /// Modelled: seconds for which the busiest unit works.
+    /// Modelled: seconds for which the busiest unit is busy.
     pub issue_seconds: f64,
-    /// Modelled: seconds in which device memory moves all sectors asked for, were no cache to serve any.
+    /// Modelled: seconds in which device memory transfers all requested sectors, without any cache.
     pub memory_seconds: f64,
-    /// Modelled: the same, had every instruction asked for as few sectors as its bytes fit in.
+    /// Modelled: the same, if every instruction requested the minimum number of sectors.
     pub memory_seconds_minimum: f64,
 }
 
 impl Report {
-    /// The report of a launch of `blocks` blocks of `threads` threads, whose counts the emulator took.
+    /// The report of a launch of `blocks` blocks of `threads` threads, with the counts taken by the emulator.
     ///
-    /// - clocks of a unit = sum over its classes of warp instructions × 32 / results a clock; for the data path
-    ///   passes over shared memory + sectors / 4; for tensor cores multiply-adds / rate; for the schedulers all
+    /// - clocks of a unit = sum over its classes of warp instructions × 32 / results per clock; for the data path:
+    ///   passes over shared memory + sectors / 4; for tensor cores: multiply-adds / rate; for the schedulers: all
     ///   instructions / 4
     /// - the busiest multiprocessor has ⌈blocks / multiprocessors⌉ / blocks of the work
-    /// - issue seconds = clocks of the busiest unit there / clock rate
+    /// - issue seconds = clocks of its busiest unit / clock rate
     /// - memory seconds = 32 bytes × sectors / bandwidth
     pub fn new(target: &Target, resources: Resources, blocks: u64, threads: u32, counts: &Counts) -> Self {
         Self::with_dynamic_shared(target, resources, blocks, threads, 0, counts)
@@ -97,7 +97,7 @@ impl Report {
         }
     }
 
-    /// The unit that works longest.
+    /// The unit that is busy longest.
     pub fn busiest(&self) -> Unit {
         let longest = self.clocks.iter().max_by(|(_, a), (_, b)| a.total_cmp(b));
         longest.map_or(Unit::Issue, |(unit, _)| *unit)
@@ -130,12 +130,12 @@ impl fmt::Display for Report {
         let Resources { registers, spill_stores, spill_loads, shared, .. } = self.resources;
         writeln!(
             f,
-            "{}: {registers} registers, {spill_stores}+{spill_loads} bytes spilt, {shared} bytes shared",
+            "{}: {registers} registers, {spill_stores}+{spill_loads} bytes spilled, {shared} bytes shared",
             self.target
         )?;
         writeln!(
             f,
-            "  {} blocks, {} of {} warps a multiprocessor (bound by {:?}), {} waves",
+            "  {} blocks, {} of {} warps per multiprocessor (limited by {:?}), {} waves",
             self.occupancy.blocks,
             self.occupancy.warps,
             self.occupancy.warps_possible,
@@ -144,51 +144,11 @@ impl fmt::Display for Report {
         )?;
         write!(
             f,
-            "  modelled, not measured: at least {:.1} us in {:?}, {:.1} us in device memory ({:.1} us of it needed)",
+            "  modelled, not measured: at least {:.1} us in {:?}, {:.1} us in device memory ({:.1} us at best)",
             self.issue_seconds * 1e6,
             self.busiest(),
             self.memory_seconds * 1e6,
             self.memory_seconds_minimum * 1e6
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn counts_of(class: Class, instructions: u64) -> Counts {
-        let mut counts = Counts::default();
-        counts.instructions[class as usize] = instructions;
-        counts
-    }
-
-    fn report(blocks: u64, counts: &Counts) -> Report {
-        Report::new(&Target::a100(), Resources { registers: 32, ..Resources::default() }, blocks, 256, counts)
-    }
-
-    #[test]
-    fn the_unit_with_the_most_clocks_binds() {
-        let report = report(108, &counts_of(Class::Special, 108 * 1000));
-        assert_eq!(report.busiest(), Unit::Special);
-        assert!((report.issue_seconds - 2000.0 / 1.41e9).abs() < 1e-12);
-    }
-
-    #[test]
-    fn blocks_that_do_not_fill_the_gpu_leave_multiprocessors_idle() {
-        let work = counts_of(Class::Float, 216_000);
-        let even = report(216, &work).issue_seconds;
-        assert!((report(109, &work).issue_seconds / even - 216.0 / 109.0).abs() < 1e-9);
-        assert!((report(1, &work).issue_seconds / even - 108.0).abs() < 1e-9);
-        assert_eq!(report(108 * 8 + 1, &work).waves, 2.0);
-    }
-
-    #[test]
-    fn memory_time_is_sectors_over_bandwidth() {
-        let counts =
-            Counts { global_sectors: 2_039_000, global_sectors_minimum: 1_019_500, ..Counts::default() };
-        let report = report(1, &counts);
-        assert!((report.memory_seconds - 32e-6).abs() < 1e-12);
-        assert!((report.memory_seconds_minimum - 16e-6).abs() < 1e-12);
     }
 }

@@ -6,28 +6,28 @@ use crate::exec::Class;
 
 /// The rates of one GPU.
 ///
-/// Sources: CUDA C++ Programming Guide, "Throughput of Native Arithmetic Instructions" (results a clock and
+/// Sources: CUDA C++ Programming Guide, "Throughput of Native Arithmetic Instructions" (results per clock and
 /// multiprocessor, columns 8.0 and 9.0); the architecture whitepapers of the A100 and the H100 (tensor cores,
 /// schedulers, load and store units); the boards' data sheets (clock, multiprocessors, memory).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
     /// Its name.
     pub name: &'static str,
-    /// What bounds the occupancy of a multiprocessor.
+    /// The limits of a multiprocessor's occupancy.
     pub limits: Limits,
     /// Multiprocessors.
     pub multiprocessors: u32,
     /// Boost clock in Hz.
     pub clock: f64,
-    /// Bytes a second of device memory.
+    /// Bandwidth of device memory in bytes per second.
     pub bandwidth: f64,
-    /// f32 results a clock and multiprocessor.
+    /// f32 results per clock and multiprocessor.
     pub float: f64,
-    /// f64 results a clock and multiprocessor.
+    /// f64 results per clock and multiprocessor.
     pub double: f64,
-    /// Conversions a clock and multiprocessor.
+    /// Conversions per clock and multiprocessor.
     pub convert: f64,
-    /// Multiply-adds of dense f16 tensor instructions a clock and multiprocessor.
+    /// Multiply-adds of dense f16 tensor instructions per clock and multiprocessor.
     pub matrix: f64,
 }
 
@@ -47,7 +47,7 @@ impl Target {
         }
     }
 
-    /// H100 SXM with 80 GB. Its tensor rate is that of its own instructions; `mma.sync` reaches less of it.
+    /// H100 SXM with 80 GB. The tensor rate is that of `wgmma`; `mma.sync` reaches only part of it.
     pub fn h100() -> Self {
         Self {
             name: "H100",
@@ -62,9 +62,9 @@ impl Target {
         }
     }
 
-    /// Clocks for which one warp instruction of a class keeps its unit, with 32 results each: two halves a
-    /// result for packed f16, 64 integer results, 16 special functions, 32 lanes of loads, stores and shuffles.
-    /// `None` where the count of something else tells, or where only the issue slot counts.
+    /// Clocks for which a warp instruction of a class, with its 32 results, occupies its unit. Per clock: 64 integer
+    /// results, 128 results of packed f16 (of two values each), 16 special functions, 32 lanes of loads, stores and shuffles.
+    /// `None` if other counts determine the time, or if only the issue slot matters.
     pub(super) fn clocks(&self, class: Class) -> Option<f64> {
         let results = match class {
             Class::Integer | Class::Move => 64.0,

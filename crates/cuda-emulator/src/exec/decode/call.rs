@@ -1,7 +1,7 @@
-//! `call` ("Control Flow Instructions: call"): the callee's body is decoded in place.
+//! `call` ("Control Flow Instructions: call"): the callee is inlined.
 //!
-//! Parameters in `.param` space share the caller's bytes; register parameters are copied. A function that calls
-//! itself keeps one place for its registers and variables, which such a call puts aside (see `frames`).
+//! Parameters in `.param` space share the caller's bytes; register parameters are copied. The registers and variables of a
+//! recursive function have one location, which a recursive call saves (see `frames`).
 
 use super::super::code::Action;
 use super::super::counts::Class;
@@ -13,7 +13,7 @@ use crate::ptx::ast::{Declaration, File, Function, Instruction, Operand, Stateme
 use crate::ptx::{LoadError, Space};
 use std::collections::HashSet;
 
-/// Where a variable in local memory lies.
+/// The offset of a variable in local memory.
 fn offset_of(symbol: &Symbol) -> Option<u32> {
     match symbol {
         Symbol::Local { offset, .. } => Some(*offset),
@@ -21,22 +21,22 @@ fn offset_of(symbol: &Symbol) -> Option<u32> {
     }
 }
 
-/// A function that is being copied in.
+/// A function that is being inlined.
 #[derive(Debug)]
 pub(super) struct Open {
     name: String,
     /// Its first instruction.
     entry: usize,
-    /// Where `ret` goes.
+    /// The target of `ret`.
     end: usize,
-    /// Index of its frame, if it may call itself.
+    /// Index of its frame, if it is recursive.
     frame: Option<usize>,
-    /// Where results and parameters lie.
+    /// Its results and parameters.
     results: Vec<Symbol>,
     parameters: Vec<Symbol>,
 }
 
-/// Whether a call of `callee` is among the statements, or in what they call.
+/// Whether the statements call `callee`, directly or indirectly.
 fn reaches(file: &File, statements: &[Statement], callee: &str, seen: &mut HashSet<String>) -> bool {
     statements.iter().any(|s| match s {
         Statement::Scope(inner) => reaches(file, inner, callee, seen),
@@ -56,7 +56,7 @@ fn reaches(file: &File, statements: &[Statement], callee: &str, seen: &mut HashS
 }
 
 impl<'f> Decoder<'f> {
-    /// What `ret` does here.
+    /// The action of `ret` at this position.
     pub(super) fn leave(&self) -> Action {
         match self.calls.last() {
             None => Action::Exit,
@@ -86,7 +86,7 @@ impl<'f> Decoder<'f> {
         let file = self.file;
         let same_name = file.functions.iter().filter(|f| f.name == *name && !f.entry);
         let Some(callee) = same_name.max_by_key(|f| f.body.is_some()) else {
-            return form.error(format!("{name} is no function (indirect calls are not supported)"));
+            return form.error(format!("{name} is not a function (indirect calls are not supported)"));
         };
         if let Some(open) = self.calls.iter().position(|c| c.name == *name) {
             return self.recurse(form, guard, callee, open, (results, arguments));
@@ -111,7 +111,7 @@ impl<'f> Decoder<'f> {
             return form.error(format!("{} has no body in this module", callee.name));
         };
         if results.len() != callee.results.len() || arguments.len() != callee.parameters.len() {
-            return form.error(format!("{} takes another number of parameters", callee.name));
+            return form.error(format!("wrong number of arguments for {}", callee.name));
         }
         let recursive = reaches(self.file, body, &callee.name, &mut HashSet::new());
         let start = (self.words, self.longs, self.predicates);
@@ -159,7 +159,7 @@ impl<'f> Decoder<'f> {
         Ok(())
     }
 
-    /// A call of a function that is being copied in.
+    /// A call of a function that is being inlined.
     fn recurse(
         &mut self,
         form: &Form<'_>,
@@ -169,9 +169,9 @@ impl<'f> Decoder<'f> {
         (results, arguments): (&[Operand], &[Operand]),
     ) -> Result<(), LoadError> {
         let (entry, frame) = (self.calls[open].entry as u32, self.calls[open].frame);
-        let Some(frame) = frame else { return form.error("a recursive call was not foreseen") };
+        let Some(frame) = frame else { return form.error("unexpected recursive call") };
         if results.len() != callee.results.len() || arguments.len() != callee.parameters.len() {
-            return form.error(format!("{} takes another number of parameters", callee.name));
+            return form.error(format!("wrong number of arguments for {}", callee.name));
         }
         let pass = |decoder: &mut Self, formals: &[Declaration], actuals: &[Operand], input: bool| {
             let mut list = Vec::new();
@@ -180,7 +180,7 @@ impl<'f> Decoder<'f> {
                 let open = &decoder.calls[open];
                 let there = if input { &open.parameters[i] } else { &open.results[i] };
                 let (Some(here), Some(there)) = (offset_of(&here), offset_of(there)) else {
-                    return form.error("a recursive call passes its parameters in .param space");
+                    return form.error("recursive calls must pass their parameters in .param space");
                 };
                 let (from, to) = if input { (here, there) } else { (there, here) };
                 list.push(Passed { from, to, bytes: bytes_of(formal) as u32 });
@@ -194,7 +194,7 @@ impl<'f> Decoder<'f> {
         Ok(())
     }
 
-    /// What a formal parameter's name stands for inside the callee.
+    /// The symbol of a formal parameter inside the callee.
     fn bind(
         &mut self,
         form: &Form<'_>,
@@ -208,7 +208,7 @@ impl<'f> Decoder<'f> {
         };
         match (formal.space, symbol) {
             (Some(_), Some(local @ Symbol::Local { space: Space::Param, .. })) => Ok(local),
-            // An output register is shared with the caller's: it is only written on the way out.
+            // An output register is that of the caller: it is only written when the callee returns.
             (None, Some(register @ Symbol::Register(_))) if !input => Ok(register),
             (None, _) if input => {
                 let Some(t) = crate::ptx::types::Type::named(&formal.kind) else { return form.unsupported() };

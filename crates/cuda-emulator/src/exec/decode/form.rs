@@ -1,10 +1,11 @@
-//! A cursor over an instruction's modifiers: what nobody takes is an error.
+//! A cursor over an instruction's modifiers. Modifiers that are left over are an error.
 
+use crate::exec::rounding::Rounding;
 use crate::ptx::LoadError;
 use crate::ptx::ast::{Instruction, Operand, Place};
 use crate::ptx::types::Type;
 
-/// An instruction whose modifiers are being taken.
+/// An instruction and its remaining modifiers.
 pub(crate) struct Form<'i> {
     pub(crate) instruction: &'i Instruction,
     left: Vec<&'i str>,
@@ -28,12 +29,12 @@ impl<'i> Form<'i> {
         self.place().error(format!("{}: {}", self.instruction.form(), message.as_ref()))
     }
 
-    /// The form exists in no group.
+    /// The error for an unknown form.
     pub(crate) fn unsupported<T>(&self) -> Result<T, LoadError> {
         self.error("this form is not supported")
     }
 
-    /// Takes a modifier if it is there.
+    /// Takes a modifier if it is present.
     pub(crate) fn flag(&mut self, name: &str) -> bool {
         let found = self.left.iter().position(|m| *m == name);
         if let Some(i) = found {
@@ -42,14 +43,14 @@ impl<'i> Form<'i> {
         found.is_some()
     }
 
-    /// Takes the first of the alternatives that is there.
+    /// Takes the first modifier that is one of the alternatives.
     pub(crate) fn any(&mut self, names: &[&'static str]) -> Option<&'static str> {
         let i = self.left.iter().position(|m| names.contains(m))?;
         let taken = self.left.remove(i);
         names.iter().find(|n| **n == taken).copied()
     }
 
-    /// Takes the next modifier if `keep` likes it.
+    /// Takes the first modifier that satisfies `keep`.
     pub(crate) fn matching(&mut self, keep: impl Fn(&str) -> bool) -> Option<&'i str> {
         let i = self.left.iter().position(|m| keep(m))?;
         Some(self.left.remove(i))
@@ -62,19 +63,29 @@ impl<'i> Form<'i> {
                 Some(t) => Ok(t),
                 None => self.unsupported(),
             },
-            None => self.error("type missing"),
+            None => self.error("missing type"),
         }
     }
 
-    /// The operands, whose number must be `N`.
+    /// Takes a rounding modifier: `.rn`, `.rz`, `.rm` or `.rp`.
+    pub(crate) fn rounding(&mut self) -> Option<Rounding> {
+        Some(match self.any(&["rn", "rz", "rm", "rp"])? {
+            "rz" => Rounding::Zero,
+            "rm" => Rounding::Down,
+            "rp" => Rounding::Up,
+            _ => Rounding::Nearest,
+        })
+    }
+
+    /// The operands, of which there must be `N`.
     pub(crate) fn operands<const N: usize>(&self) -> Result<&'i [Operand; N], LoadError> {
         match self.instruction.operands.as_slice().try_into() {
             Ok(list) => Ok(list),
-            Err(_) => self.error(format!("{N} operands expected, {} found", self.instruction.operands.len())),
+            Err(_) => self.error(format!("expected {N} operands, found {}", self.instruction.operands.len())),
         }
     }
 
-    /// Fails if a modifier was not taken.
+    /// Fails if there are modifiers left.
     pub(crate) fn finish(&self) -> Result<(), LoadError> {
         match self.left.first() {
             None => Ok(()),

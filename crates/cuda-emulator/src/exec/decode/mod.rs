@@ -1,7 +1,7 @@
-//! Statements to [`Code`]: names become register rows, calls are copied in, labels become positions.
+//! Decodes statements to [`Code`]: names become register rows, calls are inlined, labels become positions.
 //!
-//! A called function is decoded anew at each call ("Functions" allows any implementation of the call that keeps
-//! its meaning): divergence then needs no call stack, and recursion is refused with an error.
+//! A called function is decoded again at each call, so that divergence needs no call stack. Only recursive calls save the
+//! caller's state at run time (see [`frames`](super::frames)).
 
 mod call;
 pub(crate) mod form;
@@ -23,7 +23,7 @@ use crate::ptx::{LoadError, Parameter, Space};
 use std::collections::HashMap;
 use symbols::Scope;
 
-/// State of decoding one kernel.
+/// The state of decoding one kernel.
 pub(crate) struct Decoder<'f> {
     pub(crate) file: &'f File,
     steps: Vec<Step>,
@@ -34,18 +34,18 @@ pub(crate) struct Decoder<'f> {
     carry: Option<u32>,
     word_presets: HashMap<Preset, u32>,
     long_presets: HashMap<Preset, u32>,
-    /// Positions of labels once met.
+    /// Positions of labels; `None` until the label is reached.
     labels: Vec<Option<u32>>,
-    /// Shared variables by where they were declared, so that copies of a function share them.
+    /// Shared variables by place of declaration, so that inlined copies of a function share them.
     shared: HashMap<(Place, String), u32>,
     shared_bytes: u32,
     shared_align: u32,
     local_bytes: u32,
     shared_grain: u32,
     global_grain: u32,
-    /// The functions being copied in, outermost first.
+    /// The functions being inlined, outermost first.
     calls: Vec<Open>,
-    /// Of functions that may call themselves.
+    /// The frames of recursive functions.
     frames: Vec<Frame>,
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn layout(d: &Declaration) -> (u64, u64) {
 
 /// Decodes a kernel; `parameters` gives the layout of its parameter block.
 pub(crate) fn kernel(file: &File, function: &Function, parameters: &[Parameter]) -> Result<Code, LoadError> {
-    let Some(body) = &function.body else { return function.place.error("an entry without a body") };
+    let Some(body) = &function.body else { return function.place.error("entry without a body") };
     let mut decoder = Decoder::new(file);
     let mut scope = Scope::default();
     for p in parameters {
@@ -69,7 +69,7 @@ pub(crate) fn kernel(file: &File, function: &Function, parameters: &[Parameter])
 }
 
 impl Guard {
-    /// Predicate 0 holds in every lane.
+    /// Predicate 0 is true in every lane.
     pub(crate) const ALWAYS: Self = Self { index: 0, flip: 0 };
 
     pub(crate) fn negated(self) -> Self {
@@ -109,7 +109,7 @@ impl<'f> Decoder<'f> {
                     *label = position;
                     Ok(())
                 }
-                None => place.error("branch to a label that is not defined"),
+                None => place.error("branch to an undefined label"),
             };
             match &mut step.action {
                 Action::Branch(target) | Action::Return { otherwise: target, .. } => resolve(target)?,
@@ -139,7 +139,7 @@ impl<'f> Decoder<'f> {
         self.steps.push(Step { action, guard, class, line });
     }
 
-    /// Lowers the grain of the race shadow to `bytes` for a space that an instruction accesses.
+    /// Notes an access of `bytes` bytes, the size of which limits the granularity of the space's race shadow.
     pub(crate) fn accesses(&mut self, space: Space, bytes: u32) {
         let grain = bytes.trailing_zeros();
         if matches!(space, Space::Shared | Space::Generic) {
@@ -150,7 +150,7 @@ impl<'f> Decoder<'f> {
         }
     }
 
-    /// The predicate that holds the carry of the condition code.
+    /// The predicate that holds the carry bit of the condition code.
     pub(crate) fn carry(&mut self) -> u32 {
         if let Some(carry) = self.carry {
             return carry;
@@ -187,7 +187,7 @@ impl<'f> Decoder<'f> {
             match s {
                 Statement::Label(name, place) => match self.lookup(name) {
                     Some(Symbol::Label(label)) => self.set_label(label),
-                    _ => return place.error(format!("{name} is no label")),
+                    _ => return place.error(format!("{name} is not a label")),
                 },
                 Statement::BranchTargets(..) => {}
                 Statement::Declaration(d) => self.declaration(d)?,

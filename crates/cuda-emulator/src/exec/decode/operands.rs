@@ -1,5 +1,5 @@
-//! Operands to register rows ("Instruction Operands"): constants, special registers and addresses of variables
-//! are rows too, set once before a warp starts.
+//! Decodes operands to register rows ("Instruction Operands"). Constants, special registers and addresses of variables are
+//! rows as well, which are set before a warp starts.
 
 use super::super::code::{Preset, Special};
 use super::super::registers::Guard;
@@ -8,11 +8,11 @@ use crate::ptx::LoadError;
 use crate::ptx::ast::{Operand, Place};
 use crate::ptx::types::{Meaning, Type};
 
-/// An address operand: a row and a constant added to it.
+/// An address operand: a row plus a constant.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Address {
     pub(crate) row: u32,
-    /// Whether `row` is one of 64-bit cells.
+    /// Whether `row` has 64-bit cells.
     pub(crate) long: bool,
     pub(crate) offset: i64,
 }
@@ -37,13 +37,13 @@ impl Decoder<'_> {
         self.preset(bits == 64, Preset::Bits(masked))
     }
 
-    /// The row of a source operand whose type is `t`; the register's width must be the type's.
+    /// The row of a source operand of type `t`; the register must have the width of the type.
     pub(crate) fn source(&mut self, form: &Form<'_>, o: &Operand, t: Type) -> Result<u32, LoadError> {
         self.source_of_width(form, o, t, false)
     }
 
-    /// As [`Self::source`]; where `wider`, registers may be wider than the type ("Operand Size Exceeding
-    /// Instruction-Type Size"). The row is then in the bank of the register, which is returned too.
+    /// As [`Self::source`]; with `wider`, the register may be wider than the type ("Operand Size Exceeding
+    /// Instruction-Type Size").
     pub(crate) fn source_of_width(
         &mut self,
         form: &Form<'_>,
@@ -57,9 +57,8 @@ impl Decoder<'_> {
                 Some(Symbol::Register(r)) if wider && r.bits > t.bits && (r.bits == 64) == (t.bits == 64) => {
                     Ok(r.index)
                 }
-                Some(Symbol::Register(r)) => {
-                    form.error(format!("{name} has {} bits, the instruction's type {}", r.bits, t.bits))
-                }
+                Some(Symbol::Register(r)) => form
+                    .error(format!("{name} has {} bits, but the instruction's type has {}", r.bits, t.bits)),
                 Some(symbol) => self.symbol_address(form, name, &symbol, 0, t),
                 None => self.special(form, name, t),
             },
@@ -83,7 +82,7 @@ impl Decoder<'_> {
             (Operand::Single(bits), 64) if float => Ok(f64::from(f32::from_bits(*bits)).to_bits()),
             (Operand::Double(bits), 64) if float => Ok(*bits),
             (Operand::Double(bits), 32) if float => Ok(u64::from((f64::from_bits(*bits) as f32).to_bits())),
-            _ => form.error(format!("operand {o:?} does not fit the type")),
+            _ => form.error(format!("operand {o:?} does not match the type")),
         }
     }
 
@@ -97,7 +96,7 @@ impl Decoder<'_> {
         t: Type,
     ) -> Result<u32, LoadError> {
         if t.bits < 32 {
-            return form.error(format!("the address of {name} does not fit {} bits", t.bits));
+            return form.error(format!("the address of {name} does not fit into {} bits", t.bits));
         }
         let preset = match symbol {
             Symbol::KernelParameter { offset: at } => Preset::Bits((i64::from(*at) + offset) as u64),
@@ -141,7 +140,7 @@ impl Decoder<'_> {
             _ => None,
         };
         match special {
-            // The values fit 16 bits only where the extents do, as on the device.
+            // Values are truncated to 16 bits, as on the device.
             Some(s) if t.bits <= 32 || s == Special::Grid => {
                 Ok(self.preset(t.bits == 64, Preset::Special(s)))
             }
@@ -150,18 +149,18 @@ impl Decoder<'_> {
         }
     }
 
-    /// A register operand that must be declared.
+    /// A register operand, which must be declared.
     pub(crate) fn register(&mut self, form: &Form<'_>, o: &Operand) -> Result<Register, LoadError> {
         match o {
             Operand::Name(name) => match self.lookup(name) {
                 Some(Symbol::Register(r)) => Ok(r),
-                _ => form.error(format!("{name} is no register")),
+                _ => form.error(format!("{name} is not a register")),
             },
-            _ => form.error(format!("a register expected, found {o:?}")),
+            _ => form.error(format!("expected a register, found {o:?}")),
         }
     }
 
-    /// The row of a destination of type `t`; `_` gets a row nobody reads.
+    /// The row of a destination of type `t`; `_` gets a row that is never read.
     pub(crate) fn destination(&mut self, form: &Form<'_>, o: &Operand, t: Type) -> Result<u32, LoadError> {
         if *o == Operand::Sink {
             return Ok(self.new_register(t.bits).index);
@@ -169,7 +168,8 @@ impl Decoder<'_> {
         let r = self.register(form, o)?;
         if r.bits != t.bits {
             let name = if let Operand::Name(name) = o { name } else { "the destination" };
-            return form.error(format!("{name} has {} bits, the instruction's type {}", r.bits, t.bits));
+            return form
+                .error(format!("{name} has {} bits, but the instruction's type has {}", r.bits, t.bits));
         }
         Ok(r.index)
     }
@@ -177,27 +177,27 @@ impl Decoder<'_> {
     pub(super) fn predicate_named(&mut self, place: Place, name: &str) -> Result<Guard, LoadError> {
         match self.lookup(name) {
             Some(Symbol::Register(Register { index, bits: 1 })) => Ok(Guard { index, flip: 0 }),
-            _ => place.error(format!("{name} is no predicate")),
+            _ => place.error(format!("{name} is not a predicate")),
         }
     }
 
-    /// A predicate source, which may be negated.
+    /// A predicate source operand, which may be negated.
     pub(crate) fn predicate(&mut self, form: &Form<'_>, o: &Operand) -> Result<Guard, LoadError> {
         match o {
             Operand::Name(name) => self.predicate_named(form.place(), name),
             Operand::Not(inner) => Ok(self.predicate(form, inner)?.negated()),
             Operand::Integer(0) => Ok(Guard::ALWAYS.negated()),
             Operand::Integer(_) => Ok(Guard::ALWAYS),
-            _ => form.error(format!("a predicate expected, found {o:?}")),
+            _ => form.error(format!("expected a predicate, found {o:?}")),
         }
     }
 
-    /// A predicate destination; `_` gets one nobody reads.
+    /// A predicate destination; `_` gets one that is never read.
     pub(crate) fn predicate_destination(&mut self, form: &Form<'_>, o: &Operand) -> Result<u32, LoadError> {
         match o {
             Operand::Sink => Ok(self.new_register(1).index),
             Operand::Name(name) => Ok(self.predicate_named(form.place(), name)?.index),
-            _ => form.error(format!("a predicate expected, found {o:?}")),
+            _ => form.error(format!("expected a predicate, found {o:?}")),
         }
     }
 
@@ -208,7 +208,7 @@ impl Decoder<'_> {
         o: &Operand,
     ) -> Result<(Address, Option<Symbol>), LoadError> {
         let Operand::Address { base, offset } = o else {
-            return form.error(format!("an address expected, found {o:?}"));
+            return form.error(format!("expected an address, found {o:?}"));
         };
         let Some(base) = base else {
             return Ok((Address { row: self.constant(64, 0), long: true, offset: *offset }, None));
@@ -217,7 +217,7 @@ impl Decoder<'_> {
             Some(Symbol::Register(r)) if r.bits == 64 || r.bits == 32 => {
                 Ok((Address { row: r.index, long: r.bits == 64, offset: *offset }, None))
             }
-            Some(Symbol::Register(_)) | None => form.error(format!("{base} is no address")),
+            Some(Symbol::Register(_)) | None => form.error(format!("{base} is not an address")),
             Some(symbol) => {
                 let t = Type { meaning: Meaning::Bits, bits: 64 };
                 let row = self.symbol_address(form, base, &symbol, 0, t)?;

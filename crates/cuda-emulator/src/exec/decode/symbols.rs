@@ -1,4 +1,4 @@
-//! Names in scope and where variables are laid out.
+//! Names in scope, and the layout of variables.
 
 use super::Decoder;
 use crate::ptx::ast::{Declaration, Place};
@@ -6,18 +6,18 @@ use crate::ptx::types::{Meaning, Type};
 use crate::ptx::{LoadError, Space};
 use std::collections::HashMap;
 
-/// Names of one pair of braces.
+/// The names declared in one block.
 pub(super) type Scope = HashMap<String, Symbol>;
 
 /// A declared register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Register {
     pub(crate) index: u32,
-    /// 1 for a predicate, else 8 to 64.
+    /// 1 for a predicate, otherwise 8 to 64.
     pub(crate) bits: u32,
 }
 
-/// What a name stands for.
+/// The meaning of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Symbol {
     Register(Register),
@@ -42,27 +42,29 @@ pub(crate) enum Symbol {
     Targets(Vec<String>),
 }
 
-/// Size in bytes of what a declaration reserves.
+/// Size of a declared variable in bytes.
 pub(crate) fn bytes_of(d: &Declaration) -> u64 {
     let element = Type::named(&d.kind).map_or(0, Type::bytes) * d.vector;
     element * d.extents.iter().product::<u64>()
 }
 
-/// Alignment in bytes: as declared, else that of the type.
+/// Alignment in bytes: as declared, otherwise that of the type.
 pub(crate) fn align_of(d: &Declaration) -> u64 {
     d.align.unwrap_or_else(|| Type::named(&d.kind).map_or(1, Type::bytes) * d.vector).max(1)
 }
 
 impl Decoder<'_> {
     pub(crate) fn declare(&mut self, place: Place, name: &str, symbol: Symbol) -> Result<(), LoadError> {
-        let Some(scope) = self.scopes.last_mut() else { return place.error("a declaration outside a body") };
+        let Some(scope) = self.scopes.last_mut() else {
+            return place.error("declaration outside a function body");
+        };
         match scope.insert(name.to_owned(), symbol) {
             None => Ok(()),
             Some(_) => place.error(format!("{name} is declared twice")),
         }
     }
 
-    /// Finds a name: inner scopes first, then the module's variables.
+    /// Looks up a name: inner scopes first, then the module's variables.
     pub(crate) fn lookup(&mut self, name: &str) -> Option<Symbol> {
         if let Some(s) = self.scopes.iter().rev().find_map(|s| s.get(name)) {
             return Some(s.clone());
@@ -77,7 +79,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// A new register of that width.
+    /// A new register of the given width.
     pub(crate) fn new_register(&mut self, bits: u32) -> Register {
         let counter = match bits {
             1 => &mut self.predicates,
@@ -93,7 +95,7 @@ impl Decoder<'_> {
     pub(super) fn declaration(&mut self, d: &Declaration) -> Result<(), LoadError> {
         let Some(t) = Type::named(&d.kind) else { return d.place.error("unknown type") };
         if d.space.is_some() && !d.initial.is_empty() {
-            return d.place.error("an initialiser inside a function is not supported");
+            return d.place.error("initialisers inside functions are not supported");
         }
         match d.space {
             None => {
@@ -118,7 +120,7 @@ impl Decoder<'_> {
             }
             Some(space @ (Space::Local | Space::Param)) => {
                 if d.extents.contains(&0) {
-                    return d.place.error("a local array without a size");
+                    return d.place.error("local array without a size");
                 }
                 let offset = self.reserve_local(bytes_of(d), align_of(d));
                 self.declare(d.place, &d.name, Symbol::Local { offset, space })

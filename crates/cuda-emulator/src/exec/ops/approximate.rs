@@ -1,8 +1,8 @@
 //! Approximate instructions of "Floating Point Instructions": rcp, sqrt, rsqrt, sin, cos, lg2, ex2, tanh, div
 //! (`.approx`, `.full`), and the half precision ex2 and tanh.
 //!
-//! By default the exact value, correctly rounded; other modes go to the edges of the error that the document states
-//! for each instruction.
+//! By default the result is the exact value, correctly rounded. The other modes go to the limits of the error that the
+//! PTX ISA specifies for each instruction.
 
 use super::Decoded;
 use super::float::Finish;
@@ -19,12 +19,12 @@ use half::{bf16, f16};
 
 const SINGLE: Type = Type { meaning: Meaning::Float, bits: 32 };
 
-/// A function with the error the document allows it.
+/// A function and its maximum error.
 #[derive(Clone, Copy)]
 struct Function {
     exact: fn(f64) -> f64,
     bound: fn(f64) -> ErrorBound,
-    /// The exact result rounded, in operations that vectorise; without it `exact` is rounded.
+    /// The rounded exact result, computed with operations that vectorise; without it the result of `exact` is rounded.
     fast: Option<fn(f32) -> f32>,
 }
 
@@ -62,7 +62,7 @@ fn cosine(x: f64) -> f64 {
     if x.is_infinite() { f64::NAN } else { x.cos() }
 }
 
-/// 2^-20.5 within two pi of zero, 2^-14.7 within a hundred pi; nothing is promised beyond.
+/// 2^-20.5 for |x| up to 2π, 2^-14.7 up to 100π; unspecified beyond.
 fn circular(x: f64) -> ErrorBound {
     if x.abs() <= std::f64::consts::TAU {
         ErrorBound::Absolute(6.743_5e-7)
@@ -77,15 +77,15 @@ fn logarithm(x: f64) -> ErrorBound {
     if x > 0.5 && x < 2.0 { ErrorBound::Absolute(LEAST) } else { ErrorBound::Relative(LEAST) }
 }
 
-/// Whether the document's table of special values fixes the result.
+/// Whether the PTX ISA specifies the result exactly, in a table of special values.
 fn is_special(x: f64) -> bool {
     x == 0.0 || !x.is_finite()
 }
 
-/// rcp and sqrt with `.approx`, whose modifiers are partly taken.
+/// rcp and sqrt with `.approx`; some of the modifiers have already been taken.
 pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>, finish: Finish) -> Decoded {
     if !form.flag("approx") {
-        return form.error(".approx or a rounding modifier missing");
+        return form.error("missing .approx or rounding modifier");
     }
     single(d, form, finish)
 }
@@ -93,14 +93,14 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>, finish: Finish) -
 /// ex2, lg2, rsqrt, sin, cos, tanh.
 pub(super) fn transcendental(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     if !form.flag("approx") {
-        return form.error(".approx missing");
+        return form.error("missing .approx");
     }
     let finish = Finish { ftz: form.flag("ftz"), sat: false };
     let t = form.instruction.modifiers.iter().find_map(|m| Type::named(m));
     match (form.opcode(), t) {
         ("ex2" | "tanh", Some(t)) if super::half::takes(t) => half(d, form, finish),
         ("rsqrt", Some(Type { meaning: Meaning::Float, bits: 64 })) => root_double(d, form, finish),
-        ("tanh", _) if finish.ftz => form.error("tanh has no .ftz"),
+        ("tanh", _) if finish.ftz => form.error("tanh does not support .ftz"),
         _ => single(d, form, finish),
     }
 }
@@ -183,7 +183,7 @@ fn half(d: &mut Decoder<'_>, form: &mut Form<'_>, finish: Finish) -> Decoded {
         return form.unsupported();
     }
     if !finish.ftz && !float && form.opcode() == "ex2" {
-        return form.error(".ftz missing");
+        return form.error("missing .ftz");
     }
     let bound: fn(f64) -> ErrorBound = match (form.opcode(), float) {
         // 2^-9.9, 2^-7, 2^-10.987, 2^-8
@@ -217,11 +217,11 @@ fn half(d: &mut Decoder<'_>, form: &mut Form<'_>, finish: Finish) -> Decoded {
     Ok((Class::Special, action))
 }
 
-/// "div.approx" and "div.full": at most 2 units in the last place from the quotient. `.approx` gives 0 where the
-/// divisor's magnitude exceeds 2^126, and NaN where the dividend is infinite then.
+/// "div.approx" and "div.full", with a maximum error of 2 ulp. If the divisor's magnitude exceeds 2^126, `.approx` returns
+/// 0, or NaN if the dividend is infinite.
 pub(super) fn division(d: &mut Decoder<'_>, form: &mut Form<'_>, finish: Finish) -> Decoded {
     let Some(kind) = form.any(&["approx", "full"]) else {
-        return form.error(".approx, .full or a rounding modifier missing");
+        return form.error("missing .approx, .full or rounding modifier");
     };
     if form.kind()? != SINGLE || finish.sat {
         return form.unsupported();
@@ -267,12 +267,12 @@ pub(super) fn division(d: &mut Decoder<'_>, form: &mut Form<'_>, finish: Finish)
 /// 2^126.
 const TWO_126: f32 = f32::from_bits(0x7e80_0000);
 
-/// The top 32 bits of an f64, as the coarse approximations take and give them.
+/// The upper 32 bits of an f64, which are all that the coarse approximations read and return.
 fn coarse(x: f64) -> f64 {
     f64::from_bits(x.to_bits() & 0xffff_ffff_0000_0000)
 }
 
-/// Subnormal f64 to zero.
+/// Flushes a subnormal f64 to zero.
 fn flush_double(x: f64) -> f64 {
     if x.is_subnormal() { 0f64.copysign(x) } else { x }
 }

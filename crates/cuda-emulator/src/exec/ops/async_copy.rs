@@ -1,7 +1,7 @@
-//! "Data Movement: asynchronous copies": cp.async, its groups and waits.
+//! "Data Movement: asynchronous copies": cp.async, with its commits and waits.
 //!
-//! The source is read when the copy is issued; the bytes land in shared memory when the thread waits for the copy.
-//! Whoever touches them before is told of an unfinished copy.
+//! The source is read when the copy is issued; the bytes are written to shared memory when the thread waits for the copy.
+//! An access to them before that is reported as an unfinished copy.
 
 use super::Decoded;
 use super::memory::{Addresses, addresses};
@@ -31,7 +31,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     } else if form.flag("wait_group") {
         let [n] = form.operands()?;
         let Operand::Integer(n) = n else { return form.error("the number of groups must be a constant") };
-        let Ok(keep) = u32::try_from(*n) else { return form.error("not a number of groups") };
+        let Ok(keep) = u32::try_from(*n) else { return form.error("the number of groups is out of range") };
         Action::Access(Box::new(move |m, _, mask| {
             let done = m.copies.wait(m.warp, mask, keep);
             m.finish_copies(done)
@@ -56,14 +56,14 @@ struct Issue {
     from: Addresses,
     from_space: Space,
     size: u32,
-    /// A row of source sizes: the rest is filled with zeros.
+    /// The row of source sizes; the remaining bytes are filled with zeros.
     source_size: Option<u32>,
-    /// A predicate: where it holds, nothing is read and all is zero.
+    /// A predicate: in lanes where it is true, nothing is read and zeros are written.
     ignore: Option<crate::exec::registers::Guard>,
 }
 
 fn issue(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
-    let Some(cache) = form.any(&["ca", "cg"]) else { return form.error(".ca or .cg missing") };
+    let Some(cache) = form.any(&["ca", "cg"]) else { return form.error("missing .ca or .cg") };
     if form.any(&["shared", "shared::cta"]).is_none() || !form.flag("global") {
         return form.error("only copies from .global to .shared are supported");
     }
@@ -73,13 +73,13 @@ fn issue(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         operands = &operands[..operands.len().saturating_sub(1)];
     }
     let [to, from, size, rest @ ..] = operands else {
-        return form.error("another number of operands expected");
+        return form.error("wrong number of operands");
     };
     let size = match (size, cache) {
         (Operand::Integer(16), _) => 16,
         (Operand::Integer(4), "ca") => 4,
         (Operand::Integer(8), "ca") => 8,
-        _ => return form.error("the size must be 4, 8 or 16; with .cg 16"),
+        _ => return form.error("the size must be 4, 8 or 16, and with .cg 16"),
     };
     let (mut source_size, mut ignore) = (None, None);
     match rest {
@@ -89,7 +89,7 @@ fn issue(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             ignore = Some(d.predicate(form, &rest[0])?);
         }
         [n] => source_size = Some(d.source(form, n, WORD)?),
-        _ => return form.error("another number of operands expected"),
+        _ => return form.error("wrong number of operands"),
     }
     let (to, _) = addresses(d, form, to, Space::Shared)?;
     let (from, from_space) = addresses(d, form, from, Space::Global)?;
@@ -124,7 +124,7 @@ impl Issue {
                 self.partial(m, &from, mask & !whole, &sizes, &mut words)?;
             }
         }
-        // Those who still read the target, or write it, without a barrier between, race with the copy already now.
+        // An access to the destination that is not ordered before the issue is already a race.
         shared::check_write(m, &to, mask, self.size, span, false, |_, _| false)?;
         m.counts.shared_bytes += u64::from(self.size * mask.count_ones());
         for lane in lanes(mask) {
@@ -135,7 +135,7 @@ impl Issue {
         Ok(())
     }
 
-    /// Lanes whose source is shorter than the copy: word by word, then the odd bytes.
+    /// Lanes whose source is shorter than the copy: word by word, then the remaining bytes.
     fn partial(
         self,
         m: &mut crate::exec::machine::Machine<'_>,

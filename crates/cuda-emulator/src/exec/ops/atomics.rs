@@ -1,8 +1,7 @@
 //! "Parallel Synchronization and Communication Instructions: atom, red".
 //!
-//! Lanes of a warp go one after the other, lowest first; blocks on other workers come between, one word at a time.
-//! The order and scope modifiers are checked for their form; every atomic is strong, those with acquire or release
-//! order fences too.
+//! The lanes of a warp are executed one after another, lowest first; blocks on other workers interleave word by word. The
+//! scope modifier has no effect. Every atomic is strong, and those with acquire or release semantics also act as fences.
 
 use super::Decoded;
 use super::memory::{Addresses, addresses, space};
@@ -26,7 +25,7 @@ use std::sync::{Mutex, PoisonError};
 /// The new value from the old one and the operands.
 type Update = fn(u64, u64, u64) -> u64;
 
-/// Wider atomics on device memory take turns: words are 32 bits.
+/// Serialises 64-bit atomics on device memory, which is stored as 32-bit words.
 static WIDE: Mutex<()> = Mutex::new(());
 
 fn update(form: &Form<'_>, op: &str, t: Type, shared: bool) -> Result<Update, crate::ptx::LoadError> {
@@ -60,7 +59,7 @@ fn update(form: &Form<'_>, op: &str, t: Type, shared: bool) -> Result<Update, cr
         ("max", Signed, 32) => |a, b, _| u64::from((a as i32).max(b as i32) as u32),
         ("min", Signed, 64) => |a, b, _| (a as i64).min(b as i64) as u64,
         ("max", Signed, 64) => |a, b, _| (a as i64).max(b as i64) as u64,
-        // "atom": f32 addition in device memory flushes subnormals, in shared memory it keeps them.
+        // "atom": f32 addition flushes subnormals in device memory, but not in shared memory.
         ("add", Float, 32) if shared => |a, b, _| f32_add(f32::from_bits(a as u32), f32::from_bits(b as u32)),
         ("add", Float, 32) => |a, b, _| {
             let sum = f32_add(flush(f32::from_bits(a as u32)), flush(f32::from_bits(b as u32)));
@@ -156,7 +155,7 @@ fn cells(r: &Registers, row: Option<u32>, long: bool) -> Row<u64> {
 }
 
 impl Atomic {
-    /// Runs the lanes and returns what was there before.
+    /// Executes the lanes and returns the old values.
     fn run(self, m: &mut Machine<'_>, r: &Registers, mask: u32) -> Result<Row<u64>, Fault> {
         let at = self.addresses.row(r);
         let [b, c] = self.operands.map(|row| cells(r, row, self.long));
@@ -173,7 +172,12 @@ impl Atomic {
             }),
             _ => {
                 let lane = mask.trailing_zeros() as usize;
-                fault(FindingKind::OutOfBounds, lane, at[lane], "atomics work on device and shared memory")
+                fault(
+                    FindingKind::OutOfBounds,
+                    lane,
+                    at[lane],
+                    "atomics are supported on device and shared memory only",
+                )
             }
         };
         if self.space == Space::Generic {
@@ -193,11 +197,11 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     form.any(&["cta", "cluster", "gpu", "sys"]);
     let space = space(form);
     if matches!(space, Space::Const | Space::Local | Space::Param) {
-        return form.error("atomics work on device and shared memory");
+        return form.error("atomics are supported on device and shared memory only");
     }
     form.flag("noftz");
     const OPERATIONS: [&str; 10] = ["exch", "cas", "and", "or", "xor", "add", "inc", "dec", "min", "max"];
-    let Some(op) = form.any(&OPERATIONS) else { return form.error("operation missing") };
+    let Some(op) = form.any(&OPERATIONS) else { return form.error("missing operation") };
     let t = form.kind()?;
     let red = form.opcode() == "red";
     if red && (matches!(op, "exch" | "cas") || matches!(order, Some("acquire" | "acq_rel"))) {
@@ -207,13 +211,13 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let (o, a, rest) = match operands {
         [a, rest @ ..] if red => (None, a, rest),
         [o, a, rest @ ..] if !red => (Some(o), a, rest),
-        _ => return form.error("another number of operands expected"),
+        _ => return form.error("wrong number of operands"),
     };
     let bits = Type { meaning: Meaning::Bits, bits: t.bits };
     let (b, c) = match (rest, op) {
         ([b, c], "cas") => (d.source(form, b, bits)?, Some(d.source(form, c, bits)?)),
         ([b], op) if op != "cas" => (d.source(form, b, t)?, None),
-        _ => return form.error("another number of operands expected"),
+        _ => return form.error("wrong number of operands"),
     };
     let o = o.map(|o| d.destination(form, o, t)).transpose()?;
     let (addresses, space) = addresses(d, form, a, space)?;

@@ -29,7 +29,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             let (a, b, c) = match rest {
                 [a, c] => (a, None, c),
                 [a, b, c] => (a, Some(b), c),
-                _ => return form.error("another number of operands expected"),
+                _ => return form.error("wrong number of operands"),
             };
             let source = d.predicate(form, c)?;
             let (kind, destination) = match operation {
@@ -44,19 +44,19 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
                     let kind = if operation == "and" { ReductionKind::And } else { ReductionKind::Or };
                     (kind, d.predicate_destination(form, o)?)
                 }
-                None => return form.error("operation missing"),
+                None => return form.error("missing operation"),
             };
             simple.reduction = Some(Reduction { kind, destination, source });
             (a, b)
         }
-        _ => return form.error("another number of operands expected"),
+        _ => return form.error("wrong number of operands"),
     };
     let number = d.source(form, number, WORD)?;
     let threads = threads.map(|t: &Operand| d.source(form, t, WORD)).transpose()?;
     Ok((Class::Barrier, Action::Barrier(BarrierForm { number, threads, ..simple })))
 }
 
-/// "bar.warp.sync": waits for the lanes named and orders their memory accesses.
+/// "bar.warp.sync": waits for the lanes of the membermask and orders their memory accesses.
 fn warp(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     if !form.flag("sync") {
         return form.unsupported();
@@ -70,11 +70,11 @@ fn warp(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     Ok((Class::Barrier, Action::Converged { members, run }))
 }
 
-/// "membar" and "fence": what came before is seen by whoever sees a later strong access.
+/// "membar" and "fence": earlier accesses are visible to every thread that observes a later strong access.
 pub(super) fn fence(_: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     if form.opcode() == "membar" {
         if form.any(&["cta", "gl", "sys"]).is_none() {
-            return form.error("level missing");
+            return form.error("missing level");
         }
     } else {
         form.any(&["sc", "acq_rel", "acquire", "release"]);

@@ -33,7 +33,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             let [o, a] = form.operands()?;
             let a = d.source(form, a, t)?;
             let o = d.destination(form, o, WORD)?;
-            // The place of the highest bit that differs from the sign; all ones where there is none.
+            // The position of the highest bit that differs from the sign; all ones if there is none.
             let find = move |x: u64, width: u32| {
                 if x == 0 {
                     return u32::MAX;
@@ -102,7 +102,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         "bmsk" => {
             let wrap = match form.any(&["clamp", "wrap"]) {
                 Some(mode) => mode == "wrap",
-                None => return form.error(".clamp or .wrap missing"),
+                None => return form.error("missing .clamp or .wrap"),
             };
             if form.kind()? != WORD {
                 return form.unsupported();
@@ -118,7 +118,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         "szext" => {
             let wrap = match form.any(&["clamp", "wrap"]) {
                 Some(mode) => mode == "wrap",
-                None => return form.error(".clamp or .wrap missing"),
+                None => return form.error("missing .clamp or .wrap"),
             };
             let t = form.kind()?;
             let signed = match (t.meaning, t.bits) {
@@ -149,7 +149,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     Ok((Class::Integer, action))
 }
 
-/// "bfe": position and length count to 255; bits beyond the value are its sign or zero.
+/// "bfe": position and length are taken modulo 256; bits above the field are its sign or zero.
 #[inline(always)]
 fn extract(a: u64, position: u32, length: u32, width: u32, signed: bool) -> u64 {
     let (position, length) = (position & 0xff, length & 0xff);
@@ -174,7 +174,7 @@ fn insert(a: u64, b: u64, position: u32, length: u32, width: u32) -> u64 {
     b & !mask | a << position & mask
 }
 
-/// "fns": the n-th set bit from `base`, upwards for positive `n`, downwards for negative.
+/// "fns": the n-th set bit from `base`, upwards for positive `n`, downwards for negative `n`.
 fn find_nth(mask: u32, base: u32, n: i32) -> u32 {
     if base > 31 {
         return u32::MAX;
@@ -197,7 +197,7 @@ fn find_nth(mask: u32, base: u32, n: i32) -> u32 {
     }
 }
 
-/// "prmt": picks bytes of two words.
+/// "prmt": selects bytes of two words.
 fn permute(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     if form.kind()? != WORD {
         return form.unsupported();

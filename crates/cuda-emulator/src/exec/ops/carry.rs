@@ -1,6 +1,6 @@
 //! "Extended-Precision Integer Arithmetic Instructions": add.cc, addc, sub.cc, subc, mad.cc, madc.
 //!
-//! The condition code's carry is a predicate of its own, one a lane.
+//! The carry bit of the condition code is a predicate register, with one bit per lane.
 
 use super::Decoded;
 use crate::exec::counts::Class;
@@ -32,9 +32,9 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         return form.unsupported();
     }
     let operands = form.instruction.operands.as_slice();
-    let [o, sources @ ..] = operands else { return form.error("operands missing") };
+    let [o, sources @ ..] = operands else { return form.error("missing operands") };
     if sources.len() != if product { 3 } else { 2 } {
-        return form.error("another number of operands expected");
+        return form.error("wrong number of operands");
     }
     let rows = sources.iter().map(|s| d.source(form, s, t)).collect::<Result<Vec<_>, _>>()?;
     let o = d.destination(form, o, t)?;

@@ -4,7 +4,7 @@ use super::Decoded;
 use crate::exec::code::Action;
 use crate::exec::counts::Class;
 use crate::exec::decode::{Decoder, Form};
-use crate::exec::lanes::{compare, select, ternary};
+use crate::exec::lanes::{Done, compare, select, ternary};
 use crate::exec::registers::{FULL, Guard, Registers, Typed};
 use crate::exec::rounding::{brain_value, flush, half_value};
 use crate::ptx::LoadError;
@@ -17,9 +17,6 @@ const OPERATORS: [&str; 18] = [
     "num", "nan",
 ];
 
-/// What is done with the bits of a comparison: a second predicate or a value.
-type Done = Box<dyn Fn(&mut Registers, u32, u32) + Send + Sync>;
-
 /// A comparison of values of one type.
 #[derive(Clone, Copy)]
 struct Operator {
@@ -29,62 +26,78 @@ struct Operator {
 
 impl Operator {
     fn take(form: &mut Form<'_>) -> Result<Self, LoadError> {
-        let Some(name) = form.any(&OPERATORS) else { return form.error("comparison operator missing") };
+        let Some(name) = form.any(&OPERATORS) else { return form.error("missing comparison operator") };
         let name = OPERATORS.iter().find(|o| **o == name).copied().unwrap_or("eq");
         Ok(Self { name, ftz: false })
     }
 }
 
-/// Expands to one comparison loop for each operator, so that each vectorises.
-macro_rules! ordered {
-    ($form:expr, $op:expr, $rows:expr, $done:expr, $T:ty, $view:expr) => {{
-        let (rows, done, view) = ($rows, $done, $view);
-        match $op.name {
-            "eq" => compare(rows, move |a: $T, b: $T| view(a) == view(b), done),
-            "ne" => compare(rows, move |a: $T, b: $T| differ(view(a), view(b)), done),
-            "lt" => compare(rows, move |a: $T, b: $T| view(a) < view(b), done),
-            "le" => compare(rows, move |a: $T, b: $T| view(a) <= view(b), done),
-            "gt" => compare(rows, move |a: $T, b: $T| view(a) > view(b), done),
-            "ge" => compare(rows, move |a: $T, b: $T| view(a) >= view(b), done),
-            _ => return $form.error("comparison operator does not fit the type"),
-        }
-    }};
+impl Operator {
+    /// Expresses the operator by `eq`, `ne`, `lt`, `le` or `num`, with the operands swapped or the result negated.
+    ///
+    /// "Comparison and Selection Instructions": the unordered operators hold where an operand is NaN, so each is the
+    /// negation of an ordered one.
+    fn reduced(self, rows: [u32; 2], done: Done) -> (Self, [u32; 2], Done) {
+        let [a, b] = rows;
+        let (name, rows, negated) = match self.name {
+            "gt" => ("lt", [b, a], false),
+            "ge" => ("le", [b, a], false),
+            "equ" => ("ne", rows, true),
+            "neu" => ("eq", rows, true),
+            "ltu" => ("le", [b, a], true),
+            "leu" => ("lt", [b, a], true),
+            "gtu" => ("le", rows, true),
+            "geu" => ("lt", rows, true),
+            "nan" => ("num", rows, true),
+            name => (name, rows, false),
+        };
+        let done: Done = if negated { Box::new(move |r, bits, mask| done(r, !bits, mask)) } else { done };
+        (Self { name, ..self }, rows, done)
+    }
 }
 
-/// ".ne" holds only where both are numbers.
-fn differ<T: PartialOrd>(a: T, b: T) -> bool {
-    a.partial_cmp(&b).is_some_and(std::cmp::Ordering::is_ne)
-}
-
-/// Operators that hold where an operand is NaN: each is the opposite of one that does not.
-macro_rules! unordered {
-    ($form:expr, $op:expr, $rows:expr, $done:expr, $T:ty, $view:expr) => {{
-        let (op, done) = opposite($op, $done);
-        let view = $view;
-        match op.name {
-            "num" => compare($rows, move |a: $T, b: $T| !(view(a).is_nan() || view(b).is_nan()), done),
-            _ => ordered!($form, op, $rows, done, $T, view),
-        }
-    }};
-}
-
-/// An operator that is false for NaN, and what turns its bits into those of the operator asked for.
-fn opposite(op: Operator, done: Done) -> (Operator, Done) {
-    let name = match op.name {
-        "equ" => "ne",
-        "neu" => "eq",
-        "ltu" => "ge",
-        "leu" => "gt",
-        "gtu" => "le",
-        "geu" => "lt",
-        "nan" => "num",
-        _ => return (op, done),
+/// A comparison of integers. Two loops per type serve all operators.
+fn integers<T: Typed + Ord>(
+    form: &Form<'_>,
+    op: Operator,
+    rows: [u32; 2],
+    done: Done,
+) -> Result<Action, LoadError> {
+    let [a, b] = rows;
+    let (less, rows, negated) = match op.name {
+        "eq" => (false, rows, false),
+        "ne" => (false, rows, true),
+        "lt" => (true, rows, false),
+        "ge" => (true, rows, true),
+        "gt" => (true, [b, a], false),
+        "le" => (true, [b, a], true),
+        _ => return form.error("the comparison operator does not match the type"),
     };
-    (Operator { name, ..op }, Box::new(move |r, bits, mask| done(r, !bits, mask)))
+    let done: Done = if negated { Box::new(move |r, bits, mask| done(r, !bits, mask)) } else { done };
+    Ok(if less { compare(rows, |a: T, b: T| a < b, done) } else { compare(rows, |a: T, b: T| a == b, done) })
+}
+
+/// A comparison of floats, read out of the cells by `view`. `.ne` holds only where both are numbers.
+fn floats<T: Typed, F: PartialOrd>(
+    form: &Form<'_>,
+    op: Operator,
+    rows: [u32; 2],
+    done: Done,
+    view: impl Fn(T) -> F + Copy + Send + Sync + 'static,
+) -> Result<Action, LoadError> {
+    let (op, rows, done) = op.reduced(rows, done);
+    Ok(match op.name {
+        "eq" => compare(rows, move |a: T, b: T| view(a) == view(b), done),
+        "ne" => compare(rows, move |a: T, b: T| view(a) < view(b) || view(a) > view(b), done),
+        "lt" => compare(rows, move |a: T, b: T| view(a) < view(b), done),
+        "le" => compare(rows, move |a: T, b: T| view(a) <= view(b), done),
+        "num" => compare(rows, move |a: T, b: T| view(a) <= view(b) || view(a) > view(b), done),
+        _ => return form.error("the comparison operator does not match the type"),
+    })
 }
 
 fn build(form: &Form<'_>, t: Type, op: Operator, rows: [u32; 2], done: Done) -> Result<Action, LoadError> {
-    // The unsigned names are other spellings for unsigned types only.
+    // The unsigned names are aliases, and for unsigned types only.
     let op = match (op.name, t.meaning) {
         ("lo", Meaning::Unsigned) => Operator { name: "lt", ..op },
         ("ls", Meaning::Unsigned) => Operator { name: "le", ..op },
@@ -94,33 +107,33 @@ fn build(form: &Form<'_>, t: Type, op: Operator, rows: [u32; 2], done: Done) -> 
     };
     let ftz = op.ftz;
     if t.meaning == Meaning::Bits && !matches!(op.name, "eq" | "ne") {
-        return form.error("bit types compare with .eq and .ne only");
+        return form.error("bit types support .eq and .ne only");
     }
     if ftz && !matches!(t.meaning, Meaning::Float | Meaning::FloatPair) {
-        return form.error(".ftz does not fit the type");
+        return form.error(".ftz does not match the type");
     }
-    Ok(match (t.meaning, t.bits) {
-        (Meaning::Bits | Meaning::Unsigned, 16) => ordered!(form, op, rows, done, u16, |x: u16| x),
-        (Meaning::Bits | Meaning::Unsigned, 32) => ordered!(form, op, rows, done, u32, |x: u32| x),
-        (Meaning::Bits | Meaning::Unsigned, 64) => ordered!(form, op, rows, done, u64, |x: u64| x),
-        (Meaning::Signed, 16) => ordered!(form, op, rows, done, i16, |x: i16| x),
-        (Meaning::Signed, 32) => ordered!(form, op, rows, done, i32, |x: i32| x),
-        (Meaning::Signed, 64) => ordered!(form, op, rows, done, i64, |x: i64| x),
-        (Meaning::Float, 32) if ftz => unordered!(form, op, rows, done, f32, |x: f32| flush(x)),
-        (Meaning::Float, 32) => unordered!(form, op, rows, done, f32, |x: f32| x),
-        (Meaning::Float, 64) => unordered!(form, op, rows, done, f64, |x: f64| x),
-        (Meaning::Float, 16) => unordered!(form, op, rows, done, f16, move |x: f16| flushed_half(x, ftz)),
-        (Meaning::Brain, 16) => unordered!(form, op, rows, done, bf16, |x: bf16| brain_value(x)),
-        _ => return form.unsupported(),
-    })
+    match (t.meaning, t.bits) {
+        // The upper half of a 16-bit register's cell is zero.
+        (Meaning::Bits | Meaning::Unsigned, 16 | 32) => integers::<u32>(form, op, rows, done),
+        (Meaning::Bits | Meaning::Unsigned, 64) => integers::<u64>(form, op, rows, done),
+        (Meaning::Signed, 16) => integers::<i16>(form, op, rows, done),
+        (Meaning::Signed, 32) => integers::<i32>(form, op, rows, done),
+        (Meaning::Signed, 64) => integers::<i64>(form, op, rows, done),
+        (Meaning::Float, 32) if ftz => floats(form, op, rows, done, |x: f32| flush(x)),
+        (Meaning::Float, 32) => floats(form, op, rows, done, |x: f32| x),
+        (Meaning::Float, 64) => floats(form, op, rows, done, |x: f64| x),
+        (Meaning::Float, 16) => floats(form, op, rows, done, move |x: u32| flushed_half(x, ftz)),
+        (Meaning::Brain, 16) => floats(form, op, rows, done, |x: bf16| brain_value(x)),
+        _ => form.unsupported(),
+    }
 }
 
-fn flushed_half(x: f16, ftz: bool) -> f32 {
-    let v = half_value(x);
-    if ftz && x.to_bits() & 0x7c00 == 0 { 0.0 } else { v }
+/// The f16 in the low half of a cell.
+fn flushed_half(cell: u32, ftz: bool) -> f32 {
+    if ftz && cell & 0x7c00 == 0 { 0.0 } else { half_value(f16::from_bits(cell as u16)) }
 }
 
-/// The Boolean operator that joins a third operand.
+/// The Boolean operator that combines the comparison with the third operand.
 fn join(name: &str) -> fn(u32, u32) -> u32 {
     match name {
         "and" => |a, b| a & b,
@@ -138,7 +151,7 @@ pub(super) fn class(t: Type) -> Class {
     }
 }
 
-/// "setp": `p|q = (a op b) bool c`; q gets the comparison's opposite.
+/// "setp": `p|q = (a op b) bool c`; q gets the negated comparison.
 pub(super) fn set_predicate(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let mut op = Operator::take(form)?;
     let joined = form.any(&["and", "or", "xor"]);
@@ -147,7 +160,7 @@ pub(super) fn set_predicate(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded
     let (po, a, b, c) = match (form.instruction.operands.as_slice(), joined) {
         ([po, a, b], None) => (po, a, b, Guard::ALWAYS),
         ([po, a, b, c], Some(_)) => (po, a, b, d.predicate(form, c)?),
-        _ => return form.error("another number of operands expected"),
+        _ => return form.error("wrong number of operands"),
     };
     let join = join(joined.unwrap_or("and"));
     let rows = [d.source(form, a, t)?, d.source(form, b, t)?];
@@ -156,7 +169,7 @@ pub(super) fn set_predicate(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded
         p => (d.predicate_destination(form, p)?, None),
     };
     if matches!(t.meaning, Meaning::FloatPair | Meaning::BrainPair) {
-        let Some(q) = q else { return form.error("packed comparisons write two predicates") };
+        let Some(q) = q else { return form.error("packed comparisons need two destination predicates") };
         let done = |p: u32| -> Done {
             Box::new(move |r: &mut Registers, bits, mask| {
                 let c = r.guarded(FULL, c);
@@ -188,18 +201,15 @@ fn packed(
     rows: [u32; 2],
     done: [Done; 2],
 ) -> Result<Action, LoadError> {
-    let [low, high] = done;
-    let (first, second) = if t.meaning == Meaning::FloatPair {
-        (
-            unordered!(form, op, rows, low, [f16; 2], move |x: [f16; 2]| flushed_half(x[0], op.ftz)),
-            unordered!(form, op, rows, high, [f16; 2], move |x: [f16; 2]| flushed_half(x[1], op.ftz)),
-        )
-    } else {
-        (
-            unordered!(form, op, rows, low, [bf16; 2], |x: [bf16; 2]| brain_value(x[0])),
-            unordered!(form, op, rows, high, [bf16; 2], |x: [bf16; 2]| brain_value(x[1])),
-        )
+    let halves = |shift: u32, done: Done| {
+        if t.meaning == Meaning::FloatPair {
+            floats(form, op, rows, done, move |x: u32| flushed_half(x >> shift, op.ftz))
+        } else {
+            floats(form, op, rows, done, move |x: u32| brain_value(bf16::from_bits((x >> shift) as u16)))
+        }
     };
+    let [low, high] = done;
+    let (first, second) = (halves(0, low)?, halves(16, high)?);
     let (Action::Compute(first), Action::Compute(second)) = (first, second) else {
         return form.unsupported();
     };
@@ -218,7 +228,7 @@ pub(super) fn set(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let (o, a, b, c) = match (form.instruction.operands.as_slice(), joined) {
         ([o, a, b], None) => (o, a, b, Guard::ALWAYS),
         ([o, a, b, c], Some(_)) => (o, a, b, d.predicate(form, c)?),
-        _ => return form.error("another number of operands expected"),
+        _ => return form.error("wrong number of operands"),
     };
     let join = join(joined.unwrap_or("and"));
     let rows = [d.source(form, a, t)?, d.source(form, b, t)?];
@@ -232,7 +242,7 @@ pub(super) fn set(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         _ => return form.unsupported(),
     };
     if matches!(t.meaning, Meaning::FloatPair | Meaning::BrainPair) {
-        // 32-bit integer results of packed comparisons have all ones in the half that holds.
+        // 32-bit integer results of packed comparisons have all ones in the halves for which the comparison is true.
         let value =
             if matches!(result.meaning, Meaning::Unsigned | Meaning::Signed) { 0xffff } else { value };
         let done = |shift: u32| -> Done {
@@ -246,7 +256,7 @@ pub(super) fn set(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
                 r.put(o, &out, mask);
             })
         };
-        // Where the destination is a source, the second half still needs the old bits.
+        // The destination may be a source, and the second half still needs the old bits.
         let copy = [d.new_register(32).index, d.new_register(32).index];
         let action = packed(form, t, op, copy, [done(0), done(16)])?;
         let Action::Compute(compare) = action else { return form.unsupported() };
@@ -295,7 +305,7 @@ pub(super) fn select_by_sign(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decode
     let action = match (sign.meaning, sign.bits, t.bits) {
         (Meaning::Signed, 32, 16 | 32) if !ftz => pick::<u32, i32>(o, rows, |c| c >= 0),
         (Meaning::Signed, 32, 64) if !ftz => pick::<u64, i32>(o, rows, |c| c >= 0),
-        // Negative zero counts as zero; flushing changes only which zero it is, except below it.
+        // Negative zero counts as zero, so flushing matters for negative subnormals only.
         (Meaning::Float, 32, 16 | 32) if ftz => pick::<u32, f32>(o, rows, |c| flush(c) >= 0.0),
         (Meaning::Float, 32, 64) if ftz => pick::<u64, f32>(o, rows, |c| flush(c) >= 0.0),
         (Meaning::Float, 32, 16 | 32) => pick::<u32, f32>(o, rows, |c| c >= 0.0),

@@ -12,7 +12,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let action = match form.opcode() {
         "bra" => {
             form.flag("uni");
-            let [Operand::Name(name)] = form.operands()? else { return form.error("a label expected") };
+            let [Operand::Name(name)] = form.operands()? else { return form.error("expected a label") };
             Action::Branch(label(d, form, name)?)
         }
         "brx" => {
@@ -21,11 +21,11 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             }
             form.flag("uni");
             let [index, Operand::Name(list)] = form.operands()? else {
-                return form.error("an index and a list of targets expected");
+                return form.error("expected an index and a list of targets");
             };
             let index = d.source(form, index, Type { meaning: Meaning::Unsigned, bits: 32 })?;
             let Some(Symbol::Targets(names)) = d.lookup(list) else {
-                return form.error(format!("{list} is no list of targets"));
+                return form.error(format!("{list} is not a list of targets"));
             };
             let targets = names.iter().map(|n| label(d, form, n)).collect::<Result<_, _>>()?;
             Action::BranchTable { index, targets }
@@ -49,7 +49,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     Ok((Class::Control, action))
 }
 
-/// Labels are numbers until their positions are known.
+/// The number of a label, which is replaced by its position at the end of decoding.
 fn label(d: &mut Decoder<'_>, form: &Form<'_>, name: &str) -> Result<u32, LoadError> {
     match d.lookup(name) {
         Some(Symbol::Label(label)) => Ok(label as u32),

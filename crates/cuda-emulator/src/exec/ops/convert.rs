@@ -13,11 +13,12 @@ use crate::ptx::LoadError;
 use crate::ptx::types::{Meaning, Type};
 use half::{bf16, f16};
 
-/// What the modifiers ask of a conversion.
+/// The modifiers of a conversion.
 #[derive(Clone, Copy)]
 pub(super) struct How {
-    /// `.rni` and its like round floats to integers; `.rn` and its like round to a float format.
+    /// `.rni`, `.rzi`, `.rmi`, `.rpi`: rounding to an integer.
     pub(super) integer: Option<Rounding>,
+    /// `.rn`, `.rz`, `.rm`, `.rp`, `.rna`: rounding to a float format.
     pub(super) float: Option<Rounding>,
     pub(super) finish: Finish,
     pub(super) relu: bool,
@@ -32,7 +33,7 @@ fn take(form: &mut Form<'_>) -> How {
     });
     let float = match form.any(&["rna"]) {
         Some(_) => Some(Rounding::NearestAway),
-        None => Rounding::take(form),
+        None => form.rounding(),
     };
     let relu = form.flag("relu");
     How { integer, float, finish: Finish { ftz: form.flag("ftz"), sat: form.flag("sat") }, relu }
@@ -63,7 +64,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     Ok((Class::Convert, action))
 }
 
-/// Registers may be wider than the source type: the low bits count.
+/// The register may be wider than the source type; the low bits are used.
 fn wide_source(
     d: &mut Decoder<'_>,
     form: &Form<'_>,
@@ -74,7 +75,8 @@ fn wide_source(
         && let Some(crate::exec::decode::Symbol::Register(r)) = d.lookup(name)
     {
         if r.bits < t.bits || r.bits == 1 {
-            return form.error(format!("{name}: a register of {} bits for a type of {}", r.bits, t.bits));
+            return form
+                .error(format!("{name}: a register of {} bits for a type of {} bits", r.bits, t.bits));
         }
         return Ok((r.index, r.bits == 64));
     }
@@ -82,7 +84,7 @@ fn wide_source(
     Ok((d.source(form, o, Type { bits, ..t })?, bits == 64))
 }
 
-/// A destination wider than the type gets the value extended by the type's sign.
+/// The register may be wider than the destination type; the value is sign- or zero-extended as the type requires.
 fn wide_destination(
     d: &mut Decoder<'_>,
     form: &Form<'_>,
@@ -91,12 +93,12 @@ fn wide_destination(
 ) -> Result<(u32, u32), LoadError> {
     let r = d.register(form, o)?;
     if r.bits < t.bits || r.bits == 1 {
-        return form.error(format!("{o:?}: a register of {} bits for a type of {}", r.bits, t.bits));
+        return form.error(format!("{o:?}: a register of {} bits for a type of {} bits", r.bits, t.bits));
     }
     Ok((r.index, r.bits))
 }
 
-/// Reads any integer of the given type out of a cell.
+/// Reads an integer of the given type from a cell.
 fn integer_reader(t: Type) -> impl Fn(u64) -> i128 + Copy {
     let unused = 64 - t.bits;
     let signed = t.meaning == Meaning::Signed;
@@ -128,7 +130,7 @@ fn limits(t: Type) -> (i128, i128) {
     }
 }
 
-/// A conversion written on cells, whichever banks they are in.
+/// A conversion between cells of any two banks.
 fn on_cells(
     (o, o_bits): (u32, u32),
     (a, a_long): (u32, bool),
@@ -156,7 +158,7 @@ fn between_integers(
         return form.unsupported();
     }
     if !how.finish.sat {
-        // The common ones without a detour.
+        // Fast paths for common conversions.
         let plain = |bits: u32, long: bool| (bits == 64) == long;
         let signed = from.meaning == Meaning::Signed;
         match (to.bits, from.bits) {
@@ -192,8 +194,8 @@ fn float_reader(form: &Form<'_>, t: Type) -> Result<fn(u64) -> f64, LoadError> {
     })
 }
 
-/// "cvt" from a float: rounded, then clamped to the range; NaN gives 0, or only the top bit where source or result
-/// has 64 bits.
+/// "cvt" from a float: rounded, then clamped to the range. NaN becomes 0, or the value with only the top bit set if source
+/// or result has 64 bits.
 fn to_integer(
     form: &Form<'_>,
     how: How,
@@ -202,13 +204,13 @@ fn to_integer(
     o: (u32, u32),
     a: (u32, bool),
 ) -> Result<Action, LoadError> {
-    let Some(mode) = how.integer else { return form.error(".rni, .rzi, .rmi or .rpi missing") };
+    let Some(mode) = how.integer else { return form.error("missing .rni, .rzi, .rmi or .rpi") };
     if how.float.is_some() || how.relu {
         return form.unsupported();
     }
     let ftz = how.finish.ftz;
     if ftz && (from.meaning, from.bits) != (Meaning::Float, 32) {
-        return form.error(".ftz needs .f32");
+        return form.error(".ftz requires .f32");
     }
     let read = float_reader(form, from)?;
     let write = integer_writer(to, o.1);
@@ -224,9 +226,9 @@ fn to_integer(
     }))
 }
 
-/// Rounds an integer to a float format without a detour that would round twice.
+/// Rounds an integer to f64, only once.
 fn round_integer(x: i128, mode: Rounding) -> f64 {
-    // 64-bit integers need more than f64 has: keep 55 bits and whether anything was lost.
+    // 64-bit integers have more bits than f64's significand.
     let magnitude = x.unsigned_abs();
     let excess = (128 - magnitude.leading_zeros()).saturating_sub(53);
     if excess == 0 {
@@ -245,7 +247,8 @@ fn round_integer(x: i128, mode: Rounding) -> f64 {
     if x < 0 { -rounded } else { rounded }
 }
 
-/// An integer as f64 with its lowest bit set where bits were lost: narrower formats then round right.
+/// An integer as f64, with the lowest bit set if bits were lost (rounding to odd), so that rounding to a narrower format is
+/// correct.
 fn sticky(x: i128) -> f64 {
     let magnitude = x.unsigned_abs();
     let excess = (128 - magnitude.leading_zeros()).saturating_sub(53);
@@ -263,7 +266,7 @@ fn from_integer(
     o: (u32, u32),
     a: (u32, bool),
 ) -> Result<Action, LoadError> {
-    let Some(mode) = how.float else { return form.error(".rn, .rz, .rm or .rp missing") };
+    let Some(mode) = how.float else { return form.error("missing .rn, .rz, .rm or .rp") };
     if how.integer.is_some() || how.relu || mode == Rounding::NearestAway {
         return form.unsupported();
     }
@@ -295,7 +298,7 @@ fn from_integer(
     })
 }
 
-/// `.sat` and `.relu` of a float result.
+/// Applies `.sat` and `.relu` to a float result.
 pub(super) fn bounded(x: f64, how: How) -> f64 {
     if how.finish.sat {
         if x > 0.0 { x.min(1.0) } else { 0.0 }
@@ -316,18 +319,18 @@ fn between_floats(
 ) -> Result<Action, LoadError> {
     let single = |t: Type| (t.meaning, t.bits) == (Meaning::Float, 32);
     if how.finish.ftz && !single(to) && !single(from) {
-        return form.error(".ftz needs .f32");
+        return form.error(".ftz requires .f32");
     }
     let shrinks = to.bits < from.bits || to.meaning == Meaning::Tensor;
     if to.meaning == from.meaning && to.bits == from.bits {
-        // The same format: `.rni` and its like round to an integer value.
+        // Conversions within a format: `.rni`, `.rzi`, … round to an integral value.
         if how.float.is_some() || how.relu {
             return form.unsupported();
         }
     } else if how.integer.is_some() {
-        return form.error("an integer rounding needs the same type twice");
+        return form.error("rounding to an integer requires equal types");
     } else if shrinks != how.float.is_some() {
-        return form.error("rounding modifier missing or out of place");
+        return form.error("missing or unexpected rounding modifier");
     }
     if how.relu && !(matches!(to.bits, 16) && single(from) || to.meaning == Meaning::Tensor) {
         return form.error(".relu is not supported here");
@@ -373,7 +376,7 @@ fn between_floats(
         (Meaning::Brain, 16) => {
             on_cells(o, a, true, move |c| u64::from(narrow::<bf16>(input(c), mode).to_bits()))
         }
-        // "tf32": f32 with 10 bits of fraction; the low bits come out as zero.
+        // "tf32": f32 with a fraction of 10 bits; the low bits are zero.
         (Meaning::Tensor, 32) if single(from) => on_cells(o, a, true, move |c| {
             let x = rounded(input(c), 11, -126, TENSOR_MAX, mode);
             u64::from(canonical(x as f32).to_bits())
@@ -382,5 +385,5 @@ fn between_floats(
     })
 }
 
-/// The largest tf32 number: 2^127 (2 - 2^-10).
+/// The largest finite tf32 number: 2^127 (2 - 2^-10).
 const TENSOR_MAX: f64 = 3.401_162_134_214_653_5e38;

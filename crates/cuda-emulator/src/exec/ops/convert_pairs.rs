@@ -11,7 +11,7 @@ use crate::exec::rounding::{Narrow, Rounding, brain_bits, half_bits, narrow};
 use crate::ptx::types::{Meaning, Type};
 use half::{bf16, f16};
 
-/// `cvt.rn.f16x2.f32 d, a, b`: a in the high half.
+/// `cvt.rn.f16x2.f32 d, a, b`: `a` goes to the high half.
 pub(super) fn pack_floats(
     d: &mut Decoder<'_>,
     form: &mut Form<'_>,
@@ -20,7 +20,7 @@ pub(super) fn pack_floats(
     from: Type,
 ) -> Decoded {
     let Some(mode @ (Rounding::Nearest | Rounding::Zero)) = how.float else {
-        return form.error(".rn or .rz missing");
+        return form.error("missing .rn or .rz");
     };
     if (from.meaning, from.bits) != (Meaning::Float, 32) || how.integer.is_some() || how.finish.ftz {
         return form.unsupported();
@@ -42,13 +42,13 @@ pub(super) fn pack_floats(
     Ok((Class::Convert, action))
 }
 
-/// "cvt.pack": two integers, saturated, above the low bits of a third.
+/// "cvt.pack": packs two saturated integers, followed by the low bits of a third operand.
 pub(super) fn pack_integers(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     if !form.flag("sat") {
-        return form.error(".sat missing");
+        return form.error("missing .sat");
     }
     let Some(to) = form.any(&["u16", "s16", "u8", "s8", "u4", "s4", "u2", "s2"]) else {
-        return form.error("type missing");
+        return form.error("missing type");
     };
     let from = form.kind()?;
     if (from.meaning, from.bits) != (Meaning::Signed, 32) {

@@ -10,7 +10,7 @@ use crate::ptx::types::{Meaning, Type};
 const DOUBLE: Type = Type { meaning: Meaning::Float, bits: 64 };
 
 pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
-    let rounding = Rounding::take(form);
+    let rounding = form.rounding();
     let mode = rounding.unwrap_or(Rounding::Nearest);
     let nearest = mode == Rounding::Nearest;
     if form.opcode() == "rcp" && rounding.is_none() {
@@ -22,7 +22,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let required = matches!(form.opcode(), "fma" | "mad" | "div" | "rcp" | "sqrt");
     let allowed = required || matches!(form.opcode(), "add" | "sub" | "mul");
     if required && rounding.is_none() || rounding.is_some() && !allowed {
-        return form.error("rounding modifier missing or out of place");
+        return form.error("missing or unexpected rounding modifier");
     }
     let action = match form.opcode() {
         "fma" | "mad" => {
@@ -101,8 +101,8 @@ fn quotient(a: f64, b: f64, mode: Rounding) -> f64 {
     directed(q, (-q).mul_add(b, a) * b.signum(), mode)
 }
 
-/// Moves a result rounded to nearest by at most one place, given the sign of what it lost. Overflow and results
-/// whose error term underflows keep the nearest value.
+/// Adjusts a result rounded to nearest to another rounding direction, given the sign of its error. On overflow, or if the
+/// error term underflows, the nearest value is kept.
 fn directed(nearest: f64, error: f64, mode: Rounding) -> f64 {
     if !nearest.is_finite() || error == 0.0 || error.is_nan() {
         return nearest;
@@ -121,7 +121,7 @@ fn fma_error(a: f64, b: f64, c: f64) -> f64 {
     let result = a.mul_add(b, c);
     let product = a * b;
     let low = a.mul_add(b, -product);
-    // product + c + low - result, summed without loss (Shewchuk's expansions).
+    // product + c + low - result, added exactly (Shewchuk's expansions).
     let two = |x: f64, y: f64| (x + y, sum_error(x, y, x + y));
     let (s, s0) = two(c, low);
     let (t, t0) = two(product, s);

@@ -1,14 +1,14 @@
 //! "Floating Point Instructions" for f32: add, sub, mul, fma, mad, div, abs, neg, min, max, rcp, sqrt (rounded
 //! forms), copysign, testp.
 //!
-//! NaN results are 0x7fffffff, as the document says of f32. `.ftz` flushes inputs and results. Instructions
-//! without a rounding modifier round to nearest; they are never fused.
+//! NaN results are 0x7fffffff, as the PTX ISA specifies for f32. `.ftz` flushes inputs and results. Instructions without a
+//! rounding modifier round to nearest; they are never fused.
 
 use super::Decoded;
 use crate::exec::code::Action;
 use crate::exec::counts::Class;
 use crate::exec::decode::{Decoder, Form};
-use crate::exec::lanes::{binary, binary_slow, compare, ternary, ternary_slow, unary, unary_slow};
+use crate::exec::lanes::{Done, binary, binary_slow, compare, ternary, ternary_slow, unary, unary_slow};
 use crate::exec::rounding::{
     Rounding, canonical, flush, narrow, narrow_fma, narrow_quotient, narrow_root, narrow_sum, saturate,
 };
@@ -41,7 +41,7 @@ impl Finish {
 }
 
 pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
-    let rounding = Rounding::take(form);
+    let rounding = form.rounding();
     let finish = Finish { ftz: form.flag("ftz"), sat: form.flag("sat") };
     let mode = rounding.unwrap_or(Rounding::Nearest);
     let action = match form.opcode() {
@@ -56,7 +56,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         }
         "fma" | "mad" => {
             if rounding.is_none() {
-                return form.error("rounding modifier missing");
+                return form.error("missing rounding modifier");
             }
             if form.kind()? != SINGLE {
                 return form.unsupported();
@@ -135,7 +135,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             if form.kind()? != SINGLE || !finish.plain() || rounding.is_some() {
                 return form.unsupported();
             }
-            // The sign comes from the first source.
+            // The sign is that of the first source.
             let [o, a, b] = form.operands()?;
             let rows = [d.source(form, a, SINGLE)?, d.source(form, b, SINGLE)?];
             binary(d.destination(form, o, SINGLE)?, rows, |a: f32, b: f32| b.copysign(a))
@@ -167,7 +167,7 @@ fn two(opcode: &str, o: u32, rows: [u32; 2], mode: Rounding, finish: Finish) -> 
     }
 }
 
-/// Picks the smaller or larger as the document orders them: -0 below +0, NaN only where both are or `.NaN` asks.
+/// The minimum or maximum, with -0 less than +0. NaN only if both inputs are NaN, or if either is and `nan` is set.
 #[inline(always)]
 pub(super) fn pick(a: f32, b: f32, larger: bool, nan: bool) -> f32 {
     if a.is_nan() || b.is_nan() {
@@ -177,7 +177,7 @@ pub(super) fn pick(a: f32, b: f32, larger: bool, nan: bool) -> f32 {
             _ => f32::from_bits(0x7fff_ffff),
         };
     }
-    // Sign and magnitude to two's complement: the order of the bits is then that of the numbers.
+    // Sign and magnitude to two's complement, whose order is that of the numbers.
     let key = |x: f32| {
         let bits = x.to_bits() as i32;
         bits ^ ((bits >> 31) as u32 >> 1) as i32
@@ -185,12 +185,12 @@ pub(super) fn pick(a: f32, b: f32, larger: bool, nan: bool) -> f32 {
     if (key(a) < key(b)) != larger { a } else { b }
 }
 
-/// min and max, with two or three inputs.
+/// min and max of two or three inputs.
 fn extreme(d: &mut Decoder<'_>, form: &mut Form<'_>, finish: Finish) -> Decoded {
     let nan = form.flag("NaN");
     let xor_sign = form.flag("xorsign");
     if xor_sign && !form.flag("abs") {
-        return form.error(".xorsign without .abs");
+        return form.error(".xorsign requires .abs");
     }
     if form.kind()? != SINGLE || finish.sat {
         return form.unsupported();
@@ -224,17 +224,17 @@ fn extreme(d: &mut Decoder<'_>, form: &mut Form<'_>, finish: Finish) -> Decoded 
     Ok((Class::Float, action))
 }
 
-/// "testp": properties of f32 and f64.
+/// "testp": tests properties of f32 and f64.
 pub(super) fn test(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let Some(property) = form.any(&["finite", "infinite", "number", "notanumber", "normal", "subnormal"])
     else {
-        return form.error("property missing");
+        return form.error("missing property");
     };
     let t = form.kind()?;
     let [p, a] = form.operands()?;
     let a = d.source(form, a, t)?;
     let p = d.predicate_destination(form, p)?;
-    let done = move |r: &mut crate::exec::registers::Registers, bits, mask| r.put_predicate(p, bits, mask);
+    let done: Done = Box::new(move |r, bits, mask| r.put_predicate(p, bits, mask));
     macro_rules! test {
         ($t:ty) => {
             compare(
@@ -244,7 +244,7 @@ pub(super) fn test(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
                     "infinite" => x.is_infinite(),
                     "number" => !x.is_nan(),
                     "notanumber" => x.is_nan(),
-                    // "testp": zeros count as normal.
+                    // Zeros count as normal.
                     "normal" => x.is_normal() || x == 0.0,
                     _ => x.is_subnormal(),
                 },

@@ -1,7 +1,7 @@
 //! "Half Precision Floating Point Instructions": add, sub, mul, fma, neg, abs, min, max for f16, bf16 and their
 //! pairs, each rounded once.
 //!
-//! bf16 has no hardware add, sub and mul before sm_90; where PTX has them they round once as fma does.
+//! add, sub and mul of bf16 require sm_90 on hardware; like fma, they round once.
 
 use super::Decoded;
 use crate::exec::code::Action;
@@ -13,7 +13,7 @@ use crate::exec::rounding::{Narrow, Rounding, narrow_fma, narrow_sum};
 use crate::ptx::types::{Meaning, Type};
 use half::{bf16, f16};
 
-/// What the modifiers ask of a result.
+/// The modifiers that affect the result.
 #[derive(Clone, Copy)]
 struct How {
     ftz: bool,
@@ -69,7 +69,7 @@ impl How {
         if self.sat {
             if nan || negative { T::of_bits(0) } else { T::of_bits(x.bits().min(T::ONE)) }
         } else if self.relu && (nan || negative) {
-            // "relu": clamps negatives to 0, NaN stays the canonical NaN.
+            // "relu": clamps negative values to 0 and keeps the canonical NaN.
             T::of_bits(if nan { T::NAN } else { 0 })
         } else {
             x
@@ -77,7 +77,7 @@ impl How {
     }
 }
 
-/// Both halves of a pair, or the one value.
+/// An operation on both halves of a pair, or on a single value.
 macro_rules! each {
     ($pair:expr, $T:ty, $build:ident, $o:expr, $rows:expr, |$($x:ident),*| $body:expr) => {
         if $pair {
@@ -92,33 +92,33 @@ macro_rules! each {
 }
 
 pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
-    let rounding = Rounding::take(form);
+    let rounding = form.rounding();
     if rounding.is_some_and(|r| r != Rounding::Nearest) {
         return form.unsupported();
     }
-    // `.noftz` says what holds without `.ftz` too.
+    // `.noftz` is the default.
     form.flag("noftz");
     let how = How { ftz: form.flag("ftz"), sat: form.flag("sat"), relu: form.flag("relu") };
     let nan = form.flag("NaN");
     let xor_sign = form.flag("xorsign");
     if xor_sign && !form.flag("abs") {
-        return form.error(".xorsign without .abs");
+        return form.error(".xorsign requires .abs");
     }
     let t = form.kind()?;
     let opcode = form.opcode();
     let float = matches!(t.meaning, Meaning::Float | Meaning::FloatPair);
     if (nan || xor_sign) && !matches!(opcode, "min" | "max") {
-        return form.error(".NaN and .xorsign belong to min and max");
+        return form.error(".NaN and .xorsign are supported on min and max only");
     }
     if how.relu && opcode != "fma" || how.sat && (!float || !matches!(opcode, "add" | "sub" | "mul" | "fma"))
     {
         return form.error(".relu or .sat is not supported here");
     }
     if how.ftz && !float {
-        return form.error(".ftz needs f16");
+        return form.error(".ftz requires f16");
     }
     if opcode == "fma" && rounding.is_none() {
-        return form.error("rounding modifier missing");
+        return form.error("missing rounding modifier");
     }
     let o;
     let mut rows = [0; 3];
@@ -134,7 +134,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             }
             o = d.destination(form, first, t)?;
         }
-        _ => return form.error("another number of operands expected"),
+        _ => return form.error("wrong number of operands"),
     }
     let pair = matches!(t.meaning, Meaning::FloatPair | Meaning::BrainPair);
     let extreme = Extreme { larger: opcode == "max", nan, xor_sign };
@@ -180,7 +180,7 @@ fn build<T: Half>(opcode: &str, pair: bool, o: u32, rows: [u32; 3], how: How, e:
     })
 }
 
-/// The smaller or larger, ordered as for f32.
+/// The minimum or maximum, ordered as for f32.
 fn pick<T: Half>(a: T, b: T, e: Extreme) -> T {
     let nan = |x: T| x.bits() & 0x7fff > T::INFINITY;
     if nan(a) || nan(b) {

@@ -8,7 +8,7 @@ use crate::exec::lanes::{binary, binary_slow, ternary, unary};
 use crate::exec::registers::Typed;
 use crate::ptx::types::{Meaning, Type};
 
-/// Picks the Rust type for a PTX integer type and expands the body with it.
+/// Expands the body with the Rust type of a PTX integer type.
 macro_rules! with_integer {
     ($form:expr, $t:expr, $T:ident => $body:expr) => {
         match ($t.meaning, $t.bits) {
@@ -74,7 +74,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             let saturate = matches!(opcode, "add" | "sub") && form.flag("sat");
             let t = form.kind()?;
             if saturate && t != (Type { meaning: Meaning::Signed, bits: 32 }) {
-                return form.error(".sat needs .s32");
+                return form.error(".sat requires .s32");
             }
             let [o, a, b] = form.operands()?;
             let rows = [d.source(form, a, t)?, d.source(form, b, t)?];
@@ -86,7 +86,8 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
                 "sub" => with_integer!(form, t, T => binary(o, rows, |a: T, b: T| a.wrapping_sub(b))),
                 "min" => with_integer!(form, t, T => binary(o, rows, |a: T, b: T| a.min(b))),
                 "max" => with_integer!(form, t, T => binary(o, rows, |a: T, b: T| a.max(b))),
-                // Division by zero is "unspecified, machine-specific": all ones, and the dividend for rem.
+                // Division by zero "yields an unspecified, machine-specific value": here all ones, and the dividend for
+                // rem.
                 "div" => with_integer!(form, t, T => binary_slow(o, rows, |a: T, b: T| {
                     if b == 0 { !0 } else { a.wrapping_div(b) }
                 })),
@@ -100,7 +101,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     Ok((Class::Integer, action))
 }
 
-/// The product of two integers in twice the width, for `.hi` and `.wide`.
+/// The product of two integers with twice the width, for `.hi` and `.wide`.
 trait Product: Typed {
     type Wide: Typed;
     fn wide(self, other: Self) -> Self::Wide;
@@ -149,7 +150,7 @@ fn multiply(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             Some("lo") => with_integer!(form, t, T => binary(o, rows, |a: T, b: T| a.wrapping_mul(b))),
             Some("hi") => with_integer!(form, t, T => binary(o, rows, |a: T, b: T| a.high(b))),
             Some("wide") => with_integer!(form, t, T => binary(o, rows, |a: T, b: T| a.wide(b))),
-            _ => return form.error(".lo, .hi or .wide missing"),
+            _ => return form.error("missing .lo, .hi or .wide"),
         };
         return Ok((Class::Integer, action));
     }
@@ -160,7 +161,7 @@ fn multiply(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         Some("hi") if saturate && t == (Type { meaning: Meaning::Signed, bits: 32 }) => {
             ternary(o, rows, |a: i32, b: i32, c: i32| a.high(b).saturating_add(c))
         }
-        _ if saturate => return form.error(".sat needs .hi.s32"),
+        _ if saturate => return form.error(".sat requires .hi.s32"),
         Some("lo") => with_integer!(form, t, T => {
             ternary(o, rows, |a: T, b: T, c: T| a.wrapping_mul(b).wrapping_add(c))
         }),
@@ -170,12 +171,12 @@ fn multiply(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         Some("wide") => with_integer!(form, t, T => {
             ternary(o, rows, |a: T, b: T, c: <T as Product>::Wide| a.wide(b).wrapping_add(c))
         }),
-        _ => return form.error(".lo, .hi or .wide missing"),
+        _ => return form.error("missing .lo, .hi or .wide"),
     };
     Ok((Class::Integer, action))
 }
 
-/// 24-bit products: `.lo` gives bits 0 to 31 of the 48-bit product, `.hi` bits 16 to 47.
+/// 24-bit products: `.lo` returns bits 0 to 31 of the 48-bit product, `.hi` bits 16 to 47.
 fn multiply_24(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let high = form.any(&["lo", "hi"]) == Some("hi");
     let saturate = form.opcode() == "mad24" && form.flag("sat");
@@ -186,7 +187,7 @@ fn multiply_24(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         _ => return form.unsupported(),
     };
     if saturate && !(high && signed) {
-        return form.error(".sat needs .hi.s32");
+        return form.error(".sat requires .hi.s32");
     }
     let product = move |a: u32, b: u32| {
         let wide = if signed {
@@ -211,12 +212,12 @@ fn multiply_24(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     Ok((Class::Integer, action))
 }
 
-/// "dp4a" and "dp2a": sums of products of bytes (and halves), added to a 32-bit value.
+/// "dp4a" and "dp2a": the dot product of bytes with bytes or 16-bit values, added to a 32-bit value.
 pub(super) fn dot_product(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let high = form.opcode() == "dp2a" && {
         match form.any(&["lo", "hi"]) {
             Some(part) => part == "hi",
-            None => return form.error(".lo or .hi missing"),
+            None => return form.error("missing .lo or .hi"),
         }
     };
     let (ta, tb) = (form.kind()?, form.kind()?);

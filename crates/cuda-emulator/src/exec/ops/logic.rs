@@ -51,7 +51,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             let [o, a, b] = form.operands()?;
             let rows = [d.source(form, a, t)?, d.source(form, b, WORD)?];
             let o = d.destination(form, o, t)?;
-            // Shift amounts beyond the width count as the width.
+            // Shift amounts greater than the width are clamped to the width.
             match (form.opcode(), t.meaning, t.bits) {
                 ("shl", Meaning::Bits, 16) => {
                     binary(o, rows, |a: u16, n: u32| if n < 16 { a << n } else { 0 })
@@ -81,7 +81,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             let left = form.any(&["l", "r"]) == Some("l");
             let wrap = match form.any(&["wrap", "clamp"]) {
                 Some(mode) => mode == "wrap",
-                None => return form.error(".wrap or .clamp missing"),
+                None => return form.error("missing .wrap or .clamp"),
             };
             if form.kind()? != WORD {
                 return form.unsupported();
@@ -127,7 +127,7 @@ fn on_predicates(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     Ok((Class::Integer, action))
 }
 
-/// "lop3": any logical function of three inputs, from its truth table.
+/// "lop3": a logical function of three inputs, given by its truth table.
 fn look_up(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let combine = form.any(&["or", "and"]);
     if form.kind()? != WORD {
@@ -142,10 +142,10 @@ fn look_up(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let (abc, table, q) = match rest {
         [a, b, c, table] if p.is_none() => ([a, b, c], table, None),
         [a, b, c, table, q] if p.is_some() => ([a, b, c], table, Some(d.predicate(form, q)?)),
-        _ => return form.error("another number of operands expected"),
+        _ => return form.error("wrong number of operands"),
     };
     let crate::ptx::ast::Operand::Integer(table @ 0..=255) = *table else {
-        return form.error("the table must be a constant from 0 to 255");
+        return form.error("the look-up table must be a constant from 0 to 255");
     };
     let rows = [d.source(form, abc[0], WORD)?, d.source(form, abc[1], WORD)?, d.source(form, abc[2], WORD)?];
     let o = d.destination(form, o, WORD)?;

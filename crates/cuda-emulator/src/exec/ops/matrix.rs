@@ -1,10 +1,10 @@
-//! "Warp Level Matrix Instructions: mma": D = A·B + C, the matrices spread over the lanes of a warp.
+//! "Warp Level Matrix Instructions: mma": D = A·B + C, with the matrices distributed over the lanes of a warp.
 //!
-//! Fragments follow one rule for all shapes: lane `l` holds in register `j` of A the elements of row
-//! `l / 4 + 8 (j mod 2)` and columns `(l mod 4) E + 4 E ⌊j / 2⌋ …`, where E elements fit a register; B is the same
-//! with columns for rows; C and D hold row `l / 4 (+ 8)`, columns `2 (l mod 4)` and the next.
+//! Fragments follow one rule for all shapes: register `j` of A in lane `l` holds elements of row `l / 4 + 8 (j mod 2)`,
+//! from column `(l mod 4) E + 4 E ⌊j / 2⌋` on, where a register holds E elements. B is the same with rows and columns
+//! swapped. C and D hold row `l / 4 (+ 8)`, columns `2 (l mod 4)` and the next.
 //!
-//! Products of f16, bf16 and tf32 are exact in f32. The order of the sum is left open by the document; see
+//! Products of f16, bf16 and tf32 are exact in f32. The PTX ISA does not specify the order of the sum; see
 //! [`MmaOrder`].
 
 use super::Decoded;
@@ -23,7 +23,7 @@ use half::{bf16, f16};
 
 const WORD: Type = Type { meaning: Meaning::Bits, bits: 32 };
 
-/// Columns of B and C.
+/// Number of columns of B and C.
 const N: usize = 8;
 
 /// Element types of A and B.
@@ -47,7 +47,7 @@ impl Element {
         })
     }
 
-    /// Elements a register.
+    /// Elements per register.
     fn packed(self) -> usize {
         match self {
             Self::Half | Self::Brain => 2,
@@ -62,7 +62,7 @@ impl Element {
         match self {
             Self::Half => half_value(f16::from_bits(half)),
             Self::Brain => brain_value(bf16::from_bits(half)),
-            // The low 13 bits of a tf32 register are not looked at.
+            // The low 13 bits of a tf32 register are ignored.
             _ => f32::from_bits(word & 0xffff_e000),
         }
     }
@@ -88,12 +88,12 @@ fn registers(
         single => std::slice::from_ref(single),
     };
     if list.len() != count {
-        return form.error(format!("{count} registers expected, {} found", list.len()));
+        return form.error(format!("expected {count} registers, found {}", list.len()));
     }
     list.iter().map(|o| if write { d.destination(form, o, t) } else { d.source(form, o, t) }).collect()
 }
 
-/// Everything about one mma.
+/// A decoded mma.
 struct Product {
     m: usize,
     k: usize,
@@ -120,7 +120,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         None => return form.unsupported(),
     };
     if !form.flag("row") || !form.flag("col") {
-        return form.error(".row.col missing");
+        return form.error("missing .row.col");
     }
     let clamp = form.flag("satfinite");
     let (td, ta, tb, tc) = (form.kind()?, form.kind()?, form.kind()?, form.kind()?);
@@ -146,7 +146,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let rows = m / 8;
     let steps = k / (4 * ea.packed());
     let sums = |half: bool| if half { rows } else { rows * 2 };
-    // C and D in f32 are declared as .f32 or .b32: only the width counts.
+    // Registers for f32 elements of C and D may be declared as .f32 or .b32: only the width matters.
     let product = Product {
         m,
         k,
@@ -178,7 +178,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
 }
 
 impl Product {
-    /// Row and first column of what lane `l` holds in register `j` of A, or column and row of B.
+    /// Row and first column of register `j` of A in a lane; column and first row for B.
     #[inline(always)]
     fn place(lane: usize, j: usize, packed: usize, rows: usize) -> (usize, usize) {
         (lane / 4 + 8 * (j % rows), lane % 4 * packed + 4 * packed * (j / rows))
@@ -283,7 +283,7 @@ impl Product {
     }
 }
 
-/// One row of the product, added to `c` in the order asked for.
+/// One row of the product plus `c`, added in the given order.
 #[inline(always)]
 fn dot<const K: usize>(a: &[f32; K], b: &[[f32; N]; K], c: &[f32; N], order: MmaOrder) -> [f32; N] {
     let mut sum = *c;

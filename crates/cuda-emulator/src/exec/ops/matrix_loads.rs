@@ -1,7 +1,7 @@
 //! "Warp Level Matrix Instructions": ldmatrix, stmatrix, movmatrix, for 8×8 matrices of 16-bit elements.
 //!
-//! A matrix is eight rows of 16 bytes, whose addresses eight lanes give; each lane holds two neighbouring elements
-//! of row `lane / 4`, or of that column where `.trans` is given.
+//! A matrix has eight rows of 16 bytes, whose addresses are supplied by eight lanes. Each lane holds two adjacent elements
+//! of row `lane / 4`, or of that column with `.trans`.
 
 use super::Decoded;
 use super::memory::{addresses, space};
@@ -31,7 +31,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         Some("x1") => 1,
         Some("x2") => 2,
         Some(_) => 4,
-        None => return form.error(".x1, .x2 or .x4 missing"),
+        None => return form.error("missing .x1, .x2 or .x4"),
     };
     let trans = form.flag("trans");
     let space = space(form);
@@ -48,7 +48,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         single => std::slice::from_ref(single),
     };
     if list.len() != count {
-        return form.error(format!("{count} registers expected, {} found", list.len()));
+        return form.error(format!("expected {count} registers, found {}", list.len()));
     }
     let rows = list
         .iter()
@@ -90,7 +90,7 @@ fn store(m: &mut Machine<'_>, at: &Row<u64>, givers: u32, words: &Words) -> Resu
     shared::store(m, ROWS, at, givers, words)
 }
 
-/// The rows that lanes hold in fragments, laid out for the lanes that give addresses.
+/// The rows of a matrix held in fragments, arranged by the lanes that supply the addresses.
 fn rows_of(fragment: &Row<u32>, trans: bool, matrix: usize) -> Words {
     let mut words: Words = [[0; 32]; 4];
     for (lane, pair) in fragment.iter().enumerate() {
@@ -108,10 +108,10 @@ pub(super) fn all_lanes(mask: u32) -> Result<(), Fault> {
         return Ok(());
     }
     let lane = (!mask).trailing_zeros() as usize;
-    fault(FindingKind::AbsentLane, lane, None, "all lanes of the warp must take part in a matrix instruction")
+    fault(FindingKind::AbsentLane, lane, None, "all lanes of the warp must execute a matrix instruction")
 }
 
-/// Offsets in shared memory from generic addresses.
+/// Offsets in shared memory; generic addresses are converted.
 fn in_shared(at: Row<u64>, space: Space, mask: u32) -> Result<Row<u64>, Fault> {
     if space == Space::Shared {
         return Ok(at);
@@ -124,7 +124,7 @@ fn in_shared(at: Row<u64>, space: Space, mask: u32) -> Result<Row<u64>, Fault> {
                 FindingKind::OutOfBounds,
                 lane,
                 at[lane],
-                "matrix instructions work on shared memory",
+                "matrix instructions access shared memory only",
             );
         }
         out = *at;
@@ -133,7 +133,7 @@ fn in_shared(at: Row<u64>, space: Space, mask: u32) -> Result<Row<u64>, Fault> {
     Ok(out)
 }
 
-/// "movmatrix": transposes a matrix held in one register a lane.
+/// "movmatrix": transposes a matrix held in one register per lane.
 fn transpose(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     if !form.flag("trans") || form.kind()? != (Type { meaning: Meaning::Bits, bits: 16 }) {
         return form.unsupported();

@@ -1,4 +1,4 @@
-//! "Data Movement": ld, ldu, st, prefetch and their cache hints, vectors and ordering modifiers.
+//! "Data Movement": ld, ldu, st and prefetch, with vectors, cache hints and ordering modifiers.
 
 use super::Decoded;
 use crate::exec::access::{Shape, Words, load, store};
@@ -10,7 +10,7 @@ use crate::ptx::ast::Operand;
 use crate::ptx::types::{Meaning, Type};
 use crate::ptx::{LoadError, Space};
 
-/// The addresses of an operand's lanes.
+/// An address operand.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Addresses {
     row: u32,
@@ -38,7 +38,7 @@ impl Addresses {
     }
 }
 
-/// Takes a state space; generic without one.
+/// Takes a state space modifier; without one the space is generic.
 pub(super) fn space(form: &mut Form<'_>) -> Space {
     const SPACES: [&str; 8] =
         ["global", "const", "shared", "shared::cta", "local", "param", "param::entry", "param::func"];
@@ -52,8 +52,8 @@ pub(super) fn space(form: &mut Form<'_>) -> Space {
     }
 }
 
-/// Decodes an address operand; the symbol it is based on must lie in the space, and tells parameters of functions
-/// (in local memory) from those of the kernel.
+/// Decodes an address operand. The symbol it is based on must be in the given space; it also distinguishes the parameters
+/// of functions, which are in local memory, from those of the kernel.
 pub(super) fn addresses(
     d: &mut Decoder<'_>,
     form: &Form<'_>,
@@ -65,7 +65,7 @@ pub(super) fn addresses(
     if let Some(symbol) = symbol {
         let of = super::moves::space_of(&symbol);
         if space != Space::Generic && of != Some(space) {
-            return form.error(format!("the address is in {of:?}, not in {space:?}"));
+            return form.error(format!("the address is in {of:?} space, not in {space:?} space"));
         }
         found = match (of, &symbol) {
             (Some(Space::Param), Symbol::Local { .. }) => Space::Local,
@@ -76,7 +76,7 @@ pub(super) fn addresses(
     Ok((Addresses { row: a.row, long: a.long, offset: a.offset as u64 }, found))
 }
 
-/// Ordering and scope modifiers ("ld", "st"): whether the access is strong, and whether it is a fence too.
+/// Takes ordering and scope modifiers ("ld", "st"): whether the access is strong, and whether it also acquires or releases.
 fn ordering(form: &mut Form<'_>) -> Result<(bool, Option<&'static str>), LoadError> {
     let order = form.any(&["weak", "volatile", "relaxed", "acquire", "release", "mmio"]);
     let scope = form.any(&["cta", "cluster", "gpu", "sys"]);
@@ -86,11 +86,12 @@ fn ordering(form: &mut Form<'_>) -> Result<(bool, Option<&'static str>), LoadErr
         (Some("mmio"), Some(_)) if form.flag("relaxed") => Ok((true, None)),
         (Some("acquire"), Some(_)) => Ok((true, Some("acquire"))),
         (Some("release"), Some(_)) => Ok((true, Some("release"))),
-        _ => form.error("ordering and scope do not go together"),
+        _ => form.error("invalid combination of ordering and scope"),
     }
 }
 
-/// Hints that change no result: cache operators, eviction priorities, prefetch sizes.
+/// Takes hints that have no effect on results (cache operators, eviction priorities, prefetch sizes); returns whether there
+/// is a cache policy operand.
 fn take_hints(form: &mut Form<'_>) -> bool {
     form.any(&["ca", "cg", "cs", "lu", "cv", "wb", "wt"]);
     form.matching(|m| m.starts_with("L1::"));
@@ -119,7 +120,7 @@ impl Data {
             single => std::slice::from_ref(single),
         };
         if list.len() != vector as usize {
-            return form.error(format!("{vector} elements expected, {} found", list.len()));
+            return form.error(format!("expected {vector} elements, found {}", list.len()));
         }
         if element.meaning == Meaning::Predicate || element.bits * vector > 128 {
             return form.unsupported();
@@ -137,11 +138,13 @@ impl Data {
                     let t = if bits > element.bits { Type { meaning: Meaning::Bits, bits } } else { t };
                     Register { index: d.source(form, o, t)?, bits }
                 }
-                _ => return form.error("a register expected"),
+                _ => return form.error("expected a register"),
             };
             if register.bits < element.bits || register.bits == 1 {
-                return form
-                    .error(format!("a register of {} bits for a type of {}", register.bits, element.bits));
+                return form.error(format!(
+                    "a register of {} bits for a type of {} bits",
+                    register.bits, element.bits
+                ));
             }
             registers.push(register);
         }
@@ -152,12 +155,12 @@ impl Data {
         self.element.bits / 8 * self.vector
     }
 
-    /// Whether rows of words go to registers as they are.
+    /// Whether the words are copied to registers unchanged.
     fn plain(&self) -> bool {
         self.element.bits == 32 && self.registers.iter().all(|r| r.bits == 32)
     }
 
-    /// Distributes loaded words; values are widened to their registers by the type's sign.
+    /// Writes loaded words to the registers; values are sign- or zero-extended as the type requires.
     fn put(&self, r: &mut Registers, words: &Words, mask: u32) {
         let bits = self.element.bits;
         let signed = self.element.meaning == Meaning::Signed;
@@ -240,10 +243,10 @@ pub(super) fn ld(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let space = space(form);
     let (strong, order) = ordering(form)?;
     if form.opcode() == "ldu" && !matches!(space, Space::Global | Space::Generic) {
-        return form.error("ldu reads device memory");
+        return form.error("ldu supports device memory only");
     }
     if form.flag("nc") && space != Space::Global {
-        return form.error(".nc needs .global");
+        return form.error(".nc requires .global");
     }
     let hint = take_hints(form);
     let vector = vector(form);
@@ -251,7 +254,7 @@ pub(super) fn ld(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let operands = form.instruction.operands.as_slice();
     let (o, a) = match (operands, hint) {
         ([o, a], false) | ([o, a, _], true) => (o, a),
-        _ => return form.error("another number of operands expected"),
+        _ => return form.error("wrong number of operands"),
     };
     let (addresses, space) = addresses(d, form, a, space)?;
     let data = Data::decode(d, form, o, element, vector, false)?;
@@ -292,7 +295,7 @@ pub(super) fn ld(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
 pub(super) fn st(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let space = space(form);
     if matches!(space, Space::Const) {
-        return form.error("constant memory cannot be stored to");
+        return form.error("constant memory is read-only");
     }
     let (strong, order) = ordering(form)?;
     let hint = take_hints(form);
@@ -300,7 +303,7 @@ pub(super) fn st(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let element = form.kind()?;
     let (a, o) = match (form.instruction.operands.as_slice(), hint) {
         ([a, o], false) | ([a, o, _], true) => (a, o),
-        _ => return form.error("another number of operands expected"),
+        _ => return form.error("wrong number of operands"),
     };
     let (addresses, space) = addresses(d, form, a, space)?;
     let data = Data::decode(d, form, o, element, vector, true)?;
@@ -319,13 +322,13 @@ pub(super) fn st(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     Ok((class(space), action))
 }
 
-/// "prefetch", "prefetchu", "applypriority": hints; nothing happens, addresses are not checked, as the
-/// device does not fault on them.
+/// "prefetch", "prefetchu", "applypriority": hints without effect. Addresses are not checked, because a device does not
+/// fault on them either.
 pub(super) fn hint(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let space = space(form);
     form.any(&["L1", "L2", "L2::evict_last", "L2::evict_normal", "L2::128B"]);
     form.flag("L2::evict_normal");
-    let Some(a) = form.instruction.operands.first() else { return form.error("address missing") };
+    let Some(a) = form.instruction.operands.first() else { return form.error("missing address") };
     addresses(d, form, a, space)?;
     Ok((Class::Global, Action::Compute(Box::new(|_, _| {}))))
 }

@@ -1,6 +1,6 @@
-//! The instructions, a file per group: how a form is decoded and what it does.
+//! The instructions, one file per group: how a form is decoded and what it does.
 //!
-//! A form that no group knows is an error that names it.
+//! An unknown form is an error that names it.
 
 mod approximate;
 mod async_copy;
@@ -29,7 +29,7 @@ use super::decode::{Decoder, Form};
 use crate::ptx::LoadError;
 use crate::ptx::types::{Meaning, Type};
 
-/// What decoding an instruction gives.
+/// The result of decoding an instruction.
 type Decoded = Result<(Class, Action), LoadError>;
 
 /// Decodes one instruction other than `call` and `ret`.
@@ -69,7 +69,7 @@ pub(crate) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     }
 }
 
-/// Opcodes that integers and floats share: the last type among the modifiers decides.
+/// Opcodes that integers and floats share; the last type among the modifiers decides.
 fn arithmetic(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let kind = form.instruction.modifiers.iter().rev().find_map(|m| Type::named(m));
     match kind {

@@ -1,4 +1,4 @@
-//! "Data Movement": mov (values, addresses, packing and unpacking), cvta, isspacep, and dynamic special registers.
+//! "Data Movement": mov (values, addresses, packing and unpacking), cvta and isspacep; also reads of the clock registers.
 
 use super::Decoded;
 use crate::exec::code::Action;
@@ -29,7 +29,7 @@ pub(super) fn mov(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         }
         _ if t.bits < 16 => return form.unsupported(),
         _ => {
-            // A 16-bit move from a 32-bit special register takes its low half.
+            // A 16-bit move from a 32-bit special register reads its low half.
             let a = match a {
                 Operand::Name(name) if name.starts_with('%') && t.bits == 16 && d.lookup(name).is_none() => {
                     let word = Type { meaning: Meaning::Bits, bits: 32 };
@@ -55,7 +55,7 @@ fn is_clock(name: &str) -> bool {
     )
 }
 
-/// Clocks count warp instructions of the worker thread: they rise, as the document promises, and no more.
+/// Clocks count the warp instructions of the worker thread. They increase monotonically; nothing else is guaranteed.
 fn clock(d: &mut Decoder<'_>, form: &Form<'_>, t: Type, o: &Operand, name: &str) -> Decoded {
     let o = d.destination(form, o, t)?;
     let high = name.ends_with("_hi");
@@ -74,7 +74,7 @@ fn clock(d: &mut Decoder<'_>, form: &Form<'_>, t: Type, o: &Operand, name: &str)
     Ok((Class::Move, action))
 }
 
-/// `mov.b32 d, {a, b}`: the first element in the low bits.
+/// `mov.b32 d, {a, b}`: the first element goes to the low bits.
 fn pack(d: &mut Decoder<'_>, form: &Form<'_>, t: Type, o: &Operand, parts: &[Operand]) -> Decoded {
     let part = Type { meaning: Meaning::Bits, bits: t.bits / parts.len().max(1) as u32 };
     if t.meaning != Meaning::Bits || !matches!(parts.len(), 2 | 4) || part.bits < 8 {
@@ -118,7 +118,7 @@ fn unpack(d: &mut Decoder<'_>, form: &Form<'_>, t: Type, parts: &[Operand], a: &
     Ok((Class::Move, action))
 }
 
-/// The base of a space's window of generic addresses; device and constant memory are their own addresses.
+/// The base of a space's window in the generic address space; 0 for device and constant memory.
 fn window(form: &mut Form<'_>) -> Option<u64> {
     Some(match form.any(&["global", "const", "shared", "shared::cta", "local", "param", "param::entry"])? {
         "shared" | "shared::cta" => SHARED_BASE,
@@ -128,10 +128,10 @@ fn window(form: &mut Form<'_>) -> Option<u64> {
     })
 }
 
-/// "cvta": between generic addresses and those of a space.
+/// "cvta": converts between generic addresses and addresses of a space.
 pub(super) fn convert_address(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let to = form.flag("to");
-    let Some(base) = window(form) else { return form.error("state space missing") };
+    let Some(base) = window(form) else { return form.error("missing state space") };
     let t = form.kind()?;
     if t.bits != 64 || t.meaning != Meaning::Unsigned {
         return form.error("only .u64 addresses are supported");
@@ -147,10 +147,10 @@ pub(super) fn convert_address(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decod
     Ok((Class::Move, action))
 }
 
-/// "isspacep": whether a generic address lies in a space's window.
+/// "isspacep": whether a generic address is in a space's window.
 pub(super) fn is_space(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let constant = form.instruction.modifiers.iter().any(|m| m == "const");
-    let Some(base) = window(form) else { return form.error("state space missing") };
+    let Some(base) = window(form) else { return form.error("missing state space") };
     if constant {
         return form.unsupported();
     }

@@ -1,7 +1,7 @@
-//! Communication inside a warp: shfl.sync, vote.sync, match.sync, redux.sync, activemask, elect.sync.
+//! Communication within a warp: shfl.sync, vote.sync, match.sync, redux.sync, activemask, elect.sync.
 //!
-//! All `.sync` forms wait for the lanes that the membermask names. A lane that reads from one that does not take
-//! part gets an undefined value on the device; here it is a finding.
+//! All `.sync` forms wait for the lanes of the membermask. A lane that reads from an inactive lane gets an undefined value
+//! on a device; here that is a finding.
 
 use super::Decoded;
 use crate::exec::code::{Access, Action};
@@ -21,7 +21,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         return active(d, form);
     }
     if !form.flag("sync") {
-        return form.error("only .sync forms exist from sm_70 on");
+        return form.error("only the .sync forms exist on sm_70 and later");
     }
     match form.opcode() {
         "shfl" => shuffle(d, form),
@@ -53,7 +53,7 @@ enum Mode {
     Index,
 }
 
-/// The lane that `lane` reads from, and whether that is inside its segment; outside it reads its own value.
+/// The lane that `lane` reads from, and whether it is in range; otherwise the lane reads its own value.
 #[inline(always)]
 fn source(mode: Mode, lane: u32, b: u32, c: u32) -> (u32, bool) {
     let (b, clamp, segment) = (b & 31, c & 31, c >> 8 & 31);
@@ -75,7 +75,7 @@ fn shuffle(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         Some("down") => Mode::Down,
         Some("bfly") => Mode::Butterfly,
         Some(_) => Mode::Index,
-        None => return form.error("mode missing"),
+        None => return form.error("missing mode"),
     };
     if form.kind()? != WORD {
         return form.unsupported();
@@ -111,7 +111,7 @@ fn shuffle(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             if let Some(lane) = lanes(absent & mask).next() {
                 let j = sources[lane];
                 let message =
-                    format!("reads from lane {j}, which does not take part (lanes {mask:#010x} do)");
+                    format!("reads from lane {j}, which is not active (active lanes: {mask:#010x})");
                 return fault(FindingKind::Undefined, lane, None, message);
             }
             r.put(o, &out, mask);
@@ -123,7 +123,7 @@ fn shuffle(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     )
 }
 
-/// Runs `each` for every set of lanes that share a membermask: nearly always one.
+/// Runs `each` for every set of lanes with the same membermask. There is nearly always only one.
 fn each_set(r: &mut Registers, members: u32, mask: u32, mut each: impl FnMut(&mut Registers, u32)) {
     let named = *r.row::<u32>(members);
     if named == [named[0]; 32] {
@@ -140,7 +140,7 @@ fn each_set(r: &mut Registers, members: u32, mask: u32, mut each: impl FnMut(&mu
 
 /// "vote.sync".
 fn vote(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
-    let Some(mode) = form.any(&["all", "any", "uni", "ballot"]) else { return form.error("mode missing") };
+    let Some(mode) = form.any(&["all", "any", "uni", "ballot"]) else { return form.error("missing mode") };
     let t = form.kind()?;
     let [o, a, members] = form.operands()?;
     let (a, members) = (d.predicate(form, a)?, d.source(form, members, WORD)?);
@@ -183,7 +183,7 @@ fn vote(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
 
 /// "match.sync".
 fn find_equal(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
-    let Some(mode) = form.any(&["any", "all"]) else { return form.error("mode missing") };
+    let Some(mode) = form.any(&["any", "all"]) else { return form.error("missing mode") };
     let t = form.kind()?;
     if t.meaning != Meaning::Bits || t.bits < 32 {
         return form.unsupported();
@@ -191,7 +191,7 @@ fn find_equal(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let [o, a, members] = form.operands()?;
     let (o, p) = with_predicate(o);
     if p.is_some() && mode == "any" {
-        return form.error("only .all has a predicate");
+        return form.error("only .all supports a predicate");
     }
     let p = p.map(|p| d.predicate_destination(form, p)).transpose()?;
     let (a, members) = (d.source(form, a, t)?, d.source(form, members, WORD)?);
@@ -222,7 +222,7 @@ fn find_equal(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
 /// "redux.sync".
 fn reduce(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let Some(op) = form.any(&["add", "min", "max", "and", "or", "xor"]) else {
-        return form.error("operation missing");
+        return form.error("missing operation");
     };
     let t = form.kind()?;
     let f: fn(u32, u32) -> u32 = match (op, t.meaning) {
@@ -255,10 +255,10 @@ fn reduce(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     )
 }
 
-/// "elect.sync": the lowest lane of the set leads.
+/// "elect.sync": elects the lowest lane of the set.
 fn elect(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let [o, members] = form.operands()?;
-    let (o, Some(p)) = with_predicate(o) else { return form.error("a predicate expected") };
+    let (o, Some(p)) = with_predicate(o) else { return form.error("expected a predicate") };
     let members = d.source(form, members, WORD)?;
     let (o, p) = (d.destination(form, o, WORD)?, d.predicate_destination(form, p)?);
     converged(
@@ -274,7 +274,7 @@ fn elect(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     )
 }
 
-/// "activemask": the lanes that run this now.
+/// "activemask": the lanes that execute this together.
 fn active(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     if form.kind()? != WORD {
         return form.unsupported();

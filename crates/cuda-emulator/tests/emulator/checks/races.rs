@@ -1,0 +1,146 @@
+//! Two threads on the same bytes without an order between them, one of them writing.
+
+use cuda_emulator::exec::FindingKind;
+
+use super::pair::Pair;
+
+/// Every thread writes its word and reads its neighbour's from the other warp.
+#[test]
+fn a_read_of_anothers_write_without_a_barrier() {
+    let body = "mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], %t;\n{LINE}\nxor.b32 %y, %t, 32;\nmad.lo.u32 %y, %y, 4, %s;\nld.shared.u32 %x, [%y];";
+    // Half of the words are read before they are written, so the words are written once before.
+    let body = format!("mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], %b;\nbar.sync 0;\n{body}");
+    let pair = Pair::new(body, "mov.u32 %x, 1;", "bar.sync 0;").block(64);
+    let (finding, _) = pair.report(FindingKind::SharedRace);
+    assert!(finding.line == pair.line() + 3 || finding.line == pair.line() - 1, "{finding}");
+    assert!(finding.address.is_some(), "{finding}");
+}
+
+#[test]
+fn a_write_over_anothers_read_without_a_barrier() {
+    let body = "mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], %t;\nbar.sync 0;\nld.shared.u32 %x, [%s];\n{LINE}\nsetp.eq.u32 %c, %t, 63;\n@%c st.shared.u32 [%s], %t;";
+    let pair = Pair::new(body, "mov.u32 %x, 1;", "bar.sync 0;").block(64);
+    let (finding, _) = pair.report(FindingKind::SharedRace);
+    assert!(finding.line == pair.line() + 2 || finding.line == pair.line() - 1, "{finding}");
+}
+
+#[test]
+fn two_writes_to_one_word() {
+    let body = "and.b32 %y, %t, 31;\nmad.lo.u32 %y, %y, 4, %s;\n{LINE}\n@%c st.shared.u32 [%y], %t;";
+    let pair = Pair::new(body, "setp.ge.u32 %c, %t, 0;", "setp.ge.u32 %c, %t, 32;").block(64);
+    let (finding, _) = pair.report(FindingKind::SharedRace);
+    assert_eq!(finding.line, pair.line() + 1, "{finding}");
+}
+
+/// Lanes of one warp race as well: they are threads, and only `bar.warp.sync` orders them.
+#[test]
+fn lanes_of_a_warp_without_their_barrier() {
+    let body = "mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], %t;\n{LINE}\nxor.b32 %y, %t, 1;\nmad.lo.u32 %y, %y, 4, %s;\nld.shared.u32 %x, [%y];";
+    let pair = Pair::new(body, "mov.u32 %x, 1;", "bar.warp.sync 0xffffffff;");
+    let (finding, _) = pair.report(FindingKind::SharedRace);
+    assert_eq!(finding.line, pair.line() + 3, "{finding}");
+}
+
+/// Neighbouring bytes of one word are different memory.
+#[test]
+fn bytes_beside_each_other_do_not_race() {
+    let body = "{LINE}\nadd.u32 %y, %s, %y;\nst.shared.u8 [%y], %t;";
+    let pair = Pair::new(body, "shr.u32 %y, %t, 1;", "mov.u32 %y, %t;").block(64);
+    let (finding, _) = pair.report(FindingKind::SharedRace);
+    assert_eq!(finding.line, pair.line() + 2, "{finding}");
+}
+
+/// Atomics on one word are in order with each other, but not with plain stores.
+#[test]
+fn atomics_race_with_stores() {
+    let body = "setp.eq.u32 %d, %t, 0;\n@%d st.shared.u32 [%s], %t;\nbar.sync 0;\nsetp.eq.u32 %c, %t, 40;\n{LINE}\nbar.sync 0;";
+    let pair = Pair::new(
+        body,
+        "red.shared.add.u32 [%s], 1; @%c st.shared.u32 [%s], %t;",
+        "red.shared.add.u32 [%s], 1; @%c red.shared.add.u32 [%s], %t;",
+    )
+    .block(64);
+    let (finding, _) = pair.report_here(FindingKind::SharedRace);
+    assert_eq!(finding.block, [0, 0, 0], "{finding}");
+}
+
+/// A barrier orders only the threads that take part in it.
+#[test]
+fn a_barrier_of_other_threads_orders_nothing() {
+    let body = "setp.lt.u32 %c, %t, 64;\nsetp.eq.u32 %d, %t, 70;\n@%d st.shared.u32 [%s], %t;\n{LINE}\nsetp.eq.u32 %d, %t, 0;\n@%d ld.shared.u32 %x, [%s];";
+    let body = format!("setp.eq.u32 %d, %t, 0;\n@%d st.shared.u32 [%s], %t;\nbar.sync 0;\n{body}");
+    let pair = Pair::new(body, "@%c bar.sync 1, 64;", "bar.sync 1;").block(96);
+    let (finding, _) = pair.report(FindingKind::SharedRace);
+    assert!(finding.line == pair.line() + 2 || finding.line == pair.line() - 1, "{finding}");
+}
+
+/// Blocks have no order but the end of the launch.
+#[test]
+fn two_blocks_on_one_word() {
+    let body = "setp.eq.u32 %c, %t, 0;\nmul.wide.u32 %at, %b, 4;\n{LINE}\n@%c st.global.u32 [%q], %b;";
+    let pair = Pair::new(body, "mov.u32 %x, 0;", "add.u64 %q, %q, %at;").grid(4);
+    let (finding, addresses) = pair.report(FindingKind::GlobalRace);
+    assert_eq!((finding.line, finding.thread), (pair.line() + 1, [0, 0, 0]), "{finding}");
+    assert_eq!(finding.address, Some(addresses.unwritten), "{finding}");
+    assert_eq!(finding.allocation.expect("the allocation is named").address, addresses.unwritten);
+}
+
+#[test]
+fn a_block_reads_what_another_writes() {
+    let body = "setp.eq.u32 %c, %b, 0;\n@%c bra WRITE;\n{LINE}\nbra.uni DONE;\nWRITE:\nsetp.eq.u32 %c, %t, 0;\n@%c st.global.u32 [%p], %t;\nDONE:";
+    let pair = Pair::new(body, "ld.global.u32 %x, [%p];", "ld.global.u32 %x, [%p+4];").grid(2);
+    let (finding, addresses) = pair.report(FindingKind::GlobalRace);
+    assert!(finding.line == pair.line() || finding.line == pair.line() + 4, "{finding}");
+    assert_eq!(finding.address, Some(addresses.written), "{finding}");
+}
+
+/// In device memory, too, a barrier orders the threads of a block.
+#[test]
+fn threads_of_a_block_in_device_memory() {
+    let body = "add.u64 %wide, %q, %at;\nst.global.u32 [%wide], %t;\n{LINE}\nxor.b32 %y, %t, 32;\nmul.wide.u32 %at, %y, 4;\nadd.u64 %wide, %q, %at;\nld.global.u32 %x, [%wide];";
+    let before = "add.u64 %wide, %q, %at;\nst.global.u32 [%wide], %b;\nbar.sync 0;\n";
+    let body = format!("{before}{body}");
+    let pair = Pair::new(body, "mov.u32 %x, 1;", "bar.sync 0;").block(64);
+    let (finding, _) = pair.report(FindingKind::GlobalRace);
+    assert!(finding.line == pair.line() + 4 || finding.line == pair.line() - 1, "{finding}");
+}
+
+/// Atomics of several blocks are in order; a plain store beside them is not.
+#[test]
+fn atomics_of_blocks_race_with_stores() {
+    let body = "setp.eq.u32 %c, %b, 2;\nsetp.eq.and.u32 %c, %t, 3, %c;\nred.global.add.u32 [%p], 1;\n{LINE}";
+    let pair = Pair::new(body, "@%c st.global.u32 [%p], %t;", "@%c red.global.add.u32 [%p], 5;").grid(3);
+    let (finding, _) = pair.report(FindingKind::GlobalRace);
+    assert!(finding.line == pair.line() || finding.line == pair.line() - 1, "{finding}");
+}
+
+/// Launches of one stream follow each other: what one writes the next may overwrite.
+#[test]
+fn launches_of_a_stream_do_not_race() {
+    use crate::support::{Gpu, launch};
+    let gpu = Gpu::new();
+    let ptx = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 p)\n{\n.reg .b64 %p, %at;\n.reg .b32 %t;\nld.param.u64 %p, [p];\n\
+               mov.u32 %t, %ctaid.x;\nmul.wide.u32 %at, %t, 4;\nadd.u64 %p, %p, %at;\nst.global.u32 [%p], %t;\nret;\n}\n";
+    let function = gpu.function(ptx, "k");
+    let words = gpu.unwritten::<u32>(8);
+    for _ in 0..3 {
+        assert!(launch!(gpu, function, (8, 1, 1), (1, 1, 1), 0; &words).is_ok(), "{}", gpu.findings_text());
+    }
+    assert_eq!(gpu.download(&words), [0, 1, 2, 3, 4, 5, 6, 7]);
+}
+
+/// Races show in every order of the warps and blocks, not only in the one that gives wrong results.
+#[test]
+fn races_are_found_in_every_schedule() {
+    use crate::support::{Gpu, launch};
+    let ptx = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 p)\n{\n.reg .b64 %p, %at;\n.reg .b32 %t;\n.reg .pred %c;\nld.param.u64 %p, [p];\n\
+               mov.u32 %t, %ctaid.x;\nsetp.ge.u32 %c, %t, 5;\n@%c st.global.u32 [%p], %t;\n@!%c ld.global.u32 %t, [%p];\nret;\n}\n";
+    for seed in [None, Some(1), Some(2), Some(3), Some(4)] {
+        let gpu = Gpu::new();
+        gpu.emulator.set_schedule_seed(seed);
+        let words = gpu.zeros::<u32>(8);
+        let function = gpu.function(ptx, "k");
+        assert!(launch!(gpu, function, (6, 1, 1), (1, 1, 1), 0; &words).is_err(), "{seed:?}");
+        assert_eq!(gpu.emulator.take_findings()[0].kind, FindingKind::GlobalRace, "{seed:?}");
+    }
+}

@@ -1,0 +1,33 @@
+//! Device memory and error codes, through the Rust interface.
+
+use cuda_emulator::CudaError;
+use cuda_emulator::memory::Memory;
+
+#[test]
+fn copies_at_odd_offsets_keep_bytes_and_initialisation() {
+    let m = Memory::new(1 << 20);
+    let (a, b) = (m.alloc(100).unwrap(), m.alloc(100).unwrap());
+    let data: Vec<u8> = (0..50).collect();
+    m.write(a + 3, &data).unwrap();
+    m.copy(b + 1, a, 60).unwrap();
+    let mut out = [0; 60];
+    m.read(b + 1, &mut out).unwrap();
+    assert_eq!(out[3..53], data);
+    assert_eq!(out[..3], [0xcd; 3]);
+    assert_eq!(out[53..], [0xcd; 7]);
+    assert!(m.write(a + 60, &data).is_err());
+    m.free(a).unwrap();
+    assert!(m.free(a).unwrap_err().to_string().contains("freed"));
+    assert_eq!(m.used(), 100);
+}
+
+#[test]
+fn codes_and_names_are_distinct() {
+    for (index, error) in CudaError::ALL.iter().enumerate() {
+        assert_eq!(CudaError::from_code(error.code()), Some(*error));
+        for other in &CudaError::ALL[index + 1..] {
+            assert_ne!(error.code(), other.code());
+            assert_ne!(error.name(), other.name());
+        }
+    }
+}
