@@ -1,5 +1,5 @@
-//! A driver of CUDA 11.4: functions that came later are really missing. A test binary of its own, since a process
-//! has one driver.
+//! A driver of CUDA 11.4, in which newer functions are really missing. A test binary of its own, because a process has one
+//! driver.
 
 use std::panic::catch_unwind;
 
@@ -29,9 +29,9 @@ fn a_function_newer_than_the_driver_is_a_missing_symbol() {
 }
 
 #[test]
-fn everything_up_to_the_driver_is_there_and_nothing_after() {
+fn the_library_has_exactly_the_functions_up_to_the_driver_version() {
     let _emulator = old_driver();
-    // SAFETY: the emulator is loaded already; no initialiser runs.
+    // SAFETY: the emulator is already loaded; no initialiser runs.
     let library = unsafe { libloading::Library::new("libcuda.so") }.unwrap();
     for (name, since) in functions() {
         // SAFETY: the symbol is looked up, not called.
@@ -41,14 +41,14 @@ fn everything_up_to_the_driver_is_there_and_nothing_after() {
 }
 
 #[test]
-fn the_process_keeps_the_functions_it_began_with() {
+fn the_set_of_functions_of_a_process_cannot_change() {
     let _emulator = old_driver();
     let all = Emulator::install(Device::sm_90());
     assert!(matches!(all, Err(InstallError::OtherFunctions { loaded: Some(OLD), asked: None })), "{all:?}");
 }
 
 #[test]
-fn versions_are_those_of_the_interface() {
+fn versions_are_those_of_the_driver_api() {
     assert_eq!(introduced("cuLaunchKernel"), Some(CudaVersion::new(11, 0)));
     assert_eq!(introduced("cuMemAllocAsync"), Some(CudaVersion::new(11, 2)));
     assert_eq!(introduced("cuEventElapsedTime_v2"), Some(CudaVersion::new(12, 8)));

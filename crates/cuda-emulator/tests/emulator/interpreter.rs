@@ -8,7 +8,7 @@ use cuda_emulator::exec::{
 use cuda_emulator::memory::Memory;
 use cuda_emulator::ptx::Module;
 
-/// A device with one module.
+/// The memory of a device with one module.
 struct Bench {
     memory: Memory,
     options: Options,
@@ -40,7 +40,7 @@ impl Bench {
         Self { memory, options: Options::default(), program }
     }
 
-    /// A kernel `k` with the pointer parameter in `%rd0`, and registers of all kinds declared.
+    /// A kernel `k` with a pointer parameter in `%rd0` and registers of all types.
     fn body(body: &str) -> Self {
         Self::new(&format!(
             ".version 7.8\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 p) {{\n\
@@ -130,7 +130,7 @@ fn saxpy_runs() {
     assert_eq!(f.text, "ld.global.nc.f32 %f2, [%rd6];");
 }
 
-/// Sums the words of a block through shared memory; `barrier` is what stands between the rounds.
+/// Adds the words of a block in shared memory, with `barrier` between the rounds.
 fn reduction(barrier: &str) -> Bench {
     Bench::body(&format!(
         ".shared .align 4 .b8 s[512];

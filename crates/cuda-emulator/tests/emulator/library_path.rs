@@ -14,17 +14,17 @@ mod elf;
 
 use elf::dynamic_symbols;
 
-/// A directory of its own for a test.
+/// A directory for one test.
 fn directory(name: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("library_path_{name}"));
     std::fs::create_dir_all(&directory).unwrap();
     directory
 }
 
-/// Set for the program that this test starts.
+/// Set in the environment of the program that the test starts.
 const AS_PROGRAM: &str = "LIBRARY_PATH_TEST_AS_PROGRAM";
 
-/// What a program does that was given the emulator by `LD_LIBRARY_PATH`; a test of its own, it does nothing.
+/// The program that finds the emulator through `LD_LIBRARY_PATH`; as a test it does nothing.
 #[test]
 fn program() {
     if std::env::var_os(AS_PROGRAM).is_none() {
@@ -32,11 +32,11 @@ fn program() {
     }
     let context = CudaContext::new(0).unwrap();
     let mut version = 0;
-    // SAFETY: the place for the number is valid.
+    // SAFETY: the output pointer is valid.
     unsafe { sys::cuDriverGetVersion(&mut version) }.result().unwrap();
     println!("device: {}, driver {version}", context.name().unwrap());
 
-    // The program's tests may still ask for the handle: it then speaks to the library that is there.
+    // The handle is available in such a program as well: it uses the library that is already loaded.
     let emulator = Emulator::install(Device::sm_90());
     println!("handle: {:?}", emulator.map(|_| ()));
 }

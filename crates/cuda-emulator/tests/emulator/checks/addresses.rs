@@ -1,4 +1,4 @@
-//! Accesses outside what was allocated, in every space.
+//! Accesses out of bounds, in every state space.
 
 use cuda_emulator::exec::FindingKind;
 use cudarc::driver::DevicePtr;
@@ -6,9 +6,9 @@ use cudarc::driver::DevicePtr;
 use super::pair::{Pair, WORDS};
 use crate::support::{Gpu, launch};
 
-/// Thread 31 of block 1 goes one word beyond 64 words; with 63 in place of 64 it stays inside.
+/// Thread 31 of block 1 reads one word past the end of 64 words; with 63 in place of 64 it stays in bounds.
 #[test]
-fn a_load_beyond_the_allocation() {
+fn a_load_past_the_end_of_the_allocation() {
     let body = "mad.lo.u32 %y, %b, 32, %t;\nmul.wide.u32 %at, %y, 4;\nadd.u64 %at, %at, %p;\n{LINE}";
     let pair = Pair::new(body, "ld.global.u32 %x, [%at+4];", "ld.global.u32 %x, [%at];").grid(2);
     let (finding, addresses) = pair.report_here(FindingKind::OutOfBounds);
@@ -18,9 +18,9 @@ fn a_load_beyond_the_allocation() {
     assert_eq!((allocation.address, allocation.bytes), (addresses.written, 4 * WORDS as u64));
 }
 
-/// The same for a store of the whole warp.
+/// The same for a store of a whole warp.
 #[test]
-fn a_warps_store_beyond_the_allocation() {
+fn a_store_of_a_warp_past_the_end_of_the_allocation() {
     let body = "mad.lo.u32 %y, %b, 32, %t;\nmul.wide.u32 %at, %y, 4;\nadd.u64 %at, %at, %q;\n{LINE}";
     let pair = Pair::new(body, "st.global.u32 [%at+4], %x;", "st.global.u32 [%at], %x;").grid(2);
     let (finding, addresses) = pair.report_here(FindingKind::OutOfBounds);
@@ -29,7 +29,7 @@ fn a_warps_store_beyond_the_allocation() {
 }
 
 #[test]
-fn a_store_beyond_the_allocation() {
+fn a_store_past_the_end_of_the_allocation() {
     let pair = Pair::new(
         "setp.eq.u32 %c, %t, 9;\n{LINE}",
         "@%c st.global.u32 [%q+256], %x;",
@@ -51,7 +51,7 @@ fn a_load_before_the_allocation() {
     assert_eq!(finding.address, Some(addresses.written - 4), "{finding}");
 }
 
-/// The last element of a vector lies outside.
+/// The last element of a vector is out of bounds.
 #[test]
 fn a_vector_that_straddles_the_end() {
     let pair = Pair::new(
@@ -80,14 +80,14 @@ fn a_wild_generic_pointer() {
 }
 
 #[test]
-fn an_atomic_beyond_the_allocation() {
+fn an_atomic_past_the_end_of_the_allocation() {
     Pair::new("{LINE}", "atom.global.add.u32 %x, [%p+256], 1;", "atom.global.add.u32 %x, [%p+252], 1;")
         .report_here(FindingKind::OutOfBounds);
     Pair::new("{LINE}", "red.global.max.u32 [%p+260], 1;", "red.global.max.u32 [%p], 1;")
         .report_here(FindingKind::OutOfBounds);
 }
 
-/// Allocations are padded, yet the bytes between the end and the padding are not the program's.
+/// Allocations are padded internally, but the padding is out of bounds.
 #[test]
 fn an_odd_sized_allocation_ends_at_its_last_byte() {
     let gpu = Gpu::new();
@@ -116,7 +116,7 @@ fn a_freed_allocation() {
     let pointer = words.device_ptr(&gpu.stream).0;
     assert!(launch!(gpu, function, (1, 1, 1), (4, 1, 1), 0; &pointer).is_ok(), "{}", gpu.findings_text());
     drop(words);
-    // Another allocation of the same size must not hide the stale pointer.
+    // A new allocation of the same size must not hide the dangling pointer.
     let _other = gpu.upload(&[2u32; 16]);
     assert!(launch!(gpu, function, (1, 1, 1), (4, 1, 1), 0; &pointer).is_err());
     let finding = gpu.emulator.take_findings().remove(0);
@@ -125,9 +125,9 @@ fn a_freed_allocation() {
     assert_eq!(finding.allocation.expect("the freed allocation is named").bytes, 64);
 }
 
-/// Static shared memory ends at byte 256 when there is no dynamic part.
+/// Without dynamic shared memory, shared memory ends after the 256 static bytes.
 #[test]
-fn shared_memory_beyond_the_blocks() {
+fn shared_memory_past_the_end_of_the_blocks() {
     let pair = Pair::new(
         "setp.eq.u32 %c, %t, 3;\n{LINE}",
         "@%c st.shared.u32 [%s+256], %x;",
@@ -146,9 +146,9 @@ fn shared_memory_beyond_the_blocks() {
     pair.report_here(FindingKind::SharedOutOfRange);
 }
 
-/// Dynamic shared memory has the launch's size, here 64 bytes.
+/// Dynamic shared memory has the size given at launch, here 64 bytes.
 #[test]
-fn dynamic_shared_memory_beyond_the_launchs() {
+fn dynamic_shared_memory_past_the_size_of_the_launch() {
     let body = "mov.u32 %s, dynamic;\nsetp.eq.u32 %c, %t, 17;\n{LINE}";
     let pair = Pair::new(body, "@%c st.shared.u32 [%s+64], %x;", "@%c st.shared.u32 [%s+60], %x;")
         .dynamic_shared(64);
@@ -157,7 +157,7 @@ fn dynamic_shared_memory_beyond_the_launchs() {
 }
 
 #[test]
-fn local_memory_beyond_the_threads() {
+fn local_memory_past_the_end_of_the_threads() {
     let body = "mov.u64 %wide, own;\nsetp.eq.u32 %c, %t, 5;\n{LINE}";
     let pair = Pair::new(body, "@%c st.local.u32 [%wide+16], %x;", "@%c st.local.u32 [%wide+12], %x;");
     let (finding, _) = pair.report_here(FindingKind::LocalOutOfRange);
@@ -165,7 +165,7 @@ fn local_memory_beyond_the_threads() {
 }
 
 #[test]
-fn constants_are_not_written() {
+fn a_store_to_constant_memory() {
     let body = "mov.u64 %wide, fixed;\ncvta.const.u64 %wide, %wide;\n{LINE}";
     let pair = Pair::new(body, "st.u32 [%wide], %x;", "ld.u32 %x, [%wide];");
     pair.report_here(FindingKind::ReadOnly);

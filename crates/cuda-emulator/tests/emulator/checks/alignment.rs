@@ -1,4 +1,4 @@
-//! Addresses that are not a multiple of the access.
+//! Addresses that are not a multiple of the access size.
 
 use cuda_emulator::exec::FindingKind;
 
@@ -19,7 +19,7 @@ fn device_memory() {
         .report_here(FindingKind::Misaligned);
 }
 
-/// A vector is aligned as a whole.
+/// A vector must be aligned to its total size.
 #[test]
 fn vectors() {
     let pair = Pair::new(
@@ -61,7 +61,7 @@ fn atomics() {
         .report_here(FindingKind::Misaligned);
 }
 
-/// Rows of an `ldmatrix` and both ends of a `cp.async` are aligned to 16 bytes.
+/// Rows of `ldmatrix`, and source and destination of a 16-byte `cp.async`, must be aligned to 16 bytes.
 #[test]
 fn matrix_rows_and_copies() {
     let fill = "mad.lo.u32 %y, %t, 8, %s;\nst.shared.v2.u32 [%y], {%t, %t};\nbar.warp.sync -1;\nand.b32 %y, %t, 7;\nmad.lo.u32 %y, %y, 16, %s;\n{LINE}";

@@ -1,4 +1,4 @@
-//! Reads of shared memory that a `cp.async` has not filled yet.
+//! Accesses to shared memory with a pending `cp.async`.
 
 use cuda_emulator::exec::FindingKind;
 
@@ -15,7 +15,7 @@ fn a_read_before_the_wait() {
     without.report(FindingKind::UnfinishedCopy);
 }
 
-/// Uncommitted copies belong to no group: waiting for all groups does not wait for them.
+/// Uncommitted copies do not belong to a group, so waiting for all groups does not wait for them.
 #[test]
 fn a_copy_that_was_not_committed() {
     let body = "setp.eq.u32 %c, %t, 0;\n@!%c ret;\ncp.async.cg.shared.global [%s], [%p], 16;\n{LINE}\ncp.async.wait_group 0;\nld.shared.u32 %x, [%s];";
@@ -24,7 +24,7 @@ fn a_copy_that_was_not_committed() {
     assert_eq!(finding.line, pair.line() + 2, "{finding}");
 }
 
-/// The wait makes a copy visible to the thread that made it; the others need a barrier.
+/// The wait makes a copy visible to the thread that issued it; other threads need a barrier.
 #[test]
 fn a_copy_of_another_thread_without_a_barrier() {
     let body = "setp.eq.u32 %c, %t, 0;\n@%c cp.async.cg.shared.global [%s], [%p], 16;\ncp.async.wait_all;\n{LINE}\nld.shared.u32 %x, [%s];";
@@ -33,7 +33,7 @@ fn a_copy_of_another_thread_without_a_barrier() {
     assert!(finding.line == pair.line() + 1 || finding.line == pair.line() - 2, "{finding}");
 }
 
-/// Another thread reads after a barrier, but the copying thread never waited.
+/// Another thread reads after a barrier, but the issuing thread has not waited.
 #[test]
 fn a_barrier_without_the_wait() {
     let body = "setp.eq.u32 %c, %t, 0;\n@%c cp.async.cg.shared.global [%s], [%p], 16;\ncp.async.commit_group;\n{LINE}\nbar.sync 0;\nld.shared.u32 %x, [%s];";
@@ -42,7 +42,7 @@ fn a_barrier_without_the_wait() {
     assert_eq!(finding.line, pair.line() + 2, "{finding}");
 }
 
-/// The source is checked as by a load.
+/// The source is checked like that of a load.
 #[test]
 fn a_source_outside_its_allocation() {
     let body = "setp.eq.u32 %c, %t, 2;\n{LINE}\ncp.async.wait_all;";
@@ -69,7 +69,7 @@ fn a_source_outside_its_allocation() {
 }
 
 #[test]
-fn a_source_that_nothing_wrote() {
+fn an_uninitialised_source() {
     let body = "setp.eq.u32 %c, %t, 2;\n{LINE}\ncp.async.wait_all;\n@%c ld.shared.u32 %x, [%s];";
     let pair = Pair::new(
         body,
@@ -80,9 +80,9 @@ fn a_source_that_nothing_wrote() {
     assert!(finding.line == pair.line() || finding.line == pair.line() + 2, "{finding}");
 }
 
-/// A matrix load reads all bytes of its rows.
+/// A matrix load reads all bytes of the rows.
 #[test]
-fn matrix_rows_of_an_unfinished_copy() {
+fn matrix_rows_with_a_pending_copy() {
     let body = "and.b32 %y, %t, 7;\nmad.lo.u32 %y, %y, 16, %s;\nsetp.lt.u32 %c, %t, 8;\n@%c cp.async.cg.shared.global [%y], [%p], 16;\ncp.async.commit_group;\n{LINE}\n\
                 bar.warp.sync -1;\nldmatrix.sync.aligned.m8n8.x1.shared.b16 {%x}, [%y];";
     let pair = Pair::new(body, "cp.async.wait_group 1;", "cp.async.wait_group 0;");

@@ -1,4 +1,4 @@
-//! Reads of memory that nothing wrote, byte by byte.
+//! Reads of uninitialised memory, at byte granularity.
 
 use cuda_emulator::exec::FindingKind;
 use cudarc::driver::DevicePtr;
@@ -18,7 +18,7 @@ fn device_memory() {
     assert_eq!(finding.allocation.expect("the allocation is named").address, addresses.unwritten);
 }
 
-/// Three of four bytes are written, and one missing is enough.
+/// Three of four bytes are written; one missing byte suffices.
 #[test]
 fn single_bytes() {
     let body = "setp.ne.u32 %c, %t, 0;\n@%c ret;\nst.global.u16 [%q], %t;\nst.global.u8 [%q+2], %t;\n{LINE}\nld.global.u32 %x, [%q];";
@@ -29,9 +29,9 @@ fn single_bytes() {
     assert!((addresses.unwritten..addresses.unwritten + 4).contains(&address), "{finding}");
 }
 
-/// What one kernel wrote the next may read.
+/// A kernel may read what an earlier one has written.
 #[test]
-fn what_an_earlier_kernel_wrote_is_written() {
+fn memory_written_by_an_earlier_kernel_is_initialised() {
     let gpu = Gpu::new();
     let ptx = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 p, .param .u32 write)\n{\n.reg .b64 %p;\n.reg .b32 %x;\n.reg .pred %w;\n\
                ld.param.u64 %p, [p];\nld.param.u32 %x, [write];\nsetp.ne.u32 %w, %x, 0;\n@%w st.global.u32 [%p], %x;\n@!%w ld.global.u32 %x, [%p];\nret;\n}\n";
@@ -46,9 +46,9 @@ fn what_an_earlier_kernel_wrote_is_written() {
     assert_eq!((findings[0].kind, findings[0].line), (FindingKind::Uninitialised, 13), "{}", findings[0]);
 }
 
-/// A copy on the device carries along what was written and what was not.
+/// A copy within the device copies the initialisation state as well.
 #[test]
-fn copies_do_not_write_what_they_never_read() {
+fn copies_of_uninitialised_memory_are_uninitialised() {
     let gpu = Gpu::new();
     let ptx = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 p)\n{\n.reg .b64 %p;\n.reg .b32 %x;\nld.param.u64 %p, [p];\nld.global.u32 %x, [%p];\nret;\n}\n";
     let function = gpu.function(ptx, "k");
@@ -75,7 +75,7 @@ fn shared_memory() {
     assert_eq!(finding.thread, [8, 0, 0], "{finding}");
 }
 
-/// Each block begins with shared memory that nothing wrote.
+/// Each block starts with uninitialised shared memory.
 #[test]
 fn shared_memory_of_another_block() {
     let body = "setp.ne.u32 %c, %t, 0;\n@%c ret;\nsetp.eq.u32 %d, %b, 0;\n{LINE}\nld.shared.u32 %x, [%s];";
@@ -100,7 +100,7 @@ fn local_memory() {
     assert_eq!(finding.thread, [0, 0, 0], "{finding}");
 }
 
-/// An atomic reads, too.
+/// An atomic is also a read.
 #[test]
 fn atomics() {
     Pair::new("{LINE}", "atom.global.add.u32 %x, [%q], 1;", "atom.global.add.u32 %x, [%p], 1;")
@@ -120,7 +120,7 @@ fn matrix_rows() {
     assert_eq!(finding.line, pair.line() + 4, "{finding}");
 }
 
-/// With the checks off, memory that nothing wrote reads as something, and races pass: for speed.
+/// With checks off, reads of uninitialised memory and races are not reported.
 #[test]
 fn checks_can_be_switched_off() {
     let gpu = Gpu::new();

@@ -1,11 +1,12 @@
-//! `.sync` instructions whose mask and lanes do not agree.
+//! `.sync` instructions whose membermask does not match the lanes that execute them.
 
 use cuda_emulator::exec::FindingKind;
 
 use super::pair::Pair;
 
-/// Twelve lanes take the branch, and the mask names all; the others wait at another instruction, or leave the kernel. (The document
-/// does not make an instruction wait for lanes that have exited, but they have nothing to exchange: a mask that names one is wrong.)
+/// Twelve lanes take the branch, but the membermask includes all; the others wait at another instruction, or have exited.
+/// (By the PTX ISA an instruction does not wait for lanes that have exited, but a membermask that includes one is a bug,
+/// because they have nothing to exchange.)
 #[test]
 fn a_shuffle_that_not_all_reach() {
     for after in ["shfl.sync.idx.b32 %y, %t, 0, 31, 0xffffffff;", "mov.u32 %y, 1;"] {
@@ -17,15 +18,15 @@ fn a_shuffle_that_not_all_reach() {
     }
 }
 
-/// The mask of a short warp names lanes that do not exist.
+/// The membermask of a partial warp includes lanes that do not exist.
 #[test]
-fn lanes_that_never_were() {
+fn lanes_that_do_not_exist() {
     let broken = "redux.sync.add.s32 %x, %t, 0xffffffff;";
     let pair = Pair::new("{LINE}", broken, "redux.sync.add.s32 %x, %t, 0x00ffffff;").block(24);
     pair.report_here(FindingKind::AbsentLane);
 }
 
-/// A lane that runs the instruction is not in its own mask.
+/// A lane that executes the instruction is not in its own membermask.
 #[test]
 fn a_lane_outside_its_mask() {
     let pair = Pair::new(
@@ -53,7 +54,7 @@ fn a_vote_a_match_and_a_reduction_that_not_all_reach() {
     }
 }
 
-/// A lane takes the value of one that does not take part.
+/// A lane reads the value of an inactive lane.
 #[test]
 fn a_shuffle_from_a_lane_outside_the_mask() {
     let body = "setp.lt.u32 %c, %t, 16;\n{LINE}";
@@ -66,7 +67,7 @@ fn a_shuffle_from_a_lane_outside_the_mask() {
     assert!((8..16).contains(&finding.thread[0]), "{finding}");
 }
 
-/// Matrix instructions take the whole warp.
+/// Matrix instructions need the whole warp.
 #[test]
 fn a_matrix_instruction_in_a_branch() {
     let body = "{ .reg .f32 %v<4>; .reg .b32 %f<6>; mov.f32 %v0, 0f00000000; mov.f32 %v1, %v0; mov.f32 %v2, %v0; mov.f32 %v3, %v0; mov.b32 %f0, 0;\n\

@@ -1,8 +1,8 @@
-//! What the loader refuses: unknown opcodes, modifiers, types, names, with the line.
+//! Load errors: unknown opcodes, modifiers, types and names, with the line.
 
 use crate::support::Gpu;
 
-/// Loads a kernel with this statement on line 12; the error names the line and the word.
+/// Loads a kernel with this statement on line 12; the error must name the line and the word.
 #[track_caller]
 fn refused(statement: &str, word: &str) {
     let gpu = Gpu::new();
@@ -44,7 +44,7 @@ fn unknown_modifiers() {
     );
 }
 
-/// A modifier that exists, on an instruction that does not have it.
+/// A modifier that exists, on an instruction that does not support it.
 #[test]
 fn modifiers_of_other_instructions() {
     refused("add.sat.u32 %x, %y, %y;", "sat");
@@ -57,7 +57,7 @@ fn modifiers_of_other_instructions() {
 }
 
 #[test]
-fn types_an_instruction_does_not_take() {
+fn types_that_an_instruction_does_not_support() {
     refused("and.s32 %x, %y, %y;", "s32");
     refused("add.b32 %x, %y, %y;", "b32");
     refused("popc.u32 %x, %y;", "u32");
@@ -68,7 +68,7 @@ fn types_an_instruction_does_not_take() {
 }
 
 #[test]
-fn operands_that_do_not_fit() {
+fn operands_that_do_not_match() {
     refused("add.s32 %x, %y;", "add");
     refused("add.s32 %x, %y, %y, %y;", "add");
     refused("add.s32 %x, %y, %nowhere;", "nowhere");
@@ -81,14 +81,14 @@ fn operands_that_do_not_fit() {
 }
 
 #[test]
-fn text_that_is_no_ptx() {
+fn text_that_is_not_ptx() {
     refused("add.s32 %x %y, %y;", "%y");
     refused("mov.u32 %x, 0x;", "0x");
     refused("?", "?");
     refused("add.s32 %x, %y, %y add.s32 %x, %y, %y;", "add");
 }
 
-/// A module for a newer architecture than the device's does not load; for an older one it does.
+/// A module loads if its architecture is not newer than the device's.
 #[test]
 fn modules_for_newer_devices() {
     let ptx = |target: &str| {
@@ -101,7 +101,7 @@ fn modules_for_newer_devices() {
 }
 
 #[test]
-fn a_kernel_that_is_not_there() {
+fn a_kernel_that_does_not_exist() {
     let gpu = Gpu::new();
     let ptx = ".version 7.8\n.target sm_80\n.address_size 64\n.visible .entry k()\n{\nret;\n}\n";
     assert!(gpu.try_function(ptx, "k").is_ok());

@@ -1,4 +1,4 @@
-//! Every check of the emulator, with a kernel that breaks it on purpose and the nearest kernel that does not.
+//! Every check of the emulator, each with a kernel that violates it and the most similar kernel that does not.
 
 mod addresses;
 mod alignment;

@@ -1,12 +1,13 @@
-//! Orders that programs do establish, and the same programs without them: pipelines of copies, locks, flags.
+//! Synchronisation by copy pipelines, locks and flags, and the same programs without it.
 
 use cuda_emulator::exec::FindingKind;
 
 use super::pair::Pair;
 
-/// The slot of a pipeline is filled again while the other warp may still read it: the barrier at the end of the round is missing.
+/// A pipeline stage is overwritten while the other warp may still read it: the barrier at the end of the iteration is
+/// missing.
 #[test]
-fn a_slot_filled_again_too_early() {
+fn a_pipeline_stage_overwritten_too_early() {
     let body = "mov.u32 %y, 0;\nLOOP:\nsetp.eq.u32 %c, %t, 0;\n@%c cp.async.cg.shared.global [%s], [%p], 16;\ncp.async.wait_all;\nbar.sync 0;\n\
                 ld.shared.u32 %x, [%s+4];\n{LINE}\nadd.u32 %y, %y, 1;\nsetp.lt.u32 %c, %y, 3;\n@%c bra LOOP;";
     let pair = Pair::new(body, "mov.u32 %x, 1;", "bar.sync 0;").block(64);
@@ -14,9 +15,9 @@ fn a_slot_filled_again_too_early() {
     assert!(finding.line == pair.line() - 4 || finding.line == pair.line() - 1, "{finding}");
 }
 
-/// A plain store into a slot that a copy is filling.
+/// A plain store to the destination of a pending copy.
 #[test]
-fn a_store_over_a_copy_under_way() {
+fn a_store_to_the_destination_of_a_pending_copy() {
     let body = "setp.eq.u32 %c, %t, 0;\n@%c cp.async.cg.shared.global [%s], [%p], 16;\ncp.async.commit_group;\n{LINE}\nsetp.eq.u32 %d, %t, 33;\n\
                 @%d st.shared.u32 [%s], %t;\ncp.async.wait_all;\nbar.sync 0;";
     let pair = Pair::new(body, "bar.sync 1;", "cp.async.wait_all; bar.sync 1;").block(64);
@@ -24,7 +25,7 @@ fn a_store_over_a_copy_under_way() {
     assert!(gpu_finding.line == pair.line() + 2 || gpu_finding.line == pair.line() - 2, "{gpu_finding}");
 }
 
-/// Rows of a matrix that another warp writes.
+/// A load of matrix rows that another warp writes.
 #[test]
 fn matrix_rows_without_a_barrier() {
     let body = "mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], %t;\n{LINE}\nand.b32 %y, %t, 7;\nmad.lo.u32 %y, %y, 16, %s;\n\
@@ -34,7 +35,8 @@ fn matrix_rows_without_a_barrier() {
     pair.report(FindingKind::SharedRace);
 }
 
-/// Each block adds to a counter under a lock: acquire by compare-and-swap and a fence, release by a fence and an exchange.
+/// Each block increments a counter under a lock, acquired by compare-and-swap and a fence, released by a fence and an
+/// exchange.
 #[test]
 fn a_lock_orders_its_holders() {
     let body = "setp.ne.u32 %c, %t, 0;\n@%c ret;\n{LINE}\nld.global.u32 %x, [%p+4];\nadd.u32 %x, %x, 1;\nst.global.u32 [%p+4], %x;\n\
@@ -45,9 +47,10 @@ fn a_lock_orders_its_holders() {
     assert_eq!(finding.address, Some(addresses.written + 4), "{finding}");
 }
 
-/// One block fills a word and raises a flag behind a fence; the other spins on the flag and reads behind a fence.
+/// One block writes a word and, after a fence, sets a flag; the other spins on the flag and, after a fence, reads the
+/// word.
 #[test]
-fn a_flag_with_fences_hands_data_over() {
+fn a_flag_with_fences_publishes_data() {
     let body = "setp.ne.u32 %c, %t, 0;\n@%c ret;\nsetp.eq.u32 %c, %b, 0;\n@%c bra FILL;\nSPIN:\nld.volatile.global.u32 %y, [%p];\n\
                 setp.eq.u32 %c, %y, 0;\n@%c bra SPIN;\nmembar.gl;\nld.global.u32 %x, [%q];\nret;\nFILL:\nst.global.u32 [%q], %x;\n{LINE}\n\
                 atom.global.exch.b32 %y, [%p], 1;";
@@ -55,9 +58,9 @@ fn a_flag_with_fences_hands_data_over() {
     pair.report(FindingKind::GlobalRace);
 }
 
-/// Release and acquire on the flag itself do as well as fences.
+/// Release and acquire on the flag itself are equivalent to fences.
 #[test]
-fn a_flag_with_release_and_acquire_hands_data_over() {
+fn a_flag_with_release_and_acquire_publishes_data() {
     let body = "setp.ne.u32 %c, %t, 0;\n@%c ret;\nsetp.eq.u32 %c, %b, 0;\n@%c bra FILL;\nSPIN:\nld.acquire.gpu.global.u32 %y, [%p];\n\
                 setp.eq.u32 %c, %y, 0;\n@%c bra SPIN;\nld.global.u32 %x, [%q];\nret;\nFILL:\nst.global.u32 [%q], %x;\nmov.u32 %y, 1;\n{LINE}";
     let pair =

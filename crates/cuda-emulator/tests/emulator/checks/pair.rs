@@ -1,11 +1,11 @@
-//! A broken kernel and its sound neighbour, and what the report must say.
+//! A pair of similar kernels, one broken and one sound, and the report expected for the broken one.
 
 use cuda_emulator::exec::{Finding, FindingKind};
 use cudarc::driver::{CudaSlice, DevicePtr};
 
 use crate::support::{Gpu, launch};
 
-/// Two texts that differ in one line; `{LINE}` in the body stands for it.
+/// Two kernels that differ in one line, which is `{LINE}` in the body.
 pub(crate) struct Pair {
     pub(crate) body: String,
     pub(crate) broken: &'static str,
@@ -15,10 +15,10 @@ pub(crate) struct Pair {
     pub(crate) dynamic_shared: u32,
 }
 
-/// The buffers every kernel gets: 64 words that are written and 64 that are not.
+/// The length of the two buffers of every kernel, one initialised and one not.
 pub(crate) const WORDS: usize = 64;
 
-/// What the kernel was given.
+/// The addresses of the buffers.
 pub(crate) struct Addresses {
     pub(crate) written: u64,
     pub(crate) unwritten: u64,
@@ -55,9 +55,9 @@ impl Pair {
         )
     }
 
-    /// Launches one of the two; the error is the driver's.
+    /// Launches one of the two kernels; returns the driver's error.
     fn launch(&self, gpu: &Gpu, line: &str) -> (Result<(), String>, Addresses) {
-        // A block that waits for another needs a worker of its own, however few cores there are.
+        // Two workers even on a single core, because some blocks wait for others.
         gpu.emulator.set_threads(2);
         let function = gpu.function(&self.ptx(line), "broken_on_purpose");
         let written = gpu.upload(&(0..WORDS as u32).collect::<Vec<_>>());
@@ -67,8 +67,8 @@ impl Pair {
         (result.map_err(|error| error.to_string()), addresses)
     }
 
-    /// Runs both, in index order and in shuffled orders: the sound one must always be without findings, the broken one must always be
-    /// found. Returns the report in index order and the addresses of its buffers.
+    /// Runs both kernels, in index order and in shuffled orders: the sound one must never have findings, the broken one must
+    /// always be reported. Returns the report of the index order and the addresses of its buffers.
     pub(crate) fn report(&self, kind: FindingKind) -> (Finding, Addresses) {
         for seed in [Some(1), Some(2)] {
             self.broken_report(kind, seed);
@@ -84,7 +84,7 @@ impl Pair {
         self.broken_report(kind, None)
     }
 
-    /// As `report`, where the check that notices first may be one of several.
+    /// As `report`, for errors that one of several checks may detect first.
     pub(crate) fn report_any(&self, kinds: &[FindingKind]) -> Finding {
         let gpu = Gpu::new();
         if let (Err(error), _) = self.launch(&gpu, self.sound) {
@@ -92,7 +92,7 @@ impl Pair {
         }
         let gpu = Gpu::new();
         let (result, _) = self.launch(&gpu, self.broken);
-        assert!(result.is_err(), "{kinds:?} of `{}` was not noticed", self.broken);
+        assert!(result.is_err(), "{kinds:?} of `{}` was not detected", self.broken);
         let finding = gpu.emulator.take_findings().into_iter().next().expect("a failed launch has a finding");
         assert!(kinds.contains(&finding.kind), "{finding}");
         finding
@@ -102,14 +102,14 @@ impl Pair {
         let gpu = Gpu::new();
         gpu.emulator.set_schedule_seed(seed);
         let (result, addresses) = self.launch(&gpu, self.broken);
-        assert!(result.is_err(), "{kind:?} of `{}` was not noticed, schedule {seed:?}", self.broken);
+        assert!(result.is_err(), "{kind:?} of `{}` was not detected, schedule {seed:?}", self.broken);
         let finding = gpu.emulator.take_findings().into_iter().next().expect("a failed launch has a finding");
         assert_eq!(finding.kind, kind, "schedule {seed:?}: {finding}");
         assert_eq!(finding.kernel, "broken_on_purpose", "{finding}");
         (finding, addresses)
     }
 
-    /// The number of the line that differs, from one.
+    /// The number of the line that differs, counting from 1.
     pub(crate) fn line(&self) -> u32 {
         let text = self.ptx(self.broken);
         let at = text.find(self.broken).expect("the broken line is in the text");

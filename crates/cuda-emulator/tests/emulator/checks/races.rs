@@ -1,14 +1,14 @@
-//! Two threads on the same bytes without an order between them, one of them writing.
+//! Unordered accesses of two threads to the same bytes, at least one of them a write.
 
 use cuda_emulator::exec::FindingKind;
 
 use super::pair::Pair;
 
-/// Every thread writes its word and reads its neighbour's from the other warp.
+/// Every thread writes its word and reads a word of the other warp.
 #[test]
-fn a_read_of_anothers_write_without_a_barrier() {
+fn a_read_after_a_write_without_a_barrier() {
     let body = "mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], %t;\n{LINE}\nxor.b32 %y, %t, 32;\nmad.lo.u32 %y, %y, 4, %s;\nld.shared.u32 %x, [%y];";
-    // Half of the words are read before they are written, so the words are written once before.
+    // Half of the words are read before they are written, so all are initialised first.
     let body = format!("mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], %b;\nbar.sync 0;\n{body}");
     let pair = Pair::new(body, "mov.u32 %x, 1;", "bar.sync 0;").block(64);
     let (finding, _) = pair.report(FindingKind::SharedRace);
@@ -17,7 +17,7 @@ fn a_read_of_anothers_write_without_a_barrier() {
 }
 
 #[test]
-fn a_write_over_anothers_read_without_a_barrier() {
+fn a_write_after_a_read_without_a_barrier() {
     let body = "mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], %t;\nbar.sync 0;\nld.shared.u32 %x, [%s];\n{LINE}\nsetp.eq.u32 %c, %t, 63;\n@%c st.shared.u32 [%s], %t;";
     let pair = Pair::new(body, "mov.u32 %x, 1;", "bar.sync 0;").block(64);
     let (finding, _) = pair.report(FindingKind::SharedRace);
@@ -32,25 +32,25 @@ fn two_writes_to_one_word() {
     assert_eq!(finding.line, pair.line() + 1, "{finding}");
 }
 
-/// Lanes of one warp race as well: they are threads, and only `bar.warp.sync` orders them.
+/// Lanes of one warp race as well; only `bar.warp.sync` orders them.
 #[test]
-fn lanes_of_a_warp_without_their_barrier() {
+fn lanes_of_a_warp_without_a_warp_barrier() {
     let body = "mad.lo.u32 %y, %t, 4, %s;\nst.shared.u32 [%y], %t;\n{LINE}\nxor.b32 %y, %t, 1;\nmad.lo.u32 %y, %y, 4, %s;\nld.shared.u32 %x, [%y];";
     let pair = Pair::new(body, "mov.u32 %x, 1;", "bar.warp.sync 0xffffffff;");
     let (finding, _) = pair.report(FindingKind::SharedRace);
     assert_eq!(finding.line, pair.line() + 3, "{finding}");
 }
 
-/// Neighbouring bytes of one word are different memory.
+/// Accesses to different bytes of one word do not conflict.
 #[test]
-fn bytes_beside_each_other_do_not_race() {
+fn adjacent_bytes_do_not_race() {
     let body = "{LINE}\nadd.u32 %y, %s, %y;\nst.shared.u8 [%y], %t;";
     let pair = Pair::new(body, "shr.u32 %y, %t, 1;", "mov.u32 %y, %t;").block(64);
     let (finding, _) = pair.report(FindingKind::SharedRace);
     assert_eq!(finding.line, pair.line() + 2, "{finding}");
 }
 
-/// Atomics on one word are in order with each other, but not with plain stores.
+/// Atomics on one word do not race with each other, but with plain stores.
 #[test]
 fn atomics_race_with_stores() {
     let body = "setp.eq.u32 %d, %t, 0;\n@%d st.shared.u32 [%s], %t;\nbar.sync 0;\nsetp.eq.u32 %c, %t, 40;\n{LINE}\nbar.sync 0;";
@@ -64,9 +64,9 @@ fn atomics_race_with_stores() {
     assert_eq!(finding.block, [0, 0, 0], "{finding}");
 }
 
-/// A barrier orders only the threads that take part in it.
+/// A barrier only orders the threads that participate in it.
 #[test]
-fn a_barrier_of_other_threads_orders_nothing() {
+fn a_barrier_does_not_order_other_threads() {
     let body = "setp.lt.u32 %c, %t, 64;\nsetp.eq.u32 %d, %t, 70;\n@%d st.shared.u32 [%s], %t;\n{LINE}\nsetp.eq.u32 %d, %t, 0;\n@%d ld.shared.u32 %x, [%s];";
     let body = format!("setp.eq.u32 %d, %t, 0;\n@%d st.shared.u32 [%s], %t;\nbar.sync 0;\n{body}");
     let pair = Pair::new(body, "@%c bar.sync 1, 64;", "bar.sync 1;").block(96);
@@ -74,7 +74,7 @@ fn a_barrier_of_other_threads_orders_nothing() {
     assert!(finding.line == pair.line() + 2 || finding.line == pair.line() - 1, "{finding}");
 }
 
-/// Blocks have no order but the end of the launch.
+/// Blocks are only ordered by the end of the launch.
 #[test]
 fn two_blocks_on_one_word() {
     let body = "setp.eq.u32 %c, %t, 0;\nmul.wide.u32 %at, %b, 4;\n{LINE}\n@%c st.global.u32 [%q], %b;";
@@ -94,7 +94,7 @@ fn a_block_reads_what_another_writes() {
     assert_eq!(finding.address, Some(addresses.written), "{finding}");
 }
 
-/// In device memory, too, a barrier orders the threads of a block.
+/// A barrier orders the threads of a block in device memory as well.
 #[test]
 fn threads_of_a_block_in_device_memory() {
     let body = "add.u64 %wide, %q, %at;\nst.global.u32 [%wide], %t;\n{LINE}\nxor.b32 %y, %t, 32;\nmul.wide.u32 %at, %y, 4;\nadd.u64 %wide, %q, %at;\nld.global.u32 %x, [%wide];";
@@ -105,7 +105,7 @@ fn threads_of_a_block_in_device_memory() {
     assert!(finding.line == pair.line() + 4 || finding.line == pair.line() - 1, "{finding}");
 }
 
-/// Atomics of several blocks are in order; a plain store beside them is not.
+/// Atomics of several blocks do not race; a plain store among them does.
 #[test]
 fn atomics_of_blocks_race_with_stores() {
     let body = "setp.eq.u32 %c, %b, 2;\nsetp.eq.and.u32 %c, %t, 3, %c;\nred.global.add.u32 [%p], 1;\n{LINE}";
@@ -114,7 +114,7 @@ fn atomics_of_blocks_race_with_stores() {
     assert!(finding.line == pair.line() || finding.line == pair.line() - 1, "{finding}");
 }
 
-/// Launches of one stream follow each other: what one writes the next may overwrite.
+/// Launches of one stream are ordered: one may overwrite what another has written.
 #[test]
 fn launches_of_a_stream_do_not_race() {
     use crate::support::{Gpu, launch};
@@ -129,7 +129,7 @@ fn launches_of_a_stream_do_not_race() {
     assert_eq!(gpu.download(&words), [0, 1, 2, 3, 4, 5, 6, 7]);
 }
 
-/// Races show in every order of the warps and blocks, not only in the one that gives wrong results.
+/// Races are found in every order of warps and blocks, not only in one that gives wrong results.
 #[test]
 fn races_are_found_in_every_schedule() {
     use crate::support::{Gpu, launch};

@@ -1,4 +1,4 @@
-//! Kernels that stop on purpose, never stop, or leave something behind.
+//! Kernels that trap or never end, and contexts that leak.
 
 use cuda_emulator::exec::FindingKind;
 
@@ -29,7 +29,7 @@ fn endless_loops_end_at_the_limit() {
     gpu.emulator.set_instruction_limit(Some(100_000));
     let sound = gpu.function(&ptx(1), "k");
     assert!(launch!(gpu, sound, (1, 1, 1), (32, 1, 1), 0;).is_ok(), "{}", gpu.findings_text());
-    // Three never hits a hundred within the limit.
+    // Steps of three skip the value 100.
     let broken = gpu.function(&ptx(3), "k");
     assert!(launch!(gpu, broken, (1, 1, 1), (32, 1, 1), 0;).is_err());
     let finding = gpu.emulator.take_findings().remove(0);
@@ -37,9 +37,9 @@ fn endless_loops_end_at_the_limit() {
     assert!((10..=12).contains(&finding.line), "{finding}");
 }
 
-/// A warp spins on a flag that only a later warp sets: fair scheduling lets it end.
+/// A warp spins on a flag that only a later warp sets; it ends because scheduling is fair.
 #[test]
-fn waiting_for_another_warp_is_no_hang() {
+fn waiting_for_another_warp_is_not_a_hang() {
     let gpu = Gpu::new();
     let ptx = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 flag)\n{\n.reg .b64 %f;\n.reg .b32 %t, %x;\n.reg .pred %p, %w;\nld.param.u64 %f, [flag];\n\
                mov.u32 %t, %tid.x;\nsetp.eq.u32 %w, %t, 32;\n@%w atom.global.exch.b32 %x, [%f], 1;\nsetp.ge.u32 %w, %t, 32;\n@%w ret;\n\
@@ -52,9 +52,9 @@ fn waiting_for_another_warp_is_no_hang() {
     }
 }
 
-/// The first finding stops the launch, the report is kept, and other work on the context goes on.
+/// The first finding stops the launch and is recorded; other work in the context continues.
 #[test]
-fn work_goes_on_after_a_finding() {
+fn work_continues_after_a_finding() {
     let gpu = Gpu::new();
     let ptx = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u32 stop, .param .u64 to)\n{\n.reg .b64 %to;\n.reg .b32 %x;\n.reg .pred %p;\nld.param.u32 %x, [stop];\n\
                setp.ne.u32 %p, %x, 0;\n@%p trap;\nld.param.u64 %to, [to];\nst.global.u32 [%to], 5;\nret;\n}\n";

@@ -5,7 +5,7 @@ use cudarc::driver::{CudaContext, sys};
 
 use super::support::{CUresult, emulator};
 
-/// A context that is not the primary one.
+/// A context other than the primary one.
 fn own_context() -> sys::CUcontext {
     let mut context = null_mut();
     let made = unsafe { sys::cuCtxCreate_v4(&mut context, null_mut(), 0, 0) };
@@ -62,7 +62,7 @@ fn there_is_one_device() {
 }
 
 #[test]
-fn a_call_without_a_context_is_refused() {
+fn a_call_without_a_context_is_rejected() {
     let _emulator = emulator();
     cudarc::driver::result::init().unwrap();
     let error = cudarc::driver::result::mem_get_info().unwrap_err();
@@ -88,7 +88,7 @@ fn the_primary_context_lives_from_the_first_retain_to_the_last_release() {
 }
 
 #[test]
-fn contexts_of_ones_own_stack_up() {
+fn created_contexts_form_a_stack() {
     let emulator = emulator();
     cudarc::driver::result::init().unwrap();
     let (first, second) = (own_context(), own_context());
@@ -105,7 +105,7 @@ fn contexts_of_ones_own_stack_up() {
 }
 
 #[test]
-fn a_thread_that_keeps_a_destroyed_context_is_told() {
+fn a_destroyed_context_that_is_still_current_is_reported() {
     let _emulator = emulator();
     cudarc::driver::result::init().unwrap();
     let context = own_context() as usize;
@@ -123,7 +123,7 @@ fn each_thread_has_its_own_current_context() {
 }
 
 #[test]
-fn limits_and_settings_are_kept() {
+fn limits_and_settings_are_stored() {
     let _emulator = emulator();
     let context = CudaContext::new(0).unwrap();
     context.set_limit(sys::CUlimit::CU_LIMIT_STACK_SIZE, 4096).unwrap();

@@ -8,7 +8,7 @@ use super::support::{CUresult, emulator};
 const TIMED: Option<CUevent_flags> = Some(CUevent_flags::CU_EVENT_DEFAULT);
 
 #[test]
-fn elapsed_time_is_that_of_the_clock_between_two_records() {
+fn elapsed_time_is_the_time_between_two_records() {
     let _emulator = emulator();
     let context = CudaContext::new(0).unwrap();
     let stream = context.default_stream();
@@ -22,7 +22,7 @@ fn elapsed_time_is_that_of_the_clock_between_two_records() {
 }
 
 #[test]
-fn events_without_timing_or_record_have_no_elapsed_time() {
+fn events_that_are_unrecorded_or_without_timing_have_no_elapsed_time() {
     let _emulator = emulator();
     let context = CudaContext::new(0).unwrap();
     let stream = context.default_stream();
@@ -58,7 +58,7 @@ fn an_event_destroyed_twice_is_an_invalid_handle() {
 }
 
 #[test]
-fn an_event_belongs_to_the_streams_of_its_context() {
+fn an_event_is_recorded_on_streams_of_its_context_only() {
     let _emulator = emulator();
     let context = CudaContext::new(0).unwrap();
     let event = context.new_event(None).unwrap();
@@ -67,7 +67,7 @@ fn an_event_belongs_to_the_streams_of_its_context() {
     let foreign = result::stream::create(result::stream::StreamKind::NonBlocking).unwrap();
     let recorded = unsafe { result::event::record(event.cu_event(), foreign) }.unwrap_err();
     assert_eq!(recorded.0, CUresult::CUDA_ERROR_INVALID_HANDLE);
-    // Waiting across contexts is allowed.
+    // Waiting across contexts is permitted.
     unsafe { sys::cuStreamWaitEvent(foreign, event.cu_event(), 0) }.result().unwrap();
     unsafe { sys::cuCtxDestroy_v2(other) }.result().unwrap();
 }

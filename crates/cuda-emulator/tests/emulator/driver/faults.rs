@@ -7,7 +7,7 @@ use cudarc::nvrtc::Ptx;
 
 use super::support::{CUresult, PTX, blocks_of_64, emulator, stream};
 
-/// A small program that uses calls of most kinds.
+/// A small program that makes calls of most kinds.
 fn program(tracked: bool) -> Result<Vec<f32>, DriverError> {
     let context = CudaContext::new(0)?;
     if !tracked {
@@ -18,7 +18,7 @@ fn program(tracked: bool) -> Result<Vec<f32>, DriverError> {
     let outcome = compute(&context, &stream);
     stream.join(&other)?;
     stream.synchronize()?;
-    // Errors in destructors wait here for the next call.
+    // cudarc stores errors of destructors for the next call.
     context.check_err()?;
     outcome
 }
@@ -74,7 +74,7 @@ fn every_kind_of_call_can_fail() {
 }
 
 #[test]
-fn a_failed_release_releases_all_the_same() {
+fn a_failed_release_still_releases() {
     let (emulator, context, stream) = stream();
     let slice = stream.alloc_zeros::<u8>(16).unwrap();
     emulator.fail_call(CallKind::Free, 1, CudaError::LaunchFailed);
@@ -99,18 +99,18 @@ fn a_lost_device_stays_lost_until_faults_are_cleared() {
 }
 
 #[test]
-fn several_faults_count_each_for_itself() {
+fn each_of_several_faults_has_its_own_counter() {
     let (emulator, context, _stream) = stream();
     let later = |nth, error| Fault { calls: CallSelector::Any, nth, error, lasts: Duration::Once };
     emulator.inject(later(2, CudaError::NotReady));
     emulator.inject(later(4, CudaError::Unknown));
-    // Each synchronisation is two calls: which context is current, and the wait.
+    // Each synchronisation makes two calls: one for the current context, and the wait.
     assert_eq!(context.synchronize().unwrap_err().0, CUresult::CUDA_ERROR_NOT_READY);
     assert_eq!(context.synchronize().unwrap_err().0, CUresult::CUDA_ERROR_UNKNOWN);
     context.synchronize().unwrap();
 }
 
-/// Runs the program once per call that it makes, with that call failing.
+/// Runs the program once for every call that it makes, with that call failing.
 fn sweep(tracked: bool) {
     let calls = {
         let emulator = emulator();
@@ -119,20 +119,20 @@ fn sweep(tracked: bool) {
     };
     assert!(calls.len() > 40, "{calls:?}");
     for (index, name) in calls.iter().enumerate() {
-        // A session each: cudarc keeps the primary context for good when its first question about it fails.
+        // A new session per run: cudarc never releases the primary context if its first query of it fails.
         let emulator = emulator();
         emulator.fail_call(CallSelector::Any, index as u64 + 1, CudaError::OutOfMemory);
         let outcome = program(tracked);
         assert_eq!(emulator.calls()[index], *name);
         if outcome.is_ok() {
-            // Destructors after the program's last look have nobody to tell.
+            // Errors of destructors at the end of the program go unnoticed.
             let last_look = calls.iter().rposition(|name| name == "cuStreamSynchronize").unwrap();
             assert!(index > last_look, "call {index}, {name}, failed unnoticed");
         }
         let held = emulator.live();
         let leaks = emulator.take_leaks();
         let leaked: usize = leaks.iter().chain([&held]).map(|objects| objects.allocations.len()).sum();
-        // cudarc forgets the memory when the event that is to track it cannot be made.
+        // cudarc leaks the memory if the event that is to track it cannot be created.
         let forgotten = tracked && calls[index..].iter().take(2).any(|call| call == "cuEventCreate");
         assert!(leaked == 0 || forgotten, "call {index}, {name}: {held} {leaks:?}");
         emulator.take_calls();

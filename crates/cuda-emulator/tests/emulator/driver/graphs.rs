@@ -7,7 +7,7 @@ use super::support::{CUresult, blocks_of_64, emulator, kernel};
 
 const MODE: CUstreamCaptureMode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
 
-/// A stream whose slices are not tracked by events, as captures demand.
+/// A stream whose slices are not tracked by events, as captures require.
 fn untracked() -> (Arc<CudaContext>, Arc<CudaStream>) {
     let context = CudaContext::new(0).unwrap();
     unsafe { context.disable_event_tracking() };
@@ -57,7 +57,7 @@ fn copies_in_a_graph_read_the_host_when_they_run() {
 }
 
 #[test]
-fn a_second_stream_takes_part_by_events_and_must_be_joined() {
+fn a_second_stream_joins_the_capture_by_events_and_must_be_joined_back() {
     let _emulator = emulator();
     let (_context, first) = untracked();
     let mut data = first.alloc_zeros::<u8>(8).unwrap();
@@ -79,7 +79,7 @@ fn a_second_stream_takes_part_by_events_and_must_be_joined() {
 }
 
 #[test]
-fn waiting_for_a_captured_stream_spoils_the_capture() {
+fn waiting_for_a_captured_stream_invalidates_the_capture() {
     let _emulator = emulator();
     let (context, stream) = untracked();
     for (wait, expected) in [
@@ -103,10 +103,10 @@ fn waiting_for_a_captured_stream_spoils_the_capture() {
 }
 
 #[test]
-fn captures_have_rules() {
+fn invalid_captures_are_rejected() {
     let _emulator = emulator();
     let (context, stream) = untracked();
-    // The null stream cannot be captured, nor a stream twice, nor can a capture end that never began.
+    // The null stream cannot be captured, a stream cannot be captured twice, and a capture that never began cannot end.
     assert!(context.default_stream().begin_capture(MODE).is_err());
     assert_eq!(stream.end_capture(Flags(0)).err(), Some(DriverError(CUresult::CUDA_ERROR_ILLEGAL_STATE)));
     stream.begin_capture(MODE).unwrap();
@@ -123,7 +123,7 @@ fn captures_have_rules() {
 }
 
 #[test]
-fn a_wait_for_work_outside_the_capture_is_refused() {
+fn a_wait_for_work_outside_the_capture_is_rejected() {
     let _emulator = emulator();
     let (_context, stream) = untracked();
     let before = stream.record_event(None).unwrap();

@@ -22,7 +22,7 @@ fn saxpy(
 }
 
 #[test]
-fn arguments_arrive_with_the_sizes_that_the_text_declares() {
+fn arguments_have_the_sizes_that_the_ptx_declares() {
     let (emulator, context, stream) = stream();
     let function = kernel(&context, "saxpy");
     let n = 1000;
@@ -38,7 +38,7 @@ fn arguments_arrive_with_the_sizes_that_the_text_declares() {
         (counts[0].kernel.as_str(), counts[0].grid, counts[0].block),
         ("saxpy", [16, 1, 1], [64, 1, 1])
     );
-    // 32 warps; the last has 8 of its lanes inside: three accesses each.
+    // 32 warps, the last one with 8 lanes in range; three accesses each.
     assert_eq!(counts[0].counts.of(Class::Global), 32 * 3);
     assert_eq!(counts[0].counts.blocks, 16);
     assert_eq!(counts[0].counts.global_bytes_written, 4000);
@@ -46,7 +46,7 @@ fn arguments_arrive_with_the_sizes_that_the_text_declares() {
 }
 
 #[test]
-fn launches_on_several_streams_and_threads_are_kept_apart() {
+fn launches_on_several_streams_and_threads_are_independent() {
     let emulator = emulator();
     let context = CudaContext::new(0).unwrap();
     let function = kernel(&context, "saxpy");
@@ -69,7 +69,7 @@ fn launches_on_several_streams_and_threads_are_kept_apart() {
 }
 
 #[test]
-fn shapes_that_no_device_takes_are_refused() {
+fn dimensions_that_no_device_supports_are_rejected() {
     let (emulator, context, stream) = stream();
     let (saxpy, shared) = (kernel(&context, "saxpy"), kernel(&context, "shared_memory"));
     let shape =
@@ -95,7 +95,7 @@ fn shapes_that_no_device_takes_are_refused() {
 }
 
 #[test]
-fn a_large_dynamic_shared_memory_can_be_launched_once_asked_for() {
+fn large_dynamic_shared_memory_can_be_launched_after_opting_in() {
     let (emulator, context, stream) = stream();
     let function = kernel(&context, "shared_memory");
     let limit = cudarc::driver::sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -110,7 +110,7 @@ fn a_large_dynamic_shared_memory_can_be_launched_once_asked_for() {
 }
 
 #[test]
-fn cooperative_launches_are_not_supported_and_the_device_says_so() {
+fn cooperative_launches_are_reported_as_unsupported() {
     let (_emulator, context, stream) = stream();
     use cudarc::driver::sys::CUdevice_attribute as Attribute;
     assert_eq!(context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH).unwrap(), 0);
@@ -121,7 +121,7 @@ fn cooperative_launches_are_not_supported_and_the_device_says_so() {
 }
 
 #[test]
-fn a_finding_fails_the_launch_and_nothing_after_it() {
+fn a_finding_fails_the_launch_and_no_later_call() {
     let (emulator, context, stream) = stream();
     let function = kernel(&context, "saxpy");
     let x = stream.clone_htod(&[1.0_f32; 64]).unwrap();
@@ -139,7 +139,7 @@ fn a_finding_fails_the_launch_and_nothing_after_it() {
 }
 
 #[test]
-fn a_finding_can_wait_for_the_synchronisation_as_on_a_device() {
+fn a_finding_can_be_returned_by_the_synchronisation_as_on_a_device() {
     let (emulator, context, stream) = stream();
     emulator.set_error_delivery(ErrorDelivery::AtSynchronisation);
     let function = kernel(&context, "saxpy");
@@ -149,14 +149,14 @@ fn a_finding_can_wait_for_the_synchronisation_as_on_a_device() {
     saxpy(&stream, &function, &mut y, &x, 1.0, 1000).unwrap();
     assert_eq!(stream.synchronize(), illegal);
     stream.synchronize().unwrap();
-    // A copy to the host waits, too.
+    // A copy to the host synchronises as well.
     saxpy(&stream, &function, &mut y, &x, 1.0, 1000).unwrap();
     assert_eq!(stream.clone_dtoh(&y).map(drop), illegal);
     assert_eq!(emulator.findings().len(), 2);
 }
 
 #[test]
-fn sticky_errors_spoil_the_context_until_it_ends() {
+fn sticky_errors_fail_all_calls_until_the_context_is_destroyed() {
     let (emulator, context, stream) = stream();
     emulator.set_sticky_errors(true);
     let function = kernel(&context, "saxpy");

@@ -5,7 +5,7 @@ use cudarc::driver::{CudaContext, DevicePtr, result, sys};
 use super::support::{CUresult, stream};
 
 #[test]
-fn copies_go_both_ways_and_across_the_device() {
+fn copies_work_in_all_directions() {
     let (_emulator, _context, stream) = stream();
     let numbers: Vec<u32> = (0..1000).collect();
     let first = stream.clone_htod(&numbers).unwrap();
@@ -32,7 +32,7 @@ fn copies_without_a_stream_work_too() {
 }
 
 #[test]
-fn memory_is_filled_with_patterns_of_one_two_and_four_bytes() {
+fn memory_is_set_to_values_of_one_two_and_four_bytes() {
     let (_emulator, _context, _stream) = stream();
     let address = unsafe { result::malloc_sync(16) }.unwrap();
     let mut back = [0_u8; 16];
@@ -49,7 +49,7 @@ fn memory_is_filled_with_patterns_of_one_two_and_four_bytes() {
 }
 
 #[test]
-fn a_copy_beyond_the_allocation_is_refused_and_explained() {
+fn a_copy_past_the_end_of_the_allocation_is_rejected_and_explained() {
     let (emulator, _context, stream) = stream();
     let slice = stream.alloc_zeros::<u8>(100).unwrap();
     let (address, _guard) = slice.device_ptr(&stream);
@@ -64,7 +64,7 @@ fn a_copy_beyond_the_allocation_is_refused_and_explained() {
 }
 
 #[test]
-fn memory_freed_twice_is_refused() {
+fn a_double_free_is_rejected() {
     let (emulator, _context, _stream) = stream();
     let address = unsafe { result::malloc_sync(8) }.unwrap();
     unsafe { result::free_sync(address) }.unwrap();
@@ -73,7 +73,7 @@ fn memory_freed_twice_is_refused() {
         assert_eq!(error.0, CUresult::CUDA_ERROR_INVALID_VALUE);
     }
     assert_eq!(emulator.misuses().len(), 3);
-    // Freeing nothing is fine.
+    // Freeing a null address is valid.
     unsafe { result::free_sync(0) }.unwrap();
 }
 
@@ -105,7 +105,7 @@ fn a_small_device_runs_out_of_memory() {
 }
 
 #[test]
-fn nothing_is_allocated_for_a_size_of_zero() {
+fn a_size_of_zero_allocates_nothing() {
     let (emulator, _context, stream) = stream();
     let empty = stream.alloc_zeros::<f32>(0).unwrap();
     assert!(stream.clone_dtoh(&empty).unwrap().is_empty());
@@ -115,7 +115,7 @@ fn nothing_is_allocated_for_a_size_of_zero() {
 }
 
 #[test]
-fn what_a_context_still_holds_when_it_ends_is_a_leak() {
+fn what_a_context_still_holds_when_destroyed_is_a_leak() {
     let (emulator, context, stream) = stream();
     let kept = stream.clone_htod(&[1.0_f32, 2.0]).unwrap().leak();
     assert_ne!(kept, 0);
@@ -124,7 +124,7 @@ fn what_a_context_still_holds_when_it_ends_is_a_leak() {
     assert_eq!(leaks.len(), 1);
     assert_eq!(leaks[0].allocations.len(), 1);
     assert_eq!((leaks[0].allocations[0].address, leaks[0].allocations[0].bytes), (kept, 8));
-    // The context took it along.
+    // It was freed together with the context.
     assert!(emulator.live().is_empty_but_for_contexts());
 }
 
@@ -159,7 +159,7 @@ fn copies_cross_contexts() {
 }
 
 #[test]
-fn what_is_not_emulated_says_so() {
+fn unsupported_features_are_reported_as_such() {
     let (emulator, context, _stream) = stream();
     use sys::CUdevice_attribute as Attribute;
     assert_eq!(context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY).unwrap(), 0);

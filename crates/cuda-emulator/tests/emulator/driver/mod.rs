@@ -1,9 +1,8 @@
-//! The driver's behaviour, seen through cudarc: what programs do with contexts, streams, events, memory, modules
-//! and launches, and what happens when they do it wrong.
+//! The driver through cudarc: contexts, streams, events, memory, modules and launches, including incorrect use.
 
 #![allow(missing_docs, reason = "a test binary exports nothing")]
-// The tests call the C interface to see what it answers to wrong arguments; the emulator checks every handle and
-// address, so no such call can do harm.
+// The tests call the C interface to see what it returns for invalid arguments. The emulator checks every handle and
+// address, so such calls are harmless.
 #![allow(clippy::undocumented_unsafe_blocks, reason = "one reason for all, above")]
 
 mod contexts;

@@ -31,12 +31,12 @@ fn variables_are_found_by_name_and_initialised() {
     let table = module.get_global("table", &stream).unwrap();
     assert_eq!(stream.clone_dtoh(&table).unwrap(), [1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0]);
     assert_eq!(module.get_global("chair", &stream).unwrap_err().0, CUresult::CUDA_ERROR_NOT_FOUND);
-    // They are the module's, not the program's: no leak, and not to be freed.
+    // They belong to the module, not to the program: they are not leaks and must not be freed.
     assert_eq!(emulator.live_allocations(), []);
 }
 
 #[test]
-fn attributes_tell_what_the_text_declares() {
+fn attributes_reflect_the_declarations() {
     let (emulator, context, _stream) = stream();
     let function = kernel(&context, "shared_memory");
     assert_eq!(function.shared_size_bytes().unwrap(), 1024);
@@ -70,7 +70,7 @@ fn occupancy_follows_registers_and_shared_memory() {
 }
 
 #[test]
-fn dynamic_shared_memory_beyond_48_kib_must_be_asked_for() {
+fn dynamic_shared_memory_above_48_kib_requires_opting_in() {
     let (_emulator, context, _stream) = stream();
     let function = kernel(&context, "shared_memory");
     use sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as LIMIT;
@@ -98,12 +98,12 @@ fn text_for_newer_drivers_or_devices_does_not_load() {
     assert_eq!(load_error(&newer), CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION);
     let target = PTX.replace("sm_80", "sm_90");
     assert_eq!(load_error(&target), CUresult::CUDA_ERROR_INVALID_PTX);
-    // Text for older devices does.
+    // Text for older devices does load.
     CudaContext::new(0).unwrap().load_module(Ptx::from_src(PTX.replace("sm_80", "sm_75"))).unwrap();
 }
 
 #[test]
-fn compiled_code_is_told_apart_from_text() {
+fn compiled_code_is_distinguished_from_text() {
     let _emulator = emulator();
     let _context = CudaContext::new(0).unwrap();
     let mut module = std::ptr::null_mut();
@@ -124,7 +124,7 @@ fn files_load_too() {
     assert_eq!(error.0, CUresult::CUDA_ERROR_FILE_NOT_FOUND);
 }
 
-/// `cuModuleLoadDataEx` with a buffer for the error log: its answer, and the log.
+/// Calls `cuModuleLoadDataEx` with a buffer for the error log; returns the result and the log.
 fn load_with_log(ptx: &str, room: usize) -> (CUresult, String) {
     let text = CString::new(ptx).unwrap();
     let mut log = vec![b'?'; room];
@@ -150,7 +150,7 @@ fn load_with_log(ptx: &str, room: usize) -> (CUresult, String) {
 }
 
 #[test]
-fn the_error_log_of_the_compiler_tells_the_line() {
+fn the_error_log_of_the_compiler_names_the_line() {
     let _emulator = emulator();
     let _context = CudaContext::new(0).unwrap();
     assert_eq!(load_with_log(PTX, 1000), (CUresult::CUDA_SUCCESS, String::new()));
@@ -159,7 +159,7 @@ fn the_error_log_of_the_compiler_tells_the_line() {
     assert_eq!(answer, CUresult::CUDA_ERROR_INVALID_PTX);
     let line = 1 + wrong.lines().position(|line| line.contains("fma.zz")).unwrap();
     assert!(log.contains(&format!("line {line}")) && log.ends_with('\0'), "{log}");
-    // A small buffer gets as much as fits.
+    // The log is truncated to a small buffer.
     let (_, short) = load_with_log(&wrong, 8);
     assert_eq!(short, format!("{}\0", &log[..7]));
 }

@@ -11,7 +11,7 @@ fn used(pool: sys::CUmemoryPool) -> u64 {
 }
 
 #[test]
-fn the_default_pool_counts_what_streams_allocate() {
+fn the_default_pool_counts_stream_ordered_allocations() {
     let (_emulator, context, stream) = stream();
     let pool = unsafe { result::device::get_default_mem_pool(context.cu_device()) }.unwrap();
     assert_eq!(used(pool), 0);
@@ -32,7 +32,7 @@ fn the_default_pool_counts_what_streams_allocate() {
 }
 
 #[test]
-fn a_pool_of_ones_own_can_become_the_device_s() {
+fn a_created_pool_can_become_the_current_pool_of_the_device() {
     let (emulator, context, stream) = stream();
     let mut properties: sys::CUmemPoolProps = unsafe { std::mem::zeroed() };
     properties.allocType = sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED;
@@ -48,7 +48,7 @@ fn a_pool_of_ones_own_can_become_the_device_s() {
     unsafe { result::free_async(direct, stream.cu_stream()) }.unwrap();
     assert_eq!(used(pool), 0);
     unsafe { result::mem_pool::destroy(pool) }.unwrap();
-    // The device falls back to its own pool.
+    // The device falls back to its default pool.
     drop(stream.alloc_zeros::<u8>(64).unwrap());
     assert_eq!(
         unsafe { result::mem_pool::destroy(pool) }.unwrap_err().0,
@@ -58,7 +58,7 @@ fn a_pool_of_ones_own_can_become_the_device_s() {
 }
 
 #[test]
-fn a_device_without_pools_is_served_by_plain_allocation() {
+fn a_device_without_pools_uses_plain_allocation() {
     let emulator = Emulator::install(Device::sm_80().without_memory_pools()).unwrap();
     let context = CudaContext::new(0).unwrap();
     assert!(!context.has_async_alloc());

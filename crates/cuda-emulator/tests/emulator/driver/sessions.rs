@@ -4,7 +4,7 @@ use cudarc::driver::CudaContext;
 use super::support::emulator;
 
 #[test]
-fn tests_on_two_threads_have_devices_of_their_own() {
+fn tests_on_two_threads_have_separate_devices() {
     let _emulator = emulator();
     let here = CudaContext::new(0).unwrap();
     let there = std::thread::spawn(|| {
@@ -25,7 +25,7 @@ fn work_on_other_threads_belongs_to_the_session_of_its_context() {
 }
 
 #[test]
-fn a_thread_without_context_can_enter_a_session() {
+fn a_thread_without_a_context_can_enter_a_session() {
     let emulator = emulator();
     emulator.set_device(Device::sm_90());
     let handle = emulator.clone();
@@ -47,7 +47,7 @@ fn threads_without_a_session_share_one() {
 }
 
 #[test]
-fn a_new_session_on_the_same_thread_starts_afresh() {
+fn a_new_session_on_the_same_thread_starts_from_scratch() {
     let first = emulator();
     let context = CudaContext::new(0).unwrap();
     let second = emulator();

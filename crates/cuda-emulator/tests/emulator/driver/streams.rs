@@ -7,14 +7,14 @@ use cudarc::driver::{CudaContext, result, sys};
 use super::support::{CUresult, emulator};
 
 #[test]
-fn streams_are_made_and_destroyed() {
+fn streams_are_created_and_destroyed() {
     let emulator = emulator();
     let context = CudaContext::new(0).unwrap();
     let streams = [context.new_stream().unwrap(), context.new_stream_with_priority(-100).unwrap()];
     assert_eq!(emulator.live().streams, 2);
     let mut priority = 1;
     let asked = unsafe { sys::cuStreamGetPriority(streams[1].cu_stream(), &mut priority) };
-    // The most urgent priority that there is.
+    // Clamped to the highest priority.
     assert_eq!((asked, priority), (CUresult::CUDA_SUCCESS, result::stream::get_priority_range().unwrap().1));
     for stream in &streams {
         stream.synchronize().unwrap();
@@ -37,7 +37,7 @@ fn a_stream_destroyed_twice_is_an_invalid_handle() {
 }
 
 #[test]
-fn default_streams_are_always_there() {
+fn default_streams_always_exist() {
     let emulator = emulator();
     let context = CudaContext::new(0).unwrap();
     for stream in [context.default_stream(), context.per_thread_stream()] {
@@ -50,7 +50,7 @@ fn default_streams_are_always_there() {
 }
 
 #[test]
-fn unknown_flags_are_refused() {
+fn unknown_flags_are_rejected() {
     let _emulator = emulator();
     let _context = CudaContext::new(0).unwrap();
     let mut stream = null_mut();
@@ -95,7 +95,7 @@ fn host_functions_run_in_the_order_of_their_stream_and_may_not_call_the_driver()
 }
 
 #[test]
-fn streams_of_several_threads_do_not_disturb_each_other() {
+fn streams_of_several_threads_are_independent() {
     let emulator = emulator();
     let context = CudaContext::new(0).unwrap();
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Shared by the driver's tests.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use cudarc::nvrtc::Ptx;
 
 pub(crate) use cudarc::driver::sys::CUresult;
 
-/// A session of its own for the calling test.
+/// A new session for the calling test.
 pub(crate) fn emulator() -> Emulator {
     Emulator::install(Device::sm_80()).unwrap()
 }
 
-/// A session with its primary context and the default stream.
+/// A new session with its primary context and default stream.
 pub(crate) fn stream() -> (Emulator, Arc<CudaContext>, Arc<CudaStream>) {
     let emulator = emulator();
     let context = CudaContext::new(0).unwrap();
@@ -21,7 +21,7 @@ pub(crate) fn stream() -> (Emulator, Arc<CudaContext>, Arc<CudaStream>) {
     (emulator, context, stream)
 }
 
-/// `y[i] = a * x[i] + y[i]` for `i < n`, one thread each; and kernels that only declare something.
+/// `y[i] = a * x[i] + y[i]` for `i < n`, one thread per element; and a kernel that only has declarations.
 pub(crate) const PTX: &str = r#"
 .version 7.0
 .target sm_80

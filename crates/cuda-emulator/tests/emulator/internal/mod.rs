@@ -1,5 +1,5 @@
-//! Unit tests of private modules, which stand in the modules themselves. The modules are compiled into this binary from
-//! their source: `cargo test --lib` would compile and optimise the whole crate a second time.
+//! Unit tests of private modules. They are in the modules themselves, whose source files are compiled into this binary:
+//! `cargo test --lib` would compile and optimise the whole crate a second time.
 
 #![allow(dead_code, unreachable_pub, reason = "only the tests use these modules here")]
 

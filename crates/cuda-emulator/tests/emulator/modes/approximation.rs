@@ -1,10 +1,10 @@
-//! Approximate instructions at the edges of their documented error.
+//! Approximate instructions at the limits of their documented error.
 
 use cuda_emulator::exec::Approximation;
 
 use crate::support::{Gpu, launch};
 
-/// Instruction, arguments, exact result, and the documented error as a part of the result and as an absolute number.
+/// Instruction, arguments, exact result, and the documented error, relative and absolute.
 struct Case {
     instruction: &'static str,
     arguments: Vec<f32>,
@@ -66,7 +66,7 @@ fn perturbed_results_differ_and_stay_within_the_documented_error() {
         let seeded = run(Approximation::Seeded(11));
         for (i, &a) in case.arguments.iter().enumerate() {
             let exact = (case.exact)(f64::from(a));
-            // The result itself is rounded to single precision, inwards or outwards.
+            // The result is also rounded to single precision.
             let bound = exact.abs() * (case.relative + f64::from(f32::EPSILON) / 2.0) + case.absolute;
             for (mode, result) in [
                 ("nearest", nearest[i]),
@@ -95,7 +95,7 @@ fn perturbed_results_differ_and_stay_within_the_documented_error() {
 }
 
 #[test]
-fn a_seed_draws_the_same_errors_again_and_another_seed_others() {
+fn errors_are_reproducible_by_seed_and_differ_between_seeds() {
     for case in cases() {
         let run = |seed| results(case.instruction, &case.arguments, Approximation::Seeded(seed));
         assert_eq!(run(3), run(3), "{}", case.instruction);
@@ -103,7 +103,7 @@ fn a_seed_draws_the_same_errors_again_and_another_seed_others() {
     }
 }
 
-/// Values that the document gives exactly have no error to play with.
+/// Values that the PTX ISA specifies exactly have no error.
 #[test]
 fn listed_values_are_exact_in_every_mode() {
     let (inf, nan) = (f32::INFINITY, f32::NAN);
@@ -125,13 +125,13 @@ fn listed_values_are_exact_in_every_mode() {
                 arguments.iter().zip(expected).zip(results(instruction, &arguments, mode))
             {
                 let same = got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan();
-                assert!(same, "{instruction} of {a} in {mode:?} is {got}, must be {expected}");
+                assert!(same, "{instruction} of {a} in {mode:?} is {got}, expected {expected}");
             }
         }
     }
 }
 
-/// Rounded instructions have no error to play with either.
+/// Rounded instructions have no error either.
 #[test]
 fn rounded_instructions_are_the_same_in_every_mode() {
     let arguments: Vec<f32> = (1..100).map(|i| i as f32 * 0.37).collect();

@@ -1,10 +1,10 @@
-//! Counts of a launch against counting by hand.
+//! Counts of a launch, compared with hand-computed values.
 
 use cuda_emulator::exec::{Class, Counts};
 
 use crate::support::{Gpu, launch};
 
-/// Runs a kernel with a buffer of 4096 words and gives its counts.
+/// Runs a kernel with a buffer of 4096 words and returns its counts.
 fn counts(body: &str, grid: u32, block: u32) -> Counts {
     let gpu = Gpu::new();
     let ptx = format!(
@@ -45,21 +45,21 @@ fn instructions_are_counted_by_class_and_lane() {
             + counts.of(Class::Shared),
         0
     );
-    // add, mul, setp, and the guarded add in all warps: a warp without a lane for it still issues it.
+    // add, mul, setp, and the guarded add in all warps: it is issued even in a warp with no active lane.
     assert_eq!(counts.of(Class::Integer), 16);
     assert_eq!(counts.total(), 36);
-    // Eight instructions with all 40 lanes of a block, and the guarded one with four.
+    // Eight instructions with all 40 threads of a block, and the guarded one with four.
     assert_eq!(counts.lanes, 2 * (8 * 40 + 4));
 }
 
 #[test]
-fn sectors_are_counted_beside_the_fewest() {
+fn sectors_and_their_minimum_are_counted() {
     let at = |stride: u32| {
         format!(
             "ld.param.u64 %p, [p];\nmov.u32 %t, %tid.x;\nmul.wide.u32 %at, %t, {stride};\nadd.u64 %at, %at, %p;\nld.global.u32 %x, [%at];"
         )
     };
-    // Consecutive words: four sectors of 32 bytes. Every other word: eight, where four would hold the bytes. A sector a lane: 32.
+    // Consecutive words: four sectors of 32 bytes. Every other word: eight, with a minimum of four. One sector per lane: 32.
     for (stride, sectors) in [(4, 4), (8, 8), (32, 32), (64, 32), (0, 1)] {
         let counts = counts(&at(stride), 1, 32);
         assert_eq!(counts.global_sectors, sectors, "stride {stride}");
@@ -67,7 +67,7 @@ fn sectors_are_counted_beside_the_fewest() {
         assert_eq!((counts.global_bytes_read, counts.global_bytes_written), (128, 0), "stride {stride}");
         assert_eq!(counts.of(Class::Global), 1, "stride {stride}");
     }
-    // A warp that begins in the middle of a sector touches one more.
+    // A warp that starts in the middle of a sector accesses one more.
     let counts = counts(&at(4).replace("ld.global.u32 %x, [%at];", "ld.global.u32 %x, [%at+16];"), 1, 32);
     assert_eq!((counts.global_sectors, counts.global_sectors_minimum), (5, 4));
 }
@@ -84,7 +84,7 @@ fn wide_stores_are_counted_by_bytes() {
 }
 
 #[test]
-fn bank_conflicts_are_passes_beyond_the_first() {
+fn bank_conflicts_are_additional_passes() {
     let store = |stride: u32| {
         format!(
             "mov.u32 %t, %tid.x;\nmov.u32 %s, tile;\nmad.lo.u32 %s, %t, {stride}, %s;\nst.shared.u32 [%s], %t;"
@@ -99,7 +99,7 @@ fn bank_conflicts_are_passes_beyond_the_first() {
         );
         assert_eq!((counts.of(Class::Shared), counts.shared_bytes), (1, 128), "stride {stride}");
     }
-    // All lanes on one word: a broadcast.
+    // All lanes read one word: a broadcast.
     let counts = counts(
         "mov.u32 %t, %tid.x;\nmov.u32 %s, tile;\nsetp.eq.u32 %c, %t, 0;\n@%c st.shared.u32 [%s], %t;\nbar.sync 0;\nld.shared.u32 %x, [%s];",
         1,
@@ -137,7 +137,7 @@ fn counts_do_not_depend_on_the_schedule() {
         gpu.emulator.take_counts().remove(0).counts
     };
     let first = run(None, 1);
-    // 64 x 64 x 64 products, two to a k-step of 16, by warps of 16 x 16 sums.
+    // 64 x 64 x 64 products, two instructions per k-step of 16, in warps with 16 x 16 sums each.
     assert_eq!(first.matrix_multiply_adds, 64 * 64 * 64);
     assert_eq!(first.of(Class::Matrix), 16 * 4 * 2);
     assert_eq!(first, run(None, 2));

@@ -1,4 +1,4 @@
-//! Orders in which a matrix instruction may add.
+//! Summation orders of matrix instructions.
 
 use cuda_emulator::exec::MmaOrder;
 use half::{bf16, f16};
@@ -9,7 +9,7 @@ const ORDERS: [MmaOrder; 4] =
     [MmaOrder::Ascending, MmaOrder::Descending, MmaOrder::Pairwise, MmaOrder::Truncated];
 const SHAPE: (usize, usize, usize) = (32, 32, 128);
 
-/// A product by the textbook kernel of 16-bit tensor cores.
+/// A product computed by the textbook kernel for 16-bit tensor cores.
 fn product<T: cudarc::driver::DeviceRepr>(kernel: &str, a: &[T], b: &[T], order: MmaOrder) -> Vec<f32> {
     let gpu = Gpu::new();
     gpu.emulator.set_mma_order(order);
@@ -23,7 +23,7 @@ fn product<T: cudarc::driver::DeviceRepr>(kernel: &str, a: &[T], b: &[T], order:
     gpu.download(&to)
 }
 
-/// Numbers of very different size, so that the order matters.
+/// Numbers of very different magnitudes, so that the order matters.
 fn rough(i: usize) -> f32 {
     let x = ((i * 2654435761) % 1009) as f32 / 1009.0 - 0.5;
     x * [1.0, 64.0, 0.01][i % 3]
@@ -43,7 +43,7 @@ fn check<T: cudarc::driver::DeviceRepr>(kernel: &str, convert: fn(f32) -> T, bac
             let term = |j: usize| back(&a[i / n * k + j]) * back(&b[j * n + i % n]);
             let (exact, size) =
                 (0..k).fold((0.0, 0.0), |(sum, size), j| (sum + term(j), size + term(j).abs()));
-            // One rounding or truncation of the running sum a product.
+            // One rounding or truncation of the partial sum per product.
             let bound = size * k as f64 * f64::from(f32::EPSILON);
             assert!(
                 (f64::from(got) - exact).abs() <= bound,
@@ -54,13 +54,13 @@ fn check<T: cudarc::driver::DeviceRepr>(kernel: &str, convert: fn(f32) -> T, bac
 }
 
 #[test]
-fn orders_change_bits_and_stay_close() {
+fn orders_change_the_last_bits_only() {
     check("matmul_f16", f16::from_f32, |x| x.to_f64());
     check("matmul_bf16", bf16::from_f32, |x| x.to_f64());
     check("matmul_tf32", |x| f32::from_bits(x.to_bits() & !0x1fff), |&x| f64::from(x));
 }
 
-/// Sums of small whole numbers are exact in every order.
+/// Sums of small integers are exact in every order.
 #[test]
 fn exact_sums_do_not_depend_on_the_order() {
     let (m, n, k) = SHAPE;

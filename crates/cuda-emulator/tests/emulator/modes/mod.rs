@@ -1,5 +1,5 @@
-//! What a launch counts, and the emulator's modes: shuffled schedules, approximate instructions at the edges of their error, matrix sums
-//! in several orders. A mode must change what hardware leaves open, and nothing else.
+//! The counts of a launch, and the emulator's modes: shuffled schedules, approximate instructions at the limits of their
+//! error, summation orders of matrix instructions. A mode changes only what is unspecified on hardware.
 
 mod approximation;
 mod counts;

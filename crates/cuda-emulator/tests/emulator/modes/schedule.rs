@@ -39,11 +39,11 @@ fn a_seed_shuffles_blocks_and_warps() {
 }
 
 #[test]
-fn a_seed_gives_the_same_order_again() {
+fn a_seed_reproduces_the_order() {
     assert_eq!(order(Some(7), 1), order(Some(7), 1));
 }
 
-/// A kernel with barriers, shuffles and shared memory gives the same bits whatever the order.
+/// A kernel with barriers, shuffles and shared memory gives the same bits in every order.
 #[test]
 fn results_of_sound_kernels_do_not_depend_on_the_order() {
     let ptx = include_str!("../textbook/ptx/reduction.nvrtc.ptx");
@@ -63,7 +63,7 @@ fn results_of_sound_kernels_do_not_depend_on_the_order() {
     assert!(results.iter().all(|result| *result == results[0]));
 }
 
-/// A float sum by atomics depends on the order: the shuffle shows it, as hardware would.
+/// A float sum by atomics depends on the order, which a shuffled schedule reveals, as hardware would.
 #[test]
 fn results_that_depend_on_the_order_change() {
     let ptx = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry sum(.param .u64 in, .param .u64 out)\n{\n.reg .b64 %p, %o, %at;\n.reg .b32 %b;\n.reg .f32 %x;\n\

@@ -1,9 +1,9 @@
-//! Approximate instructions: within the error their sections document, exact at the points the sections list.
+//! Approximate instructions: within their documented error, and exact for the values that the PTX ISA lists.
 
 use crate::support::rounding::flush;
 use crate::support::{Expect, Gpu, Near, Outcome, Row, Table, Width, Word};
 
-/// Arguments spread over the range where the documented bound holds.
+/// Arguments spread over the range in which the documented bound holds.
 fn spread(low: f32, high: f32) -> Vec<f32> {
     (0..=400).map(|i| low + (high - low) * i as f32 / 400.0).collect()
 }
@@ -18,7 +18,7 @@ fn near_rows(arguments: Vec<f32>, oracle: impl Fn(f64) -> Near) -> Vec<Row> {
 const ONE: [Width; 1] = [Width::B32];
 const SMALLEST: f32 = f32::from_bits(1);
 
-/// A power of two by `ex2.approx` may be off by this part of itself.
+/// Maximum relative error of `ex2.approx`.
 const EX2_ERROR: f64 = 1.0 / (1 << 22) as f64;
 
 #[test]
@@ -45,7 +45,7 @@ fn powers_of_two() {
         );
         table.rows(text, &[([200.0f32], inf), ([-200.0], 0.0), ([128.0], inf)]);
     }
-    // A subnormal result stays without .ftz and goes with it.
+    // A subnormal result is flushed with .ftz only.
     table.rows("ex2.approx.f32", &[([-130.0f32], 2f32.powi(-130)), ([-149.0], SMALLEST)]);
     table.rows("ex2.approx.ftz.f32", &[([-130.0f32], 0.0f32), ([-149.0], 0.0)]);
     table.run(&Gpu::new());
@@ -56,7 +56,7 @@ fn powers_of_two_of_halves() {
     use half::f16;
     let mut table = Table::new();
     let rows = f16::edges().into_iter().filter(|a| a.to_f32().abs() < 14.0).map(|a| {
-        // One part in 2^9.9, the documented bound, and the rounding to f16.
+        // The documented bound, 2^-9.9, plus the rounding to f16.
         let exact = a.to_f64().exp2();
         let near =
             [-1.0, 0.0, 1.0].map(|side| f16::from_f64(exact * (1.0 + side * 2f64.powf(-9.9))).to_bits());

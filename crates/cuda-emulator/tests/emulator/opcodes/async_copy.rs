@@ -1,8 +1,8 @@
-//! Copies that run beside the program: the document's sections "cp.async", "cp.async.commit_group", "cp.async.wait_group".
+//! Asynchronous copies: PTX ISA, "cp.async", "cp.async.commit_group", "cp.async.wait_group".
 
 use crate::support::{Expect, Gpu, Row, Table, Width};
 
-/// Each thread copies its two operands, 16 bytes at [%in], to its own 16 bytes of shared memory, which held ones.
+/// Each thread copies its two operands, 16 bytes at [%in], to 16 bytes of shared memory, which contained ones.
 fn copy(text: &str) -> String {
     format!(
         "{{ .shared .align 16 .b8 tile[2048]; .reg .b32 %at, %base; mov.u32 %at, %tid.x; shl.b32 %at, %at, 4; mov.u32 %base, tile; \
@@ -60,7 +60,7 @@ fn bytes_arrive_after_the_wait() {
     table.run(&Gpu::new());
 }
 
-/// Bytes beyond the source size are zero, and nothing is read for them.
+/// Bytes past the source size are zero, and no source bytes are read for them.
 #[test]
 fn short_sources_are_padded_with_zeros() {
     let mut table = Table::new();
@@ -78,7 +78,7 @@ fn short_sources_are_padded_with_zeros() {
         );
         table.raw(&copy(&text), &TWO, &TWO, rows(move |a, b| (a & low, b & high)));
     }
-    // A source of no bytes may point anywhere.
+    // With a source size of zero the source address may be invalid.
     table.raw(
         &copy("{ .reg .b64 %nowhere; mov.u64 %nowhere, 0; cp.async.cg.shared.global [%at], [%nowhere], 16, 0; cp.async.wait_all; }"),
         &TWO,
@@ -88,9 +88,9 @@ fn short_sources_are_padded_with_zeros() {
     table.run(&Gpu::new());
 }
 
-/// `wait_group 1` leaves the latest group open, whose bytes must not be read yet; the older group has arrived.
+/// After `wait_group 1` the latest group is still pending and must not be read; the older group is complete.
 #[test]
-fn groups_finish_in_order() {
+fn groups_complete_in_order() {
     let mut table = Table::new();
     let text = "cp.async.ca.shared.global [%at], [%in], 8; cp.async.commit_group; cp.async.ca.shared.global [%at+8], [%in+8], 8; \
                 cp.async.commit_group; cp.async.wait_group 1; ld.shared.b64 %r, [%at]; st.shared.b64 [%at], %r; cp.async.wait_group 0;";
@@ -101,7 +101,7 @@ fn groups_finish_in_order() {
     table.run(&Gpu::new());
 }
 
-/// The source is read at the latest at the wait: what the thread stores to it afterwards does not show.
+/// The source is read before the wait returns: a later store of the thread to the source has no effect.
 #[test]
 fn a_store_after_the_wait_does_not_change_the_copy() {
     let mut table = Table::new();

@@ -1,11 +1,12 @@
-//! Atomics and reductions one lane at a time, where the old and the new value are known: the document's sections "atom" and "red".
-//! Races of many lanes are in the textbook kernels.
+//! Atomics and reductions of single lanes, for which old and new value are known: PTX ISA, "atom" and "red". Concurrent
+//! atomics of many lanes are tested by the textbook kernels.
 
 use half::f16;
 
 use crate::support::{Expect, Gpu, Outcome, Pair, Row, Table, Width, Word};
 
-/// The operand %a lies at [%in] in device memory and is copied to `tile` in shared memory; %r gets the old value, %r1 the new one.
+/// The operand %a is at [%in] in device memory and is copied to `tile` in shared memory; %r receives the old value, %r1 the
+/// new one.
 fn atomic<A: Word + Outcome>(table: &mut Table, op: &str, oracle: impl Fn(A, A) -> A) {
     let bits = A::WIDTH.register();
     let mut rows = Vec::new();
@@ -60,7 +61,7 @@ fn atomic<A: Word + Outcome>(table: &mut Table, op: &str, oracle: impl Fn(A, A) 
     }
 }
 
-/// Gives each thread of a block of 128 eight bytes of shared memory at %at.
+/// Reserves eight bytes of shared memory at %at for each thread of a block of 128.
 fn shared(text: &str) -> String {
     format!(
         "{{ .shared .align 8 .b8 tile[1024]; .reg .b32 %at, %base; mov.u32 %at, %tid.x; shl.b32 %at, %at, 3; mov.u32 %base, tile; add.u32 %at, %at, %base; {text} }}"
@@ -68,7 +69,7 @@ fn shared(text: &str) -> String {
 }
 
 #[test]
-fn whole_numbers() {
+fn integers() {
     let mut table = Table::new();
     atomic(&mut table, "add.u32", |a: u32, b| a.wrapping_add(b));
     atomic(&mut table, "add.s32", |a: i32, b| a.wrapping_add(b));
@@ -100,7 +101,7 @@ fn bits() {
     table.run(&Gpu::new());
 }
 
-/// Single precision in device memory flushes subnormal numbers, in shared memory it keeps them.
+/// Single-precision addition flushes subnormals in device memory, but not in shared memory.
 #[test]
 fn floats() {
     let mut table = Table::new();
@@ -218,7 +219,7 @@ fn compare_and_swap() {
     table.run(&Gpu::new());
 }
 
-/// Orders and scopes do not change the values.
+/// Ordering and scope do not affect the values.
 #[test]
 fn orders_and_scopes() {
     let mut table = Table::new();
@@ -255,9 +256,9 @@ fn orders_and_scopes() {
     table.run(&Gpu::new());
 }
 
-/// All lanes on one address: every lane sees another old value, and the sum is whole.
+/// All lanes use one address: every lane gets a different old value, and the sum is complete.
 #[test]
-fn lanes_on_one_address_take_turns() {
+fn lanes_on_one_address_are_serialised() {
     let gpu = Gpu::new();
     let ptx = ".version 7.4\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 counter, .param .u64 old)\n{\n\
         .reg .b64 %c, %o, %at;\n.reg .b32 %v, %i, %n, %t;\nld.param.u64 %c, [counter];\nld.param.u64 %o, [old];\n\

@@ -1,4 +1,4 @@
-//! Barriers of a block and fences: the document's sections "bar", "barrier", "bar.warp.sync", "membar", "fence".
+//! Barriers and fences: PTX ISA, "bar", "barrier", "bar.warp.sync", "membar", "fence".
 
 use crate::support::{Expect, Gpu, Row, Table, Width};
 
@@ -11,7 +11,7 @@ fn rows(result: impl Fn(u32) -> u64) -> Vec<Row> {
         .collect()
 }
 
-/// Every thread writes its own word and reads the word of the thread opposite.
+/// Every thread writes its own word and reads the word of the mirrored thread.
 fn exchange(barrier: &str) -> String {
     format!(
         "{{ .shared .align 4 .b8 tile[384]; .reg .b32 %at, %base; mov.u32 %base, tile; shl.b32 %at, %a, 2; add.u32 %at, %at, %base; \
@@ -20,7 +20,7 @@ fn exchange(barrier: &str) -> String {
 }
 
 #[test]
-fn all_threads_of_a_block_meet() {
+fn all_threads_of_a_block_synchronise() {
     let mut table = Table::new().block(THREADS);
     for barrier in [
         "bar.sync 0;",
@@ -62,9 +62,10 @@ fn barriers_reduce_predicates() {
     table.run(&Gpu::new());
 }
 
-/// Two warps meet at their own barrier while the third goes on; the third arrives without waiting, then the two wait for it.
+/// Two warps synchronise at a barrier of their own while the third continues; then the third arrives without waiting, and the
+/// two wait for it.
 #[test]
-fn some_warps_meet_and_others_only_arrive() {
+fn some_warps_synchronise_and_others_only_arrive() {
     let mut table = Table::new().block(THREADS);
     let pair = "{ .shared .align 4 .b8 tile[256]; .reg .pred %third; .reg .b32 %at, %base; mov.u32 %base, tile; setp.ge.u32 %third, %a, 64; \
                 mov.u32 %r, 7; @%third bra DONE; shl.b32 %at, %a, 2; add.u32 %at, %at, %base; st.shared.u32 [%at], %a; bar.sync 1, 64; \
@@ -82,9 +83,9 @@ fn some_warps_meet_and_others_only_arrive() {
     table.run(&Gpu::new());
 }
 
-/// Lanes of one warp exchange through shared memory with a barrier of the warp alone.
+/// Lanes of a warp exchange values through shared memory with a warp barrier only.
 #[test]
-fn lanes_of_a_warp_meet() {
+fn lanes_of_a_warp_synchronise() {
     let mut table = Table::new().block(THREADS);
     let text = "{ .shared .align 4 .b8 tile[384]; .reg .b32 %at, %base; mov.u32 %base, tile; shl.b32 %at, %a, 2; add.u32 %at, %at, %base; \
                 st.shared.u32 [%at], %a; bar.warp.sync 0xffffffff; xor.b32 %at, %a, 9; shl.b32 %at, %at, 2; add.u32 %at, %at, %base; \
@@ -93,7 +94,7 @@ fn lanes_of_a_warp_meet() {
     table.run(&Gpu::new());
 }
 
-/// Threads that have left do not hold up a barrier, whether whole warps or lanes of one.
+/// A barrier does not wait for threads that have exited, be they whole warps or lanes of a warp.
 #[test]
 fn exited_threads_are_not_waited_for() {
     let gpu = Gpu::new();

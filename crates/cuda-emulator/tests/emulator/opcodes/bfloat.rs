@@ -1,4 +1,4 @@
-//! bf16 arithmetic, alone and in pairs: the document's section "Half Precision Floating Point Instructions".
+//! bf16 arithmetic, scalar and packed: PTX ISA, "Half Precision Floating Point Instructions".
 
 use half::bf16;
 
@@ -71,7 +71,7 @@ fn each_of_three(
 }
 
 #[test]
-fn product_sums_round_once() {
+fn fused_multiply_adds_round_once() {
     let mut table = Table::new();
     table.ternary("fma.rn.bf16", mul_add);
     table.ternary("fma.rn.bf16x2", each_of_three(mul_add));
@@ -92,7 +92,7 @@ fn sums_and_products_round_to_nearest_on_sm_90() {
 }
 
 #[test]
-fn minimum_and_maximum_skip_nan_and_order_zeros() {
+fn minimum_and_maximum_ignore_nan_and_order_zeros() {
     let mut table = Table::new();
     let strict = |f: fn(bf16, bf16) -> bf16| {
         move |a: bf16, b: bf16| if a.is_nan() || b.is_nan() { bf16::NAN } else { f(a, b) }

@@ -1,10 +1,10 @@
-//! Bit fields, counts and byte permutations: the document's sections "Integer Arithmetic Instructions" (bfe, bfi, bfind, brev, clz, popc,
+//! Bit fields, bit counts and byte permutations: PTX ISA, "Integer Arithmetic Instructions" (bfe, bfi, bfind, brev, clz, popc,
 //! fns, bmsk, szext) and "Data Movement and Conversion Instructions" (prmt).
 
 use crate::support::Expect::Bits;
 use crate::support::{Gpu, Row, Table, Width};
 
-/// `bfe` bit by bit, for a width of `msb + 1`.
+/// `bfe`, bit by bit, for a width of `msb + 1`.
 fn extract(a: u64, position: u32, length: u32, msb: u32, signed: bool) -> u64 {
     let (position, length) = (position & 0xff, length & 0xff);
     let sign = signed && length != 0 && a >> (position + length - 1).min(msb) & 1 == 1;
@@ -14,7 +14,7 @@ fn extract(a: u64, position: u32, length: u32, msb: u32, signed: bool) -> u64 {
     })
 }
 
-/// `bfi` bit by bit.
+/// `bfi`, bit by bit.
 fn insert(a: u64, b: u64, position: u32, length: u32, msb: u32) -> u64 {
     let (position, length) = (position & 0xff, length & 0xff);
     (0..length).take_while(|i| position + i <= msb).fold(b, |out, i| {
@@ -94,7 +94,7 @@ fn the_highest_set_bit_is_found() {
     let find =
         |a: u64, width: u32| if a == 0 { u32::MAX } else { width - 1 - (a << (64 - width)).leading_zeros() };
     let shift = move |a: u64, width: u32| if a == 0 { u32::MAX } else { width - 1 - find(a, width) };
-    // Signed operands: the highest bit that is not a copy of the sign.
+    // Signed operands: the highest bit that differs from the sign bit.
     let unsign32 = |a: i32| u64::from((if a < 0 { !a } else { a }) as u32);
     let unsign64 = |a: i64| (if a < 0 { !a } else { a }) as u64;
     let mut table = Table::new();

@@ -1,9 +1,9 @@
-//! Logic and shifts: the document's section "Logic and Shift Instructions".
+//! Logic and shifts: PTX ISA, "Logic and Shift Instructions".
 
 use crate::support::{Gpu, Table};
 
 #[test]
-fn logic_works_bit_by_bit() {
+fn logic_is_bitwise() {
     let mut table = Table::new();
     table.binary("and.pred", |a: bool, b: bool| a & b);
     table.binary("or.pred", |a: bool, b: bool| a | b);
@@ -40,7 +40,7 @@ fn moves_copy_every_bit() {
     for text in ["mov.b64", "mov.u64", "mov.s64"] {
         table.unary(text, |a: u64| a);
     }
-    // Not a number with a payload goes through a move as it is.
+    // A move preserves the payload of a NaN.
     table.rows("mov.f32", &[([0x7f80_1234u32], 0x7f80_1234u32), ([0xffc0_0001], 0xffc0_0001), ([1], 1)]);
     table.rows("mov.f64", &[([0x7ff0_0000_0000_1234u64], 0x7ff0_0000_0000_1234u64), ([1], 1)]);
     table.unary("mov.f32 %r, 0f40490FDB;", |_: u32| 0x4049_0fdbu32);
@@ -50,9 +50,9 @@ fn moves_copy_every_bit() {
     table.run(&Gpu::new());
 }
 
-/// Shift counts are unsigned 32-bit numbers and clamp at the width.
+/// Shift counts are unsigned 32-bit numbers, clamped to the width.
 #[test]
-fn shifts_beyond_the_width_leave_zeros_or_signs() {
+fn shifts_by_more_than_the_width_give_zeros_or_sign_bits() {
     let mut table = Table::new();
     table.binary("shl.b16", |a: u16, n: u32| if n < 16 { a << n } else { 0 });
     table.binary("shl.b32", |a: u32, n: u32| if n < 32 { a << n } else { 0 });
@@ -70,7 +70,7 @@ fn shifts_beyond_the_width_leave_zeros_or_signs() {
     table.run(&Gpu::new());
 }
 
-/// `a` holds the low word of the pair, `b` the high one.
+/// `a` is the low word of the pair, `b` the high word.
 #[test]
 fn funnel_shifts_wrap_or_clamp() {
     let pair = |a: u32, b: u32| u64::from(b) << 32 | u64::from(a);
@@ -96,9 +96,9 @@ fn funnel_shifts_wrap_or_clamp() {
     table.run(&Gpu::new());
 }
 
-/// Every one of the 256 functions, each on words that hold all eight combinations of bits.
+/// All 256 functions, on words that contain all eight combinations of bits.
 #[test]
-fn three_input_logic_follows_its_table() {
+fn three_input_logic_follows_its_truth_table() {
     let mut table = Table::new();
     for lut in 0..256u32 {
         let expected = |a: u32, b: u32, c: u32| {

@@ -1,4 +1,4 @@
-//! Comparisons and selections: the document's sections "Comparison and Selection Instructions" and "Half Precision Comparison
+//! Comparisons and selections: PTX ISA, "Comparison and Selection Instructions" and "Half Precision Comparison
 //! Instructions".
 
 use half::{bf16, f16};
@@ -39,7 +39,7 @@ fn integers_compare_by_their_type() {
     table.run(&Gpu::new());
 }
 
-/// Ordered comparisons are false for no number, unordered ones true; minus zero equals plus zero.
+/// Ordered comparisons are false for NaN, unordered ones true; -0 equals +0.
 #[test]
 fn floats_compare_ordered_and_unordered() {
     let mut table = Table::new();
@@ -92,7 +92,7 @@ fn comparisons_combine_with_a_predicate() {
     table.ternary("setp.lt.xor.s32", |a: i32, b: i32, c: bool| (a < b) ^ c);
     table.ternary("setp.lt.and.s32 %r, %a, %b, !%c;", |a: i32, b: i32, c: bool| (a < b) & !c);
     table.ternary("setp.ge.or.f32 %r, %a, %b, !%c;", |a: f32, b: f32, c: bool| (a >= b) | !c);
-    // The second destination takes the opposite comparison through the same operator.
+    // The second destination combines the negated comparison with the same operator.
     let mut rows = Vec::new();
     for a in u32::edges() {
         for b in u32::edges() {
@@ -138,7 +138,7 @@ fn set_writes_ones_or_one_point_zero() {
 }
 
 #[test]
-fn packed_halves_compare_side_by_side() {
+fn packed_halves_are_compared_separately() {
     use crate::support::Pair;
     let one = |yes: bool| if yes { f16::ONE } else { f16::ZERO };
     let mut table = Table::new();
@@ -162,7 +162,7 @@ fn packed_halves_compare_side_by_side() {
 }
 
 #[test]
-fn selections_copy_without_change() {
+fn selections_copy_bits_unchanged() {
     let mut table = Table::new();
     for text in ["selp.b16", "selp.u16", "selp.s16"] {
         table.ternary(text, |a: u16, b: u16, c: bool| if c { a } else { b });
@@ -191,7 +191,7 @@ fn selections_copy_without_change() {
 }
 
 #[test]
-fn three_input_logic_gives_a_predicate_too() {
+fn three_input_logic_with_a_predicate_result() {
     let mut rows = Vec::new();
     for a in [0u32, 1, 0xffff_0000, u32::MAX] {
         for b in [0u32, 0xffff, 0xffff_0000] {

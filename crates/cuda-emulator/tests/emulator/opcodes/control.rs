@@ -1,4 +1,4 @@
-//! Control flow and the shape of the text: the document's sections "Control Flow Instructions", "Predicated Execution", "Syntax".
+//! Control flow and syntax: PTX ISA, "Control Flow Instructions", "Predicated Execution", "Syntax".
 
 use crate::support::{Expect, Gpu, Row, Table, Width, Word};
 
@@ -21,7 +21,7 @@ fn predicates_guard_single_instructions() {
 }
 
 #[test]
-fn branches_diverge_and_meet_again() {
+fn branches_diverge_and_reconverge() {
     let mut table = Table::new();
     let word = [Width::B32];
     table.raw(
@@ -30,7 +30,7 @@ fn branches_diverge_and_meet_again() {
         &word,
         rows_of(|a| if a < 20 { a + 1001 } else { 3 * a + 1 }),
     );
-    // A loop whose length differs by lane, with another loop inside.
+    // Nested loops whose trip counts differ between lanes.
     table.raw(
         "{ .reg .pred %p; .reg .b32 %i, %j; mov.u32 %r, 0; mov.u32 %i, 0; OUTER: setp.ge.u32 %p, %i, %a; @%p bra DONE; mov.u32 %j, 0; \
          INNER: add.u32 %r, %r, %j; add.u32 %j, %j, 1; setp.le.u32 %p, %j, %i; @%p bra INNER; add.u32 %i, %i, 1; bra OUTER; DONE: }",
@@ -38,7 +38,7 @@ fn branches_diverge_and_meet_again() {
         &word,
         rows_of(|a| (0..a).map(|i| i * (i + 1) / 2).sum()),
     );
-    // Out of the middle of a loop.
+    // Leaves a loop in the middle of its body.
     table.raw(
         "{ .reg .pred %p; .reg .b32 %x, %odd; mov.u32 %r, 0; add.u32 %x, %a, 1; LOOP: setp.eq.u32 %p, %x, 1; @%p bra DONE; and.b32 %odd, %x, 1; \
          setp.eq.u32 %p, %odd, 0; @%p bra EVEN; mad.lo.u32 %x, %x, 3, 1; bra NEXT; EVEN: shr.u32 %x, %x, 1; NEXT: add.u32 %r, %r, 1; bra LOOP; DONE: }",
@@ -70,7 +70,7 @@ fn indexed_branches_jump_by_a_table() {
 }
 
 #[test]
-fn inner_scopes_hide_outer_names() {
+fn inner_scopes_shadow_outer_names() {
     let mut table = Table::new();
     table.raw(
         "{ .reg .b32 %x; mov.u32 %x, 5; { .reg .b32 %x; mov.u32 %x, 7; { .reg .u32 %x<3>; mov.u32 %x2, %a; add.u32 %r, %x2, %x; } add.u32 %r, %r, %x; } add.u32 %r, %r, %x; }",
@@ -78,7 +78,7 @@ fn inner_scopes_hide_outer_names() {
         &[Width::B32],
         rows_of(|a| a + 19),
     );
-    // A label of an inner scope is another one.
+    // A label of an inner scope is a different label.
     table.raw(
         "{ mov.u32 %r, %a; { bra SKIP; add.u32 %r, %r, 100; SKIP: add.u32 %r, %r, 1; } { bra SKIP; add.u32 %r, %r, 1000; SKIP: add.u32 %r, %r, 2; } }",
         &[Width::B32],
@@ -100,7 +100,7 @@ fn comments_pragmas_and_lines_are_skipped() {
     table.run(&Gpu::new());
 }
 
-/// A module around functions: `k` calls them for each thread.
+/// A module with functions, which kernel `k` calls in each thread.
 fn run_module(functions: &str, body: &str, oracle: impl Fn(u32) -> u32) {
     let gpu = Gpu::new();
     let ptx = format!(
@@ -127,7 +127,7 @@ fn functions_take_and_return_values() {
     run_module(SQUARE, &format!("mov.u32 %x, %a;\n{CALL_SQUARE}\nadd.u32 %r, %y, 1;"), |a| a * a + 1);
 }
 
-/// Only some lanes call, others go past; both return to the same place.
+/// Only some lanes make the call; they reconverge with the others after it.
 #[test]
 fn a_call_may_diverge() {
     let call = CALL_SQUARE.replace("call.uni", "call");
@@ -147,9 +147,9 @@ fn functions_call_functions() {
     run_module(&twice, &body, |a| a.wrapping_pow(4));
 }
 
-/// Each call has its own registers and local memory: the depth differs by lane.
+/// Each call has its own registers and local memory; the recursion depth differs between lanes.
 #[test]
-fn functions_may_call_themselves() {
+fn functions_may_be_recursive() {
     let factorial = ".func (.param .b32 out) down(.param .b32 x)\n{\n.local .align 4 .b8 own[4];\n.reg .b32 %x, %y;\n.reg .pred %p;\nld.param.b32 %x, [x];\n\
         st.local.u32 [own], %x;\nmov.u32 %y, 0;\nsetp.eq.u32 %p, %x, 0;\n@%p bra DONE;\nsub.u32 %x, %x, 1;\n{\n.param .b32 argument;\n.param .b32 result;\n\
         st.param.b32 [argument], %x;\ncall (result), down, (argument);\nld.param.b32 %y, [result];\n}\nDONE:\nld.local.u32 %x, [own];\nadd.u32 %y, %y, %x;\n\
@@ -161,9 +161,9 @@ fn functions_may_call_themselves() {
     run_module(factorial, &body, |a| a * (a + 1) / 2);
 }
 
-/// A structure goes by value as an array of bytes, and results come back the same way.
+/// Structures are passed and returned by value, as arrays of bytes.
 #[test]
-fn structures_go_by_value() {
+fn structures_are_passed_by_value() {
     let swap = ".func (.param .align 8 .b8 out[16]) swap(.param .align 8 .b8 pair[16])\n{\n.reg .b64 %l, %h;\nld.param.b64 %l, [pair];\n\
         ld.param.b64 %h, [pair+8];\nst.param.b64 [out], %h;\nst.param.b64 [out+8], %l;\nret;\n}\n";
     let body = "{\n.param .align 8 .b8 argument[16];\n.param .align 8 .b8 result[16];\n.reg .b64 %w;\ncvt.u64.u32 %w, %a;\nst.param.b64 [argument], %w;\n\
@@ -172,7 +172,7 @@ fn structures_go_by_value() {
     run_module(swap, body, |a| 700 + a);
 }
 
-/// `ret` under a predicate leaves the function, `exit` the kernel.
+/// A predicated `ret` leaves the function, `exit` the kernel.
 #[test]
 fn returns_and_exits_may_be_guarded() {
     let early = ".func (.param .b32 out) early(.param .b32 x)\n{\n.reg .b32 %x;\n.reg .pred %p;\nld.param.b32 %x, [x];\nst.param.b32 [out], 5;\n\
@@ -189,7 +189,7 @@ fn returns_and_exits_may_be_guarded() {
 }
 
 #[test]
-fn waiting_a_little_changes_nothing() {
+fn nanosleep_has_no_effect() {
     let mut table = Table::new();
     table.unary("nanosleep.u32 20; mov.u32 %r, %a;", |a: u32| a);
     table.unary("{ .reg .b32 %t; and.b32 %t, %a, 63; nanosleep.u32 %t; mov.u32 %r, %a; }", |a: u32| a);

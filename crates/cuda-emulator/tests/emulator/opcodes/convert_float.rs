@@ -1,5 +1,5 @@
-//! Conversions from floats: the document's section "cvt". To integers they saturate; NaN becomes zero, or the top bit alone where either
-//! side has 64 bits. To narrower floats they round; the integer roundings keep the format.
+//! Conversions from floats: PTX ISA, "cvt". Conversions to integers saturate; NaN becomes zero, or the value with only the top
+//! bit set if source or result has 64 bits. Conversions to narrower floats round.
 
 use half::{bf16, f16};
 
@@ -74,7 +74,7 @@ fn floats_become_integers_and_saturate() {
 }
 
 #[test]
-fn floats_round_to_whole_floats() {
+fn floats_round_to_integral_floats() {
     let mut table = Table::new();
     for (name, mode) in INTEGER_MODES {
         table.unary(&format!("cvt.{name}.f32.f32"), move |a: f32| whole(a.into(), mode) as f32);
@@ -100,7 +100,7 @@ fn saturation_and_flushing_of_the_same_format() {
 }
 
 #[test]
-fn wider_formats_hold_narrower_ones() {
+fn conversions_to_wider_formats_are_exact() {
     let mut table = Table::new();
     table.unary("cvt.f32.f16", |a: f16| a.to_f32());
     table.unary("cvt.f64.f16", |a: f16| a.to_f64());
@@ -121,7 +121,7 @@ fn doubles_round_to_singles() {
     }
     let just_above = 1.0 + 2f64.powi(-24) + 2f64.powi(-52);
     table.rows("cvt.rn.f32.f64", &[([just_above], 1.0f32.next_up())]);
-    // Through f32 this would round twice: once to a tie, then to even.
+    // Rounding to f32 first would round twice: to a tie, then to even.
     let tie_through_single = 1.0 + 2f64.powi(-11) + 2f64.powi(-40);
     table.rows("cvt.rn.f16.f64", &[([tie_through_single], f16::from_bits(0x3c01))]);
     table.run(&Gpu::new());
@@ -186,7 +186,7 @@ fn singles_round_to_bf16() {
     table.run(&Gpu::new());
 }
 
-/// The first source lands in the upper half.
+/// The first source goes to the upper half.
 #[test]
 fn two_singles_pack_into_one_register() {
     let mut table = Table::new();
@@ -225,7 +225,7 @@ fn two_singles_pack_into_one_register() {
     table.run(&Gpu::new());
 }
 
-/// Ten stored bits; ties away from zero. The bits below are zero here, as consumers ignore them.
+/// Ten fraction bits; ties away from zero. The low bits, which consumers ignore, are zero here.
 #[test]
 fn singles_round_to_tf32() {
     let mut table = Table::new();

@@ -1,5 +1,5 @@
-//! Conversions among integers: the document's section "cvt". Narrow values live in wider registers: the source's low bits count, the
-//! result is extended by its own type.
+//! Conversions between integers: PTX ISA, "cvt". Narrow values are held in wider registers: the low bits of the source are
+//! used, and the result is extended according to its own type.
 
 use crate::support::{Gpu, Table};
 
@@ -33,7 +33,7 @@ fn bytes_come_from_the_low_bits_of_wider_registers() {
     table.unary("cvt.u32.u8", |a: u32| a & 0xff);
     table.unary("cvt.s64.s8", |a: u64| i64::from(a as i8));
     table.unary("cvt.u32.u8", |a: u16| u32::from(a & 0xff));
-    // A byte result is extended to the register that takes it.
+    // A byte result is extended to the width of the register.
     table.unary("cvt.u8.u32", |a: u32| a & 0xff);
     table.unary("cvt.s8.s32", |a: u32| i32::from(a as i8));
     table.unary("cvt.s8.s32", |a: i32| i32::from(a as i8));

@@ -1,4 +1,4 @@
-//! Single and double precision where the result is specified to the bit: the document's section "Floating Point Instructions".
+//! Single and double precision where the result is fully specified: PTX ISA, "Floating Point Instructions".
 
 use crate::support::rounding::{MODES, Mode, add_f32, div_f32, flush, fma_f32, mul_f32, saturate, sqrt_f32};
 use crate::support::{Gpu, Row, Table, Word};
@@ -12,7 +12,7 @@ fn sums_round_in_every_direction() {
         table.binary(&format!("add.{name}.f32"), move |a: f32, b: f32| add_f32(a, b, mode));
         table.binary(&format!("sub.{name}.f32"), move |a: f32, b: f32| add_f32(a, -b, mode));
     }
-    // One and the smallest number: up is the next float, down and towards zero stay.
+    // 1 plus the smallest number: rounding up gives the next float, rounding down or towards zero gives 1.
     let tiny = f32::from_bits(1);
     table
         .rows("add.rp.f32", &[([1.0f32, tiny], 1.0f32.next_up()), ([-1.0, -tiny], -1.0), ([1.0, -1.0], 0.0)]);
@@ -35,7 +35,7 @@ fn products_round_in_every_direction() {
 }
 
 #[test]
-fn product_sums_round_once() {
+fn fused_multiply_adds_round_once() {
     let mut table = Table::new();
     for (name, mode) in MODES {
         table.ternary(&format!("fma.{name}.f32"), move |a: f32, b: f32, c: f32| fma_f32(a, b, c, mode));
@@ -47,11 +47,12 @@ fn product_sums_round_once() {
 }
 
 #[test]
-fn subnormals_flush_only_when_asked() {
+fn subnormals_are_flushed_with_ftz_only() {
     let mut table = Table::new();
     table.binary("add.ftz.f32", |a: f32, b: f32| flush(flush(a) + flush(b)));
     table.binary("sub.ftz.f32", |a: f32, b: f32| flush(flush(a) - flush(b)));
-    // A result is flushed when it is subnormal after rounding; products that round up to the smallest normal number are left open.
+    // A result is flushed if it is subnormal after rounding. Products that round up to the smallest normal number are
+    // unspecified.
     table.rows(
         "mul.ftz.f32",
         &[
@@ -117,7 +118,7 @@ fn divisions_and_roots_round_in_every_direction() {
     table.run(&Gpu::new());
 }
 
-/// PTX: no number loses against a number, minus zero is below plus zero.
+/// NaN is ignored if the other operand is a number; -0 is less than +0.
 fn minimum(a: f32, b: f32) -> f32 {
     match (a.is_nan(), b.is_nan()) {
         (true, _) => b,
@@ -144,7 +145,7 @@ fn maximum(a: f32, b: f32) -> f32 {
 }
 
 #[test]
-fn minimum_and_maximum_skip_nan_and_order_zeros() {
+fn minimum_and_maximum_ignore_nan_and_order_zeros() {
     let mut table = Table::new();
     table.binary("min.f32", minimum);
     table.binary("max.f32", maximum);
@@ -182,7 +183,7 @@ fn minimum_and_maximum_skip_nan_and_order_zeros() {
 }
 
 #[test]
-fn signs_change_without_touching_the_rest() {
+fn sign_instructions_change_the_sign_only() {
     let mut table = Table::new();
     table.unary("abs.f32", |a: f32| a.abs());
     table.unary("neg.f32", |a: f32| -a);
@@ -194,7 +195,7 @@ fn signs_change_without_touching_the_rest() {
 }
 
 #[test]
-fn properties_are_told_apart() {
+fn properties_are_distinguished() {
     let mut table = Table::new();
     macro_rules! properties {
         ($($type:ty, $ptx:literal;)*) => {$(
@@ -226,7 +227,7 @@ fn double_precision_rounds_to_nearest() {
     table.run(&Gpu::new());
 }
 
-/// Where the nearest double is known to lie below or above the exact value.
+/// Cases in which the nearest double is known to be below or above the exact value.
 #[test]
 fn double_precision_rounds_in_every_direction() {
     let (third, up_third) = (1.0f64 / 3.0, (1.0f64 / 3.0).next_up());
@@ -252,7 +253,7 @@ fn double_precision_rounds_in_every_direction() {
         &[([1.0f64, 1.0, tiny], 1.0f64.next_up()), ([a, a, -1.0], (2.0 * f64::EPSILON).next_up())],
     );
     table.rows("fma.rz.f64", &[([1.0f64, 1.0, -tiny], 1.0f64.next_down())]);
-    // The nearest root of two lies above it.
+    // The double nearest to the square root of two is above it.
     let two = 2.0f64.sqrt();
     table.rows("sqrt.rm.f64", &[([2.0f64], two.next_down()), ([4.0], 2.0)]);
     table.rows("sqrt.rp.f64", &[([2.0f64], two)]);
@@ -260,7 +261,7 @@ fn double_precision_rounds_in_every_direction() {
 }
 
 #[test]
-fn literals_stand_for_registers() {
+fn literals_are_accepted_as_operands() {
     let mut table = Table::new();
     table.unary("add.f32 %r, %a, 0f3F800000;", |a: f32| a + 1.0);
     table.unary("mul.f32 %r, %a, 0fBF000000;", |a: f32| a * -0.5);
@@ -270,7 +271,7 @@ fn literals_stand_for_registers() {
     table.run(&Gpu::new());
 }
 
-/// Ties, and sums that only a single rounding gets right.
+/// Ties, and sums that require a single rounding.
 #[test]
 fn ties_go_to_even() {
     let ulp = f32::EPSILON;

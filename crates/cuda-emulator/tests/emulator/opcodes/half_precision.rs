@@ -1,11 +1,11 @@
-//! f16 arithmetic, alone and in pairs: the document's section "Half Precision Floating Point Instructions".
+//! f16 arithmetic, scalar and packed: PTX ISA, "Half Precision Floating Point Instructions".
 
 use half::f16;
 
 use crate::support::rounding::{F16, Mode, fma, round, sum};
 use crate::support::{Gpu, Pair, Table};
 
-/// An exact or sticky double as the nearest f16; the double holds every f16 so the last step is exact.
+/// Rounds an exact or sticky double to the nearest f16. Doubles represent all f16 values, so the last step is exact.
 fn nearest(x: f64) -> f16 {
     f16::from_f64(round(x, F16, Mode::Nearest))
 }
@@ -75,7 +75,7 @@ fn maximum(a: f16, b: f16) -> f16 {
     -minimum(-a, -b)
 }
 
-/// Both halves by the same function.
+/// Applies a function to both halves.
 fn each(f: impl Fn(f16, f16) -> f16) -> impl Fn(Pair<f16>, Pair<f16>) -> Pair<f16> {
     move |a, b| Pair(f(a.0, b.0), f(a.1, b.1))
 }
@@ -99,7 +99,7 @@ fn sums_and_products_round_to_nearest() {
             each(move |a, b| saturate(flush(f(flush(a), flush(b))))),
         );
     }
-    // A tie goes to the even neighbour, and the largest number plus half its step overflows.
+    // A tie rounds to the even neighbour; the largest number plus half its ulp overflows.
     table.rows(
         "add.f16",
         &[
@@ -118,7 +118,7 @@ fn sums_and_products_round_to_nearest() {
 }
 
 #[test]
-fn product_sums_round_once() {
+fn fused_multiply_adds_round_once() {
     let mut table = Table::new();
     table.ternary("fma.rn.f16", mul_add);
     table.ternary("fma.rn.f16x2", each_of_three(mul_add));
@@ -127,7 +127,7 @@ fn product_sums_round_once() {
     table.ternary("fma.rn.sat.f16x2", each_of_three(|a, b, c| saturate(mul_add(a, b, c))));
     table.ternary("fma.rn.relu.f16", |a, b, c| relu(mul_add(a, b, c)));
     table.ternary("fma.rn.relu.f16x2", each_of_three(|a, b, c| relu(mul_add(a, b, c))));
-    // A product that f16 alone would round away: (1 + e)² - 1 - 2e = e².
+    // A product whose low bits f16 would round away: (1 + e)² - 1 - 2e = e².
     let a = f16::from_f32(1.0 + 1.0 / 1024.0);
     table
         .rows("fma.rn.f16", &[([a, a, f16::from_f32(-(1.0 + 2.0 / 1024.0))], f16::from_f32(2f32.powi(-20)))]);
@@ -135,7 +135,7 @@ fn product_sums_round_once() {
 }
 
 #[test]
-fn minimum_and_maximum_skip_nan_and_order_zeros() {
+fn minimum_and_maximum_ignore_nan_and_order_zeros() {
     let mut table = Table::new();
     let strict = |f: fn(f16, f16) -> f16| {
         move |a: f16, b: f16| if a.is_nan() || b.is_nan() { f16::NAN } else { f(a, b) }

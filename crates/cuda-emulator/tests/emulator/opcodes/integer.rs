@@ -1,4 +1,4 @@
-//! Integer arithmetic of 16, 32 and 64 bits: the document's section "Integer Arithmetic Instructions".
+//! Integer arithmetic with 16, 32 and 64 bits: PTX ISA, "Integer Arithmetic Instructions".
 
 use crate::support::{Gpu, Table};
 
@@ -29,7 +29,7 @@ fn saturating_sums_stop_at_the_limits() {
 }
 
 #[test]
-fn immediates_are_of_the_instructions_type() {
+fn immediates_have_the_type_of_the_instruction() {
     let mut table = Table::new();
     table.unary("add.s32 %r, %a, -1;", |a: i32| a.wrapping_sub(1));
     table.unary("add.s64 %r, %a, -16;", |a: i64| a.wrapping_sub(16));
@@ -46,7 +46,7 @@ fn immediates_are_of_the_instructions_type() {
 }
 
 #[test]
-fn products_give_the_low_the_high_or_all_bits() {
+fn products_return_the_low_the_high_or_all_bits() {
     let mut table = Table::new();
     table.binary("mul.lo.s16", |a: i16, b: i16| a.wrapping_mul(b));
     table.binary("mul.lo.u16", |a: u16, b: u16| a.wrapping_mul(b));
@@ -68,7 +68,7 @@ fn products_give_the_low_the_high_or_all_bits() {
 }
 
 #[test]
-fn product_sums_wrap() {
+fn multiply_adds_wrap() {
     let mut table = Table::new();
     table.ternary("mad.lo.s16", |a: i16, b: i16, c: i16| a.wrapping_mul(b).wrapping_add(c));
     table.ternary("mad.lo.u16", |a: u16, b: u16, c: u16| a.wrapping_mul(b).wrapping_add(c));
@@ -95,8 +95,8 @@ fn product_sums_wrap() {
     table.run(&Gpu::new());
 }
 
-/// The divisor is made odd, hence never zero: the document gives no result for a division by zero. The smallest number over minus one
-/// wraps, as on hardware.
+/// The divisor is made odd and thus never zero, because the result of a division by zero is unspecified. The smallest number
+/// divided by -1 wraps, as on hardware.
 #[test]
 fn quotients_truncate_and_remainders_follow_the_dividend() {
     let mut table = Table::new();
@@ -117,7 +117,7 @@ fn quotients_truncate_and_remainders_follow_the_dividend() {
     }
     table.rows("div.s32", &[([7i32, 2], 3), ([-7, 2], -3), ([7, -2], -3), ([-7, -2], 3), ([6, 6], 1)]);
     table.rows("rem.s32", &[([7i32, 2], 1), ([-7, 2], -1), ([7, -2], 1), ([-7, -2], -1), ([6, 6], 0)]);
-    // The document leaves these open; what matters is that the launch ends like any other.
+    // The results are unspecified; the launch must succeed.
     table.rows("div.s32", &[([7i32, 0], -1), ([0, 0], -1), ([i32::MIN, -1], i32::MIN)]);
     table.rows("rem.s32", &[([7i32, 0], 7), ([0, 0], 0), ([i32::MIN, -1], 0)]);
     table.run(&Gpu::new());

@@ -1,9 +1,9 @@
-//! Integer instructions of several parts: carries, absolute differences, 24-bit products, dot products of bytes and half words. The
-//! document's sections "Extended-Precision Integer Arithmetic Instructions" and "Integer Arithmetic Instructions".
+//! Composite integer instructions: carries, absolute differences, 24-bit products, dot products of bytes and half words. PTX
+//! ISA, "Extended-Precision Integer Arithmetic Instructions" and "Integer Arithmetic Instructions".
 
 use crate::support::{Gpu, Row, Table, Width, Word};
 
-/// Rows of three or four 32-bit operands for instructions over the carry, two results.
+/// Rows with three or four 32-bit operands and two results, for instructions that use the carry.
 fn carry_rows(oracle: impl Fn([u32; 4]) -> [u32; 2]) -> Vec<Row> {
     let edges = [0u32, 1, 2, 0x7fff_ffff, 0x8000_0000, u32::MAX, 0x1234_5678];
     let mut rows = Vec::new();
@@ -34,7 +34,7 @@ fn joined(low: u32, high: u32) -> u64 {
 }
 
 #[test]
-fn carries_go_from_one_instruction_to_the_next() {
+fn carries_are_passed_to_the_next_instruction() {
     let four = [Width::B32; 4];
     let two = [Width::B32; 2];
     let mut table = Table::new();
@@ -56,7 +56,7 @@ fn carries_go_from_one_instruction_to_the_next() {
         &two,
         carry_rows(|[a, b, c, d]| halves((u64::from(a) * u64::from(b)).wrapping_add(joined(c, d)))),
     );
-    // The carry of a middle word goes on: a + b + c's worth of ones through three words.
+    // A carry that propagates through three words.
     table.raw(
         "add.cc.u32 %r, %a, %b; addc.cc.u32 %r1, %c, %d; addc.u32 %r1, 0, 0;",
         &four,
@@ -102,7 +102,7 @@ fn products_of_24_bits() {
     table.run(&Gpu::new());
 }
 
-/// Byte `i` of a word, extended as the type says.
+/// Byte `i` of a word, extended according to the type.
 fn byte(word: u32, i: u32, signed: bool) -> i64 {
     let byte = (word >> (8 * i)) as u8;
     if signed { i64::from(byte as i8) } else { i64::from(byte) }
@@ -154,7 +154,7 @@ fn dot_products_of_two_half_words_and_two_bytes() {
 }
 
 #[test]
-fn vectors_move_into_registers_and_out() {
+fn vectors_are_packed_and_unpacked() {
     let mut table = Table::new();
     table.binary("mov.b64 %r, {%a, %b};", |low: u32, high: u32| joined(low, high));
     table.binary("mov.b32 %r, {%a, %b};", |low: u16, high: u16| u32::from(low) | u32::from(high) << 16);

@@ -1,11 +1,11 @@
-//! Matrix instructions: the document's sections "ldmatrix", "mma.m16n8k8", "mma.m16n8k16" and their fragment layouts. Small whole numbers
-//! make every product sum exact, so the order of the sum cannot hide a misplaced element.
+//! Matrix instructions: PTX ISA, "ldmatrix", "mma.m16n8k8", "mma.m16n8k16" and their fragment layouts. With small integers
+//! every sum of products is exact, so the summation order cannot hide a misplaced element.
 
 use half::{bf16, f16};
 
 use crate::support::{Expect, Gpu, Row, Table, Width};
 
-/// A small number that no other element nearby has.
+/// A small integer that differs from those of nearby elements.
 fn element(row: usize, column: usize, salt: usize) -> f32 {
     ((row * 37 + column * 11 + salt * 5 + row * column) % 61) as f32 - 30.0
 }
@@ -86,7 +86,7 @@ fn products_of_16_bit_fragments() {
     table.run(&Gpu::new());
 }
 
-/// m16n8k8 of 16-bit types: the fragment is the first half of the one above.
+/// m16n8k8 of 16-bit types: the fragments are the first halves of those for m16n8k16.
 #[test]
 fn products_of_depth_eight() {
     let rows = |convert: fn(f32) -> u16| -> Vec<Row> {
@@ -155,7 +155,7 @@ fn products_of_tf32_fragments() {
     table.run(&Gpu::new());
 }
 
-/// Rows of eight 16-bit elements: lane i gives the address of row i of all matrices together, in reverse order here.
+/// Rows of eight 16-bit elements: lane i supplies the address of row i, counted over all matrices; here in reverse order.
 #[test]
 fn matrices_are_loaded_by_rows() {
     let text = |count: usize, form: &str, list: &str| {
@@ -167,7 +167,7 @@ fn matrices_are_loaded_by_rows() {
             8 * count - 1
         )
     };
-    // Row i holds the elements 8i .. 8i + 7.
+    // Row i contains the elements 8i .. 8i + 7.
     let at = |row: usize, column: usize| (row * 8 + column) as u16;
     let words = |row: usize, first: usize| {
         (0..4).fold(0u64, |word, i| word | u64::from(at(row, first + i)) << (16 * i))
@@ -198,9 +198,9 @@ fn matrices_are_loaded_by_rows() {
     table.run(&Gpu::new());
 }
 
-/// Special values go through a product: infinity times zero, NaN, overflow of the sum.
+/// Special values in a product: infinity times zero, NaN, overflow of the sum.
 #[test]
-fn special_values_pass_through() {
+fn special_values_are_propagated() {
     let half = |x: f32| u64::from(f16::from_f32(x).to_bits()) * 0x1_0001;
     let mut table = Table::new().block(32);
     let (infinity, nan) = (f32::INFINITY, f32::NAN);

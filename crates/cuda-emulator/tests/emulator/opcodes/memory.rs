@@ -1,10 +1,10 @@
-//! Loads and stores in every space, of every type and vector: the document's sections "ld", "st", "ld.global.nc", "cvta", "isspacep".
+//! Loads and stores in every state space, of every type and vector: PTX ISA, "ld", "st", "ld.global.nc", "cvta", "isspacep".
 
 use cudarc::driver::CudaSlice;
 
 use crate::support::{Expect, Gpu, Row, Table, Width, Word, launch};
 
-/// A register narrower than the load's type is impossible, a wider one is extended by the type.
+/// A register must not be narrower than the type of the load; to a wider one the value is extended.
 #[test]
 fn narrow_loads_extend_by_their_type() {
     let gpu = Gpu::new();
@@ -57,7 +57,7 @@ fn run(gpu: &Gpu, ptx: &str, from: &CudaSlice<u64>, to: &mut CudaSlice<u64>) {
 }
 
 #[test]
-fn narrow_stores_leave_the_rest() {
+fn narrow_stores_leave_adjacent_bytes_unchanged() {
     let gpu = Gpu::new();
     let input = gpu.upload(&[0x1122_3344_5566_7788u64]);
     for (store, kept) in [
@@ -84,7 +84,7 @@ fn narrow_stores_leave_the_rest() {
     }
 }
 
-/// Caching and eviction hints, non-coherent loads, volatile, weak, relaxed, acquire and release: the values are the same.
+/// Cache and eviction hints, non-coherent loads, volatile, weak, relaxed, acquire and release do not affect the values.
 #[test]
 fn hints_and_orders_do_not_change_values() {
     let gpu = Gpu::new();
@@ -149,7 +149,7 @@ fn hints_and_orders_do_not_change_values() {
 }
 
 #[test]
-fn vectors_keep_their_order() {
+fn vectors_preserve_the_order_of_elements() {
     let gpu = Gpu::new();
     let input = gpu.upload(&[0x0706_0504_0302_0100u64, 0x0f0e_0d0c_0b0a_0908]);
     for (space, load, store) in [
@@ -202,7 +202,7 @@ fn vectors_keep_their_order() {
     }
 }
 
-/// A generic pointer finds its space; `cvta` goes there and back; `isspacep` tells.
+/// Generic addresses refer to the right state space; `cvta` converts in both directions; `isspacep` identifies the space.
 #[test]
 fn generic_addresses_reach_every_space() {
     let gpu = Gpu::new();
@@ -259,7 +259,7 @@ fn generic_addresses_reach_every_space() {
 }
 
 #[test]
-fn prefetches_and_creating_policies_change_nothing() {
+fn prefetches_have_no_effect() {
     let gpu = Gpu::new();
     let input = gpu.upload(&[5u64]);
     let mut output = gpu.zeros::<u64>(1);
@@ -270,7 +270,7 @@ fn prefetches_and_creating_policies_change_nothing() {
 }
 
 #[test]
-fn local_memory_holds_floats() {
+fn local_memory_stores_floats() {
     let text = "{ .local .align 4 .b8 own[8]; .reg .f32 %x; mov.b32 %x, %a; st.local.f32 [own+4], %x; ld.local.f32 %x, [own+4]; \
                 mov.b32 %r, %x; }";
     let mut table = Table::new();
@@ -279,7 +279,7 @@ fn local_memory_holds_floats() {
 }
 
 #[test]
-fn shared_memory_is_addressed_by_32_bits_too() {
+fn shared_memory_accepts_32_bit_addresses() {
     let text = "{ .shared .align 4 .b8 tile[512]; .reg .b32 %at; mov.u32 %at, %tid.x; shl.b32 %at, %at, 2; .reg .b32 %base; \
                 mov.u32 %base, tile; add.u32 %at, %at, %base; st.shared.u32 [%at], %a; ld.shared.u32 %r, [%at+0]; }";
     let mut table = Table::new();

@@ -1,4 +1,5 @@
-//! Every instruction against a table of hand-computed results or against Rust arithmetic on edge values, as the PTX ISA document defines it.
+//! Every instruction, compared with tables of hand-computed results or with Rust arithmetic on edge values. The PTX ISA
+//! document is the specification.
 
 #![allow(
     clippy::neg_cmp_op_on_partial_ord,

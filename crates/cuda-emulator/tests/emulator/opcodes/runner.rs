@@ -1,4 +1,4 @@
-//! The table runner itself: a wrong expectation, a refused instruction and a finding must all be reported, or no table here could fail.
+//! The table runner itself: it must report wrong results, rejected instructions and findings, or no table could fail.
 
 use crate::support::{Expect, Gpu, Near, Outcome, Table};
 
@@ -12,11 +12,11 @@ fn a_wrong_result_is_reported_with_its_row() {
 }
 
 #[test]
-fn a_refused_instruction_is_reported() {
+fn a_rejected_instruction_is_reported() {
     let mut table = Table::new();
     table.rows("add.s33", &[([1i32, 2], 3)]);
     let failures = table.failures(&Gpu::new());
-    assert!(failures.contains("refused") && failures.contains("s33"), "{failures}");
+    assert!(failures.contains("rejected") && failures.contains("s33"), "{failures}");
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn a_failed_launch_is_reported() {
 }
 
 #[test]
-fn expectations_tell_right_from_wrong() {
+fn expectations_distinguish_right_from_wrong() {
     let one = u64::from(1.0f32.to_bits());
     assert!(Expect::Bits(one).holds(one) && !Expect::Bits(one).holds(one + 1));
     assert!(
@@ -44,7 +44,7 @@ fn expectations_tell_right_from_wrong() {
     );
 }
 
-/// The rounding that the oracles rest on, against conversions and operations that Rust has.
+/// The rounding that the oracles use, compared with Rust's own conversions and operations.
 #[test]
 fn the_oracles_rounding_agrees_with_rust() {
     use crate::support::rounding::{F16, F32, Mode, add_f32, div_f32, fma_f32, mul_f32, round, sqrt_f32};

@@ -1,11 +1,11 @@
-//! Variables, parameters and special registers: the document's sections "State Spaces, Types, and Variables" and "Special Registers".
+//! Variables, parameters and special registers: PTX ISA, "State Spaces, Types, and Variables" and "Special Registers".
 
 use crate::support::{Gpu, launch};
 
 const HEAD: &str = ".version 7.4\n.target sm_80\n.address_size 64\n";
 
 #[test]
-fn module_variables_start_as_written() {
+fn module_variables_have_their_initial_values() {
     let gpu = Gpu::new();
     let ptx = format!(
         "{HEAD}.const .align 4 .f32 table[3] = {{0f3F800000, 2.5, 0fC0000000}};
@@ -90,7 +90,7 @@ fn an_initialiser_may_be_an_address() {
     assert_eq!(gpu.download(&output), [7, 9]);
 }
 
-/// Each parameter at its own alignment; a structure by value as an array of bytes.
+/// Each parameter has its own alignment; a structure is passed by value as an array of bytes.
 #[test]
 fn parameters_are_laid_out_by_their_alignment() {
     #[derive(Clone, Copy)]
@@ -260,9 +260,9 @@ fn lane_masks_and_clocks() {
     }
 }
 
-/// Static and dynamic shared memory lie one behind the other; `%dynamic_smem_size` and `%total_smem_size` tell.
+/// Dynamic shared memory follows static shared memory; the sizes are in `%dynamic_smem_size` and `%total_smem_size`.
 #[test]
-fn dynamic_shared_memory_has_the_launchs_size() {
+fn dynamic_shared_memory_has_the_size_of_the_launch() {
     let gpu = Gpu::new();
     let ptx = format!(
         "{HEAD}.extern .shared .align 16 .b8 dynamic[];

@@ -1,13 +1,13 @@
-//! What lanes of a warp exchange: the document's sections "shfl.sync", "vote.sync", "match.sync", "redux.sync", "activemask", "elect.sync".
+//! Communication within a warp: PTX ISA, "shfl.sync", "vote.sync", "match.sync", "redux.sync", "activemask", "elect.sync".
 
 use crate::support::{Expect, Gpu, Row, Table, Width};
 
-/// A value for each lane, different and not in order.
+/// Distinct values for the lanes, not in order.
 fn value(lane: u32) -> u32 {
     lane.wrapping_mul(0x9e37_79b9) ^ 0x55
 }
 
-/// The source lane and whether it is in range, as the document computes them.
+/// The source lane and whether it is in range, following the pseudocode of the PTX ISA.
 fn source(mode: &str, lane: u32, b: u32, c: u32) -> (u32, bool) {
     let (b, clamp, mask) = ((b & 31) as i32, (c & 31) as i32, (c >> 8 & 31) as i32);
     let own = lane as i32;
@@ -53,7 +53,7 @@ fn shuffles_follow_clamp_and_segments() {
     table.run(&Gpu::new());
 }
 
-/// Each lane may name another lane.
+/// Each lane may specify a different source lane.
 #[test]
 fn shuffles_take_a_lane_from_a_register() {
     let rows = LANES
@@ -67,7 +67,7 @@ fn shuffles_take_a_lane_from_a_register() {
         .collect();
     let mut table = Table::new().block(32);
     table.raw("shfl.sync.idx.b32 %r, %a, %b, 31, 0xffffffff;", &[Width::B32; 2], &[Width::B32], rows);
-    // The reduction that every kernel has.
+    // The common butterfly reduction.
     let sum = LANES.fold(0u32, |sum, lane| sum.wrapping_add(value(lane)));
     let rows = LANES
         .map(|lane| Row { operands: vec![value(lane).into()], results: vec![Expect::Bits(sum.into())] })
@@ -79,7 +79,7 @@ fn shuffles_take_a_lane_from_a_register() {
     table.run(&Gpu::new());
 }
 
-/// Lanes outside the mask do not take part and keep what they had.
+/// Lanes outside the membermask do not participate, and their registers are unchanged.
 #[test]
 fn shuffles_among_some_lanes() {
     let mut table = Table::new().block(32);
@@ -99,7 +99,7 @@ fn shuffles_among_some_lanes() {
         let text = format!("mov.u32 %r, 12; @%c shfl.sync.idx.b32 %r, %a, %b, 31, {mask:#x};");
         table.raw(&text, &[Width::B32, Width::B32, Width::Pred], &[Width::B32], rows);
     }
-    // Two halves, each with its own mask, at one instruction.
+    // Two halves of the warp, each with its own membermask, at one instruction.
     let rows = LANES
         .map(|lane| {
             let mask = if lane < 16 { 0x0000_ffffu32 } else { 0xffff_0000 };
@@ -113,7 +113,7 @@ fn shuffles_among_some_lanes() {
     table.run(&Gpu::new());
 }
 
-/// Rows of one predicate a lane: all set, none, one, and a pattern.
+/// One predicate per lane: all set, none, one, and a pattern.
 fn votes(oracle: impl Fn(u32, u32) -> u64, mask: u32) -> Vec<Row> {
     let mut rows = Vec::new();
     for vote in [0u32, u32::MAX, 0x0000_0010, 0x8000_0000, 0xff00_ff00, mask, !mask] {
@@ -170,7 +170,7 @@ fn votes_of_the_whole_warp() {
     table.run(&Gpu::new());
 }
 
-/// Only the members of the mask vote, and only they are told.
+/// Only the lanes of the membermask vote and receive the result.
 #[test]
 fn votes_of_some_lanes() {
     let mut table = Table::new().block(32);
@@ -202,7 +202,7 @@ fn votes_of_some_lanes() {
 }
 
 #[test]
-fn equal_values_find_each_other() {
+fn lanes_with_equal_values_match() {
     let mut table = Table::new().block(32);
     for (bits, width, high) in [("b32", Width::B32, 0u64), ("b64", Width::B64, 1 << 40)] {
         let mut any = Vec::new();
@@ -228,7 +228,7 @@ fn equal_values_find_each_other() {
             all,
         );
     }
-    // Among the lower half only: values repeat every four lanes.
+    // Among the lower half only, with values that repeat every four lanes.
     let rows = LANES
         .map(|lane| {
             let peers = if lane < 16 { 0x1111u64 << (lane % 4) } else { 5 };
@@ -282,7 +282,7 @@ fn reductions_over_the_warp_and_over_a_mask() {
     table.run(&Gpu::new());
 }
 
-/// Lanes on the two sides of a branch are active apart, and together again after `bar.warp.sync`.
+/// Lanes on the two sides of a branch are active separately, and together again after `bar.warp.sync`.
 #[test]
 fn active_lanes_are_those_of_the_branch() {
     let mut table = Table::new().block(32);
@@ -315,9 +315,9 @@ fn one_lane_is_elected() {
     table.run(&Gpu::sm_90());
 }
 
-/// The last warp of a block of 40 threads has eight lanes; their mask is the only one that works.
+/// The last warp of a block of 40 threads has eight lanes, which are the only valid membermask.
 #[test]
-fn a_short_warp_votes_among_its_lanes() {
+fn a_partial_warp_votes_among_its_lanes() {
     let mut table = Table::new().block(40);
     let rows = (0..40u32)
         .map(|thread| {

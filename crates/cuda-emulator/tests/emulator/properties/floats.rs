@@ -1,4 +1,4 @@
-//! Single and double precision, to the bit.
+//! Single and double precision, bit for bit.
 
 use super::random::{binary, ternary, unary};
 use crate::support::rounding::{MODES, add_f32, div_f32, flush, fma_f32, mul_f32, sqrt_f32};

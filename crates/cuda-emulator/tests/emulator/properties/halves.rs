@@ -1,4 +1,4 @@
-//! f16 and bf16 arithmetic, to the bit.
+//! f16 and bf16 arithmetic, bit for bit.
 
 use half::{bf16, f16};
 

@@ -1,4 +1,4 @@
-//! Whole numbers and bits.
+//! Integers and bits.
 
 use super::random::{binary, ternary, unary};
 

@@ -1,4 +1,4 @@
-//! Random operands against Rust's own arithmetic.
+//! Random operands, compared with Rust's own arithmetic.
 
 #![allow(
     clippy::neg_cmp_op_on_partial_ord,

@@ -1,4 +1,4 @@
-//! The emulated device: each test has a session of its own, so tests run side by side.
+//! The emulated device. Each test has its own session, so tests run concurrently.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 
-/// A context on a device of its own, with every setting at its default.
+/// A context on a separate device with default settings.
 pub(crate) struct Gpu {
     pub(crate) stream: Arc<CudaStream>,
     pub(crate) context: Arc<CudaContext>,
@@ -25,7 +25,7 @@ macro_rules! launch {
         let mut builder = $gpu.stream.launch_builder(function);
         $(cudarc::driver::PushKernelArg::arg(&mut builder, $argument);)*
         let config = cudarc::driver::LaunchConfig { grid_dim: $grid, block_dim: $block, shared_mem_bytes: $shared };
-        // SAFETY: the arguments are those the kernel declares; its accesses are checked by the emulator.
+        // SAFETY: the arguments are those that the kernel declares; the emulator checks its accesses.
         unsafe { builder.launch(config) }.and_then(|_| $gpu.stream.synchronize())
     }};
 }
@@ -43,7 +43,7 @@ impl Gpu {
 
     pub(crate) fn on(device: Device) -> Gpu {
         let emulator = Emulator::install(device).expect("the emulator loads without any CUDA installed");
-        let context = CudaContext::new(0).expect("the emulated device has number 0");
+        let context = CudaContext::new(0).expect("device 0 exists");
         Gpu { stream: context.default_stream(), context, emulator }
     }
 
@@ -52,7 +52,7 @@ impl Gpu {
         self.context.load_module(Ptx::from_src(ptx))
     }
 
-    /// The error is in the emulator's words.
+    /// The error includes the emulator's message.
     pub(crate) fn try_function(&self, ptx: &str, name: &str) -> Result<CudaFunction, String> {
         self.try_module(ptx).and_then(|module| module.load_function(name)).map_err(|error| {
             let words: Vec<String> = self.emulator.take_misuses().iter().map(Misuse::to_string).collect();
@@ -65,17 +65,17 @@ impl Gpu {
     }
 
     pub(crate) fn upload<T: DeviceRepr>(&self, values: &[T]) -> CudaSlice<T> {
-        self.stream.clone_htod(values).expect("the device has room")
+        self.stream.clone_htod(values).expect("the device has enough memory")
     }
 
     pub(crate) fn zeros<T: DeviceRepr + ValidAsZeroBits>(&self, len: usize) -> CudaSlice<T> {
-        self.stream.alloc_zeros(len).expect("the device has room")
+        self.stream.alloc_zeros(len).expect("the device has enough memory")
     }
 
-    /// Memory that nothing has written yet.
+    /// Uninitialised memory.
     pub(crate) fn unwritten<T: DeviceRepr>(&self, len: usize) -> CudaSlice<T> {
-        // SAFETY: only kernels read it, and the emulator reports a read of what none wrote.
-        unsafe { self.stream.alloc(len) }.expect("the device has room")
+        // SAFETY: only kernels read it, and the emulator reports reads of uninitialised memory.
+        unsafe { self.stream.alloc(len) }.expect("the device has enough memory")
     }
 
     pub(crate) fn download<T: DeviceRepr>(&self, values: &CudaSlice<T>) -> Vec<T> {
@@ -89,8 +89,8 @@ impl Gpu {
     }
 }
 
-/// With the variable `CUDA_EMULATOR_KEEP_PTX` naming a directory, all PTX that the tests load is written there, so that another
-/// assembler can say whether it is valid.
+/// If the variable `CUDA_EMULATOR_KEEP_PTX` names a directory, writes all PTX that the tests load to it, so that it can be
+/// checked with another assembler.
 fn keep(ptx: &str) {
     use std::hash::{DefaultHasher, Hash, Hasher};
     if let Ok(directory) = std::env::var("CUDA_EMULATOR_KEEP_PTX") {

@@ -1,4 +1,4 @@
-//! What the emulator's tests share: one device at a time, a table runner for single instructions, edge values, and rounding done by hand.
+//! Shared by the emulator's tests: a device, a table runner for single instructions, edge values, and rounding.
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part of the support module")]
 
 pub(crate) mod gpu;

@@ -1,4 +1,4 @@
-//! Rounding to narrow formats from exact or sticky doubles, written out so that the tests do not lean on anyone's conversions.
+//! Rounding from exact or sticky doubles to narrow formats, implemented independently of any library.
 
 /// PTX's rounding modifiers, in the order `.rn .rz .rm .rp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +12,8 @@ pub(crate) enum Mode {
 pub(crate) const MODES: [(&str, Mode); 4] =
     [("rn", Mode::Nearest), ("rz", Mode::Zero), ("rm", Mode::Down), ("rp", Mode::Up)];
 
-/// A binary format: significant bits with the hidden one, and the exponents of its smallest and largest normal powers of two.
+/// A binary format: significand bits including the hidden bit, and the exponents of the smallest and largest normal powers
+/// of two.
 #[derive(Clone, Copy)]
 pub(crate) struct Format {
     precision: i32,
@@ -25,7 +26,7 @@ pub(crate) const BF16: Format = Format { precision: 8, smallest: -126, largest: 
 pub(crate) const F32: Format = Format { precision: 24, smallest: -126, largest: 127 };
 pub(crate) const TF32: Format = Format { precision: 11, smallest: -126, largest: 127 };
 
-/// The value of `format` that `x` rounds to, as a double.
+/// `x` rounded to `format`, as a double.
 pub(crate) fn round(x: f64, format: Format, mode: Mode) -> f64 {
     if x == 0.0 || !x.is_finite() {
         return x;
@@ -53,8 +54,7 @@ pub(crate) fn round(x: f64, format: Format, mode: Mode) -> f64 {
     if away { f64::INFINITY.copysign(x) } else { most.copysign(x) }
 }
 
-/// The nearest double or a neighbour with an odd last bit, whichever remembers that the exact value `x + error` is not `x`: rounding
-/// that to a format of up to 51 bits gives what the exact value would.
+/// `x + error` rounded to odd: rounding the result to a format of up to 51 bits gives the same as rounding the exact value.
 pub(crate) fn sticky(x: f64, error: f64) -> f64 {
     if error == 0.0 || !x.is_finite() || error.is_nan() || x.to_bits() & 1 == 1 {
         return x;
@@ -90,7 +90,7 @@ pub(crate) fn root(x: f64) -> f64 {
     sticky(r, (-r).mul_add(r, x))
 }
 
-/// The sign a sum has when it is exactly zero: minus only when rounding down, or when both parts are minus zero.
+/// Sets the sign of a sum that is exactly zero: negative only if rounding down or if both terms are -0.
 pub(crate) fn signed_zero(exact: f64, a: f64, b: f64, mode: Mode) -> f64 {
     if exact != 0.0 {
         return exact;
@@ -102,7 +102,7 @@ pub(crate) fn signed_zero(exact: f64, a: f64, b: f64, mode: Mode) -> f64 {
     if mode == Mode::Down { -0.0 } else { 0.0 }
 }
 
-/// A rounded f32 sum, product, fused product-sum, quotient and root.
+/// A rounded f32 sum; product, fused multiply-add, quotient and square root follow.
 pub(crate) fn add_f32(a: f32, b: f32, mode: Mode) -> f32 {
     let (a, b) = (f64::from(a), f64::from(b));
     round(signed_zero(sum(a, b), a, b, mode), F32, mode) as f32
@@ -116,7 +116,7 @@ pub(crate) fn fma_f32(a: f32, b: f32, c: f32, mode: Mode) -> f32 {
     fma(f64::from(a), f64::from(b), f64::from(c), F32, mode) as f32
 }
 
-/// A product-sum rounded once; the product of two narrow operands is exact in a double.
+/// A fused multiply-add; the product of two narrow operands is exact in a double.
 pub(crate) fn fma(a: f64, b: f64, c: f64, format: Format, mode: Mode) -> f64 {
     let product = a * b;
     round(signed_zero(sum(product, c), product, c, mode), format, mode)
@@ -130,12 +130,12 @@ pub(crate) fn sqrt_f32(x: f32, mode: Mode) -> f32 {
     round(root(f64::from(x)), F32, mode) as f32
 }
 
-/// Subnormal numbers become zeros of their sign, as `.ftz` does to operands and results.
+/// `.ftz`: subnormal numbers become zeros of the same sign.
 pub(crate) fn flush(x: f32) -> f32 {
     if x.is_subnormal() { 0f32.copysign(x) } else { x }
 }
 
-/// `.sat`: clamped to [0, 1]; no number becomes plus zero.
+/// `.sat`: clamps to [0, 1]; NaN becomes +0.
 pub(crate) fn saturate(x: f32) -> f32 {
     if x.is_nan() || x <= 0.0 { 0.0 } else { x.min(1.0) }
 }

@@ -1,4 +1,4 @@
-//! Runs one PTX instruction over a table of operands: a kernel a row of `Op`, a thread a row of operands.
+//! Runs a PTX instruction over a table of operands: one kernel per instruction, one thread per row.
 //!
 //! The kernel loads `%a`, `%b`, … from 8-byte slots, executes the text, and stores `%r`, `%r1`, … zero-extended into 8-byte slots.
 
@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use super::gpu::{Gpu, launch};
 use super::word::{Expect, Outcome, Width, Word};
 
-/// Operands and what must come out.
+/// Operands and expected results.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) operands: Vec<u64>,
@@ -21,7 +21,7 @@ struct Op {
     rows: Vec<Row>,
 }
 
-/// Instructions with their rows; `run` executes all and reports all that fail.
+/// Instructions with their rows. `run` executes all of them and reports all failures.
 pub(crate) struct Table {
     ops: Vec<Op>,
     block: u32,
@@ -29,11 +29,11 @@ pub(crate) struct Table {
     version: &'static str,
 }
 
-/// An oracle's answer with an allowed error, as a range of single-precision numbers.
+/// An oracle's result with a maximum error, as a range of single-precision numbers.
 pub(crate) struct Near(pub(crate) Expect);
 
 impl Near {
-    /// The numbers within `error` of `exact`, and those an f32 rounding away.
+    /// The numbers within `error` of `exact`, plus one f32 rounding on either side.
     pub(crate) fn absolute(exact: f64, error: f64) -> Near {
         if exact.is_nan() {
             return Near(Expect::NanF32);
@@ -57,7 +57,7 @@ impl Outcome for Near {
     }
 }
 
-/// `add.s32` becomes `add.s32 %r, %a, %b;`; a text with its own operands stays.
+/// `add.s32` becomes `add.s32 %r, %a, %b;`; text that has operands is left unchanged.
 fn complete(text: &str, operands: usize) -> String {
     if text.contains('%') {
         return text.to_owned();
@@ -80,30 +80,30 @@ impl Table {
         Table { ops: Vec::new(), block: 128, target: "sm_80", version: "7.8" }
     }
 
-    /// Another `.target` than sm_80.
+    /// Sets another `.target` than sm_80.
     pub(crate) fn target(mut self, target: &'static str) -> Table {
         self.target = target;
         self
     }
 
-    /// A later `.version`, for instructions that came with it.
+    /// Sets a later `.version`, for instructions that require it.
     pub(crate) fn version(mut self, version: &'static str) -> Table {
         self.version = version;
         self
     }
 
-    /// Blocks of so many threads, for instructions whose result depends on the neighbours.
+    /// Sets the block size, for instructions whose result depends on other lanes.
     pub(crate) fn block(mut self, threads: u32) -> Table {
         self.block = threads;
         self
     }
 
-    /// One operand: the oracle on every edge value.
+    /// One operand: compares with the oracle on every edge value.
     pub(crate) fn unary<A: Word, R: Outcome>(&mut self, text: &str, oracle: impl Fn(A) -> R) -> &mut Table {
         self.product(text, &[operand::<A>()], R::RESULT, &|w| oracle(A::from_bits(w[0])).expect())
     }
 
-    /// Two operands: the oracle on every pair of edge values.
+    /// Two operands: compares with the oracle on every pair of edge values.
     pub(crate) fn binary<A: Word, B: Word, R: Outcome>(
         &mut self,
         text: &str,
@@ -113,7 +113,7 @@ impl Table {
         self.product(text, &operands, R::RESULT, &|w| oracle(A::from_bits(w[0]), B::from_bits(w[1])).expect())
     }
 
-    /// Three operands: the oracle on every triple of edge values.
+    /// Three operands: compares with the oracle on every triple of edge values.
     pub(crate) fn ternary<A: Word, B: Word, C: Word, R: Outcome>(
         &mut self,
         text: &str,
@@ -145,7 +145,7 @@ impl Table {
         self.raw(text, &widths, &[result], combinations.into_iter().map(row).collect())
     }
 
-    /// Hand-computed rows of one result.
+    /// Hand-computed rows with one result each.
     pub(crate) fn rows<A: Word, R: Outcome + Copy, const N: usize>(
         &mut self,
         text: &str,
@@ -168,7 +168,7 @@ impl Table {
         results: &[Width],
         rows: Vec<Row>,
     ) -> &mut Table {
-        assert!(!rows.is_empty(), "{text}: a table without rows cannot fail");
+        assert!(!rows.is_empty(), "{text}: the table has no rows");
         self.ops.push(Op {
             text: complete(text, operands.len()),
             operands: operands.to_vec(),
@@ -178,13 +178,13 @@ impl Table {
         self
     }
 
-    /// Runs all on the device and panics with every instruction that is refused or wrong.
+    /// Runs everything on the device; panics with all instructions that are rejected or wrong.
     pub(crate) fn run(&self, gpu: &Gpu) {
         let failures = self.failures(gpu);
         assert!(failures.is_empty(), "\n{failures}");
     }
 
-    /// Every instruction that is refused or wrong, in words; empty when all is well.
+    /// Describes all instructions that are rejected or wrong; empty if there are none.
     pub(crate) fn failures(&self, gpu: &Gpu) -> String {
         let mut failures = String::new();
         for op in &self.ops {
@@ -238,14 +238,14 @@ impl Op {
 
     fn run(&self, gpu: &Gpu, table: &Table) -> Result<(), String> {
         let function =
-            gpu.try_function(&self.ptx(table), "op").map_err(|error| format!("    is refused: {error}"))?;
+            gpu.try_function(&self.ptx(table), "op").map_err(|error| format!("    is rejected: {error}"))?;
         let operands: Vec<u64> = self.rows.iter().flat_map(|row| row.operands.iter().copied()).collect();
-        // An instruction without operands still needs a buffer to point at.
+        // An instruction without operands still needs an input buffer.
         let input = gpu.upload(if operands.is_empty() { &[0] } else { &operands });
         let mut output = gpu.zeros::<u64>(self.rows.len() * self.results.len());
         let rows = self.rows.len() as u32;
         let ran = launch!(gpu, function, (rows.div_ceil(table.block), 1, 1), (table.block, 1, 1), 0; &input, &mut output, &rows);
-        ran.map_err(|error| format!("    does not run: {error}; {}", gpu.findings_text()))?;
+        ran.map_err(|error| format!("    fails to run: {error}; {}", gpu.findings_text()))?;
         let got = gpu.download(&output);
         let mut wrong = String::new();
         let mut count = 0;
@@ -255,7 +255,8 @@ impl Op {
             }
             count += 1;
             if count <= 5 {
-                let _ = writeln!(wrong, "    {:x?} gives {got:x?}, must be {:x?}", row.operands, row.results);
+                let _ =
+                    writeln!(wrong, "    {:x?} gives {got:x?}, expected {:x?}", row.operands, row.results);
             }
         }
         if count == 0 {

@@ -1,8 +1,8 @@
-//! Register contents: how a Rust value becomes the bits of a PTX register, which values are worth trying, and what a result must be.
+//! Register contents: conversion between Rust values and the bits of a PTX register, edge values, and expected results.
 
 use half::{bf16, f16};
 
-/// The kinds of register a test needs.
+/// Register widths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Width {
     Pred,
@@ -22,19 +22,19 @@ impl Width {
     }
 }
 
-/// What a result register must hold.
+/// The expected contents of a result register.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Expect {
     Bits(u64),
-    /// Any NaN of the format: PTX leaves the payload of most of them open.
+    /// Any NaN of the format: PTX does not specify the payload in most cases.
     NanF16,
     NanBf16,
     NanF32,
     NanF64,
-    /// A single-precision number of this closed range.
+    /// A single-precision number in this closed range.
     F32(f32, f32),
     F64(f64, f64),
-    /// Each half of the register on its own.
+    /// Each half of the register separately.
     Halves(HalfExpect, HalfExpect),
 }
 
@@ -73,12 +73,12 @@ impl Expect {
     }
 }
 
-/// A value that lives in one register.
+/// A value that fits into one register.
 pub(crate) trait Word: Copy + 'static {
     const WIDTH: Width;
     fn bits(self) -> u64;
     fn from_bits(bits: u64) -> Self;
-    /// Values at which instructions change their behaviour.
+    /// Values at which the behaviour of instructions changes.
     fn edges() -> Vec<Self>;
 }
 
@@ -173,7 +173,7 @@ impl Outcome for bool {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Pair<T>(pub(crate) T, pub(crate) T);
 
-/// A 16-bit value that instructions on packed pairs take.
+/// A 16-bit element type of packed pairs.
 pub(crate) trait HalfWord: Word {
     fn expect_half(self) -> HalfExpect;
 }
@@ -201,7 +201,7 @@ impl<T: HalfWord> Word for Pair<T> {
     fn from_bits(bits: u64) -> Self {
         Pair(T::from_bits(bits & 0xffff), T::from_bits(bits >> 16 & 0xffff))
     }
-    /// Each edge once in either half, beside another edge.
+    /// Each edge value once in either half, paired with another edge value.
     fn edges() -> Vec<Self> {
         let edges = T::edges();
         (0..edges.len()).map(|i| Pair(edges[i], edges[(i * 7 + 3) % edges.len()])).collect()

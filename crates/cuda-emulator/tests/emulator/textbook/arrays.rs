@@ -17,7 +17,7 @@ fn saxpy_in_single_precision_is_exact() {
         module.expect(launch!(gpu, module.kernel("saxpy"), (8, 1, 1), (128, 1, 1), 0; &n, &a, &dx, &mut dy));
         assert_eq!(gpu.download(&dy), expected, "{}", module.compiler);
 
-        // A grid of two blocks strides over 250 vectors.
+        // A grid of two blocks processes 250 vectors in a grid-stride loop.
         let vectors = n / 4;
         let mut dy = gpu.upload(&y);
         module.expect(launch!(gpu, module.kernel("saxpy_vectors"), (2, 1, 1), (64, 1, 1), 0; &vectors, &a, &dx, &mut dy));
@@ -69,7 +69,7 @@ fn transposes_of_odd_shapes() {
     });
 }
 
-/// The counts see what the padding is for: a column of a 32-wide tile lies in one bank.
+/// The counts show the effect of the padding: a column of a 32-wide tile is in a single bank.
 #[test]
 fn padding_removes_bank_conflicts_and_tiles_save_sectors() {
     TRANSPOSE.each(|module| {
@@ -86,12 +86,12 @@ fn padding_removes_bank_conflicts_and_tiles_save_sectors() {
         let straight = counts("transpose_straight", (32, 32, 1));
         let conflicts = counts("transpose_conflicts", (32, 8, 1));
         let padded = counts("transpose_padded", (32, 8, 1));
-        // 64 x 64 words are 512 sectors to read and as many to write; the straight write touches a sector a word.
+        // 64 x 64 words are 512 sectors to read and to write; the naive write accesses one sector per word.
         assert_eq!(padded.global_sectors, 1024);
         assert_eq!(padded.global_sectors_minimum, 1024);
         assert_eq!(straight.global_sectors, 512 + 64 * 64);
         assert_eq!((padded.global_bytes_read, padded.global_bytes_written), (16384, 16384));
-        // 128 warp reads of a column, 31 passes too many each.
+        // 128 warp reads of a column, with 31 additional passes each.
         assert_eq!(padded.shared_conflicts, 0);
         assert_eq!(conflicts.shared_conflicts, 128 * 31);
         assert_eq!(padded.barriers, 4 * 8);
@@ -100,7 +100,7 @@ fn padding_removes_bank_conflicts_and_tiles_save_sectors() {
 }
 
 #[test]
-fn a_tree_sums_in_its_own_order() {
+fn a_tree_adds_in_its_own_order() {
     REDUCTION.each(|module| {
         let gpu = &module.gpu;
         let n = 1000u32;

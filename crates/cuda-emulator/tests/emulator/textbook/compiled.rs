@@ -1,4 +1,4 @@
-//! The committed PTX, and numbers to run it on.
+//! The committed PTX, and input data.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use cudarc::driver::{CudaFunction, CudaModule};
 
 use crate::support::Gpu;
 
-/// A source file as each compiler saw it.
+/// The PTX of a source file from both compilers.
 pub(crate) struct Compiled {
     nvrtc: &'static str,
     clang: &'static str,
@@ -36,7 +36,7 @@ compiled! {
     TRANSPOSE = "transpose";
 }
 
-/// A module on a device, ready to give its kernels.
+/// A module on a device.
 pub(crate) struct Loaded {
     pub(crate) gpu: Gpu,
     ptx: &'static str,
@@ -44,7 +44,7 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Loads the module anew, with fresh variables.
+    /// Loads the module again, with newly initialised variables.
     pub(crate) fn module(&self) -> Arc<CudaModule> {
         self.gpu
             .try_module(self.ptx)
@@ -55,7 +55,7 @@ impl Loaded {
         self.gpu.function(self.ptx, name)
     }
 
-    /// Panics with the emulator's words unless the launch went well.
+    /// Panics with the emulator's findings unless the launch succeeded.
     pub(crate) fn expect<E: std::fmt::Display>(&self, result: Result<(), E>) {
         if let Err(error) = result {
             panic!("{}: {error}: {}", self.compiler, self.gpu.findings_text());
@@ -64,7 +64,7 @@ impl Loaded {
 }
 
 impl Compiled {
-    /// Runs a test on both compilers' PTX, in index order and in two shuffled orders: blocks and warps may run in any.
+    /// Runs a test on the PTX of both compilers, with blocks and warps in index order and in two shuffled orders.
     pub(crate) fn each(&self, test: impl Fn(&Loaded)) {
         for (compiler, ptx) in [("NVRTC", self.nvrtc), ("clang", self.clang)] {
             for seed in [None, Some(1), Some(2)] {
@@ -76,7 +76,7 @@ impl Compiled {
     }
 }
 
-/// A stream of numbers from a seed, the same everywhere (Vigna's splitmix64).
+/// A deterministic random number generator (Vigna's SplitMix64).
 pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
@@ -91,7 +91,7 @@ impl Numbers {
         self.word() % bound
     }
 
-    /// Between minus one and one.
+    /// A number between -1 and 1.
     pub(crate) fn unit(&mut self) -> f32 {
         (self.word() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
@@ -101,12 +101,12 @@ impl Numbers {
     }
 }
 
-/// Equal, or within so much of the larger magnitude.
+/// Equal up to a relative error, which is absolute below 1.
 #[track_caller]
 pub(crate) fn assert_close(got: &[f32], expected: &[f64], tolerance: f64) {
     assert_eq!(got.len(), expected.len());
     for (i, (&got, &expected)) in got.iter().zip(expected).enumerate() {
         let error = (f64::from(got) - expected).abs();
-        assert!(error <= tolerance * expected.abs().max(1.0), "element {i} is {got}, must be {expected}");
+        assert!(error <= tolerance * expected.abs().max(1.0), "element {i} is {got}, expected {expected}");
     }
 }

@@ -1,4 +1,4 @@
-//! Atomics of many blocks on few addresses.
+//! Atomics of many blocks on a few addresses.
 
 use super::compiled::{ATOMICS, Numbers};
 use crate::support::launch;
@@ -44,7 +44,7 @@ fn a_maximum_by_compare_and_swap() {
 }
 
 #[test]
-fn float_atomics_of_whole_numbers_are_exact() {
+fn float_atomics_of_integers_are_exact() {
     ATOMICS.each(|module| {
         let gpu = &module.gpu;
         let n = 1000u32;

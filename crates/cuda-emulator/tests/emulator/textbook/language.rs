@@ -1,10 +1,11 @@
-//! What compilers make of C++: calls, local arrays, structures, switches, module variables, loops of different length.
+//! Language features of C++ as compiled: calls, local arrays, structures, switches, module variables, loops of different
+//! lengths.
 
 use super::compiled::{FUNCTIONS, Numbers};
 use crate::support::launch;
 
 #[test]
-fn calls_return_structures_and_whole_numbers() {
+fn calls_return_structures_and_integers() {
     FUNCTIONS.each(|module| {
         let gpu = &module.gpu;
         let n = 100u32;
@@ -50,7 +51,7 @@ fn local_arrays_are_indexed_at_run_time() {
     });
 }
 
-/// As the kernel's structure.
+/// The same layout as the kernel's structure.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Window {
@@ -61,7 +62,7 @@ struct Window {
     rest: [u8; 3],
 }
 
-// SAFETY: plain data; the padding is named.
+// SAFETY: plain data with explicit padding.
 unsafe impl cudarc::driver::DeviceRepr for Window {}
 
 #[test]
@@ -71,7 +72,7 @@ fn switches_constants_and_module_variables() {
         let input = Numbers(16).units(200);
         let from = gpu.upload(&input);
         let coefficients = [1.0f32, -0.5, 0.25, -0.125];
-        // Kernels of one module share its variables, so they come from one.
+        // The kernels must share the module's variables, so both come from one module.
         let windowed = module.kernel("windowed");
         for mode in 0..4u8 {
             let window = Window { start: 17, length: 150, scale: 2.0, mode, rest: [0; 3] };
@@ -103,7 +104,7 @@ fn switches_constants_and_module_variables() {
     });
 }
 
-/// A variable of a module keeps its value from launch to launch, and every load of the module starts anew.
+/// A module variable keeps its value between launches, and is initialised every time the module is loaded.
 #[test]
 fn module_variables_live_as_long_as_their_module() {
     FUNCTIONS.each(|module| {
@@ -127,7 +128,7 @@ fn module_variables_live_as_long_as_their_module() {
 }
 
 #[test]
-fn divisions_of_long_numbers() {
+fn divisions_of_64_bit_integers() {
     FUNCTIONS.each(|module| {
         let gpu = &module.gpu;
         let n = 64u32;

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use super::compiled::{MATMUL_TENSOR, MATMUL_TILED, Numbers, assert_close};
 use crate::support::launch;
 
-/// Row-major m x k times k x n in double precision.
+/// Row-major m x k times k x n, in double precision.
 fn product(m: usize, n: usize, k: usize, a: &[f64], b: &[f64]) -> Vec<f64> {
     let cell =
         |row: usize, column: usize| (0..k).fold(0.0, |sum, i| sum + a[row * k + i] * b[i * n + column]);
@@ -96,7 +96,7 @@ fn tensor_core_products_of_tf32() {
         let (m, n, k) = SHAPE;
         let mut numbers = Numbers(11);
         let (a, b) = (numbers.units((m * k) as usize), numbers.units((k * n) as usize));
-        // Ten bits after the point, ties away from zero.
+        // Rounded to ten fraction bits, ties away from zero.
         let tf32 = |values: &[f32]| values.iter().map(|x| f64::from(f32::from_bits((x.to_bits() + 0x1000) & !0x1fff))).collect::<Vec<_>>();
         let expected = product(m as usize, n as usize, k as usize, &tf32(&a), &tf32(&b));
         let (da, db, mut dc) = (gpu.upload(&a), gpu.upload(&b), gpu.unwritten::<f32>((m * n) as usize));

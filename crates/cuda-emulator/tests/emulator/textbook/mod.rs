@@ -1,5 +1,5 @@
-//! Textbook kernels, compiled by two compilers, against plain Rust. `kernels/` has the sources, `ptx/` what the compilers made of them, and
-//! `compile` makes it anew.
+//! Textbook kernels, compiled by two compilers and compared with plain Rust. `kernels/` contains the sources, `ptx/` the
+//! compiled PTX, which `compile` regenerates.
 
 mod arrays;
 mod compiled;

@@ -1,4 +1,4 @@
-//! Row by row: softmax and int8 dot products.
+//! Kernels that work on rows: softmax and int8 dot products.
 
 use super::compiled::{DOT_INT8, Numbers, SOFTMAX, assert_close};
 use crate::support::launch;

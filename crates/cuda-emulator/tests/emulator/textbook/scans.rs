@@ -8,7 +8,7 @@ fn a_scan_of_one_block() {
     SCAN.each(|module| {
         let gpu = &module.gpu;
         for n in [1u32, 100, 256] {
-            // Whole numbers, so that every order of summation is exact.
+            // Integers, so that the sum is exact in any order.
             let input: Vec<f32> = (0..n).map(|i| (i * 7 % 13) as f32).collect();
             let expected: Vec<f32> = input
                 .iter()
@@ -65,13 +65,13 @@ fn histograms_count_every_byte() {
 }
 
 #[test]
-fn radix_selection_keeps_positions_in_order() {
+fn radix_selection_preserves_the_order_of_positions() {
     RADIX_SELECT.each(|module| {
         let gpu = &module.gpu;
         for (n, k, values) in [(1000u32, 10u32, 1_000_000u64), (1000, 100, 20), (700, 700, 5), (300, 1, 1), (257, 64, 3)] {
             let mut numbers = Numbers(u64::from(n + k));
             let input: Vec<f32> = (0..n).map(|_| numbers.below(values) as f32 - values as f32 / 2.0).collect();
-            // The largest first, equal ones by position; then the chosen in order of position.
+            // Sorted by value, ties by position; the selected ones then by position.
             let mut order: Vec<u32> = (0..n).collect();
             order.sort_by(|&a, &b| input[b as usize].total_cmp(&input[a as usize]).then(a.cmp(&b)));
             let mut expected = order[..k as usize].to_vec();
