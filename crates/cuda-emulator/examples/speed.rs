@@ -1,10 +1,9 @@
-//! How fast the emulator is: warp instructions a second on one core, and on all.
+//! The emulator's speed: warp instructions per second on one core and on all cores.
 //!
-//! `cargo run -p cuda-emulator --example speed` runs it as tests do, in the development profile, in which the
-//! workspace optimises this crate. The kernel loads from device memory, exchanges values over shared memory with
-//! barriers and over shuffles, and multiplies: of the 19 instructions of its loop 3 touch memory, 2 are barriers, 2
-//! shuffles. Rates are given for the time that the processor spent, which a busy machine does not spoil, and for
-//! the time that passed.
+//! `cargo run -p cuda-emulator --example speed` runs it as in tests, in the development profile, in which the workspace
+//! optimises this crate. The kernel loads from device memory, exchanges values through shared memory with barriers and
+//! by shuffles, and multiplies: of the 19 instructions of its loop 3 access memory, 2 are barriers and 2 shuffles. Rates
+//! are per second of CPU time, which is insensitive to other load, and per second of wall-clock time.
 
 use std::time::Instant;
 
@@ -70,10 +69,10 @@ loop:
 }
 "#;
 
-/// Seconds of processor time that this process has used, from the kernel's account in ticks of 10 ms.
+/// CPU seconds used by this process, from `/proc/self/stat`, in ticks of 10 ms.
 fn processor_seconds() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The program's name, in brackets, may hold spaces; the two counts are the 12th and 13th field after it.
+    // The program's name, in parentheses, may contain spaces; user and system time are the 12th and 13th field after it.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     Some(fields[11..13].iter().filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / 100.0)
 }
@@ -90,7 +89,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = LaunchConfig { grid_dim: (BLOCKS, 1, 1), block_dim: (256, 1, 1), shared_mem_bytes: 0 };
 
     for (workers, on) in [(1, "one core"), (0, "all cores")] {
-        for (checks, with) in [(true, "with checks"), (false, "bounds and alignment alone")] {
+        for (checks, with) in [(true, "with checks"), (false, "bounds and alignment only")] {
             emulator.set_threads(workers);
             emulator.set_checks(checks);
             let (start, used) = (Instant::now(), processor_seconds().ok_or("no /proc/self/stat")?);
@@ -105,7 +104,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let instructions: u64 = emulator.take_counts().iter().map(|launch| launch.counts.total()).sum();
             let millions = instructions as f64 / 1e6;
             println!(
-                "{on}, {with}: {:.1} million warp instructions a processor second, {:.1} a second passed",
+                "{on}, {with}: {:.1} million warp instructions per CPU second, {:.1} per wall-clock second",
                 millions / used,
                 millions / passed
             );

@@ -1,9 +1,8 @@
 //! A `libcuda` that runs PTX on the CPU, with memory and race checks: test CUDA code without a GPU.
 //!
-//! Built as a shared library with the SONAME `libcuda.so`, this crate is a CUDA driver. Programs that use cudarc
-//! run on it unmodified; what they load as PTX is parsed, decoded and executed, 32 lanes an instruction.
-//! Linked as a Rust library, it is the handle by which a test loads that driver, sets it up and reads what
-//! happened:
+//! As a shared library with the SONAME `libcuda.so`, this crate is a CUDA driver. Programs that use cudarc run on it
+//! unmodified; the PTX that they load is parsed, decoded and executed, 32 lanes per instruction. As a Rust library, it is
+//! the handle through which a test loads and configures that driver and reads what happened:
 //!
 //! ```
 //! use cuda_emulator::{Device, Emulator};
@@ -32,7 +31,7 @@
 //!
 //! let emulator = Emulator::install(Device::sm_80())?; // before the first CUDA call
 //!
-//! // What follows is any cudarc program.
+//! // From here on, an ordinary cudarc program.
 //! let context = CudaContext::new(0)?;
 //! let stream = context.default_stream();
 //! let kernel = context.load_module(Ptx::from_src(DOUBLE))?.load_function("double")?;
@@ -44,7 +43,7 @@
 //! launch(4)?;
 //! assert_eq!(emulator.take_counts()[0].counts.global_sectors, 2);
 //!
-//! // Two threads too many: the launch fails, and the test can say why.
+//! // Two threads too many: the launch fails, and the finding says why.
 //! launch(6).unwrap_err();
 //! let finding = &emulator.take_findings()[0];
 //! assert_eq!((finding.thread, finding.text.trim()), ([4, 0, 0], "ld.global.u32 %r2, [%rd4];"));
@@ -56,13 +55,13 @@
 //!
 //! # Map
 //!
-//! - [`Emulator`]: installing, settings, counts, findings, injected faults, leaks; [`control`] has its types.
-//! - [`Device`]: what the pretended device and its driver are; [`functions`]: which functions the driver has.
-//! - [`report`]: occupancy and modelled times from a launch's counts and ptxas' figures.
+//! - [`Emulator`]: installation, settings, counts, findings, injected faults, leaks; its types are in [`control`].
+//! - [`Device`]: the emulated device and its driver version; [`functions`]: the functions of the driver.
+//! - [`report`]: occupancy and modelled times, from the counts of a launch and the figures of ptxas.
 //! - `driver`, private: the exported functions of the driver API.
-//! - [`ptx`]: text to a [`ptx::Module`]. [`memory::Memory`]: a device's address space. [`exec::launch`]: runs a kernel.
+//! - [`ptx`] loads text as a [`ptx::Module`]; [`memory::Memory`] is a device's address space; [`exec::launch`] runs a kernel.
 //!
-//! The test and the driver are two copies of this crate in one process, each with its own statics. They talk
+//! The test and the driver are two copies of this crate in one process, each with its own statics. They communicate
 //! through one exported C function and share nothing else.
 
 pub mod control;

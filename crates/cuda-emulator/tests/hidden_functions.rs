@@ -44,7 +44,10 @@ fn the_library_has_exactly_the_functions_up_to_the_driver_version() {
 fn the_set_of_functions_of_a_process_cannot_change() {
     let _emulator = old_driver();
     let all = Emulator::install(Device::sm_90());
-    assert!(matches!(all, Err(InstallError::OtherFunctions { loaded: Some(OLD), asked: None })), "{all:?}");
+    assert!(
+        matches!(all, Err(InstallError::OtherFunctions { loaded: Some(OLD), requested: None })),
+        "{all:?}"
+    );
 }
 
 #[test]

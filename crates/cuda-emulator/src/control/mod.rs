@@ -94,7 +94,7 @@ impl Emulator {
 
     /// Makes this the calling thread's session as well.
     pub fn enter(&self) {
-        self.tell(Request::Enter(self.number()));
+        self.send(Request::Enter(self.number()));
     }
 
     /// Replaces the device description. Device memory keeps the size it had when the session began.
@@ -162,12 +162,12 @@ impl Emulator {
 
     /// Adds a fault. Several can be pending at once; each has its own counter.
     pub fn inject(&self, fault: Fault) {
-        self.tell(Request::Inject(self.number(), fault));
+        self.send(Request::Inject(self.number(), fault));
     }
 
     /// Removes all faults.
     pub fn clear_faults(&self) {
-        self.tell(Request::ClearFaults(self.number()));
+        self.send(Request::ClearFaults(self.number()));
     }
 
     /// Counts of the launches so far, in order. Launches that a finding stopped are not included.
@@ -273,10 +273,10 @@ impl Emulator {
     }
 
     fn set(&self, setting: Setting) {
-        self.tell(Request::Set(self.number(), setting));
+        self.send(Request::Set(self.number(), setting));
     }
 
-    fn tell(&self, request: Request) {
+    fn send(&self, request: Request) {
         match self.ask(request) {
             Reply::Done => {}
             other => unexpected(&other),

@@ -26,7 +26,7 @@ pub(super) struct Context {
     pub(super) limits: Mutex<[usize; 7]>,
     destroyed: AtomicBool,
     /// The sticky error of the context.
-    spoilt: Mutex<Option<CudaError>>,
+    sticky_error: Mutex<Option<CudaError>>,
     /// An error of completed work that no call has returned yet.
     pending: Mutex<Option<CudaError>>,
 }
@@ -85,7 +85,7 @@ impl Context {
                 cache_config: AtomicU32::new(0),
                 limits: Mutex::new(LIMITS),
                 destroyed: AtomicBool::new(false),
-                spoilt: Mutex::default(),
+                sticky_error: Mutex::default(),
                 pending: Mutex::default(),
             })
         })
@@ -97,14 +97,14 @@ impl Context {
 
     /// Fails if the context has a sticky error.
     pub(super) fn check(&self) -> Result<(), CudaError> {
-        lock(&self.spoilt).map_or(Ok(()), Err)
+        lock(&self.sticky_error).map_or(Ok(()), Err)
     }
 
     /// Fails if completed work has left an error. The error is then cleared, unless errors are sticky.
     pub(super) fn settle(&self) -> Result<(), CudaError> {
         let Some(error) = lock(&self.pending).take() else { return Ok(()) };
         if lock(&self.session.settings).sticky {
-            self.spoil(error);
+            self.set_sticky_error(error);
         }
         Err(error)
     }
@@ -115,8 +115,8 @@ impl Context {
     }
 
     /// Sets the sticky error.
-    pub(super) fn spoil(&self, error: CudaError) {
-        lock(&self.spoilt).get_or_insert(error);
+    pub(super) fn set_sticky_error(&self, error: CudaError) {
+        lock(&self.sticky_error).get_or_insert(error);
     }
 
     /// Destroys the context: everything it still holds is freed and reported as a leak.

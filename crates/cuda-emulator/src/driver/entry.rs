@@ -85,7 +85,7 @@ fn perform(name: &'static str, effect: Effect, body: Body<'_>) -> Result<(), Cud
         }
     }
     lock(&call.session.records).calls.push(name);
-    match (call.session.strike(name), effect) {
+    match (call.session.injected_error(name), effect) {
         (None, _) => body(&call),
         (Some(error), Effect::Releases) => body(&call).and(Err(error)),
         (Some(error), _) => Err(error),

@@ -109,7 +109,7 @@ fn fail(context: &Context, finding: Finding) -> Result<(), CudaError> {
         }
         ErrorDelivery::AtLaunch => {
             if sticky {
-                context.spoil(error);
+                context.set_sticky_error(error);
             }
             Err(error)
         }

@@ -193,7 +193,7 @@ impl Session {
     }
 
     /// Counts a call for the pending faults; returns the error of the first one that is due.
-    pub(super) fn strike(&self, name: &str) -> Option<CudaError> {
+    pub(super) fn injected_error(&self, name: &str) -> Option<CudaError> {
         let mut error = None;
         lock(&self.faults).retain_mut(|armed| {
             if !armed.fault.watches(name) {

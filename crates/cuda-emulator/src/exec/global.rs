@@ -54,14 +54,14 @@ fn outside(m: &Machine<'_>, lane: usize, address: u64, size: u32) -> Result<(), 
 }
 
 fn count(m: &mut Machine<'_>, addresses: &Row<u64>, mask: u32, size: u32, contiguous: bool) {
-    let (asked, least) = if contiguous {
+    let (requested, least) = if contiguous {
         let bytes = u64::from(size) * 32;
-        let asked = ((addresses[0] + bytes - 1) >> 5) - (addresses[0] >> 5) + 1;
-        (asked, bytes.div_ceil(32))
+        let requested = ((addresses[0] + bytes - 1) >> 5) - (addresses[0] >> 5) + 1;
+        (requested, bytes.div_ceil(32))
     } else {
         sectors(addresses, mask, size)
     };
-    m.counts.global_sectors += asked;
+    m.counts.global_sectors += requested;
     m.counts.global_sectors_minimum += least;
 }
 

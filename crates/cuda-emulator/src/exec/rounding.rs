@@ -257,6 +257,30 @@ pub(crate) fn saturate(x: f32) -> f32 {
     if x > 0.0 { if x < 1.0 { x } else { 1.0 } } else { 0.0 }
 }
 
+/// `.ftz` and `.sat`.
+#[derive(Clone, Copy)]
+pub(crate) struct Finish {
+    pub(crate) ftz: bool,
+    pub(crate) sat: bool,
+}
+
+impl Finish {
+    #[inline(always)]
+    pub(crate) fn input(self, x: f32) -> f32 {
+        if self.ftz { flush(x) } else { x }
+    }
+
+    #[inline(always)]
+    pub(crate) fn output(self, x: f32) -> f32 {
+        let x = if self.ftz { flush(x) } else { x };
+        if self.sat { saturate(x) } else { canonical(x) }
+    }
+
+    pub(crate) fn plain(self) -> bool {
+        !self.ftz && !self.sat
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -42,13 +42,13 @@ fn distinct(keys: &Row<u64>, mask: u32) -> u64 {
 
 /// The number of sectors requested, and the minimum number that could hold the distinct bytes.
 pub(crate) fn sectors(addresses: &Row<u64>, mask: u32, size: u32) -> (u64, u64) {
-    let asked = distinct(&addresses.map(|a| a / SECTOR), mask);
-    if asked <= 1 {
-        return (asked, asked);
+    let requested = distinct(&addresses.map(|a| a / SECTOR), mask);
+    if requested <= 1 {
+        return (requested, requested);
     }
     let shift = size.trailing_zeros();
     let bytes = distinct(&addresses.map(|a| a >> shift), mask) * u64::from(size);
-    (asked, bytes.div_ceil(SECTOR).min(asked))
+    (requested, bytes.div_ceil(SECTOR).min(requested))
 }
 
 /// Passes over the 32 banks of four bytes, and how many of them are due to conflicts: lanes that access different words of

@@ -42,12 +42,14 @@ pub enum InstallError {
     #[error("this process has already loaded another libcuda")]
     AnotherDriver,
     /// The process has already loaded the emulator with another set of functions.
-    #[error("this process has already loaded the emulator with functions up to {loaded:?}, not {asked:?}")]
+    #[error(
+        "this process has already loaded the emulator with functions up to {loaded:?}, not {requested:?}"
+    )]
     OtherFunctions {
         /// The newest CUDA version whose functions are visible; `None` means all.
         loaded: Option<CudaVersion>,
         /// The requested one.
-        asked: Option<CudaVersion>,
+        requested: Option<CudaVersion>,
     },
     /// Reading or rewriting the library failed.
     #[error("{path}: {source}")]
@@ -84,14 +86,14 @@ pub(crate) fn load(newest: Option<CudaVersion>) -> Result<&'static Driver, Insta
     let mut loaded = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(driver) = *loaded {
         if driver.newest != newest {
-            return Err(InstallError::OtherFunctions { loaded: driver.newest, asked: newest });
+            return Err(InstallError::OtherFunctions { loaded: driver.newest, requested: newest });
         }
         return Ok(driver);
     }
     let library = match already_loaded() {
         Some(library) => {
             if newest.is_some() {
-                return Err(InstallError::OtherFunctions { loaded: None, asked: newest });
+                return Err(InstallError::OtherFunctions { loaded: None, requested: newest });
             }
             library
         }

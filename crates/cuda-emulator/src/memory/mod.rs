@@ -25,10 +25,10 @@ const ALIGN: u64 = 512;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryError {
     /// The device does not have that many bytes left.
-    #[error("out of device memory: {asked} bytes requested, {free} free")]
+    #[error("out of device memory: {requested} bytes requested, {free} free")]
     OutOfMemory {
         /// Bytes requested.
-        asked: u64,
+        requested: u64,
         /// Bytes left.
         free: u64,
     },
@@ -121,7 +121,7 @@ impl Memory {
         let bytes = bytes.max(1);
         let free = self.capacity - s.used;
         if bytes > free {
-            return Err(MemoryError::OutOfMemory { asked: bytes, free });
+            return Err(MemoryError::OutOfMemory { requested: bytes, free });
         }
         let base = s.next;
         s.next = (base + bytes + GAP).next_multiple_of(ALIGN);

@@ -17,10 +17,13 @@
 
 pub(crate) mod ast;
 mod declarations;
+mod error;
 mod lexer;
 mod module;
 mod operands;
 mod parser;
 pub(crate) mod types;
 
-pub use module::{Kernel, LoadError, Module, Parameter, Space, Variable};
+pub use error::LoadError;
+pub use module::{Kernel, Module, Variable};
+pub use types::{Parameter, Space};

@@ -1,51 +1,11 @@
 //! A loaded module: kernels with their attributes, and module-scope variables.
 
 use super::ast::{Declaration, File, Function, Initial, Place};
+use super::error::LoadError;
 use super::parser::parse;
+use super::types::{Parameter, Space};
 use crate::exec::code::Code;
 use crate::exec::decode::{self, layout};
-
-/// Why PTX text could not be loaded.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("PTX line {line}, column {column}: {message}")]
-pub struct LoadError {
-    /// Line in the PTX text, counting from 1.
-    pub line: u32,
-    /// Column in that line, counting from 1.
-    pub column: u32,
-    /// A description of the error; names the opcode or modifier if it is unknown.
-    pub message: String,
-}
-
-/// A state space ("State Spaces").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Space {
-    /// Device memory.
-    Global,
-    /// Read-only device memory of at most 64 KiB.
-    Const,
-    /// On-chip memory, shared by the threads of a block.
-    Shared,
-    /// Memory private to a thread.
-    Local,
-    /// Kernel or function parameters.
-    Param,
-    /// Any of the above, distinguished by the address.
-    Generic,
-}
-
-/// A kernel parameter and its place in the parameter block.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parameter {
-    /// The PTX name.
-    pub name: String,
-    /// Byte offset in the parameter block.
-    pub offset: u32,
-    /// Size in bytes.
-    pub bytes: u32,
-    /// Alignment in bytes.
-    pub align: u32,
-}
 
 /// A variable at module scope in `.global` or `.const`.
 #[derive(Debug, Clone, PartialEq, Eq)]

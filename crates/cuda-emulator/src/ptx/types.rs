@@ -1,4 +1,4 @@
-//! Names of the fundamental types ("Fundamental Types").
+//! Fundamental types, state spaces and kernel parameters ("Fundamental Types", "State Spaces").
 
 /// What the bits of a type mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,4 +66,34 @@ impl Type {
 /// Width of a named type in bits.
 pub(crate) fn bits(name: &str) -> Option<u32> {
     Type::named(name).map(|t| t.bits)
+}
+
+/// A state space ("State Spaces").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Space {
+    /// Device memory.
+    Global,
+    /// Read-only device memory of at most 64 KiB.
+    Const,
+    /// On-chip memory, shared by the threads of a block.
+    Shared,
+    /// Memory private to a thread.
+    Local,
+    /// Kernel or function parameters.
+    Param,
+    /// Any of the above, distinguished by the address.
+    Generic,
+}
+
+/// A kernel parameter and its place in the parameter block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// The PTX name.
+    pub name: String,
+    /// Byte offset in the parameter block.
+    pub offset: u32,
+    /// Size in bytes.
+    pub bytes: u32,
+    /// Alignment in bytes.
+    pub align: u32,
 }

@@ -5,7 +5,6 @@
 //! PTX ISA specifies for each instruction.
 
 use super::Decoded;
-use super::float::Finish;
 use crate::exec::approximation::{ErrorBound, approximate, exp2};
 use crate::exec::code::Action;
 use crate::exec::counts::Class;
@@ -13,7 +12,7 @@ use crate::exec::decode::{Decoder, Form};
 use crate::exec::lanes::{unary_slow, vectorised};
 use crate::exec::options::Approximation;
 use crate::exec::registers::{LANES, Registers, Row, Typed, lanes};
-use crate::exec::rounding::Narrow;
+use crate::exec::rounding::{Finish, Narrow};
 use crate::ptx::types::{Meaning, Type};
 use half::{bf16, f16};
 

@@ -2,151 +2,170 @@
 //! bmsk, szext, fns, prmt.
 
 use super::Decoded;
+use crate::exec::code::Action;
 use crate::exec::counts::Class;
 use crate::exec::decode::{Decoder, Form};
 use crate::exec::lanes::{binary, compute, ternary, ternary_slow, unary};
 use crate::exec::registers::lanes;
+use crate::ptx::LoadError;
 use crate::ptx::types::{Meaning, Type};
 
 const WORD: Type = Type { meaning: Meaning::Bits, bits: 32 };
 
+type Built = Result<Action, LoadError>;
+
 pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let action = match form.opcode() {
-        "popc" | "clz" | "brev" => {
-            let t = form.kind()?;
-            let [o, a] = form.operands()?;
-            let a = d.source(form, a, t)?;
-            let o = d.destination(form, o, if form.opcode() == "brev" { t } else { WORD })?;
-            match (form.opcode(), t.meaning, t.bits) {
-                ("popc", Meaning::Bits, 32) => unary(o, [a], u32::count_ones),
-                ("popc", Meaning::Bits, 64) => unary(o, [a], u64::count_ones),
-                ("clz", Meaning::Bits, 32) => unary(o, [a], u32::leading_zeros),
-                ("clz", Meaning::Bits, 64) => unary(o, [a], u64::leading_zeros),
-                ("brev", Meaning::Bits, 32) => unary(o, [a], u32::reverse_bits),
-                ("brev", Meaning::Bits, 64) => unary(o, [a], u64::reverse_bits),
-                _ => return form.unsupported(),
-            }
-        }
-        "bfind" => {
-            let shift = form.flag("shiftamt");
-            let t = form.kind()?;
-            let [o, a] = form.operands()?;
-            let a = d.source(form, a, t)?;
-            let o = d.destination(form, o, WORD)?;
-            // The position of the highest bit that differs from the sign; all ones if there is none.
-            let find = move |x: u64, width: u32| {
-                if x == 0 {
-                    return u32::MAX;
-                }
-                let place = 63 - x.leading_zeros();
-                if shift { width - 1 - place } else { place }
-            };
-            match (t.meaning, t.bits) {
-                (Meaning::Unsigned, 32) => unary(o, [a], move |x: u32| find(u64::from(x), 32)),
-                (Meaning::Unsigned, 64) => unary(o, [a], move |x: u64| find(x, 64)),
-                (Meaning::Signed, 32) => {
-                    unary(o, [a], move |x: i32| find(u64::from((x ^ x >> 31) as u32), 32))
-                }
-                (Meaning::Signed, 64) => unary(o, [a], move |x: i64| find((x ^ x >> 63) as u64, 64)),
-                _ => return form.unsupported(),
-            }
-        }
-        "bfe" => {
-            let t = form.kind()?;
-            let [o, a, b, c] = form.operands()?;
-            let rows = [d.source(form, a, t)?, d.source(form, b, WORD)?, d.source(form, c, WORD)?];
-            let o = d.destination(form, o, t)?;
-            match (t.meaning, t.bits) {
-                (Meaning::Unsigned, 32) => {
-                    ternary(o, rows, |a: u32, p: u32, n: u32| extract(u64::from(a), p, n, 32, false) as u32)
-                }
-                (Meaning::Signed, 32) => {
-                    ternary(o, rows, |a: u32, p: u32, n: u32| extract(u64::from(a), p, n, 32, true) as u32)
-                }
-                (Meaning::Unsigned, 64) => {
-                    ternary(o, rows, |a: u64, p: u32, n: u32| extract(a, p, n, 64, false))
-                }
-                (Meaning::Signed, 64) => {
-                    ternary(o, rows, |a: u64, p: u32, n: u32| extract(a, p, n, 64, true))
-                }
-                _ => return form.unsupported(),
-            }
-        }
-        "bfi" => {
-            let t = form.kind()?;
-            let [o, a, b, c, n] = form.operands()?;
-            let (a, b) = (d.source(form, a, t)?, d.source(form, b, t)?);
-            let (c, n) = (d.source(form, c, WORD)?, d.source(form, n, WORD)?);
-            let o = d.destination(form, o, t)?;
-            match (t.meaning, t.bits) {
-                (Meaning::Bits, 32) => compute(move |r, mask| {
-                    let mut out = [0; 32];
-                    for lane in 0..32 {
-                        let at = |row| r.row::<u32>(row)[lane];
-                        out[lane] = insert(u64::from(at(a)), u64::from(at(b)), at(c), at(n), 32) as u32;
-                    }
-                    r.put(o, &out, mask);
-                }),
-                (Meaning::Bits, 64) => compute(move |r, mask| {
-                    let mut out = [0; 32];
-                    for lane in 0..32 {
-                        let at = |row| r.row::<u64>(row)[lane];
-                        let word = |row| r.row::<u32>(row)[lane];
-                        out[lane] = insert(at(a), at(b), word(c), word(n), 64);
-                    }
-                    r.put(o, &out, mask);
-                }),
-                _ => return form.unsupported(),
-            }
-        }
-        "bmsk" => {
-            let wrap = match form.any(&["clamp", "wrap"]) {
-                Some(mode) => mode == "wrap",
-                None => return form.error("missing .clamp or .wrap"),
-            };
-            if form.kind()? != WORD {
-                return form.unsupported();
-            }
-            let [o, a, b] = form.operands()?;
-            let rows = [d.source(form, a, WORD)?, d.source(form, b, WORD)?];
-            let o = d.destination(form, o, WORD)?;
-            binary(o, rows, move |a: u32, b: u32| {
-                let (a, b) = if wrap { (a & 31, b & 31) } else { (a.min(32), b.min(32)) };
-                (((1u64 << b) - 1) << a) as u32
-            })
-        }
-        "szext" => {
-            let wrap = match form.any(&["clamp", "wrap"]) {
-                Some(mode) => mode == "wrap",
-                None => return form.error("missing .clamp or .wrap"),
-            };
-            let t = form.kind()?;
-            let signed = match (t.meaning, t.bits) {
-                (Meaning::Signed, 32) => true,
-                (Meaning::Unsigned, 32) => false,
-                _ => return form.unsupported(),
-            };
-            let [o, a, b] = form.operands()?;
-            let rows = [d.source(form, a, t)?, d.source(form, b, WORD)?];
-            let o = d.destination(form, o, t)?;
-            binary(o, rows, move |a: u32, n: u32| {
-                let n = if wrap { n & 31 } else { n.min(32) };
-                extract(u64::from(a), 0, n, 32, signed) as u32
-            })
-        }
-        "fns" => {
-            if form.kind()? != WORD {
-                return form.unsupported();
-            }
-            let [o, a, b, c] = form.operands()?;
-            let signed = Type { meaning: Meaning::Signed, bits: 32 };
-            let rows = [d.source(form, a, WORD)?, d.source(form, b, WORD)?, d.source(form, c, signed)?];
-            ternary_slow(d.destination(form, o, WORD)?, rows, find_nth)
-        }
-        "prmt" => return permute(d, form),
+        "popc" | "clz" | "brev" => counts(d, form),
+        "bfind" => find_highest(d, form),
+        "bfe" => extract_field(d, form),
+        "bfi" => insert_field(d, form),
+        "bmsk" => mask(d, form),
+        "szext" => extend(d, form),
+        "fns" => nth_set_bit(d, form),
+        "prmt" => permute(d, form),
         _ => return form.unsupported(),
     };
-    Ok((Class::Integer, action))
+    Ok((Class::Integer, action?))
+}
+
+/// popc, clz and brev.
+fn counts(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Built {
+    let t = form.kind()?;
+    let [o, a] = form.operands()?;
+    let a = d.source(form, a, t)?;
+    let o = d.destination(form, o, if form.opcode() == "brev" { t } else { WORD })?;
+    Ok(match (form.opcode(), t.meaning, t.bits) {
+        ("popc", Meaning::Bits, 32) => unary(o, [a], u32::count_ones),
+        ("popc", Meaning::Bits, 64) => unary(o, [a], u64::count_ones),
+        ("clz", Meaning::Bits, 32) => unary(o, [a], u32::leading_zeros),
+        ("clz", Meaning::Bits, 64) => unary(o, [a], u64::leading_zeros),
+        ("brev", Meaning::Bits, 32) => unary(o, [a], u32::reverse_bits),
+        ("brev", Meaning::Bits, 64) => unary(o, [a], u64::reverse_bits),
+        _ => return form.unsupported(),
+    })
+}
+
+/// "bfind".
+fn find_highest(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Built {
+    let shift = form.flag("shiftamt");
+    let t = form.kind()?;
+    let [o, a] = form.operands()?;
+    let a = d.source(form, a, t)?;
+    let o = d.destination(form, o, WORD)?;
+    // The position of the highest bit that differs from the sign; all ones if there is none.
+    let find = move |x: u64, width: u32| {
+        if x == 0 {
+            return u32::MAX;
+        }
+        let place = 63 - x.leading_zeros();
+        if shift { width - 1 - place } else { place }
+    };
+    Ok(match (t.meaning, t.bits) {
+        (Meaning::Unsigned, 32) => unary(o, [a], move |x: u32| find(u64::from(x), 32)),
+        (Meaning::Unsigned, 64) => unary(o, [a], move |x: u64| find(x, 64)),
+        (Meaning::Signed, 32) => unary(o, [a], move |x: i32| find(u64::from((x ^ x >> 31) as u32), 32)),
+        (Meaning::Signed, 64) => unary(o, [a], move |x: i64| find((x ^ x >> 63) as u64, 64)),
+        _ => return form.unsupported(),
+    })
+}
+
+/// "bfe".
+fn extract_field(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Built {
+    let t = form.kind()?;
+    let [o, a, b, c] = form.operands()?;
+    let rows = [d.source(form, a, t)?, d.source(form, b, WORD)?, d.source(form, c, WORD)?];
+    let o = d.destination(form, o, t)?;
+    Ok(match (t.meaning, t.bits) {
+        (Meaning::Unsigned, 32) => {
+            ternary(o, rows, |a: u32, p: u32, n: u32| extract(u64::from(a), p, n, 32, false) as u32)
+        }
+        (Meaning::Signed, 32) => {
+            ternary(o, rows, |a: u32, p: u32, n: u32| extract(u64::from(a), p, n, 32, true) as u32)
+        }
+        (Meaning::Unsigned, 64) => ternary(o, rows, |a: u64, p: u32, n: u32| extract(a, p, n, 64, false)),
+        (Meaning::Signed, 64) => ternary(o, rows, |a: u64, p: u32, n: u32| extract(a, p, n, 64, true)),
+        _ => return form.unsupported(),
+    })
+}
+
+/// "bfi".
+fn insert_field(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Built {
+    let t = form.kind()?;
+    let [o, a, b, c, n] = form.operands()?;
+    let (a, b) = (d.source(form, a, t)?, d.source(form, b, t)?);
+    let (c, n) = (d.source(form, c, WORD)?, d.source(form, n, WORD)?);
+    let o = d.destination(form, o, t)?;
+    Ok(match (t.meaning, t.bits) {
+        (Meaning::Bits, 32) => compute(move |r, mask| {
+            let mut out = [0; 32];
+            for lane in 0..32 {
+                let at = |row| r.row::<u32>(row)[lane];
+                out[lane] = insert(u64::from(at(a)), u64::from(at(b)), at(c), at(n), 32) as u32;
+            }
+            r.put(o, &out, mask);
+        }),
+        (Meaning::Bits, 64) => compute(move |r, mask| {
+            let mut out = [0; 32];
+            for lane in 0..32 {
+                let at = |row| r.row::<u64>(row)[lane];
+                let word = |row| r.row::<u32>(row)[lane];
+                out[lane] = insert(at(a), at(b), word(c), word(n), 64);
+            }
+            r.put(o, &out, mask);
+        }),
+        _ => return form.unsupported(),
+    })
+}
+
+/// "bmsk".
+fn mask(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Built {
+    let wrap = match form.any(&["clamp", "wrap"]) {
+        Some(mode) => mode == "wrap",
+        None => return form.error("missing .clamp or .wrap"),
+    };
+    if form.kind()? != WORD {
+        return form.unsupported();
+    }
+    let [o, a, b] = form.operands()?;
+    let rows = [d.source(form, a, WORD)?, d.source(form, b, WORD)?];
+    let o = d.destination(form, o, WORD)?;
+    Ok(binary(o, rows, move |a: u32, b: u32| {
+        let (a, b) = if wrap { (a & 31, b & 31) } else { (a.min(32), b.min(32)) };
+        (((1u64 << b) - 1) << a) as u32
+    }))
+}
+
+/// "szext".
+fn extend(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Built {
+    let wrap = match form.any(&["clamp", "wrap"]) {
+        Some(mode) => mode == "wrap",
+        None => return form.error("missing .clamp or .wrap"),
+    };
+    let t = form.kind()?;
+    let signed = match (t.meaning, t.bits) {
+        (Meaning::Signed, 32) => true,
+        (Meaning::Unsigned, 32) => false,
+        _ => return form.unsupported(),
+    };
+    let [o, a, b] = form.operands()?;
+    let rows = [d.source(form, a, t)?, d.source(form, b, WORD)?];
+    let o = d.destination(form, o, t)?;
+    Ok(binary(o, rows, move |a: u32, n: u32| {
+        let n = if wrap { n & 31 } else { n.min(32) };
+        extract(u64::from(a), 0, n, 32, signed) as u32
+    }))
+}
+
+/// "fns".
+fn nth_set_bit(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Built {
+    if form.kind()? != WORD {
+        return form.unsupported();
+    }
+    let [o, a, b, c] = form.operands()?;
+    let signed = Type { meaning: Meaning::Signed, bits: 32 };
+    let rows = [d.source(form, a, WORD)?, d.source(form, b, WORD)?, d.source(form, c, signed)?];
+    Ok(ternary_slow(d.destination(form, o, WORD)?, rows, find_nth))
 }
 
 /// "bfe": position and length are taken modulo 256; bits above the field are its sign or zero.
@@ -198,7 +217,7 @@ fn find_nth(mask: u32, base: u32, n: i32) -> u32 {
 }
 
 /// "prmt": selects bytes of two words.
-fn permute(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
+fn permute(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Built {
     if form.kind()? != WORD {
         return form.unsupported();
     }
@@ -206,7 +225,7 @@ fn permute(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let [o, a, b, c] = form.operands()?;
     let rows = [d.source(form, a, WORD)?, d.source(form, b, WORD)?, d.source(form, c, WORD)?];
     let o = d.destination(form, o, WORD)?;
-    let action = ternary(o, rows, move |a: u32, b: u32, c: u32| {
+    Ok(ternary(o, rows, move |a: u32, b: u32, c: u32| {
         let bytes = u64::from(b) << 32 | u64::from(a);
         let s = c & 3;
         let mut out = 0;
@@ -225,6 +244,5 @@ fn permute(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
             out |= u32::from(byte) << (8 * i);
         }
         out
-    });
-    Ok((Class::Integer, action))
+    }))
 }

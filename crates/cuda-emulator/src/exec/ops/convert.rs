@@ -1,6 +1,6 @@
 //! "Data Movement: cvt" and "cvt.pack": between integers, floats and packed halves.
 
-use super::float::Finish;
+use super::conversion::{How, bounded, take};
 use super::{Decoded, convert_pairs};
 use crate::exec::code::Action;
 use crate::exec::counts::Class;
@@ -12,32 +12,6 @@ use crate::exec::rounding::{
 use crate::ptx::LoadError;
 use crate::ptx::types::{Meaning, Type};
 use half::{bf16, f16};
-
-/// The modifiers of a conversion.
-#[derive(Clone, Copy)]
-pub(super) struct How {
-    /// `.rni`, `.rzi`, `.rmi`, `.rpi`: rounding to an integer.
-    pub(super) integer: Option<Rounding>,
-    /// `.rn`, `.rz`, `.rm`, `.rp`, `.rna`: rounding to a float format.
-    pub(super) float: Option<Rounding>,
-    pub(super) finish: Finish,
-    pub(super) relu: bool,
-}
-
-fn take(form: &mut Form<'_>) -> How {
-    let integer = form.any(&["rni", "rzi", "rmi", "rpi"]).map(|m| match m {
-        "rzi" => Rounding::Zero,
-        "rmi" => Rounding::Down,
-        "rpi" => Rounding::Up,
-        _ => Rounding::Nearest,
-    });
-    let float = match form.any(&["rna"]) {
-        Some(_) => Some(Rounding::NearestAway),
-        None => form.rounding(),
-    };
-    let relu = form.flag("relu");
-    How { integer, float, finish: Finish { ftz: form.flag("ftz"), sat: form.flag("sat") }, relu }
-}
 
 fn is_integer(t: Type) -> bool {
     matches!(t.meaning, Meaning::Signed | Meaning::Unsigned)
@@ -296,17 +270,6 @@ fn from_integer(
         }
         _ => return form.unsupported(),
     })
-}
-
-/// Applies `.sat` and `.relu` to a float result.
-pub(super) fn bounded(x: f64, how: How) -> f64 {
-    if how.finish.sat {
-        if x > 0.0 { x.min(1.0) } else { 0.0 }
-    } else if how.relu && x <= 0.0 {
-        0.0
-    } else {
-        x
-    }
 }
 
 fn between_floats(

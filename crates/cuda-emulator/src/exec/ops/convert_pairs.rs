@@ -1,7 +1,7 @@
 //! "cvt" to packed halves and "cvt.pack".
 
 use super::Decoded;
-use super::convert::{How, bounded};
+use super::conversion::{How, bounded};
 use crate::exec::code::Action;
 use crate::exec::counts::Class;
 use crate::exec::decode::{Decoder, Form};

@@ -10,135 +10,37 @@ use crate::exec::counts::Class;
 use crate::exec::decode::{Decoder, Form};
 use crate::exec::lanes::{Done, binary, binary_slow, compare, ternary, ternary_slow, unary, unary_slow};
 use crate::exec::rounding::{
-    Rounding, canonical, flush, narrow, narrow_fma, narrow_quotient, narrow_root, narrow_sum, saturate,
+    Finish, Rounding, canonical, narrow, narrow_fma, narrow_quotient, narrow_root, narrow_sum,
 };
 use crate::ptx::types::{Meaning, Type};
 
 const SINGLE: Type = Type { meaning: Meaning::Float, bits: 32 };
 
-/// `.ftz` and `.sat`.
-#[derive(Clone, Copy)]
-pub(super) struct Finish {
-    pub(super) ftz: bool,
-    pub(super) sat: bool,
-}
-
-impl Finish {
-    #[inline(always)]
-    pub(super) fn input(self, x: f32) -> f32 {
-        if self.ftz { flush(x) } else { x }
-    }
-
-    #[inline(always)]
-    pub(super) fn output(self, x: f32) -> f32 {
-        let x = if self.ftz { flush(x) } else { x };
-        if self.sat { saturate(x) } else { canonical(x) }
-    }
-
-    fn plain(self) -> bool {
-        !self.ftz && !self.sat
-    }
-}
-
 pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     let rounding = form.rounding();
     let finish = Finish { ftz: form.flag("ftz"), sat: form.flag("sat") };
-    let mode = rounding.unwrap_or(Rounding::Nearest);
     let action = match form.opcode() {
-        "add" | "sub" | "mul" => {
-            if form.kind()? != SINGLE {
-                return form.unsupported();
-            }
-            let [o, a, b] = form.operands()?;
-            let rows = [d.source(form, a, SINGLE)?, d.source(form, b, SINGLE)?];
-            let o = d.destination(form, o, SINGLE)?;
-            two(form.opcode(), o, rows, mode, finish)
-        }
+        "min" | "max" => return extreme(d, form, finish),
+        "div" if finish.sat || rounding.is_none() => return super::approximate::division(d, form, finish),
+        "rcp" | "sqrt" if rounding.is_none() => return super::approximate::decode(d, form, finish),
+        "fma" | "mad" if rounding.is_none() => return form.error("missing rounding modifier"),
+        "abs" | "neg" if rounding.is_some() => return form.unsupported(),
+        "copysign" if rounding.is_some() || !finish.plain() => return form.unsupported(),
+        _ if form.kind()? != SINGLE => return form.unsupported(),
         "fma" | "mad" => {
-            if rounding.is_none() {
-                return form.error("missing rounding modifier");
-            }
-            if form.kind()? != SINGLE {
-                return form.unsupported();
-            }
             let [o, a, b, c] = form.operands()?;
             let rows = [d.source(form, a, SINGLE)?, d.source(form, b, SINGLE)?, d.source(form, c, SINGLE)?];
-            let o = d.destination(form, o, SINGLE)?;
-            if mode != Rounding::Nearest {
-                ternary_slow(o, rows, move |a: f32, b: f32, c: f32| {
-                    finish.output(narrow_fma(finish.input(a), finish.input(b), finish.input(c), mode))
-                })
-            } else if finish.plain() {
-                ternary(o, rows, |a: f32, b: f32, c: f32| canonical(a.mul_add(b, c)))
-            } else {
-                ternary(o, rows, move |a: f32, b: f32, c: f32| {
-                    finish.output(finish.input(a).mul_add(finish.input(b), finish.input(c)))
-                })
-            }
+            multiply_add(d.destination(form, o, SINGLE)?, rows, rounding.unwrap_or(Rounding::Nearest), finish)
         }
-        "div" => {
-            if finish.sat || rounding.is_none() {
-                return super::approximate::division(d, form, finish);
-            }
-            if form.kind()? != SINGLE {
-                return form.unsupported();
-            }
-            let [o, a, b] = form.operands()?;
-            let rows = [d.source(form, a, SINGLE)?, d.source(form, b, SINGLE)?];
-            let o = d.destination(form, o, SINGLE)?;
-            if mode == Rounding::Nearest {
-                binary(o, rows, move |a: f32, b: f32| finish.output(finish.input(a) / finish.input(b)))
-            } else {
-                binary_slow(o, rows, move |a: f32, b: f32| {
-                    finish.output(narrow_quotient(finish.input(a), finish.input(b), mode))
-                })
-            }
-        }
-        "rcp" | "sqrt" => {
-            if rounding.is_none() {
-                return super::approximate::decode(d, form, finish);
-            }
-            if form.kind()? != SINGLE {
-                return form.unsupported();
-            }
+        opcode @ ("rcp" | "sqrt" | "abs" | "neg") => {
             let [o, a] = form.operands()?;
             let a = d.source(form, a, SINGLE)?;
-            let o = d.destination(form, o, SINGLE)?;
-            match (form.opcode(), mode) {
-                ("rcp", Rounding::Nearest) => {
-                    unary(o, [a], move |x: f32| finish.output(1.0 / finish.input(x)))
-                }
-                ("sqrt", Rounding::Nearest) => {
-                    unary(o, [a], move |x: f32| finish.output(finish.input(x).sqrt()))
-                }
-                ("rcp", _) => unary_slow(o, [a], move |x: f32| {
-                    finish.output(narrow_quotient(1.0, finish.input(x), mode))
-                }),
-                _ => unary_slow(o, [a], move |x: f32| finish.output(narrow_root(finish.input(x), mode))),
-            }
+            one(opcode, d.destination(form, o, SINGLE)?, a, rounding.unwrap_or(Rounding::Nearest), finish)
         }
-        "abs" | "neg" => {
-            if form.kind()? != SINGLE || rounding.is_some() {
-                return form.unsupported();
-            }
-            let [o, a] = form.operands()?;
-            let a = d.source(form, a, SINGLE)?;
-            let o = d.destination(form, o, SINGLE)?;
-            if form.opcode() == "abs" {
-                unary(o, [a], move |x: f32| finish.input(x).abs())
-            } else {
-                unary(o, [a], move |x: f32| -finish.input(x))
-            }
-        }
-        "min" | "max" => return extreme(d, form, finish),
-        "copysign" => {
-            if form.kind()? != SINGLE || !finish.plain() || rounding.is_some() {
-                return form.unsupported();
-            }
-            // The sign is that of the first source.
+        opcode @ ("add" | "sub" | "mul" | "div" | "copysign") => {
             let [o, a, b] = form.operands()?;
             let rows = [d.source(form, a, SINGLE)?, d.source(form, b, SINGLE)?];
-            binary(d.destination(form, o, SINGLE)?, rows, |a: f32, b: f32| b.copysign(a))
+            two(opcode, d.destination(form, o, SINGLE)?, rows, rounding.unwrap_or(Rounding::Nearest), finish)
         }
         _ => return form.unsupported(),
     };
@@ -148,11 +50,46 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
     Ok((Class::Float, action))
 }
 
+fn multiply_add(o: u32, rows: [u32; 3], mode: Rounding, finish: Finish) -> Action {
+    if mode != Rounding::Nearest {
+        ternary_slow(o, rows, move |a: f32, b: f32, c: f32| {
+            finish.output(narrow_fma(finish.input(a), finish.input(b), finish.input(c), mode))
+        })
+    } else if finish.plain() {
+        ternary(o, rows, |a: f32, b: f32, c: f32| canonical(a.mul_add(b, c)))
+    } else {
+        ternary(o, rows, move |a: f32, b: f32, c: f32| {
+            finish.output(finish.input(a).mul_add(finish.input(b), finish.input(c)))
+        })
+    }
+}
+
+fn one(opcode: &str, o: u32, a: u32, mode: Rounding, finish: Finish) -> Action {
+    match (opcode, mode) {
+        ("abs", _) => unary(o, [a], move |x: f32| finish.input(x).abs()),
+        ("neg", _) => unary(o, [a], move |x: f32| -finish.input(x)),
+        ("rcp", Rounding::Nearest) => unary(o, [a], move |x: f32| finish.output(1.0 / finish.input(x))),
+        (_, Rounding::Nearest) => unary(o, [a], move |x: f32| finish.output(finish.input(x).sqrt())),
+        ("rcp", _) => {
+            unary_slow(o, [a], move |x: f32| finish.output(narrow_quotient(1.0, finish.input(x), mode)))
+        }
+        _ => unary_slow(o, [a], move |x: f32| finish.output(narrow_root(finish.input(x), mode))),
+    }
+}
+
 fn two(opcode: &str, o: u32, rows: [u32; 2], mode: Rounding, finish: Finish) -> Action {
     match (opcode, mode, finish.plain()) {
         ("add", Rounding::Nearest, true) => binary(o, rows, |a: f32, b: f32| canonical(a + b)),
         ("sub", Rounding::Nearest, true) => binary(o, rows, |a: f32, b: f32| canonical(a - b)),
         ("mul", Rounding::Nearest, true) => binary(o, rows, |a: f32, b: f32| canonical(a * b)),
+        // The sign is that of the first source.
+        ("copysign", ..) => binary(o, rows, |a: f32, b: f32| b.copysign(a)),
+        ("div", Rounding::Nearest, _) => {
+            binary(o, rows, move |a: f32, b: f32| finish.output(finish.input(a) / finish.input(b)))
+        }
+        ("div", ..) => binary_slow(o, rows, move |a: f32, b: f32| {
+            finish.output(narrow_quotient(finish.input(a), finish.input(b), mode))
+        }),
         ("mul", ..) => binary_slow(o, rows, move |a: f32, b: f32| {
             let exact = f64::from(finish.input(a)) * f64::from(finish.input(b));
             finish.output(narrow(exact, mode))

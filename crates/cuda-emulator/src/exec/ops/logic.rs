@@ -1,10 +1,12 @@
 //! "Logic and Shift Instructions" (and, or, xor, not, cnot, lop3, shf, shl, shr) on bits and predicates.
 
 use super::Decoded;
+use crate::exec::code::Action;
 use crate::exec::counts::Class;
 use crate::exec::decode::{Decoder, Form};
 use crate::exec::lanes::{binary, compute, ternary, unary};
 use crate::exec::registers::FULL;
+use crate::ptx::LoadError;
 use crate::ptx::types::{Meaning, Type};
 
 const WORD: Type = Type { meaning: Meaning::Bits, bits: 32 };
@@ -46,59 +48,59 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
                 }
             }
         }
-        "shl" | "shr" => {
-            let t = form.kind()?;
-            let [o, a, b] = form.operands()?;
-            let rows = [d.source(form, a, t)?, d.source(form, b, WORD)?];
-            let o = d.destination(form, o, t)?;
-            // Shift amounts greater than the width are clamped to the width.
-            match (form.opcode(), t.meaning, t.bits) {
-                ("shl", Meaning::Bits, 16) => {
-                    binary(o, rows, |a: u16, n: u32| if n < 16 { a << n } else { 0 })
-                }
-                ("shl", Meaning::Bits, 32) => {
-                    binary(o, rows, |a: u32, n: u32| if n < 32 { a << n } else { 0 })
-                }
-                ("shl", Meaning::Bits, 64) => {
-                    binary(o, rows, |a: u64, n: u32| if n < 64 { a << n } else { 0 })
-                }
-                ("shr", Meaning::Bits | Meaning::Unsigned, 16) => {
-                    binary(o, rows, |a: u16, n: u32| if n < 16 { a >> n } else { 0 })
-                }
-                ("shr", Meaning::Bits | Meaning::Unsigned, 32) => {
-                    binary(o, rows, |a: u32, n: u32| if n < 32 { a >> n } else { 0 })
-                }
-                ("shr", Meaning::Bits | Meaning::Unsigned, 64) => {
-                    binary(o, rows, |a: u64, n: u32| if n < 64 { a >> n } else { 0 })
-                }
-                ("shr", Meaning::Signed, 16) => binary(o, rows, |a: i16, n: u32| a >> n.min(15)),
-                ("shr", Meaning::Signed, 32) => binary(o, rows, |a: i32, n: u32| a >> n.min(31)),
-                ("shr", Meaning::Signed, 64) => binary(o, rows, |a: i64, n: u32| a >> n.min(63)),
-                _ => return form.unsupported(),
-            }
-        }
-        "shf" => {
-            let left = form.any(&["l", "r"]) == Some("l");
-            let wrap = match form.any(&["wrap", "clamp"]) {
-                Some(mode) => mode == "wrap",
-                None => return form.error("missing .wrap or .clamp"),
-            };
-            if form.kind()? != WORD {
-                return form.unsupported();
-            }
-            let [o, a, b, c] = form.operands()?;
-            let rows = [d.source(form, a, WORD)?, d.source(form, b, WORD)?, d.source(form, c, WORD)?];
-            let o = d.destination(form, o, WORD)?;
-            ternary(o, rows, move |low: u32, high: u32, n: u32| {
-                let n = if wrap { n & 31 } else { n.min(32) };
-                let both = u64::from(high) << 32 | u64::from(low);
-                if left { ((both << n) >> 32) as u32 } else { (both >> n) as u32 }
-            })
-        }
+        "shl" | "shr" => shift(d, form)?,
+        "shf" => funnel_shift(d, form)?,
         "lop3" => return look_up(d, form),
         _ => return form.unsupported(),
     };
     Ok((Class::Integer, action))
+}
+
+/// "shl" and "shr".
+fn shift(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Result<Action, LoadError> {
+    let t = form.kind()?;
+    let [o, a, b] = form.operands()?;
+    let rows = [d.source(form, a, t)?, d.source(form, b, WORD)?];
+    let o = d.destination(form, o, t)?;
+    // Shift amounts greater than the width are clamped to the width.
+    Ok(match (form.opcode(), t.meaning, t.bits) {
+        ("shl", Meaning::Bits, 16) => binary(o, rows, |a: u16, n: u32| if n < 16 { a << n } else { 0 }),
+        ("shl", Meaning::Bits, 32) => binary(o, rows, |a: u32, n: u32| if n < 32 { a << n } else { 0 }),
+        ("shl", Meaning::Bits, 64) => binary(o, rows, |a: u64, n: u32| if n < 64 { a << n } else { 0 }),
+        ("shr", Meaning::Bits | Meaning::Unsigned, 16) => {
+            binary(o, rows, |a: u16, n: u32| if n < 16 { a >> n } else { 0 })
+        }
+        ("shr", Meaning::Bits | Meaning::Unsigned, 32) => {
+            binary(o, rows, |a: u32, n: u32| if n < 32 { a >> n } else { 0 })
+        }
+        ("shr", Meaning::Bits | Meaning::Unsigned, 64) => {
+            binary(o, rows, |a: u64, n: u32| if n < 64 { a >> n } else { 0 })
+        }
+        ("shr", Meaning::Signed, 16) => binary(o, rows, |a: i16, n: u32| a >> n.min(15)),
+        ("shr", Meaning::Signed, 32) => binary(o, rows, |a: i32, n: u32| a >> n.min(31)),
+        ("shr", Meaning::Signed, 64) => binary(o, rows, |a: i64, n: u32| a >> n.min(63)),
+        _ => return form.unsupported(),
+    })
+}
+
+/// "shf".
+fn funnel_shift(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Result<Action, LoadError> {
+    let left = form.any(&["l", "r"]) == Some("l");
+    let wrap = match form.any(&["wrap", "clamp"]) {
+        Some(mode) => mode == "wrap",
+        None => return form.error("missing .wrap or .clamp"),
+    };
+    if form.kind()? != WORD {
+        return form.unsupported();
+    }
+    let [o, a, b, c] = form.operands()?;
+    let rows = [d.source(form, a, WORD)?, d.source(form, b, WORD)?, d.source(form, c, WORD)?];
+    let o = d.destination(form, o, WORD)?;
+    Ok(ternary(o, rows, move |low: u32, high: u32, n: u32| {
+        let n = if wrap { n & 31 } else { n.min(32) };
+        let both = u64::from(high) << 32 | u64::from(low);
+        if left { ((both << n) >> 32) as u32 } else { (both >> n) as u32 }
+    }))
 }
 
 fn on_predicates(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {

@@ -10,6 +10,7 @@ mod bits;
 mod carry;
 mod compare;
 mod control;
+mod conversion;
 mod convert;
 mod convert_pairs;
 mod double;

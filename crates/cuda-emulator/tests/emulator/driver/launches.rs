@@ -168,7 +168,7 @@ fn sticky_errors_fail_all_calls_until_the_context_is_destroyed() {
     assert_eq!(stream.alloc_zeros::<u8>(1).unwrap_err().0, illegal);
     assert_eq!(context.mem_get_info().unwrap_err().0, illegal);
     drop((x, y, function, stream, context));
-    assert_eq!(emulator.leaks(), [], "freeing works in a spoilt context");
+    assert_eq!(emulator.leaks(), [], "freeing works in a context with a sticky error");
 
     let context = CudaContext::new(0).unwrap();
     context.default_stream().alloc_zeros::<u8>(1).unwrap();

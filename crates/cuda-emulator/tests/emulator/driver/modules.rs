@@ -47,8 +47,8 @@ fn attributes_reflect_the_declarations() {
     emulator.set_registers("shared_memory", 77);
     assert_eq!(function.num_regs().unwrap(), 77);
     let (mut offset, mut bytes) = (0, 0);
-    let asked = unsafe { sys::cuFuncGetParamInfo(function.cu_function(), 1, &mut offset, &mut bytes) };
-    assert_eq!((asked, offset, bytes), (CUresult::CUDA_SUCCESS, 24, 1));
+    let status = unsafe { sys::cuFuncGetParamInfo(function.cu_function(), 1, &mut offset, &mut bytes) };
+    assert_eq!((status, offset, bytes), (CUresult::CUDA_SUCCESS, 24, 1));
 }
 
 #[test]
@@ -172,6 +172,6 @@ fn a_function_of_an_unloaded_module_is_an_invalid_handle() {
     drop(module);
     let mut value = 0;
     let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_NUM_REGS;
-    let asked = unsafe { sys::cuFuncGetAttribute(&mut value, attribute, function) };
-    assert_eq!(asked, CUresult::CUDA_ERROR_INVALID_HANDLE);
+    let status = unsafe { sys::cuFuncGetAttribute(&mut value, attribute, function) };
+    assert_eq!(status, CUresult::CUDA_ERROR_INVALID_HANDLE);
 }

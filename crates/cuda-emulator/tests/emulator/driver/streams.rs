@@ -13,9 +13,9 @@ fn streams_are_created_and_destroyed() {
     let streams = [context.new_stream().unwrap(), context.new_stream_with_priority(-100).unwrap()];
     assert_eq!(emulator.live().streams, 2);
     let mut priority = 1;
-    let asked = unsafe { sys::cuStreamGetPriority(streams[1].cu_stream(), &mut priority) };
+    let status = unsafe { sys::cuStreamGetPriority(streams[1].cu_stream(), &mut priority) };
     // Clamped to the highest priority.
-    assert_eq!((asked, priority), (CUresult::CUDA_SUCCESS, result::stream::get_priority_range().unwrap().1));
+    assert_eq!((status, priority), (CUresult::CUDA_SUCCESS, result::stream::get_priority_range().unwrap().1));
     for stream in &streams {
         stream.synchronize().unwrap();
     }

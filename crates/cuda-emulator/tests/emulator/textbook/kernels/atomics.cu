@@ -1,4 +1,4 @@
-// Atomic operations in global and shared memory whose result does not depend on the order.
+// Atomics in global and shared memory whose result does not depend on the order.
 #include "device.cuh"
 
 __device__ __forceinline__ u64 compare_and_swap(u64 *at, u64 old, u64 wanted) {
@@ -20,7 +20,7 @@ extern "C" __global__ void integer_atomics(u32 n, const u32 *in, u32 *out) {
     atomicXor(&out[5], value);
 }
 
-// A running maximum of doubles, by compare-and-swap on their bits; the inputs are not negative.
+// Maximum of doubles, by compare-and-swap of their bits; the inputs are not negative.
 extern "C" __global__ void maximum_by_cas(u32 n, const double *in, u64 *out) {
     u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
@@ -33,7 +33,7 @@ extern "C" __global__ void maximum_by_cas(u32 n, const double *in, u64 *out) {
     }
 }
 
-// Small whole numbers, so that float sums are exact in any order.
+// The inputs are small integers, so that float sums are exact in any order.
 extern "C" __global__ void __launch_bounds__(128) float_atomics(u32 n, const float *in, float *sum, double *sum_wide) {
     __shared__ float own;
     if (threadIdx.x == 0) own = 0.0f;
@@ -47,7 +47,7 @@ extern "C" __global__ void __launch_bounds__(128) float_atomics(u32 n, const flo
     if (threadIdx.x == 0) atomicAdd(sum, own);
 }
 
-// Each thread takes a ticket and leaves its index there: out is a permutation.
+// Each thread takes a ticket and stores its index there: out is a permutation.
 extern "C" __global__ void tickets(u32 n, u32 *next, u32 *out) {
     u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;

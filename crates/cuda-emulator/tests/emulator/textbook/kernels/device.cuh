@@ -1,5 +1,5 @@
-// What the textbook kernels need from a CUDA compiler, without any toolkit header: NVRTC brings the keywords and
-// index variables itself, clang gets them here. Instructions that C++ has no spelling for are inline PTX.
+// Declarations for the textbook kernels, without any toolkit header: NVRTC defines the keywords and index variables itself,
+// for clang they are defined here. Instructions without a C++ equivalent are inline PTX.
 #pragma once
 
 #ifdef __clang__
@@ -53,7 +53,7 @@ __device__ __forceinline__ float shuffle_xor(float value, u32 lanes) {
     return out;
 }
 
-// Lanes below `lanes` keep their own value, as the hardware leaves it.
+// Lanes below `lanes` keep their own value, as on hardware.
 __device__ __forceinline__ u32 shuffle_up(u32 value, u32 lanes) {
     u32 out;
     asm volatile("shfl.sync.up.b32 %0, %1, %2, 0x0, 0xffffffff;" : "=r"(out) : "r"(value), "r"(lanes));

@@ -1,4 +1,4 @@
-// Dot products of int8 vectors, four products an instruction, and the dequantised row sums beside them.
+// Dot products of int8 vectors, four products per instruction, and the dequantised row sums.
 #include "device.cuh"
 
 __device__ __forceinline__ int dot4(int a, int b, int sum) {
@@ -7,7 +7,7 @@ __device__ __forceinline__ int dot4(int a, int b, int sum) {
     return out;
 }
 
-// One row a thread; `words` is the row's length over four.
+// One row per thread; `words` is a quarter of the row's length.
 extern "C" __global__ void dot_rows(u32 rows, u32 words, const int *a, const int *b, int *out) {
     u32 row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= rows) return;

@@ -1,5 +1,5 @@
-// What a compiler does beyond straight code: calls, structures by value, arrays indexed at run time, switches, constant
-// tables, module variables, 64-bit division, early returns inside loops.
+// Language features: calls, structures by value, arrays indexed at run time, switches, constant tables, module variables,
+// 64-bit division, early returns inside loops.
 #include "device.cuh"
 
 struct Pair {
@@ -17,7 +17,7 @@ __device__ __noinline__ u64 power(u64 base, u32 exponent) {
     return out;
 }
 
-// Calls another function, so a call is live inside a call.
+// Calls another function, so calls are nested.
 __device__ __noinline__ u64 power_sum(u64 base, u32 exponent) { return power(base, exponent) + power(base + 1, exponent); }
 
 extern "C" __global__ void calls(u32 n, float at, const float *x, float *low, float *high, u64 *powers) {
@@ -30,7 +30,7 @@ extern "C" __global__ void calls(u32 n, float at, const float *x, float *low, fl
     else powers[i] = power(i, i % 7);
 }
 
-// Insertion sort of eight values in local memory; the index is not known to the compiler.
+// Insertion sort of eight values in local memory, with indices unknown at compile time.
 extern "C" __global__ void sort_eight(u32 n, const int *in, int *out) {
     u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
@@ -85,7 +85,7 @@ extern "C" __global__ void divisions(u32 n, const long long *a, const long long 
     unsigned_remainder[i] = (u32)a[i] % (u32)(b[i] | 1);
 }
 
-// Steps of Collatz until one: lanes leave the loop at different times.
+// Length of the Collatz sequence: lanes leave the loop at different times.
 extern "C" __global__ void collatz(u32 n, u32 limit, u32 *steps) {
     u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;

@@ -1,4 +1,4 @@
-// Counts of byte values: atomics on a block's own table, and one atomic for all lanes of a warp that hold the same value.
+// Histogram of bytes: with atomics on a table per block, and with one atomic for all lanes of a warp with the same value.
 #include "device.cuh"
 
 extern "C" __global__ void __launch_bounds__(256) histogram(u32 n, const unsigned char *in, u32 *bins) {
@@ -11,7 +11,7 @@ extern "C" __global__ void __launch_bounds__(256) histogram(u32 n, const unsigne
     if (count != 0) atomicAdd(&bins[threadIdx.x], count);
 }
 
-// The lowest of the lanes that hold a value adds for all of them. n is a whole number of warps.
+// The lowest of the lanes with the same value adds for all of them. n is a multiple of the warp size.
 extern "C" __global__ void __launch_bounds__(256) histogram_matched(u32 n, const unsigned char *in, u32 *bins) {
     u32 lane = threadIdx.x % 32;
     for (u32 i = blockIdx.x * 256 + threadIdx.x; i < n; i += gridDim.x * 256) {

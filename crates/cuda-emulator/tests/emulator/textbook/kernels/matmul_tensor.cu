@@ -1,9 +1,9 @@
-// C = A B with tensor cores, one warp a 16 x 16 tile of C: f16 and bf16 through cp.async (two stages) and ldmatrix, tf32
+// C = A B with tensor cores, one warp per 16 x 16 tile of C: f16 and bf16 through cp.async (two stages) and ldmatrix, tf32
 // from plain shared loads. A is m x k row-major, B is k x n row-major; m, n, k are multiples of 16.
 #include "device.cuh"
 
 constexpr u32 STEP = 16;
-constexpr u32 PITCH = STEP + 8;  // elements; keeps the eight rows of an ldmatrix in different banks
+constexpr u32 PITCH = STEP + 8;  // in elements; places the eight rows of an ldmatrix in different banks
 
 __device__ __forceinline__ void copy_16_bytes(u16 *to, const u16 *from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
@@ -32,7 +32,7 @@ struct Bf16 {
     }
 };
 
-// A 16 x 16 tile is 32 pieces of 16 bytes: one a lane.
+// A 16 x 16 tile is 32 chunks of 16 bytes: one per lane.
 __device__ __forceinline__ void stage(u16 *tile, const u16 *from, u32 pitch) {
     u32 row = threadIdx.x / 2, column = threadIdx.x % 2 * 8;
     copy_16_bytes(tile + row * PITCH + column, from + (u64)row * pitch + column);

@@ -1,5 +1,5 @@
-// C = A B, row-major, by shared tiles: 16 x 16 single precision, a register tile of 4 x 4 in dynamic shared memory, and
-// double precision.
+// C = A B, row-major, with tiles in shared memory: 16 x 16 in single precision, 4 x 4 register tiles with dynamic shared
+// memory, and double precision.
 #include "device.cuh"
 
 constexpr u32 TILE = 16;
@@ -31,9 +31,9 @@ extern "C" __global__ void __launch_bounds__(256) matmul_f64(u32 m, u32 n, u32 k
 
 extern __shared__ float dynamic[];
 
-// 64 x 64 of C a block of 16 x 16 threads; m, n and k are multiples of 64, 64 and 16. Dynamic shared memory: 8 KiB.
+// 64 x 64 elements of C per block of 16 x 16 threads; m, n and k are multiples of 64, 64 and 16. Dynamic shared memory: 8 KiB.
 extern "C" __global__ void __launch_bounds__(256) matmul_register_tile(u32 n, u32 k, const float *a, const float *b, float *c) {
-    float *ta = dynamic;            // [16][64], transposed so that a thread's rows are a vector
+    float *ta = dynamic;            // [16][64], transposed so that a thread's rows form a vector
     float *tb = dynamic + 16 * 64;  // [16][64]
     u32 t = threadIdx.y * 16 + threadIdx.x;
     float sum[4][4] = {};

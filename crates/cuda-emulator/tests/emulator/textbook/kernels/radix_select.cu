@@ -1,8 +1,8 @@
 // The k largest of n floats by radix selection, one block: four rounds of a 256-bin histogram find the k-th largest, then
-// the winners are written in their order of position.
+// the selected ones are written in order of position.
 #include "device.cuh"
 
-// Bits whose unsigned order is the floats' order.
+// Maps a float to bits whose unsigned order is that of the floats.
 __device__ __forceinline__ u32 ordered(float x) {
     u32 bits = __builtin_bit_cast(u32, x);
     return bits >> 31 ? ~bits : bits | 0x80000000u;
@@ -10,7 +10,7 @@ __device__ __forceinline__ u32 ordered(float x) {
 
 extern "C" __global__ void __launch_bounds__(256) radix_select(u32 n, u32 k, const float *in, u32 *positions) {
     __shared__ u32 bins[256];
-    __shared__ u32 chosen[2];  // the digit of the k-th largest, and how many are still wanted inside its bin
+    __shared__ u32 chosen[2];  // the digit of the k-th largest, and how many are still to be selected in its bin
     __shared__ u32 of_warp[2][8];
     u32 t = threadIdx.x;
     u32 prefix = 0, mask = 0, wanted = k;
@@ -34,7 +34,7 @@ extern "C" __global__ void __launch_bounds__(256) radix_select(u32 n, u32 k, con
         wanted = chosen[1];
         __syncthreads();
     }
-    // Everything above the k-th key is taken, and the first `wanted` of those equal to it.
+    // Selects every key above the k-th, and the first `wanted` of those equal to it.
     u32 above_before = 0, equal_before = 0;
     for (u32 start = 0; start < n; start += 256) {
         u32 i = start + t;

@@ -1,9 +1,9 @@
-// Sums and maxima of an array: a shared-memory tree, a shuffle reduction, and a single pass that finishes in the last block.
+// Sum and maximum of an array: a tree in shared memory, a shuffle reduction, and a single pass finished by the last block.
 #include "device.cuh"
 
 constexpr u32 THREADS = 256;
 
-// One partial sum a block, by halving the live threads.
+// One partial sum per block, halving the number of active threads in each step.
 extern "C" __global__ void __launch_bounds__(256) sum_tree(u32 n, const float *in, float *partial) {
     __shared__ float tile[THREADS];
     u32 t = threadIdx.x;
@@ -25,7 +25,7 @@ __device__ __forceinline__ u32 warp_max(u32 value) {
     return value;
 }
 
-// The maximum of everything, by shuffles, then one word a warp in shared memory, then one atomic a block.
+// The maximum, by shuffles, then one word per warp in shared memory, then one atomic per block.
 extern "C" __global__ void __launch_bounds__(256) max_shuffle(u32 n, const u32 *in, u32 *out) {
     __shared__ u32 of_warp[THREADS / 32];
     u32 best = 0;

@@ -1,4 +1,4 @@
-// y = a x + y: one element a thread with an early exit, a grid-stride loop over vectors of four, and half precision.
+// y = a x + y: one element per thread with an early exit, a grid-stride loop over float4 vectors, and half precision.
 #include "device.cuh"
 
 extern "C" __global__ void saxpy(u32 n, float a, const float *__restrict__ x, float *__restrict__ y) {

@@ -1,9 +1,9 @@
-// Inclusive prefix sums: Hillis and Steele's in shared memory for one block, and the scan of many blocks in three launches.
+// Inclusive prefix sums: the Hillis-Steele scan of one block in shared memory, and a scan over many blocks in three launches.
 #include "device.cuh"
 
 constexpr u32 THREADS = 256;
 
-// Two buffers, so that a step never reads what it writes.
+// Double-buffered, so that a step never reads what it writes.
 extern "C" __global__ void __launch_bounds__(256) scan_one_block(u32 n, const float *in, float *out) {
     __shared__ float tile[2][THREADS];
     u32 t = threadIdx.x;
@@ -46,7 +46,7 @@ extern "C" __global__ void __launch_bounds__(256) scan_blocks(u32 n, const u32 *
     if (threadIdx.x == THREADS - 1) block_sum[blockIdx.x] = sum;
 }
 
-// One block; exclusive, so that each block adds what lies before it.
+// One block; exclusive, so that each block adds the sum of the preceding ones.
 extern "C" __global__ void __launch_bounds__(256) scan_sums(u32 blocks, u32 *block_sum) {
     __shared__ u32 of_warp[THREADS / 32];
     u32 own = threadIdx.x < blocks ? block_sum[threadIdx.x] : 0;

@@ -1,4 +1,5 @@
-// Softmax of each row: a warp a row with the running maximum and sum merged by shuffles, and a block a row in three passes.
+// Softmax of each row: one warp per row, with running maximum and sum combined by shuffles; and one block per row, in three
+// passes.
 #include "device.cuh"
 
 constexpr float LOG2_E = 1.44269504f;
@@ -18,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(128) softmax_warp(u32 rows, u32 col
     for (u32 lanes = 16; lanes > 0; lanes /= 2) {
         float other_largest = shuffle_xor(largest, lanes), other_sum = shuffle_xor(sum, lanes);
         float next = fmaxf(largest, other_largest);
-        // A lane that saw no column holds minus infinity, and infinity minus infinity is no number.
+        // A lane without columns has the maximum -infinity, and infinity minus infinity is NaN.
         float own = largest == next ? 1.0f : exp2_approx((largest - next) * LOG2_E);
         float theirs = other_largest == next ? 1.0f : exp2_approx((other_largest - next) * LOG2_E);
         sum = sum * own + other_sum * theirs;
@@ -27,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(128) softmax_warp(u32 rows, u32 col
     for (u32 i = lane; i < columns; i += 32) out[(u64)row * columns + i] = exp2_approx((x[i] - largest) * LOG2_E) / sum;
 }
 
-// One row a block of 128 threads, the row kept in dynamic shared memory between the passes.
+// One row per block of 128 threads; the row stays in dynamic shared memory between the passes.
 extern __shared__ float row_cache[];
 
 extern "C" __global__ void __launch_bounds__(128) softmax_block(u32 columns, const float *in, float *out) {

@@ -1,4 +1,5 @@
-// out[column][row] = in[row][column]: straight, and through a shared tile padded by a column against bank conflicts.
+// out[column][row] = in[row][column]: directly, and through a tile in shared memory with a padding column against bank
+// conflicts.
 #include "device.cuh"
 
 constexpr u32 TILE = 32;
@@ -10,7 +11,7 @@ extern "C" __global__ void transpose_straight(u32 rows, u32 columns, const float
     if (row < rows && column < columns) out[(u64)column * rows + row] = in[(u64)row * columns + column];
 }
 
-// Blocks of 32 x 8 threads; PADDING 0 makes every read of a tile column fall into one bank.
+// Blocks of 32 x 8 threads; with PADDING 0 every read of a tile column accesses a single bank.
 template <u32 PADDING>
 __device__ __forceinline__ void transpose_tile(float (*tile)[TILE + PADDING], u32 rows, u32 columns, const float *in, float *out) {
     u32 column = blockIdx.x * TILE + threadIdx.x;
