@@ -133,9 +133,10 @@ fn put_row<C: Cell>(r: &mut Registers, d: u32, out: &Row<C>, mask: u32) {
 /// What is done with the bits of a comparison: called with the registers, a bit per lane and the lane mask.
 pub(crate) type Done = Box<dyn Fn(&mut Registers, u32, u32) + Send + Sync>;
 
-/// A predicate of two values; `done` stores it.
+/// A predicate of two values, inverted in the lanes of `flip`; `done` stores it.
 pub(crate) fn compare<T: Typed>(
     [a, b]: [u32; 2],
+    flip: u32,
     f: impl Fn(T, T) -> bool + Copy + Send + Sync + 'static,
     done: Done,
 ) -> Action {
@@ -151,7 +152,7 @@ pub(crate) fn compare<T: Typed>(
                 bits
             },
         );
-        done(r, bits, mask);
+        done(r, bits ^ flip, mask);
     }))
 }
 

@@ -37,22 +37,20 @@ impl Operator {
     ///
     /// "Comparison and Selection Instructions": the unordered operators hold where an operand is NaN, so each is the
     /// negation of an ordered one.
-    fn reduced(self, rows: [u32; 2], done: Done) -> (Self, [u32; 2], Done) {
+    fn reduced(self, rows: [u32; 2]) -> (&'static str, [u32; 2], u32) {
         let [a, b] = rows;
-        let (name, rows, negated) = match self.name {
-            "gt" => ("lt", [b, a], false),
-            "ge" => ("le", [b, a], false),
-            "equ" => ("ne", rows, true),
-            "neu" => ("eq", rows, true),
-            "ltu" => ("le", [b, a], true),
-            "leu" => ("lt", [b, a], true),
-            "gtu" => ("le", rows, true),
-            "geu" => ("lt", rows, true),
-            "nan" => ("num", rows, true),
-            name => (name, rows, false),
-        };
-        let done: Done = if negated { Box::new(move |r, bits, mask| done(r, !bits, mask)) } else { done };
-        (Self { name, ..self }, rows, done)
+        match self.name {
+            "gt" => ("lt", [b, a], 0),
+            "ge" => ("le", [b, a], 0),
+            "equ" => ("ne", rows, FULL),
+            "neu" => ("eq", rows, FULL),
+            "ltu" => ("le", [b, a], FULL),
+            "leu" => ("lt", [b, a], FULL),
+            "gtu" => ("le", rows, FULL),
+            "geu" => ("lt", rows, FULL),
+            "nan" => ("num", rows, FULL),
+            name => (name, rows, 0),
+        }
     }
 }
 
@@ -64,17 +62,20 @@ fn integers<T: Typed + Ord>(
     done: Done,
 ) -> Result<Action, LoadError> {
     let [a, b] = rows;
-    let (less, rows, negated) = match op.name {
-        "eq" => (false, rows, false),
-        "ne" => (false, rows, true),
-        "lt" => (true, rows, false),
-        "ge" => (true, rows, true),
-        "gt" => (true, [b, a], false),
-        "le" => (true, [b, a], true),
+    let (less, rows, flip) = match op.name {
+        "eq" => (false, rows, 0),
+        "ne" => (false, rows, FULL),
+        "lt" => (true, rows, 0),
+        "ge" => (true, rows, FULL),
+        "gt" => (true, [b, a], 0),
+        "le" => (true, [b, a], FULL),
         _ => return form.error("the comparison operator does not match the type"),
     };
-    let done: Done = if negated { Box::new(move |r, bits, mask| done(r, !bits, mask)) } else { done };
-    Ok(if less { compare(rows, |a: T, b: T| a < b, done) } else { compare(rows, |a: T, b: T| a == b, done) })
+    Ok(if less {
+        compare(rows, flip, |a: T, b: T| a < b, done)
+    } else {
+        compare(rows, flip, |a: T, b: T| a == b, done)
+    })
 }
 
 /// A comparison of floats, read out of the cells by `view`. `.ne` holds only where both are numbers.
@@ -85,13 +86,13 @@ fn floats<T: Typed, F: PartialOrd>(
     done: Done,
     view: impl Fn(T) -> F + Copy + Send + Sync + 'static,
 ) -> Result<Action, LoadError> {
-    let (op, rows, done) = op.reduced(rows, done);
-    Ok(match op.name {
-        "eq" => compare(rows, move |a: T, b: T| view(a) == view(b), done),
-        "ne" => compare(rows, move |a: T, b: T| view(a) < view(b) || view(a) > view(b), done),
-        "lt" => compare(rows, move |a: T, b: T| view(a) < view(b), done),
-        "le" => compare(rows, move |a: T, b: T| view(a) <= view(b), done),
-        "num" => compare(rows, move |a: T, b: T| view(a) <= view(b) || view(a) > view(b), done),
+    let (name, rows, flip) = op.reduced(rows);
+    Ok(match name {
+        "eq" => compare(rows, flip, move |a: T, b: T| view(a) == view(b), done),
+        "ne" => compare(rows, flip, move |a: T, b: T| view(a) < view(b) || view(a) > view(b), done),
+        "lt" => compare(rows, flip, move |a: T, b: T| view(a) < view(b), done),
+        "le" => compare(rows, flip, move |a: T, b: T| view(a) <= view(b), done),
+        "num" => compare(rows, flip, move |a: T, b: T| view(a) <= view(b) || view(a) > view(b), done),
         _ => return form.error("the comparison operator does not match the type"),
     })
 }

@@ -176,6 +176,7 @@ pub(super) fn test(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         ($t:ty) => {
             compare(
                 [a, a],
+                0,
                 move |x: $t, _: $t| match property {
                     "finite" => x.is_finite(),
                     "infinite" => x.is_infinite(),

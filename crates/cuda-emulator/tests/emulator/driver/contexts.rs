@@ -58,7 +58,7 @@ fn there_is_one_device() {
     let emulator = emulator();
     let error = CudaContext::new(1).unwrap_err();
     assert_eq!(error.0, CUresult::CUDA_ERROR_INVALID_DEVICE);
-    assert_eq!(emulator.misuses()[0].message, "device 1, but there is only device 0");
+    assert_eq!(emulator.misuses()[0].message, "device 1 does not exist; there is only device 0");
 }
 
 #[test]
