@@ -295,7 +295,7 @@ mod tests {
     fn the_largest_element_of_every_factor_is_positive() {
         let mut rows = [1.0, -2.0, 0.0, -3.0, 1.5, 0.0];
         fix_signs(&mut rows, 3);
-        assert_eq!(rows, [-1.0, -2.0, 0.0, 3.0, 1.5, 0.0]);
+        assert_eq!(rows, [-1.0, 2.0, 0.0, 3.0, -1.5, 0.0]);
     }
 
     #[test]
