@@ -4,7 +4,7 @@
 //! them. Histories are cut into pieces of equal work on the host, all candidates of a user share each load, and no tensor of
 //! behaviours × candidates is ever stored.
 //!
-//! Each operation has a file or folder here and a folder in `shaders/`. A [`Kernel`](shader::Kernel) is named after its file
+//! Each operation has a file or folder here and a folder in `shaders/`. A `Kernel` (`shader.rs`) is named after its file
 //! in `shaders/`; its parameters are a struct with the same name and fields on both sides.
 
 mod allocate;
