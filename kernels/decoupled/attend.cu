@@ -3,32 +3,32 @@
 // A block takes a tile of 16 candidates, a part of their user's history, and 128 columns of the output (a wider output
 // has its scores taken again for each 128). Threads turn the scores of 256 behaviours, which they have in registers, into
 // weights below the highest score so far, and write those to shared memory. Then groups of threads, as many as there are
-// fours of columns, read the rows, each group a share of the behaviours, and add them to the sums of all candidates, in
-// registers: a row is read once. At the end the sums of the groups are added in their order.
-// Parts of a history leave sums, peak and total, which decoupled_attend_merge brings together in their order.
+// fours of columns, read the rows, each group a share of the behaviours, and add them to the acc of all candidates, in
+// registers: a row is read once. At the end the acc of the groups are added in their order.
+// Parts of a history leave acc, row_max and row_sum, which decoupled_attend_combine brings together in their order.
 // Precision: f32; weights as in decoupled.cu.
 #include "decoupled/rows.cuh"
 #include "decoupled/scores.cuh"
 
-static_assert(THREADS == ROW_THREADS, "the same block scores and sums");
+static_assert(THREADS == ROW_THREADS, "the same block scores and acc");
 
 enum : u32 {
     CANDIDATES = 16,
     // Numbers from the weights of a behaviour to the next one's, so that eight threads write them to all banks.
     PITCH = CANDIDATES + 4,
-    // Candidates whose sums are in shared memory together at the end.
+    // Candidates whose acc are in shared memory together at the end.
     SHARE = 8,
 };
 
-static_assert(WARPS * SHARE * ROW_FOURS * COLUMNS <= BEHAVIOURS * PITCH, "the sums of warps fit where weights were");
+static_assert(WARPS * SHARE * ROW_VEC4S * COLUMNS <= BEHAVIOURS * PITCH, "the acc of warps fit where weights were");
 
-struct AttendParams {
+struct DecoupledAttendParams {
     // Pieces, or the tiles to merge.
     const Piece *pieces;
-    const Tile *merges;
-    // [slots, candidates, fours], four numbers each, and peak and total of [slots, candidates].
-    Four *sums;
-    float2 *totals;
+    const Tile *tiles;
+    // [slots, candidates, fours], four numbers each, and row_max and row_sum of [slots, candidates].
+    Vec4 *partial;
+    float2 *stats;
     // Blocks side by side over the columns.
     u32 column_blocks;
     u32 unused;
@@ -38,17 +38,17 @@ struct AttendParams {
 
 struct alignas(16) Weighing {
     float weights[BEHAVIOURS][PITCH];
-    // The highest so far, and by what that lowers the sums so far.
-    float peaks[CANDIDATES], factors[CANDIDATES], totals[CANDIDATES];
+    // The highest so far, and by what that lowers the acc so far.
+    float maxima[CANDIDATES], rescales[CANDIDATES], row_sums[CANDIDATES];
     // Of the behaviours of each warp.
-    float warp_peaks[WARPS][CANDIDATES], warp_totals[WARPS][CANDIDATES];
+    float warp_maxima[WARPS][CANDIDATES], warp_sums[WARPS][CANDIDATES];
 };
 
 static_assert(sizeof(Weighing) == (BEHAVIOURS * PITCH + (3 + 2 * WARPS) * CANDIDATES) * 4, "src/cuda/decoupled_attend.rs counts on it");
 
-// e^(score - peak), where a score of -∞ takes no part.
-__device__ __forceinline__ float weight_of(float score, float peak) {
-    return score == -infinity() ? 0.0f : exp_approx(score - peak);
+// e^(score - row_max), where a score of -∞ takes no part.
+__device__ __forceinline__ float weight_of(float score, float row_max) {
+    return score == -infinity() ? 0.0f : exp_approx(score - row_max);
 }
 
 // Of each candidate over all lanes, always in the same order; lane l gets that of candidate l / 2. With each step lanes
@@ -72,10 +72,10 @@ __device__ __forceinline__ float over_lanes(float *values) {
 __device__ __forceinline__ void read_all(float *to, const float *from) {
 #pragma unroll
     for (u32 c = 0; c < CANDIDATES; c += COLUMNS) {
-        Four four = get_four((const Four *)(from + c));
+        Vec4 vec4 = get_vec4((const Vec4 *)(from + c));
 #pragma unroll
         for (u32 e = 0; e < COLUMNS; e++) {
-            to[c + e] = four.numbers[e];
+            to[c + e] = vec4.numbers[e];
         }
     }
 }
@@ -83,28 +83,28 @@ __device__ __forceinline__ void read_all(float *to, const float *from) {
 // Turns scores into weights, -∞ where no behaviour is. All threads call it together.
 __device__ __forceinline__ void weigh(Weighing &w, const float (*scores)[OWN]) {
     const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    float values[CANDIDATES], peaks[CANDIDATES];
+    float values[CANDIDATES], maxima[CANDIDATES];
 #pragma unroll
     for (u32 c = 0; c < CANDIDATES; c++) {
         values[c] = fmaxf(scores[c][0], scores[c][1]);
     }
-    float peak = over_lanes<false>(values);
+    float row_max = over_lanes<false>(values);
     if (lane % 2 == 0) {
-        w.warp_peaks[warp][lane / 2] = peak;
+        w.warp_maxima[warp][lane / 2] = row_max;
     }
     __syncthreads();
     if (threadIdx.x < CANDIDATES) {
-        float before = w.peaks[threadIdx.x];
-        peak = before;
+        float before = w.maxima[threadIdx.x];
+        row_max = before;
 #pragma unroll
         for (u32 other = 0; other < WARPS; other++) {
-            peak = fmaxf(peak, w.warp_peaks[other][threadIdx.x]);
+            row_max = fmaxf(row_max, w.warp_maxima[other][threadIdx.x]);
         }
-        w.peaks[threadIdx.x] = peak;
-        w.factors[threadIdx.x] = weight_of(before, peak);
+        w.maxima[threadIdx.x] = row_max;
+        w.rescales[threadIdx.x] = weight_of(before, row_max);
     }
     __syncthreads();
-    read_all(peaks, w.peaks);
+    read_all(maxima, w.maxima);
 #pragma unroll
     for (u32 c = 0; c < CANDIDATES; c++) {
         values[c] = 0.0f;
@@ -113,31 +113,31 @@ __device__ __forceinline__ void weigh(Weighing &w, const float (*scores)[OWN]) {
     for (u32 own = 0; own < OWN; own++) {
 #pragma unroll
         for (u32 c = 0; c < CANDIDATES; c += COLUMNS) {
-            Four weights;
+            Vec4 weights;
 #pragma unroll
             for (u32 e = 0; e < COLUMNS; e++) {
-                weights.numbers[e] = weight_of(scores[c + e][own], peaks[c + e]);
+                weights.numbers[e] = weight_of(scores[c + e][own], maxima[c + e]);
                 values[c + e] += weights.numbers[e];
             }
-            put_four((Four *)&w.weights[own * THREADS + threadIdx.x][c], weights);
+            put_vec4((Vec4 *)&w.weights[own * THREADS + threadIdx.x][c], weights);
         }
     }
-    float total = over_lanes<true>(values);
+    float row_sum = over_lanes<true>(values);
     if (lane % 2 == 0) {
-        w.warp_totals[warp][lane / 2] = total;
+        w.warp_sums[warp][lane / 2] = row_sum;
     }
     __syncthreads();
     if (threadIdx.x < CANDIDATES) {
-        total = 0.0f;
+        row_sum = 0.0f;
 #pragma unroll
         for (u32 other = 0; other < WARPS; other++) {
-            total += w.warp_totals[other][threadIdx.x];
+            row_sum += w.warp_sums[other][threadIdx.x];
         }
-        w.totals[threadIdx.x] = fma(w.totals[threadIdx.x], w.factors[threadIdx.x], total);
+        w.row_sums[threadIdx.x] = fma(w.row_sums[threadIdx.x], w.rescales[threadIdx.x], row_sum);
     }
 }
 
-__device__ __forceinline__ void add_row(Four *sums, const float *weights, const Four &row) {
+__device__ __forceinline__ void add_row(Vec4 *acc, const float *weights, const Vec4 &row) {
     // 0 times what is not finite is NaN.
     float zero = 0.0f;
 #pragma unroll
@@ -147,26 +147,26 @@ __device__ __forceinline__ void add_row(Four *sums, const float *weights, const 
     const bool finite = zero == 0.0f;
 #pragma unroll
     for (u32 c = 0; c < CANDIDATES; c += COLUMNS) {
-        Four four = get_four((const Four *)(weights + c));
+        Vec4 vec4 = get_vec4((const Vec4 *)(weights + c));
 #pragma unroll
         for (u32 i = 0; i < COLUMNS; i++) {
             // What takes no part does not, even where its row is not finite.
-            if (finite || four.numbers[i] != 0.0f) {
+            if (finite || vec4.numbers[i] != 0.0f) {
 #pragma unroll
                 for (u32 e = 0; e < COLUMNS; e++) {
-                    sums[c + i].numbers[e] = fma(four.numbers[i], row.numbers[e], sums[c + i].numbers[e]);
+                    acc[c + i].numbers[e] = fma(vec4.numbers[i], row.numbers[e], acc[c + i].numbers[e]);
                 }
             }
         }
     }
 }
 
-// Adds the rows of the behaviours group, group + groups, … of `count` from `start` on to the sums of all candidates.
+// Adds the rows of the behaviours group, group + groups, … of `count` from `start` on to the acc of all candidates.
 __device__ __forceinline__ void add_rows(
-    Four *sums, const Rows &p, const Slice &slice, const Weighing &w, u64 start, u32 count, u32 group, u32 groups) {
+    Vec4 *acc, const Rows &p, const Slice &slice, const Weighing &w, u64 start, u32 count, u32 group, u32 groups) {
     for (u32 begin = group; begin < count; begin += AHEAD * groups) {
         u32 id[AHEAD];
-        Four row[AHEAD];
+        Vec4 row[AHEAD];
 #pragma unroll
         for (u32 i = 0; i < AHEAD; i++) {
             u32 behaviour = begin + i * groups;
@@ -174,52 +174,52 @@ __device__ __forceinline__ void add_rows(
         }
 #pragma unroll
         for (u32 i = 0; i < AHEAD; i++) {
-            row[i] = begin + i * groups < count ? four_of(p, slice, id[i]) : zeros();
+            row[i] = begin + i * groups < count ? vec4_of(p, slice, id[i]) : zeros();
         }
 #pragma unroll
         for (u32 i = 0; i < AHEAD; i++) {
             if (begin + i * groups < count) {
-                add_row(sums, w.weights[begin + i * groups], row[i]);
+                add_row(acc, w.weights[begin + i * groups], row[i]);
             }
         }
     }
 }
 
-__device__ __forceinline__ void scale(Four &sums, float factor) {
+__device__ __forceinline__ void scale(Vec4 &acc, float factor) {
 #pragma unroll
     for (u32 e = 0; e < COLUMNS; e++) {
-        sums.numbers[e] *= factor;
+        acc.numbers[e] *= factor;
     }
 }
 
 // Of no weight at all there is a row of zeros.
-__device__ __forceinline__ Four mean_of(Four sums, float total) {
-    if (total == 0.0f) {
+__device__ __forceinline__ Vec4 mean_of(Vec4 acc, float row_sum) {
+    if (row_sum == 0.0f) {
         return zeros();
     }
 #pragma unroll
     for (u32 e = 0; e < COLUMNS; e++) {
-        sums.numbers[e] /= total;
+        acc.numbers[e] /= row_sum;
     }
-    return sums;
+    return acc;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 3) decoupled_attend(const AttendParams p) {
+extern "C" __global__ void __launch_bounds__(THREADS, 3) decoupled_attend(const DecoupledAttendParams p) {
     Weighing &w = *(Weighing *)dynamic_shared;
     const Piece piece = p.pieces[blockIdx.x / p.column_blocks];
     Stage stage = stage_at(&w + 1, p.scoring);
     send_first(p.scoring, stage, piece);
-    const u32 lanes = lanes_of(p.rows.fours), groups = THREADS / lanes, group = threadIdx.x / lanes;
-    const u32 lane = threadIdx.x % lanes, four = blockIdx.x % p.column_blocks * lanes + lane;
-    const Slice slice = slice_of(p.rows, four);
+    const u32 lanes = lanes_of(p.rows.vec4s), groups = THREADS / lanes, group = threadIdx.x / lanes;
+    const u32 lane = threadIdx.x % lanes, vec4 = blockIdx.x % p.column_blocks * lanes + lane;
+    const Slice slice = slice_of(p.rows, vec4);
     if (threadIdx.x < CANDIDATES) {
-        w.peaks[threadIdx.x] = -infinity();
-        w.totals[threadIdx.x] = 0.0f;
+        w.maxima[threadIdx.x] = -infinity();
+        w.row_sums[threadIdx.x] = 0.0f;
     }
-    Four sums[CANDIDATES];
+    Vec4 acc[CANDIDATES];
 #pragma unroll
     for (u32 c = 0; c < CANDIDATES; c++) {
-        sums[c] = zeros();
+        acc[c] = zeros();
     }
     for (u32 begin = 0; begin < piece.length; begin += BEHAVIOURS) {
         float scores[CANDIDATES][OWN];
@@ -233,15 +233,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) decoupled_attend(const 
             }
         }
         weigh(w, scores);
-        float factors[CANDIDATES];
-        read_all(factors, w.factors);
+        float rescales[CANDIDATES];
+        read_all(rescales, w.rescales);
 #pragma unroll
         for (u32 c = 0; c < CANDIDATES; c++) {
-            scale(sums[c], factors[c]);
+            scale(acc[c], rescales[c]);
         }
         if (slice.there) {
             u32 count = min((u32)BEHAVIOURS, piece.length - begin);
-            add_rows(sums, p.rows, slice, w, piece.history_start + begin, count, group, groups);
+            add_rows(acc, p.rows, slice, w, piece.history_start + begin, count, group, groups);
         }
     }
     // Of the groups of a warp, then of the warps.
@@ -250,18 +250,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) decoupled_attend(const 
         for (u32 c = 0; c < CANDIDATES; c++) {
 #pragma unroll
             for (u32 e = 0; e < COLUMNS; e++) {
-                sums[c].numbers[e] += shuffle_xor(sums[c].numbers[e], distance);
+                acc[c].numbers[e] += shuffle_xor(acc[c].numbers[e], distance);
             }
         }
     }
-    Four *of_warps = (Four *)w.weights;
+    Vec4 *of_warps = (Vec4 *)w.weights;
 #pragma unroll
     for (u32 begin = 0; begin < CANDIDATES; begin += SHARE) {
         __syncthreads();
         if (threadIdx.x % WARP < lanes) {
 #pragma unroll
             for (u32 c = 0; c < SHARE; c++) {
-                put_four(of_warps + (threadIdx.x / WARP * SHARE + c) * lanes + lane, sums[begin + c]);
+                put_vec4(of_warps + (threadIdx.x / WARP * SHARE + c) * lanes + lane, acc[begin + c]);
             }
         }
         __syncthreads();
@@ -270,10 +270,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) decoupled_attend(const 
             if (candidate >= piece.rows || !slice.there) {
                 break;
             }
-            Four sum = zeros();
+            Vec4 sum = zeros();
 #pragma unroll
             for (u32 warp = 0; warp < WARPS; warp++) {
-                Four more = get_four(of_warps + (warp * SHARE + c) * lanes + lane);
+                Vec4 more = get_vec4(of_warps + (warp * SHARE + c) * lanes + lane);
 #pragma unroll
                 for (u32 e = 0; e < COLUMNS; e++) {
                     sum.numbers[e] += more.numbers[e];
@@ -281,50 +281,50 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) decoupled_attend(const 
             }
             if (piece.slot == NONE) {
                 u64 m = piece.first_target + piece.first_row + candidate;
-                write_sums(p.rows, slice, m, mean_of(sum, w.totals[candidate]));
+                write_sums(p.rows, slice, m, mean_of(sum, w.row_sums[candidate]));
                 continue;
             }
             u64 at = (u64)piece.slot * CANDIDATES + candidate;
-            put_four(p.sums + at * p.rows.fours + four, sum);
-            if (four == 0) {
-                p.totals[at] = make_float2(w.peaks[candidate], w.totals[candidate]);
+            put_vec4(p.partial + at * p.rows.vec4s + vec4, sum);
+            if (vec4 == 0) {
+                p.stats[at] = make_float2(w.maxima[candidate], w.row_sums[candidate]);
             }
         }
     }
 }
 
 // A block a candidate of the tiles to merge.
-extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_attend_merge(const AttendParams p) {
-    const Tile tile = p.merges[blockIdx.x / CANDIDATES];
+extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_attend_combine(const DecoupledAttendParams p) {
+    const Tile tile = p.tiles[blockIdx.x / CANDIDATES];
     u32 candidate = blockIdx.x % CANDIDATES;
     if (candidate >= tile.rows) {
         return;
     }
-    float peak = -infinity();
+    float row_max = -infinity();
     for (u32 slot = tile.first_slot; slot < tile.first_slot + tile.slots; slot++) {
-        peak = fmaxf(peak, p.totals[(u64)slot * CANDIDATES + candidate].x);
+        row_max = fmaxf(row_max, p.stats[(u64)slot * CANDIDATES + candidate].x);
     }
-    for (u32 four = threadIdx.x; four < p.rows.fours; four += ROW_THREADS) {
-        Four sums = zeros();
-        float total = 0.0f;
+    for (u32 vec4 = threadIdx.x; vec4 < p.rows.vec4s; vec4 += ROW_THREADS) {
+        Vec4 acc = zeros();
+        float row_sum = 0.0f;
         for (u32 slot = tile.first_slot; slot < tile.first_slot + tile.slots; slot++) {
             u64 at = (u64)slot * CANDIDATES + candidate;
-            float2 part = p.totals[at];
-            float factor = weight_of(part.x, peak);
-            // A part whose scores were all -∞ or NaN has no peak; NaN is in its total.
+            float2 part = p.stats[at];
+            float factor = weight_of(part.x, row_max);
+            // A part whose scores were all -∞ or NaN has no row_max; NaN is in its row_sum.
             if (part.x == -infinity()) {
                 factor = part.y == 0.0f ? 0.0f : 1.0f;
             }
             if (factor == 0.0f) {
                 continue;
             }
-            Four more = get_four(p.sums + at * p.rows.fours + four);
-            total = fma(part.y, factor, total);
+            Vec4 more = get_vec4(p.partial + at * p.rows.vec4s + vec4);
+            row_sum = fma(part.y, factor, row_sum);
 #pragma unroll
             for (u32 e = 0; e < COLUMNS; e++) {
-                sums.numbers[e] = fma(more.numbers[e], factor, sums.numbers[e]);
+                acc.numbers[e] = fma(more.numbers[e], factor, acc.numbers[e]);
             }
         }
-        write_sums(p.rows, slice_of(p.rows, four), tile.first_target + tile.first_row + candidate, mean_of(sums, total));
+        write_sums(p.rows, slice_of(p.rows, vec4), tile.first_target + tile.first_row + candidate, mean_of(acc, row_sum));
     }
 }

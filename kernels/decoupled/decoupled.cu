@@ -1,8 +1,8 @@
-// Weighted sums over the behaviours that a search kept:
+// Weighted acc over the behaviours that a search kept:
 //
 //     out[m] = Σ_k w[m,k] · [R_1[ids[l,1]] ‖ … ‖ R_F[ids[l,F]]],  l = positions[m,k],  w = softmax over scores[m,:]
 //
-// optionally times the candidate's own rows. A block takes a candidate. Peak and total of the scores come first; then
+// optionally times the candidate's own rows. A block takes a candidate. Peak and row_sum of the scores come first; then
 // the weights of 512 behaviours at a time go to shared memory, and groups of threads, as many as a row has fours of
 // numbers, take the behaviours in turn, four rows on their way each. What the groups summed is added in their order.
 // Positions and counts are the caller's: those out of range are noted, and neither read nor summed.
@@ -14,7 +14,7 @@ enum : u32 {
     WEIGHTS = 512,
 };
 
-struct AggregateParams {
+struct DecoupledAggregateParams {
     // One candidate each.
     const Tile *tiles;
     const u32 *positions;
@@ -44,19 +44,19 @@ __device__ __forceinline__ float over_block(float value) {
     return value;
 }
 
-// A score of -∞ takes no part, whatever the peak is. NaN is not dropped here: its weight is NaN.
-__device__ __forceinline__ float weight_of(float score, float peak) {
-    return score == -infinity() ? 0.0f : exp_approx(score - peak);
+// A score of -∞ takes no part, whatever the row_max is. NaN is not dropped here: its weight is NaN.
+__device__ __forceinline__ float weight_of(float score, float row_max) {
+    return score == -infinity() ? 0.0f : exp_approx(score - row_max);
 }
 
 // Adds weight · row of some of the behaviours: first, first + step, … below `count`.
 __device__ __forceinline__ void add_rows(
-    Four &sums, const Rows &p, const Slice &slice, u64 history, const float *weights, const u32 *positions, u32 first,
+    Vec4 &acc, const Rows &p, const Slice &slice, u64 history, const float *weights, const u32 *positions, u32 first,
     u32 count, u32 step) {
     for (u32 begin = first; begin < count; begin += AHEAD * step) {
         float weight[AHEAD];
         u32 id[AHEAD];
-        Four row[AHEAD];
+        Vec4 row[AHEAD];
 #pragma unroll
         for (u32 i = 0; i < AHEAD; i++) {
             u32 k = begin + i * step;
@@ -65,22 +65,22 @@ __device__ __forceinline__ void add_rows(
         }
 #pragma unroll
         for (u32 i = 0; i < AHEAD; i++) {
-            row[i] = weight[i] != 0.0f ? four_of(p, slice, id[i]) : zeros();
+            row[i] = weight[i] != 0.0f ? vec4_of(p, slice, id[i]) : zeros();
         }
 #pragma unroll
         for (u32 i = 0; i < AHEAD; i++) {
 #pragma unroll
             for (u32 e = 0; e < COLUMNS; e++) {
-                sums.numbers[e] = fma(weight[i], row[i].numbers[e], sums.numbers[e]);
+                acc.numbers[e] = fma(weight[i], row[i].numbers[e], acc.numbers[e]);
             }
         }
     }
 }
 
-extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_aggregate(const AggregateParams p) {
+extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_aggregate(const DecoupledAggregateParams p) {
     __shared__ float weights[WEIGHTS];
     __shared__ u32 positions[WEIGHTS];
-    __shared__ Four of_groups[ROW_THREADS];
+    __shared__ Vec4 of_groups[ROW_THREADS];
     const Tile tile = p.tiles[blockIdx.x];
     u64 m = tile.first_target + tile.first_row, first = m * p.top_k, length = tile.history_end - tile.history_start;
     u32 count = p.counts[m];
@@ -90,20 +90,20 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_aggregate(co
         }
         count = 0;
     }
-    float peak = -infinity(), total = 0.0f;
+    float row_max = -infinity(), row_sum = 0.0f;
     for (u32 k = threadIdx.x; k < count; k += ROW_THREADS) {
-        peak = fmaxf(peak, p.scores[first + k]);
+        row_max = fmaxf(row_max, p.scores[first + k]);
     }
-    peak = over_block<false>(peak);
+    row_max = over_block<false>(row_max);
     for (u32 k = threadIdx.x; k < count; k += ROW_THREADS) {
-        total += weight_of(p.scores[first + k], peak);
+        row_sum += weight_of(p.scores[first + k], row_max);
     }
-    total = over_block<true>(total);
-    u32 lanes = lanes_of(p.rows.fours), groups = ROW_THREADS / lanes;
+    row_sum = over_block<true>(row_sum);
+    u32 lanes = lanes_of(p.rows.vec4s), groups = ROW_THREADS / lanes;
     u32 lane = threadIdx.x % lanes, group = threadIdx.x / lanes;
-    for (u32 first_four = 0; first_four < p.rows.fours; first_four += lanes) {
-        const Slice slice = slice_of(p.rows, first_four + lane);
-        Four sums = zeros();
+    for (u32 first_vec4 = 0; first_vec4 < p.rows.vec4s; first_vec4 += lanes) {
+        const Slice slice = slice_of(p.rows, first_vec4 + lane);
+        Vec4 acc = zeros();
         for (u32 begin = 0; begin < count; begin += WEIGHTS) {
             u32 some = min((u32)WEIGHTS, count - begin);
             __syncthreads();
@@ -114,25 +114,25 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_aggregate(co
                     report_bad_id(p.bad_positions, first + begin + k, position);
                 }
                 positions[k] = position;
-                weights[k] = inside ? weight_of(p.scores[first + begin + k], peak) / total : 0.0f;
+                weights[k] = inside ? weight_of(p.scores[first + begin + k], row_max) / row_sum : 0.0f;
             }
             __syncthreads();
             if (slice.there) {
-                add_rows(sums, p.rows, slice, tile.history_start, weights, positions, group, some, groups);
+                add_rows(acc, p.rows, slice, tile.history_start, weights, positions, group, some, groups);
             }
         }
         __syncthreads();
-        put_four(&of_groups[threadIdx.x], sums);
+        put_vec4(&of_groups[threadIdx.x], acc);
         __syncthreads();
         if (group == 0 && slice.there) {
             for (u32 other = 1; other < groups; other++) {
-                Four more = get_four(&of_groups[other * lanes + lane]);
+                Vec4 more = get_vec4(&of_groups[other * lanes + lane]);
 #pragma unroll
                 for (u32 e = 0; e < COLUMNS; e++) {
-                    sums.numbers[e] += more.numbers[e];
+                    acc.numbers[e] += more.numbers[e];
                 }
             }
-            write_sums(p.rows, slice, m, sums);
+            write_sums(p.rows, slice, m, acc);
         }
     }
 }

@@ -5,7 +5,7 @@
 enum : u32 {
     ROW_THREADS = 128,
     // Fours of numbers that a block sums at a time: a warp's width.
-    ROW_FOURS = WARP,
+    ROW_VEC4S = WARP,
     // Rows that a thread has on their way.
     AHEAD = 4,
 };
@@ -20,8 +20,8 @@ struct Rows {
     // Tables of this launch: features first_feature, first_feature + 1, …
     u32 first_feature, count;
     // Fours of numbers of a row of them.
-    u32 fours;
-    Table tables[MOST_TABLES];
+    u32 vec4s;
+    DeviceTable tables[MOST_TABLES];
     // Where each table's columns begin in a row of the output.
     u32 first_columns[MOST_TABLES];
 };
@@ -32,9 +32,9 @@ struct Slice {
     bool there;
 };
 
-__device__ __forceinline__ Slice slice_of(const Rows &p, u32 four) {
-    u32 table = table_of(p.tables, p.count, min(four, p.fours - 1));
-    return Slice{table, COLUMNS * (four - p.tables[table].first_four), four < p.fours};
+__device__ __forceinline__ Slice slice_of(const Rows &p, u32 vec4) {
+    u32 table = table_of(p.tables, p.count, min(vec4, p.vec4s - 1));
+    return Slice{table, COLUMNS * (vec4 - p.tables[table].first_vec4), vec4 < p.vec4s};
 }
 
 __device__ __forceinline__ u32 id_of(const Rows &p, const u32 *ids, const Slice &slice, u64 row) {
@@ -42,25 +42,25 @@ __device__ __forceinline__ u32 id_of(const Rows &p, const u32 *ids, const Slice 
 }
 
 // Zeros for an id outside the table: other kernels tell of those.
-__device__ __forceinline__ Four four_of(const Rows &p, const Slice &slice, u32 id) {
-    const Table &table = p.tables[slice.table];
-    return id < table.rows ? any_row_four(table, id, slice.first_column) : zeros();
+__device__ __forceinline__ Vec4 vec4_of(const Rows &p, const Slice &slice, u32 id) {
+    const DeviceTable &table = p.tables[slice.table];
+    return id < table.rows ? any_row_vec4(table, id, slice.first_column) : zeros();
 }
 
 // The sums of candidate m.
-__device__ __forceinline__ void write_sums(const Rows &p, const Slice &slice, u64 m, Four sums) {
+__device__ __forceinline__ void write_sums(const Rows &p, const Slice &slice, u64 m, Vec4 sums) {
     if (p.target_ids) {
-        Four target = four_of(p, slice, id_of(p, p.target_ids, slice, m));
+        Vec4 target = vec4_of(p, slice, id_of(p, p.target_ids, slice, m));
 #pragma unroll
         for (u32 e = 0; e < COLUMNS; e++) {
             sums.numbers[e] *= target.numbers[e];
         }
     }
     float *to = p.out + m * p.out_width + p.first_columns[slice.table] + slice.first_column;
-    store_four(to, sums, p.tables[slice.table].width - slice.first_column);
+    store_vec4(to, sums, p.tables[slice.table].width - slice.first_column);
 }
 
 // How many threads sit side by side over the fours of a row: a power of two, at most a warp.
-__device__ __forceinline__ u32 lanes_of(u32 fours) {
-    return fours >= ROW_FOURS ? (u32)ROW_FOURS : 1u << (fours > 1 ? 32 - __clz(fours - 1) : 0);
+__device__ __forceinline__ u32 lanes_of(u32 vec4s) {
+    return vec4s >= ROW_VEC4S ? (u32)ROW_VEC4S : 1u << (vec4s > 1 ? 32 - __clz(vec4s - 1) : 0);
 }

@@ -18,8 +18,8 @@ enum : u32 {
     OWN = 2,
     BEHAVIOURS = OWN * THREADS,
     // Fours of numbers that are in shared memory at a time: of a row, twice, and of a query.
-    FOURS = 4,
-    QUERY_FOURS = 32,
+    STAGED_VEC4S = 4,
+    QUERY_VEC4S = 32,
     // Rows that a thread has on their way.
     ROWS_AHEAD = 4,
 };
@@ -30,15 +30,15 @@ struct Scoring {
     u64 *record, *target_record;
     u32 features;
     // Fours of numbers of a row of all tables.
-    u32 fours;
-    Table tables[MOST_TABLES];
+    u32 vec4s;
+    DeviceTable tables[MOST_TABLES];
     float scales[MOST_TABLES];
 };
 
 // Where rows and queries are staged.
 struct Stage {
     // [2, columns, stride] and [QUERY_FOURS, candidates + 1].
-    Four *rows, *queries;
+    Vec4 *rows, *queries;
     // Fours of a row that there is room for, and what is behind each column of them.
     u32 columns, stride;
     // Which of the two rows are in, or on their way to.
@@ -46,31 +46,31 @@ struct Stage {
 };
 
 // Threads side by side over so many fours. With as many, each stages a multiple of ROWS_AHEAD rows.
-__device__ __forceinline__ u32 staging_lanes(u32 fours) { return fours > 2 ? 4 : 2; }
+__device__ __forceinline__ u32 staging_lanes(u32 vec4s) { return vec4s > 2 ? 4 : 2; }
 
 static_assert(BEHAVIOURS / (THREADS / 2) % ROWS_AHEAD == 0 && BEHAVIOURS / (THREADS / 4) % ROWS_AHEAD == 0, "");
 
 // The padding behind a column's 256 fours lets eight threads that write whole rows meet every bank.
 __device__ __forceinline__ Stage stage_at(void *shared, const Scoring &p) {
-    u32 columns = min((u32)FOURS, p.fours), stride = BEHAVIOURS + 8 / staging_lanes(columns);
-    Four *rows = (Four *)shared;
+    u32 columns = min((u32)STAGED_VEC4S, p.vec4s), stride = BEHAVIOURS + 8 / staging_lanes(columns);
+    Vec4 *rows = (Vec4 *)shared;
     return Stage{rows, rows + 2 * columns * stride, columns, stride, 0};
 }
 
 // Four numbers of the row of an id; zeros for one outside its table.
-__device__ __forceinline__ Four scored_four(const Scoring &p, const u32 *ids, u64 *record, u64 row, u32 four, u32 &table) {
-    table = table_of(p.tables, p.features, four);
-    const Table &from = p.tables[table];
+__device__ __forceinline__ Vec4 scored_vec4(const Scoring &p, const u32 *ids, u64 *record, u64 row, u32 vec4, u32 &table) {
+    table = table_of(p.tables, p.features, vec4);
+    const DeviceTable &from = p.tables[table];
     u64 at = row * p.features + table;
     u32 id = __ldg(ids + at);
-    return known(from, record, at, id) ? any_row_four(from, id, COLUMNS * (four - from.first_four)) : zeros();
+    return in_table(from, record, at, id) ? any_row_vec4(from, id, COLUMNS * (vec4 - from.first_vec4)) : zeros();
 }
 
 // Reads the ids of the rows row, row + rows, … of BEHAVIOURS and gives them to `put`, with whether there is a row: not
 // from `length` on, nor for an id outside the table, which is noted. `ids`: of row 0, each `features` before the next.
 template <typename Put>
 __device__ __forceinline__ void gather(
-    const Scoring &p, const Table &table, const u32 *ids, u32 row, u32 rows, u32 length, Put put) {
+    const Scoring &p, const DeviceTable &table, const u32 *ids, u32 row, u32 rows, u32 length, Put put) {
     const u64 table_rows = table.rows;
     for (; row < BEHAVIOURS; row += ROWS_AHEAD * rows) {
         u32 id[ROWS_AHEAD];
@@ -82,14 +82,14 @@ __device__ __forceinline__ void gather(
         }
 #pragma unroll
         for (u32 i = 0; i < ROWS_AHEAD; i++) {
-            bool in_table = id[i] < table_rows;
-            all = all & in_table;
-            put(row + i * rows, id[i], in_table & (row + i * rows < length));
+            bool inside = id[i] < table_rows;
+            all = all & inside;
+            put(row + i * rows, id[i], inside & (row + i * rows < length));
         }
         if (!all && p.record) {
             for (u32 place = row; place < min(row + ROWS_AHEAD * rows, length); place += rows) {
                 u64 behind = (u64)place * p.features;
-                known(table, p.record, ids - p.ids + behind, ids[behind]);
+                in_table(table, p.record, ids - p.ids + behind, ids[behind]);
             }
         }
     }
@@ -105,24 +105,24 @@ __device__ __forceinline__ const void *row_after(const void *from, u32 id, u32 p
 // Sends for `count` fours from `first` on, of each of `length` behaviours from `start` on, at least one; zeros behind them.
 __device__ __forceinline__ void stage_rows(const Scoring &p, const Stage &stage, u64 start, u32 length, u32 first, u32 count) {
     const u32 lanes = staging_lanes(count), rows = THREADS / lanes;
-    const u32 row = threadIdx.x / lanes, four = threadIdx.x % lanes;
-    if (four >= count) {
+    const u32 row = threadIdx.x / lanes, vec4 = threadIdx.x % lanes;
+    if (vec4 >= count) {
         return;
     }
-    const u32 index = table_of(p.tables, p.features, first + four);
-    const Table &table = p.tables[index];
-    const u32 column = COLUMNS * (first + four - table.first_four);
+    const u32 index = table_of(p.tables, p.features, first + vec4);
+    const DeviceTable &table = p.tables[index];
+    const u32 column = COLUMNS * (first + vec4 - table.first_vec4);
     const u32 *ids = p.ids + start * p.features + index;
-    Four *to = stage.rows + (stage.turn * stage.columns + four) * stage.stride;
+    Vec4 *to = stage.rows + (stage.turn * stage.columns + vec4) * stage.stride;
     if (table.storage == STORED_F32 && table.vectors) {
         const u32 address = shared_address(to), pitch = table.width * sizeof(f32);
         const f32 *data = (const f32 *)table.data + column;
         gather(p, table, ids, row, rows, length, [&](u32 place, u32 id, bool there) {
-            copy_async(address + place * sizeof(Four), row_after(data, id, pitch), there ? sizeof(Four) : 0);
+            copy_async(address + place * sizeof(Vec4), row_after(data, id, pitch), there ? sizeof(Vec4) : 0);
         });
     } else {
         gather(p, table, ids, row, rows, length, [&](u32 place, u32 id, bool there) {
-            put_four(to + place, there ? any_row_four(table, id, column) : zeros());
+            put_vec4(to + place, there ? any_row_vec4(table, id, column) : zeros());
         });
     }
 }
@@ -131,33 +131,33 @@ __device__ __forceinline__ void stage_rows(const Scoring &p, const Stage &stage,
 template <u32 CANDIDATES>
 __device__ __forceinline__ void stage_queries(const Scoring &p, const Stage &stage, u64 start, u32 length, u32 first, u32 count) {
     for (u32 i = threadIdx.x; i < CANDIDATES * count; i += THREADS) {
-        u32 row = i / count, four = i % count, table;
-        Four value = zeros();
+        u32 row = i / count, vec4 = i % count, table;
+        Vec4 value = zeros();
         if (row < length) {
-            value = scored_four(p, p.target_ids, p.target_record, start + row, first + four, table);
+            value = scored_vec4(p, p.target_ids, p.target_record, start + row, first + vec4, table);
 #pragma unroll
             for (u32 e = 0; e < COLUMNS; e++) {
                 value.numbers[e] *= p.scales[table];
             }
         }
-        put_four(stage.queries + four * (CANDIDATES + 1) + row, value);
+        put_vec4(stage.queries + vec4 * (CANDIDATES + 1) + row, value);
     }
 }
 
 template <u32 CANDIDATES>
-__device__ __forceinline__ void add_products(float (*scores)[OWN], const Four *rows, const Four *queries, u32 stride, u32 count) {
+__device__ __forceinline__ void add_products(float (*scores)[OWN], const Vec4 *rows, const Vec4 *queries, u32 stride, u32 count) {
     rows += threadIdx.x;
     // More at a time would take registers that candidates need.
 #pragma unroll 1
-    for (u32 four = 0; four < count; four++) {
-        Four own_rows[OWN];
+    for (u32 vec4 = 0; vec4 < count; vec4++) {
+        Vec4 own_rows[OWN];
 #pragma unroll
         for (u32 own = 0; own < OWN; own++) {
-            own_rows[own] = get_four(rows + own * THREADS);
+            own_rows[own] = get_vec4(rows + own * THREADS);
         }
 #pragma unroll
         for (u32 c = 0; c < CANDIDATES; c++) {
-            Four query = get_four(queries + c);
+            Vec4 query = get_vec4(queries + c);
 #pragma unroll
             for (u32 own = 0; own < OWN; own++) {
 #pragma unroll
@@ -190,29 +190,29 @@ __device__ __forceinline__ void score(float (*scores)[OWN], const Scoring &p, St
             scores[c][own] = 0.0f;
         }
     }
-    for (u32 first = 0; first < p.fours; first += FOURS) {
+    for (u32 first = 0; first < p.vec4s; first += STAGED_VEC4S) {
         // Queries that fit stay.
-        if (first % QUERY_FOURS == 0 && (begin == 0 || p.fours > QUERY_FOURS)) {
+        if (first % QUERY_VEC4S == 0 && (begin == 0 || p.vec4s > QUERY_VEC4S)) {
             // Before overwriting what others may still read.
             __syncthreads();
-            u32 count = min((u32)QUERY_FOURS, p.fours - first);
+            u32 count = min((u32)QUERY_VEC4S, p.vec4s - first);
             stage_queries<CANDIDATES>(p, stage, piece.first_target + piece.first_row, piece.rows, first, count);
         }
         copy_wait<0>();
         __syncthreads();
-        const Four *rows = stage.rows + stage.turn * stage.columns * stage.stride;
+        const Vec4 *rows = stage.rows + stage.turn * stage.columns * stage.stride;
         stage.turn ^= 1;
-        u32 next = first + FOURS, next_begin = begin;
-        if (next >= p.fours) {
+        u32 next = first + STAGED_VEC4S, next_begin = begin;
+        if (next >= p.vec4s) {
             next = 0;
             next_begin += BEHAVIOURS;
         }
         if (next_begin < piece.length) {
-            u32 count = min((u32)FOURS, p.fours - next);
+            u32 count = min((u32)STAGED_VEC4S, p.vec4s - next);
             stage_rows(p, stage, piece.history_start + next_begin, piece.length - next_begin, next, count);
             copy_commit();
         }
-        const Four *queries = stage.queries + first % QUERY_FOURS * (CANDIDATES + 1);
-        add_products<CANDIDATES>(scores, rows, queries, stage.stride, min((u32)FOURS, p.fours - first));
+        const Vec4 *queries = stage.queries + first % QUERY_VEC4S * (CANDIDATES + 1);
+        add_products<CANDIDATES>(scores, rows, queries, stage.stride, min((u32)STAGED_VEC4S, p.vec4s - first));
     }
 }

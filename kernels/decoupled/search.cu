@@ -19,7 +19,7 @@ enum : u32 {
     SELECT_STEP = 1024,
 };
 
-struct SearchParams {
+struct DecoupledSearchParams {
     const Piece *pieces;
     const Tile *tiles;
     // [places, candidates of a tile, room], and how many there are: [places, candidates of a tile].
@@ -34,7 +34,7 @@ struct SearchParams {
     Scoring scoring;
 };
 
-struct SelectParams {
+struct DecoupledSelectParams {
     const Tile *tiles;
     const u64 *lists;
     const u32 *lengths;
@@ -144,7 +144,7 @@ struct alignas(16) Lists {
 static_assert(sizeof(Lists<2>) == ENTRIES * 8 + 2 * 16, "src/cuda/decoupled_search.rs counts on it");
 
 template <u32 CANDIDATES>
-__device__ __forceinline__ void search(const SearchParams &p) {
+__device__ __forceinline__ void search(const DecoupledSearchParams &p) {
     constexpr u32 CAPACITY = Lists<CANDIDATES>::CAPACITY;
     static_assert(CAPACITY % THREADS == 0, "threads go straight to their places together, or none does");
     Lists<CANDIDATES> &lists = *(Lists<CANDIDATES> *)dynamic_shared;
@@ -195,10 +195,10 @@ __device__ __forceinline__ void search(const SearchParams &p) {
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_16(const SearchParams p) { search<16>(p); }
-extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_8(const SearchParams p) { search<8>(p); }
-extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_4(const SearchParams p) { search<4>(p); }
-extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_2(const SearchParams p) { search<2>(p); }
+extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_16(const DecoupledSearchParams p) { search<16>(p); }
+extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_8(const DecoupledSearchParams p) { search<8>(p); }
+extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_4(const DecoupledSearchParams p) { search<4>(p); }
+extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_2(const DecoupledSearchParams p) { search<2>(p); }
 
 // The steps of a bitonic sort, highest first, from a distance within a warp on, of runs of `size`; a lane has the entry
 // of `place`.
@@ -317,7 +317,7 @@ __device__ __forceinline__ void cut_together(Selecting &s, u32 top_k, u32 room) 
     __syncthreads();
 }
 
-extern "C" __global__ void __launch_bounds__(SELECT_THREADS) decoupled_select(const SelectParams p) {
+extern "C" __global__ void __launch_bounds__(SELECT_THREADS) decoupled_select(const DecoupledSelectParams p) {
     __shared__ Selecting s;
     const Tile &tile = p.tiles[blockIdx.x / p.candidates];
     u32 row = blockIdx.x % p.candidates;

@@ -47,7 +47,7 @@ struct DinAttendParams {
     const float *rows;
     const float *output_bias;
     void *out;
-    // Of each slot: TILE × width sums; and TILE peaks and totals.
+    // Of each slot: TILE × width acc; and TILE maxima and row_sums.
     float *partial;
     float *stats;
     DinLayer layers[3];
@@ -65,40 +65,40 @@ struct DinAttendParams {
 };
 
 // A warp's shared memory.
-struct Room {
+struct WarpMemory {
     // Input fragments of the first and third layer and of the second, [step][part][lane].
     Vector *inputs;
     Vector *others;
     // (Wk - Wd)·s, [tile][lane].
     Vector *terms;
-    // Behaviours [ROWS][stride], sums [TILE][stride].
+    // Behaviours [ROWS][stride], acc [TILE][stride].
     float *behaviours;
-    float *sums;
-    // Scores, then weights [ROWS][TILE]; factors on older sums, peaks and totals [TILE].
+    float *acc;
+    // Scores, then weights [ROWS][TILE]; factors on older acc, maxima and row_sums [TILE].
     float *weights;
-    float *fades;
-    float *peaks;
-    float *totals;
+    float *rescales;
+    float *maxima;
+    float *row_sums;
 };
 
 template <typename T>
-__device__ __forceinline__ Room room_of(const DinAttendParams &p, u32 warp) {
-    Room room;
+__device__ __forceinline__ WarpMemory warp_memory(const DinAttendParams &p, u32 warp) {
+    WarpMemory memory;
     float *next = (float *)((u8 *)dynamic_shared + warp * p.warp_bytes);
-    room.terms = (Vector *)next;
+    memory.terms = (Vector *)next;
     next += p.layers[0].padded / 8 * WARP * 4;
-    room.behaviours = next;
+    memory.behaviours = next;
     next += ROWS * p.stride;
-    room.sums = next;
+    memory.acc = next;
     next += TILE * p.stride;
-    room.weights = next;
+    memory.weights = next;
     next += ROWS * TILE;
-    room.fades = next;
-    room.peaks = next + TILE;
-    room.totals = next + 2 * TILE;
-    room.others = (Vector *)(next + 4 * TILE);
-    room.inputs = room.others + (p.layer_count > 1 ? p.layers[0].padded / 16 : 0) * Parts<T>::INPUT * WARP;
-    return room;
+    memory.rescales = next;
+    memory.maxima = next + TILE;
+    memory.row_sums = next + 2 * TILE;
+    memory.others = (Vector *)(next + 4 * TILE);
+    memory.inputs = memory.others + (p.layer_count > 1 ? p.layers[0].padded / 16 : 0) * Parts<T>::INPUT * WARP;
+    return memory;
 }
 
 __device__ __forceinline__ float2 load_two(const float *from) { return __ldg((const float2 *)from); }
@@ -198,9 +198,9 @@ __device__ __forceinline__ void store_inputs(Vector *inputs, u32 step, const u32
 
 // The behaviours, or their products with a candidate, as input fragments.
 template <u32 INPUT>
-__device__ __forceinline__ void make_inputs(const DinAttendParams &p, const Room &room, const float *candidate) {
+__device__ __forceinline__ void make_inputs(const DinAttendParams &p, const WarpMemory &memory, const float *candidate) {
     const u32 lane = threadIdx.x % WARP;
-    const float *mine = room.behaviours + lane / 4 * p.stride + lane % 4 * 2;
+    const float *mine = memory.behaviours + lane / 4 * p.stride + lane % 4 * 2;
 #pragma unroll 1
     for (u32 step = 0; step < p.inputs_padded / 16; step++) {
         float x[8];
@@ -218,13 +218,13 @@ __device__ __forceinline__ void make_inputs(const DinAttendParams &p, const Room
         }
         u32 parts[INPUT][4];
         split<INPUT>(x, parts);
-        store_inputs<INPUT>(room.inputs, step, parts);
+        store_inputs<INPUT>(memory.inputs, step, parts);
     }
 }
 
 // Widens up to ROWS behaviours from `first` on into the warp's memory; zeros behind the last and beside each.
 template <typename T>
-__device__ void load_behaviours(const DinAttendParams &p, const Room &room, u64 first, u32 count) {
+__device__ void load_behaviours(const DinAttendParams &p, const WarpMemory &memory, u64 first, u32 count) {
     const u32 lane = threadIdx.x % WARP;
     const T *from = (const T *)p.history + first * p.width;
     if (p.by_vectors) {
@@ -234,7 +234,7 @@ __device__ void load_behaviours(const DinAttendParams &p, const Room &room, u64 
             const u32 row = i / vectors, column = i % vectors * PER_VECTOR<T>;
             float numbers[PER_VECTOR<T>] = {};
             if (row < count) widen_vector<T>(load_vector(from + u64(row) * p.width + column), numbers);
-            float4 *to = (float4 *)(room.behaviours + row * p.stride + column);
+            float4 *to = (float4 *)(memory.behaviours + row * p.stride + column);
             if constexpr (PER_VECTOR<T> == 4) {
                 *to = {numbers[0], numbers[1], numbers[2], numbers[3]};
             } else {
@@ -251,24 +251,24 @@ __device__ void load_behaviours(const DinAttendParams &p, const Room &room, u64 
     for (u32 row = 0; row < ROWS; row++) {
         for (u32 column = done + lane; column < p.stride; column += WARP) {
             const bool inside = row < count && column < p.width;
-            room.behaviours[row * p.stride + column] = inside ? widen(from[u64(row) * p.width + column]) : 0.0f;
+            memory.behaviours[row * p.stride + column] = inside ? widen(from[u64(row) * p.width + column]) : 0.0f;
         }
     }
 }
 
 // The behaviours' own term of the first layer.
 template <typename T>
-__device__ void make_terms(const DinAttendParams &p, const Room &room) {
+__device__ void make_terms(const DinAttendParams &p, const WarpMemory &memory) {
     const u32 lane = threadIdx.x % WARP, tiles = p.layers[0].padded / 8;
-    make_inputs<Parts<T>::INPUT>(p, room, nullptr);
+    make_inputs<Parts<T>::INPUT>(p, memory, nullptr);
 #pragma unroll 1
     for (u32 first = 0; first < tiles; first += GROUP) {
         float c[GROUP][4] = {};
         multiply<Parts<T>::DIFFERENCE, Parts<T>::INPUT>(
-            c, room.inputs, p.inputs_padded / 16, p.fragments + p.first_difference, tiles, first);
+            c, memory.inputs, p.inputs_padded / 16, p.fragments + p.first_difference, tiles, first);
 #pragma unroll
         for (u32 n = 0; n < GROUP; n++) {
-            if (first + n < tiles) *(float4 *)&room.terms[(first + n) * WARP + lane] = {c[n][0], c[n][1], c[n][2], c[n][3]};
+            if (first + n < tiles) *(float4 *)&memory.terms[(first + n) * WARP + lane] = {c[n][0], c[n][1], c[n][2], c[n][3]};
         }
     }
 }
@@ -285,7 +285,7 @@ __device__ __forceinline__ void add_to_scores(float (&scores)[2], const float (&
 // the row's four lanes hold a part each. `candidate` is null but for the first layer.
 template <typename T>
 __device__ __forceinline__ void run_layer(
-    const DinAttendParams &p, const Room &room, const DinLayer &layer, u32 steps, const float *candidate,
+    const DinAttendParams &p, const WarpMemory &memory, const DinLayer &layer, u32 steps, const float *candidate,
     const Vector *from, Vector *to, float (&scores)[2]) {
     constexpr u32 WEIGHT = Parts<T>::WEIGHT, INPUT = Parts<T>::INPUT;
     const u32 lane = threadIdx.x % WARP, tiles = layer.padded / 8;
@@ -296,7 +296,7 @@ __device__ __forceinline__ void run_layer(
 #pragma unroll
             for (u32 n = 0; n < GROUP; n++) {
                 if (first + n < tiles) {
-                    const float4 term = *(const float4 *)&room.terms[(first + n) * WARP + lane];
+                    const float4 term = *(const float4 *)&memory.terms[(first + n) * WARP + lane];
                     const float2 own = load_two(candidate + p.inputs_padded + (first + n) * 8 + lane % 4 * 2);
                     c[n][0] = term.x + own.x;
                     c[n][1] = term.y + own.y;
@@ -328,104 +328,104 @@ __device__ __forceinline__ void run_layer(
 
 // Scores of the warp's behaviours for one candidate.
 template <typename T>
-__device__ void score(const DinAttendParams &p, const Room &room, const float *candidate, float (&scores)[2]) {
-    Vector *const inputs = room.inputs, *const others = room.others;
-    make_inputs<Parts<T>::INPUT>(p, room, candidate);
+__device__ void score(const DinAttendParams &p, const WarpMemory &memory, const float *candidate, float (&scores)[2]) {
+    Vector *const inputs = memory.inputs, *const others = memory.others;
+    make_inputs<Parts<T>::INPUT>(p, memory, candidate);
     const u32 layers = p.layer_count;
-    run_layer<T>(p, room, p.layers[0], p.inputs_padded / 16, candidate, inputs, layers > 1 ? others : nullptr, scores);
+    run_layer<T>(p, memory, p.layers[0], p.inputs_padded / 16, candidate, inputs, layers > 1 ? others : nullptr, scores);
     if (layers == 1) return;
     const u32 steps = p.layers[0].padded / 16;
-    run_layer<T>(p, room, p.layers[1], steps, nullptr, others, layers > 2 ? inputs : nullptr, scores);
+    run_layer<T>(p, memory, p.layers[1], steps, nullptr, others, layers > 2 ? inputs : nullptr, scores);
     if (layers == 2) return;
-    run_layer<T>(p, room, p.layers[2], p.layers[1].padded / 16, nullptr, inputs, nullptr, scores);
+    run_layer<T>(p, memory, p.layers[2], p.layers[1].padded / 16, nullptr, inputs, nullptr, scores);
 }
 
 // Makes weights of the scores of `count` behaviours. Lane l has candidate l % 8 and behaviours l / 8, l / 8 + 4 and so
-// on, so that a warp's numbers are neighbours; all four lanes of a candidate keep its peak and total.
-__device__ void weigh(const DinAttendParams &p, const Room &room, u32 count, float &peak, float &total) {
+// on, so that a warp's numbers are neighbours; all four lanes of a candidate keep its row_max and row_sum.
+__device__ void weigh(const DinAttendParams &p, const WarpMemory &memory, u32 count, float &row_max, float &row_sum) {
     const u32 lane = threadIdx.x % WARP, first = lane / TILE;
     float scores[4];
     float highest = -infinity();
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {
-        scores[i] = room.weights[lane + i * WARP];
+        scores[i] = memory.weights[lane + i * WARP];
         if (first + i * 4 < count) highest = fmaxf(highest, scores[i]);
     }
     highest = fmaxf(highest, shuffle_xor(highest, 8));
     highest = fmaxf(highest, shuffle_xor(highest, 16));
-    const float before = peak;
-    peak = fmaxf(peak, highest);
-    const bool empty = peak == -infinity();
-    const float fade = empty ? 1.0f : exp_approx(before - peak);
+    const float before = row_max;
+    row_max = fmaxf(row_max, highest);
+    const bool empty = row_max == -infinity();
+    const float rescale = empty ? 1.0f : exp_approx(before - row_max);
     float sum = 0.0f;
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {
         float weight = 0.0f;
-        if (first + i * 4 < count) weight = !p.softmax ? scores[i] : empty ? 0.0f : exp_approx(scores[i] - peak);
-        room.weights[lane + i * WARP] = weight;
+        if (first + i * 4 < count) weight = !p.softmax ? scores[i] : empty ? 0.0f : exp_approx(scores[i] - row_max);
+        memory.weights[lane + i * WARP] = weight;
         sum += weight;
     }
     sum += shuffle_xor(sum, 8);
     sum += shuffle_xor(sum, 16);
-    total = fma(total, fade, sum);
-    if (lane < TILE) room.fades[lane] = p.softmax ? fade : 1.0f;
+    row_sum = fma(row_sum, rescale, sum);
+    if (lane < TILE) memory.rescales[lane] = p.softmax ? rescale : 1.0f;
 }
 
-// Adds the weighted behaviours to the sums. A lane owns columns; two at a time share each load of the weights.
-__device__ void pool(const DinAttendParams &p, const Room &room, u32 count) {
+// Adds the weighted behaviours to the acc. A lane owns columns; two at a time share each load of the weights.
+__device__ void pool(const DinAttendParams &p, const WarpMemory &memory, u32 count) {
     const u32 lane = threadIdx.x % WARP;
     for (u32 column = lane; column < p.width; column += 2 * WARP) {
         // The second column lies in the padding where the row has none: stride is at least 8 and a warp's 32 more.
         const bool both = column + WARP < p.width;
-        float sums[2][TILE];
+        float acc[2][TILE];
 #pragma unroll
         for (u32 c = 0; c < TILE; c++) {
-            sums[0][c] = room.sums[c * p.stride + column] * room.fades[c];
-            sums[1][c] = both ? room.sums[c * p.stride + column + WARP] * room.fades[c] : 0.0f;
+            acc[0][c] = memory.acc[c * p.stride + column] * memory.rescales[c];
+            acc[1][c] = both ? memory.acc[c * p.stride + column + WARP] * memory.rescales[c] : 0.0f;
         }
         for (u32 row = 0; row < count; row++) {
-            const float *weights = room.weights + row * TILE;
-            const float first = room.behaviours[row * p.stride + column];
-            const float second = both ? room.behaviours[row * p.stride + column + WARP] : 0.0f;
+            const float *weights = memory.weights + row * TILE;
+            const float first = memory.behaviours[row * p.stride + column];
+            const float second = both ? memory.behaviours[row * p.stride + column + WARP] : 0.0f;
 #pragma unroll
             for (u32 c = 0; c < TILE; c++) {
-                sums[0][c] = fma(weights[c], first, sums[0][c]);
-                sums[1][c] = fma(weights[c], second, sums[1][c]);
+                acc[0][c] = fma(weights[c], first, acc[0][c]);
+                acc[1][c] = fma(weights[c], second, acc[1][c]);
             }
         }
 #pragma unroll
         for (u32 c = 0; c < TILE; c++) {
-            room.sums[c * p.stride + column] = sums[0][c];
-            if (both) room.sums[c * p.stride + column + WARP] = sums[1][c];
+            memory.acc[c * p.stride + column] = acc[0][c];
+            if (both) memory.acc[c * p.stride + column + WARP] = acc[1][c];
         }
     }
 }
 
-// Puts the warps' sums together, in their order, and writes the output or the partial result.
+// Puts the warps' acc together, in their order, and writes the output or the partial result.
 template <typename T>
 __device__ void finish(const DinAttendParams &p, const Piece &piece) {
     const u32 warps = blockDim.x / WARP;
     for (u32 i = threadIdx.x; i < piece.rows * p.width; i += blockDim.x) {
         const u32 row = i / p.width, column = i % p.width;
-        float peak = -infinity();
-        for (u32 warp = 0; warp < warps; warp++) peak = fmaxf(peak, room_of<T>(p, warp).peaks[row]);
-        float sum = 0.0f, total = 0.0f;
+        float row_max = -infinity();
+        for (u32 warp = 0; warp < warps; warp++) row_max = fmaxf(row_max, warp_memory<T>(p, warp).maxima[row]);
+        float sum = 0.0f, row_sum = 0.0f;
         for (u32 warp = 0; warp < warps; warp++) {
-            const Room room = room_of<T>(p, warp);
-            float fade = 1.0f;
-            if (p.softmax) fade = peak == -infinity() ? 0.0f : exp_approx(room.peaks[row] - peak);
-            sum = fma(room.sums[row * p.stride + column], fade, sum);
-            total = fma(room.totals[row], fade, total);
+            const WarpMemory memory = warp_memory<T>(p, warp);
+            float rescale = 1.0f;
+            if (p.softmax) rescale = row_max == -infinity() ? 0.0f : exp_approx(memory.maxima[row] - row_max);
+            sum = fma(memory.acc[row * p.stride + column], rescale, sum);
+            row_sum = fma(memory.row_sums[row], rescale, row_sum);
         }
         if (piece.slot != NONE) {
             p.partial[(u64(piece.slot) * TILE + row) * p.width + column] = sum;
             if (column == 0) {
-                p.stats[(u64(piece.slot) * TILE + row) * 2] = peak;
-                p.stats[(u64(piece.slot) * TILE + row) * 2 + 1] = total;
+                p.stats[(u64(piece.slot) * TILE + row) * 2] = row_max;
+                p.stats[(u64(piece.slot) * TILE + row) * 2 + 1] = row_sum;
             }
         } else {
             // Nothing to weigh gives zeros, not 0/0.
-            if (p.softmax) sum = total == 0.0f ? 0.0f : sum * reciprocal_approx(total);
+            if (p.softmax) sum = row_sum == 0.0f ? 0.0f : sum * reciprocal_approx(row_sum);
             ((T *)p.out)[(piece.first_target + piece.first_row + row) * p.width + column] = narrow<T>(sum);
         }
     }
@@ -435,46 +435,46 @@ template <typename T>
 __device__ void attend(const DinAttendParams &p) {
     const Piece piece = p.pieces[blockIdx.x];
     const u32 lane = threadIdx.x % WARP, warps = blockDim.x / WARP;
-    const Room room = room_of<T>(p, threadIdx.x / WARP);
+    const WarpMemory memory = warp_memory<T>(p, threadIdx.x / WARP);
     const u64 row_numbers = p.inputs_padded + p.layers[0].padded;
     const float *candidates = p.rows + (piece.first_target + piece.first_row) * row_numbers;
-    for (u32 i = lane; i < TILE * p.stride; i += WARP) room.sums[i] = 0.0f;
+    for (u32 i = lane; i < TILE * p.stride; i += WARP) memory.acc[i] = 0.0f;
     const float bias = *p.output_bias;
-    float peak = -infinity(), total = 0.0f;
+    float row_max = -infinity(), row_sum = 0.0f;
     for (u32 first = threadIdx.x / WARP * ROWS; first < piece.length; first += warps * ROWS) {
         const u32 count = min(piece.length - first, u32(ROWS));
         // The lanes have read the behaviours and weights of the round before.
         __syncwarp();
-        load_behaviours<T>(p, room, piece.history_start + first, count);
+        load_behaviours<T>(p, memory, piece.history_start + first, count);
         __syncwarp();
-        make_terms<T>(p, room);
+        make_terms<T>(p, memory);
 #pragma unroll 1
         for (u32 candidate = 0; candidate < TILE; candidate++) {
             float scores[2] = {};
-            if (candidate < piece.rows) score<T>(p, room, candidates + candidate * row_numbers, scores);
+            if (candidate < piece.rows) score<T>(p, memory, candidates + candidate * row_numbers, scores);
 #pragma unroll
             for (u32 half = 0; half < 2; half++) {
                 const float sum = warp_sum<4>(scores[half]);
-                if (lane % 4 == 0) room.weights[(lane / 4 + half * 8) * TILE + candidate] = sum + bias;
+                if (lane % 4 == 0) memory.weights[(lane / 4 + half * 8) * TILE + candidate] = sum + bias;
             }
         }
         __syncwarp();
-        weigh(p, room, count, peak, total);
+        weigh(p, memory, count, row_max, row_sum);
         __syncwarp();
-        pool(p, room, count);
+        pool(p, memory, count);
     }
     if (lane < TILE) {
-        room.peaks[lane] = peak;
-        room.totals[lane] = total;
+        memory.maxima[lane] = row_max;
+        memory.row_sums[lane] = row_sum;
     }
-    // The threads read all warps' sums.
+    // The threads read all warps' acc.
     __syncthreads();
     finish<T>(p, piece);
 }
 
 // ---- merge ---------------------------------------------------------------------------------------------------------
 
-struct DinMergeParams {
+struct DinCombineParams {
     const Tile *tiles;
     const float *partial;
     const float *stats;
@@ -485,23 +485,23 @@ struct DinMergeParams {
 
 // Puts the parts of a history together, in their order: one block a candidate, its threads over the columns.
 template <typename T>
-__device__ void merge(const DinMergeParams &p) {
+__device__ void combine(const DinCombineParams &p) {
     const Tile &tile = p.tiles[blockIdx.x / TILE];
     const u32 row = blockIdx.x % TILE;
     if (row >= tile.rows) return;
     const u64 first = u64(tile.first_slot) * TILE + row;
-    float peak = -infinity();
-    for (u32 slot = 0; slot < tile.slots; slot++) peak = fmaxf(peak, p.stats[(first + slot * TILE) * 2]);
+    float row_max = -infinity();
+    for (u32 slot = 0; slot < tile.slots; slot++) row_max = fmaxf(row_max, p.stats[(first + slot * TILE) * 2]);
     for (u32 column = threadIdx.x; column < p.width; column += blockDim.x) {
-        float sum = 0.0f, total = 0.0f;
+        float sum = 0.0f, row_sum = 0.0f;
         for (u32 slot = 0; slot < tile.slots; slot++) {
             const u64 part = first + slot * TILE;
-            float fade = 1.0f;
-            if (p.softmax) fade = peak == -infinity() ? 0.0f : exp_approx(p.stats[part * 2] - peak);
-            sum = fma(p.partial[part * p.width + column], fade, sum);
-            total = fma(p.stats[part * 2 + 1], fade, total);
+            float rescale = 1.0f;
+            if (p.softmax) rescale = row_max == -infinity() ? 0.0f : exp_approx(p.stats[part * 2] - row_max);
+            sum = fma(p.partial[part * p.width + column], rescale, sum);
+            row_sum = fma(p.stats[part * 2 + 1], rescale, row_sum);
         }
-        if (p.softmax) sum = total == 0.0f ? 0.0f : sum * reciprocal_approx(total);
+        if (p.softmax) sum = row_sum == 0.0f ? 0.0f : sum * reciprocal_approx(row_sum);
         ((T *)p.out)[(tile.first_target + tile.first_row + row) * p.width + column] = narrow<T>(sum);
     }
 }
@@ -509,7 +509,7 @@ __device__ void merge(const DinMergeParams &p) {
 #define KERNELS(TYPE, SUFFIX)                                                                                         \
     extern "C" __global__ void __launch_bounds__(128) din_prepare_##SUFFIX(const DinPrepareParams p) { prepare<TYPE>(p); } \
     extern "C" __global__ void __launch_bounds__(128, 4) din_attend_##SUFFIX(const DinAttendParams p) { attend<TYPE>(p); }    \
-    extern "C" __global__ void __launch_bounds__(128) din_merge_##SUFFIX(const DinMergeParams p) { merge<TYPE>(p); }
+    extern "C" __global__ void __launch_bounds__(128) din_combine_##SUFFIX(const DinCombineParams p) { combine<TYPE>(p); }
 
 KERNELS(float, f32)
 KERNELS(f16, f16)

@@ -5,7 +5,7 @@
 // memory once. The check of the ids is one comparison: one outside its table reads nothing and counts as zeros, and the
 // lowest place of one is noted where that is asked for.
 // Variants: lookup_each reads a row an id. lookup_bags adds up the rows of a piece of a bag, in their order, four of
-// them on their way at a time; bags that were cut leave their sums in `partial`, and lookup_merge adds these, in their
+// them on their way at a time; bags that were cut leave their sums in `partial`, and lookup_combine adds these, in their
 // order too. lookup_check looks at ids that no kernel reads.
 // Precision: f32; a row by itself keeps its bits.
 #include "shared/tables.cuh"
@@ -17,7 +17,7 @@ enum : u32 {
 };
 
 // Where the rows of a table go, and whence they come.
-struct Column {
+struct LookupColumn {
     float *out;
     // Numbers of a row of the output, all tables together.
     u64 out_width;
@@ -29,7 +29,7 @@ struct Column {
 struct LookupParams {
     const u32 *ids;
     const Piece *pieces;
-    const Tile *merges;
+    const Tile *tiles;
     // [slots, fours], four numbers each.
     float *partial;
     // For ids outside their tables; null: nobody asks.
@@ -39,24 +39,24 @@ struct LookupParams {
     u32 features;
     u32 count;
     // Fours of numbers of a row of all tables.
-    u32 fours;
+    u32 vec4s;
     u32 mean;
-    Table tables[MOST_TABLES];
-    Column columns[MOST_TABLES];
+    DeviceTable tables[MOST_TABLES];
+    LookupColumn columns[MOST_TABLES];
 };
 
 // What a thread takes: four columns of a row, and the next where there are more than threads.
 struct Place {
     u64 row;
-    u32 four, step;
+    u32 vec4, step;
 };
 
 __device__ __forceinline__ Place place_of(const LookupParams &p) {
-    u32 rows = max(THREADS / p.fours, 1u), row = threadIdx.x / p.fours;
-    Place place = {(u64)blockIdx.x * rows + row, threadIdx.x % p.fours, THREADS};
-    if (p.fours > THREADS) {
+    u32 rows = max(THREADS / p.vec4s, 1u), row = threadIdx.x / p.vec4s;
+    Place place = {(u64)blockIdx.x * rows + row, threadIdx.x % p.vec4s, THREADS};
+    if (p.vec4s > THREADS) {
         place.row = blockIdx.x;
-        place.four = threadIdx.x;
+        place.vec4 = threadIdx.x;
     } else if (row >= rows) {
         place.row = p.rows;
     }
@@ -64,10 +64,10 @@ __device__ __forceinline__ Place place_of(const LookupParams &p) {
 }
 
 // Writes four columns of a row of output.
-__device__ __forceinline__ void write(const LookupParams &p, u32 index, u64 row, u32 first, const Four &value) {
-    const Column &column = p.columns[index];
+__device__ __forceinline__ void write(const LookupParams &p, u32 index, u64 row, u32 first, const Vec4 &value) {
+    const LookupColumn &column = p.columns[index];
     float *to = column.out + row * column.out_width + column.first_column + first;
-    store_four(to, value, p.tables[index].width - first);
+    store_vec4(to, value, p.tables[index].width - first);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) lookup_each(const LookupParams p) {
@@ -75,15 +75,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) lookup_each(const LookupPa
     if (place.row >= p.rows) {
         return;
     }
-    for (u32 four = place.four; four < p.fours; four += place.step) {
-        u32 index = table_of(p.tables, p.count, four);
-        const Table &table = p.tables[index];
-        u32 first = COLUMNS * (four - table.first_four);
+    for (u32 vec4 = place.vec4; vec4 < p.vec4s; vec4 += place.step) {
+        u32 index = table_of(p.tables, p.count, vec4);
+        const DeviceTable &table = p.tables[index];
+        u32 first = COLUMNS * (vec4 - table.first_vec4);
         u64 at = place.row * p.features + p.columns[index].feature;
         u32 id = __ldg(p.ids + at);
-        Four value = zeros();
-        if (known(table, p.record, at, id)) {
-            value = any_row_four(table, id, first);
+        Vec4 value = zeros();
+        if (in_table(table, p.record, at, id)) {
+            value = any_row_vec4(table, id, first);
         }
         write(p, index, place.row, first, value);
     }
@@ -91,13 +91,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) lookup_each(const LookupPa
 
 // Σ of the rows of `length` ids, from row `start` of the ids on.
 template <typename T>
-__device__ __forceinline__ Four sum_rows(const LookupParams &p, u32 index, u64 start, u32 length, u32 first) {
-    const Table &table = p.tables[index];
-    Four sum = zeros();
+__device__ __forceinline__ Vec4 sum_rows(const LookupParams &p, u32 index, u64 start, u32 length, u32 first) {
+    const DeviceTable &table = p.tables[index];
+    Vec4 sum = zeros();
     for (u32 begin = 0; begin < length; begin += AHEAD) {
         u64 at = (start + begin) * p.features + p.columns[index].feature;
         u32 ids[AHEAD];
-        Four rows[AHEAD];
+        Vec4 rows[AHEAD];
 #pragma unroll
         for (u32 i = 0; i < AHEAD; i++) {
             ids[i] = begin + i < length ? __ldg(p.ids + at + i * p.features) : 0;
@@ -105,8 +105,8 @@ __device__ __forceinline__ Four sum_rows(const LookupParams &p, u32 index, u64 s
 #pragma unroll
         for (u32 i = 0; i < AHEAD; i++) {
             rows[i] = zeros();
-            if (begin + i < length && known(table, p.record, at + i * p.features, ids[i])) {
-                rows[i] = row_four<T>(table, ids[i], first);
+            if (begin + i < length && in_table(table, p.record, at + i * p.features, ids[i])) {
+                rows[i] = row_vec4<T>(table, ids[i], first);
             }
         }
 #pragma unroll
@@ -120,7 +120,7 @@ __device__ __forceinline__ Four sum_rows(const LookupParams &p, u32 index, u64 s
     return sum;
 }
 
-__device__ __forceinline__ Four sum_any_rows(const LookupParams &p, u32 index, u64 start, u32 length, u32 first) {
+__device__ __forceinline__ Vec4 sum_any_rows(const LookupParams &p, u32 index, u64 start, u32 length, u32 first) {
     switch (p.tables[index].storage) {
     case STORED_F32:
         return sum_rows<f32>(p, index, start, length, first);
@@ -133,7 +133,7 @@ __device__ __forceinline__ Four sum_any_rows(const LookupParams &p, u32 index, u
     }
 }
 
-__device__ __forceinline__ void divide(Four &sum, u64 length) {
+__device__ __forceinline__ void divide(Vec4 &sum, u64 length) {
     float divisor = (float)max(length, 1ull);
 #pragma unroll
     for (u32 e = 0; e < COLUMNS; e++) {
@@ -147,11 +147,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) lookup_bags(const LookupPa
         return;
     }
     const Piece &piece = p.pieces[place.row];
-    for (u32 four = place.four; four < p.fours; four += place.step) {
-        u32 index = table_of(p.tables, p.count, four), first = COLUMNS * (four - p.tables[index].first_four);
-        Four sum = sum_any_rows(p, index, piece.history_start, piece.length, first);
+    for (u32 vec4 = place.vec4; vec4 < p.vec4s; vec4 += place.step) {
+        u32 index = table_of(p.tables, p.count, vec4), first = COLUMNS * (vec4 - p.tables[index].first_vec4);
+        Vec4 sum = sum_any_rows(p, index, piece.history_start, piece.length, first);
         if (piece.slot != NONE) {
-            store_four(p.partial + COLUMNS * ((u64)piece.slot * p.fours + four), sum, COLUMNS);
+            store_vec4(p.partial + COLUMNS * ((u64)piece.slot * p.vec4s + vec4), sum, COLUMNS);
             continue;
         }
         if (p.mean) {
@@ -161,17 +161,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) lookup_bags(const LookupPa
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) lookup_merge(const LookupParams p) {
+extern "C" __global__ void __launch_bounds__(THREADS) lookup_combine(const LookupParams p) {
     Place place = place_of(p);
     if (place.row >= p.rows) {
         return;
     }
-    const Tile &tile = p.merges[place.row];
-    for (u32 four = place.four; four < p.fours; four += place.step) {
-        Four sum = zeros();
+    const Tile &tile = p.tiles[place.row];
+    for (u32 vec4 = place.vec4; vec4 < p.vec4s; vec4 += place.step) {
+        Vec4 sum = zeros();
         for (u32 part = 0; part < tile.slots; part++) {
-            const float *from = p.partial + COLUMNS * ((u64)(tile.first_slot + part) * p.fours + four);
-            Four one = load_four(from);
+            const float *from = p.partial + COLUMNS * ((u64)(tile.first_slot + part) * p.vec4s + vec4);
+            Vec4 one = load_vec4(from);
 #pragma unroll
             for (u32 e = 0; e < COLUMNS; e++) {
                 sum.numbers[e] += one.numbers[e];
@@ -180,8 +180,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) lookup_merge(const LookupP
         if (p.mean) {
             divide(sum, tile.history_end - tile.history_start);
         }
-        u32 index = table_of(p.tables, p.count, four);
-        write(p, index, tile.user, COLUMNS * (four - p.tables[index].first_four), sum);
+        u32 index = table_of(p.tables, p.count, vec4);
+        write(p, index, tile.user, COLUMNS * (vec4 - p.tables[index].first_vec4), sum);
     }
 }
 
@@ -190,6 +190,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) lookup_check(const LookupP
     if (index < p.rows * p.count) {
         u32 table = index % p.count;
         u64 at = index / p.count * p.features + p.columns[table].feature;
-        known(p.tables[table], p.record, at, __ldg(p.ids + at));
+        in_table(p.tables[table], p.record, at, __ldg(p.ids + at));
     }
 }

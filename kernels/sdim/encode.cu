@@ -23,7 +23,7 @@ enum : u32 {
     CODE_BASE = 0x6400,
 };
 
-struct EncodeParams {
+struct SdimEncodeParams {
     const Piece *pieces;
     const void *rows;
     // [width, groups, bits]; null where signatures are given, [rows, groups].
@@ -133,7 +133,7 @@ struct Buckets {
 // The same, of two halves in a register, places in units of 8 bytes: registers are short while rows are hashed.
 struct PackedBuckets {
     u32 place[WARP_BUCKETS / 16], code[WARP_BUCKETS / 16];
-    __device__ __forceinline__ PackedBuckets(const EncodeParams &p, u32 first_bucket, u32 first_group) {
+    __device__ __forceinline__ PackedBuckets(const SdimEncodeParams &p, u32 first_bucket, u32 first_group) {
 #pragma unroll
         for (u32 i = 0; i < WARP_BUCKETS / 16; i++) {
             place[i] = code[i] = 0;
@@ -261,7 +261,7 @@ __device__ __forceinline__ void hash_tile(const Functions &functions, u16 *codes
     }
 }
 
-__device__ __forceinline__ void read_codes(const EncodeParams &p, u16 *codes, u64 first_row, u32 rows, u32 first_group,
+__device__ __forceinline__ void read_codes(const SdimEncodeParams &p, u16 *codes, u64 first_row, u32 rows, u32 first_group,
                                            u32 groups) {
     for (u32 item = threadIdx.x; item < TILE_ROWS * groups; item += blockDim.x) {
         u32 row = item / groups, g = item % groups, code = 0;
@@ -278,7 +278,7 @@ __device__ __forceinline__ void read_codes(const EncodeParams &p, u16 *codes, u6
 }
 
 template <typename T>
-__device__ __forceinline__ void store(const EncodeParams &p, const Piece &piece, const Sums &sums, u32 first_bucket,
+__device__ __forceinline__ void store(const SdimEncodeParams &p, const Piece &piece, const Sums &sums, u32 first_bucket,
                                       u32 first_column) {
     u32 lane = threadIdx.x % WARP, buckets = p.groups << p.bits;
     bool whole = piece.slot == NONE;
@@ -316,7 +316,7 @@ __device__ __forceinline__ void store(const EncodeParams &p, const Piece &piece,
 }
 
 template <typename T>
-__device__ __forceinline__ void encode(const EncodeParams &p) {
+__device__ __forceinline__ void encode(const SdimEncodeParams &p) {
     u32 blocks = p.bucket_blocks * p.column_blocks;
     // Where the sums go is read when they are there: registers are short until then.
     const Piece &piece = p.pieces[blockIdx.x / blocks];
@@ -386,7 +386,7 @@ __device__ __forceinline__ void encode(const EncodeParams &p) {
 }
 
 #define VARIANTS(T)                                                                                    \
-    extern "C" __global__ void __launch_bounds__(MOST_THREADS) sdim_encode_##T(const EncodeParams p) { \
+    extern "C" __global__ void __launch_bounds__(MOST_THREADS) sdim_encode_##T(const SdimEncodeParams p) { \
         encode<T>(p);                                                                                  \
     }
 VARIANTS(f32)

@@ -19,7 +19,7 @@ enum : u32 {
     HASHED_COLUMNS = 64,
 };
 
-struct QueryParams {
+struct SdimQueryParams {
     // [users + 1], or the tiles of the candidates.
     const void *places;
     // Tables [users, groups, 2^bits, width], or sums [slots + tiles, groups, width].
@@ -113,7 +113,7 @@ __device__ __forceinline__ float sum_over(float value, u32 lanes) {
 
 // The sum of squares of the numbers in registers, or, of a row that is longer, of all of it.
 template <bool SUMMED>
-__device__ __forceinline__ float squares_of(const QueryParams &p, const float *x, const Source &source, u64 place,
+__device__ __forceinline__ float squares_of(const SdimQueryParams &p, const float *x, const Source &source, u64 place,
                                             u32 first, u32 lanes, float scale, bool there) {
     float sum = 0.0f;
     if (p.width <= WARP_COLUMNS) {
@@ -137,7 +137,7 @@ __device__ __forceinline__ float squares_of(const QueryParams &p, const float *x
 
 // The signatures of the block's candidates.
 template <typename T>
-__device__ __forceinline__ void hash_candidates(const QueryParams &p, u16 (*codes)[HASHED_GROUPS]) {
+__device__ __forceinline__ void hash_candidates(const SdimQueryParams &p, u16 (*codes)[HASHED_GROUPS]) {
     // A column's number of each candidate.
     __shared__ float4 rows[HASHED_COLUMNS];
     u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
@@ -182,7 +182,7 @@ __device__ __forceinline__ void hash_candidates(const QueryParams &p, u16 (*code
 }
 
 template <typename T>
-__device__ __forceinline__ void store(const QueryParams &p, const float *sum, u64 row, u32 column) {
+__device__ __forceinline__ void store(const SdimQueryParams &p, const float *sum, u64 row, u32 column) {
     T *to = (T *)p.out + row * p.width + column;
     T out[LANE_COLUMNS];
 #pragma unroll
@@ -206,7 +206,7 @@ __device__ __forceinline__ void store(const QueryParams &p, const float *sum, u6
 }
 
 template <typename T, bool SUMMED>
-__device__ __forceinline__ void query(const QueryParams &p) {
+__device__ __forceinline__ void query(const SdimQueryParams &p) {
     __shared__ u16 hashed[SUMMED ? 1 : WARPS][HASHED_GROUPS];
     if (!SUMMED && p.rotations) {
         hash_candidates<T>(p, hashed);
@@ -291,10 +291,10 @@ __device__ __forceinline__ void query(const QueryParams &p) {
 
 // Half the warps that a multiprocessor holds: aiming at more, ptxas spills.
 #define VARIANTS(T)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(WARPS *WARP, 8) sdim_query_##T(const QueryParams p) {      \
+    extern "C" __global__ void __launch_bounds__(WARPS *WARP, 8) sdim_query_##T(const SdimQueryParams p) {      \
         query<T, false>(p);                                                                                 \
     }                                                                                                       \
-    extern "C" __global__ void __launch_bounds__(WARPS *WARP, 8) sdim_query_sums_##T(const QueryParams p) { \
+    extern "C" __global__ void __launch_bounds__(WARPS *WARP, 8) sdim_query_sums_##T(const SdimQueryParams p) { \
         query<T, true>(p);                                                                                  \
     }
 VARIANTS(f32)

@@ -40,7 +40,7 @@ __device__ __forceinline__ void scan(const Piece &piece, const void *codes, u32 
     }
 }
 
-struct ScatterParams {
+struct SdimScatterParams {
     const Piece *pieces;
     const void *rows;
     const void *codes;
@@ -53,7 +53,7 @@ struct ScatterParams {
 
 // Blocks: pieces, then groups, then four times 32 buckets, then 64 columns.
 template <typename T>
-__device__ __forceinline__ void scatter(const ScatterParams &p) {
+__device__ __forceinline__ void scatter(const SdimScatterParams &p) {
     // Each warp, and each lane, keeps to its own: no barriers.
     __shared__ float sums[WARPS][WARP_BUCKETS][WARP_COLUMNS];
     u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
@@ -94,7 +94,7 @@ __device__ __forceinline__ void scatter(const ScatterParams &p) {
     }
 }
 
-struct SumsParams {
+struct SdimSumsParams {
     const Piece *pieces;
     const void *rows;
     const void *codes;
@@ -108,7 +108,7 @@ struct SumsParams {
 
 // Blocks: pieces (a candidate each), then four groups.
 template <typename T>
-__device__ __forceinline__ void sums(const SumsParams &p) {
+__device__ __forceinline__ void sums(const SdimSumsParams &p) {
     u32 lane = threadIdx.x % WARP, group_blocks = (p.groups + WARPS - 1) / WARPS;
     u32 g = blockIdx.x % group_blocks * WARPS + threadIdx.x / WARP;
     Piece piece = p.pieces[blockIdx.x / group_blocks];
@@ -142,10 +142,10 @@ __device__ __forceinline__ void sums(const SumsParams &p) {
 }
 
 #define VARIANTS(T)                                                                                          \
-    extern "C" __global__ void __launch_bounds__(WARPS *WARP) sdim_scatter_##T(const ScatterParams p) {      \
+    extern "C" __global__ void __launch_bounds__(WARPS *WARP) sdim_scatter_##T(const SdimScatterParams p) {      \
         scatter<T>(p);                                                                                       \
     }                                                                                                        \
-    extern "C" __global__ void __launch_bounds__(WARPS *WARP) sdim_sums_##T(const SumsParams p) { sums<T>(p); }
+    extern "C" __global__ void __launch_bounds__(WARPS *WARP) sdim_sums_##T(const SdimSumsParams p) { sums<T>(p); }
 VARIANTS(f32)
 VARIANTS(f16)
 VARIANTS(bf16)

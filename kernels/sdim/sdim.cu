@@ -1,12 +1,12 @@
 // SDIM: signatures, and what is done with whole bucket tables.
 //
 // sdim_signatures: a block hashes 64 rows in 16 groups; see sdim_hash.cuh.
-// sdim_merge adds partial tables of one user, in their order; sdim_add one table to another.
+// sdim_combine adds partial tables of one user, in their order; sdim_add one table to another.
 // sdim_check looks for given signatures out of range where no other kernel sees them all.
 // Tables: sdim_encode.cu; large ones (τ > 6) and the table-free form: sdim_scan.cu.
 #include "sdim/hash.cuh"
 
-struct SignatureParams {
+struct SdimSignatureParams {
     const void *rows;
     const float *rotations;
     void *out;
@@ -19,7 +19,7 @@ struct SignatureParams {
 
 // Block: 64 rows by 16 groups; a thread: 4 rows by one group.
 template <typename T>
-__device__ __forceinline__ void signatures(const SignatureParams &p) {
+__device__ __forceinline__ void signatures(const SdimSignatureParams &p) {
     constexpr u32 COLUMNS = 64, GROUPS = 16;
     __shared__ alignas(16) T tile[TILE_ROWS * (COLUMNS + PER_VECTOR<T>)];
     __shared__ alignas(16) float rotations[BITS_AT_ONCE * (GROUPS * (COLUMNS + 4) + 32)];
@@ -67,21 +67,21 @@ __device__ __forceinline__ void signatures(const SignatureParams &p) {
     }
 }
 
-struct MergeParams {
-    const Tile *merges;
+struct SdimCombineParams {
+    const Tile *tiles;
     const float *partial;
     float *table;
     // Numbers of one user's table.
     u64 size;
-    u64 blocks_a_table;
+    u64 blocks_per_table;
     u32 append;
     u32 unused;
 };
 
 // One number of one user's table a thread: its parts, in their order.
-extern "C" __global__ void __launch_bounds__(256) sdim_merge(const MergeParams p) {
-    const Tile &tile = p.merges[blockIdx.x / p.blocks_a_table];
-    u64 i = blockIdx.x % p.blocks_a_table * 256 + threadIdx.x;
+extern "C" __global__ void __launch_bounds__(256) sdim_combine(const SdimCombineParams p) {
+    const Tile &tile = p.tiles[blockIdx.x / p.blocks_per_table];
+    u64 i = blockIdx.x % p.blocks_per_table * 256 + threadIdx.x;
     if (i >= p.size) {
         return;
     }
@@ -94,21 +94,21 @@ extern "C" __global__ void __launch_bounds__(256) sdim_merge(const MergeParams p
     *to = sum;
 }
 
-struct AddParams {
+struct SdimAddParams {
     float *table;
     const float *other;
     u64 length;
 };
 
 // One number a thread.
-extern "C" __global__ void __launch_bounds__(256) sdim_add(const AddParams p) {
+extern "C" __global__ void __launch_bounds__(256) sdim_add(const SdimAddParams p) {
     u64 i = (u64)blockIdx.x * 256 + threadIdx.x;
     if (i < p.length) {
         p.table[i] += p.other[i];
     }
 }
 
-struct CheckParams {
+struct SdimCheckParams {
     const void *codes;
     u64 *record;
     u64 length;
@@ -116,7 +116,7 @@ struct CheckParams {
 };
 
 // One signature a thread.
-extern "C" __global__ void __launch_bounds__(256) sdim_check(const CheckParams p) {
+extern "C" __global__ void __launch_bounds__(256) sdim_check(const SdimCheckParams p) {
     u64 i = (u64)blockIdx.x * 256 + threadIdx.x;
     if (i < p.length) {
         u32 code = p.code_bytes == 1 ? ((const u8 *)p.codes)[i] : ((const u16 *)p.codes)[i];
@@ -128,7 +128,7 @@ extern "C" __global__ void __launch_bounds__(256) sdim_check(const CheckParams p
 
 // Four blocks a multiprocessor: left to itself, ptxas aims at more for some devices, and spills.
 #define VARIANTS(T)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(256, 4) sdim_signatures_##T(const SignatureParams p) { \
+    extern "C" __global__ void __launch_bounds__(256, 4) sdim_signatures_##T(const SdimSignatureParams p) { \
         signatures<T>(p);                                                                               \
     }
 VARIANTS(f32)

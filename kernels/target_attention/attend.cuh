@@ -20,11 +20,11 @@ struct TargetAttentionParams {
     // [M, H, d_v] and [M, H]; lse may be null.
     void *out;
     float *lse;
-    // Of pieces with a slot: sums [slots, H_kv, tile_rows, columns], then peaks and totals [slots, H_kv, tile_rows, 2].
-    float *sums;
+    // Of pieces with a slot: acc [slots, H_kv, tile_rows, columns], then peaks and totals [slots, H_kv, tile_rows, 2].
+    float *partial;
     float *stats;
     u32 kv_heads, group_heads, width, value_width;
-    // The columns of the values that this launch sums.
+    // The columns of the values that this launch acc.
     u32 first_column, columns;
     u32 tile_rows;
     u32 weighting;
@@ -78,25 +78,25 @@ __device__ __forceinline__ float plain_weight(const TargetAttentionParams &p, fl
     return silu(score) / p.divisor;
 }
 
-// What sums made with one peak are worth with another, 2^(from - to). Equal infinities have no difference.
-__device__ __forceinline__ float rescale(float from, float to) { return from == to ? 1.0f : exp2_approx(from - to); }
+// What acc made with one row_max are worth with another, 2^(from - to). Equal infinities have no difference.
+__device__ __forceinline__ float rescale_factor(float from, float to) { return from == to ? 1.0f : exp2_approx(from - to); }
 
-// Subtracted from scores whose peak it is: -inf, of removed behaviours alone, would give NaN. fmaxf drops NaN, so NaN
-// is never a peak, but 2^(NaN - peak) is NaN and stays in the row's total.
-__device__ __forceinline__ float base_of(float peak) { return peak == -infinity() ? 0.0f : peak; }
+// Subtracted from scores whose row_max it is: -inf, of removed behaviours alone, would give NaN. fmaxf drops NaN, so NaN
+// is never a row_max, but 2^(NaN - row_max) is NaN and stays in the row's row_sum.
+__device__ __forceinline__ float base_of(float row_max) { return row_max == -infinity() ? 0.0f : row_max; }
 
 // ---- The end of a piece --------------------------------------------------------------------------------------------
 
-__device__ __forceinline__ float natural_lse(float peak, float total) {
+__device__ __forceinline__ float natural_lse(float row_max, float row_sum) {
     constexpr float LN_2 = 0.693147180559945309f;
-    return total == 0.0f ? -infinity() : fma(peak, LN_2, logf(total));
+    return row_sum == 0.0f ? -infinity() : fma(row_max, LN_2, logf(row_sum));
 }
 
-// A warp's sums once more, each lane's of its own column, behaviour by behaviour and straight from global memory: what takes
+// A warp's acc once more, each lane's of its own column, behaviour by behaviour and straight from global memory: what takes
 // no part has a weight of 0, and its value must not count even where it is NaN or infinite.
 template <typename T>
-__device__ __forceinline__ float sum_of_weighted(const TargetAttentionParams &p, const Work &work, u32 row, u32 column,
-                                                 float peak) {
+__device__ __forceinline__ float recompute_sum(const TargetAttentionParams &p, const Work &work, u32 row, u32 column,
+                                                 float row_max) {
     const T *query = (const T *)p.queries + output_row(p, work, row) * p.width;
     const float *bias = p.bias + head_of(p, work, row);
     float sum = 0.0f;
@@ -113,7 +113,7 @@ __device__ __forceinline__ float sum_of_weighted(const TargetAttentionParams &p,
             u64 l = work.piece.history_start + behaviour;
             score = fma(bias[l * (p.kv_heads * p.group_heads)], p.bias_scale, score);
         }
-        float weight = p.weighting == SOFTMAX ? exp2_approx(score - base_of(peak)) : plain_weight(p, score);
+        float weight = p.weighting == SOFTMAX ? exp2_approx(score - base_of(row_max)) : plain_weight(p, score);
         if (weight != 0.0f) {
             const T *value = (const T *)p.values + history_at(p, work, behaviour, p.value_width) + p.first_column;
             sum = fma(weight, widen(value[column]), sum);
@@ -122,42 +122,42 @@ __device__ __forceinline__ float sum_of_weighted(const TargetAttentionParams &p,
     return sum;
 }
 
-// What the parts of a row of the tile are worth beside each other, and their peak and total.
+// What the parts of a row of the tile are worth beside each other, and their row_max and row_sum.
 template <u32 PARTS, u32 ROWS>
-__device__ __forceinline__ float2 compare_parts(const float *stats, u32 row, float (&factors)[PARTS]) {
-    float peak = -infinity(), total = 0.0f;
+__device__ __forceinline__ float2 rescale_parts(const float *stats, u32 row, float (&rescales)[PARTS]) {
+    float row_max = -infinity(), row_sum = 0.0f;
 #pragma unroll
     for (u32 part = 0; part < PARTS; part++) {
-        peak = fmaxf(peak, stats[(part * ROWS + row) * 2]);
+        row_max = fmaxf(row_max, stats[(part * ROWS + row) * 2]);
     }
 #pragma unroll
     for (u32 part = 0; part < PARTS; part++) {
         const float *stat = stats + (part * ROWS + row) * 2;
-        factors[part] = rescale(stat[0], peak);
-        total = fma(factors[part], stat[1], total);
+        rescales[part] = rescale_factor(stat[0], row_max);
+        row_sum = fma(rescales[part], stat[1], row_sum);
     }
-    return make_float2(peak, total);
+    return make_float2(row_max, row_sum);
 }
 
-// Rows of the tile whose sums are NaN or infinite, though no weight is NaN, are summed again, all in the first part.
+// Rows of the tile whose acc are NaN or infinite, though no weight is NaN, are summed again, all in the first part.
 template <typename T, u32 PARTS, u32 ROWS, u32 PITCH>
-__device__ __forceinline__ void sum_again(const TargetAttentionParams &p, const Work &work, float *sums, float *stats) {
+__device__ __forceinline__ void recompute_rows(const TargetAttentionParams &p, const Work &work, float *acc, float *stats) {
     u32 lane = threadIdx.x % WARP;
 #pragma unroll 1
     for (u32 row = threadIdx.x / WARP; row < work.piece.rows; row += WARPS) {
-        float factors[PARTS];
-        float2 stat = compare_parts<PARTS, ROWS>(stats, row, factors);
+        float rescales[PARTS];
+        float2 stat = rescale_parts<PARTS, ROWS>(stats, row, rescales);
         if (stat.y != stat.y) continue;
 #pragma unroll 1
         for (u32 first = 0; first < p.columns; first += WARP) {
             bool there = first + lane < p.columns;
             u32 column = there ? first + lane : 0;
-            float *at = sums + row * PITCH + column, sum = 0.0f;
+            float *at = acc + row * PITCH + column, sum = 0.0f;
 #pragma unroll
             for (u32 part = 0; part < PARTS; part++) {
-                if (there) sum = fma(factors[part], at[part * ROWS * PITCH], sum);
+                if (there) sum = fma(rescales[part], at[part * ROWS * PITCH], sum);
             }
-            if (__any_sync(WHOLE_WARP, !is_finite(sum))) sum = sum_of_weighted<T>(p, work, row, column, stat.x);
+            if (__any_sync(WHOLE_WARP, !is_finite(sum))) sum = recompute_sum<T>(p, work, row, column, stat.x);
 #pragma unroll
             for (u32 part = 0; part < PARTS; part++) {
                 if (there) at[part * ROWS * PITCH] = part == 0 ? sum : 0.0f;
@@ -170,39 +170,39 @@ __device__ __forceinline__ void sum_again(const TargetAttentionParams &p, const 
 }
 
 // Adds up PARTS partial results of the tile in shared memory, in their order, and writes the rows, or the piece's slot.
-// sums [PARTS, ROWS, PITCH], `doubted` where some in the block are NaN or infinite;
-// stats [PARTS, ROWS, 2], peak and total (without softmax: 0 and anything finite).
+// acc [PARTS, ROWS, PITCH], `not_finite` where some in the block are NaN or infinite;
+// stats [PARTS, ROWS, 2], row_max and row_sum (without softmax: 0 and anything finite).
 template <typename T, u32 PARTS, u32 ROWS, u32 PITCH>
-__device__ __forceinline__ void write_rows(const TargetAttentionParams &p, const Work &work, float *sums, float *stats,
-                                           bool doubted) {
+__device__ __forceinline__ void write_rows(const TargetAttentionParams &p, const Work &work, float *acc, float *stats,
+                                           bool not_finite) {
     u32 lane = threadIdx.x % WARP;
     bool softmax = p.weighting == SOFTMAX;
-    if (doubted) sum_again<T, PARTS, ROWS, PITCH>(p, work, sums, stats);
+    if (not_finite) recompute_rows<T, PARTS, ROWS, PITCH>(p, work, acc, stats);
     for (u32 row = threadIdx.x / WARP; row < work.piece.rows; row += WARPS) {
-        float factors[PARTS];
-        float2 stat = compare_parts<PARTS, ROWS>(stats, row, factors);
-        float peak = stat.x, total = stat.y;
+        float rescales[PARTS];
+        float2 stat = rescale_parts<PARTS, ROWS>(stats, row, rescales);
+        float row_max = stat.x, row_sum = stat.y;
         u64 slot_row = ((u64)work.piece.slot * p.kv_heads + work.kv_head) * p.tile_rows + row;
         u64 out_row = output_row(p, work, row);
         for (u32 column = lane; column < p.columns; column += WARP) {
             float sum = 0.0f;
 #pragma unroll
             for (u32 part = 0; part < PARTS; part++) {
-                sum = fma(factors[part], sums[(part * ROWS + row) * PITCH + column], sum);
+                sum = fma(rescales[part], acc[(part * ROWS + row) * PITCH + column], sum);
             }
             if (work.piece.slot != NONE) {
-                p.sums[slot_row * p.columns + column] = sum;
+                p.partial[slot_row * p.columns + column] = sum;
             } else {
-                if (softmax) sum = total == 0.0f ? 0.0f : sum / total;
+                if (softmax) sum = row_sum == 0.0f ? 0.0f : sum / row_sum;
                 ((T *)p.out)[out_row * p.value_width + p.first_column + column] = narrow<T>(sum);
             }
         }
         if (lane == 0 && work.piece.slot != NONE) {
-            p.stats[slot_row * 2] = peak;
-            p.stats[slot_row * 2 + 1] = total;
+            p.stats[slot_row * 2] = row_max;
+            p.stats[slot_row * 2 + 1] = row_sum;
         }
         if (lane == 0 && work.piece.slot == NONE && p.lse != nullptr) {
-            p.lse[out_row] = natural_lse(peak, total);
+            p.lse[out_row] = natural_lse(row_max, row_sum);
         }
     }
 }

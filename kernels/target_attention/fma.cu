@@ -11,9 +11,9 @@
 //   loads used BT or 4 times; then, from the weights that its warp left in shared memory, 4 rows by CHUNK/16 columns.
 //   All scores of a row are in one half warp, so the running maximum needs no barrier.
 // Variants: rows_32: the warps share the behaviours, 8 rows each. rows_8, for few candidates: the warps share the rows
-//   and take a quarter of the behaviours each; their sums meet at the end. `wide` copies 16 bytes at a time past the
+//   and take a quarter of the behaviours each; their acc meet at the end. `wide` copies 16 bytes at a time past the
 //   registers (f32, aligned); the others read number by number and widen.
-// Precision: f32 throughout. Softmax in powers of 2 with a running maximum. A total is summed lane by lane, at the end
+// Precision: f32 throughout. Softmax in powers of 2 with a running maximum. A row_sum is summed lane by lane, at the end
 //   over lanes.
 #include "target_attention/attend.cuh"
 
@@ -23,7 +23,7 @@ enum : u32 {
     ROWS_EACH = 4,
     // Rows of output a warp.
     WARP_ROWS = WARP / ROW_LANES * ROWS_EACH,
-    CUSHION = 4,
+    PADDING = 4,
 };
 
 template <typename T, bool WIDE, u32 CHUNK, u32 ROWS>
@@ -33,8 +33,8 @@ struct SplitHistory {
     // Of a step, for one warp; and for one thread.
     static constexpr u32 WARP_BEHAVIOURS = BEHAVIOURS / PARTS;
     static constexpr u32 EACH = WARP_BEHAVIOURS / ROW_LANES;
-    static constexpr u32 PITCH = CHUNK + CUSHION;
-    static constexpr u32 WEIGHT_PITCH = WARP_BEHAVIOURS + CUSHION;
+    static constexpr u32 PITCH = CHUNK + PADDING;
+    static constexpr u32 WEIGHT_PITCH = WARP_BEHAVIOURS + PADDING;
     static constexpr u32 HISTORY_TILE = BEHAVIOURS * PITCH, QUERY_TILE = ROWS * PITCH;
     static constexpr u32 COLUMNS_EACH = CHUNK / ROW_LANES;
 
@@ -122,8 +122,8 @@ struct SplitHistory {
         }
     }
 
-    // Scores to weights, in shared memory; returns what the row's sums so far are worth.
-    __device__ __forceinline__ float weigh(float (&scores)[EACH], u32 step, u32 j, float &peak, float &total) {
+    // Scores to weights, in shared memory; returns what the row's acc so far are worth.
+    __device__ __forceinline__ float weigh(float (&scores)[EACH], u32 step, u32 j, float &row_max, float &row_sum) {
         float *to = weights + (row % WARP_ROWS + j) * WEIGHT_PITCH + lane;
         u32 behaviour = step * BEHAVIOURS + first + lane;
         float most = -infinity();
@@ -151,25 +151,25 @@ struct SplitHistory {
             }
             return 1.0f;
         }
-        float higher = fmaxf(peak, warp_max<ROW_LANES>(most));
-        float factor = rescale(peak, higher);
-        float base = base_of(higher);
-        peak = higher;
-        total *= factor;
+        float new_max = fmaxf(row_max, warp_max<ROW_LANES>(most));
+        float rescale = rescale_factor(row_max, new_max);
+        float base = base_of(new_max);
+        row_max = new_max;
+        row_sum *= rescale;
 #pragma unroll
         for (u32 i = 0; i < EACH; i++) {
             float weight = exp2_approx(scores[i] - base);
             to[i * ROW_LANES] = weight;
-            total += weight;
+            row_sum += weight;
         }
-        return factor;
+        return rescale;
     }
 
     // The lane's columns are groups of as many as a load takes, as far apart as all the lanes' groups are long.
     static constexpr u32 GROUP = COLUMNS_EACH < 4 ? COLUMNS_EACH : 4;
     __device__ __forceinline__ u32 column_of(u32 i) const { return (i / GROUP * ROW_LANES + lane) * GROUP + i % GROUP; }
 
-    __device__ __forceinline__ void add_values(float (&sums)[ROWS_EACH][COLUMNS_EACH], const float *values) {
+    __device__ __forceinline__ void add_values(float (&acc)[ROWS_EACH][COLUMNS_EACH], const float *values) {
         const float *w = weights + row % WARP_ROWS * WEIGHT_PITCH;
         const float *v = values + first * PITCH;
 #pragma unroll 1
@@ -195,7 +195,7 @@ struct SplitHistory {
                 for (u32 j = 0; j < ROWS_EACH; j++) {
 #pragma unroll
                     for (u32 i = 0; i < COLUMNS_EACH; i++) {
-                        sums[j][i] = fma(weight[j][l], value[i], sums[j][i]);
+                        acc[j][i] = fma(weight[j][l], value[i], acc[j][i]);
                     }
                 }
             }
@@ -203,11 +203,11 @@ struct SplitHistory {
     }
 
     __device__ __forceinline__ void run() {
-        float sums[ROWS_EACH][COLUMNS_EACH] = {}, scores[ROWS_EACH][EACH] = {};
-        float peak[ROWS_EACH], total[ROWS_EACH] = {};
+        float acc[ROWS_EACH][COLUMNS_EACH] = {}, scores[ROWS_EACH][EACH] = {};
+        float row_max[ROWS_EACH], row_sum[ROWS_EACH] = {};
 #pragma unroll
         for (u32 j = 0; j < ROWS_EACH; j++) {
-            peak[j] = p.weighting == SOFTMAX ? -infinity() : 0.0f;
+            row_max[j] = p.weighting == SOFTMAX ? -infinity() : 0.0f;
         }
         // The tile that is copied is one ahead of the tile that is worked on.
         u32 place = 0, step = 0, part = 0;
@@ -229,10 +229,10 @@ struct SplitHistory {
                 __syncwarp();
 #pragma unroll
                 for (u32 j = 0; j < ROWS_EACH; j++) {
-                    float factor = weigh(scores[j], step, j, peak[j], total[j]);
+                    float rescale = weigh(scores[j], step, j, row_max[j], row_sum[j]);
 #pragma unroll
                     for (u32 i = 0; i < COLUMNS_EACH; i++) {
-                        sums[j][i] *= factor;
+                        acc[j][i] *= rescale;
                     }
 #pragma unroll
                     for (u32 i = 0; i < EACH; i++) {
@@ -243,7 +243,7 @@ struct SplitHistory {
             }
             part++;
             if (part == step_tiles) {
-                add_values(sums, tile(place));
+                add_values(acc, tile(place));
                 part = 0, step++;
             }
         }
@@ -253,19 +253,19 @@ struct SplitHistory {
         u32 warp_part = PARTS == 1 ? 0 : threadIdx.x / WARP;
 #pragma unroll
         for (u32 j = 0; j < ROWS_EACH; j++) {
-            float all = warp_sum<ROW_LANES>(total[j]);
+            float all = warp_sum<ROW_LANES>(row_sum[j]);
             u32 at = warp_part * ROWS + row + j;
 #pragma unroll
             for (u32 i = 0; i < COLUMNS_EACH; i++) {
-                ring[at * CHUNK + column_of(i)] = sums[j][i];
+                ring[at * CHUNK + column_of(i)] = acc[j][i];
             }
             if (lane == 0) {
-                stats[at * 2] = peak[j];
+                stats[at * 2] = row_max[j];
                 stats[at * 2 + 1] = all;
             }
         }
-        bool doubted = __syncthreads_or(any_not_finite<ROWS_EACH * COLUMNS_EACH>(sums));
-        write_rows<T, PARTS, ROWS, CHUNK>(p, work, ring, stats, doubted);
+        bool not_finite = __syncthreads_or(any_not_finite<ROWS_EACH * COLUMNS_EACH>(acc));
+        write_rows<T, PARTS, ROWS, CHUNK>(p, work, ring, stats, not_finite);
     }
 };
 

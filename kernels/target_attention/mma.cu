@@ -9,13 +9,13 @@
 // Products: S[behaviours, rows] = K·Qᵀ, a warp 16 behaviours by all rows; then Oᵀ[columns, rows] += Vᵀ·Pᵀ, a warp each
 //   fourth 16 columns, over all 64 behaviours. The history is on mma's side of 16 and the rows of output (candidates
 //   and the heads that share a key head) on its side of 8, so that one candidate wastes 7 rows of 8 and not 15 of 16.
-//   In both results a lane holds the same rows of output, so peaks and totals stay in registers. P changes hands
+//   In both results a lane holds the same rows of output, so maxima and totals stay in registers. P changes hands
 //   through shared memory.
 // Variants: rows_8, rows_32, rows_64: that many rows of output read the history together; 64 where rows are of 64 numbers
 //   at most, beyond which a block would fill a multiprocessor's shared memory.
 // Precision: products are exact and summed in f32. A weight in 16 bits would cost more than the result's own rounding,
 //   so it is cut into two numbers that add up to it, to 16 bits (bf16) or 22 (f16), and multiplied twice. f16 lacks
-//   range: its weights are 2^15 at the peak, and weightings without a peak go by target_attention_fma.cu.
+//   range: its weights are 2^15 at the row_max, and weightings without a row_max go by target_attention_fma.cu.
 #include "target_attention/attend.cuh"
 
 enum : u32 {
@@ -24,11 +24,11 @@ enum : u32 {
     UNIT = 8,
 };
 
-// log2 of a softmax weight at the peak.
+// log2 of a softmax weight at the row_max.
 template <typename T>
-constexpr float PEAK_LOG = 0.0f;
+constexpr float MAX_LOG = 0.0f;
 template <>
-constexpr float PEAK_LOG<f16> = 15.0f;
+constexpr float MAX_LOG<f16> = 15.0f;
 
 // The same number, which the compiler takes for an unknown one: it would work addresses out anew in every round.
 __device__ __forceinline__ u32 kept(u32 number) {
@@ -48,10 +48,10 @@ struct SplitHistory {
     const TargetAttentionParams &p;
     Work work;
     u32 steps, stage_bytes;
-    // Shared memory: addresses of the ring, the queries, the weights' two halves; peaks [WARPS, ROWS], and behind them
-    // peaks and totals of the piece [ROWS, 2]; the query heads of the rows.
+    // Shared memory: addresses of the ring, the queries, the weights' two halves; maxima [WARPS, ROWS], and behind them
+    // maxima and totals of the piece [ROWS, 2]; the query heads of the rows.
     u32 ring, queries, weights;
-    float *peaks;
+    float *maxima;
     u32 *heads;
     u32 warp, lane;
     // What this lane reads and writes: the first byte of its row, and its unit in the row, to which the units of a loop
@@ -216,39 +216,39 @@ struct SplitHistory {
     }
 
     // Weights by softmax, and what is known of each row so far.
-    __device__ __forceinline__ void soft_weights(float (&scores)[ROW_TILES][4], u32 left, float (&peak)[ROW_TILES][2],
-                                                 float (&total)[ROW_TILES][2],
-                                                 float (&sums)[COLUMN_TILES][ROW_TILES][4]) {
+    __device__ __forceinline__ void soft_weights(float (&scores)[ROW_TILES][4], u32 left, float (&row_max)[ROW_TILES][2],
+                                                 float (&row_sum)[ROW_TILES][2],
+                                                 float (&acc)[COLUMN_TILES][ROW_TILES][4]) {
         mask(scores, left, -infinity());
-        share_peaks(scores);
+        share_maxima(scores);
         __syncthreads();
 #pragma unroll
         for (u32 r = 0; r < ROW_TILES; r++) {
-            float higher[2] = {peak[r][0], peak[r][1]};
+            float new_max[2] = {row_max[r][0], row_max[r][1]};
 #pragma unroll
             for (u32 w = 0; w < WARPS; w++) {
-                float2 both = *(const float2 *)(peaks + w * ROWS + row_of(r, 0));
-                higher[0] = fmaxf(higher[0], both.x);
-                higher[1] = fmaxf(higher[1], both.y);
+                float2 both = *(const float2 *)(maxima + w * ROWS + row_of(r, 0));
+                new_max[0] = fmaxf(new_max[0], both.x);
+                new_max[1] = fmaxf(new_max[1], both.y);
             }
 #pragma unroll
             for (u32 i = 0; i < 2; i++) {
-                float factor = rescale(peak[r][i], higher[i]), base = base_of(higher[i]) - PEAK_LOG<T>;
-                peak[r][i] = higher[i];
+                float rescale = rescale_factor(row_max[r][i], new_max[i]), base = base_of(new_max[i]) - MAX_LOG<T>;
+                row_max[r][i] = new_max[i];
                 scores[r][i] = exp2_approx(scores[r][i] - base);
                 scores[r][i + 2] = exp2_approx(scores[r][i + 2] - base);
-                total[r][i] = fma(total[r][i], factor, scores[r][i] + scores[r][i + 2]);
+                row_sum[r][i] = fma(row_sum[r][i], rescale, scores[r][i] + scores[r][i + 2]);
 #pragma unroll
                 for (u32 m = 0; m < COLUMN_TILES; m++) {
-                    sums[m][r][i] *= factor;
-                    sums[m][r][i + 2] *= factor;
+                    acc[m][r][i] *= rescale;
+                    acc[m][r][i + 2] *= rescale;
                 }
             }
         }
     }
 
-    // Each warp's peaks of the step, for all.
-    __device__ __forceinline__ void share_peaks(const float (&scores)[ROW_TILES][4]) {
+    // Each warp's maxima of the step, for all.
+    __device__ __forceinline__ void share_maxima(const float (&scores)[ROW_TILES][4]) {
 #pragma unroll
         for (u32 r = 0; r < ROW_TILES; r++) {
             float most[2];
@@ -260,7 +260,7 @@ struct SplitHistory {
                     most[i] = fmaxf(most[i], shuffle_xor(most[i], lanes));
                 }
             }
-            if (lane < 4) *(float2 *)(peaks + warp * ROWS + row_of(r, 0)) = make_float2(most[0], most[1]);
+            if (lane < 4) *(float2 *)(maxima + warp * ROWS + row_of(r, 0)) = make_float2(most[0], most[1]);
         }
     }
 
@@ -284,8 +284,8 @@ struct SplitHistory {
         asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(word) : "memory");
     }
 
-    // sums[m][r][..]: of 16 columns by 8 rows.
-    __device__ __forceinline__ void multiply_values(float (&sums)[COLUMN_TILES][ROW_TILES][4], u32 values) {
+    // acc[m][r][..]: of 16 columns by 8 rows.
+    __device__ __forceinline__ void multiply_values(float (&acc)[COLUMN_TILES][ROW_TILES][4], u32 values) {
         constexpr u32 PAIR = ROW_TILES == 1 ? 1 : 2;
         u32 tiles = (p.columns + 15) / 16;
         u32 from = weights_read;
@@ -314,8 +314,8 @@ struct SplitHistory {
 #pragma unroll
                     for (u32 m = 0; m < COLUMN_TILES; m++) {
                         if (warp + m * WARPS >= tiles) continue;
-                        multiply_add<T>(sums[m][r], a[m], b);
-                        if constexpr (PAIR == 2) multiply_add<T>(sums[m][r + 1], a[m], b + 2);
+                        multiply_add<T>(acc[m][r], a[m], b);
+                        if constexpr (PAIR == 2) multiply_add<T>(acc[m][r + 1], a[m], b + 2);
                     }
                 }
             }
@@ -323,13 +323,13 @@ struct SplitHistory {
     }
 
     __device__ __forceinline__ void run() {
-        float sums[COLUMN_TILES][ROW_TILES][4] = {};
-        float peak[ROW_TILES][2], total[ROW_TILES][2] = {};
+        float acc[COLUMN_TILES][ROW_TILES][4] = {};
+        float row_max[ROW_TILES][2], row_sum[ROW_TILES][2] = {};
         find_addresses();
         if (threadIdx.x < ROWS) heads[threadIdx.x] = head_of(p, work, threadIdx.x);
 #pragma unroll
         for (u32 r = 0; r < ROW_TILES; r++) {
-            peak[r][0] = peak[r][1] = p.weighting == SOFTMAX ? -infinity() : 0.0f;
+            row_max[r][0] = row_max[r][1] = p.weighting == SOFTMAX ? -infinity() : 0.0f;
         }
         Source keys_source = source(p.keys, p.width), values_source = source(p.values, p.value_width);
         for (u32 next = 0, step = 0, place = 0, filled = 0; step < steps; next++) {
@@ -353,7 +353,7 @@ struct SplitHistory {
             u32 left = work.piece.length - step * BEHAVIOURS;
             scale(scores, step, left);
             if (p.weighting == SOFTMAX) {
-                soft_weights(scores, left, peak, total, sums);
+                soft_weights(scores, left, row_max, row_sum, acc);
             } else {
                 plain_weights(scores, left);
             }
@@ -363,36 +363,36 @@ struct SplitHistory {
                 store_weights(scores, r, 1);
             }
             __syncthreads();
-            multiply_values(sums, keys + (p.aliased ? 0 : (u32)TILE_BYTES));
+            multiply_values(acc, keys + (p.aliased ? 0 : (u32)TILE_BYTES));
             step++;
             place = place + 1 == STAGES ? 0 : place + 1;
         }
-        finish(sums, peak, total);
+        finish(acc, row_max, row_sum);
     }
 
-    __device__ __forceinline__ void finish(const float (&sums)[COLUMN_TILES][ROW_TILES][4],
-                                           const float (&peak)[ROW_TILES][2], float (&total)[ROW_TILES][2]) {
-        float *rows = (float *)dynamic_shared, *stats = peaks + WARPS * ROWS;
+    __device__ __forceinline__ void finish(const float (&acc)[COLUMN_TILES][ROW_TILES][4],
+                                           const float (&row_max)[ROW_TILES][2], float (&row_sum)[ROW_TILES][2]) {
+        float *rows = (float *)dynamic_shared, *stats = maxima + WARPS * ROWS;
         // Exact: a power of 2.
-        float unit = p.weighting == SOFTMAX && PEAK_LOG<T> > 0.0f ? 1.0f / 32768.0f : 1.0f;
-        // All are done with the tiles, where the sums go, and with the peaks, where the warps' totals go.
+        float unit = p.weighting == SOFTMAX && MAX_LOG<T> > 0.0f ? 1.0f / 32768.0f : 1.0f;
+        // All are done with the tiles, where the acc go, and with the maxima, where the warps' totals go.
         __syncthreads();
 #pragma unroll
         for (u32 r = 0; r < ROW_TILES; r++) {
 #pragma unroll
             for (u32 i = 0; i < 2; i++) {
                 for (u32 lanes = 4; lanes < WARP; lanes *= 2) {
-                    total[r][i] += shuffle_xor(total[r][i], lanes);
+                    row_sum[r][i] += shuffle_xor(row_sum[r][i], lanes);
                 }
-                if (lane < 4) peaks[warp * ROWS + row_of(r, i)] = total[r][i];
-                if (lane < 4 && warp == 0) stats[row_of(r, i) * 2] = peak[r][i];
+                if (lane < 4) maxima[warp * ROWS + row_of(r, i)] = row_sum[r][i];
+                if (lane < 4 && warp == 0) stats[row_of(r, i) * 2] = row_max[r][i];
             }
 #pragma unroll
             for (u32 m = 0; m < COLUMN_TILES; m++) {
 #pragma unroll
                 for (u32 i = 0; i < 4; i++) {
                     u32 column = (warp + m * WARPS) * 16 + lane / 4 + i / 2 * 8;
-                    rows[row_of(r, i) * PITCH + column] = sums[m][r][i] * unit;
+                    rows[row_of(r, i) * PITCH + column] = acc[m][r][i] * unit;
                 }
             }
         }
@@ -400,12 +400,12 @@ struct SplitHistory {
         if (threadIdx.x < ROWS) {
             float all = 0.0f;
             for (u32 w = 0; w < WARPS; w++) {
-                all += peaks[w * ROWS + threadIdx.x];
+                all += maxima[w * ROWS + threadIdx.x];
             }
             stats[threadIdx.x * 2 + 1] = all * unit;
         }
-        bool doubted = __syncthreads_or(any_not_finite<COLUMN_TILES * ROW_TILES * 4>(sums));
-        write_rows<T, 1, ROWS, PITCH>(p, work, rows, stats, doubted);
+        bool not_finite = __syncthreads_or(any_not_finite<COLUMN_TILES * ROW_TILES * 4>(acc));
+        write_rows<T, 1, ROWS, PITCH>(p, work, rows, stats, not_finite);
     }
 };
 
@@ -416,7 +416,7 @@ __device__ __forceinline__ void split_history_mma(const TargetAttentionParams &p
     u32 stage_bytes = (p.aliased ? 1 : 2) * Kernel::TILE_BYTES;
     u32 queries = Kernel::STAGES * stage_bytes;
     u32 weights = queries + ROWS * CHUNK * 2;
-    u32 peaks = weights + 2 * Kernel::WEIGHT_BYTES;
+    u32 maxima = weights + 2 * Kernel::WEIGHT_BYTES;
     u32 shared = shared_address(dynamic_shared);
     Kernel kernel = {
         p,
@@ -426,8 +426,8 @@ __device__ __forceinline__ void split_history_mma(const TargetAttentionParams &p
         shared,
         shared + queries,
         shared + weights,
-        (float *)((u8 *)dynamic_shared + peaks),
-        (u32 *)((u8 *)dynamic_shared + peaks) + (WARPS + 2) * ROWS,
+        (float *)((u8 *)dynamic_shared + maxima),
+        (u32 *)((u8 *)dynamic_shared + maxima) + (WARPS + 2) * ROWS,
         threadIdx.x / WARP,
         threadIdx.x % WARP,
     };

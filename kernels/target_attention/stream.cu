@@ -7,7 +7,7 @@
 //   behaviours at a time and has UNROLL such loads in flight. Scores are summed over the lanes of a row; the same
 //   registers are the values, where the keys are.
 // Grid: a block of four warps for each piece of the plan and key/value head. Each group of lanes keeps a running maximum
-//   and sums of its own, of every so manieth behaviour; the groups' meet at the end, in shared memory, in their order.
+//   and acc of its own, of every so manieth behaviour; the groups' meet at the end, in shared memory, in their order.
 // Variants: rows_1 and rows_4 rows of output.
 // Precision: f32 throughout. Softmax in powers of 2 with a running maximum.
 #include "target_attention/attend.cuh"
@@ -43,8 +43,8 @@ struct StreamHistory {
         }
     }
 
-    // Scores to weights; returns what the row's sums so far are worth.
-    __device__ __forceinline__ float weigh(float (&scores)[UNROLL], u32 first, u32 row, float &peak, float &total) const {
+    // Scores to weights; returns what the row's acc so far are worth.
+    __device__ __forceinline__ float weigh(float (&scores)[UNROLL], u32 first, u32 row, float &row_max, float &row_sum) const {
         u32 behaviour = first + part;
         if (p.bias != nullptr) {
             const float *bias = p.bias + head_of(p, work, row);
@@ -55,7 +55,7 @@ struct StreamHistory {
                 scores[i] = fma(bias[l * (p.kv_heads * p.group_heads)], p.bias_scale, scores[i]);
             }
         }
-        float higher = peak;
+        float new_max = row_max;
 #pragma unroll
         for (u32 i = 0; i < UNROLL; i++) {
             bool there = behaviour + i * PARTS < work.piece.length;
@@ -63,30 +63,30 @@ struct StreamHistory {
                 scores[i] = there ? plain_weight(p, scores[i]) : 0.0f;
             } else {
                 if (!there) scores[i] = -infinity();
-                higher = fmaxf(higher, scores[i]);
+                new_max = fmaxf(new_max, scores[i]);
             }
         }
         if (p.weighting != SOFTMAX) return 1.0f;
-        float factor = rescale(peak, higher), base = base_of(higher);
-        peak = higher;
-        total *= factor;
+        float rescale = rescale_factor(row_max, new_max), base = base_of(new_max);
+        row_max = new_max;
+        row_sum *= rescale;
 #pragma unroll
         for (u32 i = 0; i < UNROLL; i++) {
             scores[i] = exp2_approx(scores[i] - base);
-            total += scores[i];
+            row_sum += scores[i];
         }
-        return factor;
+        return rescale;
     }
 
     __device__ __forceinline__ void run() const {
-        float4 queries[ROWS], sums[ROWS];
-        float peak[ROWS], total[ROWS] = {};
+        float4 queries[ROWS], acc[ROWS];
+        float row_max[ROWS], row_sum[ROWS] = {};
 #pragma unroll
         for (u32 r = 0; r < ROWS; r++) {
             bool there = r < work.piece.rows && column < p.width;
             queries[r] = load((const float *)p.queries + (there ? output_row(p, work, r) * p.width + column : 0), there);
-            sums[r] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-            peak[r] = p.weighting == SOFTMAX ? -infinity() : 0.0f;
+            acc[r] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            row_max[r] = p.weighting == SOFTMAX ? -infinity() : 0.0f;
         }
         for (u32 first = 0; first < work.piece.length; first += STEP) {
             float4 rows[UNROLL];
@@ -106,9 +106,9 @@ struct StreamHistory {
             if (!p.aliased) load_rows(rows, p.values, p.value_width, first);
 #pragma unroll
             for (u32 r = 0; r < ROWS; r++) {
-                float factor = weigh(weights[r], first, r, peak[r], total[r]);
-                float4 &sum = sums[r];
-                sum = make_float4(sum.x * factor, sum.y * factor, sum.z * factor, sum.w * factor);
+                float rescale = weigh(weights[r], first, r, row_max[r], row_sum[r]);
+                float4 &sum = acc[r];
+                sum = make_float4(sum.x * rescale, sum.y * rescale, sum.z * rescale, sum.w * rescale);
 #pragma unroll
                 for (u32 i = 0; i < UNROLL; i++) {
                     sum.x = fma(weights[r][i], rows[i].x, sum.x);
@@ -120,18 +120,18 @@ struct StreamHistory {
         }
         __shared__ alignas(16) float all[PARTS * ROWS * CHUNK];
         __shared__ float stats[PARTS * ROWS * 2];
-        bool doubted = any_not_finite<ROWS * 4>(sums);
+        bool not_finite = any_not_finite<ROWS * 4>(acc);
 #pragma unroll
         for (u32 r = 0; r < ROWS; r++) {
             u32 at = part * ROWS + r;
-            *(float4 *)(all + at * CHUNK + column) = sums[r];
+            *(float4 *)(all + at * CHUNK + column) = acc[r];
             if (column == 0) {
-                stats[at * 2] = peak[r];
-                stats[at * 2 + 1] = total[r];
+                stats[at * 2] = row_max[r];
+                stats[at * 2 + 1] = row_sum[r];
             }
         }
-        doubted = __syncthreads_or(doubted);
-        write_rows<f32, PARTS, ROWS, CHUNK>(p, work, all, stats, doubted);
+        not_finite = __syncthreads_or(not_finite);
+        write_rows<f32, PARTS, ROWS, CHUNK>(p, work, all, stats, not_finite);
     }
 };
 

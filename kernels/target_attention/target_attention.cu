@@ -1,12 +1,12 @@
-// Target attention: each candidate attends to its user's whole history. Here partial results are merged; what attends is
+// Target attention: each candidate attends to its user's all_sum history. Here partial results are merged; what attends is
 // in target_attention_fma.cu and target_attention_mma.cu.
 #include "target_attention/attend.cuh"
 
-struct MergePartsParams {
+struct CombinePiecesParams {
     // Tiles whose histories were split.
-    const Tile *merges;
+    const Tile *tiles;
     // As the pieces left them: [slots, H_kv, tile_rows, columns] and [slots, H_kv, tile_rows, 2].
-    const float *sums;
+    const float *partial;
     const float *stats;
     void *out;
     float *lse;
@@ -14,59 +14,59 @@ struct MergePartsParams {
     u32 unused;
 };
 
-// merge_parts: a row of output from the pieces of its history.
+// combine_pieces: a row of output from the pieces of its history.
 //
-//     out = Σ_i 2^(peak_i - peak)·sums_i / Σ_i 2^(peak_i - peak)·total_i        without softmax: Σ_i sums_i
+//     out = Σ_i 2^(peak_i - row_max)·sums_i / Σ_i 2^(peak_i - row_max)·total_i        without softmax: Σ_i sums_i
 //
-// One block a row, one warp each fourth piece, a lane each 32nd column: four streams that are read in whole lines. The
+// One block a row, one warp each fourth piece, a lane each 32nd column: four streams that are read in all_sum lines. The
 // order is fixed: pieces of a warp, then warps.
 template <typename T>
-__device__ void merge_parts(const MergePartsParams &p) {
+__device__ void combine_pieces(const CombinePiecesParams &p) {
     constexpr u32 MOST_COLUMNS = 128;
-    __shared__ float sums[WARPS][MOST_COLUMNS], totals[WARPS];
+    __shared__ float accs[WARPS][MOST_COLUMNS], row_sums[WARPS];
     u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     u32 row = blockIdx.x % p.tile_rows;
     u32 kv_head = blockIdx.x / p.tile_rows % p.kv_heads;
-    const Tile tile = p.merges[blockIdx.x / p.tile_rows / p.kv_heads];
+    const Tile tile = p.tiles[blockIdx.x / p.tile_rows / p.kv_heads];
     if (row >= tile.rows) return;
     u64 first = ((u64)tile.first_slot * p.kv_heads + kv_head) * p.tile_rows + row, stride = (u64)p.kv_heads * p.tile_rows;
-    float peak = -infinity();
+    float row_max = -infinity();
     for (u32 slot = lane; slot < tile.slots; slot += WARP) {
-        peak = fmaxf(peak, p.stats[(first + slot * stride) * 2]);
+        row_max = fmaxf(row_max, p.stats[(first + slot * stride) * 2]);
     }
-    peak = warp_max(peak);
-    float sum[MOST_COLUMNS / WARP] = {}, total = 0.0f;
+    row_max = warp_max(row_max);
+    float acc[MOST_COLUMNS / WARP] = {}, row_sum = 0.0f;
     for (u32 slot = warp; slot < tile.slots; slot += WARPS) {
         u64 at = first + slot * stride;
-        float factor = rescale(p.stats[at * 2], peak);
-        total = fma(factor, p.stats[at * 2 + 1], total);
+        float rescale = rescale_factor(p.stats[at * 2], row_max);
+        row_sum = fma(rescale, p.stats[at * 2 + 1], row_sum);
 #pragma unroll
         for (u32 i = 0; i < MOST_COLUMNS / WARP; i++) {
             u32 column = lane + i * WARP;
-            if (column < p.columns) sum[i] = fma(factor, p.sums[at * p.columns + column], sum[i]);
+            if (column < p.columns) acc[i] = fma(rescale, p.partial[at * p.columns + column], acc[i]);
         }
     }
 #pragma unroll
     for (u32 i = 0; i < MOST_COLUMNS / WARP; i++) {
-        sums[warp][lane + i * WARP] = sum[i];
+        accs[warp][lane + i * WARP] = acc[i];
     }
-    if (lane == 0) totals[warp] = total;
+    if (lane == 0) row_sums[warp] = row_sum;
     __syncthreads();
     u32 column = threadIdx.x;
-    float all = 0.0f, whole = 0.0f;
+    float all = 0.0f, all_sum = 0.0f;
 #pragma unroll
     for (u32 i = 0; i < WARPS; i++) {
-        all += sums[i][column];
-        whole += totals[i];
+        all += accs[i][column];
+        all_sum += row_sums[i];
     }
     u64 target = tile.first_target + (tile.first_row + row) / p.group_heads;
     u32 head = kv_head * p.group_heads + (tile.first_row + row) % p.group_heads;
     u64 out_row = target * (p.kv_heads * p.group_heads) + head;
     if (column < p.columns) {
-        if (p.weighting == SOFTMAX) all = whole == 0.0f ? 0.0f : all / whole;
+        if (p.weighting == SOFTMAX) all = all_sum == 0.0f ? 0.0f : all / all_sum;
         ((T *)p.out)[out_row * p.value_width + p.first_column + column] = narrow<T>(all);
     }
-    if (column == 0 && p.lse != nullptr) p.lse[out_row] = natural_lse(peak, whole);
+    if (column == 0 && p.lse != nullptr) p.lse[out_row] = natural_lse(row_max, all_sum);
 }
 
 struct MergePairsParams {
@@ -94,18 +94,18 @@ __device__ void merge_pairs(const MergePairsParams& p) {
     const u64 row = index / p.width;
     const float a = p.first_lse[row];
     const float b = p.second_lse[row];
-    const float peak = fmaxf(a, b);
+    const float row_max = fmaxf(a, b);
     // A part without behaviours has -inf, and -inf - -inf is NaN where both have it.
-    const float weight_a = a == -infinity() ? 0.0f : exp_approx(a - peak);
-    const float weight_b = b == -infinity() ? 0.0f : exp_approx(b - peak);
-    const float total = weight_a + weight_b;
+    const float weight_a = a == -infinity() ? 0.0f : exp_approx(a - row_max);
+    const float weight_b = b == -infinity() ? 0.0f : exp_approx(b - row_max);
+    const float row_sum = weight_a + weight_b;
     float sum = 0.0f;
     // A part without weight takes no part, whatever its row holds.
     if (weight_a != 0.0f) sum = fma(weight_a, widen(((const T*)p.first)[index]), sum);
     if (weight_b != 0.0f) sum = fma(weight_b, widen(((const T*)p.second)[index]), sum);
-    ((T*)p.out)[index] = narrow<T>(total == 0.0f ? 0.0f : sum / total);
+    ((T*)p.out)[index] = narrow<T>(row_sum == 0.0f ? 0.0f : sum / row_sum);
     if (p.lse != nullptr && index % p.width == 0) {
-        p.lse[row] = total == 0.0f ? -infinity() : peak + logf(total);
+        p.lse[row] = row_sum == 0.0f ? -infinity() : row_max + logf(row_sum);
     }
 }
 
@@ -113,9 +113,9 @@ extern "C" __global__ void __launch_bounds__(256) merge_pairs_f32(const MergePai
 extern "C" __global__ void __launch_bounds__(256) merge_pairs_f16(const MergePairsParams p) { merge_pairs<f16>(p); }
 extern "C" __global__ void __launch_bounds__(256) merge_pairs_bf16(const MergePairsParams p) { merge_pairs<bf16>(p); }
 
-#define MERGE_PARTS(NAME, T) \
-    extern "C" __global__ void __launch_bounds__(THREADS) NAME(const MergePartsParams p) { merge_parts<T>(p); }
+#define COMBINE_PIECES(NAME, T) \
+    extern "C" __global__ void __launch_bounds__(THREADS) NAME(const CombinePiecesParams p) { combine_pieces<T>(p); }
 
-MERGE_PARTS(merge_parts_f32, f32)
-MERGE_PARTS(merge_parts_f16, f16)
-MERGE_PARTS(merge_parts_bf16, bf16)
+COMBINE_PIECES(combine_pieces_f32, f32)
+COMBINE_PIECES(combine_pieces_f16, f16)
+COMBINE_PIECES(combine_pieces_bf16, bf16)

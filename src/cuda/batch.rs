@@ -1,14 +1,14 @@
-//! Batches made ready for the device: work planned and uploaded once, for every operation over them.
+//! Batches on the device: plans are made and uploaded once, at their first use, for every operation.
 
 use std::sync::{Arc, Mutex};
 
-use bytemuck::{Pod, Zeroable};
 use cudarc::driver::CudaStream;
 
 use crate::cuda::driver::Allocation;
 use crate::cuda::handle::Cuda;
+use crate::cuda::twin::twins;
 use crate::error::Result;
-use crate::gpu::{NONE, PlanCache, fit, lock};
+use crate::gpu::{NONE, PlanCache, fit, lock, trace_plan};
 use crate::jagged::{Batch, Jagged};
 use crate::plan::{Cut, Plan};
 
@@ -24,7 +24,7 @@ pub struct CudaBatch {
 #[derive(Debug)]
 pub struct CudaJagged {
     jagged: Jagged,
-    /// With one candidate a user, which stands for the user's own row of results.
+    /// A batch with one candidate per user, which stands for the user's row of results.
     pub(super) per_user: CudaBatch,
     offsets: Mutex<Option<Arc<Allocation>>>,
 }
@@ -33,42 +33,40 @@ pub struct CudaJagged {
 #[derive(Debug)]
 pub(super) struct DevicePlan {
     pub(super) plan: Plan,
-    /// A [`TileWords`] a tile.
+    /// A [`Tile`] per tile.
     pub(super) tiles: Allocation,
-    /// A [`PieceWords`] a piece.
+    /// A [`Piece`] per piece.
     pub(super) pieces: Allocation,
-    /// The tiles that have partial results, as in `tiles`.
-    pub(super) merges: Allocation,
-    pub(super) merge_count: usize,
+    /// The tiles that have partial results to combine, as in `tiles`.
+    pub(super) split_tiles: Allocation,
+    pub(super) split_count: usize,
 }
 
-/// `Tile` of common.cuh.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct TileWords {
-    first_target: u64,
-    history_start: u64,
-    history_end: u64,
-    first_row: u32,
-    rows: u32,
-    user: u32,
-    first_slot: u32,
-    slots: u32,
-    unused: u32,
-}
+twins! {
+    /// Output rows of one user that read the history together: `kernels/shared/common.cuh`.
+    pub(super) struct Tile {
+        first_target: u64,
+        history_start: u64,
+        history_end: u64,
+        first_row: u32,
+        rows: u32,
+        user: u32,
+        first_slot: u32,
+        slots: u32,
+        unused: u32,
+    }
 
-/// `Piece` of common.cuh.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct PieceWords {
-    history_start: u64,
-    first_target: u64,
-    length: u32,
-    first_row: u32,
-    rows: u32,
-    slot: u32,
-    user: u32,
-    tile: u32,
+    /// A tile against one span of its user's history: `kernels/shared/common.cuh`.
+    pub(super) struct Piece {
+        history_start: u64,
+        first_target: u64,
+        length: u32,
+        first_row: u32,
+        rows: u32,
+        slot: u32,
+        user: u32,
+        tile: u32,
+    }
 }
 
 impl AsRef<Batch> for CudaBatch {
@@ -101,10 +99,11 @@ impl CudaBatch {
 
     fn make_plan(&self, gpu: &Cuda, operation: &'static str, cut: &Cut) -> Result<DevicePlan> {
         let plan = Plan::new(&self.batch, cut);
-        let tile_words = |index: usize| {
+        trace_plan(operation, cut, &plan);
+        let tile_of = |index: usize| {
             let tile = plan.tiles[index];
             let history = self.batch.histories().range(tile.user);
-            Ok(TileWords {
+            Ok(Tile {
                 first_target: tile.first_target as u64,
                 history_start: history.start as u64,
                 history_end: history.end as u64,
@@ -116,11 +115,11 @@ impl CudaBatch {
                 unused: 0,
             })
         };
-        let tiles: Vec<TileWords> = (0..plan.tiles.len()).map(tile_words).collect::<Result<_>>()?;
-        let split: Vec<TileWords> = tiles.iter().filter(|tile| tile.slots > 0).copied().collect();
-        let piece_words = |piece: &crate::plan::Piece| {
+        let tiles: Vec<Tile> = (0..plan.tiles.len()).map(tile_of).collect::<Result<_>>()?;
+        let split: Vec<Tile> = tiles.iter().filter(|tile| tile.slots > 0).copied().collect();
+        let piece_of = |piece: &crate::plan::Piece| {
             let tile = &tiles[piece.tile];
-            Ok(PieceWords {
+            Ok(Piece {
                 history_start: piece.history.start as u64,
                 first_target: tile.first_target,
                 length: fit(operation, "length of one user", piece.history.len())?,
@@ -131,12 +130,12 @@ impl CudaBatch {
                 tile: fit(operation, "tiles", piece.tile)?,
             })
         };
-        let pieces: Vec<PieceWords> = plan.pieces.iter().map(piece_words).collect::<Result<_>>()?;
+        let pieces: Vec<Piece> = plan.pieces.iter().map(piece_of).collect::<Result<_>>()?;
         Ok(DevicePlan {
             tiles: gpu.list(operation, &tiles)?,
             pieces: gpu.list(operation, &pieces)?,
-            merges: gpu.list(operation, &split)?,
-            merge_count: split.len(),
+            split_tiles: gpu.list(operation, &split)?,
+            split_count: split.len(),
             plan,
         })
     }

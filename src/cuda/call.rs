@@ -6,65 +6,35 @@ use bytemuck::Pod;
 
 use crate::cuda::driver::{Allocation, Function};
 use crate::cuda::handle::Cuda;
+use crate::cuda::kernel::{Kernel, Launch};
+use crate::cuda::kernels::source_of;
 use crate::cuda::workspace::Workspace;
-use crate::element::Element;
 use crate::error::Result;
-use crate::gpu::{Bound, lock};
+use crate::gpu::{Bound, lock, trace};
 
-/// Scratch begins at multiples of this: what the widest loads need, and a line of the cache.
+/// Alignment of scratch in bytes: a cache line, which also suffices for the widest loads.
 const ALIGNMENT: usize = 128;
 
-/// A call under way. It holds the backend's lock, so that the launches of two threads' calls do not mix: they share
-/// the workspace.
+/// A call in progress. It holds the workspace's lock, so that launches of two threads' calls do not interleave: they
+/// share the workspace.
 pub(super) struct Call<'a> {
     gpu: &'a Cuda,
     pub(super) operation: &'static str,
     workspace: MutexGuard<'a, Workspace>,
     taken: usize,
-    /// Freed in the stream's order when the call ends.
+    /// Freed in stream order when the call ends.
     own: Vec<Allocation>,
 }
 
-/// A kernel and how it is launched.
-#[derive(Debug, Clone)]
-pub(super) struct Kernel {
-    /// The file it is in.
-    pub(super) stem: &'static str,
-    pub(super) name: String,
-    /// Threads of a block.
-    pub(super) threads: u32,
-    /// Bytes of dynamic shared memory of a block.
-    pub(super) shared: u32,
-}
-
-impl Kernel {
-    pub(super) fn new(stem: &'static str, name: impl Into<String>, threads: u32) -> Self {
-        Self { stem, name: name.into(), threads, shared: 0 }
-    }
-
-    pub(super) fn with_shared(self, shared: u32) -> Self {
-        Self { shared, ..self }
-    }
-}
-
-/// How the names of kernels call a storage type.
-pub(super) fn suffix<T: Element>() -> &'static str {
-    match T::DTYPE {
-        crate::DType::F32 => "f32",
-        crate::DType::F16 => "f16",
-        crate::DType::Bf16 => "bf16",
-    }
-}
-
 impl Cuda {
-    /// Begins a call.
+    /// Starts a call.
     pub(super) fn call(&self, operation: &'static str) -> Call<'_> {
         Call { gpu: self, operation, workspace: lock(&self.shared.workspace), taken: 0, own: Vec::new() }
     }
 }
 
 impl Call<'_> {
-    /// The address of scratch memory, which holds anything, until the call ends.
+    /// The address of uninitialised scratch memory, valid until the call ends.
     pub(super) fn scratch(&mut self, bytes: usize) -> Result<u64> {
         let start = self.taken;
         self.taken = start.saturating_add(bytes.next_multiple_of(ALIGNMENT));
@@ -82,36 +52,42 @@ impl Call<'_> {
         Ok(pointer)
     }
 
-    /// The address of the record for bad ids among `positions` of `argument`.
+    /// The address of the record for ids out of range among `positions` of `argument`.
     pub(super) fn record(&self, argument: &'static str, positions: usize, bound: Bound) -> Result<u64> {
         let mut records = lock(&self.gpu.records);
         records.record(self.gpu.stream(), self.operation, argument, positions as u64, bound)
     }
 
-    /// Enqueues a kernel.
-    pub(super) fn launch<P: Pod>(&self, kernel: &Kernel, blocks: usize, params: &P) -> Result<()> {
-        if blocks == 0 {
+    /// Enqueues a kernel. A grid without blocks does nothing.
+    pub(super) fn launch<P: Pod>(&self, launch: &Launch, params: &P) -> Result<()> {
+        if launch.blocks == 0 {
             return Ok(());
         }
-        let function = self.function::<P>(kernel)?;
-        function.launch(
-            self.gpu.stream(),
-            self.operation,
-            blocks as u64,
-            kernel.threads,
-            kernel.shared,
-            params,
+        let function = self.function::<P>(&launch.kernel)?;
+        trace(|| self.describe(launch));
+        let Launch { blocks, threads, shared, .. } = *launch;
+        function.launch(self.gpu.stream(), self.operation, blocks as u64, threads, shared, params)
+    }
+
+    /// The line of a launch in the trace.
+    fn describe(&self, launch: &Launch) -> String {
+        let Launch { kernel, blocks, threads, shared } = launch;
+        let Kernel { file, symbol, .. } = kernel;
+        let (operation, source, scratch) = (self.operation, source_of(file), self.taken);
+        format!(
+            "{operation}: {symbol} (kernels/{source}): {blocks} blocks of {threads} threads, \
+             {shared} bytes of dynamic shared memory, {scratch} bytes of scratch"
         )
     }
 
     fn function<P: Pod>(&self, kernel: &Kernel) -> Result<Arc<Function>> {
-        let key = (kernel.stem, kernel.name.clone());
+        let key = (kernel.file, kernel.symbol);
         let mut functions = lock(&self.gpu.shared.functions);
         if let Some(function) = functions.get(&key) {
             return Ok(function.clone());
         }
-        let module = self.gpu.module(self.operation, kernel.stem)?;
-        let function = Arc::new(Function::find::<P>(&module, self.operation, &kernel.name)?);
+        let module = self.gpu.module(self.operation, kernel.file)?;
+        let function = Arc::new(Function::find::<P>(&module, self.operation, kernel.symbol)?);
         functions.insert(key, function.clone());
         Ok(function)
     }

@@ -1,11 +1,10 @@
 //! DIN: lays the network out, makes the candidates ready, scores and pools, merges.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::cuda::batch::CudaBatch;
-use crate::cuda::call::{Kernel, suffix};
 use crate::cuda::handle::Cuda;
+use crate::cuda::kernel::{ByType, Kernel};
 use crate::cuda::memory::CudaMemory;
+use crate::cuda::twin::twins;
 use crate::element::{DType, Element};
 use crate::error::{Error, Result};
 use crate::gpu::{activation_code, check_din, fit};
@@ -26,6 +25,24 @@ impl DinOps for Cuda {
 }
 
 const NAME: &str = "din";
+/// Lays the network out, and computes the candidates' terms of the first layer.
+const PREPARE: ByType = ByType([
+    Kernel::new("din", "din_prepare_f32", 128, 27),
+    Kernel::new("din", "din_prepare_f16", 128, 32),
+    Kernel::new("din", "din_prepare_bf16", 128, 32),
+]);
+/// Scores and pools the pieces.
+const ATTEND: ByType = ByType([
+    Kernel::new("din", "din_attend_f32", 128, 128),
+    Kernel::new("din", "din_attend_f16", 128, 120),
+    Kernel::new("din", "din_attend_bf16", 128, 112),
+]);
+/// Combines the partial results of pieces.
+const COMBINE: ByType = ByType([
+    Kernel::new("din", "din_combine_f32", 128, 32),
+    Kernel::new("din", "din_combine_f16", 128, 32),
+    Kernel::new("din", "din_combine_bf16", 128, 32),
+]);
 /// Candidates of a piece: `TILE` of din.cu.
 const TILE: usize = 8;
 /// Behaviours a warp takes at a time: `ROWS` of din.cu.
@@ -43,79 +60,75 @@ const FRAGMENT: usize = WARP * 16;
 /// Blocks on a multiprocessor, at a guess of what its memory holds, times rounds of them.
 const PIECES: usize = 16;
 
-/// `DinLayer` of din_network.cuh.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
-struct Layer {
-    units: u32,
-    padded: u32,
-    activation: u32,
-    first_fragment: u32,
-    first_vector: u32,
-}
+twins! {
+    /// `kernels/din/network.cuh`
+    #[derive(Default)]
+    pub(super) struct DinLayer {
+        units: u32,
+        padded: u32,
+        activation: u32,
+        first_fragment: u32,
+        first_vector: u32,
+    }
 
-/// `DinPrepareParams` of din_network.cuh.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
-struct Prepare {
-    targets: u64,
-    weights: [u64; 3],
-    biases: [u64; 3],
-    gains: [u64; 3],
-    shifts: [u64; 3],
-    alphas: [u64; 3],
-    output_weight: u64,
-    fragments: u64,
-    vectors: u64,
-    rows: u64,
-    candidates: u64,
-    layers: [Layer; 3],
-    layer_count: u32,
-    width: u32,
-    inputs_padded: u32,
-    first_difference: u32,
-    first_output: u32,
-    fragment_words: u32,
-    vector_words: u32,
-    alpha_shared: [u32; 3],
-    network_blocks: u32,
-}
+    /// `kernels/din/network.cuh`
+    #[derive(Default)]
+    pub(super) struct DinPrepareParams {
+        targets: u64,
+        weights: [u64; 3],
+        biases: [u64; 3],
+        gains: [u64; 3],
+        shifts: [u64; 3],
+        alphas: [u64; 3],
+        output_weight: u64,
+        fragments: u64,
+        vectors: u64,
+        rows: u64,
+        candidates: u64,
+        layers: [DinLayer; 3],
+        layer_count: u32,
+        width: u32,
+        inputs_padded: u32,
+        first_difference: u32,
+        first_output: u32,
+        fragment_words: u32,
+        vector_words: u32,
+        alpha_shared: [u32; 3],
+        network_blocks: u32,
+    }
 
-/// `DinAttendParams` of din.cu.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Attend {
-    pieces: u64,
-    history: u64,
-    fragments: u64,
-    vectors: u64,
-    rows: u64,
-    output_bias: u64,
-    out: u64,
-    partial: u64,
-    stats: u64,
-    layers: [Layer; 3],
-    layer_count: u32,
-    width: u32,
-    inputs_padded: u32,
-    first_difference: u32,
-    first_output: u32,
-    softmax: u32,
-    by_vectors: u32,
-    stride: u32,
-    warp_bytes: u32,
-}
+    /// `kernels/din/layers.cuh`
+    pub(super) struct DinAttendParams {
+        pieces: u64,
+        history: u64,
+        fragments: u64,
+        vectors: u64,
+        rows: u64,
+        output_bias: u64,
+        out: u64,
+        partial: u64,
+        stats: u64,
+        layers: [DinLayer; 3],
+        layer_count: u32,
+        width: u32,
+        inputs_padded: u32,
+        first_difference: u32,
+        first_output: u32,
+        softmax: u32,
+        by_vectors: u32,
+        stride: u32,
+        warp_bytes: u32,
+    }
 
-/// `DinMergeParams` of din.cu.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Merge {
-    tiles: u64,
-    partial: u64,
-    stats: u64,
-    out: u64,
-    width: u32,
-    softmax: u32,
+    /// `kernels/din/din.cu`
+    pub(super) struct DinCombineParams {
+        tiles: u64,
+        partial: u64,
+        stats: u64,
+        out: u64,
+        width: u32,
+        softmax: u32,
+    }
 }
 
 /// Parts that weights, inputs of a layer and differences of weights are split into: `Parts` of din_network.cuh.
@@ -130,7 +143,7 @@ fn parts<T: Element>() -> [usize; 3] {
 /// How the network lies in the memory of the device and of a warp.
 #[derive(Debug, Clone)]
 struct Layout {
-    layers: [Layer; 3],
+    layers: [DinLayer; 3],
     count: usize,
     inputs_padded: usize,
     first_difference: usize,
@@ -149,11 +162,11 @@ impl Layout {
         // A fragment of weights is two registers of a lane for 16 inputs of 8 units.
         let words = |inputs: usize, units: usize, parts: usize| inputs / 16 * (units / 8) * parts * 2 * WARP;
         let (mut fragments, mut vectors) = (0usize, 0usize);
-        let mut layers = [Layer::default(); 3];
+        let mut layers = [DinLayer::default(); 3];
         let mut first_difference = 0;
         let mut inputs = inputs_padded;
         for (index, (&units, &padded)) in units.iter().zip(&padded).enumerate() {
-            layers[index] = Layer {
+            layers[index] = DinLayer {
                 units: units as u32,
                 padded: padded as u32,
                 activation: 0,
@@ -231,7 +244,7 @@ pub(super) fn attend<T: Element>(
         [inputs.history, inputs.targets, inputs.output_weight].map(|view| gpu.region(NAME, &view));
     let (history, output_bias) = (history?, gpu.region(NAME, &inputs.output_bias)?);
     let mut call = gpu.call(NAME);
-    let prepared = Prepare {
+    let prepared = DinPrepareParams {
         targets: targets?.pointer,
         output_weight: output_weight?.pointer,
         fragments: call.scratch(numbers(layout.fragment_words, 1)?)?,
@@ -243,15 +256,13 @@ pub(super) fn attend<T: Element>(
     let stats = call.scratch(numbers(slots, 2)?)?;
     let out = gpu.region_mut(NAME, &out)?.pointer;
     let softmax = u32::from(op.pooling == DinPooling::Softmax);
-    let kernel = |name: &str, threads: usize| {
-        Kernel::new(NAME, format!("din_{name}_{}", suffix::<T>()), threads as u32)
-    };
 
     // A warp has 8 units of a candidate.
     let warps_of_candidates = candidates * (layout.layers[0].padded as usize / 8);
     let blocks = prepared.network_blocks as usize + warps_of_candidates.div_ceil(THREADS / WARP);
-    call.launch(&kernel("prepare", THREADS), if candidates > 0 { blocks } else { 0 }, &prepared)?;
-    let params = Attend {
+    let blocks = if candidates > 0 { blocks } else { 0 };
+    call.launch(&PREPARE.of::<T>().blocks(blocks), &prepared)?;
+    let params = DinAttendParams {
         pieces: plan.pieces.pointer(),
         history: history.pointer,
         fragments: prepared.fragments,
@@ -272,11 +283,11 @@ pub(super) fn attend<T: Element>(
         stride: fit(NAME, "width", layout.stride)?,
         warp_bytes: layout.warp_bytes as u32,
     };
-    let attend = kernel("attend", WARP * warps).with_shared((layout.warp_bytes * warps) as u32);
-    call.launch(&attend, plan.plan.pieces.len(), &params)?;
-    let tiles = plan.merges.pointer();
-    let params = Merge { tiles, partial, stats, out, width: prepared.width, softmax };
-    call.launch(&kernel("merge", THREADS), plan.merge_count * TILE, &params)
+    let attend = ATTEND.of::<T>().blocks(plan.plan.pieces.len());
+    call.launch(&attend.with_threads(WARP * warps).with_shared(layout.warp_bytes * warps), &params)?;
+    let tiles = plan.split_tiles.pointer();
+    let params = DinCombineParams { tiles, partial, stats, out, width: prepared.width, softmax };
+    call.launch(&COMBINE.of::<T>().blocks(plan.split_count * TILE), &params)
 }
 
 /// What the preparing kernel reads of the network, and where it puts it.
@@ -285,9 +296,9 @@ fn network<T: Element>(
     inputs: &DinInputs<'_, CudaMemory, T>,
     layout: &Layout,
     candidates: usize,
-) -> Result<Prepare> {
+) -> Result<DinPrepareParams> {
     let words = layout.fragment_words + layout.vector_words;
-    let mut network = Prepare {
+    let mut network = DinPrepareParams {
         candidates: candidates as u64,
         layers: layout.layers,
         layer_count: layout.count as u32,

@@ -54,7 +54,8 @@ pub(super) struct Shared {
     /// PTX by file.
     texts: HashMap<&'static str, String>,
     modules: Mutex<HashMap<&'static str, Arc<Module>>>,
-    pub(super) functions: Mutex<HashMap<(&'static str, String), Arc<Function>>>,
+    /// Kernels by file and symbol.
+    pub(super) functions: Mutex<HashMap<(&'static str, &'static str), Arc<Function>>>,
     pub(super) workspace: Mutex<Workspace>,
 }
 

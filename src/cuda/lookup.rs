@@ -1,12 +1,14 @@
 //! Look-ups: gathers rows, or pools them over bags.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Zeroable;
 
 use crate::cuda::batch::CudaJagged;
-use crate::cuda::call::{Call, Kernel};
+use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
+use crate::cuda::kernel::Kernel;
 use crate::cuda::memory::{CudaMemory, Region};
-use crate::cuda::tables::{COLUMNS, MOST_TABLES, TableWords, record, tables};
+use crate::cuda::tables::{COLUMNS, DeviceTable, MOST_TABLES, record, tables};
+use crate::cuda::twin::twins;
 use crate::error::Result;
 use crate::gpu::fit;
 use crate::ops::*;
@@ -25,37 +27,45 @@ impl LookupOps for Cuda {
 }
 
 const NAME: &str = "lookup";
+/// Reads a row per id.
+const EACH: Kernel = Kernel::new("lookup", "lookup_each", 256, 22);
+/// Sums the rows of a piece of a bag.
+const BAGS: Kernel = Kernel::new("lookup", "lookup_bags", 256, 46);
+/// Combines the sums of pieces.
+const COMBINE: Kernel = Kernel::new("lookup", "lookup_combine", 256, 24);
+/// Looks for ids outside their tables that no other kernel reads.
+const CHECK: Kernel = Kernel::new("lookup", "lookup_check", 256, 16);
 const THREADS: usize = 256;
 /// Pieces of bags a multiprocessor, so that few long bags keep it busy, and the rows by which they are cut.
 const PIECES: usize = 8;
 const STEP: usize = 16;
 
-/// `Column` of lookup.cu.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Column {
-    out: u64,
-    out_width: u64,
-    first_column: u32,
-    feature: u32,
+twins! {
+    /// `kernels/lookup/lookup.cu`
+    pub(in crate::cuda) struct LookupColumn {
+        out: u64,
+        out_width: u64,
+        first_column: u32,
+        feature: u32,
+    }
 }
 
-/// `LookupParams` of lookup.cu.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct LookupParams {
-    ids: u64,
-    pieces: u64,
-    merges: u64,
-    partial: u64,
-    record: u64,
-    rows: u64,
-    features: u32,
-    count: u32,
-    fours: u32,
-    mean: u32,
-    tables: [TableWords; MOST_TABLES],
-    columns: [Column; MOST_TABLES],
+twins! {
+    /// `kernels/lookup/lookup.cu`
+    pub(in crate::cuda) struct LookupParams {
+        ids: u64,
+        pieces: u64,
+        tiles: u64,
+        partial: u64,
+        record: u64,
+        rows: u64,
+        features: u32,
+        count: u32,
+        vec4s: u32,
+        mean: u32,
+        tables: [DeviceTable; MOST_TABLES],
+        columns: [LookupColumn; MOST_TABLES],
+    }
 }
 
 /// Looks for ids outside their tables among the first `rows` rows of ids that no kernel reads.
@@ -76,7 +86,7 @@ pub(super) fn check_ids(
     let params = LookupParams { ids: ids.pointer, record, rows: rows as u64, ..Zeroable::zeroed() };
     for params in launches(gpu, call.operation, "tables", params, &[nowhere])? {
         let blocks = (rows * params.count as usize).div_ceil(THREADS);
-        call.launch(&Kernel::new(NAME, "lookup_check", THREADS as u32), blocks, &params)?;
+        call.launch(&CHECK.blocks(blocks), &params)?;
     }
     Ok(())
 }
@@ -100,7 +110,7 @@ fn launches(
         let mut first_column = 0;
         for (feature, table) in output.tables.iter().enumerate() {
             all.push(*table);
-            columns.push(Column {
+            columns.push(LookupColumn {
                 out: output.pointer,
                 out_width: total_width(output.tables) as u64,
                 first_column: fit(operation, argument, first_column)?,
@@ -112,8 +122,8 @@ fn launches(
     let features = fit(operation, argument, outputs.first().map_or(0, |output| output.tables.len()))?;
     let mut launches = Vec::new();
     for (all, columns) in all.chunks(MOST_TABLES).zip(columns.chunks(MOST_TABLES)) {
-        let (words, fours) = tables(gpu, operation, argument, all)?;
-        let mut params = LookupParams { features, count: words.len() as u32, fours, ..params };
+        let (words, vec4s) = tables(gpu, operation, argument, all)?;
+        let mut params = LookupParams { features, count: words.len() as u32, vec4s, ..params };
         params.tables[..words.len()].copy_from_slice(&words);
         params.columns[..words.len()].copy_from_slice(columns);
         launches.push(params);
@@ -122,8 +132,8 @@ fn launches(
 }
 
 /// Blocks of a launch over so many rows.
-fn blocks(rows: usize, fours: u32) -> usize {
-    rows.div_ceil((THREADS / fours as usize).max(1))
+fn blocks(rows: usize, vec4s: u32) -> usize {
+    rows.div_ceil((THREADS / vec4s as usize).max(1))
 }
 
 pub(super) fn lookup(
@@ -147,11 +157,10 @@ pub(super) fn lookup(
     let mut call = gpu.call(NAME);
     let record = record(&call, "ids", op.ids, ids, inputs.tables)?;
     let params = LookupParams { ids: ids.pointer, record, rows: rows as u64, ..Zeroable::zeroed() };
-    let kernel = |name| Kernel::new(NAME, name, THREADS as u32);
     let (bags, mean) = match bags {
         Bags::Each => {
             for params in launches(gpu, NAME, "tables", params, &outputs)? {
-                call.launch(&kernel("lookup_each"), blocks(rows, params.fours), &params)?;
+                call.launch(&EACH.blocks(blocks(rows, params.vec4s)), &params)?;
             }
             return Ok(());
         }
@@ -162,15 +171,15 @@ pub(super) fn lookup(
     let cut = Cut { rows_per_target: 1, tile_rows: 1, step: STEP, wanted, longest: usize::MAX };
     let plan = bags.per_user.plan(gpu, NAME, &cut)?;
     for params in launches(gpu, NAME, "tables", LookupParams { mean, ..params }, &outputs)? {
-        let size = params.fours as usize * COLUMNS * size_of::<f32>();
+        let size = params.vec4s as usize * COLUMNS * size_of::<f32>();
         let partial =
             if plan.plan.slots > 0 { call.scratch(plan.plan.slots.saturating_mul(size))? } else { 0 };
         let pieces = plan.plan.pieces.len();
         let params = LookupParams { pieces: plan.pieces.pointer(), partial, rows: pieces as u64, ..params };
-        call.launch(&kernel("lookup_bags"), blocks(pieces, params.fours), &params)?;
-        let bags = plan.merge_count;
-        let params = LookupParams { merges: plan.merges.pointer(), rows: bags as u64, ..params };
-        call.launch(&kernel("lookup_merge"), blocks(bags, params.fours), &params)?;
+        call.launch(&BAGS.blocks(blocks(pieces, params.vec4s)), &params)?;
+        let bags = plan.split_count;
+        let params = LookupParams { tiles: plan.split_tiles.pointer(), rows: bags as u64, ..params };
+        call.launch(&COMBINE.blocks(blocks(bags, params.vec4s)), &params)?;
     }
     Ok(())
 }

@@ -7,11 +7,14 @@
 mod batch;
 mod borrow;
 mod call;
+#[cfg(test)]
+mod contracts;
 mod decoupled;
 mod device;
 mod din;
 mod driver;
 mod handle;
+mod kernel;
 mod kernels;
 mod lookup;
 mod memory;
@@ -19,6 +22,7 @@ mod records;
 mod sdim;
 mod tables;
 mod target_attention;
+mod twin;
 mod workspace;
 
 pub use batch::{CudaBatch, CudaJagged};

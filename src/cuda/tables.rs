@@ -1,10 +1,9 @@
 //! Embedding tables as kernels take them.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
 use crate::cuda::memory::{CudaMemory, Region};
+use crate::cuda::twin::twins;
 use crate::element::Scalar;
 use crate::error::Result;
 use crate::gpu::{fit, id_bound};
@@ -16,36 +15,36 @@ pub(super) const MOST_TABLES: usize = 32;
 /// Numbers that a thread reads of a row at a time.
 pub(super) const COLUMNS: usize = 4;
 
-/// `Table` of tables.cuh.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct TableWords {
-    data: u64,
-    scale: u64,
-    offset: u64,
-    rows: u64,
-    width: u32,
-    storage: u32,
-    vectors: u32,
-    first_four: u32,
+twins! {
+    /// `kernels/shared/tables.cuh`
+    pub(in crate::cuda) struct DeviceTable {
+        data: u64,
+        scale: u64,
+        offset: u64,
+        rows: u64,
+        width: u32,
+        storage: u32,
+        vectors: u32,
+        first_vec4: u32,
+    }
 }
 
-/// As kernels take them, tables that lie side by side, and the fours of numbers of a row of them together.
+/// As kernels take them, tables that lie side by side, and the vec4s of numbers of a row of them together.
 pub(super) fn tables(
     gpu: &Cuda,
     operation: &'static str,
     argument: &'static str,
     tables: &[Table<'_, CudaMemory>],
-) -> Result<(Vec<TableWords>, u32)> {
+) -> Result<(Vec<DeviceTable>, u32)> {
     let mut words = Vec::with_capacity(tables.len());
-    let mut fours = 0usize;
+    let mut vec4s = 0usize;
     for table in tables {
-        let first_four = fit(operation, argument, fours)?;
-        fours = fours.saturating_add(table.width.div_ceil(COLUMNS));
-        words.push(TableWords { first_four, ..table_words(gpu, operation, argument, table)? });
+        let first_vec4 = fit(operation, argument, vec4s)?;
+        vec4s = vec4s.saturating_add(table.width.div_ceil(COLUMNS));
+        words.push(DeviceTable { first_vec4, ..table_words(gpu, operation, argument, table)? });
     }
     // So that numbers can be counted too.
-    Ok((words, fit(operation, argument, fours.saturating_mul(COLUMNS))? / COLUMNS as u32))
+    Ok((words, fit(operation, argument, vec4s.saturating_mul(COLUMNS))? / COLUMNS as u32))
 }
 
 fn table_words(
@@ -53,7 +52,7 @@ fn table_words(
     operation: &'static str,
     argument: &'static str,
     table: &Table<'_, CudaMemory>,
-) -> Result<TableWords> {
+) -> Result<DeviceTable> {
     let ((data, vectors), storage) = match &table.data {
         TableData::F32(view) => (numbers(gpu, operation, view, table.width)?, 0),
         TableData::F16(view) => (numbers(gpu, operation, view, table.width)?, 1),
@@ -67,7 +66,7 @@ fn table_words(
         _ => (0, 0),
     };
     let width = fit(operation, argument, table.width)?;
-    Ok(TableWords { data, scale, offset, rows: table.rows as u64, width, storage, vectors, first_four: 0 })
+    Ok(DeviceTable { data, scale, offset, rows: table.rows as u64, width, storage, vectors, first_vec4: 0 })
 }
 
 /// Where a table's numbers are, and whether a row's can be read four at a time.

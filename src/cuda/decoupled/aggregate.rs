@@ -1,13 +1,13 @@
 //! Weighted sums over the behaviours that a search kept.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::cuda::batch::CudaBatch;
-use crate::cuda::call::{Call, Kernel};
+use crate::cuda::call::Call;
 use crate::cuda::decoupled::rows::{Found, Ids, Rows, rows};
 use crate::cuda::handle::Cuda;
+use crate::cuda::kernel::Kernel;
 use crate::cuda::lookup::check_ids;
 use crate::cuda::memory::CudaMemory;
+use crate::cuda::twin::twins;
 use crate::error::Result;
 use crate::gpu::{Bound, NONE};
 use crate::memory::ViewMut;
@@ -15,22 +15,22 @@ use crate::ops::*;
 use crate::plan::Cut;
 
 const AGGREGATE: &str = "decoupled_aggregate";
-/// As in decoupled_rows.cuh: threads of a block.
-const ROW_THREADS: u32 = 128;
+/// A block per candidate.
+const KERNEL: Kernel = Kernel::new("decoupled", "decoupled_aggregate", 128, 54);
 
-/// `AggregateParams` of decoupled.cu.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct AggregateParams {
-    tiles: u64,
-    positions: u64,
-    scores: u64,
-    counts: u64,
-    bad_counts: u64,
-    bad_positions: u64,
-    top_k: u32,
-    unused: u32,
-    rows: Rows,
+twins! {
+    /// `kernels/decoupled/decoupled.cu`
+    pub(in crate::cuda) struct DecoupledAggregateParams {
+        tiles: u64,
+        positions: u64,
+        scores: u64,
+        counts: u64,
+        bad_counts: u64,
+        bad_positions: u64,
+        top_k: u32,
+        unused: u32,
+        rows: Rows,
+    }
 }
 
 pub(super) fn aggregate(
@@ -80,7 +80,7 @@ pub(super) fn aggregate_into(
     let bad_counts = call.record("counts", candidates, counts)?;
     let bad_positions = call.record("positions", candidates.saturating_mul(top_k), positions)?;
     for rows in rows(gpu, operation, op, representation, ids, out)? {
-        let params = AggregateParams {
+        let params = DecoupledAggregateParams {
             tiles: plan.tiles.pointer(),
             positions: found.positions,
             scores: found.scores,
@@ -92,8 +92,7 @@ pub(super) fn aggregate_into(
             unused: 0,
             rows,
         };
-        let kernel = Kernel::new("decoupled", "decoupled_aggregate", ROW_THREADS);
-        call.launch(&kernel, plan.plan.tiles.len(), &params)?;
+        call.launch(&KERNEL.blocks(plan.plan.tiles.len()), &params)?;
     }
     Ok(())
 }

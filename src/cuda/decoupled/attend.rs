@@ -1,41 +1,45 @@
 //! Attention of decoupled embeddings over all behaviours.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::cuda::batch::CudaBatch;
-use crate::cuda::call::{Call, Kernel};
+use crate::cuda::call::Call;
 use crate::cuda::decoupled::aggregate::aggregate_into;
 use crate::cuda::decoupled::rows::{Found, Ids, Rows, rows};
-use crate::cuda::decoupled::scores::{BEHAVIOURS, PIECES, Scoring, THREADS, cut, scoring, staged_bytes};
+use crate::cuda::decoupled::scores::{BEHAVIOURS, PIECES, Scoring, cut, scoring, staged_bytes};
 use crate::cuda::decoupled::search::search_into;
 use crate::cuda::handle::Cuda;
+use crate::cuda::kernel::Kernel;
 use crate::cuda::memory::CudaMemory;
 use crate::cuda::tables::COLUMNS;
+use crate::cuda::twin::twins;
 use crate::error::Result;
 use crate::memory::ViewMut;
 use crate::ops::*;
 
 const ATTEND: &str = "decoupled_attend";
-/// Candidates and fours of columns of a block of decoupled_attend.cu.
+/// Attends to all behaviours of a piece.
+const ATTEND_ALL: Kernel = Kernel::new("decoupled_attend", "decoupled_attend", 128, 168);
+/// Combines the partial results of pieces.
+const COMBINE: Kernel = Kernel::new("decoupled_attend", "decoupled_attend_combine", 128, 32);
+/// Candidates and vec4s of columns of a block of decoupled_attend.cu.
 const CANDIDATES: usize = 16;
-const ROW_FOURS: usize = 32;
+const ROW_VEC4S: usize = 32;
 /// `Weighing` there.
-const WEIGHING_BYTES: u32 = (BEHAVIOURS as u32 * 20 + 11 * 16) * 4;
+const WEIGHING_BYTES: usize = (BEHAVIOURS * 20 + 11 * 16) * 4;
 /// Bytes that partial sums may take.
 const PARTIAL_BYTES: usize = 64 << 20;
 
-/// `AttendParams` of decoupled_attend.cu.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct AttendParams {
-    pieces: u64,
-    merges: u64,
-    sums: u64,
-    totals: u64,
-    column_blocks: u32,
-    unused: u32,
-    scoring: Scoring,
-    rows: Rows,
+twins! {
+    /// `kernels/decoupled/attend.cu`
+    pub(in crate::cuda) struct DecoupledAttendParams {
+        pieces: u64,
+        tiles: u64,
+        partial: u64,
+        stats: u64,
+        column_blocks: u32,
+        unused: u32,
+        scoring: Scoring,
+        rows: Rows,
+    }
 }
 
 #[expect(clippy::too_many_arguments, reason = "a call's parameters, inputs and outputs")]
@@ -51,27 +55,25 @@ fn attend_all(
 ) -> Result<()> {
     let scoring = scoring(gpu, call, op, batch.as_ref(), attention, ids)?;
     for rows in rows(gpu, call.operation, op, representation, ids, out)? {
-        let sums = CANDIDATES * rows.fours as usize * COLUMNS * size_of::<f32>();
-        let column_blocks = (rows.fours as usize).div_ceil(ROW_FOURS);
+        let sums = CANDIDATES * rows.vec4s as usize * COLUMNS * size_of::<f32>();
+        let column_blocks = (rows.vec4s as usize).div_ceil(ROW_VEC4S);
         let wanted = (2 * PIECES * gpu.multiprocessors()).min(PARTIAL_BYTES / sums).max(1);
         let cut = cut(batch.as_ref(), CANDIDATES, wanted);
         let plan = batch.plan(gpu, call.operation, &cut)?;
         let slots = plan.plan.slots;
-        let params = AttendParams {
+        let params = DecoupledAttendParams {
             pieces: plan.pieces.pointer(),
-            merges: plan.merges.pointer(),
-            sums: call.scratch(slots.saturating_mul(sums))?,
-            totals: call.scratch(slots * CANDIDATES * 2 * size_of::<f32>())?,
+            tiles: plan.split_tiles.pointer(),
+            partial: call.scratch(slots.saturating_mul(sums))?,
+            stats: call.scratch(slots * CANDIDATES * 2 * size_of::<f32>())?,
             column_blocks: column_blocks as u32,
             unused: 0,
             scoring,
             rows,
         };
-        let kernel = Kernel::new("decoupled_attend", "decoupled_attend", THREADS)
-            .with_shared(staged_bytes(&scoring, CANDIDATES) + WEIGHING_BYTES);
-        call.launch(&kernel, plan.plan.pieces.len() * column_blocks, &params)?;
-        let kernel = Kernel::new("decoupled_attend", "decoupled_attend_merge", THREADS);
-        call.launch(&kernel, plan.merge_count * CANDIDATES, &params)?;
+        let blocks = plan.plan.pieces.len() * column_blocks;
+        call.launch(&ATTEND_ALL.blocks(blocks).with_shared(attend_shared(&scoring)), &params)?;
+        call.launch(&COMBINE.blocks(plan.split_count * CANDIDATES), &params)?;
     }
     Ok(())
 }
@@ -102,4 +104,9 @@ pub(super) fn attend(
     };
     search_into(gpu, &mut call, op, top_k, batch, attention, ids, found)?;
     aggregate_into(gpu, &call, op, top_k, batch, representation, ids, found, out)
+}
+
+/// Bytes of dynamic shared memory per block of [`ATTEND_ALL`].
+fn attend_shared(scoring: &Scoring) -> usize {
+    staged_bytes(scoring, CANDIDATES) + WEIGHING_BYTES
 }

@@ -1,28 +1,29 @@
 //! The rows that aggregation and attention sum: representation tables, ids, selections.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Zeroable;
 
 use crate::cuda::handle::Cuda;
 use crate::cuda::memory::{CudaMemory, Region};
-use crate::cuda::tables::{MOST_TABLES, TableWords, tables};
+use crate::cuda::tables::{DeviceTable, MOST_TABLES, tables};
+use crate::cuda::twin::twins;
 use crate::error::Result;
 use crate::gpu::fit;
 use crate::ops::*;
 
-/// `Rows` of decoupled_rows.cuh.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct Rows {
-    pub(super) ids: u64,
-    pub(super) target_ids: u64,
-    pub(super) out: u64,
-    pub(super) out_width: u64,
-    pub(super) features: u32,
-    pub(super) first_feature: u32,
-    pub(super) count: u32,
-    pub(super) fours: u32,
-    pub(super) tables: [TableWords; MOST_TABLES],
-    pub(super) first_columns: [u32; MOST_TABLES],
+twins! {
+    /// `kernels/decoupled/rows.cuh`
+    pub(in crate::cuda) struct Rows {
+        pub(in crate::cuda) ids: u64,
+        pub(in crate::cuda) target_ids: u64,
+        pub(in crate::cuda) out: u64,
+        pub(in crate::cuda) out_width: u64,
+        pub(in crate::cuda) features: u32,
+        pub(in crate::cuda) first_feature: u32,
+        pub(in crate::cuda) count: u32,
+        pub(in crate::cuda) vec4s: u32,
+        pub(in crate::cuda) tables: [DeviceTable; MOST_TABLES],
+        pub(in crate::cuda) first_columns: [u32; MOST_TABLES],
+    }
 }
 
 /// The ids of behaviours and candidates.
@@ -67,7 +68,7 @@ pub(super) fn rows(
     let (mut first_feature, mut first_column) = (0, 0);
     let mut launches = Vec::new();
     for group in representation.chunks(MOST_TABLES) {
-        let (words, fours) = tables(gpu, operation, "representation", group)?;
+        let (words, vec4s) = tables(gpu, operation, "representation", group)?;
         let mut rows = Rows {
             ids: ids.behaviours.pointer,
             target_ids: if op.multiply_target { ids.candidates.pointer } else { 0 },
@@ -76,7 +77,7 @@ pub(super) fn rows(
             features,
             first_feature,
             count: words.len() as u32,
-            fours,
+            vec4s,
             tables: [Zeroable::zeroed(); MOST_TABLES],
             first_columns: [0; MOST_TABLES],
         };

@@ -3,41 +3,42 @@
 use std::array;
 use std::ops::Range;
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Zeroable;
 
 use crate::cuda::call::Call;
 use crate::cuda::decoupled::rows::Ids;
 use crate::cuda::handle::Cuda;
 use crate::cuda::lookup::check_ids;
 use crate::cuda::memory::CudaMemory;
-use crate::cuda::tables::{COLUMNS, MOST_TABLES, TableWords, record, tables};
+use crate::cuda::tables::{COLUMNS, DeviceTable, MOST_TABLES, record, tables};
+use crate::cuda::twin::twins;
 use crate::error::{Error, Result};
 use crate::gpu::has_unread_history;
 use crate::jagged::Batch;
 use crate::ops::*;
 use crate::plan::{Cut, FEWEST_STEPS};
 
-/// As in decoupled_scores.cuh: threads of a block, behaviours and fours of numbers that it has staged, twice, and fours
+/// As in decoupled_scores.cuh: threads of a block, behaviours and vec4s of numbers that it has staged, twice, and vec4s
 /// of queries.
 pub(super) const THREADS: u32 = 128;
 pub(super) const BEHAVIOURS: usize = 256;
-const FOURS: usize = 4;
-const QUERY_FOURS: usize = 32;
+const ROW_VEC4S: usize = 4;
+const QUERY_VEC4S: usize = 32;
 /// Pieces of work a multiprocessor. Every part of a history keeps lists of its own, so there are few.
 pub(super) const PIECES: usize = 2;
 
-/// `Scoring` of decoupled_scores.cuh.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct Scoring {
-    pub(super) ids: u64,
-    pub(super) target_ids: u64,
-    pub(super) record: u64,
-    pub(super) target_record: u64,
-    pub(super) features: u32,
-    pub(super) fours: u32,
-    pub(super) tables: [TableWords; MOST_TABLES],
-    pub(super) scales: [f32; MOST_TABLES],
+twins! {
+    /// `kernels/decoupled/scores.cuh`
+    pub(in crate::cuda) struct Scoring {
+        pub(in crate::cuda) ids: u64,
+        pub(in crate::cuda) target_ids: u64,
+        pub(in crate::cuda) record: u64,
+        pub(in crate::cuda) target_record: u64,
+        pub(in crate::cuda) features: u32,
+        pub(in crate::cuda) vec4s: u32,
+        pub(in crate::cuda) tables: [DeviceTable; MOST_TABLES],
+        pub(in crate::cuda) scales: [f32; MOST_TABLES],
+    }
 }
 
 /// What the kernels that score need, and the check of the ids that they leave unread: those of users without
@@ -55,14 +56,14 @@ pub(super) fn scoring(
         let (needed, limit) = (attention.len() as u64, MOST_TABLES as u64);
         return Err(Error::Limit { operation, argument: "attention", needed, limit });
     }
-    let (words, fours) = tables(gpu, operation, "attention", attention)?;
+    let (words, vec4s) = tables(gpu, operation, "attention", attention)?;
     let scoring = Scoring {
         ids: ids.behaviours.pointer,
         target_ids: ids.candidates.pointer,
         record: record(call, "history_ids", op.ids, ids.behaviours, attention)?,
         target_record: record(call, "target_ids", op.ids, ids.candidates, attention)?,
         features: words.len() as u32,
-        fours,
+        vec4s,
         tables: array::from_fn(|f| words.get(f).copied().unwrap_or(Zeroable::zeroed())),
         scales: array::from_fn(|f| op.scales.get(f).copied().unwrap_or(0.0)),
     };
@@ -78,12 +79,12 @@ pub(super) fn scoring(
 }
 
 /// Bytes of shared memory that rows and queries are staged in, for so many candidates at a time.
-pub(super) fn staged_bytes(scoring: &Scoring, candidates: usize) -> u32 {
-    // At most, behind the behaviours of each column of fours.
+pub(super) fn staged_bytes(scoring: &Scoring, candidates: usize) -> usize {
+    // At most, behind the behaviours of each column of vec4s.
     const PADDING: usize = 4;
-    let fours = scoring.fours as usize;
-    let rows = 2 * FOURS.min(fours) * (BEHAVIOURS + PADDING);
-    ((rows + QUERY_FOURS.min(fours) * (candidates + 1)) * COLUMNS * size_of::<f32>()) as u32
+    let vec4s = scoring.vec4s as usize;
+    let rows = 2 * ROW_VEC4S.min(vec4s) * (BEHAVIOURS + PADDING);
+    (rows + QUERY_VEC4S.min(vec4s) * (candidates + 1)) * COLUMNS * size_of::<f32>()
 }
 
 /// Cuts a batch into about as many pieces as are wanted, but none shorter than what a block takes at a time. Edges are a

@@ -1,53 +1,59 @@
 //! The search for the behaviours with the highest scores.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::cuda::batch::CudaBatch;
-use crate::cuda::call::{Call, Kernel};
+use crate::cuda::call::Call;
 use crate::cuda::decoupled::rows::{Found, Ids};
 use crate::cuda::decoupled::scores::{PIECES, Scoring, THREADS, cut, scoring, staged_bytes};
 use crate::cuda::handle::Cuda;
+use crate::cuda::kernel::Kernel;
 use crate::cuda::memory::CudaMemory;
+use crate::cuda::twin::twins;
 use crate::error::Result;
 use crate::gpu::{check_top_k, fit};
 use crate::ops::*;
 
 const SEARCH: &str = "decoupled_search";
+/// The search by candidates per tile, largest first.
+static SEARCH_KERNELS: [(usize, Kernel); 4] = [
+    (16, Kernel::new("decoupled_search", "decoupled_search_16", THREADS, 98)),
+    (8, Kernel::new("decoupled_search", "decoupled_search_8", THREADS, 80)),
+    (4, Kernel::new("decoupled_search", "decoupled_search_4", THREADS, 89)),
+    (2, Kernel::new("decoupled_search", "decoupled_search_2", THREADS, 72)),
+];
+/// Selects the best of the lists of all pieces.
+const SELECT: Kernel = Kernel::new("decoupled_search", "decoupled_select", 256, 48);
 /// Entries of all lists of a block of decoupled_search.cu, and the threads that need room in each.
 const ENTRIES: usize = 4096;
-const SELECT_THREADS: u32 = 256;
-/// Candidates of a tile of a search.
-const TILES: [usize; 4] = [16, 8, 4, 2];
 
-/// `SearchParams` of decoupled_search.cu.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct SearchParams {
-    pieces: u64,
-    tiles: u64,
-    lists: u64,
-    lengths: u64,
-    top_k: u32,
-    room: u32,
-    first_whole: u32,
-    unused: u32,
-    scoring: Scoring,
+twins! {
+    /// `kernels/decoupled/search.cu`
+    pub(in crate::cuda) struct DecoupledSearchParams {
+        pieces: u64,
+        tiles: u64,
+        lists: u64,
+        lengths: u64,
+        top_k: u32,
+        room: u32,
+        first_whole: u32,
+        unused: u32,
+        scoring: Scoring,
+    }
 }
 
-/// `SelectParams` of decoupled_search.cu.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct SelectParams {
-    tiles: u64,
-    lists: u64,
-    lengths: u64,
-    positions: u64,
-    scores: u64,
-    counts: u64,
-    candidates: u32,
-    top_k: u32,
-    room: u32,
-    first_whole: u32,
+twins! {
+    /// `kernels/decoupled/search.cu`
+    pub(in crate::cuda) struct DecoupledSelectParams {
+        tiles: u64,
+        lists: u64,
+        lengths: u64,
+        positions: u64,
+        scores: u64,
+        counts: u64,
+        candidates: u32,
+        top_k: u32,
+        room: u32,
+        first_whole: u32,
+    }
 }
 
 pub(super) fn search(
@@ -84,15 +90,18 @@ pub(super) fn search_into(
     // Between K and room a list can be left as it is.
     let room = top_k + top_k / 4;
     let most = batch.as_ref().requests().map(|(_, targets)| targets.len()).max().unwrap_or(0);
-    let fits = |&tile: &usize| room + THREADS as usize <= ENTRIES / tile && (tile / 2 < most || tile == 2);
-    let candidates = TILES.into_iter().find(fits).unwrap_or(2);
+    let fits = |&&(tile, _): &&(usize, Kernel)| {
+        room + THREADS as usize <= ENTRIES / tile && (tile / 2 < most || tile == 2)
+    };
+    let (candidates, kernel) = SEARCH_KERNELS.iter().find(fits).unwrap_or(&SEARCH_KERNELS[3]);
+    let candidates = *candidates;
     let cut = cut(batch.as_ref(), candidates, PIECES * gpu.multiprocessors());
     let plan = batch.plan(gpu, operation, &cut)?;
     let tiles = plan.plan.tiles.len();
     let lists = (plan.plan.slots + tiles).saturating_mul(candidates);
     fit(operation, "lists", lists)?;
     let scoring = scoring(gpu, call, op, batch.as_ref(), attention, ids)?;
-    let search = SearchParams {
+    let search = DecoupledSearchParams {
         pieces: plan.pieces.pointer(),
         tiles: plan.tiles.pointer(),
         lists: call.scratch(lists.saturating_mul(room * size_of::<u64>()))?,
@@ -103,12 +112,9 @@ pub(super) fn search_into(
         unused: 0,
         scoring,
     };
-    let kernel = Kernel::new("decoupled_search", format!("decoupled_search_{candidates}"), THREADS)
-        .with_shared(
-            staged_bytes(&scoring, candidates) + (ENTRIES * size_of::<u64>() + 16 * candidates) as u32,
-        );
-    call.launch(&kernel, plan.plan.pieces.len(), &search)?;
-    let select = SelectParams {
+    let shared = search_shared(&scoring, candidates);
+    call.launch(&kernel.blocks(plan.plan.pieces.len()).with_shared(shared), &search)?;
+    let select = DecoupledSelectParams {
         tiles: search.tiles,
         lists: search.lists,
         lengths: search.lengths,
@@ -120,6 +126,10 @@ pub(super) fn search_into(
         room: search.room,
         first_whole: search.first_whole,
     };
-    let kernel = Kernel::new("decoupled_search", "decoupled_select", SELECT_THREADS);
-    call.launch(&kernel, tiles * candidates, &select)
+    call.launch(&SELECT.blocks(tiles * candidates), &select)
+}
+
+/// Bytes of dynamic shared memory per block of a search with so many candidates per tile: the lists, then what is staged.
+fn search_shared(scoring: &Scoring, candidates: usize) -> usize {
+    staged_bytes(scoring, candidates) + ENTRIES * size_of::<u64>() + 16 * candidates
 }

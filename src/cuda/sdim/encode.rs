@@ -1,14 +1,14 @@
 //! SDIM: fills bucket tables, and adds them.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::cuda::batch::{CudaJagged, DevicePlan};
-use crate::cuda::call::{Call, Kernel, suffix};
+use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
+use crate::cuda::kernel::{ByType, Kernel};
 use crate::cuda::memory::{CudaMemory, Region};
 use crate::cuda::sdim::signatures::{
     Codes, FLAT_THREADS, PARTIAL_BYTES, PIECES, SCAN_THREADS, Sizes, TILE_ROWS, check, codes,
 };
+use crate::cuda::twin::twins;
 use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::check_encode;
@@ -16,6 +16,22 @@ use crate::memory::{View, ViewMut};
 use crate::ops::{Hash, Sdim, SdimEncodeInputs};
 use crate::plan::Cut;
 
+/// Fills tables of few buckets by a product with a one-hot matrix; the launch chooses the threads.
+const ENCODE: ByType = ByType([
+    Kernel::new("sdim_encode", "sdim_encode_f32", 512, 122),
+    Kernel::new("sdim_encode", "sdim_encode_f16", 512, 116),
+    Kernel::new("sdim_encode", "sdim_encode_bf16", 512, 108),
+]);
+/// Fills tables of many buckets.
+const SCATTER: ByType = ByType([
+    Kernel::new("sdim_scan", "sdim_scatter_f32", SCAN_THREADS, 29),
+    Kernel::new("sdim_scan", "sdim_scatter_f16", SCAN_THREADS, 30),
+    Kernel::new("sdim_scan", "sdim_scatter_bf16", SCAN_THREADS, 30),
+]);
+/// Combines the partial tables of pieces.
+const COMBINE: Kernel = Kernel::new("sdim", "sdim_combine", FLAT_THREADS, 32);
+/// Adds a table to another.
+const ADD: Kernel = Kernel::new("sdim", "sdim_add", FLAT_THREADS, 10);
 /// A warp's share of a table in sdim_encode.cu, and the warps of a block at most.
 const WARP_BUCKETS: usize = 64;
 const WARP_COLUMNS: usize = 16;
@@ -30,68 +46,68 @@ const SHARED: usize = 96 << 10;
 /// Parts of histories are whole multiples of this, and at least four times as long: each ends with a table of sums.
 const STEP: usize = 2 * TILE_ROWS;
 
-/// `EncodeParams` of sdim_encode.cu.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct EncodeParams {
-    pieces: u64,
-    rows: u64,
-    rotations: u64,
-    codes: u64,
-    table: u64,
-    partial: u64,
-    record: u64,
-    width: u32,
-    groups: u32,
-    bits: u32,
-    code_bytes: u32,
-    bucket_warps: u32,
-    column_warps: u32,
-    bucket_blocks: u32,
-    column_blocks: u32,
-    append: u32,
-    vectors: u32,
-    stages: u32,
-    unused: u32,
+twins! {
+    /// `kernels/sdim/encode.cu`
+    pub(in crate::cuda) struct SdimEncodeParams {
+        pieces: u64,
+        rows: u64,
+        rotations: u64,
+        codes: u64,
+        table: u64,
+        partial: u64,
+        record: u64,
+        width: u32,
+        groups: u32,
+        bits: u32,
+        code_bytes: u32,
+        bucket_warps: u32,
+        column_warps: u32,
+        bucket_blocks: u32,
+        column_blocks: u32,
+        append: u32,
+        vectors: u32,
+        stages: u32,
+        unused: u32,
+    }
 }
 
-/// `MergeParams` of sdim.cu.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct MergeParams {
-    merges: u64,
-    partial: u64,
-    table: u64,
-    size: u64,
-    blocks_a_table: u64,
-    append: u32,
-    unused: u32,
+twins! {
+    /// `kernels/sdim/sdim.cu`
+    pub(in crate::cuda) struct SdimCombineParams {
+        tiles: u64,
+        partial: u64,
+        table: u64,
+        size: u64,
+        blocks_per_table: u64,
+        append: u32,
+        unused: u32,
+    }
 }
 
-/// `AddParams` of sdim.cu.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct AddParams {
-    table: u64,
-    other: u64,
-    length: u64,
+twins! {
+    /// `kernels/sdim/sdim.cu`
+    pub(in crate::cuda) struct SdimAddParams {
+        table: u64,
+        other: u64,
+        length: u64,
+    }
 }
 
-/// `ScatterParams` of sdim_scan.cu.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct ScatterParams {
-    pieces: u64,
-    rows: u64,
-    codes: u64,
-    table: u64,
-    partial: u64,
-    width: u32,
-    groups: u32,
-    bits: u32,
-    code_bytes: u32,
-    append: u32,
-    unused: u32,
+twins! {
+    /// `kernels/sdim/scan.cu`
+    pub(in crate::cuda) struct SdimScatterParams {
+        pieces: u64,
+        rows: u64,
+        codes: u64,
+        table: u64,
+        partial: u64,
+        width: u32,
+        groups: u32,
+        bits: u32,
+        code_bytes: u32,
+        append: u32,
+        unused: u32,
+    }
 }
 
 /// How a table is cut among the warps of a block, and among blocks.
@@ -195,18 +211,17 @@ pub(super) fn encode<T: Element>(
     } else {
         scatter(gpu, call, op, jagged.total(), inputs, rows, &target)?;
     }
-    let blocks_a_table = sizes.table.div_ceil(FLAT_THREADS as usize);
-    let params = MergeParams {
-        merges: plan.merges.pointer(),
+    let blocks_per_table = sizes.table.div_ceil(FLAT_THREADS as usize);
+    let params = SdimCombineParams {
+        tiles: plan.split_tiles.pointer(),
         partial,
         table: table.pointer,
         size: sizes.table as u64,
-        blocks_a_table: blocks_a_table as u64,
+        blocks_per_table: blocks_per_table as u64,
         append: append.into(),
         unused: 0,
     };
-    let kernel = Kernel::new("sdim", "sdim_merge", FLAT_THREADS);
-    call.launch(&kernel, plan.merge_count * blocks_a_table, &params)
+    call.launch(&COMBINE.blocks(plan.split_count * blocks_per_table), &params)
 }
 
 /// Where bucket sums go.
@@ -238,7 +253,7 @@ fn multiply<T: Element>(
         hash => (0, codes(gpu, call, op, count, Some(inputs.history), hash)?),
     };
     let stages = if shares.shared::<T>(op, 2, hashing) <= SHARED { 2 } else { 1 };
-    let params = EncodeParams {
+    let params = SdimEncodeParams {
         pieces: target.plan.pieces.pointer(),
         rows: rows.pointer,
         rotations,
@@ -259,10 +274,9 @@ fn multiply<T: Element>(
         stages: stages as u32,
         unused: 0,
     };
-    let name = format!("sdim_encode_{}", suffix::<T>());
-    let kernel = Kernel::new("sdim_encode", name, shares.threads() as u32)
-        .with_shared(shares.shared::<T>(op, stages, hashing) as u32);
-    call.launch(&kernel, target.plan.plan.pieces.len() * shares.blocks(), &params)
+    let launch = ENCODE.of::<T>().blocks(target.plan.plan.pieces.len() * shares.blocks());
+    let shared = shares.shared::<T>(op, stages, hashing);
+    call.launch(&launch.with_threads(shares.threads()).with_shared(shared), &params)
 }
 
 fn scatter<T: Element>(
@@ -277,7 +291,7 @@ fn scatter<T: Element>(
     let sizes = Sizes::of(call.operation, op)?;
     let codes = codes(gpu, call, op, count, Some(inputs.history), &inputs.hash)?;
     check(call, op, count, codes)?;
-    let params = ScatterParams {
+    let params = SdimScatterParams {
         pieces: target.plan.pieces.pointer(),
         rows: rows.pointer,
         codes: codes.pointer,
@@ -290,9 +304,8 @@ fn scatter<T: Element>(
         append: target.append.into(),
         unused: 0,
     };
-    let kernel = Kernel::new("sdim_scan", format!("sdim_scatter_{}", suffix::<T>()), SCAN_THREADS);
     let blocks = op.groups * (op.buckets() / SCATTER_BUCKETS) * op.width.div_ceil(SCATTER_COLUMNS);
-    call.launch(&kernel, target.plan.plan.pieces.len() * blocks, &params)
+    call.launch(&SCATTER.of::<T>().blocks(target.plan.plan.pieces.len() * blocks), &params)
 }
 
 pub(super) fn add_tables(
@@ -304,9 +317,8 @@ pub(super) fn add_tables(
     const NAME: &str = "sdim_add_tables";
     let length = op.check_add(table.len(), other.len())?;
     let (table, other) = (gpu.region_mut(NAME, &table)?, gpu.region(NAME, &other)?);
-    let params = AddParams { table: table.pointer, other: other.pointer, length: length as u64 };
-    let kernel = Kernel::new("sdim", "sdim_add", FLAT_THREADS);
-    gpu.call(NAME).launch(&kernel, length.div_ceil(FLAT_THREADS as usize), &params)
+    let params = SdimAddParams { table: table.pointer, other: other.pointer, length: length as u64 };
+    gpu.call(NAME).launch(&ADD.blocks(length.div_ceil(FLAT_THREADS as usize)), &params)
 }
 
 #[cfg(test)]

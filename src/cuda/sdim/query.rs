@@ -1,14 +1,15 @@
 //! SDIM: reads bucket tables, or does without.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Zeroable;
 
 use crate::cuda::batch::{CudaBatch, CudaJagged};
-use crate::cuda::call::{Kernel, suffix};
 use crate::cuda::handle::Cuda;
+use crate::cuda::kernel::{ByType, Kernel};
 use crate::cuda::memory::CudaMemory;
 use crate::cuda::sdim::signatures::{
     Codes, PARTIAL_BYTES, PIECES, SCAN_THREADS, Sizes, TILE_ROWS, check, codes,
 };
+use crate::cuda::twin::twins;
 use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::fit;
@@ -16,6 +17,24 @@ use crate::memory::ViewMut;
 use crate::ops::{Hash, Sdim, SdimAttendInputs, SdimQueryInputs};
 use crate::plan::Cut;
 
+/// Reads bucket tables.
+const QUERY: ByType = ByType([
+    Kernel::new("sdim_query", "sdim_query_f32", SCAN_THREADS, 64),
+    Kernel::new("sdim_query", "sdim_query_f16", SCAN_THREADS, 64),
+    Kernel::new("sdim_query", "sdim_query_bf16", SCAN_THREADS, 64),
+]);
+/// Sums the buckets of candidates, without a table.
+const SUMS: ByType = ByType([
+    Kernel::new("sdim_scan", "sdim_sums_f32", SCAN_THREADS, 40),
+    Kernel::new("sdim_scan", "sdim_sums_f16", SCAN_THREADS, 40),
+    Kernel::new("sdim_scan", "sdim_sums_bf16", SCAN_THREADS, 40),
+]);
+/// Combines the sums of pieces into the output.
+const QUERY_SUMS: ByType = ByType([
+    Kernel::new("sdim_query", "sdim_query_sums_f32", SCAN_THREADS, 40),
+    Kernel::new("sdim_query", "sdim_query_sums_f16", SCAN_THREADS, 40),
+    Kernel::new("sdim_query", "sdim_query_sums_bf16", SCAN_THREADS, 40),
+]);
 /// Groups of a block in sdim_scan.cu's sums.
 const SUMS_GROUPS: usize = 4;
 /// Candidates of a block in sdim_query.cu, and how many of its blocks a multiprocessor holds.
@@ -24,45 +43,45 @@ const QUERY_BLOCKS: usize = 8;
 /// The most groups of a candidate that is hashed there.
 const HASHED_GROUPS: usize = 512;
 
-/// `SumsParams` of sdim_scan.cu.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct SumsParams {
-    pieces: u64,
-    rows: u64,
-    codes: u64,
-    target_codes: u64,
-    sums: u64,
-    width: u32,
-    groups: u32,
-    code_bytes: u32,
-    target_code_bytes: u32,
-    first_whole: u32,
-    unused: u32,
+twins! {
+    /// `kernels/sdim/scan.cu`
+    pub(in crate::cuda) struct SdimSumsParams {
+        pieces: u64,
+        rows: u64,
+        codes: u64,
+        target_codes: u64,
+        sums: u64,
+        width: u32,
+        groups: u32,
+        code_bytes: u32,
+        target_code_bytes: u32,
+        first_whole: u32,
+        unused: u32,
+    }
 }
 
-/// `QueryParams` of sdim_query.cu.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct QueryParams {
-    places: u64,
-    table: u64,
-    codes: u64,
-    targets: u64,
-    rotations: u64,
-    out: u64,
-    record: u64,
-    count: u64,
-    users: u32,
-    width: u32,
-    groups: u32,
-    bits: u32,
-    code_bytes: u32,
-    normalise: u32,
-    vectors: u32,
-    first_whole: u32,
-    inverse_groups: f32,
-    unused: u32,
+twins! {
+    /// `kernels/sdim/query.cu`
+    pub(in crate::cuda) struct SdimQueryParams {
+        places: u64,
+        table: u64,
+        codes: u64,
+        targets: u64,
+        rotations: u64,
+        out: u64,
+        record: u64,
+        count: u64,
+        users: u32,
+        width: u32,
+        groups: u32,
+        bits: u32,
+        code_bytes: u32,
+        normalise: u32,
+        vectors: u32,
+        first_whole: u32,
+        inverse_groups: f32,
+        unused: u32,
+    }
 }
 
 pub(super) fn query<T: Element>(
@@ -90,7 +109,7 @@ pub(super) fn query<T: Element>(
         }
         (hash, rows) => (codes(gpu, &mut call, op, count, *rows, hash)?, 0, 0),
     };
-    let params = QueryParams {
+    let params = SdimQueryParams {
         places: offsets.pointer(),
         table: table.pointer,
         codes: codes.pointer,
@@ -104,18 +123,17 @@ pub(super) fn query<T: Element>(
         vectors: table.vectors(op.width, 16).into(),
         ..query_params(op, &sizes)
     };
-    let kernel = Kernel::new("sdim_query", format!("sdim_query_{}", suffix::<T>()), SCAN_THREADS);
-    call.launch(&kernel, count.div_ceil(QUERY_ROWS), &params)
+    call.launch(&QUERY.of::<T>().blocks(count.div_ceil(QUERY_ROWS)), &params)
 }
 
-fn query_params(op: &Sdim, sizes: &Sizes) -> QueryParams {
-    QueryParams {
+fn query_params(op: &Sdim, sizes: &Sizes) -> SdimQueryParams {
+    SdimQueryParams {
         width: sizes.width,
         groups: sizes.groups,
         bits: sizes.bits,
         normalise: op.normalise.into(),
         inverse_groups: 1.0 / op.groups as f32,
-        ..QueryParams::zeroed()
+        ..SdimQueryParams::zeroed()
     }
 }
 
@@ -147,7 +165,7 @@ pub(super) fn attend<T: Element>(
     fit(NAME, "partial results", places)?;
     let sums = call.scratch(places * size * 4)?;
     let first_whole = plan.plan.slots as u32;
-    let params = SumsParams {
+    let params = SdimSumsParams {
         pieces: plan.pieces.pointer(),
         rows: rows.pointer,
         codes: history.pointer,
@@ -160,9 +178,9 @@ pub(super) fn attend<T: Element>(
         first_whole,
         unused: 0,
     };
-    let kernel = Kernel::new("sdim_scan", format!("sdim_sums_{}", suffix::<T>()), SCAN_THREADS);
-    call.launch(&kernel, plan.plan.pieces.len() * op.groups.div_ceil(SUMS_GROUPS), &params)?;
-    let params = QueryParams {
+    let blocks = plan.plan.pieces.len() * op.groups.div_ceil(SUMS_GROUPS);
+    call.launch(&SUMS.of::<T>().blocks(blocks), &params)?;
+    let params = SdimQueryParams {
         places: plan.tiles.pointer(),
         table: sums,
         out: out.pointer,
@@ -172,6 +190,5 @@ pub(super) fn attend<T: Element>(
         first_whole,
         ..query_params(op, &sizes)
     };
-    let kernel = Kernel::new("sdim_query", format!("sdim_query_sums_{}", suffix::<T>()), SCAN_THREADS);
-    call.launch(&kernel, count.div_ceil(QUERY_ROWS), &params)
+    call.launch(&QUERY_SUMS.of::<T>().blocks(count.div_ceil(QUERY_ROWS)), &params)
 }

@@ -1,16 +1,24 @@
 //! SDIM: signatures, computed or given.
 
-use bytemuck::{Pod, Zeroable};
-
-use crate::cuda::call::{Call, Kernel, suffix};
+use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
+use crate::cuda::kernel::{ByType, Kernel};
 use crate::cuda::memory::{CudaMemory, Region};
+use crate::cuda::twin::twins;
 use crate::element::{Element, Scalar, Signature};
 use crate::error::Result;
 use crate::gpu::{Bound, fit};
 use crate::memory::{View, ViewMut};
 use crate::ops::{Hash, Sdim};
 
+/// Hashes rows.
+const SIGNATURES: ByType = ByType([
+    Kernel::new("sdim", "sdim_signatures_f32", FLAT_THREADS, 64),
+    Kernel::new("sdim", "sdim_signatures_f16", FLAT_THREADS, 64),
+    Kernel::new("sdim", "sdim_signatures_bf16", FLAT_THREADS, 64),
+]);
+/// Looks for given signatures out of range.
+const CHECK: Kernel = Kernel::new("sdim", "sdim_check", FLAT_THREADS, 12);
 /// Rows that a block hashes or adds at a time, and groups that it hashes.
 pub(super) const TILE_ROWS: usize = 64;
 const TILE_GROUPS: usize = 16;
@@ -23,31 +31,31 @@ pub(super) const PARTIAL_BYTES: usize = 64 << 20;
 /// Pieces of work a multiprocessor: enough that the last ones to end leave little of it idle.
 pub(super) const PIECES: usize = 4;
 
-/// `SignatureParams` of sdim.cu.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct SignatureParams {
-    rows: u64,
-    rotations: u64,
-    out: u64,
-    count: u64,
-    width: u32,
-    groups: u32,
-    bits: u32,
-    vectors: u32,
-    code_bytes: u32,
-    unused: u32,
+twins! {
+    /// `kernels/sdim/sdim.cu`
+    pub(in crate::cuda) struct SdimSignatureParams {
+        rows: u64,
+        rotations: u64,
+        out: u64,
+        count: u64,
+        width: u32,
+        groups: u32,
+        bits: u32,
+        vectors: u32,
+        code_bytes: u32,
+        unused: u32,
+    }
 }
 
-/// `CheckParams` of sdim.cu.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct CheckParams {
-    codes: u64,
-    record: u64,
-    length: u64,
-    bits: u32,
-    code_bytes: u32,
+twins! {
+    /// `kernels/sdim/sdim.cu`
+    pub(in crate::cuda) struct SdimCheckParams {
+        codes: u64,
+        record: u64,
+        length: u64,
+        bits: u32,
+        code_bytes: u32,
+    }
 }
 
 /// Sizes as the kernels take them.
@@ -106,7 +114,7 @@ fn hash<T: Element>(
     code_bytes: u32,
 ) -> Result<()> {
     let sizes = Sizes::of(call.operation, op)?;
-    let params = SignatureParams {
+    let params = SdimSignatureParams {
         rows: rows.pointer,
         rotations: rotations.pointer,
         out,
@@ -118,8 +126,8 @@ fn hash<T: Element>(
         code_bytes,
         unused: 0,
     };
-    let kernel = Kernel::new("sdim", format!("sdim_signatures_{}", suffix::<T>()), FLAT_THREADS);
-    call.launch(&kernel, count.div_ceil(TILE_ROWS) * op.groups.div_ceil(TILE_GROUPS), &params)
+    let blocks = count.div_ceil(TILE_ROWS) * op.groups.div_ceil(TILE_GROUPS);
+    call.launch(&SIGNATURES.of::<T>().blocks(blocks), &params)
 }
 
 /// The signatures of the first `count` rows: computed, or given.
@@ -165,13 +173,12 @@ pub(super) fn check(call: &Call<'_>, op: &Sdim, count: usize, codes: Codes) -> R
         return Ok(());
     }
     let length = count * op.groups;
-    let params = CheckParams {
+    let params = SdimCheckParams {
         codes: codes.pointer,
         record: codes.record,
         length: length as u64,
         bits: op.bits as u32,
         code_bytes: codes.bytes,
     };
-    let kernel = Kernel::new("sdim", "sdim_check", FLAT_THREADS);
-    call.launch(&kernel, length.div_ceil(FLAT_THREADS as usize), &params)
+    call.launch(&CHECK.blocks(length.div_ceil(FLAT_THREADS as usize)), &params)
 }

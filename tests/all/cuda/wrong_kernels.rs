@@ -151,14 +151,14 @@ fn target_attention() -> Vec<(Mutant, Check)> {
         (
             mutant(
                 "target_attention",
-                "merge_parts_f32",
+                "combine_pieces_f32",
                 "pieces weighed wrongly",
                 ("sub.rn.f32", "add.rn.f32"),
             ),
             &many,
         ),
         (
-            mutant("target_attention", "merge_parts_f32", "pieces read too early", ("bar.sync \t0;", "")),
+            mutant("target_attention", "combine_pieces_f32", "pieces read too early", ("bar.sync \t0;", "")),
             &many,
         ),
     ];
@@ -191,7 +191,7 @@ fn sdim() -> Vec<(Mutant, Check)> {
             &plain,
         ),
         (mutant("sdim_encode", "sdim_encode_f32", "a tile read too early", ("bar.sync \t0;", "")), &plain),
-        (mutant("sdim", "sdim_merge", "parts subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
+        (mutant("sdim", "sdim_combine", "parts subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
         (mutant("sdim", "sdim_add", "tables subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
         (mutant("sdim_scan", "sdim_scatter_f32", "rows subtracted", ("add.rn.f32", "sub.rn.f32")), &large),
         (mutant("sdim_scan", "sdim_sums_f32", "rows subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
@@ -269,7 +269,7 @@ fn din() -> Vec<(Mutant, Check)> {
         (mutant("din_attend_f32", "rows read before they are there", ("bar.warp.sync", "//")), &plain),
         (mutant("din_attend_bf16", "upper halves swapped with lower", ("30258", "21520")), &deep),
         (mutant("din_attend_bf16", "parts taken for f16", ("f32.bf16.bf16.f32", "f32.f16.f16.f32")), &deep),
-        (mutant("din_merge_f32", "logarithms for exponentials", ("ex2.approx", "lg2.approx")), &long),
+        (mutant("din_combine_f32", "logarithms for exponentials", ("ex2.approx", "lg2.approx")), &long),
     ];
     twins.map(|(mutant, case)| (mutant, checked(case))).into()
 }
@@ -285,8 +285,8 @@ fn lookups() -> Vec<(Mutant, Check)> {
     let bags = LookupCase { pool: Pool::Mean, bags: vec![3, 1000, 0], ..each.clone() };
     let twins = [
         (mutant("lookup_each", "one row too many", ("setp.ge.u64", "setp.gt.u64")), &each),
-        (mutant("lookup_merge", "parts subtracted", ("add.rn.f32", "sub.rn.f32")), &bags),
-        (mutant("lookup_merge", "multiplied by the length", ("div.rn.f32", "mul.rn.f32")), &bags),
+        (mutant("lookup_combine", "parts subtracted", ("add.rn.f32", "sub.rn.f32")), &bags),
+        (mutant("lookup_combine", "multiplied by the length", ("div.rn.f32", "mul.rn.f32")), &bags),
         (mutant("lookup_bags", "multiplied by the length", ("div.rn.f32", "mul.rn.f32")), &bags),
     ];
     twins.map(|(mutant, case)| (mutant, checked(case))).into()
@@ -360,7 +360,7 @@ fn decoupled() -> Vec<(Mutant, Check)> {
             &case,
         ),
         (
-            mutant("decoupled_attend", "decoupled_attend_merge", "not a mean", ("div.rn.f32", "mul.rn.f32")),
+            mutant("decoupled_attend", "decoupled_attend_combine", "not a mean", ("div.rn.f32", "mul.rn.f32")),
             &case,
         ),
     ];

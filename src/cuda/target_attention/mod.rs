@@ -1,0 +1,225 @@
+//! Target attention: plans the pieces, attends, combines; merges results of disjoint histories.
+
+mod variants;
+
+use crate::cuda::batch::CudaBatch;
+use crate::cuda::handle::Cuda;
+use crate::cuda::memory::CudaMemory;
+use crate::cuda::target_attention::variants::{COMBINE, MERGE, Variant};
+use crate::cuda::twin::twins;
+use crate::element::Element;
+use crate::error::Result;
+use crate::gpu::{fit, weighting_code};
+use crate::ops::{
+    PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOps, TargetAttentionOutputs,
+    Weighting,
+};
+use crate::plan::Cut;
+
+impl TargetAttentionOps for Cuda {
+    fn target_attention_into<T: Element>(
+        &self,
+        op: &TargetAttention,
+        batch: &CudaBatch,
+        inputs: TargetAttentionInputs<'_, CudaMemory, T>,
+        outputs: TargetAttentionOutputs<'_, CudaMemory, T>,
+    ) -> Result<()> {
+        attend(self, op, batch, &inputs, outputs)
+    }
+
+    fn merge_attention_into<T: Element>(
+        &self,
+        op: &TargetAttention,
+        first: PartialAttention<'_, CudaMemory, T>,
+        second: PartialAttention<'_, CudaMemory, T>,
+        outputs: TargetAttentionOutputs<'_, CudaMemory, T>,
+    ) -> Result<()> {
+        merge(self, op, first, second, outputs)
+    }
+}
+
+/// Pieces per multiprocessor: several for each of the blocks that it runs at a time.
+const PIECES: usize = 16;
+const NAME: &str = "target_attention";
+
+twins! {
+    /// `kernels/target_attention/attend.cuh`
+    pub(super) struct TargetAttentionParams {
+        pieces: u64,
+        queries: u64,
+        keys: u64,
+        values: u64,
+        bias: u64,
+        out: u64,
+        lse: u64,
+        partial: u64,
+        stats: u64,
+        kv_heads: u32,
+        group_heads: u32,
+        width: u32,
+        value_width: u32,
+        first_column: u32,
+        columns: u32,
+        tile_rows: u32,
+        weighting: u32,
+        scale: f32,
+        bias_scale: f32,
+        divisor: f32,
+        aliased: u32,
+    }
+
+    /// `kernels/target_attention/target_attention.cu`
+    pub(super) struct CombinePiecesParams {
+        tiles: u64,
+        partial: u64,
+        stats: u64,
+        out: u64,
+        lse: u64,
+        kv_heads: u32,
+        group_heads: u32,
+        value_width: u32,
+        first_column: u32,
+        columns: u32,
+        tile_rows: u32,
+        weighting: u32,
+        unused: u32,
+    }
+
+    /// `kernels/target_attention/target_attention.cu`
+    pub(super) struct MergePairsParams {
+        first: u64,
+        second: u64,
+        first_lse: u64,
+        second_lse: u64,
+        out: u64,
+        lse: u64,
+        length: u64,
+        width: u32,
+        unused: u32,
+    }
+}
+
+pub(super) fn attend<T: Element>(
+    gpu: &Cuda,
+    op: &TargetAttention,
+    batch: &CudaBatch,
+    inputs: &TargetAttentionInputs<'_, CudaMemory, T>,
+    outputs: TargetAttentionOutputs<'_, CudaMemory, T>,
+) -> Result<()> {
+    op.check(batch.as_ref(), inputs)?;
+    op.check_outputs(batch.as_ref(), &outputs)?;
+    let group_heads = op.heads / op.kv_heads;
+    let queries = gpu.region(NAME, &inputs.queries)?;
+    let keys = gpu.region(NAME, &inputs.keys)?;
+    let values = inputs.values.map_or(Ok(keys), |values| gpu.region(NAME, &values))?;
+    let bias = inputs.bias.map(|bias| gpu.region(NAME, &bias)).transpose()?;
+    let out = gpu.region_mut(NAME, &outputs.out)?;
+    let lse = outputs.lse.as_ref().map(|lse| gpu.region_mut(NAME, lse)).transpose()?;
+    let vectors = [(&queries, op.width), (&keys, op.width), (&values, op.value_width)]
+        .into_iter()
+        .all(|(region, width)| region.vectors(width, 16));
+    let variant = Variant::choose::<T>(op, batch.as_ref(), vectors);
+    let Variant { tile_rows, step, chunk, .. } = *variant;
+    let cut = Cut {
+        rows_per_target: group_heads,
+        tile_rows,
+        step,
+        wanted: (PIECES * gpu.multiprocessors()).div_ceil(op.kv_heads),
+        // Kernels count the behaviours of a piece in 32 bits.
+        longest: 1 << 30,
+    };
+    let plan = batch.plan(gpu, NAME, &cut)?;
+    let (weighting, divisor) = weighting_code(op.weighting);
+    let unit = if op.weighting == Weighting::Softmax { std::f32::consts::LOG2_E } else { 1.0 };
+    let heads = [("kv_heads", op.kv_heads), ("heads", group_heads)];
+    let widths = [("width", op.width), ("value_width", op.value_width)];
+    let [kv_heads, group_heads] = fit_all(heads)?;
+    let [width, value_width] = fit_all(widths)?;
+    let rows = plan.plan.slots * op.kv_heads * tile_rows;
+    let mut call = gpu.call(NAME);
+    let stats = call.scratch(rows.saturating_mul(2 * size_of::<f32>()))?;
+    let partial = call.scratch(rows.saturating_mul(chunk.min(op.value_width) * size_of::<f32>()))?;
+    for first_column in (0..op.value_width).step_by(chunk) {
+        let columns = chunk.min(op.value_width - first_column) as u32;
+        let params = TargetAttentionParams {
+            pieces: plan.pieces.pointer(),
+            queries: queries.pointer,
+            keys: keys.pointer,
+            values: values.pointer,
+            bias: bias.map_or(0, |bias| bias.pointer),
+            out: out.pointer,
+            lse: lse.map_or(0, |lse| lse.pointer),
+            partial,
+            stats,
+            kv_heads,
+            group_heads,
+            width,
+            value_width,
+            first_column: first_column as u32,
+            columns,
+            tile_rows: tile_rows as u32,
+            weighting,
+            scale: op.effective_scale() * unit,
+            bias_scale: unit,
+            divisor,
+            aliased: u32::from(inputs.values.is_none() && op.width <= chunk),
+        };
+        let blocks = plan.plan.pieces.len().saturating_mul(op.kv_heads);
+        let shared = variant.dynamic_shared(op.width, inputs.values.is_none());
+        call.launch(&variant.kernel.blocks(blocks).with_shared(shared), &params)?;
+        let params = CombinePiecesParams {
+            tiles: plan.split_tiles.pointer(),
+            partial,
+            stats,
+            out: out.pointer,
+            lse: params.lse,
+            kv_heads,
+            group_heads,
+            value_width,
+            first_column: params.first_column,
+            columns,
+            tile_rows: params.tile_rows,
+            weighting,
+            unused: 0,
+        };
+        let blocks = plan.split_count.saturating_mul(op.kv_heads).saturating_mul(tile_rows);
+        call.launch(&COMBINE.of::<T>().blocks(blocks), &params)?;
+    }
+    Ok(())
+}
+
+fn fit_all(sizes: [(&'static str, usize); 2]) -> Result<[u32; 2]> {
+    let [(first, a), (second, b)] = sizes;
+    Ok([fit(NAME, first, a)?, fit(NAME, second, b)?])
+}
+
+pub(super) fn merge<T: Element>(
+    gpu: &Cuda,
+    op: &TargetAttention,
+    first: PartialAttention<'_, CudaMemory, T>,
+    second: PartialAttention<'_, CudaMemory, T>,
+    outputs: TargetAttentionOutputs<'_, CudaMemory, T>,
+) -> Result<()> {
+    const NAME: &str = "merge_attention";
+    let rows = op.check_merge(&first, &second)?;
+    op.check_merge_outputs(rows, &outputs)?;
+    let out = gpu.region_mut(NAME, &outputs.out)?;
+    let lse = match &outputs.lse {
+        Some(lse) => gpu.region_mut(NAME, lse)?.pointer,
+        None => 0,
+    };
+    let params = MergePairsParams {
+        first: gpu.region(NAME, &first.out)?.pointer,
+        second: gpu.region(NAME, &second.out)?.pointer,
+        first_lse: gpu.region(NAME, &first.lse)?.pointer,
+        second_lse: gpu.region(NAME, &second.lse)?.pointer,
+        out: out.pointer,
+        lse,
+        length: out.length as u64,
+        width: fit(NAME, "value_width", op.value_width)?,
+        unused: 0,
+    };
+    let kernel = MERGE.of::<T>();
+    let blocks = out.length.div_ceil(kernel.threads as usize);
+    gpu.call(NAME).launch(&kernel.blocks(blocks), &params)
+}
