@@ -1,11 +1,11 @@
-// All behaviours take part: out[m] = Σ_l w[m,l] · [R_1[ids[l,1]] ‖ …], w = softmax over all scores (decoupled_scores.cuh).
+// Attention over all behaviours: out[m] = Σ_l w[m,l] · [R_1[ids[l,1]] ‖ …], w = softmax over all scores (scores.cuh).
 //
-// A block takes a tile of 16 candidates, a part of their user's history, and 128 columns of the output (a wider output
-// has its scores taken again for each 128). Threads turn the scores of 256 behaviours, which they have in registers, into
-// weights below the highest score so far, and write those to shared memory. Then groups of threads, as many as there are
-// fours of columns, read the rows, each group a share of the behaviours, and add them to the acc of all candidates, in
-// registers: a row is read once. At the end the acc of the groups are added in their order.
-// Parts of a history leave acc, row_max and row_sum, which decoupled_attend_combine brings together in their order.
+// A block takes a tile of 16 candidates, a span of their user's history, and 128 columns of the output (for a wider output the
+// scores are recomputed for each 128). Threads turn the scores of 256 behaviours, which they hold in registers, into weights
+// relative to the largest score so far, and write them to shared memory. Then groups of threads, one thread per vec4 of
+// columns, read the rows, each group a share of the behaviours, and add them to the sums of all candidates, in registers, so
+// that each row is read once. At the end the sums of the groups are added, in order.
+// Spans of a history leave weighted sums, max and sum, which decoupled_attend_combine combines in order.
 // Precision: f32; weights as in decoupled.cu.
 #include "decoupled/rows.cuh"
 #include "decoupled/scores.cuh"
@@ -14,22 +14,22 @@ static_assert(THREADS == ROW_THREADS, "the same block scores and acc");
 
 enum : u32 {
     CANDIDATES = 16,
-    // Numbers from the weights of a behaviour to the next one's, so that eight threads write them to all banks.
+    // Numbers from the weights of one behaviour to those of the next, so that eight threads write to all banks.
     PITCH = CANDIDATES + 4,
-    // Candidates whose acc are in shared memory together at the end.
+    // Candidates whose sums are in shared memory together at the end.
     SHARE = 8,
 };
 
 static_assert(WARPS * SHARE * ROW_VEC4S * COLUMNS <= BEHAVIOURS * PITCH, "the acc of warps fit where weights were");
 
 struct DecoupledAttendParams {
-    // Pieces, or the tiles to merge.
+    // Pieces, or the tiles to combine.
     const Piece *pieces;
     const Tile *tiles;
-    // [slots, candidates, fours], four numbers each, and row_max and row_sum of [slots, candidates].
+    // Weighted sums [slots, candidates, vec4s], and max and sum [slots, candidates].
     Vec4 *partial;
     float2 *stats;
-    // Blocks side by side over the columns.
+    // Adjacent blocks over the columns.
     u32 column_blocks;
     u32 unused;
     Scoring scoring;
@@ -38,21 +38,21 @@ struct DecoupledAttendParams {
 
 struct alignas(16) Weighing {
     float weights[BEHAVIOURS][PITCH];
-    // The highest so far, and by what that lowers the acc so far.
+    // The largest score so far, the factor that rescales older sums, and the sum of weights.
     float maxima[CANDIDATES], rescales[CANDIDATES], row_sums[CANDIDATES];
-    // Of the behaviours of each warp.
+    // For the behaviours of each warp.
     float warp_maxima[WARPS][CANDIDATES], warp_sums[WARPS][CANDIDATES];
 };
 
-static_assert(sizeof(Weighing) == (BEHAVIOURS * PITCH + (3 + 2 * WARPS) * CANDIDATES) * 4, "src/cuda/decoupled_attend.rs counts on it");
+LAYOUT(decoupled_attend, sizeof(Weighing), stage_bytes(1, CANDIDATES), stage_bytes(3, CANDIDATES), stage_bytes(40, CANDIDATES));
 
-// e^(score - row_max), where a score of -∞ takes no part.
+// e^(score - max), where a score of -∞ has no weight.
 __device__ __forceinline__ float weight_of(float score, float row_max) {
     return score == -infinity() ? 0.0f : exp_approx(score - row_max);
 }
 
-// Of each candidate over all lanes, always in the same order; lane l gets that of candidate l / 2. With each step lanes
-// halve among them what they still have to bring together.
+// Reduces each candidate over all lanes, always in the same order; lane l gets the result of candidate l / 2. Each step halves
+// the candidates that a lane still reduces.
 template <bool SUM, u32 HALF = CANDIDATES / 2>
 __device__ __forceinline__ float over_lanes(float *values) {
     auto both = [](float a, float b) { return SUM ? a + b : fmaxf(a, b); };
@@ -80,7 +80,7 @@ __device__ __forceinline__ void read_all(float *to, const float *from) {
     }
 }
 
-// Turns scores into weights, -∞ where no behaviour is. All threads call it together.
+// Turns scores into weights; scores are -∞ past the last behaviour. All threads call it together.
 __device__ __forceinline__ void weigh(Weighing &w, const float (*scores)[OWN]) {
     const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     float values[CANDIDATES], maxima[CANDIDATES];
@@ -138,7 +138,7 @@ __device__ __forceinline__ void weigh(Weighing &w, const float (*scores)[OWN]) {
 }
 
 __device__ __forceinline__ void add_row(Vec4 *acc, const float *weights, const Vec4 &row) {
-    // 0 times what is not finite is NaN.
+    // 0 times a number that is not finite is NaN.
     float zero = 0.0f;
 #pragma unroll
     for (u32 e = 0; e < COLUMNS; e++) {
@@ -150,7 +150,7 @@ __device__ __forceinline__ void add_row(Vec4 *acc, const float *weights, const V
         Vec4 vec4 = get_vec4((const Vec4 *)(weights + c));
 #pragma unroll
         for (u32 i = 0; i < COLUMNS; i++) {
-            // What takes no part does not, even where its row is not finite.
+            // A behaviour without weight does not count, even if its row is not finite.
             if (finite || vec4.numbers[i] != 0.0f) {
 #pragma unroll
                 for (u32 e = 0; e < COLUMNS; e++) {
@@ -161,7 +161,7 @@ __device__ __forceinline__ void add_row(Vec4 *acc, const float *weights, const V
     }
 }
 
-// Adds the rows of the behaviours group, group + groups, … of `count` from `start` on to the acc of all candidates.
+// Adds the rows of the behaviours group, group + groups, … of `count` from `start` on to the sums of all candidates.
 __device__ __forceinline__ void add_rows(
     Vec4 *acc, const Rows &p, const Slice &slice, const Weighing &w, u64 start, u32 count, u32 group, u32 groups) {
     for (u32 begin = group; begin < count; begin += AHEAD * groups) {
@@ -192,7 +192,7 @@ __device__ __forceinline__ void scale(Vec4 &acc, float factor) {
     }
 }
 
-// Of no weight at all there is a row of zeros.
+// Without any weight the result is a row of zeros.
 __device__ __forceinline__ Vec4 mean_of(Vec4 acc, float row_sum) {
     if (row_sum == 0.0f) {
         return zeros();
@@ -244,7 +244,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) decoupled_attend(const 
             add_rows(acc, p.rows, slice, w, piece.history_start + begin, count, group, groups);
         }
     }
-    // Of the groups of a warp, then of the warps.
+    // Over the groups of a warp, then over the warps.
     for (u32 distance = lanes; distance < WARP; distance *= 2) {
 #pragma unroll
         for (u32 c = 0; c < CANDIDATES; c++) {
@@ -293,7 +293,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) decoupled_attend(const 
     }
 }
 
-// A block a candidate of the tiles to merge.
+// A block per candidate of the tiles to combine.
 extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_attend_combine(const DecoupledAttendParams p) {
     const Tile tile = p.tiles[blockIdx.x / CANDIDATES];
     u32 candidate = blockIdx.x % CANDIDATES;
@@ -311,7 +311,7 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_attend_combi
             u64 at = (u64)slot * CANDIDATES + candidate;
             float2 part = p.stats[at];
             float factor = weight_of(part.x, row_max);
-            // A part whose scores were all -∞ or NaN has no row_max; NaN is in its row_sum.
+            // If all scores of a piece were -∞ or NaN, its max is -∞; NaN is in its sum.
             if (part.x == -infinity()) {
                 factor = part.y == 0.0f ? 0.0f : 1.0f;
             }

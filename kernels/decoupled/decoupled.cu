@@ -1,12 +1,12 @@
-// Weighted acc over the behaviours that a search kept:
+// Weighted sums over the behaviours that a search kept:
 //
 //     out[m] = Σ_k w[m,k] · [R_1[ids[l,1]] ‖ … ‖ R_F[ids[l,F]]],  l = positions[m,k],  w = softmax over scores[m,:]
 //
-// optionally times the candidate's own rows. A block takes a candidate. Peak and row_sum of the scores come first; then
-// the weights of 512 behaviours at a time go to shared memory, and groups of threads, as many as a row has fours of
-// numbers, take the behaviours in turn, four rows on their way each. What the groups summed is added in their order.
-// Positions and counts are the caller's: those out of range are noted, and neither read nor summed.
-// Precision: f32; a weight is that of the unit of special functions, off by a few in the last place.
+// optionally times the candidate's own rows. A block takes a candidate. It first computes max and sum of the scores; then
+// it writes the weights of 512 behaviours at a time to shared memory, and groups of threads, one thread per vec4 of a row, take
+// the behaviours in turn, with four rows in flight each. The sums of the groups are added in order.
+// Positions and counts come from the caller: those out of range are reported, and neither read nor summed.
+// Precision: f32; a weight is computed by the special function unit, with an error of a few ulp.
 #include "decoupled/rows.cuh"
 
 enum : u32 {
@@ -20,14 +20,14 @@ struct DecoupledAggregateParams {
     const u32 *positions;
     const float *scores;
     const u32 *counts;
-    // For counts above K, and for positions outside their history.
+    // Records for counts above K, and for positions outside their history.
     u64 *bad_counts, *bad_positions;
     u32 top_k;
     u32 unused;
     Rows rows;
 };
 
-// Over all threads of a block, always in the same order.
+// Reduces over all threads of a block, always in the same order.
 template <bool SUM>
 __device__ __forceinline__ float over_block(float value) {
     __shared__ float of_warps[AGGREGATE_WARPS];
@@ -44,12 +44,12 @@ __device__ __forceinline__ float over_block(float value) {
     return value;
 }
 
-// A score of -∞ takes no part, whatever the row_max is. NaN is not dropped here: its weight is NaN.
+// A score of -∞ has no weight, whatever the maximum is. NaN is not dropped here: its weight is NaN.
 __device__ __forceinline__ float weight_of(float score, float row_max) {
     return score == -infinity() ? 0.0f : exp_approx(score - row_max);
 }
 
-// Adds weight · row of some of the behaviours: first, first + step, … below `count`.
+// Adds weight · row of the behaviours first, first + step, … below `count`.
 __device__ __forceinline__ void add_rows(
     Vec4 &acc, const Rows &p, const Slice &slice, u64 history, const float *weights, const u32 *positions, u32 first,
     u32 count, u32 step) {

@@ -1,14 +1,14 @@
 // Lists of a search's best entries in shared memory.
 //
-// An entry is 64 bits that order as it should: a key of the score, then the position, inverted. Its key: the bits of
-// the score, made to order like unsigned integers; -0 counts as +0; NaN has the lowest key, 0. No entry is 0, which
-// stands for none. As this order is total, what comes out does not depend on who was first.
+// An entry is 64 bits whose unsigned order is the order of the search: a key of the score, then the inverted position. The key
+// is the bits of the score, mapped so that they order like unsigned integers; -0 counts as +0; NaN has the lowest key, 0. No
+// entry is 0, which stands for none. The order is total, so the result does not depend on the order of the threads.
 #pragma once
 #include "shared/common.cuh"
 
 __device__ __forceinline__ u64 entry_of(float score, u32 position) {
     u32 bits;
-    // Were the compiler to know, it would hold scores as integers, and copy them there and back.
+    // Opaque to the compiler, which would otherwise keep scores as integers and copy them back and forth.
     asm("mov.b32 %0, %1;" : "=r"(bits) : "f"(score));
     u32 magnitude = bits & 0x7fffffffu;
     u32 key = bits >> 31 ? ~bits : bits | 0x80000000u;
@@ -20,7 +20,7 @@ __device__ __forceinline__ u64 entry_of(float score, u32 position) {
     return (u64)key << 32 | ~position;
 }
 
-// The whole of it even where only the key is wanted: reads of every second word would meet half of the banks.
+// Reads the whole entry even if only the key is needed: reads of every second word would access half of the banks.
 __device__ __forceinline__ u64 read_entry(const u64 *from) {
     u64 out;
     asm volatile("ld.u64 %0, [%1];" : "=l"(out) : "l"(from) : "memory");
@@ -34,7 +34,7 @@ __device__ __forceinline__ float score_of(u64 entry) {
     return __uint_as_float(key == 0 ? 0x7fc00000u : key >> 31 ? key & 0x7fffffffu : ~key);
 }
 
-// A list, and the floor below which nothing is wanted.
+// A list, and the floor below which no entry is needed.
 struct List {
     u64 *entries;
     u32 *length;
@@ -57,9 +57,9 @@ __device__ __forceinline__ void append(const List &list, bool wanted, u64 entry)
     }
 }
 
-// A floor with at most `room` words above it, and at least `top_k`, found by bisection of its bits. `above`: how many
-// there are, more than `room` before. `count` says how many are above a floor; nobody has to count where all words are,
-// because it is no higher than `least`, or none, because it is higher than `most`.
+// A floor with at most `room` entries at or above it, and at least `top_k`, found by bisection of its bits. `above`: how many
+// entries there are, more than `room`. `count` returns how many are at or above a floor; it is not called for floors up to
+// `least`, which all entries reach, nor above `most`, which none reaches.
 template <typename Word, typename Count>
 __device__ __forceinline__ Word raised_floor(Word least, Word most, u32 top_k, u32 room, u32 &above, Count count) {
     Word floor = 0;

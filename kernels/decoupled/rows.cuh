@@ -1,32 +1,32 @@
-// The representation rows that weighted sums are taken of: [R_1[ids[l,1]] ‖ … ‖ R_F[ids[l,F]]], and where the sums go.
+// The representation rows that weighted sums read: [R_1[ids[l,1]] ‖ … ‖ R_F[ids[l,F]]], and where the sums go.
 #pragma once
 #include "shared/tables.cuh"
 
 enum : u32 {
     ROW_THREADS = 128,
-    // Fours of numbers that a block sums at a time: a warp's width.
+    // Vec4s that a block sums at a time: the width of a warp.
     ROW_VEC4S = WARP,
-    // Rows that a thread has on their way.
+    // Rows that a thread has in flight.
     AHEAD = 4,
 };
 
 struct Rows {
     const u32 *ids;
-    // Sums are multiplied by the rows of these; null: they are not.
+    // Sums are multiplied by the rows of these ids; null: they are not.
     const u32 *target_ids;
     float *out;
     u64 out_width;
     u32 features;
-    // Tables of this launch: features first_feature, first_feature + 1, …
+    // The tables of this launch: features first_feature, first_feature + 1, …
     u32 first_feature, count;
-    // Fours of numbers of a row of them.
+    // Vec4s per concatenated row of these tables.
     u32 vec4s;
     DeviceTable tables[MOST_TABLES];
-    // Where each table's columns begin in a row of the output.
+    // The first column of each table in a row of the output.
     u32 first_columns[MOST_TABLES];
 };
 
-// The four columns that a thread sums, of one table.
+// The vec4 that a thread sums, of one table.
 struct Slice {
     u32 table, first_column;
     bool there;
@@ -41,13 +41,13 @@ __device__ __forceinline__ u32 id_of(const Rows &p, const u32 *ids, const Slice 
     return __ldg(ids + row * p.features + p.first_feature + slice.table);
 }
 
-// Zeros for an id outside the table: other kernels tell of those.
+// Zeros for an id outside the table: another kernel reports those.
 __device__ __forceinline__ Vec4 vec4_of(const Rows &p, const Slice &slice, u32 id) {
     const DeviceTable &table = p.tables[slice.table];
     return id < table.rows ? any_row_vec4(table, id, slice.first_column) : zeros();
 }
 
-// The sums of candidate m.
+// Writes the sums of candidate m.
 __device__ __forceinline__ void write_sums(const Rows &p, const Slice &slice, u64 m, Vec4 sums) {
     if (p.target_ids) {
         Vec4 target = vec4_of(p, slice, id_of(p, p.target_ids, slice, m));
@@ -60,7 +60,7 @@ __device__ __forceinline__ void write_sums(const Rows &p, const Slice &slice, u6
     store_vec4(to, sums, p.tables[slice.table].width - slice.first_column);
 }
 
-// How many threads sit side by side over the fours of a row: a power of two, at most a warp.
+// The adjacent threads that share the vec4s of a row: a power of two, at most a warp.
 __device__ __forceinline__ u32 lanes_of(u32 vec4s) {
     return vec4s >= ROW_VEC4S ? (u32)ROW_VEC4S : 1u << (vec4s > 1 ? 32 - __clz(vec4s - 1) : 0);
 }

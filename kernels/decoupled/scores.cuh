@@ -1,35 +1,35 @@
-// Scores of a tile of candidates with a part of a history, from attention tables of any storage:
+// Scores of a tile of candidates with a span of a history, from attention tables of any storage type:
 //
 //     score[m,l] = Σ_f scale_f · ⟨A_f[target_ids[m,f]], A_f[ids[l,f]]⟩
 //
-// Rows are gathered by id into shared memory, 256 behaviours and at most 16 of their numbers at a time, the next while
-// these are multiplied: f32 by copies beside the program, other storage as f32 by way of registers. Neighbouring threads
-// read neighbouring numbers of a row. There they lie by fours of numbers, [fours, 256 + padding], so that the threads of
-// a warp, each with a behaviour of its own, read neighbouring fours. A thread scores two behaviours with all candidates
-// of the tile, in registers: a load of a query's four numbers serves two behaviours, one of a behaviour's all
-// candidates. Queries are scaled when they are read. All in f32, with fused multiply-adds.
+// Rows are gathered by id into shared memory, 256 behaviours and at most 16 of their numbers at a time, the next while these
+// are multiplied: f32 by asynchronous copies, other storage types widened to f32 through registers. Adjacent threads read
+// adjacent numbers of a row. Shared memory holds them by vec4, [vec4s, 256 + padding], so that the threads of a warp, one
+// behaviour each, read adjacent vec4s. A thread scores two behaviours with all candidates of the tile, in registers: a load of
+// a query's vec4 serves two behaviours, one of a behaviour's vec4 serves all candidates. Queries are scaled when they are
+// read. All in f32, with fused multiply-adds.
 #pragma once
 #include "shared/tables.cuh"
 
 enum : u32 {
     THREADS = 128,
     WARPS = THREADS / WARP,
-    // Behaviours of a thread, and of a block, at a time.
+    // Behaviours per thread, and per block, at a time.
     OWN = 2,
     BEHAVIOURS = OWN * THREADS,
-    // Fours of numbers that are in shared memory at a time: of a row, twice, and of a query.
+    // Vec4s in shared memory at a time: of a row (double-buffered), and of a query.
     STAGED_VEC4S = 4,
     QUERY_VEC4S = 32,
-    // Rows that a thread has on their way.
+    // Rows that a thread has in flight.
     ROWS_AHEAD = 4,
 };
 
 struct Scoring {
     const u32 *ids, *target_ids;
-    // For ids outside their tables; null: nobody asks.
+    // Records for ids outside their tables; null: not reported.
     u64 *record, *target_record;
     u32 features;
-    // Fours of numbers of a row of all tables.
+    // Vec4s per concatenated row of all tables.
     u32 vec4s;
     DeviceTable tables[MOST_TABLES];
     float scales[MOST_TABLES];
@@ -37,27 +37,34 @@ struct Scoring {
 
 // Where rows and queries are staged.
 struct Stage {
-    // [2, columns, stride] and [QUERY_FOURS, candidates + 1].
+    // [2, columns, stride] and [QUERY_VEC4S, candidates + 1].
     Vec4 *rows, *queries;
-    // Fours of a row that there is room for, and what is behind each column of them.
+    // Vec4s per row that fit, and the distance between two vec4s of a row.
     u32 columns, stride;
-    // Which of the two rows are in, or on their way to.
+    // The buffer of rows that is ready or being filled.
     u32 turn;
 };
 
-// Threads side by side over so many fours. With as many, each stages a multiple of ROWS_AHEAD rows.
-__device__ __forceinline__ u32 staging_lanes(u32 vec4s) { return vec4s > 2 ? 4 : 2; }
+// The adjacent threads that stage so many vec4s of a row. With as many, each stages a multiple of ROWS_AHEAD rows.
+__device__ __forceinline__ constexpr u32 staging_lanes(u32 vec4s) { return vec4s > 2 ? 4 : 2; }
 
 static_assert(BEHAVIOURS / (THREADS / 2) % ROWS_AHEAD == 0 && BEHAVIOURS / (THREADS / 4) % ROWS_AHEAD == 0, "");
 
-// The padding behind a column's 256 fours lets eight threads that write whole rows meet every bank.
+// Bytes of shared memory of a stage.
+__device__ constexpr u32 stage_bytes(u32 vec4s, u32 candidates) {
+    u32 columns = vec4s < STAGED_VEC4S ? vec4s : STAGED_VEC4S, queries = vec4s < QUERY_VEC4S ? vec4s : QUERY_VEC4S;
+    u32 stride = BEHAVIOURS + 8 / staging_lanes(columns);
+    return (2 * columns * stride + queries * (candidates + 1)) * sizeof(Vec4);
+}
+
+// The padding after the 256 vec4s of a column lets eight threads that write whole rows access every bank.
 __device__ __forceinline__ Stage stage_at(void *shared, const Scoring &p) {
     u32 columns = min((u32)STAGED_VEC4S, p.vec4s), stride = BEHAVIOURS + 8 / staging_lanes(columns);
     Vec4 *rows = (Vec4 *)shared;
     return Stage{rows, rows + 2 * columns * stride, columns, stride, 0};
 }
 
-// Four numbers of the row of an id; zeros for one outside its table.
+// A vec4 of the row of an id; zeros for an id outside its table.
 __device__ __forceinline__ Vec4 scored_vec4(const Scoring &p, const u32 *ids, u64 *record, u64 row, u32 vec4, u32 &table) {
     table = table_of(p.tables, p.features, vec4);
     const DeviceTable &from = p.tables[table];
@@ -66,8 +73,8 @@ __device__ __forceinline__ Vec4 scored_vec4(const Scoring &p, const u32 *ids, u6
     return in_table(from, record, at, id) ? any_row_vec4(from, id, COLUMNS * (vec4 - from.first_vec4)) : zeros();
 }
 
-// Reads the ids of the rows row, row + rows, … of BEHAVIOURS and gives them to `put`, with whether there is a row: not
-// from `length` on, nor for an id outside the table, which is noted. `ids`: of row 0, each `features` before the next.
+// Reads the ids of the rows row, row + rows, … of BEHAVIOURS, and calls `put` with each and whether the row exists: not from
+// `length` on, nor for an id outside the table, which is reported. `ids` begins at row 0; rows are `features` apart.
 template <typename Put>
 __device__ __forceinline__ void gather(
     const Scoring &p, const DeviceTable &table, const u32 *ids, u32 row, u32 rows, u32 length, Put put) {
@@ -77,7 +84,7 @@ __device__ __forceinline__ void gather(
         bool all = true;
 #pragma unroll
         for (u32 i = 0; i < ROWS_AHEAD; i++) {
-            // Behind the end the last one's again, for nothing.
+            // Past the end the last id is read again, and unused.
             id[i] = __ldg(ids + (u64)min(row + i * rows, length - 1) * p.features);
         }
 #pragma unroll
@@ -95,14 +102,14 @@ __device__ __forceinline__ void gather(
     }
 }
 
-// The address `id` rows of `pitch` bytes after one: an instruction, where the compiler would take three.
+// The address `id` rows of `pitch` bytes after `from`: one instruction, where the compiler would emit three.
 __device__ __forceinline__ const void *row_after(const void *from, u32 id, u32 pitch) {
     const void *out;
     asm("mad.wide.u32 %0, %1, %2, %3;" : "=l"(out) : "r"(id), "r"(pitch), "l"(from));
     return out;
 }
 
-// Sends for `count` fours from `first` on, of each of `length` behaviours from `start` on, at least one; zeros behind them.
+// Starts loading `count` vec4s from `first` on, of `length` behaviours (at least one) from `start` on, padded with zeros.
 __device__ __forceinline__ void stage_rows(const Scoring &p, const Stage &stage, u64 start, u32 length, u32 first, u32 count) {
     const u32 lanes = staging_lanes(count), rows = THREADS / lanes;
     const u32 row = threadIdx.x / lanes, vec4 = threadIdx.x % lanes;
@@ -127,7 +134,7 @@ __device__ __forceinline__ void stage_rows(const Scoring &p, const Stage &stage,
     }
 }
 
-// The same of the candidates, scaled, in registers.
+// The same for the candidates, scaled, through registers.
 template <u32 CANDIDATES>
 __device__ __forceinline__ void stage_queries(const Scoring &p, const Stage &stage, u64 start, u32 length, u32 first, u32 count) {
     for (u32 i = threadIdx.x; i < CANDIDATES * count; i += THREADS) {
@@ -147,7 +154,7 @@ __device__ __forceinline__ void stage_queries(const Scoring &p, const Stage &sta
 template <u32 CANDIDATES>
 __device__ __forceinline__ void add_products(float (*scores)[OWN], const Vec4 *rows, const Vec4 *queries, u32 stride, u32 count) {
     rows += threadIdx.x;
-    // More at a time would take registers that candidates need.
+    // Unrolling would take registers that the candidates need.
 #pragma unroll 1
     for (u32 vec4 = 0; vec4 < count; vec4++) {
         Vec4 own_rows[OWN];
@@ -171,7 +178,7 @@ __device__ __forceinline__ void add_products(float (*scores)[OWN], const Vec4 *r
     }
 }
 
-// Sends for the first rows of a piece, before it is scored.
+// Starts loading the first rows of a piece, before it is scored.
 __device__ __forceinline__ void send_first(const Scoring &p, const Stage &stage, const Piece &piece) {
     if (piece.length > 0) {
         stage_rows(p, stage, piece.history_start, piece.length, 0, stage.columns);
@@ -179,8 +186,8 @@ __device__ __forceinline__ void send_first(const Scoring &p, const Stage &stage,
     copy_commit();
 }
 
-// Of the behaviours `begin + own · THREADS + thread` of a piece, with all candidates of its tile, whose first rows have
-// been sent for; sends for those of the next behaviours. All threads call it together.
+// Scores the behaviours `begin + own · THREADS + thread` of a piece, whose first rows are being loaded, with all candidates of
+// its tile, and starts loading the next behaviours. All threads call it together.
 template <u32 CANDIDATES>
 __device__ __forceinline__ void score(float (*scores)[OWN], const Scoring &p, Stage &stage, const Piece &piece, u32 begin) {
 #pragma unroll
@@ -193,7 +200,7 @@ __device__ __forceinline__ void score(float (*scores)[OWN], const Scoring &p, St
     for (u32 first = 0; first < p.vec4s; first += STAGED_VEC4S) {
         // Queries that fit stay.
         if (first % QUERY_VEC4S == 0 && (begin == 0 || p.vec4s > QUERY_VEC4S)) {
-            // Before overwriting what others may still read.
+            // Other threads may still read what is overwritten.
             __syncthreads();
             u32 count = min((u32)QUERY_VEC4S, p.vec4s - first);
             stage_queries<CANDIDATES>(p, stage, piece.first_target + piece.first_row, piece.rows, first, count);

@@ -1,20 +1,20 @@
-// Search among behaviours: the K of highest score of each candidate (scores: decoupled_scores.cuh), score descending,
-// then position ascending, NaN last. Scores never reach device memory.
+// Search among behaviours: the K with the highest scores for each candidate (scores: scores.cuh), by descending score, then
+// ascending position, NaN last. Scores never reach device memory.
 //
-// decoupled_search: a block takes a tile of candidates and a part of their user's history. Each candidate has a list in
-// shared memory and a floor: entries below it cannot be among the best K, and are not stored. What a list has room for
-// goes straight to its place. Then, before it could overflow, a warp raises its floor and drops what is below, by
-// bisection of the entries' bits: no sorting. Lists of the parts of a history hold at least each part's best K, in any
-// order. decoupled_select, a block a candidate, reads them in the same way into one list, and sorts what is left of it.
-// Variants: 16, 8, 4 or 2 candidates, with lists of 4096 entries together: more of them for smaller K.
+// decoupled_search: a block takes a tile of candidates and a span of their user's history. Each candidate has a list in shared
+// memory and a floor: entries below it cannot be among the best K, and are not stored. As long as a list has room, entries go
+// straight to their places. Before it could overflow, a warp raises the floor and drops the entries below, by bisection of
+// their bits, without sorting. The lists of the spans of a history hold at least the best K of each, in any order.
+// decoupled_select, a block per candidate, reads them in the same way into one list, and sorts the rest of it.
+// Variants: 16, 8, 4 or 2 candidates, which share 4096 entries: more candidates for smaller K.
 #include "decoupled/lists.cuh"
 #include "decoupled/scores.cuh"
 
 enum : u32 {
-    // Of all lists of a block.
+    // Over all lists of a block.
     ENTRIES = 4096,
     SELECT_THREADS = 256,
-    // Entries of decoupled_select's list, and those that it reads at a time: as many as the largest K leaves room for.
+    // Entries of the list of decoupled_select, and how many it reads at a time: as many as fit beside the largest K.
     SELECT_ENTRIES = 2048,
     SELECT_STEP = 1024,
 };
@@ -22,13 +22,13 @@ enum : u32 {
 struct DecoupledSearchParams {
     const Piece *pieces;
     const Tile *tiles;
-    // [places, candidates of a tile, room], and how many there are: [places, candidates of a tile].
+    // [places, candidates per tile, room], and their lengths [places, candidates per tile].
     u64 *lists;
     u32 *lengths;
     u32 top_k;
-    // The most entries of a list that is left for decoupled_select.
+    // The most entries per list that are left for decoupled_select.
     u32 room;
-    // Where the lists of pieces begin that are their tile's only ones.
+    // Where the lists of pieces without a slot begin.
     u32 first_whole;
     u32 unused;
     Scoring scoring;
@@ -41,13 +41,13 @@ struct DecoupledSelectParams {
     u32 *positions;
     float *scores;
     u32 *counts;
-    // Candidates of a tile.
+    // Candidates per tile.
     u32 candidates;
     u32 top_k, room, first_whole;
 };
 
-// Raises the floor of a list of more than `room` until that many are left, or fewer, and at least `top_k`; drops those
-// below. A warp calls it. Keys are compared first, in registers where they fit; positions only where keys are equal.
+// Raises the floor of a list of more than `room` entries until at most that many, and at least `top_k`, are left; drops those
+// below. A warp calls it. Keys are compared first, in registers if they fit; positions only among equal keys.
 template <u32 CAPACITY>
 __device__ __forceinline__ void cut(const List &list, u32 top_k, u32 room) {
     constexpr u32 KEYS = CAPACITY / WARP;
@@ -83,7 +83,7 @@ __device__ __forceinline__ void cut(const List &list, u32 top_k, u32 room) {
         }
         return __reduce_add_sync(WHOLE_WARP, count);
     });
-    // In place: entries move to the front, and a step's have been read before any is written.
+    // In place: entries move to the front, and a step is read before any of it is written.
     u32 kept = 0;
     for (u32 begin = 0; begin < length; begin += WARP) {
         u64 entry = begin + lane < length ? list.entries[begin + lane] : 0;
@@ -102,7 +102,7 @@ __device__ __forceinline__ void cut(const List &list, u32 top_k, u32 room) {
     }
 }
 
-// The lists of a block, and for each the score below which nothing can be wanted, to look at before anything else.
+// The lists of a block, and for each the score below which no entry is needed, which is compared first.
 template <u32 CANDIDATES>
 struct alignas(16) Lists {
     u64 entries[ENTRIES];
@@ -116,7 +116,7 @@ struct alignas(16) Lists {
         return List{entries + candidate * CAPACITY, lengths + candidate, floors + candidate};
     }
 
-    // Of the piece's behaviours the first go straight to their places.
+    // The first behaviours of the piece go straight to their places.
     __device__ __forceinline__ void begin(const Piece &piece) {
         if (threadIdx.x < CANDIDATES) {
             floors[threadIdx.x] = 0;
@@ -126,7 +126,7 @@ struct alignas(16) Lists {
         }
     }
 
-    // Cuts the lists that are longer than `longest`. All threads call it together.
+    // Cuts the lists longer than `longest`. All threads call it together.
     __device__ __forceinline__ void cut_longer(u32 longest, u32 top_k, u32 room) {
         __syncthreads();
         for (u32 candidate = threadIdx.x / WARP; candidate < CANDIDATES; candidate += WARPS) {
@@ -140,8 +140,6 @@ struct alignas(16) Lists {
         __syncthreads();
     }
 };
-
-static_assert(sizeof(Lists<2>) == ENTRIES * 8 + 2 * 16, "src/cuda/decoupled_search.rs counts on it");
 
 template <u32 CANDIDATES>
 __device__ __forceinline__ void search(const DecoupledSearchParams &p) {
@@ -169,7 +167,7 @@ __device__ __forceinline__ void search(const DecoupledSearchParams &p) {
                 }
                 continue;
             }
-            // Room for an entry of every thread.
+            // Make room for an entry per thread.
             lists.cut_longer(CAPACITY - THREADS, p.top_k, p.room);
 #pragma unroll
             for (u32 c = 0; c < CANDIDATES; c++) {
@@ -195,13 +193,17 @@ __device__ __forceinline__ void search(const DecoupledSearchParams &p) {
     }
 }
 
+LAYOUT(decoupled_search_16, sizeof(Lists<16>), stage_bytes(1, 16), stage_bytes(3, 16), stage_bytes(40, 16));
 extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_16(const DecoupledSearchParams p) { search<16>(p); }
+LAYOUT(decoupled_search_8, sizeof(Lists<8>), stage_bytes(1, 8), stage_bytes(3, 8), stage_bytes(40, 8));
 extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_8(const DecoupledSearchParams p) { search<8>(p); }
+LAYOUT(decoupled_search_4, sizeof(Lists<4>), stage_bytes(1, 4), stage_bytes(3, 4), stage_bytes(40, 4));
 extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_4(const DecoupledSearchParams p) { search<4>(p); }
+LAYOUT(decoupled_search_2, sizeof(Lists<2>), stage_bytes(1, 2), stage_bytes(3, 2), stage_bytes(40, 2));
 extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_2(const DecoupledSearchParams p) { search<2>(p); }
 
-// The steps of a bitonic sort, highest first, from a distance within a warp on, of runs of `size`; a lane has the entry
-// of `place`.
+// The steps of a bitonic sort (highest first) of runs of `size`, from a distance within a warp on; a lane holds the entry of
+// `place`.
 template <u32 DISTANCE>
 __device__ __forceinline__ u64 merged(u64 entry, u32 place, u32 size) {
     bool falling = !(place & size);
@@ -214,8 +216,8 @@ __device__ __forceinline__ u64 merged(u64 entry, u32 place, u32 size) {
     return entry;
 }
 
-// Sorts, highest first; a bitonic sort of as many places as there are entries, rounded up to a power of two, and at least
-// a warp's. Entries that a warp holds change places in registers. All threads call it together.
+// Sorts, highest first: a bitonic sort of as many places as there are entries, rounded up to a power of two, and at least a
+// warp's. Within a warp, entries are exchanged in registers. All threads call it together.
 __device__ __forceinline__ void sort(u64 *entries, u32 length) {
     u32 places = length > WARP ? 1u << (32 - __clz(length - 1)) : (u32)WARP;
     for (u32 i = length + threadIdx.x; i < places; i += SELECT_THREADS) {
@@ -249,17 +251,17 @@ __device__ __forceinline__ void sort(u64 *entries, u32 length) {
     __syncthreads();
 }
 
-// What a block selects from.
+// The shared memory of decoupled_select.
 struct Selecting {
     u64 entries[SELECT_ENTRIES];
     u64 floor;
     u32 length;
-    // Of the rounds of a cut, three in turn: one is added to while another is read, and the third set to 0.
+    // Counts of the rounds of a cut, three in turn: one is added to, one is read, one is reset.
     u32 counts[3];
     u32 least, most;
 };
 
-// As cut, of a list that may have places without an entry, by all threads together.
+// Like cut, for a list that may have empty places, by all threads together.
 __device__ __forceinline__ void cut_together(Selecting &s, u32 top_k, u32 room) {
     constexpr u32 OWN = SELECT_ENTRIES / SELECT_THREADS;
     const u32 lane = threadIdx.x % WARP, length = s.length;
@@ -332,7 +334,7 @@ extern "C" __global__ void __launch_bounds__(SELECT_THREADS) decoupled_select(co
         s.length = min(all, (u64)SELECT_ENTRIES);
     }
     const List list = {s.entries, &s.length, &s.floor};
-    // Where a thread reads next, and where that is a step of all threads on, without a division.
+    // Where a thread reads next, and the step over all threads, without a division.
     u32 part = threadIdx.x / p.room, place = threadIdx.x % p.room;
     const u32 part_step = SELECT_THREADS / p.room, place_step = SELECT_THREADS % p.room;
     const u64 stride = (u64)p.candidates * p.room;
@@ -364,7 +366,7 @@ extern "C" __global__ void __launch_bounds__(SELECT_THREADS) decoupled_select(co
         }
         __syncthreads();
         const bool full = s.length > SELECT_ENTRIES - SELECT_STEP;
-        // Before anybody appends.
+        // Before any thread appends.
         __syncthreads();
         if (full) {
             cut_together(s, p.top_k, room);

@@ -1,347 +1,35 @@
-// DIN's local activation unit: a small network scores every pair of candidate and behaviour; the scores pool the
+// DIN's local activation unit: a small network scores every pair of candidate and behaviour, and the scores pool the
 // behaviours.
 //
 //     x = [q ; s ; q - s ; q*s]      a = W_out·f(… f(W1·x + b1) …) + b_out      out = sum over l of w(a_l)·s_l
 //
-// The first layer is folded: W1·x + b1 = [(Wq + Wd)·q + b1] + (Wk - Wd)·s + Wp·(q*s). The first term is the
-// candidate's alone (`prepare` computes it), the second the behaviour's, the third the pair's: d·h1 products a pair
-// where the concatenation takes 4·d·h1, and no tensor of behaviours × candidates anywhere.
+// The first layer is folded: W1·x + b1 = [(Wq + Wd)·q + b1] + (Wk - Wd)·s + Wp·(q*s). The first term depends on the
+// candidate alone (computed by `prepare`), the second on the behaviour, the third on the pair: d·h1 products per pair
+// instead of the 4·d·h1 of the concatenation, and no tensor of behaviours × candidates.
 //
-// `attend`: one block takes a piece, up to 8 candidates of a user against a part of the user's history; a warp takes 16
-// of its behaviours at a time, the 16 rows of the matrix units' tiles:
-//   1. the behaviours go into the warp's shared memory, widened, and (Wk - Wd)·s is computed for all candidates;
-//   2. for each candidate, layer by layer, 32 units at a time: Wp·(q*s) onto the two other terms and the activation;
-//      what comes out, split into parts, is laid out in the lane's registers as the next layer's input is, and waits
-//      for it in shared memory. Nothing of a layer ever leaves the chip;
-//   3. the scores of 16 behaviours × 8 candidates become weights, and the lanes, one column of the output each, add
-//      the weighted behaviours up.
-// Warps merge at the end of the piece in the order of their number, pieces in the order of the history (`merge`).
+// `attend`: a block takes a piece, up to 8 candidates of a user against a span of the user's history; a warp takes 16
+// behaviours at a time, the 16 rows of a tile of the matrix units:
+//   1. the behaviours are widened into the warp's shared memory, and (Wk - Wd)·s is computed for all candidates;
+//   2. for each candidate, layer by layer, 32 units at a time: Wp·(q*s) plus the two other terms, and the activation. The
+//      outputs, split into parts, already have the register layout of the next layer's inputs, and are kept for it in
+//      shared memory. No intermediate result leaves the chip;
+//   3. the scores of 16 behaviours × 8 candidates become weights, and the lanes, one output column each, add up the
+//      weighted behaviours.
+// Warps are combined at the end of the piece, in order; pieces by `combine`, in the order of the history.
 //
 // Precision: that of float, on matrix units that take 16-bit numbers. Every operand is split into bfloat16 parts, each
-// the rounding error of the one before: 3 for float (24 bits), 2 for what is computed from 16-bit storage (17 bits,
-// more than a sum of that many terms keeps), 1 for bf16 weights, which are exact. The products of parts that matter
-// (2, 3 and 6 of them for bf16, f16 and float) are exact and summed in float. bfloat16 has float's range, so f16 needs
-// no care for overflow. On A100 six products still run at 2.7 times the rate of float's own multiply-adds.
+// the rounding error of those before: 3 for float (24 bits), 2 for what is computed from 16-bit storage (17 bits, more
+// than a sum of so many terms keeps), 1 for bf16 weights, which are exact. The products of parts that matter (2, 3 and 6
+// of them for bf16, f16 and float) are exact and summed in float. bfloat16 has the range of float, so f16 cannot
+// overflow. On A100 six products still run at 2.7 times the rate of float multiply-adds.
 //
-// Weights are read in the order of mma's fragments, 256 consecutive bytes a warp, through L1, where all warps of a
-// multiprocessor find them; `prepare` lays them out. What a lane keeps for itself beyond its registers lies in shared
-// memory lane by lane, so its loads have no bank conflicts and need no barrier, and one kernel serves all sizes.
-#include "din/network.cuh"
+// Weights are read in the order of mma's fragments, 256 consecutive bytes per warp, through L1, which the warps of a
+// multiprocessor share; `prepare` lays them out. What does not fit a lane's registers is in shared memory, lane by lane,
+// so its loads have no bank conflicts and need no barrier, and one kernel serves all sizes.
+#include "din/layers.cuh"
 
-enum : u32 {
-    // Candidates of a piece.
-    TILE = 8,
-    // Behaviours a warp takes at a time: the rows of a tile of mma.
-    ROWS = 16,
-    // Tiles of 8 units of the first layer computed together.
-    GROUP = 4,
-};
-
-// ---- attend --------------------------------------------------------------------------------------------------------
-
-struct DinAttendParams {
-    const Piece *pieces;
-    const void *history;
-    const u32 *fragments;
-    const float *vectors;
-    const float *rows;
-    const float *output_bias;
-    void *out;
-    // Of each slot: TILE × width acc; and TILE maxima and row_sums.
-    float *partial;
-    float *stats;
-    DinLayer layers[3];
-    u32 layer_count;
-    u32 width, inputs_padded;
-    u32 first_difference, first_output;
-    u32 softmax;
-    // Whether rows of the history can be read 16 bytes at a time.
-    u32 by_vectors;
-    // Numbers from one widened behaviour to the next: 8 more than a multiple of the 32 banks, so that the four rows
-    // that half a warp reads two numbers each of lie in different banks.
-    u32 stride;
-    // Bytes of shared memory of a warp.
-    u32 warp_bytes;
-};
-
-// A warp's shared memory.
-struct WarpMemory {
-    // Input fragments of the first and third layer and of the second, [step][part][lane].
-    Vector *inputs;
-    Vector *others;
-    // (Wk - Wd)·s, [tile][lane].
-    Vector *terms;
-    // Behaviours [ROWS][stride], acc [TILE][stride].
-    float *behaviours;
-    float *acc;
-    // Scores, then weights [ROWS][TILE]; factors on older acc, maxima and row_sums [TILE].
-    float *weights;
-    float *rescales;
-    float *maxima;
-    float *row_sums;
-};
-
-template <typename T>
-__device__ __forceinline__ WarpMemory warp_memory(const DinAttendParams &p, u32 warp) {
-    WarpMemory memory;
-    float *next = (float *)((u8 *)dynamic_shared + warp * p.warp_bytes);
-    memory.terms = (Vector *)next;
-    next += p.layers[0].padded / 8 * WARP * 4;
-    memory.behaviours = next;
-    next += ROWS * p.stride;
-    memory.acc = next;
-    next += TILE * p.stride;
-    memory.weights = next;
-    next += ROWS * TILE;
-    memory.rescales = next;
-    memory.maxima = next + TILE;
-    memory.row_sums = next + 2 * TILE;
-    memory.others = (Vector *)(next + 4 * TILE);
-    memory.inputs = memory.others + (p.layer_count > 1 ? p.layers[0].padded / 16 : 0) * Parts<T>::INPUT * WARP;
-    return memory;
-}
-
-__device__ __forceinline__ float2 load_two(const float *from) { return __ldg((const float2 *)from); }
-
-__device__ __forceinline__ float sigmoid(float x) {
-    // 1/inf is 0: no care for large negative numbers.
-    return reciprocal_approx(1.0f + exp_approx(-x));
-}
-
-// Activates a tile of 8 units; the layer's bias is still to be added where it is not the first. Comparisons, not
-// fmaxf: NaN stays NaN.
-__device__ __forceinline__ void activate_tile(
-    float (&c)[4], const DinLayer &layer, const float *vectors, u32 tile, bool add_bias) {
-    const float *vector = vectors + layer.first_vector + tile * 8 + threadIdx.x % 4 * 2;
-    if (add_bias) {
-        const float2 bias = load_two(vector);
-#pragma unroll
-        for (u32 r = 0; r < 4; r++) c[r] += r % 2 == 0 ? bias.x : bias.y;
-    }
-    if (layer.activation == RELU) {
-#pragma unroll
-        for (u32 r = 0; r < 4; r++) c[r] = c[r] < 0.0f ? 0.0f : c[r];
-    } else if (layer.activation == SIGMOID) {
-#pragma unroll
-        for (u32 r = 0; r < 4; r++) c[r] = sigmoid(c[r]);
-    } else {
-        const float2 alphas = load_two(vector + 3 * layer.padded);
-        if (layer.activation == PRELU) {
-#pragma unroll
-            for (u32 r = 0; r < 4; r++) {
-                const float alpha = r % 2 == 0 ? alphas.x : alphas.y;
-                c[r] = c[r] < 0.0f ? alpha * c[r] : c[r];
-            }
-        } else {
-            const float2 gains = load_two(vector + layer.padded), shifts = load_two(vector + 2 * layer.padded);
-#pragma unroll
-            for (u32 r = 0; r < 4; r++) {
-                const bool even = r % 2 == 0;
-                const float gate = sigmoid(fma(even ? gains.x : gains.y, c[r], even ? shifts.x : shifts.y));
-                c[r] *= fma(even ? alphas.x : alphas.y, 1.0f - gate, gate);
-            }
-        }
-    }
-}
-
-// c += inputs · weights for one step of 16 inputs and one tile of 8 units. `fragment` is the lane's.
-template <u32 WEIGHT, u32 INPUT>
-__device__ __forceinline__ void multiply_parts(float (&c)[4], const u32 (&inputs)[INPUT][4], const u32 *fragment) {
-    constexpr u32 KEPT = WEIGHT > INPUT ? WEIGHT : INPUT;
-#pragma unroll
-    for (u32 w = 0; w < WEIGHT; w++) {
-        const uint2 pair = __ldg((const uint2 *)(fragment + w * 2 * WARP));
-        const u32 b[2] = {pair.x, pair.y};
-#pragma unroll
-        for (u32 x = 0; x < INPUT; x++) {
-            // Products of small parts are below the last place.
-            if (w + x < KEPT) multiply_add<bf16>(c, inputs[x], b);
-        }
-    }
-}
-
-// GROUP tiles of a layer from `first` on, of `tiles`; the inputs are `steps` fragments in the warp's memory.
-template <u32 WEIGHT, u32 INPUT>
-__device__ __forceinline__ void multiply(
-    float (&c)[GROUP][4], const Vector *inputs, u32 steps, const u32 *fragments, u32 tiles, u32 first) {
-    const u32 lane = threadIdx.x % WARP;
-#pragma unroll 1
-    for (u32 step = 0; step < steps; step++) {
-        u32 a[INPUT][4];
-#pragma unroll
-        for (u32 x = 0; x < INPUT; x++) {
-            const Vector part = inputs[(step * INPUT + x) * WARP + lane];
-#pragma unroll
-            for (u32 r = 0; r < 4; r++) a[x][r] = part.words[r];
-        }
-#pragma unroll
-        for (u32 n = 0; n < GROUP; n++) {
-            if (first + n < tiles) {
-                const u32 tile = step * tiles + first + n;
-                multiply_parts<WEIGHT, INPUT>(c[n], a, fragments + (tile * WEIGHT * WARP + lane) * 2);
-            }
-        }
-    }
-}
-
-// Leaves the parts of an input fragment in the warp's memory.
-template <u32 INPUT>
-__device__ __forceinline__ void store_inputs(Vector *inputs, u32 step, const u32 (&parts)[INPUT][4]) {
-#pragma unroll
-    for (u32 i = 0; i < INPUT; i++) {
-        Vector part;
-#pragma unroll
-        for (u32 r = 0; r < 4; r++) part.words[r] = parts[i][r];
-        inputs[(step * INPUT + i) * WARP + threadIdx.x % WARP] = part;
-    }
-}
-
-// The behaviours, or their products with a candidate, as input fragments.
-template <u32 INPUT>
-__device__ __forceinline__ void make_inputs(const DinAttendParams &p, const WarpMemory &memory, const float *candidate) {
-    const u32 lane = threadIdx.x % WARP;
-    const float *mine = memory.behaviours + lane / 4 * p.stride + lane % 4 * 2;
-#pragma unroll 1
-    for (u32 step = 0; step < p.inputs_padded / 16; step++) {
-        float x[8];
-#pragma unroll
-        for (u32 half = 0; half < 2; half++) {
-            const u32 column = step * 16 + half * 8;
-            float2 q = {1.0f, 1.0f};
-            if (candidate != nullptr) q = load_two(candidate + column + lane % 4 * 2);
-#pragma unroll
-            for (u32 lower = 0; lower < 2; lower++) {
-                const float2 s = *(const float2 *)(mine + lower * 8 * p.stride + column);
-                x[(half * 2 + lower) * 2] = s.x * q.x;
-                x[(half * 2 + lower) * 2 + 1] = s.y * q.y;
-            }
-        }
-        u32 parts[INPUT][4];
-        split<INPUT>(x, parts);
-        store_inputs<INPUT>(memory.inputs, step, parts);
-    }
-}
-
-// Widens up to ROWS behaviours from `first` on into the warp's memory; zeros behind the last and beside each.
-template <typename T>
-__device__ void load_behaviours(const DinAttendParams &p, const WarpMemory &memory, u64 first, u32 count) {
-    const u32 lane = threadIdx.x % WARP;
-    const T *from = (const T *)p.history + first * p.width;
-    if (p.by_vectors) {
-        const u32 vectors = p.width / PER_VECTOR<T>;
-#pragma unroll 4
-        for (u32 i = lane; i < ROWS * vectors; i += WARP) {
-            const u32 row = i / vectors, column = i % vectors * PER_VECTOR<T>;
-            float numbers[PER_VECTOR<T>] = {};
-            if (row < count) widen_vector<T>(load_vector(from + u64(row) * p.width + column), numbers);
-            float4 *to = (float4 *)(memory.behaviours + row * p.stride + column);
-            if constexpr (PER_VECTOR<T> == 4) {
-                *to = {numbers[0], numbers[1], numbers[2], numbers[3]};
-            } else {
-                // Of eight lanes, whose stores go together, four begin with the other half: each bank is met once.
-                const bool upper = lane / 4 % 2;
-                const float4 low = {numbers[0], numbers[1], numbers[2], numbers[3]};
-                const float4 high = {numbers[4], numbers[5], numbers[6], numbers[7]};
-                to[upper] = upper ? high : low;
-                to[!upper] = upper ? low : high;
-            }
-        }
-    }
-    const u32 done = p.by_vectors ? p.width : 0;
-    for (u32 row = 0; row < ROWS; row++) {
-        for (u32 column = done + lane; column < p.stride; column += WARP) {
-            const bool inside = row < count && column < p.width;
-            memory.behaviours[row * p.stride + column] = inside ? widen(from[u64(row) * p.width + column]) : 0.0f;
-        }
-    }
-}
-
-// The behaviours' own term of the first layer.
-template <typename T>
-__device__ void make_terms(const DinAttendParams &p, const WarpMemory &memory) {
-    const u32 lane = threadIdx.x % WARP, tiles = p.layers[0].padded / 8;
-    make_inputs<Parts<T>::INPUT>(p, memory, nullptr);
-#pragma unroll 1
-    for (u32 first = 0; first < tiles; first += GROUP) {
-        float c[GROUP][4] = {};
-        multiply<Parts<T>::DIFFERENCE, Parts<T>::INPUT>(
-            c, memory.inputs, p.inputs_padded / 16, p.fragments + p.first_difference, tiles, first);
-#pragma unroll
-        for (u32 n = 0; n < GROUP; n++) {
-            if (first + n < tiles) *(float4 *)&memory.terms[(first + n) * WARP + lane] = {c[n][0], c[n][1], c[n][2], c[n][3]};
-        }
-    }
-}
-
-// Adds a tile's share of the scores: of rows lane / 4 and lane / 4 + 8.
-__device__ __forceinline__ void add_to_scores(float (&scores)[2], const float (&c)[4], const float *weights, u32 tile) {
-    const float2 weight = load_two(weights + tile * 8 + threadIdx.x % 4 * 2);
-    scores[0] = fma(c[0], weight.x, fma(c[1], weight.y, scores[0]));
-    scores[1] = fma(c[2], weight.x, fma(c[3], weight.y, scores[1]));
-}
-
-// One layer for one candidate: reads input fragments `from`, leaves the activated units as the next layer's fragments
-// in `to`, or, behind the last layer, their share of the scores: those of rows lane / 4 and lane / 4 + 8, of which
-// the row's four lanes hold a part each. `candidate` is null but for the first layer.
-template <typename T>
-__device__ __forceinline__ void run_layer(
-    const DinAttendParams &p, const WarpMemory &memory, const DinLayer &layer, u32 steps, const float *candidate,
-    const Vector *from, Vector *to, float (&scores)[2]) {
-    constexpr u32 WEIGHT = Parts<T>::WEIGHT, INPUT = Parts<T>::INPUT;
-    const u32 lane = threadIdx.x % WARP, tiles = layer.padded / 8;
-#pragma unroll 1
-    for (u32 first = 0; first < tiles; first += GROUP) {
-        float c[GROUP][4] = {};
-        if (candidate != nullptr) {
-#pragma unroll
-            for (u32 n = 0; n < GROUP; n++) {
-                if (first + n < tiles) {
-                    const float4 term = *(const float4 *)&memory.terms[(first + n) * WARP + lane];
-                    const float2 own = load_two(candidate + p.inputs_padded + (first + n) * 8 + lane % 4 * 2);
-                    c[n][0] = term.x + own.x;
-                    c[n][1] = term.y + own.y;
-                    c[n][2] = term.z + own.x;
-                    c[n][3] = term.w + own.y;
-                }
-            }
-        }
-        multiply<WEIGHT, INPUT>(c, from, steps, p.fragments + layer.first_fragment, tiles, first);
-#pragma unroll
-        for (u32 n = 0; n < GROUP; n += 2) {
-            // Sizes are padded to 16, so tiles come in pairs.
-            if (first + n < tiles) {
-                activate_tile(c[n], layer, p.vectors, first + n, candidate == nullptr);
-                activate_tile(c[n + 1], layer, p.vectors, first + n + 1, candidate == nullptr);
-                if (to == nullptr) {
-                    add_to_scores(scores, c[n], p.vectors + p.first_output, first + n);
-                    add_to_scores(scores, c[n + 1], p.vectors + p.first_output, first + n + 1);
-                } else {
-                    // Two neighbouring tiles of outputs lie in the registers as a fragment of inputs does.
-                    u32 parts[INPUT][4];
-                    split_tiles<INPUT>(c[n], c[n + 1], parts);
-                    store_inputs<INPUT>(to, (first + n) / 2, parts);
-                }
-            }
-        }
-    }
-}
-
-// Scores of the warp's behaviours for one candidate.
-template <typename T>
-__device__ void score(const DinAttendParams &p, const WarpMemory &memory, const float *candidate, float (&scores)[2]) {
-    Vector *const inputs = memory.inputs, *const others = memory.others;
-    make_inputs<Parts<T>::INPUT>(p, memory, candidate);
-    const u32 layers = p.layer_count;
-    run_layer<T>(p, memory, p.layers[0], p.inputs_padded / 16, candidate, inputs, layers > 1 ? others : nullptr, scores);
-    if (layers == 1) return;
-    const u32 steps = p.layers[0].padded / 16;
-    run_layer<T>(p, memory, p.layers[1], steps, nullptr, others, layers > 2 ? inputs : nullptr, scores);
-    if (layers == 2) return;
-    run_layer<T>(p, memory, p.layers[2], p.layers[1].padded / 16, nullptr, inputs, nullptr, scores);
-}
-
-// Makes weights of the scores of `count` behaviours. Lane l has candidate l % 8 and behaviours l / 8, l / 8 + 4 and so
-// on, so that a warp's numbers are neighbours; all four lanes of a candidate keep its row_max and row_sum.
+// Turns the scores of `count` behaviours into weights. Lane l has candidate l % 8 and behaviours l / 8, l / 8 + 4, …, so
+// that the numbers of a warp are adjacent; all four lanes of a candidate keep its max and sum.
 __device__ void weigh(const DinAttendParams &p, const WarpMemory &memory, u32 count, float &row_max, float &row_sum) {
     const u32 lane = threadIdx.x % WARP, first = lane / TILE;
     float scores[4];
@@ -371,11 +59,11 @@ __device__ void weigh(const DinAttendParams &p, const WarpMemory &memory, u32 co
     if (lane < TILE) memory.rescales[lane] = p.softmax ? rescale : 1.0f;
 }
 
-// Adds the weighted behaviours to the acc. A lane owns columns; two at a time share each load of the weights.
+// Adds the weighted behaviours. A lane owns columns; it takes two at a time, which share each load of the weights.
 __device__ void pool(const DinAttendParams &p, const WarpMemory &memory, u32 count) {
     const u32 lane = threadIdx.x % WARP;
     for (u32 column = lane; column < p.width; column += 2 * WARP) {
-        // The second column lies in the padding where the row has none: stride is at least 8 and a warp's 32 more.
+        // If the row has no second column, it is in the padding: stride is at least 8, plus 32 for a warp.
         const bool both = column + WARP < p.width;
         float acc[2][TILE];
 #pragma unroll
@@ -401,7 +89,7 @@ __device__ void pool(const DinAttendParams &p, const WarpMemory &memory, u32 cou
     }
 }
 
-// Puts the warps' acc together, in their order, and writes the output or the partial result.
+// Combines the warps, in order, and writes the output or the partial result.
 template <typename T>
 __device__ void finish(const DinAttendParams &p, const Piece &piece) {
     const u32 warps = blockDim.x / WARP;
@@ -424,7 +112,7 @@ __device__ void finish(const DinAttendParams &p, const Piece &piece) {
                 p.stats[(u64(piece.slot) * TILE + row) * 2 + 1] = row_sum;
             }
         } else {
-            // Nothing to weigh gives zeros, not 0/0.
+            // Without weights the result is 0, not 0/0.
             if (p.softmax) sum = row_sum == 0.0f ? 0.0f : sum * reciprocal_approx(row_sum);
             ((T *)p.out)[(piece.first_target + piece.first_row + row) * p.width + column] = narrow<T>(sum);
         }
@@ -443,7 +131,7 @@ __device__ void attend(const DinAttendParams &p) {
     float row_max = -infinity(), row_sum = 0.0f;
     for (u32 first = threadIdx.x / WARP * ROWS; first < piece.length; first += warps * ROWS) {
         const u32 count = min(piece.length - first, u32(ROWS));
-        // The lanes have read the behaviours and weights of the round before.
+        // All lanes have read the behaviours and weights of the previous iteration.
         __syncwarp();
         load_behaviours<T>(p, memory, piece.history_start + first, count);
         __syncwarp();
@@ -467,12 +155,12 @@ __device__ void attend(const DinAttendParams &p) {
         memory.maxima[lane] = row_max;
         memory.row_sums[lane] = row_sum;
     }
-    // The threads read all warps' acc.
+    // The threads read the results of all warps.
     __syncthreads();
     finish<T>(p, piece);
 }
 
-// ---- merge ---------------------------------------------------------------------------------------------------------
+// ---- combine -------------------------------------------------------------------------------------------------------
 
 struct DinCombineParams {
     const Tile *tiles;
@@ -483,7 +171,7 @@ struct DinCombineParams {
     u32 softmax;
 };
 
-// Puts the parts of a history together, in their order: one block a candidate, its threads over the columns.
+// Combines the partial results of a history, in order: one block per candidate, its threads over the columns.
 template <typename T>
 __device__ void combine(const DinCombineParams &p) {
     const Tile &tile = p.tiles[blockIdx.x / TILE];
@@ -506,11 +194,16 @@ __device__ void combine(const DinCombineParams &p) {
     }
 }
 
-#define KERNELS(TYPE, SUFFIX)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(128) din_prepare_##SUFFIX(const DinPrepareParams p) { prepare<TYPE>(p); } \
-    extern "C" __global__ void __launch_bounds__(128, 4) din_attend_##SUFFIX(const DinAttendParams p) { attend<TYPE>(p); }    \
-    extern "C" __global__ void __launch_bounds__(128) din_combine_##SUFFIX(const DinCombineParams p) { combine<TYPE>(p); }
+// Padded units of the first and second layer, layers, padded inputs, stride, bytes.
+#define SHARED(T, FIRST, SECOND, LAYERS, INPUTS, STRIDE) \
+    FIRST, SECOND, LAYERS, INPUTS, STRIDE, WarpLayout<T>(FIRST, SECOND, LAYERS, INPUTS, STRIDE).bytes
+#define KERNELS(T)                                                                                                      \
+    LAYOUT(din_attend_##T, SHARED(T, 80, 48, 2, 64, 72), SHARED(T, 208, 80, 2, 128, 136), SHARED(T, 16, 0, 1, 16, 40), \
+           SHARED(T, 64, 256, 3, 32, 40), SHARED(T, 128, 64, 3, 112, 136));                                            \
+    extern "C" __global__ void __launch_bounds__(128) din_prepare_##T(const DinPrepareParams p) { prepare<T>(p); }     \
+    extern "C" __global__ void __launch_bounds__(128, 4) din_attend_##T(const DinAttendParams p) { attend<T>(p); }     \
+    extern "C" __global__ void __launch_bounds__(128) din_combine_##T(const DinCombineParams p) { combine<T>(p); }
 
-KERNELS(float, f32)
-KERNELS(f16, f16)
-KERNELS(bf16, bf16)
+KERNELS(f32)
+KERNELS(f16)
+KERNELS(bf16)

@@ -1,5 +1,5 @@
-// DIN's network as the matrix units read it: numbers split into bfloat16 parts, weights in the order of mma's
-// fragments, and what a candidate adds to the first layer. See din.cu.
+// DIN's network in the form that the matrix units read: numbers split into bfloat16 parts, weights in the order of mma's
+// fragments, and each candidate's term of the first layer. See din.cu.
 #pragma once
 #include "shared/common.cuh"
 
@@ -15,7 +15,7 @@ struct Parts<bf16> {
     enum : u32 { WEIGHT = 1, INPUT = 2, DIFFERENCE = 2 };
 };
 
-// Of one hidden layer; sizes are padded to 16 with zeros.
+// A hidden layer; sizes are padded to 16 with zeros.
 struct DinLayer {
     u32 units;
     u32 padded;
@@ -25,7 +25,7 @@ struct DinLayer {
     u32 first_vector;
 };
 
-// What a number leaves when its upper 16 bits are taken away. Exact; nothing for infinities, which would leave NaN.
+// What is left of a number without its upper 16 bits. Exact; 0 for infinities, which would give NaN.
 __device__ __forceinline__ float rest(float x) {
     const float upper = __uint_as_float(__float_as_uint(x) & 0xffff0000u);
     return upper == x ? 0.0f : x - upper;
@@ -39,7 +39,7 @@ __device__ __forceinline__ void split(float (&x)[8], u32 (&parts)[PARTS][4]) {
         float &low = x[2 * pair], &high = x[2 * pair + 1];
 #pragma unroll
         for (u32 part = 0; part + 1 < PARTS; part++) {
-            // The upper halves of both: cut off, not rounded, which could overflow.
+            // The upper halves of both: truncated, because rounding could overflow.
             parts[part][pair] = __byte_perm(__float_as_uint(low), __float_as_uint(high), 0x7632);
             low = rest(low);
             high = rest(high);
@@ -48,7 +48,7 @@ __device__ __forceinline__ void split(float (&x)[8], u32 (&parts)[PARTS][4]) {
     }
 }
 
-// As above, of two neighbouring tiles of 8 units.
+// As above, for two adjacent tiles of 8 units.
 template <u32 PARTS>
 __device__ __forceinline__ void split_tiles(const float (&low)[4], const float (&high)[4], u32 (&parts)[PARTS][4]) {
     float x[8] = {low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]};
@@ -67,21 +67,21 @@ struct DinPrepareParams {
     const void *output_weight;
     u32 *fragments;
     float *vectors;
-    // For each candidate: itself, `inputs_padded` numbers, and its term of the first layer.
+    // Per candidate: its `inputs_padded` numbers, and its term of the first layer.
     float *rows;
     u64 candidates;
     DinLayer layers[3];
     u32 layer_count;
     u32 width, inputs_padded;
-    // Fragments of Wk - Wd, and the output weights among the vectors.
+    // Where the fragments of Wk - Wd begin, and the output weights among the vectors.
     u32 first_difference, first_output;
     u32 fragment_words, vector_words;
     u32 alpha_shared[3];
-    // Blocks that lay out the network; the others take candidates.
+    // Blocks that lay out the network; the others process candidates.
     u32 network_blocks;
 };
 
-// Word `word` of a layer's fragments: two weights of one unit. [k][tile][part][lane][2], see common.cuh.
+// Word `word` of a layer's fragments: two weights of one unit. [k][tile][part][lane][2], see shared/common.cuh.
 template <u32 PARTS, typename Weight>
 __device__ u32 fragment_word(u32 word, u32 tiles, Weight weight) {
     const u32 half = word % 2, lane = word / 2 % WARP, part = word / 64 % PARTS;
@@ -144,7 +144,7 @@ __device__ float network_vector(const DinPrepareParams &p, u32 word) {
     return dice || layer.activation == PRELU ? p.alphas[index][p.alpha_shared[index] ? 0 : unit] : 0.0f;
 }
 
-// A warp computes 8 units of a candidate's term of the first layer; the candidate's first warp also widens it.
+// A warp computes 8 units of a candidate's term of the first layer; the first warp of a candidate also widens it.
 template <typename T>
 __device__ void prepare_candidate(const DinPrepareParams &p, u64 warp) {
     const u32 lane = threadIdx.x % WARP, d = p.width;

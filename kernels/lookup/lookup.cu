@@ -1,25 +1,25 @@
 // Look-ups: out[i] = R_1[ids[i,1]] ‖ … ‖ R_F[ids[i,F]], or the sum or mean of these rows over each bag of ids.
 //
-// A thread takes four columns of one table for one row of output, neighbours neighbouring columns: a warp reads whole
-// rows, and writes whole lines. All tables are read in one launch, those of a second set too, so the ids come from
-// memory once. The check of the ids is one comparison: one outside its table reads nothing and counts as zeros, and the
-// lowest place of one is noted where that is asked for.
-// Variants: lookup_each reads a row an id. lookup_bags adds up the rows of a piece of a bag, in their order, four of
-// them on their way at a time; bags that were cut leave their sums in `partial`, and lookup_combine adds these, in their
-// order too. lookup_check looks at ids that no kernel reads.
-// Precision: f32; a row by itself keeps its bits.
+// A thread takes four columns of one table for one row of output, adjacent threads adjacent columns, so a warp reads whole
+// rows and writes whole cache lines. One launch reads all tables, including those of a second output, so the ids are read
+// from memory once. Checking an id is one comparison: an id outside its table reads nothing and counts as zeros, and the
+// lowest position of one is reported if requested.
+// Variants: lookup_each reads a row per id. lookup_bags sums the rows of a piece of a bag, in order, with four of them in
+// flight; bags that are split leave their sums in `partial`, and lookup_combine adds these, in order too. lookup_check checks
+// ids that no other kernel reads.
+// Precision: f32; a single row keeps its bits.
 #include "shared/tables.cuh"
 
 enum : u32 {
     THREADS = 256,
-    // Rows of a bag that a thread has on their way.
+    // Rows of a bag that a thread has in flight.
     AHEAD = 4,
 };
 
-// Where the rows of a table go, and whence they come.
+// Where the rows of a table go, and which ids select them.
 struct LookupColumn {
     float *out;
-    // Numbers of a row of the output, all tables together.
+    // Numbers per row of the output, all tables together.
     u64 out_width;
     u32 first_column;
     // The column of the ids.
@@ -30,22 +30,22 @@ struct LookupParams {
     const u32 *ids;
     const Piece *pieces;
     const Tile *tiles;
-    // [slots, fours], four numbers each.
+    // [slots, vec4s].
     float *partial;
-    // For ids outside their tables; null: nobody asks.
+    // The record for ids outside their tables; null: not reported.
     u64 *record;
-    // Rows of output, pieces, or bags to merge.
+    // Rows of output, pieces, or bags to combine.
     u64 rows;
     u32 features;
     u32 count;
-    // Fours of numbers of a row of all tables.
+    // Vec4s per concatenated row of all tables.
     u32 vec4s;
     u32 mean;
     DeviceTable tables[MOST_TABLES];
     LookupColumn columns[MOST_TABLES];
 };
 
-// What a thread takes: four columns of a row, and the next where there are more than threads.
+// What a thread takes: a vec4 of a row, and further ones if there are more than threads.
 struct Place {
     u64 row;
     u32 vec4, step;
@@ -63,7 +63,7 @@ __device__ __forceinline__ Place place_of(const LookupParams &p) {
     return place;
 }
 
-// Writes four columns of a row of output.
+// Writes a vec4 of a row of output.
 __device__ __forceinline__ void write(const LookupParams &p, u32 index, u64 row, u32 first, const Vec4 &value) {
     const LookupColumn &column = p.columns[index];
     float *to = column.out + row * column.out_width + column.first_column + first;

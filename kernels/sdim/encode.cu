@@ -1,17 +1,17 @@
-// SDIM bucket tables T[b,g,c,:] = Σ_{l of user b, sig[g](s_l) = c} s_l of up to 6 bits (`one_hot_mma`): a matrix product of
-// a one-hot matrix [buckets, rows] with the rows.
+// SDIM bucket tables T[b,g,c,:] = Σ_{l of user b, sig[g](s_l) = c} s_l of up to 6 bits (`one_hot_mma`): the product of a
+// one-hot matrix [buckets, rows] with the rows.
 //
-// A block takes a piece of one user's history, 64 rows at a time: it copies them to shared memory while the tile before is
-//   worked on, hashes them there (sdim_hash_matrix.cuh) or reads given signatures, and multiplies. A warp owns 64
-//   buckets (of all groups, counted through) by 16 columns of the table, in 32 registers a lane; one-hot fragments are
-//   made by comparing signatures. So there are no atomics, and the sums' order is fixed.
-// A table of more than 16 warps is cut among blocks. Where they hash, each has all columns of some groups: it finds the
-//   signatures of these groups alone, and no projection is computed twice. Blocks of one piece are neighbours, which run
-//   together, so the rows that each of them reads come from memory for the first. Where signatures are given, blocks share
-//   the columns first, and read each row once. Rows of more than 256 numbers, and those whose rotations do not fit
-//   beside them, are hashed by sdim_signatures first.
-// Products with 1 and 0 are exact; f32 rows are cut into three bf16 parts that add up to them. Sums in f32, in the
-//   matrix unit's order. 0·NaN is NaN, so 16 rows with a number that is not finite are added one by one instead.
+// A block takes a piece of one user's history, 64 rows at a time: it copies them to shared memory while the previous tile is
+//   processed, hashes them there (hash_matrix.cuh) or reads given signatures, and multiplies. A warp owns 64 buckets
+//   (numbered over all groups) by 16 columns of the table, in 32 registers per lane; one-hot fragments are made by
+//   comparing signatures. There are no atomics, so the order of the sums is fixed.
+// A table of more than 16 warps is divided among blocks. If they hash, each has all columns of some groups: it computes the
+//   signatures of these groups only, and no projection is computed twice. Blocks of one piece are adjacent and run
+//   together, so that only the first to read a row reads it from memory. If signatures are given, blocks divide the columns
+//   first, and read each row once. Rows of more than 256 numbers, and those that leave too little shared memory for the
+//   rotations, are hashed by sdim_signatures before.
+// Products with 1 and 0 are exact; f32 rows are split into three bf16 parts whose sum is exact. Sums are in f32, in the
+//   order of the matrix unit. 0·NaN is NaN, so 16 rows that include a number that is not finite are added one by one.
 #include "sdim/hash_matrix.cuh"
 
 enum : u32 {
@@ -26,28 +26,28 @@ enum : u32 {
 struct SdimEncodeParams {
     const Piece *pieces;
     const void *rows;
-    // [width, groups, bits]; null where signatures are given, [rows, groups].
+    // [width, groups, bits]; null if signatures are given, [rows, groups].
     const float *rotations;
     const void *codes;
     float *table;
     float *partial;
-    // For given signatures of 2^bits or more; null where they are our own.
+    // For given signatures of 2^bits or more; null if signatures are computed.
     u64 *record;
     u32 width, groups, bits, code_bytes;
-    // How the table is cut among the blocks of a piece: warps' shares a block, and blocks.
+    // How the table is divided among the blocks of a piece: warps per block, and blocks.
     u32 bucket_warps, column_warps, bucket_blocks, column_blocks;
-    // Add to the table, or overwrite it; rows can be copied 16 bytes at a time; tiles in flight.
+    // Whether to add to the table or overwrite it; whether rows are aligned to 16 bytes; tiles in flight.
     u32 append, vectors, stages;
     u32 unused;
 };
 
-// A table, as the lanes of one warp hold it: c[i][n] is mma's fragment of buckets 16i.. and columns 8n...
+// A table as the lanes of a warp hold it: c[i][n] is mma's fragment of buckets 16i.. and columns 8n...
 struct Sums {
     float c[WARP_BUCKETS / 16][WARP_COLUMNS / 8][4];
 };
 
-// The parts of B that multiply: one of 16-bit rows, three bf16 of f32 ones. One-hot fragments hold f16's 1, which bf16
-// reads as 2^-7: ONE brings sums back to scale, exactly.
+// The parts of B: one for 16-bit rows, three of bf16 for f32 rows. One-hot fragments hold 1 in f16, which bf16 reads as
+// 2^-7: multiplying the sums by ONE corrects that, exactly.
 template <typename T>
 struct Storage {
     typedef T Part;
@@ -64,14 +64,14 @@ struct Storage<float> {
     enum : u32 { PARTS = 3, ONE = 128 };
 };
 
-// 1 in each half where the codes are equal, else 0.
+// 1 in each half whose codes are equal, else 0.
 __device__ __forceinline__ u32 one_hot(u32 codes, u32 bucket) {
     u32 out;
     asm("set.eq.f16x2.f16x2 %0, %1, %2;" : "=r"(out) : "r"(codes), "r"(bucket));
     return out;
 }
 
-// `before` plus 0 times the pair: not zeros if a number of either is not finite.
+// `before` plus 0 times the pair: not zero if any number is not finite.
 __device__ __forceinline__ u32 not_finite(u32 pair, u32 before, f16) {
     u32 out;
     asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(out) : "r"(pair), "r"(0), "r"(before));
@@ -83,7 +83,7 @@ __device__ __forceinline__ u32 not_finite(u32 pair, u32 before, bf16) {
     return out;
 }
 
-// The upper halves of two numbers, and what is left of them. Cut, not rounded: nothing overflows.
+// The upper halves of two numbers, which keep the rest. Truncated, not rounded, so nothing overflows.
 __device__ __forceinline__ u32 cut_pair(float &low, float &high) {
     u32 pair = __byte_perm(__float_as_uint(low), __float_as_uint(high), 0x7632);
     low -= __uint_as_float(pair << 16);
@@ -91,7 +91,7 @@ __device__ __forceinline__ u32 cut_pair(float &low, float &high) {
     return pair;
 }
 
-// B of 16 rows by 16 columns from a tile in shared memory; whether a number of this lane's is not finite.
+// Loads B, 16 rows by 16 columns, from a tile in shared memory; returns whether any number of this lane is not finite.
 template <typename T>
 __device__ __forceinline__ bool load_rows(u32 (*b)[2][2], const T *tile, u32 pitch) {
     u32 lane = threadIdx.x % WARP;
@@ -114,7 +114,7 @@ __device__ __forceinline__ bool load_rows<float>(u32 (*b)[2][2], const float *ti
             const float *at = tile + (lane % 4 * 2 + half * 8) * pitch + n * 8 + lane / 4;
             float low = at[0], high = at[pitch];
             wrong = fma(low, 0.0f, fma(high, 0.0f, wrong));
-            // Three times 8 bits are the 24 there are.
+            // Three times 8 bits are the 24 bits of f32.
 #pragma unroll
             for (u32 part = 0; part < 3; part++) {
                 b[part][n][half] = cut_pair(low, high);
@@ -124,13 +124,13 @@ __device__ __forceinline__ bool load_rows<float>(u32 (*b)[2][2], const float *ti
     return wrong != 0.0f;
 }
 
-// Which signatures a lane's rows of the one-hot fragments stand for: where its group's codes of four rows are in shared
-// memory, and its own code. Rows past the last bucket repeat others; their sums are not stored.
+// The rows of the one-hot fragments that a lane holds: where its group's codes of four rows are in shared memory, and its
+// own code. Rows past the last bucket repeat others, and their sums are not stored.
 struct Buckets {
     u32 place[WARP_BUCKETS / 16][2], code[WARP_BUCKETS / 16][2];
 };
 
-// The same, of two halves in a register, places in units of 8 bytes: registers are short while rows are hashed.
+// The same with two halves per register, and places in units of 8 bytes: registers are scarce while rows are hashed.
 struct PackedBuckets {
     u32 place[WARP_BUCKETS / 16], code[WARP_BUCKETS / 16];
     __device__ __forceinline__ PackedBuckets(const SdimEncodeParams &p, u32 first_bucket, u32 first_group) {
@@ -150,12 +150,12 @@ struct PackedBuckets {
         Buckets out;
 #pragma unroll
         for (u32 i = 0; i < WARP_BUCKETS / 16; i++) {
-            // The compiler may not do this once and for all.
+            // Keeps the compiler from unpacking once, ahead of the loop.
             asm volatile("" : "+r"(place[i]), "+r"(code[i]));
 #pragma unroll
             for (u32 half = 0; half < 2; half++) {
                 out.place[i][half] = codes + (place[i] >> 16 * half & 0xffff) * 8;
-                // Twice in a register.
+                // The code in both halves of a register.
                 out.code[i][half] = __byte_perm(code[i], 0, half == 0 ? 0x1010 : 0x3232);
             }
         }
@@ -163,7 +163,7 @@ struct PackedBuckets {
     }
 };
 
-// Four codes of a group, by their address in shared memory.
+// Four codes of a group, from their address in shared memory.
 template <u32 OFFSET>
 __device__ __forceinline__ uint2 codes_at(u32 address) {
     uint2 out;
@@ -177,7 +177,7 @@ __device__ __forceinline__ u16 code_at(u32 address) {
     return out;
 }
 
-// Adds 16 rows of a tile from the STEP-th sixteen, as a product; or, where a number of them is not finite, says so.
+// Adds the STEP-th 16 rows of a tile as a product; returns false, without adding, if any number of them is not finite.
 template <u32 STEP, typename T>
 __device__ __forceinline__ bool add_product(Sums &sums, const Buckets &buckets, const T *tile, u32 pitch) {
     u32 b[Storage<T>::PARTS][2][2];
@@ -204,14 +204,14 @@ __device__ __forceinline__ bool add_product(Sums &sums, const Buckets &buckets, 
     return true;
 }
 
-// Adds 16 rows from `first_row` of a tile one by one.
+// Adds 16 rows of a tile one by one, from `first_row` on.
 template <typename T>
 __device__ __forceinline__ void add_rows(Sums &sums, const Buckets &buckets, const T *tile, u32 pitch, u32 first_row) {
     u32 lane = threadIdx.x % WARP;
 #pragma unroll 1
     for (u32 place = 0; place < STEP_ROWS; place++) {
         const T *row = tile + (first_row + quad_row(place / 4, place % 4)) * pitch + lane % 4 * 2;
-        // From the lane's own four to this row's.
+        // From the lane's own four codes to that of this row.
         u32 at = (first_row + place) * 2 - lane % 4 * 8;
 #pragma unroll
         for (u32 i = 0; i < WARP_BUCKETS / 16; i++) {
@@ -228,7 +228,7 @@ __device__ __forceinline__ void add_rows(Sums &sums, const Buckets &buckets, con
     }
 }
 
-// Adds the first `count` rows of a tile, which holds zeros behind them; `tile` begins at the warp's columns.
+// Adds the first `count` rows of a tile, which is padded with zeros; `tile` begins at the warp's columns.
 template <typename T>
 __device__ __forceinline__ void add_tile(Sums &sums, const Buckets &buckets, const T *tile, u32 pitch, u32 count) {
     u32 left = add_product<0>(sums, buckets, tile, pitch) ? 0 : 1;
@@ -247,7 +247,7 @@ __device__ __forceinline__ void add_tile(Sums &sums, const Buckets &buckets, con
     }
 }
 
-// The codes of a tile's rows in the block's groups, at the places where a lane finds its four side by side.
+// Computes the codes of a tile's rows in the block's groups, placed so that the four of a lane are adjacent.
 template <typename T>
 __device__ __forceinline__ void hash_tile(const Functions &functions, u16 *codes, const T *tile, u32 rows) {
     constexpr u32 ROW_BLOCKS = TILE_ROWS / MATRIX_ROWS;
@@ -301,7 +301,7 @@ __device__ __forceinline__ void store(const SdimEncodeParams &p, const Piece &pi
                     low += at[0];
                     high += pair ? at[1] : 0.0f;
                 }
-                // Two at once where they are aligned: four lanes' are a sector.
+                // Two at once if aligned: those of four lanes are a sector.
                 if (pair && (u64)at % 8 == 0) {
                     *(float2 *)at = make_float2(low, high);
                 } else {
@@ -315,10 +315,23 @@ __device__ __forceinline__ void store(const SdimEncodeParams &p, const Piece &pi
     }
 }
 
+// Shared memory: `stages` tiles of rows, the codes of a tile and, if rows are hashed, the parts of the rotations. Where codes
+// and parts begin, and the size, in bytes.
+template <typename T>
+__device__ __forceinline__ constexpr u32 codes_at(u32 columns, u32 stages) {
+    return stages * TILE_ROWS * tile_pitch<T>(columns) * sizeof(T);
+}
+__device__ __forceinline__ constexpr u32 code_bytes(u32 groups) { return (group_place(groups) + 7) / 8 * 16; }
+template <typename T>
+constexpr __device__ u32 shared_bytes(u32 columns, u32 groups, u32 bits, u32 stages) {
+    Functions functions = {nullptr, columns, 0, 0, groups, bits, 0, columns};
+    return codes_at<T>(columns, stages) + code_bytes(groups) + ROTATION_PARTS * bits * functions.apart() * 2;
+}
+
 template <typename T>
 __device__ __forceinline__ void encode(const SdimEncodeParams &p) {
     u32 blocks = p.bucket_blocks * p.column_blocks;
-    // Where the sums go is read when they are there: registers are short until then.
+    // The piece is read again when the sums are stored, because registers are scarce until then.
     const Piece &piece = p.pieces[blockIdx.x / blocks];
     u32 share = blockIdx.x % blocks, warp = threadIdx.x / WARP;
     u32 columns = p.column_warps * WARP_COLUMNS;
@@ -332,8 +345,8 @@ __device__ __forceinline__ void encode(const SdimEncodeParams &p) {
 
     u32 pitch = tile_pitch<T>(columns);
     T *tiles = (T *)dynamic_shared;
-    u16 *codes = (u16 *)(tiles + p.stages * TILE_ROWS * pitch);
-    u16 *parts = codes + (group_place(groups) + 7) / 8 * 8;
+    u16 *codes = (u16 *)((u8 *)tiles + codes_at<T>(columns, p.stages));
+    u16 *parts = (u16 *)((u8 *)codes + code_bytes(groups));
     Functions functions = {p.rotations, p.width, p.groups * p.bits, first_group * p.bits, groups, p.bits,
                            shared_address(parts), columns};
     if (p.rotations) {
@@ -342,7 +355,7 @@ __device__ __forceinline__ void encode(const SdimEncodeParams &p) {
 
     const T *next = (const T *)p.rows + piece.history_start * p.width;
     TileCopy<T> copy(p.width, columns, p.vectors);
-    // The tile that begins where so many rows are left. Two take turns, where there is room.
+    // The tile that begins when `left` rows are left. Two alternate if there is room.
     auto tile_at = [&](u32 left) {
         return tiles + (p.stages == 2 ? (left + TILE_ROWS - 1) / TILE_ROWS % 2 : 0) * TILE_ROWS * pitch;
     };
@@ -375,7 +388,7 @@ __device__ __forceinline__ void encode(const SdimEncodeParams &p) {
         }
         __syncthreads();
         add_tile(sums, buckets.unpack(shared_address(codes)), tile + warp_column, pitch, count);
-        // The next codes, and the next tile but one, take this one's place.
+        // The next codes, and the tile after the next, overwrite these.
         __syncthreads();
         if (p.stages == 1) {
             start(left - TILE_ROWS);
@@ -385,9 +398,14 @@ __device__ __forceinline__ void encode(const SdimEncodeParams &p) {
     store<T>(p, piece, sums, first_bucket, first_column + warp_column);
 }
 
-#define VARIANTS(T)                                                                                    \
+// Columns, groups, bits, stages, bytes.
+#define SHARED(T, COLUMNS, GROUPS, BITS, STAGES) \
+    COLUMNS, GROUPS, BITS, STAGES, shared_bytes<T>(COLUMNS, GROUPS, BITS, STAGES)
+#define VARIANTS(T)                                                                                        \
+    LAYOUT(sdim_encode_##T, SHARED(T, 64, 16, 3, 2), SHARED(T, 128, 8, 3, 1), SHARED(T, 16, 5, 1, 2),      \
+           SHARED(T, 256, 1, 6, 1), SHARED(T, 80, 4, 4, 2), SHARED(T, 32, 100, 2, 1));                     \
     extern "C" __global__ void __launch_bounds__(MOST_THREADS) sdim_encode_##T(const SdimEncodeParams p) { \
-        encode<T>(p);                                                                                  \
+        encode<T>(p);                                                                                      \
     }
 VARIANTS(f32)
 VARIANTS(f16)

@@ -1,42 +1,42 @@
-// Hashing of SDIM: sig[g](x) = Σ_t [⟨x, R[:,g,t]⟩ > 0]·2^t, for a tile of 64 rows in shared memory.
+// SDIM hashing: sig[g](x) = Σ_t [⟨x, R[:,g,t]⟩ > 0]·2^t, for a tile of 64 rows in shared memory.
 //
 // A thread takes four rows and one group, three bits at a time (the paper's τ): twelve sums, for which it reads four
 // numbers of each row and of each rotation at once. Sums run over the columns in order, one fused multiply-add each, so
-// that every kernel finds the same signature for the same row. In f32: a product on the matrix units would need six
-// or more passes over parts of the numbers to be as exact.
+// that every kernel computes the same signature for the same row. In f32: as exact a product on matrix units would need
+// six or more passes over parts of the numbers.
 #pragma once
 #include "shared/common.cuh"
 
 enum : u32 {
     TILE_ROWS = 64,
-    // Of four rows each.
+    // Groups of four rows.
     TILE_QUADS = TILE_ROWS / 4,
     BITS_AT_ONCE = 3,
 };
 
-// What keeps the eight rows that a matrix load reads in different banks: one odd multiple of 16 bytes a row. Widths of
+// Rows are an odd multiple of 16 bytes apart, so that the eight that a matrix load reads are in different banks. Widths of
 // tiles are multiples of 16.
 template <typename T>
-__device__ __forceinline__ u32 tile_pitch(u32 columns) {
+__device__ __forceinline__ constexpr u32 tile_pitch(u32 columns) {
     return columns + PER_VECTOR<T>;
 }
-// The same for rotations, read 16 bytes at a time by a thread a group. What lies between two bits of a group lets a warp
-// write four columns of any eight neighbouring functions to different banks, where the number of bits is odd.
+// The same for rotations, which a thread per group reads 16 bytes at a time. The padding between the bits of a group lets a
+// warp write four columns of any eight adjacent functions to different banks if the number of bits is odd.
 __device__ __forceinline__ u32 rotation_pitch(u32 columns) { return columns + 4; }
 __device__ __forceinline__ u32 bit_pitch(u32 columns, u32 groups, u32 bits) {
     u32 words = groups * rotation_pitch(columns);
     return words + (4 * bits - words) % 32;
 }
 
-// Rows of a quad are those of which one lane's registers of B in mma hold the numbers: 2j, 2j+1, 2j+8 and 2j+9 of 16.
+// The rows of a quad are those whose numbers one lane's registers of B in mma hold: 2j, 2j+1, 2j+8 and 2j+9 of 16.
 __device__ __forceinline__ u32 quad_row(u32 quad, u32 i) { return quad / 4 * 16 + quad % 4 * 2 + i % 2 + i / 2 * 8; }
 
-// Where the signatures of a group's 64 rows are in shared memory. Groups are apart by an odd multiple of four words, for
-// the eight that half a warp writes, 8 bytes a lane; each eight of them by two words more, for sixteen groups, 2 bytes a lane.
-__device__ __forceinline__ u32 group_place(u32 group) { return group * (TILE_ROWS + 8) + group / 8 * 4; }
+// Where the signatures of a group's 64 rows are in shared memory. Groups are an odd multiple of four words apart, for the
+// eight that half a warp writes, 8 bytes per lane; after each eight come two more words, for sixteen groups, 2 bytes per lane.
+__device__ __forceinline__ constexpr u32 group_place(u32 group) { return group * (TILE_ROWS + 8) + group / 8 * 4; }
 
-// sum[i][t] += ⟨row i, rotation t⟩ over `columns` columns (a multiple of 16): `rows` is the quad's first row, bit t's
-// rotation lies at `rotations + t·apart`. Behind the last bit that there is, the last one again.
+// sum[i][t] += ⟨row i, rotation t⟩ over `columns` columns (a multiple of 16): `rows` is the first row of the quad, the
+// rotation of bit t is at `rotations + t·apart`. Past the last bit, the last one is repeated.
 template <typename T>
 __device__ __forceinline__ void project(float (*sum)[BITS_AT_ONCE], const T *rows, u32 pitch, const float *rotations,
                                         u32 apart, u32 bits, u32 columns) {
@@ -67,7 +67,7 @@ __device__ __forceinline__ void project(float (*sum)[BITS_AT_ONCE], const T *row
     }
 }
 
-// The bits of sums: 1 where positive, 0 where exactly 0 or NaN.
+// The bits of the sums: 1 if positive, 0 if exactly 0 or NaN.
 __device__ __forceinline__ u32 positive_bits(const float *sum, u32 bits) {
     u32 code = 0;
 #pragma unroll
@@ -77,8 +77,8 @@ __device__ __forceinline__ u32 positive_bits(const float *sum, u32 bits) {
     return code;
 }
 
-// Copies columns of the rotations [width, groups, bits] to shared memory as [bits here, groups here, columns], pitched. Columns
-// from `width` on are zeros. A warp takes 8 functions of 4 columns: a whole sector of each, if they are aligned.
+// Copies columns of the rotations [width, groups, bits] to shared memory as [bit_count, group_count, columns], padded. Columns
+// from `width` on are zeros. A warp takes 8 functions of 4 columns: a whole sector of each column, if aligned.
 __device__ __forceinline__ void load_rotations(float *to, const float *rotations, u32 width, u32 first_column,
                                                u32 columns, u32 groups, u32 bits, u32 first_group, u32 group_count,
                                                u32 first_bit, u32 bit_count) {
@@ -96,8 +96,8 @@ __device__ __forceinline__ void load_rotations(float *to, const float *rotations
     }
 }
 
-// What a thread copies of each tile: a vector, or a number, every so many rows. Blocks have a multiple of the threads
-// that a row takes.
+// What a thread copies of each tile: a vector, or a number, of every so many rows. Blocks have a multiple of the threads that
+// a row takes.
 template <typename T>
 struct TileCopy {
     u32 row, column, every, width, columns;
@@ -109,9 +109,8 @@ struct TileCopy {
         column = threadIdx.x % chunks * step;
         every = blockDim.x / chunks;
     }
-    // Copies a tile of rows [*, width] to shared memory: `columns` (a multiple of 16) from `first_column`, the first
-    // `rows` of 64; the rest is zeros. With `vectors`, beside the program: the caller commits and waits. Without, rows
-    // may lie anywhere.
+    // Copies a tile of rows [*, width] to shared memory: `columns` (a multiple of 16) from `first_column`, the first `rows` of
+    // 64, padded with zeros. With `vectors` asynchronously: the caller commits and waits. Without, rows may have any alignment.
     __device__ __forceinline__ void load(T *to, const T *from, u32 rows, u32 first_column) const {
         u32 pitch = tile_pitch<T>(columns);
         rows = first_column + column < width ? rows : 0;

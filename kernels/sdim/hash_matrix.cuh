@@ -1,10 +1,10 @@
-// Hashing on the matrix units: the same signatures as by sdim_hash.cuh, in far fewer instructions.
+// Hashing on matrix units: the same signatures as hash.cuh, in far fewer instructions.
 //
-// Rotations and rows are rounded to bf16, and what is left of them once more: two parts each, of bf16 rows one. A warp
-// takes 16 rows and 8 groups, three bits at a time. How far the sum of the products may be from what the fused
-// multiply-adds of sdim_hash.cuh give, for what no part holds, and in whatever order and with whatever cut-off a device
-// sums, is a known part of Σ|x·r|, which is summed beside it. Where the sum does not exceed that, the bit is decided by
-// those multiply-adds in their order: for one to three sums in ten thousand of normally distributed numbers.
+// Rotations and rows are rounded to bf16, and the remainder once more: two parts each, one for bf16 rows. A warp takes 16 rows
+// and 8 groups, three bits at a time. The sum of the products may differ from the fused multiply-adds of hash.cuh, because of
+// remainders that no part holds and of the device's order and rounding of sums, by at most a known fraction of Σ|x·r|, which
+// is computed too. If the sum does not exceed this bound, the bit is decided by those multiply-adds, in their order: one to
+// three sums in ten thousand for normally distributed numbers.
 #pragma once
 #include "sdim/hash.cuh"
 
@@ -16,23 +16,23 @@ enum : u32 {
 
 // The hash functions of a block's groups.
 struct Functions {
-    // [width, stride], and the first of the block's.
+    // [width, stride], and the first function of the block.
     const float *rotations;
     u32 width, stride, first, groups, bits;
-    // [ROTATION_PARTS, bits, groups, columns], pitched: an address in shared memory.
+    // [ROTATION_PARTS, bits, groups, columns], padded: an address in shared memory.
     u32 parts;
-    // The width, as a multiple of 16.
+    // The width rounded up to a multiple of 16.
     u32 columns;
 
-    // From one group to the next, and from one bit to the next: see tile_pitch and bit_pitch.
-    __device__ __forceinline__ u32 pitch() const { return columns + 8; }
-    __device__ __forceinline__ u32 apart() const {
+    // The distances between groups and between bits: see tile_pitch and bit_pitch.
+    __device__ __forceinline__ constexpr u32 pitch() const { return columns + 8; }
+    __device__ __forceinline__ constexpr u32 apart() const {
         u32 words = groups * pitch() / 2;
         return 2 * (words + (4 * bits - words) % 32);
     }
 };
 
-// Two numbers rounded to bf16, and what is left of them. Where that overflows, no sum is decided.
+// Two numbers rounded to bf16; they keep the remainders. If the rounding overflows, no sum is decided.
 __device__ __forceinline__ u32 round_pair(float &low, float &high) {
     u32 pair = narrow_pair<bf16>(low, high);
     low -= __uint_as_float(pair << 16);
@@ -47,12 +47,12 @@ template <>
 struct RowParts<bf16> {
     static constexpr float PRODUCTS = 2.0f, LEFT_OUT = 1.0f;
     u32 high[4];
-    // The row of a fragment's line `i`, of the first eight; how far the lanes of rows 2n and 2n + 1 are from each other.
+    // The row of line `i` (of the first eight) of a fragment; the distance between the lanes of rows 2n and 2n + 1.
     __device__ __forceinline__ static u32 row_of(u32 i) { return i; }
     static constexpr u32 NEXT_ROW = 4;
-    // The column that is at a place of A and B.
+    // The column at a place of A and B.
     __device__ __forceinline__ static u32 column_of(u32 place) { return place; }
-    // Where this lane reads.
+    // Where this lane begins to read.
     __device__ __forceinline__ static const bf16 *start(const bf16 *rows, u32 pitch) {
         return rows + threadIdx.x % 16 * pitch + threadIdx.x % WARP / 16 * 8;
     }
@@ -88,8 +88,8 @@ struct RowParts<f16> {
         multiply_add<bf16>(sum, high, r[0]);
     }
 };
-// Read 16 bytes a lane: the four columns of one are put at its four places. The rows are in an order in which those that
-// eight lanes read together are in different banks, and so are the signatures that sixteen write.
+// Each lane reads 16 bytes and puts the four columns at its four places. Rows are ordered so that those that eight lanes read
+// together are in different banks, and so are the signatures that sixteen lanes write.
 template <>
 struct RowParts<float> {
     static constexpr float PRODUCTS = 3.0f, LEFT_OUT = 3.0f;
@@ -121,15 +121,15 @@ struct RowParts<float> {
     }
 };
 
-// Cuts the rotations to their parts in shared memory. A warp takes 8 functions of 8 columns, which at each read are a whole
-// sector of each column, if they are aligned.
+// Splits the rotations into parts in shared memory. A warp takes 8 functions of 8 columns: each read is a whole sector of
+// each column, if aligned.
 template <typename T>
 __device__ __forceinline__ void load_rotation_parts(u16 *to, const Functions &f) {
     u32 functions = f.groups * f.bits, apart = f.apart(), column_blocks = f.columns / 8;
     u32 tiles = (functions + 7) / 8 * column_blocks;
     for (u32 tile = threadIdx.x / WARP; tile < tiles; tile += blockDim.x / WARP) {
         u32 block = tile / column_blocks, function = block * 8 + threadIdx.x % 8;
-        // Two neighbouring places have neighbouring columns.
+        // Two adjacent places have adjacent columns.
         u32 place = (tile - block * column_blocks) * 8 + threadIdx.x % WARP / 8 * 2, column = RowParts<T>::column_of(place);
         if (function < functions) {
             const float *from = f.rotations + column * f.stride + f.first + function;
@@ -142,11 +142,10 @@ __device__ __forceinline__ void load_rotation_parts(u16 *to, const Functions &f)
     }
 }
 
-// Whether ⟨x, r⟩ > 0, by fused multiply-adds in the order of the columns; `r` has a number each `stride`.
+// Whether ⟨x, r⟩ > 0, by fused multiply-adds in the order of the columns; the numbers of `r` are `stride` apart.
 template <typename T>
 __device__ __forceinline__ bool is_positive(const T *x, const float *r, u32 width, u32 stride) {
-    // Rows of zeros are not rare, and every sum of theirs comes here. `x` is a multiple of 16 columns, zeros behind
-    // `width`.
+    // Rows of zeros are not rare, and all of their sums come here. `x` is padded with zeros to a multiple of 16 columns.
     u32 any = 0;
     for (u32 column = 0; column < width && any == 0; column += PER_VECTOR<T>) {
         Vector vector = read_vector(x + column);
@@ -160,8 +159,8 @@ __device__ __forceinline__ bool is_positive(const T *x, const float *r, u32 widt
     return sum > 0.0f;
 }
 
-// Puts the signatures, each plus `base`, of 16 rows in groups `first_group`.. of the block's to codes +
-// group_place(group), rows in the order in which a quad's are neighbours (quad_row). The whole warp together.
+// Stores the signatures, plus `base`, of 16 rows in the block's groups from `first_group` on at codes + group_place(group), in
+// the order in which the rows of a quad are adjacent (quad_row). The whole warp calls it together.
 template <typename T>
 __device__ __forceinline__ void hash_matrix(u16 *codes, u32 base, const T *rows, const Functions &f, u32 first_group) {
     u32 lane = threadIdx.x % WARP, i = RowParts<T>::row_of(lane / 4), j = lane % 4;
@@ -170,11 +169,11 @@ __device__ __forceinline__ void hash_matrix(u16 *codes, u32 base, const T *rows,
     // This lane's 16 bytes of the four matrices: columns 0.. and 8.. of the first part, then of the second.
     u32 own = f.parts + (min(first_group + lane % 8, f.groups - 1) * f.pitch() + lane / 8 % 2 * 8 +
                          lane / 16 * f.bits * apart) * 2;
-    // Each product of 16 columns adds up 17 numbers to within 2^-23 of the largest, the fused multiply-adds one to within
-    // 2^-24. A hundredth for the roundings of the magnitude, one for those of this.
+    // Each product of 16 columns adds 17 numbers with an error of up to 2^-23 of the largest, the fused multiply-adds one with up to
+    // 2^-24. One hundredth each for the roundings of the magnitude and of this bound.
     float slack = (((2.25f * RowParts<T>::PRODUCTS + 1.0f) * (float)f.columns) * 0x1p-24f +
                    RowParts<T>::LEFT_OUT * 0x1p-16f) * 1.02f;
-    // Of the group 2j and the next: of row i, and behind it of row i + 8.
+    // Of groups 2j and 2j + 1: the code of row i and, in the upper half, of row i + 8.
     u32 code[2] = {base | base << 16, base | base << 16};
 #pragma unroll 1
     for (u32 first = 0; first < f.bits; first += BITS_AT_ONCE) {
@@ -200,7 +199,7 @@ __device__ __forceinline__ void hash_matrix(u16 *codes, u32 base, const T *rows,
                 multiply_add<bf16>(magnitude[t], size, absolute);
             }
         }
-        // Bits 3e + t: the signs; whether all of them are sure.
+        // Bits 3e + t: the signs; and whether all of them are certain.
         u32 negative = 0;
         bool sure = true;
         float largest = 0.0f;
@@ -213,7 +212,7 @@ __device__ __forceinline__ void hash_matrix(u16 *codes, u32 base, const T *rows,
                 largest = fmaxf(largest, magnitude[t][e]);
             }
         }
-        // Near the largest number there is, a device that cuts off may end there instead of at infinity.
+        // Near the largest finite number, a device that truncates may not reach infinity.
         float most = 0x1p120f;
         sure &= largest < most;
         u32 positive = ~negative;
@@ -240,7 +239,7 @@ __device__ __forceinline__ void hash_matrix(u16 *codes, u32 base, const T *rows,
             code[n] |= (low | high << 16) << first;
         }
     }
-    // Lanes of an even and an odd row have two groups each: after an exchange, one group of both rows.
+    // Lanes of an even and an odd row have two groups each; after an exchange, one group of both rows.
     bool odd = i % 2 != 0;
     u32 keep = odd ? code[1] : code[0], got = shuffle_xor(odd ? code[0] : code[1], RowParts<T>::NEXT_ROW);
     u32 even_row = odd ? got : keep, odd_row = odd ? keep : got;

@@ -1,20 +1,21 @@
-// SDIM: out[m,:] = (1/G) Σ_g normalise(T[b,g,sig[g](q_m),:]), a bucket row a group.
+// SDIM: out[m,:] = (1/G) Σ_g normalise(T[b,g,sig[g](q_m),:]), one bucket row per group.
 //
-// A warp takes a candidate. Bucket rows are read 16 bytes a lane where that is aligned: as many lanes as a row needs (a
-// power of two, at most 32) take one group's, and the warp several groups at once, each lane four rows ahead. Lengths
-// are summed over those lanes, the output over all. Of rows of more than 128 numbers the lengths are
-// read first, for each 128 columns. The user of a candidate is found by the whole warp, 32 offsets at a time.
-// sdim_query reads bucket tables; sdim_query_sums the sums that sdim_scan.cu left for each candidate, part by part.
-// Where there are few candidates, sdim_query hashes them itself: a lane takes a function, of the block's four candidates,
-// and adds up as in sdim_hash.cuh. That is a launch less where latency counts; of many, each four read the rotations again.
-// Precision: f32; where a sum of squares overflows, it is taken again of rows times 2^-80.
+// A warp takes a candidate. Bucket rows are read 16 bytes per lane if aligned: as many lanes as a row needs (a power of two,
+// at most 32) read the row of one group, the warp several groups at once, each lane four rows ahead. Lengths are summed over
+// those lanes, the output over all. Of rows of more than 128 numbers, the lengths are computed first, again for each 128
+// columns. The whole warp finds the user of a candidate, 32 offsets at a time.
+// sdim_query reads bucket tables; sdim_query_sums combines the sums that scan.cu left for each candidate, in order.
+// If there are few candidates, sdim_query hashes them itself: a lane takes a function, for the four candidates of the block,
+// and adds in the order of hash.cuh. That saves a launch where latency matters; with many candidates, each four would read
+// the rotations again.
+// Precision: f32; if a sum of squares overflows, it is recomputed from rows times 2^-80.
 #include "shared/common.cuh"
 
 enum : u32 {
     WARPS = 4,
     LANE_COLUMNS = 4,
     WARP_COLUMNS = LANE_COLUMNS * WARP,
-    // Of candidates that are hashed here: groups at most, and columns in shared memory at a time.
+    // For candidates that are hashed here: the most groups, and the columns in shared memory at a time.
     HASHED_GROUPS = 512,
     HASHED_COLUMNS = 64,
 };
@@ -25,31 +26,31 @@ struct SdimQueryParams {
     // Tables [users, groups, 2^bits, width], or sums [slots + tiles, groups, width].
     const float *table;
     const void *codes;
-    // Candidates to hash, and [width, groups, bits] to hash them with; null where `codes` has their signatures.
+    // Candidates to hash, and the rotations [width, groups, bits]; null if `codes` has their signatures.
     const void *targets;
     const float *rotations;
     void *out;
-    // For given signatures of 2^bits or more; null where they are our own.
+    // For given signatures of 2^bits or more; null if signatures are computed.
     u64 *record;
     u64 count;
     u32 users, width, groups, bits, code_bytes;
     u32 normalise;
-    // The table can be read 16 bytes at a time.
+    // Whether rows of the table are aligned to 16 bytes.
     u32 vectors;
-    // Where the sums of candidates begin whose history was not cut.
+    // Where the sums of candidates begin whose history is not split.
     u32 first_whole;
     // 1 / groups.
     float inverse_groups;
     u32 unused;
 };
 
-// The user whose candidates `m` is one of: the last offset that is not above it.
+// The user of candidate `m`: the last offset that is not above it.
 __device__ __forceinline__ u32 user_of(const u64 *offsets, u32 users, u64 m) {
     u32 lane = threadIdx.x % WARP, low = 0, count = users;
     while (count > 1) {
         u32 step = (count + WARP - 1) / WARP;
         u32 at = lane * step;
-        // At least lane 0 votes: the first offset of what is left is not above m.
+        // At least lane 0 votes: the first remaining offset is not above m.
         u32 below = __ballot_sync(WHOLE_WARP, at < count && offsets[low + at] <= m);
         u32 last = 31 - __clz(below);
         low += last * step;
@@ -58,7 +59,7 @@ __device__ __forceinline__ u32 user_of(const u64 *offsets, u32 users, u64 m) {
     return low;
 }
 
-// Where a candidate's bucket rows lie: a table's, or parts that add up to them.
+// Where the bucket rows of a candidate are: in a table, or partial results to combine.
 struct Source {
     const float *first;
     u64 stride;
@@ -96,7 +97,7 @@ __device__ __forceinline__ void read(float *out, const Source &source, u64 place
     }
 }
 
-// 1 / √x, off by about 3 in the last place; infinite for 0.
+// 1 / √x with an error of about 3 ulp; infinite for 0.
 __device__ __forceinline__ float rsqrt_approx(float x) {
     float out;
     asm("rsqrt.approx.f32 %0, %1;" : "=f"(out) : "f"(x));
@@ -111,7 +112,7 @@ __device__ __forceinline__ float sum_over(float value, u32 lanes) {
     return value;
 }
 
-// The sum of squares of the numbers in registers, or, of a row that is longer, of all of it.
+// The sum of squares of the numbers in registers or, for a longer row, of all of it.
 template <bool SUMMED>
 __device__ __forceinline__ float squares_of(const SdimQueryParams &p, const float *x, const Source &source, u64 place,
                                             u32 first, u32 lanes, float scale, bool there) {
@@ -135,14 +136,14 @@ __device__ __forceinline__ float squares_of(const SdimQueryParams &p, const floa
     return sum_over(sum, lanes);
 }
 
-// The signatures of the block's candidates.
+// Computes the signatures of the block's candidates.
 template <typename T>
 __device__ __forceinline__ void hash_candidates(const SdimQueryParams &p, u16 (*codes)[HASHED_GROUPS]) {
-    // A column's number of each candidate.
+    // One column of each candidate.
     __shared__ float4 rows[HASHED_COLUMNS];
     u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     u32 functions = p.groups * p.bits, warp_groups = WARP / p.bits;
-    // The candidate whose numbers this thread copies: neighbours write to different banks.
+    // The candidate whose numbers this thread copies: adjacent threads write to different banks.
     u32 copied = threadIdx.x % WARPS;
     u64 m = (u64)blockIdx.x * WARPS + copied;
     const T *from = (const T *)p.targets + m * p.width;
@@ -231,7 +232,7 @@ __device__ __forceinline__ void query(const SdimQueryParams &p) {
     }
     u32 rows = WARP / lanes, own = lane / lanes, first = lane % lanes * LANE_COLUMNS;
 
-    // Rows that a lane reads ahead; sums are read part by part as it is.
+    // Rows that a lane reads ahead; partial results are combined without.
     constexpr u32 AHEAD = SUMMED ? 1 : 4;
     for (u32 base = 0; base < p.width; base += WARP_COLUMNS) {
         float sum[LANE_COLUMNS] = {};
@@ -267,7 +268,7 @@ __device__ __forceinline__ void query(const SdimQueryParams &p) {
                         scale = huge ? 0x1p-80f : 1.0f;
                         squares = squares_of<SUMMED>(p, x[i], source, place[i], first, lanes, scale, there);
                     }
-                    // 1 / max(length, 1e-12), and of NaN too.
+                    // 1 / max(length, 1e-12), which is also the result for NaN.
                     factor = fminf(rsqrt_approx(squares), 1e12f);
                 }
 #pragma unroll
@@ -289,7 +290,7 @@ __device__ __forceinline__ void query(const SdimQueryParams &p) {
     }
 }
 
-// Half the warps that a multiprocessor holds: aiming at more, ptxas spills.
+// Half the warps of a multiprocessor: with a higher target, ptxas spills.
 #define VARIANTS(T)                                                                                         \
     extern "C" __global__ void __launch_bounds__(WARPS *WARP, 8) sdim_query_##T(const SdimQueryParams p) {      \
         query<T, false>(p);                                                                                 \

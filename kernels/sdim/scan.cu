@@ -1,17 +1,17 @@
-// SDIM without one-hot products: for large tables, and without any table. Owner-computes: a warp owns some sums, looks
-// through one group's signatures of the history, 32 behaviours at a time, and adds the rows that are its own, in order.
+// SDIM without one-hot products: for large tables, and without a table. A warp owns some sums, scans the signatures of one
+// group, 32 behaviours at a time, and adds the rows that belong to its sums, in order.
 //
-// sdim_scatter: bucket tables for τ > 6. A warp owns 32 buckets of one group by 64 columns, in shared memory; a block
-//   four such. The signatures are read by every warp, each row once a group: rows come from the cache after that.
-// sdim_sums: for the table-free form. A warp owns one candidate's bucket of one group, in registers, 256 columns at a
-//   time; a block four groups. sdim_query.cu makes the output of them.
-// Both read signatures made before. Sums in f32.
+// sdim_scatter: bucket tables for τ > 6. A warp owns 32 buckets of one group by 64 columns, in shared memory; a block four
+//   times as many buckets. Every warp reads the signatures, and each row once per group, mostly from the cache.
+// sdim_sums: for the form without a table. A warp owns the bucket of one candidate in one group, in registers, 256 columns at
+//   a time; a block four groups. query.cu computes the output from these sums.
+// Both read signatures that another kernel computed, or given ones. Sums are in f32.
 #include "shared/common.cuh"
 
 enum : u32 {
     WARPS = 4,
     WARP_BUCKETS = 32,
-    // Two a lane.
+    // Two per lane.
     WARP_COLUMNS = 64,
     // A lane's columns at a time, without a table: every 32nd.
     LANE_COLUMNS = 8,
@@ -21,8 +21,8 @@ __device__ __forceinline__ u32 code_at(const void *codes, u32 bytes, u64 at) {
     return bytes == 1 ? ((const u8 *)codes)[at] : ((const u16 *)codes)[at];
 }
 
-// Calls `add(row, code)` for each row of a piece whose signature in group `g` is one of `count` from `first`; the whole
-// warp together, in the order of the rows.
+// Calls `add(row, code)` for each row of a piece whose signature in group `g` is one of the `count` from `first` on, in the
+// order of the rows. The whole warp calls it together.
 template <typename Add>
 __device__ __forceinline__ void scan(const Piece &piece, const void *codes, u32 bytes, u32 groups, u32 g, u32 first,
                                      u32 count, Add add) {
@@ -54,7 +54,7 @@ struct SdimScatterParams {
 // Blocks: pieces, then groups, then four times 32 buckets, then 64 columns.
 template <typename T>
 __device__ __forceinline__ void scatter(const SdimScatterParams &p) {
-    // Each warp, and each lane, keeps to its own: no barriers.
+    // Each warp and each lane access only their own, so there are no barriers.
     __shared__ float sums[WARPS][WARP_BUCKETS][WARP_COLUMNS];
     u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     u32 column_blocks = (p.width + WARP_COLUMNS - 1) / WARP_COLUMNS;
@@ -99,14 +99,14 @@ struct SdimSumsParams {
     const void *rows;
     const void *codes;
     const void *target_codes;
-    // [slots + tiles, groups, width]: a piece that is its tile's only one is in the second part.
+    // [slots + tiles, groups, width]: pieces without a slot use the second range, by tile.
     float *sums;
     u32 width, groups, code_bytes, target_code_bytes;
     u32 first_whole;
     u32 unused;
 };
 
-// Blocks: pieces (a candidate each), then four groups.
+// Blocks: pieces (one candidate each), then four groups.
 template <typename T>
 __device__ __forceinline__ void sums(const SdimSumsParams &p) {
     u32 lane = threadIdx.x % WARP, group_blocks = (p.groups + WARPS - 1) / WARPS;

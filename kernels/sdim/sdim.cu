@@ -1,9 +1,9 @@
-// SDIM: signatures, and what is done with whole bucket tables.
+// SDIM: signatures, and operations on whole bucket tables.
 //
-// sdim_signatures: a block hashes 64 rows in 16 groups; see sdim_hash.cuh.
-// sdim_combine adds partial tables of one user, in their order; sdim_add one table to another.
-// sdim_check looks for given signatures out of range where no other kernel sees them all.
-// Tables: sdim_encode.cu; large ones (τ > 6) and the table-free form: sdim_scan.cu.
+// sdim_signatures: a block hashes 64 rows in 16 groups; see hash.cuh.
+// sdim_combine adds the partial tables of a user, in order; sdim_add adds one table to another.
+// sdim_check looks for given signatures out of range that no other kernel reads.
+// Tables are filled by encode.cu; large ones (τ > 6) and the form without a table by scan.cu.
 #include "sdim/hash.cuh"
 
 struct SdimSignatureParams {
@@ -12,7 +12,7 @@ struct SdimSignatureParams {
     void *out;
     u64 count;
     u32 width, groups, bits, vectors;
-    // 1 or 2 a signature.
+    // Bytes per signature, 1 or 2.
     u32 code_bytes;
     u32 unused;
 };
@@ -78,7 +78,7 @@ struct SdimCombineParams {
     u32 unused;
 };
 
-// One number of one user's table a thread: its parts, in their order.
+// One thread per number of a user's table: the partial results, in order.
 extern "C" __global__ void __launch_bounds__(256) sdim_combine(const SdimCombineParams p) {
     const Tile &tile = p.tiles[blockIdx.x / p.blocks_per_table];
     u64 i = blockIdx.x % p.blocks_per_table * 256 + threadIdx.x;
@@ -100,7 +100,7 @@ struct SdimAddParams {
     u64 length;
 };
 
-// One number a thread.
+// One thread per number.
 extern "C" __global__ void __launch_bounds__(256) sdim_add(const SdimAddParams p) {
     u64 i = (u64)blockIdx.x * 256 + threadIdx.x;
     if (i < p.length) {
@@ -115,7 +115,7 @@ struct SdimCheckParams {
     u32 bits, code_bytes;
 };
 
-// One signature a thread.
+// One thread per signature.
 extern "C" __global__ void __launch_bounds__(256) sdim_check(const SdimCheckParams p) {
     u64 i = (u64)blockIdx.x * 256 + threadIdx.x;
     if (i < p.length) {
@@ -126,7 +126,7 @@ extern "C" __global__ void __launch_bounds__(256) sdim_check(const SdimCheckPara
     }
 }
 
-// Four blocks a multiprocessor: left to itself, ptxas aims at more for some devices, and spills.
+// Four blocks per multiprocessor: without the bound, ptxas aims at more on some devices, and spills.
 #define VARIANTS(T)                                                                                     \
     extern "C" __global__ void __launch_bounds__(256, 4) sdim_signatures_##T(const SdimSignatureParams p) { \
         signatures<T>(p);                                                                               \

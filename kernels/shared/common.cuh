@@ -1,5 +1,5 @@
-// What every kernel shares. Kernels include nothing of the CUDA toolkit, so that they compile with NVRTC alone; what
-// C++ has no spelling for is inline PTX, in forms that every driver since CUDA 11.4 takes (PTX 7.0, sm_80).
+// What all kernels share. Kernels include nothing of the CUDA toolkit, so that NVRTC alone compiles them; instructions
+// without a C++ spelling are inline PTX, in forms that every driver since CUDA 11.4 accepts (PTX 7.0, sm_80).
 #pragma once
 
 typedef unsigned char u8;
@@ -14,37 +14,37 @@ typedef long long i64;
 enum : u32 {
     WARP = 32,
     WHOLE_WARP = 0xffffffffu,
-    // "No such thing" where a 32-bit index is expected.
+    // Stands for "none" among 32-bit indices.
     NONE = 0xffffffffu,
 };
 
 // ---- The work, as src/plan.rs cuts it ------------------------------------------------------------------------------
 
-// Rows of output of one user that read the history together.
+// Output rows of one user that read the history together.
 struct Tile {
     // The user's first candidate, and the user's history.
     u64 first_target, history_start, history_end;
-    // The tile's first row, counted from that candidate's first.
+    // The tile's first row, counted from the first row of that candidate.
     u32 first_row, rows, user;
-    // Where its partial results begin, and how many there are: 0 where its only piece writes the output.
+    // Its first slot and the number of its slots: 0 if its only piece writes the output.
     u32 first_slot, slots;
     u32 unused;
 };
-static_assert(sizeof(Tile) == 48, "src/cuda/batch.rs mirrors it");
+static_assert(sizeof(Tile) == 48, "twin in src/cuda/batch.rs");
 
-// One tile against `length` behaviours of its user's history.
+// A tile against a span of `length` behaviours of its user's history.
 struct Piece {
     u64 history_start, first_target;
     u32 length, first_row, rows;
-    // Where the partial result goes; NONE: the piece writes the output itself.
+    // The slot of the partial result; NONE: the piece writes the output itself.
     u32 slot;
     u32 user, tile;
 };
-static_assert(sizeof(Piece) == 40, "src/cuda/batch.rs mirrors it");
+static_assert(sizeof(Piece) == 40, "twin in src/cuda/batch.rs");
 
 // ---- Storage types -------------------------------------------------------------------------------------------------
 
-// The names that kernels carry. The 16-bit ones are storage only: arithmetic is done in float.
+// Named as in the suffixes of kernels. The 16-bit types are for storage only: arithmetic is in float.
 typedef float f32;
 struct f16 {
     u16 bits;
@@ -61,7 +61,7 @@ __device__ __forceinline__ float widen(f16 x) {
 }
 __device__ __forceinline__ float widen(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
 
-// Rounds to the nearest, ties to even.
+// Rounds to nearest, ties to even.
 template <typename T>
 __device__ __forceinline__ T narrow(float x);
 template <>
@@ -81,7 +81,7 @@ __device__ __forceinline__ bf16 narrow<bf16>(float x) {
     return out;
 }
 
-// Two numbers in one register, the first in the lower half: half a row of a fragment of mma.
+// Two numbers in one register, the first in the lower half, as in fragments of mma.
 template <typename T>
 __device__ __forceinline__ u32 narrow_pair(float low, float high);
 template <>
@@ -112,7 +112,7 @@ __device__ __forceinline__ void widen_pair<bf16>(u32 pair, float *out) {
 
 // ---- Global memory, 16 bytes at a time -----------------------------------------------------------------------------
 
-// The widest access there is: a warp's takes four whole lines.
+// The widest access: one of a whole warp covers four cache lines.
 struct alignas(16) Vector {
     u32 words[4];
 };
@@ -120,7 +120,7 @@ struct alignas(16) Vector {
 template <typename T>
 constexpr u32 PER_VECTOR = 16 / sizeof(T);
 
-// Through the read-only path: only for memory that the kernel does not write. The address is aligned to 16 bytes.
+// Loads through the read-only path: only for memory that the kernel does not write. The address is aligned to 16 bytes.
 __device__ __forceinline__ Vector load_vector(const void *from) {
     Vector out;
     asm("ld.global.nc.v4.u32 {%0,%1,%2,%3}, [%4];"
@@ -129,7 +129,7 @@ __device__ __forceinline__ Vector load_vector(const void *from) {
     return out;
 }
 
-// From any memory, global or shared. Through uint4, because copies of a Vector become four of a word.
+// Reads global or shared memory. Through uint4, because copies of a Vector compile to four of a word each.
 __device__ __forceinline__ Vector read_vector(const void *from) {
     uint4 four = *(const uint4 *)from;
     return Vector{{four.x, four.y, four.z, four.w}};
@@ -168,8 +168,12 @@ __device__ __forceinline__ Vector narrow_vector(const float *numbers) {
 
 // ---- Shared memory -------------------------------------------------------------------------------------------------
 
-// What the launch asked for beyond the static arrays; the kernel divides it.
+// Dynamic shared memory, which each kernel divides.
 extern __shared__ Vector dynamic_shared[];
+
+// Exports numbers of a kernel's own layout as the constant NAME_layout, which nothing reads at run time: a test of the host
+// compares them with the host's (src/cuda/contracts/shared.rs).
+#define LAYOUT(NAME, ...) extern "C" __constant__ const u32 NAME##_layout[] = {__VA_ARGS__}
 
 // The 32-bit address that cp.async and ldmatrix take.
 __device__ __forceinline__ u32 shared_address(const void *pointer) {
@@ -178,16 +182,16 @@ __device__ __forceinline__ u32 shared_address(const void *pointer) {
     return (u32)out;
 }
 
-// Copies 16 bytes from global memory beside the program, past L1. Only the first `bytes` (0 to 16) are read, the rest
-// is filled with zeros: 0 needs no valid address. Both addresses are aligned to 16 bytes.
+// Asynchronously copies 16 bytes from global to shared memory, bypassing L1. Only the first `bytes` (0 to 16) are read, the
+// rest is filled with zeros; with 0 the source need not be valid. Both addresses are aligned to 16 bytes.
 __device__ __forceinline__ void copy_async(u32 to, const void *from, u32 bytes = 16) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }
 
-// Ends a group of this thread's copies.
+// Commits this thread's copies so far as a group.
 __device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Waits until at most LEFT of this thread's newest groups are unfinished. Other threads see the data after a barrier.
+// Waits until at most LEFT of this thread's latest groups are unfinished. Other threads see the data after a barrier.
 template <int LEFT>
 __device__ __forceinline__ void copy_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
@@ -195,13 +199,14 @@ __device__ __forceinline__ void copy_wait() {
 
 // ---- Matrix units --------------------------------------------------------------------------------------------------
 //
-// Fragments of D[16,8] = A[16,16]·B[16,8] + C, for lane l (i = l / 4, j = l % 4), two 16-bit numbers a register:
+// Fragments of D[16,8] = A[16,16]·B[16,8] + C, for lane l (i = l / 4, j = l % 4), two 16-bit numbers per register:
 //   a[0] A[i][2j..]   a[1] A[i+8][2j..]   a[2] A[i][2j+8..]   a[3] A[i+8][2j+8..]
 //   b[0] B[2j..][i]   b[1] B[2j+8..][i]
 //   c[0] C[i][2j]     c[1] C[i][2j+1]     c[2] C[i+8][2j]     c[3] C[i+8][2j+1]
 
-// Loads 8 x 8 matrices of 16-bit numbers, a row of 16 bytes at each lane's address: lanes 0..7 give the first
-// matrix's rows, and so on. Lane l gets row l / 4, numbers 2(l % 4) and the next, of each: A, and B stored by column.
+// Loads 8 x 8 matrices of 16-bit numbers, a row of 16 bytes from each lane's address: lanes 0..7 address the rows of the
+// first matrix, and so on. Of each, lane l gets numbers 2(l % 4) and 2(l % 4) + 1 of row l / 4: fragments of A, and of B
+// stored by column.
 __device__ __forceinline__ void load_matrices_2(u32 *out, u32 address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
                  : "=r"(out[0]), "=r"(out[1])
@@ -215,7 +220,7 @@ __device__ __forceinline__ void load_matrices_4(u32 *out, u32 address) {
                  : "memory");
 }
 
-// As above with each matrix transposed: B stored by row.
+// As above with each matrix transposed: fragments of B stored by row.
 __device__ __forceinline__ void load_transposed_2(u32 *out, u32 address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];"
                  : "=r"(out[0]), "=r"(out[1])
@@ -229,7 +234,7 @@ __device__ __forceinline__ void load_transposed_4(u32 *out, u32 address) {
                  : "memory");
 }
 
-// c += A·B. Products are exact; how the sixteen are summed is up to the device, in at least about f32's precision.
+// c += A·B. Products are exact; the device chooses the order of the sixteen sums, in about the precision of f32 or better.
 template <typename T>
 __device__ __forceinline__ void multiply_add(float *c, const u32 *a, const u32 *b);
 template <>
@@ -251,27 +256,27 @@ __device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000);
 
 __device__ __forceinline__ bool is_finite(float x) { return fabsf(x) < infinity(); }
 
-// 2^x, off by about 2 in the last place: one instruction of the special function unit. 2^-inf is 0.
+// 2^x with an error of about 2 ulp: one instruction of the special function unit. 2^-inf is 0.
 __device__ __forceinline__ float exp2_approx(float x) {
     float out;
     asm("ex2.approx.f32 %0, %1;" : "=f"(out) : "f"(x));
     return out;
 }
 
-// e^x. The product adds an error of |x| in units of the last place: near 0, where weights matter, it is that of exp2.
+// e^x. The product adds an error of |x| ulp: near 0, where weights matter, the error is that of exp2_approx.
 __device__ __forceinline__ float exp_approx(float x) { return exp2_approx(x * 1.442695040888963407f); }
 
-// 1/x, off by at most 1 in the last place. The rounded quotient is a subroutine, around which registers are spilled.
+// 1/x with an error of at most 1 ulp. The correctly rounded quotient is a subroutine, around which registers are spilled.
 __device__ __forceinline__ float reciprocal_approx(float x) {
     float out;
     asm("rcp.approx.f32 %0, %1;" : "=f"(out) : "f"(x));
     return out;
 }
 
-// a·b + c, rounded once. Everything is compiled without contraction, so this is the only way to get one.
+// a·b + c, rounded once. Sources are compiled without contraction, so every fused multiply-add is written like this.
 __device__ __forceinline__ float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
-// Whether some of the numbers are NaN or infinite: their products with 0 are NaN.
+// Whether any of the numbers is NaN or infinite: its product with 0 is NaN.
 template <u32 COUNT>
 __device__ __forceinline__ bool any_not_finite(const void *numbers) {
     float zero = 0.0f;
@@ -284,13 +289,13 @@ __device__ __forceinline__ bool any_not_finite(const void *numbers) {
 
 // ---- Warps ---------------------------------------------------------------------------------------------------------
 
-// All lanes of the warp must call these together.
+// All lanes of the warp call these together.
 __device__ __forceinline__ float shuffle_xor(float value, u32 lanes) {
     return __shfl_xor_sync(WHOLE_WARP, value, (int)lanes);
 }
 __device__ __forceinline__ u32 shuffle_xor(u32 value, u32 lanes) { return __shfl_xor_sync(WHOLE_WARP, value, (int)lanes); }
 
-// Over each LANES neighbouring lanes (a power of two), for all of them; always in the same order.
+// Over each LANES adjacent lanes (a power of two), for all of them, always in the same order.
 template <u32 LANES = WARP>
 __device__ __forceinline__ float warp_sum(float value) {
 #pragma unroll
@@ -310,8 +315,8 @@ __device__ __forceinline__ float warp_max(float value) {
 
 // ---- Ids out of range ----------------------------------------------------------------------------------------------
 
-// A record is 16 words of all ones, one for each 2^32 positions. Each keeps the lowest position with a bad id, and the
-// id: the host finds both in the first word that is not all ones. See src/cuda/faults.rs.
+// A record is 16 words, one for each 2^32 positions, initially all ones. Each keeps the lowest position of an id out of
+// range, and the id: the host reads both from the first word that is not all ones. See src/cuda/records.rs.
 __device__ __forceinline__ void report_bad_id(u64 *record, u64 at, u32 id) {
     atomicMin(record + (at >> 32), at << 32 | id);
 }

@@ -1,10 +1,11 @@
-// Embedding tables of any mix of storage types, and their rows, four numbers at a time.
+// Embedding tables of any storage types, and their rows, a vec4 (four numbers) at a time.
 #pragma once
 #include "shared/common.cuh"
 
 enum : u32 {
-    // Tables that the parameters of a launch have room for.
+    // The most tables in the parameters of a launch.
     MOST_TABLES = 32,
+    // Numbers per vec4.
     COLUMNS = 4,
 };
 
@@ -12,19 +13,19 @@ enum Storage : u32 { STORED_F32, STORED_F16, STORED_BF16, STORED_INT8 };
 
 struct DeviceTable {
     const void *data;
-    // Of each row of codes: value = scale · code + offset.
+    // For int8, per row: value = scale · code + offset.
     const float *scale, *offset;
     u64 rows;
     u32 width;
     u32 storage;
-    // Rows can be read four numbers at a time.
+    // Whether rows can be read a vec4 at a time.
     u32 vectors;
-    // Fours of numbers that a row of the tables before it has.
+    // Vec4s per row of the tables before this one.
     u32 first_vec4;
 };
-static_assert(sizeof(DeviceTable) == 48, "src/cuda/lookup.rs mirrors it");
+static_assert(sizeof(DeviceTable) == 48, "twin in src/cuda/tables.rs");
 
-// Aligned, so that shared memory takes it whole.
+// Aligned, so that one access of shared memory moves it.
 struct alignas(16) Vec4 {
     float numbers[COLUMNS];
 };
@@ -33,7 +34,7 @@ __device__ __forceinline__ Vec4 zeros() { return Vec4{{0.0f, 0.0f, 0.0f, 0.0f}};
 
 __device__ __forceinline__ Vec4 as_vec4(float4 vec4) { return Vec4{{vec4.x, vec4.y, vec4.z, vec4.w}}; }
 
-// In shared memory, or of this launch's own in global memory.
+// From shared memory, or global memory that this launch writes.
 __device__ __forceinline__ Vec4 get_vec4(const Vec4 *from) { return as_vec4(*(const float4 *)from); }
 
 __device__ __forceinline__ void put_vec4(Vec4 *to, const Vec4 &vec4) {
@@ -42,7 +43,7 @@ __device__ __forceinline__ void put_vec4(Vec4 *to, const Vec4 &vec4) {
 
 __device__ __forceinline__ float widen(i8 code) { return (float)code; }
 
-// The four numbers at an aligned address.
+// The vec4 at an aligned address.
 template <typename T>
 __device__ __forceinline__ Vec4 load_vec4(const T *from) {
     Vec4 out;
@@ -62,7 +63,7 @@ __device__ __forceinline__ Vec4 load_vec4(const T *from) {
     return out;
 }
 
-// Four numbers of a row of a table that stores T's, from a column on; zeros behind the row's end.
+// The vec4 of a row that begins at `column`, for storage type T; zeros past the end of the row.
 template <typename T>
 __device__ __forceinline__ Vec4 row_vec4(const DeviceTable &table, u32 id, u32 column) {
     const T *from = (const T *)table.data + (u64)id * table.width + column;
@@ -89,7 +90,7 @@ __device__ __forceinline__ Vec4 row_vec4(const DeviceTable &table, u32 id, u32 c
     return out;
 }
 
-// As row_four, of any table.
+// As row_vec4, for any storage type.
 __device__ __forceinline__ Vec4 any_row_vec4(const DeviceTable &table, u32 id, u32 column) {
     switch (table.storage) {
     case STORED_F32:
@@ -103,7 +104,7 @@ __device__ __forceinline__ Vec4 any_row_vec4(const DeviceTable &table, u32 id, u
     }
 }
 
-// Writes the numbers that there are in the `left` columns from `to` on.
+// Writes the first `left` numbers of a vec4.
 __device__ __forceinline__ void store_vec4(float *to, const Vec4 &vec4, u32 left) {
     if (left >= COLUMNS && (u64)to % sizeof(Vec4) == 0) {
         put_vec4((Vec4 *)to, vec4);
@@ -117,7 +118,7 @@ __device__ __forceinline__ void store_vec4(float *to, const Vec4 &vec4, u32 left
     }
 }
 
-// The table that a four of numbers of the rows side by side is of.
+// The index of the table that owns this vec4 of the concatenated row.
 __device__ __forceinline__ u32 table_of(const DeviceTable *tables, u32 count, u32 vec4) {
     u32 index = 0;
     while (index + 1 < count && vec4 >= tables[index + 1].first_vec4) {
@@ -126,7 +127,7 @@ __device__ __forceinline__ u32 table_of(const DeviceTable *tables, u32 count, u3
     return index;
 }
 
-// Whether an id has a row. The place of one that has none is noted, where there is a record.
+// Whether an id has a row; if not, its position is reported if there is a record.
 __device__ __forceinline__ bool in_table(const DeviceTable &table, u64 *record, u64 at, u32 id) {
     if (id < table.rows) {
         return true;

@@ -1,4 +1,4 @@
-// What the kernels of target attention share: parameters, weights, online softmax, the end of a piece.
+// What the kernels that attend share: parameters, weights, online softmax, the end of a piece.
 #pragma once
 #include "shared/common.cuh"
 
@@ -20,28 +20,28 @@ struct TargetAttentionParams {
     // [M, H, d_v] and [M, H]; lse may be null.
     void *out;
     float *lse;
-    // Of pieces with a slot: acc [slots, H_kv, tile_rows, columns], then peaks and totals [slots, H_kv, tile_rows, 2].
+    // For pieces with a slot: weighted sums of values [slots, H_kv, tile_rows, columns]; max and sum [slots, H_kv, tile_rows, 2].
     float *partial;
     float *stats;
     u32 kv_heads, group_heads, width, value_width;
-    // The columns of the values that this launch acc.
+    // The columns of the values that this launch accumulates.
     u32 first_column, columns;
     u32 tile_rows;
     u32 weighting;
-    // With softmax both carry log2(e), so that weights are powers of 2.
+    // With softmax both include the factor log2(e), so that weights are powers of 2.
     float scale, bias_scale;
     float divisor;
-    // The keys that are staged are the values too.
+    // Whether the staged keys are the values too.
     u32 aliased;
 };
 
-// A block's work: a tile of rows of output, each a candidate's with one query head, all of one key/value head.
+// The work of a block: a tile of output rows, each of one candidate and query head, all of one key/value head.
 struct Work {
     Piece piece;
     u32 kv_head;
 };
 
-// Blocks of one piece are neighbours: their key/value heads lie side by side in memory.
+// Blocks of one piece are adjacent, because its key/value heads are adjacent in memory.
 __device__ __forceinline__ Work this_block(const TargetAttentionParams &p) {
     return {p.pieces[blockIdx.x / p.kv_heads], blockIdx.x % p.kv_heads};
 }
@@ -55,7 +55,7 @@ __device__ __forceinline__ u64 output_row(const TargetAttentionParams &p, const 
     return target * (p.kv_heads * p.group_heads) + head_of(p, work, row);
 }
 
-// A key's or value's head of `width` numbers, of the piece's behaviour.
+// The index of a behaviour's key or value head of `width` numbers.
 __device__ __forceinline__ u64 history_at(const TargetAttentionParams &p, const Work &work, u32 behaviour, u32 width) {
     return ((work.piece.history_start + behaviour) * p.kv_heads + work.kv_head) * width;
 }
@@ -65,24 +65,24 @@ __device__ __forceinline__ u64 history_at(const TargetAttentionParams &p, const 
 // Not fmaxf, which drops NaN.
 __device__ __forceinline__ float relu(float score) { return score < 0.0f ? 0.0f : score; }
 
-// s·σ(s), and at -inf, a removed behaviour's score, its limit.
+// s·σ(s); its limit at -inf, the score of a masked behaviour.
 __device__ __forceinline__ float silu(float score) {
     float out = score / (1.0f + exp_approx(-score));
     return score == -infinity() ? 0.0f : out;
 }
 
-// All but softmax's.
+// Weights other than softmax.
 __device__ __forceinline__ float plain_weight(const TargetAttentionParams &p, float score) {
     if (p.weighting == RELU) return relu(score);
     if (p.weighting == IDENTITY) return score;
     return silu(score) / p.divisor;
 }
 
-// What acc made with one row_max are worth with another, 2^(from - to). Equal infinities have no difference.
+// The factor that rescales sums from one maximum to another, 2^(from - to); 1 for equal infinities.
 __device__ __forceinline__ float rescale_factor(float from, float to) { return from == to ? 1.0f : exp2_approx(from - to); }
 
-// Subtracted from scores whose row_max it is: -inf, of removed behaviours alone, would give NaN. fmaxf drops NaN, so NaN
-// is never a row_max, but 2^(NaN - row_max) is NaN and stays in the row's row_sum.
+// The number to subtract from scores with this maximum: 0 for -inf, where all behaviours are masked, since -inf - -inf is
+// NaN. fmaxf drops NaN, so the maximum is never NaN, but 2^(NaN - max) is, and stays in the row's sum.
 __device__ __forceinline__ float base_of(float row_max) { return row_max == -infinity() ? 0.0f : row_max; }
 
 // ---- The end of a piece --------------------------------------------------------------------------------------------
@@ -92,8 +92,8 @@ __device__ __forceinline__ float natural_lse(float row_max, float row_sum) {
     return row_sum == 0.0f ? -infinity() : fma(row_max, LN_2, logf(row_sum));
 }
 
-// A warp's acc once more, each lane's of its own column, behaviour by behaviour and straight from global memory: what takes
-// no part has a weight of 0, and its value must not count even where it is NaN or infinite.
+// Recomputes a row, each lane one column, behaviour by behaviour and straight from global memory: the value of a behaviour
+// with weight 0 must not count even if it is NaN or infinite.
 template <typename T>
 __device__ __forceinline__ float recompute_sum(const TargetAttentionParams &p, const Work &work, u32 row, u32 column,
                                                  float row_max) {
@@ -122,7 +122,7 @@ __device__ __forceinline__ float recompute_sum(const TargetAttentionParams &p, c
     return sum;
 }
 
-// What the parts of a row of the tile are worth beside each other, and their row_max and row_sum.
+// The factors that rescale the partial results of a row of the tile to their common maximum; that maximum and the sum.
 template <u32 PARTS, u32 ROWS>
 __device__ __forceinline__ float2 rescale_parts(const float *stats, u32 row, float (&rescales)[PARTS]) {
     float row_max = -infinity(), row_sum = 0.0f;
@@ -139,7 +139,8 @@ __device__ __forceinline__ float2 rescale_parts(const float *stats, u32 row, flo
     return make_float2(row_max, row_sum);
 }
 
-// Rows of the tile whose acc are NaN or infinite, though no weight is NaN, are summed again, all in the first part.
+// Recomputes rows of the tile that are NaN or infinite though no weight is NaN. The result replaces the first part, and the
+// others become 0.
 template <typename T, u32 PARTS, u32 ROWS, u32 PITCH>
 __device__ __forceinline__ void recompute_rows(const TargetAttentionParams &p, const Work &work, float *acc, float *stats) {
     u32 lane = threadIdx.x % WARP;
@@ -169,9 +170,9 @@ __device__ __forceinline__ void recompute_rows(const TargetAttentionParams &p, c
     }
 }
 
-// Adds up PARTS partial results of the tile in shared memory, in their order, and writes the rows, or the piece's slot.
-// acc [PARTS, ROWS, PITCH], `not_finite` where some in the block are NaN or infinite;
-// stats [PARTS, ROWS, 2], row_max and row_sum (without softmax: 0 and anything finite).
+// Combines PARTS partial results of the tile in shared memory, in order, and writes the output rows or the piece's slot.
+// acc [PARTS, ROWS, PITCH], weighted sums of values, `not_finite` if any in the block is NaN or infinite;
+// stats [PARTS, ROWS, 2], max and sum (without softmax 0 and any finite number).
 template <typename T, u32 PARTS, u32 ROWS, u32 PITCH>
 __device__ __forceinline__ void write_rows(const TargetAttentionParams &p, const Work &work, float *acc, float *stats,
                                            bool not_finite) {

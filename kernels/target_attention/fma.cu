@@ -3,25 +3,24 @@
 //     s_l = scale·⟨q, k_l⟩ + bias_l        out = Σ_l w_l·v_l        w from s by `weighting`
 //
 // Grid: a block of four warps for each piece of the plan and key/value head. The history passes through shared memory
-//   as f32, two tiles in flight: the next is copied while this one is worked on. A step is BEHAVIOURS behaviours: tiles
-//   of CHUNK columns of their keys, one or more, then the tile of their values; or one tile for both, where the keys
-//   are the values and fit. Rows are 4 numbers longer than a tile is wide, so that 8 lanes that read 16 bytes of
-//   8 rows each meet all banks once.
-// Registers: half a warp takes 16·BT behaviours by 4 rows of output. A thread computes 4·BT scores, each number it
-//   loads used BT or 4 times; then, from the weights that its warp left in shared memory, 4 rows by CHUNK/16 columns.
+//   as f32 in a ring of two tiles: the next tile is copied while this one is computed. A step is BEHAVIOURS behaviours:
+//   one or more tiles of CHUNK columns of their keys, then the tile of their values; a single tile if the keys are the
+//   values and fit. Rows are padded by 4 numbers, so that 8 lanes that read 16 bytes of 8 rows each access every bank once.
+// Registers: half a warp computes 16·EACH behaviours by 4 output rows. A thread computes 4·EACH scores, using each number
+//   that it loads EACH or 4 times; then, from the weights that its warp left in shared memory, 4 rows by CHUNK/16 columns.
 //   All scores of a row are in one half warp, so the running maximum needs no barrier.
-// Variants: rows_32: the warps share the behaviours, 8 rows each. rows_8, for few candidates: the warps share the rows
-//   and take a quarter of the behaviours each; their acc meet at the end. `wide` copies 16 bytes at a time past the
-//   registers (f32, aligned); the others read number by number and widen.
-// Precision: f32 throughout. Softmax in powers of 2 with a running maximum. A row_sum is summed lane by lane, at the end
-//   over lanes.
+// Variants: rows_32: the warps share the behaviours, 8 rows each. rows_8, for few candidates: the warps share the rows and
+//   take a quarter of the behaviours each; their sums are combined at the end. `wide` copies 16 bytes at a time directly to
+//   shared memory (f32, aligned); `any` loads number by number and widens.
+// Precision: f32 throughout. Softmax in powers of 2 with a running maximum. The sum of a row is kept per lane, and added
+//   over the lanes at the end.
 #include "target_attention/attend.cuh"
 
 enum : u32 {
-    // Lanes that share a row of output, and rows a thread.
+    // Lanes that share an output row, and rows per thread.
     ROW_LANES = 16,
     ROWS_EACH = 4,
-    // Rows of output a warp.
+    // Output rows per warp.
     WARP_ROWS = WARP / ROW_LANES * ROWS_EACH,
     PADDING = 4,
 };
@@ -30,23 +29,30 @@ template <typename T, bool WIDE, u32 CHUNK, u32 ROWS>
 struct SplitHistory {
     static constexpr u32 PARTS = WARPS * WARP_ROWS / ROWS;
     static constexpr u32 BEHAVIOURS = PARTS == 1 ? (CHUNK == 128 ? 32 : 64) : (CHUNK == 128 ? 64 : 128);
-    // Of a step, for one warp; and for one thread.
+    // Behaviours of a step per warp, and per thread.
     static constexpr u32 WARP_BEHAVIOURS = BEHAVIOURS / PARTS;
     static constexpr u32 EACH = WARP_BEHAVIOURS / ROW_LANES;
     static constexpr u32 PITCH = CHUNK + PADDING;
     static constexpr u32 WEIGHT_PITCH = WARP_BEHAVIOURS + PADDING;
     static constexpr u32 HISTORY_TILE = BEHAVIOURS * PITCH, QUERY_TILE = ROWS * PITCH;
     static constexpr u32 COLUMNS_EACH = CHUNK / ROW_LANES;
+    // Shared memory, in floats: a ring of two tiles of the history, with the queries in each or once; the warps' weights.
+    static constexpr __device__ u32 weights_at(bool one_key_tile) {
+        return 2 * HISTORY_TILE + (one_key_tile ? 1 : 2) * QUERY_TILE;
+    }
+    static constexpr __device__ u32 shared_bytes(bool one_key_tile) {
+        return (weights_at(one_key_tile) + WARPS * WARP_ROWS * WEIGHT_PITCH) * 4;
+    }
 
     const TargetAttentionParams &p;
     Work work;
     u32 key_tiles, step_tiles, steps;
     float *ring, *weights;
-    // This thread's first row of the tile, its lane among those that share the row, its warp's first behaviour.
+    // This thread's first row of the tile, its lane among those that share the row, the first behaviour of its warp.
     u32 row, lane, first;
 
-    // A step is its keys' tiles, then its values'. Queries come along with each tile of keys, unless one holds their
-    // whole width: then with the first alone.
+    // A step is the tiles of its keys, then that of its values. Queries are loaded with each tile of keys or, if one tile holds
+    // their whole width, with the first only.
     __device__ __forceinline__ float *tile(u32 place) const {
         return ring + place * (HISTORY_TILE + (key_tiles > 1 ? (u32)QUERY_TILE : 0));
     }
@@ -54,11 +60,11 @@ struct SplitHistory {
         return (key_tiles > 1 ? tile(place) : ring + HISTORY_TILE) + HISTORY_TILE;
     }
 
-    // Rows of CHUNK numbers; what is not there is 0. Row i begins `stride` numbers behind row i - 1.
+    // Loads rows of CHUNK numbers, padded with zeros. Row i begins `stride` numbers after row i - 1.
     __device__ __forceinline__ void load_rows(float *to, const T *from, u64 stride, u32 rows, u32 rows_there, u32 width) {
         constexpr u32 NUMBERS = WIDE ? 4 : 1, LANES = CHUNK / NUMBERS, AT_ONCE = THREADS / LANES;
         u32 column = threadIdx.x % LANES * NUMBERS, row = threadIdx.x / LANES;
-        // Whole vectors of the width are there, or none of them.
+        // The width is a whole number of vectors.
         if (column >= width) rows_there = 0;
         const T *at = from + row * stride + column;
         to += row * PITCH + column;
@@ -84,7 +90,7 @@ struct SplitHistory {
         const T *from = (const T *)(keys ? p.keys : p.values) + history_at(p, work, done, row_width) + skip;
         load_rows(tile(place), from, (u64)p.kv_heads * row_width, BEHAVIOURS, work.piece.length - done, width);
         if (keys && (key_tiles > 1 || step == 0)) {
-            // Rows of one candidate are neighbours, the next candidate's are H rows further: row by row.
+            // Rows of one candidate are adjacent, those of the next candidate H rows further: row by row.
             for (u32 row = threadIdx.x / WARP; row < ROWS; row += WARPS) {
                 bool exists = row < work.piece.rows;
                 const T *query = (const T *)p.queries + output_row(p, work, exists ? row : 0) * p.width + skip;
@@ -122,7 +128,7 @@ struct SplitHistory {
         }
     }
 
-    // Scores to weights, in shared memory; returns what the row's acc so far are worth.
+    // Turns scores into weights in shared memory; returns the factor that rescales the row's sums so far.
     __device__ __forceinline__ float weigh(float (&scores)[EACH], u32 step, u32 j, float &row_max, float &row_sum) {
         float *to = weights + (row % WARP_ROWS + j) * WEIGHT_PITCH + lane;
         u32 behaviour = step * BEHAVIOURS + first + lane;
@@ -165,7 +171,7 @@ struct SplitHistory {
         return rescale;
     }
 
-    // The lane's columns are groups of as many as a load takes, as far apart as all the lanes' groups are long.
+    // The columns of a lane: groups of as many as a load takes; groups of adjacent lanes are adjacent.
     static constexpr u32 GROUP = COLUMNS_EACH < 4 ? COLUMNS_EACH : 4;
     __device__ __forceinline__ u32 column_of(u32 i) const { return (i / GROUP * ROW_LANES + lane) * GROUP + i % GROUP; }
 
@@ -209,11 +215,11 @@ struct SplitHistory {
         for (u32 j = 0; j < ROWS_EACH; j++) {
             row_max[j] = p.weighting == SOFTMAX ? -infinity() : 0.0f;
         }
-        // The tile that is copied is one ahead of the tile that is worked on.
+        // The copy is one tile ahead of the computation.
         u32 place = 0, step = 0, part = 0;
         for (u32 next_step = 0, next_part = 0;; place ^= 1) {
             copy_wait<0>();
-            // The tile at `place` is there for all, and all are done with the other's place, which the next one takes.
+            // The tile at `place` has arrived for all threads, and all have finished the other one, which the next copy overwrites.
             __syncthreads();
             bool first_round = next_step == 0 && next_part == 0;
             if (next_step < steps) {
@@ -225,7 +231,7 @@ struct SplitHistory {
             if (step == steps) break;
             if (part < key_tiles) add_scores(scores, place, part);
             if (part + 1 == key_tiles) {
-                // The warp is done with the weights before.
+                // The warp has finished the previous weights.
                 __syncwarp();
 #pragma unroll
                 for (u32 j = 0; j < ROWS_EACH; j++) {
@@ -247,7 +253,7 @@ struct SplitHistory {
                 part = 0, step++;
             }
         }
-        // The ring's memory is free once all are done with it.
+        // The ring is reused once all threads have finished with it.
         __syncthreads();
         float *stats = ring + PARTS * ROWS * CHUNK;
         u32 warp_part = PARTS == 1 ? 0 : threadIdx.x / WARP;
@@ -276,7 +282,7 @@ __device__ __forceinline__ void split_history_fma(const TargetAttentionParams &p
     Work work = this_block(p);
     u32 key_tiles = (p.width + CHUNK - 1) / CHUNK;
     float *ring = (float *)dynamic_shared;
-    float *weights = ring + 2 * Kernel::HISTORY_TILE + (key_tiles > 1 ? 2 : 1) * Kernel::QUERY_TILE;
+    float *weights = ring + Kernel::weights_at(key_tiles <= 1);
     bool shared_rows = Kernel::PARTS > 1;
     Kernel kernel = {
         p,
@@ -293,9 +299,12 @@ __device__ __forceinline__ void split_history_fma(const TargetAttentionParams &p
     kernel.run();
 }
 
-#define SPLIT_HISTORY_FMA(NAME, T, WIDE, CHUNK, ROWS)                                            \
+#define SPLIT_HISTORY_FMA(NAME, T, WIDE, CHUNK, ROWS)                                              \
+    LAYOUT(NAME, SplitHistory<T, WIDE, CHUNK, ROWS>::BEHAVIOURS,                                    \
+           SplitHistory<T, WIDE, CHUNK, ROWS>::shared_bytes(true),                                  \
+           SplitHistory<T, WIDE, CHUNK, ROWS>::shared_bytes(false));                                \
     extern "C" __global__ void __launch_bounds__(THREADS, 4) NAME(const TargetAttentionParams p) { \
-        split_history_fma<T, WIDE, CHUNK, ROWS>(p);                                              \
+        split_history_fma<T, WIDE, CHUNK, ROWS>(p);                                                \
     }
 
 SPLIT_HISTORY_FMA(split_history_fma_wide_32_rows_8_f32, f32, true, 32, 8)

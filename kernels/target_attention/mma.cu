@@ -3,38 +3,20 @@
 //     s_l = scale·⟨q, k_l⟩ + bias_l        out = Σ_l w_l·v_l        w from s by `weighting`
 //
 // Grid: a block of four warps for each piece of the plan and key/value head. The history passes through a ring of STAGES
-//   tiles in shared memory, 64 behaviours each, which cp.async fills; where the keys are the values, one tile is both.
-//   Rows of a tile lie in 16-byte units that are swizzled by the row's number, so that ldmatrix, by rows or transposed,
-//   and the copies meet every bank once.
-// Products: S[behaviours, rows] = K·Qᵀ, a warp 16 behaviours by all rows; then Oᵀ[columns, rows] += Vᵀ·Pᵀ, a warp each
-//   fourth 16 columns, over all 64 behaviours. The history is on mma's side of 16 and the rows of output (candidates
-//   and the heads that share a key head) on its side of 8, so that one candidate wastes 7 rows of 8 and not 15 of 16.
-//   In both results a lane holds the same rows of output, so maxima and totals stay in registers. P changes hands
-//   through shared memory.
-// Variants: rows_8, rows_32, rows_64: that many rows of output read the history together; 64 where rows are of 64 numbers
-//   at most, beyond which a block would fill a multiprocessor's shared memory.
-// Precision: products are exact and summed in f32. A weight in 16 bits would cost more than the result's own rounding,
-//   so it is cut into two numbers that add up to it, to 16 bits (bf16) or 22 (f16), and multiplied twice. f16 lacks
-//   range: its weights are 2^15 at the row_max, and weightings without a row_max go by target_attention_fma.cu.
-#include "target_attention/attend.cuh"
-
-enum : u32 {
-    BEHAVIOURS = 64,
-    // Rows and columns of the fragments: 16-byte units of 16-bit numbers.
-    UNIT = 8,
-};
-
-// log2 of a softmax weight at the row_max.
-template <typename T>
-constexpr float MAX_LOG = 0.0f;
-template <>
-constexpr float MAX_LOG<f16> = 15.0f;
-
-// The same number, which the compiler takes for an unknown one: it would work addresses out anew in every round.
-__device__ __forceinline__ u32 kept(u32 number) {
-    asm volatile("" : "+r"(number));
-    return number;
-}
+//   tiles in shared memory, 64 behaviours each, filled by cp.async; if the keys are the values, one tile is both. Rows of a
+//   tile consist of 16-byte units, swizzled by row number, so that ldmatrix (plain and transposed) and the copies access
+//   every bank once.
+// Products: S[behaviours, rows] = K·Qᵀ, each warp 16 behaviours by all rows; then Oᵀ[columns, rows] += Vᵀ·Pᵀ, each warp
+//   every fourth 16 columns, over all 64 behaviours. The history is the operand of height 16 and the output rows
+//   (candidates and the heads that share a key head) the one of width 8, so that a single candidate wastes 7 of 8 rows and
+//   not 15 of 16. In both results a lane holds the same output rows, so max and sum stay in registers. P passes through
+//   shared memory.
+// Variants: rows_8, rows_32, rows_64: the output rows that read the history together; 64 only up to a width of 64, beyond
+//   which one block would take the whole shared memory of a multiprocessor.
+// Precision: products are exact and summed in f32. A 16-bit weight would cost more than the rounding of the result, so it
+//   is split into two numbers whose sum has 16 bits (bf16) or 22 (f16), and multiplied twice. f16 lacks range: its weights
+//   are 2^15 at the maximum, and weightings without a maximum use fma.cu.
+#include "target_attention/mma.cuh"
 
 template <typename T, u32 CHUNK, u32 ROWS>
 struct SplitHistory {
@@ -45,17 +27,26 @@ struct SplitHistory {
     static constexpr u32 WEIGHT_UNITS = ROWS / UNIT, WEIGHT_BYTES = BEHAVIOURS * ROWS * 2;
     static constexpr u32 PITCH = CHUNK + 4;
 
+    // Shared memory, in bytes: the ring of stages, each with keys and values or, if aliased, one tile for both; queries;
+    // weights in two halves; maxima [WARPS, ROWS]; max and sum of the piece [ROWS, 2]; the query heads of the rows.
+    static constexpr __device__ u32 bytes_of_stage(bool aliased) { return (aliased ? 1 : 2) * TILE_BYTES; }
+    static constexpr __device__ u32 queries_at(u32 stage_bytes) { return STAGES * stage_bytes; }
+    static constexpr __device__ u32 weights_at(u32 stage_bytes) { return queries_at(stage_bytes) + ROWS * CHUNK * 2; }
+    static constexpr __device__ u32 maxima_at(u32 stage_bytes) { return weights_at(stage_bytes) + 2 * WEIGHT_BYTES; }
+    static constexpr __device__ u32 heads_at(u32 stage_bytes) { return maxima_at(stage_bytes) + (WARPS + 2) * ROWS * 4; }
+    static constexpr __device__ u32 shared_bytes(bool aliased) { return heads_at(bytes_of_stage(aliased)) + ROWS * 4; }
+
     const TargetAttentionParams &p;
     Work work;
     u32 steps, stage_bytes;
-    // Shared memory: addresses of the ring, the queries, the weights' two halves; maxima [WARPS, ROWS], and behind them
-    // maxima and totals of the piece [ROWS, 2]; the query heads of the rows.
+    // Shared memory: addresses of the ring, the queries and the two halves of the weights; maxima, then max and sum of the
+    // piece; the query heads of the rows.
     u32 ring, queries, weights;
     float *maxima;
     u32 *heads;
     u32 warp, lane;
-    // What this lane reads and writes: the first byte of its row, and its unit in the row, to which the units of a loop
-    // are added by exclusive or, as the swizzle is.
+    // What this lane reads and writes: the first byte of its row, and its unit in the row. Like the swizzle, loops over units
+    // combine with it by exclusive or.
     u32 key_row, key_unit, query_row, query_unit, value_at, weight_row, weight_unit, weights_read, weights_unit;
 
     __device__ __forceinline__ void find_addresses() {
@@ -77,14 +68,14 @@ struct SplitHistory {
 
     // Where a unit of a row of CHUNK numbers is.
     static __device__ __forceinline__ u32 at(u32 row, u32 unit) { return (row * UNITS + (unit ^ row % 8)) * 16; }
-    // The same for rows of weights, which may be shorter than all banks.
+    // The same for rows of weights, which may be shorter than a row of banks.
     static __device__ __forceinline__ u32 weight_at(u32 row, u32 unit) {
         constexpr u32 PER_LINE = 8 / (WEIGHT_UNITS < 8 ? WEIGHT_UNITS : 8);
         return (row * WEIGHT_UNITS + (unit ^ row / PER_LINE % WEIGHT_UNITS)) * 16;
     }
 
-    // What this thread copies of each tile: a unit of every AT_ONCEth row. AT_ONCE is a multiple of 8, so that all its
-    // units are swizzled alike.
+    // This thread copies a unit of every AT_ONCEth row of a tile. AT_ONCE is a multiple of 8, so that all its units are swizzled
+    // alike.
     static constexpr u32 AT_ONCE = THREADS / UNITS;
     struct Source {
         const T *from;
@@ -93,7 +84,7 @@ struct SplitHistory {
         bool there, needed;
     };
 
-    // Tiles are filled up to whole fragments, with zeros.
+    // Tiles are padded with zeros to whole fragments.
     __device__ __forceinline__ Source source(const void *rows, u32 width) const {
         u32 column = threadIdx.x % UNITS * UNIT;
         u64 first = history_at(p, work, threadIdx.x / UNITS, width);
@@ -102,7 +93,7 @@ struct SplitHistory {
                 column < (width + 15) / 16 * 16};
     }
 
-    // Copies the next tile, of which `left` behaviours or all are there.
+    // Copies the next tile, of which `left` behaviours exist, or all.
     __device__ __forceinline__ void load_history(u32 to, Source &source, u32 left) const {
         u32 row = threadIdx.x / UNITS;
         to += at(row, threadIdx.x % UNITS);
@@ -133,9 +124,9 @@ struct SplitHistory {
         }
     }
 
-    // scores[r][..]: of 16 behaviours by 8 rows, as mma's c.
+    // scores[r][..]: 16 behaviours by 8 rows, as mma's c.
     __device__ __forceinline__ void multiply_keys(float (&scores)[ROW_TILES][4], u32 keys) {
-        // Units are swizzled by exclusive or, which can be done in parts.
+        // The swizzle is an exclusive or, so it can be applied in two steps.
         keys = kept(keys + key_row);
         u32 end = kept((p.width + 15) / 16 * 32);
 #pragma unroll 1
@@ -157,11 +148,11 @@ struct SplitHistory {
         }
     }
 
-    // The behaviour, in the step, and the row of output of number i of scores[r].
+    // The behaviour in the step and the output row of number i of scores[r].
     __device__ __forceinline__ u32 behaviour_of(u32 i) const { return warp * 16 + lane / 4 + i / 2 * 8; }
     __device__ __forceinline__ u32 row_of(u32 r, u32 i) const { return r * 8 + lane % 4 * 2 + i % 2; }
 
-    // Dot products to scores.
+    // Turns dot products into scores.
     __device__ __forceinline__ void scale(float (&scores)[ROW_TILES][4], u32 step, u32 left) {
 #pragma unroll
         for (u32 r = 0; r < ROW_TILES; r++) {
@@ -184,7 +175,7 @@ struct SplitHistory {
         }
     }
 
-    // Behaviours beyond the history's end get a score or weight of their own.
+    // Sets the score or weight of behaviours past the end of the history.
     __device__ __forceinline__ void mask(float (&scores)[ROW_TILES][4], u32 left, float value) {
         if (left >= BEHAVIOURS) return;
 #pragma unroll
@@ -197,7 +188,7 @@ struct SplitHistory {
         }
     }
 
-    // Weights without softmax. The branches are around the loops: they are long.
+    // Weights without softmax. The branches enclose the loops, because their bodies are long.
     __device__ __forceinline__ void plain_weights(float (&scores)[ROW_TILES][4], u32 left) {
         if (p.weighting != IDENTITY) {
             if (p.weighting == RELU) {
@@ -215,7 +206,7 @@ struct SplitHistory {
         mask(scores, left, 0.0f);
     }
 
-    // Weights by softmax, and what is known of each row so far.
+    // Weights by softmax, and max and sum of each row so far.
     __device__ __forceinline__ void soft_weights(float (&scores)[ROW_TILES][4], u32 left, float (&row_max)[ROW_TILES][2],
                                                  float (&row_sum)[ROW_TILES][2],
                                                  float (&acc)[COLUMN_TILES][ROW_TILES][4]) {
@@ -247,7 +238,7 @@ struct SplitHistory {
         }
     }
 
-    // Each warp's maxima of the step, for all.
+    // Shares each warp's maxima of the step.
     __device__ __forceinline__ void share_maxima(const float (&scores)[ROW_TILES][4]) {
 #pragma unroll
         for (u32 r = 0; r < ROW_TILES; r++) {
@@ -264,7 +255,7 @@ struct SplitHistory {
         }
     }
 
-    // Scores to weights, to shared memory.
+    // Writes weights to shared memory, each split in two.
     __device__ __forceinline__ void store_weights(const float (&scores)[ROW_TILES][4], u32 r, u32 half) {
         float weight[2] = {scores[r][half * 2], scores[r][half * 2 + 1]}, high[2];
         u32 to = weight_row + half * 8 * ROWS * 2 + (weight_unit ^ r * 16);
@@ -274,23 +265,19 @@ struct SplitHistory {
 #pragma unroll
         for (u32 i = 0; i < 2; i++) {
             weight[i] -= high[i];
-            // Infinity is all in the first half.
+            // The first half alone holds infinity.
             if (p.weighting != SOFTMAX && fabsf(high[i]) == infinity()) weight[i] = 0.0f;
         }
         store_shared(to + WEIGHT_BYTES, narrow_pair<T>(weight[0], weight[1]));
     }
 
-    static __device__ __forceinline__ void store_shared(u32 to, u32 word) {
-        asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(word) : "memory");
-    }
-
-    // acc[m][r][..]: of 16 columns by 8 rows.
+    // acc[m][r][..]: 16 columns by 8 rows.
     __device__ __forceinline__ void multiply_values(float (&acc)[COLUMN_TILES][ROW_TILES][4], u32 values) {
         constexpr u32 PAIR = ROW_TILES == 1 ? 1 : 2;
         u32 tiles = (p.columns + 15) / 16;
         u32 from = weights_read;
         values = kept(values + value_at);
-        // None of this warp's columns are there.
+        // None of this warp's columns exist.
         if (warp >= tiles) return;
 #pragma unroll 1
         for (u32 end = from + WEIGHT_BYTES; from < end; from += 16 * ROWS * 2, values += 16 * CHUNK * 2) {
@@ -298,7 +285,7 @@ struct SplitHistory {
 #pragma unroll
             for (u32 m = 0; m < COLUMN_TILES; m++) {
                 u32 tile = warp + m * WARPS;
-                // The warps' tiles are whole multiples of what the swizzle mixes apart.
+                // The warps' tiles are as far apart as the swizzle's period, so one offset fits all.
                 if (tile < tiles) load_transposed_4(a[m], values + m * WARPS * 32);
             }
 #pragma unroll
@@ -335,7 +322,7 @@ struct SplitHistory {
         for (u32 next = 0, step = 0, place = 0, filled = 0; step < steps; next++) {
             if (next >= STAGES - 1) {
                 copy_wait<STAGES - 2>();
-                // The step's tile is there for all, and all are done with the one before, whose place the next takes.
+                // The tile of the step has arrived for all threads, and all have finished the previous one, which the next copy overwrites.
                 __syncthreads();
             }
             if (next < steps) {
@@ -375,7 +362,7 @@ struct SplitHistory {
         float *rows = (float *)dynamic_shared, *stats = maxima + WARPS * ROWS;
         // Exact: a power of 2.
         float unit = p.weighting == SOFTMAX && MAX_LOG<T> > 0.0f ? 1.0f / 32768.0f : 1.0f;
-        // All are done with the tiles, where the acc go, and with the maxima, where the warps' totals go.
+        // All threads have finished with the tiles, which the sums overwrite, and with the maxima, which the warps' sums overwrite.
         __syncthreads();
 #pragma unroll
         for (u32 r = 0; r < ROW_TILES; r++) {
@@ -413,10 +400,7 @@ template <typename T, u32 CHUNK, u32 ROWS>
 __device__ __forceinline__ void split_history_mma(const TargetAttentionParams &p) {
     typedef SplitHistory<T, CHUNK, ROWS> Kernel;
     Work work = this_block(p);
-    u32 stage_bytes = (p.aliased ? 1 : 2) * Kernel::TILE_BYTES;
-    u32 queries = Kernel::STAGES * stage_bytes;
-    u32 weights = queries + ROWS * CHUNK * 2;
-    u32 maxima = weights + 2 * Kernel::WEIGHT_BYTES;
+    u32 stage_bytes = Kernel::bytes_of_stage(p.aliased);
     u32 shared = shared_address(dynamic_shared);
     Kernel kernel = {
         p,
@@ -424,10 +408,10 @@ __device__ __forceinline__ void split_history_mma(const TargetAttentionParams &p
         (work.piece.length + BEHAVIOURS - 1) / BEHAVIOURS,
         stage_bytes,
         shared,
-        shared + queries,
-        shared + weights,
-        (float *)((u8 *)dynamic_shared + maxima),
-        (u32 *)((u8 *)dynamic_shared + maxima) + (WARPS + 2) * ROWS,
+        shared + Kernel::queries_at(stage_bytes),
+        shared + Kernel::weights_at(stage_bytes),
+        (float *)((u8 *)dynamic_shared + Kernel::maxima_at(stage_bytes)),
+        (u32 *)((u8 *)dynamic_shared + Kernel::heads_at(stage_bytes)),
         threadIdx.x / WARP,
         threadIdx.x % WARP,
     };
@@ -435,6 +419,8 @@ __device__ __forceinline__ void split_history_mma(const TargetAttentionParams &p
 }
 
 #define SPLIT_HISTORY_MMA(NAME, T, CHUNK, ROWS, BLOCKS)                                                 \
+    LAYOUT(NAME, BEHAVIOURS, SplitHistory<T, CHUNK, ROWS>::shared_bytes(false),                        \
+           SplitHistory<T, CHUNK, ROWS>::shared_bytes(true));                                          \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(const TargetAttentionParams p) { \
         split_history_mma<T, CHUNK, ROWS>(p);                                                           \
     }

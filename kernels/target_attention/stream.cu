@@ -1,14 +1,14 @@
-// Target attention of a few candidates: f32, widths in multiples of 4 up to 128, rows aligned to 16 bytes.
+// Target attention of few candidates: f32, widths in multiples of 4 up to 128, rows aligned to 16 bytes.
 //
 //     s_l = scale·⟨q, k_l⟩ + bias_l        out = Σ_l w_l·v_l        w from s by `weighting`
 //
-// With so few rows of output, a number that is loaded is used a few times at most, and memory is the limit: nothing is
-//   staged. CHUNK/4 lanes hold a row of the history, 4 numbers each, straight from global memory; a warp takes 1 to 4
-//   behaviours at a time and has UNROLL such loads in flight. Scores are summed over the lanes of a row; the same
-//   registers are the values, where the keys are.
-// Grid: a block of four warps for each piece of the plan and key/value head. Each group of lanes keeps a running maximum
-//   and acc of its own, of every so manieth behaviour; the groups' meet at the end, in shared memory, in their order.
-// Variants: rows_1 and rows_4 rows of output.
+// With so few output rows, each loaded number is used a few times at most and memory is the limit, so nothing is staged:
+//   CHUNK/4 lanes hold a row of the history, 4 numbers each, straight from global memory; a warp takes 1 to 4 behaviours
+//   at a time and keeps UNROLL such loads in flight. Scores are summed over the lanes of a row; if the keys are the values,
+//   the same registers serve as values.
+// Grid: a block of four warps for each piece of the plan and key/value head. Each group of lanes keeps its own max, sum and
+//   weighted values over every PARTS-th behaviour; the groups are combined at the end, in shared memory, in order.
+// Variants: rows_1 and rows_4 output rows.
 // Precision: f32 throughout. Softmax in powers of 2 with a running maximum.
 #include "target_attention/attend.cuh"
 
@@ -16,12 +16,12 @@ template <u32 CHUNK, u32 ROWS>
 struct StreamHistory {
     static constexpr u32 LANES = CHUNK / 4, GROUPS = WARP / LANES, PARTS = WARPS * GROUPS;
     static constexpr u32 UNROLL = ROWS == 1 ? 8 : 4;
-    // Behaviours of a block at a time.
+    // Behaviours per block and step.
     static constexpr u32 STEP = PARTS * UNROLL;
 
     const TargetAttentionParams &p;
     Work work;
-    // This lane's first column, and its group among the block's.
+    // This lane's first column, and its group in the block.
     u32 column, part;
 
     static __device__ __forceinline__ float4 load(const float *from, bool there) {
@@ -31,7 +31,7 @@ struct StreamHistory {
                            __uint_as_float(vector.words[2]), __uint_as_float(vector.words[3]));
     }
 
-    // Of UNROLL behaviours, PARTS apart; zeros beyond the history's end and the row's.
+    // Loads UNROLL behaviours, PARTS apart; zeros past the end of the history and of the row.
     __device__ __forceinline__ void load_rows(float4 (&to)[UNROLL], const void *rows, u32 width, u32 first) const {
         u32 behaviour = first + part;
         const float *from = (const float *)rows + history_at(p, work, behaviour, width) + column;
@@ -43,7 +43,7 @@ struct StreamHistory {
         }
     }
 
-    // Scores to weights; returns what the row's acc so far are worth.
+    // Turns scores into weights; returns the factor that rescales the row's sums so far.
     __device__ __forceinline__ float weigh(float (&scores)[UNROLL], u32 first, u32 row, float &row_max, float &row_sum) const {
         u32 behaviour = first + part;
         if (p.bias != nullptr) {
@@ -142,9 +142,10 @@ __device__ __forceinline__ void stream_history(const TargetAttentionParams &p) {
     kernel.run();
 }
 
-#define STREAM_HISTORY(NAME, CHUNK, ROWS)                                                     \
+#define STREAM_HISTORY(NAME, CHUNK, ROWS)                                                          \
+    LAYOUT(NAME, StreamHistory<CHUNK, ROWS>::STEP);                                                \
     extern "C" __global__ void __launch_bounds__(THREADS, 4) NAME(const TargetAttentionParams p) { \
-        stream_history<CHUNK, ROWS>(p);                                                       \
+        stream_history<CHUNK, ROWS>(p);                                                            \
     }
 
 STREAM_HISTORY(stream_history_32_rows_1_f32, 32, 1)

@@ -1,11 +1,11 @@
-// Target attention: each candidate attends to its user's all_sum history. Here partial results are merged; what attends is
-// in target_attention_fma.cu and target_attention_mma.cu.
+// Target attention: each candidate attends to its user's whole history. This file combines partial results, and merges
+// results of disjoint histories; fma.cu, mma.cu and stream.cu attend.
 #include "target_attention/attend.cuh"
 
 struct CombinePiecesParams {
-    // Tiles whose histories were split.
+    // The tiles whose histories are split.
     const Tile *tiles;
-    // As the pieces left them: [slots, H_kv, tile_rows, columns] and [slots, H_kv, tile_rows, 2].
+    // Written by the pieces: [slots, H_kv, tile_rows, columns] and [slots, H_kv, tile_rows, 2].
     const float *partial;
     const float *stats;
     void *out;
@@ -14,12 +14,12 @@ struct CombinePiecesParams {
     u32 unused;
 };
 
-// combine_pieces: a row of output from the pieces of its history.
+// combine_pieces: an output row from the partial results of the pieces of its history.
 //
-//     out = Σ_i 2^(peak_i - row_max)·sums_i / Σ_i 2^(peak_i - row_max)·total_i        without softmax: Σ_i sums_i
+//     out = Σ_i 2^(max_i - max)·partial_i / Σ_i 2^(max_i - max)·sum_i        without softmax: Σ_i partial_i
 //
-// One block a row, one warp each fourth piece, a lane each 32nd column: four streams that are read in all_sum lines. The
-// order is fixed: pieces of a warp, then warps.
+// One block per row; each warp takes every fourth piece, each lane every 32nd column, so whole cache lines are read. The
+// order of the sums is fixed: pieces of a warp, then warps.
 template <typename T>
 __device__ void combine_pieces(const CombinePiecesParams &p) {
     constexpr u32 MOST_COLUMNS = 128;
@@ -81,12 +81,12 @@ struct MergePairsParams {
     u32 unused;
 };
 
-// merge_pairs: merges softmax attention over two disjoint parts of the same histories.
+// merge_pairs: merges softmax attention over two disjoint spans of the same histories.
 //
 //     lse = log(exp lse_a + exp lse_b)       out = exp(lse_a - lse)·out_a + exp(lse_b - lse)·out_b
 //
-// One thread an element of the output, [rows, width]; `lse` may be null. Bound by memory: three streams, each
-// coalesced, and two log-sum-exps a row that all its threads share through the cache.
+// One thread per element of the output, [rows, width]; `lse` may be null. Memory-bound: three coalesced streams, and two
+// log-sum-exps per row, which its threads read from the cache.
 template <typename T>
 __device__ void merge_pairs(const MergePairsParams& p) {
     const u64 index = u64(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -95,12 +95,12 @@ __device__ void merge_pairs(const MergePairsParams& p) {
     const float a = p.first_lse[row];
     const float b = p.second_lse[row];
     const float row_max = fmaxf(a, b);
-    // A part without behaviours has -inf, and -inf - -inf is NaN where both have it.
+    // A result without behaviours has -inf, and if both have it, -inf - -inf is NaN.
     const float weight_a = a == -infinity() ? 0.0f : exp_approx(a - row_max);
     const float weight_b = b == -infinity() ? 0.0f : exp_approx(b - row_max);
     const float row_sum = weight_a + weight_b;
     float sum = 0.0f;
-    // A part without weight takes no part, whatever its row holds.
+    // A result without weight does not count, whatever its row holds.
     if (weight_a != 0.0f) sum = fma(weight_a, widen(((const T*)p.first)[index]), sum);
     if (weight_b != 0.0f) sum = fma(weight_b, widen(((const T*)p.second)[index]), sum);
     ((T*)p.out)[index] = narrow<T>(row_sum == 0.0f ? 0.0f : sum / row_sum);

@@ -86,7 +86,7 @@ impl CudaBatch {
         Self { batch: Arc::new(batch), stream: stream.clone(), plans: PlanCache::default() }
     }
 
-    /// The batch, to keep.
+    /// The batch itself.
     pub(super) fn shared(&self) -> &Arc<Batch> {
         &self.batch
     }
@@ -148,7 +148,7 @@ impl CudaJagged {
         Ok(Self { jagged, per_user, offsets: Mutex::default() })
     }
 
-    /// The offsets, `[users + 1]` of 64 bits.
+    /// The offsets on the device: `[users + 1]`, 64 bits each.
     pub(super) fn offsets(&self, gpu: &Cuda, operation: &'static str) -> Result<Arc<Allocation>> {
         gpu.check_stream(operation, &self.per_user.stream)?;
         let mut offsets = lock(&self.offsets);

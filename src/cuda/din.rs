@@ -1,4 +1,4 @@
-//! DIN: lays the network out, makes the candidates ready, scores and pools, merges.
+//! DIN: lays out the network, prepares the candidates, scores and pools, combines.
 
 use crate::cuda::batch::CudaBatch;
 use crate::cuda::handle::Cuda;
@@ -25,7 +25,7 @@ impl DinOps for Cuda {
 }
 
 const NAME: &str = "din";
-/// Lays the network out, and computes the candidates' terms of the first layer.
+/// Lays out the network, and computes the candidates' terms of the first layer.
 const PREPARE: ByType = ByType([
     Kernel::new("din", "din_prepare_f32", 128, 27),
     Kernel::new("din", "din_prepare_f16", 128, 32),
@@ -43,21 +43,21 @@ const COMBINE: ByType = ByType([
     Kernel::new("din", "din_combine_f16", 128, 32),
     Kernel::new("din", "din_combine_bf16", 128, 32),
 ]);
-/// Candidates of a piece: `TILE` of din.cu.
+/// Candidates per piece: `TILE` in `kernels/din/layers.cuh`.
 const TILE: usize = 8;
-/// Behaviours a warp takes at a time: `ROWS` of din.cu.
+/// Behaviours that a warp takes at a time: `ROWS` in `kernels/din/layers.cuh`.
 const ROWS: usize = 16;
-/// Threads of a warp.
+/// Threads per warp.
 const WARP: usize = 32;
-/// The most warps of a block.
+/// The most warps per block.
 const WARPS: usize = 4;
-/// Threads of a block that does not attend.
+/// Threads per block of the kernels that prepare and combine.
 const THREADS: usize = 128;
-/// Bytes of shared memory a block may have on every GPU from Ampere on.
+/// Bytes of shared memory that a block may have on every GPU from Ampere on.
 const SHARED: usize = 99 << 10;
-/// Bytes of a register of a fragment for all lanes, times the four of an input fragment.
+/// Bytes of an input fragment: four registers of every lane.
 const FRAGMENT: usize = WARP * 16;
-/// Blocks on a multiprocessor, at a guess of what its memory holds, times rounds of them.
+/// Pieces per multiprocessor: an estimate of the blocks that run at a time, times the rounds of them.
 const PIECES: usize = 16;
 
 twins! {
@@ -131,7 +131,8 @@ twins! {
     }
 }
 
-/// Parts that weights, inputs of a layer and differences of weights are split into: `Parts` of din_network.cuh.
+/// Parts into which weights, inputs of a layer and differences of weights are split: `Parts` in
+/// `kernels/din/network.cuh`.
 fn parts<T: Element>() -> [usize; 3] {
     match T::DTYPE {
         DType::F32 => [3, 3, 3],
@@ -140,7 +141,7 @@ fn parts<T: Element>() -> [usize; 3] {
     }
 }
 
-/// How the network lies in the memory of the device and of a warp.
+/// The layout of the network in device memory and in a warp's shared memory.
 #[derive(Debug, Clone)]
 struct Layout {
     layers: [DinLayer; 3],
@@ -154,9 +155,27 @@ struct Layout {
     warp_bytes: usize,
 }
 
+/// Bytes of shared memory per warp: `WarpLayout` in `kernels/din/layers.cuh`. `first` and `second` are the padded units of
+/// the first two layers, `inputs` the padded inputs of the first.
+pub(super) fn warp_bytes<T: Element>(
+    first: usize,
+    second: usize,
+    layers: usize,
+    inputs: usize,
+    stride: usize,
+) -> usize {
+    let [_, input_parts, _] = parts::<T>();
+    let area = |units: usize| units / 16 * input_parts * FRAGMENT;
+    first / 8 * FRAGMENT
+        + (ROWS + TILE) * stride * 4
+        + (ROWS + 4) * TILE * 4
+        + if layers > 1 { area(first) } else { 0 }
+        + area(inputs.max(if layers > 2 { second } else { 0 }))
+}
+
 impl Layout {
     fn new<T: Element>(width: usize, units: &[usize]) -> Result<Self> {
-        let [weight, input, difference] = parts::<T>();
+        let [weight, _, difference] = parts::<T>();
         let inputs_padded = width.next_multiple_of(16);
         let padded: Vec<usize> = units.iter().map(|units| units.next_multiple_of(16)).collect();
         // A fragment of weights is two registers of a lane for 16 inputs of 8 units.
@@ -183,14 +202,8 @@ impl Layout {
         }
         fit(NAME, "weights", fragments)?;
         let stride = width.next_multiple_of(32) + 8;
-        let [first, second] = [padded[0], padded.get(1).copied().unwrap_or(0)];
-        let area = |units: usize| units / 16 * input * FRAGMENT;
-        let others = if units.len() > 1 { area(first) } else { 0 };
-        let warp_bytes = first / 8 * FRAGMENT
-            + (ROWS + TILE) * stride * 4
-            + (ROWS + 4) * TILE * 4
-            + others
-            + area(inputs_padded.max(if units.len() > 2 { second } else { 0 }));
+        let second = padded.get(1).copied().unwrap_or(0);
+        let warp_bytes = warp_bytes::<T>(padded[0], second, units.len(), inputs_padded, stride);
         if warp_bytes > SHARED {
             let (needed, limit) = (warp_bytes as u64, SHARED as u64);
             return Err(Error::Limit { operation: NAME, argument: "shared memory of a warp", needed, limit });
@@ -208,7 +221,7 @@ impl Layout {
         })
     }
 
-    /// Warps of a block for histories of up to `longest` behaviours: none that never have work.
+    /// Warps per block for histories of up to `longest` behaviours, so that each has work.
     fn warps(&self, longest: usize) -> usize {
         longest.div_ceil(ROWS).min(SHARED / self.warp_bytes).clamp(1, WARPS)
     }
@@ -257,7 +270,7 @@ pub(super) fn attend<T: Element>(
     let out = gpu.region_mut(NAME, &out)?.pointer;
     let softmax = u32::from(op.pooling == DinPooling::Softmax);
 
-    // A warp has 8 units of a candidate.
+    // A warp takes 8 units of a candidate.
     let warps_of_candidates = candidates * (layout.layers[0].padded as usize / 8);
     let blocks = prepared.network_blocks as usize + warps_of_candidates.div_ceil(THREADS / WARP);
     let blocks = if candidates > 0 { blocks } else { 0 };
@@ -290,7 +303,7 @@ pub(super) fn attend<T: Element>(
     call.launch(&COMBINE.of::<T>().blocks(plan.split_count * TILE), &params)
 }
 
-/// What the preparing kernel reads of the network, and where it puts it.
+/// The parameters of the kernel that prepares: the network, and where it is laid out.
 fn network<T: Element>(
     gpu: &Cuda,
     inputs: &DinInputs<'_, CudaMemory, T>,
@@ -330,4 +343,10 @@ fn network<T: Element>(
         }
     }
     Ok(network)
+}
+
+/// All kernels of this stem.
+#[cfg(test)]
+pub(super) fn table() -> Vec<crate::cuda::kernel::Kernel> {
+    [&PREPARE.0[..], &ATTEND.0, &COMBINE.0].concat()
 }

@@ -1,7 +1,7 @@
 //! Kernels as rows of tables, and how one is launched.
 //!
 //! Each stem lists its kernels with their literal symbols, so that a symbol found in a profile, in PTX or in a trace can
-//! be searched for. `contracts.rs` compares the tables with the PTX that ships.
+//! be searched for. `contracts/` compares the tables with the PTX that ships.
 
 use crate::element::{DType, Element};
 

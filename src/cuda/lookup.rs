@@ -36,7 +36,7 @@ const COMBINE: Kernel = Kernel::new("lookup", "lookup_combine", 256, 24);
 /// Looks for ids outside their tables that no other kernel reads.
 const CHECK: Kernel = Kernel::new("lookup", "lookup_check", 256, 16);
 const THREADS: usize = 256;
-/// Pieces of bags a multiprocessor, so that few long bags keep it busy, and the rows by which they are cut.
+/// Pieces of bags per multiprocessor, so that few long bags keep it busy, and the rows per step of the plan.
 const PIECES: usize = 8;
 const STEP: usize = 16;
 
@@ -68,7 +68,7 @@ twins! {
     }
 }
 
-/// Looks for ids outside their tables among the first `rows` rows of ids that no kernel reads.
+/// Checks the first `rows` rows of ids that no other kernel reads.
 pub(super) fn check_ids(
     gpu: &Cuda,
     call: &Call<'_>,
@@ -91,13 +91,13 @@ pub(super) fn check_ids(
     Ok(())
 }
 
-/// Tables whose rows go side by side into one output.
+/// Tables whose rows are concatenated in one output.
 struct Output<'a> {
     pointer: u64,
     tables: &'a [Table<'a, CudaMemory>],
 }
 
-/// The parameters of the launches that read all tables, as many as a launch has room for at a time.
+/// The parameters of the launches that read all tables, up to [`MOST_TABLES`] per launch.
 fn launches(
     gpu: &Cuda,
     operation: &'static str,
@@ -131,7 +131,7 @@ fn launches(
     Ok(launches)
 }
 
-/// Blocks of a launch over so many rows.
+/// Blocks of a launch over `rows` rows of `vec4s` each.
 fn blocks(rows: usize, vec4s: u32) -> usize {
     rows.div_ceil((THREADS / vec4s as usize).max(1))
 }
@@ -182,4 +182,10 @@ pub(super) fn lookup(
         call.launch(&COMBINE.blocks(blocks(bags, params.vec4s)), &params)?;
     }
     Ok(())
+}
+
+/// All kernels of this stem.
+#[cfg(test)]
+pub(super) fn table() -> Vec<crate::cuda::kernel::Kernel> {
+    vec![EACH, BAGS, COMBINE, CHECK]
 }

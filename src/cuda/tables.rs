@@ -10,9 +10,9 @@ use crate::gpu::{fit, id_bound};
 use crate::memory::View;
 use crate::ops::{IdPolicy, Table, TableData};
 
-/// Tables that the parameters of a launch have room for.
+/// The most tables in the parameters of a launch.
 pub(super) const MOST_TABLES: usize = 32;
-/// Numbers that a thread reads of a row at a time.
+/// Numbers per vec4, the unit in which a thread reads a row.
 pub(super) const COLUMNS: usize = 4;
 
 twins! {
@@ -29,7 +29,7 @@ twins! {
     }
 }
 
-/// As kernels take them, tables that lie side by side, and the vec4s of numbers of a row of them together.
+/// Tables as kernels take them, and the vec4s per concatenated row.
 pub(super) fn tables(
     gpu: &Cuda,
     operation: &'static str,
@@ -43,7 +43,7 @@ pub(super) fn tables(
         vec4s = vec4s.saturating_add(table.width.div_ceil(COLUMNS));
         words.push(DeviceTable { first_vec4, ..table_words(gpu, operation, argument, table)? });
     }
-    // So that numbers can be counted too.
+    // Kernels count numbers in 32 bits too.
     Ok((words, fit(operation, argument, vec4s.saturating_mul(COLUMNS))? / COLUMNS as u32))
 }
 
@@ -69,7 +69,7 @@ fn table_words(
     Ok(DeviceTable { data, scale, offset, rows: table.rows as u64, width, storage, vectors, first_vec4: 0 })
 }
 
-/// Where a table's numbers are, and whether a row's can be read four at a time.
+/// The address of a table's numbers, and whether rows can be read a vec4 at a time.
 fn numbers<T: Scalar>(
     gpu: &Cuda,
     operation: &'static str,
@@ -80,7 +80,7 @@ fn numbers<T: Scalar>(
     Ok((data.pointer, u32::from(data.vectors(width, COLUMNS * size_of::<T>()))))
 }
 
-/// Where ids outside their tables are noted; 0 where nobody asks.
+/// The record for ids outside their tables; 0 if they are not reported.
 pub(super) fn record(
     call: &Call<'_>,
     argument: &'static str,

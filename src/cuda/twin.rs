@@ -1,6 +1,6 @@
 //! Twins: Rust structs with the same name, fields and layout as a struct in `kernels/`.
 
-/// Declares twins. `contracts.rs` compares name, field names, order, types and offsets with the CUDA source.
+/// Declares twins. `contracts/` compares name, field names, order, types and offsets with the CUDA source.
 macro_rules! twins {
     ($(
         $(#[$meta:meta])*

@@ -71,7 +71,7 @@ pub(super) fn aggregate_into(
     out: u64,
 ) -> Result<()> {
     let operation = call.operation;
-    // A tile a candidate, and no use of the pieces.
+    // One tile per candidate; the plan's pieces are unused.
     let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 1, wanted: 1, longest: usize::MAX };
     let plan = batch.plan(gpu, operation, &cut)?;
     let candidates = batch.as_ref().targets().rows();
@@ -87,7 +87,7 @@ pub(super) fn aggregate_into(
             counts: found.counts,
             bad_counts,
             bad_positions,
-            // No count is larger: beyond, `counts` are never out of range.
+            // Counts have 32 bits: a larger K puts none out of range.
             top_k: u32::try_from(top_k).unwrap_or(NONE),
             unused: 0,
             rows,
@@ -95,4 +95,10 @@ pub(super) fn aggregate_into(
         call.launch(&KERNEL.blocks(plan.plan.tiles.len()), &params)?;
     }
     Ok(())
+}
+
+/// All kernels of this file.
+#[cfg(test)]
+pub(super) fn table() -> Vec<Kernel> {
+    vec![KERNEL]
 }

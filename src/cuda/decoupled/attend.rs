@@ -20,12 +20,12 @@ const ATTEND: &str = "decoupled_attend";
 const ATTEND_ALL: Kernel = Kernel::new("decoupled_attend", "decoupled_attend", 128, 168);
 /// Combines the partial results of pieces.
 const COMBINE: Kernel = Kernel::new("decoupled_attend", "decoupled_attend_combine", 128, 32);
-/// Candidates and vec4s of columns of a block of decoupled_attend.cu.
+/// Candidates per block in `kernels/decoupled/attend.cu`, and vec4s of columns.
 const CANDIDATES: usize = 16;
 const ROW_VEC4S: usize = 32;
-/// `Weighing` there.
+/// Bytes of `Weighing` there.
 const WEIGHING_BYTES: usize = (BEHAVIOURS * 20 + 11 * 16) * 4;
-/// Bytes that partial sums may take.
+/// The most bytes of partial results.
 const PARTIAL_BYTES: usize = 64 << 20;
 
 twins! {
@@ -72,7 +72,7 @@ fn attend_all(
             rows,
         };
         let blocks = plan.plan.pieces.len() * column_blocks;
-        call.launch(&ATTEND_ALL.blocks(blocks).with_shared(attend_shared(&scoring)), &params)?;
+        call.launch(&ATTEND_ALL.blocks(blocks).with_shared(attend_shared(scoring.vec4s as usize)), &params)?;
         call.launch(&COMBINE.blocks(plan.split_count * CANDIDATES), &params)?;
     }
     Ok(())
@@ -107,6 +107,12 @@ pub(super) fn attend(
 }
 
 /// Bytes of dynamic shared memory per block of [`ATTEND_ALL`].
-fn attend_shared(scoring: &Scoring) -> usize {
-    staged_bytes(scoring, CANDIDATES) + WEIGHING_BYTES
+pub(in crate::cuda) fn attend_shared(vec4s: usize) -> usize {
+    staged_bytes(vec4s, CANDIDATES) + WEIGHING_BYTES
+}
+
+/// All kernels of this file.
+#[cfg(test)]
+pub(super) fn table() -> Vec<Kernel> {
+    vec![ATTEND_ALL, COMBINE]
 }

@@ -1,11 +1,11 @@
 //! Decoupled embeddings: searches in one set of tables (`search.rs`), aggregates from another (`aggregate.rs`), or attends
 //! to all behaviours (`attend.rs`). `scores.rs` and `rows.rs` have what these share.
 
-mod aggregate;
-mod attend;
-mod rows;
-mod scores;
-mod search;
+pub(super) mod aggregate;
+pub(super) mod attend;
+pub(super) mod rows;
+pub(super) mod scores;
+pub(super) mod search;
 
 use crate::cuda::batch::CudaBatch;
 use crate::cuda::handle::Cuda;
@@ -45,4 +45,10 @@ impl DecoupledOps for Cuda {
     ) -> Result<()> {
         attend::attend(self, op, batch, &inputs, out)
     }
+}
+
+/// All kernels of this stem.
+#[cfg(test)]
+pub(super) fn table() -> Vec<crate::cuda::kernel::Kernel> {
+    [search::table(), aggregate::table(), attend::table()].concat()
 }

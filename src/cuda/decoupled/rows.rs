@@ -53,7 +53,7 @@ pub(super) struct Found {
     pub(super) counts: u64,
 }
 
-/// The representation tables, as many as a launch has room for at a time.
+/// The representation tables, up to [`MOST_TABLES`] per launch.
 pub(super) fn rows(
     gpu: &Cuda,
     operation: &'static str,

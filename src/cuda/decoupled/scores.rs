@@ -18,13 +18,13 @@ use crate::jagged::Batch;
 use crate::ops::*;
 use crate::plan::{Cut, FEWEST_STEPS};
 
-/// As in decoupled_scores.cuh: threads of a block, behaviours and vec4s of numbers that it has staged, twice, and vec4s
-/// of queries.
+/// As in `kernels/decoupled/scores.cuh`: threads per block, the behaviours and vec4s that it stages (double-buffered), and
+/// the vec4s of queries.
 pub(super) const THREADS: u32 = 128;
 pub(super) const BEHAVIOURS: usize = 256;
 const ROW_VEC4S: usize = 4;
 const QUERY_VEC4S: usize = 32;
-/// Pieces of work a multiprocessor. Every part of a history keeps lists of its own, so there are few.
+/// Pieces per multiprocessor: few, because every piece has lists of its own.
 pub(super) const PIECES: usize = 2;
 
 twins! {
@@ -41,8 +41,8 @@ twins! {
     }
 }
 
-/// What the kernels that score need, and the check of the ids that they leave unread: those of users without
-/// candidates, and of candidates without a history.
+/// The parameters of the kernels that score; also checks the ids that those do not read: of users without candidates, and
+/// of candidates without a history.
 pub(super) fn scoring(
     gpu: &Cuda,
     call: &Call<'_>,
@@ -78,17 +78,17 @@ pub(super) fn scoring(
     Ok(scoring)
 }
 
-/// Bytes of shared memory that rows and queries are staged in, for so many candidates at a time.
-pub(super) fn staged_bytes(scoring: &Scoring, candidates: usize) -> usize {
-    // At most, behind the behaviours of each column of vec4s.
+/// Bytes of shared memory in which rows and queries are staged, an upper bound of `stage_bytes` in
+/// `kernels/decoupled/scores.cuh`.
+pub(super) fn staged_bytes(vec4s: usize, candidates: usize) -> usize {
+    // The most, after the behaviours of each column of vec4s.
     const PADDING: usize = 4;
-    let vec4s = scoring.vec4s as usize;
     let rows = 2 * ROW_VEC4S.min(vec4s) * (BEHAVIOURS + PADDING);
     (rows + QUERY_VEC4S.min(vec4s) * (candidates + 1)) * COLUMNS * size_of::<f32>()
 }
 
-/// Cuts a batch into about as many pieces as are wanted, but none shorter than what a block takes at a time. Edges are a
-/// quarter of a piece apart, because a plan has no shorter pieces than of [`FEWEST_STEPS`].
+/// Cuts a batch into about `wanted` pieces, none shorter than what a block takes at a time. A step is a quarter of a piece,
+/// because a plan has no pieces shorter than [`FEWEST_STEPS`] steps.
 pub(super) fn cut(batch: &Batch, candidates: usize, wanted: usize) -> Cut {
     let rows =
         |(history, targets): (Range<usize>, Range<usize>)| history.len() * targets.len().div_ceil(candidates);

@@ -22,7 +22,7 @@ static SEARCH_KERNELS: [(usize, Kernel); 4] = [
 ];
 /// Selects the best of the lists of all pieces.
 const SELECT: Kernel = Kernel::new("decoupled_search", "decoupled_select", 256, 48);
-/// Entries of all lists of a block of decoupled_search.cu, and the threads that need room in each.
+/// Entries of all lists of a block in `kernels/decoupled/search.cu`.
 const ENTRIES: usize = 4096;
 
 twins! {
@@ -87,7 +87,7 @@ pub(super) fn search_into(
 ) -> Result<()> {
     let operation = call.operation;
     check_top_k(operation, top_k)?;
-    // Between K and room a list can be left as it is.
+    // A list of between K and `room` entries need not be cut.
     let room = top_k + top_k / 4;
     let most = batch.as_ref().requests().map(|(_, targets)| targets.len()).max().unwrap_or(0);
     let fits = |&&(tile, _): &&(usize, Kernel)| {
@@ -112,7 +112,7 @@ pub(super) fn search_into(
         unused: 0,
         scoring,
     };
-    let shared = search_shared(&scoring, candidates);
+    let shared = search_shared(scoring.vec4s as usize, candidates);
     call.launch(&kernel.blocks(plan.plan.pieces.len()).with_shared(shared), &search)?;
     let select = DecoupledSelectParams {
         tiles: search.tiles,
@@ -130,6 +130,12 @@ pub(super) fn search_into(
 }
 
 /// Bytes of dynamic shared memory per block of a search with so many candidates per tile: the lists, then what is staged.
-fn search_shared(scoring: &Scoring, candidates: usize) -> usize {
-    staged_bytes(scoring, candidates) + ENTRIES * size_of::<u64>() + 16 * candidates
+pub(in crate::cuda) fn search_shared(vec4s: usize, candidates: usize) -> usize {
+    staged_bytes(vec4s, candidates) + ENTRIES * size_of::<u64>() + 16 * candidates
+}
+
+/// All kernels of this file.
+#[cfg(test)]
+pub(super) fn table() -> Vec<Kernel> {
+    SEARCH_KERNELS.iter().map(|(_, kernel)| *kernel).chain([SELECT]).collect()
 }

@@ -32,18 +32,18 @@ const SCATTER: ByType = ByType([
 const COMBINE: Kernel = Kernel::new("sdim", "sdim_combine", FLAT_THREADS, 32);
 /// Adds a table to another.
 const ADD: Kernel = Kernel::new("sdim", "sdim_add", FLAT_THREADS, 10);
-/// A warp's share of a table in sdim_encode.cu, and the warps of a block at most.
+/// A warp's share of a table in `kernels/sdim/encode.cu`, and the most warps per block.
 const WARP_BUCKETS: usize = 64;
 const WARP_COLUMNS: usize = 16;
 const MOST_WARPS: usize = 16;
-/// The most bits for which a product with a one-hot matrix does less than looking for each bucket's rows.
+/// The most bits for which a product with a one-hot matrix is cheaper than scanning for the rows of each bucket.
 const ONE_HOT_BITS: usize = 6;
-/// Buckets and columns of a block in sdim_scan.cu's tables.
+/// Buckets and columns per block of `sdim_scatter` in `kernels/sdim/scan.cu`.
 const SCATTER_BUCKETS: usize = 128;
 const SCATTER_COLUMNS: usize = 64;
-/// Shared memory that a block may have on every device from Ampere on, with room for what the driver takes.
+/// Shared memory that a block may have on every device from Ampere on, less what the driver reserves.
 const SHARED: usize = 96 << 10;
-/// Parts of histories are whole multiples of this, and at least four times as long: each ends with a table of sums.
+/// Behaviours per step of the plan. Pieces are several steps long, because each writes a whole table of sums.
 const STEP: usize = 2 * TILE_ROWS;
 
 twins! {
@@ -110,7 +110,7 @@ twins! {
     }
 }
 
-/// How a table is cut among the warps of a block, and among blocks.
+/// How a table is divided among the warps of a block, and among blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Shares {
     bucket_warps: usize,
@@ -120,8 +120,8 @@ struct Shares {
 }
 
 impl Shares {
-    /// For given signatures: as many buckets as one block can have, because each block of others reads the rows again;
-    /// then as many columns.
+    /// For given signatures: as many buckets per block as possible, because each block of further buckets reads the rows
+    /// again; then as many columns.
     fn of_given(op: &Sdim) -> Self {
         let buckets = (op.groups * op.buckets()).div_ceil(WARP_BUCKETS);
         let columns = op.width.div_ceil(WARP_COLUMNS);
@@ -132,8 +132,8 @@ impl Shares {
         Self { bucket_warps, column_warps, bucket_blocks, column_blocks }
     }
 
-    /// For rows that are hashed as they are read: all columns, and as many groups as one block can have. None where
-    /// that is not one, or does not fit a block's shared memory.
+    /// For rows that are hashed as they are read: all columns, and as many groups per block as possible. `None` if not
+    /// even one group fits, or not the shared memory.
     fn of_hashed<T: Element>(op: &Sdim) -> Option<Self> {
         let buckets = (op.groups * op.buckets()).div_ceil(WARP_BUCKETS);
         let columns = op.width.div_ceil(WARP_COLUMNS);
@@ -154,17 +154,27 @@ impl Shares {
         32 * self.bucket_warps * self.column_warps
     }
 
-    /// Bytes of shared memory of a block with so many tiles in flight, as sdim_encode.cu divides it.
+    /// Bytes of shared memory per block with so many tiles in flight.
     fn shared<T: Element>(&self, op: &Sdim, stages: usize, hashing: bool) -> usize {
-        let columns = self.column_warps * WARP_COLUMNS;
-        let tile = TILE_ROWS * (columns * size_of::<T>() + 16);
-        // A warp's buckets are those of whole groups.
+        // The buckets of a warp are those of whole groups.
         let groups = (self.bucket_warps * WARP_BUCKETS / op.buckets()).min(op.groups);
-        let codes = (groups * (TILE_ROWS + 8) * 2 + groups / 8 * 8).next_multiple_of(16);
-        // Two parts; the room between two bits is at most 31 words.
-        let rotations = 2 * op.bits * (groups * (columns + 8) * 2 + 31 * 4);
-        stages * tile + codes + if hashing { rotations } else { 0 }
+        shared_bytes::<T>(self.column_warps * WARP_COLUMNS, groups, op.bits, stages, hashing)
     }
+}
+
+/// Bytes of shared memory per block, an upper bound of `shared_bytes` in `kernels/sdim/encode.cu`.
+pub(in crate::cuda) fn shared_bytes<T: Element>(
+    columns: usize,
+    groups: usize,
+    bits: usize,
+    stages: usize,
+    hashing: bool,
+) -> usize {
+    let tile = TILE_ROWS * (columns * size_of::<T>() + 16);
+    let codes = (groups * (TILE_ROWS + 8) * 2 + groups / 8 * 8).next_multiple_of(16);
+    // Two parts; the padding between two bits is at most 31 words.
+    let rotations = 2 * bits * (groups * (columns + 8) * 2 + 31 * 4);
+    stages * tile + codes + if hashing { rotations } else { 0 }
 }
 
 pub(super) fn encode<T: Element>(
@@ -194,7 +204,7 @@ pub(super) fn encode<T: Element>(
         rows_per_target: 1,
         tile_rows: 1,
         step: STEP,
-        // Every part has a table of its own.
+        // Every partial result is a whole table.
         wanted: (PIECES * gpu.multiprocessors())
             .div_ceil(blocks)
             .min(PARTIAL_BYTES / (sizes.table * 4))
@@ -224,7 +234,7 @@ pub(super) fn encode<T: Element>(
     call.launch(&COMBINE.blocks(plan.split_count * blocks_per_table), &params)
 }
 
-/// Where bucket sums go.
+/// Where the bucket sums are written.
 struct Target<'a> {
     plan: &'a DevicePlan,
     table: u64,
@@ -321,6 +331,12 @@ pub(super) fn add_tables(
     gpu.call(NAME).launch(&ADD.blocks(length.div_ceil(FLAT_THREADS as usize)), &params)
 }
 
+/// All kernels of this file.
+#[cfg(test)]
+pub(super) fn table() -> Vec<Kernel> {
+    [&ENCODE.0[..], &SCATTER.0, &[COMBINE, ADD]].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,7 +380,7 @@ mod tests {
             let one_pass = Shares::of_hashed::<f32>(&op).is_some() && Shares::of_hashed::<f16>(&op).is_some();
             assert_eq!(one_pass, width <= 256, "{op:?}");
         }
-        // The paper's sizes: by one block, which leaves room for another.
+        // The paper's sizes: one block, small enough for two per multiprocessor.
         let op = Sdim::new(64);
         let shares = Shares::of_hashed::<f32>(&op).expect("room");
         assert!(shares.blocks() == 1 && shares.shared::<f32>(&op, 2, true) <= 80 << 10);

@@ -1,8 +1,8 @@
 //! SDIM: signatures (`signatures.rs`), bucket tables (`encode.rs`), and what reads them (`query.rs`).
 
-mod encode;
-mod query;
-mod signatures;
+pub(super) mod encode;
+pub(super) mod query;
+pub(super) mod signatures;
 
 use crate::cuda::batch::{CudaBatch, CudaJagged};
 use crate::cuda::handle::Cuda;
@@ -71,4 +71,10 @@ impl SdimOps for Cuda {
     ) -> Result<()> {
         query::attend(self, op, batch, &inputs, out)
     }
+}
+
+/// All kernels of this stem.
+#[cfg(test)]
+pub(super) fn table() -> Vec<crate::cuda::kernel::Kernel> {
+    [signatures::table(), encode::table(), query::table()].concat()
 }

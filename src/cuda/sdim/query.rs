@@ -1,4 +1,4 @@
-//! SDIM: reads bucket tables, or does without.
+//! SDIM: reads bucket tables, or attends without a table.
 
 use bytemuck::Zeroable;
 
@@ -35,12 +35,12 @@ const QUERY_SUMS: ByType = ByType([
     Kernel::new("sdim_query", "sdim_query_sums_f16", SCAN_THREADS, 40),
     Kernel::new("sdim_query", "sdim_query_sums_bf16", SCAN_THREADS, 40),
 ]);
-/// Groups of a block in sdim_scan.cu's sums.
+/// Groups per block of `sdim_sums` in `kernels/sdim/scan.cu`.
 const SUMS_GROUPS: usize = 4;
-/// Candidates of a block in sdim_query.cu, and how many of its blocks a multiprocessor holds.
+/// Candidates per block in `kernels/sdim/query.cu`, and its blocks per multiprocessor.
 const QUERY_ROWS: usize = 4;
 const QUERY_BLOCKS: usize = 8;
-/// The most groups of a candidate that is hashed there.
+/// The most groups for which that kernel hashes candidates itself.
 const HASHED_GROUPS: usize = 512;
 
 twins! {
@@ -100,7 +100,8 @@ pub(super) fn query<T: Element>(
     let (table, out) = (gpu.region(NAME, &inputs.table)?, gpu.region_mut(NAME, &out)?);
     let offsets = targets.offsets(gpu, NAME)?;
     let mut call = gpu.call(NAME);
-    // As long as all blocks run at once, latency counts: a launch less. Of more, each would read the rotations again.
+    // If all blocks run at once, latency matters, and hashing in the same kernel saves a launch. With more blocks, each would
+    // read the rotations again.
     let few = count <= QUERY_ROWS * QUERY_BLOCKS * gpu.multiprocessors() && op.groups <= HASHED_GROUPS;
     let (codes, rotations, rows) = match (&inputs.hash, &inputs.targets) {
         (Hash::Rotations(rotations), Some(rows)) if few => {
@@ -191,4 +192,10 @@ pub(super) fn attend<T: Element>(
         ..query_params(op, &sizes)
     };
     call.launch(&QUERY_SUMS.of::<T>().blocks(count.div_ceil(QUERY_ROWS)), &params)
+}
+
+/// All kernels of this file.
+#[cfg(test)]
+pub(super) fn table() -> Vec<Kernel> {
+    [&QUERY.0[..], &QUERY_SUMS.0, &SUMS.0].concat()
 }

@@ -22,13 +22,13 @@ const CHECK: Kernel = Kernel::new("sdim", "sdim_check", FLAT_THREADS, 12);
 /// Rows that a block hashes or adds at a time, and groups that it hashes.
 pub(super) const TILE_ROWS: usize = 64;
 const TILE_GROUPS: usize = 16;
-/// Threads of the kernels that take a number each.
+/// Threads per block of the kernels with one thread per number.
 pub(super) const FLAT_THREADS: u32 = 256;
-/// Threads of the kernels of sdim_scan.cu and sdim_query.cu.
+/// Threads per block in `kernels/sdim/scan.cu` and `query.cu`.
 pub(super) const SCAN_THREADS: u32 = 128;
-/// Bytes that partial results may take: a small part of a GPU's memory.
+/// The most bytes of partial results: a small part of a GPU's memory.
 pub(super) const PARTIAL_BYTES: usize = 64 << 20;
-/// Pieces of work a multiprocessor: enough that the last ones to end leave little of it idle.
+/// Pieces per multiprocessor: enough that little is idle while the last ones finish.
 pub(super) const PIECES: usize = 4;
 
 twins! {
@@ -85,7 +85,7 @@ impl Sizes {
 pub(super) struct Codes {
     pub(super) pointer: u64,
     pub(super) bytes: u32,
-    /// Where those out of range are recorded; 0 where there are none.
+    /// The record for those out of range; 0 for computed signatures.
     pub(super) record: u64,
 }
 
@@ -167,7 +167,7 @@ pub(super) fn codes<T: Element>(
     }
 }
 
-/// Looks through given signatures, for kernels that do not see each of them.
+/// Checks given signatures, for kernels that do not read all of them.
 pub(super) fn check(call: &Call<'_>, op: &Sdim, count: usize, codes: Codes) -> Result<()> {
     if codes.record == 0 {
         return Ok(());
@@ -181,4 +181,10 @@ pub(super) fn check(call: &Call<'_>, op: &Sdim, count: usize, codes: Codes) -> R
         code_bytes: codes.bytes,
     };
     call.launch(&CHECK.blocks(length.div_ceil(FLAT_THREADS as usize)), &params)
+}
+
+/// All kernels of this file.
+#[cfg(test)]
+pub(super) fn table() -> Vec<Kernel> {
+    [&SIGNATURES.0[..], &[CHECK]].concat()
 }

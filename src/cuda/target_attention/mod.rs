@@ -1,6 +1,6 @@
 //! Target attention: plans the pieces, attends, combines; merges results of disjoint histories.
 
-mod variants;
+pub(super) mod variants;
 
 use crate::cuda::batch::CudaBatch;
 use crate::cuda::handle::Cuda;
@@ -222,4 +222,10 @@ pub(super) fn merge<T: Element>(
     let kernel = MERGE.of::<T>();
     let blocks = out.length.div_ceil(kernel.threads as usize);
     gpu.call(NAME).launch(&kernel.blocks(blocks), &params)
+}
+
+/// All kernels of this stem.
+#[cfg(test)]
+pub(super) fn table() -> Vec<crate::cuda::kernel::Kernel> {
+    variants::table()
 }

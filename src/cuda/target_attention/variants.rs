@@ -147,7 +147,7 @@ impl Variant {
     }
 
     /// Bytes of dynamic shared memory per block. `aliased`: the keys are the values. The kernel's own layout, which
-    /// `contracts.rs` compares with this, is exported as `<symbol>_layout`.
+    /// `contracts/` compares with this, is exported as `<symbol>_layout`.
     pub(super) fn dynamic_shared(&self, width: usize, aliased: bool) -> usize {
         let Self { chunk, tile_rows, step, .. } = *self;
         match self.method {
@@ -174,4 +174,11 @@ impl Variant {
 /// The most output rows of a user for one key/value head.
 fn most_rows(op: &TargetAttention, batch: &Batch) -> usize {
     batch.targets().max_length().saturating_mul(op.heads / op.kv_heads)
+}
+
+/// All kernels of this stem.
+#[cfg(test)]
+pub(super) fn table() -> Vec<Kernel> {
+    let variants: Vec<Kernel> = VARIANTS.iter().map(|variant| variant.kernel).collect();
+    [&variants[..], &COMBINE.0, &MERGE.0].concat()
 }

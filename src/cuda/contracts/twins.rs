@@ -1,0 +1,110 @@
+//! Every Rust struct that a kernel reads has the fields of the CUDA struct of its name.
+
+use std::fs;
+
+use crate::cuda::batch::{Piece, Tile};
+use crate::cuda::contracts::source::{Source, files};
+use crate::cuda::decoupled::aggregate::DecoupledAggregateParams;
+use crate::cuda::decoupled::attend::DecoupledAttendParams;
+use crate::cuda::decoupled::rows::Rows;
+use crate::cuda::decoupled::scores::Scoring;
+use crate::cuda::decoupled::search::{DecoupledSearchParams, DecoupledSelectParams};
+use crate::cuda::din::{DinAttendParams, DinCombineParams, DinLayer, DinPrepareParams};
+use crate::cuda::lookup::{LookupColumn, LookupParams};
+use crate::cuda::sdim::encode::{SdimAddParams, SdimCombineParams, SdimEncodeParams, SdimScatterParams};
+use crate::cuda::sdim::query::{SdimQueryParams, SdimSumsParams};
+use crate::cuda::sdim::signatures::{SdimCheckParams, SdimSignatureParams};
+use crate::cuda::tables::DeviceTable;
+use crate::cuda::target_attention::{CombinePiecesParams, MergePairsParams, TargetAttentionParams};
+use crate::cuda::twin::{Field, Twin};
+
+/// Name, size and fields of every twin.
+fn twins() -> Vec<(&'static str, Vec<Field>)> {
+    fn twin<T: Twin>() -> (&'static str, Vec<Field>) {
+        (T::NAME, T::fields())
+    }
+    vec![
+        twin::<Tile>(),
+        twin::<Piece>(),
+        twin::<DeviceTable>(),
+        twin::<TargetAttentionParams>(),
+        twin::<CombinePiecesParams>(),
+        twin::<MergePairsParams>(),
+        twin::<DinLayer>(),
+        twin::<DinPrepareParams>(),
+        twin::<DinAttendParams>(),
+        twin::<DinCombineParams>(),
+        twin::<SdimSignatureParams>(),
+        twin::<SdimCheckParams>(),
+        twin::<SdimEncodeParams>(),
+        twin::<SdimCombineParams>(),
+        twin::<SdimAddParams>(),
+        twin::<SdimScatterParams>(),
+        twin::<SdimSumsParams>(),
+        twin::<SdimQueryParams>(),
+        twin::<LookupColumn>(),
+        twin::<LookupParams>(),
+        twin::<Rows>(),
+        twin::<Scoring>(),
+        twin::<DecoupledAggregateParams>(),
+        twin::<DecoupledSearchParams>(),
+        twin::<DecoupledSelectParams>(),
+        twin::<DecoupledAttendParams>(),
+    ]
+}
+
+#[test]
+fn twins_have_the_same_names_types_and_offsets() {
+    let source = Source::of_kernels();
+    for (name, fields) in twins() {
+        assert_eq!(
+            source.fields(name).as_ref(),
+            Some(&fields),
+            "{name}: kernels/ on the left, src/cuda on the right"
+        );
+    }
+}
+
+#[test]
+fn two_swapped_fields_are_noticed() {
+    let path =
+        files("kernels", &["cuh"]).into_iter().find(|path| path.ends_with("target_attention/attend.cuh"));
+    let text = fs::read_to_string(path.expect("the header")).expect("text");
+    let mut source = Source::of_kernels();
+    let (as_declared, swapped) =
+        ("const void *keys;\n    const void *values;", "const void *values;\n    const void *keys;");
+    assert!(text.contains(as_declared), "the header declares keys and values");
+    source.read(&text.replace(as_declared, swapped));
+    let fields = source.fields(TargetAttentionParams::NAME).expect("the struct");
+    assert_ne!(fields, TargetAttentionParams::fields());
+}
+
+#[test]
+fn every_twin_and_every_kernel_parameter_is_compared() {
+    let compared: Vec<&str> = twins().into_iter().map(|(name, _)| name).collect();
+    for path in
+        files("src/cuda", &["rs"]).into_iter().filter(|path| !path.to_string_lossy().contains("contracts"))
+    {
+        let text = fs::read_to_string(&path).expect("text");
+        for block in text.split("\ntwins! {").skip(1) {
+            let block = block.split("\n}").next().unwrap_or("");
+            for declared in block.split("struct ").skip(1) {
+                let name = declared.split(' ').next().unwrap_or("");
+                assert!(compared.contains(&name), "{name} of {} is not compared", path.display());
+            }
+        }
+        assert!(
+            !text.contains("#[repr(C)]") || path.ends_with("twin.rs"),
+            "{} declares a struct for kernels without `twins!`",
+            path.display()
+        );
+    }
+    for path in files("kernels", &["cu", "cuh"]) {
+        let text = fs::read_to_string(&path).expect("text");
+        for parameters in text.split("__global__").skip(1) {
+            let list = parameters.split_once("(const ").map_or("", |(_, list)| list);
+            let name = list.split(' ').next().unwrap_or("");
+            assert!(compared.contains(&name), "{name} of {} is not compared", path.display());
+        }
+    }
+}
