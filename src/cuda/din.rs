@@ -34,8 +34,8 @@ const PREPARE: ByType = ByType([
 /// Scores and pools the pieces.
 const ATTEND: ByType = ByType([
     Kernel::new("din", "din_attend_f32", 128, 128),
-    Kernel::new("din", "din_attend_f16", 128, 120),
-    Kernel::new("din", "din_attend_bf16", 128, 112),
+    Kernel::new("din", "din_attend_f16", 128, 110),
+    Kernel::new("din", "din_attend_bf16", 128, 104),
 ]);
 /// Combines the partial results of pieces.
 const COMBINE: ByType = ByType([

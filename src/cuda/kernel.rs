@@ -8,7 +8,7 @@ use crate::element::{DType, Element};
 /// A kernel: a row of its stem's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Kernel {
-    /// The PTX file, as [`kernels`](crate::cuda::kernels) names it.
+    /// The PTX file, as `kernels()` names it.
     pub(super) file: &'static str,
     /// The entry of the file.
     pub(super) symbol: &'static str,

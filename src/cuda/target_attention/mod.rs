@@ -2,7 +2,8 @@
 
 pub(super) mod variants;
 
-use crate::cuda::batch::CudaBatch;
+use crate::cuda::batch::{CudaBatch, DevicePlan};
+use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
 use crate::cuda::memory::CudaMemory;
 use crate::cuda::target_attention::variants::{COMBINE, MERGE, Variant};
@@ -167,25 +168,33 @@ pub(super) fn attend<T: Element>(
         let blocks = plan.plan.pieces.len().saturating_mul(op.kv_heads);
         let shared = variant.dynamic_shared(op.width, inputs.values.is_none());
         call.launch(&variant.kernel.blocks(blocks).with_shared(shared), &params)?;
-        let params = CombinePiecesParams {
-            tiles: plan.split_tiles.pointer(),
-            partial,
-            stats,
-            out: out.pointer,
-            lse: params.lse,
-            kv_heads,
-            group_heads,
-            value_width,
-            first_column: params.first_column,
-            columns,
-            tile_rows: params.tile_rows,
-            weighting,
-            unused: 0,
-        };
-        let blocks = plan.split_count.saturating_mul(op.kv_heads).saturating_mul(tile_rows);
-        call.launch(&COMBINE.of::<T>().blocks(blocks), &params)?;
+        combine::<T>(&call, &plan, &params)?;
     }
     Ok(())
+}
+
+/// Combines the partial results of the columns that a launch attended to.
+fn combine<T: Element>(call: &Call<'_>, plan: &DevicePlan, attended: &TargetAttentionParams) -> Result<()> {
+    let &TargetAttentionParams { partial, stats, out, lse, kv_heads, group_heads, value_width, .. } =
+        attended;
+    let &TargetAttentionParams { first_column, columns, tile_rows, weighting, .. } = attended;
+    let params = CombinePiecesParams {
+        tiles: plan.split_tiles.pointer(),
+        partial,
+        stats,
+        out,
+        lse,
+        kv_heads,
+        group_heads,
+        value_width,
+        first_column,
+        columns,
+        tile_rows,
+        weighting,
+        unused: 0,
+    };
+    let blocks = plan.split_count.saturating_mul(kv_heads as usize).saturating_mul(tile_rows as usize);
+    call.launch(&COMBINE.of::<T>().blocks(blocks), &params)
 }
 
 fn fit_all(sizes: [(&'static str, usize); 2]) -> Result<[u32; 2]> {

@@ -12,14 +12,14 @@ const THREADS: u32 = 128;
 const LOAD: usize = 6;
 
 /// Combines the partial results of pieces.
-pub(super) const COMBINE: ByType = ByType([
+pub(in crate::cuda) const COMBINE: ByType = ByType([
     Kernel::new("target_attention", "combine_pieces_f32", 128, 32),
     Kernel::new("target_attention", "combine_pieces_f16", 128, 32),
     Kernel::new("target_attention", "combine_pieces_bf16", 128, 32),
 ]);
 
 /// Merges results of disjoint histories.
-pub(super) const MERGE: ByType = ByType([
+pub(in crate::cuda) const MERGE: ByType = ByType([
     Kernel::new("target_attention", "merge_pairs_f32", 256, 22),
     Kernel::new("target_attention", "merge_pairs_f16", 256, 22),
     Kernel::new("target_attention", "merge_pairs_bf16", 256, 22),
@@ -40,21 +40,21 @@ enum Method {
 
 /// A kernel that attends: a row of the table below.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Variant {
-    pub(super) kernel: Kernel,
+pub(in crate::cuda) struct Variant {
+    pub(in crate::cuda) kernel: Kernel,
     method: Method,
     dtype: DType,
     /// Columns of keys or values that a block holds at a time.
-    pub(super) chunk: usize,
+    pub(in crate::cuda) chunk: usize,
     /// Output rows per block.
-    pub(super) tile_rows: usize,
+    pub(in crate::cuda) tile_rows: usize,
     /// Behaviours per step.
-    pub(super) step: usize,
+    pub(in crate::cuda) step: usize,
 }
 
 /// Method, symbol, registers, storage type, chunk, tile rows, step.
 #[rustfmt::skip]
-pub(super) static VARIANTS: [Variant; 28] = [
+pub(in crate::cuda) static VARIANTS: [Variant; 28] = [
     row(Method::Mma, "split_history_mma_64_rows_8_f16", 72, DType::F16, 64, 8, 64),
     row(Method::Mma, "split_history_mma_64_rows_32_f16", 124, DType::F16, 64, 32, 64),
     row(Method::Mma, "split_history_mma_64_rows_64_f16", 190, DType::F16, 64, 64, 64),
@@ -104,7 +104,11 @@ const fn row(
 
 impl Variant {
     /// The variant for an operation on this batch. `vectors`: all rows are aligned to 16 bytes.
-    pub(super) fn choose<T: Element>(op: &TargetAttention, batch: &Batch, vectors: bool) -> &'static Self {
+    pub(in crate::cuda) fn choose<T: Element>(
+        op: &TargetAttention,
+        batch: &Batch,
+        vectors: bool,
+    ) -> &'static Self {
         let method = Self::method::<T>(op, batch, vectors);
         let widest = op.width.max(op.value_width);
         let chunk = match method {
@@ -148,7 +152,7 @@ impl Variant {
 
     /// Bytes of dynamic shared memory per block. `aliased`: the keys are the values. The kernel's own layout, which
     /// `contracts/` compares with this, is exported as `<symbol>_layout`.
-    pub(super) fn dynamic_shared(&self, width: usize, aliased: bool) -> usize {
+    pub(in crate::cuda) fn dynamic_shared(&self, width: usize, aliased: bool) -> usize {
         let Self { chunk, tile_rows, step, .. } = *self;
         match self.method {
             Method::Mma => {
@@ -178,7 +182,7 @@ fn most_rows(op: &TargetAttention, batch: &Batch) -> usize {
 
 /// All kernels of this stem.
 #[cfg(test)]
-pub(super) fn table() -> Vec<Kernel> {
+pub(in crate::cuda) fn table() -> Vec<Kernel> {
     let variants: Vec<Kernel> = VARIANTS.iter().map(|variant| variant.kernel).collect();
     [&variants[..], &COMBINE.0, &MERGE.0].concat()
 }

@@ -191,13 +191,13 @@ const HEAD: &str = "\
 # What the CUDA kernels ask of a GPU
 
 Counted by the emulator and modelled from the counts; **no time here is measured**. `LONGSEQ_WRITE_EVIDENCE=1 cargo
-test --test all evidence` writes this file; the test fails where it is out of date.
+test --test all evidence` writes this file; the test fails if it is out of date.
 
-- instructions: of warps. sectors: of 32 bytes, asked for over the fewest possible. conflicts: passes over shared memory
-  that bank conflicts add, in percent. registers and warps: on an A100, from ptxas' figures.
-- `(!)`: above the goals, 1.05 times the fewest sectors and 2 % conflicts.
-- times in microseconds: for how long the busiest unit of the busiest multiprocessor works, and how long device memory
-  takes for all sectors asked for, were no cache to serve any. Each is a floor that knows no latency.
+- instructions: per warp, in total. sectors: of 32 bytes, requested, relative to the fewest possible. conflicts: extra
+  passes over shared memory due to bank conflicts, in percent. registers and warps: on an A100, from ptxas.
+- `(!)`: misses the goals, 1.05 times the fewest sectors and 2 % conflicts.
+- times in microseconds: how long the busiest unit of the busiest multiprocessor works, and how long device memory takes
+  for all requested sectors without any cache. Both are lower bounds that ignore latency.
 ";
 
 #[test]

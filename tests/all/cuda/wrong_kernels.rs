@@ -360,7 +360,12 @@ fn decoupled() -> Vec<(Mutant, Check)> {
             &case,
         ),
         (
-            mutant("decoupled_attend", "decoupled_attend_combine", "not a mean", ("div.rn.f32", "mul.rn.f32")),
+            mutant(
+                "decoupled_attend",
+                "decoupled_attend_combine",
+                "not a mean",
+                ("div.rn.f32", "mul.rn.f32"),
+            ),
             &case,
         ),
     ];
