@@ -70,10 +70,19 @@ fn one_feature(length: usize, candidates: usize, rows: usize, attention: usize, 
     }
 }
 
-/// What the benchmarks time.
+/// The cases that the benchmarks time.
 pub fn benchmarks() -> Vec<Named> {
+    let mut cases = large_attention();
+    cases.extend(large_din());
+    cases.extend(large_sdim());
+    cases.extend(large_decoupled());
+    cases.extend(large_lookups());
+    cases
+}
+
+fn large_attention() -> Vec<Named> {
     let dtype = DType::Bf16;
-    let mut cases = vec![
+    vec![
         attention("target_attention_c16_l10000_d64_f32", one_user(10_000, 16)),
         attention("target_attention_c16_l10000_d64_bf16", AttentionCase { dtype, ..one_user(10_000, 16) }),
         attention(
@@ -107,11 +116,16 @@ pub fn benchmarks() -> Vec<Named> {
             operation: "merge_attention",
             case: AnyCase::Merge(MergeCase { seed: 1, rows: 10_000, value_width: 64 }),
         },
+    ]
+}
+
+fn large_din() -> Vec<Named> {
+    vec![
         din("din_80_40_c16_l1000_d64", din_80_40(1000, 16)),
         din(
             "din_200_80_dice_softmax_c50_l1000_d32_bf16",
             DinCase {
-                dtype,
+                dtype: DType::Bf16,
                 width: 32,
                 hidden: vec![200, 80],
                 activation: Kind::Dice,
@@ -119,13 +133,21 @@ pub fn benchmarks() -> Vec<Named> {
                 ..din_80_40(1000, 50)
             },
         ),
+    ]
+}
+
+fn large_sdim() -> Vec<Named> {
+    vec![
         sdim("sdim_signatures_l10000_d64_g16_t3", "sdim_signatures", 10_000, 1, 3),
         sdim("sdim_encode_l10000_d64_g16_t3", "sdim_encode", 10_000, 1, 3),
         sdim("sdim_append_l100_d64_g16_t3", "sdim_append", 100, 1, 3),
         sdim("sdim_query_c100_d64_g16_t3", "sdim_query", 1000, 100, 3),
         sdim("sdim_attend_c100_l1000_d64_g16_t10", "sdim_attend", 1000, 100, 10),
-        search("search_k64_l100000_a16_c16", one_feature(100_000, 16, 1_000_000, 16, 64)),
-    ];
+    ]
+}
+
+fn large_decoupled() -> Vec<Named> {
+    let mut cases = vec![search("search_k64_l100000_a16_c16", one_feature(100_000, 16, 1_000_000, 16, 64))];
     for (name, width) in [
         ("search_k20_l10000_a128_c16", 128),
         ("search_k20_l10000_a64_c16", 64),
@@ -153,6 +175,12 @@ pub fn benchmarks() -> Vec<Named> {
             "decoupled_attend to all",
             one_feature(10_000, 16, 100_000, 16, 64),
         ),
+    ]);
+    cases
+}
+
+fn large_lookups() -> Vec<Named> {
+    vec![
         lookup("lookup_sum_l100000_r64", sum_of_50(2000, 1_000_000)),
         lookup(
             "lookup_each_l20000_3_features_f16",
@@ -164,8 +192,7 @@ pub fn benchmarks() -> Vec<Named> {
                 ..Default::default()
             },
         ),
-    ]);
-    cases
+    ]
 }
 
 /// The same kinds of work, small.

@@ -83,7 +83,9 @@ struct Products {
     attend: Vec<u8>,
 }
 
-/// The names of the calls that compute `Products`, as `Calls` know them.
+/// The names of the calls, as `Calls` know them: signatures of one byte and of two, and what computes `Products`.
+const BYTES: &str = "sdim_signatures";
+const WORDS: &str = "sdim_signatures (u16)";
 const HASHED: [&str; 3] = ["sdim_encode", "sdim_query", "sdim_attend"];
 const GIVEN: [&str; 3] = [
     "sdim_encode from given signatures",
@@ -155,6 +157,23 @@ impl SdimCase {
         })
     }
 
+    /// Makes the call of this name, and returns the signatures.
+    fn signatures<B: Backend, T: Element, W: Signature>(
+        &self,
+        call: &'static str,
+        backend: &B,
+        rows: View<'_, B::Memory, T>,
+        rotations: View<'_, B::Memory, f32>,
+        calls: &mut dyn Calls,
+    ) -> Result<Vec<W>, Failure> {
+        let op = self.op();
+        let mut signatures = Guarded::<B, W>::new(backend, self.batch().histories().rows() * self.groups, 0)?;
+        calls.make(call, &mut || {
+            Ok(backend.sdim_signatures_into(&op, rows, rotations, signatures.view_mut(backend)?)?)
+        })?;
+        signatures.finish(backend, call)
+    }
+
     fn run_as<B: Backend, T: Element>(
         &self,
         backend: &B,
@@ -172,21 +191,12 @@ impl SdimCase {
         let target_given = Hash::Signatures16(backend.view(&target_given));
         let rotate = Hash::Rotations(backend.view(&rotations));
 
-        let count = batch.histories().rows() * self.groups;
-        let mut signatures16 = Guarded::<B, u16>::new(backend, count, 0)?;
-        calls.make("sdim_signatures (u16)", &mut || {
-            let out = signatures16.view_mut(backend)?;
-            Ok(backend.sdim_signatures_into(&op, backend.view(&rows), backend.view(&rotations), out)?)
-        })?;
+        let (history, hashes) = (backend.view(&rows), backend.view(&rotations));
+        let signatures16 = self.signatures::<B, T, u16>(WORDS, backend, history, hashes, calls)?;
         let signatures8 = if self.bits > 8 {
             None
         } else {
-            let mut signatures8 = Guarded::<B, u8>::new(backend, count, 0)?;
-            calls.make("sdim_signatures", &mut || {
-                let out = signatures8.view_mut(backend)?;
-                Ok(backend.sdim_signatures_into(&op, backend.view(&rows), backend.view(&rotations), out)?)
-            })?;
-            Some(signatures8.finish(backend, "signatures (u8)")?)
+            Some(self.signatures::<B, T, u8>(BYTES, backend, history, hashes, calls)?)
         };
 
         let (used, unused) = (batch.targets().total() * self.width, self.tail * self.width);
@@ -232,7 +242,7 @@ impl SdimCase {
         })?;
         Ok(SdimOutput {
             signatures8,
-            signatures16: signatures16.finish(backend, "signatures (u16)")?,
+            signatures16,
             given: given_products,
             hashed,
             appended: bits(&backend.download(backend.view(&appended))?),
