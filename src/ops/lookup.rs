@@ -128,7 +128,7 @@ impl<'a, S: Memory> LookupInputs<'a, S> {
 
     /// Sets second tables: another `F` tables with the same numbers of rows, read in the same pass over the ids.
     pub fn with_second_tables(self, second_tables: &'a [Table<'a, S>]) -> Self {
-        Self { second_tables: second_tables, ..self }
+        Self { second_tables, ..self }
     }
 }
 
