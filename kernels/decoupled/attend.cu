@@ -51,8 +51,8 @@ __device__ __forceinline__ float weight_of(float score, float row_max) {
     return score == -infinity() ? 0.0f : exp_approx(score - row_max);
 }
 
-// Reduces each candidate over all lanes, always in the same order; lane l gets the result of candidate l / 2. Each step halves
-// the candidates that a lane still reduces.
+// Reduces each candidate over all lanes, always in the same order; lane l gets the result of candidate l / 2. Each step
+// halves the candidates that a lane still reduces.
 template <bool SUM, u32 HALF = CANDIDATES / 2>
 __device__ __forceinline__ float over_lanes(float *values) {
     auto both = [](float a, float b) { return SUM ? a + b : fmaxf(a, b); };

@@ -31,7 +31,8 @@ __device__ __forceinline__ u32 key_of(u64 entry) { return entry >> 32; }
 
 __device__ __forceinline__ float score_of(u64 entry) {
     u32 key = key_of(entry);
-    return __uint_as_float(key == 0 ? 0x7fc00000u : key >> 31 ? key & 0x7fffffffu : ~key);
+    return __uint_as_float(key == 0 ? 0x7fc00000u : key >> 31 ? key & 0x7fffffffu
+                                                              : ~key);
 }
 
 // A list, and the floor below which no entry is needed.
@@ -57,9 +58,9 @@ __device__ __forceinline__ void append(const List &list, bool wanted, u64 entry)
     }
 }
 
-// A floor with at most `room` entries at or above it, and at least `top_k`, found by bisection of its bits. `above`: how many
-// entries there are, more than `room`. `count` returns how many are at or above a floor; it is not called for floors up to
-// `least`, which all entries reach, nor above `most`, which none reaches.
+// A floor with at most `room` entries at or above it, and at least `top_k`, found by bisection of its bits. `above`:
+// how many entries there are, more than `room`. `count` returns how many are at or above a floor; it is not called for
+// floors up to `least`, which all entries reach, nor above `most`, which none reaches.
 template <typename Word, typename Count>
 __device__ __forceinline__ Word raised_floor(Word least, Word most, u32 top_k, u32 room, u32 &above, Count count) {
     Word floor = 0;

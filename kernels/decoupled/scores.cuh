@@ -73,8 +73,9 @@ __device__ __forceinline__ Vec4 scored_vec4(const Scoring &p, const u32 *ids, u6
     return in_table(from, record, at, id) ? any_row_vec4(from, id, COLUMNS * (vec4 - from.first_vec4)) : zeros();
 }
 
-// Reads the ids of the rows row, row + rows, … of BEHAVIOURS, and calls `put` with each and whether the row exists: not from
-// `length` on, nor for an id outside the table, which is reported. `ids` begins at row 0; rows are `features` apart.
+// Reads the ids of the rows row, row + rows, … of BEHAVIOURS, and calls `put` with each and whether the row exists: not
+// from `length` on, nor for an id outside the table, which is reported. `ids` begins at row 0; rows are `features`
+// apart.
 template <typename Put>
 __device__ __forceinline__ void gather(
     const Scoring &p, const DeviceTable &table, const u32 *ids, u32 row, u32 rows, u32 length, Put put) {
@@ -109,7 +110,8 @@ __device__ __forceinline__ const void *row_after(const void *from, u32 id, u32 p
     return out;
 }
 
-// Starts loading `count` vec4s from `first` on, of `length` behaviours (at least one) from `start` on, padded with zeros.
+// Starts loading `count` vec4s from `first` on, of `length` behaviours (at least one) from `start` on, padded with
+// zeros.
 __device__ __forceinline__ void stage_rows(const Scoring &p, const Stage &stage, u64 start, u32 length, u32 first, u32 count) {
     const u32 lanes = staging_lanes(count), rows = THREADS / lanes;
     const u32 row = threadIdx.x / lanes, vec4 = threadIdx.x % lanes;
@@ -186,8 +188,8 @@ __device__ __forceinline__ void send_first(const Scoring &p, const Stage &stage,
     copy_commit();
 }
 
-// Scores the behaviours `begin + own · THREADS + thread` of a piece, whose first rows are being loaded, with all candidates of
-// its tile, and starts loading the next behaviours. All threads call it together.
+// Scores the behaviours `begin + own · THREADS + thread` of a piece, whose first rows are being loaded, with all
+// candidates of its tile, and starts loading the next behaviours. All threads call it together.
 template <u32 CANDIDATES>
 __device__ __forceinline__ void score(float (*scores)[OWN], const Scoring &p, Stage &stage, const Piece &piece, u32 begin) {
 #pragma unroll

@@ -46,8 +46,8 @@ struct DecoupledSelectParams {
     u32 top_k, room, first_whole;
 };
 
-// Raises the floor of a list of more than `room` entries until at most that many, and at least `top_k`, are left; drops those
-// below. A warp calls it. Keys are compared first, in registers if they fit; positions only among equal keys.
+// Raises the floor of a list of more than `room` entries until at most that many, and at least `top_k`, are left; drops
+// those below. A warp calls it. Keys are compared first, in registers if they fit; positions only among equal keys.
 template <u32 CAPACITY>
 __device__ __forceinline__ void cut(const List &list, u32 top_k, u32 room) {
     constexpr u32 KEYS = CAPACITY / WARP;
@@ -58,7 +58,7 @@ __device__ __forceinline__ void cut(const List &list, u32 top_k, u32 room) {
         return place < length ? key_of(read_entry(list.entries + place)) : 0;
     };
     u32 keys[HELD ? KEYS : 1], most = 0;
-#pragma unroll (HELD ? KEYS : 8)
+#pragma unroll(HELD ? KEYS : 8)
     for (u32 i = 0; i < KEYS; i++) {
         u32 key = read_key(i);
         most = max(most, key);
@@ -69,7 +69,7 @@ __device__ __forceinline__ void cut(const List &list, u32 top_k, u32 room) {
     u32 above = length;
     u64 floor = raised_floor(key_of(*list.floor), __reduce_max_sync(WHOLE_WARP, most), top_k, room, above, [&](u32 raised) {
         u32 count = 0;
-#pragma unroll (HELD ? KEYS : 8)
+#pragma unroll(HELD ? KEYS : 8)
         for (u32 i = 0; i < KEYS; i++) {
             count += (HELD ? keys[HELD ? i : 0] : read_key(i)) >= raised;
         }
@@ -110,7 +110,9 @@ struct alignas(16) Lists {
     u32 lengths[CANDIDATES];
     float least[CANDIDATES];
 
-    enum : u32 { CAPACITY = ENTRIES / CANDIDATES };
+    enum : u32 {
+        CAPACITY = ENTRIES / CANDIDATES
+    };
 
     __device__ __forceinline__ List list(u32 candidate) {
         return List{entries + candidate * CAPACITY, lengths + candidate, floors + candidate};
@@ -202,8 +204,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_4(cons
 LAYOUT(decoupled_search_2, sizeof(Lists<2>), stage_bytes(1, 2), stage_bytes(3, 2), stage_bytes(40, 2));
 extern "C" __global__ void __launch_bounds__(THREADS, 4) decoupled_search_2(const DecoupledSearchParams p) { search<2>(p); }
 
-// The steps of a bitonic sort (highest first) of runs of `size`, from a distance within a warp on; a lane holds the entry of
-// `place`.
+// The steps of a bitonic sort (highest first) of runs of `size`, from a distance within a warp on; a lane holds the
+// entry of `place`.
 template <u32 DISTANCE>
 __device__ __forceinline__ u64 merged(u64 entry, u32 place, u32 size) {
     bool falling = !(place & size);
@@ -216,8 +218,8 @@ __device__ __forceinline__ u64 merged(u64 entry, u32 place, u32 size) {
     return entry;
 }
 
-// Sorts, highest first: a bitonic sort of as many places as there are entries, rounded up to a power of two, and at least a
-// warp's. Within a warp, entries are exchanged in registers. All threads call it together.
+// Sorts, highest first: a bitonic sort of as many places as there are entries, rounded up to a power of two, and at
+// least a warp's. Within a warp, entries are exchanged in registers. All threads call it together.
 __device__ __forceinline__ void sort(u64 *entries, u32 length) {
     u32 places = length > WARP ? 1u << (32 - __clz(length - 1)) : (u32)WARP;
     for (u32 i = length + threadIdx.x; i < places; i += SELECT_THREADS) {

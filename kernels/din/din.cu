@@ -28,8 +28,8 @@
 // so its loads have no bank conflicts and need no barrier, and one kernel serves all sizes.
 #include "din/layers.cuh"
 
-// Turns the scores of `count` behaviours into weights. Lane l has candidate l % 8 and behaviours l / 8, l / 8 + 4, …, so
-// that the numbers of a warp are adjacent; all four lanes of a candidate keep its max and sum.
+// Turns the scores of `count` behaviours into weights. Lane l has candidate l % 8 and behaviours l / 8, l / 8 + 4, …,
+// so that the numbers of a warp are adjacent; all four lanes of a candidate keep its max and sum.
 __device__ void weigh(const DinAttendParams &p, const WarpMemory &memory, u32 count, float &row_max, float &row_sum) {
     const u32 lane = threadIdx.x % WARP, first = lane / TILE;
     float scores[4];
@@ -49,7 +49,8 @@ __device__ void weigh(const DinAttendParams &p, const WarpMemory &memory, u32 co
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {
         float weight = 0.0f;
-        if (first + i * 4 < count) weight = !p.softmax ? scores[i] : empty ? 0.0f : exp_approx(scores[i] - row_max);
+        if (first + i * 4 < count) weight = !p.softmax ? scores[i] : empty ? 0.0f
+                                                                           : exp_approx(scores[i] - row_max);
         memory.weights[lane + i * WARP] = weight;
         sum += weight;
     }
@@ -197,7 +198,7 @@ __device__ void combine(const DinCombineParams &p) {
 // Padded units of the first and second layer, layers, padded inputs, stride, bytes.
 #define SHARED(T, FIRST, SECOND, LAYERS, INPUTS, STRIDE) \
     FIRST, SECOND, LAYERS, INPUTS, STRIDE, WarpLayout<T>(FIRST, SECOND, LAYERS, INPUTS, STRIDE).bytes
-#define KERNELS(T)                                                                                                      \
+#define KERNELS(T)                                                                                                     \
     LAYOUT(din_attend_##T, SHARED(T, 80, 48, 2, 64, 72), SHARED(T, 208, 80, 2, 128, 136), SHARED(T, 16, 0, 1, 16, 40), \
            SHARED(T, 64, 256, 3, 32, 40), SHARED(T, 128, 64, 3, 112, 136));                                            \
     extern "C" __global__ void __launch_bounds__(128) din_prepare_##T(const DinPrepareParams p) { prepare<T>(p); }     \

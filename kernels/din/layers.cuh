@@ -29,8 +29,8 @@ struct DinAttendParams {
     u32 softmax;
     // Whether rows of the history are aligned to 16 bytes.
     u32 by_vectors;
-    // Numbers from one widened behaviour to the next: 8 more than a multiple of the 32 banks, so that the four rows of which
-    // half a warp reads two numbers each are in different banks.
+    // Numbers from one widened behaviour to the next: 8 more than a multiple of the 32 banks, so that the four rows of
+    // which half a warp reads two numbers each are in different banks.
     u32 stride;
     // Bytes of shared memory per warp.
     u32 warp_bytes;
@@ -53,8 +53,8 @@ struct WarpMemory {
     float *row_sums;
 };
 
-// Where the arrays begin in a warp's shared memory, in floats, and its size in bytes. `first` and `second` are the padded
-// units of the first two layers, `input_columns` the padded inputs of the first.
+// Where the arrays begin in a warp's shared memory, in floats, and its size in bytes. `first` and `second` are the
+// padded units of the first two layers, `input_columns` the padded inputs of the first.
 template <typename T>
 struct WarpLayout {
     u32 behaviours, acc, weights, rescales, others, inputs, bytes;
@@ -225,7 +225,8 @@ __device__ void load_behaviours(const DinAttendParams &p, const WarpMemory &memo
             if constexpr (PER_VECTOR<T> == 4) {
                 *to = {numbers[0], numbers[1], numbers[2], numbers[3]};
             } else {
-                // Of the eight lanes that store together, four begin with the upper half, so that each bank is accessed once.
+                // Of the eight lanes that store together, four begin with the upper half, so that each bank is accessed
+                // once.
                 const bool upper = lane / 4 % 2;
                 const float4 low = {numbers[0], numbers[1], numbers[2], numbers[3]};
                 const float4 high = {numbers[4], numbers[5], numbers[6], numbers[7]};
@@ -267,9 +268,9 @@ __device__ __forceinline__ void add_to_scores(float (&scores)[2], const float (&
     scores[1] = fma(c[2], weight.x, fma(c[3], weight.y, scores[1]));
 }
 
-// One layer for one candidate: reads input fragments `from`, and stores the activated units as the fragments `to` of the
-// next layer or, after the last layer, adds their share of the scores of rows lane / 4 and lane / 4 + 8, of which the four
-// lanes of a row hold a part each. `candidate` is null except for the first layer.
+// One layer for one candidate: reads input fragments `from`, and stores the activated units as the fragments `to` of
+// the next layer or, after the last layer, adds their share of the scores of rows lane / 4 and lane / 4 + 8, of which
+// the four lanes of a row hold a part each. `candidate` is null except for the first layer.
 template <typename T>
 __device__ __forceinline__ void run_layer(
     const DinAttendParams &p, const WarpMemory &memory, const DinLayer &layer, u32 steps, const float *candidate,

@@ -3,16 +3,29 @@
 #pragma once
 #include "shared/common.cuh"
 
-enum Activation : u32 { RELU, SIGMOID, PRELU, DICE };
+enum Activation : u32 {
+    RELU,
+    SIGMOID,
+    PRELU,
+    DICE
+};
 
 // Parts that numbers are split into: weights as stored, inputs of a layer, and differences of weights.
 template <typename T>
 struct Parts {
-    enum : u32 { WEIGHT = sizeof(T) == 4 ? 3 : 2, INPUT = sizeof(T) == 4 ? 3 : 2, DIFFERENCE = sizeof(T) == 4 ? 3 : 2 };
+    enum : u32 {
+        WEIGHT = sizeof(T) == 4 ? 3 : 2,
+        INPUT = sizeof(T) == 4 ? 3 : 2,
+        DIFFERENCE = sizeof(T) == 4 ? 3 : 2
+    };
 };
 template <>
 struct Parts<bf16> {
-    enum : u32 { WEIGHT = 1, INPUT = 2, DIFFERENCE = 2 };
+    enum : u32 {
+        WEIGHT = 1,
+        INPUT = 2,
+        DIFFERENCE = 2
+    };
 };
 
 // A hidden layer; sizes are padded to 16 with zeros.

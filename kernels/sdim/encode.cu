@@ -51,17 +51,26 @@ struct Sums {
 template <typename T>
 struct Storage {
     typedef T Part;
-    enum : u32 { PARTS = 1, ONE = 128 };
+    enum : u32 {
+        PARTS = 1,
+        ONE = 128
+    };
 };
 template <>
 struct Storage<f16> {
     typedef f16 Part;
-    enum : u32 { PARTS = 1, ONE = 1 };
+    enum : u32 {
+        PARTS = 1,
+        ONE = 1
+    };
 };
 template <>
 struct Storage<float> {
     typedef bf16 Part;
-    enum : u32 { PARTS = 3, ONE = 128 };
+    enum : u32 {
+        PARTS = 3,
+        ONE = 128
+    };
 };
 
 // 1 in each half whose codes are equal, else 0.
@@ -124,8 +133,8 @@ __device__ __forceinline__ bool load_rows<float>(u32 (*b)[2][2], const float *ti
     return wrong != 0.0f;
 }
 
-// The rows of the one-hot fragments that a lane holds: where its group's codes of four rows are in shared memory, and its
-// own code. Rows past the last bucket repeat others, and their sums are not stored.
+// The rows of the one-hot fragments that a lane holds: where its group's codes of four rows are in shared memory, and
+// its own code. Rows past the last bucket repeat others, and their sums are not stored.
 struct Buckets {
     u32 place[WARP_BUCKETS / 16][2], code[WARP_BUCKETS / 16][2];
 };
@@ -315,8 +324,8 @@ __device__ __forceinline__ void store(const SdimEncodeParams &p, const Piece &pi
     }
 }
 
-// Shared memory: `stages` tiles of rows, the codes of a tile and, if rows are hashed, the parts of the rotations. Where codes
-// and parts begin, and the size, in bytes.
+// Shared memory: `stages` tiles of rows, the codes of a tile and, if rows are hashed, the parts of the rotations. Where
+// codes and parts begin, and the size, in bytes.
 template <typename T>
 __device__ __forceinline__ constexpr u32 codes_at(u32 columns, u32 stages) {
     return stages * TILE_ROWS * tile_pitch<T>(columns) * sizeof(T);

@@ -14,14 +14,14 @@ enum : u32 {
     BITS_AT_ONCE = 3,
 };
 
-// Rows are an odd multiple of 16 bytes apart, so that the eight that a matrix load reads are in different banks. Widths of
-// tiles are multiples of 16.
+// Rows are an odd multiple of 16 bytes apart, so that the eight that a matrix load reads are in different banks. Widths
+// of tiles are multiples of 16.
 template <typename T>
 __device__ __forceinline__ constexpr u32 tile_pitch(u32 columns) {
     return columns + PER_VECTOR<T>;
 }
-// The same for rotations, which a thread per group reads 16 bytes at a time. The padding between the bits of a group lets a
-// warp write four columns of any eight adjacent functions to different banks if the number of bits is odd.
+// The same for rotations, which a thread per group reads 16 bytes at a time. The padding between the bits of a group
+// lets a warp write four columns of any eight adjacent functions to different banks if the number of bits is odd.
 __device__ __forceinline__ u32 rotation_pitch(u32 columns) { return columns + 4; }
 __device__ __forceinline__ u32 bit_pitch(u32 columns, u32 groups, u32 bits) {
     u32 words = groups * rotation_pitch(columns);
@@ -31,8 +31,9 @@ __device__ __forceinline__ u32 bit_pitch(u32 columns, u32 groups, u32 bits) {
 // The rows of a quad are those whose numbers one lane's registers of B in mma hold: 2j, 2j+1, 2j+8 and 2j+9 of 16.
 __device__ __forceinline__ u32 quad_row(u32 quad, u32 i) { return quad / 4 * 16 + quad % 4 * 2 + i % 2 + i / 2 * 8; }
 
-// Where the signatures of a group's 64 rows are in shared memory. Groups are an odd multiple of four words apart, for the
-// eight that half a warp writes, 8 bytes per lane; after each eight come two more words, for sixteen groups, 2 bytes per lane.
+// Where the signatures of a group's 64 rows are in shared memory. Groups are an odd multiple of four words apart, for
+// the eight that half a warp writes, 8 bytes per lane; after each eight come two more words, for sixteen groups, 2
+// bytes per lane.
 __device__ __forceinline__ constexpr u32 group_place(u32 group) { return group * (TILE_ROWS + 8) + group / 8 * 4; }
 
 // sum[i][t] += ⟨row i, rotation t⟩ over `columns` columns (a multiple of 16): `rows` is the first row of the quad, the
@@ -77,8 +78,8 @@ __device__ __forceinline__ u32 positive_bits(const float *sum, u32 bits) {
     return code;
 }
 
-// Copies columns of the rotations [width, groups, bits] to shared memory as [bit_count, group_count, columns], padded. Columns
-// from `width` on are zeros. A warp takes 8 functions of 4 columns: a whole sector of each column, if aligned.
+// Copies columns of the rotations [width, groups, bits] to shared memory as [bit_count, group_count, columns], padded.
+// Columns from `width` on are zeros. A warp takes 8 functions of 4 columns: a whole sector of each column, if aligned.
 __device__ __forceinline__ void load_rotations(float *to, const float *rotations, u32 width, u32 first_column,
                                                u32 columns, u32 groups, u32 bits, u32 first_group, u32 group_count,
                                                u32 first_bit, u32 bit_count) {
@@ -96,8 +97,8 @@ __device__ __forceinline__ void load_rotations(float *to, const float *rotations
     }
 }
 
-// What a thread copies of each tile: a vector, or a number, of every so many rows. Blocks have a multiple of the threads that
-// a row takes.
+// What a thread copies of each tile: a vector, or a number, of every so many rows. Blocks have a multiple of the
+// threads that a row takes.
 template <typename T>
 struct TileCopy {
     u32 row, column, every, width, columns;
@@ -109,8 +110,9 @@ struct TileCopy {
         column = threadIdx.x % chunks * step;
         every = blockDim.x / chunks;
     }
-    // Copies a tile of rows [*, width] to shared memory: `columns` (a multiple of 16) from `first_column`, the first `rows` of
-    // 64, padded with zeros. With `vectors` asynchronously: the caller commits and waits. Without, rows may have any alignment.
+    // Copies a tile of rows [*, width] to shared memory: `columns` (a multiple of 16) from `first_column`, the first
+    // `rows` of 64, padded with zeros. With `vectors` asynchronously: the caller commits and waits. Without, rows may
+    // have any alignment.
     __device__ __forceinline__ void load(T *to, const T *from, u32 rows, u32 first_column) const {
         u32 pitch = tile_pitch<T>(columns);
         rows = first_column + column < width ? rows : 0;

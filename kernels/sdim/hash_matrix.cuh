@@ -88,8 +88,8 @@ struct RowParts<f16> {
         multiply_add<bf16>(sum, high, r[0]);
     }
 };
-// Each lane reads 16 bytes and puts the four columns at its four places. Rows are ordered so that those that eight lanes read
-// together are in different banks, and so are the signatures that sixteen lanes write.
+// Each lane reads 16 bytes and puts the four columns at its four places. Rows are ordered so that those that eight
+// lanes read together are in different banks, and so are the signatures that sixteen lanes write.
 template <>
 struct RowParts<float> {
     static constexpr float PRODUCTS = 3.0f, LEFT_OUT = 3.0f;
@@ -121,8 +121,8 @@ struct RowParts<float> {
     }
 };
 
-// Splits the rotations into parts in shared memory. A warp takes 8 functions of 8 columns: each read is a whole sector of
-// each column, if aligned.
+// Splits the rotations into parts in shared memory. A warp takes 8 functions of 8 columns: each read is a whole sector
+// of each column, if aligned.
 template <typename T>
 __device__ __forceinline__ void load_rotation_parts(u16 *to, const Functions &f) {
     u32 functions = f.groups * f.bits, apart = f.apart(), column_blocks = f.columns / 8;
@@ -145,7 +145,8 @@ __device__ __forceinline__ void load_rotation_parts(u16 *to, const Functions &f)
 // Whether ⟨x, r⟩ > 0, by fused multiply-adds in the order of the columns; the numbers of `r` are `stride` apart.
 template <typename T>
 __device__ __forceinline__ bool is_positive(const T *x, const float *r, u32 width, u32 stride) {
-    // Rows of zeros are not rare, and all of their sums come here. `x` is padded with zeros to a multiple of 16 columns.
+    // Rows of zeros are not rare, and all of their sums come here. `x` is padded with zeros to a multiple of 16
+    // columns.
     u32 any = 0;
     for (u32 column = 0; column < width && any == 0; column += PER_VECTOR<T>) {
         Vector vector = read_vector(x + column);
@@ -159,8 +160,9 @@ __device__ __forceinline__ bool is_positive(const T *x, const float *r, u32 widt
     return sum > 0.0f;
 }
 
-// Stores the signatures, plus `base`, of 16 rows in the block's groups from `first_group` on at codes + group_place(group), in
-// the order in which the rows of a quad are adjacent (quad_row). The whole warp calls it together.
+// Stores the signatures, plus `base`, of 16 rows in the block's groups from `first_group` on at codes +
+// group_place(group), in the order in which the rows of a quad are adjacent (quad_row). The whole warp calls it
+// together.
 template <typename T>
 __device__ __forceinline__ void hash_matrix(u16 *codes, u32 base, const T *rows, const Functions &f, u32 first_group) {
     u32 lane = threadIdx.x % WARP, i = RowParts<T>::row_of(lane / 4), j = lane % 4;
@@ -168,11 +170,13 @@ __device__ __forceinline__ void hash_matrix(u16 *codes, u32 base, const T *rows,
     const T *start = RowParts<T>::start(rows, pitch);
     // This lane's 16 bytes of the four matrices: columns 0.. and 8.. of the first part, then of the second.
     u32 own = f.parts + (min(first_group + lane % 8, f.groups - 1) * f.pitch() + lane / 8 % 2 * 8 +
-                         lane / 16 * f.bits * apart) * 2;
-    // Each product of 16 columns adds 17 numbers with an error of up to 2^-23 of the largest, the fused multiply-adds one with up to
-    // 2^-24. One hundredth each for the roundings of the magnitude and of this bound.
+                         lane / 16 * f.bits * apart) *
+                            2;
+    // Each product of 16 columns adds 17 numbers with an error of up to 2^-23 of the largest, the fused multiply-adds
+    // one with up to 2^-24. One hundredth each for the roundings of the magnitude and of this bound.
     float slack = (((2.25f * RowParts<T>::PRODUCTS + 1.0f) * (float)f.columns) * 0x1p-24f +
-                   RowParts<T>::LEFT_OUT * 0x1p-16f) * 1.02f;
+                   RowParts<T>::LEFT_OUT * 0x1p-16f) *
+                  1.02f;
     // Of groups 2j and 2j + 1: the code of row i and, in the upper half, of row i + 8.
     u32 code[2] = {base | base << 16, base | base << 16};
 #pragma unroll 1

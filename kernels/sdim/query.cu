@@ -291,12 +291,12 @@ __device__ __forceinline__ void query(const SdimQueryParams &p) {
 }
 
 // Half the warps of a multiprocessor: with a higher target, ptxas spills.
-#define VARIANTS(T)                                                                                         \
+#define VARIANTS(T)                                                                                             \
     extern "C" __global__ void __launch_bounds__(WARPS *WARP, 8) sdim_query_##T(const SdimQueryParams p) {      \
-        query<T, false>(p);                                                                                 \
-    }                                                                                                       \
+        query<T, false>(p);                                                                                     \
+    }                                                                                                           \
     extern "C" __global__ void __launch_bounds__(WARPS *WARP, 8) sdim_query_sums_##T(const SdimQueryParams p) { \
-        query<T, true>(p);                                                                                  \
+        query<T, true>(p);                                                                                      \
     }
 VARIANTS(f32)
 VARIANTS(f16)

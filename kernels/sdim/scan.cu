@@ -21,8 +21,8 @@ __device__ __forceinline__ u32 code_at(const void *codes, u32 bytes, u64 at) {
     return bytes == 1 ? ((const u8 *)codes)[at] : ((const u16 *)codes)[at];
 }
 
-// Calls `add(row, code)` for each row of a piece whose signature in group `g` is one of the `count` from `first` on, in the
-// order of the rows. The whole warp calls it together.
+// Calls `add(row, code)` for each row of a piece whose signature in group `g` is one of the `count` from `first` on, in
+// the order of the rows. The whole warp calls it together.
 template <typename Add>
 __device__ __forceinline__ void scan(const Piece &piece, const void *codes, u32 bytes, u32 groups, u32 g, u32 first,
                                      u32 count, Add add) {
@@ -66,7 +66,7 @@ __device__ __forceinline__ void scatter(const SdimScatterParams &p) {
     u32 g = rest % p.groups;
     Piece piece = p.pieces[rest / p.groups];
 
-    float(*own)[WARP_COLUMNS] = sums[warp];
+    float (*own)[WARP_COLUMNS] = sums[warp];
     for (u32 bucket = 0; bucket < WARP_BUCKETS; bucket++) {
         own[bucket][lane] = 0.0f;
         own[bucket][lane + WARP] = 0.0f;
@@ -141,10 +141,10 @@ __device__ __forceinline__ void sums(const SdimSumsParams &p) {
     }
 }
 
-#define VARIANTS(T)                                                                                          \
-    extern "C" __global__ void __launch_bounds__(WARPS *WARP) sdim_scatter_##T(const SdimScatterParams p) {      \
-        scatter<T>(p);                                                                                       \
-    }                                                                                                        \
+#define VARIANTS(T)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(WARPS *WARP) sdim_scatter_##T(const SdimScatterParams p) { \
+        scatter<T>(p);                                                                                      \
+    }                                                                                                       \
     extern "C" __global__ void __launch_bounds__(WARPS *WARP) sdim_sums_##T(const SdimSumsParams p) { sums<T>(p); }
 VARIANTS(f32)
 VARIANTS(f16)

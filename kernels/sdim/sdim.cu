@@ -127,9 +127,9 @@ extern "C" __global__ void __launch_bounds__(256) sdim_check(const SdimCheckPara
 }
 
 // Four blocks per multiprocessor: without the bound, ptxas aims at more on some devices, and spills.
-#define VARIANTS(T)                                                                                     \
+#define VARIANTS(T)                                                                                         \
     extern "C" __global__ void __launch_bounds__(256, 4) sdim_signatures_##T(const SdimSignatureParams p) { \
-        signatures<T>(p);                                                                               \
+        signatures<T>(p);                                                                                   \
     }
 VARIANTS(f32)
 VARIANTS(f16)

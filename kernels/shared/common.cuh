@@ -171,8 +171,8 @@ __device__ __forceinline__ Vector narrow_vector(const float *numbers) {
 // Dynamic shared memory, which each kernel divides.
 extern __shared__ Vector dynamic_shared[];
 
-// Exports numbers of a kernel's own layout as the constant NAME_layout, which nothing reads at run time: a test of the host
-// compares them with the host's (src/cuda/contracts/shared.rs).
+// Exports numbers of a kernel's own layout as the constant NAME_layout, which nothing reads at run time: a test of the
+// host compares them with the host's (src/cuda/contracts/shared.rs).
 #define LAYOUT(NAME, ...) extern "C" __constant__ const u32 NAME##_layout[] = {__VA_ARGS__}
 
 // The 32-bit address that cp.async and ldmatrix take.
@@ -182,8 +182,8 @@ __device__ __forceinline__ u32 shared_address(const void *pointer) {
     return (u32)out;
 }
 
-// Asynchronously copies 16 bytes from global to shared memory, bypassing L1. Only the first `bytes` (0 to 16) are read, the
-// rest is filled with zeros; with 0 the source need not be valid. Both addresses are aligned to 16 bytes.
+// Asynchronously copies 16 bytes from global to shared memory, bypassing L1. Only the first `bytes` (0 to 16) are read,
+// the rest is filled with zeros; with 0 the source need not be valid. Both addresses are aligned to 16 bytes.
 __device__ __forceinline__ void copy_async(u32 to, const void *from, u32 bytes = 16) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }
@@ -204,9 +204,9 @@ __device__ __forceinline__ void copy_wait() {
 //   b[0] B[2j..][i]   b[1] B[2j+8..][i]
 //   c[0] C[i][2j]     c[1] C[i][2j+1]     c[2] C[i+8][2j]     c[3] C[i+8][2j+1]
 
-// Loads 8 x 8 matrices of 16-bit numbers, a row of 16 bytes from each lane's address: lanes 0..7 address the rows of the
-// first matrix, and so on. Of each, lane l gets numbers 2(l % 4) and 2(l % 4) + 1 of row l / 4: fragments of A, and of B
-// stored by column.
+// Loads 8 x 8 matrices of 16-bit numbers, a row of 16 bytes from each lane's address: lanes 0..7 address the rows of
+// the first matrix, and so on. Of each, lane l gets numbers 2(l % 4) and 2(l % 4) + 1 of row l / 4: fragments of A, and
+// of B stored by column.
 __device__ __forceinline__ void load_matrices_2(u32 *out, u32 address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
                  : "=r"(out[0]), "=r"(out[1])
@@ -234,7 +234,8 @@ __device__ __forceinline__ void load_transposed_4(u32 *out, u32 address) {
                  : "memory");
 }
 
-// c += A·B. Products are exact; the device chooses the order of the sixteen sums, in about the precision of f32 or better.
+// c += A·B. Products are exact; the device chooses the order of the sixteen sums, in about the precision of f32 or
+// better.
 template <typename T>
 __device__ __forceinline__ void multiply_add(float *c, const u32 *a, const u32 *b);
 template <>
@@ -266,7 +267,8 @@ __device__ __forceinline__ float exp2_approx(float x) {
 // e^x. The product adds an error of |x| ulp: near 0, where weights matter, the error is that of exp2_approx.
 __device__ __forceinline__ float exp_approx(float x) { return exp2_approx(x * 1.442695040888963407f); }
 
-// 1/x with an error of at most 1 ulp. The correctly rounded quotient is a subroutine, around which registers are spilled.
+// 1/x with an error of at most 1 ulp. The correctly rounded quotient is a subroutine, around which registers are
+// spilled.
 __device__ __forceinline__ float reciprocal_approx(float x) {
     float out;
     asm("rcp.approx.f32 %0, %1;" : "=f"(out) : "f"(x));

@@ -9,7 +9,12 @@ enum : u32 {
     COLUMNS = 4,
 };
 
-enum Storage : u32 { STORED_F32, STORED_F16, STORED_BF16, STORED_INT8 };
+enum Storage : u32 {
+    STORED_F32,
+    STORED_F16,
+    STORED_BF16,
+    STORED_INT8
+};
 
 struct DeviceTable {
     const void *data;

@@ -7,7 +7,12 @@ enum : u32 {
     WARPS = THREADS / WARP,
 };
 
-enum Weighting : u32 { SOFTMAX = 0, RELU = 1, SILU = 2, IDENTITY = 3 };
+enum Weighting : u32 {
+    SOFTMAX = 0,
+    RELU = 1,
+    SILU = 2,
+    IDENTITY = 3
+};
 
 struct TargetAttentionParams {
     const Piece *pieces;
@@ -20,7 +25,8 @@ struct TargetAttentionParams {
     // [M, H, d_v] and [M, H]; lse may be null.
     void *out;
     float *lse;
-    // For pieces with a slot: weighted sums of values [slots, H_kv, tile_rows, columns]; max and sum [slots, H_kv, tile_rows, 2].
+    // For pieces with a slot: weighted sums of values [slots, H_kv, tile_rows, columns]; max and sum [slots, H_kv,
+    // tile_rows, 2].
     float *partial;
     float *stats;
     u32 kv_heads, group_heads, width, value_width;
@@ -81,8 +87,8 @@ __device__ __forceinline__ float plain_weight(const TargetAttentionParams &p, fl
 // The factor that rescales sums from one maximum to another, 2^(from - to); 1 for equal infinities.
 __device__ __forceinline__ float rescale_factor(float from, float to) { return from == to ? 1.0f : exp2_approx(from - to); }
 
-// The number to subtract from scores with this maximum: 0 for -inf, where all behaviours are masked, since -inf - -inf is
-// NaN. fmaxf drops NaN, so the maximum is never NaN, but 2^(NaN - max) is, and stays in the row's sum.
+// The number to subtract from scores with this maximum: 0 for -inf, where all behaviours are masked, since -inf - -inf
+// is NaN. fmaxf drops NaN, so the maximum is never NaN, but 2^(NaN - max) is, and stays in the row's sum.
 __device__ __forceinline__ float base_of(float row_max) { return row_max == -infinity() ? 0.0f : row_max; }
 
 // ---- The end of a piece --------------------------------------------------------------------------------------------
@@ -92,11 +98,11 @@ __device__ __forceinline__ float natural_lse(float row_max, float row_sum) {
     return row_sum == 0.0f ? -infinity() : fma(row_max, LN_2, logf(row_sum));
 }
 
-// Recomputes a row, each lane one column, behaviour by behaviour and straight from global memory: the value of a behaviour
-// with weight 0 must not count even if it is NaN or infinite.
+// Recomputes a row, each lane one column, behaviour by behaviour and straight from global memory: the value of a
+// behaviour with weight 0 must not count even if it is NaN or infinite.
 template <typename T>
 __device__ __forceinline__ float recompute_sum(const TargetAttentionParams &p, const Work &work, u32 row, u32 column,
-                                                 float row_max) {
+                                               float row_max) {
     const T *query = (const T *)p.queries + output_row(p, work, row) * p.width;
     const float *bias = p.bias + head_of(p, work, row);
     float sum = 0.0f;
@@ -139,8 +145,8 @@ __device__ __forceinline__ float2 rescale_parts(const float *stats, u32 row, flo
     return make_float2(row_max, row_sum);
 }
 
-// Recomputes rows of the tile that are NaN or infinite though no weight is NaN. The result replaces the first part, and the
-// others become 0.
+// Recomputes rows of the tile that are NaN or infinite though no weight is NaN. The result replaces the first part, and
+// the others become 0.
 template <typename T, u32 PARTS, u32 ROWS, u32 PITCH>
 __device__ __forceinline__ void recompute_rows(const TargetAttentionParams &p, const Work &work, float *acc, float *stats) {
     u32 lane = threadIdx.x % WARP;
@@ -170,9 +176,9 @@ __device__ __forceinline__ void recompute_rows(const TargetAttentionParams &p, c
     }
 }
 
-// Combines PARTS partial results of the tile in shared memory, in order, and writes the output rows or the piece's slot.
-// acc [PARTS, ROWS, PITCH], weighted sums of values, `not_finite` if any in the block is NaN or infinite;
-// stats [PARTS, ROWS, 2], max and sum (without softmax 0 and any finite number).
+// Combines PARTS partial results of the tile in shared memory, in order, and writes the output rows or the piece's
+// slot. acc [PARTS, ROWS, PITCH], weighted sums of values, `not_finite` if any in the block is NaN or infinite; stats
+// [PARTS, ROWS, 2], max and sum (without softmax 0 and any finite number).
 template <typename T, u32 PARTS, u32 ROWS, u32 PITCH>
 __device__ __forceinline__ void write_rows(const TargetAttentionParams &p, const Work &work, float *acc, float *stats,
                                            bool not_finite) {

@@ -36,7 +36,8 @@ struct SplitHistory {
     static constexpr u32 WEIGHT_PITCH = WARP_BEHAVIOURS + PADDING;
     static constexpr u32 HISTORY_TILE = BEHAVIOURS * PITCH, QUERY_TILE = ROWS * PITCH;
     static constexpr u32 COLUMNS_EACH = CHUNK / ROW_LANES;
-    // Shared memory, in floats: a ring of two tiles of the history, with the queries in each or once; the warps' weights.
+    // Shared memory, in floats: a ring of two tiles of the history, with the queries in each or once; the warps'
+    // weights.
     static constexpr __device__ u32 weights_at(bool one_key_tile) {
         return 2 * HISTORY_TILE + (one_key_tile ? 1 : 2) * QUERY_TILE;
     }
@@ -51,8 +52,8 @@ struct SplitHistory {
     // This thread's first row of the tile, its lane among those that share the row, the first behaviour of its warp.
     u32 row, lane, first;
 
-    // A step is the tiles of its keys, then that of its values. Queries are loaded with each tile of keys or, if one tile holds
-    // their whole width, with the first only.
+    // A step is the tiles of its keys, then that of its values. Queries are loaded with each tile of keys or, if one
+    // tile holds their whole width, with the first only.
     __device__ __forceinline__ float *tile(u32 place) const {
         return ring + place * (HISTORY_TILE + (key_tiles > 1 ? (u32)QUERY_TILE : 0));
     }
@@ -219,7 +220,8 @@ struct SplitHistory {
         u32 place = 0, step = 0, part = 0;
         for (u32 next_step = 0, next_part = 0;; place ^= 1) {
             copy_wait<0>();
-            // The tile at `place` has arrived for all threads, and all have finished the other one, which the next copy overwrites.
+            // The tile at `place` has arrived for all threads, and all have finished the other one, which the next copy
+            // overwrites.
             __syncthreads();
             bool first_round = next_step == 0 && next_part == 0;
             if (next_step < steps) {
@@ -300,9 +302,9 @@ __device__ __forceinline__ void split_history_fma(const TargetAttentionParams &p
 }
 
 #define SPLIT_HISTORY_FMA(NAME, T, WIDE, CHUNK, ROWS)                                              \
-    LAYOUT(NAME, SplitHistory<T, WIDE, CHUNK, ROWS>::BEHAVIOURS,                                    \
-           SplitHistory<T, WIDE, CHUNK, ROWS>::shared_bytes(true),                                  \
-           SplitHistory<T, WIDE, CHUNK, ROWS>::shared_bytes(false));                                \
+    LAYOUT(NAME, SplitHistory<T, WIDE, CHUNK, ROWS>::BEHAVIOURS,                                   \
+           SplitHistory<T, WIDE, CHUNK, ROWS>::shared_bytes(true),                                 \
+           SplitHistory<T, WIDE, CHUNK, ROWS>::shared_bytes(false));                               \
     extern "C" __global__ void __launch_bounds__(THREADS, 4) NAME(const TargetAttentionParams p) { \
         split_history_fma<T, WIDE, CHUNK, ROWS>(p);                                                \
     }

@@ -27,8 +27,9 @@ struct SplitHistory {
     static constexpr u32 WEIGHT_UNITS = ROWS / UNIT, WEIGHT_BYTES = BEHAVIOURS * ROWS * 2;
     static constexpr u32 PITCH = CHUNK + 4;
 
-    // Shared memory, in bytes: the ring of stages, each with keys and values or, if aliased, one tile for both; queries;
-    // weights in two halves; maxima [WARPS, ROWS]; max and sum of the piece [ROWS, 2]; the query heads of the rows.
+    // Shared memory, in bytes: the ring of stages, each with keys and values or, if aliased, one tile for both;
+    // queries; weights in two halves; maxima [WARPS, ROWS]; max and sum of the piece [ROWS, 2]; the query heads of the
+    // rows.
     static constexpr __device__ u32 bytes_of_stage(bool aliased) { return (aliased ? 1 : 2) * TILE_BYTES; }
     static constexpr __device__ u32 queries_at(u32 stage_bytes) { return STAGES * stage_bytes; }
     static constexpr __device__ u32 weights_at(u32 stage_bytes) { return queries_at(stage_bytes) + ROWS * CHUNK * 2; }
@@ -39,14 +40,14 @@ struct SplitHistory {
     const TargetAttentionParams &p;
     Work work;
     u32 steps, stage_bytes;
-    // Shared memory: addresses of the ring, the queries and the two halves of the weights; maxima, then max and sum of the
-    // piece; the query heads of the rows.
+    // Shared memory: addresses of the ring, the queries and the two halves of the weights; maxima, then max and sum of
+    // the piece; the query heads of the rows.
     u32 ring, queries, weights;
     float *maxima;
     u32 *heads;
     u32 warp, lane;
-    // What this lane reads and writes: the first byte of its row, and its unit in the row. Like the swizzle, loops over units
-    // combine with it by exclusive or.
+    // What this lane reads and writes: the first byte of its row, and its unit in the row. Like the swizzle, loops over
+    // units combine with it by exclusive or.
     u32 key_row, key_unit, query_row, query_unit, value_at, weight_row, weight_unit, weights_read, weights_unit;
 
     __device__ __forceinline__ void find_addresses() {
@@ -74,8 +75,8 @@ struct SplitHistory {
         return (row * WEIGHT_UNITS + (unit ^ row / PER_LINE % WEIGHT_UNITS)) * 16;
     }
 
-    // This thread copies a unit of every AT_ONCEth row of a tile. AT_ONCE is a multiple of 8, so that all its units are swizzled
-    // alike.
+    // This thread copies a unit of every AT_ONCEth row of a tile. AT_ONCE is a multiple of 8, so that all its units are
+    // swizzled alike.
     static constexpr u32 AT_ONCE = THREADS / UNITS;
     struct Source {
         const T *from;
@@ -322,7 +323,8 @@ struct SplitHistory {
         for (u32 next = 0, step = 0, place = 0, filled = 0; step < steps; next++) {
             if (next >= STAGES - 1) {
                 copy_wait<STAGES - 2>();
-                // The tile of the step has arrived for all threads, and all have finished the previous one, which the next copy overwrites.
+                // The tile of the step has arrived for all threads, and all have finished the previous one, which the
+                // next copy overwrites.
                 __syncthreads();
             }
             if (next < steps) {
@@ -362,7 +364,8 @@ struct SplitHistory {
         float *rows = (float *)dynamic_shared, *stats = maxima + WARPS * ROWS;
         // Exact: a power of 2.
         float unit = p.weighting == SOFTMAX && MAX_LOG<T> > 0.0f ? 1.0f / 32768.0f : 1.0f;
-        // All threads have finished with the tiles, which the sums overwrite, and with the maxima, which the warps' sums overwrite.
+        // All threads have finished with the tiles, which the sums overwrite, and with the maxima, which the warps'
+        // sums overwrite.
         __syncthreads();
 #pragma unroll
         for (u32 r = 0; r < ROW_TILES; r++) {
@@ -419,8 +422,8 @@ __device__ __forceinline__ void split_history_mma(const TargetAttentionParams &p
 }
 
 #define SPLIT_HISTORY_MMA(NAME, T, CHUNK, ROWS, BLOCKS)                                                 \
-    LAYOUT(NAME, BEHAVIOURS, SplitHistory<T, CHUNK, ROWS>::shared_bytes(false),                        \
-           SplitHistory<T, CHUNK, ROWS>::shared_bytes(true));                                          \
+    LAYOUT(NAME, BEHAVIOURS, SplitHistory<T, CHUNK, ROWS>::shared_bytes(false),                         \
+           SplitHistory<T, CHUNK, ROWS>::shared_bytes(true));                                           \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(const TargetAttentionParams p) { \
         split_history_mma<T, CHUNK, ROWS>(p);                                                           \
     }

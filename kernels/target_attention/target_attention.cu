@@ -70,12 +70,12 @@ __device__ void combine_pieces(const CombinePiecesParams &p) {
 }
 
 struct MergePairsParams {
-    const void* first;
-    const void* second;
-    const float* first_lse;
-    const float* second_lse;
-    void* out;
-    float* lse;
+    const void *first;
+    const void *second;
+    const float *first_lse;
+    const float *second_lse;
+    void *out;
+    float *lse;
     u64 length;
     u32 width;
     u32 unused;
@@ -88,7 +88,7 @@ struct MergePairsParams {
 // One thread per element of the output, [rows, width]; `lse` may be null. Memory-bound: three coalesced streams, and two
 // log-sum-exps per row, which its threads read from the cache.
 template <typename T>
-__device__ void merge_pairs(const MergePairsParams& p) {
+__device__ void merge_pairs(const MergePairsParams &p) {
     const u64 index = u64(blockIdx.x) * blockDim.x + threadIdx.x;
     if (index >= p.length) return;
     const u64 row = index / p.width;
@@ -101,9 +101,9 @@ __device__ void merge_pairs(const MergePairsParams& p) {
     const float row_sum = weight_a + weight_b;
     float sum = 0.0f;
     // A result without weight does not count, whatever its row holds.
-    if (weight_a != 0.0f) sum = fma(weight_a, widen(((const T*)p.first)[index]), sum);
-    if (weight_b != 0.0f) sum = fma(weight_b, widen(((const T*)p.second)[index]), sum);
-    ((T*)p.out)[index] = narrow<T>(row_sum == 0.0f ? 0.0f : sum / row_sum);
+    if (weight_a != 0.0f) sum = fma(weight_a, widen(((const T *)p.first)[index]), sum);
+    if (weight_b != 0.0f) sum = fma(weight_b, widen(((const T *)p.second)[index]), sum);
+    ((T *)p.out)[index] = narrow<T>(row_sum == 0.0f ? 0.0f : sum / row_sum);
     if (p.lse != nullptr && index % p.width == 0) {
         p.lse[row] = row_sum == 0.0f ? -infinity() : row_max + logf(row_sum);
     }
