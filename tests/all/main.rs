@@ -3,6 +3,7 @@
 //! `operations` runs the tests of `longseq-check` on every backend; the other modules test what only one backend has, errors,
 //! and the repository itself.
 
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod alone;
 #[cfg(feature = "cuda")]
 mod cuda;
