@@ -198,8 +198,8 @@ fn decoupled() -> Vec<Twin> {
         twin(
             &case,
             "decoupled/search",
-            "return table1_four(place, left);",
-            "return table2_four(place, left);",
+            "return table1_vec4(place, left);",
+            "return table2_vec4(place, left);",
         ),
         twin(
             &case,
