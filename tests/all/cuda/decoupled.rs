@@ -27,7 +27,7 @@ fn ids_counts_and_positions_out_of_range_are_reported() {
         // The second user has no candidates, the third no history.
         let batch = gpu.batch(&Jagged::from_lengths(&[1, 3, 0])?, &Jagged::from_lengths(&[2, 0, 2])?)?;
         let op = Decoupled::new([1.0]).with_top_k(Some(2));
-        for (ids, target_ids, argument) in [(bad, good, "ids"), (good, bad, "target_ids")] {
+        for (ids, target_ids, argument) in [(bad, good, "history_ids"), (good, bad, "target_ids")] {
             let inputs = SearchInputs::new(&tables, ids, target_ids);
             gpu.decoupled_search(&op, &batch, inputs)?;
             assert_eq!(reported(), error("decoupled_search", argument, 1, 3, 3));
