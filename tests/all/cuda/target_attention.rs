@@ -131,8 +131,8 @@ fn asks_no_more_than_it_must<T: Element>(emulator: &Emulator, shape: &Shape) {
         );
         println!("{report}, clocks {:.0?}", report.clocks);
         // A combine kernel reads two numbers of each piece, far apart.
-        let merge = kernel.starts_with("merge");
-        assert!(merge || sectors <= 1.05, "{name}: {kernel}: {sectors:.3} times the fewest sectors");
+        let combine = kernel.starts_with("combine");
+        assert!(combine || sectors <= 1.05, "{name}: {kernel}: {sectors:.3} times the fewest sectors");
         assert!(conflicts < 0.02, "{name}: {kernel}: {conflicts:.4} of the passes are bank conflicts");
     }
     let bytes = shape.users * shape.length * shape.width * size_of::<T>();
