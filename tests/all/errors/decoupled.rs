@@ -73,7 +73,13 @@ fn decoupled_checks_its_parameters_and_buffers() {
             4,
             "attention: expected [rows, width] = [3, 2], 6 elements, got 5 elements",
         ),
-        (&tables, &ids[1..], &target_ids, 4, "ids: expected [N, F] = [3, 2], 6 elements, got 5 elements"),
+        (
+            &tables,
+            &ids[1..],
+            &target_ids,
+            4,
+            "history_ids: expected [N, F] = [3, 2], 6 elements, got 5 elements",
+        ),
         (
             &tables,
             &ids,

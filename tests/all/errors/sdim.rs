@@ -50,7 +50,7 @@ fn sdim_checks_its_buffers() {
     let few = Hash::Signatures16(Host::view(&given[..5]));
     let mut table = [0.0; 64];
     for (rows, hash, table, expected) in [
-        (11, rotate, &mut table[..], "rows: expected [N, d] = [3, 4], 12 elements, got 11 elements"),
+        (11, rotate, &mut table[..], "history: expected [N, d] = [3, 4], 12 elements, got 11 elements"),
         (
             12,
             short,
