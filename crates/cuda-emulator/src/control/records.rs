@@ -48,6 +48,8 @@ pub enum AllocationKind {
     Device,
     /// `cuMemAllocAsync` and `cuMemAllocFromPoolAsync`.
     Pool,
+    /// An allocation of a graph.
+    Graph,
     /// Page-locked host memory.
     Host,
 }

@@ -1,4 +1,4 @@
-//! Stream capture: work that is recorded instead of executed, and the resulting graphs.
+//! Stream capture: work that is recorded instead of executed.
 //!
 //! A graph keeps its nodes in the order in which the program submitted them. That order respects all dependencies that
 //! streams and events express, so executing the nodes one after another is valid.
@@ -6,20 +6,27 @@
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 
-use super::abi::Handle;
+use super::abi::{CUdeviceptr, Handle};
 use super::context::Context;
+use super::entry::Call;
+use super::graph::{GraphMemory, Node, Nodes};
 use super::launch::Work;
 use super::objects::{OBJECTS, lock};
+use super::session::Session;
 use super::stream::Stream;
+use crate::control::AllocationKind;
 use crate::error::CudaError;
 
-/// `CU_STREAM_CAPTURE_MODE_RELAXED`: any thread may end the capture.
+/// `CU_STREAM_CAPTURE_MODE_GLOBAL`: no thread may make unsafe calls.
+const GLOBAL: u32 = 0;
+/// `CU_STREAM_CAPTURE_MODE_RELAXED`: any thread may end the capture and make unsafe calls.
 const RELAXED: u32 = 2;
 
 /// A capture in progress.
 #[derive(Debug)]
 pub(super) struct Capture {
     origin: Handle,
+    session: Arc<Session>,
     thread: ThreadId,
     mode: u32,
     state: Mutex<State>,
@@ -27,7 +34,9 @@ pub(super) struct Capture {
 
 #[derive(Debug, Default)]
 struct State {
-    nodes: Vec<Arc<Work>>,
+    nodes: Nodes,
+    /// Memory that the capture has freed.
+    freed: Vec<CUdeviceptr>,
     sequence: u64,
     invalid: bool,
     /// A capture has few streams.
@@ -45,17 +54,17 @@ impl Capture {
     /// Begins a capture on a stream.
     pub(super) fn begin(origin: &Stream, mode: u32) -> Result<(), CudaError> {
         let mut slot = lock(&origin.capture);
-        if slot.is_some() || origin.is_default() {
-            return Err(if slot.is_some() {
-                CudaError::IllegalState
-            } else {
-                CudaError::StreamCaptureUnsupported
-            });
+        if slot.is_some() {
+            return Err(CudaError::IllegalState);
+        }
+        if origin.is_legacy() {
+            return Err(CudaError::StreamCaptureUnsupported);
         }
         let mut state = State::default();
         state.streams.push((origin.handle, Progress::default()));
         *slot = Some(Arc::new(Self {
             origin: origin.handle,
+            session: Arc::clone(&origin.context.session),
             thread: std::thread::current().id(),
             mode,
             state: Mutex::new(state),
@@ -64,7 +73,7 @@ impl Capture {
     }
 
     /// Ends the capture on the stream where it began, and returns the nodes.
-    pub(super) fn end(self: &Arc<Self>, stream: &Stream) -> Result<Vec<Arc<Work>>, CudaError> {
+    pub(super) fn end(self: &Arc<Self>, stream: &Stream) -> Result<Nodes, CudaError> {
         if stream.handle != self.origin {
             return Err(CudaError::StreamCaptureUnmatched);
         }
@@ -98,9 +107,41 @@ impl Capture {
 
     /// Adds work that a stream submits.
     pub(super) fn add(&self, stream: Handle, work: Work) {
+        let node = Node::new(&self.session, work);
         let mut state = lock(&self.state);
-        state.nodes.push(Arc::new(work));
+        state.nodes.list.push(Arc::new(node));
         state.advance(stream);
+    }
+
+    /// Adds an allocation: reserves addresses, at which the graph makes memory whenever it is launched.
+    pub(super) fn allocate(
+        &self,
+        call: &Call,
+        stream: Handle,
+        bytes: usize,
+    ) -> Result<CUdeviceptr, CudaError> {
+        let reserved = self.session.memory.reserve(bytes as u64);
+        let address = reserved.map_err(|error| call.memory_error(&error))?;
+        let memory = Arc::new(GraphMemory::new(&self.session, address));
+        lock(&self.state).nodes.memory.push(memory);
+        self.add(stream, Work::Allocate { address, kind: AllocationKind::Graph });
+        Ok(address)
+    }
+
+    /// Adds a free, which must be that of an allocation of a graph.
+    pub(super) fn free(&self, call: &Call, stream: Handle, address: CUdeviceptr) -> Result<(), CudaError> {
+        let mut state = lock(&self.state);
+        if !self.session.memory.is_reserved(address) || state.freed.contains(&address) {
+            let what = format!(
+                "{address:#x} is not an allocation of a graph, or this capture has freed it already; a capture can free \
+                 nothing else"
+            );
+            return Err(call.misuse(CudaError::InvalidValue, what));
+        }
+        state.freed.push(address);
+        drop(state);
+        self.add(stream, Work::Free { address });
+        Ok(())
     }
 
     /// The progress of a stream.
@@ -119,7 +160,7 @@ impl Capture {
             // The capture has ended, and the event has not been recorded again since.
             return Err(CudaError::CapturedEvent);
         }
-        if stream.is_default() {
+        if stream.is_legacy() {
             self.invalidate();
             return Err(CudaError::StreamCaptureImplicit);
         }
@@ -169,18 +210,21 @@ pub(super) fn forbid_in_context(context: &Arc<Context>) -> Result<(), CudaError>
     Ok(())
 }
 
-/// A graph: a sequence of work.
-#[derive(Debug)]
-pub(super) struct Graph {
-    pub(super) handle: Handle,
-    pub(super) context: Arc<Context>,
-    pub(super) nodes: Vec<Arc<Work>>,
-}
-
-/// A graph that can be launched.
-#[derive(Debug)]
-pub(super) struct GraphExec {
-    pub(super) handle: Handle,
-    pub(super) context: Arc<Context>,
-    pub(super) nodes: Vec<Arc<Work>>,
+/// Fails if a capture that is in progress forbids this thread calls that no graph can contain and that may wait for other
+/// streams: allocations and frees outside a stream, copies without one, loading a module, asking for an event's state
+/// (`cuThreadExchangeStreamCaptureMode`). The attempt invalidates the capture.
+pub(super) fn forbid_unsafe(call: &Call, session: &Session) -> Result<(), CudaError> {
+    let thread = std::thread::current().id();
+    let forbids = |stream: &Stream| {
+        lock(&stream.capture).as_ref().is_some_and(|capture| {
+            std::ptr::eq(Arc::as_ptr(&capture.session), session)
+                && (capture.mode == GLOBAL || capture.mode != RELAXED && capture.thread == thread)
+        })
+    };
+    for stream in OBJECTS.streams.select(forbids) {
+        stream.forbid_capture().map_err(|error| {
+            call.misuse(error, "a stream is being captured, in a mode that does not allow this call")
+        })?;
+    }
+    Ok(())
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::abi::Handle;
 use super::objects::{OBJECTS, lock};
 use super::session::Session;
-use super::{host_memory, session};
+use super::{host_memory, session, stream};
 use crate::control::AllocationKind;
 use crate::error::CudaError;
 
@@ -136,6 +136,7 @@ impl Context {
         }
         OBJECTS.events.drain(|event| ours(&event.context));
         OBJECTS.streams.drain(|stream| ours(&stream.context));
+        stream::forget_defaults(self);
         for allocation in &held.allocations {
             let host = allocation.kind == AllocationKind::Host;
             lock(&self.session.allocations).live.remove(&(host, allocation.address));

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use super::abi::{CUdeviceptr, CUresult, Handle, Host};
+use super::capture;
 use super::context_calls::by_handle;
 use super::entry::{Call, entry};
-use super::launch::Work;
+use super::host::Later;
+use super::launch::{HostSide, Work};
 use super::stream::Stream;
 use crate::error::CudaError;
 
-/// The stream of copies that take no stream argument.
-const DEFAULT: Handle = 0;
-
+/// Copies to the device in a stream's order. Host memory may be pageable: a graph keeps its address all the same.
 fn to_device(
     call: &Call,
     to: CUdeviceptr,
@@ -20,14 +20,33 @@ fn to_device(
     stream: Handle,
 ) -> Result<(), CudaError> {
     call.context()?;
-    refuse_null(call, from, bytes)?;
-    Stream::by_handle(call, stream)?.submit(call, Work::HostToDevice { to, from, bytes })
+    let stream = Stream::by_handle(call, stream)?;
+    let host = host_side(call, &stream, from, bytes)?;
+    stream.submit(call, Work::HostToDevice { to, host })
 }
 
 fn to_host(call: &Call, to: Host, from: CUdeviceptr, bytes: usize, stream: Handle) -> Result<(), CudaError> {
     call.context()?;
-    refuse_null(call, to, bytes)?;
-    Stream::by_handle(call, stream)?.submit(call, Work::DeviceToHost { to, from, bytes })
+    let stream = Stream::by_handle(call, stream)?;
+    let host = host_side(call, &stream, to, bytes)?;
+    stream.submit(call, Work::DeviceToHost { host, from })
+}
+
+/// The host memory of a copy in this stream.
+fn host_side(call: &Call, stream: &Stream, host: Host, bytes: usize) -> Result<HostSide, CudaError> {
+    if host.is_null() && bytes != 0 {
+        return Err(call.misuse(CudaError::InvalidValue, "the host address is null"));
+    }
+    Ok(match stream.captured()? {
+        Some(_) => HostSide::Later(Later::of_graph(host, bytes)),
+        None => HostSide::Now { host, bytes },
+    })
+}
+
+/// A copy or a fill that takes no stream argument is done in the default stream, and no capture may be in progress.
+pub(super) fn without_stream(call: &Call) -> Result<Handle, CudaError> {
+    capture::forbid_unsafe(call, &call.session)?;
+    Ok(0)
 }
 
 fn on_device(
@@ -41,16 +60,9 @@ fn on_device(
     Stream::by_handle(call, stream)?.submit(call, Work::DeviceToDevice { to, from, bytes })
 }
 
-fn refuse_null(call: &Call, host: Host, bytes: usize) -> Result<(), CudaError> {
-    if host.is_null() && bytes != 0 {
-        return Err(call.misuse(CudaError::InvalidValue, "the host address is null"));
-    }
-    Ok(())
-}
-
 #[unsafe(no_mangle)]
 extern "C" fn cuMemcpyHtoD_v2(to: CUdeviceptr, from: Host, bytes: usize) -> CUresult {
-    entry("cuMemcpyHtoD_v2", |call| to_device(call, to, from, bytes, DEFAULT))
+    entry("cuMemcpyHtoD_v2", |call| to_device(call, to, from, bytes, without_stream(call)?))
 }
 
 #[unsafe(no_mangle)]
@@ -60,7 +72,7 @@ extern "C" fn cuMemcpyHtoDAsync_v2(to: CUdeviceptr, from: Host, bytes: usize, st
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemcpyDtoH_v2(to: Host, from: CUdeviceptr, bytes: usize) -> CUresult {
-    entry("cuMemcpyDtoH_v2", |call| to_host(call, to, from, bytes, DEFAULT))
+    entry("cuMemcpyDtoH_v2", |call| to_host(call, to, from, bytes, without_stream(call)?))
 }
 
 #[unsafe(no_mangle)]
@@ -70,7 +82,7 @@ extern "C" fn cuMemcpyDtoHAsync_v2(to: Host, from: CUdeviceptr, bytes: usize, st
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemcpyDtoD_v2(to: CUdeviceptr, from: CUdeviceptr, bytes: usize) -> CUresult {
-    entry("cuMemcpyDtoD_v2", |call| on_device(call, to, from, bytes, DEFAULT))
+    entry("cuMemcpyDtoD_v2", |call| on_device(call, to, from, bytes, without_stream(call)?))
 }
 
 #[unsafe(no_mangle)]

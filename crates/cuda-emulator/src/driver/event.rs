@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::abi::{CUresult, Handle, Out};
-use super::capture::Capture;
+use super::capture::{self, Capture};
 use super::context::Context;
 use super::entry::{Call, entry, release};
 use super::objects::{OBJECTS, lock};
@@ -147,6 +147,7 @@ extern "C" fn cuEventQuery(handle: Handle) -> CUresult {
         let event = by_handle(call, handle)?;
         event.context.check()?;
         reject_captured(&event)?;
+        capture::forbid_unsafe(call, &event.context.session)?;
         event.context.settle()
     })
 }

@@ -1,10 +1,11 @@
 //! "Graph Management": the graphs of captured streams.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::abi::{CUresult, Handle, Out};
-use super::capture::{Graph, GraphExec};
 use super::entry::{Call, entry, release};
+use super::graph::{Graph, GraphExec};
 use super::objects::OBJECTS;
 use super::stream::Stream;
 use crate::error::CudaError;
@@ -41,9 +42,16 @@ extern "C" fn cuGraphInstantiateWithFlags(out: Out<Handle>, handle: Handle, flag
                 call.misuse(CudaError::NotSupported, "launching graphs on the device is not emulated")
             );
         }
-        // Graphs contain no allocations, and their order is fixed, so the remaining flags have no effect.
+        // The order of the nodes is fixed, so the other flags have no effect.
+        let frees = flags & AUTO_FREE_ON_LAUNCH != 0;
         let (context, nodes) = (Arc::clone(&graph.context), graph.nodes.clone());
-        out.set(OBJECTS.graph_execs.add(|handle| Arc::new(GraphExec { handle, context, nodes })).handle)
+        if graph.instantiated.swap(true, Ordering::AcqRel) && !nodes.memory.is_empty() {
+            let what = "a graph that allocates memory can have only one instance at a time";
+            return Err(call.misuse(CudaError::InvalidValue, what));
+        }
+        let instance = Arc::clone(&graph.instantiated);
+        let make = |handle| Arc::new(GraphExec { handle, context, nodes, frees, instance });
+        out.set(OBJECTS.graph_execs.add(make).handle)
     })
 }
 
@@ -51,11 +59,7 @@ extern "C" fn cuGraphInstantiateWithFlags(out: Out<Handle>, handle: Handle, flag
 extern "C" fn cuGraphLaunch(handle: Handle, stream: Handle) -> CUresult {
     entry("cuGraphLaunch", |call| {
         let graph = executable(call, handle)?;
-        let stream = Stream::by_handle(call, stream)?;
-        for node in &graph.nodes {
-            stream.submit(call, node.as_ref().clone())?;
-        }
-        Ok(())
+        graph.launch(call, &*Stream::by_handle(call, stream)?)
     })
 }
 
@@ -74,8 +78,14 @@ extern "C" fn cuGraphClone(out: Out<Handle>, handle: Handle) -> CUresult {
         if out.is_null() {
             return Err(CudaError::InvalidValue);
         }
+        if !graph.nodes.memory.is_empty() {
+            return Err(
+                call.misuse(CudaError::InvalidValue, "a graph that allocates memory cannot be cloned")
+            );
+        }
         let (context, nodes) = (Arc::clone(&graph.context), graph.nodes.clone());
-        out.set(OBJECTS.graphs.add(|handle| Arc::new(Graph { handle, context, nodes })).handle)
+        let make = |handle| Arc::new(Graph { handle, context, nodes, instantiated: Arc::default() });
+        out.set(OBJECTS.graphs.add(make).handle)
     })
 }
 

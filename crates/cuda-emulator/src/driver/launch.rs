@@ -6,24 +6,83 @@ use std::sync::Arc;
 use super::abi::{CUdeviceptr, Host};
 use super::context::Context;
 use super::entry::{Call, in_host_function};
+use super::host::{Later, Unusable};
+use super::memory_calls;
 use super::module::Function;
 use super::objects::lock;
-use crate::control::{ErrorDelivery, LaunchCounts};
+use crate::control::{AllocationKind, ErrorDelivery, LaunchCounts};
 use crate::error::CudaError;
 use crate::exec::{self, Finding, FindingKind, LaunchConfig, LaunchError};
 
 /// `CUhostFn`.
 pub(super) type HostFunction = unsafe extern "C" fn(data: *mut c_void);
 
+/// The host memory of a copy.
+#[derive(Clone, Debug)]
+pub(super) enum HostSide {
+    /// Used before the call that submits the copy returns.
+    Now { host: Host, bytes: usize },
+    /// Already read.
+    Staged(Arc<Vec<u8>>),
+    /// Used after that call has returned.
+    Later(Later),
+}
+
+impl HostSide {
+    /// Its address, if it is still to be used.
+    pub(super) fn address(&self) -> Option<u64> {
+        match self {
+            Self::Now { host, .. } | Self::Later(Later { host, .. }) => Some(host.0 as u64),
+            Self::Staged(_) => None,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Now { bytes, .. } | Self::Later(Later { bytes, .. }) => *bytes,
+            Self::Staged(data) => data.len(),
+        }
+    }
+}
+
 /// A unit of work, with everything it needs.
 #[derive(Clone, Debug)]
 pub(super) enum Work {
-    Launch { function: Arc<Function>, config: LaunchConfig, parameters: Vec<u8> },
-    HostToDevice { to: CUdeviceptr, from: Host, bytes: usize },
-    DeviceToHost { to: Host, from: CUdeviceptr, bytes: usize },
-    DeviceToDevice { to: CUdeviceptr, from: CUdeviceptr, bytes: usize },
-    Fill { to: CUdeviceptr, pattern: Vec<u8>, count: usize },
-    Call { function: HostFunction, data: Host },
+    Launch {
+        function: Arc<Function>,
+        config: LaunchConfig,
+        parameters: Vec<u8>,
+    },
+    HostToDevice {
+        to: CUdeviceptr,
+        host: HostSide,
+    },
+    DeviceToHost {
+        host: HostSide,
+        from: CUdeviceptr,
+    },
+    DeviceToDevice {
+        to: CUdeviceptr,
+        from: CUdeviceptr,
+        bytes: usize,
+    },
+    Fill {
+        to: CUdeviceptr,
+        pattern: Vec<u8>,
+        count: usize,
+    },
+    Call {
+        function: HostFunction,
+        data: Host,
+    },
+    /// Makes memory at reserved addresses.
+    Allocate {
+        address: CUdeviceptr,
+        kind: AllocationKind,
+    },
+    Free {
+        address: CUdeviceptr,
+    },
 }
 
 impl Work {
@@ -39,19 +98,34 @@ impl Work {
                 in_host_function(|| unsafe { function(data.0) });
                 return Ok(());
             }
+            Self::Allocate { address, kind } => return allocate(call, context, *address, *kind),
+            Self::Free { address } => return memory_calls::free(call, *address),
             // Nothing is accessed, so any address is valid.
-            Self::HostToDevice { bytes: 0, .. }
-            | Self::DeviceToHost { bytes: 0, .. }
-            | Self::DeviceToDevice { bytes: 0, .. }
-            | Self::Fill { count: 0, .. } => return Ok(()),
-            Self::HostToDevice { to, from, bytes } => memory.write(*to, &from.read(*bytes)?),
-            Self::DeviceToHost { to, from, bytes } => {
+            Self::DeviceToDevice { bytes: 0, .. } | Self::Fill { count: 0, .. } => return Ok(()),
+            Self::HostToDevice { host, .. } | Self::DeviceToHost { host, .. } if host.bytes() == 0 => {
+                return Ok(());
+            }
+            Self::HostToDevice { to, host } => match host {
+                HostSide::Now { host, bytes } => memory.write(*to, &host.read(*bytes)?),
+                HostSide::Staged(data) => memory.write(*to, data),
+                HostSide::Later(later) => match later.read() {
+                    Ok(data) => memory.write(*to, &data),
+                    Err(unusable) => return self.unusable(call, context, unusable),
+                },
+            },
+            Self::DeviceToHost { host, from } => {
                 // The program is about to read a result: it must learn if the computation failed.
                 context.settle()?;
-                let mut host = vec![0; *bytes];
-                let read = memory.read(*from, &mut host);
-                if read.is_ok() {
-                    to.write(&host)?;
+                let mut data = vec![0; host.bytes()];
+                let read = memory.read(*from, &mut data);
+                match host {
+                    HostSide::Now { host, .. } if read.is_ok() => host.write(&data)?,
+                    HostSide::Later(later) if read.is_ok() => {
+                        if let Err(unusable) = later.write(&data) {
+                            return self.unusable(call, context, unusable);
+                        }
+                    }
+                    _ => {}
                 }
                 read
             }
@@ -60,6 +134,71 @@ impl Work {
         };
         done.map_err(|error| call.memory_error(&error))
     }
+
+    /// The kernel's name, or what the work is.
+    pub(super) fn what(&self) -> &str {
+        match self {
+            Self::Launch { function, .. } => function.kernel().name(),
+            Self::HostToDevice { .. } => "a copy from the host",
+            Self::DeviceToHost { .. } => "a copy to the host",
+            Self::DeviceToDevice { .. } => "a copy within the device",
+            Self::Fill { .. } => "a memset",
+            Self::Call { .. } => "a host function",
+            Self::Allocate { .. } => "an allocation",
+            Self::Free { .. } => "a free",
+        }
+    }
+
+    /// Records that the program has freed or changed the host memory of a copy too early.
+    fn unusable(&self, call: &Call, context: &Context, unusable: Unusable) -> Result<(), CudaError> {
+        let (Self::HostToDevice { host, .. } | Self::DeviceToHost { host, .. }) = self else { return Ok(()) };
+        let why = match unusable {
+            Unusable::Missing => "was freed before the copy took place",
+            Unusable::Changed => {
+                "was freed or written between the call and the copy, which only ends with a synchronisation"
+            }
+        };
+        let message = format!("the host memory of {} bytes {why}", host.bytes());
+        let finding = finding(call, context, self, FindingKind::HostMemory, host.address(), message);
+        fail(context, finding)
+    }
+}
+
+/// A finding about work as a whole, not about an instruction of a kernel.
+pub(super) fn finding(
+    call: &Call,
+    context: &Context,
+    work: &Work,
+    kind: FindingKind,
+    address: Option<u64>,
+    message: String,
+) -> Finding {
+    let near = address.filter(|_| kind != FindingKind::HostMemory);
+    Finding {
+        kind,
+        kernel: work.what().to_owned(),
+        line: 0,
+        text: call.name.to_owned(),
+        block: [0; 3],
+        thread: [0; 3],
+        address,
+        allocation: near.and_then(|address| context.session.memory.nearest(address)),
+        message,
+    }
+}
+
+fn allocate(
+    call: &Call,
+    context: &Context,
+    address: CUdeviceptr,
+    kind: AllocationKind,
+) -> Result<(), CudaError> {
+    let session = &context.session;
+    let Some(bytes) = session.memory.establish(address) else {
+        return Err(call.misuse(CudaError::InvalidValue, format!("{address:#x} is allocated already")));
+    };
+    lock(&session.allocations).add(context.handle, kind, address, bytes);
+    Ok(())
 }
 
 fn launch(
@@ -94,7 +233,7 @@ fn launch(
 }
 
 /// Records a failed check of a kernel, and returns the error now or later, as the session's settings require.
-fn fail(context: &Context, finding: Finding) -> Result<(), CudaError> {
+pub(super) fn fail(context: &Context, finding: Finding) -> Result<(), CudaError> {
     eprintln!("cuda-emulator: {finding}");
     let error = error_of(finding.kind);
     lock(&context.session.records).findings.push(finding);
@@ -123,7 +262,8 @@ fn error_of(kind: FindingKind) -> CudaError {
         | FindingKind::UseAfterFree
         | FindingKind::SharedOutOfRange
         | FindingKind::LocalOutOfRange
-        | FindingKind::ReadOnly => CudaError::IllegalAddress,
+        | FindingKind::ReadOnly
+        | FindingKind::HostMemory => CudaError::IllegalAddress,
         FindingKind::Misaligned => CudaError::MisalignedAddress,
         FindingKind::Trap => CudaError::IllegalInstruction,
         FindingKind::Hang => CudaError::LaunchTimeout,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::abi::{CUdeviceptr, CUresult, Handle, Out};
+use super::capture;
 use super::context::Context;
+use super::copy_calls::without_stream;
 use super::entry::{Call, entry, release};
 use super::launch::Work;
 use super::objects::lock;
@@ -61,6 +63,7 @@ extern "C" fn cuMemAlloc_v2(out: Out<CUdeviceptr>, bytes: usize) -> CUresult {
                 call.misuse(CudaError::InvalidValue, "the size is zero or the output pointer is null")
             );
         }
+        capture::forbid_unsafe(call, &call.session)?;
         out.set(allocate(call, &context, bytes, AllocationKind::Device)?)
     })
 }
@@ -69,6 +72,7 @@ extern "C" fn cuMemAlloc_v2(out: Out<CUdeviceptr>, bytes: usize) -> CUresult {
 extern "C" fn cuMemFree_v2(address: CUdeviceptr) -> CUresult {
     release("cuMemFree_v2", |call| {
         let context = call.any_context()?;
+        capture::forbid_unsafe(call, &call.session)?;
         free(call, address)?;
         context.check()
     })
@@ -104,17 +108,17 @@ extern "C" fn cuMemGetAddressRange_v2(
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemsetD8_v2(to: CUdeviceptr, value: u8, count: usize) -> CUresult {
-    entry("cuMemsetD8_v2", |call| fill(call, to, &[value], count, 0))
+    entry("cuMemsetD8_v2", |call| fill(call, to, &[value], count, without_stream(call)?))
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemsetD16_v2(to: CUdeviceptr, value: u16, count: usize) -> CUresult {
-    entry("cuMemsetD16_v2", |call| fill(call, to, &value.to_le_bytes(), count, 0))
+    entry("cuMemsetD16_v2", |call| fill(call, to, &value.to_le_bytes(), count, without_stream(call)?))
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemsetD32_v2(to: CUdeviceptr, value: u32, count: usize) -> CUresult {
-    entry("cuMemsetD32_v2", |call| fill(call, to, &value.to_le_bytes(), count, 0))
+    entry("cuMemsetD32_v2", |call| fill(call, to, &value.to_le_bytes(), count, without_stream(call)?))
 }
 
 #[unsafe(no_mangle)]

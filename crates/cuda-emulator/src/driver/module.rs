@@ -70,6 +70,10 @@ impl Module {
         }
     }
 
+    pub(super) fn is_unloaded(&self) -> bool {
+        self.unloaded.load(Ordering::Acquire)
+    }
+
     /// The function with this name. Every call returns the same handle.
     pub(super) fn function(self: &Arc<Self>, name: &str) -> Option<Arc<Function>> {
         let kernels = self.program.module().kernels();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::abi::{CUdeviceptr, CUresult, Handle, Host, Out, Text};
+use super::capture;
 use super::entry::{Call, entry, release};
 use super::module::{self, Module};
 use super::objects::OBJECTS;
@@ -70,6 +71,7 @@ fn logs(call: &Call, count: u32, options: Out<u32>, values: Out<usize>) -> Resul
 
 fn load(call: &Call, out: Out<Handle>, text: &[u8], logs: Option<&Logs>) -> Result<(), CudaError> {
     let context = call.context()?;
+    capture::forbid_unsafe(call, &call.session)?;
     let (outcome, log) = match Module::load(&context, text) {
         Ok(module) => (out.set(module.handle), String::new()),
         Err((error, message)) => {

@@ -3,9 +3,9 @@
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use super::abi::Handle;
-use super::capture::{Graph, GraphExec};
 use super::context::Context;
 use super::event::Event;
+use super::graph::{Graph, GraphExec};
 use super::module::{Function, Module};
 use super::pool::Pool;
 use super::stream::Stream;

@@ -99,11 +99,17 @@ fn allocate(
     if out.is_null() {
         return Err(CudaError::InvalidValue);
     }
-    Stream::by_handle(call, stream)?.forbid_capture()?;
+    let stream = Stream::by_handle(call, stream)?;
+    let capture = stream.captured()?;
     // Unlike `cuMemAlloc`, this accepts a size of zero and returns a null address.
     if bytes == 0 {
         with_pool(call, pool, |_| Ok(()))?;
         return out.set(0);
+    }
+    if let Some(capture) = capture {
+        with_pool(call, pool, |_| Ok(()))?;
+        // The graph owns the allocation, not the pool.
+        return out.set(capture.allocate(call, stream.handle, bytes)?);
     }
     with_pool(call, pool, |state| {
         let address = memory_calls::allocate(call, &context, bytes, AllocationKind::Pool)?;
@@ -135,8 +141,11 @@ extern "C" fn cuMemFreeAsync(address: CUdeviceptr, stream: Handle) -> CUresult {
     release("cuMemFreeAsync", |call| {
         let context = call.any_context()?;
         check_supported(call)?;
-        Stream::by_handle(call, stream)?.forbid_capture()?;
-        memory_calls::free(call, address)?;
+        let stream = Stream::by_handle(call, stream)?;
+        match stream.captured()? {
+            Some(capture) => capture.free(call, stream.handle, address)?,
+            None => memory_calls::free(call, address)?,
+        }
         context.check()
     })
 }

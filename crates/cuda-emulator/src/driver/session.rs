@@ -218,7 +218,7 @@ impl Session {
             allocations: lock(&self.allocations)
                 .report(|allocation| of.is_none_or(|context| context == allocation.context)),
             contexts: OBJECTS.contexts.select(here).len(),
-            streams: OBJECTS.streams.select(|stream| here(&stream.context)).len(),
+            streams: OBJECTS.streams.select(|stream| !stream.is_default() && here(&stream.context)).len(),
             events: OBJECTS.events.select(|event| here(&event.context)).len(),
             modules: OBJECTS.modules.select(|module| here(&module.context)).len(),
             graphs: OBJECTS.graphs.select(|graph| here(&graph.context)).len()

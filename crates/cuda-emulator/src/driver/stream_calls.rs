@@ -6,12 +6,10 @@ use super::abi::{CUresult, Handle, Out};
 use super::capture::Capture;
 use super::entry::{Call, entry, release};
 use super::event::{self, Recorded};
+use super::graph::Graph;
 use super::objects::{OBJECTS, lock};
-use super::stream::{GREATEST_PRIORITY, LEAST_PRIORITY, Stream};
+use super::stream::{GREATEST_PRIORITY, LEAST_PRIORITY, NON_BLOCKING, Stream};
 use crate::error::CudaError;
-
-/// `CU_STREAM_NON_BLOCKING`.
-const NON_BLOCKING: u32 = 1;
 
 fn create(call: &Call, out: Out<Handle>, flags: u32, priority: i32) -> Result<(), CudaError> {
     let context = call.context()?;
@@ -130,7 +128,8 @@ extern "C" fn cuStreamEndCapture(handle: Handle, out: Out<Handle>) -> CUresult {
         let capture = lock(&stream.capture).clone();
         let nodes = capture.ok_or(CudaError::IllegalState)?.end(&stream)?;
         let context = Arc::clone(&stream.context);
-        let graph = OBJECTS.graphs.add(|handle| Arc::new(super::capture::Graph { handle, context, nodes }));
+        let instantiated = Arc::default();
+        let graph = OBJECTS.graphs.add(|handle| Arc::new(Graph { handle, context, nodes, instantiated }));
         out.set(graph.handle)
     })
 }

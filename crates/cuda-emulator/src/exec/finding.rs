@@ -39,6 +39,8 @@ pub enum FindingKind {
     Hang,
     /// The result of the instruction is undefined for these operands.
     Undefined,
+    /// The program freed or changed host memory that a copy had yet to read or write.
+    HostMemory,
 }
 
 impl FindingKind {
@@ -53,11 +55,11 @@ impl FindingKind {
 pub struct Finding {
     /// Which check.
     pub kind: FindingKind,
-    /// The kernel's name.
+    /// The kernel's name; for work that is not a kernel, what it is.
     pub kernel: String,
-    /// Line in the PTX text, counting from 1.
+    /// Line in the PTX text, counting from 1; 0 if the finding is about the work as a whole.
     pub line: u32,
-    /// The text of that line.
+    /// The text of that line; for work as a whole, the driver function that ran it.
     pub text: String,
     /// Block index in x, y, z.
     pub block: [u32; 3],
@@ -73,11 +75,15 @@ pub struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:?} in {} at PTX line {} `{}`, block {:?}, thread {:?}",
-            self.kind, self.kernel, self.line, self.text, self.block, self.thread
-        )?;
+        if self.line == 0 {
+            write!(f, "{:?} in {}, {}", self.kind, self.kernel, self.text)?;
+        } else {
+            write!(
+                f,
+                "{:?} in {} at PTX line {} `{}`, block {:?}, thread {:?}",
+                self.kind, self.kernel, self.line, self.text, self.block, self.thread
+            )?;
+        }
         if let Some(address) = self.address {
             write!(f, ", address {address:#x}")?;
         }

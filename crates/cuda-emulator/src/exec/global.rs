@@ -4,6 +4,7 @@ use super::access::{Shape, Span, Words};
 use super::fault::{Fault, fault};
 use super::finding::FindingKind;
 use super::machine::Machine;
+use super::race::Grain;
 use super::registers::{FULL, Row, lanes};
 use super::sectors::sectors;
 use crate::memory::{Allocation, Near};
@@ -47,7 +48,7 @@ fn each_allocation<'l>(
 
 fn outside(m: &Machine<'_>, lane: usize, address: u64, size: u32) -> Result<(), Fault> {
     let kind = match m.launch.memory.near(address) {
-        Near::Freed(_) => FindingKind::UseAfterFree,
+        Near::Freed(_) | Near::Absent(_) => FindingKind::UseAfterFree,
         _ => FindingKind::OutOfBounds,
     };
     fault(kind, lane, address, format!("{size} bytes {}", m.launch.memory.describe(address)))
@@ -158,7 +159,8 @@ pub(crate) fn load(
     })
 }
 
-/// Race check and marking of a write, before it takes place. `same` returns whether a lane leaves its bytes unchanged.
+/// Race check and marking of a write, before it takes place. `same` returns whether a lane leaves a grain
+/// of its bytes unchanged.
 fn check_write(
     m: &mut Machine<'_>,
     a: &Allocation,
@@ -166,7 +168,7 @@ fn check_write(
     addresses: &Row<u64>,
     mask: u32,
     contiguous: bool,
-    same: impl Fn(usize) -> bool,
+    same: impl Fn(Grain) -> bool,
 ) -> Result<(), Fault> {
     let size = shape.size;
     if a.read_only {
@@ -184,8 +186,10 @@ fn check_write(
             && observer.write_row(&writes[at..at + 32], reads.map(|r| &r[at..at + 32]));
         for lane in lanes(if quick { 0 } else { mask }) {
             let at = ((addresses[lane] - a.base) >> grain) as usize;
-            for i in at..at + grains as usize {
-                if let Err(other) = observer.write(lane, &writes[i], reads.map(|r| &r[i]), || same(lane)) {
+            for i in 0..grains as usize {
+                let (write, read) = (&writes[at + i], reads.map(|r| &r[at + i]));
+                let unchanged = || same(Grain::new(lane, i, grain));
+                if let Err(other) = observer.write(lane, write, read, unchanged) {
                     return m.race(FindingKind::GlobalRace, lane, addresses[lane], true, other);
                 }
             }
@@ -218,12 +222,8 @@ pub(crate) fn store(
     each_allocation(m, addresses, mask, size, span, |m, a, mask| {
         let contiguous = contiguous && mask == FULL;
         let keep = if size >= 4 { u32::MAX } else { (1u32 << (8 * size)) - 1 };
-        let same = |lane: usize| {
-            let at = addresses[lane] - a.base;
-            (0..size.div_ceil(4) as usize).all(|i| {
-                let now = a.word((at >> 2) as usize + i) >> (8 * (at & 3)) & keep;
-                now == data[i][lane] & keep
-            })
+        let same = |grain: Grain| {
+            grain.is_unchanged(addresses, mask, data, |word| a.word((word - a.base / 4) as usize))
         };
         check_write(m, a, shape, addresses, mask, contiguous, same)?;
         match size {

@@ -11,7 +11,7 @@ use super::random::Permutation;
 use super::registers::Registers;
 use super::warp::Warp;
 use super::{LaunchConfig, LaunchError, Program};
-use crate::memory::{Memory, Near};
+use crate::memory::Memory;
 use crate::ptx::Kernel;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -173,10 +173,7 @@ pub fn launch(
 fn report(program: &Program, kernel: &Kernel, m: &Machine<'_>, located: &block::Located) -> Box<Finding> {
     let fault = &located.fault;
     let line = kernel.code.steps[located.pc].line;
-    let allocation = fault.address.and_then(|a| match m.launch.memory.near(a) {
-        Near::Live(info) | Near::Freed(info) | Near::Beside(info) => Some(info),
-        Near::Nothing => None,
-    });
+    let allocation = fault.address.and_then(|a| m.launch.memory.nearest(a));
     // Offsets in shared and local memory are far below device addresses.
     let about_device =
         fault.kind.is_about_device_memory() || fault.address.is_some_and(|a| a >= crate::memory::FIRST);

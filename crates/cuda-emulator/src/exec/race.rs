@@ -7,7 +7,9 @@
 //! by a strong access on the other side counts as synchronisation. This is lenient, so that correct programs are never
 //! reported.
 
+use super::access::Words;
 use super::lanes::vectorised;
+use super::registers::Row;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -32,6 +34,53 @@ fn clock_of(e: u64) -> u32 {
 
 fn warp_of(e: u64) -> usize {
     (e & THREAD) as usize / 32
+}
+
+/// One grain of a lane's store.
+#[derive(Clone, Copy)]
+pub(crate) struct Grain {
+    pub(crate) lane: usize,
+    /// Its first byte within the lane's access.
+    byte: u64,
+    /// Its bits, shifted to the bottom of a word.
+    keep: u32,
+}
+
+impl Grain {
+    /// Number `index` of a lane's grains of `1 << size` bytes each.
+    #[inline(always)]
+    pub(crate) fn new(lane: usize, index: usize, size: u32) -> Self {
+        let bits = 8 << size;
+        let keep = (u64::from(u32::MAX) >> (32 - bits)) as u32;
+        Self { lane, byte: (index << size) as u64, keep }
+    }
+
+    /// Whether the lane's store leaves the grain as it is. Of lanes of one instruction that store to one address, each finds
+    /// what the one before it stores; otherwise `memory` is asked, for a word by its index.
+    ///
+    /// "If a non-atomic instruction executed by a warp writes to the same location for more than one of the threads, […]
+    /// which thread performs the final write is undefined" (CUDA C++ Programming Guide, "SIMT Architecture"): that is
+    /// harmless as long as all write the same. Accesses of one instruction have one size and are aligned to it, so two of
+    /// them overlap only where their addresses are equal.
+    pub(crate) fn is_unchanged(
+        self,
+        addresses: &Row<u64>,
+        mask: u32,
+        data: &Words,
+        memory: impl FnOnce(u64) -> u32,
+    ) -> bool {
+        let stored = |lane: usize| data[(self.byte / 4) as usize][lane] >> (8 * (self.byte % 4)) & self.keep;
+        let address = addresses[self.lane];
+        let earlier = (0..self.lane).rev().find(|l| mask >> l & 1 == 1 && addresses[*l] == address);
+        let now = match earlier {
+            Some(lane) => stored(lane),
+            None => {
+                let at = address + self.byte;
+                memory(at / 4) >> (8 * (at % 4)) & self.keep
+            }
+        };
+        now == stored(self.lane)
+    }
 }
 
 /// A conflicting access found in the shadow.

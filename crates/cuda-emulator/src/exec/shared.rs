@@ -4,6 +4,7 @@ use super::access::{Shape, Span, Words};
 use super::fault::{Fault, fault};
 use super::finding::FindingKind;
 use super::machine::Machine;
+use super::race::Grain;
 use super::registers::{Row, lanes};
 use super::sectors::passes;
 use std::sync::atomic::AtomicU64;
@@ -150,7 +151,7 @@ pub(crate) fn check_read(
     Ok(())
 }
 
-/// Checks a write for races and pending copies. `same` returns whether a lane leaves its bytes unchanged.
+/// Checks a write for races and pending copies. `same` returns whether a lane leaves a grain of its bytes unchanged.
 pub(crate) fn check_write(
     m: &mut Machine<'_>,
     addresses: &Row<u64>,
@@ -158,7 +159,7 @@ pub(crate) fn check_write(
     size: u32,
     span: Span,
     strong: bool,
-    same: impl Fn(&SharedMemory, usize) -> bool,
+    same: impl Fn(&SharedMemory, Grain) -> bool,
 ) -> Result<(), Fault> {
     if m.checks
         && m.shared.copies != 0
@@ -177,8 +178,10 @@ pub(crate) fn check_write(
             && observer.write_row(&s.writes[at..at + 32], Some(&s.reads[at..at + 32]));
         for lane in lanes(if quick { 0 } else { mask }) {
             let at = (addresses[lane] >> s.grain) as usize;
-            for i in at..at + grains {
-                if let Err(other) = observer.write(lane, &s.writes[i], Some(&s.reads[i]), || same(s, lane)) {
+            for i in 0..grains {
+                let (writes, reads) = (&s.writes[at + i], &s.reads[at + i]);
+                let unchanged = || same(s, Grain::new(lane, i, s.grain));
+                if let Err(other) = observer.write(lane, writes, Some(reads), unchanged) {
                     return m.race(FindingKind::SharedRace, lane, addresses[lane], true, other);
                 }
             }
@@ -242,11 +245,8 @@ pub(crate) fn store(
 ) -> Result<(), Fault> {
     let size = shape.size;
     let span = check_range(m, addresses, mask, size)?;
-    let keep = if size >= 4 { u32::MAX } else { (1u32 << (8 * size)) - 1 };
-    check_write(m, addresses, mask, size, span, shape.strong, |s, lane| {
-        let at = addresses[lane];
-        (0..size.div_ceil(4) as usize)
-            .all(|i| s.data[(at >> 2) as usize + i] >> (8 * (at & 3)) & keep == data[i][lane] & keep)
+    check_write(m, addresses, mask, size, span, shape.strong, |s, grain| {
+        grain.is_unchanged(addresses, mask, data, |word| s.data[word as usize])
     })?;
     count(m, addresses, mask, size, span);
     if size == 4 && span.contiguous {

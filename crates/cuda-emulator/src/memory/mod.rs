@@ -5,6 +5,7 @@
 //! `Memory` is shared by streams and the worker threads of a launch.
 
 mod allocation;
+mod reserve;
 
 pub(crate) use allocation::Allocation;
 
@@ -74,6 +75,9 @@ impl From<&Allocation> for AllocationInfo {
 pub(crate) enum Near {
     Live(AllocationInfo),
     Freed(AllocationInfo),
+    /// Addresses without memory at present: that of a graph between its launches, or of an allocation that its stream has
+    /// not reached.
+    Absent(AllocationInfo),
     /// The closest live allocation.
     Beside(AllocationInfo),
     Nothing,
@@ -84,11 +88,28 @@ struct State {
     live: BTreeMap<u64, Arc<Allocation>>,
     /// End and serial number of freed ranges, by start.
     freed: BTreeMap<u64, (u64, u64)>,
+    reserved: reserve::Reserved,
     next: u64,
     serial: u64,
     used: u64,
     /// The next block number for the race shadow.
     runs: u64,
+}
+
+impl State {
+    /// Takes the next address, and `bytes` (at least one) of the capacity.
+    fn take(&mut self, bytes: u64, capacity: u64) -> Result<(u64, u64), MemoryError> {
+        let bytes = bytes.max(1);
+        let free = capacity - self.used;
+        if bytes > free {
+            return Err(MemoryError::OutOfMemory { requested: bytes, free });
+        }
+        let base = self.next;
+        self.next = (base + bytes + GAP).next_multiple_of(ALIGN);
+        self.serial += 1;
+        self.used += bytes;
+        Ok((base, bytes))
+    }
 }
 
 /// The memory of one device.
@@ -118,15 +139,7 @@ impl Memory {
 
     pub(crate) fn alloc_as(&self, bytes: u64, read_only: bool) -> Result<u64, MemoryError> {
         let mut s = self.state();
-        let bytes = bytes.max(1);
-        let free = self.capacity - s.used;
-        if bytes > free {
-            return Err(MemoryError::OutOfMemory { requested: bytes, free });
-        }
-        let base = s.next;
-        s.next = (base + bytes + GAP).next_multiple_of(ALIGN);
-        s.serial += 1;
-        s.used += bytes;
+        let (base, bytes) = s.take(bytes, self.capacity)?;
         let allocation = Allocation::new(base, bytes, s.serial, read_only);
         s.live.insert(base, Arc::new(allocation));
         Ok(base)
@@ -142,8 +155,10 @@ impl Memory {
             drop(s);
             return Err(MemoryError::NotAnAllocation { address, what: self.describe(address) });
         };
-        s.used -= a.bytes;
-        s.freed.insert(a.base, (a.end(), a.serial));
+        if !s.reserved.keep(&a) {
+            s.used -= a.bytes;
+            s.freed.insert(a.base, (a.end(), a.serial));
+        }
         Ok(())
     }
 
@@ -189,7 +204,9 @@ impl Memory {
             return Ok(());
         }
         let a = self.range(address, bytes)?;
-        let chunk: Vec<u8> = pattern.iter().copied().cycle().take(pattern.len() * 16384).collect();
+        // Variables of modules are small, and there are many.
+        let repeats = count.min(16384) as usize;
+        let chunk = pattern.repeat(repeats);
         let mut done = 0;
         while done < bytes {
             let n = (bytes - done).min(chunk.len() as u64);
@@ -266,6 +283,9 @@ impl Memory {
         {
             return Near::Live(AllocationInfo::from(&**a));
         }
+        if let Some(info) = s.reserved.at(address) {
+            return Near::Absent(info);
+        }
         if let Some((start, (end, serial))) = s.freed.range(..=address).next_back()
             && address < *end
         {
@@ -281,12 +301,25 @@ impl Memory {
         }
     }
 
+    /// The allocation that holds an address, held it, or is nearest to it.
+    pub(crate) fn nearest(&self, address: u64) -> Option<AllocationInfo> {
+        match self.near(address) {
+            Near::Live(info) | Near::Freed(info) | Near::Absent(info) | Near::Beside(info) => Some(info),
+            Near::Nothing => None,
+        }
+    }
+
     pub(crate) fn describe(&self, address: u64) -> String {
         match self.near(address) {
             Near::Live(a) => format!("inside allocation #{} of {} bytes", a.serial, a.bytes),
             Near::Freed(a) => {
                 format!("inside allocation #{} of {} bytes, which was freed", a.serial, a.bytes)
             }
+            Near::Absent(a) => format!(
+                "inside allocation #{} of {} bytes, which has no memory now: its graph or stream has not allocated it yet, \
+                 or has freed it",
+                a.serial, a.bytes
+            ),
             Near::Beside(a) if address >= a.address => format!(
                 "{} bytes after the end of allocation #{} of {} bytes",
                 address - (a.address + a.bytes),

@@ -58,6 +58,16 @@ impl Type {
         Some(Self { meaning, bits })
     }
 
+    /// Whether the PTX ISA has a type of this name that the emulator does not ("Alternate Floating-Point Data Formats", "Packed
+    /// Data Types", "Matrix Data-types").
+    pub(crate) fn is_foreign(name: &str) -> bool {
+        const FORMATS: [&str; 7] = ["e4m3", "e5m2", "e2m3", "e3m2", "e2m1", "ue8m0", "ue4m3"];
+        const OTHERS: [&str; 12] =
+            ["b1", "b4", "u4", "s4", "b4x16", "b6x16_p32", "b128", "f32x2", "u16x2", "s16x2", "u8x4", "s8x4"];
+        let packed = |name: &str| ["", "x2", "x4"].iter().any(|lanes| name == *lanes);
+        OTHERS.contains(&name) || FORMATS.iter().any(|f| name.strip_prefix(f).is_some_and(packed))
+    }
+
     pub(crate) fn bytes(self) -> u64 {
         u64::from(self.bits / 8)
     }

@@ -58,6 +58,9 @@ impl<'i> Form<'i> {
 
     /// Takes the first type among the modifiers.
     pub(crate) fn kind(&mut self) -> Result<Type, LoadError> {
+        if let Some(name) = self.left.iter().find(|m| Type::is_foreign(m)) {
+            return self.error(format!("type .{name} is not supported"));
+        }
         match self.left.iter().position(|m| Type::named(m).is_some()) {
             Some(i) => match Type::named(self.left.remove(i)) {
                 Some(t) => Ok(t),

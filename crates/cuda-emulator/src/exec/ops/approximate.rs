@@ -23,6 +23,8 @@ const SINGLE: Type = Type { meaning: Meaning::Float, bits: 32 };
 struct Function {
     exact: fn(f64) -> f64,
     bound: fn(f64) -> ErrorBound,
+    /// Whether the result for an argument has no error.
+    errorless: fn(f64) -> bool,
     /// The rounded exact result, computed with operations that vectorise; without it the result of `exact` is rounded.
     fast: Option<fn(f32) -> f32>,
 }
@@ -30,27 +32,39 @@ struct Function {
 fn function(opcode: &str) -> Option<Function> {
     let relative = |_| ErrorBound::Relative(RELATIVE_23);
     const RELATIVE_23: f64 = 1.0 / 8_388_608.0;
+    let new = |exact, bound, fast| Function { exact, bound, errorless: is_special, fast };
     Some(match opcode {
-        "rcp" => Function { exact: |x| 1.0 / x, bound: |_| ErrorBound::Ulp(1), fast: Some(|x| 1.0 / x) },
-        "sqrt" => Function { exact: f64::sqrt, bound: relative, fast: Some(f32::sqrt) },
-        "rsqrt" => Function {
-            exact: |x| 1.0 / x.sqrt(),
+        "rcp" => new(|x| 1.0 / x, |_| ErrorBound::Ulp(1), Some(|x| 1.0 / x)),
+        "sqrt" => new(f64::sqrt, relative, Some(f32::sqrt)),
+        "rsqrt" => new(
+            |x| 1.0 / x.sqrt(),
             // 2^-22.9
-            bound: |_| ErrorBound::Relative(1.277_7e-7),
-            fast: Some(|x| (1.0 / f64::from(x).sqrt()) as f32),
-        },
-        "sin" => Function { exact: sine, bound: circular, fast: None },
-        "cos" => Function { exact: cosine, bound: circular, fast: None },
-        "lg2" => Function { exact: f64::log2, bound: logarithm, fast: None },
+            |_| ErrorBound::Relative(1.277_7e-7),
+            Some(|x| (1.0 / f64::from(x).sqrt()) as f32),
+        ),
+        "sin" => new(sine, circular, None),
+        "cos" => new(cosine, circular, None),
+        "lg2" => new(f64::log2, logarithm, None),
         "ex2" => Function {
-            exact: f64::exp2,
-            bound: |_| ErrorBound::Ulp(2),
-            fast: Some(|x| if x.is_nan() { x } else { exp2(x) as f32 }),
+            errorless: |x| is_special(x) || is_power(x),
+            ..new(f64::exp2, |_| ErrorBound::Ulp(2), Some(|x| if x.is_nan() { x } else { exp2(x) as f32 }))
         },
         // 2^-11
-        "tanh" => Function { exact: f64::tanh, bound: |_| ErrorBound::Relative(1.0 / 2048.0), fast: None },
+        "tanh" => new(f64::tanh, |_| ErrorBound::Relative(1.0 / 2048.0), None),
         _ => return None,
     })
+}
+
+/// Whether `ex2` of `x` is an exact power of two in hardware: `x` is an integer, and the result is a normal f32.
+///
+/// The PTX ISA promises two ulp everywhere and lists only 2^±0 = 1 as exact. But NVIDIA's own `expf` (`math_functions.hpp`
+/// up to CUDA 7) is `exp2f(fraction) * exp2f(integer)`, each one `ex2.approx`, with a documented error of 2 ulp in all: the
+/// fraction's factor may use up all of it, so the integer's has none. (The integer part of the argument becomes the exponent,
+/// and the table's entry for a fraction of 0 is that of 2^0.) Compilers and kernels rely on it when they rescale by
+/// `ex2(old maximum - new maximum)`. Below -126, where the form without `.ftz` squares the result for half the argument,
+/// nothing is known, and the documented error applies.
+fn is_power(x: f64) -> bool {
+    x.fract() == 0.0 && (-126.0..=127.0).contains(&x)
 }
 
 fn sine(x: f64) -> f64 {
@@ -169,7 +183,7 @@ fn slow(r: &mut Registers, [o, a]: [u32; 2], f: Function, finish: Finish, mode: 
 
 fn one<T: Narrow>(f: Function, x: T, mode: Approximation, argument: u64) -> T {
     let x = x.wide();
-    let mode = if is_special(x) { Approximation::Nearest } else { mode };
+    let mode = if (f.errorless)(x) { Approximation::Nearest } else { mode };
     approximate((f.exact)(x), (f.bound)(x), mode, argument)
 }
 

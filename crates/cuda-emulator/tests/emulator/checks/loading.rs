@@ -67,6 +67,34 @@ fn types_that_an_instruction_does_not_support() {
     refused("setp.lo.s32 %p, %x, %y;", "lo");
 }
 
+/// Forms of the PTX ISA on types that the emulator does not have are said to be unsupported; they are not invalid.
+#[test]
+fn types_that_the_emulator_does_not_have() {
+    let mma = |shape: &str, types: &str| {
+        format!(
+            "mma.sync.aligned.{shape}.row.col.{types} {{%f,%f,%f,%f}}, {{%x,%x,%x,%x}}, {{%x,%x}}, {{%f,%f,%f,%f}};"
+        )
+    };
+    for statement in [
+        "cvt.rn.satfinite.e4m3x2.f32 %h, %f, %f;",
+        "cvt.rn.satfinite.e5m2x2.f32 %h, %f, %f;",
+        "cvt.rn.satfinite.relu.e4m3x2.f32 %h, %f, %f;",
+        "cvt.rn.satfinite.e4m3x2.f16x2 %h, %x;",
+        "cvt.rn.f16x2.e4m3x2 %x, %h;",
+        "cvt.rn.relu.f16x2.e5m2x2 %x, %h;",
+        "cvt.rn.satfinite.e2m1x2.f32 %h, %f, %f;",
+        "cvt.rz.satfinite.ue8m0x2.f32 %h, %f, %f;",
+        "cvt.rs.satfinite.e4m3x4.f32 %x, {%f, %f, %f, %f}, %y;",
+        &mma("m16n8k32", "f32.e4m3.e4m3.f32"),
+        &mma("m16n8k32", "f32.e5m2.e4m3.f32"),
+        &mma("m16n8k16", "f16.e4m3.e5m2.f16"),
+        "ld.global.b128 %w, [%w];",
+        "add.rn.f32x2 %w, %w, %w;",
+    ] {
+        refused(statement, "not supported");
+    }
+}
+
 #[test]
 fn operands_that_do_not_match() {
     refused("add.s32 %x, %y;", "add");

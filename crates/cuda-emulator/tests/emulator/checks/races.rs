@@ -32,6 +32,67 @@ fn two_writes_to_one_word() {
     assert_eq!(finding.line, pair.line() + 1, "{finding}");
 }
 
+/// Lanes of one instruction that store different values to one address leave either; the value that was there before does
+/// not matter. That all store the same is harmless: compilers let each lane store what several of them hold.
+#[test]
+fn lanes_of_one_store_with_different_values() {
+    for old in [0, 5, 7, 9] {
+        for (space, address) in [("shared", "%s"), ("global", "%q")] {
+            for (width, keep) in [("u8", 0xff), ("u16", 0xffff), ("u32", u32::MAX)] {
+                let body = format!(
+                    "setp.eq.u32 %d, %t, 0;\nmov.u32 %x, {old};\n@%d st.{space}.{width} [{address}], %x;\nbar.sync 0;\n\
+                     setp.eq.u32 %c, %t, 0;\nsetp.eq.u32 %d, %t, 31;\n{{LINE}}\nand.b32 %x, %x, {keep};\nst.{space}.{width} [{address}], %x;"
+                );
+                let kind = if space == "shared" { FindingKind::SharedRace } else { FindingKind::GlobalRace };
+                for broken in ["selp.b32 %x, 5, 7, %c;", "selp.b32 %x, 5, 7, %d;", "mov.u32 %x, %t;"] {
+                    let pair = Pair::new(body.clone(), broken, "mov.u32 %x, 7;");
+                    let (finding, _) = pair.report(kind);
+                    assert_eq!(finding.line, pair.line() + 2, "{finding}");
+                }
+            }
+        }
+    }
+}
+
+/// The same for vectors: one element differs.
+#[test]
+fn lanes_of_one_vector_store_with_different_values() {
+    for (space, address) in [("shared", "%s"), ("global", "%q")] {
+        let kind = if space == "shared" { FindingKind::SharedRace } else { FindingKind::GlobalRace };
+        let body = format!("{{LINE}}\nst.{space}.v4.u32 [{address}], {{%x, %x, %x, %y}};");
+        let pair = Pair::new(body, "shr.u32 %y, %t, 4;", "shr.u32 %y, %t, 5;");
+        let (finding, _) = pair.report(kind);
+        assert_eq!(finding.line, pair.line() + 1, "{finding}");
+    }
+}
+
+/// Each half of the lanes stores to an address of its own; the lanes of a half agree.
+#[test]
+fn lanes_of_one_store_in_groups() {
+    let body = "shr.u32 %y, %t, {SHIFT};\nmad.lo.u32 %x, %y, 4, %s;\n{LINE}\nst.shared.u32 [%x], %y;";
+    for shift in ["1", "3", "4"] {
+        let body = body.replace("{SHIFT}", shift);
+        let pair = Pair::new(body, "mov.u32 %y, %t;", "add.u32 %y, %y, 1;").block(64);
+        let (finding, _) = pair.report(FindingKind::SharedRace);
+        assert_eq!(finding.line, pair.line() + 1, "{finding}");
+    }
+}
+
+/// Threads of two warps may store the same value as well, also where one stores it as part of a vector.
+#[test]
+fn a_word_and_a_vector_with_the_same_word() {
+    for (space, address) in [("shared", "%s"), ("global", "%q")] {
+        let kind = if space == "shared" { FindingKind::SharedRace } else { FindingKind::GlobalRace };
+        let body = format!(
+            "setp.eq.u32 %c, %t, 0;\nsetp.eq.u32 %d, %t, 40;\n{{LINE}}\n@%c st.{space}.u32 [{address}+4], 7;\n\
+             @%d st.{space}.v4.u32 [{address}], {{%t, %y, %t, %t}};"
+        );
+        let pair = Pair::new(body, "mov.u32 %y, 8;", "mov.u32 %y, 7;").block(64);
+        let (finding, _) = pair.report(kind);
+        assert!(finding.line == pair.line() + 1 || finding.line == pair.line() + 2, "{finding}");
+    }
+}
+
 /// Lanes of one warp race as well; only `bar.warp.sync` orders them.
 #[test]
 fn lanes_of_a_warp_without_a_warp_barrier() {

@@ -5,10 +5,10 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, PushKernelArg};
 
 use super::support::{CUresult, blocks_of_64, emulator, kernel};
 
-const MODE: CUstreamCaptureMode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+pub(super) const MODE: CUstreamCaptureMode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
 
 /// A stream whose slices are not tracked by events, as captures require.
-fn untracked() -> (Arc<CudaContext>, Arc<CudaStream>) {
+pub(super) fn untracked() -> (Arc<CudaContext>, Arc<CudaStream>) {
     let context = CudaContext::new(0).unwrap();
     unsafe { context.disable_event_tracking() };
     let stream = context.new_stream().unwrap();

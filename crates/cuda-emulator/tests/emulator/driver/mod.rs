@@ -5,6 +5,7 @@
 // address, so such calls are harmless.
 #![allow(clippy::undocumented_unsafe_blocks, reason = "one reason for all, above")]
 
+mod captures;
 mod contexts;
 mod events;
 mod faults;

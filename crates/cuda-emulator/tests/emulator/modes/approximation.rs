@@ -131,6 +131,21 @@ fn listed_values_are_exact_in_every_mode() {
     }
 }
 
+/// `ex2` of an integer has no error where the result is a normal number; see `is_power` in `approximate.rs`.
+#[test]
+fn powers_of_two_are_exact_in_every_mode() {
+    let arguments: Vec<f32> = (-126..=127).map(|i| i as f32).collect();
+    for instruction in ["ex2.approx.f32", "ex2.approx.ftz.f32"] {
+        for mode in [Approximation::Lowest, Approximation::Highest, Approximation::Seeded(1)] {
+            let exact: Vec<f32> = arguments.iter().map(|a| a.exp2()).collect();
+            assert_eq!(results(instruction, &arguments, mode), exact, "{instruction} in {mode:?}");
+            let between: Vec<f32> = arguments.iter().map(|a| a + 0.5).collect();
+            let nearest = results(instruction, &between, Approximation::Nearest);
+            assert_ne!(results(instruction, &between, mode), nearest, "{instruction} in {mode:?}");
+        }
+    }
+}
+
 /// Rounded instructions have no error either.
 #[test]
 fn rounded_instructions_are_the_same_in_every_mode() {
