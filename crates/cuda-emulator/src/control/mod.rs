@@ -12,7 +12,7 @@ pub use crate::loader::InstallError;
 pub use faults::{CallKind, CallSelector, Duration, Fault};
 pub use install::Installer;
 pub use records::{AllocationKind, LaunchCounts, LiveAllocation, LiveObjects, Misuse};
-pub use settings::ErrorDelivery;
+pub use settings::{ErrorDelivery, PageableCopies, StreamOrder};
 
 use crate::device::Device;
 use crate::error::CudaError;
@@ -142,6 +142,18 @@ impl Emulator {
     /// context is destroyed. Off by default.
     pub fn set_sticky_errors(&self, sticky: bool) {
         self.set(Setting::StickyErrors(sticky));
+    }
+
+    /// When streams do their work. In any order but that of submission, which is the default, a missing wait between two
+    /// streams is noticed: one sees what the other has not written yet, or writes what the other has not read yet.
+    pub fn set_stream_order(&self, order: StreamOrder) {
+        self.set(Setting::StreamOrder(order));
+    }
+
+    /// When asynchronous copies from and to pageable host memory take place; by default before the call returns. Later, a
+    /// buffer that is dropped too early is noticed.
+    pub fn set_pageable_copies(&self, copies: PageableCopies) {
+        self.set(Setting::PageableCopies(copies));
     }
 
     /// The registers per thread that the driver reports for a kernel and that the occupancy functions use. The emulator

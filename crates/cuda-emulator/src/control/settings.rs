@@ -14,6 +14,32 @@ pub enum ErrorDelivery {
     AtSynchronisation,
 }
 
+/// When streams do their work, within what streams, events and synchronisation order.
+///
+/// In the last two orders, and with [`PageableCopies::Late`], the calls that submit work only queue it; errors and findings
+/// are those of a later synchronisation or copy to the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamOrder {
+    /// In the order of submission.
+    Submission,
+    /// Each stream as late as possible: when it, or something that waits for it, is waited for.
+    Late,
+    /// In a pseudo-random order, some of it while the program goes on.
+    Shuffled(u64),
+}
+
+/// When a copy from or to pageable host memory takes place whose function has a stream and a name that ends in `Async`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PageableCopies {
+    /// The host's memory is read or written before the call returns.
+    Immediate,
+    /// When the stream reaches it, which a driver may choose to do ("API synchronization behavior": such copies *might* be
+    /// synchronous). A buffer that the program changes before the next synchronisation is then a
+    /// [finding](crate::exec::FindingKind::HostMemory), and one that it reads has its old contents. One that it frees is a
+    /// finding if the memory has been given back to the system or has other contents by then, as it nearly always has.
+    Late,
+}
+
 /// One setting.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Setting {
@@ -26,6 +52,8 @@ pub(crate) enum Setting {
     InstructionLimit(Option<u64>),
     ErrorDelivery(ErrorDelivery),
     StickyErrors(bool),
+    StreamOrder(StreamOrder),
+    PageableCopies(PageableCopies),
     Registers { kernel: String, registers: u32 },
 }
 
@@ -36,6 +64,8 @@ pub(crate) struct Settings {
     pub(crate) options: Options,
     pub(crate) delivery: ErrorDelivery,
     pub(crate) sticky: bool,
+    pub(crate) stream_order: StreamOrder,
+    pub(crate) pageable_copies: PageableCopies,
     /// Registers per thread that `CU_FUNC_ATTRIBUTE_NUM_REGS` reports, by kernel name; the last entry of a name counts.
     pub(crate) registers: Vec<(String, u32)>,
 }
@@ -47,6 +77,8 @@ impl Settings {
             options: Options::default(),
             delivery: ErrorDelivery::AtLaunch,
             sticky: false,
+            stream_order: StreamOrder::Submission,
+            pageable_copies: PageableCopies::Immediate,
             registers: Vec::new(),
         };
         settings.follow_device();
@@ -67,8 +99,15 @@ impl Settings {
             Setting::InstructionLimit(limit) => self.options.instruction_limit = limit,
             Setting::ErrorDelivery(delivery) => self.delivery = delivery,
             Setting::StickyErrors(sticky) => self.sticky = sticky,
+            Setting::StreamOrder(order) => self.stream_order = order,
+            Setting::PageableCopies(copies) => self.pageable_copies = copies,
             Setting::Registers { kernel, registers } => self.registers.push((kernel, registers)),
         }
+    }
+
+    /// Whether work is queued.
+    pub(crate) fn queues(&self) -> bool {
+        self.stream_order != StreamOrder::Submission || self.pageable_copies == PageableCopies::Late
     }
 
     fn follow_device(&mut self) {

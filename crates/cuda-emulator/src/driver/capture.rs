@@ -14,7 +14,6 @@ use super::launch::Work;
 use super::objects::{OBJECTS, lock};
 use super::session::Session;
 use super::stream::Stream;
-use crate::control::AllocationKind;
 use crate::error::CudaError;
 
 /// `CU_STREAM_CAPTURE_MODE_GLOBAL`: no thread may make unsafe calls.
@@ -124,7 +123,7 @@ impl Capture {
         let address = reserved.map_err(|error| call.memory_error(&error))?;
         let memory = Arc::new(GraphMemory::new(&self.session, address));
         lock(&self.state).nodes.memory.push(memory);
-        self.add(stream, Work::Allocate { address, kind: AllocationKind::Graph });
+        self.add(stream, Work::Allocate { address });
         Ok(address)
     }
 

@@ -83,6 +83,7 @@ extern "C" fn cuCtxDestroy_v2(handle: Handle) -> CUresult {
         if context::current().is_some_and(|current| current.handle == handle) {
             context::pop();
         }
+        destroyed.session.queue.finish(call, Some(&destroyed));
         destroyed.end();
         Ok(())
     })
@@ -203,6 +204,7 @@ extern "C" fn cuCtxSynchronize() -> CUresult {
     entry("cuCtxSynchronize", |call| {
         let context = call.context()?;
         capture::forbid_in_context(&context)?;
+        context.session.queue.finish(call, Some(&context));
         context.settle()
     })
 }

@@ -11,6 +11,7 @@ use super::capture::{self, Capture};
 use super::context::Context;
 use super::entry::{Call, entry, release};
 use super::objects::{OBJECTS, lock};
+use super::queue::Mark;
 use super::stream::Stream;
 use crate::error::CudaError;
 
@@ -20,6 +21,8 @@ pub(super) enum Recorded {
     Nothing,
     /// Recorded at this time.
     At(Instant),
+    /// Recorded at a point that its stream may not have reached.
+    Queued(Arc<Mark>),
     /// Recorded in a stream capture, at this point of a stream.
     Captured {
         capture: Arc<Capture>,
@@ -57,7 +60,11 @@ fn record(call: &Call, event: Handle, stream: Handle) -> Result<(), CudaError> {
         );
     }
     let recorded = match stream.captured()? {
-        None => Recorded::At(Instant::now()),
+        None => {
+            let session = &stream.context.session;
+            let point = if session.queues(call) { session.queue.point(call, &stream) } else { None };
+            point.map_or_else(|| Recorded::At(Instant::now()), Recorded::Queued)
+        }
         Some(capture) => {
             let sequence = capture.progress_of(stream.handle);
             Recorded::Captured { capture, stream: stream.handle, sequence }
@@ -76,6 +83,29 @@ fn reject_captured(event: &Event) -> Result<(), CudaError> {
     Ok(())
 }
 
+/// When the event was recorded.
+fn time(call: &Call, event: &Event) -> Result<Instant, CudaError> {
+    match &*lock(&event.recorded) {
+        Recorded::At(time) => Ok(*time),
+        Recorded::Queued(mark) => mark.reached().ok_or(CudaError::NotReady),
+        _ => Err(call.misuse(CudaError::InvalidHandle, "an event has not been recorded")),
+    }
+}
+
+/// The point at which the event is recorded, if its stream has not reached it.
+fn pending(event: &Event) -> Option<Arc<Mark>> {
+    match &*lock(&event.recorded) {
+        Recorded::Queued(mark) if mark.reached().is_none() => Some(Arc::clone(mark)),
+        _ => None,
+    }
+}
+
+/// Fails if a point is not reached yet. Asking moves the stream on, so that a program that asks again gets there.
+pub(super) fn poll(call: &Call, goal: &Arc<Mark>) -> Result<(), CudaError> {
+    call.session.queue.step(call, goal);
+    if goal.reached().is_none() { Err(CudaError::NotReady) } else { Ok(()) }
+}
+
 fn elapsed(call: &Call, out: Out<f32>, start: Handle, end: Handle) -> Result<(), CudaError> {
     let (start, end) = (by_handle(call, start)?, by_handle(call, end)?);
     if !Arc::ptr_eq(&start.context, &end.context) || (start.flags | end.flags) & DISABLE_TIMING != 0 {
@@ -88,11 +118,8 @@ fn elapsed(call: &Call, out: Out<f32>, start: Handle, end: Handle) -> Result<(),
     reject_captured(&start)?;
     reject_captured(&end)?;
     // Locked one after the other: both may be the same event.
-    let from = lock(&start.recorded).clone();
-    let to = lock(&end.recorded).clone();
-    let (Recorded::At(from), Recorded::At(to)) = (from, to) else {
-        return Err(call.misuse(CudaError::InvalidHandle, "an event has not been recorded"));
-    };
+    let from = time(call, &start)?;
+    let to = time(call, &end)?;
     let milliseconds = match to.checked_duration_since(from) {
         Some(time) => time.as_secs_f64() * 1e3,
         None => (from - to).as_secs_f64() * -1e3,
@@ -148,6 +175,9 @@ extern "C" fn cuEventQuery(handle: Handle) -> CUresult {
         event.context.check()?;
         reject_captured(&event)?;
         capture::forbid_unsafe(call, &event.context.session)?;
+        if let Some(goal) = pending(&event) {
+            poll(call, &goal)?;
+        }
         event.context.settle()
     })
 }
@@ -158,6 +188,9 @@ extern "C" fn cuEventSynchronize(handle: Handle) -> CUresult {
         let event = by_handle(call, handle)?;
         event.context.check()?;
         reject_captured(&event)?;
+        if let Some(goal) = pending(&event) {
+            event.context.session.queue.reach(call, &goal);
+        }
         event.context.settle()
     })
 }

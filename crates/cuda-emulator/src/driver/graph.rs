@@ -54,7 +54,7 @@ impl Node {
                 memory(*from);
             }
             Work::Fill { to, .. } => memory(*to),
-            Work::Allocate { .. } | Work::Free { .. } | Work::Call { .. } => {}
+            _ => {}
         }
         Self { work, named }
     }
@@ -140,6 +140,10 @@ impl GraphExec {
                 let finding = launch::finding(call, &self.context, &node.work, kind, address, message);
                 return launch::fail(&self.context, finding);
             }
+        }
+        if !self.nodes.memory.is_empty() && session.queues(call) {
+            // Whether its memory is free is known when earlier launches are done.
+            session.queue.finish(call, Some(&self.context));
         }
         for memory in &self.nodes.memory {
             if session.memory.allocation(memory.address).is_none() {

@@ -67,6 +67,11 @@ impl Later {
         Ok(Self { host, bytes, seen: Some(Arc::new(Mutex::new(read(host, bytes)?))) })
     }
 
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        let (start, other_start) = (self.host.0 as usize, other.host.0 as usize);
+        start < other_start.wrapping_add(other.bytes) && other_start < start.wrapping_add(self.bytes)
+    }
+
     /// Its contents now.
     pub(super) fn read(&self) -> Result<Vec<u8>, Unusable> {
         let now = read(self.host, self.bytes)?;

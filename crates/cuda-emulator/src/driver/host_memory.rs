@@ -98,6 +98,8 @@ extern "C" fn cuMemFreeHost(memory: Host) -> CUresult {
     release("cuMemFreeHost", |call| {
         let context = call.any_context()?;
         capture::forbid_unsafe(call, &call.session)?;
+        // Waits for the copies that may use the memory.
+        context.session.queue.finish(call, Some(&context));
         let address = memory.0 as u64;
         let known = lock(&call.session.allocations).live.remove(&(true, address)).is_some();
         if !known || !free(address) {

@@ -75,12 +75,19 @@ pub(super) enum Work {
         function: HostFunction,
         data: Host,
     },
-    /// Makes memory at reserved addresses.
+    /// An allocation of a graph: makes memory at reserved addresses.
     Allocate {
         address: CUdeviceptr,
-        kind: AllocationKind,
     },
     Free {
+        address: CUdeviceptr,
+    },
+    /// A stream reaches an allocation, which is recorded already.
+    Begin {
+        address: CUdeviceptr,
+    },
+    /// A stream reaches a free, which is recorded already.
+    End {
         address: CUdeviceptr,
     },
 }
@@ -98,8 +105,14 @@ impl Work {
                 in_host_function(|| unsafe { function(data.0) });
                 return Ok(());
             }
-            Self::Allocate { address, kind } => return allocate(call, context, *address, *kind),
+            Self::Allocate { address } => return allocate(call, context, *address),
             Self::Free { address } => return memory_calls::free(call, *address),
+            Self::Begin { address } => {
+                memory.establish(*address);
+                memory.give_up(*address);
+                return Ok(());
+            }
+            Self::End { address } => memory.free(*address),
             // Nothing is accessed, so any address is valid.
             Self::DeviceToDevice { bytes: 0, .. } | Self::Fill { count: 0, .. } => return Ok(()),
             Self::HostToDevice { host, .. } | Self::DeviceToHost { host, .. } if host.bytes() == 0 => {
@@ -144,8 +157,8 @@ impl Work {
             Self::DeviceToDevice { .. } => "a copy within the device",
             Self::Fill { .. } => "a memset",
             Self::Call { .. } => "a host function",
-            Self::Allocate { .. } => "an allocation",
-            Self::Free { .. } => "a free",
+            Self::Allocate { .. } | Self::Begin { .. } => "an allocation",
+            Self::Free { .. } | Self::End { .. } => "a free",
         }
     }
 
@@ -187,17 +200,13 @@ pub(super) fn finding(
     }
 }
 
-fn allocate(
-    call: &Call,
-    context: &Context,
-    address: CUdeviceptr,
-    kind: AllocationKind,
-) -> Result<(), CudaError> {
+/// Makes the memory of a graph's allocation.
+fn allocate(call: &Call, context: &Context, address: CUdeviceptr) -> Result<(), CudaError> {
     let session = &context.session;
     let Some(bytes) = session.memory.establish(address) else {
         return Err(call.misuse(CudaError::InvalidValue, format!("{address:#x} is allocated already")));
     };
-    lock(&session.allocations).add(context.handle, kind, address, bytes);
+    lock(&session.allocations).add(context.handle, AllocationKind::Graph, address, bytes);
     Ok(())
 }
 

@@ -32,6 +32,12 @@ pub(super) fn free(call: &Call, address: CUdeviceptr) -> Result<(), CudaError> {
     if address == 0 {
         return Ok(());
     }
+    strike_out(call, address)?;
+    call.session.memory.free(address).map_err(|error| call.memory_error(&error))
+}
+
+/// Removes an allocation from the records of the session and of its pool, ahead of freeing it.
+pub(super) fn strike_out(call: &Call, address: CUdeviceptr) -> Result<(), CudaError> {
     let session = &call.session;
     // The session's memory also contains the variables of modules, which the program must not free.
     if lock(&session.allocations).live.remove(&(false, address)).is_none() {
@@ -40,7 +46,7 @@ pub(super) fn free(call: &Call, address: CUdeviceptr) -> Result<(), CudaError> {
         return Err(call.misuse(CudaError::InvalidValue, what));
     }
     pool::forget(session, address);
-    session.memory.free(address).map_err(|error| call.memory_error(&error))
+    Ok(())
 }
 
 fn fill(call: &Call, to: CUdeviceptr, pattern: &[u8], count: usize, stream: Handle) -> Result<(), CudaError> {
@@ -73,6 +79,8 @@ extern "C" fn cuMemFree_v2(address: CUdeviceptr) -> CUresult {
     release("cuMemFree_v2", |call| {
         let context = call.any_context()?;
         capture::forbid_unsafe(call, &call.session)?;
+        // Unlike `cuMemFreeAsync`, this waits for the work that may use the memory.
+        context.session.queue.finish(call, Some(&context));
         free(call, address)?;
         context.check()
     })

@@ -3,8 +3,8 @@
 //! Each function follows its description in the "CUDA Driver API" reference; the documentation of each module names the
 //! chapter. All functions go through [`entry`], which records the call, injects faults and catches panics.
 //!
-//! Work runs inside the call that submits it: when a launch or a copy returns, it is complete. Streams therefore keep
-//! their order, and work of several streams is executed in the order of submission.
+//! Unless the test asks for another order, work runs inside the call that submits it: when a launch or a copy returns, it
+//! is complete, and work of several streams is executed in the order of submission. Otherwise it waits in the `queue`.
 
 #![allow(non_snake_case, reason = "the exported names are those of the C interface")]
 
@@ -32,6 +32,7 @@ mod objects;
 mod occupancy_calls;
 mod pool;
 mod primary_calls;
+mod queue;
 mod session;
 mod stream;
 mod stream_calls;

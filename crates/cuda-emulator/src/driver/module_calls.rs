@@ -139,6 +139,7 @@ extern "C" fn cuModuleLoad(out: Out<Handle>, path: Text) -> CUresult {
 extern "C" fn cuModuleUnload(handle: Handle) -> CUresult {
     release("cuModuleUnload", |call| {
         let module = module::module(call, handle)?;
+        module.context.session.queue.finish(call, Some(&module.context));
         OBJECTS.functions.drain(|function| Arc::ptr_eq(&function.module, &module));
         OBJECTS.modules.remove(handle)?;
         module.unload();

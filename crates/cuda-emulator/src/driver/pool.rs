@@ -1,12 +1,13 @@
 //! "Stream Ordered Memory Allocator": memory pools and stream-ordered allocation.
 //!
-//! Work is complete when the call that submits it returns, so memory is released as soon as it is freed. Pools therefore
+//! Memory is released as soon as it is freed, or where work is queued, when the stream reaches the free. Pools therefore
 //! reserve no more than what is in use.
 
 use std::sync::{Arc, Mutex};
 
 use super::abi::{CUdeviceptr, CUresult, Handle, Out};
 use super::entry::{Call, entry, release};
+use super::launch::Work;
 use super::memory_calls;
 use super::objects::{OBJECTS, lock};
 use super::session::Session;
@@ -111,11 +112,28 @@ fn allocate(
         // The graph owns the allocation, not the pool.
         return out.set(capture.allocate(call, stream.handle, bytes)?);
     }
+    let queues = context.session.queues(call);
     with_pool(call, pool, |state| {
-        let address = memory_calls::allocate(call, &context, bytes, AllocationKind::Pool)?;
+        let address = if queues {
+            begin(call, &stream, bytes)?
+        } else {
+            memory_calls::allocate(call, &context, bytes, AllocationKind::Pool)?
+        };
         state.give(address, bytes as u64);
         out.set(address)
     })
+}
+
+/// An allocation whose memory exists from the moment its stream has reached it.
+fn begin(call: &Call, stream: &Stream, bytes: usize) -> Result<CUdeviceptr, CudaError> {
+    let (context, session) = (&stream.context, &stream.context.session);
+    let address = session.memory.reserve(bytes as u64).map_err(|error| call.memory_error(&error))?;
+    lock(&session.allocations).add(context.handle, AllocationKind::Pool, address, bytes as u64);
+    stream.submit(call, Work::Begin { address }).inspect_err(|_| {
+        let _ = memory_calls::strike_out(call, address);
+        session.memory.give_up(address);
+    })?;
+    Ok(address)
 }
 
 #[unsafe(no_mangle)]
@@ -144,6 +162,10 @@ extern "C" fn cuMemFreeAsync(address: CUdeviceptr, stream: Handle) -> CUresult {
         let stream = Stream::by_handle(call, stream)?;
         match stream.captured()? {
             Some(capture) => capture.free(call, stream.handle, address)?,
+            None if address != 0 && context.session.queues(call) => {
+                memory_calls::strike_out(call, address)?;
+                stream.submit(call, Work::End { address })?;
+            }
             None => memory_calls::free(call, address)?,
         }
         context.check()

@@ -42,6 +42,7 @@ extern "C" fn cuDevicePrimaryCtxRelease_v2(device: CUdevice) -> CUresult {
             let context = primary.context.take();
             drop(primary);
             if let Some(context) = context {
+                context.session.queue.finish(call, Some(&context));
                 context.end();
             }
         }
@@ -59,6 +60,7 @@ extern "C" fn cuDevicePrimaryCtxReset_v2(device: CUdevice) -> CUresult {
         primary.flags = 0;
         drop(primary);
         if let Some(context) = context {
+            context.session.queue.finish(call, Some(&context));
             context.end();
         }
         Ok(())

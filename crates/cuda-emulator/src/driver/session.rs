@@ -6,10 +6,12 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use super::abi::Handle;
 use super::context::{self, Context};
+use super::entry::Call;
 use super::objects::{OBJECTS, lock};
 use super::pool::{self, PoolState};
+use super::queue::Queue;
 use crate::control::settings::Settings;
-use crate::control::{AllocationKind, Fault, LaunchCounts, LiveAllocation, LiveObjects, Misuse};
+use crate::control::{AllocationKind, Fault, LaunchCounts, LiveAllocation, LiveObjects, Misuse, StreamOrder};
 use crate::device::Device;
 use crate::error::CudaError;
 use crate::exec::Finding;
@@ -91,6 +93,7 @@ pub(super) struct Session {
     /// The pool set by `cuDeviceSetMemPool`.
     pub(super) current_pool: Mutex<Handle>,
     pub(super) records: Mutex<Records>,
+    pub(super) queue: Queue,
     faults: Mutex<Vec<Armed>>,
 }
 
@@ -134,6 +137,7 @@ impl Session {
             default_pool: Mutex::default(),
             current_pool: Mutex::new(pool::DEFAULT),
             records: Mutex::default(),
+            queue: Queue::default(),
             faults: Mutex::default(),
         })
     }
@@ -157,7 +161,10 @@ impl Session {
             let position = sessions.live.iter().position(|session| session.number == number);
             let ended = position.map(|position| sessions.live.swap_remove(position));
             drop(sessions);
-            // Dropped after the lock is released.
+            // Dropped after the lock is released. Unfinished work refers to its contexts, and they to the session.
+            if let Some(ended) = &ended {
+                ended.queue.clear();
+            }
             drop(ended);
         }
     }
@@ -182,6 +189,22 @@ impl Session {
 
     pub(super) fn device(&self) -> Device {
         lock(&self.settings).device.clone()
+    }
+
+    pub(super) fn stream_order(&self) -> StreamOrder {
+        lock(&self.settings).stream_order
+    }
+
+    /// Whether work is queued, and not done by the call that submits it. Work left from before the mode was switched off is
+    /// done first.
+    pub(super) fn queues(&self, call: &Call) -> bool {
+        if lock(&self.settings).queues() {
+            return true;
+        }
+        if !self.queue.is_empty() {
+            self.queue.finish(call, None);
+        }
+        false
     }
 
     pub(super) fn inject(&self, fault: Fault) {

@@ -134,6 +134,11 @@ impl Stream {
             }
             None => {
                 self.forbid_implicit(call)?;
+                let session = &self.context.session;
+                if session.queues(call) {
+                    session.queue.add(call, self, Some(work), Vec::new());
+                    return Ok(());
+                }
                 work.run(call, &self.context)
             }
         }

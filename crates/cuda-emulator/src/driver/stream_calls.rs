@@ -51,6 +51,7 @@ extern "C" fn cuStreamSynchronize(handle: Handle) -> CUresult {
         let stream = Stream::by_handle(call, handle)?;
         stream.context.check()?;
         stream.forbid_capture()?;
+        stream.context.session.queue.finish_stream(call, &stream);
         stream.context.settle()
     })
 }
@@ -61,6 +62,9 @@ extern "C" fn cuStreamQuery(handle: Handle) -> CUresult {
         let stream = Stream::by_handle(call, handle)?;
         stream.context.check()?;
         stream.forbid_capture()?;
+        if let Some(goal) = stream.context.session.queue.last(&stream) {
+            event::poll(call, &goal)?;
+        }
         stream.context.settle()
     })
 }
@@ -82,10 +86,14 @@ extern "C" fn cuStreamWaitEvent(stream: Handle, event: Handle, flags: u32) -> CU
             (_, Recorded::Captured { capture, stream: waited_for, sequence }) => {
                 capture.join(&stream, waited_for, sequence)
             }
-            (Some(own), Recorded::At(_)) => {
+            (Some(own), Recorded::At(_) | Recorded::Queued(_)) => {
                 own.invalidate();
                 Err(call
                     .misuse(CudaError::StreamCaptureIsolation, "the event was recorded outside the capture"))
+            }
+            (None, Recorded::Queued(mark)) => {
+                stream.context.session.queue.add(call, &stream, None, vec![mark]);
+                Ok(())
             }
             // The recorded work is already complete.
             (None, Recorded::At(_)) | (_, Recorded::Nothing) => Ok(()),

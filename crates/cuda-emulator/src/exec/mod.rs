@@ -23,7 +23,7 @@ mod ops;
 mod options;
 mod program;
 mod race;
-mod random;
+pub(crate) mod random;
 mod registers;
 mod rounding;
 mod sectors;

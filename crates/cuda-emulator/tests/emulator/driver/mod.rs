@@ -13,6 +13,8 @@ mod graphs;
 mod launches;
 mod memory;
 mod modules;
+mod orders;
+mod pageable;
 mod pools;
 mod sessions;
 mod streams;
