@@ -108,6 +108,13 @@ impl Emulator {
         self.set(Setting::Checks(on));
     }
 
+    /// Whether a matrix instruction after a divergent branch is a finding unless `bar.warp.sync`, a barrier or another
+    /// `.sync` instruction of all lanes is in between. Off by default: the PTX ISA does not say where lanes converge after a
+    /// branch, but compilers for devices make them do so where its paths meet.
+    pub fn set_explicit_convergence(&self, on: bool) {
+        self.set(Setting::ExplicitConvergence(on));
+    }
+
     /// `Some(seed)` runs blocks and warps in a pseudo-random order, `None` in index order.
     pub fn set_schedule_seed(&self, seed: Option<u64>) {
         self.set(Setting::ScheduleSeed(seed));

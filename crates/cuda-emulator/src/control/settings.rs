@@ -45,6 +45,7 @@ pub enum PageableCopies {
 pub(crate) enum Setting {
     Device(Box<Device>),
     Checks(bool),
+    ExplicitConvergence(bool),
     ScheduleSeed(Option<u64>),
     Approximation(Approximation),
     MmaOrder(MmaOrder),
@@ -92,6 +93,7 @@ impl Settings {
                 self.follow_device();
             }
             Setting::Checks(on) => self.options.checks = on,
+            Setting::ExplicitConvergence(on) => self.options.explicit_convergence = on,
             Setting::ScheduleSeed(seed) => self.options.schedule_seed = seed,
             Setting::Approximation(mode) => self.options.approximation = mode,
             Setting::MmaOrder(order) => self.options.mma_order = order,

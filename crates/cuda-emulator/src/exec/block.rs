@@ -4,9 +4,10 @@ use super::barrier;
 use super::code::{Action, Code};
 use super::fault::{Fault, FaultInfo};
 use super::finding::FindingKind;
+use super::groups::Pause;
 use super::machine::Machine;
 use super::random::Random;
-use super::warp::{Pause, Warp};
+use super::warp::Warp;
 
 /// Instructions that a warp runs before it is the next warp's turn. Long, because most warps reach a barrier first.
 const TURN: u64 = 20_000;

@@ -21,6 +21,8 @@ pub(crate) enum Action {
     Converged {
         /// The row of membermasks.
         members: u32,
+        /// Whether the warp must not have diverged (`.aligned`).
+        aligned: bool,
         run: Access,
     },
     Branch(u32),

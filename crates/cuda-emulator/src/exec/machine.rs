@@ -5,6 +5,7 @@ use super::barrier::Barrier;
 use super::code::Code;
 use super::copies::Copies;
 use super::counts::Counts;
+use super::divergence::can_bypass;
 use super::fault::{Fault, fault};
 use super::finding::FindingKind;
 use super::local::LocalMemory;
@@ -13,6 +14,7 @@ use super::race::{Conflict, Fences, LAST_CLOCK, Observer};
 use super::registers::Registers;
 use super::shared::SharedMemory;
 use crate::memory::{Allocation, Memory};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The state shared by all workers of a launch.
@@ -85,6 +87,8 @@ pub(crate) struct Machine<'l> {
     /// Threads of the block that have not exited.
     pub(crate) live: u32,
     pub(crate) copies: Copies,
+    /// Whether lanes at the first position can get around the second; filled where a diverged warp asks.
+    bypasses: HashMap<(u32, u32), bool>,
     /// Whether initialisation is checked.
     pub(crate) checks: bool,
     /// Whether races are checked.
@@ -114,6 +118,7 @@ impl<'l> Machine<'l> {
             barriers: Default::default(),
             live: 0,
             copies: Copies::new(launch.threads()),
+            bypasses: HashMap::new(),
             checks,
             races: checks,
         }
@@ -134,6 +139,11 @@ impl<'l> Machine<'l> {
         self.barriers = Default::default();
         self.live = self.launch.threads();
         self.races = self.checks;
+    }
+
+    /// Whether lanes at `from` can get to the kernel's end without the instruction at `point`.
+    pub(crate) fn bypasses(&mut self, code: &Code, from: u32, point: u32) -> bool {
+        *self.bypasses.entry((from, point)).or_insert_with(|| can_bypass(code, from, point))
     }
 
     /// The value of `%clock`.

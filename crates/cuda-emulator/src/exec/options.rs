@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 pub struct Options {
     /// Whether initialisation, races and absent lanes are checked. Bounds and alignment are always checked.
     pub checks: bool,
+    /// Whether lanes that have diverged must be made to converge, by an instruction that waits for all of them, before a
+    /// matrix instruction. By default it is enough that the paths of a branch meet again, as compilers for devices see to it.
+    pub explicit_convergence: bool,
     /// `Some(seed)` randomises the order of blocks and warps, and how long each warp runs before the next.
     pub schedule_seed: Option<u64>,
     /// The results of approximate instructions.
@@ -29,6 +32,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             checks: true,
+            explicit_convergence: false,
             schedule_seed: None,
             approximation: Approximation::Nearest,
             mma_order: MmaOrder::Ascending,

@@ -6,41 +6,14 @@
 
 use super::barrier::{Arrival, arrive};
 use super::code::{Action, BarrierForm, Code, Preset, Step};
+use super::divergence;
 use super::fault::{Fault, fault};
 use super::finding::FindingKind;
 use super::frames::{self, Kept};
+use super::groups::{Group, Pause, Wait};
 use super::machine::Machine;
 use super::registers::{LANES, Registers, lanes};
 use super::specials::{special_row, uniform_special};
-
-/// Lanes at one instruction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Group {
-    pc: u32,
-    mask: u32,
-}
-
-/// What a group waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    /// These other lanes of the warp to arrive at the same instruction.
-    Lanes(u32),
-    /// The block barrier with this number.
-    Barrier(u32),
-}
-
-/// Why a warp stopped running.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pause {
-    /// Its turn is over.
-    Turn,
-    /// All lanes exited.
-    Exited,
-    /// All lanes wait.
-    Blocked,
-    /// It was the last to arrive at this barrier.
-    Complete(u32),
-}
 
 /// Backward branches after which lanes parked elsewhere get a turn: the loop may be waiting for them.
 const PATIENCE: u32 = 256;
@@ -61,6 +34,8 @@ pub(crate) struct Warp {
     /// The lowest position among parked groups.
     next: u32,
     loops: u32,
+    /// Line of the last branch at which lanes diverged, if no instruction has made all of them converge since.
+    split: Option<u32>,
     /// The states saved by recursive calls, per lane.
     stacks: Vec<Vec<Kept>>,
 }
@@ -78,6 +53,7 @@ impl Warp {
         self.waiting.clear();
         self.next = u32::MAX;
         self.loops = 0;
+        self.split = None;
         self.stacks.clear();
         self.registers.words.clone_from(&launch.template.words);
         self.registers.longs.clone_from(&launch.template.longs);
@@ -136,7 +112,7 @@ impl Warp {
                 let message =
                     format!("waits for lane {}, which has exited", (needed & mask).trailing_zeros());
                 return fault(
-                    absence(&code.steps[m.pc]),
+                    divergence::absence(&code.steps[m.pc]),
                     group.mask.trailing_zeros() as usize,
                     None,
                     message,
@@ -210,6 +186,9 @@ impl Warp {
                     self.advance();
                 }
                 Action::Branch(target) => {
+                    if mask != 0 && mask != self.active {
+                        self.split = Some(step.line);
+                    }
                     self.jump(*target, mask);
                     if self.loops > PATIENCE {
                         self.loops = 0;
@@ -225,7 +204,10 @@ impl Warp {
                     self.jump(call.entry, mask);
                 }
                 Action::Return { frame, otherwise } => self.return_from(m, code, *frame, *otherwise, mask),
-                Action::BranchTable { index, targets } => self.jump_table(*index, targets, mask)?,
+                Action::BranchTable { index, targets } => {
+                    self.split = Some(step.line);
+                    self.jump_table(*index, targets, mask)?;
+                }
                 Action::Exit => self.exit(m, code, mask)?,
                 Action::Trap if mask == 0 => self.advance(),
                 Action::Trap => {
@@ -313,14 +295,18 @@ impl Warp {
     }
 
     fn converged(&mut self, m: &mut Machine<'_>, step: &Step, mask: u32) -> Result<(), Fault> {
-        let Action::Converged { members, run } = &step.action else { return Ok(()) };
+        let Action::Converged { members, aligned, run } = &step.action else { return Ok(()) };
         if mask == 0 {
             self.advance();
             return Ok(());
         }
+        if *aligned {
+            self.check_aligned(m, mask, false)?;
+        }
         let members = *self.registers.row::<u32>(*members);
         if self.waiting.is_empty() && members == [mask; LANES] {
             run(m, &mut self.registers, mask)?;
+            self.meet(mask);
             self.advance();
             return Ok(());
         }
@@ -336,7 +322,7 @@ impl Warp {
         if let Some(lane) = lanes(arrived).find(|l| missing(*l) & !self.live != 0) {
             let gone = (missing(lane) & !self.live).trailing_zeros();
             let message = format!("the membermask includes lane {gone}, which has exited or does not exist");
-            return fault(absence(step), lane, None, message);
+            return fault(divergence::absence(step), lane, None, message);
         }
         let ready = lanes(arrived).filter(|l| missing(*l) == 0).fold(0, |set, l| set | 1 << l);
         if arrived != ready {
@@ -345,6 +331,9 @@ impl Warp {
         }
         if ready != 0 {
             run(m, &mut self.registers, ready)?;
+            if lanes(ready).all(|l| !members[l] & self.live == 0) {
+                self.meet(ready);
+            }
         }
         self.active = self.active & !mask | ready;
         if self.active != 0 {
@@ -361,6 +350,7 @@ impl Warp {
         }
         let mut arrived = mask;
         if form.aligned {
+            self.check_aligned(m, mask, true)?;
             arrived = self.join_waiting(mask);
             if arrived != self.live {
                 self.waiting.push((Group { pc: self.pc, mask: arrived }, Wait::Lanes(self.live & !arrived)));
@@ -394,9 +384,32 @@ impl Warp {
             if let Action::Barrier(form) = &code.steps[group.pc as usize].action {
                 super::barrier::write_result(form, &mut self.registers, group.mask, results);
             }
+            self.meet(group.mask);
             self.parked.push(Group { pc: group.pc + 1, mask: group.mask });
         }
         self.regroup();
+    }
+
+    /// Lanes have executed an instruction that makes them converge.
+    fn meet(&mut self, mask: u32) {
+        if mask == self.live {
+            self.split = None;
+        }
+    }
+
+    /// Fails if some lanes are at an `.aligned` instruction alone. `converges`: it is one that makes lanes converge itself, so
+    /// that it may follow a divergent branch where convergence must be explicit.
+    fn check_aligned(&self, m: &mut Machine<'_>, mask: u32, converges: bool) -> Result<(), Fault> {
+        if mask == self.live {
+            return match self.split {
+                Some(line) if !converges => divergence::check_convergence(m, mask, line),
+                _ => Ok(()),
+            };
+        }
+        let rest = Group { pc: self.pc + 1, mask: self.active & !mask };
+        let groups = self.parked.iter().chain(self.waiting.iter().map(|(group, _)| group)).chain([&rest]);
+        let others = groups.filter(|group| group.mask != 0).map(|group| (group.pc, group.mask));
+        divergence::check_alone(m, self.pc, mask, others)
     }
 
     /// The first waiting lane, its position, and whether it waits for a block barrier.
@@ -410,13 +423,5 @@ impl Warp {
     /// The lanes that wait for other lanes of the warp.
     pub(crate) fn waiting_for_lanes(&self) -> u32 {
         self.waiting.iter().filter(|(_, w)| matches!(w, Wait::Lanes(_))).fold(0, |set, (g, _)| set | g.mask)
-    }
-}
-
-/// The kind of finding for lanes that are absent from an instruction.
-fn absence(step: &Step) -> FindingKind {
-    match step.action {
-        Action::Barrier(_) => FindingKind::DivergentBarrier,
-        _ => FindingKind::AbsentLane,
     }
 }

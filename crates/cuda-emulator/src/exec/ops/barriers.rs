@@ -67,7 +67,7 @@ fn warp(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         m.synchronise(1 << m.warp);
         Ok(())
     });
-    Ok((Class::Barrier, Action::Converged { members, run }))
+    Ok((Class::Barrier, Action::Converged { members, aligned: false, run }))
 }
 
 /// "membar" and "fence": earlier accesses are visible to every thread that observes a later strong access.

@@ -174,7 +174,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         );
         Ok(())
     });
-    Ok((Class::Matrix, Action::Converged { members, run }))
+    Ok((Class::Matrix, Action::Converged { members, aligned: true, run }))
 }
 
 impl Product {

@@ -80,7 +80,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         }
         Ok(())
     });
-    Ok((Class::Shared, Action::Converged { members: all, run }))
+    Ok((Class::Shared, Action::Converged { members: all, aligned: true, run }))
 }
 
 const ROWS: crate::exec::access::Shape =
@@ -149,5 +149,5 @@ fn transpose(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
         r.put(o, &out, FULL);
         Ok(())
     });
-    Ok((Class::Warp, Action::Converged { members: all, run }))
+    Ok((Class::Warp, Action::Converged { members: all, aligned: true, run }))
 }

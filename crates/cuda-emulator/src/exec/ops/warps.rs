@@ -34,7 +34,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, form: &mut Form<'_>) -> Decoded {
 }
 
 fn converged(members: u32, run: Access) -> Decoded {
-    Ok((Class::Warp, Action::Converged { members, run }))
+    Ok((Class::Warp, Action::Converged { members, aligned: false, run }))
 }
 
 /// `d|p` or `d`.

@@ -1,6 +1,7 @@
 //! Every check of the emulator, each with a kernel that violates it and the most similar kernel that does not.
 
 mod addresses;
+mod aligned;
 mod alignment;
 mod barriers;
 mod copies;
