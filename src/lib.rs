@@ -115,7 +115,7 @@
 //!   type-checked by the tests and has not been run.
 //!
 //! Without default features the crate depends only on `bytemuck`, `half`, `pulp` and `thiserror`.
-#![cfg_attr(not(any(feature = "cuda", target_arch = "x86_64")), forbid(unsafe_code))]
+#![cfg_attr(not(any(feature = "cuda", target_arch = "x86_64", target_arch = "aarch64")), forbid(unsafe_code))]
 #![deny(unsafe_code)]
 
 mod backend;

@@ -11,6 +11,7 @@ use crate::cpu::threads::split_rows;
 use crate::cpu::tile_pooling::TilePooling;
 use crate::cpu::vector::{
     Instructions, Kernel, LANES, Lanes, Row, dot_lanes, product, sigmoid, transpose, widen_lanes,
+    with_default_floats,
 };
 use crate::element::Element;
 use crate::error::Result;
@@ -27,7 +28,7 @@ impl DinOps for Cpu {
         inputs: DinInputs<'_, Host, T>,
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
-        din(self.instructions, op, batch, &inputs, out)
+        with_default_floats(|| din(self.instructions, op, batch, &inputs, out))
     }
 }
 
@@ -124,7 +125,7 @@ impl<T: Element> Kernel for ScoreAndPool<'_, T> {
             targets.chunks_exact(d).map(|q| Candidate::new(l, network, q)).collect();
         let mut pooling = TilePooling::new(weighting, candidates.len(), d);
         let mut block = Block::new(network, d);
-        let mut scores = [[0.0; LANES]; BLOCK];
+        let (mut scores, mut weights) = ([[0.0; LANES]; BLOCK], [[0.0; LANES]; BLOCK]);
         for start in piece.history.clone().step_by(BLOCK) {
             let rows = start..piece.history.end.min(start + BLOCK);
             let history = widen_lanes(l, &inputs.history[rows.start * d..rows.end * d], &mut history_scratch);
@@ -132,7 +133,7 @@ impl<T: Element> Kernel for ScoreAndPool<'_, T> {
             for (lane, candidate) in candidates.iter().enumerate() {
                 block.score(l, network, candidate, |l, score| scores[l][lane] = score);
             }
-            pooling.add(l, &mut scores[..rows.len()], history, d);
+            pooling.add(l, &scores[..rows.len()], &mut weights[..rows.len()], history, d);
         }
         pooling
     }
@@ -278,7 +279,7 @@ impl Kernel for Combine<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        self.all.combine(l, &self.next);
+        self.all.combine(l, self.next);
     }
 }
 

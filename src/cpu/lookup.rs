@@ -7,7 +7,7 @@ use crate::cpu::Cpu;
 use crate::cpu::gather::AHEAD;
 use crate::cpu::tables::{pool, prefetch_rows, read_rows};
 use crate::cpu::threads::for_each;
-use crate::cpu::vector::{Instructions, Kernel, Lanes, add};
+use crate::cpu::vector::{Instructions, Kernel, Lanes, add, with_default_floats};
 use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Jagged;
@@ -21,12 +21,15 @@ impl LookupOps for Cpu {
         inputs: LookupInputs<'_, Host>,
         outputs: LookupOutputs<'_, Host>,
     ) -> Result<()> {
-        lookup(self.instructions, op, &bags, &inputs, outputs)
+        with_default_floats(|| lookup(self.instructions, op, &bags, &inputs, outputs))
     }
 }
 
 /// About how many rows make a chunk; a bag of more than twice as many is cut.
 const ROWS: usize = 1024;
+
+/// The rows of a chunk of a bag that is cut: they are added up in one chain, and the sums of the chunks by pairs.
+const CUT_ROWS: usize = 256;
 
 pub(super) fn lookup(
     instructions: Instructions,
@@ -111,14 +114,32 @@ fn sum(
         items.push((chunk, rows));
     }
     for_each(items, |(chunk, out)| instructions.run(SumBags { tables, ids, bags, mean, chunk, width, out }));
-    let later = (0..chunks.len()).filter(|&i| is_later(i));
-    for (i, partial) in later.zip(partials.chunks_exact(width)) {
-        let bag = chunks[i].bags.start;
+    let later: Vec<usize> =
+        (0..chunks.len()).filter(|&i| is_later(i)).map(|i| chunks[i].bags.start).collect();
+    let mut partials = &mut partials[..];
+    for cut_bag in later.chunk_by(|a, b| a == b) {
+        let (own, rest) = std::mem::take(&mut partials).split_at_mut(cut_bag.len() * width);
+        partials = rest;
+        let bag = cut_bag[0];
         let sum = &mut out[bag * width..(bag + 1) * width];
-        add(sum, partial);
-        if mean && chunks[i].rows.end == bags.range(bag).end {
-            divide(sum, bags.range(bag).len());
+        sum_pairs(own, width);
+        add(sum, own);
+        if mean {
+            let rows = bags.range(bag);
+            let ids = &ids[rows.start * tables.len()..rows.end * tables.len()];
+            instructions.run(Divide { tables, ids, sum });
         }
+    }
+}
+
+/// Adds up rows by pairs, into the first one.
+fn sum_pairs(rows: &mut [f32], width: usize) {
+    let mut count = rows.len() / width;
+    while count > 1 {
+        let half = count.div_ceil(2);
+        let (first, second) = rows[..count * width].split_at_mut(half * width);
+        add(first, second);
+        count = half;
     }
 }
 
@@ -132,13 +153,14 @@ fn cut(bags: &Jagged) -> Vec<Chunk> {
     let mut chunks: Vec<Chunk> = Vec::new();
     for (bag, rows) in bags.ranges().enumerate() {
         if let Some(last) = chunks.last_mut()
+            && last.rows.start == bags.range(last.bags.start).start
             && last.rows.len() + last.bags.len() + rows.len() < ROWS
         {
             (last.bags.end, last.rows.end) = (bag + 1, rows.end);
             continue;
         }
-        let count = (rows.len() / ROWS).max(1);
-        let edge = |i: usize| if i == count { rows.end } else { rows.start + i * ROWS };
+        let count = if rows.len() < 2 * ROWS { 1 } else { rows.len() / CUT_ROWS };
+        let edge = |i: usize| if i == count { rows.end } else { rows.start + i * CUT_ROWS };
         chunks.extend((0..count).map(|i| Chunk { bags: bag..bag + 1, rows: edge(i)..edge(i + 1) }));
     }
     chunks
@@ -169,16 +191,45 @@ impl Kernel for SumBags<'_> {
             let ids = &self.ids[rows.start * tables.len()..chunk.rows.end * tables.len()];
             pool(l, tables, ids, rows.len(), None, &mut scratch, out);
             if self.mean && rows == bag {
-                divide(out, bag.len());
+                let ids = &ids[..bag.len() * tables.len()];
+                Divide { tables, ids, sum: out }.run(l);
             }
         }
     }
 }
 
 /// Divides the sum of a bag by its length. An empty bag stays zeros.
-#[inline(always)]
-fn divide(sum: &mut [f32], length: usize) {
-    if length > 1 {
-        sum.iter_mut().for_each(|value| *value /= length as f32);
+struct Divide<'a> {
+    tables: &'a [Table<'a, Host>],
+    /// The ids of the bag.
+    ids: &'a [u32],
+    sum: &'a mut [f32],
+}
+
+impl Kernel for Divide<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        let Self { tables, ids, sum } = self;
+        let rows = ids.len() / tables.len();
+        if rows <= 1 {
+            return;
+        }
+        let mut finite = true;
+        for value in sum.iter_mut() {
+            finite &= value.is_finite();
+            *value /= rows as f32;
+        }
+        if finite {
+            return;
+        }
+        // The sum of numbers whose mean is finite may exceed f32.
+        let (mut row, mut exact) = (vec![0.0; sum.len()], vec![0.0; sum.len()]);
+        for ids in ids.chunks_exact(tables.len()) {
+            read_rows(l, tables, ids, &mut row, sum.len());
+            exact.iter_mut().zip(&row).for_each(|(sum, value)| *sum += f64::from(*value));
+        }
+        sum.iter_mut().zip(exact).for_each(|(mean, sum)| *mean = (sum / rows as f64) as f32);
     }
 }

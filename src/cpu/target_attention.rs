@@ -9,7 +9,7 @@ use crate::cpu::pieces::{self, PieceRows};
 use crate::cpu::threads::split_rows;
 use crate::cpu::tile_pooling::TilePooling;
 use crate::cpu::vector::{
-    FEW, Instructions, Kernel, LANES, Lanes, Row, product, product_of_few, widen_lanes,
+    FEW, Instructions, Kernel, LANES, Lanes, Row, product, product_of_few, widen_lanes, with_default_floats,
 };
 use crate::element::Element;
 use crate::error::Result;
@@ -27,7 +27,7 @@ impl TargetAttentionOps for Cpu {
         inputs: TargetAttentionInputs<'_, Host, T>,
         outputs: TargetAttentionOutputs<'_, Host, T>,
     ) -> Result<()> {
-        attend(self.instructions, op, batch, &inputs, outputs)
+        with_default_floats(|| attend(self.instructions, op, batch, &inputs, outputs))
     }
 
     fn merge_attention_into<T: Element>(
@@ -37,7 +37,7 @@ impl TargetAttentionOps for Cpu {
         second: PartialAttention<'_, Host, T>,
         outputs: TargetAttentionOutputs<'_, Host, T>,
     ) -> Result<()> {
-        merge_attention(op, &first, &second, outputs)
+        with_default_floats(|| merge_attention(op, &first, &second, outputs))
     }
 }
 
@@ -76,7 +76,7 @@ struct Group {
     /// The first row, counted over the candidates of the tile and the heads that share the key/value head.
     first: usize,
     count: usize,
-    /// The scaled queries: `[d]`, one lane per row, or `[FEW, d]` if there are few rows.
+    /// The queries: `[d]`, one lane per row, or `[FEW, d]` if there are few rows.
     queries: Vec<Row>,
     pooling: TilePooling,
 }
@@ -96,7 +96,6 @@ impl Group {
 }
 
 fn groups<T: Element>(op: &TargetAttention, queries: &[T]) -> Vec<Group> {
-    let scale = op.effective_scale();
     let rows = queries.len() / (op.width * op.kv_heads);
     let mut groups = Vec::new();
     for kv_head in 0..op.kv_heads {
@@ -110,7 +109,7 @@ fn groups<T: Element>(op: &TargetAttention, queries: &[T]) -> Vec<Group> {
                 let query = &queries[group.row(op, lane) * op.width..][..op.width];
                 let (start, step) = if are_few { (lane * op.width, 1) } else { (lane, LANES) };
                 let place = packed.as_flattened_mut()[start..].iter_mut().step_by(step);
-                place.zip(query).for_each(|(number, value)| *number = scale * value.to_f32());
+                place.zip(query).for_each(|(number, value)| *number = value.to_f32());
             }
             group.queries = packed;
             groups.push(group);
@@ -138,7 +137,9 @@ impl<T: Element> Kernel for Attend<'_, T> {
         let (key_width, value_width) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
         let (mut key_scratch, mut value_scratch) = (Vec::new(), Vec::new());
         let block = (BLOCK / op.width.max(op.value_width)).clamp(LANES, 256);
-        let mut scores = vec![[0.0; LANES]; block];
+        let (mut scores, mut weights) = (vec![[0.0; LANES]; block], vec![[0.0; LANES]; block]);
+        // Scores are scaled, not queries, which the factor could push out of the range of f32.
+        let scale = op.effective_scale();
         for start in piece.history.clone().step_by(block) {
             let rows = start..piece.history.end.min(start + block);
             let scores = &mut scores[..rows.len()];
@@ -156,11 +157,11 @@ impl<T: Element> Kernel for Attend<'_, T> {
                 if group.are_few(op) {
                     let queries = (&group.queries[..], group.count);
                     product_of_few(l, keys, key_width, rows.len(), queries, |i, dots| {
-                        scores[i][..FEW].copy_from_slice(&dots);
+                        scores[i][..FEW].copy_from_slice(&dots.map(|dot| scale * dot));
                     });
                 } else {
                     product(l, keys, key_width, rows.len(), &group.queries, |i, sums| {
-                        l.store(&mut scores[i], sums);
+                        l.store(&mut scores[i], l.mul(sums, l.splat(scale)));
                     });
                 }
                 if let Some(bias) = inputs.bias {
@@ -173,7 +174,7 @@ impl<T: Element> Kernel for Attend<'_, T> {
                     }
                 }
                 let values = &values[group.kv_head * op.value_width..];
-                group.pooling.add(l, scores, values, value_width);
+                group.pooling.add(l, scores, &mut weights[..rows.len()], values, value_width);
             }
         }
         groups
@@ -191,8 +192,8 @@ impl Kernel for Combine<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        for (all, next) in self.all.iter_mut().zip(&self.next) {
-            all.pooling.combine(l, &next.pooling);
+        for (all, next) in self.all.iter_mut().zip(self.next) {
+            all.pooling.combine(l, next.pooling);
         }
     }
 }
@@ -227,7 +228,8 @@ impl<T: Element> Kernel for Finish<'_, T> {
     }
 }
 
-/// Merges two results row by row, by their log-sum-exp.
+/// Merges two results row by row, by their log-sum-exp. A part whose log-sum-exp is `-∞` counts for nothing, whatever its
+/// row holds; `+∞` or NaN gives NaN.
 fn merge_attention<T: Element>(
     op: &TargetAttention,
     first: &PartialAttention<'_, Host, T>,
@@ -242,18 +244,42 @@ fn merge_attention<T: Element>(
     let outs = outputs.out.into_slice().chunks_exact_mut(op.value_width);
     for (i, ((out, first_row), second_row)) in outs.zip(firsts).zip(seconds).enumerate() {
         let lses = [first.lse[i], second.lse[i]];
-        let max = lses[0].max(lses[1]);
-        // If neither has behaviours, both rows are zeros, and any finite shift keeps the weights 0.
-        let shift = if max == f32::NEG_INFINITY { 0.0 } else { max };
-        let weights = lses.map(|lse| (lse - shift).exp());
-        let sum = weights[0] + weights[1];
-        let divisor = if sum == 0.0 { 1.0 } else { sum };
-        for ((out, a), b) in out.iter_mut().zip(first_row).zip(second_row) {
-            *out = T::from_f32((weights[0] * a.to_f32() + weights[1] * b.to_f32()) / divisor);
-        }
+        let removed = lses.map(|lse| lse == f32::NEG_INFINITY);
+        let merged = match removed {
+            [true, true] => {
+                out.fill(T::from_f32(0.0));
+                f32::NEG_INFINITY
+            }
+            [false, true] if lses[0] < f32::INFINITY => {
+                out.copy_from_slice(first_row);
+                lses[0]
+            }
+            [true, false] if lses[1] < f32::INFINITY => {
+                out.copy_from_slice(second_row);
+                lses[1]
+            }
+            _ => {
+                let max = lses[0].max(lses[1]);
+                let weights = lses.map(|lse| (lse - max).exp());
+                let sum = weights[0] + weights[1];
+                merge_rows(weights.map(|weight| weight / sum), first_row, second_row, out);
+                max + sum.ln()
+            }
+        };
         if let Some(lse) = &mut lse {
-            lse[i] = shift + sum.ln();
+            lse[i] = merged;
         }
     }
     Ok(())
+}
+
+/// `out = weights[0]·a + weights[1]·b`, for weights that add up to 1.
+fn merge_rows<T: Element>(weights: [f32; 2], a: &[T], b: &[T], out: &mut [T]) {
+    for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+        let (a, b) = (a.to_f32(), b.to_f32());
+        let merged = weights[0] * a + weights[1] * b;
+        // The result is at most the larger number: only a rounding error can exceed the range of f32.
+        let overflowed = merged.is_infinite() & a.is_finite() & b.is_finite();
+        *out = T::from_f32(if overflowed { f32::MAX.copysign(merged) } else { merged });
+    }
 }

@@ -1,7 +1,10 @@
-//! Spreading work over threads.
+//! Spreading work over threads. All of them compute in the default floating-point mode.
 
 #[cfg(feature = "rayon")]
 use rayon::prelude::*;
+
+#[cfg(feature = "rayon")]
+use crate::cpu::vector::with_default_floats;
 
 /// Splits the rows of an output into spans of `lengths` rows. Rows after the last span belong to no user and are left out.
 pub(super) fn split_rows<T>(
@@ -27,7 +30,7 @@ pub(super) fn map<I: Send, R: Send>(items: Vec<I>, work: impl Fn(I) -> R + Send 
     // A single item is not worth waking another thread for.
     #[cfg(feature = "rayon")]
     if items.len() > 1 && rayon::current_num_threads() > 1 {
-        return items.into_par_iter().map(work).collect();
+        return items.into_par_iter().map(|item| with_default_floats(|| work(item))).collect();
     }
     items.into_iter().map(work).collect()
 }

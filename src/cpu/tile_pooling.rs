@@ -7,6 +7,9 @@ use crate::ops::Weighting;
 /// older sums are rescaled when a larger score appears (Milakov and Gimelshein, "Online normalizer calculation for
 /// softmax", arXiv 1805.02867). Sums are computed within each block, then over blocks, so that rounding errors grow with
 /// the block's length plus the number of blocks, not with their product.
+///
+/// A behaviour whose score is `-∞` is removed, whatever its value holds. With softmax, the result is at most the largest
+/// value, but a sum may exceed `f32`: then the sums are computed scaled by [`SMALL`] from there on.
 pub(super) struct TilePooling {
     weighting: Weighting,
     /// The number of lanes that have a candidate.
@@ -14,100 +17,163 @@ pub(super) struct TilePooling {
     /// With softmax, the state of each lane: the largest score so far, and `Σ_l exp(s_l − max)`.
     max: Row,
     sum: Row,
-    /// `[d_v]`: `Σ_l w_l·v_l` over all blocks so far, and over the current one.
+    /// `[d_v]`: `Σ_l w_l·v_l` over all blocks so far, times [`SMALL`] if `scaled`.
     weighted_values: Vec<Row>,
+    scaled: bool,
+    /// `[d_v]`: scratch for the next `weighted_values`, and, with few candidates, for the sums of a block.
+    next: Vec<Row>,
     block: Vec<Row>,
 }
+
+/// The factor of scaled sums: the sum of 2³² of the largest numbers is finite. A power of two, so that it adds no rounding.
+const SMALL: f32 = 1.0 / (1u64 << 32) as f32;
+
+/// Sums of fewer than 2³² numbers of at most this magnitude are finite, and they leave the largest numbers as they are.
+const HARMLESS: f32 = (1u128 << 90) as f32;
 
 impl TilePooling {
     pub(super) fn new(weighting: Weighting, used: usize, width: usize) -> Self {
         let (max, sum) = ([f32::NEG_INFINITY; LANES], [0.0; LANES]);
-        let (weighted_values, block) = (vec![[0.0; LANES]; width], vec![[0.0; LANES]; width]);
-        Self { weighting, used, max, sum, weighted_values, block }
+        let zeros = |width: usize| vec![[0.0; LANES]; width];
+        let (weighted_values, next) = (zeros(width), zeros(width));
+        let block = zeros(if used <= FEW && width.is_multiple_of(LANES) { width } else { 0 });
+        Self { weighting, used, max, sum, weighted_values, scaled: false, next, block }
     }
 
-    /// Adds a block: its scores, which are overwritten with the weights, and its values, whose rows are `stride` apart.
+    /// Adds a block: its scores, and its values, whose rows are `stride` apart. `weights` is scratch of the length of the
+    /// scores.
     #[inline(always)]
-    pub(super) fn add<L: Lanes>(&mut self, l: L, scores: &mut [Row], values: &[f32], stride: usize) {
-        let rescale = match self.weighting {
-            Weighting::Softmax => self.softmax_weights(l, scores),
-            Weighting::Relu => {
-                let zero = l.splat(0.0);
-                // Not `max`, which may turn NaN into 0.
-                for_each(l, scores, |s| l.if_less(s, zero, zero, s));
-                l.splat(1.0)
-            }
-            Weighting::Silu { divisor } => {
-                let (lowest, zero, divisor) = (l.splat(f32::MIN), l.splat(0.0), l.splat(divisor));
-                // At -∞ the product is NaN, but its limit is 0.
-                for_each(l, scores, |s| l.if_less(s, lowest, zero, l.div(l.mul(s, sigmoid(l, s)), divisor)));
-                l.splat(1.0)
-            }
-            Weighting::Identity => l.splat(1.0),
-        };
+    pub(super) fn add<L: Lanes>(
+        &mut self,
+        l: L,
+        scores: &[Row],
+        weights: &mut [Row],
+        values: &[f32],
+        stride: usize,
+    ) {
+        let rescale = self.weights(l, scores, weights);
+        let is_identity = self.weighting == Weighting::Identity;
+        let factors = if is_identity { scores } else { &*weights };
         // Becomes NaN if any sum is infinite or NaN.
         let mut finite = l.splat(0.0);
-        let block = &mut self.block;
-        let width = block.len();
-        if self.used <= FEW && width.is_multiple_of(LANES) {
-            weighted_sum_of_few(l, values, stride, width, (scores, self.used), |first, lane, sums| {
-                let sum = l.load(sums);
-                finite = l.add(finite, l.sub(sum, sum));
+        let Self { weighted_values, next, block, .. } = self;
+        let width = next.len();
+        if !block.is_empty() {
+            weighted_sum_of_few(l, values, stride, width, (factors, self.used), |first, lane, sums| {
                 for (block, sum) in block[first..].iter_mut().zip(sums) {
                     block[lane] = *sum;
                 }
             });
-        } else {
-            weighted_sum(l, values, stride, width, scores, |j, sum| {
+            for ((next, all), block) in next.iter_mut().zip(weighted_values).zip(block) {
+                let sum = l.mul_add(l.load(all), rescale, l.load(block));
                 finite = l.add(finite, l.sub(sum, sum));
-                l.store(&mut block[j], sum);
+                l.store(next, sum);
+            }
+        } else {
+            weighted_sum(l, values, stride, width, factors, |j, sum| {
+                let sum = l.mul_add(l.load(&weighted_values[j]), rescale, sum);
+                finite = l.add(finite, l.sub(sum, sum));
+                l.store(&mut next[j], sum);
             });
         }
-        if l.sum(finite).is_nan() {
-            self.sum_without_removed(scores, values, stride);
+        if l.sum(finite).is_nan() && !is_identity {
+            let mut factors = [0.0; LANES];
+            l.store(&mut factors, rescale);
+            self.add_carefully(scores, weights, values, stride, &factors);
         }
-        for (all, block) in self.weighted_values.iter_mut().zip(&self.block) {
-            l.store(all, l.mul_add(l.load(all), rescale, l.load(block)));
-        }
+        std::mem::swap(&mut self.weighted_values, &mut self.next);
     }
 
-    /// Recomputes the block's sums without the removed behaviours (those of weight 0), whose values may hold anything.
-    #[cold]
-    fn sum_without_removed(&mut self, weights: &[Row], values: &[f32], stride: usize) {
-        for (j, sums) in self.block.iter_mut().enumerate() {
-            *sums = [0.0; LANES];
-            for (weights, row) in weights.iter().zip(values.chunks(stride)) {
-                for (sum, weight) in sums.iter_mut().zip(weights) {
-                    if *weight != 0.0 {
-                        *sum += weight * row[j];
-                    }
-                }
-            }
-        }
-    }
-
-    /// Turns scores into `exp(score − max)`, and returns the factors that rescale the older sums.
+    /// Computes the weights of a block, and returns the factors that rescale the older sums.
     #[inline(always)]
-    fn softmax_weights<L: Lanes>(&mut self, l: L, scores: &mut [Row]) -> L::V {
+    fn weights<L: Lanes>(&mut self, l: L, scores: &[Row], weights: &mut [Row]) -> L::V {
+        match self.weighting {
+            Weighting::Softmax => return self.softmax_weights(l, scores, weights),
+            Weighting::Relu => {
+                let zero = l.splat(0.0);
+                // Not `max`, which may turn NaN into 0.
+                map(l, scores, weights, |s| l.if_less(s, zero, zero, s));
+            }
+            Weighting::Silu { divisor } => {
+                let (lowest, zero, divisor) = (l.splat(f32::MIN), l.splat(0.0), l.splat(divisor));
+                // At -∞ the product is NaN, but its limit is 0.
+                let silu = |s| l.if_less(s, lowest, zero, l.div(l.mul(s, sigmoid(l, s)), divisor));
+                map(l, scores, weights, silu);
+            }
+            // The scores are the weights.
+            Weighting::Identity => {}
+        }
+        l.splat(1.0)
+    }
+
+    /// [`Self::weights`] of softmax: `exp(score − max)`.
+    #[inline(always)]
+    fn softmax_weights<L: Lanes>(&mut self, l: L, scores: &[Row], weights: &mut [Row]) -> L::V {
         let before = l.load(&self.max);
         let max = scores.iter().fold(before, |max, score| l.max(l.load(score), max));
         let shift = finite_shift(l, max);
         let rescale = exp(l, l.sub(before, shift));
         let mut sum = l.splat(0.0);
-        for score in scores {
-            let weight = exp(l, l.sub(l.load(score), shift));
-            sum = l.add(sum, weight);
-            l.store(score, weight);
+        for (score, weight) in scores.iter().zip(&mut *weights) {
+            let exponential = exp(l, l.sub(l.load(score), shift));
+            sum = l.add(sum, exponential);
+            l.store(weight, exponential);
         }
         let sum = l.mul_add(l.load(&self.sum), rescale, sum);
         l.store(&mut self.max, max);
         l.store(&mut self.sum, sum);
+        if self.scaled {
+            scale(weights);
+        }
         rescale
+    }
+
+    /// Recomputes `next`, in which a number is not finite, without the removed behaviours, and scaled if the sums overflowed.
+    #[cold]
+    fn add_carefully(
+        &mut self,
+        scores: &[Row],
+        weights: &mut [Row],
+        values: &[f32],
+        stride: usize,
+        rescale: &Row,
+    ) {
+        let width = self.next.len();
+        let is_large = |value: &f32| value.is_finite() && value.abs() > HARMLESS;
+        let mut rows = values.chunks(stride).take(scores.len());
+        let overflows = self.weighting == Weighting::Softmax
+            && !self.scaled
+            && rows.any(|row| row[..width].iter().any(is_large));
+        if overflows {
+            self.scale();
+            scale(weights);
+        } else if !scores.as_flattened().contains(&f32::NEG_INFINITY) {
+            return;
+        }
+        for (j, (next, all)) in self.next.iter_mut().zip(&self.weighted_values).enumerate() {
+            let mut sums = [0.0; LANES];
+            for ((scores, weights), row) in scores.iter().zip(&*weights).zip(values.chunks(stride)) {
+                for (sum, (score, weight)) in sums.iter_mut().zip(scores.iter().zip(weights)) {
+                    if *score != f32::NEG_INFINITY {
+                        *sum += weight * row[j];
+                    }
+                }
+            }
+            *next = std::array::from_fn(|lane| all[lane] * rescale[lane] + sums[lane]);
+        }
+    }
+
+    /// Turns the sums into scaled ones.
+    fn scale(&mut self) {
+        if !self.scaled {
+            scale(&mut self.weighted_values);
+            self.scaled = true;
+        }
     }
 
     /// Combines these sums with those of the next piece.
     #[inline(always)]
-    pub(super) fn combine<L: Lanes>(&mut self, l: L, other: &Self) {
+    pub(super) fn combine<L: Lanes>(&mut self, l: L, mut other: Self) {
         let mut factors = [l.splat(1.0); 2];
         if self.weighting == Weighting::Softmax {
             let maxima = [l.load(&self.max), l.load(&other.max)];
@@ -119,10 +185,41 @@ impl TilePooling {
             l.store(&mut self.max, max);
             l.store(&mut self.sum, sum);
         }
-        for (all, other) in self.weighted_values.iter_mut().zip(&other.weighted_values) {
-            let scaled = l.mul(l.load(all), factors[0]);
-            l.store(all, l.mul_add(l.load(other), factors[1], scaled));
+        if self.scaled || other.scaled {
+            self.scale();
+            other.scale();
         }
+        if !self.add_sums(l, &other, factors) && self.overflowed(&other) {
+            self.scale();
+            other.scale();
+            self.add_sums(l, &other, factors);
+        }
+        std::mem::swap(&mut self.weighted_values, &mut self.next);
+    }
+
+    /// Computes `next` from the sums of both pieces; returns whether all are finite.
+    #[inline(always)]
+    fn add_sums<L: Lanes>(&mut self, l: L, other: &Self, factors: [L::V; 2]) -> bool {
+        let mut finite = l.splat(0.0);
+        let sums = self.weighted_values.iter().zip(&other.weighted_values);
+        for (next, (all, other)) in self.next.iter_mut().zip(sums) {
+            let scaled = l.mul(l.load(all), factors[0]);
+            let sum = l.mul_add(l.load(other), factors[1], scaled);
+            finite = l.add(finite, l.sub(sum, sum));
+            l.store(next, sum);
+        }
+        !l.sum(finite).is_nan()
+    }
+
+    /// Whether a sum of finite numbers in `next` is not finite.
+    #[cold]
+    fn overflowed(&self, other: &Self) -> bool {
+        let sums = self.weighted_values.iter().zip(&other.weighted_values).zip(&self.next);
+        let numbers = sums.flat_map(|((all, other), next)| all.iter().zip(other).zip(next));
+        let overflowed = |((all, other), next): ((&f32, &f32), &f32)| {
+            all.is_finite() && other.is_finite() && next.is_infinite()
+        };
+        self.weighting == Weighting::Softmax && !self.scaled && numbers.into_iter().any(overflowed)
     }
 
     /// With softmax, divides by the sum of the weights and returns the log-sum-exp of the scores.
@@ -139,6 +236,9 @@ impl TilePooling {
                 *lse = max + sum.ln();
             }
         }
+        if self.scaled {
+            self.weighted_values.as_flattened_mut().iter_mut().for_each(|value| *value = unscaled(*value));
+        }
         lse
     }
 
@@ -148,10 +248,20 @@ impl TilePooling {
     }
 }
 
+fn scale(rows: &mut [Row]) {
+    rows.as_flattened_mut().iter_mut().for_each(|value| *value *= SMALL);
+}
+
+/// A mean of values from its scaled sum. It is at most the largest value, which a rounding error may exceed.
+fn unscaled(mean: f32) -> f32 {
+    let value = mean / SMALL;
+    if mean.is_finite() { value.clamp(f32::MIN, f32::MAX) } else { value }
+}
+
 #[inline(always)]
-fn for_each<L: Lanes>(l: L, rows: &mut [Row], f: impl Fn(L::V) -> L::V) {
-    for row in rows {
-        l.store(row, f(l.load(row)));
+fn map<L: Lanes>(l: L, from: &[Row], to: &mut [Row], f: impl Fn(L::V) -> L::V) {
+    for (from, to) in from.iter().zip(to) {
+        l.store(to, f(l.load(from)));
     }
 }
 

@@ -12,16 +12,32 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Softmax weights and log-sum-exp. Without scores, or if no score is above `-∞`, all weights are 0 and the log-sum-exp
-/// is `-∞`.
-pub(super) fn softmax(scores: &[f64]) -> (Vec<f64>, f64) {
+/// The weights of scores, `None` where a score of `-∞` removes a behaviour, and with softmax the log-sum-exp.
+pub(super) type Weights = (Vec<Option<f64>>, f64);
+
+/// Softmax: `exp(s − max) / Σ exp(s − max)`. (`exp(s − lse)` is the same on paper, but where scores are large, `ln Σ` is lost
+/// in `lse`.) Without scores, or if all are `-∞`, the log-sum-exp is `-∞`. A score of NaN or `+∞` makes all weights NaN.
+pub(super) fn softmax(scores: &[f64]) -> Weights {
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if max == f64::NEG_INFINITY && !scores.iter().any(|score| score.is_nan()) {
-        return (vec![0.0; scores.len()], f64::NEG_INFINITY);
+    let exponentials = each_not_removed(scores, |score| (score - max).exp());
+    let sum: f64 = exponentials.iter().flatten().sum();
+    if exponentials.iter().all(Option::is_none) {
+        return (exponentials, f64::NEG_INFINITY);
     }
-    let sum: f64 = scores.iter().map(|score| (score - max).exp()).sum();
-    let lse = max + sum.ln();
-    (scores.iter().map(|score| (score - lse).exp()).collect(), lse)
+    (exponentials.into_iter().map(|weight| weight.map(|weight| weight / sum)).collect(), max + sum.ln())
+}
+
+/// A function of each score, `None` where the score is `-∞`.
+pub(super) fn each_not_removed(scores: &[f64], weight: impl Fn(f64) -> f64) -> Vec<Option<f64>> {
+    scores.iter().map(|&score| (score != f64::NEG_INFINITY).then(|| weight(score))).collect()
+}
+
+/// Adds `weight · row` to `out`, unless the behaviour is removed: then its row may hold anything. A weight of 0 counts:
+/// times NaN or infinity it is NaN.
+pub(super) fn add_weighted(out: &mut [f64], weight: Option<f64>, row: impl FnOnce() -> Vec<f64>) {
+    if let Some(weight) = weight {
+        out.iter_mut().zip(row()).for_each(|(out, value)| *out += weight * value);
+    }
 }
 
 /// `1/(1 + exp(−x))`.

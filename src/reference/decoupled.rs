@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Batch;
 use crate::ops::*;
-use crate::reference::arithmetic::{dot, softmax};
+use crate::reference::arithmetic::{add_weighted, dot, softmax};
 use crate::reference::lookup::{concatenate, table_row};
 
 /// An exact selection.
@@ -150,15 +150,8 @@ fn aggregate_into(
     let width = total_width(inputs.representation);
     let out = &mut out[m * width..(m + 1) * width];
     for (l, w) in kept.zip(softmax(scores).0) {
-        // A behaviour with a score of -∞ is skipped, whatever its row holds.
-        if w == 0.0 {
-            continue;
-        }
-        let behaviour =
-            concatenate(inputs.representation, &inputs.history_ids[l * features..(l + 1) * features]);
-        for (out, r) in out.iter_mut().zip(behaviour) {
-            *out += w * r;
-        }
+        let ids = &inputs.history_ids[l * features..(l + 1) * features];
+        add_weighted(out, w, || concatenate(inputs.representation, ids));
     }
     if op.multiply_target {
         let target = concatenate(inputs.representation, &inputs.target_ids[m * features..(m + 1) * features]);

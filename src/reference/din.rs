@@ -6,7 +6,7 @@ use crate::host::Host;
 use crate::jagged::Batch;
 use crate::memory::View;
 use crate::ops::{Activation, Din, DinInputs, DinPooling};
-use crate::reference::arithmetic::{dot, row, sigmoid, softmax};
+use crate::reference::arithmetic::{add_weighted, dot, row, sigmoid, softmax};
 
 /// DIN's local activation unit in `f64`, `[M, d]`.
 ///
@@ -22,13 +22,11 @@ pub fn din<T: Element>(op: &Din, batch: &Batch, inputs: &DinInputs<'_, Host, T>)
             let scores: Vec<f64> =
                 history.clone().map(|l| score(inputs, &q, &row(&inputs.history, l, d))).collect();
             let weights = match op.pooling {
-                DinPooling::Sum => scores,
+                DinPooling::Sum => scores.into_iter().map(Some).collect(),
                 DinPooling::Softmax => softmax(&scores).0,
             };
             for (l, w) in history.clone().zip(weights) {
-                for (j, s) in row(&inputs.history, l, d).into_iter().enumerate() {
-                    out[m * d + j] += w * s;
-                }
+                add_weighted(&mut out[m * d..(m + 1) * d], w, || row(&inputs.history, l, d));
             }
         }
     }

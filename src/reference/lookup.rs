@@ -35,10 +35,10 @@ pub fn lookup(
             for l in rows {
                 let concatenated = concatenate(tables, &inputs.ids[l * features..(l + 1) * features]);
                 for (sum, value) in sum.iter_mut().zip(concatenated) {
-                    *sum += value / divisor;
+                    *sum += value;
                 }
             }
-            sum
+            sum.into_iter().map(|sum| sum / divisor).collect::<Vec<f64>>()
         };
         bags_of_rows.ranges().flat_map(bag).collect()
     };

@@ -5,7 +5,8 @@
 //! the formulas of [`TargetAttention`](crate::TargetAttention), [`Din`](crate::Din), [`Sdim`](crate::Sdim),
 //! [`Lookup`](crate::Lookup) and [`Decoupled`](crate::Decoupled) literally.
 //!
-//! Rows that belong to no user are zeros here; a backend leaves them unchanged.
+//! Rows that belong to no user are zeros here; a backend leaves them unchanged. The functions compute in the caller's
+//! floating-point mode; [`Cpu`](crate::Cpu) in the default one, whatever the caller's.
 //!
 //! ```
 //! use longseq::prelude::*;

@@ -117,7 +117,9 @@ fn gather(op: &Sdim, targets: &Jagged, table: &[f64], signatures: &[u32]) -> Vec
                 let start = bucket(op, b, g, signatures[m * op.groups + g]);
                 let sum = &table[start..start + op.width];
                 let norm = sum.iter().map(|s| s * s).sum::<f64>().sqrt();
-                let divisor = if op.normalise { norm.max(Sdim::MIN_NORM.into()) } else { 1.0 };
+                // Not f64::max: it would turn NaN into the other number.
+                let norm = if norm < Sdim::MIN_NORM.into() { Sdim::MIN_NORM.into() } else { norm };
+                let divisor = if op.normalise { norm } else { 1.0 };
                 for (j, s) in sum.iter().enumerate() {
                     out[m * op.width + j] += s / divisor / op.groups as f64;
                 }

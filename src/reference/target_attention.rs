@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Batch;
 use crate::ops::{PartialAttention, TargetAttention, TargetAttentionInputs, Weighting};
-use crate::reference::arithmetic::{dot, row, sigmoid, softmax};
+use crate::reference::arithmetic::{Weights, add_weighted, dot, each_not_removed, row, sigmoid, softmax};
 
 /// Exact results of target attention.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,15 +45,10 @@ pub fn target_attention<T: Element>(
                     .collect();
                 let (weights, lse_mh) = weights(op.weighting, &scores);
                 lse[m * op.heads + h] = lse_mh;
+                let start = (m * op.heads + h) * op.value_width;
+                let out = &mut out[start..start + op.value_width];
                 for (l, w) in history.clone().zip(weights) {
-                    // A removed behaviour (a bias of -∞) is skipped, whatever its value holds.
-                    if w == 0.0 {
-                        continue;
-                    }
-                    let start = (m * op.heads + h) * op.value_width;
-                    for (j, v) in row(&values, kv_row(l), op.value_width).into_iter().enumerate() {
-                        out[start + j] += w * v;
-                    }
+                    add_weighted(out, w, || row(&values, kv_row(l), op.value_width));
                 }
             }
         }
@@ -65,23 +60,20 @@ pub fn target_attention<T: Element>(
 }
 
 /// The weights of scores, and the log-sum-exp with softmax.
-fn weights(weighting: Weighting, scores: &[f64]) -> (Vec<f64>, f64) {
-    let each = |f: &dyn Fn(f64) -> f64| (scores.iter().map(|&s| f(s)).collect(), f64::NEG_INFINITY);
-    match weighting {
-        Weighting::Softmax => softmax(scores),
+fn weights(weighting: Weighting, scores: &[f64]) -> Weights {
+    let weights = match weighting {
+        Weighting::Softmax => return softmax(scores),
         // Not f64::max: it would turn NaN into 0.
-        Weighting::Relu => each(&|s| if s < 0.0 { 0.0 } else { s }),
-        Weighting::Silu { divisor } => each(&|s| silu(s) / f64::from(divisor)),
-        Weighting::Identity => each(&|s| s),
-    }
+        Weighting::Relu => each_not_removed(scores, |s| if s < 0.0 { 0.0 } else { s }),
+        Weighting::Silu { divisor } => each_not_removed(scores, |s| s * sigmoid(s) / f64::from(divisor)),
+        // The weight is the score: one of -∞ removes nothing.
+        Weighting::Identity => scores.iter().copied().map(Some).collect(),
+    };
+    (weights, f64::NEG_INFINITY)
 }
 
-/// `s·σ(s)`; at `-∞`, where the product is NaN, its limit 0.
-fn silu(s: f64) -> f64 {
-    if s == f64::NEG_INFINITY { 0.0 } else { s * sigmoid(s) }
-}
-
-/// Merges the results of softmax attention over two disjoint spans of the same histories, in `f64`.
+/// Merges the results of softmax attention over two disjoint spans of the same histories, in `f64`. A part whose log-sum-exp
+/// is `-∞` counts for nothing, whatever its row holds.
 ///
 /// # Errors
 /// Those of [`TargetAttention::check_merge`].
@@ -96,9 +88,10 @@ pub fn merge_attention<T: Element>(
         let lses = [f64::from(first.lse[m]), f64::from(second.lse[m])];
         let (weights, lse) = softmax(&lses);
         merged.lse.push(lse);
-        let a = row(&first.out, m, op.value_width);
-        let b = row(&second.out, m, op.value_width);
-        merged.out.extend(a.iter().zip(&b).map(|(a, b)| weights[0] * a + weights[1] * b));
+        let mut out = vec![0.0; op.value_width];
+        add_weighted(&mut out, weights[0], || row(&first.out, m, op.value_width));
+        add_weighted(&mut out, weights[1], || row(&second.out, m, op.value_width));
+        merged.out.extend(out);
     }
     Ok(merged)
 }

@@ -65,6 +65,11 @@ on_every_backend!(
     merges_to_the_whole,
     merges_random_parts,
     matches_reference_on_the_small_named_cases,
+    takes_finite_masks_for_scores,
+    takes_scales_near_the_limits,
+    keeps_nan_from_anywhere_to_its_candidates,
+    weighs_values_near_the_limits,
+    merges_dead_parts,
 );
 
 on_every_backend!(
@@ -80,6 +85,9 @@ on_every_backend!(
     matches_reference_on_random_batches,
     ignores_rows_that_belong_to_nobody,
     matches_reference_on_the_small_named_cases,
+    takes_scores_near_the_limits,
+    keeps_nan_to_its_candidates,
+    weighs_behaviours_near_the_limits,
 );
 
 on_every_backend!(
@@ -99,6 +107,9 @@ on_every_backend!(
     adds_tables_of_two_halves,
     matches_reference_on_the_small_named_cases,
     keeps_numbers_that_are_not_finite_in_their_bucket,
+    normalises_rows_near_the_limits,
+    queries_tables_that_hold_anything,
+    adds_up_equal_rows,
 );
 
 on_every_backend!(
@@ -107,6 +118,9 @@ on_every_backend!(
     looks_rows_up_in_bags,
     looks_up_random_bags,
     matches_reference_on_the_small_named_cases,
+    adds_up_long_bags,
+    finds_an_id_outside_at_the_end_of_a_long_bag,
+    averages_rows_near_the_limits,
 );
 
 on_every_backend!(
@@ -126,6 +140,10 @@ on_every_backend!(
     sorts_nan_last,
     ignores_what_a_behaviour_without_weight_holds,
     matches_reference_on_the_small_named_cases,
+    finds_the_best_in_any_order,
+    takes_scores_near_the_limits,
+    weighs_rows_near_the_limits,
+    counts_rows_without_weight,
 );
 
 on_every_backend!(

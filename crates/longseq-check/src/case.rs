@@ -65,13 +65,15 @@ pub struct Rules {
     pub nan: bool,
     /// Subnormal numbers are kept (WGSL may flush them to zero, before and after each operation).
     pub subnormal: bool,
+    /// An emulator, a thousand times slower than a device: the longest histories and bags are left out.
+    pub slow: bool,
 }
 
 impl Rules {
     /// The CPU and CUDA.
-    pub const IEEE: Rules = Rules { nan: true, subnormal: true };
+    pub const IEEE: Rules = Rules { nan: true, subnormal: true, slow: false };
     /// WGSL.
-    pub const WGSL: Rules = Rules { nan: false, subnormal: false };
+    pub const WGSL: Rules = Rules { nan: false, subnormal: false, slow: false };
 }
 
 /// Why a case failed.

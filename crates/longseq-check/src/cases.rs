@@ -114,7 +114,7 @@ fn large_attention() -> Vec<Named> {
         Named {
             name: "merge_attention_10000_rows_d64",
             operation: "merge_attention",
-            case: AnyCase::Merge(MergeCase { seed: 1, rows: 10_000, value_width: 64 }),
+            case: AnyCase::Merge(MergeCase { seed: 1, rows: 10_000, value_width: 64, dead_parts: false }),
         },
     ]
 }
@@ -213,7 +213,7 @@ pub fn small() -> Vec<Named> {
         Named {
             name: "merge_attention_500_rows_d64",
             operation: "merge_attention",
-            case: AnyCase::Merge(MergeCase { seed: 1, rows: 500, value_width: 64 }),
+            case: AnyCase::Merge(MergeCase { seed: 1, rows: 500, value_width: 64, dead_parts: false }),
         },
         din("din_80_40_c16_l100_d64", din_80_40(100, 16)),
         sdim("sdim_signatures_l1000_d64_g16_t3", "sdim_signatures", 1000, 1, 3),

@@ -1,5 +1,6 @@
 //! Inputs from a seed.
 
+use longseq::half::{bf16, f16};
 use longseq::{Batch, DType, Element, Jagged};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -18,6 +19,14 @@ pub enum Data {
     Equal,
     /// Positive and negative zeros.
     Zeros,
+    /// Standard normal times a factor.
+    Scaled(f32),
+    /// Numbers of either sign whose magnitude is between half of this and this.
+    Flat(f32),
+    /// The upper half of the storage type's range, of either sign.
+    Huge,
+    /// The same number everywhere.
+    Same(f32),
 }
 
 /// A generator of random numbers.
@@ -37,8 +46,27 @@ pub fn rows<T: Element>(rng: &mut StdRng, data: Data, count: usize, width: usize
             row.iter().copied().cycle().take(count * width).collect()
         }
         Data::Zeros => (0..count * width).map(|_| 0.0f32.copysign(normal())).collect(),
+        Data::Scaled(factor) => (0..count * width).map(|_| factor * normal()).collect(),
+        Data::Same(number) => vec![number; count * width],
+        Data::Flat(largest) => flat(rng, largest, count * width),
+        Data::Huge => flat(rng, largest_of(T::DTYPE), count * width),
     };
     numbers.into_iter().map(T::from_f32).collect()
+}
+
+/// Numbers of either sign whose magnitude is in the upper half of a range.
+fn flat(rng: &mut StdRng, largest: f32, count: usize) -> Vec<f32> {
+    let mut number = || rng.random_range(0.5..=1.0f32) * if rng.random() { largest } else { -largest };
+    (0..count).map(|_| number()).collect()
+}
+
+/// The largest finite number of a storage type.
+pub fn largest_of(dtype: DType) -> f32 {
+    match dtype {
+        DType::F16 => f16::MAX.to_f32(),
+        DType::Bf16 => bf16::MAX.to_f32(),
+        _ => f32::MAX,
+    }
 }
 
 /// How often each id occurs.
@@ -48,6 +76,8 @@ pub enum Ids {
     Skewed,
     /// All equally often: no cache helps.
     Uniform,
+    /// The last one only.
+    Last,
 }
 
 /// Ids below `limit`, the last one among them.
@@ -56,6 +86,7 @@ pub fn ids(rng: &mut StdRng, ids: Ids, count: usize, limit: usize) -> Vec<u32> {
     let id = |_| match ids {
         Ids::Skewed => zipf.sample(rng) as u32 - 1,
         Ids::Uniform => rng.random_range(0..limit as u32),
+        Ids::Last => limit as u32 - 1,
     };
     let mut ids: Vec<u32> = (0..count).map(id).collect();
     if let Some(last) = ids.last_mut() {
@@ -80,15 +111,16 @@ pub fn jagged(lengths: &[usize], tail: usize) -> Jagged {
     Jagged::new(exact.offsets(), exact.total() + tail).expect("offsets within the rows")
 }
 
-/// The largest L2 length among rows of `width`.
+/// The largest L2 length among rows of `width` whose numbers are all finite.
 pub fn max_norm<T: Element>(rows: &[T], width: usize) -> f64 {
     let norm = |row: &[T]| row.iter().map(|x| f64::from(x.to_f32()).powi(2)).sum::<f64>().sqrt();
-    rows.chunks(width).map(norm).fold(0.0, f64::max)
+    rows.chunks(width).map(norm).filter(|norm| norm.is_finite()).fold(0.0, f64::max)
 }
 
-/// The largest magnitude.
+/// The largest magnitude of a finite number.
 pub fn max_abs<T: Element>(numbers: &[T]) -> f64 {
-    numbers.iter().map(|x| f64::from(x.to_f32()).abs()).fold(0.0, f64::max)
+    let magnitudes = numbers.iter().map(|x| f64::from(x.to_f32()).abs());
+    magnitudes.filter(|magnitude| magnitude.is_finite()).fold(0.0, f64::max)
 }
 
 /// A storage type's name on command lines.

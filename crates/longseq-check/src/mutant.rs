@@ -48,6 +48,21 @@ pub enum Fault {
     TargetForgotten,
     /// An id outside its table reads the last row.
     IdsClamped,
+    /// Scores below `-1e38` count as removed.
+    LowScoresRemoved,
+    /// A NaN in keys counts as 0.
+    NanDropped,
+    /// A merge counts parts whose log-sum-exp is `-∞`.
+    DeadPartsCount,
+    /// A search keeps at most so many.
+    KeepsAtMost(u32),
+    /// A bag ends after 65,535 ids.
+    LongBagsCut,
+}
+
+/// `-∞` for a low score.
+fn removed_if_low(score: &f32) -> f32 {
+    if *score < -1e38 { f32::NEG_INFINITY } else { *score }
 }
 
 /// The CPU backend with a fault.
@@ -144,9 +159,16 @@ impl TargetAttentionOps for Mutant {
                 row.chunks_mut(op.width).for_each(|head| head.copy_from_slice(&first));
             }
         }
+        if self.is(Fault::NanDropped) {
+            keys.iter_mut().filter(|key| key.to_f32().is_nan()).for_each(|key| *key = T::from_f32(0.0));
+        }
         inputs.keys = Host::view(&keys);
         if self.is(Fault::BiasIgnored) {
             inputs.bias = None;
+        }
+        let bias: Vec<f32> = inputs.bias.iter().flat_map(|bias| bias.iter()).map(removed_if_low).collect();
+        if self.is(Fault::LowScoresRemoved) {
+            inputs.bias = Some(Host::view(&bias));
         }
         let used = batch.targets().total() * op.heads * op.value_width;
         let left_out = used.checked_sub(1).map(|last| outputs.out[last]);
@@ -174,6 +196,11 @@ impl TargetAttentionOps for Mutant {
         second: PartialAttention<'_, Host, T>,
         outputs: TargetAttentionOutputs<'_, Host, T>,
     ) -> Result<()> {
+        let mut first = first;
+        let finite: Vec<f32> = first.lse.iter().map(|lse| lse.max(f32::MIN)).collect();
+        if self.is(Fault::DeadPartsCount) {
+            first.lse = Host::view(&finite);
+        }
         let lse = first.lse.to_vec();
         let same = if self.is(Fault::MergeAverages) { Host::view(&lse[..]) } else { second.lse };
         Cpu::new().merge_attention_into(op, first, PartialAttention::new(second.out, same), outputs)
@@ -308,6 +335,11 @@ impl LookupOps for Mutant {
             inputs.ids = Host::view(&ids);
         }
         match bags {
+            Bags::Mean(bags) if self.is(Fault::LongBagsCut) => {
+                let cut: Vec<usize> = bags.ranges().map(|rows| rows.len().min(65_535)).collect();
+                let cut = Jagged::new(Jagged::from_lengths(&cut)?.offsets(), bags.rows())?;
+                Cpu::new().lookup_into(op, Bags::Mean(&cut), inputs, outputs)
+            }
             Bags::Mean(bags) if self.is(Fault::MeanIsSum) => {
                 Cpu::new().lookup_into(op, Bags::Sum(bags), inputs, outputs)
             }
@@ -345,6 +377,12 @@ impl DecoupledOps for Mutant {
                 positions[slots.end - 1] = EMPTY_SLOT;
                 scores[slots.end - 1] = f32::NEG_INFINITY;
             }
+            if let Fault::KeepsAtMost(most) = self.0 {
+                let slots = m * top_k + most as usize..(m + 1) * top_k;
+                *count = (*count).min(most);
+                positions[slots.clone()].fill(EMPTY_SLOT);
+                scores[slots].fill(f32::NEG_INFINITY);
+            }
             if self.is(Fault::TiesReversed) {
                 let scores = &scores[slots.clone()];
                 let mut start = 0;
@@ -377,6 +415,22 @@ impl DecoupledOps for Mutant {
         inputs: DecoupledInputs<'_, Host>,
         out: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
+        if !self.is(Fault::LowScoresRemoved) {
+            return Cpu::new().decoupled_attend_into(op, batch, inputs, out);
+        }
+        let low = |table: &Table<'_, Host>| match &table.data {
+            TableData::F32(rows) => rows.iter().map(removed_if_low).collect(),
+            _ => Vec::new(),
+        };
+        let lows: Vec<Vec<f32>> = inputs.attention.iter().map(low).collect();
+        let attention = inputs
+            .attention
+            .iter()
+            .zip(&lows)
+            .map(|(table, low)| Table::new(table.rows, table.width, TableData::F32(Host::view(low))));
+        let attention: Vec<Table<'_, Host>> = attention.collect();
+        let DecoupledInputs { representation, history_ids, target_ids, .. } = inputs;
+        let inputs = DecoupledInputs::new(&attention, representation, history_ids, target_ids);
         Cpu::new().decoupled_attend_into(op, batch, inputs, out)
     }
 }

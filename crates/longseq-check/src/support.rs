@@ -43,6 +43,7 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
             seed: 1,
             rows: 5,
             value_width: 4,
+            dead_parts: false,
         }))?,
         // Tables are `f32` whatever the rows are.
         (_, "sdim_add_tables") => (storage == Storage::F32).then_some(AnyCase::Sdim(SdimCase::default()))?,

@@ -7,16 +7,12 @@ use crate::cpu::gather::AHEAD;
 use crate::cpu::pieces::PieceRows;
 use crate::cpu::tables::{pool, prefetch_rows, read_rows};
 use crate::cpu::tile_pooling::TilePooling;
-use crate::cpu::vector::{Kernel, LANES, Lanes, exp};
+use crate::cpu::vector::{Kernel, LANES, Lanes, add, exp};
 use crate::host::Host;
 use crate::ops::*;
 
-/// The behaviours of its user that a candidate keeps.
-pub(super) struct Kept {
-    /// Row numbers over all users.
-    pub(super) behaviours: Vec<usize>,
-    pub(super) scores: Vec<f32>,
-}
+/// The behaviours that a candidate keeps: row numbers over all users, and scores.
+pub(super) type Kept = Vec<(usize, f32)>;
 
 /// The weighted sum over the behaviours that candidate `m` keeps.
 pub(super) struct Aggregate<'a> {
@@ -27,50 +23,89 @@ pub(super) struct Aggregate<'a> {
     pub(super) out: &'a mut [f32],
 }
 
+/// The rows whose sum is computed in one chain; the sums are added up in order.
+const PART: usize = 256;
+
 impl Kernel for Aggregate<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        let Self { op, inputs, m, kept: Kept { behaviours, mut scores }, out } = self;
+        let Self { op, inputs, m, kept, out } = self;
         let features = op.features();
-        let sum = softmax_weights(l, &mut scores);
-        // Behaviours of weight 0 (a score of -∞) are skipped, whatever their rows hold.
-        let mut ids = Vec::with_capacity(behaviours.len() * features);
-        let mut weights = Vec::with_capacity(behaviours.len());
-        for (&behaviour, &weight) in behaviours.iter().zip(&scores) {
-            if weight != 0.0 {
+        // A score of -∞ removes a behaviour, whatever its row holds.
+        let mut ids = Vec::with_capacity(kept.len() * features);
+        let mut weights = Vec::with_capacity(kept.len());
+        for (behaviour, score) in kept {
+            if score != f32::NEG_INFINITY {
                 ids.extend_from_slice(&inputs.history_ids[behaviour * features..(behaviour + 1) * features]);
-                weights.push(weight);
+                weights.push(score);
             }
         }
-        prefetch_rows(inputs.representation, &ids[..ids.len().min(AHEAD * features)]);
-        pool(l, inputs.representation, &ids, weights.len(), Some(&weights), &mut Vec::new(), out);
-        if sum != 0.0 {
+        let sum = softmax_weights(l, &mut weights);
+        let tables = inputs.representation;
+        prefetch_rows(tables, &ids[..ids.len().min(AHEAD * features)]);
+        let (mut scratch, mut part) = (Vec::new(), Vec::new());
+        let first = &weights[..weights.len().min(PART)];
+        pool(l, tables, &ids, first.len(), Some(first), &mut scratch, out);
+        for (ids, weights) in ids.chunks(PART * features).zip(weights.chunks(PART)).skip(1) {
+            part.resize(out.len(), 0.0);
+            pool(l, tables, ids, weights.len(), Some(weights), &mut scratch, &mut part);
+            add(out, &part);
+        }
+        let finite = out.iter().fold(true, |finite, value| finite & value.is_finite());
+        if weights.is_empty() {
+            // Nothing is kept: zeros.
+        } else if finite {
             for value in &mut *out {
                 *value /= sum;
             }
+        } else {
+            aggregate_exactly(l, tables, &ids, &weights, sum, out);
         }
         multiply_by_target(l, op, inputs, m, out);
     }
 }
 
-/// Turns scores into `exp(score − max)` and returns their sum.
+/// Computes in `f64` a weighted mean whose sum is not finite in `f32`. It is at most the largest value, which a rounding error
+/// may exceed.
+fn aggregate_exactly<L: Lanes>(
+    l: L,
+    tables: &[Table<'_, Host>],
+    ids: &[u32],
+    weights: &[f32],
+    sum: f32,
+    out: &mut [f32],
+) {
+    let (mut row, mut sums) = (vec![0.0; out.len()], vec![0.0f64; out.len()]);
+    for (ids, &weight) in ids.chunks_exact(tables.len()).zip(weights) {
+        read_rows(l, tables, ids, &mut row, out.len());
+        sums.iter_mut().zip(&row).for_each(|(sum, value)| *sum += f64::from(weight) * f64::from(*value));
+    }
+    for (out, weighted) in out.iter_mut().zip(sums) {
+        let mean = weighted / f64::from(sum);
+        *out = if mean.is_finite() { mean.clamp(f32::MIN.into(), f32::MAX.into()) as f32 } else { mean as f32 };
+    }
+}
+
+/// Turns scores, none of which is `-∞`, into `exp(score − max)` and returns their sum.
 #[inline(always)]
 fn softmax_weights<L: Lanes>(l: L, scores: &mut [f32]) -> f32 {
-    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    // If no score is above -∞, any finite shift gives weights of 0 (and NaN for NaN).
-    let shift = l.splat(if max == f32::NEG_INFINITY { 0.0 } else { max });
-    let mut sums = l.splat(0.0);
-    for scores in scores.chunks_mut(LANES) {
-        let mut lanes = [f32::NEG_INFINITY; LANES];
-        lanes[..scores.len()].copy_from_slice(scores);
-        let weights = exp(l, l.sub(l.load(&lanes), shift));
-        sums = l.add(sums, weights);
-        l.store(&mut lanes, weights);
-        scores.copy_from_slice(&lanes[..scores.len()]);
+    let max = l.splat(scores.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let mut sum = 0.0;
+    for scores in scores.chunks_mut(PART) {
+        let mut sums = l.splat(0.0);
+        for scores in scores.chunks_mut(LANES) {
+            let mut lanes = [f32::NEG_INFINITY; LANES];
+            lanes[..scores.len()].copy_from_slice(scores);
+            let weights = exp(l, l.sub(l.load(&lanes), max));
+            sums = l.add(sums, weights);
+            l.store(&mut lanes, weights);
+            scores.copy_from_slice(&lanes[..scores.len()]);
+        }
+        sum += l.sum(sums);
     }
-    l.sum(sums)
+    sum
 }
 
 /// Multiplies an output row by the candidate's own representation, where the operation asks for it.
@@ -121,7 +156,7 @@ impl Kernel for AttendToAll<'_> {
             let used = LANES.min(targets.len() - i * LANES);
             groups.push(TilePooling::new(Weighting::Softmax, used, width));
         }
-        let mut scores = [[0.0; LANES]; BLOCK];
+        let (mut scores, mut weights) = ([[0.0; LANES]; BLOCK], [[0.0; LANES]; BLOCK]);
         let mut rows = vec![0.0; BLOCK * width];
         for (block, next) in blocks(&history) {
             let ids = &aggregate.history_ids[block.start * features..block.end * features];
@@ -131,7 +166,7 @@ impl Kernel for AttendToAll<'_> {
             let scores = &mut scores[..block.len()];
             for (i, group) in groups.iter_mut().enumerate() {
                 scorer.scores(l, i, scores);
-                group.add(l, scores, &rows[..block.len() * width], width);
+                group.add(l, scores, &mut weights[..block.len()], &rows[..block.len() * width], width);
             }
         }
         Sums { targets, groups }
@@ -149,7 +184,7 @@ impl Kernel for Combine<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        for (all, next) in self.all.groups.iter_mut().zip(&self.next.groups) {
+        for (all, next) in self.all.groups.iter_mut().zip(self.next.groups) {
             all.combine(l, next);
         }
     }

@@ -8,13 +8,13 @@ mod search;
 use crate::cpu::Cpu;
 use crate::cpu::pieces;
 use crate::cpu::threads::{for_each, split_rows};
-use crate::cpu::vector::Instructions;
+use crate::cpu::vector::{Instructions, with_default_floats};
 use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Batch;
 use crate::memory::ViewMut;
 use crate::ops::*;
-use aggregate::{Aggregate, AttendToAll, Combine, Finish, Kept};
+use aggregate::{Aggregate, AttendToAll, Combine, Finish};
 use search::Search;
 
 impl DecoupledOps for Cpu {
@@ -25,7 +25,7 @@ impl DecoupledOps for Cpu {
         inputs: SearchInputs<'_, Host>,
         out: SelectionMut<'_, Host>,
     ) -> Result<()> {
-        search(self.instructions, op, batch, &inputs, out)
+        with_default_floats(|| search(self.instructions, op, batch, &inputs, out))
     }
 
     fn decoupled_aggregate_into(
@@ -36,7 +36,7 @@ impl DecoupledOps for Cpu {
         selection: Selection<'_, Host>,
         out: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
-        aggregate(self.instructions, op, batch, &inputs, &selection, out)
+        with_default_floats(|| aggregate(self.instructions, op, batch, &inputs, &selection, out))
     }
 
     fn decoupled_attend_into(
@@ -46,7 +46,7 @@ impl DecoupledOps for Cpu {
         inputs: DecoupledInputs<'_, Host>,
         out: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
-        attend(self.instructions, op, batch, &inputs, out)
+        with_default_floats(|| attend(self.instructions, op, batch, &inputs, out))
     }
 }
 
@@ -101,10 +101,8 @@ pub(super) fn aggregate(
     for_each(starts.zip(rows).collect(), |((m, start), out): ((usize, usize), &mut [f32])| {
         let slots = m * top_k..m * top_k + selection.counts[m] as usize;
         let positions = &selection.positions[slots.clone()];
-        let kept = Kept {
-            behaviours: positions.iter().map(|&position| start + position as usize).collect(),
-            scores: selection.scores[slots].to_vec(),
-        };
+        let behaviours = positions.iter().map(|&position| start + position as usize);
+        let kept = behaviours.zip(selection.scores[slots].iter().copied()).collect();
         instructions.run(Aggregate { op, inputs, m, kept, out });
     });
     Ok(())
@@ -142,9 +140,8 @@ pub(super) fn attend(
     let search = Search { instructions, op, inputs: search, top_k };
     search.run(batch, &plan, out, |targets, best, out| {
         for ((m, best), out) in targets.zip(best).zip(out.chunks_exact_mut(width)) {
-            let (positions, scores): (Vec<u32>, Vec<f32>) = best.into_sorted().unzip();
-            let behaviours = positions.iter().map(|&position| starts[m] + position as usize).collect();
-            instructions.run(Aggregate { op, inputs, m, kept: Kept { behaviours, scores }, out });
+            let kept = best.into_sorted().map(|(position, score)| (starts[m] + position as usize, score));
+            instructions.run(Aggregate { op, inputs, m, kept: kept.collect(), out });
         }
     });
     Ok(())

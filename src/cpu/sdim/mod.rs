@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::cpu::Cpu;
 use crate::cpu::threads::for_each;
-use crate::cpu::vector::{Instructions, Kernel, Lanes, add, widen_lanes};
+use crate::cpu::vector::{Instructions, Kernel, Lanes, add, widen_lanes, with_default_floats};
 use crate::element::{Element, Signature};
 use crate::error::Result;
 use crate::host::Host;
@@ -29,7 +29,9 @@ impl SdimOps for Cpu {
     ) -> Result<()> {
         let count = op.check_signatures(rows.len(), rotations.len())?;
         op.check_signatures_output::<W>(count, out.len())?;
-        signatures(self.instructions, op, rows.as_slice(), rotations.as_slice(), out.into_slice());
+        with_default_floats(|| {
+            signatures(self.instructions, op, rows.as_slice(), rotations.as_slice(), out.into_slice());
+        });
         Ok(())
     }
 
@@ -40,7 +42,7 @@ impl SdimOps for Cpu {
         inputs: SdimEncodeInputs<'_, Host, T>,
         table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
-        encode(self.instructions, op, histories, &inputs, table)
+        with_default_floats(|| encode(self.instructions, op, histories, &inputs, table))
     }
 
     fn sdim_append<T: Element>(
@@ -50,7 +52,7 @@ impl SdimOps for Cpu {
         inputs: SdimEncodeInputs<'_, Host, T>,
         table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
-        append(self.instructions, op, new, &inputs, table)
+        with_default_floats(|| append(self.instructions, op, new, &inputs, table))
     }
 
     fn sdim_add_tables(
@@ -60,7 +62,7 @@ impl SdimOps for Cpu {
         other: View<'_, Host, f32>,
     ) -> Result<()> {
         op.check_add(table.len(), other.len())?;
-        add(table.into_slice(), other.as_slice());
+        with_default_floats(|| add(table.into_slice(), other.as_slice()));
         Ok(())
     }
 
@@ -71,7 +73,7 @@ impl SdimOps for Cpu {
         inputs: SdimQueryInputs<'_, Host, T>,
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
-        query(self.instructions, op, targets, &inputs, out)
+        with_default_floats(|| query(self.instructions, op, targets, &inputs, out))
     }
 
     fn sdim_attend_into<T: Element>(
@@ -81,7 +83,7 @@ impl SdimOps for Cpu {
         inputs: SdimAttendInputs<'_, Host, T>,
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
-        attend(self.instructions, op, batch, &inputs, out)
+        with_default_floats(|| attend(self.instructions, op, batch, &inputs, out))
     }
 }
 

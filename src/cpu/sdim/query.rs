@@ -55,6 +55,8 @@ impl<T: Element, M: BucketRows> Kernel for Average<'_, T, M> {
                 shared.push(weight(l, self.op, sum));
             }
         }
+        // A mean of rows that are not divided is at most the largest number, but its sum may exceed f32.
+        let mut may_overflow = !self.op.normalise || shared.contains(&0.0);
         let mut buckets = Buckets { sums: self.sums, width, wanted: vec![(0.0, 0); groups] };
         let mut mean = vec![0.0; width];
         for (signatures, out) in self.signatures.chunks_exact(groups).zip(self.out.chunks_exact_mut(width)) {
@@ -63,9 +65,13 @@ impl<T: Element, M: BucketRows> Kernel for Average<'_, T, M> {
                 let Some(sum_row) = self.bucket_rows.sum_row(group, signature) else { continue };
                 let sum = &self.sums[sum_row * width..(sum_row + 1) * width];
                 let weight = if share { shared[sum_row] } else { weight(l, self.op, sum) };
+                may_overflow |= weight == 0.0;
                 buckets.wanted[group] = (weight, sum_row);
             }
             sum_rows(l, groups, &buckets, &mut mean);
+            if may_overflow {
+                buckets.average_carefully(self.op.normalise, &mut mean);
+            }
             store(out, &mean);
         }
     }
@@ -77,6 +83,28 @@ struct Buckets<'a> {
     width: usize,
     /// Weight and row, by group.
     wanted: Vec<(f32, usize)>,
+}
+
+impl Buckets<'_> {
+    /// Recomputes in `f64` a mean that is not finite, and one with a weight of 0: there the square of a row's length is not
+    /// finite in `f32`, although the length may be.
+    #[cold]
+    fn average_carefully(&self, normalise: bool, mean: &mut [f32]) {
+        if mean.iter().all(|value| value.is_finite()) && self.wanted.iter().all(|&(weight, _)| weight != 0.0)
+        {
+            return;
+        }
+        let mut exact = vec![0.0; self.width];
+        for k in 0..self.wanted.len() {
+            let row = || self.get(k).1.iter().map(|&value| f64::from(value));
+            let length = row().map(|value| value * value).sum::<f64>().sqrt();
+            // Not f64::max: it would turn NaN into the other number.
+            let length = if length < Sdim::MIN_NORM.into() { Sdim::MIN_NORM.into() } else { length };
+            let divisor = if normalise { length } else { 1.0 } * self.wanted.len() as f64;
+            exact.iter_mut().zip(row()).for_each(|(sum, value)| *sum += value / divisor);
+        }
+        mean.iter_mut().zip(exact).for_each(|(mean, exact)| *mean = exact as f32);
+    }
 }
 
 impl WeightedRows for Buckets<'_> {
@@ -91,9 +119,14 @@ impl WeightedRows for Buckets<'_> {
     fn prefetch(&self, _: usize) {}
 }
 
-/// The weight of a sum in the mean: `1/G`, divided by the length of the sum.
+/// The weight of a sum in the mean: `1/G`, divided by the length of the sum; 0 if the square of the length exceeds `f32`.
 #[inline(always)]
 fn weight<L: Lanes>(l: L, op: &Sdim, sum: &[f32]) -> f32 {
-    let length = if op.normalise { dot_lanes(l, sum, sum).sqrt().max(Sdim::MIN_NORM) } else { 1.0 };
+    if !op.normalise {
+        return 1.0 / op.groups as f32;
+    }
+    let length = dot_lanes(l, sum, sum).sqrt();
+    // Not f32::max: it would turn NaN into the other number.
+    let length = if length < Sdim::MIN_NORM { Sdim::MIN_NORM } else { length };
     1.0 / (length * op.groups as f32)
 }

@@ -1,17 +1,22 @@
 //! Bucket sums: a history is read once, and each behaviour is hashed and added while it is in cache. Long histories are
 //! cut into spans, whose sums are combined in order.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::cpu::sdim::signatures::Signatures;
 use crate::cpu::spans::{Span, spans};
 use crate::cpu::threads::for_each;
-use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, add, widen_lanes};
+use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, Row, add, widen_lanes};
 use crate::element::Element;
 use crate::ops::Sdim;
 
 /// The number of behaviours in a block: they and their projections stay in the L1 cache.
 const BLOCK: usize = 32;
+
+/// The behaviours whose sums are computed before they are added to older ones: rounding errors grow with this number and the
+/// number of parts, not with their product.
+const PART: usize = 1024;
 
 /// The mapping from a user's buckets to its sums.
 pub(super) trait BucketRows: Sync {
@@ -137,39 +142,122 @@ impl<T: Element, M: BucketRows> Kernel for AddRows<'_, T, M> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(mut self, l: L) {
-        let Behaviours { op: Sdim { width, groups, .. }, rows, signatures } = *self.behaviours;
-        let (mut widened, mut projections) = (Vec::new(), Vec::new());
-        let mut block_signatures = vec![0; BLOCK * groups];
-        for start in self.rows.clone().step_by(BLOCK) {
-            let end = self.rows.end.min(start + BLOCK);
-            let rows = widen_lanes(l, &rows[start * width..end * width], &mut widened);
-            let block = &mut block_signatures[..(end - start) * groups];
-            signatures.fill(l, start, rows, &mut projections, block);
-            let whole = width / LANES;
-            let mut column = 0;
-            while column < whole {
-                column += match whole - column {
-                    4.. => self.add_columns::<L, 4>(l, rows, block, column * LANES),
-                    _ => self.add_columns::<L, 1>(l, rows, block, column * LANES),
-                };
+    fn run<L: Lanes>(self, l: L) {
+        let Self { behaviours, rows, bucket_rows, sums } = self;
+        let Sdim { width, groups, .. } = behaviours.op;
+        let block = |rows: Range<usize>| AddBlock { behaviours, rows, bucket_rows: &bucket_rows };
+        let mut scratch = Scratch::default();
+        if rows.len() <= PART {
+            for rows in parts(rows, BLOCK) {
+                block(rows).run(l, &mut scratch, sums);
             }
-            if whole * LANES < width {
-                self.add_tails(rows, block, whole * LANES);
+        } else if sums.len() / width <= PART * groups / 16 {
+            // Few sums: adding all of them after each part costs little.
+            let mut part = vec![0.0; sums.len()];
+            for rows in parts(rows, PART) {
+                for rows in parts(rows, BLOCK) {
+                    block(rows).run(l, &mut scratch, &mut part);
+                }
+                add(sums, &part);
+                part.fill(0.0);
             }
+        } else {
+            let mut often = Often::new(sums.len() / width);
+            for rows in parts(rows, BLOCK) {
+                block(rows).run(l, &mut scratch, sums);
+                for (i, &signature) in scratch.signatures.iter().enumerate() {
+                    if let Some(sum_row) = bucket_rows.sum_row(i % groups, signature) {
+                        often.count(sum_row, width, sums);
+                    }
+                }
+            }
+            often.finish(width, sums);
         }
     }
 }
 
-impl<T: Element, M: BucketRows> AddRows<'_, T, M> {
+/// Cuts a range into parts of `length`.
+fn parts(range: Range<usize>, length: usize) -> impl Iterator<Item = Range<usize>> {
+    range.clone().step_by(length).map(move |start| start..range.end.min(start + length))
+}
+
+/// Among many sums, those that many behaviours are added to: every [`PART`] of them are put aside.
+struct Often {
+    counts: Vec<u32>,
+    aside: HashMap<usize, Vec<f32>>,
+}
+
+impl Often {
+    fn new(sum_rows: usize) -> Self {
+        Self { counts: vec![0; sum_rows], aside: HashMap::new() }
+    }
+
+    /// Counts a behaviour that was added to a sum.
+    #[inline(always)]
+    fn count(&mut self, sum_row: usize, width: usize, sums: &mut [f32]) {
+        self.counts[sum_row] += 1;
+        if self.counts[sum_row] == PART as u32 {
+            self.counts[sum_row] = 0;
+            let sum = &mut sums[sum_row * width..(sum_row + 1) * width];
+            add(self.aside.entry(sum_row).or_insert_with(|| vec![0.0; width]), sum);
+            sum.fill(0.0);
+        }
+    }
+
+    /// Adds what was put aside.
+    fn finish(self, width: usize, sums: &mut [f32]) {
+        for (sum_row, aside) in self.aside {
+            add(&mut sums[sum_row * width..(sum_row + 1) * width], &aside);
+        }
+    }
+}
+
+/// Adds a block of behaviours.
+struct AddBlock<'a, T, M> {
+    behaviours: &'a Behaviours<'a, T>,
+    rows: Range<usize>,
+    bucket_rows: &'a M,
+}
+
+/// Scratch of blocks; `signatures` are those of the last block.
+#[derive(Default)]
+struct Scratch {
+    widened: Vec<f32>,
+    projections: Vec<Row>,
+    signatures: Vec<u32>,
+}
+
+impl<T: Element, M: BucketRows> AddBlock<'_, T, M> {
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L, scratch: &mut Scratch, sums: &mut [f32]) {
+        let Behaviours { op: Sdim { width, groups, .. }, rows, signatures } = *self.behaviours;
+        let Range { start, end } = self.rows;
+        let rows = widen_lanes(l, &rows[start * width..end * width], &mut scratch.widened);
+        scratch.signatures.resize((end - start) * groups, 0);
+        signatures.fill(l, start, rows, &mut scratch.projections, &mut scratch.signatures);
+        let signatures = &scratch.signatures[..];
+        let whole = width / LANES;
+        let mut column = 0;
+        while column < whole {
+            column += match whole - column {
+                4.. => self.add_columns::<L, 4>(l, rows, signatures, column * LANES, sums),
+                _ => self.add_columns::<L, 1>(l, rows, signatures, column * LANES, sums),
+            };
+        }
+        if whole * LANES < width {
+            self.add_tails(rows, signatures, whole * LANES, sums);
+        }
+    }
+
     /// Adds `V` vectors of columns of a block of rows; returns `V`.
     #[inline(always)]
     fn add_columns<L: Lanes, const V: usize>(
-        &mut self,
+        &self,
         l: L,
         rows: &[f32],
         signatures: &[u32],
         column: usize,
+        sums: &mut [f32],
     ) -> usize {
         let Sdim { width, groups, .. } = self.behaviours.op;
         for (row, signatures) in rows.chunks_exact(width).zip(signatures.chunks_exact(groups)) {
@@ -177,8 +265,7 @@ impl<T: Element, M: BucketRows> AddRows<'_, T, M> {
             let row: [L::V; V] = std::array::from_fn(|v| l.load(&row[v]));
             for (group, &signature) in signatures.iter().enumerate() {
                 if let Some(sum_row) = self.bucket_rows.sum_row(group, signature) {
-                    let (sum, _) =
-                        self.sums[sum_row * width + column..][..V * LANES].as_chunks_mut::<LANES>();
+                    let (sum, _) = sums[sum_row * width + column..][..V * LANES].as_chunks_mut::<LANES>();
                     for v in 0..V {
                         let updated = l.add(l.load(&sum[v]), row[v]);
                         l.store(&mut sum[v], updated);
@@ -191,12 +278,12 @@ impl<T: Element, M: BucketRows> AddRows<'_, T, M> {
 
     /// Adds the columns after the last whole vector.
     #[inline(always)]
-    fn add_tails(&mut self, rows: &[f32], signatures: &[u32], column: usize) {
+    fn add_tails(&self, rows: &[f32], signatures: &[u32], column: usize, sums: &mut [f32]) {
         let Sdim { width, groups, .. } = self.behaviours.op;
         for (row, signatures) in rows.chunks_exact(width).zip(signatures.chunks_exact(groups)) {
             for (group, &signature) in signatures.iter().enumerate() {
                 if let Some(sum_row) = self.bucket_rows.sum_row(group, signature) {
-                    let sum = &mut self.sums[sum_row * width..(sum_row + 1) * width];
+                    let sum = &mut sums[sum_row * width..(sum_row + 1) * width];
                     sum[column..].iter_mut().zip(&row[column..]).for_each(|(sum, value)| *sum += value);
                 }
             }

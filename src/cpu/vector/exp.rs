@@ -37,13 +37,13 @@ pub(in crate::cpu) fn exp<L: Lanes>(l: L, x: L::V) -> L::V {
     l.if_less(x, l.splat(LOWEST), l.splat(0.0), l.mul(q, power))
 }
 
-/// `1/(1 + exp(−x))` with an absolute error of at most `2⁻²³`; never less than `exp(−88)`, about 6e-39. NaN stays NaN.
+/// `1/(1 + exp(−x))` with an absolute error of at most `2⁻²³`, and 0 for `x` below -88: a product with `x` goes to 0. NaN
+/// stays NaN.
 #[inline(always)]
 pub(in crate::cpu) fn sigmoid<L: Lanes>(l: L, x: L::V) -> L::V {
-    let (one, highest) = (l.splat(1.0), l.splat(HIGHEST));
-    let minus = l.sub(l.splat(0.0), x);
-    let minus = l.if_less(highest, minus, highest, minus);
-    l.div(one, l.add(one, exp(l, minus)))
+    let (zero, one) = (l.splat(0.0), l.splat(1.0));
+    let inverse = l.add(one, exp(l, l.sub(zero, x)));
+    l.if_less(x, l.splat(-HIGHEST), zero, l.div(one, inverse))
 }
 
 #[cfg(test)]
@@ -84,6 +84,7 @@ mod tests {
                         continue;
                     }
                     worst[1] = worst[1].max((f64::from(sigmoid) - exact).abs() * 2f64.powi(23));
+                    assert!(x >= -HIGHEST || sigmoid == 0.0, "sigmoid({x}) = {sigmoid}");
                     let exact = f64::from(x).exp();
                     if x < LOWEST {
                         assert!(

@@ -5,6 +5,11 @@
 
 mod exp;
 mod few;
+#[cfg_attr(
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    expect(unsafe_code, reason = "the mode is read and written by instructions of its own")
+)]
+mod float_mode;
 mod instructions;
 mod lanes;
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "prefetching takes a pointer"))]
@@ -15,6 +20,7 @@ mod widen;
 
 pub(super) use exp::{exp, sigmoid};
 pub(super) use few::{FEW, product_of_few, weighted_sum_of_few};
+pub(super) use float_mode::with_default_floats;
 pub use instructions::Instructions;
 pub(super) use instructions::Kernel;
 pub(super) use lanes::{LANES, Lanes, Row, transpose};

@@ -1,7 +1,11 @@
 //! Cases of decoupled search and aggregation.
 
 mod compare;
+mod extremes;
+mod scores;
 pub mod tests;
+
+pub use scores::Scores;
 
 use longseq::reference::SelectionReference;
 use longseq::*;
@@ -10,7 +14,7 @@ use crate::by_storage;
 use crate::case::{Calls, Case, Failure, Rules};
 use crate::data::{self, Data, Ids};
 use crate::guard::Guarded;
-use crate::lookup::{Owned, Storage, feature_ids, table, table_bytes, upload_all, views};
+use crate::lookup::{Owned, Storage, Stored, feature_ids, table, table_bytes, upload_all, views};
 use crate::named::Work;
 
 /// The formula, as `explain` prints it.
@@ -49,6 +53,12 @@ pub struct DecoupledCase {
     pub ids: Ids,
     /// With `IdPolicy::Zero`, every fifth id is outside.
     pub policy: IdPolicy,
+    /// Scores by position, for one feature whose attention table has width 1 and a row more than the longest history.
+    pub scores: Option<Scores>,
+    /// With `scores`: what the representations hold of the behaviours that [`Scores::Some`] marks.
+    pub held: Option<f32>,
+    /// What the numbers look like in representation tables; `None`: as `data`.
+    pub representation_data: Option<Data>,
 }
 
 impl Default for DecoupledCase {
@@ -67,6 +77,9 @@ impl Default for DecoupledCase {
             multiply_target: false,
             ids: Ids::Skewed,
             policy: IdPolicy::Error,
+            scores: None,
+            held: None,
+            representation_data: None,
         }
     }
 }
@@ -103,7 +116,8 @@ impl DecoupledCase {
 
     /// The operation.
     pub fn op(&self) -> Decoupled {
-        let scales: Vec<f32> = (1..=self.table_rows.len()).map(|f| 0.3 / f as f32).collect();
+        let scale = if self.scores.is_some() { 1.0 } else { 0.3 };
+        let scales: Vec<f32> = (1..=self.table_rows.len()).map(|f| scale / f as f32).collect();
         Decoupled::new(scales)
             .with_top_k(Some(self.top_k))
             .with_multiply_target(self.multiply_target)
@@ -152,13 +166,34 @@ impl DecoupledCase {
             ids.iter_mut().step_by(5).for_each(|id| *id = u32::MAX - *id);
             target_ids.iter_mut().skip(1).step_by(5).for_each(|id| *id = u32::MAX - *id);
         }
-        let mut tables = |widths: &[usize]| -> Vec<Owned<Host>> {
+        let mut tables = |widths: &[usize], data: Data| -> Vec<Owned<Host>> {
             let shapes = self.table_rows.iter().zip(widths);
-            shapes.map(|(&rows, &width)| table(&mut rng, self.data, self.storage, rows, width)).collect()
+            shapes.map(|(&rows, &width)| table(&mut rng, data, self.storage, rows, width)).collect()
         };
-        let (attention, representation) =
-            (tables(&self.attention_widths), tables(&self.representation_widths));
-        Inputs { attention, representation, ids, target_ids }
+        let attention = tables(&self.attention_widths, self.data);
+        let representation =
+            tables(&self.representation_widths, self.representation_data.unwrap_or(self.data));
+        let mut inputs = Inputs { attention, representation, ids, target_ids };
+        if let Some(scores) = self.scores {
+            self.give_scores(scores, &mut inputs);
+        }
+        inputs
+    }
+
+    /// A behaviour's id is its position, whose attention row is its score; the candidates' row, the table's last, is 1.
+    fn give_scores(&self, scores: Scores, inputs: &mut Inputs) {
+        let (batch, longest) = (self.batch(), self.table_rows[0] - 1);
+        for (l, position) in batch.histories().ranges().flat_map(|rows| rows.clone().zip(0..)) {
+            inputs.ids[l] = position;
+        }
+        inputs.target_ids.fill(longest as u32);
+        let rows = (0..longest).map(|position| scores.at(position, longest)).chain([1.0]);
+        inputs.attention[0].data = Stored::F32(rows.collect());
+        if let (Some(held), Stored::F32(rows)) = (self.held, &mut inputs.representation[0].data) {
+            let marked = (0..longest).filter(|&position| scores::is_marked(position));
+            let width = self.representation_widths[0];
+            marked.for_each(|position| rows[position * width..(position + 1) * width].fill(held));
+        }
     }
 
     fn selection(&self, inputs: &Inputs) -> Result<ExactSelection, Failure> {

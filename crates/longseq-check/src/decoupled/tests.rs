@@ -4,7 +4,8 @@
 use longseq::*;
 use proptest::prelude::*;
 
-use super::DecoupledCase;
+use super::extremes::*;
+use super::{DecoupledCase, Scores};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::{Bound, compare};
 use crate::data::{Data, Ids};
@@ -30,6 +31,10 @@ list_tests!("decoupled":
     sorts_nan_last,
     ignores_what_a_behaviour_without_weight_holds,
     matches_reference_on_the_small_named_cases,
+    finds_the_best_in_any_order,
+    takes_scores_near_the_limits,
+    weighs_rows_near_the_limits,
+    counts_rows_without_weight,
 );
 
 fn matches_dare<B: Backend>(backend: &B, rules: Rules) {
@@ -221,7 +226,7 @@ prop_compose! {
         let (data, ids) = (Data::Normal, Ids::Skewed);
         DecoupledCase {
             seed, storage, data, histories, targets, tail, table_rows, attention_widths, representation_widths,
-            top_k, multiply_target, ids, policy,
+            top_k, multiply_target, ids, policy, ..Default::default()
         }
     }
 }
@@ -325,7 +330,20 @@ pub fn every_fault_is_caught() {
     };
     let ties = DecoupledCase { data: Data::Equal, ..plain.clone() };
     let outside = DecoupledCase { policy: IdPolicy::Zero, ..plain.clone() };
+    let falling = DecoupledCase {
+        scores: Some(Scores::Falling),
+        table_rows: vec![770],
+        attention_widths: vec![1],
+        representation_widths: vec![4],
+        histories: vec![769],
+        targets: vec![1],
+        top_k: 577,
+        ..Default::default()
+    };
+    let lowest = DecoupledCase { scores: Some(Scores::All(f32::MIN)), top_k: 5, ..falling.clone() };
     for (fault, case) in [
+        (Fault::KeepsAtMost(576), &falling),
+        (Fault::LowScoresRemoved, &lowest),
         (Fault::HistoryShifted, &plain),
         (Fault::ScaleDropped, &plain),
         (Fault::KeepsOneLess, &plain),

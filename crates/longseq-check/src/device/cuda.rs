@@ -7,6 +7,8 @@ use cuda_emulator::{Device, Emulator};
 use longseq::Cuda;
 use longseq::prelude::*;
 
+use crate::case::Rules;
+
 /// Which driver the tests run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Driver {
@@ -48,6 +50,11 @@ pub fn device() -> Option<Cuda> {
     };
     let (device, _) = DEVICE.get_or_init(make).as_ref()?;
     Some(device.fork().expect("another handle"))
+}
+
+/// What the driver guarantees: the emulator is slow.
+pub fn rules() -> Rules {
+    Rules { slow: driver() == Some(Driver::Emulator), ..Rules::IEEE }
 }
 
 /// A session of this thread alone on the emulator, until it is dropped; `None` where the tests run on a real driver or

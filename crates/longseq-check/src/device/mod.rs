@@ -78,7 +78,7 @@ macro_rules! test_device {
 test_device!(Cpu, Rules::IEEE);
 test_device!(Mutant, Rules::IEEE);
 #[cfg(feature = "cuda")]
-test_device!(longseq::Cuda, Rules::IEEE);
+test_device!(longseq::Cuda, cuda::rules());
 #[cfg(feature = "wgpu")]
 test_device!(longseq::Wgpu, Rules::WGSL);
 
@@ -230,7 +230,7 @@ impl AnyDevice {
             #[cfg(feature = "wgpu")]
             AnyDevice::Wgpu(device) => run(device, Rules::WGSL, stem, name),
             #[cfg(feature = "cuda")]
-            AnyDevice::Cuda(device) => run(device, Rules::IEEE, stem, name),
+            AnyDevice::Cuda(device) => run(device, cuda::rules(), stem, name),
         }
     }
 }

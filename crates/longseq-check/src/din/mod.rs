@@ -1,5 +1,6 @@
 //! Cases of DIN's local activation unit.
 
+mod extremes;
 mod network;
 pub mod tests;
 
@@ -43,6 +44,27 @@ pub struct DinCase {
     pub activation: Kind,
     /// How the scores weigh the history.
     pub pooling: DinPooling,
+    /// A factor on the network's weights: with 0, every score is the output's bias.
+    pub weights: f32,
+    /// The output's bias, if it is not a normal number.
+    pub output_bias: Option<f32>,
+    /// What the numbers look like in the history; `None`: as `data`.
+    pub history_data: Option<Data>,
+    /// Numbers put into the first column of a row.
+    pub puts: Vec<(Place, usize, f32)>,
+}
+
+/// An input of DIN.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Place {
+    /// A candidate's row.
+    Target,
+    /// A behaviour's row.
+    History,
+    /// The weights of a unit of the first layer.
+    Weight,
+    /// The bias of a unit of the first layer.
+    Bias,
 }
 
 impl Default for DinCase {
@@ -58,6 +80,10 @@ impl Default for DinCase {
             hidden: vec![36],
             activation: Kind::Sigmoid,
             pooling: DinPooling::Sum,
+            weights: 1.0,
+            output_bias: None,
+            history_data: None,
+            puts: Vec::new(),
         }
     }
 }
@@ -88,9 +114,26 @@ impl DinCase {
     /// Targets, history and network.
     fn inputs<T: Element>(&self) -> (Vec<T>, Vec<T>, Network<T>) {
         let (batch, mut rng) = (self.batch(), data::rng(self.seed));
-        let targets = data::rows(&mut rng, self.data, batch.targets().rows(), self.width);
-        let history = data::rows(&mut rng, self.data, batch.histories().rows(), self.width);
-        (targets, history, Network::new(&mut rng, self.width, &self.hidden, self.activation))
+        let history_data = self.history_data.unwrap_or(self.data);
+        let mut targets = data::rows(&mut rng, self.data, batch.targets().rows(), self.width);
+        let mut history = data::rows(&mut rng, history_data, batch.histories().rows(), self.width);
+        let mut network: Network<T> = Network::new(&mut rng, self.width, &self.hidden, self.activation);
+        if self.weights != 1.0 {
+            let weights = network.weights.iter_mut().flatten();
+            weights.for_each(|weight| *weight = T::from_f32(self.weights * weight.to_f32()));
+        }
+        if let Some(bias) = self.output_bias {
+            network.biases[self.hidden.len()][0] = bias;
+        }
+        for &(place, row, number) in &self.puts {
+            match place {
+                Place::Target => targets[row * self.width] = T::from_f32(number),
+                Place::History => history[row * self.width] = T::from_f32(number),
+                Place::Weight => network.weights[0][row * 4 * self.width] = T::from_f32(number),
+                Place::Bias => network.biases[0][row] = number,
+            }
+        }
+        (targets, history, network)
     }
 
     fn run_as<B: Backend, T: Element>(&self, backend: &B, calls: &mut dyn Calls) -> Result<Vec<u8>, Failure> {
@@ -143,7 +186,8 @@ impl DinCase {
             _ => longest as f64 * max_s * (score_error + sum_error * max_score),
         };
         let got: Vec<T> = bytemuck::pod_collect_to_vec(output);
-        let bound = Bound::uniform(absolute + lost, self.data == Data::Normal);
+        let plain = self.data == Data::Normal && self.history_data.is_none() && self.puts.is_empty();
+        let bound = Bound::uniform(absolute + lost, plain);
         compare("out", &got, &exact[..batch.targets().total() * self.width], &bound, rules)
     }
 }

@@ -3,6 +3,7 @@
 use longseq::*;
 use proptest::prelude::*;
 
+use super::extremes::*;
 use super::{DinCase, Kind, Network};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::compare;
@@ -24,6 +25,9 @@ list_tests!("din":
     matches_reference_on_random_batches,
     ignores_rows_that_belong_to_nobody,
     matches_reference_on_the_small_named_cases,
+    takes_scores_near_the_limits,
+    keeps_nan_to_its_candidates,
+    weighs_behaviours_near_the_limits,
 );
 
 const KINDS: [Kind; 5] = [Kind::Relu, Kind::Sigmoid, Kind::PreluShared, Kind::Prelu, Kind::Dice];
@@ -174,7 +178,9 @@ prop_compose! {
     ) -> DinCase {
         let (histories, targets) = requests.into_iter().unzip();
         let data = Data::Normal;
-        DinCase { seed, dtype, data, histories, targets, tail, width, hidden, activation, pooling }
+        DinCase {
+            seed, dtype, data, histories, targets, tail, width, hidden, activation, pooling, ..Default::default()
+        }
     }
 }
 

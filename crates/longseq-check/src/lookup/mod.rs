@@ -9,7 +9,7 @@ use longseq::*;
 
 use crate::by_storage;
 use crate::case::{Calls, Case, Failure, Rules};
-use crate::compare::{Bound, U, compare, compare_exact};
+use crate::compare::{Bound, U, compare, compare_exact, roundings};
 use crate::data::{self, Data, Ids};
 use crate::guard::Guarded;
 use crate::named::Work;
@@ -43,6 +43,8 @@ pub struct LookupCase {
     pub ids: Ids,
     /// With `IdPolicy::Zero`, every fifth id is outside.
     pub policy: IdPolicy,
+    /// What the numbers look like.
+    pub data: Data,
 }
 
 /// How rows are pooled.
@@ -69,6 +71,7 @@ impl Default for LookupCase {
             pool: Pool::Each,
             ids: Ids::Skewed,
             policy: IdPolicy::Error,
+            data: Data::Normal,
         }
     }
 }
@@ -87,7 +90,7 @@ impl LookupCase {
         }
         let mut tables = |widths: &[usize]| -> Vec<Owned<Host>> {
             let shapes = self.table_rows.iter().zip(widths);
-            shapes.map(|(&rows, &width)| table(&mut rng, Data::Normal, self.storage, rows, width)).collect()
+            shapes.map(|(&rows, &width)| table(&mut rng, self.data, self.storage, rows, width)).collect()
         };
         let first = tables(&self.widths);
         let second = tables(&self.second_widths);
@@ -164,7 +167,7 @@ impl Case for LookupCase {
         let op = Lookup::default().with_ids(self.policy);
         let bags = self.jagged();
         let exact = reference::lookup(&op, self.pooled(&bags), &inputs)?;
-        let longest = bags.max_length() as f64;
+        let longest = bags.max_length();
         for (name, got, exact, tables) in
             [("out", &output.0, exact.0, &first), ("second", &output.1, exact.1.unwrap_or_default(), &second)]
         {
@@ -176,9 +179,9 @@ impl Case for LookupCase {
             }
             // Two roundings to decode an int8, one for each row added, one for the mean.
             let max = tables.iter().map(Owned::max_abs).fold(0.0, f64::max);
-            let terms = if self.pool == Pool::Each { 1.0 } else { longest };
-            let sum = if self.pool == Pool::Sum { longest.max(1.0) } else { 1.0 };
-            let bound = Bound::uniform((terms + 3.0) * U * max * sum, true);
+            let terms = if self.pool == Pool::Each { 1.0 } else { roundings(longest) };
+            let sum = if self.pool == Pool::Sum { longest.max(1) as f64 } else { 1.0 };
+            let bound = Bound::uniform((terms + 3.0) * U * max * sum, self.data != Data::Huge);
             let got: Vec<f32> = got.iter().map(|&x| f32::from_bits(x)).collect();
             compare(name, &got, &exact, &bound, rules)?;
         }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::{LookupCase, Pool, Storage};
 use crate::case::{Rules, assert_check, check};
-use crate::data::Ids;
+use crate::data::{Data, Ids};
 use crate::mutant::{Fault, Mutant};
 use crate::named::assert_small_cases;
 use crate::registry::list_tests;
@@ -15,7 +15,86 @@ list_tests!("lookup":
     looks_rows_up_in_bags,
     looks_up_random_bags,
     matches_reference_on_the_small_named_cases,
+    adds_up_long_bags,
+    finds_an_id_outside_at_the_end_of_a_long_bag,
+    averages_rows_near_the_limits,
 );
+
+/// The error of a sum does not grow with the number of equal terms, and no row of a long bag is left out.
+fn adds_up_long_bags<B: Backend>(backend: &B, rules: Rules) {
+    let lengths = if rules.slow { vec![70_000, 10_000] } else { vec![10_000, 100_000, 1_000_000] };
+    for length in lengths {
+        for (data, pool) in
+            [(Data::Same(1.0), Pool::Sum), (Data::Same(0.1), Pool::Sum), (Data::Same(0.1), Pool::Mean)]
+        {
+            let case = LookupCase {
+                data,
+                pool,
+                ids: Ids::Last,
+                bags: vec![2, length, 0, 5],
+                table_rows: vec![3],
+                widths: vec![1],
+                ..Default::default()
+            };
+            assert_check(&case, backend, rules);
+        }
+    }
+    let long = if rules.slow { 5000 } else { 100_000 };
+    let (bags, widths, second_widths) = (vec![long, 3, 2500], vec![20], vec![4]);
+    for storage in Storage::ALL {
+        let bags = bags.clone();
+        let (widths, second_widths) = (widths.clone(), second_widths.clone());
+        let case = LookupCase { storage, pool: Pool::Sum, bags, widths, second_widths, ..Default::default() };
+        assert_check(&case, backend, rules);
+    }
+}
+
+fn finds_an_id_outside_at_the_end_of_a_long_bag<B: Backend>(backend: &B, rules: Rules) {
+    let length = if rules.slow { 70_000 } else { 1_000_000 };
+    for pool in [Pool::Sum, Pool::Mean, Pool::Each] {
+        let run = || -> Result<Vec<f32>> {
+            let mut ids = vec![0u32; length];
+            ids[length - 1] = 3;
+            let (ids, table) = (backend.upload(&ids)?, backend.upload(&[1.0f32, 2.0, 3.0])?);
+            let tables = [Table::new(3, 1, TableData::F32(backend.view(&table)))];
+            let bags = backend.jagged(&Jagged::from_lengths(&[length])?)?;
+            let bags = match pool {
+                Pool::Sum => Bags::Sum(&bags),
+                Pool::Mean => Bags::Mean(&bags),
+                Pool::Each => Bags::Each,
+            };
+            let (out, _) =
+                backend.lookup(&Lookup::default(), bags, LookupInputs::new(backend.view(&ids), &tables))?;
+            backend.download(backend.view(&out))
+        };
+        let position = length as u64 - 1;
+        match run() {
+            Err(Error::IndexOutOfRange { position: found, id: 3, bound: 3, .. }) => {
+                assert_eq!(found, position)
+            }
+            other => panic!("{pool:?}: {:?}", other.map(|out| out.len())),
+        }
+        backend.synchronize().expect("the error was reported");
+    }
+}
+
+/// The mean is at most the largest number, however large that is.
+fn averages_rows_near_the_limits<B: Backend>(backend: &B, rules: Rules) {
+    let long = if rules.slow { 3000 } else { 20_000 };
+    for storage in [Storage::F32, Storage::F16, Storage::Bf16] {
+        let largest = crate::data::largest_of(match storage {
+            Storage::F16 => DType::F16,
+            Storage::Bf16 => DType::Bf16,
+            _ => DType::F32,
+        });
+        for data in [Data::Huge, Data::Same(largest)] {
+            let (bags, widths, second_widths) = (vec![4, 0, 1, 3, 50, long], vec![20], vec![3]);
+            let pool = Pool::Mean;
+            let case = LookupCase { storage, data, pool, bags, widths, second_widths, ..Default::default() };
+            assert_check(&case, backend, rules);
+        }
+    }
+}
 
 fn looks_rows_up_from_every_storage<B: Backend>(backend: &B, rules: Rules) {
     for storage in Storage::ALL {
@@ -66,7 +145,7 @@ prop_compose! {
         let widths = tables.iter().map(|table| table.1).collect();
         let second_widths = tables.iter().filter(|_| second).map(|table| table.2).collect();
         let ids = Ids::Skewed;
-        LookupCase { seed, storage, table_rows, widths, second_widths, bags, tail, pool, ids, policy }
+        LookupCase { seed, storage, table_rows, widths, second_widths, bags, tail, pool, ids, policy, ..Default::default() }
     }
 }
 
@@ -83,9 +162,13 @@ fn looks_up_random_bags<B: Backend>(backend: &B, rules: Rules) {
 pub fn every_fault_is_caught() {
     let bags = LookupCase { pool: Pool::Mean, bags: vec![4, 2, 7], ..Default::default() };
     let outside = LookupCase { policy: IdPolicy::Zero, ..bags.clone() };
-    for (fault, case) in
-        [(Fault::MeanIsSum, &bags), (Fault::HistoryShifted, &bags), (Fault::IdsClamped, &outside)]
-    {
+    let long = LookupCase { bags: vec![70_000], widths: vec![1], ..bags.clone() };
+    for (fault, case) in [
+        (Fault::MeanIsSum, &bags),
+        (Fault::HistoryShifted, &bags),
+        (Fault::IdsClamped, &outside),
+        (Fault::LongBagsCut, &long),
+    ] {
         assert_check(case, &Cpu::new(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }

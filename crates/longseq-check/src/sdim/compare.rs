@@ -5,7 +5,7 @@ use longseq::*;
 
 use super::{Inputs, Products, SdimCase, SdimOutput, bits, floats};
 use crate::case::{Failure, Rules};
-use crate::compare::{Bound, U, compare, compare_exact};
+use crate::compare::{Bound, U, compare, compare_exact, roundings};
 use crate::data::{self, Data};
 
 /// Where a device that hashes by itself may differ: rounding may flip the sign of a projection.
@@ -41,7 +41,7 @@ impl SdimCase {
             self.compare_products(&output.given, &inputs, given, target_given, &doubt, rules)?;
         let twice: Vec<f64> = exact.iter().map(|x| 2.0 * x).collect();
         let absolute = errors.iter().map(|error| 2.0 * error).collect();
-        let bound = Bound { absolute, nmse: self.data == Data::Normal };
+        let bound = Bound { absolute, ..Bound::uniform(0.0, self.data == Data::Normal) };
         compare("appended table", &floats(&output.appended), &twice, &bound, rules)?;
         let twice: Vec<f32> = floats(&output.given.table).iter().map(|x| 2.0 * x).collect();
         compare_exact("added tables", &output.added, &bits(&twice))?;
@@ -108,19 +108,23 @@ impl SdimCase {
         let rows = |error: f64, doubted: &[bool]| -> Bound {
             let row = |&doubted: &bool| if doubted { f64::INFINITY } else { error };
             let row = doubted.iter().map(row).flat_map(|error| std::iter::repeat_n(error, self.width));
-            Bound { absolute: row.collect(), nmse }
+            Bound { absolute: row.collect(), ..Bound::uniform(0.0, nmse) }
         };
         let history = SdimEncodeInputs::new(Host::view(&inputs.history), hash);
         let exact = reference::sdim_encode::<T>(&op, batch.histories(), &history)?;
-        // Each number is the sum of up to L others: off by at most L·U times the sum of their magnitudes.
-        let longest = batch.histories().max_length() as f64;
-        let error = (longest + 1.0) * U * longest * data::max_abs(&inputs.history);
+        // Each number is the sum of up to L others: off by at most some roundings of the sum of their magnitudes.
+        let longest = batch.histories().max_length();
+        let error = (roundings(longest) + 1.0) * U * longest as f64 * data::max_abs(&inputs.history);
         let errors: Vec<f64> = doubt.table.iter().map(|off| off + error).collect();
         let table = floats(&output.table);
-        compare("table", &table, &exact, &Bound { absolute: errors.clone(), nmse }, rules)?;
+        let bound = Bound { absolute: errors.clone(), ..Bound::uniform(0.0, nmse) };
+        compare("table", &table, &exact, &bound, rules)?;
 
         // d + 8 roundings for the length of a bucket row, G + 8 for the mean of rows of at most this magnitude.
-        let largest = if self.normalise { 1.0 } else { data::max_abs(&table) };
+        let max_length = data::max_abs(&table) * (self.width as f64).sqrt();
+        let least_length = f64::from(Sdim::MIN_NORM);
+        let largest =
+            if self.normalise { (max_length / least_length).min(1.0) } else { data::max_abs(&table) };
         let query_error = (self.width + self.groups + 16) as f64 * U * largest;
         let used = batch.targets().total() * self.width;
         let targets = Host::view(&inputs.targets[..]);
@@ -136,7 +140,7 @@ impl SdimCase {
         let row_error = (self.width as f64).sqrt() * error;
         let relative = |row: &[f64]| {
             let length = row.iter().map(|x| x * x).sum::<f64>().sqrt();
-            if length == 0.0 { 0.0 } else { (2.0 * row_error / length).min(2.0) }
+            if length == 0.0 { 0.0 } else { (2.0 * row_error / length.max(least_length)).min(2.0) }
         };
         let sum_error = if self.normalise {
             exact.chunks(self.width).map(relative).fold(0.0, f64::max)

@@ -1,6 +1,7 @@
 //! Cases of SDIM.
 
 mod compare;
+mod extremes;
 pub mod tests;
 
 use longseq::*;

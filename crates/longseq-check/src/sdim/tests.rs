@@ -5,6 +5,7 @@ use longseq::*;
 use proptest::prelude::*;
 
 use super::SdimCase;
+use super::extremes::*;
 use crate::case::{Rules, assert_check, check};
 use crate::compare::{compare, compare_exact};
 use crate::data::{self, Data};
@@ -29,6 +30,9 @@ list_tests!("sdim":
     adds_tables_of_two_halves,
     matches_reference_on_the_small_named_cases,
     keeps_numbers_that_are_not_finite_in_their_bucket,
+    normalises_rows_near_the_limits,
+    queries_tables_that_hold_anything,
+    adds_up_equal_rows,
 );
 
 fn matches_fuxictr<B: Backend>(backend: &B, rules: Rules) {

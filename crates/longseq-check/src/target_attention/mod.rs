@@ -1,5 +1,6 @@
 //! Cases of target attention and of merging partial results.
 
+mod extremes;
 mod merge;
 pub mod tests;
 
@@ -54,6 +55,23 @@ pub struct AttentionCase {
     pub nan: Option<usize>,
     /// What the values hold of the behaviours that `Bias::Mask` removes.
     pub removed: Option<f32>,
+    /// What the numbers look like in queries, keys and values; `None`: as `data`.
+    pub inputs: [Option<Data>; 3],
+    /// Numbers put into the first column of a row.
+    pub puts: Vec<(Place, usize, f32)>,
+}
+
+/// An input of target attention.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Place {
+    /// A candidate's query.
+    Query,
+    /// A behaviour's key.
+    Key,
+    /// A behaviour's value.
+    Value,
+    /// A behaviour's bias.
+    Bias,
 }
 
 /// What is added to the scores.
@@ -65,7 +83,16 @@ pub enum Bias {
     Normal,
     /// Removes every third behaviour, and all of the first user's.
     Mask,
+    /// As `Mask`, with another number than `-∞`.
+    MaskWith(f32),
+    /// The same number for all.
+    All(f32),
+    /// A number and its negative in turn.
+    Alternate(f32),
 }
+
+/// Of biases of at least this magnitude, the rest of a score is less than a rounding error.
+const DOMINANT: f32 = 1e30;
 
 impl Default for AttentionCase {
     fn default() -> Self {
@@ -85,6 +112,8 @@ impl Default for AttentionCase {
             bias: Bias::None,
             nan: None,
             removed: None,
+            inputs: [None; 3],
+            puts: Vec::new(),
         }
     }
 }
@@ -126,14 +155,15 @@ impl AttentionCase {
     fn inputs<T: Element>(&self) -> Inputs<T> {
         let (op, batch, mut rng) = (self.op(), self.batch(), data::rng(self.seed));
         let (n, m) = (batch.histories().rows(), batch.targets().rows());
-        let mut queries = data::rows(&mut rng, self.data, m, op.heads * op.width);
+        let [query_data, key_data, value_data] = self.inputs.map(|data| data.unwrap_or(self.data));
+        let mut queries = data::rows(&mut rng, query_data, m, op.heads * op.width);
         if let Some(candidate) = self.nan {
             queries[candidate * op.heads * op.width] = T::from_f32(f32::NAN);
         }
-        let keys = data::rows(&mut rng, self.data, n, op.kv_heads * op.width);
+        let mut keys = data::rows(&mut rng, key_data, n, op.kv_heads * op.width);
         let is_removed = |l: usize| l.is_multiple_of(3) || batch.histories().range(0).contains(&l);
-        let values = self.value_width.map(|width| {
-            let mut values: Vec<T> = data::rows(&mut rng, self.data, n, op.kv_heads * width);
+        let mut values = self.value_width.map(|width| {
+            let mut values: Vec<T> = data::rows(&mut rng, value_data, n, op.kv_heads * width);
             if let Some(held) = self.removed {
                 let rows = values.chunks_mut(op.kv_heads * width).enumerate();
                 rows.filter(|(l, _)| is_removed(*l)).for_each(|(_, row)| row.fill(T::from_f32(held)));
@@ -141,15 +171,32 @@ impl AttentionCase {
             values
         });
         let normal = data::rows(&mut rng, Data::Normal, n, op.heads);
-        let bias = match self.bias {
+        let masked = |mask: f32| -> Vec<f32> {
+            (0..n * op.heads).map(|i| if is_removed(i / op.heads) { mask } else { 0.0 }).collect()
+        };
+        let mut bias = match self.bias {
             Bias::None => None,
             Bias::Normal => Some(normal),
-            Bias::Mask => {
-                let rows =
-                    (0..n * op.heads).map(|i| if is_removed(i / op.heads) { f32::NEG_INFINITY } else { 0.0 });
+            Bias::Mask => Some(masked(f32::NEG_INFINITY)),
+            Bias::MaskWith(mask) => Some(masked(mask)),
+            Bias::All(number) => Some(vec![number; n * op.heads]),
+            Bias::Alternate(number) => {
+                let rows = (0..n * op.heads)
+                    .map(|i| if (i / op.heads).is_multiple_of(2) { number } else { -number });
                 Some(rows.collect())
             }
         };
+        for &(place, row, number) in &self.puts {
+            match place {
+                Place::Query => queries[row * op.heads * op.width] = T::from_f32(number),
+                Place::Key => keys[row * op.kv_heads * op.width] = T::from_f32(number),
+                Place::Value => {
+                    let values = values.as_mut().expect("values of their own");
+                    values[row * op.kv_heads * op.value_width] = T::from_f32(number);
+                }
+                Place::Bias => bias.get_or_insert(vec![0.0; n * op.heads])[row * op.heads] = number,
+            }
+        }
         Inputs { queries, keys, values, bias }
     }
 
@@ -191,17 +238,17 @@ impl AttentionCase {
         let rows = batch.targets().total() * op.heads;
         // A score is a dot product of d terms, scaled and shifted: d + 3 roundings of at most its magnitude, which
         // the lengths of the rows bound (Cauchy-Schwarz).
-        let finite = |x: &f32| if x.is_finite() { x.abs() } else { 0.0 };
-        let max_bias = f64::from(inputs.bias.iter().flatten().map(finite).fold(0.0, f32::max));
-        let finite_queries: Vec<T> =
-            inputs.queries.iter().copied().filter(|q| !q.to_f32().is_nan()).collect();
-        let max_score = f64::from(op.effective_scale()).abs()
-            * data::max_norm(&finite_queries, op.width)
-            * data::max_norm(&inputs.keys, op.width)
-            + max_bias;
-        let score_error = (op.width as f64 + 3.0) * U * max_score + f64::from(f32::MIN_POSITIVE);
-        let values = inputs.values.as_ref().unwrap_or(&inputs.keys).iter().copied();
-        let max_value = data::max_abs(&values.filter(|v| v.to_f32().is_finite()).collect::<Vec<T>>());
+        // A dominant bias is the whole score, in f64 too.
+        let weak = |x: &f32| if x.abs() < DOMINANT { x.abs() } else { 0.0 };
+        let max_bias = f64::from(inputs.bias.iter().flatten().map(weak).fold(0.0, f32::max));
+        let scale = f64::from(op.effective_scale()).abs();
+        let max_score =
+            scale * data::max_norm(&inputs.queries, op.width) * data::max_norm(&inputs.keys, op.width)
+                + max_bias;
+        // The least positive number is 2⁻¹⁴⁹.
+        let underflow = op.width as f64 * scale * 2f64.powi(-149) + f64::from(f32::MIN_POSITIVE);
+        let score_error = (op.width as f64 + 3.0) * U * max_score + underflow;
+        let max_value = data::max_abs(inputs.values.as_ref().unwrap_or(&inputs.keys));
         let longest = batch.histories().max_length();
         let sum_error = (additions(longest) + 8.0) * U;
         let absolute = match op.weighting {
@@ -215,8 +262,10 @@ impl AttentionCase {
             _ => longest as f64 * max_value * (score_error + sum_error * max_score),
         };
         // Large scores make weights of nearly 0 or 1, whose relative error is that of the scores, not of f32.
-        let nmse = self.data != Data::Large && self.data != Data::Tiny && self.nan.is_none();
-        let bound = Bound::uniform(absolute, nmse);
+        let plain = self.inputs == [None; 3] && self.puts.is_empty() && self.nan.is_none();
+        let nmse = self.data != Data::Large && self.data != Data::Tiny && plain;
+        let has_infinity = self.puts.iter().any(|&(place, _, x)| place == Place::Value && x.is_infinite());
+        let bound = Bound::uniform(absolute, nmse).with_any_infinity(has_infinity);
         compare("out", &output.values::<T>(), &exact.out[..rows * op.value_width], &bound, rules)?;
         let lse_error = score_error + sum_error + 4.0 * U * (max_score + (longest as f64).ln_1p());
         let lses = if exact.lse.is_empty() { &[] } else { &exact.lse[..rows] };

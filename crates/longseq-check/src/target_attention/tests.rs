@@ -3,7 +3,8 @@
 use longseq::*;
 use proptest::prelude::*;
 
-use super::{AttentionCase, Bias, MergeCase};
+use super::extremes::*;
+use super::{AttentionCase, Bias, MergeCase, Place};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::compare;
 use crate::data::{self, Data};
@@ -31,6 +32,11 @@ list_tests!("target_attention":
     merges_to_the_whole,
     merges_random_parts,
     matches_reference_on_the_small_named_cases,
+    takes_finite_masks_for_scores,
+    takes_scales_near_the_limits,
+    keeps_nan_from_anywhere_to_its_candidates,
+    weighs_values_near_the_limits,
+    merges_dead_parts,
 );
 
 fn matches_published_multi_head_attention<B: Backend>(backend: &B, rules: Rules) {
@@ -180,7 +186,7 @@ prop_compose! {
         let data = Data::Normal;
         AttentionCase {
             seed, dtype, data, histories, targets, tail, heads, kv_heads, width, value_width, scale, weighting, bias,
-            nan: None, removed: None,
+            ..Default::default()
         }
     }
 }
@@ -244,7 +250,7 @@ fn ignores_rows_that_belong_to_nobody<B: Backend>(backend: &B, rules: Rules) {
 
 fn merges_random_parts<B: Backend>(backend: &B, rules: Rules) {
     for (rows, value_width) in [(1, 1), (13, 16), (257, 5)] {
-        assert_check(&MergeCase { seed: 1, rows, value_width }, backend, rules);
+        assert_check(&MergeCase { seed: 1, rows, value_width, dead_parts: false }, backend, rules);
     }
 }
 
@@ -295,7 +301,11 @@ pub fn every_fault_is_caught() {
         ..Default::default()
     };
     let grouped = AttentionCase { heads: 4, kv_heads: 2, bias: Bias::Normal, ..plain.clone() };
+    let all_masked = AttentionCase { bias: Bias::All(f32::MIN), ..plain.clone() };
+    let nan = AttentionCase { puts: vec![(Place::Key, 3, f32::NAN)], ..plain.clone() };
     for (fault, case) in [
+        (Fault::LowScoresRemoved, &all_masked),
+        (Fault::NanDropped, &nan),
         (Fault::HistoryShifted, &plain),
         (Fault::ScaleDropped, &plain),
         (Fault::LseInBits, &plain),
@@ -307,8 +317,10 @@ pub fn every_fault_is_caught() {
         assert_check(case, &Cpu::new(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
-    let merge = MergeCase { seed: 1, rows: 13, value_width: 4 };
+    let merge = MergeCase { seed: 1, rows: 13, value_width: 4, dead_parts: false };
     assert!(check(&merge, &Mutant(Fault::MergeAverages), Rules::IEEE).is_err());
+    let merge = MergeCase { dead_parts: true, ..merge };
+    assert!(check(&merge, &Mutant(Fault::DeadPartsCount), Rules::IEEE).is_err());
 }
 
 fn matches_reference_on_the_small_named_cases<B: Backend>(backend: &B, rules: Rules) {
