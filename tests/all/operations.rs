@@ -152,6 +152,19 @@ on_every_backend!(
     reports_to_concurrent_threads_their_own_errors,
 );
 
+on_every_backend!(
+    hostile:
+    refuses_sizes_beyond_the_address_space,
+    refuses_zero_widths_and_counts,
+    checks_before_it_allocates,
+    takes_batches_of_nobody,
+    finds_ids_outside_at_every_place,
+    finds_positions_and_counts_outside_a_selection,
+    decodes_int8_rows_with_any_scale,
+    reads_views_at_any_offset,
+    takes_more_kept_than_there_are,
+);
+
 #[test]
 fn every_fault_of_target_attention_is_caught() {
     longseq_check::target_attention::tests::every_fault_is_caught();

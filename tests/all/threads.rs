@@ -30,3 +30,84 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let bags = vec![500, 0, 3, 80];
     assert_same_on_any_pool(&(&LookupCase { pool: Pool::Mean, bags, ..Default::default() }).into());
 }
+
+/// Flushes subnormal numbers to zero on this thread and the threads that it starts, until it is dropped.
+#[cfg(target_arch = "x86_64")]
+struct Flushing(u32);
+
+#[cfg(target_arch = "x86_64")]
+impl Flushing {
+    fn new() -> Self {
+        let before = mode();
+        set_mode(before | 0x8040);
+        Self(before)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Drop for Flushing {
+    fn drop(&mut self) {
+        set_mode(self.0);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn mode() -> u32 {
+    let mut word = 0u32;
+    // SAFETY: every x86-64 processor has the instruction; it writes four bytes to `word`.
+    unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut word, options(nostack)) };
+    word
+}
+
+#[cfg(target_arch = "x86_64")]
+fn set_mode(word: u32) {
+    // SAFETY: no reserved bit is set, and the test calls nothing but the backend in this mode.
+    unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const word, options(nostack)) };
+}
+
+/// Sums of subnormal numbers are the same where the calling thread, or the thread that started the pool, flushes them.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn results_do_not_depend_on_the_callers_floating_point_mode() {
+    use longseq::prelude::*;
+    use longseq::*;
+    let length = 3000;
+    // Numbers around the smallest normal one: half of them, and many products, are subnormal.
+    let number = |i: usize| f32::MIN_POSITIVE * ((i * 37 % 64) as f32 / 32.0 - 1.0);
+    let rows: Vec<f32> = (0..length * 4).map(number).collect();
+    let (queries, signatures) = ([1.0f32, -0.5, 0.25, 2.0], vec![0u8; length]);
+    let (histories, one) =
+        (Jagged::from_lengths(&[length]).expect("lengths"), Jagged::from_lengths(&[1]).expect("lengths"));
+    let run = || -> Result<Vec<Vec<f32>>> {
+        let cpu = Cpu::new();
+        let batch = cpu.batch(&histories, &one)?;
+        let inputs = TargetAttentionInputs::new(Host::view(&queries), Host::view(&rows));
+        let attention = cpu.target_attention(&TargetAttention::new(4), &batch, inputs)?;
+        let identity = TargetAttention::new(4).with_weighting(Weighting::Identity).with_scale(1e30);
+        let linear = cpu.target_attention(&identity, &batch, inputs)?;
+        let op = Sdim::new(4).with_groups(1, 1).with_normalise(false);
+        let hash = Hash::Signatures8(Host::view(&signatures));
+        let table = cpu.sdim_encode(&op, &histories, SdimEncodeInputs::new(Host::view(&rows), hash))?;
+        let tables = [Table::new(length, 4, TableData::F32(Host::view(&rows)))];
+        let ids: Vec<u32> = (0..length as u32).collect();
+        let lookup = LookupInputs::new(Host::view(&ids), &tables);
+        let (mean, _) = cpu.lookup(&Lookup::default(), Bags::Mean(&histories), lookup)?;
+        let (lse, mut merged) = ([0.0], [0.0; 4]);
+        let part = PartialAttention::new(Host::view(&rows[..4]), Host::view(&lse));
+        let outputs = TargetAttentionOutputs::new(Host::view_mut(&mut merged));
+        cpu.merge_attention_into::<f32>(&TargetAttention::new(4), part, part, outputs)?;
+        Ok(vec![attention.to_vec(), linear.to_vec(), table.to_vec(), mean.to_vec(), merged.to_vec()])
+    };
+    let expected = run().expect("valid calls");
+    assert!(expected.iter().flatten().any(|x| x.is_subnormal()), "{expected:?}");
+    for threads in [1, 3] {
+        let (flushed, left) = {
+            let _flushing = Flushing::new();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+            (run().and_then(|here| Ok((here, pool.install(run)?))), mode() & 0x8040)
+        };
+        assert_eq!(left, 0x8040, "the caller's mode is left as it is");
+        let (here, pooled) = flushed.expect("valid calls");
+        assert_eq!((&here, &pooled), (&expected, &expected), "{threads} threads");
+    }
+}

@@ -53,6 +53,7 @@ pub mod golden;
 pub mod guard;
 #[cfg(feature = "cuda")]
 pub mod hashing;
+pub mod hostile;
 pub mod lookup;
 pub mod mutant;
 pub mod named;

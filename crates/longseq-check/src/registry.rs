@@ -5,7 +5,7 @@ use longseq::prelude::*;
 use crate::case::Rules;
 
 /// The stems that have tests.
-pub const STEMS: [&str; 6] = ["target_attention", "din", "sdim", "lookup", "decoupled", "forks"];
+pub const STEMS: [&str; 7] = ["target_attention", "din", "sdim", "lookup", "decoupled", "forks", "hostile"];
 
 /// A test of one operation on any backend.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub fn tests<B: Backend + Sync>(stem: &str) -> Vec<Test<B>> {
         "lookup" => crate::lookup::tests::tests(),
         "decoupled" => crate::decoupled::tests::tests(),
         "forks" => crate::forks::tests(),
+        "hostile" => crate::hostile::tests(),
         _ => Vec::new(),
     }
 }

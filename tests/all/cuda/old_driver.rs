@@ -26,7 +26,7 @@ fn runs_on_the_oldest_driver() {
     };
     let gpu = Cuda::new(0).expect("a device");
     assert_check(&AttentionCase { histories: vec![3000], ..Default::default() }, &gpu);
-    assert_check(&MergeCase { seed: 1, rows: 9, value_width: 4 }, &gpu);
+    assert_check(&MergeCase { seed: 1, rows: 9, value_width: 4, dead_parts: false }, &gpu);
     assert_check(&DinCase { histories: vec![300], ..Default::default() }, &gpu);
     assert_check(&SdimCase { histories: vec![300], ..Default::default() }, &gpu);
     assert_check(&LookupCase::default(), &gpu);

@@ -81,7 +81,7 @@ impl Twin {
 fn attention() -> Vec<Twin> {
     let long = AttentionCase { histories: vec![3000, 70], targets: vec![3, 2], ..Default::default() };
     let half = AttentionCase { dtype: DType::F16, value_width: Some(5), ..Default::default() };
-    let merge = MergeCase { seed: 1, rows: 13, value_width: 4 };
+    let merge = MergeCase { seed: 1, rows: 13, value_width: 4, dead_parts: false };
     vec![
         // One behaviour too many.
         twin(

@@ -39,7 +39,7 @@ pub(super) fn finds_the_best_in_any_order<B: Backend>(backend: &B, rules: Rules)
     }
     let large = [(3000, 64), (10_000, 577), (10_000, 1024)];
     for (length, top_k) in large.into_iter().filter(|_| !rules.slow) {
-        for scores in &orders[..3] {
+        for scores in &orders[..2] {
             assert_check(&given(*scores, length, top_k), backend, rules);
         }
     }
@@ -66,11 +66,7 @@ pub(super) fn takes_scores_near_the_limits<B: Backend>(backend: &B, rules: Rules
     }
     for scores in [Scores::All(f32::MIN), Scores::All(f32::NEG_INFINITY), Scores::Some(f32::NEG_INFINITY)] {
         let (multiply_target, targets) = (true, vec![20, 1]);
-        assert_check(
-            &DecoupledCase { multiply_target, targets, ..given(scores, 300, 20) },
-            backend,
-            rules,
-        );
+        assert_check(&DecoupledCase { multiply_target, targets, ..given(scores, 300, 20) }, backend, rules);
     }
 }
 

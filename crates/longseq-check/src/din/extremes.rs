@@ -21,11 +21,7 @@ fn equal_scores(output_bias: f32) -> DinCase {
 pub(super) fn takes_scores_near_the_limits<B: Backend>(backend: &B, rules: Rules) {
     for output_bias in [f32::MIN, -3e38, -2.5e38, 3e38, f32::MAX, f32::NEG_INFINITY] {
         let (histories, targets, hidden) = (vec![0, 40, 130], vec![2, 3, 9], vec![8]);
-        assert_check(
-            &DinCase { histories, targets, hidden, ..equal_scores(output_bias) },
-            backend,
-            rules,
-        );
+        assert_check(&DinCase { histories, targets, hidden, ..equal_scores(output_bias) }, backend, rules);
         let (histories, targets, hidden) = (vec![3, 1100], vec![1, 2], vec![5, 3]);
         let (dtype, width) = (DType::F16, 8);
         let case = DinCase { dtype, width, hidden, histories, targets, ..equal_scores(output_bias) };
@@ -64,7 +60,8 @@ pub(super) fn weighs_behaviours_near_the_limits<B: Backend>(backend: &B, rules: 
         for history_data in [Data::Huge, Data::Same(crate::data::largest_of(dtype))] {
             for (histories, targets) in [(vec![1, 40, 2], vec![2, 3, 9]), (vec![3, length], vec![1, 2])] {
                 let (history_data, hidden, width) = (Some(history_data), vec![8], 8);
-                let case = DinCase { dtype, history_data, hidden, width, histories, targets, ..equal_scores(0.5) };
+                let case =
+                    DinCase { dtype, history_data, hidden, width, histories, targets, ..equal_scores(0.5) };
                 assert_check(&case, backend, rules);
             }
         }

@@ -81,7 +81,8 @@ pub(super) fn adds_up_equal_rows<B: Backend>(backend: &B, rules: Rules) {
         let run = || -> Result<[Vec<f32>; 3]> {
             let rows = backend.upload(&row.repeat(length))?;
             let (hashes, target) = (backend.upload(&signature.repeat(length))?, backend.upload(&signature)?);
-            let (hashes, target) = ([&hashes, &target]).map(|hash| Hash::Signatures16(backend.view(hash))).into();
+            let (hashes, target) =
+                ([&hashes, &target]).map(|hash| Hash::Signatures16(backend.view(hash))).into();
             let (histories, one) = (Jagged::from_lengths(&[length])?, Jagged::from_lengths(&[1])?);
             let inputs = SdimEncodeInputs::new(backend.view(&rows), hashes);
             let table = backend.sdim_encode(&op, &backend.jagged(&histories)?, inputs)?;
