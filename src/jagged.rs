@@ -195,9 +195,11 @@ impl Batch {
         self.histories.ranges().zip(self.targets.ranges())
     }
 
-    /// The number of pairs of a candidate and a behaviour of its user: Σ over users of behaviours × candidates.
+    /// The number of pairs of a candidate and a behaviour of its user: Σ over users of behaviours × candidates; at most
+    /// `u64::MAX`.
     pub fn pairs(&self) -> u64 {
-        self.requests().map(|(history, targets)| history.len() as u64 * targets.len() as u64).sum()
+        let pairs = self.requests().map(|(history, targets)| history.len() as u64 * targets.len() as u64);
+        pairs.fold(0, u64::saturating_add)
     }
 }
 

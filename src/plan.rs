@@ -62,11 +62,14 @@ pub(crate) const FEWEST_STEPS: usize = 4;
 
 impl Plan {
     pub(crate) fn new(batch: &Batch, cut: &Cut) -> Self {
-        let tiles_of = |targets: usize| (targets * cut.rows_per_target).div_ceil(cut.tile_rows);
-        let work: usize =
-            batch.requests().map(|(history, targets)| history.len() * tiles_of(targets.len())).sum();
+        // Saturating: a batch exists before the buffers whose sizes would bound these numbers.
+        let tiles_of = |targets: usize| targets.saturating_mul(cut.rows_per_target).div_ceil(cut.tile_rows);
+        let work_of = |(history, targets): (Range<usize>, Range<usize>)| {
+            history.len().saturating_mul(tiles_of(targets.len()))
+        };
+        let work = batch.requests().map(work_of).fold(0, usize::saturating_add);
         let steps = work.div_ceil(cut.wanted.max(1)).div_ceil(cut.step).max(FEWEST_STEPS);
-        let longest = (steps * cut.step).min(cut.longest / cut.step * cut.step).max(cut.step);
+        let longest = steps.saturating_mul(cut.step).min(cut.longest / cut.step * cut.step).max(cut.step);
         let mut plan = Self::default();
         for (user, (history, targets)) in batch.requests().enumerate() {
             let rows = targets.len() * cut.rows_per_target;
@@ -123,9 +126,10 @@ impl Plan {
 pub(crate) fn best_tile_rows(batch: &Batch, rows_per_target: usize, sizes: &[usize], load: usize) -> usize {
     let cost = |size: usize| -> usize {
         let user = |(history, targets): (Range<usize>, Range<usize>)| {
-            (targets.len() * rows_per_target).div_ceil(size) * history.len() * (size + load)
+            let tiles = targets.len().saturating_mul(rows_per_target).div_ceil(size);
+            tiles.saturating_mul(history.len()).saturating_mul(size + load)
         };
-        batch.requests().map(user).sum()
+        batch.requests().map(user).fold(0, usize::saturating_add)
     };
     sizes.iter().copied().min_by_key(|&size| cost(size)).unwrap_or(1)
 }

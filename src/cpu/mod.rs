@@ -31,7 +31,8 @@ use crate::memory::View;
 ///
 /// Its views are slices, so data need no upload: wrap a slice with [`Host::view`] or [`Host::view_mut`]. Buffers are
 /// cache-line aligned, so rows of large tables load faster. Calls have finished when they return. With the feature
-/// `rayon` they use the current thread pool; results are the same without it.
+/// `rayon` they use the current thread pool; results are the same without it. They do not depend on the floating-point mode of
+/// the caller's thread (rounding, flushing of subnormal numbers) either, and leave it as it is.
 #[derive(Debug, Clone, Copy)]
 pub struct Cpu {
     instructions: Instructions,

@@ -6,12 +6,13 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::jagged::Jagged;
 use crate::memory::{Memory, View, ViewMut};
-use crate::ops::shape::{copy_views, dim, elements, expect};
+use crate::ops::shape::{copy_views, dim, elements, expect, product, size, sum};
 
 /// Reads table rows by id.
 ///
 /// The rows of `F` features are concatenated: `out[i] = [R_1[ids[i,1]] ‖ … ‖ R_F[ids[i,F]]]`. With bags, the output is the
-/// sum or mean of these rows over each bag; an empty bag gives zeros.
+/// sum or mean of these rows over each bag; an empty bag gives zeros. Sums are computed by parts: their error does not grow with
+/// the length of a bag. A sum, and a decoded int8 number, must be within `f32`; the numbers of a mean may have any size.
 ///
 /// ```
 /// use longseq::prelude::*;
@@ -192,11 +193,11 @@ impl Lookup {
     }
 
     /// The fewest bytes to move: each of `ids` ids per feature, the row that it names, and each of `rows` output rows. `T`
-    /// is the storage type of the tables; `widths` are those of one or both sets of tables.
+    /// is the storage type of the tables; `widths` are those of one or both sets of tables. At most `u64::MAX`.
     pub fn bytes<T: Scalar>(&self, ids: usize, rows: usize, features: usize, widths: &[usize]) -> u64 {
-        let width: usize = widths.iter().sum();
-        let (id, result) = (features * size_of::<u32>(), width * size_of::<f32>());
-        (ids * (id + width * size_of::<T>()) + rows * result) as u64
+        let width = sum(widths.iter().map(|&width| width as u64));
+        let id = sum([product(&[features as u64, size::<u32>()]), product(&[width, size::<T>()])]);
+        sum([product(&[ids as u64, id]), product(&[rows as u64, width, size::<f32>()])])
     }
 
     /// Checks the outputs for `rows` rows or bags.
@@ -366,10 +367,8 @@ pub trait LookupOps: DeviceOps {
         bags: Bags<'_, Self::Jagged>,
         inputs: LookupInputs<'_, Self::Memory>,
     ) -> Result<(Buffer<Self, f32>, Option<Buffer<Self, f32>>)> {
-        let rows = match &bags {
-            Bags::Each => inputs.ids.len() / inputs.tables.len().max(1),
-            Bags::Sum(bags) | Bags::Mean(bags) => (*bags).as_ref().users(),
-        };
+        // Checked before anything is allocated, here and in the other calls that allocate.
+        let rows = op.check(&bags, &inputs)?;
         let mut out = self.zeros(op.output_length(rows, inputs.tables)?)?;
         let mut second = match inputs.second_tables {
             [] => None,

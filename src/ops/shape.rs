@@ -11,12 +11,14 @@ pub(crate) const fn dim(letter: &'static str, size: usize) -> Dim {
     Dim(letter, size)
 }
 
-/// The number of elements of a shape, or [`Error::Limit`] if it exceeds the address space.
+/// The number of elements of a shape, or [`Error::Limit`] if it exceeds the address space. A dimension of 0 excuses no other:
+/// rows of any number must fit.
 pub(crate) fn elements(operation: &'static str, argument: &'static str, shape: &[Dim]) -> Result<usize> {
     // Half the address space: no allocation is larger, and byte counts of 4-byte elements still fit in a u64.
     let limit = isize::MAX as usize;
-    let product = shape.iter().try_fold(1usize, |product, dim| product.checked_mul(dim.1));
+    let product = shape.iter().try_fold(1usize, |product, dim| product.checked_mul(dim.1.max(1)));
     match product.filter(|&product| product <= limit) {
+        Some(_) if shape.iter().any(|dim| dim.1 == 0) => Ok(0),
         Some(product) => Ok(product),
         None => Err(Error::Limit { operation, argument, needed: u64::MAX, limit: limit as u64 }),
     }
@@ -41,6 +43,21 @@ pub(crate) fn expect(
         expected: format!("[{}] = [{}], {needed} elements", letters.join(", "), sizes.join(", ")),
         got: format!("{length} elements"),
     })
+}
+
+/// A product of counts, at most `u64::MAX`.
+pub(super) fn product(factors: &[u64]) -> u64 {
+    factors.iter().copied().fold(1, u64::saturating_mul)
+}
+
+/// A sum of counts, at most `u64::MAX`.
+pub(super) fn sum(terms: impl IntoIterator<Item = u64>) -> u64 {
+    terms.into_iter().fold(0, u64::saturating_add)
+}
+
+/// The size of an element in bytes.
+pub(super) const fn size<T>() -> u64 {
+    size_of::<T>() as u64
 }
 
 /// Implements `Clone` and `Copy` for structs of views. (A derive would require `Copy` of the kind of memory.)

@@ -84,7 +84,8 @@ fn aggregate_exactly<L: Lanes>(
     }
     for (out, weighted) in out.iter_mut().zip(sums) {
         let mean = weighted / f64::from(sum);
-        *out = if mean.is_finite() { mean.clamp(f32::MIN.into(), f32::MAX.into()) as f32 } else { mean as f32 };
+        *out =
+            if mean.is_finite() { mean.clamp(f32::MIN.into(), f32::MAX.into()) as f32 } else { mean as f32 };
     }
 }
 

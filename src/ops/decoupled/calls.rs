@@ -52,6 +52,7 @@ pub trait DecoupledOps: DeviceOps {
         batch: &Self::Batch,
         inputs: SearchInputs<'_, Self::Memory>,
     ) -> Result<SelectionBuffers<Self::Memory>> {
+        op.check_search(batch.as_ref(), &inputs)?;
         let length = op.selection_length(batch.as_ref())?;
         let mut kept = SelectionBuffers {
             positions: self.zeros(length)?,
@@ -115,6 +116,7 @@ pub trait DecoupledOps: DeviceOps {
         inputs: AggregateInputs<'_, Self::Memory>,
         selection: Selection<'_, Self::Memory>,
     ) -> Result<Buffer<Self, f32>> {
+        op.check_aggregate(batch.as_ref(), &inputs, &selection)?;
         let mut out = self.zeros(op.output_length(batch.as_ref(), inputs.representation)?)?;
         self.decoupled_aggregate_into(op, batch, inputs, selection, self.view_mut(&mut out))?;
         Ok(out)
@@ -162,6 +164,7 @@ pub trait DecoupledOps: DeviceOps {
         batch: &Self::Batch,
         inputs: DecoupledInputs<'_, Self::Memory>,
     ) -> Result<Buffer<Self, f32>> {
+        op.check_attend(batch.as_ref(), &inputs)?;
         let mut out = self.zeros(op.output_length(batch.as_ref(), inputs.representation)?)?;
         self.decoupled_attend_into(op, batch, inputs, self.view_mut(&mut out))?;
         Ok(out)

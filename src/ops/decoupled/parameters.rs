@@ -7,7 +7,7 @@ use crate::jagged::Batch;
 use crate::memory::{Memory, View};
 use crate::ops::decoupled::inputs::*;
 use crate::ops::lookup::{IdPolicy, Table, check_host_ids, check_tables, total_width};
-use crate::ops::shape::{dim, elements, expect};
+use crate::ops::shape::{dim, elements, expect, product, size, sum};
 
 /// Search in attention embeddings, aggregation of representation embeddings.
 ///
@@ -21,8 +21,10 @@ use crate::ops::shape::{dim, elements, expect};
 /// out[m]     = ( Σ_{l∈top} w_l · [R_1[ids[l,1]] ‖ … ‖ R_F[ids[l,F]]] )   optionally ⊙ [R_1[target_ids[m,1]] ‖ …]
 /// ```
 ///
-/// If a user has fewer than `K` behaviours, all are kept and only they have weight. An empty history gives a row of
-/// zeros. Scores, pooled rows and outputs are `f32`, whatever the storage type of the tables.
+/// If a user has fewer than `K` behaviours, all are kept and only they have weight. A kept score of `-∞` has no weight,
+/// whatever its row holds, and nothing else is removed. An empty history, and one without a score above `-∞`, gives a row of
+/// zeros. A NaN or `+∞` among the kept scores gives NaN in the candidate's row. Each score must be within `f32`; representations
+/// may have any size. Scores, pooled rows and outputs are `f32`, whatever the storage type of the tables.
 ///
 /// ```
 /// use longseq::prelude::*;
@@ -74,12 +76,13 @@ impl Decoupled {
     /// DARE's own scales for the attention widths of item, category and time: `1/√(a_item + a_category)` for the first
     /// two features, `1/√a_time` for the third.
     pub fn dare(item: usize, category: usize, time: usize) -> Self {
-        let inverse_root = |width: usize| (1.0 / (width as f64).sqrt()) as f32;
-        let semantic = inverse_root(item + category);
-        Self::new([semantic, semantic, inverse_root(time)])
+        let inverse_root = |width: f64| (1.0 / width.sqrt()) as f32;
+        let semantic = inverse_root(item as f64 + category as f64);
+        Self::new([semantic, semantic, inverse_root(time as f64)])
     }
 
-    /// Sets the number of behaviours to keep; `None` keeps all.
+    /// Sets the number of behaviours to keep; `None` keeps all. GPU backends keep at most 1024 and answer
+    /// [`Error::Limit`] or [`Error::Unsupported`] for more; on `Cpu` there is no limit.
     pub fn with_top_k(self, top_k: Option<usize>) -> Self {
         Self { top_k, ..self }
     }
@@ -300,30 +303,38 @@ impl Decoupled {
         Ok(())
     }
 
-    /// Operations of `search`: `2·C·L·Σ a_f`, summed over users.
+    /// Operations of `search`: `2·C·L·Σ a_f`, summed over users. This and the other counts are at most `u64::MAX`.
     pub fn search_flops(&self, batch: &Batch, widths: &[usize]) -> u64 {
-        2 * batch.pairs() * widths.iter().sum::<usize>() as u64
+        product(&[2, batch.pairs(), total(widths)])
     }
 
     /// The fewest bytes that `search` moves: each id, and each row that it names in whole 32-byte sectors.
     pub fn search_bytes<T: Scalar>(&self, batch: &Batch, widths: &[usize]) -> u64 {
-        let row: usize = widths.iter().map(|width| (width * size_of::<T>()).max(32)).sum();
-        batch.histories().total() as u64 * (4 * widths.len() + row) as u64
+        let row = sum(widths.iter().map(|&width| product(&[width as u64, size::<T>()]).max(32)));
+        product(&[batch.histories().total() as u64, sum([product(&[4, widths.len() as u64]), row])])
     }
 
     /// Operations of `aggregate`: `2·C·K·Σ r_f`, summed over users.
     pub fn aggregate_flops(&self, batch: &Batch, widths: &[usize]) -> u64 {
-        2 * self.kept(batch) * widths.iter().sum::<usize>() as u64
+        product(&[2, self.kept(batch), total(widths)])
     }
 
     /// The fewest bytes that `aggregate` moves: a position, a score and a row for each behaviour kept.
     pub fn aggregate_bytes<T: Scalar>(&self, batch: &Batch, widths: &[usize]) -> u64 {
-        self.kept(batch) * (widths.iter().sum::<usize>() * size_of::<T>() + 8) as u64
+        product(&[self.kept(batch), sum([product(&[total(widths), size::<T>()]), 8])])
     }
 
     /// The number of behaviours kept for all candidates: Σ over users of candidates × behaviours kept.
     fn kept(&self, batch: &Batch) -> u64 {
         let top_k = self.top_k.unwrap_or(usize::MAX);
-        batch.requests().map(|(history, targets)| (targets.len() * history.len().min(top_k)) as u64).sum()
+        let kept = |(history, targets): (std::ops::Range<usize>, std::ops::Range<usize>)| {
+            product(&[targets.len() as u64, history.len().min(top_k) as u64])
+        };
+        sum(batch.requests().map(kept))
     }
+}
+
+/// The sum of widths.
+fn total(widths: &[usize]) -> u64 {
+    sum(widths.iter().map(|&width| width as u64))
 }

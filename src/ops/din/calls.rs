@@ -63,6 +63,7 @@ pub trait DinOps: DeviceOps {
         batch: &Self::Batch,
         inputs: DinInputs<'_, Self::Memory, T>,
     ) -> Result<Buffer<Self, T>> {
+        op.check(batch.as_ref(), &inputs)?;
         let mut out = self.zeros(op.output_length(batch.as_ref())?)?;
         self.din_into(op, batch, inputs, self.view_mut(&mut out))?;
         Ok(out)

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::jagged::Batch;
 use crate::memory::Memory;
 use crate::ops::din::inputs::{Activation, DinInputs};
-use crate::ops::shape::{dim, elements, expect};
+use crate::ops::shape::{dim, elements, expect, product, size, sum};
 
 const NAME: &str = "din";
 
@@ -19,7 +19,13 @@ const NAME: &str = "din";
 /// out = Σ_l w_l · s_l,   w = a  or  w = softmax(a)
 /// ```
 ///
-/// An empty history gives a row of zeros.
+/// An empty history gives a row of zeros. With softmax, a score of `-∞` removes a behaviour, and nothing else does; a history
+/// whose behaviours are all removed counts as empty. A NaN score gives NaN in the candidate's row; NaN and infinity in a
+/// behaviour that is not removed count even where its weight is 0. With softmax, behaviours may have any size where the
+/// network's own numbers are within `f32`; without, each partial sum must be, too.
+///
+/// GPU backends take up to 256 units per hidden layer, and fewer where a layer's rows do not fit in the memory of a workgroup:
+/// they answer [`Error::Limit`] with the argument's name. On [`Cpu`](crate::Cpu) there is no limit.
 ///
 /// ```
 /// use longseq::prelude::*;
@@ -155,17 +161,18 @@ impl Din {
     }
 
     /// Multiplications and additions with the first layer folded: `2·L·C·(d·h₁ + h₁·h₂ + … + h + d)`, summed over users.
-    /// `hidden` has the number of units of each hidden layer.
+    /// `hidden` has the number of units of each hidden layer. This and the other counts are at most `u64::MAX`.
     pub fn flops(&self, batch: &Batch, hidden: &[usize]) -> u64 {
         let fan_in = std::iter::once(&self.width).chain(hidden);
-        let network: usize = fan_in.zip(hidden.iter().chain(&[1])).map(|(input, units)| input * units).sum();
-        2 * batch.pairs() * (network + self.width) as u64
+        let layers = fan_in.zip(hidden.iter().chain(&[1]));
+        let network = sum(layers.map(|(&input, &units)| product(&[input as u64, units as u64])));
+        product(&[2, batch.pairs(), sum([network, self.width as u64])])
     }
 
     /// The fewest bytes to move: each behaviour, candidate and output once.
     pub fn bytes<T: Element>(&self, batch: &Batch) -> u64 {
-        let rows = batch.histories().total() + 2 * batch.targets().total();
-        rows as u64 * self.width as u64 * size_of::<T>() as u64
+        let rows = sum([batch.histories().total() as u64, product(&[2, batch.targets().total() as u64])]);
+        product(&[rows, self.width as u64, size::<T>()])
     }
 }
 

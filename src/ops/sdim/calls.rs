@@ -85,6 +85,7 @@ pub trait SdimOps: DeviceOps {
         histories: &Self::Jagged,
         inputs: SdimEncodeInputs<'_, Self::Memory, T>,
     ) -> Result<Buffer<Self, f32>> {
+        op.check_encode("sdim_encode", histories.as_ref(), &inputs)?;
         let mut table = self.zeros(op.table_length(histories.as_ref().users())?)?;
         self.sdim_encode_into(op, histories, inputs, self.view_mut(&mut table))?;
         Ok(table)
@@ -187,6 +188,7 @@ pub trait SdimOps: DeviceOps {
         targets: &Self::Jagged,
         inputs: SdimQueryInputs<'_, Self::Memory, T>,
     ) -> Result<Buffer<Self, T>> {
+        op.check_query(targets.as_ref(), &inputs)?;
         let mut out = self.zeros(op.output_length(targets.as_ref())?)?;
         self.sdim_query_into(op, targets, inputs, self.view_mut(&mut out))?;
         Ok(out)
@@ -234,6 +236,7 @@ pub trait SdimOps: DeviceOps {
         batch: &Self::Batch,
         inputs: SdimAttendInputs<'_, Self::Memory, T>,
     ) -> Result<Buffer<Self, T>> {
+        op.check_attend(batch.as_ref(), &inputs)?;
         let mut out = self.zeros(op.output_length(batch.as_ref().targets())?)?;
         self.sdim_attend_into(op, batch, inputs, self.view_mut(&mut out))?;
         Ok(out)

@@ -2,10 +2,11 @@
 
 use crate::element::{Element, Signature};
 use crate::error::{Error, Result};
+use crate::host::reserve;
 use crate::jagged::{Batch, Jagged};
 use crate::memory::{Memory, View};
 use crate::ops::sdim::inputs::{Hash, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs};
-use crate::ops::shape::{Dim, dim, elements, expect};
+use crate::ops::shape::{Dim, dim, elements, expect, product, size, sum};
 
 /// Sampling-based deep interest modelling: random hash signatures, a table of bucket sums, and its gather.
 ///
@@ -19,7 +20,9 @@ use crate::ops::shape::{Dim, dim, elements, expect};
 /// ```
 ///
 /// `normalise` divides a bucket row by its L2 length (at least 1e-12) *before* the mean, or does nothing. An empty history
-/// gives a row of zeros. The cost of a candidate does not grow with the history. The tables of two spans of a history add
+/// gives a row of zeros. A bucket row may hold numbers of any size, though the square of its length exceeds `f32`; projections
+/// and the sums of buckets must be within `f32`. A NaN in a bucket row gives NaN in the candidates that read it if rows are
+/// normalised, otherwise in their number of that column. The cost of a candidate does not grow with the history. The tables of two spans of a history add
 /// up to the table of both.
 ///
 /// ```
@@ -87,9 +90,10 @@ impl Sdim {
         Self { normalise, ..self }
     }
 
-    /// `2^τ`: the number of buckets per group.
+    /// `2^τ`: the number of buckets per group; `usize::MAX` if it exceeds that, which no call accepts.
     pub fn buckets(&self) -> usize {
-        1 << self.bits
+        let bits = u32::try_from(self.bits).unwrap_or(u32::MAX);
+        1usize.checked_shl(bits).unwrap_or(usize::MAX)
     }
 
     /// `B·G·2^τ·d`: the number of elements of the tables of `users` users.
@@ -117,13 +121,15 @@ impl Sdim {
     ///
     /// # Errors
     /// [`Error::Parameter`] and [`Error::Unsupported`] for invalid parameters; [`Error::Limit`] if `d·G·τ` exceeds the
-    /// address space.
+    /// address space; [`Error::OutOfMemory`].
     pub fn rotations(&self, seed: u64) -> Result<Vec<f32>> {
         const NAME: &str = "sdim_rotations";
         self.validate(NAME)?;
         let count = elements(NAME, "rotations", &self.rotation_shape())?;
+        let mut rotations = reserve(NAME, count)?;
         let mut state = seed;
-        Ok((0..count).map(|_| standard_normal(&mut state)).collect())
+        rotations.extend((0..count).map(|_| standard_normal(&mut state)));
+        Ok(rotations)
     }
 
     /// Checks the parameters alone.
@@ -299,25 +305,29 @@ impl Sdim {
         expect(NAME, "other", other, &self.table_shape(users))
     }
 
-    /// Operations of `signatures` over `rows` rows: `2·L·d·G·τ`.
+    /// Operations of `signatures` over `rows` rows: `2·L·d·G·τ`. This and the other counts are at most `u64::MAX`.
     pub fn signatures_flops(&self, rows: usize) -> u64 {
-        2 * (rows as u64) * (self.groups * self.width * self.bits) as u64
+        product(&[2, rows as u64, self.groups as u64, self.width as u64, self.bits as u64])
     }
 
     /// The fewest bytes that `signatures` moves for `rows` rows: each row and each signature once.
     pub fn signatures_bytes<T: Element, W: Signature>(&self, rows: usize) -> u64 {
-        (rows * (self.width * size_of::<T>() + self.groups * size_of::<W>())) as u64
+        let row =
+            sum([product(&[self.width as u64, size::<T>()]), product(&[self.groups as u64, size::<W>()])]);
+        product(&[rows as u64, row])
     }
 
     /// Operations of `encode` over `rows` behaviours: `2·L·d·G·τ` to hash, `L·G·d` additions.
     pub fn encode_flops(&self, rows: usize) -> u64 {
-        (rows as u64) * (self.groups * self.width) as u64 * (2 * self.bits as u64 + 1)
+        let per_number = sum([product(&[2, self.bits as u64]), 1]);
+        product(&[rows as u64, self.groups as u64, self.width as u64, per_number])
     }
 
     /// The fewest bytes that `encode` moves: each behaviour once, each user's table once.
     pub fn encode_bytes<T: Element>(&self, histories: &Jagged) -> u64 {
-        let table = histories.users() * self.groups * self.buckets() * self.width * size_of::<f32>();
-        (histories.total() * self.width * size_of::<T>() + table) as u64
+        let [groups, buckets, width] = [self.groups, self.buckets(), self.width].map(|size| size as u64);
+        let table = product(&[histories.users() as u64, groups, buckets, width, size::<f32>()]);
+        sum([product(&[histories.total() as u64, width, size::<T>()]), table])
     }
 
     /// Operations of `query` over `rows` candidates: `2·C·d·G·τ` to hash, `C·G·d` additions.
@@ -327,18 +337,19 @@ impl Sdim {
 
     /// The fewest bytes that `query` moves for `rows` candidates: one bucket row per group, and the candidate.
     pub fn query_bytes<T: Element>(&self, rows: usize) -> u64 {
-        (rows * self.width * (self.groups * size_of::<f32>() + size_of::<T>())) as u64
+        let number = sum([product(&[self.groups as u64, size::<f32>()]), size::<T>()]);
+        product(&[rows as u64, self.width as u64, number])
     }
 
     /// Operations of `attend`, as many as with a table: those of `encode` and of `query`.
     pub fn attend_flops(&self, batch: &Batch) -> u64 {
-        self.encode_flops(batch.histories().total()) + self.query_flops(batch.targets().total())
+        sum([self.encode_flops(batch.histories().total()), self.query_flops(batch.targets().total())])
     }
 
     /// The fewest bytes that `attend` moves: each behaviour, candidate and output once.
     pub fn attend_bytes<T: Element>(&self, batch: &Batch) -> u64 {
-        let rows = batch.histories().total() + 2 * batch.targets().total();
-        (rows * self.width * size_of::<T>()) as u64
+        let rows = sum([batch.histories().total() as u64, product(&[2, batch.targets().total() as u64])]);
+        product(&[rows, self.width as u64, size::<T>()])
     }
 }
 

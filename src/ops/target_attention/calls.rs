@@ -68,6 +68,7 @@ pub trait TargetAttentionOps: DeviceOps {
         batch: &Self::Batch,
         inputs: TargetAttentionInputs<'_, Self::Memory, T>,
     ) -> Result<Buffer<Self, T>> {
+        op.check(batch.as_ref(), &inputs)?;
         let mut out = self.zeros(op.output_length(batch.as_ref())?)?;
         let outputs = TargetAttentionOutputs { out: self.view_mut(&mut out), lse: None };
         self.target_attention_into(op, batch, inputs, outputs)?;
@@ -77,6 +78,9 @@ pub trait TargetAttentionOps: DeviceOps {
     /// Merges the results of softmax attention over two disjoint spans of the same histories, exactly:
     /// `lse = log(exp lse_a + exp lse_b)`, `out = exp(lse_a − lse)·out_a + exp(lse_b − lse)·out_b`. Any number of results
     /// can be merged, two at a time, in any order. `op` gives the width of a value.
+    ///
+    /// A part whose `lse` is `-∞` counts for nothing, whatever its row holds; if both are, the row is zeros. An `lse` of `+∞` or
+    /// NaN gives NaN in the row and its `lse`. Any other part counts, even where its weight is 0. Rows may have any size.
     ///
     /// ```
     /// use longseq::prelude::*;

@@ -4,7 +4,7 @@ use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::jagged::Batch;
 use crate::memory::Memory;
-use crate::ops::shape::{dim, elements, expect};
+use crate::ops::shape::{dim, elements, expect, product, size, sum};
 use crate::ops::target_attention::inputs::{PartialAttention, TargetAttentionInputs, TargetAttentionOutputs};
 
 const NAME: &str = "target_attention";
@@ -19,8 +19,17 @@ const MERGE: &str = "merge_attention";
 /// out[m,h,:] = Σ_l w_l · v[l,h',:]          w from s by `weighting`
 /// ```
 ///
-/// An empty history gives a row of zeros and `lse = -∞`. A bias of `-∞` removes a behaviour (except with
-/// [`Weighting::Identity`]), and a history whose behaviours are all removed counts as empty.
+/// An empty history gives a row of zeros and `lse = -∞`. A score of `-∞` removes a behaviour (except with
+/// [`Weighting::Identity`], where it is the weight): its value may hold anything, and a history whose behaviours are all
+/// removed counts as empty. Nothing else removes: a finite bias, `f32::MIN` included, gives a score like any other.
+///
+/// **NaN and infinity.** A behaviour that is not removed counts even where its weight is 0, so a NaN in its value gives NaN
+/// in that number of the output. A NaN score (from a query, a key, `NaN − ∞`, or a bias) or one of `+∞` with softmax gives
+/// NaN in the candidate's row. An infinite value gives a number that is not finite. (On WGSL, which promises no arithmetic
+/// on NaN, devices may give anything in those numbers.) Nothing reaches other candidates' rows.
+///
+/// **Range.** With softmax, the result is a mean of the values, so values may have any size. `⟨q, k⟩`, the score, and with the
+/// other weightings each partial sum must be within `f32`, or the result is infinite or NaN.
 ///
 /// ```
 /// use longseq::prelude::*;
@@ -98,7 +107,8 @@ impl TargetAttention {
         Self { value_width, ..self }
     }
 
-    /// Sets the factor of the dot product.
+    /// Sets the factor of the dot product. Its product with the dot product must be within `f32`; that with the query need
+    /// not.
     pub fn with_scale(self, scale: f32) -> Self {
         Self { scale: Some(scale), ..self }
     }
@@ -113,9 +123,10 @@ impl TargetAttention {
         self.scale.unwrap_or_else(|| (1.0 / (self.width as f64).sqrt()) as f32)
     }
 
-    /// The key/value head that serves a query head.
+    /// The key/value head that serves a query head below `heads`.
     pub fn kv_head(&self, head: usize) -> usize {
-        head * self.kv_heads / self.heads
+        // In valid parameters `kv_heads` divides `heads`: the product of `head` and `kv_heads` could overflow.
+        head / (self.heads / self.kv_heads.max(1)).max(1)
     }
 
     /// `M·H·d_v`: the number of elements of the output.
@@ -259,26 +270,31 @@ impl TargetAttention {
         Ok(())
     }
 
-    /// Multiplications and additions (exponentials not counted): `2·C·H·L·(d + d_v)`, summed over users.
+    /// Multiplications and additions (exponentials not counted): `2·C·H·L·(d + d_v)`, summed over users. This and the other
+    /// counts are at most `u64::MAX`.
     pub fn flops(&self, batch: &Batch) -> u64 {
-        2 * batch.pairs() * (self.heads * (self.width + self.value_width)) as u64
+        product(&[2, batch.pairs(), self.heads as u64, sum([self.width as u64, self.value_width as u64])])
     }
 
     /// Operations of a merge of `rows` rows (exponentials not counted): two products and a sum per element.
     pub fn merge_flops(&self, rows: usize) -> u64 {
-        3 * (rows * self.value_width) as u64
+        product(&[3, rows as u64, self.value_width as u64])
     }
 
     /// The fewest bytes that a merge of `rows` rows moves: two results read, one written, each with its `lse`.
     pub fn merge_bytes<T: Element>(&self, rows: usize) -> u64 {
-        (3 * rows * (self.value_width * size_of::<T>() + size_of::<f32>())) as u64
+        let row = sum([product(&[self.value_width as u64, size::<T>()]), size::<f32>()]);
+        product(&[3, rows as u64, row])
     }
 
     /// The fewest bytes to move: each key, value, query and output once. `aliased` says that the keys are the values.
     pub fn bytes<T: Element>(&self, batch: &Batch, aliased: bool) -> u64 {
-        let value_width = if aliased { 0 } else { self.value_width };
-        let history = batch.histories().total() * self.kv_heads * (self.width + value_width);
-        let targets = batch.targets().total() * self.heads * (self.width + self.value_width);
-        (history + targets) as u64 * size_of::<T>() as u64
+        let side = |rows: usize, heads: usize, value_width: usize| {
+            product(&[rows as u64, heads as u64, sum([self.width as u64, value_width as u64])])
+        };
+        let history =
+            side(batch.histories().total(), self.kv_heads, if aliased { 0 } else { self.value_width });
+        let targets = side(batch.targets().total(), self.heads, self.value_width);
+        product(&[sum([history, targets]), size::<T>()])
     }
 }
