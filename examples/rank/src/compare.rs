@@ -5,7 +5,7 @@ use std::time::Duration;
 use longseq::prelude::*;
 
 use crate::Outcome;
-use crate::check::{Check, sample};
+use crate::check::{Check, Sample, sample};
 use crate::metrics::{Quality, mean, quality};
 use crate::options::Options;
 use crate::progress::Progress;
@@ -21,8 +21,8 @@ pub(crate) struct Results {
     pub(crate) popularity: Quality,
     /// Time to build the bucket tables of all requests.
     pub(crate) encode: Duration,
-    /// Number of requests compared with the reference.
-    pub(crate) checked: usize,
+    /// The requests compared with the reference.
+    pub(crate) checked: Sample,
 }
 
 /// The results of one method.
@@ -71,7 +71,7 @@ pub(crate) fn compare<B: Backend>(
     let mut methods = Vec::new();
     progress.stage("Checking and timing single requests", Method::ALL.len() * (timed.len() + 1));
     for (index, &method) in Method::ALL.iter().enumerate() {
-        let check = ranker.check(method, &Batch::new(&checked)?)?;
+        let check = ranker.check(method, &Batch::new(&checked.requests)?)?;
         progress.step();
         let single = ranker.single_latency(method, &timed, options.single_budget(), progress)?;
         let quality = mean(&qualities[index]);
@@ -82,7 +82,7 @@ pub(crate) fn compare<B: Backend>(
         quality(&request.candidates.iter().map(users).collect::<Vec<_>>())
     };
     let popularity = mean(&requests.iter().map(popularity).collect::<Vec<_>>());
-    Ok(Results { methods, popularity, encode, checked: checked.len() })
+    Ok(Results { methods, popularity, encode, checked })
 }
 
 /// Splits requests into batches of at most 1024 users, 128 Ki candidates and 1 Mi behaviours, so that memory stays

@@ -109,12 +109,21 @@ fn find_columns(header: &csv::StringRecord) -> Outcome<[usize; 3]> {
     let mut found = [0; 3];
     for (found, (column, names)) in found.iter_mut().zip(COLUMNS) {
         let matches = |title: &str| names.contains(&title.to_lowercase().replace('_', "").as_str());
-        *found = header.iter().position(matches).ok_or_else(|| {
-            let got = header.iter().collect::<Vec<_>>().join(",");
+        let got = || header.iter().collect::<Vec<_>>().join(",");
+        let mut positions = (0..header.len()).filter(|&at| matches(&header[at]));
+        *found = positions.next().ok_or_else(|| {
+            let got = got();
             format!(
                 "line 1: expected a header with the columns user, item and timestamp; no {column} in {got:?}"
             )
         })?;
+        if positions.next().is_some() {
+            return Err(format!(
+                "line 1: expected one column for the {column}; more than one in {:?}",
+                got()
+            )
+            .into());
+        }
     }
     Ok(found)
 }
@@ -149,6 +158,11 @@ mod tests {
             ("user,item,timestamp\na,,1\n", "line 2: the item is empty"),
             ("user,item,timestamp\na,b\n", "line: 2"),
             ("user,item\na,b\n", "no timestamp in \"user,item\""),
+            (
+                "user,item,item,timestamp\na,b,c,1\n",
+                "one column for the item; more than one in \"user,item,item,timestamp\"",
+            ),
+            ("user,item,movieId,time\na,b,c,1\n", "one column for the item"),
             ("", "line 1: expected a header"),
             ("user,item,timestamp\n", "no events"),
         ] {

@@ -23,7 +23,7 @@ pub(crate) fn table(
     options: &Options,
     progress: &Progress,
 ) -> Outcome<String> {
-    let request = sample(requests, 1, options.seed);
+    let request = sample(requests, 1, options.seed).requests;
     let Some(Request { history, candidates }) = request.first() else { return Ok(String::new()) };
     progress.stage("The same request on every device", 3 * Method::ALL.len());
     let cpu = Cpu::new();
@@ -52,7 +52,7 @@ pub(crate) fn table(
         rows.into_iter().map(|(device, times)| std::iter::once(device).chain(times.map(figures)).collect()),
     );
     let about = note(&format!(
-        "One request with {} and {}. The reference's time covers its operations only; a device's time covers the \
+        "One request with {} and {}: the longest history whose reference takes about a second. The reference's time covers its operations only; a device's time covers the \
          whole request, from item ids on the host to scores on the host, and is a median over several runs.",
         counted(history.len(), "behaviour"),
         counted(candidates.len(), "candidate"),

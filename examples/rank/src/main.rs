@@ -72,9 +72,17 @@ fn start(options: &Options) -> Outcome<()> {
     }
     match options.device {
         Device::Cpu | Device::Auto => run(&Cpu::new(), options),
-        Device::Wgpu => Err("--device wgpu: built without the feature `wgpu`".into()),
-        Device::Cuda => Err("--device cuda: built without the feature `cuda`".into()),
+        Device::Wgpu => Err(not_built("wgpu")),
+        Device::Cuda => Err(not_built("cuda")),
     }
+}
+
+/// The error of a device whose feature is off.
+fn not_built(feature: &str) -> Box<dyn std::error::Error> {
+    format!(
+        "--device {feature}: this build has the CPU only; use `cargo run --release -p rank --features {feature} -- --device {feature}`"
+    )
+    .into()
 }
 
 /// The CUDA device, if `--device cuda` asks for it or `--device auto` finds one.
@@ -98,6 +106,17 @@ fn gpu(requested: Device) -> Outcome<Option<longseq::Wgpu>> {
     })
 }
 
+/// The device's name, and the processor's where the device does not name its own hardware.
+fn device<B: Backend>(backend: &B) -> String {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        cpuinfo.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(": "));
+    match model {
+        Some((_, model)) => format!("{} on {}", backend.device(), model.trim()),
+        None => backend.device(),
+    }
+}
+
 /// Runs the whole job on one device.
 fn run<B: Backend>(backend: &B, options: &Options) -> Outcome<()> {
     let begin = Instant::now();
@@ -116,7 +135,7 @@ fn run<B: Backend>(backend: &B, options: &Options) -> Outcome<()> {
     let split = Split::new(&log, &protocol)?;
     // Created first, so that a bad `--output` fails before any work is done.
     std::fs::create_dir_all(&options.output).map_err(|e| format!("{}: {e}", options.output.display()))?;
-    progress.print(&summary::header(&backend.device(), options, &log, &split))?;
+    progress.print(&summary::header(&device(backend), options, &log, &split))?;
     let embeddings = Embeddings::new(&split.known, log.items, options.widths(), options.seed, &progress);
     let ranker = Ranker::new(backend, &embeddings, options.top_k, options.seed)?;
 
@@ -132,10 +151,10 @@ fn run<B: Backend>(backend: &B, options: &Options) -> Outcome<()> {
     let path = options.output.join("latency.svg");
     let candidates = split.requests.first().map_or(0, |request| request.candidates.len());
     let subtitle =
-        format!("{}; {}, width {}, f32", backend.device(), counted(candidates, "candidate"), options.width);
+        format!("{}, width {}, f32; {}", counted(candidates, "candidate"), options.width, device(backend));
     let labels = Labels {
         title: "Latency of one request against the length of its history",
-        subtitle: &subtitle,
+        subtitles: [&log.name, &subtitle],
         x: "behaviours in the history",
         y: "median latency of one request, ms",
     };

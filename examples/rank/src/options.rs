@@ -14,7 +14,8 @@ use crate::timing::Budget;
 #[derive(Parser)]
 #[command(name = "rank", version, max_term_width = 100)]
 pub(crate) struct Options {
-    /// Device that runs the operations; auto picks the fastest one available.
+    /// Device that runs the operations; auto picks the fastest one available. wgpu and cuda must be built in: `cargo run
+    /// --release -p rank --features wgpu,cuda`.
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub(crate) device: Device,
     /// Event log to use instead of the bundled MovieLens log: a .csv or .csv.gz file with the columns user, item and
@@ -56,7 +57,7 @@ pub(crate) struct Options {
 /// The values of `--device`.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Device {
-    /// An NVIDIA GPU through CUDA if there is one, else a hardware GPU through wgpu, else the CPU.
+    /// An NVIDIA GPU through CUDA if there is one, else a hardware GPU through wgpu, else the CPU; of those built in.
     Auto,
     /// The CPU.
     Cpu,

@@ -10,7 +10,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::Outcome;
 use crate::report::figures;
 
-const SIZE: (u32, u32) = (1120, 620);
+const SIZE: (u32, u32) = (1120, 640);
 /// Width of the right margin, for the names at the ends of the curves.
 const NAMES_WIDTH: u32 = 350;
 const INK: RGBColor = RGBColor(40, 44, 52);
@@ -45,7 +45,8 @@ impl Series {
 /// The texts of a plot.
 pub(crate) struct Labels<'a> {
     pub(crate) title: &'a str,
-    pub(crate) subtitle: &'a str,
+    /// Data, and what was run on what.
+    pub(crate) subtitles: [&'a str; 2],
     /// Quantities of the axes.
     pub(crate) x: &'a str,
     pub(crate) y: &'a str,
@@ -89,9 +90,11 @@ fn draw_on<'a>(
     let heading = ("sans-serif", 22).into_font().style(FontStyle::Bold).color(&INK);
     let small = ("sans-serif", 14).into_font().color(&INK.mix(0.75));
     root.draw(&Text::new(labels.title, (24, 18), heading))?;
-    root.draw(&Text::new(labels.subtitle, (24, 46), small))?;
+    for (subtitle, y) in labels.subtitles.into_iter().zip([46, 66]) {
+        root.draw(&Text::new(subtitle, (24, y), small.clone()))?;
+    }
     let mut chart = ChartBuilder::on(root)
-        .margin_top(78)
+        .margin_top(98)
         .margin_left(14)
         .margin_bottom(10)
         .margin_right(NAMES_WIDTH)
@@ -193,11 +196,16 @@ mod tests {
             offline: false,
             points: points.to_vec(),
         };
-        let labels = Labels { title: "Title", subtitle: "Subtitle", x: "size", y: "time" };
+        let labels = Labels { title: "Title", subtitles: ["Data", "Device"], x: "size", y: "time" };
         draw(&path, &labels, &[series("curve", &[(100, 1.0)])]).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert!(svg.contains("curve: 1.00 ms") && svg.contains("Title"));
+        assert!(
+            svg.contains("curve: 1.00 ms")
+                && svg.contains("Title")
+                && svg.contains("Data")
+                && svg.contains("Device")
+        );
         assert!(draw(&path, &labels, &[]).is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 use longseq::prelude::*;
 
+use crate::check::Sample;
 use crate::compare::Results;
 use crate::data::Log;
 use crate::metrics::CUTOFF;
@@ -118,15 +119,37 @@ fn errors(results: &Results) -> String {
         format!("{} of {}", count(differing), count(total))
     };
     format!(
-        "Error: the largest difference from the f64 reference on {}, the longest history first, relative to the \
-         largest component of the reference's interest vector (for the search, also of its scores). Choices within \
-         rounding error may differ: {} signatures and {} kept positions differ from the reference's; the error is \
-         measured given the device's choices. The last column is the reference's time divided by the device's on \
-         that sample.",
-        counted(results.checked, "request"),
+        "Error: the largest difference from the f64 reference on {}, relative to the largest component of the \
+         reference's interest vector (for the search, also of its scores). Choices within rounding error may differ: \
+         {} signatures and {} kept positions differ from the reference's; the error is measured given the device's \
+         choices. The last column is the reference's time (one thread, warm) divided by the device's on that sample.",
+        checked(&results.checked),
         choices(Method::Sdim),
         choices(Method::Decoupled),
     )
+}
+
+/// Which requests are compared with the reference.
+fn checked(sample: &Sample) -> String {
+    let Some(longest) = sample.requests.first() else {
+        return "no request, since every history is too long for it".into();
+    };
+    let candidates = match longest.candidates.len() {
+        all if all == sample.candidates_of_longest => counted(all, "candidate"),
+        some => format!("{} of its {}", count(some), counted(sample.candidates_of_longest, "candidate")),
+    };
+    let others = match sample.requests.len() - 1 {
+        0 => String::new(),
+        others => format!(" and {} at random", counted(others, "other")),
+    };
+    let left_out = match sample.too_long {
+        0 => String::new(),
+        requests => {
+            format!(" ({} left out: too long for the reference)", counted(requests, "longer history"))
+        }
+    };
+    let longest = counted(longest.history.len(), "behaviour");
+    format!("the longest history ({longest}, {candidates}){others}{left_out}")
 }
 
 /// Notes about requests that cannot be ranked as the others are.
