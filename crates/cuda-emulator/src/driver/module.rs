@@ -34,6 +34,29 @@ pub(super) struct Function {
     pub(super) cache_config: AtomicU32,
 }
 
+/// How many parsed modules are kept.
+const PARSED_MODULES: usize = 64;
+
+/// The parsed text. Tests load the same modules hundreds of times, so the last ones are kept, the most recent at the end.
+fn parsed(text: &str) -> Result<Arc<ptx::Module>, ptx::LoadError> {
+    static PARSED: Mutex<Vec<Arc<ptx::Module>>> = Mutex::new(Vec::new());
+    let known = {
+        let mut parsed = lock(&PARSED);
+        let position = parsed.iter().position(|module| module.text() == text);
+        position.map(|position| parsed.remove(position))
+    };
+    let module = match known {
+        Some(module) => module,
+        None => Arc::new(ptx::Module::load(text)?),
+    };
+    let mut parsed = lock(&PARSED);
+    if parsed.len() >= PARSED_MODULES {
+        parsed.remove(0);
+    }
+    parsed.push(Arc::clone(&module));
+    Ok(module)
+}
+
 impl Module {
     /// Loads PTX text into the context. The error includes the message for the compiler's log.
     pub(super) fn load(context: &Arc<Context>, text: &[u8]) -> Result<Arc<Self>, (CudaError, String)> {
@@ -49,13 +72,13 @@ impl Module {
             );
             return Err((CudaError::UnsupportedPtxVersion, message));
         }
-        let module = ptx::Module::load(text).map_err(|error| (CudaError::InvalidPtx, error.to_string()))?;
+        let module = parsed(text).map_err(|error| (CudaError::InvalidPtx, error.to_string()))?;
         if module.target() > device.architecture() {
             let message =
                 format!("target sm_{}, but the device is sm_{}", module.target(), device.architecture());
             return Err((CudaError::InvalidPtx, message));
         }
-        let program = Program::new(Arc::new(module), &context.session.memory)
+        let program = Program::new(module, &context.session.memory)
             .map_err(|error| (CudaError::OutOfMemory, error.to_string()))?;
         Ok(OBJECTS.modules.add(|handle| {
             let context = Arc::clone(context);

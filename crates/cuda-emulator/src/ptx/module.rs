@@ -155,6 +155,11 @@ impl Module {
         &self.declarations
     }
 
+    /// The text that the module was loaded from.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The text of a line, without surrounding white space.
     pub(crate) fn line(&self, number: u32) -> &str {
         self.text.lines().nth(number.saturating_sub(1) as usize).unwrap_or("").trim()
