@@ -12,6 +12,7 @@ mod lookup;
 mod pieces;
 mod sdim;
 mod spans;
+mod storage;
 mod tables;
 mod target_attention;
 mod threads;
