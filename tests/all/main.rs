@@ -8,6 +8,7 @@ mod alone;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod errors;
+mod fuzz;
 mod house;
 mod jagged;
 mod one_operation;

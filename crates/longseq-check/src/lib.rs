@@ -49,6 +49,7 @@ pub mod device;
 pub mod din;
 pub mod explain;
 pub mod forks;
+pub mod fuzz;
 pub mod golden;
 pub mod guard;
 #[cfg(feature = "cuda")]

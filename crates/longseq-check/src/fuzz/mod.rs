@@ -1,0 +1,94 @@
+//! What the fuzz targets of `fuzz/` do with their bytes.
+//!
+//! A target of a stem makes one of two inputs of them. A *case* has sizes and options from the bytes and well-behaved numbers
+//! from a seed; the backend must pass the [`check`](fn@crate::check). A *raw* call has every size, option, offset, id and number
+//! from the bytes, with no regard for what is valid; the CPU backend must answer as the reference does, with an error of the same
+//! kind or with numbers that agree in what is finite and what is not, and nothing may panic.
+
+mod cases;
+mod raw;
+
+use arbitrary::Unstructured;
+use longseq::{Cpu, Jagged};
+
+use crate::device::TestDevice;
+use crate::named::AnyCase;
+
+/// Something that takes bytes and panics where the library is at fault.
+pub type Target = fn(&[u8]);
+
+/// Every target of this crate, by name.
+pub const TARGETS: [(&str, Target); 6] = [
+    ("target_attention", target_attention),
+    ("din", din),
+    ("sdim", sdim),
+    ("lookup", lookup),
+    ("decoupled", decoupled),
+    ("jagged", jagged),
+];
+
+macro_rules! stems {
+    ($($stem:ident),*) => {$(
+        /// The target of this stem.
+        ///
+        /// # Panics
+        /// Where the library is at fault.
+        pub fn $stem(data: &[u8]) {
+            let mut bytes = Unstructured::new(data);
+            // Too few bytes are no input.
+            let _ = match bytes.arbitrary() {
+                Ok(true) => raw::$stem(&mut bytes),
+                _ => cases::$stem(&mut bytes).map(|case| check_everywhere(&case)),
+            };
+        }
+    )*};
+}
+stems!(target_attention, din, sdim, lookup, decoupled);
+
+/// Checks a case on the CPU, and on the devices that `LONGSEQ_FUZZ_DEVICES` names (`wgpu`, `cuda`).
+fn check_everywhere(case: &AnyCase) {
+    check_on(&Cpu::new(), case);
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    let devices = std::env::var("LONGSEQ_FUZZ_DEVICES").unwrap_or_default();
+    #[cfg(feature = "wgpu")]
+    if devices.contains("wgpu")
+        && let Some(gpu) = crate::device::webgpu::device()
+    {
+        check_on(&gpu, case);
+    }
+    #[cfg(feature = "cuda")]
+    if devices.contains("cuda")
+        && let Some(gpu) = crate::device::cuda::device()
+    {
+        check_on(&gpu, case);
+    }
+}
+
+fn check_on(device: &impl TestDevice, case: &AnyCase) {
+    if let Err(failure) = device.check_case(case) {
+        panic!("{failure}");
+    }
+}
+
+/// Offsets: accepted ones start at 0, do not fall, and stay within the rows.
+///
+/// # Panics
+/// Where the library is at fault.
+pub fn jagged(data: &[u8]) {
+    let mut bytes = Unstructured::new(data);
+    let Ok((offsets, rows, signed)) = bytes.arbitrary::<(Vec<u64>, usize, Vec<i64>)>() else { return };
+    if let Ok(jagged) = Jagged::new(&offsets, rows) {
+        let kept: Vec<u64> = jagged.offsets().iter().map(|&offset| offset as u64).collect();
+        assert_eq!(kept, offsets);
+        assert_eq!(offsets.first(), Some(&0));
+        assert!(offsets.is_sorted() && jagged.total() <= jagged.rows() && jagged.rows() == rows);
+        assert_eq!(jagged.ranges().map(|range| range.len()).sum::<usize>(), jagged.total());
+    }
+    if Jagged::new(&signed, rows).is_ok() {
+        assert!(signed.iter().all(|&offset| offset >= 0));
+    }
+    let lengths: Vec<usize> = offsets.iter().map(|&length| length as usize).collect();
+    if let Ok(jagged) = Jagged::from_lengths(&lengths) {
+        assert!(jagged.ranges().map(|range| range.len()).eq(lengths));
+    }
+}

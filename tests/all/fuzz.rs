@@ -1,0 +1,54 @@
+//! The fuzz targets of `fuzz/`, on the committed inputs and on random ones.
+
+use std::path::Path;
+
+use longseq_check::fuzz::{TARGETS, Target};
+use longseq_check::repository;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// The input that a target fails on, if it does.
+fn failing(target: Target, input: &[u8]) -> Option<String> {
+    std::panic::catch_unwind(|| target(input)).err().map(|cause| {
+        let text = cause.downcast_ref::<String>().cloned().unwrap_or_default();
+        format!("{text}\ninput: {input:?}")
+    })
+}
+
+#[test]
+fn every_target_passes_on_its_committed_inputs() {
+    for (name, target) in TARGETS {
+        let folder = repository().join("fuzz/corpus").join(name);
+        let files = inputs(&folder);
+        assert!(!files.is_empty(), "{} has no inputs", folder.display());
+        for file in files {
+            let input = std::fs::read(&file).expect("a readable file");
+            if let Some(failure) = failing(target, &input) {
+                panic!("{}: {failure}", file.display());
+            }
+        }
+    }
+}
+
+/// The files of a folder, in order of their names.
+fn inputs(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<_> = entries.map(|entry| entry.path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn every_target_passes_on_random_inputs() {
+    let seed = std::env::var("PROPTEST_RNG_SEED").ok().and_then(|seed| seed.parse().ok());
+    let mut rng = StdRng::seed_from_u64(seed.unwrap_or_else(rand::random));
+    for (name, target) in TARGETS {
+        for _ in 0..300 {
+            let length = rng.random_range(0..400);
+            let input: Vec<u8> = (0..length).map(|_| rng.random()).collect();
+            if let Some(failure) = failing(target, &input) {
+                panic!("{name}: {failure}");
+            }
+        }
+    }
+}
