@@ -3,8 +3,8 @@
 use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::webgpu::binding::Binding;
-use crate::webgpu::device::scoped;
-use crate::webgpu::memory::{Region, WgpuBuffer};
+use crate::webgpu::memory::{Owner, Region, WgpuBuffer};
+use crate::webgpu::recording::Command;
 use crate::webgpu::state::Wgpu;
 
 impl Wgpu {
@@ -14,9 +14,8 @@ impl Wgpu {
         if size > limit {
             return Err(Error::Limit { operation, argument: "buffer", needed: size, limit });
         }
-        let device = &self.shared.device;
-        scoped(device, operation, size, || {
-            device.create_buffer(&wgpu::BufferDescriptor {
+        self.scoped(operation, size, || {
+            self.wgpu_device().create_buffer(&wgpu::BufferDescriptor {
                 label: Some(operation),
                 size,
                 usage: wgpu::BufferUsages::STORAGE
@@ -32,7 +31,7 @@ impl Wgpu {
         // A multiple of 16 bytes, because the kernels read vec4s.
         let size = (length as u64).saturating_mul(size_of::<T>() as u64);
         let size = size.checked_next_multiple_of(16).unwrap_or(u64::MAX).max(16);
-        Ok(WgpuBuffer::allocated(self.allocate(operation, size)?, length))
+        Ok(WgpuBuffer::allocated(self.allocate(operation, size)?, length, &self.shared.owner))
     }
 
     /// A buffer that holds `data`.
@@ -44,7 +43,7 @@ impl Wgpu {
         let buffer = self.zeroed(operation, data.len())?;
         let bytes: &[u8] = bytemuck::cast_slice(data);
         let whole = bytes.len() / 4 * 4;
-        scoped(&self.shared.device, operation, bytes.len() as u64, || {
+        self.scoped(operation, bytes.len() as u64, || {
             let queue = &self.shared.queue;
             queue.write_buffer(buffer.buffer(), 0, &bytes[..whole]);
             if whole < bytes.len() {
@@ -54,6 +53,8 @@ impl Wgpu {
                 queue.write_buffer(buffer.buffer(), whole as u64, &last);
             }
         })?;
+        // The device keeps a copy of the data until the next submission has run.
+        self.hold(bytes.len() as u64);
         Ok(buffer)
     }
 
@@ -76,6 +77,7 @@ impl Wgpu {
         if view.length == 0 {
             return Ok(self.nothing());
         }
+        self.check_device(operation, argument, view)?;
         let alignment = u64::from(self.limits().min_storage_buffer_offset_alignment);
         let offset = view.offset / alignment * alignment;
         let size = (view.offset + view.bytes() - offset).next_multiple_of(4);
@@ -116,19 +118,38 @@ impl Wgpu {
             return Err(Error::Limit { operation, argument: "scratch memory", needed: size, limit });
         }
         let buffer = self.allocate(operation, size)?;
+        self.hold(size);
         Ok(Binding { buffer, offset: 0, size, base: 0, is_scratch: true })
     }
 
     /// Zeroes `words` words from a binding's first element on.
-    pub(crate) fn clear(&self, operation: &'static str, binding: &Binding, words: usize) -> Result<()> {
-        let (offset, bytes) = (binding.offset + u64::from(binding.base) * 4, words as u64 * 4);
-        scoped(&self.shared.device, operation, bytes, || {
-            self.record(|encoder| encoder.clear_buffer(&binding.buffer, offset, Some(bytes)));
-        })
+    pub(crate) fn clear(&self, operation: &'static str, binding: &Binding, words: usize) {
+        let offset = binding.offset + u64::from(binding.base) * 4;
+        let (buffer, bytes) = (binding.buffer.clone(), words as u64 * 4);
+        self.record(operation, Command::Clear { buffer, offset, bytes });
     }
 
-    /// Adds to the submission that is being recorded.
-    pub(crate) fn record(&self, add: impl FnOnce(&mut wgpu::CommandEncoder)) {
-        self.shared.recording.record(&self.shared.device, &self.shared.queue, add);
+    /// Fails for a view of another device's memory. Of the caller's own buffers, only the device can tell.
+    pub(crate) fn check_device<T: Scalar>(
+        &self,
+        operation: &'static str,
+        argument: &'static str,
+        view: &Region<'_, T>,
+    ) -> Result<()> {
+        self.check_owner(operation, argument, view.owner)
+    }
+
+    /// Fails for what another device owns.
+    pub(crate) fn check_owner(
+        &self,
+        operation: &'static str,
+        argument: &'static str,
+        owner: Option<&Owner>,
+    ) -> Result<()> {
+        if owner.is_none_or(|owner| *owner == self.shared.owner) {
+            return Ok(());
+        }
+        let (expected, got) = ("one that was made for this device".into(), "one of another device".into());
+        Err(Error::Parameter { operation, argument, expected, got })
     }
 }

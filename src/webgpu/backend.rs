@@ -1,7 +1,5 @@
 //! The device operations: memory, batches, waiting, forks.
 
-use std::sync::Arc;
-
 use crate::device::DeviceOps;
 use crate::element::Scalar;
 use crate::error::Result;
@@ -19,12 +17,12 @@ impl DeviceOps for Wgpu {
     type Batch = WgpuBatch;
 
     fn device(&self) -> String {
-        let info = self.shared.device.adapter_info();
+        let info = self.wgpu_device().adapter_info();
         format!("{} ({:?}, {:?})", info.name, info.backend, info.device_type)
     }
 
     fn fork(&self) -> Result<Self> {
-        Ok(Self { reports: Arc::default(), ..self.clone() })
+        Ok(self.forked())
     }
 
     fn upload<T: Scalar>(&self, data: &[T]) -> Result<WgpuBuffer<T>> {
@@ -44,10 +42,11 @@ impl DeviceOps for Wgpu {
     }
 
     fn jagged(&self, jagged: &Jagged) -> Result<WgpuJagged> {
-        WgpuJagged::new(jagged.clone())
+        WgpuJagged::new(jagged.clone(), self.shared.owner.clone())
     }
 
     fn batch(&self, histories: &Jagged, targets: &Jagged) -> Result<WgpuBatch> {
-        Ok(WgpuBatch::new(Batch::new(histories.clone(), targets.clone())?))
+        let batch = Batch::new(histories.clone(), targets.clone())?;
+        Ok(WgpuBatch::new(batch, self.shared.owner.clone()))
     }
 }

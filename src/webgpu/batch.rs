@@ -7,12 +7,14 @@ use crate::gpu::{NONE, PlanCache, fit, lock, trace_plan};
 use crate::jagged::{Batch, Jagged};
 use crate::plan::{Cut, Plan};
 use crate::webgpu::binding::Binding;
+use crate::webgpu::memory::Owner;
 use crate::webgpu::state::Wgpu;
 
 /// A [`Batch`] of a `wgpu` device.
 #[derive(Debug)]
 pub struct WgpuBatch {
     batch: Arc<Batch>,
+    owner: Owner,
     plans: PlanCache<DevicePlan>,
     /// Histories and targets on their own, for operations that process one after the other.
     sides: OnceLock<Box<[WgpuJagged; 2]>>,
@@ -53,8 +55,8 @@ impl AsRef<Jagged> for WgpuJagged {
 }
 
 impl WgpuBatch {
-    pub(crate) fn new(batch: Batch) -> Self {
-        Self { batch: Arc::new(batch), plans: PlanCache::default(), sides: OnceLock::new() }
+    pub(crate) fn new(batch: Batch, owner: Owner) -> Self {
+        Self { batch: Arc::new(batch), owner, plans: PlanCache::default(), sides: OnceLock::new() }
     }
 
     /// The batch, for reports that outlive the call.
@@ -66,12 +68,13 @@ impl WgpuBatch {
         if let Some(sides) = self.sides.get() {
             return Ok(sides);
         }
-        let side = |jagged: &Jagged| WgpuJagged::new(jagged.clone());
+        let side = |jagged: &Jagged| WgpuJagged::new(jagged.clone(), self.owner.clone());
         let made = Box::new([side(self.batch.histories())?, side(self.batch.targets())?]);
         Ok(self.sides.get_or_init(|| made))
     }
 
     pub(crate) fn plan(&self, gpu: &Wgpu, operation: &'static str, cut: &Cut) -> Result<Arc<DevicePlan>> {
+        gpu.check_owner(operation, "batch", Some(&self.owner))?;
         let made = self.plans.get_or_make(cut, || self.make_plan(gpu, operation, cut))?;
         trace_plan(operation, cut, &made.plan);
         Ok(made)
@@ -122,14 +125,15 @@ impl WgpuBatch {
 }
 
 impl WgpuJagged {
-    pub(crate) fn new(jagged: Jagged) -> Result<Self> {
+    pub(crate) fn new(jagged: Jagged, owner: Owner) -> Result<Self> {
         let ones = Jagged::from_lengths(&vec![1; jagged.users()])?;
-        let per_user = WgpuBatch::new(Batch::new(jagged.clone(), ones)?);
+        let per_user = WgpuBatch::new(Batch::new(jagged.clone(), ones)?, owner);
         Ok(Self { jagged, per_user, offsets: Mutex::default() })
     }
 
     /// The offsets, `[users + 1]` words.
     pub(crate) fn offsets(&self, gpu: &Wgpu, operation: &'static str) -> Result<Binding> {
+        gpu.check_owner(operation, "batch", Some(&self.per_user.owner))?;
         let mut offsets = lock(&self.offsets);
         if let Some(offsets) = offsets.as_ref() {
             return Ok(offsets.clone());

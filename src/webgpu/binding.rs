@@ -18,6 +18,13 @@ pub(crate) struct Binding {
 }
 
 impl Binding {
+    /// Whether both bind some of the same bytes.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        self.buffer == other.buffer
+            && self.offset < other.offset + other.size
+            && other.offset < self.offset + self.size
+    }
+
     /// How rows of `width` elements are read: as vec4s if all of them start at a multiple of four elements.
     pub(crate) fn format_of_rows<T: Element>(&self, width: usize) -> Format {
         Format::of::<T>(self.has_whole_vec4s(width))

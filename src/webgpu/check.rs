@@ -106,8 +106,7 @@ impl Wgpu {
     pub(crate) fn fetch_word(&self, words: &Binding, bits: u32, report: Report) -> Result<()> {
         let params = FetchWordParams { base: words.base };
         self.dispatch(report.operation, &fetch_kernel(bits), &params, &[words, &report.binding], 1)?;
-        self.reports.push(report);
-        Ok(())
+        self.reports.push(report).map_or(Ok(()), |reports| self.collect(reports))
     }
 
     /// The report for kernels that read these ids, if the policy asks for one.

@@ -107,41 +107,6 @@ pub(crate) fn uses_subgroups(device: &wgpu::Device) -> bool {
     device.features().contains(wgpu::Features::SUBGROUP) && device.adapter_info().vendor != NVIDIA
 }
 
-/// Runs `work` and returns the device's error if there was one.
-///
-/// Error scopes catch only what this thread does in the meantime, and the caller's own scopes and callbacks do not see it.
-pub(crate) fn scoped<R>(
-    device: &wgpu::Device,
-    operation: &'static str,
-    bytes: u64,
-    work: impl FnOnce() -> R,
-) -> Result<R> {
-    let invalid = device.push_error_scope(wgpu::ErrorFilter::Validation);
-    let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-    let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
-    let result = work();
-    // Native devices answer immediately. A browser answers later, and its errors are not waited for.
-    let errors = [internal.pop().now(), memory.pop().now(), invalid.pop().now()];
-    match errors.into_iter().flatten().flatten().next() {
-        None => Ok(result),
-        Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::OutOfMemory { operation, bytes }),
-        // A lost device creates buffers without an error, and reports them as invalid when they are used.
-        Some(error) if error.to_string().contains("is invalid") => Err(Error::DeviceLost { operation }),
-        Some(error) => Err(Error::Device { operation, message: error.to_string() }),
-    }
-}
-
-trait Now: Future + Sized {
-    /// The result, if it is there already.
-    fn now(self) -> Option<Self::Output> {
-        match pin!(self).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(result) => Some(result),
-            Poll::Pending => None,
-        }
-    }
-}
-impl<F: Future> Now for F {}
-
 /// Fails in a browser, where a thread must not block: the results it waits for arrive only after it has returned.
 pub(crate) fn may_block(operation: &'static str) -> Result<()> {
     if cfg!(target_arch = "wasm32") {

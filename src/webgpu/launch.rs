@@ -3,9 +3,9 @@
 use crate::error::{Error, Result};
 use crate::gpu::trace;
 use crate::webgpu::binding::Binding;
-use crate::webgpu::device::scoped;
 use crate::webgpu::params::{Dispatch, Params};
 use crate::webgpu::pipeline::Pipeline;
+use crate::webgpu::recording::Command;
 use crate::webgpu::shader::Kernel;
 use crate::webgpu::state::Wgpu;
 
@@ -15,6 +15,17 @@ pub(crate) const THREADS: u32 = 64;
 /// Workgroups for so many elements, one thread each.
 pub(crate) fn groups_of(elements: usize) -> u64 {
     (elements as u64).div_ceil(THREADS.into())
+}
+
+/// Two bindings that a device may refuse to use together: bytes written through one and accessed through the other, or a buffer
+/// that is read through one and written through the other. Browsers refuse the whole submission; `wgpu-core` misses the first.
+fn aliased(kernel: &Kernel, bindings: &[&Binding]) -> Option<(usize, usize)> {
+    let pairs = (0..bindings.len()).flat_map(|b| (0..b).map(move |a| (a, b)));
+    pairs.into_iter().find(|&(a, b)| match (kernel.slots[a].write, kernel.slots[b].write) {
+        (false, false) => false,
+        (true, true) => bindings[a].overlaps(bindings[b]),
+        _ => bindings[a].buffer == bindings[b].buffer,
+    })
 }
 
 impl Wgpu {
@@ -28,6 +39,12 @@ impl Wgpu {
         groups: u64,
     ) -> Result<()> {
         debug_assert_eq!(P::BLOCK.name, kernel.params.name, "{} takes other parameters", kernel.name);
+        debug_assert_eq!(
+            aliased(kernel, bindings),
+            None,
+            "{operation}: {} writes what it also binds",
+            kernel.name
+        );
         if groups == 0 {
             return Ok(());
         }
@@ -46,25 +63,15 @@ impl Wgpu {
                  {scratch} bytes of scratch"
             )
         });
-        let device = &self.shared.device;
         let edit = self.shared.edit.as_deref();
-        let pipeline = self.shared.pipelines.get_or_compile(device, operation, kernel, edit)?;
+        let pipeline = self.shared.pipelines.get_or_compile(self, operation, kernel, edit)?;
         let header = Dispatch { groups: groups as u32, grid_width: width as u32 };
         let mut bytes = [bytemuck::bytes_of(&header), bytemuck::bytes_of(params)].concat();
         bytes.resize(bytes.len().next_multiple_of(16), 0);
-        let group = scoped(device, operation, 0, || self.bind_group(kernel, &pipeline, &bytes, bindings))?;
-        // Only what the device accepts is recorded: anything else would invalidate the submission for all calls in it.
-        scoped(device, operation, 0, || {
-            self.record(|encoder| {
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                    label: Some(kernel.name),
-                    timestamp_writes: None,
-                });
-                pass.set_pipeline(&pipeline.pipeline);
-                pass.set_bind_group(0, &group, &[]);
-                pass.dispatch_workgroups(width as u32, height as u32, 1);
-            });
-        })
+        // Only what the device accepts is recorded.
+        let group = self.scoped(operation, 0, || self.bind_group(kernel, &pipeline, &bytes, bindings))?;
+        self.record(operation, Command::Dispatch { pipeline, group, grid: [width as u32, height as u32] });
+        Ok(())
     }
 
     /// The parameters, in a uniform buffer of their own, and the storage buffers.
@@ -75,7 +82,7 @@ impl Wgpu {
         params: &[u8],
         bindings: &[&Binding],
     ) -> wgpu::BindGroup {
-        let device = &self.shared.device;
+        let device = self.wgpu_device();
         let uniform = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(kernel.name),
             size: params.len() as u64,

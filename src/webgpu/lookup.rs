@@ -172,10 +172,10 @@ fn lookup(
     read.extend(buffers_of(inputs.second_tables));
     read.push(ids.buffer);
     let width = total_width(inputs.tables);
-    let out = gpu.output(NAME, "out", &outputs.out, rows * width, &read)?;
+    let out = gpu.output(NAME, "out", &outputs.out, rows * width, &read, &[])?;
     let second_width = total_width(inputs.second_tables);
     let second = match &outputs.second {
-        Some(second) => Some(gpu.output(NAME, "second", second, rows * second_width, &read)?),
+        Some(second) => Some(gpu.output(NAME, "second", second, rows * second_width, &read, &[&out])?),
         None => None,
     };
     let ids = gpu.bind(NAME, "ids", &ids.rows(0, used * features, 1))?;

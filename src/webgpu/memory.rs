@@ -1,6 +1,7 @@
 //! Buffers and views in device memory.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use crate::element::Scalar;
 use crate::error::{Error, Result};
@@ -27,6 +28,17 @@ impl Memory for WgpuMemory {
     }
 }
 
+/// Marks what belongs to one device. Buffers of `wgpu` do not say whose they are, and those of another instance may have the
+/// same number as one of ours.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Owner(Arc<()>);
+
+impl PartialEq for Owner {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 /// Elements of type `T` in a `wgpu::Buffer`, or in a part of one.
 ///
 /// 16-bit and 8-bit elements are packed in the order of their indices, little-endian: the bytes are those of a Rust slice.
@@ -36,6 +48,8 @@ pub struct WgpuBuffer<T: Scalar> {
     /// In bytes.
     offset: u64,
     length: usize,
+    /// Whose it is; `None` if the caller made it.
+    owner: Option<Owner>,
     element: PhantomData<T>,
 }
 
@@ -46,6 +60,7 @@ pub(crate) struct Region<'a, T: Scalar> {
     /// In bytes.
     pub(crate) offset: u64,
     pub(crate) length: usize,
+    pub(crate) owner: Option<&'a Owner>,
     element: PhantomData<T>,
 }
 
@@ -53,7 +68,7 @@ impl<T: Scalar> WgpuBuffer<T> {
     /// Uses `length` elements of the caller's own buffer from `offset` bytes on, without copying them.
     ///
     /// The buffer must have been created with the usages `STORAGE`, `COPY_SRC` and `COPY_DST`, by the device that the backend
-    /// runs on. Several of these may share one `wgpu::Buffer` if their bytes do not overlap.
+    /// runs on: one of another instance of `wgpu` cannot be told from one of this. Several of these may share one `wgpu::Buffer` if their bytes do not overlap.
     ///
     /// # Errors
     /// [`Error::Shape`] if a usage is missing, `offset` is not a multiple of the element's size, or the elements reach past the
@@ -78,12 +93,12 @@ impl<T: Scalar> WgpuBuffer<T> {
             let got = format!("{length} elements of {size} bytes from byte {offset}");
             return wrong("length", format!("elements within the buffer's {whole} bytes"), got);
         }
-        Ok(Self { buffer, offset, length, element: PhantomData })
+        Ok(Self { buffer, offset, length, owner: None, element: PhantomData })
     }
 
     /// For buffers that this crate allocated, which are large enough.
-    pub(crate) fn allocated(buffer: wgpu::Buffer, length: usize) -> Self {
-        Self { buffer, offset: 0, length, element: PhantomData }
+    pub(crate) fn allocated(buffer: wgpu::Buffer, length: usize, owner: &Owner) -> Self {
+        Self { buffer, offset: 0, length, owner: Some(owner.clone()), element: PhantomData }
     }
 
     /// The `wgpu` buffer, for the caller's own passes. Call [`Wgpu::flush`](crate::Wgpu::flush) before submitting
@@ -103,7 +118,7 @@ impl<T: Scalar> WgpuBuffer<T> {
 
     fn part(&self, start: usize, length: usize) -> Region<'_, T> {
         let offset = self.offset + (start * size_of::<T>()) as u64;
-        Region { buffer: &self.buffer, offset, length, element: PhantomData }
+        Region { buffer: &self.buffer, offset, length, owner: self.owner.as_ref(), element: PhantomData }
     }
 }
 

@@ -8,6 +8,7 @@
 //! in `shaders/`; its parameters are a struct with the same name and fields on both sides.
 
 mod allocate;
+mod arrival;
 mod backend;
 mod batch;
 mod binding;
@@ -23,6 +24,7 @@ mod output;
 mod params;
 mod pipeline;
 mod recording;
+mod scope;
 mod sdim;
 mod shader;
 mod state;

@@ -8,10 +8,10 @@ use crate::element::Scalar;
 use crate::error::Result;
 use crate::memory::ViewMut;
 use crate::webgpu::binding::Binding;
-use crate::webgpu::device::scoped;
 use crate::webgpu::launch::{THREADS, groups_of};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
+use crate::webgpu::recording::Command;
 use crate::webgpu::shader::{Kernel, Slot};
 use crate::webgpu::state::Wgpu;
 
@@ -82,7 +82,7 @@ pub(crate) struct Output {
 }
 
 impl Wgpu {
-    /// Prepares the first `length` elements of `out` for a kernel that reads `inputs`.
+    /// Prepares the first `length` elements of `out` for a kernel that reads `inputs` and also writes `others`.
     pub(crate) fn output<T: Scalar>(
         &self,
         operation: &'static str,
@@ -90,11 +90,14 @@ impl Wgpu {
         out: &ViewMut<'_, WgpuMemory, T>,
         length: usize,
         inputs: &[&wgpu::Buffer],
+        others: &[&Output],
     ) -> Result<Output> {
         let view = Region::of_mut(out).rows(0, length, 1);
         let packing = Packing::of::<T>();
-        let shared = inputs.contains(&view.buffer);
         let target = self.bind(operation, argument, &view)?;
+        // Bindings start at the device's alignment, so two outputs of one buffer may overlap where their elements do not.
+        let shared =
+            inputs.contains(&view.buffer) || others.iter().any(|other| other.binding.overlaps(&target));
         if packing == Packing::Word && !shared {
             return Ok(Output { operation, binding: target, target: None, packing, length });
         }
@@ -103,18 +106,14 @@ impl Wgpu {
     }
 
     /// For outputs that are also read: copies the caller's data to the scratch memory, if the output has some.
-    pub(crate) fn fetch(&self, output: &Output) -> Result<()> {
+    pub(crate) fn fetch(&self, output: &Output) {
         let Some(target) = output.target.as_ref().filter(|_| output.length > 0) else {
-            return Ok(());
+            return;
         };
         let bytes = output.length as u64 * 4;
-        scoped(&self.shared.device, output.operation, bytes, || {
-            self.record(|encoder| {
-                let from = target.offset + u64::from(target.base) * 4;
-                let scratch = &output.binding.buffer;
-                encoder.copy_buffer_to_buffer(&target.buffer, from, scratch, 0, Some(bytes));
-            });
-        })
+        let from_offset = target.offset + u64::from(target.base) * 4;
+        let (from, to) = (target.buffer.clone(), output.binding.buffer.clone());
+        self.record(output.operation, Command::Copy { from, from_offset, to, to_offset: 0, bytes });
     }
 
     /// Packs or copies the results to the caller's buffer.
@@ -125,12 +124,10 @@ impl Wgpu {
         };
         if packing == Packing::Word {
             let bytes = length as u64 * 4;
-            return scoped(&self.shared.device, operation, bytes, || {
-                self.record(|encoder| {
-                    let offset = target.offset + u64::from(target.base) * 4;
-                    encoder.copy_buffer_to_buffer(&binding.buffer, 0, &target.buffer, offset, Some(bytes));
-                });
-            });
+            let to_offset = target.offset + u64::from(target.base) * 4;
+            let (from, to) = (binding.buffer, target.buffer);
+            self.record(operation, Command::Copy { from, from_offset: 0, to, to_offset, bytes });
+            return Ok(());
         }
         let lanes = if packing == Packing::U8 { 4 } else { 2 };
         let words = (u64::from(target.base) + length as u64).div_ceil(lanes);

@@ -1,51 +1,179 @@
-//! Passes recorded into one submission.
+//! What is recorded and not yet submitted, and what is submitted and not yet finished.
+//!
+//! Commands are kept as data and encoded when they are submitted, many in one submission. A device refuses or executes a
+//! submission as a whole; if it refuses one, because an owner destroyed a buffer in the meantime, each of its commands is
+//! submitted on its own, and only the handles whose commands fail are told.
 
-use std::sync::{Mutex, MutexGuard};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use crate::gpu::lock;
+use crate::webgpu::faults::Reports;
+use crate::webgpu::pipeline::Pipeline;
+use crate::webgpu::scope::Scopes;
 
-/// Passes that are recorded before they are submitted without a request: enough to hide the cost of a submission, few
+/// Commands that are recorded before they are submitted without a request: enough to hide the cost of a submission, few
 /// enough that the device starts early.
-const PASSES_PER_SUBMISSION: usize = 256;
+const COMMANDS_PER_SUBMISSION: usize = 256;
 
-/// The submission that is being recorded.
+/// Bytes that recorded commands and uploads may hold before they are submitted without a request.
+const BYTES_PER_SUBMISSION: u64 = 64 << 20;
+
+/// Bytes that submissions may hold before the next one waits for the oldest.
+const BYTES_IN_FLIGHT: u64 = 256 << 20;
+
+/// What a dispatch holds besides its scratch memory, roughly: its parameters, its bind group, and what the device keeps of
+/// them.
+const BYTES_PER_COMMAND: u64 = 4 << 10;
+
+/// One step of the device.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Dispatch { pipeline: Arc<Pipeline>, group: wgpu::BindGroup, grid: [u32; 2] },
+    Copy { from: wgpu::Buffer, from_offset: u64, to: wgpu::Buffer, to_offset: u64, bytes: u64 },
+    Clear { buffer: wgpu::Buffer, offset: u64, bytes: u64 },
+}
+
+/// A command, the operation it belongs to, and the handle that hears of its failure.
+#[derive(Debug)]
+struct Recorded {
+    command: Command,
+    operation: &'static str,
+    owner: Arc<Reports>,
+}
+
+/// The submission that is being recorded, and those under way.
 #[derive(Debug, Default)]
-pub(crate) struct Recording(Mutex<State>);
+pub(crate) struct Recording {
+    state: Mutex<State>,
+    /// Submissions that have finished. They finish in order.
+    finished: Arc<AtomicU64>,
+}
 
 #[derive(Debug, Default)]
 struct State {
-    encoder: Option<wgpu::CommandEncoder>,
-    passes: usize,
+    recorded: Vec<Recorded>,
+    /// Bytes that the recorded commands, and uploads since the last submission, hold until they have run.
+    bytes: u64,
+    /// Submissions that may be under way, and the bytes each holds.
+    in_flight: VecDeque<(wgpu::SubmissionIndex, u64)>,
+    bytes_in_flight: u64,
+    /// Submissions that were taken out of `in_flight`.
+    retired: u64,
 }
 
 impl Recording {
-    /// Adds to the submission, and submits it once it is long enough.
+    /// Adds a command, and submits if there is enough.
     pub(crate) fn record(
         &self,
-        device: &wgpu::Device,
+        scopes: &Scopes,
         queue: &wgpu::Queue,
-        add: impl FnOnce(&mut wgpu::CommandEncoder),
+        operation: &'static str,
+        owner: &Arc<Reports>,
+        command: Command,
     ) {
-        let mut state = lock(&self.0);
-        let encoder = state.encoder.get_or_insert_with(|| {
-            device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("longseq") })
-        });
-        add(encoder);
-        state.passes += 1;
-        if state.passes >= PASSES_PER_SUBMISSION {
-            submit(state, queue);
+        let mut state = lock(&self.state);
+        state.recorded.push(Recorded { command, operation, owner: owner.clone() });
+        self.hold_more(state, scopes, queue, BYTES_PER_COMMAND);
+    }
+
+    /// Counts bytes that are held until the next submission has run, and submits if there are enough.
+    pub(crate) fn hold(&self, scopes: &Scopes, queue: &wgpu::Queue, bytes: u64) {
+        self.hold_more(lock(&self.state), scopes, queue, bytes);
+    }
+
+    fn hold_more(&self, mut state: MutexGuard<'_, State>, scopes: &Scopes, queue: &wgpu::Queue, bytes: u64) {
+        state.bytes = state.bytes.saturating_add(bytes);
+        if state.recorded.len() < COMMANDS_PER_SUBMISSION && state.bytes < BYTES_PER_SUBMISSION {
+            return;
+        }
+        self.submit_state(&mut state, scopes, queue);
+        let oldest = (state.bytes_in_flight > BYTES_IN_FLIGHT).then(|| state.in_flight.front().cloned());
+        // Other threads record in the meantime.
+        drop(state);
+        if let Some((submission, _)) = oldest.flatten() {
+            scopes.wait_at_most(submission, Duration::from_secs(10));
         }
     }
 
-    /// Submits what was recorded, if anything was.
-    pub(crate) fn submit(&self, queue: &wgpu::Queue) -> Option<wgpu::SubmissionIndex> {
-        submit(lock(&self.0), queue)
+    /// Submits what was recorded and uploaded so far. What the returned submission finds done includes all of it.
+    pub(crate) fn submit(&self, scopes: &Scopes, queue: &wgpu::Queue) -> wgpu::SubmissionIndex {
+        self.submit_state(&mut lock(&self.state), scopes, queue)
+    }
+
+    /// Submits while the lock is held, so that the submissions of two threads keep the order of their recording.
+    fn submit_state(&self, state: &mut State, scopes: &Scopes, queue: &wgpu::Queue) -> wgpu::SubmissionIndex {
+        let recorded = std::mem::take(&mut state.recorded);
+        let bytes = std::mem::take(&mut state.bytes);
+        let submission = submit_all(scopes, queue, &recorded);
+        let finished = self.finished.clone();
+        queue.on_submitted_work_done(move || {
+            finished.fetch_add(1, Ordering::Release);
+        });
+        state.in_flight.push_back((submission.clone(), bytes));
+        state.bytes_in_flight += bytes;
+        while state.retired < self.finished.load(Ordering::Acquire) {
+            state.retired += 1;
+            state.bytes_in_flight -= state.in_flight.pop_front().map_or(0, |(_, bytes)| bytes);
+        }
+        submission
     }
 }
 
-/// Submits while the lock is held, so that the submissions of two threads keep the order of their recording.
-fn submit(mut state: MutexGuard<'_, State>, queue: &wgpu::Queue) -> Option<wgpu::SubmissionIndex> {
-    state.passes = 0;
-    let encoder = state.encoder.take()?;
-    Some(queue.submit([encoder.finish()]))
+/// Submits commands together, or one by one if the device refuses that.
+fn submit_all(scopes: &Scopes, queue: &wgpu::Queue, recorded: &[Recorded]) -> wgpu::SubmissionIndex {
+    let mut owners: Vec<&Arc<Reports>> = recorded.iter().map(|recorded| &recorded.owner).collect();
+    owners.sort_unstable_by_key(|owner| Arc::as_ptr(owner));
+    owners.dedup_by_key(|owner| Arc::as_ptr(owner));
+    let operation = recorded.last().map_or("submit", |recorded| recorded.operation);
+    let submitted = scopes.run(operation, 0, &owners, || {
+        queue.submit((!recorded.is_empty()).then(|| encode(scopes.device(), recorded)))
+    });
+    if let Ok(submission) = submitted {
+        return submission;
+    }
+    for one in recorded {
+        let alone = std::slice::from_ref(one);
+        let submitted = scopes.run(one.operation, 0, &[&one.owner], || {
+            queue.submit([encode(scopes.device(), alone)]);
+        });
+        if let Err(error) = submitted {
+            one.owner.lose(error);
+        }
+    }
+    queue.submit([])
+}
+
+/// Encodes commands in their order. Dispatches that follow each other share a pass.
+fn encode(device: &wgpu::Device, recorded: &[Recorded]) -> wgpu::CommandBuffer {
+    let mut encoder =
+        device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("longseq") });
+    let is_dispatch = |recorded: &Recorded| matches!(recorded.command, Command::Dispatch { .. });
+    for run in recorded.chunk_by(|a, b| is_dispatch(a) && is_dispatch(b)) {
+        let mut pass = None;
+        for Recorded { command, operation, .. } in run {
+            match command {
+                Command::Dispatch { pipeline, group, grid: [width, height] } => {
+                    let pass = pass.get_or_insert_with(|| {
+                        let descriptor =
+                            wgpu::ComputePassDescriptor { label: Some(*operation), timestamp_writes: None };
+                        // The pass ends with its run, before the encoder is used again.
+                        encoder.begin_compute_pass(&descriptor).forget_lifetime()
+                    });
+                    pass.set_pipeline(&pipeline.pipeline);
+                    pass.set_bind_group(0, group, &[]);
+                    pass.dispatch_workgroups(*width, *height, 1);
+                }
+                Command::Copy { from, from_offset, to, to_offset, bytes } => {
+                    encoder.copy_buffer_to_buffer(from, *from_offset, to, *to_offset, Some(*bytes));
+                }
+                Command::Clear { buffer, offset, bytes } => {
+                    encoder.clear_buffer(buffer, *offset, Some(*bytes));
+                }
+            }
+        }
+    }
+    encoder.finish()
 }

@@ -2,21 +2,37 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::webgpu::arrival::Waiter;
 use crate::webgpu::device::{self, WgpuOptions};
 use crate::webgpu::faults::Reports;
+use crate::webgpu::memory::Owner;
 use crate::webgpu::pipeline::{Edit, Pipelines};
-use crate::webgpu::recording::Recording;
+use crate::webgpu::recording::{Command, Recording};
+use crate::webgpu::scope::Scopes;
 
 /// Runs the operations on a `wgpu` device.
 ///
 /// Calls record passes and return; [`download`](crate::DeviceOps::download), [`synchronize`](crate::DeviceOps::synchronize)
 /// and [`flush`](Self::flush) submit what was recorded, many calls in one submission. Pipelines are compiled at the
-/// first use of a variant and kept. Clones share everything; a [fork](crate::DeviceOps::fork) is told of the bad ids of its
-/// own calls only. There is no global state, and the device's callbacks for lost devices and uncaptured errors remain the
-/// caller's.
+/// first use of a variant and kept. There is no global state, and the device's callbacks for lost devices and uncaptured errors
+/// remain the caller's.
+///
+/// - **Who is told.** A [fork](crate::DeviceOps::fork) is told of the bad ids and the failures of its own calls only. Clones share
+///   everything else; of bad ids the first clone that waits is told, of work that the device refused (because a buffer was
+///   destroyed after the call, say) every clone is, at its next wait. Work of other handles in the same submission is done.
+/// - **Memory.** Recorded calls and uploads hold at most about 64 MiB (or one call) before they are submitted, and submissions
+///   about 256 MiB before the next call waits for the oldest, whether or not anything is downloaded.
+/// - **Your own writes.** `wgpu::Queue::write_buffer` takes effect before the calls that are recorded and not yet submitted. Call
+///   [`flush`](Self::flush) before you write to a buffer that they read.
+/// - **Same bits.** The same batch gives the same bits on the same device. The sizes of tiles and pieces are chosen from the whole
+///   batch, so the last bits of a user's results may differ with the other users of the batch, within the bounds that the tests
+///   check.
+/// - **NaN.** WGSL promises no arithmetic on NaN and infinities. Where the device's is IEEE's (every software device that was
+///   tried), they are treated as on other backends.
 ///
 /// ```no_run
 /// use longseq::prelude::*;
@@ -31,20 +47,35 @@ use crate::webgpu::recording::Recording;
 /// assert!(gpu.download(gpu.view(&out))?[0] > 0.99);
 /// # Ok::<(), longseq::Error>(())
 /// ```
-#[derive(Clone)]
 pub struct Wgpu {
     pub(crate) shared: Arc<Shared>,
     pub(crate) reports: Arc<Reports>,
+    /// Losses among `reports` that this handle has been told of, or that are older than it.
+    pub(crate) heard: AtomicU64,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl Clone for Wgpu {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            reports: self.reports.clone(),
+            heard: AtomicU64::new(self.reports.losses()),
+            timeout: self.timeout,
+        }
+    }
 }
 
 /// What clones and forks share.
 pub(crate) struct Shared {
-    pub(crate) device: wgpu::Device,
+    pub(crate) scopes: Arc<Scopes>,
     pub(crate) queue: wgpu::Queue,
     pub(crate) limits: wgpu::Limits,
     /// Whether kernels exchange values between the lanes of a subgroup.
     pub(crate) uses_subgroups: bool,
-    pub(crate) timeout: Option<Duration>,
+    /// Marks the buffers and batches that belong to this device.
+    pub(crate) owner: Owner,
+    pub(crate) waiter: Arc<Waiter>,
     pub(crate) pipelines: Pipelines,
     pub(crate) recording: Recording,
     /// Bound where a kernel has an input that the call does not have.
@@ -115,7 +146,9 @@ impl Wgpu {
     }
 
     fn build(device: wgpu::Device, queue: wgpu::Queue, edit: Option<Box<Edit>>) -> Result<Self> {
-        let nothing = device::scoped(&device, "Wgpu::from_device", 256, || {
+        let scopes = Arc::new(Scopes::new(device.clone()));
+        let reports = Arc::default();
+        let nothing = scopes.run("Wgpu::from_device", 256, &[&reports], || {
             device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("nothing"),
                 size: 256,
@@ -126,36 +159,22 @@ impl Wgpu {
         let shared = Shared {
             limits: device.limits(),
             uses_subgroups: device::uses_subgroups(&device),
-            device,
+            scopes,
             queue,
-            timeout: None,
+            owner: Owner::default(),
+            waiter: Arc::default(),
             pipelines: Pipelines::default(),
             recording: Recording::default(),
             nothing,
             edit,
         };
-        Ok(Self { shared: Arc::new(shared), reports: Arc::default() })
+        Ok(Self { shared: Arc::new(shared), reports, heard: AtomicU64::new(0), timeout: None })
     }
 
-    /// Sets how long downloads and synchronisation wait; `None` waits without limit. Call it before the backend is cloned:
-    /// existing clones keep their setting and their pipelines.
+    /// Sets how long downloads and synchronisation through this handle wait; `None` waits without limit. Clones and forks that
+    /// exist keep their setting.
     pub fn with_timeout(self, timeout: Option<Duration>) -> Self {
-        let Self { shared, reports } = self;
-        let shared = match Arc::try_unwrap(shared) {
-            Ok(shared) => Shared { timeout, ..shared },
-            Err(shared) => Shared {
-                device: shared.device.clone(),
-                queue: shared.queue.clone(),
-                limits: shared.limits.clone(),
-                uses_subgroups: shared.uses_subgroups,
-                timeout,
-                pipelines: Pipelines::default(),
-                recording: Recording::default(),
-                nothing: shared.nothing.clone(),
-                edit: None,
-            },
-        };
-        Self { shared: Arc::new(shared), reports }
+        Self { timeout, ..self }
     }
 
     /// Whether this machine has an adapter. False in a browser, where nothing may block: call
@@ -167,7 +186,7 @@ impl Wgpu {
 
     /// The device.
     pub fn wgpu_device(&self) -> &wgpu::Device {
-        &self.shared.device
+        self.shared.scopes.device()
     }
 
     /// The queue that work is submitted to.
@@ -177,13 +196,44 @@ impl Wgpu {
 
     /// Whether the adapter is a software one.
     pub fn is_software(&self) -> bool {
-        self.shared.device.adapter_info().device_type == wgpu::DeviceType::Cpu
+        self.wgpu_device().adapter_info().device_type == wgpu::DeviceType::Cpu
     }
 
     /// Whether some kernels exchange values between the lanes of a subgroup: if the device has the feature, and the exchange is
     /// likely to cost less than the loads it saves. Results agree within rounding either way.
     pub fn uses_subgroups(&self) -> bool {
         self.shared.uses_subgroups
+    }
+
+    /// Another handle, which is told of its own calls only.
+    pub(crate) fn forked(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            reports: Arc::default(),
+            heard: AtomicU64::new(0),
+            timeout: self.timeout,
+        }
+    }
+
+    /// Runs `work` and returns the device's error if there was one.
+    pub(crate) fn scoped<R>(
+        &self,
+        operation: &'static str,
+        bytes: u64,
+        work: impl FnOnce() -> R,
+    ) -> Result<R> {
+        self.shared.scopes.run(operation, bytes, &[&self.reports], work)
+    }
+
+    /// Adds to the submission that is being recorded. If the device refuses it, this handle and its clones are told.
+    pub(crate) fn record(&self, operation: &'static str, command: Command) {
+        let Shared { scopes, queue, recording, .. } = &*self.shared;
+        recording.record(scopes, queue, operation, &self.reports, command);
+    }
+
+    /// Counts bytes that are held until the next submission has run.
+    pub(crate) fn hold(&self, bytes: u64) {
+        self.shared.recording.hold(&self.shared.scopes, &self.shared.queue, bytes);
     }
 
     pub(crate) fn limits(&self) -> &wgpu::Limits {
@@ -193,6 +243,6 @@ impl Wgpu {
 
 impl fmt::Debug for Wgpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wgpu").field("device", &self.shared.device).finish_non_exhaustive()
+        f.debug_struct("Wgpu").field("device", self.wgpu_device()).finish_non_exhaustive()
     }
 }

@@ -1,49 +1,47 @@
 //! Submitting, waiting, and copying results to the host.
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex};
-use std::task::{Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::element::Scalar;
 use crate::error::{Error, Result};
-use crate::gpu::lock;
 use crate::memory::View;
-use crate::webgpu::device::{may_block, scoped};
-use crate::webgpu::faults::Unread;
+use crate::webgpu::arrival::{Arrival, Wait};
+use crate::webgpu::device::may_block;
+use crate::webgpu::faults::{Collected, REPORT_BYTES, Report, Unread};
 use crate::webgpu::memory::{Region, WgpuMemory};
+use crate::webgpu::recording::Command;
+use crate::webgpu::scope::PollFailure;
 use crate::webgpu::state::Wgpu;
 
 /// How long another thread may take to call the callback of a finished copy.
 const CALLBACK: Duration = Duration::from_secs(10);
 
-/// What the callback of a mapping stores.
-#[derive(Debug, Default)]
-struct Arrival {
-    result: Option<std::result::Result<(), wgpu::BufferAsyncError>>,
-    waker: Option<Waker>,
-}
-
 /// A copy to the host that is under way.
-pub(crate) struct Pending<'a> {
+struct Pending<'a> {
     operation: &'static str,
     staging: wgpu::Buffer,
     /// The bytes of the staging buffer that hold the data. The reports follow.
     data: std::ops::Range<usize>,
     reports: Unread<'a>,
-    arrival: Arc<Mutex<Arrival>>,
+    /// The staging buffer's, then those of the reports that were copied before.
+    arrivals: Vec<Arc<Arrival>>,
     submission: wgpu::SubmissionIndex,
 }
 
 impl Wgpu {
-    /// Submits what was recorded so far, without waiting. Call it before your own submissions that read results.
+    /// Submits what was recorded and uploaded so far, without waiting. Call it before your own submissions that read results.
     ///
-    /// Submission errors are returned by the next wait; the caller's callback for uncaptured errors is not called.
+    /// Failures are returned by the next wait of the handles whose work failed; the caller's callback for uncaptured errors is
+    /// not called.
     pub fn flush(&self) {
-        let _ = scoped(&self.shared.device, "flush", 0, || self.submit_recorded());
+        self.submit();
     }
 
-    /// As [`download`](crate::DeviceOps::download), without blocking.
+    /// As [`download`](crate::DeviceOps::download), without blocking. The time-out counts from the first poll of the future;
+    /// in a browser it is not kept, for want of a clock.
     ///
     /// # Errors
     /// As [`download`](crate::DeviceOps::download), which cannot be called in a browser.
@@ -51,7 +49,8 @@ impl Wgpu {
         self.download_view_async("download", Some(Region::of(view))).await
     }
 
-    /// As [`synchronize`](crate::DeviceOps::synchronize), without blocking.
+    /// As [`synchronize`](crate::DeviceOps::synchronize), without blocking; the time-out as in
+    /// [`download_async`](Self::download_async).
     ///
     /// # Errors
     /// As [`synchronize`](crate::DeviceOps::synchronize).
@@ -59,8 +58,59 @@ impl Wgpu {
         self.download_view_async::<u32>("synchronize", None).await.map(drop)
     }
 
-    fn submit_recorded(&self) -> Option<wgpu::SubmissionIndex> {
-        self.shared.recording.submit(&self.shared.queue)
+    fn submit(&self) -> wgpu::SubmissionIndex {
+        self.shared.recording.submit(&self.shared.scopes, &self.shared.queue)
+    }
+
+    /// A buffer that the host reads.
+    fn staging(&self, operation: &'static str, size: u64) -> Result<wgpu::Buffer> {
+        self.scoped(operation, size, || {
+            self.shared.scopes.device().create_buffer(&wgpu::BufferDescriptor {
+                label: Some(operation),
+                size: size.max(4),
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        })
+    }
+
+    /// Copies reports to `offset` in a staging buffer.
+    fn copy_reports(&self, operation: &'static str, reports: &[Report], staging: &wgpu::Buffer, offset: u64) {
+        for (report, to_offset) in reports.iter().zip((offset..).step_by(REPORT_BYTES)) {
+            let (from, to) = (report.binding.buffer.clone(), staging.clone());
+            let bytes = REPORT_BYTES as u64;
+            self.record(operation, Command::Copy { from, from_offset: 0, to, to_offset, bytes });
+        }
+    }
+
+    /// Copies reports to the host without waiting for them, so that a handle that never waits does not keep them all on the
+    /// device.
+    pub(crate) fn collect(&self, reports: Vec<Report>) -> Result<()> {
+        let operation = "check of ids";
+        let staging = match self.staging(operation, (reports.len() * REPORT_BYTES) as u64) {
+            Ok(staging) => staging,
+            Err(error) => {
+                self.reports.put_back(reports);
+                return Err(error);
+            }
+        };
+        self.copy_reports(operation, &reports, &staging, 0);
+        self.submit();
+        let arrival = self.scoped(operation, 0, || Arrival::map(&staging))?;
+        self.reports.collect(Collected { reports, staging, arrival });
+        Ok(())
+    }
+
+    /// Tells this handle of work that was lost since it was last told, or was made.
+    fn check_losses(&self) -> Result<()> {
+        self.shared.scopes.settle();
+        match self.reports.loss_after(self.heard.load(Ordering::Relaxed)) {
+            None => Ok(()),
+            Some((error, count)) => {
+                self.heard.store(count, Ordering::Relaxed);
+                Err(error)
+            }
+        }
     }
 
     /// Submits everything, followed by copies of `view` and of the reports.
@@ -69,61 +119,63 @@ impl Wgpu {
         operation: &'static str,
         view: Option<Region<'_, T>>,
     ) -> Result<Pending<'_>> {
-        let device = &self.shared.device;
+        if let Some(view) = &view {
+            self.check_device(operation, "view", view)?;
+        }
         let (start, bytes) = view.map_or((0, 0), |view| (view.offset, view.bytes()));
         let (first, last) = (start / 4 * 4, (start + bytes).next_multiple_of(4));
         let reports = self.reports.take();
-        let size = last - first + reports.bytes();
-        let staging = scoped(device, operation, size, || {
-            device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(operation),
-                size: size.max(4),
-                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            })
-        })?;
-        let arrival = Arc::new(Mutex::new(Arrival::default()));
-        let submission = scoped(device, operation, size, || {
-            self.record(|encoder| {
-                if let Some(view) = view.filter(|_| last > first) {
-                    encoder.copy_buffer_to_buffer(view.buffer, first, &staging, 0, Some(last - first));
-                }
-                reports.copy(encoder, &staging, last - first);
-            });
-            let submission = self.submit_recorded();
-            let landed = arrival.clone();
-            staging.map_async(wgpu::MapMode::Read, .., move |result| {
-                let mut arrival = lock(&landed);
-                arrival.result = Some(result);
-                if let Some(waker) = arrival.waker.take() {
-                    waker.wake();
-                }
-            });
-            submission
-        })?;
-        // Another thread may have submitted our recording. The queue runs in order, so an empty submission comes after it.
-        let submission = submission.unwrap_or_else(|| self.shared.queue.submit([]));
+        let size = last - first + (reports.reports().len() * REPORT_BYTES) as u64;
+        let staging = self.staging(operation, size)?;
+        if let Some(view) = view.filter(|_| last > first) {
+            let (from, to) = (view.buffer.clone(), staging.clone());
+            let bytes = last - first;
+            self.record(operation, Command::Copy { from, from_offset: first, to, to_offset: 0, bytes });
+        }
+        self.copy_reports(operation, reports.reports(), &staging, last - first);
+        let submission = self.submit();
+        self.check_losses()?;
+        let mut arrivals = self.reports.arrivals();
+        arrivals.insert(0, self.scoped(operation, size, || Arrival::map(&staging))?);
         let data = (start - first) as usize..(start - first + bytes) as usize;
-        Ok(Pending { operation, staging, data, reports, arrival, submission })
+        Ok(Pending { operation, staging, data, reports, arrivals, submission })
     }
 
     fn finish_download<T: Scalar>(&self, pending: Pending<'_>) -> Result<Vec<T>> {
-        let Pending { operation, staging, data, reports, arrival, .. } = pending;
-        match lock(&arrival).result.take() {
-            Some(Ok(())) => {}
-            _ => return Err(Error::DeviceLost { operation }),
+        let Pending { operation, staging, data, reports, arrivals, .. } = pending;
+        self.check_losses()?;
+        if !arrivals[0].succeeded() {
+            return Err(self.failure(operation, "the copy to the host failed"));
         }
         let mapped = staging
             .get_mapped_range(..)
             .map_err(|error| Error::Device { operation, message: error.to_string() })?;
         let first_report = data.end.next_multiple_of(4);
-        reports.read(&mapped[first_report..])?;
+        let found = self.reports.take_found();
+        let read = reports.read(&mapped[first_report..]);
+        found.and(read)?;
         // The mapped bytes may not be aligned for `T`.
         let mut out = vec![T::zeroed(); data.len() / size_of::<T>()];
         bytemuck::cast_slice_mut(&mut out).copy_from_slice(&mapped[data]);
         drop(mapped);
         staging.unmap();
         Ok(out)
+    }
+
+    /// The error of a device that does not do what every device does.
+    fn failure(&self, operation: &'static str, message: &str) -> Error {
+        match self.shared.scopes.is_lost() {
+            true => Error::DeviceLost { operation },
+            false => Error::Device { operation, message: message.to_owned() },
+        }
+    }
+
+    fn wait_failure(&self, operation: &'static str, failure: PollFailure, milliseconds: u64) -> Error {
+        match failure {
+            PollFailure::Timeout => Error::Timeout { operation, milliseconds },
+            PollFailure::Lost => Error::DeviceLost { operation },
+            PollFailure::Other(message) => self.failure(operation, &message),
+        }
     }
 
     /// Waits for everything enqueued and copies `view`, if there is one, to the host.
@@ -134,25 +186,21 @@ impl Wgpu {
     ) -> Result<Vec<T>> {
         may_block(operation)?;
         let pending = self.begin_download(operation, view)?;
-        let timeout = self.shared.timeout;
+        let scopes = &self.shared.scopes;
+        let timeout = self.timeout;
         let begun = Instant::now();
         let wait = wgpu::PollType::Wait { submission_index: Some(pending.submission.clone()), timeout };
-        let mut polled = self.shared.device.poll(wait);
+        let mut polled = scopes.poll(wait);
         // Another thread that waits on this device may have taken our callback and not called it yet.
-        while polled.is_ok() && lock(&pending.arrival).result.is_none() {
+        while polled.is_ok() && !pending.arrivals.iter().all(|arrival| arrival.is_there()) {
             std::thread::yield_now();
-            polled = self.shared.device.poll(wgpu::PollType::Poll);
+            polled = scopes.poll(wgpu::PollType::Poll);
             if timeout.unwrap_or(CALLBACK).max(CALLBACK) < begun.elapsed() {
-                polled = Err(wgpu::PollError::Timeout);
+                polled = Err(PollFailure::Timeout);
             }
         }
-        match polled {
-            Err(wgpu::PollError::Timeout) => {
-                let milliseconds = begun.elapsed().as_millis() as u64;
-                return Err(Error::Timeout { operation, milliseconds });
-            }
-            Err(error) => return Err(Error::Device { operation, message: error.to_string() }),
-            Ok(_) => {}
+        if let Err(failure) = polled {
+            return Err(self.wait_failure(operation, failure, begun.elapsed().as_millis() as u64));
         }
         self.finish_download(pending)
     }
@@ -164,22 +212,11 @@ impl Wgpu {
         view: Option<Region<'_, T>>,
     ) -> Result<Vec<T>> {
         let pending = self.begin_download(operation, view)?;
-        poll_fn(|context| {
-            // In a browser devices make progress by themselves; native ones must be polled.
-            let polled = self.shared.device.poll(wgpu::PollType::Poll);
-            let mut arrival = lock(&pending.arrival);
-            if arrival.result.is_some() || polled.is_err() {
-                return Poll::Ready(());
-            }
-            arrival.waker = Some(context.waker().clone());
-            drop(arrival);
-            if cfg!(not(target_arch = "wasm32")) {
-                std::thread::yield_now();
-                context.waker().wake_by_ref();
-            }
-            Poll::Pending
-        })
-        .await;
+        let wait = Wait::new(pending.arrivals.clone(), pending.submission.clone(), self.timeout);
+        self.shared.waiter.look_after(&self.shared.scopes, &wait);
+        poll_fn(|context| wait.poll(context))
+            .await
+            .map_err(|failure| self.wait_failure(operation, failure, wait.milliseconds()))?;
         self.finish_download(pending)
     }
 }

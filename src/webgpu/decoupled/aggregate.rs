@@ -120,7 +120,7 @@ pub(super) fn aggregate_as(
     let mut read = buffers_of(tables);
     read.extend([ids.buffer, target_ids.buffer]);
     let width = total_width(tables);
-    let out = gpu.output(operation, "out", &out, candidates * width, &read)?;
+    let out = gpu.output(operation, "out", &out, candidates * width, &read, &[])?;
     let kept = weigh(gpu, operation, top_k, batch, selection)?;
     // Elsewhere the search has checked the ids.
     if operation == NAME {

@@ -98,7 +98,7 @@ fn attend_all(
     let (width, value_width) = (total_width(attention), total_width(representation));
     let mut read = buffers_of(representation);
     read.push(target_ids.buffer);
-    let out = gpu.output(NAME, "out", &out, candidates * value_width, &read)?;
+    let out = gpu.output(NAME, "out", &out, candidates * value_width, &read, &[])?;
     let features = attention.len();
     let ids = ids.rows(0, behaviours, features);
     let target_ids = gpu.bind(NAME, "target_ids", &target_ids.rows(0, candidates, features))?;
@@ -130,7 +130,7 @@ fn attend_all(
         scale: 1.0,
         weighting: Weighting::Softmax,
     };
-    let queries = WgpuBuffer::<f32>::allocated(queries.buffer, candidates * width);
+    let queries = WgpuBuffer::<f32>::allocated(queries.buffer, candidates * width, &gpu.shared.owner);
     whole.run::<f32, f32>(gpu, batch, queries.region(), window, &history, None, &out, None)?;
     if let Some(report) = report {
         gpu.fetch_word(&gpu.bind(NAME, "history_ids", &ids)?, 32, report)?;

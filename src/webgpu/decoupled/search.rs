@@ -74,9 +74,9 @@ pub(super) fn search_as(
     let target_ids = Region::of(inputs.target_ids).rows(0, candidates, features);
     let mut read = buffers_of(inputs.attention);
     read.extend([ids.buffer, target_ids.buffer]);
-    let positions = gpu.output(operation, "positions", &out.positions, candidates * top_k, &read)?;
-    let scores = gpu.output(operation, "scores", &out.scores, candidates * top_k, &read)?;
-    let counts = gpu.output(operation, "counts", &out.counts, candidates, &read)?;
+    let positions = gpu.output(operation, "positions", &out.positions, candidates * top_k, &read, &[])?;
+    let scores = gpu.output(operation, "scores", &out.scores, candidates * top_k, &read, &[&positions])?;
+    let counts = gpu.output(operation, "counts", &out.counts, candidates, &read, &[&positions, &scores])?;
     let bound_ids = gpu.bind(operation, "history_ids", &ids)?;
     let target_ids = gpu.bind(operation, "target_ids", &target_ids)?;
     let bind = |table| BoundTable::new(gpu, operation, table);

@@ -132,7 +132,7 @@ pub(super) fn attend<T: Element>(
     let sums = plan.plan.slots * TILE;
     let partial = gpu.scratch(NAME, (sums * (MAX_COLUMNS.min(width) + 2)) as u64)?;
     let read = [history.buffer, &output_bias.buffer];
-    let out = gpu.output(NAME, "out", &out, candidates * width, &read)?;
+    let out = gpu.output(NAME, "out", &out, candidates * width, &read, &[])?;
     let blocks = gpu.scratch(NAME, layout.blocks.saturating_mul(16) as u64)?;
     let vectors = gpu.scratch(NAME, 4 * layout.first_vector(Din::MAX_HIDDEN) as u64)?;
     let packed = gpu.scratch(NAME, candidates.saturating_mul(4 * layout.target_vec4s()) as u64)?;

@@ -91,7 +91,7 @@ pub(super) fn attend<T: Element>(
     let wanted = PIECES.min(PARTIAL_BYTES / (size * 4)).max(1);
     let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 64, wanted, longest: window };
     let plan = batch.plan(gpu, NAME, &cut)?;
-    let out = gpu.output(NAME, "out", &out, count * op.width, &[])?;
+    let out = gpu.output(NAME, "out", &out, count * op.width, &[], &[])?;
     let sums = sum_buckets(gpu, op, batch, inputs, &plan, window)?;
     query_sums(gpu, NAME, op, &plan, targets.users(), &sums, &out.binding)?;
     gpu.finish(out)

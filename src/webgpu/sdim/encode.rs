@@ -176,7 +176,7 @@ fn add_rows<T: Element>(
     let Sums { plan, window, table, partial, append } = *sums;
     let in_memory = op.buckets() > ROWS_IN_WORKGROUP;
     if in_memory && !append {
-        gpu.clear(operation, table, op.groups * op.buckets() * op.width * users)?;
+        gpu.clear(operation, table, op.groups * op.buckets() * op.width * users);
     }
     let group_tile = if in_memory { 1 } else { (ROWS_IN_WORKGROUP / op.buckets()).min(op.groups) };
     let groups_per_piece = op.width.div_ceil(64) * op.groups.div_ceil(group_tile);
@@ -211,9 +211,9 @@ fn in_place(
     inputs: &[&wgpu::Buffer],
     read: bool,
 ) -> Result<Output> {
-    let output = gpu.output(operation, "table", table, length, inputs)?;
+    let output = gpu.output(operation, "table", table, length, inputs, &[])?;
     if read {
-        gpu.fetch(&output)?;
+        gpu.fetch(&output);
     }
     Ok(output)
 }

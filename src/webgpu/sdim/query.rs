@@ -63,7 +63,7 @@ pub(super) fn query<T: Element>(
     let count = jagged.total();
     let table = Region::of(inputs.table);
     let read = [table.buffer, hash_buffer(&inputs.hash)];
-    let out = gpu.output(operation, "out", &out, count * op.width, &read)?;
+    let out = gpu.output(operation, "out", &out, count * op.width, &read, &[])?;
     let table = gpu.bind(operation, "table", &table)?;
     let codes = Codes::new(gpu, operation, op, count, inputs.targets, &inputs.hash)?;
     let offsets = targets.offsets(gpu, operation)?;

@@ -106,7 +106,7 @@ pub(super) fn signatures<T: Element, W: Signature>(
     let count = op.check_signatures(rows.len(), rotations.len())?;
     op.check_signatures_output::<W>(count, out.len())?;
     let (rows, rotations) = (Region::of(rows), Region::of(rotations));
-    let out = gpu.output(NAME, "out", &out, count * op.groups, &[rows.buffer, rotations.buffer])?;
+    let out = gpu.output(NAME, "out", &out, count * op.groups, &[rows.buffer, rotations.buffer], &[])?;
     compute(gpu, NAME, op, count, rows, rotations, &out.binding)?;
     gpu.finish(out)
 }

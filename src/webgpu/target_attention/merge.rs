@@ -65,9 +65,9 @@ pub(super) fn merge<T: Element>(
     ];
     let [first, second, first_lse, second_lse] = &inputs;
     let read = inputs.each_ref().map(|input| &input.buffer);
-    let out = gpu.output(NAME, "out", &outputs.out, outputs.out.len(), &read)?;
+    let out = gpu.output(NAME, "out", &outputs.out, outputs.out.len(), &read, &[])?;
     let lse = match &outputs.lse {
-        Some(lse) => Some(gpu.output(NAME, "lse", lse, rows, &read)?),
+        Some(lse) => Some(gpu.output(NAME, "lse", lse, rows, &read, &[&out])?),
         None => None,
     };
     let no_lse = gpu.no_output(NAME)?;

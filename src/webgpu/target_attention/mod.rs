@@ -68,9 +68,9 @@ fn attend<T: Element>(
     let bias = inputs.bias.map(Region::of);
     let rows = batch.as_ref().targets().total() * op.heads;
     let read = [queries.buffer, keys.buffer, values.buffer, bias.map_or(keys.buffer, |bias| bias.buffer)];
-    let out = gpu.output(NAME, "out", &outputs.out, rows * op.value_width, &read)?;
+    let out = gpu.output(NAME, "out", &outputs.out, rows * op.value_width, &read, &[])?;
     let lse = match &outputs.lse {
-        Some(lse) => Some(gpu.output(NAME, "lse", lse, rows, &read)?),
+        Some(lse) => Some(gpu.output(NAME, "lse", lse, rows, &read, &[&out])?),
         None => None,
     };
     let (key_row, value_row) = (op.kv_heads * op.width, op.kv_heads * op.value_width);

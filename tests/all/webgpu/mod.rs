@@ -2,4 +2,6 @@
 
 mod device;
 mod faults;
+mod handles;
+mod submissions;
 mod wrong_shaders;
