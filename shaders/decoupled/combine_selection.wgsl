@@ -1,6 +1,9 @@
 // Combines the lists that decoupled/search.wgsl kept for the pieces of a history. One workgroup of 64 threads
 // processes one candidate; the history of a tile with one piece has one list, which is copied. Rows become positions
 // in the user's history.
+//
+// Where a history has more lists than a thread's loops may walk, rounds combine some at a time: each range of slots
+// becomes one slot of `combined`, until the ranges of the last round are those of the tiles.
 
 struct CombineSelectionParams {
     groups: u32,
@@ -12,6 +15,10 @@ struct CombineSelectionParams {
     piece_lists: u32,
     top_k: u32,
     first_whole: u32,
+    // Whether `ranges` has the slots: [tile, first slot, end, 0].
+    has_ranges: u32,
+    // Whether this round writes lists.
+    is_round: u32,
 }
 @group(0) @binding(0) var<uniform> params: CombineSelectionParams;
 
@@ -22,16 +29,25 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         return;
     }
     let list = group % params.piece_lists;
-    let tile = group / params.piece_lists;
+    let index = group / params.piece_lists;
+    var tile = index;
+    if params.has_ranges == 1u {
+        tile = ranges[index].x;
+    }
     let rows = tiles[2u * tile];
     let slots = tiles[2u * tile + 1u];
     if list >= rows.z {
         return;
     }
     let top_k = params.top_k;
-    let first_slot = select(slots.x, params.first_whole + tile, slots.y == 0u);
+    var first_slot = select(slots.x, params.first_whole + tile, slots.y == 0u);
+    var end_slot = first_slot + max(slots.y, 1u);
+    if params.has_ranges == 1u {
+        first_slot = ranges[index].y;
+        end_slot = ranges[index].z;
+    }
     clear_lists(thread);
-    for (var slot = first_slot; slot < first_slot + max(slots.y, 1u); slot++) {
+    for (var slot = first_slot; slot < end_slot; slot++) {
         let first = (slot * params.piece_lists + list) * top_k;
         for (var begin = 0u; begin < top_k; begin += 64u) {
             let place = begin + thread;
@@ -53,6 +69,14 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     }
     compact(thread, top_k, true);
     let count = atomicLoad(&list_counts[0]);
+    if params.is_round == 1u {
+        let first = (index * params.piece_lists + list) * top_k;
+        for (var place = thread; place < top_k; place += 64u) {
+            combined[first + place] = select(
+                vec2<u32>(0u, NONE), vec2<u32>(list_keys[place], list_rows[place]), place < count);
+        }
+        return;
+    }
     let m = rows.x + rows.y + list;
     for (var place = thread; place < top_k; place += 64u) {
         let filled = place < count;

@@ -1,7 +1,8 @@
 // Softmax weights of selected behaviours, and their rows: kept[m,k] = (weight, row of the history or NONE).
 //
-// One thread per candidate: K is small compared with the rows that decoupled/aggregate.wgsl reads. Counts above K and
-// positions outside the history select nothing; the lowest position of each is reported.
+// One workgroup of 64 threads per candidate. A score of -∞ removes its behaviour, whatever its row holds; any other
+// counts, even where its weight underflows to 0. Counts above K and positions outside the history select nothing; the
+// lowest position of each is reported.
 
 struct WeighSelectionParams {
     groups: u32,
@@ -14,9 +15,12 @@ struct WeighSelectionParams {
 }
 @group(0) @binding(0) var<uniform> params: WeighSelectionParams;
 
+var<workgroup> maxima: array<f32, 64>;
+var<workgroup> sums: array<f32, 64>;
+
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let index = group_index(id) * 64u + thread;
+    let index = group_index(id);
     if index >= params.tiles {
         return;
     }
@@ -26,36 +30,49 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     let first = m * params.top_k;
     var count = counts[params.counts_base + m];
     if count > params.top_k {
-        atomicMin(&bad_counts[0], m);
+        if thread == 0u {
+            atomicMin(&bad_counts[0], m);
+        }
         count = 0u;
     }
-    var row_max = LOWEST;
-    for (var k = 0u; k < count; k++) {
-        row_max = max(row_max, bitcast<f32>(scores[params.scores_base + first + k]));
+    var own_max = negative_infinity();
+    for (var k = thread; k < count; k += 64u) {
+        own_max = max(own_max, scores_at(first + k));
     }
+    maxima[thread] = own_max;
+    workgroupBarrier();
+    var row_max = negative_infinity();
+    for (var other = 0u; other < 64u; other++) {
+        row_max = max(row_max, maxima[other]);
+    }
+    let shift = shift_of(vec4<f32>(row_max)).x;
+    var own_sum = 0.0;
+    for (var k = thread; k < count; k += 64u) {
+        own_sum += exp_one(scores_at(first + k) - shift);
+    }
+    sums[thread] = own_sum;
+    workgroupBarrier();
     var row_sum = 0.0;
-    for (var k = 0u; k < count; k++) {
-        row_sum += weight_of(scores[params.scores_base + first + k], row_max);
+    for (var other = 0u; other < 64u; other++) {
+        row_sum += sums[other];
     }
-    for (var k = 0u; k < params.top_k; k++) {
+    for (var k = thread; k < params.top_k; k += 64u) {
         var weight = 0.0;
         var row = NONE;
         if k < count {
             let position = positions[params.positions_base + first + k];
+            let score = scores_at(first + k);
             if position >= history.y - history.x {
                 atomicMin(&bad_positions[0], first + k);
-            } else {
-                weight = weight_of(scores[params.scores_base + first + k], row_max) / row_sum;
-                // A score of -∞ does not contribute, even if its row holds NaN.
-                if weight != 0.0 {
-                    row = history.x + position;
-                }
+            } else if !is_removed(score) {
+                weight = exp_one(score - shift) / row_sum;
+                row = history.x + position;
             }
         }
         kept[first + k] = vec2<u32>(bitcast<u32>(weight), row);
     }
 }
 
-fn weight_of(score: u32, row_max: f32) -> f32 {
-    return select(exp_one(bitcast<f32>(score) - row_max), 0.0, score == NEGATIVE_INFINITY);
+fn scores_at(k: u32) -> f32 {
+    return bitcast<f32>(scores[params.scores_base + k]);
 }

@@ -13,9 +13,12 @@
 //   2. softmax only: the maximum of each candidate over the step, and the factor by which older sums are rescaled;
 //   3. each thread owns 4 columns of the output for all 4 candidates and adds the weighted behaviours, in registers.
 // So a load of a vec4 of a behaviour serves 4 units, a 4 × 4 block of weights 4 · GROUP4 behaviours, and the
-// behaviours of a step stay in the first-level cache for all candidates. A piece of a longer history writes
-// unnormalised sums with their softmax state (max and sum) to `partial`, which target_attention/combine.wgsl
-// combines; the only piece of a tile writes the output itself.
+// behaviours of a step stay in the first-level cache for all candidates. A piece of a longer history writes its result
+// with its softmax state (max and sum) to `partial`, which target_attention/combine.wgsl combines; the only piece of a
+// tile writes the output itself.
+//
+// With softmax, candidates whose sums are not finite are computed again: weights are divided by their sum before they
+// are multiplied, so that what overflowed does not, and removed behaviours are left out rather than multiplied by 0.
 //
 // The weights of the first layer are combined with the candidate on the fly: 16 multiply-adds for the 64 · GROUP4
 // that use them. Stored, they would fill workgroup memory, and take one matrix per candidate in global memory.
@@ -84,6 +87,9 @@ var<workgroup> tile_scores: array<f32, TILE * BEHAVIOURS>;
 var<workgroup> tile_max: array<f32, TILE>;
 var<workgroup> tile_rescale: array<f32, TILE>;
 var<workgroup> tile_sum: array<f32, TILE>;
+// One bit per candidate that is computed again.
+var<workgroup> broken: atomic<u32>;
+var<workgroup> broken_rows: u32;
 
 // A vec4 of units for behaviours 0..3 (a) and 4..7 (b) of a lane.
 struct Units {
@@ -100,24 +106,19 @@ struct Layer {
     place: u32,
 }
 
-fn sigmoid(x: vec4<f32>) -> vec4<f32> {
-    // Clamped so that the denominator stays finite.
-    return 1.0 / (1.0 + exp_of(-clamp(x, vec4<f32>(-80.0), vec4<f32>(80.0))));
-}
-
 // `vector` is the first of the five vectors of these four units.
 fn activate(x: vec4<f32>, activation: u32, vector: u32) -> vec4<f32> {
     if activation == RELU {
-        return max(x, vec4<f32>());
+        return select(x, vec4<f32>(), x < vec4<f32>());
     }
     if activation == SIGMOID {
-        return sigmoid(x);
+        return sigmoid_of(x);
     }
     let alpha = vectors[vector + 3u];
     if activation == PRELU {
-        return max(x, vec4<f32>()) + alpha * min(x, vec4<f32>());
+        return select(x, alpha * x, x < vec4<f32>());
     }
-    let p = sigmoid(vectors[vector + 1u] * x + vectors[vector + 2u]);
+    let p = sigmoid_of(vectors[vector + 1u] * x + vectors[vector + 2u]);
     return x * (p + alpha * (1.0 - p));
 }
 
@@ -269,11 +270,11 @@ fn softmax_step(thread: u32, candidates: u32, count: u32, step: u32) {
             row_max = max(row_max, tile_scores[thread * step + p]);
         }
         tile_max[thread] = row_max;
-        tile_rescale[thread] = exp_one(old_max - row_max);
+        tile_rescale[thread] = rescale_of(vec4<f32>(old_max), vec4<f32>(row_max)).x;
     }
     workgroupBarrier();
     for (var i = thread; i < candidates * step; i += THREADS) {
-        tile_scores[i] = exp_one(tile_scores[i] - tile_max[i / step]);
+        tile_scores[i] = exp_one(tile_scores[i] - shift_of(vec4<f32>(tile_max[i / step])).x);
     }
     workgroupBarrier();
     if thread < candidates {
@@ -285,9 +286,31 @@ fn softmax_step(thread: u32, candidates: u32, count: u32, step: u32) {
     }
 }
 
+// The weights of a removed behaviour, which is left out.
+const REMOVED: f32 = -1.0;
+
+// Turns scores into half their final weights. The softmax state is complete.
+fn weigh_again(thread: u32, candidates: u32, step: u32) {
+    for (var i = thread; i < candidates * step; i += THREADS) {
+        let score = tile_scores[i];
+        let r = i / step;
+        let weight = exp_one(score - shift_of(vec4<f32>(tile_max[r])).x) / tile_sum[r];
+        tile_scores[i] = select(0.5 * weight, REMOVED, is_removed(score));
+    }
+    workgroupBarrier();
+}
+
+// A weighted behaviour; nothing for a removed one.
+fn weighted(weight: f32, value: vec4<f32>) -> vec4<f32> {
+    return select(weight * value, vec4<f32>(), weight == REMOVED);
+}
+
 fn clear_tile(thread: u32) {
+    if thread == 0u {
+        atomicStore(&broken, 0u);
+    }
     if thread < TILE {
-        tile_max[thread] = LOWEST;
+        tile_max[thread] = negative_infinity();
         tile_rescale[thread] = 1.0;
         tile_sum[thread] = 0.0;
     }
@@ -319,53 +342,99 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     let left = params.value_columns - own_column;
     let first_value = params.history_base + params.first_column + own_column;
 
-    var acc0 = vec4<f32>(); var acc1 = vec4<f32>(); var acc2 = vec4<f32>(); var acc3 = vec4<f32>();
     clear_tile(thread);
     let step = step_of();
-    for (var start = span.x; start < end; start += step) {
-        let count = min(end - start, step);
-        // 1. Scores.
-        score_step(thread, start, end, rows);
-        // 2. Softmax.
-        if params.weighting == SOFTMAX {
-            softmax_step(thread, rows.z, count, step);
-            acc0 *= tile_rescale[0]; acc1 *= tile_rescale[1]; acc2 *= tile_rescale[2]; acc3 *= tile_rescale[3];
+    let is_softmax = params.weighting == SOFTMAX;
+    // The candidates that are computed again; all threads agree.
+    var again = 0u;
+    loop {
+        var acc0 = vec4<f32>(); var acc1 = vec4<f32>(); var acc2 = vec4<f32>(); var acc3 = vec4<f32>();
+        for (var start = span.x; start < end; start += step) {
+            let count = min(end - start, step);
+            // 1. Scores.
+            score_step(thread, start, end, rows);
+            // 2. Softmax.
+            if is_softmax && again == 0u {
+                softmax_step(thread, rows.z, count, step);
+                acc0 *= tile_rescale[0]; acc1 *= tile_rescale[1]; acc2 *= tile_rescale[2]; acc3 *= tile_rescale[3];
+            }
+            if again != 0u {
+                weigh_again(thread, rows.z, step);
+            }
+            // 3. Sums.
+            for (var p = share; p < count; p += shares) {
+                let value = history_vec4((start + p - params.first_history) * params.width + first_value, left);
+                if again == 0u {
+                    acc0 += tile_scores[p] * value;
+                    acc1 += tile_scores[p + step] * value;
+                    acc2 += tile_scores[p + 2u * step] * value;
+                    acc3 += tile_scores[p + 3u * step] * value;
+                } else {
+                    acc0 += weighted(tile_scores[p], value);
+                    acc1 += weighted(tile_scores[p + step], value);
+                    acc2 += weighted(tile_scores[p + 2u * step], value);
+                    acc3 += weighted(tile_scores[p + 3u * step], value);
+                }
+            }
+            // The next step overwrites the weights.
+            workgroupBarrier();
         }
-        // 3. Sums.
-        for (var p = share; p < count; p += shares) {
-            let value = history_vec4((start + p - params.first_history) * params.width + first_value, left);
-            acc0 += tile_scores[p] * value;
-            acc1 += tile_scores[p + step] * value;
-            acc2 += tile_scores[p + 2u * step] * value;
-            acc3 += tile_scores[p + 3u * step] * value;
+        if shares > 1u {
+            let own = 4u * thread;
+            layer_units[own] = acc0; layer_units[own + 1u] = acc1;
+            layer_units[own + 2u] = acc2; layer_units[own + 3u] = acc3;
+            workgroupBarrier();
+            for (var other = 1u; other < select(0u, shares, share == 0u); other++) {
+                let place = 4u * (thread + other * params.columns);
+                acc0 += layer_units[place]; acc1 += layer_units[place + 1u];
+                acc2 += layer_units[place + 2u]; acc3 += layer_units[place + 3u];
+            }
         }
-        // The next step overwrites the weights.
-        workgroupBarrier();
+        let writes = share == 0u && column < params.value_columns;
+        var wanted = again;
+        if again == 0u {
+            if writes && is_softmax {
+                atomicOr(&broken, broken_of(acc0, 0u, left) | broken_of(acc1, 1u, left)
+                    | broken_of(acc2, 2u, left) | broken_of(acc3, 3u, left));
+            }
+            workgroupBarrier();
+            if thread == 0u {
+                broken_rows = atomicLoad(&broken) & ((1u << rows.z) - 1u);
+            }
+            again = workgroupUniformLoad(&broken_rows);
+            wanted = ~again;
+            if writes && column == 0u && slot != NONE {
+                write_state(rows.z, slot);
+            }
+            if writes {
+                write_tile(acc0, acc1, acc2, acc3, wanted, false, column, left, rows, slot);
+            }
+            if again == 0u {
+                break;
+            }
+        } else {
+            if writes {
+                write_tile(acc0, acc1, acc2, acc3, wanted, true, column, left, rows, slot);
+            }
+            break;
+        }
     }
+}
 
-    if shares > 1u {
-        let own = 4u * thread;
-        layer_units[own] = acc0; layer_units[own + 1u] = acc1;
-        layer_units[own + 2u] = acc2; layer_units[own + 3u] = acc3;
-        workgroupBarrier();
-        if share > 0u {
-            return;
-        }
-        for (var other = 1u; other < shares; other++) {
-            let place = 4u * (thread + other * params.columns);
-            acc0 += layer_units[place]; acc1 += layer_units[place + 1u];
-            acc2 += layer_units[place + 2u]; acc3 += layer_units[place + 3u];
-        }
-    }
-    if column == 0u && slot != NONE {
-        write_state(rows.z, slot);
-    }
-    if column < params.value_columns {
-        write(acc0, 0u, column, left, rows, slot);
-        write(acc1, 1u, column, left, rows, slot);
-        write(acc2, 2u, column, left, rows, slot);
-        write(acc3, 3u, column, left, rows, slot);
-    }
+// The bit of candidate `r` if its sums are not finite. Columns past the end are not values.
+fn broken_of(acc: vec4<f32>, r: u32, left: u32) -> u32 {
+    return select(0u, 1u << r, any((vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left)) & is_not_finite(acc)));
+}
+
+// Writes four columns of the wanted candidates, from their sums or from half of their results.
+fn write_tile(
+    acc0: vec4<f32>, acc1: vec4<f32>, acc2: vec4<f32>, acc3: vec4<f32>, wanted: u32, is_half: bool,
+    column: u32, left: u32, rows: vec4<u32>, slot: u32
+) {
+    if (wanted & 1u) != 0u { write(acc0, 0u, is_half, column, left, rows, slot); }
+    if (wanted & 2u) != 0u { write(acc1, 1u, is_half, column, left, rows, slot); }
+    if (wanted & 4u) != 0u { write(acc2, 2u, is_half, column, left, rows, slot); }
+    if (wanted & 8u) != 0u { write(acc3, 3u, is_half, column, left, rows, slot); }
 }
 
 // Writes the softmax state of a piece.
@@ -378,22 +447,25 @@ fn write_state(candidates: u32, slot: u32) {
 }
 
 // Writes four columns of candidate `r`: to the output, or to `partial` if the tile has several pieces.
-fn write(acc: vec4<f32>, r: u32, column: u32, left: u32, rows: vec4<u32>, slot: u32) {
+fn write(acc: vec4<f32>, r: u32, is_half: bool, column: u32, left: u32, rows: vec4<u32>, slot: u32) {
     if r >= rows.z {
         return;
     }
+    var result = acc;
+    if is_half {
+        result = doubled(acc);
+    } else if params.weighting == SOFTMAX {
+        let row_sum = tile_sum[r];
+        // Nothing but removed behaviours.
+        result = select(acc / row_sum, vec4<f32>(), row_sum == 0.0);
+    }
     if slot != NONE {
         let place = (slot * TILE + r) * params.value_columns + column;
-        partial[place] = acc.x;
-        if left > 1u { partial[place + 1u] = acc.y; }
-        if left > 2u { partial[place + 2u] = acc.z; }
-        if left > 3u { partial[place + 3u] = acc.w; }
+        partial[place] = result.x;
+        if left > 1u { partial[place + 1u] = result.y; }
+        if left > 2u { partial[place + 2u] = result.z; }
+        if left > 3u { partial[place + 3u] = result.w; }
         return;
-    }
-    var result = acc;
-    if params.weighting == SOFTMAX {
-        let row_sum = tile_sum[r];
-        result = select(vec4<f32>(), acc / row_sum, row_sum > 0.0);
     }
     let place = params.out_base + (rows.x + rows.y + r) * params.width + params.first_column + column;
     out[place] = result.x;

@@ -2,7 +2,9 @@
 // ids.
 //
 // One thread writes four columns of one row of the output; neighbouring threads read neighbouring columns. The rows
-// of a bag are added in order. An id outside the table reads nothing and counts as zeros; if `check_ids` is set, the
+// of a bag are added in order, 32 at a time, and then these sums; the host cuts long bags into parts, which
+// shared/sum_parts.wgsl adds up. A mean whose sum overflows is taken of scaled rows. An id outside the table reads
+// nothing and counts as zeros; if `check_ids` is set, the
 // lowest position of such an id is reported (an atomic minimum, so the order of the threads does not matter).
 // INT8: value = scale[id]·code + offset[id].
 
@@ -66,12 +68,18 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     if params.pooling == EACH {
         value = table_vec4(row, column);
     } else {
+        let start = offsets[row];
         let end = offsets[row + 1u];
-        for (var l = offsets[row]; l < end; l++) {
-            value += table_vec4(l, column);
-        }
+        value = sum_of(start, end, column, 1.0);
         if params.pooling == MEAN {
-            value /= f32(max(end - offsets[row], 1u));
+            let count = f32(max(end - start, 1u));
+            if any(is_not_finite(value)) {
+                // A power of two that is at least the count.
+                let scale = bitcast<f32>((95u + countLeadingZeros(end - start)) << 23u);
+                value = doubled(sum_of(start, end, column, scale) / (2.0 * scale * count));
+            } else {
+                value /= count;
+            }
         }
     }
     value *= params.factor;
@@ -81,6 +89,19 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     if left > 1u { store(place + 1u, value.y); }
     if left > 2u { store(place + 2u, value.z); }
     if left > 3u { store(place + 3u, value.w); }
+}
+
+// The sum of the scaled rows of a bag.
+fn sum_of(start: u32, end: u32, column: u32, scale: f32) -> vec4<f32> {
+    var sum = vec4<f32>();
+    for (var first = start; first < end; first += 32u) {
+        var part = vec4<f32>();
+        for (var l = first; l < min(first + 32u, end); l++) {
+            part += scale * table_vec4(l, column);
+        }
+        sum += part;
+    }
+    return sum;
 }
 
 fn store(place: u32, value: f32) {

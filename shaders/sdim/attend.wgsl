@@ -3,7 +3,7 @@
 // Used where there are many buckets and few behaviours in each. One workgroup of 64 threads computes 32 groups and 64
 // columns of one candidate over one piece of the history, 64 behaviours at a time: each thread compares all groups of
 // one behaviour and stores a mask of those that match; then each thread adds one column of the behaviours whose mask
-// is not zero. sdim/query.wgsl adds up the pieces, normalises, and averages. Workgroup memory: 8 KiB + 256 bytes.
+// is not zero. shared/sum_parts.wgsl adds up the pieces; sdim/query.wgsl normalises, and averages. Workgroup memory: 8 KiB + 256 bytes.
 
 struct SdimAttendParams {
     groups: u32,
@@ -16,6 +16,9 @@ struct SdimAttendParams {
     codes_base: u32,
     target_codes_base: u32,
     first_whole: u32,
+    // Behaviours of each piece that earlier dispatches have added, and that this one adds at most.
+    skip: u32,
+    most: u32,
 }
 @group(0) @binding(0) var<uniform> params: SdimAttendParams;
 
@@ -40,9 +43,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     for (var g = 0u; g < count; g++) {
         sums[g * 64u + thread] = 0.0;
     }
-    for (var start = span.x; start < span.y; start += 64u) {
+    let end = min(span.y, span.x + params.skip + params.most);
+    for (var start = span.x + params.skip; start < end; start += 64u) {
         var mask = 0u;
-        if start + thread < span.y {
+        if start + thread < end {
             let row = start + thread - params.first_history;
             let code = params.codes_base + row * params.hash_groups + first_group;
             for (var g = 0u; g < count; g++) {
@@ -51,7 +55,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         }
         masks[thread] = mask;
         workgroupBarrier();
-        for (var i = 0u; i < min(64u, span.y - start); i++) {
+        for (var i = 0u; i < min(64u, end - start); i++) {
             var left = masks[i];
             if left != 0u && column < params.width {
                 let row = start + i - params.first_history;
@@ -68,7 +72,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     if column < params.width {
         let place = select(span.z, params.first_whole + rows.w, span.z == NONE);
         for (var g = 0u; g < count; g++) {
-            out[(place * params.hash_groups + first_group + g) * params.width + column] = sums[g * 64u + thread];
+            let at = (place * params.hash_groups + first_group + g) * params.width + column;
+            out[at] = select(0.0, out[at], params.skip > 0u) + sums[g * 64u + thread];
         }
     }
 }

@@ -1,4 +1,5 @@
-// Adds up the bucket tables of the pieces of a history, in order. One thread per element of the table.
+// Adds up the bucket tables of the pieces of a history, 32 at a time, then these sums. One thread per element of the
+// table.
 
 struct SdimCombineTablesParams {
     groups: u32,
@@ -22,8 +23,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     let user = split_tiles[2u * tile].w;
     let slots = split_tiles[2u * tile + 1u];
     var sum = 0.0;
-    for (var i = 0u; i < slots.y; i++) {
-        sum += partial[(slots.x + i) * params.size + place];
+    for (var first = 0u; first < slots.y; first += 32u) {
+        var block = 0.0;
+        for (var i = first; i < min(first + 32u, slots.y); i++) {
+            block += partial[(slots.x + i) * params.size + place];
+        }
+        sum += block;
     }
     let at = params.table_base + user * params.size + place;
     if params.append == 1u {

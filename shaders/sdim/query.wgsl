@@ -1,11 +1,12 @@
 // Reads the buckets of a candidate: out[m,:] = (1/G) Σ_g normalise(T[b,g,sig[m,g],:]).
 //
-// One workgroup of 64 threads computes one candidate, 64 groups at a time: first each thread computes the norm of one
-// group's bucket row, then each thread adds one column of these rows, which are then in the cache. The user of a
-// candidate is found by bisection of the offsets; all threads take the same branches.
-// SUMMED 0 reads bucket tables; SUMMED 1 reads the sums that sdim/attend.wgsl wrote for each candidate, piece by
-// piece.
-// Precision: f32. Norms are computed of rows divided by their largest element, so that squares do not overflow.
+// One workgroup of 64 threads computes 64 columns of one candidate, 64 groups at a time: first each thread computes the
+// norm of one group's bucket row, then each thread adds one column of these rows, which are then in the cache. The user
+// of a candidate is found by bisection of the offsets; all threads take the same branches.
+// SUMMED 0 reads bucket tables; SUMMED 1 reads the sums that sdim/attend.wgsl wrote for each candidate, and
+// shared/sum_parts.wgsl added up.
+// Precision: f32. Rows are scaled by a power of two before they are squared, so that neither squares nor norms overflow;
+// without normalisation, by one that keeps the sum over the groups from overflowing.
 
 struct SdimQueryParams {
     groups: u32,
@@ -18,16 +19,25 @@ struct SdimQueryParams {
     codes_base: u32,
     out_base: u32,
     normalise: u32,
-    // SUMMED: the first slot of the candidates whose history is one piece.
-    first_whole: u32,
 }
 @group(0) @binding(0) var<uniform> params: SdimQueryParams;
 
 const MIN_NORM: f32 = 1e-12;
 
-// The start of each group's bucket row, and the factor on it.
+// The start of each group's bucket row, and two factors on it: their product may be too small for an f32.
 var<workgroup> places: array<u32, 64>;
+var<workgroup> scales: array<f32, 64>;
 var<workgroup> factors: array<f32, 64>;
+
+// 2^-e for e up to 126.
+fn power_below(e: u32) -> f32 {
+    return bitcast<f32>((127u - min(e, 126u)) << 23u);
+}
+
+// The scale of a row whose largest element is `largest`: it brings elements beyond 1 below 4, and leaves others.
+fn scale_of(largest: f32) -> f32 {
+    return power_below(max(bitcast<u32>(largest) >> 23u, 127u) - 127u);
+}
 
 fn user_of(m: u32) -> u32 {
     var low = 0u;
@@ -41,73 +51,72 @@ fn user_of(m: u32) -> u32 {
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let m = group_index(id);
-    if m >= params.groups {
+    let group = group_index(id);
+    if group >= params.groups {
         return;
     }
-    // The pieces of one candidate's sums, and the distance between them.
-    var pieces = 1u;
+    let column_tiles = (params.width + 63u) / 64u;
+    let m = group / column_tiles;
+    let column = group % column_tiles * 64u + thread;
     var first = 0u;
-    let stride = params.hash_groups * params.width;
     var out_row = m;
     if SUMMED == 1u {
-        let tile = offsets[8u * m + 5u];
         out_row = offsets[8u * m] + offsets[8u * m + 1u];
-        pieces = max(tile, 1u);
-        first = select(offsets[8u * m + 4u], params.first_whole + m, tile == 0u);
+        first = m;
     } else {
         first = user_of(m);
     }
-    // 64 columns at a time, one per thread.
-    for (var first_column = 0u; first_column < params.width; first_column += 64u) {
-        let column = first_column + thread;
-        var sum = 0.0;
-        for (var first_group = 0u; first_group < params.hash_groups; first_group += 64u) {
-            let g = first_group + thread;
-            if g < params.hash_groups {
-                var place = 0u;
-                if SUMMED == 1u {
-                    place = first * stride + g * params.width;
-                } else {
-                    // A given signature may be out of range; another kernel reports it.
-                    let code = min(codes_at(params.codes_base + m * params.hash_groups + g), params.buckets - 1u);
-                    place = params.table_base
-                        + ((first * params.hash_groups + g) * params.buckets + code) * params.width;
-                }
-                places[thread] = place;
-                factors[thread] = 1.0;
-                if params.normalise == 1u {
-                    var largest = 0.0;
-                    for (var j = 0u; j < params.width; j++) {
-                        largest = max(largest, abs(bucket(place + j, pieces, stride)));
-                    }
-                    var squares = 0.0;
-                    let scale = select(1.0, largest, largest > MIN_NORM);
-                    for (var j = 0u; j < params.width; j++) {
-                        let x = bucket(place + j, pieces, stride) / scale;
-                        squares += x * x;
-                    }
-                    factors[thread] = 1.0 / max(scale * sqrt(squares), MIN_NORM);
-                }
+    // Without normalisation: a power of two that is at least the number of groups.
+    let all = power_below(32u - countLeadingZeros(params.hash_groups));
+    var sum = 0.0;
+    for (var first_group = 0u; first_group < params.hash_groups; first_group += 64u) {
+        let g = first_group + thread;
+        if g < params.hash_groups {
+            // A given signature may be out of range; another kernel reports it.
+            var row = first * params.hash_groups + g;
+            if SUMMED == 0u {
+                let code = codes_at(params.codes_base + m * params.hash_groups + g);
+                row = row * params.buckets + min(code, params.buckets - 1u);
             }
-            workgroupBarrier();
-            if column < params.width {
-                for (var i = 0u; i < min(64u, params.hash_groups - first_group); i++) {
-                    sum += bucket(places[i] + column, pieces, stride) * factors[i];
+            let place = params.table_base + row * params.width;
+            places[thread] = place;
+            scales[thread] = all;
+            factors[thread] = 1.0;
+            if params.normalise == 1u {
+                var largest = 0.0;
+                for (var j = 0u; j < params.width; j++) {
+                    largest = max(largest, abs(table[place + j]));
                 }
+                // A row of small elements is scaled up to square it, unless its norm is at the floor.
+                var scale = scale_of(largest);
+                if largest < 1.0 && largest > MIN_NORM {
+                    scale = 1099511627776.0;
+                }
+                var squares = 0.0;
+                for (var j = 0u; j < params.width; j++) {
+                    let x = table[place + j] * scale;
+                    squares += x * x;
+                }
+                let norm = sqrt(squares);
+                let least = MIN_NORM * scale;
+                scales[thread] = scale;
+                // NaN stays NaN.
+                factors[thread] = 1.0 / select(norm, least, norm < least);
             }
-            workgroupBarrier();
         }
+        workgroupBarrier();
         if column < params.width {
-            out[params.out_base + out_row * params.width + column] = sum / f32(params.hash_groups);
+            for (var i = 0u; i < min(64u, params.hash_groups - first_group); i++) {
+                sum += table[places[i] + column] * scales[i] * factors[i];
+            }
         }
+        workgroupBarrier();
     }
-}
-
-fn bucket(place: u32, pieces: u32, stride: u32) -> f32 {
-    var sum = table[place];
-    for (var i = 1u; i < pieces; i++) {
-        sum += table[place + i * stride];
+    if column < params.width {
+        var result = sum / f32(params.hash_groups);
+        if params.normalise == 0u {
+            result = doubled(vec4<f32>(sum / (2.0 * all * f32(params.hash_groups)))).x;
+        }
+        out[params.out_base + out_row * params.width + column] = result;
     }
-    return sum;
 }

@@ -9,8 +9,12 @@
 //   3. each thread turns its scores into weights and stores them in workgroup memory;
 //   4. each thread owns 4 columns of the value for 8 rows and adds the weighted values, in registers.
 // So one load of a behaviour serves 8 rows, one load of a query 4 behaviours, one load of a weight 4 columns; a step
-// has two barriers. A piece of a longer history writes unnormalised sums with their softmax state (max and sum) to
-// `partial`, which target_attention/combine.wgsl combines; the only piece of a tile writes the output itself.
+// has two barriers. A piece of a longer history writes its result with its softmax state (max and sum) to `partial`,
+// which target_attention/combine.wgsl combines; the only piece of a tile writes the output itself.
+//
+// A row whose sums are not finite is computed again, by all threads (`attend_row`): weights are divided by their sum
+// before they are multiplied, so that what overflowed does not, and removed behaviours are left out rather than
+// multiplied by 0, which matters where their values are not finite.
 //
 // `tile` (4, 8, 16 or 32 rows) grows with the candidates per user, `columns` (vec4s of columns, a power of two) with
 // the width of the value. tile/8 · columns is at most 64; where it is less, several threads share the columns and
@@ -57,6 +61,9 @@ var<workgroup> tile_max: array<atomic<u32>, 32>;
 // At the end: the softmax sums of each thread, then of each row.
 var<workgroup> thread_sums: array<vec4<f32>, 128>;
 var<workgroup> tile_sum: array<f32, 32>;
+// One bit per row that is computed again.
+var<workgroup> broken: atomic<u32>;
+var<workgroup> broken_rows: u32;
 
 // Scores of 4 behaviours (0..3) for rows 0..3 (a) and 4..7 (b) of a group.
 struct Scores {
@@ -64,21 +71,20 @@ struct Scores {
     b0: vec4<f32>, b1: vec4<f32>, b2: vec4<f32>, b3: vec4<f32>,
 }
 
-fn weigh(score: vec4<f32>, row_max: vec4<f32>, live: bool) -> vec4<f32> {
+fn weigh(score: vec4<f32>, shift: vec4<f32>, live: bool) -> vec4<f32> {
     if !live {
         return vec4<f32>();
     }
     if params.weighting == SOFTMAX {
-        // A removed behaviour has the lowest score. Its weight is zero even where all behaviours are removed.
-        return select(exp_of(score - row_max), vec4<f32>(), score <= vec4<f32>(LOWEST));
+        return exp_of(score - shift);
     }
     if params.weighting == RELU {
-        return max(score, vec4<f32>());
+        return select(score, vec4<f32>(), score < vec4<f32>());
     }
     if params.weighting == SILU {
-        // Clamped so that the denominator stays finite.
-        let weight = score / ((1.0 + exp_of(-clamp(score, vec4<f32>(-80.0), vec4<f32>(80.0)))) * params.divisor);
-        return select(weight, vec4<f32>(), score < vec4<f32>(-80.0));
+        let weight = score * sigmoid_of(score) / params.divisor;
+        let removed = bitcast<vec4<u32>>(score) == vec4<u32>(NEGATIVE_INFINITY);
+        return select(weight, vec4<f32>(), removed);
     }
     return score;
 }
@@ -112,7 +118,7 @@ fn rescale(before: State, first_row: u32) -> State {
     var state = before;
     let new_a = max_vec4_at(first_row);
     if any(new_a != state.max_a) {
-        let factor = exp_of(state.max_a - new_a);
+        let factor = rescale_of(state.max_a, new_a);
         state.max_a = new_a;
         state.sum_a *= factor;
         state.acc0 *= factor.x; state.acc1 *= factor.y; state.acc2 *= factor.z; state.acc3 *= factor.w;
@@ -120,7 +126,7 @@ fn rescale(before: State, first_row: u32) -> State {
     if GROUP4 > 1u {
         let new_b = max_vec4_at(first_row + 4u);
         if any(new_b != state.max_b) {
-            let factor = exp_of(state.max_b - new_b);
+            let factor = rescale_of(state.max_b, new_b);
             state.max_b = new_b;
             state.sum_b *= factor;
             state.acc4 *= factor.x; state.acc5 *= factor.y; state.acc6 *= factor.z; state.acc7 *= factor.w;
@@ -132,14 +138,16 @@ fn rescale(before: State, first_row: u32) -> State {
 // Stores the weights of 4 behaviours at `place`, and adds them to the softmax sums.
 fn store_weights(before: State, s: Scores, live: vec4<bool>, place: u32, next: u32) -> State {
     var state = before;
-    let a0 = weigh(s.a0, state.max_a, live.x); let a1 = weigh(s.a1, state.max_a, live.y);
-    let a2 = weigh(s.a2, state.max_a, live.z); let a3 = weigh(s.a3, state.max_a, live.w);
+    let a = shift_of(state.max_a);
+    let a0 = weigh(s.a0, a, live.x); let a1 = weigh(s.a1, a, live.y);
+    let a2 = weigh(s.a2, a, live.z); let a3 = weigh(s.a3, a, live.w);
     state.sum_a += a0 + a1 + a2 + a3;
     tile_weights[place] = a0; tile_weights[place + next] = a1;
     tile_weights[place + 2u * next] = a2; tile_weights[place + 3u * next] = a3;
     if GROUP4 > 1u {
-        let b0 = weigh(s.b0, state.max_b, live.x); let b1 = weigh(s.b1, state.max_b, live.y);
-        let b2 = weigh(s.b2, state.max_b, live.z); let b3 = weigh(s.b3, state.max_b, live.w);
+        let b = shift_of(state.max_b);
+        let b0 = weigh(s.b0, b, live.x); let b1 = weigh(s.b1, b, live.y);
+        let b2 = weigh(s.b2, b, live.z); let b3 = weigh(s.b3, b, live.w);
         state.sum_b += b0 + b1 + b2 + b3;
         tile_weights[place + 1u] = b0; tile_weights[place + next + 1u] = b1;
         tile_weights[place + 2u * next + 1u] = b2; tile_weights[place + 3u * next + 1u] = b3;
@@ -191,9 +199,12 @@ fn attend(id: vec3<u32>, thread: u32) {
     let first_value = params.values_base + kv_head * params.value_width + params.first_column + own_column;
 
     var state = State();
-    state.max_a = vec4<f32>(LOWEST); state.max_b = vec4<f32>(LOWEST);
+    state.max_a = vec4<f32>(negative_infinity()); state.max_b = state.max_a;
     if thread < tile.rows {
-        atomicStore(&tile_max[thread], ordered(LOWEST));
+        atomicStore(&tile_max[thread], ordered(negative_infinity()));
+    }
+    if thread == 0u {
+        atomicStore(&broken, 0u);
     }
     workgroupBarrier();
 
@@ -234,12 +245,119 @@ fn attend(id: vec3<u32>, thread: u32) {
     if tile.shares > 1u {
         store_share(state, thread);
         workgroupBarrier();
-        if share > 0u {
-            return;
+        if share == 0u {
+            state = add_shares(state, thread, tile.shares);
         }
-        state = add_shares(state, thread, tile.shares);
     }
-    write_tile(state, first_row, column, left, rows, kv_head, span.z);
+    let writes = share == 0u && column < params.value_columns;
+    if writes {
+        atomicOr(&broken, broken_of(state, left) << first_row);
+    }
+    workgroupBarrier();
+    if thread == 0u {
+        broken_rows = atomicLoad(&broken);
+    }
+    let again = workgroupUniformLoad(&broken_rows);
+    if writes {
+        write_tile(state, first_row, column, left, rows, kv_head, span.z, again);
+    }
+    // Rows past the end of the tile are nobody's.
+    var rest = again & (0xffffffffu >> (32u - rows.z));
+    while rest != 0u {
+        attend_row(firstTrailingBit(rest), rows, span, kv_head, thread);
+        rest &= rest - 1u;
+    }
+}
+
+// One bit per row of the thread whose sums are not finite.
+fn broken_of(state: State, left: u32) -> u32 {
+    // Columns past the end are not values.
+    let own = vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left);
+    var bits = select(0u, 1u, any(own & is_not_finite(state.acc0))) | select(0u, 2u, any(own & is_not_finite(state.acc1)))
+        | select(0u, 4u, any(own & is_not_finite(state.acc2))) | select(0u, 8u, any(own & is_not_finite(state.acc3)));
+    if GROUP4 > 1u {
+        bits |= select(0u, 16u, any(own & is_not_finite(state.acc4)))
+            | select(0u, 32u, any(own & is_not_finite(state.acc5)))
+            | select(0u, 64u, any(own & is_not_finite(state.acc6)))
+            | select(0u, 128u, any(own & is_not_finite(state.acc7)));
+    }
+    return bits;
+}
+
+// The maximum, or what stands for it, and the sum of the softmax weights of row `r` over the piece. Of its own scores:
+// those of the tile may be rounded otherwise.
+fn state_of_row(r: u32, rows: vec4<u32>, span: vec4<u32>, kv_head: u32, thread: u32) -> vec2<f32> {
+    var own_max = negative_infinity();
+    var own_sum = 0.0;
+    for (var l = span.x + thread; l < span.y; l += THREADS) {
+        let score = score_one(l, r, rows, kv_head);
+        let grown = max(own_max, score);
+        own_sum = own_sum * rescale_of(vec4<f32>(own_max), vec4<f32>(grown)).x
+            + exp_one(score - shift_of(vec4<f32>(grown)).x);
+        own_max = grown;
+    }
+    thread_sums[thread] = vec4<f32>(own_max, own_sum, 0.0, 0.0);
+    workgroupBarrier();
+    var row_max = negative_infinity();
+    for (var other = 0u; other < THREADS; other++) {
+        row_max = max(row_max, thread_sums[other].x);
+    }
+    var row_sum = 0.0;
+    for (var other = 0u; other < THREADS; other++) {
+        let part = thread_sums[other];
+        row_sum += part.y * rescale_of(vec4<f32>(part.x), vec4<f32>(row_max)).x;
+    }
+    workgroupBarrier();
+    return vec2<f32>(shift_of(vec4<f32>(row_max)).x, row_sum);
+}
+
+// Computes one row of the piece again.
+fn attend_row(r: u32, rows: vec4<u32>, span: vec4<u32>, kv_head: u32, thread: u32) {
+    let is_softmax = params.weighting == SOFTMAX;
+    var state = vec2<f32>(0.0, 1.0);
+    if is_softmax {
+        state = state_of_row(r, rows, span, kv_head, thread);
+    }
+    // Columns, and the behaviours among which each thread with these columns has its own.
+    let column = 4u * (thread % params.columns);
+    let share = thread / params.columns;
+    let shares = THREADS / params.columns;
+    let left = params.value_columns - min(column, params.value_columns);
+    let first_value = params.values_base + kv_head * params.value_width + params.first_column + column;
+    var acc = vec4<f32>();
+    for (var start = span.x; start < span.y; start += THREADS) {
+        var weight = 0.0;
+        var counts = false;
+        if start + thread < span.y {
+            let score = score_one(start + thread, r, rows, kv_head);
+            weight = weigh(vec4<f32>(score), vec4<f32>(state.x), true).x;
+            counts = !is_removed(score) || params.weighting > SILU;
+            if is_softmax {
+                weight = 0.5 * (weight / state.y);
+            }
+        }
+        tile_weights[thread] = vec4<f32>(weight, select(0.0, 1.0, counts), 0.0, 0.0);
+        workgroupBarrier();
+        if left > 0u {
+            for (var i = share; i < min(span.y - start, THREADS); i += shares) {
+                let entry = tile_weights[i];
+                if entry.y > 0.0 {
+                    let row = start + i - params.first_history;
+                    acc += entry.x * values_vec4(row * params.value_stride + first_value, left);
+                }
+            }
+        }
+        workgroupBarrier();
+    }
+    tile_weights[thread] = acc;
+    workgroupBarrier();
+    if share == 0u && left > 0u {
+        for (var other = 1u; other < shares; other++) {
+            acc += tile_weights[thread + other * params.columns];
+        }
+        store_row(select(acc, doubled(acc), is_softmax), r, column, left, rows, kv_head, span.z);
+    }
+    workgroupBarrier();
 }
 
 // Adds up the softmax sums of the threads of each row. `place` is that of the thread's own sums.
@@ -282,24 +400,25 @@ fn add_shares(before: State, thread: u32, shares: u32) -> State {
     return state;
 }
 
-// Writes the thread's rows and columns.
-fn write_tile(state: State, first_row: u32, column: u32, left: u32, rows: vec4<u32>, kv_head: u32, slot: u32) {
+// Writes the thread's rows and columns, but for the rows that are computed again.
+fn write_tile(
+    state: State, first_row: u32, column: u32, left: u32, rows: vec4<u32>, kv_head: u32, slot: u32, again: u32
+) {
     if column == 0u {
         for (var r = first_row; r < min(rows.z, first_row + 4u * GROUP4); r++) {
             write_state(r, rows, kv_head, slot);
         }
     }
-    if column < params.value_columns {
-        write(state.acc0, first_row, column, left, rows, kv_head, slot);
-        write(state.acc1, first_row + 1u, column, left, rows, kv_head, slot);
-        write(state.acc2, first_row + 2u, column, left, rows, kv_head, slot);
-        write(state.acc3, first_row + 3u, column, left, rows, kv_head, slot);
-        if GROUP4 > 1u {
-            write(state.acc4, first_row + 4u, column, left, rows, kv_head, slot);
-            write(state.acc5, first_row + 5u, column, left, rows, kv_head, slot);
-            write(state.acc6, first_row + 6u, column, left, rows, kv_head, slot);
-            write(state.acc7, first_row + 7u, column, left, rows, kv_head, slot);
-        }
+    let skip = again >> first_row;
+    if (skip & 1u) == 0u { write(state.acc0, first_row, column, left, rows, kv_head, slot); }
+    if (skip & 2u) == 0u { write(state.acc1, first_row + 1u, column, left, rows, kv_head, slot); }
+    if (skip & 4u) == 0u { write(state.acc2, first_row + 2u, column, left, rows, kv_head, slot); }
+    if (skip & 8u) == 0u { write(state.acc3, first_row + 3u, column, left, rows, kv_head, slot); }
+    if GROUP4 > 1u {
+        if (skip & 16u) == 0u { write(state.acc4, first_row + 4u, column, left, rows, kv_head, slot); }
+        if (skip & 32u) == 0u { write(state.acc5, first_row + 5u, column, left, rows, kv_head, slot); }
+        if (skip & 64u) == 0u { write(state.acc6, first_row + 6u, column, left, rows, kv_head, slot); }
+        if (skip & 128u) == 0u { write(state.acc7, first_row + 7u, column, left, rows, kv_head, slot); }
     }
 }
 
@@ -315,30 +434,36 @@ fn write_state(r: u32, rows: vec4<u32>, kv_head: u32, slot: u32) {
         partial[place + 1u] = row_sum;
     } else if params.has_lse == 1u {
         var lse = NEGATIVE_INFINITY;
-        if row_sum > 0.0 {
+        if row_sum != 0.0 {
             lse = bitcast<u32>(max_at(r) + log(row_sum));
         }
         lse_bits[params.lse_base + output_row(rows, kv_head, r)] = lse;
     }
 }
 
-// Writes four columns of row `r`: to the output, or to `partial` if the tile has several pieces.
+// Writes four columns of row `r` from its sums.
 fn write(acc: vec4<f32>, r: u32, column: u32, left: u32, rows: vec4<u32>, kv_head: u32, slot: u32) {
     if r >= rows.z {
-        return;
-    }
-    if slot != NONE {
-        let place = ((slot * params.kv_heads + kv_head) * params.tile + r) * params.value_columns + column;
-        partial[place] = acc.x;
-        if left > 1u { partial[place + 1u] = acc.y; }
-        if left > 2u { partial[place + 2u] = acc.z; }
-        if left > 3u { partial[place + 3u] = acc.w; }
         return;
     }
     var result = acc;
     if params.weighting == SOFTMAX {
         let row_sum = tile_sum[r];
-        result = select(vec4<f32>(), acc / row_sum, row_sum > 0.0);
+        // Nothing but removed behaviours.
+        result = select(acc / row_sum, vec4<f32>(), row_sum == 0.0);
+    }
+    store_row(result, r, column, left, rows, kv_head, slot);
+}
+
+// Stores four columns of row `r`: in the output, or in `partial` if the tile has several pieces.
+fn store_row(result: vec4<f32>, r: u32, column: u32, left: u32, rows: vec4<u32>, kv_head: u32, slot: u32) {
+    if slot != NONE {
+        let place = ((slot * params.kv_heads + kv_head) * params.tile + r) * params.value_columns + column;
+        partial[place] = result.x;
+        if left > 1u { partial[place + 1u] = result.y; }
+        if left > 2u { partial[place + 2u] = result.z; }
+        if left > 3u { partial[place + 3u] = result.w; }
+        return;
     }
     let place = params.out_base + output_row(rows, kv_head, r) * params.value_width + params.first_column + column;
     out[place] = result.x;

@@ -1,9 +1,10 @@
 // Combines the partial results of the pieces of a tile, written by target_attention/attend.wgsl or din/attend.wgsl.
 //
-//     lse = max + log Σ_i exp(max_i − max)·sum_i        out = Σ_i exp(max_i − max)·acc_i / Σ_i exp(max_i − max)·sum_i
+//     lse = max + log Σ_i w_i        out = Σ_i w_i·out_i / Σ_i w_i        w_i = exp(max_i − max)·sum_i
 //
 // One thread computes one vec4 of columns of one output row. All threads of a row read the same states in the order
-// of the slots, so the result has the same bits on every run. Without softmax the sums are just added.
+// of the slots, so the result has the same bits on every run. A piece of which every behaviour is removed has no
+// weight, whatever its result. Without softmax the sums are just added. Sums are taken of 32 pieces, then of these.
 
 struct CombineParams {
     groups: u32,
@@ -49,28 +50,39 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     // Distance between two slots.
     let next = params.kv_heads * params.tile;
 
-    var row_max = LOWEST;
-    if params.weighting == SOFTMAX {
+    let is_softmax = params.weighting == SOFTMAX;
+    var row_max = negative_infinity();
+    if is_softmax {
         for (var i = 0u; i < slots.y; i++) {
             row_max = max(row_max, partial_at(params.first_stats + 2u * (first + i * next)));
         }
     }
-    var acc = vec4<f32>();
+    let shift = shift_of(vec4<f32>(row_max)).x;
     var row_sum = 0.0;
-    for (var i = 0u; i < slots.y; i++) {
-        let place = first + i * next;
-        var factor = 1.0;
-        if params.weighting == SOFTMAX {
-            factor = exp_one(partial_at(params.first_stats + 2u * place) - row_max);
-            row_sum += factor * partial_at(params.first_stats + 2u * place + 1u);
+    if is_softmax {
+        for (var i = 0u; i < slots.y; i++) {
+            row_sum += weight_of(first + i * next, shift);
         }
-        acc += factor * partial_vec4(place * params.value_columns + column, left);
     }
-    if params.weighting == SOFTMAX {
-        acc = select(vec4<f32>(), acc / row_sum, row_sum > 0.0);
+    var acc = vec4<f32>();
+    for (var part = 0u; part < slots.y; part += 32u) {
+        var sum = vec4<f32>();
+        for (var i = part; i < min(part + 32u, slots.y); i++) {
+            let place = first + i * next;
+            let value = partial_vec4(place * params.value_columns + column, left);
+            if !is_softmax {
+                sum += value;
+            } else if partial_at(params.first_stats + 2u * place + 1u) != 0.0 {
+                sum += 0.5 * (weight_of(place, shift) / row_sum) * value;
+            }
+        }
+        acc += sum;
+    }
+    if is_softmax {
+        acc = doubled(acc);
         if params.has_lse == 1u && column == 0u {
             lse_bits[params.lse_base + out_row] =
-                select(NEGATIVE_INFINITY, bitcast<u32>(row_max + log(row_sum)), row_sum > 0.0);
+                select(bitcast<u32>(row_max + log(row_sum)), NEGATIVE_INFINITY, row_sum == 0.0);
         }
     }
     let place = params.out_base + out_row * params.value_width + params.first_column + column;
@@ -78,4 +90,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     if left > 1u { out[place + 1u] = acc.y; }
     if left > 2u { out[place + 2u] = acc.z; }
     if left > 3u { out[place + 3u] = acc.w; }
+}
+
+// The weight of the piece whose state is at `place`.
+fn weight_of(place: u32, shift: f32) -> f32 {
+    let sum = partial_at(params.first_stats + 2u * place + 1u);
+    if sum == 0.0 {
+        return 0.0;
+    }
+    return exp_one(partial_at(params.first_stats + 2u * place) - shift) * sum;
 }

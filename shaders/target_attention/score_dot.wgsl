@@ -1,8 +1,9 @@
 // Scores for target_attention/attend.wgsl: the scaled dot product of a query and a key, plus an optional bias.
 //
-//     s[r,l] = ⟨scale · q[r], k[l]⟩ + bias[l, head of r]
+//     s[r,l] = factor · ⟨scale · q[r], k[l]⟩ + bias[l, head of r]
 //
-// The queries come packed by target_attention/pack_queries.wgsl: scaled, widened to f32, and stored as one 4 × 4
+// `factor` is 1 unless the scale is so large or small that one factor alone could overflow or underflow. The queries come
+// packed by target_attention/pack_queries.wgsl: scaled, widened to f32, and stored as one 4 × 4
 // matrix for each four rows of the tile and each vec4 of the width. The columns of a matrix are the rows of the tile,
 // so the product of a vec4 of a key with a matrix gives four scores.
 
@@ -30,6 +31,8 @@ struct AttendParams {
     // The start of the maxima and sums in `partial`.
     first_stats: u32,
     divisor: f32,
+    // What remains of the scale; the queries carry the rest.
+    factor: f32,
     // Output rows per workgroup; vec4s of columns, a power of two.
     tile: u32,
     columns: u32,
@@ -75,6 +78,10 @@ fn score(l: vec4<u32>, row_group: u32, rows: vec4<u32>, kv_head: u32, thread: u3
         }
         block += 4u * rows4;
     }
+    s.a0 *= params.factor; s.a1 *= params.factor; s.a2 *= params.factor; s.a3 *= params.factor;
+    if GROUP4 > 1u {
+        s.b0 *= params.factor; s.b1 *= params.factor; s.b2 *= params.factor; s.b3 *= params.factor;
+    }
     if params.has_bias == 1u {
         let r = row_group * GROUP4 * 4u;
         s.a0 += bias_of(row.x, rows, kv_head, r); s.a1 += bias_of(row.y, rows, kv_head, r);
@@ -83,10 +90,23 @@ fn score(l: vec4<u32>, row_group: u32, rows: vec4<u32>, kv_head: u32, thread: u3
             s.b0 += bias_of(row.x, rows, kv_head, r + 4u); s.b1 += bias_of(row.y, rows, kv_head, r + 4u);
             s.b2 += bias_of(row.z, rows, kv_head, r + 4u); s.b3 += bias_of(row.w, rows, kv_head, r + 4u);
         }
-        // A bias of -∞ removes the behaviour.
-        let lowest = vec4<f32>(LOWEST);
-        s.a0 = max(s.a0, lowest); s.a1 = max(s.a1, lowest); s.a2 = max(s.a2, lowest); s.a3 = max(s.a3, lowest);
-        s.b0 = max(s.b0, lowest); s.b1 = max(s.b1, lowest); s.b2 = max(s.b2, lowest); s.b3 = max(s.b3, lowest);
     }
     return s;
+}
+
+// The score of one behaviour for one row of the tile.
+fn score_one(l: u32, r: u32, rows: vec4<u32>, kv_head: u32) -> f32 {
+    let row = l - params.first_history;
+    let key = params.keys_base + (row * params.kv_heads + kv_head) * params.width;
+    let width4 = (params.width + 3u) / 4u;
+    let query = (rows.w * params.kv_heads + kv_head) * width4 * params.tile + r;
+    var sum = 0.0;
+    for (var k = 0u; k < width4; k++) {
+        sum += dot(keys_vec4(key + 4u * k, params.width - 4u * k), queries[query + k * params.tile]);
+    }
+    sum *= params.factor;
+    if params.has_bias == 1u {
+        sum += bias_of(row, rows, kv_head, r).x;
+    }
+    return sum;
 }

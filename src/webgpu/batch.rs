@@ -27,7 +27,24 @@ pub struct WgpuJagged {
     /// A batch with one candidate per user, for operations that have one result per user.
     pub(crate) per_user: WgpuBatch,
     offsets: Mutex<Option<Binding>>,
+    parts: Mutex<Option<BagParts>>,
 }
+
+/// Long bags cut into parts.
+#[derive(Debug, Clone)]
+pub(crate) struct BagParts {
+    /// Where each part begins, and where the last one ends.
+    pub(crate) edges: Binding,
+    pub(crate) count: usize,
+    /// `[first part, end]` of each bag. Every bag has a part.
+    pub(crate) ranges: Binding,
+}
+
+/// Ids that one thread adds up.
+const IDS_PER_PART: usize = 256;
+
+/// Parts of a bag that one thread adds up.
+const PARTS_PER_BAG: usize = 32_768;
 
 /// A plan and its lists on the device.
 #[derive(Debug)]
@@ -128,7 +145,35 @@ impl WgpuJagged {
     pub(crate) fn new(jagged: Jagged, owner: Owner) -> Result<Self> {
         let ones = Jagged::from_lengths(&vec![1; jagged.users()])?;
         let per_user = WgpuBatch::new(Batch::new(jagged.clone(), ones)?, owner);
-        Ok(Self { jagged, per_user, offsets: Mutex::default() })
+        Ok(Self { jagged, per_user, offsets: Mutex::default(), parts: Mutex::default() })
+    }
+
+    /// The parts of the bags, if some are so long that a thread must not add them up alone.
+    pub(crate) fn parts(&self, gpu: &Wgpu, operation: &'static str) -> Result<Option<BagParts>> {
+        let longest = self.jagged.max_length();
+        if longest <= IDS_PER_PART {
+            return Ok(None);
+        }
+        let mut parts = lock(&self.parts);
+        if let Some(parts) = parts.as_ref() {
+            return Ok(Some(parts.clone()));
+        }
+        fit(operation, "rows", self.jagged.rows())?;
+        let length = longest.div_ceil(PARTS_PER_BAG).max(IDS_PER_PART);
+        let (mut edges, mut ranges) = (Vec::new(), Vec::new());
+        for bag in 0..self.jagged.users() {
+            let ids = self.jagged.range(bag);
+            ranges.push(edges.len() as u32);
+            edges.extend(ids.clone().step_by(length).map(|start| start as u32));
+            if ids.is_empty() {
+                edges.push(ids.start as u32);
+            }
+            ranges.push(edges.len() as u32);
+        }
+        let count = edges.len();
+        edges.push(self.jagged.total() as u32);
+        let (edges, ranges) = (gpu.list(operation, &edges)?, gpu.list(operation, &ranges)?);
+        Ok(Some(parts.insert(BagParts { edges, count, ranges }).clone()))
     }
 
     /// The offsets, `[users + 1]` words.

@@ -1,7 +1,10 @@
 //! Dispatches of kernels.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
 use crate::gpu::trace;
+use crate::jagged::Batch;
 use crate::webgpu::binding::Binding;
 use crate::webgpu::params::{Dispatch, Params};
 use crate::webgpu::pipeline::Pipeline;
@@ -11,6 +14,37 @@ use crate::webgpu::state::Wgpu;
 
 /// Threads per workgroup of all kernels that process one element per thread.
 pub(crate) const THREADS: u32 = 64;
+
+/// The loop iterations that a thread may make, in all its loops together: some devices stop loops silently after 65,536, and
+/// others stop kernels that run for seconds.
+pub(crate) const MOST_ITERATIONS: usize = 60_000;
+
+/// Bytes of partial results for which pieces are kept short.
+const PARTIAL_BYTES: usize = 128 << 20;
+
+/// The longest piece of a history, in behaviours: `wanted`, or twice as many and so on where the partial results of so many pieces
+/// would take too much memory, up to `most`. A piece of a tile has `bytes` of them.
+pub(crate) fn longest_piece(
+    batch: &Batch,
+    rows_per_target: usize,
+    tile_rows: usize,
+    bytes: usize,
+    wanted: usize,
+    most: usize,
+) -> usize {
+    let slots = |longest: usize| -> usize {
+        let user = |(history, targets): (Range<usize>, Range<usize>)| match history.len().div_ceil(longest) {
+            0 | 1 => 0,
+            spans => spans * (targets.len() * rows_per_target).div_ceil(tile_rows),
+        };
+        batch.requests().map(user).sum()
+    };
+    let mut longest = wanted.clamp(1, most.max(1));
+    while longest < most && slots(longest).saturating_mul(bytes) > PARTIAL_BYTES {
+        longest = longest.saturating_mul(2).min(most);
+    }
+    longest
+}
 
 /// Workgroups for so many elements, one thread each.
 pub(crate) fn groups_of(elements: usize) -> u64 {
@@ -39,15 +73,15 @@ impl Wgpu {
         groups: u64,
     ) -> Result<()> {
         debug_assert_eq!(P::BLOCK.name, kernel.params.name, "{} takes other parameters", kernel.name);
+        if groups == 0 {
+            return Ok(());
+        }
         debug_assert_eq!(
             aliased(kernel, bindings),
             None,
             "{operation}: {} writes what it also binds",
             kernel.name
         );
-        if groups == 0 {
-            return Ok(());
-        }
         let most = u64::from(self.limits().max_compute_workgroups_per_dimension);
         let (width, height) = (groups.min(most), groups.div_ceil(groups.min(most)));
         if height > most {

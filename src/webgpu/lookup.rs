@@ -3,13 +3,14 @@
 use crate::error::Result;
 use crate::gpu::fit;
 use crate::ops::{Bags, Lookup, LookupInputs, LookupOps, LookupOutputs, Table, total_width};
-use crate::webgpu::batch::WgpuJagged;
+use crate::webgpu::batch::{BagParts, WgpuJagged};
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::{THREADS, groups_of};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
+use crate::webgpu::sum_parts::{Mode, Rows};
 use crate::webgpu::tables::{BoundTable, buffers_of, table_formats};
 
 impl LookupOps for Wgpu {
@@ -102,6 +103,29 @@ pub(super) struct Gather<'a> {
 }
 
 impl Gather<'_> {
+    /// Gathers all features, and adds up the parts of long bags.
+    fn bags(
+        &self,
+        gpu: &Wgpu,
+        tables: &[Table<'_, WgpuMemory>],
+        parts: Option<&BagParts>,
+        out: &Binding,
+    ) -> Result<()> {
+        let Some(parts) = parts else {
+            return self.run(gpu, tables, &[], out);
+        };
+        fit(self.operation, "out", self.rows * self.width)?;
+        let sums = gpu.scratch(self.operation, (parts.count * self.width) as u64)?;
+        Gather { rows: parts.count, ..*self }.run(gpu, tables, &[], &sums)?;
+        let mode = match self.pooling {
+            Pooling::Mean(_) => Mode::Mean(&parts.edges),
+            _ => Mode::Sum,
+        };
+        let Self { rows, width, .. } = *self;
+        let rows = Rows { out, rows, width, out_width: width, first_column: 0 };
+        rows.sum_parts(gpu, self.operation, &parts.ranges, &sums, mode)
+    }
+
     /// Gathers all features. `factors` has one element per feature, or none for factors of 1.
     pub(super) fn run(
         &self,
@@ -180,7 +204,13 @@ fn lookup(
     };
     let ids = gpu.bind(NAME, "ids", &ids.rows(0, used * features, 1))?;
     let report = gpu.id_report(NAME, "ids", op.ids, inputs.tables)?;
-    let pooling = match (bags, &offsets) {
+    fit(NAME, "ids", used * features)?;
+    let parts = match bags {
+        Bags::Each => None,
+        Bags::Sum(bags) | Bags::Mean(bags) => bags.parts(gpu, NAME)?,
+    };
+    let offsets = parts.as_ref().map(|parts| &parts.edges).or(offsets.as_ref());
+    let pooling = match (bags, offsets) {
         (Bags::Sum(_), Some(offsets)) => Pooling::Sum(offsets),
         (Bags::Mean(_), Some(offsets)) => Pooling::Mean(offsets),
         _ => Pooling::Each,
@@ -196,11 +226,11 @@ fn lookup(
         padded: false,
         report: report.as_ref().map(|report| (&report.binding, 0)),
     };
-    gather.run(gpu, inputs.tables, &[], &out.binding)?;
+    gather.bags(gpu, inputs.tables, parts.as_ref(), &out.binding)?;
     gpu.finish(out)?;
     if let Some(second) = second {
         let gather = Gather { width: second_width, report: None, ..gather };
-        gather.run(gpu, inputs.second_tables, &[], &second.binding)?;
+        gather.bags(gpu, inputs.second_tables, parts.as_ref(), &second.binding)?;
         gpu.finish(second)?;
     }
     match report {

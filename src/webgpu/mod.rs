@@ -28,6 +28,7 @@ mod scope;
 mod sdim;
 mod shader;
 mod state;
+mod sum_parts;
 mod tables;
 mod target_attention;
 mod transfer;
@@ -54,6 +55,7 @@ fn all_kernels() -> Vec<shader::Kernel> {
         decoupled::variants,
         check::variants,
         output::variants,
+        sum_parts::variants,
     ];
     stems.into_iter().flat_map(|variants| variants()).collect()
 }

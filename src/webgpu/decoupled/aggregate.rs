@@ -1,6 +1,6 @@
 //! Weights the selected behaviours, and sums their representation rows.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Bound, fit};
 use crate::memory::ViewMut;
 use crate::ops::{AggregateInputs, Decoupled, Selection, total_width};
@@ -13,9 +13,16 @@ use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
+use crate::webgpu::sum_parts::{Mode, Rows};
 use crate::webgpu::tables::{BoundTable, buffers_of, table_formats};
 
 const NAME: &str = "decoupled_aggregate";
+
+/// Behaviours that one thread adds up.
+const PART: usize = 1024;
+
+/// The largest K: a workgroup of 64 threads weighs it.
+const MOST_TOP_K: usize = 1 << 20;
 
 params! {
     /// Twin of the struct in shaders/decoupled/weigh_selection.wgsl.
@@ -44,6 +51,8 @@ params! {
         out_base: u32,
         out_width: u32,
         first_column: u32,
+        parts: u32,
+        part: u32,
     }
 }
 
@@ -129,10 +138,15 @@ pub(super) fn aggregate_as(
     }
     let ids = gpu.bind(operation, "history_ids", &ids)?;
     fit(operation, "out", candidates * width)?;
+    let parts = top_k.div_ceil(PART).max(1);
+    let sums = match parts {
+        1 => out.binding.clone(),
+        parts => gpu.scratch(operation, (candidates * parts * width) as u64)?,
+    };
     let mut first_column = 0;
     for (feature, table) in tables.iter().enumerate() {
         let bound = BoundTable::new(gpu, operation, table)?;
-        let threads = candidates * table.width.div_ceil(4);
+        let threads = candidates * parts * table.width.div_ceil(4);
         let params = AggregateParams {
             threads: fit(operation, "out", threads)?,
             top_k: top_k as u32,
@@ -144,14 +158,22 @@ pub(super) fn aggregate_as(
             table_base: bound.data.base,
             scale_base: bound.scale.base,
             offset_base: bound.offset.base,
-            out_base: out.binding.base,
+            out_base: sums.base,
             out_width: width as u32,
             first_column,
+            parts: parts as u32,
+            part: PART as u32,
         };
-        let bindings = [&kept, &ids, &bound.data, &bound.scale, &bound.offset, &out.binding];
+        let bindings = [&kept, &ids, &bound.data, &bound.scale, &bound.offset, &sums];
         let kernel = aggregate_kernel(bound.format, bound.int8);
         gpu.dispatch(operation, &kernel, &params, &bindings, groups_of(threads))?;
         first_column += table.width as u32;
+    }
+    if parts > 1 {
+        let ranges: Vec<u32> =
+            (0..candidates).flat_map(|m| [m * parts, (m + 1) * parts].map(|p| p as u32)).collect();
+        let rows = Rows { out: &out.binding, rows: candidates, width, out_width: width, first_column: 0 };
+        rows.sum_parts(gpu, operation, &gpu.list(operation, &ranges)?, &sums, Mode::Halves)?;
     }
     if op.multiply_target {
         let ids = gpu.bind(operation, "target_ids", &target_ids)?;
@@ -179,6 +201,10 @@ fn weigh(
     batch: &WgpuBatch,
     selection: &Selection<'_, WgpuMemory>,
 ) -> Result<Binding> {
+    if top_k > MOST_TOP_K {
+        let (needed, limit) = (top_k as u64, MOST_TOP_K as u64);
+        return Err(Error::Limit { operation, argument: "top_k", needed, limit });
+    }
     let candidates = batch.as_ref().targets().total();
     let positions = gpu.bind(operation, "positions", &Region::of(selection.positions))?;
     let scores = gpu.bind(operation, "scores", &Region::of(selection.scores))?;
@@ -201,7 +227,7 @@ fn weigh(
     };
     let bindings =
         [&plan.tiles, &positions, &scores, &counts, &kept, &bad_counts.binding, &bad_positions.binding];
-    gpu.dispatch(operation, &weigh_kernel(), &params, &bindings, groups_of(tiles))?;
+    gpu.dispatch(operation, &weigh_kernel(), &params, &bindings, tiles as u64)?;
     gpu.fetch_word(&counts, 32, bad_counts)?;
     gpu.fetch_word(&positions, 32, bad_positions)?;
     Ok(kept)

@@ -8,10 +8,10 @@ use crate::ops::{Decoupled, SearchInputs, SelectionMut, Table};
 use crate::plan::{Cut, best_tile_rows};
 use crate::webgpu::batch::{DevicePlan, WgpuBatch};
 use crate::webgpu::binding::Binding;
-use crate::webgpu::decoupled::combine::combine;
+use crate::webgpu::decoupled::combine::{combine, iterations_per_sort};
 use crate::webgpu::decoupled::keys::{GATHERED, Keys, MAX_TABLES, SearchParams, lists_of, search_kernel};
 use crate::webgpu::decoupled::queries::{SearchQueriesParams, queries_kernel};
-use crate::webgpu::launch::groups_of;
+use crate::webgpu::launch::{MOST_ITERATIONS, groups_of, longest_piece};
 use crate::webgpu::lookup::{GATHERED_BYTES, Gather, Pooling};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::state::Wgpu;
@@ -88,7 +88,13 @@ pub(super) fn search_as(
         None => gpu.rows_per_binding::<f32>(width).min(GATHERED_BYTES / (4 * width)).max(STEP),
     };
     let lists = best_tile_rows(batch.as_ref(), 1, lists_of(top_k).1, LOAD);
-    let cut = Cut { rows_per_target: 1, tile_rows: lists, step: 2 * STEP, wanted: PIECES, longest: window };
+    // Each step offers its scores, and may fill the lists up; full lists are sorted, and have this much room again.
+    let capacity = lists_of(top_k).0;
+    let sorts = STEP.div_ceil(capacity - top_k) + 1;
+    let step = width4(&tables) + sorts * (iterations_per_sort(capacity, lists) + 4 * lists) + 2 * lists;
+    let wanted = (MOST_ITERATIONS / step).max(1) * STEP;
+    let longest = longest_piece(batch.as_ref(), 1, lists, lists * top_k * 8, wanted.min(window), window);
+    let cut = Cut { rows_per_target: 1, tile_rows: lists, step: 2 * STEP, wanted: PIECES, longest };
     let plan = batch.plan(gpu, operation, &cut)?;
     let entries = (plan.plan.slots + plan.plan.tiles.len()) * lists * top_k;
     fit(operation, "lists", entries)?;

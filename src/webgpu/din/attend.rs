@@ -11,7 +11,7 @@ use crate::webgpu::binding::Binding;
 use crate::webgpu::din::fold::fold;
 use crate::webgpu::din::layout::{BEHAVIOURS, Layout, TILE};
 use crate::webgpu::din::targets::prepare_targets;
-use crate::webgpu::launch::THREADS;
+use crate::webgpu::launch::{MOST_ITERATIONS, THREADS, longest_piece};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::shader::{Format, Kernel, Slot};
@@ -20,6 +20,9 @@ use crate::webgpu::target_attention::attend::PIECES;
 use crate::webgpu::target_attention::combine::{Combine, MAX_COLUMNS, column_vec4s};
 
 const NAME: &str = "din";
+
+/// The longest piece, in behaviours: short enough for exact sums.
+const LONGEST: usize = 2048;
 
 params! {
     /// Twin of the struct in shaders/din/attend.wgsl.
@@ -119,8 +122,12 @@ pub(super) fn attend<T: Element>(
     let layout = Layout::new(width, &units, batch.as_ref());
     let history = Region::of(inputs.history);
     let window = gpu.rows_per_binding::<T>(width);
-    let cut =
-        Cut { rows_per_target: 1, tile_rows: TILE, step: layout.behaviours, wanted: PIECES, longest: window };
+    let bytes = TILE * (MAX_COLUMNS.min(width) + 2) * 4;
+    // Twice the iterations, for candidates that are computed again.
+    let steps = (MOST_ITERATIONS / (2 * layout.iterations_per_step())).max(1);
+    let wanted = (steps * layout.behaviours / layout.parallel).min(LONGEST).min(window);
+    let longest = longest_piece(batch.as_ref(), 1, TILE, bytes, wanted, window);
+    let cut = Cut { rows_per_target: 1, tile_rows: TILE, step: layout.behaviours, wanted: PIECES, longest };
     let plan = batch.plan(gpu, NAME, &cut)?;
     if plan.plan.tiles.is_empty() {
         return Ok(());

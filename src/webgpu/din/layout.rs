@@ -87,6 +87,20 @@ impl Layout {
         }
     }
 
+    /// At least the iterations of a thread's loops in one step.
+    pub(super) fn iterations_per_step(&self) -> usize {
+        let lanes = self.behaviours / if self.behaviours == 4 { 4 } else { 8 };
+        let layer = |index: usize| {
+            let jobs = (self.units4[index] * lanes).div_ceil(64);
+            jobs * (self.inputs[index].div_ceil(4) + 1)
+        };
+        let layers: usize = (0..self.units.len()).map(layer).sum();
+        let last = self.units4[self.units.len() - 1];
+        let rounds = TILE.div_ceil(self.parallel);
+        // Softmax takes two walks over a candidate's scores; the weighted sums one, at most.
+        rounds * (layers + last + 1) + 3 * self.behaviours + 8
+    }
+
     /// Lanes of each candidate. A lane has 8 behaviours, or 4 of the smallest step.
     pub(super) fn candidate_lanes(&self) -> usize {
         self.behaviours / self.parallel / if self.behaviours == 4 { 4 } else { 8 }

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::gpu::fit;
 use crate::memory::{View, ViewMut};
 use crate::ops::{Sdim, SdimAttendInputs, SdimQueryInputs};
-use crate::plan::Cut;
+use crate::plan::{Cut, Plan, Tile};
 use crate::webgpu::batch::{DevicePlan, WgpuBatch};
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::THREADS;
@@ -16,9 +16,13 @@ use crate::webgpu::sdim::query::{query, query_sums};
 use crate::webgpu::sdim::signatures::Codes;
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
+use crate::webgpu::sum_parts::{Mode, Rows};
 use crate::webgpu::target_attention::attend::PIECES;
 
 const NAME: &str = "sdim_attend";
+
+/// Behaviours of a piece that one dispatch adds: each may match all groups, and the iterations of a thread are limited.
+const MOST: usize = 1024;
 
 params! {
     /// Twin of the struct in shaders/sdim/attend.wgsl.
@@ -31,6 +35,8 @@ params! {
         codes_base: u32,
         target_codes_base: u32,
         first_whole: u32,
+        skip: u32,
+        most: u32,
     }
 }
 
@@ -126,9 +132,33 @@ fn sum_buckets<T: Element>(
             codes_base: codes.binding.base + (span.start * op.groups) as u32,
             target_codes_base: target_codes.binding.base,
             first_whole: plan.plan.slots as u32,
+            skip: 0,
+            most: MOST as u32,
         };
         let bindings = [&plan.pieces, &rows, &codes.binding, &target_codes.binding, &sums];
-        gpu.dispatch(NAME, &kernel, &params, &bindings, (pieces.len() * groups_per_piece) as u64)?;
+        let groups = (pieces.len() * groups_per_piece) as u64;
+        let longest = plan.plan.pieces[pieces].iter().map(|piece| piece.history.len()).max().unwrap_or(0);
+        for skip in (0..longest.max(1)).step_by(MOST) {
+            let params = SdimAttendParams { skip: skip as u32, ..params };
+            gpu.dispatch(NAME, &kernel, &params, &bindings, groups)?;
+        }
     }
-    Ok(sums)
+    add_pieces(gpu, op, &plan.plan, &sums)
+}
+
+/// The bucket sums of each candidate, of all its pieces. There is one tile per candidate.
+fn add_pieces(gpu: &Wgpu, op: &Sdim, plan: &Plan, sums: &Binding) -> Result<Binding> {
+    if plan.slots == 0 {
+        return Ok(sums.clone());
+    }
+    let range = |(index, tile): (usize, &Tile)| match tile.slots {
+        0 => [plan.slots + index, plan.slots + index + 1],
+        slots => [tile.first_slot, tile.first_slot + slots],
+    };
+    let ranges: Vec<u32> = plan.tiles.iter().enumerate().flat_map(range).map(|part| part as u32).collect();
+    let (rows, width) = (plan.tiles.len(), op.groups * op.width);
+    let out = gpu.scratch(NAME, (rows * width) as u64)?;
+    let all = Rows { out: &out, rows, width, out_width: width, first_column: 0 };
+    all.sum_parts(gpu, NAME, &gpu.list(NAME, &ranges)?, sums, Mode::Sum)?;
+    Ok(out)
 }

@@ -8,7 +8,7 @@ use crate::ops::{Sdim, SdimEncodeInputs};
 use crate::plan::Cut;
 use crate::webgpu::batch::{DevicePlan, WgpuJagged};
 use crate::webgpu::binding::Binding;
-use crate::webgpu::launch::{THREADS, groups_of};
+use crate::webgpu::launch::{MOST_ITERATIONS, THREADS, groups_of};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::output::Output;
 use crate::webgpu::params::{Params, params};
@@ -19,6 +19,8 @@ use crate::webgpu::target_attention::attend::PIECES;
 
 /// Bucket rows of 64 columns that fit the workgroup memory of sdim/encode.wgsl.
 const ROWS_IN_WORKGROUP: usize = 48;
+/// Behaviours whose sum is taken before it is added to the others, as in sdim/encode.wgsl.
+const PART: usize = 256;
 /// Bytes that partial tables may occupy: a small part of a GPU's memory.
 pub(super) const PARTIAL_BYTES: usize = 64 << 20;
 
@@ -35,6 +37,8 @@ params! {
         codes_base: u32,
         table_base: u32,
         append: u32,
+        skip: u32,
+        most: u32,
     }
 }
 
@@ -180,6 +184,8 @@ fn add_rows<T: Element>(
     }
     let group_tile = if in_memory { 1 } else { (ROWS_IN_WORKGROUP / op.buckets()).min(op.groups) };
     let groups_per_piece = op.width.div_ceil(64) * op.groups.div_ceil(group_tile);
+    // Behaviours of a piece that one dispatch adds, in whole parts.
+    let most = MOST_ITERATIONS / (group_tile + 2) / PART * PART;
     let kernel = encode_kernel(in_memory, Format::of::<T>(false), codes.bits);
     for (pieces, span) in plan.plan.windows(window) {
         let rows = gpu.bind(operation, "rows", &rows.rows(span.start, span.len(), op.width))?;
@@ -194,10 +200,16 @@ fn add_rows<T: Element>(
             codes_base: codes.binding.base + (span.start * op.groups) as u32,
             table_base: table.base,
             append: u32::from(append),
+            skip: 0,
+            most: most as u32,
         };
         let bindings = [&plan.pieces, &rows, &codes.binding, table, partial];
         let groups = (pieces.len() * groups_per_piece) as u64;
-        gpu.dispatch(operation, &kernel, &params, &bindings, groups)?;
+        let longest = plan.plan.pieces[pieces].iter().map(|piece| piece.history.len()).max().unwrap_or(0);
+        for skip in (0..longest.max(1)).step_by(most) {
+            let params = SdimEncodeParams { skip: skip as u32, ..params };
+            gpu.dispatch(operation, &kernel, &params, &bindings, groups)?;
+        }
     }
     Ok(())
 }

@@ -24,7 +24,6 @@ params! {
         codes_base: u32,
         out_base: u32,
         normalise: u32,
-        first_whole: u32,
     }
 }
 
@@ -76,10 +75,15 @@ pub(super) fn query<T: Element>(
         codes_base: codes.binding.base,
         out_base: out.binding.base,
         normalise: u32::from(op.normalise),
-        first_whole: 0,
     };
     let bindings = [&offsets, &table, &codes.binding, &out.binding];
-    gpu.dispatch(operation, &query_kernel(false, codes.bits), &params, &bindings, count as u64)?;
+    gpu.dispatch(
+        operation,
+        &query_kernel(false, codes.bits),
+        &params,
+        &bindings,
+        (count * op.width.div_ceil(64)) as u64,
+    )?;
     gpu.finish(out)
 }
 
@@ -102,8 +106,8 @@ pub(super) fn query_sums(
         codes_base: 0,
         out_base: out.base,
         normalise: u32::from(op.normalise),
-        first_whole: plan.plan.slots as u32,
     };
     let bindings = [&plan.tiles, sums, &gpu.nothing(), out];
-    gpu.dispatch(operation, &query_kernel(true, 32), &params, &bindings, plan.plan.tiles.len() as u64)
+    let groups = plan.plan.tiles.len() * op.width.div_ceil(64);
+    gpu.dispatch(operation, &query_kernel(true, 32), &params, &bindings, groups as u64)
 }

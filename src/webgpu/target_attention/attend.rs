@@ -5,11 +5,12 @@ use std::ops::Range;
 use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::{fit, weighting_code};
+use crate::jagged::Batch;
 use crate::ops::Weighting;
 use crate::plan::{Cut, best_tile_rows};
 use crate::webgpu::batch::{DevicePlan, WgpuBatch};
 use crate::webgpu::binding::Binding;
-use crate::webgpu::launch::THREADS;
+use crate::webgpu::launch::{MOST_ITERATIONS, THREADS, longest_piece};
 use crate::webgpu::memory::Region;
 use crate::webgpu::output::Output;
 use crate::webgpu::params::{Params, params};
@@ -42,6 +43,7 @@ params! {
         lse_base: u32,
         first_stats: u32,
         divisor: f32,
+        factor: f32,
         tile: u32,
         columns: u32,
         weighting: u32,
@@ -100,6 +102,18 @@ fn step_of(tile: usize) -> usize {
     256 / tile.div_ceil(8)
 }
 
+/// The factor on queries and the factor on scores whose product is the scale: a very large or small scale is split, so that it
+/// neither overflows nor underflows where scores do not.
+fn split_scale(scale: f32) -> (f32, f32) {
+    const USUAL: i32 = 32;
+    let exponent = scale.abs().log2();
+    if !exponent.is_finite() || exponent.abs() <= USUAL as f32 {
+        return (scale, 1.0);
+    }
+    let half = 2.0f32.powi(exponent as i32 / 2);
+    (half, scale / half)
+}
+
 /// One attention as the kernels see it, whichever operation it serves.
 pub(in crate::webgpu) struct Attention {
     pub(in crate::webgpu) operation: &'static str,
@@ -131,6 +145,21 @@ struct Job<'a> {
 }
 
 impl Attention {
+    /// The longest piece: short enough for exact sums, and for a thread's loops, also where rows are computed again.
+    fn longest_piece(&self, batch: &Batch, tile_rows: usize, columns: usize, window: usize) -> usize {
+        const LONGEST: usize = 2048;
+        let threads = THREADS as usize;
+        let score = self.width.div_ceil(4) + 1;
+        // Iterations for 64 behaviours: in the tile, and for a row that is computed again.
+        let step = step_of(tile_rows);
+        let tile = score + threads.div_ceil(4) + 1;
+        let row = 2 * score + threads.min(columns) + 4;
+        let steps = MOST_ITERATIONS / (tile + tile_rows * row);
+        let wanted = (steps * threads / step * step).clamp(step, LONGEST.max(step));
+        let bytes = self.kv_heads * tile_rows * (self.value_width.min(MAX_COLUMNS) + 2) * 4;
+        longest_piece(batch, self.heads / self.kv_heads, tile_rows, bytes, wanted.min(window), window)
+    }
+
     /// `history` is called for consecutive windows of at most `window` rows, each before its dispatch.
     #[expect(clippy::too_many_arguments, reason = "the operation's inputs and outputs, one each")]
     pub(in crate::webgpu) fn run<Q: Element, K: Element>(
@@ -157,7 +186,7 @@ impl Attention {
             tile_rows,
             step: step_of(tile_rows),
             wanted: PIECES.div_ceil(self.kv_heads),
-            longest: window,
+            longest: self.longest_piece(batch.as_ref(), tile_rows, columns, window),
         };
         let plan = batch.plan(gpu, operation, &cut)?;
         if plan.plan.tiles.is_empty() {
@@ -166,7 +195,7 @@ impl Attention {
         let rows = batch.as_ref().targets().total();
         fit(operation, "out", rows.saturating_mul(self.heads * self.value_width))?;
         let sizes = [self.heads, self.kv_heads, self.width, tile_rows];
-        let packed = pack_queries(gpu, operation, &plan, sizes, self.scale, queries)?;
+        let packed = pack_queries(gpu, operation, &plan, sizes, split_scale(self.scale).0, queries)?;
         for first_column in (0..self.value_width).step_by(MAX_COLUMNS) {
             let no_lse = gpu.no_output(operation)?;
             let job = Job {
@@ -216,6 +245,7 @@ impl Job<'_> {
             lse_base: self.lse.0.base,
             first_stats,
             divisor,
+            factor: split_scale(attention.scale).1,
             tile: u(tile_rows),
             columns: u(columns),
             weighting,

@@ -37,7 +37,7 @@ fn merge_kernel(values: Format) -> Kernel {
             Slot::read("second", values),
             Slot::plain("first_lse", "u32"),
             Slot::plain("second_lse", "u32"),
-            Slot::write("out", "f32"),
+            Slot::write("out", "u32"),
             Slot::write("lse_bits", "u32"),
         ],
     }

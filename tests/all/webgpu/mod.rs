@@ -1,6 +1,7 @@
 //! What only the `wgpu` backend has.
 
 mod device;
+mod edges;
 mod faults;
 mod handles;
 mod submissions;
