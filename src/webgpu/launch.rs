@@ -98,7 +98,9 @@ impl Wgpu {
             )
         });
         let edit = self.shared.edit.as_deref();
-        let pipeline = self.shared.pipelines.get_or_compile(self, operation, kernel, edit)?;
+        let scopes = &self.shared.scopes;
+        let pipeline =
+            self.shared.pipelines.get_or_compile(scopes, &self.reports, operation, kernel, edit)?;
         let header = Dispatch { groups: groups as u32, grid_width: width as u32 };
         let mut bytes = [bytemuck::bytes_of(&header), bytemuck::bytes_of(params)].concat();
         bytes.resize(bytes.len().next_multiple_of(16), 0);

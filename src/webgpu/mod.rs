@@ -32,6 +32,7 @@ mod sum_parts;
 mod tables;
 mod target_attention;
 mod transfer;
+mod waiter;
 
 pub use batch::{WgpuBatch, WgpuJagged};
 pub use device::WgpuOptions;

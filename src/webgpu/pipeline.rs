@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use crate::error::Result;
 use crate::gpu::lock;
+use crate::webgpu::faults::Reports;
+use crate::webgpu::scope::Scopes;
 use crate::webgpu::shader::Kernel;
-use crate::webgpu::state::Wgpu;
 
 /// Rewrites the text of a kernel, given its name.
 pub(crate) type Edit = dyn Fn(&str, String) -> String + Send + Sync;
@@ -26,7 +27,8 @@ impl Pipelines {
     /// The pipeline of a kernel. Two threads that miss at the same time both compile it; the first to finish is kept.
     pub(crate) fn get_or_compile(
         &self,
-        gpu: &Wgpu,
+        scopes: &Scopes,
+        owner: &Arc<Reports>,
         operation: &'static str,
         kernel: &Kernel,
         edit: Option<&Edit>,
@@ -36,7 +38,9 @@ impl Pipelines {
             return Ok(pipeline.clone());
         }
         let text = edit.map_or_else(|| kernel.text(), |edit| edit(kernel.name, kernel.text()));
-        let made = Arc::new(gpu.scoped(operation, 0, || Pipeline::compile(gpu.wgpu_device(), kernel, text))?);
+        let made = Arc::new(
+            scopes.run(operation, 0, &[owner], || Pipeline::compile(scopes.device(), kernel, text))?,
+        );
         Ok(lock(&self.0).entry(key).or_insert(made).clone())
     }
 }

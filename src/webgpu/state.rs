@@ -6,13 +6,13 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::webgpu::arrival::Waiter;
 use crate::webgpu::device::{self, WgpuOptions};
 use crate::webgpu::faults::Reports;
 use crate::webgpu::memory::Owner;
 use crate::webgpu::pipeline::{Edit, Pipelines};
 use crate::webgpu::recording::{Command, Recording};
 use crate::webgpu::scope::Scopes;
+use crate::webgpu::waiter::Waiter;
 
 /// Runs the operations on a `wgpu` device.
 ///

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::memory::View;
-use crate::webgpu::arrival::{Arrival, Wait};
+use crate::webgpu::arrival::Arrival;
 use crate::webgpu::device::may_block;
 use crate::webgpu::faults::{Collected, REPORT_BYTES, Report, Unread};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::recording::Command;
 use crate::webgpu::scope::PollFailure;
 use crate::webgpu::state::Wgpu;
+use crate::webgpu::waiter::Wait;
 
 /// How long another thread may take to call the callback of a finished copy.
 const CALLBACK: Duration = Duration::from_secs(10);

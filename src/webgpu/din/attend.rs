@@ -57,7 +57,10 @@ fn attend_kernel(layers: usize, behaviours: usize, history: Format) -> Kernel {
         name: "din/attend",
         params: &DinAttendParams::BLOCK,
         threads: THREADS,
-        sources: &[include_str!("../../../shaders/din/attend.wgsl")],
+        sources: &[
+            include_str!("../../../shaders/din/attend.wgsl"),
+            include_str!("../../../shaders/din/network.wgsl"),
+        ],
         constants: vec![
             ("LAYERS", layers as u32),
             ("BEHAVIOURS", behaviours as u32),

@@ -57,14 +57,15 @@ params! {
 fn attend_kernel(group4: u32, quads: bool, history: Format) -> Kernel {
     const SCORE: &str = include_str!("../../../shaders/target_attention/score_dot.wgsl");
     const ATTEND: &str = include_str!("../../../shaders/target_attention/attend.wgsl");
+    const AGAIN: &str = include_str!("../../../shaders/target_attention/attend_again.wgsl");
     Kernel {
         name: "target_attention/attend",
         params: &AttendParams::BLOCK,
         threads: THREADS,
         sources: if quads {
-            &[SCORE, ATTEND, include_str!("../../../shaders/target_attention/blocks_by_quad.wgsl")]
+            &[SCORE, ATTEND, AGAIN, include_str!("../../../shaders/target_attention/blocks_by_quad.wgsl")]
         } else {
-            &[SCORE, ATTEND, include_str!("../../../shaders/target_attention/blocks_alone.wgsl")]
+            &[SCORE, ATTEND, AGAIN, include_str!("../../../shaders/target_attention/blocks_alone.wgsl")]
         },
         constants: vec![("GROUP4", group4), ("QUADS", u32::from(quads))],
         slots: vec![

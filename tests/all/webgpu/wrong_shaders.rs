@@ -91,10 +91,10 @@ fn attention() -> Vec<Twin> {
             "let live = l < vec4<u32>(end + 1u);",
         ),
         // Pieces combined without regard to their maxima.
-        twin(&long, "target_attention/combine", "factor = exp_one(", "factor = 1.0 + 0.0 * exp_one("),
+        twin(&long, "target_attention/combine", "return exp_one(", "return 1.0 + 0.0 * exp_one("),
         // The tile of the wrong candidates.
         twin(&long, "target_attention/pack_queries", "let row = rows.y + r;", "let row = rows.y + (r ^ 1u);"),
-        twin(&merge, "target_attention/merge", "value / weight_sum", "value / 2.0"),
+        twin(&merge, "target_attention/merge", "weight_a / weight_sum", "weight_a / 2.0"),
         // The two halves of a word swapped; a neighbour's words overwritten.
         twin(
             &half,
@@ -139,7 +139,7 @@ fn din() -> Vec<Twin> {
         // Adjacent candidates all replaced by the first of them.
         twin(&short, "din/attend", "min(m + lane / params.candidate_lanes, last_m)", "min(m, last_m)"),
         // Sums not rescaled when the maximum grows.
-        twin(&softmax, "din/attend", "= exp_one(old_max - row_max)", "= 1.0"),
+        twin(&softmax, "din/attend", "= rescale_of(vec4<f32>(old_max), vec4<f32>(row_max)).x", "= 1.0"),
     ]
 }
 
@@ -150,10 +150,10 @@ fn sdim() -> Vec<Twin> {
     let expected = "sdim_query: signatures[1] is 9, which must be below 8";
     vec![
         twin(&case, "sdim/signatures", "sum > vec4<f32>()", "sum < vec4<f32>()"),
-        twin(&case, "sdim/encode", "l < span.y; l++", "l + 1u < span.y; l++"),
+        twin(&case, "sdim/encode", "l < end; l++", "l + 1u < end; l++"),
         // Every piece of a history added to the table of the first piece.
-        twin(&large, "sdim/encode", "partial[(piece_row + bucket)", "partial[(bucket)"),
-        twin(&case, "sdim/combine_tables", "i < slots.y; i++", "i + 1u < slots.y; i++"),
+        twin(&large, "sdim/encode", "select(user, span.z, is_piece)", "select(user, 0u, is_piece)"),
+        twin(&case, "sdim/combine_tables", "i < min(first + 32u,", "i + 1u < min(first + 32u,"),
         twin(&case, "sdim/query", "sum / f32(params.hash_groups)", "sum"),
         twin(&sparse, "sdim/attend", "code + g) ==", "code) =="),
         twin(&case, "sdim/add_tables", "+= other", "= other"),
@@ -183,6 +183,7 @@ fn too_large_a_signature(gpu: &Wgpu) -> Result<()> {
 
 fn decoupled() -> Vec<Twin> {
     let lookup = LookupCase { pool: Pool::Mean, ..Default::default() };
+    let long_bags = LookupCase { bags: vec![700, 3], ..lookup.clone() };
     let case = DecoupledCase { histories: vec![3000, 5], targets: vec![13, 2], ..Default::default() };
     let int8 = DecoupledCase {
         storage: Storage::Int8,
@@ -193,6 +194,8 @@ fn decoupled() -> Vec<Twin> {
     };
     let outside = DecoupledCase { policy: IdPolicy::Zero, ..case.clone() };
     vec![
+        // The last part of a long bag left out.
+        twin(&long_bags, "shared/sum_parts", "p < min(begin + 32u,", "p + 1u < min(begin + 32u,"),
         twin(&lookup, "lookup/gather", "params.pooling == MEAN", "params.pooling > MEAN"),
         // The third table read for the second; a neighbour's score; the threshold of another vec4 of candidates.
         twin(
@@ -229,7 +232,7 @@ fn decoupled() -> Vec<Twin> {
         ),
         twin(&case, "decoupled/combine_selection", "var slot = first_slot;", "var slot = first_slot + 1u;"),
         twin(&case, "decoupled/weigh_selection", "/ row_sum;", "* row_sum;"),
-        twin(&case, "decoupled/aggregate", "sum += bitcast<f32>(entry.x) * value;", "sum += value;"),
+        twin(&case, "decoupled/aggregate", "0.5 * bitcast<f32>(entry.x) * value_of", "0.5 * value_of"),
         twin_of_check(
             "decoupled_search: history_ids[3] is 7, which must be below 4",
             |gpu| search_ids(gpu, &[0, 1, 2, 7, 9, 0], &[0, 0]),
