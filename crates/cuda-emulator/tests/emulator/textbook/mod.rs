@@ -1,7 +1,8 @@
-//! Textbook kernels, compiled by two compilers and compared with plain Rust. `kernels/` contains the sources, `ptx/` the
+//! Textbook kernels, compiled by three compilers and compared with plain Rust. `kernels/` contains the sources, `ptx/` the
 //! compiled PTX, which `compile` regenerates.
 
 mod arrays;
+mod blocks;
 mod compiled;
 mod integers;
 mod language;
