@@ -59,7 +59,8 @@ struct Lane {
 struct State {
     submitted: u64,
     lanes: BTreeMap<Handle, Lane>,
-    random: Option<Random>,
+    /// The seed of the shuffled order, and what it has led to.
+    random: Option<(u64, Random)>,
 }
 
 /// The unfinished work of a session.
@@ -101,11 +102,17 @@ impl State {
             StreamOrder::Shuffled(seed) => {
                 let ready: Vec<Handle> =
                     self.lanes.iter().filter(|(_, lane)| waits(lane).is_none()).map(|(h, _)| *h).collect();
-                let random = self.random.get_or_insert_with(|| Random::new(seed));
-                let chosen = random.below(ready.len() as u64) as usize;
+                let chosen = self.random(seed).below(ready.len() as u64) as usize;
                 ready.get(chosen).copied()
             }
         }
+    }
+
+    fn random(&mut self, seed: u64) -> &mut Random {
+        if self.random.as_ref().is_none_or(|(of, _)| *of != seed) {
+            self.random = None;
+        }
+        &mut self.random.get_or_insert_with(|| (seed, Random::new(seed))).1
     }
 
     fn last(&self, stream: Handle) -> Option<Arc<Mark>> {
@@ -167,7 +174,7 @@ impl Queue {
     /// In shuffled order a device does some of the work while the program goes on.
     fn drift(&self, call: &Call, near: &Arc<Mark>) {
         let StreamOrder::Shuffled(seed) = call.session.stream_order() else { return };
-        let steps = lock(&self.state).random.get_or_insert_with(|| Random::new(seed)).below(3);
+        let steps = lock(&self.state).random(seed).below(3);
         for _ in 0..steps {
             self.step(call, near);
         }
@@ -258,6 +265,10 @@ impl Queue {
             let Some(goal) = goal.map(|item| Arc::clone(&item.done)) else { return };
             drop(state);
             self.reach(call, &goal);
+            if !goal.is_reached() {
+                // It waits for an event of another session, whose work this one cannot do.
+                return;
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Pending asynchronous copies, in groups per thread ("cp.async", "cp.async.commit_group").
 
-use super::access::Span;
+use super::access::{Span, Words};
 use super::fault::Fault;
 use super::machine::Machine;
 use super::registers::lanes;
@@ -69,14 +69,21 @@ impl Copies {
 impl Machine<'_> {
     /// Completes copies of the running warp. The race shadow records a write by the thread that waited.
     pub(crate) fn finish_copies(&mut self, done: Vec<(usize, Copy)>) -> Result<(), Fault> {
-        for (lane, copy) in done {
+        // All are written before any is checked: lanes of one instruction may copy the same bytes to one place. Nobody else
+        // can have written there since the copies were issued, because that is an access to an unfinished copy.
+        for (_, copy) in &done {
             self.shared.set_pending(copy.offset, copy.size, false);
             let at = (copy.offset >> 2) as usize;
             let words = (copy.size / 4) as usize;
             self.shared.data[at..at + words].copy_from_slice(&copy.data[..words]);
-            let addresses = [copy.offset; 32];
-            let span = Span::of(&addresses, 1 << lane, copy.size);
-            shared::check_write(self, &addresses, 1 << lane, copy.size, span, false, |_, _| false)?;
+        }
+        for (lane, copy) in done {
+            let (addresses, mask) = ([copy.offset; 32], 1 << lane);
+            let span = Span::of(&addresses, mask, copy.size);
+            let data: Words = copy.data.map(|word| [word; 32]);
+            shared::check_write(self, &addresses, mask, copy.size, span, false, |s, grain| {
+                grain.is_unchanged(&addresses, mask, &data, |word| s.data[word as usize])
+            })?;
         }
         Ok(())
     }

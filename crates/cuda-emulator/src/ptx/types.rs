@@ -64,7 +64,7 @@ impl Type {
         const FORMATS: [&str; 7] = ["e4m3", "e5m2", "e2m3", "e3m2", "e2m1", "ue8m0", "ue4m3"];
         const OTHERS: [&str; 12] =
             ["b1", "b4", "u4", "s4", "b4x16", "b6x16_p32", "b128", "f32x2", "u16x2", "s16x2", "u8x4", "s8x4"];
-        let packed = |name: &str| ["", "x2", "x4"].iter().any(|lanes| name == *lanes);
+        let packed = |lanes: &str| ["", "x2", "x4"].contains(&lanes);
         OTHERS.contains(&name) || FORMATS.iter().any(|f| name.strip_prefix(f).is_some_and(packed))
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use cuda_emulator::control::{PageableCopies, StreamOrder};
 use cuda_emulator::exec::{Approximation, MmaOrder};
 use cuda_emulator::{Device, Emulator};
 use longseq::Cuda;
@@ -67,18 +68,28 @@ fn emulator() -> Emulator {
     Emulator::install(Device::sm_80()).expect("the emulator was built with the tests")
 }
 
-/// The modes of the emulator in which results must hold, by name.
+/// The modes of the emulator in which results must hold, by name. The driver's own mode, [`APART`], is none of them: it
+/// changes when work is done, not what kernels compute.
 pub const MODES: [&str; 4] = ["", "shuffled", "lowest", "highest"];
 
+/// Every stream does its work as late as possible, copies from and to pageable memory included: a missing wait and a buffer
+/// dropped too early show.
+pub const APART: &str = "apart";
+
 /// Puts a session into a mode: blocks and warps in another order, approximate instructions at the edges of their
-/// documented error, other orders of summation in `mma`.
+/// documented error, other orders of summation in `mma`; or streams that run apart.
 pub fn set_mode(emulator: &Emulator, mode: &str) {
+    if mode == APART {
+        emulator.set_stream_order(StreamOrder::Late);
+        emulator.set_pageable_copies(PageableCopies::Late);
+        return;
+    }
     let (seed, approximation, order) = match mode {
         "" => (None, Approximation::Nearest, MmaOrder::Ascending),
         "shuffled" => (Some(1), Approximation::Seeded(1), MmaOrder::Truncated),
         "lowest" => (Some(2), Approximation::Lowest, MmaOrder::Descending),
         "highest" => (Some(3), Approximation::Highest, MmaOrder::Pairwise),
-        other => panic!("LONGSEQ_TEST_CUDA_MODE={other}: there are {MODES:?}"),
+        other => panic!("LONGSEQ_TEST_CUDA_MODE={other}: there are {MODES:?} and {APART:?}"),
     };
     emulator.set_schedule_seed(seed);
     emulator.set_approximation(approximation);

@@ -125,7 +125,9 @@ impl Issue {
             }
         }
         // An access to the destination that is not ordered before the issue is already a race.
-        shared::check_write(m, &to, mask, self.size, span, false, |_, _| false)?;
+        shared::check_write(m, &to, mask, self.size, span, false, |s, grain| {
+            grain.is_unchanged(&to, mask, &words, |word| s.data[word as usize])
+        })?;
         m.counts.shared_bytes += u64::from(self.size * mask.count_ones());
         for lane in lanes(mask) {
             let data = std::array::from_fn(|i| words[i][lane]);

@@ -42,6 +42,17 @@ fn a_barrier_without_the_wait() {
     assert_eq!(finding.line, pair.line() + 2, "{finding}");
 }
 
+/// Lanes of one instruction may copy the same to one place, as they may store it, and not different bytes.
+#[test]
+fn lanes_that_copy_to_one_place() {
+    let body = "shr.u32 %x, %t, 1;\nmad.lo.u32 %y, %x, 16, %s;\n{LINE}\nmul.wide.u32 %at, %x, 16;\nadd.u64 %p, %p, %at;\n\
+                setp.lt.u32 %c, %t, 16;\n@%c cp.async.cg.shared.global [%y], [%p], 16;\ncp.async.commit_group;\n\
+                cp.async.wait_group 0;\nbar.sync 0;\n@%c ld.shared.u32 %x, [%y];";
+    let pair = Pair::new(body, "mov.u32 %x, %t;", "mov.u32 %b, %t;");
+    let (finding, _) = pair.report(FindingKind::SharedRace);
+    assert_eq!(finding.line, pair.line() + 4, "{finding}");
+}
+
 /// The source is checked like that of a load.
 #[test]
 fn a_source_outside_its_allocation() {

@@ -206,7 +206,8 @@ fn freed_memory_that_a_graph_still_names_is_reported_at_its_launch() {
         let mut launch = stream.launch_builder(&saxpy);
         launch.arg(&mut y).arg(&x).arg(&2.0_f32).arg(&0_u32);
         unsafe { launch.launch(blocks_of_64(64)) }.unwrap();
-        (y.leak(), x.leak());
+        y.leak();
+        x.leak();
         Box::new(|| drop(saxpy))
     });
     named(&emulator, "page-locked memory", |context, stream| {
