@@ -107,6 +107,22 @@ impl Settings {
         }
     }
 
+    /// The settings that the environment selects for a program that cannot set them: `CUDA_EMULATOR_MODE` is a list, separated
+    /// by commas, of `streams-late`, `streams-shuffled`, `pageable-late` and `explicit-convergence`.
+    pub(crate) fn follow_environment(&mut self) {
+        const VARIABLE: &str = "CUDA_EMULATOR_MODE";
+        let Some(modes) = std::env::var_os(VARIABLE) else { return };
+        for mode in modes.to_string_lossy().split(',').filter(|mode| !mode.is_empty()) {
+            match mode {
+                "streams-late" => self.stream_order = StreamOrder::Late,
+                "streams-shuffled" => self.stream_order = StreamOrder::Shuffled(1),
+                "pageable-late" => self.pageable_copies = PageableCopies::Late,
+                "explicit-convergence" => self.options.explicit_convergence = true,
+                other => eprintln!("cuda-emulator: unknown mode {other} in {VARIABLE}; ignored"),
+            }
+        }
+    }
+
     /// Whether work is queued.
     pub(crate) fn queues(&self) -> bool {
         self.stream_order != StreamOrder::Submission || self.pageable_copies == PageableCopies::Late

@@ -115,6 +115,7 @@ impl Sessions {
             return Arc::clone(session);
         }
         let session = Session::new(0, device());
+        lock(&session.settings).follow_environment();
         self.live.push(Arc::clone(&session));
         session
     }

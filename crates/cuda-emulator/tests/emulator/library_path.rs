@@ -36,6 +36,13 @@ fn program() {
     unsafe { sys::cuDriverGetVersion(&mut version) }.result().unwrap();
     println!("device: {}, driver {version}", context.name().unwrap());
 
+    // Whether work is done when the call that submits it returns.
+    let stream = context.new_stream().unwrap();
+    let zeros = stream.alloc_zeros::<u8>(8).unwrap();
+    let zeros = (zeros, stream.alloc_zeros::<u8>(8).unwrap());
+    println!("done at once: {}", stream.record_event(None).unwrap().is_complete());
+    drop(zeros);
+
     // The handle is available in such a program as well: it uses the library that is already loaded.
     let emulator = Emulator::install(Device::sm_90());
     println!("handle: {:?}", emulator.map(|_| ()));
@@ -59,6 +66,9 @@ fn programs_find_the_library_by_ld_library_path() {
     assert!(text.contains("device: CUDA emulator, sm_80 (as A100-SXM4-80GB), driver 12040"), "{text}");
     let text = run(&[("CUDA_EMULATOR_DEVICE", "sm_75"), ("CUDA_EMULATOR_DRIVER", "11.8")]);
     assert!(text.contains("device: CUDA emulator, sm_75 (as T4), driver 11080"), "{text}");
+    assert!(text.contains("done at once: true"), "{text}");
+    let text = run(&[("CUDA_EMULATOR_MODE", "streams-late,pageable-late")]);
+    assert!(text.contains("done at once: false"), "{text}");
 }
 
 #[test]
