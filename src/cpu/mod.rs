@@ -34,6 +34,9 @@ use crate::memory::View;
 /// cache-line aligned, so rows of large tables load faster. Calls have finished when they return. With the feature
 /// `rayon` they use the current thread pool; results are the same without it. They do not depend on the floating-point mode of
 /// the caller's thread (rounding, flushing of subnormal numbers) either, and leave it as it is.
+///
+/// The same call gives the same bits. In another batch, the last bits of a user's results may differ: the batch as a whole
+/// decides where long histories are cut.
 #[derive(Debug, Clone, Copy)]
 pub struct Cpu {
     instructions: Instructions,

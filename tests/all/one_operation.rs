@@ -81,6 +81,7 @@ fn one_operation_is_enough() {
     let odd = registry::tests::<Plain>("target_attention");
     let odd = odd.iter().find(|test| test.name == "matches_reference_on_odd_lengths").expect("a test");
     (odd.run)(&Plain, Rules::IEEE);
-    let error = Plain.lookup(&Lookup::default(), Bags::Each, LookupInputs::new(Host::view(&[]), &[]));
+    let tables = [Table::new(1, 1, TableData::F32(Host::view(&[1.0])))];
+    let error = Plain.lookup(&Lookup::default(), Bags::Each, LookupInputs::new(Host::view(&[0]), &tables));
     assert!(matches!(error, Err(Error::Unsupported { operation: "lookup", .. })));
 }

@@ -163,6 +163,7 @@ on_every_backend!(
     decodes_int8_rows_with_any_scale,
     reads_views_at_any_offset,
     takes_more_kept_than_there_are,
+    adds_up_to_the_end_of_the_range,
 );
 
 #[test]

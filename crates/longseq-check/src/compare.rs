@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use longseq::{DType, Element};
 
 use crate::case::{Failure, Rules};
+use crate::data::largest_of;
 
 /// Half the distance from 1 to the next `f32`: the relative error of one rounding.
 pub const U: f64 = 1.0 / (1u64 << 24) as f64;
@@ -116,6 +117,10 @@ pub fn compare<T: Element>(
             got.is_nan() || !rules.nan
         } else if reference.is_infinite() {
             got == reference || (bound.any_infinity || !rules.nan) && !got.is_finite()
+        } else if got == f64::INFINITY.copysign(reference) {
+            // Right where the storage type ends, and where it is in reach of the error allowed.
+            let end = f64::from(largest_of(T::DTYPE)) * (1.0 + relative);
+            reference.abs() + allowed >= end
         } else {
             let error = (got - reference).abs();
             squared_error += error.powi(2);

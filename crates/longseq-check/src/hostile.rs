@@ -17,6 +17,7 @@ list_tests!("hostile":
     decodes_int8_rows_with_any_scale,
     reads_views_at_any_offset,
     takes_more_kept_than_there_are,
+    adds_up_to_the_end_of_the_range,
 );
 
 /// The argument that an error names.
@@ -299,11 +300,12 @@ fn reads_views_at_any_offset<B: Backend>(backend: &B, _: Rules) {
     fn shifted<B: Backend, T: Element>(backend: &B, by: usize) -> Result<Vec<u8>> {
         let number = |i: usize| T::from_f32((i * 7 % 13) as f32 - 6.0);
         let buffer = |count: usize| -> Result<Buffer<B, T>> {
-            let numbers = (0..by + count + 1).map(|i| number(i.wrapping_sub(by)));
+            // Before the view, and one after it, are other numbers.
+            let numbers = (0..by + count + 1).map(|i| number(i + 130 - by));
             backend.upload(&numbers.collect::<Vec<T>>())
         };
         let (queries, keys, values) = (buffer(3 * 8)?, buffer(40 * 8)?, buffer(40 * 5)?);
-        let bias: Vec<f32> = (0..by + 40).map(|i| i.wrapping_sub(by) as u8 as f32 / 256.0).collect();
+        let bias: Vec<f32> = (0..by + 40).map(|i| (i + 60 - by) as f32 / 64.0).collect();
         let (bias, batch) = (backend.upload(&bias)?, batch(backend, 40, 3));
         let inputs = TargetAttentionInputs::new(
             backend.view(&queries).slice(by, 3 * 8)?,
@@ -321,9 +323,9 @@ fn reads_views_at_any_offset<B: Backend>(backend: &B, _: Rules) {
         Ok([bytemuck::cast_slice::<T, u8>(&out), bytemuck::cast_slice::<f32, u8>(&lse)].concat())
     }
     fn looked_up<B: Backend>(backend: &B, by: usize) -> Result<Vec<f32>> {
-        let codes: Vec<i8> = (0..by + 9).map(|i| i.wrapping_sub(by) as i8).collect();
-        let numbers: Vec<f32> = (0..by + 9).map(|i| i.wrapping_sub(by) as u8 as f32).collect();
-        let ids: Vec<u32> = (0..by + 4).map(|i| i.wrapping_sub(by) as u32 % 3).collect();
+        let codes: Vec<i8> = (0..by + 9).map(|i| (i + 9 - by) as i8).collect();
+        let numbers: Vec<f32> = (0..by + 9).map(|i| (i + 9 - by) as f32).collect();
+        let ids: Vec<u32> = (0..by + 4).map(|i| (i + 9 - by) as u32 % 3).collect();
         let (codes, numbers, ids) =
             (backend.upload(&codes)?, backend.upload(&numbers)?, backend.upload(&ids)?);
         let part = |length| backend.view(&numbers).slice(by, length);
@@ -359,5 +361,51 @@ fn takes_more_kept_than_there_are<B: Backend>(backend: &B, _: Rules) {
         let (positions, counts) = run(top_k).expect("a valid call");
         assert_eq!((&positions[..4], &counts[..]), (&[1, 2, 0, EMPTY_SLOT][..], &[3][..]), "top_k {top_k}");
     }
-    assert_eq!(argument(run(HUGE)), "top_k");
+    assert_eq!(argument(run(usize::MAX - 1)), "positions");
+}
+
+/// Sums that are no means: up to `f32::MAX`, and infinite beyond it.
+fn adds_up_to_the_end_of_the_range<B: Backend>(backend: &B, _: Rules) {
+    const HALF: f32 = f32::MAX / 2.0;
+    // The second number of each row stays small: an overflow is no other column's.
+    for (rows, sum) in
+        [([HALF, HALF], f32::MAX), ([-HALF, -HALF], f32::MIN), ([f32::MAX, HALF], f32::INFINITY)]
+    {
+        let expected = vec![sum, 3.0];
+        let history = [rows[0], 1.0, rows[1], 2.0];
+        let run = || -> Result<[Vec<f32>; 4]> {
+            let (history, ids) = (backend.upload(&history)?, backend.upload(&[0u32, 1])?);
+            let (history, ids) = (backend.view(&history), backend.view(&ids));
+            let two = backend.jagged(&Jagged::from_lengths(&[2])?)?;
+            let tables = [Table::new(2, 2, TableData::F32(history))];
+            let (looked_up, _) =
+                backend.lookup(&Lookup::default(), Bags::Sum(&two), LookupInputs::new(ids, &tables))?;
+            let signatures = backend.upload(&[0u8, 0])?;
+            let hash = Hash::Signatures8(backend.view(&signatures));
+            let op = Sdim::new(2).with_groups(1, 1);
+            let table = backend.sdim_encode(&op, &two, SdimEncodeInputs::new(history, hash))?;
+            // Scores that are all 1.
+            let (queries, keys) = (backend.upload(&[1.0f32])?, backend.upload(&[1.0f32, 1.0])?);
+            let inputs =
+                TargetAttentionInputs::new(backend.view(&queries), backend.view(&keys)).with_values(history);
+            let op = TargetAttention::new(1).with_value_width(2).with_weighting(Weighting::Identity);
+            let attended = backend.target_attention(&op, &batch(backend, 2, 1), inputs)?;
+            let (weight, one) = (backend.zeros::<f32>(8)?, backend.upload(&[1.0f32])?);
+            let (zero, one) = (backend.view(&weight), backend.view(&one));
+            let hidden = [DinLayer::new(zero, zero.slice(0, 1)?, Activation::Relu)];
+            let targets = zero.slice(0, 2)?;
+            let inputs = DinInputs::new(targets, history, &hidden, zero.slice(0, 1)?, one);
+            let pooled = backend.din(&Din::new(2), &batch(backend, 2, 1), inputs)?;
+            Ok([
+                backend.download(backend.view(&looked_up))?,
+                backend.download(backend.view(&table))?[..2].to_vec(),
+                backend.download(backend.view(&attended))?,
+                backend.download(backend.view(&pooled))?,
+            ])
+        };
+        let names = ["lookup", "sdim_encode", "target_attention", "din"];
+        for (name, got) in names.into_iter().zip(run().expect("valid calls")) {
+            assert_eq!(got, expected, "{name} of {rows:?}");
+        }
+    }
 }

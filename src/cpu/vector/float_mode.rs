@@ -5,7 +5,7 @@
 
 /// Runs `work` in the default mode (round to nearest, subnormal numbers kept, no traps), and restores the caller's.
 pub(in crate::cpu) fn with_default_floats<R>(work: impl FnOnce() -> R) -> R {
-    let _restored = Default::set();
+    let _restored = DefaultMode::set();
     call(work)
 }
 
@@ -16,8 +16,7 @@ fn call<R>(work: impl FnOnce() -> R) -> R {
 }
 
 /// The default mode, until it is dropped.
-struct Default {
-    #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), expect(dead_code))]
+struct DefaultMode {
     before: Word,
 }
 
@@ -42,7 +41,7 @@ const HAPPENED: Word = 0;
 #[cfg(not(target_arch = "x86_64"))]
 type Word = u64;
 
-impl Default {
+impl DefaultMode {
     fn set() -> Self {
         let before = read();
         if before & !HAPPENED != DEFAULT {
@@ -52,7 +51,7 @@ impl Default {
     }
 }
 
-impl Drop for Default {
+impl Drop for DefaultMode {
     fn drop(&mut self) {
         if self.before & !HAPPENED != DEFAULT {
             write(self.before);

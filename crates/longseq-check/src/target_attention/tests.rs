@@ -319,7 +319,7 @@ pub fn every_fault_is_caught() {
     }
     let merge = MergeCase { seed: 1, rows: 13, value_width: 4, dead_parts: false };
     assert!(check(&merge, &Mutant(Fault::MergeAverages), Rules::IEEE).is_err());
-    let merge = MergeCase { dead_parts: true, ..merge };
+    let merge = MergeCase { rows: 100, dead_parts: true, ..merge };
     assert!(check(&merge, &Mutant(Fault::DeadPartsCount), Rules::IEEE).is_err());
 }
 
