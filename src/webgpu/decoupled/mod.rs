@@ -7,10 +7,13 @@ mod keys;
 mod queries;
 mod search;
 
+use crate::device::DeviceOps;
 use crate::error::Result;
+use crate::gpu::check_top_k;
 use crate::memory::ViewMut;
 use crate::ops::{
-    AggregateInputs, Decoupled, DecoupledInputs, DecoupledOps, SearchInputs, Selection, SelectionMut,
+    AggregateInputs, Decoupled, DecoupledInputs, DecoupledOps, SearchInputs, Selection, SelectionBuffers,
+    SelectionMut,
 };
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::memory::WgpuMemory;
@@ -26,6 +29,25 @@ impl DecoupledOps for Wgpu {
         out: SelectionMut<'_, WgpuMemory>,
     ) -> Result<()> {
         search::search(self, op, batch, &inputs, out)
+    }
+
+    fn decoupled_search(
+        &self,
+        op: &Decoupled,
+        batch: &WgpuBatch,
+        inputs: SearchInputs<'_, WgpuMemory>,
+    ) -> Result<SelectionBuffers<WgpuMemory>> {
+        // Before memory for a K beyond the limit is asked for.
+        check_top_k("decoupled_search", op.top_k.unwrap_or(0))?;
+        op.check_search(batch.as_ref(), &inputs)?;
+        let length = op.selection_length(batch.as_ref())?;
+        let mut kept = SelectionBuffers {
+            positions: self.zeros(length)?,
+            scores: self.zeros(length)?,
+            counts: self.zeros(batch.as_ref().targets().rows())?,
+        };
+        self.decoupled_search_into(op, batch, inputs, kept.selection_mut())?;
+        Ok(kept)
     }
 
     fn decoupled_aggregate_into(

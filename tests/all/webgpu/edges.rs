@@ -234,3 +234,26 @@ fn bucket_rows_of_any_size_are_normalised() {
         }
     }
 }
+
+/// More lists than one round combines, each of which replaces all kept before it, or none.
+#[test]
+fn long_searches_are_combined_in_rounds() {
+    let Some(gpu) = device() else { return };
+    let (length, top_k) = (60_000u32, 1024);
+    for rising in [true, false] {
+        let rows: Vec<f32> =
+            (0..length).map(|l| if rising { l as f32 } else { (length - l) as f32 }).collect();
+        let table = gpu.upload(&rows).expect("an upload");
+        let tables = [Table::new(length as usize, 1, TableData::F32(gpu.view(&table)))];
+        let ids = gpu.upload(&(0..length).collect::<Vec<_>>()).expect("an upload");
+        // A score is the row times that of the candidate, of 1.
+        let target = gpu.upload(&[if rising { 1u32 } else { length - 1 }]).expect("an upload");
+        let batch = gpu.batch(&one(length as usize), &one(1)).expect("one user");
+        let op = Decoupled::new([1.0]).with_top_k(Some(top_k));
+        let inputs = SearchInputs::new(&tables, gpu.view(&ids), gpu.view(&target));
+        let kept = gpu.decoupled_search(&op, &batch, inputs).expect("a valid call");
+        let got = gpu.download(gpu.view(&kept.positions)).expect("a download");
+        let expected: Vec<u32> = (0..top_k as u32).map(|k| if rising { length - 1 - k } else { k }).collect();
+        assert!(got == expected, "rising: {rising}: {:?} …", &got[..8]);
+    }
+}
