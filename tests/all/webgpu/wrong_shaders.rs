@@ -181,9 +181,30 @@ fn too_large_a_signature(gpu: &Wgpu) -> Result<()> {
     gpu.synchronize()
 }
 
-fn decoupled() -> Vec<Twin> {
+fn look_ups() -> Vec<Twin> {
     let lookup = LookupCase { pool: Pool::Mean, ..Default::default() };
     let long_bags = LookupCase { bags: vec![700, 3], ..lookup.clone() };
+    vec![
+        // The last part of a long bag left out.
+        twin(&long_bags, "shared/sum_parts", "p < min(begin + 32u,", "p + 1u < min(begin + 32u,"),
+        twin(&lookup, "lookup/gather", "params.pooling == MEAN", "params.pooling > MEAN"),
+        twin_of_check(
+            "lookup: ids[1] is 3, which must be below 3",
+            |gpu| {
+                let (table, ids) = (gpu.zeros::<f32>(6)?, gpu.upload(&[0u32, 3, 4])?);
+                let tables = [Table::new(3, 2, TableData::F32(gpu.view(&table)))];
+                let inputs = LookupInputs::new(gpu.view(&ids), &tables);
+                gpu.lookup(&Lookup::default(), Bags::Each, inputs)?;
+                gpu.synchronize()
+            },
+            "lookup/gather",
+            "atomicMin(",
+            "atomicMax(",
+        ),
+    ]
+}
+
+fn decoupled() -> Vec<Twin> {
     let case = DecoupledCase { histories: vec![3000, 5], targets: vec![13, 2], ..Default::default() };
     let int8 = DecoupledCase {
         storage: Storage::Int8,
@@ -194,9 +215,6 @@ fn decoupled() -> Vec<Twin> {
     };
     let outside = DecoupledCase { policy: IdPolicy::Zero, ..case.clone() };
     vec![
-        // The last part of a long bag left out.
-        twin(&long_bags, "shared/sum_parts", "p < min(begin + 32u,", "p + 1u < min(begin + 32u,"),
-        twin(&lookup, "lookup/gather", "params.pooling == MEAN", "params.pooling > MEAN"),
         // The third table read for the second; a neighbour's score; the threshold of another vec4 of candidates.
         twin(
             &case,
@@ -247,19 +265,6 @@ fn decoupled() -> Vec<Twin> {
             "atomicMin(&report[0], place);",
             "",
         ),
-        twin_of_check(
-            "lookup: ids[1] is 3, which must be below 3",
-            |gpu| {
-                let (table, ids) = (gpu.zeros::<f32>(6)?, gpu.upload(&[0u32, 3, 4])?);
-                let tables = [Table::new(3, 2, TableData::F32(gpu.view(&table)))];
-                let inputs = LookupInputs::new(gpu.view(&ids), &tables);
-                gpu.lookup(&Lookup::default(), Bags::Each, inputs)?;
-                gpu.synchronize()
-            },
-            "lookup/gather",
-            "atomicMin(",
-            "atomicMax(",
-        ),
     ]
 }
 
@@ -302,13 +307,19 @@ fn wrong_sdim_is_caught() {
 }
 
 #[test]
+fn wrong_look_ups_are_caught() {
+    look_ups().iter().for_each(Twin::assert_caught);
+}
+
+#[test]
 fn wrong_decoupled_embeddings_are_caught() {
     decoupled().iter().for_each(Twin::assert_caught);
 }
 
 #[test]
 fn every_kernel_has_a_wrong_twin() {
-    let twins: Vec<Twin> = [attention(), din(), sdim(), decoupled()].into_iter().flatten().collect();
+    let twins: Vec<Twin> =
+        [attention(), din(), sdim(), look_ups(), decoupled()].into_iter().flatten().collect();
     for (name, _) in webgpu::shaders() {
         let kernel = name.split(' ').next().unwrap_or_default();
         assert!(twins.iter().any(|twin| twin.kernel == kernel), "no twin of {kernel} is wrong on purpose");
