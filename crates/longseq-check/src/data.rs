@@ -2,6 +2,7 @@
 
 use longseq::half::{bf16, f16};
 use longseq::{Batch, DType, Element, Jagged};
+use proptest::test_runner::Config as ProptestConfig;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, StandardNormal, Zipf};
@@ -130,4 +131,11 @@ pub fn dtype_name(dtype: DType) -> &'static str {
         DType::Bf16 => "bf16",
         _ => "f32",
     }
+}
+
+/// Configures proptest with this many cases, or with `PROPTEST_CASES` where that is fewer: emulated processors and other
+/// modes of a device get fewer.
+pub fn random_cases(cases: u32) -> ProptestConfig {
+    let default = ProptestConfig::default();
+    ProptestConfig { cases: cases.min(default.cases), ..default }
 }

@@ -8,7 +8,7 @@ use super::extremes::*;
 use super::{DecoupledCase, Scores};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::{Bound, compare};
-use crate::data::{Data, Ids};
+use crate::data::{self, Data, Ids};
 use crate::golden::{self, Golden};
 use crate::lookup::{Owned, Storage, Stored, upload_all, views};
 use crate::mutant::{Fault, Mutant};
@@ -232,7 +232,7 @@ prop_compose! {
 }
 
 fn matches_reference_on_random_batches<B: Backend>(backend: &B, rules: Rules) {
-    proptest!(ProptestConfig::with_cases(48), |(case in any_case())| {
+    proptest!(data::random_cases(48), |(case in any_case())| {
         check(&case, backend, rules).map_err(|failure| TestCaseError::fail(failure.to_string()))?;
     });
 }

@@ -7,7 +7,7 @@ use super::extremes::*;
 use super::{DinCase, Kind, Network};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::compare;
-use crate::data::Data;
+use crate::data::{self, Data};
 use crate::golden::{self, Golden};
 use crate::mutant::{Fault, Mutant};
 use crate::named::assert_small_cases;
@@ -185,7 +185,7 @@ prop_compose! {
 }
 
 fn matches_reference_on_random_batches<B: Backend>(backend: &B, rules: Rules) {
-    proptest!(ProptestConfig::with_cases(32), |(case in any_case())| {
+    proptest!(data::random_cases(32), |(case in any_case())| {
         check(&case, backend, rules).map_err(|failure| TestCaseError::fail(failure.to_string()))?;
     });
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::{LookupCase, Pool, Storage};
 use crate::case::{Rules, assert_check, check};
-use crate::data::{Data, Ids};
+use crate::data::{self, Data, Ids};
 use crate::mutant::{Fault, Mutant};
 use crate::named::assert_small_cases;
 use crate::registry::list_tests;
@@ -147,7 +147,7 @@ prop_compose! {
 }
 
 fn looks_up_random_bags<B: Backend>(backend: &B, rules: Rules) {
-    proptest!(ProptestConfig::with_cases(48), |(case in any_lookup())| {
+    proptest!(data::random_cases(48), |(case in any_lookup())| {
         check(&case, backend, rules).map_err(|failure| TestCaseError::fail(failure.to_string()))?;
     });
 }

@@ -192,7 +192,7 @@ prop_compose! {
 }
 
 fn matches_reference_on_random_batches<B: Backend>(backend: &B, rules: Rules) {
-    proptest!(ProptestConfig::with_cases(64), |(case in any_case())| {
+    proptest!(data::random_cases(64), |(case in any_case())| {
         check(&case, backend, rules).map_err(|failure| TestCaseError::fail(failure.to_string()))?;
     });
 }
