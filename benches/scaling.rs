@@ -104,7 +104,7 @@ fn run(options: &Options) -> Outcome<()> {
     let folder = options.output.as_path();
     let labels = Labels {
         title: "Latency against the length of the history",
-        subtitle: &format!("{device}; {CANDIDATES} candidates, width {WIDTH}, f32"),
+        subtitles: [&device, &format!("{CANDIDATES} candidates, width {WIDTH}, f32")],
         x: "behaviours in the history",
         y: "median time of a call, ms",
     };
@@ -112,7 +112,7 @@ fn run(options: &Options) -> Outcome<()> {
     plot::draw(&folder.join("scaling-history.svg"), &labels, &series(&by_length))?;
     let labels = Labels {
         title: "Latency against the number of candidates",
-        subtitle: &format!("{device}; {} behaviours, width {WIDTH}, f32", count(LENGTH)),
+        subtitles: [&device, &format!("{} behaviours, width {WIDTH}, f32", count(LENGTH))],
         x: "candidates",
         ..labels
     };

@@ -44,7 +44,7 @@ fn only_minus_infinity_removes() {
     let Some(gpu) = device() else { return };
     let softmax = TargetAttention::new(1);
     let attend = |keys: &[f32], values: &[f32], bias: &[f32]| {
-        Attend { op: softmax.clone(), query: 0.0, keys, values, bias: Some(bias) }.run(&gpu)
+        Attend { op: softmax, query: 0.0, keys, values, bias: Some(bias) }.run(&gpu)
     };
     // Short histories, and one of several pieces.
     for length in [2usize, 20_000] {
@@ -100,10 +100,10 @@ fn the_largest_values_and_scales() {
     let op = TargetAttention::new(1);
     for length in [2usize, 1000, 20_000] {
         let (keys, values) = (vec![0.0; length], vec![f32::MAX; length]);
-        let run = Attend { op: op.clone(), query: 0.0, keys: &keys, values: &values, bias: None }.run(&gpu);
+        let run = Attend { op, query: 0.0, keys: &keys, values: &values, bias: None }.run(&gpu);
         assert!((run.0 - f32::MAX).abs() <= 1e-5 * f32::MAX, "{length}: {run:?}");
         let infinite = vec![f32::INFINITY; length];
-        let run = Attend { op: op.clone(), query: 0.0, keys: &keys, values: &infinite, bias: None }.run(&gpu);
+        let run = Attend { op, query: 0.0, keys: &keys, values: &infinite, bias: None }.run(&gpu);
         assert!(!run.0.is_finite(), "{length}: {run:?}");
     }
     for (scale, query, key, lse) in [
@@ -113,7 +113,7 @@ fn the_largest_values_and_scales() {
         (1e-38, 1e19, 1e19, 1.0),
         (1.0, 0.0, f32::MAX, 0.0),
     ] {
-        let op = op.clone().with_scale(scale);
+        let op = op.with_scale(scale);
         let run = Attend { op, query, keys: &[key], values: &[5.0], bias: None }.run(&gpu);
         assert!(run.0 == 5.0 && (run.1 - lse).abs() <= 2e-6 * lse, "{scale} · {query} · {key}: {run:?}");
     }

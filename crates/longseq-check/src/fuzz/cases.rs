@@ -97,7 +97,6 @@ pub(super) fn sdim(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
         groups: bytes.int_in_range(1..=20)?,
         bits: bytes.int_in_range(1..=12)?,
         normalise: bytes.arbitrary()?,
-        ..Default::default()
     };
     Ok(AnyCase::Sdim(case))
 }
