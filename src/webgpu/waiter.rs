@@ -1,4 +1,5 @@
 //! The thread that waits for copies to the host where a caller must not block.
+#![cfg_attr(target_arch = "wasm32", allow(dead_code, reason = "there are no threads in a browser"))]
 
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
@@ -9,6 +10,7 @@ use crate::webgpu::arrival::Arrival;
 use crate::webgpu::scope::{PollFailure, Scopes};
 
 /// How long the thread waits before it looks at deadlines and at waits that were added.
+#[cfg(not(target_arch = "wasm32"))]
 const SLICE: Duration = Duration::from_millis(20);
 
 /// A wait for several mappings without blocking.
@@ -72,12 +74,15 @@ impl Wait {
 pub(crate) struct Waiter(Mutex<Option<Vec<Weak<Wait>>>>);
 
 impl Waiter {
-    /// Has the device polled until the wait is over or dropped, by a thread that ends when there are no waits. In a browser
-    /// devices make progress by themselves.
+    /// In a browser devices make progress by themselves, and there are no threads.
+    #[cfg(target_arch = "wasm32")]
+    pub(crate) fn look_after(&self, _: &Scopes, _: &Arc<Wait>) {}
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl Waiter {
+    /// Has the device polled until the wait is over or dropped, by a thread that ends when there are no waits.
     pub(crate) fn look_after(self: &Arc<Self>, scopes: &Arc<Scopes>, wait: &Arc<Wait>) {
-        if cfg!(target_arch = "wasm32") {
-            return;
-        }
         let mut waits = lock(&self.0);
         if let Some(waits) = waits.as_mut() {
             waits.push(Arc::downgrade(wait));
