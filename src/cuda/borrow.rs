@@ -2,6 +2,7 @@
 
 use cudarc::driver::{DevicePtr, DevicePtrMut, SyncOnDrop};
 
+use crate::cuda::driver::check_not_captured;
 use crate::cuda::handle::Cuda;
 use crate::cuda::memory::{CudaBuffer, CudaMemory};
 use crate::element::Scalar;
@@ -48,9 +49,11 @@ impl Cuda {
     ///
     /// # Errors
     /// [`Unsupported`](crate::Error::Unsupported) if it belongs to a stream other than [`stream`](Self::stream): work on
-    /// one stream does not wait for another. Make a backend [from](Self::from_stream) that stream instead.
+    /// one stream does not wait for another. Make a backend [from](Self::from_stream) that stream instead. The same error while the stream is
+    /// captured into a graph, since earlier uses of the slice cannot be waited for then.
     pub fn borrow<'a, T: Scalar>(&'a self, slice: &'a impl DevicePtr<T>) -> Result<CudaBorrow<'a, T>> {
         self.check_stream("borrow", slice.stream())?;
+        check_not_captured(self.stream(), "borrow", "borrowing a slice")?;
         let length = slice.len();
         let (pointer, read) = slice.device_ptr(self.stream());
         Ok(CudaBorrow { buffer: CudaBuffer::foreign(pointer, length, self.stream().clone()), _read: read })
@@ -65,6 +68,7 @@ impl Cuda {
         slice: &'a mut impl DevicePtrMut<T>,
     ) -> Result<CudaBorrowMut<'a, T>> {
         self.check_stream("borrow_mut", slice.stream())?;
+        check_not_captured(self.stream(), "borrow_mut", "borrowing a slice")?;
         let length = slice.len();
         let (pointer, written) = slice.device_ptr_mut(self.stream());
         Ok(CudaBorrowMut {

@@ -52,8 +52,16 @@ impl DeviceOps for Cuda {
         let region = self.region(NAME, &view)?;
         let mut data = vec![T::zeroed(); region.length];
         read(self.stream(), NAME, region.pointer, bytemuck::cast_slice_mut(&mut data))?;
-        self.take_records(NAME)?;
-        Ok(data)
+        match self.take_records(NAME) {
+            Ok(()) => Ok(data),
+            Err(error) => {
+                // If waiting failed, the copy may still be made.
+                if !matches!(error, Error::IndexOutOfRange { .. }) {
+                    std::mem::forget(data);
+                }
+                Err(error)
+            }
+        }
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -72,7 +80,11 @@ impl DeviceOps for Cuda {
 impl Cuda {
     /// Waits, and fails with the first id out of range among this handle's calls since the last wait.
     fn take_records(&self, operation: &'static str) -> Result<()> {
+        let copied = self.shared.staging.take();
         let found = lock(&self.records).look(self.stream(), operation);
+        if !matches!(found, Ok(()) | Err(Error::IndexOutOfRange { .. })) {
+            self.shared.staging.put_back(copied);
+        }
         if !matches!(found, Err(Error::IndexOutOfRange { .. })) {
             return found;
         }

@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex};
 use cudarc::driver::sys::CUdevice_attribute;
 use cudarc::driver::{CudaContext, CudaStream};
 
-use crate::cuda::driver::{Allocation, Function, Module, check_capability, driver_error, find_driver};
+use crate::cuda::driver::{
+    Allocation, Function, Module, Staging, check_capability, check_not_captured, check_stream_kind,
+    driver_error, find_driver,
+};
 use crate::cuda::kernels::shipped;
 use crate::cuda::memory::CudaMemory;
 use crate::cuda::memory::{CudaBuffer, Region};
@@ -23,8 +26,17 @@ use crate::memory::{View, ViewMut};
 /// [`synchronize`](crate::DeviceOps::synchronize) wait. Clones share everything; a [fork](crate::DeviceOps::fork) reports
 /// errors of its own calls only. There is no global state.
 ///
-/// Work can be captured into a CUDA graph: run the calls once before the capture, so that plans are uploaded and kernels
-/// loaded, and set a [workspace](Self::set_workspace), so that nothing is allocated.
+/// # Graphs
+/// Calls can be captured into a CUDA graph. Make them once before the capture, so that plans are uploaded and kernels loaded, and set
+/// a [workspace](Self::set_workspace), so that nothing is allocated: what would upload, allocate, load or wait while the stream is
+/// captured fails with [`Unsupported`](Error::Unsupported) and leaves the capture as it is. A graph holds addresses, so all of these
+/// must live until its last launch is done: the handle or a clone of it (kernels, and where ids out of range are recorded), the batches,
+/// every input and output, and the workspace, which must not be replaced. Slices are [borrowed](Self::borrow) before the capture begins,
+/// and the borrows dropped after it has ended.
+///
+/// # Limits
+/// The largest `K` of a search is 1024. Hidden layers of DIN have at most 256 units, and the network must fit 99 KiB of shared memory: for
+/// three hidden layers of 256 units in `f32`, a width of up to 288. Calls beyond these fail with [`Limit`](Error::Limit).
 ///
 /// ```no_run
 /// use longseq::prelude::*;
@@ -57,6 +69,7 @@ pub(super) struct Shared {
     /// Kernels by file and symbol.
     pub(super) functions: Mutex<HashMap<(&'static str, &'static str), Arc<Function>>>,
     pub(super) workspace: Mutex<Workspace>,
+    pub(super) staging: Staging,
 }
 
 impl Cuda {
@@ -86,7 +99,8 @@ impl Cuda {
     /// A backend on the caller's own stream. All work is enqueued there, and memory is allocated and freed in its order.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// As [`new`](Self::new); [`Unsupported`](Error::Unsupported) for the per-thread default stream, which is another stream on each
+    /// thread.
     pub fn from_stream(stream: Arc<CudaStream>) -> Result<Self> {
         const NAME: &str = "Cuda::from_stream";
         find_driver(NAME)?;
@@ -99,6 +113,7 @@ impl Cuda {
         stream: Arc<CudaStream>,
         texts: HashMap<&'static str, String>,
     ) -> Result<Self> {
+        check_stream_kind(operation, &stream)?;
         let context = stream.context();
         let failed = |error| driver_error(operation, error);
         let (major, minor) = context.compute_capability().map_err(failed)?;
@@ -112,6 +127,7 @@ impl Cuda {
             modules: Mutex::default(),
             functions: Mutex::default(),
             workspace: Mutex::default(),
+            staging: Staging::new(&stream),
             stream,
         };
         let records = Arc::new(Mutex::new(Records::new(&shared.stream, operation)?));
@@ -154,7 +170,7 @@ impl Cuda {
     pub(super) fn list<T: bytemuck::Pod>(&self, operation: &'static str, items: &[T]) -> Result<Allocation> {
         let bytes = bytemuck::cast_slice(items);
         let made = Allocation::new(self.stream(), operation, bytes.len())?;
-        made.write(operation, bytes)?;
+        self.shared.staging.upload(operation, &made, bytes)?;
         Ok(made)
     }
 
@@ -164,6 +180,7 @@ impl Cuda {
         if let Some(module) = modules.get(file) {
             return Ok(module.clone());
         }
+        check_not_captured(self.stream(), operation, "loading a kernel")?;
         let text = self.shared.texts.get(file).map_or("", String::as_str);
         let module = Arc::new(Module::load(self.stream().context(), operation, text)?);
         modules.insert(file, module.clone());

@@ -1,5 +1,6 @@
 //! Records of ids and other indices out of range: kernels write them, the next wait returns them as errors.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use cudarc::driver::CudaStream;
@@ -13,37 +14,48 @@ const WORDS: usize = 16;
 const BYTES: usize = WORDS * size_of::<u64>();
 /// Positions that a record can distinguish: 2^32 per word.
 const POSITIONS: u64 = (WORDS as u64) << 32;
-/// Kinds of checks that can be distinguished between two waits.
-const RECORDS: usize = 256;
+/// Records that are allocated together.
+const BLOCK: usize = 256;
+/// How many kinds of checks of the same argument have records of their own; later ones share.
+const OWN: usize = 64;
+/// How many bounds a shared record remembers.
+const RECENT: usize = 64;
 
-/// One kind of check.
+/// The checks that share a record: those of an argument that differ in nothing but their bounds, which are compared with an id only
+/// when it has been reported.
 #[derive(Debug)]
 struct Check {
     operation: &'static str,
     argument: &'static str,
-    bound: Bound,
+    bounds: VecDeque<Bound>,
 }
 
-/// The records on the device, and the check that each belongs to. A kind of check keeps its record, so a captured launch
-/// may be replayed for as long as the backend lives.
+/// The records on the device, and the checks that each belongs to. A check keeps its record, so a captured launch may be replayed for
+/// as long as the backend lives.
 #[derive(Debug)]
 pub(super) struct Records {
-    memory: Allocation,
+    blocks: Vec<Allocation>,
     checks: Vec<Check>,
 }
 
 impl Records {
     pub(super) fn new(stream: &Arc<CudaStream>, operation: &'static str) -> Result<Self> {
-        let memory = Allocation::new(stream, operation, RECORDS * BYTES)?;
-        memory.fill(operation, 0xff)?;
-        Ok(Self { memory, checks: Vec::new() })
+        let mut records = Self { blocks: Vec::new(), checks: Vec::new() };
+        records.grow(stream, operation)?;
+        Ok(records)
     }
 
-    /// The address of the record for a kind of check over `positions` ids. If all records are in use, those written so far
-    /// are returned first.
+    fn grow(&mut self, stream: &Arc<CudaStream>, operation: &'static str) -> Result<()> {
+        let memory = Allocation::new(stream, operation, BLOCK * BYTES)?;
+        memory.fill(operation, 0xff)?;
+        self.blocks.push(memory);
+        Ok(())
+    }
+
+    /// The address of the record for a kind of check over `positions` ids.
     pub(super) fn record(
         &mut self,
-        stream: &CudaStream,
+        stream: &Arc<CudaStream>,
         operation: &'static str,
         argument: &'static str,
         positions: u64,
@@ -52,41 +64,67 @@ impl Records {
         if positions > POSITIONS {
             return Err(Error::Limit { operation, argument, needed: positions, limit: POSITIONS });
         }
-        let same = |check: &Check| {
-            (check.operation, check.argument) == (operation, argument) && check.bound.same(&bound)
-        };
-        let index = match self.checks.iter().position(same) {
+        let index = match self.find(operation, argument, &bound) {
             Some(index) => index,
             None => {
-                if self.checks.len() == RECORDS {
-                    self.take(stream, operation)?;
-                    self.checks.clear();
+                if self.checks.len() == self.blocks.len() * BLOCK {
+                    self.grow(stream, operation)?;
                 }
-                self.checks.push(Check { operation, argument, bound });
+                self.checks.push(Check { operation, argument, bounds: [bound].into() });
                 self.checks.len() - 1
             }
         };
-        Ok(self.memory.pointer() + (index * BYTES) as u64)
+        Ok(self.blocks[index / BLOCK].pointer() + (index % BLOCK * BYTES) as u64)
+    }
+
+    /// The record of an earlier check that this one shares: one with the same bound; otherwise, where every batch has a bound of its own or
+    /// there are many, one that counts positions in the same way.
+    fn find(&mut self, operation: &'static str, argument: &'static str, bound: &Bound) -> Option<usize> {
+        let of_argument = |check: &Check| (check.operation, check.argument) == (operation, argument);
+        let same = |check: &Check| of_argument(check) && check.bounds.iter().any(|other| other.same(bound));
+        if let Some(index) = self.checks.iter().position(same) {
+            return Some(index);
+        }
+        if !bound.is_of_batch() && self.checks.iter().filter(|check| of_argument(check)).count() < OWN {
+            return None;
+        }
+        let alike =
+            |check: &Check| of_argument(check) && check.bounds.iter().any(|other| other.counts_like(bound));
+        let index = self.checks.iter().rposition(alike)?;
+        let bounds = &mut self.checks[index].bounds;
+        if bounds.len() == RECENT {
+            bounds.pop_front();
+        }
+        bounds.push_back(bound.clone());
+        Some(index)
     }
 
     /// Waits, and fails with the first id out of range recorded since the records were last cleared.
     pub(super) fn look(&self, stream: &CudaStream, operation: &'static str) -> Result<()> {
-        if self.checks.is_empty() {
-            return wait(stream, operation);
-        }
         let mut words = vec![u64::MAX; self.checks.len() * WORDS];
-        read(stream, operation, self.memory.pointer(), bytemuck::cast_slice_mut(&mut words))?;
-        wait(stream, operation)?;
+        let copied = self.copy(stream, operation, &mut words).and_then(|()| wait(stream, operation));
+        if let Err(error) = copied {
+            // A copy may still be made.
+            std::mem::forget(words);
+            return Err(error);
+        }
         for (check, words) in self.checks.iter().zip(words.chunks_exact(WORDS)) {
             let Some(page) = words.iter().position(|&word| word != u64::MAX) else { continue };
             let position = (page as u64) << 32 | words[page] >> 32;
-            return Err(Error::IndexOutOfRange {
-                operation: check.operation,
-                argument: check.argument,
-                position,
-                id: words[page] & u64::from(u32::MAX),
-                bound: check.bound.at(position),
-            });
+            let id = words[page] & u64::from(u32::MAX);
+            // That of the latest call that would have reported the id.
+            let bounds = || check.bounds.iter().rev().map(|bound| bound.at(position));
+            let bound = bounds().find(|&bound| id >= bound).or(bounds().next()).unwrap_or(0);
+            let Check { operation, argument, .. } = *check;
+            return Err(Error::IndexOutOfRange { operation, argument, position, id, bound });
+        }
+        Ok(())
+    }
+
+    /// Enqueues copies of all records in use.
+    fn copy(&self, stream: &CudaStream, operation: &'static str, words: &mut [u64]) -> Result<()> {
+        for (block, words) in self.blocks.iter().zip(words.chunks_mut(BLOCK * WORDS)) {
+            read(stream, operation, block.pointer(), bytemuck::cast_slice_mut(words))?;
         }
         Ok(())
     }
@@ -95,7 +133,9 @@ impl Records {
     pub(super) fn take(&self, stream: &CudaStream, operation: &'static str) -> Result<()> {
         let found = self.look(stream, operation);
         if matches!(found, Err(Error::IndexOutOfRange { .. })) {
-            self.memory.fill(operation, 0xff)?;
+            for block in &self.blocks {
+                block.fill(operation, 0xff)?;
+            }
         }
         found
     }

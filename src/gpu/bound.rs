@@ -31,6 +31,22 @@ impl Bound {
         }
     }
 
+    /// Whether the bound belongs to one batch, so that there is another for each.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn is_of_batch(&self) -> bool {
+        matches!(self, Self::History(..))
+    }
+
+    /// Whether positions have as many columns as those of the other.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn counts_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Columns(a), Self::Columns(b)) => a.len() == b.len(),
+            (Self::History(_, k), Self::History(_, l)) => k == l,
+            _ => false,
+        }
+    }
+
     /// Whether both have the same bound at every position. Batches are compared by identity.
     #[cfg(feature = "cuda")]
     pub(crate) fn same(&self, other: &Self) -> bool {

@@ -1,9 +1,10 @@
 //! Binding a context to the calling thread, and waiting for a stream.
 
-use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
 use crate::cuda::driver::error::driver_error;
-use crate::error::Result;
+use crate::cuda::driver::memory::free_late;
+use crate::error::{Error, Result};
 
 /// Makes the context the thread's current one. Unlike cudarc's own function, this leaves errors that no call could return,
 /// such as that of a free, to the next [`wait`]: the call that happens to come next did not cause them.
@@ -18,8 +19,52 @@ pub(super) fn bind(context: &CudaContext) -> std::result::Result<(), DriverError
 /// Waits for all work on the stream, and returns errors since the last wait that no call could return.
 pub(in crate::cuda) fn wait(stream: &CudaStream, operation: &'static str) -> Result<()> {
     let failed = |error| driver_error(operation, error);
-    bind(stream.context()).map_err(failed)?;
+    check_not_captured(stream, operation, "a wait")?;
+    free_late(stream);
     // SAFETY: the stream is alive, and its context is current.
     unsafe { result::stream::synchronize(stream.cu_stream()) }.map_err(failed)?;
     stream.context().check_err().map_err(failed)
+}
+
+/// Whether the stream's work is being captured into a graph. If the driver does not say, the next [`wait`] returns its error.
+pub(super) fn is_captured(stream: &CudaStream) -> bool {
+    // SAFETY: the stream is alive.
+    match unsafe { result::stream::is_capturing(stream.cu_stream()) } {
+        Ok(status) => status != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE,
+        Err(error) => {
+            stream.context().record_err::<()>(Err(error));
+            false
+        }
+    }
+}
+
+/// Fails if the stream's work is being captured into a graph, which would hold what does not outlive the call.
+pub(in crate::cuda) fn check_not_captured(
+    stream: &CudaStream,
+    operation: &'static str,
+    what: &'static str,
+) -> Result<()> {
+    bind(stream.context()).map_err(|error| driver_error(operation, error))?;
+    if !is_captured(stream) {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        operation,
+        what: format!("{what} during a stream capture"),
+        supported: "calls that have been made with the same batch before the capture, with a workspace"
+            .into(),
+    })
+}
+
+/// Fails for the per-thread default stream: handles to it are equal on all threads, and name another stream on each.
+pub(in crate::cuda) fn check_stream_kind(operation: &'static str, stream: &CudaStream) -> Result<()> {
+    const PER_THREAD: usize = 2;
+    if stream.cu_stream() as usize != PER_THREAD {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        operation,
+        what: "the per-thread default stream".into(),
+        supported: "the default stream, and streams that were created".into(),
+    })
 }

@@ -1,12 +1,37 @@
 //! Device memory: allocation in stream order, and copies from and to the host.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use cudarc::driver::{CudaStream, DriverError, result, sys};
 
-use crate::cuda::driver::context::bind;
+use crate::cuda::driver::context::{bind, check_not_captured, is_captured};
 use crate::cuda::driver::error::driver_error;
 use crate::error::{Error, Result};
+use crate::gpu::lock;
+
+/// Memory dropped while its stream was captured: freeing it then would become part of the graph.
+struct Late {
+    pointer: u64,
+    bytes: usize,
+    stream: Arc<CudaStream>,
+}
+
+static LATE: Mutex<Vec<Late>> = Mutex::new(Vec::new());
+
+/// Frees what was dropped during a capture of the stream, which has ended.
+pub(super) fn free_late(stream: &CudaStream) {
+    let mut late = lock(&LATE);
+    if late.is_empty() {
+        return;
+    }
+    let (due, left) = std::mem::take(&mut *late).into_iter().partition(|late| *late.stream == *stream);
+    *late = left;
+    drop(late);
+    let due: Vec<Late> = due;
+    for Late { pointer, bytes, stream } in due {
+        drop(Allocation { pointer, bytes, stream });
+    }
+}
 
 /// Device memory of a stream. It is freed in stream order, after the work enqueued so far. If freeing fails, the next
 /// [`wait`](super::wait) returns the error.
@@ -25,7 +50,8 @@ impl Allocation {
         bytes: usize,
     ) -> Result<Self> {
         let context = stream.context();
-        bind(context).map_err(|error| driver_error(operation, error))?;
+        check_not_captured(stream, operation, "an allocation")?;
+        free_late(stream);
         // The driver refuses to allocate zero bytes.
         let size = bytes.max(1);
         // SAFETY: the context is bound, the stream is one of its own, and nothing reads memory before it is written.
@@ -54,9 +80,8 @@ impl Allocation {
         fill(&self.stream, operation, self.pointer, byte, self.bytes)
     }
 
-    /// Copies from the host. The bytes may be dropped or changed once this returns: the driver has staged pageable memory
-    /// by then.
-    pub(in crate::cuda) fn write(&self, operation: &'static str, bytes: &[u8]) -> Result<()> {
+    /// Copies from the host. The bytes live, unchanged, until the stream has made the copy.
+    pub(super) fn write(&self, operation: &'static str, bytes: &[u8]) -> Result<()> {
         assert!(bytes.len() <= self.bytes, "within the allocation");
         if bytes.is_empty() {
             return Ok(());
@@ -72,6 +97,10 @@ impl Drop for Allocation {
     fn drop(&mut self) {
         let context = self.stream.context();
         context.record_err(bind(context));
+        if is_captured(&self.stream) {
+            lock(&LATE).push(Late { pointer: self.pointer, bytes: self.bytes, stream: self.stream.clone() });
+            return;
+        }
         if context.has_async_alloc() {
             // SAFETY: allocated by `malloc_async`, freed once, after all work enqueued so far.
             context.record_err(unsafe { result::free_async(self.pointer, self.stream.cu_stream()) });
@@ -106,9 +135,9 @@ pub(in crate::cuda) fn read(
     if bytes.is_empty() {
         return Ok(());
     }
-    bind(stream.context()).map_err(|error| driver_error(operation, error))?;
-    // SAFETY: the source region is within an allocation of this stream. The driver copies to pageable memory before
-    // it returns, so the destination need not outlive the call.
+    check_not_captured(stream, operation, "a copy to the host")?;
+    // SAFETY: the source region is within an allocation of this stream. The caller waits before it uses or drops the
+    // destination.
     unsafe { result::memcpy_dtoh_async(bytes, pointer, stream.cu_stream()) }
         .map_err(|error| driver_error(operation, error))
 }

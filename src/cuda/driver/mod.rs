@@ -13,10 +13,12 @@ mod from_ptx;
 mod function;
 mod memory;
 mod module;
+mod staging;
 
-pub(super) use context::wait;
+pub(super) use context::{check_not_captured, check_stream_kind, wait};
 pub(super) use error::driver_error;
 pub(super) use find::{check_capability, find_driver};
 pub(super) use function::Function;
 pub(super) use memory::{Allocation, read};
 pub(super) use module::Module;
+pub(super) use staging::Staging;

@@ -1,0 +1,181 @@
+//! Streams and captures on the emulated CUDA device: what a capture must not contain is refused, records are never given away, the
+//! per-thread default stream is refused, and sources of copies live until they are made.
+
+use cuda_emulator::control::{PageableCopies, StreamOrder};
+use longseq::cudarc::driver::CudaContext;
+use longseq::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use longseq::*;
+use longseq_check::decoupled::DecoupledCase;
+use longseq_check::device::assert_check;
+use longseq_check::device::cuda::session;
+use longseq_check::din::DinCase;
+use longseq_check::lookup::LookupCase;
+use longseq_check::sdim::SdimCase;
+use longseq_check::target_attention::AttentionCase;
+
+const THREAD_LOCAL: CUstreamCaptureMode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+const FREE_ON_LAUNCH: CUgraphInstantiate_flags =
+    CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+
+fn single(rows: usize) -> Jagged {
+    Jagged::from_lengths(&[rows]).expect("a length")
+}
+
+#[track_caller]
+fn assert_refused<T: std::fmt::Debug>(result: Result<T>, what: &str) {
+    match result {
+        Err(Error::Unsupported { what: came, .. }) => {
+            assert_eq!(came, format!("{what} during a stream capture"))
+        }
+        other => panic!("{what}: {other:?}"),
+    }
+}
+
+/// A batch that has not been used has no plan on the device, and a kernel that has not been used is not loaded. Neither is made
+/// while the stream is captured; what was refused works afterwards.
+#[test]
+fn first_use_inside_a_capture_is_refused() {
+    let Some(emulator) = session() else { return };
+    let stream = CudaContext::new(0).expect("a context").new_stream().expect("a stream");
+    let gpu = Cuda::from_stream(stream.clone()).expect("a device");
+    let rows = gpu.upload(&[1.0f32; 8]).expect("memory");
+    let slice = stream.clone_htod(&[1.0f32; 4]).expect("a copy");
+    let mut out = gpu.zeros::<f32>(4).expect("memory");
+    let dropped = gpu.zeros::<f32>(4).expect("memory");
+    let new = gpu.batch(&single(2), &single(1)).expect("a batch");
+    let attend = |batch: &<Cuda as DeviceOps>::Batch, out: &mut _| {
+        let outputs = TargetAttentionOutputs::new(gpu.view_mut(out));
+        let inputs =
+            TargetAttentionInputs::new(gpu.view(&rows).slice(0, 4).expect("a part"), gpu.view(&rows));
+        gpu.target_attention_into(&TargetAttention::new(4), batch, inputs, outputs)
+    };
+    stream.begin_capture(THREAD_LOCAL).expect("a capture");
+    assert_refused(attend(&new, &mut out), "an allocation");
+    assert_refused(gpu.upload(&[1.0f32]), "an allocation");
+    assert_refused(gpu.zeros::<f32>(4), "an allocation");
+    assert_refused(gpu.fork(), "an allocation");
+    assert_refused(gpu.download(gpu.view(&rows)), "a copy to the host");
+    assert_refused(gpu.synchronize(), "a wait");
+    assert_refused(gpu.borrow(&slice).map(drop), "borrowing a slice");
+    drop(dropped);
+    stream.end_capture(FREE_ON_LAUNCH).expect("the capture is whole");
+
+    attend(&new, &mut out).expect("a valid call");
+    let workspace = gpu.zeros::<u8>(gpu.scratch_taken() + 1024).expect("memory");
+    gpu.set_workspace(Some(workspace)).expect("its own stream");
+    let mut table = gpu.zeros::<f32>(8).expect("memory");
+    stream.begin_capture(THREAD_LOCAL).expect("a capture");
+    assert_refused(
+        gpu.sdim_add_tables(&Sdim::new(4).with_groups(1, 1), gpu.view_mut(&mut table), gpu.view(&rows)),
+        "loading a kernel",
+    );
+    attend(&new, &mut out).expect("a call that has been made before");
+    let graph = stream.end_capture(FREE_ON_LAUNCH).expect("the capture is whole").expect("work in it");
+    graph.launch().expect("a launch");
+    assert_eq!(gpu.download(gpu.view(&out)).expect("a download"), [1.0; 4]);
+    drop((graph, out, table, new, slice, rows, gpu, stream));
+    assert_eq!(emulator.take_findings(), []);
+    let live = emulator.live();
+    assert!(live.is_empty_but_for_contexts(), "what was dropped during the capture is freed: {live}");
+}
+
+/// Aggregates with a position out of range for every second batch, without a wait in between.
+#[test]
+fn many_batches_share_records_and_none_waits() {
+    let Some(emulator) = session() else { return };
+    emulator.set_checks(false);
+    let gpu = Cuda::new(0).expect("a device");
+    let numbers = gpu.upload(&[1.0f32; 12]).expect("memory");
+    let tables = [Table::new(3, 4, TableData::F32(gpu.view(&numbers)))];
+    let ids = gpu.upload(&[0u32; 1000]).expect("memory");
+    let (scores, counts) = (gpu.upload(&[0.0f32; 2]).expect("memory"), gpu.upload(&[2u32]).expect("memory"));
+    let op = Decoupled::new([1.0]).with_top_k(Some(2));
+    let aggregate = |length: usize, position: u32| {
+        let batch = gpu.batch(&single(length), &single(1)).expect("a batch");
+        let positions = gpu.upload(&[0, position]).expect("memory");
+        let selection = Selection::new(gpu.view(&positions), gpu.view(&scores), gpu.view(&counts));
+        let (history, target) =
+            (gpu.view(&ids).slice(0, length).expect("a part"), gpu.view(&ids).slice(0, 1).expect("a part"));
+        gpu.decoupled_aggregate(&op, &batch, AggregateInputs::new(&tables, history, target), selection)
+    };
+    emulator.take_calls();
+    for length in 1..300 {
+        aggregate(length, length as u32 - 1).expect("a valid call");
+    }
+    aggregate(300, 305).expect("reported by the next wait");
+    let waits = emulator.take_calls().iter().filter(|name| name.contains("Synchronize")).count();
+    assert_eq!(waits, 0);
+    let bound = 300;
+    let (operation, argument) = ("decoupled_aggregate", "positions");
+    let expected = Error::IndexOutOfRange { operation, argument, position: 1, id: 305, bound };
+    assert_eq!(gpu.synchronize(), Err(expected));
+    gpu.synchronize().expect("reported once");
+    // As many kinds of checks as there are sizes of tables.
+    for rows in 1..400 {
+        let size = gpu.zeros::<f32>(rows).expect("memory");
+        let tables = [Table::new(rows, 1, TableData::F32(gpu.view(&size)))];
+        let inputs = LookupInputs::new(gpu.view(&ids).slice(0, 3).expect("a part"), &tables);
+        gpu.lookup(&Lookup::default(), Bags::Each, inputs).expect("a valid call");
+    }
+    let size = gpu.zeros::<f32>(2).expect("memory");
+    let tables = [Table::new(2, 1, TableData::F32(gpu.view(&size)))];
+    let bad = gpu.upload(&[0, 7u32]).expect("memory");
+    gpu.lookup(&Lookup::default(), Bags::Each, LookupInputs::new(gpu.view(&bad), &tables))
+        .expect("a valid call");
+    let expected =
+        Error::IndexOutOfRange { operation: "lookup", argument: "ids", position: 1, id: 7, bound: 2 };
+    assert_eq!(gpu.synchronize(), Err(expected));
+    drop((bad, size, counts, scores, ids, numbers, gpu));
+    assert_eq!(emulator.take_findings(), []);
+    assert!(emulator.take_leaks().is_empty());
+}
+
+#[test]
+fn the_per_thread_default_stream_is_refused() {
+    let Some(emulator) = session() else { return };
+    let context = CudaContext::new(0).expect("a context");
+    let error = Cuda::from_stream(context.per_thread_stream()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Cuda::from_stream: the per-thread default stream is not supported; supported: the default stream, and streams that \
+         were created"
+    );
+    Cuda::from_stream(context.default_stream()).expect("the default stream is one for all threads");
+    drop(context);
+    assert_eq!(emulator.take_findings(), []);
+}
+
+/// A driver may make copies from and to pageable memory as late as the stream reaches them.
+#[test]
+fn copies_may_be_made_late() {
+    let Some(emulator) = session() else { return };
+    for order in [StreamOrder::Late, StreamOrder::Shuffled(3)] {
+        emulator.set_stream_order(order);
+        emulator.set_pageable_copies(PageableCopies::Late);
+        let gpu = Cuda::new(0).expect("a device");
+        let (histories, targets) = (vec![0, 700, 33], vec![1, 9, 3]);
+        assert_check(
+            &AttentionCase { histories: histories.clone(), targets: targets.clone(), ..Default::default() },
+            &gpu,
+        );
+        assert_check(
+            &DinCase { histories: histories.clone(), targets: targets.clone(), ..Default::default() },
+            &gpu,
+        );
+        assert_check(
+            &SdimCase { histories: histories.clone(), targets: targets.clone(), ..Default::default() },
+            &gpu,
+        );
+        assert_check(&DecoupledCase { histories, targets, ..Default::default() }, &gpu);
+        assert_check(&LookupCase::default(), &gpu);
+        // Longer than what is kept, and more of them.
+        let large = vec![1.5f32; 1 << 20];
+        let one = gpu.upload(&large).expect("memory");
+        for _ in 0..40 {
+            gpu.upload(&large[..100_000]).expect("memory");
+        }
+        assert!(gpu.download(gpu.view(&one)).expect("a download").iter().all(|&x| x == 1.5));
+        drop((one, gpu));
+        assert_eq!(emulator.take_findings(), []);
+    }
+}
