@@ -6,7 +6,9 @@
 // columns, read the rows, each group a share of the behaviours, and add them to the sums of all candidates, in registers, so
 // that each row is read once. At the end the sums of the groups are added, in order.
 // Spans of a history leave weighted sums, max and sum, which decoupled_attend_combine combines in order.
-// Precision: f32; weights as in decoupled.cu.
+// Precision: f32; weights as in decoupled.cu. A score of -∞ removes its behaviour, whatever the row holds. Where sums are not
+// finite, the block runs again with halves of normalised weights: rows of the largest numbers do not overflow. A negative sum
+// of weights tells decoupled_attend_combine that the weighted sums are already divided by it.
 #include "decoupled/rows.cuh"
 #include "decoupled/scores.cuh"
 
@@ -26,7 +28,7 @@ struct DecoupledAttendParams {
     // Pieces, or the tiles to combine.
     const Piece *pieces;
     const Tile *tiles;
-    // Weighted sums [slots, candidates, vec4s], and max and sum [slots, candidates].
+    // Weighted sums [slots, candidates, vec4s], and max and sum [slots, candidates, column_blocks].
     Vec4 *partial;
     float2 *stats;
     // Adjacent blocks over the columns.
@@ -46,9 +48,13 @@ struct alignas(16) Weighing {
 
 LAYOUT(decoupled_attend, sizeof(Weighing), stage_bytes(1, CANDIDATES), stage_bytes(3, CANDIDATES), stage_bytes(40, CANDIDATES));
 
+// Stands for the weight of a behaviour with a score of -∞: added like 0, but told from it.
+__device__ __forceinline__ float removed() { return -0.0f; }
+__device__ __forceinline__ bool is_removed(float weight) { return __float_as_uint(weight) == 0x80000000u; }
+
 // e^(score - max), where a score of -∞ has no weight.
 __device__ __forceinline__ float weight_of(float score, float row_max) {
-    return score == -infinity() ? 0.0f : exp_approx(score - row_max);
+    return score == -infinity() ? removed() : exp_approx(score - row_max);
 }
 
 // Reduces each candidate over all lanes, always in the same order; lane l gets the result of candidate l / 2. Each step
@@ -101,7 +107,7 @@ __device__ __forceinline__ void weigh(Weighing &w, const float (*scores)[OWN]) {
             row_max = fmaxf(row_max, w.warp_maxima[other][threadIdx.x]);
         }
         w.maxima[threadIdx.x] = row_max;
-        w.rescales[threadIdx.x] = weight_of(before, row_max);
+        w.rescales[threadIdx.x] = fabsf(weight_of(before, row_max));
     }
     __syncthreads();
     read_all(maxima, w.maxima);
@@ -137,6 +143,19 @@ __device__ __forceinline__ void weigh(Weighing &w, const float (*scores)[OWN]) {
     }
 }
 
+// Turns scores into halves of normalised weights: max is known, and w.rescales holds the halves of 1 / sum. All threads call it
+// together.
+__device__ __forceinline__ void weigh_again(Weighing &w, const float (*scores)[OWN]) {
+#pragma unroll
+    for (u32 own = 0; own < OWN; own++) {
+#pragma unroll
+        for (u32 c = 0; c < CANDIDATES; c++) {
+            float weight = weight_of(scores[c][own], w.maxima[c]);
+            w.weights[own * THREADS + threadIdx.x][c] = is_removed(weight) ? weight : weight * w.rescales[c];
+        }
+    }
+}
+
 __device__ __forceinline__ void add_row(Vec4 *acc, const float *weights, const Vec4 &row) {
     // 0 times a number that is not finite is NaN.
     float zero = 0.0f;
@@ -150,8 +169,8 @@ __device__ __forceinline__ void add_row(Vec4 *acc, const float *weights, const V
         Vec4 vec4 = get_vec4((const Vec4 *)(weights + c));
 #pragma unroll
         for (u32 i = 0; i < COLUMNS; i++) {
-            // A behaviour without weight does not count, even if its row is not finite.
-            if (finite || vec4.numbers[i] != 0.0f) {
+            // A removed behaviour does not count, even if its row is not finite.
+            if (finite || !is_removed(vec4.numbers[i])) {
 #pragma unroll
                 for (u32 e = 0; e < COLUMNS; e++) {
                     acc[c + i].numbers[e] = fma(vec4.numbers[i], row.numbers[e], acc[c + i].numbers[e]);
@@ -204,93 +223,176 @@ __device__ __forceinline__ Vec4 mean_of(Vec4 acc, float row_sum) {
     return acc;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 3) decoupled_attend(const DecoupledAttendParams p) {
+// Where max and sum of a candidate's slot are, for the block of a vec4.
+__device__ __forceinline__ u64 stat_at(const DecoupledAttendParams &p, u64 at, u32 vec4) {
+    return at * p.column_blocks + vec4 / ROW_VEC4S;
+}
+
+// Writes the sums of a candidate, of which a thread has a vec4. `again`: they are halves of normalised sums. Returns whether
+// any is not finite though all weights are numbers.
+__device__ __forceinline__ bool write_candidate(
+    const DecoupledAttendParams &p, const Weighing &w, const Piece &piece, const Slice &slice, u32 vec4, u32 candidate, Vec4 sum,
+    bool again) {
+    float row_sum = w.row_sums[candidate];
+    if (again) {
+#pragma unroll
+        for (u32 e = 0; e < COLUMNS; e++) {
+            sum.numbers[e] = doubled(sum.numbers[e]);
+        }
+    }
+    if (piece.slot == NONE) {
+        u64 m = piece.first_target + piece.first_row + candidate;
+        write_sums(p.rows, slice, m, again ? sum : mean_of(sum, row_sum));
+    } else {
+        u64 at = (u64)piece.slot * CANDIDATES + candidate;
+        put_vec4(p.partial + at * p.rows.vec4s + vec4, sum);
+        if (vec4 % ROW_VEC4S == 0) {
+            p.stats[stat_at(p, at, vec4)] = make_float2(w.maxima[candidate], again ? -row_sum : row_sum);
+        }
+    }
+    return any_not_finite<COLUMNS>(sum.numbers) && row_sum == row_sum;
+}
+
+// The vec4 of columns that a thread sums, and its group's share of the behaviours.
+struct Share {
+    u32 lanes, lane, group, vec4;
+};
+
+__device__ __forceinline__ Share share_of(const DecoupledAttendParams &p) {
+    u32 thread = threadIdx.x, lanes = lanes_of(p.rows.vec4s);
+    // Keeps the compiler from computing this once, ahead of the loops: registers are scarce.
+    asm volatile("" : "+r"(thread));
+    return Share{lanes, thread % lanes, thread / lanes, blockIdx.x % p.column_blocks * lanes + thread % lanes};
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 2) decoupled_attend(const DecoupledAttendParams p) {
     Weighing &w = *(Weighing *)dynamic_shared;
-    const Piece piece = p.pieces[blockIdx.x / p.column_blocks];
+    // Read again wherever it is needed, because registers are scarce.
+    const Piece &piece = p.pieces[blockIdx.x / p.column_blocks];
     Stage stage = stage_at(&w + 1, p.scoring);
     send_first(p.scoring, stage, piece);
-    const u32 lanes = lanes_of(p.rows.vec4s), groups = THREADS / lanes, group = threadIdx.x / lanes;
-    const u32 lane = threadIdx.x % lanes, vec4 = blockIdx.x % p.column_blocks * lanes + lane;
-    const Slice slice = slice_of(p.rows, vec4);
     if (threadIdx.x < CANDIDATES) {
         w.maxima[threadIdx.x] = -infinity();
         w.row_sums[threadIdx.x] = 0.0f;
     }
-    Vec4 acc[CANDIDATES];
-#pragma unroll
-    for (u32 c = 0; c < CANDIDATES; c++) {
-        acc[c] = zeros();
-    }
-    for (u32 begin = 0; begin < piece.length; begin += BEHAVIOURS) {
-        float scores[CANDIDATES][OWN];
-        score<CANDIDATES>(scores, p.scoring, stage, piece, begin);
-#pragma unroll
-        for (u32 own = 0; own < OWN; own++) {
-            bool there = begin + own * THREADS + threadIdx.x < piece.length;
-#pragma unroll
-            for (u32 c = 0; c < CANDIDATES; c++) {
-                scores[c][own] = there ? scores[c][own] : -infinity();
-            }
-        }
-        weigh(w, scores);
-        float rescales[CANDIDATES];
-        read_all(rescales, w.rescales);
+#pragma unroll 1
+    for (bool again = false;; again = true) {
+        Vec4 acc[CANDIDATES];
 #pragma unroll
         for (u32 c = 0; c < CANDIDATES; c++) {
-            scale(acc[c], rescales[c]);
+            acc[c] = zeros();
         }
-        if (slice.there) {
-            u32 count = min((u32)BEHAVIOURS, piece.length - begin);
-            add_rows(acc, p.rows, slice, w, piece.history_start + begin, count, group, groups);
-        }
-    }
-    // Over the groups of a warp, then over the warps.
-    for (u32 distance = lanes; distance < WARP; distance *= 2) {
+#pragma unroll 1
+        for (u32 begin = 0; begin < piece.length; begin += BEHAVIOURS) {
+            float scores[CANDIDATES][OWN];
+            score<CANDIDATES>(scores, p.scoring, stage, piece, begin);
 #pragma unroll
-        for (u32 c = 0; c < CANDIDATES; c++) {
+            for (u32 own = 0; own < OWN; own++) {
+                bool there = begin + own * THREADS + threadIdx.x < piece.length;
 #pragma unroll
-            for (u32 e = 0; e < COLUMNS; e++) {
-                acc[c].numbers[e] += shuffle_xor(acc[c].numbers[e], distance);
-            }
-        }
-    }
-    Vec4 *of_warps = (Vec4 *)w.weights;
-#pragma unroll
-    for (u32 begin = 0; begin < CANDIDATES; begin += SHARE) {
-        __syncthreads();
-        if (threadIdx.x % WARP < lanes) {
-#pragma unroll
-            for (u32 c = 0; c < SHARE; c++) {
-                put_vec4(of_warps + (threadIdx.x / WARP * SHARE + c) * lanes + lane, acc[begin + c]);
-            }
-        }
-        __syncthreads();
-        for (u32 c = group; c < SHARE; c += groups) {
-            u32 candidate = begin + c;
-            if (candidate >= piece.rows || !slice.there) {
-                break;
-            }
-            Vec4 sum = zeros();
-#pragma unroll
-            for (u32 warp = 0; warp < WARPS; warp++) {
-                Vec4 more = get_vec4(of_warps + (warp * SHARE + c) * lanes + lane);
-#pragma unroll
-                for (u32 e = 0; e < COLUMNS; e++) {
-                    sum.numbers[e] += more.numbers[e];
+                for (u32 c = 0; c < CANDIDATES; c++) {
+                    scores[c][own] = there ? scores[c][own] : -infinity();
                 }
             }
-            if (piece.slot == NONE) {
-                u64 m = piece.first_target + piece.first_row + candidate;
-                write_sums(p.rows, slice, m, mean_of(sum, w.row_sums[candidate]));
-                continue;
+            if (again) {
+                weigh_again(w, scores);
+                __syncthreads();
+            } else {
+                weigh(w, scores);
+                float rescales[CANDIDATES];
+                read_all(rescales, w.rescales);
+#pragma unroll
+                for (u32 c = 0; c < CANDIDATES; c++) {
+                    scale(acc[c], rescales[c]);
+                }
             }
-            u64 at = (u64)piece.slot * CANDIDATES + candidate;
-            put_vec4(p.partial + at * p.rows.vec4s + vec4, sum);
-            if (vec4 == 0) {
-                p.stats[at] = make_float2(w.maxima[candidate], w.row_sums[candidate]);
+            const Share share = share_of(p);
+            const Slice slice = slice_of(p.rows, share.vec4);
+            if (slice.there) {
+                u32 count = min((u32)BEHAVIOURS, piece.length - begin);
+                add_rows(acc, p.rows, slice, w, piece.history_start + begin, count, share.group, THREADS / share.lanes);
+            }
+            __syncwarp();
+        }
+        const Share share = share_of(p);
+        const u32 lanes = share.lanes, lane = share.lane, group = share.group, groups = THREADS / lanes, vec4 = share.vec4;
+        const Slice slice = slice_of(p.rows, vec4);
+        // Over the groups of a warp, then over the warps.
+        for (u32 distance = lanes; distance < WARP; distance *= 2) {
+#pragma unroll
+            for (u32 c = 0; c < CANDIDATES; c++) {
+#pragma unroll
+                for (u32 e = 0; e < COLUMNS; e++) {
+                    acc[c].numbers[e] += shuffle_xor(acc[c].numbers[e], distance);
+                }
             }
         }
+        bool not_finite = false;
+        Vec4 *of_warps = (Vec4 *)w.weights;
+#pragma unroll
+        for (u32 begin = 0; begin < CANDIDATES; begin += SHARE) {
+            __syncthreads();
+            if (threadIdx.x % WARP < lanes) {
+#pragma unroll
+                for (u32 c = 0; c < SHARE; c++) {
+                    put_vec4(of_warps + (threadIdx.x / WARP * SHARE + c) * lanes + lane, acc[begin + c]);
+                }
+            }
+            __syncthreads();
+            for (u32 c = group; c < SHARE; c += groups) {
+                u32 candidate = begin + c;
+                if (candidate >= piece.rows || !slice.there) {
+                    break;
+                }
+                Vec4 sum = zeros();
+#pragma unroll
+                for (u32 warp = 0; warp < WARPS; warp++) {
+                    Vec4 more = get_vec4(of_warps + (warp * SHARE + c) * lanes + lane);
+#pragma unroll
+                    for (u32 e = 0; e < COLUMNS; e++) {
+                        sum.numbers[e] += more.numbers[e];
+                    }
+                }
+                not_finite |= write_candidate(p, w, piece, slice, vec4, candidate, sum, again);
+            }
+            __syncwarp();
+        }
+        if (again || !__syncthreads_or(not_finite)) {
+            return;
+        }
+        if (threadIdx.x < CANDIDATES) {
+            w.rescales[threadIdx.x] = 0.5f / w.row_sums[threadIdx.x];
+        }
+        send_first(p.scoring, stage, piece);
+        __syncwarp();
     }
+}
+
+// Combines partial results, of which some are normalised or too large to be added, with halves of normalised weights.
+template <typename Factor>
+__device__ __forceinline__ Vec4 combine_again(
+    const DecoupledAttendParams &p, const Tile &tile, u32 candidate, u32 vec4, Factor factor_of) {
+    float row_sum = 0.0f;
+    for (u32 slot = tile.first_slot; slot < tile.first_slot + tile.slots; slot++) {
+        float2 part = p.stats[stat_at(p, (u64)slot * CANDIDATES + candidate, vec4)];
+        row_sum = fma(fabsf(part.y), factor_of(part), row_sum);
+    }
+    Vec4 acc = zeros();
+    for (u32 slot = tile.first_slot; slot < tile.first_slot + tile.slots; slot++) {
+        u64 at = (u64)slot * CANDIDATES + candidate;
+        float2 part = p.stats[stat_at(p, at, vec4)];
+        float weight = factor_of(part) * (part.y < 0.0f ? -part.y : 1.0f) / (2.0f * row_sum);
+        Vec4 more = get_vec4(p.partial + at * p.rows.vec4s + vec4);
+#pragma unroll
+        for (u32 e = 0; e < COLUMNS; e++) {
+            acc.numbers[e] = fma(more.numbers[e], weight, acc.numbers[e]);
+        }
+    }
+#pragma unroll
+    for (u32 e = 0; e < COLUMNS; e++) {
+        acc.numbers[e] = doubled(acc.numbers[e]);
+    }
+    return acc;
 }
 
 // A block per candidate of the tiles to combine.
@@ -300,31 +402,30 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_attend_combi
     if (candidate >= tile.rows) {
         return;
     }
+    const u32 end = tile.first_slot + tile.slots;
     float row_max = -infinity();
-    for (u32 slot = tile.first_slot; slot < tile.first_slot + tile.slots; slot++) {
-        row_max = fmaxf(row_max, p.stats[(u64)slot * CANDIDATES + candidate].x);
+    for (u32 slot = tile.first_slot; slot < end; slot++) {
+        row_max = fmaxf(row_max, p.stats[stat_at(p, (u64)slot * CANDIDATES + candidate, 0)].x);
     }
+    // If all scores of a piece were -∞ or NaN, its max is -∞; NaN is in its sum.
+    auto factor_of = [&](float2 part) { return part.x == -infinity() ? 1.0f : exp_approx(part.x - row_max); };
     for (u32 vec4 = threadIdx.x; vec4 < p.rows.vec4s; vec4 += ROW_THREADS) {
         Vec4 acc = zeros();
-        float row_sum = 0.0f;
-        for (u32 slot = tile.first_slot; slot < tile.first_slot + tile.slots; slot++) {
+        float row_sum = 0.0f, least = 0.0f;
+        for (u32 slot = tile.first_slot; slot < end; slot++) {
             u64 at = (u64)slot * CANDIDATES + candidate;
-            float2 part = p.stats[at];
-            float factor = weight_of(part.x, row_max);
-            // If all scores of a piece were -∞ or NaN, its max is -∞; NaN is in its sum.
-            if (part.x == -infinity()) {
-                factor = part.y == 0.0f ? 0.0f : 1.0f;
-            }
-            if (factor == 0.0f) {
-                continue;
-            }
+            float2 part = p.stats[stat_at(p, at, vec4)];
+            float factor = factor_of(part);
             Vec4 more = get_vec4(p.partial + at * p.rows.vec4s + vec4);
             row_sum = fma(part.y, factor, row_sum);
+            least = fminf(least, part.y);
 #pragma unroll
             for (u32 e = 0; e < COLUMNS; e++) {
                 acc.numbers[e] = fma(more.numbers[e], factor, acc.numbers[e]);
             }
         }
-        write_sums(p.rows, slice_of(p.rows, vec4), tile.first_target + tile.first_row + candidate, mean_of(acc, row_sum));
+        const bool plain = least == 0.0f && !any_not_finite<COLUMNS>(acc.numbers);
+        acc = plain ? mean_of(acc, row_sum) : combine_again(p, tile, candidate, vec4, factor_of);
+        write_sums(p.rows, slice_of(p.rows, vec4), tile.first_target + tile.first_row + candidate, acc);
     }
 }

@@ -6,7 +6,8 @@
 // it writes the weights of 512 behaviours at a time to shared memory, and groups of threads, one thread per vec4 of a row, take
 // the behaviours in turn, with four rows in flight each. The sums of the groups are added in order.
 // Positions and counts come from the caller: those out of range are reported, and neither read nor summed.
-// Precision: f32; a weight is computed by the special function unit, with an error of a few ulp.
+// Precision: f32; a weight is computed by the special function unit, with an error of a few ulp. Halves of weights are summed,
+// so that rows of the largest numbers do not overflow. A score of -∞ removes its behaviour, whatever the row holds.
 #include "decoupled/rows.cuh"
 
 enum : u32 {
@@ -44,12 +45,15 @@ __device__ __forceinline__ float over_block(float value) {
     return value;
 }
 
+// Stands for the weight of a behaviour that does not count.
+__device__ __forceinline__ float removed() { return -1.0f; }
+
 // A score of -∞ has no weight, whatever the maximum is. NaN is not dropped here: its weight is NaN.
 __device__ __forceinline__ float weight_of(float score, float row_max) {
     return score == -infinity() ? 0.0f : exp_approx(score - row_max);
 }
 
-// Adds weight · row of the behaviours first, first + step, … below `count`.
+// Adds weight · row of the behaviours first, first + step, … below `count`. A weight of 0 counts: 0·NaN is NaN.
 __device__ __forceinline__ void add_rows(
     Vec4 &acc, const Rows &p, const Slice &slice, u64 history, const float *weights, const u32 *positions, u32 first,
     u32 count, u32 step) {
@@ -60,12 +64,12 @@ __device__ __forceinline__ void add_rows(
 #pragma unroll
         for (u32 i = 0; i < AHEAD; i++) {
             u32 k = begin + i * step;
-            weight[i] = k < count ? weights[k] : 0.0f;
-            id[i] = weight[i] != 0.0f ? id_of(p, p.ids, slice, history + positions[k]) : 0;
+            weight[i] = k < count ? weights[k] : removed();
+            id[i] = weight[i] != removed() ? id_of(p, p.ids, slice, history + positions[k]) : 0;
         }
 #pragma unroll
         for (u32 i = 0; i < AHEAD; i++) {
-            row[i] = weight[i] != 0.0f ? vec4_of(p, slice, id[i]) : zeros();
+            row[i] = weight[i] != removed() ? vec4_of(p, slice, id[i]) : zeros();
         }
 #pragma unroll
         for (u32 i = 0; i < AHEAD; i++) {
@@ -114,11 +118,18 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_aggregate(co
                     report_bad_id(p.bad_positions, first + begin + k, position);
                 }
                 positions[k] = position;
-                weights[k] = inside ? weight_of(p.scores[first + begin + k], row_max) / row_sum : 0.0f;
+                float score = p.scores[first + begin + k];
+                bool counts = inside && score != -infinity();
+                weights[k] = counts ? weight_of(score, row_max) / (2.0f * row_sum) : removed();
             }
             __syncthreads();
             if (slice.there) {
-                add_rows(acc, p.rows, slice, tile.history_start, weights, positions, group, some, groups);
+                Vec4 sum = zeros();
+                add_rows(sum, p.rows, slice, tile.history_start, weights, positions, group, some, groups);
+#pragma unroll
+                for (u32 e = 0; e < COLUMNS; e++) {
+                    acc.numbers[e] += sum.numbers[e];
+                }
             }
         }
         __syncthreads();
@@ -131,6 +142,10 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_aggregate(co
                 for (u32 e = 0; e < COLUMNS; e++) {
                     acc.numbers[e] += more.numbers[e];
                 }
+            }
+#pragma unroll
+            for (u32 e = 0; e < COLUMNS; e++) {
+                acc.numbers[e] = doubled(acc.numbers[e]);
             }
             write_sums(p.rows, slice, m, acc);
         }

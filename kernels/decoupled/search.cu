@@ -263,34 +263,40 @@ struct Selecting {
     u32 least, most;
 };
 
-// Like cut, for a list that may have empty places, by all threads together.
+// Like cut, for a list that may have empty places, by all threads together. If no more than `room` entries are left without
+// these, the floor stays: fewer than `top_k` may have been found so far.
 __device__ __forceinline__ void cut_together(Selecting &s, u32 top_k, u32 room) {
     constexpr u32 OWN = SELECT_ENTRIES / SELECT_THREADS;
     const u32 lane = threadIdx.x % WARP, length = s.length;
+    const u64 before = s.floor;
     u64 own[OWN];
-    u32 least = ~0u, most = 0;
+    u32 least = ~0u, most = 0, entries = 0;
 #pragma unroll
     for (u32 i = 0; i < OWN; i++) {
         u32 place = i * SELECT_THREADS + threadIdx.x;
         own[i] = place < length ? s.entries[place] : 0;
         least = min(least, own[i] == 0 ? ~0u : key_of(own[i]));
         most = max(most, key_of(own[i]));
+        entries += own[i] != 0;
     }
     if (threadIdx.x == 0) {
         s.least = ~0u;
         s.most = 0;
-        s.counts[0] = s.counts[1] = 0;
+        s.counts[0] = s.counts[1] = s.counts[2] = 0;
     }
     __syncthreads();
     least = __reduce_min_sync(WHOLE_WARP, least);
     most = __reduce_max_sync(WHOLE_WARP, most);
+    entries = __reduce_add_sync(WHOLE_WARP, entries);
     if (lane == 0) {
         s.length = 0;
         atomicMin(&s.least, least);
         atomicMax(&s.most, most);
+        atomicAdd(&s.counts[2], entries);
     }
     __syncthreads();
-    u32 above = length, round = 0;
+    // The first round resets the third count after its barrier, when all threads have read it here.
+    u32 above = s.counts[2], round = 0;
     u64 floor = raised_floor((u64)s.least << 32, (u64)s.most << 32 | ~0u, top_k, room, above, [&](u64 raised) {
         u32 count = 0;
 #pragma unroll
@@ -316,7 +322,7 @@ __device__ __forceinline__ void cut_together(Selecting &s, u32 top_k, u32 room) 
         append(list, own[i] != 0 && own[i] >= floor, own[i]);
     }
     if (threadIdx.x == 0) {
-        s.floor = floor;
+        s.floor = max(floor, before);
     }
     __syncthreads();
 }

@@ -28,6 +28,10 @@
 // so its loads have no bank conflicts and need no barrier, and one kernel serves all sizes.
 #include "din/layers.cuh"
 
+// The number to subtract from scores with this maximum: 0 for -inf, since -inf - -inf is NaN. fmaxf drops NaN, so the maximum
+// is never NaN, but e^(NaN - max) is, and stays in the sum.
+__device__ __forceinline__ float base_of(float row_max) { return row_max == -infinity() ? 0.0f : row_max; }
+
 // Turns the scores of `count` behaviours into weights. Lane l has candidate l % 8 and behaviours l / 8, l / 8 + 4, …,
 // so that the numbers of a warp are adjacent; all four lanes of a candidate keep its max and sum.
 __device__ void weigh(const DinAttendParams &p, const WarpMemory &memory, u32 count, float &row_max, float &row_sum) {
@@ -43,14 +47,12 @@ __device__ void weigh(const DinAttendParams &p, const WarpMemory &memory, u32 co
     highest = fmaxf(highest, shuffle_xor(highest, 16));
     const float before = row_max;
     row_max = fmaxf(row_max, highest);
-    const bool empty = row_max == -infinity();
-    const float rescale = empty ? 1.0f : exp_approx(before - row_max);
+    const float base = base_of(row_max), rescale = exp_approx(before - base);
     float sum = 0.0f;
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {
         float weight = 0.0f;
-        if (first + i * 4 < count) weight = !p.softmax ? scores[i] : empty ? 0.0f
-                                                                           : exp_approx(scores[i] - row_max);
+        if (first + i * 4 < count) weight = p.softmax ? exp_approx(scores[i] - base) : scores[i];
         memory.weights[lane + i * WARP] = weight;
         sum += weight;
     }
@@ -60,18 +62,60 @@ __device__ void weigh(const DinAttendParams &p, const WarpMemory &memory, u32 co
     if (lane < TILE) memory.rescales[lane] = p.softmax ? rescale : 1.0f;
 }
 
-// Adds the weighted behaviours. A lane owns columns; it takes two at a time, which share each load of the weights.
+// Stands for the weight of a behaviour that does not count.
+__device__ __forceinline__ float removed() { return -1.0f; }
+
+// Turns scores into halves of normalised weights; max and sum are known.
+__device__ void weigh_again(const WarpMemory &memory, u32 count) {
+    const u32 lane = threadIdx.x % WARP, first = lane / TILE;
+    const float base = base_of(memory.maxima[lane % TILE]), row_sum = memory.row_sums[lane % TILE];
+#pragma unroll 1
+    for (u32 i = 0; i < 4; i++) {
+        const float score = memory.weights[lane + i * WARP];
+        const bool counts = first + i * 4 < count && score != -infinity();
+        memory.weights[lane + i * WARP] = counts ? exp_approx(score - base) / (2.0f * row_sum) : removed();
+    }
+}
+
+// As pool, with weights of weigh_again: what a removed behaviour holds does not count.
+__device__ void pool_again(const DinAttendParams &p, const WarpMemory &memory, u32 count) {
+    for (u32 column = threadIdx.x % WARP; column < p.width; column += WARP) {
+#pragma unroll 1
+        for (u32 c = 0; c < TILE; c++) {
+            float sum = 0.0f;
+#pragma unroll 1
+            for (u32 row = 0; row < count; row++) {
+                const float weight = memory.weights[row * TILE + c];
+                if (weight != removed()) sum = fma(weight, memory.behaviours[row * p.stride + column], sum);
+            }
+            memory.acc[c * p.stride + column] += sum;
+        }
+    }
+}
+
+// Whether a sum of the warp's is NaN, or so large that those of the block's warps might overflow, though all weights of its
+// candidate are numbers.
+__device__ bool is_spoilt(const DinAttendParams &p, const WarpMemory &memory) {
+    bool spoilt = false;
+#pragma unroll 1
+    for (u32 c = 0; c < TILE; c++) {
+        const bool numbers = memory.row_sums[c] == memory.row_sums[c];
+#pragma unroll 1
+        for (u32 column = threadIdx.x % WARP; column < p.width; column += WARP) {
+            spoilt |= numbers && !(fabsf(memory.acc[c * p.stride + column]) < largest() / 8.0f);
+        }
+    }
+    return __any_sync(WHOLE_WARP, spoilt);
+}
+
+// Adds the weighted behaviours, 16 by 16, so that no chain of additions is as long as a history. A lane owns columns; it takes
+// two at a time, which share each load of the weights.
 __device__ void pool(const DinAttendParams &p, const WarpMemory &memory, u32 count) {
     const u32 lane = threadIdx.x % WARP;
     for (u32 column = lane; column < p.width; column += 2 * WARP) {
         // If the row has no second column, it is in the padding: stride is at least 8, plus 32 for a warp.
         const bool both = column + WARP < p.width;
-        float acc[2][TILE];
-#pragma unroll
-        for (u32 c = 0; c < TILE; c++) {
-            acc[0][c] = memory.acc[c * p.stride + column] * memory.rescales[c];
-            acc[1][c] = both ? memory.acc[c * p.stride + column + WARP] * memory.rescales[c] : 0.0f;
-        }
+        float acc[2][TILE] = {};
         for (u32 row = 0; row < count; row++) {
             const float *weights = memory.weights + row * TILE;
             const float first = memory.behaviours[row * p.stride + column];
@@ -84,10 +128,20 @@ __device__ void pool(const DinAttendParams &p, const WarpMemory &memory, u32 cou
         }
 #pragma unroll
         for (u32 c = 0; c < TILE; c++) {
-            memory.acc[c * p.stride + column] = acc[0][c];
-            if (both) memory.acc[c * p.stride + column + WARP] = acc[1][c];
+            float *to = memory.acc + c * p.stride + column;
+            *to = fma(*to, memory.rescales[c], acc[0][c]);
+            if (both) to[WARP] = fma(to[WARP], memory.rescales[c], acc[1][c]);
         }
     }
+}
+
+// The factor that rescales the sums of a part to the common maximum. NaN stays in the sums of a part whose maximum is -inf.
+__device__ __forceinline__ float rescale_of(float part_max, float row_max) { return exp_approx(part_max - base_of(row_max)); }
+
+// The weight of a part's weighted sums, of which a negative sum of weights tells that they are divided by it, where half of the
+// combined sums is wanted.
+__device__ __forceinline__ float half_weight(float rescale, float part_sum, float row_sum) {
+    return rescale * (part_sum < 0.0f ? -part_sum : 1.0f) / (2.0f * row_sum);
 }
 
 // Combines the warps, in order, and writes the output or the partial result.
@@ -96,25 +150,38 @@ __device__ void finish(const DinAttendParams &p, const Piece &piece) {
     const u32 warps = blockDim.x / WARP;
     for (u32 i = threadIdx.x; i < piece.rows * p.width; i += blockDim.x) {
         const u32 row = i / p.width, column = i % p.width;
-        float row_max = -infinity();
-        for (u32 warp = 0; warp < warps; warp++) row_max = fmaxf(row_max, warp_memory<T>(p, warp).maxima[row]);
+        float row_max = -infinity(), least = 0.0f;
+        for (u32 warp = 0; warp < warps; warp++) {
+            row_max = fmaxf(row_max, warp_memory<T>(p, warp).maxima[row]);
+            least = fminf(least, warp_memory<T>(p, warp).row_sums[row]);
+        }
+        const bool again = p.softmax && least < 0.0f;
         float sum = 0.0f, row_sum = 0.0f;
         for (u32 warp = 0; warp < warps; warp++) {
             const WarpMemory memory = warp_memory<T>(p, warp);
-            float rescale = 1.0f;
-            if (p.softmax) rescale = row_max == -infinity() ? 0.0f : exp_approx(memory.maxima[row] - row_max);
+            const float rescale = p.softmax ? rescale_of(memory.maxima[row], row_max) : 1.0f;
             sum = fma(memory.acc[row * p.stride + column], rescale, sum);
-            row_sum = fma(memory.row_sums[row], rescale, row_sum);
+            row_sum = fma(again ? fabsf(memory.row_sums[row]) : memory.row_sums[row], rescale, row_sum);
+        }
+        if (again) {
+            sum = 0.0f;
+            for (u32 warp = 0; warp < warps; warp++) {
+                const WarpMemory memory = warp_memory<T>(p, warp);
+                const float rescale = rescale_of(memory.maxima[row], row_max);
+                const float weight = half_weight(rescale, memory.row_sums[row], row_sum);
+                sum = fma(memory.acc[row * p.stride + column], weight, sum);
+            }
+            sum = doubled(sum);
         }
         if (piece.slot != NONE) {
             p.partial[(u64(piece.slot) * TILE + row) * p.width + column] = sum;
             if (column == 0) {
                 p.stats[(u64(piece.slot) * TILE + row) * 2] = row_max;
-                p.stats[(u64(piece.slot) * TILE + row) * 2 + 1] = row_sum;
+                p.stats[(u64(piece.slot) * TILE + row) * 2 + 1] = again ? -row_sum : row_sum;
             }
         } else {
             // Without weights the result is 0, not 0/0.
-            if (p.softmax) sum = row_sum == 0.0f ? 0.0f : sum * reciprocal_approx(row_sum);
+            if (p.softmax && !again) sum = row_sum == 0.0f ? 0.0f : sum * reciprocal_approx(row_sum);
             ((T *)p.out)[(piece.first_target + piece.first_row + row) * p.width + column] = narrow<T>(sum);
         }
     }
@@ -127,34 +194,51 @@ __device__ void attend(const DinAttendParams &p) {
     const WarpMemory memory = warp_memory<T>(p, threadIdx.x / WARP);
     const u64 row_numbers = p.inputs_padded + p.layers[0].padded;
     const float *candidates = p.rows + (piece.first_target + piece.first_row) * row_numbers;
-    for (u32 i = lane; i < TILE * p.stride; i += WARP) memory.acc[i] = 0.0f;
     const float bias = *p.output_bias;
     float row_max = -infinity(), row_sum = 0.0f;
-    for (u32 first = threadIdx.x / WARP * ROWS; first < piece.length; first += warps * ROWS) {
-        const u32 count = min(piece.length - first, u32(ROWS));
-        // All lanes have read the behaviours and weights of the previous iteration.
-        __syncwarp();
-        load_behaviours<T>(p, memory, piece.history_start + first, count);
-        __syncwarp();
-        make_terms<T>(p, memory);
 #pragma unroll 1
-        for (u32 candidate = 0; candidate < TILE; candidate++) {
-            float scores[2] = {};
-            if (candidate < piece.rows) score<T>(p, memory, candidates + candidate * row_numbers, scores);
+    for (bool again = false;; again = true) {
+        __syncwarp();
+        for (u32 i = lane; i < TILE * p.stride; i += WARP) memory.acc[i] = 0.0f;
+#pragma unroll 1
+        for (u32 first = threadIdx.x / WARP * ROWS; first < piece.length; first += warps * ROWS) {
+            const u32 count = min(piece.length - first, u32(ROWS));
+            // All lanes have read the behaviours and weights of the previous iteration.
+            __syncwarp();
+            load_behaviours<T>(p, memory, piece.history_start + first, count);
+            __syncwarp();
+            make_terms<T>(p, memory);
+#pragma unroll 1
+            for (u32 candidate = 0; candidate < TILE; candidate++) {
+                float scores[2] = {};
+                if (candidate < piece.rows) score<T>(p, memory, candidates + candidate * row_numbers, scores);
 #pragma unroll
-            for (u32 half = 0; half < 2; half++) {
-                const float sum = warp_sum<4>(scores[half]);
-                if (lane % 4 == 0) memory.weights[(lane / 4 + half * 8) * TILE + candidate] = sum + bias;
+                for (u32 half = 0; half < 2; half++) {
+                    const float sum = warp_sum<4>(scores[half]);
+                    if (lane % 4 == 0) memory.weights[(lane / 4 + half * 8) * TILE + candidate] = sum + bias;
+                }
+            }
+            __syncwarp();
+            if (again) {
+                weigh_again(memory, count);
+                __syncwarp();
+                pool_again(p, memory, count);
+            } else {
+                weigh(p, memory, count, row_max, row_sum);
+                __syncwarp();
+                pool(p, memory, count);
             }
         }
+        if (lane < TILE) {
+            memory.maxima[lane] = row_max;
+            memory.row_sums[lane] = again ? -row_sum : row_sum;
+        }
         __syncwarp();
-        weigh(p, memory, count, row_max, row_sum);
-        __syncwarp();
-        pool(p, memory, count);
-    }
-    if (lane < TILE) {
-        memory.maxima[lane] = row_max;
-        memory.row_sums[lane] = row_sum;
+        // Where sums are not finite, again with halves of normalised weights, and without removed behaviours.
+        if (again || !p.softmax || !is_spoilt(p, memory)) {
+            for (u32 i = lane; again && i < TILE * p.stride; i += WARP) memory.acc[i] = doubled(memory.acc[i]);
+            break;
+        }
     }
     // The threads read the results of all warps.
     __syncthreads();
@@ -182,15 +266,32 @@ __device__ void combine(const DinCombineParams &p) {
     float row_max = -infinity();
     for (u32 slot = 0; slot < tile.slots; slot++) row_max = fmaxf(row_max, p.stats[(first + slot * TILE) * 2]);
     for (u32 column = threadIdx.x; column < p.width; column += blockDim.x) {
-        float sum = 0.0f, row_sum = 0.0f;
+        float sum = 0.0f, row_sum = 0.0f, least = 0.0f;
         for (u32 slot = 0; slot < tile.slots; slot++) {
             const u64 part = first + slot * TILE;
-            float rescale = 1.0f;
-            if (p.softmax) rescale = row_max == -infinity() ? 0.0f : exp_approx(p.stats[part * 2] - row_max);
+            const float rescale = p.softmax ? rescale_of(p.stats[part * 2], row_max) : 1.0f;
             sum = fma(p.partial[part * p.width + column], rescale, sum);
             row_sum = fma(p.stats[part * 2 + 1], rescale, row_sum);
+            least = fminf(least, p.stats[part * 2 + 1]);
         }
-        if (p.softmax) sum = row_sum == 0.0f ? 0.0f : sum * reciprocal_approx(row_sum);
+        // Some are divided by their sums of weights, or too large to be added.
+        const bool again = p.softmax && (least < 0.0f || !is_finite(sum));
+        if (again) {
+            sum = row_sum = 0.0f;
+            for (u32 slot = 0; slot < tile.slots; slot++) {
+                const float *stat = p.stats + (first + slot * TILE) * 2;
+                row_sum = fma(fabsf(stat[1]), rescale_of(stat[0], row_max), row_sum);
+            }
+            for (u32 slot = 0; slot < tile.slots; slot++) {
+                const u64 part = first + slot * TILE;
+                const float weight =
+                    half_weight(rescale_of(p.stats[part * 2], row_max), p.stats[part * 2 + 1], row_sum);
+                sum = fma(p.partial[part * p.width + column], weight, sum);
+            }
+            sum = doubled(sum);
+        } else if (p.softmax) {
+            sum = row_sum == 0.0f ? 0.0f : sum * reciprocal_approx(row_sum);
+        }
         ((T *)p.out)[(tile.first_target + tile.first_row + row) * p.width + column] = narrow<T>(sum);
     }
 }

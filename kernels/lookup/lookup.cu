@@ -7,13 +7,16 @@
 // Variants: lookup_each reads a row per id. lookup_bags sums the rows of a piece of a bag, in order, with four of them in
 // flight; bags that are split leave their sums in `partial`, and lookup_combine adds these, in order too. lookup_check checks
 // ids that no other kernel reads.
-// Precision: f32; a single row keeps its bits.
+// Precision: f32; a single row keeps its bits. Blocks of 256 rows are summed, then the blocks. A mean whose sum is not finite is
+// computed again from rows times 2^-32: it is no larger than the largest row.
 #include "shared/tables.cuh"
 
 enum : u32 {
     THREADS = 256,
     // Rows of a bag that a thread has in flight.
     AHEAD = 4,
+    // Rows that are added up before their sum is added to the others.
+    BLOCK_ROWS = 256,
 };
 
 // Where the rows of a table go, and which ids select them.
@@ -30,8 +33,8 @@ struct LookupParams {
     const u32 *ids;
     const Piece *pieces;
     const Tile *tiles;
-    // [slots, vec4s].
-    float *partial;
+    // [slots, vec4s]; and the same of rows times 2^-32, where those are not finite, for means.
+    float *partial, *scaled;
     // The record for ids outside their tables; null: not reported.
     u64 *record;
     // Rows of output, pieces, or bags to combine.
@@ -94,30 +97,67 @@ template <typename T>
 __device__ __forceinline__ Vec4 sum_rows(const LookupParams &p, u32 index, u64 start, u32 length, u32 first) {
     const DeviceTable &table = p.tables[index];
     Vec4 sum = zeros();
-    for (u32 begin = 0; begin < length; begin += AHEAD) {
-        u64 at = (start + begin) * p.features + p.columns[index].feature;
-        u32 ids[AHEAD];
-        Vec4 rows[AHEAD];
+    for (u32 block = 0; block < length; block += BLOCK_ROWS) {
+        const u32 end = min(length - block, (u32)BLOCK_ROWS) + block;
+        Vec4 of_block = zeros();
+        for (u32 begin = block; begin < end; begin += AHEAD) {
+            u64 at = (start + begin) * p.features + p.columns[index].feature;
+            u32 ids[AHEAD];
+            Vec4 rows[AHEAD];
 #pragma unroll
-        for (u32 i = 0; i < AHEAD; i++) {
-            ids[i] = begin + i < length ? __ldg(p.ids + at + i * p.features) : 0;
-        }
+            for (u32 i = 0; i < AHEAD; i++) {
+                ids[i] = begin + i < end ? __ldg(p.ids + at + i * p.features) : 0;
+            }
 #pragma unroll
-        for (u32 i = 0; i < AHEAD; i++) {
-            rows[i] = zeros();
-            if (begin + i < length && in_table(table, p.record, at + i * p.features, ids[i])) {
-                rows[i] = row_vec4<T>(table, ids[i], first);
+            for (u32 i = 0; i < AHEAD; i++) {
+                rows[i] = zeros();
+                if (begin + i < end && in_table(table, p.record, at + i * p.features, ids[i])) {
+                    rows[i] = row_vec4<T>(table, ids[i], first);
+                }
+            }
+#pragma unroll
+            for (u32 i = 0; i < AHEAD; i++) {
+#pragma unroll
+                for (u32 e = 0; e < COLUMNS; e++) {
+                    of_block.numbers[e] += rows[i].numbers[e];
+                }
             }
         }
 #pragma unroll
-        for (u32 i = 0; i < AHEAD; i++) {
-#pragma unroll
-            for (u32 e = 0; e < COLUMNS; e++) {
-                sum.numbers[e] += rows[i].numbers[e];
-            }
+        for (u32 e = 0; e < COLUMNS; e++) {
+            sum.numbers[e] += of_block.numbers[e];
         }
     }
     return sum;
+}
+
+// The same of rows times 2^-32.
+__device__ __forceinline__ Vec4 sum_scaled_rows(const LookupParams &p, u32 index, u64 start, u32 length, u32 first) {
+    const DeviceTable &table = p.tables[index];
+    Vec4 sum = zeros();
+#pragma unroll 1
+    for (u32 i = 0; i < length; i++) {
+        u32 id = __ldg(p.ids + (start + i) * p.features + p.columns[index].feature);
+        Vec4 row = id < table.rows ? any_row_vec4(table, id, first) : zeros();
+#pragma unroll
+        for (u32 e = 0; e < COLUMNS; e++) {
+            sum.numbers[e] = fma(row.numbers[e], 0x1p-32f, sum.numbers[e]);
+        }
+    }
+    return sum;
+}
+
+// The mean of `length` rows from their sum or, where that is not finite, that of the scaled rows.
+__device__ __forceinline__ void divide_scaled(Vec4 &sum, const Vec4 &scaled, u64 length) {
+#pragma unroll
+    for (u32 e = 0; e < COLUMNS; e++) {
+        float mean = scaled.numbers[e] / (float)length * 0x1p32f;
+        // Rounded beyond the largest row.
+        if (is_finite(scaled.numbers[e]) && !is_finite(mean)) {
+            mean = copysignf(largest(), mean);
+        }
+        sum.numbers[e] = is_finite(sum.numbers[e]) ? sum.numbers[e] / (float)length : mean;
+    }
 }
 
 __device__ __forceinline__ Vec4 sum_any_rows(const LookupParams &p, u32 index, u64 start, u32 length, u32 first) {
@@ -150,15 +190,44 @@ extern "C" __global__ void __launch_bounds__(THREADS) lookup_bags(const LookupPa
     for (u32 vec4 = place.vec4; vec4 < p.vec4s; vec4 += place.step) {
         u32 index = table_of(p.tables, p.count, vec4), first = COLUMNS * (vec4 - p.tables[index].first_vec4);
         Vec4 sum = sum_any_rows(p, index, piece.history_start, piece.length, first);
+        const bool again = p.mean && any_not_finite<COLUMNS>(sum.numbers);
+        Vec4 scaled = zeros();
+        if (again) {
+            scaled = sum_scaled_rows(p, index, piece.history_start, piece.length, first);
+        }
         if (piece.slot != NONE) {
-            store_vec4(p.partial + COLUMNS * ((u64)piece.slot * p.vec4s + vec4), sum, COLUMNS);
+            u64 at = COLUMNS * ((u64)piece.slot * p.vec4s + vec4);
+            put_vec4((Vec4 *)(p.partial + at), sum);
+            if (again) {
+                put_vec4((Vec4 *)(p.scaled + at), scaled);
+            }
             continue;
         }
-        if (p.mean) {
+        if (again) {
+            divide_scaled(sum, scaled, piece.length);
+        } else if (p.mean) {
             divide(sum, piece.length);
         }
         write(p, index, piece.user, first, sum);
     }
+}
+
+// Adds the partial results of a bag, times 2^-32.
+__device__ __forceinline__ Vec4 add_scaled(const LookupParams &p, const Tile &tile, u32 vec4) {
+    Vec4 sum = zeros();
+#pragma unroll 1
+    for (u32 part = 0; part < tile.slots; part++) {
+        u64 at = COLUMNS * ((u64)(tile.first_slot + part) * p.vec4s + vec4);
+        Vec4 one = load_vec4(p.partial + at);
+        // Written where the part is not finite.
+        Vec4 scaled = any_not_finite<COLUMNS>(one.numbers) ? load_vec4(p.scaled + at) : zeros();
+#pragma unroll
+        for (u32 e = 0; e < COLUMNS; e++) {
+            float x = one.numbers[e];
+            sum.numbers[e] += is_finite(x) ? x * 0x1p-32f : scaled.numbers[e];
+        }
+    }
+    return sum;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) lookup_combine(const LookupParams p) {
@@ -177,8 +246,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) lookup_combine(const Looku
                 sum.numbers[e] += one.numbers[e];
             }
         }
-        if (p.mean) {
-            divide(sum, tile.history_end - tile.history_start);
+        const u64 length = tile.history_end - tile.history_start;
+        if (p.mean && any_not_finite<COLUMNS>(sum.numbers)) {
+            divide_scaled(sum, add_scaled(p, tile, vec4), length);
+        } else if (p.mean) {
+            divide(sum, length);
         }
         u32 index = table_of(p.tables, p.count, vec4);
         write(p, index, tile.user, COLUMNS * (vec4 - p.tables[index].first_vec4), sum);

@@ -236,6 +236,7 @@ __device__ __forceinline__ void hash_matrix(u16 *codes, u32 base, const T *rows,
                 positive = (positive & ~(1u << which)) | (yes ? 1u : 0u) << which;
             }
         }
+        __syncwarp();
         u32 there = (1u << min(f.bits - first, (u32)BITS_AT_ONCE)) - 1;
 #pragma unroll
         for (u32 n = 0; n < 2; n++) {

@@ -188,7 +188,7 @@ __device__ __forceinline__ void store(const SdimQueryParams &p, const float *sum
     T out[LANE_COLUMNS];
 #pragma unroll
     for (u32 e = 0; e < LANE_COLUMNS; e++) {
-        out[e] = narrow<T>(sum[e] * p.inverse_groups);
+        out[e] = narrow<T>(sum[e]);
     }
     if (column + LANE_COLUMNS <= p.width && (u64)to % sizeof(out) == 0) {
         if constexpr (sizeof(T) == 4) {
@@ -260,7 +260,8 @@ __device__ __forceinline__ void query(const SdimQueryParams &p) {
 #pragma unroll
             for (u32 i = 0; i < AHEAD; i++) {
                 bool there = start + i * rows + own < p.groups;
-                float scale = 1.0f, factor = 1.0f;
+                // The mean over the groups is taken of the terms: their sum may overflow.
+                float scale = 1.0f, factor = p.inverse_groups;
                 if (p.normalise) {
                     float squares = squares_of<SUMMED>(p, x[i], source, place[i], first, lanes, scale, there);
                     bool huge = squares == infinity();
@@ -269,7 +270,7 @@ __device__ __forceinline__ void query(const SdimQueryParams &p) {
                         squares = squares_of<SUMMED>(p, x[i], source, place[i], first, lanes, scale, there);
                     }
                     // 1 / max(length, 1e-12), which is also the result for NaN.
-                    factor = fminf(rsqrt_approx(squares), 1e12f);
+                    factor = fminf(rsqrt_approx(squares), 1e12f) * p.inverse_groups;
                 }
 #pragma unroll
                 for (u32 e = 0; e < LANE_COLUMNS; e++) {

@@ -15,7 +15,16 @@ enum : u32 {
     WARP_COLUMNS = 64,
     // A lane's columns at a time, without a table: every 32nd.
     LANE_COLUMNS = 8,
+    // Rows after which the sums of a bucket are added to those before: shorter chains of additions round less.
+    BLOCK_ROWS = 2048,
 };
+
+// The BLOCK_ROWS behaviours of a piece from `begin` on.
+__device__ __forceinline__ Piece block_of(Piece piece, u32 begin) {
+    piece.history_start += begin;
+    piece.length = min(piece.length - begin, (u32)BLOCK_ROWS);
+    return piece;
+}
 
 __device__ __forceinline__ u32 code_at(const void *codes, u32 bytes, u64 at) {
     return bytes == 1 ? ((const u8 *)codes)[at] : ((const u16 *)codes)[at];
@@ -67,31 +76,36 @@ __device__ __forceinline__ void scatter(const SdimScatterParams &p) {
     Piece piece = p.pieces[rest / p.groups];
 
     float (*own)[WARP_COLUMNS] = sums[warp];
-    for (u32 bucket = 0; bucket < WARP_BUCKETS; bucket++) {
-        own[bucket][lane] = 0.0f;
-        own[bucket][lane + WARP] = 0.0f;
-    }
     u32 low = first_column + lane, high = low + WARP;
-    scan(piece, p.codes, p.code_bytes, p.groups, g, first_bucket, WARP_BUCKETS, [&](u64 row, u32 code) {
-        const T *from = (const T *)p.rows + row * p.width;
-        float *to = own[code - first_bucket];
-        if (low < p.width) {
-            to[lane] += widen(from[low]);
-        }
-        if (high < p.width) {
-            to[lane + WARP] += widen(from[high]);
-        }
-    });
-
-    bool whole = piece.slot == NONE;
+    bool whole = piece.slot == NONE, add = whole && p.append;
     u64 size = (u64)(p.groups << p.bits) * p.width;
     float *table = whole ? p.table + piece.user * size : p.partial + piece.slot * size;
-    for (u32 bucket = 0; bucket < WARP_BUCKETS; bucket++) {
-        float *to = table + ((u64)(g << p.bits) + first_bucket + bucket) * p.width;
-        for (u32 column = low; column < p.width && column <= high; column += WARP) {
-            to[column] = own[bucket][column - first_column] + (whole && p.append ? to[column] : 0.0f);
+    u32 begin = 0;
+    do {
+        for (u32 bucket = 0; bucket < WARP_BUCKETS; bucket++) {
+            own[bucket][lane] = 0.0f;
+            own[bucket][lane + WARP] = 0.0f;
         }
-    }
+        const Piece block = block_of(piece, begin);
+        scan(block, p.codes, p.code_bytes, p.groups, g, first_bucket, WARP_BUCKETS, [&](u64 row, u32 code) {
+            const T *from = (const T *)p.rows + row * p.width;
+            float *to = own[code - first_bucket];
+            if (low < p.width) {
+                to[lane] += widen(from[low]);
+            }
+            if (high < p.width) {
+                to[lane + WARP] += widen(from[high]);
+            }
+        });
+        for (u32 bucket = 0; bucket < WARP_BUCKETS; bucket++) {
+            float *to = table + ((u64)(g << p.bits) + first_bucket + bucket) * p.width;
+            for (u32 column = low; column < p.width && column <= high; column += WARP) {
+                to[column] = own[bucket][column - first_column] + (add ? to[column] : 0.0f);
+            }
+        }
+        add = true;
+        begin += BLOCK_ROWS;
+    } while (begin < piece.length);
 }
 
 struct SdimSumsParams {
@@ -121,16 +135,23 @@ __device__ __forceinline__ void sums(const SdimSumsParams &p) {
     float *to = p.sums + (place * p.groups + g) * p.width;
     for (u32 first_column = lane; first_column < p.width + lane; first_column += WARP * LANE_COLUMNS) {
         float sum[LANE_COLUMNS] = {};
-        scan(piece, p.codes, p.code_bytes, p.groups, g, wanted, 1, [&](u64 row, u32) {
-            const T *from = (const T *)p.rows + row * p.width;
+        for (u32 begin = 0; begin < piece.length; begin += BLOCK_ROWS) {
+            float of_block[LANE_COLUMNS] = {};
+            scan(block_of(piece, begin), p.codes, p.code_bytes, p.groups, g, wanted, 1, [&](u64 row, u32) {
+                const T *from = (const T *)p.rows + row * p.width;
+#pragma unroll
+                for (u32 i = 0; i < LANE_COLUMNS; i++) {
+                    u32 column = first_column + i * WARP;
+                    if (column < p.width) {
+                        of_block[i] += widen(from[column]);
+                    }
+                }
+            });
 #pragma unroll
             for (u32 i = 0; i < LANE_COLUMNS; i++) {
-                u32 column = first_column + i * WARP;
-                if (column < p.width) {
-                    sum[i] += widen(from[column]);
-                }
+                sum[i] += of_block[i];
             }
-        });
+        }
 #pragma unroll
         for (u32 i = 0; i < LANE_COLUMNS; i++) {
             u32 column = first_column + i * WARP;

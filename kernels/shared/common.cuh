@@ -255,7 +255,16 @@ __device__ __forceinline__ void multiply_add<bf16>(float *c, const u32 *a, const
 
 __device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
 
+__device__ __forceinline__ float largest() { return __int_as_float(0x7f7fffff); }
+
 __device__ __forceinline__ bool is_finite(float x) { return fabsf(x) < infinity(); }
+
+// Twice the sum of halves of a convex combination. It lies between the combined numbers: where rounding would leave the
+// range of f32, which the halves do not, it is the largest number.
+__device__ __forceinline__ float doubled(float half) {
+    float sum = half + half;
+    return is_finite(half) && !is_finite(sum) ? copysignf(largest(), half) : sum;
+}
 
 // 2^x with an error of about 2 ulp: one instruction of the special function unit. 2^-inf is 0.
 __device__ __forceinline__ float exp2_approx(float x) {
@@ -287,6 +296,17 @@ __device__ __forceinline__ bool any_not_finite(const void *numbers) {
         zero = fma(((const float *)numbers)[i], 0.0f, zero);
     }
     return zero != 0.0f;
+}
+
+// Whether any of the numbers is NaN, or so large that a sum of a few might overflow: from 2^64 on, its square does.
+template <u32 COUNT>
+__device__ __forceinline__ bool any_large(const void *numbers) {
+    float squares = 0.0f;
+#pragma unroll
+    for (u32 i = 0; i < COUNT; i++) {
+        squares = fma(((const float *)numbers)[i], ((const float *)numbers)[i], squares);
+    }
+    return !is_finite(squares);
 }
 
 // ---- Warps ---------------------------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ struct TargetAttentionParams {
     // [M, H, d_v] and [M, H]; lse may be null.
     void *out;
     float *lse;
-    // For pieces with a slot: weighted sums of values [slots, H_kv, tile_rows, columns]; max and sum [slots, H_kv,
-    // tile_rows, 2].
+    // For pieces with a slot: weighted sums of values [slots, H_kv, tile_rows, columns]; max, as a power of 4, and sum
+    // [slots, H_kv, tile_rows, 2]. A negative sum: the weighted sums are already divided by it.
     float *partial;
     float *stats;
     u32 kv_heads, group_heads, width, value_width;
@@ -34,11 +34,16 @@ struct TargetAttentionParams {
     u32 first_column, columns;
     u32 tile_rows;
     u32 weighting;
-    // With softmax both include the factor log2(e), so that weights are powers of 2.
-    float scale, bias_scale;
+    // Scores are scale·dot or, with a bias, unit·(scale·dot + bias): in this order only what is out of range as a power of 2
+    // overflows. With softmax `unit` is log2(e), and without a bias it is in `scale`.
+    float scale, unit;
     float divisor;
     // Whether the staged keys are the values too.
     u32 aliased;
+    // For rows that are computed again: the scale without unit.
+    float plain_scale;
+    // Whether `scale` is out of range, so that all rows are computed again.
+    u32 exact;
 };
 
 // The work of a block: a tile of output rows, each of one candidate and query head, all of one key/value head.
@@ -87,45 +92,97 @@ __device__ __forceinline__ float plain_weight(const TargetAttentionParams &p, fl
 // The factor that rescales sums from one maximum to another, 2^(from - to); 1 for equal infinities.
 __device__ __forceinline__ float rescale_factor(float from, float to) { return from == to ? 1.0f : exp2_approx(from - to); }
 
+// A score from a dot product, without bias or with it.
+__device__ __forceinline__ float score_of(const TargetAttentionParams &p, float dot) { return dot * p.scale; }
+__device__ __forceinline__ float score_of(const TargetAttentionParams &p, float dot, float bias) {
+    return fma(dot, p.scale, bias) * p.unit;
+}
+
 // The number to subtract from scores with this maximum: 0 for -inf, where all behaviours are masked, since -inf - -inf
 // is NaN. fmaxf drops NaN, so the maximum is never NaN, but 2^(NaN - max) is, and stays in the row's sum.
 __device__ __forceinline__ float base_of(float row_max) { return row_max == -infinity() ? 0.0f : row_max; }
 
 // ---- The end of a piece --------------------------------------------------------------------------------------------
 
+// log4(e).
+constexpr float LOG4_E = 0.721347520444481704f;
+
 __device__ __forceinline__ float natural_lse(float row_max, float row_sum) {
     constexpr float LN_2 = 0.693147180559945309f;
     return row_sum == 0.0f ? -infinity() : fma(row_max, LN_2, logf(row_sum));
 }
 
-// Recomputes a row, each lane one column, behaviour by behaviour and straight from global memory: the value of a
-// behaviour with weight 0 must not count even if it is NaN or infinite.
+// Rows are computed again, straight from global memory, where the fast way is out of range: if a sum is NaN or infinite, since a
+// removed behaviour must not count even if its value is not finite, and values up to the largest have a finite mean; and if the
+// maximum is, since scores beyond ±2.36e38 overflow as powers of 2.
+
+// A score in its own units. Each lane computes one.
 template <typename T>
-__device__ __forceinline__ float recompute_sum(const TargetAttentionParams &p, const Work &work, u32 row, u32 column,
-                                               float row_max) {
+__device__ __forceinline__ float plain_score(const TargetAttentionParams &p, const Work &work, u32 row, u32 behaviour) {
     const T *query = (const T *)p.queries + output_row(p, work, row) * p.width;
-    const float *bias = p.bias + head_of(p, work, row);
-    float sum = 0.0f;
+    const T *key = (const T *)p.keys + history_at(p, work, behaviour, p.width);
+    float dot = 0.0f;
 #pragma unroll 1
-    for (u32 behaviour = 0; behaviour < work.piece.length; behaviour++) {
-        const T *key = (const T *)p.keys + history_at(p, work, behaviour, p.width);
-        float dot = 0.0f;
+    for (u32 i = 0; i < p.width; i++) {
+        dot = fma(widen(query[i]), widen(key[i]), dot);
+    }
+    if (p.bias == nullptr) return dot * p.plain_scale;
+    u64 l = work.piece.history_start + behaviour;
+    return fma(dot, p.plain_scale, p.bias[l * (p.kv_heads * p.group_heads) + head_of(p, work, row)]);
+}
+
+// Computes a row again and writes it. Behaviours with a score of -inf are left out, others count even with a weight of 0.
+// Softmax: halves of normalised weights are summed, which do not overflow.
+template <typename T>
+__device__ __forceinline__ void write_row_again(const TargetAttentionParams &p, const Work &work, u32 row) {
+    const u32 lane = threadIdx.x % WARP, length = work.piece.length;
+    const bool softmax = p.weighting == SOFTMAX;
+    float row_max = softmax ? -infinity() : 0.0f, row_sum = 0.0f;
 #pragma unroll 1
-        for (u32 i = threadIdx.x % WARP; i < p.width; i += WARP) {
-            dot = fma(widen(query[i]), widen(key[i]), dot);
+    for (u32 pass = softmax ? 0 : 2; pass < 2; pass++) {
+#pragma unroll 1
+        for (u32 first = lane; first < length; first += WARP) {
+            float score = plain_score<T>(p, work, row, first);
+            if (pass == 0) row_max = fmaxf(row_max, score);
+            if (pass == 1) row_sum += exp_approx(score - base_of(row_max));
         }
-        float score = warp_sum(dot) * p.scale;
-        if (p.bias != nullptr) {
-            u64 l = work.piece.history_start + behaviour;
-            score = fma(bias[l * (p.kv_heads * p.group_heads)], p.bias_scale, score);
+        row_max = warp_max(row_max);
+    }
+    row_sum = warp_sum(row_sum);
+    u64 slot_row = ((u64)work.piece.slot * p.kv_heads + work.kv_head) * p.tile_rows + row;
+    u64 out_row = output_row(p, work, row);
+#pragma unroll 1
+    for (u32 first_column = 0; first_column < p.columns; first_column += WARP) {
+        u32 column = first_column + lane;
+        float sum = 0.0f;
+#pragma unroll 1
+        for (u32 first = 0; first < length; first += WARP) {
+            float score = first + lane < length ? plain_score<T>(p, work, row, first + lane) : -infinity();
+            float weight = softmax ? exp_approx(score - base_of(row_max)) / (2.0f * row_sum) : plain_weight(p, score);
+            bool counts = first + lane < length && (score != -infinity() || p.weighting == IDENTITY);
+            float some = 0.0f;
+#pragma unroll 1
+            for (u32 left = __ballot_sync(WHOLE_WARP, counts); left != 0; left &= left - 1) {
+                u32 from = __ffs(left) - 1;
+                const T *value = (const T *)p.values + history_at(p, work, first + from, p.value_width) + p.first_column;
+                float one = __shfl_sync(WHOLE_WARP, weight, from);
+                if (column < p.columns) some = fma(one, widen(value[column]), some);
+            }
+            sum += some;
         }
-        float weight = p.weighting == SOFTMAX ? exp2_approx(score - base_of(row_max)) : plain_weight(p, score);
-        if (weight != 0.0f) {
-            const T *value = (const T *)p.values + history_at(p, work, behaviour, p.value_width) + p.first_column;
-            sum = fma(weight, widen(value[column]), sum);
+        if (softmax) sum = doubled(sum);
+        if (column < p.columns && work.piece.slot != NONE) p.partial[slot_row * p.columns + column] = sum;
+        if (column < p.columns && work.piece.slot == NONE) {
+            ((T *)p.out)[out_row * p.value_width + p.first_column + column] = narrow<T>(sum);
         }
     }
-    return sum;
+    if (lane != 0) return;
+    if (work.piece.slot != NONE) {
+        p.stats[slot_row * 2] = row_max * LOG4_E;
+        p.stats[slot_row * 2 + 1] = -row_sum;
+    } else if (p.lse != nullptr) {
+        p.lse[out_row] = row_sum == 0.0f ? -infinity() : row_max + logf(row_sum);
+    }
 }
 
 // The factors that rescale the partial results of a row of the tile to their common maximum; that maximum and the sum.
@@ -145,49 +202,52 @@ __device__ __forceinline__ float2 rescale_parts(const float *stats, u32 row, flo
     return make_float2(row_max, row_sum);
 }
 
-// Recomputes rows of the tile that are NaN or infinite though no weight is NaN. The result replaces the first part, and
-// the others become 0.
-template <typename T, u32 PARTS, u32 ROWS, u32 PITCH>
-__device__ __forceinline__ void recompute_rows(const TargetAttentionParams &p, const Work &work, float *acc, float *stats) {
-    u32 lane = threadIdx.x % WARP;
+// Whether a row must be computed again. `large`: a partial sum of the block's is.
+template <u32 PARTS, u32 ROWS, u32 PITCH>
+__device__ __forceinline__ bool is_out_of_range(const TargetAttentionParams &p, const Work &work, u32 row, const float *acc,
+                                                const float (&rescales)[PARTS], float2 stat, bool large) {
+    const u32 lane = threadIdx.x % WARP;
+    bool wrong = p.exact || stat.x == infinity();
+    // Otherwise the row's sum is NaN because a score is, and so is the result.
+    if (wrong || stat.y != stat.y) return wrong;
+    if (stat.x == -infinity()) {
+        // Unless all behaviours are removed, scores have overflowed.
+        wrong = p.bias == nullptr && work.piece.length > 0;
 #pragma unroll 1
-    for (u32 row = threadIdx.x / WARP; row < work.piece.rows; row += WARPS) {
-        float rescales[PARTS];
-        float2 stat = rescale_parts<PARTS, ROWS>(stats, row, rescales);
-        if (stat.y != stat.y) continue;
-#pragma unroll 1
-        for (u32 first = 0; first < p.columns; first += WARP) {
-            bool there = first + lane < p.columns;
-            u32 column = there ? first + lane : 0;
-            float *at = acc + row * PITCH + column, sum = 0.0f;
-#pragma unroll
-            for (u32 part = 0; part < PARTS; part++) {
-                if (there) sum = fma(rescales[part], at[part * ROWS * PITCH], sum);
-            }
-            if (__any_sync(WHOLE_WARP, !is_finite(sum))) sum = recompute_sum<T>(p, work, row, column, stat.x);
-#pragma unroll
-            for (u32 part = 0; part < PARTS; part++) {
-                if (there) at[part * ROWS * PITCH] = part == 0 ? sum : 0.0f;
-            }
+        for (u32 i = lane; p.bias != nullptr && i < work.piece.length; i += WARP) {
+            u64 l = work.piece.history_start + i;
+            wrong |= p.bias[l * (p.kv_heads * p.group_heads) + head_of(p, work, row)] != -infinity();
         }
-        __syncwarp();
-        if (lane < PARTS) *(float2 *)(stats + (lane * ROWS + row) * 2) = make_float2(stat.x, lane == 0 ? stat.y : 0.0f);
-        __syncwarp();
     }
+#pragma unroll 1
+    for (u32 column = lane; large && column < p.columns; column += WARP) {
+        float sum = 0.0f;
+#pragma unroll
+        for (u32 part = 0; part < PARTS; part++) {
+            sum = fma(rescales[part], acc[(part * ROWS + row) * PITCH + column], sum);
+        }
+        wrong |= !is_finite(sum);
+    }
+    return __any_sync(WHOLE_WARP, wrong);
 }
 
 // Combines PARTS partial results of the tile in shared memory, in order, and writes the output rows or the piece's
-// slot. acc [PARTS, ROWS, PITCH], weighted sums of values, `not_finite` if any in the block is NaN or infinite; stats
+// slot. acc [PARTS, ROWS, PITCH], weighted sums of values, `large` if any in the block is (any_large); stats
 // [PARTS, ROWS, 2], max and sum (without softmax 0 and any finite number).
 template <typename T, u32 PARTS, u32 ROWS, u32 PITCH>
 __device__ __forceinline__ void write_rows(const TargetAttentionParams &p, const Work &work, float *acc, float *stats,
-                                           bool not_finite) {
+                                           bool large) {
     u32 lane = threadIdx.x % WARP;
-    bool softmax = p.weighting == SOFTMAX;
-    if (not_finite) recompute_rows<T, PARTS, ROWS, PITCH>(p, work, acc, stats);
+    bool softmax = p.weighting == SOFTMAX, suspicious = large || p.exact;
     for (u32 row = threadIdx.x / WARP; row < work.piece.rows; row += WARPS) {
         float rescales[PARTS];
         float2 stat = rescale_parts<PARTS, ROWS>(stats, row, rescales);
+        if (suspicious || !is_finite(stat.x)) {
+            if (is_out_of_range<PARTS, ROWS, PITCH>(p, work, row, acc, rescales, stat, large)) {
+                write_row_again<T>(p, work, row);
+                continue;
+            }
+        }
         float row_max = stat.x, row_sum = stat.y;
         u64 slot_row = ((u64)work.piece.slot * p.kv_heads + work.kv_head) * p.tile_rows + row;
         u64 out_row = output_row(p, work, row);
@@ -205,7 +265,7 @@ __device__ __forceinline__ void write_rows(const TargetAttentionParams &p, const
             }
         }
         if (lane == 0 && work.piece.slot != NONE) {
-            p.stats[slot_row * 2] = row_max;
+            p.stats[slot_row * 2] = row_max * 0.5f;
             p.stats[slot_row * 2 + 1] = row_sum;
         }
         if (lane == 0 && work.piece.slot == NONE && p.lse != nullptr) {

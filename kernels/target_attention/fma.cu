@@ -137,11 +137,12 @@ struct SplitHistory {
 #pragma unroll
         for (u32 i = 0; i < EACH; i++) {
             bool exists = behaviour + i * ROW_LANES < work.piece.length;
-            scores[i] *= p.scale;
-            if (p.bias != nullptr && exists) {
+            if (p.bias == nullptr) {
+                scores[i] = score_of(p, scores[i]);
+            } else if (exists) {
                 u64 l = work.piece.history_start + behaviour + i * ROW_LANES;
                 float bias = p.bias[l * (p.kv_heads * p.group_heads) + head_of(p, work, row + j)];
-                scores[i] = fma(bias, p.bias_scale, scores[i]);
+                scores[i] = score_of(p, scores[i], bias);
             }
             if (!exists) scores[i] = -infinity();
             most = fmaxf(most, scores[i]);
@@ -272,8 +273,8 @@ struct SplitHistory {
                 stats[at * 2 + 1] = all;
             }
         }
-        bool not_finite = __syncthreads_or(any_not_finite<ROWS_EACH * COLUMNS_EACH>(acc));
-        write_rows<T, PARTS, ROWS, CHUNK>(p, work, ring, stats, not_finite);
+        bool large = __syncthreads_or(any_large<ROWS_EACH * COLUMNS_EACH>(acc));
+        write_rows<T, PARTS, ROWS, CHUNK>(p, work, ring, stats, large);
     }
 };
 

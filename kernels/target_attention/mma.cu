@@ -155,14 +155,13 @@ struct SplitHistory {
 
     // Turns dot products into scores.
     __device__ __forceinline__ void scale(float (&scores)[ROW_TILES][4], u32 step, u32 left) {
+        if (p.bias == nullptr) {
 #pragma unroll
-        for (u32 r = 0; r < ROW_TILES; r++) {
-#pragma unroll
-            for (u32 i = 0; i < 4; i++) {
-                scores[r][i] *= p.scale;
+            for (u32 i = 0; i < ROW_TILES * 4; i++) {
+                scores[i / 4][i % 4] = score_of(p, scores[i / 4][i % 4]);
             }
+            return;
         }
-        if (p.bias == nullptr) return;
 #pragma unroll
         for (u32 half = 0; half < 2; half++) {
             u32 behaviour = behaviour_of(half * 2);
@@ -170,8 +169,8 @@ struct SplitHistory {
             const float *bias = p.bias + l * (p.kv_heads * p.group_heads);
 #pragma unroll
             for (u32 r = 0; r < ROW_TILES; r++) {
-                scores[r][half * 2] = fma(bias[heads[row_of(r, 0)]], p.bias_scale, scores[r][half * 2]);
-                scores[r][half * 2 + 1] = fma(bias[heads[row_of(r, 1)]], p.bias_scale, scores[r][half * 2 + 1]);
+                scores[r][half * 2] = score_of(p, scores[r][half * 2], bias[heads[row_of(r, 0)]]);
+                scores[r][half * 2 + 1] = score_of(p, scores[r][half * 2 + 1], bias[heads[row_of(r, 1)]]);
             }
         }
     }
@@ -394,8 +393,8 @@ struct SplitHistory {
             }
             stats[threadIdx.x * 2 + 1] = all * unit;
         }
-        bool not_finite = __syncthreads_or(any_not_finite<COLUMN_TILES * ROW_TILES * 4>(acc));
-        write_rows<T, 1, ROWS, PITCH>(p, work, rows, stats, not_finite);
+        bool large = __syncthreads_or(any_large<COLUMN_TILES * ROW_TILES * 4>(acc));
+        write_rows<T, 1, ROWS, PITCH>(p, work, rows, stats, large);
     }
 };
 

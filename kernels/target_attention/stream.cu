@@ -43,7 +43,7 @@ struct StreamHistory {
         }
     }
 
-    // Turns scores into weights; returns the factor that rescales the row's sums so far.
+    // Turns dot products into weights; returns the factor that rescales the row's sums so far.
     __device__ __forceinline__ float weigh(float (&scores)[UNROLL], u32 first, u32 row, float &row_max, float &row_sum) const {
         u32 behaviour = first + part;
         if (p.bias != nullptr) {
@@ -52,7 +52,12 @@ struct StreamHistory {
             for (u32 i = 0; i < UNROLL; i++) {
                 u32 at = behaviour + i * PARTS;
                 u64 l = work.piece.history_start + (at < work.piece.length ? at : 0);
-                scores[i] = fma(bias[l * (p.kv_heads * p.group_heads)], p.bias_scale, scores[i]);
+                scores[i] = score_of(p, scores[i], bias[l * (p.kv_heads * p.group_heads)]);
+            }
+        } else {
+#pragma unroll
+            for (u32 i = 0; i < UNROLL; i++) {
+                scores[i] = score_of(p, scores[i]);
             }
         }
         float new_max = row_max;
@@ -100,7 +105,7 @@ struct StreamHistory {
                     dot = fma(queries[r].y, rows[i].y, dot);
                     dot = fma(queries[r].z, rows[i].z, dot);
                     dot = fma(queries[r].w, rows[i].w, dot);
-                    weights[r][i] = warp_sum<LANES>(dot) * p.scale;
+                    weights[r][i] = warp_sum<LANES>(dot);
                 }
             }
             if (!p.aliased) load_rows(rows, p.values, p.value_width, first);
@@ -120,7 +125,7 @@ struct StreamHistory {
         }
         __shared__ alignas(16) float all[PARTS * ROWS * CHUNK];
         __shared__ float stats[PARTS * ROWS * 2];
-        bool not_finite = any_not_finite<ROWS * 4>(acc);
+        bool large = any_large<ROWS * 4>(acc);
 #pragma unroll
         for (u32 r = 0; r < ROWS; r++) {
             u32 at = part * ROWS + r;
@@ -130,8 +135,8 @@ struct StreamHistory {
                 stats[at * 2 + 1] = row_sum[r];
             }
         }
-        not_finite = __syncthreads_or(not_finite);
-        write_rows<f32, PARTS, ROWS, CHUNK>(p, work, all, stats, not_finite);
+        large = __syncthreads_or(large);
+        write_rows<f32, PARTS, ROWS, CHUNK>(p, work, all, stats, large);
     }
 };
 

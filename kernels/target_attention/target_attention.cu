@@ -16,10 +16,47 @@ struct CombinePiecesParams {
 
 // combine_pieces: an output row from the partial results of the pieces of its history.
 //
-//     out = Σ_i 2^(max_i - max)·partial_i / Σ_i 2^(max_i - max)·sum_i        without softmax: Σ_i partial_i
+//     out = Σ_i 4^(max_i - max)·partial_i / Σ_i 4^(max_i - max)·sum_i        without softmax: Σ_i partial_i
 //
+// max is a power of 4, because f32 cannot hold the largest scores as powers of 2. A negative sum tells that the partial result is
+// already divided by it; then, and where sums overflow, weights are normalised before they are multiplied.
 // One block per row; each warp takes every fourth piece, each lane every 32nd column, so whole cache lines are read. The
 // order of the sums is fixed: pieces of a warp, then warps.
+
+// 4^(from - to); 1 for equal infinities.
+__device__ __forceinline__ float rescale_by_4(float from, float to) {
+    float difference = from - to;
+    return from == to ? 1.0f : exp2_approx(difference + difference);
+}
+
+// The log-sum-exp for a maximum that is out of range as a power of 2, or infinite.
+__device__ __forceinline__ float largest_lse(float row_max, float row_sum) {
+    if (row_sum == 0.0f) return -infinity();
+    constexpr float LN_4 = 1.386294361119890619f;
+    float lse = fma(row_max, LN_4, logf(row_sum));
+    return is_finite(row_max) && fabsf(lse) == infinity() ? copysignf(largest(), lse) : lse;
+}
+
+// One column, by halves of normalised weights; sets the sum of all weights.
+__device__ __forceinline__ float combine_again(const CombinePiecesParams &p, u64 first, u64 stride, u32 slots, float row_max,
+                                               u32 column, float &all_sum) {
+    all_sum = 0.0f;
+#pragma unroll 1
+    for (u32 slot = 0; slot < slots; slot++) {
+        const float *stat = p.stats + (first + slot * stride) * 2;
+        all_sum = fma(rescale_by_4(stat[0], row_max), fabsf(stat[1]), all_sum);
+    }
+    float all = 0.0f;
+#pragma unroll 1
+    for (u32 slot = 0; slot < slots; slot++) {
+        u64 at = first + slot * stride;
+        float part_sum = p.stats[at * 2 + 1];
+        float weight = rescale_by_4(p.stats[at * 2], row_max) * (part_sum < 0.0f ? -part_sum : 1.0f) / (2.0f * all_sum);
+        all = fma(weight, p.partial[at * p.columns + column], all);
+    }
+    return doubled(all);
+}
+
 template <typename T>
 __device__ void combine_pieces(const CombinePiecesParams &p) {
     constexpr u32 MOST_COLUMNS = 128;
@@ -35,11 +72,12 @@ __device__ void combine_pieces(const CombinePiecesParams &p) {
         row_max = fmaxf(row_max, p.stats[(first + slot * stride) * 2]);
     }
     row_max = warp_max(row_max);
-    float acc[MOST_COLUMNS / WARP] = {}, row_sum = 0.0f;
+    float acc[MOST_COLUMNS / WARP] = {}, row_sum = 0.0f, least = 0.0f;
     for (u32 slot = warp; slot < tile.slots; slot += WARPS) {
         u64 at = first + slot * stride;
-        float rescale = rescale_factor(p.stats[at * 2], row_max);
-        row_sum = fma(rescale, p.stats[at * 2 + 1], row_sum);
+        float rescale = rescale_by_4(p.stats[at * 2], row_max), part_sum = p.stats[at * 2 + 1];
+        row_sum = fma(rescale, part_sum, row_sum);
+        least = fminf(least, part_sum);
 #pragma unroll
         for (u32 i = 0; i < MOST_COLUMNS / WARP; i++) {
             u32 column = lane + i * WARP;
@@ -51,7 +89,7 @@ __device__ void combine_pieces(const CombinePiecesParams &p) {
         accs[warp][lane + i * WARP] = acc[i];
     }
     if (lane == 0) row_sums[warp] = row_sum;
-    __syncthreads();
+    bool normalised = __syncthreads_or(least < 0.0f);
     u32 column = threadIdx.x;
     float all = 0.0f, all_sum = 0.0f;
 #pragma unroll
@@ -59,14 +97,23 @@ __device__ void combine_pieces(const CombinePiecesParams &p) {
         all += accs[i][column];
         all_sum += row_sums[i];
     }
+    bool softmax = p.weighting == SOFTMAX;
+    if (softmax && column < p.columns) {
+        if (normalised || !is_finite(all)) {
+            all = combine_again(p, first, stride, tile.slots, row_max, column, all_sum);
+        } else {
+            all = all_sum == 0.0f ? 0.0f : all / all_sum;
+        }
+    }
     u64 target = tile.first_target + (tile.first_row + row) / p.group_heads;
     u32 head = kv_head * p.group_heads + (tile.first_row + row) % p.group_heads;
     u64 out_row = target * (p.kv_heads * p.group_heads) + head;
-    if (column < p.columns) {
-        if (p.weighting == SOFTMAX) all = all_sum == 0.0f ? 0.0f : all / all_sum;
-        ((T *)p.out)[out_row * p.value_width + p.first_column + column] = narrow<T>(all);
+    if (column < p.columns) ((T *)p.out)[out_row * p.value_width + p.first_column + column] = narrow<T>(all);
+    if (column == 0 && p.lse != nullptr) {
+        float lse = natural_lse(row_max * 2.0f, all_sum);
+        if (!is_finite(row_max * 2.0f)) lse = largest_lse(row_max, all_sum);
+        p.lse[out_row] = lse;
     }
-    if (column == 0 && p.lse != nullptr) p.lse[out_row] = natural_lse(row_max, all_sum);
 }
 
 struct MergePairsParams {
@@ -85,6 +132,8 @@ struct MergePairsParams {
 //
 //     lse = log(exp lse_a + exp lse_b)       out = exp(lse_a - lse)·out_a + exp(lse_b - lse)·out_b
 //
+// A result whose lse is -inf has no behaviours, and its row is not read. Halves of the weights are multiplied, so that rows of the
+// largest numbers do not overflow.
 // One thread per element of the output, [rows, width]; `lse` may be null. Memory-bound: three coalesced streams, and two
 // log-sum-exps per row, which its threads read from the cache.
 template <typename T>
@@ -98,12 +147,11 @@ __device__ void merge_pairs(const MergePairsParams &p) {
     // A result without behaviours has -inf, and if both have it, -inf - -inf is NaN.
     const float weight_a = a == -infinity() ? 0.0f : exp_approx(a - row_max);
     const float weight_b = b == -infinity() ? 0.0f : exp_approx(b - row_max);
-    const float row_sum = weight_a + weight_b;
+    const float row_sum = weight_a + weight_b, half = 0.5f / row_sum;
     float sum = 0.0f;
-    // A result without weight does not count, whatever its row holds.
-    if (weight_a != 0.0f) sum = fma(weight_a, widen(((const T *)p.first)[index]), sum);
-    if (weight_b != 0.0f) sum = fma(weight_b, widen(((const T *)p.second)[index]), sum);
-    ((T *)p.out)[index] = narrow<T>(row_sum == 0.0f ? 0.0f : sum / row_sum);
+    if (a != -infinity()) sum = fma(weight_a * half, widen(((const T *)p.first)[index]), sum);
+    if (b != -infinity()) sum = fma(weight_b * half, widen(((const T *)p.second)[index]), sum);
+    ((T *)p.out)[index] = narrow<T>(doubled(sum));
     if (p.lse != nullptr && index % p.width == 0) {
         p.lse[row] = row_sum == 0.0f ? -infinity() : row_max + logf(row_sum);
     }

@@ -33,9 +33,9 @@ const PREPARE: ByType = ByType([
 ]);
 /// Scores and pools the pieces.
 const ATTEND: ByType = ByType([
-    Kernel::new("din", "din_attend_f32", 128, 128),
-    Kernel::new("din", "din_attend_f16", 128, 110),
-    Kernel::new("din", "din_attend_bf16", 128, 104),
+    Kernel::new("din", "din_attend_f32", 128, 120),
+    Kernel::new("din", "din_attend_f16", 128, 118),
+    Kernel::new("din", "din_attend_bf16", 128, 112),
 ]);
 /// Combines the partial results of pieces.
 const COMBINE: ByType = ByType([
@@ -243,7 +243,8 @@ pub(super) fn attend<T: Element>(
         tile_rows: TILE,
         step: ROWS * warps,
         wanted: gpu.multiprocessors() * PIECES,
-        longest: usize::MAX,
+        // A warp adds 16 of them at a time.
+        longest: 1 << 14,
     };
     let plan = batch.plan(gpu, NAME, &cut)?;
     let candidates = batch.as_ref().targets().total();

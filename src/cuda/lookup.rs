@@ -30,15 +30,17 @@ const NAME: &str = "lookup";
 /// Reads a row per id.
 const EACH: Kernel = Kernel::new("lookup", "lookup_each", 256, 22);
 /// Sums the rows of a piece of a bag.
-const BAGS: Kernel = Kernel::new("lookup", "lookup_bags", 256, 46);
+const BAGS: Kernel = Kernel::new("lookup", "lookup_bags", 256, 48);
 /// Combines the sums of pieces.
-const COMBINE: Kernel = Kernel::new("lookup", "lookup_combine", 256, 24);
+const COMBINE: Kernel = Kernel::new("lookup", "lookup_combine", 256, 32);
 /// Looks for ids outside their tables that no other kernel reads.
 const CHECK: Kernel = Kernel::new("lookup", "lookup_check", 256, 16);
 const THREADS: usize = 256;
 /// Pieces of bags per multiprocessor, so that few long bags keep it busy, and the rows per step of the plan.
 const PIECES: usize = 8;
 const STEP: usize = 16;
+/// The most rows of a piece, which are summed by blocks of 256: no chain of additions is longer than a few hundred.
+const LONGEST: usize = 1 << 16;
 
 twins! {
     /// `kernels/lookup/lookup.cu`
@@ -57,6 +59,7 @@ twins! {
         pieces: u64,
         tiles: u64,
         partial: u64,
+        scaled: u64,
         record: u64,
         rows: u64,
         features: u32,
@@ -168,14 +171,19 @@ pub(super) fn lookup(
         Bags::Mean(bags) => (bags, 1),
     };
     let wanted = PIECES * gpu.multiprocessors();
-    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: STEP, wanted, longest: usize::MAX };
+    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: STEP, wanted, longest: LONGEST };
     let plan = bags.per_user.plan(gpu, NAME, &cut)?;
     for params in launches(gpu, NAME, "tables", LookupParams { mean, ..params }, &outputs)? {
         let size = params.vec4s as usize * COLUMNS * size_of::<f32>();
-        let partial =
-            if plan.plan.slots > 0 { call.scratch(plan.plan.slots.saturating_mul(size))? } else { 0 };
+        let partial = plan.plan.slots.saturating_mul(size);
+        // Means have a second sum, for where the first is not finite.
+        let [partial, scaled] = match plan.plan.slots {
+            0 => [0, 0],
+            _ => [call.scratch(partial)?, if mean == 1 { call.scratch(partial)? } else { 0 }],
+        };
         let pieces = plan.plan.pieces.len();
-        let params = LookupParams { pieces: plan.pieces.pointer(), partial, rows: pieces as u64, ..params };
+        let rows = pieces as u64;
+        let params = LookupParams { pieces: plan.pieces.pointer(), partial, scaled, rows, ..params };
         call.launch(&BAGS.blocks(blocks(pieces, params.vec4s)), &params)?;
         let bags = plan.split_count;
         let params = LookupParams { tiles: plan.split_tiles.pointer(), rows: bags as u64, ..params };

@@ -19,12 +19,14 @@ const ATTEND: &str = "decoupled_attend";
 /// Attends to all behaviours of a piece.
 const ATTEND_ALL: Kernel = Kernel::new("decoupled_attend", "decoupled_attend", 128, 168);
 /// Combines the partial results of pieces.
-const COMBINE: Kernel = Kernel::new("decoupled_attend", "decoupled_attend_combine", 128, 32);
+const COMBINE: Kernel = Kernel::new("decoupled_attend", "decoupled_attend_combine", 128, 40);
 /// Candidates per block in `kernels/decoupled/attend.cu`, and vec4s of columns.
 const CANDIDATES: usize = 16;
 const ROW_VEC4S: usize = 32;
 /// Bytes of `Weighing` there.
 const WEIGHING_BYTES: usize = (BEHAVIOURS * 20 + 11 * 16) * 4;
+/// The most behaviours of a piece, which four groups of threads or more share: no chain of additions is longer than a thousand.
+const LONGEST: usize = 1 << 12;
 /// The most bytes of partial results.
 const PARTIAL_BYTES: usize = 64 << 20;
 
@@ -58,14 +60,14 @@ fn attend_all(
         let sums = CANDIDATES * rows.vec4s as usize * COLUMNS * size_of::<f32>();
         let column_blocks = (rows.vec4s as usize).div_ceil(ROW_VEC4S);
         let wanted = (2 * PIECES * gpu.multiprocessors()).min(PARTIAL_BYTES / sums).max(1);
-        let cut = cut(batch.as_ref(), CANDIDATES, wanted);
+        let cut = cut(batch.as_ref(), CANDIDATES, wanted, LONGEST);
         let plan = batch.plan(gpu, call.operation, &cut)?;
         let slots = plan.plan.slots;
         let params = DecoupledAttendParams {
             pieces: plan.pieces.pointer(),
             tiles: plan.split_tiles.pointer(),
             partial: call.scratch(slots.saturating_mul(sums))?,
-            stats: call.scratch(slots * CANDIDATES * 2 * size_of::<f32>())?,
+            stats: call.scratch(slots.saturating_mul(column_blocks * CANDIDATES * 2 * size_of::<f32>()))?,
             column_blocks: column_blocks as u32,
             unused: 0,
             scoring,

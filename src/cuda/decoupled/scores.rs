@@ -88,12 +88,12 @@ pub(super) fn staged_bytes(vec4s: usize, candidates: usize) -> usize {
 }
 
 /// Cuts a batch into about `wanted` pieces, none shorter than what a block takes at a time. A step is a quarter of a piece,
-/// because a plan has no pieces shorter than [`FEWEST_STEPS`] steps.
-pub(super) fn cut(batch: &Batch, candidates: usize, wanted: usize) -> Cut {
+/// because a plan has no pieces shorter than [`FEWEST_STEPS`] steps. No piece is longer than `most`.
+pub(super) fn cut(batch: &Batch, candidates: usize, wanted: usize, most: usize) -> Cut {
     let rows =
         |(history, targets): (Range<usize>, Range<usize>)| history.len() * targets.len().div_ceil(candidates);
     let piece = batch.requests().map(rows).sum::<usize>() / wanted;
     let longest = FEWEST_STEPS * BEHAVIOURS;
     let step = piece.min(longest).next_power_of_two().clamp(BEHAVIOURS, longest) / FEWEST_STEPS;
-    Cut { rows_per_target: 1, tile_rows: candidates, step, wanted, longest: usize::MAX }
+    Cut { rows_per_target: 1, tile_rows: candidates, step, wanted, longest: most }
 }

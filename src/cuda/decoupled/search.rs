@@ -21,7 +21,7 @@ static SEARCH_KERNELS: [(usize, Kernel); 4] = [
     (2, Kernel::new("decoupled_search", "decoupled_search_2", THREADS, 72)),
 ];
 /// Selects the best of the lists of all pieces.
-const SELECT: Kernel = Kernel::new("decoupled_search", "decoupled_select", 256, 48);
+const SELECT: Kernel = Kernel::new("decoupled_search", "decoupled_select", 256, 60);
 /// Entries of all lists of a block in `kernels/decoupled/search.cu`.
 const ENTRIES: usize = 4096;
 
@@ -95,7 +95,7 @@ pub(super) fn search_into(
     };
     let (candidates, kernel) = SEARCH_KERNELS.iter().find(fits).unwrap_or(&SEARCH_KERNELS[3]);
     let candidates = *candidates;
-    let cut = cut(batch.as_ref(), candidates, PIECES * gpu.multiprocessors());
+    let cut = cut(batch.as_ref(), candidates, PIECES * gpu.multiprocessors(), usize::MAX);
     let plan = batch.plan(gpu, operation, &cut)?;
     let tiles = plan.plan.tiles.len();
     let lists = (plan.plan.slots + tiles).saturating_mul(candidates);

@@ -24,9 +24,9 @@ const ENCODE: ByType = ByType([
 ]);
 /// Fills tables of many buckets.
 const SCATTER: ByType = ByType([
-    Kernel::new("sdim_scan", "sdim_scatter_f32", SCAN_THREADS, 29),
-    Kernel::new("sdim_scan", "sdim_scatter_f16", SCAN_THREADS, 30),
-    Kernel::new("sdim_scan", "sdim_scatter_bf16", SCAN_THREADS, 30),
+    Kernel::new("sdim_scan", "sdim_scatter_f32", SCAN_THREADS, 34),
+    Kernel::new("sdim_scan", "sdim_scatter_f16", SCAN_THREADS, 35),
+    Kernel::new("sdim_scan", "sdim_scatter_bf16", SCAN_THREADS, 35),
 ]);
 /// Combines the partial tables of pieces.
 const COMBINE: Kernel = Kernel::new("sdim", "sdim_combine", FLAT_THREADS, 32);
@@ -43,6 +43,9 @@ const SCATTER_BUCKETS: usize = 128;
 const SCATTER_COLUMNS: usize = 64;
 /// Shared memory that a block may have on every device from Ampere on, less what the driver reserves.
 const SHARED: usize = 96 << 10;
+/// The most behaviours of a piece of a one-hot product, which adds 16 at a time: longer chains of additions would round more. It is longer
+/// where tables are so large that the partial results would take more than a quarter of the history's memory.
+const LONGEST: usize = 1 << 13;
 /// Behaviours per step of the plan. Pieces are several steps long, because each writes a whole table of sums.
 const STEP: usize = 2 * TILE_ROWS;
 
@@ -209,7 +212,7 @@ pub(super) fn encode<T: Element>(
             .div_ceil(blocks)
             .min(PARTIAL_BYTES / (sizes.table * 4))
             .max(1),
-        longest: 1 << 30,
+        longest: if one_hot { LONGEST.max(4 * op.groups * op.buckets()) } else { 1 << 30 },
     };
     let plan = histories.per_user.plan(gpu, operation, &cut)?;
     let mut call = gpu.call(operation);

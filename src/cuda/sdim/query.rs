@@ -25,9 +25,9 @@ const QUERY: ByType = ByType([
 ]);
 /// Sums the buckets of candidates, without a table.
 const SUMS: ByType = ByType([
-    Kernel::new("sdim_scan", "sdim_sums_f32", SCAN_THREADS, 40),
-    Kernel::new("sdim_scan", "sdim_sums_f16", SCAN_THREADS, 40),
-    Kernel::new("sdim_scan", "sdim_sums_bf16", SCAN_THREADS, 40),
+    Kernel::new("sdim_scan", "sdim_sums_f32", SCAN_THREADS, 48),
+    Kernel::new("sdim_scan", "sdim_sums_f16", SCAN_THREADS, 48),
+    Kernel::new("sdim_scan", "sdim_sums_bf16", SCAN_THREADS, 48),
 ]);
 /// Combines the sums of pieces into the output.
 const QUERY_SUMS: ByType = ByType([

@@ -64,9 +64,11 @@ twins! {
         tile_rows: u32,
         weighting: u32,
         scale: f32,
-        bias_scale: f32,
+        unit: f32,
         divisor: f32,
         aliased: u32,
+        plain_scale: f32,
+        exact: u32,
     }
 
     /// `kernels/target_attention/target_attention.cu`
@@ -126,12 +128,13 @@ pub(super) fn attend<T: Element>(
         tile_rows,
         step,
         wanted: (PIECES * gpu.multiprocessors()).div_ceil(op.kv_heads),
-        // Kernels count the behaviours of a piece in 32 bits.
-        longest: 1 << 30,
+        longest: variant.longest(),
     };
     let plan = batch.plan(gpu, NAME, &cut)?;
     let (weighting, divisor) = weighting_code(op.weighting);
     let unit = if op.weighting == Weighting::Softmax { std::f32::consts::LOG2_E } else { 1.0 };
+    let plain_scale = op.effective_scale();
+    let scale = if bias.is_some() { plain_scale } else { plain_scale * unit };
     let heads = [("kv_heads", op.kv_heads), ("heads", group_heads)];
     let widths = [("width", op.width), ("value_width", op.value_width)];
     let [kv_heads, group_heads] = fit_all(heads)?;
@@ -160,10 +163,12 @@ pub(super) fn attend<T: Element>(
             columns,
             tile_rows: tile_rows as u32,
             weighting,
-            scale: op.effective_scale() * unit,
-            bias_scale: unit,
+            scale,
+            unit,
             divisor,
             aliased: u32::from(inputs.values.is_none() && op.width <= chunk),
+            plain_scale,
+            exact: u32::from(!scale.is_finite()),
         };
         let blocks = plan.plan.pieces.len().saturating_mul(op.kv_heads);
         let shared = variant.dynamic_shared(op.width, inputs.values.is_none());

@@ -20,9 +20,9 @@ pub(in crate::cuda) const COMBINE: ByType = ByType([
 
 /// Merges results of disjoint histories.
 pub(in crate::cuda) const MERGE: ByType = ByType([
-    Kernel::new("target_attention", "merge_pairs_f32", 256, 22),
-    Kernel::new("target_attention", "merge_pairs_f16", 256, 22),
-    Kernel::new("target_attention", "merge_pairs_bf16", 256, 22),
+    Kernel::new("target_attention", "merge_pairs_f32", 256, 23),
+    Kernel::new("target_attention", "merge_pairs_f16", 256, 23),
+    Kernel::new("target_attention", "merge_pairs_bf16", 256, 23),
 ]);
 
 /// How a kernel computes.
@@ -57,15 +57,15 @@ pub(in crate::cuda) struct Variant {
 pub(in crate::cuda) static VARIANTS: [Variant; 28] = [
     row(Method::Mma, "split_history_mma_64_rows_8_f16", 72, DType::F16, 64, 8, 64),
     row(Method::Mma, "split_history_mma_64_rows_32_f16", 124, DType::F16, 64, 32, 64),
-    row(Method::Mma, "split_history_mma_64_rows_64_f16", 190, DType::F16, 64, 64, 64),
-    row(Method::Mma, "split_history_mma_128_rows_8_f16", 70, DType::F16, 128, 8, 64),
+    row(Method::Mma, "split_history_mma_64_rows_64_f16", 196, DType::F16, 64, 64, 64),
+    row(Method::Mma, "split_history_mma_128_rows_8_f16", 92, DType::F16, 128, 8, 64),
     row(Method::Mma, "split_history_mma_128_rows_32_f16", 148, DType::F16, 128, 32, 64),
     row(Method::Mma, "split_history_mma_64_rows_8_bf16", 72, DType::Bf16, 64, 8, 64),
     row(Method::Mma, "split_history_mma_64_rows_32_bf16", 124, DType::Bf16, 64, 32, 64),
-    row(Method::Mma, "split_history_mma_64_rows_64_bf16", 190, DType::Bf16, 64, 64, 64),
-    row(Method::Mma, "split_history_mma_128_rows_8_bf16", 70, DType::Bf16, 128, 8, 64),
+    row(Method::Mma, "split_history_mma_64_rows_64_bf16", 196, DType::Bf16, 64, 64, 64),
+    row(Method::Mma, "split_history_mma_128_rows_8_bf16", 92, DType::Bf16, 128, 8, 64),
     row(Method::Mma, "split_history_mma_128_rows_32_bf16", 148, DType::Bf16, 128, 32, 64),
-    row(Method::FmaVectors, "split_history_fma_wide_32_rows_8_f32", 87, DType::F32, 32, 8, 128),
+    row(Method::FmaVectors, "split_history_fma_wide_32_rows_8_f32", 79, DType::F32, 32, 8, 128),
     row(Method::FmaVectors, "split_history_fma_wide_32_rows_32_f32", 95, DType::F32, 32, 32, 64),
     row(Method::FmaVectors, "split_history_fma_wide_64_rows_8_f32", 94, DType::F32, 64, 8, 128),
     row(Method::FmaVectors, "split_history_fma_wide_64_rows_32_f32", 105, DType::F32, 64, 32, 64),
@@ -77,12 +77,12 @@ pub(in crate::cuda) static VARIANTS: [Variant; 28] = [
     row(Method::FmaScalars, "split_history_fma_any_64_rows_32_f16", 105, DType::F16, 64, 32, 64),
     row(Method::FmaScalars, "split_history_fma_any_64_rows_8_bf16", 94, DType::Bf16, 64, 8, 128),
     row(Method::FmaScalars, "split_history_fma_any_64_rows_32_bf16", 105, DType::Bf16, 64, 32, 64),
-    row(Method::Stream, "stream_history_32_rows_1_f32", 120, DType::F32, 32, 1, 128),
-    row(Method::Stream, "stream_history_32_rows_4_f32", 124, DType::F32, 32, 4, 64),
-    row(Method::Stream, "stream_history_64_rows_1_f32", 108, DType::F32, 64, 1, 64),
-    row(Method::Stream, "stream_history_64_rows_4_f32", 124, DType::F32, 64, 4, 32),
-    row(Method::Stream, "stream_history_128_rows_1_f32", 110, DType::F32, 128, 1, 32),
-    row(Method::Stream, "stream_history_128_rows_4_f32", 122, DType::F32, 128, 4, 16),
+    row(Method::Stream, "stream_history_32_rows_1_f32", 112, DType::F32, 32, 1, 128),
+    row(Method::Stream, "stream_history_32_rows_4_f32", 118, DType::F32, 32, 4, 64),
+    row(Method::Stream, "stream_history_64_rows_1_f32", 110, DType::F32, 64, 1, 64),
+    row(Method::Stream, "stream_history_64_rows_4_f32", 118, DType::F32, 64, 4, 32),
+    row(Method::Stream, "stream_history_128_rows_1_f32", 114, DType::F32, 128, 1, 32),
+    row(Method::Stream, "stream_history_128_rows_4_f32", 120, DType::F32, 128, 4, 16),
 ];
 
 const fn row(
@@ -147,6 +147,17 @@ impl Variant {
             DType::F32 if vectors => Method::FmaVectors,
             DType::F16 | DType::Bf16 if vectors && widest <= 128 && in_range => Method::Mma,
             _ => Method::FmaScalars,
+        }
+    }
+
+    /// The most behaviours of a piece, so that no chain of additions is much longer than a thousand.
+    pub(in crate::cuda) fn longest(&self) -> usize {
+        match self.method {
+            // The matrix units add 16 at a time.
+            Method::Mma => 1 << 14,
+            // Four warps or more share the behaviours.
+            Method::Stream => 1 << 12,
+            Method::FmaVectors | Method::FmaScalars => (1 << 10) * 32 / self.tile_rows,
         }
     }
 

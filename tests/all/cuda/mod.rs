@@ -2,10 +2,12 @@
 
 mod decoupled;
 mod device;
+mod edges;
 mod evidence;
 #[cfg(target_os = "linux")]
 mod old_driver;
 mod sdim;
+mod streams;
 mod target_attention;
 #[cfg(target_os = "linux")]
 mod without_driver;

@@ -47,6 +47,11 @@ fn edited(mutant: &Mutant) -> Cuda {
     unsafe { Cuda::from_ptx(stream, [(mutant.stem, text)]) }.expect("a device")
 }
 
+/// The edit wherever it fits, not only at the first place.
+fn everywhere(mutant: Mutant) -> Mutant {
+    Mutant { everywhere: true, ..mutant }
+}
+
 /// A check that the shipped kernel passes and the edited one must fail.
 type Check = Box<dyn Fn(&Cuda) -> Result<(), Failure>>;
 
@@ -158,7 +163,12 @@ fn target_attention() -> Vec<(Mutant, Check)> {
             &many,
         ),
         (
-            mutant("target_attention", "combine_pieces_f32", "pieces read too early", ("bar.sync \t0;", "")),
+            mutant(
+                "target_attention",
+                "combine_pieces_f32",
+                "warps subtracted",
+                ("add.rn.f32", "sub.rn.f32"),
+            ),
             &many,
         ),
     ];
@@ -286,8 +296,11 @@ fn lookups() -> Vec<(Mutant, Check)> {
     let twins = [
         (mutant("lookup_each", "one row too many", ("setp.ge.u64", "setp.gt.u64")), &each),
         (mutant("lookup_combine", "parts subtracted", ("add.rn.f32", "sub.rn.f32")), &bags),
-        (mutant("lookup_combine", "multiplied by the length", ("div.rn.f32", "mul.rn.f32")), &bags),
-        (mutant("lookup_bags", "multiplied by the length", ("div.rn.f32", "mul.rn.f32")), &bags),
+        (
+            everywhere(mutant("lookup_combine", "multiplied by the length", ("div.rn.f32", "mul.rn.f32"))),
+            &bags,
+        ),
+        (everywhere(mutant("lookup_bags", "multiplied by the length", ("div.rn.f32", "mul.rn.f32"))), &bags),
     ];
     twins.map(|(mutant, case)| (mutant, checked(case))).into()
 }
@@ -351,12 +364,12 @@ fn decoupled() -> Vec<(Mutant, Check)> {
         ),
         (mutant("decoupled", "decoupled_aggregate", "not a mean", ("div.rn.f32", "mul.rn.f32")), &case),
         (
-            mutant(
+            everywhere(mutant(
                 "decoupled_attend",
                 "decoupled_attend",
                 "weights multiplied",
                 ("div.rn.f32", "mul.rn.f32"),
-            ),
+            )),
             &case,
         ),
         (
