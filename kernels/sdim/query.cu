@@ -269,8 +269,9 @@ __device__ __forceinline__ void query(const SdimQueryParams &p) {
                         scale = huge ? 0x1p-80f : 1.0f;
                         squares = squares_of<SUMMED>(p, x[i], source, place[i], first, lanes, scale, there);
                     }
-                    // 1 / max(length, 1e-12), which is also the result for NaN.
-                    factor = fminf(rsqrt_approx(squares), 1e12f) * p.inverse_groups;
+                    // 1 / max(length, 1e-12). Not fminf, which drops NaN.
+                    float inverse = rsqrt_approx(squares);
+                    factor = (inverse > 1e12f ? 1e12f : inverse) * p.inverse_groups;
                 }
 #pragma unroll
                 for (u32 e = 0; e < LANE_COLUMNS; e++) {
