@@ -37,10 +37,10 @@ impl DecoupledOps for Wgpu {
         batch: &WgpuBatch,
         inputs: SearchInputs<'_, WgpuMemory>,
     ) -> Result<SelectionBuffers<WgpuMemory>> {
-        // Before memory for a K beyond the limit is asked for.
-        check_top_k("decoupled_search", op.top_k.unwrap_or(0))?;
         op.check_search(batch.as_ref(), &inputs)?;
         let length = op.selection_length(batch.as_ref())?;
+        // Before memory for a K beyond the limit is asked for.
+        check_top_k("decoupled_search", op.top_k.unwrap_or(0))?;
         let mut kept = SelectionBuffers {
             positions: self.zeros(length)?,
             scores: self.zeros(length)?,
