@@ -25,7 +25,7 @@ struct TargetAttentionParams {
     // [M, H, d_v] and [M, H]; lse may be null.
     void *out;
     float *lse;
-    // For pieces with a slot: weighted sums of values [slots, H_kv, tile_rows, columns]; max, as a power of 4, and sum
+    // For pieces with a slot: weighted sums of values [slots, H_kv, tile_rows, columns]; max, in the units of scores, and sum
     // [slots, H_kv, tile_rows, 2]. A negative sum: the weighted sums are already divided by it.
     float *partial;
     float *stats;
@@ -104,11 +104,10 @@ __device__ __forceinline__ float base_of(float row_max) { return row_max == -inf
 
 // ---- The end of a piece --------------------------------------------------------------------------------------------
 
-// log4(e).
-constexpr float LOG4_E = 0.721347520444481704f;
+constexpr float LOG2_E = 1.442695040888963407f;
+constexpr float LN_2 = 0.693147180559945309f;
 
 __device__ __forceinline__ float natural_lse(float row_max, float row_sum) {
-    constexpr float LN_2 = 0.693147180559945309f;
     return row_sum == 0.0f ? -infinity() : fma(row_max, LN_2, logf(row_sum));
 }
 
@@ -178,7 +177,9 @@ __device__ __forceinline__ void write_row_again(const TargetAttentionParams &p, 
     }
     if (lane != 0) return;
     if (work.piece.slot != NONE) {
-        p.stats[slot_row * 2] = row_max * LOG4_E;
+        // Rounded like that of other pieces, where it is in range as a power of 2.
+        float power = row_max * LOG2_E;
+        p.stats[slot_row * 2] = is_finite(power) ? power * LN_2 : row_max;
         p.stats[slot_row * 2 + 1] = -row_sum;
     } else if (p.lse != nullptr) {
         p.lse[out_row] = row_sum == 0.0f ? -infinity() : row_max + logf(row_sum);
@@ -265,7 +266,7 @@ __device__ __forceinline__ void write_rows(const TargetAttentionParams &p, const
             }
         }
         if (lane == 0 && work.piece.slot != NONE) {
-            p.stats[slot_row * 2] = row_max * 0.5f;
+            p.stats[slot_row * 2] = softmax ? row_max * LN_2 : row_max;
             p.stats[slot_row * 2 + 1] = row_sum;
         }
         if (lane == 0 && work.piece.slot == NONE && p.lse != nullptr) {

@@ -16,26 +16,15 @@ struct CombinePiecesParams {
 
 // combine_pieces: an output row from the partial results of the pieces of its history.
 //
-//     out = Σ_i 4^(max_i - max)·partial_i / Σ_i 4^(max_i - max)·sum_i        without softmax: Σ_i partial_i
+//     out = Σ_i e^(max_i - max)·partial_i / Σ_i e^(max_i - max)·sum_i        without softmax: Σ_i partial_i
 //
-// max is a power of 4, because f32 cannot hold the largest scores as powers of 2. A negative sum tells that the partial result is
-// already divided by it; then, and where sums overflow, weights are normalised before they are multiplied.
+// max is in the units of scores, because f32 cannot hold the largest as powers of 2. A negative sum tells that the partial result
+// is already divided by it; then, and where sums overflow, weights are normalised before they are multiplied.
 // One block per row; each warp takes every fourth piece, each lane every 32nd column, so whole cache lines are read. The
 // order of the sums is fixed: pieces of a warp, then warps.
 
-// 4^(from - to); 1 for equal infinities.
-__device__ __forceinline__ float rescale_by_4(float from, float to) {
-    float difference = from - to;
-    return from == to ? 1.0f : exp2_approx(difference + difference);
-}
-
-// The log-sum-exp for a maximum that is out of range as a power of 2, or infinite.
-__device__ __forceinline__ float largest_lse(float row_max, float row_sum) {
-    if (row_sum == 0.0f) return -infinity();
-    constexpr float LN_4 = 1.386294361119890619f;
-    float lse = fma(row_max, LN_4, logf(row_sum));
-    return is_finite(row_max) && fabsf(lse) == infinity() ? copysignf(largest(), lse) : lse;
-}
+// e^(from - to); 1 for equal infinities.
+__device__ __forceinline__ float rescale_natural(float from, float to) { return from == to ? 1.0f : exp_approx(from - to); }
 
 // One column, by halves of normalised weights; sets the sum of all weights.
 __device__ __forceinline__ float combine_again(const CombinePiecesParams &p, u64 first, u64 stride, u32 slots, float row_max,
@@ -44,14 +33,14 @@ __device__ __forceinline__ float combine_again(const CombinePiecesParams &p, u64
 #pragma unroll 1
     for (u32 slot = 0; slot < slots; slot++) {
         const float *stat = p.stats + (first + slot * stride) * 2;
-        all_sum = fma(rescale_by_4(stat[0], row_max), fabsf(stat[1]), all_sum);
+        all_sum = fma(rescale_natural(stat[0], row_max), fabsf(stat[1]), all_sum);
     }
     float all = 0.0f;
 #pragma unroll 1
     for (u32 slot = 0; slot < slots; slot++) {
         u64 at = first + slot * stride;
         float part_sum = p.stats[at * 2 + 1];
-        float weight = rescale_by_4(p.stats[at * 2], row_max) * (part_sum < 0.0f ? -part_sum : 1.0f) / (2.0f * all_sum);
+        float weight = rescale_natural(p.stats[at * 2], row_max) * (part_sum < 0.0f ? -part_sum : 1.0f) / (2.0f * all_sum);
         all = fma(weight, p.partial[at * p.columns + column], all);
     }
     return doubled(all);
@@ -75,7 +64,7 @@ __device__ void combine_pieces(const CombinePiecesParams &p) {
     float acc[MOST_COLUMNS / WARP] = {}, row_sum = 0.0f, least = 0.0f;
     for (u32 slot = warp; slot < tile.slots; slot += WARPS) {
         u64 at = first + slot * stride;
-        float rescale = rescale_by_4(p.stats[at * 2], row_max), part_sum = p.stats[at * 2 + 1];
+        float rescale = rescale_natural(p.stats[at * 2], row_max), part_sum = p.stats[at * 2 + 1];
         row_sum = fma(rescale, part_sum, row_sum);
         least = fminf(least, part_sum);
 #pragma unroll
@@ -110,9 +99,7 @@ __device__ void combine_pieces(const CombinePiecesParams &p) {
     u64 out_row = target * (p.kv_heads * p.group_heads) + head;
     if (column < p.columns) ((T *)p.out)[out_row * p.value_width + p.first_column + column] = narrow<T>(all);
     if (column == 0 && p.lse != nullptr) {
-        float lse = natural_lse(row_max * 2.0f, all_sum);
-        if (!is_finite(row_max * 2.0f)) lse = largest_lse(row_max, all_sum);
-        p.lse[out_row] = lse;
+        p.lse[out_row] = all_sum == 0.0f ? -infinity() : row_max + logf(all_sum);
     }
 }
 

@@ -276,7 +276,10 @@ fn din() -> Vec<(Mutant, Check)> {
         (mutant("din_prepare_f32", "a candidate's lanes subtracted", ("add.rn.f32", "sub.rn.f32")), &wide),
         (mutant("din_attend_f32", "numbers cut wrongly", ("sub.rn.f32", "add.rn.f32")), &plain),
         (mutant("din_attend_f32", "warps merge without waiting", ("bar.sync \t0;", "")), &softmax),
-        (mutant("din_attend_f32", "rows read before they are there", ("bar.warp.sync", "//")), &plain),
+        (
+            everywhere(mutant("din_attend_f32", "rows read before they are there", ("bar.warp.sync", "//"))),
+            &plain,
+        ),
         (mutant("din_attend_bf16", "upper halves swapped with lower", ("30258", "21520")), &deep),
         (mutant("din_attend_bf16", "parts taken for f16", ("f32.bf16.bf16.f32", "f32.f16.f16.f32")), &deep),
         (mutant("din_combine_f32", "logarithms for exponentials", ("ex2.approx", "lg2.approx")), &long),
