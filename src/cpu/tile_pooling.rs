@@ -70,11 +70,13 @@ impl TilePooling {
                 l.store(next, sum);
             }
         } else {
-            weighted_sum(l, values, stride, width, factors, |j, sum| {
-                let sum = l.mul_add(l.load(&weighted_values[j]), rescale, sum);
+            // The sums of the block alone: more would leave too few registers for them.
+            weighted_sum(l, values, stride, width, factors, |j, sum| l.store(&mut next[j], sum));
+            for (next, all) in next.iter_mut().zip(weighted_values) {
+                let sum = l.mul_add(l.load(all), rescale, l.load(next));
                 finite = l.add(finite, l.sub(sum, sum));
-                l.store(&mut next[j], sum);
-            });
+                l.store(next, sum);
+            }
         }
         if l.sum(finite).is_nan() && !is_identity {
             let mut factors = [0.0; LANES];
