@@ -1,13 +1,12 @@
-//! Binding a context to the calling thread, and waiting for a stream.
+//! Binding a context to the calling thread, and what a stream is and does.
 
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
 use crate::cuda::driver::error::driver_error;
-use crate::cuda::driver::memory::free_late;
 use crate::error::{Error, Result};
 
 /// Makes the context the thread's current one. Unlike cudarc's own function, this leaves errors that no call could return,
-/// such as that of a free, to the next [`wait`]: the call that happens to come next did not cause them.
+/// such as that of a free, to the next [`wait`](super::wait): the call that happens to come next did not cause them.
 pub(super) fn bind(context: &CudaContext) -> std::result::Result<(), DriverError> {
     if result::ctx::get_current()? == Some(context.cu_ctx()) {
         return Ok(());
@@ -16,17 +15,7 @@ pub(super) fn bind(context: &CudaContext) -> std::result::Result<(), DriverError
     unsafe { result::ctx::set_current(context.cu_ctx()) }
 }
 
-/// Waits for all work on the stream, and returns errors since the last wait that no call could return.
-pub(in crate::cuda) fn wait(stream: &CudaStream, operation: &'static str) -> Result<()> {
-    let failed = |error| driver_error(operation, error);
-    check_not_captured(stream, operation, "a wait")?;
-    free_late(stream);
-    // SAFETY: the stream is alive, and its context is current.
-    unsafe { result::stream::synchronize(stream.cu_stream()) }.map_err(failed)?;
-    stream.context().check_err().map_err(failed)
-}
-
-/// Whether the stream's work is being captured into a graph. If the driver does not say, the next [`wait`] returns its error.
+/// Whether the stream's work is being captured into a graph. If the driver does not say, the next [`wait`](super::wait) returns its error.
 pub(super) fn is_captured(stream: &CudaStream) -> bool {
     // SAFETY: the stream is alive.
     match unsafe { result::stream::is_capturing(stream.cu_stream()) } {
