@@ -34,7 +34,7 @@ pub fn roundings(length: usize) -> f64 {
 pub fn rounding(dtype: DType) -> (f64, f64) {
     match dtype {
         DType::F16 => (2f64.powi(-11), 2f64.powi(-25)),
-        DType::Bf16 => (2f64.powi(-8), 0.0),
+        DType::Bf16 => (2f64.powi(-8), 2f64.powi(-134)),
         _ => (0.0, f64::from(f32::MIN_POSITIVE)),
     }
 }

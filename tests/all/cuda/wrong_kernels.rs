@@ -163,12 +163,12 @@ fn target_attention() -> Vec<(Mutant, Check)> {
             &many,
         ),
         (
-            mutant(
+            everywhere(mutant(
                 "target_attention",
                 "combine_pieces_f32",
                 "warps subtracted",
                 ("add.rn.f32", "sub.rn.f32"),
-            ),
+            )),
             &many,
         ),
     ];
@@ -282,7 +282,14 @@ fn din() -> Vec<(Mutant, Check)> {
         ),
         (mutant("din_attend_bf16", "upper halves swapped with lower", ("30258", "21520")), &deep),
         (mutant("din_attend_bf16", "parts taken for f16", ("f32.bf16.bf16.f32", "f32.f16.f16.f32")), &deep),
-        (mutant("din_combine_f32", "logarithms for exponentials", ("ex2.approx", "lg2.approx")), &long),
+        (
+            everywhere(mutant(
+                "din_combine_f32",
+                "logarithms for exponentials",
+                ("ex2.approx", "lg2.approx"),
+            )),
+            &long,
+        ),
     ];
     twins.map(|(mutant, case)| (mutant, checked(case))).into()
 }

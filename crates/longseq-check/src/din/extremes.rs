@@ -53,15 +53,24 @@ pub(super) fn keeps_nan_to_its_candidates<B: Backend>(backend: &B, rules: Rules)
     }
 }
 
-/// With softmax, the result is at most the largest number of the history, however large that is.
+/// With softmax, the result is at most the largest number of the history, however large that is. Candidates are small, as a
+/// product of a candidate's and a behaviour's numbers may not exceed `f32`.
 pub(super) fn weighs_behaviours_near_the_limits<B: Backend>(backend: &B, rules: Rules) {
     let length = if rules.slow { 700 } else { 2000 };
     for dtype in [DType::F32, DType::F16, DType::Bf16] {
         for history_data in [Data::Huge, Data::Same(crate::data::largest_of(dtype))] {
             for (histories, targets) in [(vec![1, 40, 2], vec![2, 3, 9]), (vec![3, length], vec![1, 2])] {
-                let (history_data, hidden, width) = (Some(history_data), vec![8], 8);
-                let case =
-                    DinCase { dtype, history_data, hidden, width, histories, targets, ..equal_scores(0.5) };
+                let (data, history_data, hidden, width) = (Data::Zeros, Some(history_data), vec![8], 8);
+                let case = DinCase {
+                    dtype,
+                    data,
+                    history_data,
+                    hidden,
+                    width,
+                    histories,
+                    targets,
+                    ..equal_scores(0.5)
+                };
                 assert_check(&case, backend, rules);
             }
         }
