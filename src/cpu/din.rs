@@ -7,11 +7,11 @@
 
 use crate::cpu::Cpu;
 use crate::cpu::pieces::{self, PieceRows};
-use crate::cpu::storage::{WithStorage, compiled_here, view, view_mut};
 use crate::cpu::threads::split_rows;
 use crate::cpu::tile_pooling::TilePooling;
 use crate::cpu::vector::{
     Instructions, Kernel, LANES, Lanes, Row, dot_lanes, product, sigmoid, transpose, widen_lanes,
+    with_default_floats,
 };
 use crate::element::Element;
 use crate::error::Result;
@@ -28,19 +28,7 @@ impl DinOps for Cpu {
         inputs: DinInputs<'_, Host, T>,
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
-        compiled_here!(T, din(
-            instructions: Instructions = self.instructions,
-            op: &Din = op,
-            batch: &Batch = batch,
-            inputs: &DinInputs<'_, Host, Stored> = &DinInputs::new(
-                view(inputs.targets),
-                view(inputs.history),
-                &inputs.hidden.iter().map(|&layer| layer.stored()).collect::<Vec<_>>(),
-                view(inputs.output_weight),
-                inputs.output_bias,
-            ),
-            out: ViewMut<'_, Host, Stored> = view_mut(out),
-        ))
+        with_default_floats(|| din(self.instructions, op, batch, &inputs, out))
     }
 }
 

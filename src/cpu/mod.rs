@@ -12,7 +12,6 @@ mod lookup;
 mod pieces;
 mod sdim;
 mod spans;
-mod storage;
 mod tables;
 mod target_attention;
 mod threads;

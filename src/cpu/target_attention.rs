@@ -6,11 +6,10 @@
 
 use crate::cpu::Cpu;
 use crate::cpu::pieces::{self, PieceRows};
-use crate::cpu::storage::{WithStorage, compiled_here};
 use crate::cpu::threads::split_rows;
 use crate::cpu::tile_pooling::TilePooling;
 use crate::cpu::vector::{
-    FEW, Instructions, Kernel, LANES, Lanes, Row, product, product_of_few, widen_lanes,
+    FEW, Instructions, Kernel, LANES, Lanes, Row, product, product_of_few, widen_lanes, with_default_floats,
 };
 use crate::element::Element;
 use crate::error::Result;
@@ -28,13 +27,7 @@ impl TargetAttentionOps for Cpu {
         inputs: TargetAttentionInputs<'_, Host, T>,
         outputs: TargetAttentionOutputs<'_, Host, T>,
     ) -> Result<()> {
-        compiled_here!(T, attend(
-            instructions: Instructions = self.instructions,
-            op: &TargetAttention = op,
-            batch: &Batch = batch,
-            inputs: &TargetAttentionInputs<'_, Host, Stored> = &inputs.stored(),
-            outputs: TargetAttentionOutputs<'_, Host, Stored> = outputs.stored(),
-        ))
+        with_default_floats(|| attend(self.instructions, op, batch, &inputs, outputs))
     }
 
     fn merge_attention_into<T: Element>(
@@ -44,12 +37,7 @@ impl TargetAttentionOps for Cpu {
         second: PartialAttention<'_, Host, T>,
         outputs: TargetAttentionOutputs<'_, Host, T>,
     ) -> Result<()> {
-        compiled_here!(T, merge_attention(
-            op: &TargetAttention = op,
-            first: &PartialAttention<'_, Host, Stored> = &first.stored(),
-            second: &PartialAttention<'_, Host, Stored> = &second.stored(),
-            outputs: TargetAttentionOutputs<'_, Host, Stored> = outputs.stored(),
-        ))
+        with_default_floats(|| merge_attention(op, &first, &second, outputs))
     }
 }
 

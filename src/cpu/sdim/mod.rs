@@ -7,7 +7,6 @@ mod sums;
 use std::ops::Range;
 
 use crate::cpu::Cpu;
-use crate::cpu::storage::{WithStorage, compiled_here, view, view_mut};
 use crate::cpu::threads::for_each;
 use crate::cpu::vector::{Instructions, Kernel, Lanes, add, widen_lanes, with_default_floats};
 use crate::element::{Element, Signature};
@@ -30,24 +29,10 @@ impl SdimOps for Cpu {
     ) -> Result<()> {
         let count = op.check_signatures(rows.len(), rotations.len())?;
         op.check_signatures_output::<W>(count, out.len())?;
-        let (rotations, out) = (rotations.as_slice(), out.into_slice());
-        if W::BITS == u8::BITS as usize {
-            compiled_here!(T, signatures(
-                instructions: Instructions = self.instructions,
-                op: &Sdim = op,
-                rows: &[Stored] = view(rows).as_slice(),
-                rotations: &[f32] = rotations,
-                out: &mut [u8] = bytemuck::cast_slice_mut(out),
-            ))
-        } else {
-            compiled_here!(T, signatures(
-                instructions: Instructions = self.instructions,
-                op: &Sdim = op,
-                rows: &[Stored] = view(rows).as_slice(),
-                rotations: &[f32] = rotations,
-                out: &mut [u16] = bytemuck::cast_slice_mut(out),
-            ))
-        }
+        with_default_floats(|| {
+            signatures(self.instructions, op, rows.as_slice(), rotations.as_slice(), out.into_slice());
+        });
+        Ok(())
     }
 
     fn sdim_encode_into<T: Element>(
@@ -57,13 +42,7 @@ impl SdimOps for Cpu {
         inputs: SdimEncodeInputs<'_, Host, T>,
         table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
-        compiled_here!(T, encode(
-            instructions: Instructions = self.instructions,
-            op: &Sdim = op,
-            histories: &Jagged = histories,
-            inputs: &SdimEncodeInputs<'_, Host, Stored> = &inputs.stored(),
-            table: ViewMut<'_, Host, f32> = table,
-        ))
+        with_default_floats(|| encode(self.instructions, op, histories, &inputs, table))
     }
 
     fn sdim_append<T: Element>(
@@ -73,13 +52,7 @@ impl SdimOps for Cpu {
         inputs: SdimEncodeInputs<'_, Host, T>,
         table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
-        compiled_here!(T, append(
-            instructions: Instructions = self.instructions,
-            op: &Sdim = op,
-            new: &Jagged = new,
-            inputs: &SdimEncodeInputs<'_, Host, Stored> = &inputs.stored(),
-            table: ViewMut<'_, Host, f32> = table,
-        ))
+        with_default_floats(|| append(self.instructions, op, new, &inputs, table))
     }
 
     fn sdim_add_tables(
@@ -100,13 +73,7 @@ impl SdimOps for Cpu {
         inputs: SdimQueryInputs<'_, Host, T>,
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
-        compiled_here!(T, query(
-            instructions: Instructions = self.instructions,
-            op: &Sdim = op,
-            targets: &Jagged = targets,
-            inputs: &SdimQueryInputs<'_, Host, Stored> = &inputs.stored(),
-            out: ViewMut<'_, Host, Stored> = view_mut(out),
-        ))
+        with_default_floats(|| query(self.instructions, op, targets, &inputs, out))
     }
 
     fn sdim_attend_into<T: Element>(
@@ -116,13 +83,7 @@ impl SdimOps for Cpu {
         inputs: SdimAttendInputs<'_, Host, T>,
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
-        compiled_here!(T, attend(
-            instructions: Instructions = self.instructions,
-            op: &Sdim = op,
-            batch: &Batch = batch,
-            inputs: &SdimAttendInputs<'_, Host, Stored> = &inputs.stored(),
-            out: ViewMut<'_, Host, Stored> = view_mut(out),
-        ))
+        with_default_floats(|| attend(self.instructions, op, batch, &inputs, out))
     }
 }
 
@@ -136,7 +97,7 @@ pub(super) fn signatures<T: Element, W: Signature>(
     rows: &[T],
     rotations: &[f32],
     out: &mut [W],
-) -> Result<()> {
+) {
     let signatures = Signatures::from_rotations(op, rotations);
     let count = rows.len() / op.width;
     let rows = Some(rows);
@@ -146,7 +107,6 @@ pub(super) fn signatures<T: Element, W: Signature>(
         let words = instructions.run(HashRows { signatures: &signatures, rows, range });
         out.iter_mut().zip(words).for_each(|(out, word)| *out = W::from_u32(word));
     });
-    Ok(())
 }
 
 /// Hashes some rows, or copies their given signatures.
