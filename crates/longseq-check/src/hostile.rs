@@ -373,7 +373,7 @@ fn adds_up_to_the_end_of_the_range<B: Backend>(backend: &B, _: Rules) {
     {
         let expected = vec![sum, 3.0];
         let numbers = [rows[0], 1.0, rows[1], 2.0];
-        // SDIM's tables: half of the range (docs/status.md).
+        // A rounding error at the very end of the range is infinite: CUDA adds a table's rows in three parts.
         let share = if sum.is_finite() { 0.5 } else { 1.0 };
         let run = || -> Result<[Vec<f32>; 4]> {
             let (history, ids) = (backend.upload(&numbers)?, backend.upload(&[0u32, 1])?);
@@ -412,7 +412,11 @@ fn adds_up_to_the_end_of_the_range<B: Backend>(backend: &B, _: Rules) {
         for (name, got) in names.into_iter().zip(run().expect("valid calls")) {
             let share = if name == "sdim_encode" { share } else { 1.0 };
             let expected: Vec<f32> = expected.iter().map(|x| x * share).collect();
-            assert_eq!(got, expected, "{name} of {rows:?}");
+            let is_equal = |got: &f32, expected: &f32| {
+                got == expected || (got - expected).abs() <= 4.0 * f32::EPSILON * expected.abs()
+            };
+            let are_equal = got.iter().zip(&expected).all(|(got, expected)| is_equal(got, expected));
+            assert!(are_equal, "{name} of {rows:?}: {got:?} instead of {expected:?}");
         }
     }
 }
