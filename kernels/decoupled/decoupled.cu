@@ -81,7 +81,7 @@ __device__ __forceinline__ void add_rows(
     }
 }
 
-extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_aggregate(const DecoupledAggregateParams p) {
+extern "C" __global__ void __launch_bounds__(ROW_THREADS, 8) decoupled_aggregate(const DecoupledAggregateParams p) {
     __shared__ float weights[WEIGHTS];
     __shared__ u32 positions[WEIGHTS];
     __shared__ Vec4 of_groups[ROW_THREADS];
