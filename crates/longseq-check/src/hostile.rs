@@ -371,7 +371,7 @@ fn adds_up_to_the_end_of_the_range<B: Backend>(backend: &B, _: Rules) {
     for (rows, sum) in
         [([HALF, HALF], f32::MAX), ([-HALF, -HALF], f32::MIN), ([f32::MAX, HALF], f32::INFINITY)]
     {
-        let expected = vec![sum, 3.0];
+        let expected = [sum, 3.0];
         let numbers = [rows[0], 1.0, rows[1], 2.0];
         // A rounding error at the very end of the range is infinite: CUDA adds a table's rows in three parts.
         let share = if sum.is_finite() { 0.5 } else { 1.0 };
