@@ -396,7 +396,7 @@ __device__ __forceinline__ Vec4 combine_again(
 }
 
 // A block per candidate of the tiles to combine.
-extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_attend_combine(const DecoupledAttendParams p) {
+extern "C" __global__ void __launch_bounds__(ROW_THREADS, 8) decoupled_attend_combine(const DecoupledAttendParams p) {
     const Tile tile = p.tiles[blockIdx.x / CANDIDATES];
     u32 candidate = blockIdx.x % CANDIDATES;
     if (candidate >= tile.rows) {
