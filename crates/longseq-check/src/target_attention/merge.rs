@@ -19,7 +19,7 @@ pub struct MergeCase {
     pub rows: usize,
     /// The width of a row.
     pub value_width: usize,
-    /// Rows and `lse` at the limits: every pair of [`LSES`], with rows of [`ROWS`].
+    /// Rows and `lse` at the limits: every pair of `LSES`, with rows of `ROWS`.
     pub dead_parts: bool,
 }
 
