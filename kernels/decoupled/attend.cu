@@ -48,7 +48,7 @@ struct alignas(16) Weighing {
 
 LAYOUT(decoupled_attend, sizeof(Weighing), stage_bytes(1, CANDIDATES), stage_bytes(3, CANDIDATES), stage_bytes(40, CANDIDATES));
 
-// Stands for the weight of a behaviour with a score of -∞: added like 0, but told from it.
+// Stands for the weight of a behaviour with a score of -∞: added like 0, but distinct from it.
 __device__ __forceinline__ float removed() { return -0.0f; }
 __device__ __forceinline__ bool is_removed(float weight) { return __float_as_uint(weight) == 0x80000000u; }
 

@@ -1,4 +1,4 @@
-//! What the device finds wrong after a call has returned, told by the next wait of the handle that made the call: ids out of
+//! What the device finds wrong after a call has returned, reported by the next wait of the handle that made the call: ids out of
 //! range, and work that the device refused.
 
 use std::collections::VecDeque;
@@ -46,7 +46,7 @@ fn check_all(reports: &[Report], bytes: &[u8]) -> Result<()> {
     reports.iter().zip(bytes.chunks_exact(REPORT_BYTES)).try_for_each(|(report, bytes)| report.check(bytes))
 }
 
-/// What a handle and its clones are to be told.
+/// What is to be reported to a handle and its clones.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     ids: Mutex<Ids>,
@@ -82,7 +82,7 @@ impl Collected {
     fn check(&self) -> Result<()> {
         match self.staging.get_mapped_range(..) {
             Ok(mapped) => check_all(&self.reports, &mapped),
-            // The copy was refused; its owner has been told.
+            // The copy was refused; that was reported to its owner.
             Err(_) => Ok(()),
         }
     }

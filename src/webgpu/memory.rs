@@ -68,7 +68,7 @@ impl<T: Scalar> WgpuBuffer<T> {
     /// Uses `length` elements of the caller's own buffer from `offset` bytes on, without copying them.
     ///
     /// The buffer must have been created with the usages `STORAGE`, `COPY_SRC` and `COPY_DST`, by the device that the backend
-    /// runs on: one of another instance of `wgpu` cannot be told from one of this. Several of these may share one `wgpu::Buffer` if their bytes do not overlap.
+    /// runs on: one of another instance of `wgpu` cannot be recognised. Several of these may share one `wgpu::Buffer` if their bytes do not overlap.
     ///
     /// # Errors
     /// [`Error::Shape`] if a usage is missing, `offset` is not a multiple of the element's size, or the elements reach past the

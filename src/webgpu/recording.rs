@@ -2,7 +2,7 @@
 //!
 //! Commands are kept as data and encoded when they are submitted, many in one submission. A device refuses or executes a
 //! submission as a whole; if it refuses one, because an owner destroyed a buffer in the meantime, each of its commands is
-//! submitted on its own, and only the handles whose commands fail are told.
+//! submitted on its own, and failures are reported only to the handles whose commands fail.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -56,7 +56,7 @@ impl Scopes {
         &self.device
     }
 
-    /// Runs `work` and returns the device's error if there was one. A browser answers later: its error is told to `owners`
+    /// Runs `work` and returns the device's error if there was one. A browser answers later: its error is reported to `owners`
     /// when they wait.
     ///
     /// Error scopes catch only what this thread does in the meantime, and the caller's own scopes and callbacks do not see it.

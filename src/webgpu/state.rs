@@ -21,9 +21,9 @@ use crate::webgpu::waiter::Waiter;
 /// first use of a variant and kept. There is no global state, and the device's callbacks for lost devices and uncaptured errors
 /// remain the caller's.
 ///
-/// - **Who is told.** A [fork](crate::DeviceOps::fork) is told of the bad ids and the failures of its own calls only. Clones share
-///   everything else; of bad ids the first clone that waits is told, of work that the device refused (because a buffer was
-///   destroyed after the call, say) every clone is, at its next wait. Work of other handles in the same submission is done.
+/// - **Who gets which report.** A [fork](crate::DeviceOps::fork) gets the bad ids and the failures of its own calls only. Clones share
+///   everything else; bad ids are reported to the first clone that waits; work that the device refused (because a buffer was
+///   destroyed after the call, say) is reported to every clone, at its next wait. Work of other handles in the same submission is done.
 /// - **Memory.** Recorded calls and uploads hold at most about 64 MiB (or one call) before they are submitted, and submissions
 ///   about 256 MiB before the next call waits for the oldest, whether or not anything is downloaded.
 /// - **Your own writes.** `wgpu::Queue::write_buffer` takes effect before the calls that are recorded and not yet submitted. Call
@@ -50,7 +50,7 @@ use crate::webgpu::waiter::Waiter;
 pub struct Wgpu {
     pub(crate) shared: Arc<Shared>,
     pub(crate) reports: Arc<Reports>,
-    /// Losses among `reports` that this handle has been told of, or that are older than it.
+    /// Losses among `reports` that were reported to this handle, or that are older than it.
     pub(crate) heard: AtomicU64,
     pub(crate) timeout: Option<Duration>,
 }
@@ -205,7 +205,7 @@ impl Wgpu {
         self.shared.uses_subgroups
     }
 
-    /// Another handle, which is told of its own calls only.
+    /// Another handle, which gets the reports of its own calls only.
     pub(crate) fn forked(&self) -> Self {
         Self {
             shared: self.shared.clone(),
@@ -225,7 +225,7 @@ impl Wgpu {
         self.shared.scopes.run(operation, bytes, &[&self.reports], work)
     }
 
-    /// Adds to the submission that is being recorded. If the device refuses it, this handle and its clones are told.
+    /// Adds to the submission that is being recorded. A refusal by the device is reported to this handle and its clones.
     pub(crate) fn record(&self, operation: &'static str, command: Command) {
         let Shared { scopes, queue, recording, .. } = &*self.shared;
         recording.record(scopes, queue, operation, &self.reports, command);

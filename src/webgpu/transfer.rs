@@ -102,7 +102,7 @@ impl Wgpu {
         Ok(())
     }
 
-    /// Tells this handle of work that was lost since it was last told, or was made.
+    /// Reports work that was lost since the last report to this handle, or since it was made.
     fn check_losses(&self) -> Result<()> {
         self.shared.scopes.settle();
         match self.reports.loss_after(self.heard.load(Ordering::Relaxed)) {

@@ -1,6 +1,6 @@
 //! The floating-point mode that kernels compute in.
 //!
-//! A caller may have told the processor to flush subnormal numbers to zero, to round otherwise, or to trap; threads inherit
+//! A caller may have set the processor to flush subnormal numbers to zero, to round otherwise, or to trap; threads inherit
 //! that from the thread that started them. Results must depend on neither.
 
 /// Runs `work` in the default mode (round to nearest, subnormal numbers kept, no traps), and restores the caller's.

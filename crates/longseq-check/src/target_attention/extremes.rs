@@ -127,7 +127,7 @@ pub(super) fn keeps_nan_from_anywhere_to_its_candidates<B: Backend>(backend: &B,
 
 /// With softmax, the result is at most the largest value, however large that is.
 pub(super) fn weighs_values_near_the_limits<B: Backend>(backend: &B, rules: Rules) {
-    // A known fault of the CUDA kernels, see docs/status.md: it shows where blocks and warps run in another order.
+    // A known fault of the CUDA kernels, see docs/status.md: it shows where the emulator adds in another order.
     if rules.slow && std::env::var("LONGSEQ_TEST_CUDA_MODE").is_ok_and(|mode| mode == "shuffled") {
         eprintln!("skipped: a known fault in this mode");
         return;
