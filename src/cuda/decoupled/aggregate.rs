@@ -16,7 +16,7 @@ use crate::plan::Cut;
 
 const AGGREGATE: &str = "decoupled_aggregate";
 /// A block per candidate.
-const KERNEL: Kernel = Kernel::new("decoupled", "decoupled_aggregate", 128, 56);
+const KERNEL: Kernel = Kernel::new("decoupled", "decoupled_aggregate", 128, 60);
 
 twins! {
     /// `kernels/decoupled/decoupled.cu`

@@ -19,7 +19,7 @@ const ATTEND: &str = "decoupled_attend";
 /// Attends to all behaviours of a piece.
 const ATTEND_ALL: Kernel = Kernel::new("decoupled_attend", "decoupled_attend", 128, 168);
 /// Combines the partial results of pieces.
-const COMBINE: Kernel = Kernel::new("decoupled_attend", "decoupled_attend_combine", 128, 40);
+const COMBINE: Kernel = Kernel::new("decoupled_attend", "decoupled_attend_combine", 128, 56);
 /// Candidates per block in `kernels/decoupled/attend.cu`, and vec4s of columns.
 const CANDIDATES: usize = 16;
 const ROW_VEC4S: usize = 32;
