@@ -309,6 +309,18 @@ __device__ __forceinline__ bool any_large(const void *numbers) {
     return !is_finite(squares);
 }
 
+// Whether any of the numbers is less than this, but not 0.
+template <u32 COUNT>
+__device__ __forceinline__ bool any_less(const void *numbers, float least) {
+    bool any = false;
+#pragma unroll
+    for (u32 i = 0; i < COUNT; i++) {
+        float number = fabsf(((const float *)numbers)[i]);
+        any |= number != 0.0f && number < least;
+    }
+    return any;
+}
+
 // ---- Warps ---------------------------------------------------------------------------------------------------------
 
 // All lanes of the warp call these together.

@@ -112,8 +112,9 @@ __device__ __forceinline__ float natural_lse(float row_max, float row_sum) {
 }
 
 // Rows are computed again, straight from global memory, where the fast way is out of range: if a sum is NaN or infinite, since a
-// removed behaviour must not count even if its value is not finite, and values up to the largest have a finite mean; and if the
-// maximum is, since scores beyond ±2.36e38 overflow as powers of 2.
+// removed behaviour must not count even if its value is not finite, and values up to the largest have a finite mean; if it is so
+// small that the way it was scaled has cost it bits (mma.cu); and if the maximum is infinite, since scores beyond ±2.36e38
+// overflow as powers of 2.
 
 // A score in its own units. Each lane computes one.
 template <typename T>
@@ -203,10 +204,10 @@ __device__ __forceinline__ float2 rescale_parts(const float *stats, u32 row, flo
     return make_float2(row_max, row_sum);
 }
 
-// Whether a row must be computed again. `large`: a partial sum of the block's is.
+// Whether a row must be computed again. `extreme`: a partial sum of the block's is large, or less than `least` but not 0.
 template <u32 PARTS, u32 ROWS, u32 PITCH>
 __device__ __forceinline__ bool is_out_of_range(const TargetAttentionParams &p, const Work &work, u32 row, const float *acc,
-                                                const float (&rescales)[PARTS], float2 stat, bool large) {
+                                                const float (&rescales)[PARTS], float2 stat, bool extreme, float least) {
     const u32 lane = threadIdx.x % WARP;
     bool wrong = p.exact || stat.x == infinity();
     // Otherwise the row's sum is NaN because a score is, and so is the result.
@@ -221,30 +222,30 @@ __device__ __forceinline__ bool is_out_of_range(const TargetAttentionParams &p, 
         }
     }
 #pragma unroll 1
-    for (u32 column = lane; large && column < p.columns; column += WARP) {
+    for (u32 column = lane; extreme && column < p.columns; column += WARP) {
         float sum = 0.0f;
 #pragma unroll
         for (u32 part = 0; part < PARTS; part++) {
             sum = fma(rescales[part], acc[(part * ROWS + row) * PITCH + column], sum);
         }
-        wrong |= !is_finite(sum);
+        wrong |= !is_finite(sum) || (sum != 0.0f && fabsf(sum) < least);
     }
     return __any_sync(WHOLE_WARP, wrong);
 }
 
 // Combines PARTS partial results of the tile in shared memory, in order, and writes the output rows or the piece's
-// slot. acc [PARTS, ROWS, PITCH], weighted sums of values, `large` if any in the block is (any_large); stats
-// [PARTS, ROWS, 2], max and sum (without softmax 0 and any finite number).
+// slot. acc [PARTS, ROWS, PITCH], weighted sums of values, `extreme` if any in the block is large (any_large) or less than
+// `least`; stats [PARTS, ROWS, 2], max and sum (without softmax 0 and any finite number).
 template <typename T, u32 PARTS, u32 ROWS, u32 PITCH>
 __device__ __forceinline__ void write_rows(const TargetAttentionParams &p, const Work &work, float *acc, float *stats,
-                                           bool large) {
+                                           bool extreme, float least = 0.0f) {
     u32 lane = threadIdx.x % WARP;
-    bool softmax = p.weighting == SOFTMAX, suspicious = large || p.exact;
+    bool softmax = p.weighting == SOFTMAX, suspicious = extreme || p.exact;
     for (u32 row = threadIdx.x / WARP; row < work.piece.rows; row += WARPS) {
         float rescales[PARTS];
         float2 stat = rescale_parts<PARTS, ROWS>(stats, row, rescales);
         if (suspicious || !is_finite(stat.x)) {
-            if (is_out_of_range<PARTS, ROWS, PITCH>(p, work, row, acc, rescales, stat, large)) {
+            if (is_out_of_range<PARTS, ROWS, PITCH>(p, work, row, acc, rescales, stat, extreme, least)) {
                 write_row_again<T>(p, work, row);
                 continue;
             }

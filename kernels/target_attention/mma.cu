@@ -15,7 +15,7 @@
 //   which one block would take the whole shared memory of a multiprocessor.
 // Precision: products are exact and summed in f32. A 16-bit weight would cost more than the rounding of the result, so it
 //   is split into two numbers whose sum has 16 bits (bf16) or 22 (f16), and multiplied twice. f16 lacks range: its weights
-//   are 2^15 at the maximum, and weightings without a maximum use fma.cu.
+//   are 2^15 at the maximum, and weightings without a maximum use fma.cu. bf16's are 2^-24, see MAX_LOG.
 #include "target_attention/mma.cuh"
 
 template <typename T, u32 CHUNK, u32 ROWS>
@@ -362,7 +362,7 @@ struct SplitHistory {
                                            const float (&row_max)[ROW_TILES][2], float (&row_sum)[ROW_TILES][2]) {
         float *rows = (float *)dynamic_shared, *stats = maxima + WARPS * ROWS;
         // Exact: a power of 2.
-        float unit = p.weighting == SOFTMAX && MAX_LOG<T> > 0.0f ? 1.0f / 32768.0f : 1.0f;
+        float unit = p.weighting == SOFTMAX ? UNIT_WEIGHT<T> : 1.0f;
         // All threads have finished with the tiles, which the sums overwrite, and with the maxima, which the warps'
         // sums overwrite.
         __syncthreads();
@@ -393,8 +393,9 @@ struct SplitHistory {
             }
             stats[threadIdx.x * 2 + 1] = all * unit;
         }
-        bool large = __syncthreads_or(any_large<COLUMN_TILES * ROW_TILES * 4>(acc));
-        write_rows<T, 1, ROWS, PITCH>(p, work, rows, stats, large);
+        constexpr u32 COUNT = COLUMN_TILES * ROW_TILES * 4;
+        bool extreme = any_large<COUNT>(acc) || (p.weighting == SOFTMAX && any_less<COUNT>(acc, LEAST_SUM<T> / UNIT_WEIGHT<T>));
+        write_rows<T, 1, ROWS, PITCH>(p, work, rows, stats, __syncthreads_or(extreme), LEAST_SUM<T>);
     }
 };
 

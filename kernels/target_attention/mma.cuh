@@ -8,11 +8,23 @@ enum : u32 {
     UNIT = 8,
 };
 
-// log2 of the largest softmax weight.
+// log2 of the largest softmax weight. f16 would lose small weights. In bf16 a sum of the largest values would pass the end of f32,
+// where a matrix unit that rounds toward zero may stay, and come back unnoticed: with this, not before 2^24 behaviours.
 template <typename T>
-constexpr float MAX_LOG = 0.0f;
+constexpr float MAX_LOG = -24.0f;
 template <>
 constexpr float MAX_LOG<f16> = 15.0f;
+// What undoes it: a power of 2, exact.
+template <typename T>
+constexpr float UNIT_WEIGHT = 0x1p24f;
+template <>
+constexpr float UNIT_WEIGHT<f16> = 0x1p-15f;
+
+// The magnitude below which scaled sums may have lost bits: the last one of f32's smallest numbers, times 2^24, is 2^-125.
+template <typename T>
+constexpr float LEAST_SUM = 0x1p-96f;
+template <>
+constexpr float LEAST_SUM<f16> = 0.0f;
 
 // Hides a number's origin from the compiler, which would otherwise recompute addresses in every iteration.
 __device__ __forceinline__ u32 kept(u32 number) {

@@ -65,15 +65,20 @@ pub struct Rules {
     pub nan: bool,
     /// Subnormal numbers are kept (WGSL may flush them to zero, before and after each operation).
     pub subnormal: bool,
+    /// Softmax over `bf16` values keeps weighted values however small (CUDA's matrix units take those below 2⁻¹²⁵ for 0, see
+    /// `docs/decisions/limits-of-numbers.md`).
+    pub tiny_products: bool,
     /// An emulator, a thousand times slower than a device: the longest histories and bags are left out.
     pub slow: bool,
 }
 
 impl Rules {
-    /// The CPU and CUDA.
-    pub const IEEE: Rules = Rules { nan: true, subnormal: true, slow: false };
+    /// The CPU.
+    pub const IEEE: Rules = Rules { nan: true, subnormal: true, tiny_products: true, slow: false };
+    /// CUDA.
+    pub const CUDA: Rules = Rules { tiny_products: false, ..Rules::IEEE };
     /// WGSL.
-    pub const WGSL: Rules = Rules { nan: false, subnormal: false, slow: false };
+    pub const WGSL: Rules = Rules { nan: false, subnormal: false, ..Rules::IEEE };
 }
 
 /// Why a case failed.

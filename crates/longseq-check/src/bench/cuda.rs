@@ -58,7 +58,7 @@ impl Device for Gpu {
     }
 
     fn rules(&self) -> Rules {
-        Rules::IEEE
+        Rules::CUDA
     }
 
     fn bandwidth(&self, footprint: u64) -> Result<f64, Failure> {

@@ -55,7 +55,7 @@ pub fn device() -> Option<Cuda> {
 
 /// What the driver guarantees: the emulator is slow.
 pub fn rules() -> Rules {
-    Rules { slow: driver() == Some(Driver::Emulator), ..Rules::IEEE }
+    Rules { slow: driver() == Some(Driver::Emulator), ..Rules::CUDA }
 }
 
 /// A session of this thread alone on the emulator, until it is dropped; `None` where the tests run on a real driver or

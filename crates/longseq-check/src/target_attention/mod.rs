@@ -253,7 +253,14 @@ impl AttentionCase {
         let sum_error = (additions(longest) + 8.0) * U;
         let absolute = match op.weighting {
             // Weights add up to 1, and an error of δ in every score changes each by at most a factor exp(±2δ).
-            Weighting::Softmax => max_value * ((2.0 * score_error).exp_m1() + sum_error),
+            Weighting::Softmax => {
+                let lost = if rules.tiny_products || T::DTYPE != DType::Bf16 {
+                    0.0
+                } else {
+                    2f64.powi(-124) * longest as f64
+                };
+                max_value * ((2.0 * score_error).exp_m1() + sum_error) + lost
+            }
             // Weights are at most the scores (1.1 bounds the slope of silu), and there are L of them.
             Weighting::Silu { divisor } => {
                 longest as f64 * max_value * (1.1 * score_error + sum_error * max_score)
