@@ -1,11 +1,13 @@
 //! Hostile inputs: sizes that overflow, ids outside at every place, views at odd offsets, scales that are not finite. Each is
 //! an error that names the argument, or has a documented result.
 
-use longseq::half::f16;
+mod views;
+
 use longseq::*;
 
 use crate::case::Rules;
 use crate::registry::list_tests;
+use views::reads_views_at_any_offset;
 
 list_tests!("hostile":
     refuses_sizes_beyond_the_address_space,
@@ -292,58 +294,6 @@ fn decodes_int8_rows_with_any_scale<B: Backend>(backend: &B, rules: Rules) {
         let same =
             got == exact || got.is_nan() && exact.is_nan() || (got - exact).abs() <= 1e-6 * exact.abs();
         assert!(same || !rules.nan && !exact.is_finite(), "[{i}] is {got}, expected {exact}");
-    }
-}
-
-/// Every input and output as a view that starts at an odd element.
-fn reads_views_at_any_offset<B: Backend>(backend: &B, _: Rules) {
-    fn shifted<B: Backend, T: Element>(backend: &B, by: usize) -> Result<Vec<u8>> {
-        let number = |i: usize| T::from_f32((i % 13 * 7 % 13) as f32 - 6.0);
-        let buffer = |count: usize| -> Result<Buffer<B, T>> {
-            // Before the view, and one after it, are other numbers.
-            let numbers = (0..by + count + 1).map(|i| number(i + 130 - by));
-            backend.upload(&numbers.collect::<Vec<T>>())
-        };
-        let (queries, keys, values) = (buffer(3 * 8)?, buffer(40 * 8)?, buffer(40 * 5)?);
-        let bias: Vec<f32> = (0..by + 40).map(|i| (i + 60 - by) as f32 / 64.0).collect();
-        let (bias, batch) = (backend.upload(&bias)?, batch(backend, 40, 3));
-        let inputs = TargetAttentionInputs::new(
-            backend.view(&queries).slice(by, 3 * 8)?,
-            backend.view(&keys).slice(by, 40 * 8)?,
-        )
-        .with_values(backend.view(&values).slice(by, 40 * 5)?)
-        .with_bias(backend.view(&bias).slice(by, 40)?);
-        let op = TargetAttention::new(8).with_value_width(5);
-        let (mut out, mut lse) = (backend.zeros::<T>(by + 3 * 5)?, backend.zeros::<f32>(by + 3)?);
-        let outputs = TargetAttentionOutputs::new(backend.view_mut(&mut out).slice(by, 3 * 5)?)
-            .with_lse(backend.view_mut(&mut lse).slice(by, 3)?);
-        backend.target_attention_into(&op, &batch, inputs, outputs)?;
-        let out = backend.download(backend.view(&out).slice(by, 3 * 5)?)?;
-        let lse = backend.download(backend.view(&lse).slice(by, 3)?)?;
-        Ok([bytemuck::cast_slice::<T, u8>(&out), bytemuck::cast_slice::<f32, u8>(&lse)].concat())
-    }
-    fn looked_up<B: Backend>(backend: &B, by: usize) -> Result<Vec<f32>> {
-        let codes: Vec<i8> = (0..by + 9).map(|i| (i + 9 - by) as i8).collect();
-        let numbers: Vec<f32> = (0..by + 9).map(|i| (i + 9 - by) as f32).collect();
-        let ids: Vec<u32> = (0..by + 4).map(|i| (i + 9 - by) as u32 % 3).collect();
-        let (codes, numbers, ids) =
-            (backend.upload(&codes)?, backend.upload(&numbers)?, backend.upload(&ids)?);
-        let part = |length| backend.view(&numbers).slice(by, length);
-        let (codes, scale, offset) = (backend.view(&codes).slice(by, 9)?, part(3)?, part(3)?);
-        let tables = [
-            Table::new(3, 3, TableData::Int8 { codes, scale, offset }),
-            Table::new(3, 3, TableData::F32(part(9)?)),
-        ];
-        let inputs = LookupInputs::new(backend.view(&ids).slice(by, 4)?, &tables);
-        let mut out = backend.zeros::<f32>(by + 2 * 6)?;
-        let outputs = LookupOutputs::new(backend.view_mut(&mut out).slice(by, 2 * 6)?);
-        backend.lookup_into(&Lookup::default(), Bags::Each, inputs, outputs)?;
-        backend.download(backend.view(&out).slice(by, 2 * 6)?)
-    }
-    for by in [1, 3, 5] {
-        assert_eq!(shifted::<B, f32>(backend, by), shifted::<B, f32>(backend, 0), "f32 from {by} on");
-        assert_eq!(shifted::<B, f16>(backend, by), shifted::<B, f16>(backend, 0), "f16 from {by} on");
-        assert_eq!(looked_up(backend, by), looked_up(backend, 0), "tables from {by} on");
     }
 }
 
