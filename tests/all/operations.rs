@@ -150,6 +150,8 @@ on_every_backend!(
     forks:
     reports_to_each_fork_its_own_errors,
     reports_to_concurrent_threads_their_own_errors,
+    serves_mixed_requests_on_many_threads,
+    lets_everything_be_dropped_in_any_order,
 );
 
 on_every_backend!(

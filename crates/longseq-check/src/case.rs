@@ -85,18 +85,23 @@ impl Rules {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure {
     message: String,
-    unsupported: bool,
+    error: Option<Error>,
 }
 
 impl Failure {
     /// A failure with this message.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), unsupported: false }
+        Self { message: message.into(), error: None }
     }
 
     /// Whether a call answered that the backend does not have it.
     pub fn is_unsupported(&self) -> bool {
-        self.unsupported
+        matches!(self.error, Some(Error::Unsupported { .. }))
+    }
+
+    /// What a call returned, if that is why.
+    pub fn error(&self) -> Option<&Error> {
+        self.error.as_ref()
     }
 }
 
@@ -110,8 +115,7 @@ impl std::error::Error for Failure {}
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let unsupported = matches!(error, Error::Unsupported { .. });
-        Self { message: format!("the call failed: {error}"), unsupported }
+        Self { message: format!("the call failed: {error}"), error: Some(error) }
     }
 }
 
@@ -129,9 +133,8 @@ pub fn check<B: Backend, C: Case>(case: &C, backend: &B, rules: Rules) -> Result
         Ok(())
     };
     run().map_err(|failure| {
-        let Failure { message, unsupported } = failure;
-        let message = format!("{message}\non {}\nin {}", backend.device(), pasteable(case));
-        Failure { message, unsupported }
+        let message = format!("{}\non {}\nin {}", failure.message, backend.device(), pasteable(case));
+        Failure { message, ..failure }
     })
 }
 

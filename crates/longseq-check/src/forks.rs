@@ -1,11 +1,19 @@
 //! Handles that share a device: each reports the errors of its own calls alone.
 
+use std::time::Duration;
+
 use longseq::*;
 
 use crate::case::Rules;
 use crate::registry::list_tests;
+use crate::soak;
 
-list_tests!("forks": reports_to_each_fork_its_own_errors, reports_to_concurrent_threads_their_own_errors);
+list_tests!("forks":
+    reports_to_each_fork_its_own_errors,
+    reports_to_concurrent_threads_their_own_errors,
+    serves_mixed_requests_on_many_threads,
+    lets_everything_be_dropped_in_any_order,
+);
 
 /// Looks up rows of a table of four.
 fn rows<B: Backend>(backend: &B, ids: &[u32]) -> Result<Buffer<B, f32>> {
@@ -48,4 +56,45 @@ fn reports_to_concurrent_threads_their_own_errors<B: Backend + Sync>(backend: &B
             threads.spawn(move || serve(thread));
         }
     });
+}
+
+/// Few of the requests that `longseq-check soak` makes, on a handle for each thread and on one for all.
+fn serves_mixed_requests_on_many_threads<B: Backend + Sync>(backend: &B, rules: Rules) {
+    for forks in [true, false] {
+        let limit = soak::Limit::Requests(if rules.slow { 4 } else { 25 });
+        let options = soak::Options { threads: 8, forks, limit, slice: Duration::from_secs(60) };
+        let backend = backend.fork().expect("another handle");
+        if let Err(failure) = soak::serve(&backend, options, |_| {}) {
+            panic!("forks: {forks}: {failure}");
+        }
+    }
+}
+
+/// Anything that can be dropped.
+trait Held {}
+
+impl<T> Held for T {}
+
+/// Handles, buffers and batches go in any order, with work on its way.
+fn lets_everything_be_dropped_in_any_order<'b, B: Backend>(backend: &'b B, _: Rules) {
+    let lengths = |rows| Jagged::from_lengths(&[rows]).expect("a small length");
+    let op = TargetAttention::new(1);
+    for order in 0..120 {
+        let fork = backend.fork().expect("another handle");
+        let keys = fork.upload(&[1.0f32, 2.0, 3.0]).expect("memory");
+        let batch = fork.batch(&lengths(3), &lengths(1)).expect("a batch");
+        let inputs =
+            TargetAttentionInputs::new(fork.view(&keys).slice(0, 1).expect("inside"), fork.view(&keys));
+        let out = fork.target_attention(&op, &batch, inputs).expect("a valid call");
+        let again = fork.target_attention(&op, &batch, inputs).expect("a valid call");
+        // Each of the five orders of what is left, by the digits of `order`.
+        let mut left: Vec<Box<dyn Held + 'b>> = vec![Box::new(fork), Box::new(keys), Box::new(batch)];
+        left.extend([Box::new(out) as Box<dyn Held + 'b>, Box::new(again)]);
+        let mut digits = order;
+        while !left.is_empty() {
+            drop(left.swap_remove(digits % left.len()));
+            digits /= left.len() + 1;
+        }
+    }
+    backend.synchronize().expect("nothing failed");
 }

@@ -37,6 +37,7 @@
 //! - [`mutant`]: backends that are wrong on purpose.
 //! - [`device`]: the devices that tests and benchmarks run on; [`registry`]: every test by stem and name.
 //! - [`bench`](mod@bench): times the named cases.
+//! - [`soak`]: mixed requests from many threads for a long time.
 //! - [`support`], [`explain`]: what the program `longseq-check` prints.
 
 pub mod bench;
@@ -60,6 +61,7 @@ pub mod mutant;
 pub mod named;
 pub mod registry;
 pub mod sdim;
+pub mod soak;
 pub mod support;
 pub mod target_attention;
 

@@ -2,6 +2,7 @@
 
 mod explain;
 mod select;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Command {
         #[command(flatten)]
         options: bench::Options,
     },
+    /// Serve mixed requests from many threads for a long time, and check every answer, memory and times.
+    Soak(soak::Options),
     /// Print which backend has which operation for which storage type.
     Support {
         #[command(flatten)]
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let result = match Options::parse().command {
         Command::Test(options) => test::run(&options),
         Command::Bench { select, options } => bench::run(&select.selection(), &options),
+        Command::Soak(options) => soak::run(&options),
         Command::Support { select } => {
             print!("{}", support::table(&select.devices(), select.operation(), &select.storages()));
             Ok(())

@@ -1,0 +1,246 @@
+//! Serves mixed requests, some of them bad, from many threads, and checks every answer.
+//!
+//! Each request is one of a few cases, whose answer must have the bits that the case had when it ran alone, or a look-up of a row
+//! that its table does not have. With a [`fork`](longseq::DeviceOps::fork) per thread each bad look-up is told to its own thread
+//! and to no other; where threads share a handle, to one of them, once.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use longseq::*;
+
+use crate::decoupled::DecoupledCase;
+use crate::din::DinCase;
+use crate::lookup::{LookupCase, Pool};
+use crate::named::AnyOutput;
+use crate::sdim::SdimCase;
+use crate::target_attention::{AttentionCase, MergeCase};
+use crate::{AnyCase, Case, Failure};
+
+/// How long to serve.
+#[derive(Debug, Clone, Copy)]
+pub enum Limit {
+    /// So many requests on each thread.
+    Requests(usize),
+    /// So long.
+    Time(Duration),
+}
+
+/// How to serve.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How many threads.
+    pub threads: usize,
+    /// Whether each thread has a handle of its own.
+    pub forks: bool,
+    /// How long.
+    pub limit: Limit,
+    /// How long each [`Slice`] is.
+    pub slice: Duration,
+}
+
+/// What happened in a stretch of time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Slice {
+    /// Its length.
+    pub seconds: f64,
+    /// Requests answered.
+    pub requests: usize,
+    /// The median of their times, in seconds.
+    pub median: f64,
+    /// The 99th percentile of their times, in seconds.
+    pub p99: f64,
+    /// Resident memory of the process at its end, in bytes, where the system tells.
+    pub resident: Option<u64>,
+}
+
+impl Slice {
+    fn of(mut times: Vec<f64>, seconds: f64) -> Self {
+        times.sort_by(f64::total_cmp);
+        let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or(0.0);
+        Self { seconds, requests: times.len(), median: at(0.5), p99: at(0.99), resident: resident() }
+    }
+}
+
+/// Resident memory of this process.
+fn resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+/// Rows in the table of bad look-ups.
+const ROWS: u32 = 4;
+
+/// Requests of every operation, small enough for an emulator.
+fn cases() -> Vec<AnyCase> {
+    let (histories, targets) = (vec![70, 0, 9], vec![3, 1, 2]);
+    let attention =
+        AttentionCase { histories: histories.clone(), targets: targets.clone(), ..Default::default() };
+    let narrow = AttentionCase { dtype: DType::Bf16, width: 16, ..attention.clone() };
+    vec![
+        AnyCase::Attention(attention),
+        AnyCase::Attention(narrow),
+        AnyCase::Merge(MergeCase { seed: 1, rows: 20, value_width: 4, dead_parts: false }),
+        AnyCase::Din(DinCase { histories: vec![20, 3], targets: vec![2, 1], ..Default::default() }),
+        AnyCase::Sdim(SdimCase {
+            histories: histories.clone(),
+            targets: targets.clone(),
+            ..Default::default()
+        }),
+        AnyCase::Lookup(LookupCase { pool: Pool::Mean, bags: vec![30, 0, 2], ..Default::default() }),
+        AnyCase::Decoupled(DecoupledCase { histories, targets, ..Default::default() }),
+    ]
+}
+
+/// Bad ids that were asked for, and those that were told.
+#[derive(Default)]
+struct Ids {
+    asked: HashSet<u64>,
+    told: HashSet<u64>,
+}
+
+/// What all threads know.
+struct Service {
+    options: Options,
+    begun: Instant,
+    requests: Vec<(AnyCase, AnyOutput)>,
+    ids: Mutex<Ids>,
+}
+
+impl Service {
+    fn has_time(&self, served: usize) -> bool {
+        match self.options.limit {
+            Limit::Requests(most) => served < most,
+            Limit::Time(time) => self.begun.elapsed() < time,
+        }
+    }
+
+    /// Serves on one thread.
+    fn serve<B: Backend>(&self, backend: &B, thread: u64, times: &Sender<f64>) -> Result<(), Failure> {
+        // A generator of numbers that need not be good ones.
+        let mut state = thread.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        for served in 0.. {
+            if !self.has_time(served) {
+                return Ok(());
+            }
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let pick = (state >> 33) as usize % (self.requests.len() + 1);
+            let begun = Instant::now();
+            match self.requests.get(pick) {
+                Some((case, expected)) => self.judge(case.run(backend), expected, case)?,
+                None => self.look_up_outside(backend, thread << 20 | served as u64)?,
+            }
+            // Nobody listens any more where another thread has failed.
+            let _ = times.send(begun.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    fn judge(
+        &self,
+        got: Result<AnyOutput, Failure>,
+        expected: &AnyOutput,
+        case: &AnyCase,
+    ) -> Result<(), Failure> {
+        match got {
+            Ok(got) if got == *expected => Ok(()),
+            Ok(_) => Err(Failure::new(format!("other bits than when it ran alone: {case:?}"))),
+            Err(failure) if self.options.forks => Err(failure),
+            Err(failure) => self.note(failure.error(), &failure.to_string()),
+        }
+    }
+
+    /// Looks up a row that is not there; `number` tells it from every other.
+    fn look_up_outside<B: Backend>(&self, backend: &B, number: u64) -> Result<(), Failure> {
+        let id = u64::from(ROWS) + number % (u64::from(u32::MAX) - 8);
+        self.ids.lock().expect("no thread panics here").asked.insert(id);
+        let look_up = || -> longseq::Result<Vec<f32>> {
+            let table = backend.upload(&[0.0f32; ROWS as usize])?;
+            let tables = [Table::new(ROWS as usize, 1, TableData::F32(backend.view(&table)))];
+            let ids = backend.upload(&[1, id as u32])?;
+            let inputs = LookupInputs::new(backend.view(&ids), &tables);
+            let (out, _) = backend.lookup(&Lookup::default(), Bags::Each, inputs)?;
+            backend.download(backend.view(&out))
+        };
+        match look_up() {
+            Err(Error::IndexOutOfRange { id: told, .. }) if told == id => self.told(id),
+            // On a shared handle another thread has been told.
+            Ok(_) if !self.options.forks => Ok(()),
+            Err(error) if !self.options.forks => self.note(Some(&error), &error.to_string()),
+            other => Err(Failure::new(format!("row {id} is not there, and the answer is {other:?}"))),
+        }
+    }
+
+    /// An error that was told to one of the threads that share a handle.
+    fn note(&self, error: Option<&Error>, message: &str) -> Result<(), Failure> {
+        match error {
+            Some(Error::IndexOutOfRange { id, .. }) => self.told(*id),
+            _ => Err(Failure::new(message)),
+        }
+    }
+
+    fn told(&self, id: u64) -> Result<(), Failure> {
+        let mut ids = self.ids.lock().expect("no thread panics here");
+        if ids.asked.contains(&id) && ids.told.insert(id) {
+            Ok(())
+        } else {
+            Err(Failure::new(format!("row {id} was reported twice, or nobody asked for it")))
+        }
+    }
+}
+
+/// Makes slices of times as they come, until all threads have finished.
+fn slices(times: &Receiver<f64>, length: Duration, mut progress: impl FnMut(&Slice)) -> Vec<Slice> {
+    let mut all = Vec::new();
+    let (mut begun, mut some, mut open) = (Instant::now(), Vec::new(), true);
+    while open {
+        match times.recv_timeout(length.saturating_sub(begun.elapsed())) {
+            Ok(time) => some.push(time),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => open = false,
+        }
+        if begun.elapsed() >= length || !open && all.is_empty() {
+            let slice = Slice::of(std::mem::take(&mut some), begun.elapsed().as_secs_f64());
+            progress(&slice);
+            all.push(slice);
+            begun = Instant::now();
+        }
+    }
+    all
+}
+
+/// Serves, calling `progress` for each slice of time.
+///
+/// # Errors
+/// The first answer that is wrong, error told to the wrong thread, and call that failed.
+pub fn serve<B: Backend + Sync>(
+    backend: &B,
+    options: Options,
+    progress: impl FnMut(&Slice),
+) -> Result<Vec<Slice>, Failure> {
+    let alone = |case: AnyCase| Ok((case.run(backend).map(|output| (case, output)))?);
+    let requests = cases().into_iter().map(alone).collect::<Result<_, Failure>>()?;
+    let service = Service { options, begun: Instant::now(), requests, ids: Mutex::default() };
+    let (sender, receiver) = channel();
+    std::thread::scope(|threads| {
+        let service = &service;
+        let workers: Vec<_> = (0..options.threads as u64)
+            .map(|thread| {
+                let sender = sender.clone();
+                threads.spawn(move || match options.forks {
+                    true => service.serve(&backend.fork()?, thread, &sender),
+                    false => service.serve(backend, thread, &sender),
+                })
+            })
+            .collect();
+        drop(sender);
+        let slices = slices(&receiver, options.slice, progress);
+        for worker in workers {
+            worker.join().map_err(|_| Failure::new("a thread panicked"))??;
+        }
+        Ok(slices)
+    })
+}
