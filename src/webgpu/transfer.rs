@@ -148,9 +148,9 @@ impl Wgpu {
         if !arrivals[0].succeeded() {
             return Err(self.failure(operation, "the copy to the host failed"));
         }
-        let mapped = staging
-            .get_mapped_range(..)
-            .map_err(|error| Error::Device { operation, message: error.to_string() })?;
+        // A device that is lost now has taken the mapping back.
+        let mapped =
+            staging.get_mapped_range(..).map_err(|error| self.failure(operation, &error.to_string()))?;
         let first_report = data.end.next_multiple_of(4);
         let found = self.reports.take_found();
         let read = reports.read(&mapped[first_report..]);

@@ -10,7 +10,7 @@ use longseq_check::decoupled::DecoupledCase;
 use longseq_check::device::cuda::{MODES, session, set_mode};
 use longseq_check::device::{TestDevice, assert_check};
 use longseq_check::din::DinCase;
-use longseq_check::lookup::LookupCase;
+use longseq_check::lookup::{LookupCase, Pool};
 use longseq_check::sdim::SdimCase;
 use longseq_check::target_attention::{AttentionCase, MergeCase};
 
@@ -295,6 +295,79 @@ fn every_failing_driver_call_is_an_error_and_leaves_nothing() {
     assert_clean(&emulator);
 }
 
+/// The device is lost at a driver call, of any kind: that call of ours and all later ones fail, and nothing stays allocated.
+#[test]
+fn a_lost_device_is_an_error_from_then_on() {
+    let Some(emulator) = session() else { return };
+    emulator.set_checks(false);
+    emulator.take_calls();
+    all_operations().expect("a working driver");
+    let calls = emulator.take_calls();
+    assert!(calls.len() > 200, "{}", calls.len());
+    // There is nobody to tell when only what is left is released.
+    let releases = |name: &String| {
+        ["Free", "Unload", "Destroy", "Release", "SetCurrent", "GetCurrent", "IsCapturing"]
+            .iter()
+            .any(|part| name.contains(part))
+    };
+    for nth in (0..calls.len()).step_by(7) {
+        emulator.lose_device(nth as u64 + 1, CudaError::EccUncorrectable);
+        let lost = all_operations();
+        emulator.clear_faults();
+        let live = emulator.live();
+        assert!(live.is_empty_but_for_contexts(), "lost at call {nth}: {live}");
+        assert!(
+            lost.is_err() || calls[nth..].iter().all(releases),
+            "lost at call {nth}: {:?}",
+            &calls[nth..]
+        );
+    }
+    all_operations().expect("the driver works again");
+    assert_clean(&emulator);
+}
+
+#[test]
+fn a_device_lost_among_requests_is_an_error_for_every_thread() {
+    let Some(emulator) = session() else { return };
+    emulator.set_checks(false);
+    let gpu = Cuda::new(0).expect("a device");
+    let request = Request::new(&gpu);
+    let expected = request.attend(&gpu);
+    let served = std::sync::atomic::AtomicUsize::new(0);
+    let serve = || {
+        let fork = gpu.fork()?;
+        let mut out = fork.zeros(expected.len())?;
+        let inputs = TargetAttentionInputs::new(fork.view(&request.candidates), fork.view(&request.history));
+        loop {
+            let outputs = TargetAttentionOutputs::new(fork.view_mut(&mut out));
+            fork.target_attention_into(
+                &TargetAttention::new(Request::WIDTH),
+                &request.batch,
+                inputs,
+                outputs,
+            )?;
+            // Right until the end: nobody gets what work that never ran has left.
+            assert_eq!(fork.download(fork.view(&out))?, expected);
+            served.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|threads| {
+        let workers = [(); 4].map(|()| threads.spawn(serve));
+        while served.load(std::sync::atomic::Ordering::Relaxed) < 8 {
+            std::thread::yield_now();
+        }
+        emulator.lose_device(1, CudaError::EccUncorrectable);
+        for worker in workers {
+            let ended: Result<()> = worker.join().expect("no panic");
+            let error = ended.expect_err("the device is lost");
+            assert!(matches!(error, Error::Driver { .. }), "{error}");
+        }
+    });
+    emulator.clear_faults();
+    drop((request, gpu));
+    assert_clean(&emulator);
+}
+
 /// Makes each driver call of a kind fail once: `calls` succeeds nevertheless, the next wait reports the error, and the one
 /// after that reports none. Returns how many failed.
 fn fail_each_and_wait(emulator: &Emulator, gpu: &Cuda, kind: CallKind, mut calls: impl FnMut()) -> usize {
@@ -376,7 +449,10 @@ fn all_operations() -> Result<()> {
     run((&AttentionCase { histories: vec![3000], ..Default::default() }).into())?;
     run((&DinCase { histories: vec![200], ..Default::default() }).into())?;
     run((&SdimCase { histories: vec![700], ..Default::default() }).into())?;
+    run((&MergeCase { seed: 1, rows: 5, value_width: 4, dead_parts: false }).into())?;
     run((&LookupCase::default()).into())?;
+    // Bags: look-ups that add up.
+    run((&LookupCase { pool: Pool::Mean, bags: vec![300, 0, 2], ..Default::default() }).into())?;
     run((&DecoupledCase::default()).into())?;
     gpu.synchronize()
 }

@@ -144,3 +144,47 @@ fn every_call_on_a_lost_device_is_an_error() {
     let _ = gpu.wgpu_device().poll(wgpu::PollType::Poll);
     assert_eq!([uncaptured, lost].map(|count| count.load(Ordering::Relaxed)), [0, 1]);
 }
+
+#[test]
+fn a_device_lost_among_requests_is_an_error_for_every_thread() {
+    let Some(gpu) = own_device() else { return };
+    let served = AtomicUsize::new(0);
+    let serve = || {
+        let fork = gpu.fork()?;
+        let history = fork.upload(&[1.0f32, 0.0, 0.0, 1.0])?;
+        loop {
+            let out = attend(&fork, &history)?;
+            // Right until the end: nobody gets the zeros of work that never ran.
+            assert!(out[0] > 0.5 && (out[0] + out[1] - 1.0).abs() < 1e-5, "{out:?}");
+            served.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|threads| {
+        let workers = [(); 4].map(|()| threads.spawn(serve));
+        while served.load(Ordering::Relaxed) < 40 {
+            std::thread::yield_now();
+        }
+        gpu.wgpu_device().destroy();
+        for worker in workers {
+            let ended: Result<()> = worker.join().expect("no panic");
+            let error = ended.expect_err("the device is lost");
+            assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_panic_of_the_callers_leaves_the_device_usable() {
+    let Some(own) = own_device() else { return };
+    let (device, queue) = (own.wgpu_device().clone(), own.wgpu_queue().clone());
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let edit = move |_: &str, text: String| {
+        assert!(!first.swap(false, Ordering::Relaxed), "a panic inside a call");
+        text
+    };
+    let gpu = Wgpu::with_edited_shaders(device, queue, edit).expect("a working device");
+    let history = gpu.upload(&[1.0f32, 0.0, 0.0, 1.0]).expect("an upload");
+    let panicked = std::thread::scope(|threads| threads.spawn(|| attend(&gpu, &history)).join().is_err());
+    assert!(panicked);
+    assert!(attend(&gpu, &history).expect("the device still works")[0] > 0.5);
+}
