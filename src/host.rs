@@ -85,6 +85,13 @@ pub(crate) fn reserve<T>(operation: &'static str, length: usize) -> Result<Vec<T
     Ok(vector)
 }
 
+/// A vector of `length` equal elements.
+pub(crate) fn filled<T: Clone>(operation: &'static str, length: usize, element: T) -> Result<Vec<T>> {
+    let mut vector = reserve(operation, length)?;
+    vector.resize(length, element);
+    Ok(vector)
+}
+
 /// The error if `length` elements cannot be allocated.
 fn out_of_memory<T>(operation: &'static str, length: usize) -> Error {
     Error::OutOfMemory { operation, bytes: (length as u64).saturating_mul(size_of::<T>() as u64) }

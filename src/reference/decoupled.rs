@@ -1,7 +1,7 @@
 //! The reference of decoupled embeddings. Formula: [`Decoupled`].
 
 use crate::error::Result;
-use crate::host::Host;
+use crate::host::{Host, filled};
 use crate::jagged::Batch;
 use crate::ops::*;
 use crate::reference::arithmetic::{add_weighted, dot, softmax};
@@ -33,9 +33,9 @@ pub fn decoupled_search(
     let top_k = op.check_search(batch, inputs)?;
     op.check_host_ids(NAME, batch, inputs.attention, &inputs.history_ids, &inputs.target_ids)?;
     let mut kept = SelectionReference {
-        positions: vec![EMPTY_SLOT; slots],
-        scores: vec![f64::NEG_INFINITY; slots],
-        counts: vec![0; candidates],
+        positions: filled(NAME, slots, EMPTY_SLOT)?,
+        scores: filled(NAME, slots, f64::NEG_INFINITY)?,
+        counts: filled(NAME, candidates, 0)?,
     };
     for (history, targets) in batch.requests() {
         for m in targets {
@@ -62,10 +62,10 @@ pub fn decoupled_aggregate(
     selection: &Selection<'_, Host>,
 ) -> Result<Vec<f64>> {
     const NAME: &str = "decoupled_aggregate";
-    let mut out = vec![0.0; op.output_length(batch, inputs.representation)?];
     let top_k = op.check_aggregate(batch, inputs, selection)?;
     op.check_host_selection(NAME, batch, selection, top_k)?;
     op.check_host_ids(NAME, batch, inputs.representation, &inputs.history_ids, &inputs.target_ids)?;
+    let mut out = filled(NAME, op.output_length(batch, inputs.representation)?, 0.0)?;
     for (history, targets) in batch.requests() {
         for m in targets {
             let slots = m * top_k..m * top_k + selection.counts[m] as usize;
@@ -88,9 +88,9 @@ pub fn decoupled_attend(
     inputs: &DecoupledInputs<'_, Host>,
 ) -> Result<Vec<f64>> {
     const NAME: &str = "decoupled_attend";
-    let mut out = vec![0.0; op.output_length(batch, inputs.representation)?];
     op.check_attend(batch, inputs)?;
     op.check_host_ids(NAME, batch, inputs.attention, &inputs.history_ids, &inputs.target_ids)?;
+    let mut out = filled(NAME, op.output_length(batch, inputs.representation)?, 0.0)?;
     let DecoupledInputs { attention, representation, history_ids, target_ids } = *inputs;
     let search = SearchInputs { attention, history_ids, target_ids };
     let aggregate = AggregateInputs { representation, history_ids, target_ids };

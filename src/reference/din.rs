@@ -2,7 +2,7 @@
 
 use crate::element::Element;
 use crate::error::Result;
-use crate::host::Host;
+use crate::host::{Host, filled};
 use crate::jagged::Batch;
 use crate::memory::View;
 use crate::ops::{Activation, Din, DinInputs, DinPooling};
@@ -15,7 +15,7 @@ use crate::reference::arithmetic::{add_weighted, dot, row, sigmoid, softmax};
 pub fn din<T: Element>(op: &Din, batch: &Batch, inputs: &DinInputs<'_, Host, T>) -> Result<Vec<f64>> {
     let d = op.width;
     op.check(batch, inputs)?;
-    let mut out = vec![0.0; op.output_length(batch)?];
+    let mut out = filled("din", op.output_length(batch)?, 0.0)?;
     for (history, targets) in batch.requests() {
         for m in targets {
             let q = row(&inputs.targets, m, d);

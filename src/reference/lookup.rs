@@ -1,7 +1,7 @@
 //! The reference of look-ups in embedding tables. Formula: [`Lookup`].
 
 use crate::error::Result;
-use crate::host::Host;
+use crate::host::{Host, filled};
 use crate::jagged::Jagged;
 use crate::ops::*;
 
@@ -28,9 +28,10 @@ pub fn lookup(
     };
     op.check(&bags, inputs)?;
     check_host_ids(NAME, "ids", op.ids, inputs.tables, &inputs.ids[..bags_of_rows.total() * features])?;
-    let pooled = |tables: &[Table<'_, Host>]| -> Vec<f64> {
-        let bag = |rows: std::ops::Range<usize>| {
-            let mut sum = vec![0.0; total_width(tables)];
+    let pooled = |tables: &[Table<'_, Host>]| -> Result<Vec<f64>> {
+        let width = total_width(tables);
+        let mut out = filled(NAME, bags_of_rows.users().saturating_mul(width), 0.0)?;
+        for (rows, sum) in bags_of_rows.ranges().zip(out.chunks_exact_mut(width)) {
             let divisor = if mean { rows.len().max(1) as f64 } else { 1.0 };
             for l in rows {
                 let concatenated = concatenate(tables, &inputs.ids[l * features..(l + 1) * features]);
@@ -38,11 +39,12 @@ pub fn lookup(
                     *sum += value;
                 }
             }
-            sum.into_iter().map(|sum| sum / divisor).collect::<Vec<f64>>()
-        };
-        bags_of_rows.ranges().flat_map(bag).collect()
+            sum.iter_mut().for_each(|sum| *sum /= divisor);
+        }
+        Ok(out)
     };
-    Ok((pooled(inputs.tables), (!inputs.second_tables.is_empty()).then(|| pooled(inputs.second_tables))))
+    let second = (!inputs.second_tables.is_empty()).then(|| pooled(inputs.second_tables));
+    Ok((pooled(inputs.tables)?, second.transpose()?))
 }
 
 /// `[R_1[ids[0]] ‖ R_2[ids[1]] ‖ …]`.

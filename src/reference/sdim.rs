@@ -2,7 +2,7 @@
 
 use crate::element::{Element, Signature};
 use crate::error::{Error, Result};
-use crate::host::Host;
+use crate::host::{Host, filled};
 use crate::jagged::{Batch, Jagged};
 use crate::memory::View;
 use crate::ops::{Hash, Sdim, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs};
@@ -61,7 +61,7 @@ pub fn sdim_encode<T: Element>(
     const NAME: &str = "sdim_encode";
     op.check_encode(NAME, histories, inputs)?;
     let signatures = hash(NAME, op, histories.total(), Some(inputs.history), &inputs.hash)?;
-    let mut table = vec![0.0; op.table_length(histories.users())?];
+    let mut table = filled(NAME, op.table_length(histories.users())?, 0.0)?;
     for (b, history) in histories.ranges().enumerate() {
         for l in history {
             let s = row(&inputs.history, l, op.width);
@@ -89,7 +89,7 @@ pub fn sdim_query<T: Element>(
     op.check_query(targets, inputs)?;
     let signatures = hash(NAME, op, targets.total(), inputs.targets, &inputs.hash)?;
     let table: Vec<f64> = inputs.table.iter().map(|&value| value.into()).collect();
-    Ok(gather(op, targets, &table, &signatures))
+    gather(NAME, op, targets, &table, &signatures)
 }
 
 /// Encode and query in one, without rounding the table to `f32` in between, `[M, d]`.
@@ -105,12 +105,18 @@ pub fn sdim_attend<T: Element>(
     op.check_attend(batch, inputs)?;
     let table = sdim_encode(op, batch.histories(), &inputs.encode())?;
     let signatures = hash(NAME, op, batch.targets().total(), inputs.targets, &inputs.target_hash)?;
-    Ok(gather(op, batch.targets(), &table, &signatures))
+    gather(NAME, op, batch.targets(), &table, &signatures)
 }
 
 /// The mean of the normalised buckets of each candidate.
-fn gather(op: &Sdim, targets: &Jagged, table: &[f64], signatures: &[u32]) -> Vec<f64> {
-    let mut out = vec![0.0; targets.rows() * op.width];
+fn gather(
+    operation: &'static str,
+    op: &Sdim,
+    targets: &Jagged,
+    table: &[f64],
+    signatures: &[u32],
+) -> Result<Vec<f64>> {
+    let mut out = filled(operation, targets.rows() * op.width, 0.0)?;
     for (b, rows) in targets.ranges().enumerate() {
         for m in rows {
             for g in 0..op.groups {
@@ -126,7 +132,7 @@ fn gather(op: &Sdim, targets: &Jagged, table: &[f64], signatures: &[u32]) -> Vec
             }
         }
     }
-    out
+    Ok(out)
 }
 
 /// The index at which the bucket row `[b, g, signature, :]` starts.

@@ -2,7 +2,7 @@
 
 use crate::element::Element;
 use crate::error::Result;
-use crate::host::Host;
+use crate::host::{Host, filled};
 use crate::jagged::Batch;
 use crate::ops::{PartialAttention, TargetAttention, TargetAttentionInputs, Weighting};
 use crate::reference::arithmetic::{Weights, add_weighted, dot, each_not_removed, row, sigmoid, softmax};
@@ -25,12 +25,13 @@ pub fn target_attention<T: Element>(
     batch: &Batch,
     inputs: &TargetAttentionInputs<'_, Host, T>,
 ) -> Result<TargetAttentionReference> {
+    const NAME: &str = "target_attention";
     op.check(batch, inputs)?;
     let values = inputs.values.unwrap_or(inputs.keys);
     let scale = f64::from(op.effective_scale());
     let rows = batch.targets().rows() * op.heads;
-    let mut out = vec![0.0; rows * op.value_width];
-    let mut lse = vec![f64::NEG_INFINITY; rows];
+    let mut out = filled(NAME, rows * op.value_width, 0.0)?;
+    let mut lse = filled(NAME, rows, f64::NEG_INFINITY)?;
     for (history, targets) in batch.requests() {
         for m in targets {
             for h in 0..op.heads {

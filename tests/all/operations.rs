@@ -159,6 +159,7 @@ on_every_backend!(
     refuses_sizes_beyond_the_address_space,
     refuses_zero_widths_and_counts,
     checks_before_it_allocates,
+    reports_outputs_that_no_memory_holds,
     takes_batches_of_nobody,
     finds_ids_outside_at_every_place,
     finds_positions_and_counts_outside_a_selection,

@@ -13,6 +13,7 @@ list_tests!("hostile":
     refuses_sizes_beyond_the_address_space,
     refuses_zero_widths_and_counts,
     checks_before_it_allocates,
+    reports_outputs_that_no_memory_holds,
     takes_batches_of_nobody,
     finds_ids_outside_at_every_place,
     finds_positions_and_counts_outside_a_selection,
@@ -152,6 +153,51 @@ fn checks_before_it_allocates<B: Backend>(backend: &B, _: Rules) {
     let inputs = AggregateInputs::new(&tables, ids, ids);
     let selection = Selection::new(ids, numbers, ids);
     assert_eq!(argument(backend.decoupled_aggregate(&op, &device_batch, inputs, selection)), "history_ids");
+}
+
+/// Few inputs, since there are no behaviours, and outputs of 2⁵⁰ bytes and more; the reference answers likewise.
+fn reports_outputs_that_no_memory_holds<B: Backend>(backend: &B, _: Rules) {
+    fn refused<T>(name: &str, result: Result<T>) {
+        match result.err() {
+            Some(Error::OutOfMemory { .. } | Error::Limit { .. }) => {}
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    let width = 1 << 48;
+    let nobody = Jagged::from_lengths(&[0]).expect("a length");
+    let one = Jagged::from_lengths(&[1]).expect("a length");
+    let host = Batch::new(nobody.clone(), one.clone()).expect("one user on both sides");
+    let (numbers, empty, one_id, no_ids) = ([1.0f32], [0.0f32; 0], [0u32], [0u32; 0]);
+    let device = backend.batch(&nobody, &one).expect("a batch");
+    let bags = backend.jagged(&nobody).expect("memory");
+
+    let op = TargetAttention::new(1).with_value_width(width);
+    let inputs = TargetAttentionInputs::new(Host::view(&numbers), Host::view(&empty));
+    let inputs = inputs.with_values(Host::view(&empty));
+    refused("the reference of target_attention", reference::target_attention(&op, &host, &inputs));
+    let (queries, none) =
+        (backend.upload(&numbers).expect("memory"), backend.upload(&empty).expect("memory"));
+    let none = backend.view(&none);
+    let inputs = TargetAttentionInputs::new(backend.view(&queries), none).with_values(none);
+    refused("target_attention", backend.target_attention(&op, &device, inputs));
+
+    let tables = [Table::new(0, width, TableData::F32(Host::view(&empty)))];
+    let inputs = LookupInputs::new(Host::view(&no_ids), &tables);
+    refused("the reference of lookup", reference::lookup(&Lookup::default(), Bags::Sum(&nobody), &inputs));
+    let ids = backend.upload(&no_ids).expect("memory");
+    let tables = [Table::new(0, width, TableData::F32(none))];
+    let inputs = LookupInputs::new(backend.view(&ids), &tables);
+    refused("lookup", backend.lookup(&Lookup::default(), Bags::Sum(&bags), inputs));
+
+    let attention = [Table::new(0, 1, TableData::F32(Host::view(&empty)))];
+    let representation = [Table::new(0, width, TableData::F32(Host::view(&empty)))];
+    let op = Decoupled::new([1.0]).with_top_k(None).with_ids(IdPolicy::Zero);
+    let inputs = DecoupledInputs::new(&attention, &representation, Host::view(&no_ids), Host::view(&one_id));
+    refused("the reference of decoupled_attend", reference::decoupled_attend(&op, &host, &inputs));
+    let attention = [Table::new(0, 1, TableData::F32(none))];
+    let target = backend.upload(&one_id).expect("memory");
+    let inputs = DecoupledInputs::new(&attention, &tables, backend.view(&ids), backend.view(&target));
+    refused("decoupled_attend", backend.decoupled_attend(&op, &device, inputs));
 }
 
 /// No user, and users without behaviours or candidates.
