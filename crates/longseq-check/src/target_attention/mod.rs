@@ -254,12 +254,13 @@ impl AttentionCase {
         let absolute = match op.weighting {
             // Weights add up to 1, and an error of δ in every score changes each by at most a factor exp(±2δ).
             Weighting::Softmax => {
-                let lost = if rules.tiny_products || T::DTYPE != DType::Bf16 {
-                    0.0
-                } else {
-                    2f64.powi(-124) * longest as f64
+                // Flushed to zero: of each behaviour a value, its product with the weight, or the sum so far.
+                let lost = match (rules.subnormal, rules.tiny_products) {
+                    (false, _) => 3.0 * f64::from(f32::MIN_POSITIVE),
+                    (true, false) if T::DTYPE == DType::Bf16 => 2f64.powi(-124),
+                    _ => 0.0,
                 };
-                max_value * ((2.0 * score_error).exp_m1() + sum_error) + lost
+                max_value * ((2.0 * score_error).exp_m1() + sum_error) + lost * longest as f64
             }
             // Weights are at most the scores (1.1 bounds the slope of silu), and there are L of them.
             Weighting::Silu { divisor } => {
