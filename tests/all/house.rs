@@ -277,3 +277,30 @@ fn names_of_kernels_are_written_out() {
     }
     assert_none("names of kernels made with format!", &found);
 }
+
+/// Every file with unsafe code is in the table of docs/decisions/unsafe-code.md, with tests that exist.
+#[test]
+fn unsafe_code_has_tests_that_show_it_wrong() {
+    let page = read(&longseq_check::repository().join("docs/decisions/unsafe-code.md"));
+    let rows: BTreeMap<&str, &str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .map(|(file, rest)| (file, rest.rsplit(" | ").next().unwrap_or_default()))
+        .collect();
+    let texts: Vec<String> = rust_files().iter().map(|path| read(path)).collect();
+    let unsafe_files: Vec<String> = files("src", &["rs"])
+        .iter()
+        .filter(|path| read(path).contains("// SAFETY:"))
+        .map(|path| short(path))
+        .collect();
+    assert_eq!(rows.keys().copied().collect::<Vec<_>>(), unsafe_files, "the table on the left");
+    for (file, tests) in rows {
+        let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "{file} has no test");
+        for name in names {
+            let is_script = longseq_check::repository().join(name).is_file();
+            let is_test = texts.iter().any(|text| text.contains(&format!("fn {name}")));
+            assert!(is_script || is_test, "{file}: there is no test {name}");
+        }
+    }
+}

@@ -1,22 +1,18 @@
-//! What only a CUDA device has: the caller's own stream and memory, graphs, driver failures, unsupported devices. Every test
+//! What only a CUDA device has: the caller's own stream and memory, graphs, unsupported devices. Every test
 //! runs in a session of its own on the emulator.
 
-use cuda_emulator::control::CallKind;
 use cuda_emulator::{CudaError, CudaVersion, Device, Emulator};
 use longseq::cudarc::driver::{CudaContext, DevicePtr};
 use longseq::*;
-use longseq_check::AnyCase;
 use longseq_check::decoupled::DecoupledCase;
+use longseq_check::device::assert_check;
 use longseq_check::device::cuda::{MODES, session, set_mode};
-use longseq_check::device::{TestDevice, assert_check};
 use longseq_check::din::DinCase;
-use longseq_check::lookup::{LookupCase, Pool};
-use longseq_check::sdim::SdimCase;
 use longseq_check::target_attention::{AttentionCase, MergeCase};
 
 /// No findings, and nothing left allocated but the primary context, where a test still holds one.
 #[track_caller]
-fn assert_clean(emulator: &Emulator) {
+pub(super) fn assert_clean(emulator: &Emulator) {
     assert_eq!(emulator.take_findings(), []);
     let live = emulator.live();
     assert!(live.is_empty_but_for_contexts(), "{live}");
@@ -179,19 +175,19 @@ fn calls_can_be_captured_and_replayed() {
 }
 
 /// One user of many behaviours, so that the history is split.
-struct Request {
-    history: <CudaMem as Memory>::Buffer<f32>,
-    candidates: <CudaMem as Memory>::Buffer<f32>,
+pub(super) struct Request {
+    pub(super) history: <CudaMem as Memory>::Buffer<f32>,
+    pub(super) candidates: <CudaMem as Memory>::Buffer<f32>,
     out: Vec<f32>,
-    batch: <Cuda as DeviceOps>::Batch,
+    pub(super) batch: <Cuda as DeviceOps>::Batch,
 }
 
 type CudaMem = <Cuda as DeviceOps>::Memory;
 
 impl Request {
-    const WIDTH: usize = 16;
+    pub(super) const WIDTH: usize = 16;
 
-    fn new(gpu: &Cuda) -> Self {
+    pub(super) fn new(gpu: &Cuda) -> Self {
         let mut rng = longseq_check::data::rng(3);
         let mut rows = |count| {
             longseq_check::data::rows::<f32>(&mut rng, longseq_check::data::Data::Normal, count, Self::WIDTH)
@@ -205,7 +201,7 @@ impl Request {
         Self { history, candidates, out: vec![0.0; 4 * Self::WIDTH], batch }
     }
 
-    fn attend_into(&self, gpu: &Cuda, out: &mut <CudaMem as Memory>::Buffer<f32>) {
+    pub(super) fn attend_into(&self, gpu: &Cuda, out: &mut <CudaMem as Memory>::Buffer<f32>) {
         let (queries, keys) = (gpu.view(&self.candidates), gpu.view(&self.history));
         let inputs = TargetAttentionInputs::new(queries, keys);
         let outputs = TargetAttentionOutputs::new(gpu.view_mut(out));
@@ -213,7 +209,7 @@ impl Request {
             .expect("a valid call");
     }
 
-    fn attend(&self, gpu: &Cuda) -> Vec<f32> {
+    pub(super) fn attend(&self, gpu: &Cuda) -> Vec<f32> {
         let mut out = gpu.zeros(self.out.len()).expect("memory");
         self.attend_into(gpu, &mut out);
         gpu.download(gpu.view(&out)).expect("a download")
@@ -255,204 +251,4 @@ fn results_hold_in_every_mode() {
     }
     drop(gpu);
     assert_clean(&emulator);
-}
-
-/// Every driver call of a request, except those whose errors the next wait reports (below), is made to fail once: the call
-/// returns an error, nothing stays allocated, and the same request then works on the same driver.
-#[test]
-fn every_failing_driver_call_is_an_error_and_leaves_nothing() {
-    let Some(emulator) = session() else { return };
-    // Other tests check the kernels; here they run hundreds of times.
-    emulator.set_checks(false);
-    let kinds = [
-        CallKind::Device,
-        CallKind::Context,
-        CallKind::Allocate,
-        CallKind::Copy,
-        CallKind::Fill,
-        CallKind::Module,
-        CallKind::Function,
-        CallKind::Launch,
-        CallKind::Synchronize,
-        CallKind::Stream,
-    ];
-    let mut failed = 0;
-    for kind in kinds {
-        for nth in 1.. {
-            emulator.fail_call(kind, nth, CudaError::LaunchFailed);
-            let result = all_operations();
-            emulator.clear_faults();
-            let live = emulator.live();
-            assert!(live.is_empty_but_for_contexts(), "call {nth} of {kind:?}: {live}");
-            if result.is_ok() {
-                break;
-            }
-            failed += 1;
-        }
-    }
-    assert!(failed > 50, "only {failed} calls failed");
-    all_operations().expect("the driver works again");
-    assert_clean(&emulator);
-}
-
-/// The device is lost at a driver call, of any kind: that call of ours and all later ones fail, and nothing stays allocated.
-#[test]
-fn a_lost_device_is_an_error_from_then_on() {
-    let Some(emulator) = session() else { return };
-    emulator.set_checks(false);
-    emulator.take_calls();
-    all_operations().expect("a working driver");
-    let calls = emulator.take_calls();
-    assert!(calls.len() > 200, "{}", calls.len());
-    // There is nobody to tell when only what is left is released.
-    let releases = |name: &String| {
-        ["Free", "Unload", "Destroy", "Release", "SetCurrent", "GetCurrent", "IsCapturing"]
-            .iter()
-            .any(|part| name.contains(part))
-    };
-    for nth in (0..calls.len()).step_by(7) {
-        emulator.lose_device(nth as u64 + 1, CudaError::EccUncorrectable);
-        let lost = all_operations();
-        emulator.clear_faults();
-        let live = emulator.live();
-        assert!(live.is_empty_but_for_contexts(), "lost at call {nth}: {live}");
-        assert!(
-            lost.is_err() || calls[nth..].iter().all(releases),
-            "lost at call {nth}: {:?}",
-            &calls[nth..]
-        );
-    }
-    all_operations().expect("the driver works again");
-    assert_clean(&emulator);
-}
-
-#[test]
-fn a_device_lost_among_requests_is_an_error_for_every_thread() {
-    let Some(emulator) = session() else { return };
-    emulator.set_checks(false);
-    let gpu = Cuda::new(0).expect("a device");
-    let request = Request::new(&gpu);
-    let expected = request.attend(&gpu);
-    let served = std::sync::atomic::AtomicUsize::new(0);
-    let serve = || {
-        let fork = gpu.fork()?;
-        let mut out = fork.zeros(expected.len())?;
-        let inputs = TargetAttentionInputs::new(fork.view(&request.candidates), fork.view(&request.history));
-        loop {
-            let outputs = TargetAttentionOutputs::new(fork.view_mut(&mut out));
-            fork.target_attention_into(
-                &TargetAttention::new(Request::WIDTH),
-                &request.batch,
-                inputs,
-                outputs,
-            )?;
-            // Right until the end: nobody gets what work that never ran has left.
-            assert_eq!(fork.download(fork.view(&out))?, expected);
-            served.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        }
-    };
-    std::thread::scope(|threads| {
-        let workers = [(); 4].map(|()| threads.spawn(serve));
-        while served.load(std::sync::atomic::Ordering::Relaxed) < 8 {
-            std::thread::yield_now();
-        }
-        emulator.lose_device(1, CudaError::EccUncorrectable);
-        for worker in workers {
-            let ended: Result<()> = worker.join().expect("no panic");
-            let error = ended.expect_err("the device is lost");
-            assert!(matches!(error, Error::Driver { .. }), "{error}");
-        }
-    });
-    emulator.clear_faults();
-    drop((request, gpu));
-    assert_clean(&emulator);
-}
-
-/// Makes each driver call of a kind fail once: `calls` succeeds nevertheless, the next wait reports the error, and the one
-/// after that reports none. Returns how many failed.
-fn fail_each_and_wait(emulator: &Emulator, gpu: &Cuda, kind: CallKind, mut calls: impl FnMut()) -> usize {
-    for nth in 1.. {
-        emulator.take_calls();
-        emulator.fail_call(kind, nth, CudaError::LaunchFailed);
-        calls();
-        let reported = gpu.synchronize();
-        let made = emulator.take_calls().iter().filter(|name| CallKind::of(name) == kind).count();
-        emulator.clear_faults();
-        if made < nth as usize {
-            reported.expect("nothing failed");
-            return nth as usize - 1;
-        }
-        assert!(
-            matches!(reported, Err(Error::Driver { operation: "synchronize", .. })),
-            "{kind:?} {nth}: {reported:?}"
-        );
-        gpu.synchronize().expect("reported once");
-    }
-    unreachable!("there are fewer calls")
-}
-
-/// Dropping returns nothing, so an error in it is reported by the next wait, and by no call before that.
-#[test]
-fn a_failing_free_is_reported_by_the_next_wait() {
-    let Some(emulator) = session() else { return };
-    for device in [Device::sm_80(), Device::sm_80().without_memory_pools()] {
-        emulator.set_device(device);
-        let gpu = Cuda::new(0).expect("a device");
-        let request = Request::new(&gpu);
-        let expected = request.attend(&gpu);
-        let mut out = gpu.zeros(expected.len()).expect("memory");
-        let failed = fail_each_and_wait(&emulator, &gpu, CallKind::Free, || {
-            request.attend_into(&gpu, &mut out);
-            drop(gpu.zeros::<f32>(3).expect("memory"));
-        });
-        assert!(failed >= 3, "two of scratch and one of the caller's, not {failed}");
-        assert_eq!(gpu.download(gpu.view(&out)).expect("a download"), expected);
-        drop((out, request, gpu));
-        assert_clean(&emulator);
-    }
-}
-
-/// The same holds for errors of the events by which cudarc tracks use of the caller's slices.
-#[test]
-fn a_failing_event_is_reported_by_the_next_wait() {
-    let Some(emulator) = session() else { return };
-    let stream = CudaContext::new(0).expect("a context").new_stream().expect("a stream");
-    let gpu = Cuda::from_stream(stream.clone()).expect("a device");
-    let rows = stream.clone_htod(&[1.0f32, 0.0, 0.0, 1.0]).expect("a copy");
-    let candidate = stream.clone_htod(&[9.0f32, 0.0]).expect("a copy");
-    let mut out = stream.alloc_zeros::<f32>(2).expect("memory");
-    let single = |rows| Jagged::from_lengths(&[rows]).expect("a length");
-    let batch = gpu.batch(&single(2), &single(1)).expect("a user");
-    for kind in [CallKind::Event, CallKind::Stream] {
-        let failed = fail_each_and_wait(&emulator, &gpu, kind, || {
-            let (keys, queries) = (gpu.borrow(&rows).expect("same"), gpu.borrow(&candidate).expect("same"));
-            let mut written = gpu.borrow_mut(&mut out).expect("the same stream");
-            let inputs = TargetAttentionInputs::new(queries.view(), keys.view());
-            let outputs = TargetAttentionOutputs::new(written.view_mut());
-            gpu.target_attention_into(&TargetAttention::new(2), &batch, inputs, outputs)
-                .expect("a valid call");
-        });
-        assert!(failed >= 3, "one a slice, not {failed} of {kind:?}");
-    }
-    assert!(stream.clone_dtoh(&out).expect("a copy")[0] > 0.99);
-    drop((rows, candidate, out, batch, gpu, stream));
-    assert_clean(&emulator);
-}
-
-/// A call of each operation, on a backend of its own.
-fn all_operations() -> Result<()> {
-    let gpu = Cuda::new(0)?;
-    let run = |case: AnyCase| {
-        let result = gpu.run_case(&case).map(drop);
-        result.map_err(|failure| Error::Device { operation: "test", message: failure.to_string() })
-    };
-    run((&AttentionCase { histories: vec![3000], ..Default::default() }).into())?;
-    run((&DinCase { histories: vec![200], ..Default::default() }).into())?;
-    run((&SdimCase { histories: vec![700], ..Default::default() }).into())?;
-    run((&MergeCase { seed: 1, rows: 5, value_width: 4, dead_parts: false }).into())?;
-    run((&LookupCase::default()).into())?;
-    // Bags: look-ups that add up.
-    run((&LookupCase { pool: Pool::Mean, bags: vec![300, 0, 2], ..Default::default() }).into())?;
-    run((&DecoupledCase::default()).into())?;
-    gpu.synchronize()
 }

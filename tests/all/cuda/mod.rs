@@ -4,6 +4,7 @@ mod decoupled;
 mod device;
 mod edges;
 mod evidence;
+mod faults;
 #[cfg(target_os = "linux")]
 mod old_driver;
 mod sdim;
