@@ -18,4 +18,5 @@ pub(crate) use lookup::check_host_ids;
 pub(crate) use lookup::total_width;
 pub use lookup::{Bags, IdPolicy, Lookup, LookupInputs, LookupOps, LookupOutputs, Table, TableData};
 pub use sdim::*;
+pub(crate) use shape::{dim, expect};
 pub use target_attention::*;

@@ -27,6 +27,18 @@ pub(super) fn softmax(scores: &[f64]) -> Weights {
     (exponentials.into_iter().map(|weight| weight.map(|weight| weight / sum)).collect(), max + sum.ln())
 }
 
+/// The gradients of scores through softmax: `w·(dw − D + grad_lse)` with `D = Σ w·dw`, `None` where a behaviour is removed.
+pub(super) fn softmax_backward(
+    weights: &[Option<f64>],
+    grad_weight: impl Fn(usize) -> f64,
+    grad_lse: f64,
+) -> Vec<Option<f64>> {
+    let grads = |(index, weight): (usize, &Option<f64>)| weight.map(|weight| (weight, grad_weight(index)));
+    let grads: Vec<_> = weights.iter().enumerate().map(grads).collect();
+    let mean: f64 = grads.iter().flatten().map(|(weight, grad)| weight * grad).sum();
+    grads.iter().map(|pair| pair.map(|(weight, grad)| weight * (grad - mean + grad_lse))).collect()
+}
+
 /// A function of each score, `None` where the score is `-∞`.
 pub(super) fn each_not_removed(scores: &[f64], weight: impl Fn(f64) -> f64) -> Vec<Option<f64>> {
     scores.iter().map(|&score| (score != f64::NEG_INFINITY).then(|| weight(score))).collect()

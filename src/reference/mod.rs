@@ -5,6 +5,10 @@
 //! the formulas of [`TargetAttention`](crate::TargetAttention), [`Din`](crate::Din), [`Sdim`](crate::Sdim),
 //! [`Lookup`](crate::Lookup) and [`Decoupled`](crate::Decoupled) literally.
 //!
+//! The functions that end in `_backward` give the gradients of a scalar loss, from that of the operation's output (`grad_out`).
+//! They save nothing: what the forward pass computed is computed again. Behaviours that a score of `-∞` removes get zeros,
+//! whatever they hold; so do rows that belong to no user.
+//!
 //! Rows that belong to no user are zeros here; a backend leaves them unchanged. The functions compute in the caller's
 //! floating-point mode; [`Cpu`](crate::Cpu) in the default one, whatever the caller's.
 //!
@@ -32,9 +36,11 @@ mod din;
 mod lookup;
 mod sdim;
 mod target_attention;
+mod target_attention_backward;
 
 pub use decoupled::*;
 pub use din::*;
 pub use lookup::*;
 pub use sdim::*;
 pub use target_attention::*;
+pub use target_attention_backward::*;

@@ -1,5 +1,7 @@
 //! The reference of target attention. Formula: [`TargetAttention`].
 
+use std::ops::Range;
+
 use crate::element::Element;
 use crate::error::Result;
 use crate::host::{Host, filled};
@@ -28,7 +30,6 @@ pub fn target_attention<T: Element>(
     const NAME: &str = "target_attention";
     op.check(batch, inputs)?;
     let values = inputs.values.unwrap_or(inputs.keys);
-    let scale = f64::from(op.effective_scale());
     let rows = batch.targets().rows() * op.heads;
     let mut out = filled(NAME, rows * op.value_width, 0.0)?;
     let mut lse = filled(NAME, rows, f64::NEG_INFINITY)?;
@@ -37,13 +38,7 @@ pub fn target_attention<T: Element>(
             for h in 0..op.heads {
                 let q = row(&inputs.queries, m * op.heads + h, op.width);
                 let kv_row = |l: usize| l * op.kv_heads + op.kv_head(h);
-                let scores: Vec<f64> = history
-                    .clone()
-                    .map(|l| {
-                        let bias = inputs.bias.map_or(0.0, |bias| f64::from(bias[l * op.heads + h]));
-                        scale * dot(&q, &row(&inputs.keys, kv_row(l), op.width)) + bias
-                    })
-                    .collect();
+                let scores = scores(op, inputs, &q, history.clone(), h);
                 let (weights, lse_mh) = weights(op.weighting, &scores);
                 lse[m * op.heads + h] = lse_mh;
                 let start = (m * op.heads + h) * op.value_width;
@@ -60,8 +55,24 @@ pub fn target_attention<T: Element>(
     Ok(TargetAttentionReference { out, lse })
 }
 
+/// The scores of a query of head `h` against each behaviour of a history.
+pub(super) fn scores<T: Element>(
+    op: &TargetAttention,
+    inputs: &TargetAttentionInputs<'_, Host, T>,
+    q: &[f64],
+    history: Range<usize>,
+    h: usize,
+) -> Vec<f64> {
+    let scale = f64::from(op.effective_scale());
+    let score = |l: usize| {
+        let bias = inputs.bias.map_or(0.0, |bias| f64::from(bias[l * op.heads + h]));
+        scale * dot(q, &row(&inputs.keys, l * op.kv_heads + op.kv_head(h), op.width)) + bias
+    };
+    history.map(score).collect()
+}
+
 /// The weights of scores, and the log-sum-exp with softmax.
-fn weights(weighting: Weighting, scores: &[f64]) -> Weights {
+pub(super) fn weights(weighting: Weighting, scores: &[f64]) -> Weights {
     let weights = match weighting {
         Weighting::Softmax => return softmax(scores),
         // Not f64::max: it would turn NaN into 0.

@@ -9,6 +9,7 @@ mod alone;
 mod cuda;
 mod errors;
 mod fuzz;
+mod gradients;
 mod house;
 mod jagged;
 mod one_operation;
