@@ -34,20 +34,38 @@ pub fn din<T: Element>(op: &Din, batch: &Batch, inputs: &DinInputs<'_, Host, T>)
 }
 
 /// The network's output for one candidate and one behaviour.
-fn score<T: Element>(inputs: &DinInputs<'_, Host, T>, q: &[f64], s: &[f64]) -> f64 {
+pub(super) fn score<T: Element>(inputs: &DinInputs<'_, Host, T>, q: &[f64], s: &[f64]) -> f64 {
+    trace(inputs, q, s).score
+}
+
+/// What the network computes for one candidate and one behaviour.
+pub(super) struct Trace {
+    /// The input of each hidden layer, then that of the output layer.
+    pub(super) inputs: Vec<Vec<f64>>,
+    /// Each hidden layer's numbers before its activation.
+    pub(super) preactivations: Vec<Vec<f64>>,
+    /// The output.
+    pub(super) score: f64,
+}
+
+/// The network for one candidate and one behaviour.
+pub(super) fn trace<T: Element>(inputs: &DinInputs<'_, Host, T>, q: &[f64], s: &[f64]) -> Trace {
     let pairs = || q.iter().zip(s);
     let mut x: Vec<f64> = q.to_vec();
     x.extend(s);
     x.extend(pairs().map(|(q, s)| q - s));
     x.extend(pairs().map(|(q, s)| q * s));
+    let (mut layer_inputs, mut preactivations) = (Vec::new(), Vec::new());
     for layer in inputs.hidden {
-        let unit = |i: usize| {
-            let y = dot(&row(&layer.weight, i, x.len()), &x) + f64::from(layer.bias[i]);
-            activate(&layer.activation, i, y)
-        };
-        x = (0..layer.bias.len()).map(unit).collect();
+        let unit = |i: usize| dot(&row(&layer.weight, i, x.len()), &x) + f64::from(layer.bias[i]);
+        let y: Vec<f64> = (0..layer.bias.len()).map(unit).collect();
+        layer_inputs.push(x);
+        x = y.iter().enumerate().map(|(i, &y)| activate(&layer.activation, i, y)).collect();
+        preactivations.push(y);
     }
-    dot(&row(&inputs.output_weight, 0, x.len()), &x) + f64::from(inputs.output_bias[0])
+    let score = dot(&row(&inputs.output_weight, 0, x.len()), &x) + f64::from(inputs.output_bias[0]);
+    layer_inputs.push(x);
+    Trace { inputs: layer_inputs, preactivations, score }
 }
 
 /// The activation of one channel.

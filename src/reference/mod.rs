@@ -33,6 +33,7 @@
 mod arithmetic;
 mod decoupled;
 mod din;
+mod din_backward;
 mod lookup;
 mod sdim;
 mod target_attention;
@@ -40,6 +41,7 @@ mod target_attention_backward;
 
 pub use decoupled::*;
 pub use din::*;
+pub use din_backward::*;
 pub use lookup::*;
 pub use sdim::*;
 pub use target_attention::*;
