@@ -1,6 +1,7 @@
 //! The reference's gradients: against central differences of the reference's forward pass, and against published ones.
 
 mod din;
+mod lookup;
 mod target_attention;
 
 use longseq_check::golden::Golden;
@@ -122,4 +123,16 @@ fn shape_argument<T: std::fmt::Debug>(result: longseq::Result<T>) -> &'static st
         longseq::Error::Shape { argument, .. } => argument,
         other => panic!("{other}"),
     }
+}
+
+/// A sparse gradient as a table of `rows` rows; checks its form.
+#[track_caller]
+fn dense(gradient: &longseq::reference::SparseGradientReference, rows: usize, width: usize) -> Vec<f64> {
+    assert!(gradient.ids.is_sorted_by(|a, b| a < b), "{:?}", gradient.ids);
+    assert_eq!(gradient.rows.len(), gradient.ids.len() * width);
+    let mut dense = vec![0.0; rows * width];
+    for (row, &id) in gradient.rows.chunks(width).zip(&gradient.ids) {
+        dense[id as usize * width..(id as usize + 1) * width].copy_from_slice(row);
+    }
+    dense
 }
