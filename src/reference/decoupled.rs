@@ -107,7 +107,7 @@ pub fn decoupled_attend(
 }
 
 /// The scores of one candidate against each behaviour of a history.
-fn scores_of(
+pub(super) fn scores_of(
     op: &Decoupled,
     inputs: &SearchInputs<'_, Host>,
     history: std::ops::Range<usize>,
@@ -126,7 +126,7 @@ fn scores_of(
 }
 
 /// The `top_k` best (position, score): score descending, then position ascending, NaN last.
-fn ranked(scores: &[f64], top_k: usize) -> Vec<(usize, f64)> {
+pub(super) fn ranked(scores: &[f64], top_k: usize) -> Vec<(usize, f64)> {
     let mut order: Vec<(usize, f64)> = scores.iter().copied().enumerate().collect();
     order.sort_by(|a, b| match (a.1.is_nan(), b.1.is_nan()) {
         // Not total_cmp: it would order -0 after +0, which are equal scores.

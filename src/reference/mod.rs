@@ -32,6 +32,7 @@
 
 mod arithmetic;
 mod decoupled;
+mod decoupled_backward;
 mod din;
 mod din_backward;
 mod lookup;
@@ -41,6 +42,7 @@ mod target_attention;
 mod target_attention_backward;
 
 pub use decoupled::*;
+pub use decoupled_backward::*;
 pub use din::*;
 pub use din_backward::*;
 pub use lookup::*;

@@ -1,5 +1,6 @@
 //! The reference's gradients: against central differences of the reference's forward pass, and against published ones.
 
+mod decoupled;
 mod din;
 mod lookup;
 mod target_attention;
