@@ -38,6 +38,7 @@ mod din_backward;
 mod lookup;
 mod lookup_backward;
 mod sdim;
+mod sdim_backward;
 mod target_attention;
 mod target_attention_backward;
 
@@ -48,5 +49,6 @@ pub use din_backward::*;
 pub use lookup::*;
 pub use lookup_backward::*;
 pub use sdim::*;
+pub use sdim_backward::*;
 pub use target_attention::*;
 pub use target_attention_backward::*;

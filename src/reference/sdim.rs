@@ -136,12 +136,12 @@ fn gather(
 }
 
 /// The index at which the bucket row `[b, g, signature, :]` starts.
-fn bucket(op: &Sdim, b: usize, g: usize, signature: u32) -> usize {
+pub(super) fn bucket(op: &Sdim, b: usize, g: usize, signature: u32) -> usize {
     ((b * op.groups + g) * op.buckets() + signature as usize) * op.width
 }
 
 /// The signatures of the first `count` rows, computed or given. Given signatures are checked.
-fn hash<T: Element>(
+pub(super) fn hash<T: Element>(
     operation: &'static str,
     op: &Sdim,
     count: usize,

@@ -3,6 +3,7 @@
 mod decoupled;
 mod din;
 mod lookup;
+mod sdim;
 mod target_attention;
 
 use longseq_check::golden::Golden;

@@ -1,0 +1,142 @@
+//! The reference of SDIM's gradients. Formulas: [`sdim_query_backward`], [`sdim_encode_backward`].
+
+use crate::element::Element;
+use crate::error::Result;
+use crate::host::{Host, filled};
+use crate::jagged::{Batch, Jagged};
+use crate::ops::{Sdim, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs, dim, expect};
+use crate::reference::arithmetic::dot;
+use crate::reference::sdim::{bucket, hash, sdim_encode};
+
+/// The gradient of the table in [`sdim_query`](crate::reference::sdim_query), `[B, G, 2^τ, d]`, in `f64`.
+///
+/// `grad_out` is the gradient of the output, `[M, d]`. With `T` a bucket row, `u = T/‖T‖`, summed over the user's candidates `m` with
+/// `sig[g](q_m) = c`:
+///
+/// ```text
+/// dT[b,g,c,:] = Σ_m (grad_out[m] − u·⟨u, grad_out[m]⟩) / (G·‖T‖)      normalised
+/// dT[b,g,c,:] = Σ_m grad_out[m] / G                                   not normalised
+/// ```
+///
+/// Where the length of a bucket row is below [`Sdim::MIN_NORM`], the normalised gradient is 0: the forward pass divides by the floor
+/// there, and a slope of `1e12` would turn a bucket that is empty but for rounding into the largest gradient of all. The hash has no
+/// gradient, so the candidates have none. Nothing is saved by the forward pass.
+///
+/// # Errors
+/// Those of [`sdim_query`](crate::reference::sdim_query); [`Error::Shape`](crate::Error::Shape) for a `grad_out` of the wrong length.
+pub fn sdim_query_backward<T: Element>(
+    op: &Sdim,
+    targets: &Jagged,
+    inputs: &SdimQueryInputs<'_, Host, T>,
+    grad_out: &[f64],
+) -> Result<Vec<f64>> {
+    const NAME: &str = "sdim_query_backward";
+    op.check_query(targets, inputs)?;
+    check_grad_out(NAME, op, targets, grad_out)?;
+    let signatures = hash(NAME, op, targets.total(), inputs.targets, &inputs.hash)?;
+    let table: Vec<f64> = inputs.table.iter().map(|&value| value.into()).collect();
+    gather_backward(NAME, op, targets, &table, &signatures, grad_out)
+}
+
+/// The gradient of the history in [`sdim_encode`](crate::reference::sdim_encode), `[N, d]`, in `f64`.
+///
+/// `grad_table` is the gradient of the table, `[B, G, 2^τ, d]`:
+///
+/// ```text
+/// ds_l = Σ_g grad_table[b,g,sig[g](s_l),:]
+/// ```
+///
+/// For [`sdim_append`](crate::SdimOps::sdim_append) this is the gradient of the new behaviours, with their `Jagged` as `histories`; that
+/// of the table that they are added to is `grad_table` itself. The hash has no gradient. Nothing is saved by the forward pass.
+///
+/// # Errors
+/// Those of [`sdim_encode`]; [`Error::Shape`](crate::Error::Shape) for a `grad_table` of the wrong length.
+pub fn sdim_encode_backward<T: Element>(
+    op: &Sdim,
+    histories: &Jagged,
+    inputs: &SdimEncodeInputs<'_, Host, T>,
+    grad_table: &[f64],
+) -> Result<Vec<f64>> {
+    const NAME: &str = "sdim_encode_backward";
+    op.check_encode(NAME, histories, inputs)?;
+    let shape =
+        [dim("B", histories.users()), dim("G", op.groups), dim("2^τ", op.buckets()), dim("d", op.width)];
+    expect(NAME, "grad_table", grad_table.len(), &shape)?;
+    let signatures = hash(NAME, op, histories.total(), Some(inputs.history), &inputs.hash)?;
+    let mut grads = filled(NAME, inputs.history.len(), 0.0)?;
+    for (b, history) in histories.ranges().enumerate() {
+        for l in history {
+            for g in 0..op.groups {
+                let start = bucket(op, b, g, signatures[l * op.groups + g]);
+                for j in 0..op.width {
+                    grads[l * op.width + j] += grad_table[start + j];
+                }
+            }
+        }
+    }
+    Ok(grads)
+}
+
+/// The gradient of the history in [`sdim_attend`](crate::reference::sdim_attend), `[N, d]`, in `f64`.
+///
+/// `grad_out` is the gradient of the output, `[M, d]`. It is [`sdim_query_backward`] at the table of the histories, then
+/// [`sdim_encode_backward`], without rounding in between.
+///
+/// # Errors
+/// Those of [`sdim_attend`](crate::reference::sdim_attend); [`Error::Shape`](crate::Error::Shape) for a `grad_out` of the wrong length.
+pub fn sdim_attend_backward<T: Element>(
+    op: &Sdim,
+    batch: &Batch,
+    inputs: &SdimAttendInputs<'_, Host, T>,
+    grad_out: &[f64],
+) -> Result<Vec<f64>> {
+    const NAME: &str = "sdim_attend_backward";
+    op.check_attend(batch, inputs)?;
+    check_grad_out(NAME, op, batch.targets(), grad_out)?;
+    let table = sdim_encode(op, batch.histories(), &inputs.encode())?;
+    let signatures = hash(NAME, op, batch.targets().total(), inputs.targets, &inputs.target_hash)?;
+    let grad_table = gather_backward(NAME, op, batch.targets(), &table, &signatures, grad_out)?;
+    sdim_encode_backward(op, batch.histories(), &inputs.encode(), &grad_table)
+}
+
+/// Checks the gradient that comes in.
+fn check_grad_out(operation: &'static str, op: &Sdim, targets: &Jagged, grad_out: &[f64]) -> Result<()> {
+    let shape = [dim("M", targets.rows()), dim("d", op.width)];
+    expect(operation, "grad_out", grad_out.len(), &shape)?;
+    Ok(())
+}
+
+/// The gradient of a table through the mean of the normalised buckets of each candidate.
+fn gather_backward(
+    operation: &'static str,
+    op: &Sdim,
+    targets: &Jagged,
+    table: &[f64],
+    signatures: &[u32],
+    grad_out: &[f64],
+) -> Result<Vec<f64>> {
+    let mut grads = filled(operation, table.len(), 0.0)?;
+    for (b, rows) in targets.ranges().enumerate() {
+        for m in rows {
+            let dout = &grad_out[m * op.width..(m + 1) * op.width];
+            for g in 0..op.groups {
+                let start = bucket(op, b, g, signatures[m * op.groups + g]);
+                let sum = &table[start..start + op.width];
+                let grad = &mut grads[start..start + op.width];
+                if !op.normalise {
+                    grad.iter_mut().zip(dout).for_each(|(grad, dout)| *grad += dout / op.groups as f64);
+                    continue;
+                }
+                let norm = dot(sum, sum).sqrt();
+                if norm < Sdim::MIN_NORM.into() {
+                    continue;
+                }
+                let along = dot(sum, dout) / norm;
+                for (j, grad) in grad.iter_mut().enumerate() {
+                    *grad += (dout[j] - sum[j] / norm * along) / norm / op.groups as f64;
+                }
+            }
+        }
+    }
+    Ok(grads)
+}
