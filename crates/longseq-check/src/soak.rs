@@ -221,7 +221,7 @@ pub fn serve<B: Backend + Sync>(
     options: Options,
     progress: impl FnMut(&Slice),
 ) -> Result<Vec<Slice>, Failure> {
-    let alone = |case: AnyCase| Ok((case.run(backend).map(|output| (case, output)))?);
+    let alone = |case: AnyCase| case.run(backend).map(|output| (case, output));
     let requests = cases().into_iter().map(alone).collect::<Result<_, Failure>>()?;
     let service = Service { options, begun: Instant::now(), requests, ids: Mutex::default() };
     let (sender, receiver) = channel();

@@ -51,6 +51,9 @@ impl<B: Backend> Within<'_, B> {
     }
 }
 
+/// Calls of an operation on views; what they wrote.
+type Call<B> = fn(&Within<'_, B>) -> Result<Vec<u8>>;
+
 fn attended<B: Backend, T: Element>(at: &Within<'_, B>) -> Result<Vec<u8>> {
     let (queries, keys, values) = (at.rows::<T>(3 * 8)?, at.rows(40 * 8)?, at.rows(40 * 5)?);
     let bias = at.upload(40, |i| i as f32 / 64.0)?;
@@ -197,7 +200,7 @@ fn searched<B: Backend>(at: &Within<'_, B>) -> Result<Vec<u8>> {
 
 /// Every input and output as a view that starts at an odd element, and ends before its buffer does.
 pub(super) fn reads_views_at_any_offset<B: Backend>(backend: &B, _: Rules) {
-    let calls: [(&str, fn(&Within<'_, B>) -> Result<Vec<u8>>); 8] = [
+    let calls: [(&str, Call<B>); 8] = [
         ("attention f32", attended::<B, f32>),
         ("attention f16", attended::<B, f16>),
         ("din f32", pooled::<B, f32>),
