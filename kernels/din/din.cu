@@ -211,6 +211,8 @@ __device__ void attend(const DinAttendParams &p) {
 #pragma unroll 1
             for (u32 candidate = 0; candidate < TILE; candidate++) {
                 float scores[2] = {};
+                // Matrix instructions need all lanes together, which only some have just stored a weight.
+                __syncwarp();
                 if (candidate < piece.rows) score<T>(p, memory, candidates + candidate * row_numbers, scores);
 #pragma unroll
                 for (u32 half = 0; half < 2; half++) {

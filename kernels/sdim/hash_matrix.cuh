@@ -177,6 +177,8 @@ __device__ __forceinline__ void hash_matrix(u16 *codes, u32 base, const T *rows,
     float slack = (((2.25f * RowParts<T>::PRODUCTS + 1.0f) * (float)f.columns) * 0x1p-24f +
                    RowParts<T>::LEFT_OUT * 0x1p-16f) *
                   1.02f;
+    // Matrix instructions need all lanes together, wherever they come from.
+    __syncwarp();
     // Of groups 2j and 2j + 1: the code of row i and, in the upper half, of row i + 8.
     u32 code[2] = {base | base << 16, base | base << 16};
 #pragma unroll 1

@@ -337,6 +337,8 @@ struct SplitHistory {
             if (next < STAGES - 1) continue;
             u32 keys = ring + place * stage_bytes;
             float scores[ROW_TILES][4] = {};
+            // Matrix instructions need all lanes together, of which only some have just copied rows.
+            __syncwarp();
             multiply_keys(scores, keys);
             u32 left = work.piece.length - step * BEHAVIOURS;
             scale(scores, step, left);

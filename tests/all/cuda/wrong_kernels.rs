@@ -32,6 +32,9 @@ struct Mutant {
 /// Mutation: recompute only if *every* thread of the block sees a non-finite sum.
 const NOT_FINITE: (&str, &str) = ("bar.red.or", "bar.red.and");
 
+/// Mutation: the lanes of a warp need not meet.
+const APART: (&str, &str) = ("bar.warp.sync", "//");
+
 /// The device with an edited kernel.
 fn edited(mutant: &Mutant) -> Cuda {
     let (_, text) = cuda::kernels().into_iter().find(|(stem, _)| *stem == mutant.stem).expect("a stem");
@@ -107,6 +110,8 @@ fn target_attention() -> Vec<(Mutant, Check)> {
     let many = AttentionCase { histories: vec![1025, 90], targets: vec![32, 9], ..wide.clone() };
     let one = AttentionCase { histories: vec![700, 65], targets: vec![1, 1], ..wide };
     let half = AttentionCase { dtype: DType::Bf16, ..one.clone() };
+    // Lanes that have no columns to copy.
+    let narrow = AttentionCase { width: 16, value_width: Some(16), ..half.clone() };
     // Keys as values: no block barrier between weights and values.
     let aliased = AttentionCase { value_width: None, ..many.clone() };
     // Padding columns stay finite.
@@ -138,17 +143,12 @@ fn target_attention() -> Vec<(Mutant, Check)> {
             &half,
         ),
         (mutant(mma, mma_kernel, "a tile read too early", ("bar.sync \t0;", "")), &half),
+        (everywhere(mutant(mma, mma_kernel, "lanes apart at a product", APART)), &narrow),
         (mutant(mma, mma_kernel, "the last step is left out", (", 63;", ", 62;")), &half),
         (mutant(mma, mma_kernel, "keys transposed", ("x4.shared", "x4.trans.shared")), &half),
         (mutant(mma, mma_kernel, "values not transposed", ("x4.trans", "x4")), &half),
         (mutant(mma, mma_kernel, "weights not transposed", ("x2.trans", "x2")), &half),
-        (
-            Mutant {
-                everywhere: true,
-                ..mutant(fma, fma_kernel, "weights read too early", ("bar.warp.sync", "//"))
-            },
-            &aliased,
-        ),
+        (Mutant { everywhere: true, ..mutant(fma, fma_kernel, "weights read too early", APART) }, &aliased),
         (mutant(fma, fma_kernel, "removed values not detected", NOT_FINITE), &removed),
         (mutant(mma, mma_kernel, "removed values not detected", NOT_FINITE), &removed_half),
         (mutant(stream, stream_kernel, "removed values not detected", NOT_FINITE), &removed_one),
@@ -200,7 +200,8 @@ fn sdim() -> Vec<(Mutant, Check)> {
             mutant("sdim_encode", "sdim_encode_f32", "numbers cut wrongly", ("sub.rn.f32", "add.rn.f32")),
             &plain,
         ),
-        (mutant("sdim_encode", "sdim_encode_f32", "a tile read too early", ("bar.sync \t0;", "")), &plain),
+        (mutant("sdim_encode", "sdim_encode_f32", "a tile read too early", ("bar.sync \t0;", "")), &wide),
+        (everywhere(mutant("sdim_encode", "sdim_encode_f32", "lanes apart at a product", APART)), &plain),
         (mutant("sdim", "sdim_combine", "parts subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
         (mutant("sdim", "sdim_add", "tables subtracted", ("add.rn.f32", "sub.rn.f32")), &plain),
         (mutant("sdim_scan", "sdim_scatter_f32", "rows subtracted", ("add.rn.f32", "sub.rn.f32")), &large),
@@ -276,10 +277,7 @@ fn din() -> Vec<(Mutant, Check)> {
         (mutant("din_prepare_f32", "a candidate's lanes subtracted", ("add.rn.f32", "sub.rn.f32")), &wide),
         (mutant("din_attend_f32", "numbers cut wrongly", ("sub.rn.f32", "add.rn.f32")), &plain),
         (mutant("din_attend_f32", "warps merge without waiting", ("bar.sync \t0;", "")), &softmax),
-        (
-            everywhere(mutant("din_attend_f32", "rows read before they are there", ("bar.warp.sync", "//"))),
-            &plain,
-        ),
+        (everywhere(mutant("din_attend_f32", "rows read before they are there", APART)), &plain),
         (mutant("din_attend_bf16", "upper halves swapped with lower", ("30258", "21520")), &deep),
         (mutant("din_attend_bf16", "parts taken for f16", ("f32.bf16.bf16.f32", "f32.f16.f16.f32")), &deep),
         (
@@ -349,7 +347,7 @@ fn decoupled() -> Vec<(Mutant, Check)> {
             ),
             &longer,
         ),
-        (mutant(search, "decoupled_search_16", "a list read too early", ("bar.warp.sync", "//")), &longer),
+        (mutant(search, "decoupled_search_16", "a list read too early", APART), &longer),
         (
             mutant(
                 search,

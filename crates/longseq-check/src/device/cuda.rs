@@ -65,7 +65,10 @@ pub fn session() -> Option<Emulator> {
 }
 
 fn emulator() -> Emulator {
-    Emulator::install(Device::sm_80()).expect("the emulator was built with the tests")
+    let emulator = Emulator::install(Device::sm_80()).expect("the emulator was built with the tests");
+    // Stricter than compilers for devices: kernels say themselves where the lanes of a warp meet.
+    emulator.set_explicit_convergence(true);
+    emulator
 }
 
 /// The modes of the emulator in which results must hold, by name. The driver's own mode, [`APART`], is none of them: it
