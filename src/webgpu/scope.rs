@@ -4,7 +4,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ use crate::webgpu::faults::Reports;
 #[derive(Debug)]
 pub(crate) struct Scopes {
     device: wgpu::Device,
+    /// For tests: how many allocations from now the one is that fails; 0 where none does.
+    failing: AtomicU64,
     #[cfg(target_arch = "wasm32")]
     deferred: std::sync::Mutex<Vec<Deferred>>,
 }
@@ -47,6 +49,7 @@ impl Scopes {
     pub(crate) fn new(device: wgpu::Device) -> Self {
         Self {
             device,
+            failing: AtomicU64::new(0),
             #[cfg(target_arch = "wasm32")]
             deferred: std::sync::Mutex::default(),
         }
@@ -54,6 +57,17 @@ impl Scopes {
 
     pub(crate) fn device(&self) -> &wgpu::Device {
         &self.device
+    }
+
+    /// Makes the `nth` allocation from now on fail, once; none with 0.
+    pub(crate) fn fail_allocation(&self, nth: u64) {
+        self.failing.store(nth, Ordering::Relaxed);
+    }
+
+    /// Whether this allocation is the one that is to fail.
+    fn is_to_fail(&self) -> bool {
+        let next = |left: u64| left.checked_sub(1);
+        self.failing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) == Ok(1)
     }
 
     /// Runs `work` and returns the device's error if there was one. A browser answers later: its error is reported to `owners`
@@ -67,6 +81,9 @@ impl Scopes {
         owners: &[&Arc<Reports>],
         work: impl FnOnce() -> R,
     ) -> Result<R> {
+        if bytes > 0 && self.is_to_fail() {
+            return Err(Error::OutOfMemory { operation, bytes });
+        }
         let invalid = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);

@@ -145,6 +145,13 @@ impl Wgpu {
         Self::build(device, queue, Some(Box::new(edit)))
     }
 
+    /// For tests: makes the `nth` allocation on this device from now on, counted from 1, fail as if there were no memory; none
+    /// with 0.
+    #[doc(hidden)]
+    pub fn fail_allocation(&self, nth: u64) {
+        self.shared.scopes.fail_allocation(nth);
+    }
+
     fn build(device: wgpu::Device, queue: wgpu::Queue, edit: Option<Box<Edit>>) -> Result<Self> {
         let scopes = Arc::new(Scopes::new(device.clone()));
         let reports = Arc::default();

@@ -75,7 +75,7 @@ fn resident() -> Option<u64> {
 const ROWS: u32 = 4;
 
 /// Requests of every operation, small enough for an emulator.
-fn cases() -> Vec<AnyCase> {
+pub fn cases() -> Vec<AnyCase> {
     let (histories, targets) = (vec![70, 0, 9], vec![3, 1, 2]);
     let attention =
         AttentionCase { histories: histories.clone(), targets: targets.clone(), ..Default::default() };

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use longseq::webgpu::{WgpuBuffer, WgpuOptions};
 use longseq::*;
+use longseq_check::device::TestDevice;
 use longseq_check::device::webgpu::{device, options};
 
 /// A device of its own, for tests that break it.
@@ -73,6 +74,37 @@ fn allocates_until_memory_runs_out() {
     gpu.synchronize().expect("the device still works");
     assert!(attend(&gpu, &history).expect("the device still works")[0] > 0.5);
     assert_eq!([uncaptured, lost].map(|count| count.load(Ordering::Relaxed)), [0, 0]);
+}
+
+/// Every allocation of a call of each operation fails in turn: that call is out of memory, the handle works again right after
+/// it, and another handle hears nothing of it.
+#[test]
+fn every_failing_allocation_is_an_error_of_its_call() {
+    let (Some(gpu), mut failed) = (own_device(), 0) else { return };
+    let other = gpu.fork().expect("another handle");
+    for case in longseq_check::soak::cases() {
+        let expected = gpu.run_case(&case).expect("a valid case");
+        for nth in 1.. {
+            gpu.fail_allocation(nth);
+            let result = gpu.run_case(&case);
+            gpu.fail_allocation(0);
+            match result {
+                Ok(output) => {
+                    assert!(output == expected, "{case:?}, allocation {nth}");
+                    break;
+                }
+                Err(failure) => {
+                    let is_expected = matches!(failure.error(), Some(Error::OutOfMemory { .. }));
+                    assert!(is_expected, "{case:?}, allocation {nth}: {failure}");
+                }
+            }
+            failed += 1;
+            other.synchronize().expect("nothing of its own failed");
+            gpu.synchronize().expect("reported once");
+            assert!(gpu.run_case(&case).expect("a valid case") == expected, "{case:?} after {nth}");
+        }
+    }
+    assert!(failed > 50, "only {failed} allocations");
 }
 
 #[test]
