@@ -8,7 +8,7 @@ use cuda_emulator::control::AllocationKind;
 use cuda_emulator::exec::FindingKind;
 use cudarc::driver::sys::{CUgraphInstantiate_flags as Flags, CUstreamCaptureMode as Mode};
 use cudarc::driver::sys::{CUstream_flags, CUstreamCaptureStatus as Status};
-use cudarc::driver::{CudaContext, CudaStream, DriverError, PushKernelArg, result, sys};
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, PushKernelArg, result, sys};
 
 use super::graphs::{MODE, untracked};
 use super::support::{CUresult, blocks_of_64, emulator, kernel};
@@ -152,24 +152,26 @@ fn a_graph_that_copies_from_or_to_host_memory_that_is_gone_is_reported() {
     }
 }
 
-/// `capture` begins a capture, and returns what frees something that the graph names: the next launch is a finding.
+/// `capture` begins a capture, and returns what frees something that the graph names, and may return what is to stay: the next
+/// launch is a finding.
 fn named(
     emulator: &Emulator,
     what: &str,
-    capture: impl FnOnce(&Arc<CudaContext>, &Arc<CudaStream>) -> Box<dyn FnOnce()>,
+    capture: impl FnOnce(&Arc<CudaContext>, &Arc<CudaStream>) -> Box<dyn FnOnce() -> Option<CudaFunction>>,
 ) {
     let (context, stream) = untracked();
     let free = capture(&context, &stream);
     let graph = stream.end_capture(Flags(0)).unwrap().unwrap();
     graph.launch().unwrap();
     stream.synchronize().unwrap();
-    free();
+    let kept = free();
     assert_eq!(graph.launch(), error(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS), "{what}");
     let findings = emulator.take_findings();
     assert_eq!(findings[0].kind, FindingKind::UseAfterFree, "{what}: {}", findings[0]);
     assert!(findings[0].message.contains("the graph names"), "{what}: {}", findings[0]);
     assert!(findings[0].to_string().contains("cuGraphLaunch"), "{what}: {}", findings[0]);
     assert_eq!(findings.len(), 1, "{what}: nothing of the graph runs");
+    drop(kept);
 }
 
 #[test]
@@ -179,14 +181,20 @@ fn freed_memory_that_a_graph_still_names_is_reported_at_its_launch() {
         let mut slice = stream.alloc_zeros::<u32>(4).unwrap();
         stream.begin_capture(MODE).unwrap();
         stream.memset_zeros(&mut slice).unwrap();
-        Box::new(|| drop(slice))
+        Box::new(|| {
+            drop(slice);
+            None
+        })
     });
     named(&emulator, "a copy", |_, stream| {
         let (from, mut to) = (stream.alloc_zeros::<u32>(4).unwrap(), stream.alloc_zeros::<u32>(4).unwrap());
         stream.begin_capture(MODE).unwrap();
         stream.memcpy_dtod(&from, &mut to).unwrap();
         to.leak();
-        Box::new(|| drop(from))
+        Box::new(|| {
+            drop(from);
+            None
+        })
     });
     named(&emulator, "a parameter that the kernel does not use", |context, stream| {
         let saxpy = kernel(context, "saxpy");
@@ -196,8 +204,10 @@ fn freed_memory_that_a_graph_still_names_is_reported_at_its_launch() {
         launch.arg(&mut y).arg(&x).arg(&2.0_f32).arg(&0_u32);
         unsafe { launch.launch(blocks_of_64(64)) }.unwrap();
         y.leak();
-        std::mem::forget(saxpy);
-        Box::new(|| drop(x))
+        Box::new(|| {
+            drop(x);
+            Some(saxpy)
+        })
     });
     named(&emulator, "a module", |context, stream| {
         let saxpy = kernel(context, "saxpy");
@@ -208,7 +218,10 @@ fn freed_memory_that_a_graph_still_names_is_reported_at_its_launch() {
         unsafe { launch.launch(blocks_of_64(64)) }.unwrap();
         y.leak();
         x.leak();
-        Box::new(|| drop(saxpy))
+        Box::new(|| {
+            drop(saxpy);
+            None
+        })
     });
     named(&emulator, "page-locked memory", |context, stream| {
         let pinned = unsafe { context.alloc_pinned::<u32>(4) }.unwrap();
@@ -216,7 +229,10 @@ fn freed_memory_that_a_graph_still_names_is_reported_at_its_launch() {
         stream.begin_capture(MODE).unwrap();
         stream.memcpy_htod(&pinned, &mut to).unwrap();
         to.leak();
-        Box::new(|| drop(pinned))
+        Box::new(|| {
+            drop(pinned);
+            None
+        })
     });
 }
 
