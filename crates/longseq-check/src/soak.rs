@@ -1,7 +1,7 @@
 //! Serves mixed requests, some of them bad, from many threads, and checks every answer.
 //!
 //! Each request is one of a few cases, whose answer must have the bits that the case had when it ran alone, or a look-up of a row
-//! that its table does not have. With a [`fork`](longseq::DeviceOps::fork) per thread each bad look-up is told to its own thread
+//! that its table does not have. With a [`fork`](longseq::DeviceOps::fork) per thread each bad look-up is reported to its own thread
 //! and to no other; where threads share a handle, to one of them, once.
 
 use std::collections::HashSet;
@@ -95,11 +95,11 @@ pub fn cases() -> Vec<AnyCase> {
     ]
 }
 
-/// Bad ids that were asked for, and those that were told.
+/// Bad ids: how many were asked for, and those of them that are not reported yet, so that memory stays flat.
 #[derive(Default)]
 struct Ids {
-    asked: HashSet<u64>,
-    told: HashSet<u64>,
+    asked: u64,
+    unreported: HashSet<u64>,
 }
 
 /// What all threads know.
@@ -131,7 +131,7 @@ impl Service {
             let begun = Instant::now();
             match self.requests.get(pick) {
                 Some((case, expected)) => self.judge(case.run(backend), expected, case)?,
-                None => self.look_up_outside(backend, thread << 20 | served as u64)?,
+                None => self.look_up_outside(backend)?,
             }
             // Nobody listens any more where another thread has failed.
             let _ = times.send(begun.elapsed().as_secs_f64());
@@ -153,10 +153,15 @@ impl Service {
         }
     }
 
-    /// Looks up a row that is not there; `number` tells it from every other.
-    fn look_up_outside<B: Backend>(&self, backend: &B, number: u64) -> Result<(), Failure> {
-        let id = u64::from(ROWS) + number % (u64::from(u32::MAX) - 8);
-        self.ids.lock().expect("no thread panics here").asked.insert(id);
+    /// Looks up a row that is not there and that nobody has asked for yet.
+    fn look_up_outside<B: Backend>(&self, backend: &B) -> Result<(), Failure> {
+        let id = {
+            let mut ids = self.ids.lock().expect("no thread panics here");
+            let id = u64::from(ROWS) + ids.asked;
+            ids.asked += 1;
+            ids.unreported.insert(id);
+            id
+        };
         let look_up = || -> longseq::Result<Vec<f32>> {
             let table = backend.upload(&[0.0f32; ROWS as usize])?;
             let tables = [Table::new(ROWS as usize, 1, TableData::F32(backend.view(&table)))];
@@ -166,25 +171,25 @@ impl Service {
             backend.download(backend.view(&out))
         };
         match look_up() {
-            Err(Error::IndexOutOfRange { id: told, .. }) if told == id => self.told(id),
-            // On a shared handle another thread has been told.
+            Err(Error::IndexOutOfRange { id: reported, .. }) if reported == id => self.count_report(id),
+            // On a shared handle it was reported to another thread.
             Ok(_) if !self.options.forks => Ok(()),
             Err(error) if !self.options.forks => self.note(Some(&error), &error.to_string()),
             other => Err(Failure::new(format!("row {id} is not there, and the answer is {other:?}"))),
         }
     }
 
-    /// An error that was told to one of the threads that share a handle.
+    /// An error that was reported to one of the threads that share a handle.
     fn note(&self, error: Option<&Error>, message: &str) -> Result<(), Failure> {
         match error {
-            Some(Error::IndexOutOfRange { id, .. }) => self.told(*id),
+            Some(Error::IndexOutOfRange { id, .. }) => self.count_report(*id),
             _ => Err(Failure::new(message)),
         }
     }
 
-    fn told(&self, id: u64) -> Result<(), Failure> {
+    fn count_report(&self, id: u64) -> Result<(), Failure> {
         let mut ids = self.ids.lock().expect("no thread panics here");
-        if ids.asked.contains(&id) && ids.told.insert(id) {
+        if ids.unreported.remove(&id) {
             Ok(())
         } else {
             Err(Failure::new(format!("row {id} was reported twice, or nobody asked for it")))
@@ -215,7 +220,7 @@ fn slices(times: &Receiver<f64>, length: Duration, mut progress: impl FnMut(&Sli
 /// Serves, calling `progress` for each slice of time.
 ///
 /// # Errors
-/// The first answer that is wrong, error told to the wrong thread, and call that failed.
+/// The first answer that is wrong, error reported to the wrong thread, and call that failed.
 pub fn serve<B: Backend + Sync>(
     backend: &B,
     options: Options,
