@@ -36,6 +36,14 @@ pub trait Element: Scalar {
     fn from_f32(value: f32) -> Self;
 }
 
+/// A type in which a backward pass may write the gradient of something stored as `T`: `T` itself, or `f32`, which mixed-precision
+/// training needs.
+pub trait GradientOf<T: Element>: Element {}
+
+impl<T: Element> GradientOf<T> for f32 {}
+impl GradientOf<f16> for f16 {}
+impl GradientOf<bf16> for bf16 {}
+
 /// A storage type for SDIM signatures: `u8` for at most 8 bits per group, `u16` for at most 16.
 pub trait Signature: Scalar {
     /// The number of bits that fit.

@@ -144,7 +144,7 @@ pub use cuda::Cuda;
 #[cfg(feature = "cuda")]
 pub use cudarc;
 pub use device::{Buffer, DeviceOps};
-pub use element::{DType, Element, Scalar, Signature};
+pub use element::{DType, Element, GradientOf, Scalar, Signature};
 pub use error::{Error, Result};
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 #[doc(hidden)]
