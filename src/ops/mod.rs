@@ -14,9 +14,8 @@ mod target_attention;
 
 pub use decoupled::*;
 pub use din::*;
-pub(crate) use lookup::check_host_ids;
-pub(crate) use lookup::total_width;
-pub use lookup::{Bags, IdPolicy, Lookup, LookupInputs, LookupOps, LookupOutputs, Table, TableData};
+pub use lookup::*;
+pub(crate) use lookup::{check_host_gradient, check_host_ids, total_width};
 pub use sdim::*;
 pub(crate) use shape::{dim, expect};
 pub use target_attention::*;

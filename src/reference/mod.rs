@@ -39,8 +39,10 @@ mod lookup;
 mod lookup_backward;
 mod sdim;
 mod sdim_backward;
+mod sorted_ids;
 mod target_attention;
 mod target_attention_backward;
+mod update_rows;
 
 pub use decoupled::*;
 pub use decoupled_backward::*;
@@ -50,5 +52,7 @@ pub use lookup::*;
 pub use lookup_backward::*;
 pub use sdim::*;
 pub use sdim_backward::*;
+pub use sorted_ids::*;
 pub use target_attention::*;
 pub use target_attention_backward::*;
+pub use update_rows::*;

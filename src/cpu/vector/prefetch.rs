@@ -9,11 +9,23 @@ const LINE: usize = 64;
 /// The rows go to the L2 cache, which can have many more outstanding misses than the L1 cache.
 #[inline(always)]
 pub(in crate::cpu) fn prefetch_rows<T>(data: &[T], width: usize, rows: impl Iterator<Item = usize>) {
+    prefetch_parts(data, width, width, rows);
+}
+
+/// Prefetches the first `width` elements of rows that are `stride` apart.
+#[inline(always)]
+pub(in crate::cpu) fn prefetch_parts<T>(
+    data: &[T],
+    stride: usize,
+    width: usize,
+    rows: impl Iterator<Item = usize>,
+) {
     let element = size_of::<T>();
+    let is_whole = |elements: usize| (elements * element).is_multiple_of(LINE);
     // A row that does not start at a line boundary reaches into one more line.
-    let whole_lines = data.as_ptr().addr().is_multiple_of(LINE) && (width * element).is_multiple_of(LINE);
+    let whole_lines = data.as_ptr().addr().is_multiple_of(LINE) && is_whole(stride) && is_whole(width);
     for row in rows {
-        let start = data.as_ptr().wrapping_add(row.wrapping_mul(width));
+        let start = data.as_ptr().wrapping_add(row.wrapping_mul(stride));
         for column in (0..width).step_by((LINE / element).max(1)) {
             prefetch(start.wrapping_add(column));
         }

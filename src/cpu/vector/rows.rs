@@ -22,6 +22,17 @@ pub(in crate::cpu) fn add(sum: &mut [f32], row: &[f32]) {
     }
 }
 
+/// Adds up rows by pairs, into the first one.
+pub(in crate::cpu) fn add_pairs(rows: &mut [f32], width: usize) {
+    let mut count = rows.len() / width;
+    while count > 1 {
+        let half = count.div_ceil(2);
+        let (first, second) = rows[..count * width].split_at_mut(half * width);
+        add(first, second);
+        count = half;
+    }
+}
+
 /// `out = row`, rounded to the element type.
 pub(in crate::cpu) fn store<T: Element>(out: &mut [T], row: &[f32]) {
     for (out, value) in out.iter_mut().zip(row) {

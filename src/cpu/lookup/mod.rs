@@ -1,13 +1,20 @@
 //! Look-ups in embedding tables on the CPU. Work is cut into chunks of about [`ROWS`] rows: short bags share a chunk, long
 //! ones are cut into several, whose sums are combined in order.
 
+mod backward;
+mod update_rows;
+
 use std::ops::Range;
 
 use crate::cpu::Cpu;
 use crate::cpu::gather::AHEAD;
+use crate::cpu::lookup::backward::Backward;
+use crate::cpu::lookup::update_rows::update;
+use crate::cpu::sorted_ids::sort_into;
 use crate::cpu::tables::{pool, prefetch_rows, read_rows};
 use crate::cpu::threads::for_each;
-use crate::cpu::vector::{Instructions, Kernel, Lanes, add, with_default_floats};
+use crate::cpu::vector::{Instructions, Kernel, Lanes, add, add_pairs, with_default_floats};
+use crate::element::Element;
 use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Jagged;
@@ -22,6 +29,34 @@ impl LookupOps for Cpu {
         outputs: LookupOutputs<'_, Host>,
     ) -> Result<()> {
         with_default_floats(|| lookup(self.instructions, op, &bags, &inputs, outputs))
+    }
+
+    fn sort_ids_into(&self, column: IdColumn<'_, Host>, out: SortedIdsMut<'_, Host>) -> Result<()> {
+        column.check_outputs(&out)?;
+        sort_into("sort_ids", &column, out)
+    }
+
+    fn lookup_backward_into(
+        &self,
+        op: &Lookup,
+        bags: Bags<'_, Jagged>,
+        inputs: LookupInputs<'_, Host>,
+        saved: LookupSaved<'_, Host>,
+        grad_out: LookupGradOut<'_, Host>,
+        grads: LookupGradients<'_, Host>,
+    ) -> Result<()> {
+        let backward = Backward { instructions: self.instructions, op, bags: &bags, inputs: &inputs };
+        with_default_floats(|| backward.run(&saved, &grad_out, grads))
+    }
+
+    fn update_rows<T: Element>(
+        &self,
+        op: &Optimiser,
+        table: TableMut<'_, Host, T>,
+        state: OptimiserState<'_, Host>,
+        gradient: SparseGradient<'_, Host>,
+    ) -> Result<()> {
+        with_default_floats(|| update(self.instructions, op, table, state, &gradient))
     }
 }
 
@@ -122,24 +157,13 @@ fn sum(
         partials = rest;
         let bag = cut_bag[0];
         let sum = &mut out[bag * width..(bag + 1) * width];
-        sum_pairs(own, width);
+        add_pairs(own, width);
         add(sum, own);
         if mean {
             let rows = bags.range(bag);
             let ids = &ids[rows.start * tables.len()..rows.end * tables.len()];
             instructions.run(Divide { tables, ids, sum });
         }
-    }
-}
-
-/// Adds up rows by pairs, into the first one.
-fn sum_pairs(rows: &mut [f32], width: usize) {
-    let mut count = rows.len() / width;
-    while count > 1 {
-        let half = count.div_ceil(2);
-        let (first, second) = rows[..count * width].split_at_mut(half * width);
-        add(first, second);
-        count = half;
     }
 }
 
