@@ -244,6 +244,11 @@ impl TilePooling {
         lse
     }
 
+    /// With softmax, the largest score of each lane and `Σ_l exp(s_l − max)`.
+    pub(super) fn softmax_state(&self) -> (Row, Row) {
+        (self.max, self.sum)
+    }
+
     /// `[d_v]`: the weighted sums of the values.
     pub(super) fn weighted_values(&self) -> &[Row] {
         &self.weighted_values

@@ -12,6 +12,8 @@ mod few;
 mod float_mode;
 mod instructions;
 mod lanes;
+mod narrow;
+mod outer;
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "prefetching takes a pointer"))]
 mod prefetch;
 mod product;
@@ -24,6 +26,8 @@ pub(super) use float_mode::with_default_floats;
 pub use instructions::Instructions;
 pub(super) use instructions::Kernel;
 pub(super) use lanes::{LANES, Lanes, Row, transpose};
+pub(super) use narrow::NarrowRows;
+pub(super) use outer::add_outer;
 pub(super) use prefetch::{prefetch_parts, prefetch_rows};
 pub(super) use product::{product, weighted_sum};
 pub(super) use rows::{add, add_pairs, dot_lanes, store};

@@ -1,0 +1,118 @@
+//! Gradients of target attention on the CPU.
+//!
+//! A task owns a span of one user's behaviours: it computes the scores of a block of them against sixteen query rows again,
+//! turns them into weights and into the gradients of the scores, and adds those to the gradients of the block's keys and
+//! values, while all of it is in cache. So keys and values are read once, and their gradients written once, by one task. What
+//! a span adds to the gradients of the queries is a partial result; those are added in the order of the history.
+
+mod kernel;
+mod query_rows;
+mod softmax_state;
+
+use std::ops::Range;
+
+use crate::cpu::spans::{Span, spans};
+use crate::cpu::target_attention::backward::kernel::{SpanGradients, SpanKernel};
+use crate::cpu::target_attention::backward::softmax_state::{SoftmaxState, softmax_states};
+use crate::cpu::threads::{for_each, map, split_rows};
+use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, add};
+use crate::element::Element;
+use crate::error::Result;
+use crate::host::Host;
+use crate::jagged::Batch;
+use crate::ops::{
+    TargetAttention, TargetAttentionGradOut, TargetAttentionGradients, TargetAttentionInputs,
+    TargetAttentionSaved,
+};
+
+/// A span has at least about this many behaviours, so that its partial result is small beside its keys.
+const LEAST: usize = 2048;
+
+/// What every task reads.
+struct Pass<'a, T: Element> {
+    op: &'a TargetAttention,
+    inputs: TargetAttentionInputs<'a, Host, T>,
+    saved: TargetAttentionSaved<'a, Host, T>,
+    grad_out: TargetAttentionGradOut<'a, Host, T>,
+    /// Whether the gradient of the queries is asked for.
+    queries: bool,
+}
+
+/// A span of a user's behaviours, and all of the user's candidates.
+#[derive(Clone)]
+struct SpanRows {
+    history: Range<usize>,
+    targets: Range<usize>,
+}
+
+pub(super) fn backward<T: Element, G: Element>(
+    instructions: Instructions,
+    batch: &Batch,
+    pass: (&TargetAttention, TargetAttentionInputs<'_, Host, T>),
+    (saved, grad_out): (TargetAttentionSaved<'_, Host, T>, TargetAttentionGradOut<'_, Host, T>),
+    grads: TargetAttentionGradients<'_, Host, G>,
+) -> Result<()> {
+    let (op, inputs) = pass;
+    op.check(batch, &inputs)?;
+    op.check_backward(batch, &inputs, &saved, &grad_out, &grads)?;
+    let pass = Pass { op, inputs, saved, grad_out, queries: grads.queries.is_some() };
+    let spans = spans(batch.histories().ranges(), LEAST);
+    let rows =
+        |span: &Span| SpanRows { history: span.rows.clone(), targets: batch.targets().range(span.owner) };
+    let states = softmax_states(instructions, &pass, &spans, rows);
+    let lengths = || spans.iter().map(|span| span.rows.len());
+    let mut keys = grads.keys.map(|keys| split_rows(lengths(), keys.into_slice(), op.kv_heads * op.width));
+    let mut values =
+        grads.values.map(|values| split_rows(lengths(), values.into_slice(), op.kv_heads * op.value_width));
+    let mut bias = grads.bias.map(|bias| split_rows(lengths(), bias.into_slice(), op.heads));
+    let task = |(index, span): (usize, &Span)| {
+        let out = SpanGradients {
+            keys: keys.as_mut().map(|keys| NarrowRows::new(std::mem::take(&mut keys[index]))),
+            values: values.as_mut().map(|values| NarrowRows::new(std::mem::take(&mut values[index]))),
+            bias: bias.as_mut().map(|bias| std::mem::take(&mut bias[index])),
+        };
+        (rows(span), states[span.owner].as_deref(), out)
+    };
+    let tasks: Vec<(SpanRows, Option<&[SoftmaxState]>, SpanGradients<'_>)> =
+        spans.iter().enumerate().map(task).collect();
+    let partials =
+        map(tasks, |(rows, states, out)| instructions.run(SpanKernel { pass: &pass, rows, states, out }));
+    if let Some(queries) = grads.queries {
+        let row = op.heads * op.width;
+        let users = batch.targets().ranges().map(|targets| targets.len());
+        let mut partials = spans.iter().zip(partials).peekable();
+        let user = |(user, out)| {
+            let mut own = Vec::new();
+            while let Some((_, partial)) = partials.next_if(|(span, _)| span.owner == user) {
+                own.push(partial);
+            }
+            (own, out)
+        };
+        let users = split_rows(users, queries.into_slice(), row).into_iter().enumerate().map(user).collect();
+        for_each(users, |(partials, out)| {
+            instructions.run(AddPartials { partials, out: NarrowRows::new(out) })
+        });
+    }
+    Ok(())
+}
+
+/// Adds what the spans of one user add to the gradients of its queries, in their order.
+struct AddPartials<'a> {
+    partials: Vec<Vec<f32>>,
+    out: NarrowRows<'a>,
+}
+
+impl Kernel for AddPartials<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(mut self, l: L) {
+        let sum = self.partials.into_iter().reduce(|mut sum, next| {
+            add(&mut sum, &next);
+            sum
+        });
+        if let Some(sum) = sum {
+            self.out.write(l, 0, &sum);
+        }
+    }
+}
