@@ -12,6 +12,7 @@ mod few;
 mod float_mode;
 mod instructions;
 mod lanes;
+mod matrix;
 mod narrow;
 mod outer;
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "prefetching takes a pointer"))]
@@ -26,6 +27,7 @@ pub(super) use float_mode::with_default_floats;
 pub use instructions::Instructions;
 pub(super) use instructions::Kernel;
 pub(super) use lanes::{LANES, Lanes, Row, transpose};
+pub(super) use matrix::{Matrix, multiply, multiply_transposed};
 pub(super) use narrow::NarrowRows;
 pub(super) use outer::add_outer;
 pub(super) use prefetch::{prefetch_parts, prefetch_rows};

@@ -1,10 +1,12 @@
 //! DIN's local activation unit: a small network scores every pair of candidate and behaviour.
 
+mod backward;
 mod calls;
 mod dice;
 mod inputs;
 mod parameters;
 
+pub use backward::{DinGradients, DinLayerGradients, DinStatistics};
 pub use calls::DinOps;
 pub use dice::{DiceStatistics, fold_dice};
 pub use inputs::{Activation, DinInputs, DinLayer};

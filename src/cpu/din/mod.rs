@@ -5,6 +5,15 @@
 //! Lanes are behaviours: a block of the history is transposed once for all candidates of a piece, and every layer of
 //! a candidate's network is a product with sixteen behaviours at a time, which stay in the L1 cache.
 
+mod backward;
+mod block;
+mod cut;
+mod layers;
+mod softmax;
+mod span;
+mod statistics;
+mod sums;
+
 use crate::cpu::Cpu;
 use crate::cpu::pieces::{self, PieceRows};
 use crate::cpu::threads::split_rows;
@@ -13,12 +22,12 @@ use crate::cpu::vector::{
     Instructions, Kernel, LANES, Lanes, Row, dot_lanes, product, sigmoid, transpose, widen_lanes,
     with_default_floats,
 };
-use crate::element::Element;
+use crate::element::{Element, GradientOf};
 use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Batch;
 use crate::memory::{View, ViewMut};
-use crate::ops::{Activation, Din, DinInputs, DinOps, DinPooling, Weighting};
+use crate::ops::{Activation, Din, DinGradients, DinInputs, DinOps, DinPooling, DinStatistics, Weighting};
 
 impl DinOps for Cpu {
     fn din_into<T: Element>(
@@ -29,6 +38,28 @@ impl DinOps for Cpu {
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
         with_default_floats(|| din(self.instructions, op, batch, &inputs, out))
+    }
+
+    fn din_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &Din,
+        batch: &Batch,
+        inputs: DinInputs<'_, Host, T>,
+        grad_out: View<'_, Host, T>,
+        grads: DinGradients<'_, Host, G>,
+    ) -> Result<()> {
+        with_default_floats(|| backward::din_backward(self.instructions, op, batch, &inputs, grad_out, grads))
+    }
+
+    fn din_statistics_into<T: Element>(
+        &self,
+        op: &Din,
+        batch: &Batch,
+        inputs: DinInputs<'_, Host, T>,
+        layer: usize,
+        out: DinStatistics<'_, Host>,
+    ) -> Result<()> {
+        with_default_floats(|| statistics::din_statistics(self.instructions, op, batch, &inputs, layer, out))
     }
 }
 

@@ -1,0 +1,311 @@
+//! The backward pass through one block of behaviours, for one candidate.
+
+use crate::cpu::din::layers::{BLOCK, Candidate, Layers, Units, dot};
+use crate::cpu::din::softmax::Normaliser;
+use crate::cpu::din::sums::{Sums, Wanted};
+use crate::cpu::vector::{LANES, Lanes, Matrix, Row, exp, multiply, multiply_transposed, sigmoid};
+use crate::ops::Activation;
+
+/// Some behaviours `[rows, d]`, a candidate's network, and the gradient of its output.
+pub(super) struct Pairs<'a> {
+    pub(super) layers: &'a Layers,
+    pub(super) candidate: &'a Candidate,
+    pub(super) grad_out: &'a [Row],
+    /// How scores become weights.
+    pub(super) weighting: Weighting,
+}
+
+/// How the scores of a candidate become weights.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Weighting {
+    /// They are the weights.
+    Sum,
+    /// Softmax over a history of which this is known.
+    Softmax(Normaliser),
+    /// Softmax over the behaviours of this block, which are all there are.
+    SoftmaxOfBlock,
+}
+
+/// What the pairs of a block and a candidate add up to.
+pub(super) struct CandidateSums {
+    /// `G = Σ_l dy ⊗ s_l` of the first layer, `[h, d]`, and `Σ_l dy`, `[1, h]`.
+    pub(super) outer: Matrix,
+    pub(super) units: Matrix,
+}
+
+/// Scratch for a block.
+pub(super) struct Block {
+    units: Units,
+    /// The gradient of a layer's numbers, and of those of the layer before it (or of the history).
+    grads: [Matrix; 2],
+    scores: [f32; BLOCK],
+    /// `⟨grad_out, s_l⟩`.
+    grad_weights: [f32; BLOCK],
+    weights: [f32; BLOCK],
+    grad_scores: [f32; BLOCK],
+    /// The behaviours that are not removed, and the gradients of their rows.
+    kept: Vec<usize>,
+    kept_history: Vec<Row>,
+    kept_grads: Vec<Row>,
+}
+
+impl Block {
+    pub(super) fn new(layers: &Layers, width: usize) -> Self {
+        let widest = layers.units.iter().copied().max().unwrap_or(0).max(width);
+        let numbers = [0.0; BLOCK];
+        Self {
+            units: Units::new(layers),
+            grads: [0; 2].map(|_| Matrix::zeros(BLOCK, widest)),
+            scores: numbers,
+            grad_weights: numbers,
+            weights: numbers,
+            grad_scores: numbers,
+            kept: Vec::new(),
+            kept_history: Vec::new(),
+            kept_grads: Vec::new(),
+        }
+    }
+
+    /// Computes the scores of the behaviours `[rows, d]` and the gradients of their weights; returns both.
+    #[inline(always)]
+    pub(super) fn score<L: Lanes>(&mut self, l: L, pairs: &Pairs<'_>, history: &[Row]) -> (&[f32], &[f32]) {
+        let Pairs { layers, candidate, grad_out, .. } = pairs;
+        self.units.forward(l, layers, candidate, history, layers.units.len());
+        let vectors = layers.per_pair[0].vectors();
+        let rows = history.len() / vectors;
+        self.units.scores(l, layers, &mut self.scores[..rows]);
+        for (s, grad) in history.chunks_exact(vectors).zip(&mut self.grad_weights) {
+            *grad = dot(l, s, grad_out, vectors * LANES);
+        }
+        (&self.scores[..rows], &self.grad_weights[..rows])
+    }
+
+    /// Adds what the pairs of the candidate and the behaviours contribute to `sums`, to the candidate's sums, and to the
+    /// behaviours' own gradients `[rows, d]`.
+    #[inline(always)]
+    pub(super) fn backward<L: Lanes>(
+        &mut self,
+        l: L,
+        pairs: &Pairs<'_>,
+        wanted: &Wanted,
+        history: &[Row],
+        (sums, own, grads): (&mut Sums, &mut CandidateSums, &mut [Row]),
+    ) {
+        let vectors = pairs.layers.per_pair[0].vectors();
+        let mut kept_history = std::mem::take(&mut self.kept_history);
+        let (mut compacted, mut rows) = (false, history.len() / vectors);
+        loop {
+            self.score(l, pairs, if compacted { &kept_history } else { history });
+            let is_removed = |score: &f32| *score == f32::NEG_INFINITY;
+            let removes = !matches!(pairs.weighting, Weighting::Sum) && !compacted;
+            if !(removes && self.scores[..rows].iter().any(is_removed)) {
+                break;
+            }
+            // Rare: once more with the others alone, since those removed may hold anything.
+            compacted = true;
+            self.kept.clear();
+            self.kept.extend((0..rows).filter(|&row| self.scores[row] != f32::NEG_INFINITY));
+            kept_history.clear();
+            let rows_kept = self.kept.iter().map(|row| &history[row * vectors..(row + 1) * vectors]);
+            rows_kept.for_each(|row| kept_history.extend(row));
+            rows = self.kept.len();
+        }
+        self.weigh(l, pairs.weighting, rows);
+        let mut kept_grads = std::mem::take(&mut self.kept_grads);
+        kept_grads.clear();
+        kept_grads.resize(kept_history.len(), [0.0; LANES]);
+        let (input, out) =
+            if compacted { (&kept_history[..], &mut kept_grads[..]) } else { (history, &mut *grads) };
+        self.propagate(l, pairs, wanted, input, (sums, own, out));
+        if compacted && wanted.history {
+            for (row, kept) in self.kept.iter().zip(kept_grads.chunks_exact(vectors)) {
+                add(l, &mut grads[row * vectors..(row + 1) * vectors], kept);
+            }
+        }
+        kept_history.clear();
+        (self.kept_history, self.kept_grads) = (kept_history, kept_grads);
+    }
+
+    /// The weights of the scores and the gradients of the scores.
+    #[inline(always)]
+    fn weigh<L: Lanes>(&mut self, l: L, weighting: Weighting, rows: usize) {
+        let normaliser = match weighting {
+            Weighting::Sum => {
+                self.weights = self.scores;
+                self.grad_scores = self.grad_weights;
+                return;
+            }
+            Weighting::Softmax(normaliser) => normaliser,
+            Weighting::SoftmaxOfBlock => Normaliser::new(l, &self.scores[..rows], &self.grad_weights[..rows]),
+        };
+        let (shift, mean) = (normaliser.shift(), normaliser.weighted / normaliser.sum);
+        let weights = self.scores.as_chunks::<LANES>().0.iter().zip(self.weights.as_chunks_mut::<LANES>().0);
+        for (scores, weights) in weights {
+            let exponentials = exp(l, l.sub(l.load(scores), l.splat(shift)));
+            l.store(weights, l.div(exponentials, l.splat(normaliser.sum)));
+        }
+        let numbers = self.weights.iter().zip(&self.grad_weights);
+        for (grad, (weight, grad_weight)) in self.grad_scores.iter_mut().zip(numbers) {
+            *grad = weight * (grad_weight - mean);
+        }
+    }
+
+    /// From the gradients of the scores back through the network.
+    #[inline(always)]
+    fn propagate<L: Lanes>(
+        &mut self,
+        l: L,
+        pairs: &Pairs<'_>,
+        wanted: &Wanted,
+        history: &[Row],
+        (sums, own, grads): (&mut Sums, &mut CandidateSums, &mut [Row]),
+    ) {
+        let layers = pairs.layers;
+        let vectors = layers.per_pair[0].vectors();
+        let rows = history.len() / vectors;
+        self.output_layer(l, layers, wanted, rows, sums);
+        let [current, next] = &mut self.grads;
+        for i in (wanted.deepest..layers.units.len()).rev() {
+            let (units, n) = (layers.units[i], self.units.before[i].vectors());
+            let values = (
+                self.units.before[i].data(),
+                self.units.after[i].data(),
+                &mut current.data_mut()[..rows * n],
+            );
+            let layer = &mut sums.layers[i];
+            let bias = if i == 0 { &mut own.units } else { &mut layer.bias };
+            activation_backward(l, &layers.activations[i], values, n, bias, &mut layer.vectors);
+            let gradient = &current.data()[..rows * n];
+            let (input, inner, out) = match i {
+                0 => ((history, vectors), wanted.outer(), &mut own.outer),
+                _ => {
+                    let input = &self.units.after[i - 1];
+                    let rows = &input.data()[..rows * input.vectors()];
+                    ((rows, input.vectors()), wanted.weights[i], &mut sums.layers[i].weight)
+                }
+            };
+            if inner {
+                multiply_transposed(l, (gradient, n), units, input, |unit, v, sum| {
+                    let out = &mut out.row_mut(unit)[v];
+                    l.store(out, l.add(l.load(out), sum));
+                });
+            }
+            if i > wanted.deepest || wanted.history {
+                let weight = if i == 0 { &pairs.candidate.weight } else { &layers.weights[i][0] };
+                let n_next = weight.vectors();
+                let out = &mut next.data_mut()[..rows * n_next];
+                multiply(l, (gradient, n), (rows, units), (weight.data(), n_next), |row, v, sum| {
+                    l.store(&mut out[row * n_next + v], sum);
+                });
+                std::mem::swap(current, next);
+            }
+        }
+        if wanted.history {
+            let through = current.data().chunks_exact(vectors);
+            for ((grads, through), weight) in grads.chunks_exact_mut(vectors).zip(through).zip(&self.weights)
+            {
+                let weight = l.splat(*weight);
+                for ((grad, through), grad_out) in grads.iter_mut().zip(through).zip(pairs.grad_out) {
+                    let direct = l.mul_add(weight, l.load(grad_out), l.load(through));
+                    l.store(grad, l.add(l.load(grad), direct));
+                }
+            }
+        }
+    }
+
+    /// The gradients of the output layer, and those of the last hidden layer's numbers.
+    #[inline(always)]
+    fn output_layer<L: Lanes>(
+        &mut self,
+        l: L,
+        layers: &Layers,
+        wanted: &Wanted,
+        rows: usize,
+        sums: &mut Sums,
+    ) {
+        let Some(last) = self.units.after.last() else { return };
+        let (n, weight) = (last.vectors(), layers.output_weight.row(0));
+        let grad_scores = &self.grad_scores[..rows];
+        if wanted.output {
+            for (v, out) in sums.output_weight.row_mut(0).iter_mut().enumerate() {
+                let mut sum = l.splat(0.0);
+                for (row, grad) in last.data().chunks_exact(n).zip(grad_scores) {
+                    sum = l.mul_add(l.splat(*grad), l.load(&row[v]), sum);
+                }
+                l.store(out, l.add(l.load(out), sum));
+            }
+            sums.output_bias.row_mut(0)[0][0] += grad_scores.iter().sum::<f32>();
+        }
+        let out = self.grads[0].data_mut().chunks_exact_mut(n);
+        for (out, grad) in out.zip(grad_scores) {
+            for (out, weight) in out.iter_mut().zip(weight) {
+                l.store(out, l.mul(l.splat(*grad), l.load(weight)));
+            }
+        }
+    }
+}
+
+/// `sum += row`.
+#[inline(always)]
+pub(super) fn add<L: Lanes>(l: L, sum: &mut [Row], row: &[Row]) {
+    for (sum, row) in sum.iter_mut().zip(row) {
+        l.store(sum, l.add(l.load(sum), l.load(row)));
+    }
+}
+
+/// Turns the gradients of rows of `n` vectors after an activation into those before it, and adds the gradients of the layer's
+/// bias and of the activation's vectors.
+#[inline(always)]
+fn activation_backward<L: Lanes>(
+    l: L,
+    activation: &Activation<Matrix>,
+    (before, after, grads): (&[Row], &[Row], &mut [Row]),
+    n: usize,
+    bias_sums: &mut Matrix,
+    vector_sums: &mut [Matrix; 3],
+) {
+    let (zero, one) = (l.splat(0.0), l.splat(1.0));
+    // `above` for positive numbers, NaN for NaN, otherwise `below`.
+    let step = |y: L::V, above: L::V, below: L::V| {
+        l.if_less(zero, y, above, l.if_less(y, l.splat(f32::MIN_POSITIVE), below, y))
+    };
+    for v in 0..n {
+        let mut bias = zero;
+        let mut vectors = [zero; 3];
+        let rows = before.chunks_exact(n).zip(after.chunks_exact(n)).zip(grads.chunks_exact_mut(n));
+        for ((before, after), grads) in rows {
+            let (y, dx) = (l.load(&before[v]), l.load(&grads[v]));
+            let slope = match activation {
+                Activation::Relu => step(y, one, zero),
+                Activation::Sigmoid => {
+                    let x = l.load(&after[v]);
+                    l.mul(x, l.sub(one, x))
+                }
+                Activation::Prelu { alpha } => {
+                    vectors[0] = l.mul_add(dx, l.if_less(zero, y, zero, y), vectors[0]);
+                    step(y, one, l.load(&alpha.row(0)[v]))
+                }
+                Activation::Dice { gain, shift, alpha } => {
+                    let [gain, shift, alpha] = [gain, shift, alpha].map(|vector| l.load(&vector.row(0)[v]));
+                    let z = l.mul_add(gain, y, shift);
+                    let (p, rest) = (sigmoid(l, z), sigmoid(l, l.sub(zero, z)));
+                    let dx_y = l.mul(dx, y);
+                    let slope = l.mul(l.mul(p, rest), l.sub(one, alpha));
+                    vectors[0] = l.mul_add(dx_y, rest, vectors[0]);
+                    vectors[1] = l.mul_add(l.mul(dx_y, y), slope, vectors[1]);
+                    vectors[2] = l.mul_add(dx_y, slope, vectors[2]);
+                    let straight = l.mul_add(alpha, rest, p);
+                    l.mul_add(l.mul(y, slope), gain, straight)
+                }
+            };
+            let dy = l.mul(dx, slope);
+            bias = l.add(bias, dy);
+            l.store(&mut grads[v], dy);
+        }
+        let sums = [&mut *bias_sums].into_iter().chain(&mut *vector_sums);
+        for (sums, sum) in sums.zip([bias, vectors[0], vectors[1], vectors[2]]) {
+            let out = &mut sums.row_mut(0)[v];
+            l.store(out, l.add(l.load(out), sum));
+        }
+    }
+}

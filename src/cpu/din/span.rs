@@ -1,0 +1,173 @@
+//! A span of behaviours and a tile of candidates: the outer loops of the backward pass, in vector instructions.
+
+use crate::cpu::din::block::{Block, CandidateSums, Pairs, Weighting, add};
+use crate::cpu::din::layers::{BLOCK, Candidate, Layers};
+use crate::cpu::din::softmax::Normaliser;
+use crate::cpu::din::sums::{Sums, Wanted};
+use crate::cpu::vector::{Kernel, LANES, Lanes, Matrix, Row, widen_to};
+use crate::element::Element;
+
+/// Behaviours of a span: they and their gradients stay in the L2 cache while the candidates pass.
+pub(super) const SPAN: usize = 4 * BLOCK;
+
+/// Candidates of a tile: the gradients of a span are summed within a tile, then over tiles.
+pub(super) const TILE: usize = 64;
+
+/// What a piece works with.
+pub(super) struct Scratch {
+    /// Of a span: behaviours, their gradients over all tiles so far, and over this one.
+    pub(super) history: Matrix,
+    pub(super) grads: Matrix,
+    pub(super) tile_grads: Matrix,
+    /// Of a tile: candidates, and the gradients of their outputs.
+    pub(super) targets: Matrix,
+    pub(super) grad_out: Matrix,
+    pub(super) candidate: Candidate,
+    pub(super) own: CandidateSums,
+    pub(super) block: Block,
+}
+
+impl Scratch {
+    pub(super) fn new(layers: &Layers, width: usize) -> Self {
+        let [history, grads, tile_grads] = [0; 3].map(|_| Matrix::zeros(SPAN, width));
+        let [targets, grad_out] = [0; 2].map(|_| Matrix::zeros(TILE, width));
+        let (outer, units) = (Matrix::zeros(layers.units[0], width), Matrix::zeros(1, layers.units[0]));
+        let own = CandidateSums { outer, units };
+        let (candidate, block) = (Candidate::new(layers), Block::new(layers, width));
+        Self { history, grads, tile_grads, targets, grad_out, candidate, own, block }
+    }
+}
+
+/// Rows as `f32`, padded.
+pub(super) struct Widen<'a, T> {
+    pub(super) rows: &'a [T],
+    pub(super) width: usize,
+    pub(super) out: &'a mut Matrix,
+}
+
+impl<T: Element> Kernel for Widen<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        for (row, out) in self.rows.chunks_exact(self.width).zip(self.out.rows_mut()) {
+            widen_to(l, row, &mut out.as_flattened_mut()[..self.width]);
+        }
+    }
+}
+
+/// Adds a span of behaviours to the normalisers of a tile of candidates.
+pub(super) struct Normalise<'a> {
+    pub(super) layers: &'a Layers,
+    pub(super) weighting: Weighting,
+    pub(super) scratch: &'a mut Scratch,
+    /// The number of behaviours.
+    pub(super) rows: usize,
+    pub(super) normalisers: &'a mut [Normaliser],
+}
+
+impl Kernel for Normalise<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        let Self { layers, weighting, scratch, rows, normalisers } = self;
+        let Scratch { history, targets, grad_out, candidate, block, .. } = scratch;
+        let n = history.vectors();
+        for (i, normaliser) in normalisers.iter_mut().enumerate() {
+            candidate.set(l, layers, targets.row(i), false);
+            let pairs = Pairs { layers, candidate, grad_out: grad_out.row(i), weighting };
+            for rows in history.data()[..rows * n].chunks(BLOCK * n) {
+                let (scores, grad_weights) = block.score(l, &pairs, rows);
+                normaliser.add(&Normaliser::new(l, scores, grad_weights));
+            }
+        }
+    }
+}
+
+/// A span of behaviours and a tile of candidates.
+pub(super) struct Backward<'a> {
+    pub(super) layers: &'a Layers,
+    pub(super) wanted: &'a Wanted,
+    /// Of each candidate.
+    pub(super) weightings: &'a [Weighting],
+    /// The number of behaviours.
+    pub(super) rows: usize,
+    pub(super) scratch: &'a mut Scratch,
+    pub(super) sums: &'a mut Sums,
+    /// The gradients of the part's candidates, if wanted; the tile's begin with row `first`.
+    pub(super) targets: &'a mut Matrix,
+    pub(super) first: usize,
+}
+
+impl Kernel for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        let Self { layers, wanted, weightings, rows, scratch, sums, targets: grad_targets, first } = self;
+        let Scratch { history, grads, tile_grads, targets, grad_out, candidate, own, block } = scratch;
+        let n = history.vectors();
+        tile_grads.data_mut()[..rows * n].fill([0.0; LANES]);
+        for (i, &weighting) in weightings.iter().enumerate() {
+            candidate.set(l, layers, targets.row(i), wanted.history);
+            own.outer.data_mut().fill([0.0; LANES]);
+            own.units.data_mut().fill([0.0; LANES]);
+            let pairs = Pairs { layers, candidate, grad_out: grad_out.row(i), weighting };
+            let blocks = history.data()[..rows * n].chunks(BLOCK * n);
+            for (rows, grads) in blocks.zip(tile_grads.data_mut().chunks_mut(BLOCK * n)) {
+                block.backward(l, &pairs, wanted, rows, (sums, own, grads));
+            }
+            own.finish(l, layers, wanted, targets.row(i), sums);
+            if wanted.targets {
+                own.add_target(l, layers, grad_targets.row_mut(first + i));
+            }
+        }
+        if wanted.history {
+            add(l, &mut grads.data_mut()[..rows * n], tile_grads.data());
+        }
+    }
+}
+
+impl CandidateSums {
+    /// Adds the candidate's part of the gradients of the first layer's bias and weight, in the folded blocks.
+    #[inline(always)]
+    fn finish<L: Lanes>(&self, l: L, layers: &Layers, wanted: &Wanted, q: &[Row], sums: &mut Sums) {
+        if wanted.deepest == 0 {
+            add(l, sums.layers[0].bias.data_mut(), self.units.data());
+        }
+        if !wanted.weights[0] {
+            return;
+        }
+        for unit in 0..layers.units[0] {
+            let total = l.splat(self.units.row(0).as_flattened()[unit]);
+            let outer = self.outer.row(unit);
+            let target = sums.per_target.row_mut(unit).iter_mut();
+            let behaviour = sums.per_behaviour.row_mut(unit).iter_mut();
+            let pair = sums.per_pair.row_mut(unit).iter_mut();
+            for (((outer, q), target), (behaviour, pair)) in
+                outer.iter().zip(q).zip(target).zip(behaviour.zip(pair))
+            {
+                let (outer, q) = (l.load(outer), l.load(q));
+                l.store(target, l.mul_add(total, q, l.load(target)));
+                l.store(behaviour, l.add(l.load(behaviour), outer));
+                l.store(pair, l.mul_add(outer, q, l.load(pair)));
+            }
+        }
+    }
+
+    /// Adds the gradient of the candidate's row: `(W_q + W_d)ᵀ·Σ_l dy + Σ_h W_p[h] ⊙ G[h]`.
+    #[inline(always)]
+    fn add_target<L: Lanes>(&self, l: L, layers: &Layers, out: &mut [Row]) {
+        for (v, out) in out.iter_mut().enumerate() {
+            let mut sum = l.splat(0.0);
+            for unit in 0..layers.units[0] {
+                let total = l.splat(self.units.row(0).as_flattened()[unit]);
+                sum = l.mul_add(total, l.load(&layers.per_target[0].row(unit)[v]), sum);
+                let pair = l.load(&layers.per_pair[0].row(unit)[v]);
+                sum = l.mul_add(pair, l.load(&self.outer.row(unit)[v]), sum);
+            }
+            l.store(out, l.add(l.load(out), sum));
+        }
+    }
+}

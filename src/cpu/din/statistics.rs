@@ -1,0 +1,156 @@
+//! Statistics of a hidden layer's numbers before its activation.
+
+use crate::cpu::din::cut::{Part, cut};
+use crate::cpu::din::layers::{BLOCK, Candidate, Layers, Units};
+use crate::cpu::threads::map;
+use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, Matrix, widen_to};
+use crate::element::Element;
+use crate::error::Result;
+use crate::host::Host;
+use crate::jagged::Batch;
+use crate::ops::{Din, DinInputs, DinStatistics};
+
+pub(super) fn din_statistics<T: Element>(
+    instructions: Instructions,
+    op: &Din,
+    batch: &Batch,
+    inputs: &DinInputs<'_, Host, T>,
+    layer: usize,
+    mut out: DinStatistics<'_, Host>,
+) -> Result<()> {
+    op.check_statistics(batch, inputs, layer, &out)?;
+    let layers = Layers::new(op, inputs);
+    let channels = layers.units[layer];
+    let moments = map(cut(batch, BLOCK), |parts| {
+        let mut moments = Moments::new(channels);
+        let [mut history, mut targets] = [BLOCK, 1].map(|rows| Matrix::zeros(rows, op.width));
+        let (mut units, mut candidate) = (Units::new(&layers), Candidate::new(&layers));
+        let numbers = |rows: std::ops::Range<usize>| rows.start * op.width..rows.end * op.width;
+        for Part { history: behaviours, targets: candidates, .. } in parts {
+            for m in candidates {
+                for start in behaviours.clone().step_by(BLOCK) {
+                    let rows = start..behaviours.end.min(start + BLOCK);
+                    instructions.run(Measure {
+                        layers: &layers,
+                        layer,
+                        target: &inputs.targets[numbers(m..m + 1)],
+                        behaviours: &inputs.history[numbers(rows)],
+                        scratch: (&mut targets, &mut history, &mut candidate, &mut units),
+                        moments: &mut moments,
+                        is_new: start == behaviours.start,
+                    });
+                }
+            }
+        }
+        moments
+    });
+    let mut all = Moments::new(channels);
+    for later in &moments {
+        for (channel, sums) in all.channels.iter_mut().enumerate() {
+            sums.add(all.count, later.count, later.channels[channel]);
+        }
+        all.count += later.count;
+    }
+    for (channel, sums) in all.channels.iter().enumerate() {
+        out.mean[channel] = sums.mean as f32;
+        out.centred_squares[channel] = sums.squares as f32;
+    }
+    Ok(())
+}
+
+/// Mean and sum of squared distances from it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Moment {
+    mean: f64,
+    squares: f64,
+}
+
+impl Moment {
+    /// Adds those of `later` numbers to those of `count`.
+    fn add(&mut self, count: u64, later: u64, other: Self) {
+        let (count, later) = (count as f64, later as f64);
+        let all = count + later;
+        if later == 0.0 {
+            return;
+        }
+        let distance = other.mean - self.mean;
+        self.mean += distance * (later / all);
+        self.squares += other.squares + distance * distance * (count / all * later);
+    }
+}
+
+/// The moments of every channel.
+struct Moments {
+    count: u64,
+    channels: Vec<Moment>,
+}
+
+impl Moments {
+    fn new(channels: usize) -> Self {
+        Self { count: 0, channels: vec![Moment::default(); channels] }
+    }
+}
+
+/// Adds the pairs of a block of behaviours and a candidate.
+struct Measure<'a, T> {
+    layers: &'a Layers,
+    layer: usize,
+    target: &'a [T],
+    behaviours: &'a [T],
+    /// The candidate's row, the behaviours' rows, the candidate's network and its units.
+    scratch: (&'a mut Matrix, &'a mut Matrix, &'a mut Candidate, &'a mut Units),
+    moments: &'a mut Moments,
+    /// Whether the candidate is not that of the block before.
+    is_new: bool,
+}
+
+impl<T: Element> Kernel for Measure<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        let Self { layers, layer, target, behaviours, scratch, moments, is_new } = self;
+        let (targets, history, candidate, units) = scratch;
+        let width = target.len();
+        if is_new {
+            widen_to(l, target, &mut targets.row_mut(0).as_flattened_mut()[..width]);
+            candidate.set(l, layers, targets.row(0), false);
+        }
+        for (row, out) in behaviours.chunks_exact(width).zip(history.rows_mut()) {
+            widen_to(l, row, &mut out.as_flattened_mut()[..width]);
+        }
+        let rows = behaviours.len() / width;
+        units.forward(l, layers, candidate, &history.data()[..rows * history.vectors()], layer + 1);
+        let numbers = &units.before[layer];
+        let n = numbers.vectors();
+        let share = l.splat(1.0 / rows as f32);
+        for v in 0..n {
+            let rows_of = || numbers.data()[..rows * n].chunks_exact(n).map(|row| l.load(&row[v]));
+            let mut mean = l.splat(0.0);
+            for y in rows_of() {
+                mean = l.mul_add(y, share, mean);
+            }
+            // The sum of the distances makes up for the rounding of the mean.
+            let (mut rest, mut squares) = (l.splat(0.0), l.splat(0.0));
+            for y in rows_of() {
+                let distance = l.sub(y, mean);
+                rest = l.add(rest, distance);
+                squares = l.mul_add(distance, distance, squares);
+            }
+            let mut stored = [[0.0; LANES]; 3];
+            for (out, sum) in stored.iter_mut().zip([mean, rest, squares]) {
+                l.store(out, sum);
+            }
+            let channels = moments.channels.iter_mut().skip(v * LANES);
+            for (lane, channel) in channels.take(LANES).enumerate() {
+                let [mean, rest, squares] = stored.map(|row| f64::from(row[lane]));
+                let rest = rest / rows as f64;
+                let block =
+                    Moment { mean: mean + rest, squares: (squares - rest * rest * rows as f64).max(0.0) };
+                let block = if squares.is_nan() { Moment { squares, ..block } } else { block };
+                channel.add(moments.count, rows as u64, block);
+            }
+        }
+        moments.count += rows as u64;
+    }
+}
