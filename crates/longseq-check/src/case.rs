@@ -79,6 +79,11 @@ impl Rules {
     pub const CUDA: Rules = Rules { tiny_products: false, ..Rules::IEEE };
     /// WGSL.
     pub const WGSL: Rules = Rules { nan: false, subnormal: false, ..Rules::IEEE };
+
+    /// Whether long histories are to be shortened: on an emulator, except in thorough tests.
+    pub fn shortened(self) -> bool {
+        self.slow && !crate::device::thorough()
+    }
 }
 
 /// Why a case failed.

@@ -7,6 +7,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, StandardNormal, Zipf};
 
+use crate::device::thorough;
+
 /// What the numbers look like.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Data {
@@ -133,9 +135,10 @@ pub fn dtype_name(dtype: DType) -> &'static str {
     }
 }
 
-/// Configures proptest with this many cases, or with `PROPTEST_CASES` where that is fewer: emulated processors and other
-/// modes of a device get fewer.
+/// Configures proptest with this many cases if tests are [`thorough`], otherwise with a third of them, and new ones each time;
+/// or with `PROPTEST_CASES` where that is fewer: emulated processors and other modes of a device get fewer.
 pub fn random_cases(cases: u32) -> ProptestConfig {
     let default = ProptestConfig::default();
+    let cases = if thorough() { cases } else { cases.div_ceil(3) };
     ProptestConfig { cases: cases.min(default.cases), ..default }
 }

@@ -4,9 +4,10 @@
 use cuda_emulator::{CudaError, CudaVersion, Device, Emulator};
 use longseq::cudarc::driver::{CudaContext, DevicePtr};
 use longseq::*;
+use longseq_check::AnyCase;
 use longseq_check::decoupled::DecoupledCase;
 use longseq_check::device::assert_check;
-use longseq_check::device::cuda::{MODES, session, set_mode};
+use longseq_check::device::cuda::{modes_of, session, set_mode};
 use longseq_check::din::DinCase;
 use longseq_check::target_attention::{AttentionCase, MergeCase};
 
@@ -220,34 +221,28 @@ impl Request {
 fn results_hold_in_every_mode() {
     let Some(emulator) = session() else { return };
     let gpu = Cuda::new(0).expect("a device");
-    for mode in MODES {
-        set_mode(&emulator, mode);
-        assert_check(&MergeCase { seed: 1, rows: 300, value_width: 7, dead_parts: false }, &gpu);
-        for dtype in [DType::F32, DType::F16, DType::Bf16] {
-            let (histories, targets) = (vec![0, 700, 33], vec![1, 9, 3]);
-            let width = 32;
-            let attention = AttentionCase {
-                dtype,
-                histories: histories.clone(),
-                targets: targets.clone(),
-                width,
-                ..Default::default()
-            };
-            assert_check(&attention, &gpu);
-            let din = DinCase {
-                dtype,
-                histories,
-                targets,
-                hidden: vec![20, 12],
-                pooling: DinPooling::Softmax,
-                ..Default::default()
-            };
-            assert_check(&din, &gpu);
+    let mut cases: Vec<AnyCase> = vec![
+        (&MergeCase { seed: 1, rows: 300, value_width: 7, dead_parts: false }).into(),
+        (&DecoupledCase { histories: vec![700, 3], targets: vec![5, 2], ..Default::default() }).into(),
+    ];
+    let (histories, targets) = (vec![0, 700, 33], vec![1, 9, 3]);
+    let attention = AttentionCase {
+        histories: histories.clone(),
+        targets: targets.clone(),
+        width: 32,
+        ..Default::default()
+    };
+    let (hidden, pooling) = (vec![20, 12], DinPooling::Softmax);
+    let din = DinCase { histories, targets, hidden, pooling, ..Default::default() };
+    for dtype in [DType::F32, DType::F16, DType::Bf16] {
+        cases.push((&AttentionCase { dtype, ..attention.clone() }).into());
+        cases.push((&DinCase { dtype, ..din.clone() }).into());
+    }
+    for (index, case) in cases.iter().enumerate() {
+        for mode in modes_of(index) {
+            set_mode(&emulator, mode);
+            assert_check(case, &gpu);
         }
-        assert_check(
-            &DecoupledCase { histories: vec![700, 3], targets: vec![5, 2], ..Default::default() },
-            &gpu,
-        );
     }
     drop(gpu);
     assert_clean(&emulator);

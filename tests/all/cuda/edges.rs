@@ -1,7 +1,7 @@
 //! Numbers at the edges of `f32` on the emulated CUDA device, with results known by hand: finite masks, scores
 //! and values near the largest number, NaN, and parts without behaviours.
 
-use half::bf16;
+use longseq::half::bf16;
 use longseq::*;
 use longseq_check::device::cuda::session;
 

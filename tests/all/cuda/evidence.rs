@@ -2,7 +2,7 @@
 //! times modelled from these counts and from the figures of ptxas. Nothing here is measured.
 //!
 //! `LONGSEQ_WRITE_EVIDENCE=1 cargo test --test all evidence` writes `kernels/evidence.md` anew; without the variable
-//! the test fails where the committed file is out of date.
+//! the test fails where the committed file is out of date. `LONGSEQ_TEST_THOROUGH=1` runs the long shapes, too.
 
 use std::fmt::Write as _;
 
@@ -11,8 +11,8 @@ use cuda_emulator::report::{Report, Resources, Target};
 use longseq::*;
 use longseq_check::AnyCase;
 use longseq_check::decoupled::DecoupledCase;
-use longseq_check::device::TestDevice;
 use longseq_check::device::cuda::session;
+use longseq_check::device::{TestDevice, thorough};
 use longseq_check::din::{DinCase, Kind};
 use longseq_check::lookup::{LookupCase, Pool};
 use longseq_check::sdim::SdimCase;
@@ -24,21 +24,37 @@ const MOST_SECTORS: f64 = 1.05;
 const MOST_CONFLICTS: f64 = 0.02;
 
 /// Runs a case once and returns the counts of its launches.
-fn launches<'a, C>(case: &'a C) -> Vec<LaunchCounts>
-where
-    AnyCase: From<&'a C>,
-{
+fn launches(case: &AnyCase) -> Vec<LaunchCounts> {
     let emulator = session().expect("the emulator");
     let gpu = Cuda::new(0).expect("a device");
     emulator.set_checks(false);
-    gpu.run_case(&case.into()).map(drop).unwrap_or_else(|failure| panic!("{failure}"));
+    gpu.run_case(case).map(drop).unwrap_or_else(|failure| panic!("{failure}"));
     emulator.take_counts()
 }
 
-/// Launches of typical shapes, by the name of the shape.
-type Shapes = Vec<(&'static str, Vec<LaunchCounts>)>;
+/// A typical shape.
+struct Shape {
+    name: &'static str,
+    case: AnyCase,
+    /// Takes seconds, and its kernels run in another shape, too: only thorough tests run it.
+    long: bool,
+}
 
-fn target_attention() -> Shapes {
+fn shape<'a, C>(name: &'static str, case: &'a C) -> Shape
+where
+    AnyCase: From<&'a C>,
+{
+    Shape { name, case: case.into(), long: false }
+}
+
+fn long_shape<'a, C>(name: &'static str, case: &'a C) -> Shape
+where
+    AnyCase: From<&'a C>,
+{
+    Shape { long: true, ..shape(name, case) }
+}
+
+fn target_attention() -> Vec<Shape> {
     let attention = AttentionCase {
         histories: vec![4096; 8],
         targets: vec![32; 8],
@@ -64,15 +80,15 @@ fn target_attention() -> Shapes {
     };
     let bf16 = |case: &AttentionCase| AttentionCase { dtype: DType::Bf16, ..case.clone() };
     vec![
-        ("target attention f32, B = 8, C = 32, L = 4096, d = 64", launches(&attention)),
-        ("target attention bf16, B = 8, C = 32, L = 4096, d = 64", launches(&bf16(&attention))),
-        ("target attention bf16, C = 1, L = 20,000, d = 64, keys as values", launches(&bf16(&few))),
-        ("target attention bf16, B = 2, C = 16, L = 4096, d = 128", launches(&bf16(&many))),
-        ("target attention bf16, B = 2, C = 8, L = 4096, d = 64, 4 heads on 1", launches(&bf16(&grouped))),
+        shape("target attention f32, B = 8, C = 32, L = 4096, d = 64", &attention),
+        shape("target attention bf16, B = 8, C = 32, L = 4096, d = 64", &bf16(&attention)),
+        shape("target attention bf16, C = 1, L = 20,000, d = 64, keys as values", &bf16(&few)),
+        shape("target attention bf16, B = 2, C = 16, L = 4096, d = 128", &bf16(&many)),
+        shape("target attention bf16, B = 2, C = 8, L = 4096, d = 64, 4 heads on 1", &bf16(&grouped)),
     ]
 }
 
-fn din_and_sdim() -> Shapes {
+fn din_and_sdim() -> Vec<Shape> {
     let din = DinCase {
         histories: vec![1000],
         targets: vec![16],
@@ -102,16 +118,16 @@ fn din_and_sdim() -> Shapes {
     let sdim_wide =
         SdimCase { histories: vec![4096], targets: vec![4], width: 128, groups: 32, ..sdim_bf16.clone() };
     vec![
-        ("DIN 80-40 sigmoid f32, C = 16, L = 1000, d = 64", launches(&din)),
-        ("DIN 80-40 sigmoid bf16, C = 16, L = 1000, d = 64", launches(&din_bf16)),
-        ("DIN 36 PReLU softmax bf16, C = 64, L = 1024, d = 64", launches(&din_prelu)),
-        ("SDIM f32, L = 8192, C = 100, d = 64, 16 groups of 3 bits", launches(&sdim)),
-        ("SDIM bf16, L = 8192, C = 100, d = 64, 16 groups of 3 bits", launches(&sdim_bf16)),
-        ("SDIM bf16, L = 4096, C = 4, d = 128, 32 groups of 3 bits", launches(&sdim_wide)),
+        shape("DIN 80-40 sigmoid f32, C = 16, L = 1000, d = 64", &din),
+        shape("DIN 80-40 sigmoid bf16, C = 16, L = 1000, d = 64", &din_bf16),
+        shape("DIN 36 PReLU softmax bf16, C = 64, L = 1024, d = 64", &din_prelu),
+        long_shape("SDIM f32, L = 8192, C = 100, d = 64, 16 groups of 3 bits", &sdim),
+        long_shape("SDIM bf16, L = 8192, C = 100, d = 64, 16 groups of 3 bits", &sdim_bf16),
+        shape("SDIM bf16, L = 4096, C = 4, d = 128, 32 groups of 3 bits", &sdim_wide),
     ]
 }
 
-fn decoupled_and_lookups() -> Shapes {
+fn decoupled_and_lookups() -> Vec<Shape> {
     let search = |width: usize| DecoupledCase {
         histories: vec![20_000],
         targets: vec![16],
@@ -130,9 +146,9 @@ fn decoupled_and_lookups() -> Shapes {
         ..Default::default()
     };
     vec![
-        ("decoupled f32, K = 64 of 20,000, C = 16, a = 128, r = 64", launches(&search(128))),
-        ("decoupled f32, K = 64 of 20,000, C = 16, a = 16, r = 64", launches(&search(16))),
-        ("look-up f32, 400 bags of 50, r = 64", launches(&lookup)),
+        long_shape("decoupled f32, K = 64 of 20,000, C = 16, a = 128, r = 64", &search(128)),
+        shape("decoupled f32, K = 64 of 20,000, C = 16, a = 16, r = 64", &search(16)),
+        shape("look-up f32, 400 bags of 50, r = 64", &lookup),
     ]
 }
 
@@ -212,29 +228,41 @@ test --test all evidence` writes this file; the test fails if it is out of date.
   for all requested sectors without any cache. Both are lower bounds that ignore latency.
 ";
 
+/// The section of a shape.
+fn section(shape: &Shape) -> String {
+    let mut text = format!("\n## {}\n\n", shape.name);
+    text.push_str("| kernel | blocks × threads | instructions | sectors | conflicts % | registers | warps | A100: unit | memory | H100: unit | memory |\n");
+    text.push_str("|---|---|---|---|---|---|---|---|---|---|---|\n");
+    for launch in &launches(&shape.case) {
+        row(&mut text, launch);
+    }
+    text
+}
+
 #[test]
 fn the_evidence_is_up_to_date() {
     if session().is_none() {
         return;
     }
-    let mut table = HEAD.to_owned();
-    for (shape, launches) in
-        [target_attention(), din_and_sdim(), decoupled_and_lookups()].into_iter().flatten()
-    {
-        let _ = writeln!(table, "\n## {shape}\n");
-        table.push_str("| kernel | blocks × threads | instructions | sectors | conflicts % | registers | warps | A100: unit | memory | H100: unit | memory |\n");
-        table.push_str("|---|---|---|---|---|---|---|---|---|---|---|\n");
-        for launch in &launches {
-            row(&mut table, launch);
-        }
-    }
+    let shapes = [target_attention(), din_and_sdim(), decoupled_and_lookups()].into_iter().flatten();
     let path = longseq_check::repository().join("kernels/evidence.md");
     if std::env::var_os("LONGSEQ_WRITE_EVIDENCE").is_some() {
-        std::fs::write(&path, &table).expect("the file can be written");
+        let sections: String = shapes.map(|shape| section(&shape)).collect();
+        return std::fs::write(&path, format!("{HEAD}{sections}")).expect("the file can be written");
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    let mut parts = committed.split("\n## ");
+    let mut same = parts.next() == Some(HEAD);
+    for shape in shapes {
+        let part = parts.next().unwrap_or_default();
+        same &= if shape.long && !thorough() {
+            part.starts_with(&format!("{}\n", shape.name))
+        } else {
+            format!("\n## {part}") == section(&shape)
+        };
+    }
     assert!(
-        committed == table,
+        same && parts.next().is_none(),
         "kernels/evidence.md is out of date: see the top of tests/all/cuda/evidence.rs"
     );
 }

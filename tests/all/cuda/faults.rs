@@ -23,6 +23,26 @@ fn every_failing_driver_call_is_an_error_and_leaves_nothing() {
     let Some(emulator) = session() else { return };
     // Other tests check the kernels; here they run hundreds of times.
     emulator.set_checks(false);
+    let mut failed = fail_each_call(&emulator, |arm| {
+        arm();
+        Cuda::new(0)?.synchronize()
+    });
+    // Each operation by itself, on a backend that has been made before calls begin to fail: the others would only repeat.
+    for case in operations() {
+        failed += fail_each_call(&emulator, |arm| {
+            let gpu = Cuda::new(0)?;
+            arm();
+            run(&gpu, &case)?;
+            gpu.synchronize()
+        });
+    }
+    assert!(failed > 50, "only {failed} calls failed");
+    all_operations().expect("the driver works again");
+    assert_clean(&emulator);
+}
+
+/// Makes each driver call of a request fail once, from where the request says that calls may fail. Returns how many failed.
+fn fail_each_call(emulator: &Emulator, request: impl Fn(&dyn Fn()) -> Result<()>) -> usize {
     let kinds = [
         CallKind::Device,
         CallKind::Context,
@@ -38,8 +58,7 @@ fn every_failing_driver_call_is_an_error_and_leaves_nothing() {
     let mut failed = 0;
     for kind in kinds {
         for nth in 1.. {
-            emulator.fail_call(kind, nth, CudaError::LaunchFailed);
-            let result = all_operations();
+            let result = request(&|| emulator.fail_call(kind, nth, CudaError::LaunchFailed));
             emulator.clear_faults();
             let live = emulator.live();
             assert!(live.is_empty_but_for_contexts(), "call {nth} of {kind:?}: {live}");
@@ -49,9 +68,7 @@ fn every_failing_driver_call_is_an_error_and_leaves_nothing() {
             failed += 1;
         }
     }
-    assert!(failed > 50, "only {failed} calls failed");
-    all_operations().expect("the driver works again");
-    assert_clean(&emulator);
+    failed
 }
 
 /// The device is lost at a driver call, of any kind: that call of ours and all later ones fail, and nothing stays allocated.
@@ -198,20 +215,28 @@ fn a_failing_event_is_reported_by_the_next_wait() {
     assert_clean(&emulator);
 }
 
+/// A call of each operation. Histories are just long enough to be split.
+fn operations() -> [AnyCase; 7] {
+    [
+        (&AttentionCase { histories: vec![600], ..Default::default() }).into(),
+        (&DinCase { histories: vec![200], hidden: vec![8], ..Default::default() }).into(),
+        (&SdimCase { histories: vec![700], ..Default::default() }).into(),
+        (&MergeCase { seed: 1, rows: 5, value_width: 4, dead_parts: false }).into(),
+        (&LookupCase::default()).into(),
+        // Bags: look-ups that add up.
+        (&LookupCase { pool: Pool::Mean, bags: vec![300, 0, 2], ..Default::default() }).into(),
+        (&DecoupledCase::default()).into(),
+    ]
+}
+
+fn run(gpu: &Cuda, case: &AnyCase) -> Result<()> {
+    let result = gpu.run_case(case).map(drop);
+    result.map_err(|failure| Error::Device { operation: "test", message: failure.to_string() })
+}
+
 /// A call of each operation, on a backend of its own.
 fn all_operations() -> Result<()> {
     let gpu = Cuda::new(0)?;
-    let run = |case: AnyCase| {
-        let result = gpu.run_case(&case).map(drop);
-        result.map_err(|failure| Error::Device { operation: "test", message: failure.to_string() })
-    };
-    run((&AttentionCase { histories: vec![3000], ..Default::default() }).into())?;
-    run((&DinCase { histories: vec![200], ..Default::default() }).into())?;
-    run((&SdimCase { histories: vec![700], ..Default::default() }).into())?;
-    run((&MergeCase { seed: 1, rows: 5, value_width: 4, dead_parts: false }).into())?;
-    run((&LookupCase::default()).into())?;
-    // Bags: look-ups that add up.
-    run((&LookupCase { pool: Pool::Mean, bags: vec![300, 0, 2], ..Default::default() }).into())?;
-    run((&DecoupledCase::default()).into())?;
+    operations().iter().try_for_each(|case| run(&gpu, case))?;
     gpu.synchronize()
 }

@@ -91,7 +91,27 @@ fn passes_of_words(offsets: &Row<u64>, mask: u32) -> u64 {
     if !clash || uniform { 1 } else { passes_of_vectors(offsets, mask, 1) }
 }
 
+/// As many passes as the busiest bank has distinct words.
 fn passes_of_vectors(offsets: &Row<u64>, mask: u32, width: u64) -> u64 {
+    // Mostly no bank has two: found without the lists below, which take longer to clear than to fill.
+    let mut first = [0u32; 32];
+    let mut banks = 0u32;
+    for lane in lanes(mask) {
+        for i in 0..width {
+            let word = (offsets[lane] >> 2) as u32 + i as u32;
+            let bank = (word & 31) as usize;
+            if banks & 1 << bank == 0 {
+                banks |= 1 << bank;
+                first[bank] = word;
+            } else if first[bank] != word {
+                return passes_with_conflicts(offsets, mask, width);
+            }
+        }
+    }
+    1
+}
+
+fn passes_with_conflicts(offsets: &Row<u64>, mask: u32, width: u64) -> u64 {
     // The distinct words of each bank. Lists are short, so linear search is fast enough.
     let mut words = [[0u32; 32]; 32];
     let mut counts = [0usize; 32];

@@ -75,6 +75,12 @@ fn emulator() -> Emulator {
 /// changes when work is done, not what kernels compute.
 pub const MODES: [&str; 4] = ["", "shuffled", "lowest", "highest"];
 
+/// The modes in which to run the case with this index: all of them if [`thorough`](super::thorough), otherwise one. Neighbours
+/// get different ones, and none the first: every other test runs in that.
+pub fn modes_of(index: usize) -> &'static [&'static str] {
+    if super::thorough() { &MODES } else { &MODES[1 + index % (MODES.len() - 1)..][..1] }
+}
+
 /// Every stream does its work as late as possible, copies from and to pageable memory included: a missing wait and a buffer
 /// dropped too early show.
 pub const APART: &str = "apart";

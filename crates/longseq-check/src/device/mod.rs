@@ -18,6 +18,11 @@ use crate::mutant::Mutant;
 use crate::named::{AnyCase, AnyOutput, Named};
 use crate::registry;
 
+/// Whether tests that run many cases of one kind are to run them all (`LONGSEQ_TEST_THOROUGH=1`), or a fixed sample of them.
+pub fn thorough() -> bool {
+    std::env::var_os("LONGSEQ_TEST_THOROUGH").is_some_and(|value| value == "1")
+}
+
 /// A backend for which this crate has compiled its checks.
 pub trait TestDevice: Backend {
     /// What it guarantees.
