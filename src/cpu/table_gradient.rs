@@ -24,10 +24,10 @@ pub(super) trait RowsByPosition: Sync {
 const ROWS: usize = 1024;
 
 /// Runs at least as long are cut.
-const LONG: usize = 512;
+const LONG: usize = 2 * CUT_ROWS;
 
-/// The positions of a chunk of a run that is cut.
-const CUT_ROWS: usize = 256;
+/// The positions of a chunk of a run that is cut. The last has less than twice as many, which is the longest chain of additions.
+const CUT_ROWS: usize = 192;
 
 /// Writes `Σ weight·row` over the positions of each id into the gradient of a table of rows of `width`.
 pub(super) fn sum_by_id<R: RowsByPosition>(

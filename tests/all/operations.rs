@@ -10,6 +10,25 @@ fn run(backend: Kind, stem: &str, name: &str) {
     }
 }
 
+/// Stamps the tests of a stem on the CPU, the only backend that has its calls.
+macro_rules! on_the_cpu {
+    ($stem:ident: $($test:ident),* $(,)?) => {
+        mod $stem {
+            mod cpu {
+                $(#[test]
+                fn $test() {
+                    super::super::run(longseq_check::device::Kind::Cpu, stringify!($stem), stringify!($test));
+                })*
+            }
+
+            #[test]
+            fn every_test_is_listed() {
+                assert_eq!(super::registry::names(stringify!($stem)), [$(stringify!($test)),*]);
+            }
+        }
+    };
+}
+
 /// Stamps the tests of a stem on every backend.
 macro_rules! on_every_backend {
     ($stem:ident: $($test:ident),* $(,)?) => {
@@ -123,6 +142,24 @@ on_every_backend!(
     averages_rows_near_the_limits,
 );
 
+on_the_cpu!(
+    lookup_backward:
+    matches_reference_from_every_storage,
+    matches_reference_in_bags,
+    matches_reference_in_every_form,
+    matches_reference_on_unusual_numbers,
+    matches_reference_on_long_runs,
+    matches_reference_on_random_lookups,
+    matches_reference_on_the_small_named_cases,
+    keeps_nan_to_the_rows_that_read_it,
+    sorts_columns_and_their_continuations,
+    refuses_bad_ids_and_orders,
+    updates_rows_with_every_optimiser,
+    updates_rows_of_any_width,
+    updates_random_rows,
+    refuses_bad_updates_and_changes_nothing,
+);
+
 on_every_backend!(
     decoupled:
     matches_dare,
@@ -187,6 +224,11 @@ fn every_fault_of_sdim_is_caught() {
 #[test]
 fn every_fault_of_lookups_is_caught() {
     longseq_check::lookup::tests::every_fault_is_caught();
+}
+
+#[test]
+fn every_fault_of_table_gradients_is_caught() {
+    longseq_check::lookup::backward_tests::every_fault_is_caught();
 }
 
 #[test]

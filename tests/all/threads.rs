@@ -1,10 +1,11 @@
 //! The CPU's results do not depend on the number of threads.
 use longseq::Cpu;
 use longseq_check::AnyCase;
+use longseq_check::data::Ids;
 use longseq_check::decoupled::DecoupledCase;
 use longseq_check::device::TestDevice;
 use longseq_check::din::DinCase;
-use longseq_check::lookup::{LookupCase, Pool};
+use longseq_check::lookup::{LookupBackwardCase, LookupCase, Pool, UpdateRowsCase};
 use longseq_check::sdim::SdimCase;
 use longseq_check::target_attention::AttentionCase;
 
@@ -29,6 +30,12 @@ fn results_do_not_depend_on_the_number_of_threads() {
     assert_same_on_any_pool(&(&DecoupledCase { histories, targets, ..Default::default() }).into());
     let bags = vec![500, 0, 3, 80];
     assert_same_on_any_pool(&(&LookupCase { pool: Pool::Mean, bags, ..Default::default() }).into());
+    let bags = vec![150_000, 0, 3];
+    let forward =
+        LookupCase { pool: Pool::Mean, bags, ids: Ids::Hot, table_rows: vec![1000], ..Default::default() };
+    assert_same_on_any_pool(&(&LookupBackwardCase { forward, sorted: true, ..Default::default() }).into());
+    let update = UpdateRowsCase { rows: 5000, ids: 9000, draw: Ids::Uniform, ..Default::default() };
+    assert_same_on_any_pool(&(&update).into());
 }
 
 /// Flushes subnormal numbers to zero on this thread and the threads that it starts, until it is dropped.

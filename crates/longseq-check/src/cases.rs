@@ -8,7 +8,7 @@ use longseq::*;
 use crate::data::Ids;
 use crate::decoupled::DecoupledCase;
 use crate::din::{DinCase, Kind};
-use crate::lookup::{LookupCase, Pool, Storage};
+use crate::lookup::{LookupBackwardCase, LookupCase, Pool, Storage, UpdateRowsCase};
 use crate::named::{AnyCase, Named};
 use crate::sdim::SdimCase;
 use crate::target_attention::{AttentionCase, MergeCase};
@@ -50,6 +50,15 @@ fn lookup(name: &'static str, case: LookupCase) -> Named {
     Named { name, operation: "lookup", case: AnyCase::Lookup(case) }
 }
 
+fn lookup_backward(name: &'static str, operation: &'static str, forward: LookupCase, sorted: bool) -> Named {
+    let case = LookupBackwardCase { forward, sorted, ..Default::default() };
+    Named { name, operation, case: AnyCase::LookupBackward(case) }
+}
+
+fn update_rows(name: &'static str, case: UpdateRowsCase) -> Named {
+    Named { name, operation: "update_rows", case: AnyCase::UpdateRows(case) }
+}
+
 /// One user with `candidates` candidates and `length` behaviours of width 64.
 fn one_user(length: usize, candidates: usize) -> AttentionCase {
     let (histories, targets) = (vec![length], vec![candidates]);
@@ -77,6 +86,7 @@ pub fn benchmarks() -> Vec<Named> {
     cases.extend(large_sdim());
     cases.extend(large_decoupled());
     cases.extend(large_lookups());
+    cases.extend(large_table_gradients());
     cases
 }
 
@@ -195,6 +205,33 @@ fn large_lookups() -> Vec<Named> {
     ]
 }
 
+fn large_table_gradients() -> Vec<Named> {
+    let bags = sum_of_50(2000, 1_000_000);
+    let each = |ids: Ids| LookupCase { pool: Pool::Each, bags: vec![100_000], ids, ..bags.clone() };
+    let update = |draw: Ids, optimiser: Optimiser| UpdateRowsCase {
+        rows: 1_000_000,
+        width: 64,
+        ids: 100_000,
+        draw,
+        optimiser,
+        ..Default::default()
+    };
+    let adagrad = Optimiser::adagrad(0.01);
+    vec![
+        lookup_backward("lookup_sum_l100000_r64_backward", "lookup_backward", bags.clone(), false),
+        lookup_backward("lookup_sum_l100000_r64_backward_sorted", "lookup_backward", bags.clone(), true),
+        lookup_backward("sort_100000_ids", "sort_ids", bags.clone(), true),
+        lookup_backward("lookup_each_l100000_r64_backward", "lookup_backward", each(Ids::Uniform), false),
+        lookup_backward("lookup_each_l100000_r64_backward_hot_row", "lookup_backward", each(Ids::Hot), false),
+        update_rows("update_rows_adagrad_100000_of_1000000_r64", update(Ids::Hot, adagrad)),
+        update_rows("update_rows_adagrad_uniform_of_1000000_r64", update(Ids::Uniform, adagrad)),
+        update_rows(
+            "update_rows_adam_uniform_of_1000000_r64",
+            update(Ids::Uniform, Optimiser::adam(0.01, 10)),
+        ),
+    ]
+}
+
 /// The same kinds of work, small.
 pub fn small() -> Vec<Named> {
     let dtype = DType::Bf16;
@@ -233,6 +270,11 @@ pub fn small() -> Vec<Named> {
             one_feature(500, 8, 10_000, 16, 20),
         ),
         lookup("lookup_sum_l2000_r64", sum_of_50(40, 10_000)),
+        lookup_backward("lookup_sum_l2000_r64_backward", "lookup_backward", sum_of_50(40, 10_000), false),
+        update_rows(
+            "update_rows_adagrad_2000_of_10000_r64",
+            UpdateRowsCase { rows: 10_000, width: 64, ids: 2000, draw: Ids::Uniform, ..Default::default() },
+        ),
     ]
 }
 

@@ -81,15 +81,20 @@ pub enum Ids {
     Uniform,
     /// The last one only.
     Last,
+    /// A third of them the last one, the others by a Zipf distribution of 1.2.
+    Hot,
 }
 
 /// Ids below `limit`, the last one among them.
 pub fn ids(rng: &mut StdRng, ids: Ids, count: usize, limit: usize) -> Vec<u32> {
     let zipf = Zipf::new(limit as f64, 1.05).expect("a valid distribution");
+    let steep = Zipf::new(limit as f64, 1.2).expect("a valid distribution");
     let id = |_| match ids {
         Ids::Skewed => zipf.sample(rng) as u32 - 1,
         Ids::Uniform => rng.random_range(0..limit as u32),
         Ids::Last => limit as u32 - 1,
+        Ids::Hot if rng.random_ratio(1, 3) => limit as u32 - 1,
+        Ids::Hot => steep.sample(rng) as u32 - 1,
     };
     let mut ids: Vec<u32> = (0..count).map(id).collect();
     if let Some(last) = ids.last_mut() {

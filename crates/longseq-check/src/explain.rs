@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::case::Failure;
 use crate::compare::recorded;
 use crate::device::AnyDevice;
+use crate::lookup::LookupCase;
 use crate::named::{AnyCase, Named};
 
 /// The formula of a stem.
@@ -15,6 +16,7 @@ pub fn formula(stem: &str) -> &'static str {
         "din" => crate::din::FORMULA,
         "sdim" => crate::sdim::FORMULA,
         "lookup" => crate::lookup::FORMULA,
+        "lookup_backward" => crate::lookup::BACKWARD_FORMULA,
         _ => crate::decoupled::FORMULA,
     }
 }
@@ -74,15 +76,24 @@ fn shapes(case: &AnyCase) -> String {
             case.representation_widths,
             case.top_k
         ),
-        AnyCase::Lookup(case) => format!(
-            "{} ids in {} bags; tables of {:?} rows, widths {:?} and {:?}",
-            case.bags.iter().sum::<usize>(),
-            case.bags.len(),
-            case.table_rows,
-            case.widths,
-            case.second_widths
-        ),
+        AnyCase::Lookup(case) => bags(case),
+        AnyCase::LookupBackward(case) => format!("{}; {:?}", bags(&case.forward), case.forms),
+        AnyCase::UpdateRows(case) => {
+            format!("{} ids of a table of {} rows of {}", case.ids, case.rows, case.width)
+        }
     }
+}
+
+/// The shapes of a look-up.
+fn bags(case: &LookupCase) -> String {
+    format!(
+        "{} ids in {} bags; tables of {:?} rows, widths {:?} and {:?}",
+        case.bags.iter().sum::<usize>(),
+        case.bags.len(),
+        case.table_rows,
+        case.widths,
+        case.second_widths
+    )
 }
 
 /// Makes the call of the case once with the trace of `LONGSEQ_TRACE=1`, which prints plan and launches on standard error,

@@ -32,6 +32,16 @@ impl<B: Backend, T: Scalar> Guarded<B, T> {
         Ok(Self { buffer, used, length })
     }
 
+    /// What is changed in place: these elements between guard bands.
+    ///
+    /// # Errors
+    /// The device's own.
+    pub fn holding(backend: &B, elements: &[T]) -> Result<Self, Failure> {
+        let band = vec![poison::<T>(); BAND];
+        let buffer = backend.upload(&[&band, elements, &band].concat())?;
+        Ok(Self { buffer, used: elements.len(), length: elements.len() })
+    }
+
     /// The output itself.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! Backends that are wrong on purpose: each has one fault that published code had or a kernel could have. A check that
 //! lets one pass checks nothing.
 
+mod lookup;
+
 use longseq::*;
 
 /// What is wrong.
@@ -58,6 +60,20 @@ pub enum Fault {
     KeepsAtMost(u32),
     /// A bag ends after 65,535 ids.
     LongBagsCut,
+    /// Equal ids are in the reverse order of their positions.
+    SortUnstable,
+    /// Of equal ids only the last one's gradient arrives.
+    DuplicatesOverwritten,
+    /// Of a long run of equal ids only the last chunk's gradients arrive.
+    NewestPartialTaken,
+    /// The last of a run of equal ids is left out.
+    LastOfRunDropped,
+    /// The state of an optimiser counts as zeros.
+    StateIgnored,
+    /// Adam's moments are not corrected.
+    BiasCorrectionLeftOut,
+    /// Rows that have no gradient decay too.
+    AllRowsDecay,
 }
 
 /// `-∞` for a low score.
@@ -318,33 +334,6 @@ impl SdimOps for Mutant {
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
         Cpu::new().sdim_attend_into(op, batch, inputs, out)
-    }
-}
-
-impl LookupOps for Mutant {
-    fn lookup_into(
-        &self,
-        op: &Lookup,
-        bags: Bags<'_, Jagged>,
-        inputs: LookupInputs<'_, Host>,
-        outputs: LookupOutputs<'_, Host>,
-    ) -> Result<()> {
-        let mut inputs = inputs;
-        let ids = clamped(&inputs.ids, inputs.tables);
-        if self.is(Fault::IdsClamped) {
-            inputs.ids = Host::view(&ids);
-        }
-        match bags {
-            Bags::Mean(bags) if self.is(Fault::LongBagsCut) => {
-                let cut: Vec<usize> = bags.ranges().map(|rows| rows.len().min(65_535)).collect();
-                let cut = Jagged::new(Jagged::from_lengths(&cut)?.offsets(), bags.rows())?;
-                Cpu::new().lookup_into(op, Bags::Mean(&cut), inputs, outputs)
-            }
-            Bags::Mean(bags) if self.is(Fault::MeanIsSum) => {
-                Cpu::new().lookup_into(op, Bags::Sum(bags), inputs, outputs)
-            }
-            bags => Cpu::new().lookup_into(op, bags, inputs, outputs),
-        }
     }
 }
 

@@ -8,7 +8,9 @@ use crate::case::{Call, Calls, Case, Failure, Rules, check};
 use crate::cases::small;
 use crate::decoupled::{DecoupledCase, DecoupledOutput};
 use crate::din::DinCase;
-use crate::lookup::{LookupCase, LookupOutput};
+use crate::lookup::{
+    GradientBits, LookupBackwardCase, LookupCase, LookupOutput, UpdateRowsCase, UpdatedBits,
+};
 use crate::sdim::{SdimCase, SdimOutput};
 use crate::target_attention::{AttentionCase, AttentionOutput, MergeCase};
 
@@ -61,6 +63,7 @@ impl Named {
         match &self.case {
             AnyCase::Decoupled(case) => case.table_bytes(self.operation),
             AnyCase::Lookup(case) => case.table_bytes(),
+            AnyCase::UpdateRows(case) => (case.rows * case.width * size_of::<f32>()) as u64,
             _ => self.work().bytes,
         }
     }
@@ -74,6 +77,8 @@ impl Named {
             AnyCase::Sdim(case) => case.work(self.operation),
             AnyCase::Decoupled(case) => case.work(self.operation),
             AnyCase::Lookup(case) => case.work(),
+            AnyCase::LookupBackward(case) => case.work(self.operation),
+            AnyCase::UpdateRows(case) => case.work(),
         }
     }
 }
@@ -87,8 +92,9 @@ struct Only<'a> {
 
 impl Calls for Only<'_> {
     fn wants(&self, operation: &'static str) -> bool {
-        // A query reads the table that `encode` wrote.
-        operation == self.operation || (operation, self.operation) == ("sdim_encode", "sdim_query")
+        // A query reads the table that `encode` wrote, a backward pass the ids that were sorted before.
+        let needed = [("sdim_encode", "sdim_query"), ("sort_ids", "lookup_backward")];
+        operation == self.operation || needed.contains(&(operation, self.operation))
     }
 
     fn make(&mut self, operation: &'static str, call: &mut Call<'_>) -> Result<(), Failure> {
@@ -180,6 +186,8 @@ any_case! {
     Sdim SdimCase SdimOutput, "sdim";
     Decoupled DecoupledCase DecoupledOutput, "decoupled";
     Lookup LookupCase LookupOutput, "lookup";
+    LookupBackward LookupBackwardCase Vec<GradientBits>, "lookup_backward";
+    UpdateRows UpdateRowsCase UpdatedBits, "lookup_backward";
 }
 
 /// Checks the small cases of a stem.

@@ -5,7 +5,8 @@ use longseq::prelude::*;
 use crate::case::Rules;
 
 /// The stems that have tests.
-pub const STEMS: [&str; 7] = ["target_attention", "din", "sdim", "lookup", "decoupled", "forks", "hostile"];
+pub const STEMS: [&str; 8] =
+    ["target_attention", "din", "sdim", "lookup", "lookup_backward", "decoupled", "forks", "hostile"];
 
 /// A test of one operation on any backend.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub fn tests<B: Backend + Sync>(stem: &str) -> Vec<Test<B>> {
         "din" => crate::din::tests::tests(),
         "sdim" => crate::sdim::tests::tests(),
         "lookup" => crate::lookup::tests::tests(),
+        "lookup_backward" => crate::lookup::backward_tests::tests(),
         "decoupled" => crate::decoupled::tests::tests(),
         "forks" => crate::forks::tests(),
         "hostile" => crate::hostile::tests(),

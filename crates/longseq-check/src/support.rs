@@ -7,13 +7,13 @@ use longseq::DType;
 use crate::decoupled::DecoupledCase;
 use crate::device::AnyDevice;
 use crate::din::DinCase;
-use crate::lookup::{LookupCase, Storage};
+use crate::lookup::{LookupBackwardCase, LookupCase, Storage, UpdateRowsCase};
 use crate::named::{AnyCase, Named};
 use crate::sdim::SdimCase;
 use crate::target_attention::{AttentionCase, MergeCase};
 
 /// Every call of every operation: its stem and its name, as [`Calls`](crate::Calls) know it.
-pub const CALLS: [(&str, &str); 13] = [
+pub const CALLS: [(&str, &str); 16] = [
     ("target_attention", "target_attention"),
     ("target_attention", "merge_attention"),
     ("din", "din"),
@@ -24,6 +24,9 @@ pub const CALLS: [(&str, &str); 13] = [
     ("sdim", "sdim_query"),
     ("sdim", "sdim_attend"),
     ("lookup", "lookup"),
+    ("lookup_backward", "sort_ids"),
+    ("lookup_backward", "lookup_backward"),
+    ("lookup_backward", "update_rows"),
     ("decoupled", "decoupled_search"),
     ("decoupled", "decoupled_aggregate"),
     ("decoupled", "decoupled_attend"),
@@ -51,6 +54,11 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
         ("din", _) => AnyCase::Din(DinCase { dtype: dtype?, ..Default::default() }),
         ("sdim", _) => AnyCase::Sdim(SdimCase { dtype: dtype?, ..Default::default() }),
         ("lookup", _) => AnyCase::Lookup(LookupCase { storage, ..Default::default() }),
+        (_, "update_rows") => AnyCase::UpdateRows(UpdateRowsCase { dtype: dtype?, ..Default::default() }),
+        ("lookup_backward", _) => {
+            let forward = LookupCase { storage, ..Default::default() };
+            AnyCase::LookupBackward(LookupBackwardCase { forward, sorted: true, ..Default::default() })
+        }
         _ => AnyCase::Decoupled(DecoupledCase { storage, ..Default::default() }),
     };
     Some(Named { name: call, operation: call, case })

@@ -5,6 +5,7 @@ mod din;
 mod lookup;
 mod sdim;
 mod target_attention;
+mod update_rows;
 
 use longseq_check::golden::Golden;
 

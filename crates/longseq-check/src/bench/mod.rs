@@ -163,7 +163,10 @@ fn bench<D: Device>(selection: &Selection, device: &D, options: &Options) -> Res
     }
     for case in benchmarks() {
         let id = format!("{}/{}", device.name(), case.name);
-        let wanted = selection.stems.iter().any(|stem| stem == case.stem())
+        let of = |stem: &String| {
+            case.stem().strip_prefix(stem.as_str()).is_some_and(|end| ["", "_backward"].contains(&end))
+        };
+        let wanted = selection.stems.iter().any(of)
             && selection.storage.as_deref().is_none_or(|storage| storage == case.case.storage())
             && options.filter.as_ref().is_none_or(|filter| id.contains(filter));
         if !wanted {
@@ -185,7 +188,13 @@ fn bench<D: Device>(selection: &Selection, device: &D, options: &Options) -> Res
 const SAMPLES: usize = 20;
 
 fn bench_case<D: Device>(device: &D, case: &Named, options: &Options) -> Result<(), Failure> {
-    check(&case.case, device.backend(), device.rules())?;
+    match check(&case.case, device.backend(), device.rules()) {
+        Err(failure) if failure.is_unsupported() => {
+            println!("{}/{}: not supported\n", device.name(), case.name);
+            return Ok(());
+        }
+        checked => checked?,
+    }
     let limit = Limit::of(device, case)?;
     let mut times = sample(device, case, options)?;
     times.sort_by(f64::total_cmp);

@@ -1,9 +1,15 @@
 //! Embedding tables, and cases of look-ups in them.
 
+mod backward;
+pub mod backward_tests;
 mod tables;
 pub mod tests;
+mod update_rows;
+mod update_rows_tests;
 
+pub use backward::{FORMULA as BACKWARD_FORMULA, Form, GradientBits, LookupBackwardCase};
 pub use tables::{Owned, Storage, Stored, feature_ids, table, table_bytes, upload_all, view, views};
+pub use update_rows::{UpdateRowsCase, UpdatedBits};
 
 use longseq::*;
 

@@ -78,7 +78,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let (mut passed, mut failed) = (0, 0);
     for (backend, device) in options.select.devices() {
         println!("{backend}: {}", device.description());
-        for (name, work) in &selected {
+        // No GPU has a backward pass yet.
+        let has = |name: &str| backend == "cpu" || !name.contains("_backward::");
+        for (name, work) in selected.iter().filter(|(name, _)| has(name)) {
             let start = Instant::now();
             let result = run_one(&device, work);
             let time = start.elapsed().as_secs_f64();
