@@ -34,8 +34,10 @@ pub(super) fn sort_into(
     let lengths = |chunk: usize| chunk * PART..keys.len().min((chunk + 1) * PART);
     let chunks: Vec<_> = (0..keys.len().div_ceil(PART)).map(lengths).collect();
     // An id is new where its key's predecessor has another one.
-    let is_new = |i: usize| i == 0 || keys[i - 1] >> 32 != keys[i] >> 32;
-    let counts = map(chunks.clone(), |chunk| chunk.filter(|&i| is_new(i)).count());
+    let counts = map(chunks.clone(), |chunk| {
+        let pairs = keys[chunk.start.saturating_sub(1)..chunk.end].windows(2);
+        usize::from(chunk.start == 0) + pairs.filter(|pair| pair[0] >> 32 != pair[1] >> 32).count()
+    });
     let total: usize = counts.iter().sum();
     let (mut ids_left, mut starts_left, mut positions_left) = (ids, &mut starts[..=total], positions);
     starts_left[total] = keys.len() as u32;
@@ -50,12 +52,17 @@ pub(super) fn sort_into(
         items.push((chunk, ids, starts, positions));
     }
     for_each(items, |(chunk, ids, starts, positions)| {
-        let mut next = 0;
-        for (i, position) in chunk.zip(positions) {
-            *position = keys[i] as u32;
-            if is_new(i) {
-                (ids[next], starts[next]) = ((keys[i] >> 32) as u32, i as u32);
-                next += 1;
+        let first = chunk.start;
+        let own = &keys[chunk];
+        positions.iter_mut().zip(own).for_each(|(position, key)| *position = *key as u32);
+        let mut places = ids.iter_mut().zip(starts);
+        let mut before = first.checked_sub(1).map(|last| (keys[last] >> 32) as u32);
+        for (i, key) in own.iter().enumerate() {
+            let id = (key >> 32) as u32;
+            if before != Some(id)
+                && let Some((place, start)) = places.next()
+            {
+                (*place, *start, before) = (id, (first + i) as u32, Some(id));
             }
         }
     });
@@ -149,24 +156,44 @@ fn sorted_keys(operation: &'static str, column: &IdColumn<'_, Host>) -> Result<V
     let more = column.more_ids.as_ref().map_or(&[][..], |ids| ids.as_slice());
     let (mut first, mut bits) = (0, 0u32);
     for (argument, ids) in [("ids", column.ids.as_slice()), ("more_ids", more)] {
-        let own = ids.iter().skip(column.feature).step_by(column.features).enumerate();
-        let before = keys.len();
-        let positions = own.len();
-        for (i, &id) in own.clone().filter(|(_, id)| (**id as usize) < column.rows) {
-            bits |= id;
-            keys.push(u64::from(id) << 32 | (first + i) as u64);
-        }
-        if column.policy == IdPolicy::Error && keys.len() - before < positions {
-            let (row, id) = own.clone().find(|(_, id)| **id as usize >= column.rows).unwrap_or((0, &0));
-            let position = (row * column.features + column.feature) as u64;
-            let (id, bound) = (u64::from(*id), column.rows as u64);
+        let (feature, features) = (column.feature, column.features);
+        let outside = if features == 1 {
+            add_keys(&mut keys, &mut bits, ids.iter(), first, column.rows)
+        } else {
+            add_keys(&mut keys, &mut bits, ids.iter().skip(feature).step_by(features), first, column.rows)
+        };
+        if let Some((row, id)) = outside.filter(|_| column.policy == IdPolicy::Error) {
+            let position = (row * features + feature) as u64;
+            let (id, bound) = (u64::from(id), column.rows as u64);
             return Err(Error::IndexOutOfRange { operation, argument, position, id, bound });
         }
-        first += positions;
+        first += ids.len() / features;
     }
     let mut scratch = filled(operation, keys.len(), 0u64)?;
     sort_keys(&mut keys, &mut scratch, u32::BITS - bits.leading_zeros(), threads::count());
     Ok(keys)
+}
+
+/// Appends the keys of ids below `rows`, whose positions begin at `first`, and collects their bits. Returns the first id outside, and
+/// its place.
+fn add_keys<'a>(
+    keys: &mut Vec<u64>,
+    bits: &mut u32,
+    ids: impl Iterator<Item = &'a u32> + Clone,
+    first: usize,
+    rows: usize,
+) -> Option<(usize, u32)> {
+    let key = |(i, &id): (usize, &u32)| u64::from(id) << 32 | (first + i) as u64;
+    // Finding the largest is many times faster than looking for ids outside.
+    let largest = ids.clone().max().copied()?;
+    if (largest as usize) < rows {
+        *bits |= largest;
+        keys.extend(ids.enumerate().map(key));
+        return None;
+    }
+    *bits |= rows.min(u32::MAX as usize) as u32;
+    keys.extend(ids.clone().enumerate().filter(|(_, id)| (**id as usize) < rows).map(key));
+    ids.enumerate().find(|(_, id)| **id as usize >= rows).map(|(i, &id)| (i, id))
 }
 
 /// Sorts keys whose ids have so many bits: a part for each thread, and the parts merged by pairs.
@@ -191,13 +218,19 @@ fn sort_keys(keys: &mut Vec<u64>, scratch: &mut Vec<u64>, bits: u32, threads: us
 fn radix_sort(keys: &mut [u64], scratch: &mut [u64], bits: u32) {
     let passes = bits.div_ceil(DIGIT);
     let digit = bits.div_ceil(passes.max(1));
+    let mask = (1usize << digit) - 1;
+    let mut all_counts = [[0u32; 1 << DIGIT]; u32::BITS.div_ceil(DIGIT) as usize];
+    let all_counts = &mut all_counts[..passes as usize];
+    for key in keys.iter() {
+        for (pass, counts) in all_counts.iter_mut().enumerate() {
+            counts[(key >> (32 + pass as u32 * digit)) as usize & mask & ((1 << DIGIT) - 1)] += 1;
+        }
+    }
     let (mut from, mut to) = (keys, scratch);
     let mut moved = false;
-    for pass in 0..passes {
-        let (shift, mask) = (32 + pass * digit, (1usize << digit) - 1);
-        let mut counts = [0u32; 1 << DIGIT];
+    for (pass, counts) in all_counts.iter_mut().enumerate() {
+        let shift = 32 + pass as u32 * digit;
         let counts = &mut counts[..=mask];
-        from.iter().for_each(|key| counts[(key >> shift) as usize & mask] += 1);
         if counts.iter().any(|&count| count as usize == from.len()) {
             continue;
         }
