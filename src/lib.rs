@@ -76,7 +76,7 @@
 //! | an operation | [`TargetAttention`], [`Din`], [`Sdim`], [`Lookup`], [`Decoupled`] | a plain struct of parameters |
 //! | data | [`Buffer`], [`View`], [`ViewMut`] | owned by you or the backend; borrowed by the call |
 //! | storage types | [`Element`]: `f32`, [`half::f16`], [`half::bf16`] | arithmetic is always `f32` or wider |
-//! | the specification | [`reference`](mod@reference) | plain loops in `f64`, public, for your own tests too; the gradients of every operation are there, and not yet on a backend |
+//! | the specification | [`reference`](mod@reference) | plain loops in `f64`, public, for your own tests too; the gradients of every operation are there |
 //! | failure | [`Error`](enum@Error) | names the operation, the argument, what was expected and what it got |
 //!
 //! Letters in shapes: `B` users; `N` behaviours and `M` candidates of all users; `L` and `C` of one user; `d`, `d_v`

@@ -96,12 +96,7 @@ impl TilePooling {
                 // Not `max`, which may turn NaN into 0.
                 map(l, scores, weights, |s| l.if_less(s, zero, zero, s));
             }
-            Weighting::Silu { divisor } => {
-                let (lowest, zero, divisor) = (l.splat(f32::MIN), l.splat(0.0), l.splat(divisor));
-                // At -∞ the product is NaN, but its limit is 0.
-                let silu = |s| l.if_less(s, lowest, zero, l.div(l.mul(s, sigmoid(l, s)), divisor));
-                map(l, scores, weights, silu);
-            }
+            Weighting::Silu { divisor } => silu(l, scores, weights, divisor),
             // The scores are the weights.
             Weighting::Identity => {}
         }
@@ -269,6 +264,17 @@ fn unscaled(mean: f32) -> f32 {
 fn map<L: Lanes>(l: L, from: &[Row], to: &mut [Row], f: impl Fn(L::V) -> L::V) {
     for (from, to) in from.iter().zip(to) {
         l.store(to, f(l.load(from)));
+    }
+}
+
+/// `s·σ(s)/divisor`. (Not a closure: one of this size is not inlined, and compiled without the kernel's instructions.)
+#[inline(always)]
+fn silu<L: Lanes>(l: L, scores: &[Row], weights: &mut [Row], divisor: f32) {
+    let (lowest, zero, divisor) = (l.splat(f32::MIN), l.splat(0.0), l.splat(divisor));
+    for (score, weight) in scores.iter().zip(weights) {
+        let s = l.load(score);
+        // At -∞ the product is NaN, but its limit is 0.
+        l.store(weight, l.if_less(s, lowest, zero, l.div(l.mul(s, sigmoid(l, s)), divisor)));
     }
 }
 

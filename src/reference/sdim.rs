@@ -88,8 +88,8 @@ pub fn sdim_query<T: Element>(
     const NAME: &str = "sdim_query";
     op.check_query(targets, inputs)?;
     let signatures = hash(NAME, op, targets.total(), inputs.targets, &inputs.hash)?;
-    let table: Vec<f64> = inputs.table.iter().map(|&value| value.into()).collect();
-    gather(NAME, op, targets, &table, &signatures)
+    let bucket_row = |b, g, signature| row(&inputs.table, bucket(op, b, g, signature) / op.width, op.width);
+    gather(NAME, op, targets, &signatures, bucket_row)
 }
 
 /// Encode and query in one, without rounding the table to `f32` in between, `[M, d]`.
@@ -103,25 +103,32 @@ pub fn sdim_attend<T: Element>(
 ) -> Result<Vec<f64>> {
     const NAME: &str = "sdim_attend";
     op.check_attend(batch, inputs)?;
-    let table = sdim_encode(op, batch.histories(), &inputs.encode())?;
+    let of_history = hash(NAME, op, batch.histories().total(), Some(inputs.history), &inputs.history_hash)?;
     let signatures = hash(NAME, op, batch.targets().total(), inputs.targets, &inputs.target_hash)?;
-    gather(NAME, op, batch.targets(), &table, &signatures)
+    // No table: it may be larger than memory where its rows that are asked for are not.
+    let bucket_row = |b, g, signature| {
+        let mut sum = vec![0.0; op.width];
+        for l in batch.histories().range(b).filter(|l| of_history[l * op.groups + g] == signature) {
+            sum.iter_mut().zip(row(&inputs.history, l, op.width)).for_each(|(sum, s)| *sum += s);
+        }
+        sum
+    };
+    gather(NAME, op, batch.targets(), &signatures, bucket_row)
 }
 
-/// The mean of the normalised buckets of each candidate.
+/// The mean of the normalised buckets of each candidate; `bucket_row(b, g, signature)` gives one of them.
 fn gather(
     operation: &'static str,
     op: &Sdim,
     targets: &Jagged,
-    table: &[f64],
     signatures: &[u32],
+    bucket_row: impl Fn(usize, usize, u32) -> Vec<f64>,
 ) -> Result<Vec<f64>> {
     let mut out = filled(operation, targets.rows() * op.width, 0.0)?;
     for (b, rows) in targets.ranges().enumerate() {
         for m in rows {
             for g in 0..op.groups {
-                let start = bucket(op, b, g, signatures[m * op.groups + g]);
-                let sum = &table[start..start + op.width];
+                let sum = bucket_row(b, g, signatures[m * op.groups + g]);
                 let norm = sum.iter().map(|s| s * s).sum::<f64>().sqrt();
                 // Not f64::max: it would turn NaN into the other number.
                 let norm = if norm < Sdim::MIN_NORM.into() { Sdim::MIN_NORM.into() } else { norm };

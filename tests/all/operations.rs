@@ -91,6 +91,29 @@ on_every_backend!(
     merges_dead_parts,
 );
 
+on_the_cpu!(
+    target_attention_backward:
+    matches_published_gradients,
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_widths,
+    matches_reference_with_every_weighting,
+    matches_reference_with_grouped_heads,
+    matches_reference_with_a_bias,
+    matches_reference_with_a_gradient_of_lse,
+    matches_reference_on_narrow_storage,
+    matches_reference_on_unusual_numbers,
+    matches_reference_on_a_long_history,
+    matches_reference_on_many_users_and_candidates,
+    matches_reference_on_random_batches,
+    writes_what_is_asked_for,
+    takes_finite_masks_for_scores,
+    keeps_nan_to_its_users,
+    ignores_what_a_removed_behaviour_holds,
+    ignores_rows_that_belong_to_nobody,
+    splits_gradients_of_merges,
+    matches_reference_on_the_small_named_cases,
+);
+
 on_every_backend!(
     din:
     matches_fuxictr,
@@ -129,6 +152,22 @@ on_every_backend!(
     normalises_rows_near_the_limits,
     queries_tables_that_hold_anything,
     adds_up_equal_rows,
+);
+
+on_the_cpu!(
+    sdim_backward:
+    matches_published_gradients,
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_sizes,
+    matches_reference_without_normalisation,
+    matches_reference_on_narrow_storage,
+    matches_reference_on_unusual_numbers,
+    matches_reference_on_a_long_history,
+    matches_reference_on_many_candidates,
+    matches_reference_on_random_batches,
+    keeps_nan_to_its_buckets,
+    ignores_rows_that_belong_to_nobody,
+    matches_reference_on_the_small_named_cases,
 );
 
 on_every_backend!(
@@ -198,6 +237,7 @@ on_every_backend!(
     checks_before_it_allocates,
     reports_outputs_that_no_memory_holds,
     takes_batches_of_nobody,
+    takes_parameters_of_any_size_for_nobody,
     finds_ids_outside_at_every_place,
     finds_positions_and_counts_outside_a_selection,
     decodes_int8_rows_with_any_scale,
@@ -212,6 +252,11 @@ fn every_fault_of_target_attention_is_caught() {
 }
 
 #[test]
+fn every_fault_of_gradients_of_target_attention_is_caught() {
+    longseq_check::target_attention::backward_tests::every_fault_is_caught();
+}
+
+#[test]
 fn every_fault_of_din_is_caught() {
     longseq_check::din::tests::every_fault_is_caught();
 }
@@ -219,6 +264,11 @@ fn every_fault_of_din_is_caught() {
 #[test]
 fn every_fault_of_sdim_is_caught() {
     longseq_check::sdim::tests::every_fault_is_caught();
+}
+
+#[test]
+fn every_fault_of_gradients_of_sdim_is_caught() {
+    longseq_check::sdim::backward_tests::every_fault_is_caught();
 }
 
 #[test]

@@ -10,8 +10,8 @@ use crate::decoupled::DecoupledCase;
 use crate::din::{DinCase, Kind};
 use crate::lookup::{LookupBackwardCase, LookupCase, Pool, Storage, UpdateRowsCase};
 use crate::named::{AnyCase, Named};
-use crate::sdim::SdimCase;
-use crate::target_attention::{AttentionCase, MergeCase};
+use crate::sdim::{SdimCase, SdimGradientCase};
+use crate::target_attention::{AttentionCase, AttentionGradientCase, MergeCase};
 
 /// Lengths of the histories of `users`: the quantiles of a Pareto distribution of index 1.05 from 120 on, between 10
 /// and 20,000, the first of them 20,000.
@@ -27,6 +27,12 @@ fn attention(name: &'static str, case: AttentionCase) -> Named {
     Named { name, operation: "target_attention", case: AnyCase::Attention(case) }
 }
 
+/// All gradients, stored as the inputs are.
+fn attention_backward(name: &'static str, forward: AttentionCase) -> Named {
+    let case = AttentionGradientCase { forward, narrow: true, ..Default::default() };
+    Named { name, operation: "target_attention_backward", case: AnyCase::AttentionGradient(case) }
+}
+
 fn din(name: &'static str, case: DinCase) -> Named {
     Named { name, operation: "din", case: AnyCase::Din(case) }
 }
@@ -35,6 +41,20 @@ fn sdim(name: &'static str, operation: &'static str, length: usize, candidates: 
     let (histories, targets) = (vec![length], vec![candidates]);
     let case = SdimCase { histories, targets, width: 64, groups: 16, bits, ..Default::default() };
     Named { name, operation, case: AnyCase::Sdim(case) }
+}
+
+/// From rotations, gradients stored as behaviours are.
+fn sdim_backward(
+    name: &'static str,
+    operation: &'static str,
+    length: usize,
+    candidates: usize,
+    bits: usize,
+) -> Named {
+    let (histories, targets) = (vec![length], vec![candidates]);
+    let forward = SdimCase { histories, targets, width: 64, groups: 16, bits, ..Default::default() };
+    let case = SdimGradientCase { forward, narrow: true, hashed: true, nan: None };
+    Named { name, operation, case: AnyCase::SdimGradient(case) }
 }
 
 fn decoupled(name: &'static str, operation: &'static str, case: DecoupledCase) -> Named {
@@ -82,6 +102,7 @@ fn one_feature(length: usize, candidates: usize, rows: usize, attention: usize, 
 /// The cases that the benchmarks time.
 pub fn benchmarks() -> Vec<Named> {
     let mut cases = large_attention();
+    cases.extend(large_attention_backward());
     cases.extend(large_din());
     cases.extend(large_sdim());
     cases.extend(large_decoupled());
@@ -95,15 +116,7 @@ fn large_attention() -> Vec<Named> {
     vec![
         attention("target_attention_c16_l10000_d64_f32", one_user(10_000, 16)),
         attention("target_attention_c16_l10000_d64_bf16", AttentionCase { dtype, ..one_user(10_000, 16) }),
-        attention(
-            "target_attention_jagged_64_users_20_candidates",
-            AttentionCase {
-                histories: skewed_lengths(64),
-                targets: vec![20; 64],
-                value_width: None,
-                ..one_user(0, 0)
-            },
-        ),
+        attention("target_attention_jagged_64_users_20_candidates", jagged_64_users()),
         attention("target_attention_c1_l100000_d64_f32", one_user(100_000, 1)),
         attention("target_attention_c100_l10000_d64_f32", one_user(10_000, 100)),
         attention(
@@ -127,6 +140,30 @@ fn large_attention() -> Vec<Named> {
             case: AnyCase::Merge(MergeCase { seed: 1, rows: 10_000, value_width: 64, dead_parts: false }),
         },
     ]
+}
+
+fn large_attention_backward() -> Vec<Named> {
+    let dtype = DType::Bf16;
+    vec![
+        attention_backward("target_attention_backward_c16_l10000_d64_f32", one_user(10_000, 16)),
+        attention_backward(
+            "target_attention_backward_c16_l10000_d64_bf16",
+            AttentionCase { dtype, ..one_user(10_000, 16) },
+        ),
+        attention_backward("target_attention_backward_jagged_64_users_20_candidates", jagged_64_users()),
+        attention_backward("target_attention_backward_c1_l100000_d64_f32", one_user(100_000, 1)),
+        attention_backward("target_attention_backward_c100_l10000_d64_f32", one_user(10_000, 100)),
+    ]
+}
+
+/// 64 users with histories of very different lengths, 20 candidates each; the keys are the values.
+fn jagged_64_users() -> AttentionCase {
+    AttentionCase {
+        histories: skewed_lengths(64),
+        targets: vec![20; 64],
+        value_width: None,
+        ..one_user(0, 0)
+    }
 }
 
 fn large_din() -> Vec<Named> {
@@ -153,6 +190,9 @@ fn large_sdim() -> Vec<Named> {
         sdim("sdim_append_l100_d64_g16_t3", "sdim_append", 100, 1, 3),
         sdim("sdim_query_c100_d64_g16_t3", "sdim_query", 1000, 100, 3),
         sdim("sdim_attend_c100_l1000_d64_g16_t10", "sdim_attend", 1000, 100, 10),
+        sdim_backward("sdim_encode_backward_l10000_d64_g16_t3", "sdim_encode_backward", 10_000, 1, 3),
+        sdim_backward("sdim_query_backward_c100_d64_g16_t3", "sdim_query_backward", 1000, 100, 3),
+        sdim_backward("sdim_attend_backward_c100_l10000_d64_g16_t3", "sdim_attend_backward", 10_000, 100, 3),
     ]
 }
 
@@ -252,11 +292,15 @@ pub fn small() -> Vec<Named> {
             operation: "merge_attention",
             case: AnyCase::Merge(MergeCase { seed: 1, rows: 500, value_width: 64, dead_parts: false }),
         },
+        attention_backward("target_attention_backward_c16_l1000_d64_f32", one_user(1000, 16)),
+        attention_backward("target_attention_backward_c2_l1000_d64_f32", one_user(1000, 2)),
         din("din_80_40_c16_l100_d64", din_80_40(100, 16)),
         sdim("sdim_signatures_l1000_d64_g16_t3", "sdim_signatures", 1000, 1, 3),
         sdim("sdim_encode_l1000_d64_g16_t3", "sdim_encode", 1000, 1, 3),
         sdim("sdim_query_c100_l50_d64_g16_t3", "sdim_query", 50, 100, 3),
         sdim("sdim_attend_c10_l200_d64_g16_t8", "sdim_attend", 200, 10, 8),
+        sdim_backward("sdim_encode_backward_l1000_d64_g16_t3", "sdim_encode_backward", 1000, 1, 3),
+        sdim_backward("sdim_attend_backward_c100_l1000_d64_g16_t3", "sdim_attend_backward", 1000, 100, 3),
         decoupled("search_k64_l2000_a16_c16", "decoupled_search", one_feature(2000, 16, 10_000, 16, 64)),
         decoupled(
             "aggregate_k64_c16_l1000_r64",

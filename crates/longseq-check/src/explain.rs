@@ -8,13 +8,17 @@ use crate::compare::recorded;
 use crate::device::AnyDevice;
 use crate::lookup::LookupCase;
 use crate::named::{AnyCase, Named};
+use crate::sdim::SdimCase;
+use crate::target_attention::AttentionCase;
 
 /// The formula of a stem.
 pub fn formula(stem: &str) -> &'static str {
     match stem {
         "target_attention" => crate::target_attention::FORMULA,
+        "target_attention_backward" => crate::target_attention::BACKWARD_FORMULA,
         "din" => crate::din::FORMULA,
         "sdim" => crate::sdim::FORMULA,
+        "sdim_backward" => crate::sdim::BACKWARD_FORMULA,
         "lookup" => crate::lookup::FORMULA,
         "lookup_backward" => crate::lookup::BACKWARD_FORMULA,
         _ => crate::decoupled::FORMULA,
@@ -51,23 +55,27 @@ fn shapes(case: &AnyCase) -> String {
             targets.total()
         )
     };
+    let attention = |case: &AttentionCase| {
+        let values = case.value_width.map_or("the keys".into(), |width| format!("[{width}] per head"));
+        let (heads, kv_heads, width) = (case.heads, case.kv_heads, case.width);
+        format!(
+            "{}\nqueries [{heads}, {width}], keys [{kv_heads}, {width}], values {values}",
+            batch(case.batch())
+        )
+    };
+    let sdim = |case: &SdimCase| {
+        let (width, groups, bits) = (case.width, case.groups, case.bits);
+        format!("{}\nrows of {width}, {groups} groups of {bits} bits", batch(case.batch()))
+    };
     match case {
-        AnyCase::Attention(case) => {
-            let values = case.value_width.map_or("the keys".into(), |width| format!("[{width}] per head"));
-            let (heads, kv_heads, width) = (case.heads, case.kv_heads, case.width);
-            format!(
-                "{}\nqueries [{heads}, {width}], keys [{kv_heads}, {width}], values {values}",
-                batch(case.batch())
-            )
-        }
+        AnyCase::Attention(case) => attention(case),
+        AnyCase::AttentionGradient(case) => attention(&case.forward),
         AnyCase::Merge(case) => format!("two results of {} rows of {}", case.rows, case.value_width),
         AnyCase::Din(case) => {
             format!("{}\nrows of {}, hidden layers {:?}", batch(case.batch()), case.width, case.hidden)
         }
-        AnyCase::Sdim(case) => {
-            let (width, groups, bits) = (case.width, case.groups, case.bits);
-            format!("{}\nrows of {width}, {groups} groups of {bits} bits", batch(case.batch()))
-        }
+        AnyCase::Sdim(case) => sdim(case),
+        AnyCase::SdimGradient(case) => sdim(&case.forward),
         AnyCase::Decoupled(case) => format!(
             "{}\ntables of {:?} rows; attention widths {:?}, representation widths {:?}; K = {}",
             batch(case.batch()),

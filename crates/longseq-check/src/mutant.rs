@@ -1,80 +1,14 @@
 //! Backends that are wrong on purpose: each has one fault that published code had or a kernel could have. A check that
 //! lets one pass checks nothing.
 
+mod fault;
 mod lookup;
+mod sdim_backward;
+mod target_attention_backward;
+
+pub use fault::Fault;
 
 use longseq::*;
-
-/// What is wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// Users see their histories shifted by one behaviour.
-    HistoryShifted,
-    /// The factor on the dot product is dropped.
-    ScaleDropped,
-    /// The bias is ignored.
-    BiasIgnored,
-    /// All query heads read the first key head.
-    HeadsMixed,
-    /// `lse` is a binary logarithm.
-    LseInBits,
-    /// A merge averages instead of weighing.
-    MergeAverages,
-    /// One number past the end of the output is written.
-    WritesBehind,
-    /// The last number of the output is not written.
-    LeavesOut,
-    /// DIN's third block is `s − q`.
-    DifferenceReversed,
-    /// DIN's softmax is left out.
-    SoftmaxForgotten,
-    /// PReLU and Dice use `α = 0`.
-    AlphaDropped,
-    /// A projection of exactly 0 gives bit 1.
-    ZeroIsPositive,
-    /// The first bit of a signature is the highest.
-    BitsReversed,
-    /// The mean is normalised, not each bucket row.
-    NormalisedAfterMean,
-    /// Rows that belong to no user go into the last user's buckets.
-    PaddingHashed,
-    /// `append` replaces the table.
-    AppendReplaces,
-    /// The mean of a bag is its sum.
-    MeanIsSum,
-    /// Equal scores are ordered by descending position.
-    TiesReversed,
-    /// One behaviour less is kept.
-    KeepsOneLess,
-    /// The product with the candidate's representation is left out.
-    TargetForgotten,
-    /// An id outside its table reads the last row.
-    IdsClamped,
-    /// Scores below `-1e38` count as removed.
-    LowScoresRemoved,
-    /// A NaN in keys counts as 0.
-    NanDropped,
-    /// A merge counts parts whose log-sum-exp is `-∞`.
-    DeadPartsCount,
-    /// A search keeps at most so many.
-    KeepsAtMost(u32),
-    /// A bag ends after 65,535 ids.
-    LongBagsCut,
-    /// Equal ids are in the reverse order of their positions.
-    SortUnstable,
-    /// Of equal ids only the last one's gradient arrives.
-    DuplicatesOverwritten,
-    /// Of a long run of equal ids only the last chunk's gradients arrive.
-    NewestPartialTaken,
-    /// The last of a run of equal ids is left out.
-    LastOfRunDropped,
-    /// The state of an optimiser counts as zeros.
-    StateIgnored,
-    /// Adam's moments are not corrected.
-    BiasCorrectionLeftOut,
-    /// Rows that have no gradient decay too.
-    AllRowsDecay,
-}
 
 /// `-∞` for a low score.
 fn removed_if_low(score: &f32) -> f32 {
@@ -221,6 +155,30 @@ impl TargetAttentionOps for Mutant {
         let same = if self.is(Fault::MergeAverages) { Host::view(&lse[..]) } else { second.lse };
         Cpu::new().merge_attention_into(op, first, PartialAttention::new(second.out, same), outputs)
     }
+
+    fn target_attention_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &TargetAttention,
+        batch: &Batch,
+        inputs: TargetAttentionInputs<'_, Host, T>,
+        saved: TargetAttentionSaved<'_, Host, T>,
+        grad_out: TargetAttentionGradOut<'_, Host, T>,
+        grads: TargetAttentionGradients<'_, Host, G>,
+    ) -> Result<()> {
+        self.attention_backward(op, batch, inputs, (saved, grad_out), grads)
+    }
+
+    fn merge_attention_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &TargetAttention,
+        first: PartialAttention<'_, Host, T>,
+        second: PartialAttention<'_, Host, T>,
+        grad_out: TargetAttentionGradOut<'_, Host, T>,
+        first_grads: PartialAttentionGradients<'_, Host, G>,
+        second_grads: PartialAttentionGradients<'_, Host, G>,
+    ) -> Result<()> {
+        self.merge_backward(op, [first, second], grad_out, [first_grads, second_grads])
+    }
 }
 
 impl DinOps for Mutant {
@@ -334,6 +292,39 @@ impl SdimOps for Mutant {
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
         Cpu::new().sdim_attend_into(op, batch, inputs, out)
+    }
+
+    fn sdim_query_backward_into<T: Element>(
+        &self,
+        op: &Sdim,
+        targets: &Jagged,
+        inputs: SdimQueryInputs<'_, Host, T>,
+        grad_out: View<'_, Host, T>,
+        grad_table: ViewMut<'_, Host, f32>,
+    ) -> Result<()> {
+        self.sdim_query_gradient(op, targets, inputs, grad_out, grad_table)
+    }
+
+    fn sdim_encode_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &Sdim,
+        histories: &Jagged,
+        inputs: SdimEncodeInputs<'_, Host, T>,
+        grad_table: View<'_, Host, f32>,
+        grad_history: ViewMut<'_, Host, G>,
+    ) -> Result<()> {
+        self.sdim_encode_gradient(op, histories, inputs, grad_table, grad_history)
+    }
+
+    fn sdim_attend_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &Sdim,
+        batch: &Batch,
+        inputs: SdimAttendInputs<'_, Host, T>,
+        grad_out: View<'_, Host, T>,
+        grad_history: ViewMut<'_, Host, G>,
+    ) -> Result<()> {
+        self.sdim_attend_gradient(op, batch, inputs, grad_out, grad_history)
     }
 }
 

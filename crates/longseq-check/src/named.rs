@@ -9,10 +9,13 @@ use crate::cases::small;
 use crate::decoupled::{DecoupledCase, DecoupledOutput};
 use crate::din::DinCase;
 use crate::lookup::{
-    GradientBits, LookupBackwardCase, LookupCase, LookupOutput, UpdateRowsCase, UpdatedBits,
+    GradientBits as TableGradientBits, LookupBackwardCase, LookupCase, LookupOutput, UpdateRowsCase,
+    UpdatedBits,
 };
-use crate::sdim::{SdimCase, SdimOutput};
-use crate::target_attention::{AttentionCase, AttentionOutput, MergeCase};
+use crate::sdim::{SdimCase, SdimGradientCase, SdimGradientOutput, SdimOutput};
+use crate::target_attention::{
+    AttentionCase, AttentionGradientCase, AttentionOutput, GradientBits, MergeCase,
+};
 
 /// A case with a name, and the one of its calls that the name is about.
 #[derive(Debug, Clone)]
@@ -72,9 +75,11 @@ impl Named {
     pub fn work(&self) -> Work {
         match &self.case {
             AnyCase::Attention(case) => case.work(),
+            AnyCase::AttentionGradient(case) => case.work(),
             AnyCase::Merge(case) => case.work(),
             AnyCase::Din(case) => case.work(),
             AnyCase::Sdim(case) => case.work(self.operation),
+            AnyCase::SdimGradient(case) => case.work(self.operation),
             AnyCase::Decoupled(case) => case.work(self.operation),
             AnyCase::Lookup(case) => case.work(),
             AnyCase::LookupBackward(case) => case.work(self.operation),
@@ -181,12 +186,14 @@ macro_rules! any_case {
 
 any_case! {
     Attention AttentionCase AttentionOutput, "target_attention";
+    AttentionGradient AttentionGradientCase GradientBits, "target_attention_backward";
     Merge MergeCase AttentionOutput, "target_attention";
     Din DinCase Vec<u8>, "din";
     Sdim SdimCase SdimOutput, "sdim";
+    SdimGradient SdimGradientCase SdimGradientOutput, "sdim_backward";
     Decoupled DecoupledCase DecoupledOutput, "decoupled";
     Lookup LookupCase LookupOutput, "lookup";
-    LookupBackward LookupBackwardCase Vec<GradientBits>, "lookup_backward";
+    LookupBackward LookupBackwardCase Vec<TableGradientBits>, "lookup_backward";
     UpdateRows UpdateRowsCase UpdatedBits, "lookup_backward";
 }
 

@@ -5,8 +5,18 @@ use longseq::prelude::*;
 use crate::case::Rules;
 
 /// The stems that have tests.
-pub const STEMS: [&str; 8] =
-    ["target_attention", "din", "sdim", "lookup", "lookup_backward", "decoupled", "forks", "hostile"];
+pub const STEMS: [&str; 10] = [
+    "target_attention",
+    "target_attention_backward",
+    "din",
+    "sdim",
+    "sdim_backward",
+    "lookup",
+    "lookup_backward",
+    "decoupled",
+    "forks",
+    "hostile",
+];
 
 /// A test of one operation on any backend.
 #[derive(Debug)]
@@ -23,8 +33,10 @@ pub struct Test<B> {
 pub fn tests<B: Backend + Sync>(stem: &str) -> Vec<Test<B>> {
     match stem {
         "target_attention" => crate::target_attention::tests::tests(),
+        "target_attention_backward" => crate::target_attention::backward_tests::tests(),
         "din" => crate::din::tests::tests(),
         "sdim" => crate::sdim::tests::tests(),
+        "sdim_backward" => crate::sdim::backward_tests::tests(),
         "lookup" => crate::lookup::tests::tests(),
         "lookup_backward" => crate::lookup::backward_tests::tests(),
         "decoupled" => crate::decoupled::tests::tests(),

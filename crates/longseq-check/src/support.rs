@@ -9,13 +9,14 @@ use crate::device::AnyDevice;
 use crate::din::DinCase;
 use crate::lookup::{LookupBackwardCase, LookupCase, Storage, UpdateRowsCase};
 use crate::named::{AnyCase, Named};
-use crate::sdim::SdimCase;
-use crate::target_attention::{AttentionCase, MergeCase};
+use crate::sdim::{SdimCase, SdimGradientCase};
+use crate::target_attention::{AttentionCase, AttentionGradientCase, MergeCase};
 
 /// Every call of every operation: its stem and its name, as [`Calls`](crate::Calls) know it.
-pub const CALLS: [(&str, &str); 16] = [
+pub const CALLS: [(&str, &str); 20] = [
     ("target_attention", "target_attention"),
     ("target_attention", "merge_attention"),
+    ("target_attention_backward", "target_attention_backward"),
     ("din", "din"),
     ("sdim", "sdim_signatures"),
     ("sdim", "sdim_encode"),
@@ -23,6 +24,9 @@ pub const CALLS: [(&str, &str); 16] = [
     ("sdim", "sdim_add_tables"),
     ("sdim", "sdim_query"),
     ("sdim", "sdim_attend"),
+    ("sdim_backward", "sdim_query_backward"),
+    ("sdim_backward", "sdim_encode_backward"),
+    ("sdim_backward", "sdim_attend_backward"),
     ("lookup", "lookup"),
     ("lookup_backward", "sort_ids"),
     ("lookup_backward", "lookup_backward"),
@@ -51,8 +55,16 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
         // Tables are `f32` whatever the rows are.
         (_, "sdim_add_tables") => (storage == Storage::F32).then_some(AnyCase::Sdim(SdimCase::default()))?,
         ("target_attention", _) => AnyCase::Attention(AttentionCase { dtype: dtype?, ..Default::default() }),
+        ("target_attention_backward", _) => {
+            let forward = AttentionCase { dtype: dtype?, ..Default::default() };
+            AnyCase::AttentionGradient(AttentionGradientCase { forward, ..Default::default() })
+        }
         ("din", _) => AnyCase::Din(DinCase { dtype: dtype?, ..Default::default() }),
         ("sdim", _) => AnyCase::Sdim(SdimCase { dtype: dtype?, ..Default::default() }),
+        ("sdim_backward", _) => {
+            let forward = SdimCase { dtype: dtype?, ..Default::default() };
+            AnyCase::SdimGradient(SdimGradientCase { forward, ..Default::default() })
+        }
         ("lookup", _) => AnyCase::Lookup(LookupCase { storage, ..Default::default() }),
         (_, "update_rows") => AnyCase::UpdateRows(UpdateRowsCase { dtype: dtype?, ..Default::default() }),
         ("lookup_backward", _) => {

@@ -1,5 +1,7 @@
 //! SDIM on the CPU.
 
+mod backward;
+mod hash_rows;
 mod query;
 mod signatures;
 mod sums;
@@ -8,14 +10,15 @@ use std::ops::Range;
 
 use crate::cpu::Cpu;
 use crate::cpu::threads::for_each;
-use crate::cpu::vector::{Instructions, Kernel, Lanes, add, widen_lanes, with_default_floats};
-use crate::element::{Element, Signature};
+use crate::cpu::vector::{Instructions, WideRows, add, with_default_floats};
+use crate::element::{Element, GradientOf, Signature};
 use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::{Batch, Jagged};
 use crate::memory::{View, ViewMut};
 use crate::ops::{Sdim, SdimAttendInputs, SdimEncodeInputs, SdimOps, SdimQueryInputs};
-use query::{Average, tiles};
+use hash_rows::{HashRows, ROWS};
+use query::{Average, tiles, user_groups};
 use signatures::Signatures;
 use sums::{Behaviours, EveryBucket, WantedBuckets};
 
@@ -85,10 +88,44 @@ impl SdimOps for Cpu {
     ) -> Result<()> {
         with_default_floats(|| attend(self.instructions, op, batch, &inputs, out))
     }
-}
 
-/// The number of rows that are hashed at a time.
-const ROWS: usize = 64;
+    fn sdim_query_backward_into<T: Element>(
+        &self,
+        op: &Sdim,
+        targets: &Jagged,
+        inputs: SdimQueryInputs<'_, Host, T>,
+        grad_out: View<'_, Host, T>,
+        grad_table: ViewMut<'_, Host, f32>,
+    ) -> Result<()> {
+        with_default_floats(|| {
+            backward::query(self.instructions, op, targets, &inputs, (grad_out, grad_table))
+        })
+    }
+
+    fn sdim_encode_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &Sdim,
+        histories: &Jagged,
+        inputs: SdimEncodeInputs<'_, Host, T>,
+        grad_table: View<'_, Host, f32>,
+        grad_history: ViewMut<'_, Host, G>,
+    ) -> Result<()> {
+        let grads = (grad_table, grad_history);
+        with_default_floats(|| backward::encode(self.instructions, op, histories, &inputs, grads))
+    }
+
+    fn sdim_attend_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &Sdim,
+        batch: &Batch,
+        inputs: SdimAttendInputs<'_, Host, T>,
+        grad_out: View<'_, Host, T>,
+        grad_history: ViewMut<'_, Host, G>,
+    ) -> Result<()> {
+        let grads = (grad_out, grad_history);
+        with_default_floats(|| backward::attend(self.instructions, op, batch, &inputs, grads))
+    }
+}
 
 /// Hashes rows `[rows, d]`, whose lengths were checked before.
 pub(super) fn signatures<T: Element, W: Signature>(
@@ -100,39 +137,13 @@ pub(super) fn signatures<T: Element, W: Signature>(
 ) {
     let signatures = Signatures::from_rotations(op, rotations);
     let count = rows.len() / op.width;
-    let rows = Some(rows);
+    let rows = Some(WideRows::new(rows));
     let blocks = (0..count).step_by(ROWS).zip(out.chunks_mut(ROWS * op.groups)).collect();
     for_each(blocks, |(first, out): (usize, &mut [W])| {
         let range = first..count.min(first + ROWS);
         let words = instructions.run(HashRows { signatures: &signatures, rows, range });
         out.iter_mut().zip(words).for_each(|(out, word)| *out = W::from_u32(word));
     });
-}
-
-/// Hashes some rows, or copies their given signatures.
-struct HashRows<'a, T> {
-    signatures: &'a Signatures<'a>,
-    /// `[N, d]`; `None` where signatures are given.
-    rows: Option<&'a [T]>,
-    range: Range<usize>,
-}
-
-impl<T: Element> Kernel for HashRows<'_, T> {
-    type Output = Vec<u32>;
-
-    #[inline(always)]
-    fn run<L: Lanes>(self, l: L) -> Vec<u32> {
-        let Sdim { width, groups, .. } = self.signatures.op;
-        let mut out = vec![0; self.range.len() * groups];
-        let (mut widened, mut projections) = (Vec::new(), Vec::new());
-        for (first, out) in self.range.clone().step_by(ROWS).zip(out.chunks_mut(ROWS * groups)) {
-            let rows = first * width..first * width + out.len() / groups * width;
-            let rows = self.rows.map_or(&[][..], |all| &all[rows]);
-            let rows = widen_lanes(l, rows, &mut widened);
-            self.signatures.fill(l, first, rows, &mut projections, out);
-        }
-        out
-    }
 }
 
 pub(super) fn encode<T: Element>(
@@ -149,7 +160,7 @@ pub(super) fn encode<T: Element>(
     let signatures = Signatures::new(NAME, op, histories.total(), &inputs.hash)?;
     let table = table.into_slice();
     table.fill(0.0);
-    add_behaviours(instructions, op, histories, &inputs.history, &signatures, table)
+    add_behaviours(instructions, op, histories, WideRows::new(inputs.history.as_slice()), &signatures, table)
 }
 
 pub(super) fn append<T: Element>(
@@ -163,15 +174,16 @@ pub(super) fn append<T: Element>(
     op.check_encode(NAME, new, inputs)?;
     op.check_table(NAME, new.users(), table.len())?;
     let signatures = Signatures::new(NAME, op, new.total(), &inputs.hash)?;
-    add_behaviours(instructions, op, new, &inputs.history, &signatures, table.into_slice())
+    let rows = WideRows::new(inputs.history.as_slice());
+    add_behaviours(instructions, op, new, rows, &signatures, table.into_slice())
 }
 
 /// Adds the behaviours of each history to its user's table.
-fn add_behaviours<T: Element>(
+fn add_behaviours(
     instructions: Instructions,
     op: &Sdim,
     histories: &Jagged,
-    rows: &[T],
+    rows: WideRows<'_>,
     signatures: &Signatures<'_>,
     table: &mut [f32],
 ) -> Result<()> {
@@ -197,7 +209,7 @@ pub(super) fn query<T: Element>(
     for_each(tiles(op, targets, out.into_slice()), |(user, tile, out)| {
         let wanted = instructions.run(HashRows {
             signatures: &signatures,
-            rows: inputs.targets.map(|rows| rows.as_slice()),
+            rows: inputs.targets.map(|rows| WideRows::new(rows.as_slice())),
             range: tile,
         });
         let sums = &inputs.table[user * table_length..(user + 1) * table_length];
@@ -221,13 +233,17 @@ pub(super) fn attend<T: Element>(
     let (histories, targets) = (batch.histories(), batch.targets());
     let history_signatures = Signatures::new(NAME, op, histories.total(), &inputs.history_hash)?;
     let target_signatures = Signatures::new(NAME, op, targets.total(), &inputs.target_hash)?;
-    let behaviours = Behaviours { op: *op, rows: &inputs.history, signatures: &history_signatures };
+    let behaviours = Behaviours {
+        op: *op,
+        rows: WideRows::new(inputs.history.as_slice()),
+        signatures: &history_signatures,
+    };
     let mut out = out.into_slice();
     for users in user_groups(op, targets) {
         let all = targets.range(users.start).start..targets.range(users.end - 1).end;
         let wanted = instructions.run(HashRows {
             signatures: &target_signatures,
-            rows: inputs.targets.map(|rows| rows.as_slice()),
+            rows: inputs.targets.map(|rows| WideRows::new(rows.as_slice())),
             range: all.clone(),
         });
         let signatures = |targets: &Range<usize>| {
@@ -252,22 +268,4 @@ pub(super) fn attend<T: Element>(
         });
     }
     Ok(())
-}
-
-/// Groups the users of a batch so that the sums that the candidates of a group may read take at most 16 MiB (or one user).
-fn user_groups(op: &Sdim, targets: &Jagged) -> Vec<Range<usize>> {
-    const MOST: usize = (16 << 20) / size_of::<f32>();
-    let mut groups: Vec<Range<usize>> = Vec::new();
-    let mut taken = 0;
-    for (user, targets) in targets.ranges().enumerate() {
-        let sums = targets.len().min(op.buckets()) * op.groups * op.width;
-        match groups.last_mut() {
-            Some(users) if taken + sums <= MOST => (users.end, taken) = (user + 1, taken + sums),
-            _ => {
-                groups.push(user..user + 1);
-                taken = sums;
-            }
-        }
-    }
-    groups
 }

@@ -4,33 +4,52 @@ use std::ops::Range;
 
 use crate::cpu::gather::{WeightedRows, sum_rows};
 use crate::cpu::sdim::sums::BucketRows;
-use crate::cpu::vector::{Kernel, Lanes, dot_lanes, store};
+use crate::cpu::vector::{Kernel, Lanes, NarrowRows, dot_lanes};
 use crate::element::Element;
+use crate::jagged::Jagged;
 use crate::ops::Sdim;
 
 /// The number of candidates in a tile.
 const CANDIDATES: usize = 256;
 
 /// Cuts the consecutive candidates of some users, and the rows of their output, into tiles: user, candidates, output rows.
-pub(super) fn tiles<'a, T>(
+pub(super) fn tiles<'a, T: Element>(
     op: &Sdim,
     targets: impl Iterator<Item = (usize, Range<usize>)>,
     mut out: &'a mut [T],
-) -> Vec<(usize, Range<usize>, &'a mut [T])> {
+) -> Vec<(usize, Range<usize>, NarrowRows<'a>)> {
     let mut tiles = Vec::new();
     for (user, targets) in targets {
         for start in targets.clone().step_by(CANDIDATES) {
             let tile = start..targets.end.min(start + CANDIDATES);
             let (rows, rest) = std::mem::take(&mut out).split_at_mut(tile.len() * op.width);
-            tiles.push((user, tile, rows));
+            tiles.push((user, tile, NarrowRows::new(rows)));
             out = rest;
         }
     }
     tiles
 }
 
+/// Groups the users of a batch so that the sums that the candidates of a group may read take at most 16 MiB (or one user).
+pub(super) fn user_groups(op: &Sdim, targets: &Jagged) -> Vec<Range<usize>> {
+    const MOST: usize = (16 << 20) / size_of::<f32>();
+    let mut groups: Vec<Range<usize>> = Vec::new();
+    let mut taken = 0;
+    for (user, targets) in targets.ranges().enumerate() {
+        let sums = targets.len().min(op.buckets()) * op.groups * op.width;
+        match groups.last_mut() {
+            Some(users) if taken + sums <= MOST => (users.end, taken) = (user + 1, taken + sums),
+            _ => {
+                groups.push(user..user + 1);
+                taken = sums;
+            }
+        }
+    }
+    groups
+}
+
 /// Averages the sums that some candidates of one user read.
-pub(super) struct Average<'a, T, M> {
+pub(super) struct Average<'a, M> {
     pub(super) op: &'a Sdim,
     /// `[n, G]`.
     pub(super) signatures: &'a [u32],
@@ -38,14 +57,14 @@ pub(super) struct Average<'a, T, M> {
     pub(super) sums: &'a [f32],
     pub(super) bucket_rows: M,
     /// `[n, d]`.
-    pub(super) out: &'a mut [T],
+    pub(super) out: NarrowRows<'a>,
 }
 
-impl<T: Element, M: BucketRows> Kernel for Average<'_, T, M> {
+impl<M: BucketRows> Kernel for Average<'_, M> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self, l: L) {
+    fn run<L: Lanes>(mut self, l: L) {
         let Sdim { width, groups, .. } = *self.op;
         // If many candidates share buckets, compute the length of each sum once.
         let share = self.signatures.len() * width >= self.sums.len();
@@ -59,7 +78,7 @@ impl<T: Element, M: BucketRows> Kernel for Average<'_, T, M> {
         let mut may_overflow = !self.op.normalise || shared.contains(&0.0);
         let mut buckets = Buckets { sums: self.sums, width, wanted: vec![(0.0, 0); groups] };
         let mut mean = vec![0.0; width];
-        for (signatures, out) in self.signatures.chunks_exact(groups).zip(self.out.chunks_exact_mut(width)) {
+        for (i, signatures) in self.signatures.chunks_exact(groups).enumerate() {
             for (group, &signature) in signatures.iter().enumerate() {
                 // Always found: the sums were made for the signatures of these candidates.
                 let Some(sum_row) = self.bucket_rows.sum_row(group, signature) else { continue };
@@ -72,7 +91,7 @@ impl<T: Element, M: BucketRows> Kernel for Average<'_, T, M> {
             if may_overflow {
                 buckets.average_carefully(self.op.normalise, &mut mean);
             }
-            store(out, &mean);
+            self.out.write(l, i * width, &mean);
         }
     }
 }

@@ -31,6 +31,11 @@ impl<'a> Signatures<'a> {
         Self { op: *op, source: Source::Rotations(columns) }
     }
 
+    /// Signatures `[rows, G]` that were computed before.
+    pub(super) fn computed(op: &Sdim, words: &'a [u16]) -> Self {
+        Self { op: *op, source: Source::Given16(words) }
+    }
+
     /// The signatures of `count` rows. Given signatures are checked.
     pub(super) fn new(
         operation: &'static str,

@@ -7,8 +7,7 @@ use std::ops::Range;
 use crate::cpu::sdim::signatures::Signatures;
 use crate::cpu::spans::{Span, spans};
 use crate::cpu::threads::for_each;
-use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, Row, add, widen_lanes};
-use crate::element::Element;
+use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, Row, WideRows, add};
 use crate::ops::Sdim;
 
 /// The number of behaviours in a block: they and their projections stay in the L1 cache.
@@ -16,7 +15,7 @@ const BLOCK: usize = 32;
 
 /// The behaviours whose sums are computed before they are added to older ones: rounding errors grow with this number and the
 /// number of parts, not with their product.
-const PART: usize = 1024;
+const PART: usize = 256;
 
 /// The mapping from a user's buckets to its sums.
 pub(super) trait BucketRows: Sync {
@@ -50,8 +49,9 @@ impl WantedBuckets {
 
     /// The buckets of the candidates' signatures `[n, G]`.
     pub(super) fn new(op: &Sdim, signatures: &[u32]) -> Self {
-        // At most half full, unless it is direct-mapped.
-        let capacity = op.buckets().min((2 * signatures.len() / op.groups).next_power_of_two());
+        // At most half full, unless it is direct-mapped. Without candidates there is no entry: groups may be any number then.
+        let most = 2 * signatures.len() / op.groups;
+        let capacity = if most == 0 { 0 } else { op.buckets().min(most.next_power_of_two()) };
         let mut wanted = Self { entries: vec![(0, Self::FREE); op.groups * capacity], capacity, count: 0 };
         for (i, &signature) in signatures.iter().enumerate() {
             let entry = wanted.find(i % op.groups, signature);
@@ -85,20 +85,23 @@ impl WantedBuckets {
 impl BucketRows for &WantedBuckets {
     #[inline(always)]
     fn sum_row(&self, group: usize, signature: u32) -> Option<usize> {
+        if self.count == 0 {
+            return None;
+        }
         let (_, row) = self.entries[self.find(group, signature)];
         (row != WantedBuckets::FREE).then_some(row as usize)
     }
 }
 
 /// The behaviours of all users and their signatures.
-pub(super) struct Behaviours<'a, T> {
+pub(super) struct Behaviours<'a> {
     pub(super) op: Sdim,
     /// `[N, d]`.
-    pub(super) rows: &'a [T],
+    pub(super) rows: WideRows<'a>,
     pub(super) signatures: &'a Signatures<'a>,
 }
 
-impl<T: Element> Behaviours<'_, T> {
+impl Behaviours<'_> {
     /// Adds the behaviours of each history to its sums.
     pub(super) fn add_to<M: BucketRows>(
         &self,
@@ -131,14 +134,14 @@ impl<T: Element> Behaviours<'_, T> {
 }
 
 /// Adds some behaviours to sums.
-struct AddRows<'a, T, M> {
-    behaviours: &'a Behaviours<'a, T>,
+struct AddRows<'a, M> {
+    behaviours: &'a Behaviours<'a>,
     rows: Range<usize>,
     bucket_rows: M,
     sums: &'a mut [f32],
 }
 
-impl<T: Element, M: BucketRows> Kernel for AddRows<'_, T, M> {
+impl<M: BucketRows> Kernel for AddRows<'_, M> {
     type Output = ();
 
     #[inline(always)]
@@ -213,8 +216,8 @@ impl Often {
 }
 
 /// Adds a block of behaviours.
-struct AddBlock<'a, T, M> {
-    behaviours: &'a Behaviours<'a, T>,
+struct AddBlock<'a, M> {
+    behaviours: &'a Behaviours<'a>,
     rows: Range<usize>,
     bucket_rows: &'a M,
 }
@@ -227,12 +230,12 @@ struct Scratch {
     signatures: Vec<u32>,
 }
 
-impl<T: Element, M: BucketRows> AddBlock<'_, T, M> {
+impl<M: BucketRows> AddBlock<'_, M> {
     #[inline(always)]
     fn run<L: Lanes>(self, l: L, scratch: &mut Scratch, sums: &mut [f32]) {
         let Behaviours { op: Sdim { width, groups, .. }, rows, signatures } = *self.behaviours;
         let Range { start, end } = self.rows;
-        let rows = widen_lanes(l, &rows[start * width..end * width], &mut scratch.widened);
+        let rows = rows.widen(l, start * width..end * width, &mut scratch.widened);
         scratch.signatures.resize((end - start) * groups, 0);
         signatures.fill(l, start, rows, &mut scratch.projections, &mut scratch.signatures);
         let signatures = &scratch.signatures[..];

@@ -1,8 +1,31 @@
 //! Query rows in the lanes of vectors: the candidates of a tile times the heads that share a key/value head.
 
+use crate::cpu::vector::WideRows;
 use crate::cpu::vector::{FEW, LANES, Lanes, Row, product, product_of_few};
 use crate::element::Element;
-use crate::ops::TargetAttention;
+use crate::host::Host;
+use crate::ops::{TargetAttention, TargetAttentionInputs};
+
+/// The inputs of target attention, whatever they are stored as.
+#[derive(Clone, Copy)]
+pub(super) struct WideInputs<'a> {
+    pub(super) queries: WideRows<'a>,
+    pub(super) keys: WideRows<'a>,
+    /// `None`: the keys are the values.
+    pub(super) values: Option<WideRows<'a>>,
+    pub(super) bias: Option<&'a [f32]>,
+}
+
+impl<'a> WideInputs<'a> {
+    pub(super) fn new<T: Element>(inputs: &TargetAttentionInputs<'a, Host, T>) -> Self {
+        Self {
+            queries: WideRows::new(inputs.queries.as_slice()),
+            keys: WideRows::new(inputs.keys.as_slice()),
+            values: inputs.values.map(|values| WideRows::new(values.as_slice())),
+            bias: inputs.bias.map(|bias| bias.as_slice()),
+        }
+    }
+}
 
 /// Up to [`LANES`] query rows, one per lane.
 #[derive(Debug, Clone, Copy)]
@@ -37,19 +60,13 @@ impl LaneRows {
     }
 
     /// The rows of `matrix`, `[targets, H, width]`: `[width]`, one lane per row, or `[FEW, width]` if there are few.
-    pub(super) fn pack<T: Element>(
-        &self,
-        op: &TargetAttention,
-        matrix: &[T],
-        width: usize,
-        are_few: bool,
-    ) -> Vec<Row> {
+    pub(super) fn pack(&self, op: &TargetAttention, matrix: &[f32], width: usize, are_few: bool) -> Vec<Row> {
         let mut packed = vec![[0.0; LANES]; if are_few { FEW * width / LANES } else { width }];
         for lane in 0..self.count {
             let row = &matrix[self.row(op, lane) * width..][..width];
             let (start, step) = if are_few { (lane * width, 1) } else { (lane, LANES) };
             let place = packed.as_flattened_mut()[start..].iter_mut().step_by(step);
-            place.zip(row).for_each(|(number, value)| *number = value.to_f32());
+            place.zip(row).for_each(|(number, value)| *number = *value);
         }
         packed
     }

@@ -10,10 +10,10 @@ mod merge;
 
 use crate::cpu::Cpu;
 use crate::cpu::pieces::{self, PieceRows};
-use crate::cpu::target_attention::lane_rows::{KeyBlock, LaneRows};
+use crate::cpu::target_attention::lane_rows::{KeyBlock, LaneRows, WideInputs};
 use crate::cpu::threads::split_rows;
 use crate::cpu::tile_pooling::TilePooling;
-use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, Row, widen_lanes, with_default_floats};
+use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, NarrowRows, Row, with_default_floats};
 use crate::element::{Element, GradientOf};
 use crate::error::Result;
 use crate::host::Host;
@@ -23,6 +23,7 @@ use crate::ops::{
     TargetAttentionGradients, TargetAttentionInputs, TargetAttentionOps, TargetAttentionOutputs,
     TargetAttentionSaved,
 };
+use crate::plan::Plan;
 
 impl TargetAttentionOps for Cpu {
     fn target_attention_into<T: Element>(
@@ -83,21 +84,33 @@ pub(super) fn attend<T: Element>(
 ) -> Result<()> {
     op.check(batch, inputs)?;
     op.check_outputs(batch, &outputs)?;
-    let plan = pieces::cut(batch, (pieces::ROWS * op.kv_heads / op.heads).max(1), pieces::STEP);
+    let plan = pieces::cut(batch, (pieces::ROWS / (op.heads / op.kv_heads)).max(1), pieces::STEP);
     let rows = || plan.tiles.iter().map(|tile| tile.rows);
     let out = split_rows(rows(), outputs.out.into_slice(), op.heads * op.value_width);
     let lse: Vec<Option<&mut [f32]>> = match outputs.lse {
         Some(lse) => split_rows(rows(), lse.into_slice(), op.heads).into_iter().map(Some).collect(),
         None => rows().map(|_| None).collect(),
     };
+    let outputs = out.into_iter().map(NarrowRows::new).zip(lse).collect();
+    attend_rows(instructions, op, &plan, WideInputs::new(inputs), outputs);
+    Ok(())
+}
+
+/// [`attend`], whatever is stored; `outputs` by tile.
+fn attend_rows(
+    instructions: Instructions,
+    op: &TargetAttention,
+    plan: &Plan,
+    inputs: WideInputs<'_>,
+    outputs: Vec<(NarrowRows<'_>, Option<&mut [f32]>)>,
+) {
     pieces::run(
-        &plan,
-        out.into_iter().zip(lse).collect(),
+        plan,
+        outputs,
         |piece| instructions.run(Attend { op, inputs, piece }),
         |all, next| instructions.run(Combine { all, next }),
         |groups, (out, lse)| instructions.run(Finish { op, groups, out, lse }),
     );
-    Ok(())
 }
 
 /// Up to [`LANES`] query rows, one per lane, with their sums.
@@ -108,7 +121,7 @@ struct Group {
     pooling: TilePooling,
 }
 
-fn groups<T: Element>(op: &TargetAttention, queries: &[T]) -> Vec<Group> {
+fn groups(op: &TargetAttention, queries: &[f32]) -> Vec<Group> {
     let group = |rows: LaneRows| {
         let queries = rows.pack(op, queries, op.width, rows.are_few(op.width));
         Group { queries, pooling: TilePooling::new(op.weighting, rows.count, op.value_width), rows }
@@ -117,21 +130,23 @@ fn groups<T: Element>(op: &TargetAttention, queries: &[T]) -> Vec<Group> {
 }
 
 /// One piece: the weighted sums of its query rows over its span of the history.
-struct Attend<'a, T: Element> {
+struct Attend<'a> {
     op: &'a TargetAttention,
-    inputs: &'a TargetAttentionInputs<'a, Host, T>,
+    inputs: WideInputs<'a>,
     piece: PieceRows,
 }
 
-impl<T: Element> Kernel for Attend<'_, T> {
+impl Kernel for Attend<'_> {
     type Output = Vec<Group>;
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) -> Vec<Group> {
         let Self { op, inputs, piece } = self;
         let query_width = op.heads * op.width;
-        let mut groups =
-            groups(op, &inputs.queries[piece.targets.start * query_width..piece.targets.end * query_width]);
+        let mut groups = groups(
+            op,
+            &inputs.queries.to_vec(piece.targets.start * query_width..piece.targets.end * query_width),
+        );
         let (key_width, value_width) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
         let (mut key_scratch, mut value_scratch) = (Vec::new(), Vec::new());
         let block = (BLOCK / op.width.max(op.value_width)).clamp(LANES, 256);
@@ -139,17 +154,15 @@ impl<T: Element> Kernel for Attend<'_, T> {
         for start in piece.history.clone().step_by(block) {
             let rows = start..piece.history.end.min(start + block);
             let scores = &mut scores[..rows.len()];
-            let keys = &inputs.keys[rows.start * key_width..rows.end * key_width];
-            let keys = widen_lanes(l, keys, &mut key_scratch);
+            let keys = inputs.keys.widen(l, rows.start * key_width..rows.end * key_width, &mut key_scratch);
             let values = match &inputs.values {
                 Some(values) => {
-                    let values = &values[rows.start * value_width..rows.end * value_width];
-                    widen_lanes(l, values, &mut value_scratch)
+                    values.widen(l, rows.start * value_width..rows.end * value_width, &mut value_scratch)
                 }
                 None => keys,
             };
             for group in &mut groups {
-                let block = KeyBlock { keys, bias: inputs.bias.as_deref(), first: rows.start };
+                let block = KeyBlock { keys, bias: inputs.bias, first: rows.start };
                 group.rows.scores(l, op, &group.queries, block, scores);
                 let values = &values[group.rows.kv_head * op.value_width..];
                 group.pooling.add(l, scores, &mut weights[..rows.len()], values, value_width);
@@ -177,27 +190,27 @@ impl Kernel for Combine<'_> {
 }
 
 /// Writes the rows of a tile.
-struct Finish<'a, T> {
+struct Finish<'a> {
     op: &'a TargetAttention,
     groups: Vec<Group>,
-    out: &'a mut [T],
+    out: NarrowRows<'a>,
     lse: Option<&'a mut [f32]>,
 }
 
-impl<T: Element> Kernel for Finish<'_, T> {
+impl Kernel for Finish<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(mut self, l: L) {
         let width = self.op.value_width;
+        let mut numbers = vec![0.0; width];
         for mut group in self.groups {
             let lses = group.pooling.finish(l);
             for (lane, lse) in lses.into_iter().enumerate().take(group.rows.count) {
                 let row = group.rows.row(self.op, lane);
                 let sums = group.pooling.weighted_values();
-                for (out, sums) in self.out[row * width..(row + 1) * width].iter_mut().zip(sums) {
-                    *out = T::from_f32(sums[lane]);
-                }
+                numbers.iter_mut().zip(sums).for_each(|(number, sums)| *number = sums[lane]);
+                self.out.write(l, row * width, &numbers);
                 if let Some(out) = &mut self.lse {
                     out[row] = lse;
                 }

@@ -33,4 +33,4 @@ pub(super) use outer::add_outer;
 pub(super) use prefetch::{prefetch_parts, prefetch_rows};
 pub(super) use product::{product, weighted_sum};
 pub(super) use rows::{add, add_pairs, dot_lanes, store};
-pub(super) use widen::{widen_lanes, widen_to};
+pub(super) use widen::{WideRows, widen_lanes, widen_to};

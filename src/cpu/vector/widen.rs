@@ -1,5 +1,7 @@
 //! Widening `f16` and `bf16` to `f32`.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use super::lanes::Lanes;
@@ -22,6 +24,52 @@ pub(in crate::cpu) fn widen_lanes<'a, L: Lanes, T: Element>(
         _ => scratch.extend(bytemuck::cast_slice::<T, bf16>(elements).iter().map(|&x| widen_bf16(x))),
     }
     scratch
+}
+
+/// Elements of a storage type, to be read as `f32`. A kernel that takes this instead of a type parameter is compiled once, and
+/// in this crate.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::cpu) enum WideRows<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+}
+
+impl<'a> WideRows<'a> {
+    pub(in crate::cpu) fn new<T: Element>(elements: &'a [T]) -> Self {
+        match T::DTYPE {
+            DType::F32 => Self::F32(bytemuck::cast_slice(elements)),
+            DType::F16 => Self::F16(bytemuck::cast_slice(elements)),
+            DType::Bf16 => Self::Bf16(bytemuck::cast_slice(elements)),
+        }
+    }
+
+    /// Some of the elements, as [`widen_lanes`] gives them.
+    #[inline(always)]
+    pub(in crate::cpu) fn widen<'s, L: Lanes>(
+        &self,
+        l: L,
+        range: Range<usize>,
+        scratch: &'s mut Vec<f32>,
+    ) -> &'s [f32]
+    where
+        'a: 's,
+    {
+        match self {
+            Self::F32(elements) => &elements[range],
+            Self::F16(elements) => widen_lanes(l, &elements[range], scratch),
+            Self::Bf16(elements) => widen_lanes(l, &elements[range], scratch),
+        }
+    }
+
+    /// Some of the elements, for use outside of kernels.
+    pub(in crate::cpu) fn to_vec(self, range: Range<usize>) -> Vec<f32> {
+        match self {
+            Self::F32(elements) => elements[range].to_vec(),
+            Self::F16(elements) => elements[range].iter().map(|&x| widen_f16(x)).collect(),
+            Self::Bf16(elements) => elements[range].iter().map(|&x| widen_bf16(x)).collect(),
+        }
+    }
 }
 
 /// Writes the elements as `f32`, with the instructions of the lanes.

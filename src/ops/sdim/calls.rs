@@ -1,7 +1,7 @@
 //! The calls of SDIM.
 
 use crate::device::{Buffer, DeviceOps, unsupported};
-use crate::element::{Element, Signature};
+use crate::element::{Element, GradientOf, Signature};
 use crate::error::Result;
 use crate::memory::{View, ViewMut};
 use crate::ops::sdim::inputs::{SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs};
@@ -240,5 +240,131 @@ pub trait SdimOps: DeviceOps {
         let mut out = self.zeros(op.output_length(batch.as_ref().targets())?)?;
         self.sdim_attend_into(op, batch, inputs, self.view_mut(&mut out))?;
         Ok(out)
+    }
+
+    /// The gradient of the table in [`sdim_query_into`](Self::sdim_query_into), `[B, G, 2^τ, d]`; `grad_out` is that of the output,
+    /// `[M, d]`. With `T` a bucket row, `u = T/‖T‖`, summed over the user's candidates `m` with `sig[g](q_m) = c`:
+    ///
+    /// ```text
+    /// dT[b,g,c,:] = Σ_m (grad_out[m] − u·⟨u, grad_out[m]⟩) / (G·‖T‖)      normalised
+    /// dT[b,g,c,:] = Σ_m grad_out[m] / G                                   not normalised
+    /// ```
+    ///
+    /// Every row of `grad_table` is overwritten, with zeros where no candidate reads the bucket, and where the length of a bucket
+    /// row is below [`Sdim::MIN_NORM`]. The hash has no gradient, so candidates have none. Nothing is saved by the forward pass.
+    /// It takes one addition per candidate, group and column, and a few operations per number of the table.
+    ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimQueryInputs};
+    ///
+    /// let backend = Cpu::new();
+    /// let op = Sdim::new(2).with_groups(1, 1);
+    /// let targets = backend.jagged(&Jagged::from_lengths(&[1])?)?;
+    /// let table = [0.0, 2.0, 5.0, 5.0]; // two buckets
+    /// let signatures = [0_u8];
+    /// let inputs =
+    ///     SdimQueryInputs::<_, f32>::new(Host::view(&table), Hash::Signatures8(Host::view(&signatures)));
+    /// let (grad_out, mut grad_table) = ([3.0, 7.0], [9.0; 4]);
+    /// backend.sdim_query_backward_into(
+    ///     &op,
+    ///     &targets,
+    ///     inputs,
+    ///     Host::view(&grad_out),
+    ///     Host::view_mut(&mut grad_table),
+    /// )?;
+    /// assert_eq!(grad_table, [1.5, 0.0, 0.0, 0.0]); // only across the row counts, over its length
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`sdim_query_into`](Self::sdim_query_into), [`Sdim::check_grad_out`] and [`Sdim::check_grad_table`].
+    fn sdim_query_backward_into<T: Element>(
+        &self,
+        op: &Sdim,
+        targets: &Self::Jagged,
+        inputs: SdimQueryInputs<'_, Self::Memory, T>,
+        grad_out: View<'_, Self::Memory, T>,
+        grad_table: ViewMut<'_, Self::Memory, f32>,
+    ) -> Result<()> {
+        let _ = (op, targets, inputs, grad_out, grad_table);
+        Err(unsupported(self, "sdim_query_backward"))
+    }
+
+    /// The gradient of the history in [`sdim_encode_into`](Self::sdim_encode_into), `[N, d]`; `grad_table` is that of the table,
+    /// `[B, G, 2^τ, d]`:
+    ///
+    /// ```text
+    /// ds_l = Σ_g grad_table[b, g, sig[g](s_l), :]
+    /// ```
+    ///
+    /// For [`sdim_append_into`](Self::sdim_append_into) this is the gradient of the new behaviours, with their `Jagged` as
+    /// `histories`; that of the table that they are added to is `grad_table` itself. Behaviours are hashed again, and the hash has
+    /// no gradient. Rows that belong to nobody are left as they are.
+    ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimEncodeInputs};
+    ///
+    /// let backend = Cpu::new();
+    /// let op = Sdim::new(1).with_groups(2, 1);
+    /// let histories = backend.jagged(&Jagged::from_lengths(&[2])?)?;
+    /// let (history, signatures) = ([5.0_f32, 6.0], [0_u8, 0, 0, 1]); // [N, G]
+    /// let inputs = SdimEncodeInputs::new(Host::view(&history), Hash::Signatures8(Host::view(&signatures)));
+    /// let (grad_table, mut grads) = ([1.0, 2.0, 30.0, 40.0], [0.0; 2]);
+    /// let (from, to) = (Host::view(&grad_table), Host::view_mut(&mut grads));
+    /// backend.sdim_encode_backward_into::<f32, f32>(&op, &histories, inputs, from, to)?;
+    /// assert_eq!(grads, [31.0, 41.0]);
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`sdim_encode_into`](Self::sdim_encode_into), [`Sdim::check_grad_table`] and [`Sdim::check_grad_history`].
+    fn sdim_encode_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &Sdim,
+        histories: &Self::Jagged,
+        inputs: SdimEncodeInputs<'_, Self::Memory, T>,
+        grad_table: View<'_, Self::Memory, f32>,
+        grad_history: ViewMut<'_, Self::Memory, G>,
+    ) -> Result<()> {
+        let _ = (op, histories, inputs, grad_table, grad_history);
+        Err(unsupported(self, "sdim_encode_backward"))
+    }
+
+    /// The gradient of the history in [`sdim_attend_into`](Self::sdim_attend_into), `[N, d]`; `grad_out` is that of the output,
+    /// `[M, d]`: [`sdim_query_backward_into`](Self::sdim_query_backward_into) at the table of the histories, then
+    /// [`sdim_encode_backward_into`](Self::sdim_encode_backward_into), without a table. The sums of the buckets that candidates
+    /// read are computed again.
+    ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimAttendInputs};
+    ///
+    /// let backend = Cpu::new();
+    /// let op = Sdim::new(1).with_groups(1, 1).with_normalise(false);
+    /// let batch = backend.batch(&Jagged::from_lengths(&[2])?, &Jagged::from_lengths(&[1])?)?;
+    /// let (history, of_history, of_target) = ([5.0_f32, 6.0], [0_u8, 1], [1_u8]);
+    /// let hashes = [&of_history[..], &of_target[..]].map(|given| Hash::Signatures8(Host::view(given)));
+    /// let inputs = SdimAttendInputs::new(Host::view(&history), hashes[0], hashes[1]);
+    /// let (grad_out, mut grads) = ([2.0], [9.0; 2]);
+    /// let (from, to) = (Host::view(&grad_out), Host::view_mut(&mut grads));
+    /// backend.sdim_attend_backward_into::<f32, f32>(&op, &batch, inputs, from, to)?;
+    /// assert_eq!(grads, [0.0, 2.0]); // the candidate reads the second bucket only
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`sdim_attend_into`](Self::sdim_attend_into), [`Sdim::check_grad_out`] and [`Sdim::check_grad_history`].
+    fn sdim_attend_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &Sdim,
+        batch: &Self::Batch,
+        inputs: SdimAttendInputs<'_, Self::Memory, T>,
+        grad_out: View<'_, Self::Memory, T>,
+        grad_history: ViewMut<'_, Self::Memory, G>,
+    ) -> Result<()> {
+        let _ = (op, batch, inputs, grad_out, grad_history);
+        Err(unsupported(self, "sdim_attend_backward"))
     }
 }

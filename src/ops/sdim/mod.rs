@@ -1,5 +1,6 @@
 //! SDIM: histories are hashed into buckets, so that a candidate reads a few sums instead of every behaviour.
 
+mod backward;
 mod calls;
 mod inputs;
 mod parameters;

@@ -154,7 +154,7 @@ impl Sdim {
         [dim("d", self.width), dim("G", self.groups), dim("τ", self.bits)]
     }
 
-    fn table_shape(&self, users: usize) -> [Dim; 4] {
+    pub(super) fn table_shape(&self, users: usize) -> [Dim; 4] {
         [dim("B", users), dim("G", self.groups), dim("2^τ", self.buckets()), dim("d", self.width)]
     }
 

@@ -157,7 +157,7 @@ impl Attention {
         let row = 2 * score + threads.min(columns) + 4;
         let steps = MOST_ITERATIONS / (tile + tile_rows * row);
         let wanted = (steps * threads / step * step).clamp(step, LONGEST.max(step));
-        let bytes = self.kv_heads * tile_rows * (self.value_width.min(MAX_COLUMNS) + 2) * 4;
+        let bytes = self.kv_heads.saturating_mul(tile_rows * (self.value_width.min(MAX_COLUMNS) + 2) * 4);
         longest_piece(batch, self.heads / self.kv_heads, tile_rows, bytes, wanted.min(window), window)
     }
 

@@ -93,3 +93,90 @@ fn merge_checks_its_buffers() {
     }
     assert!(matches!(merge(&TargetAttention::new(0), [8, 2, 8, 2, 8, 2]), Err(Error::Parameter { .. })));
 }
+
+/// Lengths of queries, keys, values, bias; of saved `out` and `lse`; of the gradients of `out` and `lse`; of the four gradients
+/// asked for. 0: not given.
+fn backward(op: &TargetAttention, lengths: [usize; 12]) -> Result<()> {
+    let batch = batch(&[3], &[2]);
+    let buffers = lengths.map(|length| vec![0.0f32; length]);
+    let given = |i: usize| (lengths[i] > 0).then(|| Host::view(&buffers[i]));
+    let view = |i: usize| Host::view(&buffers[i]);
+    let mut inputs = TargetAttentionInputs::new(view(0), view(1));
+    (inputs.values, inputs.bias) = (given(2), given(3));
+    let mut saved = TargetAttentionSaved::none();
+    (saved.out, saved.lse) = (given(4), given(5));
+    let mut grad_out = TargetAttentionGradOut::new(view(6));
+    grad_out.lse = given(7);
+    let mut written: Vec<Vec<f32>> = lengths[8..].iter().map(|&length| vec![0.0; length]).collect();
+    let mut grads = written.iter_mut().map(|rows| (!rows.is_empty()).then(|| Host::view_mut(rows)));
+    let mut asked = TargetAttentionGradients::new();
+    asked.queries = grads.next().flatten();
+    asked.keys = grads.next().flatten();
+    asked.values = grads.next().flatten();
+    asked.bias = grads.next().flatten();
+    Cpu::new().target_attention_backward_into(op, &batch, inputs, saved, grad_out, asked)
+}
+
+#[test]
+fn target_attention_backward_checks_its_buffers() {
+    let op = TargetAttention::new(4);
+    let right = [8, 12, 12, 3, 8, 2, 8, 2, 8, 12, 12, 3];
+    backward(&op, right).expect("a valid call");
+    backward(&op, [8, 12, 12, 3, 8, 2, 8, 0, 0, 0, 0, 0]).expect("a call that asks for nothing");
+    for (i, length, expected) in [
+        (0, 7, "queries: expected [M, H, d] = [2, 1, 4], 8 elements, got 7 elements"),
+        (4, 7, "saved.out: expected [M, H, d_v] = [2, 1, 4], 8 elements, got 7 elements"),
+        (4, 0, "saved.out: expected what the forward pass wrote, which softmax needs, got none"),
+        (5, 3, "saved.lse: expected [M, H] = [2, 1], 2 elements, got 3 elements"),
+        (5, 0, "saved.lse: expected what the forward pass wrote, which softmax needs, got none"),
+        (6, 9, "grad_out.out: expected [M, H, d_v] = [2, 1, 4], 8 elements, got 9 elements"),
+        (7, 1, "grad_out.lse: expected [M, H] = [2, 1], 2 elements, got 1 elements"),
+        (8, 9, "grads.queries: expected [input] = [8], 8 elements, got 9 elements"),
+        (9, 13, "grads.keys: expected [input] = [12], 12 elements, got 13 elements"),
+        (10, 11, "grads.values: expected [input] = [12], 12 elements, got 11 elements"),
+        (11, 2, "grads.bias: expected [input] = [3], 3 elements, got 2 elements"),
+        (2, 0, "grads.values: expected no gradient of an input that is not given, got a view to write it to"),
+        (3, 0, "grads.bias: expected no gradient of an input that is not given, got a view to write it to"),
+    ] {
+        let mut lengths = right;
+        lengths[i] = length;
+        let operation = if i == 0 { "target_attention" } else { "target_attention_backward" };
+        assert_error(backward(&op, lengths), &format!("{operation}: {expected}"));
+    }
+    let relu = op.with_weighting(Weighting::Relu);
+    backward(&relu, [8, 12, 12, 3, 0, 0, 8, 0, 8, 12, 12, 3]).expect("nothing saved is enough");
+    let what =
+        "grad_out.lse with Relu weights is not supported; supported: grad_out.lse with Softmax weights";
+    assert_error(backward(&relu, right), &format!("target_attention_backward: {what}"));
+}
+
+#[test]
+fn merge_backward_checks_its_buffers() {
+    let op = TargetAttention::new(4);
+    let merge = |lengths: [usize; 4]| {
+        let [grad_out, grad_lse, mut out, mut lse] = lengths.map(|length| vec![0.0f32; length]);
+        let (rows, lses) = ([0.0f32; 8], [0.0; 2]);
+        let part = PartialAttention::new(Host::view(&rows), Host::view(&lses));
+        let grad_out = TargetAttentionGradOut::new(Host::view(&grad_out)).with_lse(Host::view(&grad_lse));
+        let grads = PartialAttentionGradients::<_, f32>::new()
+            .with_out(Host::view_mut(&mut out))
+            .with_lse(Host::view_mut(&mut lse));
+        Cpu::new().merge_attention_backward_into(
+            &op,
+            part,
+            part,
+            grad_out,
+            PartialAttentionGradients::new(),
+            grads,
+        )
+    };
+    merge([8, 2, 8, 2]).expect("a valid call");
+    for (lengths, expected) in [
+        ([7, 2, 8, 2], "grad_out.out: expected [M·H, d_v] = [2, 4], 8 elements, got 7 elements"),
+        ([8, 3, 8, 2], "grad_out.lse: expected [M·H] = [2], 2 elements, got 3 elements"),
+        ([8, 2, 9, 2], "second_grads.out: expected [M·H, d_v] = [2, 4], 8 elements, got 9 elements"),
+        ([8, 2, 8, 1], "second_grads.lse: expected [M·H] = [2], 2 elements, got 1 elements"),
+    ] {
+        assert_error(merge(lengths), &format!("merge_attention_backward: {expected}"));
+    }
+}

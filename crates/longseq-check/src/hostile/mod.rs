@@ -15,6 +15,7 @@ list_tests!("hostile":
     checks_before_it_allocates,
     reports_outputs_that_no_memory_holds,
     takes_batches_of_nobody,
+    takes_parameters_of_any_size_for_nobody,
     finds_ids_outside_at_every_place,
     finds_positions_and_counts_outside_a_selection,
     decodes_int8_rows_with_any_scale,
@@ -198,6 +199,30 @@ fn reports_outputs_that_no_memory_holds<B: Backend>(backend: &B, _: Rules) {
     let target = backend.upload(&one_id).expect("memory");
     let inputs = DecoupledInputs::new(&attention, &tables, backend.view(&ids), backend.view(&target));
     refused("decoupled_attend", backend.decoupled_attend(&op, &device, inputs));
+}
+
+/// Counts that no memory could hold rows of, in batches without rows: a result without rows, or an error.
+fn takes_parameters_of_any_size_for_nobody<B: Backend>(backend: &B, _: Rules) {
+    let run = || -> Result<()> {
+        let empty = Jagged::from_lengths(&[0])?;
+        let batch = backend.batch(&empty, &empty)?;
+        let (rows, words) = (backend.zeros::<f32>(0)?, backend.zeros::<u8>(0)?);
+        for heads in [1 << 40, 1 << 58, 1 << 60] {
+            let inputs = TargetAttentionInputs::new(backend.view(&rows), backend.view(&rows));
+            let op = TargetAttention::new(1).with_heads(heads, heads);
+            if let Ok(out) = backend.target_attention(&op, &batch, inputs) {
+                assert!(backend.download(backend.view(&out))?.is_empty());
+            }
+            let hash = Hash::Signatures8(backend.view(&words));
+            let inputs = SdimAttendInputs::new(backend.view(&rows), hash, hash);
+            let op = Sdim::new(1).with_groups(heads, 1);
+            if let Ok(out) = backend.sdim_attend(&op, &batch, inputs) {
+                assert!(backend.download(backend.view(&out))?.is_empty());
+            }
+        }
+        Ok(())
+    };
+    run().expect("valid calls");
 }
 
 /// No user, and users without behaviours or candidates.

@@ -1,8 +1,12 @@
 //! Cases of SDIM.
 
+mod backward;
+pub mod backward_tests;
 mod compare;
 mod extremes;
 pub mod tests;
+
+pub use backward::{SdimGradientCase, SdimGradientOutput};
 
 use longseq::*;
 
@@ -19,6 +23,13 @@ encode: table[u, g, b] = Σ_l x_l            over the history of user u, where s
 append: table += encode(new behaviours);  add_tables: table += other
 query: out[m] = mean_g row / max(|row|, 1e-12)   with row = table[u, g, signature(q_m)[g]]; without normalisation, mean_g row
 attend: query(encode(history)) without storing a table";
+
+/// The formula of the gradients, as `explain` prints it.
+pub const BACKWARD_FORMULA: &str = "\
+query: dtable[u, g, b] = Σ_m (dout[m] − u·⟨u, dout[m]⟩) / (G · |row|)   over the candidates of user u with signature b in group g,
+       with u = row / |row|; 0 where |row| < 1e-12; without normalisation, Σ_m dout[m] / G
+encode, append: dx_l = Σ_g dtable[u, g, signature(x_l)[g]]
+attend: encode's at query's";
 
 /// A batch of SDIM: signatures; then, from given signatures, the table, its sum, an append, a query and the
 /// table-free form; last, everything from rotations.

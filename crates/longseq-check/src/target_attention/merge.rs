@@ -42,7 +42,7 @@ impl MergeCase {
         Work { flops: op.merge_flops(self.rows), bytes: op.merge_bytes::<f32>(self.rows) }
     }
 
-    fn parts(&self) -> [(Vec<f32>, Vec<f32>); 2] {
+    pub(super) fn parts(&self) -> [(Vec<f32>, Vec<f32>); 2] {
         let mut rng = data::rng(self.seed);
         [3, 2].map(|empty_every| {
             let mut out: Vec<f32> = data::rows(&mut rng, Data::Normal, self.rows, self.value_width);

@@ -1,10 +1,15 @@
 //! Cases of target attention and of merging partial results.
 
+mod backward;
+pub mod backward_tests;
 mod extremes;
 mod merge;
+mod merge_backward;
 pub mod tests;
 
+pub use backward::{AttentionGradientCase, GradientBits};
 pub use merge::MergeCase;
+pub use merge_backward::MergeGradientCase;
 
 use longseq::*;
 
@@ -21,6 +26,12 @@ out[m, h] = Σ_l w[m, h, l] · V[l, h·H_kv/H]            over the history l of 
 s[m, h, l] = scale · ⟨Q[m, h], K[l, h·H_kv/H]⟩ + bias[l, h]
 w = softmax_l(s), relu(s), silu(s) / divisor, or s;  lse[m, h] = ln Σ_l exp(s[m, h, l])
 merge: out = Σ_i exp(lse_i − lse) · out_i,  lse = ln Σ_i exp(lse_i)";
+
+/// The formula of the gradients, as `explain` prints it.
+pub const BACKWARD_FORMULA: &str = "\
+dV[l] = Σ_m w[m, l] · dout[m]            dK[l] = scale · Σ_m ds[m, l] · Q[m]            dQ[m] = scale · Σ_l ds[m, l] · K[l]
+ds = w · (⟨dout, V⟩ − ⟨dout, out⟩ + dlse) with softmax, w′(s) · ⟨dout, V⟩ otherwise;  dbias[l] = Σ_m ds[m, l]
+merge: dout_i = w_i · dout,  dlse_i = w_i · (⟨dout, out_i⟩ − ⟨dout, out⟩ + dlse),  w_i = exp(lse_i − lse)";
 
 /// A batch of target attention, with `lse` for softmax.
 #[derive(Debug, Clone)]

@@ -1,13 +1,12 @@
 //! The gradients of one span of behaviours.
 
+use crate::cpu::target_attention::backward::pass::{Pass, SpanRows};
 use crate::cpu::target_attention::backward::query_rows::{
     Block, BlockGradients, BlockScores, QueryRows, Sums,
 };
 use crate::cpu::target_attention::backward::softmax_state::SoftmaxState;
-use crate::cpu::target_attention::backward::{Pass, SpanRows};
 use crate::cpu::target_attention::lane_rows::KeyBlock;
-use crate::cpu::vector::{Kernel, LANES, Lanes, NarrowRows, Row, widen_lanes};
-use crate::element::Element;
+use crate::cpu::vector::{Kernel, LANES, Lanes, NarrowRows, Row};
 
 /// The number of key elements in a block: keys, values, their gradients and the scores stay in the L2 cache, with the query
 /// rows.
@@ -22,14 +21,14 @@ pub(super) struct SpanGradients<'a> {
 
 /// Writes the gradients of one span; returns what it adds to those of the user's queries, `[C, H, d]`, or nothing if they
 /// are not asked for.
-pub(super) struct SpanKernel<'a, T: Element> {
-    pub(super) pass: &'a Pass<'a, T>,
+pub(super) struct SpanKernel<'a> {
+    pub(super) pass: &'a Pass<'a>,
     pub(super) rows: SpanRows,
     pub(super) states: Option<&'a [SoftmaxState]>,
     pub(super) out: SpanGradients<'a>,
 }
 
-impl<T: Element> Kernel for SpanKernel<'_, T> {
+impl Kernel for SpanKernel<'_> {
     type Output = Vec<f32>;
 
     #[inline(always)]
@@ -48,17 +47,14 @@ impl<T: Element> Kernel for SpanKernel<'_, T> {
             let rows = start..span.history.end.min(start + block);
             let first = start - span.history.start;
             scratch.truncate(rows.len());
-            let keys = &inputs.keys[rows.start * key_width..rows.end * key_width];
-            let keys = widen_lanes(l, keys, &mut key_scratch);
+            let keys = inputs.keys.widen(l, rows.start * key_width..rows.end * key_width, &mut key_scratch);
             let values = match &inputs.values {
                 Some(values) => {
-                    let values = &values[rows.start * value_width..rows.end * value_width];
-                    widen_lanes(l, values, &mut value_scratch)
+                    values.widen(l, rows.start * value_width..rows.end * value_width, &mut value_scratch)
                 }
                 None => keys,
             };
-            let bias = inputs.bias.as_ref().map(|bias| bias.as_slice());
-            let block = Block { keys: KeyBlock { keys, bias, first: rows.start }, values };
+            let block = Block { keys: KeyBlock { keys, bias: inputs.bias, first: rows.start }, values };
             for sums in [&mut key_sums, &mut value_sums].into_iter().flatten() {
                 sums.rows.fill([0.0; LANES]);
             }

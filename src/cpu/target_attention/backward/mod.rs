@@ -6,44 +6,28 @@
 //! a span adds to the gradients of the queries is a partial result; those are added in the order of the history.
 
 mod kernel;
+mod pass;
 mod query_rows;
 mod softmax_state;
 
-use std::ops::Range;
-
 use crate::cpu::spans::{Span, spans};
 use crate::cpu::target_attention::backward::kernel::{SpanGradients, SpanKernel};
-use crate::cpu::target_attention::backward::softmax_state::{SoftmaxState, softmax_states};
+use crate::cpu::target_attention::backward::pass::{Pass, SpanRows};
+use crate::cpu::target_attention::backward::softmax_state::softmax_states;
+use crate::cpu::target_attention::lane_rows::WideInputs;
 use crate::cpu::threads::{for_each, map, split_rows};
-use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, add};
+use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, WideRows, add};
 use crate::element::Element;
 use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Batch;
 use crate::ops::{
     TargetAttention, TargetAttentionGradOut, TargetAttentionGradients, TargetAttentionInputs,
-    TargetAttentionSaved,
+    TargetAttentionSaved, Weighting,
 };
 
 /// A span has at least about this many behaviours, so that its partial result is small beside its keys.
 const LEAST: usize = 2048;
-
-/// What every task reads.
-struct Pass<'a, T: Element> {
-    op: &'a TargetAttention,
-    inputs: TargetAttentionInputs<'a, Host, T>,
-    saved: TargetAttentionSaved<'a, Host, T>,
-    grad_out: TargetAttentionGradOut<'a, Host, T>,
-    /// Whether the gradient of the queries is asked for.
-    queries: bool,
-}
-
-/// A span of a user's behaviours, and all of the user's candidates.
-#[derive(Clone)]
-struct SpanRows {
-    history: Range<usize>,
-    targets: Range<usize>,
-}
 
 pub(super) fn backward<T: Element, G: Element>(
     instructions: Instructions,
@@ -55,45 +39,71 @@ pub(super) fn backward<T: Element, G: Element>(
     let (op, inputs) = pass;
     op.check(batch, &inputs)?;
     op.check_backward(batch, &inputs, &saved, &grad_out, &grads)?;
-    let pass = Pass { op, inputs, saved, grad_out, queries: grads.queries.is_some() };
+    let saved = saved.out.zip(saved.lse).filter(|_| op.weighting == Weighting::Softmax);
+    let pass = Pass {
+        op,
+        inputs: WideInputs::new(&inputs),
+        saved: saved.map(|(out, lse)| (WideRows::new(out.as_slice()), lse.as_slice())),
+        grad_out: WideRows::new(grad_out.out.as_slice()),
+        grad_lse: grad_out.lse.map(|lse| lse.as_slice()),
+        queries: grads.queries.is_some(),
+    };
     let spans = spans(batch.histories().ranges(), LEAST);
-    let rows =
-        |span: &Span| SpanRows { history: span.rows.clone(), targets: batch.targets().range(span.owner) };
-    let states = softmax_states(instructions, &pass, &spans, rows);
     let lengths = || spans.iter().map(|span| span.rows.len());
     let mut keys = grads.keys.map(|keys| split_rows(lengths(), keys.into_slice(), op.kv_heads * op.width));
     let mut values =
         grads.values.map(|values| split_rows(lengths(), values.into_slice(), op.kv_heads * op.value_width));
     let mut bias = grads.bias.map(|bias| split_rows(lengths(), bias.into_slice(), op.heads));
-    let task = |(index, span): (usize, &Span)| {
-        let out = SpanGradients {
-            keys: keys.as_mut().map(|keys| NarrowRows::new(std::mem::take(&mut keys[index]))),
-            values: values.as_mut().map(|values| NarrowRows::new(std::mem::take(&mut values[index]))),
-            bias: bias.as_mut().map(|bias| std::mem::take(&mut bias[index])),
-        };
-        (rows(span), states[span.owner].as_deref(), out)
+    let out = |index: usize| SpanGradients {
+        keys: keys.as_mut().map(|keys| NarrowRows::new(std::mem::take(&mut keys[index]))),
+        values: values.as_mut().map(|values| NarrowRows::new(std::mem::take(&mut values[index]))),
+        bias: bias.as_mut().map(|bias| std::mem::take(&mut bias[index])),
     };
-    let tasks: Vec<(SpanRows, Option<&[SoftmaxState]>, SpanGradients<'_>)> =
-        spans.iter().enumerate().map(task).collect();
-    let partials =
-        map(tasks, |(rows, states, out)| instructions.run(SpanKernel { pass: &pass, rows, states, out }));
+    let out = (0..spans.len()).map(out).collect();
+    let partials = span_gradients(instructions, batch, &pass, &spans, out);
     if let Some(queries) = grads.queries {
         let row = op.heads * op.width;
         let users = batch.targets().ranges().map(|targets| targets.len());
-        let mut partials = spans.iter().zip(partials).peekable();
-        let user = |(user, out)| {
-            let mut own = Vec::new();
-            while let Some((_, partial)) = partials.next_if(|(span, _)| span.owner == user) {
-                own.push(partial);
-            }
-            (own, out)
-        };
-        let users = split_rows(users, queries.into_slice(), row).into_iter().enumerate().map(user).collect();
-        for_each(users, |(partials, out)| {
-            instructions.run(AddPartials { partials, out: NarrowRows::new(out) })
-        });
+        let out = split_rows(users, queries.into_slice(), row).into_iter().map(NarrowRows::new).collect();
+        add_partials(instructions, &spans, partials, out);
     }
     Ok(())
+}
+
+/// Computes the gradients of each span; returns what each adds to the gradients of its user's queries.
+fn span_gradients(
+    instructions: Instructions,
+    batch: &Batch,
+    pass: &Pass<'_>,
+    spans: &[Span],
+    out: Vec<SpanGradients<'_>>,
+) -> Vec<Vec<f32>> {
+    let rows =
+        |span: &Span| SpanRows { history: span.rows.clone(), targets: batch.targets().range(span.owner) };
+    let states = softmax_states(instructions, pass, spans, rows);
+    map(spans.iter().zip(out).collect(), |(span, out): (&Span, SpanGradients<'_>)| {
+        let states = states[span.owner].as_deref();
+        instructions.run(SpanKernel { pass, rows: rows(span), states, out })
+    })
+}
+
+/// Adds the partial results of each user into its gradients.
+fn add_partials(
+    instructions: Instructions,
+    spans: &[Span],
+    partials: Vec<Vec<f32>>,
+    out: Vec<NarrowRows<'_>>,
+) {
+    let mut partials = spans.iter().zip(partials).peekable();
+    let user = |(user, out)| {
+        let mut own = Vec::new();
+        while let Some((_, partial)) = partials.next_if(|(span, _)| span.owner == user) {
+            own.push(partial);
+        }
+        (own, out)
+    };
+    let users: Vec<(Vec<Vec<f32>>, NarrowRows<'_>)> = out.into_iter().enumerate().map(user).collect();
+    for_each(users, |(partials, out)| instructions.run(AddPartials { partials, out }));
 }
 
 /// Adds what the spans of one user add to the gradients of its queries, in their order.

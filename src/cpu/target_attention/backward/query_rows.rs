@@ -1,12 +1,12 @@
 //! Sixteen query rows of the backward pass, and what a block of behaviours computes with them.
 
+use crate::cpu::target_attention::backward::pass::{Pass, SpanRows};
 use crate::cpu::target_attention::backward::softmax_state::SoftmaxState;
-use crate::cpu::target_attention::backward::{Pass, SpanRows};
 use crate::cpu::target_attention::lane_rows::{KeyBlock, LaneRows};
 use crate::cpu::vector::{
-    LANES, Lanes, Row, add_outer, exp, product, product_of_few, sigmoid, weighted_sum, weighted_sum_of_few,
+    FEW, LANES, Lanes, Row, add_outer, exp, product, product_of_few, sigmoid, weighted_sum,
+    weighted_sum_of_few,
 };
-use crate::element::Element;
 use crate::ops::{TargetAttention, Weighting};
 
 /// Up to [`LANES`] query rows, one per lane.
@@ -35,13 +35,13 @@ struct Packed {
 }
 
 impl Packed {
-    fn new<T: Element>(op: &TargetAttention, lane_rows: LaneRows, matrix: &[T], width: usize) -> Self {
+    fn new(op: &TargetAttention, lane_rows: LaneRows, matrix: &[f32], width: usize) -> Self {
         let lanes = lane_rows.pack(op, matrix, width, lane_rows.are_few(width));
         let vectors = width.div_ceil(LANES);
         let mut rows = vec![[0.0; LANES]; lane_rows.count * vectors];
         for (lane, out) in rows.chunks_mut(vectors).enumerate() {
             let row = &matrix[lane_rows.row(op, lane) * width..][..width];
-            out.as_flattened_mut().iter_mut().zip(row).for_each(|(out, value)| *out = value.to_f32());
+            out.as_flattened_mut().iter_mut().zip(row).for_each(|(out, value)| *out = *value);
         }
         Self { lanes, rows, vectors }
     }
@@ -62,16 +62,18 @@ pub(super) struct BlockScores {
     weights: Vec<Row>,
     /// The derivatives of the weights by their scores, then the gradients of the scores, then those times the scale.
     grads: Vec<Row>,
+    /// `⟨grad_out, v⟩`, of few query rows.
+    dots: Vec<Row>,
 }
 
 impl BlockScores {
     pub(super) fn new(behaviours: usize) -> Self {
         let rows = || vec![[0.0; LANES]; behaviours];
-        Self { scores: rows(), weights: rows(), grads: rows() }
+        Self { scores: rows(), weights: rows(), grads: rows(), dots: rows() }
     }
 
     pub(super) fn truncate(&mut self, behaviours: usize) {
-        for rows in [&mut self.scores, &mut self.weights, &mut self.grads] {
+        for rows in [&mut self.scores, &mut self.weights, &mut self.grads, &mut self.dots] {
             rows.truncate(behaviours);
         }
     }
@@ -137,19 +139,15 @@ impl BlockGradients<'_> {
 
 impl QueryRows {
     /// All query rows of a user's candidates.
-    pub(super) fn of<T: Element>(
-        pass: &Pass<'_, T>,
-        span: &SpanRows,
-        states: Option<&[SoftmaxState]>,
-    ) -> Vec<Self> {
+    pub(super) fn of(pass: &Pass<'_>, span: &SpanRows, states: Option<&[SoftmaxState]>) -> Vec<Self> {
         let op = pass.op;
         let rows = span.targets.start * op.heads..span.targets.end * op.heads;
-        let queries = &pass.inputs.queries[rows.start * op.width..rows.end * op.width];
+        let queries = pass.inputs.queries.to_vec(rows.start * op.width..rows.end * op.width);
         let outs = rows.start * op.value_width..rows.end * op.value_width;
-        let grad_out = &pass.grad_out.out[outs.clone()];
+        let grad_out = pass.grad_out.to_vec(outs.clone());
         let new = |lane_rows: LaneRows| {
-            let queries = Packed::new(op, lane_rows, queries, op.width);
-            let grad_out = Packed::new(op, lane_rows, grad_out, op.value_width);
+            let queries = Packed::new(op, lane_rows, &queries, op.width);
+            let grad_out = Packed::new(op, lane_rows, &grad_out, op.value_width);
             let is_poisoned = !(queries.is_finite() && grad_out.is_finite());
             let grad_queries = vec![[0.0; LANES]; if pass.queries { queries.lanes.len() } else { 0 }];
             let zeros = [0.0; LANES];
@@ -157,22 +155,19 @@ impl QueryRows {
             Self { rows: lane_rows, queries, grad_out, shift, factor, subtracted, grad_queries, is_poisoned }
         };
         let mut all: Vec<Self> = LaneRows::of(op, span.targets.len()).map(new).collect();
-        let Some((out, lse)) =
-            pass.saved.out.zip(pass.saved.lse).filter(|_| op.weighting == Weighting::Softmax)
-        else {
-            return all;
-        };
+        let Some((out, lse)) = pass.saved else { return all };
+        let out = out.to_vec(outs);
         for group in &mut all {
             for lane in 0..group.rows.count {
                 let row = group.rows.row(op, lane);
                 let state = states.map_or(SoftmaxState::of(lse[rows.start + row]), |states| states[row]);
                 (group.shift[lane], group.factor[lane]) = state.shift_and_factor();
-                let out = &out[outs.start + row * op.value_width..][..op.value_width];
+                let out = &out[row * op.value_width..][..op.value_width];
                 let products = out
                     .iter()
                     .zip(group.grad_out.row(lane))
-                    .map(|(out, grad)| f64::from(out.to_f32()) * f64::from(*grad));
-                let grad_lse = pass.grad_out.lse.map_or(0.0, |grad_lse| grad_lse[rows.start + row]);
+                    .map(|(out, grad)| f64::from(*out) * f64::from(*grad));
+                let grad_lse = pass.grad_lse.map_or(0.0, |grad_lse| grad_lse[rows.start + row]);
                 group.subtracted[lane] = (products.sum::<f64>() - f64::from(grad_lse)) as f32;
             }
         }
@@ -247,7 +242,7 @@ impl QueryRows {
     #[inline(always)]
     fn weigh<L: Lanes>(&self, l: L, weighting: Weighting, scratch: &mut BlockScores) -> bool {
         let (zero, one) = (l.splat(0.0), l.splat(1.0));
-        let BlockScores { scores, weights, grads } = scratch;
+        let BlockScores { scores, weights, grads, .. } = scratch;
         let rows = (&scores[..], &mut weights[..], &mut grads[..]);
         match weighting {
             Weighting::Softmax => {
@@ -287,25 +282,27 @@ impl QueryRows {
         scratch: &mut BlockScores,
     ) {
         let (values, stride) = (&values[self.rows.kv_head * op.value_width..], op.kv_heads * op.value_width);
-        let BlockScores { scores, grads, .. } = scratch;
-        let is_identity = op.weighting == Weighting::Identity;
-        let is_removed = |score: f32| score == f32::NEG_INFINITY && !is_identity;
+        let BlockScores { scores, grads, dots, .. } = scratch;
+        let subtracted = l.load(&self.subtracted);
+        // With identity, -∞ removes nothing: no score is less.
+        let lowest = match op.weighting {
+            Weighting::Identity => l.splat(f32::NEG_INFINITY),
+            _ => l.splat(f32::MIN),
+        };
         if self.rows.are_few(op.value_width) {
             let rows = (&self.grad_out.lanes[..], self.rows.count);
-            product_of_few(l, values, stride, grads.len(), rows, |i, dots| {
-                for (lane, dot) in dots.into_iter().enumerate() {
-                    let grad = grads[i][lane] * (dot - self.subtracted[lane]);
-                    grads[i][lane] = if is_removed(scores[i][lane]) { 0.0 } else { grad };
-                }
+            product_of_few(l, values, stride, grads.len(), rows, |i, few| {
+                dots[i][..FEW].copy_from_slice(&few)
             });
+            for ((grad, score), dots) in grads.iter_mut().zip(&*scores).zip(&*dots) {
+                let product = l.mul(l.load(grad), l.sub(l.load(dots), subtracted));
+                l.store(grad, l.if_less(l.load(score), lowest, l.splat(0.0), product));
+            }
             return;
         }
-        let (subtracted, zero) = (l.load(&self.subtracted), l.splat(0.0));
-        // With identity, -∞ removes nothing: no score is less.
-        let lowest = l.splat(if is_identity { f32::NEG_INFINITY } else { f32::MIN });
         product(l, values, stride, grads.len(), &self.grad_out.lanes, |i, dots| {
-            let grad = l.mul(l.load(&grads[i]), l.sub(dots, subtracted));
-            l.store(&mut grads[i], l.if_less(l.load(&scores[i]), lowest, zero, grad));
+            let product = l.mul(l.load(&grads[i]), l.sub(dots, subtracted));
+            l.store(&mut grads[i], l.if_less(l.load(&scores[i]), lowest, l.splat(0.0), product));
         });
     }
 

@@ -4,12 +4,11 @@
 //! that are all masked with `f32::MIN`, each would get the weight 1. There, maximum and sum are computed again.
 
 use crate::cpu::spans::Span;
-use crate::cpu::target_attention::backward::{Pass, SpanRows};
+use crate::cpu::target_attention::backward::pass::{Pass, SpanRows};
 use crate::cpu::target_attention::lane_rows::{KeyBlock, LaneRows};
 use crate::cpu::threads::map;
 use crate::cpu::tile_pooling::TilePooling;
-use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, widen_lanes};
-use crate::element::Element;
+use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes};
 use crate::ops::Weighting;
 
 /// Weights from an `lse` of up to this magnitude have a relative error of at most `2⁻¹⁶` from its rounding.
@@ -52,15 +51,15 @@ impl SoftmaxState {
 }
 
 /// For each user the states of its query rows, `[C, H]`, where any of them is needed.
-pub(super) fn softmax_states<T: Element>(
+pub(super) fn softmax_states(
     instructions: Instructions,
-    pass: &Pass<'_, T>,
+    pass: &Pass<'_>,
     spans: &[Span],
     rows: impl Fn(&Span) -> SpanRows,
 ) -> Vec<Option<Vec<SoftmaxState>>> {
     let users = spans.last().map_or(0, |span| span.owner + 1);
     let mut states = vec![None; users];
-    let Some(lse) = pass.saved.lse.filter(|_| pass.op.weighting == Weighting::Softmax) else { return states };
+    let Some((_, lse)) = pass.saved else { return states };
     let heads = pass.op.heads;
     let is_coarse = |lse: &f32| lse.is_finite() && lse.abs() > COARSE;
     let is_needed =
@@ -77,31 +76,31 @@ pub(super) fn softmax_states<T: Element>(
 }
 
 /// The states of a user's query rows over one span.
-struct States<'a, T: Element> {
-    pass: &'a Pass<'a, T>,
+struct States<'a> {
+    pass: &'a Pass<'a>,
     rows: SpanRows,
 }
 
-impl<T: Element> Kernel for States<'_, T> {
+impl Kernel for States<'_> {
     type Output = Vec<SoftmaxState>;
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) -> Vec<SoftmaxState> {
         let Self { pass: Pass { op, inputs, .. }, rows: SpanRows { history, targets } } = self;
-        let queries = &inputs.queries[targets.start * op.heads * op.width..targets.end * op.heads * op.width];
+        let query = op.heads * op.width;
+        let queries = inputs.queries.to_vec(targets.start * query..targets.end * query);
         let mut states = vec![SoftmaxState::EMPTY; targets.len() * op.heads];
         let row = op.kv_heads * op.width;
         let mut scratch = Vec::new();
         for rows in LaneRows::of(op, targets.len()) {
-            let packed = rows.pack(op, queries, op.width, rows.are_few(op.width));
+            let packed = rows.pack(op, &queries, op.width, rows.are_few(op.width));
             let mut pooling = TilePooling::new(Weighting::Softmax, rows.count, 0);
             for start in history.clone().step_by(BLOCK) {
                 let end = history.end.min(start + BLOCK);
-                let keys = widen_lanes(l, &inputs.keys[start * row..end * row], &mut scratch);
+                let keys = inputs.keys.widen(l, start * row..end * row, &mut scratch);
                 let (mut scores, mut weights) = ([[0.0; LANES]; BLOCK], [[0.0; LANES]; BLOCK]);
                 let scores = &mut scores[..end - start];
-                let block =
-                    KeyBlock { keys, bias: inputs.bias.as_ref().map(|bias| bias.as_slice()), first: start };
+                let block = KeyBlock { keys, bias: inputs.bias, first: start };
                 rows.scores(l, op, &packed, block, scores);
                 pooling.add(l, scores, &mut weights[..end - start], &[], 1);
             }

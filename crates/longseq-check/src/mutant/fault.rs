@@ -1,0 +1,88 @@
+//! The faults that backends have on purpose.
+
+/// What is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Users see their histories shifted by one behaviour.
+    HistoryShifted,
+    /// The factor on the dot product is dropped.
+    ScaleDropped,
+    /// The bias is ignored.
+    BiasIgnored,
+    /// All query heads read the first key head.
+    HeadsMixed,
+    /// `lse` is a binary logarithm.
+    LseInBits,
+    /// A merge averages instead of weighing.
+    MergeAverages,
+    /// One number past the end of the output is written.
+    WritesBehind,
+    /// The last number of the output is not written.
+    LeavesOut,
+    /// DIN's third block is `s − q`.
+    DifferenceReversed,
+    /// DIN's softmax is left out.
+    SoftmaxForgotten,
+    /// PReLU and Dice use `α = 0`.
+    AlphaDropped,
+    /// A projection of exactly 0 gives bit 1.
+    ZeroIsPositive,
+    /// The first bit of a signature is the highest.
+    BitsReversed,
+    /// The mean is normalised, not each bucket row.
+    NormalisedAfterMean,
+    /// Rows that belong to no user go into the last user's buckets.
+    PaddingHashed,
+    /// `append` replaces the table.
+    AppendReplaces,
+    /// The mean of a bag is its sum.
+    MeanIsSum,
+    /// Equal scores are ordered by descending position.
+    TiesReversed,
+    /// One behaviour less is kept.
+    KeepsOneLess,
+    /// The product with the candidate's representation is left out.
+    TargetForgotten,
+    /// An id outside its table reads the last row.
+    IdsClamped,
+    /// Scores below `-1e38` count as removed.
+    LowScoresRemoved,
+    /// A NaN in keys counts as 0.
+    NanDropped,
+    /// A merge counts parts whose log-sum-exp is `-∞`.
+    DeadPartsCount,
+    /// A search keeps at most so many.
+    KeepsAtMost(u32),
+    /// A bag ends after 65,535 ids.
+    LongBagsCut,
+    /// `D`, the mean gradient of the weights, is left out of the softmax Jacobian.
+    MeanGradientDropped,
+    /// Where the keys are the values, their gradient lacks the values' part.
+    AliasedValuesForgotten,
+    /// Of the heads that share a key, only the last gives it a gradient.
+    HeadsNotSummed,
+    /// A gradient comes from the newest part of the history instead of the sum over all parts.
+    NewestPartial,
+    /// The gradient of `lse` is ignored.
+    LseGradientIgnored,
+    /// The gradient of a normalised row keeps its part along the row.
+    ProjectionDropped,
+    /// One group of signatures gives no gradient.
+    GroupForgotten,
+    /// A bucket row that is shorter than the floor of its length gets a gradient.
+    FloorIgnored,
+    /// Equal ids are in the reverse order of their positions.
+    SortUnstable,
+    /// Of equal ids only the last one's gradient arrives.
+    DuplicatesOverwritten,
+    /// Of a long run of equal ids only the last chunk's gradients arrive.
+    NewestPartialTaken,
+    /// The last of a run of equal ids is left out.
+    LastOfRunDropped,
+    /// The state of an optimiser counts as zeros.
+    StateIgnored,
+    /// Adam's moments are not corrected.
+    BiasCorrectionLeftOut,
+    /// Rows that have no gradient decay too.
+    AllRowsDecay,
+}

@@ -1,0 +1,111 @@
+//! Cases of the gradients of merging partial results.
+
+use longseq::*;
+
+use super::{GradientBits, MergeCase};
+use crate::case::{Calls, Case, Failure, Rules};
+use crate::compare::{Bound, U, compare};
+use crate::data::{self, Data};
+use crate::guard::Guarded;
+
+/// The gradients of a merge of two partial results.
+#[derive(Debug, Clone)]
+pub struct MergeGradientCase {
+    /// Where the data come from.
+    pub seed: u64,
+    /// The number of rows.
+    pub rows: usize,
+    /// The width of a row.
+    pub value_width: usize,
+    /// Rows and `lse` at the limits; see [`MergeCase`].
+    pub dead_parts: bool,
+    /// Which gradients are asked for: the first part's output and `lse`, the second's.
+    pub asked: [bool; 4],
+}
+
+const NAMES: [&str; 4] = ["first.out", "first.lse", "second.out", "second.lse"];
+
+impl MergeGradientCase {
+    fn parts(&self) -> [(Vec<f32>, Vec<f32>); 2] {
+        let Self { seed, rows, value_width, dead_parts, .. } = *self;
+        MergeCase { seed, rows, value_width, dead_parts }.parts()
+    }
+
+    fn incoming(&self) -> (Vec<f32>, Vec<f32>) {
+        let mut rng = data::rng(self.seed ^ 0x9e37);
+        let out = data::rows(&mut rng, Data::Normal, self.rows, self.value_width);
+        (out, data::rows(&mut rng, Data::Normal, self.rows, 1))
+    }
+}
+
+impl Case for MergeGradientCase {
+    type Output = GradientBits;
+
+    fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<GradientBits, Failure> {
+        let op = TargetAttention::new(self.value_width);
+        let ([a, b], (grad_out, grad_lse)) = (self.parts(), self.incoming());
+        let uploads = [&a.0, &a.1, &b.0, &b.1, &grad_out, &grad_lse].map(|data| backend.upload(data));
+        let [a_out, a_lse, b_out, b_lse, grad_out, grad_lse] = uploads;
+        let (a_out, a_lse, b_out, b_lse) = (a_out?, a_lse?, b_out?, b_lse?);
+        let (grad_out, grad_lse) = (grad_out?, grad_lse?);
+        let guarded = |i: usize| {
+            let row = if i % 2 == 0 { self.value_width } else { 1 };
+            Guarded::<B, f32>::new(backend, if self.asked[i] { self.rows * row } else { 0 }, 0)
+        };
+        let mut grads = [guarded(0)?, guarded(1)?, guarded(2)?, guarded(3)?];
+        calls.make("merge_attention_backward", &mut || {
+            let [first_out, first_lse, second_out, second_lse] = &mut grads;
+            let (mut first, mut second) =
+                (PartialAttentionGradients::new(), PartialAttentionGradients::new());
+            first.out = self.asked[0].then(|| first_out.view_mut(backend)).transpose()?;
+            first.lse = self.asked[1].then(|| first_lse.view_mut(backend)).transpose()?;
+            second.out = self.asked[2].then(|| second_out.view_mut(backend)).transpose()?;
+            second.lse = self.asked[3].then(|| second_lse.view_mut(backend)).transpose()?;
+            Ok(backend.merge_attention_backward_into::<f32, f32>(
+                &op,
+                PartialAttention::new(backend.view(&a_out), backend.view(&a_lse)),
+                PartialAttention::new(backend.view(&b_out), backend.view(&b_lse)),
+                TargetAttentionGradOut::new(backend.view(&grad_out)).with_lse(backend.view(&grad_lse)),
+                first,
+                second,
+            )?)
+        })?;
+        let mut bits = GradientBits::default();
+        for ((bits, grads), name) in bits.iter_mut().zip(grads).zip(NAMES) {
+            *bits = bytemuck::cast_slice(&grads.finish(backend, name)?).to_vec();
+        }
+        Ok(bits)
+    }
+
+    fn compare(&self, output: &GradientBits, rules: Rules) -> Result<(), Failure> {
+        let op = TargetAttention::new(self.value_width);
+        let ([a, b], (grad_out, grad_lse)) = (self.parts(), self.incoming());
+        let widen = |numbers: &[f32]| -> Vec<f64> { numbers.iter().map(|&x| x.into()).collect() };
+        let (first, second) = reference::merge_attention_backward(
+            &op,
+            PartialAttention::new(Host::view(&a.0), Host::view(&a.1)),
+            PartialAttention::new(Host::view(&b.0), Host::view(&b.1)),
+            &widen(&grad_out),
+            Some(&widen(&grad_lse)),
+        )?;
+        // Weights: two exponentials, a sum, a quotient. Products: `d_v` terms of rows of at most the largest number.
+        let weight_error = 16.0 * U;
+        let max_grad = data::max_abs(&grad_out);
+        let norm = data::max_norm(&a.0, self.value_width).max(data::max_norm(&b.0, self.value_width));
+        let products = data::max_norm(&grad_out, self.value_width) * norm;
+        let out = Bound::uniform(weight_error * max_grad, !self.dead_parts);
+        let lse_error =
+            (weight_error + (self.value_width as f64 + 4.0) * U) * (2.0 * products + max_abs(&grad_lse));
+        let lse = Bound::uniform(lse_error, false);
+        let exact = [first.out, first.lse, second.out, second.lse];
+        for i in (0..4).filter(|&i| self.asked[i]) {
+            let bound = if i % 2 == 0 { &out } else { &lse };
+            compare(NAMES[i], &bytemuck::pod_collect_to_vec::<u8, f32>(&output[i]), &exact[i], bound, rules)?;
+        }
+        Ok(())
+    }
+}
+
+fn max_abs(numbers: &[f32]) -> f64 {
+    data::max_abs(numbers)
+}
