@@ -265,6 +265,93 @@ __device__ __forceinline__ Share share_of(const DecoupledAttendParams &p) {
     return Share{lanes, thread % lanes, thread / lanes, blockIdx.x % p.column_blocks * lanes + thread % lanes};
 }
 
+// Adds all behaviours of the piece, weighted, to the sums of all candidates. `again`: with halves of normalised weights.
+__device__ __forceinline__ void add_piece(
+    Vec4 *acc, const DecoupledAttendParams &p, Weighing &w, Stage &stage, const Piece &piece, bool again) {
+#pragma unroll 1
+    for (u32 begin = 0; begin < piece.length; begin += BEHAVIOURS) {
+        float scores[CANDIDATES][OWN];
+        score<CANDIDATES>(scores, p.scoring, stage, piece, begin);
+#pragma unroll
+        for (u32 own = 0; own < OWN; own++) {
+            bool there = begin + own * THREADS + threadIdx.x < piece.length;
+#pragma unroll
+            for (u32 c = 0; c < CANDIDATES; c++) {
+                scores[c][own] = there ? scores[c][own] : -infinity();
+            }
+        }
+        if (again) {
+            weigh_again(w, scores);
+            __syncthreads();
+        } else {
+            weigh(w, scores);
+            float rescales[CANDIDATES];
+            read_all(rescales, w.rescales);
+#pragma unroll
+            for (u32 c = 0; c < CANDIDATES; c++) {
+                scale(acc[c], rescales[c]);
+            }
+        }
+        const Share share = share_of(p);
+        const Slice slice = slice_of(p.rows, share.vec4);
+        if (slice.there) {
+            u32 count = min((u32)BEHAVIOURS, piece.length - begin);
+            add_rows(acc, p.rows, slice, w, piece.history_start + begin, count, share.group, THREADS / share.lanes);
+        }
+        __syncwarp();
+    }
+}
+
+// Adds the sums of the block's threads, and writes those of each candidate. Returns whether any that this thread writes is
+// not finite though all weights are numbers.
+__device__ __forceinline__ bool write_piece(
+    Vec4 *acc, const DecoupledAttendParams &p, Weighing &w, const Piece &piece, bool again) {
+    const Share share = share_of(p);
+    const u32 lanes = share.lanes, lane = share.lane, group = share.group, groups = THREADS / lanes, vec4 = share.vec4;
+    const Slice slice = slice_of(p.rows, vec4);
+    // Over the groups of a warp, then over the warps.
+    for (u32 distance = lanes; distance < WARP; distance *= 2) {
+#pragma unroll
+        for (u32 c = 0; c < CANDIDATES; c++) {
+#pragma unroll
+            for (u32 e = 0; e < COLUMNS; e++) {
+                acc[c].numbers[e] += shuffle_xor(acc[c].numbers[e], distance);
+            }
+        }
+    }
+    bool not_finite = false;
+    Vec4 *of_warps = (Vec4 *)w.weights;
+#pragma unroll
+    for (u32 begin = 0; begin < CANDIDATES; begin += SHARE) {
+        __syncthreads();
+        if (threadIdx.x % WARP < lanes) {
+#pragma unroll
+            for (u32 c = 0; c < SHARE; c++) {
+                put_vec4(of_warps + (threadIdx.x / WARP * SHARE + c) * lanes + lane, acc[begin + c]);
+            }
+        }
+        __syncthreads();
+        for (u32 c = group; c < SHARE; c += groups) {
+            u32 candidate = begin + c;
+            if (candidate >= piece.rows || !slice.there) {
+                break;
+            }
+            Vec4 sum = zeros();
+#pragma unroll
+            for (u32 warp = 0; warp < WARPS; warp++) {
+                Vec4 more = get_vec4(of_warps + (warp * SHARE + c) * lanes + lane);
+#pragma unroll
+                for (u32 e = 0; e < COLUMNS; e++) {
+                    sum.numbers[e] += more.numbers[e];
+                }
+            }
+            not_finite |= write_candidate(p, w, piece, slice, vec4, candidate, sum, again);
+        }
+        __syncwarp();
+    }
+    return not_finite;
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, 2) decoupled_attend(const DecoupledAttendParams p) {
     Weighing &w = *(Weighing *)dynamic_shared;
     // Read again wherever it is needed, because registers are scarce.
@@ -282,81 +369,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) decoupled_attend(const 
         for (u32 c = 0; c < CANDIDATES; c++) {
             acc[c] = zeros();
         }
-#pragma unroll 1
-        for (u32 begin = 0; begin < piece.length; begin += BEHAVIOURS) {
-            float scores[CANDIDATES][OWN];
-            score<CANDIDATES>(scores, p.scoring, stage, piece, begin);
-#pragma unroll
-            for (u32 own = 0; own < OWN; own++) {
-                bool there = begin + own * THREADS + threadIdx.x < piece.length;
-#pragma unroll
-                for (u32 c = 0; c < CANDIDATES; c++) {
-                    scores[c][own] = there ? scores[c][own] : -infinity();
-                }
-            }
-            if (again) {
-                weigh_again(w, scores);
-                __syncthreads();
-            } else {
-                weigh(w, scores);
-                float rescales[CANDIDATES];
-                read_all(rescales, w.rescales);
-#pragma unroll
-                for (u32 c = 0; c < CANDIDATES; c++) {
-                    scale(acc[c], rescales[c]);
-                }
-            }
-            const Share share = share_of(p);
-            const Slice slice = slice_of(p.rows, share.vec4);
-            if (slice.there) {
-                u32 count = min((u32)BEHAVIOURS, piece.length - begin);
-                add_rows(acc, p.rows, slice, w, piece.history_start + begin, count, share.group, THREADS / share.lanes);
-            }
-            __syncwarp();
-        }
-        const Share share = share_of(p);
-        const u32 lanes = share.lanes, lane = share.lane, group = share.group, groups = THREADS / lanes, vec4 = share.vec4;
-        const Slice slice = slice_of(p.rows, vec4);
-        // Over the groups of a warp, then over the warps.
-        for (u32 distance = lanes; distance < WARP; distance *= 2) {
-#pragma unroll
-            for (u32 c = 0; c < CANDIDATES; c++) {
-#pragma unroll
-                for (u32 e = 0; e < COLUMNS; e++) {
-                    acc[c].numbers[e] += shuffle_xor(acc[c].numbers[e], distance);
-                }
-            }
-        }
-        bool not_finite = false;
-        Vec4 *of_warps = (Vec4 *)w.weights;
-#pragma unroll
-        for (u32 begin = 0; begin < CANDIDATES; begin += SHARE) {
-            __syncthreads();
-            if (threadIdx.x % WARP < lanes) {
-#pragma unroll
-                for (u32 c = 0; c < SHARE; c++) {
-                    put_vec4(of_warps + (threadIdx.x / WARP * SHARE + c) * lanes + lane, acc[begin + c]);
-                }
-            }
-            __syncthreads();
-            for (u32 c = group; c < SHARE; c += groups) {
-                u32 candidate = begin + c;
-                if (candidate >= piece.rows || !slice.there) {
-                    break;
-                }
-                Vec4 sum = zeros();
-#pragma unroll
-                for (u32 warp = 0; warp < WARPS; warp++) {
-                    Vec4 more = get_vec4(of_warps + (warp * SHARE + c) * lanes + lane);
-#pragma unroll
-                    for (u32 e = 0; e < COLUMNS; e++) {
-                        sum.numbers[e] += more.numbers[e];
-                    }
-                }
-                not_finite |= write_candidate(p, w, piece, slice, vec4, candidate, sum, again);
-            }
-            __syncwarp();
-        }
+        add_piece(acc, p, w, stage, piece, again);
+        bool not_finite = write_piece(acc, p, w, piece, again);
         if (again || !__syncthreads_or(not_finite)) {
             return;
         }

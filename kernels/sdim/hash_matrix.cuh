@@ -160,6 +160,51 @@ __device__ __forceinline__ bool is_positive(const T *x, const float *r, u32 widt
     return sum > 0.0f;
 }
 
+// Adds the products of 16 rows with the functions of BITS_AT_ONCE bits, whose parts are at `address`, and the products of
+// their magnitudes. `start`: this lane's row.
+template <typename T>
+__device__ __forceinline__ void add_products(
+    float (*sum)[4], float (*magnitude)[4], const u32 *address, const T *start, u32 pitch, u32 columns) {
+#pragma unroll 1
+    for (u32 column = 0; column < columns; column += 16) {
+        RowParts<T> x(start + column, pitch);
+#pragma unroll
+        for (u32 t = 0; t < BITS_AT_ONCE; t++) {
+            u32 r[2][2];
+            load_matrices_4(&r[0][0], address[t] + column * 2);
+            x.multiply(sum[t], r);
+            u32 size[4], absolute[2] = {r[0][0] & 0x7fff7fffu, r[0][1] & 0x7fff7fffu};
+#pragma unroll
+            for (u32 k = 0; k < 4; k++) {
+                size[k] = x.high[k] & 0x7fff7fffu;
+            }
+            multiply_add<bf16>(magnitude[t], size, absolute);
+        }
+    }
+}
+
+// `positive` with the bits that the matrix units leave undecided taken from fused multiply-adds. `group`: of e = 0, in row i.
+template <typename T>
+__device__ __forceinline__ u32 decide(
+    u32 positive, const float (*sum)[4], const float (*magnitude)[4], float slack, float most, const T *rows, u32 i,
+    u32 pitch, const Functions &f, u32 first, u32 group_of_first) {
+    u32 undecided = 0;
+#pragma unroll
+    for (u32 which = 0; which < 4 * BITS_AT_ONCE; which++) {
+        u32 e = which / BITS_AT_ONCE, t = which % BITS_AT_ONCE;
+        bool decided = fabsf(sum[t][e]) > fma(slack, magnitude[t][e], 1e-30f) && magnitude[t][e] < most;
+        decided |= first + t >= f.bits;
+        undecided |= (decided ? 0u : 1u) << which;
+    }
+    for (; undecided != 0; undecided &= undecided - 1) {
+        u32 which = __ffs(undecided) - 1, e = which / BITS_AT_ONCE, t = first + which % BITS_AT_ONCE;
+        u32 group = min(group_of_first + e % 2, f.groups - 1);
+        bool yes = is_positive(rows + (i + e / 2 * 8) * pitch, f.rotations + f.first + group * f.bits + t, f.width, f.stride);
+        positive = (positive & ~(1u << which)) | (yes ? 1u : 0u) << which;
+    }
+    return positive;
+}
+
 // Stores the signatures, plus `base`, of 16 rows in the block's groups from `first_group` on at codes +
 // group_place(group), in the order in which the rows of a quad are adjacent (quad_row). The whole warp calls it
 // together.
@@ -189,22 +234,7 @@ __device__ __forceinline__ void hash_matrix(u16 *codes, u32 base, const T *rows,
         for (u32 t = 0; t < BITS_AT_ONCE; t++) {
             address[t] = own + min(first + t, f.bits - 1) * apart * 2;
         }
-#pragma unroll 1
-        for (u32 column = 0; column < f.columns; column += 16) {
-            RowParts<T> x(start + column, pitch);
-#pragma unroll
-            for (u32 t = 0; t < BITS_AT_ONCE; t++) {
-                u32 r[2][2];
-                load_matrices_4(&r[0][0], address[t] + column * 2);
-                x.multiply(sum[t], r);
-                u32 size[4], absolute[2] = {r[0][0] & 0x7fff7fffu, r[0][1] & 0x7fff7fffu};
-#pragma unroll
-                for (u32 k = 0; k < 4; k++) {
-                    size[k] = x.high[k] & 0x7fff7fffu;
-                }
-                multiply_add<bf16>(magnitude[t], size, absolute);
-            }
-        }
+        add_products(sum, magnitude, address, start, pitch, f.columns);
         // Bits 3e + t: the signs; and whether all of them are certain.
         u32 negative = 0;
         bool sure = true;
@@ -223,20 +253,7 @@ __device__ __forceinline__ void hash_matrix(u16 *codes, u32 base, const T *rows,
         sure &= largest < most;
         u32 positive = ~negative;
         if (!sure) {
-            u32 undecided = 0;
-#pragma unroll
-            for (u32 which = 0; which < 4 * BITS_AT_ONCE; which++) {
-                u32 e = which / BITS_AT_ONCE, t = which % BITS_AT_ONCE;
-                bool decided = fabsf(sum[t][e]) > fma(slack, magnitude[t][e], 1e-30f) && magnitude[t][e] < most;
-                decided |= first + t >= f.bits;
-                undecided |= (decided ? 0u : 1u) << which;
-            }
-            for (; undecided != 0; undecided &= undecided - 1) {
-                u32 which = __ffs(undecided) - 1, e = which / BITS_AT_ONCE, t = first + which % BITS_AT_ONCE;
-                u32 group = min(first_group + 2 * j + e % 2, f.groups - 1);
-                bool yes = is_positive(rows + (i + e / 2 * 8) * pitch, f.rotations + f.first + group * f.bits + t, f.width, f.stride);
-                positive = (positive & ~(1u << which)) | (yes ? 1u : 0u) << which;
-            }
+            positive = decide(positive, sum, magnitude, slack, most, rows, i, pitch, f, first, first_group + 2 * j);
         }
         __syncwarp();
         u32 there = (1u << min(f.bits - first, (u32)BITS_AT_ONCE)) - 1;

@@ -206,6 +206,20 @@ __device__ __forceinline__ void store(const SdimQueryParams &p, const float *sum
     }
 }
 
+// The bucket of candidate m in a group: hashed here or given; a code that is not there is reported, and taken for 0.
+__device__ __forceinline__ u32 code_of(const SdimQueryParams &p, const u16 *hashed, u64 m, u32 group) {
+    if (p.rotations) {
+        return hashed[group];
+    }
+    u64 at = m * p.groups + group;
+    u32 code = p.code_bytes == 1 ? ((const u8 *)p.codes)[at] : ((const u16 *)p.codes)[at];
+    if (code >> p.bits != 0) {
+        report_bad_id(p.record, at, code);
+        code = 0;
+    }
+    return code;
+}
+
 template <typename T, bool SUMMED>
 __device__ __forceinline__ void query(const SdimQueryParams &p) {
     __shared__ u16 hashed[SUMMED ? 1 : WARPS][HASHED_GROUPS];
@@ -244,15 +258,8 @@ __device__ __forceinline__ void query(const SdimQueryParams &p) {
             for (u32 i = 0; i < AHEAD; i++) {
                 u32 g = start + i * rows + own, code = 0;
                 bool there = g < p.groups;
-                if (!SUMMED && there && p.rotations) {
-                    code = hashed[threadIdx.x / WARP][g];
-                } else if (!SUMMED && there) {
-                    u64 at = m * p.groups + g;
-                    code = p.code_bytes == 1 ? ((const u8 *)p.codes)[at] : ((const u16 *)p.codes)[at];
-                    if (code >> p.bits != 0) {
-                        report_bad_id(p.record, at, code);
-                        code = 0;
-                    }
+                if (!SUMMED && there) {
+                    code = code_of(p, hashed[threadIdx.x / WARP], m, g);
                 }
                 place[i] = (SUMMED ? g : ((u64)g << p.bits) + code) * p.width;
                 read<SUMMED>(x[i], source, place[i], there ? base + first : p.width, p.width, p.vectors);

@@ -1,4 +1,4 @@
-//! House rules of the repository: short files, short functions, no circular imports, names that a search finds.
+//! House rules of the repository: short files, short functions (in kernels/ too), no circular imports, names that a search finds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -66,13 +66,13 @@ fn files_are_short() {
 #[test]
 fn functions_are_short() {
     let mut long = Vec::new();
-    for path in rust_files() {
+    for path in rust_files().into_iter().chain(files("kernels", &["cu", "cuh"])) {
         let text = read(&path);
         let lines: Vec<&str> = text.lines().collect();
         for (start, line) in lines.iter().enumerate() {
             let code = line.trim_start();
-            let Some(name) = function_name(code) else { continue };
-            // rustfmt puts the closing brace where the function begins.
+            let Some(name) = function_name(code).or_else(|| device_function_name(code)) else { continue };
+            // rustfmt and clang-format put the closing brace where the function begins.
             let end = format!("{}}}", &line[..line.len() - code.len()]);
             let length = lines[start..]
                 .iter()
@@ -103,6 +103,17 @@ fn function_name(code: &str) -> Option<&str> {
         code = rest;
     }
     code.strip_prefix("fn ")?.split(['(', '<']).next()
+}
+
+/// The name of the CUDA function that a line begins, if it does and does not end it, too.
+fn device_function_name(code: &str) -> Option<&str> {
+    let is_function = code.contains("__device__ ") || code.contains("__global__ ");
+    let more = !code.starts_with("//") && !code.ends_with(['}', ';', '\\']);
+    let rest = code
+        .split_once("__launch_bounds__(")
+        .map_or(code, |(_, rest)| rest.split_once(") ").unwrap_or_default().1);
+    let name = rest.split('(').next()?.split(' ').next_back()?;
+    (is_function && more && rest.contains('(')).then(|| name.trim_start_matches('*'))
 }
 
 /// A function of a trait without a body.

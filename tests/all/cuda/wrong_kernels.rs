@@ -412,13 +412,8 @@ fn decoupled() -> Vec<(Mutant, Check)> {
 /// Longer pieces than a list has slots.
 fn decoupled_in_long_pieces() -> Vec<(Mutant, Check)> {
     let case = DecoupledCase { histories: vec![5000], targets: vec![16], ..Default::default() };
-    let mutant = |fault, edit| Mutant {
-        stem: "decoupled_search",
-        kernel: "decoupled_search_16",
-        fault,
-        edit,
-        everywhere: false,
-    };
+    let (stem, kernel, everywhere) = ("decoupled_search", "decoupled_search_16", false);
+    let mutant = |fault, edit| Mutant { stem, kernel, fault, edit, everywhere };
     let twins = [
         mutant("bits below the floor counted", ("redux.sync.add", "redux.sync.max")),
         mutant("a list read too early", APART),
