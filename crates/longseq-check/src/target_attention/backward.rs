@@ -235,9 +235,12 @@ impl AttentionGradientCase {
         let scale = f64::from(op.effective_scale()).abs();
         let weak = |x: &f32| if x.abs() < DOMINANT { x.abs() } else { 0.0 };
         let max_bias = f64::from(inputs.bias.iter().flatten().map(weak).fold(0.0, f32::max));
-        let max_score = scale * norm(&inputs.queries, op.width) * norm(&inputs.keys, op.width) + max_bias;
+        let max_dot = scale * norm(&inputs.queries, op.width) * norm(&inputs.keys, op.width);
         let underflow = op.width as f64 * scale * 2f64.powi(-149) + f64::from(f32::MIN_POSITIVE);
-        let score_error = (op.width as f64 + 3.0) * U * max_score + underflow;
+        let max_score = max_dot + max_bias;
+        // A bias alone is exact.
+        let rounding = if max_dot > 0.0 { U * max_score } else { 0.0 };
+        let score_error = (op.width as f64 + 2.0) * U * max_dot + rounding + underflow;
         let values = inputs.values.as_ref().unwrap_or(&inputs.keys);
         let a = norm(&incoming.grad_out, op.value_width) * norm(values, op.value_width);
         let max = data::max_abs::<T>;
