@@ -35,6 +35,9 @@ struct Mutant {
 /// Mutation: recompute only if *every* thread of the block sees a non-finite sum.
 const NOT_FINITE: (&str, &str) = ("bar.red.or", "bar.red.and");
 
+/// Mutation: the last group of copies is not waited for.
+const NOT_WAITED: (&str, &str) = ("cp.async.wait_group 0", "cp.async.wait_group 1");
+
 /// Mutation: the lanes of a warp need not meet.
 const APART: (&str, &str) = ("bar.warp.sync", "//");
 
@@ -58,11 +61,13 @@ fn everywhere(mutant: Mutant) -> Mutant {
     Mutant { everywhere: true, ..mutant }
 }
 
+type Run = dyn Fn(&Cuda) -> Result<(), Failure>;
+
 /// A check that the shipped kernel passes and the edited one must fail.
 struct Check {
     /// What it checks: checks of the same name are the same.
     name: String,
-    run: Box<dyn Fn(&Cuda) -> Result<(), Failure>>,
+    run: Box<Run>,
 }
 
 impl Check {
@@ -146,15 +151,7 @@ fn target_attention() -> Vec<(Mutant, Check)> {
     let (mma, mma_kernel) = ("target_attention_mma", "split_history_mma_64_rows_8_bf16");
     let (stream, stream_kernel) = ("target_attention_stream", "stream_history_64_rows_1_f32");
     let twins = [
-        (
-            mutant(
-                fma,
-                fma_kernel,
-                "tiles not waited for",
-                ("cp.async.wait_group 0", "cp.async.wait_group 1"),
-            ),
-            &many,
-        ),
+        (mutant(fma, fma_kernel, "tiles not waited for", NOT_WAITED), &many),
         (mutant(fma, fma_kernel, "a tile read too early", ("bar.sync \t0;", "")), &many),
         (
             mutant(
@@ -364,24 +361,8 @@ fn decoupled() -> Vec<(Mutant, Check)> {
             &long,
         ),
         (mutant(search, select, "entries exchanged one way", ("shfl.sync.bfly", "shfl.sync.down")), &case),
-        (
-            mutant(
-                search,
-                "decoupled_search_16",
-                "rows not waited for",
-                ("cp.async.wait_group 0", "cp.async.wait_group 1"),
-            ),
-            &case,
-        ),
-        (
-            mutant(
-                "decoupled_attend",
-                "decoupled_attend",
-                "rows not waited for",
-                ("cp.async.wait_group 0", "cp.async.wait_group 1"),
-            ),
-            &case,
-        ),
+        (mutant(search, "decoupled_search_16", "rows not waited for", NOT_WAITED), &case),
+        (mutant("decoupled_attend", "decoupled_attend", "rows not waited for", NOT_WAITED), &case),
         (
             mutant("lookup", "lookup_check", "ids within the table reported", ("setp.gt.u64", "setp.lt.u64")),
             &case,
