@@ -1,36 +1,49 @@
 //! Memory beyond inputs and outputs stays small, however long a history is.
 
-use longseq::Cpu;
-use longseq_check::device::TestDevice;
-use longseq_check::named::Named;
-use longseq_check::target_attention::AttentionCase;
+use longseq::prelude::*;
+use longseq::{Cpu, Host, Jagged, TargetAttention, TargetAttentionInputs, TargetAttentionOutputs};
+use longseq::{TargetAttentionGradOut, TargetAttentionGradients, TargetAttentionSaved};
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
+/// Fails where the call takes more than 64 MiB.
+fn assert_small(name: &str, call: impl FnOnce()) {
+    let before = ALLOCATOR.current_usage();
+    ALLOCATOR.reset_peak_usage();
+    call();
+    let beyond = ALLOCATOR.peak_usage() - before;
+    assert!(beyond <= 64 << 20, "{name}: {beyond} bytes beyond inputs and outputs");
+}
+
 /// The only test of this binary: others would allocate at the same time.
 #[test]
 fn a_million_behaviours_need_less_than_64_mib() {
-    const MIB: usize = 1 << 20;
-    let case = AttentionCase {
-        histories: vec![1_000_000],
-        targets: vec![100],
-        width: 64,
-        value_width: None,
-        ..Default::default()
-    };
-    let named = Named { name: "memory", operation: "target_attention", case: (&case).into() };
-    let mut beyond = None;
-    Cpu::new()
-        .measure_case(&named, &mut |call| {
-            let before = ALLOCATOR.current_usage();
-            ALLOCATOR.reset_peak_usage();
-            call()?;
-            beyond = Some(ALLOCATOR.peak_usage() - before);
-            Ok(())
-        })
-        .expect("a valid call");
-    let beyond = beyond.expect("the call was made");
-    assert!(beyond <= 64 * MIB, "{beyond} bytes beyond inputs and outputs");
+    const LENGTH: usize = 1_000_000;
+    const CANDIDATES: usize = 100;
+    let (backend, op) = (Cpu::new(), TargetAttention::new(64));
+    let lengths = [LENGTH, CANDIDATES].map(|length| Jagged::from_lengths(&[length]).expect("a length"));
+    let batch = backend.batch(&lengths[0], &lengths[1]).expect("a batch");
+    let rows = |count: usize| -> Vec<f32> { (0..count * 64).map(|i| (i % 97) as f32 / 97.0 - 0.5).collect() };
+    let (queries, keys, grad_out) = (rows(CANDIDATES), rows(LENGTH), rows(CANDIDATES));
+    let inputs = TargetAttentionInputs::new(Host::view(&queries), Host::view(&keys));
+    let (mut out, mut lse) = (vec![0.0; CANDIDATES * 64], vec![0.0; CANDIDATES]);
+    assert_small("forward", || {
+        let outputs =
+            TargetAttentionOutputs::new(Host::view_mut(&mut out)).with_lse(Host::view_mut(&mut lse));
+        backend.target_attention_into(&op, &batch, inputs, outputs).expect("a valid call");
+    });
+    let (mut grad_queries, mut grad_keys) = (vec![0.0; CANDIDATES * 64], vec![0.0; LENGTH * 64]);
+    assert_small("backward", || {
+        let saved = TargetAttentionSaved::new(Host::view(&out), Host::view(&lse));
+        let grads = TargetAttentionGradients::<_, f32>::new()
+            .with_queries(Host::view_mut(&mut grad_queries))
+            .with_keys(Host::view_mut(&mut grad_keys));
+        let grad_out = TargetAttentionGradOut::new(Host::view(&grad_out));
+        backend
+            .target_attention_backward_into(&op, &batch, inputs, saved, grad_out, grads)
+            .expect("a valid call");
+    });
+    assert!(grad_keys.iter().chain(&grad_queries).any(|&grad| grad != 0.0));
 }
