@@ -25,7 +25,8 @@ impl Kernel for HashRows<'_> {
         let Sdim { width, groups, .. } = self.signatures.op;
         let mut out = vec![0; self.range.len() * groups];
         let (mut widened, mut projections) = (Vec::new(), Vec::new());
-        for (first, out) in self.range.clone().step_by(ROWS).zip(out.chunks_mut(ROWS * groups)) {
+        for (first, out) in self.range.clone().step_by(ROWS).zip(out.chunks_mut(ROWS.saturating_mul(groups)))
+        {
             let rows = first * width..first * width + out.len() / groups * width;
             let rows = self.rows.as_ref().map_or(&[][..], |all| all.widen(l, rows, &mut widened));
             self.signatures.fill(l, first, rows, &mut projections, out);

@@ -138,7 +138,7 @@ pub(super) fn signatures<T: Element, W: Signature>(
     let signatures = Signatures::from_rotations(op, rotations);
     let count = rows.len() / op.width;
     let rows = Some(WideRows::new(rows));
-    let blocks = (0..count).step_by(ROWS).zip(out.chunks_mut(ROWS * op.groups)).collect();
+    let blocks = (0..count).step_by(ROWS).zip(out.chunks_mut(ROWS.saturating_mul(op.groups))).collect();
     for_each(blocks, |(first, out): (usize, &mut [W])| {
         let range = first..count.min(first + ROWS);
         let words = instructions.run(HashRows { signatures: &signatures, rows, range });

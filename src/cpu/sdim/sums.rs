@@ -154,7 +154,7 @@ impl<M: BucketRows> Kernel for AddRows<'_, M> {
             for rows in parts(rows, BLOCK) {
                 block(rows).run(l, &mut scratch, sums);
             }
-        } else if sums.len() / width <= PART * groups / 16 {
+        } else if sums.len() / width <= PART.saturating_mul(groups) / 16 {
             // Few sums: adding all of them after each part costs little.
             let mut part = vec![0.0; sums.len()];
             for rows in parts(rows, PART) {
