@@ -11,7 +11,7 @@ use crate::guard::Guarded;
 use crate::named::Work;
 
 /// The three backward passes of SDIM, at the table that the reference computes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct SdimGradientCase {
     /// The forward pass.
     pub forward: SdimCase,
@@ -21,12 +21,6 @@ pub struct SdimGradientCase {
     pub hashed: bool,
     /// A NaN in the gradient of this candidate's output.
     pub nan: Option<usize>,
-}
-
-impl Default for SdimGradientCase {
-    fn default() -> Self {
-        Self { forward: SdimCase::default(), narrow: false, hashed: false, nan: None }
-    }
 }
 
 /// The results of a run, floating-point numbers as bits.

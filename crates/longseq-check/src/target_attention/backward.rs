@@ -251,7 +251,7 @@ impl AttentionGradientCase {
         // (weight, its error, derivative times the gradient of the weight, its error, weights of all behaviours)
         let (weight, weight_error, grad, grad_error, total) = match op.weighting {
             Weighting::Softmax => {
-                let grad_lse = incoming.grad_lse.as_deref().map_or(0.0, |grad| data::max_abs(grad));
+                let grad_lse = incoming.grad_lse.as_deref().map_or(0.0, data::max_abs);
                 let lse = incoming.lse.iter().filter(|lse| lse.is_finite());
                 let lse_error = U * f64::from(lse.fold(0.0f32, |max, lse| max.max(lse.abs().min(256.0))));
                 let relative = (2.0 * score_error + lse_error).exp_m1() + 24.0 * U;

@@ -49,7 +49,7 @@ impl Case for MergeGradientCase {
         let (a_out, a_lse, b_out, b_lse) = (a_out?, a_lse?, b_out?, b_lse?);
         let (grad_out, grad_lse) = (grad_out?, grad_lse?);
         let guarded = |i: usize| {
-            let row = if i % 2 == 0 { self.value_width } else { 1 };
+            let row = if i.is_multiple_of(2) { self.value_width } else { 1 };
             Guarded::<B, f32>::new(backend, if self.asked[i] { self.rows * row } else { 0 }, 0)
         };
         let mut grads = [guarded(0)?, guarded(1)?, guarded(2)?, guarded(3)?];
@@ -99,7 +99,7 @@ impl Case for MergeGradientCase {
         let lse = Bound::uniform(lse_error, false);
         let exact = [first.out, first.lse, second.out, second.lse];
         for i in (0..4).filter(|&i| self.asked[i]) {
-            let bound = if i % 2 == 0 { &out } else { &lse };
+            let bound = if i.is_multiple_of(2) { &out } else { &lse };
             compare(NAMES[i], &bytemuck::pod_collect_to_vec::<u8, f32>(&output[i]), &exact[i], bound, rules)?;
         }
         Ok(())
