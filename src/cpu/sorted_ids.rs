@@ -302,7 +302,7 @@ mod tests {
             [(0, 1), (1, 1), (7, 3), (3000, 5000), (200_000, 1 << 20), (150_000, 9), (70_000, 1 << 31)]
         {
             // A third of them are one id.
-            let id = |x: u64| if x % 3 == 0 { limit - 1 } else { x / 3 % limit };
+            let id = |x: u64| if x.is_multiple_of(3) { limit - 1 } else { x / 3 % limit };
             let keys: Vec<u64> = (0..count).map(|position| id(random()) << 32 | position).collect();
             let mut expected = keys.clone();
             expected.sort();

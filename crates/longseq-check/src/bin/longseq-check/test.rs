@@ -26,7 +26,7 @@ enum Work {
     /// A test of the registry.
     Test { stem: &'static str, name: &'static str },
     /// A case that is compared with the reference.
-    Case(AnyCase),
+    Case(Box<AnyCase>),
 }
 
 /// The work that the options select, by name. Tests mix storage types: where one is asked for, only cases run.
@@ -39,12 +39,14 @@ fn selected(options: &Options) -> Vec<(String, Work)> {
         }
     }
     for named in cases::small() {
-        all.push((format!("{}::{}", named.stem(), named.name), Work::Case(named.case)));
+        all.push((format!("{}::{}", named.stem(), named.name), Work::Case(Box::new(named.case))));
     }
     for (stem, call) in CALLS {
         for storage in options.select.storages() {
             let case = small_case(call, storage).map(|named| named.case);
-            all.extend(case.map(|case| (format!("{stem}::{call}_{}", storage.name()), Work::Case(case))));
+            all.extend(
+                case.map(|case| (format!("{stem}::{call}_{}", storage.name()), Work::Case(Box::new(case)))),
+            );
         }
     }
     let wanted = |(name, work): &(String, Work)| {
