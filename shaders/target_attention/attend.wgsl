@@ -356,7 +356,8 @@ fn write_state(r: u32, rows: vec4<u32>, kv_head: u32, slot: u32) {
         partial[place + 1u] = row_sum;
     } else if params.has_lse == 1u {
         var lse = NEGATIVE_INFINITY;
-        if row_sum != 0.0 {
+        // Not `!=`: between floats it may be false for NaN.
+        if !(row_sum == 0.0) {
             lse = bitcast<u32>(max_at(r) + log(row_sum));
         }
         lse_bits[params.lse_base + output_row(rows, kv_head, r)] = lse;

@@ -72,7 +72,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
             let value = partial_vec4(place * params.value_columns + column, left);
             if !is_softmax {
                 sum += value;
-            } else if partial_at(params.first_stats + 2u * place + 1u) != 0.0 {
+            } else if !(partial_at(params.first_stats + 2u * place + 1u) == 0.0) {
                 sum += 0.5 * (weight_of(place, shift) / row_sum) * value;
             }
         }

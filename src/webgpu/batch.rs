@@ -90,8 +90,13 @@ impl WgpuBatch {
         Ok(self.sides.get_or_init(|| made))
     }
 
+    /// Fails where another device made it.
+    pub(crate) fn check_owner(&self, gpu: &Wgpu, operation: &'static str) -> Result<()> {
+        gpu.check_owner(operation, "batch", Some(&self.owner))
+    }
+
     pub(crate) fn plan(&self, gpu: &Wgpu, operation: &'static str, cut: &Cut) -> Result<Arc<DevicePlan>> {
-        gpu.check_owner(operation, "batch", Some(&self.owner))?;
+        self.check_owner(gpu, operation)?;
         let made = self.plans.get_or_make(cut, || self.make_plan(gpu, operation, cut))?;
         trace_plan(operation, cut, &made.plan);
         Ok(made)
@@ -176,9 +181,24 @@ impl WgpuJagged {
         Ok(Some(parts.insert(BagParts { edges, count, ranges }).clone()))
     }
 
-    /// The offsets, `[users + 1]` words.
-    pub(crate) fn offsets(&self, gpu: &Wgpu, operation: &'static str) -> Result<Binding> {
-        gpu.check_owner(operation, "batch", Some(&self.per_user.owner))?;
+    /// Fails where another device made it; `argument` is what the call names it.
+    pub(crate) fn check_owner(
+        &self,
+        gpu: &Wgpu,
+        operation: &'static str,
+        argument: &'static str,
+    ) -> Result<()> {
+        gpu.check_owner(operation, argument, Some(&self.per_user.owner))
+    }
+
+    /// The offsets, `[users + 1]` words; `argument` is what the call names them.
+    pub(crate) fn offsets(
+        &self,
+        gpu: &Wgpu,
+        operation: &'static str,
+        argument: &'static str,
+    ) -> Result<Binding> {
+        self.check_owner(gpu, operation, argument)?;
         let mut offsets = lock(&self.offsets);
         if let Some(offsets) = offsets.as_ref() {
             return Ok(offsets.clone());

@@ -190,7 +190,7 @@ fn lookup(
     let ids = Region::of(inputs.ids);
     let (used, offsets) = match bags {
         Bags::Each => (rows, None),
-        Bags::Sum(bags) | Bags::Mean(bags) => (bags.as_ref().total(), Some(bags.offsets(gpu, NAME)?)),
+        Bags::Sum(bags) | Bags::Mean(bags) => (bags.as_ref().total(), Some(bags.offsets(gpu, NAME, "bags")?)),
     };
     let mut read = buffers_of(inputs.tables);
     read.extend(buffers_of(inputs.second_tables));

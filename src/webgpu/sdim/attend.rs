@@ -4,7 +4,7 @@ use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::fit;
 use crate::memory::{View, ViewMut};
-use crate::ops::{Sdim, SdimAttendInputs, SdimQueryInputs};
+use crate::ops::{Hash, Sdim, SdimAttendInputs, SdimQueryInputs};
 use crate::plan::{Cut, Plan, Tile};
 use crate::webgpu::batch::{DevicePlan, WgpuBatch};
 use crate::webgpu::binding::Binding;
@@ -78,7 +78,19 @@ pub(super) fn attend<T: Element>(
     op.check_attend(batch.as_ref(), inputs)?;
     op.check_output(NAME, targets, out.len())?;
     let count = targets.total();
+    batch.check_owner(gpu, NAME)?;
     if count == 0 {
+        // Nobody reads the signatures of the behaviours; wrong ones are an error all the same.
+        if !matches!(inputs.history_hash, Hash::Rotations(_)) {
+            Codes::new(
+                gpu,
+                NAME,
+                op,
+                histories.total(),
+                ("history", Some(inputs.history)),
+                &inputs.history_hash,
+            )?;
+        }
         return Ok(());
     }
     // If the tables are small compared with the histories, filling them costs less than comparing every behaviour with every
@@ -114,15 +126,17 @@ fn sum_buckets<T: Element>(
 ) -> Result<Binding> {
     let (behaviours, candidates) = (batch.as_ref().histories().total(), batch.as_ref().targets().total());
     let rows = Region::of(inputs.history);
-    let codes = Codes::new(gpu, NAME, op, behaviours, Some(inputs.history), &inputs.history_hash)?;
-    let target_codes = Codes::new(gpu, NAME, op, candidates, inputs.targets, &inputs.target_hash)?;
+    let codes =
+        Codes::new(gpu, NAME, op, behaviours, ("history", Some(inputs.history)), &inputs.history_hash)?;
+    let target_codes =
+        Codes::new(gpu, NAME, op, candidates, ("targets", inputs.targets), &inputs.target_hash)?;
     let length = (plan.plan.slots + plan.plan.tiles.len()) * op.groups * op.width;
     fit(NAME, "sums of the candidates", length)?;
     let sums = gpu.scratch(NAME, length as u64)?;
     let groups_per_piece = op.width.div_ceil(64) * op.groups.div_ceil(32);
     let kernel = attend_kernel(Format::of::<T>(false), codes.bits, target_codes.bits);
     for (pieces, span) in plan.plan.windows(window) {
-        let rows = gpu.bind(NAME, "rows", &rows.rows(span.start, span.len(), op.width))?;
+        let rows = gpu.bind(NAME, "history", &rows.rows(span.start, span.len(), op.width))?;
         let params = SdimAttendParams {
             first_piece: pieces.start as u32,
             first_history: span.start as u32,

@@ -138,8 +138,10 @@ pub(super) fn encode<T: Element>(
         wanted: PIECES.min(PARTIAL_BYTES / (size * 4)).max(1),
         longest: window,
     };
+    histories.check_owner(gpu, operation, "histories")?;
     let plan = histories.per_user.plan(gpu, operation, &cut)?;
-    let codes = Codes::new(gpu, operation, op, jagged.total(), Some(inputs.history), &inputs.hash)?;
+    let codes =
+        Codes::new(gpu, operation, op, jagged.total(), ("history", Some(inputs.history)), &inputs.hash)?;
     let read = [rows.buffer, hash_buffer(&inputs.hash)];
     let table = in_place(gpu, operation, &table, size * jagged.users(), &read, append)?;
     fit(operation, "table", size * jagged.users())?;
@@ -188,7 +190,7 @@ fn add_rows<T: Element>(
     let most = MOST_ITERATIONS / (group_tile + 2) / PART * PART;
     let kernel = encode_kernel(in_memory, Format::of::<T>(false), codes.bits);
     for (pieces, span) in plan.plan.windows(window) {
-        let rows = gpu.bind(operation, "rows", &rows.rows(span.start, span.len(), op.width))?;
+        let rows = gpu.bind(operation, "history", &rows.rows(span.start, span.len(), op.width))?;
         let params = SdimEncodeParams {
             first_piece: pieces.start as u32,
             first_history: span.start as u32,

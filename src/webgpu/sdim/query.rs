@@ -64,8 +64,8 @@ pub(super) fn query<T: Element>(
     let read = [table.buffer, hash_buffer(&inputs.hash)];
     let out = gpu.output(operation, "out", &out, count * op.width, &read, &[])?;
     let table = gpu.bind(operation, "table", &table)?;
-    let codes = Codes::new(gpu, operation, op, count, inputs.targets, &inputs.hash)?;
-    let offsets = targets.offsets(gpu, operation)?;
+    let codes = Codes::new(gpu, operation, op, count, ("targets", inputs.targets), &inputs.hash)?;
+    let offsets = targets.offsets(gpu, operation, "targets")?;
     let params = SdimQueryParams {
         width: op.width as u32,
         hash_groups: op.groups as u32,

@@ -48,13 +48,13 @@ pub(super) struct Codes {
 }
 
 impl Codes {
-    /// The signatures of the first `count` rows: computed, or given and then checked.
+    /// The signatures of the first `count` rows, with what the call names these: computed, or given and then checked.
     pub(super) fn new<T: Element>(
         gpu: &Wgpu,
         operation: &'static str,
         op: &Sdim,
         count: usize,
-        rows: Option<View<'_, WgpuMemory, T>>,
+        (name, rows): (&'static str, Option<View<'_, WgpuMemory, T>>),
         hash: &Hash<'_, WgpuMemory>,
     ) -> Result<Self> {
         match (hash, rows) {
@@ -64,7 +64,7 @@ impl Codes {
                 let binding = gpu.scratch(operation, (count * op.groups) as u64)?;
                 if let Some(rows) = rows {
                     let (rows, rotations) = (Region::of(rows), Region::of(*rotations));
-                    compute(gpu, operation, op, count, rows, rotations, &binding)?;
+                    compute(gpu, operation, op, count, (name, rows), rotations, &binding)?;
                 }
                 Ok(Self { binding, bits: 32 })
             }
@@ -107,7 +107,7 @@ pub(super) fn signatures<T: Element, W: Signature>(
     op.check_signatures_output::<W>(count, out.len())?;
     let (rows, rotations) = (Region::of(rows), Region::of(rotations));
     let out = gpu.output(NAME, "out", &out, count * op.groups, &[rows.buffer, rotations.buffer], &[])?;
-    compute(gpu, NAME, op, count, rows, rotations, &out.binding)?;
+    compute(gpu, NAME, op, count, ("rows", rows), rotations, &out.binding)?;
     gpu.finish(out)
 }
 
@@ -116,15 +116,16 @@ fn compute<T: Element>(
     operation: &'static str,
     op: &Sdim,
     count: usize,
-    rows: Region<'_, T>,
+    (name, rows): (&'static str, Region<'_, T>),
     rotations: Region<'_, f32>,
     out: &Binding,
 ) -> Result<()> {
     let rotations = gpu.bind(operation, "rotations", &rotations)?;
-    let window = gpu.rows_per_binding::<T>(op.width);
-    for first in (0..count).step_by(window.max(1)) {
+    // Where not even one row fits a binding, the binding of one is the error.
+    let window = gpu.rows_per_binding::<T>(op.width).max(1);
+    for first in (0..count).step_by(window) {
         let part = window.min(count - first);
-        let rows = gpu.bind(operation, "rows", &rows.rows(first, part, op.width))?;
+        let rows = gpu.bind(operation, name, &rows.rows(first, part, op.width))?;
         let params = SdimSignaturesParams {
             threads: fit(operation, "out", part * op.groups)?,
             width: op.width as u32,

@@ -103,16 +103,20 @@ fn step_of(tile: usize) -> usize {
     256 / tile.div_ceil(8)
 }
 
-/// The factor on queries and the factor on scores whose product is the scale: a very large or small scale is split, so that it
-/// neither overflows nor underflows where scores do not.
+/// The factor on queries and the factor on scores whose product is the scale. What multiplies a query is a power of two, or at
+/// most 1, so that neither overflows nor underflows where the products and the scores do not.
 fn split_scale(scale: f32) -> (f32, f32) {
-    const USUAL: i32 = 32;
+    /// A smaller scale is split in half, a larger one, up to 1, multiplies the queries.
+    const SMALL: f32 = -32.0;
+    /// From here on, products that count in the scores (by 2^-24) may be subnormal numbers.
+    const LARGE: i32 = 102;
     let exponent = scale.abs().log2();
-    if !exponent.is_finite() || exponent.abs() <= USUAL as f32 {
+    if !exponent.is_finite() || (SMALL..=0.0).contains(&exponent) {
         return (scale, 1.0);
     }
-    let half = 2.0f32.powi(exponent as i32 / 2);
-    (half, scale / half)
+    let whole = exponent as i32;
+    let on_queries = 2.0f32.powi(if exponent < 0.0 { whole / 2 } else { (whole - LARGE).max(0) });
+    (on_queries, scale / on_queries)
 }
 
 /// One attention as the kernels see it, whichever operation it serves.
