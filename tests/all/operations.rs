@@ -132,6 +132,26 @@ on_every_backend!(
     weighs_behaviours_near_the_limits,
 );
 
+on_the_cpu!(
+    din_backward:
+    matches_published_gradients,
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_sizes,
+    matches_reference_with_every_activation,
+    matches_reference_on_narrow_storage,
+    matches_reference_on_unusual_numbers,
+    matches_reference_on_a_long_history,
+    matches_reference_on_many_users_and_candidates,
+    matches_reference_on_random_batches,
+    writes_what_is_asked_for,
+    takes_scores_near_the_limits,
+    keeps_nan_to_what_depends_on_it,
+    ignores_what_a_removed_behaviour_holds,
+    ignores_rows_that_belong_to_nobody,
+    measures_layers,
+    matches_reference_on_the_small_named_cases,
+);
+
 on_every_backend!(
     sdim:
     matches_fuxictr,
@@ -259,6 +279,11 @@ fn every_fault_of_gradients_of_target_attention_is_caught() {
 #[test]
 fn every_fault_of_din_is_caught() {
     longseq_check::din::tests::every_fault_is_caught();
+}
+
+#[test]
+fn every_fault_of_gradients_of_din_is_caught() {
+    longseq_check::din::backward_tests::every_fault_is_caught();
 }
 
 #[test]

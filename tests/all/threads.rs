@@ -4,7 +4,7 @@ use longseq_check::AnyCase;
 use longseq_check::data::Ids;
 use longseq_check::decoupled::DecoupledCase;
 use longseq_check::device::TestDevice;
-use longseq_check::din::DinCase;
+use longseq_check::din::{DinBackwardCase, DinCase, StatisticsCase};
 use longseq_check::lookup::{LookupBackwardCase, LookupCase, Pool, UpdateRowsCase};
 use longseq_check::sdim::SdimCase;
 use longseq_check::target_attention::AttentionCase;
@@ -24,7 +24,13 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let (h, t) = (histories.clone(), targets.clone());
     assert_same_on_any_pool(&(&AttentionCase { histories: h, targets: t, ..Default::default() }).into());
     let (h, t) = (histories.clone(), targets.clone());
-    assert_same_on_any_pool(&(&DinCase { histories: h, targets: t, ..Default::default() }).into());
+    let din = DinCase { histories: h, targets: t, ..Default::default() };
+    assert_same_on_any_pool(&(&din).into());
+    assert_same_on_any_pool(&(&StatisticsCase { forward: din.clone() }).into());
+    for pooling in [longseq::DinPooling::Sum, longseq::DinPooling::Softmax] {
+        let forward = DinCase { pooling, ..din.clone() };
+        assert_same_on_any_pool(&(&DinBackwardCase { forward, ..Default::default() }).into());
+    }
     let (h, t) = (histories.clone(), targets.clone());
     assert_same_on_any_pool(&(&SdimCase { histories: h, targets: t, ..Default::default() }).into());
     assert_same_on_any_pool(&(&DecoupledCase { histories, targets, ..Default::default() }).into());

@@ -7,7 +7,7 @@ use longseq::*;
 
 use crate::data::Ids;
 use crate::decoupled::DecoupledCase;
-use crate::din::{DinCase, Kind};
+use crate::din::{DinBackwardCase, DinCase, Kind};
 use crate::lookup::{LookupBackwardCase, LookupCase, Pool, Storage, UpdateRowsCase};
 use crate::named::{AnyCase, Named};
 use crate::sdim::{SdimCase, SdimGradientCase};
@@ -35,6 +35,12 @@ fn attention_backward(name: &'static str, forward: AttentionCase) -> Named {
 
 fn din(name: &'static str, case: DinCase) -> Named {
     Named { name, operation: "din", case: AnyCase::Din(case) }
+}
+
+/// All gradients, stored as what they belong to.
+fn din_backward(name: &'static str, forward: DinCase) -> Named {
+    let case = DinBackwardCase { forward, narrow: true, ..Default::default() };
+    Named { name, operation: "din_backward", case: AnyCase::DinBackward(case) }
 }
 
 fn sdim(name: &'static str, operation: &'static str, length: usize, candidates: usize, bits: usize) -> Named {
@@ -169,18 +175,25 @@ fn jagged_64_users() -> AttentionCase {
 fn large_din() -> Vec<Named> {
     vec![
         din("din_80_40_c16_l1000_d64", din_80_40(1000, 16)),
-        din(
-            "din_200_80_dice_softmax_c50_l1000_d32_bf16",
-            DinCase {
-                dtype: DType::Bf16,
-                width: 32,
-                hidden: vec![200, 80],
-                activation: Kind::Dice,
-                pooling: DinPooling::Softmax,
-                ..din_80_40(1000, 50)
-            },
+        din("din_200_80_dice_softmax_c50_l1000_d32_bf16", din_200_80()),
+        din_backward("din_80_40_c16_l1000_d64_backward", din_80_40(1000, 16)),
+        din_backward("din_200_80_dice_softmax_c50_l1000_d32_bf16_backward", din_200_80()),
+        din_backward(
+            "din_80_40_64_users_c1_l50_d64_backward",
+            DinCase { histories: vec![50; 64], targets: vec![1; 64], ..din_80_40(0, 0) },
         ),
     ]
+}
+
+fn din_200_80() -> DinCase {
+    DinCase {
+        dtype: DType::Bf16,
+        width: 32,
+        hidden: vec![200, 80],
+        activation: Kind::Dice,
+        pooling: DinPooling::Softmax,
+        ..din_80_40(1000, 50)
+    }
 }
 
 fn large_sdim() -> Vec<Named> {
@@ -295,6 +308,7 @@ pub fn small() -> Vec<Named> {
         attention_backward("target_attention_backward_c16_l1000_d64_f32", one_user(1000, 16)),
         attention_backward("target_attention_backward_c2_l1000_d64_f32", one_user(1000, 2)),
         din("din_80_40_c16_l100_d64", din_80_40(100, 16)),
+        din_backward("din_80_40_c16_l100_d64_backward", din_80_40(100, 16)),
         sdim("sdim_signatures_l1000_d64_g16_t3", "sdim_signatures", 1000, 1, 3),
         sdim("sdim_encode_l1000_d64_g16_t3", "sdim_encode", 1000, 1, 3),
         sdim("sdim_query_c100_l50_d64_g16_t3", "sdim_query", 50, 100, 3),

@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::case::Failure;
 use crate::compare::recorded;
 use crate::device::AnyDevice;
+use crate::din::DinCase;
 use crate::lookup::LookupCase;
 use crate::named::{AnyCase, Named};
 use crate::sdim::SdimCase;
@@ -17,6 +18,7 @@ pub fn formula(stem: &str) -> &'static str {
         "target_attention" => crate::target_attention::FORMULA,
         "target_attention_backward" => crate::target_attention::BACKWARD_FORMULA,
         "din" => crate::din::FORMULA,
+        "din_backward" => crate::din::BACKWARD_FORMULA,
         "sdim" => crate::sdim::FORMULA,
         "sdim_backward" => crate::sdim::BACKWARD_FORMULA,
         "lookup" => crate::lookup::FORMULA,
@@ -67,13 +69,16 @@ fn shapes(case: &AnyCase) -> String {
         let (width, groups, bits) = (case.width, case.groups, case.bits);
         format!("{}\nrows of {width}, {groups} groups of {bits} bits", batch(case.batch()))
     };
+    let din = |case: &DinCase| {
+        format!("{}\nrows of {}, hidden layers {:?}", batch(case.batch()), case.width, case.hidden)
+    };
     match case {
         AnyCase::Attention(case) => attention(case),
         AnyCase::AttentionGradient(case) => attention(&case.forward),
         AnyCase::Merge(case) => format!("two results of {} rows of {}", case.rows, case.value_width),
-        AnyCase::Din(case) => {
-            format!("{}\nrows of {}, hidden layers {:?}", batch(case.batch()), case.width, case.hidden)
-        }
+        AnyCase::Din(case) => din(case),
+        AnyCase::DinBackward(case) => din(&case.forward),
+        AnyCase::DinStatistics(case) => din(&case.forward),
         AnyCase::Sdim(case) => sdim(case),
         AnyCase::SdimGradient(case) => sdim(&case.forward),
         AnyCase::Decoupled(case) => format!(

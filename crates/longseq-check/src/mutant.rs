@@ -1,6 +1,7 @@
 //! Backends that are wrong on purpose: each has one fault that published code had or a kernel could have. A check that
 //! lets one pass checks nothing.
 
+mod din;
 mod fault;
 mod lookup;
 mod sdim_backward;
@@ -35,15 +36,6 @@ impl Mutant {
         }
         Jagged::new(&offsets, jagged.rows()).expect("shifted offsets are valid")
     }
-}
-
-/// Flips the sign of the columns of the third block of `[h, 4d]`.
-fn negate_third_block<T: Element>(weight: &[T], d: usize) -> Vec<T> {
-    let negate = |(i, w): (usize, &T)| {
-        let third = (i / d) % 4 == 2;
-        T::from_f32(if third { -w.to_f32() } else { w.to_f32() })
-    };
-    weight.iter().enumerate().map(negate).collect()
 }
 
 /// Ids outside their table replaced by the last row.
@@ -178,35 +170,6 @@ impl TargetAttentionOps for Mutant {
         second_grads: PartialAttentionGradients<'_, Host, G>,
     ) -> Result<()> {
         self.merge_backward(op, [first, second], grad_out, [first_grads, second_grads])
-    }
-}
-
-impl DinOps for Mutant {
-    fn din_into<T: Element>(
-        &self,
-        op: &Din,
-        batch: &Batch,
-        inputs: DinInputs<'_, Host, T>,
-        out: ViewMut<'_, Host, T>,
-    ) -> Result<()> {
-        let op = if self.is(Fault::SoftmaxForgotten) { op.with_pooling(DinPooling::Sum) } else { *op };
-        let mut hidden = inputs.hidden.to_vec();
-        let reversed = negate_third_block(&hidden[0].weight, op.width);
-        if self.is(Fault::DifferenceReversed) {
-            hidden[0].weight = Host::view(&reversed);
-        }
-        let zeros = vec![0.0; hidden.iter().map(|layer| layer.bias.len()).max().unwrap_or(0)];
-        for layer in hidden.iter_mut().filter(|_| self.is(Fault::AlphaDropped)) {
-            match &mut layer.activation {
-                Activation::Prelu { alpha } | Activation::Dice { alpha, .. } => {
-                    *alpha = Host::view(&zeros[..alpha.len()])
-                }
-                _ => {}
-            }
-        }
-        let mut inputs = inputs;
-        inputs.hidden = &hidden;
-        Cpu::new().din_into(&op, batch, inputs, out)
     }
 }
 

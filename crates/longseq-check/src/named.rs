@@ -7,7 +7,7 @@ use longseq::prelude::*;
 use crate::case::{Call, Calls, Case, Failure, Rules, check};
 use crate::cases::small;
 use crate::decoupled::{DecoupledCase, DecoupledOutput};
-use crate::din::DinCase;
+use crate::din::{DinBackwardCase, DinCase, GradientBits as DinGradientBits, StatisticsBits, StatisticsCase};
 use crate::lookup::{
     GradientBits as TableGradientBits, LookupBackwardCase, LookupCase, LookupOutput, UpdateRowsCase,
     UpdatedBits,
@@ -78,6 +78,8 @@ impl Named {
             AnyCase::AttentionGradient(case) => case.work(),
             AnyCase::Merge(case) => case.work(),
             AnyCase::Din(case) => case.work(),
+            AnyCase::DinBackward(case) => case.work(),
+            AnyCase::DinStatistics(case) => case.work(),
             AnyCase::Sdim(case) => case.work(self.operation),
             AnyCase::SdimGradient(case) => case.work(self.operation),
             AnyCase::Decoupled(case) => case.work(self.operation),
@@ -189,6 +191,8 @@ any_case! {
     AttentionGradient AttentionGradientCase GradientBits, "target_attention_backward";
     Merge MergeCase AttentionOutput, "target_attention";
     Din DinCase Vec<u8>, "din";
+    DinBackward DinBackwardCase DinGradientBits, "din_backward";
+    DinStatistics StatisticsCase StatisticsBits, "din_backward";
     Sdim SdimCase SdimOutput, "sdim";
     SdimGradient SdimGradientCase SdimGradientOutput, "sdim_backward";
     Decoupled DecoupledCase DecoupledOutput, "decoupled";

@@ -5,10 +5,11 @@ use longseq::prelude::*;
 use crate::case::Rules;
 
 /// The stems that have tests.
-pub const STEMS: [&str; 10] = [
+pub const STEMS: [&str; 11] = [
     "target_attention",
     "target_attention_backward",
     "din",
+    "din_backward",
     "sdim",
     "sdim_backward",
     "lookup",
@@ -35,6 +36,7 @@ pub fn tests<B: Backend + Sync>(stem: &str) -> Vec<Test<B>> {
         "target_attention" => crate::target_attention::tests::tests(),
         "target_attention_backward" => crate::target_attention::backward_tests::tests(),
         "din" => crate::din::tests::tests(),
+        "din_backward" => crate::din::backward_tests::tests(),
         "sdim" => crate::sdim::tests::tests(),
         "sdim_backward" => crate::sdim::backward_tests::tests(),
         "lookup" => crate::lookup::tests::tests(),

@@ -6,18 +6,20 @@ use longseq::DType;
 
 use crate::decoupled::DecoupledCase;
 use crate::device::AnyDevice;
-use crate::din::DinCase;
+use crate::din::{DinBackwardCase, DinCase, StatisticsCase};
 use crate::lookup::{LookupBackwardCase, LookupCase, Storage, UpdateRowsCase};
 use crate::named::{AnyCase, Named};
 use crate::sdim::{SdimCase, SdimGradientCase};
 use crate::target_attention::{AttentionCase, AttentionGradientCase, MergeCase};
 
 /// Every call of every operation: its stem and its name, as [`Calls`](crate::Calls) know it.
-pub const CALLS: [(&str, &str); 20] = [
+pub const CALLS: [(&str, &str); 22] = [
     ("target_attention", "target_attention"),
     ("target_attention", "merge_attention"),
     ("target_attention_backward", "target_attention_backward"),
     ("din", "din"),
+    ("din_backward", "din_backward"),
+    ("din_backward", "din_statistics"),
     ("sdim", "sdim_signatures"),
     ("sdim", "sdim_encode"),
     ("sdim", "sdim_append"),
@@ -58,6 +60,14 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
         ("target_attention_backward", _) => {
             let forward = AttentionCase { dtype: dtype?, ..Default::default() };
             AnyCase::AttentionGradient(AttentionGradientCase { forward, ..Default::default() })
+        }
+        (_, "din_backward") => {
+            let forward = DinCase { dtype: dtype?, ..Default::default() };
+            AnyCase::DinBackward(DinBackwardCase { forward, ..Default::default() })
+        }
+        (_, "din_statistics") => {
+            let forward = DinCase { dtype: dtype?, ..Default::default() };
+            AnyCase::DinStatistics(StatisticsCase { forward })
         }
         ("din", _) => AnyCase::Din(DinCase { dtype: dtype?, ..Default::default() }),
         ("sdim", _) => AnyCase::Sdim(SdimCase { dtype: dtype?, ..Default::default() }),

@@ -1,10 +1,16 @@
 //! Cases of DIN's local activation unit.
 
+mod backward;
+pub mod backward_tests;
+mod bounds;
 mod extremes;
 mod network;
+mod statistics;
 pub mod tests;
 
+pub use backward::{DinBackwardCase, GradientBits};
 pub use network::{Kind, Network};
+pub use statistics::{StatisticsBits, StatisticsCase};
 
 use longseq::*;
 
@@ -20,6 +26,13 @@ pub const FORMULA: &str = "\
 out[m] = Σ_l w[m, l] · s_l                   over the history l of candidate m's user
 w[m, l] = MLP([q_m, s_l, q_m − s_l, q_m · s_l]), or its softmax over l
 MLP: 1 to 3 hidden layers with ReLU, sigmoid, PReLU or Dice, and a linear output";
+
+/// The formula of the gradients, as `explain` prints it.
+pub const BACKWARD_FORMULA: &str = "\
+da[m, l] = dw[m, l], or w · (dw − Σ_i w · dw) with softmax;  dw[m, l] = ⟨dout[m], s_l⟩
+back through the MLP: dy = f′(y) · dx,  dW = Σ dy ⊗ x,  db = Σ dy over all pairs,  dx = Wᵀ · dy
+dq[m] = Σ_l (dx₁ + dx₃ + dx₄ · s_l),  ds_l = Σ_m (w[m, l] · dout[m] + dx₂ − dx₃ + dx₄ · q_m)
+statistics of a layer: mean and Σ (y − mean)² of y over all pairs";
 
 /// A batch of DIN.
 #[derive(Debug, Clone)]

@@ -35,31 +35,36 @@ const KINDS: [Kind; 5] = [Kind::Relu, Kind::Sigmoid, Kind::PreluShared, Kind::Pr
 fn matches_fuxictr<B: Backend>(backend: &B, rules: Rules) {
     for name in ["din_relu_sum", "din_sigmoid_softmax", "din_dice_sum", "din_dice_softmax"] {
         let golden = Golden::load(name);
-        let hidden = golden.meta["hidden"].as_array().expect("sizes").len();
-        let kind = match golden.meta["activation"].as_str() {
-            Some("ReLU") => Kind::Relu,
-            Some("Sigmoid") => Kind::Sigmoid,
-            Some("Dice") => Kind::Dice,
-            other => panic!("activation {other:?}"),
-        };
-        let dice = |i: usize| {
-            if kind != Kind::Dice {
-                return [vec![], vec![], vec![]];
-            }
-            let [mean, variance, alpha] =
-                ["mean", "var", "alpha"].map(|part| golden.f32(&format!("dice{i}_{part}")));
-            let epsilon = golden.meta["dice_eps"].as_f64().expect("a number") as f32;
-            let statistics = DiceStatistics::new(&mean, &variance, epsilon);
-            let (gain, shift) = fold_dice(&statistics).expect("vectors of one length");
-            [gain, shift, alpha]
-        };
-        let network = Network {
-            weights: (0..=hidden).map(|i| golden.f32(&format!("w{i}"))).collect(),
-            biases: (0..=hidden).map(|i| golden.f32(&format!("b{i}"))).collect(),
-            parameters: (0..hidden).map(dice).collect(),
-            kind,
-        };
+        let network = published(&golden);
         matches_published(&golden, &network, golden.flag("softmax"), backend, rules);
+    }
+}
+
+/// The network of a golden file of FuxiCTR.
+pub(super) fn published(golden: &Golden) -> Network<f32> {
+    let hidden = golden.meta["hidden"].as_array().expect("sizes").len();
+    let kind = match golden.meta["activation"].as_str() {
+        Some("ReLU") => Kind::Relu,
+        Some("Sigmoid") => Kind::Sigmoid,
+        Some("Dice") => Kind::Dice,
+        other => panic!("activation {other:?}"),
+    };
+    let dice = |i: usize| {
+        if kind != Kind::Dice {
+            return [vec![], vec![], vec![]];
+        }
+        let [mean, variance, alpha] =
+            ["mean", "var", "alpha"].map(|part| golden.f32(&format!("dice{i}_{part}")));
+        let epsilon = golden.meta["dice_eps"].as_f64().expect("a number") as f32;
+        let statistics = DiceStatistics::new(&mean, &variance, epsilon);
+        let (gain, shift) = fold_dice(&statistics).expect("vectors of one length");
+        [gain, shift, alpha]
+    };
+    Network {
+        weights: (0..=hidden).map(|i| golden.f32(&format!("w{i}"))).collect(),
+        biases: (0..=hidden).map(|i| golden.f32(&format!("b{i}"))).collect(),
+        parameters: (0..hidden).map(dice).collect(),
+        kind,
     }
 }
 

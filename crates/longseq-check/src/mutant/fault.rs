@@ -85,4 +85,14 @@ pub enum Fault {
     BiasCorrectionLeftOut,
     /// Rows that have no gradient decay too.
     AllRowsDecay,
+    /// The softmax Jacobian lacks the factor of the weight.
+    JacobianTermDropped,
+    /// An activation's slope counts as 1.
+    SlopeForgotten,
+    /// The gradient of a bias comes from the last candidate alone.
+    BiasOfOneCandidate,
+    /// The gradient of PReLU's and Dice's `α` is zeros.
+    AlphaGradientMissing,
+    /// The history's gradient lacks the part of what is pooled.
+    PooledGradientForgotten,
 }
