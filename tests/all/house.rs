@@ -315,3 +315,24 @@ fn unsafe_code_has_tests_that_show_it_wrong() {
         }
     }
 }
+
+/// Between floats, naga translates `!=` to a comparison that is false for NaN: `!(x == 0.0)` is right.
+#[test]
+fn shaders_compare_floats_in_a_way_that_holds_for_nan() {
+    let mut found = Vec::new();
+    for path in files("shaders", &["wgsl"]) {
+        let text = read(&path);
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            let is_float = |right: &str| {
+                let right: String =
+                    right.trim().chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+                right.contains('.')
+            };
+            if code.split("!=").skip(1).any(is_float) {
+                found.push(format!("{}:{}", short(&path), number + 1));
+            }
+        }
+    }
+    assert_none("a float compared with !=", &found);
+}

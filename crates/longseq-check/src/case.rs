@@ -73,8 +73,10 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The CPU.
+    /// Arithmetic as IEEE 754 has it.
     pub const IEEE: Rules = Rules { nan: true, subnormal: true, tiny_products: true, slow: false };
+    /// `Cpu`. On Arm, tests run under emulation (`scripts/test-on-aarch64`).
+    pub const CPU: Rules = Rules { slow: cfg!(target_arch = "aarch64"), ..Rules::IEEE };
     /// CUDA.
     pub const CUDA: Rules = Rules { tiny_products: false, ..Rules::IEEE };
     /// WGSL.

@@ -80,7 +80,7 @@ macro_rules! test_device {
     };
 }
 
-test_device!(Cpu, Rules::IEEE);
+test_device!(Cpu, Rules::CPU);
 test_device!(Mutant, Rules::IEEE);
 #[cfg(feature = "cuda")]
 test_device!(longseq::Cuda, cuda::rules());
@@ -230,7 +230,7 @@ impl AnyDevice {
             // The best first: that is what users run.
             AnyDevice::Cpu(_) => Instructions::available().into_iter().for_each(|instructions| {
                 let cpu = Cpu::with_instructions(instructions).expect("available instructions");
-                run(&cpu, Rules::IEEE, stem, name);
+                run(&cpu, Rules::CPU, stem, name);
             }),
             #[cfg(feature = "wgpu")]
             AnyDevice::Wgpu(device) => run(device, Rules::WGSL, stem, name),
