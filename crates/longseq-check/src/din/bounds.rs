@@ -151,7 +151,8 @@ impl Magnitudes {
         let (weight, grad_score, candidate) = match op.pooling {
             DinPooling::Softmax => {
                 // A weight is at most 1, and so are those of a candidate in sum.
-                let relative = (2.0 * score.error).exp_m1() + (additions(longest) + 24.0) * U;
+                // Where a score's bound says nothing, neither does this one: finite, since 0 · ∞ would be NaN.
+                let relative = (2.0 * score.error).exp_m1().min(1e30) + (additions(longest) + 24.0) * U;
                 let weight = Size { magnitude: 1.0, error: relative };
                 // `dw − D`, where `D` is a mean of them.
                 let mean = weight.times(grad_weight);
