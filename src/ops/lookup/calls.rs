@@ -34,7 +34,7 @@ pub trait LookupOps: DeviceOps {
     /// ```
     ///
     /// # Errors
-    /// Those of [`Lookup::check`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) by [`IdPolicy`].
+    /// Those of [`Lookup::check`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) by [`IdPolicy`](crate::IdPolicy).
     fn lookup_into(
         &self,
         op: &Lookup,

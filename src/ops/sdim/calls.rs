@@ -298,7 +298,7 @@ pub trait SdimOps: DeviceOps {
     /// ds_l = Σ_g grad_table[b, g, sig[g](s_l), :]
     /// ```
     ///
-    /// For [`sdim_append_into`](Self::sdim_append_into) this is the gradient of the new behaviours, with their `Jagged` as
+    /// For [`sdim_append`](Self::sdim_append) this is the gradient of the new behaviours, with their `Jagged` as
     /// `histories`; that of the table that they are added to is `grad_table` itself. Behaviours are hashed again, and the hash has
     /// no gradient. Rows that belong to nobody are left as they are.
     ///
