@@ -10,62 +10,53 @@ fn run(backend: Kind, stem: &str, name: &str) {
     }
 }
 
-/// Stamps the tests of a stem on the CPU, the only backend that has its calls.
-macro_rules! on_the_cpu {
-    ($stem:ident: $($test:ident),* $(,)?) => {
+/// Stamps the tests of a stem on the backends that have its calls: `tests!(stem on cpu cuda webgpu: (names))`.
+macro_rules! tests {
+    ($stem:ident on $($backend:ident)*: $tests:tt) => {
         mod $stem {
-            mod cpu {
-                $(#[test]
-                fn $test() {
-                    super::super::run(longseq_check::device::Kind::Cpu, stringify!($stem), stringify!($test));
-                })*
-            }
-
-            #[test]
-            fn every_test_is_listed() {
-                assert_eq!(super::registry::names(stringify!($stem)), [$(stringify!($test)),*]);
-            }
+            $(tests_on!($backend $stem $tests);)*
+            tests_on!(list $stem $tests);
         }
     };
 }
 
-/// Stamps the tests of a stem on every backend.
-macro_rules! on_every_backend {
-    ($stem:ident: $($test:ident),* $(,)?) => {
-        mod $stem {
-            mod cpu {
-                $(#[test]
-                fn $test() {
-                    super::super::run(longseq_check::device::Kind::Cpu, stringify!($stem), stringify!($test));
-                })*
-            }
-
-            #[cfg(feature = "cuda")]
-            mod cuda {
-                $(#[test]
-                fn $test() {
-                    super::super::run(longseq_check::device::Kind::Cuda, stringify!($stem), stringify!($test));
-                })*
-            }
-
-            #[cfg(feature = "wgpu")]
-            mod webgpu {
-                $(#[test]
-                fn $test() {
-                    super::super::run(longseq_check::device::Kind::Wgpu, stringify!($stem), stringify!($test));
-                })*
-            }
-
-            #[test]
-            fn every_test_is_listed() {
-                assert_eq!(super::registry::names(stringify!($stem)), [$(stringify!($test)),*]);
-            }
+/// The tests of a stem on one backend, or the check that none of them is left out.
+macro_rules! tests_on {
+    (cpu $stem:ident $tests:tt) => {
+        mod cpu {
+            stamp!(Cpu $stem $tests);
+        }
+    };
+    (cuda $stem:ident $tests:tt) => {
+        #[cfg(feature = "cuda")]
+        mod cuda {
+            stamp!(Cuda $stem $tests);
+        }
+    };
+    (webgpu $stem:ident $tests:tt) => {
+        #[cfg(feature = "wgpu")]
+        mod webgpu {
+            stamp!(Wgpu $stem $tests);
+        }
+    };
+    (list $stem:ident ($($test:ident),* $(,)?)) => {
+        #[test]
+        fn every_test_is_listed() {
+            assert_eq!(super::registry::names(stringify!($stem)), [$(stringify!($test)),*]);
         }
     };
 }
 
-on_every_backend!(
-    target_attention:
+macro_rules! stamp {
+    ($kind:ident $stem:ident ($($test:ident),* $(,)?)) => {
+        $(#[test]
+        fn $test() {
+            super::super::run(longseq_check::device::Kind::$kind, stringify!($stem), stringify!($test));
+        })*
+    };
+}
+
+tests!(target_attention on cpu cuda webgpu: (
     matches_published_multi_head_attention,
     matches_published_jagged_attention,
     matches_reference_on_odd_lengths,
@@ -89,10 +80,9 @@ on_every_backend!(
     keeps_nan_from_anywhere_to_its_candidates,
     weighs_values_near_the_limits,
     merges_dead_parts,
-);
+));
 
-on_the_cpu!(
-    target_attention_backward:
+tests!(target_attention_backward on cpu: (
     matches_published_gradients,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
@@ -112,10 +102,9 @@ on_the_cpu!(
     ignores_rows_that_belong_to_nobody,
     splits_gradients_of_merges,
     matches_reference_on_the_small_named_cases,
-);
+));
 
-on_every_backend!(
-    din:
+tests!(din on cpu cuda webgpu: (
     matches_fuxictr,
     matches_deepctr,
     matches_reference_on_odd_lengths,
@@ -130,10 +119,9 @@ on_every_backend!(
     takes_scores_near_the_limits,
     keeps_nan_to_its_candidates,
     weighs_behaviours_near_the_limits,
-);
+));
 
-on_the_cpu!(
-    din_backward:
+tests!(din_backward on cpu: (
     matches_published_gradients,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_sizes,
@@ -150,10 +138,9 @@ on_the_cpu!(
     ignores_rows_that_belong_to_nobody,
     measures_layers,
     matches_reference_on_the_small_named_cases,
-);
+));
 
-on_every_backend!(
-    sdim:
+tests!(sdim on cpu cuda webgpu: (
     matches_fuxictr,
     matches_fuxictr_simhash_of_eta,
     matches_reference_on_odd_lengths,
@@ -172,10 +159,9 @@ on_every_backend!(
     normalises_rows_near_the_limits,
     queries_tables_that_hold_anything,
     adds_up_equal_rows,
-);
+));
 
-on_the_cpu!(
-    sdim_backward:
+tests!(sdim_backward on cpu: (
     matches_published_gradients,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_sizes,
@@ -188,10 +174,9 @@ on_the_cpu!(
     keeps_nan_to_its_buckets,
     ignores_rows_that_belong_to_nobody,
     matches_reference_on_the_small_named_cases,
-);
+));
 
-on_every_backend!(
-    lookup:
+tests!(lookup on cpu cuda webgpu: (
     looks_rows_up_from_every_storage,
     looks_rows_up_in_bags,
     looks_up_random_bags,
@@ -199,10 +184,9 @@ on_every_backend!(
     adds_up_long_bags,
     finds_an_id_outside_at_the_end_of_a_long_bag,
     averages_rows_near_the_limits,
-);
+));
 
-on_the_cpu!(
-    lookup_backward:
+tests!(lookup_backward on cpu: (
     matches_reference_from_every_storage,
     matches_reference_in_bags,
     matches_reference_in_every_form,
@@ -217,10 +201,9 @@ on_the_cpu!(
     updates_rows_of_any_width,
     updates_random_rows,
     refuses_bad_updates_and_changes_nothing,
-);
+));
 
-on_every_backend!(
-    decoupled:
+tests!(decoupled on cpu cuda webgpu: (
     matches_dare,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_sizes,
@@ -240,18 +223,16 @@ on_every_backend!(
     takes_scores_near_the_limits,
     weighs_rows_near_the_limits,
     counts_rows_without_weight,
-);
+));
 
-on_every_backend!(
-    forks:
+tests!(forks on cpu cuda webgpu: (
     reports_to_each_fork_its_own_errors,
     reports_to_concurrent_threads_their_own_errors,
     serves_mixed_requests_on_many_threads,
     lets_everything_be_dropped_in_any_order,
-);
+));
 
-on_every_backend!(
-    hostile:
+tests!(hostile on cpu cuda webgpu: (
     refuses_sizes_beyond_the_address_space,
     refuses_zero_widths_and_counts,
     checks_before_it_allocates,
@@ -264,7 +245,7 @@ on_every_backend!(
     reads_views_at_any_offset,
     takes_more_kept_than_there_are,
     adds_up_to_the_end_of_the_range,
-);
+));
 
 #[test]
 fn every_fault_of_target_attention_is_caught() {

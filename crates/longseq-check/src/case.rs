@@ -31,6 +31,9 @@ pub trait Case: Debug {
     fn compare(&self, output: &Self::Output, rules: Rules) -> Result<(), Failure>;
 }
 
+/// The gradients that a backward pass wrote, as bits; one that was not asked for is empty.
+pub type GradientBits = Vec<Vec<u8>>;
+
 /// A call of an operation on inputs that are on the device already. It may be made any number of times.
 pub type Call<'a> = dyn FnMut() -> Result<(), Failure> + 'a;
 

@@ -10,8 +10,8 @@ use crate::decoupled::DecoupledCase;
 use crate::din::{DinBackwardCase, DinCase, Kind};
 use crate::lookup::{LookupBackwardCase, LookupCase, Pool, Storage, UpdateRowsCase};
 use crate::named::{AnyCase, Named};
-use crate::sdim::{SdimCase, SdimGradientCase};
-use crate::target_attention::{AttentionCase, AttentionGradientCase, MergeCase};
+use crate::sdim::{SdimBackwardCase, SdimCase};
+use crate::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
 
 /// Lengths of the histories of `users`: the quantiles of a Pareto distribution of index 1.05 from 120 on, between 10
 /// and 20,000, the first of them 20,000.
@@ -29,8 +29,8 @@ fn attention(name: &'static str, case: AttentionCase) -> Named {
 
 /// All gradients, stored as the inputs are.
 fn attention_backward(name: &'static str, forward: AttentionCase) -> Named {
-    let case = AttentionGradientCase { forward, narrow: true, ..Default::default() };
-    Named { name, operation: "target_attention_backward", case: AnyCase::AttentionGradient(case) }
+    let case = AttentionBackwardCase { forward, narrow: true, ..Default::default() };
+    Named { name, operation: "target_attention_backward", case: AnyCase::AttentionBackward(case) }
 }
 
 fn din(name: &'static str, case: DinCase) -> Named {
@@ -59,8 +59,8 @@ fn sdim_backward(
 ) -> Named {
     let (histories, targets) = (vec![length], vec![candidates]);
     let forward = SdimCase { histories, targets, width: 64, groups: 16, bits, ..Default::default() };
-    let case = SdimGradientCase { forward, narrow: true, hashed: true, nan: None };
-    Named { name, operation, case: AnyCase::SdimGradient(case) }
+    let case = SdimBackwardCase { forward, narrow: true, hashed: true, nan: None };
+    Named { name, operation, case: AnyCase::SdimBackward(case) }
 }
 
 fn decoupled(name: &'static str, operation: &'static str, case: DecoupledCase) -> Named {
@@ -176,10 +176,10 @@ fn large_din() -> Vec<Named> {
     vec![
         din("din_80_40_c16_l1000_d64", din_80_40(1000, 16)),
         din("din_200_80_dice_softmax_c50_l1000_d32_bf16", din_200_80()),
-        din_backward("din_80_40_c16_l1000_d64_backward", din_80_40(1000, 16)),
-        din_backward("din_200_80_dice_softmax_c50_l1000_d32_bf16_backward", din_200_80()),
+        din_backward("din_backward_80_40_c16_l1000_d64", din_80_40(1000, 16)),
+        din_backward("din_backward_200_80_dice_softmax_c50_l1000_d32_bf16", din_200_80()),
         din_backward(
-            "din_80_40_64_users_c1_l50_d64_backward",
+            "din_backward_80_40_64_users_c1_l50_d64",
             DinCase { histories: vec![50; 64], targets: vec![1; 64], ..din_80_40(0, 0) },
         ),
     ]
@@ -271,11 +271,11 @@ fn large_table_gradients() -> Vec<Named> {
     };
     let adagrad = Optimiser::adagrad(0.01);
     vec![
-        lookup_backward("lookup_sum_l100000_r64_backward", "lookup_backward", bags.clone(), false),
-        lookup_backward("lookup_sum_l100000_r64_backward_sorted", "lookup_backward", bags.clone(), true),
+        lookup_backward("lookup_backward_sum_l100000_r64", "lookup_backward", bags.clone(), false),
+        lookup_backward("lookup_backward_sum_l100000_r64_sorted", "lookup_backward", bags.clone(), true),
         lookup_backward("sort_100000_ids", "sort_ids", bags.clone(), true),
-        lookup_backward("lookup_each_l100000_r64_backward", "lookup_backward", each(Ids::Uniform), false),
-        lookup_backward("lookup_each_l100000_r64_backward_hot_row", "lookup_backward", each(Ids::Hot), false),
+        lookup_backward("lookup_backward_each_l100000_r64", "lookup_backward", each(Ids::Uniform), false),
+        lookup_backward("lookup_backward_each_l100000_r64_hot_row", "lookup_backward", each(Ids::Hot), false),
         update_rows("update_rows_adagrad_100000_of_1000000_r64", update(Ids::Hot, adagrad)),
         update_rows("update_rows_adagrad_uniform_of_1000000_r64", update(Ids::Uniform, adagrad)),
         update_rows(
@@ -308,7 +308,7 @@ pub fn small() -> Vec<Named> {
         attention_backward("target_attention_backward_c16_l1000_d64_f32", one_user(1000, 16)),
         attention_backward("target_attention_backward_c2_l1000_d64_f32", one_user(1000, 2)),
         din("din_80_40_c16_l100_d64", din_80_40(100, 16)),
-        din_backward("din_80_40_c16_l100_d64_backward", din_80_40(100, 16)),
+        din_backward("din_backward_80_40_c16_l100_d64", din_80_40(100, 16)),
         sdim("sdim_signatures_l1000_d64_g16_t3", "sdim_signatures", 1000, 1, 3),
         sdim("sdim_encode_l1000_d64_g16_t3", "sdim_encode", 1000, 1, 3),
         sdim("sdim_query_c100_l50_d64_g16_t3", "sdim_query", 50, 100, 3),
@@ -328,7 +328,7 @@ pub fn small() -> Vec<Named> {
             one_feature(500, 8, 10_000, 16, 20),
         ),
         lookup("lookup_sum_l2000_r64", sum_of_50(40, 10_000)),
-        lookup_backward("lookup_sum_l2000_r64_backward", "lookup_backward", sum_of_50(40, 10_000), false),
+        lookup_backward("lookup_backward_sum_l2000_r64", "lookup_backward", sum_of_50(40, 10_000), false),
         update_rows(
             "update_rows_adagrad_2000_of_10000_r64",
             UpdateRowsCase { rows: 10_000, width: 64, ids: 2000, draw: Ids::Uniform, ..Default::default() },

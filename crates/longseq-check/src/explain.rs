@@ -74,13 +74,13 @@ fn shapes(case: &AnyCase) -> String {
     };
     match case {
         AnyCase::Attention(case) => attention(case),
-        AnyCase::AttentionGradient(case) => attention(&case.forward),
+        AnyCase::AttentionBackward(case) => attention(&case.forward),
         AnyCase::Merge(case) => format!("two results of {} rows of {}", case.rows, case.value_width),
         AnyCase::Din(case) => din(case),
         AnyCase::DinBackward(case) => din(&case.forward),
         AnyCase::DinStatistics(case) => din(&case.forward),
         AnyCase::Sdim(case) => sdim(case),
-        AnyCase::SdimGradient(case) => sdim(&case.forward),
+        AnyCase::SdimBackward(case) => sdim(&case.forward),
         AnyCase::Decoupled(case) => format!(
             "{}\ntables of {:?} rows; attention widths {:?}, representation widths {:?}; K = {}",
             batch(case.batch()),

@@ -4,18 +4,15 @@ use std::fmt;
 
 use longseq::prelude::*;
 
-use crate::case::{Call, Calls, Case, Failure, Rules, check};
+use crate::case::{Call, Calls, Case, Failure, GradientBits, Rules, check};
 use crate::cases::small;
 use crate::decoupled::{DecoupledCase, DecoupledOutput};
-use crate::din::{DinBackwardCase, DinCase, GradientBits as DinGradientBits, StatisticsBits, StatisticsCase};
+use crate::din::{DinBackwardCase, DinCase, StatisticsBits, StatisticsCase};
 use crate::lookup::{
-    GradientBits as TableGradientBits, LookupBackwardCase, LookupCase, LookupOutput, UpdateRowsCase,
-    UpdatedBits,
+    LookupBackwardCase, LookupCase, LookupOutput, SparseGradientBits, UpdateRowsCase, UpdatedBits,
 };
-use crate::sdim::{SdimCase, SdimGradientCase, SdimGradientOutput, SdimOutput};
-use crate::target_attention::{
-    AttentionCase, AttentionGradientCase, AttentionOutput, GradientBits, MergeCase,
-};
+use crate::sdim::{SdimBackwardCase, SdimCase, SdimGradientOutput, SdimOutput};
+use crate::target_attention::{AttentionBackwardCase, AttentionCase, AttentionOutput, MergeCase};
 
 /// A case with a name, and the one of its calls that the name is about.
 #[derive(Debug, Clone)]
@@ -75,13 +72,13 @@ impl Named {
     pub fn work(&self) -> Work {
         match &self.case {
             AnyCase::Attention(case) => case.work(),
-            AnyCase::AttentionGradient(case) => case.work(),
+            AnyCase::AttentionBackward(case) => case.work(),
             AnyCase::Merge(case) => case.work(),
             AnyCase::Din(case) => case.work(),
             AnyCase::DinBackward(case) => case.work(),
             AnyCase::DinStatistics(case) => case.work(),
             AnyCase::Sdim(case) => case.work(self.operation),
-            AnyCase::SdimGradient(case) => case.work(self.operation),
+            AnyCase::SdimBackward(case) => case.work(self.operation),
             AnyCase::Decoupled(case) => case.work(self.operation),
             AnyCase::Lookup(case) => case.work(),
             AnyCase::LookupBackward(case) => case.work(self.operation),
@@ -188,16 +185,16 @@ macro_rules! any_case {
 
 any_case! {
     Attention AttentionCase AttentionOutput, "target_attention";
-    AttentionGradient AttentionGradientCase GradientBits, "target_attention_backward";
+    AttentionBackward AttentionBackwardCase GradientBits, "target_attention_backward";
     Merge MergeCase AttentionOutput, "target_attention";
     Din DinCase Vec<u8>, "din";
-    DinBackward DinBackwardCase DinGradientBits, "din_backward";
+    DinBackward DinBackwardCase GradientBits, "din_backward";
     DinStatistics StatisticsCase StatisticsBits, "din_backward";
     Sdim SdimCase SdimOutput, "sdim";
-    SdimGradient SdimGradientCase SdimGradientOutput, "sdim_backward";
+    SdimBackward SdimBackwardCase SdimGradientOutput, "sdim_backward";
     Decoupled DecoupledCase DecoupledOutput, "decoupled";
     Lookup LookupCase LookupOutput, "lookup";
-    LookupBackward LookupBackwardCase Vec<TableGradientBits>, "lookup_backward";
+    LookupBackward LookupBackwardCase Vec<SparseGradientBits>, "lookup_backward";
     UpdateRows UpdateRowsCase UpdatedBits, "lookup_backward";
 }
 

@@ -9,8 +9,8 @@ use crate::device::AnyDevice;
 use crate::din::{DinBackwardCase, DinCase, StatisticsCase};
 use crate::lookup::{LookupBackwardCase, LookupCase, Storage, UpdateRowsCase};
 use crate::named::{AnyCase, Named};
-use crate::sdim::{SdimCase, SdimGradientCase};
-use crate::target_attention::{AttentionCase, AttentionGradientCase, MergeCase};
+use crate::sdim::{SdimBackwardCase, SdimCase};
+use crate::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
 
 /// Every call of every operation: its stem and its name, as [`Calls`](crate::Calls) know it.
 pub const CALLS: [(&str, &str); 22] = [
@@ -59,7 +59,7 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
         ("target_attention", _) => AnyCase::Attention(AttentionCase { dtype: dtype?, ..Default::default() }),
         ("target_attention_backward", _) => {
             let forward = AttentionCase { dtype: dtype?, ..Default::default() };
-            AnyCase::AttentionGradient(AttentionGradientCase { forward, ..Default::default() })
+            AnyCase::AttentionBackward(AttentionBackwardCase { forward, ..Default::default() })
         }
         (_, "din_backward") => {
             let forward = DinCase { dtype: dtype?, ..Default::default() };
@@ -73,7 +73,7 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
         ("sdim", _) => AnyCase::Sdim(SdimCase { dtype: dtype?, ..Default::default() }),
         ("sdim_backward", _) => {
             let forward = SdimCase { dtype: dtype?, ..Default::default() };
-            AnyCase::SdimGradient(SdimGradientCase { forward, ..Default::default() })
+            AnyCase::SdimBackward(SdimBackwardCase { forward, ..Default::default() })
         }
         ("lookup", _) => AnyCase::Lookup(LookupCase { storage, ..Default::default() }),
         (_, "update_rows") => AnyCase::UpdateRows(UpdateRowsCase { dtype: dtype?, ..Default::default() }),

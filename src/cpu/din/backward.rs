@@ -46,7 +46,7 @@ pub(super) fn din_backward<T: Element, G: GradientOf<T>>(
     grad_out: View<'_, Host, T>,
     mut grads: DinGradients<'_, Host, G>,
 ) -> Result<()> {
-    op.check_gradients(batch, inputs, grad_out.len(), &grads)?;
+    op.check_backward(batch, inputs, grad_out.len(), &grads)?;
     let Some(wanted) = Wanted::new(&grads, inputs.hidden.len()) else { return Ok(()) };
     let layers = Layers::new(op, inputs);
     let (pieces, width) = (cut(batch, BLOCK), op.width);

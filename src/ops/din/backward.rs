@@ -142,7 +142,7 @@ impl Din {
     /// Those of [`check`](Self::check); [`Error::Shape`] for a gradient that has not the shape of what it belongs to, and for
     /// `hidden` that has neither no entry nor one for each layer; [`Error::Unsupported`] for the gradient of a vector that the
     /// layer's activation does not have.
-    pub fn check_gradients<S: Memory, T: Element, G: Element>(
+    pub fn check_backward<S: Memory, T: Element, G: Element>(
         &self,
         batch: &Batch,
         inputs: &DinInputs<'_, S, T>,

@@ -134,7 +134,7 @@ pub trait DinOps: DeviceOps {
     /// ```
     ///
     /// # Errors
-    /// Those of [`Din::check_gradients`]; nothing is written then.
+    /// Those of [`Din::check_backward`]; nothing is written then.
     fn din_backward_into<T: Element, G: GradientOf<T>>(
         &self,
         op: &Din,

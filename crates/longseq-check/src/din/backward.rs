@@ -6,7 +6,7 @@ use longseq::*;
 use super::bounds::Magnitudes;
 use super::{DinCase, Kind, Network};
 use crate::by_dtype;
-use crate::case::{Calls, Case, Failure, Rules};
+use crate::case::{Calls, Case, Failure, GradientBits, Rules};
 use crate::compare::{Bound, compare};
 use crate::data::{self, Data};
 use crate::guard::Guarded;
@@ -41,9 +41,6 @@ pub(super) struct Tensors<T> {
     pub(super) network: Network<T>,
     pub(super) grad_out: Vec<T>,
 }
-
-/// The gradients as bits, in the order of `names`; empty where not asked for.
-pub type GradientBits = Vec<Vec<u8>>;
 
 /// What has a gradient besides the layers.
 const OUTSIDE: [&str; 4] = ["targets", "history", "output_weight", "output_bias"];

@@ -8,7 +8,7 @@ mod network;
 mod statistics;
 pub mod tests;
 
-pub use backward::{DinBackwardCase, GradientBits};
+pub use backward::DinBackwardCase;
 pub use network::{Kind, Network};
 pub use statistics::{StatisticsBits, StatisticsCase};
 

@@ -66,7 +66,7 @@ impl Form {
 }
 
 /// A gradient as bits: ids, rows and count; of a dense one the rows alone; of none nothing.
-pub type GradientBits = (Vec<u32>, Vec<u32>, Vec<u32>);
+pub type SparseGradientBits = (Vec<u32>, Vec<u32>, Vec<u32>);
 
 /// Buffers of a gradient.
 struct Place<B: Backend> {
@@ -109,7 +109,7 @@ impl<B: Backend> Place<B> {
         })
     }
 
-    fn finish(self, backend: &B) -> Result<GradientBits, Failure> {
+    fn finish(self, backend: &B) -> Result<SparseGradientBits, Failure> {
         let rows = self.rows.finish(backend, "rows")?.into_iter().map(f32::to_bits).collect();
         Ok((self.ids.finish(backend, "ids")?, rows, self.count.finish(backend, "count")?))
     }
@@ -203,7 +203,7 @@ impl LookupBackwardCase {
 }
 
 impl Case for LookupBackwardCase {
-    type Output = Vec<GradientBits>;
+    type Output = Vec<SparseGradientBits>;
 
     fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<Self::Output, Failure> {
         let case = &self.forward;

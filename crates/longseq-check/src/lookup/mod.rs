@@ -7,7 +7,7 @@ pub mod tests;
 mod update_rows;
 mod update_rows_tests;
 
-pub use backward::{FORMULA as BACKWARD_FORMULA, Form, GradientBits, LookupBackwardCase};
+pub use backward::{FORMULA as BACKWARD_FORMULA, Form, LookupBackwardCase, SparseGradientBits};
 pub use tables::{Owned, Storage, Stored, feature_ids, table, table_bytes, upload_all, view, views};
 pub use update_rows::{UpdateRowsCase, UpdatedBits};
 

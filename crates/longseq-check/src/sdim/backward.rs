@@ -12,7 +12,7 @@ use crate::named::Work;
 
 /// The three backward passes of SDIM, at the table that the reference computes.
 #[derive(Debug, Clone, Default)]
-pub struct SdimGradientCase {
+pub struct SdimBackwardCase {
     /// The forward pass.
     pub forward: SdimCase,
     /// The gradients of behaviours are stored as they are, not as `f32`.
@@ -42,7 +42,7 @@ struct Incoming<T> {
     grad_table: Vec<f32>,
 }
 
-impl SdimGradientCase {
+impl SdimBackwardCase {
     /// How rows are stored.
     pub fn storage(&self) -> &'static str {
         self.forward.storage()
@@ -249,7 +249,7 @@ struct BucketError {
     of_sums: f64,
 }
 
-impl Case for SdimGradientCase {
+impl Case for SdimBackwardCase {
     type Output = SdimGradientOutput;
 
     fn run_with<B: Backend>(

@@ -3,7 +3,7 @@
 use longseq::*;
 use proptest::prelude::*;
 
-use super::{SdimCase, SdimGradientCase};
+use super::{SdimBackwardCase, SdimCase};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::compare;
 use crate::data::{self, Data};
@@ -30,7 +30,7 @@ list_tests!("sdim_backward":
 /// Both with given signatures and with rotations.
 fn check_both<B: Backend>(forward: SdimCase, backend: &B, rules: Rules) {
     for hashed in [false, true] {
-        let case = SdimGradientCase { forward: forward.clone(), hashed, ..Default::default() };
+        let case = SdimBackwardCase { forward: forward.clone(), hashed, ..Default::default() };
         assert_check(&case, backend, rules);
     }
 }
@@ -99,7 +99,7 @@ fn matches_reference_on_narrow_storage<B: Backend>(backend: &B, rules: Rules) {
     for dtype in [DType::F16, DType::Bf16] {
         for (width, narrow) in [(64, true), (64, false), (5, true)] {
             let forward = SdimCase { dtype, width, ..shape(&[300, 0, 17], &[5, 2, 20]) };
-            assert_check(&SdimGradientCase { forward, narrow, ..Default::default() }, backend, rules);
+            assert_check(&SdimBackwardCase { forward, narrow, ..Default::default() }, backend, rules);
         }
     }
 }
@@ -107,7 +107,7 @@ fn matches_reference_on_narrow_storage<B: Backend>(backend: &B, rules: Rules) {
 fn matches_reference_on_unusual_numbers<B: Backend>(backend: &B, rules: Rules) {
     for data in [Data::Large, Data::Tiny, Data::Equal, Data::Zeros, Data::Scaled(1e18)] {
         let forward = SdimCase { data, ..shape(&[90, 2], &[3, 4]) };
-        assert_check(&SdimGradientCase { forward, ..Default::default() }, backend, rules);
+        assert_check(&SdimBackwardCase { forward, ..Default::default() }, backend, rules);
     }
 }
 
@@ -131,11 +131,11 @@ prop_compose! {
         groups in 1usize..10,
         bits in 1usize..11,
         (normalise, narrow, hashed) in any::<(bool, bool, bool)>(),
-    ) -> SdimGradientCase {
+    ) -> SdimBackwardCase {
         let (histories, targets) = requests.into_iter().unzip();
         let data = Data::Normal;
         let forward = SdimCase { seed, dtype, data, histories, targets, tail, width, groups, bits, normalise };
-        SdimGradientCase { forward, narrow, hashed, nan: None }
+        SdimBackwardCase { forward, narrow, hashed, nan: None }
     }
 }
 
@@ -151,7 +151,7 @@ fn keeps_nan_to_its_buckets<B: Backend>(backend: &B, rules: Rules) {
     }
     for normalise in [true, false] {
         let forward = SdimCase { normalise, ..shape(&[90, 20], &[3, 4]) };
-        assert_check(&SdimGradientCase { forward, nan: Some(4), ..Default::default() }, backend, rules);
+        assert_check(&SdimBackwardCase { forward, nan: Some(4), ..Default::default() }, backend, rules);
     }
 }
 
@@ -164,9 +164,9 @@ fn ignores_rows_that_belong_to_nobody<B: Backend>(backend: &B, rules: Rules) {
 /// # Panics
 /// Where a fault passes.
 pub fn every_fault_is_caught() {
-    let plain = SdimGradientCase { forward: shape(&[9, 20], &[3, 4]), ..Default::default() };
+    let plain = SdimBackwardCase { forward: shape(&[9, 20], &[3, 4]), ..Default::default() };
     let zeros = SdimCase { data: Data::Zeros, ..plain.forward.clone() };
-    let zeros = SdimGradientCase { forward: zeros, ..plain.clone() };
+    let zeros = SdimBackwardCase { forward: zeros, ..plain.clone() };
     for (fault, case) in [
         (Fault::HistoryShifted, &plain),
         (Fault::NewestPartial, &plain),

@@ -6,7 +6,7 @@ mod compare;
 mod extremes;
 pub mod tests;
 
-pub use backward::{SdimGradientCase, SdimGradientOutput};
+pub use backward::{SdimBackwardCase, SdimGradientOutput};
 
 use longseq::*;
 

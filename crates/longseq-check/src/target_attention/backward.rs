@@ -5,7 +5,7 @@ use longseq::*;
 
 use super::{AttentionCase, DOMINANT, Inputs};
 use crate::by_dtype;
-use crate::case::{Calls, Case, Failure, Rules};
+use crate::case::{Calls, Case, Failure, GradientBits, Rules};
 use crate::compare::{Bound, U, additions, compare};
 use crate::data::{self, Data};
 use crate::guard::Guarded;
@@ -13,7 +13,7 @@ use crate::named::Work;
 
 /// A backward pass of target attention, with what the reference saved.
 #[derive(Debug, Clone)]
-pub struct AttentionGradientCase {
+pub struct AttentionBackwardCase {
     /// The forward pass.
     pub forward: AttentionCase,
     /// Which gradients are asked for: queries, keys, values, bias. What the forward pass does not have is not asked for.
@@ -26,7 +26,7 @@ pub struct AttentionGradientCase {
     pub nan: Option<usize>,
 }
 
-impl Default for AttentionGradientCase {
+impl Default for AttentionBackwardCase {
     fn default() -> Self {
         let forward = AttentionCase::default();
         Self { forward, asked: [true; 4], narrow: false, with_grad_lse: false, nan: None }
@@ -43,12 +43,9 @@ struct Incoming<T> {
     grad_lse: Option<Vec<f32>>,
 }
 
-/// Outputs as bits: queries, keys, values, bias; empty where not asked for.
-pub type GradientBits = [Vec<u8>; 4];
-
 const NAMES: [&str; 4] = ["queries", "keys", "values", "bias"];
 
-impl AttentionGradientCase {
+impl AttentionBackwardCase {
     /// How rows are stored.
     pub fn storage(&self) -> &'static str {
         self.forward.storage()
@@ -161,7 +158,7 @@ impl AttentionGradientCase {
             Ok(bytemuck::cast_slice(&rows.finish(backend, name)?).to_vec())
         };
         let bias = bias_grad.finish(backend, "bias")?;
-        Ok([
+        Ok(vec![
             bits(queries, "queries")?,
             bits(keys, "keys")?,
             bits(values, "values")?,
@@ -307,7 +304,7 @@ impl AttentionGradientCase {
     }
 }
 
-impl Case for AttentionGradientCase {
+impl Case for AttentionBackwardCase {
     type Output = GradientBits;
 
     fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<GradientBits, Failure> {

@@ -4,7 +4,7 @@
 use longseq::*;
 use proptest::prelude::*;
 
-use super::{AttentionCase, AttentionGradientCase, Bias, MergeGradientCase, Place};
+use super::{AttentionBackwardCase, AttentionCase, Bias, MergeBackwardCase, Place};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::compare;
 use crate::data::{self, Data};
@@ -39,8 +39,8 @@ const WEIGHTINGS: [Weighting; 4] =
     [Weighting::Softmax, Weighting::Relu, Weighting::Silu { divisor: 8.0 }, Weighting::Identity];
 
 /// All gradients of a forward pass, in `f32`.
-fn gradients(forward: AttentionCase) -> AttentionGradientCase {
-    AttentionGradientCase { forward, ..Default::default() }
+fn gradients(forward: AttentionCase) -> AttentionBackwardCase {
+    AttentionBackwardCase { forward, ..Default::default() }
 }
 
 fn shape(histories: &[usize], targets: &[usize]) -> AttentionCase {
@@ -149,7 +149,7 @@ fn matches_reference_with_a_bias<B: Backend>(backend: &B, rules: Rules) {
 fn matches_reference_with_a_gradient_of_lse<B: Backend>(backend: &B, rules: Rules) {
     for bias in [Bias::None, Bias::Mask] {
         let forward = AttentionCase { bias, heads: 2, ..shape(&[0, 40, 3], &[2, 3, 20]) };
-        let case = AttentionGradientCase { with_grad_lse: true, ..gradients(forward) };
+        let case = AttentionBackwardCase { with_grad_lse: true, ..gradients(forward) };
         assert_check(&case, backend, rules);
     }
 }
@@ -160,7 +160,7 @@ fn matches_reference_on_narrow_storage<B: Backend>(backend: &B, rules: Rules) {
             for narrow in [false, true] {
                 let forward =
                     AttentionCase { dtype, width, value_width, ..shape(&[300, 0, 17], &[5, 2, 20]) };
-                assert_check(&AttentionGradientCase { narrow, ..gradients(forward) }, backend, rules);
+                assert_check(&AttentionBackwardCase { narrow, ..gradients(forward) }, backend, rules);
             }
         }
     }
@@ -205,13 +205,13 @@ prop_compose! {
         bias in prop::sample::select(vec![Bias::None, Bias::Normal]),
         asked in any::<[bool; 4]>(),
         (narrow, with_grad_lse) in any::<(bool, bool)>(),
-    ) -> AttentionGradientCase {
+    ) -> AttentionBackwardCase {
         let (histories, targets) = requests.into_iter().unzip();
         let forward = AttentionCase {
             seed, dtype, histories, targets, tail, heads, kv_heads, width, value_width, scale, weighting, bias,
             ..Default::default()
         };
-        AttentionGradientCase { forward, asked, narrow, with_grad_lse, nan: None }
+        AttentionBackwardCase { forward, asked, narrow, with_grad_lse, nan: None }
     }
 }
 
@@ -227,7 +227,7 @@ fn writes_what_is_asked_for<B: Backend>(backend: &B, rules: Rules) {
         let forward = AttentionCase { value_width, bias: Bias::Normal, ..shape(&[30, 9], &[3, 17]) };
         for subset in 0..16 {
             let asked = std::array::from_fn(|i| subset >> i & 1 == 1);
-            assert_check(&AttentionGradientCase { asked, ..gradients(forward.clone()) }, backend, rules);
+            assert_check(&AttentionBackwardCase { asked, ..gradients(forward.clone()) }, backend, rules);
         }
     }
 }
@@ -255,7 +255,7 @@ fn keeps_nan_to_its_users<B: Backend>(backend: &B, rules: Rules) {
         let plain = AttentionCase { weighting, ..shape(&[40, 9, 30], &[3, 20, 2]) };
         let query = AttentionCase { nan: Some(4), ..plain.clone() };
         assert_check(&gradients(query), backend, rules);
-        assert_check(&AttentionGradientCase { nan: Some(4), ..gradients(plain.clone()) }, backend, rules);
+        assert_check(&AttentionBackwardCase { nan: Some(4), ..gradients(plain.clone()) }, backend, rules);
         for place in [Place::Key, Place::Value, Place::Bias] {
             let case = AttentionCase { puts: vec![(place, 43, f32::NAN)], ..plain.clone() };
             assert_check(&gradients(case), backend, rules);
@@ -283,7 +283,7 @@ fn ignores_what_a_removed_behaviour_holds<B: Backend>(backend: &B, rules: Rules)
                     };
                     assert_check(&gradients(forward.clone()), backend, rules);
                     // A candidate whose gradient is NaN still gives removed behaviours nothing.
-                    let case = AttentionGradientCase { nan: Some(3), ..gradients(forward) };
+                    let case = AttentionBackwardCase { nan: Some(3), ..gradients(forward) };
                     assert_check(&case, backend, rules);
                 }
             }
@@ -301,7 +301,7 @@ fn splits_gradients_of_merges<B: Backend>(backend: &B, rules: Rules) {
         for dead_parts in [false, true] {
             for asked in [[true; 4], [true, false, false, true]] {
                 assert_check(
-                    &MergeGradientCase { seed: 1, rows, value_width, dead_parts, asked },
+                    &MergeBackwardCase { seed: 1, rows, value_width, dead_parts, asked },
                     backend,
                     rules,
                 );
@@ -318,7 +318,7 @@ pub fn every_fault_is_caught() {
     let plain = gradients(AttentionCase { value_width: None, ..shape(&[9, 20], &[3, 4]) });
     let grouped =
         gradients(AttentionCase { heads: 4, kv_heads: 2, bias: Bias::Normal, ..shape(&[9, 20], &[3, 4]) });
-    let with_lse = AttentionGradientCase { with_grad_lse: true, ..grouped.clone() };
+    let with_lse = AttentionBackwardCase { with_grad_lse: true, ..grouped.clone() };
     for (fault, case) in [
         (Fault::HistoryShifted, &plain),
         (Fault::ScaleDropped, &plain),
@@ -332,12 +332,12 @@ pub fn every_fault_is_caught() {
         assert_check(case, &Cpu::new(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
-    let merge = MergeGradientCase { seed: 1, rows: 13, value_width: 4, dead_parts: false, asked: [true; 4] };
+    let merge = MergeBackwardCase { seed: 1, rows: 13, value_width: 4, dead_parts: false, asked: [true; 4] };
     assert_check(&merge, &Cpu::new(), Rules::IEEE);
     for fault in [Fault::MergeAverages, Fault::LseGradientIgnored] {
         assert!(check(&merge, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
-    let merge = MergeGradientCase { rows: 100, dead_parts: true, ..merge };
+    let merge = MergeBackwardCase { rows: 100, dead_parts: true, ..merge };
     assert!(check(&merge, &Mutant(Fault::DeadPartsCount), Rules::IEEE).is_err());
 }
 

@@ -2,15 +2,15 @@
 
 use longseq::*;
 
-use super::{GradientBits, MergeCase};
-use crate::case::{Calls, Case, Failure, Rules};
+use super::MergeCase;
+use crate::case::{Calls, Case, Failure, GradientBits, Rules};
 use crate::compare::{Bound, U, compare};
 use crate::data::{self, Data};
 use crate::guard::Guarded;
 
 /// The gradients of a merge of two partial results.
 #[derive(Debug, Clone)]
-pub struct MergeGradientCase {
+pub struct MergeBackwardCase {
     /// Where the data come from.
     pub seed: u64,
     /// The number of rows.
@@ -25,7 +25,7 @@ pub struct MergeGradientCase {
 
 const NAMES: [&str; 4] = ["first.out", "first.lse", "second.out", "second.lse"];
 
-impl MergeGradientCase {
+impl MergeBackwardCase {
     fn parts(&self) -> [(Vec<f32>, Vec<f32>); 2] {
         let Self { seed, rows, value_width, dead_parts, .. } = *self;
         MergeCase { seed, rows, value_width, dead_parts }.parts()
@@ -38,7 +38,7 @@ impl MergeGradientCase {
     }
 }
 
-impl Case for MergeGradientCase {
+impl Case for MergeBackwardCase {
     type Output = GradientBits;
 
     fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<GradientBits, Failure> {
@@ -70,7 +70,7 @@ impl Case for MergeGradientCase {
                 second,
             )?)
         })?;
-        let mut bits = GradientBits::default();
+        let mut bits = vec![Vec::new(); 4];
         for ((bits, grads), name) in bits.iter_mut().zip(grads).zip(NAMES) {
             *bits = bytemuck::cast_slice(&grads.finish(backend, name)?).to_vec();
         }

@@ -7,9 +7,9 @@ mod merge;
 mod merge_backward;
 pub mod tests;
 
-pub use backward::{AttentionGradientCase, GradientBits};
+pub use backward::AttentionBackwardCase;
 pub use merge::MergeCase;
-pub use merge_backward::MergeGradientCase;
+pub use merge_backward::MergeBackwardCase;
 
 use longseq::*;
 
