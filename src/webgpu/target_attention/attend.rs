@@ -105,7 +105,7 @@ fn step_of(tile: usize) -> usize {
 
 /// The factor on queries and the factor on scores whose product is the scale. What multiplies a query is a power of two, or at
 /// most 1, so that neither overflows nor underflows where the products and the scores do not.
-fn split_scale(scale: f32) -> (f32, f32) {
+pub(super) fn split_scale(scale: f32) -> (f32, f32) {
     /// A smaller scale is split in half, a larger one, up to 1, multiplies the queries.
     const SMALL: f32 = -32.0;
     /// From here on, products that count in the scores (by 2^-24) may be subnormal numbers.

@@ -1,16 +1,20 @@
-//! Target attention: packs the queries, attends, combines; and merges results.
+//! Target attention: packs the queries, attends, combines; merges results; and the gradients of both.
 
 pub(super) mod attend;
+mod backward;
 pub(super) mod combine;
 mod merge;
+mod merge_backward;
 mod pack_queries;
 
 use std::ops::Range;
 
-use crate::element::Element;
+use crate::element::{Element, GradientOf};
 use crate::error::Result;
 use crate::ops::{
-    PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOps, TargetAttentionOutputs,
+    PartialAttention, PartialAttentionGradients, TargetAttention, TargetAttentionGradOut,
+    TargetAttentionGradients, TargetAttentionInputs, TargetAttentionOps, TargetAttentionOutputs,
+    TargetAttentionSaved,
 };
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::memory::{Region, WgpuMemory};
@@ -38,10 +42,42 @@ impl TargetAttentionOps for Wgpu {
     ) -> Result<()> {
         merge::merge(self, op, first, second, outputs)
     }
+
+    fn target_attention_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &TargetAttention,
+        batch: &WgpuBatch,
+        inputs: TargetAttentionInputs<'_, WgpuMemory, T>,
+        saved: TargetAttentionSaved<'_, WgpuMemory, T>,
+        grad_out: TargetAttentionGradOut<'_, WgpuMemory, T>,
+        grads: TargetAttentionGradients<'_, WgpuMemory, G>,
+    ) -> Result<()> {
+        backward::backward(self, op, batch, &inputs, (&saved, &grad_out), grads)
+    }
+
+    fn merge_attention_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &TargetAttention,
+        first: PartialAttention<'_, WgpuMemory, T>,
+        second: PartialAttention<'_, WgpuMemory, T>,
+        grad_out: TargetAttentionGradOut<'_, WgpuMemory, T>,
+        first_grads: PartialAttentionGradients<'_, WgpuMemory, G>,
+        second_grads: PartialAttentionGradients<'_, WgpuMemory, G>,
+    ) -> Result<()> {
+        merge_backward::backward(self, op, [first, second], &grad_out, [first_grads, second_grads])
+    }
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    [attend::variants(), combine::variants(), merge::variants(), pack_queries::variants()].concat()
+    [
+        attend::variants(),
+        combine::variants(),
+        merge::variants(),
+        pack_queries::variants(),
+        backward::variants(),
+        merge_backward::variants(),
+    ]
+    .concat()
 }
 
 fn attend<T: Element>(

@@ -48,24 +48,43 @@ pub(super) fn pack_queries<Q: Element>(
     gpu: &Wgpu,
     operation: &'static str,
     plan: &DevicePlan,
-    [heads, kv_heads, width, tile]: [usize; 4],
+    sizes: [usize; 4],
     scale: f32,
     queries: Region<'_, Q>,
 ) -> Result<Binding> {
-    let queries = gpu.bind(operation, "queries", &queries)?;
-    let threads = plan.plan.tiles.len() * kv_heads * width.div_ceil(4) * tile;
-    let packed = gpu.scratch(operation, threads as u64 * 4)?;
+    let tiles = (&plan.tiles, plan.plan.tiles.len());
+    let packed = gpu.scratch(operation, packed_vec4s(tiles.1, sizes) as u64 * 4)?;
+    pack_rows(gpu, (operation, "queries"), tiles, sizes, scale, queries, &packed)?;
+    Ok(packed)
+}
+
+/// The vec4s of the packed rows of so many tiles.
+pub(super) fn packed_vec4s(tiles: usize, [_, kv_heads, width, tile]: [usize; 4]) -> usize {
+    tiles * kv_heads * width.div_ceil(4) * tile
+}
+
+/// Packs the rows of an argument of an operation, times `scale`, into `packed`.
+pub(super) fn pack_rows<Q: Element>(
+    gpu: &Wgpu,
+    (operation, argument): (&'static str, &'static str),
+    (tiles, count): (&Binding, usize),
+    sizes: [usize; 4],
+    scale: f32,
+    rows: Region<'_, Q>,
+    packed: &Binding,
+) -> Result<()> {
+    let [heads, kv_heads, width, tile] = sizes;
+    let rows = gpu.bind(operation, argument, &rows)?;
+    let threads = packed_vec4s(count, sizes);
     let params = PackQueriesParams {
-        threads: fit(operation, "queries", threads)?,
+        threads: fit(operation, argument, threads)?,
         kv_heads: kv_heads as u32,
         group_heads: (heads / kv_heads) as u32,
         width: width as u32,
-        queries_base: queries.base,
+        queries_base: rows.base,
         scale,
         tile: tile as u32,
     };
-    let kernel = pack_kernel(queries.format_of_rows::<Q>(width));
-    let bindings = [&plan.tiles, &queries, &packed];
-    gpu.dispatch(operation, &kernel, &params, &bindings, groups_of(threads))?;
-    Ok(packed)
+    let kernel = pack_kernel(rows.format_of_rows::<Q>(width));
+    gpu.dispatch(operation, &kernel, &params, &[tiles, &rows, packed], groups_of(threads))
 }

@@ -11,7 +11,7 @@ use longseq_check::device::assert_check;
 use longseq_check::device::webgpu::{device, options};
 use longseq_check::din::DinCase;
 use longseq_check::sdim::SdimCase;
-use longseq_check::target_attention::AttentionCase;
+use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase, Bias};
 
 /// A separate device, for tests that break or delay it.
 fn own_device(options: &WgpuOptions) -> Option<Wgpu> {
@@ -28,6 +28,7 @@ fn works_within_the_default_limits() {
     let (histories, targets) = (vec![3000, 0, 65], vec![40, 2, 9]);
     let attention = AttentionCase { histories, targets, width: 20, ..Default::default() };
     assert_check(&attention, &gpu);
+    assert_check(&AttentionBackwardCase { forward: attention, ..Default::default() }, &gpu);
     assert_check(&DinCase { hidden: vec![20, 10], ..Default::default() }, &gpu);
     assert_check(&SdimCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() }, &gpu);
     assert_check(
@@ -233,7 +234,12 @@ fn histories_beyond_one_binding_are_read_in_windows() {
     // 3000 behaviours of 16 numbers are 188 KiB.
     let (histories, targets) = (vec![3000, 0, 40], vec![3, 1, 2]);
     let (h, t) = (|| histories.clone(), || targets.clone());
-    assert_check(&AttentionCase { histories: h(), targets: t(), ..Default::default() }, &gpu);
+    let attention = AttentionCase { histories: h(), targets: t(), ..Default::default() };
+    assert_check(&attention, &gpu);
+    for dtype in [DType::F32, DType::Bf16] {
+        let forward = AttentionCase { dtype, bias: Bias::Mask, heads: 2, kv_heads: 1, ..attention.clone() };
+        assert_check(&AttentionBackwardCase { forward, narrow: true, ..Default::default() }, &gpu);
+    }
     for pooling in [DinPooling::Sum, DinPooling::Softmax] {
         let case = DinCase { histories: h(), targets: t(), pooling, hidden: vec![12], ..Default::default() };
         assert_check(&case, &gpu);

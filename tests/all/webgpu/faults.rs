@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use longseq::webgpu::{WgpuBuffer, WgpuOptions};
 use longseq::*;
+use longseq_check::AnyCase;
 use longseq_check::device::TestDevice;
 use longseq_check::device::webgpu::{device, options};
+use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase};
 
 /// A device of its own, for tests that break it.
 fn own_device() -> Option<Wgpu> {
@@ -82,7 +84,9 @@ fn allocates_until_memory_runs_out() {
 fn every_failing_allocation_is_an_error_of_its_call() {
     let (Some(gpu), mut failed) = (own_device(), 0) else { return };
     let other = gpu.fork().expect("another handle");
-    for case in longseq_check::soak::cases() {
+    let forward = AttentionCase { histories: vec![70, 0, 9], targets: vec![3, 1, 2], ..Default::default() };
+    let backward = AttentionBackwardCase { forward, narrow: true, ..Default::default() };
+    for case in longseq_check::soak::cases().into_iter().chain([AnyCase::AttentionBackward(backward)]) {
         let expected = gpu.run_case(&case).expect("a valid case");
         for nth in 1.. {
             gpu.fail_allocation(nth);

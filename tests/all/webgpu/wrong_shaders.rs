@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use longseq::*;
+use longseq_check::data::Data;
 use longseq_check::decoupled::DecoupledCase;
 use longseq_check::device::TestDevice;
 use longseq_check::device::webgpu::{device, options};
 use longseq_check::din::DinCase;
 use longseq_check::lookup::{LookupCase, Pool, Storage};
 use longseq_check::sdim::SdimCase;
-use longseq_check::target_attention::{AttentionCase, MergeCase};
-use longseq_check::{AnyCase, Failure};
+use longseq_check::target_attention::{
+    AttentionBackwardCase, AttentionCase, Bias, MergeBackwardCase, MergeCase,
+};
+use longseq_check::{AnyCase, Failure, check};
 
 /// A check on a device.
 type Passes = dyn Fn(&Wgpu) -> Result<(), Failure>;
@@ -115,6 +118,79 @@ fn shared_blocks(quads: bool) -> [Twin; 2] {
         false => [("tile_weights[place + next];", "tile_weights[place];"), ("r + i]", "0u]")],
     };
     edits.map(|(right, wrong)| twin(&long, "target_attention/attend", right, wrong))
+}
+
+/// Gradients of a forward pass with a bias, a gradient of `lse`, and heads that share keys.
+fn gradients_of(forward: AttentionCase) -> AttentionBackwardCase {
+    let (heads, kv_heads, bias) = (2, 1, Bias::Normal);
+    let forward = AttentionCase { heads, kv_heads, bias, ..forward };
+    AttentionBackwardCase { forward, with_grad_lse: true, ..Default::default() }
+}
+
+fn histories() -> AttentionCase {
+    AttentionCase { histories: vec![300, 70, 9], targets: vec![9, 2, 0], ..Default::default() }
+}
+
+fn attention_gradients() -> Vec<Twin> {
+    let long = gradients_of(histories());
+    let silu = AttentionCase { weighting: Weighting::Silu { divisor: 8.0 }, ..histories() };
+    let silu = AttentionBackwardCase { with_grad_lse: false, ..gradients_of(silu) };
+    let aliased = gradients_of(AttentionCase { value_width: None, ..histories() });
+    let of = |case: &AttentionBackwardCase, right: &'static str, wrong: &'static str| {
+        twin(case, "target_attention/backward", right, wrong)
+    };
+    vec![
+        // One behaviour too many; a term of the softmax Jacobian dropped; a wrong derivative.
+        of(&long, "let live = l <= vec4<u32>(place.last);", "let live = l <= vec4<u32>(place.last + 1u);"),
+        of(&long, "weight * (product - subtracted)", "weight * product"),
+        of(&silu, "(1.0 + score * sigmoid_of(-score))", "1.0"),
+        // Later tiles overwrite the first; later blocks overwrite the first; the gradients of two heads swapped.
+        of(&long, "place.is_first_tile = tile == 0u;", "place.is_first_tile = true;"),
+        of(&long, "place.is_first_block = start == span.x;", "place.is_first_block = true;"),
+        of(
+            &long,
+            "row * params.group_heads + head;",
+            "row * params.group_heads + params.group_heads - 1u - head;",
+        ),
+        // The gradients of the keys as values overwritten by those of the keys as keys.
+        of(&aliased, "|| params.aliased == 1u;", ";"),
+        // Users without candidates left out; a neighbour's sum; a neighbour's weight.
+        of(&long, "write_zeros(span.x, span.y, kv_head, thread);", ""),
+        of(&long, "3u * next, sums.s3, left, adds)", "3u * next, sums.s2, left, adds)"),
+        of(&long, "sums.s5 += m * tile_values[place + 5u * rows4];", "sums.s5 += m * tile_values[place];"),
+        of(&long, "let b3 = tile_values[own + 3u * rows4 + 1u];", "let b3 = tile_values[own + 1u];"),
+        of(&long, "params.query_factor * sum", "sum"),
+    ]
+}
+
+fn attention_gradients_of_rows() -> Vec<Twin> {
+    let long = gradients_of(histories());
+    // The lowest number as a mask, and queries of zeros: the bias is all there is of the scores.
+    let coarse =
+        AttentionCase { bias: Bias::All(f32::MIN), inputs: [Some(Data::Zeros), None, None], ..histories() };
+    let coarse = AttentionBackwardCase { forward: coarse, ..Default::default() };
+    let merge = MergeBackwardCase { seed: 1, rows: 13, value_width: 4, dead_parts: false, asked: [true; 4] };
+    let of_merge = |right: &'static str, wrong: &'static str| {
+        let case = merge.clone();
+        let passes = Box::new(move |gpu: &Wgpu| check(&case, gpu, gpu.rules()));
+        Twin { kernel: "target_attention/merge_backward", right, wrong, passes }
+    };
+    let rows = "target_attention/backward_rows";
+    vec![
+        twin(&long, rows, "subtracted -= grad_lse_at(", "subtracted += grad_lse_at("),
+        twin(&long, rows, "subtracted += dot(", "subtracted = dot("),
+        // Weights from a coarse log-sum-exp; every other behaviour left out; the last part left out.
+        twin(&coarse, rows, "magnitude > 0x43800000u &&", "magnitude > EXPONENT &&"),
+        twin(&coarse, "target_attention/backward_states", "; l += THREADS", "; l += 2u * THREADS"),
+        twin(
+            &long,
+            "target_attention/backward_queries",
+            "p < min(begin + 32u, count)",
+            "p + 1u < min(begin + 32u, count)",
+        ),
+        of_merge("weight * (product * difference(", "(product * difference("),
+        of_merge("bitcast<u32>(weight * grad_out_at(", "bitcast<u32>(0.5 * grad_out_at("),
+    ]
 }
 
 fn din() -> Vec<Twin> {
@@ -286,6 +362,16 @@ fn wrong_attention_is_caught() {
 }
 
 #[test]
+fn wrong_gradients_of_attention_are_caught() {
+    attention_gradients().iter().for_each(Twin::assert_caught);
+}
+
+#[test]
+fn wrong_gradients_of_rows_and_merges_are_caught() {
+    attention_gradients_of_rows().iter().for_each(Twin::assert_caught);
+}
+
+#[test]
 fn wrong_shared_blocks_are_caught() {
     if device().is_none() {
         return;
@@ -318,8 +404,9 @@ fn wrong_decoupled_embeddings_are_caught() {
 
 #[test]
 fn every_kernel_has_a_wrong_twin() {
-    let twins: Vec<Twin> =
-        [attention(), din(), sdim(), look_ups(), decoupled()].into_iter().flatten().collect();
+    let gradients = [attention_gradients(), attention_gradients_of_rows()];
+    let twins = [attention(), din(), sdim(), look_ups(), decoupled()].into_iter().chain(gradients);
+    let twins: Vec<Twin> = twins.flatten().collect();
     for (name, _) in webgpu::shaders() {
         let kernel = name.split(' ').next().unwrap_or_default();
         assert!(twins.iter().any(|twin| twin.kernel == kernel), "no twin of {kernel} is wrong on purpose");

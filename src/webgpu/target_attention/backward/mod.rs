@@ -1,0 +1,204 @@
+//! The gradients of target attention.
+//!
+//! A workgroup owns a span of one user's behaviours, and goes over all of the user's candidates: it computes weights and
+//! gradients of scores again, adds up the gradients of its keys, values and bias, and a partial result of those of the queries.
+//! A last pass adds those up, in the order of the spans.
+
+mod history;
+mod plan;
+mod queries;
+mod rows;
+
+use std::ops::Range;
+
+use crate::element::{Element, GradientOf};
+use crate::error::Result;
+use crate::gpu::fit;
+use crate::memory::ViewMut;
+use crate::ops::{
+    TargetAttention, TargetAttentionGradOut, TargetAttentionGradients, TargetAttentionInputs,
+    TargetAttentionSaved, Weighting,
+};
+use crate::webgpu::batch::WgpuBatch;
+use crate::webgpu::binding::Binding;
+use crate::webgpu::memory::{Region, WgpuMemory};
+use crate::webgpu::output::Output;
+use crate::webgpu::recording::Command;
+use crate::webgpu::shader::Kernel;
+use crate::webgpu::state::Wgpu;
+use history::{History, Written};
+use plan::{BackwardPlan, Limits};
+use rows::{Job, PackedRows, Saved, Window};
+
+const NAME: &str = "target_attention_backward";
+
+/// Bytes of partial results.
+const PARTIAL_BYTES: u64 = 64 << 20;
+
+pub(super) fn variants() -> Vec<Kernel> {
+    [history::variants(), queries::variants(), rows::variants()].concat()
+}
+
+pub(super) fn backward<T: Element, G: GradientOf<T>>(
+    gpu: &Wgpu,
+    op: &TargetAttention,
+    batch: &WgpuBatch,
+    inputs: &TargetAttentionInputs<'_, WgpuMemory, T>,
+    (saved, grad_out): (&TargetAttentionSaved<'_, WgpuMemory, T>, &TargetAttentionGradOut<'_, WgpuMemory, T>),
+    mut grads: TargetAttentionGradients<'_, WgpuMemory, G>,
+) -> Result<()> {
+    op.check(batch.as_ref(), inputs)?;
+    op.check_backward(batch.as_ref(), inputs, saved, grad_out, &grads)?;
+    batch.check_owner(gpu, NAME)?;
+    let targets = batch.as_ref().targets();
+    fit(NAME, "N", batch.as_ref().histories().rows())?;
+    fit(NAME, "queries", targets.rows().saturating_mul(op.heads * op.width))?;
+    fit(NAME, "grad_out.out", targets.rows().saturating_mul(op.heads * op.value_width))?;
+    let window = window(gpu, op, inputs, &grads);
+    let binding = gpu.limits().max_storage_buffer_binding_size;
+    let partial_bytes = PARTIAL_BYTES.min(binding / 2) as usize;
+    let limits = Limits { window, partial_bytes, queries: grads.queries.is_some() };
+    let plan = BackwardPlan::new(op, batch.as_ref(), limits);
+    let job = Job {
+        gpu,
+        operation: NAME,
+        op,
+        tiles: gpu.list(NAME, &plan.tile_words())?,
+        pieces: gpu.list(NAME, &plan.piece_words())?,
+        plan: &plan,
+    };
+    let rows = job.pack(Region::of(inputs.queries), Region::of(grad_out.out))?;
+    let windows = plan.windows(window);
+    let softmax = saved.out.zip(saved.lse).filter(|_| op.weighting == Weighting::Softmax);
+    if let Some((out, lse)) = softmax {
+        let grad_lse = grad_out.lse.map(Region::of);
+        let saved = Saved { out: Region::of(out), lse: Region::of(lse), grad_lse };
+        states(&job, &rows, &saved, inputs, Region::of(grad_out.out), &windows)?;
+    }
+    let most_rows = windows.iter().map(|(_, span)| span.len()).max().unwrap_or(0);
+    let part_words = if grads.queries.is_some() { plan.parts * op.width } else { 0 };
+    let bias_words = if grads.bias.is_some() { most_rows * op.heads } else { 0 };
+    let first_bias = fit(NAME, "partial results", part_words)?;
+    fit(NAME, "partial results", part_words + bias_words)?;
+    let partial = gpu.scratch(NAME, (part_words + bias_words) as u64)?;
+    let history = History { job: &job, rows: &rows, partial: &partial, first_bias };
+    for (pieces, span) in &windows {
+        one_window(&history, inputs, (pieces, span), &mut grads)?;
+    }
+    match &grads.queries {
+        Some(grad) => queries::add_up(&job, &partial, grad, targets.total()),
+        None => Ok(()),
+    }
+}
+
+/// The rows of histories that are bound at a time: as many as fit a binding of every input and output.
+fn window<T: Element, G: Element>(
+    gpu: &Wgpu,
+    op: &TargetAttention,
+    inputs: &TargetAttentionInputs<'_, WgpuMemory, T>,
+    grads: &TargetAttentionGradients<'_, WgpuMemory, G>,
+) -> usize {
+    let (key_row, value_row) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
+    let mut window = gpu.rows_per_binding::<T>(key_row.max(value_row));
+    if inputs.bias.is_some() {
+        window = window.min(gpu.rows_per_binding::<f32>(op.heads));
+    }
+    for (asked, width) in [
+        (grads.keys.is_some(), key_row),
+        (grads.values.is_some(), value_row),
+        // They share a binding with the partial results.
+        (grads.bias.is_some(), 4 * op.heads),
+    ] {
+        if asked {
+            window = window.min(gpu.rows_per_binding::<f32>(width));
+        }
+    }
+    window
+}
+
+/// Binds a part of the histories: keys, values, bias.
+fn bind_history<T: Element>(
+    gpu: &Wgpu,
+    op: &TargetAttention,
+    inputs: &TargetAttentionInputs<'_, WgpuMemory, T>,
+    span: &Range<usize>,
+) -> Result<(Binding, Binding, Option<Binding>)> {
+    let keys = Region::of(inputs.keys);
+    let values = inputs.values.map_or(keys, Region::of);
+    let (first, count) = (span.start, span.len());
+    let keys = gpu.bind(NAME, "keys", &keys.rows(first, count, op.kv_heads * op.width))?;
+    let values = gpu.bind(NAME, "values", &values.rows(first, count, op.kv_heads * op.value_width))?;
+    let bias = |bias| gpu.bind(NAME, "bias", &Region::of(bias).rows(first, count, op.heads));
+    Ok((keys, values, inputs.bias.map(bias).transpose()?))
+}
+
+/// Computes the softmax states of all rows.
+fn states<T: Element>(
+    job: &Job<'_>,
+    rows: &PackedRows,
+    saved: &Saved<'_, T>,
+    inputs: &TargetAttentionInputs<'_, WgpuMemory, T>,
+    grad_out: Region<'_, T>,
+    windows: &[(Range<usize>, Range<usize>)],
+) -> Result<()> {
+    let Job { gpu, plan, .. } = *job;
+    let lse = gpu.bind(NAME, "saved.lse", &saved.lse)?;
+    let span_states = gpu.scratch(NAME, (2 * plan.parts / plan.shares) as u64)?;
+    for (pieces, span) in windows {
+        let (keys, _, bias) = bind_history(gpu, job.op, inputs, span)?;
+        let window = Window { pieces, span, keys, bias };
+        job.span_states::<T>(rows, &lse, &span_states, &window)?;
+    }
+    job.row_states(rows, saved, grad_out, &span_states)
+}
+
+/// Computes the gradients of the histories of one window, and their part of those of the queries.
+fn one_window<T: Element, G: Element>(
+    history: &History<'_>,
+    inputs: &TargetAttentionInputs<'_, WgpuMemory, T>,
+    (pieces, span): (&Range<usize>, &Range<usize>),
+    grads: &mut TargetAttentionGradients<'_, WgpuMemory, G>,
+) -> Result<()> {
+    let Job { gpu, op, .. } = *history.job;
+    let (keys, values, bias) = bind_history(gpu, op, inputs, span)?;
+    let mut read = vec![&keys.buffer, &values.buffer];
+    read.extend(bias.as_ref().map(|bias| &bias.buffer));
+    let (key_row, value_row) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
+    let grad_keys = output(gpu, "grads.keys", &mut grads.keys, (span, key_row), &read, None)?;
+    let grad_values =
+        output(gpu, "grads.values", &mut grads.values, (span, value_row), &read, grad_keys.as_ref())?;
+    let written = Written {
+        queries: grads.queries.is_some(),
+        keys: grad_keys.as_ref().map(|grads| &grads.binding),
+        values: grad_values.as_ref().map(|grads| &grads.binding),
+        aliased: inputs.values.is_none(),
+        bias: grads.bias.is_some(),
+    };
+    let window = Window { pieces, span, keys: keys.clone(), bias: bias.clone() };
+    history.gradients::<T>(&window, &values, &written)?;
+    grad_keys.map_or(Ok(()), |grads| gpu.finish(grads))?;
+    grad_values.map_or(Ok(()), |grads| gpu.finish(grads))?;
+    if let Some(grads) = &grads.bias {
+        let view = Region::of_mut(grads).rows(span.start, span.len(), op.heads);
+        let to = gpu.bind(NAME, "grads.bias", &view)?;
+        let (from, from_offset) = (history.partial.buffer.clone(), u64::from(history.first_bias) * 4);
+        let (to_offset, bytes) = (to.offset + u64::from(to.base) * 4, view.bytes());
+        gpu.record(NAME, Command::Copy { from, from_offset, to: to.buffer, to_offset, bytes });
+    }
+    Ok(())
+}
+
+/// Prepares the rows of a window of one gradient, if it is asked for.
+fn output<G: Element>(
+    gpu: &Wgpu,
+    argument: &'static str,
+    view: &mut Option<ViewMut<'_, WgpuMemory, G>>,
+    (span, row): (&Range<usize>, usize),
+    read: &[&wgpu::Buffer],
+    other: Option<&Output>,
+) -> Result<Option<Output>> {
+    let Some(view) = view else { return Ok(None) };
+    let rows = view.reborrow().slice(span.start * row, span.len() * row)?;
+    let others: Vec<&Output> = other.into_iter().collect();
+    Ok(Some(gpu.output(NAME, argument, &rows, rows.len(), read, &others)?))
+}

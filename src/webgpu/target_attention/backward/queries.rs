@@ -1,0 +1,68 @@
+//! Adds up the partial results of the gradients of the queries.
+
+use crate::element::Element;
+use crate::error::Result;
+use crate::gpu::fit;
+use crate::memory::ViewMut;
+use crate::webgpu::binding::Binding;
+use crate::webgpu::launch::{THREADS, groups_of};
+use crate::webgpu::memory::WgpuMemory;
+use crate::webgpu::params::{Params, params};
+use crate::webgpu::shader::{Kernel, Slot};
+use crate::webgpu::target_attention::backward::rows::Job;
+
+params! {
+    /// Twin of the struct in shaders/target_attention/backward_queries.wgsl.
+    struct BackwardQueriesParams {
+        threads: u32,
+        kv_heads: u32,
+        group_heads: u32,
+        width: u32,
+        out_base: u32,
+        tile: u32,
+        shares: u32,
+    }
+}
+
+fn queries_kernel() -> Kernel {
+    Kernel {
+        name: "target_attention/backward_queries",
+        params: &BackwardQueriesParams::BLOCK,
+        threads: THREADS,
+        sources: &[include_str!("../../../../shaders/target_attention/backward_queries.wgsl")],
+        constants: vec![],
+        slots: vec![
+            Slot::plain("tiles", "vec4<u32>"),
+            Slot::plain("partial", "f32"),
+            Slot::write("out", "f32"),
+        ],
+    }
+}
+
+pub(super) fn variants() -> Vec<Kernel> {
+    vec![queries_kernel()]
+}
+
+/// Writes the gradients of the queries.
+pub(super) fn add_up<G: Element>(
+    job: &Job<'_>,
+    partial: &Binding,
+    grad: &ViewMut<'_, WgpuMemory, G>,
+    rows: usize,
+) -> Result<()> {
+    let Job { gpu, operation, op, plan, .. } = *job;
+    let out = gpu.output(operation, "grads.queries", grad, rows * op.heads * op.width, &[], &[])?;
+    let threads = plan.tile_count() * op.kv_heads * plan.tile_rows * op.width;
+    let params = BackwardQueriesParams {
+        threads: fit(operation, "queries", threads)?,
+        kv_heads: op.kv_heads as u32,
+        group_heads: (op.heads / op.kv_heads) as u32,
+        width: op.width as u32,
+        out_base: out.binding.base,
+        tile: plan.tile_rows as u32,
+        shares: plan.shares as u32,
+    };
+    let bindings = [&job.tiles, partial, &out.binding];
+    gpu.dispatch(operation, &queries_kernel(), &params, &bindings, groups_of(threads))?;
+    gpu.finish(out)
+}
