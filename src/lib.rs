@@ -63,7 +63,8 @@
 //! | SDIM in training or with many bits, without a table | [`SdimOps::sdim_attend`] |
 //! | SimHash codes of ETA | [`SdimOps::sdim_signatures_into`], then count differing bits |
 //! | embedding bags | [`LookupOps::lookup`] |
-//! | training: gradients of target attention, DIN, SDIM | [`TargetAttentionOps::target_attention_backward_into`], [`DinOps::din_backward_into`], [`SdimOps::sdim_attend_backward_into`] (on [`Cpu`]; target attention on [`Wgpu`] too) |
+//! | training: gradients of target attention, on every backend | [`TargetAttentionOps::target_attention_backward_into`] |
+//! | training: gradients of DIN, SDIM | [`DinOps::din_backward_into`], [`SdimOps::sdim_attend_backward_into`] (on [`Cpu`]) |
 //! | training embedding tables: sparse gradients, SGD, Adagrad, Adam | [`LookupOps::lookup_backward_into`], [`LookupOps::update_rows`] (on [`Cpu`]) |
 //! | DARE's two stages; the search of SIM soft and of two-stage models | [`DecoupledOps::decoupled_search`], [`DecoupledOps::decoupled_aggregate`] |
 //! | DARE in one call, with a top-K or over the whole history | [`DecoupledOps::decoupled_attend`] |

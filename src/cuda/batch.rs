@@ -6,6 +6,7 @@ use cudarc::driver::CudaStream;
 
 use crate::cuda::driver::Allocation;
 use crate::cuda::handle::Cuda;
+use crate::cuda::target_attention::backward::DeviceSpans;
 use crate::cuda::twin::twins;
 use crate::error::Result;
 use crate::gpu::{NONE, PlanCache, fit, lock, trace_plan};
@@ -18,6 +19,8 @@ pub struct CudaBatch {
     batch: Arc<Batch>,
     stream: Arc<CudaStream>,
     plans: PlanCache<DevicePlan>,
+    /// The spans of the backward pass of target attention.
+    spans: PlanCache<DeviceSpans>,
 }
 
 /// A [`Jagged`] of a CUDA device.
@@ -83,7 +86,12 @@ impl AsRef<Jagged> for CudaJagged {
 
 impl CudaBatch {
     pub(super) fn new(batch: Batch, stream: &Arc<CudaStream>) -> Self {
-        Self { batch: Arc::new(batch), stream: stream.clone(), plans: PlanCache::default() }
+        Self {
+            batch: Arc::new(batch),
+            stream: stream.clone(),
+            plans: PlanCache::default(),
+            spans: PlanCache::default(),
+        }
     }
 
     /// The batch itself.
@@ -95,6 +103,18 @@ impl CudaBatch {
     pub(super) fn plan(&self, gpu: &Cuda, operation: &'static str, cut: &Cut) -> Result<Arc<DevicePlan>> {
         gpu.check_stream(operation, &self.stream)?;
         self.plans.get_or_make(cut, || self.make_plan(gpu, operation, cut))
+    }
+
+    /// The spans for a cut, made at their first use.
+    pub(super) fn cached_spans(
+        &self,
+        gpu: &Cuda,
+        operation: &'static str,
+        cut: &Cut,
+        make: impl FnOnce() -> Result<DeviceSpans>,
+    ) -> Result<Arc<DeviceSpans>> {
+        gpu.check_stream(operation, &self.stream)?;
+        self.spans.get_or_make(cut, make)
     }
 
     fn make_plan(&self, gpu: &Cuda, operation: &'static str, cut: &Cut) -> Result<DevicePlan> {

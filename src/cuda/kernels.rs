@@ -5,7 +5,7 @@ use std::collections::HashMap;
 /// A PTX file: its name in `kernels/ptx/`, its source in `kernels/`, its text.
 type Shipped = (&'static str, &'static str, &'static str);
 
-const SHIPPED: [Shipped; 13] = [
+const SHIPPED: [Shipped; 16] = [
     ("decoupled", "decoupled/decoupled.cu", include_str!("../../kernels/ptx/decoupled.ptx")),
     ("decoupled_attend", "decoupled/attend.cu", include_str!("../../kernels/ptx/decoupled_attend.ptx")),
     ("decoupled_search", "decoupled/search.cu", include_str!("../../kernels/ptx/decoupled_search.ptx")),
@@ -19,6 +19,21 @@ const SHIPPED: [Shipped; 13] = [
         "target_attention",
         "target_attention/target_attention.cu",
         include_str!("../../kernels/ptx/target_attention.ptx"),
+    ),
+    (
+        "target_attention_backward",
+        "target_attention/backward.cu",
+        include_str!("../../kernels/ptx/target_attention_backward.ptx"),
+    ),
+    (
+        "target_attention_backward_fma",
+        "target_attention/backward_fma.cu",
+        include_str!("../../kernels/ptx/target_attention_backward_fma.ptx"),
+    ),
+    (
+        "target_attention_backward_stream",
+        "target_attention/backward_stream.cu",
+        include_str!("../../kernels/ptx/target_attention_backward_stream.ptx"),
     ),
     (
         "target_attention_fma",

@@ -82,7 +82,7 @@ tests!(target_attention on cpu cuda webgpu: (
     merges_dead_parts,
 ));
 
-tests!(target_attention_backward on cpu webgpu: (
+tests!(target_attention_backward on cpu cuda webgpu: (
     matches_published_gradients,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,

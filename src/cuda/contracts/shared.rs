@@ -5,7 +5,7 @@ use crate::cuda::decoupled::search::search_shared;
 use crate::cuda::din::warp_bytes;
 use crate::cuda::kernels::kernels;
 use crate::cuda::sdim::encode::shared_bytes;
-use crate::cuda::target_attention::variants::VARIANTS;
+use crate::cuda::target_attention::{backward, variants::VARIANTS};
 use crate::element::{Element, bf16, f16};
 
 /// The constant `<symbol>_layout` of a PTX file: 32-bit words, written as bytes without the zeros at the end.
@@ -37,6 +37,20 @@ fn target_attention() {
         let ours = [variant.dynamic_shared(variant.chunk, false), variant.dynamic_shared(wider, true)];
         assert_eq!(ours, exported[1..], "shared memory of {symbol}");
         assert!(symbol.contains(&format!("_{}_rows_{}_", variant.chunk, variant.tile_rows)), "{symbol}");
+    }
+}
+
+#[test]
+fn target_attention_backward() {
+    for variant in &backward::variants::VARIANTS {
+        let symbol = variant.kernel.symbol;
+        let ours = [variant.step, variant.dynamic_shared(false), variant.dynamic_shared(true)];
+        assert!(symbol.ends_with(&format!("_{}_rows_{}", variant.columns, variant.tile_rows)), "{symbol}");
+        if symbol.contains("stream") {
+            assert_eq!(ours[1..], [0; 2], "{symbol}");
+            continue;
+        }
+        assert_eq!(ours, layout(variant.kernel.file, symbol)[..], "{symbol}");
     }
 }
 

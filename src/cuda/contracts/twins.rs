@@ -15,6 +15,10 @@ use crate::cuda::sdim::encode::{SdimAddParams, SdimCombineParams, SdimEncodePara
 use crate::cuda::sdim::query::{SdimQueryParams, SdimSumsParams};
 use crate::cuda::sdim::signatures::{SdimCheckParams, SdimSignatureParams};
 use crate::cuda::tables::DeviceTable;
+use crate::cuda::target_attention::backward::{
+    AttentionBackwardParams, AttentionSpan, AttentionStatesParams, CombineQueriesParams, MergeBackwardParams,
+    SplitTarget,
+};
 use crate::cuda::target_attention::{CombinePiecesParams, MergePairsParams, TargetAttentionParams};
 use crate::cuda::twin::{Field, Twin};
 
@@ -30,6 +34,12 @@ fn twins() -> Vec<(&'static str, Vec<Field>)> {
         twin::<TargetAttentionParams>(),
         twin::<CombinePiecesParams>(),
         twin::<MergePairsParams>(),
+        twin::<AttentionSpan>(),
+        twin::<SplitTarget>(),
+        twin::<AttentionStatesParams>(),
+        twin::<AttentionBackwardParams>(),
+        twin::<CombineQueriesParams>(),
+        twin::<MergeBackwardParams>(),
         twin::<DinLayer>(),
         twin::<DinPrepareParams>(),
         twin::<DinAttendParams>(),

@@ -1,5 +1,6 @@
 //! Target attention: plans the pieces, attends, combines; merges results of disjoint histories.
 
+pub(super) mod backward;
 pub(super) mod variants;
 
 use crate::cuda::batch::{CudaBatch, DevicePlan};
@@ -8,12 +9,13 @@ use crate::cuda::handle::Cuda;
 use crate::cuda::memory::CudaMemory;
 use crate::cuda::target_attention::variants::{COMBINE, MERGE, Variant};
 use crate::cuda::twin::twins;
-use crate::element::Element;
+use crate::element::{Element, GradientOf};
 use crate::error::Result;
 use crate::gpu::{fit, weighting_code};
 use crate::ops::{
-    PartialAttention, TargetAttention, TargetAttentionInputs, TargetAttentionOps, TargetAttentionOutputs,
-    Weighting,
+    PartialAttention, PartialAttentionGradients, TargetAttention, TargetAttentionGradOut,
+    TargetAttentionGradients, TargetAttentionInputs, TargetAttentionOps, TargetAttentionOutputs,
+    TargetAttentionSaved, Weighting,
 };
 use crate::plan::Cut;
 
@@ -36,6 +38,30 @@ impl TargetAttentionOps for Cuda {
         outputs: TargetAttentionOutputs<'_, CudaMemory, T>,
     ) -> Result<()> {
         merge(self, op, first, second, outputs)
+    }
+
+    fn target_attention_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &TargetAttention,
+        batch: &CudaBatch,
+        inputs: TargetAttentionInputs<'_, CudaMemory, T>,
+        saved: TargetAttentionSaved<'_, CudaMemory, T>,
+        grad_out: TargetAttentionGradOut<'_, CudaMemory, T>,
+        grads: TargetAttentionGradients<'_, CudaMemory, G>,
+    ) -> Result<()> {
+        backward::backward(self, op, batch, &inputs, (saved, grad_out), &grads)
+    }
+
+    fn merge_attention_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &TargetAttention,
+        first: PartialAttention<'_, CudaMemory, T>,
+        second: PartialAttention<'_, CudaMemory, T>,
+        grad_out: TargetAttentionGradOut<'_, CudaMemory, T>,
+        first_grads: PartialAttentionGradients<'_, CudaMemory, G>,
+        second_grads: PartialAttentionGradients<'_, CudaMemory, G>,
+    ) -> Result<()> {
+        backward::merge_backward(self, op, [first, second], grad_out, [&first_grads, &second_grads])
     }
 }
 
@@ -241,5 +267,5 @@ pub(super) fn merge<T: Element>(
 /// All kernels of this stem.
 #[cfg(test)]
 pub(super) fn table() -> Vec<crate::cuda::kernel::Kernel> {
-    variants::table()
+    [variants::table(), backward::variants::table()].concat()
 }

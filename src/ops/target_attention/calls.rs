@@ -164,7 +164,8 @@ pub trait TargetAttentionOps: DeviceOps {
     /// Source: FlashAttention, arXiv 2205.14135, appendix B.2, and the derivatives of the other weightings.
     ///
     /// # Errors
-    /// Those of [`TargetAttention::check`] and [`TargetAttention::check_backward`].
+    /// Those of [`TargetAttention::check`] and [`TargetAttention::check_backward`]. `Cuda` takes keys and values of up to 256 numbers,
+    /// and answers [`Unsupported`](crate::Error::Unsupported) to wider ones.
     fn target_attention_backward_into<T: Element, G: GradientOf<T>>(
         &self,
         op: &TargetAttention,

@@ -16,7 +16,7 @@ use longseq_check::device::{TestDevice, thorough};
 use longseq_check::din::{DinCase, Kind};
 use longseq_check::lookup::{LookupCase, Pool};
 use longseq_check::sdim::SdimCase;
-use longseq_check::target_attention::AttentionCase;
+use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase};
 
 /// Requested sectors over the fewest possible: the goal for streamed operands.
 const MOST_SECTORS: f64 = 1.05;
@@ -79,12 +79,22 @@ fn target_attention() -> Vec<Shape> {
         ..attention.clone()
     };
     let bf16 = |case: &AttentionCase| AttentionCase { dtype: DType::Bf16, ..case.clone() };
+    let gradients =
+        |case: &AttentionCase| AttentionBackwardCase { forward: case.clone(), ..Default::default() };
+    let more = AttentionCase { targets: vec![128; 2], histories: vec![4096; 2], ..attention.clone() };
     vec![
         shape("target attention f32, B = 8, C = 32, L = 4096, d = 64", &attention),
         shape("target attention bf16, B = 8, C = 32, L = 4096, d = 64", &bf16(&attention)),
         shape("target attention bf16, C = 1, L = 20,000, d = 64, keys as values", &bf16(&few)),
         shape("target attention bf16, B = 2, C = 16, L = 4096, d = 128", &bf16(&many)),
         shape("target attention bf16, B = 2, C = 8, L = 4096, d = 64, 4 heads on 1", &bf16(&grouped)),
+        shape("gradients of target attention f32, B = 8, C = 32, L = 4096, d = 64", &gradients(&attention)),
+        shape("target attention f32, B = 2, C = 128, L = 4096, d = 64", &more),
+        shape("gradients of target attention f32, B = 2, C = 128, L = 4096, d = 64", &gradients(&more)),
+        shape(
+            "gradients of target attention bf16, C = 1, L = 20,000, d = 64, keys as values",
+            &gradients(&bf16(&few)),
+        ),
     ]
 }
 

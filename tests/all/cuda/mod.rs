@@ -5,6 +5,7 @@ mod device;
 mod edges;
 mod evidence;
 mod faults;
+mod gradients;
 #[cfg(target_os = "linux")]
 mod old_driver;
 mod sdim;

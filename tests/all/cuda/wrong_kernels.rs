@@ -19,17 +19,17 @@ use longseq_check::target_attention::{AttentionCase, Bias, MergeCase};
 use longseq_check::{AnyCase, Failure};
 
 /// An edit of a kernel file's PTX.
-struct Mutant {
+pub(super) struct Mutant {
     /// The file's stem.
-    stem: &'static str,
+    pub(super) stem: &'static str,
     /// The kernel to edit.
-    kernel: &'static str,
+    pub(super) kernel: &'static str,
     /// What is wrong then.
-    fault: &'static str,
+    pub(super) fault: &'static str,
     /// The text to replace, and its replacement.
-    edit: (&'static str, &'static str),
+    pub(super) edit: (&'static str, &'static str),
     /// Replace every occurrence in the kernel, not only the first.
-    everywhere: bool,
+    pub(super) everywhere: bool,
 }
 
 /// Mutation: recompute only if *every* thread of the block sees a non-finite sum.
@@ -57,26 +57,26 @@ fn edited(mutant: &Mutant) -> Cuda {
 }
 
 /// The edit wherever it fits, not only at the first place.
-fn everywhere(mutant: Mutant) -> Mutant {
+pub(super) fn everywhere(mutant: Mutant) -> Mutant {
     Mutant { everywhere: true, ..mutant }
 }
 
 type Run = dyn Fn(&Cuda) -> Result<(), Failure>;
 
 /// A check that the shipped kernel passes and the edited one must fail.
-struct Check {
+pub(super) struct Check {
     /// What it checks: checks of the same name are the same.
     name: String,
     run: Box<Run>,
 }
 
 impl Check {
-    fn new(name: impl Into<String>, run: impl Fn(&Cuda) -> Result<(), Failure> + 'static) -> Self {
+    pub(super) fn new(name: impl Into<String>, run: impl Fn(&Cuda) -> Result<(), Failure> + 'static) -> Self {
         Self { name: name.into(), run: Box::new(run) }
     }
 }
 
-fn checked<'a, C>(case: &'a C) -> Check
+pub(super) fn checked<'a, C>(case: &'a C) -> Check
 where
     AnyCase: From<&'a C>,
 {
@@ -85,7 +85,7 @@ where
 }
 
 #[track_caller]
-fn assert_caught(twins: Vec<(Mutant, Check)>) {
+pub(super) fn assert_caught(twins: Vec<(Mutant, Check)>) {
     if let Some(emulator) = session() {
         assert_caught_in(&emulator, twins);
     }
@@ -420,6 +420,7 @@ fn every_kernel_has_a_wrong_twin() {
         lookups(),
         decoupled(),
         decoupled_in_long_pieces(),
+        super::gradients::wrong(),
     ];
     let twins: Vec<String> = lists.iter().flatten().map(|(mutant, _)| family(mutant.kernel)).collect();
     for (_, text) in cuda::kernels() {

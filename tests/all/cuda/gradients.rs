@@ -1,0 +1,134 @@
+//! Gradients of target attention on the emulated CUDA device: every kernel in every mode of the emulator, and kernels that are
+//! wrong on purpose.
+
+use longseq::*;
+use longseq_check::device::assert_check;
+use longseq_check::device::cuda::{modes_of, session, set_mode};
+use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase, Bias, MergeBackwardCase};
+use longseq_check::{Case, Rules, check};
+
+use super::wrong_kernels::{Check, Mutant, assert_caught, checked, everywhere};
+
+fn gradients(forward: AttentionCase) -> AttentionBackwardCase {
+    AttentionBackwardCase { forward, ..Default::default() }
+}
+
+/// Cases that cover every kernel: each storage type and width, few and many candidates, split and whole histories.
+fn cases() -> Vec<AttentionBackwardCase> {
+    let plain = AttentionCase { histories: vec![700, 0, 40], targets: vec![3, 1, 41], ..Default::default() };
+    let few = AttentionCase { histories: vec![300], targets: vec![2], ..plain.clone() };
+    let mut cases = Vec::new();
+    for dtype in [DType::F32, DType::F16, DType::Bf16] {
+        for (width, value_width) in
+            [(8, Some(24)), (64, None), (64, Some(40)), (128, None), (136, Some(200)), (67, Some(65))]
+        {
+            for forward in [&plain, &few] {
+                let forward = AttentionCase { dtype, width, value_width, ..forward.clone() };
+                cases.push(AttentionBackwardCase { narrow: true, ..gradients(forward) });
+            }
+        }
+        let (heads, kv_heads, bias) = (4, 1, Bias::Mask);
+        let masked = AttentionCase { dtype, heads, kv_heads, bias, ..plain.clone() };
+        cases.push(AttentionBackwardCase { with_grad_lse: true, ..gradients(masked) });
+        cases.push(gradients(AttentionCase { bias: Bias::All(-1000.0), dtype, ..few.clone() }));
+        let (targets, histories) = (vec![1, 0, 1], vec![500, 3, 0]);
+        let one = AttentionCase { targets, histories, dtype, bias: Bias::Mask, ..plain.clone() };
+        cases.push(gradients(AttentionCase { weighting: Weighting::Silu { divisor: 8.0 }, ..one.clone() }));
+        cases.push(gradients(one));
+    }
+    cases
+}
+
+#[test]
+fn every_kernel_matches_the_reference_in_every_mode() {
+    let Some(emulator) = session() else { return };
+    let gpu = Cuda::new(0).expect("a device");
+    for (index, case) in cases().iter().enumerate() {
+        for mode in modes_of(index) {
+            set_mode(&emulator, mode);
+            assert_check(case, &gpu);
+        }
+    }
+    drop(gpu);
+    assert_eq!(emulator.take_findings(), []);
+    assert!(emulator.take_leaks().is_empty());
+}
+
+/// The gradients have the same bits whatever the order of blocks and warps.
+#[test]
+fn gradients_are_the_same_in_any_order() {
+    let Some(emulator) = session() else { return };
+    let forward = AttentionCase { histories: vec![3000, 90], targets: vec![9, 40], ..Default::default() };
+    let case = gradients(AttentionCase { bias: Bias::Normal, ..forward });
+    let run = |seed| {
+        emulator.set_schedule_seed(seed);
+        let gpu = Cuda::new(0).expect("a device");
+        case.run(&gpu).unwrap_or_else(|failure| panic!("{failure}"))
+    };
+    let first = run(None);
+    assert!([1, 2, 3].into_iter().all(|seed| run(Some(seed)) == first));
+}
+
+#[test]
+fn wider_rows_are_refused() {
+    if session().is_none() {
+        return;
+    }
+    let gpu = Cuda::new(0).expect("a device");
+    let case = gradients(AttentionCase { width: 257, value_width: Some(8), ..Default::default() });
+    let failure = case.run(&gpu).expect_err("more than the kernels take");
+    let expected = "target_attention_backward: rows of 257 numbers is not supported; supported: rows of up to 256 on Cuda";
+    assert_eq!(failure.error().map(ToString::to_string).as_deref(), Some(expected));
+}
+
+#[test]
+fn wrong_gradients_of_attention_are_caught() {
+    assert_caught(wrong());
+}
+
+pub(super) fn wrong() -> Vec<(Mutant, Check)> {
+    let mutant = |kernel, fault, edit| Mutant {
+        stem: "target_attention_backward",
+        kernel,
+        fault,
+        edit,
+        everywhere: false,
+    };
+    let fma = |fault, edit| Mutant {
+        stem: "target_attention_backward_fma",
+        ..mutant("backward_fma_64_rows_32", fault, edit)
+    };
+    let wide = AttentionCase { width: 64, value_width: Some(64), ..Default::default() };
+    let many = gradients(AttentionCase { histories: vec![1025, 90], targets: vec![33, 9], ..wide });
+    let with_bias = gradients(AttentionCase { bias: Bias::Normal, ..many.forward.clone() });
+    let removed = AttentionCase { bias: Bias::Mask, removed: Some(f32::NAN), ..many.forward.clone() };
+    let removed = AttentionBackwardCase { nan: Some(34), ..gradients(removed) };
+    let coarse = gradients(AttentionCase { bias: Bias::All(3e5), ..AttentionCase::default() });
+    let one = AttentionCase { targets: vec![1, 1], width: 64, value_width: Some(64), ..many.forward.clone() };
+    let one = gradients(one);
+    let stream = |fault, edit| Mutant {
+        stem: "target_attention_backward_stream",
+        ..mutant("backward_stream_64_rows_1", fault, edit)
+    };
+    let merge = MergeBackwardCase { seed: 1, rows: 13, value_width: 4, dead_parts: false, asked: [true; 4] };
+    let twins = [
+        (fma("scores shifted wrongly", ("sub.rn.f32", "add.rn.f32")), &many),
+        (everywhere(fma("overwritten while read", ("bar.sync \t0;", ""))), &with_bias),
+        (everywhere(fma("removed behaviours not detected", ("bar.red.or", "bar.red.and"))), &removed),
+        (everywhere(mutant("combine_queries", "spans subtracted", ("add.rn.f32", "sub.rn.f32"))), &many),
+        (stream("lanes exchanged one way", ("shfl.sync.bfly", "shfl.sync.down")), &one),
+        (everywhere(stream("sums read too early", ("bar.sync \t0;", ""))), &one),
+        (mutant("attention_states", "lanes of D subtracted", ("add.rn.f32", "sub.rn.f32")), &many),
+        (mutant("attention_states", "multiplied by the sum", ("rcp.approx", "sqrt.approx")), &coarse),
+    ];
+    let mut twins: Vec<(Mutant, Check)> = twins.map(|(mutant, case)| (mutant, checked(case))).into();
+    for (fault, edit) in [
+        ("the mean added", ("sub.rn.f64", "add.rn.f64")),
+        ("one row too many", ("setp.ge.u64", "setp.gt.u64")),
+    ] {
+        let merge = merge.clone();
+        let run = move |gpu: &Cuda| check(&merge, gpu, Rules::CUDA);
+        twins.push((mutant("merge_backward", fault, edit), Check::new("merge", run)));
+    }
+    twins
+}
