@@ -101,6 +101,27 @@ pub(super) struct SortedVectors {
 }
 
 impl SortedVectors {
+    /// Leaves out positions from `end` on, and ids that then have none.
+    pub(super) fn keep_below(&mut self, end: usize) {
+        let (mut runs, mut kept, mut start) = (0, 0, 0);
+        for run in 0..self.count {
+            let (first, next) = (kept, self.starts[run + 1] as usize);
+            for place in start..next {
+                let position = self.positions[place];
+                if (position as usize) < end {
+                    self.positions[kept] = position;
+                    kept += 1;
+                }
+            }
+            if kept > first {
+                (self.ids[runs], self.starts[runs]) = (self.ids[run], first as u32);
+                runs += 1;
+            }
+            start = next;
+        }
+        (self.count, self.starts[runs]) = (runs, kept as u32);
+    }
+
     pub(super) fn sorted(&self) -> Sorted<'_> {
         let starts = &self.starts[..=self.count];
         let positions = &self.positions[..starts[self.count] as usize];

@@ -1,7 +1,7 @@
 //! Rows of embedding tables as `f32`. An id outside its table (possible only with `IdPolicy::Zero`) reads zeros.
 
 use crate::cpu::gather::{AHEAD, WeightedRows, sum_rows};
-use crate::cpu::vector::{self, LANES, Lanes, widen_to};
+use crate::cpu::vector::{self, LANES, Lanes, dot_lanes, widen_to};
 use crate::host::Host;
 use crate::ops::{Table, TableData};
 
@@ -99,6 +99,43 @@ pub(super) fn pool<L: Lanes>(
                 sum_rows(l, count, &rows, own);
             }
             _ => pool_widened(l, table, ids, tables.len(), count, weights, scratch, own),
+        }
+    }
+}
+
+/// Adds `⟨[R_1[ids[0]] ‖ R_2[ids[1]] ‖ …], row⟩` to `out` for each row of ids `[n, F]`.
+#[inline(always)]
+pub(super) fn add_dots<L: Lanes>(
+    l: L,
+    tables: &[Table<'_, Host>],
+    ids: &[u32],
+    row: &[f32],
+    scratch: &mut Vec<f32>,
+    out: &mut [f32],
+) {
+    let (features, mut start) = (tables.len(), 0);
+    for (feature, table) in tables.iter().enumerate() {
+        let width = table.width;
+        let own = &row[start..start + width];
+        start += width;
+        let ids = ids.get(feature..).unwrap_or_default();
+        scratch.clear();
+        scratch.resize(width, 0.0);
+        for first in (0..out.len()).step_by(AHEAD) {
+            let end = out.len().min(first + AHEAD);
+            prefetch_ids(table, ids_from(ids, end, features), features);
+            for (k, out) in (first..end).zip(&mut out[first..end]) {
+                let id = ids[k * features];
+                *out += match &table.data {
+                    TableData::F32(data) if (id as usize) < table.rows => {
+                        dot_lanes(l, &data[id as usize * width..][..width], own)
+                    }
+                    _ => {
+                        read_row(l, table, id, scratch);
+                        dot_lanes(l, scratch, own)
+                    }
+                };
+            }
         }
     }
 }

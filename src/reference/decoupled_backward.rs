@@ -67,6 +67,41 @@ pub fn decoupled_aggregate_backward(
     Ok(DecoupledAggregateGradientReference { representation: sums.finish()?, scores: grad_scores })
 }
 
+/// The gradients of [`decoupled_search`](crate::reference::decoupled_search) in `f64`: of each attention table, from those of the
+/// scores, `[M, K]`.
+///
+/// Formula, and the rows that the gradients have: [`decoupled_attend_backward`], with `grad_scores` as its `dscore`. `selection` is what
+/// the search kept; of its scores only those that are `-∞` matter.
+///
+/// # Errors
+/// Those of [`decoupled_search`](crate::reference::decoupled_search); [`Error::Shape`](crate::Error::Shape) for a selection or
+/// `grad_scores` of the wrong length; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for a count above `K` or a counted position
+/// outside its history.
+pub fn decoupled_search_backward(
+    op: &Decoupled,
+    batch: &Batch,
+    inputs: &SearchInputs<'_, Host>,
+    selection: &Selection<'_, Host>,
+    grad_scores: &[f64],
+) -> Result<Vec<SparseGradientReference>> {
+    const NAME: &str = "decoupled_search_backward";
+    let top_k =
+        op.check_search_backward(batch, inputs, selection, grad_scores.len(), &SearchGradients::new())?;
+    op.check_host_selection(NAME, batch, selection, top_k)?;
+    op.check_host_ids(NAME, batch, inputs.attention, &inputs.history_ids, &inputs.target_ids)?;
+    let mut sums = TableSums::of(NAME, inputs.attention);
+    for (history, targets) in batch.requests() {
+        for m in targets {
+            let slots = m * top_k..m * top_k + selection.counts[m] as usize;
+            for slot in slots.filter(|&slot| selection.scores[slot] != f32::NEG_INFINITY) {
+                let l = history.start + selection.positions[slot] as usize;
+                score_backward(op, inputs, m, l, grad_scores[slot], &mut sums)?;
+            }
+        }
+    }
+    sums.finish()
+}
+
 /// The gradients of [`decoupled_attend`](crate::reference::decoupled_attend) in `f64`: to the representation tables and, through the
 /// scores, to the attention tables.
 ///

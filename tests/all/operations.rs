@@ -225,6 +225,27 @@ tests!(decoupled on cpu cuda webgpu: (
     counts_rows_without_weight,
 ));
 
+tests!(decoupled_backward on cpu: (
+    matches_published_gradients,
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_sizes,
+    matches_reference_from_every_storage,
+    matches_reference_with_one_to_four_features,
+    matches_reference_with_few_and_many_kept,
+    matches_reference_when_every_score_ties,
+    matches_reference_on_unusual_numbers,
+    matches_reference_with_ids_outside,
+    matches_reference_on_hot_rows,
+    matches_reference_on_a_long_history,
+    matches_reference_on_random_batches,
+    writes_what_is_asked_for,
+    keeps_nan_to_its_candidate,
+    ignores_what_a_removed_behaviour_holds,
+    ignores_rows_that_belong_to_nobody,
+    refuses_what_has_no_gradient,
+    matches_reference_on_the_small_named_cases,
+));
+
 tests!(forks on cpu cuda webgpu: (
     reports_to_each_fork_its_own_errors,
     reports_to_concurrent_threads_their_own_errors,
@@ -290,4 +311,9 @@ fn every_fault_of_table_gradients_is_caught() {
 #[test]
 fn every_fault_of_decoupled_embeddings_is_caught() {
     longseq_check::decoupled::tests::every_fault_is_caught();
+}
+
+#[test]
+fn every_fault_of_gradients_of_decoupled_embeddings_is_caught() {
+    longseq_check::decoupled::backward_tests::every_fault_is_caught();
 }

@@ -2,7 +2,7 @@
 use longseq::Cpu;
 use longseq_check::AnyCase;
 use longseq_check::data::Ids;
-use longseq_check::decoupled::DecoupledCase;
+use longseq_check::decoupled::{DecoupledBackwardCase, DecoupledCase};
 use longseq_check::device::TestDevice;
 use longseq_check::din::{DinBackwardCase, DinCase, StatisticsCase};
 use longseq_check::lookup::{LookupBackwardCase, LookupCase, Pool, UpdateRowsCase};
@@ -33,7 +33,14 @@ fn results_do_not_depend_on_the_number_of_threads() {
     }
     let (h, t) = (histories.clone(), targets.clone());
     assert_same_on_any_pool(&(&SdimCase { histories: h, targets: t, ..Default::default() }).into());
-    assert_same_on_any_pool(&(&DecoupledCase { histories, targets, ..Default::default() }).into());
+    let forward = DecoupledCase { histories, targets, multiply_target: true, ..Default::default() };
+    assert_same_on_any_pool(&(&forward).into());
+    // In chunks: more numbers than are held at a time.
+    let (attention_widths, representation_widths) = (vec![600, 4], vec![2000, 5]);
+    let wide = DecoupledCase { attention_widths, representation_widths, ..forward.clone() };
+    for forward in [forward, wide] {
+        assert_same_on_any_pool(&(&DecoupledBackwardCase { forward, ..Default::default() }).into());
+    }
     let bags = vec![500, 0, 3, 80];
     assert_same_on_any_pool(&(&LookupCase { pool: Pool::Mean, bags, ..Default::default() }).into());
     let bags = vec![150_000, 0, 3];

@@ -6,7 +6,7 @@
 use longseq::*;
 
 use crate::data::Ids;
-use crate::decoupled::DecoupledCase;
+use crate::decoupled::{DecoupledBackwardCase, DecoupledCase};
 use crate::din::{DinBackwardCase, DinCase, Kind};
 use crate::lookup::{LookupBackwardCase, LookupCase, Pool, Storage, UpdateRowsCase};
 use crate::named::{AnyCase, Named};
@@ -67,6 +67,12 @@ fn decoupled(name: &'static str, operation: &'static str, case: DecoupledCase) -
     Named { name, operation, case: AnyCase::Decoupled(case) }
 }
 
+/// From the selection, all gradients, sparse.
+fn decoupled_backward(name: &'static str, operation: &'static str, forward: DecoupledCase) -> Named {
+    let case = DecoupledBackwardCase { forward, ..Default::default() };
+    Named { name, operation, case: AnyCase::DecoupledBackward(case) }
+}
+
 /// A search alone: representations are small, since only the check reads them.
 fn search(name: &'static str, case: DecoupledCase) -> Named {
     decoupled(name, "decoupled_search", DecoupledCase { representation_widths: vec![4], ..case })
@@ -112,6 +118,7 @@ pub fn benchmarks() -> Vec<Named> {
     cases.extend(large_din());
     cases.extend(large_sdim());
     cases.extend(large_decoupled());
+    cases.extend(large_decoupled_backward());
     cases.extend(large_lookups());
     cases.extend(large_table_gradients());
     cases
@@ -242,6 +249,45 @@ fn large_decoupled() -> Vec<Named> {
     cases
 }
 
+fn large_decoupled_backward() -> Vec<Named> {
+    let one = || one_feature(10_000, 16, 100_000, 16, 64);
+    let multiplied = DecoupledCase {
+        table_rows: vec![100_000, 1000, 100],
+        attention_widths: vec![32, 16, 8],
+        representation_widths: vec![64, 32, 16],
+        ids: Ids::Skewed,
+        multiply_target: true,
+        ..one_feature(2000, 50, 0, 0, 50)
+    };
+    vec![
+        decoupled_backward(
+            "decoupled_backward_top64_of_10000_c16_a16_r64",
+            "decoupled_attend_backward",
+            one(),
+        ),
+        decoupled_backward(
+            "decoupled_backward_aggregate_k64_c100_l10000_r64",
+            "decoupled_aggregate_backward",
+            one_feature(10_000, 100, 100_000, 16, 64),
+        ),
+        decoupled_backward(
+            "decoupled_backward_search_k64_c100_l10000_a16",
+            "decoupled_search_backward",
+            one_feature(10_000, 100, 100_000, 16, 64),
+        ),
+        decoupled_backward(
+            "decoupled_backward_k50_c50_l2000_3_features_times_target",
+            "decoupled_attend_backward",
+            multiplied,
+        ),
+        decoupled_backward(
+            "decoupled_backward_all_c16_l10000_a16_r64",
+            "decoupled_attend_backward to all",
+            one(),
+        ),
+    ]
+}
+
 fn large_lookups() -> Vec<Named> {
     vec![
         lookup("lookup_sum_l100000_r64", sum_of_50(2000, 1_000_000)),
@@ -326,6 +372,11 @@ pub fn small() -> Vec<Named> {
             "attend_all_c8_l500_a16_r64",
             "decoupled_attend to all",
             one_feature(500, 8, 10_000, 16, 20),
+        ),
+        decoupled_backward(
+            "decoupled_backward_top64_of_1000_c16_a16_r64",
+            "decoupled_attend_backward",
+            one_feature(1000, 16, 10_000, 16, 64),
         ),
         lookup("lookup_sum_l2000_r64", sum_of_50(40, 10_000)),
         lookup_backward("lookup_backward_sum_l2000_r64", "lookup_backward", sum_of_50(40, 10_000), false),

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::case::Failure;
 use crate::compare::recorded;
+use crate::decoupled::DecoupledCase;
 use crate::device::AnyDevice;
 use crate::din::DinCase;
 use crate::lookup::LookupCase;
@@ -23,6 +24,7 @@ pub fn formula(stem: &str) -> &'static str {
         "sdim_backward" => crate::sdim::BACKWARD_FORMULA,
         "lookup" => crate::lookup::FORMULA,
         "lookup_backward" => crate::lookup::BACKWARD_FORMULA,
+        "decoupled_backward" => crate::decoupled::BACKWARD_FORMULA,
         _ => crate::decoupled::FORMULA,
     }
 }
@@ -72,6 +74,16 @@ fn shapes(case: &AnyCase) -> String {
     let din = |case: &DinCase| {
         format!("{}\nrows of {}, hidden layers {:?}", batch(case.batch()), case.width, case.hidden)
     };
+    let decoupled = |case: &DecoupledCase| {
+        format!(
+            "{}\ntables of {:?} rows; attention widths {:?}, representation widths {:?}; K = {}",
+            batch(case.batch()),
+            case.table_rows,
+            case.attention_widths,
+            case.representation_widths,
+            case.top_k
+        )
+    };
     match case {
         AnyCase::Attention(case) => attention(case),
         AnyCase::AttentionBackward(case) => attention(&case.forward),
@@ -81,14 +93,8 @@ fn shapes(case: &AnyCase) -> String {
         AnyCase::DinStatistics(case) => din(&case.forward),
         AnyCase::Sdim(case) => sdim(case),
         AnyCase::SdimBackward(case) => sdim(&case.forward),
-        AnyCase::Decoupled(case) => format!(
-            "{}\ntables of {:?} rows; attention widths {:?}, representation widths {:?}; K = {}",
-            batch(case.batch()),
-            case.table_rows,
-            case.attention_widths,
-            case.representation_widths,
-            case.top_k
-        ),
+        AnyCase::Decoupled(case) => decoupled(case),
+        AnyCase::DecoupledBackward(case) => decoupled(&case.forward),
         AnyCase::Lookup(case) => bags(case),
         AnyCase::LookupBackward(case) => format!("{}; {:?}", bags(&case.forward), case.forms),
         AnyCase::UpdateRows(case) => {

@@ -1,6 +1,7 @@
 //! Backends that are wrong on purpose: each has one fault that published code had or a kernel could have. A check that
 //! lets one pass checks nothing.
 
+mod decoupled_backward;
 mod din;
 mod fault;
 mod lookup;
@@ -375,5 +376,43 @@ impl DecoupledOps for Mutant {
         let DecoupledInputs { representation, history_ids, target_ids, .. } = inputs;
         let inputs = DecoupledInputs::new(&attention, representation, history_ids, target_ids);
         Cpu::new().decoupled_attend_into(op, batch, inputs, out)
+    }
+
+    fn decoupled_search_backward_into(
+        &self,
+        op: &Decoupled,
+        batch: &Batch,
+        inputs: SearchInputs<'_, Host>,
+        selection: Selection<'_, Host>,
+        grad_scores: View<'_, Host, f32>,
+        grads: SearchGradients<'_, Host>,
+    ) -> Result<()> {
+        self.search_gradient(op, batch, (&inputs, &selection), &grad_scores, grads);
+        Ok(())
+    }
+
+    fn decoupled_aggregate_backward_into(
+        &self,
+        op: &Decoupled,
+        batch: &Batch,
+        inputs: AggregateInputs<'_, Host>,
+        selection: Selection<'_, Host>,
+        grad_out: View<'_, Host, f32>,
+        grads: AggregateGradients<'_, Host>,
+    ) -> Result<()> {
+        self.aggregate_gradient(op, batch, (&inputs, &selection), &grad_out, grads);
+        Ok(())
+    }
+
+    fn decoupled_attend_backward_into(
+        &self,
+        op: &Decoupled,
+        batch: &Batch,
+        inputs: DecoupledInputs<'_, Host>,
+        saved: DecoupledSaved<'_, Host>,
+        grad_out: View<'_, Host, f32>,
+        grads: DecoupledGradients<'_, Host>,
+    ) -> Result<()> {
+        self.attend_gradient(op, batch, (&inputs, &saved), &grad_out, grads)
     }
 }

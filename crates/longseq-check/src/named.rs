@@ -6,7 +6,7 @@ use longseq::prelude::*;
 
 use crate::case::{Call, Calls, Case, Failure, GradientBits, Rules, check};
 use crate::cases::small;
-use crate::decoupled::{DecoupledCase, DecoupledOutput};
+use crate::decoupled::{DecoupledBackwardCase, DecoupledCase, DecoupledGradientOutput, DecoupledOutput};
 use crate::din::{DinBackwardCase, DinCase, StatisticsBits, StatisticsCase};
 use crate::lookup::{
     LookupBackwardCase, LookupCase, LookupOutput, SparseGradientBits, UpdateRowsCase, UpdatedBits,
@@ -80,6 +80,7 @@ impl Named {
             AnyCase::Sdim(case) => case.work(self.operation),
             AnyCase::SdimBackward(case) => case.work(self.operation),
             AnyCase::Decoupled(case) => case.work(self.operation),
+            AnyCase::DecoupledBackward(case) => case.work(self.operation),
             AnyCase::Lookup(case) => case.work(),
             AnyCase::LookupBackward(case) => case.work(self.operation),
             AnyCase::UpdateRows(case) => case.work(),
@@ -193,6 +194,7 @@ any_case! {
     Sdim SdimCase SdimOutput, "sdim";
     SdimBackward SdimBackwardCase SdimGradientOutput, "sdim_backward";
     Decoupled DecoupledCase DecoupledOutput, "decoupled";
+    DecoupledBackward DecoupledBackwardCase DecoupledGradientOutput, "decoupled_backward";
     Lookup LookupCase LookupOutput, "lookup";
     LookupBackward LookupBackwardCase Vec<SparseGradientBits>, "lookup_backward";
     UpdateRows UpdateRowsCase UpdatedBits, "lookup_backward";

@@ -5,7 +5,7 @@ use longseq::prelude::*;
 use crate::case::Rules;
 
 /// The stems that have tests.
-pub const STEMS: [&str; 11] = [
+pub const STEMS: [&str; 12] = [
     "target_attention",
     "target_attention_backward",
     "din",
@@ -15,6 +15,7 @@ pub const STEMS: [&str; 11] = [
     "lookup",
     "lookup_backward",
     "decoupled",
+    "decoupled_backward",
     "forks",
     "hostile",
 ];
@@ -42,6 +43,7 @@ pub fn tests<B: Backend + Sync>(stem: &str) -> Vec<Test<B>> {
         "lookup" => crate::lookup::tests::tests(),
         "lookup_backward" => crate::lookup::backward_tests::tests(),
         "decoupled" => crate::decoupled::tests::tests(),
+        "decoupled_backward" => crate::decoupled::backward_tests::tests(),
         "forks" => crate::forks::tests(),
         "hostile" => crate::hostile::tests(),
         _ => Vec::new(),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use longseq::DType;
 
-use crate::decoupled::DecoupledCase;
+use crate::decoupled::{DecoupledBackwardCase, DecoupledCase};
 use crate::device::AnyDevice;
 use crate::din::{DinBackwardCase, DinCase, StatisticsCase};
 use crate::lookup::{LookupBackwardCase, LookupCase, Storage, UpdateRowsCase};
@@ -13,7 +13,7 @@ use crate::sdim::{SdimBackwardCase, SdimCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
 
 /// Every call of every operation: its stem and its name, as [`Calls`](crate::Calls) know it.
-pub const CALLS: [(&str, &str); 22] = [
+pub const CALLS: [(&str, &str); 25] = [
     ("target_attention", "target_attention"),
     ("target_attention", "merge_attention"),
     ("target_attention_backward", "target_attention_backward"),
@@ -36,6 +36,9 @@ pub const CALLS: [(&str, &str); 22] = [
     ("decoupled", "decoupled_search"),
     ("decoupled", "decoupled_aggregate"),
     ("decoupled", "decoupled_attend"),
+    ("decoupled_backward", "decoupled_search_backward"),
+    ("decoupled_backward", "decoupled_aggregate_backward"),
+    ("decoupled_backward", "decoupled_attend_backward"),
 ];
 
 /// A small case of a call on rows stored so; `None` where the operation does not know that storage type.
@@ -80,6 +83,12 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
         ("lookup_backward", _) => {
             let forward = LookupCase { storage, ..Default::default() };
             AnyCase::LookupBackward(LookupBackwardCase { forward, sorted: true, ..Default::default() })
+        }
+        // 8-bit tables have no gradient.
+        ("decoupled_backward", _) => {
+            dtype?;
+            let forward = DecoupledCase { storage, ..Default::default() };
+            AnyCase::DecoupledBackward(DecoupledBackwardCase { forward, ..Default::default() })
         }
         _ => AnyCase::Decoupled(DecoupledCase { storage, ..Default::default() }),
     };

@@ -24,7 +24,7 @@ pub(super) struct Aggregate<'a> {
 }
 
 /// The rows whose sum is computed in one chain; the sums are added up in order.
-const PART: usize = 256;
+pub(super) const PART: usize = 256;
 
 impl Kernel for Aggregate<'_> {
     type Output = ();
@@ -91,7 +91,7 @@ fn aggregate_exactly<L: Lanes>(
 
 /// Turns scores, none of which is `-∞`, into `exp(score − max)` and returns their sum.
 #[inline(always)]
-fn softmax_weights<L: Lanes>(l: L, scores: &mut [f32]) -> f32 {
+pub(super) fn softmax_weights<L: Lanes>(l: L, scores: &mut [f32]) -> f32 {
     let max = l.splat(scores.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     let mut sum = 0.0;
     for scores in scores.chunks_mut(PART) {
@@ -140,8 +140,8 @@ pub(super) struct AttendToAll<'a> {
 
 /// The sums of some candidates, in groups of [`LANES`].
 pub(super) struct Sums {
-    targets: Range<usize>,
-    groups: Vec<TilePooling>,
+    pub(super) targets: Range<usize>,
+    pub(super) groups: Vec<TilePooling>,
 }
 
 impl Kernel for AttendToAll<'_> {

@@ -1,6 +1,7 @@
 //! Decoupled search and aggregation on the CPU.
 
 mod aggregate;
+mod backward;
 mod best;
 mod scores;
 mod search;
@@ -12,9 +13,10 @@ use crate::cpu::vector::{Instructions, with_default_floats};
 use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Batch;
-use crate::memory::ViewMut;
+use crate::memory::{View, ViewMut};
 use crate::ops::*;
 use aggregate::{Aggregate, AttendToAll, Combine, Finish};
+use backward::{aggregate_backward, attend_backward, search_backward};
 use search::Search;
 
 impl DecoupledOps for Cpu {
@@ -47,6 +49,45 @@ impl DecoupledOps for Cpu {
         out: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
         with_default_floats(|| attend(self.instructions, op, batch, &inputs, out))
+    }
+
+    fn decoupled_search_backward_into(
+        &self,
+        op: &Decoupled,
+        batch: &Batch,
+        inputs: SearchInputs<'_, Host>,
+        selection: Selection<'_, Host>,
+        grad_scores: View<'_, Host, f32>,
+        grads: SearchGradients<'_, Host>,
+    ) -> Result<()> {
+        let given = (&inputs, &selection);
+        with_default_floats(|| search_backward(self.instructions, op, batch, given, grad_scores, grads))
+    }
+
+    fn decoupled_aggregate_backward_into(
+        &self,
+        op: &Decoupled,
+        batch: &Batch,
+        inputs: AggregateInputs<'_, Host>,
+        selection: Selection<'_, Host>,
+        grad_out: View<'_, Host, f32>,
+        grads: AggregateGradients<'_, Host>,
+    ) -> Result<()> {
+        let given = (&inputs, &selection);
+        with_default_floats(|| aggregate_backward(self.instructions, op, batch, given, grad_out, grads))
+    }
+
+    fn decoupled_attend_backward_into(
+        &self,
+        op: &Decoupled,
+        batch: &Batch,
+        inputs: DecoupledInputs<'_, Host>,
+        saved: DecoupledSaved<'_, Host>,
+        grad_out: View<'_, Host, f32>,
+        grads: DecoupledGradients<'_, Host>,
+    ) -> Result<()> {
+        let given = (&inputs, &saved);
+        with_default_floats(|| attend_backward(self.instructions, op, batch, given, grad_out, grads))
     }
 }
 

@@ -8,6 +8,8 @@ mod backward;
 mod lane_rows;
 mod merge;
 
+pub(in crate::cpu) use backward::{GatheredAttention, GatheredGradients};
+
 use crate::cpu::Cpu;
 use crate::cpu::pieces::{self, PieceRows};
 use crate::cpu::target_attention::lane_rows::{KeyBlock, LaneRows, WideInputs};

@@ -325,7 +325,7 @@ impl Decoupled {
     }
 
     /// The number of behaviours kept for all candidates: Σ over users of candidates × behaviours kept.
-    fn kept(&self, batch: &Batch) -> u64 {
+    pub(super) fn kept(&self, batch: &Batch) -> u64 {
         let top_k = self.top_k.unwrap_or(usize::MAX);
         let kept = |(history, targets): (std::ops::Range<usize>, std::ops::Range<usize>)| {
             product(&[targets.len() as u64, history.len().min(top_k) as u64])
@@ -335,6 +335,6 @@ impl Decoupled {
 }
 
 /// The sum of widths.
-fn total(widths: &[usize]) -> u64 {
+pub(super) fn total(widths: &[usize]) -> u64 {
     sum(widths.iter().map(|&width| width as u64))
 }

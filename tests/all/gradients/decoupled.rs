@@ -186,6 +186,59 @@ fn of_the_aggregation() {
     }
 }
 
+/// The search that kept what the aggregation reads, with the gradients of its scores as the loss's.
+struct Search {
+    case: Case,
+    grad_scores: Vec<f64>,
+}
+
+impl Search {
+    fn new(features: usize) -> Self {
+        let case = Case::new(features, Some(3), false);
+        let grad_scores = Numbers(31).f64(3 * case.batch.targets().rows());
+        Self { case, grad_scores }
+    }
+
+    fn found(&self) -> SelectionReference {
+        self.case.with_inputs(|inputs| {
+            let search = SearchInputs::new(inputs.attention, inputs.history_ids, inputs.target_ids);
+            decoupled_search(&self.case.op, &self.case.batch, &search).unwrap()
+        })
+    }
+
+    fn loss(&self) -> f64 {
+        let found = self.found();
+        let kept = found.scores.iter().zip(&self.grad_scores).filter(|(score, _)| score.is_finite());
+        kept.map(|(score, grad)| score * grad).sum()
+    }
+
+    fn gradient(&self) -> Vec<SparseGradientReference> {
+        let Case { op, batch, .. } = &self.case;
+        let found = self.found();
+        let scores: Vec<f32> = found.scores.iter().map(|&score| score as f32).collect();
+        let selection =
+            Selection::new(Host::view(&found.positions), Host::view(&scores), Host::view(&found.counts));
+        self.case.with_inputs(|inputs| {
+            let search = SearchInputs::new(inputs.attention, inputs.history_ids, inputs.target_ids);
+            decoupled_search_backward(op, batch, &search, &selection, &self.grad_scores).unwrap()
+        })
+    }
+
+    fn tensors(&mut self) -> Vec<Tensor<'_>> {
+        self.case.attention.iter_mut().map(|table| ("attention", table)).collect()
+    }
+}
+
+#[test]
+fn of_the_search() {
+    for features in [1, 2] {
+        let mut search = Search::new(features);
+        let gradient = dense_tables(&search.gradient(), ATTENTION);
+        let gradients: Vec<_> = gradient.into_iter().map(|grad| ("attention", grad)).collect();
+        compare_with_differences(&mut search, Search::tensors, Search::loss, &gradients).unwrap();
+    }
+}
+
 /// What a score of -∞ removes gets zeros, though its row holds NaN, and no row of its own.
 #[test]
 fn removed_behaviours_get_zeros() {

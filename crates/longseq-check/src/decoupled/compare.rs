@@ -19,17 +19,7 @@ impl DecoupledCase {
         let (op, batch, inputs) = (self.op(), self.batch(), self.inputs());
         let selection = self.selection(&inputs)?;
         let floats = |bits: &[u32]| -> Vec<f32> { bits.iter().map(|&x| f32::from_bits(x)).collect() };
-        // A score is a sum of Σ a terms, each of magnitude scale·max(A)², of factors that may be decoded.
-        let terms = inputs.attention.iter().zip(&op.scales);
-        let magnitude: f64 = terms
-            .map(|(table, &scale)| table.width as f64 * f64::from(scale) * table.max_abs().powi(2))
-            .sum();
-        let width = self.attention_widths.iter().sum::<usize>() as f64;
-        let score_error = match self.scores {
-            // One product with 1: exact.
-            Some(_) => 0.0,
-            None => (width + 8.0) * U * magnitude + f64::from(f32::MIN_POSITIVE),
-        };
+        let score_error = self.score_error(&inputs);
         let used = batch.targets().total();
         compare_exact("counts", &output.counts, &selection.exact.counts[..used])?;
         let all_scores = self.all_scores(&inputs)?;
@@ -69,12 +59,7 @@ impl DecoupledCase {
         // Where the K-th and the next score differ by less than their error, either selection is right.
         let exact = reference::decoupled_attend(&op, &batch, &fused)?;
         let got = floats(&output.attend);
-        let is_plain = |scores: &Vec<(u32, f64)>| {
-            let gap = scores.get(self.top_k).map_or(f64::INFINITY, |next| scores[self.top_k - 1].1 - next.1);
-            // NaN where both are NaN, or infinite with the same sign: the order is by position.
-            gap == 0.0 || gap.is_nan() || gap > 2.0 * score_error
-        };
-        let plain: Vec<usize> = (0..used).filter(|&m| is_plain(&all_scores[m])).collect();
+        let plain: Vec<usize> = (0..used).filter(|&m| self.is_plain(&all_scores[m], score_error)).collect();
         let places: Vec<usize> = plain.iter().flat_map(|m| m * width..(m + 1) * width).collect();
         let got: Vec<f32> = places.iter().map(|&place| got[place]).collect();
         let exact: Vec<f64> = places.iter().map(|&place| exact[place]).collect();
@@ -83,8 +68,31 @@ impl DecoupledCase {
         Ok(())
     }
 
+    /// The most that a score may be off.
+    pub(super) fn score_error(&self, inputs: &Inputs) -> f64 {
+        if self.scores.is_some() {
+            // One product with 1: exact.
+            return 0.0;
+        }
+        // A score is a sum of Σ a terms, each of magnitude scale·max(A)², of factors that may be decoded.
+        let (op, terms) = (self.op(), inputs.attention.iter());
+        let magnitude: f64 = terms
+            .zip(&op.scales)
+            .map(|(table, &scale)| table.width as f64 * f64::from(scale) * table.max_abs().powi(2))
+            .sum();
+        let width = self.attention_widths.iter().sum::<usize>() as f64;
+        (width + 8.0) * U * magnitude + f64::from(f32::MIN_POSITIVE)
+    }
+
+    /// Whether the choice among a candidate's scores is beyond doubt.
+    pub(super) fn is_plain(&self, scores: &[(u32, f64)], score_error: f64) -> bool {
+        let gap = scores.get(self.top_k).map_or(f64::INFINITY, |next| scores[self.top_k - 1].1 - next.1);
+        // NaN where both are NaN, or infinite with the same sign: the order is by position.
+        gap == 0.0 || gap.is_nan() || gap > 2.0 * score_error
+    }
+
     /// For each candidate, every behaviour of its user as (position, score), best first.
-    fn all_scores(&self, inputs: &Inputs) -> Result<Vec<Vec<(u32, f64)>>, Failure> {
+    pub(super) fn all_scores(&self, inputs: &Inputs) -> Result<Vec<Vec<(u32, f64)>>, Failure> {
         let batch = self.batch();
         let everything = batch.histories().max_length().max(1);
         let attention: Vec<Table<'_, Host>> =

@@ -1,10 +1,16 @@
 //! Cases of decoupled search and aggregation.
 
+mod backward;
+mod backward_compare;
+mod backward_refusals;
+pub mod backward_tests;
+mod bounds;
 mod compare;
 mod extremes;
 mod scores;
 pub mod tests;
 
+pub use backward::{DecoupledBackwardCase, DecoupledGradientOutput, FORMULA as BACKWARD_FORMULA};
 pub use scores::Scores;
 
 use longseq::reference::SelectionReference;

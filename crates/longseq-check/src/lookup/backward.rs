@@ -69,7 +69,7 @@ impl Form {
 pub type SparseGradientBits = (Vec<u32>, Vec<u32>, Vec<u32>);
 
 /// Buffers of a gradient.
-struct Place<B: Backend> {
+pub(crate) struct Place<B: Backend> {
     form: Form,
     ids: Guarded<B, u32>,
     rows: Guarded<B, f32>,
@@ -77,7 +77,8 @@ struct Place<B: Backend> {
 }
 
 impl<B: Backend> Place<B> {
-    fn new(
+    /// Room for `used` rows, which must be written, and `spare` more; of a table of so many rows of `width`.
+    pub(crate) fn new(
         backend: &B,
         form: Form,
         (used, spare): (usize, usize),
@@ -97,7 +98,8 @@ impl<B: Backend> Place<B> {
         })
     }
 
-    fn gradient(&mut self, backend: &B) -> Result<Option<TableGradient<'_, B::Memory>>, Failure> {
+    /// Where the backend writes; `None` where nothing is asked for.
+    pub(crate) fn gradient(&mut self, backend: &B) -> Result<Option<TableGradient<'_, B::Memory>>, Failure> {
         let rows = self.rows.view_mut(backend)?;
         Ok(match self.form {
             Form::None => None,
@@ -109,7 +111,8 @@ impl<B: Backend> Place<B> {
         })
     }
 
-    fn finish(self, backend: &B) -> Result<SparseGradientBits, Failure> {
+    /// What was written.
+    pub(crate) fn finish(self, backend: &B) -> Result<SparseGradientBits, Failure> {
         let rows = self.rows.finish(backend, "rows")?.into_iter().map(f32::to_bits).collect();
         Ok((self.ids.finish(backend, "ids")?, rows, self.count.finish(backend, "count")?))
     }
@@ -291,7 +294,7 @@ impl Case for LookupBackwardCase {
 }
 
 /// A sparse gradient as all rows of its table.
-fn dense(gradient: &reference::SparseGradientReference, length: usize, width: usize) -> Vec<f64> {
+pub(crate) fn dense(gradient: &reference::SparseGradientReference, length: usize, width: usize) -> Vec<f64> {
     let mut dense = vec![0.0; length];
     for (&id, row) in gradient.ids.iter().zip(gradient.rows.chunks(width.max(1))) {
         dense[id as usize * width..(id as usize + 1) * width].copy_from_slice(row);

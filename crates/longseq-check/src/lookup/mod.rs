@@ -8,6 +8,8 @@ mod update_rows;
 mod update_rows_tests;
 
 pub use backward::{FORMULA as BACKWARD_FORMULA, Form, LookupBackwardCase, SparseGradientBits};
+pub(crate) use backward::{Place, dense};
+pub(crate) use tables::read_row;
 pub use tables::{Owned, Storage, Stored, feature_ids, table, table_bytes, upload_all, view, views};
 pub use update_rows::{UpdateRowsCase, UpdatedBits};
 

@@ -128,6 +128,25 @@ pub fn views<'a, B: Backend>(backend: &B, tables: &'a [Owned<B::Memory>]) -> Vec
     tables.iter().map(|table| view(backend, table)).collect()
 }
 
+/// A row of a table, decoded; zeros for an id outside.
+pub(crate) fn read_row(table: &Table<'_, Host>, id: u32) -> Vec<f64> {
+    let id = id as usize;
+    if id >= table.rows {
+        return vec![0.0; table.width];
+    }
+    let range = id * table.width..(id + 1) * table.width;
+    match &table.data {
+        TableData::F32(rows) => rows[range].iter().map(|&x| x.into()).collect(),
+        TableData::F16(rows) => rows[range].iter().map(|x| x.to_f64()).collect(),
+        TableData::Bf16(rows) => rows[range].iter().map(|x| x.to_f64()).collect(),
+        TableData::Int8 { codes, scale, offset } => {
+            let decode = |&code: &i8| f64::from(scale[id]) * f64::from(code) + f64::from(offset[id]);
+            codes[range].iter().map(decode).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// Uploads tables.
 ///
 /// # Errors

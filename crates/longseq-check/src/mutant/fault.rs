@@ -89,6 +89,14 @@ pub enum Fault {
     JacobianTermDropped,
     /// An activation's slope counts as 1.
     SlopeForgotten,
+    /// The gradient of a candidate's attention row is left out.
+    CandidateHalfForgotten,
+    /// The gradients of the behaviours' attention rows are left out.
+    BehaviourHalfForgotten,
+    /// The gradient of the candidate's own representation is left out.
+    TargetGradientForgotten,
+    /// Behaviours that a score of `-∞` removes have rows in gradients.
+    RemovedGetRows,
     /// The gradient of a bias comes from the last candidate alone.
     BiasOfOneCandidate,
     /// The gradient of PReLU's and Dice's `α` is zeros.

@@ -5,10 +5,13 @@
 //! values, while all of it is in cache. So keys and values are read once, and their gradients written once, by one task. What
 //! a span adds to the gradients of the queries is a partial result; those are added in the order of the history.
 
+mod gathered;
 mod kernel;
 mod pass;
 mod query_rows;
 mod softmax_state;
+
+pub(in crate::cpu) use gathered::{GatheredAttention, GatheredGradients};
 
 use crate::cpu::spans::{Span, spans};
 use crate::cpu::target_attention::backward::kernel::{SpanGradients, SpanKernel};

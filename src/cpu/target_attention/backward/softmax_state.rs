@@ -27,6 +27,11 @@ pub(super) struct SoftmaxState {
 impl SoftmaxState {
     const EMPTY: Self = Self { max: f32::NEG_INFINITY, sum: 0.0 };
 
+    /// The state of these scores: the largest, and `Σ exp(score − max)`.
+    pub(super) fn new(max: f32, sum: f32) -> Self {
+        Self { max, sum }
+    }
+
     /// The state that a saved `lse` stands for.
     pub(super) fn of(lse: f32) -> Self {
         Self { max: lse, sum: 1.0 }
