@@ -9,17 +9,18 @@ mod backward;
 mod block;
 mod cut;
 mod layers;
+mod rows;
 mod softmax;
 mod span;
 mod statistics;
 mod sums;
 
 use crate::cpu::Cpu;
+use crate::cpu::din::rows::WideInputs;
 use crate::cpu::pieces::{self, PieceRows};
-use crate::cpu::threads::split_rows;
 use crate::cpu::tile_pooling::TilePooling;
 use crate::cpu::vector::{
-    Instructions, Kernel, LANES, Lanes, Row, dot_lanes, product, sigmoid, transpose, widen_lanes,
+    Instructions, Kernel, LANES, Lanes, NarrowRows, Row, dot_lanes, product, sigmoid, transpose,
     with_default_floats,
 };
 use crate::element::{Element, GradientOf};
@@ -28,6 +29,7 @@ use crate::host::Host;
 use crate::jagged::Batch;
 use crate::memory::{View, ViewMut};
 use crate::ops::{Activation, Din, DinGradients, DinInputs, DinOps, DinPooling, DinStatistics, Weighting};
+use crate::plan::Plan;
 
 impl DinOps for Cpu {
     fn din_into<T: Element>(
@@ -96,15 +98,28 @@ pub(super) fn din<T: Element>(
     op.check_output(batch, out.len())?;
     let network = fold(op, inputs);
     let plan = pieces::cut(batch, CANDIDATES, STEP);
-    let out = split_rows(plan.tiles.iter().map(|tile| tile.rows), out.into_slice(), op.width);
-    pieces::run(
-        &plan,
-        out,
-        |piece| instructions.run(ScoreAndPool { op, inputs, network: &network, piece }),
-        |all, next| instructions.run(Combine { all, next }),
-        |pooling, out| instructions.run(Finish { pooling, out }),
-    );
+    let rows = || plan.tiles.iter().map(|tile| tile.rows);
+    let out = NarrowRows::new(out.into_slice()).split(rows(), op.width);
+    let inputs = WideInputs::new(inputs, op.width);
+    pool(instructions, op.pooling, (&plan, inputs), &network, rows().zip(out).collect());
     Ok(())
+}
+
+/// [`din`], whatever is stored; `outputs` by tile, with the number of their rows.
+fn pool(
+    instructions: Instructions,
+    pooling: DinPooling,
+    (plan, inputs): (&Plan, WideInputs<'_>),
+    network: &Network<'_>,
+    outputs: Vec<(usize, NarrowRows<'_>)>,
+) {
+    pieces::run(
+        plan,
+        outputs,
+        |piece| instructions.run(ScoreAndPool { pooling, inputs, network, piece }),
+        |all, next| instructions.run(Combine { all, next }),
+        |pooling, (count, out)| instructions.run(Finish { pooling, count, out }),
+    );
 }
 
 fn fold<'a, T: Element>(op: &Din, inputs: &DinInputs<'a, Host, T>) -> Network<'a> {
@@ -131,27 +146,26 @@ fn fold<'a, T: Element>(op: &Din, inputs: &DinInputs<'a, Host, T>) -> Network<'a
 }
 
 /// One piece: the scores of its candidates, and the weighted sums of its behaviours.
-struct ScoreAndPool<'a, T: Element> {
-    op: &'a Din,
-    inputs: &'a DinInputs<'a, Host, T>,
+struct ScoreAndPool<'a> {
+    pooling: DinPooling,
+    inputs: WideInputs<'a>,
     network: &'a Network<'a>,
     piece: PieceRows,
 }
 
-impl<T: Element> Kernel for ScoreAndPool<'_, T> {
+impl Kernel for ScoreAndPool<'_> {
     type Output = TilePooling;
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) -> TilePooling {
-        let Self { op, inputs, network, piece } = self;
-        let d = op.width;
-        let weighting = match op.pooling {
+        let Self { pooling, inputs, network, piece } = self;
+        let d = inputs.width;
+        let weighting = match pooling {
             DinPooling::Sum => Weighting::Identity,
             DinPooling::Softmax => Weighting::Softmax,
         };
         let (mut target_scratch, mut history_scratch) = (Vec::new(), Vec::new());
-        let targets = &inputs.targets[piece.targets.start * d..piece.targets.end * d];
-        let targets = widen_lanes(l, targets, &mut target_scratch);
+        let targets = inputs.targets.widen(l, inputs.elements(&piece.targets), &mut target_scratch);
         let candidates: Vec<Candidate> =
             targets.chunks_exact(d).map(|q| Candidate::new(l, network, q)).collect();
         let mut pooling = TilePooling::new(weighting, candidates.len(), d);
@@ -159,7 +173,7 @@ impl<T: Element> Kernel for ScoreAndPool<'_, T> {
         let (mut scores, mut weights) = ([[0.0; LANES]; BLOCK], [[0.0; LANES]; BLOCK]);
         for start in piece.history.clone().step_by(BLOCK) {
             let rows = start..piece.history.end.min(start + BLOCK);
-            let history = widen_lanes(l, &inputs.history[rows.start * d..rows.end * d], &mut history_scratch);
+            let history = inputs.history.widen(l, inputs.elements(&rows), &mut history_scratch);
             block.load(l, network, history);
             for (lane, candidate) in candidates.iter().enumerate() {
                 block.score(l, network, candidate, |l, score| scores[l][lane] = score);
@@ -315,23 +329,25 @@ impl Kernel for Combine<'_> {
 }
 
 /// Writes the rows of a tile.
-struct Finish<'a, T> {
+struct Finish<'a> {
     pooling: TilePooling,
-    /// `[targets, d]`.
-    out: &'a mut [T],
+    /// The number of rows.
+    count: usize,
+    /// `[count, d]`.
+    out: NarrowRows<'a>,
 }
 
-impl<T: Element> Kernel for Finish<'_, T> {
+impl Kernel for Finish<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(mut self, l: L) {
         self.pooling.finish(l);
         let sums = self.pooling.weighted_values();
-        for (lane, out) in self.out.chunks_exact_mut(sums.len()).enumerate() {
-            for (out, sums) in out.iter_mut().zip(sums) {
-                *out = T::from_f32(sums[lane]);
-            }
+        let mut numbers = vec![0.0; sums.len()];
+        for lane in 0..self.count {
+            numbers.iter_mut().zip(sums).for_each(|(number, sums)| *number = sums[lane]);
+            self.out.write(l, lane * sums.len(), &numbers);
         }
     }
 }

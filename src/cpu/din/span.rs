@@ -1,11 +1,12 @@
 //! A span of behaviours and a tile of candidates: the outer loops of the backward pass, in vector instructions.
 
+use std::ops::Range;
+
 use crate::cpu::din::block::{Block, CandidateSums, Pairs, Weighting, add};
 use crate::cpu::din::layers::{BLOCK, Candidate, Layers};
 use crate::cpu::din::softmax::Normaliser;
 use crate::cpu::din::sums::{Sums, Wanted};
-use crate::cpu::vector::{Kernel, LANES, Lanes, Matrix, Row, widen_to};
-use crate::element::Element;
+use crate::cpu::vector::{Kernel, LANES, Lanes, Matrix, Row, WideRows};
 
 /// Behaviours of a span: they and their gradients stay in the L2 cache while the candidates pass.
 pub(super) const SPAN: usize = 4 * BLOCK;
@@ -39,19 +40,21 @@ impl Scratch {
 }
 
 /// Rows as `f32`, padded.
-pub(super) struct Widen<'a, T> {
-    pub(super) rows: &'a [T],
+pub(super) struct Widen<'a> {
+    pub(super) from: WideRows<'a>,
+    pub(super) rows: Range<usize>,
     pub(super) width: usize,
     pub(super) out: &'a mut Matrix,
 }
 
-impl<T: Element> Kernel for Widen<'_, T> {
+impl Kernel for Widen<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        for (row, out) in self.rows.chunks_exact(self.width).zip(self.out.rows_mut()) {
-            widen_to(l, row, &mut out.as_flattened_mut()[..self.width]);
+        let width = self.width;
+        for (row, out) in self.rows.zip(self.out.rows_mut()) {
+            self.from.widen_to(l, row * width..(row + 1) * width, &mut out.as_flattened_mut()[..width]);
         }
     }
 }

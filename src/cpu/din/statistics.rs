@@ -1,9 +1,13 @@
 //! Statistics of a hidden layer's numbers before its activation.
 
+use std::ops::Range;
+
 use crate::cpu::din::cut::{Part, cut};
 use crate::cpu::din::layers::{BLOCK, Candidate, Layers, Units};
+use crate::cpu::din::rows::WideInputs;
+use crate::cpu::din::span::Widen;
 use crate::cpu::threads::map;
-use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, Matrix, widen_to};
+use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, Matrix};
 use crate::element::Element;
 use crate::error::Result;
 use crate::host::Host;
@@ -20,21 +24,36 @@ pub(super) fn din_statistics<T: Element>(
 ) -> Result<()> {
     op.check_statistics(batch, inputs, layer, &out)?;
     let layers = Layers::new(op, inputs);
+    let all = measure(instructions, batch, WideInputs::new(inputs, op.width), (&layers, layer));
+    for (channel, sums) in all.channels.iter().enumerate() {
+        out.mean[channel] = sums.mean as f32;
+        out.centred_squares[channel] = sums.squares as f32;
+    }
+    Ok(())
+}
+
+/// The moments of a layer's units over all pairs.
+fn measure(
+    instructions: Instructions,
+    batch: &Batch,
+    inputs: WideInputs<'_>,
+    (layers, layer): (&Layers, usize),
+) -> Moments {
     let channels = layers.units[layer];
     let moments = map(cut(batch, BLOCK), |parts| {
         let mut moments = Moments::new(channels);
-        let [mut history, mut targets] = [BLOCK, 1].map(|rows| Matrix::zeros(rows, op.width));
-        let (mut units, mut candidate) = (Units::new(&layers), Candidate::new(&layers));
-        let numbers = |rows: std::ops::Range<usize>| rows.start * op.width..rows.end * op.width;
+        let [mut history, mut targets] = [BLOCK, 1].map(|rows| Matrix::zeros(rows, inputs.width));
+        let (mut units, mut candidate) = (Units::new(layers), Candidate::new(layers));
         for Part { history: behaviours, targets: candidates, .. } in parts {
             for m in candidates {
                 for start in behaviours.clone().step_by(BLOCK) {
                     let rows = start..behaviours.end.min(start + BLOCK);
                     instructions.run(Measure {
-                        layers: &layers,
+                        layers,
                         layer,
-                        target: &inputs.targets[numbers(m..m + 1)],
-                        behaviours: &inputs.history[numbers(rows)],
+                        inputs,
+                        target: m,
+                        behaviours: rows,
                         scratch: (&mut targets, &mut history, &mut candidate, &mut units),
                         moments: &mut moments,
                         is_new: start == behaviours.start,
@@ -51,11 +70,7 @@ pub(super) fn din_statistics<T: Element>(
         }
         all.count += later.count;
     }
-    for (channel, sums) in all.channels.iter().enumerate() {
-        out.mean[channel] = sums.mean as f32;
-        out.centred_squares[channel] = sums.squares as f32;
-    }
-    Ok(())
+    all
 }
 
 /// Mean and sum of squared distances from it.
@@ -92,11 +107,12 @@ impl Moments {
 }
 
 /// Adds the pairs of a block of behaviours and a candidate.
-struct Measure<'a, T> {
+struct Measure<'a> {
     layers: &'a Layers,
     layer: usize,
-    target: &'a [T],
-    behaviours: &'a [T],
+    inputs: WideInputs<'a>,
+    target: usize,
+    behaviours: Range<usize>,
     /// The candidate's row, the behaviours' rows, the candidate's network and its units.
     scratch: (&'a mut Matrix, &'a mut Matrix, &'a mut Candidate, &'a mut Units),
     moments: &'a mut Moments,
@@ -104,22 +120,19 @@ struct Measure<'a, T> {
     is_new: bool,
 }
 
-impl<T: Element> Kernel for Measure<'_, T> {
+impl Kernel for Measure<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        let Self { layers, layer, target, behaviours, scratch, moments, is_new } = self;
+        let Self { layers, layer, inputs, target, behaviours, scratch, moments, is_new } = self;
         let (targets, history, candidate, units) = scratch;
-        let width = target.len();
+        let (width, rows) = (inputs.width, behaviours.len());
         if is_new {
-            widen_to(l, target, &mut targets.row_mut(0).as_flattened_mut()[..width]);
+            Widen { from: inputs.targets, rows: target..target + 1, width, out: targets }.run(l);
             candidate.set(l, layers, targets.row(0), false);
         }
-        for (row, out) in behaviours.chunks_exact(width).zip(history.rows_mut()) {
-            widen_to(l, row, &mut out.as_flattened_mut()[..width]);
-        }
-        let rows = behaviours.len() / width;
+        Widen { from: inputs.history, rows: behaviours, width, out: history }.run(l);
         units.forward(l, layers, candidate, &history.data()[..rows * history.vectors()], layer + 1);
         let numbers = &units.before[layer];
         let n = numbers.vectors();

@@ -1,7 +1,7 @@
 //! Sums over pairs: the gradients of the network's weights.
 
 use crate::cpu::din::layers::Layers;
-use crate::cpu::vector::{LANES, Matrix};
+use crate::cpu::vector::{Kernel, LANES, Lanes, Matrix, NarrowRows, store};
 use crate::element::Element;
 use crate::host::Host;
 use crate::ops::{DinGradients, DinLayerGradients};
@@ -151,14 +151,28 @@ impl Sums {
 /// Writes all rows of a matrix.
 fn write_all<G: Element>(rows: &Matrix, out: &mut [G]) {
     let width = out.len() / rows.rows().max(1);
-    write_rows(rows, out, width);
+    for (row, out) in out.chunks_exact_mut(width).enumerate() {
+        store(out, &rows.row(row).as_flattened()[..width]);
+    }
 }
 
-/// Writes rows of `width` numbers, rounded to the type of the gradient.
-pub(super) fn write_rows<G: Element>(rows: &Matrix, out: &mut [G], width: usize) {
-    for (row, out) in out.chunks_exact_mut(width).enumerate() {
-        for (out, number) in out.iter_mut().zip(rows.row(row).as_flattened()) {
-            *out = G::from_f32(*number);
+/// Writes the first `count` rows of `width` numbers, from row `first` of `out` on.
+pub(super) struct WriteRows<'a, 'o> {
+    pub(super) rows: &'a Matrix,
+    pub(super) count: usize,
+    pub(super) width: usize,
+    pub(super) out: &'a mut NarrowRows<'o>,
+    pub(super) first: usize,
+}
+
+impl Kernel for WriteRows<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        for row in 0..self.count {
+            let numbers = &self.rows.row(row).as_flattened()[..self.width];
+            self.out.write(l, (self.first + row) * self.width, numbers);
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::cpu::gather::AHEAD;
 use crate::cpu::threads::for_each;
-use crate::cpu::vector::{Instructions, Kernel, Lanes, dot_lanes, prefetch_rows, store, widen_to};
-use crate::element::{DType, Element};
+use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, dot_lanes, prefetch_rows};
+use crate::element::Element;
 use crate::error::Result;
 use crate::host::{Host, reserve};
 use crate::ops::*;
@@ -46,13 +46,18 @@ pub(super) fn update<T: Element>(
         ids,
         rows,
         width,
-        table: tables.next().unwrap_or_default(),
+        table: NarrowRows::new(tables.next().unwrap_or_default()),
         first: firsts.next().unwrap_or_default(),
         first_width,
         second: seconds.next().unwrap_or_default(),
     }));
-    for_each(items, |update| instructions.run(update));
+    update_all(instructions, items);
     Ok(())
+}
+
+/// [`update`], whatever is stored.
+fn update_all(instructions: Instructions, updates: Vec<Update<'_>>) {
+    for_each(updates, |update| instructions.run(update));
 }
 
 /// For each chunk of ids, the rows from that of its first id to that of its last.
@@ -125,45 +130,45 @@ impl Step {
 }
 
 /// Updates the rows of some ids.
-struct Update<'a, T> {
+struct Update<'a> {
     step: Step,
     ids: &'a [u32],
     /// The gradient of each id.
     rows: &'a [f32],
     width: usize,
     /// From the row of the first id to that of the last; so are the states.
-    table: &'a mut [T],
+    table: NarrowRows<'a>,
     first: &'a mut [f32],
     first_width: usize,
     second: &'a mut [f32],
 }
 
-impl<T: Element> Kernel for Update<'_, T> {
+impl Kernel for Update<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        let Self { step, ids, rows, width, table, first, first_width, second } = self;
+        let Self { step, ids, rows, width, mut table, first, first_width, second } = self;
         let second_width = if second.is_empty() { 0 } else { width };
         let base = ids[0];
         let place = |id: &u32| (id - base) as usize;
-        let mut wide = vec![0.0; if T::DTYPE == DType::F32 { 0 } else { width }];
+        let mut wide = vec![0.0; width];
         for (i, (block, rows)) in ids.chunks(AHEAD).zip(rows.chunks(AHEAD * width)).enumerate() {
             let next = &ids[ids.len().min((i + 1) * AHEAD)..ids.len().min((i + 2) * AHEAD)];
-            prefetch_rows(table, width, next.iter().map(place));
+            table.prefetch(width, next.iter().map(place));
             prefetch_rows(first, first_width, next.iter().map(place));
             prefetch_rows(second, second_width, next.iter().map(place));
             for (id, g) in block.iter().zip(rows.chunks_exact(width)) {
                 let start = place(id);
-                let row = &mut table[start * width..(start + 1) * width];
                 let first = &mut first[start * first_width..(start + 1) * first_width];
                 let second = &mut second[start * second_width..(start + 1) * second_width];
-                if T::DTYPE == DType::F32 {
-                    step.run(l, bytemuck::cast_slice_mut(row), g, first, second);
+                let row = start * width..(start + 1) * width;
+                if let NarrowRows::F32(rows) = &mut table {
+                    step.run(l, &mut rows[row], g, first, second);
                 } else {
-                    widen_to(l, row, &mut wide);
+                    table.read(l, row, &mut wide);
                     step.run(l, &mut wide, g, first, second);
-                    store(row, &wide);
+                    table.write(l, start * width, &wide);
                 }
             }
         }

@@ -10,9 +10,9 @@ use crate::cpu::gather::{WeightedRows, sum_rows};
 use crate::cpu::sdim::hash_rows::HashRows;
 use crate::cpu::sdim::query::user_groups;
 use crate::cpu::sdim::signatures::Signatures;
-use crate::cpu::sdim::sums::{Behaviours, BucketRows, EveryBucket, WantedBuckets};
+use crate::cpu::sdim::sums::{BLOCK, Behaviours, BucketRows, EveryBucket, WantedBuckets};
 use crate::cpu::spans::{Span, spans};
-use crate::cpu::threads::{for_each, split_rows};
+use crate::cpu::threads::for_each;
 use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, WideRows};
 use crate::element::Element;
 use crate::error::Result;
@@ -20,9 +20,6 @@ use crate::host::Host;
 use crate::jagged::{Batch, Jagged};
 use crate::memory::{View, ViewMut};
 use crate::ops::{Sdim, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs};
-
-/// The number of behaviours in a block: they and their projections stay in the L1 cache.
-const BLOCK: usize = 32;
 
 pub(super) fn query<T: Element>(
     instructions: Instructions,
@@ -36,29 +33,35 @@ pub(super) fn query<T: Element>(
     op.check_grad_out(NAME, targets, grad_out.len())?;
     op.check_grad_table(NAME, targets.users(), grad_table.len())?;
     let signatures = Signatures::new(NAME, op, targets.total(), &inputs.hash)?;
-    let words = words(
-        instructions,
-        &signatures,
-        inputs.targets.map(|rows| WideRows::new(rows.as_slice())),
-        0..targets.total(),
-    );
+    let rows = inputs.targets.map(|rows| WideRows::new(rows.as_slice()));
+    let codes = HashRows { signatures: &signatures, rows, range: 0..targets.total() }.run_with(instructions);
     let grads = grad_table.into_slice();
     grads.fill(0.0);
+    let computed = Signatures::computed(op, &codes);
+    let rows = Behaviours { op: *op, rows: WideRows::new(grad_out.as_slice()), signatures: &computed };
     let table_length = op.table_length(1)?;
-    let computed = Signatures::computed(op, &words);
-    Behaviours { op: *op, rows: WideRows::new(grad_out.as_slice()), signatures: &computed }.add_to(
-        instructions,
-        targets.ranges(),
-        |_| EveryBucket { buckets: op.buckets() },
-        grads.chunks_exact_mut(table_length).collect(),
-    );
-    let tables = inputs.table.chunks_exact(table_length);
-    let users = grads.chunks_exact_mut(table_length).zip(tables).zip(targets.ranges());
+    add_grads(instructions, &rows, targets, &codes, (&inputs.table, grads, table_length));
+    Ok(())
+}
+
+/// Adds the gradients of the candidates up, by bucket, and turns the sums into the gradients of the bucket rows. Tables of one
+/// user have `length` numbers.
+fn add_grads(
+    instructions: Instructions,
+    rows: &Behaviours<'_>,
+    targets: &Jagged,
+    codes: &[u32],
+    (table, grads, length): (&[f32], &mut [f32], usize),
+) {
+    let op = &rows.op;
+    let bucket_rows = |_| EveryBucket { buckets: op.buckets() };
+    rows.add_to(instructions, targets.ranges(), bucket_rows, grads.chunks_exact_mut(length).collect());
+    let users = grads.chunks_exact_mut(length).zip(table.chunks_exact(length)).zip(targets.ranges());
     for_each(users.collect(), |((grads, table), targets): ((&mut [f32], &[f32]), Range<usize>)| {
         let bucket_rows = EveryBucket { buckets: op.buckets() };
         let mut is_read = vec![false; op.groups * op.buckets()];
-        for (i, &word) in words[targets.start * op.groups..targets.end * op.groups].iter().enumerate() {
-            if let Some(row) = bucket_rows.sum_row(i % op.groups, word.into()) {
+        for (i, &code) in codes[targets.start * op.groups..targets.end * op.groups].iter().enumerate() {
+            if let Some(row) = bucket_rows.sum_row(i % op.groups, code) {
                 is_read[row] = true;
             }
         }
@@ -67,7 +70,6 @@ pub(super) fn query<T: Element>(
             bucket_gradient(op, sum, grad);
         }
     });
-    Ok(())
 }
 
 pub(super) fn encode<T: Element, G: Element>(
@@ -85,9 +87,20 @@ pub(super) fn encode<T: Element, G: Element>(
     let behaviours =
         Behaviours { op: *op, rows: WideRows::new(inputs.history.as_slice()), signatures: &signatures };
     let grads = grad_table.as_slice().chunks_exact(op.table_length(1)?).collect();
-    let bucket_rows = |_| EveryBucket { buckets: op.buckets() };
-    gather(instructions, &behaviours, histories.ranges(), bucket_rows, grads, grad_history.into_slice());
+    gather_all(instructions, &behaviours, histories, grads, NarrowRows::new(grad_history.into_slice()));
     Ok(())
+}
+
+/// [`gather`] from the gradients of whole tables.
+fn gather_all(
+    instructions: Instructions,
+    behaviours: &Behaviours<'_>,
+    histories: &Jagged,
+    grads: Vec<&[f32]>,
+    out: NarrowRows<'_>,
+) {
+    let bucket_rows = |_| EveryBucket { buckets: behaviours.op.buckets() };
+    gather(instructions, behaviours, histories.ranges(), bucket_rows, grads, out);
 }
 
 pub(super) fn attend<T: Element, G: Element>(
@@ -109,24 +122,32 @@ pub(super) fn attend<T: Element, G: Element>(
         rows: WideRows::new(inputs.history.as_slice()),
         signatures: &history_signatures,
     };
-    let words = words(
-        instructions,
-        &target_signatures,
-        inputs.targets.map(|rows| WideRows::new(rows.as_slice())),
-        0..targets.total(),
-    );
-    let computed = Signatures::computed(op, &words);
+    let rows = inputs.targets.map(|rows| WideRows::new(rows.as_slice()));
+    let hash = HashRows { signatures: &target_signatures, rows, range: 0..targets.total() };
+    let codes = hash.run_with(instructions);
+    let computed = Signatures::computed(op, &codes);
     let grad_outs = Behaviours { op: *op, rows: WideRows::new(grad_out.as_slice()), signatures: &computed };
-    let mut out = grad_history.into_slice();
+    let out = NarrowRows::new(grad_history.into_slice());
+    gather_wanted(instructions, batch, (&behaviours, &grad_outs), &codes, out);
+    Ok(())
+}
+
+/// [`gather`] from the gradients of the buckets that candidates read, for as many users at a time as memory is set aside for.
+fn gather_wanted(
+    instructions: Instructions,
+    batch: &Batch,
+    (behaviours, grad_outs): (&Behaviours<'_>, &Behaviours<'_>),
+    codes: &[u32],
+    mut out: NarrowRows<'_>,
+) {
+    let op = &behaviours.op;
+    let (histories, targets) = (batch.histories(), batch.targets());
     for users in user_groups(op, targets) {
-        let of_user = |targets: Range<usize>| -> Vec<u32> {
-            words[targets.start * op.groups..targets.end * op.groups]
-                .iter()
-                .map(|&word| word.into())
-                .collect()
+        let of_user = |user| {
+            let targets = targets.range(user);
+            WantedBuckets::new(op, &codes[targets.start * op.groups..targets.end * op.groups])
         };
-        let bucket = |user| WantedBuckets::new(op, &of_user(targets.range(user)));
-        let buckets: Vec<WantedBuckets> = users.clone().map(bucket).collect();
+        let buckets: Vec<WantedBuckets> = users.clone().map(of_user).collect();
         let sums_of = |rows: &Behaviours<'_>, jagged: &Jagged| {
             let zeros = |buckets: &WantedBuckets| vec![0.0; buckets.count() * op.width];
             let mut sums: Vec<Vec<f32>> = buckets.iter().map(zeros).collect();
@@ -135,7 +156,7 @@ pub(super) fn attend<T: Element, G: Element>(
             rows.add_to(instructions, runs, |i| &buckets[i], slices);
             sums
         };
-        let (sums, mut grads) = (sums_of(&behaviours, histories), sums_of(&grad_outs, targets));
+        let (sums, mut grads) = (sums_of(behaviours, histories), sums_of(grad_outs, targets));
         for_each(grads.iter_mut().zip(&sums).collect(), |(grads, sums): (&mut Vec<f32>, &Vec<f32>)| {
             for (grad, sum) in grads.chunks_exact_mut(op.width).zip(sums.chunks_exact(op.width)) {
                 bucket_gradient(op, sum, grad);
@@ -143,29 +164,9 @@ pub(super) fn attend<T: Element, G: Element>(
         });
         let runs = users.map(|user| histories.range(user));
         let rows = runs.clone().map(|run| run.len()).sum::<usize>() * op.width;
-        let (own, rest) = std::mem::take(&mut out).split_at_mut(rows);
-        out = rest;
-        gather(
-            instructions,
-            &behaviours,
-            runs,
-            |i| &buckets[i],
-            grads.iter().map(|grads| &grads[..]).collect(),
-            own,
-        );
+        let grads = grads.iter().map(|grads| &grads[..]).collect();
+        gather(instructions, behaviours, runs, |i| &buckets[i], grads, out.split_off(rows));
     }
-    Ok(())
-}
-
-/// The signatures of candidates, `[rows, G]`.
-fn words(
-    instructions: Instructions,
-    signatures: &Signatures<'_>,
-    rows: Option<WideRows<'_>>,
-    range: Range<usize>,
-) -> Vec<u16> {
-    let words = instructions.run(HashRows { signatures, rows, range });
-    words.into_iter().map(|word| word as u16).collect()
 }
 
 /// Turns the sum of the gradients of the candidates that read a bucket row into the gradient of the row, in `f64`: the square
@@ -189,29 +190,17 @@ fn bucket_gradient(op: &Sdim, row: &[f32], grad: &mut [f32]) {
 }
 
 /// For every behaviour of some users, the sum of the gradients of its buckets, into consecutive rows.
-fn gather<G: Element, M: BucketRows>(
+fn gather<M: BucketRows>(
     instructions: Instructions,
     behaviours: &Behaviours<'_>,
     histories: impl Iterator<Item = Range<usize>> + Clone,
     bucket_rows: impl Fn(usize) -> M + Sync,
     grads: Vec<&[f32]>,
-    out: &mut [G],
+    out: NarrowRows<'_>,
 ) {
     let spans = spans(histories, 8 * BLOCK);
-    let rows = split_rows(spans.iter().map(|span| span.rows.len()), out, behaviours.op.width);
-    let out = rows.into_iter().map(NarrowRows::new).collect();
-    gather_spans(instructions, behaviours, &spans, bucket_rows, grads, out);
-}
-
-/// [`gather`], whatever is stored; `out` by span.
-fn gather_spans<M: BucketRows>(
-    instructions: Instructions,
-    behaviours: &Behaviours<'_>,
-    spans: &[Span],
-    bucket_rows: impl Fn(usize) -> M + Sync,
-    grads: Vec<&[f32]>,
-    out: Vec<NarrowRows<'_>>,
-) {
+    let lengths = spans.iter().map(|span| span.rows.len());
+    let out = out.split(lengths, behaviours.op.width);
     for_each(spans.iter().zip(out).collect(), |(span, out): (&Span, NarrowRows<'_>)| {
         instructions.run(Gather {
             behaviours,

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::cpu::sdim::signatures::Signatures;
-use crate::cpu::vector::{Kernel, Lanes, WideRows};
+use crate::cpu::vector::{Instructions, Kernel, Lanes, WideRows};
 use crate::ops::Sdim;
 
 /// The number of rows that are hashed at a time.
@@ -15,6 +15,13 @@ pub(super) struct HashRows<'a> {
     /// `[N, d]`; `None` where signatures are given.
     pub(super) rows: Option<WideRows<'a>>,
     pub(super) range: Range<usize>,
+}
+
+impl HashRows<'_> {
+    /// Runs the kernel. Callers that depend on a storage type would compile it again.
+    pub(super) fn run_with(self, instructions: Instructions) -> Vec<u32> {
+        instructions.run(self)
+    }
 }
 
 impl Kernel for HashRows<'_> {

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use crate::cpu::Cpu;
 use crate::cpu::threads::for_each;
-use crate::cpu::vector::{Instructions, WideRows, add, with_default_floats};
+use crate::cpu::vector::{Instructions, NarrowRows, WideRows, add, with_default_floats};
 use crate::element::{Element, GradientOf, Signature};
 use crate::error::Result;
 use crate::host::Host;
@@ -18,7 +18,7 @@ use crate::jagged::{Batch, Jagged};
 use crate::memory::{View, ViewMut};
 use crate::ops::{Sdim, SdimAttendInputs, SdimEncodeInputs, SdimOps, SdimQueryInputs};
 use hash_rows::{HashRows, ROWS};
-use query::{Average, tiles, user_groups};
+use query::{Average, Tile, tiles, user_groups};
 use signatures::Signatures;
 use sums::{Behaviours, EveryBucket, WantedBuckets};
 
@@ -141,7 +141,7 @@ pub(super) fn signatures<T: Element, W: Signature>(
     let blocks = (0..count).step_by(ROWS).zip(out.chunks_mut(ROWS.saturating_mul(op.groups))).collect();
     for_each(blocks, |(first, out): (usize, &mut [W])| {
         let range = first..count.min(first + ROWS);
-        let words = instructions.run(HashRows { signatures: &signatures, rows, range });
+        let words = HashRows { signatures: &signatures, rows, range }.run_with(instructions);
         out.iter_mut().zip(words).for_each(|(out, word)| *out = W::from_u32(word));
     });
 }
@@ -204,19 +204,27 @@ pub(super) fn query<T: Element>(
     op.check_query(targets, inputs)?;
     op.check_output(NAME, targets, out.len())?;
     let signatures = Signatures::new(NAME, op, targets.total(), &inputs.hash)?;
-    let table_length = op.table_length(1)?;
-    let targets = targets.ranges().enumerate();
-    for_each(tiles(op, targets, out.into_slice()), |(user, tile, out)| {
-        let wanted = instructions.run(HashRows {
-            signatures: &signatures,
-            rows: inputs.targets.map(|rows| WideRows::new(rows.as_slice())),
-            range: tile,
-        });
-        let sums = &inputs.table[user * table_length..(user + 1) * table_length];
+    let rows = inputs.targets.map(|rows| WideRows::new(rows.as_slice()));
+    let tiles = tiles(op, targets.ranges().enumerate(), NarrowRows::new(out.into_slice()));
+    average(instructions, &signatures, rows, (&inputs.table, op.table_length(1)?), tiles);
+    Ok(())
+}
+
+/// Hashes the candidates of tiles, and averages the sums of their buckets in the table of their user.
+fn average(
+    instructions: Instructions,
+    signatures: &Signatures<'_>,
+    rows: Option<WideRows<'_>>,
+    (table, length): (&[f32], usize),
+    tiles: Vec<Tile<'_>>,
+) {
+    let op = &signatures.op;
+    for_each(tiles, |(user, range, out)| {
+        let wanted = HashRows { signatures, rows, range }.run_with(instructions);
+        let sums = &table[user * length..(user + 1) * length];
         let bucket_rows = EveryBucket { buckets: op.buckets() };
         instructions.run(Average { op, signatures: &wanted, sums, bucket_rows, out });
     });
-    Ok(())
 }
 
 /// Without a table: sums exist only for the buckets that a user's candidates read.
@@ -238,14 +246,30 @@ pub(super) fn attend<T: Element>(
         rows: WideRows::new(inputs.history.as_slice()),
         signatures: &history_signatures,
     };
-    let mut out = out.into_slice();
+    let rows = inputs.targets.map(|rows| WideRows::new(rows.as_slice()));
+    average_wanted(
+        instructions,
+        batch,
+        &behaviours,
+        (&target_signatures, rows),
+        NarrowRows::new(out.into_slice()),
+    );
+    Ok(())
+}
+
+/// Adds up the buckets that candidates read, for as many users at a time as memory is set aside for, and averages them.
+fn average_wanted(
+    instructions: Instructions,
+    batch: &Batch,
+    behaviours: &Behaviours<'_>,
+    (signatures, rows): (&Signatures<'_>, Option<WideRows<'_>>),
+    mut out: NarrowRows<'_>,
+) {
+    let op = &signatures.op;
+    let (histories, targets) = (batch.histories(), batch.targets());
     for users in user_groups(op, targets) {
         let all = targets.range(users.start).start..targets.range(users.end - 1).end;
-        let wanted = instructions.run(HashRows {
-            signatures: &target_signatures,
-            rows: inputs.targets.map(|rows| WideRows::new(rows.as_slice())),
-            range: all.clone(),
-        });
+        let wanted = HashRows { signatures, rows, range: all.clone() }.run_with(instructions);
         let signatures = |targets: &Range<usize>| {
             &wanted[(targets.start - all.start) * op.groups..(targets.end - all.start) * op.groups]
         };
@@ -259,13 +283,11 @@ pub(super) fn attend<T: Element>(
             |i| &buckets[i],
             sums.iter_mut().map(|sums| &mut sums[..]).collect(),
         );
-        let (rows, rest) = std::mem::take(&mut out).split_at_mut(all.len() * op.width);
-        out = rest;
+        let out = out.split_off(all.len() * op.width);
         let targets = users.map(|user| targets.range(user)).enumerate();
-        for_each(tiles(op, targets, rows), |(i, tile, out)| {
+        for_each(tiles(op, targets, out), |(i, tile, out)| {
             let (signatures, sums) = (signatures(&tile), &sums[i][..]);
             instructions.run(Average { op, signatures, sums, bucket_rows: &buckets[i], out });
         });
     }
-    Ok(())
 }

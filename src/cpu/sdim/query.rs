@@ -5,26 +5,27 @@ use std::ops::Range;
 use crate::cpu::gather::{WeightedRows, sum_rows};
 use crate::cpu::sdim::sums::BucketRows;
 use crate::cpu::vector::{Kernel, Lanes, NarrowRows, dot_lanes};
-use crate::element::Element;
 use crate::jagged::Jagged;
 use crate::ops::Sdim;
 
 /// The number of candidates in a tile.
 const CANDIDATES: usize = 256;
 
-/// Cuts the consecutive candidates of some users, and the rows of their output, into tiles: user, candidates, output rows.
-pub(super) fn tiles<'a, T: Element>(
+/// User, candidates and their output rows.
+pub(super) type Tile<'a> = (usize, Range<usize>, NarrowRows<'a>);
+
+/// Cuts the consecutive candidates of some users, and the rows of their output, into tiles.
+pub(super) fn tiles<'a>(
     op: &Sdim,
     targets: impl Iterator<Item = (usize, Range<usize>)>,
-    mut out: &'a mut [T],
-) -> Vec<(usize, Range<usize>, NarrowRows<'a>)> {
+    mut out: NarrowRows<'a>,
+) -> Vec<Tile<'a>> {
     let mut tiles = Vec::new();
     for (user, targets) in targets {
         for start in targets.clone().step_by(CANDIDATES) {
             let tile = start..targets.end.min(start + CANDIDATES);
-            let (rows, rest) = std::mem::take(&mut out).split_at_mut(tile.len() * op.width);
-            tiles.push((user, tile, NarrowRows::new(rows)));
-            out = rest;
+            let rows = out.split_off(tile.len() * op.width);
+            tiles.push((user, tile, rows));
         }
     }
     tiles

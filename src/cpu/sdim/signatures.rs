@@ -17,6 +17,7 @@ enum Source<'a> {
     Rotations(Vec<Row>),
     Given8(&'a [u8]),
     Given16(&'a [u16]),
+    Computed(&'a [u32]),
 }
 
 impl<'a> Signatures<'a> {
@@ -32,8 +33,8 @@ impl<'a> Signatures<'a> {
     }
 
     /// Signatures `[rows, G]` that were computed before.
-    pub(super) fn computed(op: &Sdim, words: &'a [u16]) -> Self {
-        Self { op: *op, source: Source::Given16(words) }
+    pub(super) fn computed(op: &Sdim, signatures: &'a [u32]) -> Self {
+        Self { op: *op, source: Source::Computed(signatures) }
     }
 
     /// The signatures of `count` rows. Given signatures are checked.
@@ -101,6 +102,7 @@ impl<'a> Signatures<'a> {
             }
             Source::Given8(given) => copy(&given[first * groups..], out),
             Source::Given16(given) => copy(&given[first * groups..], out),
+            Source::Computed(signatures) => copy(&signatures[first * groups..], out),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, Row, WideRows, add}
 use crate::ops::Sdim;
 
 /// The number of behaviours in a block: they and their projections stay in the L1 cache.
-const BLOCK: usize = 32;
+pub(super) const BLOCK: usize = 32;
 
 /// The behaviours whose sums are computed before they are added to older ones: rounding errors grow with this number and the
 /// number of parts, not with their product.

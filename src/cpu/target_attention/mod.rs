@@ -88,12 +88,12 @@ pub(super) fn attend<T: Element>(
     op.check_outputs(batch, &outputs)?;
     let plan = pieces::cut(batch, (pieces::ROWS / (op.heads / op.kv_heads)).max(1), pieces::STEP);
     let rows = || plan.tiles.iter().map(|tile| tile.rows);
-    let out = split_rows(rows(), outputs.out.into_slice(), op.heads * op.value_width);
+    let out = NarrowRows::new(outputs.out.into_slice()).split(rows(), op.heads * op.value_width);
     let lse: Vec<Option<&mut [f32]>> = match outputs.lse {
         Some(lse) => split_rows(rows(), lse.into_slice(), op.heads).into_iter().map(Some).collect(),
         None => rows().map(|_| None).collect(),
     };
-    let outputs = out.into_iter().map(NarrowRows::new).zip(lse).collect();
+    let outputs = out.into_iter().zip(lse).collect();
     attend_rows(instructions, op, &plan, WideInputs::new(inputs), outputs);
     Ok(())
 }

@@ -49,7 +49,9 @@ impl Instructions {
     }
 
     /// Runs a kernel with these instructions, or with portable ones if the machine lacks them.
-    #[inline]
+    ///
+    /// Not inlined: it would be compiled for every call, with the whole kernel.
+    #[inline(never)]
     pub(in crate::cpu) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         let call = Call(kernel);
         #[cfg(target_arch = "x86_64")]

@@ -31,32 +31,39 @@ impl Matrix {
     }
 
     /// The vectors of a row.
+    #[inline(always)]
     pub(in crate::cpu) fn vectors(&self) -> usize {
         self.vectors
     }
 
+    #[inline(always)]
     pub(in crate::cpu) fn row(&self, row: usize) -> &[Row] {
         &self.data[row * self.vectors..][..self.vectors]
     }
 
+    #[inline(always)]
     pub(in crate::cpu) fn row_mut(&mut self, row: usize) -> &mut [Row] {
         &mut self.data[row * self.vectors..][..self.vectors]
     }
 
     /// The number of rows.
+    #[inline(always)]
     pub(in crate::cpu) fn rows(&self) -> usize {
         self.data.len() / self.vectors.max(1)
     }
 
+    #[inline(always)]
     pub(in crate::cpu) fn rows_mut(&mut self) -> impl ExactSizeIterator<Item = &mut [Row]> {
         self.data.chunks_exact_mut(self.vectors.max(1))
     }
 
     /// The vectors of all rows.
+    #[inline(always)]
     pub(in crate::cpu) fn data(&self) -> &[Row] {
         &self.data
     }
 
+    #[inline(always)]
     pub(in crate::cpu) fn data_mut(&mut self) -> &mut [Row] {
         &mut self.data
     }

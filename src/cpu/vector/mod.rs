@@ -14,7 +14,6 @@ mod instructions;
 mod lanes;
 mod matrix;
 mod narrow;
-mod outer;
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "prefetching takes a pointer"))]
 mod prefetch;
 mod product;
@@ -29,8 +28,7 @@ pub(super) use instructions::Kernel;
 pub(super) use lanes::{LANES, Lanes, Row, transpose};
 pub(super) use matrix::{Matrix, multiply, multiply_transposed};
 pub(super) use narrow::NarrowRows;
-pub(super) use outer::add_outer;
 pub(super) use prefetch::{prefetch_parts, prefetch_rows};
 pub(super) use product::{product, weighted_sum};
 pub(super) use rows::{add, add_pairs, dot_lanes, store};
-pub(super) use widen::{WideRows, widen_lanes, widen_to};
+pub(super) use widen::{WideRows, widen_to};

@@ -1,8 +1,12 @@
 //! Rounding `f32` rows to a storage type, many numbers at a time.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use super::lanes::Lanes;
+use super::prefetch::prefetch_rows;
+use super::widen::widen_to;
 use crate::element::{DType, Element};
 
 /// Rows of a storage type, to be written from `f32`. A kernel that takes this instead of a type parameter is compiled once.
@@ -18,6 +22,54 @@ impl<'a> NarrowRows<'a> {
             DType::F32 => Self::F32(bytemuck::cast_slice_mut(rows)),
             DType::F16 => Self::F16(bytemuck::cast_slice_mut(rows)),
             DType::Bf16 => Self::Bf16(bytemuck::cast_slice_mut(rows)),
+        }
+    }
+
+    /// Splits off the first `count` elements.
+    pub(in crate::cpu) fn split_off(&mut self, count: usize) -> Self {
+        fn cut<'a, T>(rows: &mut &'a mut [T], count: usize) -> &'a mut [T] {
+            let (head, tail) = std::mem::take(rows).split_at_mut(count);
+            *rows = tail;
+            head
+        }
+        match self {
+            Self::F32(rows) => Self::F32(cut(rows, count)),
+            Self::F16(rows) => Self::F16(cut(rows, count)),
+            Self::Bf16(rows) => Self::Bf16(cut(rows, count)),
+        }
+    }
+
+    /// Splits into spans of `lengths` rows of `width`. Rows after the last span belong to no user and are left out.
+    pub(in crate::cpu) fn split(mut self, lengths: impl Iterator<Item = usize>, width: usize) -> Vec<Self> {
+        lengths.map(|length| self.split_off(length * width)).collect()
+    }
+
+    /// Sets all elements to zero.
+    pub(in crate::cpu) fn clear(&mut self) {
+        match self {
+            Self::F32(rows) => rows.fill(0.0),
+            Self::F16(rows) => rows.fill(f16::ZERO),
+            Self::Bf16(rows) => rows.fill(bf16::ZERO),
+        }
+    }
+
+    /// Reads some elements, with the instructions of the lanes.
+    #[inline(always)]
+    pub(in crate::cpu) fn read<L: Lanes>(&self, l: L, range: Range<usize>, out: &mut [f32]) {
+        match self {
+            Self::F32(rows) => widen_to(l, &rows[range], out),
+            Self::F16(rows) => widen_to(l, &rows[range], out),
+            Self::Bf16(rows) => widen_to(l, &rows[range], out),
+        }
+    }
+
+    /// Prefetches rows of `width` elements.
+    #[inline(always)]
+    pub(in crate::cpu) fn prefetch(&self, width: usize, indices: impl Iterator<Item = usize>) {
+        match self {
+            Self::F32(rows) => prefetch_rows(rows, width, indices),
+            Self::F16(rows) => prefetch_rows(rows, width, indices),
+            Self::Bf16(rows) => prefetch_rows(rows, width, indices),
         }
     }
 

@@ -10,11 +10,7 @@ use crate::element::{DType, Element};
 /// The elements as `f32`: the slice itself if they are `f32`, otherwise widened into `scratch`. Takes the lanes so that it
 /// is compiled with their instructions.
 #[inline(always)]
-pub(in crate::cpu) fn widen_lanes<'a, L: Lanes, T: Element>(
-    _: L,
-    elements: &'a [T],
-    scratch: &'a mut Vec<f32>,
-) -> &'a [f32] {
+fn widen_lanes<'a, L: Lanes, T: Element>(_: L, elements: &'a [T], scratch: &'a mut Vec<f32>) -> &'a [f32] {
     if T::DTYPE == DType::F32 {
         return bytemuck::cast_slice(elements);
     }
@@ -59,6 +55,16 @@ impl<'a> WideRows<'a> {
             Self::F32(elements) => &elements[range],
             Self::F16(elements) => widen_lanes(l, &elements[range], scratch),
             Self::Bf16(elements) => widen_lanes(l, &elements[range], scratch),
+        }
+    }
+
+    /// Writes some of the elements as `f32`, with the instructions of the lanes.
+    #[inline(always)]
+    pub(in crate::cpu) fn widen_to<L: Lanes>(&self, l: L, range: Range<usize>, out: &mut [f32]) {
+        match self {
+            Self::F32(elements) => widen_to(l, &elements[range], out),
+            Self::F16(elements) => widen_to(l, &elements[range], out),
+            Self::Bf16(elements) => widen_to(l, &elements[range], out),
         }
     }
 

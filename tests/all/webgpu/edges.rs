@@ -71,6 +71,11 @@ fn only_minus_infinity_removes() {
         assert!(attend(&keys, &holey, &bias).0.is_nan());
         bias[0] = f32::NAN;
         assert!(attend(&keys, &values, &bias).0.is_nan());
+        // Scores that are all NaN or +∞: neither is a part without behaviours.
+        for score in [f32::NAN, f32::INFINITY] {
+            let (out, lse) = attend(&keys, &values, &vec![score; length]);
+            assert!(out.is_nan() && lse.is_nan(), "{length} scores of {score}: {out}, {lse}");
+        }
     }
 }
 
@@ -108,6 +113,7 @@ fn the_largest_values_and_scales() {
     }
     for (scale, query, key, lse) in [
         // Subnormal numbers may count as 0 in WGSL.
+        (4e9, 1e30, 2e-38, 80.0),
         (3e38, 2e-38, 1.0, 6.0),
         (3e38, 4.0, 2e-38, 24.0),
         (1e38, 1e-20, 1e-19, 0.1),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake};
 use std::time::Duration;
 
-use longseq::webgpu::{WgpuBatch, WgpuBuffer};
+use longseq::webgpu::{WgpuBatch, WgpuBuffer, WgpuJagged};
 use longseq::*;
 use longseq_check::device::webgpu::{device, options};
 
@@ -75,6 +75,21 @@ fn buffers_and_batches_of_another_device_are_errors() {
     let _ = other.target_attention(&TargetAttention::new(2), &foreign, inputs).expect("a valid call");
     refused(attend(&mine, &mine, &foreign, &mut own_out), "batch");
     attend(&mine, &mine, &batch(&gpu), &mut own_out).expect("all of one device");
+    let op = Sdim::new(2).with_groups(1, 1);
+    let signatures = gpu.upload(&[0u8, 1]).expect("an upload");
+    let hash = || Hash::Signatures8(gpu.view(&signatures));
+    let jagged = |gpu: &Wgpu| gpu.jagged(&one(2)).expect("one user");
+    let encode = |rows, histories: &WgpuJagged| {
+        gpu.sdim_encode(&op, histories, SdimEncodeInputs::new(gpu.view(rows), hash())).map(drop)
+    };
+    refused(encode(&theirs, &jagged(&gpu)), "history");
+    refused(encode(&mine, &jagged(&other)), "histories");
+    let query = SdimQueryInputs::new(gpu.view(&mine), hash());
+    refused(gpu.sdim_query::<f32>(&op, &jagged(&other), query).map(drop), "targets");
+    let tables = [Table::new(2, 2, TableData::F32(gpu.view(&mine)))];
+    let bags = jagged(&other);
+    let inputs = LookupInputs::new(gpu.view(&own_ids), &tables);
+    refused(gpu.lookup(&Lookup::default(), Bags::Sum(&bags), inputs).map(drop), "bags");
     gpu.synchronize().expect("nothing was recorded that the device refuses");
 }
 

@@ -273,6 +273,23 @@ fn sorts_nan_last<B: Backend>(backend: &B, rules: Rules) {
     assert!(scores[3].is_nan() && scores[4].is_nan());
     // With three numbers, no NaN is kept.
     assert!(three[0] > 1.0 && three[0] < 3.0, "{three:?}");
+    for length in [3, 1500] {
+        assert!(attends_all_of(backend, length, nan).expect("a valid call")[0].is_nan(), "{length} of NaN");
+    }
+}
+
+/// The attention of a candidate, without a limit, to so many behaviours with one score.
+fn attends_all_of<B: Backend>(backend: &B, length: usize, score: f32) -> Result<Vec<f32>> {
+    let attention = backend.upload(&[score, 1.0])?;
+    let tables = [Table::new(2, 1, TableData::F32(backend.view(&attention)))];
+    let representation = backend.upload(&[2.0f32, 3.0])?;
+    let representation = [Table::new(2, 1, TableData::F32(backend.view(&representation)))];
+    let (ids, target_ids) = (backend.upload(&vec![0u32; length])?, backend.upload(&[1u32])?);
+    let batch = backend.batch(&Jagged::from_lengths(&[length])?, &Jagged::from_lengths(&[1])?)?;
+    let inputs =
+        DecoupledInputs::new(&tables, &representation, backend.view(&ids), backend.view(&target_ids));
+    let out = backend.decoupled_attend(&Decoupled::new([1.0]).with_top_k(None), &batch, inputs)?;
+    backend.download(backend.view(&out))
 }
 
 /// A score of `-∞` removes a behaviour, whatever its row holds.

@@ -85,7 +85,7 @@ test_device!(Mutant, Rules::IEEE);
 #[cfg(feature = "cuda")]
 test_device!(longseq::Cuda, cuda::rules());
 #[cfg(feature = "wgpu")]
-test_device!(longseq::Wgpu, Rules::WGSL);
+test_device!(longseq::Wgpu, webgpu::rules());
 
 /// [`TestDevice::check_case`], for tests that are to pass.
 ///
@@ -233,7 +233,7 @@ impl AnyDevice {
                 run(&cpu, Rules::CPU, stem, name);
             }),
             #[cfg(feature = "wgpu")]
-            AnyDevice::Wgpu(device) => run(device, Rules::WGSL, stem, name),
+            AnyDevice::Wgpu(device) => run(device, webgpu::rules(), stem, name),
             #[cfg(feature = "cuda")]
             AnyDevice::Cuda(device) => run(device, cuda::rules(), stem, name),
         }

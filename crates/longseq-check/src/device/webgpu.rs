@@ -7,6 +7,8 @@ use longseq::prelude::*;
 use longseq::Wgpu;
 use longseq::webgpu::WgpuOptions;
 
+use crate::case::Rules;
+
 /// The device, or `None` where the tests are to run without one.
 ///
 /// `LONGSEQ_TEST_WGPU` says what happens where there is no adapter: `require` fails, `auto` (the default) prints
@@ -31,6 +33,12 @@ pub fn device() -> Option<Wgpu> {
         })
         .as_ref()
         .map(|device| device.fork().expect("another handle"))
+}
+
+/// What the device guarantees: lavapipe computes with NaN and infinities as IEEE 754 says.
+pub fn rules() -> Rules {
+    let is_ieee = device().is_some_and(|device| device.device().contains("llvmpipe"));
+    Rules { nan: is_ieee, ..Rules::WGSL }
 }
 
 /// What the environment asks for: `LONGSEQ_TEST_WGPU_ADAPTER`, and no subgroups with `LONGSEQ_TEST_WGPU_SUBGROUPS=off`.

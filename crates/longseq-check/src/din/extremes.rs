@@ -51,6 +51,13 @@ pub(super) fn keeps_nan_to_its_candidates<B: Backend>(backend: &B, rules: Rules)
             }
         }
     }
+    // A history of several pieces, each with a NaN, and only one of them.
+    let length = if rules.slow { 700 } else { 3000 };
+    for (place, pooling) in [Place::Target, Place::History].into_iter().zip([DinPooling::Softmax; 2]) {
+        let (puts, histories, targets) = (vec![(place, 4, f32::NAN)], vec![3, length], vec![3, 4]);
+        let case = DinCase { puts, pooling, hidden: vec![12], histories, targets, ..Default::default() };
+        assert_check(&case, backend, rules);
+    }
 }
 
 /// With softmax, the result is at most the largest number of the history, however large that is. Candidates are small, as a

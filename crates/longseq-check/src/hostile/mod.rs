@@ -1,12 +1,14 @@
 //! Hostile inputs: sizes that overflow, ids outside at every place, views at odd offsets, scales that are not finite. Each is
 //! an error that names the argument, or has a documented result.
 
+mod signatures;
 mod views;
 
 use longseq::*;
 
 use crate::case::Rules;
 use crate::registry::list_tests;
+use signatures::finds_a_signature_outside;
 use views::reads_views_at_any_offset;
 
 list_tests!("hostile":
@@ -267,8 +269,9 @@ fn takes_batches_of_nobody<B: Backend>(backend: &B, _: Rules) {
     assert_eq!(run(&[(3, 0), (0, 2)]), Ok(4 + 4 + 8 + 4 + 4));
 }
 
-/// An id outside its table at the first, the last and the only place, and in any feature.
+/// An id outside its table at the first, the last and the only place, and in any feature; a signature.
 fn finds_ids_outside_at_every_place<B: Backend>(backend: &B, _: Rules) {
+    finds_a_signature_outside(backend);
     for (count, place) in [(1, 0), (2, 0), (2, 1), (70, 0), (70, 35), (70, 69)] {
         for bad in [2u32, 3, u32::MAX] {
             let run = |features: usize| -> Result<()> {

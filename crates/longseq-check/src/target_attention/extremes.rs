@@ -66,6 +66,9 @@ pub(super) fn takes_scales_near_the_limits<B: Backend>(backend: &B, rules: Rules
         (1e-36, 1e18, 1e17),
         (3e38, 1.0, 1e-35),
         (-3e38, 1e-30, 1e-8),
+        // scale·q would overflow with a scale that is not large by itself.
+        (4e9, 1e30, 2e-38),
+        (2.0, 3e38, 2e-38),
     ];
     for (scale, queries, keys) in cases {
         for targets in [vec![2, 1], vec![3, 20]] {
@@ -114,7 +117,9 @@ pub(super) fn keeps_nan_from_anywhere_to_its_candidates<B: Backend>(backend: &B,
     }
     // In a history of several pieces, and in one whose other behaviours are all removed.
     let length = if rules.slow { 1500 } else { LONG };
-    for puts in several.into_iter().step_by(2) {
+    // +∞ as a score: with softmax, no number.
+    let infinite = vec![(Place::Bias, 43, f32::INFINITY)];
+    for puts in several.into_iter().step_by(2).chain([infinite]) {
         let case =
             AttentionCase { puts, histories: vec![40, length], targets: vec![2, 3], ..Default::default() };
         assert_check(&case, backend, rules);

@@ -24,6 +24,7 @@ use crate::element::Element;
 use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Batch;
+use crate::memory::ViewMut;
 use crate::ops::{
     TargetAttention, TargetAttentionGradOut, TargetAttentionGradients, TargetAttentionInputs,
     TargetAttentionSaved, Weighting,
@@ -52,25 +53,34 @@ pub(super) fn backward<T: Element, G: Element>(
         queries: grads.queries.is_some(),
     };
     let spans = spans(batch.histories().ranges(), LEAST);
-    let lengths = || spans.iter().map(|span| span.rows.len());
-    let mut keys = grads.keys.map(|keys| split_rows(lengths(), keys.into_slice(), op.kv_heads * op.width));
-    let mut values =
-        grads.values.map(|values| split_rows(lengths(), values.into_slice(), op.kv_heads * op.value_width));
-    let mut bias = grads.bias.map(|bias| split_rows(lengths(), bias.into_slice(), op.heads));
-    let out = |index: usize| SpanGradients {
-        keys: keys.as_mut().map(|keys| NarrowRows::new(std::mem::take(&mut keys[index]))),
-        values: values.as_mut().map(|values| NarrowRows::new(std::mem::take(&mut values[index]))),
-        bias: bias.as_mut().map(|bias| std::mem::take(&mut bias[index])),
+    let mut keys = by_span(&spans, grads.keys, op.kv_heads * op.width);
+    let mut values = by_span(&spans, grads.values, op.kv_heads * op.value_width);
+    let lengths = spans.iter().map(|span| span.rows.len());
+    let mut bias = grads.bias.map(|bias| split_rows(lengths, bias.into_slice(), op.heads).into_iter());
+    let out = |_| SpanGradients {
+        keys: keys.as_mut().and_then(|keys| keys.next()),
+        values: values.as_mut().and_then(|values| values.next()),
+        bias: bias.as_mut().and_then(|bias| bias.next()),
     };
-    let out = (0..spans.len()).map(out).collect();
+    let out = spans.iter().map(out).collect();
     let partials = span_gradients(instructions, batch, &pass, &spans, out);
     if let Some(queries) = grads.queries {
         let row = op.heads * op.width;
         let users = batch.targets().ranges().map(|targets| targets.len());
-        let out = split_rows(users, queries.into_slice(), row).into_iter().map(NarrowRows::new).collect();
+        let out = NarrowRows::new(queries.into_slice()).split(users, row);
         add_partials(instructions, &spans, partials, out);
     }
     Ok(())
+}
+
+/// The rows of each span, where asked for.
+fn by_span<'a, G: Element>(
+    spans: &[Span],
+    grads: Option<ViewMut<'a, Host, G>>,
+    width: usize,
+) -> Option<impl Iterator<Item = NarrowRows<'a>> + use<'a, G>> {
+    let lengths = spans.iter().map(|span| span.rows.len());
+    grads.map(|grads| NarrowRows::new(grads.into_slice()).split(lengths, width).into_iter())
 }
 
 /// Computes the gradients of each span; returns what each adds to the gradients of its user's queries.

@@ -4,7 +4,7 @@ use crate::cpu::target_attention::backward::pass::{Pass, SpanRows};
 use crate::cpu::target_attention::backward::softmax_state::SoftmaxState;
 use crate::cpu::target_attention::lane_rows::{KeyBlock, LaneRows};
 use crate::cpu::vector::{
-    FEW, LANES, Lanes, Row, add_outer, exp, product, product_of_few, sigmoid, weighted_sum,
+    FEW, LANES, Lanes, Row, exp, multiply, product, product_of_few, sigmoid, weighted_sum,
     weighted_sum_of_few,
 };
 use crate::ops::{TargetAttention, Weighting};
@@ -113,9 +113,23 @@ impl Sums {
         Self { rows: vec![[0.0; LANES]; behaviours * stride], vectors, stride }
     }
 
-    /// The rows of a head on, for [`add_outer`].
-    fn head(&mut self, kv_head: usize) -> (&mut [Row], usize) {
-        (&mut self.rows[kv_head * self.vectors..], self.stride)
+    /// Adds to the row of each behaviour and a head `Σ_lane factors[behaviour][lane] · others[lane]`, over the used lanes.
+    #[inline(always)]
+    fn add_product<L: Lanes>(
+        &mut self,
+        l: L,
+        kv_head: usize,
+        (factors, used): (&[Row], usize),
+        others: &Packed,
+    ) {
+        let (stride, first) = (self.stride, kv_head * self.vectors);
+        let others = (&others.rows[..], others.vectors);
+        // Each sum over the lanes starts from 0, so that the rounding errors of many candidates do not add up in one chain.
+        multiply(l, (factors, 1), (factors.len(), used), others, |behaviour, vector, sum| {
+            let place = &mut self.rows[behaviour * stride + first + vector];
+            let sum = l.add(l.load(place), sum);
+            l.store(place, sum);
+        });
     }
 
     /// `row += weight · other`, in the row of a behaviour and head.
@@ -206,12 +220,10 @@ impl QueryRows {
         }
         let (kv_head, used) = (self.rows.kv_head, self.rows.count);
         if let Some(values) = out.values() {
-            let rows = (&self.grad_out.rows[..], self.grad_out.vectors);
-            add_outer(l, (&scratch.weights, used), rows, values.head(kv_head));
+            values.add_product(l, kv_head, (&scratch.weights, used), &self.grad_out);
         }
         if let Some(keys) = &mut out.keys {
-            let rows = (&self.queries.rows[..], self.queries.vectors);
-            add_outer(l, (&scratch.grads, used), rows, keys.head(kv_head));
+            keys.add_product(l, kv_head, (&scratch.grads, used), &self.queries);
         }
         if out.queries {
             let (keys, stride) = (&block.keys.keys[kv_head * op.width..], op.kv_heads * op.width);
