@@ -256,7 +256,7 @@ fn backward<B: Backend>(backend: &B, ids: &[u32], sorted: Option<[&[u32]; 4]>) -
 fn refuses_bad_ids_and_orders<B: Backend>(backend: &B, _: Rules) {
     assert_eq!(backward(backend, &[3, 0, 3], None), Ok(vec![1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 2.0, 2.0]));
     assert_eq!(argument(backward(backend, &[3, 4, u32::MAX], None)), "ids[1] = 4 >= 4");
-    // Ids in order need not be of all positions, and what lies behind them is not read.
+    // Ids in order need not be of all positions, and what follows them is not read.
     let partly = Some([&[0, 3, 9][..], &[0, 1, 2, 7], &[1, 0, 77], &[2]]);
     assert_eq!(backward(backend, &[3, 0, 3], partly), Ok(vec![1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]));
     for (sorted, expected) in [

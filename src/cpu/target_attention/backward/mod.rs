@@ -30,7 +30,7 @@ use crate::ops::{
     TargetAttentionSaved, Weighting,
 };
 
-/// A span has at least about this many behaviours, so that its partial result is small beside its keys.
+/// A span has at least about this many behaviours, so that its partial result is small compared with its keys.
 const LEAST: usize = 2048;
 
 pub(super) fn backward<T: Element, G: Element>(
