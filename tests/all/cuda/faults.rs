@@ -12,7 +12,7 @@ use longseq_check::device::cuda::session;
 use longseq_check::din::DinCase;
 use longseq_check::lookup::{LookupCase, Pool};
 use longseq_check::sdim::SdimCase;
-use longseq_check::target_attention::{AttentionCase, MergeCase};
+use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
 
 use super::device::{Request, assert_clean};
 
@@ -216,9 +216,11 @@ fn a_failing_event_is_reported_by_the_next_wait() {
 }
 
 /// A call of each operation. Histories are just long enough to be split.
-fn operations() -> [AnyCase; 7] {
+fn operations() -> [AnyCase; 8] {
+    let attention = AttentionCase { histories: vec![600], ..Default::default() };
     [
-        (&AttentionCase { histories: vec![600], ..Default::default() }).into(),
+        (&AttentionBackwardCase { forward: attention.clone(), ..Default::default() }).into(),
+        (&attention).into(),
         (&DinCase { histories: vec![200], hidden: vec![8], ..Default::default() }).into(),
         (&SdimCase { histories: vec![700], ..Default::default() }).into(),
         (&MergeCase { seed: 1, rows: 5, value_width: 4, dead_parts: false }).into(),

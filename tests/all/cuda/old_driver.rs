@@ -8,7 +8,7 @@ use longseq_check::device::assert_check;
 use longseq_check::din::DinCase;
 use longseq_check::lookup::LookupCase;
 use longseq_check::sdim::SdimCase;
-use longseq_check::target_attention::{AttentionCase, MergeCase};
+use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
 
 #[test]
 fn every_operation_runs_on_a_driver_of_cuda_11_4() {
@@ -25,7 +25,9 @@ fn runs_on_the_oldest_driver() {
         Err(error) => return eprintln!("skipped: {error}"),
     };
     let gpu = Cuda::new(0).expect("a device");
-    assert_check(&AttentionCase { histories: vec![3000], ..Default::default() }, &gpu);
+    let attention = AttentionCase { histories: vec![3000], ..Default::default() };
+    assert_check(&attention, &gpu);
+    assert_check(&AttentionBackwardCase { forward: attention, ..Default::default() }, &gpu);
     assert_check(&MergeCase { seed: 1, rows: 9, value_width: 4, dead_parts: false }, &gpu);
     assert_check(&DinCase { histories: vec![300], ..Default::default() }, &gpu);
     assert_check(&SdimCase { histories: vec![300], ..Default::default() }, &gpu);
