@@ -89,6 +89,10 @@ fn target_attention() -> Vec<Shape> {
         shape("target attention bf16, B = 2, C = 16, L = 4096, d = 128", &bf16(&many)),
         shape("target attention bf16, B = 2, C = 8, L = 4096, d = 64, 4 heads on 1", &bf16(&grouped)),
         shape("gradients of target attention f32, B = 8, C = 32, L = 4096, d = 64", &gradients(&attention)),
+        long_shape(
+            "gradients of target attention bf16, B = 8, C = 32, L = 4096, d = 64",
+            &gradients(&bf16(&attention)),
+        ),
         shape("target attention f32, B = 2, C = 128, L = 4096, d = 64", &more),
         shape("gradients of target attention f32, B = 2, C = 128, L = 4096, d = 64", &gradients(&more)),
         shape(
