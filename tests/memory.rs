@@ -1,7 +1,8 @@
 //! Memory beyond inputs and outputs stays small, however long a history is.
 
 use longseq::prelude::*;
-use longseq::{Cpu, Host, Jagged, TargetAttention, TargetAttentionInputs, TargetAttentionOutputs};
+use longseq::{Batch, Cpu, Host, Jagged, TargetAttention, TargetAttentionInputs, TargetAttentionOutputs};
+use longseq::{Decoupled, DecoupledGradients, DecoupledInputs, DecoupledSaved, Table, TableData};
 use longseq::{TargetAttentionGradOut, TargetAttentionGradients, TargetAttentionSaved};
 use peak_alloc::PeakAlloc;
 
@@ -17,22 +18,56 @@ fn assert_small(name: &str, call: impl FnOnce()) {
     assert!(beyond <= 64 << 20, "{name}: {beyond} bytes beyond inputs and outputs");
 }
 
+const LENGTH: usize = 1_000_000;
+const CANDIDATES: usize = 100;
+
+fn rows(count: usize) -> Vec<f32> {
+    (0..count * 64).map(|i| (i % 97) as f32 / 97.0 - 0.5).collect()
+}
+
 /// The only test of this binary: others would allocate at the same time.
 #[test]
 fn a_million_behaviours_need_less_than_64_mib() {
-    const LENGTH: usize = 1_000_000;
-    const CANDIDATES: usize = 100;
-    let (backend, op) = (Cpu::new(), TargetAttention::new(64));
     let lengths = [LENGTH, CANDIDATES].map(|length| Jagged::from_lengths(&[length]).expect("a length"));
-    let batch = backend.batch(&lengths[0], &lengths[1]).expect("a batch");
-    let rows = |count: usize| -> Vec<f32> { (0..count * 64).map(|i| (i % 97) as f32 / 97.0 - 0.5).collect() };
+    let batch = Cpu::new().batch(&lengths[0], &lengths[1]).expect("a batch");
+    attention_needs_little(&batch);
+    decoupled_embeddings_need_little(&batch);
+}
+
+/// Over the whole history, from tables so large that most ids are met.
+fn decoupled_embeddings_need_little(batch: &Batch) {
+    const ROWS: usize = 50_000;
+    let (backend, op) = (Cpu::new(), Decoupled::new([0.1]).with_top_k(None).with_multiply_target(true));
+    let ids = |count: u32| -> Vec<u32> {
+        (0..count).map(|i| i.wrapping_mul(2_654_435_761) % ROWS as u32).collect()
+    };
+    let (rows_of_table, grad_out) = (rows(ROWS), rows(CANDIDATES));
+    let tables = [Table::new(ROWS, 64, TableData::F32(Host::view(&rows_of_table)))];
+    let (history_ids, target_ids) = (ids(LENGTH as u32), ids(CANDIDATES as u32));
+    let inputs = DecoupledInputs::new(&tables, &tables, Host::view(&history_ids), Host::view(&target_ids));
+    let mut gradients = [0, 1].map(|_| backend.sparse_gradient(ROWS, 64).expect("memory"));
+    let [attention, representation] = &mut gradients;
+    assert_small("decoupled backward", || {
+        let grads = DecoupledGradients::new()
+            .with_attention([Some(attention.table_gradient())])
+            .with_representation([Some(representation.table_gradient())]);
+        let (saved, grad_out) = (DecoupledSaved::new(), Host::view(&grad_out));
+        backend
+            .decoupled_attend_backward_into(&op, batch, inputs, saved, grad_out, grads)
+            .expect("a valid call");
+    });
+    assert!(gradients.iter().all(|gradient| gradient.rows.iter().any(|&grad| grad != 0.0)));
+}
+
+fn attention_needs_little(batch: &Batch) {
+    let (backend, op) = (Cpu::new(), TargetAttention::new(64));
     let (queries, keys, grad_out) = (rows(CANDIDATES), rows(LENGTH), rows(CANDIDATES));
     let inputs = TargetAttentionInputs::new(Host::view(&queries), Host::view(&keys));
     let (mut out, mut lse) = (vec![0.0; CANDIDATES * 64], vec![0.0; CANDIDATES]);
     assert_small("forward", || {
         let outputs =
             TargetAttentionOutputs::new(Host::view_mut(&mut out)).with_lse(Host::view_mut(&mut lse));
-        backend.target_attention_into(&op, &batch, inputs, outputs).expect("a valid call");
+        backend.target_attention_into(&op, batch, inputs, outputs).expect("a valid call");
     });
     let (mut grad_queries, mut grad_keys) = (vec![0.0; CANDIDATES * 64], vec![0.0; LENGTH * 64]);
     assert_small("backward", || {
@@ -42,7 +77,7 @@ fn a_million_behaviours_need_less_than_64_mib() {
             .with_keys(Host::view_mut(&mut grad_keys));
         let grad_out = TargetAttentionGradOut::new(Host::view(&grad_out));
         backend
-            .target_attention_backward_into(&op, &batch, inputs, saved, grad_out, grads)
+            .target_attention_backward_into(&op, batch, inputs, saved, grad_out, grads)
             .expect("a valid call");
     });
     assert!(grad_keys.iter().chain(&grad_queries).any(|&grad| grad != 0.0));
