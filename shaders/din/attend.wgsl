@@ -97,6 +97,11 @@ struct Units {
     b0: vec4<f32>, b1: vec4<f32>, b2: vec4<f32>, b3: vec4<f32>,
 }
 
+// Sums of four columns, one for each candidate of the tile.
+struct Sums {
+    s0: vec4<f32>, s1: vec4<f32>, s2: vec4<f32>, s3: vec4<f32>,
+}
+
 struct Layer {
     index: u32,
     activation: u32,
@@ -227,7 +232,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     let rows = pieces[2u * piece];
     let span = pieces[2u * piece + 1u];
     let end = span.y;
-    let slot = span.z;
 
     // The columns and the share of the behaviours that this thread has in step 3.
     let shares = THREADS / params.columns;
@@ -244,77 +248,86 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     // The candidates that are computed again; all threads agree.
     var again = 0u;
     loop {
-        var acc0 = vec4<f32>(); var acc1 = vec4<f32>(); var acc2 = vec4<f32>(); var acc3 = vec4<f32>();
+        var sums = Sums();
         for (var start = span.x; start < end; start += step) {
             let count = min(end - start, step);
             // 1. Scores.
             score_step(thread, start, end, rows);
             // 2. Softmax.
-            if is_softmax && again == 0u {
-                softmax_step(thread, rows.z, count, step);
-                acc0 *= tile_rescale[0]; acc1 *= tile_rescale[1]; acc2 *= tile_rescale[2]; acc3 *= tile_rescale[3];
-            }
             if again != 0u {
                 weigh_again(thread, rows.z, step);
+            } else if is_softmax {
+                softmax_step(thread, rows.z, count, step);
+                sums.s0 *= tile_rescale[0]; sums.s1 *= tile_rescale[1];
+                sums.s2 *= tile_rescale[2]; sums.s3 *= tile_rescale[3];
             }
             // 3. Sums.
             for (var p = share; p < count; p += shares) {
                 let value = history_vec4((start + p - params.first_history) * params.width + first_value, left);
                 if again == 0u {
-                    acc0 += tile_scores[p] * value;
-                    acc1 += tile_scores[p + step] * value;
-                    acc2 += tile_scores[p + 2u * step] * value;
-                    acc3 += tile_scores[p + 3u * step] * value;
+                    sums.s0 += tile_scores[p] * value;
+                    sums.s1 += tile_scores[p + step] * value;
+                    sums.s2 += tile_scores[p + 2u * step] * value;
+                    sums.s3 += tile_scores[p + 3u * step] * value;
                 } else {
-                    acc0 += weighted(tile_scores[p], value);
-                    acc1 += weighted(tile_scores[p + step], value);
-                    acc2 += weighted(tile_scores[p + 2u * step], value);
-                    acc3 += weighted(tile_scores[p + 3u * step], value);
+                    sums.s0 += weighted(tile_scores[p], value);
+                    sums.s1 += weighted(tile_scores[p + step], value);
+                    sums.s2 += weighted(tile_scores[p + 2u * step], value);
+                    sums.s3 += weighted(tile_scores[p + 3u * step], value);
                 }
             }
             // The next step overwrites the weights.
             workgroupBarrier();
         }
         if shares > 1u {
-            let own = 4u * thread;
-            layer_units[own] = acc0; layer_units[own + 1u] = acc1;
-            layer_units[own + 2u] = acc2; layer_units[own + 3u] = acc3;
-            workgroupBarrier();
-            for (var other = 1u; other < select(0u, shares, share == 0u); other++) {
-                let place = 4u * (thread + other * params.columns);
-                acc0 += layer_units[place]; acc1 += layer_units[place + 1u];
-                acc2 += layer_units[place + 2u]; acc3 += layer_units[place + 3u];
-            }
+            sums = add_shares(sums, thread, select(0u, shares, share == 0u));
         }
         let writes = share == 0u && column < params.value_columns;
-        var wanted = again;
-        if again == 0u {
-            if writes && is_softmax {
-                atomicOr(&broken, broken_of(acc0, 0u, left) | broken_of(acc1, 1u, left)
-                    | broken_of(acc2, 2u, left) | broken_of(acc3, 3u, left));
-            }
-            workgroupBarrier();
-            if thread == 0u {
-                broken_rows = atomicLoad(&broken) & ((1u << rows.z) - 1u);
-            }
-            again = workgroupUniformLoad(&broken_rows);
-            wanted = ~again;
-            if writes && column == 0u && slot != NONE {
-                write_state(rows.z, slot);
-            }
+        if again != 0u {
             if writes {
-                write_tile(acc0, acc1, acc2, acc3, wanted, false, column, left, rows, slot);
-            }
-            if again == 0u {
-                break;
-            }
-        } else {
-            if writes {
-                write_tile(acc0, acc1, acc2, acc3, wanted, true, column, left, rows, slot);
+                write_tile(sums, again, true, column, left, rows, span.z);
             }
             break;
         }
+        let own = broken_of(sums.s0, 0u, left) | broken_of(sums.s1, 1u, left)
+            | broken_of(sums.s2, 2u, left) | broken_of(sums.s3, 3u, left);
+        again = broken_among(select(0u, own, writes && is_softmax), thread) & ((1u << rows.z) - 1u);
+        if writes && column == 0u && span.z != NONE {
+            write_state(rows.z, span.z);
+        }
+        if writes {
+            write_tile(sums, ~again, false, column, left, rows, span.z);
+        }
+        if again == 0u {
+            break;
+        }
     }
+}
+
+// The sums of all shares, for the threads of the first one, which read `shares`; the others read none.
+fn add_shares(own: Sums, thread: u32, shares: u32) -> Sums {
+    layer_units[4u * thread] = own.s0; layer_units[4u * thread + 1u] = own.s1;
+    layer_units[4u * thread + 2u] = own.s2; layer_units[4u * thread + 3u] = own.s3;
+    workgroupBarrier();
+    var sums = own;
+    for (var other = 1u; other < shares; other++) {
+        let place = 4u * (thread + other * params.columns);
+        sums.s0 += layer_units[place]; sums.s1 += layer_units[place + 1u];
+        sums.s2 += layer_units[place + 2u]; sums.s3 += layer_units[place + 3u];
+    }
+    return sums;
+}
+
+// The candidates, one bit each, that any thread found broken.
+fn broken_among(own: u32, thread: u32) -> u32 {
+    if own != 0u {
+        atomicOr(&broken, own);
+    }
+    workgroupBarrier();
+    if thread == 0u {
+        broken_rows = atomicLoad(&broken);
+    }
+    return workgroupUniformLoad(&broken_rows);
 }
 
 // The bit of candidate `r` if its sums are not finite. Columns past the end are not values.
@@ -324,13 +337,12 @@ fn broken_of(acc: vec4<f32>, r: u32, left: u32) -> u32 {
 
 // Writes four columns of the wanted candidates, from their sums or from half of their results.
 fn write_tile(
-    acc0: vec4<f32>, acc1: vec4<f32>, acc2: vec4<f32>, acc3: vec4<f32>, wanted: u32, is_half: bool,
-    column: u32, left: u32, rows: vec4<u32>, slot: u32
+    sums: Sums, wanted: u32, is_half: bool, column: u32, left: u32, rows: vec4<u32>, slot: u32
 ) {
-    if (wanted & 1u) != 0u { write(acc0, 0u, is_half, column, left, rows, slot); }
-    if (wanted & 2u) != 0u { write(acc1, 1u, is_half, column, left, rows, slot); }
-    if (wanted & 4u) != 0u { write(acc2, 2u, is_half, column, left, rows, slot); }
-    if (wanted & 8u) != 0u { write(acc3, 3u, is_half, column, left, rows, slot); }
+    if (wanted & 1u) != 0u { write(sums.s0, 0u, is_half, column, left, rows, slot); }
+    if (wanted & 2u) != 0u { write(sums.s1, 1u, is_half, column, left, rows, slot); }
+    if (wanted & 4u) != 0u { write(sums.s2, 2u, is_half, column, left, rows, slot); }
+    if (wanted & 8u) != 0u { write(sums.s3, 3u, is_half, column, left, rows, slot); }
 }
 
 // Writes the softmax state of a piece.

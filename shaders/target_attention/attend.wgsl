@@ -171,6 +171,20 @@ fn add_values(before: State, w: WeightBlock, places: vec4<u32>, left: u32) -> St
     return state;
 }
 
+// The state before the first behaviour.
+fn clear(rows: u32, thread: u32) -> State {
+    if thread < rows {
+        atomicStore(&tile_max[thread], ordered(negative_infinity()));
+    }
+    if thread == 0u {
+        atomicStore(&broken, 0u);
+    }
+    workgroupBarrier();
+    var state = State();
+    state.max_a = vec4<f32>(negative_infinity()); state.max_b = state.max_a;
+    return state;
+}
+
 fn attend(id: vec3<u32>, thread: u32) {
     let group = group_index(id);
     if group >= params.groups {
@@ -196,16 +210,7 @@ fn attend(id: vec3<u32>, thread: u32) {
     let left = params.value_columns - own_column;
     let first_value = params.values_base + kv_head * params.value_width + params.first_column + own_column;
 
-    var state = State();
-    state.max_a = vec4<f32>(negative_infinity()); state.max_b = state.max_a;
-    if thread < tile.rows {
-        atomicStore(&tile_max[thread], ordered(negative_infinity()));
-    }
-    if thread == 0u {
-        atomicStore(&broken, 0u);
-    }
-    workgroupBarrier();
-
+    var state = clear(tile.rows, thread);
     for (var start = span.x; start < end; start += step) {
         // 1. Scores.
         let l = vec4<u32>(start + lane) + vec4<u32>(0u, tile.lanes, 2u * tile.lanes, 3u * tile.lanes);
@@ -248,14 +253,7 @@ fn attend(id: vec3<u32>, thread: u32) {
         }
     }
     let writes = share == 0u && column < params.value_columns;
-    if writes {
-        atomicOr(&broken, broken_of(state, left) << first_row);
-    }
-    workgroupBarrier();
-    if thread == 0u {
-        broken_rows = atomicLoad(&broken);
-    }
-    let again = workgroupUniformLoad(&broken_rows);
+    let again = broken_among(select(0u, broken_of(state, left) << first_row, writes), thread);
     if writes {
         write_tile(state, first_row, column, left, rows, kv_head, span.z, again);
     }
@@ -265,6 +263,18 @@ fn attend(id: vec3<u32>, thread: u32) {
         attend_row(firstTrailingBit(rest), rows, span, kv_head, thread);
         rest &= rest - 1u;
     }
+}
+
+// The rows, one bit each, that any thread found broken.
+fn broken_among(own: u32, thread: u32) -> u32 {
+    if own != 0u {
+        atomicOr(&broken, own);
+    }
+    workgroupBarrier();
+    if thread == 0u {
+        broken_rows = atomicLoad(&broken);
+    }
+    return workgroupUniformLoad(&broken_rows);
 }
 
 // One bit per row of the thread whose sums are not finite.

@@ -66,7 +66,8 @@ fn files_are_short() {
 #[test]
 fn functions_are_short() {
     let mut long = Vec::new();
-    for path in rust_files().into_iter().chain(files("kernels", &["cu", "cuh"])) {
+    let kernels = files("kernels", &["cu", "cuh"]).into_iter().chain(files("shaders", &["wgsl"]));
+    for path in rust_files().into_iter().chain(kernels) {
         let text = read(&path);
         let lines: Vec<&str> = text.lines().collect();
         for (start, line) in lines.iter().enumerate() {
