@@ -130,7 +130,7 @@ impl<'a, S: Memory> DecoupledGradients<'a, S> {
 }
 
 impl Decoupled {
-    /// The most rows that the gradient of a table can have, beside the table's own number: for each user its behaviours, of which
+    /// The most rows that the gradient of a table can have, unless the table has fewer: for each user its behaviours, of which
     /// each candidate keeps up to `K`, and its candidates. Sparse gradients need room for so many rows, or for the table's.
     pub fn gradient_capacity(&self, batch: &Batch) -> usize {
         let rows = batch.requests().map(|(history, targets)| {

@@ -12,7 +12,7 @@ use crate::webgpu::target_attention::attend::PIECES;
 /// The cost of loading a behaviour, in output rows.
 const LOAD: usize = 6;
 
-/// The fewest and the most blocks of a span: with fewer, its partial results cost too much beside its keys; with more, a sum
+/// The fewest and the most blocks of a span: with fewer, its partial results cost too much compared with its keys; with more, a sum
 /// over its blocks is too long.
 const BLOCKS: [usize; 2] = [2, 64];
 
