@@ -208,6 +208,20 @@ fn every_shader_is_valid_wgsl() {
     }
 }
 
+/// More candidates than a thread may go over in one dispatch: some devices stop loops after 65,536 iterations.
+#[test]
+fn gradients_of_many_candidates_take_several_dispatches() {
+    let Some(gpu) = device() else { return };
+    let forward = AttentionCase {
+        histories: vec![10, 3],
+        targets: vec![30_000, 2],
+        value_width: Some(8),
+        bias: Bias::Normal,
+        ..Default::default()
+    };
+    assert_check(&AttentionBackwardCase { forward, ..Default::default() }, &gpu);
+}
+
 /// A device that binds at most 64 KiB: every operation reads histories in windows.
 #[test]
 fn histories_beyond_one_binding_are_read_in_windows() {

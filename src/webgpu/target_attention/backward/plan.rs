@@ -95,12 +95,13 @@ impl Shape {
         let history = |columns4: usize| (block / 8 * columns4).div_ceil(64) * (tile_rows / 4 + 2);
         let queries = (keys * tile_rows.div_ceil(8) * shares).div_ceil(64) * (block / 4 / shares + 2);
         let bias = (block * group_heads).div_ceil(64) * (tile_rows.div_ceil(group_heads) + 2);
-        keys + values + history(keys) + history(values) + queries + bias + 8
+        // Twice, because ends of loops count, and loops of branches that are not taken.
+        2 * (keys + values + history(keys) + history(values) + queries + bias + 8)
     }
 
     /// The same where the softmax states of all rows are computed again.
     fn state_iterations(&self) -> usize {
-        self.tile_rows * (self.block / 64 * (self.columns4[0] + 1) + 2 * 64 + 4)
+        2 * self.tile_rows * (self.block / 64 * (self.columns4[0] + 1) + 2 * 64 + 4)
     }
 }
 
