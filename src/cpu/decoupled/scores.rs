@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::cpu::tables::{prefetch_rows, read_rows};
-use crate::cpu::vector::{LANES, Lanes, Row, product};
+use crate::cpu::vector::{FEW, LANES, Lanes, Row, product, product_of_few};
 use crate::host::Host;
 use crate::ops::*;
 
@@ -15,9 +15,18 @@ pub(super) const BLOCK: usize = 64;
 pub(super) struct Scorer<'a> {
     inputs: &'a SearchInputs<'a, Host>,
     width: usize,
-    /// For each group of sixteen candidates `[Σ a]`, multiplied by the features' scales: a score is one dot product.
-    groups: Vec<Vec<Row>>,
+    /// For each group of sixteen candidates, multiplied by the features' scales: a score is one dot product.
+    groups: Vec<Group>,
     rows: Vec<f32>,
+}
+
+/// Up to sixteen candidates.
+struct Group {
+    count: usize,
+    /// `[Σ a]`, one lane per candidate, or `[FEW, Σ a]` if there are few. As target attention does it: its backward pass computes
+    /// the same scores again, and where scores are large, another order of additions would be another softmax.
+    rows: Vec<Row>,
+    are_few: bool,
 }
 
 impl<'a> Scorer<'a> {
@@ -32,18 +41,19 @@ impl<'a> Scorer<'a> {
         let mut groups = Vec::new();
         let mut query = vec![0.0; width];
         for first in targets.clone().step_by(LANES) {
-            let mut lanes = vec![[0.0; LANES]; width];
-            for m in first..targets.end.min(first + LANES) {
-                let ids = &inputs.target_ids[m * features..(m + 1) * features];
+            let count = LANES.min(targets.end - first);
+            let are_few = count <= FEW && width.is_multiple_of(LANES);
+            let mut rows = vec![[0.0; LANES]; if are_few { FEW * width / LANES } else { width }];
+            for lane in 0..count {
+                let ids = &inputs.target_ids[(first + lane) * features..(first + lane + 1) * features];
                 read_rows(l, inputs.attention, ids, &mut query, width);
-                let mut lanes = lanes.iter_mut().zip(&query);
+                let (start, step) = if are_few { (lane * width, 1) } else { (lane, LANES) };
+                let mut places = rows.as_flattened_mut()[start..].iter_mut().step_by(step).zip(&query);
                 for (table, scale) in inputs.attention.iter().zip(&op.scales) {
-                    for (lanes, value) in lanes.by_ref().take(table.width) {
-                        lanes[m - first] = scale * value;
-                    }
+                    places.by_ref().take(table.width).for_each(|(place, value)| *place = scale * value);
                 }
             }
-            groups.push(lanes);
+            groups.push(Group { count, rows, are_few });
         }
         Self { inputs, width, groups, rows: vec![0.0; BLOCK * width] }
     }
@@ -72,10 +82,16 @@ impl<'a> Scorer<'a> {
     /// hold 0. Equal rows have equal scores.
     #[inline(always)]
     pub(super) fn scores<L: Lanes>(&self, l: L, group: usize, scores: &mut [Row]) {
+        let Group { count: used, rows, are_few } = &self.groups[group];
         let count = scores.len();
-        product(l, &self.rows, self.width, count, &self.groups[group], |i, sums| {
-            l.store(&mut scores[i], sums)
-        });
+        if *are_few {
+            product_of_few(l, &self.rows, self.width, count, (rows, *used), |i, dots| {
+                scores[i] = [0.0; LANES];
+                scores[i][..FEW].copy_from_slice(&dots);
+            });
+        } else {
+            product(l, &self.rows, self.width, count, rows, |i, sums| l.store(&mut scores[i], sums));
+        }
     }
 }
 

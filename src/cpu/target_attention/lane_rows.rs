@@ -44,7 +44,8 @@ impl LaneRows {
             let lanes = move |first| Self { kv_head, first, count: LANES.min(rows - first) };
             (0..rows).step_by(LANES).map(lanes)
         };
-        (0..op.kv_heads).flat_map(of_head)
+        // Without rows there is nothing of any head, of which there may be any number.
+        (0..if rows == 0 { 0 } else { op.kv_heads }).flat_map(of_head)
     }
 
     /// The index of a lane's row among the tile's rows `[targets, H]`.

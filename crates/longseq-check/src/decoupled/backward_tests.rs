@@ -3,9 +3,10 @@
 use longseq::*;
 use proptest::prelude::*;
 
+use super::backward::DecoupledGradientOutput;
 use super::backward_refusals::refuses_what_has_no_gradient;
 use super::{DecoupledBackwardCase, DecoupledCase, Scores};
-use crate::case::{Rules, assert_check, check};
+use crate::case::{Case, Rules, assert_check, check};
 use crate::compare::compare;
 use crate::data::{self, Data, Ids};
 use crate::golden::{self, Golden};
@@ -194,6 +195,22 @@ fn matches_reference_on_unusual_numbers<B: Backend>(backend: &B, rules: Rules) {
         let (histories, targets) = (vec![200, 9], vec![3, 20]);
         let representation_data = Some(Data::Scaled(1e8));
         let case = DecoupledCase { histories, targets, data, representation_data, ..Default::default() };
+        assert_both(of(case), backend, rules);
+    }
+    // The only behaviour has the weight 1, however its score was rounded.
+    for width in [16, 48, 17] {
+        let (histories, targets, data) = (vec![1, 1, 1], vec![1, 4, 18], Data::Scaled(1e4));
+        let (table_rows, attention_widths, representation_widths) = (vec![50], vec![width], vec![8]);
+        let case = DecoupledCase {
+            histories,
+            targets,
+            data,
+            table_rows,
+            attention_widths,
+            representation_widths,
+            representation_data: Some(Data::Normal),
+            ..Default::default()
+        };
         assert_both(of(case), backend, rules);
     }
 }
@@ -391,5 +408,23 @@ pub fn every_fault_is_caught() {
     ] {
         assert_check(case, &Cpu::new(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
+        assert_each_output_is_compared(case, fault);
+    }
+}
+
+/// A comparison stops at the first mismatch, so each output is also put among right ones.
+fn assert_each_output_is_compared(case: &DecoupledBackwardCase, fault: Fault) {
+    let right = case.run(&Cpu::new()).expect("a valid run");
+    // A fault may also make a call fail.
+    let Ok(wrong) = case.run(&Mutant(fault)) else { return };
+    let outputs = [
+        DecoupledGradientOutput { search: wrong.search, ..right.clone() },
+        DecoupledGradientOutput { aggregate: wrong.aggregate, ..right.clone() },
+        DecoupledGradientOutput { scores: wrong.scores, ..right.clone() },
+        DecoupledGradientOutput { attend: wrong.attend, ..right.clone() },
+        DecoupledGradientOutput { attend_all: wrong.attend_all, ..right.clone() },
+    ];
+    for (index, output) in outputs.into_iter().enumerate().filter(|(_, output)| *output != right) {
+        assert!(case.compare(&output, Rules::IEEE).is_err(), "{fault:?}: output {index} passed");
     }
 }

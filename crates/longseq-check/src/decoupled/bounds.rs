@@ -70,8 +70,9 @@ impl<'a> Errors<'a> {
             .map(|(_, score)| {
                 let (value, distance) = ((score - max).exp() / sum, max - score);
                 let distance = if value == 0.0 { 0.0 } else { distance };
-                let relative = (2.0 * score_error).exp_m1() + (2.25 * distance + self.chain) * U;
-                Rounded { value, error: value * relative + TINY }
+                // Errors of scores move weight between behaviours: at most `w·(1 − w)·(e^2ε − 1)`, and a weight is at most 1.
+                let moved = (value * (1.0 - value) * (2.0 * score_error).exp_m1()).min(1.0);
+                Rounded { value, error: moved + value * (2.25 * distance + self.chain) * U + TINY }
             })
             .collect();
         let rows: Vec<(&[u32], Vec<f64>)> = kept

@@ -30,7 +30,9 @@ impl DecoupledCase {
         let max_row = inputs.representation.iter().map(Owned::max_abs).fold(0.0, f64::max);
         let factor = if self.multiply_target { max_row } else { 1.0 };
         let longest = batch.histories().max_length();
-        let weights_error = |score_error: f64| (2.0 * score_error).exp_m1() + (additions(longest) + 16.0) * U;
+        // However wrong scores are, a mean moves by the distance of two rows at most.
+        let weights_error =
+            |score_error: f64| (2.0 * score_error).exp_m1().min(2.0) + (additions(longest) + 16.0) * U;
         let plain = self.data == Data::Normal && self.representation_data.is_none() && self.held.is_none();
         let any_infinity = self.held.is_some_and(f32::is_infinite);
         let bound =
