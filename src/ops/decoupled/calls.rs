@@ -290,11 +290,13 @@ pub trait DecoupledOps: DeviceOps {
     /// [`decoupled_search_backward_into`](Self::decoupled_search_backward_into), of those that are asked for.
     ///
     /// With a [`top_k`](Decoupled::top_k), [`DecoupledSaved::with_selection`] gives what the search kept; the behaviours are searched
-    /// again without. (For training, let the forward pass be [`decoupled_search`](Self::decoupled_search) and
-    /// [`decoupled_aggregate`](Self::decoupled_aggregate), and keep the selection.) Without a `top_k` nothing is saved: scores are
-    /// computed again twice, block by block, once for the softmax and once for the gradients.
+    /// again without, unless the `top_k` is at least the longest history, which keeps everything. (For training, let the forward pass
+    /// be [`decoupled_search`](Self::decoupled_search) and [`decoupled_aggregate`](Self::decoupled_aggregate), and keep the selection.)
+    /// Without a `top_k` nothing is saved: scores are computed again twice, block by block, once for the softmax and once for the
+    /// gradients.
     ///
-    /// Ids are sorted once per feature, for both of its tables. Nothing of the size of candidates × behaviours is stored. Cost: the
+    /// Ids are sorted once per feature, for both of its tables (over a whole history that is taken in several parts, those of each part
+    /// again). Nothing of the size of candidates × behaviours is stored. Cost: the
     /// sort, [`Decoupled::backward_flops`] and [`Decoupled::backward_bytes`]; without a selection the search, or without a `top_k` a
     /// forward pass, in addition.
     ///
