@@ -24,7 +24,8 @@ struct AttentionStatesParams {
     u64 rows;
     u32 user_count, kv_heads, group_heads, width, value_width, storage;
     float scale;
-    u32 unused;
+    // How backward_stream.cu scores: the columns of a behaviour lie four to a lane.
+    u32 by_lanes;
 };
 
 // attention_states: what softmax subtracts in each query row.
@@ -34,8 +35,9 @@ struct AttentionStatesParams {
 // exp(score - lse) is as exact as lse, which is rounded to f32. Above COARSE in magnitude shift is the largest score and factor
 // 1/Σ exp(score - shift), computed again: otherwise each of n behaviours that are all masked with f32's smallest number would get
 // the weight 1.
-// A warp per row. Where a row is coarse, the whole block goes over its user's history, a behaviour per thread. Scores have the
-// same bits as in backward_fma.cu: one chain of multiply-adds.
+// A warp per row. Where a row is coarse, the whole block goes over its user's history: a behaviour per thread, or per warp. Scores
+// have the same bits as in the kernel that follows: one chain of multiply-adds (backward_fma.cu), or lanes' four columns added over
+// the warp (backward_stream.cu). Otherwise a score could exceed the largest one by its rounding error.
 constexpr float COARSE = 256.0f;
 
 // The user of a candidate.
@@ -51,26 +53,45 @@ __device__ __forceinline__ AttentionSpan user_of(const AttentionStatesParams &p,
     return p.users[low];
 }
 
-// This thread's part of the softmax state of a row: maximum and sum over every THREADS-th behaviour.
-__device__ __forceinline__ float2 part_of_state(const AttentionStatesParams &p, u64 row) {
-    u32 heads = p.kv_heads * p.group_heads, head = row % heads, kv_head = head / p.group_heads;
-    AttentionSpan user = user_of(p, row / heads);
-    float most = -infinity(), sum = 0.0f;
-#pragma unroll 1
-    for (u32 l = threadIdx.x; l < user.length; l += THREADS) {
-        u64 behaviour = user.history_start + l, key = (behaviour * p.kv_heads + kv_head) * p.width;
-        float dot = 0.0f;
+// The product of a query and a key, of the same bits in all lanes that take part: this thread alone, or the warp.
+__device__ __forceinline__ float dot_as_scored(const AttentionStatesParams &p, u64 query, u64 key) {
+    float dot = 0.0f;
+    if (p.by_lanes == 0) {
 #pragma unroll 1
         for (u32 i = 0; i < p.width; i++) {
-            dot = fma(load_stored(p.storage, p.queries, row * p.width + i), load_stored(p.storage, p.keys, key + i), dot);
+            dot = fma(load_stored(p.storage, p.queries, query + i), load_stored(p.storage, p.keys, key + i), dot);
         }
+        return dot;
+    }
+    u32 column = threadIdx.x % WARP * 4;
+    if (column < p.width) {
+#pragma unroll 1
+        for (u32 i = column; i < column + 4; i++) {
+            dot = fma(load_stored(p.storage, p.queries, query + i), load_stored(p.storage, p.keys, key + i), dot);
+        }
+    }
+    return warp_sum(dot);
+}
+
+// This thread's part of the softmax state of a row: maximum and sum over every THREADS-th behaviour, or, for the first lane of a
+// warp, every WARPS-th.
+__device__ __forceinline__ float2 part_of_state(const AttentionStatesParams &p, u64 row) {
+    const u32 heads = p.kv_heads * p.group_heads, head = row % heads, kv_head = head / p.group_heads;
+    const AttentionSpan user = user_of(p, row / heads);
+    const u32 first = p.by_lanes != 0 ? threadIdx.x / WARP : threadIdx.x, step = p.by_lanes != 0 ? WARPS : THREADS;
+    float most = -infinity(), sum = 0.0f;
+#pragma unroll 1
+    for (u32 l = first; l < user.length; l += step) {
+        u64 behaviour = user.history_start + l;
+        float dot = dot_as_scored(p, row * p.width, (behaviour * p.kv_heads + kv_head) * p.width);
         float score = p.bias == nullptr ? dot * p.scale : fma(dot, p.scale, p.bias[behaviour * heads + head]);
         if (score == -infinity()) continue;
         float new_most = fmaxf(most, score);
         sum = (most == -infinity() ? 0.0f : sum * exp_approx(most - new_most)) + exp_approx(score - new_most);
         most = new_most;
     }
-    return make_float2(most, sum);
+    const bool counts = p.by_lanes == 0 || threadIdx.x % WARP == 0;
+    return make_float2(counts ? most : -infinity(), counts ? sum : 0.0f);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 8) attention_states(const AttentionStatesParams p) {

@@ -10,6 +10,8 @@ struct BackwardQueriesParams {
     group_heads: u32,
     width: u32,
     out_base: u32,
+    // The candidate at the start of `out`.
+    first_target: u32,
     tile: u32,
     shares: u32,
 }
@@ -43,6 +45,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         }
         sum += block;
     }
-    let output = rows.x * params.kv_heads * params.group_heads + query;
+    let output = (rows.x - params.first_target) * params.kv_heads * params.group_heads + query;
     out[params.out_base + output * params.width + column] = sum;
 }

@@ -167,7 +167,9 @@ struct Pair {
 // Weights and gradients of scores, given the products of grad_out and values.
 fn pair_of(score: vec4<f32>, product: vec4<f32>, shift: vec4<f32>, factor: vec4<f32>, subtracted: vec4<f32>) -> Pair {
     if params.weighting == SOFTMAX {
-        let weight = exp_of(score - shift) * factor;
+        // No score exceeds log-sum-exp, or the largest score, but by rounding. NaN stays.
+        let above = score - shift;
+        let weight = exp_of(select(above, vec4<f32>(), above > vec4<f32>())) * factor;
         return Pair(weight, weight * (product - subtracted));
     }
     if params.weighting == RELU {

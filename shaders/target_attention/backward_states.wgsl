@@ -1,8 +1,8 @@
 // The softmax states of rows whose log-sum-exp is coarse: the maximum and the sum of exponentials over one span of the history.
 //
 // exp(score − lse) is as exact as lse, and beyond 256 its rounding loses the number of behaviours (docs/decisions/gradients.md,
-// point 5). One workgroup of 64 threads per span of a user's behaviours, key/value head and `split` looks at the tiles
-// split, split + splits, … of the user; most find no such row. Of one, each thread takes every 64th behaviour of the span.
+// point 5). One workgroup of 64 threads per span of a user's behaviours, key/value head and `split` looks at every `splits`-th
+// chunk of the user's rows; most find no such row. Of one, each thread takes every 64th behaviour of the span.
 //
 // states[first state of the user + row of the user · spans + span] = (maximum, sum). Packed queries and pieces are those of
 // target_attention/backward.wgsl.
@@ -21,6 +21,8 @@ struct BackwardStatesParams {
     lse_base: u32,
     factor: f32,
     tile: u32,
+    // Rows that are looked at together; a divisor of the tile.
+    chunk: u32,
     shares: u32,
     has_bias: u32,
 }
@@ -28,7 +30,7 @@ struct BackwardStatesParams {
 
 const THREADS: u32 = 64u;
 
-// One bit per row of the tile that is coarse.
+// One bit per row of the chunk that is coarse.
 var<workgroup> coarse: atomic<u32>;
 var<workgroup> coarse_rows: u32;
 // The maximum and the sum of each thread.
@@ -46,14 +48,14 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     // [rows, first tile, first partial result, first candidate], [start, end, span, spans].
     let user = pieces[2u * piece];
     let span = pieces[2u * piece + 1u];
-    let tiles = (user.x + params.tile - 1u) / params.tile;
-    for (var tile = split; tile < tiles; tile += params.splits) {
+    let step = params.splits * params.chunk;
+    for (var first = split * params.chunk; first < user.x; first += step) {
         if thread == 0u {
             atomicStore(&coarse, 0u);
         }
         workgroupBarrier();
-        let own_row = tile * params.tile + thread;
-        if thread < params.tile && own_row < user.x {
+        let own_row = first + thread;
+        if thread < params.chunk && own_row < user.x {
             if is_coarse(lse_bits[params.lse_base + user.w * params.kv_heads * params.group_heads + query_of(own_row, kv_head)]) {
                 atomicOr(&coarse, 1u << thread);
             }
@@ -64,11 +66,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         }
         var rest = workgroupUniformLoad(&coarse_rows);
         while rest != 0u {
-            let r = firstTrailingBit(rest);
+            let row = first + firstTrailingBit(rest);
             rest &= rest - 1u;
-            let packed = (user.y + tile) * params.kv_heads + kv_head;
-            let row = tile * params.tile + r;
-            let state = state_of_row(packed, r, row, kv_head, span, thread);
+            let packed = (user.y + row / params.tile) * params.kv_heads + kv_head;
+            let state = state_of_row(packed, row, kv_head, span, thread);
             if thread == 0u {
                 let at = user.z / params.shares + query_of(row, kv_head) * span.w + span.z;
                 states[2u * at] = state.x;
@@ -89,16 +90,20 @@ fn is_coarse(lse: u32) -> bool {
     return magnitude > 0x43800000u && magnitude < EXPONENT;
 }
 
-// The score of behaviour `l`, as target_attention/backward_scores.wgsl computes it.
-fn score_one(l: u32, packed: u32, r: u32, row: u32, kv_head: u32) -> f32 {
+// The score of behaviour `l`, of the same bits as in target_attention/backward_scores.wgsl: from products with the same matrices,
+// which hold four rows, in the same order. Otherwise a score could exceed the largest one by its rounding error.
+fn score_one(l: u32, packed: u32, row: u32, kv_head: u32) -> f32 {
     let width4 = (params.width + 3u) / 4u;
     let history = (l - params.first_history) * params.kv_heads + kv_head;
     let key = params.keys_base + history * params.width;
-    var sum = 0.0;
-    for (var k = 0u; k < width4; k++) {
-        let query = rows[(packed * width4 + k) * params.tile + r];
-        sum += dot(keys_vec4(key + 4u * k, params.width - 4u * k), query);
+    let r = row % params.tile;
+    var place = packed * width4 * params.tile + r / 4u * 4u;
+    var sums = vec4<f32>();
+    for (var k = 0u; k < params.width; k += 4u) {
+        sums += keys_vec4(key + k, params.width - k) * mat4x4<f32>(rows[place], rows[place + 1u], rows[place + 2u], rows[place + 3u]);
+        place += params.tile;
     }
+    var sum = sums[r % 4u];
     sum *= params.factor;
     if params.has_bias == 1u {
         sum += bias_at(params.bias_base + history * params.group_heads + row % params.group_heads);
@@ -107,11 +112,11 @@ fn score_one(l: u32, packed: u32, r: u32, row: u32, kv_head: u32) -> f32 {
 }
 
 // The maximum and the sum of a row over the span.
-fn state_of_row(packed: u32, r: u32, row: u32, kv_head: u32, span: vec4<u32>, thread: u32) -> vec2<f32> {
+fn state_of_row(packed: u32, row: u32, kv_head: u32, span: vec4<u32>, thread: u32) -> vec2<f32> {
     var own_max = negative_infinity();
     var own_sum = 0.0;
     for (var l = span.x + thread; l < span.y; l += THREADS) {
-        let score = score_one(l, packed, r, row, kv_head);
+        let score = score_one(l, packed, row, kv_head);
         let grown = max(own_max, score);
         own_sum = own_sum * rescale_of(vec4<f32>(own_max), vec4<f32>(grown)).x
             + exp_one(score - shift_of(vec4<f32>(grown)).x);

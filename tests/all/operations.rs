@@ -97,6 +97,7 @@ tests!(target_attention_backward on cpu cuda webgpu: (
     matches_reference_on_random_batches,
     writes_what_is_asked_for,
     takes_finite_masks_for_scores,
+    adds_weights_of_large_scores_up_to_one,
     keeps_nan_to_its_users,
     ignores_what_a_removed_behaviour_holds,
     ignores_rows_that_belong_to_nobody,

@@ -12,6 +12,9 @@ use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
 
 const NAME: &str = "merge_attention_backward";
+/// What the gradients of the two parts are called.
+const NAMES: [[&str; 2]; 2] =
+    [["first_grads.out", "first_grads.lse"], ["second_grads.out", "second_grads.lse"]];
 
 params! {
     /// Twin of the struct in shaders/target_attention/merge_backward.wgsl.
@@ -68,6 +71,11 @@ pub(super) fn backward<T: Element, G: Element>(
 ) -> Result<()> {
     let rows = op.check_merge(&first, &second)?;
     op.check_merge_backward(rows, grad_out, [&first_grads, &second_grads])?;
+    // Before anything is recorded.
+    for (grads, [out, lse]) in [(&first_grads, NAMES[0]), (&second_grads, NAMES[1])] {
+        grads.out.iter().try_for_each(|view| gpu.check_device(NAME, out, &Region::of_mut(view)))?;
+        grads.lse.iter().try_for_each(|view| gpu.check_device(NAME, lse, &Region::of_mut(view)))?;
+    }
     let first = [
         gpu.bind(NAME, "first.out", &Region::of(first.out))?,
         gpu.bind(NAME, "first.lse", &Region::of(first.lse))?,
@@ -87,8 +95,8 @@ pub(super) fn backward<T: Element, G: Element>(
         grad_out: [gpu.bind(NAME, "grad_out.out", &Region::of(grad_out.out))?, grad_lse],
         has_grad_lse: grad_out.lse.is_some(),
     };
-    merge.part::<T, G>([&first, &second], ["first_grads.out", "first_grads.lse"], first_grads)?;
-    merge.part::<T, G>([&second, &first], ["second_grads.out", "second_grads.lse"], second_grads)
+    merge.part::<T, G>([&first, &second], NAMES[0], first_grads)?;
+    merge.part::<T, G>([&second, &first], NAMES[1], second_grads)
 }
 
 /// What both parts share.

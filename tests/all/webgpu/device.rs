@@ -254,6 +254,25 @@ fn histories_beyond_one_binding_are_read_in_windows() {
         let forward = AttentionCase { dtype, bias: Bias::Mask, heads: 2, kv_heads: 1, ..attention.clone() };
         assert_check(&AttentionBackwardCase { forward, narrow: true, ..Default::default() }, &gpu);
     }
+    // Users in groups, whose gradients share words where rows are of an odd number of 16-bit numbers.
+    for (dtype, width) in [(DType::F32, 16), (DType::Bf16, 7)] {
+        let forward = AttentionCase {
+            dtype,
+            width,
+            value_width: Some(5),
+            histories: (0..300).map(|user| user % 7 * 5).collect(),
+            targets: (0..300).map(|user| [1, 0, 3, 1, 1][user % 5]).collect(),
+            bias: Bias::Normal,
+            tail: 3,
+            ..Default::default()
+        };
+        for narrow in [false, true] {
+            assert_check(
+                &AttentionBackwardCase { forward: forward.clone(), narrow, ..Default::default() },
+                &gpu,
+            );
+        }
+    }
     for pooling in [DinPooling::Sum, DinPooling::Softmax] {
         let case = DinCase { histories: h(), targets: t(), pooling, hidden: vec![12], ..Default::default() };
         assert_check(&case, &gpu);

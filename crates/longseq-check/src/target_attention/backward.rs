@@ -43,6 +43,9 @@ struct Incoming<T> {
     grad_lse: Option<Vec<f32>>,
 }
 
+/// Above this magnitude an `lse` is too coarse for weights (docs/decisions/gradients.md).
+const COARSE: f32 = 256.0;
+
 const NAMES: [&str; 4] = ["queries", "keys", "values", "bias"];
 
 impl AttentionBackwardCase {
@@ -249,9 +252,7 @@ impl AttentionBackwardCase {
         let (weight, weight_error, grad, grad_error, total) = match op.weighting {
             Weighting::Softmax => {
                 let grad_lse = incoming.grad_lse.as_deref().map_or(0.0, data::max_abs);
-                let lse = incoming.lse.iter().filter(|lse| lse.is_finite());
-                let lse_error = U * f64::from(lse.fold(0.0f32, |max, lse| max.max(lse.abs().min(256.0))));
-                let relative = (2.0 * score_error + lse_error).exp_m1() + 24.0 * U;
+                let relative = self.weight_error(incoming, score_error) + 24.0 * U;
                 let grad = 2.0 * a + grad_lse;
                 (1.0, relative, grad, relative * grad + 2.0 * product_error + 4.0 * U * grad, 1.0)
             }
@@ -280,6 +281,24 @@ impl AttentionBackwardCase {
         let dq = total * scale * max(&inputs.keys) * (grad_error + grad * sum_error(longest));
         let dbias = candidates as f64 * (grad_error + grad * sum_error(candidates));
         [dq, if self.forward.value_width.is_none() { dk + dv } else { dk }, dv, dbias]
+    }
+
+    /// The error of a softmax weight `w` whose score has this error.
+    ///
+    /// Up to 256 in magnitude the saved `lse` is subtracted, with its rounding error. Above, weights come from the scores' own
+    /// maximum and sum, so that they add up to 1: an error of `ε` in each score then moves `w` by `w(1 − w)(e^2ε − 1)` at most, and
+    /// the weight of an only behaviour not at all.
+    fn weight_error<T>(&self, incoming: &Incoming<T>, score_error: f64) -> f64 {
+        let finite = || incoming.lse.iter().filter(|lse| lse.is_finite()).map(|lse| lse.abs());
+        let fine =
+            finite().filter(|&lse| lse <= COARSE).map(|lse| (score_error + U * f64::from(lse)).exp_m1());
+        let is_alone = self.forward.batch().histories().max_length() <= 1;
+        let coarse = if is_alone || finite().all(|lse| lse <= COARSE) {
+            0.0
+        } else {
+            (0.25 * (2.0 * score_error).exp_m1()).min(1.0)
+        };
+        fine.fold(coarse, f64::max)
     }
 
     /// Whether a score is so near 0 that `f32` may get its sign wrong, or 0 for another number.

@@ -28,6 +28,7 @@ list_tests!("target_attention_backward":
     matches_reference_on_random_batches,
     writes_what_is_asked_for,
     takes_finite_masks_for_scores,
+    adds_weights_of_large_scores_up_to_one,
     keeps_nan_to_its_users,
     ignores_what_a_removed_behaviour_holds,
     ignores_rows_that_belong_to_nobody,
@@ -245,6 +246,20 @@ fn takes_finite_masks_for_scores<B: Backend>(backend: &B, rules: Rules) {
     }
     let masked = AttentionCase { bias: Bias::MaskWith(f32::MIN), ..shape(&[9, 70], &[2, 3]) };
     assert_check(&gradients(masked), backend, rules);
+}
+
+/// Where scores are large, rounding errors exceed 1; they must not be those of two computations of one score.
+fn adds_weights_of_large_scores_up_to_one<B: Backend>(backend: &B, rules: Rules) {
+    for (width, heads) in [(4, 1), (64, 1), (60, 2), (128, 4), (33, 1), (200, 1)] {
+        for candidates in [[1, 1, 1], [2, 1, 4], [9, 40, 1]] {
+            for (scale, dtype) in [(1e3, DType::F32), (1e5, DType::F32), (1e4, DType::Bf16)] {
+                let shape = shape(&[1, 1, 1], &candidates);
+                let value_width = Some(width);
+                let forward = AttentionCase { width, value_width, heads, scale: Some(scale), dtype, ..shape };
+                assert_check(&gradients(forward), backend, rules);
+            }
+        }
+    }
 }
 
 fn keeps_nan_to_its_users<B: Backend>(backend: &B, rules: Rules) {

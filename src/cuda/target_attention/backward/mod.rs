@@ -51,7 +51,7 @@ twins! {
         value_width: u32,
         storage: u32,
         scale: f32,
-        unused: u32,
+        by_lanes: u32,
     }
 
     /// `kernels/target_attention/backward_rows.cuh`
@@ -263,7 +263,8 @@ pub(super) fn backward<T: Element, G: Element>(
         unused: 0,
     };
     if states != 0 {
-        prepare(gpu, &call, &params, (&saved, &grad_out), (&spans, query_rows))?;
+        let by_lanes = variant.is_streaming();
+        prepare(gpu, &call, &params, (&saved, &grad_out), (&spans, query_rows, by_lanes))?;
     }
     let blocks = spans.span_count.saturating_mul(op.kv_heads);
     let shared = variant.dynamic_shared(inputs.values.is_none());
@@ -293,13 +294,13 @@ fn check_width(op: &TargetAttention) -> Result<()> {
     })
 }
 
-/// Computes what softmax subtracts in each query row.
+/// Computes what softmax subtracts in each query row. `by_lanes`: how the kernel that follows adds the products of a score.
 fn prepare<T: Element>(
     gpu: &Cuda,
     call: &Call<'_>,
     params: &AttentionBackwardParams,
     (saved, grad_out): (&TargetAttentionSaved<'_, CudaMemory, T>, &TargetAttentionGradOut<'_, CudaMemory, T>),
-    (spans, rows): (&DeviceSpans, usize),
+    (spans, rows, by_lanes): (&DeviceSpans, usize, bool),
 ) -> Result<()> {
     let states = AttentionStatesParams {
         users: spans.users.pointer(),
@@ -319,7 +320,7 @@ fn prepare<T: Element>(
         value_width: params.value_width,
         storage: params.storage,
         scale: params.scale,
-        unused: 0,
+        by_lanes: u32::from(by_lanes),
     };
     call.launch(&STATES.blocks(rows.div_ceil(ROWS_PER_BLOCK)), &states)
 }

@@ -74,7 +74,7 @@ impl Variant {
     }
 
     /// Whether the kernel keeps behaviours in registers.
-    fn is_streaming(&self) -> bool {
+    pub(super) fn is_streaming(&self) -> bool {
         self.score_rows == 0
     }
 

@@ -32,8 +32,8 @@ use rows::{Job, PackedRows, Saved, Window};
 
 const NAME: &str = "target_attention_backward";
 
-/// Bytes of partial results.
-const PARTIAL_BYTES: u64 = 64 << 20;
+/// Bytes of partial results, and of packed rows, of the users that are computed together.
+const GROUP_BYTES: u64 = 64 << 20;
 
 pub(super) fn variants() -> Vec<Kernel> {
     [history::variants(), queries::variants(), rows::variants()].concat()
@@ -50,30 +50,47 @@ pub(super) fn backward<T: Element, G: GradientOf<T>>(
     op.check(batch.as_ref(), inputs)?;
     op.check_backward(batch.as_ref(), inputs, saved, grad_out, &grads)?;
     batch.check_owner(gpu, NAME)?;
+    if !check_outputs(gpu, &grads)? {
+        return Ok(());
+    }
     let targets = batch.as_ref().targets();
     fit(NAME, "N", batch.as_ref().histories().rows())?;
     fit(NAME, "queries", targets.rows().saturating_mul(op.heads * op.width))?;
     fit(NAME, "grad_out.out", targets.rows().saturating_mul(op.heads * op.value_width))?;
     let window = window(gpu, op, inputs, &grads);
-    let binding = gpu.limits().max_storage_buffer_binding_size;
-    let partial_bytes = PARTIAL_BYTES.min(binding / 2) as usize;
-    let limits = Limits { window, partial_bytes, queries: grads.queries.is_some() };
-    let plan = BackwardPlan::new(op, batch.as_ref(), limits);
-    let job = Job {
-        gpu,
-        operation: NAME,
-        op,
-        tiles: gpu.list(NAME, &plan.tile_words())?,
-        pieces: gpu.list(NAME, &plan.piece_words())?,
-        plan: &plan,
-    };
+    let bytes = GROUP_BYTES.min(gpu.limits().max_storage_buffer_binding_size / 2) as usize;
+    let limits = Limits { window, bytes, queries: grads.queries.is_some() };
+    for users in plan::groups(op, batch.as_ref(), limits) {
+        let plan = BackwardPlan::new(op, batch.as_ref(), users, limits);
+        let job = Job {
+            gpu,
+            operation: NAME,
+            op,
+            tiles: gpu.list(NAME, &plan.tile_words())?,
+            pieces: gpu.list(NAME, &plan.piece_words())?,
+            plan: &plan,
+        };
+        one_group(&job, inputs, (saved, grad_out), &mut grads, window)?;
+    }
+    Ok(())
+}
+
+/// Computes the gradients of the users of a plan.
+fn one_group<T: Element, G: GradientOf<T>>(
+    job: &Job<'_>,
+    inputs: &TargetAttentionInputs<'_, WgpuMemory, T>,
+    (saved, grad_out): (&TargetAttentionSaved<'_, WgpuMemory, T>, &TargetAttentionGradOut<'_, WgpuMemory, T>),
+    grads: &mut TargetAttentionGradients<'_, WgpuMemory, G>,
+    window: usize,
+) -> Result<()> {
+    let Job { gpu, op, plan, .. } = *job;
     let rows = job.pack(Region::of(inputs.queries), Region::of(grad_out.out))?;
     let windows = plan.windows(window);
     let softmax = saved.out.zip(saved.lse).filter(|_| op.weighting == Weighting::Softmax);
     if let Some((out, lse)) = softmax {
         let grad_lse = grad_out.lse.map(Region::of);
         let saved = Saved { out: Region::of(out), lse: Region::of(lse), grad_lse };
-        states(&job, &rows, &saved, inputs, Region::of(grad_out.out), &windows)?;
+        states(job, &rows, &saved, inputs, Region::of(grad_out.out), &windows)?;
     }
     let most_rows = windows.iter().map(|(_, span)| span.len()).max().unwrap_or(0);
     let part_words = if grads.queries.is_some() { plan.parts * op.width } else { 0 };
@@ -81,14 +98,28 @@ pub(super) fn backward<T: Element, G: GradientOf<T>>(
     let first_bias = fit(NAME, "partial results", part_words)?;
     fit(NAME, "partial results", part_words + bias_words)?;
     let partial = gpu.scratch(NAME, (part_words + bias_words) as u64)?;
-    let history = History { job: &job, rows: &rows, partial: &partial, first_bias };
+    let history = History { job, rows: &rows, partial: &partial, first_bias };
     for (pieces, span) in &windows {
-        one_window(&history, inputs, (pieces, span), &mut grads)?;
+        one_window(&history, inputs, (pieces, span), grads)?;
     }
-    match &grads.queries {
-        Some(grad) => queries::add_up(&job, &partial, grad, targets.total()),
+    match &mut grads.queries {
+        Some(grad) => queries::add_up(job, &partial, grad),
         None => Ok(()),
     }
+}
+
+/// Checks that the gradients are of this device, before anything is recorded; returns whether any is asked for.
+fn check_outputs<G: Element>(
+    gpu: &Wgpu,
+    grads: &TargetAttentionGradients<'_, WgpuMemory, G>,
+) -> Result<bool> {
+    let rows =
+        [("grads.queries", &grads.queries), ("grads.keys", &grads.keys), ("grads.values", &grads.values)];
+    for (argument, view) in rows {
+        view.iter().try_for_each(|view| gpu.check_device(NAME, argument, &Region::of_mut(view)))?;
+    }
+    grads.bias.iter().try_for_each(|view| gpu.check_device(NAME, "grads.bias", &Region::of_mut(view)))?;
+    Ok(grads.bias.is_some() || rows.iter().any(|(_, view)| view.is_some()))
 }
 
 /// The rows of histories that are bound at a time: as many as fit a binding of every input and output.

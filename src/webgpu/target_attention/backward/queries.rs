@@ -19,6 +19,7 @@ params! {
         group_heads: u32,
         width: u32,
         out_base: u32,
+        first_target: u32,
         tile: u32,
         shares: u32,
     }
@@ -43,15 +44,16 @@ pub(super) fn variants() -> Vec<Kernel> {
     vec![queries_kernel()]
 }
 
-/// Writes the gradients of the queries.
+/// Writes the gradients of the queries of the candidates that the plan is for.
 pub(super) fn add_up<G: Element>(
     job: &Job<'_>,
     partial: &Binding,
-    grad: &ViewMut<'_, WgpuMemory, G>,
-    rows: usize,
+    grad: &mut ViewMut<'_, WgpuMemory, G>,
 ) -> Result<()> {
     let Job { gpu, operation, op, plan, .. } = *job;
-    let out = gpu.output(operation, "grads.queries", grad, rows * op.heads * op.width, &[], &[])?;
+    let row = op.heads * op.width;
+    let own = grad.reborrow().slice(plan.targets.start * row, plan.targets.len() * row)?;
+    let out = gpu.output(operation, "grads.queries", &own, own.len(), &[], &[])?;
     let threads = plan.tile_count() * op.kv_heads * plan.tile_rows * op.width;
     let params = BackwardQueriesParams {
         threads: fit(operation, "queries", threads)?,
@@ -59,6 +61,7 @@ pub(super) fn add_up<G: Element>(
         group_heads: (op.heads / op.kv_heads) as u32,
         width: op.width as u32,
         out_base: out.binding.base,
+        first_target: plan.targets.start as u32,
         tile: plan.tile_rows as u32,
         shares: plan.shares as u32,
     };

@@ -30,6 +30,7 @@ params! {
         lse_base: u32,
         factor: f32,
         tile: u32,
+        chunk: u32,
         shares: u32,
         has_bias: u32,
     }
@@ -182,7 +183,7 @@ impl Job<'_> {
         let bias = window.bias.as_ref().unwrap_or(&nothing);
         let params = BackwardStatesParams {
             first_piece: window.pieces.start as u32,
-            splits: plan.splits as u32,
+            splits: plan.states.splits as u32,
             kv_heads: op.kv_heads as u32,
             group_heads: (op.heads / op.kv_heads) as u32,
             width: op.width as u32,
@@ -192,11 +193,12 @@ impl Job<'_> {
             lse_base: lse.base,
             factor: split_scale(op.effective_scale()).1,
             tile: plan.tile_rows as u32,
+            chunk: plan.states.chunk as u32,
             shares: plan.shares as u32,
             has_bias: u32::from(window.bias.is_some()),
         };
         let kernel = states_kernel(window.keys.format_of_rows::<T>(op.width));
-        let groups = (window.pieces.len() * op.kv_heads * plan.splits) as u64;
+        let groups = (window.pieces.len() * op.kv_heads * plan.states.splits) as u64;
         let bindings = [&self.pieces, &rows.all, &window.keys, bias, lse, states];
         gpu.dispatch(operation, &kernel, &params, &bindings, groups)
     }
