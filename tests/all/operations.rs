@@ -243,6 +243,7 @@ tests!(decoupled_backward on cpu: (
     keeps_nan_to_its_candidate,
     ignores_what_a_removed_behaviour_holds,
     ignores_rows_that_belong_to_nobody,
+    names_the_backward_call,
     refuses_what_has_no_gradient,
     matches_reference_on_the_small_named_cases,
 ));

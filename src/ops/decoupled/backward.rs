@@ -154,7 +154,7 @@ impl Decoupled {
         grad_scores: usize,
         grads: &SearchGradients<'_, S>,
     ) -> Result<usize> {
-        let top_k = self.check_search(batch, inputs)?;
+        let top_k = self.check_search_in(SEARCH, batch, inputs)?;
         let shape = [dim("M", batch.targets().rows()), dim("K", top_k)];
         check_selection(SEARCH, selection, &shape)?;
         expect(SEARCH, "grad_scores", grad_scores, &shape)?;
@@ -176,7 +176,7 @@ impl Decoupled {
         grad_out: usize,
         grads: &AggregateGradients<'_, S>,
     ) -> Result<usize> {
-        let top_k = self.check_aggregate(batch, inputs, selection)?;
+        let top_k = self.check_aggregate_in(AGGREGATE, batch, inputs, selection)?;
         let candidates = dim("M", batch.targets().rows());
         let width = dim("Σ r", total_width(inputs.representation));
         expect(AGGREGATE, "grad_out", grad_out, &[candidates, width])?;
@@ -202,7 +202,7 @@ impl Decoupled {
         grad_out: usize,
         grads: &DecoupledGradients<'_, S>,
     ) -> Result<()> {
-        self.check_attend(batch, inputs)?;
+        self.check_attend_in(ATTEND, batch, inputs)?;
         let candidates = dim("M", batch.targets().rows());
         match (&saved.selection, self.top_k) {
             (None, _) => {}

@@ -166,10 +166,19 @@ impl Decoupled {
     /// # Errors
     /// [`Error::Parameter`], [`Error::Shape`] and [`Error::Limit`]; [`Error::Unsupported`] without a `top_k`.
     pub fn check_search<S: Memory>(&self, batch: &Batch, inputs: &SearchInputs<'_, S>) -> Result<usize> {
-        const NAME: &str = "decoupled_search";
-        let top_k = self.required_top_k(NAME)?;
-        check_tables(NAME, "attention", inputs.attention, self.features())?;
-        self.check_id_shapes::<S>(NAME, batch, &inputs.history_ids, &inputs.target_ids)?;
+        self.check_search_in("decoupled_search", batch, inputs)
+    }
+
+    /// The same for the call that is named.
+    pub(super) fn check_search_in<S: Memory>(
+        &self,
+        operation: &'static str,
+        batch: &Batch,
+        inputs: &SearchInputs<'_, S>,
+    ) -> Result<usize> {
+        let top_k = self.required_top_k(operation)?;
+        check_tables(operation, "attention", inputs.attention, self.features())?;
+        self.check_id_shapes::<S>(operation, batch, &inputs.history_ids, &inputs.target_ids)?;
         Ok(top_k)
     }
 
@@ -217,14 +226,24 @@ impl Decoupled {
         inputs: &AggregateInputs<'_, S>,
         selection: &Selection<'_, S>,
     ) -> Result<usize> {
-        const NAME: &str = "decoupled_aggregate";
-        let top_k = self.required_top_k(NAME)?;
-        check_tables(NAME, "representation", inputs.representation, self.features())?;
-        self.check_id_shapes::<S>(NAME, batch, &inputs.history_ids, &inputs.target_ids)?;
+        self.check_aggregate_in("decoupled_aggregate", batch, inputs, selection)
+    }
+
+    /// The same for the call that is named.
+    pub(super) fn check_aggregate_in<S: Memory>(
+        &self,
+        operation: &'static str,
+        batch: &Batch,
+        inputs: &AggregateInputs<'_, S>,
+        selection: &Selection<'_, S>,
+    ) -> Result<usize> {
+        let top_k = self.required_top_k(operation)?;
+        check_tables(operation, "representation", inputs.representation, self.features())?;
+        self.check_id_shapes::<S>(operation, batch, &inputs.history_ids, &inputs.target_ids)?;
         let shape = [dim("M", batch.targets().rows()), dim("K", top_k)];
-        expect(NAME, "positions", selection.positions.len(), &shape)?;
-        expect(NAME, "scores", selection.scores.len(), &shape)?;
-        expect(NAME, "counts", selection.counts.len(), &shape[..1])?;
+        expect(operation, "positions", selection.positions.len(), &shape)?;
+        expect(operation, "scores", selection.scores.len(), &shape)?;
+        expect(operation, "counts", selection.counts.len(), &shape[..1])?;
         Ok(top_k)
     }
 
@@ -233,15 +252,24 @@ impl Decoupled {
     /// # Errors
     /// [`Error::Parameter`], [`Error::Shape`] and [`Error::Limit`].
     pub fn check_attend<S: Memory>(&self, batch: &Batch, inputs: &DecoupledInputs<'_, S>) -> Result<()> {
-        const NAME: &str = "decoupled_attend";
-        self.validate(NAME)?;
-        check_tables(NAME, "attention", inputs.attention, self.features())?;
-        check_tables(NAME, "representation", inputs.representation, self.features())?;
-        self.check_id_shapes::<S>(NAME, batch, &inputs.history_ids, &inputs.target_ids)?;
+        self.check_attend_in("decoupled_attend", batch, inputs)
+    }
+
+    /// The same for the call that is named.
+    pub(super) fn check_attend_in<S: Memory>(
+        &self,
+        operation: &'static str,
+        batch: &Batch,
+        inputs: &DecoupledInputs<'_, S>,
+    ) -> Result<()> {
+        self.validate(operation)?;
+        check_tables(operation, "attention", inputs.attention, self.features())?;
+        check_tables(operation, "representation", inputs.representation, self.features())?;
+        self.check_id_shapes::<S>(operation, batch, &inputs.history_ids, &inputs.target_ids)?;
         for (attention, representation) in inputs.attention.iter().zip(inputs.representation) {
             if attention.rows != representation.rows {
                 return Err(Error::Shape {
-                    operation: NAME,
+                    operation,
                     argument: "representation",
                     expected: format!("{} rows, as in `attention`", attention.rows),
                     got: format!("{} rows", representation.rows),

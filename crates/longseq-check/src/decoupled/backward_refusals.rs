@@ -5,6 +5,67 @@ use longseq::*;
 use crate::case::Rules;
 use crate::lookup::{Owned, Stored, upload_all, views};
 
+/// Sizes that do not fit are errors of the backward call, not of the forward one.
+pub(super) fn names_the_backward_call<B: Backend>(backend: &B, _: Rules) {
+    let op = Decoupled::new([1.0]).with_top_k(Some(2));
+    let owned = [Owned { rows: 4, width: 1, data: Stored::F32(vec![1.0; 4].into()) }];
+    let owned = upload_all(backend, &owned).expect("an upload");
+    let tables = views(backend, &owned);
+    // Of two behaviours, a candidate, a selection, and a gradient: how many numbers there are.
+    let run = |call: usize, ids: usize, selected: usize, grad: usize| -> Result<()> {
+        let batch = backend.batch(&Jagged::from_lengths(&[2])?, &Jagged::from_lengths(&[1])?)?;
+        let (history, target) = (backend.upload(&vec![1u32; ids])?, backend.upload(&[1u32])?);
+        let (history, target) = (backend.view(&history), backend.view(&target));
+        let (positions, scores) = (backend.upload(&vec![0u32; selected])?, backend.upload(&vec![1.0f32; 2])?);
+        let counts = backend.upload(&[1u32])?;
+        let selection =
+            Selection::new(backend.view(&positions), backend.view(&scores), backend.view(&counts));
+        let grad_buffer = backend.upload(&vec![1.0f32; grad])?;
+        let grad = backend.view(&grad_buffer);
+        let mut sparse = backend.sparse_gradient(3, 1)?;
+        let asked = [Some(sparse.table_gradient())];
+        match call {
+            0 => {
+                let (inputs, grads) = (
+                    SearchInputs::new(&tables, history, target),
+                    SearchGradients::new().with_attention(asked),
+                );
+                backend.decoupled_search_backward_into(&op, &batch, inputs, selection, grad, grads)?;
+            }
+            1 => {
+                let inputs = AggregateInputs::new(&tables, history, target);
+                let grads = AggregateGradients::new().with_representation(asked);
+                backend.decoupled_aggregate_backward_into(&op, &batch, inputs, selection, grad, grads)?;
+            }
+            _ => {
+                let inputs = DecoupledInputs::new(&tables, &tables, history, target);
+                let grads = DecoupledGradients::new().with_attention(asked);
+                let saved = DecoupledSaved::new().with_selection(selection);
+                backend.decoupled_attend_backward_into(&op, &batch, inputs, saved, grad, grads)?;
+            }
+        }
+        backend.synchronize()
+    };
+    let calls = [
+        ("decoupled_search_backward", 2, "grad_scores"),
+        ("decoupled_aggregate_backward", 1, "grad_out"),
+        ("decoupled_attend_backward", 1, "grad_out"),
+    ];
+    for (call, (name, grad, argument)) in calls.into_iter().enumerate() {
+        assert_eq!(run(call, 2, 2, grad), Ok(()), "{name}");
+        for (ids, selected, grad, wrong) in
+            [(3, 2, grad, "history_ids"), (2, 1, grad, "positions"), (2, 2, grad + 1, argument)]
+        {
+            match run(call, ids, selected, grad) {
+                Err(Error::Shape { operation, argument, .. }) => {
+                    assert_eq!((operation, argument), (name, wrong))
+                }
+                result => panic!("{name}, {wrong}: {result:?}"),
+            }
+        }
+    }
+}
+
 /// 8-bit tables have no gradient; bad ids, selections and sizes are errors that name the argument.
 pub(super) fn refuses_what_has_no_gradient<B: Backend>(backend: &B, _: Rules) {
     let table = |int8: bool| -> Owned<Host> {

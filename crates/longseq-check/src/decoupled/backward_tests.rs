@@ -4,7 +4,7 @@ use longseq::*;
 use proptest::prelude::*;
 
 use super::backward::DecoupledGradientOutput;
-use super::backward_refusals::refuses_what_has_no_gradient;
+use super::backward_refusals::{names_the_backward_call, refuses_what_has_no_gradient};
 use super::{DecoupledBackwardCase, DecoupledCase, Scores};
 use crate::case::{Case, Rules, assert_check, check};
 use crate::compare::compare;
@@ -32,6 +32,7 @@ list_tests!("decoupled_backward":
     keeps_nan_to_its_candidate,
     ignores_what_a_removed_behaviour_holds,
     ignores_rows_that_belong_to_nobody,
+    names_the_backward_call,
     refuses_what_has_no_gradient,
     matches_reference_on_the_small_named_cases,
 );

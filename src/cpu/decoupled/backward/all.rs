@@ -205,7 +205,9 @@ impl All<'_, '_> {
                 instructions.run(Gather { tables, ids, rows: &mut rows });
                 rows
             };
-            let rows = (&gather(self.inputs.attention)[..], &gather(self.inputs.representation)[..]);
+            // The gradients of values alone do not depend on values.
+            let values = if self.wanted[0] { gather(self.inputs.representation) } else { Vec::new() };
+            let rows = (&gather(self.inputs.attention)[..], &values[..]);
             (user, attention.span(instructions, targets, rows, out))
         });
         for own in partials.chunk_by(|a, b| a.0 == b.0) {

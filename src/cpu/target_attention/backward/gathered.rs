@@ -34,7 +34,7 @@ pub(in crate::cpu) struct GatheredGradients<'a> {
 }
 
 impl GatheredAttention<'_> {
-    /// Writes the gradients of a span's keys `[n, d]` and values `[n, d_v]`; returns what it adds to those of the user's queries,
+    /// Writes the gradients of a span's keys `[n, d]` and values `[n, d_v]` (which are not read for gradients of values alone); returns what it adds to those of the user's queries,
     /// `[C, d]`, or nothing if they are not asked for.
     pub(in crate::cpu) fn span(
         &self,

@@ -43,12 +43,15 @@ impl Kernel for SpanKernel<'_> {
         let mut value_sums = out.values.is_some().then(|| sums(op.value_width));
         let (key_width, value_width) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
         let (mut key_scratch, mut value_scratch) = (Vec::new(), Vec::new());
+        // Only gradients of scores depend on values.
+        let reads_values = *asks_queries || out.keys.is_some() || out.bias.is_some();
         for start in span.history.clone().step_by(block.max(1)) {
             let rows = start..span.history.end.min(start + block);
             let first = start - span.history.start;
             scratch.truncate(rows.len());
             let keys = inputs.keys.widen(l, rows.start * key_width..rows.end * key_width, &mut key_scratch);
             let values = match &inputs.values {
+                Some(_) if !reads_values => &[],
                 Some(values) => {
                     values.widen(l, rows.start * value_width..rows.end * value_width, &mut value_scratch)
                 }
