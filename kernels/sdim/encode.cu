@@ -31,7 +31,7 @@ struct SdimEncodeParams {
     const void *codes;
     float *table;
     float *partial;
-    // For given signatures of 2^bits or more; null if signatures are computed.
+    // For given signatures of 2^bits or more; null if signatures are computed, or have been checked.
     u64 *record;
     u32 width, groups, bits, code_bytes;
     // How the table is divided among the blocks of a piece: warps per block, and blocks.
@@ -256,20 +256,6 @@ __device__ __forceinline__ void add_tile(Sums &sums, const Buckets &buckets, con
     }
 }
 
-// Computes the codes of a tile's rows in the block's groups, placed so that the four of a lane are adjacent.
-template <typename T>
-__device__ __forceinline__ void hash_tile(const Functions &functions, u16 *codes, const T *tile, u32 rows) {
-    constexpr u32 ROW_BLOCKS = TILE_ROWS / MATRIX_ROWS;
-    u32 units = (functions.groups + MATRIX_GROUPS - 1) / MATRIX_GROUPS * ROW_BLOCKS;
-    for (u32 unit = threadIdx.x / WARP; unit < units; unit += blockDim.x / WARP) {
-        u32 row = unit % ROW_BLOCKS * MATRIX_ROWS;
-        if (row < rows) {
-            hash_matrix(codes + row, CODE_BASE, tile + row * tile_pitch<T>(functions.columns), functions,
-                        unit / ROW_BLOCKS * MATRIX_GROUPS);
-        }
-    }
-}
-
 __device__ __forceinline__ void read_codes(const SdimEncodeParams &p, u16 *codes, u64 first_row, u32 rows, u32 first_group,
                                            u32 groups) {
     for (u32 item = threadIdx.x; item < TILE_ROWS * groups; item += blockDim.x) {
@@ -278,7 +264,9 @@ __device__ __forceinline__ void read_codes(const SdimEncodeParams &p, u16 *codes
             u64 at = (first_row + row) * p.groups + first_group + g;
             code = p.code_bytes == 1 ? ((const u8 *)p.codes)[at] : ((const u16 *)p.codes)[at];
             if (code >> p.bits != 0) {
-                report_bad_id(p.record, at, code);
+                if (p.record) {
+                    report_bad_id(p.record, at, code);
+                }
                 code = 0;
             }
         }
@@ -391,7 +379,7 @@ __device__ __forceinline__ void encode(const SdimEncodeParams &p) {
         }
         __syncthreads();
         if (p.rotations) {
-            hash_tile(functions, codes, tile, count);
+            hash_tile(functions, codes, CODE_BASE, tile, count);
         } else {
             read_codes(p, codes, piece.history_start + piece.length - left, count, first_group, groups);
         }

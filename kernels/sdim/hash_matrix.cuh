@@ -273,3 +273,17 @@ __device__ __forceinline__ void hash_matrix(u16 *codes, u32 base, const T *rows,
         *(uint2 *)(codes + group_place(group) + i / 2 * 4) = four;
     }
 }
+
+// Computes the codes, plus `base`, of a tile's rows in the block's groups, placed so that the four of a lane are adjacent.
+template <typename T>
+__device__ __forceinline__ void hash_tile(const Functions &functions, u16 *codes, u32 base, const T *tile, u32 rows) {
+    constexpr u32 ROW_BLOCKS = TILE_ROWS / MATRIX_ROWS;
+    u32 units = (functions.groups + MATRIX_GROUPS - 1) / MATRIX_GROUPS * ROW_BLOCKS;
+    for (u32 unit = threadIdx.x / WARP; unit < units; unit += blockDim.x / WARP) {
+        u32 row = unit % ROW_BLOCKS * MATRIX_ROWS;
+        if (row < rows) {
+            hash_matrix(codes + row, base, tile + row * tile_pitch<T>(functions.columns), functions,
+                        unit / ROW_BLOCKS * MATRIX_GROUPS);
+        }
+    }
+}

@@ -9,7 +9,7 @@ use crate::cuda::handle::Cuda;
 use crate::cuda::target_attention::backward::DeviceSpans;
 use crate::cuda::twin::twins;
 use crate::error::Result;
-use crate::gpu::{NONE, PlanCache, fit, lock, trace_plan};
+use crate::gpu::{AttendCut, NONE, PartCache, PlanCache, UserRows, fit, lock, trace_plan};
 use crate::jagged::{Batch, Jagged};
 use crate::plan::{Cut, Plan};
 
@@ -21,6 +21,19 @@ pub struct CudaBatch {
     plans: PlanCache<DevicePlan>,
     /// The spans of the backward pass of target attention.
     spans: PlanCache<DeviceSpans>,
+    /// The parts of the backward pass of SDIM's `attend`.
+    parts: PartCache<UserPart>,
+}
+
+/// Some users of a batch, whose rows are counted from 0.
+#[derive(Debug)]
+pub(super) struct UserPart {
+    /// The first of their rows in the whole batch.
+    pub(super) first_behaviour: usize,
+    pub(super) first_candidate: usize,
+    pub(super) histories: CudaJagged,
+    pub(super) targets: CudaJagged,
+    pub(super) batch: CudaBatch,
 }
 
 /// A [`Jagged`] of a CUDA device.
@@ -91,6 +104,7 @@ impl CudaBatch {
             stream: stream.clone(),
             plans: PlanCache::default(),
             spans: PlanCache::default(),
+            parts: PartCache::default(),
         }
     }
 
@@ -115,6 +129,25 @@ impl CudaBatch {
     ) -> Result<Arc<DeviceSpans>> {
         gpu.check_stream(operation, &self.stream)?;
         self.spans.get_or_make(cut, make)
+    }
+
+    /// The parts of a cut, made at its first use.
+    pub(super) fn user_parts(
+        &self,
+        gpu: &Cuda,
+        operation: &'static str,
+        cut: &AttendCut,
+    ) -> Result<Arc<Vec<UserPart>>> {
+        gpu.check_stream(operation, &self.stream)?;
+        self.parts.get_or_make(&self.batch, cut, |rows: UserRows| {
+            Ok(UserPart {
+                first_behaviour: rows.histories.start,
+                first_candidate: rows.targets.start,
+                histories: CudaJagged::new(rows.batch.histories().clone(), &self.stream)?,
+                targets: CudaJagged::new(rows.batch.targets().clone(), &self.stream)?,
+                batch: CudaBatch::new(rows.batch, &self.stream),
+            })
+        })
     }
 
     fn make_plan(&self, gpu: &Cuda, operation: &'static str, cut: &Cut) -> Result<DevicePlan> {

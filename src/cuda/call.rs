@@ -26,6 +26,13 @@ pub(super) struct Call<'a> {
     own: Vec<Allocation>,
 }
 
+/// How much scratch memory a call has taken.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    taken: usize,
+    own: usize,
+}
+
 impl Cuda {
     /// Starts a call.
     pub(super) fn call(&self, operation: &'static str) -> Call<'_> {
@@ -50,6 +57,17 @@ impl Call<'_> {
         let pointer = own.pointer();
         self.own.push(own);
         Ok(pointer)
+    }
+
+    /// The scratch memory taken so far.
+    pub(super) fn mark(&self) -> Mark {
+        Mark { taken: self.taken, own: self.own.len() }
+    }
+
+    /// Gives back what was taken since: launches from now on may use it, after those before.
+    pub(super) fn give_back(&mut self, mark: Mark) {
+        self.taken = mark.taken;
+        self.own.truncate(mark.own);
     }
 
     /// The address of the record for ids out of range among `positions` of `argument`.

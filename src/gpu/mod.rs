@@ -1,11 +1,12 @@
 //! What both GPU backends share: plans cached per batch, sizes that fit the device's integers, the bounds of id checks,
-//! checks at the start of calls, the codes of weightings and activations, and the trace of launches.
+//! checks at the start of calls, the parts of SDIM's gradients, the codes of weightings and activations, and the trace of launches.
 
 mod bound;
 mod codes;
 mod entry;
 mod lock;
 mod plan_cache;
+mod sdim;
 mod sizes;
 mod trace;
 
@@ -14,6 +15,7 @@ pub(crate) use codes::{activation_code, weighting_code};
 pub(crate) use entry::{check_din, check_encode, check_top_k};
 pub(crate) use lock::lock;
 pub(crate) use plan_cache::PlanCache;
+pub(crate) use sdim::{AttendCut, PartCache, UserRows};
 pub(crate) use sizes::{NONE, fit};
 pub use trace::set_trace;
 pub(crate) use trace::{trace, trace_plan};

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::Result;
-use crate::gpu::{NONE, PlanCache, fit, lock, trace_plan};
+use crate::gpu::{AttendCut, NONE, PartCache, PlanCache, UserRows, fit, lock, trace_plan};
 use crate::jagged::{Batch, Jagged};
 use crate::plan::{Cut, Plan};
 use crate::webgpu::binding::Binding;
@@ -18,6 +18,17 @@ pub struct WgpuBatch {
     plans: PlanCache<DevicePlan>,
     /// Histories and targets on their own, for operations that process one after the other.
     sides: OnceLock<Box<[WgpuJagged; 2]>>,
+    /// The parts of the backward pass of SDIM's `attend`.
+    parts: PartCache<UserPart>,
+}
+
+/// Some users of a batch, whose rows are counted from 0.
+#[derive(Debug)]
+pub(crate) struct UserPart {
+    /// The first of their rows in the whole batch.
+    pub(crate) first_behaviour: usize,
+    pub(crate) first_candidate: usize,
+    pub(crate) batch: WgpuBatch,
 }
 
 /// A [`Jagged`] of a `wgpu` device.
@@ -73,7 +84,13 @@ impl AsRef<Jagged> for WgpuJagged {
 
 impl WgpuBatch {
     pub(crate) fn new(batch: Batch, owner: Owner) -> Self {
-        Self { batch: Arc::new(batch), owner, plans: PlanCache::default(), sides: OnceLock::new() }
+        Self {
+            batch: Arc::new(batch),
+            owner,
+            plans: PlanCache::default(),
+            sides: OnceLock::new(),
+            parts: PartCache::default(),
+        }
     }
 
     /// The batch, for reports that outlive the call.
@@ -88,6 +105,17 @@ impl WgpuBatch {
         let side = |jagged: &Jagged| WgpuJagged::new(jagged.clone(), self.owner.clone());
         let made = Box::new([side(self.batch.histories())?, side(self.batch.targets())?]);
         Ok(self.sides.get_or_init(|| made))
+    }
+
+    /// The parts of a cut, made at its first use.
+    pub(crate) fn user_parts(&self, cut: &AttendCut) -> Result<Arc<Vec<UserPart>>> {
+        self.parts.get_or_make(&self.batch, cut, |rows: UserRows| {
+            Ok(UserPart {
+                first_behaviour: rows.histories.start,
+                first_candidate: rows.targets.start,
+                batch: WgpuBatch::new(rows.batch, self.owner.clone()),
+            })
+        })
     }
 
     /// Fails where another device made it.

@@ -162,7 +162,7 @@ tests!(sdim on cpu cuda webgpu: (
     adds_up_equal_rows,
 ));
 
-tests!(sdim_backward on cpu: (
+tests!(sdim_backward on cpu cuda webgpu: (
     matches_published_gradients,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_sizes,

@@ -69,8 +69,8 @@ fn din() {
 
 #[test]
 fn sdim_encode() {
-    fn check<T: Element>(symbol: &str) {
-        for sample in layout("sdim_encode", symbol).chunks(5) {
+    fn check<T: Element>(file: &str, symbol: &str) {
+        for sample in layout(file, symbol).chunks(5) {
             let [columns, groups, bits, stages, bytes] = *sample else { panic!("five numbers") };
             let ours = shared_bytes::<T>(columns, groups, bits, stages, true);
             // The host assumes the largest padding between bits.
@@ -78,9 +78,12 @@ fn sdim_encode() {
             assert!((bytes..=bytes + padding).contains(&ours), "{symbol}: {ours} of {sample:?}");
         }
     }
-    check::<f32>("sdim_encode_f32");
-    check::<f16>("sdim_encode_f16");
-    check::<bf16>("sdim_encode_bf16");
+    check::<f32>("sdim_encode", "sdim_encode_f32");
+    check::<f32>("sdim_gather", "sdim_gather_f32");
+    check::<f16>("sdim_encode", "sdim_encode_f16");
+    check::<f16>("sdim_gather", "sdim_gather_f16");
+    check::<bf16>("sdim_encode", "sdim_encode_bf16");
+    check::<bf16>("sdim_gather", "sdim_gather_bf16");
 }
 
 /// The numbers of vec4s per row for which the kernels export their stages.

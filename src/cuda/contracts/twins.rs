@@ -11,7 +11,9 @@ use crate::cuda::decoupled::scores::Scoring;
 use crate::cuda::decoupled::search::{DecoupledSearchParams, DecoupledSelectParams};
 use crate::cuda::din::{DinAttendParams, DinCombineParams, DinLayer, DinPrepareParams};
 use crate::cuda::lookup::{LookupColumn, LookupParams};
+use crate::cuda::sdim::backward::{SdimBucketParams, SdimMatchParams, SdimTargetGradientParams};
 use crate::cuda::sdim::encode::{SdimAddParams, SdimCombineParams, SdimEncodeParams, SdimScatterParams};
+use crate::cuda::sdim::gather::SdimGatherParams;
 use crate::cuda::sdim::query::{SdimQueryParams, SdimSumsParams};
 use crate::cuda::sdim::signatures::{SdimCheckParams, SdimSignatureParams};
 use crate::cuda::tables::DeviceTable;
@@ -52,6 +54,10 @@ fn twins() -> Vec<(&'static str, Vec<Field>)> {
         twin::<SdimScatterParams>(),
         twin::<SdimSumsParams>(),
         twin::<SdimQueryParams>(),
+        twin::<SdimBucketParams>(),
+        twin::<SdimTargetGradientParams>(),
+        twin::<SdimMatchParams>(),
+        twin::<SdimGatherParams>(),
         twin::<LookupColumn>(),
         twin::<LookupParams>(),
         twin::<Rows>(),

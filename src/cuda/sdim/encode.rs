@@ -34,20 +34,20 @@ const COMBINE: Kernel = Kernel::new("sdim", "sdim_combine", FLAT_THREADS, 32);
 const ADD: Kernel = Kernel::new("sdim", "sdim_add", FLAT_THREADS, 10);
 /// A warp's share of a table in `kernels/sdim/encode.cu`, and the most warps per block.
 const WARP_BUCKETS: usize = 64;
-const WARP_COLUMNS: usize = 16;
-const MOST_WARPS: usize = 16;
+pub(super) const WARP_COLUMNS: usize = 16;
+pub(super) const MOST_WARPS: usize = 16;
 /// The most bits for which a product with a one-hot matrix is cheaper than scanning for the rows of each bucket.
 const ONE_HOT_BITS: usize = 6;
 /// Buckets and columns per block of `sdim_scatter` in `kernels/sdim/scan.cu`.
 const SCATTER_BUCKETS: usize = 128;
 const SCATTER_COLUMNS: usize = 64;
 /// Shared memory that a block may have on every device from Ampere on, less what the driver reserves.
-const SHARED: usize = 96 << 10;
+pub(super) const SHARED: usize = 96 << 10;
 /// The most behaviours of a piece of a one-hot product, which adds 16 at a time: longer chains of additions would round more. It is longer
 /// where tables are so large that the partial results would take more than a quarter of the history's memory.
 const LONGEST: usize = 1 << 13;
 /// Behaviours per step of the plan. Pieces are several steps long, because each writes a whole table of sums.
-const STEP: usize = 2 * TILE_ROWS;
+pub(super) const STEP: usize = 2 * TILE_ROWS;
 
 twins! {
     /// `kernels/sdim/encode.cu`
@@ -165,7 +165,7 @@ impl Shares {
     }
 }
 
-/// Bytes of shared memory per block, an upper bound of `shared_bytes` in `kernels/sdim/encode.cu`.
+/// Bytes of shared memory per block, an upper bound of `shared_bytes` in `kernels/sdim/encode.cu` and `gather.cu`.
 pub(in crate::cuda) fn shared_bytes<T: Element>(
     columns: usize,
     groups: usize,
@@ -193,13 +193,42 @@ pub(super) fn encode<T: Element>(
     if check_encode(operation, op, jagged, inputs, table.len())? == 0 {
         return Ok(());
     }
-    let sizes = Sizes::of(operation, op)?;
     let rows = gpu.region(operation, &inputs.history)?;
     let table = gpu.region_mut(operation, &table)?;
+    let mut call = gpu.call(operation);
+    let hashing = match &inputs.hash {
+        Hash::Rotations(rotations) if op.bits <= ONE_HOT_BITS && Shares::of_hashed::<T>(op).is_some() => {
+            Hashing::Rotations(gpu.region(operation, rotations)?.pointer)
+        }
+        hash => Hashing::Codes(codes(gpu, &mut call, op, jagged.total(), Some(inputs.history), hash)?),
+    };
+    add_up(gpu, &mut call, op, histories, rows, hashing, (table.pointer, append))
+}
+
+/// The signatures by which rows are added up.
+#[derive(Clone, Copy)]
+pub(super) enum Hashing {
+    /// Of the rows themselves, which are hashed as they are read; the address of the rotations.
+    Rotations(u64),
+    Codes(Codes),
+}
+
+/// Adds up the rows of each bucket, into the tables at an address: over what they hold, or to it.
+pub(super) fn add_up<T: Element>(
+    gpu: &Cuda,
+    call: &mut Call<'_>,
+    op: &Sdim,
+    histories: &CudaJagged,
+    rows: Region<T>,
+    hashing: Hashing,
+    (table, append): (u64, bool),
+) -> Result<()> {
+    let operation = call.operation;
+    let sizes = Sizes::of(operation, op)?;
     let one_hot = op.bits <= ONE_HOT_BITS;
-    let hashed = match &inputs.hash {
-        Hash::Rotations(_) => Shares::of_hashed::<T>(op),
-        _ => None,
+    let hashed = match hashing {
+        Hashing::Rotations(_) => Shares::of_hashed::<T>(op),
+        Hashing::Codes(_) => None,
     };
     let shares = hashed.unwrap_or(Shares::of_given(op));
     let blocks = if one_hot { shares.blocks() } else { op.groups * op.buckets() / SCATTER_BUCKETS };
@@ -215,20 +244,19 @@ pub(super) fn encode<T: Element>(
         longest: if one_hot { LONGEST.max(4 * op.groups * op.buckets()) } else { 1 << 30 },
     };
     let plan = histories.per_user.plan(gpu, operation, &cut)?;
-    let mut call = gpu.call(operation);
-    let call = &mut call;
     let partial = call.scratch(plan.plan.slots * sizes.table * 4)?;
-    let target = Target { plan: &plan, table: table.pointer, partial, append };
-    if one_hot {
-        multiply(gpu, call, op, jagged.total(), inputs, rows, &shares, hashed.is_some(), &target)?;
-    } else {
-        scatter(gpu, call, op, jagged.total(), inputs, rows, &target)?;
+    let target = Target { plan: &plan, table, partial, append };
+    match hashing {
+        Hashing::Codes(codes) if !one_hot => {
+            scatter(call, op, histories.as_ref().total(), rows, codes, &target)?
+        }
+        hashing => multiply(call, op, rows, hashing, &shares, &target)?,
     }
     let blocks_per_table = sizes.table.div_ceil(FLAT_THREADS as usize);
     let params = SdimCombineParams {
         tiles: plan.split_tiles.pointer(),
         partial,
-        table: table.pointer,
+        table,
         size: sizes.table as u64,
         blocks_per_table: blocks_per_table as u64,
         append: append.into(),
@@ -245,26 +273,20 @@ struct Target<'a> {
     append: bool,
 }
 
-#[expect(clippy::too_many_arguments, reason = "one part of `encode`")]
 fn multiply<T: Element>(
-    gpu: &Cuda,
-    call: &mut Call<'_>,
+    call: &Call<'_>,
     op: &Sdim,
-    count: usize,
-    inputs: &SdimEncodeInputs<'_, CudaMemory, T>,
     rows: Region<T>,
+    hashing: Hashing,
     shares: &Shares,
-    hashing: bool,
     target: &Target<'_>,
 ) -> Result<()> {
     let sizes = Sizes::of(call.operation, op)?;
-    let (rotations, codes) = match &inputs.hash {
-        Hash::Rotations(rotations) if hashing => {
-            let rotations = gpu.region(call.operation, rotations)?.pointer;
-            (rotations, Codes::default())
-        }
-        hash => (0, codes(gpu, call, op, count, Some(inputs.history), hash)?),
+    let (rotations, codes) = match hashing {
+        Hashing::Rotations(rotations) => (rotations, Codes::default()),
+        Hashing::Codes(codes) => (0, codes),
     };
+    let hashing = rotations != 0;
     let stages = if shares.shared::<T>(op, 2, hashing) <= SHARED { 2 } else { 1 };
     let params = SdimEncodeParams {
         pieces: target.plan.pieces.pointer(),
@@ -293,16 +315,14 @@ fn multiply<T: Element>(
 }
 
 fn scatter<T: Element>(
-    gpu: &Cuda,
-    call: &mut Call<'_>,
+    call: &Call<'_>,
     op: &Sdim,
     count: usize,
-    inputs: &SdimEncodeInputs<'_, CudaMemory, T>,
     rows: Region<T>,
+    codes: Codes,
     target: &Target<'_>,
 ) -> Result<()> {
     let sizes = Sizes::of(call.operation, op)?;
-    let codes = codes(gpu, call, op, count, Some(inputs.history), &inputs.hash)?;
     check(call, op, count, codes)?;
     let params = SdimScatterParams {
         pieces: target.plan.pieces.pointer(),

@@ -1,13 +1,16 @@
-//! SDIM: signatures (`signatures.rs`), bucket tables (`encode.rs`), and what reads them (`query.rs`).
+//! SDIM: signatures (`signatures.rs`), bucket tables (`encode.rs`), what reads them (`query.rs`); gradients (`backward.rs`,
+//! `gather.rs`).
 
+pub(super) mod backward;
 pub(super) mod encode;
+pub(super) mod gather;
 pub(super) mod query;
 pub(super) mod signatures;
 
 use crate::cuda::batch::{CudaBatch, CudaJagged};
 use crate::cuda::handle::Cuda;
 use crate::cuda::memory::CudaMemory;
-use crate::element::{Element, Signature};
+use crate::element::{Element, GradientOf, Signature};
 use crate::error::Result;
 use crate::memory::{View, ViewMut};
 use crate::ops::{Sdim, SdimAttendInputs, SdimEncodeInputs, SdimOps, SdimQueryInputs};
@@ -71,10 +74,43 @@ impl SdimOps for Cuda {
     ) -> Result<()> {
         query::attend(self, op, batch, &inputs, out)
     }
+
+    fn sdim_query_backward_into<T: Element>(
+        &self,
+        op: &Sdim,
+        targets: &CudaJagged,
+        inputs: SdimQueryInputs<'_, CudaMemory, T>,
+        grad_out: View<'_, CudaMemory, T>,
+        grad_table: ViewMut<'_, CudaMemory, f32>,
+    ) -> Result<()> {
+        backward::query(self, op, targets, &inputs, (grad_out, grad_table))
+    }
+
+    fn sdim_encode_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &Sdim,
+        histories: &CudaJagged,
+        inputs: SdimEncodeInputs<'_, CudaMemory, T>,
+        grad_table: View<'_, CudaMemory, f32>,
+        grad_history: ViewMut<'_, CudaMemory, G>,
+    ) -> Result<()> {
+        backward::encode(self, op, histories, &inputs, (grad_table, grad_history))
+    }
+
+    fn sdim_attend_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &Sdim,
+        batch: &CudaBatch,
+        inputs: SdimAttendInputs<'_, CudaMemory, T>,
+        grad_out: View<'_, CudaMemory, T>,
+        grad_history: ViewMut<'_, CudaMemory, G>,
+    ) -> Result<()> {
+        backward::attend(self, op, batch, &inputs, (grad_out, grad_history))
+    }
 }
 
 /// All kernels of this stem.
 #[cfg(test)]
 pub(super) fn table() -> Vec<crate::cuda::kernel::Kernel> {
-    [signatures::table(), encode::table(), query::table()].concat()
+    [signatures::table(), encode::table(), query::table(), backward::table(), gather::table()].concat()
 }

@@ -1,11 +1,14 @@
 //! SDIM: reads bucket tables, or attends without a table.
 
+use std::sync::Arc;
+
 use bytemuck::Zeroable;
 
-use crate::cuda::batch::{CudaBatch, CudaJagged};
+use crate::cuda::batch::{CudaBatch, CudaJagged, DevicePlan};
+use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::{ByType, Kernel};
-use crate::cuda::memory::CudaMemory;
+use crate::cuda::memory::{CudaMemory, Region};
 use crate::cuda::sdim::signatures::{
     Codes, PARTIAL_BYTES, PIECES, SCAN_THREADS, Sizes, TILE_ROWS, check, codes,
 };
@@ -152,26 +155,60 @@ pub(super) fn attend<T: Element>(
     let sizes = Sizes::of(NAME, op)?;
     let count = targets.total();
     let (rows, out) = (gpu.region(NAME, &inputs.history)?, gpu.region_mut(NAME, &out)?);
-    let size = op.groups * op.width;
-    let wanted = (PIECES * gpu.multiprocessors()).min(PARTIAL_BYTES / (size * 4)).max(1);
-    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: TILE_ROWS, wanted, longest: 1 << 31 };
-    let plan = batch.plan(gpu, NAME, &cut)?;
     let mut call = gpu.call(NAME);
     let call = &mut call;
     let history = codes(gpu, call, op, histories.total(), Some(inputs.history), &inputs.history_hash)?;
     check(call, op, histories.total(), history)?;
     let wished = codes(gpu, call, op, count, inputs.targets, &inputs.target_hash)?;
     check(call, op, count, wished)?;
+    let sums = sum_buckets(gpu, call, op, batch, rows, [history, wished])?;
+    let params = SdimQueryParams {
+        places: sums.plan.tiles.pointer(),
+        table: sums.pointer,
+        out: out.pointer,
+        count: count as u64,
+        // Scratch is aligned.
+        vectors: op.width.is_multiple_of(4).into(),
+        first_whole: sums.first_whole,
+        ..query_params(op, &sizes)
+    };
+    call.launch(&QUERY_SUMS.of::<T>().blocks(count.div_ceil(QUERY_ROWS)), &params)
+}
+
+/// The bucket sums that candidates read, `[slots + candidates, G, d]`: those of a candidate whose history is not split are in the
+/// second range.
+pub(super) struct BucketSums {
+    pub(super) plan: Arc<DevicePlan>,
+    pub(super) pointer: u64,
+    /// The length of the first range.
+    pub(super) first_whole: u32,
+}
+
+/// Adds up the rows of the buckets that candidates read, by the signatures of behaviours and of candidates.
+pub(super) fn sum_buckets<T: Element>(
+    gpu: &Cuda,
+    call: &mut Call<'_>,
+    op: &Sdim,
+    batch: &CudaBatch,
+    rows: Region<T>,
+    [history, wished]: [Codes; 2],
+) -> Result<BucketSums> {
+    let operation = call.operation;
+    let sizes = Sizes::of(operation, op)?;
+    let size = op.groups * op.width;
+    let wanted = (PIECES * gpu.multiprocessors()).min(PARTIAL_BYTES / (size * 4)).max(1);
+    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: TILE_ROWS, wanted, longest: 1 << 31 };
+    let plan = batch.plan(gpu, operation, &cut)?;
     let places = plan.plan.slots + plan.plan.tiles.len();
-    fit(NAME, "partial results", places)?;
-    let sums = call.scratch(places * size * 4)?;
+    fit(operation, "partial results", places)?;
+    let pointer = call.scratch(places * size * 4)?;
     let first_whole = plan.plan.slots as u32;
     let params = SdimSumsParams {
         pieces: plan.pieces.pointer(),
         rows: rows.pointer,
         codes: history.pointer,
         target_codes: wished.pointer,
-        sums,
+        sums: pointer,
         width: sizes.width,
         groups: sizes.groups,
         code_bytes: history.bytes,
@@ -181,17 +218,7 @@ pub(super) fn attend<T: Element>(
     };
     let blocks = plan.plan.pieces.len() * op.groups.div_ceil(SUMS_GROUPS);
     call.launch(&SUMS.of::<T>().blocks(blocks), &params)?;
-    let params = SdimQueryParams {
-        places: plan.tiles.pointer(),
-        table: sums,
-        out: out.pointer,
-        count: count as u64,
-        // Scratch is aligned.
-        vectors: op.width.is_multiple_of(4).into(),
-        first_whole,
-        ..query_params(op, &sizes)
-    };
-    call.launch(&QUERY_SUMS.of::<T>().blocks(count.div_ceil(QUERY_ROWS)), &params)
+    Ok(BucketSums { plan, pointer, first_whole })
 }
 
 /// All kernels of this file.

@@ -1,5 +1,7 @@
 //! Attention over the buckets: through tables if they are small, otherwise without.
 
+use std::sync::Arc;
+
 use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::fit;
@@ -104,39 +106,42 @@ pub(super) fn attend<T: Element>(
             SdimQueryInputs { table: View::new(&table), targets: inputs.targets, hash: inputs.target_hash };
         return query(gpu, NAME, op, targets, &inputs, out);
     }
+    let out = gpu.output(NAME, "out", &out, count * op.width, &[], &[])?;
+    let (behaviours, history) = (histories.total(), inputs.history);
+    let codes = Codes::new(gpu, NAME, op, behaviours, ("history", Some(history)), &inputs.history_hash)?;
+    let target_codes = Codes::new(gpu, NAME, op, count, ("targets", inputs.targets), &inputs.target_hash)?;
+    let sums = sum_buckets(gpu, NAME, op, batch, Region::of(history), [&codes, &target_codes])?;
+    query_sums(gpu, NAME, op, &sums.plan, targets.users(), &sums.binding, &out.binding)?;
+    gpu.finish(out)
+}
+
+/// The bucket sums that candidates read, `[candidates, G, d]`, and the plan by which they were added up.
+pub(super) struct BucketSums {
+    pub(super) plan: Arc<DevicePlan>,
+    pub(super) binding: Binding,
+}
+
+/// Adds up the rows of the buckets that candidates read, by the signatures of behaviours and of candidates.
+pub(super) fn sum_buckets<T: Element>(
+    gpu: &Wgpu,
+    operation: &'static str,
+    op: &Sdim,
+    batch: &WgpuBatch,
+    rows: Region<'_, T>,
+    [codes, target_codes]: [&Codes; 2],
+) -> Result<BucketSums> {
     let window = gpu.rows_per_binding::<T>(op.width);
     let size = op.groups * op.width;
     let wanted = PIECES.min(PARTIAL_BYTES / (size * 4)).max(1);
     let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 64, wanted, longest: window };
-    let plan = batch.plan(gpu, NAME, &cut)?;
-    let out = gpu.output(NAME, "out", &out, count * op.width, &[], &[])?;
-    let sums = sum_buckets(gpu, op, batch, inputs, &plan, window)?;
-    query_sums(gpu, NAME, op, &plan, targets.users(), &sums, &out.binding)?;
-    gpu.finish(out)
-}
-
-/// The bucket sums of each candidate, per piece.
-fn sum_buckets<T: Element>(
-    gpu: &Wgpu,
-    op: &Sdim,
-    batch: &WgpuBatch,
-    inputs: &SdimAttendInputs<'_, WgpuMemory, T>,
-    plan: &DevicePlan,
-    window: usize,
-) -> Result<Binding> {
-    let (behaviours, candidates) = (batch.as_ref().histories().total(), batch.as_ref().targets().total());
-    let rows = Region::of(inputs.history);
-    let codes =
-        Codes::new(gpu, NAME, op, behaviours, ("history", Some(inputs.history)), &inputs.history_hash)?;
-    let target_codes =
-        Codes::new(gpu, NAME, op, candidates, ("targets", inputs.targets), &inputs.target_hash)?;
-    let length = (plan.plan.slots + plan.plan.tiles.len()) * op.groups * op.width;
-    fit(NAME, "sums of the candidates", length)?;
-    let sums = gpu.scratch(NAME, length as u64)?;
+    let plan = batch.plan(gpu, operation, &cut)?;
+    let length = (plan.plan.slots + plan.plan.tiles.len()) * size;
+    fit(operation, "sums of the candidates", length)?;
+    let sums = gpu.scratch(operation, length as u64)?;
     let groups_per_piece = op.width.div_ceil(64) * op.groups.div_ceil(32);
     let kernel = attend_kernel(Format::of::<T>(false), codes.bits, target_codes.bits);
     for (pieces, span) in plan.plan.windows(window) {
-        let rows = gpu.bind(NAME, "history", &rows.rows(span.start, span.len(), op.width))?;
+        let rows = gpu.bind(operation, "history", &rows.rows(span.start, span.len(), op.width))?;
         let params = SdimAttendParams {
             first_piece: pieces.start as u32,
             first_history: span.start as u32,
@@ -154,14 +159,21 @@ fn sum_buckets<T: Element>(
         let longest = plan.plan.pieces[pieces].iter().map(|piece| piece.history.len()).max().unwrap_or(0);
         for skip in (0..longest.max(1)).step_by(MOST) {
             let params = SdimAttendParams { skip: skip as u32, ..params };
-            gpu.dispatch(NAME, &kernel, &params, &bindings, groups)?;
+            gpu.dispatch(operation, &kernel, &params, &bindings, groups)?;
         }
     }
-    add_pieces(gpu, op, &plan.plan, &sums)
+    let binding = add_pieces(gpu, operation, op, &plan.plan, &sums)?;
+    Ok(BucketSums { plan, binding })
 }
 
 /// The bucket sums of each candidate, of all its pieces. There is one tile per candidate.
-fn add_pieces(gpu: &Wgpu, op: &Sdim, plan: &Plan, sums: &Binding) -> Result<Binding> {
+fn add_pieces(
+    gpu: &Wgpu,
+    operation: &'static str,
+    op: &Sdim,
+    plan: &Plan,
+    sums: &Binding,
+) -> Result<Binding> {
     if plan.slots == 0 {
         return Ok(sums.clone());
     }
@@ -171,8 +183,8 @@ fn add_pieces(gpu: &Wgpu, op: &Sdim, plan: &Plan, sums: &Binding) -> Result<Bind
     };
     let ranges: Vec<u32> = plan.tiles.iter().enumerate().flat_map(range).map(|part| part as u32).collect();
     let (rows, width) = (plan.tiles.len(), op.groups * op.width);
-    let out = gpu.scratch(NAME, (rows * width) as u64)?;
+    let out = gpu.scratch(operation, (rows * width) as u64)?;
     let all = Rows { out: &out, rows, width, out_width: width, first_column: 0 };
-    all.sum_parts(gpu, NAME, &gpu.list(NAME, &ranges)?, sums, Mode::Sum)?;
+    all.sum_parts(gpu, operation, &gpu.list(operation, &ranges)?, sums, Mode::Sum)?;
     Ok(out)
 }

@@ -127,7 +127,28 @@ pub(super) fn encode<T: Element>(
     if check_encode(operation, op, jagged, inputs, table.len())? == 0 {
         return Ok(());
     }
+    histories.check_owner(gpu, operation, "histories")?;
     let rows = Region::of(inputs.history);
+    let read = [rows.buffer, hash_buffer(&inputs.hash)];
+    let size = op.groups * op.buckets() * op.width;
+    let table = in_place(gpu, operation, &table, size * jagged.users(), &read, append)?;
+    let codes =
+        Codes::new(gpu, operation, op, jagged.total(), ("history", Some(inputs.history)), &inputs.hash)?;
+    add_up(gpu, operation, op, histories, ("history", rows), &codes, (&table.binding, append))?;
+    gpu.finish(table)
+}
+
+/// Adds up the rows of each bucket, into tables: over what they hold, or to it.
+pub(super) fn add_up<T: Element>(
+    gpu: &Wgpu,
+    operation: &'static str,
+    op: &Sdim,
+    histories: &WgpuJagged,
+    (name, rows): (&'static str, Region<'_, T>),
+    codes: &Codes,
+    (table, append): (&Binding, bool),
+) -> Result<()> {
+    let users = histories.as_ref().users();
     let size = op.groups * op.buckets() * op.width;
     let window = gpu.rows_per_binding::<T>(op.width);
     let cut = Cut {
@@ -138,25 +159,19 @@ pub(super) fn encode<T: Element>(
         wanted: PIECES.min(PARTIAL_BYTES / (size * 4)).max(1),
         longest: window,
     };
-    histories.check_owner(gpu, operation, "histories")?;
     let plan = histories.per_user.plan(gpu, operation, &cut)?;
-    let codes =
-        Codes::new(gpu, operation, op, jagged.total(), ("history", Some(inputs.history)), &inputs.hash)?;
-    let read = [rows.buffer, hash_buffer(&inputs.hash)];
-    let table = in_place(gpu, operation, &table, size * jagged.users(), &read, append)?;
-    fit(operation, "table", size * jagged.users())?;
+    fit(operation, "table", size * users)?;
     let partial = gpu.scratch(operation, (plan.plan.slots * size) as u64)?;
-    let sums = Sums { plan: &plan, window, table: &table.binding, partial: &partial, append };
-    add_rows(gpu, operation, op, rows, &codes, &sums, jagged.users())?;
+    let sums = Sums { plan: &plan, window, table, partial: &partial, append };
+    add_rows(gpu, operation, op, (name, rows), codes, &sums, users)?;
     let params = SdimCombineTablesParams {
         threads: fit(operation, "table", plan.split_count * size)?,
         size: size as u32,
-        table_base: table.binding.base,
+        table_base: table.base,
         append: u32::from(append),
     };
-    let bindings = [&plan.split_tiles, &partial, &table.binding];
-    gpu.dispatch(operation, &combine_kernel(), &params, &bindings, groups_of(plan.split_count * size))?;
-    gpu.finish(table)
+    let bindings = [&plan.split_tiles, &partial, table];
+    gpu.dispatch(operation, &combine_kernel(), &params, &bindings, groups_of(plan.split_count * size))
 }
 
 /// Where bucket sums are written.
@@ -174,7 +189,7 @@ fn add_rows<T: Element>(
     gpu: &Wgpu,
     operation: &'static str,
     op: &Sdim,
-    rows: Region<'_, T>,
+    (name, rows): (&'static str, Region<'_, T>),
     codes: &Codes,
     sums: &Sums<'_>,
     users: usize,
@@ -190,7 +205,7 @@ fn add_rows<T: Element>(
     let most = MOST_ITERATIONS / (group_tile + 2) / PART * PART;
     let kernel = encode_kernel(in_memory, Format::of::<T>(false), codes.bits);
     for (pieces, span) in plan.plan.windows(window) {
-        let rows = gpu.bind(operation, "history", &rows.rows(span.start, span.len(), op.width))?;
+        let rows = gpu.bind(operation, name, &rows.rows(span.start, span.len(), op.width))?;
         let params = SdimEncodeParams {
             first_piece: pieces.start as u32,
             first_history: span.start as u32,

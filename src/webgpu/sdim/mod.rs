@@ -1,11 +1,13 @@
-//! SDIM: hash, encode, query, and attention without tables.
+//! SDIM: hash, encode, query, attention without tables, and gradients.
 
 mod attend;
+mod backward;
 mod encode;
+mod gather;
 mod query;
 mod signatures;
 
-use crate::element::{Element, Signature};
+use crate::element::{Element, GradientOf, Signature};
 use crate::error::Result;
 use crate::memory::{View, ViewMut};
 use crate::ops::{Sdim, SdimAttendInputs, SdimEncodeInputs, SdimOps, SdimQueryInputs};
@@ -73,8 +75,42 @@ impl SdimOps for Wgpu {
     ) -> Result<()> {
         attend::attend(self, op, batch, &inputs, out)
     }
+
+    fn sdim_query_backward_into<T: Element>(
+        &self,
+        op: &Sdim,
+        targets: &WgpuJagged,
+        inputs: SdimQueryInputs<'_, WgpuMemory, T>,
+        grad_out: View<'_, WgpuMemory, T>,
+        grad_table: ViewMut<'_, WgpuMemory, f32>,
+    ) -> Result<()> {
+        backward::query(self, op, targets, &inputs, (grad_out, grad_table))
+    }
+
+    fn sdim_encode_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &Sdim,
+        histories: &WgpuJagged,
+        inputs: SdimEncodeInputs<'_, WgpuMemory, T>,
+        grad_table: View<'_, WgpuMemory, f32>,
+        grad_history: ViewMut<'_, WgpuMemory, G>,
+    ) -> Result<()> {
+        backward::encode(self, op, histories, &inputs, (grad_table, grad_history))
+    }
+
+    fn sdim_attend_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &Sdim,
+        batch: &WgpuBatch,
+        inputs: SdimAttendInputs<'_, WgpuMemory, T>,
+        grad_out: View<'_, WgpuMemory, T>,
+        grad_history: ViewMut<'_, WgpuMemory, G>,
+    ) -> Result<()> {
+        backward::attend(self, op, batch, &inputs, (grad_out, grad_history))
+    }
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    [signatures::variants(), encode::variants(), query::variants(), attend::variants()].concat()
+    let forward = [signatures::variants(), encode::variants(), query::variants(), attend::variants()];
+    [forward.concat(), backward::variants(), gather::variants()].concat()
 }

@@ -1,0 +1,209 @@
+// SDIM: the gradients of behaviours through bucket tables, ds_l = Σ_g dT[b,g,sig[g](s_l),:].
+//
+// A block takes a piece of one user's history. As many lanes as a row needs, four columns each (a power of two, at most 32), add
+// the rows of one behaviour's buckets, in the order of the groups; every row of the output has one owner. A user's table is
+// read through the first-level cache.
+// Rows are hashed 64 at a time, as in encode.cu, while the tile after them is copied: the history and the rotations are all
+// that is read besides the table. Given signatures are read where they are; they and the signatures of rows that leave too
+// little shared memory for the rotations, which sdim_signatures computes before, need no shared memory.
+// Sums are in f32.
+#include "sdim/columns.cuh"
+#include "sdim/hash_matrix.cuh"
+
+enum : u32 {
+    MOST_THREADS = 512,
+};
+
+struct SdimGatherParams {
+    const Piece *pieces;
+    // What is hashed, and the rotations [width, groups, bits]; null if `codes` has the signatures, [rows, groups].
+    const void *rows;
+    const float *rotations;
+    const void *codes;
+    // [users, groups, 2^bits, width]
+    const float *grad_table;
+    void *out;
+    // For given signatures of 2^bits or more; null if signatures are computed, or have been checked.
+    u64 *record;
+    u32 width, groups, bits, code_bytes;
+    // Whether the output is stored as rows are, or as f32; whether rows of the table, and of the history, are aligned to 16
+    // bytes; tiles in flight.
+    u32 narrow, vectors, row_vectors, stages;
+};
+
+// Adds four numbers of a row from `column` on.
+template <bool VECTORS>
+__device__ __forceinline__ void add_numbers(float *sum, const float *from, u32 column, u32 width) {
+    if constexpr (VECTORS) {
+        float four[LANE_COLUMNS];
+        widen_vector<float>(load_vector(from), four);
+#pragma unroll
+        for (u32 e = 0; e < LANE_COLUMNS; e++) {
+            sum[e] += four[e];
+        }
+    } else {
+#pragma unroll
+        for (u32 e = 0; e < LANE_COLUMNS; e++) {
+            if (column + e < width) {
+                sum[e] += from[e];
+            }
+        }
+    }
+}
+
+// What a thread reads and writes of each row: four columns from `first` on, and every `step`-th.
+struct Columns {
+    u32 first, step;
+};
+
+// The sum over the groups of the bucket rows that `code_of` names: four columns from `column` on.
+template <bool VECTORS, typename Code>
+__device__ __forceinline__ void add_groups(float *sum, const SdimGatherParams &p, const float *table, u32 column,
+                                           Code code_of) {
+    const float *group = table + column;
+    u64 group_size = (u64)p.width << p.bits;
+#pragma unroll 4
+    for (u32 g = 0; g < p.groups; g++) {
+        add_numbers<VECTORS>(sum, group + (u64)code_of(g) * p.width, column, p.width);
+        group += group_size;
+    }
+}
+
+// The same for all columns of a row of the output.
+template <typename T, typename Code>
+__device__ __forceinline__ void gather_row(const SdimGatherParams &p, const float *table, u64 row, Columns columns,
+                                           Code code_of) {
+#pragma unroll 1
+    for (u32 column = columns.first; column < p.width; column += columns.step) {
+        float sum[LANE_COLUMNS] = {};
+        if (p.vectors) {
+            add_groups<true>(sum, p, table, column, code_of);
+        } else {
+            add_groups<false>(sum, p, table, column, code_of);
+        }
+        if (p.narrow) {
+            store_columns<T>(p.out, sum, row, column, p.width);
+        } else {
+            store_columns<float>(p.out, sum, row, column, p.width);
+        }
+    }
+}
+
+// With signatures of so many bits in memory.
+template <typename T, typename Word>
+__device__ __forceinline__ void gather_given(const SdimGatherParams &p, const Piece &piece, const float *table, u32 own,
+                                             u32 every, Columns columns) {
+    u32 mask = (1u << p.bits) - 1;
+    for (u32 i = own; i < piece.length; i += every) {
+        u64 row = piece.history_start + i;
+        const Word *codes = (const Word *)p.codes + row * p.groups;
+        u32 all = 0;
+        gather_row<T>(p, table, row, columns, [&](u32 g) {
+            u32 code = codes[g];
+            all |= code;
+            return code & mask;
+        });
+        if (all > mask && p.record) {
+            for (u32 g = 0; g < p.groups; g++) {
+                if (codes[g] > mask) {
+                    report_bad_id(p.record, row * p.groups + g, codes[g]);
+                }
+            }
+        }
+    }
+}
+
+// Shared memory: `stages` tiles of rows, the codes of a tile, the parts of the rotations. Where codes and parts begin, and the
+// size, in bytes.
+template <typename T>
+__device__ __forceinline__ constexpr u32 codes_at(u32 columns, u32 stages) {
+    return stages * TILE_ROWS * tile_pitch<T>(columns) * sizeof(T);
+}
+__device__ __forceinline__ constexpr u32 code_bytes(u32 groups) { return (group_place(groups) + 7) / 8 * 16; }
+template <typename T>
+constexpr __device__ u32 shared_bytes(u32 columns, u32 groups, u32 bits, u32 stages) {
+    Functions functions = {nullptr, columns, 0, 0, groups, bits, 0, columns};
+    return codes_at<T>(columns, stages) + code_bytes(groups) + ROTATION_PARTS * bits * functions.apart() * 2;
+}
+
+// The place of a row's codes: see quad_row.
+__device__ __forceinline__ u32 place_of(u32 row) { return row / 16 * 16 + row % 8 / 2 * 4 + row % 16 / 8 * 2 + row % 2; }
+
+template <typename T>
+__device__ __forceinline__ void gather_hashed(const SdimGatherParams &p, const Piece &piece, const float *table, u32 own,
+                                              u32 every, Columns own_columns) {
+    u32 columns = (p.width + 15) / 16 * 16, pitch = tile_pitch<T>(columns);
+    T *tiles = (T *)dynamic_shared;
+    u16 *codes = (u16 *)((u8 *)tiles + codes_at<T>(columns, p.stages));
+    u16 *parts = (u16 *)((u8 *)codes + code_bytes(p.groups));
+    Functions functions = {p.rotations, p.width, p.groups * p.bits, 0, p.groups, p.bits, shared_address(parts), columns};
+    load_rotation_parts<T>(parts, functions);
+
+    const T *next = (const T *)p.rows + piece.history_start * p.width;
+    TileCopy<T> copy(p.width, columns, p.row_vectors);
+    // The tile that begins when `left` rows are left. Two alternate if there is room.
+    auto tile_at = [&](u32 left) {
+        return tiles + (p.stages == 2 ? (left + TILE_ROWS - 1) / TILE_ROWS % 2 : 0) * TILE_ROWS * pitch;
+    };
+    auto start = [&](i32 left) {
+        if (left > 0) {
+            copy.load(tile_at(left), next, min((u32)TILE_ROWS, (u32)left), 0);
+            next += (u64)TILE_ROWS * p.width;
+        }
+        copy_commit();
+    };
+    // Histories are shorter than 2^31.
+    i32 left = (i32)piece.length;
+    start(left);
+    for (; left > 0; left -= TILE_ROWS) {
+        u32 count = min((u32)TILE_ROWS, (u32)left);
+        if (p.stages == 2) {
+            start(left - TILE_ROWS);
+            copy_wait<1>();
+        } else {
+            copy_wait<0>();
+        }
+        __syncthreads();
+        hash_tile(functions, codes, 0, tile_at(left), count);
+        __syncthreads();
+        u64 first = piece.history_start + piece.length - left;
+        if (p.stages == 1) {
+            start(left - TILE_ROWS);
+        }
+        for (u32 row = own; row < count; row += every) {
+            const u16 *place = codes + place_of(row);
+            gather_row<T>(p, table, first + row, own_columns, [&](u32 g) { return (u32)place[group_place(g)]; });
+        }
+        // The next codes overwrite these.
+        __syncthreads();
+    }
+    copy_wait<0>();
+}
+
+template <typename T>
+__device__ __forceinline__ void gather(const SdimGatherParams &p) {
+    const Piece piece = p.pieces[blockIdx.x];
+    u32 lanes = lanes_of(p.width), own = threadIdx.x / lanes, every = blockDim.x / lanes;
+    Columns columns = {threadIdx.x % lanes * LANE_COLUMNS, lanes * LANE_COLUMNS};
+    const float *table = p.grad_table + piece.user * ((u64)p.groups << p.bits) * p.width;
+    if (p.rotations) {
+        gather_hashed<T>(p, piece, table, own, every, columns);
+    } else if (p.code_bytes == 1) {
+        gather_given<T, u8>(p, piece, table, own, every, columns);
+    } else {
+        gather_given<T, u16>(p, piece, table, own, every, columns);
+    }
+}
+
+// Columns, groups, bits, stages, bytes.
+#define SHARED(T, COLUMNS, GROUPS, BITS, STAGES) \
+    COLUMNS, GROUPS, BITS, STAGES, shared_bytes<T>(COLUMNS, GROUPS, BITS, STAGES)
+#define VARIANTS(T)                                                                                        \
+    LAYOUT(sdim_gather_##T, SHARED(T, 64, 16, 3, 2), SHARED(T, 128, 8, 3, 1), SHARED(T, 16, 5, 1, 2),      \
+           SHARED(T, 256, 1, 6, 1), SHARED(T, 80, 4, 4, 2), SHARED(T, 32, 100, 2, 1));                     \
+    extern "C" __global__ void __launch_bounds__(MOST_THREADS) sdim_gather_##T(const SdimGatherParams p) { \
+        gather<T>(p);                                                                                      \
+    }
+VARIANTS(f32)
+VARIANTS(f16)
+VARIANTS(bf16)

@@ -1,0 +1,135 @@
+//! SDIM: the gradients of behaviours, gathered from those of their buckets.
+
+use crate::cuda::batch::CudaJagged;
+use crate::cuda::call::Call;
+use crate::cuda::handle::Cuda;
+use crate::cuda::kernel::{ByType, Kernel};
+use crate::cuda::memory::Region;
+use crate::cuda::sdim::encode::{Hashing, MOST_WARPS, SHARED, STEP, WARP_COLUMNS, shared_bytes};
+use crate::cuda::sdim::signatures::{Codes, PIECES, Sizes};
+use crate::cuda::twin::twins;
+use crate::element::Element;
+use crate::error::Result;
+use crate::ops::Sdim;
+use crate::plan::Cut;
+
+/// Gathers the gradients of behaviours; the launch chooses the threads.
+const GATHER: ByType = ByType([
+    Kernel::new("sdim_gather", "sdim_gather_f32", 512, 110),
+    Kernel::new("sdim_gather", "sdim_gather_f16", 512, 107),
+    Kernel::new("sdim_gather", "sdim_gather_bf16", 512, 98),
+]);
+/// Threads per block where signatures are given, and the fewest where rows are hashed.
+const THREADS: usize = 256;
+
+twins! {
+    /// `kernels/sdim/gather.cu`
+    pub(in crate::cuda) struct SdimGatherParams {
+        pieces: u64,
+        rows: u64,
+        rotations: u64,
+        codes: u64,
+        grad_table: u64,
+        out: u64,
+        record: u64,
+        width: u32,
+        groups: u32,
+        bits: u32,
+        code_bytes: u32,
+        narrow: u32,
+        vectors: u32,
+        row_vectors: u32,
+        stages: u32,
+    }
+}
+
+/// Bytes of shared memory per block that hashes, with so many tiles in flight.
+fn shared<T: Element>(op: &Sdim, stages: usize) -> usize {
+    shared_bytes::<T>(op.width.next_multiple_of(WARP_COLUMNS), op.groups, op.bits, stages, true)
+}
+
+/// Whether the kernel can hash rows as it goes.
+pub(super) fn hashes<T: Element>(op: &Sdim) -> bool {
+    op.width <= WARP_COLUMNS * MOST_WARPS && shared::<T>(op, 1) <= SHARED
+}
+
+/// Threads of a block that hashes: each row of a tile is copied by whole warps' worth of them.
+fn threads(op: &Sdim) -> usize {
+    let warps = op.width.div_ceil(WARP_COLUMNS);
+    32 * warps * (THREADS / 32).div_ceil(warps)
+}
+
+/// Writes the gradients of behaviours, from those of the tables of their users at `grad_table`.
+pub(super) fn gather<T: Element, G: Element>(
+    gpu: &Cuda,
+    call: &Call<'_>,
+    op: &Sdim,
+    histories: &CudaJagged,
+    (rows, hashing): (Region<T>, Hashing),
+    grad_table: Region<f32>,
+    out: Region<G>,
+) -> Result<()> {
+    let sizes = Sizes::of(call.operation, op)?;
+    let cut = Cut {
+        rows_per_target: 1,
+        tile_rows: 1,
+        step: STEP,
+        wanted: PIECES * gpu.multiprocessors(),
+        longest: 1 << 30,
+    };
+    let plan = histories.per_user.plan(gpu, call.operation, &cut)?;
+    let (rotations, codes) = match hashing {
+        Hashing::Rotations(rotations) => (rotations, Codes::default()),
+        Hashing::Codes(codes) => (0, codes),
+    };
+    let stages = if shared::<T>(op, 2) <= SHARED { 2 } else { 1 };
+    let params = SdimGatherParams {
+        pieces: plan.pieces.pointer(),
+        rows: rows.pointer,
+        rotations,
+        codes: codes.pointer,
+        grad_table: grad_table.pointer,
+        out: out.pointer,
+        record: codes.record,
+        width: sizes.width,
+        groups: sizes.groups,
+        bits: sizes.bits,
+        code_bytes: codes.bytes,
+        narrow: u32::from(T::DTYPE == G::DTYPE),
+        vectors: grad_table.vectors(op.width, 16).into(),
+        row_vectors: rows.vectors(op.width, 16).into(),
+        stages: stages as u32,
+    };
+    let launch = GATHER.of::<T>().blocks(plan.plan.pieces.len());
+    let launch = match hashing {
+        Hashing::Rotations(_) => launch.with_threads(threads(op)).with_shared(shared::<T>(op, stages)),
+        Hashing::Codes(_) => launch.with_threads(THREADS),
+    };
+    call.launch(&launch, &params)
+}
+
+/// All kernels of this file.
+#[cfg(test)]
+pub(super) fn table() -> Vec<Kernel> {
+    GATHER.0.to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_have_whole_rows_of_threads() {
+        for width in 1..=256 {
+            let threads = threads(&Sdim::new(width));
+            assert!((THREADS..=512).contains(&threads), "{width}");
+            assert!(threads.is_multiple_of(width.next_multiple_of(WARP_COLUMNS)), "{width}");
+        }
+    }
+
+    #[test]
+    fn the_sizes_of_the_paper_are_hashed_with_two_tiles_in_flight() {
+        assert!(hashes::<f32>(&Sdim::new(64)) && shared::<f32>(&Sdim::new(64), 2) <= 80 << 10);
+        assert!(!hashes::<f32>(&Sdim::new(257)) && !hashes::<f32>(&Sdim::new(256).with_groups(100, 4)));
+    }
+}

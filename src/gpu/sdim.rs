@@ -1,0 +1,143 @@
+//! How the backward pass of SDIM's `attend` is cut, so that its memory is bounded on any device.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use crate::error::Result;
+use crate::gpu::lock::lock;
+use crate::jagged::{Batch, Jagged};
+use crate::ops::Sdim;
+
+/// The parts in which the gradients of a batch are computed, one after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AttendCut {
+    /// Through tables of sums and of their gradients; otherwise through the sums that each candidate reads.
+    pub(crate) by_tables: bool,
+    /// The users of each part.
+    pub(crate) users: Vec<Range<usize>>,
+}
+
+impl AttendCut {
+    /// Parts that take at most `most` bytes each, but for single users that take more.
+    ///
+    /// Without tables, every behaviour is compared with every candidate, and each candidate has a row per group. Tables cost a
+    /// pass over all their buckets, whether candidates read them or not. They are taken where that is less, and a table fits.
+    pub(crate) fn new(op: &Sdim, batch: &Batch, most: usize) -> Self {
+        let row = op.width.saturating_mul(size_of::<f32>());
+        // The table and its gradient.
+        let tables = op.groups.saturating_mul(op.buckets()).saturating_mul(row).saturating_mul(2);
+        let (histories, targets) = (batch.histories(), batch.targets());
+        let buckets = op.buckets().saturating_mul(batch.users()).saturating_mul(op.width);
+        let rows = histories.total().saturating_add(targets.total()).saturating_mul(op.width);
+        let pairs = usize::try_from(batch.pairs()).unwrap_or(usize::MAX);
+        let by_tables = tables <= most && buckets <= pairs.saturating_add(rows);
+        let bytes = |user: usize| match by_tables {
+            true => tables,
+            false => targets.range(user).len().saturating_mul(op.groups).saturating_mul(row),
+        };
+        let (mut users, mut taken) = (Vec::<Range<usize>>::new(), 0usize);
+        for user in 0..batch.users() {
+            let needed = bytes(user);
+            match users.last_mut() {
+                Some(part) if taken.saturating_add(needed) <= most => {
+                    part.end = user + 1;
+                    taken += needed;
+                }
+                _ => {
+                    users.push(user..user + 1);
+                    taken = needed;
+                }
+            }
+        }
+        Self { by_tables, users }
+    }
+}
+
+/// Some users of a batch, with their rows in the whole.
+#[derive(Debug)]
+pub(crate) struct UserRows {
+    pub(crate) histories: Range<usize>,
+    pub(crate) targets: Range<usize>,
+    pub(crate) batch: Batch,
+}
+
+impl UserRows {
+    pub(crate) fn new(batch: &Batch, users: &Range<usize>) -> Result<Self> {
+        let rows = |jagged: &Jagged| jagged.offsets()[users.start]..jagged.offsets()[users.end];
+        let part = |jagged: &Jagged| {
+            let lengths: Vec<usize> = users.clone().map(|user| jagged.range(user).len()).collect();
+            Jagged::from_lengths(&lengths)
+        };
+        let (histories, targets) = (batch.histories(), batch.targets());
+        let batch = Batch::new(part(histories)?, part(targets)?)?;
+        Ok(Self { histories: rows(histories), targets: rows(targets), batch })
+    }
+}
+
+/// The latest cut of a batch, with what the device keeps of its parts.
+#[derive(Debug)]
+pub(crate) struct PartCache<P>(Mutex<Option<(AttendCut, Arc<Vec<P>>)>>);
+
+impl<P> Default for PartCache<P> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<P> PartCache<P> {
+    /// The parts of this cut of `batch`, made at its first use.
+    pub(crate) fn get_or_make(
+        &self,
+        batch: &Batch,
+        cut: &AttendCut,
+        make: impl Fn(UserRows) -> Result<P>,
+    ) -> Result<Arc<Vec<P>>> {
+        let mut latest = lock(&self.0);
+        if let Some((_, parts)) = latest.as_ref().filter(|(made, _)| made == cut) {
+            return Ok(parts.clone());
+        }
+        let part = |users| make(UserRows::new(batch, users)?);
+        let parts = Arc::new(cut.users.iter().map(part).collect::<Result<Vec<P>>>()?);
+        *latest = Some((cut.clone(), parts.clone()));
+        Ok(parts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(histories: &[usize], targets: &[usize]) -> Batch {
+        Batch::new(Jagged::from_lengths(histories).unwrap(), Jagged::from_lengths(targets).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn parts_cover_all_users_within_memory() {
+        let op = Sdim::new(64);
+        let batch = batch(&[1000, 0, 50, 2000, 7], &[3, 1, 0, 300, 2]);
+        let table = 2 * 16 * 8 * 64 * 4;
+        for (most, parts) in [(5 * table, 1), (2 * table, 3), (table, 5)] {
+            let cut = AttendCut::new(&op, &batch, most);
+            assert!(cut.by_tables && cut.users.len() == parts, "{cut:?}");
+            assert_eq!(cut.users.iter().cloned().flatten().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        }
+        // Not even one table fits: the fourth user's candidates alone take more.
+        let cut = AttendCut::new(&op, &batch, table - 1);
+        assert_eq!((cut.by_tables, cut.users), (false, vec![0..3, 3..4, 4..5]));
+    }
+
+    #[test]
+    fn large_tables_of_short_histories_are_not_filled() {
+        let op = Sdim::new(8).with_groups(1, 12);
+        assert!(!AttendCut::new(&op, &batch(&[70, 3], &[4, 18]), 1 << 26).by_tables);
+        assert!(AttendCut::new(&op, &batch(&[70_000, 3], &[4, 18]), 1 << 26).by_tables);
+    }
+
+    #[test]
+    fn parts_keep_the_rows_of_their_users() {
+        let whole = batch(&[10, 0, 5, 2], &[3, 1, 0, 4]);
+        let part = UserRows::new(&whole, &(1..3)).unwrap();
+        assert_eq!((part.histories, part.targets), (10..15, 3..4));
+        assert_eq!((part.batch.histories().total(), part.batch.targets().total()), (5, 1));
+    }
+}

@@ -1,0 +1,179 @@
+//! The gradients of behaviours: gathered from those of their buckets, or from those that candidates have for shared ones.
+
+use crate::element::Element;
+use crate::error::Result;
+use crate::gpu::fit;
+use crate::memory::ViewMut;
+use crate::ops::Sdim;
+use crate::webgpu::batch::WgpuJagged;
+use crate::webgpu::binding::Binding;
+use crate::webgpu::launch::{THREADS, groups_of};
+use crate::webgpu::memory::WgpuMemory;
+use crate::webgpu::params::{Params, params};
+use crate::webgpu::sdim::signatures::Codes;
+use crate::webgpu::shader::{Kernel, Slot};
+use crate::webgpu::state::Wgpu;
+
+/// Signatures that one dispatch of sdim/match.wgsl compares with a behaviour's: each may match, and the iterations of a thread
+/// are limited. Whole blocks of 2048.
+const MOST: usize = 26 * 2048;
+
+params! {
+    /// Twin of the struct in shaders/sdim/gather.wgsl.
+    struct SdimGatherParams {
+        threads: u32,
+        first_row: u32,
+        users: u32,
+        width: u32,
+        hash_groups: u32,
+        buckets: u32,
+        grads_base: u32,
+        codes_base: u32,
+        out_base: u32,
+    }
+}
+
+params! {
+    /// Twin of the struct in shaders/sdim/match.wgsl.
+    struct SdimMatchParams {
+        first_row: u32,
+        users: u32,
+        width: u32,
+        hash_groups: u32,
+        codes_base: u32,
+        target_codes_base: u32,
+        out_base: u32,
+        skip: u32,
+        most: u32,
+    }
+}
+
+fn gather_kernel(bits: u32) -> Kernel {
+    Kernel {
+        name: "sdim/gather",
+        params: &SdimGatherParams::BLOCK,
+        threads: THREADS,
+        sources: &[include_str!("../../../shaders/sdim/gather.wgsl")],
+        constants: vec![],
+        slots: vec![
+            Slot::plain("offsets", "u32"),
+            Slot::plain("grads", "f32"),
+            Slot::words("codes", bits),
+            Slot::write("out", "f32"),
+        ],
+    }
+}
+
+fn match_kernel(bits: u32, target_bits: u32) -> Kernel {
+    Kernel {
+        name: "sdim/match",
+        params: &SdimMatchParams::BLOCK,
+        threads: THREADS,
+        sources: &[include_str!("../../../shaders/sdim/match.wgsl")],
+        constants: vec![],
+        slots: vec![
+            Slot::plain("offsets", "u32"),
+            Slot::plain("target_offsets", "u32"),
+            Slot::words("codes", bits),
+            Slot::words("target_codes", target_bits),
+            Slot::plain("grads", "f32"),
+            Slot::write("out", "f32"),
+        ],
+    }
+}
+
+pub(super) fn variants() -> Vec<Kernel> {
+    let matches = |bits| [8, 16, 32].map(|target_bits| match_kernel(bits, target_bits));
+    [8, 16, 32].into_iter().flat_map(|bits| [gather_kernel(bits)].into_iter().chain(matches(bits))).collect()
+}
+
+/// The behaviours whose gradients are written.
+pub(super) struct Behaviours<'a> {
+    pub(super) gpu: &'a Wgpu,
+    pub(super) operation: &'static str,
+    pub(super) op: &'a Sdim,
+    pub(super) histories: &'a WgpuJagged,
+    pub(super) codes: &'a Codes,
+    /// What the caller's buffers are read of while gradients are written.
+    pub(super) read: &'a [&'a wgpu::Buffer],
+}
+
+impl Behaviours<'_> {
+    /// Adds up the gradients of the buckets of each behaviour, from those of whole tables.
+    pub(super) fn gather<G: Element>(
+        &self,
+        grads: &Binding,
+        grad_history: &mut ViewMut<'_, WgpuMemory, G>,
+    ) -> Result<()> {
+        let Self { gpu, operation, op, histories, codes, .. } = *self;
+        let offsets = histories.offsets(gpu, operation, "histories")?;
+        self.write(grad_history, |first, rows, out| {
+            let params = SdimGatherParams {
+                threads: fit(operation, "grad_history", rows * op.width)?,
+                first_row: first as u32,
+                users: histories.as_ref().users() as u32,
+                width: op.width as u32,
+                hash_groups: op.groups as u32,
+                buckets: op.buckets() as u32,
+                grads_base: grads.base,
+                codes_base: codes.binding.base,
+                out_base: out.base,
+            };
+            let bindings = [&offsets, grads, &codes.binding, out];
+            let groups = groups_of(rows * op.width);
+            gpu.dispatch(operation, &gather_kernel(codes.bits), &params, &bindings, groups)
+        })
+    }
+
+    /// Adds up the gradients `[candidates, G, d]` of the candidates that share a bucket with each behaviour.
+    pub(super) fn add_matches<G: Element>(
+        &self,
+        (targets, target_codes): (&WgpuJagged, &Codes),
+        grads: &Binding,
+        grad_history: &mut ViewMut<'_, WgpuMemory, G>,
+    ) -> Result<()> {
+        let Self { gpu, operation, op, histories, codes, .. } = *self;
+        let offsets = histories.offsets(gpu, operation, "histories")?;
+        let target_offsets = targets.offsets(gpu, operation, "targets")?;
+        let kernel = match_kernel(codes.bits, target_codes.bits);
+        let longest = targets.as_ref().max_length() * op.groups;
+        self.write(grad_history, |first, rows, out| {
+            for skip in (0..longest.max(1)).step_by(MOST) {
+                let params = SdimMatchParams {
+                    first_row: first as u32,
+                    users: histories.as_ref().users() as u32,
+                    width: op.width as u32,
+                    hash_groups: op.groups as u32,
+                    codes_base: codes.binding.base,
+                    target_codes_base: target_codes.binding.base,
+                    out_base: out.base,
+                    skip: skip as u32,
+                    most: MOST as u32,
+                };
+                let bindings = [&offsets, &target_offsets, &codes.binding, &target_codes.binding, grads, out];
+                let groups = (rows * op.width.div_ceil(64)) as u64;
+                gpu.dispatch(operation, &kernel, &params, &bindings, groups)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Calls `pass(first, rows, out)` for as many rows at a time as the device binds.
+    fn write<G: Element>(
+        &self,
+        grad_history: &mut ViewMut<'_, WgpuMemory, G>,
+        pass: impl Fn(usize, usize, &Binding) -> Result<()>,
+    ) -> Result<()> {
+        let (gpu, width, count) = (self.gpu, self.op.width, self.histories.as_ref().total());
+        // Where not even one row fits a binding, the binding of one is the error.
+        let window = gpu.rows_per_binding::<f32>(width).max(1);
+        for first in (0..count).step_by(window) {
+            let rows = window.min(count - first);
+            let view = grad_history.reborrow().slice(first * width, rows * width)?;
+            let out = gpu.output(self.operation, "grad_history", &view, rows * width, self.read, &[])?;
+            pass(first, rows, &out.binding)?;
+            gpu.finish(out)?;
+        }
+        Ok(())
+    }
+}
