@@ -112,14 +112,23 @@ impl Wgpu {
 
     /// Scratch memory of `words` 4-byte words, all zero.
     pub(crate) fn scratch(&self, operation: &'static str, words: u64) -> Result<Binding> {
+        let size = self.scratch_size(operation, words)?;
+        let buffer = self.allocate(operation, size)?;
+        self.hold(size);
+        Ok(Binding { buffer, offset: 0, size, base: 0, is_scratch: true })
+    }
+
+    /// The bytes that scratch memory of `words` words takes.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if the device binds no such memory.
+    pub(crate) fn scratch_size(&self, operation: &'static str, words: u64) -> Result<u64> {
         let size = words.saturating_mul(4).next_multiple_of(16).max(16);
         let limit = self.limits().max_storage_buffer_binding_size.min(self.limits().max_buffer_size);
         if size > limit {
             return Err(Error::Limit { operation, argument: "scratch memory", needed: size, limit });
         }
-        let buffer = self.allocate(operation, size)?;
-        self.hold(size);
-        Ok(Binding { buffer, offset: 0, size, base: 0, is_scratch: true })
+        Ok(size)
     }
 
     /// Zeroes `words` words from a binding's first element on.

@@ -175,6 +175,11 @@ tests!(sdim_backward on cpu cuda webgpu: (
     keeps_nan_to_its_buckets,
     ignores_rows_that_belong_to_nobody,
     matches_reference_on_the_small_named_cases,
+    takes_tables_that_hold_anything,
+    adds_up_gradients_that_cancel_along_a_row,
+    finds_signatures_outside,
+    refuses_what_does_not_fit,
+    takes_users_in_parts,
 ));
 
 tests!(lookup on cpu cuda webgpu: (

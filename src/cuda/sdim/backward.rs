@@ -35,8 +35,6 @@ const MATCH: ByType = ByType([
 const LANE_COLUMNS: usize = 4;
 /// Behaviours per step of the plan of `sdim_match`, of which a warp takes one at a time.
 const MATCH_STEP: usize = 8;
-/// The most bytes of tables, or of what candidates read of them, at a time.
-const PART_BYTES: usize = 4 * PARTIAL_BYTES;
 
 twins! {
     /// `kernels/sdim/backward.cu`
@@ -205,7 +203,7 @@ pub(super) fn attend<T: Element, G: Element>(
     let sizes = Sizes::of(NAME, op)?;
     let (history, out) = (gpu.region(NAME, &inputs.history)?, gpu.region_mut(NAME, &grad_history)?);
     let grad_out = gpu.region(NAME, &grad_out)?;
-    let cut = AttendCut::new(op, batch.as_ref(), PART_BYTES);
+    let cut = AttendCut::new(op, batch.as_ref(), PARTIAL_BYTES);
     let parts = batch.user_parts(gpu, NAME, &cut)?;
     let mut call = gpu.call(NAME);
     let call = &mut call;

@@ -47,7 +47,7 @@ pub(super) const SHARED: usize = 96 << 10;
 /// where tables are so large that the partial results would take more than a quarter of the history's memory.
 const LONGEST: usize = 1 << 13;
 /// Behaviours per step of the plan. Pieces are several steps long, because each writes a whole table of sums.
-pub(super) const STEP: usize = 2 * TILE_ROWS;
+const STEP: usize = 2 * TILE_ROWS;
 
 twins! {
     /// `kernels/sdim/encode.cu`

@@ -5,8 +5,8 @@ use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::{ByType, Kernel};
 use crate::cuda::memory::Region;
-use crate::cuda::sdim::encode::{Hashing, MOST_WARPS, SHARED, STEP, WARP_COLUMNS, shared_bytes};
-use crate::cuda::sdim::signatures::{Codes, PIECES, Sizes};
+use crate::cuda::sdim::encode::{Hashing, MOST_WARPS, SHARED, WARP_COLUMNS, shared_bytes};
+use crate::cuda::sdim::signatures::{Codes, PIECES, Sizes, TILE_ROWS};
 use crate::cuda::twin::twins;
 use crate::element::Element;
 use crate::error::Result;
@@ -19,6 +19,8 @@ const GATHER: ByType = ByType([
     Kernel::new("sdim_gather", "sdim_gather_f16", 512, 107),
     Kernel::new("sdim_gather", "sdim_gather_bf16", 512, 98),
 ]);
+/// Behaviours per step of the plan where signatures are given: those that a block of the paper's sizes takes at a time.
+const STEP: usize = 16;
 /// Threads per block where signatures are given, and the fewest where rows are hashed.
 const THREADS: usize = 256;
 
@@ -73,7 +75,8 @@ pub(super) fn gather<T: Element, G: Element>(
     let cut = Cut {
         rows_per_target: 1,
         tile_rows: 1,
-        step: STEP,
+        // A block that hashes splits the rotations first, which pays off for more than a tile.
+        step: if matches!(hashing, Hashing::Rotations(_)) { TILE_ROWS } else { STEP },
         wanted: PIECES * gpu.multiprocessors(),
         longest: 1 << 30,
     };

@@ -121,6 +121,27 @@ pub(super) struct BucketSums {
     pub(super) binding: Binding,
 }
 
+/// How the histories are cut for [`sum_buckets`], and the numbers of its partial and whole sums.
+///
+/// # Errors
+/// [`Limit`](crate::Error::Limit) if no binding holds them.
+pub(super) fn sums_plan<T: Element>(
+    gpu: &Wgpu,
+    operation: &'static str,
+    op: &Sdim,
+    batch: &WgpuBatch,
+) -> Result<(Arc<DevicePlan>, u64)> {
+    let size = op.groups * op.width;
+    let wanted = PIECES.min(PARTIAL_BYTES / (size * 4)).max(1);
+    let longest = gpu.rows_per_binding::<T>(op.width);
+    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 64, wanted, longest };
+    let plan = batch.plan(gpu, operation, &cut)?;
+    let length = (plan.plan.slots + plan.plan.tiles.len()).saturating_mul(size);
+    let length = fit(operation, "sums of the candidates", length)?.into();
+    gpu.scratch_size(operation, length)?;
+    Ok((plan, length))
+}
+
 /// Adds up the rows of the buckets that candidates read, by the signatures of behaviours and of candidates.
 pub(super) fn sum_buckets<T: Element>(
     gpu: &Wgpu,
@@ -131,13 +152,8 @@ pub(super) fn sum_buckets<T: Element>(
     [codes, target_codes]: [&Codes; 2],
 ) -> Result<BucketSums> {
     let window = gpu.rows_per_binding::<T>(op.width);
-    let size = op.groups * op.width;
-    let wanted = PIECES.min(PARTIAL_BYTES / (size * 4)).max(1);
-    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 64, wanted, longest: window };
-    let plan = batch.plan(gpu, operation, &cut)?;
-    let length = (plan.plan.slots + plan.plan.tiles.len()) * size;
-    fit(operation, "sums of the candidates", length)?;
-    let sums = gpu.scratch(operation, length as u64)?;
+    let (plan, length) = sums_plan::<T>(gpu, operation, op, batch)?;
+    let sums = gpu.scratch(operation, length)?;
     let groups_per_piece = op.width.div_ceil(64) * op.groups.div_ceil(32);
     let kernel = attend_kernel(Format::of::<T>(false), codes.bits, target_codes.bits);
     for (pieces, span) in plan.plan.windows(window) {

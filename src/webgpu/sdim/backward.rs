@@ -15,12 +15,16 @@ use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::THREADS;
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
-use crate::webgpu::sdim::attend::sum_buckets;
+use crate::webgpu::sdim::attend::{sum_buckets, sums_plan};
 use crate::webgpu::sdim::encode::{PARTIAL_BYTES, add_up};
 use crate::webgpu::sdim::gather::Behaviours;
 use crate::webgpu::sdim::signatures::{Codes, hash_buffer};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
+
+/// The most bytes of tables, or of what candidates read of them, at a time: partial results of as many candidates fit one binding
+/// with them.
+const PART_BYTES: usize = PARTIAL_BYTES / 2;
 
 params! {
     /// Twin of the struct in shaders/sdim/bucket_gradients.wgsl.
@@ -206,8 +210,14 @@ pub(super) fn attend<T: Element, G: Element>(
     let (history, grad_out) = (Region::of(inputs.history), Region::of(grad_out));
     gpu.check_device(ATTEND, "history", &history)?;
     gpu.check_device(ATTEND, "grad_out", &grad_out)?;
-    let cut = AttendCut::new(op, batch.as_ref(), PARTIAL_BYTES);
+    let cut = AttendCut::new(op, batch.as_ref(), PART_BYTES);
     let parts = batch.user_parts(&cut)?;
+    if !cut.by_tables {
+        // Before anything is recorded.
+        for part in parts.iter() {
+            sums_plan::<T>(gpu, ATTEND, op, &part.batch)?;
+        }
+    }
     let name = ("history", Some(inputs.history));
     let codes = Codes::new(gpu, ATTEND, op, histories.total(), name, &inputs.history_hash)?;
     let name = ("targets", inputs.targets);

@@ -15,7 +15,7 @@ use longseq_check::device::cuda::session;
 use longseq_check::device::{TestDevice, thorough};
 use longseq_check::din::{DinCase, Kind};
 use longseq_check::lookup::{LookupCase, Pool};
-use longseq_check::sdim::SdimCase;
+use longseq_check::sdim::{SdimBackwardCase, SdimCase};
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase};
 
 /// Requested sectors over the fewest possible: the goal for streamed operands.
@@ -128,6 +128,12 @@ fn din_and_sdim() -> Vec<Shape> {
         ..Default::default()
     };
     let sdim_bf16 = SdimCase { dtype: DType::Bf16, ..sdim.clone() };
+    let gradients = |forward: &SdimCase| SdimBackwardCase {
+        forward: forward.clone(),
+        narrow: true,
+        hashed: true,
+        nan: None,
+    };
     // More groups than fit in a block.
     let sdim_wide =
         SdimCase { histories: vec![4096], targets: vec![4], width: 128, groups: 32, ..sdim_bf16.clone() };
@@ -137,6 +143,14 @@ fn din_and_sdim() -> Vec<Shape> {
         shape("DIN 36 PReLU softmax bf16, C = 64, L = 1024, d = 64", &din_prelu),
         long_shape("SDIM f32, L = 8192, C = 100, d = 64, 16 groups of 3 bits", &sdim),
         long_shape("SDIM bf16, L = 8192, C = 100, d = 64, 16 groups of 3 bits", &sdim_bf16),
+        long_shape(
+            "gradients of SDIM f32, L = 8192, C = 100, d = 64, 16 groups of 3 bits",
+            &gradients(&sdim),
+        ),
+        long_shape(
+            "gradients of SDIM bf16, L = 8192, C = 100, d = 64, 16 groups of 3 bits",
+            &gradients(&sdim_bf16),
+        ),
         shape("SDIM bf16, L = 4096, C = 4, d = 128, 32 groups of 3 bits", &sdim_wide),
     ]
 }

@@ -9,6 +9,7 @@ mod gradients;
 #[cfg(target_os = "linux")]
 mod old_driver;
 mod sdim;
+mod sdim_gradients;
 mod streams;
 mod target_attention;
 #[cfg(target_os = "linux")]

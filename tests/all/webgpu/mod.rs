@@ -4,5 +4,6 @@ mod device;
 mod edges;
 mod faults;
 mod handles;
+mod sdim_gradients;
 mod submissions;
 mod wrong_shaders;

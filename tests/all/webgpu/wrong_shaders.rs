@@ -21,14 +21,14 @@ use longseq_check::{AnyCase, Failure, check};
 type Passes = dyn Fn(&Wgpu) -> Result<(), Failure>;
 
 /// A kernel in whose text `right` is replaced by `wrong`, and the check that must pass with `right` and fail with `wrong`.
-struct Twin {
+pub(super) struct Twin {
     kernel: &'static str,
     right: &'static str,
     wrong: &'static str,
     passes: Box<Passes>,
 }
 
-fn twin<'a, C>(case: &'a C, kernel: &'static str, right: &'static str, wrong: &'static str) -> Twin
+pub(super) fn twin<'a, C>(case: &'a C, kernel: &'static str, right: &'static str, wrong: &'static str) -> Twin
 where
     AnyCase: From<&'a C>,
 {
@@ -52,7 +52,7 @@ fn twin_of_check(
 }
 
 impl Twin {
-    fn assert_caught(&self) {
+    pub(super) fn assert_caught(&self) {
         if let Some(gpu) = device() {
             self.assert_caught_on(&gpu);
         }
@@ -404,7 +404,7 @@ fn wrong_decoupled_embeddings_are_caught() {
 
 #[test]
 fn every_kernel_has_a_wrong_twin() {
-    let gradients = [attention_gradients(), attention_gradients_of_rows()];
+    let gradients = [attention_gradients(), attention_gradients_of_rows(), super::sdim_gradients::twins()];
     let twins = [attention(), din(), sdim(), look_ups(), decoupled()].into_iter().chain(gradients);
     let twins: Vec<Twin> = twins.flatten().collect();
     for (name, _) in webgpu::shaders() {
