@@ -254,6 +254,9 @@ pub trait SdimOps: DeviceOps {
     /// row is below [`Sdim::MIN_NORM`]. The hash has no gradient, so candidates have none. Nothing is saved by the forward pass.
     /// It takes one addition per candidate, group and column, and a few operations per number of the table.
     ///
+    /// On every backend. `Wgpu` binds table and gradient as a whole, as the forward pass does the table: where one is larger than
+    /// the device's largest binding, the error is [`Limit`](crate::Error::Limit).
+    ///
     /// ```
     /// use longseq::prelude::*;
     /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimQueryInputs};
@@ -302,6 +305,9 @@ pub trait SdimOps: DeviceOps {
     /// `histories`; that of the table that they are added to is `grad_table` itself. Behaviours are hashed again, and the hash has
     /// no gradient. Rows that belong to nobody are left as they are.
     ///
+    /// On every backend. `Wgpu` binds `grad_table` as a whole: where it is larger than the device's largest binding, the error is
+    /// [`Limit`](crate::Error::Limit).
+    ///
     /// ```
     /// use longseq::prelude::*;
     /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimEncodeInputs};
@@ -336,6 +342,9 @@ pub trait SdimOps: DeviceOps {
     /// `[M, d]`: [`sdim_query_backward_into`](Self::sdim_query_backward_into) at the table of the histories, then
     /// [`sdim_encode_backward_into`](Self::sdim_encode_backward_into), without a table. The sums of the buckets that candidates
     /// read are computed again.
+    ///
+    /// On every backend, for some users at a time, so that memory does not grow with the batch. Single users may take more: on `Cuda` and
+    /// `Wgpu` up to `C·G·d` numbers, for which `Wgpu` answers [`Limit`](crate::Error::Limit) where they exceed the device's largest binding.
     ///
     /// ```
     /// use longseq::prelude::*;
