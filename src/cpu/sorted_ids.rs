@@ -145,8 +145,10 @@ pub(super) fn checked<'a>(
         Err(Error::Parameter { operation, argument, expected, got })
     };
     let count = sorted.count[0] as usize;
-    if count > sorted.ids.len() {
-        return outside("sorted.count", 0, count, sorted.ids.len() + 1);
+    // Gradients have room for no more ids than there are positions.
+    let most = sorted.ids.len().min(positions);
+    if count > most {
+        return outside("sorted.count", 0, count, most + 1);
     }
     let (ids, starts) = (&sorted.ids.as_slice()[..count], &sorted.starts.as_slice()[..=count]);
     if !ids.is_sorted_by(|a, b| a < b) {

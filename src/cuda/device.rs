@@ -10,7 +10,7 @@ use crate::cuda::records::Records;
 use crate::device::DeviceOps;
 use crate::element::Scalar;
 use crate::error::{Error, Result};
-use crate::gpu::lock;
+use crate::gpu::{Bound, lock};
 use crate::jagged::{Batch, Jagged};
 use crate::memory::View;
 
@@ -56,7 +56,7 @@ impl DeviceOps for Cuda {
             Ok(()) => Ok(data),
             Err(error) => {
                 // If waiting failed, the copy may still be made.
-                if !matches!(error, Error::IndexOutOfRange { .. }) {
+                if !Bound::found(&error) {
                     std::mem::forget(data);
                 }
                 Err(error)
@@ -82,10 +82,11 @@ impl Cuda {
     fn take_records(&self, operation: &'static str) -> Result<()> {
         let copied = self.shared.staging.take();
         let found = lock(&self.records).look(self.stream(), operation);
-        if !matches!(found, Ok(()) | Err(Error::IndexOutOfRange { .. })) {
+        let is_found = found.as_ref().is_err_and(Bound::found);
+        if found.is_err() && !is_found {
             self.shared.staging.put_back(copied);
         }
-        if !matches!(found, Err(Error::IndexOutOfRange { .. })) {
+        if !is_found {
             return found;
         }
         let _no_calls = lock(&self.shared.workspace);

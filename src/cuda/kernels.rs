@@ -5,12 +5,15 @@ use std::collections::HashMap;
 /// A PTX file: its name in `kernels/ptx/`, its source in `kernels/`, its text.
 type Shipped = (&'static str, &'static str, &'static str);
 
-const SHIPPED: [Shipped; 18] = [
+const SHIPPED: [Shipped; 21] = [
     ("decoupled", "decoupled/decoupled.cu", include_str!("../../kernels/ptx/decoupled.ptx")),
     ("decoupled_attend", "decoupled/attend.cu", include_str!("../../kernels/ptx/decoupled_attend.ptx")),
     ("decoupled_search", "decoupled/search.cu", include_str!("../../kernels/ptx/decoupled_search.ptx")),
     ("din", "din/din.cu", include_str!("../../kernels/ptx/din.ptx")),
     ("lookup", "lookup/lookup.cu", include_str!("../../kernels/ptx/lookup.ptx")),
+    ("lookup_backward", "lookup/backward.cu", include_str!("../../kernels/ptx/lookup_backward.ptx")),
+    ("lookup_sort", "lookup/sort.cu", include_str!("../../kernels/ptx/lookup_sort.ptx")),
+    ("lookup_update", "lookup/update.cu", include_str!("../../kernels/ptx/lookup_update.ptx")),
     ("sdim", "sdim/sdim.cu", include_str!("../../kernels/ptx/sdim.ptx")),
     ("sdim_backward", "sdim/backward.cu", include_str!("../../kernels/ptx/sdim_backward.ptx")),
     ("sdim_encode", "sdim/encode.cu", include_str!("../../kernels/ptx/sdim_encode.ptx")),

@@ -113,10 +113,10 @@ impl Records {
             let position = (page as u64) << 32 | words[page] >> 32;
             let id = words[page] & u64::from(u32::MAX);
             // That of the latest call that would have reported the id.
-            let bounds = || check.bounds.iter().rev().map(|bound| bound.at(position));
-            let bound = bounds().find(|&bound| id >= bound).or(bounds().next()).unwrap_or(0);
+            let bounds = || check.bounds.iter().rev();
+            let bound = bounds().find(|bound| id >= bound.at(position)).or(bounds().next());
             let Check { operation, argument, .. } = *check;
-            return Err(Error::IndexOutOfRange { operation, argument, position, id, bound });
+            return bound.map_or(Ok(()), |bound| Err(bound.error(operation, argument, position, id)));
         }
         Ok(())
     }
@@ -132,7 +132,7 @@ impl Records {
     /// As [`look`](Self::look), and clears the records. No call may run at the same time: its records would be cleared too.
     pub(super) fn take(&self, stream: &CudaStream, operation: &'static str) -> Result<()> {
         let found = self.look(stream, operation);
-        if matches!(found, Err(Error::IndexOutOfRange { .. })) {
+        if found.as_ref().is_err_and(Bound::found) {
             for block in &self.blocks {
                 block.fill(operation, 0xff)?;
             }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::error::Error;
 use crate::jagged::Batch;
 use crate::memory::Memory;
 use crate::ops::{IdPolicy, Table};
@@ -14,6 +15,8 @@ pub(crate) enum Bound {
     Columns(Vec<u64>),
     /// The length of the history of the candidate that owns the position, with the given number of columns per candidate.
     History(Arc<Batch>, usize),
+    /// None: the list is to ascend, and what is reported is not above the element before it.
+    Ascending,
 }
 
 impl Bound {
@@ -28,7 +31,29 @@ impl Bound {
                 let owns = |(_, targets): &(_, Range<usize>)| targets.contains(&candidate);
                 batch.requests().find(owns).map_or(0, |(history, _)| history.len() as u64)
             }
+            Self::Ascending => 0,
         }
+    }
+
+    /// The error for what was found at a position.
+    pub(crate) fn error(
+        &self,
+        operation: &'static str,
+        argument: &'static str,
+        position: u64,
+        id: u64,
+    ) -> Error {
+        if let Self::Ascending = self {
+            let (expected, got) = ("an ascending list".into(), format!("{id} at position {position}"));
+            return Error::Parameter { operation, argument, expected, got };
+        }
+        Error::IndexOutOfRange { operation, argument, position, id, bound: self.at(position) }
+    }
+
+    /// Whether an error is one of those that a bound finds on the device.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn found(error: &Error) -> bool {
+        matches!(error, Error::IndexOutOfRange { .. } | Error::Parameter { .. })
     }
 
     /// Whether the bound belongs to one batch, so that there is another for each.
@@ -43,6 +68,7 @@ impl Bound {
         match (self, other) {
             (Self::Columns(a), Self::Columns(b)) => a.len() == b.len(),
             (Self::History(_, k), Self::History(_, l)) => k == l,
+            (Self::Ascending, Self::Ascending) => true,
             _ => false,
         }
     }
@@ -53,6 +79,7 @@ impl Bound {
         match (self, other) {
             (Self::Columns(a), Self::Columns(b)) => a == b,
             (Self::History(a, k), Self::History(b, l)) => Arc::ptr_eq(a, b) && k == l,
+            (Self::Ascending, Self::Ascending) => true,
             _ => false,
         }
     }

@@ -10,6 +10,10 @@ use crate::cuda::decoupled::rows::Rows;
 use crate::cuda::decoupled::scores::Scoring;
 use crate::cuda::decoupled::search::{DecoupledSearchParams, DecoupledSelectParams};
 use crate::cuda::din::{DinAttendParams, DinCombineParams, DinLayer, DinPrepareParams};
+use crate::cuda::lookup::backward::{BagsOfRowsParams, TableGradientParams};
+use crate::cuda::lookup::order::OrderCheckParams;
+use crate::cuda::lookup::sort::SortIdsParams;
+use crate::cuda::lookup::update::UpdateRowsParams;
 use crate::cuda::lookup::{LookupColumn, LookupParams};
 use crate::cuda::sdim::backward::{SdimBucketParams, SdimMatchParams, SdimTargetGradientParams};
 use crate::cuda::sdim::encode::{SdimAddParams, SdimCombineParams, SdimEncodeParams, SdimScatterParams};
@@ -60,6 +64,11 @@ fn twins() -> Vec<(&'static str, Vec<Field>)> {
         twin::<SdimGatherParams>(),
         twin::<LookupColumn>(),
         twin::<LookupParams>(),
+        twin::<SortIdsParams>(),
+        twin::<OrderCheckParams>(),
+        twin::<BagsOfRowsParams>(),
+        twin::<TableGradientParams>(),
+        twin::<UpdateRowsParams>(),
         twin::<Rows>(),
         twin::<Scoring>(),
         twin::<DecoupledAggregateParams>(),

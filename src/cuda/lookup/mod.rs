@@ -1,4 +1,9 @@
-//! Look-ups: gathers rows, or pools them over bags.
+//! Look-ups: gathers rows, or pools them over bags; sorted ids, gradients and optimisers in files of their own.
+
+pub(super) mod backward;
+pub(super) mod order;
+pub(super) mod sort;
+pub(super) mod update;
 
 use bytemuck::Zeroable;
 
@@ -9,6 +14,7 @@ use crate::cuda::kernel::Kernel;
 use crate::cuda::memory::{CudaMemory, Region};
 use crate::cuda::tables::{COLUMNS, DeviceTable, MOST_TABLES, record, tables};
 use crate::cuda::twin::twins;
+use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::fit;
 use crate::ops::*;
@@ -23,6 +29,36 @@ impl LookupOps for Cuda {
         outputs: LookupOutputs<'_, CudaMemory>,
     ) -> Result<()> {
         lookup(self, op, bags, &inputs, outputs)
+    }
+
+    fn sort_ids_into(
+        &self,
+        column: IdColumn<'_, CudaMemory>,
+        out: SortedIdsMut<'_, CudaMemory>,
+    ) -> Result<()> {
+        sort::sort_ids(self, &column, &out)
+    }
+
+    fn lookup_backward_into(
+        &self,
+        op: &Lookup,
+        bags: Bags<'_, CudaJagged>,
+        inputs: LookupInputs<'_, CudaMemory>,
+        saved: LookupSaved<'_, CudaMemory>,
+        grad_out: LookupGradOut<'_, CudaMemory>,
+        grads: LookupGradients<'_, CudaMemory>,
+    ) -> Result<()> {
+        backward::backward(self, op, bags, &inputs, (&saved, &grad_out), &grads)
+    }
+
+    fn update_rows<T: Element>(
+        &self,
+        op: &Optimiser,
+        table: TableMut<'_, CudaMemory, T>,
+        state: OptimiserState<'_, CudaMemory>,
+        gradient: SparseGradient<'_, CudaMemory>,
+    ) -> Result<()> {
+        update::update_rows(self, op, &table, &state, &gradient)
     }
 }
 
@@ -195,5 +231,6 @@ pub(super) fn lookup(
 /// All kernels of this stem.
 #[cfg(test)]
 pub(super) fn table() -> Vec<crate::cuda::kernel::Kernel> {
-    vec![EACH, BAGS, COMBINE, CHECK]
+    let own = vec![EACH, BAGS, COMBINE, CHECK];
+    [own, sort::table(), order::table(), backward::table(), update::table()].concat()
 }

@@ -58,7 +58,7 @@ fn gather_kernel(table: Format, int8: bool) -> Kernel {
         name: "lookup/gather",
         params: &GatherParams::BLOCK,
         threads: THREADS,
-        sources: &[include_str!("../../shaders/lookup/gather.wgsl")],
+        sources: &[include_str!("../../../shaders/lookup/gather.wgsl")],
         constants: vec![("INT8", u32::from(int8))],
         slots: vec![
             Slot::plain("ids", "u32"),

@@ -1,0 +1,331 @@
+//! Gradients of tables: `kernels/lookup/backward.cu`.
+
+use bytemuck::Zeroable;
+
+use crate::cuda::batch::CudaJagged;
+use crate::cuda::call::Call;
+use crate::cuda::driver::Allocation;
+use crate::cuda::handle::Cuda;
+use crate::cuda::kernel::Kernel;
+use crate::cuda::lookup::check_ids;
+use crate::cuda::lookup::order::{Given, GivenRuns};
+use crate::cuda::lookup::sort::{Column, SortScratch, SortedPointers};
+use crate::cuda::memory::{CudaMemory, Region};
+use crate::cuda::tables::COLUMNS;
+use crate::cuda::twin::twins;
+use crate::error::Result;
+use crate::gpu::{fit, head_levels};
+use crate::ops::*;
+
+const NAME: &str = "lookup_backward";
+/// Finds the bag of each position.
+const BAGS: Kernel = Kernel::new("lookup_backward", "bags_of_rows", 256, 16);
+/// Writes the ids of a sparse gradient.
+const IDS: Kernel = Kernel::new("lookup_backward", "gradient_ids", 256, 10);
+/// Clears a dense gradient.
+const CLEAR: Kernel = Kernel::new("lookup_backward", "gradient_clear", 256, 10);
+/// Adds up the rows of a window.
+const WINDOWS: Kernel = Kernel::new("lookup_backward", "gradient_windows", 256, 40);
+/// Adds up the heads of a level.
+const HEADS: Kernel = Kernel::new("lookup_backward", "gradient_heads", 256, 32);
+/// Adds heads to the rows of long runs.
+const LONG_RUNS: Kernel = Kernel::new("lookup_backward", "gradient_long_runs", 256, 37);
+const THREADS: usize = 256;
+const WORD: usize = size_of::<u32>();
+/// Levels of heads over 2³² positions, and one more.
+const MOST_LEVELS: usize = 7;
+
+twins! {
+    /// `kernels/lookup/backward.cu`
+    pub(in crate::cuda) struct BagsOfRowsParams {
+        offsets: u64,
+        bags: u64,
+        rows: u64,
+        bag_count: u32,
+        mean: u32,
+    }
+
+    /// `kernels/lookup/backward.cu`
+    pub(in crate::cuda) struct TableGradientParams {
+        ids: u64,
+        starts: u64,
+        positions: u64,
+        count: u64,
+        is_wrong: u64,
+        bags: u64,
+        grad: u64,
+        out: u64,
+        out_ids: u64,
+        out_count: u64,
+        heads: [u64; MOST_LEVELS],
+        grad_width: u64,
+        items: u64,
+        width: u32,
+        vec4s: u32,
+        dense: u32,
+        vectors: u32,
+        levels: u32,
+        level: u32,
+    }
+}
+
+/// Where the gradient of a table goes, and what it is a sum of.
+struct Job {
+    /// The table's first column of the gradient that comes in.
+    grad: Region<f32>,
+    grad_width: usize,
+    width: usize,
+    rows: usize,
+    out: u64,
+    /// Ids and count of a sparse gradient; `None` of a dense one.
+    sparse: Option<[u64; 2]>,
+}
+
+/// Ids in order that kernels read.
+struct Runs {
+    sorted: SortedPointers,
+    /// 0: nothing is.
+    is_wrong: u64,
+    /// The most ids and positions that there may be.
+    ids: usize,
+    places: usize,
+}
+
+pub(super) fn backward(
+    gpu: &Cuda,
+    op: &Lookup,
+    bags: Bags<'_, CudaJagged>,
+    inputs: &LookupInputs<'_, CudaMemory>,
+    (saved, grad_out): (&LookupSaved<'_, CudaMemory>, &LookupGradOut<'_, CudaMemory>),
+    grads: &LookupGradients<'_, CudaMemory>,
+) -> Result<()> {
+    let used = op.check_backward(&bags, inputs, saved, grad_out, grads)?;
+    fit(NAME, "ids", used)?;
+    let features = inputs.tables.len();
+    let ids = gpu.region(NAME, &inputs.ids)?;
+    let first = jobs(gpu, inputs.tables, gpu.region(NAME, &grad_out.out)?, &grads.tables)?;
+    let second = match &grad_out.second {
+        Some(second) => jobs(gpu, inputs.second_tables, gpu.region(NAME, second)?, &grads.second_tables)?,
+        None => Vec::new(),
+    };
+    let given = saved.sorted.iter().zip(inputs.tables);
+    let given: Vec<_> =
+        given.map(|(sorted, table)| given_runs(gpu, sorted, table.rows, used)).collect::<Result<_>>()?;
+    let offsets = match &bags {
+        Bags::Each => None,
+        Bags::Sum(bags) => Some((bags.offsets(gpu, NAME)?, bags.as_ref().users(), false)),
+        Bags::Mean(bags) => Some((bags.offsets(gpu, NAME)?, bags.as_ref().users(), true)),
+    };
+    let all: Vec<&Job> = first.iter().chain(&second).flatten().collect();
+    let mut call = gpu.call(NAME);
+    if given.is_empty() {
+        check_ids(gpu, &call, "ids", op.ids, ids, used, inputs.tables)?;
+    }
+    let is_wrong = call.scratch(features * WORD)?;
+    for (feature, (given, runs)) in given.iter().enumerate() {
+        given.check_sorted(&call, runs, is_wrong + (feature * WORD) as u64)?;
+    }
+    if all.is_empty() {
+        return Ok(());
+    }
+    let bags = match &offsets {
+        Some((offsets, bags, mean)) => bags_of_rows(&mut call, offsets, (*bags, *mean), used)?,
+        None => 0,
+    };
+    let places = saved.sorted.iter().map(|sorted| sorted.positions.len()).fold(used, usize::max);
+    let heads = heads(&mut call, &all, places)?;
+    let own = if given.is_empty() { Some(OwnSort::new(&mut call, used)?) } else { None };
+    for (feature, table) in inputs.tables.iter().enumerate() {
+        let jobs = [&first, &second].map(|jobs| jobs.get(feature).and_then(Option::as_ref));
+        if jobs.iter().all(Option::is_none) {
+            continue;
+        }
+        let runs = match &own {
+            Some(own) => own.sort(&call, ids, [features, feature], [used, table.rows])?,
+            None => {
+                let (given, runs) = &given[feature];
+                let GivenRuns { starts, positions, places, .. } = *runs;
+                let sorted = SortedPointers { ids: given.ids, starts, positions, count: given.count };
+                let is_wrong = is_wrong + (feature * WORD) as u64;
+                Runs { sorted, is_wrong, ids: given.capacity, places }
+            }
+        };
+        for job in jobs.into_iter().flatten() {
+            job.run(&call, &runs, bags, heads)?;
+        }
+    }
+    Ok(())
+}
+
+/// The gradients asked for of some tables, one place for each table.
+fn jobs(
+    gpu: &Cuda,
+    tables: &[Table<'_, CudaMemory>],
+    grad: Region<f32>,
+    grads: &[Option<TableGradient<'_, CudaMemory>>],
+) -> Result<Vec<Option<Job>>> {
+    let grad_width = total_width(tables);
+    let mut start = 0;
+    let mut jobs = Vec::with_capacity(tables.len());
+    for (table, gradient) in tables.iter().zip(grads) {
+        let (width, rows) = (table.width, table.rows);
+        fit(NAME, "tables", width.saturating_add(COLUMNS))?;
+        let grad = Region::new(grad.pointer + (start * WORD) as u64, grad.length);
+        start += width;
+        let job = |out, sparse| Job { grad, grad_width, width, rows, out, sparse };
+        jobs.push(match gradient {
+            None => None,
+            Some(TableGradient::Dense(rows)) => Some(job(gpu.region_mut(NAME, rows)?.pointer, None)),
+            Some(TableGradient::Sparse(gradient)) => {
+                let ids = gpu.region_mut(NAME, &gradient.ids)?.pointer;
+                let count = gpu.region_mut(NAME, &gradient.count)?.pointer;
+                Some(job(gpu.region_mut(NAME, &gradient.rows)?.pointer, Some([ids, count])))
+            }
+        });
+    }
+    Ok(jobs)
+}
+
+/// Ids in order that the caller gave.
+fn given_runs(
+    gpu: &Cuda,
+    sorted: &SortedIds<'_, CudaMemory>,
+    rows: usize,
+    used: usize,
+) -> Result<(Given, GivenRuns)> {
+    // Gradients have room for no more ids than there are positions.
+    let capacity = sorted.ids.len().min(used);
+    let places = sorted.positions.len();
+    fit(NAME, "sorted", places)?;
+    let (ids, count) = (gpu.region(NAME, &sorted.ids)?.pointer, gpu.region(NAME, &sorted.count)?.pointer);
+    let starts = gpu.region(NAME, &sorted.starts)?.pointer;
+    let positions = gpu.region(NAME, &sorted.positions)?.pointer;
+    Ok((Given { ids, count, capacity, rows }, GivenRuns { starts, positions, places, end: used }))
+}
+
+/// The address of the bag of each position and its weight.
+fn bags_of_rows(
+    call: &mut Call<'_>,
+    offsets: &Allocation,
+    (bags, mean): (usize, bool),
+    used: usize,
+) -> Result<u64> {
+    let params = BagsOfRowsParams {
+        offsets: offsets.pointer(),
+        bags: call.scratch(used.saturating_mul(2 * WORD))?,
+        rows: used as u64,
+        bag_count: fit(NAME, "bags", bags)?,
+        mean: u32::from(mean),
+    };
+    call.launch(&BAGS.blocks(used.div_ceil(THREADS)), &params)?;
+    Ok(params.bags)
+}
+
+/// Scratch memory for the heads of the widest of some gradients.
+fn heads(call: &mut Call<'_>, jobs: &[&Job], places: usize) -> Result<u64> {
+    let vec4s = jobs.iter().map(|job| job.width.div_ceil(COLUMNS)).max().unwrap_or(0);
+    let nodes: usize = head_levels(places).iter().map(|level| level.nodes).sum();
+    call.scratch(nodes.saturating_mul(vec4s).saturating_mul(COLUMNS * WORD))
+}
+
+/// Memory for ids that the call sorts itself, one feature after the other.
+struct OwnSort {
+    scratch: SortScratch,
+    out: SortedPointers,
+}
+
+impl OwnSort {
+    fn new(call: &mut Call<'_>, used: usize) -> Result<Self> {
+        let bytes = used.saturating_add(1).saturating_mul(WORD);
+        let out = SortedPointers {
+            ids: call.scratch(bytes)?,
+            starts: call.scratch(bytes)?,
+            positions: call.scratch(bytes)?,
+            count: call.scratch(WORD)?,
+        };
+        Ok(Self { scratch: SortScratch::new(call, used)?, out })
+    }
+
+    fn sort(
+        &self,
+        call: &Call<'_>,
+        ids: Region<u32>,
+        [features, feature]: [usize; 2],
+        [used, rows]: [usize; 2],
+    ) -> Result<Runs> {
+        let column = Column {
+            ids: ids.pointer,
+            more_ids: 0,
+            records: [0, 0],
+            lengths: [used, used],
+            features,
+            feature,
+            rows,
+        };
+        self.scratch.sort(call, &column, &self.out)?;
+        Ok(Runs { sorted: self.out, is_wrong: 0, ids: used.min(rows), places: used })
+    }
+}
+
+impl Job {
+    /// Sums the rows of the gradient that comes in by id.
+    fn run(&self, call: &Call<'_>, runs: &Runs, bags: u64, heads: u64) -> Result<()> {
+        let vec4s = self.width.div_ceil(COLUMNS);
+        let levels = head_levels(runs.places);
+        let mut pointers = [0; MOST_LEVELS];
+        for (pointer, level) in pointers.iter_mut().zip(&levels) {
+            *pointer = heads + (level.first * vec4s * COLUMNS * WORD) as u64;
+        }
+        let vectors =
+            self.grad.vectors(self.grad_width, COLUMNS * WORD) && self.width.is_multiple_of(COLUMNS);
+        let SortedPointers { ids, starts, positions, count } = runs.sorted;
+        let params = TableGradientParams {
+            ids,
+            starts,
+            positions,
+            count,
+            is_wrong: runs.is_wrong,
+            bags,
+            grad: self.grad.pointer,
+            out: self.out,
+            heads: pointers,
+            grad_width: self.grad_width as u64,
+            width: fit(NAME, "tables", self.width)?,
+            vec4s: vec4s as u32,
+            dense: u32::from(self.sparse.is_none()),
+            vectors: u32::from(vectors),
+            levels: levels.len() as u32,
+            ..Zeroable::zeroed()
+        };
+        match self.sparse {
+            Some([out_ids, out_count]) => {
+                let params = TableGradientParams { out_ids, out_count, ..params };
+                call.launch(&IDS.blocks(runs.ids.div_ceil(THREADS).max(1)), &params)?;
+            }
+            None => {
+                let items = self.rows * self.width;
+                let params = TableGradientParams { items: items as u64, ..params };
+                call.launch(&CLEAR.blocks(items.div_ceil(COLUMNS * THREADS)), &params)?;
+            }
+        }
+        launch(call, &WINDOWS, &params, levels[0].nodes)?;
+        for (level, next) in levels[1..].iter().enumerate() {
+            let params = TableGradientParams { level: level as u32, ..params };
+            launch(call, &HEADS, &params, next.nodes)?;
+        }
+        launch(call, &LONG_RUNS, &params, levels[0].nodes - 1)
+    }
+}
+
+/// Launches a kernel with a thread for each vec4 of so many windows or nodes.
+fn launch(call: &Call<'_>, kernel: &Kernel, params: &TableGradientParams, nodes: usize) -> Result<()> {
+    let items = nodes.saturating_mul(params.vec4s as usize);
+    let params = TableGradientParams { items: items as u64, ..*params };
+    call.launch(&kernel.blocks(items.div_ceil(THREADS)), &params)
+}
+
+/// All kernels of this file.
+#[cfg(test)]
+pub(super) fn table() -> Vec<Kernel> {
+    vec![BAGS, IDS, CLEAR, WINDOWS, HEADS, LONG_RUNS]
+}
