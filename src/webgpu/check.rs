@@ -67,10 +67,19 @@ impl Wgpu {
         argument: &'static str,
         bound: Bound,
     ) -> Result<Report> {
+        self.report_of_checks(operation, vec![(argument, bound)])
+    }
+
+    /// A new report for several checks of one call. It counts once it is [sent](Self::send).
+    pub(crate) fn report_of_checks(
+        &self,
+        operation: &'static str,
+        checks: Vec<(&'static str, Bound)>,
+    ) -> Result<Report> {
         let buffer = self.allocate(operation, 16)?;
         self.shared.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&[u32::MAX, 0]));
         let binding = Binding { buffer, offset: 0, size: 16, base: 0, is_scratch: false };
-        Ok(Report { binding, operation, argument, bound })
+        Ok(Report { binding, operation, checks })
     }
 
     /// Makes the next wait fail if one of the first `count` words of `words` is not below the limit of its column.
@@ -106,6 +115,11 @@ impl Wgpu {
     pub(crate) fn fetch_word(&self, words: &Binding, bits: u32, report: Report) -> Result<()> {
         let params = FetchWordParams { base: words.base };
         self.dispatch(report.operation, &fetch_kernel(bits), &params, &[words, &report.binding], 1)?;
+        self.send(report)
+    }
+
+    /// Makes the next wait read a report, whose passes are all recorded.
+    pub(crate) fn send(&self, report: Report) -> Result<()> {
         self.reports.push(report).map_or(Ok(()), |reports| self.collect(reports))
     }
 

@@ -9,18 +9,18 @@ use crate::gpu::{Bound, lock};
 use crate::webgpu::arrival::Arrival;
 use crate::webgpu::binding::Binding;
 
-/// Where a kernel reports bad ids: `[position, id]`. The position starts at `u32::MAX`, and an atomic minimum keeps the
-/// lowest; a later pass of one thread fetches the id at that position.
+/// Where a kernel reports bad ids: `[position, id, check]`. The position starts at `u32::MAX`, and an atomic minimum keeps the
+/// lowest; a later pass of one thread fetches the id at that position, and of several checks the first that failed.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) binding: Binding,
     pub(crate) operation: &'static str,
-    pub(crate) argument: &'static str,
-    pub(crate) bound: Bound,
+    /// What is checked: an argument and its bound.
+    pub(crate) checks: Vec<(&'static str, Bound)>,
 }
 
 /// Bytes of a report in a staging buffer.
-pub(crate) const REPORT_BYTES: usize = 8;
+pub(crate) const REPORT_BYTES: usize = 12;
 
 /// Reports that a handle keeps on the device before they are copied to the host without a wait.
 const MOST_OPEN: usize = 256;
@@ -31,13 +31,11 @@ const MOST_LOSSES: usize = 64;
 impl Report {
     /// The error that it holds, if any.
     fn check(&self, bytes: &[u8]) -> Result<()> {
-        let words: [u32; 2] = bytemuck::pod_read_unaligned(bytes);
-        if words[0] == u32::MAX {
-            return Ok(());
+        let [position, id, check]: [u32; 3] = bytemuck::pod_read_unaligned(bytes);
+        match self.checks.get(check as usize).filter(|_| position != u32::MAX) {
+            Some((argument, bound)) => Err(bound.error(self.operation, argument, position.into(), id.into())),
+            None => Ok(()),
         }
-        let [position, id] = words.map(u64::from);
-        let Self { operation, argument, ref bound, .. } = *self;
-        Err(Error::IndexOutOfRange { operation, argument, position, id, bound: bound.at(position) })
     }
 }
 

@@ -192,7 +192,7 @@ tests!(lookup on cpu cuda webgpu: (
     averages_rows_near_the_limits,
 ));
 
-tests!(lookup_backward on cpu cuda: (
+tests!(lookup_backward on cpu cuda webgpu: (
     matches_reference_from_every_storage,
     matches_reference_in_bags,
     matches_reference_in_every_form,

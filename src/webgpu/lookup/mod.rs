@@ -1,8 +1,17 @@
-//! Look-ups: rows of tables by id, one dispatch per feature.
+//! Look-ups: rows of tables by id, one dispatch per feature; sorted ids, gradients and optimisers in files of their own.
 
+mod backward;
+mod order;
+mod sort;
+mod update;
+
+use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::fit;
-use crate::ops::{Bags, Lookup, LookupInputs, LookupOps, LookupOutputs, Table, total_width};
+use crate::ops::{
+    Bags, IdColumn, Lookup, LookupGradOut, LookupGradients, LookupInputs, LookupOps, LookupOutputs,
+    LookupSaved, Optimiser, OptimiserState, SortedIdsMut, SparseGradient, Table, TableMut, total_width,
+};
 use crate::webgpu::batch::{BagParts, WgpuJagged};
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::{THREADS, groups_of};
@@ -22,6 +31,36 @@ impl LookupOps for Wgpu {
         outputs: LookupOutputs<'_, WgpuMemory>,
     ) -> Result<()> {
         lookup(self, op, bags, &inputs, outputs)
+    }
+
+    fn sort_ids_into(
+        &self,
+        column: IdColumn<'_, WgpuMemory>,
+        out: SortedIdsMut<'_, WgpuMemory>,
+    ) -> Result<()> {
+        sort::sort_ids(self, &column, &out)
+    }
+
+    fn lookup_backward_into(
+        &self,
+        op: &Lookup,
+        bags: Bags<'_, WgpuJagged>,
+        inputs: LookupInputs<'_, WgpuMemory>,
+        saved: LookupSaved<'_, WgpuMemory>,
+        grad_out: LookupGradOut<'_, WgpuMemory>,
+        grads: LookupGradients<'_, WgpuMemory>,
+    ) -> Result<()> {
+        backward::backward(self, op, bags, &inputs, (&saved, &grad_out), &grads)
+    }
+
+    fn update_rows<T: Element>(
+        &self,
+        op: &Optimiser,
+        table: TableMut<'_, WgpuMemory, T>,
+        state: OptimiserState<'_, WgpuMemory>,
+        gradient: SparseGradient<'_, WgpuMemory>,
+    ) -> Result<()> {
+        update::update_rows(self, op, &table, &state, &gradient)
     }
 }
 
@@ -73,7 +112,8 @@ fn gather_kernel(table: Format, int8: bool) -> Kernel {
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    table_formats().map(|(format, int8)| gather_kernel(format, int8)).collect()
+    let gathers = table_formats().map(|(format, int8)| gather_kernel(format, int8)).collect();
+    [gathers, sort::variants(), order::variants(), backward::variants(), update::variants()].concat()
 }
 
 /// How rows become one row of the output; the offsets of the bags.

@@ -6,6 +6,7 @@ mod edges;
 mod evidence;
 mod faults;
 mod gradients;
+mod lookup_gradients;
 #[cfg(target_os = "linux")]
 mod old_driver;
 mod sdim;

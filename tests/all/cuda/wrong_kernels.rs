@@ -422,6 +422,7 @@ fn every_kernel_has_a_wrong_twin() {
         decoupled_in_long_pieces(),
         super::gradients::wrong(),
         super::sdim_gradients::wrong(),
+        super::lookup_gradients::wrong(),
     ];
     let twins: Vec<String> = lists.iter().flatten().map(|(mutant, _)| family(mutant.kernel)).collect();
     for (_, text) in cuda::kernels() {

@@ -6,4 +6,5 @@ mod faults;
 mod handles;
 mod sdim_gradients;
 mod submissions;
+mod wrong_lookup_gradients;
 mod wrong_shaders;

@@ -37,7 +37,7 @@ where
 }
 
 /// The same for a kernel that finds errors in the caller's data.
-fn twin_of_check(
+pub(super) fn twin_of_check(
     expected: &'static str,
     fault: fn(&Wgpu) -> Result<()>,
     kernel: &'static str,
@@ -404,7 +404,12 @@ fn wrong_decoupled_embeddings_are_caught() {
 
 #[test]
 fn every_kernel_has_a_wrong_twin() {
-    let gradients = [attention_gradients(), attention_gradients_of_rows(), super::sdim_gradients::twins()];
+    let gradients = [
+        attention_gradients(),
+        attention_gradients_of_rows(),
+        super::sdim_gradients::twins(),
+        super::wrong_lookup_gradients::twins(),
+    ];
     let twins = [attention(), din(), sdim(), look_ups(), decoupled()].into_iter().chain(gradients);
     let twins: Vec<Twin> = twins.flatten().collect();
     for (name, _) in webgpu::shaders() {

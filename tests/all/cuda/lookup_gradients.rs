@@ -1,0 +1,170 @@
+//! Gradients of look-ups on the emulated CUDA device: every kernel in every mode of the emulator, and kernels that are wrong on
+//! purpose.
+
+use longseq::*;
+use longseq_check::data::{Data, Ids};
+use longseq_check::device::assert_check;
+use longseq_check::device::cuda::{modes_of, session, set_mode};
+use longseq_check::lookup::{Form, LookupBackwardCase, LookupCase, Pool, UpdateRowsCase};
+use longseq_check::{Case, Failure};
+
+use super::wrong_kernels::{Check, Mutant, assert_caught, checked, everywhere};
+
+/// Ids of which a third are one, in more blocks than one, or all.
+fn gradients(pool: Pool, ids: Ids, width: usize) -> LookupBackwardCase {
+    let forward = LookupCase {
+        pool,
+        ids,
+        table_rows: vec![70_000],
+        widths: vec![width],
+        second_widths: vec![3],
+        bags: vec![2500, 0, 40],
+        ..Default::default()
+    };
+    LookupBackwardCase { forward, ..Default::default() }
+}
+
+#[test]
+fn every_kernel_matches_the_reference_in_every_mode() {
+    let Some(emulator) = session() else { return };
+    let gpu = Cuda::new(0).expect("a device");
+    let cases = [
+        gradients(Pool::Each, Ids::Uniform, 64),
+        gradients(Pool::Sum, Ids::Hot, 6),
+        gradients(Pool::Mean, Ids::Last, 64),
+        LookupBackwardCase { sorted: true, ..gradients(Pool::Mean, Ids::Hot, 1) },
+        LookupBackwardCase { forms: vec![Form::Dense], ..gradients(Pool::Sum, Ids::Skewed, 8) },
+    ];
+    for (index, case) in cases.iter().enumerate() {
+        for mode in modes_of(index) {
+            set_mode(&emulator, mode);
+            assert_check(case, &gpu);
+        }
+    }
+    let optimisers = [
+        Optimiser::sgd(0.1),
+        Optimiser::row_wise_adagrad(0.1),
+        Optimiser::adagrad(0.1),
+        Optimiser::adam(0.1, 3),
+    ];
+    for (index, optimiser) in optimisers.into_iter().enumerate() {
+        for mode in modes_of(index) {
+            set_mode(&emulator, mode);
+            for (dtype, width) in [(DType::F32, 64), (DType::F16, 20), (DType::Bf16, 7), (DType::F32, 150)] {
+                assert_check(&UpdateRowsCase { optimiser, dtype, width, ..Default::default() }, &gpu);
+            }
+        }
+    }
+    drop(gpu);
+    assert_eq!(emulator.take_findings(), []);
+    assert!(emulator.take_leaks().is_empty());
+}
+
+/// The gradients have the same bits whatever the order of blocks and warps.
+#[test]
+fn gradients_of_tables_are_the_same_in_any_order() {
+    let Some(emulator) = session() else { return };
+    let case = gradients(Pool::Mean, Ids::Hot, 20);
+    let run = |seed| {
+        emulator.set_schedule_seed(seed);
+        let gpu = Cuda::new(0).expect("a device");
+        case.run(&gpu).unwrap_or_else(|failure| panic!("{failure}"))
+    };
+    let first = run(None);
+    assert!([1, 2, 3].into_iter().all(|seed| run(Some(seed)) == first));
+}
+
+/// A row that a third of 100,000 ids name costs little more than any other: warp instructions of a backward pass, the sort included.
+#[test]
+fn a_hot_row_costs_at_most_half_as_much_again() {
+    let Some(emulator) = session() else { return };
+    emulator.set_checks(false);
+    let instructions = |ids| {
+        let forward = LookupCase {
+            ids,
+            pool: Pool::Each,
+            table_rows: vec![1_000_000],
+            widths: vec![16],
+            bags: vec![100_000],
+            data: Data::Zeros,
+            ..Default::default()
+        };
+        let case = LookupBackwardCase { forward, ..Default::default() };
+        let gpu = Cuda::new(0).expect("a device");
+        case.run(&gpu).unwrap_or_else(|failure| panic!("{failure}"));
+        emulator.take_counts().iter().map(|launch| launch.counts.total()).sum::<u64>()
+    };
+    let (uniform, hot) = (instructions(Ids::Uniform), instructions(Ids::Hot));
+    assert!(2 * hot <= 3 * uniform, "{hot} instructions for a hot row, {uniform} without");
+}
+
+#[test]
+fn wrong_gradients_of_lookups_are_caught() {
+    assert_caught(wrong());
+}
+
+pub(super) fn wrong() -> Vec<(Mutant, Check)> {
+    let mutant = |stem, kernel, fault, edit| Mutant { stem, kernel, fault, edit, everywhere: false };
+    let sort = |kernel, fault, edit| mutant("lookup_sort", kernel, fault, edit);
+    let of = |kernel, fault, edit| mutant("lookup_backward", kernel, fault, edit);
+    let update = |fault, edit| mutant("lookup_update", "update_rows", fault, edit);
+    let case = gradients(Pool::Mean, Ids::Hot, 6);
+    let dense = LookupBackwardCase { forms: vec![Form::Dense], ..case.clone() };
+    let one = gradients(Pool::Each, Ids::Last, 6);
+    let outside = LookupCase { policy: IdPolicy::Zero, ..case.forward.clone() };
+    let outside = LookupBackwardCase { forward: outside, ..case.clone() };
+    let (less, less_or_equal) = (("setp.ge.u64", "setp.gt.u64"), ("setp.le.u64", "setp.lt.u64"));
+    let twins = [
+        (sort("sort_load", "one id too many", less), &outside),
+        (sort("sort_count", "counted before all are zero", ("bar.sync \t0;", "")), &case),
+        (sort("sort_scan", "lanes exchanged the other way", ("shfl.sync.up", "shfl.sync.down")), &case),
+        (everywhere(sort("sort_scatter", "lanes apart", APART)), &case),
+        (everywhere(sort("sort_scatter", "places read too early", ("bar.sync \t0;", ""))), &case),
+        (everywhere(sort("sort_heads", "heads not counted", ("popc.b32", "clz.b32"))), &case),
+        (everywhere(sort("sort_runs", "heads not counted", ("popc.b32", "clz.b32"))), &case),
+        (everywhere(of("bags_of_rows", "the bag before", less_or_equal)), &case),
+        (of("bags_of_rows", "multiplied by the length", ("rcp.rn.f32", "neg.f32")), &case),
+        (of("gradient_ids", "one id too many", ("setp.ge.u64", "setp.gt.u64")), &case),
+        (of("gradient_clear", "one number too many", ("setp.ge.u64", "setp.gt.u64")), &dense),
+        (everywhere(of("gradient_windows", "rows subtracted", ("add.rn.f32", "sub.rn.f32"))), &case),
+        (everywhere(of("gradient_heads", "heads subtracted", ("add.rn.f32", "sub.rn.f32"))), &one),
+        (everywhere(of("gradient_long_runs", "heads subtracted", ("add.rn.f32", "sub.rn.f32"))), &one),
+    ];
+    let mut twins: Vec<(Mutant, Check)> = twins.map(|(mutant, case)| (mutant, checked(case))).into();
+    let step = |optimiser| UpdateRowsCase { optimiser, width: 20, ..Default::default() };
+    for (mutant, case) in [
+        (
+            update("lanes exchanged one way", ("shfl.sync.bfly", "shfl.sync.down")),
+            Optimiser::row_wise_adagrad(0.1),
+        ),
+        (everywhere(update("not a root", ("sqrt.rn.f32", "neg.f32"))), Optimiser::adagrad(0.1)),
+        (everywhere(update("steps added", ("sub.rn.f32", "add.rn.f32"))), Optimiser::adam(0.1, 3)),
+    ] {
+        twins.push((mutant, checked(&step(case))));
+    }
+    let check = || Check::new("reports an order", reports_an_order);
+    twins.push((of("order_check", "equal ids in order", ("setp.lt.u32", "setp.le.u32")), check()));
+    twins.push((of("order_begin", "one id too few", ("setp.lt.u64", "setp.le.u64")), check()));
+    twins
+}
+
+/// Mutation: the lanes of a warp need not meet.
+const APART: (&str, &str) = ("bar.warp.sync", "//");
+
+/// The first id that is not above the one before is reported, and nothing of a gradient that is right.
+fn reports_an_order(gpu: &Cuda) -> Result<(), Failure> {
+    let update = |ids: &[u32]| -> Result<()> {
+        let mut table = gpu.zeros::<f32>(6)?;
+        let (rows, count) = (gpu.zeros::<f32>(2 * ids.len())?, gpu.upload(&[ids.len() as u32])?);
+        let ids = gpu.upload(ids)?;
+        let gradient = SparseGradient::new(gpu.view(&ids), gpu.view(&rows), gpu.view(&count));
+        let table = TableMut::new(3, 2, gpu.view_mut(&mut table));
+        gpu.update_rows(&Optimiser::sgd(0.1), table, OptimiserState::Empty, gradient)?;
+        gpu.synchronize()
+    };
+    update(&[0, 2])?;
+    match update(&[1, 1, 0]) {
+        Err(Error::Parameter { argument: "gradient.ids", got, .. }) if got == "1 at position 1" => Ok(()),
+        other => Err(Failure::new(format!("reported {other:?}"))),
+    }
+}
