@@ -91,11 +91,31 @@ fn a_hot_row_costs_at_most_half_as_much_again() {
         };
         let case = LookupBackwardCase { forward, ..Default::default() };
         let gpu = Cuda::new(0).expect("a device");
-        case.run(&gpu).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_check(&case, &gpu);
         emulator.take_counts().iter().map(|launch| launch.counts.total()).sum::<u64>()
     };
     let (uniform, hot) = (instructions(Ids::Uniform), instructions(Ids::Hot));
     assert!(2 * hot <= 3 * uniform, "{hot} instructions for a hot row, {uniform} without");
+}
+
+/// More blocks of keys than a block of the scan has threads.
+#[test]
+fn many_ids_are_sorted() {
+    let Some(emulator) = session() else { return };
+    emulator.set_checks(false);
+    let ids: Vec<u32> = (0..530_000u32).map(|i| i.wrapping_mul(2_654_435_761) >> 25).collect();
+    let run = || -> Result<()> {
+        let gpu = Cuda::new(0)?;
+        let on_device = gpu.upload(&ids)?;
+        let sorted = gpu.sort_ids(IdColumn::new(gpu.view(&on_device), 1, 0, 128))?;
+        let exact = reference::sort_ids(&IdColumn::new(Host::view(&ids), 1, 0, 128))?;
+        let views = sorted.sorted();
+        assert_eq!(gpu.download(views.ids)?, exact.ids);
+        assert_eq!(gpu.download(views.starts)?, exact.starts);
+        assert!(gpu.download(views.positions)? == exact.positions);
+        Ok(())
+    };
+    run().expect("a valid column");
 }
 
 #[test]
@@ -125,7 +145,7 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
         (everywhere(of("bags_of_rows", "the bag before", less_or_equal)), &case),
         (of("bags_of_rows", "multiplied by the length", ("rcp.rn.f32", "neg.f32")), &case),
         (of("gradient_ids", "one id too many", ("setp.ge.u64", "setp.gt.u64")), &case),
-        (of("gradient_clear", "one number too many", ("setp.ge.u64", "setp.gt.u64")), &dense),
+        (of("gradient_clear", "not cleared", ("setp.ge.u64", "setp.lt.u64")), &dense),
         (everywhere(of("gradient_windows", "rows subtracted", ("add.rn.f32", "sub.rn.f32"))), &case),
         (everywhere(of("gradient_heads", "heads subtracted", ("add.rn.f32", "sub.rn.f32"))), &one),
         (everywhere(of("gradient_long_runs", "heads subtracted", ("add.rn.f32", "sub.rn.f32"))), &one),
@@ -134,7 +154,7 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
     let step = |optimiser| UpdateRowsCase { optimiser, width: 20, ..Default::default() };
     for (mutant, case) in [
         (
-            update("lanes exchanged one way", ("shfl.sync.bfly", "shfl.sync.down")),
+            update("the factor of one lane", ("shfl.sync.idx", "shfl.sync.bfly")),
             Optimiser::row_wise_adagrad(0.1),
         ),
         (everywhere(update("not a root", ("sqrt.rn.f32", "neg.f32"))), Optimiser::adagrad(0.1)),
@@ -144,7 +164,14 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
     }
     let check = || Check::new("reports an order", reports_an_order);
     twins.push((of("order_check", "equal ids in order", ("setp.lt.u32", "setp.le.u32")), check()));
-    twins.push((of("order_begin", "one id too few", ("setp.lt.u64", "setp.le.u64")), check()));
+    twins.push((
+        of("order_begin", "as many ids as there is room for ignored", ("setp.lt.u64", "setp.le.u64")),
+        check(),
+    ));
+    twins.push((
+        of("order_begin", "as many ids as there is room for refused", ("setp.ge.u64", "setp.gt.u64")),
+        check(),
+    ));
     twins
 }
 
@@ -153,16 +180,19 @@ const APART: (&str, &str) = ("bar.warp.sync", "//");
 
 /// The first id that is not above the one before is reported, and nothing of a gradient that is right.
 fn reports_an_order(gpu: &Cuda) -> Result<(), Failure> {
-    let update = |ids: &[u32]| -> Result<()> {
+    let update = |ids: &[u32]| -> Result<Vec<f32>> {
         let mut table = gpu.zeros::<f32>(6)?;
-        let (rows, count) = (gpu.zeros::<f32>(2 * ids.len())?, gpu.upload(&[ids.len() as u32])?);
+        let (rows, count) = (gpu.upload(&vec![-1.0f32; 2 * ids.len()])?, gpu.upload(&[ids.len() as u32])?);
         let ids = gpu.upload(ids)?;
         let gradient = SparseGradient::new(gpu.view(&ids), gpu.view(&rows), gpu.view(&count));
-        let table = TableMut::new(3, 2, gpu.view_mut(&mut table));
-        gpu.update_rows(&Optimiser::sgd(0.1), table, OptimiserState::Empty, gradient)?;
-        gpu.synchronize()
+        let changed = TableMut::new(3, 2, gpu.view_mut(&mut table));
+        gpu.update_rows(&Optimiser::sgd(1.0), changed, OptimiserState::Empty, gradient)?;
+        gpu.download(gpu.view(&table))
     };
-    update(&[0, 2])?;
+    let changed = update(&[0, 2])?;
+    if changed != [1.0, 1.0, 0.0, 0.0, 1.0, 1.0] {
+        return Err(Failure::new(format!("updated to {changed:?}")));
+    }
     match update(&[1, 1, 0]) {
         Err(Error::Parameter { argument: "gradient.ids", got, .. }) if got == "1 at position 1" => Ok(()),
         other => Err(Failure::new(format!("reported {other:?}"))),

@@ -27,6 +27,9 @@ fn sorts() -> Vec<Twin> {
     let case = hot();
     let outside = LookupCase { policy: IdPolicy::Zero, ..case.forward.clone() };
     let outside = LookupBackwardCase { forward: outside, ..case.clone() };
+    // More blocks of keys than a workgroup scans at a time.
+    let many = LookupCase { bags: vec![300_000], pool: Pool::Each, widths: vec![1], ..case.forward.clone() };
+    let many = LookupBackwardCase { forward: many, ..case.clone() };
     let of =
         |kernel: &'static str, right: &'static str, wrong: &'static str| twin(&case, kernel, right, wrong);
     vec![
@@ -34,7 +37,7 @@ fn sorts() -> Vec<Twin> {
         twin(&outside, "lookup/sort_keys", "key = params.rows;", "key = params.rows - 1u;"),
         // The last key of a thread left out; blocks not added up; keys of a digit in the order of another digit.
         of("lookup/sort_count", "step < 16u; step++", "step < 15u; step++"),
-        of("lookup/sort_scan", "before += sums[63];", "before = sums[63];"),
+        twin(&many, "lookup/sort_scan", "before += sums[63];", "before = sums[63];"),
         of("lookup/sort_scatter", "start += totals[d];", "start = totals[d];"),
         of("lookup/sort_scatter", "moves[digit_of(key)] + i", "moves[digit_of(key)] + source"),
         of("lookup/sort_scatter", "first + source;", "source;"),
@@ -60,7 +63,7 @@ fn gradients() -> Vec<Twin> {
         // A run's number for its id; weights dropped; the next run added to this one; heads taken for rows.
         twin(&dense, "lookup/gradient_windows", "row = ids[params.ids_base + run];", "row = run;"),
         twin(&case, "lookup/gradient_windows", "bitcast<f32>(bag.y) *", ""),
-        twin(&case, "lookup/gradient_windows", "sum = vec4<f32>();", ""),
+        twin(&case, "lookup/gradient_windows", "sum = vec4<f32>();\n            begins_here", "begins_here"),
         twin(&case, "lookup/gradient_windows", "start_of(run) == first", "start_of(run) <= first"),
         // The last head left out; those of the first level for those of the second; duplicates overwritten.
         twin(&long, "lookup/gradient_heads", "child < WINDOW; child", "child + 1u < WINDOW; child"),
