@@ -6,7 +6,9 @@
 #include "lookup/order.cuh"
 #include "shared/tables.cuh"
 
-enum : u32 { THREADS = 256 };
+enum : u32 {
+    THREADS = 256
+};
 
 // As src/gpu/lookup.rs numbers them.
 enum Method : u32 {
