@@ -1,10 +1,8 @@
 //! Arithmetic that several references share.
 
-use crate::element::Element;
-
 /// Row `row` of a `[rows, width]` matrix, widened to `f64`.
-pub(super) fn row<T: Element>(matrix: &[T], row: usize, width: usize) -> Vec<f64> {
-    matrix[row * width..(row + 1) * width].iter().map(|&value| value.to_f32().into()).collect()
+pub(super) fn row(matrix: &[f32], row: usize, width: usize) -> Vec<f64> {
+    matrix[row * width..(row + 1) * width].iter().map(|&value| value.into()).collect()
 }
 
 /// `⟨a, b⟩`.

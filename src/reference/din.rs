@@ -7,12 +7,18 @@ use crate::jagged::Batch;
 use crate::memory::View;
 use crate::ops::{Activation, Din, DinInputs, DinPooling};
 use crate::reference::arithmetic::{add_weighted, dot, row, sigmoid, softmax};
+use crate::reference::widened::din_in_f32;
 
 /// DIN's local activation unit in `f64`, `[M, d]`.
 ///
 /// # Errors
 /// Those of [`Din::check`].
 pub fn din<T: Element>(op: &Din, batch: &Batch, inputs: &DinInputs<'_, Host, T>) -> Result<Vec<f64>> {
+    din_in_f32("din", inputs, |inputs| pooled(op, batch, inputs))
+}
+
+/// [`din`] of widened inputs.
+fn pooled(op: &Din, batch: &Batch, inputs: &DinInputs<'_, Host, f32>) -> Result<Vec<f64>> {
     let d = op.width;
     op.check(batch, inputs)?;
     let mut out = filled("din", op.output_length(batch)?, 0.0)?;
@@ -34,7 +40,7 @@ pub fn din<T: Element>(op: &Din, batch: &Batch, inputs: &DinInputs<'_, Host, T>)
 }
 
 /// The network's output for one candidate and one behaviour.
-pub(super) fn score<T: Element>(inputs: &DinInputs<'_, Host, T>, q: &[f64], s: &[f64]) -> f64 {
+pub(super) fn score(inputs: &DinInputs<'_, Host, f32>, q: &[f64], s: &[f64]) -> f64 {
     trace(inputs, q, s).score
 }
 
@@ -49,7 +55,7 @@ pub(super) struct Trace {
 }
 
 /// The network for one candidate and one behaviour.
-pub(super) fn trace<T: Element>(inputs: &DinInputs<'_, Host, T>, q: &[f64], s: &[f64]) -> Trace {
+pub(super) fn trace(inputs: &DinInputs<'_, Host, f32>, q: &[f64], s: &[f64]) -> Trace {
     let pairs = || q.iter().zip(s);
     let mut x: Vec<f64> = q.to_vec();
     x.extend(s);

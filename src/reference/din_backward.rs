@@ -8,6 +8,7 @@ use crate::memory::View;
 use crate::ops::{Activation, Din, DinInputs, DinLayer, DinPooling, dim, expect};
 use crate::reference::arithmetic::{add_weighted, dot, row, sigmoid, softmax, softmax_backward};
 use crate::reference::din::{Trace, score, trace};
+use crate::reference::widened::din_in_f32;
 
 const NAME: &str = "din_backward";
 
@@ -86,6 +87,16 @@ pub fn din_backward<T: Element>(
     inputs: &DinInputs<'_, Host, T>,
     grad_out: &[f64],
 ) -> Result<DinGradientReference> {
+    din_in_f32(NAME, inputs, |inputs| backward(op, batch, inputs, grad_out))
+}
+
+/// [`din_backward`] of widened inputs.
+fn backward(
+    op: &Din,
+    batch: &Batch,
+    inputs: &DinInputs<'_, Host, f32>,
+    grad_out: &[f64],
+) -> Result<DinGradientReference> {
     op.check(batch, inputs)?;
     let d = op.width;
     expect(NAME, "grad_out", grad_out.len(), &[dim("M", batch.targets().rows()), dim("d", d)])?;
@@ -125,7 +136,7 @@ pub fn din_backward<T: Element>(
 }
 
 /// Gradients of zeros.
-fn zeros<T: Element>(inputs: &DinInputs<'_, Host, T>) -> Result<DinGradientReference> {
+fn zeros(inputs: &DinInputs<'_, Host, f32>) -> Result<DinGradientReference> {
     let zeros = |length: usize| filled(NAME, length, 0.0);
     let activation = |activation: &Activation<View<'_, Host, f32>>| -> Result<Activation<Vec<f64>>> {
         Ok(match activation {
@@ -138,7 +149,7 @@ fn zeros<T: Element>(inputs: &DinInputs<'_, Host, T>) -> Result<DinGradientRefer
             }
         })
     };
-    let layer = |layer: &DinLayer<'_, Host, T>| -> Result<DinLayerGradientReference> {
+    let layer = |layer: &DinLayer<'_, Host, f32>| -> Result<DinLayerGradientReference> {
         let (weight, bias) = (zeros(layer.weight.len())?, zeros(layer.bias.len())?);
         Ok(DinLayerGradientReference { weight, bias, activation: activation(&layer.activation)? })
     };
@@ -152,8 +163,8 @@ fn zeros<T: Element>(inputs: &DinInputs<'_, Host, T>) -> Result<DinGradientRefer
 }
 
 /// Adds the gradients of the layers for one pair, and returns that of the first layer's input, `[4d]`.
-fn network_backward<T: Element>(
-    inputs: &DinInputs<'_, Host, T>,
+fn network_backward(
+    inputs: &DinInputs<'_, Host, f32>,
     trace: &Trace,
     grad_score: f64,
     grads: &mut DinGradientReference,
@@ -238,10 +249,19 @@ pub fn din_statistics<T: Element>(
     batch: &Batch,
     inputs: &DinInputs<'_, Host, T>,
 ) -> Result<Vec<DinStatisticsReference>> {
+    din_in_f32("din_statistics", inputs, |inputs| statistics(op, batch, inputs))
+}
+
+/// [`din_statistics`] of widened inputs.
+fn statistics(
+    op: &Din,
+    batch: &Batch,
+    inputs: &DinInputs<'_, Host, f32>,
+) -> Result<Vec<DinStatisticsReference>> {
     const NAME: &str = "din_statistics";
     op.check(batch, inputs)?;
     let count = batch.pairs();
-    let zeros = |layer: &DinLayer<'_, Host, T>| -> Result<DinStatisticsReference> {
+    let zeros = |layer: &DinLayer<'_, Host, f32>| -> Result<DinStatisticsReference> {
         let (mean, squares) = (filled(NAME, layer.bias.len(), 0.0)?, filled(NAME, layer.bias.len(), 0.0)?);
         Ok(DinStatisticsReference { count, mean, centred_squares: squares })
     };

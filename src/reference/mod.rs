@@ -43,6 +43,7 @@ mod sorted_ids;
 mod target_attention;
 mod target_attention_backward;
 mod update_rows;
+mod widened;
 
 pub use decoupled::*;
 pub use decoupled_backward::*;

@@ -7,6 +7,7 @@ use crate::jagged::{Batch, Jagged};
 use crate::memory::View;
 use crate::ops::{Hash, Sdim, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs};
 use crate::reference::arithmetic::row;
+use crate::reference::widened::{sdim_encode_in_f32, sdim_in_f32, sdim_query_in_f32, wide};
 
 /// A projection `⟨x, R[:,g,t]⟩`, and the scale of its rounding errors.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,6 +24,11 @@ pub struct Projection {
 /// Those of [`Sdim::check_signatures`].
 pub fn sdim_projections<T: Element>(op: &Sdim, rows: &[T], rotations: &[f32]) -> Result<Vec<Projection>> {
     let count = op.check_signatures(rows.len(), rotations.len())?;
+    Ok(projections(op, count, &wide("sdim_signatures", rows)?, rotations))
+}
+
+/// [`sdim_projections`] of widened rows.
+fn projections(op: &Sdim, count: usize, rows: &[f32], rotations: &[f32]) -> Vec<Projection> {
     let functions = op.groups * op.bits;
     let mut projections = Vec::with_capacity(count * functions);
     for i in 0..count {
@@ -35,7 +41,7 @@ pub fn sdim_projections<T: Element>(op: &Sdim, rows: &[T], rotations: &[f32]) ->
             });
         }
     }
-    Ok(projections)
+    projections
 }
 
 /// The signatures of rows `[rows, d]`: `[rows, G]`.
@@ -57,6 +63,15 @@ pub fn sdim_encode<T: Element>(
     op: &Sdim,
     histories: &Jagged,
     inputs: &SdimEncodeInputs<'_, Host, T>,
+) -> Result<Vec<f64>> {
+    sdim_encode_in_f32("sdim_encode", inputs, |inputs| encode(op, histories, inputs))
+}
+
+/// [`sdim_encode`] of widened inputs.
+pub(super) fn encode(
+    op: &Sdim,
+    histories: &Jagged,
+    inputs: &SdimEncodeInputs<'_, Host, f32>,
 ) -> Result<Vec<f64>> {
     const NAME: &str = "sdim_encode";
     op.check_encode(NAME, histories, inputs)?;
@@ -85,6 +100,11 @@ pub fn sdim_query<T: Element>(
     targets: &Jagged,
     inputs: &SdimQueryInputs<'_, Host, T>,
 ) -> Result<Vec<f64>> {
+    sdim_query_in_f32("sdim_query", inputs, |inputs| query(op, targets, inputs))
+}
+
+/// [`sdim_query`] of widened inputs.
+fn query(op: &Sdim, targets: &Jagged, inputs: &SdimQueryInputs<'_, Host, f32>) -> Result<Vec<f64>> {
     const NAME: &str = "sdim_query";
     op.check_query(targets, inputs)?;
     let signatures = hash(NAME, op, targets.total(), inputs.targets, &inputs.hash)?;
@@ -101,6 +121,11 @@ pub fn sdim_attend<T: Element>(
     batch: &Batch,
     inputs: &SdimAttendInputs<'_, Host, T>,
 ) -> Result<Vec<f64>> {
+    sdim_in_f32("sdim_attend", inputs, |inputs| attend(op, batch, inputs))
+}
+
+/// [`sdim_attend`] of widened inputs.
+fn attend(op: &Sdim, batch: &Batch, inputs: &SdimAttendInputs<'_, Host, f32>) -> Result<Vec<f64>> {
     const NAME: &str = "sdim_attend";
     op.check_attend(batch, inputs)?;
     let of_history = hash(NAME, op, batch.histories().total(), Some(inputs.history), &inputs.history_hash)?;
@@ -148,11 +173,11 @@ pub(super) fn bucket(op: &Sdim, b: usize, g: usize, signature: u32) -> usize {
 }
 
 /// The signatures of the first `count` rows, computed or given. Given signatures are checked.
-pub(super) fn hash<T: Element>(
+pub(super) fn hash(
     operation: &'static str,
     op: &Sdim,
     count: usize,
-    rows: Option<View<'_, Host, T>>,
+    rows: Option<View<'_, Host, f32>>,
     hash: &Hash<'_, Host>,
 ) -> Result<Vec<u32>> {
     let given: Vec<u32> = match hash {

@@ -6,7 +6,8 @@ use crate::host::{Host, filled};
 use crate::jagged::{Batch, Jagged};
 use crate::ops::{Sdim, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs, dim, expect};
 use crate::reference::arithmetic::dot;
-use crate::reference::sdim::{bucket, hash, sdim_encode};
+use crate::reference::sdim::{bucket, encode, hash};
+use crate::reference::widened::{sdim_encode_in_f32, sdim_in_f32, sdim_query_in_f32};
 
 /// The gradient of the table in [`sdim_query`](crate::reference::sdim_query), `[B, G, 2^τ, d]`, in `f64`.
 ///
@@ -28,6 +29,16 @@ pub fn sdim_query_backward<T: Element>(
     op: &Sdim,
     targets: &Jagged,
     inputs: &SdimQueryInputs<'_, Host, T>,
+    grad_out: &[f64],
+) -> Result<Vec<f64>> {
+    sdim_query_in_f32("sdim_query_backward", inputs, |inputs| query_backward(op, targets, inputs, grad_out))
+}
+
+/// [`sdim_query_backward`] of widened inputs.
+fn query_backward(
+    op: &Sdim,
+    targets: &Jagged,
+    inputs: &SdimQueryInputs<'_, Host, f32>,
     grad_out: &[f64],
 ) -> Result<Vec<f64>> {
     const NAME: &str = "sdim_query_backward";
@@ -55,6 +66,18 @@ pub fn sdim_encode_backward<T: Element>(
     op: &Sdim,
     histories: &Jagged,
     inputs: &SdimEncodeInputs<'_, Host, T>,
+    grad_table: &[f64],
+) -> Result<Vec<f64>> {
+    sdim_encode_in_f32("sdim_encode_backward", inputs, |inputs| {
+        encode_backward(op, histories, inputs, grad_table)
+    })
+}
+
+/// [`sdim_encode_backward`] of widened inputs.
+fn encode_backward(
+    op: &Sdim,
+    histories: &Jagged,
+    inputs: &SdimEncodeInputs<'_, Host, f32>,
     grad_table: &[f64],
 ) -> Result<Vec<f64>> {
     const NAME: &str = "sdim_encode_backward";
@@ -90,13 +113,23 @@ pub fn sdim_attend_backward<T: Element>(
     inputs: &SdimAttendInputs<'_, Host, T>,
     grad_out: &[f64],
 ) -> Result<Vec<f64>> {
+    sdim_in_f32("sdim_attend_backward", inputs, |inputs| attend_backward(op, batch, inputs, grad_out))
+}
+
+/// [`sdim_attend_backward`] of widened inputs.
+fn attend_backward(
+    op: &Sdim,
+    batch: &Batch,
+    inputs: &SdimAttendInputs<'_, Host, f32>,
+    grad_out: &[f64],
+) -> Result<Vec<f64>> {
     const NAME: &str = "sdim_attend_backward";
     op.check_attend(batch, inputs)?;
     check_grad_out(NAME, op, batch.targets(), grad_out)?;
-    let table = sdim_encode(op, batch.histories(), &inputs.encode())?;
+    let table = encode(op, batch.histories(), &inputs.encode())?;
     let signatures = hash(NAME, op, batch.targets().total(), inputs.targets, &inputs.target_hash)?;
     let grad_table = gather_backward(NAME, op, batch.targets(), &table, &signatures, grad_out)?;
-    sdim_encode_backward(op, batch.histories(), &inputs.encode(), &grad_table)
+    encode_backward(op, batch.histories(), &inputs.encode(), &grad_table)
 }
 
 /// Checks the gradient that comes in.

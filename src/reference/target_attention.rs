@@ -8,6 +8,10 @@ use crate::host::{Host, filled};
 use crate::jagged::Batch;
 use crate::ops::{PartialAttention, TargetAttention, TargetAttentionInputs, Weighting};
 use crate::reference::arithmetic::{Weights, add_weighted, dot, each_not_removed, row, sigmoid, softmax};
+use crate::reference::widened::{attention_in_f32, wide};
+
+const NAME: &str = "target_attention";
+const MERGE: &str = "merge_attention";
 
 /// Exact results of target attention.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,7 +31,15 @@ pub fn target_attention<T: Element>(
     batch: &Batch,
     inputs: &TargetAttentionInputs<'_, Host, T>,
 ) -> Result<TargetAttentionReference> {
-    const NAME: &str = "target_attention";
+    attention_in_f32(NAME, inputs, |inputs| attention(op, batch, inputs))
+}
+
+/// [`target_attention`] of widened inputs.
+fn attention(
+    op: &TargetAttention,
+    batch: &Batch,
+    inputs: &TargetAttentionInputs<'_, Host, f32>,
+) -> Result<TargetAttentionReference> {
     op.check(batch, inputs)?;
     let values = inputs.values.unwrap_or(inputs.keys);
     let rows = batch.targets().rows() * op.heads;
@@ -56,9 +68,9 @@ pub fn target_attention<T: Element>(
 }
 
 /// The scores of a query of head `h` against each behaviour of a history.
-pub(super) fn scores<T: Element>(
+pub(super) fn scores(
     op: &TargetAttention,
-    inputs: &TargetAttentionInputs<'_, Host, T>,
+    inputs: &TargetAttentionInputs<'_, Host, f32>,
     q: &[f64],
     history: Range<usize>,
     h: usize,
@@ -95,15 +107,26 @@ pub fn merge_attention<T: Element>(
     second: PartialAttention<'_, Host, T>,
 ) -> Result<TargetAttentionReference> {
     let rows = op.check_merge(&first, &second)?;
+    let outs = [wide(MERGE, &first.out)?, wide(MERGE, &second.out)?];
+    Ok(merge(op, rows, [&outs[0], &outs[1]], [&first.lse, &second.lse]))
+}
+
+/// [`merge_attention`] of widened rows.
+fn merge(
+    op: &TargetAttention,
+    rows: usize,
+    outs: [&[f32]; 2],
+    lses: [&[f32]; 2],
+) -> TargetAttentionReference {
     let mut merged = TargetAttentionReference { out: Vec::new(), lse: Vec::new() };
     for m in 0..rows {
-        let lses = [f64::from(first.lse[m]), f64::from(second.lse[m])];
+        let lses = lses.map(|lses| f64::from(lses[m]));
         let (weights, lse) = softmax(&lses);
         merged.lse.push(lse);
         let mut out = vec![0.0; op.value_width];
-        add_weighted(&mut out, weights[0], || row(&first.out, m, op.value_width));
-        add_weighted(&mut out, weights[1], || row(&second.out, m, op.value_width));
+        add_weighted(&mut out, weights[0], || row(outs[0], m, op.value_width));
+        add_weighted(&mut out, weights[1], || row(outs[1], m, op.value_width));
         merged.out.extend(out);
     }
-    Ok(merged)
+    merged
 }

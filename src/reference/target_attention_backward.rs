@@ -4,10 +4,13 @@ use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::host::{Host, filled};
 use crate::jagged::Batch;
-use crate::memory::View;
 use crate::ops::{PartialAttention, TargetAttention, TargetAttentionInputs, Weighting, dim, expect};
 use crate::reference::arithmetic::{add_weighted, dot, row, sigmoid, softmax, softmax_backward};
 use crate::reference::target_attention::{scores, weights};
+use crate::reference::widened::{attention_in_f32, wide};
+
+const NAME: &str = "target_attention_backward";
+const MERGE: &str = "merge_attention_backward";
 
 /// Exact gradients of target attention, in the shapes of the inputs.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,7 +64,17 @@ pub fn target_attention_backward<T: Element>(
     grad_out: &[f64],
     grad_lse: Option<&[f64]>,
 ) -> Result<TargetAttentionGradientReference> {
-    const NAME: &str = "target_attention_backward";
+    attention_in_f32(NAME, inputs, |inputs| attention_backward(op, batch, inputs, grad_out, grad_lse))
+}
+
+/// [`target_attention_backward`] of widened inputs.
+fn attention_backward(
+    op: &TargetAttention,
+    batch: &Batch,
+    inputs: &TargetAttentionInputs<'_, Host, f32>,
+    grad_out: &[f64],
+    grad_lse: Option<&[f64]>,
+) -> Result<TargetAttentionGradientReference> {
     op.check(batch, inputs)?;
     check_gradients(NAME, op, batch, grad_out, grad_lse)?;
     let scale = f64::from(op.effective_scale());
@@ -175,24 +188,34 @@ pub fn merge_attention_backward<T: Element>(
     grad_out: &[f64],
     grad_lse: Option<&[f64]>,
 ) -> Result<(PartialAttentionGradientReference, PartialAttentionGradientReference)> {
-    const NAME: &str = "merge_attention_backward";
     let rows = op.check_merge(&first, &second)?;
+    let outs = [wide(MERGE, &first.out)?, wide(MERGE, &second.out)?];
+    merge_backward(op, rows, &outs, [&first.lse, &second.lse], (grad_out, grad_lse))
+}
+
+/// [`merge_attention_backward`] of widened rows.
+fn merge_backward(
+    op: &TargetAttention,
+    rows: usize,
+    outs: &[Vec<f32>; 2],
+    lses: [&[f32]; 2],
+    (grad_out, grad_lse): (&[f64], Option<&[f64]>),
+) -> Result<(PartialAttentionGradientReference, PartialAttentionGradientReference)> {
     let width = op.value_width;
     let shape = [dim("M·H", rows), dim("d_v", width)];
-    expect(NAME, "grad_out", grad_out.len(), &shape)?;
+    expect(MERGE, "grad_out", grad_out.len(), &shape)?;
     if let Some(grad_lse) = grad_lse {
-        expect(NAME, "grad_lse", grad_lse.len(), &shape[..1])?;
+        expect(MERGE, "grad_lse", grad_lse.len(), &shape[..1])?;
     }
     let zeros = || -> Result<PartialAttentionGradientReference> {
-        let (out, lse) = (filled(NAME, grad_out.len(), 0.0)?, filled(NAME, rows, 0.0)?);
+        let (out, lse) = (filled(MERGE, grad_out.len(), 0.0)?, filled(MERGE, rows, 0.0)?);
         Ok(PartialAttentionGradientReference { out, lse })
     };
     let mut grads = [zeros()?, zeros()?];
-    let outs: [View<'_, Host, T>; 2] = [first.out, second.out];
     for m in 0..rows {
         let dout = &grad_out[m * width..(m + 1) * width];
         let dlse = grad_lse.map_or(0.0, |grad_lse| grad_lse[m]);
-        let (weights, _) = softmax(&[first.lse[m].into(), second.lse[m].into()]);
+        let (weights, _) = softmax(&lses.map(|lses| f64::from(lses[m])));
         let grad_lses = softmax_backward(&weights, |part| dot(dout, &row(&outs[part], m, width)), dlse);
         for (part, grad) in grads.iter_mut().enumerate() {
             add_weighted(&mut grad.out[m * width..(m + 1) * width], weights[part], || dout.to_vec());

@@ -42,9 +42,21 @@ pub fn update_rows<T: Element>(
     };
     let mut rows = reserve(NAME, table.data.len())?;
     rows.extend(table.data.iter().map(|x| f64::from(x.to_f32())));
+    step(op, width, (&gradient.ids[..count], &gradient.rows), &mut rows, &mut state);
+    Ok(UpdatedRowsReference { table: rows, state })
+}
+
+/// One step of the rows that have a gradient.
+fn step(
+    op: &Optimiser,
+    width: usize,
+    (ids, gradients): (&[u32], &[f32]),
+    rows: &mut [f64],
+    state: &mut [Vec<f64>],
+) {
     let rate = f64::from(op.rate);
     let kept = 1.0 - rate * f64::from(op.weight_decay);
-    for (&id, g) in gradient.ids[..count].iter().zip(gradient.rows.chunks_exact(width)) {
+    for (&id, g) in ids.iter().zip(gradients.chunks_exact(width)) {
         let id = id as usize;
         let row = id * width..(id + 1) * width;
         let squares: f64 = g.iter().map(|&g| f64::from(g).powi(2)).sum();
@@ -72,5 +84,4 @@ pub fn update_rows<T: Element>(
             rows[i] = kept * rows[i] - rate * step;
         }
     }
-    Ok(UpdatedRowsReference { table: rows, state })
 }
