@@ -1,10 +1,13 @@
 //! Checks at the start of a call that are the same on both GPU backends.
 
+use crate::backend::Backend;
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::jagged::{Batch, Jagged};
 use crate::memory::Memory;
-use crate::ops::{DIN_LAYERS, Din, DinInputs, Sdim, SdimEncodeInputs};
+use crate::ops::{
+    DIN_LAYERS, Decoupled, Din, DinInputs, Sdim, SdimEncodeInputs, SearchInputs, SelectionBuffers,
+};
 
 /// The largest number of units of a hidden layer of DIN that the kernels support.
 const MAX_UNITS: usize = 256;
@@ -43,6 +46,25 @@ pub(crate) fn check_encode<S: Memory, T: Element>(
     op.check_encode(operation, histories, inputs)?;
     op.check_table(operation, histories.users(), table)?;
     Ok(histories.users())
+}
+
+/// [`DecoupledOps::decoupled_search`] for backends with a largest K, which is checked before memory for the result is asked for.
+pub(crate) fn search<B: Backend>(
+    backend: &B,
+    op: &Decoupled,
+    batch: &B::Batch,
+    inputs: SearchInputs<'_, B::Memory>,
+) -> Result<SelectionBuffers<B::Memory>> {
+    op.check_search(batch.as_ref(), &inputs)?;
+    check_top_k("decoupled_search", op.top_k.unwrap_or(0))?;
+    let length = op.selection_length(batch.as_ref())?;
+    let mut kept = SelectionBuffers {
+        positions: backend.zeros(length)?,
+        scores: backend.zeros(length)?,
+        counts: backend.zeros(batch.as_ref().targets().rows())?,
+    };
+    backend.decoupled_search_into(op, batch, inputs, kept.selection_mut())?;
+    Ok(kept)
 }
 
 /// Checks that the kernels support a search for the best `top_k` behaviours.

@@ -13,7 +13,7 @@ mod trace;
 
 pub(crate) use bound::{Bound, has_unread_history, id_bound};
 pub(crate) use codes::{activation_code, weighting_code};
-pub(crate) use entry::{check_din, check_encode, check_top_k};
+pub(crate) use entry::{check_din, check_encode, check_top_k, search};
 pub(crate) use lock::lock;
 pub(crate) use lookup::{SortPlan, Step, gradient_checks, head_levels, sorted_checks};
 pub(crate) use plan_cache::PlanCache;

@@ -226,6 +226,7 @@ tests!(decoupled on cpu cuda webgpu: (
     ignores_what_a_behaviour_without_weight_holds,
     matches_reference_on_the_small_named_cases,
     finds_the_best_in_any_order,
+    names_the_limit_before_it_allocates,
     takes_scores_near_the_limits,
     weighs_rows_near_the_limits,
     counts_rows_without_weight,

@@ -11,6 +11,7 @@ use crate::cuda::batch::CudaBatch;
 use crate::cuda::handle::Cuda;
 use crate::cuda::memory::CudaMemory;
 use crate::error::Result;
+use crate::gpu;
 use crate::memory::ViewMut;
 use crate::ops::*;
 
@@ -23,6 +24,15 @@ impl DecoupledOps for Cuda {
         out: SelectionMut<'_, CudaMemory>,
     ) -> Result<()> {
         search::search(self, op, batch, &inputs, out)
+    }
+
+    fn decoupled_search(
+        &self,
+        op: &Decoupled,
+        batch: &CudaBatch,
+        inputs: SearchInputs<'_, CudaMemory>,
+    ) -> Result<SelectionBuffers<CudaMemory>> {
+        gpu::search(self, op, batch, inputs)
     }
 
     fn decoupled_aggregate_into(

@@ -7,9 +7,8 @@ mod keys;
 mod queries;
 mod search;
 
-use crate::device::DeviceOps;
 use crate::error::Result;
-use crate::gpu::check_top_k;
+use crate::gpu;
 use crate::memory::ViewMut;
 use crate::ops::{
     AggregateInputs, Decoupled, DecoupledInputs, DecoupledOps, SearchInputs, Selection, SelectionBuffers,
@@ -37,17 +36,7 @@ impl DecoupledOps for Wgpu {
         batch: &WgpuBatch,
         inputs: SearchInputs<'_, WgpuMemory>,
     ) -> Result<SelectionBuffers<WgpuMemory>> {
-        op.check_search(batch.as_ref(), &inputs)?;
-        let length = op.selection_length(batch.as_ref())?;
-        // Before memory for a K beyond the limit is asked for.
-        check_top_k("decoupled_search", op.top_k.unwrap_or(0))?;
-        let mut kept = SelectionBuffers {
-            positions: self.zeros(length)?,
-            scores: self.zeros(length)?,
-            counts: self.zeros(batch.as_ref().targets().rows())?,
-        };
-        self.decoupled_search_into(op, batch, inputs, kept.selection_mut())?;
-        Ok(kept)
+        gpu::search(self, op, batch, inputs)
     }
 
     fn decoupled_aggregate_into(

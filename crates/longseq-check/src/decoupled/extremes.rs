@@ -1,10 +1,12 @@
 //! Orders of scores that are hard for a search, and numbers at the limits.
 
 use longseq::prelude::*;
+use longseq::{Decoupled, Error, Jagged, Result, SearchInputs};
 
 use super::{DecoupledCase, Scores};
 use crate::case::{Rules, assert_check};
 use crate::data::Data;
+use crate::lookup::{Owned, Stored, upload_all, views};
 
 fn given(scores: Scores, length: usize, top_k: usize) -> DecoupledCase {
     let (histories, targets) = (vec![length, length / 3], vec![2, 1]);
@@ -20,6 +22,25 @@ fn given(scores: Scores, length: usize, top_k: usize) -> DecoupledCase {
         representation_widths,
         ..Default::default()
     }
+}
+
+/// A `K` beyond a backend's limit is an error that says so, not one of the memory for the result.
+pub(super) fn names_the_limit_before_it_allocates<B: Backend>(backend: &B, _: Rules) {
+    let owned = [Owned { rows: 2, width: 1, data: Stored::F32(vec![1.0; 2].into()) }];
+    let tables = upload_all(backend, &owned).expect("an upload");
+    let tables = views(backend, &tables);
+    let ids = backend.upload(&[0u32, 1]).expect("an upload");
+    let lengths = |length| Jagged::from_lengths(&[length]).expect("a length");
+    let batch = backend.batch(&lengths(2), &lengths(2)).expect("a batch");
+    let search = |top_k: usize| {
+        let op = Decoupled::new([1.0]).with_top_k(Some(top_k));
+        let inputs = SearchInputs::new(&tables, backend.view(&ids), backend.view(&ids));
+        backend.decoupled_search(&op, &batch, inputs).map(|_| ())
+    };
+    let is_limit = |result: &Result<()>| matches!(result, Err(Error::Limit { argument: "top_k", .. }));
+    let all = search(1 << 40);
+    assert!(all.is_err(), "8 TiB");
+    assert_eq!(is_limit(&search(1025)), is_limit(&all), "{all:?}");
 }
 
 /// Scores that replace the worst kept one at every step, never, or in runs.
