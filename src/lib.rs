@@ -47,6 +47,72 @@
 //! and a software adapter, silently, if the machine has no other. [`DeviceOps::device`] names the adapter,
 //! [`Wgpu::is_software`] tells whether it is a software one, and [`Wgpu::with_options`] selects an adapter by name.
 //!
+//! # A step of training
+//!
+//! From ids to rows of an embedding table, through target attention, and back to the rows that were read. `step` runs on every
+//! backend; only the loss is computed on the host here.
+//!
+//! ```
+//! use longseq::prelude::*;
+//! use longseq::*;
+//!
+//! const ITEMS: usize = 10;
+//! const WIDTH: usize = 4;
+//!
+//! /// One step towards an interest of ones; returns the loss before it.
+//! fn step<B: Backend>(backend: &B, table: &mut Buffer<B, f32>) -> Result<f32> {
+//!     // Two users with 3 and 2 behaviours, 1 and 2 candidates.
+//!     let batch = backend.batch(&Jagged::from_lengths(&[3, 2])?, &Jagged::from_lengths(&[1, 2])?)?;
+//!     let ids = [backend.upload(&[3_u32, 1, 3, 7, 2])?, backend.upload(&[4_u32, 1, 2])?];
+//!     let (op, look_up) = (TargetAttention::new(WIDTH), Lookup::default());
+//!
+//!     // Forward.
+//!     let tables = [Table::new(ITEMS, WIDTH, TableData::F32(backend.view(table)))];
+//!     let rows_of = |ids| LookupInputs::new(ids, &tables);
+//!     let (keys, _) = backend.lookup(&look_up, Bags::Each, rows_of(backend.view(&ids[0])))?;
+//!     let (queries, _) = backend.lookup(&look_up, Bags::Each, rows_of(backend.view(&ids[1])))?;
+//!     let inputs = TargetAttentionInputs::new(backend.view(&queries), backend.view(&keys));
+//!     let (mut out, mut lse) = (backend.zeros::<f32>(3 * WIDTH)?, backend.zeros::<f32>(3)?);
+//!     let outputs = TargetAttentionOutputs::new(backend.view_mut(&mut out)).with_lse(backend.view_mut(&mut lse));
+//!     backend.target_attention_into(&op, &batch, inputs, outputs)?;
+//!
+//!     // Half the squared distance, and its gradient.
+//!     let distance: Vec<f32> = backend.download(backend.view(&out))?.iter().map(|x| x - 1.0).collect();
+//!     let loss = distance.iter().map(|x| x * x / 2.0).sum();
+//!     let grad_out = backend.upload(&distance)?;
+//!
+//!     // Backward: to the rows, then to the table.
+//!     let mut grads = [backend.zeros::<f32>(5 * WIDTH)?, backend.zeros::<f32>(3 * WIDTH)?];
+//!     let [grad_keys, grad_queries] = &mut grads;
+//!     let saved = TargetAttentionSaved::new(backend.view(&out), backend.view(&lse));
+//!     let asked = TargetAttentionGradients::new()
+//!         .with_keys(backend.view_mut(grad_keys))
+//!         .with_queries(backend.view_mut(grad_queries));
+//!     let grad_out = TargetAttentionGradOut::new(backend.view(&grad_out));
+//!     backend.target_attention_backward_into(&op, &batch, inputs, saved, grad_out, asked)?;
+//!     let mut gradients = [backend.sparse_gradient(5, WIDTH)?, backend.sparse_gradient(3, WIDTH)?];
+//!     for ((ids, grad), gradient) in ids.iter().zip(&grads).zip(&mut gradients) {
+//!         let (grad, saved) = (LookupGradOut::new(backend.view(grad)), LookupSaved::new());
+//!         let asked = LookupGradients::new().with_tables([Some(gradient.table_gradient())]);
+//!         backend.lookup_backward_into(&look_up, Bags::Each, rows_of(backend.view(ids)), saved, grad, asked)?;
+//!     }
+//!
+//!     // The optimiser changes only rows that were read.
+//!     for gradient in &gradients {
+//!         let table = TableMut::new(ITEMS, WIDTH, backend.view_mut(table));
+//!         backend.update_rows(&Optimiser::sgd(0.5), table, OptimiserState::Empty, gradient.gradient())?;
+//!     }
+//!     backend.synchronize()?;
+//!     Ok(loss)
+//! }
+//!
+//! let backend = Cpu::new();
+//! let mut table = backend.upload(&[0.1_f32; ITEMS * WIDTH])?;
+//! let losses: Vec<f32> = (0..20).map(|_| step(&backend, &mut table)).collect::<Result<_>>()?;
+//! assert!(losses[0] > 4.0 && losses[19] < 1e-3, "{losses:?}");
+//! # Ok::<(), longseq::Error>(())
+//! ```
+//!
 //! # Which operation does my model need?
 //!
 //! Each operation's page has its formula, its source and an example.
