@@ -4,6 +4,7 @@ mod device;
 mod edges;
 mod faults;
 mod handles;
+mod lookup_in_one_buffer;
 mod sdim_gradients;
 mod submissions;
 mod wrong_lookup_gradients;
