@@ -113,7 +113,8 @@ pub trait LookupOps: DeviceOps {
     ///
     /// # Errors
     /// Those of [`IdColumn::check_outputs`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) by
-    /// [`IdPolicy`](crate::IdPolicy), with the place of the id in `ids` or `more_ids`.
+    /// [`IdPolicy`](crate::IdPolicy), with the place of the id in `ids` or `more_ids` (on a GPU from the next wait; the id is left out);
+    /// [`Limit`](crate::Error::Limit) on `Wgpu` for a list that exceeds a binding, or a table of 2³² − 1 rows or more.
     fn sort_ids_into(
         &self,
         column: IdColumn<'_, Self::Memory>,
@@ -185,7 +186,9 @@ pub trait LookupOps: DeviceOps {
     ///
     /// # Errors
     /// Those of [`Lookup::check_backward`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) by
-    /// [`IdPolicy`](crate::IdPolicy), and for ids in order that name a row or a position outside; `Parameter` where they are in no order.
+    /// [`IdPolicy`](crate::IdPolicy), and for ids in order that name a row or a position outside, or are more than the rows of `ids`;
+    /// `Parameter` where they are in no order. (On a GPU the next wait reports these; what is written for ids in order that are wrong is a gradient
+    /// without rows.) [`Limit`](crate::Error::Limit) on `Wgpu` for what exceeds a binding.
     fn lookup_backward_into(
         &self,
         op: &Lookup,
@@ -219,8 +222,8 @@ pub trait LookupOps: DeviceOps {
     ///
     /// # Errors
     /// Those of [`Optimiser::check_update`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for an id beyond the table and a count
-    /// beyond the capacity; [`Parameter`](crate::Error::Parameter) for ids that do not ascend. Nothing is changed then (on a GPU, where
-    /// the next wait reports these three: nothing but rows that the gradient names).
+    /// beyond the capacity; [`Parameter`](crate::Error::Parameter) for ids that do not ascend. Nothing is changed then (on a GPU the next
+    /// wait reports these three). [`Limit`](crate::Error::Limit) on `Wgpu` for a table, state or gradient that exceeds a binding.
     fn update_rows<T: Element>(
         &self,
         op: &Optimiser,
