@@ -56,16 +56,16 @@ struct TableGradientParams {
     u32 *out_ids, *out_count;
     // Of each level, [nodes, vec4s].
     float *heads[MOST_LEVELS];
-    u64 grad_width;
     // Threads that have something to do, or numbers to clear.
     u64 items;
-    u32 width, vec4s;
+    u32 grad_width, width, vec4s;
     u32 dense;
     // Whether rows of grad_out can be read a vec4 at a time.
     u32 vectors;
     u32 levels;
     // The level whose heads are added up.
     u32 level;
+    u32 unused;
 };
 
 __device__ __forceinline__ u64 thread_index() { return (u64)blockIdx.x * THREADS + threadIdx.x; }
@@ -165,8 +165,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) gradient_clear(const Table
 
 // Where four columns of a run's row are.
 __device__ __forceinline__ float *row_of_run(const TableGradientParams &p, u32 run, u32 column) {
-    u64 row = p.dense ? __ldg(p.ids + run) : run;
-    return p.out + row * p.width + column;
+    u32 row = p.dense ? __ldg(p.ids + run) : run;
+    return p.out + (u64)row * p.width + column;
 }
 
 __device__ __forceinline__ Vec4 *head_of(const TableGradientParams &p, u32 level, u64 node, u32 vec4) {
@@ -179,7 +179,7 @@ __device__ __forceinline__ Vec4 weighted_row(const TableGradientParams &p, u32 p
     if (p.bags) {
         bag = __ldg(p.bags + position);
     }
-    const float *from = p.grad + bag.x * p.grad_width + column;
+    const float *from = p.grad + (u64)bag.x * p.grad_width + column;
     Vec4 row = zeros();
     if (p.vectors) {
         row = load_vec4(from);

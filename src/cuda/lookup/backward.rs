@@ -58,14 +58,15 @@ twins! {
         out_ids: u64,
         out_count: u64,
         heads: [u64; MOST_LEVELS],
-        grad_width: u64,
         items: u64,
+        grad_width: u32,
         width: u32,
         vec4s: u32,
         dense: u32,
         vectors: u32,
         levels: u32,
         level: u32,
+        unused: u32,
     }
 }
 
@@ -289,7 +290,7 @@ impl Job {
             grad: self.grad.pointer,
             out: self.out,
             heads: pointers,
-            grad_width: self.grad_width as u64,
+            grad_width: fit(NAME, "grad_out", self.grad_width)?,
             width: fit(NAME, "tables", self.width)?,
             vec4s: vec4s as u32,
             dense: u32::from(self.sparse.is_none()),

@@ -15,7 +15,7 @@ fn gradients(pool: Pool, ids: Ids, width: usize) -> LookupBackwardCase {
     let forward = LookupCase {
         pool,
         ids,
-        table_rows: vec![70_000],
+        table_rows: vec![5000],
         widths: vec![width],
         second_widths: vec![3],
         bags: vec![2500, 0, 40],
@@ -83,8 +83,8 @@ fn a_hot_row_costs_at_most_half_as_much_again() {
         let forward = LookupCase {
             ids,
             pool: Pool::Each,
-            table_rows: vec![1_000_000],
-            widths: vec![16],
+            table_rows: vec![100_000],
+            widths: vec![8],
             bags: vec![100_000],
             data: Data::Zeros,
             ..Default::default()
