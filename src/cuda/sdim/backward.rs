@@ -168,6 +168,9 @@ pub(super) fn encode<T: Element, G: Element>(
     op.check_encode(NAME, jagged, inputs)?;
     op.check_grad_table(NAME, jagged.users(), grad_table.len())?;
     op.check_grad_history(NAME, jagged, grad_history.len())?;
+    if jagged.total() == 0 {
+        return Ok(());
+    }
     let (rows, out) = (gpu.region(NAME, &inputs.history)?, gpu.region_mut(NAME, &grad_history)?);
     let grads = gpu.region(NAME, &grad_table)?;
     let mut call = gpu.call(NAME);

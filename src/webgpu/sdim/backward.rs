@@ -115,15 +115,15 @@ pub(super) fn query<T: Element>(
     op.check_grad_out(NAME, jagged, grad_out.len())?;
     op.check_grad_table(NAME, jagged.users(), grad_table.len())?;
     targets.check_owner(gpu, NAME, "targets")?;
+    if jagged.users() == 0 {
+        return Ok(());
+    }
     let (rows, table) = (Region::of(grad_out), Region::of(inputs.table));
     gpu.check_device(NAME, "grad_out", &rows)?;
     let mut read = vec![rows.buffer, table.buffer];
     read.extend(given(&inputs.hash));
     let grads = gpu.output(NAME, "grad_table", &grad_table, grad_table.len(), &read, &[])?;
     let table = gpu.bind(NAME, "table", &table)?;
-    if jagged.users() == 0 {
-        return Ok(());
-    }
     let codes = Codes::new(gpu, NAME, op, jagged.total(), ("targets", inputs.targets), &inputs.hash)?;
     bucket_gradients(gpu, NAME, op, targets, (rows, &codes), (&table, &grads.binding))?;
     gpu.finish(grads)
@@ -170,6 +170,9 @@ pub(super) fn encode<T: Element, G: Element>(
     op.check_grad_table(NAME, jagged.users(), grad_table.len())?;
     op.check_grad_history(NAME, jagged, grad_history.len())?;
     histories.check_owner(gpu, NAME, "histories")?;
+    if jagged.total() == 0 {
+        return Ok(());
+    }
     gpu.check_device(NAME, "grad_history", &Region::of_mut(&grad_history))?;
     let grads = gpu.bind(NAME, "grad_table", &Region::of(grad_table))?;
     let (name, count) = (("history", Some(inputs.history)), jagged.total());
