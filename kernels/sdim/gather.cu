@@ -31,24 +31,18 @@ struct SdimGatherParams {
     u32 narrow, vectors, row_vectors, stages;
 };
 
-// Adds four numbers of a row from `column` on.
-template <bool VECTORS>
-__device__ __forceinline__ void add_numbers(float *sum, const float *from, u32 column, u32 width) {
-    if constexpr (VECTORS) {
-        float four[LANE_COLUMNS];
-        widen_vector<float>(load_vector(from), four);
-#pragma unroll
-        for (u32 e = 0; e < LANE_COLUMNS; e++) {
-            sum[e] += four[e];
-        }
-    } else {
-#pragma unroll
-        for (u32 e = 0; e < LANE_COLUMNS; e++) {
-            if (column + e < width) {
-                sum[e] += from[e];
-            }
-        }
-    }
+// Four numbers at an address aligned to 16 bytes, of memory that the kernel does not write.
+__device__ __forceinline__ float4 load_four(u64 address) {
+    float4 out;
+    asm("ld.global.nc.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(out.x), "=f"(out.y), "=f"(out.z), "=f"(out.w) : "l"(address));
+    return out;
+}
+
+// a·b + c in one instruction.
+__device__ __forceinline__ u64 multiply_add_wide(u32 a, u32 b, u64 c) {
+    u64 out;
+    asm("mad.wide.u32 %0, %1, %2, %3;" : "=l"(out) : "r"(a), "r"(b), "l"(c));
+    return out;
 }
 
 // What a thread reads and writes of each row: four columns from `first` on, and every `step`-th.
@@ -56,30 +50,88 @@ struct Columns {
     u32 first, step;
 };
 
-// The sum over the groups of the bucket rows that `code_of` names: four columns from `column` on.
-template <bool VECTORS, typename Code>
-__device__ __forceinline__ void add_groups(float *sum, const SdimGatherParams &p, const float *table, u32 column,
-                                           Code code_of) {
-    const float *group = table + column;
-    u64 group_size = (u64)p.width << p.bits;
-#pragma unroll 4
-    for (u32 g = 0; g < p.groups; g++) {
-        add_numbers<VECTORS>(sum, group + (u64)code_of(g) * p.width, column, p.width);
-        group += group_size;
+// The signatures of a row in shared memory, from some group on: see group_place.
+struct TileCodes {
+    u32 address;
+    template <u32 GROUP>
+    __device__ __forceinline__ u32 at() {
+        u32 out;
+        asm volatile("ld.shared.u16 %0, [%1+%2];" : "=r"(out) : "r"(address), "n"(GROUP * (TILE_ROWS + 8) * 2) : "memory");
+        return out;
+    }
+    __device__ __forceinline__ void next() { address += (TILE_ROWS + 8) * 2; }
+    __device__ __forceinline__ void next_eight() { address += (8 * (TILE_ROWS + 8) + 4) * 2; }
+};
+
+// Given signatures of a row, and all bits that any of them has.
+template <typename Word>
+struct GivenCodes {
+    const Word *from;
+    u32 mask;
+    u32 *all;
+    template <u32 GROUP>
+    __device__ __forceinline__ u32 at() {
+        u32 code = from[GROUP];
+        *all |= code;
+        return code & mask;
+    }
+    __device__ __forceinline__ void next() { from++; }
+    __device__ __forceinline__ void next_eight() { from += 8; }
+};
+
+// The sum over the groups of the bucket rows that `codes` name: four columns from `column` on.
+template <bool VECTORS, typename Codes>
+__device__ __forceinline__ void add_groups(float *sum, const SdimGatherParams &p, const float *table, u32 column, Codes codes) {
+    u64 group = (u64)(table + column), group_bytes = ((u64)p.width << p.bits) * sizeof(float);
+    u32 row_bytes = p.width * sizeof(float);
+    auto add = [&](u32 code) {
+        if constexpr (VECTORS) {
+            float4 four = load_four(multiply_add_wide(code, row_bytes, group));
+            sum[0] += four.x;
+            sum[1] += four.y;
+            sum[2] += four.z;
+            sum[3] += four.w;
+        } else {
+            const float *from = (const float *)group + (u64)code * p.width;
+#pragma unroll
+            for (u32 e = 0; e < LANE_COLUMNS; e++) {
+                if (column + e < p.width) {
+                    sum[e] += from[e];
+                }
+            }
+        }
+        group += group_bytes;
+    };
+    u32 left = p.groups;
+#pragma unroll 1
+    for (; left >= 8; left -= 8) {
+        add(codes.template at<0>());
+        add(codes.template at<1>());
+        add(codes.template at<2>());
+        add(codes.template at<3>());
+        add(codes.template at<4>());
+        add(codes.template at<5>());
+        add(codes.template at<6>());
+        add(codes.template at<7>());
+        codes.next_eight();
+    }
+#pragma unroll 1
+    for (; left > 0; left--) {
+        add(codes.template at<0>());
+        codes.next();
     }
 }
 
 // The same for all columns of a row of the output.
-template <typename T, typename Code>
-__device__ __forceinline__ void gather_row(const SdimGatherParams &p, const float *table, u64 row, Columns columns,
-                                           Code code_of) {
+template <typename T, typename Codes>
+__device__ __forceinline__ void gather_row(const SdimGatherParams &p, const float *table, u64 row, Columns columns, Codes codes) {
 #pragma unroll 1
     for (u32 column = columns.first; column < p.width; column += columns.step) {
         float sum[LANE_COLUMNS] = {};
         if (p.vectors) {
-            add_groups<true>(sum, p, table, column, code_of);
+            add_groups<true>(sum, p, table, column, codes);
         } else {
-            add_groups<false>(sum, p, table, column, code_of);
+            add_groups<false>(sum, p, table, column, codes);
         }
         if (p.narrow) {
             store_columns<T>(p.out, sum, row, column, p.width);
@@ -98,11 +150,7 @@ __device__ __forceinline__ void gather_given(const SdimGatherParams &p, const Pi
         u64 row = piece.history_start + i;
         const Word *codes = (const Word *)p.codes + row * p.groups;
         u32 all = 0;
-        gather_row<T>(p, table, row, columns, [&](u32 g) {
-            u32 code = codes[g];
-            all |= code;
-            return code & mask;
-        });
+        gather_row<T>(p, table, row, columns, GivenCodes<Word>{codes, mask, &all});
         if (all > mask && p.record) {
             for (u32 g = 0; g < p.groups; g++) {
                 if (codes[g] > mask) {
@@ -171,8 +219,7 @@ __device__ __forceinline__ void gather_hashed(const SdimGatherParams &p, const P
             start(left - TILE_ROWS);
         }
         for (u32 row = own; row < count; row += every) {
-            const u16 *place = codes + place_of(row);
-            gather_row<T>(p, table, first + row, own_columns, [&](u32 g) { return (u32)place[group_place(g)]; });
+            gather_row<T>(p, table, first + row, own_columns, TileCodes{shared_address(codes + place_of(row))});
         }
         // The next codes overwrite these.
         __syncthreads();

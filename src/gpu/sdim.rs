@@ -21,7 +21,8 @@ impl AttendCut {
     /// Parts that take at most `most` bytes each, but for single users that take more.
     ///
     /// Without tables, every behaviour is compared with every candidate, and each candidate has a row per group. Tables cost a
-    /// pass over all their buckets, whether candidates read them or not. They are taken where that is less, and a table fits.
+    /// pass over all their buckets, whether candidates read them or not. They are taken where that is less, and a table fits, or is
+    /// no larger than the rows of some user's candidates.
     pub(crate) fn new(op: &Sdim, batch: &Batch, most: usize) -> Self {
         let row = op.width.saturating_mul(size_of::<f32>());
         // The table and its gradient.
@@ -30,10 +31,12 @@ impl AttendCut {
         let buckets = op.buckets().saturating_mul(batch.users()).saturating_mul(op.width);
         let rows = histories.total().saturating_add(targets.total()).saturating_mul(op.width);
         let pairs = usize::try_from(batch.pairs()).unwrap_or(usize::MAX);
-        let by_tables = tables <= most && buckets <= pairs.saturating_add(rows);
+        let of_candidates = |count: usize| count.saturating_mul(op.groups).saturating_mul(row);
+        let fits = tables <= most.max(of_candidates(targets.max_length()));
+        let by_tables = fits && buckets <= pairs.saturating_add(rows);
         let bytes = |user: usize| match by_tables {
             true => tables,
-            false => targets.range(user).len().saturating_mul(op.groups).saturating_mul(row),
+            false => of_candidates(targets.range(user).len()),
         };
         let (mut users, mut taken) = (Vec::<Range<usize>>::new(), 0usize);
         for user in 0..batch.users() {
@@ -114,15 +117,15 @@ mod tests {
     #[test]
     fn parts_cover_all_users_within_memory() {
         let op = Sdim::new(64);
-        let batch = batch(&[1000, 0, 50, 2000, 7], &[3, 1, 0, 300, 2]);
+        let batch = batch(&[1000, 0, 50, 2000, 7], &[3, 1, 0, 9, 2]);
         let table = 2 * 16 * 8 * 64 * 4;
         for (most, parts) in [(5 * table, 1), (2 * table, 3), (table, 5)] {
             let cut = AttendCut::new(&op, &batch, most);
             assert!(cut.by_tables && cut.users.len() == parts, "{cut:?}");
             assert_eq!(cut.users.iter().cloned().flatten().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
         }
-        // Not even one table fits: the fourth user's candidates alone take more.
-        let cut = AttendCut::new(&op, &batch, table - 1);
+        // Not even one table fits, nor all candidates.
+        let cut = AttendCut::new(&op, &batch, 40_000);
         assert_eq!((cut.by_tables, cut.users), (false, vec![0..3, 3..4, 4..5]));
     }
 

@@ -227,6 +227,10 @@ impl<M: BucketRows> Kernel for Gather<'_, M> {
 
     #[inline(always)]
     fn run<L: Lanes>(mut self, l: L) {
+        // Without behaviours, groups may be any number.
+        if self.rows.is_empty() {
+            return;
+        }
         let Sdim { width, groups, .. } = self.behaviours.op;
         let (mut widened, mut projections, mut signatures) = (Vec::new(), Vec::new(), Vec::new());
         let mut rows = BucketRowsOf { grads: self.grads, width, rows: Vec::with_capacity(groups) };

@@ -15,8 +15,8 @@ use crate::plan::Cut;
 
 /// Gathers the gradients of behaviours; the launch chooses the threads.
 const GATHER: ByType = ByType([
-    Kernel::new("sdim_gather", "sdim_gather_f32", 512, 110),
-    Kernel::new("sdim_gather", "sdim_gather_f16", 512, 107),
+    Kernel::new("sdim_gather", "sdim_gather_f32", 512, 100),
+    Kernel::new("sdim_gather", "sdim_gather_f16", 512, 98),
     Kernel::new("sdim_gather", "sdim_gather_bf16", 512, 98),
 ]);
 /// Behaviours per step of the plan where signatures are given: those that a block of the paper's sizes takes at a time.
@@ -99,7 +99,8 @@ pub(super) fn gather<T: Element, G: Element>(
         bits: sizes.bits,
         code_bytes: codes.bytes,
         narrow: u32::from(T::DTYPE == G::DTYPE),
-        vectors: grad_table.vectors(op.width, 16).into(),
+        // Bytes of a row are counted in 32 bits then.
+        vectors: (grad_table.vectors(op.width, 16) && op.width < 1 << 30).into(),
         row_vectors: rows.vectors(op.width, 16).into(),
         stages: stages as u32,
     };

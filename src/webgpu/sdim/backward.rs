@@ -215,9 +215,11 @@ pub(super) fn attend<T: Element, G: Element>(
     gpu.check_device(ATTEND, "grad_out", &grad_out)?;
     let cut = AttendCut::new(op, batch.as_ref(), PART_BYTES);
     let parts = batch.user_parts(&cut)?;
-    if !cut.by_tables {
-        // Before anything is recorded.
-        for part in parts.iter() {
+    // What no binding holds is refused before anything is recorded.
+    for part in parts.iter() {
+        if cut.by_tables {
+            gpu.scratch_size(ATTEND, op.table_length(part.batch.as_ref().users())? as u64)?;
+        } else {
             sums_plan::<T>(gpu, ATTEND, op, &part.batch)?;
         }
     }
