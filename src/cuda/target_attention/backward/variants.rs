@@ -7,7 +7,7 @@ use crate::ops::TargetAttention;
 const FILE: &str = "target_attention_backward";
 
 /// What softmax subtracts in each query row.
-pub(in crate::cuda) const STATES: Kernel = Kernel::new(FILE, "attention_states", 128, 32);
+pub(in crate::cuda) const STATES: Kernel = Kernel::new(FILE, "attention_states", 128, 37);
 /// Adds what spans add to the gradients of queries.
 pub(in crate::cuda) const COMBINE: Kernel = Kernel::new(FILE, "combine_queries", 128, 39);
 /// The gradients of a merge.
