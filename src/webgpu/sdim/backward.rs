@@ -237,8 +237,8 @@ pub(super) fn attend<T: Element, G: Element>(
             op,
             history: history.rows(first, end, op.width),
             grad_out: grad_out.rows(part.first_candidate, part.batch.as_ref().targets().total(), op.width),
-            codes: &codes.from_row(op, first),
-            target_codes: &target_codes.from_row(op, part.first_candidate),
+            codes: &codes.rows_from(op, first),
+            target_codes: &target_codes.rows_from(op, part.first_candidate),
             read: &read,
         };
         if cut.by_tables {

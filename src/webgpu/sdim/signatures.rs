@@ -72,7 +72,7 @@ impl Codes {
     }
 
     /// Those of the rows from `first` on.
-    pub(super) fn from_row(&self, op: &Sdim, first: usize) -> Self {
+    pub(super) fn rows_from(&self, op: &Sdim, first: usize) -> Self {
         let base = self.binding.base + (first * op.groups) as u32;
         Self { binding: Binding { base, ..self.binding.clone() }, bits: self.bits }
     }
