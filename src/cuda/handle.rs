@@ -10,7 +10,7 @@ use crate::cuda::driver::{
     Allocation, Function, Module, Staging, check_capability, check_not_captured, check_stream_kind,
     driver_error, find_driver,
 };
-use crate::cuda::kernels::shipped;
+use crate::cuda::kernels::text_of;
 use crate::cuda::memory::CudaMemory;
 use crate::cuda::memory::{CudaBuffer, Region};
 use crate::cuda::records::Records;
@@ -63,7 +63,7 @@ pub(super) struct Shared {
     stream: Arc<CudaStream>,
     pub(super) name: String,
     multiprocessors: usize,
-    /// PTX by file.
+    /// The caller's own PTX, by file.
     texts: HashMap<&'static str, String>,
     modules: Mutex<HashMap<&'static str, Arc<Module>>>,
     /// Kernels by file and symbol.
@@ -93,7 +93,7 @@ impl Cuda {
         let failed = |error| driver_error(NAME, error);
         let context = CudaContext::new(ordinal).map_err(failed)?;
         check_capability(NAME, &context)?;
-        Self::build(NAME, context.new_stream().map_err(failed)?, shipped())
+        Self::build(NAME, context.new_stream().map_err(failed)?, HashMap::new())
     }
 
     /// A backend on the caller's own stream. All work is enqueued there, and memory is allocated and freed in its order.
@@ -105,7 +105,7 @@ impl Cuda {
         const NAME: &str = "Cuda::from_stream";
         find_driver(NAME)?;
         check_capability(NAME, stream.context())?;
-        Self::build(NAME, stream, shipped())
+        Self::build(NAME, stream, HashMap::new())
     }
 
     pub(super) fn build(
@@ -181,8 +181,8 @@ impl Cuda {
             return Ok(module.clone());
         }
         check_not_captured(self.stream(), operation, "loading a kernel")?;
-        let text = self.shared.texts.get(file).map_or("", String::as_str);
-        let module = Arc::new(Module::load(self.stream().context(), operation, text)?);
+        let text = self.shared.texts.get(file).cloned().or_else(|| text_of(file)).unwrap_or_default();
+        let module = Arc::new(Module::load(self.stream().context(), operation, &text)?);
         modules.insert(file, module.clone());
         Ok(module)
     }

@@ -1,70 +1,76 @@
-//! The PTX that ships.
+//! The PTX that ships, compressed: as text it would be half of a program.
 
-use std::collections::HashMap;
+use miniz_oxide::inflate::decompress_to_vec_zlib;
 
-/// A PTX file: its name in `kernels/ptx/`, its source in `kernels/`, its text.
-type Shipped = (&'static str, &'static str, &'static str);
+/// A PTX file: its name in `kernels/ptx/`, its source in `kernels/`, its text as zlib compresses it.
+type Shipped = (&'static str, &'static str, &'static [u8]);
 
 const SHIPPED: [Shipped; 21] = [
-    ("decoupled", "decoupled/decoupled.cu", include_str!("../../kernels/ptx/decoupled.ptx")),
-    ("decoupled_attend", "decoupled/attend.cu", include_str!("../../kernels/ptx/decoupled_attend.ptx")),
-    ("decoupled_search", "decoupled/search.cu", include_str!("../../kernels/ptx/decoupled_search.ptx")),
-    ("din", "din/din.cu", include_str!("../../kernels/ptx/din.ptx")),
-    ("lookup", "lookup/lookup.cu", include_str!("../../kernels/ptx/lookup.ptx")),
-    ("lookup_backward", "lookup/backward.cu", include_str!("../../kernels/ptx/lookup_backward.ptx")),
-    ("lookup_sort", "lookup/sort.cu", include_str!("../../kernels/ptx/lookup_sort.ptx")),
-    ("lookup_update", "lookup/update.cu", include_str!("../../kernels/ptx/lookup_update.ptx")),
-    ("sdim", "sdim/sdim.cu", include_str!("../../kernels/ptx/sdim.ptx")),
-    ("sdim_backward", "sdim/backward.cu", include_str!("../../kernels/ptx/sdim_backward.ptx")),
-    ("sdim_encode", "sdim/encode.cu", include_str!("../../kernels/ptx/sdim_encode.ptx")),
-    ("sdim_gather", "sdim/gather.cu", include_str!("../../kernels/ptx/sdim_gather.ptx")),
-    ("sdim_query", "sdim/query.cu", include_str!("../../kernels/ptx/sdim_query.ptx")),
-    ("sdim_scan", "sdim/scan.cu", include_str!("../../kernels/ptx/sdim_scan.ptx")),
+    ("decoupled", "decoupled/decoupled.cu", include_bytes!("../../kernels/ptx/decoupled.ptx.z")),
+    ("decoupled_attend", "decoupled/attend.cu", include_bytes!("../../kernels/ptx/decoupled_attend.ptx.z")),
+    ("decoupled_search", "decoupled/search.cu", include_bytes!("../../kernels/ptx/decoupled_search.ptx.z")),
+    ("din", "din/din.cu", include_bytes!("../../kernels/ptx/din.ptx.z")),
+    ("lookup", "lookup/lookup.cu", include_bytes!("../../kernels/ptx/lookup.ptx.z")),
+    ("lookup_backward", "lookup/backward.cu", include_bytes!("../../kernels/ptx/lookup_backward.ptx.z")),
+    ("lookup_sort", "lookup/sort.cu", include_bytes!("../../kernels/ptx/lookup_sort.ptx.z")),
+    ("lookup_update", "lookup/update.cu", include_bytes!("../../kernels/ptx/lookup_update.ptx.z")),
+    ("sdim", "sdim/sdim.cu", include_bytes!("../../kernels/ptx/sdim.ptx.z")),
+    ("sdim_backward", "sdim/backward.cu", include_bytes!("../../kernels/ptx/sdim_backward.ptx.z")),
+    ("sdim_encode", "sdim/encode.cu", include_bytes!("../../kernels/ptx/sdim_encode.ptx.z")),
+    ("sdim_gather", "sdim/gather.cu", include_bytes!("../../kernels/ptx/sdim_gather.ptx.z")),
+    ("sdim_query", "sdim/query.cu", include_bytes!("../../kernels/ptx/sdim_query.ptx.z")),
+    ("sdim_scan", "sdim/scan.cu", include_bytes!("../../kernels/ptx/sdim_scan.ptx.z")),
     (
         "target_attention",
         "target_attention/target_attention.cu",
-        include_str!("../../kernels/ptx/target_attention.ptx"),
+        include_bytes!("../../kernels/ptx/target_attention.ptx.z"),
     ),
     (
         "target_attention_backward",
         "target_attention/backward.cu",
-        include_str!("../../kernels/ptx/target_attention_backward.ptx"),
+        include_bytes!("../../kernels/ptx/target_attention_backward.ptx.z"),
     ),
     (
         "target_attention_backward_fma",
         "target_attention/backward_fma.cu",
-        include_str!("../../kernels/ptx/target_attention_backward_fma.ptx"),
+        include_bytes!("../../kernels/ptx/target_attention_backward_fma.ptx.z"),
     ),
     (
         "target_attention_backward_stream",
         "target_attention/backward_stream.cu",
-        include_str!("../../kernels/ptx/target_attention_backward_stream.ptx"),
+        include_bytes!("../../kernels/ptx/target_attention_backward_stream.ptx.z"),
     ),
     (
         "target_attention_fma",
         "target_attention/fma.cu",
-        include_str!("../../kernels/ptx/target_attention_fma.ptx"),
+        include_bytes!("../../kernels/ptx/target_attention_fma.ptx.z"),
     ),
     (
         "target_attention_mma",
         "target_attention/mma.cu",
-        include_str!("../../kernels/ptx/target_attention_mma.ptx"),
+        include_bytes!("../../kernels/ptx/target_attention_mma.ptx.z"),
     ),
     (
         "target_attention_stream",
         "target_attention/stream.cu",
-        include_str!("../../kernels/ptx/target_attention_stream.ptx"),
+        include_bytes!("../../kernels/ptx/target_attention_stream.ptx.z"),
     ),
 ];
 
 /// The PTX of every kernel, by the name of its file in `kernels/ptx/`.
-pub fn kernels() -> Vec<(&'static str, &'static str)> {
-    SHIPPED.into_iter().map(|(file, _, text)| (file, text)).collect()
+pub fn kernels() -> Vec<(&'static str, String)> {
+    files().filter_map(|file| Some((file, text_of(file)?))).collect()
 }
 
-/// The PTX by file, as a backend keeps it.
-pub(super) fn shipped() -> HashMap<&'static str, String> {
-    kernels().into_iter().map(|(file, text)| (file, text.to_owned())).collect()
+/// The names of the files.
+pub(super) fn files() -> impl Iterator<Item = &'static str> {
+    SHIPPED.iter().map(|(file, _, _)| *file)
+}
+
+/// The PTX of a file; `None` if there is no such file.
+pub(super) fn text_of(file: &str) -> Option<String> {
+    let (_, _, compressed) = SHIPPED.iter().find(|(name, _, _)| *name == file)?;
+    String::from_utf8(decompress_to_vec_zlib(compressed).ok()?).ok()
 }
 
 /// The source of a PTX file, relative to `kernels/`.

@@ -1,5 +1,6 @@
 //! How the backward pass of SDIM's `attend` is cut, so that its memory is bounded on any device.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +10,7 @@ use crate::jagged::{Batch, Jagged};
 use crate::ops::Sdim;
 
 /// The parts in which the gradients of a batch are computed, one after the other.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct AttendCut {
     /// Through tables of sums and of their gradients; otherwise through the sums that each candidate reads.
     pub(crate) by_tables: bool,
@@ -77,9 +78,9 @@ impl UserRows {
     }
 }
 
-/// The latest cut of a batch, with what the device keeps of its parts.
+/// The parts of a batch by cut, as the device keeps them. None is given up: a captured graph may read it.
 #[derive(Debug)]
-pub(crate) struct PartCache<P>(Mutex<Option<(AttendCut, Arc<Vec<P>>)>>);
+pub(crate) struct PartCache<P>(Mutex<HashMap<AttendCut, Arc<Vec<P>>>>);
 
 impl<P> Default for PartCache<P> {
     fn default() -> Self {
@@ -95,14 +96,12 @@ impl<P> PartCache<P> {
         cut: &AttendCut,
         make: impl Fn(UserRows) -> Result<P>,
     ) -> Result<Arc<Vec<P>>> {
-        let mut latest = lock(&self.0);
-        if let Some((_, parts)) = latest.as_ref().filter(|(made, _)| made == cut) {
+        if let Some(parts) = lock(&self.0).get(cut) {
             return Ok(parts.clone());
         }
         let part = |users| make(UserRows::new(batch, users)?);
         let parts = Arc::new(cut.users.iter().map(part).collect::<Result<Vec<P>>>()?);
-        *latest = Some((cut.clone(), parts.clone()));
-        Ok(parts)
+        Ok(lock(&self.0).entry(cut.clone()).or_insert(parts).clone())
     }
 }
 

@@ -3,14 +3,14 @@
 use crate::cuda::decoupled::attend::attend_shared;
 use crate::cuda::decoupled::search::search_shared;
 use crate::cuda::din::warp_bytes;
-use crate::cuda::kernels::kernels;
+use crate::cuda::kernels::text_of;
 use crate::cuda::sdim::encode::shared_bytes;
 use crate::cuda::target_attention::{backward, variants::VARIANTS};
 use crate::element::{Element, bf16, f16};
 
 /// The constant `<symbol>_layout` of a PTX file: 32-bit words, written as bytes without the zeros at the end.
 fn layout(file: &str, symbol: &str) -> Vec<usize> {
-    let (_, text) = kernels().into_iter().find(|(name, _)| *name == file).expect("a file");
+    let text = text_of(file).expect("a file");
     let name = format!(" {symbol}_layout[");
     let (_, rest) = text.split_once(&name).unwrap_or_else(|| panic!("no {symbol}_layout in {file}"));
     let (length, rest) = rest.split_once("] = {").expect("values");

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::cuda::kernel::Kernel;
-use crate::cuda::kernels::{kernels, source_of};
+use crate::cuda::kernels::{files, kernels, source_of};
 use crate::cuda::{decoupled, din, lookup, sdim, target_attention};
 
 /// All rows of all tables.
@@ -65,7 +65,11 @@ fn registers_are_what_ptxas_reports() {
 #[test]
 fn every_ptx_file_has_its_source() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
-    for (file, _) in kernels() {
+    for (file, text) in kernels() {
         assert!(folder.join(source_of(file)).is_file(), "the source of {file}");
+        // The text is for readers, and what ships is compressed.
+        let readable = std::fs::read_to_string(folder.join(format!("ptx/{file}.ptx"))).expect("PTX");
+        assert!(readable == text, "{file}.ptx.z is not {file}.ptx; run kernels/compile {file}");
     }
+    assert_eq!(kernels().len(), files().count(), "a file that cannot be read");
 }

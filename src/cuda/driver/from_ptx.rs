@@ -7,12 +7,12 @@ use cudarc::driver::CudaStream;
 
 use crate::cuda::driver::find::{check_capability, find_driver};
 use crate::cuda::handle::Cuda;
-use crate::cuda::kernels::{kernels, shipped};
+use crate::cuda::kernels::files;
 use crate::error::{Error, Result};
 
 impl Cuda {
-    /// Like [`from_stream`](Self::from_stream), but with the caller's own builds of some of the files that [`kernels`]
-    /// lists, made by another compiler or for an architecture newer than `compute_80`.
+    /// Like [`from_stream`](Self::from_stream), but with the caller's own builds of some of the files that
+    /// [`kernels`](crate::cuda::kernels) lists, made by another compiler or for an architecture newer than `compute_80`.
     ///
     /// # Safety
     /// Each kernel must read and write what the crate's kernel of the same name does, and nothing else.
@@ -27,14 +27,13 @@ impl Cuda {
         const NAME: &str = "Cuda::from_ptx";
         find_driver(NAME)?;
         check_capability(NAME, stream.context())?;
-        let mut texts: HashMap<&'static str, String> = shipped();
+        let mut texts: HashMap<&'static str, String> = HashMap::new();
         for (stem, text) in own {
-            let Some(known) = texts.get_mut(stem) else {
-                let stems: Vec<&str> = kernels().into_iter().map(|(file, _)| file).collect();
-                let (what, supported) = (format!("PTX for {stem:?}"), stems.join(", "));
+            let Some(known) = files().find(|file| *file == stem) else {
+                let (what, supported) = (format!("PTX for {stem:?}"), files().collect::<Vec<_>>().join(", "));
                 return Err(Error::Unsupported { operation: NAME, what, supported });
             };
-            *known = text;
+            texts.insert(known, text);
         }
         Self::build(NAME, stream, texts)
     }

@@ -101,7 +101,7 @@ pub(super) fn backward(
     grads: &LookupGradients<'_, CudaMemory>,
 ) -> Result<()> {
     let used = op.check_backward(&bags, inputs, saved, grad_out, grads)?;
-    fit(NAME, "ids", used)?;
+    fit(NAME, "ids", used.saturating_add(1 << 10))?;
     let features = inputs.tables.len();
     let ids = gpu.region(NAME, &inputs.ids)?;
     let first = jobs(gpu, inputs.tables, gpu.region(NAME, &grad_out.out)?, &grads.tables)?;
@@ -197,7 +197,8 @@ fn given_runs(
     // Gradients have room for no more ids than there are positions.
     let capacity = sorted.ids.len().min(used);
     let places = sorted.positions.len();
-    fit(NAME, "sorted", places)?;
+    // A kernel counts up to the end of the last window.
+    fit(NAME, "sorted", places.saturating_add(1 << 10))?;
     let (ids, count) = (gpu.region(NAME, &sorted.ids)?.pointer, gpu.region(NAME, &sorted.count)?.pointer);
     let starts = gpu.region(NAME, &sorted.starts)?.pointer;
     let positions = gpu.region(NAME, &sorted.positions)?.pointer;

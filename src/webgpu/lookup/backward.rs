@@ -1,17 +1,18 @@
 //! Gradients of tables: sums of rows of `grad_out` by id.
 
 use crate::error::Result;
-use crate::gpu::{fit, head_levels};
+use crate::gpu::fit;
 use crate::ops::*;
 use crate::webgpu::batch::WgpuJagged;
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::{THREADS, groups_of};
 use crate::webgpu::lookup::order::{Given, GivenRuns};
-use crate::webgpu::lookup::sort::{IdList, Sort, SortedBindings, written};
+use crate::webgpu::lookup::sort::{IdList, Sort, SortedBindings};
+use crate::webgpu::lookup::table_gradient::{self, Job, Runs};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::output::Output;
 use crate::webgpu::params::{Params, params};
-use crate::webgpu::shader::{Format, Kernel, Slot};
+use crate::webgpu::shader::{Kernel, Slot};
 use crate::webgpu::state::Wgpu;
 
 const NAME: &str = "lookup_backward";
@@ -22,56 +23,6 @@ params! {
         rows: u32,
         bags: u32,
         mean: u32,
-    }
-}
-
-params! {
-    /// Twin of the struct in shaders/lookup/gradient_ids.wgsl.
-    struct GradientIdsParams {
-        ids_base: u32,
-        out_ids_base: u32,
-        out_count_base: u32,
-    }
-}
-
-params! {
-    /// Twin of the struct in shaders/lookup/gradient_windows.wgsl.
-    struct GradientWindowsParams {
-        threads: u32,
-        ids_base: u32,
-        starts_base: u32,
-        positions_base: u32,
-        grad_base: u32,
-        out_base: u32,
-        grad_width: u32,
-        first_column: u32,
-        width: u32,
-        dense: u32,
-        has_bags: u32,
-    }
-}
-
-params! {
-    /// Twin of the struct in shaders/lookup/gradient_heads.wgsl.
-    struct GradientHeadsParams {
-        threads: u32,
-        starts_base: u32,
-        width: u32,
-        windows: u32,
-        level: u32,
-    }
-}
-
-params! {
-    /// Twin of the struct in shaders/lookup/gradient_long_runs.wgsl.
-    struct GradientLongRunsParams {
-        threads: u32,
-        ids_base: u32,
-        starts_base: u32,
-        out_base: u32,
-        width: u32,
-        dense: u32,
-        windows: u32,
     }
 }
 
@@ -86,106 +37,8 @@ fn bags_kernel() -> Kernel {
     }
 }
 
-fn ids_kernel() -> Kernel {
-    Kernel {
-        name: "lookup/gradient_ids",
-        params: &GradientIdsParams::BLOCK,
-        threads: THREADS,
-        sources: &[include_str!("../../../shaders/lookup/gradient_ids.wgsl")],
-        constants: vec![],
-        slots: vec![
-            Slot::plain("live", "u32"),
-            Slot::plain("ids", "u32"),
-            Slot::write("out_ids", "u32"),
-            Slot::write("out_count", "u32"),
-        ],
-    }
-}
-
-fn windows_kernel(grad: Format) -> Kernel {
-    Kernel {
-        name: "lookup/gradient_windows",
-        params: &GradientWindowsParams::BLOCK,
-        threads: THREADS,
-        sources: &[
-            include_str!("../../../shaders/lookup/gradient_runs.wgsl"),
-            include_str!("../../../shaders/lookup/gradient_windows.wgsl"),
-        ],
-        constants: vec![],
-        slots: vec![
-            Slot::plain("live", "u32"),
-            Slot::plain("ids", "u32"),
-            Slot::plain("starts", "u32"),
-            Slot::plain("positions", "u32"),
-            Slot::plain("bags", "vec2<u32>"),
-            Slot::read("grad", grad),
-            Slot::write("out", "f32"),
-            Slot::write("heads", "f32"),
-        ],
-    }
-}
-
-fn heads_kernel() -> Kernel {
-    Kernel {
-        name: "lookup/gradient_heads",
-        params: &GradientHeadsParams::BLOCK,
-        threads: THREADS,
-        sources: &[
-            include_str!("../../../shaders/lookup/gradient_runs.wgsl"),
-            include_str!("../../../shaders/lookup/gradient_heads.wgsl"),
-        ],
-        constants: vec![],
-        slots: vec![Slot::plain("live", "u32"), Slot::plain("starts", "u32"), Slot::write("heads", "f32")],
-    }
-}
-
-fn long_runs_kernel() -> Kernel {
-    Kernel {
-        name: "lookup/gradient_long_runs",
-        params: &GradientLongRunsParams::BLOCK,
-        threads: THREADS,
-        sources: &[
-            include_str!("../../../shaders/lookup/gradient_runs.wgsl"),
-            include_str!("../../../shaders/lookup/gradient_long_runs.wgsl"),
-        ],
-        constants: vec![],
-        slots: vec![
-            Slot::plain("live", "u32"),
-            Slot::plain("ids", "u32"),
-            Slot::plain("starts", "u32"),
-            Slot::plain("heads", "f32"),
-            Slot::write("out", "f32"),
-        ],
-    }
-}
-
 pub(super) fn variants() -> Vec<Kernel> {
-    let windows = [true, false].map(|vectors| windows_kernel(Format::f32(vectors)));
-    let others = [bags_kernel(), ids_kernel(), heads_kernel(), long_runs_kernel()];
-    windows.into_iter().chain(others).collect()
-}
-
-/// Where the gradient of a table goes, and what it is a sum of.
-struct Job {
-    grad: Binding,
-    grad_width: usize,
-    first_column: usize,
-    width: usize,
-    /// Numbers of the rows.
-    length: usize,
-    rows: Output,
-    /// Ids and count of a sparse gradient, and room for ids; `None` of a dense one.
-    sparse: Option<(Output, Output, usize)>,
-}
-
-/// Ids in order that kernels read.
-struct Runs {
-    sorted: SortedBindings,
-    /// How many ids count.
-    live: Binding,
-    /// The most ids and positions that there may be.
-    ids: usize,
-    places: usize,
+    [vec![bags_kernel()], table_gradient::variants()].concat()
 }
 
 pub(super) fn backward(
@@ -235,6 +88,12 @@ pub(super) fn backward(
         Some((offsets, bags, mean)) => Some(bags_of_rows(gpu, &offsets, (bags, mean), used)?),
         None => None,
     };
+    // Ids in order and partial results fit all jobs, before the first of them writes anything.
+    for (feature, jobs) in [&first, &second].into_iter().flat_map(|jobs| jobs.iter().enumerate()) {
+        if let Some(job) = jobs {
+            job.check_room(gpu, given_runs.get(feature).map_or(used, |runs| runs.places))?;
+        }
+    }
     for (feature, table) in inputs.tables.iter().enumerate() {
         let jobs = [&mut first, &mut second].map(|jobs| jobs.get_mut(feature).and_then(Option::take));
         if jobs.iter().all(Option::is_none) {
@@ -354,97 +213,4 @@ fn bags_of_rows(gpu: &Wgpu, offsets: &Binding, (bags, mean): (usize, bool), used
         BagsOfRowsParams { rows: used as u32, bags: fit(NAME, "bags", bags)?, mean: u32::from(mean) };
     gpu.dispatch(NAME, &bags_kernel(), &params, &[offsets, &out], groups_of(used))?;
     Ok(out)
-}
-
-impl Job {
-    /// Sums the rows of the gradient that comes in by id.
-    fn run(self, gpu: &Wgpu, runs: &Runs, bags: Option<&Binding>) -> Result<()> {
-        let SortedBindings { ids, starts, positions, .. } = &runs.sorted;
-        let live = &runs.live;
-        gpu.fetch(&self.rows);
-        if let Some((out_ids, out_count, capacity)) = &self.sparse {
-            gpu.fetch(out_ids);
-            let out_ids = written(gpu, NAME, out_ids, *capacity)?;
-            let out_count = &out_count.binding;
-            let params = GradientIdsParams {
-                ids_base: ids.base,
-                out_ids_base: out_ids.base,
-                out_count_base: out_count.base,
-            };
-            let groups = groups_of(runs.ids).max(1);
-            gpu.dispatch(NAME, &ids_kernel(), &params, &[live, ids, &out_ids, out_count], groups)?;
-        } else if self.length > 0 {
-            gpu.clear(NAME, &self.rows.binding, self.length);
-        }
-        if self.length > 0 {
-            self.sums(gpu, runs, [live, ids, starts, positions], bags)?;
-        }
-        gpu.finish(self.rows)?;
-        if let Some((ids, count, _)) = self.sparse {
-            gpu.finish(ids)?;
-            gpu.finish(count)?;
-        }
-        Ok(())
-    }
-
-    fn sums(
-        &self,
-        gpu: &Wgpu,
-        runs: &Runs,
-        [live, ids, starts, positions]: [&Binding; 4],
-        bags: Option<&Binding>,
-    ) -> Result<()> {
-        let Self { ref grad, grad_width, first_column, width, ref rows, .. } = *self;
-        let levels = head_levels(runs.places);
-        let nodes: usize = levels.iter().map(|level| level.nodes).sum();
-        fit(NAME, "sorted", runs.places.saturating_add(1 << 15))?;
-        let words = nodes.saturating_mul(width);
-        fit(NAME, "partial results", words.saturating_add(1 << 15))?;
-        let heads = gpu.scratch(NAME, words as u64)?;
-        fit(NAME, "grad_out", (grad.size / 4) as usize)?;
-        let out = &rows.binding;
-        let whole = [grad_width, first_column, width].iter().all(|columns| columns.is_multiple_of(4));
-        let kernel = windows_kernel(Format::f32(whole && grad.base.is_multiple_of(4)));
-        let nothing = gpu.nothing();
-        let bindings = [live, ids, starts, positions, bags.unwrap_or(&nothing), grad, out, &heads];
-        let (windows, dense) = (levels[0].nodes, u32::from(self.sparse.is_none()));
-        let threads = windows * width.div_ceil(4);
-        let params = GradientWindowsParams {
-            threads: threads as u32,
-            ids_base: ids.base,
-            starts_base: starts.base,
-            positions_base: positions.base,
-            grad_base: grad.base,
-            out_base: out.base,
-            grad_width: grad_width as u32,
-            first_column: first_column as u32,
-            width: width as u32,
-            dense,
-            has_bags: u32::from(bags.is_some()),
-        };
-        gpu.dispatch(NAME, &kernel, &params, &bindings, groups_of(threads))?;
-        for (level, next) in levels[1..].iter().enumerate() {
-            let threads = next.nodes * width;
-            let params = GradientHeadsParams {
-                threads: threads as u32,
-                starts_base: starts.base,
-                width: width as u32,
-                windows: windows as u32,
-                level: level as u32,
-            };
-            gpu.dispatch(NAME, &heads_kernel(), &params, &[live, starts, &heads], groups_of(threads))?;
-        }
-        let threads = (windows - 1) * width;
-        let params = GradientLongRunsParams {
-            threads: threads as u32,
-            ids_base: ids.base,
-            starts_base: starts.base,
-            out_base: out.base,
-            width: width as u32,
-            dense,
-            windows: windows as u32,
-        };
-        let bindings = [live, ids, starts, &heads, out];
-        gpu.dispatch(NAME, &long_runs_kernel(), &params, &bindings, groups_of(threads))
-    }
 }

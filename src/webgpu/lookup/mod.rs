@@ -3,6 +3,7 @@
 mod backward;
 mod order;
 mod sort;
+mod table_gradient;
 mod update;
 
 use crate::element::Element;

@@ -150,8 +150,10 @@ pub(super) fn update_rows<T: Element>(
     states.outputs.iter().for_each(|output| gpu.fetch(output));
     let step = Step::of(op);
     let (factors, [first, second]) = if step.method == Step::ROW_WISE_ADAGRAD {
+        // Before the sums change.
+        let none = [gpu.no_output(NAME)?, gpu.no_output(NAME)?];
         let factors = factors(gpu, &step, &inputs, [&live, &states.first], [capacity, width])?;
-        (factors, [gpu.no_output(NAME)?, gpu.no_output(NAME)?])
+        (factors, none)
     } else {
         (gpu.nothing(), [states.first, states.second])
     };

@@ -174,6 +174,8 @@ pub(super) fn encode<T: Element, G: Element>(
         return Ok(());
     }
     gpu.check_device(NAME, "grad_history", &Region::of_mut(&grad_history))?;
+    // Kernels index its numbers with 32 bits.
+    fit(NAME, "grad_table", grad_table.len())?;
     let grads = gpu.bind(NAME, "grad_table", &Region::of(grad_table))?;
     let (name, count) = (("history", Some(inputs.history)), jagged.total());
     let codes = Codes::new(gpu, NAME, op, count, name, &inputs.hash)?;

@@ -16,7 +16,7 @@ pub(super) fn names_the_backward_call<B: Backend>(backend: &B, _: Rules) {
         let batch = backend.batch(&Jagged::from_lengths(&[2])?, &Jagged::from_lengths(&[1])?)?;
         let (history, target) = (backend.upload(&vec![1u32; ids])?, backend.upload(&[1u32])?);
         let (history, target) = (backend.view(&history), backend.view(&target));
-        let (positions, scores) = (backend.upload(&vec![0u32; selected])?, backend.upload(&vec![1.0f32; 2])?);
+        let (positions, scores) = (backend.upload(&vec![0u32; selected])?, backend.upload(&[1.0f32; 2])?);
         let counts = backend.upload(&[1u32])?;
         let selection =
             Selection::new(backend.view(&positions), backend.view(&scores), backend.view(&counts));

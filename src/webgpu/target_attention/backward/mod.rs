@@ -60,15 +60,21 @@ pub(super) fn backward<T: Element, G: GradientOf<T>>(
     let window = window(gpu, op, inputs, &grads);
     let bytes = GROUP_BYTES.min(gpu.limits().max_storage_buffer_binding_size / 2) as usize;
     let limits = Limits { window, bytes, queries: grads.queries.is_some() };
-    for users in plan::groups(op, batch.as_ref(), limits) {
-        let plan = BackwardPlan::new(op, batch.as_ref(), users, limits);
+    let groups = plan::groups(op, batch.as_ref(), limits);
+    let plans: Vec<_> =
+        groups.into_iter().map(|users| BackwardPlan::new(op, batch.as_ref(), users, limits)).collect();
+    // All of them fit, before the first writes anything.
+    for plan in &plans {
+        check_room(gpu, op, plan, window, &grads)?;
+    }
+    for plan in &plans {
         let job = Job {
             gpu,
             operation: NAME,
             op,
             tiles: gpu.list(NAME, &plan.tile_words())?,
             pieces: gpu.list(NAME, &plan.piece_words())?,
-            plan: &plan,
+            plan,
         };
         one_group(&job, inputs, (saved, grad_out), &mut grads, window)?;
     }
@@ -92,12 +98,8 @@ fn one_group<T: Element, G: GradientOf<T>>(
         let saved = Saved { out: Region::of(out), lse: Region::of(lse), grad_lse };
         states(job, &rows, &saved, inputs, Region::of(grad_out.out), &windows)?;
     }
-    let most_rows = windows.iter().map(|(_, span)| span.len()).max().unwrap_or(0);
-    let part_words = if grads.queries.is_some() { plan.parts * op.width } else { 0 };
-    let bias_words = if grads.bias.is_some() { most_rows * op.heads } else { 0 };
-    let first_bias = fit(NAME, "partial results", part_words)?;
-    fit(NAME, "partial results", part_words + bias_words)?;
-    let partial = gpu.scratch(NAME, (part_words + bias_words) as u64)?;
+    let (first_bias, words) = partial_words(op, plan, &windows, grads)?;
+    let partial = gpu.scratch(NAME, words as u64)?;
     let history = History { job, rows: &rows, partial: &partial, first_bias };
     for (pieces, span) in &windows {
         one_window(&history, inputs, (pieces, span), grads)?;
@@ -106,6 +108,37 @@ fn one_group<T: Element, G: GradientOf<T>>(
         Some(grad) => queries::add_up(job, &partial, grad),
         None => Ok(()),
     }
+}
+
+/// Where the gradients of the bias begin behind the partial results of a group, and where they end, in words.
+fn partial_words<G: Element>(
+    op: &TargetAttention,
+    plan: &BackwardPlan,
+    windows: &[(Range<usize>, Range<usize>)],
+    grads: &TargetAttentionGradients<'_, WgpuMemory, G>,
+) -> Result<(u32, usize)> {
+    let most_rows = windows.iter().map(|(_, span)| span.len()).max().unwrap_or(0);
+    let parts = if grads.queries.is_some() { plan.parts.saturating_mul(op.width) } else { 0 };
+    let bias = if grads.bias.is_some() { most_rows * op.heads } else { 0 };
+    fit(NAME, "partial results", parts.saturating_add(bias))?;
+    Ok((fit(NAME, "partial results", parts)?, parts + bias))
+}
+
+/// Checks that the device holds what a group needs.
+fn check_room<G: Element>(
+    gpu: &Wgpu,
+    op: &TargetAttention,
+    plan: &BackwardPlan,
+    window: usize,
+    grads: &TargetAttentionGradients<'_, WgpuMemory, G>,
+) -> Result<()> {
+    let [.., packed] = rows::packed_parts(op, plan);
+    gpu.scratch_size(NAME, u64::from(fit(NAME, "queries", packed)?) * 4)?;
+    if op.weighting == Weighting::Softmax {
+        gpu.scratch_size(NAME, (2 * plan.parts / plan.shares) as u64)?;
+    }
+    let (_, words) = partial_words(op, plan, &plan.windows(window), grads)?;
+    gpu.scratch_size(NAME, words as u64).map(|_| ())
 }
 
 /// Checks that the gradients are of this device, before anything is recorded; returns whether any is asked for.

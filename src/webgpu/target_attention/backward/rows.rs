@@ -141,12 +141,8 @@ impl Job<'_> {
         let Self { gpu, operation, op, .. } = *self;
         let tiles = (&self.tiles, self.plan.tile_count());
         let (queries_sizes, grads_sizes) = (self.sizes(op.width), self.sizes(op.value_width));
-        // Bindings start at multiples of 256 bytes.
-        let first_grad_out = packed_vec4s(tiles.1, queries_sizes).next_multiple_of(16);
-        let first_state = (first_grad_out + packed_vec4s(tiles.1, grads_sizes)).next_multiple_of(16);
-        let states = 3 * tiles.1 * op.kv_heads * self.plan.tile_rows / 4;
-        let vec4s = fit(operation, "queries", first_state + states)?;
-        let all = gpu.scratch(operation, u64::from(vec4s) * 4)?;
+        let [first_grad_out, first_state, vec4s] = packed_parts(op, self.plan);
+        let all = gpu.scratch(operation, u64::from(fit(operation, "queries", vec4s)?) * 4)?;
         let (first_grad_out, first_state) = (first_grad_out as u32, first_state as u32);
         let part = |first| part(&all, first);
         pack_rows(
@@ -239,6 +235,16 @@ impl Job<'_> {
         let bindings = [&self.tiles, &out, &grad_out, &lse, &grad_lse, span_states, &states];
         gpu.dispatch(operation, &kernel, &params, &bindings, groups_of(threads))
     }
+}
+
+/// Where the packed gradients of the output, and the states, begin, and where they end, in vec4s.
+pub(super) fn packed_parts(op: &TargetAttention, plan: &BackwardPlan) -> [usize; 3] {
+    let packed =
+        |width: usize| packed_vec4s(plan.tile_count(), [op.heads, op.kv_heads, width, plan.tile_rows]);
+    // Bindings start at multiples of 256 bytes.
+    let first_grad_out = packed(op.width).next_multiple_of(16);
+    let first_state = (first_grad_out + packed(op.value_width)).next_multiple_of(16);
+    [first_grad_out, first_state, first_state + 3 * plan.tile_count() * op.kv_heads * plan.tile_rows / 4]
 }
 
 /// The part of a binding from a vec4 on, which is a multiple of 16.
