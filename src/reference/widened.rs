@@ -49,7 +49,7 @@ pub(super) fn din_in_f32<T: Element, R>(
         .hidden
         .iter()
         .zip(&weights)
-        .map(|(layer, weight)| DinLayer::new(Host::view(weight), layer.bias, layer.activation.clone()))
+        .map(|(layer, weight)| DinLayer::new(Host::view(weight), layer.bias, layer.activation))
         .collect();
     let output_weight = wide(operation, &inputs.output_weight)?;
     reference(&DinInputs::new(
