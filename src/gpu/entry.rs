@@ -56,8 +56,8 @@ pub(crate) fn search<B: Backend>(
     inputs: SearchInputs<'_, B::Memory>,
 ) -> Result<SelectionBuffers<B::Memory>> {
     op.check_search(batch.as_ref(), &inputs)?;
-    check_top_k("decoupled_search", op.top_k.unwrap_or(0))?;
     let length = op.selection_length(batch.as_ref())?;
+    check_top_k("decoupled_search", op.top_k.unwrap_or(0))?;
     let mut kept = SelectionBuffers {
         positions: backend.zeros(length)?,
         scores: backend.zeros(length)?,
