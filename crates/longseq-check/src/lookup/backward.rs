@@ -282,8 +282,12 @@ impl Case for LookupBackwardCase {
             };
             // A rounding for each term, one for its weight and one for the product with it.
             let roundings = roundings(longest) + 3.0;
-            let absolute =
-                magnitudes.iter().map(|sum| if sum.is_finite() { roundings * U * sum } else { 0.0 });
+            // Where subnormal numbers are flushed: each term, its product with the weight, and the sum after it.
+            let flushed =
+                if rules.subnormal { 0.0 } else { 3.0 * longest as f64 * f64::from(f32::MIN_POSITIVE) };
+            let absolute = magnitudes
+                .iter()
+                .map(|sum| if sum.is_finite() { roundings * U * sum + flushed } else { 0.0 });
             // Sums of equal numbers do not cancel.
             let nmse = matches!(self.grad, Data::Same(_));
             let bound = Bound { absolute: absolute.collect(), nmse, any_infinity: false };
