@@ -61,7 +61,7 @@ fn query_backward(
 /// of the table that they are added to is `grad_table` itself. The hash has no gradient. Nothing is saved by the forward pass.
 ///
 /// # Errors
-/// Those of [`sdim_encode`]; [`Error::Shape`](crate::Error::Shape) for a `grad_table` of the wrong length.
+/// Those of [`sdim_encode`](crate::reference::sdim_encode); [`Error::Shape`](crate::Error::Shape) for a `grad_table` of the wrong length.
 pub fn sdim_encode_backward<T: Element>(
     op: &Sdim,
     histories: &Jagged,
