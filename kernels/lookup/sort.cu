@@ -1,6 +1,6 @@
 // A column of ids in order, with the positions of each: a stable radix sort of (id, position), lowest digit first.
 //
-// An id outside the table gets the key `rows`, which sorts behind all others and is then left out.
+// An id outside the table gets the key `rows`, which sorts after all others and is then left out.
 //
 // sort_load writes the keys. For each digit of 8 bits: sort_count counts the digits of each block of 2048 keys, sort_scan adds the
 // counts of earlier blocks up, one block per digit, and sort_scatter moves keys and positions. sort_heads counts the keys of a block

@@ -189,7 +189,7 @@ __device__ __forceinline__ void gather_hashed(const SdimGatherParams &p, const P
 
     const T *next = (const T *)p.rows + piece.history_start * p.width;
     TileCopy<T> copy(p.width, columns, p.row_vectors);
-    // The tile that begins when `left` rows are left. Two alternate if there is room.
+    // The tile of the next rows, when `left` rows are left. Two alternate if shared memory holds two.
     auto tile_at = [&](u32 left) {
         return tiles + (p.stages == 2 ? (left + TILE_ROWS - 1) / TILE_ROWS % 2 : 0) * TILE_ROWS * pitch;
     };

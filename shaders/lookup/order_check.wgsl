@@ -12,7 +12,7 @@ struct OrderCheckParams {
     count_base: u32,
     // Of the table.
     rows: u32,
-    // The most ids that there may be, and room for positions.
+    // Capacities: of ids, and of positions.
     capacity: u32,
     places: u32,
     // Positions are below.

@@ -1,4 +1,4 @@
-// The keys of a column of ids: key[first + i] = ids[i, feature], or `rows` for an id outside the table, which sorts behind all others.
+// The keys of a column of ids: key[first + i] = ids[i, feature], or `rows` for an id outside the table, which sorts after all others.
 //
 // One thread per key. If `check_ids` is set, the lowest place of an id outside is reported.
 

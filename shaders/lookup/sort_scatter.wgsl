@@ -1,8 +1,8 @@
 // Moves each block of 1024 keys, and their positions, to where a digit puts them. Keys with equal digits keep their order.
 //
 // One workgroup per block. A thread owns 16 consecutive keys and a counter for each digit. The sums of the counters, by digit and then by
-// thread, are the places of the keys in the order of the block; in that order the workgroup writes them, so that most words go
-// beside each other.
+// thread, are the places of the keys in the order of the block; in that order the workgroup writes them, so that most
+// writes are coalesced.
 //
 // Workgroup memory: keys and counters, padded so that threads that walk their own 16 use different banks, the order, and one word
 // for each digit or quarter of one: 13.3 KiB.

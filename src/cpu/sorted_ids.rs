@@ -145,7 +145,7 @@ pub(super) fn checked<'a>(
         Err(Error::Parameter { operation, argument, expected, got })
     };
     let count = sorted.count[0] as usize;
-    // Gradients have room for no more ids than there are positions.
+    // A gradient's capacity is at most the number of positions.
     let most = sorted.ids.len().min(positions);
     if count > most {
         return outside("sorted.count", 0, count, most + 1);

@@ -194,7 +194,7 @@ fn given_runs(
     rows: usize,
     used: usize,
 ) -> Result<(Given, GivenRuns)> {
-    // Gradients have room for no more ids than there are positions.
+    // A gradient's capacity is at most the number of positions.
     let capacity = sorted.ids.len().min(used);
     let places = sorted.positions.len();
     // A kernel counts up to the end of the last window.

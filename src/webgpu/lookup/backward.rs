@@ -174,7 +174,7 @@ fn check_sorted(
     list: &SortedIds<'_, WgpuMemory>,
     (used, rows): (usize, usize),
 ) -> Result<Runs> {
-    // Gradients have room for no more ids than there are positions.
+    // A gradient's capacity is at most the number of positions.
     let (capacity, places) = (list.ids.len().min(used), list.positions.len());
     let SortedBindings { ids, starts, positions, count } = &sorted;
     let live = Given { ids, count, capacity, rows }.check_sorted(

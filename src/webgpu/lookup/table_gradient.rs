@@ -150,7 +150,7 @@ pub(super) struct Job {
     /// Numbers of the rows.
     pub(super) length: usize,
     pub(super) rows: Output,
-    /// Ids and count of a sparse gradient, and room for ids; `None` of a dense one.
+    /// Ids and count of a sparse gradient, and its capacity; `None` of a dense one.
     pub(super) sparse: Option<(Output, Output, usize)>,
 }
 

@@ -261,7 +261,7 @@ fn refuses_bad_ids_and_orders<B: Backend>(backend: &B, _: Rules) {
     assert_eq!(backward(backend, &[3, 0, 3], partly), Ok(vec![1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]));
     for (sorted, expected) in [
         ([&[0, 3][..], &[0, 1, 2], &[1, 0], &[3]], "sorted.count[0] = 3 >= 3"),
-        // More ids than positions, whose gradient has no room for them.
+        // More ids than positions: they exceed the capacity of the gradient.
         ([&[0, 1, 2, 3], &[0, 1, 2, 3, 4], &[1, 0, 1, 0], &[4]], "sorted.count[0] = 4 >= 4"),
         ([&[3, 0], &[0, 1, 2], &[1, 0], &[2]], "sorted.ids"),
         ([&[0, 0], &[0, 1, 2], &[1, 0], &[2]], "sorted.ids"),
