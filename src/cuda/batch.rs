@@ -113,6 +113,11 @@ impl CudaBatch {
         &self.batch
     }
 
+    /// Fails where another stream's backend made it.
+    pub(super) fn check_stream(&self, gpu: &Cuda, operation: &'static str) -> Result<()> {
+        gpu.check_stream(operation, &self.stream)
+    }
+
     /// The plan for a cut, made at its first use.
     pub(super) fn plan(&self, gpu: &Cuda, operation: &'static str, cut: &Cut) -> Result<Arc<DevicePlan>> {
         gpu.check_stream(operation, &self.stream)?;

@@ -25,6 +25,14 @@ pub(crate) fn check_din<S: Memory, T: Element>(
 ) -> Result<Vec<usize>> {
     op.check(batch, inputs)?;
     op.check_output(batch, out)?;
+    check_units(operation, inputs)
+}
+
+/// Checks that the kernels support the hidden layers of a network that is otherwise valid, and returns their units.
+pub(crate) fn check_units<S: Memory, T: Element>(
+    operation: &'static str,
+    inputs: &DinInputs<'_, S, T>,
+) -> Result<Vec<usize>> {
     let units: Vec<usize> = inputs.hidden.iter().map(|layer| layer.bias.len()).collect();
     match units.iter().zip(&DIN_LAYERS).find(|&(&units, _)| units > MAX_UNITS) {
         None => Ok(units),

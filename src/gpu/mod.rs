@@ -1,8 +1,9 @@
 //! What both GPU backends share: plans cached per batch, sizes that fit the device's integers, the bounds of id checks,
-//! checks at the start of calls, the parts of SDIM's gradients, the codes of weightings and activations, and the trace of launches.
+//! checks at the start of calls, the parts of SDIM's and DIN's gradients, the codes of weightings and activations, and the trace of launches.
 
 mod bound;
 mod codes;
+mod din;
 mod entry;
 mod lock;
 mod lookup;
@@ -13,7 +14,8 @@ mod trace;
 
 pub(crate) use bound::{Bound, has_unread_history, id_bound};
 pub(crate) use codes::{activation_code, weighting_code};
-pub(crate) use entry::{check_din, check_encode, check_top_k, search};
+pub(crate) use din::{CHAIN, DinLayout, DinPart, DinParts, DinWanted};
+pub(crate) use entry::{check_din, check_encode, check_top_k, check_units, search};
 pub(crate) use lock::lock;
 pub(crate) use lookup::{SortPlan, Step, gradient_checks, head_levels, sorted_checks};
 pub(crate) use plan_cache::PlanCache;

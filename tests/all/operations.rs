@@ -122,7 +122,7 @@ tests!(din on cpu cuda webgpu: (
     weighs_behaviours_near_the_limits,
 ));
 
-tests!(din_backward on cpu: (
+tests!(din_backward on cpu cuda webgpu: (
     matches_published_gradients,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_sizes,
@@ -131,6 +131,7 @@ tests!(din_backward on cpu: (
     matches_reference_on_unusual_numbers,
     matches_reference_on_a_long_history,
     matches_reference_on_many_users_and_candidates,
+    matches_reference_on_wide_rows_in_parts,
     matches_reference_on_random_batches,
     writes_what_is_asked_for,
     takes_scores_near_the_limits,

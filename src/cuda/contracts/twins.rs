@@ -9,6 +9,7 @@ use crate::cuda::decoupled::attend::DecoupledAttendParams;
 use crate::cuda::decoupled::rows::Rows;
 use crate::cuda::decoupled::scores::Scoring;
 use crate::cuda::decoupled::search::{DecoupledSearchParams, DecoupledSelectParams};
+use crate::cuda::din::kernels::{DinBackwardLayer, DinBackwardParams};
 use crate::cuda::din::{DinAttendParams, DinCombineParams, DinLayer, DinPrepareParams};
 use crate::cuda::lookup::backward::{BagsOfRowsParams, TableGradientParams};
 use crate::cuda::lookup::order::OrderCheckParams;
@@ -50,6 +51,8 @@ fn twins() -> Vec<(&'static str, Vec<Field>)> {
         twin::<DinPrepareParams>(),
         twin::<DinAttendParams>(),
         twin::<DinCombineParams>(),
+        twin::<DinBackwardLayer>(),
+        twin::<DinBackwardParams>(),
         twin::<SdimSignatureParams>(),
         twin::<SdimCheckParams>(),
         twin::<SdimEncodeParams>(),

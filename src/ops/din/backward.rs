@@ -164,7 +164,7 @@ impl Din {
             let got = format!("{} layers", grads.hidden.len());
             return Err(Error::Shape { operation: NAME, argument: "grads.hidden", expected, got });
         }
-        for ((layer, grads), names) in inputs.hidden.iter().zip(grads.hidden.iter()).zip(GRADIENTS) {
+        for ((layer, grads), names) in inputs.hidden.iter().zip(grads.hidden.iter()).zip(DIN_GRADIENTS) {
             let units = dim("h", layer.bias.len());
             let fan_in = dim("i", layer.weight.len() / layer.bias.len());
             asked(names[0], grads.weight.as_ref().map(ViewMut::len), &[units, fan_in])?;
@@ -236,7 +236,7 @@ impl Din {
 }
 
 /// The names of a layer's gradients in errors.
-const GRADIENTS: [[&str; 5]; Din::MAX_HIDDEN] = [
+pub(crate) const DIN_GRADIENTS: [[&str; 5]; Din::MAX_HIDDEN] = [
     [
         "grads.hidden[0].weight",
         "grads.hidden[0].bias",

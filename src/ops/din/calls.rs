@@ -103,6 +103,9 @@ pub trait DinOps: DeviceOps {
     /// the first layer folded as in the forward pass: with `G_m = Σ_l dy ⊗ s_l` of a candidate, the gradients of the first layer's
     /// blocks are `Σ_m G_m` and `Σ_m G_m·diag(q_m)`, and `dx_4 ⊙ s_l` sums to the columns of `W_4 ⊙ G_m`.
     ///
+    /// On every backend. `Cuda` and `Wgpu` compute the pairs in parts whose layers take at most 16 MiB; beyond inputs and outputs they also
+    /// keep an `f32` row for each candidate (`Wgpu` only where gradients are stored in 16 bits), and, with softmax, 16 bytes.
+    ///
     /// Source: backpropagation through [`Din`]'s formula.
     ///
     /// ```
@@ -134,7 +137,8 @@ pub trait DinOps: DeviceOps {
     /// ```
     ///
     /// # Errors
-    /// Those of [`Din::check_backward`]; nothing is written then.
+    /// Those of [`Din::check_backward`]; nothing is written then. On `Cuda` and `Wgpu` [`Limit`](crate::Error::Limit) for a hidden layer of
+    /// more than 256 units, as in the forward pass.
     fn din_backward_into<T: Element, G: GradientOf<T>>(
         &self,
         op: &Din,
@@ -161,7 +165,7 @@ pub trait DinOps: DeviceOps {
     /// [`din_backward_into`](Self::din_backward_into) gives the gradients of `gain` and `shift`, from which those through the
     /// statistics follow.
     ///
-    /// A NaN in any pair makes its channel NaN. Without pairs, all are zeros.
+    /// A NaN in any pair makes its channel NaN. Without pairs, all are zeros. On every backend.
     ///
     /// Source: Dice is eq. 3 of "Deep Interest Network", arXiv 1706.06978; parts are merged as in Chan, Golub and LeVeque,
     /// "Updating formulae and a pairwise algorithm for computing sample variances", 1979.

@@ -6,6 +6,8 @@ mod dice;
 mod inputs;
 mod parameters;
 
+#[cfg(feature = "wgpu")]
+pub(crate) use backward::DIN_GRADIENTS;
 pub use backward::{DinGradients, DinLayerGradients, DinStatistics};
 pub use calls::DinOps;
 pub use dice::{DiceStatistics, fold_dice};

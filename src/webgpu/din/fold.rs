@@ -60,16 +60,16 @@ pub(super) fn variants() -> Vec<Kernel> {
 }
 
 /// The vectors of an activation, bound; those that it does not have are bound to nothing.
-struct Vectors {
-    gain: Binding,
-    shift: Binding,
-    alpha: Binding,
+pub(super) struct Vectors {
+    pub(super) gain: Binding,
+    pub(super) shift: Binding,
+    pub(super) alpha: Binding,
     /// 0 if all units share one alpha, otherwise 1.
-    alpha_stride: u32,
+    pub(super) alpha_stride: u32,
 }
 
 impl Vectors {
-    fn bind<T: Element>(
+    pub(super) fn bind<T: Element>(
         gpu: &Wgpu,
         operation: &'static str,
         index: usize,

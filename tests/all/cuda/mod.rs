@@ -2,6 +2,7 @@
 
 mod decoupled;
 mod device;
+mod din_gradients;
 mod edges;
 mod evidence;
 mod faults;

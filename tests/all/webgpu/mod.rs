@@ -1,6 +1,7 @@
 //! What only the `wgpu` backend has.
 
 mod device;
+mod din_gradients;
 mod edges;
 mod faults;
 mod handles;

@@ -407,6 +407,7 @@ fn every_kernel_has_a_wrong_twin() {
     let gradients = [
         attention_gradients(),
         attention_gradients_of_rows(),
+        super::din_gradients::twins(),
         super::sdim_gradients::twins(),
         super::wrong_lookup_gradients::twins(),
     ];

@@ -24,6 +24,7 @@ list_tests!("din_backward":
     matches_reference_on_unusual_numbers,
     matches_reference_on_a_long_history,
     matches_reference_on_many_users_and_candidates,
+    matches_reference_on_wide_rows_in_parts,
     matches_reference_on_random_batches,
     writes_what_is_asked_for,
     takes_scores_near_the_limits,
@@ -167,6 +168,19 @@ fn matches_reference_on_many_users_and_candidates<B: Backend>(backend: &B, rules
         // More candidates than a tile, and histories that are cut.
         let (histories, targets) = (vec![300, 70, 1], vec![150, 65, 64]);
         assert_check(&all_of(DinCase { histories, targets, ..forward }), backend, rules);
+    }
+}
+
+/// GPU backends compute a bounded number of pairs at a time: here about 200 times 16 behaviours. One user has more candidates than
+/// fit with 256 behaviours, another a history that two parts share.
+fn matches_reference_on_wide_rows_in_parts<B: Backend>(backend: &B, rules: Rules) {
+    let cases = [(DinPooling::Softmax, DType::Bf16), (DinPooling::Sum, DType::F32)];
+    for (pooling, dtype) in cases.into_iter().take(if rules.slow { 1 } else { 2 }) {
+        let (histories, targets, hidden) = (vec![300, 9, 1100], vec![16, 0, 3], vec![2]);
+        let forward =
+            DinCase { pooling, dtype, width: 1200, hidden, histories, targets, ..Default::default() };
+        assert_check(&DinBackwardCase { narrow: true, ..all_of(forward.clone()) }, backend, rules);
+        assert_check(&StatisticsCase { forward }, backend, rules);
     }
 }
 

@@ -1,15 +1,20 @@
-//! DIN: lays out the network, prepares the candidates, scores and pools, combines.
+//! DIN: lays out the network, prepares the candidates, scores and pools, combines. Gradients and statistics.
+
+mod backward;
+mod job;
+pub(super) mod kernels;
+mod outputs;
 
 use crate::cuda::batch::CudaBatch;
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::{ByType, Kernel};
 use crate::cuda::memory::CudaMemory;
 use crate::cuda::twin::twins;
-use crate::element::{DType, Element};
+use crate::element::{DType, Element, GradientOf};
 use crate::error::{Error, Result};
 use crate::gpu::{activation_code, check_din, fit};
 use crate::memory::{View, ViewMut};
-use crate::ops::{Activation, Din, DinInputs, DinOps, DinPooling};
+use crate::ops::{Activation, Din, DinGradients, DinInputs, DinOps, DinPooling, DinStatistics};
 use crate::plan::Cut;
 
 impl DinOps for Cuda {
@@ -21,6 +26,28 @@ impl DinOps for Cuda {
         out: ViewMut<'_, CudaMemory, T>,
     ) -> Result<()> {
         attend(self, op, batch, &inputs, out)
+    }
+
+    fn din_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &Din,
+        batch: &CudaBatch,
+        inputs: DinInputs<'_, CudaMemory, T>,
+        grad_out: View<'_, CudaMemory, T>,
+        grads: DinGradients<'_, CudaMemory, G>,
+    ) -> Result<()> {
+        backward::backward(self, op, batch, &inputs, grad_out, &grads)
+    }
+
+    fn din_statistics_into<T: Element>(
+        &self,
+        op: &Din,
+        batch: &CudaBatch,
+        inputs: DinInputs<'_, CudaMemory, T>,
+        layer: usize,
+        out: DinStatistics<'_, CudaMemory>,
+    ) -> Result<()> {
+        backward::statistics(self, op, batch, &inputs, layer, &out)
     }
 }
 
@@ -349,5 +376,5 @@ fn network<T: Element>(
 /// All kernels of this stem.
 #[cfg(test)]
 pub(super) fn table() -> Vec<crate::cuda::kernel::Kernel> {
-    [&PREPARE.0[..], &ATTEND.0, &COMBINE.0].concat()
+    [&PREPARE.0[..], &ATTEND.0, &COMBINE.0, &kernels::table()].concat()
 }

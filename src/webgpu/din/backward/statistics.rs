@@ -1,0 +1,104 @@
+//! Statistics of a layer's numbers before its activation.
+
+use crate::element::Element;
+use crate::error::Result;
+use crate::gpu::{DinLayout, DinWanted, check_units};
+use crate::ops::{Din, DinInputs, DinStatistics};
+use crate::webgpu::batch::WgpuBatch;
+use crate::webgpu::binding::Binding;
+use crate::webgpu::din::backward::checks::check_inputs;
+use crate::webgpu::din::backward::job::{Job, ROWS_PER_SUM, parts_of};
+use crate::webgpu::din::backward::network::lay_out;
+use crate::webgpu::din::backward::pairs::Mode;
+use crate::webgpu::din::backward::sums::Write;
+use crate::webgpu::launch::{THREADS, groups_of};
+use crate::webgpu::memory::{Region, WgpuMemory};
+use crate::webgpu::params::{Params, params};
+use crate::webgpu::shader::{Kernel, Slot};
+use crate::webgpu::state::Wgpu;
+
+const NAME: &str = "din_statistics";
+
+params! {
+    /// Twin of the struct in shaders/din/backward_moments.wgsl.
+    struct DinMomentsParams {
+        threads: u32,
+        rows: u32,
+        units4: u32,
+        stride: u32,
+        before: f32,
+    }
+}
+
+fn moments_kernel() -> Kernel {
+    Kernel {
+        name: "din/backward_moments",
+        params: &DinMomentsParams::BLOCK,
+        threads: THREADS,
+        sources: &[include_str!("../../../../shaders/din/backward_moments.wgsl")],
+        constants: vec![],
+        slots: vec![Slot::plain("parts", "vec4<f32>"), Slot::write("moments", "vec4<f32>")],
+    }
+}
+
+pub(super) fn variants() -> Vec<Kernel> {
+    vec![moments_kernel()]
+}
+
+pub(in crate::webgpu::din) fn statistics<T: Element>(
+    gpu: &Wgpu,
+    op: &Din,
+    batch: &WgpuBatch,
+    inputs: &DinInputs<'_, WgpuMemory, T>,
+    layer: usize,
+    out: DinStatistics<'_, WgpuMemory>,
+) -> Result<()> {
+    op.check_statistics(batch.as_ref(), inputs, layer, &out)?;
+    let units = check_units(NAME, inputs)?;
+    batch.check_owner(gpu, NAME)?;
+    check_inputs(gpu, NAME, inputs)?;
+    gpu.check_device(NAME, "mean", &Region::of_mut(&out.mean))?;
+    gpu.check_device(NAME, "centred_squares", &Region::of_mut(&out.centred_squares))?;
+    // Later layers are not computed.
+    let mut layout = DinLayout::new(op.width, &units);
+    let units4 = layout.units4[layer];
+    layout.tile_sums = 2 * units4 + 1;
+    layout.sums = [0; Din::MAX_HIDDEN];
+    let plan = parts_of(&layout, batch.as_ref());
+    let network = lay_out(gpu, NAME, &layout, inputs)?;
+    let job =
+        Job::new(gpu, NAME, (op, &layout, &plan), (inputs, None), (DinWanted::none(units.len()), network))?;
+    let mut pairs = 0.0;
+    for part in plan.parts.iter().filter(|part| part.tiles > 0) {
+        job.candidates(part)?;
+        job.pairs(part, Mode::Statistics(layer))?;
+        job.moments(part.tiles, units4, pairs)?;
+        let pieces = plan.pieces[part.pieces.clone()].iter();
+        pairs += pieces.map(|piece| f64::from(piece.rows) * f64::from(piece.targets)).sum::<f64>();
+    }
+    let row = Write::Rows { width: units[layer], stride: 4 * units4 };
+    job.write("mean", &out.mean, 0, row)?;
+    job.write("centred_squares", &out.centred_squares, 4 * units4, row)
+}
+
+impl<T: Element> Job<'_, T> {
+    /// Merges the statistics of so many tiles with those of `pairs` earlier pairs.
+    fn moments(&self, tiles: usize, units4: usize, pairs: f64) -> Result<()> {
+        let run = |from: &Binding, rows: usize, to: &Binding, before: f64| {
+            let threads = rows.div_ceil(ROWS_PER_SUM) * units4;
+            let params = DinMomentsParams {
+                threads: threads as u32,
+                rows: rows as u32,
+                units4: units4 as u32,
+                stride: 2 * units4 as u32 + 1,
+                before: before as f32,
+            };
+            self.gpu.dispatch(self.operation, &moments_kernel(), &params, &[from, to], groups_of(threads))
+        };
+        if tiles <= ROWS_PER_SUM {
+            return run(&self.tile_sums, tiles, &self.totals, pairs);
+        }
+        run(&self.tile_sums, tiles, &self.between, 0.0)?;
+        run(&self.between, tiles.div_ceil(ROWS_PER_SUM), &self.totals, pairs)
+    }
+}
