@@ -9,7 +9,9 @@ use crate::cuda::handle::Cuda;
 use crate::cuda::target_attention::backward::DeviceSpans;
 use crate::cuda::twin::twins;
 use crate::error::Result;
-use crate::gpu::{AttendCut, NONE, PartCache, PlanCache, UserRows, fit, lock, trace_plan};
+use crate::gpu::{
+    AttendCut, DinLimits, DinParts, NONE, PartCache, PlanCache, UserRows, fit, lock, trace_plan,
+};
 use crate::jagged::{Batch, Jagged};
 use crate::plan::{Cut, Plan};
 
@@ -23,6 +25,16 @@ pub struct CudaBatch {
     spans: PlanCache<DeviceSpans>,
     /// The parts of the backward pass of SDIM's `attend`.
     parts: PartCache<UserPart>,
+    /// The parts of DIN's gradients.
+    din: PlanCache<DinLists, DinLimits>,
+}
+
+/// The parts of DIN's gradients, and their lists on the device.
+#[derive(Debug)]
+pub(super) struct DinLists {
+    pub(super) parts: DinParts,
+    pub(super) pieces: Allocation,
+    pub(super) users: Allocation,
 }
 
 /// Some users of a batch, whose rows are counted from 0.
@@ -105,6 +117,7 @@ impl CudaBatch {
             plans: PlanCache::default(),
             spans: PlanCache::default(),
             parts: PartCache::default(),
+            din: PlanCache::default(),
         }
     }
 
@@ -116,6 +129,21 @@ impl CudaBatch {
     /// Fails where another stream's backend made it.
     pub(super) fn check_stream(&self, gpu: &Cuda, operation: &'static str) -> Result<()> {
         gpu.check_stream(operation, &self.stream)
+    }
+
+    /// The parts of DIN's gradients within limits, made at their first use.
+    pub(super) fn din_parts(
+        &self,
+        gpu: &Cuda,
+        operation: &'static str,
+        limits: &DinLimits,
+    ) -> Result<Arc<DinLists>> {
+        self.check_stream(gpu, operation)?;
+        self.din.get_or_make(limits, || {
+            let parts = DinParts::new(&self.batch, limits);
+            let pieces = gpu.list(operation, &parts.pieces)?;
+            Ok(DinLists { pieces, users: gpu.list(operation, &parts.users)?, parts })
+        })
     }
 
     /// The plan for a cut, made at its first use.

@@ -11,8 +11,16 @@ const SHIPPED: [Shipped; 24] = [
     ("decoupled_search", "decoupled/search.cu", include_bytes!("../../kernels/ptx/decoupled_search.ptx.z")),
     ("din", "din/din.cu", include_bytes!("../../kernels/ptx/din.ptx.z")),
     ("din_backward", "din/backward.cu", include_bytes!("../../kernels/ptx/din_backward.ptx.z")),
-    ("din_backward_pairs", "din/backward_pairs.cu", include_bytes!("../../kernels/ptx/din_backward_pairs.ptx.z")),
-    ("din_backward_sums", "din/backward_sums.cu", include_bytes!("../../kernels/ptx/din_backward_sums.ptx.z")),
+    (
+        "din_backward_pairs",
+        "din/backward_pairs.cu",
+        include_bytes!("../../kernels/ptx/din_backward_pairs.ptx.z"),
+    ),
+    (
+        "din_backward_sums",
+        "din/backward_sums.cu",
+        include_bytes!("../../kernels/ptx/din_backward_sums.ptx.z"),
+    ),
     ("lookup", "lookup/lookup.cu", include_bytes!("../../kernels/ptx/lookup.ptx.z")),
     ("lookup_backward", "lookup/backward.cu", include_bytes!("../../kernels/ptx/lookup_backward.ptx.z")),
     ("lookup_sort", "lookup/sort.cu", include_bytes!("../../kernels/ptx/lookup_sort.ptx.z")),

@@ -33,7 +33,7 @@ pub(crate) const CHAIN: usize = 64;
 const OUTER_GROUPS: usize = 512;
 
 /// What limits a part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct DinLimits {
     pub(crate) tiles: usize,
     /// Behaviours that are bound at a time.

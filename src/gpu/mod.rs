@@ -14,7 +14,7 @@ mod trace;
 
 pub(crate) use bound::{Bound, has_unread_history, id_bound};
 pub(crate) use codes::{activation_code, weighting_code};
-pub(crate) use din::{CHAIN, DinLayout, DinPart, DinParts, DinWanted};
+pub(crate) use din::{CHAIN, DinLayout, DinLimits, DinPart, DinParts, DinWanted};
 pub(crate) use entry::{check_din, check_encode, check_top_k, check_units, search};
 pub(crate) use lock::lock;
 pub(crate) use lookup::{SortPlan, Step, gradient_checks, head_levels, sorted_checks};

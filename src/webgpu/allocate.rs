@@ -133,6 +133,10 @@ impl Wgpu {
 
     /// Zeroes `words` words from a binding's first element on.
     pub(crate) fn clear(&self, operation: &'static str, binding: &Binding, words: usize) {
+        // What stands for nothing cannot be written.
+        if words == 0 {
+            return;
+        }
         let offset = binding.offset + u64::from(binding.base) * 4;
         let (buffer, bytes) = (binding.buffer.clone(), words as u64 * 4);
         self.record(operation, Command::Clear { buffer, offset, bytes });

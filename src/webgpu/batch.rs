@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::Result;
-use crate::gpu::{AttendCut, NONE, PartCache, PlanCache, UserRows, fit, lock, trace_plan};
+use crate::gpu::{
+    AttendCut, DinLimits, DinParts, NONE, PartCache, PlanCache, UserRows, fit, lock, trace_plan,
+};
 use crate::jagged::{Batch, Jagged};
 use crate::plan::{Cut, Plan};
 use crate::webgpu::binding::Binding;
@@ -20,6 +22,16 @@ pub struct WgpuBatch {
     sides: OnceLock<Box<[WgpuJagged; 2]>>,
     /// The parts of the backward pass of SDIM's `attend`.
     parts: PartCache<UserPart>,
+    /// The parts of DIN's gradients.
+    din: PlanCache<DinLists, DinLimits>,
+}
+
+/// The parts of DIN's gradients, and their lists on the device.
+#[derive(Debug)]
+pub(crate) struct DinLists {
+    pub(crate) parts: DinParts,
+    pub(crate) pieces: Binding,
+    pub(crate) users: Binding,
 }
 
 /// Some users of a batch, whose rows are counted from 0.
@@ -90,6 +102,7 @@ impl WgpuBatch {
             plans: PlanCache::default(),
             sides: OnceLock::new(),
             parts: PartCache::default(),
+            din: PlanCache::default(),
         }
     }
 
@@ -115,6 +128,22 @@ impl WgpuBatch {
                 first_candidate: rows.targets.start,
                 batch: WgpuBatch::new(rows.batch, self.owner.clone()),
             })
+        })
+    }
+
+    /// The parts of DIN's gradients within limits, made at their first use.
+    pub(crate) fn din_parts(
+        &self,
+        gpu: &Wgpu,
+        operation: &'static str,
+        limits: &DinLimits,
+    ) -> Result<Arc<DinLists>> {
+        self.check_owner(gpu, operation)?;
+        self.din.get_or_make(limits, || {
+            let parts = DinParts::new(&self.batch, limits);
+            let pieces = gpu.list(operation, bytemuck::cast_slice(&parts.pieces))?;
+            let users = gpu.list(operation, bytemuck::cast_slice(&parts.users))?;
+            Ok(DinLists { parts, pieces, users })
         })
     }
 

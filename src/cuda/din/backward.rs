@@ -9,7 +9,7 @@ use crate::cuda::handle::Cuda;
 use crate::cuda::memory::CudaMemory;
 use crate::element::{Element, GradientOf};
 use crate::error::Result;
-use crate::gpu::{CHAIN, DinLayout, DinParts, DinWanted, check_units};
+use crate::gpu::{CHAIN, DinLayout, DinWanted, check_units};
 use crate::memory::View;
 use crate::ops::{Activation, Din, DinGradients, DinInputs, DinPooling, DinStatistics};
 
@@ -29,8 +29,9 @@ pub(super) fn backward<T: Element, G: GradientOf<T>>(
     let (outs, grad_out) = (Outs::new::<T, G>(gpu, NAME, grads)?, gpu.region(NAME, &grad_out)?);
     let Some(wanted) = DinWanted::new(grads, units.len()) else { return Ok(()) };
     let layout = DinLayout::new(op.width, &units);
-    let plan = DinParts::new(batch.as_ref(), &layout.limits());
-    let mut job = Job::new(gpu, NAME, (op, &layout, &plan), (inputs, Some(grad_out)), wanted)?;
+    let lists = batch.din_parts(gpu, NAME, &layout.limits())?;
+    let plan = &lists.parts;
+    let mut job = Job::new(gpu, NAME, (op, &layout, &lists), (inputs, Some(grad_out)), wanted)?;
     let candidates = batch.as_ref().targets().total();
     let totals = if wanted.targets { job.target_totals(candidates)? } else { 0 };
     if op.pooling == DinPooling::Softmax {
@@ -106,8 +107,9 @@ pub(super) fn statistics<T: Element>(
     let mut layout = DinLayout::new(op.width, &units);
     let units4 = layout.units4[layer];
     layout.tile_sums = 2 * units4 + 1;
-    let plan = DinParts::new(batch.as_ref(), &layout.limits());
-    let job = Job::new(gpu, NAME, (op, &layout, &plan), (inputs, None), DinWanted::none(units.len()))?;
+    let lists = batch.din_parts(gpu, NAME, &layout.limits())?;
+    let plan = &lists.parts;
+    let job = Job::new(gpu, NAME, (op, &layout, &lists), (inputs, None), DinWanted::none(units.len()))?;
     let mut pairs = 0.0;
     for part in plan.parts.iter().filter(|part| part.tiles > 0) {
         let params = job.part(part)?;

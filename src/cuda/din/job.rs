@@ -1,18 +1,18 @@
 //! The memory of a call of DIN's backward pass, and its launches.
 
+use crate::cuda::batch::DinLists;
 use crate::cuda::call::Call;
 use crate::cuda::din::kernels::{
     CANDIDATES, CLEAR, COLUMNS4, DinBackwardLayer, DinBackwardParams, FIRST, FOLD, HISTORY, MOMENTS, OUTER,
     PAIRS, ROWS_PER_SUM, RUN_STATES, STATES, SUMS, TARGETS, THREADS, WRITE,
 };
 use crate::cuda::din::outputs::Out;
-use crate::cuda::driver::Allocation;
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::Kernel;
 use crate::cuda::memory::{CudaMemory, Region};
 use crate::element::Element;
 use crate::error::Result;
-use crate::gpu::{DinLayout, DinPart, DinParts, DinWanted, activation_code, fit};
+use crate::gpu::{DinLayout, DinPart, DinWanted, activation_code, fit};
 use crate::ops::{Activation, Din, DinInputs, DinPooling};
 
 /// What to compute of the pairs, as the kernel numbers it.
@@ -51,7 +51,6 @@ pub(super) struct Job<'a, T: Element> {
     wanted: DinWanted,
     rows: Rows<T>,
     params: DinBackwardParams,
-    _lists: [Allocation; 2],
     /// The gradients of the network, of the latest parts and of all before.
     recent: u64,
     pub(super) totals: u64,
@@ -118,7 +117,7 @@ impl<'a, T: Element> Job<'a, T> {
     pub(super) fn new(
         gpu: &'a Cuda,
         operation: &'static str,
-        (op, layout, plan): (&Din, &'a DinLayout, &DinParts),
+        (op, layout, lists): (&Din, &'a DinLayout, &DinLists),
         (inputs, grad_out): (&DinInputs<'_, CudaMemory, T>, Option<Region<T>>),
         wanted: DinWanted,
     ) -> Result<Self> {
@@ -128,7 +127,7 @@ impl<'a, T: Element> Job<'a, T> {
             targets: gpu.region(operation, &inputs.targets)?,
             grad_out,
         };
-        let lists = [gpu.list(operation, &plan.pieces)?, gpu.list(operation, &plan.users)?];
+        let plan = &lists.parts;
         let mut call = gpu.call(operation);
         let mut scratch = |numbers: usize| call.scratch(numbers.saturating_mul(size_of::<f32>()));
         let (tiles, runs) = (plan.most(|part| part.tiles), plan.most(|part| part.runs));
@@ -144,8 +143,8 @@ impl<'a, T: Element> Job<'a, T> {
         let params = DinBackwardParams {
             network: scratch(4 * layout.network)?,
             states: scratch(if softmax { all.saturating_mul(4) } else { 0 })?,
-            pieces: lists[0].pointer(),
-            users: lists[1].pointer(),
+            pieces: lists.pieces.pointer(),
+            users: lists.users.pointer(),
             candidates: scratch(candidates * layout.candidate * 4)?,
             work: scratch(tiles * layout.tile * 4)?,
             pair_numbers: scratch(tiles * 32)?,
@@ -161,7 +160,7 @@ impl<'a, T: Element> Job<'a, T> {
         };
         let between = scratch(tiles.div_ceil(ROWS_PER_SUM) * 4 * layout.tile_sums)?;
         let (recent, totals) = (scratch(layout.total_numbers())?, scratch(layout.total_numbers())?);
-        let job = Self { call, layout, wanted, rows, params, _lists: lists, recent, totals, between };
+        let job = Self { call, layout, wanted, rows, params, recent, totals, between };
         for layer in 0..layout.units.len() {
             let threads = 16 * layout.units4[layer] * layout.inputs4(layer);
             job.launch(FOLD.of::<T>(), threads, DinBackwardParams { layer: layer as u32, ..job.params })?;

@@ -58,6 +58,58 @@ fn gradients_are_the_same_in_any_order() {
     assert!([1, 2, 3].into_iter().all(|seed| run(Some(seed)) == first));
 }
 
+/// What a call needs of its batch is on the device from its first use on, so that a later one can be captured.
+#[test]
+fn gradients_can_be_captured_and_replayed() {
+    use longseq::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+    let Some(emulator) = session() else { return };
+    let gpu = Cuda::new(0).expect("a device");
+    let [histories, targets] =
+        [[40, 3], [2, 1]].map(|lengths| Jagged::from_lengths(&lengths).expect("lengths"));
+    let batch = gpu.batch(&histories, &targets).expect("a batch");
+    let numbers =
+        |count: u16, step: f32| -> Vec<f32> { (0..count).map(|i| (step * f32::from(i)).sin()).collect() };
+    let upload = |count, step| gpu.upload(&numbers(count, step)).expect("memory");
+    let (targets, history) = (upload(3, 0.9), upload(43, 0.7));
+    let (weight, bias) = (upload(12, 0.5), upload(3, 0.3));
+    let (output, output_bias, grad_out) = (upload(3, 1.1), upload(1, 1.0), upload(3, 1.3));
+    let hidden = [DinLayer::new(gpu.view(&weight), gpu.view(&bias), Activation::Sigmoid)];
+    let op = Din::new(1).with_pooling(DinPooling::Softmax);
+    let outputs = || [43, 12, 3, 3].map(|length| gpu.zeros::<f32>(length).expect("memory"));
+    let call = |outputs: &mut [<<Cuda as DeviceOps>::Memory as Memory>::Buffer<f32>; 4]| {
+        let inputs = DinInputs::new(
+            gpu.view(&targets),
+            gpu.view(&history),
+            &hidden,
+            gpu.view(&output),
+            gpu.view(&output_bias),
+        );
+        let [grad_history, grad_weight, mean, squares] = outputs.each_mut().map(|out| gpu.view_mut(out));
+        let mut layers = [DinLayerGradients::new().with_weight(grad_weight)];
+        let grads = DinGradients::new().with_history(grad_history).with_hidden(&mut layers);
+        gpu.din_backward_into(&op, &batch, inputs, gpu.view(&grad_out), grads).expect("a valid call");
+        let statistics = DinStatistics::new(mean, squares);
+        gpu.din_statistics_into(&op, &batch, inputs, 0, statistics).expect("a valid call");
+    };
+    let downloaded =
+        |outputs: &[_; 4]| outputs.each_ref().map(|out| gpu.download(gpu.view(out)).expect("a download"));
+    let (mut first, mut captured) = (outputs(), outputs());
+    call(&mut first);
+    gpu.set_workspace(Some(gpu.zeros::<u8>(gpu.scratch_taken() + 128).expect("memory"))).expect("its stream");
+    let stream = gpu.stream().clone();
+    stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).expect("a capture");
+    call(&mut captured);
+    let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+    let graph = stream.end_capture(flags).expect("a graph").expect("with work in it");
+    assert!(downloaded(&captured).concat().iter().all(|&number| number == 0.0), "only recorded");
+    graph.launch().expect("a launch");
+    let expected = downloaded(&first);
+    assert!(expected.iter().all(|numbers| numbers.iter().any(|&number| number != 0.0)));
+    assert_eq!(downloaded(&captured), expected);
+    drop(graph);
+    assert_eq!(emulator.take_findings(), []);
+}
+
 #[test]
 fn wrong_gradients_of_din_are_caught() {
     assert_caught(wrong());

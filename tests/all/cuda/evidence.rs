@@ -13,7 +13,7 @@ use longseq_check::AnyCase;
 use longseq_check::decoupled::DecoupledCase;
 use longseq_check::device::cuda::session;
 use longseq_check::device::{TestDevice, thorough};
-use longseq_check::din::{DinCase, Kind};
+use longseq_check::din::{DinBackwardCase, DinCase, Kind};
 use longseq_check::lookup::{LookupCase, Pool};
 use longseq_check::sdim::{SdimBackwardCase, SdimCase};
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase};
@@ -134,6 +134,7 @@ fn din_and_sdim() -> Vec<Shape> {
         hashed: true,
         nan: None,
     };
+    let din_gradients = |forward: &DinCase| DinBackwardCase { forward: forward.clone(), ..Default::default() };
     // More groups than fit in a block.
     let sdim_wide =
         SdimCase { histories: vec![4096], targets: vec![4], width: 128, groups: 32, ..sdim_bf16.clone() };
@@ -141,6 +142,11 @@ fn din_and_sdim() -> Vec<Shape> {
         shape("DIN 80-40 sigmoid f32, C = 16, L = 1000, d = 64", &din),
         shape("DIN 80-40 sigmoid bf16, C = 16, L = 1000, d = 64", &din_bf16),
         shape("DIN 36 PReLU softmax bf16, C = 64, L = 1024, d = 64", &din_prelu),
+        shape("gradients of DIN 80-40 sigmoid f32, C = 16, L = 1000, d = 64", &din_gradients(&din)),
+        long_shape(
+            "gradients of DIN 36 PReLU softmax bf16, C = 64, L = 1024, d = 64",
+            &din_gradients(&din_prelu),
+        ),
         long_shape("SDIM f32, L = 8192, C = 100, d = 64, 16 groups of 3 bits", &sdim),
         long_shape("SDIM bf16, L = 8192, C = 100, d = 64, 16 groups of 3 bits", &sdim_bf16),
         long_shape(

@@ -2,9 +2,9 @@
 
 use crate::element::Element;
 use crate::error::Result;
-use crate::gpu::{DinLayout, DinParts, DinWanted};
-use crate::jagged::Batch;
+use crate::gpu::{DinLayout, DinLimits, DinParts, DinWanted};
 use crate::ops::{Din, DinInputs, DinPooling};
+use crate::webgpu::batch::DinLists;
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::MOST_ITERATIONS;
 use crate::webgpu::memory::{Region, WgpuMemory};
@@ -16,12 +16,12 @@ pub(super) const PARTS: &str = include_str!("../../../../shaders/din/backward_pa
 /// Rows that a thread of din/backward_sums.wgsl adds up: two steps add up the tiles of a part.
 pub(super) const ROWS_PER_SUM: usize = 64;
 
-/// The parts of a batch.
-pub(super) fn parts_of(layout: &DinLayout, batch: &Batch) -> DinParts {
+/// What limits the parts of a batch.
+pub(super) fn limits_of(layout: &DinLayout) -> DinLimits {
     let mut limits = layout.limits();
     // A thread of din/backward_history.wgsl goes over all candidates of a piece, and all units.
     limits.of_piece = (MOST_ITERATIONS / (layout.units[0] + 8)).min(limits.of_piece);
-    DinParts::new(batch, &limits)
+    limits
 }
 
 /// What the dispatches of a call share.
@@ -59,10 +59,11 @@ impl<'a, T: Element> Job<'a, T> {
     pub(super) fn new(
         gpu: &'a Wgpu,
         operation: &'static str,
-        (op, layout, plan): (&'a Din, &'a DinLayout, &'a DinParts),
+        (op, layout, lists): (&'a Din, &'a DinLayout, &'a DinLists),
         (inputs, grad_out): (&'a DinInputs<'a, WgpuMemory, T>, Option<Region<'a, T>>),
         (wanted, network): (DinWanted, Binding),
     ) -> Result<Self> {
+        let plan = &lists.parts;
         let scratch = |numbers: usize| gpu.scratch(operation, numbers as u64);
         let (tiles, runs) = (plan.most(|part| part.tiles), plan.most(|part| part.runs));
         let softmax = grad_out.is_some() && op.pooling == DinPooling::Softmax;
@@ -79,8 +80,8 @@ impl<'a, T: Element> Job<'a, T> {
             wanted,
             inputs,
             grad_out,
-            pieces: gpu.list(operation, bytemuck::cast_slice(&plan.pieces))?,
-            users: gpu.list(operation, bytemuck::cast_slice(&plan.users))?,
+            pieces: lists.pieces.clone(),
+            users: lists.users.clone(),
             network,
             states: if softmax { scratch(states.saturating_mul(4))? } else { scratch(4)? },
             candidates: scratch(plan.most(|part| part.targets.len()) * layout.candidate * 4)?,

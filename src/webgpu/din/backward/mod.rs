@@ -24,7 +24,7 @@ use crate::ops::{Activation, DIN_GRADIENTS as GRADIENTS, Din, DinGradients, DinI
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::binding::Binding;
 use crate::webgpu::din::backward::checks::{check_inputs, check_outputs};
-use crate::webgpu::din::backward::job::{Job, parts_of};
+use crate::webgpu::din::backward::job::{Job, limits_of};
 use crate::webgpu::din::backward::pairs::Mode;
 use crate::webgpu::din::backward::sums::Write;
 use crate::webgpu::memory::{Region, WgpuMemory};
@@ -56,7 +56,7 @@ pub(super) fn backward<T: Element, G: GradientOf<T>>(
     check_outputs(gpu, NAME, &grads)?;
     let Some(wanted) = DinWanted::new(&grads, units.len()) else { return Ok(()) };
     let layout = DinLayout::new(op.width, &units);
-    let plan = parts_of(&layout, batch.as_ref());
+    let lists = batch.din_parts(gpu, NAME, &limits_of(&layout))?;
     let candidates = batch.as_ref().targets().total() * op.width;
     let targets = match &grads.targets {
         Some(view) => {
@@ -66,12 +66,12 @@ pub(super) fn backward<T: Element, G: GradientOf<T>>(
         None => None,
     };
     let network = network::lay_out(gpu, NAME, &layout, inputs)?;
-    let job = Job::new(gpu, NAME, (op, &layout, &plan), (inputs, Some(grad_out)), (wanted, network))?;
+    let job = Job::new(gpu, NAME, (op, &layout, &lists), (inputs, Some(grad_out)), (wanted, network))?;
     if let Some(targets) = &targets {
         gpu.clear(NAME, &targets.binding, candidates);
     }
     if op.pooling == DinPooling::Softmax {
-        for part in plan.parts.iter().filter(|part| part.tiles > 0) {
+        for part in lists.parts.parts.iter().filter(|part| part.tiles > 0) {
             job.candidates(part)?;
             job.pairs(part, Mode::Scores)?;
             job.states(part)?;

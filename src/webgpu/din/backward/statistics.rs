@@ -7,7 +7,7 @@ use crate::ops::{Din, DinInputs, DinStatistics};
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::binding::Binding;
 use crate::webgpu::din::backward::checks::check_inputs;
-use crate::webgpu::din::backward::job::{Job, ROWS_PER_SUM, parts_of};
+use crate::webgpu::din::backward::job::{Job, ROWS_PER_SUM, limits_of};
 use crate::webgpu::din::backward::network::lay_out;
 use crate::webgpu::din::backward::pairs::Mode;
 use crate::webgpu::din::backward::sums::Write;
@@ -64,16 +64,16 @@ pub(in crate::webgpu::din) fn statistics<T: Element>(
     let units4 = layout.units4[layer];
     layout.tile_sums = 2 * units4 + 1;
     layout.sums = [0; Din::MAX_HIDDEN];
-    let plan = parts_of(&layout, batch.as_ref());
+    let lists = batch.din_parts(gpu, NAME, &limits_of(&layout))?;
     let network = lay_out(gpu, NAME, &layout, inputs)?;
     let job =
-        Job::new(gpu, NAME, (op, &layout, &plan), (inputs, None), (DinWanted::none(units.len()), network))?;
+        Job::new(gpu, NAME, (op, &layout, &lists), (inputs, None), (DinWanted::none(units.len()), network))?;
     let mut pairs = 0.0;
-    for part in plan.parts.iter().filter(|part| part.tiles > 0) {
+    for part in lists.parts.parts.iter().filter(|part| part.tiles > 0) {
         job.candidates(part)?;
         job.pairs(part, Mode::Statistics(layer))?;
         job.moments(part.tiles, units4, pairs)?;
-        let pieces = plan.pieces[part.pieces.clone()].iter();
+        let pieces = lists.parts.pieces[part.pieces.clone()].iter();
         pairs += pieces.map(|piece| f64::from(piece.rows) * f64::from(piece.targets)).sum::<f64>();
     }
     let row = Write::Rows { width: units[layer], stride: 4 * units4 };
