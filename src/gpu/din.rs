@@ -332,11 +332,6 @@ impl DinLayout {
         if layer == 0 { self.width4 } else { self.units4[layer - 1] }
     }
 
-    /// Where a tile keeps the inputs of a layer.
-    pub(crate) fn inputs(&self, layer: usize) -> usize {
-        if layer == 0 { 0 } else { self.after[layer - 1] }
-    }
-
     /// Numbers of the sums of a layer's weight: of the first, those of `W_q + W_d`, `W_k − W_d` and `W_p`.
     pub(crate) fn weight_numbers(&self, layer: usize) -> usize {
         16 * self.inputs4(layer) * self.units4[layer] * if layer == 0 { 3 } else { 1 }

@@ -134,7 +134,8 @@ fn din_and_sdim() -> Vec<Shape> {
         hashed: true,
         nan: None,
     };
-    let din_gradients = |forward: &DinCase| DinBackwardCase { forward: forward.clone(), ..Default::default() };
+    let din_gradients =
+        |forward: &DinCase| DinBackwardCase { forward: forward.clone(), ..Default::default() };
     // More groups than fit in a block.
     let sdim_wide =
         SdimCase { histories: vec![4096], targets: vec![4], width: 128, groups: 32, ..sdim_bf16.clone() };

@@ -131,7 +131,8 @@ impl<T: Element> Job<'_, T> {
             inputs4: layout.inputs4(layer) as u32,
             tile: layout.tile as u32,
             grads: layout.before[layer] as u32,
-            inputs: layout.inputs(layer) as u32,
+            // Those of the first layer are the behaviours, which come first.
+            inputs: if layer == 0 { 0 } else { layout.after[layer - 1] as u32 },
             candidate: 4 * layout.candidate as u32,
             products: (4 * layout.weights[0] + 4 * matrix) as u32,
             queries: (4 * layout.weights[0] + 5 * matrix) as u32,
