@@ -31,6 +31,8 @@ pub(super) struct CandidateSums {
     /// `G = Σ_l dy ⊗ s_l` of the first layer, `[h, d]`, and `Σ_l dy`, `[1, h]`.
     pub(super) outer: Matrix,
     pub(super) units: Matrix,
+    /// Whether there are any: a candidate whose pairs are all removed adds nothing, whatever it holds.
+    pub(super) any: bool,
 }
 
 /// Scratch for a block.
@@ -110,6 +112,7 @@ impl Block {
             rows_kept.for_each(|row| kept_history.extend(row));
             rows = self.kept.len();
         }
+        own.any |= rows > 0;
         self.weigh(l, pairs.weighting, rows);
         let mut kept_grads = std::mem::take(&mut self.kept_grads);
         kept_grads.clear();
@@ -292,10 +295,12 @@ fn activation_backward<L: Lanes>(
                     let dx_y = l.mul(dx, y);
                     let slope = l.mul(l.mul(p, rest), l.sub(one, alpha));
                     vectors[0] = l.mul_add(dx_y, rest, vectors[0]);
-                    vectors[1] = l.mul_add(l.mul(dx_y, y), slope, vectors[1]);
+                    // In this order, because the square of a number may be infinite where its slope is 0.
+                    let y_slope = l.mul(y, slope);
+                    vectors[1] = l.mul_add(dx_y, y_slope, vectors[1]);
                     vectors[2] = l.mul_add(dx_y, slope, vectors[2]);
                     let straight = l.mul_add(alpha, rest, p);
-                    l.mul_add(l.mul(y, slope), gain, straight)
+                    l.mul_add(y_slope, gain, straight)
                 }
             };
             let dy = l.mul(dx, slope);

@@ -33,7 +33,7 @@ impl Scratch {
         let [history, grads, tile_grads] = [0; 3].map(|_| Matrix::zeros(SPAN, width));
         let [targets, grad_out] = [0; 2].map(|_| Matrix::zeros(TILE, width));
         let (outer, units) = (Matrix::zeros(layers.units[0], width), Matrix::zeros(1, layers.units[0]));
-        let own = CandidateSums { outer, units };
+        let own = CandidateSums { outer, units, any: false };
         let (candidate, block) = (Candidate::new(layers), Block::new(layers, width));
         Self { history, grads, tile_grads, targets, grad_out, candidate, own, block }
     }
@@ -116,10 +116,14 @@ impl Kernel for Backward<'_> {
             candidate.set(l, layers, targets.row(i), wanted.history);
             own.outer.data_mut().fill([0.0; LANES]);
             own.units.data_mut().fill([0.0; LANES]);
+            own.any = false;
             let pairs = Pairs { layers, candidate, grad_out: grad_out.row(i), weighting };
             let blocks = history.data()[..rows * n].chunks(BLOCK * n);
             for (rows, grads) in blocks.zip(tile_grads.data_mut().chunks_mut(BLOCK * n)) {
                 block.backward(l, &pairs, wanted, rows, (sums, own, grads));
+            }
+            if !own.any {
+                continue;
             }
             own.finish(l, layers, wanted, targets.row(i), sums);
             if wanted.targets {

@@ -30,6 +30,9 @@ list_tests!("din_backward":
     takes_scores_near_the_limits,
     keeps_nan_to_what_depends_on_it,
     ignores_what_a_removed_behaviour_holds,
+    ignores_candidates_whose_behaviours_are_all_removed,
+    takes_large_numbers_of_dice,
+    takes_batches_without_candidates,
     ignores_rows_that_belong_to_nobody,
     measures_layers,
     matches_reference_on_the_small_named_cases,
@@ -279,13 +282,85 @@ fn ignores_what_a_removed_behaviour_holds<B: Backend>(backend: &B, rules: Rules)
             },
             grad_out: vec![1.0, -0.5, 0.25],
         };
-        let exact = exact(&op, &batch, &tensors).unwrap();
-        let got = run::<B, f32, f32>(backend, (&op, &batch), &tensors, u32::MAX, &mut Once).unwrap();
-        for ((name, got), exact) in names(1).iter().zip(&got).zip(&exact) {
-            assert!(exact.iter().all(|grad| grad.is_finite()), "{name}: {exact:?}");
-            let got: Vec<f32> = bytemuck::pod_collect_to_vec(got);
-            // A few hundred roundings of sums whose terms are below 10, with weights of 1 in sum.
-            compare(name, &got, exact, &Bound::uniform(1e-4, false), rules).unwrap();
+        assert_near(backend, (&op, &batch), &tensors, rules);
+    }
+}
+
+fn assert_near<B: Backend>(backend: &B, case: (&Din, &Batch), tensors: &Tensors<f32>, rules: Rules) {
+    assert_near_without(backend, case, tensors, "", rules);
+}
+
+/// The reference's gradients are finite, and the backend's near them but for the one left out, which is finite.
+fn assert_near_without<B: Backend>(
+    backend: &B,
+    (op, batch): (&Din, &Batch),
+    tensors: &Tensors<f32>,
+    left_out: &str,
+    rules: Rules,
+) {
+    let exact = exact(op, batch, tensors).unwrap();
+    let got = run::<B, f32, f32>(backend, (op, batch), tensors, u32::MAX, &mut Once).unwrap();
+    for ((name, got), exact) in names(tensors.network.parameters.len()).iter().zip(&got).zip(&exact) {
+        assert!(exact.iter().all(|grad| grad.is_finite()), "{name}: {exact:?}");
+        let got: Vec<f32> = bytemuck::pod_collect_to_vec(got);
+        if *name == left_out {
+            assert!(got.iter().all(|grad| grad.is_finite()), "{name}: {got:?}");
+            continue;
+        }
+        // A few hundred roundings of sums whose terms are below 10, with weights of 1 in sum.
+        compare(name, &got, exact, &Bound::uniform(1e-4, false), rules).unwrap();
+    }
+}
+
+/// The candidate's own infinity reaches no gradient of the network, nor its own.
+fn ignores_candidates_whose_behaviours_are_all_removed<B: Backend>(backend: &B, rules: Rules) {
+    let op = Din::new(1).with_pooling(DinPooling::Softmax);
+    for length in [3, 70, 200] {
+        let batch = data::batch(&[length, 2], &[2, 1], 0);
+        let tensors = Tensors {
+            targets: vec![f32::NEG_INFINITY, 0.5, -0.25],
+            history: (0..length + 2).map(|l| (l % 7) as f32 / 8.0 + 0.25).collect(),
+            // Of the first candidate with any behaviour, which is positive, [q ; s ; q − s ; q ⊙ s] is -∞ but for s.
+            network: Network {
+                weights: vec![vec![0.5, 1.0, 0.25, 0.5], vec![1.0]],
+                biases: vec![vec![0.125], vec![0.0]],
+                parameters: vec![[vec![], vec![], vec![0.75]]],
+                kind: Kind::PreluShared,
+            },
+            grad_out: vec![1.0, -0.5, 0.25],
+        };
+        assert_near(backend, (&op, &batch), &tensors, rules);
+    }
+}
+
+/// Numbers whose squares are infinite, where Dice is flat.
+fn takes_large_numbers_of_dice<B: Backend>(backend: &B, rules: Rules) {
+    for pooling in POOLINGS {
+        let op = Din::new(1).with_pooling(pooling);
+        let batch = data::batch(&[20, 3], &[2, 1], 0);
+        let tensors = Tensors {
+            targets: vec![1.0, 0.5, -0.25],
+            history: (0..23).map(|l| (l % 7) as f32 / 8.0 - 0.25).collect(),
+            network: Network {
+                weights: vec![vec![0.5, 1.0, 0.25, 0.5, 0.25, -0.5, 1.0, 0.5], vec![1e-20, 1.0]],
+                biases: vec![vec![1e20, 0.125], vec![0.0]],
+                parameters: vec![[vec![0.5, 1.0], vec![0.25, 0.5], vec![0.75, 0.5]]],
+                kind: Kind::Dice,
+            },
+            grad_out: vec![1.0, -0.5, 0.25],
+        };
+        // But for the gradient of the output's weight, which is as large as the number.
+        assert_near_without(backend, (&op, &batch), &tensors, "output_weight", rules);
+    }
+}
+
+/// Users with histories and no candidates.
+fn takes_batches_without_candidates<B: Backend>(backend: &B, rules: Rules) {
+    for dtype in [DType::F32, DType::Bf16] {
+        for tail in [0, 2] {
+            let (histories, targets) = (vec![3, 0], vec![0, 0]);
+            let case = DinCase { dtype, tail, histories, targets, ..Default::default() };
+            assert_check(&all_of(case), backend, rules);
         }
     }
 }
