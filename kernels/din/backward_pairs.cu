@@ -80,7 +80,8 @@ __device__ __forceinline__ Quad activate_backward(
             float r = s * rest * (1.0f - alpha);
             slope = fma(y * r, gain, fma(alpha, rest, s));
             sums.x[1] = fma(own, y * rest, sums.x[1]);
-            sums.x[2] = fma(own, y * y * r, sums.x[2]);
+            // In this order, because y² may be infinite where r is 0.
+            sums.x[2] = fma(own, y * (y * r), sums.x[2]);
             sums.x[3] = fma(own, y * r, sums.x[3]);
         } else {
             slope = y > 0.0f ? 1.0f : y != y ? y

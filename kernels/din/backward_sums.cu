@@ -90,7 +90,7 @@ __device__ __forceinline__ void write_part(
 
 // The part of the candidate of run `run`, added up over the units of the block.
 __device__ __forceinline__ void write_target(
-    const DinBackwardParams &p, OuterMemory &memory, Place place, u32 run, const Sums &sums) {
+    const DinBackwardParams &p, OuterMemory &memory, Place place, u32 run, const Sums &sums, bool counts) {
     const float *products = (const float *)(p.network + p.layers[0].weights) + 4 * place.units * place.inputs;
     const float *queries = products + place.units * place.inputs;
     u32 own_input = place.first_input + threadIdx.x % 8;
@@ -100,7 +100,7 @@ __device__ __forceinline__ void write_target(
 #pragma unroll
         for (u32 b = 0; b < 4; b++) {
             u32 unit = place.first_unit + threadIdx.x / 8 + 8 * a, input = own_input + 8 * b;
-            if (unit < place.units && input < place.inputs) {
+            if (counts && unit < place.units && input < place.inputs) {
                 u32 at = unit * place.inputs + input;
                 part.x[b] = fma(queries[at], sums.units[a], fma(products[at], sums.outer[a][b], part.x[b]));
             }
@@ -164,11 +164,14 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS) din_backward_first(co
             stage(p, memory, place, from + p.layers[0].before, from);
             add_tile<true>(memory, sums);
         }
-        const float *q = (const float *)(p.candidates + (u64)(piece.first_target + own) * p.candidate);
+        u32 m = piece.first_target + own;
+        // Without any behaviour that is not removed, the candidate adds nothing, whatever it holds.
+        bool counts = !p.softmax || load_quad(p.states + m).x[1] != 0.0f;
+        const float *q = (const float *)(p.candidates + (u64)m * p.candidate);
 #pragma unroll
         for (u32 b = 0; b < 4; b++) {
             u32 input = place.first_input + threadIdx.x % 8 + 8 * b;
-            float x = input < place.inputs ? q[input] : 0.0f;
+            float x = counts && input < place.inputs ? q[input] : 0.0f;
 #pragma unroll
             for (u32 a = 0; a < 4; a++) {
                 of_queries[a][b] = fma(sums.units[a], x, of_queries[a][b]);
@@ -177,7 +180,7 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS) din_backward_first(co
             }
         }
         if (p.wants_targets) {
-            write_target(p, memory, place, run, sums);
+            write_target(p, memory, place, run, sums, counts);
         }
     }
     write_part(p, place, 3 * split, of_queries);

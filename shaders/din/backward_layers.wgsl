@@ -58,7 +58,8 @@ fn activate_backward(y: vec4<f32>, dx: vec4<f32>, layer: vec4<u32>, units4: u32,
             let r = p * rest * (1.0 - alpha);
             slope = p + alpha * rest + y * r * gain;
             sums.y = dot(dx, y * rest);
-            sums.z = dot(dx, y * y * r);
+            // In this order, because y² may be infinite where r is 0.
+            sums.z = dot(dx, y * (y * r));
             sums.w = dot(dx, y * r);
         }
     }

@@ -29,6 +29,9 @@ struct DinBackwardOuterParams {
     candidate: u32,
     products: u32,
     queries: u32,
+    // Softmax: its states, of the candidates of the part.
+    first_state: u32,
+    softmax: u32,
     wants_targets: u32,
 }
 @group(0) @binding(0) var<uniform> params: DinBackwardOuterParams;
@@ -89,6 +92,11 @@ fn columns_of_candidate(at: u32, first: u32) -> vec4<f32> {
         }
     }
     return out;
+}
+
+// Whether any behaviour of the candidate is not removed: otherwise it adds nothing, whatever it holds.
+fn counts(m: u32) -> bool {
+    return params.softmax == 0u || bitcast<u32>(states[params.first_state + m].y) != 0u;
 }
 
 // The part of a candidate's gradient that comes from the thread's units.
@@ -172,14 +180,21 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
             stage(thread, tile * params.tile, first_unit, first_input);
             sums = add_tile(sums, u, j);
         }
-        let q = columns_of_candidate((piece.z + item - places[RUN]) * params.candidate, first_input + j);
+        let m = piece.z + item - places[RUN];
+        var q = vec4<f32>();
+        var part = vec4<f32>();
+        if counts(m) {
+            q = columns_of_candidate(m * params.candidate, first_input + j);
+            if params.wants_targets == 1u {
+                part = target_part(sums, first_unit + u, first_input + j);
+            }
+        }
         for (var a = 0u; a < 4u; a++) {
             of_queries[a] += sums.units[a] * q;
             of_behaviours[a] += sums.outer[a];
             of_pairs[a] += sums.outer[a] * q;
         }
         if params.wants_targets == 1u {
-            let part = target_part(sums, first_unit + u, first_input + j);
             write_target(thread, item, unit_group, first_input + j, part);
         }
     }

@@ -42,7 +42,7 @@ pub(super) const PAIRS: ByType = ByType([
     Kernel::new("din_backward_pairs", "din_backward_pairs_bf16", TILE_THREADS, 64),
 ]);
 /// The gradients of the weights of the first layer, and of others.
-pub(super) const FIRST: Kernel = Kernel::new("din_backward_sums", "din_backward_first", TILE_THREADS, 175);
+pub(super) const FIRST: Kernel = Kernel::new("din_backward_sums", "din_backward_first", TILE_THREADS, 167);
 pub(super) const OUTER: Kernel = Kernel::new("din_backward_sums", "din_backward_outer", TILE_THREADS, 79);
 /// The gradients of behaviours.
 pub(super) const HISTORY: ByType = ByType([

@@ -4,6 +4,7 @@ use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::DinPart;
 use crate::memory::ViewMut;
+use crate::ops::DinPooling;
 use crate::webgpu::binding::Binding;
 use crate::webgpu::din::backward::job::{Job, PARTS, ROWS_PER_SUM};
 use crate::webgpu::launch::{THREADS, groups_of};
@@ -28,6 +29,8 @@ params! {
         candidate: u32,
         products: u32,
         queries: u32,
+        first_state: u32,
+        softmax: u32,
         wants_targets: u32,
     }
 }
@@ -69,6 +72,7 @@ fn outer_kernel(first: u32) -> Kernel {
             Slot::plain("candidates", "f32"),
             Slot::plain("network", "f32"),
             Slot::plain("work", "vec4<f32>"),
+            Slot::plain("states", "vec4<f32>"),
             Slot::write("parts", "f32"),
             Slot::write("target_parts", "f32"),
         ],
@@ -136,6 +140,8 @@ impl<T: Element> Job<'_, T> {
             candidate: 4 * layout.candidate as u32,
             products: (4 * layout.weights[0] + 4 * matrix) as u32,
             queries: (4 * layout.weights[0] + 5 * matrix) as u32,
+            first_state: part.targets.start as u32,
+            softmax: u32::from(self.op.pooling == DinPooling::Softmax),
             wants_targets: u32::from(layer == 0 && self.wanted.targets),
         };
         let bindings = [
@@ -143,6 +149,7 @@ impl<T: Element> Job<'_, T> {
             &self.candidates,
             &self.network,
             &self.work,
+            &self.states,
             &self.weight_parts,
             &self.target_parts,
         ];
