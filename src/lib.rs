@@ -133,7 +133,7 @@
 //! | training: gradients of SDIM, on every backend | [`SdimOps::sdim_attend_backward_into`]; of tables kept between requests [`SdimOps::sdim_query_backward_into`], [`SdimOps::sdim_encode_backward_into`] |
 //! | training: gradients of DIN, on every backend | [`DinOps::din_backward_into`]; Dice in training mode [`DinOps::din_statistics_into`] |
 //! | training embedding tables: sparse gradients, SGD, Adagrad, Adam, on every backend | [`LookupOps::lookup_backward_into`], [`LookupOps::update_rows`] |
-//! | training DARE's tables, from a selection or over the whole history | [`DecoupledOps::decoupled_attend_backward_into`]; in two calls [`DecoupledOps::decoupled_aggregate_backward_into`], [`DecoupledOps::decoupled_search_backward_into`] (on [`Cpu`]) |
+//! | training DARE's tables, from a selection or over the whole history, on every backend | [`DecoupledOps::decoupled_attend_backward_into`]; in two calls [`DecoupledOps::decoupled_aggregate_backward_into`], [`DecoupledOps::decoupled_search_backward_into`] |
 //! | DARE's two stages; the search of SIM soft and of two-stage models | [`DecoupledOps::decoupled_search`], [`DecoupledOps::decoupled_aggregate`] |
 //! | DARE in one call, with a top-K or over the whole history | [`DecoupledOps::decoupled_attend`] |
 //!

@@ -9,9 +9,9 @@
 // Precision: f32; a weight is computed by the special function unit, with an error of a few ulp. Halves of weights are summed,
 // so that rows of the largest numbers do not overflow. A score of -∞ removes its behaviour, whatever the row holds.
 #include "decoupled/rows.cuh"
+#include "decoupled/weights.cuh"
 
 enum : u32 {
-    AGGREGATE_WARPS = ROW_THREADS / WARP,
     WEIGHTS = 512,
 };
 
@@ -28,30 +28,8 @@ struct DecoupledAggregateParams {
     Rows rows;
 };
 
-// Reduces over all threads of a block, always in the same order.
-template <bool SUM>
-__device__ __forceinline__ float over_block(float value) {
-    __shared__ float of_warps[AGGREGATE_WARPS];
-    value = SUM ? warp_sum(value) : warp_max(value);
-    __syncthreads();
-    if (threadIdx.x % WARP == 0) {
-        of_warps[threadIdx.x / WARP] = value;
-    }
-    __syncthreads();
-    value = of_warps[0];
-    for (u32 warp = 1; warp < AGGREGATE_WARPS; warp++) {
-        value = SUM ? value + of_warps[warp] : fmaxf(value, of_warps[warp]);
-    }
-    return value;
-}
-
 // Stands for the weight of a behaviour that does not count.
 __device__ __forceinline__ float removed() { return -1.0f; }
-
-// A score of -∞ has no weight, whatever the maximum is. NaN is not dropped here: its weight is NaN.
-__device__ __forceinline__ float weight_of(float score, float row_max) {
-    return score == -infinity() ? 0.0f : exp_approx(score - row_max);
-}
 
 // Adds weight · row of the behaviours first, first + step, … below `count`. A weight of 0 counts: 0·NaN is NaN.
 __device__ __forceinline__ void add_rows(

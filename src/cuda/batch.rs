@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex};
 
 use cudarc::driver::CudaStream;
 
+use crate::cuda::decoupled::backward::DeviceChunks;
 use crate::cuda::driver::Allocation;
 use crate::cuda::handle::Cuda;
 use crate::cuda::target_attention::backward::DeviceSpans;
 use crate::cuda::twin::twins;
 use crate::error::Result;
 use crate::gpu::{
-    AttendCut, DinLimits, DinParts, NONE, PartCache, PlanCache, UserRows, fit, lock, trace_plan,
+    AttendCut, ChunkLimits, DinLimits, DinParts, NONE, PartCache, PlanCache, UserRows, fit, lock, trace_plan,
 };
 use crate::jagged::{Batch, Jagged};
 use crate::plan::{Cut, Plan};
@@ -23,6 +24,8 @@ pub struct CudaBatch {
     plans: PlanCache<DevicePlan>,
     /// The spans of the backward pass of target attention.
     spans: PlanCache<DeviceSpans>,
+    /// The chunks of the backward pass of decoupled embeddings.
+    chunks: PlanCache<DeviceChunks, ChunkLimits>,
     /// The parts of the backward pass of SDIM's `attend`.
     parts: PartCache<UserPart>,
     /// The parts of DIN's gradients.
@@ -116,6 +119,7 @@ impl CudaBatch {
             stream: stream.clone(),
             plans: PlanCache::default(),
             spans: PlanCache::default(),
+            chunks: PlanCache::default(),
             parts: PartCache::default(),
             din: PlanCache::default(),
         }
@@ -162,6 +166,17 @@ impl CudaBatch {
     ) -> Result<Arc<DeviceSpans>> {
         gpu.check_stream(operation, &self.stream)?;
         self.spans.get_or_make(cut, make)
+    }
+
+    /// The chunks within limits, made at their first use.
+    pub(super) fn chunks(
+        &self,
+        gpu: &Cuda,
+        operation: &'static str,
+        limits: &ChunkLimits,
+    ) -> Result<Arc<DeviceChunks>> {
+        gpu.check_stream(operation, &self.stream)?;
+        self.chunks.get_or_make(limits, || DeviceChunks::new(gpu, operation, &self.batch, limits))
     }
 
     /// The parts of a cut, made at its first use.

@@ -7,7 +7,22 @@ type Shipped = (&'static str, &'static str, &'static [u8]);
 
 const SHIPPED: [Shipped; 24] = [
     ("decoupled", "decoupled/decoupled.cu", include_bytes!("../../kernels/ptx/decoupled.ptx.z")),
+    (
+        "decoupled_all_pairs",
+        "decoupled/all_pairs.cu",
+        include_bytes!("../../kernels/ptx/decoupled_all_pairs.ptx.z"),
+    ),
+    (
+        "decoupled_all_sums",
+        "decoupled/all_sums.cu",
+        include_bytes!("../../kernels/ptx/decoupled_all_sums.ptx.z"),
+    ),
     ("decoupled_attend", "decoupled/attend.cu", include_bytes!("../../kernels/ptx/decoupled_attend.ptx.z")),
+    (
+        "decoupled_backward",
+        "decoupled/backward.cu",
+        include_bytes!("../../kernels/ptx/decoupled_backward.ptx.z"),
+    ),
     ("decoupled_search", "decoupled/search.cu", include_bytes!("../../kernels/ptx/decoupled_search.ptx.z")),
     ("din", "din/din.cu", include_bytes!("../../kernels/ptx/din.ptx.z")),
     ("din_backward", "din/backward.cu", include_bytes!("../../kernels/ptx/din_backward.ptx.z")),

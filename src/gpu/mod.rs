@@ -1,8 +1,10 @@
 //! What both GPU backends share: plans cached per batch, sizes that fit the device's integers, the bounds of id checks,
-//! checks at the start of calls, the parts of SDIM's and DIN's gradients, the codes of weightings and activations, and the trace of launches.
+//! checks at the start of calls, the parts of SDIM's and DIN's gradients, the chunks of those of decoupled embeddings, the codes of
+//! weightings and activations, and the trace of launches.
 
 mod bound;
 mod codes;
+mod decoupled;
 mod din;
 mod entry;
 mod lock;
@@ -14,6 +16,9 @@ mod trace;
 
 pub(crate) use bound::{Bound, has_unread_history, id_bound};
 pub(crate) use codes::{activation_code, weighting_code};
+pub(crate) use decoupled::{
+    Chunk, ChunkLimits, ChunkMerge, ChunkSpan, ChunkTile, Chunks, SPAN, TILE_CANDIDATES,
+};
 pub(crate) use din::{CHAIN, DinLayout, DinLimits, DinPart, DinParts, DinWanted};
 pub(crate) use entry::{check_din, check_encode, check_top_k, check_units, search};
 pub(crate) use lock::lock;

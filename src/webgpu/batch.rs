@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::Result;
 use crate::gpu::{
-    AttendCut, DinLimits, DinParts, NONE, PartCache, PlanCache, UserRows, fit, lock, trace_plan,
+    AttendCut, ChunkLimits, Chunks, DinLimits, DinParts, NONE, PartCache, PlanCache, UserRows, fit, lock,
+    trace_plan,
 };
 use crate::jagged::{Batch, Jagged};
 use crate::plan::{Cut, Plan};
@@ -18,6 +19,8 @@ pub struct WgpuBatch {
     batch: Arc<Batch>,
     owner: Owner,
     plans: PlanCache<DevicePlan>,
+    /// The chunks of the backward pass of decoupled embeddings.
+    chunks: PlanCache<DeviceChunks, ChunkLimits>,
     /// Histories and targets on their own, for operations that process one after the other.
     sides: OnceLock<Box<[WgpuJagged; 2]>>,
     /// The parts of the backward pass of SDIM's `attend`.
@@ -82,6 +85,18 @@ pub(crate) struct DevicePlan {
     pub(crate) split_count: usize,
 }
 
+/// Chunks of behaviours and their lists on the device.
+#[derive(Debug)]
+pub(crate) struct DeviceChunks {
+    pub(crate) chunks: Chunks,
+    /// Per span: `[row, rows, first target, targets] [first pair, first partial result, 0, 0]`.
+    pub(crate) spans: Binding,
+    /// Per tile: `[span, first row]`.
+    pub(crate) tiles: Binding,
+    /// Per merge: `[first target, rows] [first partial result, step] [spans, 0]`.
+    pub(crate) merges: Binding,
+}
+
 impl AsRef<Batch> for WgpuBatch {
     fn as_ref(&self) -> &Batch {
         &self.batch
@@ -100,6 +115,7 @@ impl WgpuBatch {
             batch: Arc::new(batch),
             owner,
             plans: PlanCache::default(),
+            chunks: PlanCache::default(),
             sides: OnceLock::new(),
             parts: PartCache::default(),
             din: PlanCache::default(),
@@ -157,6 +173,31 @@ impl WgpuBatch {
         let made = self.plans.get_or_make(cut, || self.make_plan(gpu, operation, cut))?;
         trace_plan(operation, cut, &made.plan);
         Ok(made)
+    }
+
+    /// The chunks within limits, made at their first use.
+    pub(crate) fn chunks(
+        &self,
+        gpu: &Wgpu,
+        operation: &'static str,
+        limits: &ChunkLimits,
+    ) -> Result<Arc<DeviceChunks>> {
+        self.check_owner(gpu, operation)?;
+        self.chunks.get_or_make(limits, || {
+            let chunks = Chunks::new(&self.batch, limits);
+            let spans = chunks.spans.iter().flat_map(|span| {
+                [span.row, span.rows, span.first_target, span.targets, span.pairs, span.partial, 0, 0]
+            });
+            let tiles = chunks.tiles.iter().flat_map(|tile| [tile.span, tile.first_row]);
+            let merges =
+                chunks.merges.iter().flat_map(|m| [m.first_target, m.rows, m.partial, m.step, m.spans, 0]);
+            Ok(DeviceChunks {
+                spans: gpu.list(operation, &spans.collect::<Vec<_>>())?,
+                tiles: gpu.list(operation, &tiles.collect::<Vec<_>>())?,
+                merges: gpu.list(operation, &merges.collect::<Vec<_>>())?,
+                chunks,
+            })
+        })
     }
 
     fn make_plan(&self, gpu: &Wgpu, operation: &'static str, cut: &Cut) -> Result<DevicePlan> {

@@ -236,7 +236,7 @@ tests!(decoupled on cpu cuda webgpu: (
     counts_rows_without_weight,
 ));
 
-tests!(decoupled_backward on cpu: (
+tests!(decoupled_backward on cpu cuda webgpu: (
     matches_published_gradients,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_sizes,

@@ -6,6 +6,14 @@ use crate::cuda::batch::{Piece, Tile};
 use crate::cuda::contracts::source::{Source, files};
 use crate::cuda::decoupled::aggregate::DecoupledAggregateParams;
 use crate::cuda::decoupled::attend::DecoupledAttendParams;
+use crate::cuda::decoupled::backward::all_kernels::{
+    DecoupledAddRowsParams, DecoupledAllIdsParams, DecoupledMergeStatesParams, DecoupledMergeSumsParams,
+    DecoupledPairSumsParams, DecoupledPairsParams, DecoupledScaleParams,
+};
+use crate::cuda::decoupled::backward::chunks::{DecoupledMerge, DecoupledSpan, DecoupledTile};
+use crate::cuda::decoupled::backward::kept::{
+    DecoupledKeepParams, DecoupledKeptRowsParams, DecoupledScoreGradientsParams,
+};
 use crate::cuda::decoupled::rows::Rows;
 use crate::cuda::decoupled::scores::Scoring;
 use crate::cuda::decoupled::search::{DecoupledSearchParams, DecoupledSelectParams};
@@ -78,6 +86,19 @@ fn twins() -> Vec<(&'static str, Vec<Field>)> {
         twin::<DecoupledSearchParams>(),
         twin::<DecoupledSelectParams>(),
         twin::<DecoupledAttendParams>(),
+        twin::<DecoupledKeepParams>(),
+        twin::<DecoupledKeptRowsParams>(),
+        twin::<DecoupledScoreGradientsParams>(),
+        twin::<DecoupledSpan>(),
+        twin::<DecoupledTile>(),
+        twin::<DecoupledMerge>(),
+        twin::<DecoupledPairsParams>(),
+        twin::<DecoupledMergeStatesParams>(),
+        twin::<DecoupledPairSumsParams>(),
+        twin::<DecoupledMergeSumsParams>(),
+        twin::<DecoupledAllIdsParams>(),
+        twin::<DecoupledScaleParams>(),
+        twin::<DecoupledAddRowsParams>(),
     ]
 }
 

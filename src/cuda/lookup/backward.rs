@@ -71,24 +71,27 @@ twins! {
 }
 
 /// Where the gradient of a table goes, and what it is a sum of.
-struct Job {
+#[derive(Debug, Clone, Copy)]
+pub(in crate::cuda) struct Job {
     /// The table's first column of the gradient that comes in.
-    grad: Region<f32>,
-    grad_width: usize,
-    width: usize,
-    rows: usize,
-    out: u64,
+    pub(in crate::cuda) grad: Region<f32>,
+    pub(in crate::cuda) grad_width: usize,
+    pub(in crate::cuda) width: usize,
+    /// Of the table.
+    pub(in crate::cuda) rows: usize,
+    pub(in crate::cuda) out: u64,
     /// Ids and count of a sparse gradient; `None` of a dense one.
-    sparse: Option<[u64; 2]>,
+    pub(in crate::cuda) sparse: Option<[u64; 2]>,
 }
 
 /// Ids in order that kernels read.
-struct Runs {
-    sorted: SortedPointers,
+#[derive(Debug, Clone, Copy)]
+pub(in crate::cuda) struct Runs {
+    pub(in crate::cuda) sorted: SortedPointers,
     /// 0: nothing is.
     is_wrong: u64,
     /// The most ids and positions that there may be.
-    ids: usize,
+    pub(in crate::cuda) ids: usize,
     places: usize,
 }
 
@@ -104,9 +107,11 @@ pub(super) fn backward(
     fit(NAME, "ids", used.saturating_add(1 << 10))?;
     let features = inputs.tables.len();
     let ids = gpu.region(NAME, &inputs.ids)?;
-    let first = jobs(gpu, inputs.tables, gpu.region(NAME, &grad_out.out)?, &grads.tables)?;
+    let first = jobs(gpu, NAME, inputs.tables, gpu.region(NAME, &grad_out.out)?, &grads.tables)?;
     let second = match &grad_out.second {
-        Some(second) => jobs(gpu, inputs.second_tables, gpu.region(NAME, second)?, &grads.second_tables)?,
+        Some(second) => {
+            jobs(gpu, NAME, inputs.second_tables, gpu.region(NAME, second)?, &grads.second_tables)?
+        }
         None => Vec::new(),
     };
     let given = saved.sorted.iter().zip(inputs.tables);
@@ -159,8 +164,9 @@ pub(super) fn backward(
 }
 
 /// The gradients asked for of some tables, one place for each table.
-fn jobs(
+pub(in crate::cuda) fn jobs(
     gpu: &Cuda,
+    operation: &'static str,
     tables: &[Table<'_, CudaMemory>],
     grad: Region<f32>,
     grads: &[Option<TableGradient<'_, CudaMemory>>],
@@ -170,17 +176,17 @@ fn jobs(
     let mut jobs = Vec::with_capacity(tables.len());
     for (table, gradient) in tables.iter().zip(grads) {
         let (width, rows) = (table.width, table.rows);
-        fit(NAME, "tables", width.saturating_add(COLUMNS))?;
+        fit(operation, "tables", width.saturating_add(COLUMNS))?;
         let grad = Region::new(grad.pointer + (start * WORD) as u64, grad.length);
         start += width;
         let job = |out, sparse| Job { grad, grad_width, width, rows, out, sparse };
         jobs.push(match gradient {
             None => None,
-            Some(TableGradient::Dense(rows)) => Some(job(gpu.region_mut(NAME, rows)?.pointer, None)),
+            Some(TableGradient::Dense(rows)) => Some(job(gpu.region_mut(operation, rows)?.pointer, None)),
             Some(TableGradient::Sparse(gradient)) => {
-                let ids = gpu.region_mut(NAME, &gradient.ids)?.pointer;
-                let count = gpu.region_mut(NAME, &gradient.count)?.pointer;
-                Some(job(gpu.region_mut(NAME, &gradient.rows)?.pointer, Some([ids, count])))
+                let ids = gpu.region_mut(operation, &gradient.ids)?.pointer;
+                let count = gpu.region_mut(operation, &gradient.count)?.pointer;
+                Some(job(gpu.region_mut(operation, &gradient.rows)?.pointer, Some([ids, count])))
             }
         });
     }
@@ -224,20 +230,21 @@ fn bags_of_rows(
 }
 
 /// Scratch memory for the heads of the widest of some gradients.
-fn heads(call: &mut Call<'_>, jobs: &[&Job], places: usize) -> Result<u64> {
+pub(in crate::cuda) fn heads(call: &mut Call<'_>, jobs: &[&Job], places: usize) -> Result<u64> {
     let vec4s = jobs.iter().map(|job| job.width.div_ceil(COLUMNS)).max().unwrap_or(0);
     let nodes: usize = head_levels(places).iter().map(|level| level.nodes).sum();
     call.scratch(nodes.saturating_mul(vec4s).saturating_mul(COLUMNS * WORD))
 }
 
 /// Memory for ids that the call sorts itself, one feature after the other.
-struct OwnSort {
+pub(in crate::cuda) struct OwnSort {
     scratch: SortScratch,
     out: SortedPointers,
 }
 
 impl OwnSort {
-    fn new(call: &mut Call<'_>, used: usize) -> Result<Self> {
+    /// For so many positions.
+    pub(in crate::cuda) fn new(call: &mut Call<'_>, used: usize) -> Result<Self> {
         let bytes = used.saturating_add(1).saturating_mul(WORD);
         let out = SortedPointers {
             ids: call.scratch(bytes)?,
@@ -264,14 +271,29 @@ impl OwnSort {
             feature,
             rows,
         };
-        self.scratch.sort(call, &column, &self.out)?;
-        Ok(Runs { sorted: self.out, is_wrong: 0, ids: used.min(rows), places: used })
+        self.sort_column(call, &column)
+    }
+
+    /// Sorts a column; the ids of an earlier one are lost.
+    pub(in crate::cuda) fn sort_column(&self, call: &Call<'_>, column: &Column) -> Result<Runs> {
+        self.scratch.sort(call, column, &self.out)?;
+        let places = column.lengths[1];
+        Ok(Runs { sorted: self.out, is_wrong: 0, ids: places.min(column.rows), places })
     }
 }
 
 impl Job {
+    /// Writes the ids of a sparse gradient.
+    pub(in crate::cuda) fn write_ids(&self, call: &Call<'_>, runs: &Runs) -> Result<()> {
+        let [out_ids, out_count] = self.sparse.unwrap_or_default();
+        let SortedPointers { ids, count, .. } = runs.sorted;
+        let is_wrong = runs.is_wrong;
+        let params = TableGradientParams { ids, count, is_wrong, out_ids, out_count, ..Zeroable::zeroed() };
+        call.launch(&IDS.blocks(runs.ids.div_ceil(THREADS).max(1)), &params)
+    }
+
     /// Sums the rows of the gradient that comes in by id.
-    fn run(&self, call: &Call<'_>, runs: &Runs, bags: u64, heads: u64) -> Result<()> {
+    pub(in crate::cuda) fn run(&self, call: &Call<'_>, runs: &Runs, bags: u64, heads: u64) -> Result<()> {
         let vec4s = self.width.div_ceil(COLUMNS);
         let levels = head_levels(runs.places);
         let mut pointers = [0; MOST_LEVELS];
@@ -300,10 +322,7 @@ impl Job {
             ..Zeroable::zeroed()
         };
         match self.sparse {
-            Some([out_ids, out_count]) => {
-                let params = TableGradientParams { out_ids, out_count, ..params };
-                call.launch(&IDS.blocks(runs.ids.div_ceil(THREADS).max(1)), &params)?;
-            }
+            Some(_) => self.write_ids(call, runs)?,
             None => {
                 let items = self.rows * self.width;
                 let params = TableGradientParams { items: items as u64, ..params };

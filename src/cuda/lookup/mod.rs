@@ -170,6 +170,22 @@ fn launches(
     Ok(launches)
 }
 
+/// Gathers the rows of ids, concatenated; zeros for ids outside their tables, which are not reported.
+pub(in crate::cuda) fn gather(
+    gpu: &Cuda,
+    call: &Call<'_>,
+    tables: &[Table<'_, CudaMemory>],
+    ids: u64,
+    rows: usize,
+    out: u64,
+) -> Result<()> {
+    let params = LookupParams { ids, rows: rows as u64, ..Zeroable::zeroed() };
+    for params in launches(gpu, call.operation, "tables", params, &[Output { pointer: out, tables }])? {
+        call.launch(&EACH.blocks(blocks(rows, params.vec4s)), &params)?;
+    }
+    Ok(())
+}
+
 /// Blocks of a launch over `rows` rows of `vec4s` each.
 fn blocks(rows: usize, vec4s: u32) -> usize {
     rows.div_ceil((THREADS / vec4s as usize).max(1))

@@ -58,27 +58,27 @@ twins! {
 }
 
 /// A column of ids to be sorted.
-pub(super) struct Column {
+pub(in crate::cuda) struct Column {
     /// The first of the ids.
-    pub(super) ids: u64,
-    pub(super) more_ids: u64,
+    pub(in crate::cuda) ids: u64,
+    pub(in crate::cuda) more_ids: u64,
     /// Where ids outside the table are reported; 0: nowhere.
-    pub(super) records: [u64; 2],
+    pub(in crate::cuda) records: [u64; 2],
     /// The positions of `ids`, and of both.
-    pub(super) lengths: [usize; 2],
-    pub(super) features: usize,
-    pub(super) feature: usize,
+    pub(in crate::cuda) lengths: [usize; 2],
+    pub(in crate::cuda) features: usize,
+    pub(in crate::cuda) feature: usize,
     /// Of the table.
-    pub(super) rows: usize,
+    pub(in crate::cuda) rows: usize,
 }
 
 /// Where ids in order are written, or read.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SortedPointers {
-    pub(super) ids: u64,
-    pub(super) starts: u64,
-    pub(super) positions: u64,
-    pub(super) count: u64,
+pub(in crate::cuda) struct SortedPointers {
+    pub(in crate::cuda) ids: u64,
+    pub(in crate::cuda) starts: u64,
+    pub(in crate::cuda) positions: u64,
+    pub(in crate::cuda) count: u64,
 }
 
 /// Scratch memory of a sort of so many positions: keys and positions twice, and counts.

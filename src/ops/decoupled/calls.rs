@@ -215,7 +215,8 @@ pub trait DecoupledOps: DeviceOps {
     ///
     /// # Errors
     /// Those of [`Decoupled::check_search_backward`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) as for
-    /// [`decoupled_aggregate_into`](Self::decoupled_aggregate_into).
+    /// [`decoupled_aggregate_into`](Self::decoupled_aggregate_into); on GPUs [`Limit`](crate::Error::Limit) where slots
+    /// (`M·K`) and candidates are more than a `u32` counts or, on `Wgpu`, 8 bytes for each do not fit a binding.
     fn decoupled_search_backward_into(
         &self,
         op: &Decoupled,
@@ -327,7 +328,8 @@ pub trait DecoupledOps: DeviceOps {
     ///
     /// # Errors
     /// Those of [`Decoupled::check_attend_backward`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for ids by
-    /// [`IdPolicy`](crate::IdPolicy), and always for a count or a position outside.
+    /// [`IdPolicy`](crate::IdPolicy), and always for a count or a position outside; on GPUs those of
+    /// [`decoupled_search_backward_into`](Self::decoupled_search_backward_into), and where behaviours are searched those of a search.
     fn decoupled_attend_backward_into(
         &self,
         op: &Decoupled,

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::gpu::{Bound, fit};
 use crate::memory::ViewMut;
-use crate::ops::{AggregateInputs, Decoupled, Selection, total_width};
+use crate::ops::{AggregateInputs, Decoupled, Selection, Table, total_width};
 use crate::plan::Cut;
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::binding::Binding;
@@ -137,44 +137,8 @@ pub(super) fn aggregate_as(
         gpu.check_ids(operation, "target_ids", op.ids, target_ids, candidates, tables)?;
     }
     let ids = gpu.bind(operation, "history_ids", &ids)?;
-    fit(operation, "out", candidates * width)?;
-    let parts = top_k.div_ceil(PART).max(1);
-    let sums = match parts {
-        1 => out.binding.clone(),
-        parts => gpu.scratch(operation, (candidates * parts * width) as u64)?,
-    };
-    let mut first_column = 0;
-    for (feature, table) in tables.iter().enumerate() {
-        let bound = BoundTable::new(gpu, operation, table)?;
-        let threads = candidates * parts * table.width.div_ceil(4);
-        let params = AggregateParams {
-            threads: fit(operation, "out", threads)?,
-            top_k: top_k as u32,
-            ids_base: ids.base,
-            features: tables.len() as u32,
-            feature: feature as u32,
-            table_rows: bound.rows,
-            width: bound.width,
-            table_base: bound.data.base,
-            scale_base: bound.scale.base,
-            offset_base: bound.offset.base,
-            out_base: sums.base,
-            out_width: width as u32,
-            first_column,
-            parts: parts as u32,
-            part: PART as u32,
-        };
-        let bindings = [&kept, &ids, &bound.data, &bound.scale, &bound.offset, &sums];
-        let kernel = aggregate_kernel(bound.format, bound.int8);
-        gpu.dispatch(operation, &kernel, &params, &bindings, groups_of(threads))?;
-        first_column += table.width as u32;
-    }
-    if parts > 1 {
-        let ranges: Vec<u32> =
-            (0..candidates).flat_map(|m| [m * parts, (m + 1) * parts].map(|p| p as u32)).collect();
-        let rows = Rows { out: &out.binding, rows: candidates, width, out_width: width, first_column: 0 };
-        rows.sum_parts(gpu, operation, &gpu.list(operation, &ranges)?, &sums, Mode::Halves)?;
-    }
+    let rows = KeptRows { top_k, candidates, kept: &kept, ids: &ids };
+    rows.sum(gpu, operation, tables, &out.binding)?;
     if op.multiply_target {
         let ids = gpu.bind(operation, "target_ids", &target_ids)?;
         let rows = Gather {
@@ -193,8 +157,71 @@ pub(super) fn aggregate_as(
     gpu.finish(out)
 }
 
+/// Behaviours that are kept, with their numbers.
+#[derive(Clone, Copy)]
+pub(super) struct KeptRows<'a> {
+    pub(super) top_k: usize,
+    pub(super) candidates: usize,
+    /// `[M, K]`: (number, row of the history or `NONE`).
+    pub(super) kept: &'a Binding,
+    pub(super) ids: &'a Binding,
+}
+
+impl KeptRows<'_> {
+    /// Sums number · row of the tables, `[M, Σ width]`.
+    pub(super) fn sum(
+        &self,
+        gpu: &Wgpu,
+        operation: &'static str,
+        tables: &[Table<'_, WgpuMemory>],
+        out: &Binding,
+    ) -> Result<()> {
+        let Self { top_k, candidates, kept, ids } = *self;
+        let width = total_width(tables);
+        fit(operation, "out", candidates * width)?;
+        let parts = top_k.div_ceil(PART).max(1);
+        let sums = match parts {
+            1 => out.clone(),
+            parts => gpu.scratch(operation, (candidates * parts * width) as u64)?,
+        };
+        let mut first_column = 0;
+        for (feature, table) in tables.iter().enumerate() {
+            let bound = BoundTable::new(gpu, operation, table)?;
+            let threads = candidates * parts * table.width.div_ceil(4);
+            let params = AggregateParams {
+                threads: fit(operation, "out", threads)?,
+                top_k: top_k as u32,
+                ids_base: ids.base,
+                features: tables.len() as u32,
+                feature: feature as u32,
+                table_rows: bound.rows,
+                width: bound.width,
+                table_base: bound.data.base,
+                scale_base: bound.scale.base,
+                offset_base: bound.offset.base,
+                out_base: sums.base,
+                out_width: width as u32,
+                first_column,
+                parts: parts as u32,
+                part: PART as u32,
+            };
+            let bindings = [kept, ids, &bound.data, &bound.scale, &bound.offset, &sums];
+            let kernel = aggregate_kernel(bound.format, bound.int8);
+            gpu.dispatch(operation, &kernel, &params, &bindings, groups_of(threads))?;
+            first_column += table.width as u32;
+        }
+        if parts > 1 {
+            let ranges: Vec<u32> =
+                (0..candidates).flat_map(|m| [m * parts, (m + 1) * parts].map(|p| p as u32)).collect();
+            let rows = Rows { out, rows: candidates, width, out_width: width, first_column: 0 };
+            rows.sum_parts(gpu, operation, &gpu.list(operation, &ranges)?, &sums, Mode::Halves)?;
+        }
+        Ok(())
+    }
+}
+
 /// The weights and rows of the selected behaviours.
-fn weigh(
+pub(super) fn weigh(
     gpu: &Wgpu,
     operation: &'static str,
     top_k: usize,

@@ -1,7 +1,8 @@
-//! Decoupled embeddings: search, aggregate, attend.
+//! Decoupled embeddings: search, aggregate, attend, and their gradients.
 
 mod aggregate;
 mod attend;
+mod backward;
 mod combine;
 mod keys;
 mod queries;
@@ -9,10 +10,10 @@ mod search;
 
 use crate::error::Result;
 use crate::gpu;
-use crate::memory::ViewMut;
+use crate::memory::{View, ViewMut};
 use crate::ops::{
-    AggregateInputs, Decoupled, DecoupledInputs, DecoupledOps, SearchInputs, Selection, SelectionBuffers,
-    SelectionMut,
+    AggregateGradients, AggregateInputs, Decoupled, DecoupledGradients, DecoupledInputs, DecoupledOps,
+    DecoupledSaved, SearchGradients, SearchInputs, Selection, SelectionBuffers, SelectionMut,
 };
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::memory::WgpuMemory;
@@ -59,8 +60,45 @@ impl DecoupledOps for Wgpu {
     ) -> Result<()> {
         attend::attend(self, op, batch, &inputs, out)
     }
+
+    fn decoupled_search_backward_into(
+        &self,
+        op: &Decoupled,
+        batch: &WgpuBatch,
+        inputs: SearchInputs<'_, WgpuMemory>,
+        selection: Selection<'_, WgpuMemory>,
+        grad_scores: View<'_, WgpuMemory, f32>,
+        grads: SearchGradients<'_, WgpuMemory>,
+    ) -> Result<()> {
+        backward::search_backward(self, op, batch, (&inputs, &selection), grad_scores, &grads)
+    }
+
+    fn decoupled_aggregate_backward_into(
+        &self,
+        op: &Decoupled,
+        batch: &WgpuBatch,
+        inputs: AggregateInputs<'_, WgpuMemory>,
+        selection: Selection<'_, WgpuMemory>,
+        grad_out: View<'_, WgpuMemory, f32>,
+        grads: AggregateGradients<'_, WgpuMemory>,
+    ) -> Result<()> {
+        backward::aggregate_backward(self, op, batch, (&inputs, &selection), grad_out, &grads)
+    }
+
+    fn decoupled_attend_backward_into(
+        &self,
+        op: &Decoupled,
+        batch: &WgpuBatch,
+        inputs: DecoupledInputs<'_, WgpuMemory>,
+        saved: DecoupledSaved<'_, WgpuMemory>,
+        grad_out: View<'_, WgpuMemory, f32>,
+        grads: DecoupledGradients<'_, WgpuMemory>,
+    ) -> Result<()> {
+        backward::attend_backward(self, op, batch, (&inputs, &saved), grad_out, &grads)
+    }
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    [aggregate::variants(), combine::variants(), keys::variants(), queries::variants()].concat()
+    [aggregate::variants(), backward::variants(), combine::variants(), keys::variants(), queries::variants()]
+        .concat()
 }

@@ -69,9 +69,13 @@ pub(super) fn backward(
             [sorted.ids, sorted.starts, sorted.positions, sorted.count].map(|list| Region::of(list).buffer),
         );
     }
-    let mut first = jobs(gpu, inputs.tables, (grad, used), &grads.tables, &read)?;
+    let grad = gpu.bind(NAME, "grad_out", &grad)?;
+    let mut first = jobs(gpu, NAME, inputs.tables, (grad, used), &grads.tables, &read)?;
     let mut second = match grad_second {
-        Some(grad) => jobs(gpu, inputs.second_tables, (grad, used), &grads.second_tables, &read)?,
+        Some(grad) => {
+            let grad = gpu.bind(NAME, "grad_out", &grad)?;
+            jobs(gpu, NAME, inputs.second_tables, (grad, used), &grads.second_tables, &read)?
+        }
         None => Vec::new(),
     };
     if given.is_empty() {
@@ -114,23 +118,24 @@ pub(super) fn backward(
     Ok(())
 }
 
-/// The gradients asked for of some tables, one place for each table.
-fn jobs(
+/// The gradients asked for of some tables, one place for each table: sums of rows of `grad`, of at most `used` ids.
+pub(in crate::webgpu) fn jobs(
     gpu: &Wgpu,
+    operation: &'static str,
     tables: &[Table<'_, WgpuMemory>],
-    (grad, used): (Region<'_, f32>, usize),
+    (grad, used): (Binding, usize),
     grads: &[Option<TableGradient<'_, WgpuMemory>>],
     read: &[&wgpu::Buffer],
 ) -> Result<Vec<Option<Job>>> {
-    let (grad, grad_width) = (gpu.bind(NAME, "grad_out", &grad)?, total_width(tables));
+    let grad_width = total_width(tables);
     let mut first_column = 0;
     let mut jobs = Vec::with_capacity(tables.len());
     for (table, gradient) in tables.iter().zip(grads) {
         let width = table.width;
         let output = |rows: &_, count: usize, others: &[&Output]| {
             let length = count.saturating_mul(width);
-            fit(NAME, "grads", length)?;
-            Ok((length, gpu.output(NAME, "grads", rows, length, read, others)?))
+            fit(operation, "grads", length)?;
+            Ok((length, gpu.output(operation, "grads", rows, length, read, others)?))
         };
         let (length, rows, sparse) = match gradient {
             None => {
@@ -144,14 +149,14 @@ fn jobs(
             }
             Some(TableGradient::Sparse(gradient)) => {
                 let capacity = used.min(table.rows);
-                let ids = gpu.output(NAME, "grads", &gradient.ids, capacity, read, &[])?;
-                let count = gpu.output(NAME, "grads", &gradient.count, 1, read, &[&ids])?;
+                let ids = gpu.output(operation, "grads", &gradient.ids, capacity, read, &[])?;
+                let count = gpu.output(operation, "grads", &gradient.count, 1, read, &[&ids])?;
                 let (length, rows) = output(&gradient.rows, capacity, &[&ids, &count])?;
                 (length, rows, Some((ids, count, capacity)))
             }
         };
         let grad = grad.clone();
-        jobs.push(Some(Job { grad, grad_width, first_column, width, length, rows, sparse }));
+        jobs.push(Some(Job { operation, grad, grad_width, first_column, width, length, rows, sparse }));
         first_column += width;
     }
     Ok(jobs)
@@ -193,14 +198,19 @@ fn sorted_here(
     [used, rows]: [usize; 2],
 ) -> Result<Runs> {
     let sort = Sort::new(gpu, NAME, used, rows)?;
-    let capacity = used.min(rows);
-    let sorted = SortedBindings {
-        ids: gpu.scratch(NAME, capacity as u64)?,
-        starts: gpu.scratch(NAME, capacity as u64 + 1)?,
-        positions: gpu.scratch(NAME, used as u64)?,
-        count: gpu.scratch(NAME, 1)?,
-    };
     sort.load(&IdList { ids, features, feature, first: 0, length: used, report: None })?;
+    sorted_runs(&sort, [used, rows])
+}
+
+/// Sorts the keys of `used` positions in a table of so many rows, which are loaded.
+pub(in crate::webgpu) fn sorted_runs(sort: &Sort<'_>, [used, rows]: [usize; 2]) -> Result<Runs> {
+    let (gpu, operation, capacity) = (sort.gpu, sort.operation, used.min(rows));
+    let sorted = SortedBindings {
+        ids: gpu.scratch(operation, capacity as u64)?,
+        starts: gpu.scratch(operation, capacity as u64 + 1)?,
+        positions: gpu.scratch(operation, used as u64)?,
+        count: gpu.scratch(operation, 1)?,
+    };
     sort.finish(&sorted)?;
     let live = sorted.count.clone();
     Ok(Runs { sorted, live, ids: capacity, places: used })

@@ -1,9 +1,9 @@
 //! Look-ups: rows of tables by id, one dispatch per feature; sorted ids, gradients and optimisers in files of their own.
 
-mod backward;
+pub(in crate::webgpu) mod backward;
 mod order;
-mod sort;
-mod table_gradient;
+pub(in crate::webgpu) mod sort;
+pub(in crate::webgpu) mod table_gradient;
 mod update;
 
 use crate::element::Element;

@@ -168,17 +168,17 @@ pub(super) fn variants() -> Vec<Kernel> {
 
 /// Ids in order, as kernels bind them.
 #[derive(Debug, Clone)]
-pub(super) struct SortedBindings {
-    pub(super) ids: Binding,
-    pub(super) starts: Binding,
-    pub(super) positions: Binding,
-    pub(super) count: Binding,
+pub(in crate::webgpu) struct SortedBindings {
+    pub(in crate::webgpu) ids: Binding,
+    pub(in crate::webgpu) starts: Binding,
+    pub(in crate::webgpu) positions: Binding,
+    pub(in crate::webgpu) count: Binding,
 }
 
 /// A column of ids of which one list after the other is written.
-pub(super) struct Sort<'a> {
-    pub(super) gpu: &'a Wgpu,
-    pub(super) operation: &'static str,
+pub(in crate::webgpu) struct Sort<'a> {
+    pub(in crate::webgpu) gpu: &'a Wgpu,
+    pub(in crate::webgpu) operation: &'static str,
     /// Of the table.
     rows: u32,
     length: u32,
@@ -190,20 +190,25 @@ pub(super) struct Sort<'a> {
 }
 
 /// One of the lists of a column.
-pub(super) struct IdList<'a> {
-    pub(super) ids: &'a Binding,
-    pub(super) features: usize,
-    pub(super) feature: usize,
+pub(in crate::webgpu) struct IdList<'a> {
+    pub(in crate::webgpu) ids: &'a Binding,
+    pub(in crate::webgpu) features: usize,
+    pub(in crate::webgpu) feature: usize,
     /// The positions of the list: the first, and their number.
-    pub(super) first: usize,
-    pub(super) length: usize,
+    pub(in crate::webgpu) first: usize,
+    pub(in crate::webgpu) length: usize,
     /// Where ids outside the table are reported.
-    pub(super) report: Option<&'a Binding>,
+    pub(in crate::webgpu) report: Option<&'a Binding>,
 }
 
 impl<'a> Sort<'a> {
     /// Scratch memory for `length` ids in a table of so many rows.
-    pub(super) fn new(gpu: &'a Wgpu, operation: &'static str, length: usize, rows: usize) -> Result<Self> {
+    pub(in crate::webgpu) fn new(
+        gpu: &'a Wgpu,
+        operation: &'static str,
+        length: usize,
+        rows: usize,
+    ) -> Result<Self> {
         let plan = SortPlan::new(length, rows, DIGIT_BITS, BLOCK);
         let words = || gpu.scratch(operation, length as u64);
         Ok(Self {
@@ -221,7 +226,7 @@ impl<'a> Sort<'a> {
     }
 
     /// Writes the keys of a list.
-    pub(super) fn load(&self, list: &IdList<'_>) -> Result<()> {
+    pub(in crate::webgpu) fn load(&self, list: &IdList<'_>) -> Result<()> {
         let Self { gpu, operation, rows, .. } = *self;
         fit(operation, "ids", list.length * list.features)?;
         let no_report = gpu.no_output(operation)?;
@@ -239,7 +244,7 @@ impl<'a> Sort<'a> {
     }
 
     /// Sorts the keys, and writes ids, starts, positions and the count.
-    pub(super) fn finish(&self, out: &SortedBindings) -> Result<()> {
+    pub(in crate::webgpu) fn finish(&self, out: &SortedBindings) -> Result<()> {
         let Self { gpu, operation, rows, length, ref counts, ref totals, .. } = *self;
         let groups = self.plan.blocks as u64;
         let blocks = self.plan.blocks as u32;

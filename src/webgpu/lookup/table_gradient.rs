@@ -10,8 +10,6 @@ use crate::webgpu::params::{Params, params};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
 
-const NAME: &str = "lookup_backward";
-
 params! {
     /// Twin of the struct in shaders/lookup/gradient_ids.wgsl.
     struct GradientIdsParams {
@@ -142,37 +140,46 @@ pub(super) fn variants() -> Vec<Kernel> {
 }
 
 /// Where the gradient of a table goes, and what it is a sum of.
-pub(super) struct Job {
-    pub(super) grad: Binding,
-    pub(super) grad_width: usize,
-    pub(super) first_column: usize,
-    pub(super) width: usize,
+pub(in crate::webgpu) struct Job {
+    pub(in crate::webgpu) operation: &'static str,
+    pub(in crate::webgpu) grad: Binding,
+    pub(in crate::webgpu) grad_width: usize,
+    pub(in crate::webgpu) first_column: usize,
+    pub(in crate::webgpu) width: usize,
     /// Numbers of the rows.
-    pub(super) length: usize,
-    pub(super) rows: Output,
+    pub(in crate::webgpu) length: usize,
+    pub(in crate::webgpu) rows: Output,
     /// Ids and count of a sparse gradient, and its capacity; `None` of a dense one.
-    pub(super) sparse: Option<(Output, Output, usize)>,
+    pub(in crate::webgpu) sparse: Option<(Output, Output, usize)>,
 }
 
 /// Ids in order that kernels read.
-pub(super) struct Runs {
-    pub(super) sorted: SortedBindings,
+#[derive(Debug, Clone)]
+pub(in crate::webgpu) struct Runs {
+    pub(in crate::webgpu) sorted: SortedBindings,
     /// How many ids count.
-    pub(super) live: Binding,
+    pub(in crate::webgpu) live: Binding,
     /// The most ids and positions that there may be.
-    pub(super) ids: usize,
-    pub(super) places: usize,
+    pub(in crate::webgpu) ids: usize,
+    pub(in crate::webgpu) places: usize,
 }
 
 impl Job {
     /// Sums the rows of the gradient that comes in by id.
     pub(super) fn run(self, gpu: &Wgpu, runs: &Runs, bags: Option<&Binding>) -> Result<()> {
-        let SortedBindings { ids, starts, positions, .. } = &runs.sorted;
-        let live = &runs.live;
+        self.begin(gpu, runs)?;
+        self.sums(gpu, runs, bags, (&self.rows.binding, self.sparse.is_none()))?;
+        self.finish(gpu)
+    }
+
+    /// Writes the ids of a sparse gradient, or clears a dense one.
+    pub(in crate::webgpu) fn begin(&self, gpu: &Wgpu, runs: &Runs) -> Result<()> {
+        let operation = self.operation;
+        let (ids, live) = (&runs.sorted.ids, &runs.live);
         gpu.fetch(&self.rows);
         if let Some((out_ids, out_count, capacity)) = &self.sparse {
             gpu.fetch(out_ids);
-            let out_ids = written(gpu, NAME, out_ids, *capacity)?;
+            let out_ids = written(gpu, operation, out_ids, *capacity)?;
             let out_count = &out_count.binding;
             let params = GradientIdsParams {
                 ids_base: ids.base,
@@ -180,13 +187,15 @@ impl Job {
                 out_count_base: out_count.base,
             };
             let groups = groups_of(runs.ids).max(1);
-            gpu.dispatch(NAME, &ids_kernel(), &params, &[live, ids, &out_ids, out_count], groups)?;
+            gpu.dispatch(operation, &ids_kernel(), &params, &[live, ids, &out_ids, out_count], groups)?;
         } else if self.length > 0 {
-            gpu.clear(NAME, &self.rows.binding, self.length);
+            gpu.clear(operation, &self.rows.binding, self.length);
         }
-        if self.length > 0 {
-            self.sums(gpu, runs, [live, ids, starts, positions], bags)?;
-        }
+        Ok(())
+    }
+
+    /// Ends the outputs.
+    pub(in crate::webgpu) fn finish(self, gpu: &Wgpu) -> Result<()> {
         gpu.finish(self.rows)?;
         if let Some((ids, count, _)) = self.sparse {
             gpu.finish(ids)?;
@@ -204,31 +213,36 @@ impl Job {
     }
 
     /// Checks that the device counts and holds what [`run`](Self::run) needs for so many positions.
-    pub(super) fn check_room(&self, gpu: &Wgpu, places: usize) -> Result<()> {
+    pub(in crate::webgpu) fn check_room(&self, gpu: &Wgpu, places: usize) -> Result<()> {
         // Kernels count up to the end of the last workgroup.
-        fit(NAME, "sorted", places.saturating_add(1 << 15))?;
-        fit(NAME, "grad_out", (self.grad.size / 4) as usize)?;
+        fit(self.operation, "sorted", places.saturating_add(1 << 15))?;
+        fit(self.operation, "grad_out", (self.grad.size / 4) as usize)?;
         let words = if self.length > 0 { self.head_words(places) } else { 0 };
-        fit(NAME, "partial results", words.saturating_add(1 << 15))?;
-        gpu.scratch_size(NAME, words as u64).map(|_| ())
+        fit(self.operation, "partial results", words.saturating_add(1 << 15))?;
+        gpu.scratch_size(self.operation, words as u64).map(|_| ())
     }
 
-    fn sums(
+    /// Sums by id, to rows of all ids of the table if `dense`, or else of the ids in order.
+    pub(in crate::webgpu) fn sums(
         &self,
         gpu: &Wgpu,
         runs: &Runs,
-        [live, ids, starts, positions]: [&Binding; 4],
         bags: Option<&Binding>,
+        (out, dense): (&Binding, bool),
     ) -> Result<()> {
-        let Self { ref grad, grad_width, first_column, width, ref rows, .. } = *self;
+        if self.length == 0 {
+            return Ok(());
+        }
+        let SortedBindings { ids, starts, positions, .. } = &runs.sorted;
+        let live = &runs.live;
+        let Self { operation, ref grad, grad_width, first_column, width, .. } = *self;
         let levels = head_levels(runs.places);
-        let heads = gpu.scratch(NAME, self.head_words(runs.places) as u64)?;
-        let out = &rows.binding;
+        let heads = gpu.scratch(operation, self.head_words(runs.places) as u64)?;
         let whole = [grad_width, first_column, width].iter().all(|columns| columns.is_multiple_of(4));
         let kernel = windows_kernel(Format::f32(whole && grad.base.is_multiple_of(4)));
         let nothing = gpu.nothing();
         let bindings = [live, ids, starts, positions, bags.unwrap_or(&nothing), grad, out, &heads];
-        let (windows, dense) = (levels[0].nodes, u32::from(self.sparse.is_none()));
+        let (windows, dense) = (levels[0].nodes, u32::from(dense));
         let threads = windows * width.div_ceil(4);
         let params = GradientWindowsParams {
             threads: threads as u32,
@@ -243,7 +257,7 @@ impl Job {
             dense,
             has_bags: u32::from(bags.is_some()),
         };
-        gpu.dispatch(NAME, &kernel, &params, &bindings, groups_of(threads))?;
+        gpu.dispatch(operation, &kernel, &params, &bindings, groups_of(threads))?;
         for (level, next) in levels[1..].iter().enumerate() {
             let threads = next.nodes * width;
             let params = GradientHeadsParams {
@@ -253,7 +267,7 @@ impl Job {
                 windows: windows as u32,
                 level: level as u32,
             };
-            gpu.dispatch(NAME, &heads_kernel(), &params, &[live, starts, &heads], groups_of(threads))?;
+            gpu.dispatch(operation, &heads_kernel(), &params, &[live, starts, &heads], groups_of(threads))?;
         }
         let threads = (windows - 1) * width;
         let params = GradientLongRunsParams {
@@ -266,6 +280,6 @@ impl Job {
             windows: windows as u32,
         };
         let bindings = [live, ids, starts, &heads, out];
-        gpu.dispatch(NAME, &long_runs_kernel(), &params, &bindings, groups_of(threads))
+        gpu.dispatch(operation, &long_runs_kernel(), &params, &bindings, groups_of(threads))
     }
 }

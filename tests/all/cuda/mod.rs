@@ -1,6 +1,7 @@
 //! What only the CUDA backend has.
 
 mod decoupled;
+mod decoupled_gradients;
 mod device;
 mod din_gradients;
 mod edges;

@@ -424,6 +424,7 @@ fn every_kernel_has_a_wrong_twin() {
         super::din_gradients::wrong(),
         super::sdim_gradients::wrong(),
         super::lookup_gradients::wrong(),
+        super::decoupled_gradients::wrong(),
     ];
     let twins: Vec<String> = lists.iter().flatten().map(|(mutant, _)| family(mutant.kernel)).collect();
     for (_, text) in cuda::kernels() {

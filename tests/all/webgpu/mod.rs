@@ -8,5 +8,6 @@ mod handles;
 mod lookup_in_one_buffer;
 mod sdim_gradients;
 mod submissions;
+mod wrong_decoupled_gradients;
 mod wrong_lookup_gradients;
 mod wrong_shaders;

@@ -409,6 +409,7 @@ fn every_kernel_has_a_wrong_twin() {
         attention_gradients_of_rows(),
         super::din_gradients::twins(),
         super::sdim_gradients::twins(),
+        super::wrong_decoupled_gradients::twins(),
         super::wrong_lookup_gradients::twins(),
     ];
     let twins = [attention(), din(), sdim(), look_ups(), decoupled()].into_iter().chain(gradients);
