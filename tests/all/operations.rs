@@ -252,6 +252,7 @@ tests!(decoupled_backward on cpu cuda webgpu: (
     writes_what_is_asked_for,
     keeps_nan_to_its_candidate,
     ignores_what_a_removed_behaviour_holds,
+    removes_a_score_that_overflows,
     ignores_rows_that_belong_to_nobody,
     names_the_backward_call,
     refuses_what_has_no_gradient,

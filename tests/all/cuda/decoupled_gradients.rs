@@ -4,7 +4,7 @@
 use longseq::*;
 use longseq_check::Case;
 use longseq_check::data::Ids;
-use longseq_check::decoupled::{DecoupledBackwardCase, DecoupledCase, Scores};
+use longseq_check::decoupled::{DecoupledBackwardCase, DecoupledCase, Scores, check_overflowing_scores};
 use longseq_check::device::assert_check;
 use longseq_check::device::cuda::{modes_of, session, set_mode};
 use longseq_check::lookup::{Form, Storage};
@@ -126,10 +126,6 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
         (everywhere(pairs("decoupled_merge_states", "spans subtracted", subtracted)), &plain),
         (everywhere(pairs("decoupled_all_pairs", "differences added", ("sub.rn.f32", "add.rn.f32"))), &plain),
         (sums("decoupled_all_behaviours", "candidates subtracted", subtracted), &plain),
-        (
-            sums("decoupled_all_behaviours", "one removed is enough to keep all", ("red.and", "red.or")),
-            &removed,
-        ),
         (sums("decoupled_all_candidates", "behaviours subtracted", subtracted), &plain),
         (
             sums("decoupled_all_candidates", "one removed is enough to keep all", ("red.and", "red.or")),
@@ -141,5 +137,10 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
         (sums("decoupled_add_rows", "chunks subtracted", subtracted), &cut),
         (sums("decoupled_add_rows", "the id before", ("setp.le.u32", "setp.lt.u32")), &cut),
     ];
-    twins.map(|(mutant, case)| (mutant, checked(case))).into()
+    let mut twins: Vec<_> = twins.into_iter().map(|(mutant, case)| (mutant, checked(case))).collect();
+    twins.push((
+        sums("decoupled_all_behaviours", "one removed is enough to keep all", ("red.and", "red.or")),
+        Check::new("scores that overflow", check_overflowing_scores::<Cuda>),
+    ));
+    twins
 }

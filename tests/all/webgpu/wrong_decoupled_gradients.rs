@@ -1,9 +1,10 @@
 //! Shaders of the gradients of decoupled embeddings that are wrong on purpose.
 
-use longseq_check::decoupled::{DecoupledBackwardCase, DecoupledCase, Scores};
+use longseq::Wgpu;
+use longseq_check::decoupled::{DecoupledBackwardCase, DecoupledCase, Scores, check_overflowing_scores};
 use longseq_check::lookup::Form;
 
-use super::wrong_shaders::{Twin, twin};
+use super::wrong_shaders::{Twin, twin, twin_that};
 
 fn gradients(forward: DecoupledCase) -> DecoupledBackwardCase {
     DecoupledBackwardCase { forward, ..Default::default() }
@@ -89,7 +90,7 @@ fn over_all() -> Vec<Twin> {
         // Candidates of a later tile overwrite; weights for gradients.
         of("decoupled/all_behaviours", "sums[l] += some[l];", "sums[l] = some[l];"),
         of("decoupled/all_behaviours", "pair[params.factor]", "pair.x"),
-        twin(&removed, "decoupled/all_behaviours", "!= REMOVED_BITS", "!= NONE"),
+        twin_that(check_overflowing_scores::<Wgpu>, "decoupled/all_behaviours", "!= REMOVED_BITS", "!= NONE"),
         of("decoupled/all_candidates", "sums[0] += some[0];", "sums[0] = some[0];"),
         twin(&removed, "decoupled/all_candidates", "!= REMOVED_BITS", "!= NONE"),
         of("decoupled/all_merge_sums", "sum += partial", "sum = partial"),

@@ -36,6 +36,16 @@ where
     Twin { kernel, right, wrong, passes: Box::new(move |gpu| gpu.check_case(&case)) }
 }
 
+/// The same with a check that is no case.
+pub(super) fn twin_that(
+    passes: fn(&Wgpu) -> Result<(), Failure>,
+    kernel: &'static str,
+    right: &'static str,
+    wrong: &'static str,
+) -> Twin {
+    Twin { kernel, right, wrong, passes: Box::new(passes) }
+}
+
 /// The same for a kernel that finds errors in the caller's data.
 pub(super) fn twin_of_check(
     expected: &'static str,

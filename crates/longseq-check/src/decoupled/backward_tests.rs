@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::backward::DecoupledGradientOutput;
 use super::backward_refusals::{names_the_backward_call, refuses_what_has_no_gradient};
+use super::overflow::removes_a_score_that_overflows;
 use super::{DecoupledBackwardCase, DecoupledCase, Scores};
 use crate::case::{Case, Rules, assert_check, check};
 use crate::compare::compare;
@@ -31,6 +32,7 @@ list_tests!("decoupled_backward":
     writes_what_is_asked_for,
     keeps_nan_to_its_candidate,
     ignores_what_a_removed_behaviour_holds,
+    removes_a_score_that_overflows,
     ignores_rows_that_belong_to_nobody,
     names_the_backward_call,
     refuses_what_has_no_gradient,

@@ -7,10 +7,12 @@ pub mod backward_tests;
 mod bounds;
 mod compare;
 mod extremes;
+mod overflow;
 mod scores;
 pub mod tests;
 
 pub use backward::{DecoupledBackwardCase, DecoupledGradientOutput, FORMULA as BACKWARD_FORMULA};
+pub use overflow::check_overflowing_scores;
 pub use scores::Scores;
 
 use longseq::reference::SelectionReference;
