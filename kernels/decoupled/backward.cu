@@ -152,6 +152,18 @@ __device__ __forceinline__ float dot(const Vec4 &a, const Vec4 &b) {
     return sum;
 }
 
+enum : u32 {
+    // Turns over slots that are added up before they are added to the rest.
+    TURNS_PER_BLOCK = 64,
+};
+
+__device__ __forceinline__ void add(Vec4 &sum, const Vec4 &more) {
+#pragma unroll
+    for (u32 e = 0; e < COLUMNS; e++) {
+        sum.numbers[e] += more.numbers[e];
+    }
+}
+
 // The sum over the adjacent lanes that share a row.
 __device__ __forceinline__ float sum_of_lanes(float value, u32 lanes) {
     for (u32 other = lanes / 2; other > 0; other /= 2) {
@@ -164,8 +176,9 @@ __device__ __forceinline__ float sum_of_lanes(float value, u32 lanes) {
 __device__ __forceinline__ Vec4 go_over_slots(
     const DecoupledKeptRowsParams &p, const Slice &slice, const Vec4 &factor, u64 first, u32 count, u32 lanes, bool add_dots) {
     const u32 groups = ROW_THREADS / lanes, lane = threadIdx.x % lanes, group = threadIdx.x / lanes;
-    Vec4 sum = zeros();
-    for (u32 begin = 0; begin < count; begin += AHEAD * groups) {
+    // In blocks, so that the error does not grow with the number of slots.
+    Vec4 sum = zeros(), block = zeros();
+    for (u32 begin = 0, turn = 1; begin < count; begin += AHEAD * groups, turn++) {
         u32 rows[AHEAD];
         Vec4 values[AHEAD];
 #pragma unroll
@@ -182,7 +195,7 @@ __device__ __forceinline__ Vec4 go_over_slots(
             const float number = keeps ? __uint_as_float(__ldg(p.bags + slot).y) : 0.0f;
 #pragma unroll
             for (u32 e = 0; e < COLUMNS; e++) {
-                sum.numbers[e] = keeps ? fma(number, values[i].numbers[e], sum.numbers[e]) : sum.numbers[e];
+                block.numbers[e] = keeps ? fma(number, values[i].numbers[e], block.numbers[e]) : block.numbers[e];
             }
             if (p.dots) {
                 float product = sum_of_lanes(keeps && slice.there ? dot(factor, values[i]) : 0.0f, lanes);
@@ -191,7 +204,12 @@ __device__ __forceinline__ Vec4 go_over_slots(
                 }
             }
         }
+        if (turn % TURNS_PER_BLOCK == 0) {
+            add(sum, block);
+            block = zeros();
+        }
     }
+    add(sum, block);
     return sum;
 }
 
@@ -229,11 +247,7 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_kept_rows(co
         __syncthreads();
         if (group == 0 && slice.there) {
             for (u32 other = 1; other < groups; other++) {
-                const Vec4 more = get_vec4(&of_groups[other * lanes + lane]);
-#pragma unroll
-                for (u32 e = 0; e < COLUMNS; e++) {
-                    sum.numbers[e] += more.numbers[e];
-                }
+                add(sum, get_vec4(&of_groups[other * lanes + lane]));
             }
 #pragma unroll
             for (u32 e = 0; e < COLUMNS; e++) {

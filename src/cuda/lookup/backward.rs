@@ -34,6 +34,8 @@ const THREADS: usize = 256;
 const WORD: usize = size_of::<u32>();
 /// Levels of heads over 2³² positions, and one more.
 const MOST_LEVELS: usize = 7;
+/// How far loops over positions step past the end, at most: a `u32` must hold that, too.
+pub(in crate::cuda) const STEP: usize = 1 << 10;
 
 twins! {
     /// `kernels/lookup/backward.cu`
@@ -104,7 +106,7 @@ pub(super) fn backward(
     grads: &LookupGradients<'_, CudaMemory>,
 ) -> Result<()> {
     let used = op.check_backward(&bags, inputs, saved, grad_out, grads)?;
-    fit(NAME, "ids", used.saturating_add(1 << 10))?;
+    fit(NAME, "ids", used.saturating_add(STEP))?;
     let features = inputs.tables.len();
     let ids = gpu.region(NAME, &inputs.ids)?;
     let first = jobs(gpu, NAME, inputs.tables, gpu.region(NAME, &grad_out.out)?, &grads.tables)?;
@@ -204,7 +206,7 @@ fn given_runs(
     let capacity = sorted.ids.len().min(used);
     let places = sorted.positions.len();
     // A kernel counts up to the end of the last window.
-    fit(NAME, "sorted", places.saturating_add(1 << 10))?;
+    fit(NAME, "sorted", places.saturating_add(STEP))?;
     let (ids, count) = (gpu.region(NAME, &sorted.ids)?.pointer, gpu.region(NAME, &sorted.count)?.pointer);
     let starts = gpu.region(NAME, &sorted.starts)?.pointer;
     let positions = gpu.region(NAME, &sorted.positions)?.pointer;

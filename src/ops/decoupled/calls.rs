@@ -216,7 +216,8 @@ pub trait DecoupledOps: DeviceOps {
     /// # Errors
     /// Those of [`Decoupled::check_search_backward`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) as for
     /// [`decoupled_aggregate_into`](Self::decoupled_aggregate_into); on GPUs [`Limit`](crate::Error::Limit) where slots
-    /// (`M·K`) and candidates are more than a `u32` counts or, on `Wgpu`, 8 bytes for each do not fit a binding.
+    /// (`M·K`) and candidates are more than a `u32` counts or, on `Wgpu`, 8 bytes for each, or 4 for each feature of a slot, do not
+    /// fit a binding, or `K` is above 2^20.
     fn decoupled_search_backward_into(
         &self,
         op: &Decoupled,
@@ -299,7 +300,7 @@ pub trait DecoupledOps: DeviceOps {
     /// Ids are sorted once per feature, for both of its tables (over a whole history that is taken in several parts, those of each part
     /// again). Nothing of the size of candidates × behaviours is stored. Cost: the
     /// sort, [`Decoupled::backward_flops`] and [`Decoupled::backward_bytes`]; without a selection the search, or without a `top_k` a
-    /// forward pass, in addition.
+    /// forward pass, in addition. Over a whole history, GPUs need `Σ_l |dw_l|` of a candidate within `f32`, too.
     ///
     /// ```
     /// use longseq::prelude::*;
@@ -329,7 +330,8 @@ pub trait DecoupledOps: DeviceOps {
     /// # Errors
     /// Those of [`Decoupled::check_attend_backward`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for ids by
     /// [`IdPolicy`](crate::IdPolicy), and always for a count or a position outside; on GPUs those of
-    /// [`decoupled_search_backward_into`](Self::decoupled_search_backward_into), and where behaviours are searched those of a search.
+    /// [`decoupled_search_backward_into`](Self::decoupled_search_backward_into), where behaviours are searched those of a search, and over
+    /// a whole history, on `Wgpu`, `Limit` for rows of more than 9000 numbers of attention and representation together.
     fn decoupled_attend_backward_into(
         &self,
         op: &Decoupled,

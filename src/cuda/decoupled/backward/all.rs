@@ -15,7 +15,7 @@ use crate::cuda::decoupled::backward::chunks::DeviceChunks;
 use crate::cuda::decoupled::backward::tables::{Asked, Keys, SourceRows, Summing};
 use crate::cuda::decoupled::rows::Ids;
 use crate::cuda::handle::Cuda;
-use crate::cuda::lookup::backward::Job;
+use crate::cuda::lookup::backward::{Job, STEP};
 use crate::cuda::lookup::gather;
 use crate::cuda::memory::CudaMemory;
 use crate::error::Result;
@@ -89,7 +89,7 @@ impl Memory {
         let is_cut = chunks.chunks.len() > 1;
         let [attention, representation] = asked.map(Asked::is_any);
         let most_positions = candidates.saturating_add(if is_cut { behaviours } else { rows });
-        fit(call.operation, "history_ids", most_positions)?;
+        fit(call.operation, "history_ids", most_positions.saturating_add(STEP))?;
         let mut words = |wanted: bool, count: usize| match wanted {
             true => call.scratch(count.saturating_mul(WORD)),
             false => Ok(0),

@@ -8,6 +8,7 @@ use crate::cuda::decoupled::backward::tables::{Asked, Keys, SourceRows};
 use crate::cuda::decoupled::rows::{Found, Ids, Rows, rows};
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::Kernel;
+use crate::cuda::lookup::backward::STEP;
 use crate::cuda::memory::CudaMemory;
 use crate::cuda::tables::MOST_TABLES;
 use crate::cuda::twin::twins;
@@ -19,7 +20,7 @@ use crate::plan::Cut;
 /// Checks a selection, and finds the behaviour, the number and the ids of each slot. A block per candidate, as all of these.
 const KEEP: Kernel = Kernel::new("decoupled_backward", "decoupled_keep", 128, 32);
 /// Goes over the rows of the kept behaviours.
-const KEPT_ROWS: Kernel = Kernel::new("decoupled_backward", "decoupled_kept_rows", 128, 56);
+const KEPT_ROWS: Kernel = Kernel::new("decoupled_backward", "decoupled_kept_rows", 128, 62);
 /// Computes the gradients of scores.
 const SCORES: Kernel = Kernel::new("decoupled_backward", "decoupled_score_gradients", 128, 32);
 const WORD: usize = size_of::<u32>();
@@ -123,8 +124,9 @@ impl Kept {
         let (targets, features) = (batch.as_ref().targets(), op.features());
         let (used, all) = (targets.total(), targets.rows());
         let slots = used.saturating_mul(top_k);
-        // Rows of gradients are those of slots and twice those of candidates.
-        fit(operation, "positions", slots.saturating_add(used.saturating_mul(2)))?;
+        // Rows of gradients are those of slots and twice those of candidates; loops step past the end.
+        let rows = slots.saturating_add(used.saturating_mul(2));
+        fit(operation, "positions", rows.saturating_add(STEP))?;
         let mut words = |count: usize| match wanted {
             true => call.scratch(count.saturating_mul(WORD)),
             false => Ok(0),

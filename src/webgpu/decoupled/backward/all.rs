@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Chunk, ChunkLimits, Chunks, SPAN, TILE_CANDIDATES, fit};
 use crate::ops::{DecoupledInputs, total_width};
 use crate::webgpu::batch::DeviceChunks;
@@ -26,6 +26,8 @@ const BEHAVIOUR_COLUMNS: usize = 32;
 const CANDIDATE_COLUMNS: usize = 64;
 /// Candidates that a thread of `all_behaviours` goes over: few enough for the loops of a thread.
 const ROUND: usize = 1 << 13;
+/// Numbers of a behaviour's rows, of both sets, of which scores are computed within the loops of a thread: 6.6 turns for each.
+const MOST_COLUMNS: usize = 9000;
 /// Words of a state.
 const STATE: usize = 4;
 
@@ -37,6 +39,11 @@ pub(super) fn backward(
     asked: [&mut Asked<'_>; 2],
 ) -> Result<()> {
     let widths = [total_width(inputs.attention), total_width(inputs.representation)];
+    let columns = widths[0].saturating_add(widths[1]);
+    if columns > MOST_COLUMNS {
+        let (needed, limit) = (columns as u64, MOST_COLUMNS as u64);
+        return Err(Error::Limit { operation: call.operation, argument: "tables", needed, limit });
+    }
     let chunks = call.batch.chunks(call.gpu, call.operation, &ChunkLimits::new(widths))?;
     let wanted = [asked[0].is_any(), asked[1].is_any()];
     let memory = Memory::new(call, &chunks.chunks, widths, (wanted, &asked))?;

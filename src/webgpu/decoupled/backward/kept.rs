@@ -235,15 +235,15 @@ impl Kept<'_> {
             }
             rows = products;
         }
+        let bags = match asked.is_any() {
+            true => Some(self.bags(&self.kept, asked.with_candidates)?),
+            false => None,
+        };
         let mut numbered = None;
         if wanted || scores.is_some() {
             let dots = self.dots(tables, &rows)?;
             numbered = Some(self.score_gradients(&dots, scores)?);
         }
-        let bags = match asked.is_any() {
-            true => Some(self.bags(&self.kept, asked.with_candidates)?),
-            false => None,
-        };
         Ok((SourceRows { rows, bags }, numbered))
     }
 

@@ -92,12 +92,14 @@ pub(super) fn aggregate_backward(
         return Ok(());
     }
     asked.check_room(gpu, kept.positions())?;
+    // Before anything is written, as all that may be too large for the device.
+    let keys = if asked.is_any() { Some(kept.keys()?) } else { None };
     let (from, _) = kept.representation(&asked, &grad_out, (scores.as_ref(), false))?;
     if let Some(scores) = scores {
         gpu.finish(scores)?;
     }
-    if asked.is_any() {
-        write(&kept, &kept.keys()?, &mut [(&mut asked, from)])?;
+    if let Some(keys) = keys {
+        write(&kept, &keys, &mut [(&mut asked, from)])?;
     }
     asked.finish(gpu)
 }
