@@ -112,7 +112,7 @@ impl DinBackwardCase {
         let (op, batch) = (self.forward.op(), self.forward.batch());
         let tensors = self.tensors::<T>();
         let exact = exact(&op, &batch, &tensors)?;
-        let bounds = Magnitudes::new(&op, &batch, &tensors).bounds();
+        let bounds = Magnitudes::new(&op, &batch, &tensors, rules).bounds();
         let softmax = self.forward.pooling == DinPooling::Softmax;
         // Differences of nearly equal numbers have no small relative error.
         let long = batch.requests().any(|(history, targets)| history.len() >= 4 && !targets.is_empty());
