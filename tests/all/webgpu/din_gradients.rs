@@ -42,7 +42,7 @@ pub(super) fn twins() -> Vec<Twin> {
         twin(&softmax, "din/backward_states", "i < user.y; i++", "i < 1u; i++"),
         twin(&softmax, "din/backward_states", "exp_of(score - shift)", "exp_of(score)"),
         // Another candidate's row; the newest run instead of the sum; a tile left out; units of another group.
-        twin(&case, outer, "(piece.z + item - places[RUN]) * params.candidate", "piece.z * params.candidate"),
+        twin(&case, outer, "let m = piece.z + item - places[RUN];", "let m = piece.z;"),
         twin(&many, outer, "of_behaviours[a] += sums.outer[a];", "of_behaviours[a] = sums.outer[a];"),
         twin(&case, outer, "of_behaviours += sums.outer;", "of_behaviours = sums.outer;"),
         twin(&case, outer, "tile < first_tile + tiles; tile++", "tile < first_tile + 1u; tile++"),
