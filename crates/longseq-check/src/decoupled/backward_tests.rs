@@ -300,7 +300,8 @@ fn matches_reference_on_random_batches<B: Backend>(backend: &B, rules: Rules) {
 /// Each subset of gradients, sparse and dense.
 fn writes_what_is_asked_for<B: Backend>(backend: &B, rules: Rules) {
     let all = [Form::None, Form::Sparse, Form::Dense];
-    for forms in (0..81).map(|i| [1, 3, 9, 27].map(|place| all[i / place % 3]).to_vec()) {
+    let step = if rules.slow { 7 } else { 1 };
+    for forms in (0..81).step_by(step).map(|i| [1, 3, 9, 27].map(|place| all[i / place % 3]).to_vec()) {
         for multiply_target in [false, true] {
             let (histories, targets) = (vec![40, 0, 9], vec![3, 1, 2]);
             let case = DecoupledCase { histories, targets, multiply_target, ..Default::default() };
