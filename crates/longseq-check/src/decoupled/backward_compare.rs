@@ -29,7 +29,7 @@ impl DecoupledBackwardCase {
         let (exact, scores) = (&given.exact, Host::view(&given.scores[..]));
         let selection = Selection::new(Host::view(&exact.positions), scores, Host::view(&exact.counts));
         let kept = self.kept(&given);
-        let errors = || Errors::new(&op, &inputs, batch.histories().max_length());
+        let errors = || Errors::new(&op, &inputs, batch.histories().max_length(), rules);
         let searched = SearchInputs::new(&attention, ids, target_ids);
         let search =
             |grads: &[f64]| reference::decoupled_search_backward(&op, &batch, &searched, &selection, grads);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use longseq::*;
 
 use super::Inputs;
+use crate::case::Rules;
 use crate::compare::{U, additions, roundings};
 use crate::lookup::{Owned, Storage, Stored, read_row, view};
 
@@ -24,6 +25,8 @@ pub(super) struct Errors<'a> {
     /// Roundings of a sum over a candidate's behaviours, and of one over everything that an id gets.
     chain: f64,
     all: f64,
+    /// What an operand may lose where a device takes subnormal numbers for 0.
+    flushed: f64,
     pub(super) attention: TableErrors,
     pub(super) representation: TableErrors,
     /// Of each candidate, those of the gradients of its scores, in order.
@@ -39,11 +42,12 @@ struct Rounded {
 
 impl<'a> Errors<'a> {
     /// No errors yet, for histories up to this length.
-    pub(super) fn new(op: &'a Decoupled, inputs: &'a Inputs, longest: usize) -> Self {
+    pub(super) fn new(op: &'a Decoupled, inputs: &'a Inputs, longest: usize, rules: Rules) -> Self {
         let none = || vec![BTreeMap::new(); inputs.attention.len()];
         let chain = additions(longest) + 16.0;
         let (attention, representation, all) = (none(), none(), chain + roundings(usize::MAX) + 8.0);
-        Self { op, inputs, chain, all, attention, representation, scores: Vec::new() }
+        let flushed = if rules.subnormal { 0.0 } else { TINY };
+        Self { op, inputs, chain, all, flushed, attention, representation, scores: Vec::new() }
     }
 
     fn ids(&self, ids: &'a [u32], row: usize) -> &'a [u32] {
@@ -85,7 +89,11 @@ impl<'a> Errors<'a> {
         // The magnitude of `⟨g, r⟩`; its error is that of a sum over the width, of factors that were rounded or decoded.
         let products: Vec<f64> =
             rows.iter().map(|(_, row)| row.iter().zip(&grad).map(|(r, g)| r * g).sum()).collect();
-        let product_error = |product: f64| (width as f64 + 8.0) * (U * product + TINY);
+        // Of the largest operands, which numbers that are taken for 0 are multiplied with.
+        let largest =
+            grad.iter().chain(rows.iter().flat_map(|(_, row)| row)).fold(1.0, |a: f64, b| a.max(*b));
+        let flushed = self.flushed * largest;
+        let product_error = |product: f64| (width as f64 + 8.0) * (U * product + flushed + TINY);
         let mean: f64 = weights.iter().zip(&products).map(|(weight, product)| weight.value * product).sum();
         let mean_error: f64 = weights
             .iter()
@@ -106,11 +114,14 @@ impl<'a> Errors<'a> {
             self.add_attention(target_ids, ids, own);
             let all = self.all;
             let error = weight.error + weight.value * all * U;
-            add(&mut self.representation, &inputs.representation, ids, |j| grad[j] * error + TINY);
+            let flushed = self.flushed * weight.value;
+            add(&mut self.representation, &inputs.representation, ids, |j| {
+                grad[j] * error + flushed * (1.0 + target[j] + grad_out[j]) + TINY
+            });
             if self.op.multiply_target {
                 let tables = &inputs.representation;
                 add(&mut self.representation, tables, target_ids, |j| {
-                    grad_out[j] * (row[j] * error + TINY) + TINY
+                    grad_out[j] * (row[j] * error + flushed + TINY) + flushed * row[j] + TINY
                 });
             }
         }
@@ -135,7 +146,8 @@ impl<'a> Errors<'a> {
         for (ids, others) in [(ids, target_ids), (target_ids, ids)] {
             let mut row = magnitudes(&self.inputs.attention, others);
             scale(&mut row);
-            add(&mut self.attention, &self.inputs.attention, ids, |j| row[j] * error + TINY);
+            let flushed = self.flushed * grad.value;
+            add(&mut self.attention, &self.inputs.attention, ids, |j| row[j] * error + flushed + TINY);
         }
     }
 }
