@@ -46,7 +46,7 @@ pub fn decoupled_aggregate_backward(
     grad_out: &[f64],
 ) -> Result<DecoupledAggregateGradientReference> {
     const NAME: &str = "decoupled_aggregate_backward";
-    let top_k = op.check_aggregate(batch, inputs, selection)?;
+    let top_k = op.check_aggregate_in(NAME, batch, inputs, selection)?;
     check_grad_out(NAME, batch, inputs, grad_out)?;
     op.check_host_selection(NAME, batch, selection, top_k)?;
     op.check_host_ids(NAME, batch, inputs.representation, &inputs.history_ids, &inputs.target_ids)?;
@@ -131,7 +131,7 @@ pub fn decoupled_attend_backward(
     grad_out: &[f64],
 ) -> Result<DecoupledGradientReference> {
     const NAME: &str = "decoupled_attend_backward";
-    op.check_attend(batch, inputs)?;
+    op.check_attend_in(NAME, batch, inputs)?;
     let DecoupledInputs { attention, representation, history_ids, target_ids } = *inputs;
     let search = SearchInputs { attention, history_ids, target_ids };
     let aggregate = AggregateInputs { representation, history_ids, target_ids };

@@ -97,7 +97,7 @@ fn backward(
     inputs: &DinInputs<'_, Host, f32>,
     grad_out: &[f64],
 ) -> Result<DinGradientReference> {
-    op.check(batch, inputs)?;
+    op.check_in(NAME, batch, inputs)?;
     let d = op.width;
     expect(NAME, "grad_out", grad_out.len(), &[dim("M", batch.targets().rows()), dim("d", d)])?;
     let mut grads = zeros(inputs)?;
@@ -259,7 +259,7 @@ fn statistics(
     inputs: &DinInputs<'_, Host, f32>,
 ) -> Result<Vec<DinStatisticsReference>> {
     const NAME: &str = "din_statistics";
-    op.check(batch, inputs)?;
+    op.check_in(NAME, batch, inputs)?;
     let count = batch.pairs();
     let zeros = |layer: &DinLayer<'_, Host, f32>| -> Result<DinStatisticsReference> {
         let (mean, squares) = (filled(NAME, layer.bias.len(), 0.0)?, filled(NAME, layer.bias.len(), 0.0)?);

@@ -55,7 +55,7 @@ pub fn lookup_backward(
     grad_second: Option<&[f64]>,
 ) -> Result<LookupGradientReference> {
     let features = inputs.tables.len();
-    let rows = op.check(&bags, inputs)?;
+    let rows = op.check_in(NAME, &bags, inputs)?;
     let single;
     let (bags, mean) = match bags {
         Bags::Each => {

@@ -68,11 +68,7 @@ pub fn sdim_encode<T: Element>(
 }
 
 /// [`sdim_encode`] of widened inputs.
-pub(super) fn encode(
-    op: &Sdim,
-    histories: &Jagged,
-    inputs: &SdimEncodeInputs<'_, Host, f32>,
-) -> Result<Vec<f64>> {
+fn encode(op: &Sdim, histories: &Jagged, inputs: &SdimEncodeInputs<'_, Host, f32>) -> Result<Vec<f64>> {
     const NAME: &str = "sdim_encode";
     op.check_encode(NAME, histories, inputs)?;
     let signatures = hash(NAME, op, histories.total(), Some(inputs.history), &inputs.hash)?;
@@ -106,7 +102,7 @@ pub fn sdim_query<T: Element>(
 /// [`sdim_query`] of widened inputs.
 fn query(op: &Sdim, targets: &Jagged, inputs: &SdimQueryInputs<'_, Host, f32>) -> Result<Vec<f64>> {
     const NAME: &str = "sdim_query";
-    op.check_query(targets, inputs)?;
+    op.check_query(NAME, targets, inputs)?;
     let signatures = hash(NAME, op, targets.total(), inputs.targets, &inputs.hash)?;
     let bucket_row = |b, g, signature| row(&inputs.table, bucket(op, b, g, signature) / op.width, op.width);
     gather(NAME, op, targets, &signatures, bucket_row)
@@ -127,7 +123,7 @@ pub fn sdim_attend<T: Element>(
 /// [`sdim_attend`] of widened inputs.
 fn attend(op: &Sdim, batch: &Batch, inputs: &SdimAttendInputs<'_, Host, f32>) -> Result<Vec<f64>> {
     const NAME: &str = "sdim_attend";
-    op.check_attend(batch, inputs)?;
+    op.check_attend(NAME, batch, inputs)?;
     let of_history = hash(NAME, op, batch.histories().total(), Some(inputs.history), &inputs.history_hash)?;
     let signatures = hash(NAME, op, batch.targets().total(), inputs.targets, &inputs.target_hash)?;
     // No table: it may be larger than memory where its rows that are asked for are not.

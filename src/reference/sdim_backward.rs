@@ -1,12 +1,14 @@
 //! The reference of SDIM's gradients. Formulas: [`sdim_query_backward`], [`sdim_encode_backward`].
 
+use std::collections::BTreeMap;
+
 use crate::element::Element;
 use crate::error::Result;
 use crate::host::{Host, filled};
 use crate::jagged::{Batch, Jagged};
 use crate::ops::{Sdim, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs, dim, expect};
-use crate::reference::arithmetic::dot;
-use crate::reference::sdim::{bucket, encode, hash};
+use crate::reference::arithmetic::{dot, row};
+use crate::reference::sdim::{bucket, hash};
 use crate::reference::widened::{sdim_encode_in_f32, sdim_in_f32, sdim_query_in_f32};
 
 /// The gradient of the table in [`sdim_query`](crate::reference::sdim_query), `[B, G, 2^τ, d]`, in `f64`.
@@ -42,11 +44,21 @@ fn query_backward(
     grad_out: &[f64],
 ) -> Result<Vec<f64>> {
     const NAME: &str = "sdim_query_backward";
-    op.check_query(targets, inputs)?;
+    op.check_query(NAME, targets, inputs)?;
     check_grad_out(NAME, op, targets, grad_out)?;
     let signatures = hash(NAME, op, targets.total(), inputs.targets, &inputs.hash)?;
     let table: Vec<f64> = inputs.table.iter().map(|&value| value.into()).collect();
-    gather_backward(NAME, op, targets, &table, &signatures, grad_out)
+    let mut grads = filled(NAME, table.len(), 0.0)?;
+    for (b, rows) in targets.ranges().enumerate() {
+        for m in rows {
+            for g in 0..op.groups {
+                let start = bucket(op, b, g, signatures[m * op.groups + g]);
+                let row = start..start + op.width;
+                add_bucket_gradient(op, &table[row.clone()], dout(op, grad_out, m), &mut grads[row]);
+            }
+        }
+    }
+    Ok(grads)
 }
 
 /// The gradient of the history in [`sdim_encode`](crate::reference::sdim_encode), `[N, d]`, in `f64`.
@@ -124,12 +136,42 @@ fn attend_backward(
     grad_out: &[f64],
 ) -> Result<Vec<f64>> {
     const NAME: &str = "sdim_attend_backward";
-    op.check_attend(batch, inputs)?;
+    op.check_attend(NAME, batch, inputs)?;
     check_grad_out(NAME, op, batch.targets(), grad_out)?;
-    let table = encode(op, batch.histories(), &inputs.encode())?;
-    let signatures = hash(NAME, op, batch.targets().total(), inputs.targets, &inputs.target_hash)?;
-    let grad_table = gather_backward(NAME, op, batch.targets(), &table, &signatures, grad_out)?;
-    encode_backward(op, batch.histories(), &inputs.encode(), &grad_table)
+    let (history, targets) = (batch.histories(), batch.targets());
+    let of_history = hash(NAME, op, history.total(), Some(inputs.history), &inputs.history_hash)?;
+    let of_targets = hash(NAME, op, targets.total(), inputs.targets, &inputs.target_hash)?;
+    let mut grads = filled(NAME, inputs.history.len(), 0.0)?;
+    // Without behaviours or candidates, groups may be any number.
+    for (rows, candidates) in
+        batch.requests().filter(|(rows, targets)| !rows.is_empty() && !targets.is_empty())
+    {
+        for g in 0..op.groups {
+            // No table: it may be larger than memory where its rows that are read are not. Of each of these the sum and its gradient.
+            let mut buckets: BTreeMap<u32, [Vec<f64>; 2]> = BTreeMap::new();
+            for m in candidates.clone() {
+                let zeros = || [vec![0.0; op.width], vec![0.0; op.width]];
+                buckets.entry(of_targets[m * op.groups + g]).or_insert_with(zeros);
+            }
+            for l in rows.clone() {
+                if let Some([sum, _]) = buckets.get_mut(&of_history[l * op.groups + g]) {
+                    sum.iter_mut().zip(row(&inputs.history, l, op.width)).for_each(|(sum, s)| *sum += s);
+                }
+            }
+            for m in candidates.clone() {
+                if let Some([sum, grad]) = buckets.get_mut(&of_targets[m * op.groups + g]) {
+                    add_bucket_gradient(op, sum, dout(op, grad_out, m), grad);
+                }
+            }
+            for l in rows.clone() {
+                if let Some([_, grad]) = buckets.get(&of_history[l * op.groups + g]) {
+                    let row = &mut grads[l * op.width..(l + 1) * op.width];
+                    row.iter_mut().zip(grad).for_each(|(row, grad)| *row += grad);
+                }
+            }
+        }
+    }
+    Ok(grads)
 }
 
 /// Checks the gradient that comes in.
@@ -139,37 +181,23 @@ fn check_grad_out(operation: &'static str, op: &Sdim, targets: &Jagged, grad_out
     Ok(())
 }
 
-/// The gradient of a table through the mean of the normalised buckets of each candidate.
-fn gather_backward(
-    operation: &'static str,
-    op: &Sdim,
-    targets: &Jagged,
-    table: &[f64],
-    signatures: &[u32],
-    grad_out: &[f64],
-) -> Result<Vec<f64>> {
-    let mut grads = filled(operation, table.len(), 0.0)?;
-    for (b, rows) in targets.ranges().enumerate() {
-        for m in rows {
-            let dout = &grad_out[m * op.width..(m + 1) * op.width];
-            for g in 0..op.groups {
-                let start = bucket(op, b, g, signatures[m * op.groups + g]);
-                let sum = &table[start..start + op.width];
-                let grad = &mut grads[start..start + op.width];
-                if !op.normalise {
-                    grad.iter_mut().zip(dout).for_each(|(grad, dout)| *grad += dout / op.groups as f64);
-                    continue;
-                }
-                let norm = dot(sum, sum).sqrt();
-                if norm < Sdim::MIN_NORM.into() {
-                    continue;
-                }
-                let along = dot(sum, dout) / norm;
-                for (j, grad) in grad.iter_mut().enumerate() {
-                    *grad += (dout[j] - sum[j] / norm * along) / norm / op.groups as f64;
-                }
-            }
-        }
+/// The gradient of candidate `m`'s output.
+fn dout<'a>(op: &Sdim, grad_out: &'a [f64], m: usize) -> &'a [f64] {
+    &grad_out[m * op.width..(m + 1) * op.width]
+}
+
+/// Adds what one candidate gives to the gradient of a bucket row that it reads, through the mean of the normalised rows.
+fn add_bucket_gradient(op: &Sdim, sum: &[f64], dout: &[f64], grad: &mut [f64]) {
+    if !op.normalise {
+        grad.iter_mut().zip(dout).for_each(|(grad, dout)| *grad += dout / op.groups as f64);
+        return;
     }
-    Ok(grads)
+    let norm = dot(sum, sum).sqrt();
+    if norm < Sdim::MIN_NORM.into() {
+        return;
+    }
+    let along = dot(sum, dout) / norm;
+    for (j, grad) in grad.iter_mut().enumerate() {
+        *grad += (dout[j] - sum[j] / norm * along) / norm / op.groups as f64;
+    }
 }

@@ -75,7 +75,7 @@ fn attention_backward(
     grad_out: &[f64],
     grad_lse: Option<&[f64]>,
 ) -> Result<TargetAttentionGradientReference> {
-    op.check(batch, inputs)?;
+    op.check_in(NAME, batch, inputs)?;
     check_gradients(NAME, op, batch, grad_out, grad_lse)?;
     let scale = f64::from(op.effective_scale());
     let values = inputs.values.unwrap_or(inputs.keys);
@@ -188,7 +188,7 @@ pub fn merge_attention_backward<T: Element>(
     grad_out: &[f64],
     grad_lse: Option<&[f64]>,
 ) -> Result<(PartialAttentionGradientReference, PartialAttentionGradientReference)> {
-    let rows = op.check_merge(&first, &second)?;
+    let rows = op.check_merge_in(MERGE, &first, &second)?;
     let outs = [wide(MERGE, &first.out)?, wide(MERGE, &second.out)?];
     merge_backward(op, rows, &outs, [&first.lse, &second.lse], (grad_out, grad_lse))
 }

@@ -11,7 +11,7 @@ use crate::din::DinCase;
 use crate::lookup::LookupCase;
 use crate::named::{AnyCase, Named};
 use crate::sdim::SdimCase;
-use crate::target_attention::AttentionCase;
+use crate::target_attention::{AttentionCase, MergeBackwardCase, MergeCase};
 
 /// The formula of a stem.
 pub fn formula(stem: &str) -> &'static str {
@@ -87,7 +87,10 @@ fn shapes(case: &AnyCase) -> String {
     match case {
         AnyCase::Attention(case) => attention(case),
         AnyCase::AttentionBackward(case) => attention(&case.forward),
-        AnyCase::Merge(case) => format!("two results of {} rows of {}", case.rows, case.value_width),
+        AnyCase::Merge(MergeCase { rows, value_width, .. })
+        | AnyCase::MergeBackward(MergeBackwardCase { rows, value_width, .. }) => {
+            format!("two results of {rows} rows of {value_width}")
+        }
         AnyCase::Din(case) => din(case),
         AnyCase::DinBackward(case) => din(&case.forward),
         AnyCase::DinStatistics(case) => din(&case.forward),

@@ -12,7 +12,9 @@ use crate::lookup::{
     LookupBackwardCase, LookupCase, LookupOutput, SparseGradientBits, UpdateRowsCase, UpdatedBits,
 };
 use crate::sdim::{SdimBackwardCase, SdimCase, SdimGradientOutput, SdimOutput};
-use crate::target_attention::{AttentionBackwardCase, AttentionCase, AttentionOutput, MergeCase};
+use crate::target_attention::{
+    AttentionBackwardCase, AttentionCase, AttentionOutput, MergeBackwardCase, MergeCase,
+};
 
 /// A case with a name, and the one of its calls that the name is about.
 #[derive(Debug, Clone)]
@@ -74,6 +76,7 @@ impl Named {
             AnyCase::Attention(case) => case.work(),
             AnyCase::AttentionBackward(case) => case.work(),
             AnyCase::Merge(case) => case.work(),
+            AnyCase::MergeBackward(case) => case.work(),
             AnyCase::Din(case) => case.work(),
             AnyCase::DinBackward(case) => case.work(),
             AnyCase::DinStatistics(case) => case.work(),
@@ -188,6 +191,7 @@ any_case! {
     Attention AttentionCase AttentionOutput, "target_attention";
     AttentionBackward AttentionBackwardCase GradientBits, "target_attention_backward";
     Merge MergeCase AttentionOutput, "target_attention";
+    MergeBackward MergeBackwardCase GradientBits, "target_attention_backward";
     Din DinCase Vec<u8>, "din";
     DinBackward DinBackwardCase GradientBits, "din_backward";
     DinStatistics StatisticsCase StatisticsBits, "din_backward";

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use longseq::*;
 
-use crate::decoupled::DecoupledCase;
-use crate::din::DinCase;
-use crate::lookup::{LookupCase, Pool};
+use crate::decoupled::{DecoupledBackwardCase, DecoupledCase};
+use crate::din::{DinBackwardCase, DinCase, StatisticsCase};
+use crate::lookup::{Form, LookupBackwardCase, LookupCase, Pool, UpdateRowsCase};
 use crate::named::AnyOutput;
-use crate::sdim::SdimCase;
-use crate::target_attention::{AttentionCase, MergeCase};
+use crate::sdim::{SdimBackwardCase, SdimCase};
+use crate::target_attention::{AttentionBackwardCase, AttentionCase, MergeBackwardCase, MergeCase};
 use crate::{AnyCase, Case, Failure};
 
 /// How long to serve.
@@ -74,7 +74,7 @@ fn resident() -> Option<u64> {
 /// Rows in the table of bad look-ups.
 const ROWS: u32 = 4;
 
-/// Requests of every operation, small enough for an emulator.
+/// Requests of every operation's forward pass, small enough for an emulator.
 pub fn cases() -> Vec<AnyCase> {
     let (histories, targets) = (vec![70, 0, 9], vec![3, 1, 2]);
     let attention =
@@ -92,6 +92,45 @@ pub fn cases() -> Vec<AnyCase> {
         }),
         AnyCase::Lookup(LookupCase { pool: Pool::Mean, bags: vec![30, 0, 2], ..Default::default() }),
         AnyCase::Decoupled(DecoupledCase { histories, targets, ..Default::default() }),
+    ]
+}
+
+/// Requests for the gradients of every operation, and a step of an optimiser.
+pub fn gradients() -> Vec<AnyCase> {
+    let (histories, targets) = (vec![40, 0, 9], vec![3, 1, 2]);
+    let attention = AttentionCase {
+        histories: histories.clone(),
+        targets: targets.clone(),
+        width: 16,
+        value_width: None,
+        ..Default::default()
+    };
+    let narrow = AttentionCase { dtype: DType::Bf16, ..attention.clone() };
+    let din = DinCase { histories: vec![20, 3], targets: vec![2, 1], ..Default::default() };
+    let sdim = SdimCase { histories: histories.clone(), targets: targets.clone(), ..Default::default() };
+    let lookup = LookupCase { pool: Pool::Mean, bags: vec![30, 0, 2], ..Default::default() };
+    let decoupled = DecoupledCase { histories, targets, ..Default::default() };
+    let (forms, asked) = (vec![Form::Dense, Form::Sparse], [true; 4]);
+    vec![
+        AnyCase::AttentionBackward(AttentionBackwardCase { forward: attention, ..Default::default() }),
+        AnyCase::AttentionBackward(AttentionBackwardCase {
+            forward: narrow,
+            narrow: true,
+            ..Default::default()
+        }),
+        AnyCase::MergeBackward(MergeBackwardCase {
+            seed: 1,
+            rows: 20,
+            value_width: 4,
+            dead_parts: false,
+            asked,
+        }),
+        AnyCase::DinBackward(DinBackwardCase { forward: din.clone(), ..Default::default() }),
+        AnyCase::DinStatistics(StatisticsCase { forward: din }),
+        AnyCase::SdimBackward(SdimBackwardCase { forward: sdim, ..Default::default() }),
+        AnyCase::LookupBackward(LookupBackwardCase { forward: lookup, forms, ..Default::default() }),
+        AnyCase::UpdateRows(UpdateRowsCase::default()),
+        AnyCase::DecoupledBackward(DecoupledBackwardCase { forward: decoupled, ..Default::default() }),
     ]
 }
 
@@ -227,7 +266,7 @@ pub fn serve<B: Backend + Sync>(
     progress: impl FnMut(&Slice),
 ) -> Result<Vec<Slice>, Failure> {
     let alone = |case: AnyCase| case.run(backend).map(|output| (case, output));
-    let requests = cases().into_iter().map(alone).collect::<Result<_, Failure>>()?;
+    let requests = cases().into_iter().chain(gradients()).map(alone).collect::<Result<_, Failure>>()?;
     let service = Service { options, begun: Instant::now(), requests, ids: Mutex::default() };
     let (sender, receiver) = channel();
     std::thread::scope(|threads| {

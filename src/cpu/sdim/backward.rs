@@ -29,7 +29,7 @@ pub(super) fn query<T: Element>(
     (grad_out, grad_table): (View<'_, Host, T>, ViewMut<'_, Host, f32>),
 ) -> Result<()> {
     const NAME: &str = "sdim_query_backward";
-    op.check_query(targets, inputs)?;
+    op.check_query(NAME, targets, inputs)?;
     op.check_grad_out(NAME, targets, grad_out.len())?;
     op.check_grad_table(NAME, targets.users(), grad_table.len())?;
     let signatures = Signatures::new(NAME, op, targets.total(), &inputs.hash)?;
@@ -111,7 +111,7 @@ pub(super) fn attend<T: Element, G: Element>(
     (grad_out, grad_history): (View<'_, Host, T>, ViewMut<'_, Host, G>),
 ) -> Result<()> {
     const NAME: &str = "sdim_attend_backward";
-    op.check_attend(batch, inputs)?;
+    op.check_attend(NAME, batch, inputs)?;
     let (histories, targets) = (batch.histories(), batch.targets());
     op.check_grad_out(NAME, targets, grad_out.len())?;
     op.check_grad_history(NAME, histories, grad_history.len())?;

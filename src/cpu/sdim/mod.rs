@@ -201,7 +201,7 @@ pub(super) fn query<T: Element>(
     out: ViewMut<'_, Host, T>,
 ) -> Result<()> {
     const NAME: &str = "sdim_query";
-    op.check_query(targets, inputs)?;
+    op.check_query(NAME, targets, inputs)?;
     op.check_output(NAME, targets, out.len())?;
     let signatures = Signatures::new(NAME, op, targets.total(), &inputs.hash)?;
     let rows = inputs.targets.map(|rows| WideRows::new(rows.as_slice()));
@@ -236,7 +236,7 @@ pub(super) fn attend<T: Element>(
     out: ViewMut<'_, Host, T>,
 ) -> Result<()> {
     const NAME: &str = "sdim_attend";
-    op.check_attend(batch, inputs)?;
+    op.check_attend(NAME, batch, inputs)?;
     op.check_output(NAME, batch.targets(), out.len())?;
     let (histories, targets) = (batch.histories(), batch.targets());
     let history_signatures = Signatures::new(NAME, op, histories.total(), &inputs.history_hash)?;

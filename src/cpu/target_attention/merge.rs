@@ -71,8 +71,7 @@ pub(super) fn backward<T: Element, G: Element>(
     grad_out: TargetAttentionGradOut<'_, Host, T>,
     mut grads: [PartialAttentionGradients<'_, Host, G>; 2],
 ) -> Result<()> {
-    let rows = op.check_merge(&parts[0], &parts[1])?;
-    op.check_merge_backward(rows, &grad_out, [&grads[0], &grads[1]])?;
+    let rows = op.check_merge_backward(parts.each_ref(), &grad_out, grads.each_ref())?;
     let width = op.value_width;
     for i in 0..rows {
         let row = i * width..(i + 1) * width;

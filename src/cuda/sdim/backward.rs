@@ -98,7 +98,7 @@ pub(super) fn query<T: Element>(
 ) -> Result<()> {
     const NAME: &str = "sdim_query_backward";
     let jagged = targets.as_ref();
-    op.check_query(jagged, inputs)?;
+    op.check_query(NAME, jagged, inputs)?;
     op.check_grad_out(NAME, jagged, grad_out.len())?;
     op.check_grad_table(NAME, jagged.users(), grad_table.len())?;
     if jagged.users() == 0 {
@@ -199,7 +199,7 @@ pub(super) fn attend<T: Element, G: Element>(
 ) -> Result<()> {
     const NAME: &str = "sdim_attend_backward";
     let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
-    op.check_attend(batch.as_ref(), inputs)?;
+    op.check_attend(NAME, batch.as_ref(), inputs)?;
     op.check_grad_out(NAME, targets, grad_out.len())?;
     op.check_grad_history(NAME, histories, grad_history.len())?;
     let (behaviours, candidates) = (histories.total(), targets.total());

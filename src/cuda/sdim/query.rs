@@ -96,7 +96,7 @@ pub(super) fn query<T: Element>(
 ) -> Result<()> {
     const NAME: &str = "sdim_query";
     let jagged = targets.as_ref();
-    op.check_query(jagged, inputs)?;
+    op.check_query(NAME, jagged, inputs)?;
     op.check_output(NAME, jagged, out.len())?;
     let sizes = Sizes::of(NAME, op)?;
     let count = jagged.total();
@@ -150,7 +150,7 @@ pub(super) fn attend<T: Element>(
 ) -> Result<()> {
     const NAME: &str = "sdim_attend";
     let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
-    op.check_attend(batch.as_ref(), inputs)?;
+    op.check_attend(NAME, batch.as_ref(), inputs)?;
     op.check_output(NAME, targets, out.len())?;
     let sizes = Sizes::of(NAME, op)?;
     let count = targets.total();

@@ -230,7 +230,7 @@ impl Decoupled {
     }
 
     /// The same for the call that is named.
-    pub(super) fn check_aggregate_in<S: Memory>(
+    pub(crate) fn check_aggregate_in<S: Memory>(
         &self,
         operation: &'static str,
         batch: &Batch,
@@ -256,7 +256,7 @@ impl Decoupled {
     }
 
     /// The same for the call that is named.
-    pub(super) fn check_attend_in<S: Memory>(
+    pub(crate) fn check_attend_in<S: Memory>(
         &self,
         operation: &'static str,
         batch: &Batch,

@@ -149,7 +149,7 @@ impl Din {
         grad_out: usize,
         grads: &DinGradients<'_, S, G>,
     ) -> Result<()> {
-        self.check(batch, inputs)?;
+        self.check_in(NAME, batch, inputs)?;
         let width = dim("d", self.width);
         let (rows, behaviours) = (dim("M", batch.targets().rows()), dim("N", batch.histories().rows()));
         expect(NAME, "grad_out", grad_out, &[rows, width])?;
@@ -207,7 +207,7 @@ impl Din {
         layer: usize,
         out: &DinStatistics<'_, S>,
     ) -> Result<()> {
-        self.check(batch, inputs)?;
+        self.check_in(STATISTICS, batch, inputs)?;
         let Some(asked) = inputs.hidden.get(layer) else {
             let expected = format!("below {}, the number of hidden layers", inputs.hidden.len());
             let got = layer.to_string();

@@ -116,47 +116,57 @@ impl Din {
     /// [`Error::Parameter`] for a width of 0; [`Error::Unsupported`] for no hidden layer or more than three;
     /// [`Error::Shape`] for a buffer of the wrong size; [`Error::Limit`] for sizes that exceed the address space.
     pub fn check<S: Memory, T: Element>(&self, batch: &Batch, inputs: &DinInputs<'_, S, T>) -> Result<()> {
+        self.check_in(NAME, batch, inputs)
+    }
+
+    /// The same for the call that is named.
+    pub(crate) fn check_in<S: Memory, T: Element>(
+        &self,
+        operation: &'static str,
+        batch: &Batch,
+        inputs: &DinInputs<'_, S, T>,
+    ) -> Result<()> {
         if self.width == 0 {
             let (expected, got) = ("at least 1".into(), "0".into());
-            return Err(Error::Parameter { operation: NAME, argument: "width", expected, got });
+            return Err(Error::Parameter { operation, argument: "width", expected, got });
         }
         if !(1..=Self::MAX_HIDDEN).contains(&inputs.hidden.len()) {
             return Err(Error::Unsupported {
-                operation: NAME,
+                operation,
                 what: format!("a network of {} hidden layers", inputs.hidden.len()),
                 supported: "1 to 3 hidden layers".into(),
             });
         }
         let width = dim("d", self.width);
-        expect(NAME, "targets", inputs.targets.len(), &[dim("M", batch.targets().rows()), width])?;
-        expect(NAME, "history", inputs.history.len(), &[dim("N", batch.histories().rows()), width])?;
+        expect(operation, "targets", inputs.targets.len(), &[dim("M", batch.targets().rows()), width])?;
+        expect(operation, "history", inputs.history.len(), &[dim("N", batch.histories().rows()), width])?;
         let mut fan_in = [dim("4", 4), width];
         let mut shape = &fan_in[..];
         for (layer, names) in inputs.hidden.iter().zip(DIN_LAYERS) {
             let units = dim("h", layer.bias.len());
             if layer.bias.is_empty() {
                 let (expected, got) = ("at least 1 element".into(), "0 elements".into());
-                return Err(Error::Shape { operation: NAME, argument: names.bias, expected, got });
+                return Err(Error::Shape { operation, argument: names.bias, expected, got });
             }
             let weight: Vec<_> = std::iter::once(units).chain(shape.iter().copied()).collect();
-            expect(NAME, names.weight, layer.weight.len(), &weight)?;
+            expect(operation, names.weight, layer.weight.len(), &weight)?;
             match &layer.activation {
                 Activation::Relu | Activation::Sigmoid => {}
                 Activation::Prelu { alpha } if alpha.len() == 1 => {}
                 Activation::Prelu { alpha } => {
-                    expect(NAME, names.alpha, alpha.len(), &[units])?;
+                    expect(operation, names.alpha, alpha.len(), &[units])?;
                 }
                 Activation::Dice { gain, shift, alpha } => {
-                    expect(NAME, names.gain, gain.len(), &[units])?;
-                    expect(NAME, names.shift, shift.len(), &[units])?;
-                    expect(NAME, names.alpha, alpha.len(), &[units])?;
+                    expect(operation, names.gain, gain.len(), &[units])?;
+                    expect(operation, names.shift, shift.len(), &[units])?;
+                    expect(operation, names.alpha, alpha.len(), &[units])?;
                 }
             }
             fan_in[0] = units;
             shape = &fan_in[..1];
         }
-        expect(NAME, "output_weight", inputs.output_weight.len(), shape)?;
-        expect(NAME, "output_bias", inputs.output_bias.len(), &[dim("1", 1)])?;
+        expect(operation, "output_weight", inputs.output_weight.len(), shape)?;
+        expect(operation, "output_bias", inputs.output_bias.len(), &[dim("1", 1)])?;
         Ok(())
     }
 

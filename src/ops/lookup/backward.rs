@@ -104,7 +104,7 @@ impl Lookup {
         grad_out: &LookupGradOut<'_, S>,
         grads: &LookupGradients<'_, S>,
     ) -> Result<usize> {
-        let rows = self.check(bags, inputs)?;
+        let rows = self.check_in(NAME, bags, inputs)?;
         let wrong = |argument, expected: String, got: String| {
             Err(Error::Shape { operation: NAME, argument, expected, got })
         };

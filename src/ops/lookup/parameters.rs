@@ -62,16 +62,25 @@ impl Lookup {
         bags: &Bags<'_, J>,
         inputs: &LookupInputs<'_, S>,
     ) -> Result<usize> {
-        const NAME: &str = "lookup";
+        self.check_in("lookup", bags, inputs)
+    }
+
+    /// The same for the call that is named.
+    pub(crate) fn check_in<S: Memory, J: AsRef<Jagged>>(
+        &self,
+        operation: &'static str,
+        bags: &Bags<'_, J>,
+        inputs: &LookupInputs<'_, S>,
+    ) -> Result<usize> {
         let features = inputs.tables.len();
-        check_tables(NAME, "tables", inputs.tables, features.max(1))?;
+        check_tables(operation, "tables", inputs.tables, features.max(1))?;
         if !inputs.second_tables.is_empty() {
-            check_tables(NAME, "second_tables", inputs.second_tables, features)?;
+            check_tables(operation, "second_tables", inputs.second_tables, features)?;
             for (first, second) in inputs.tables.iter().zip(inputs.second_tables) {
                 if first.rows != second.rows {
                     let expected = format!("{} rows, as in `tables`", first.rows);
                     let got = format!("{} rows", second.rows);
-                    return Err(Error::Shape { operation: NAME, argument: "second_tables", expected, got });
+                    return Err(Error::Shape { operation, argument: "second_tables", expected, got });
                 }
             }
         }
@@ -79,7 +88,7 @@ impl Lookup {
             Bags::Each => inputs.ids.len() / features,
             Bags::Sum(bags) | Bags::Mean(bags) => (*bags).as_ref().rows(),
         };
-        expect(NAME, "ids", inputs.ids.len(), &[dim("N", rows), dim("F", features)])?;
+        expect(operation, "ids", inputs.ids.len(), &[dim("N", rows), dim("F", features)])?;
         Ok(match bags {
             Bags::Each => rows,
             Bags::Sum(bags) | Bags::Mean(bags) => (*bags).as_ref().users(),

@@ -188,7 +188,7 @@ pub trait SdimOps: DeviceOps {
         targets: &Self::Jagged,
         inputs: SdimQueryInputs<'_, Self::Memory, T>,
     ) -> Result<Buffer<Self, T>> {
-        op.check_query(targets.as_ref(), &inputs)?;
+        op.check_query("sdim_query", targets.as_ref(), &inputs)?;
         let mut out = self.zeros(op.output_length(targets.as_ref())?)?;
         self.sdim_query_into(op, targets, inputs, self.view_mut(&mut out))?;
         Ok(out)
@@ -236,7 +236,7 @@ pub trait SdimOps: DeviceOps {
         batch: &Self::Batch,
         inputs: SdimAttendInputs<'_, Self::Memory, T>,
     ) -> Result<Buffer<Self, T>> {
-        op.check_attend(batch.as_ref(), &inputs)?;
+        op.check_attend("sdim_attend", batch.as_ref(), &inputs)?;
         let mut out = self.zeros(op.output_length(batch.as_ref().targets())?)?;
         self.sdim_attend_into(op, batch, inputs, self.view_mut(&mut out))?;
         Ok(out)

@@ -264,33 +264,33 @@ impl Sdim {
         self.check_hash(operation, &inputs.hash, n)
     }
 
-    /// Checks the inputs of `query`.
+    /// Checks the inputs of `query` or of its backward pass (named by `operation`).
     ///
     /// # Errors
     /// [`Error::Parameter`], [`Error::Unsupported`], [`Error::Shape`] and [`Error::Limit`].
     pub fn check_query<S: Memory, T: Element>(
         &self,
+        operation: &'static str,
         targets: &Jagged,
         inputs: &SdimQueryInputs<'_, S, T>,
     ) -> Result<()> {
-        const NAME: &str = "sdim_query";
-        self.validate(NAME)?;
-        self.check_table(NAME, targets.users(), inputs.table.len())?;
-        self.check_targets(NAME, targets, &inputs.targets, &inputs.hash)
+        self.validate(operation)?;
+        self.check_table(operation, targets.users(), inputs.table.len())?;
+        self.check_targets(operation, targets, &inputs.targets, &inputs.hash)
     }
 
-    /// Checks the inputs of the table-free `attend`.
+    /// Checks the inputs of the table-free `attend` or of its backward pass (named by `operation`).
     ///
     /// # Errors
     /// [`Error::Parameter`], [`Error::Unsupported`], [`Error::Shape`] and [`Error::Limit`].
     pub fn check_attend<S: Memory, T: Element>(
         &self,
+        operation: &'static str,
         batch: &Batch,
         inputs: &SdimAttendInputs<'_, S, T>,
     ) -> Result<()> {
-        const NAME: &str = "sdim_attend";
-        self.check_encode(NAME, batch.histories(), &inputs.encode())?;
-        self.check_targets(NAME, batch.targets(), &inputs.targets, &inputs.target_hash)
+        self.check_encode(operation, batch.histories(), &inputs.encode())?;
+        self.check_targets(operation, batch.targets(), &inputs.targets, &inputs.target_hash)
     }
 
     /// Checks the addition of one table to another and returns their length.

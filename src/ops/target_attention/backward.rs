@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::jagged::Batch;
 use crate::memory::{Memory, View, ViewMut};
 use crate::ops::shape::{copy_views, dim, expect, product, sum};
-use crate::ops::target_attention::inputs::TargetAttentionInputs;
+use crate::ops::target_attention::inputs::{PartialAttention, TargetAttentionInputs};
 use crate::ops::target_attention::parameters::{TargetAttention, Weighting};
 
 const NAME: &str = "target_attention_backward";
@@ -134,10 +134,10 @@ impl<S: Memory, G: Element> Default for PartialAttentionGradients<'_, S, G> {
 }
 
 impl TargetAttention {
-    /// Checks what comes into the backward pass and what it is to write, after [`check`](Self::check).
+    /// Checks parameters, inputs, what comes into the backward pass and what it is to write.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a view of the wrong size, a saved value that softmax needs and that is missing, and a gradient asked
+    /// Those of [`check`](Self::check); [`Error::Shape`] for a view of the wrong size, a saved value that softmax needs and that is missing, and a gradient asked
     /// for of an input that is not there; [`Error::Unsupported`] for the gradient of `lse` without softmax.
     pub fn check_backward<S: Memory, T: Element, G: Element>(
         &self,
@@ -147,6 +147,7 @@ impl TargetAttention {
         grad_out: &TargetAttentionGradOut<'_, S, T>,
         grads: &TargetAttentionGradients<'_, S, G>,
     ) -> Result<()> {
+        self.check_in(NAME, batch, inputs)?;
         let m = [dim("M", batch.targets().rows()), dim("H", self.heads), dim("d_v", self.value_width)];
         let softmax = self.weighting == Weighting::Softmax;
         expect_saved("saved.out", saved.out.map(|out| out.len()), &m, softmax)?;
@@ -178,17 +179,17 @@ impl TargetAttention {
         asked("grads.bias", length(&grads.bias), inputs.bias.map(|bias| bias.len()))
     }
 
-    /// Checks what comes into the backward pass of a merge of `rows` rows and what it is to write, after
-    /// [`check_merge`](Self::check_merge).
+    /// Checks parts, what comes into the backward pass of their merge and what it is to write, and returns the number of rows.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a view of the wrong size.
+    /// Those of [`check_merge`](Self::check_merge); [`Error::Shape`] for a view of the wrong size.
     pub fn check_merge_backward<S: Memory, T: Element, G: Element>(
         &self,
-        rows: usize,
+        parts: [&PartialAttention<'_, S, T>; 2],
         grad_out: &TargetAttentionGradOut<'_, S, T>,
         grads: [&PartialAttentionGradients<'_, S, G>; 2],
-    ) -> Result<()> {
+    ) -> Result<usize> {
+        let rows = self.check_merge_in(MERGE, parts[0], parts[1])?;
         let shape = [dim("M·H", rows), dim("d_v", self.value_width)];
         let check = |argument, length: Option<usize>, shape| {
             length.map_or(Ok(0), |length| expect(MERGE, argument, length, shape))
@@ -200,7 +201,7 @@ impl TargetAttention {
         check("first_grads.lse", length(&first.lse), &shape[..1])?;
         check("second_grads.out", length(&second.out), &shape)?;
         check("second_grads.lse", length(&second.lse), &shape[..1])?;
-        Ok(())
+        Ok(rows)
     }
 
     /// Multiplications and additions of the backward pass with all gradients (exponentials not counted): scores and

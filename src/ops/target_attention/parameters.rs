@@ -144,8 +144,13 @@ impl TargetAttention {
     /// [`Error::Parameter`] if a head count or width is 0, `kv_heads` does not divide `heads`, or a factor is
     /// not finite (a divisor also not 0).
     pub fn validate(&self) -> Result<()> {
+        self.validate_in(NAME)
+    }
+
+    /// The same for the call that is named.
+    fn validate_in(&self, operation: &'static str) -> Result<()> {
         let wrong = |argument, expected: &str, got: String| {
-            Err(Error::Parameter { operation: NAME, argument, expected: expected.into(), got })
+            Err(Error::Parameter { operation, argument, expected: expected.into(), got })
         };
         let sizes = [
             ("heads", self.heads),
@@ -183,18 +188,28 @@ impl TargetAttention {
         batch: &Batch,
         inputs: &TargetAttentionInputs<'_, S, T>,
     ) -> Result<()> {
-        self.validate()?;
+        self.check_in(NAME, batch, inputs)
+    }
+
+    /// The same for the call that is named.
+    pub(crate) fn check_in<S: Memory, T: Element>(
+        &self,
+        operation: &'static str,
+        batch: &Batch,
+        inputs: &TargetAttentionInputs<'_, S, T>,
+    ) -> Result<()> {
+        self.validate_in(operation)?;
         let (n, m) = (dim("N", batch.histories().rows()), dim("M", batch.targets().rows()));
         let (heads, kv_heads) = (dim("H", self.heads), dim("H_kv", self.kv_heads));
-        expect(NAME, "queries", inputs.queries.len(), &[m, heads, dim("d", self.width)])?;
-        expect(NAME, "keys", inputs.keys.len(), &[n, kv_heads, dim("d", self.width)])?;
+        expect(operation, "queries", inputs.queries.len(), &[m, heads, dim("d", self.width)])?;
+        expect(operation, "keys", inputs.keys.len(), &[n, kv_heads, dim("d", self.width)])?;
         match &inputs.values {
             Some(values) => {
-                expect(NAME, "values", values.len(), &[n, kv_heads, dim("d_v", self.value_width)])?;
+                expect(operation, "values", values.len(), &[n, kv_heads, dim("d_v", self.value_width)])?;
             }
             None if self.value_width != self.width => {
                 return Err(Error::Shape {
-                    operation: NAME,
+                    operation,
                     argument: "values",
                     expected: format!(
                         "values of their own, as d_v = {} is not d = {}",
@@ -206,7 +221,7 @@ impl TargetAttention {
             None => {}
         }
         if let Some(bias) = &inputs.bias {
-            expect(NAME, "bias", bias.len(), &[n, heads])?;
+            expect(operation, "bias", bias.len(), &[n, heads])?;
         }
         Ok(())
     }
@@ -244,12 +259,22 @@ impl TargetAttention {
         first: &PartialAttention<'_, S, T>,
         second: &PartialAttention<'_, S, T>,
     ) -> Result<usize> {
-        self.validate()?;
+        self.check_merge_in(MERGE, first, second)
+    }
+
+    /// The same for the call that is named.
+    pub(crate) fn check_merge_in<S: Memory, T: Element>(
+        &self,
+        operation: &'static str,
+        first: &PartialAttention<'_, S, T>,
+        second: &PartialAttention<'_, S, T>,
+    ) -> Result<usize> {
+        self.validate_in(operation)?;
         let rows = first.lse.len();
         let shape = [dim("M·H", rows), dim("d_v", self.value_width)];
-        expect(MERGE, "first.out", first.out.len(), &shape)?;
-        expect(MERGE, "second.lse", second.lse.len(), &shape[..1])?;
-        expect(MERGE, "second.out", second.out.len(), &shape)?;
+        expect(operation, "first.out", first.out.len(), &shape)?;
+        expect(operation, "second.lse", second.lse.len(), &shape[..1])?;
+        expect(operation, "second.out", second.out.len(), &shape)?;
         Ok(rows)
     }
 

@@ -77,7 +77,7 @@ pub(super) fn attend<T: Element>(
     out: ViewMut<'_, WgpuMemory, T>,
 ) -> Result<()> {
     let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
-    op.check_attend(batch.as_ref(), inputs)?;
+    op.check_attend(NAME, batch.as_ref(), inputs)?;
     op.check_output(NAME, targets, out.len())?;
     let count = targets.total();
     batch.check_owner(gpu, NAME)?;

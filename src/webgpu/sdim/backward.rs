@@ -111,7 +111,7 @@ pub(super) fn query<T: Element>(
 ) -> Result<()> {
     const NAME: &str = "sdim_query_backward";
     let jagged = targets.as_ref();
-    op.check_query(jagged, inputs)?;
+    op.check_query(NAME, jagged, inputs)?;
     op.check_grad_out(NAME, jagged, grad_out.len())?;
     op.check_grad_table(NAME, jagged.users(), grad_table.len())?;
     targets.check_owner(gpu, NAME, "targets")?;
@@ -207,7 +207,7 @@ pub(super) fn attend<T: Element, G: Element>(
     (grad_out, mut grad_history): (View<'_, WgpuMemory, T>, ViewMut<'_, WgpuMemory, G>),
 ) -> Result<()> {
     let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
-    op.check_attend(batch.as_ref(), inputs)?;
+    op.check_attend(ATTEND, batch.as_ref(), inputs)?;
     op.check_grad_out(ATTEND, targets, grad_out.len())?;
     op.check_grad_history(ATTEND, histories, grad_history.len())?;
     batch.check_owner(gpu, ATTEND)?;

@@ -57,7 +57,7 @@ pub(super) fn query<T: Element>(
     out: ViewMut<'_, WgpuMemory, T>,
 ) -> Result<()> {
     let jagged = targets.as_ref();
-    op.check_query(jagged, inputs)?;
+    op.check_query(operation, jagged, inputs)?;
     op.check_output(operation, jagged, out.len())?;
     let count = jagged.total();
     let table = Region::of(inputs.table);

@@ -69,8 +69,7 @@ pub(super) fn backward<T: Element, G: Element>(
     grad_out: &TargetAttentionGradOut<'_, WgpuMemory, T>,
     [first_grads, second_grads]: [PartialAttentionGradients<'_, WgpuMemory, G>; 2],
 ) -> Result<()> {
-    let rows = op.check_merge(&first, &second)?;
-    op.check_merge_backward(rows, grad_out, [&first_grads, &second_grads])?;
+    let rows = op.check_merge_backward([&first, &second], grad_out, [&first_grads, &second_grads])?;
     // Before anything is recorded.
     for (grads, [out, lse]) in [(&first_grads, NAMES[0]), (&second_grads, NAMES[1])] {
         grads.out.iter().try_for_each(|view| gpu.check_device(NAME, out, &Region::of_mut(view)))?;

@@ -1,28 +1,34 @@
 //! Cases from bytes.
 
 use arbitrary::{Result, Unstructured};
-use longseq::{DType, DinPooling, IdPolicy, Weighting};
+use longseq::{DType, DinPooling, IdPolicy, Optimiser, Weighting};
 
 use crate::data::{Data, Ids};
-use crate::decoupled::DecoupledCase;
-use crate::din::{DinCase, Kind};
-use crate::lookup::{LookupCase, Pool, Storage};
+use crate::decoupled::{DecoupledBackwardCase, DecoupledCase};
+use crate::din::{DinBackwardCase, DinCase, Kind, StatisticsCase};
+use crate::lookup::{Form, LookupBackwardCase, LookupCase, Pool, Storage, UpdateRowsCase};
 use crate::named::AnyCase;
-use crate::sdim::SdimCase;
-use crate::target_attention::{AttentionCase, Bias};
+use crate::sdim::{SdimBackwardCase, SdimCase};
+use crate::target_attention::{AttentionBackwardCase, AttentionCase, Bias, MergeBackwardCase};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 const DATA: [Data; 5] = [Data::Normal, Data::Large, Data::Tiny, Data::Equal, Data::Zeros];
+const FORMS: [Form; 3] = [Form::Sparse, Form::Dense, Form::None];
 
-/// Lengths of histories and numbers of candidates, mostly small.
+/// Lengths of histories and numbers of candidates, mostly small: the reference is slow under the address sanitizer.
 fn requests(bytes: &mut Unstructured<'_>) -> Result<(Vec<usize>, Vec<usize>)> {
-    let users = bytes.int_in_range(0..=5)?;
+    let users = bytes.int_in_range(0..=4)?;
     let request = |bytes: &mut Unstructured<'_>| {
-        let longest = *bytes.choose(&[4, 40, 300, 3000])?;
-        let most = if longest > 300 { 3 } else { 20 };
+        let (longest, most) = *bytes.choose(&[(3, 20), (3, 4), (12, 20), (40, 4), (70, 18), (600, 2)])?;
         Ok((bytes.int_in_range(0..=longest)?, bytes.int_in_range(0..=most)?))
     };
     (0..users).map(|_| request(bytes)).collect()
+}
+
+/// A width, mostly small.
+fn width(bytes: &mut Unstructured<'_>) -> Result<usize> {
+    let most = *bytes.choose(&[6, 12, 24, 24, 70, 140])?;
+    bytes.int_in_range(1..=most)
 }
 
 /// Rows and two widths of one to three tables.
@@ -31,22 +37,39 @@ fn tables(bytes: &mut Unstructured<'_>) -> Result<(Vec<usize>, Vec<usize>, Vec<u
     let (mut rows, mut first, mut second) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..features {
         rows.push(bytes.int_in_range(1..=200)?);
-        first.push(bytes.int_in_range(1..=70)?);
-        second.push(bytes.int_in_range(1..=70)?);
+        first.push(width(bytes)?);
+        second.push(width(bytes)?);
     }
     Ok((rows, first, second))
+}
+
+/// The length of a bag.
+fn bag(bytes: &mut Unstructured<'_>) -> Result<usize> {
+    let most = *bytes.choose(&[3, 20, 200])?;
+    bytes.int_in_range(0..=most)
+}
+
+/// Bits of a signature: tables of many buckets take the reference long.
+fn bits(bytes: &mut Unstructured<'_>) -> Result<usize> {
+    let most = *bytes.choose(&[3, 5, 5, 12])?;
+    bytes.int_in_range(1..=most)
+}
+
+fn top_k(bytes: &mut Unstructured<'_>) -> Result<usize> {
+    let most = *bytes.choose(&[4, 20, 80, 1024])?;
+    bytes.int_in_range(1..=most)
 }
 
 fn policy(bytes: &mut Unstructured<'_>) -> Result<IdPolicy> {
     Ok(*bytes.choose(&[IdPolicy::Error, IdPolicy::Zero])?)
 }
 
-pub(super) fn target_attention(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+fn attention_case(bytes: &mut Unstructured<'_>) -> Result<AttentionCase> {
     let (histories, targets) = requests(bytes)?;
     let (heads, kv_heads) = *bytes.choose(&[(1, 1), (2, 1), (4, 2), (3, 3)])?;
     let divisor = *bytes.choose(&[1.0, 3.0, -7.5])?;
     let weightings = [Weighting::Softmax, Weighting::Relu, Weighting::Silu { divisor }, Weighting::Identity];
-    let case = AttentionCase {
+    Ok(AttentionCase {
         seed: bytes.arbitrary()?,
         dtype: *bytes.choose(&DTYPES)?,
         data: *bytes.choose(&DATA)?,
@@ -55,75 +78,87 @@ pub(super) fn target_attention(bytes: &mut Unstructured<'_>) -> Result<AnyCase> 
         tail: bytes.int_in_range(0..=3)?,
         heads,
         kv_heads,
-        width: bytes.int_in_range(1..=140)?,
-        value_width: if bytes.arbitrary()? { Some(bytes.int_in_range(1..=140)?) } else { None },
+        width: width(bytes)?,
+        value_width: if bytes.arbitrary()? { Some(width(bytes)?) } else { None },
         scale: if bytes.arbitrary()? { Some(f32::from(bytes.arbitrary::<i8>()?) / 128.0) } else { None },
         weighting: *bytes.choose(&weightings)?,
         bias: *bytes.choose(&[Bias::None, Bias::Normal])?,
         ..Default::default()
-    };
-    Ok(AnyCase::Attention(case))
+    })
 }
 
-pub(super) fn din(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+pub(super) fn target_attention(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    Ok(AnyCase::Attention(attention_case(bytes)?))
+}
+
+fn din_case(bytes: &mut Unstructured<'_>) -> Result<DinCase> {
     let (histories, targets) = requests(bytes)?;
     let layers = bytes.int_in_range(1..=3)?;
-    let case = DinCase {
+    Ok(DinCase {
         seed: bytes.arbitrary()?,
         dtype: *bytes.choose(&DTYPES)?,
         data: Data::Normal,
         histories,
         targets,
         tail: bytes.int_in_range(0..=3)?,
-        width: bytes.int_in_range(1..=70)?,
-        hidden: (0..layers).map(|_| bytes.int_in_range(1..=90)).collect::<Result<_>>()?,
+        width: width(bytes)?,
+        hidden: (0..layers).map(|_| width(bytes)).collect::<Result<_>>()?,
         activation: *bytes.choose(&[Kind::Relu, Kind::Sigmoid, Kind::Prelu, Kind::Dice])?,
         pooling: *bytes.choose(&[DinPooling::Sum, DinPooling::Softmax])?,
         ..Default::default()
-    };
-    Ok(AnyCase::Din(case))
+    })
 }
 
-pub(super) fn sdim(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+pub(super) fn din(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    Ok(AnyCase::Din(din_case(bytes)?))
+}
+
+fn sdim_case(bytes: &mut Unstructured<'_>) -> Result<SdimCase> {
     let (histories, targets) = requests(bytes)?;
-    let case = SdimCase {
+    Ok(SdimCase {
         seed: bytes.arbitrary()?,
         dtype: *bytes.choose(&DTYPES)?,
         data: *bytes.choose(&DATA)?,
         histories,
         targets,
         tail: bytes.int_in_range(0..=3)?,
-        width: bytes.int_in_range(1..=140)?,
+        width: width(bytes)?,
         groups: bytes.int_in_range(1..=20)?,
-        bits: bytes.int_in_range(1..=12)?,
+        bits: bits(bytes)?,
         normalise: bytes.arbitrary()?,
-    };
-    Ok(AnyCase::Sdim(case))
+    })
 }
 
-pub(super) fn lookup(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+pub(super) fn sdim(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    Ok(AnyCase::Sdim(sdim_case(bytes)?))
+}
+
+fn lookup_case(bytes: &mut Unstructured<'_>) -> Result<LookupCase> {
     let (table_rows, widths, second_widths) = tables(bytes)?;
     let bags = bytes.int_in_range(0..=10)?;
-    let case = LookupCase {
+    Ok(LookupCase {
         seed: bytes.arbitrary()?,
         storage: *bytes.choose(&Storage::ALL)?,
         table_rows,
         widths,
         second_widths: if bytes.arbitrary()? { second_widths } else { Vec::new() },
-        bags: (0..bags).map(|_| bytes.int_in_range(0..=200)).collect::<Result<_>>()?,
+        bags: (0..bags).map(|_| bag(bytes)).collect::<Result<_>>()?,
         tail: bytes.int_in_range(0..=3)?,
         pool: *bytes.choose(&[Pool::Each, Pool::Sum, Pool::Mean])?,
         ids: *bytes.choose(&[Ids::Skewed, Ids::Uniform])?,
         policy: policy(bytes)?,
         ..Default::default()
-    };
-    Ok(AnyCase::Lookup(case))
+    })
 }
 
-pub(super) fn decoupled(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+pub(super) fn lookup(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    Ok(AnyCase::Lookup(lookup_case(bytes)?))
+}
+
+fn decoupled_case(bytes: &mut Unstructured<'_>) -> Result<DecoupledCase> {
     let (histories, targets) = requests(bytes)?;
     let (table_rows, attention_widths, representation_widths) = tables(bytes)?;
-    let case = DecoupledCase {
+    Ok(DecoupledCase {
         seed: bytes.arbitrary()?,
         storage: *bytes.choose(&Storage::ALL)?,
         data: *bytes.choose(&DATA)?,
@@ -133,11 +168,100 @@ pub(super) fn decoupled(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
         table_rows,
         attention_widths,
         representation_widths,
-        top_k: bytes.int_in_range(1..=1024)?,
+        top_k: top_k(bytes)?,
         multiply_target: bytes.arbitrary()?,
         ids: *bytes.choose(&[Ids::Skewed, Ids::Uniform])?,
         policy: policy(bytes)?,
         ..Default::default()
+    })
+}
+
+pub(super) fn decoupled(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    Ok(AnyCase::Decoupled(decoupled_case(bytes)?))
+}
+
+pub(super) fn target_attention_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    if bytes.ratio(1, 8)? {
+        let (seed, rows, value_width) = (bytes.arbitrary()?, bytes.int_in_range(0..=800)?, width(bytes)?);
+        let (dead_parts, asked) = (bytes.arbitrary()?, bytes.arbitrary()?);
+        return Ok(AnyCase::MergeBackward(MergeBackwardCase { seed, rows, value_width, dead_parts, asked }));
+    }
+    let forward = attention_case(bytes)?;
+    let (asked, narrow, with_grad_lse) = bytes.arbitrary()?;
+    Ok(AnyCase::AttentionBackward(AttentionBackwardCase { forward, asked, narrow, with_grad_lse, nan: None }))
+}
+
+pub(super) fn din_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    let forward = din_case(bytes)?;
+    if bytes.ratio(1, 4)? {
+        return Ok(AnyCase::DinStatistics(StatisticsCase { forward }));
+    }
+    let asked = if bytes.arbitrary()? { u32::MAX } else { bytes.arbitrary()? };
+    Ok(AnyCase::DinBackward(DinBackwardCase { forward, asked, narrow: bytes.arbitrary()?, nan: None }))
+}
+
+pub(super) fn sdim_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    let forward = sdim_case(bytes)?;
+    let (narrow, hashed) = bytes.arbitrary()?;
+    Ok(AnyCase::SdimBackward(SdimBackwardCase { forward, narrow, hashed, nan: None }))
+}
+
+fn forms(bytes: &mut Unstructured<'_>) -> Result<Vec<Form>> {
+    let count = bytes.int_in_range(1..=6)?;
+    (0..count).map(|_| Ok(*bytes.choose(&FORMS)?)).collect()
+}
+
+pub(super) fn lookup_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    let case = LookupBackwardCase {
+        forward: lookup_case(bytes)?,
+        grad: *bytes.choose(&DATA)?,
+        nan: None,
+        forms: forms(bytes)?,
+        sorted: bytes.arbitrary()?,
+        spare: bytes.int_in_range(0..=3)?,
     };
-    Ok(AnyCase::Decoupled(case))
+    Ok(AnyCase::LookupBackward(case))
+}
+
+pub(super) fn update_rows(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    let rate = *bytes.choose(&[0.3, 0.01, -0.1, 0.0])?;
+    let step = 1 + u64::from(bytes.arbitrary::<u16>()?);
+    let op = match bytes.int_in_range(0..=3)? {
+        0 => Optimiser::sgd(rate),
+        1 => Optimiser::row_wise_adagrad(rate),
+        2 => Optimiser::adagrad(rate),
+        _ => {
+            let betas: [u8; 2] = bytes.arbitrary()?;
+            Optimiser::adam(rate, step).with_betas(f32::from(betas[0]) / 256.0, f32::from(betas[1]) / 256.0)
+        }
+    };
+    let most = *bytes.choose(&[5, 60, 1500])?;
+    let case = UpdateRowsCase {
+        seed: bytes.arbitrary()?,
+        dtype: *bytes.choose(&DTYPES)?,
+        rows: bytes.int_in_range(1..=most)?,
+        width: width(bytes)?,
+        ids: bytes.int_in_range(0..=most)?,
+        draw: *bytes.choose(&[Ids::Skewed, Ids::Uniform, Ids::Last])?,
+        spare: bytes.int_in_range(0..=2)?,
+        optimiser: op
+            .with_eps(*bytes.choose(&[1e-8, 1e-3, 1.0])?)
+            .with_weight_decay(*bytes.choose(&[0.0, 0.1])?),
+        data: *bytes.choose(&[Data::Normal, Data::Scaled(1e3), Data::Scaled(1e-6), Data::Zeros])?,
+        nan: None,
+    };
+    Ok(AnyCase::UpdateRows(case))
+}
+
+pub(super) fn decoupled_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    let case = DecoupledBackwardCase {
+        forward: decoupled_case(bytes)?,
+        grad: *bytes.choose(&DATA)?,
+        nan: None,
+        forms: forms(bytes)?,
+        scores: bytes.arbitrary()?,
+        given: bytes.arbitrary()?,
+        spare: bytes.int_in_range(0..=3)?,
+    };
+    Ok(AnyCase::DecoupledBackward(case))
 }

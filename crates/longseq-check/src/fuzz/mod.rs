@@ -1,12 +1,15 @@
 //! What the fuzz targets of `fuzz/` do with their bytes.
 //!
-//! A target of a stem makes one of two inputs of them. A *case* has sizes and options from the bytes and well-behaved numbers
+//! A target of a stem, of its gradients or of optimisers makes one of two inputs of them. A *case* has sizes and options from the bytes and well-behaved numbers
 //! from a seed; the backend must pass the [`check`](fn@crate::check). A *raw* call has every size, option, offset, id and number
 //! from the bytes, with no regard for what is valid; the CPU backend must answer as the reference does, with an error of the same
 //! kind or with numbers that agree in what is finite and what is not, and nothing may panic.
 
+mod bytes;
 mod cases;
 mod raw;
+mod raw_backward;
+mod raw_tables;
 
 use arbitrary::Unstructured;
 use longseq::{Cpu, Jagged};
@@ -18,32 +21,50 @@ use crate::named::AnyCase;
 pub type Target = fn(&[u8]);
 
 /// Every target of this crate, by name.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("target_attention", target_attention),
     ("din", din),
     ("sdim", sdim),
     ("lookup", lookup),
     ("decoupled", decoupled),
+    ("target_attention_backward", target_attention_backward),
+    ("din_backward", din_backward),
+    ("sdim_backward", sdim_backward),
+    ("lookup_backward", lookup_backward),
+    ("update_rows", update_rows),
+    ("decoupled_backward", decoupled_backward),
     ("jagged", jagged),
 ];
 
-macro_rules! stems {
-    ($($stem:ident),*) => {$(
-        /// The target of this stem.
+macro_rules! targets {
+    ($($target:ident $raw:ident;)*) => {$(
+        /// The target of this name.
         ///
         /// # Panics
         /// Where the library is at fault.
-        pub fn $stem(data: &[u8]) {
+        pub fn $target(data: &[u8]) {
             let mut bytes = Unstructured::new(data);
             // Too few bytes are no input.
             let _ = match bytes.arbitrary() {
-                Ok(true) => raw::$stem(&mut bytes),
-                _ => cases::$stem(&mut bytes).map(|case| check_everywhere(&case)),
+                Ok(true) => $raw::$target(&mut bytes),
+                _ => cases::$target(&mut bytes).map(|case| check_everywhere(&case)),
             };
         }
     )*};
 }
-stems!(target_attention, din, sdim, lookup, decoupled);
+targets! {
+    target_attention raw;
+    din raw;
+    sdim raw;
+    lookup raw;
+    decoupled raw;
+    target_attention_backward raw_backward;
+    din_backward raw_backward;
+    sdim_backward raw_backward;
+    lookup_backward raw_tables;
+    update_rows raw_tables;
+    decoupled_backward raw_tables;
+}
 
 /// Checks a case on the CPU, and on the devices that `LONGSEQ_FUZZ_DEVICES` names (`wgpu`, `cuda`).
 fn check_everywhere(case: &AnyCase) {

@@ -1,116 +1,32 @@
 //! Calls whose every argument comes from the bytes, on the CPU backend and in the reference.
+//!
+//! Structures hold what a forward pass and its gradients read, so that the targets of both draw it alike.
 
 use arbitrary::{Result, Unstructured};
 use longseq::*;
 
-/// Numbers that matter to arithmetic.
-const SPECIAL: [f32; 16] = [
-    0.0,
-    -0.0,
-    1.0,
-    -1.0,
-    f32::INFINITY,
-    f32::NEG_INFINITY,
-    f32::NAN,
-    f32::MAX,
-    f32::MIN,
-    f32::MIN_POSITIVE,
-    1e-45,
-    1e19,
-    -1e-20,
-    2.5e38,
-    -2.5e38,
-    16_777_217.0,
-];
+use super::bytes::*;
 
-/// A size: mostly small.
-fn size(bytes: &mut Unstructured<'_>) -> Result<usize> {
-    match bytes.arbitrary::<u8>()? {
-        255 => bytes.arbitrary(),
-        254 => Ok(1 << bytes.int_in_range(0..=63)?),
-        small => Ok(usize::from(small % 12)),
-    }
-}
-
-/// A length: mostly the right one.
-fn length(bytes: &mut Unstructured<'_>, right: usize) -> Result<usize> {
-    let right = right.min(4096);
-    Ok(match bytes.arbitrary::<u8>()? {
-        255 => bytes.int_in_range(0..=64)?,
-        254 => right + 1,
-        253 => right.saturating_sub(1),
-        _ => right,
-    })
-}
-
-/// A product that a small buffer can have.
-fn product(sizes: &[usize]) -> usize {
-    sizes.iter().fold(1usize, |product, &size| product.saturating_mul(size))
-}
-
-/// A number; `mild` ones are finite and at most 8.
-fn number(bytes: &mut Unstructured<'_>, mild: bool) -> Result<f32> {
-    let byte: u8 = bytes.arbitrary()?;
-    Ok(match byte {
-        200..=215 if !mild => SPECIAL[usize::from(byte - 200)],
-        216..=220 if !mild => f32::from_bits(bytes.arbitrary()?),
-        _ => (f32::from(byte) - 128.0) / 16.0,
-    })
-}
-
-fn numbers(bytes: &mut Unstructured<'_>, mild: bool, right: usize) -> Result<Vec<f32>> {
-    let length = length(bytes, right)?;
-    (0..length).map(|_| number(bytes, mild)).collect()
-}
-
-/// Ids, mostly below `limit`.
-fn ids(bytes: &mut Unstructured<'_>, right: usize, limit: usize) -> Result<Vec<u32>> {
-    let id = |bytes: &mut Unstructured<'_>| match bytes.arbitrary::<u8>()? {
-        255 => bytes.arbitrary(),
-        id => Ok(u32::from(id) % limit.clamp(1, 1 << 20) as u32),
-    };
-    let length = length(bytes, right)?;
-    (0..length).map(|_| id(bytes)).collect()
-}
-
-/// Offsets, mostly valid ones.
-fn jagged(bytes: &mut Unstructured<'_>, users: usize) -> Result<Option<Jagged>> {
-    let mut offsets = vec![0u64];
-    for _ in 0..users {
-        let next = match bytes.arbitrary::<u8>()? {
-            255 => bytes.arbitrary()?,
-            length => offsets[offsets.len() - 1].saturating_add(u64::from(length % 9)),
-        };
-        offsets.push(next);
-    }
-    let rows = offsets.last().map_or(0, |&last| last.min(4096) as usize) + bytes.int_in_range(0..=2)?;
-    Ok(Jagged::new(&offsets, rows).ok())
-}
-
-fn batch(bytes: &mut Unstructured<'_>) -> Result<Option<Batch>> {
-    let users = bytes.int_in_range(0..=4)?;
-    let (histories, targets) = (jagged(bytes, users)?, jagged(bytes, users)?);
-    Ok(histories.zip(targets).and_then(|(histories, targets)| Batch::new(histories, targets).ok()))
-}
-
-/// The reference and the backend accept the same calls; what they answer agrees.
-fn agree(
-    exact: longseq::Result<Vec<f64>>,
-    got: longseq::Result<impl std::ops::Deref<Target = [f32]>>,
-    used: usize,
-    mild: bool,
-) {
-    let (exact, got) = match (exact, got) {
-        (Ok(exact), Ok(got)) => (exact, got),
+/// What the reference and the backend answered, where both accepted the call: they accept the same calls.
+pub(super) fn both<E, G>(exact: longseq::Result<E>, got: longseq::Result<G>) -> Option<(E, G)> {
+    match (exact, got) {
+        (Ok(exact), Ok(got)) => Some((exact, got)),
         (Err(exact), Err(got)) => {
             let kinds = [&exact, &got].map(std::mem::discriminant);
             assert_eq!(kinds[0], kinds[1], "the reference: {exact}; the backend: {got}");
-            return;
+            let operations =
+                [&exact, &got].map(|error| error.to_string().split(':').next().map(str::to_owned));
+            assert_eq!(operations[0], operations[1], "the reference: {exact}; the backend: {got}");
+            None
         }
         (exact, got) => panic!("the reference: {:?}; the backend: {:?}", exact.err(), got.err()),
-    };
+    }
+}
+
+/// What is not finite in the reference is not finite in the first `used` numbers; with `mild` inputs, numbers agree.
+pub(super) fn alike(exact: &[f64], got: &[f32], used: usize, mild: bool) {
     let largest = exact.iter().fold(1.0, |largest: f64, x| largest.max(x.abs()));
-    for (i, (&exact, &got)) in exact.iter().zip(&*got).take(used).enumerate() {
+    for (i, (&exact, &got)) in exact.iter().zip(got).take(used).enumerate() {
         if exact.is_nan() || exact.is_infinite() {
             assert!(!got.is_finite(), "element {i}: {exact} in the reference, {got} from the backend");
         } else if mild {
@@ -121,173 +37,322 @@ fn agree(
     }
 }
 
+/// [`both`], and what they answer is [`alike`].
+fn agree(
+    exact: longseq::Result<Vec<f64>>,
+    got: longseq::Result<impl std::ops::Deref<Target = [f32]>>,
+    used: usize,
+    mild: bool,
+) {
+    if let Some((exact, got)) = both(exact, got) {
+        alike(&exact, &got, used, mild);
+    }
+}
+
+/// A call of target attention.
+pub(super) struct Attention {
+    pub(super) op: TargetAttention,
+    pub(super) batch: Batch,
+    queries: Vec<f32>,
+    keys: Vec<f32>,
+    values: Option<Vec<f32>>,
+    bias: Option<Vec<f32>>,
+}
+
+impl Attention {
+    pub(super) fn new(bytes: &mut Unstructured<'_>, kind: Numbers) -> Result<Option<Self>> {
+        let Some(batch) = batch(bytes)? else { return Ok(None) };
+        let kv_heads = size(bytes)?.min(4);
+        let divisor = number(bytes, kind)?;
+        let weightings =
+            [Weighting::Softmax, Weighting::Relu, Weighting::Silu { divisor }, Weighting::Identity];
+        let mut op = TargetAttention::new(size(bytes)?)
+            .with_heads(kv_heads.saturating_mul(size(bytes)?), kv_heads)
+            .with_value_width(size(bytes)?)
+            .with_weighting(*bytes.choose(&weightings)?);
+        if bytes.arbitrary()? {
+            op = op.with_scale(number(bytes, kind)? / if kind == Numbers::Any { 1.0 } else { 8.0 });
+        }
+        let (n, m) = (batch.histories().rows(), batch.targets().rows());
+        let queries = numbers(bytes, kind, product(&[m, op.heads, op.width]))?;
+        let keys = numbers(bytes, kind, product(&[n, op.kv_heads, op.width]))?;
+        let values = numbers(bytes, kind, product(&[n, op.kv_heads, op.value_width]))?;
+        let bias = numbers(bytes, kind, product(&[n, op.heads]))?;
+        let values = bytes.arbitrary::<bool>()?.then_some(values);
+        let bias = bytes.arbitrary::<bool>()?.then_some(bias);
+        Ok(Some(Self { op, batch, queries, keys, values, bias }))
+    }
+
+    pub(super) fn inputs(&self) -> TargetAttentionInputs<'_, Host, f32> {
+        let mut inputs = TargetAttentionInputs::new(Host::view(&self.queries), Host::view(&self.keys));
+        inputs.values = self.values.as_deref().map(Host::view);
+        inputs.bias = self.bias.as_deref().map(Host::view);
+        inputs
+    }
+}
+
 pub(super) fn target_attention(bytes: &mut Unstructured<'_>) -> Result<()> {
-    let mild = bytes.arbitrary()?;
-    let Some(batch) = batch(bytes)? else { return Ok(()) };
-    let kv_heads = size(bytes)?.min(4);
-    let divisor = number(bytes, mild)?;
-    let weightings = [Weighting::Softmax, Weighting::Relu, Weighting::Silu { divisor }, Weighting::Identity];
-    let mut op = TargetAttention::new(size(bytes)?)
-        .with_heads(kv_heads.saturating_mul(size(bytes)?), kv_heads)
-        .with_value_width(size(bytes)?)
-        .with_weighting(*bytes.choose(&weightings)?);
-    if bytes.arbitrary()? {
-        op = op.with_scale(number(bytes, mild)? / if mild { 8.0 } else { 1.0 });
-    }
-    let (n, m) = (batch.histories().rows(), batch.targets().rows());
-    let queries = numbers(bytes, mild, product(&[m, op.heads, op.width]))?;
-    let keys = numbers(bytes, mild, product(&[n, op.kv_heads, op.width]))?;
-    let values = numbers(bytes, mild, product(&[n, op.kv_heads, op.value_width]))?;
-    let bias = numbers(bytes, mild, product(&[n, op.heads]))?;
-    let mut inputs = TargetAttentionInputs::new(Host::view(&queries), Host::view(&keys));
-    if bytes.arbitrary()? {
-        inputs = inputs.with_values(Host::view(&values));
-    }
-    if bytes.arbitrary()? {
-        inputs = inputs.with_bias(Host::view(&bias));
-    }
-    let exact = reference::target_attention(&op, &batch, &inputs).map(|exact| exact.out);
+    let kind = Numbers::new(bytes)?;
+    let Some(call) = Attention::new(bytes, kind)? else { return Ok(()) };
+    let (op, batch) = (&call.op, &call.batch);
+    let exact = reference::target_attention(op, batch, &call.inputs()).map(|exact| exact.out);
     let used = product(&[batch.targets().total(), op.heads, op.value_width]);
-    agree(exact, Cpu::new().target_attention(&op, &batch, inputs), used, mild);
+    agree(exact, Cpu::new().target_attention(op, batch, call.inputs()), used, kind == Numbers::Mild);
     Ok(())
 }
 
-pub(super) fn din(bytes: &mut Unstructured<'_>) -> Result<()> {
-    let mild = bytes.arbitrary()?;
-    let Some(batch) = batch(bytes)? else { return Ok(()) };
-    let op = Din::new(size(bytes)?).with_pooling(*bytes.choose(&[DinPooling::Sum, DinPooling::Softmax])?);
-    let targets = numbers(bytes, mild, product(&[batch.targets().rows(), op.width]))?;
-    let history = numbers(bytes, mild, product(&[batch.histories().rows(), op.width]))?;
-    let layers: usize = bytes.int_in_range(0..=4)?;
-    let (mut weights, mut biases, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
-    let mut inputs = product(&[4, op.width]);
-    for _ in 0..layers {
-        let units = size(bytes)?.min(64);
-        weights.push(numbers(bytes, mild, product(&[units, inputs]))?);
-        biases.push(numbers(bytes, mild, units)?);
-        kinds.push((bytes.arbitrary::<u8>()?, numbers(bytes, mild, units)?));
-        inputs = units;
-    }
-    let layer = |i: usize| {
-        let parameter = Host::view(&kinds[i].1);
-        let activation = match kinds[i].0 % 4 {
+/// A hidden layer of DIN.
+pub(super) struct Layer {
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+    /// ReLU, sigmoid, PReLU, Dice.
+    pub(super) activation: u8,
+    /// Each of the activation's vectors.
+    pub(super) vector: Vec<f32>,
+}
+
+impl Layer {
+    fn view(&self) -> DinLayer<'_, Host, f32> {
+        let parameter = Host::view(&self.vector);
+        let activation = match self.activation {
             0 => Activation::Relu,
             1 => Activation::Sigmoid,
             2 => Activation::Prelu { alpha: parameter },
             _ => Activation::Dice { gain: parameter, shift: parameter, alpha: parameter },
         };
-        DinLayer::new(Host::view(&weights[i]), Host::view(&biases[i]), activation)
-    };
-    let hidden: Vec<DinLayer<'_, Host, f32>> = (0..layers).map(layer).collect();
-    let (output_weight, output_bias) = (numbers(bytes, mild, inputs)?, numbers(bytes, mild, 1)?);
-    let inputs = DinInputs::new(
-        Host::view(&targets),
-        Host::view(&history),
-        &hidden,
-        Host::view(&output_weight),
-        Host::view(&output_bias),
-    );
+        DinLayer::new(Host::view(&self.weight), Host::view(&self.bias), activation)
+    }
+}
+
+/// A call of DIN.
+pub(super) struct Network {
+    pub(super) op: Din,
+    pub(super) batch: Batch,
+    targets: Vec<f32>,
+    history: Vec<f32>,
+    pub(super) layers: Vec<Layer>,
+    output: [Vec<f32>; 2],
+}
+
+impl Network {
+    pub(super) fn new(bytes: &mut Unstructured<'_>, kind: Numbers) -> Result<Option<Self>> {
+        let Some(batch) = batch(bytes)? else { return Ok(None) };
+        let op = Din::new(size(bytes)?).with_pooling(*bytes.choose(&[DinPooling::Sum, DinPooling::Softmax])?);
+        let targets = numbers(bytes, kind, product(&[batch.targets().rows(), op.width]))?;
+        let history = numbers(bytes, kind, product(&[batch.histories().rows(), op.width]))?;
+        let count: usize = bytes.int_in_range(0..=4)?;
+        let mut layers = Vec::new();
+        let mut inputs = product(&[4, op.width]);
+        for _ in 0..count {
+            let units = size(bytes)?.min(64);
+            let weight = numbers(bytes, kind, product(&[units, inputs]))?;
+            let bias = numbers(bytes, kind, units)?;
+            let (activation, vector) = (bytes.arbitrary::<u8>()? % 4, numbers(bytes, kind, units)?);
+            layers.push(Layer { weight, bias, activation, vector });
+            inputs = units;
+        }
+        let output = [numbers(bytes, kind, inputs)?, numbers(bytes, kind, 1)?];
+        Ok(Some(Self { op, batch, targets, history, layers, output }))
+    }
+
+    pub(super) fn hidden(&self) -> Vec<DinLayer<'_, Host, f32>> {
+        self.layers.iter().map(Layer::view).collect()
+    }
+
+    pub(super) fn inputs<'a>(&'a self, hidden: &'a [DinLayer<'a, Host, f32>]) -> DinInputs<'a, Host, f32> {
+        let [output_weight, output_bias] = self.output.each_ref().map(|numbers| Host::view(numbers));
+        let (targets, history) = (Host::view(&self.targets), Host::view(&self.history));
+        DinInputs::new(targets, history, hidden, output_weight, output_bias)
+    }
+}
+
+pub(super) fn din(bytes: &mut Unstructured<'_>) -> Result<()> {
+    let kind = Numbers::new(bytes)?;
+    let Some(call) = Network::new(bytes, kind)? else { return Ok(()) };
+    let (op, batch, hidden) = (&call.op, &call.batch, call.hidden());
+    let inputs = call.inputs(&hidden);
     let used = product(&[batch.targets().total(), op.width]);
     // Layers multiply, and softmax takes errors of large scores for changes of weight: only NaN is compared.
-    agree(reference::din(&op, &batch, &inputs), Cpu::new().din(&op, &batch, inputs), used, false);
+    agree(reference::din(op, batch, &inputs), Cpu::new().din(op, batch, inputs), used, false);
     Ok(())
 }
 
-pub(super) fn sdim(bytes: &mut Unstructured<'_>) -> Result<()> {
-    let mild = bytes.arbitrary()?;
-    let Some(batch) = batch(bytes)? else { return Ok(()) };
-    let op =
-        Sdim::new(size(bytes)?).with_groups(size(bytes)?, size(bytes)?).with_normalise(bytes.arbitrary()?);
-    let bits = op.bits.min(12) as u32;
-    let history = numbers(bytes, mild, product(&[batch.histories().rows(), op.width]))?;
-    let signatures = |bytes: &mut Unstructured<'_>, rows: usize| -> Result<Vec<u16>> {
-        Ok(ids(bytes, product(&[rows, op.groups]), 1 << bits)?.into_iter().map(|id| id as u16).collect())
-    };
-    let (of_history, of_targets) =
-        (signatures(bytes, batch.histories().rows())?, signatures(bytes, batch.targets().rows())?);
-    let hashes = [&of_history, &of_targets].map(|given| Hash::Signatures16(Host::view(given)));
-    let [history_hash, target_hash] = hashes;
-    let cpu = Cpu::new();
-    let inputs = SdimEncodeInputs::new(Host::view(&history), history_hash);
-    if op.table_length(batch.users()).map_or(true, |length| length <= 1 << 16) {
-        let exact = reference::sdim_encode(&op, batch.histories(), &inputs);
-        agree(exact, cpu.sdim_encode(&op, batch.histories(), inputs), usize::MAX, mild);
-        let inputs = SdimAttendInputs::new(Host::view(&history), history_hash, target_hash);
-        let used = product(&[batch.targets().total(), op.width]);
-        let exact = reference::sdim_attend(&op, &batch, &inputs);
-        agree(exact, cpu.sdim_attend(&op, &batch, inputs), used, mild);
+/// Calls of SDIM with given signatures.
+pub(super) struct Hashed {
+    pub(super) op: Sdim,
+    pub(super) batch: Batch,
+    history: Vec<f32>,
+    signatures: [Vec<u16>; 2],
+}
+
+impl Hashed {
+    pub(super) fn new(bytes: &mut Unstructured<'_>, kind: Numbers) -> Result<Option<Self>> {
+        let Some(batch) = batch(bytes)? else { return Ok(None) };
+        let op = Sdim::new(size(bytes)?)
+            .with_groups(size(bytes)?, size(bytes)?)
+            .with_normalise(bytes.arbitrary()?);
+        let bits = op.bits.min(12) as u32;
+        let history = numbers(bytes, kind, product(&[batch.histories().rows(), op.width]))?;
+        let signatures = |bytes: &mut Unstructured<'_>, rows: usize| -> Result<Vec<u16>> {
+            Ok(ids(bytes, product(&[rows, op.groups]), 1 << bits)?.into_iter().map(|id| id as u16).collect())
+        };
+        let (of_history, of_targets) =
+            (signatures(bytes, batch.histories().rows())?, signatures(bytes, batch.targets().rows())?);
+        Ok(Some(Self { op, batch, history, signatures: [of_history, of_targets] }))
     }
-    let rotations = numbers(bytes, mild, product(&[op.width, op.groups, op.bits]))?;
-    let exact = reference::sdim_signatures(&op, &history, &rotations);
+
+    /// The signatures of behaviours and of candidates.
+    pub(super) fn hashes(&self) -> [Hash<'_, Host>; 2] {
+        self.signatures.each_ref().map(|given| Hash::Signatures16(Host::view(given)))
+    }
+
+    pub(super) fn encode(&self) -> SdimEncodeInputs<'_, Host, f32> {
+        SdimEncodeInputs::new(Host::view(&self.history), self.hashes()[0])
+    }
+
+    pub(super) fn attend(&self) -> SdimAttendInputs<'_, Host, f32> {
+        let [history_hash, target_hash] = self.hashes();
+        SdimAttendInputs::new(Host::view(&self.history), history_hash, target_hash)
+    }
+
+    /// Whether the tables are small, or no tables at all.
+    pub(super) fn is_small(&self) -> bool {
+        self.op.table_length(self.batch.users()).map_or(true, |length| length <= 1 << 16)
+    }
+}
+
+pub(super) fn sdim(bytes: &mut Unstructured<'_>) -> Result<()> {
+    let kind = Numbers::new(bytes)?;
+    let Some(call) = Hashed::new(bytes, kind)? else { return Ok(()) };
+    let (op, batch, cpu, mild) = (&call.op, &call.batch, Cpu::new(), kind == Numbers::Mild);
+    if call.is_small() {
+        let exact = reference::sdim_encode(op, batch.histories(), &call.encode());
+        agree(exact, cpu.sdim_encode(op, batch.histories(), call.encode()), usize::MAX, mild);
+    }
+    let used = product(&[batch.targets().total(), op.width]);
+    let exact = reference::sdim_attend(op, batch, &call.attend());
+    agree(exact, cpu.sdim_attend(op, batch, call.attend()), used, mild);
+    let rotations = numbers(bytes, kind, product(&[op.width, op.groups, op.bits]))?;
+    let exact = reference::sdim_signatures(op, &call.history, &rotations);
     let mut out = vec![0u16; exact.as_ref().map_or(0, Vec::len)];
-    let (rows, rotations) = (Host::view(&history), Host::view(&rotations));
-    let got = cpu.sdim_signatures_into::<f32, u16>(&op, rows, rotations, Host::view_mut(&mut out));
+    let (rows, rotations) = (Host::view(&call.history), Host::view(&rotations));
+    let got = cpu.sdim_signatures_into::<f32, u16>(op, rows, rotations, Host::view_mut(&mut out));
     assert_eq!(exact.is_ok() && op.bits <= 16, got.is_ok(), "{:?}; {:?}", exact.err(), got.err());
     Ok(())
 }
 
 /// A table's rows, width and elements.
-fn table(bytes: &mut Unstructured<'_>, mild: bool) -> Result<(usize, usize, Vec<f32>)> {
+pub(super) type RawTable = (usize, usize, Vec<f32>);
+
+fn table(bytes: &mut Unstructured<'_>, kind: Numbers) -> Result<RawTable> {
     let (rows, width) = (size(bytes)?, size(bytes)?);
-    let data = numbers(bytes, mild, product(&[rows, width]))?;
+    let data = numbers(bytes, kind, product(&[rows, width]))?;
     Ok((rows, width, data))
 }
 
-fn tables(bytes: &mut Unstructured<'_>, mild: bool) -> Result<Vec<(usize, usize, Vec<f32>)>> {
+fn tables(bytes: &mut Unstructured<'_>, kind: Numbers) -> Result<Vec<RawTable>> {
     let count = bytes.int_in_range(0..=3)?;
-    (0..count).map(|_| table(bytes, mild)).collect()
+    (0..count).map(|_| table(bytes, kind)).collect()
 }
 
-fn views(tables: &[(usize, usize, Vec<f32>)]) -> Vec<Table<'_, Host>> {
+pub(super) fn views(tables: &[RawTable]) -> Vec<Table<'_, Host>> {
     tables
         .iter()
         .map(|(rows, width, data)| Table::new(*rows, *width, TableData::F32(Host::view(data))))
         .collect()
 }
 
+/// A call of a look-up.
+pub(super) struct LookUp {
+    pub(super) op: Lookup,
+    pub(super) tables: Vec<RawTable>,
+    bags: Jagged,
+    pool: u8,
+    pub(super) ids: Vec<u32>,
+}
+
+impl LookUp {
+    pub(super) fn new(bytes: &mut Unstructured<'_>, kind: Numbers) -> Result<Option<Self>> {
+        let tables = tables(bytes, kind)?;
+        let users = bytes.int_in_range(0..=4)?;
+        let Some(bags) = jagged(bytes, users)? else { return Ok(None) };
+        let limit = tables.iter().map(|table| table.0).min().unwrap_or(1);
+        let ids = ids(bytes, product(&[bags.rows(), tables.len()]), limit)?;
+        let op = Lookup::default().with_ids(*bytes.choose(&[IdPolicy::Error, IdPolicy::Zero])?);
+        Ok(Some(Self { op, tables, bags, pool: bytes.arbitrary::<u8>()? % 3, ids }))
+    }
+
+    pub(super) fn bags(&self) -> Bags<'_, Jagged> {
+        match self.pool {
+            0 => Bags::Each,
+            1 => Bags::Sum(&self.bags),
+            _ => Bags::Mean(&self.bags),
+        }
+    }
+
+    /// Rows of ids that are read, and rows of the output.
+    pub(super) fn rows(&self) -> (usize, usize) {
+        let rows = self.ids.len() / self.tables.len().max(1);
+        if self.pool == 0 { (rows, rows) } else { (self.bags.total(), self.bags.users()) }
+    }
+}
+
 pub(super) fn lookup(bytes: &mut Unstructured<'_>) -> Result<()> {
-    let mild = bytes.arbitrary()?;
-    let tables = tables(bytes, mild)?;
-    let users = bytes.int_in_range(0..=4)?;
-    let Some(bags) = jagged(bytes, users)? else { return Ok(()) };
-    let limit = tables.iter().map(|table| table.0).min().unwrap_or(1);
-    let ids = ids(bytes, product(&[bags.rows(), tables.len()]), limit)?;
-    let op = Lookup::default().with_ids(*bytes.choose(&[IdPolicy::Error, IdPolicy::Zero])?);
-    let views = views(&tables);
-    let inputs = LookupInputs::new(Host::view(&ids), &views);
-    let pool: u8 = bytes.arbitrary()?;
-    let bags = || match pool % 3 {
-        0 => Bags::Each,
-        1 => Bags::Sum(&bags),
-        _ => Bags::Mean(&bags),
-    };
-    let exact = reference::lookup(&op, bags(), &inputs).map(|exact| exact.0);
-    agree(exact, Cpu::new().lookup(&op, bags(), inputs).map(|got| got.0), usize::MAX, mild);
+    let kind = Numbers::new(bytes)?;
+    let Some(call) = LookUp::new(bytes, kind)? else { return Ok(()) };
+    let views = views(&call.tables);
+    let inputs = LookupInputs::new(Host::view(&call.ids), &views);
+    let exact = reference::lookup(&call.op, call.bags(), &inputs).map(|exact| exact.0);
+    let got = Cpu::new().lookup(&call.op, call.bags(), inputs).map(|got| got.0);
+    agree(exact, got, usize::MAX, kind == Numbers::Mild);
     Ok(())
 }
 
+/// A call of decoupled embeddings.
+pub(super) struct Search {
+    pub(super) op: Decoupled,
+    pub(super) batch: Batch,
+    pub(super) attention: Vec<RawTable>,
+    pub(super) representation: Vec<RawTable>,
+    pub(super) history_ids: Vec<u32>,
+    pub(super) target_ids: Vec<u32>,
+}
+
+impl Search {
+    pub(super) fn new(bytes: &mut Unstructured<'_>, kind: Numbers) -> Result<Option<Self>> {
+        let Some(batch) = batch(bytes)? else { return Ok(None) };
+        let (attention, representation) = (tables(bytes, kind)?, tables(bytes, kind)?);
+        let features = if bytes.ratio(1, 32)? { size(bytes)?.min(8) } else { attention.len() };
+        let scale = |bytes: &mut Unstructured<'_>| Ok(number(bytes, kind)? / 8.0);
+        let scales = (0..features).map(|_| scale(bytes)).collect::<Result<Vec<f32>>>()?;
+        let top_k = if bytes.arbitrary()? { Some(size(bytes)?) } else { None };
+        let op = Decoupled::new(scales)
+            .with_top_k(top_k)
+            .with_multiply_target(bytes.arbitrary()?)
+            .with_ids(*bytes.choose(&[IdPolicy::Error, IdPolicy::Zero])?);
+        let limit = attention.iter().chain(&representation).map(|table| table.0).min().unwrap_or(1);
+        let history_ids = ids(bytes, product(&[batch.histories().rows(), features]), limit)?;
+        let target_ids = ids(bytes, product(&[batch.targets().rows(), features]), limit)?;
+        Ok(Some(Self { op, batch, attention, representation, history_ids, target_ids }))
+    }
+
+    /// The width of the output.
+    pub(super) fn width(&self) -> usize {
+        self.representation.iter().map(|table| table.1).fold(0, usize::saturating_add)
+    }
+}
+
 pub(super) fn decoupled(bytes: &mut Unstructured<'_>) -> Result<()> {
-    let mild = bytes.arbitrary()?;
-    let Some(batch) = batch(bytes)? else { return Ok(()) };
-    let (attention, representation) = (tables(bytes, mild)?, tables(bytes, mild)?);
-    let features = if bytes.ratio(1, 32)? { size(bytes)?.min(8) } else { attention.len() };
-    let scale = |bytes: &mut Unstructured<'_>| Ok(number(bytes, mild)? / 8.0);
-    let scales = (0..features).map(|_| scale(bytes)).collect::<Result<Vec<f32>>>()?;
-    let top_k = if bytes.arbitrary()? { Some(size(bytes)?) } else { None };
-    let op = Decoupled::new(scales)
-        .with_top_k(top_k)
-        .with_multiply_target(bytes.arbitrary()?)
-        .with_ids(*bytes.choose(&[IdPolicy::Error, IdPolicy::Zero])?);
-    let limit = attention.iter().chain(&representation).map(|table| table.0).min().unwrap_or(1);
-    let history_ids = ids(bytes, product(&[batch.histories().rows(), features]), limit)?;
-    let target_ids = ids(bytes, product(&[batch.targets().rows(), features]), limit)?;
-    let width = representation.iter().map(|table| table.1).fold(0, usize::saturating_add);
-    let (attention, representation) = (views(&attention), views(&representation));
-    let inputs =
-        DecoupledInputs::new(&attention, &representation, Host::view(&history_ids), Host::view(&target_ids));
-    let used = product(&[batch.targets().total(), width]);
+    let kind = Numbers::new(bytes)?;
+    let Some(call) = Search::new(bytes, kind)? else { return Ok(()) };
+    let (op, batch) = (&call.op, &call.batch);
+    let (attention, representation) = (views(&call.attention), views(&call.representation));
+    let ids = [&call.history_ids, &call.target_ids].map(|ids| Host::view(ids));
+    let inputs = DecoupledInputs::new(&attention, &representation, ids[0], ids[1]);
+    let used = product(&[batch.targets().total(), call.width()]);
     // A selection may differ where scores are equal up to rounding: with a top-K, only NaN is compared.
-    let exact = reference::decoupled_attend(&op, &batch, &inputs);
-    agree(exact, Cpu::new().decoupled_attend(&op, &batch, inputs), used, mild && top_k.is_none());
+    let exact = reference::decoupled_attend(op, batch, &inputs);
+    let mild = kind == Numbers::Mild && op.top_k.is_none();
+    agree(exact, Cpu::new().decoupled_attend(op, batch, inputs), used, mild);
     Ok(())
 }

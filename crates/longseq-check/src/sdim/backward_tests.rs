@@ -330,15 +330,14 @@ fn refuses_what_does_not_fit<B: Backend>(backend: &B, _: Rules) {
         ["[M, d] = [1, 2], 2 elements", "[N, d] = [1, 2], 2 elements"],
         "[B, G, 2^τ, d] = [1, 1, 2, 2], 4 elements",
     );
-    // The shapes of the forward pass are checked under its name where that is the only one.
     let expected = [
-        shape("sdim_query", "table", table, 3),
+        shape("sdim_query_backward", "table", table, 3),
         shape("sdim_query_backward", "grad_out", rows[0], 3),
         shape("sdim_query_backward", "grad_table", table, 5),
         shape("sdim_encode_backward", "history", rows[1], 3),
         shape("sdim_encode_backward", "grad_table", table, 3),
         shape("sdim_encode_backward", "grad_history", rows[1], 3),
-        shape("sdim_attend", "history", rows[1], 3),
+        shape("sdim_attend_backward", "history", rows[1], 3),
         shape("sdim_attend_backward", "grad_out", rows[0], 3),
         shape("sdim_attend_backward", "grad_history", rows[1], 3),
     ];

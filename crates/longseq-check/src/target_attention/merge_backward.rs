@@ -7,6 +7,7 @@ use crate::case::{Calls, Case, Failure, GradientBits, Rules};
 use crate::compare::{Bound, U, compare};
 use crate::data::{self, Data};
 use crate::guard::Guarded;
+use crate::named::Work;
 
 /// The gradients of a merge of two partial results.
 #[derive(Debug, Clone)]
@@ -26,6 +27,18 @@ pub struct MergeBackwardCase {
 const NAMES: [&str; 4] = ["first.out", "first.lse", "second.out", "second.lse"];
 
 impl MergeBackwardCase {
+    /// How rows are stored.
+    pub fn storage(&self) -> &'static str {
+        "f32"
+    }
+
+    /// The least that the call must do: for both parts a product of rows and a product with its weight; both parts and the gradient
+    /// read, two gradients written.
+    pub fn work(&self) -> Work {
+        let op = TargetAttention::new(self.value_width);
+        Work { flops: 2 * op.merge_flops(self.rows), bytes: 5 * (op.merge_bytes::<f32>(self.rows) / 3) }
+    }
+
     fn parts(&self) -> [(Vec<f32>, Vec<f32>); 2] {
         let Self { seed, rows, value_width, dead_parts, .. } = *self;
         MergeCase { seed, rows, value_width, dead_parts }.parts()

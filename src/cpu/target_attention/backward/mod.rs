@@ -41,7 +41,6 @@ pub(super) fn backward<T: Element, G: Element>(
     grads: TargetAttentionGradients<'_, Host, G>,
 ) -> Result<()> {
     let (op, inputs) = pass;
-    op.check(batch, &inputs)?;
     op.check_backward(batch, &inputs, &saved, &grad_out, &grads)?;
     let saved = saved.out.zip(saved.lse).filter(|_| op.weighting == Weighting::Softmax);
     let pass = Pass {

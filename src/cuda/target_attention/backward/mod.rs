@@ -215,7 +215,6 @@ pub(super) fn backward<T: Element, G: Element>(
     (saved, grad_out): (TargetAttentionSaved<'_, CudaMemory, T>, TargetAttentionGradOut<'_, CudaMemory, T>),
     grads: &TargetAttentionGradients<'_, CudaMemory, G>,
 ) -> Result<()> {
-    op.check(batch.as_ref(), inputs)?;
     op.check_backward(batch.as_ref(), inputs, &saved, &grad_out, grads)?;
     check_width(op)?;
     let rows = Rows::new(gpu, inputs, &grad_out, grads)?;
@@ -333,8 +332,7 @@ pub(super) fn merge_backward<T: Element, G: Element>(
     [first_grads, second_grads]: [&PartialAttentionGradients<'_, CudaMemory, G>; 2],
 ) -> Result<()> {
     const NAME: &str = "merge_attention_backward";
-    let rows = op.check_merge(&first, &second)?;
-    op.check_merge_backward(rows, &grad_out, [first_grads, second_grads])?;
+    let rows = op.check_merge_backward([&first, &second], &grad_out, [first_grads, second_grads])?;
     let params = MergeBackwardParams {
         first: gpu.region(NAME, &first.out)?.pointer,
         second: gpu.region(NAME, &second.out)?.pointer,

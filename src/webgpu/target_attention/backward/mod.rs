@@ -47,7 +47,6 @@ pub(super) fn backward<T: Element, G: GradientOf<T>>(
     (saved, grad_out): (&TargetAttentionSaved<'_, WgpuMemory, T>, &TargetAttentionGradOut<'_, WgpuMemory, T>),
     mut grads: TargetAttentionGradients<'_, WgpuMemory, G>,
 ) -> Result<()> {
-    op.check(batch.as_ref(), inputs)?;
     op.check_backward(batch.as_ref(), inputs, saved, grad_out, &grads)?;
     batch.check_owner(gpu, NAME)?;
     if !check_outputs(gpu, &grads)? {
