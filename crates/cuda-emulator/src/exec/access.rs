@@ -85,6 +85,39 @@ fn misaligned(addresses: &Row<u64>, mask: u32, size: u32) -> Result<(), Fault> {
     )
 }
 
+/// The lanes of `mask` with the same address as its first.
+#[inline(never)]
+pub(super) fn lanes_at_first(addresses: &Row<u64>, mask: u32) -> u32 {
+    let first = addresses[mask.trailing_zeros() as usize & 31];
+    vectorised(
+        #[inline(always)]
+        || {
+            let mut same = 0;
+            for lane in 0..LANES {
+                same |= u32::from(addresses[lane] == first) << lane;
+            }
+            same & mask
+        },
+    )
+}
+
+/// Calls `each` for every address of a warp with a lane's mask of those that have it, as long as lanes share addresses and it
+/// answers true. Whether all lanes have been served: where most addresses differ, lanes one by one are faster.
+#[inline(always)]
+pub(super) fn each_address(addresses: &Row<u64>, mask: u32, mut each: impl FnMut(u64, u32) -> bool) -> bool {
+    let mut left = mask;
+    while left != 0 {
+        let here = lanes_at_first(addresses, left);
+        if here.count_ones() < left.count_ones().min(2)
+            || !each(addresses[left.trailing_zeros() as usize], here)
+        {
+            return false;
+        }
+        left &= !here;
+    }
+    true
+}
+
 /// Reads. Lanes of `out` outside the mask are left unchanged.
 pub(crate) fn load(
     m: &mut Machine<'_>,

@@ -1,6 +1,6 @@
 //! Device memory: bounds, initialisation, races, sectors.
 
-use super::access::{Shape, Span, Words};
+use super::access::{Shape, Span, Words, each_address};
 use super::fault::{Fault, fault};
 use super::finding::FindingKind;
 use super::machine::Machine;
@@ -97,11 +97,18 @@ fn check_read(
         let grains = size >> grain;
         let (reads, writes) = (a.reads(grain), a.writes_if_any(grain));
         let observer = m.observer(shape.strong);
-        if contiguous && grains == 1 {
-            let at = ((addresses[0] - a.base) >> grain) as usize;
-            if observer.read_row(writes.map(|w| &w[at..at + 32]), &reads[at..at + 32]) {
-                return Ok(());
-            }
+        let first = |address: u64| ((address - a.base) >> grain) as usize;
+        let quick = if contiguous {
+            let row = first(addresses[0])..first(addresses[0]) + 32 * grains as usize;
+            observer.read_row(writes.map(|w| &w[row.clone()]), &reads[row.clone()], grains.trailing_zeros())
+        } else {
+            each_address(addresses, mask, |address, here| {
+                let mut grains = first(address)..first(address) + grains as usize;
+                grains.all(|i| observer.read_by_many(here, writes.map(|w| &w[i]), &reads[i]))
+            })
+        };
+        if quick {
+            return Ok(());
         }
         for lane in lanes(mask) {
             let at = ((addresses[lane] - a.base) >> grain) as usize;
@@ -180,10 +187,11 @@ fn check_write(
         let grains = size >> grain;
         let (reads, writes) = (a.reads_if_any(grain), a.writes(grain));
         let observer = m.observer(shape.strong);
-        let at = (addresses[0].wrapping_sub(a.base) >> grain) as usize;
-        let quick = contiguous
-            && grains == 1
-            && observer.write_row(&writes[at..at + 32], reads.map(|r| &r[at..at + 32]));
+        let quick = contiguous && {
+            let at = ((addresses[0] - a.base) >> grain) as usize;
+            let row = at..at + 32 * grains as usize;
+            observer.write_row(&writes[row.clone()], reads.map(|r| &r[row]), grains.trailing_zeros())
+        };
         for lane in lanes(if quick { 0 } else { mask }) {
             let at = ((addresses[lane] - a.base) >> grain) as usize;
             for i in 0..grains as usize {

@@ -170,66 +170,107 @@ impl<'a> Observer<'a> {
         Self { mine, first_run, runs, known, settled, fences, acquired }
     }
 
-    /// Whether an entry needs no further check: it is this very access, or older than anything relevant.
+    /// Whether an entry is older than anything relevant: no access of this warp needs to check it.
     #[inline(always)]
-    fn is_settled(&self, e: u64, mine: u64) -> bool {
+    fn is_past(&self, e: u64) -> bool {
         let run = run_of(e);
         let other = run.wrapping_sub(self.first_run) >= self.runs;
-        let before = run == run_of(mine) && clock_of(e) < self.settled;
-        (e == mine) | other | before
+        other | (run == run_of(self.mine) && clock_of(e) < self.settled)
     }
 
-    /// Checks and records reads of 32 adjacent grains; false if they must be checked one by one.
+    /// Whether an entry needs no further check: it is this very access, or in the past.
     #[inline(always)]
-    pub(crate) fn read_row(&self, writes: Option<&[AtomicU64]>, reads: &[AtomicU64]) -> bool {
-        let settled = writes.is_none_or(|w| self.row_is_settled(&loaded(w)));
-        settled && self.mark_row(reads)
+    fn is_settled(&self, e: u64, mine: u64) -> bool {
+        (e == mine) | self.is_past(e)
     }
 
-    /// Checks and records writes of 32 adjacent grains; false if they must be checked one by one.
+    /// Whether an entry is of this warp, since its last barrier, and as strong as this access. `MANY` is ignored.
     #[inline(always)]
-    pub(crate) fn write_row(&self, writes: &[AtomicU64], reads: Option<&[AtomicU64]>) -> bool {
-        let settled = reads.is_none_or(|r| self.row_is_settled(&loaded(r)));
-        settled && self.mark_row(writes)
+    fn is_own(&self, e: u64) -> bool {
+        (e ^ self.mine) & !(31 | MANY) == 0
+    }
+
+    /// Checks and records reads of adjacent grains, `1 << shift` for each of the 32 lanes; false if they must be checked one by one.
+    #[inline(always)]
+    pub(crate) fn read_row(&self, writes: Option<&[AtomicU64]>, reads: &[AtomicU64], shift: u32) -> bool {
+        writes.is_none_or(|w| self.row_is_settled(w, shift)) && self.mark_row(reads, shift)
+    }
+
+    /// Checks and records writes of adjacent grains, as [`Observer::read_row`].
+    #[inline(always)]
+    pub(crate) fn write_row(&self, writes: &[AtomicU64], reads: Option<&[AtomicU64]>, shift: u32) -> bool {
+        reads.is_none_or(|r| self.row_is_settled(r, shift)) && self.mark_row(writes, shift)
     }
 
     #[inline(never)]
-    fn row_is_settled(&self, row: &[u64; 32]) -> bool {
-        vectorised(
-            #[inline(always)]
-            || {
-                let mut open = 0u64;
-                for (lane, e) in row.iter().enumerate() {
-                    open |= u64::from(!self.is_settled(*e, self.mine + lane as u64));
-                }
-                open == 0
-            },
-        )
+    fn row_is_settled(&self, entries: &[AtomicU64], shift: u32) -> bool {
+        let mut first = 0;
+        entries.chunks_exact(32).all(|chunk| {
+            let row = loaded(chunk);
+            let settled = vectorised(
+                #[inline(always)]
+                || {
+                    let mut open = 0u64;
+                    for (i, e) in row.iter().enumerate() {
+                        open |= u64::from(!self.is_settled(*e, self.mine + ((first + i as u64) >> shift)));
+                    }
+                    open == 0
+                },
+            );
+            first += 32;
+            settled
+        })
     }
 
-    /// Records this access in entries that need not be kept; entries of this access with `MANY` are left unchanged.
+    /// Records this access in entries that need not be kept; entries of this access with `MANY` are left unchanged. What is
+    /// recorded before an entry that must be checked stays: to record it again changes nothing.
     #[inline(never)]
-    fn mark_row(&self, entries: &[AtomicU64]) -> bool {
-        let mut row = loaded(entries);
-        let settled = vectorised(
-            #[inline(always)]
-            || {
-                let mut open = 0u64;
-                for (lane, e) in row.iter_mut().enumerate() {
-                    let mine = self.mine + lane as u64;
-                    let kept = *e & !MANY == mine;
-                    open |= u64::from(!(kept | self.is_settled(*e, mine)));
-                    *e = if kept { *e } else { mine };
+    fn mark_row(&self, entries: &[AtomicU64], shift: u32) -> bool {
+        let mut first = 0;
+        entries.chunks_exact(32).all(|chunk| {
+            let mut row = loaded(chunk);
+            let settled = vectorised(
+                #[inline(always)]
+                || {
+                    let mut open = 0u64;
+                    for (i, e) in row.iter_mut().enumerate() {
+                        let mine = self.mine + ((first + i as u64) >> shift);
+                        let kept = *e & !MANY == mine;
+                        open |= u64::from(!(kept | self.is_settled(*e, mine)));
+                        *e = if kept { *e } else { mine };
+                    }
+                    open == 0
+                },
+            );
+            if settled {
+                for (e, cell) in row.iter().zip(chunk) {
+                    cell.store(*e, Relaxed);
                 }
-                open == 0
-            },
-        );
-        if settled {
-            for (e, cell) in row.iter().zip(entries) {
-                cell.store(*e, Relaxed);
             }
+            first += 32;
+            settled
+        })
+    }
+
+    /// Checks and records a read of one grain by all lanes of `mask`; false if they must be checked one by one.
+    #[inline(always)]
+    pub(crate) fn read_by_many(&self, mask: u32, write: Option<&AtomicU64>, read: &AtomicU64) -> bool {
+        if write.is_some_and(|w| !self.is_past(w.load(Relaxed))) {
+            return false;
         }
-        settled
+        let mine = self.mine + u64::from(31 - (mask | 1).leading_zeros());
+        let e = read.load(Relaxed);
+        let past = self.is_past(e);
+        let alone = mask & (mask - 1) == 0 && (past || e & !MANY == mine);
+        let kept = if past { 0 } else { e & MANY };
+        let new = if alone { mine | kept } else { mine | MANY };
+        if e != new {
+            if !past && !self.is_own(e) {
+                return false;
+            }
+            read.store(new, Relaxed);
+        }
+        true
     }
 
     /// Whether the access of entry `e` is ordered before the current access.
@@ -268,8 +309,11 @@ impl<'a> Observer<'a> {
         if e & !MANY == mine {
             return Ok(());
         }
-        if self.is_settled(e, mine) {
+        if self.is_past(e) {
             read.store(mine, Relaxed);
+        } else if self.is_own(e) {
+            // Another lane of this warp.
+            read.store(mine | MANY, Relaxed);
         } else {
             // `MANY` records that there is another reader that is still unordered.
             let other = (e ^ mine) & IDENTITY != 0 || e & MANY != 0;

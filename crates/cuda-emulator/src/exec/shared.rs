@@ -1,6 +1,6 @@
 //! Shared memory of a block: range, initialisation, races, pending copies, bank conflicts.
 
-use super::access::{Shape, Span, Words};
+use super::access::{Shape, Span, Words, each_address};
 use super::fault::{Fault, fault};
 use super::finding::FindingKind;
 use super::machine::Machine;
@@ -133,11 +133,17 @@ pub(crate) fn check_read(
     if m.races {
         let observer = m.shared_observer(strong);
         let grains = (size >> s.grain) as usize;
-        if span.contiguous && grains == 1 {
-            let at = (addresses[0] >> s.grain) as usize;
-            if observer.read_row(Some(&s.writes[at..at + 32]), &s.reads[at..at + 32]) {
-                return Ok(());
-            }
+        let quick = if span.contiguous {
+            let row = (addresses[0] >> s.grain) as usize..(addresses[0] >> s.grain) as usize + 32 * grains;
+            observer.read_row(Some(&s.writes[row.clone()]), &s.reads[row], grains.trailing_zeros())
+        } else {
+            each_address(addresses, mask, |address, here| {
+                let at = (address >> s.grain) as usize;
+                (at..at + grains).all(|i| observer.read_by_many(here, Some(&s.writes[i]), &s.reads[i]))
+            })
+        };
+        if quick {
+            return Ok(());
         }
         for lane in lanes(mask) {
             let at = (addresses[lane] >> s.grain) as usize;
@@ -172,10 +178,10 @@ pub(crate) fn check_write(
         let observer = m.shared_observer(strong);
         let s = &m.shared;
         let grains = (size >> s.grain) as usize;
-        let at = (addresses[0] >> s.grain) as usize;
-        let quick = span.contiguous
-            && grains == 1
-            && observer.write_row(&s.writes[at..at + 32], Some(&s.reads[at..at + 32]));
+        let quick = span.contiguous && {
+            let row = (addresses[0] >> s.grain) as usize..(addresses[0] >> s.grain) as usize + 32 * grains;
+            observer.write_row(&s.writes[row.clone()], Some(&s.reads[row]), grains.trailing_zeros())
+        };
         for lane in lanes(if quick { 0 } else { mask }) {
             let at = (addresses[lane] >> s.grain) as usize;
             for i in 0..grains {
@@ -220,11 +226,10 @@ pub(crate) fn load(
         let at = (addresses[0] >> 2) as usize;
         out[0].copy_from_slice(&data[at..at + 32]);
     } else if size >= 4 {
-        for lane in lanes(mask) {
-            let at = (addresses[lane] >> 2) as usize;
-            for (row, word) in out.iter_mut().zip(&data[at..at + (size / 4) as usize]) {
-                row[lane] = *word;
-            }
+        match size {
+            4 => gather::<1>(data, addresses, mask, out),
+            8 => gather::<2>(data, addresses, mask, out),
+            _ => gather::<4>(data, addresses, mask, out),
         }
     } else {
         let keep = (1u32 << (8 * size)) - 1;
@@ -234,6 +239,17 @@ pub(crate) fn load(
         }
     }
     Ok(())
+}
+
+/// Copies `N` words of each lane.
+fn gather<const N: usize>(data: &[u32], addresses: &Row<u64>, mask: u32, out: &mut Words) {
+    for lane in lanes(mask) {
+        let at = (addresses[lane] >> 2) as usize;
+        let words = &data[at..at + N];
+        for i in 0..N {
+            out[i][lane] = words[i];
+        }
+    }
 }
 
 pub(crate) fn store(
