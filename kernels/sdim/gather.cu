@@ -38,13 +38,6 @@ __device__ __forceinline__ float4 load_four(u64 address) {
     return out;
 }
 
-// a·b + c in one instruction.
-__device__ __forceinline__ u64 multiply_add_wide(u32 a, u32 b, u64 c) {
-    u64 out;
-    asm("mad.wide.u32 %0, %1, %2, %3;" : "=l"(out) : "r"(a), "r"(b), "l"(c));
-    return out;
-}
-
 // What a thread reads and writes of each row: four columns from `first` on, and every `step`-th.
 struct Columns {
     u32 first, step;
