@@ -287,6 +287,13 @@ __device__ __forceinline__ float reciprocal_approx(float x) {
 // a·b + c, rounded once. Sources are compiled without contraction, so every fused multiply-add is written like this.
 __device__ __forceinline__ float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
+// a·b + c in one instruction.
+__device__ __forceinline__ u64 multiply_add_wide(u32 a, u32 b, u64 c) {
+    u64 out;
+    asm("mad.wide.u32 %0, %1, %2, %3;" : "=l"(out) : "r"(a), "r"(b), "l"(c));
+    return out;
+}
+
 // Whether any of the numbers is NaN or infinite: its product with 0 is NaN.
 template <u32 COUNT>
 __device__ __forceinline__ bool any_not_finite(const void *numbers) {

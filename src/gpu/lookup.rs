@@ -11,16 +11,25 @@ pub(crate) const WINDOW: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SortPlan {
     pub(crate) passes: u32,
+    /// Bits of the digit of a pass: the fewest that suffice.
+    #[cfg(feature = "cuda")]
+    pub(crate) digit_bits: u32,
     /// Blocks of keys.
     pub(crate) blocks: usize,
 }
 
 impl SortPlan {
-    /// Of `length` ids in a table of so many rows, by digits of `digit_bits`, in blocks of `block` keys.
-    pub(crate) fn new(length: usize, rows: usize, digit_bits: u32, block: usize) -> Self {
+    /// Of `length` ids in a table of so many rows, by digits of at most `most_bits`, in blocks of `block` keys.
+    pub(crate) fn new(length: usize, rows: usize, most_bits: u32, block: usize) -> Self {
         let largest = u32::try_from(rows).unwrap_or(u32::MAX);
         let bits = u32::BITS - largest.leading_zeros();
-        Self { passes: bits.div_ceil(digit_bits), blocks: length.div_ceil(block) }
+        let passes = bits.div_ceil(most_bits);
+        Self {
+            passes,
+            #[cfg(feature = "cuda")]
+            digit_bits: bits.div_ceil(passes.max(1)),
+            blocks: length.div_ceil(block),
+        }
     }
 }
 
@@ -113,6 +122,13 @@ impl Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn digits_have_as_few_bits_as_suffice() {
+        let bits = |rows| SortPlan::new(5, rows, 8, 2).digit_bits;
+        assert_eq!([0, 1, 255, 256, 65_536, 1_000_000].map(bits), [0, 1, 8, 5, 6, 7]);
+    }
 
     #[test]
     fn passes_cover_the_key_of_ids_outside() {

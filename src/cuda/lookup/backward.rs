@@ -25,12 +25,16 @@ const IDS: Kernel = Kernel::new("lookup_backward", "gradient_ids", 256, 10);
 /// Clears a dense gradient.
 const CLEAR: Kernel = Kernel::new("lookup_backward", "gradient_clear", 256, 10);
 /// Adds up the rows of a window.
-const WINDOWS: Kernel = Kernel::new("lookup_backward", "gradient_windows", 256, 40);
+const WINDOWS: Kernel = Kernel::new("lookup_backward", "gradient_windows", 128, 64);
 /// Adds up the heads of a level.
 const HEADS: Kernel = Kernel::new("lookup_backward", "gradient_heads", 256, 32);
 /// Adds heads to the rows of long runs.
-const LONG_RUNS: Kernel = Kernel::new("lookup_backward", "gradient_long_runs", 256, 37);
+const LONG_RUNS: Kernel = Kernel::new("lookup_backward", "gradient_long_runs", 256, 34);
 const THREADS: usize = 256;
+/// Vec4s of a lane of [`WINDOWS`], and the fewest and the most lanes that take a window together.
+const SPAN: usize = 2;
+const LANES: [usize; 2] = [4, WARP];
+const WARP: usize = 32;
 const WORD: usize = size_of::<u32>();
 /// Levels of heads over 2³² positions, and one more.
 const MOST_LEVELS: usize = 7;
@@ -60,15 +64,16 @@ twins! {
         out_ids: u64,
         out_count: u64,
         heads: [u64; MOST_LEVELS],
+        leaving: u64,
         items: u64,
-        grad_width: u32,
+        grad_bytes: u32,
         width: u32,
         vec4s: u32,
         dense: u32,
         vectors: u32,
         levels: u32,
         level: u32,
-        unused: u32,
+        lanes: u32,
     }
 }
 
@@ -178,7 +183,8 @@ pub(in crate::cuda) fn jobs(
     let mut jobs = Vec::with_capacity(tables.len());
     for (table, gradient) in tables.iter().zip(grads) {
         let (width, rows) = (table.width, table.rows);
-        fit(operation, "tables", width.saturating_add(COLUMNS))?;
+        // Kernels count the bytes of a row in 32 bits.
+        fit(operation, "tables", width.saturating_add(COLUMNS).saturating_mul(WORD))?;
         let grad = Region::new(grad.pointer + (start * WORD) as u64, grad.length);
         start += width;
         let job = |out, sparse| Job { grad, grad_width, width, rows, out, sparse };
@@ -231,11 +237,18 @@ fn bags_of_rows(
     Ok(params.bags)
 }
 
-/// Scratch memory for the heads of the widest of some gradients.
+/// Scratch memory for the heads of the widest of some gradients, after a word for each window.
 pub(in crate::cuda) fn heads(call: &mut Call<'_>, jobs: &[&Job], places: usize) -> Result<u64> {
     let vec4s = jobs.iter().map(|job| job.width.div_ceil(COLUMNS)).max().unwrap_or(0);
-    let nodes: usize = head_levels(places).iter().map(|level| level.nodes).sum();
-    call.scratch(nodes.saturating_mul(vec4s).saturating_mul(COLUMNS * WORD))
+    let levels = head_levels(places);
+    let nodes: usize = levels.iter().map(|level| level.nodes).sum();
+    let bytes = nodes.saturating_mul(vec4s).saturating_mul(COLUMNS * WORD);
+    call.scratch(bytes.saturating_add(words_of_windows(levels[0].nodes)))
+}
+
+/// The bytes of a word for each window, and what aligns the vec4s that follow.
+fn words_of_windows(windows: usize) -> usize {
+    windows.next_multiple_of(COLUMNS) * WORD
 }
 
 /// Memory for ids that the call sorts itself, one feature after the other.
@@ -295,15 +308,19 @@ impl Job {
     }
 
     /// Sums the rows of the gradient that comes in by id.
-    pub(in crate::cuda) fn run(&self, call: &Call<'_>, runs: &Runs, bags: u64, heads: u64) -> Result<()> {
+    pub(in crate::cuda) fn run(&self, call: &Call<'_>, runs: &Runs, bags: u64, scratch: u64) -> Result<()> {
         let vec4s = self.width.div_ceil(COLUMNS);
         let levels = head_levels(runs.places);
+        let heads = scratch + words_of_windows(levels[0].nodes) as u64;
         let mut pointers = [0; MOST_LEVELS];
         for (pointer, level) in pointers.iter_mut().zip(&levels) {
             *pointer = heads + (level.first * vec4s * COLUMNS * WORD) as u64;
         }
-        let vectors =
-            self.grad.vectors(self.grad_width, COLUMNS * WORD) && self.width.is_multiple_of(COLUMNS);
+        let vec4 = COLUMNS * WORD;
+        let vectors = self.grad.vectors(self.grad_width, vec4)
+            && self.width.is_multiple_of(COLUMNS)
+            && self.out.is_multiple_of(vec4 as u64);
+        let lanes = lanes_of(vec4s);
         let SortedPointers { ids, starts, positions, count } = runs.sorted;
         let params = TableGradientParams {
             ids,
@@ -315,12 +332,14 @@ impl Job {
             grad: self.grad.pointer,
             out: self.out,
             heads: pointers,
-            grad_width: fit(NAME, "grad_out", self.grad_width)?,
+            leaving: scratch,
+            grad_bytes: fit(NAME, "grad_out", self.grad_width.saturating_mul(WORD))?,
             width: fit(NAME, "tables", self.width)?,
             vec4s: vec4s as u32,
             dense: u32::from(self.sparse.is_none()),
             vectors: u32::from(vectors),
             levels: levels.len() as u32,
+            lanes: lanes as u32,
             ..Zeroable::zeroed()
         };
         match self.sparse {
@@ -331,13 +350,22 @@ impl Job {
                 call.launch(&CLEAR.blocks(items.div_ceil(COLUMNS * THREADS)), &params)?;
             }
         }
-        launch(call, &WINDOWS, &params, levels[0].nodes)?;
+        let warps = levels[0].nodes.div_ceil(WARP / lanes).saturating_mul(vec4s.div_ceil(SPAN * lanes));
+        let blocks = warps.div_ceil(WINDOWS.threads as usize / WARP);
+        call.launch(&WINDOWS.blocks(blocks), &TableGradientParams { items: warps as u64, ..params })?;
         for (level, next) in levels[1..].iter().enumerate() {
             let params = TableGradientParams { level: level as u32, ..params };
             launch(call, &HEADS, &params, next.nodes)?;
         }
         launch(call, &LONG_RUNS, &params, levels[0].nodes - 1)
     }
+}
+
+/// The lanes that take a window of rows of so many vec4s together, or one of equal parts of its columns.
+fn lanes_of(vec4s: usize) -> usize {
+    let [fewest, most] = LANES;
+    let lanes = vec4s.div_ceil(SPAN);
+    lanes.div_ceil(lanes.div_ceil(most).max(1)).max(fewest)
 }
 
 /// Launches a kernel with a thread for each vec4 of so many windows or nodes.

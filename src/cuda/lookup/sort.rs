@@ -15,9 +15,9 @@ const NAME: &str = "sort_ids";
 /// Writes the keys of ids.
 const LOAD: Kernel = Kernel::new("lookup_sort", "sort_load", 256, 14);
 /// Counts the digits of a block's keys.
-const COUNT: Kernel = Kernel::new("lookup_sort", "sort_count", 256, 18);
+const COUNT: Kernel = Kernel::new("lookup_sort", "sort_count", 256, 20);
 /// Adds up the counts of blocks.
-const SCAN: Kernel = Kernel::new("lookup_sort", "sort_scan", 256, 24);
+const SCAN: Kernel = Kernel::new("lookup_sort", "sort_scan", 256, 30);
 /// Moves keys and positions.
 const SCATTER: Kernel = Kernel::new("lookup_sort", "sort_scatter", 256, 64);
 /// Counts the different keys of a block.
@@ -25,8 +25,11 @@ const HEADS: Kernel = Kernel::new("lookup_sort", "sort_heads", 256, 19);
 /// Writes ids, starts and positions.
 const RUNS: Kernel = Kernel::new("lookup_sort", "sort_runs", 256, 40);
 
+/// The most bits of a digit.
 const DIGIT_BITS: u32 = 8;
 const DIGITS: usize = 1 << DIGIT_BITS;
+/// Digits of a block of [`SCAN`].
+const WARPS: usize = 8;
 const KEYS_PER_BLOCK: usize = 2048;
 const WORD: usize = size_of::<u32>();
 
@@ -53,7 +56,9 @@ twins! {
         features: u32,
         feature: u32,
         shift: u32,
+        digits: u32,
         blocks: u32,
+        unused: u32,
     }
 }
 
@@ -130,16 +135,22 @@ impl SortScratch {
                 from_positions: if pass == 0 { 0 } else { self.positions[side(pass)] },
                 to_keys: self.keys[side(pass + 1)],
                 to_positions: self.positions[side(pass + 1)],
-                shift: pass * DIGIT_BITS,
+                shift: pass * plan.digit_bits,
+                digits: 1 << plan.digit_bits,
                 ..params
             };
             call.launch(&COUNT.blocks(plan.blocks), &params)?;
-            call.launch(&SCAN.blocks(if length == 0 { 0 } else { DIGITS }), &params)?;
+            let digits = if length == 0 { 0 } else { params.digits as usize };
+            call.launch(&SCAN.blocks(digits.div_ceil(WARPS)), &params)?;
             call.launch(&SCATTER.blocks(plan.blocks), &params)?;
         }
         let from = side(plan.passes);
-        let params =
-            SortIdsParams { from_keys: self.keys[from], from_positions: self.positions[from], ..params };
+        let params = SortIdsParams {
+            from_keys: self.keys[from],
+            from_positions: self.positions[from],
+            digits: 1,
+            ..params
+        };
         call.launch(&HEADS.blocks(plan.blocks), &params)?;
         call.launch(&SCAN.blocks(1), &params)?;
         call.launch(&RUNS.blocks(plan.blocks.max(1)), &params)

@@ -10,17 +10,18 @@ use crate::cuda::sdim::signatures::{Codes, PIECES, Sizes, TILE_ROWS};
 use crate::cuda::twin::twins;
 use crate::element::Element;
 use crate::error::Result;
+use crate::gpu::fit;
 use crate::ops::Sdim;
 use crate::plan::Cut;
 
 /// Gathers the gradients of behaviours; the launch chooses the threads.
 const GATHER: ByType = ByType([
-    Kernel::new("sdim_gather", "sdim_gather_f32", 512, 100),
-    Kernel::new("sdim_gather", "sdim_gather_f16", 512, 98),
-    Kernel::new("sdim_gather", "sdim_gather_bf16", 512, 98),
+    Kernel::new("sdim_gather", "sdim_gather_f32", 512, 98),
+    Kernel::new("sdim_gather", "sdim_gather_f16", 512, 97),
+    Kernel::new("sdim_gather", "sdim_gather_bf16", 512, 96),
 ]);
 /// Behaviours per step of the plan where signatures are given: those that a block of the paper's sizes takes at a time.
-const STEP: usize = 16;
+const STEP: usize = 32;
 /// Threads per block where signatures are given, and the fewest where rows are hashed.
 const THREADS: usize = 256;
 
@@ -72,6 +73,8 @@ pub(super) fn gather<T: Element, G: Element>(
     out: Region<G>,
 ) -> Result<()> {
     let sizes = Sizes::of(call.operation, op)?;
+    // The kernel counts the bytes of a row in 32 bits.
+    fit(call.operation, "width", op.width.saturating_mul(size_of::<f32>()))?;
     let cut = Cut {
         rows_per_target: 1,
         tile_rows: 1,
@@ -99,8 +102,7 @@ pub(super) fn gather<T: Element, G: Element>(
         bits: sizes.bits,
         code_bytes: codes.bytes,
         narrow: u32::from(T::DTYPE == G::DTYPE),
-        // Bytes of a row are counted in 32 bits then.
-        vectors: (grad_table.vectors(op.width, 16) && op.width < 1 << 30).into(),
+        vectors: grad_table.vectors(op.width, 16).into(),
         row_vectors: rows.vectors(op.width, 16).into(),
         stages: stages as u32,
     };

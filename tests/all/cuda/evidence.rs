@@ -14,7 +14,7 @@ use longseq_check::decoupled::DecoupledCase;
 use longseq_check::device::cuda::session;
 use longseq_check::device::{TestDevice, thorough};
 use longseq_check::din::{DinBackwardCase, DinCase, Kind};
-use longseq_check::lookup::{LookupCase, Pool};
+use longseq_check::lookup::{LookupBackwardCase, LookupCase, Pool};
 use longseq_check::sdim::{SdimBackwardCase, SdimCase};
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase};
 
@@ -180,10 +180,12 @@ fn decoupled_and_lookups() -> Vec<Shape> {
         pool: Pool::Sum,
         ..Default::default()
     };
+    let lookup_gradients = LookupBackwardCase { forward: lookup.clone(), ..Default::default() };
     vec![
         long_shape("decoupled f32, K = 64 of 20,000, C = 16, a = 128, r = 64", &search(128)),
         shape("decoupled f32, K = 64 of 20,000, C = 16, a = 16, r = 64", &search(16)),
         shape("look-up f32, 400 bags of 50, r = 64", &lookup),
+        shape("gradients of look-up f32, 400 bags of 50, r = 64", &lookup_gradients),
     ]
 }
 

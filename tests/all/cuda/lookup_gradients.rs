@@ -146,7 +146,9 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
         (of("bags_of_rows", "multiplied by the length", ("rcp.rn.f32", "neg.f32")), &case),
         (of("gradient_ids", "one id too many", ("setp.ge.u64", "setp.gt.u64")), &case),
         (of("gradient_clear", "not cleared", ("setp.ge.u64", "setp.lt.u64")), &dense),
-        (everywhere(of("gradient_windows", "rows subtracted", ("add.rn.f32", "sub.rn.f32"))), &case),
+        (of("gradient_windows", "no run ends", ("redux.sync.or", "redux.sync.and")), &case),
+        (of("gradient_windows", "runs end a place early", ("not.b32", "neg.s32")), &case),
+        (everywhere(of("gradient_windows", "staged rows read too early", APART)), &case),
         (everywhere(of("gradient_heads", "heads subtracted", ("add.rn.f32", "sub.rn.f32"))), &one),
         (everywhere(of("gradient_long_runs", "heads subtracted", ("add.rn.f32", "sub.rn.f32"))), &one),
     ];
