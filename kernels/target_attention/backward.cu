@@ -24,8 +24,17 @@ struct AttentionStatesParams {
     u64 rows;
     u32 user_count, kv_heads, group_heads, width, value_width, storage;
     float scale;
-    // How backward_stream.cu scores: the columns of a behaviour lie four to a lane.
-    u32 by_lanes;
+    // How the kernel that follows adds the products of a score, one of ScoredBy.
+    u32 scored_by;
+};
+
+enum ScoredBy : u32 {
+    // One chain of multiply-adds: backward_fma.cu.
+    BY_THREADS = 0,
+    // The columns of a behaviour lie four to a lane: backward_stream.cu.
+    BY_LANES = 1,
+    // Matrix units: backward_mma.cu.
+    BY_MATRIX_UNITS = 2
 };
 
 // attention_states: what softmax subtracts in each query row.
@@ -35,9 +44,9 @@ struct AttentionStatesParams {
 // exp(score - lse) is as exact as lse, which is rounded to f32. Above COARSE in magnitude shift is the largest score and factor
 // 1/Σ exp(score - shift), computed again: otherwise each of n behaviours that are all masked with f32's smallest number would get
 // the weight 1.
-// A warp per row. Where a row is coarse, the whole block goes over its user's history: a behaviour per thread, or per warp. Scores
-// have the same bits as in the kernel that follows: one chain of multiply-adds (backward_fma.cu), or lanes' four columns added over
-// the warp (backward_stream.cu). Otherwise a score could exceed the largest one by its rounding error.
+// A warp per row. Where a row is coarse, the whole block goes over its user's history: a behaviour per thread, or per warp, or 16 per
+// warp. Scores have the same bits as in the kernel that follows (ScoredBy). Otherwise a score could exceed the largest one by its
+// rounding error.
 constexpr float COARSE = 256.0f;
 
 // The user of a candidate.
@@ -56,7 +65,7 @@ __device__ __forceinline__ AttentionSpan user_of(const AttentionStatesParams &p,
 // The product of a query and a key, of the same bits in all lanes that take part: this thread alone, or the warp.
 __device__ __forceinline__ float dot_as_scored(const AttentionStatesParams &p, u64 query, u64 key) {
     float dot = 0.0f;
-    if (p.by_lanes == 0) {
+    if (p.scored_by == BY_THREADS) {
 #pragma unroll 1
         for (u32 i = 0; i < p.width; i++) {
             dot = fma(load_stored(p.storage, p.queries, query + i), load_stored(p.storage, p.keys, key + i), dot);
@@ -73,25 +82,78 @@ __device__ __forceinline__ float dot_as_scored(const AttentionStatesParams &p, u
     return warp_sum(dot);
 }
 
-// This thread's part of the softmax state of a row: maximum and sum over every THREADS-th behaviour, or, for the first lane of a
-// warp, every WARPS-th.
-__device__ __forceinline__ float2 part_of_state(const AttentionStatesParams &p, u64 row) {
-    const u32 heads = p.kv_heads * p.group_heads, head = row % heads, kv_head = head / p.group_heads;
-    const AttentionSpan user = user_of(p, row / heads);
-    const u32 first = p.by_lanes != 0 ? threadIdx.x / WARP : threadIdx.x, step = p.by_lanes != 0 ? WARPS : THREADS;
-    float most = -infinity(), sum = 0.0f;
+// The products of a query and the keys of 16 behaviours: of the behaviours lane / 4 and lane / 4 + 8, whose keys are given.
+template <typename T>
+__device__ __forceinline__ float2 dots_of_matrix_units(const AttentionStatesParams &p, u64 query, u64 low_key, u64 high_key) {
+    const u16 *from[3] = {(const u16 *)p.queries + query, (const u16 *)p.keys + low_key, (const u16 *)p.keys + high_key};
+    float dots[4] = {};
 #pragma unroll 1
-    for (u32 l = first; l < user.length; l += step) {
-        u64 behaviour = user.history_start + l;
-        float dot = dot_as_scored(p, row * p.width, (behaviour * p.kv_heads + kv_head) * p.width);
-        float score = p.bias == nullptr ? dot * p.scale : fma(dot, p.scale, p.bias[behaviour * heads + head]);
-        if (score == -infinity()) continue;
+    for (u32 k = threadIdx.x % 4 * 2; k < (p.width + 15) / 16 * 16; k += 16) {
+        // Widths are multiples of 8.
+        const bool whole = k + 8 < p.width;
+        u32 a[4], b[2];
+        b[0] = *(const u32 *)(from[0] + k);
+        b[1] = whole ? *(const u32 *)(from[0] + k + 8) : 0;
+        a[0] = *(const u32 *)(from[1] + k);
+        a[1] = *(const u32 *)(from[2] + k);
+        a[2] = whole ? *(const u32 *)(from[1] + k + 8) : 0;
+        a[3] = whole ? *(const u32 *)(from[2] + k + 8) : 0;
+        __syncwarp();
+        multiply_add<T>(dots, a, b);
+    }
+    return make_float2(dots[0], dots[2]);
+}
+
+// A maximum, and the sum of what exceeds it as a power.
+struct SoftmaxPart {
+    float most, sum;
+
+    __device__ __forceinline__ void add(const AttentionStatesParams &p, float dot, u64 bias) {
+        float score = p.bias == nullptr ? dot * p.scale : fma(dot, p.scale, p.bias[bias]);
+        if (score == -infinity()) return;
         float new_most = fmaxf(most, score);
         sum = (most == -infinity() ? 0.0f : sum * exp_approx(most - new_most)) + exp_approx(score - new_most);
         most = new_most;
     }
-    const bool counts = p.by_lanes == 0 || threadIdx.x % WARP == 0;
-    return make_float2(counts ? most : -infinity(), counts ? sum : 0.0f);
+};
+
+// This thread's part of the softmax state of a row: maximum and sum over every THREADS-th behaviour; or, for the first lane of a
+// warp, every WARPS-th; or, for the first lane of every four, two of the 16 that the warp takes at a time.
+__device__ __forceinline__ SoftmaxPart part_of_state(const AttentionStatesParams &p, u64 row) {
+    const u32 heads = p.kv_heads * p.group_heads, head = row % heads, kv_head = head / p.group_heads;
+    const AttentionSpan user = user_of(p, row / heads);
+    const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    SoftmaxPart part = {-infinity(), 0.0f}, nothing = part;
+    if (p.scored_by == BY_MATRIX_UNITS) {
+#pragma unroll 1
+        for (u32 first = warp * 16; first < user.length; first += WARPS * 16) {
+            u64 keys[2], biases[2];
+            bool exists[2];
+#pragma unroll
+            for (u32 i = 0; i < 2; i++) {
+                u32 l = first + lane / 4 + i * 8;
+                exists[i] = l < user.length;
+                u64 behaviour = user.history_start + (exists[i] ? l : 0);
+                keys[i] = (behaviour * p.kv_heads + kv_head) * p.width;
+                biases[i] = behaviour * heads + head;
+            }
+            const bool is_f16 = p.storage == STORED_F16;
+            float2 dots = is_f16 ? dots_of_matrix_units<f16>(p, row * p.width, keys[0], keys[1])
+                                 : dots_of_matrix_units<bf16>(p, row * p.width, keys[0], keys[1]);
+            if (exists[0]) part.add(p, dots.x, biases[0]);
+            if (exists[1]) part.add(p, dots.y, biases[1]);
+            __syncwarp();
+        }
+        return lane % 4 == 0 ? part : nothing;
+    }
+    const bool by_lanes = p.scored_by == BY_LANES;
+#pragma unroll 1
+    for (u32 l = by_lanes ? warp : threadIdx.x; l < user.length; l += by_lanes ? WARPS : THREADS) {
+        u64 behaviour = user.history_start + l;
+        float dot = dot_as_scored(p, row * p.width, (behaviour * p.kv_heads + kv_head) * p.width);
+        part.add(p, dot, behaviour * heads + head);
+    }
+    return by_lanes && lane != 0 ? nothing : part;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 8) attention_states(const AttentionStatesParams p) {
@@ -122,9 +184,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 8) attention_states(const 
     for (u32 i = 0; i < ROWS_PER_BLOCK && first + i < p.rows; i++) {
         float lse = p.lse[first + i];
         if (!is_finite(lse) || fabsf(lse) <= COARSE) continue;
-        float2 part = part_of_state(p, first + i);
-        mosts[threadIdx.x] = part.x;
-        sums[threadIdx.x] = part.y;
+        SoftmaxPart part = part_of_state(p, first + i);
+        mosts[threadIdx.x] = part.most;
+        sums[threadIdx.x] = part.sum;
         __syncthreads();
         if (warp == 0) {
             float most = -infinity(), sum = 0.0f;

@@ -5,7 +5,7 @@ use miniz_oxide::inflate::decompress_to_vec_zlib;
 /// A PTX file: its name in `kernels/ptx/`, its source in `kernels/`, its text as zlib compresses it.
 type Shipped = (&'static str, &'static str, &'static [u8]);
 
-const SHIPPED: [Shipped; 27] = [
+const SHIPPED: [Shipped; 28] = [
     ("decoupled", "decoupled/decoupled.cu", include_bytes!("../../kernels/ptx/decoupled.ptx.z")),
     (
         "decoupled_all_pairs",
@@ -60,6 +60,11 @@ const SHIPPED: [Shipped; 27] = [
         "target_attention_backward_fma",
         "target_attention/backward_fma.cu",
         include_bytes!("../../kernels/ptx/target_attention_backward_fma.ptx.z"),
+    ),
+    (
+        "target_attention_backward_mma",
+        "target_attention/backward_mma.cu",
+        include_bytes!("../../kernels/ptx/target_attention_backward_mma.ptx.z"),
     ),
     (
         "target_attention_backward_stream",

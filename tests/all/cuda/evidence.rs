@@ -95,6 +95,11 @@ fn target_attention() -> Vec<Shape> {
         ),
         shape("target attention f32, B = 2, C = 128, L = 4096, d = 64", &more),
         shape("gradients of target attention f32, B = 2, C = 128, L = 4096, d = 64", &gradients(&more)),
+        shape("target attention bf16, B = 2, C = 128, L = 4096, d = 64", &bf16(&more)),
+        long_shape(
+            "gradients of target attention bf16, B = 2, C = 128, L = 4096, d = 64",
+            &gradients(&bf16(&more)),
+        ),
         shape(
             "gradients of target attention bf16, C = 1, L = 20,000, d = 64, keys as values",
             &gradients(&bf16(&few)),

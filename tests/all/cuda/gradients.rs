@@ -20,7 +20,16 @@ fn cases() -> Vec<AttentionBackwardCase> {
     let mut cases = Vec::new();
     for dtype in [DType::F32, DType::F16, DType::Bf16] {
         for (width, value_width) in
-            [(8, Some(24)), (64, None), (64, Some(40)), (128, None), (136, Some(200)), (67, Some(65))]
+            // The last but one is aligned to four numbers, but not to 16 bytes of a 16-bit type.
+            [
+                (8, Some(24)),
+                (64, None),
+                (64, Some(40)),
+                (128, None),
+                (136, Some(200)),
+                (60, Some(36)),
+                (67, Some(65)),
+            ]
         {
             for forward in [&plain, &few] {
                 let forward = AttentionCase { dtype, width, value_width, ..forward.clone() };
@@ -121,6 +130,7 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
         (mutant("attention_states", "lanes of D subtracted", ("add.rn.f32", "sub.rn.f32")), &many),
         (mutant("attention_states", "multiplied by the sum", ("rcp.approx", "sqrt.approx")), &coarse),
     ];
+    let matrix = wrong_on_matrix_units(&many, &removed);
     let mut twins: Vec<(Mutant, Check)> = twins.map(|(mutant, case)| (mutant, checked(case))).into();
     for (fault, edit) in [
         ("the mean added", ("sub.rn.f64", "add.rn.f64")),
@@ -130,5 +140,51 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
         let run = move |gpu: &Cuda| check(&merge, gpu, Rules::CUDA);
         twins.push((mutant("merge_backward", fault, edit), Check::new("merge", run)));
     }
+    twins.extend(matrix);
     twins
+}
+
+fn wrong_on_matrix_units(
+    many: &AttentionBackwardCase,
+    removed: &AttentionBackwardCase,
+) -> Vec<(Mutant, Check)> {
+    let stored = |dtype, case: &AttentionBackwardCase| AttentionBackwardCase {
+        forward: AttentionCase { dtype, ..case.forward.clone() },
+        ..case.clone()
+    };
+    let [many, removed] = [many, removed].map(|case| stored(DType::Bf16, case));
+    let with_bias = gradients(AttentionCase { bias: Bias::Normal, ..many.forward.clone() });
+    let one = AttentionCase { targets: vec![1, 1], dtype: DType::F16, ..many.forward.clone() };
+    let one = gradients(one);
+    let large =
+        AttentionCase { histories: vec![1], targets: vec![2], scale: Some(1e4), ..many.forward.clone() };
+    let large = gradients(large);
+    let mma = |kernel, fault, edit| Mutant {
+        stem: "target_attention_backward_mma",
+        kernel,
+        fault,
+        edit,
+        everywhere: true,
+    };
+    let rows_32 = |fault, edit| mma("backward_mma_64_rows_32_bf16", fault, edit);
+    let rows_8 = |fault, edit| mma("backward_mma_64_rows_8_f16", fault, edit);
+    let states = Mutant {
+        stem: "target_attention_backward",
+        ..mma("attention_states", "bf16 read as f16", ("f32.bf16.bf16.f32", "f32.f16.f16.f32"))
+    };
+    let twins = [
+        (rows_32("overwritten while read", ("bar.sync \t0;", "")), &with_bias),
+        (rows_32("computed again only where all see NaN", ("bar.red.or", "bar.red.and")), &removed),
+        (rows_32("rests left out", (", -8192;", ", -1;")), &many),
+        (rows_32("rows not transposed", ("x4.trans.shared", "x4.shared")), &many),
+        (rows_32("history not waited for", ("cp.async.wait_group 0", "cp.async.wait_group 1")), &many),
+        (rows_8("overwritten while read", ("bar.sync \t0;", "")), &one),
+        (rows_8("rests left out", (", -8192;", ", -1;")), &one),
+        (
+            Mutant { everywhere: false, ..rows_8("scores shifted wrongly", ("sub.rn.f32", "add.rn.f32")) },
+            &one,
+        ),
+        (states, &large),
+    ];
+    twins.map(|(mutant, case)| (mutant, checked(case))).into()
 }

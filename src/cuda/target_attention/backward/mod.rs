@@ -19,7 +19,7 @@ use crate::ops::{
 };
 use crate::plan::Cut;
 
-use variants::{COMBINE, MERGE, MOST_WIDTH, ROWS_PER_BLOCK, STATES, Variant};
+use variants::{Alignment, COMBINE, MERGE, MOST_WIDTH, ROWS_PER_BLOCK, STATES, ScoredBy, Variant};
 
 pub(in crate::cuda) use spans::DeviceSpans;
 #[cfg(test)]
@@ -51,7 +51,7 @@ twins! {
         value_width: u32,
         storage: u32,
         scale: f32,
-        by_lanes: u32,
+        scored_by: u32,
     }
 
     /// `kernels/target_attention/backward_rows.cuh`
@@ -185,6 +185,21 @@ impl<T: Element, G: Element> Rows<T, G> {
         ];
         (0..).zip(aligned).map(|(bit, is_aligned)| u32::from(is_aligned) << bit).sum()
     }
+
+    /// What the rows that are read, and written, allow.
+    fn alignment(&self, op: &TargetAttention) -> Alignment {
+        let read = [
+            self.queries.vectors(op.width, 16),
+            self.keys.vectors(op.width, 16),
+            self.values.vectors(op.value_width, 16),
+            self.grad_out.vectors(op.value_width, 16),
+        ];
+        match self.aligned(op) {
+            ALL_ALIGNED if read == [true; 4] => Alignment::Vectors,
+            ALL_ALIGNED => Alignment::Fours,
+            _ => Alignment::None,
+        }
+    }
 }
 
 /// How the batch is cut into spans.
@@ -223,7 +238,7 @@ pub(super) fn backward<T: Element, G: Element>(
     if asked == [0; 4] {
         return Ok(());
     }
-    let variant = Variant::choose(op, batch.as_ref(), rows.aligned(op) == ALL_ALIGNED);
+    let variant = Variant::choose::<T>(op, batch.as_ref(), rows.alignment(op));
     let spans = batch.spans(gpu, NAME, &cut(gpu, op, batch.as_ref(), variant))?;
     let (weighting, divisor) = weighting_code(op.weighting);
     let asks_queries = rows.grad_queries.pointer != 0;
@@ -262,8 +277,8 @@ pub(super) fn backward<T: Element, G: Element>(
         unused: 0,
     };
     if states != 0 {
-        let by_lanes = variant.is_streaming();
-        prepare(gpu, &call, &params, (&saved, &grad_out), (&spans, query_rows, by_lanes))?;
+        let scored_by = variant.scored_by();
+        prepare(gpu, &call, &params, (&saved, &grad_out), (&spans, query_rows, scored_by))?;
     }
     let blocks = spans.span_count.saturating_mul(op.kv_heads);
     let shared = variant.dynamic_shared(inputs.values.is_none());
@@ -293,13 +308,13 @@ fn check_width(op: &TargetAttention) -> Result<()> {
     })
 }
 
-/// Computes what softmax subtracts in each query row. `by_lanes`: how the kernel that follows adds the products of a score.
+/// Computes what softmax subtracts in each query row. `scored_by`: how the kernel that follows adds the products of a score.
 fn prepare<T: Element>(
     gpu: &Cuda,
     call: &Call<'_>,
     params: &AttentionBackwardParams,
     (saved, grad_out): (&TargetAttentionSaved<'_, CudaMemory, T>, &TargetAttentionGradOut<'_, CudaMemory, T>),
-    (spans, rows, by_lanes): (&DeviceSpans, usize, bool),
+    (spans, rows, scored_by): (&DeviceSpans, usize, ScoredBy),
 ) -> Result<()> {
     let states = AttentionStatesParams {
         users: spans.users.pointer(),
@@ -319,7 +334,7 @@ fn prepare<T: Element>(
         value_width: params.value_width,
         storage: params.storage,
         scale: params.scale,
-        by_lanes: u32::from(by_lanes),
+        scored_by: scored_by as u32,
     };
     call.launch(&STATES.blocks(rows.div_ceil(ROWS_PER_BLOCK)), &states)
 }
