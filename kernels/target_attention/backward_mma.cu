@@ -20,11 +20,11 @@
 template <typename T, u32 CHUNK, u32 ROWS>
 struct BackwardMma : BackwardMmaTiles<T, CHUNK, ROWS> {
     typedef BackwardMmaTiles<T, CHUNK, ROWS> Base;
-    using Base::ROW_TILES, Base::COLUMN_TILES, Base::QUERY_TILES, Base::PITCH, Base::ROWS_BYTES, Base::p, Base::span;
+    using Base::keys_source, Base::values_source, Base::heads, Base::behaviour_row, Base::at, Base::behaviour_of;
     using Base::kv_head, Base::warp, Base::lane, Base::queries, Base::states, Base::head_of, Base::place_of;
     using Base::needs_grads, Base::needs_weights, Base::tile_first, Base::rows, Base::first, Base::count, Base::poison;
-    using Base::keys_source, Base::values_source, Base::heads, Base::behaviour_row, Base::at, Base::behaviour_of;
     using Base::row_of, Base::grads_of, Base::keys, Base::values, Base::source, Base::load_history, Base::arrive;
+    using Base::ROW_TILES, Base::COLUMN_TILES, Base::QUERY_TILES, Base::PITCH, Base::ROWS_BYTES, Base::p, Base::span;
 
     // ---- Scores ----------------------------------------------------------------------------------------------------
 
@@ -367,25 +367,25 @@ __device__ __forceinline__ void backward_mma(const AttentionBackwardParams &p) {
     u8 *states = (u8 *)dynamic_shared + Kernel::states_at(aliased);
     constexpr u32 ROWS = Kernel::ROW_TILES * 8;
     Kernel kernel = {{p,
-                     p.spans[blockIdx.x / p.kv_heads],
-                     blockIdx.x % p.kv_heads,
-                     threadIdx.x / WARP,
-                     threadIdx.x % WARP,
-                     shared,
-                     shared + Kernel::rows_at(aliased),
-                     (float4 *)((u8 *)dynamic_shared + Kernel::grads_at(aliased)),
-                     (RowState *)states,
-                     (u32 *)(states + ROWS * 16),
-                     (u32 *)(states + ROWS * 20),
-                     needs_grads,
-                     needs_weights,
-                     0,
-                     0,
-                     0,
-                     0,
-                     0.0f,
-                     {},
-                     {}}};
+                      p.spans[blockIdx.x / p.kv_heads],
+                      blockIdx.x % p.kv_heads,
+                      threadIdx.x / WARP,
+                      threadIdx.x % WARP,
+                      shared,
+                      shared + Kernel::rows_at(aliased),
+                      (float4 *)((u8 *)dynamic_shared + Kernel::grads_at(aliased)),
+                      (RowState *)states,
+                      (u32 *)(states + ROWS * 16),
+                      (u32 *)(states + ROWS * 20),
+                      needs_grads,
+                      needs_weights,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0.0f,
+                      {},
+                      {}}};
     kernel.run();
 }
 
