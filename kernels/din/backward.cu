@@ -5,6 +5,20 @@
 // before their activations in memory; backward_sums.cu adds these up. Parts add to what earlier ones left, in their order.
 #include "din/backward.cuh"
 
+// Stores the parts of the weight in row `row` and column `column` of a matrix of `columns` columns, in fragments of two tiles of 8 columns,
+// [row / 16][column / 16][part][lane][tile][half].
+template <u32 PARTS>
+__device__ __forceinline__ void store_weight(float4 *fragments, u32 row, u32 column, u32 columns, float weight) {
+    u32 lane = column % 8 * 4 + row % 8 / 2, fragment = row / 16 * (columns / 16) + column / 16;
+    u16 *to = (u16 *)(fragments + fragment * PARTS * WARP + lane) + column % 16 / 8 * 4 + row % 16 / 8 * 2 + row % 2;
+#pragma unroll
+    for (u32 part = 0; part < PARTS; part++) {
+        // Truncated but for the last, because rounding could overflow.
+        to[part * WARP * 8] = part + 1 < PARTS ? (u16)(__float_as_uint(weight) >> 16) : narrow<bf16>(weight).bits;
+        weight = rest(weight);
+    }
+}
+
 // Every weight of a layer has a thread; the first also store what units have besides, and the last layer the output bias.
 template <typename T>
 __device__ __forceinline__ void fold(const DinBackwardParams &p) {
@@ -15,7 +29,7 @@ __device__ __forceinline__ void fold(const DinBackwardParams &p) {
     const u32 i = p.layer;
     const DinBackwardLayer &layer = p.layers[i];
     u32 inputs = i == 0 ? p.width : p.layers[i - 1].units;
-    u32 inputs_padded = (inputs + 3) / 4 * 4, units_padded = layer.units4 * 4;
+    u32 inputs_padded = (inputs + 15) / 16 * 16, units_padded = layer.units4 * 4;
     float *network = (float *)p.network;
     if (index < units_padded) {
         u32 unit = (u32)index;
@@ -44,13 +58,11 @@ __device__ __forceinline__ void fold(const DinBackwardParams &p) {
     u32 unit = (u32)(index / inputs_padded), k = (u32)(index % inputs_padded);
     bool live = unit < layer.units && k < inputs;
     const T *weight = (const T *)p.weights[i];
-    float *by_input = network + 4 * layer.weights + k * units_padded + unit;
-    float *by_unit = network + 4 * layer.weights + unit * inputs_padded + k;
-    u32 size = inputs_padded * units_padded;
+    float4 *forward = p.network + layer.forward, *back = p.network + layer.back;
     if (i > 0) {
         float value = live ? widen(weight[(u64)unit * inputs + k]) : 0.0f;
-        by_input[0] = value;
-        by_unit[size] = value;
+        store_weight<BackwardParts<T>::WEIGHT>(forward, k, unit, units_padded, value);
+        store_weight<BackwardParts<T>::WEIGHT>(back, unit, k, inputs_padded, value);
         return;
     }
     float query = 0.0f, key = 0.0f, product = 0.0f;
@@ -61,12 +73,15 @@ __device__ __forceinline__ void fold(const DinBackwardParams &p) {
         key = widen(row[inputs]) - difference;
         product = widen(row[3 * inputs]);
     }
-    by_input[0] = key;
-    by_input[size] = product;
-    by_input[2 * size] = query;
-    by_unit[3 * size] = key;
-    by_unit[4 * size] = product;
-    by_unit[5 * size] = query;
+    float *first = network + 4 * p.first_weights;
+    u32 size = inputs_padded * units_padded, by_unit = unit * inputs_padded + k;
+    first[k * units_padded + unit] = query;
+    first[size + by_unit] = product;
+    first[2 * size + by_unit] = query;
+    store_weight<BackwardParts<T>::WEIGHT>(forward, k, unit, units_padded, product);
+    store_weight<BackwardParts<T>::WEIGHT>(back, unit, k, inputs_padded, product);
+    store_weight<BackwardParts<T>::DIFFERENCE>(p.network + p.difference, k, unit, units_padded, key);
+    store_weight<BackwardParts<T>::DIFFERENCE>(p.network + p.difference_back, unit, k, inputs_padded, key);
 }
 
 template <typename T>
@@ -100,7 +115,7 @@ __device__ __forceinline__ void candidates(const DinBackwardParams &p) {
     } else {
         const DinBackwardLayer &layer = p.layers[0];
         u32 unit4 = column4 - 2 * p.width4;
-        const float4 *queries = p.network + layer.weights + 8 * p.width4 * layer.units4 + unit4;
+        const float4 *queries = p.network + p.first_weights + unit4;
         out = load_quad(p.network + layer.vectors + unit4);
         for (u32 k = 0; k < p.width; k++) {
             float x = widen(q[k]);

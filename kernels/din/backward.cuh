@@ -1,23 +1,31 @@
 // What the kernels of DIN's backward pass share: parameters, and how the pairs of a part are arranged (src/gpu/din.rs).
 //
 // A piece is some candidates of a user against up to 256 of their behaviours. A tile is one candidate against 16 behaviours of a
-// piece, a run one candidate against all behaviours of a piece, a block 16 behaviours of a piece. Numbers of a tile have a row for
-// each unit, of 16 behaviours: four float4s.
+// piece, a run one candidate against all behaviours of a piece, a block 16 behaviours of a piece.
+//
+// Units, and the numbers of rows, are padded to 16 with zeros. Numbers that the matrix units read are split into parts and are kept in
+// fragments, [16 units][part][lane], a Vector for each lane: either as inputs, with a row for each behaviour, or turned, with a row for
+// each unit.
 #pragma once
-#include "shared/common.cuh"
+#include "din/network.cuh"
 
 enum : u32 {
-    // float4s of the behaviours of a tile.
-    QUADS = 4,
-    // Threads per block, of kernels in which a block computes a tile, and of the others.
-    TILE_THREADS = 64,
+    // Threads per block, of kernels that a thread for each element runs.
     THREADS = 128,
     // Rows that a thread adds up.
     ROWS_PER_SUM = 64,
-    RELU = 0,
-    SIGMOID = 1,
-    PRELU = 2,
-    DICE = 3,
+    // float4s of the pairs of a tile: weights or scores, then which of them are kept or gradients of weights.
+    PAIR_NUMBERS = 8,
+};
+
+// Parts as in the forward pass, but three of what is computed from 16-bit storage too: gradients may be stored as float.
+template <typename T>
+struct BackwardParts {
+    enum : u32 {
+        WEIGHT = Parts<T>::WEIGHT,
+        INPUT = 3,
+        DIFFERENCE = 3
+    };
 };
 
 // Rows are counted from the first of the part.
@@ -33,15 +41,19 @@ struct DinUser {
     u32 first_piece, pieces, first_target, targets;
 };
 
-// Places in the network, in a tile and in its sums are in float4s; of layers that the network does not have 0.
+// Places are in float4s; of layers that the network does not have 0.
 struct DinBackwardLayer {
     u32 units, units4, activation, alpha_shared;
-    // The weights: of the first layer W_k − W_d, W_p and W_q + W_d with a row for each input, then with a row for each unit; of the
-    // others the weight in both ways. Then bias, gain, shift, alpha, output weight.
-    u32 weights, vectors;
-    // Numbers before the activation, whose place their gradients take, and after it. The gradients of bias, alpha, gain and shift.
-    u32 before, after, sums;
-    u32 unused;
+    // In the network: bias, gain, shift, alpha, output weight.
+    u32 vectors;
+    // In the sums of a tile: the gradients of bias, alpha, gain and shift.
+    u32 sums;
+    // In the network: fragments of the weight, by inputs and by units. Of the first layer W_p.
+    u32 forward, back;
+    // In the scratch memory of a tile: numbers before the activation.
+    u32 before;
+    // In a tile, turned: the gradients of these, and the layer's inputs, which the first layer has in the blocks.
+    u32 grads, inputs;
 };
 
 // Of all kernels; what a launch does not read is 0.
@@ -65,7 +77,10 @@ struct DinBackwardParams {
     const void *targets;
     const void *grad_out;
     float4 *candidates;
+    float4 *blocks;
     float4 *work;
+    // Scratch memory of the tiles, where it does not fit shared memory.
+    float4 *scratch;
     float4 *pair_numbers;
     float4 *tile_sums;
     float4 *run_states;
@@ -78,15 +93,22 @@ struct DinBackwardParams {
     void *to;
     u64 threads;
     DinBackwardLayer layers[3];
+    // In the network: W_q + W_d by inputs, then W_p and W_q + W_d by units, in f32; fragments of W_k − W_d.
+    u32 first_weights, difference, difference_back;
+    // Sizes of a tile, of its scratch memory and of a block, and places in these.
+    u32 tile, scratch_size, inputs_place, others_place;
+    u32 block, block_parts, block_turned, block_terms;
     u32 layer_count, deepest, width, width4;
-    u32 tile, tile_sums_stride, output_sums, output_bias_place;
+    u32 tile_sums_stride, output_sums, output_bias_place;
     u32 candidate, softmax, mode, layer;
     u32 piece_count, user_count, items, per_split;
     u32 unit_groups, input_groups, rows, stride;
     u32 adds, keeps, narrow, wants_targets;
     float before;
-    u32 unused;
 };
+
+__device__ __forceinline__ float2 load_two(const float *from) { return __ldg((const float2 *)from); }
+__device__ __forceinline__ float4 load_float4(const float4 *from) { return __ldg(from); }
 
 struct alignas(16) Quad {
     float x[4];
@@ -98,22 +120,7 @@ __device__ __forceinline__ Quad load_quad(const float4 *from) {
 }
 __device__ __forceinline__ void store_quad(float4 *to, const Quad &q) { *to = make_float4(q.x[0], q.x[1], q.x[2], q.x[3]); }
 
-__device__ __forceinline__ float dot(const Quad &a, const Quad &b) {
-    return fma(a.x[3], b.x[3], fma(a.x[2], b.x[2], fma(a.x[1], b.x[1], a.x[0] * b.x[0])));
-}
-
 __device__ __forceinline__ float sum_of(const Quad &a) { return (a.x[0] + a.x[1]) + (a.x[2] + a.x[3]); }
-
-// sums[i] += a.x[i] · b
-__device__ __forceinline__ void add_outer(Quad (&sums)[4], const Quad &a, const Quad &b) {
-#pragma unroll
-    for (u32 i = 0; i < 4; i++) {
-#pragma unroll
-        for (u32 c = 0; c < 4; c++) {
-            sums[i].x[c] = fma(a.x[i], b.x[c], sums[i].x[c]);
-        }
-    }
-}
 
 // The number to subtract from scores with this maximum: 0 for -inf.
 __device__ __forceinline__ float base_of(float most) { return most == -infinity() ? 0.0f : most; }

@@ -1,411 +1,389 @@
-// The pairs of DIN's backward pass: a block of 64 threads computes one candidate against 16 behaviours, a tile.
+// The pairs of DIN's backward pass. A warp computes 16 behaviours, or one candidate against them, a tile.
 //
-// SCORES: each pair's score and the gradient of its weight, ⟨grad_out, s⟩, for the softmax states.
-// GRADIENTS: the network forwards, weights and gradients of scores, and backwards down to the first layer that has a gradient. It
-//   leaves the inputs of every layer and the gradients dy before every activation in `work`, weights in `pair_numbers`, and the sums
-//   over the 16 pairs of the gradients of vectors in `tile_sums`. A pair that a score of -∞ removes, and one past the end of the
-//   history, has zeros everywhere, whatever the behaviour holds.
-// STATISTICS: mean and sum of squared distances of each unit before the activation of layer `layer`, and the number of behaviours.
+// din_backward_behaviours: of a block, the numbers in the order of fragments, the same turned, and (W_k − W_d)·s for all candidates.
+// din_backward_pairs:
+//   SCORES: each pair's score and the gradient of its weight, ⟨grad_out, s⟩, for the softmax states.
+//   GRADIENTS: the network forwards, weights and gradients of scores, and backwards down to the first layer that has a gradient. It
+//     leaves in `work` the gradients dy before every activation and the inputs of layers after the first, turned, and the dy of the first
+//     layer as inputs too, weights in `pair_numbers`, and the sums over the 16 pairs of the gradients of vectors in `tile_sums`.
+//     For a pair that a score of -∞ removes, and one past the end of the history, every dy is 0, whatever the behaviour holds.
+//   STATISTICS: mean and sum of squared distances of each unit before the activation of layer `layer`, and the number of behaviours.
 //
-// A thread has four units and four pairs: 16 sums, for which it reads four weights and four numbers at a time. Numbers of a tile are
-// in global memory, where other threads of the block wrote them, before a barrier: they stay in L1. Precision: f32.
-#include "din/backward.cuh"
+// Products run on matrix units, in the precision of float: see din.cu. The 16 pairs are the rows of their tiles, so a lane has the pairs
+// lane / 4 and lane / 4 + 8, and two units of a tile of 8. The outputs of a layer, split into parts, are the inputs of the next, lane by
+// lane. They are kept in shared memory, or in device memory where rows are too wide.
+#include "din/activation.cuh"
 
 enum : u32 {
     SCORES = 0,
+    GRADIENTS = 1,
     STATISTICS = 2
 };
 
-struct TileMemory {
-    // Sums of every thread.
-    Quad sums[4][TILE_THREADS];
-    // Of the 16 pairs: the gradients of their scores, and 1 for those that are not removed.
-    Quad grad_scores[QUADS], kept[QUADS];
-};
+// ---- Behaviours ----------------------------------------------------------------------------------------------------
 
-__device__ __forceinline__ float sigmoid(float x) {
-    // 1/inf is 0, so large negative numbers need no special case.
-    return reciprocal_approx(1.0f + exp_approx(-x));
-}
-
-// One of the five vectors of a layer, for a unit: bias, gain, shift, alpha, output weight.
-__device__ __forceinline__ float vector_of(const DinBackwardParams &p, const DinBackwardLayer &layer, u32 vector, u32 unit) {
-    return ((const float *)p.network)[4 * (layer.vectors + vector * layer.units4) + unit];
-}
-
-__device__ __forceinline__ void activate(const DinBackwardParams &p, const DinBackwardLayer &layer, u32 unit, Quad &x) {
-    float alpha = 0.0f, gain = 0.0f, shift = 0.0f;
-    if (layer.activation >= PRELU) {
-        alpha = vector_of(p, layer, 3, unit);
-    }
-    if (layer.activation == DICE) {
-        gain = vector_of(p, layer, 1, unit);
-        shift = vector_of(p, layer, 2, unit);
-    }
+// Widens this lane's numbers of step `step`, in the order of a fragment's registers.
+template <typename T>
+__device__ __forceinline__ void load_numbers(const T *history, u32 width, u32 rows, u32 step, float (&x)[8]) {
 #pragma unroll
-    for (u32 e = 0; e < 4; e++) {
-        float y = x.x[e];
-        if (layer.activation == SIGMOID) {
-            x.x[e] = sigmoid(y);
-        } else if (layer.activation == DICE) {
-            float s = sigmoid(fma(gain, y, shift));
-            x.x[e] = y * fma(alpha, 1.0f - s, s);
-        } else {
-            // ReLU has an alpha of 0. Comparisons instead of fmaxf keep NaN.
-            x.x[e] = y < 0.0f ? (layer.activation == PRELU ? alpha * y : 0.0f) : y;
-        }
-    }
-}
-
-// The gradients of one unit from that of its output, `dx`, which dy replaces, and the sums over the four pairs of those of bias,
-// alpha, gain and shift.
-__device__ __forceinline__ Quad activate_backward(
-    const DinBackwardParams &p, const DinBackwardLayer &layer, u32 unit, const Quad &before, Quad &dx) {
-    float alpha = 0.0f, gain = 0.0f, shift = 0.0f;
-    if (layer.activation >= PRELU) {
-        alpha = vector_of(p, layer, 3, unit);
-    }
-    if (layer.activation == DICE) {
-        gain = vector_of(p, layer, 1, unit);
-        shift = vector_of(p, layer, 2, unit);
-    }
-    Quad sums = {};
-#pragma unroll
-    for (u32 e = 0; e < 4; e++) {
-        float y = before.x[e], own = dx.x[e], slope;
-        if (layer.activation == SIGMOID) {
-            slope = sigmoid(y) * sigmoid(-y);
-        } else if (layer.activation == DICE) {
-            float z = fma(gain, y, shift), s = sigmoid(z), rest = sigmoid(-z);
-            float r = s * rest * (1.0f - alpha);
-            slope = fma(y * r, gain, fma(alpha, rest, s));
-            sums.x[1] = fma(own, y * rest, sums.x[1]);
-            // In this order, because y² may be infinite where r is 0.
-            sums.x[2] = fma(own, y * (y * r), sums.x[2]);
-            sums.x[3] = fma(own, y * r, sums.x[3]);
-        } else {
-            slope = y > 0.0f ? 1.0f : y != y ? y
-                                             : alpha;
-            sums.x[1] = fma(own, y > 0.0f ? 0.0f : y, sums.x[1]);
-        }
-        dx.x[e] = own * slope;
-        sums.x[0] += dx.x[e];
-    }
-    return sums;
-}
-
-// Stores four units of a layer before and after the activation; those past the end are 0.
-__device__ __forceinline__ void finish_units(
-    const DinBackwardParams &p, const DinBackwardLayer &layer, float4 *tile, u32 unit4, u32 quad, Quad (&sums)[4]) {
-#pragma unroll
-    for (u32 i = 0; i < 4; i++) {
-        u32 unit = 4 * unit4 + i;
-        Quad y = {}, x = {};
-        if (unit < layer.units) {
-            x = y = sums[i];
-            activate(p, layer, unit, x);
-        }
-        store_quad(tile + layer.before + QUADS * unit + quad, y);
-        store_quad(tile + layer.after + QUADS * unit + quad, x);
-    }
-}
-
-__device__ __forceinline__ void start_units(const float4 *from, Quad (&sums)[4]) {
-    Quad own = load_quad(from);
-#pragma unroll
-    for (u32 i = 0; i < 4; i++) {
-        sums[i] = Quad{{own.x[i], own.x[i], own.x[i], own.x[i]}};
-    }
-}
-
-__device__ __forceinline__ void first_layer(const DinBackwardParams &p, float4 *tile, const float4 *candidate) {
-    const DinBackwardLayer &layer = p.layers[0];
-    const float *q = (const float *)candidate;
-    u32 quad = threadIdx.x % QUADS, size = 4 * p.width4 * layer.units4;
-    for (u32 unit4 = threadIdx.x / QUADS; unit4 < layer.units4; unit4 += TILE_THREADS / QUADS) {
-        Quad sums[4];
-        start_units(candidate + 2 * p.width4 + unit4, sums);
-        const float4 *weights = p.network + layer.weights + unit4;
-        for (u32 k = 0; k < p.width; k++) {
-            Quad w = load_quad(weights + k * layer.units4), product = load_quad(weights + k * layer.units4 + size);
-            float factor = q[k];
-#pragma unroll
-            for (u32 e = 0; e < 4; e++) {
-                w.x[e] = fma(factor, product.x[e], w.x[e]);
-            }
-            add_outer(sums, w, load_quad(tile + QUADS * k + quad));
-        }
-        finish_units(p, layer, tile, unit4, quad, sums);
-    }
-}
-
-__device__ __forceinline__ void later_layer(const DinBackwardParams &p, float4 *tile, u32 i) {
-    const DinBackwardLayer &layer = p.layers[i], &before = p.layers[i - 1];
-    u32 quad = threadIdx.x % QUADS;
-    for (u32 unit4 = threadIdx.x / QUADS; unit4 < layer.units4; unit4 += TILE_THREADS / QUADS) {
-        Quad sums[4];
-        start_units(p.network + layer.vectors + unit4, sums);
-        for (u32 k = 0; k < before.units; k++) {
-            add_outer(sums, load_quad(p.network + layer.weights + k * layer.units4 + unit4),
-                      load_quad(tile + before.after + QUADS * k + quad));
-        }
-        finish_units(p, layer, tile, unit4, quad, sums);
+    for (u32 i = 0; i < 8; i++) {
+        const u32 row = threadIdx.x / 4 + i / 2 % 2 * 8, column = step * 16 + i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2;
+        x[i] = row < rows && column < width ? widen(history[u64(row) * width + column]) : 0.0f;
     }
 }
 
 template <typename T>
-__device__ __forceinline__ void load_history(const DinBackwardParams &p, float4 *tile, u32 first, u32 rows) {
-    const T *history = (const T *)p.history + (u64)first * p.width;
-    u32 quad = threadIdx.x % QUADS;
-    for (u32 k = threadIdx.x / QUADS; k < 4 * p.width4; k += TILE_THREADS / QUADS) {
-        Quad value = {};
+__device__ __forceinline__ void behaviours(const DinBackwardParams &p) {
+    constexpr u32 INPUT = BackwardParts<T>::INPUT;
+    __shared__ Vector buffer[INPUT * WARP];
+    const DinPiece piece = p.pieces[piece_of<&DinPiece::first_block>(p, blockIdx.x)];
+    if (piece.targets == 0) return;
+    const u32 first = 16 * (blockIdx.x - piece.first_block), rows = min(16u, piece.rows - first), steps = p.width4 / 4;
+    const T *history = (const T *)p.history + u64(piece.first_row + first) * p.width;
+    float4 *block = p.blocks + u64(blockIdx.x) * p.block;
+    Vector *inputs = (Vector *)(block + p.block_parts), *turned = (Vector *)(block + p.block_turned);
+    float zeros[2] = {};
+#pragma unroll 1
+    for (u32 step = 0; step < steps; step++) {
+        float x[8];
+        load_numbers(history, p.width, rows, step, x);
+        float4 *numbers = block + step * 2 * WARP + threadIdx.x;
+        numbers[0] = make_float4(x[0], x[1], x[2], x[3]);
+        numbers[WARP] = make_float4(x[4], x[5], x[6], x[7]);
 #pragma unroll
-        for (u32 e = 0; e < 4; e++) {
-            u32 row = 4 * quad + e;
-            if (row < rows && k < p.width) {
-                value.x[e] = widen(history[(u64)row * p.width + k]);
-            }
+        for (u32 i = 0; i < 8; i++) zeros[i / 2 % 2] = fma(x[i], 0.0f, zeros[i / 2 % 2]);
+        u32 parts[INPUT][4];
+        split<INPUT>(x, parts);
+        store_parts(inputs + step * INPUT * WARP, parts);
+        store_turned<BackwardParts<T>::WEIGHT>(buffer, turned + step * BackwardParts<T>::WEIGHT * WARP, parts);
+    }
+    bool odd[2];
+    find_odd(zeros, odd);
+    const u32 pairs = p.layers[0].units4 / 4;
+#pragma unroll 1
+    for (u32 pair = 0; pair < pairs; pair += PAIRS) {
+        Sums sums = {};
+        multiply_any<BackwardParts<T>::DIFFERENCE, INPUT>(sums, odd, inputs, steps, p.network + p.difference, pairs, pair);
+#pragma unroll
+        for (u32 n = 0; n < 2 * PAIRS; n++) {
+            if (pair + n / 2 < pairs) store_four(block + p.block_terms + (2 * pair + n) * WARP + threadIdx.x, sums[n]);
         }
-        store_quad(tile + QUADS * k + quad, value);
     }
 }
 
-// Each thread's share of the scores, and of the gradients of the weights, of four pairs.
-__device__ __forceinline__ void share_scores(
-    const DinBackwardParams &p, TileMemory &memory, const float4 *tile, const float4 *candidate) {
-    const DinBackwardLayer &layer = p.layers[p.layer_count - 1];
-    const float *grad_out = (const float *)(candidate + p.width4);
-    u32 quad = threadIdx.x % QUADS;
-    Quad score = {}, grad = {};
-    for (u32 unit = threadIdx.x / QUADS; unit < layer.units; unit += TILE_THREADS / QUADS) {
-        Quad x = load_quad(tile + layer.after + QUADS * unit + quad);
-        float w = vector_of(p, layer, 4, unit);
+// ---- A tile --------------------------------------------------------------------------------------------------------
+
+struct TileMemory {
+    // Numbers before activations, and inputs of layers.
+    float4 *before;
+    Vector *inputs, *others;
+    // For turning a fragment.
+    Vector *buffer;
+    // In `work`, and of its block.
+    float4 *tile;
+    const float4 *block;
+    const float *candidate;
+};
+
+// Of the two pairs of this lane: whether they are not removed, and the gradients of their scores.
+struct TilePairs {
+    bool kept[2];
+    float grad_score[2];
+};
+
+// The inputs of the first layer's products with W_p, and ⟨grad_out, s⟩.
+template <typename T>
+__device__ __forceinline__ void make_inputs(
+    const DinBackwardParams &p, const TileMemory &memory, float (&grads)[2], bool (&odd)[2]) {
+    const float *const q = memory.candidate + threadIdx.x % 4 * 2, *const grad_out = q + 4 * p.width4;
+    float zeros[2] = {}, sums[2] = {};
+#pragma unroll 1
+    for (u32 step = 0; step < p.width4 / 4; step++) {
+        float x[8];
 #pragma unroll
-        for (u32 e = 0; e < 4; e++) {
-            score.x[e] = fma(w, x.x[e], score.x[e]);
+        for (u32 half = 0; half < 2; half++) {
+            const float4 s = load_float4(memory.block + (2 * step + half) * WARP + threadIdx.x);
+            const float2 own = load_two(q + 16 * step + 8 * half), grad = load_two(grad_out + 16 * step + 8 * half);
+            float *const out = x + 4 * half;
+            sums[0] = fma(grad.y, s.y, fma(grad.x, s.x, sums[0]));
+            sums[1] = fma(grad.y, s.w, fma(grad.x, s.z, sums[1]));
+            out[0] = own.x * s.x;
+            out[1] = own.y * s.y;
+            out[2] = own.x * s.z;
+            out[3] = own.y * s.w;
+            zeros[0] = fma(out[1], 0.0f, fma(out[0], 0.0f, zeros[0]));
+            zeros[1] = fma(out[3], 0.0f, fma(out[2], 0.0f, zeros[1]));
         }
+        u32 parts[BackwardParts<T>::INPUT][4];
+        split<BackwardParts<T>::INPUT>(x, parts);
+        store_parts(memory.inputs + step * BackwardParts<T>::INPUT * WARP, parts);
     }
-    for (u32 k = threadIdx.x / QUADS; k < p.width; k += TILE_THREADS / QUADS) {
-        Quad s = load_quad(tile + QUADS * k + quad);
-        float g = grad_out[k];
-#pragma unroll
-        for (u32 e = 0; e < 4; e++) {
-            grad.x[e] = fma(g, s.x[e], grad.x[e]);
-        }
-    }
-    memory.sums[0][threadIdx.x] = score;
-    memory.sums[1][threadIdx.x] = grad;
+    find_odd(zeros, odd);
+    grads[0] = warp_sum<4>(sums[0]);
+    grads[1] = warp_sum<4>(sums[1]);
 }
 
-// The weights of the pairs of this thread, and the gradients of their scores.
-__device__ __forceinline__ void weigh(const DinBackwardParams &p, TileMemory &memory, u32 rows, u32 m) {
-    u32 quad = threadIdx.x;
-    Quad score = {}, grad = {}, kept = {}, grad_score = {}, weight = {};
-    for (u32 part = quad; part < TILE_THREADS; part += QUADS) {
+// What the sums of a layer begin with: its bias, or the terms of the behaviour and the candidate.
+__device__ __forceinline__ void start_sums(
+    const DinBackwardParams &p, const TileMemory &memory, u32 i, u32 tile, float (&c)[4]) {
+    if (i > 0) {
+        const float2 bias = load_two(vector_of(p, p.layers[i], 0, tile));
+        c[0] = c[2] = bias.x;
+        c[1] = c[3] = bias.y;
+        return;
+    }
+    const float2 own = load_two(memory.candidate + 8 * p.width4 + 8 * tile + threadIdx.x % 4 * 2);
+    const float4 term = load_float4(memory.block + p.block_terms + tile * WARP + threadIdx.x);
+    c[0] = term.x + own.x;
+    c[1] = term.y + own.y;
+    c[2] = term.z + own.x;
+    c[3] = term.w + own.y;
+}
+
+// Stores two tiles of units before and after the activation; the last layer's go into the scores.
+template <typename T>
+__device__ __forceinline__ void finish_pair(const DinBackwardParams &p, const TileMemory &memory, u32 i, u32 pair, Vector *to,
+                                            float (&low)[4], float (&high)[4], float (&scores)[2]) {
+    const DinBackwardLayer &layer = p.layers[i];
+    float4 *before = memory.before + layer.before + 2 * pair * WARP + threadIdx.x;
+    store_four(before, low);
+    store_four(before + WARP, high);
+    activate(p, layer, 2 * pair, low);
+    activate(p, layer, 2 * pair + 1, high);
+    if (i + 1 == p.layer_count) {
+        const float2 first = load_two(vector_of(p, layer, 4, 2 * pair)), second = load_two(vector_of(p, layer, 4, 2 * pair + 1));
+        scores[0] = fma(high[1], second.y, fma(high[0], second.x, fma(low[1], first.y, fma(low[0], first.x, scores[0]))));
+        scores[1] = fma(high[3], second.y, fma(high[2], second.x, fma(low[3], first.y, fma(low[2], first.x, scores[1]))));
+        return;
+    }
+    u32 parts[BackwardParts<T>::INPUT][4];
+    split_tiles<BackwardParts<T>::INPUT>(low, high, parts);
+    const u32 at = pair * BackwardParts<T>::INPUT * WARP;
+    store_parts(to + at, parts);
+    if (p.mode == GRADIENTS && i + 1 >= p.deepest) {
+        store_turned<BackwardParts<T>::INPUT>(memory.buffer, (Vector *)(memory.tile + p.layers[i + 1].inputs) + at, parts);
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ void run_layer(
+    const DinBackwardParams &p, const TileMemory &memory, u32 i, const bool (&odd)[2], float (&scores)[2]) {
+    const DinBackwardLayer &layer = p.layers[i];
+    const u32 pairs = layer.units4 / 4, steps = (i == 0 ? p.width4 : p.layers[i - 1].units4) / 4;
+    const Vector *from = i % 2 == 0 ? memory.inputs : memory.others;
+    Vector *to = i % 2 == 0 ? memory.others : memory.inputs;
+    const bool any[2] = {i == 0 && odd[0], i == 0 && odd[1]};
+#pragma unroll 1
+    for (u32 pair = 0; pair < pairs; pair += PAIRS) {
+        Sums sums = {};
 #pragma unroll
-        for (u32 e = 0; e < 4; e++) {
-            score.x[e] += memory.sums[0][part].x[e];
-            grad.x[e] += memory.sums[1][part].x[e];
+        for (u32 n = 0; n < 2 * PAIRS; n++) {
+            if (pair + n / 2 < pairs) start_sums(p, memory, i, 2 * pair + n, sums[n]);
+        }
+        multiply_any<BackwardParts<T>::WEIGHT, BackwardParts<T>::INPUT>(sums, any, from, steps, p.network + layer.forward, pairs, pair);
+#pragma unroll
+        for (u32 n = 0; n < PAIRS; n++) {
+            if (pair + n < pairs) finish_pair<T>(p, memory, i, pair + n, to, sums[2 * n], sums[2 * n + 1], scores);
         }
     }
-    float bias = p.network[p.output_bias_place].x;
+}
+
+// The weights of the pairs of this lane, and the gradients of their scores, from scores and gradients of weights.
+__device__ __forceinline__ TilePairs weigh(
+    const DinBackwardParams &p, u32 rows, u32 m, const float (&scores)[2], const float (&grads)[2]) {
+    const float bias = p.network[p.output_bias_place].x;
+    float *numbers = (float *)(p.pair_numbers + PAIR_NUMBERS * u64(blockIdx.x)) + threadIdx.x / 4;
     Quad state = {};
-    if (p.softmax && p.mode != SCORES) {
-        state = load_quad(p.states + m);
-    }
+    if (p.softmax && p.mode == GRADIENTS) state = load_quad(p.states + m);
+    TilePairs pairs = {};
 #pragma unroll
-    for (u32 e = 0; e < 4; e++) {
-        bool present = 4 * quad + e < rows;
-        float a = score.x[e] + bias;
-        score.x[e] = present ? a : -infinity();
-        float w = a, g = grad.x[e];
+    for (u32 e = 0; e < 2; e++) {
+        bool present = threadIdx.x / 4 + 8 * e < rows;
+        float a = warp_sum<4>(scores[e]) + bias, g = grads[e], w = a;
+        if (p.mode == SCORES) {
+            if (threadIdx.x % 4 == 0) {
+                numbers[8 * e] = present ? a : -infinity();
+                numbers[16 + 8 * e] = g;
+            }
+            continue;
+        }
         if (p.softmax) {
             present = present && a != -infinity();
             w = exp_approx(a - base_of(state.x[0])) / state.x[1];
             g = w * (g - state.x[2] / state.x[1]);
         }
-        weight.x[e] = present ? w : 0.0f;
-        grad_score.x[e] = present ? g : 0.0f;
-        kept.x[e] = present ? 1.0f : 0.0f;
+        if (threadIdx.x % 4 == 0) numbers[8 * e] = present ? w : 0.0f;
+        pairs.kept[e] = present;
+        pairs.grad_score[e] = present ? g : 0.0f;
     }
-    float4 *numbers = p.pair_numbers + 8 * (u64)blockIdx.x + quad;
-    store_quad(numbers, p.mode == SCORES ? score : weight);
-    store_quad(numbers + QUADS, p.mode == SCORES ? grad : kept);
-    memory.grad_scores[quad] = grad_score;
-    memory.kept[quad] = kept;
+    if (p.mode == GRADIENTS) {
+        const u32 upper = __ballot_sync(WHOLE_WARP, pairs.kept[0]), lower = __ballot_sync(WHOLE_WARP, pairs.kept[1]);
+        if (threadIdx.x == 0) *(uint2 *)(numbers + 16) = make_uint2(upper, lower);
+    }
+    return pairs;
 }
 
-// Sets rows to zero where pairs are removed.
-__device__ __forceinline__ void clear_removed(const TileMemory &memory, float4 *rows, u32 count) {
-    u32 quad = threadIdx.x % QUADS;
-    const Quad kept = memory.kept[quad];
-    for (u32 row = threadIdx.x / QUADS; row < count; row += TILE_THREADS / QUADS) {
-        Quad value = load_quad(rows + QUADS * row + quad);
-#pragma unroll
-        for (u32 e = 0; e < 4; e++) {
-            value.x[e] = kept.x[e] > 0.0f ? value.x[e] : 0.0f;
-        }
-        store_quad(rows + QUADS * row + quad, value);
-    }
+// ---- Backwards -----------------------------------------------------------------------------------------------------
+
+// Stores sums over the pairs of the tile for the two units of this lane in a tile of 8.
+__device__ __forceinline__ void store_unit_sums(float4 *sums, u32 tile, float2 sum) {
+    sum = sum_rows(sum);
+    if (threadIdx.x < 4) ((float2 *)sums)[4 * tile + threadIdx.x] = sum;
 }
 
 // The gradients of the output layer; zeros for those of layers that have none.
 __device__ __forceinline__ void output_layer(
-    const DinBackwardParams &p, const TileMemory &memory, const float4 *tile, float4 *sums) {
+    const DinBackwardParams &p, const TileMemory &memory, const TilePairs &pairs, float4 *sums) {
     const DinBackwardLayer &layer = p.layers[p.layer_count - 1];
-    for (u32 unit4 = threadIdx.x; unit4 < layer.units4; unit4 += TILE_THREADS) {
-        Quad sum = {};
+    const float (&grads)[2] = pairs.grad_score;
+#pragma unroll 1
+    for (u32 tile = 0; tile < layer.units4 / 2; tile++) {
+        const float4 y = memory.before[layer.before + tile * WARP + threadIdx.x];
+        float x[4] = {y.x, y.y, y.z, y.w};
+        activate(p, layer, tile, x);
 #pragma unroll
-        for (u32 i = 0; i < 4; i++) {
-            const float4 *x = tile + layer.after + QUADS * (4 * unit4 + i);
-#pragma unroll
-            for (u32 quad = 0; quad < QUADS; quad++) {
-                sum.x[i] += dot(memory.grad_scores[quad], load_quad(x + quad));
-            }
-        }
-        store_quad(sums + p.output_sums + unit4, sum);
+        for (u32 r = 0; r < 4; r++) x[r] = pairs.kept[r / 2] ? x[r] : 0.0f;
+        const float2 sum = {fma(grads[0], x[0], grads[1] * x[2]), fma(grads[0], x[1], grads[1] * x[3])};
+        store_unit_sums(sums + p.output_sums, tile, sum);
     }
-    if (threadIdx.x == 0) {
-        float all = 0.0f;
-        for (u32 quad = 0; quad < QUADS; quad++) {
-            all += sum_of(memory.grad_scores[quad]);
-        }
-        store_quad(sums + p.output_sums + layer.units4, Quad{{all, 0.0f, 0.0f, 0.0f}});
-    }
+    const float2 all = sum_rows(float2{grads[0] + grads[1], 0.0f});
+    if (threadIdx.x == 0) sums[p.output_sums + layer.units4] = make_float4(all.x, 0.0f, 0.0f, 0.0f);
     for (u32 i = 0; i < p.deepest; i++) {
-        for (u32 at = threadIdx.x; at < 4 * p.layers[i].units4; at += TILE_THREADS) {
-            store_quad(sums + p.layers[i].sums + at, Quad{});
-        }
+        for (u32 at = threadIdx.x; at < 4 * p.layers[i].units4; at += WARP) store_quad(sums + p.layers[i].sums + at, Quad{});
     }
 }
 
-// The gradients of four units of layer `i` after its activation.
-__device__ __forceinline__ void gradients_after(const DinBackwardParams &p, const TileMemory &memory, const float4 *tile, u32 i,
-                                                u32 unit4, Quad (&dx)[4]) {
+// A tile of 8 units of layer `i`: its dy, in the place of its dx, and the sums of the gradients of its vectors.
+__device__ __forceinline__ void tile_backward(const DinBackwardParams &p, const TileMemory &memory, const TilePairs &pairs,
+                                              float4 *sums, u32 i, u32 tile, float (&dx)[4]) {
     const DinBackwardLayer &layer = p.layers[i];
-    u32 quad = threadIdx.x % QUADS;
-    if (i + 1 == p.layer_count) {
-        add_outer(dx, load_quad(p.network + layer.vectors + 4 * layer.units4 + unit4), memory.grad_scores[quad]);
-        return;
+    const float4 four = memory.before[layer.before + tile * WARP + threadIdx.x];
+    float y[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+    for (u32 r = 0; r < 4; r++) {
+        y[r] = pairs.kept[r / 2] ? y[r] : 0.0f;
+        dx[r] = pairs.kept[r / 2] ? dx[r] : 0.0f;
     }
-    const DinBackwardLayer &next = p.layers[i + 1];
-    const float4 *weights = p.network + next.weights + 4 * layer.units4 * next.units4 + unit4;
-    for (u32 v = 0; v < next.units; v++) {
-        add_outer(dx, load_quad(weights + v * layer.units4), load_quad(tile + next.before + QUADS * v + quad));
+    clear_padding(layer, tile, y);
+    clear_padding(layer, tile, dx);
+    const UnitSums own = activate_backward(p, layer, tile, y, dx);
+    float4 *to = sums + layer.sums;
+    store_unit_sums(to, tile, own.bias);
+    const bool dice = layer.activation == DICE;
+    float2 zero = {};
+    if (dice || layer.activation == PRELU) {
+        store_unit_sums(to + layer.units4, tile, own.alpha);
+    } else if (threadIdx.x < 4) {
+        ((float2 *)(to + layer.units4))[4 * tile + threadIdx.x] = zero;
+    }
+    if (dice) {
+        store_unit_sums(to + 2 * layer.units4, tile, own.gain);
+        store_unit_sums(to + 3 * layer.units4, tile, own.shift);
+    } else if (threadIdx.x < 4) {
+        ((float2 *)(to + 2 * layer.units4))[4 * tile + threadIdx.x] = zero;
+        ((float2 *)(to + 3 * layer.units4))[4 * tile + threadIdx.x] = zero;
     }
 }
 
-// The gradients of a layer before its activation, in the place of its numbers, and the sums of those of its vectors.
+// The gradients of a layer before its activation, and the sums of those of its vectors.
+template <typename T>
 __device__ __forceinline__ void layer_backward(
-    const DinBackwardParams &p, TileMemory &memory, float4 *tile, float4 *sums, u32 i) {
+    const DinBackwardParams &p, const TileMemory &memory, const TilePairs &pairs, float4 *sums, u32 i) {
+    constexpr u32 INPUT = BackwardParts<T>::INPUT;
     const DinBackwardLayer &layer = p.layers[i];
-    u32 quad = threadIdx.x % QUADS;
-    const Quad kept = memory.kept[quad];
-    for (u32 first = 0; first < layer.units4; first += TILE_THREADS / QUADS) {
-        u32 unit4 = first + threadIdx.x / QUADS;
-        if (unit4 < layer.units4) {
-            Quad dx[4] = {};
-            gradients_after(p, memory, tile, i, unit4, dx);
+    const u32 count = layer.units4 / 4;
+    const bool last = i + 1 == p.layer_count;
+    const Vector *from = i % 2 == 0 ? memory.inputs : memory.others;
+    Vector *to = i == 0 ? (Vector *)memory.tile : i % 2 == 0 ? memory.others
+                                                             : memory.inputs;
+#pragma unroll 1
+    for (u32 pair = 0; pair < count; pair += PAIRS) {
+        Sums dx = {};
+        if (last) {
 #pragma unroll
-            for (u32 u = 0; u < 4; u++) {
-                float4 *at = tile + layer.before + QUADS * (4 * unit4 + u) + quad;
-                Quad y = load_quad(at);
+            for (u32 n = 0; n < 2 * PAIRS; n++) {
+                if (pair + n / 2 < count) {
+                    const float2 weight = load_two(vector_of(p, layer, 4, 2 * pair + n));
 #pragma unroll
-                for (u32 e = 0; e < 4; e++) {
-                    y.x[e] = kept.x[e] > 0.0f ? y.x[e] : 0.0f;
-                    dx[u].x[e] = kept.x[e] > 0.0f ? dx[u].x[e] : 0.0f;
-                }
-                memory.sums[u][threadIdx.x] = activate_backward(p, layer, 4 * unit4 + u, y, dx[u]);
-                store_quad(at, dx[u]);
-            }
-        }
-        __syncthreads();
-        // Four threads have the same units: each adds up one of the four vectors.
-        if (unit4 < layer.units4) {
-            Quad sum = {};
-#pragma unroll
-            for (u32 u = 0; u < 4; u++) {
-#pragma unroll
-                for (u32 other = 0; other < QUADS; other++) {
-                    sum.x[u] += ((const float *)&memory.sums[u][threadIdx.x - quad + other])[quad];
+                    for (u32 r = 0; r < 4; r++) dx[n][r] = pairs.grad_score[r / 2] * (r % 2 == 0 ? weight.x : weight.y);
                 }
             }
-            store_quad(sums + layer.sums + quad * layer.units4 + unit4, sum);
+        } else {
+            const DinBackwardLayer &next = p.layers[i + 1];
+            multiply<BackwardParts<T>::WEIGHT, INPUT>(dx, from, next.units4 / 4, p.network + next.back, count, pair);
         }
-        __syncthreads();
+#pragma unroll
+        for (u32 n = 0; n < PAIRS; n++) {
+            if (pair + n < count) {
+                const u32 tile = 2 * (pair + n), at = (pair + n) * INPUT * WARP;
+                tile_backward(p, memory, pairs, sums, i, tile, dx[2 * n]);
+                tile_backward(p, memory, pairs, sums, i, tile + 1, dx[2 * n + 1]);
+                u32 parts[INPUT][4];
+                split_tiles<INPUT>(dx[2 * n], dx[2 * n + 1], parts);
+                store_parts(to + at, parts);
+                store_turned<INPUT>(memory.buffer, (Vector *)(memory.tile + layer.grads) + at, parts);
+            }
+        }
     }
 }
 
-__device__ __forceinline__ void measure(const DinBackwardParams &p, const float4 *tile, float4 *sums, u32 rows) {
+__device__ __forceinline__ void measure(const DinBackwardParams &p, const TileMemory &memory, float4 *sums, u32 rows) {
     const DinBackwardLayer &layer = p.layers[p.layer];
-    for (u32 unit = threadIdx.x; unit < 4 * layer.units4; unit += TILE_THREADS) {
-        const float *y = (const float *)(tile + layer.before + QUADS * unit);
-        float mean = 0.0f, squares = 0.0f;
-        for (u32 row = 0; row < rows; row++) {
-            mean += y[row];
-        }
-        mean /= (float)rows;
-        for (u32 row = 0; row < rows; row++) {
-            squares = fma(y[row] - mean, y[row] - mean, squares);
-        }
-        ((float *)sums)[unit] = mean;
-        ((float *)sums)[4 * layer.units4 + unit] = squares;
+    const float count = (float)rows;
+    const bool upper = threadIdx.x / 4 < rows, lower = threadIdx.x / 4 + 8 < rows;
+#pragma unroll 1
+    for (u32 tile = 0; tile < layer.units4 / 2; tile++) {
+        const float4 y = memory.before[layer.before + tile * WARP + threadIdx.x];
+        float2 mean = sum_rows({(upper ? y.x : 0.0f) + (lower ? y.z : 0.0f), (upper ? y.y : 0.0f) + (lower ? y.w : 0.0f)});
+        mean.x /= count;
+        mean.y /= count;
+        const float d[4] = {upper ? y.x - mean.x : 0.0f, upper ? y.y - mean.y : 0.0f, lower ? y.z - mean.x : 0.0f,
+                            lower ? y.w - mean.y : 0.0f};
+        store_unit_sums(sums + layer.units4, tile, {fma(d[0], d[0], d[2] * d[2]), fma(d[1], d[1], d[3] * d[3])});
+        if (threadIdx.x < 4) ((float2 *)sums)[4 * tile + threadIdx.x] = mean;
     }
-    if (threadIdx.x == 0) {
-        store_quad(sums + 2 * layer.units4, Quad{{(float)rows, 0.0f, 0.0f, 0.0f}});
-    }
+    if (threadIdx.x == 0) sums[2 * layer.units4] = make_float4(count, 0.0f, 0.0f, 0.0f);
 }
 
 template <typename T>
 __device__ __forceinline__ void pairs(const DinBackwardParams &p) {
-    __shared__ TileMemory memory;
     const DinPiece piece = p.pieces[piece_of<&DinPiece::first_tile>(p, blockIdx.x)];
-    u32 own = blockIdx.x - piece.first_tile, m = piece.first_target + own / tiles_per_run(piece);
-    u32 first = own % tiles_per_run(piece) * 16, rows = min(16u, piece.rows - first);
-    float4 *tile = p.work + (u64)blockIdx.x * p.tile, *sums = p.tile_sums + (u64)blockIdx.x * p.tile_sums_stride;
-    const float4 *candidate = p.candidates + (u64)m * p.candidate;
-    load_history<T>(p, tile, piece.first_row + first, rows);
-    __syncthreads();
-    first_layer(p, tile, candidate);
-    __syncthreads();
-    u32 layers = p.mode == STATISTICS ? p.layer + 1 : p.layer_count;
-    for (u32 i = 1; i < layers; i++) {
-        later_layer(p, tile, i);
-        __syncthreads();
-    }
+    const u32 own = blockIdx.x - piece.first_tile, per_run = tiles_per_run(piece), m = piece.first_target + own / per_run;
+    const u32 block = own % per_run, rows = min(16u, piece.rows - 16 * block);
+    float4 *sums = p.tile_sums + u64(blockIdx.x) * p.tile_sums_stride;
+    Vector *const buffer = dynamic_shared;
+    float4 *scratch = (float4 *)(buffer + BackwardParts<T>::INPUT * WARP);
+    if (p.scratch != nullptr) scratch = p.scratch + u64(blockIdx.x) * p.scratch_size;
+    const TileMemory memory = {scratch,
+                               (Vector *)(scratch + p.inputs_place),
+                               (Vector *)(scratch + p.others_place),
+                               buffer,
+                               p.work + u64(blockIdx.x) * p.tile,
+                               p.blocks + u64(piece.first_block + block) * p.block,
+                               (const float *)(p.candidates + u64(m) * p.candidate)};
+    float grads[2], scores[2] = {};
+    bool odd[2];
+    make_inputs<T>(p, memory, grads, odd);
+    const u32 layers = p.mode == STATISTICS ? p.layer + 1 : p.layer_count;
+#pragma unroll 1
+    for (u32 i = 0; i < layers; i++) run_layer<T>(p, memory, i, odd, scores);
     if (p.mode == STATISTICS) {
-        measure(p, tile, sums, rows);
+        measure(p, memory, sums, rows);
         return;
     }
-    share_scores(p, memory, tile, candidate);
-    __syncthreads();
-    if (threadIdx.x < QUADS) {
-        weigh(p, memory, rows, m);
-    }
-    if (p.mode == SCORES) {
-        return;
-    }
-    __syncthreads();
-    float all = 0.0f;
-    for (u32 quad = 0; quad < QUADS; quad++) {
-        all += sum_of(memory.kept[quad]);
-    }
-    if (all < 16.0f) {
-        clear_removed(memory, tile, 4 * p.width4);
-        for (u32 i = 0; i < p.layer_count; i++) {
-            clear_removed(memory, tile + p.layers[i].after, 4 * p.layers[i].units4);
-        }
-    }
-    __syncthreads();
-    output_layer(p, memory, tile, sums);
-    for (u32 i = p.layer_count; i > p.deepest; i--) {
-        layer_backward(p, memory, tile, sums, i - 1);
-        __syncthreads();
-    }
+    const TilePairs kept = weigh(p, rows, m, scores, grads);
+    if (p.mode == SCORES) return;
+    output_layer(p, memory, kept, sums);
+#pragma unroll 1
+    for (u32 i = p.layer_count; i > p.deepest; i--) layer_backward<T>(p, memory, kept, sums, i - 1);
 }
 
-#define VARIANTS(T) \
-    extern "C" __global__ void __launch_bounds__(TILE_THREADS) din_backward_pairs_##T(const DinBackwardParams p) { pairs<T>(p); }
+// Eight blocks per multiprocessor: shared memory allows few more, and for more of them ptxas would spill registers.
+#define VARIANTS(T)                                                                                                \
+    extern "C" __global__ void __launch_bounds__(WARP, 8) din_backward_behaviours_##T(const DinBackwardParams p) { \
+        behaviours<T>(p);                                                                                          \
+    }                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(WARP, 8) din_backward_pairs_##T(const DinBackwardParams p) { pairs<T>(p); }
 VARIANTS(f32)
 VARIANTS(f16)
 VARIANTS(bf16)

@@ -1,255 +1,253 @@
-// Sums over the pairs of DIN's backward pass: gradients of weights, behaviours and candidates.
+// Sums over the pairs of DIN's backward pass: gradients of weights, behaviours and candidates. A warp is a block. Precision: that of float,
+// on matrix units, see din.cu.
 //
-// din_backward_outer: Σ dy ⊗ x over the tiles of a later layer, 32 units and 32 inputs per block of 64 threads. A block takes `per_split`
-//   tiles; `weight_parts` has a matrix for each split.
+// din_backward_outer: Σ dy ⊗ x over the tiles of a later layer, 32 units and 32 inputs per block. A block takes `per_split` tiles;
+//   `weight_parts` has a matrix for each split.
 // din_backward_first: of the first layer, over `per_split` runs. With G_m = Σ_l dy ⊗ s_l and S_m = Σ_l dy of the run of a candidate, the
 //   sums are Σ S_m ⊗ q_m, Σ G_m and Σ G_m·diag(q_m), the gradients of W_q + W_d (as far as they come from q), W_k − W_d and W_p.
 //   `target_parts` gets (W_q + W_d)ᵀ·S_m + the columns of W_p ⊙ G_m, summed: the run's part of the candidate's gradient, one for every 32
 //   units.
-// din_backward_history: ds_l = Σ_m (w·grad_out + ((W_k − W_d) + W_p·diag(q))ᵀ·dy) over the candidates of the user, in order.
+// din_backward_history: ds_l = Σ_m (w·grad_out + (W_k − W_d)ᵀ·dy + q ⊙ W_pᵀ·dy) over the candidates of the user, in order.
 // din_backward_targets: adds up the parts of a candidate, in the order of the history.
 // din_backward_sums: adds up rows of numbers, 64 at a time.
-#include "din/backward.cuh"
+#include "din/products.cuh"
 
 enum : u32 {
-    // Units and inputs of a block.
+    // Units and inputs of a block, and tiles that are added up before their sum is added to that of others.
     OUTER = 32,
-    // float4s from one staged row to the next: one more than it has, so that eight neighbouring rows are in different banks.
-    STAGED = QUADS + 1,
-    // Columns of a block of din_backward_history, in float4s.
-    COLUMNS4 = 16,
+    CHAIN = 16,
 };
 
-struct OuterMemory {
-    Quad units[OUTER * STAGED], inputs[OUTER * STAGED];
-    Quad targets[TILE_THREADS];
-};
-
-// Of a thread, which has units u, u + 8, u + 16, u + 24 and inputs j, j + 8, and so on: Σ dy ⊗ x and Σ dy.
-struct Sums {
-    float outer[4][4];
-    float units[4];
-};
+// Of 32 units and 32 inputs: Σ dy ⊗ x, a tile of 16 × 8 for every 16 units and 8 inputs.
+typedef float Outer[2][4][4];
 
 // The part of a weight that a block computes.
 struct Place {
     u32 first_unit, first_input, units, inputs;
 };
 
-__device__ __forceinline__ void stage(
-    const DinBackwardParams &p, OuterMemory &memory, Place place, const float4 *grads, const float4 *inputs) {
-    __syncthreads();
-#pragma unroll
-    for (u32 i = threadIdx.x; i < OUTER * QUADS; i += TILE_THREADS) {
-        u32 row = i / QUADS, at = row * STAGED + i % QUADS;
-        bool has_unit = place.first_unit + row < place.units, has_input = place.first_input + row < place.inputs;
-        memory.units[at] = has_unit ? load_quad(grads + QUADS * place.first_unit + i) : Quad{};
-        memory.inputs[at] = has_input ? load_quad(inputs + QUADS * place.first_input + i) : Quad{};
-    }
-    __syncthreads();
+__device__ __forceinline__ Place place_of(const DinBackwardParams &p, u32 inputs4) {
+    const u32 input_group = blockIdx.x % p.input_groups, unit_group = blockIdx.x / p.input_groups % p.unit_groups;
+    return {OUTER * unit_group, OUTER * input_group, 4 * p.layers[p.layer].units4, 4 * inputs4};
 }
 
-template <bool WITH_UNITS>
-__device__ __forceinline__ void add_tile(const OuterMemory &memory, Sums &sums) {
-    u32 u = threadIdx.x / 8, j = threadIdx.x % 8;
+// Zeros where pairs are removed, whatever their behaviour holds.
+template <u32 PARTS>
+__device__ __forceinline__ void clear_removed(uint2 kept, u32 (&parts)[PARTS][4]) {
+    const u32 shift = threadIdx.x % 4 * 8;
+    const u32 upper = (kept.x >> shift & 1 ? 0xffffu : 0) | (kept.x >> shift & 16 ? 0xffff0000u : 0);
+    const u32 lower = (kept.y >> shift & 1 ? 0xffffu : 0) | (kept.y >> shift & 16 ? 0xffff0000u : 0);
 #pragma unroll
-    for (u32 quad = 0; quad < QUADS; quad++) {
-        Quad x[4];
+    for (u32 i = 0; i < PARTS; i++) {
 #pragma unroll
-        for (u32 b = 0; b < 4; b++) {
-            x[b] = memory.inputs[(j + 8 * b) * STAGED + quad];
-        }
-#pragma unroll
-        for (u32 a = 0; a < 4; a++) {
-            Quad dy = memory.units[(u + 8 * a) * STAGED + quad];
-#pragma unroll
-            for (u32 b = 0; b < 4; b++) {
-                sums.outer[a][b] += dot(dy, x[b]);
-            }
-            if (WITH_UNITS) {
-                sums.units[a] += sum_of(dy);
-            }
-        }
+        for (u32 r = 0; r < 4; r++) parts[i][r] &= r < 2 ? upper : lower;
     }
 }
 
-__device__ __forceinline__ void write_part(
-    const DinBackwardParams &p, Place place, u32 matrix, const float (&sums)[4][4]) {
+// Adds a tile, and with `units` also Σ dy, of which all columns are the same. `grads` and `inputs` are turned.
+template <u32 GRAD, u32 INPUT, bool WITH_UNITS>
+__device__ __forceinline__ void add_tile(const DinBackwardParams &p, Place place, u32 tile, const float4 *grads,
+                                         const float4 *inputs, Outer &outer, float (&units)[2][4]) {
+    constexpr u32 KEPT = GRAD > INPUT ? GRAD : INPUT;
+    const uint2 kept = __ldg((const uint2 *)(p.pair_numbers + PAIR_NUMBERS * u64(tile) + 4));
+    // Inputs 16 at a time, and the gradients again for each: registers are short.
+#pragma unroll
+    for (u32 b = 0; b < 2; b++) {
+        if (place.first_input + 16 * b < place.inputs) {
+            u32 x[INPUT][4];
+            load_parts(x, (const Vector *)inputs + (place.first_input / 16 + b) * INPUT * WARP);
+            if ((kept.x & kept.y) != WHOLE_WARP) clear_removed(kept, x);
+#pragma unroll
+            for (u32 a = 0; a < 2; a++) {
+                if (place.first_unit + 16 * a < place.units) {
+                    u32 dy[GRAD][4];
+                    load_parts(dy, (const Vector *)grads + (place.first_unit / 16 + a) * GRAD * WARP);
+#pragma unroll
+                    for (u32 i = 0; i < GRAD * INPUT; i++) {
+                        const u32 g = i / INPUT, w = i % INPUT;
+                        // Products of two small parts are below the last place.
+                        if (g + w < KEPT) {
+                            const u32 low[2] = {x[w][0], x[w][2]}, high[2] = {x[w][1], x[w][3]};
+                            multiply_add<bf16>(outer[a][2 * b], dy[g], low);
+                            multiply_add<bf16>(outer[a][2 * b + 1], dy[g], high);
+                        }
+                    }
+                    if (WITH_UNITS && b == 0) {
+                        const u32 ones[2] = {0x3f803f80, 0x3f803f80};
+#pragma unroll
+                        for (u32 g = 0; g < GRAD; g++) multiply_add<bf16>(units[a], dy[g], ones);
+                    }
+                }
+            }
+        }
+    }
+}
+
+__device__ __forceinline__ void write_part(const DinBackwardParams &p, Place place, u32 matrix, const Outer &sums) {
     float *parts = p.weight_parts + (u64)matrix * place.units * place.inputs;
 #pragma unroll
-    for (u32 a = 0; a < 4; a++) {
-#pragma unroll
-        for (u32 b = 0; b < 4; b++) {
-            u32 unit = place.first_unit + threadIdx.x / 8 + 8 * a, input = place.first_input + threadIdx.x % 8 + 8 * b;
-            if (unit < place.units && input < place.inputs) {
-                parts[unit * place.inputs + input] = sums[a][b];
-            }
+    for (u32 i = 0; i < 16; i++) {
+        const u32 a = i / 8, b = i / 2 % 4, half = i % 2;
+        const u32 unit = place.first_unit + 16 * a + 8 * half + threadIdx.x / 4;
+        const u32 input = place.first_input + 8 * b + threadIdx.x % 4 * 2;
+        if (unit < place.units && input < place.inputs) {
+            *(float2 *)(parts + unit * place.inputs + input) = {sums[a][b][2 * half], sums[a][b][2 * half + 1]};
         }
     }
 }
 
 // The part of the candidate of run `run`, added up over the units of the block.
-__device__ __forceinline__ void write_target(
-    const DinBackwardParams &p, OuterMemory &memory, Place place, u32 run, const Sums &sums, bool counts) {
-    const float *products = (const float *)(p.network + p.layers[0].weights) + 4 * place.units * place.inputs;
+__device__ __forceinline__ void write_target(const DinBackwardParams &p, Place place, u32 run, const Outer &outer,
+                                             const float (&units)[2][4], bool counts) {
+    const float *products = (const float *)(p.network + p.first_weights) + place.units * place.inputs;
     const float *queries = products + place.units * place.inputs;
-    u32 own_input = place.first_input + threadIdx.x % 8;
-    Quad part = {};
 #pragma unroll
-    for (u32 a = 0; a < 4; a++) {
+    for (u32 b = 0; b < 4; b++) {
+        const u32 input = place.first_input + 8 * b + threadIdx.x % 4 * 2;
+        float2 sum = {};
 #pragma unroll
-        for (u32 b = 0; b < 4; b++) {
-            u32 unit = place.first_unit + threadIdx.x / 8 + 8 * a, input = own_input + 8 * b;
+        for (u32 i = 0; i < 4; i++) {
+            const u32 a = i / 2, half = i % 2, unit = place.first_unit + 16 * a + 8 * half + threadIdx.x / 4;
             if (counts && unit < place.units && input < place.inputs) {
-                u32 at = unit * place.inputs + input;
-                part.x[b] = fma(queries[at], sums.units[a], fma(products[at], sums.outer[a][b], part.x[b]));
+                // Plain loads, which wait for the row's stores: with all of them at once registers would be short.
+                const float2 product = *(const float2 *)(products + unit * place.inputs + input);
+                const float2 query = *(const float2 *)(queries + unit * place.inputs + input);
+                sum.x = fma(query.x, units[a][2 * half], fma(product.x, outer[a][b][2 * half], sum.x));
+                sum.y = fma(query.y, units[a][2 * half], fma(product.y, outer[a][b][2 * half + 1], sum.y));
             }
         }
-    }
-    memory.targets[threadIdx.x] = part;
-    __syncthreads();
-    if (threadIdx.x < 8) {
-        Quad sum = {};
-        for (u32 other = threadIdx.x; other < TILE_THREADS; other += 8) {
-#pragma unroll
-            for (u32 b = 0; b < 4; b++) {
-                sum.x[b] += memory.targets[other].x[b];
-            }
-        }
+        sum = sum_rows(sum);
         float *row = p.target_parts + ((u64)run * p.unit_groups + place.first_unit / OUTER) * place.inputs;
-#pragma unroll
-        for (u32 b = 0; b < 4; b++) {
-            if (own_input + 8 * b < place.inputs) {
-                row[own_input + 8 * b] = sum.x[b];
-            }
-        }
+        if (threadIdx.x < 4 && input < place.inputs) *(float2 *)(row + input) = sum;
     }
 }
 
-__device__ __forceinline__ Place place_of(const DinBackwardParams &p, u32 inputs4) {
-    u32 input_group = blockIdx.x % p.input_groups, unit_group = blockIdx.x / p.input_groups % p.unit_groups;
-    return {OUTER * unit_group, OUTER * input_group, 4 * p.layers[p.layer].units4, 4 * inputs4};
-}
-
-extern "C" __global__ void __launch_bounds__(TILE_THREADS) din_backward_outer(const DinBackwardParams p) {
-    __shared__ OuterMemory memory;
-    const DinBackwardLayer &before = p.layers[p.layer - 1];
-    const Place place = place_of(p, before.units4);
-    u32 split = blockIdx.x / (p.input_groups * p.unit_groups);
-    Sums all = {};
-    for (u32 tile = split * p.per_split; tile < min((split + 1) * p.per_split, p.items); tile++) {
-        const float4 *from = p.work + (u64)tile * p.tile;
-        stage(p, memory, place, from + p.layers[p.layer].before, from + before.after);
-        Sums own = {};
-        add_tile<false>(memory, own);
-#pragma unroll
-        for (u32 i = 0; i < 16; i++) {
-            all.outer[i / 4][i % 4] += own.outer[i / 4][i % 4];
-        }
-    }
-    write_part(p, place, split, all.outer);
-}
-
-extern "C" __global__ void __launch_bounds__(TILE_THREADS) din_backward_first(const DinBackwardParams p) {
-    __shared__ OuterMemory memory;
-    const Place place = place_of(p, p.width4);
-    u32 split = blockIdx.x / (p.input_groups * p.unit_groups);
-    float of_queries[4][4] = {}, of_behaviours[4][4] = {}, of_pairs[4][4] = {};
-    for (u32 run = split * p.per_split; run < min((split + 1) * p.per_split, p.items); run++) {
-        const DinPiece piece = p.pieces[piece_of<&DinPiece::first_run>(p, run)];
-        u32 own = run - piece.first_run, tiles = tiles_per_run(piece), first = piece.first_tile + own * tiles;
-        Sums sums = {};
-        for (u32 tile = first; tile < first + tiles; tile++) {
+template <typename T>
+__device__ __forceinline__ void outer(const DinBackwardParams &p) {
+    const DinBackwardLayer &layer = p.layers[p.layer];
+    const Place place = place_of(p, p.layers[p.layer - 1].units4);
+    const u32 split = blockIdx.x / (p.input_groups * p.unit_groups), end = min((split + 1) * p.per_split, p.items);
+    Outer all = {};
+#pragma unroll 1
+    for (u32 first = split * p.per_split; first < end; first += CHAIN) {
+        Outer own = {};
+        float none[2][4] = {};
+#pragma unroll 1
+        for (u32 tile = first; tile < min(first + CHAIN, end); tile++) {
             const float4 *from = p.work + (u64)tile * p.tile;
-            stage(p, memory, place, from + p.layers[0].before, from);
-            add_tile<true>(memory, sums);
+            add_tile<BackwardParts<T>::INPUT, BackwardParts<T>::INPUT, false>(p, place, tile, from + layer.grads, from + layer.inputs, own, none);
         }
-        u32 m = piece.first_target + own;
+#pragma unroll
+        for (u32 i = 0; i < 32; i++) all[i / 16][i / 4 % 4][i % 4] += own[i / 16][i / 4 % 4][i % 4];
+    }
+    write_part(p, place, split, all);
+}
+
+template <typename T>
+__device__ __forceinline__ void first(const DinBackwardParams &p) {
+    const Place place = place_of(p, p.width4);
+    const u32 split = blockIdx.x / (p.input_groups * p.unit_groups), end = min((split + 1) * p.per_split, p.items);
+    Outer of_queries = {}, of_behaviours = {}, of_pairs = {};
+#pragma unroll 1
+    for (u32 run = split * p.per_split; run < end; run++) {
+        const DinPiece piece = p.pieces[piece_of<&DinPiece::first_run>(p, run)];
+        const u32 own = run - piece.first_run, tiles = tiles_per_run(piece), first = piece.first_tile + own * tiles;
+        const float4 *blocks = p.blocks + (u64)piece.first_block * p.block + p.block_turned;
+        Outer outer = {};
+        float units[2][4] = {};
+        // Some lanes have just stored a candidate's part.
+        __syncwarp();
+#pragma unroll 1
+        for (u32 i = 0; i < tiles; i++) {
+            const float4 *grads = p.work + (u64)(first + i) * p.tile + p.layers[0].grads;
+            add_tile<BackwardParts<T>::INPUT, BackwardParts<T>::WEIGHT, true>(
+                p, place, first + i, grads, blocks + (u64)i * p.block, outer, units);
+        }
+        const u32 m = piece.first_target + own;
         // Without any behaviour that is not removed, the candidate adds nothing, whatever it holds.
-        bool counts = !p.softmax || load_quad(p.states + m).x[1] != 0.0f;
+        const bool counts = !p.softmax || load_quad(p.states + m).x[1] != 0.0f;
         const float *q = (const float *)(p.candidates + (u64)m * p.candidate);
 #pragma unroll
         for (u32 b = 0; b < 4; b++) {
-            u32 input = place.first_input + threadIdx.x % 8 + 8 * b;
-            float x = counts && input < place.inputs ? q[input] : 0.0f;
+            const u32 input = place.first_input + 8 * b + threadIdx.x % 4 * 2;
+            const float2 x = counts && input < place.inputs ? load_two(q + input) : float2{};
 #pragma unroll
-            for (u32 a = 0; a < 4; a++) {
-                of_queries[a][b] = fma(sums.units[a], x, of_queries[a][b]);
-                of_behaviours[a][b] += sums.outer[a][b];
-                of_pairs[a][b] = fma(sums.outer[a][b], x, of_pairs[a][b]);
+            for (u32 i = 0; i < 8; i++) {
+                const u32 a = i / 4, r = i % 4;
+                const float own = r % 2 == 0 ? x.x : x.y;
+                of_queries[a][b][r] = fma(units[a][r], own, of_queries[a][b][r]);
+                of_behaviours[a][b][r] += outer[a][b][r];
+                of_pairs[a][b][r] = fma(outer[a][b][r], own, of_pairs[a][b][r]);
             }
         }
-        if (p.wants_targets) {
-            write_target(p, memory, place, run, sums, counts);
-        }
+        if (p.wants_targets) write_target(p, place, run, outer, units, counts);
     }
     write_part(p, place, 3 * split, of_queries);
     write_part(p, place, 3 * split + 1, of_behaviours);
     write_part(p, place, 3 * split + 2, of_pairs);
 }
 
-// Adds what a candidate gives four behaviours, in four columns.
-__device__ __forceinline__ void add_candidate(
-    const DinBackwardParams &p, u32 tile, const float4 *candidate, u32 column4, u32 quad, Quad (&sums)[4]) {
+// Adds what a candidate gives the behaviours, in 32 columns.
+template <typename T>
+__device__ __forceinline__ void add_candidate(const DinBackwardParams &p, u32 tile, const float *candidate, u32 pair, Sums &sums) {
     const DinBackwardLayer &layer = p.layers[0];
-    u32 size = 4 * p.width4 * layer.units4;
-    const float4 *keys = p.network + layer.weights + 3 * size + column4;
-    const float4 *grads = p.work + (u64)tile * p.tile + layer.before + quad;
-    Quad q = load_quad(candidate + column4), grad_out = load_quad(candidate + p.width4 + column4);
-    Quad own[4] = {};
-    for (u32 unit = 0; unit < layer.units; unit++) {
-        Quad w = load_quad(keys + unit * p.width4), product = load_quad(keys + unit * p.width4 + size);
+    const Vector *grads = (const Vector *)(p.work + (u64)tile * p.tile);
+    const u32 steps = layer.units4 / 4, pairs = p.width4 / 4;
+    Sums own = {};
+    multiply<BackwardParts<T>::WEIGHT, BackwardParts<T>::INPUT>(own, grads, steps, p.network + layer.back, pairs, pair);
+    const float *q = candidate + 16 * pair + threadIdx.x % 4 * 2, *grad_out = q + 4 * p.width4;
 #pragma unroll
-        for (u32 e = 0; e < 4; e++) {
-            w.x[e] = fma(q.x[e], product.x[e], w.x[e]);
+    for (u32 n = 0; n < 2 * PAIRS; n++) {
+        if (pair + n / 2 < pairs) {
+            const float2 x = load_two(q + 8 * n);
+#pragma unroll
+            for (u32 r = 0; r < 4; r++) own[n][r] *= r % 2 == 0 ? x.x : x.y;
         }
-        add_outer(own, load_quad(grads + QUADS * unit), w);
     }
-    Quad weight = load_quad(p.pair_numbers + 8 * (u64)tile + quad);
-    Quad kept = load_quad(p.pair_numbers + 8 * (u64)tile + QUADS + quad);
+    multiply<BackwardParts<T>::DIFFERENCE, BackwardParts<T>::INPUT>(own, grads, steps, p.network + p.difference_back, pairs, pair);
+    const float *weights = (const float *)(p.pair_numbers + PAIR_NUMBERS * (u64)tile) + threadIdx.x / 4;
+    const uint2 kept = __ldg((const uint2 *)(p.pair_numbers + PAIR_NUMBERS * (u64)tile + 4));
+    const float weight[2] = {weights[0], weights[8]};
+    const bool counts[2] = {(kept.x >> threadIdx.x / 4 * 4 & 1) != 0, (kept.y >> threadIdx.x / 4 * 4 & 1) != 0};
 #pragma unroll
-    for (u32 i = 0; i < 4; i++) {
+    for (u32 n = 0; n < 2 * PAIRS; n++) {
+        if (pair + n / 2 < pairs) {
+            const float2 grad = load_two(grad_out + 8 * n);
 #pragma unroll
-        for (u32 c = 0; c < 4; c++) {
-            // Nothing of a pair that is removed, whatever the candidate holds.
-            if (kept.x[i] > 0.0f) {
-                sums[i].x[c] += fma(weight.x[i], grad_out.x[c], own[i].x[c]);
+            for (u32 r = 0; r < 4; r++) {
+                // Nothing of a pair that is removed, whatever the candidate holds.
+                if (counts[r / 2]) sums[n][r] += fma(weight[r / 2], r % 2 == 0 ? grad.x : grad.y, own[n][r]);
             }
         }
     }
 }
 
-// A block has 64 columns of 16 behaviours, a thread four of both. Blocks of users without candidates are zeros. Where the candidates
-// of a user are in several parts, all but the last leave sums in `carried`, and all but the first add to these.
+// A block has 32 columns of 16 behaviours. Blocks of users without candidates are zeros. Where the candidates of a user are in several
+// parts, all but the last leave sums in `carried`, and all but the first add to these.
 template <typename T>
 __device__ __forceinline__ void history(const DinBackwardParams &p) {
-    u32 column4 = blockIdx.x % p.input_groups * COLUMNS4 + threadIdx.x % COLUMNS4, quad = threadIdx.x / COLUMNS4;
-    if (column4 >= p.width4) {
-        return;
-    }
-    u32 block = blockIdx.x / p.input_groups;
+    const u32 pair = blockIdx.x % p.input_groups * PAIRS, block = blockIdx.x / p.input_groups;
     const DinPiece piece = p.pieces[piece_of<&DinPiece::first_block>(p, block)];
-    u32 own = block - piece.first_block, first = 16 * own + 4 * quad;
-    Quad sums[4] = {};
+    const u32 own = block - piece.first_block;
+    Sums sums = {};
+#pragma unroll 1
     for (u32 m = 0; m < piece.targets; m++) {
-        u32 tile = piece.first_tile + m * tiles_per_run(piece) + own;
-        add_candidate(p, tile, p.candidates + (u64)(piece.first_target + m) * p.candidate, column4, quad, sums);
+        const u32 tile = piece.first_tile + m * tiles_per_run(piece) + own;
+        add_candidate<T>(p, tile, (const float *)(p.candidates + (u64)(piece.first_target + m) * p.candidate), pair, sums);
     }
 #pragma unroll
-    for (u32 i = 0; i < 4; i++) {
-#pragma unroll
-        for (u32 c = 0; c < 4; c++) {
-            u32 column = 4 * column4 + c;
-            if (first + i < piece.rows && column < p.width) {
-                u64 at = (u64)(piece.first_row + first + i) * p.width + column;
-                float value = sums[i].x[c] + (p.adds ? p.carried[at] : 0.0f);
-                if (p.keeps) {
-                    p.carried[at] = value;
-                } else if (p.narrow) {
-                    ((T *)p.to)[at] = narrow<T>(value);
-                } else {
-                    ((float *)p.to)[at] = value;
-                }
+    for (u32 i = 0; i < 8 * PAIRS; i++) {
+        const u32 n = i / 4, r = i % 4;
+        const u32 row = 16 * own + threadIdx.x / 4 + r / 2 * 8, column = 16 * pair + 8 * n + threadIdx.x % 4 * 2 + r % 2;
+        if (row < piece.rows && column < p.width) {
+            const u64 at = (u64)(piece.first_row + row) * p.width + column;
+            const float value = sums[n][r] + (p.adds ? p.carried[at] : 0.0f);
+            if (p.keeps) {
+                p.carried[at] = value;
+            } else if (p.narrow) {
+                ((T *)p.to)[at] = narrow<T>(value);
+            } else {
+                ((float *)p.to)[at] = value;
             }
         }
     }
@@ -303,10 +301,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) din_backward_sums(const Di
     store_quad(to, sum);
 }
 
-#define VARIANTS(T)                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(TILE_THREADS) din_backward_history_##T(const DinBackwardParams p) { \
-        history<T>(p);                                                                                               \
-    }
+#define VARIANTS(T)                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(WARP) din_backward_first_##T(const DinBackwardParams p) { first<T>(p); } \
+    extern "C" __global__ void __launch_bounds__(WARP) din_backward_outer_##T(const DinBackwardParams p) { outer<T>(p); } \
+    extern "C" __global__ void __launch_bounds__(WARP, 8) din_backward_history_##T(const DinBackwardParams p) { history<T>(p); }
 VARIANTS(f32)
 VARIANTS(f16)
 VARIANTS(bf16)

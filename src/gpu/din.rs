@@ -255,7 +255,8 @@ impl DinWanted {
 
 /// The network of a call, and where kernels keep its numbers, in vec4s.
 ///
-/// A matrix of `n` rows of `m` vec4s has `n·m` of them. Everything is padded with zeros to whole vec4s.
+/// A matrix of `n` rows of `m` vec4s has `n·m` of them. Everything is padded with zeros to whole vec4s, or more of them. `Cuda` keeps
+/// the network and tiles in another order (`src/cuda/din/layout.rs`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DinLayout {
     pub(crate) width: usize,
@@ -284,8 +285,9 @@ pub(crate) struct DinLayout {
 }
 
 impl DinLayout {
-    pub(crate) fn new(width: usize, units: &[usize]) -> Self {
-        let width4 = width.div_ceil(4);
+    /// Of a network whose units and rows are padded to a multiple of `padding`, itself one of 4.
+    pub(crate) fn new(width: usize, units: &[usize], padding: usize) -> Self {
+        let width4 = width.next_multiple_of(padding) / 4;
         let zeros = [0; Din::MAX_HIDDEN];
         let mut layout = Self {
             width,
@@ -306,7 +308,7 @@ impl DinLayout {
         };
         let mut inputs4 = width4;
         for (i, &units) in units.iter().enumerate() {
-            let units4 = units.div_ceil(4);
+            let units4 = units.next_multiple_of(padding) / 4;
             layout.units4[i] = units4;
             layout.weights[i] = layout.network;
             layout.network += if i == 0 { 6 } else { 2 } * 4 * inputs4 * units4;
@@ -373,11 +375,11 @@ impl DinLayout {
         layers.map(of_layer).max().unwrap_or(0)
     }
 
-    /// Limits of parts, besides those of the device.
-    pub(crate) fn limits(&self) -> DinLimits {
+    /// Limits of parts whose tiles keep so many vec4s each, besides those of the device.
+    pub(crate) fn limits(&self, tile: usize) -> DinLimits {
         let targets = (PART_NUMBERS / (4 * self.candidate)).max(1);
         DinLimits {
-            tiles: (PART_NUMBERS / (4 * self.tile)).clamp(1, MOST_TILES),
+            tiles: (PART_NUMBERS / tile.saturating_mul(4)).clamp(1, MOST_TILES),
             rows: (PART_NUMBERS / (4 * self.width4)).max(TILE_ROWS),
             targets,
             of_piece: targets.min(MOST_TARGETS),

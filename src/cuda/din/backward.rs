@@ -4,6 +4,7 @@
 
 use crate::cuda::batch::CudaBatch;
 use crate::cuda::din::job::{Job, Mode, Write};
+use crate::cuda::din::layout::{Places, TILE};
 use crate::cuda::din::outputs::{Out, Outs};
 use crate::cuda::handle::Cuda;
 use crate::cuda::memory::CudaMemory;
@@ -28,10 +29,11 @@ pub(super) fn backward<T: Element, G: GradientOf<T>>(
     batch.check_stream(gpu, NAME)?;
     let (outs, grad_out) = (Outs::new::<T, G>(gpu, NAME, grads)?, gpu.region(NAME, &grad_out)?);
     let Some(wanted) = DinWanted::new(grads, units.len()) else { return Ok(()) };
-    let layout = DinLayout::new(op.width, &units);
-    let lists = batch.din_parts(gpu, NAME, &layout.limits())?;
+    let layout = DinLayout::new(op.width, &units, TILE);
+    let places = Places::new::<T>(&layout);
+    let lists = batch.din_parts(gpu, NAME, &places.limits(&layout))?;
     let plan = &lists.parts;
-    let mut job = Job::new(gpu, NAME, (op, &layout, &lists), (inputs, Some(grad_out)), wanted)?;
+    let mut job = Job::new(gpu, NAME, (op, &layout, &places, &lists), (inputs, Some(grad_out)), wanted)?;
     let candidates = batch.as_ref().targets().total();
     let totals = if wanted.targets { job.target_totals(candidates)? } else { 0 };
     if op.pooling == DinPooling::Softmax {
@@ -104,12 +106,14 @@ pub(super) fn statistics<T: Element>(
     batch.check_stream(gpu, NAME)?;
     let mean = Out::of_vector(gpu, NAME, &out.mean)?;
     let squares = Out::of_vector(gpu, NAME, &out.centred_squares)?;
-    let mut layout = DinLayout::new(op.width, &units);
+    let mut layout = DinLayout::new(op.width, &units, TILE);
     let units4 = layout.units4[layer];
     layout.tile_sums = 2 * units4 + 1;
-    let lists = batch.din_parts(gpu, NAME, &layout.limits())?;
+    let places = Places::new::<T>(&layout);
+    let lists = batch.din_parts(gpu, NAME, &places.limits(&layout))?;
     let plan = &lists.parts;
-    let job = Job::new(gpu, NAME, (op, &layout, &lists), (inputs, None), DinWanted::none(units.len()))?;
+    let job =
+        Job::new(gpu, NAME, (op, &layout, &places, &lists), (inputs, None), DinWanted::none(units.len()))?;
     let mut pairs = 0.0;
     for part in plan.parts.iter().filter(|part| part.tiles > 0) {
         let params = job.part(part)?;

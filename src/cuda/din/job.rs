@@ -3,9 +3,10 @@
 use crate::cuda::batch::DinLists;
 use crate::cuda::call::Call;
 use crate::cuda::din::kernels::{
-    CANDIDATES, CLEAR, COLUMNS4, DinBackwardLayer, DinBackwardParams, FIRST, FOLD, HISTORY, MOMENTS, OUTER,
-    PAIRS, ROWS_PER_SUM, RUN_STATES, STATES, SUMS, TARGETS, THREADS, WRITE,
+    BEHAVIOURS, CANDIDATES, CLEAR, COLUMNS, DinBackwardLayer, DinBackwardParams, FIRST, FOLD, HISTORY,
+    MOMENTS, OUTER, PAIRS, ROWS_PER_SUM, RUN_STATES, STATES, SUMS, TARGETS, THREADS, WRITE,
 };
+use crate::cuda::din::layout::Places;
 use crate::cuda::din::outputs::Out;
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::Kernel;
@@ -48,6 +49,7 @@ pub(super) struct Rows<T: Element> {
 pub(super) struct Job<'a, T: Element> {
     call: Call<'a>,
     layout: &'a DinLayout,
+    places: &'a Places,
     wanted: DinWanted,
     rows: Rows<T>,
     params: DinBackwardParams,
@@ -61,21 +63,32 @@ pub(super) struct Job<'a, T: Element> {
 fn network<T: Element>(
     gpu: &Cuda,
     operation: &'static str,
-    layout: &DinLayout,
+    (layout, places): (&DinLayout, &Places),
     inputs: &DinInputs<'_, CudaMemory, T>,
 ) -> Result<DinBackwardParams> {
     // Kernels count numbers in 32 bits.
-    fit(operation, "weights", layout.network.saturating_mul(4))?;
+    fit(operation, "weights", places.network.saturating_mul(4))?;
+    fit(operation, "width", places.block.max(places.scratch).saturating_mul(4))?;
     let mut params = DinBackwardParams {
         output_weight: gpu.region(operation, &inputs.output_weight)?.pointer,
         output_bias: gpu.region(operation, &inputs.output_bias)?.pointer,
         layer_count: layout.units.len() as u32,
         width: fit(operation, "width", layout.width)?,
         width4: layout.width4 as u32,
-        tile: layout.tile as u32,
+        first_weights: places.first_weights as u32,
+        difference: places.difference as u32,
+        difference_back: places.difference_back as u32,
+        tile: places.tile as u32,
+        scratch_size: places.scratch as u32,
+        inputs_place: places.inputs as u32,
+        others_place: places.others as u32,
+        block: places.block as u32,
+        block_parts: places.block_parts as u32,
+        block_turned: places.block_turned as u32,
+        block_terms: places.block_terms as u32,
         tile_sums_stride: layout.tile_sums as u32,
         output_sums: layout.output_sums as u32,
-        output_bias_place: layout.output_bias as u32,
+        output_bias_place: places.output_bias as u32,
         candidate: layout.candidate as u32,
         ..Default::default()
     };
@@ -96,17 +109,19 @@ fn network<T: Element>(
                 params.alphas[i] = vector(alpha)?;
             }
         }
+        let own = &places.layers[i];
         params.layers[i] = DinBackwardLayer {
             units: layout.units[i] as u32,
             units4: layout.units4[i] as u32,
             activation: activation_code(&layer.activation),
             alpha_shared,
-            weights: layout.weights[i] as u32,
-            vectors: layout.vectors[i] as u32,
-            before: layout.before[i] as u32,
-            after: layout.after[i] as u32,
+            vectors: own.vectors as u32,
             sums: layout.sums[i] as u32,
-            unused: 0,
+            forward: own.forward as u32,
+            back: own.back as u32,
+            before: own.before as u32,
+            grads: own.grads as u32,
+            inputs: own.inputs as u32,
         };
     }
     Ok(params)
@@ -117,11 +132,11 @@ impl<'a, T: Element> Job<'a, T> {
     pub(super) fn new(
         gpu: &'a Cuda,
         operation: &'static str,
-        (op, layout, lists): (&Din, &'a DinLayout, &DinLists),
+        (op, layout, places, lists): (&Din, &'a DinLayout, &'a Places, &DinLists),
         (inputs, grad_out): (&DinInputs<'_, CudaMemory, T>, Option<Region<T>>),
         wanted: DinWanted,
     ) -> Result<Self> {
-        let network = network(gpu, operation, layout, inputs)?;
+        let network = network(gpu, operation, (layout, places), inputs)?;
         let rows = Rows {
             history: gpu.region(operation, &inputs.history)?,
             targets: gpu.region(operation, &inputs.targets)?,
@@ -141,12 +156,14 @@ impl<'a, T: Element> Job<'a, T> {
             0
         };
         let params = DinBackwardParams {
-            network: scratch(4 * layout.network)?,
+            network: scratch(4 * places.network)?,
             states: scratch(if softmax { all.saturating_mul(4) } else { 0 })?,
             pieces: lists.pieces.pointer(),
             users: lists.users.pointer(),
             candidates: scratch(candidates * layout.candidate * 4)?,
-            work: scratch(tiles * layout.tile * 4)?,
+            blocks: scratch(plan.most(|part| part.blocks) * places.block * 4)?,
+            work: scratch(tiles * places.tile * 4)?,
+            scratch: if places.fits { 0 } else { scratch(tiles * places.scratch * 4)? },
             pair_numbers: scratch(tiles * 32)?,
             tile_sums: scratch(tiles * layout.tile_sums * 4)?,
             run_states: scratch(if softmax { runs * 4 } else { 0 })?,
@@ -160,7 +177,7 @@ impl<'a, T: Element> Job<'a, T> {
         };
         let between = scratch(tiles.div_ceil(ROWS_PER_SUM) * 4 * layout.tile_sums)?;
         let (recent, totals) = (scratch(layout.total_numbers())?, scratch(layout.total_numbers())?);
-        let job = Self { call, layout, wanted, rows, params, recent, totals, between };
+        let job = Self { call, layout, places, wanted, rows, params, recent, totals, between };
         for layer in 0..layout.units.len() {
             let threads = 16 * layout.units4[layer] * layout.inputs4(layer);
             job.launch(FOLD.of::<T>(), threads, DinBackwardParams { layer: layer as u32, ..job.params })?;
@@ -197,7 +214,7 @@ impl<'a, T: Element> Job<'a, T> {
         self.call.launch(&kernel.blocks(blocks), &DinBackwardParams { threads: threads as u64, ..params })
     }
 
-    /// The parameters for a part, whose candidates are prepared.
+    /// The parameters for a part, whose candidates and behaviours are prepared.
     pub(super) fn part(&self, part: &DinPart) -> Result<DinBackwardParams> {
         let from = |rows: Region<T>, first: usize| {
             rows.pointer + (first * self.layout.width * size_of::<T>()) as u64
@@ -218,6 +235,7 @@ impl<'a, T: Element> Job<'a, T> {
         };
         if part.tiles > 0 {
             self.launch(CANDIDATES.of::<T>(), part.targets.len() * self.layout.candidate, params)?;
+            self.call.launch(&BEHAVIOURS.of::<T>().blocks(part.blocks), &params)?;
         }
         Ok(params)
     }
@@ -230,7 +248,8 @@ impl<'a, T: Element> Job<'a, T> {
             Mode::Statistics(layer) => (2, layer as u32),
         };
         let params = DinBackwardParams { mode, layer, ..params };
-        self.call.launch(&PAIRS.of::<T>().blocks(part.tiles), &params)
+        let launch = PAIRS.of::<T>().blocks(part.tiles).with_shared(self.places.shared);
+        self.call.launch(&launch, &params)
     }
 
     /// Adds the scores of a part to the softmax states of its candidates.
@@ -258,6 +277,7 @@ impl<'a, T: Element> Job<'a, T> {
     fn weight(&self, part: &DinPart, layer: usize, params: DinBackwardParams) -> Result<()> {
         let layout = self.layout;
         let (items, kernel) = if layer == 0 { (part.runs, &FIRST) } else { (part.tiles, &OUTER) };
+        let kernel = kernel.of::<T>();
         let (splits, per_split) = layout.splits(layer, part);
         let [unit_groups, input_groups] = layout.outer_groups(layer);
         let params = DinBackwardParams {
@@ -320,7 +340,7 @@ impl<'a, T: Element> Job<'a, T> {
 
     /// Writes the gradients of the behaviours of a part, or leaves them to the part with the user's next candidates.
     pub(super) fn history(&self, part: &DinPart, params: DinBackwardParams, out: Out) -> Result<()> {
-        let column_groups = self.layout.width4.div_ceil(COLUMNS4);
+        let column_groups = self.layout.width.div_ceil(COLUMNS);
         let size = if out.narrow { size_of::<T>() } else { size_of::<f32>() };
         let params = DinBackwardParams {
             to: out.pointer + (part.rows.start * self.layout.width * size) as u64,

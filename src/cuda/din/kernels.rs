@@ -3,19 +3,19 @@
 use crate::cuda::kernel::{ByType, Kernel};
 use crate::cuda::twin::twins;
 
-/// Threads per block, of kernels in which a block computes a tile, and of the others.
-pub(super) const TILE_THREADS: u32 = 64;
+/// Threads per block, of kernels in which a warp is a block, and of the others.
+const WARP: u32 = 32;
 pub(super) const THREADS: u32 = 128;
 /// Rows that a thread adds up: `ROWS_PER_SUM` in `kernels/din/backward.cuh`.
 pub(super) const ROWS_PER_SUM: usize = 64;
-/// Columns of a block of `din_backward_history`, in float4s.
-pub(super) const COLUMNS4: usize = 16;
+/// Columns of a block of `din_backward_history`.
+pub(super) const COLUMNS: usize = 32;
 
 /// Lays out a layer.
 pub(super) const FOLD: ByType = ByType([
     Kernel::new("din_backward", "din_backward_fold_f32", THREADS, 30),
-    Kernel::new("din_backward", "din_backward_fold_f16", THREADS, 30),
-    Kernel::new("din_backward", "din_backward_fold_bf16", THREADS, 30),
+    Kernel::new("din_backward", "din_backward_fold_f16", THREADS, 29),
+    Kernel::new("din_backward", "din_backward_fold_bf16", THREADS, 28),
 ]);
 /// Prepares candidates.
 pub(super) const CANDIDATES: ByType = ByType([
@@ -35,20 +35,34 @@ pub(super) const STATES: Kernel = Kernel::new("din_backward", "din_backward_stat
 /// Merges statistics.
 pub(super) const MOMENTS: Kernel = Kernel::new("din_backward", "din_backward_moments", THREADS, 47);
 pub(super) const CLEAR: Kernel = Kernel::new("din_backward", "din_backward_clear", THREADS, 8);
+/// Prepares behaviours.
+pub(super) const BEHAVIOURS: ByType = ByType([
+    Kernel::new("din_backward_pairs", "din_backward_behaviours_f32", WARP, 104),
+    Kernel::new("din_backward_pairs", "din_backward_behaviours_f16", WARP, 104),
+    Kernel::new("din_backward_pairs", "din_backward_behaviours_bf16", WARP, 104),
+]);
 /// Computes the network for the pairs of a part.
 pub(super) const PAIRS: ByType = ByType([
-    Kernel::new("din_backward_pairs", "din_backward_pairs_f32", TILE_THREADS, 64),
-    Kernel::new("din_backward_pairs", "din_backward_pairs_f16", TILE_THREADS, 64),
-    Kernel::new("din_backward_pairs", "din_backward_pairs_bf16", TILE_THREADS, 64),
+    Kernel::new("din_backward_pairs", "din_backward_pairs_f32", WARP, 124),
+    Kernel::new("din_backward_pairs", "din_backward_pairs_f16", WARP, 116),
+    Kernel::new("din_backward_pairs", "din_backward_pairs_bf16", WARP, 104),
 ]);
 /// The gradients of the weights of the first layer, and of others.
-pub(super) const FIRST: Kernel = Kernel::new("din_backward_sums", "din_backward_first", TILE_THREADS, 167);
-pub(super) const OUTER: Kernel = Kernel::new("din_backward_sums", "din_backward_outer", TILE_THREADS, 79);
+pub(super) const FIRST: ByType = ByType([
+    Kernel::new("din_backward_sums", "din_backward_first_f32", WARP, 248),
+    Kernel::new("din_backward_sums", "din_backward_first_f16", WARP, 254),
+    Kernel::new("din_backward_sums", "din_backward_first_bf16", WARP, 255),
+]);
+pub(super) const OUTER: ByType = ByType([
+    Kernel::new("din_backward_sums", "din_backward_outer_f32", WARP, 118),
+    Kernel::new("din_backward_sums", "din_backward_outer_f16", WARP, 118),
+    Kernel::new("din_backward_sums", "din_backward_outer_bf16", WARP, 118),
+]);
 /// The gradients of behaviours.
 pub(super) const HISTORY: ByType = ByType([
-    Kernel::new("din_backward_sums", "din_backward_history_f32", TILE_THREADS, 80),
-    Kernel::new("din_backward_sums", "din_backward_history_f16", TILE_THREADS, 80),
-    Kernel::new("din_backward_sums", "din_backward_history_bf16", TILE_THREADS, 80),
+    Kernel::new("din_backward_sums", "din_backward_history_f32", WARP, 120),
+    Kernel::new("din_backward_sums", "din_backward_history_f16", WARP, 120),
+    Kernel::new("din_backward_sums", "din_backward_history_bf16", WARP, 120),
 ]);
 /// The gradients of candidates.
 pub(super) const TARGETS: Kernel = Kernel::new("din_backward_sums", "din_backward_targets", THREADS, 32);
@@ -62,12 +76,13 @@ twins! {
         pub(in crate::cuda::din) units4: u32,
         pub(in crate::cuda::din) activation: u32,
         pub(in crate::cuda::din) alpha_shared: u32,
-        pub(in crate::cuda::din) weights: u32,
         pub(in crate::cuda::din) vectors: u32,
-        pub(in crate::cuda::din) before: u32,
-        pub(in crate::cuda::din) after: u32,
         pub(in crate::cuda::din) sums: u32,
-        pub(in crate::cuda::din) unused: u32,
+        pub(in crate::cuda::din) forward: u32,
+        pub(in crate::cuda::din) back: u32,
+        pub(in crate::cuda::din) before: u32,
+        pub(in crate::cuda::din) grads: u32,
+        pub(in crate::cuda::din) inputs: u32,
     }
 
     /// `kernels/din/backward.cuh`
@@ -89,7 +104,9 @@ twins! {
         pub(in crate::cuda::din) targets: u64,
         pub(in crate::cuda::din) grad_out: u64,
         pub(in crate::cuda::din) candidates: u64,
+        pub(in crate::cuda::din) blocks: u64,
         pub(in crate::cuda::din) work: u64,
+        pub(in crate::cuda::din) scratch: u64,
         pub(in crate::cuda::din) pair_numbers: u64,
         pub(in crate::cuda::din) tile_sums: u64,
         pub(in crate::cuda::din) run_states: u64,
@@ -100,11 +117,21 @@ twins! {
         pub(in crate::cuda::din) to: u64,
         pub(in crate::cuda::din) threads: u64,
         pub(in crate::cuda::din) layers: [DinBackwardLayer; 3],
+        pub(in crate::cuda::din) first_weights: u32,
+        pub(in crate::cuda::din) difference: u32,
+        pub(in crate::cuda::din) difference_back: u32,
+        pub(in crate::cuda::din) tile: u32,
+        pub(in crate::cuda::din) scratch_size: u32,
+        pub(in crate::cuda::din) inputs_place: u32,
+        pub(in crate::cuda::din) others_place: u32,
+        pub(in crate::cuda::din) block: u32,
+        pub(in crate::cuda::din) block_parts: u32,
+        pub(in crate::cuda::din) block_turned: u32,
+        pub(in crate::cuda::din) block_terms: u32,
         pub(in crate::cuda::din) layer_count: u32,
         pub(in crate::cuda::din) deepest: u32,
         pub(in crate::cuda::din) width: u32,
         pub(in crate::cuda::din) width4: u32,
-        pub(in crate::cuda::din) tile: u32,
         pub(in crate::cuda::din) tile_sums_stride: u32,
         pub(in crate::cuda::din) output_sums: u32,
         pub(in crate::cuda::din) output_bias_place: u32,
@@ -125,13 +152,13 @@ twins! {
         pub(in crate::cuda::din) narrow: u32,
         pub(in crate::cuda::din) wants_targets: u32,
         pub(in crate::cuda::din) before: f32,
-        pub(in crate::cuda::din) unused: u32,
     }
 }
 
 /// All kernels of this file.
 #[cfg(test)]
 pub(super) fn table() -> Vec<Kernel> {
-    let alone = [RUN_STATES, STATES, MOMENTS, CLEAR, FIRST, OUTER, TARGETS, SUMS];
-    [&FOLD.0[..], &CANDIDATES.0, &WRITE.0, &PAIRS.0, &HISTORY.0, &alone].concat()
+    let alone = [RUN_STATES, STATES, MOMENTS, CLEAR, TARGETS, SUMS];
+    let by_type = [&FOLD, &CANDIDATES, &WRITE, &BEHAVIOURS, &PAIRS, &FIRST, &OUTER, &HISTORY];
+    by_type.iter().flat_map(|kernels| kernels.0).chain(alone).collect()
 }

@@ -3,6 +3,7 @@
 mod backward;
 mod job;
 pub(super) mod kernels;
+mod layout;
 mod outputs;
 
 use crate::cuda::batch::CudaBatch;

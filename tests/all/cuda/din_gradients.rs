@@ -124,7 +124,7 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
     let relu = gradients(DinCase { activation: Kind::Relu, ..forward() });
     let subtracted = ("add.rn.f32", "sub.rn.f32");
     let added = ("sub.rn.f32", "add.rn.f32");
-    let early = ("bar.sync \t0;", "");
+    let parts = ("f32.bf16.bf16.f32", "f32.f16.f16.f32");
     let twins = [
         (backward("din_backward_fold_f32", "differences subtracted", subtracted), &case),
         (backward("din_backward_candidates_f32", "no candidate", ("setp.ge.u64", "setp.lt.u64")), &case),
@@ -133,14 +133,16 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
         (backward("din_backward_states", "the least score", ("max.f32", "min.f32")), &case),
         (backward("din_backward_states", "the maximum added", added), &case),
         (backward("din_backward_clear", "nothing cleared", ("setp.ge.u64", "setp.lt.u64")), &case),
-        (pairs("behaviours read too early", early), &case),
+        (mutant("din_backward_pairs", "din_backward_behaviours_f32", "numbers cut wrongly", added), &case),
+        (pairs("numbers cut wrongly", added), &case),
+        (everywhere(pairs("parts taken for f16", parts)), &case),
+        (everywhere(pairs("fragments not turned", (".x4.trans", ".x4"))), &case),
         (everywhere(pairs("quotients rooted", ("rcp.approx.f32", "sqrt.approx.f32"))), &case),
         (everywhere(pairs("no slope above 0", ("setp.gt.f32", "setp.lt.f32"))), &relu),
-        (sums("din_backward_outer", "products subtracted", subtracted), &case),
-        (sums("din_backward_outer", "tiles read too early", early), &case),
-        (sums("din_backward_first", "products subtracted", subtracted), &case),
-        (sums("din_backward_first", "tiles read too early", early), &case),
+        (sums("din_backward_outer_f32", "parts taken for f16", parts), &case),
+        (sums("din_backward_first_f32", "runs subtracted", subtracted), &case),
         (sums("din_backward_history_f32", "candidates subtracted", subtracted), &case),
+        (sums("din_backward_history_f32", "candidates added", ("mul.rn.f32", "add.rn.f32")), &case),
         (sums("din_backward_targets", "runs subtracted", subtracted), &case),
         (sums("din_backward_sums", "the largest for the sum", ("add.rn.f32", "max.f32")), &case),
     ];

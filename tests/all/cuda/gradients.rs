@@ -55,7 +55,8 @@ fn every_kernel_matches_the_reference_in_every_mode() {
     for (index, case) in cases().iter().enumerate() {
         for mode in modes_of(index) {
             set_mode(&emulator, mode);
-            assert_check(case, &gpu);
+            let r = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| assert_check(case, &gpu)));
+            if r.is_err() { eprintln!("FINDINGS {:#?}", emulator.take_findings()); panic!(); }
         }
     }
     drop(gpu);

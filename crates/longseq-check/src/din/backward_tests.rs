@@ -107,6 +107,7 @@ fn matches_reference_on_odd_sizes<B: Backend>(backend: &B, rules: Rules) {
         (128, vec![130, 3]),
         (20, vec![100, 120]),
         (301, vec![9]),
+        (1100, vec![9]),
         (8, vec![4, 8, 100]),
     ] {
         for pooling in POOLINGS {

@@ -18,7 +18,7 @@ pub(super) const ROWS_PER_SUM: usize = 64;
 
 /// What limits the parts of a batch.
 pub(super) fn limits_of(layout: &DinLayout) -> DinLimits {
-    let mut limits = layout.limits();
+    let mut limits = layout.limits(layout.tile);
     // A thread of din/backward_history.wgsl goes over all candidates of a piece, and all units.
     limits.of_piece = (MOST_ITERATIONS / (layout.units[0] + 8)).min(limits.of_piece);
     limits

@@ -55,7 +55,7 @@ pub(super) fn backward<T: Element, G: GradientOf<T>>(
     gpu.check_device(NAME, "grad_out", &grad_out)?;
     check_outputs(gpu, NAME, &grads)?;
     let Some(wanted) = DinWanted::new(&grads, units.len()) else { return Ok(()) };
-    let layout = DinLayout::new(op.width, &units);
+    let layout = DinLayout::new(op.width, &units, 4);
     let lists = batch.din_parts(gpu, NAME, &limits_of(&layout))?;
     let candidates = batch.as_ref().targets().total() * op.width;
     let targets = match &grads.targets {

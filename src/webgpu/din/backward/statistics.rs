@@ -60,7 +60,7 @@ pub(in crate::webgpu::din) fn statistics<T: Element>(
     gpu.check_device(NAME, "mean", &Region::of_mut(&out.mean))?;
     gpu.check_device(NAME, "centred_squares", &Region::of_mut(&out.centred_squares))?;
     // Later layers are not computed.
-    let mut layout = DinLayout::new(op.width, &units);
+    let mut layout = DinLayout::new(op.width, &units, 4);
     let units4 = layout.units4[layer];
     layout.tile_sums = 2 * units4 + 1;
     layout.sums = [0; Din::MAX_HIDDEN];
