@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use longseq_check::device::thorough;
 use longseq_check::fuzz::{TARGETS, Target};
 use longseq_check::repository;
 use rand::rngs::StdRng;
@@ -42,8 +43,9 @@ fn inputs(folder: &Path) -> Vec<std::path::PathBuf> {
 fn every_target_passes_on_random_inputs() {
     let seed = std::env::var("PROPTEST_RNG_SEED").ok().and_then(|seed| seed.parse().ok());
     let mut rng = StdRng::seed_from_u64(seed.unwrap_or_else(rand::random));
+    let inputs = if thorough() { 300 } else { 40 };
     for (name, target) in TARGETS {
-        for _ in 0..300 {
+        for _ in 0..inputs {
             let length = rng.random_range(0..400);
             let input: Vec<u8> = (0..length).map(|_| rng.random()).collect();
             if let Some(failure) = failing(target, &input) {

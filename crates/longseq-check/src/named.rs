@@ -11,6 +11,7 @@ use crate::din::{DinBackwardCase, DinCase, StatisticsBits, StatisticsCase};
 use crate::lookup::{
     LookupBackwardCase, LookupCase, LookupOutput, SparseGradientBits, UpdateRowsCase, UpdatedBits,
 };
+use crate::sample;
 use crate::sdim::{SdimBackwardCase, SdimCase, SdimGradientOutput, SdimOutput};
 use crate::target_attention::{
     AttentionBackwardCase, AttentionCase, AttentionOutput, MergeBackwardCase, MergeCase,
@@ -211,6 +212,9 @@ any_case! {
 #[track_caller]
 pub fn assert_small_cases<B: Backend>(stem: &str, backend: &B, rules: Rules) {
     for named in small().iter().filter(|named| named.stem() == stem) {
+        if !sample::has_case(backend, &named.case, rules) {
+            continue;
+        }
         if let Err(failure) = check(&named.case, backend, rules) {
             panic!("{}: {failure}", named.name);
         }

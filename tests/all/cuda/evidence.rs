@@ -2,7 +2,8 @@
 //! times modelled from these counts and from the figures of ptxas. Nothing here is measured.
 //!
 //! `LONGSEQ_WRITE_EVIDENCE=1 cargo test --test all evidence` writes `kernels/evidence.md` anew; without the variable
-//! the test fails where the committed file is out of date. `LONGSEQ_TEST_THOROUGH=1` runs the long shapes, too.
+//! the test fails where the committed file is out of date. `LONGSEQ_TEST_THOROUGH=1` runs all shapes, otherwise a third
+//! of the short ones.
 
 use std::fmt::Write as _;
 
@@ -295,9 +296,10 @@ fn the_evidence_is_up_to_date() {
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     let mut parts = committed.split("\n## ");
     let mut same = parts.next() == Some(HEAD);
-    for shape in shapes {
+    for (index, shape) in shapes.enumerate() {
         let part = parts.next().unwrap_or_default();
-        same &= if shape.long && !thorough() {
+        let is_left_out = shape.long || index % 3 != 0;
+        same &= if is_left_out && !thorough() {
             part.starts_with(&format!("{}\n", shape.name))
         } else {
             format!("\n## {part}") == section(&shape)

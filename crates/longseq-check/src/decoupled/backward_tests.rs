@@ -330,7 +330,8 @@ fn keeps_nan_to_its_candidate<B: Backend>(backend: &B, rules: Rules) {
 
 /// One feature with these scores; what -∞ removes may hold NaN, and has no row.
 fn ignores_what_a_removed_behaviour_holds<B: Backend>(backend: &B, rules: Rules) {
-    for (length, top_k) in [(7, 3), (40, 64), (300, 20), (700, 500)] {
+    // Many candidates, which take tiles of their own, where histories are short.
+    for (length, top_k, candidates) in [(7, 3, 20), (40, 64, 20), (300, 20, 3), (700, 500, 1)] {
         for scores in [
             Scores::Some(f32::NEG_INFINITY),
             Scores::All(f32::NEG_INFINITY),
@@ -348,7 +349,7 @@ fn ignores_what_a_removed_behaviour_holds<B: Backend>(backend: &B, rules: Rules)
                     held,
                     top_k,
                     histories: vec![length, length / 3],
-                    targets: vec![2, 20],
+                    targets: vec![2, candidates],
                     table_rows: vec![length + 1],
                     attention_widths: vec![1],
                     representation_widths: vec![4],

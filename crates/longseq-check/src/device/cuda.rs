@@ -8,7 +8,7 @@ use cuda_emulator::{Device, Emulator};
 use longseq::Cuda;
 use longseq::prelude::*;
 
-use crate::case::Rules;
+use crate::case::{Rules, SAMPLE};
 
 /// Which driver the tests run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,10 @@ pub fn device() -> Option<Cuda> {
 
 /// What the driver guarantees: the emulator is slow.
 pub fn rules() -> Rules {
-    Rules { slow: driver() == Some(Driver::Emulator), ..Rules::CUDA }
+    match driver() {
+        Some(Driver::Emulator) => Rules { slow: true, one_of: SAMPLE, ..Rules::CUDA },
+        _ => Rules::CUDA,
+    }
 }
 
 /// A session of this thread alone on the emulator, until it is dropped; `None` where the tests run on a real driver or

@@ -13,10 +13,10 @@ use std::str::FromStr;
 use longseq::prelude::*;
 use longseq::{Cpu, Instructions};
 
-use crate::case::{Call, Case, Failure, Rules, check};
+use crate::case::{Call, Case, Failure, Rules, SAMPLE, check};
 use crate::mutant::Mutant;
 use crate::named::{AnyCase, AnyOutput, Named};
-use crate::registry;
+use crate::{registry, sample};
 
 /// Whether tests that run many cases of one kind are to run them all (`LONGSEQ_TEST_THOROUGH=1`), or a fixed sample of them.
 pub fn thorough() -> bool {
@@ -28,7 +28,7 @@ pub trait TestDevice: Backend {
     /// What it guarantees.
     fn rules(&self) -> Rules;
 
-    /// [`check`](fn@check) of a case.
+    /// [`check`](fn@check) of a case, which runs twice on every device.
     ///
     /// # Errors
     /// As `check`.
@@ -60,7 +60,7 @@ macro_rules! test_device {
 
             #[inline(never)]
             fn check_case(&self, case: &AnyCase) -> Result<(), Failure> {
-                check(case, self, $rules)
+                check(case, self, Rules { one_of: 1, ..$rules })
             }
 
             #[inline(never)]
@@ -224,14 +224,19 @@ impl AnyDevice {
             let tests = registry::tests::<B>(stem);
             let test = tests.iter().find(|test| test.name == name);
             let test = test.unwrap_or_else(|| panic!("there is no test {name} of {stem}"));
+            sample::begin();
             (test.run)(backend, rules);
         }
         match self {
-            // The best first: that is what users run.
-            AnyDevice::Cpu(_) => Instructions::available().into_iter().for_each(|instructions| {
-                let cpu = Cpu::with_instructions(instructions).expect("available instructions");
-                run(&cpu, Rules::CPU, stem, name);
-            }),
+            // The best first: that is what users run. Of the others a sample: kernels are one source.
+            AnyDevice::Cpu(_) => {
+                let mut rules = Rules::CPU;
+                for instructions in Instructions::available() {
+                    let cpu = Cpu::with_instructions(instructions).expect("available instructions");
+                    run(&cpu, rules, stem, name);
+                    rules.one_of = SAMPLE;
+                }
+            }
             #[cfg(feature = "wgpu")]
             AnyDevice::Wgpu(device) => run(device, webgpu::rules(), stem, name),
             #[cfg(feature = "cuda")]

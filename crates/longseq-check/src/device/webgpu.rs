@@ -7,7 +7,7 @@ use longseq::prelude::*;
 use longseq::Wgpu;
 use longseq::webgpu::WgpuOptions;
 
-use crate::case::Rules;
+use crate::case::{Rules, SAMPLE};
 
 /// The device, or `None` where the tests are to run without one.
 ///
@@ -37,8 +37,10 @@ pub fn device() -> Option<Wgpu> {
 
 /// What the device guarantees: lavapipe computes with NaN and infinities as IEEE 754 says.
 pub fn rules() -> Rules {
-    let is_ieee = device().is_some_and(|device| device.device().contains("llvmpipe"));
-    Rules { nan: is_ieee, ..Rules::WGSL }
+    let is = |name| device().is_some_and(|device| device.device().contains(name));
+    let is_ieee = is("llvmpipe");
+    let one_of = if is_ieee || is("SwiftShader") { SAMPLE } else { 1 };
+    Rules { nan: is_ieee, one_of, ..Rules::WGSL }
 }
 
 /// What the environment asks for: `LONGSEQ_TEST_WGPU_ADAPTER`, and no subgroups with `LONGSEQ_TEST_WGPU_SUBGROUPS=off`.
