@@ -331,6 +331,8 @@ struct BackwardMma : BackwardMmaTiles<T, CHUNK, ROWS> {
                 multiply(scores, keys(), queries, p.width);
                 if (needs_grads) multiply(products, values(), queries + ROWS_BYTES, p.value_width);
                 weigh(scores, products);
+                // Biases and other weightings part the lanes; matrix instructions need them together.
+                __syncwarp();
                 if (needs_grads) store_grads(products);
                 if (needs_weights && p.aliased) add_rows(dk, scores, queries + ROWS_BYTES, p.value_width);
                 if (needs_weights && !p.aliased) add_rows(dv, scores, queries + ROWS_BYTES, p.value_width);
