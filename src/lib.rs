@@ -128,7 +128,7 @@
 //! | SDIM's ranker: look candidates up in the tables | [`SdimOps::sdim_query`] |
 //! | SDIM in training or with many bits, without a table | [`SdimOps::sdim_attend`] |
 //! | SimHash codes of ETA | [`SdimOps::sdim_signatures_into`], then count differing bits |
-//! | embedding bags | [`LookupOps::lookup`] |
+//! | embedding bags, also with a weight per id (`per_sample_weights`) and with padding ids | [`LookupOps::lookup`], [`LookupInputs::with_weights`], [`IdPolicy::Skip`] |
 //! | training: gradients of target attention, on every backend | [`TargetAttentionOps::target_attention_backward_into`] |
 //! | training: gradients of SDIM, on every backend | [`SdimOps::sdim_attend_backward_into`]; of tables kept between requests [`SdimOps::sdim_query_backward_into`], [`SdimOps::sdim_encode_backward_into`] |
 //! | training: gradients of DIN, on every backend | [`DinOps::din_backward_into`]; Dice in training mode [`DinOps::din_statistics_into`] |

@@ -5,8 +5,8 @@
 // from memory once. Checking an id is one comparison: an id outside its table reads nothing and counts as zeros, and the
 // lowest position of one is reported if requested.
 // Variants: lookup_each reads a row per id. lookup_bags sums the rows of a piece of a bag, in order, with four of them in
-// flight; bags that are split leave their sums in `partial`, and lookup_combine adds these, in order too. lookup_check checks
-// ids that no other kernel reads.
+// flight, lookup_weighted_bags with the weights of their ids; bags that are split leave their sums in `partial`, and
+// lookup_combine adds these, in order too. lookup_check checks ids that no other kernel reads.
 // Precision: f32; a single row keeps its bits. Blocks of 256 rows are summed, then the blocks. A mean whose sum is not finite is
 // computed again from rows times 2^-32: it is no larger than the largest row.
 #include "shared/tables.cuh"
@@ -37,6 +37,10 @@ struct LookupParams {
     float *partial, *scaled;
     // The record for ids outside their tables; null: not reported.
     u64 *record;
+    // [rows of ids, features]
+    const float *weights;
+    // [bags, features]: the ids that count in means; null: all.
+    const u32 *counts;
     // Rows of output, pieces, or bags to combine.
     u64 rows;
     u32 features;
@@ -92,8 +96,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) lookup_each(const LookupPa
     }
 }
 
-// Σ of the rows of `length` ids, from row `start` of the ids on.
-template <typename T>
+// Σ of the rows of `length` ids, from row `start` of the ids on; weighted or not.
+template <typename T, bool WEIGHTED>
 __device__ __forceinline__ Vec4 sum_rows(const LookupParams &p, u32 index, u64 start, u32 length, u32 first) {
     const DeviceTable &table = p.tables[index];
     Vec4 sum = zeros();
@@ -103,6 +107,7 @@ __device__ __forceinline__ Vec4 sum_rows(const LookupParams &p, u32 index, u64 s
         for (u32 begin = block; begin < end; begin += AHEAD) {
             u64 at = (start + begin) * p.features + p.columns[index].feature;
             u32 ids[AHEAD];
+            float weights[AHEAD];
             Vec4 rows[AHEAD];
 #pragma unroll
             for (u32 i = 0; i < AHEAD; i++) {
@@ -111,15 +116,23 @@ __device__ __forceinline__ Vec4 sum_rows(const LookupParams &p, u32 index, u64 s
 #pragma unroll
             for (u32 i = 0; i < AHEAD; i++) {
                 rows[i] = zeros();
+                weights[i] = 0.0f;
                 if (begin + i < end && in_table(table, p.record, at + i * p.features, ids[i])) {
                     rows[i] = row_vec4<T>(table, ids[i], first);
+                    if constexpr (WEIGHTED) {
+                        weights[i] = __ldg(p.weights + at + i * p.features);
+                    }
                 }
             }
 #pragma unroll
             for (u32 i = 0; i < AHEAD; i++) {
 #pragma unroll
                 for (u32 e = 0; e < COLUMNS; e++) {
-                    of_block.numbers[e] += rows[i].numbers[e];
+                    if constexpr (WEIGHTED) {
+                        of_block.numbers[e] = fma(weights[i], rows[i].numbers[e], of_block.numbers[e]);
+                    } else {
+                        of_block.numbers[e] += rows[i].numbers[e];
+                    }
                 }
             }
         }
@@ -160,17 +173,23 @@ __device__ __forceinline__ void divide_scaled(Vec4 &sum, const Vec4 &scaled, u64
     }
 }
 
+template <bool WEIGHTED>
 __device__ __forceinline__ Vec4 sum_any_rows(const LookupParams &p, u32 index, u64 start, u32 length, u32 first) {
     switch (p.tables[index].storage) {
     case STORED_F32:
-        return sum_rows<f32>(p, index, start, length, first);
+        return sum_rows<f32, WEIGHTED>(p, index, start, length, first);
     case STORED_F16:
-        return sum_rows<f16>(p, index, start, length, first);
+        return sum_rows<f16, WEIGHTED>(p, index, start, length, first);
     case STORED_BF16:
-        return sum_rows<bf16>(p, index, start, length, first);
+        return sum_rows<bf16, WEIGHTED>(p, index, start, length, first);
     default:
-        return sum_rows<i8>(p, index, start, length, first);
+        return sum_rows<i8, WEIGHTED>(p, index, start, length, first);
     }
+}
+
+// How many ids of a bag of `length` count in its mean, of one of the tables.
+__device__ __forceinline__ u64 counted(const LookupParams &p, u32 index, u32 bag, u64 length) {
+    return p.counts ? __ldg(p.counts + (u64)bag * p.features + p.columns[index].feature) : length;
 }
 
 __device__ __forceinline__ void divide(Vec4 &sum, u64 length) {
@@ -189,7 +208,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) lookup_bags(const LookupPa
     const Piece &piece = p.pieces[place.row];
     for (u32 vec4 = place.vec4; vec4 < p.vec4s; vec4 += place.step) {
         u32 index = table_of(p.tables, p.count, vec4), first = COLUMNS * (vec4 - p.tables[index].first_vec4);
-        Vec4 sum = sum_any_rows(p, index, piece.history_start, piece.length, first);
+        Vec4 sum = sum_any_rows<false>(p, index, piece.history_start, piece.length, first);
         const bool again = p.mean && any_not_finite<COLUMNS>(sum.numbers);
         Vec4 scaled = zeros();
         if (again) {
@@ -204,11 +223,28 @@ extern "C" __global__ void __launch_bounds__(THREADS) lookup_bags(const LookupPa
             continue;
         }
         if (again) {
-            divide_scaled(sum, scaled, piece.length);
+            divide_scaled(sum, scaled, counted(p, index, piece.user, piece.length));
         } else if (p.mean) {
-            divide(sum, piece.length);
+            divide(sum, counted(p, index, piece.user, piece.length));
         }
         write(p, index, piece.user, first, sum);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) lookup_weighted_bags(const LookupParams p) {
+    Place place = place_of(p);
+    if (place.row >= p.rows) {
+        return;
+    }
+    const Piece &piece = p.pieces[place.row];
+    for (u32 vec4 = place.vec4; vec4 < p.vec4s; vec4 += place.step) {
+        u32 index = table_of(p.tables, p.count, vec4), first = COLUMNS * (vec4 - p.tables[index].first_vec4);
+        Vec4 sum = sum_any_rows<true>(p, index, piece.history_start, piece.length, first);
+        if (piece.slot != NONE) {
+            put_vec4((Vec4 *)(p.partial + COLUMNS * ((u64)piece.slot * p.vec4s + vec4)), sum);
+        } else {
+            write(p, index, piece.user, first, sum);
+        }
     }
 }
 
@@ -246,13 +282,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) lookup_combine(const Looku
                 sum.numbers[e] += one.numbers[e];
             }
         }
-        const u64 length = tile.history_end - tile.history_start;
+        u32 index = table_of(p.tables, p.count, vec4);
+        const u64 length = p.mean ? counted(p, index, tile.user, tile.history_end - tile.history_start) : 0;
         if (p.mean && any_not_finite<COLUMNS>(sum.numbers)) {
             divide_scaled(sum, add_scaled(p, tile, vec4), length);
         } else if (p.mean) {
             divide(sum, length);
         }
-        u32 index = table_of(p.tables, p.count, vec4);
         write(p, index, tile.user, COLUMNS * (vec4 - p.tables[index].first_vec4), sum);
     }
 }

@@ -5,7 +5,8 @@
 // of a bag are added in order, 32 at a time, and then these sums; the host cuts long bags into parts, which
 // shared/sum_parts.wgsl adds up. A mean whose sum overflows is taken of scaled rows. An id outside the table reads
 // nothing and counts as zeros; if `check_ids` is set, the
-// lowest position of such an id is reported (an atomic minimum, so the order of the threads does not matter).
+// lowest position of such an id is reported (an atomic minimum, so the order of the threads does not matter). Weights of ids, and which
+// ids count in a mean: `weighted` and `counted`, in gather_alike.wgsl or gather_weighted.wgsl.
 // INT8: value = scale[id]·code + offset[id].
 
 struct GatherParams {
@@ -31,6 +32,8 @@ struct GatherParams {
     // Whether bad ids are reported, and what is added to their position in this binding of the ids.
     check_ids: u32,
     first_place: u32,
+    // Of this feature's numbers, where ids have weights or do not all count.
+    weights_base: u32,
 }
 @group(0) @binding(0) var<uniform> params: GatherParams;
 
@@ -50,9 +53,9 @@ fn table_vec4(row: u32, column: u32) -> vec4<f32> {
     }
     let value = table_data_vec4(params.table_base + id * params.width + column, params.width - column);
     if INT8 == 1u {
-        return scale[params.scale_base + id] * value + offset[params.offset_base + id];
+        return weighted(scale[params.scale_base + id] * value + offset[params.offset_base + id], place);
     }
-    return value;
+    return weighted(value, place);
 }
 
 @compute @workgroup_size(64)
@@ -72,7 +75,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         let end = offsets[row + 1u];
         value = sum_of(start, end, column, 1.0);
         if params.pooling == MEAN {
-            let count = f32(max(end - start, 1u));
+            let count = counted(row, end - start);
             if any(is_not_finite(value)) {
                 // A power of two that is at least the count.
                 let scale = bitcast<f32>((95u + countLeadingZeros(end - start)) << 23u);

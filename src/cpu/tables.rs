@@ -1,4 +1,4 @@
-//! Rows of embedding tables as `f32`. An id outside its table (possible only with `IdPolicy::Zero`) reads zeros.
+//! Rows of embedding tables as `f32`. An id outside its table (impossible with `IdPolicy::Error`) reads zeros.
 
 use crate::cpu::gather::{AHEAD, WeightedRows, sum_rows};
 use crate::cpu::vector::{self, LANES, Lanes, dot_lanes, widen_to};

@@ -40,6 +40,7 @@ const SHIPPED: [Shipped; 28] = [
     ("lookup_backward", "lookup/backward.cu", include_bytes!("../../kernels/ptx/lookup_backward.ptx.z")),
     ("lookup_sort", "lookup/sort.cu", include_bytes!("../../kernels/ptx/lookup_sort.ptx.z")),
     ("lookup_update", "lookup/update.cu", include_bytes!("../../kernels/ptx/lookup_update.ptx.z")),
+    ("lookup_weights", "lookup/weights.cu", include_bytes!("../../kernels/ptx/lookup_weights.ptx.z")),
     ("sdim", "sdim/sdim.cu", include_bytes!("../../kernels/ptx/sdim.ptx.z")),
     ("sdim_backward", "sdim/backward.cu", include_bytes!("../../kernels/ptx/sdim_backward.ptx.z")),
     ("sdim_encode", "sdim/encode.cu", include_bytes!("../../kernels/ptx/sdim_encode.ptx.z")),

@@ -88,8 +88,8 @@ impl Bound {
 /// The bound of ids into `tables`, one table per column; `None` if the policy reports nothing.
 pub(crate) fn id_bound<S: Memory>(policy: IdPolicy, tables: &[Table<'_, S>]) -> Option<Bound> {
     match policy {
-        IdPolicy::Zero => None,
-        _ => Some(Bound::Columns(tables.iter().map(|table| table.rows as u64).collect())),
+        IdPolicy::Error => Some(Bound::Columns(tables.iter().map(|table| table.rows as u64).collect())),
+        IdPolicy::Zero | IdPolicy::Skip => None,
     }
 }
 

@@ -31,15 +31,22 @@ pub fn lookup(
     let pooled = |tables: &[Table<'_, Host>]| -> Result<Vec<f64>> {
         let width = total_width(tables);
         let mut out = filled(NAME, bags_of_rows.users().saturating_mul(width), 0.0)?;
-        for (rows, sum) in bags_of_rows.ranges().zip(out.chunks_exact_mut(width)) {
-            let divisor = if mean { rows.len().max(1) as f64 } else { 1.0 };
-            for l in rows {
-                let concatenated = concatenate(tables, &inputs.ids[l * features..(l + 1) * features]);
-                for (sum, value) in sum.iter_mut().zip(concatenated) {
-                    *sum += value;
+        for (rows, out) in bags_of_rows.ranges().zip(out.chunks_exact_mut(width)) {
+            let mut start = 0;
+            for (feature, table) in tables.iter().enumerate() {
+                let divisor =
+                    if mean { counted(op, inputs, feature, rows.clone()).max(1) as f64 } else { 1.0 };
+                let sum = &mut out[start..start + table.width];
+                start += table.width;
+                for l in rows.clone() {
+                    let place = l * features + feature;
+                    let weight = weight_of(inputs, place, table.rows);
+                    for (sum, value) in sum.iter_mut().zip(table_row(table, inputs.ids[place])) {
+                        *sum += weight * value;
+                    }
                 }
+                sum.iter_mut().for_each(|sum| *sum /= divisor);
             }
-            sum.iter_mut().for_each(|sum| *sum /= divisor);
         }
         Ok(out)
     };
@@ -47,12 +54,36 @@ pub fn lookup(
     Ok((pooled(inputs.tables)?, second.transpose()?))
 }
 
+/// How many of the ids of a feature count in the mean of a bag.
+pub(super) fn counted(
+    op: &Lookup,
+    inputs: &LookupInputs<'_, Host>,
+    feature: usize,
+    rows: std::ops::Range<usize>,
+) -> usize {
+    let features = inputs.tables.len();
+    let counts = |l: &usize| {
+        op.ids != IdPolicy::Skip
+            || (inputs.ids[l * features + feature] as usize) < inputs.tables[feature].rows
+    };
+    rows.filter(counts).count()
+}
+
+/// The weight of an id: 1 without weights, and 0 outside its table of so many rows.
+pub(super) fn weight_of(inputs: &LookupInputs<'_, Host>, place: usize, rows: usize) -> f64 {
+    match &inputs.weights {
+        _ if inputs.ids[place] as usize >= rows => 0.0,
+        Some(weights) => weights[place].into(),
+        None => 1.0,
+    }
+}
+
 /// `[R_1[ids[0]] ‖ R_2[ids[1]] ‖ …]`.
 pub(super) fn concatenate(tables: &[Table<'_, Host>], ids: &[u32]) -> Vec<f64> {
     tables.iter().zip(ids).flat_map(|(table, &id)| table_row(table, id)).collect()
 }
 
-/// One row of a table, widened; zeros for an id outside it (possible only with `IdPolicy::Zero`).
+/// One row of a table, widened; zeros for an id outside it (impossible with `IdPolicy::Error`).
 pub(super) fn table_row(table: &Table<'_, Host>, id: u32) -> Vec<f64> {
     let id = id as usize;
     if id >= table.rows {

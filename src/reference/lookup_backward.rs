@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::host::{Host, filled, reserve};
 use crate::jagged::Jagged;
 use crate::ops::*;
+use crate::reference::lookup::{counted, table_row, weight_of};
 
 const NAME: &str = "lookup_backward";
 
@@ -27,6 +28,8 @@ pub struct LookupGradientReference {
     pub tables: Vec<SparseGradientReference>,
     /// One for each second table.
     pub second_tables: Vec<SparseGradientReference>,
+    /// `[N, F]`: zeros for ids outside their tables, and in rows that belong to no bag. Empty without weights.
+    pub weights: Vec<f64>,
 }
 
 /// The gradients of [`lookup`](crate::reference::lookup) in `f64`.
@@ -37,11 +40,13 @@ pub struct LookupGradientReference {
 /// ```text
 /// dtable[id] = Σ_{rows l with this id} g_l                     each
 /// dtable[id] = Σ_{rows l with this id} g_bag(l)                sum
+/// dtable[id] = Σ_{rows l with this id} w_l · g_bag(l)          sum with weights
 /// dtable[id] = Σ_{rows l with this id} g_bag(l) / |bag(l)|     mean
+/// dw[l,f]    = ⟨R_f[ids[l,f]], g_bag(l)⟩                       the same of the second tables added
 /// ```
 ///
-/// An id that occurs several times, in a bag too, counts as often. An id outside its table (possible only with [`IdPolicy::Zero`])
-/// has no gradient, and counts in `|bag|`. The gradient of an int8 table is that of its decoded rows. Nothing is saved by the
+/// An id that occurs several times, in a bag too, counts as often. An id outside its table has no gradient; it counts in `|bag|` with
+/// [`IdPolicy::Zero`], and not with [`IdPolicy::Skip`]. The gradient of an int8 table is that of its decoded rows. Nothing is saved by the
 /// forward pass.
 ///
 /// # Errors
@@ -71,18 +76,50 @@ pub fn lookup_backward(
         let width = total_width(tables);
         let mut sums = TableSums::of(NAME, tables);
         for (bag, rows) in bags.ranges().enumerate() {
-            let divisor = if mean { rows.len().max(1) as f64 } else { 1.0 };
-            for l in rows {
-                let ids = &inputs.ids[l * features..(l + 1) * features];
-                sums.add_concatenated(ids, 1.0 / divisor, &grad[bag * width..(bag + 1) * width])?;
+            let mut start = bag * width;
+            for (feature, table) in tables.iter().enumerate() {
+                let divisor =
+                    if mean { counted(op, inputs, feature, rows.clone()).max(1) as f64 } else { 1.0 };
+                let grad = &grad[start..start + table.width];
+                start += table.width;
+                for place in rows.clone().map(|l| l * features + feature) {
+                    let weight = weight_of(inputs, place, table.rows) / divisor;
+                    sums.add(feature, inputs.ids[place], weight, grad)?;
+                }
             }
         }
         sums.finish()
     };
+    let second = grad_second.unwrap_or_default();
     Ok(LookupGradientReference {
         tables: scatter(inputs.tables, grad_out)?,
-        second_tables: scatter(inputs.second_tables, grad_second.unwrap_or_default())?,
+        second_tables: scatter(inputs.second_tables, second)?,
+        weights: weight_gradient(bags, inputs, [grad_out, second])?,
     })
+}
+
+/// The gradient of the weights, from those of the output and of the second one.
+fn weight_gradient(bags: &Jagged, inputs: &LookupInputs<'_, Host>, grads: [&[f64]; 2]) -> Result<Vec<f64>> {
+    let (Some(weights), features) = (&inputs.weights, inputs.tables.len()) else { return Ok(Vec::new()) };
+    let mut out = filled(NAME, weights.len(), 0.0)?;
+    for (tables, grad) in [inputs.tables, inputs.second_tables].into_iter().zip(grads) {
+        let width = total_width(tables);
+        for (bag, rows) in bags.ranges().enumerate() {
+            for l in rows {
+                let mut start = bag * width;
+                for (feature, table) in tables.iter().enumerate() {
+                    let (place, grad) = (l * features + feature, &grad[start..start + table.width]);
+                    start += table.width;
+                    // Zeros outside do not hide what is no number in the gradient: such an id has none.
+                    if (inputs.ids[place] as usize) < table.rows {
+                        let row = table_row(table, inputs.ids[place]);
+                        out[place] += row.iter().zip(grad).map(|(a, b)| a * b).sum::<f64>();
+                    }
+                }
+            }
+        }
+    }
+    Ok(out)
 }
 
 /// Checks the gradients that come in, of `rows` output rows.

@@ -161,7 +161,7 @@ impl Wgpu {
         rows: usize,
         tables: &[Table<'_, WgpuMemory>],
     ) -> Result<()> {
-        if policy == IdPolicy::Zero {
+        if policy != IdPolicy::Error {
             return Ok(());
         }
         let limits: Vec<usize> = tables.iter().map(|table| table.rows).collect();

@@ -194,6 +194,9 @@ tests!(lookup on cpu cuda webgpu: (
     adds_up_long_bags,
     finds_an_id_outside_at_the_end_of_a_long_bag,
     averages_rows_near_the_limits,
+    weighs_rows_in_bags,
+    skips_ids_outside,
+    keeps_a_nan_weight_to_its_bag,
 ));
 
 tests!(lookup_backward on cpu cuda webgpu: (
@@ -205,6 +208,7 @@ tests!(lookup_backward on cpu cuda webgpu: (
     matches_reference_on_random_lookups,
     matches_reference_on_the_small_named_cases,
     keeps_nan_to_the_rows_that_read_it,
+    matches_reference_with_weights,
     sorts_columns_and_their_continuations,
     refuses_bad_ids_and_orders,
     updates_rows_with_every_optimiser,
@@ -279,6 +283,8 @@ tests!(hostile on cpu cuda webgpu: (
     reads_views_at_any_offset,
     takes_more_kept_than_there_are,
     adds_up_to_the_end_of_the_range,
+    refuses_wrong_weights,
+    skips_whole_bags,
 ));
 
 #[test]

@@ -5,7 +5,7 @@
 
 use longseq::*;
 
-use crate::data::Ids;
+use crate::data::{Data, Ids};
 use crate::decoupled::{DecoupledBackwardCase, DecoupledCase};
 use crate::din::{DinBackwardCase, DinCase, Kind};
 use crate::lookup::{LookupBackwardCase, LookupCase, Pool, Storage, UpdateRowsCase};
@@ -291,6 +291,7 @@ fn large_decoupled_backward() -> Vec<Named> {
 fn large_lookups() -> Vec<Named> {
     vec![
         lookup("lookup_sum_l100000_r64", sum_of_50(2000, 1_000_000)),
+        lookup("lookup_weighted_sum_l100000_r64", weighted(sum_of_50(2000, 1_000_000))),
         lookup(
             "lookup_each_l20000_3_features_f16",
             LookupCase {
@@ -318,6 +319,12 @@ fn large_table_gradients() -> Vec<Named> {
     let adagrad = Optimiser::adagrad(0.01);
     vec![
         lookup_backward("lookup_backward_sum_l100000_r64", "lookup_backward", bags.clone(), false),
+        lookup_backward(
+            "lookup_backward_weighted_sum_l100000_r64",
+            "lookup_backward",
+            weighted(bags.clone()),
+            false,
+        ),
         lookup_backward("lookup_backward_sum_l100000_r64_sorted", "lookup_backward", bags.clone(), true),
         lookup_backward("sort_100000_ids", "sort_ids", bags.clone(), true),
         // As many as 100 candidates keep of 64 behaviours each.
@@ -381,7 +388,14 @@ pub fn small() -> Vec<Named> {
             one_feature(1000, 16, 10_000, 16, 64),
         ),
         lookup("lookup_sum_l2000_r64", sum_of_50(40, 10_000)),
+        lookup("lookup_weighted_sum_l2000_r64", weighted(sum_of_50(40, 10_000))),
         lookup_backward("lookup_backward_sum_l2000_r64", "lookup_backward", sum_of_50(40, 10_000), false),
+        lookup_backward(
+            "lookup_backward_weighted_sum_l2000_r64",
+            "lookup_backward",
+            weighted(sum_of_50(40, 10_000)),
+            false,
+        ),
         update_rows(
             "update_rows_adagrad_2000_of_10000_r64",
             UpdateRowsCase { rows: 10_000, width: 64, ids: 2000, draw: Ids::Uniform, ..Default::default() },
@@ -392,6 +406,10 @@ pub fn small() -> Vec<Named> {
 fn din_80_40(length: usize, candidates: usize) -> DinCase {
     let (histories, targets) = (vec![length], vec![candidates]);
     DinCase { histories, targets, width: 64, hidden: vec![80, 40], ..Default::default() }
+}
+
+fn weighted(case: LookupCase) -> LookupCase {
+    LookupCase { weights: Some(Data::Normal), ..case }
 }
 
 fn sum_of_50(bags: usize, rows: usize) -> LookupCase {

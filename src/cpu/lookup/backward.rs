@@ -1,5 +1,6 @@
 //! The gradients of tables that rows were looked up in: the rows of `grad_out` that the positions of each id belong to, added up.
 
+use crate::cpu::lookup::weights::weight_gradient;
 use crate::cpu::sorted_ids::{SortedVectors, checked, sort};
 use crate::cpu::table_gradient::{RowsByPosition, sum_by_id};
 use crate::cpu::vector::{Instructions, prefetch_parts};
@@ -31,18 +32,34 @@ impl Backward<'_> {
         let ids = &inputs.ids[..used * features];
         // Everything is checked before anything is written.
         let mut given = reserve(NAME, features)?;
-        if saved.sorted.is_empty() {
+        if saved.sorted.is_empty() || grads.weights.is_some() {
             check_host_ids(NAME, "ids", self.op.ids, inputs.tables, ids)?;
         }
         for (sorted, table) in saved.sorted.iter().zip(inputs.tables) {
             given.push(checked(NAME, sorted, table.rows, used)?);
         }
-        let (bag_of, weights) = self.bags_of_rows(used)?;
-        let (bag_of, weights) = (bag_of.as_deref(), weights.as_deref());
+        let bag_of = self.bags_of_rows(used)?;
+        let bag_of = bag_of.as_deref();
         let second = grad_out.second.as_ref().map_or(&[][..], |second| second.as_slice());
+        if let (Some(out), Some(bag_of)) = (grads.weights, bag_of) {
+            let out = &mut out.into_slice()[..ids.len()];
+            weight_gradient(
+                self.instructions,
+                inputs.tables,
+                ids,
+                bag_of,
+                grad_out.out.as_slice(),
+                false,
+                out,
+            );
+            if !inputs.second_tables.is_empty() {
+                weight_gradient(self.instructions, inputs.second_tables, ids, bag_of, second, true, out);
+            }
+        }
         let mut first_grads = grads.tables.into_iter();
         let mut second_grads = grads.second_tables.into_iter();
         let (mut first_start, mut second_start) = (0, 0);
+        let mut shares = None;
         for (feature, table) in inputs.tables.iter().enumerate() {
             let first = first_grads.next().flatten();
             let other = inputs.second_tables.get(feature);
@@ -52,6 +69,10 @@ impl Backward<'_> {
             ];
             first_start += table.width;
             second_start += other.map_or(0, |table| table.width);
+            if feature == 0 || self.op.ids == IdPolicy::Skip {
+                shares = self.shares(feature, table.rows)?;
+            }
+            let weights = self.weights(feature, shares.as_deref());
             let mut own: Option<SortedVectors> = None;
             for (gradient, table, grad, start, tables) in asked {
                 let (Some(gradient), Some(table)) = (gradient, table) else { continue };
@@ -71,25 +92,53 @@ impl Backward<'_> {
         Ok(())
     }
 
-    /// The bag of each row of ids, and the weight that each bag gives its rows; `None` where each is its own, or all are 1.
-    #[expect(clippy::type_complexity, reason = "two lists, each of them optional")]
-    fn bags_of_rows(&self, used: usize) -> Result<(Option<Vec<u32>>, Option<Vec<f32>>)> {
-        let (bags, mean) = match self.bags {
-            Bags::Each => return Ok((None, None)),
-            Bags::Sum(bags) => (bags, false),
-            Bags::Mean(bags) => (bags, true),
-        };
+    /// The bag of each row of ids; `None` where each is its own.
+    fn bags_of_rows(&self, used: usize) -> Result<Option<Vec<u32>>> {
+        let (Bags::Sum(bags) | Bags::Mean(bags)) = self.bags else { return Ok(None) };
         let mut bag_of = reserve(NAME, used)?;
         for (bag, rows) in bags.ranges().enumerate() {
             bag_of.resize(rows.end, bag as u32);
         }
-        if !mean {
-            return Ok((Some(bag_of), None));
-        }
-        let mut weights = reserve(NAME, bags.users())?;
-        weights.extend(bags.ranges().map(|rows| 1.0 / rows.len().max(1) as f32));
-        Ok((Some(bag_of), Some(weights)))
+        Ok(Some(bag_of))
     }
+
+    /// The share of each id of a feature in the mean of its bag, for each bag.
+    fn shares(&self, feature: usize, rows: usize) -> Result<Option<Vec<f32>>> {
+        let Bags::Mean(bags) = self.bags else { return Ok(None) };
+        let (ids, features) = (self.inputs.ids.as_slice(), self.inputs.tables.len());
+        let counts = |l: &usize| (ids[l * features + feature] as usize) < rows;
+        let mut shares = reserve(NAME, bags.users())?;
+        shares.extend(bags.ranges().map(|bag| {
+            let count = if self.op.ids == IdPolicy::Skip { bag.filter(counts).count() } else { bag.len() };
+            1.0 / count.max(1) as f32
+        }));
+        Ok(Some(shares))
+    }
+
+    /// The weights of the positions of a feature.
+    fn weights<'b>(&'b self, feature: usize, shares: Option<&'b [f32]>) -> Weights<'b> {
+        match (&self.inputs.weights, shares) {
+            (Some(weights), _) => {
+                Weights::Ids { weights: weights.as_slice(), features: self.inputs.tables.len(), feature }
+            }
+            (None, Some(shares)) => Weights::Bags(shares),
+            (None, None) => Weights::Ones,
+        }
+    }
+}
+
+/// The weights of positions.
+#[derive(Clone, Copy)]
+enum Weights<'a> {
+    Ones,
+    /// One for each bag.
+    Bags(&'a [f32]),
+    /// `[N, F]`, of which a column.
+    Ids {
+        weights: &'a [f32],
+        features: usize,
+        feature: usize,
+    },
 }
 
 /// The part of `grad_out` that belongs to one table.
@@ -101,8 +150,7 @@ struct GradRows<'a> {
     start: usize,
     width: usize,
     bag_of: Option<&'a [u32]>,
-    /// One for each bag.
-    weights: Option<&'a [f32]>,
+    weights: Weights<'a>,
 }
 
 impl GradRows<'_> {
@@ -117,7 +165,12 @@ impl RowsByPosition for GradRows<'_> {
     fn row(&self, position: u32) -> (f32, &[f32]) {
         let row = self.row_of(position);
         let start = row * self.stride + self.start;
-        (self.weights.map_or(1.0, |weights| weights[row]), &self.grad[start..start + self.width])
+        let weight = match self.weights {
+            Weights::Ones => 1.0,
+            Weights::Bags(weights) => weights[row],
+            Weights::Ids { weights, features, feature } => weights[position as usize * features + feature],
+        };
+        (weight, &self.grad[start..start + self.width])
     }
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 
 mod backward;
 mod update_rows;
+mod weights;
 
 use std::ops::Range;
 
@@ -10,6 +11,7 @@ use crate::cpu::Cpu;
 use crate::cpu::gather::AHEAD;
 use crate::cpu::lookup::backward::Backward;
 use crate::cpu::lookup::update_rows::update;
+use crate::cpu::lookup::weights::SumWeightedBags;
 use crate::cpu::sorted_ids::sort_into;
 use crate::cpu::tables::{pool, prefetch_rows, read_rows};
 use crate::cpu::threads::for_each;
@@ -84,10 +86,14 @@ pub(super) fn lookup(
     let second = outputs.second.map(|out| (inputs.second_tables, out));
     for (tables, out) in [(inputs.tables, outputs.out)].into_iter().chain(second) {
         let out = out.into_slice();
+        let weights = inputs.weights.as_ref().map(|weights| &weights[..ids.len()]);
         match bags {
             Bags::Each => read(instructions, tables, ids, out),
-            Bags::Sum(bags) => sum(instructions, tables, ids, bags, false, out),
-            Bags::Mean(bags) => sum(instructions, tables, ids, bags, true, out),
+            Bags::Sum(bags) => sum(instructions, tables, ids, bags, Pooling::Sum(weights), out),
+            Bags::Mean(bags) => {
+                let skips = op.ids == IdPolicy::Skip;
+                sum(instructions, tables, ids, bags, Pooling::Mean { skips }, out);
+            }
         }
     }
     Ok(())
@@ -122,13 +128,22 @@ impl Kernel for Read<'_> {
     }
 }
 
+/// How the rows of a bag are pooled.
+#[derive(Clone, Copy)]
+enum Pooling<'a> {
+    /// With a weight for each id, if there are any.
+    Sum(Option<&'a [f32]>),
+    /// Of all ids, or without those outside their tables.
+    Mean { skips: bool },
+}
+
 /// The sums, or means, of the rows of bags.
 fn sum(
     instructions: Instructions,
     tables: &[Table<'_, Host>],
     ids: &[u32],
     bags: &Jagged,
-    mean: bool,
+    pooling: Pooling<'_>,
     out: &mut [f32],
 ) {
     let width = total_width(tables);
@@ -148,7 +163,12 @@ fn sum(
         };
         items.push((chunk, rows));
     }
-    for_each(items, |(chunk, out)| instructions.run(SumBags { tables, ids, bags, mean, chunk, width, out }));
+    for_each(items, |(chunk, out)| match pooling {
+        Pooling::Sum(Some(weights)) => {
+            instructions.run(SumWeightedBags { tables, ids, weights, bags, chunk, width, out });
+        }
+        _ => instructions.run(SumBags { tables, ids, bags, pooling, chunk, width, out }),
+    });
     let later: Vec<usize> =
         (0..chunks.len()).filter(|&i| is_later(i)).map(|i| chunks[i].bags.start).collect();
     let mut partials = &mut partials[..];
@@ -159,10 +179,10 @@ fn sum(
         let sum = &mut out[bag * width..(bag + 1) * width];
         add_pairs(own, width);
         add(sum, own);
-        if mean {
+        if let Pooling::Mean { skips } = pooling {
             let rows = bags.range(bag);
             let ids = &ids[rows.start * tables.len()..rows.end * tables.len()];
-            instructions.run(Divide { tables, ids, sum });
+            instructions.run(Average { tables, ids, skips, sum });
         }
     }
 }
@@ -195,7 +215,7 @@ struct SumBags<'a> {
     tables: &'a [Table<'a, Host>],
     ids: &'a [u32],
     bags: &'a Jagged,
-    mean: bool,
+    pooling: Pooling<'a>,
     chunk: &'a Chunk,
     width: usize,
     /// One row per bag of the chunk.
@@ -214,10 +234,43 @@ impl Kernel for SumBags<'_> {
             let rows = bag.start.max(chunk.rows.start)..bag.end.min(chunk.rows.end);
             let ids = &self.ids[rows.start * tables.len()..chunk.rows.end * tables.len()];
             pool(l, tables, ids, rows.len(), None, &mut scratch, out);
-            if self.mean && rows == bag {
+            if let Pooling::Mean { skips } = self.pooling
+                && rows == bag
+            {
                 let ids = &ids[..bag.len() * tables.len()];
-                Divide { tables, ids, sum: out }.run(l);
+                Average { tables, ids, skips, sum: out }.run(l);
             }
+        }
+    }
+}
+
+/// Makes the mean of a bag of its sum.
+struct Average<'a> {
+    tables: &'a [Table<'a, Host>],
+    /// The ids of the bag.
+    ids: &'a [u32],
+    /// Ids outside their tables do not count.
+    skips: bool,
+    sum: &'a mut [f32],
+}
+
+impl Kernel for Average<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        let Self { tables, ids, skips, sum } = self;
+        if !skips {
+            return Divide { tables, ids, sum }.run(l);
+        }
+        let (mut left, mut inside) = (sum, Vec::new());
+        for (feature, table) in tables.iter().enumerate() {
+            let (own, rest) = left.split_at_mut(table.width);
+            left = rest;
+            let column = ids.iter().skip(feature).step_by(tables.len()).copied();
+            inside.clear();
+            inside.extend(column.filter(|&id| (id as usize) < table.rows));
+            Divide { tables: &tables[feature..=feature], ids: &inside, sum: own }.run(l);
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::cuda::lookup::backward::{BagsOfRowsParams, TableGradientParams};
 use crate::cuda::lookup::order::OrderCheckParams;
 use crate::cuda::lookup::sort::SortIdsParams;
 use crate::cuda::lookup::update::UpdateRowsParams;
+use crate::cuda::lookup::weights::{BagIdsParams, WeightGradientParams};
 use crate::cuda::lookup::{LookupColumn, LookupParams};
 use crate::cuda::sdim::backward::{SdimBucketParams, SdimMatchParams, SdimTargetGradientParams};
 use crate::cuda::sdim::encode::{SdimAddParams, SdimCombineParams, SdimEncodeParams, SdimScatterParams};
@@ -80,6 +81,8 @@ fn twins() -> Vec<(&'static str, Vec<Field>)> {
         twin::<BagsOfRowsParams>(),
         twin::<TableGradientParams>(),
         twin::<UpdateRowsParams>(),
+        twin::<BagIdsParams>(),
+        twin::<WeightGradientParams>(),
         twin::<Rows>(),
         twin::<Scoring>(),
         twin::<DecoupledAggregateParams>(),

@@ -10,6 +10,7 @@ use crate::cuda::kernel::Kernel;
 use crate::cuda::lookup::check_ids;
 use crate::cuda::lookup::order::{Given, GivenRuns};
 use crate::cuda::lookup::sort::{Column, SortScratch, SortedPointers};
+use crate::cuda::lookup::weights::IdWeights;
 use crate::cuda::memory::{CudaMemory, Region};
 use crate::cuda::tables::COLUMNS;
 use crate::cuda::twin::twins;
@@ -114,13 +115,14 @@ pub(super) fn backward(
     fit(NAME, "ids", used.saturating_add(STEP))?;
     let features = inputs.tables.len();
     let ids = gpu.region(NAME, &inputs.ids)?;
-    let first = jobs(gpu, NAME, inputs.tables, gpu.region(NAME, &grad_out.out)?, &grads.tables)?;
-    let second = match &grad_out.second {
-        Some(second) => {
-            jobs(gpu, NAME, inputs.second_tables, gpu.region(NAME, second)?, &grads.second_tables)?
-        }
+    let grad = gpu.region(NAME, &grad_out.out)?;
+    let first = jobs(gpu, NAME, inputs.tables, grad, &grads.tables)?;
+    let second_grad = grad_out.second.as_ref().map(|second| gpu.region(NAME, second)).transpose()?;
+    let second = match second_grad {
+        Some(grad) => jobs(gpu, NAME, inputs.second_tables, grad, &grads.second_tables)?,
         None => Vec::new(),
     };
+    let grad_weights = grads.weights.as_ref().map(|grad| gpu.region_mut(NAME, grad)).transpose()?;
     let given = saved.sorted.iter().zip(inputs.tables);
     let given: Vec<_> =
         given.map(|(sorted, table)| given_runs(gpu, sorted, table.rows, used)).collect::<Result<_>>()?;
@@ -131,23 +133,33 @@ pub(super) fn backward(
     };
     let all: Vec<&Job> = first.iter().chain(&second).flatten().collect();
     let mut call = gpu.call(NAME);
-    if given.is_empty() {
+    if given.is_empty() || grad_weights.is_some() {
         check_ids(gpu, &call, "ids", op.ids, ids, used, inputs.tables)?;
     }
     let is_wrong = call.scratch(features * WORD)?;
     for (feature, (given, runs)) in given.iter().enumerate() {
         given.check_sorted(&call, runs, is_wrong + (feature * WORD) as u64)?;
     }
-    if all.is_empty() {
+    if all.is_empty() && grad_weights.is_none() {
         return Ok(());
     }
-    let bags = match &offsets {
-        Some((offsets, bags, mean)) => bags_of_rows(&mut call, offsets, (*bags, *mean), used)?,
-        None => 0,
+    let id_weights = IdWeights::new(gpu, &mut call, op, &bags, inputs)?;
+    let bags = match (&id_weights, &offsets) {
+        (Some(weights), _) => weights.bags,
+        (None, Some((offsets, bags, mean))) => bags_of_rows(&mut call, offsets, (*bags, *mean), used)?,
+        (None, None) => 0,
     };
     let places = saved.sorted.iter().map(|sorted| sorted.positions.len()).fold(used, usize::max);
     let heads = heads(&mut call, &all, places)?;
-    let own = if given.is_empty() { Some(OwnSort::new(&mut call, used)?) } else { None };
+    let sorts = given.is_empty() && !all.is_empty();
+    let own = if sorts { Some(OwnSort::new(&mut call, used)?) } else { None };
+    if let (Some(weights), Some(out)) = (&id_weights, grad_weights) {
+        weights.weigh(&call, 0)?;
+        weights.gradient(gpu, &call, inputs.tables, grad, out.pointer, false)?;
+        if let Some(grad) = second_grad {
+            weights.gradient(gpu, &call, inputs.second_tables, grad, out.pointer, true)?;
+        }
+    }
     for (feature, table) in inputs.tables.iter().enumerate() {
         let jobs = [&first, &second].map(|jobs| jobs.get(feature).and_then(Option::as_ref));
         if jobs.iter().all(Option::is_none) {
@@ -163,6 +175,9 @@ pub(super) fn backward(
                 Runs { sorted, is_wrong, ids: given.capacity, places }
             }
         };
+        if let Some(weights) = &id_weights {
+            weights.weigh(&call, feature)?;
+        }
         for job in jobs.into_iter().flatten() {
             job.run(&call, &runs, bags, heads)?;
         }

@@ -4,6 +4,7 @@ pub(super) mod backward;
 pub(super) mod order;
 pub(super) mod sort;
 pub(super) mod update;
+pub(super) mod weights;
 
 use bytemuck::Zeroable;
 
@@ -11,6 +12,7 @@ use crate::cuda::batch::CudaJagged;
 use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::Kernel;
+use crate::cuda::lookup::weights::BagIds;
 use crate::cuda::memory::{CudaMemory, Region};
 use crate::cuda::tables::{COLUMNS, DeviceTable, MOST_TABLES, record, tables};
 use crate::cuda::twin::twins;
@@ -67,6 +69,8 @@ const NAME: &str = "lookup";
 const EACH: Kernel = Kernel::new("lookup", "lookup_each", 256, 22);
 /// Sums the rows of a piece of a bag.
 const BAGS: Kernel = Kernel::new("lookup", "lookup_bags", 256, 48);
+/// The same with a weight for each id.
+const WEIGHTED_BAGS: Kernel = Kernel::new("lookup", "lookup_weighted_bags", 256, 59);
 /// Combines the sums of pieces.
 const COMBINE: Kernel = Kernel::new("lookup", "lookup_combine", 256, 32);
 /// Looks for ids outside their tables that no other kernel reads.
@@ -97,6 +101,8 @@ twins! {
         partial: u64,
         scaled: u64,
         record: u64,
+        weights: u64,
+        counts: u64,
         rows: u64,
         features: u32,
         count: u32,
@@ -209,9 +215,13 @@ pub(super) fn lookup(
         Output { pointer: gpu.region_mut(NAME, &outputs.out)?.pointer, tables: inputs.tables },
         Output { pointer: second, tables: inputs.second_tables },
     ];
+    let weights = match &inputs.weights {
+        Some(weights) => gpu.region(NAME, weights)?.pointer,
+        None => 0,
+    };
     let mut call = gpu.call(NAME);
     let record = record(&call, "ids", op.ids, ids, inputs.tables)?;
-    let params = LookupParams { ids: ids.pointer, record, rows: rows as u64, ..Zeroable::zeroed() };
+    let params = LookupParams { ids: ids.pointer, record, weights, rows: rows as u64, ..Zeroable::zeroed() };
     let (bags, mean) = match bags {
         Bags::Each => {
             for params in launches(gpu, NAME, "tables", params, &outputs)? {
@@ -222,10 +232,15 @@ pub(super) fn lookup(
         Bags::Sum(bags) => (bags, 0),
         Bags::Mean(bags) => (bags, 1),
     };
+    let counts = match op.ids {
+        IdPolicy::Skip if mean == 1 => BagIds::new(gpu, NAME, ids, inputs.tables, bags)?.count(&mut call)?,
+        _ => 0,
+    };
+    let kernel = if inputs.weights.is_some() { WEIGHTED_BAGS } else { BAGS };
     let wanted = PIECES * gpu.multiprocessors();
     let cut = Cut { rows_per_target: 1, tile_rows: 1, step: STEP, wanted, longest: LONGEST };
     let plan = bags.per_user.plan(gpu, NAME, &cut)?;
-    for params in launches(gpu, NAME, "tables", LookupParams { mean, ..params }, &outputs)? {
+    for params in launches(gpu, NAME, "tables", LookupParams { mean, counts, ..params }, &outputs)? {
         let size = params.vec4s as usize * COLUMNS * size_of::<f32>();
         let partial = plan.plan.slots.saturating_mul(size);
         // Means have a second sum, for where the first is not finite.
@@ -236,7 +251,7 @@ pub(super) fn lookup(
         let pieces = plan.plan.pieces.len();
         let rows = pieces as u64;
         let params = LookupParams { pieces: plan.pieces.pointer(), partial, scaled, rows, ..params };
-        call.launch(&BAGS.blocks(blocks(pieces, params.vec4s)), &params)?;
+        call.launch(&kernel.blocks(blocks(pieces, params.vec4s)), &params)?;
         let bags = plan.split_count;
         let params = LookupParams { tiles: plan.split_tiles.pointer(), rows: bags as u64, ..params };
         call.launch(&COMBINE.blocks(blocks(bags, params.vec4s)), &params)?;
@@ -247,6 +262,6 @@ pub(super) fn lookup(
 /// All kernels of this stem.
 #[cfg(test)]
 pub(super) fn table() -> Vec<crate::cuda::kernel::Kernel> {
-    let own = vec![EACH, BAGS, COMBINE, CHECK];
-    [own, sort::table(), order::table(), backward::table(), update::table()].concat()
+    let own = vec![EACH, BAGS, WEIGHTED_BAGS, COMBINE, CHECK];
+    [own, sort::table(), order::table(), backward::table(), update::table(), weights::table()].concat()
 }

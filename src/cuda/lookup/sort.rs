@@ -179,8 +179,10 @@ pub(super) fn sort_ids(
     let mut call = gpu.call(NAME);
     let bound = || Bound::Columns(vec![column.rows as u64; features]);
     let records = match column.policy {
-        IdPolicy::Zero => [0, 0],
-        _ => [call.record("ids", ids.length, bound())?, call.record("more_ids", more_ids.length, bound())?],
+        IdPolicy::Error => {
+            [call.record("ids", ids.length, bound())?, call.record("more_ids", more_ids.length, bound())?]
+        }
+        IdPolicy::Zero | IdPolicy::Skip => [0, 0],
     };
     let scratch = SortScratch::new(&mut call, length)?;
     let column = Column {

@@ -92,7 +92,7 @@ impl Decoupled {
         Self { multiply_target, ..self }
     }
 
-    /// Sets what happens to ids outside their table.
+    /// Sets what happens to ids outside their table. [`IdPolicy::Skip`] is refused.
     pub fn with_ids(self, ids: IdPolicy) -> Self {
         Self { ids, ..self }
     }
@@ -134,6 +134,9 @@ impl Decoupled {
         }
         if self.top_k == Some(0) {
             return wrong("top_k", "at least 1", "0".into());
+        }
+        if self.ids == IdPolicy::Skip {
+            return wrong("ids", "IdPolicy::Error or IdPolicy::Zero", "IdPolicy::Skip".into());
         }
         Ok(())
     }

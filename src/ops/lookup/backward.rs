@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::jagged::Jagged;
-use crate::memory::{Memory, View};
+use crate::memory::{Memory, View, ViewMut};
 use crate::ops::lookup::inputs::{Bags, LookupInputs, total_width};
 use crate::ops::lookup::parameters::Lookup;
 use crate::ops::lookup::sorted_ids::SortedIds;
@@ -27,13 +27,15 @@ pub struct LookupGradOut<'a, S: Memory> {
     pub second: Option<View<'a, S, f32>>,
 }
 
-/// The gradients asked for: those of tables.
+/// The gradients asked for: those of tables, and of weights.
 #[non_exhaustive]
 pub struct LookupGradients<'a, S: Memory> {
     /// One place for each table, `None` where none is asked for; or an empty list.
     pub tables: Vec<Option<TableGradient<'a, S>>>,
     /// The same for the second tables.
     pub second_tables: Vec<Option<TableGradient<'a, S>>>,
+    /// `[N, F]`, of the weights; rows that belong to no bag are left as they are.
+    pub weights: Option<ViewMut<'a, S, f32>>,
 }
 
 impl<S: Memory> Default for LookupSaved<'_, S> {
@@ -76,7 +78,7 @@ impl<S: Memory> Default for LookupGradients<'_, S> {
 impl<'a, S: Memory> LookupGradients<'a, S> {
     /// Asks for nothing.
     pub fn new() -> Self {
-        Self { tables: Vec::new(), second_tables: Vec::new() }
+        Self { tables: Vec::new(), second_tables: Vec::new(), weights: None }
     }
 
     /// Asks for gradients of tables: one place for each table, `None` where none is asked for.
@@ -87,6 +89,11 @@ impl<'a, S: Memory> LookupGradients<'a, S> {
     /// The same for the second tables.
     pub fn with_second_tables(self, tables: impl IntoIterator<Item = Option<TableGradient<'a, S>>>) -> Self {
         Self { second_tables: tables.into_iter().collect(), ..self }
+    }
+
+    /// Asks for the gradient of the weights, `[N, F]`.
+    pub fn with_weights(self, weights: ViewMut<'a, S, f32>) -> Self {
+        Self { weights: Some(weights), ..self }
     }
 }
 
@@ -144,6 +151,16 @@ impl Lookup {
         saved.sorted.iter().try_for_each(|sorted| sorted.check(NAME))?;
         check_table_gradients(NAME, "grads.tables", &grads.tables, inputs.tables, used)?;
         check_table_gradients(NAME, "grads.second_tables", &grads.second_tables, inputs.second_tables, used)?;
+        match (&grads.weights, &inputs.weights) {
+            (None, _) => {}
+            (Some(_), None) => {
+                return wrong("grads.weights", "none, as there are no weights".into(), "a gradient".into());
+            }
+            (Some(grad), Some(_)) => {
+                let shape = [dim("N", inputs.ids.len() / features), dim("F", features)];
+                expect(NAME, "grads.weights", grad.len(), &shape)?;
+            }
+        }
         Ok(used)
     }
 

@@ -145,24 +145,27 @@ pub trait LookupOps: DeviceOps {
         Ok(SparseGradientBuffers::new(self.zeros(capacity)?, self.zeros(rows)?, self.zeros(1)?))
     }
 
-    /// The gradients of the tables of a [`lookup`](Self::lookup), of those that are asked for.
+    /// The gradients of the tables, and of the weights, of a [`lookup`](Self::lookup), of those that are asked for.
     ///
     /// With `g` the part of a row of `grad_out` that belongs to a table:
     ///
     /// ```text
     /// dtable[id] = Σ_{rows l with this id} g_l                     each
     /// dtable[id] = Σ_{rows l with this id} g_bag(l)                sum
+    /// dtable[id] = Σ_{rows l with this id} w_l · g_bag(l)          sum with weights
     /// dtable[id] = Σ_{rows l with this id} g_bag(l) / |bag(l)|     mean
+    /// dw[l,f]    = ⟨R_f[ids[l,f]], g_bag(l)⟩                       the same of the second tables added
     /// ```
     ///
     /// An id that occurs several times, in a bag too, counts as often. An id outside its table
-    /// ([`IdPolicy::Zero`](crate::IdPolicy::Zero)) has no gradient, and counts in `|bag|`. The gradient of an int8 table is that of its
-    /// decoded rows. What tables hold is not read, only their sizes. Sums are in the order of the rows of ids, by parts: their error
-    /// does not grow with the number of rows that an id has, and two runs give the same bits.
+    /// has no gradient, nor has its weight (zero); it counts in `|bag|` with [`IdPolicy::Zero`](crate::IdPolicy::Zero), and not with
+    /// [`IdPolicy::Skip`](crate::IdPolicy::Skip). The gradient of an int8 table is that of its
+    /// decoded rows. What tables hold is read for the gradient of weights alone, otherwise only their sizes. Sums are in the order of the
+    /// rows of ids, by parts: their error does not grow with the number of rows that an id has, and two runs give the same bits.
     ///
     /// The forward pass saves nothing. Ids are sorted once per feature, for its tables in both lists; with
-    /// [`LookupSaved::with_sorted`] not at all, and then `ids` are not read. Cost: the sort, and the bytes of
-    /// [`Lookup::backward_bytes`].
+    /// [`LookupSaved::with_sorted`] not at all, and then `ids` are read for the gradient of weights, and for means with
+    /// [`IdPolicy::Skip`](crate::IdPolicy::Skip), alone. Cost: the sort, and the bytes of [`Lookup::backward_bytes`].
     ///
     /// ```
     /// use longseq::prelude::*;

@@ -26,6 +26,9 @@ pub enum IdPolicy {
     Error,
     /// The id reads a row of zeros, which counts in a mean.
     Zero,
+    /// The id is left out: it adds nothing, and does not count in a mean; without bags its row is zeros. (Published models pad
+    /// with −1 or `u32::MAX`.) For look-ups and sorted ids; decoupled embeddings refuse it.
+    Skip,
 }
 
 /// An embedding table.
@@ -68,6 +71,8 @@ pub struct LookupInputs<'a, S: Memory> {
     pub tables: &'a [Table<'a, S>],
     /// Another `F` tables with the same numbers of rows, read in the same pass over the ids; may be empty.
     pub second_tables: &'a [Table<'a, S>],
+    /// `[N, F]`: a factor on the row of each id, for [`Bags::Sum`].
+    pub weights: Option<View<'a, S, f32>>,
 }
 
 /// The outputs of a look-up.
@@ -91,12 +96,32 @@ impl<'a, S: Memory> Table<'a, S> {
 impl<'a, S: Memory> LookupInputs<'a, S> {
     /// Ids `[N, F]` and the `F` tables that they are looked up in.
     pub fn new(ids: View<'a, S, u32>, tables: &'a [Table<'a, S>]) -> Self {
-        Self { ids, tables, second_tables: &[] }
+        Self { ids, tables, second_tables: &[], weights: None }
     }
 
     /// Sets second tables: another `F` tables with the same numbers of rows, read in the same pass over the ids.
     pub fn with_second_tables(self, second_tables: &'a [Table<'a, S>]) -> Self {
         Self { second_tables, ..self }
+    }
+
+    /// Multiplies the row of each id by a weight `[N, F]`, in both sets of tables; only for [`Bags::Sum`].
+    ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// use longseq::{Bags, Cpu, Host, IdPolicy, Jagged, Lookup, LookupInputs, Table, TableData};
+    ///
+    /// let backend = Cpu::new();
+    /// let tables = [Table::new(2, 2, TableData::F32(Host::view(&[1.0, 2.0, 10.0, 20.0])))];
+    /// let bags = backend.jagged(&Jagged::from_lengths(&[2, 1])?)?;
+    /// let ids = [0, 1, u32::MAX]; // the last one is padding
+    /// let inputs = LookupInputs::new(Host::view(&ids), &tables).with_weights(Host::view(&[0.5, 2.0, 7.0]));
+    /// let op = Lookup::default().with_ids(IdPolicy::Skip);
+    /// let (sums, _) = backend.lookup(&op, Bags::Sum(&bags), inputs)?;
+    /// assert_eq!(*sums, [20.5, 41.0, 0.0, 0.0]);
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
+    pub fn with_weights(self, weights: View<'a, S, f32>) -> Self {
+        Self { weights: Some(weights), ..self }
     }
 }
 
@@ -110,6 +135,26 @@ impl<'a, S: Memory> LookupOutputs<'a, S> {
     pub fn with_second(self, second: ViewMut<'a, S, f32>) -> Self {
         Self { second: Some(second), ..self }
     }
+}
+
+/// Checks the weights of ids: `[N, F]`, and only for sums.
+pub(in crate::ops) fn check_weights<S: Memory, J>(
+    operation: &'static str,
+    bags: &Bags<'_, J>,
+    inputs: &LookupInputs<'_, S>,
+    rows: usize,
+) -> Result<()> {
+    let Some(weights) = &inputs.weights else { return Ok(()) };
+    let got = match bags {
+        Bags::Sum(_) => {
+            let shape = [dim("N", rows), dim("F", inputs.tables.len())];
+            return expect(operation, "weights", weights.len(), &shape).map(|_| ());
+        }
+        Bags::Each => "Bags::Each",
+        Bags::Mean(_) => "Bags::Mean",
+    };
+    let expected = "Bags::Sum: a weighted mean is the sum with weights that are divided by their sum".into();
+    Err(Error::Parameter { operation, argument: "weights", expected, got: got.into() })
 }
 
 /// The sum of the widths of some tables.

@@ -6,7 +6,7 @@ use crate::host::Host;
 use crate::jagged::Jagged;
 use crate::memory::Memory;
 use crate::ops::lookup::inputs::{
-    Bags, IdPolicy, LookupInputs, LookupOutputs, Table, check_tables, total_width,
+    Bags, IdPolicy, LookupInputs, LookupOutputs, Table, check_tables, check_weights, total_width,
 };
 use crate::ops::shape::{dim, elements, expect, product, size, sum};
 
@@ -15,6 +15,15 @@ use crate::ops::shape::{dim, elements, expect, product, size, sum};
 /// The rows of `F` features are concatenated: `out[i] = [R_1[ids[i,1]] ‖ … ‖ R_F[ids[i,F]]]`. With bags, the output is the
 /// sum or mean of these rows over each bag; an empty bag gives zeros. Sums are computed by parts: their error does not grow with
 /// the length of a bag. A sum, and a decoded int8 number, must be within `f32`; the numbers of a mean may have any size.
+///
+/// With weights `w [N, F]` ([`LookupInputs::with_weights`]; PyTorch's and FBGEMM's `per_sample_weights`, for several features):
+///
+/// ```text
+/// out[bag] = [Σ_{l in bag} w[l,1]·R_1[ids[l,1]] ‖ … ‖ Σ_{l in bag} w[l,F]·R_F[ids[l,F]]]
+/// ```
+///
+/// They are defined for sums alone. A mean divides by the number of ids in the bag, of each feature by itself those inside its table with
+/// [`IdPolicy::Skip`]; where all are outside it is zeros. An id outside its table adds nothing to a weighted sum, whatever its weight.
 ///
 /// ```
 /// use longseq::prelude::*;
@@ -56,7 +65,8 @@ impl Lookup {
     /// Checks the inputs of a look-up and returns the number of output rows: rows of ids, or bags.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a buffer or list of the wrong size; [`Error::Limit`] for sizes that exceed the address space.
+    /// [`Error::Shape`] for a buffer or list of the wrong size; [`Error::Parameter`] for weights without [`Bags::Sum`];
+    /// [`Error::Limit`] for sizes that exceed the address space.
     pub fn check<S: Memory, J: AsRef<Jagged>>(
         &self,
         bags: &Bags<'_, J>,
@@ -89,6 +99,7 @@ impl Lookup {
             Bags::Sum(bags) | Bags::Mean(bags) => (*bags).as_ref().rows(),
         };
         expect(operation, "ids", inputs.ids.len(), &[dim("N", rows), dim("F", features)])?;
+        check_weights(operation, bags, inputs, rows)?;
         Ok(match bags {
             Bags::Each => rows,
             Bags::Sum(bags) | Bags::Mean(bags) => (*bags).as_ref().users(),
@@ -141,7 +152,7 @@ pub(crate) fn check_host_ids(
     tables: &[Table<'_, Host>],
     ids: &[u32],
 ) -> Result<()> {
-    if policy == IdPolicy::Zero {
+    if policy != IdPolicy::Error {
         return Ok(());
     }
     // Finding the largest id of each feature is many times faster than finding the first one outside.

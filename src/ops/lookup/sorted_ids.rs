@@ -21,7 +21,7 @@ pub struct IdColumn<'a, S: Memory> {
     pub feature: usize,
     /// The number of rows of the table that the ids name.
     pub rows: usize,
-    /// What happens to ids outside the table: an error, or they are left out (such an id reads zeros, which have no gradient).
+    /// What happens to ids outside the table: an error, or they are left out (such an id has no gradient).
     pub policy: IdPolicy,
 }
 

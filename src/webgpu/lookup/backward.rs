@@ -9,6 +9,7 @@ use crate::webgpu::launch::{THREADS, groups_of};
 use crate::webgpu::lookup::order::{Given, GivenRuns};
 use crate::webgpu::lookup::sort::{IdList, Sort, SortedBindings};
 use crate::webgpu::lookup::table_gradient::{self, Job, Runs};
+use crate::webgpu::lookup::weights::IdWeights;
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::output::Output;
 use crate::webgpu::params::{Params, params};
@@ -55,11 +56,7 @@ pub(super) fn backward(
     let ids = Region::of(inputs.ids);
     let ids_binding = gpu.bind(NAME, "ids", &ids.rows(0, used * features, 1))?;
     let given = saved.sorted.iter().map(|sorted| bind_sorted(gpu, sorted)).collect::<Result<Vec<_>>>()?;
-    let bags = match bags {
-        Bags::Each => None,
-        Bags::Sum(bags) => Some((bags.offsets(gpu, NAME, "bags")?, bags.as_ref().users(), false)),
-        Bags::Mean(bags) => Some((bags.offsets(gpu, NAME, "bags")?, bags.as_ref().users(), true)),
-    };
+    let offsets = offsets_of(gpu, &bags)?;
     let grad = Region::of(grad_out.out);
     let grad_second = grad_out.second.map(Region::of);
     let mut read = vec![grad.buffer, ids.buffer];
@@ -70,33 +67,39 @@ pub(super) fn backward(
         );
     }
     let grad = gpu.bind(NAME, "grad_out", &grad)?;
-    let mut first = jobs(gpu, NAME, inputs.tables, (grad, used), &grads.tables, &read)?;
-    let mut second = match grad_second {
+    let grad_second = grad_second.map(|grad| gpu.bind(NAME, "grad_out", &grad)).transpose()?;
+    let mut first = jobs(gpu, NAME, inputs.tables, (grad.clone(), used), &grads.tables, &read)?;
+    let mut second = match &grad_second {
         Some(grad) => {
-            let grad = gpu.bind(NAME, "grad_out", &grad)?;
-            jobs(gpu, NAME, inputs.second_tables, (grad, used), &grads.second_tables, &read)?
+            jobs(gpu, NAME, inputs.second_tables, (grad.clone(), used), &grads.second_tables, &read)?
         }
         None => Vec::new(),
     };
-    if given.is_empty() {
+    let grad_weights = IdWeights::output(gpu, NAME, inputs, used, grads, &read)?;
+    if given.is_empty() || grad_weights.is_some() {
         gpu.check_ids(NAME, "ids", op.ids, ids, used, inputs.tables)?;
     }
     let mut given_runs = Vec::new();
     for (sorted, (list, table)) in given.into_iter().zip(saved.sorted.iter().zip(inputs.tables)) {
         given_runs.push(check_sorted(gpu, sorted, list, (used, table.rows))?);
     }
-    if first.iter().chain(&second).all(Option::is_none) {
+    if first.iter().chain(&second).all(Option::is_none) && grad_weights.is_none() {
         return Ok(());
     }
-    let bags = match bags {
-        Some((offsets, bags, mean)) => Some(bags_of_rows(gpu, &offsets, (bags, mean), used)?),
-        None => None,
+    let id_weights = IdWeights::new(gpu, NAME, op, &bags, inputs, &ids_binding)?;
+    let bags = match (&id_weights, offsets) {
+        (Some(weights), _) => Some(weights.out.clone()),
+        (None, Some((offsets, bags, mean))) => Some(bags_of_rows(gpu, &offsets, (bags, mean), used)?),
+        (None, None) => None,
     };
     // Ids in order and partial results fit all jobs, before the first of them writes anything.
     for (feature, jobs) in [&first, &second].into_iter().flat_map(|jobs| jobs.iter().enumerate()) {
         if let Some(job) = jobs {
             job.check_room(gpu, given_runs.get(feature).map_or(used, |runs| runs.places))?;
         }
+    }
+    if let (Some(weights), Some(out)) = (&id_weights, grad_weights) {
+        weights.gradient(gpu, inputs, (&grad, grad_second.as_ref()), out)?;
     }
     for (feature, table) in inputs.tables.iter().enumerate() {
         let jobs = [&mut first, &mut second].map(|jobs| jobs.get_mut(feature).and_then(Option::take));
@@ -111,6 +114,9 @@ pub(super) fn backward(
                 &own
             }
         };
+        if let Some(weights) = &id_weights {
+            weights.weigh(gpu, feature)?;
+        }
         for job in jobs.into_iter().flatten() {
             job.run(gpu, runs, bags.as_ref())?;
         }
@@ -214,6 +220,16 @@ pub(in crate::webgpu) fn sorted_runs(sort: &Sort<'_>, [used, rows]: [usize; 2]) 
     sort.finish(&sorted)?;
     let live = sorted.count.clone();
     Ok(Runs { sorted, live, ids: capacity, places: used })
+}
+
+/// The offsets of bags, their number, and whether they are averaged.
+fn offsets_of(gpu: &Wgpu, bags: &Bags<'_, WgpuJagged>) -> Result<Option<(Binding, usize, bool)>> {
+    let (bags, mean) = match bags {
+        Bags::Each => return Ok(None),
+        Bags::Sum(bags) => (*bags, false),
+        Bags::Mean(bags) => (*bags, true),
+    };
+    Ok(Some((bags.offsets(gpu, NAME, "bags")?, bags.as_ref().users(), mean)))
 }
 
 /// The bag of each row of ids, and its weight.

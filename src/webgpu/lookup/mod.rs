@@ -5,17 +5,19 @@ mod order;
 pub(in crate::webgpu) mod sort;
 pub(in crate::webgpu) mod table_gradient;
 mod update;
+mod weights;
 
 use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::fit;
 use crate::ops::{
-    Bags, IdColumn, Lookup, LookupGradOut, LookupGradients, LookupInputs, LookupOps, LookupOutputs,
+    Bags, IdColumn, IdPolicy, Lookup, LookupGradOut, LookupGradients, LookupInputs, LookupOps, LookupOutputs,
     LookupSaved, Optimiser, OptimiserState, SortedIdsMut, SparseGradient, Table, TableMut, total_width,
 };
 use crate::webgpu::batch::{BagParts, WgpuJagged};
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::{THREADS, groups_of};
+use crate::webgpu::lookup::weights::BagIds;
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::shader::{Format, Kernel, Slot};
@@ -90,31 +92,44 @@ params! {
         factor: f32,
         check_ids: u32,
         first_place: u32,
+        weights_base: u32,
     }
 }
 
-fn gather_kernel(table: Format, int8: bool) -> Kernel {
+const GATHER: [&str; 2] = [
+    include_str!("../../../shaders/lookup/gather_alike.wgsl"),
+    include_str!("../../../shaders/lookup/gather.wgsl"),
+];
+const GATHER_WEIGHTED: [&str; 2] = [include_str!("../../../shaders/lookup/gather_weighted.wgsl"), GATHER[1]];
+
+fn gather_kernel(table: Format, int8: bool, weighted: bool) -> Kernel {
+    let mut slots = vec![
+        Slot::plain("ids", "u32"),
+        Slot::plain("offsets", "u32"),
+        Slot::read("table_data", table),
+        Slot::plain("scale", "f32"),
+        Slot::plain("offset", "f32"),
+        Slot::write("out", "f32"),
+        Slot::write("report", "atomic<u32>"),
+    ];
+    if weighted {
+        slots.push(Slot::plain("weights", "f32"));
+    }
     Kernel {
         name: "lookup/gather",
         params: &GatherParams::BLOCK,
         threads: THREADS,
-        sources: &[include_str!("../../../shaders/lookup/gather.wgsl")],
+        sources: if weighted { &GATHER_WEIGHTED } else { &GATHER },
         constants: vec![("INT8", u32::from(int8))],
-        slots: vec![
-            Slot::plain("ids", "u32"),
-            Slot::plain("offsets", "u32"),
-            Slot::read("table_data", table),
-            Slot::plain("scale", "f32"),
-            Slot::plain("offset", "f32"),
-            Slot::write("out", "f32"),
-            Slot::write("report", "atomic<u32>"),
-        ],
+        slots,
     }
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    let gathers = table_formats().map(|(format, int8)| gather_kernel(format, int8)).collect();
-    [gathers, sort::variants(), order::variants(), backward::variants(), update::variants()].concat()
+    let gathers = |weighted| table_formats().map(move |(format, int8)| gather_kernel(format, int8, weighted));
+    let gathers = gathers(false).chain(gathers(true)).collect();
+    let others = [backward::variants(), update::variants(), weights::variants()].concat();
+    [gathers, sort::variants(), order::variants(), others].concat()
 }
 
 /// How rows become one row of the output; the offsets of the bags.
@@ -123,6 +138,10 @@ pub(super) enum Pooling<'a> {
     Each,
     Sum(&'a Binding),
     Mean(&'a Binding),
+    /// The sum with a weight `[N, F]` for each id.
+    Weighted(&'a Binding, &'a Binding),
+    /// The mean of the ids that count: `[F, rows]` numbers, of the whole bag where a row is a part of one.
+    Counted(&'a Binding, &'a Binding),
 }
 
 /// Gathers `rows` rows of each feature's table, concatenated.
@@ -157,11 +176,14 @@ impl Gather<'_> {
         };
         fit(self.operation, "out", self.rows * self.width)?;
         let sums = gpu.scratch(self.operation, (parts.count * self.width) as u64)?;
-        Gather { rows: parts.count, ..*self }.run(gpu, tables, &[], &sums)?;
-        let mode = match self.pooling {
-            Pooling::Mean(_) => Mode::Mean(&parts.edges),
-            _ => Mode::Sum,
+        // Parts of a mean that are divided by the count of the whole bag.
+        let halves = vec![0.5; tables.len()];
+        let (mode, factors) = match self.pooling {
+            Pooling::Mean(_) => (Mode::Mean(&parts.edges), &[][..]),
+            Pooling::Counted(..) => (Mode::Halves, &halves[..]),
+            _ => (Mode::Sum, &[][..]),
         };
+        Gather { rows: parts.count, ..*self }.run(gpu, tables, factors, &sums)?;
         let Self { rows, width, .. } = *self;
         let rows = Rows { out, rows, width, out_width: width, first_column: 0 };
         rows.sum_parts(gpu, self.operation, &parts.ranges, &sums, mode)
@@ -183,10 +205,12 @@ impl Gather<'_> {
             let bound = BoundTable::new(gpu, self.operation, table)?;
             let threads = self.rows * table.width.div_ceil(4);
             let nothing = gpu.nothing();
-            let (pooling, offsets) = match self.pooling {
-                Pooling::Each => (0, &nothing),
-                Pooling::Sum(offsets) => (1, offsets),
-                Pooling::Mean(offsets) => (2, offsets),
+            let (pooling, offsets, weights) = match self.pooling {
+                Pooling::Each => (0, &nothing, None),
+                Pooling::Sum(offsets) => (1, offsets, None),
+                Pooling::Mean(offsets) => (2, offsets, None),
+                Pooling::Weighted(offsets, weights) => (1, offsets, Some((weights, 0))),
+                Pooling::Counted(offsets, counts) => (2, offsets, Some((counts, feature * self.rows))),
             };
             let params = GatherParams {
                 threads: fit(self.operation, "out", threads)?,
@@ -206,10 +230,12 @@ impl Gather<'_> {
                 factor: factors.get(feature).copied().unwrap_or(1.0),
                 check_ids: u32::from(self.report.is_some()),
                 first_place: first_place as u32,
+                weights_base: weights.map_or(0, |(weights, first)| weights.base + first as u32),
             };
             fit(self.operation, "out", self.rows * self.width)?;
-            let bindings = [self.ids, offsets, &bound.data, &bound.scale, &bound.offset, out, report];
-            let kernel = gather_kernel(bound.format, bound.int8);
+            let mut bindings = vec![self.ids, offsets, &bound.data, &bound.scale, &bound.offset, out, report];
+            bindings.extend(weights.map(|(weights, _)| weights));
+            let kernel = gather_kernel(bound.format, bound.int8, weights.is_some());
             gpu.dispatch(self.operation, &kernel, &params, &bindings, groups_of(threads))?;
             let columns = if self.padded { table.width.next_multiple_of(4) } else { table.width };
             first_column += columns as u32;
@@ -236,6 +262,8 @@ fn lookup(
     let mut read = buffers_of(inputs.tables);
     read.extend(buffers_of(inputs.second_tables));
     read.push(ids.buffer);
+    let weights = inputs.weights.map(Region::of);
+    read.extend(weights.map(|weights| weights.buffer));
     let width = total_width(inputs.tables);
     let out = gpu.output(NAME, "out", &outputs.out, rows * width, &read, &[])?;
     let second_width = total_width(inputs.second_tables);
@@ -244,16 +272,28 @@ fn lookup(
         None => None,
     };
     let ids = gpu.bind(NAME, "ids", &ids.rows(0, used * features, 1))?;
+    let weights =
+        weights.map(|weights| gpu.bind(NAME, "weights", &weights.rows(0, used * features, 1))).transpose()?;
     let report = gpu.id_report(NAME, "ids", op.ids, inputs.tables)?;
     fit(NAME, "ids", used * features)?;
     let parts = match bags {
         Bags::Each => None,
         Bags::Sum(bags) | Bags::Mean(bags) => bags.parts(gpu, NAME)?,
     };
-    let offsets = parts.as_ref().map(|parts| &parts.edges).or(offsets.as_ref());
-    let pooling = match (bags, offsets) {
-        (Bags::Sum(_), Some(offsets)) => Pooling::Sum(offsets),
-        (Bags::Mean(_), Some(offsets)) => Pooling::Mean(offsets),
+    let edges = parts.as_ref().map(|parts| &parts.edges).or(offsets.as_ref());
+    let counts = match (&bags, &offsets, edges) {
+        (Bags::Mean(bags), Some(offsets), Some(edges)) if op.ids == IdPolicy::Skip => {
+            let ids = BagIds { ids: &ids, offsets, bags: bags.as_ref().users(), rows: used };
+            let parts = parts.as_ref().map_or(rows, |parts| parts.count);
+            Some(ids.counts(gpu, NAME, inputs.tables, (edges, parts))?)
+        }
+        _ => None,
+    };
+    let pooling = match (bags, edges, &weights, &counts) {
+        (Bags::Sum(_), Some(edges), Some(weights), _) => Pooling::Weighted(edges, weights),
+        (Bags::Sum(_), Some(edges), None, _) => Pooling::Sum(edges),
+        (Bags::Mean(_), Some(edges), _, Some(counts)) => Pooling::Counted(edges, counts),
+        (Bags::Mean(_), Some(edges), _, None) => Pooling::Mean(edges),
         _ => Pooling::Each,
     };
     let gather = Gather {

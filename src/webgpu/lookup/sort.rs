@@ -314,8 +314,8 @@ pub(super) fn sort_ids(
         let binding = gpu.bind(NAME, argument, &region)?;
         let bound = || Bound::Columns(vec![column.rows as u64; features]);
         let report = match column.policy {
-            IdPolicy::Zero => None,
-            _ => Some(gpu.report(NAME, argument, bound())?),
+            IdPolicy::Error => Some(gpu.report(NAME, argument, bound())?),
+            IdPolicy::Zero | IdPolicy::Skip => None,
         };
         let length = region.length / features;
         lists.push((binding, report, first, length));

@@ -24,6 +24,21 @@ fn gradients(pool: Pool, ids: Ids, width: usize) -> LookupBackwardCase {
     LookupBackwardCase { forward, ..Default::default() }
 }
 
+/// Weights of ids, of which some are outside; of rows of whole vec4s and others.
+fn weighted() -> LookupBackwardCase {
+    let case = gradients(Pool::Sum, Ids::Skewed, 64);
+    let (weights, policy) = (Some(Data::Normal), IdPolicy::Skip);
+    let forward = LookupCase { weights, policy, ..case.forward };
+    LookupBackwardCase { forward, ..Default::default() }
+}
+
+/// Means without the ids outside.
+fn skipped() -> LookupBackwardCase {
+    let case = gradients(Pool::Mean, Ids::Uniform, 6);
+    let forward = LookupCase { policy: IdPolicy::Skip, ..case.forward };
+    LookupBackwardCase { forward, ..Default::default() }
+}
+
 #[test]
 fn every_kernel_matches_the_reference_in_every_mode() {
     let Some(emulator) = session() else { return };
@@ -34,7 +49,12 @@ fn every_kernel_matches_the_reference_in_every_mode() {
         gradients(Pool::Mean, Ids::Last, 64),
         LookupBackwardCase { sorted: true, ..gradients(Pool::Mean, Ids::Hot, 1) },
         LookupBackwardCase { forms: vec![Form::Dense], ..gradients(Pool::Sum, Ids::Skewed, 8) },
+        weighted(),
+        skipped(),
     ];
+    for forward in [weighted().forward, skipped().forward] {
+        assert_check(&forward, &gpu);
+    }
     for (index, case) in cases.iter().enumerate() {
         for mode in modes_of(index) {
             set_mode(&emulator, mode);
@@ -153,6 +173,7 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
         (everywhere(of("gradient_long_runs", "heads subtracted", ("add.rn.f32", "sub.rn.f32"))), &one),
     ];
     let mut twins: Vec<(Mutant, Check)> = twins.map(|(mutant, case)| (mutant, checked(case))).into();
+    twins.extend(wrong_weights());
     let step = |optimiser| UpdateRowsCase { optimiser, width: 20, ..Default::default() };
     for (mutant, case) in [
         (
@@ -175,6 +196,34 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
         check(),
     ));
     twins
+}
+
+/// Kernels of weights of ids and of means without those outside.
+fn wrong_weights() -> Vec<(Mutant, Check)> {
+    let mutant = |stem, kernel, fault, edit| Mutant { stem, kernel, fault, edit, everywhere: true };
+    let of = |kernel, fault, edit| mutant("lookup_weights", kernel, fault, edit);
+    let forward = |kernel, fault, edit| mutant("lookup", kernel, fault, edit);
+    let (weighted, skipped) = (weighted(), skipped());
+    let lookups = [
+        (
+            forward("lookup_weighted_bags", "blocks subtracted", ("add.rn.f32", "sub.rn.f32")),
+            &weighted.forward,
+        ),
+        (
+            forward("lookup_weighted_bags", "one row too many", ("setp.ge.u32", "setp.gt.u32")),
+            &weighted.forward,
+        ),
+        (of("clear_counts", "not cleared", ("setp.ge.u64", "setp.lt.u64")), &skipped.forward),
+        (of("count_ids", "ids outside counted", ("setp.le.u64", "setp.gt.u64")), &skipped.forward),
+        (of("count_ids", "two for each", ("], 1;", "], 2;")), &skipped.forward),
+    ];
+    let gradients = [
+        (of("weigh_ids", "counts for shares", ("rcp.rn.f32", "neg.f32")), &skipped),
+        (of("weigh_ids", "the bag before", ("setp.le.u64", "setp.lt.u64")), &weighted),
+        (of("weight_gradient", "lanes subtracted", ("add.rn.f32", "sub.rn.f32")), &weighted),
+    ];
+    let lookups = lookups.map(|(mutant, case)| (mutant, checked(case)));
+    lookups.into_iter().chain(gradients.map(|(mutant, case)| (mutant, checked(case)))).collect()
 }
 
 /// Mutation: the lanes of a warp need not meet.

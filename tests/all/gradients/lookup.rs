@@ -16,6 +16,7 @@ struct Case {
     ids: Vec<u32>,
     tables: [Vec<f32>; 2],
     second: [Vec<f32>; 2],
+    weights: Option<Vec<f32>>,
     grad_out: Vec<f64>,
     grad_second: Vec<f64>,
     op: Lookup,
@@ -33,7 +34,8 @@ impl Case {
         let mut tables = |widths: [usize; 2]| [0, 1].map(|f| numbers.f32(ROWS[f] * widths[f]));
         let (tables, second) = (tables(WIDTHS), tables(SECOND));
         let (grad_out, grad_second) = (numbers.f64(rows * 5), numbers.f64(rows * 4));
-        Self { mean, bags, ids, tables, second, grad_out, grad_second, op: Lookup::default() }
+        let (weights, op) = (None, Lookup::default());
+        Self { mean, bags, ids, tables, second, weights, grad_out, grad_second, op }
     }
 
     fn bags(&self) -> Bags<'_, Jagged> {
@@ -47,7 +49,11 @@ impl Case {
     fn with_inputs<R>(&self, call: impl FnOnce(&LookupInputs<'_, Host>) -> R) -> R {
         let tables = tables(&self.tables, WIDTHS);
         let second = self::tables(&self.second, SECOND);
-        call(&LookupInputs::new(Host::view(&self.ids), &tables).with_second_tables(&second))
+        let inputs = LookupInputs::new(Host::view(&self.ids), &tables).with_second_tables(&second);
+        call(&match &self.weights {
+            Some(weights) => inputs.with_weights(Host::view(weights)),
+            None => inputs,
+        })
     }
 
     fn loss(&self) -> f64 {
@@ -63,16 +69,20 @@ impl Case {
 
     fn tensors(&mut self) -> Vec<Tensor<'_>> {
         let ([a, b], [c, d]) = (&mut self.tables, &mut self.second);
-        vec![("tables[0]", a), ("tables[1]", b), ("second_tables[0]", c), ("second_tables[1]", d)]
+        let tables = [("tables[0]", a), ("tables[1]", b), ("second_tables[0]", c), ("second_tables[1]", d)];
+        tables.into_iter().chain(self.weights.as_mut().map(|weights| ("weights", weights))).collect()
     }
 
     fn compare(&mut self, gradient: &LookupGradientReference) -> Result<(), String> {
-        let gradients = [
+        let mut gradients = vec![
             ("tables[0]", dense(&gradient.tables[0], ROWS[0], WIDTHS[0])),
             ("tables[1]", dense(&gradient.tables[1], ROWS[1], WIDTHS[1])),
             ("second_tables[0]", dense(&gradient.second_tables[0], ROWS[0], SECOND[0])),
             ("second_tables[1]", dense(&gradient.second_tables[1], ROWS[1], SECOND[1])),
         ];
+        if self.weights.is_some() {
+            gradients.push(("weights", gradient.weights.clone()));
+        }
         compare_with_differences(self, Self::tensors, Self::loss, &gradients)
     }
 }
@@ -93,10 +103,30 @@ fn of_every_pooling() {
 }
 
 #[test]
+fn of_weights() {
+    for policy in [IdPolicy::Error, IdPolicy::Zero, IdPolicy::Skip] {
+        let mut case = Case::new(Some(false));
+        case.weights = Some(Numbers(5).f32(20));
+        case.op = case.op.with_ids(policy);
+        if policy != IdPolicy::Error {
+            (case.ids[4], case.ids[7]) = (5, u32::MAX);
+        }
+        let gradient = case.gradient();
+        case.compare(&gradient).unwrap_or_else(|error| panic!("{policy:?}: {error}"));
+        // The weight of the next id.
+        let mut wrong = gradient;
+        wrong.weights.rotate_left(1);
+        assert!(case.compare(&wrong).unwrap_err().starts_with("weights"));
+    }
+    assert!(Case::new(Some(false)).gradient().weights.is_empty());
+}
+
+#[test]
 fn ids_outside_have_none() {
-    for mean in POOLINGS {
+    let zero = POOLINGS.map(|mean| (mean, IdPolicy::Zero));
+    for (mean, policy) in zero.into_iter().chain(POOLINGS.map(|mean| (mean, IdPolicy::Skip))) {
         let mut case = Case::new(mean);
-        case.op = case.op.with_ids(IdPolicy::Zero);
+        case.op = case.op.with_ids(policy);
         case.ids[4] = 5;
         case.ids[7] = u32::MAX;
         let gradient = case.gradient();

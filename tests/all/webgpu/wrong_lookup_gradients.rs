@@ -1,13 +1,13 @@
 //! Shaders of the gradients of look-ups that are wrong on purpose.
 
 use longseq::*;
-use longseq_check::data::Ids;
+use longseq_check::data::{Data, Ids};
 use longseq_check::lookup::{Form, LookupBackwardCase, LookupCase, Pool, UpdateRowsCase};
 
 use super::wrong_shaders::{Twin, twin, twin_of_check};
 
 pub(super) fn twins() -> Vec<Twin> {
-    [sorts(), gradients(), optimisers(), checks()].into_iter().flatten().collect()
+    [sorts(), gradients(), weights(), optimisers(), checks()].into_iter().flatten().collect()
 }
 
 /// Ids of which a third are one, in more blocks than one.
@@ -69,6 +69,54 @@ fn gradients() -> Vec<Twin> {
         twin(&long, "lookup/gradient_heads", "child < WINDOW; child", "child + 1u < WINDOW; child"),
         twin(&long, "lookup/gradient_long_runs", "first += nodes;", ""),
         twin(&case, "lookup/gradient_long_runs", "sum += part;", "sum = part;"),
+    ]
+}
+
+/// Weights of ids, and means without those outside, of bags short and cut.
+fn weights() -> Vec<Twin> {
+    let two = LookupCase {
+        policy: IdPolicy::Skip,
+        table_rows: vec![300, 50],
+        widths: vec![5, 8],
+        second_widths: vec![12, 70],
+        bags: vec![3, 900, 0, 20],
+        ..Default::default()
+    };
+    let weighted = LookupCase { pool: Pool::Sum, weights: Some(Data::Normal), ..two.clone() };
+    let skipped = LookupCase { pool: Pool::Mean, ..two };
+    let backward =
+        |forward: &LookupCase| LookupBackwardCase { forward: forward.clone(), ..Default::default() };
+    let (of_weighted, of_skipped) = (backward(&weighted), backward(&skipped));
+    let product = "dot(table_vec4(id, column), grad_vec4(grads + column, params.width - column))";
+    vec![
+        // Weights left out, or those of the next id; the count of another bag.
+        twin(&weighted, "lookup/gather", "weights[params.weights_base + place] * value", "value"),
+        twin(&weighted, "lookup/gather", "weights_base + place]", "weights_base + place + 1u]"),
+        twin(&skipped, "lookup/gather", "weights_base + row]", "weights_base]"),
+        // All ids counted; the bag before; parts without their bag.
+        twin(
+            &skipped,
+            "lookup/count_ids",
+            "params.feature] < params.table_rows",
+            "params.feature] <= 0xffffffffu",
+        ),
+        twin(&skipped, "lookup/count_ids", "offsets[middle] <= row", "offsets[middle] < row"),
+        twin(&skipped, "lookup/counts_of_parts", "bag_of(edges[part])", "0u"),
+        // Weights taken for means; those of another feature; the count for its share.
+        twin(&of_weighted, "lookup/weigh_ids", "params.features + params.feature]", "params.features]"),
+        twin(&of_skipped, "lookup/weigh_ids", "1.0 / weights", "weights"),
+        twin(&of_weighted, "lookup/weigh_ids", "vec2<u32>(bag,", "vec2<u32>(0u,"),
+        // The second tables overwrite the first; lanes left out; the gradient of the first bag; ids outside with one.
+        twin(&of_weighted, "lookup/weight_gradient", "params.adds == 1u", "params.adds == 2u"),
+        twin(&of_weighted, "lookup/weight_gradient", "other < LANES", "other + 1u < LANES"),
+        twin(&of_weighted, "lookup/weight_gradient", "bags[row].x", "bags[0].x"),
+        twin(
+            &of_weighted,
+            "lookup/weight_gradient",
+            "let id = ids[params.ids_base + place];",
+            "let id = ids[params.ids_base + place] % params.table_rows;",
+        ),
+        twin(&of_weighted, "lookup/weight_gradient", product, "table_vec4(id, column).x"),
     ]
 }
 

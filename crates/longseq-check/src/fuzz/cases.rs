@@ -136,7 +136,7 @@ pub(super) fn sdim(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
 fn lookup_case(bytes: &mut Unstructured<'_>) -> Result<LookupCase> {
     let (table_rows, widths, second_widths) = tables(bytes)?;
     let bags = bytes.int_in_range(0..=10)?;
-    Ok(LookupCase {
+    let mut case = LookupCase {
         seed: bytes.arbitrary()?,
         storage: *bytes.choose(&Storage::ALL)?,
         table_rows,
@@ -146,9 +146,13 @@ fn lookup_case(bytes: &mut Unstructured<'_>) -> Result<LookupCase> {
         tail: bytes.int_in_range(0..=3)?,
         pool: *bytes.choose(&[Pool::Each, Pool::Sum, Pool::Mean])?,
         ids: *bytes.choose(&[Ids::Skewed, Ids::Uniform])?,
-        policy: policy(bytes)?,
+        policy: *bytes.choose(&[IdPolicy::Error, IdPolicy::Zero, IdPolicy::Skip])?,
         ..Default::default()
-    })
+    };
+    if case.pool == Pool::Sum && bytes.arbitrary()? {
+        case.weights = Some(Data::Normal);
+    }
+    Ok(case)
 }
 
 pub(super) fn lookup(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
@@ -219,6 +223,7 @@ pub(super) fn lookup_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
         forms: forms(bytes)?,
         sorted: bytes.arbitrary()?,
         spare: bytes.int_in_range(0..=3)?,
+        of_weights: bytes.arbitrary()?,
     };
     Ok(AnyCase::LookupBackward(case))
 }

@@ -269,6 +269,7 @@ pub(super) struct LookUp {
     bags: Jagged,
     pool: u8,
     pub(super) ids: Vec<u32>,
+    weights: Option<Vec<f32>>,
 }
 
 impl LookUp {
@@ -278,8 +279,26 @@ impl LookUp {
         let Some(bags) = jagged(bytes, users)? else { return Ok(None) };
         let limit = tables.iter().map(|table| table.0).min().unwrap_or(1);
         let ids = ids(bytes, product(&[bags.rows(), tables.len()]), limit)?;
-        let op = Lookup::default().with_ids(*bytes.choose(&[IdPolicy::Error, IdPolicy::Zero])?);
-        Ok(Some(Self { op, tables, bags, pool: bytes.arbitrary::<u8>()? % 3, ids }))
+        let policies = [IdPolicy::Error, IdPolicy::Zero, IdPolicy::Skip];
+        let op = Lookup::default().with_ids(*bytes.choose(&policies)?);
+        let pool = bytes.arbitrary::<u8>()? % 3;
+        // Mostly where they are defined.
+        let is_weighted = if pool == 1 { bytes.arbitrary()? } else { bytes.ratio(1, 16)? };
+        let weights = if is_weighted { Some(numbers(bytes, kind, ids.len())?) } else { None };
+        Ok(Some(Self { op, tables, bags, pool, ids, weights }))
+    }
+
+    /// The inputs of the call, with first and second tables.
+    pub(super) fn inputs<'a>(
+        &'a self,
+        first: &'a [Table<'a, Host>],
+        second: &'a [Table<'a, Host>],
+    ) -> LookupInputs<'a, Host> {
+        let inputs = LookupInputs::new(Host::view(&self.ids), first).with_second_tables(second);
+        match &self.weights {
+            Some(weights) => inputs.with_weights(Host::view(weights)),
+            None => inputs,
+        }
     }
 
     pub(super) fn bags(&self) -> Bags<'_, Jagged> {
@@ -301,7 +320,7 @@ pub(super) fn lookup(bytes: &mut Unstructured<'_>) -> Result<()> {
     let kind = Numbers::new(bytes)?;
     let Some(call) = LookUp::new(bytes, kind)? else { return Ok(()) };
     let views = views(&call.tables);
-    let inputs = LookupInputs::new(Host::view(&call.ids), &views);
+    let inputs = call.inputs(&views, &[]);
     let exact = reference::lookup(&call.op, call.bags(), &inputs).map(|exact| exact.0);
     let got = Cpu::new().lookup(&call.op, call.bags(), inputs).map(|got| got.0);
     agree(exact, got, usize::MAX, kind == Numbers::Mild);

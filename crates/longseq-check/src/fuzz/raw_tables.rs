@@ -93,7 +93,7 @@ pub(super) fn lookup_backward(bytes: &mut Unstructured<'_>) -> Result<()> {
         false => Vec::new(),
     };
     let second_views = views(&second);
-    let inputs = LookupInputs::new(Host::view(&call.ids), &first).with_second_tables(&second_views);
+    let inputs = call.inputs(&first, &second_views);
     let (ids, rows) = call.rows();
     let width = call.tables.iter().map(|table| table.1).fold(0, usize::saturating_add);
     let grad = numbers(bytes, kind, product(&[rows, width]))?;

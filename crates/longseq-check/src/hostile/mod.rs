@@ -4,6 +4,7 @@
 mod nobody;
 mod signatures;
 mod views;
+mod weights;
 
 use longseq::*;
 
@@ -12,6 +13,7 @@ use crate::registry::list_tests;
 use nobody::takes_parameters_of_any_size_for_nobody;
 use signatures::finds_a_signature_outside;
 use views::reads_views_at_any_offset;
+use weights::{refuses_wrong_weights, skips_whole_bags};
 
 list_tests!("hostile":
     refuses_sizes_beyond_the_address_space,
@@ -26,6 +28,8 @@ list_tests!("hostile":
     reads_views_at_any_offset,
     takes_more_kept_than_there_are,
     adds_up_to_the_end_of_the_range,
+    refuses_wrong_weights,
+    skips_whole_bags,
 );
 
 /// The argument that an error names.

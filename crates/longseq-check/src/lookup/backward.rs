@@ -3,7 +3,7 @@
 use longseq::*;
 use proptest::prelude::{Strategy, prop};
 
-use super::{LookupCase, Pool, upload_all, views};
+use super::{LookupCase, Owned, Pool, upload_all, views};
 use crate::case::{Calls, Case, Failure, Rules};
 use crate::compare::{Bound, U, compare, compare_exact, roundings};
 use crate::data::{self, Data};
@@ -14,6 +14,7 @@ use crate::named::Work;
 pub const FORMULA: &str = "\
 each: dT[id] = Σ_{rows l with this id} g_l          g: the part of grad_out that belongs to the table
 sum:  dT[id] = Σ_{rows l with this id} g_bag(l)
+      with weights: dT_f[id] = Σ w[l, f] · g_bag(l), dw[l, f] = ⟨T_f[ids[l, f]], g_bag(l)⟩ over both sets of tables
 mean: dT[id] = Σ_{rows l with this id} g_bag(l) / |bag(l)|
 rows: SGD, row-wise Adagrad, Adagrad, lazy Adam on the rows of a sparse gradient";
 
@@ -32,6 +33,8 @@ pub struct LookupBackwardCase {
     pub sorted: bool,
     /// Rows that sparse gradients and sorted ids have room for, beyond those that are needed.
     pub spare: usize,
+    /// Whether the gradient of the weights is asked for, where ids have some.
+    pub of_weights: bool,
 }
 
 /// The form of a table's gradient.
@@ -54,6 +57,7 @@ impl Default for LookupBackwardCase {
             forms: vec![Form::Sparse],
             sorted: false,
             spare: 0,
+            of_weights: true,
         }
     }
 }
@@ -65,7 +69,7 @@ impl Form {
     }
 }
 
-/// A gradient as bits: ids, rows and count; of a dense one the rows alone; of none nothing.
+/// A gradient as bits: ids, rows and count; of a dense one, and of weights, the numbers alone; of none nothing.
 pub type SparseGradientBits = (Vec<u32>, Vec<u32>, Vec<u32>);
 
 /// Buffers of a gradient.
@@ -179,6 +183,30 @@ impl LookupBackwardCase {
         Work { flops, bytes: Lookup::default().backward_bytes(ids, self.rows(), touched, &both) }
     }
 
+    /// The error that the gradient of each weight may have: a rounding for each product, one for the sum of both tables, and those of
+    /// decoding an int8.
+    fn weight_bound(&self, grads: &[Vec<f32>; 2], tables: [&Vec<Owned<Host>>; 2], rules: Rules) -> Bound {
+        let case = &self.forward;
+        let features = case.table_rows.len();
+        let mut absolute = vec![0.0; case.jagged().total() * features];
+        for (grad, tables) in grads.iter().zip(tables) {
+            let total: usize = tables.iter().map(|table| table.width).sum();
+            for (bag, rows) in case.jagged().ranges().enumerate() {
+                let mut start = bag * total;
+                for (feature, table) in tables.iter().enumerate() {
+                    let grad = &grad[start..start + table.width];
+                    start += table.width;
+                    let sum: f64 = grad.iter().map(|&x| f64::from(x).abs()).filter(|x| x.is_finite()).sum();
+                    let error = (roundings(table.width) + 5.0) * U * sum * table.max_abs();
+                    let flushed = 3.0 * table.width as f64 * f64::from(f32::MIN_POSITIVE);
+                    let error = error + if rules.subnormal { 0.0 } else { flushed };
+                    rows.clone().for_each(|l| absolute[l * features + feature] += error);
+                }
+            }
+        }
+        Bound { absolute, nmse: false, any_infinity: false }
+    }
+
     /// Sorts every feature's ids, in a call of its own.
     fn sort<B: Backend>(
         &self,
@@ -217,7 +245,11 @@ impl Case for LookupBackwardCase {
         let ids = backend.upload(&ids)?;
         let (first, second) = (upload_all(backend, &first)?, upload_all(backend, &second)?);
         let (tables, second_tables) = (views(backend, &first), views(backend, &second));
-        let inputs = LookupInputs::new(backend.view(&ids), &tables).with_second_tables(&second_tables);
+        let weights = case.weights().map(|weights| backend.upload(&weights)).transpose()?;
+        let mut inputs = LookupInputs::new(backend.view(&ids), &tables).with_second_tables(&second_tables);
+        if let Some(weights) = &weights {
+            inputs = inputs.with_weights(backend.view(weights));
+        }
         let [grad, grad_second] = self.grads();
         let (grad, grad_second) = (backend.upload(&grad)?, backend.upload(&grad_second)?);
         let sorted = self.sort(backend, &ids, calls)?;
@@ -230,6 +262,12 @@ impl Case for LookupBackwardCase {
             let spare = used.min(rows) - counts[feature] + self.spare;
             places.push(Place::new(backend, self.form(i), (counts[feature], spare), rows, width)?);
         }
+        let of_weights = self.of_weights && weights.is_some();
+        let tail = case.jagged().rows() - used;
+        let mut weight_grad = match of_weights {
+            true => Guarded::<B, f32>::new(backend, used * counts.len(), tail * counts.len())?,
+            false => Guarded::new(backend, 0, 0)?,
+        };
         calls.make("lookup_backward", &mut || {
             let mut gradients = Vec::new();
             for place in &mut places {
@@ -241,10 +279,17 @@ impl Case for LookupBackwardCase {
                 grad_out = grad_out.with_second(backend.view(&grad_second));
             }
             let saved = LookupSaved::new().with_sorted(&sorted);
-            let grads = LookupGradients::new().with_tables(gradients).with_second_tables(second);
+            let mut grads = LookupGradients::new().with_tables(gradients).with_second_tables(second);
+            if of_weights {
+                grads = grads.with_weights(weight_grad.view_mut(backend)?);
+            }
             Ok(backend.lookup_backward_into(&op, case.pooled(&bags), inputs, saved, grad_out, grads)?)
         })?;
-        places.into_iter().map(|place| place.finish(backend)).collect()
+        let mut out: Self::Output =
+            places.into_iter().map(|place| place.finish(backend)).collect::<Result<_, _>>()?;
+        let bits = weight_grad.finish(backend, "weights")?.into_iter().map(f32::to_bits).collect();
+        out.push((Vec::new(), bits, Vec::new()));
+        Ok(out)
     }
 
     fn compare(&self, output: &Self::Output, rules: Rules) -> Result<(), Failure> {
@@ -252,18 +297,26 @@ impl Case for LookupBackwardCase {
         let (ids, first, second) = case.inputs();
         let (tables, second_tables) = (views(&Cpu::new(), &first), views(&Cpu::new(), &second));
         let inputs = LookupInputs::new(Host::view(&ids), &tables).with_second_tables(&second_tables);
+        let weights = case.weights();
         let op = Lookup::default().with_ids(case.policy);
         let (bags, grads) = (case.jagged(), self.grads());
-        let exact = |widen: fn(f32) -> f64| -> Result<Vec<_>, Failure> {
+        let exact = |widen: fn(f32) -> f64| -> Result<(Vec<_>, Vec<f64>), Failure> {
+            let weights: Option<Vec<f32>> =
+                weights.as_ref().map(|weights| weights.iter().map(|&x| widen(x) as f32).collect());
+            let inputs = match &weights {
+                Some(weights) => inputs.with_weights(Host::view(weights)),
+                None => inputs,
+            };
             let [grad, second] =
                 grads.each_ref().map(|grad| grad.iter().map(|&x| widen(x)).collect::<Vec<_>>());
             let second = (!second_tables.is_empty()).then_some(&second[..]);
             let exact = reference::lookup_backward(&op, case.pooled(&bags), &inputs, &grad, second)?;
-            Ok(exact.tables.into_iter().chain(exact.second_tables).collect())
+            Ok((exact.tables.into_iter().chain(exact.second_tables).collect(), exact.weights))
         };
-        let magnitudes = exact(|x| f64::from(x).abs())?;
+        let (magnitudes, _) = exact(|x| f64::from(x).abs())?;
+        let (exact, exact_weights) = exact(f64::from)?;
         let longest = bags.total();
-        for (i, (exact, magnitudes)) in exact(f64::from)?.into_iter().zip(magnitudes).enumerate() {
+        for (i, (exact, magnitudes)) in exact.into_iter().zip(magnitudes).enumerate() {
             let (got_ids, got, count) = &output[i];
             let name = format!("gradient {i}");
             let got: Vec<f32> = got.iter().map(|&x| f32::from_bits(x)).collect();
@@ -293,7 +346,12 @@ impl Case for LookupBackwardCase {
             let bound = Bound { absolute: absolute.collect(), nmse, any_infinity: false };
             compare(&name, &got, &rows, &bound, rules)?;
         }
-        Ok(())
+        let Some((_, got, _)) = output.last().filter(|_| self.of_weights && weights.is_some()) else {
+            return Ok(());
+        };
+        let got: Vec<f32> = got.iter().map(|&x| f32::from_bits(x)).collect();
+        let bound = self.weight_bound(&grads, [&first, &second], rules);
+        compare("gradient of weights", &got, &exact_weights[..bound.absolute.len()], &bound, rules)
     }
 }
 

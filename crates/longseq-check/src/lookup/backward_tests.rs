@@ -20,6 +20,7 @@ list_tests!("lookup_backward":
     matches_reference_on_random_lookups,
     matches_reference_on_the_small_named_cases,
     keeps_nan_to_the_rows_that_read_it,
+    matches_reference_with_weights,
     sorts_columns_and_their_continuations,
     refuses_bad_ids_and_orders,
     updates_rows_with_every_optimiser,
@@ -48,7 +49,7 @@ fn matches_reference_from_every_storage<B: Backend>(backend: &B, rules: Rules) {
 
 fn matches_reference_in_bags<B: Backend>(backend: &B, rules: Rules) {
     for pool in POOLS {
-        for policy in [IdPolicy::Error, IdPolicy::Zero] {
+        for policy in [IdPolicy::Error, IdPolicy::Zero, IdPolicy::Skip] {
             for ids in [Ids::Skewed, Ids::Uniform, Ids::Last, Ids::Hot] {
                 let (widths, second_widths) = (vec![8, 33], vec![20, 1]);
                 let (table_rows, bags) = (vec![300, 60], vec![0, 1, 2, 33, 1000, 0]);
@@ -67,6 +68,52 @@ fn matches_reference_in_bags<B: Backend>(backend: &B, rules: Rules) {
                 assert_check(&LookupBackwardCase { forward, sorted, ..Default::default() }, backend, rules);
             }
         }
+    }
+}
+
+/// Weights of ids of two features, in both sets of tables.
+fn weighted(policy: IdPolicy, storage: Storage) -> LookupCase {
+    LookupCase {
+        storage,
+        policy,
+        pool: Pool::Sum,
+        weights: Some(Data::Normal),
+        table_rows: vec![300, 60],
+        widths: vec![8, 33],
+        second_widths: vec![20, 300],
+        bags: vec![0, 1, 2, 33, 700, 0],
+        tail: 2,
+        ..Default::default()
+    }
+}
+
+/// The gradient of weights alone, those of tables alone, and both.
+fn matches_reference_with_weights<B: Backend>(backend: &B, rules: Rules) {
+    for storage in Storage::ALL {
+        for (i, policy) in [IdPolicy::Error, IdPolicy::Zero, IdPolicy::Skip].into_iter().enumerate() {
+            for (of_weights, form) in [(true, Form::None), (false, Form::Sparse), (true, Form::Dense)] {
+                let (forward, forms) = (weighted(policy, storage), vec![form]);
+                let (sorted, spare) = (i == 1, i);
+                let case =
+                    LookupBackwardCase { forward, forms, of_weights, sorted, spare, ..Default::default() };
+                assert_check(&case, backend, rules);
+            }
+        }
+    }
+    for (bags, widths) in
+        [(vec![5], vec![1]), (vec![40, 0, 7], vec![64]), (vec![], vec![4]), (vec![0], vec![4])]
+    {
+        let second_widths = if widths == [64] { Vec::new() } else { vec![6] };
+        let one = LookupCase { pool: Pool::Sum, weights: Some(Data::Normal), ..Default::default() };
+        let forward = LookupCase { bags, widths, second_widths, ..one };
+        assert_check(&LookupBackwardCase { forward, ..Default::default() }, backend, rules);
+    }
+    // What is no number, in a weight and in a gradient.
+    for place in [0, 1, 3, 90] {
+        let forward = LookupCase { nan_weight: Some(place), ..weighted(IdPolicy::Skip, Storage::F32) };
+        assert_check(&LookupBackwardCase { forward, ..Default::default() }, backend, rules);
+        let (forward, nan) = (weighted(IdPolicy::Skip, Storage::F32), Some(place + 41));
+        assert_check(&LookupBackwardCase { forward, nan, ..Default::default() }, backend, rules);
     }
 }
 
@@ -141,7 +188,8 @@ prop_compose! {
         bags in prop::collection::vec(0usize..50, 0..10),
         tail in 0usize..3,
         pool in prop::sample::select(POOLS.to_vec()),
-        policy in prop::sample::select(vec![IdPolicy::Error, IdPolicy::Zero]),
+        policy in prop::sample::select(vec![IdPolicy::Error, IdPolicy::Zero, IdPolicy::Skip]),
+        (weighted, of_weights) in any::<(bool, bool)>(),
         forms in Form::lists(),
         sorted in any::<bool>(),
         spare in 0usize..4,
@@ -149,10 +197,11 @@ prop_compose! {
         let table_rows = tables.iter().map(|table| table.0).collect();
         let widths = tables.iter().map(|table| table.1).collect();
         let second_widths = tables.iter().filter(|_| second).map(|table| table.2).collect();
+        let weights = (weighted && pool == Pool::Sum).then_some(Data::Normal);
         let forward = LookupCase {
-            seed, storage, table_rows, widths, second_widths, bags, tail, pool, policy, ..Default::default()
+            seed, storage, table_rows, widths, second_widths, bags, tail, pool, policy, weights, ..Default::default()
         };
-        LookupBackwardCase { forward, forms, sorted, spare, ..Default::default() }
+        LookupBackwardCase { forward, forms, sorted, spare, of_weights, ..Default::default() }
     }
 }
 
@@ -298,6 +347,11 @@ pub fn every_fault_is_caught() {
     let mean = LookupBackwardCase { forward: bags.clone(), ..Default::default() };
     let outside = LookupCase { policy: IdPolicy::Zero, ..bags.clone() };
     let outside = LookupBackwardCase { forward: outside, ..Default::default() };
+    let skipped = LookupCase { policy: IdPolicy::Skip, ..bags.clone() };
+    let skipped = LookupBackwardCase { forward: skipped, ..Default::default() };
+    let weights = weighted(IdPolicy::Skip, Storage::F32);
+    let weights = LookupBackwardCase { forward: weights, ..Default::default() };
+    let of_weights = LookupBackwardCase { forms: vec![Form::None], ..weights.clone() };
     let long = LookupCase { bags: vec![5000], pool: Pool::Each, ..bags.clone() };
     let long = LookupBackwardCase { forward: long, ..Default::default() };
     for (fault, case) in [
@@ -306,6 +360,12 @@ pub fn every_fault_is_caught() {
         (Fault::DuplicatesOverwritten, &mean),
         (Fault::LastOfRunDropped, &mean),
         (Fault::IdsClamped, &outside),
+        (Fault::IdsClamped, &skipped),
+        (Fault::IdsClamped, &of_weights),
+        (Fault::HistoryShifted, &of_weights),
+        (Fault::SkippedCounted, &skipped),
+        (Fault::WeightsIgnored, &weights),
+        (Fault::WeightOfNeighbour, &weights),
         (Fault::NewestPartialTaken, &long),
     ] {
         assert_check(case, &Cpu::new(), Rules::IEEE);

@@ -26,7 +26,9 @@ use crate::named::Work;
 pub const FORMULA: &str = "\
 each: out[i] = [T_0[ids[i, 0]], T_1[ids[i, 1]], …]      the rows of all features side by side
 sum:  out[bag] = Σ_{i in bag} each(i)
-mean: out[bag] = sum / number of ids in the bag; zeros where it is empty";
+      with weights: Σ_{i in bag} w[i, f] · T_f[ids[i, f]]
+mean: out[bag] = sum / number of ids in the bag; zeros where it is empty
+skip: an id outside its table adds nothing, and does not count in the mean";
 
 /// A look-up in one or two sets of tables, with and without bags.
 #[derive(Debug, Clone)]
@@ -49,8 +51,12 @@ pub struct LookupCase {
     pub pool: Pool,
     /// How often each id occurs.
     pub ids: Ids,
-    /// With `IdPolicy::Zero`, every fifth id is outside.
+    /// With `IdPolicy::Zero` and `IdPolicy::Skip`, every fifth id is outside.
     pub policy: IdPolicy,
+    /// Whether ids have weights, which look like `data` of their own; for sums.
+    pub weights: Option<Data>,
+    /// The place of a weight that is NaN.
+    pub nan_weight: Option<usize>,
     /// What the numbers look like.
     pub data: Data,
 }
@@ -79,6 +85,8 @@ impl Default for LookupCase {
             pool: Pool::Each,
             ids: Ids::Skewed,
             policy: IdPolicy::Error,
+            weights: None,
+            nan_weight: None,
             data: Data::Normal,
         }
     }
@@ -93,7 +101,7 @@ impl LookupCase {
     fn inputs(&self) -> (Vec<u32>, Vec<Owned<Host>>, Vec<Owned<Host>>) {
         let mut rng = data::rng(self.seed);
         let mut ids = feature_ids(&mut rng, self.ids, self.jagged().rows(), &self.table_rows);
-        if self.policy == IdPolicy::Zero {
+        if self.policy != IdPolicy::Error {
             ids.iter_mut().step_by(5).for_each(|id| *id = u32::MAX - *id);
         }
         let mut tables = |widths: &[usize]| -> Vec<Owned<Host>> {
@@ -103,6 +111,17 @@ impl LookupCase {
         let first = tables(&self.widths);
         let second = tables(&self.second_widths);
         (ids, first, second)
+    }
+
+    /// The weights `[N, F]` of the ids, if they have some.
+    fn weights(&self) -> Option<Vec<f32>> {
+        let mut rng = data::rng(self.seed ^ 0x5eed);
+        let mut weights: Vec<f32> =
+            data::rows(&mut rng, self.weights?, self.jagged().rows(), self.table_rows.len());
+        if let Some(weight) = self.nan_weight.and_then(|place| weights.get_mut(place)) {
+            *weight = f32::NAN;
+        }
+        Some(weights)
     }
 
     /// The least that the call must do.
@@ -156,7 +175,11 @@ impl Case for LookupCase {
         let mut second_out =
             Guarded::<B, f32>::new(backend, rows * self.second_widths.iter().sum::<usize>(), 0)?;
         let has_second = !self.second_widths.is_empty();
-        let inputs = LookupInputs::new(backend.view(&ids), &tables).with_second_tables(&second_tables);
+        let weights = self.weights().map(|weights| backend.upload(&weights)).transpose()?;
+        let mut inputs = LookupInputs::new(backend.view(&ids), &tables).with_second_tables(&second_tables);
+        if let Some(weights) = &weights {
+            inputs = inputs.with_weights(backend.view(weights));
+        }
         calls.make("lookup", &mut || {
             let mut outputs = LookupOutputs::new(out.view_mut(backend)?);
             if has_second {
@@ -171,7 +194,11 @@ impl Case for LookupCase {
     fn compare(&self, output: &Self::Output, rules: Rules) -> Result<(), Failure> {
         let (ids, first, second) = self.inputs();
         let (tables, second_tables) = (views(&Cpu::new(), &first), views(&Cpu::new(), &second));
-        let inputs = LookupInputs::new(Host::view(&ids), &tables).with_second_tables(&second_tables);
+        let weights = self.weights();
+        let mut inputs = LookupInputs::new(Host::view(&ids), &tables).with_second_tables(&second_tables);
+        if let Some(weights) = &weights {
+            inputs = inputs.with_weights(Host::view(weights));
+        }
         let op = Lookup::default().with_ids(self.policy);
         let bags = self.jagged();
         let exact = reference::lookup(&op, self.pooled(&bags), &inputs)?;
@@ -185,8 +212,9 @@ impl Case for LookupCase {
                 compare_exact(name, got, &exact)?;
                 continue;
             }
-            // Two roundings to decode an int8, one for each row added, one for the mean.
-            let max = tables.iter().map(Owned::max_abs).fold(0.0, f64::max);
+            // Two roundings to decode an int8, one for each row added, one for the mean or each product with a weight.
+            let heaviest = weights.as_ref().map_or(1.0, |weights| data::max_abs(weights));
+            let max = heaviest * tables.iter().map(Owned::max_abs).fold(0.0, f64::max);
             let terms = if self.pool == Pool::Each { 1.0 } else { roundings(longest) };
             let sum = if self.pool == Pool::Sum { longest.max(1) as f64 } else { 1.0 };
             let bound = Bound::uniform((terms + 3.0) * U * max * sum, self.data != Data::Huge);

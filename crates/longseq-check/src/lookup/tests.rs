@@ -18,6 +18,9 @@ list_tests!("lookup":
     adds_up_long_bags,
     finds_an_id_outside_at_the_end_of_a_long_bag,
     averages_rows_near_the_limits,
+    weighs_rows_in_bags,
+    skips_ids_outside,
+    keeps_a_nan_weight_to_its_bag,
 );
 
 /// The error of a sum does not grow with the number of equal terms, and no row of a long bag is left out.
@@ -85,10 +88,11 @@ fn averages_rows_near_the_limits<B: Backend>(backend: &B, rules: Rules) {
             _ => DType::F32,
         });
         for data in [Data::Huge, Data::Same(largest)] {
-            let (bags, widths, second_widths) = (vec![4, 0, 1, 3, 50, long], vec![20], vec![3]);
-            let pool = Pool::Mean;
-            let case = LookupCase { storage, data, pool, bags, widths, second_widths, ..Default::default() };
-            assert_check(&case, backend, rules);
+            for policy in [IdPolicy::Error, IdPolicy::Skip] {
+                let (bags, widths, second_widths) = (vec![4, 0, 1, 3, 50, long], vec![20], vec![3]);
+                let bags = LookupCase { pool: Pool::Mean, bags, widths, second_widths, ..Default::default() };
+                assert_check(&LookupCase { storage, data, policy, ..bags }, backend, rules);
+            }
         }
     }
 }
@@ -126,6 +130,58 @@ fn looks_rows_up_in_bags<B: Backend>(backend: &B, rules: Rules) {
     }
 }
 
+const POLICIES: [IdPolicy; 3] = [IdPolicy::Error, IdPolicy::Zero, IdPolicy::Skip];
+
+/// Bags of two features, short and cut, and ids at the end that belong to nobody.
+fn bags_of_two(pool: Pool, policy: IdPolicy) -> LookupCase {
+    let (table_rows, widths, second_widths) = (vec![50, 7], vec![8, 5], vec![20, 3]);
+    let bags = vec![0, 1, 2, 33, 3000, 0];
+    LookupCase { pool, policy, table_rows, widths, second_widths, bags, tail: 2, ..Default::default() }
+}
+
+fn weighs_rows_in_bags<B: Backend>(backend: &B, rules: Rules) {
+    for storage in Storage::ALL {
+        for policy in POLICIES {
+            for weights in [Data::Normal, Data::Same(0.1)] {
+                let weights = Some(weights);
+                let case = LookupCase { storage, weights, ..bags_of_two(Pool::Sum, policy) };
+                assert_check(&case, backend, rules);
+            }
+        }
+    }
+    // One feature of whole vec4s, one of a single column; no ids at all.
+    for (widths, bags) in
+        [(vec![64], vec![40, 0, 7]), (vec![1], vec![5]), (vec![4], vec![]), (vec![4], vec![0])]
+    {
+        let weights = Some(Data::Normal);
+        let case = LookupCase { pool: Pool::Sum, weights, widths, bags, ..Default::default() };
+        assert_check(&case, backend, rules);
+    }
+}
+
+fn skips_ids_outside<B: Backend>(backend: &B, rules: Rules) {
+    for storage in Storage::ALL {
+        for pool in [Pool::Each, Pool::Sum, Pool::Mean] {
+            assert_check(&LookupCase { storage, ..bags_of_two(pool, IdPolicy::Skip) }, backend, rules);
+        }
+    }
+    // Bags of one id, every fifth of which is outside: nothing is left of those.
+    let bags = vec![1; 12];
+    assert_check(&LookupCase { bags, ..bags_of_two(Pool::Mean, IdPolicy::Skip) }, backend, rules);
+}
+
+/// A weight that is no number spoils its bag, and none at all where its id is outside.
+fn keeps_a_nan_weight_to_its_bag<B: Backend>(backend: &B, rules: Rules) {
+    for policy in POLICIES {
+        // The first and every fifth id is outside, where that is allowed.
+        for place in [0, 1, 3, 45, 70, 4001] {
+            let (weights, nan_weight) = (Some(Data::Normal), Some(place));
+            let case = LookupCase { weights, nan_weight, ..bags_of_two(Pool::Sum, policy) };
+            assert_check(&case, backend, rules);
+        }
+    }
+}
+
 prop_compose! {
     /// Any look-up whose sizes a test has time for.
     fn any_lookup()(
@@ -136,13 +192,16 @@ prop_compose! {
         bags in prop::collection::vec(0usize..50, 0..10),
         tail in 0usize..3,
         pool in prop::sample::select(vec![Pool::Each, Pool::Sum, Pool::Mean]),
-        policy in prop::sample::select(vec![IdPolicy::Error, IdPolicy::Zero]),
+        policy in prop::sample::select(POLICIES.to_vec()),
+        weighted in any::<bool>(),
     ) -> LookupCase {
         let table_rows = tables.iter().map(|table| table.0).collect();
         let widths = tables.iter().map(|table| table.1).collect();
         let second_widths = tables.iter().filter(|_| second).map(|table| table.2).collect();
-        let ids = Ids::Skewed;
-        LookupCase { seed, storage, table_rows, widths, second_widths, bags, tail, pool, ids, policy, ..Default::default() }
+        let weights = (weighted && pool == Pool::Sum).then_some(Data::Normal);
+        LookupCase {
+            seed, storage, table_rows, widths, second_widths, bags, tail, pool, policy, weights, ..Default::default()
+        }
     }
 }
 
@@ -159,11 +218,17 @@ fn looks_up_random_bags<B: Backend>(backend: &B, rules: Rules) {
 pub fn every_fault_is_caught() {
     let bags = LookupCase { pool: Pool::Mean, bags: vec![4, 2, 7], ..Default::default() };
     let outside = LookupCase { policy: IdPolicy::Zero, ..bags.clone() };
+    let skipped = LookupCase { policy: IdPolicy::Skip, ..bags.clone() };
+    let weighted = LookupCase { pool: Pool::Sum, weights: Some(Data::Normal), ..bags.clone() };
     let long = LookupCase { bags: vec![70_000], widths: vec![1], ..bags.clone() };
     for (fault, case) in [
         (Fault::MeanIsSum, &bags),
         (Fault::HistoryShifted, &bags),
         (Fault::IdsClamped, &outside),
+        (Fault::IdsClamped, &skipped),
+        (Fault::SkippedCounted, &skipped),
+        (Fault::WeightsIgnored, &weighted),
+        (Fault::WeightOfNeighbour, &weighted),
         (Fault::LongBagsCut, &long),
     ] {
         assert_check(case, &Cpu::new(), Rules::IEEE);

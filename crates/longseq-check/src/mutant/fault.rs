@@ -45,6 +45,12 @@ pub enum Fault {
     TargetForgotten,
     /// An id outside its table reads the last row.
     IdsClamped,
+    /// The weights of ids count as 1.
+    WeightsIgnored,
+    /// An id has the weight of the next one.
+    WeightOfNeighbour,
+    /// Ids that are skipped count in means.
+    SkippedCounted,
     /// Scores below `-1e38` count as removed.
     LowScoresRemoved,
     /// A NaN in keys counts as 0.

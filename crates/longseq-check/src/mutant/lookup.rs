@@ -17,6 +17,9 @@ impl LookupOps for Mutant {
         if self.is(Fault::IdsClamped) {
             inputs.ids = Host::view(&ids);
         }
+        let weights = self.weights(&inputs);
+        inputs.weights = weights.as_ref().map(|weights| Host::view(weights));
+        let op = &self.counting(op);
         match bags {
             Bags::Mean(bags) if self.is(Fault::LongBagsCut) => {
                 let cut: Vec<usize> = bags.ranges().map(|rows| rows.len().min(65_535)).collect();
@@ -57,6 +60,9 @@ impl LookupOps for Mutant {
         if self.is(Fault::IdsClamped) {
             inputs.ids = Host::view(&ids);
         }
+        let weights = self.weights(&inputs);
+        inputs.weights = weights.as_ref().map(|weights| Host::view(weights));
+        let op = &self.counting(op);
         let bags = match bags {
             Bags::Mean(bags) if self.is(Fault::MeanIsSum) => Bags::Sum(bags),
             bags => bags,
@@ -119,6 +125,25 @@ impl LookupOps for Mutant {
 }
 
 impl Mutant {
+    /// The weights of ids, as the fault sees them.
+    fn weights(&self, inputs: &LookupInputs<'_, Host>) -> Option<Vec<f32>> {
+        let mut weights = inputs.weights.as_ref()?.as_slice().to_vec();
+        match self.0 {
+            Fault::WeightsIgnored => weights.fill(1.0),
+            Fault::WeightOfNeighbour if !weights.is_empty() => weights.rotate_left(1),
+            _ => {}
+        }
+        Some(weights)
+    }
+
+    /// The look-up, with skipped ids counted if that is the fault.
+    fn counting(&self, op: &Lookup) -> Lookup {
+        match op.ids {
+            IdPolicy::Skip if self.is(Fault::SkippedCounted) => op.with_ids(IdPolicy::Zero),
+            _ => *op,
+        }
+    }
+
     /// Ids in order of which the fault has left out some.
     fn shortened(&self, whole: &SortedIdsBuffers<Host>) -> SortedIdsBuffers<Host> {
         let count = whole.count[0] as usize;
