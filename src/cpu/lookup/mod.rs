@@ -2,14 +2,14 @@
 //! ones are cut into several, whose sums are combined in order.
 
 mod backward;
+mod chunks;
 mod update_rows;
 mod weights;
-
-use std::ops::Range;
 
 use crate::cpu::Cpu;
 use crate::cpu::gather::AHEAD;
 use crate::cpu::lookup::backward::Backward;
+use crate::cpu::lookup::chunks::{Chunk, ROWS, cut};
 use crate::cpu::lookup::update_rows::update;
 use crate::cpu::lookup::weights::SumWeightedBags;
 use crate::cpu::sorted_ids::sort_into;
@@ -61,12 +61,6 @@ impl LookupOps for Cpu {
         with_default_floats(|| update(self.instructions, op, table, state, &gradient))
     }
 }
-
-/// About how many rows make a chunk; a bag of more than twice as many is cut.
-const ROWS: usize = 1024;
-
-/// The rows of a chunk of a bag that is cut: they are added up in one chain, and the sums of the chunks by pairs.
-const CUT_ROWS: usize = 256;
 
 pub(super) fn lookup(
     instructions: Instructions,
@@ -185,29 +179,6 @@ fn sum(
             instructions.run(Average { tables, ids, skips, sum });
         }
     }
-}
-
-/// Some whole bags, or a span of a long one.
-struct Chunk {
-    bags: Range<usize>,
-    rows: Range<usize>,
-}
-
-fn cut(bags: &Jagged) -> Vec<Chunk> {
-    let mut chunks: Vec<Chunk> = Vec::new();
-    for (bag, rows) in bags.ranges().enumerate() {
-        if let Some(last) = chunks.last_mut()
-            && last.rows.start == bags.range(last.bags.start).start
-            && last.rows.len() + last.bags.len() + rows.len() < ROWS
-        {
-            (last.bags.end, last.rows.end) = (bag + 1, rows.end);
-            continue;
-        }
-        let count = if rows.len() < 2 * ROWS { 1 } else { rows.len() / CUT_ROWS };
-        let edge = |i: usize| if i == count { rows.end } else { rows.start + i * CUT_ROWS };
-        chunks.extend((0..count).map(|i| Chunk { bags: bag..bag + 1, rows: edge(i)..edge(i + 1) }));
-    }
-    chunks
 }
 
 /// Sums the rows of a chunk, by bag.

@@ -1,7 +1,7 @@
 //! Weighted sums of bags, and the gradient of the weights.
 
 use crate::cpu::gather::AHEAD;
-use crate::cpu::lookup::Chunk;
+use crate::cpu::lookup::chunks::Chunk;
 use crate::cpu::tables::{pool, prefetch_rows, read_row};
 use crate::cpu::threads::for_each;
 use crate::cpu::vector::{Instructions, Kernel, Lanes, dot_lanes};

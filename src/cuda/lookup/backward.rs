@@ -152,7 +152,7 @@ pub(super) fn backward(
     let places = saved.sorted.iter().map(|sorted| sorted.positions.len()).fold(used, usize::max);
     let heads = heads(&mut call, &all, places)?;
     let sorts = given.is_empty() && !all.is_empty();
-    let own = if sorts { Some(OwnSort::new(&mut call, used)?) } else { None };
+    let own = sorts.then(|| OwnSort::new(&mut call, used)).transpose()?;
     if let (Some(weights), Some(out)) = (&id_weights, grad_weights) {
         weights.weigh(&call, 0)?;
         weights.gradient(gpu, &call, inputs.tables, grad, out.pointer, false)?;
@@ -178,9 +178,7 @@ pub(super) fn backward(
         if let Some(weights) = &id_weights {
             weights.weigh(&call, feature)?;
         }
-        for job in jobs.into_iter().flatten() {
-            job.run(&call, &runs, bags, heads)?;
-        }
+        jobs.into_iter().flatten().try_for_each(|job| job.run(&call, &runs, bags, heads))?;
     }
     Ok(())
 }

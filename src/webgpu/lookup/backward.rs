@@ -117,9 +117,7 @@ pub(super) fn backward(
         if let Some(weights) = &id_weights {
             weights.weigh(gpu, feature)?;
         }
-        for job in jobs.into_iter().flatten() {
-            job.run(gpu, runs, bags.as_ref())?;
-        }
+        jobs.into_iter().flatten().try_for_each(|job| job.run(gpu, runs, bags.as_ref()))?;
     }
     Ok(())
 }

@@ -45,7 +45,24 @@ fn cases() -> Vec<AttentionBackwardCase> {
         cases.push(gradients(AttentionCase { weighting: Weighting::Silu { divisor: 8.0 }, ..one.clone() }));
         cases.push(gradients(one));
     }
+    cases.extend([in_steps(DType::Bf16, 3), in_steps(DType::F16, 33)]);
     cases
+}
+
+/// As many blocks as fill a device without cutting histories, so that a block takes a history in several steps.
+fn in_steps(dtype: DType, candidates: usize) -> AttentionBackwardCase {
+    let (histories, targets) = (vec![150; 16], vec![candidates; 16]);
+    let (heads, kv_heads, width, value_width) = (16, 16, 64, Some(64));
+    gradients(AttentionCase {
+        histories,
+        targets,
+        heads,
+        kv_heads,
+        width,
+        value_width,
+        dtype,
+        ..Default::default()
+    })
 }
 
 #[test]
@@ -56,7 +73,10 @@ fn every_kernel_matches_the_reference_in_every_mode() {
         for mode in modes_of(index) {
             set_mode(&emulator, mode);
             let r = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| assert_check(case, &gpu)));
-            if r.is_err() { eprintln!("FINDINGS {:#?}", emulator.take_findings()); panic!(); }
+            if r.is_err() {
+                eprintln!("FINDINGS {:#?}", emulator.take_findings());
+                panic!();
+            }
         }
     }
     drop(gpu);
@@ -160,6 +180,7 @@ fn wrong_on_matrix_units(
     let large =
         AttentionCase { histories: vec![1], targets: vec![2], scale: Some(1e4), ..many.forward.clone() };
     let large = gradients(large);
+    let in_steps = in_steps(DType::Bf16, 3);
     let mma = |kernel, fault, edit| Mutant {
         stem: "target_attention_backward_mma",
         kernel,
@@ -178,7 +199,14 @@ fn wrong_on_matrix_units(
         (rows_32("computed again only where all see NaN", ("bar.red.or", "bar.red.and")), &removed),
         (rows_32("rests left out", (", -8192;", ", -1;")), &many),
         (rows_32("rows not transposed", ("x4.trans.shared", "x4.shared")), &many),
-        (rows_32("history not waited for", ("cp.async.wait_group 0", "cp.async.wait_group 1")), &many),
+        (
+            mma(
+                "backward_mma_64_rows_8_bf16",
+                "history not waited for",
+                ("cp.async.wait_group 0", "cp.async.wait_group 1"),
+            ),
+            &in_steps,
+        ),
         (rows_8("overwritten while read", ("bar.sync \t0;", "")), &one),
         (rows_8("rests left out", (", -8192;", ", -1;")), &one),
         (
