@@ -88,9 +88,15 @@ impl DecoupledCase {
 
     /// Whether the choice among a candidate's scores is beyond doubt.
     pub(super) fn is_plain(&self, scores: &[(u32, f64)], score_error: f64) -> bool {
-        let gap = scores.get(self.top_k).map_or(f64::INFINITY, |next| scores[self.top_k - 1].1 - next.1);
-        // NaN where both are NaN, or infinite with the same sign: the order is by position.
-        gap == 0.0 || gap.is_nan() || gap > 2.0 * score_error
+        let Some(next) = scores.get(self.top_k) else { return true };
+        let last = scores[self.top_k - 1].1;
+        let gap = last - next.1;
+        // Ties go by position, unless rounding may make a tie of others, or part this one. NaN where both are NaN, or infinite with
+        // the same sign: the order is by position.
+        let is_far = |score: f64| score == last || score.is_nan() || (score - last).abs() > 2.0 * score_error;
+        gap.is_nan()
+            || gap > 2.0 * score_error
+            || gap == 0.0 && scores.iter().all(|&(_, score)| is_far(score))
     }
 
     /// For each candidate, every behaviour of its user as (position, score), best first.
