@@ -125,7 +125,7 @@ pub(super) fn backward(
         Bags::Mean(bags) => Some((bags.offsets(gpu, NAME)?, bags.as_ref().users(), true)),
     };
     let all: Vec<&Job> = first.iter().chain(&second).flatten().collect();
-    let mut call = gpu.call(NAME);
+    let mut call = gpu.begin(NAME);
     if given.is_empty() {
         check_ids(gpu, &call, "ids", op.ids, ids, used, inputs.tables)?;
     }
@@ -134,7 +134,7 @@ pub(super) fn backward(
         given.check_sorted(&call, runs, is_wrong + (feature * WORD) as u64)?;
     }
     if all.is_empty() {
-        return Ok(());
+        return call.finish();
     }
     let bags = match &offsets {
         Some((offsets, bags, mean)) => bags_of_rows(&mut call, offsets, (*bags, *mean), used)?,
@@ -162,7 +162,7 @@ pub(super) fn backward(
             job.run(&call, &runs, bags, heads)?;
         }
     }
-    Ok(())
+    call.finish()
 }
 
 /// The gradients asked for of some tables, one place for each table.

@@ -209,7 +209,7 @@ pub(super) fn lookup(
         Output { pointer: gpu.region_mut(NAME, &outputs.out)?.pointer, tables: inputs.tables },
         Output { pointer: second, tables: inputs.second_tables },
     ];
-    let mut call = gpu.call(NAME);
+    let mut call = gpu.begin(NAME);
     let record = record(&call, "ids", op.ids, ids, inputs.tables)?;
     let params = LookupParams { ids: ids.pointer, record, rows: rows as u64, ..Zeroable::zeroed() };
     let (bags, mean) = match bags {
@@ -217,7 +217,7 @@ pub(super) fn lookup(
             for params in launches(gpu, NAME, "tables", params, &outputs)? {
                 call.launch(&EACH.blocks(blocks(rows, params.vec4s)), &params)?;
             }
-            return Ok(());
+            return call.finish();
         }
         Bags::Sum(bags) => (bags, 0),
         Bags::Mean(bags) => (bags, 1),
@@ -241,7 +241,7 @@ pub(super) fn lookup(
         let params = LookupParams { tiles: plan.split_tiles.pointer(), rows: bags as u64, ..params };
         call.launch(&COMBINE.blocks(blocks(bags, params.vec4s)), &params)?;
     }
-    Ok(())
+    call.finish()
 }
 
 /// All kernels of this stem.

@@ -92,7 +92,6 @@ pub(super) fn backward(
         Some((offsets, bags, mean)) => Some(bags_of_rows(gpu, &offsets, (bags, mean), used)?),
         None => None,
     };
-    // Ids in order and partial results fit all jobs, before the first of them writes anything.
     for (feature, jobs) in [&first, &second].into_iter().flat_map(|jobs| jobs.iter().enumerate()) {
         if let Some(job) = jobs {
             job.check_room(gpu, given_runs.get(feature).map_or(used, |runs| runs.places))?;
@@ -103,17 +102,17 @@ pub(super) fn backward(
         if jobs.iter().all(Option::is_none) {
             continue;
         }
-        let own;
-        let runs = match given_runs.get(feature) {
-            Some(runs) => runs,
-            None => {
-                own = sorted_here(gpu, &ids_binding, [features, feature], [used, table.rows])?;
-                &own
-            }
-        };
-        for job in jobs.into_iter().flatten() {
-            job.run(gpu, runs, bags.as_ref())?;
-        }
+        gpu.part(|| {
+            let own;
+            let runs = match given_runs.get(feature) {
+                Some(runs) => runs,
+                None => {
+                    own = sorted_here(gpu, &ids_binding, [features, feature], [used, table.rows])?;
+                    &own
+                }
+            };
+            jobs.into_iter().flatten().try_for_each(|job| job.run(gpu, runs, bags.as_ref()))
+        })?;
     }
     Ok(())
 }
