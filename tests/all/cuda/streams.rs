@@ -110,6 +110,15 @@ fn many_batches_share_records_and_none_waits() {
     let expected = Error::IndexOutOfRange { operation, argument, position: 1, id: 305, bound };
     assert_eq!(gpu.synchronize(), Err(expected));
     gpu.synchronize().expect("reported once");
+    // The bound is that of the call that went wrong, whatever was called after it with the same argument.
+    aggregate(5, 8).expect("reported by the next wait");
+    for length in [2, 300, 7] {
+        aggregate(length, 1).expect("a valid call");
+    }
+    let bound = 5;
+    let expected = Error::IndexOutOfRange { operation, argument, position: 1, id: 8, bound };
+    assert_eq!(gpu.synchronize(), Err(expected));
+    gpu.synchronize().expect("reported once");
     // As many kinds of checks as there are sizes of tables.
     for rows in 1..400 {
         let size = gpu.zeros::<f32>(rows).expect("memory");
