@@ -2,12 +2,14 @@
 
 mod backward;
 mod backward_compare;
+mod backward_large;
 mod backward_refusals;
 pub mod backward_tests;
 mod bounds;
 mod compare;
 mod extremes;
 mod overflow;
+mod scales;
 mod scores;
 pub mod tests;
 
