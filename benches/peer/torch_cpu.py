@@ -3,8 +3,9 @@
     python benches/peer/torch_cpu.py [--rounds N] [--seconds S] [--only PART] [--markdown]
 
 Peer and benchmark run in turn, round by round, on the same machine; each entry is the median over rounds of the
-median of a round. Where PyTorch offers several ways, the fastest counts. scripts/bench-against-torch sets everything
-up.
+median of a round. Where PyTorch offers several ways, the fastest counts. Of gradients, autograd's backward pass alone is
+timed: the graph is kept, and sparse gradients are summed by id, as ours are. scripts/bench-against-torch sets
+everything up.
 """
 
 import argparse
@@ -33,6 +34,23 @@ def case(bench, threads=1):
     return register
 
 
+def gradients(leaves, make):
+    """A call of the backward pass of `make`: the gradients of the leaves."""
+    with torch.enable_grad():
+        output = make()
+    grad_output = torch.randn_like(output)
+
+    def backward():
+        found = torch.autograd.grad(output, leaves, grad_output, retain_graph=True)
+        return [gradient.coalesce() if gradient.is_sparse else gradient for gradient in found]
+
+    return backward
+
+
+def leaf(*shape, dtype=torch.float32):
+    return torch.randn(*shape).to(dtype).requires_grad_()
+
+
 def attention(dtype):
     query, key, value = (torch.randn(1, 1, rows, 64).to(dtype) for rows in (16, 10_000, 10_000))
 
@@ -56,8 +74,28 @@ def target_attention_c16_l10000_d64_bf16():
     return attention(torch.bfloat16)
 
 
+def attention_backward(dtype):
+    query, key, value = leaves = [leaf(1, 1, rows, 64, dtype=dtype) for rows in (16, 10_000, 10_000)]
+    fused = lambda: functional.scaled_dot_product_attention(query, key, value)
+    products = lambda: torch.softmax(query @ key.transpose(-1, -2) / 8, dim=-1) @ value
+    return {
+        "scaled_dot_product_attention": gradients(leaves, fused),
+        "two products and a softmax": gradients(leaves, products),
+    }
+
+
+@case("target_attention")
+def target_attention_backward_c16_l10000_d64_f32():
+    return attention_backward(torch.float32)
+
+
+@case("target_attention")
+def target_attention_backward_c16_l10000_d64_bf16():
+    return attention_backward(torch.bfloat16)
+
+
 def skewed_lengths(users):
-    """As in tests/support/cases.rs."""
+    """As in crates/longseq-check/src/cases.rs."""
     upper = 1 - (numpy.arange(users) + 0.5) / users
     lengths = numpy.clip(120 * upper ** (-1 / 1.05), 10, 20_000).astype(int)
     lengths[0] = 20_000
@@ -82,18 +120,42 @@ def target_attention_jagged_64_users_20_candidates():
     }
 
 
+@case("target_attention")
+def target_attention_backward_jagged_64_users_20_candidates():
+    queries = leaf(64, 1, 20, 64)
+    histories = [leaf(1, 1, int(length), 64) for length in skewed_lengths(64)]
+    attend = functional.scaled_dot_product_attention
+
+    def loop():
+        users = enumerate(histories)
+        return torch.cat([attend(queries[user : user + 1], history, history) for user, history in users])
+
+    return {"a loop over users": gradients([queries, *histories], loop)}
+
+
+def din_published(candidates, history, network):
+    query, rows = candidates.expand(-1, 1000, -1), history.expand(16, -1, -1)
+    weights = network(torch.cat([query, rows, query - rows, query * rows], dim=-1))
+    return weights.transpose(1, 2) @ rows
+
+
+def din_network():
+    layers = [torch.nn.Linear(256, 80), torch.nn.Sigmoid(), torch.nn.Linear(80, 40), torch.nn.Sigmoid()]
+    return torch.nn.Sequential(*layers, torch.nn.Linear(40, 1))
+
+
 @case("din")
 def din_80_40_c16_l1000_d64():
-    candidates, history = torch.randn(16, 1, 64), torch.randn(1, 1000, 64)
-    layers = [torch.nn.Linear(256, 80), torch.nn.Sigmoid(), torch.nn.Linear(80, 40), torch.nn.Sigmoid()]
-    network = torch.nn.Sequential(*layers, torch.nn.Linear(40, 1))
+    candidates, history, network = torch.randn(16, 1, 64), torch.randn(1, 1000, 64), din_network()
+    return {"concatenation, as published": lambda: din_published(candidates, history, network)}
 
-    def published():
-        query, rows = candidates.expand(-1, 1000, -1), history.expand(16, -1, -1)
-        weights = network(torch.cat([query, rows, query - rows, query * rows], dim=-1))
-        return weights.transpose(1, 2) @ rows
 
-    return {"concatenation, as published": published}
+@case("din")
+def din_backward_80_40_c16_l1000_d64():
+    candidates, history, network = leaf(16, 1, 64), leaf(1, 1000, 64), din_network()
+    leaves = [candidates, history, *network.parameters()]
+    published = lambda: din_published(candidates, history, network)
+    return {"concatenation, as published": gradients(leaves, published)}
 
 
 def signatures(rows, rotations):
@@ -126,6 +188,29 @@ def sdim_query_c100_d64_g16_t3():
     }
 
 
+@case("sdim")
+def sdim_attend_backward_c100_l10000_d64_g16_t3():
+    history, candidates, rotations = leaf(10_000, 64), torch.randn(100, 64), torch.randn(64, 48)
+    groups = torch.arange(16)
+
+    def pool(table):
+        return functional.normalize(table[groups, signatures(candidates, rotations)], dim=-1).mean(1)
+
+    def one_hot():
+        members = functional.one_hot(signatures(history, rotations), 8).flatten(1)
+        return pool((members.to(history.dtype).T @ history).view(16, 8, 64))
+
+    def index_add():
+        buckets = (signatures(history, rotations) + 8 * groups).flatten()
+        repeated = history.unsqueeze(1).expand(-1, 16, -1).reshape(-1, 64)
+        return pool(torch.zeros(128, 64).index_add(0, buckets, repeated).view(16, 8, 64))
+
+    return {
+        "product with one-hot signatures": gradients([history], one_hot),
+        "index_add": gradients([history], index_add),
+    }
+
+
 @case("decoupled")
 def search_k64_l100000_a16_c16():
     table, ids = torch.randn(1_000_000, 16), torch.randint(1_000_000, (100_000,))
@@ -133,11 +218,43 @@ def search_k64_l100000_a16_c16():
     return {"gather, product, topk": lambda: torch.topk(table[candidates] @ table[ids].T, 64)}
 
 
+@case("decoupled")
+def decoupled_backward_top64_of_10000_c16_a16_r64():
+    attention, representation = leaf(100_000, 16), leaf(100_000, 64)
+    ids, candidates = torch.randint(100_000, (10_000,)), torch.randint(100_000, (16,))
+
+    def attend():
+        read = lambda rows, table: functional.embedding(rows, table, sparse=True)
+        scores = read(candidates, attention) @ read(ids, attention).T
+        best, places = torch.topk(scores, 64)
+        weights = torch.softmax(best, dim=-1).unsqueeze(1)
+        return weights @ read(ids[places], representation)
+
+    return {"sparse embeddings, topk": gradients([attention, representation], attend)}
+
+
 @case("lookup")
 def lookup_sum_l100000_r64():
     table, ids = torch.randn(1_000_000, 64), torch.randint(1_000_000, (100_000,))
     bags = torch.arange(0, 100_000, 50)
     return {"embedding_bag": lambda: functional.embedding_bag(ids, table, bags, mode="sum")}
+
+
+@case("lookup")
+def lookup_backward_sum_l100000_r64():
+    table, ids, bags = leaf(1_000_000, 64), torch.randint(1_000_000, (100_000,)), torch.arange(0, 100_000, 50)
+    pool = lambda: functional.embedding_bag(ids, table, bags, mode="sum", sparse=True)
+    return {"embedding_bag, sparse": gradients([table], pool)}
+
+
+@case("lookup")
+def update_rows_adagrad_uniform_of_1000000_r64():
+    ids = torch.randint(1_000_000, (100_000,))
+    table = torch.nn.Parameter(torch.randn(1_000_000, 64))
+    optimiser = torch.optim.Adagrad([table], lr=0.01)
+    # Ours takes a gradient that is summed by id; so may the peer.
+    table.grad = torch.sparse_coo_tensor(ids[None], torch.randn(len(ids), 64), table.shape).coalesce()
+    return {"Adagrad, sparse gradient": optimiser.step}
 
 
 def median_ms(call, seconds, threads):
@@ -159,7 +276,9 @@ def ours_ms(bench, threads, name, seconds):
         arguments = [f"cpu-{threads}/{name}", "--seconds", str(seconds), "--results", results.name]
         command = ["cargo", "bench", "--quiet", "--locked", "--package", "longseq-check", "--bench", bench, "--", *arguments]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        return float(results.read().split("\t")[2]) / 1e3
+        # The name may be the beginning of others.
+        rows = (line.split("\t") for line in results.read().splitlines())
+        return next(float(median) / 1e3 for _, case, median, *_ in rows if case == name)
 
 
 def main():

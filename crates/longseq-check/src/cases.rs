@@ -320,6 +320,8 @@ fn large_table_gradients() -> Vec<Named> {
         lookup_backward("lookup_backward_sum_l100000_r64", "lookup_backward", bags.clone(), false),
         lookup_backward("lookup_backward_sum_l100000_r64_sorted", "lookup_backward", bags.clone(), true),
         lookup_backward("sort_100000_ids", "sort_ids", bags.clone(), true),
+        // As many as 100 candidates keep of 64 behaviours each.
+        lookup_backward("sort_6400_ids", "sort_ids", sum_of_50(128, 100_000), true),
         lookup_backward("lookup_backward_each_l100000_r64", "lookup_backward", each(Ids::Uniform), false),
         lookup_backward("lookup_backward_each_l100000_r64_hot_row", "lookup_backward", each(Ids::Hot), false),
         update_rows("update_rows_adagrad_100000_of_1000000_r64", update(Ids::Hot, adagrad)),
