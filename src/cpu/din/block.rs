@@ -127,7 +127,10 @@ impl Block {
         let vectors = pairs.layers.per_pair[0].vectors();
         let mut kept_history = std::mem::take(&mut self.kept_history);
         let (mut compacted, mut rows) = (false, history.len() / vectors);
-        while !is_scored {
+        loop {
+            if is_scored {
+                break;
+            }
             self.score(l, pairs, at, if compacted { &kept_history } else { history });
             let scores = &self.scored[at].scores[..rows];
             let removes = !matches!(pairs.weighting, Weighting::Sum) && !compacted;
