@@ -140,8 +140,7 @@ fn target_attention_backward_checks_its_buffers() {
     ] {
         let mut lengths = right;
         lengths[i] = length;
-        let operation = if i == 0 { "target_attention" } else { "target_attention_backward" };
-        assert_error(backward(&op, lengths), &format!("{operation}: {expected}"));
+        assert_error(backward(&op, lengths), &format!("target_attention_backward: {expected}"));
     }
     let relu = op.with_weighting(Weighting::Relu);
     backward(&relu, [8, 12, 12, 3, 0, 0, 8, 0, 8, 12, 12, 3]).expect("nothing saved is enough");
