@@ -45,7 +45,6 @@ fn cases() -> Vec<AttentionBackwardCase> {
         cases.push(gradients(AttentionCase { weighting: Weighting::Silu { divisor: 8.0 }, ..one.clone() }));
         cases.push(gradients(one));
     }
-    cases.extend([in_steps(DType::Bf16, 3), in_steps(DType::F16, 33)]);
     cases
 }
 
@@ -82,6 +81,16 @@ fn every_kernel_matches_the_reference_in_every_mode() {
     drop(gpu);
     assert_eq!(emulator.take_findings(), []);
     assert!(emulator.take_leaks().is_empty());
+}
+
+#[test]
+fn a_history_in_several_steps_matches_the_reference() {
+    let Some(emulator) = session() else { return };
+    let gpu = Cuda::new(0).expect("a device");
+    for case in [in_steps(DType::Bf16, 3), in_steps(DType::F16, 33)] {
+        assert_check(&case, &gpu);
+    }
+    assert_eq!(emulator.take_findings(), []);
 }
 
 /// The gradients have the same bits whatever the order of blocks and warps.
