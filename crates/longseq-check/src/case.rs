@@ -75,17 +75,17 @@ pub struct Rules {
     pub tiny_products: bool,
     /// An emulator, a thousand times slower than a device: the longest histories and bags are left out.
     pub slow: bool,
-    /// Outside thorough tests, one of so many cases of a test's grid runs after the first ones, and one of so many runs twice: an
-    /// emulator and software devices have no time for all.
-    pub one_of: u64,
+    /// Of a test's grid a sample of cases runs (`sample.rs`): an emulator and software devices have no time for all.
+    pub sampled: bool,
 }
 
 impl Rules {
     /// Arithmetic as IEEE 754 has it.
-    pub const IEEE: Rules = Rules { nan: true, subnormal: true, tiny_products: true, slow: false, one_of: 1 };
+    pub const IEEE: Rules =
+        Rules { nan: true, subnormal: true, tiny_products: true, slow: false, sampled: false };
     /// `Cpu`. On Arm, tests run under emulation (`scripts/test-on-aarch64`).
     pub const CPU: Rules = if cfg!(target_arch = "aarch64") {
-        Rules { slow: true, one_of: SAMPLE, ..Rules::IEEE }
+        Rules { slow: true, sampled: true, ..Rules::IEEE }
     } else {
         Rules::IEEE
     };
@@ -99,9 +99,6 @@ impl Rules {
         self.slow && !crate::device::thorough()
     }
 }
-
-/// The `one_of` of emulators and software devices, and of the processor's second-best instructions.
-pub const SAMPLE: u64 = 4;
 
 /// Why a case failed.
 #[derive(Debug, Clone, PartialEq)]
@@ -142,7 +139,7 @@ impl From<Error> for Failure {
 }
 
 /// Runs a case twice and compares: the same bits both times, and the reference's numbers within bounds. (Outside thorough tests
-/// slow devices run some cases once: [`Rules::one_of`].)
+/// slow devices run some cases once: [`Rules::sampled`].)
 ///
 /// # Errors
 /// The first mismatches, the device, and the case as Rust.
@@ -161,7 +158,7 @@ pub fn check<B: Backend, C: Case>(case: &C, backend: &B, rules: Rules) -> Result
     })
 }
 
-/// [`check`], for tests that are to pass; outside thorough tests, of a sample of the cases ([`Rules::one_of`]).
+/// [`check`], for tests that are to pass; outside thorough tests, of a sample of the cases ([`Rules::sampled`]).
 ///
 /// # Panics
 /// Where the check fails.

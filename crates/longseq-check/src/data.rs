@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, StandardNormal, Zipf};
 
-use crate::device::thorough;
+use crate::sample;
 
 /// What the numbers look like.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -140,10 +140,10 @@ pub fn dtype_name(dtype: DType) -> &'static str {
     }
 }
 
-/// Configures proptest with this many cases if tests are [`thorough`], otherwise with a third of them, and new ones each time;
+/// Configures proptest with this many cases if tests are thorough, otherwise with a sixth of them or more, and new ones each time;
 /// or with `PROPTEST_CASES` where that is fewer: emulated processors and other modes of a device get fewer.
 pub fn random_cases(cases: u32) -> ProptestConfig {
     let default = ProptestConfig::default();
-    let cases = if thorough() { cases } else { cases.div_ceil(3) };
+    let cases = cases.div_ceil(sample::one_of().min(6) as u32);
     ProptestConfig { cases: cases.min(default.cases), ..default }
 }

@@ -60,7 +60,7 @@ pub mod lookup;
 pub mod mutant;
 pub mod named;
 pub mod registry;
-mod sample;
+pub mod sample;
 pub mod sdim;
 pub mod soak;
 pub mod support;

@@ -2,7 +2,7 @@
 //! times modelled from these counts and from the figures of ptxas. Nothing here is measured.
 //!
 //! `LONGSEQ_WRITE_EVIDENCE=1 cargo test --test all evidence` writes `kernels/evidence.md` anew; without the variable
-//! the test fails where the committed file is out of date. `LONGSEQ_TEST_THOROUGH=1` runs all shapes, otherwise a third
+//! the test fails where the committed file is out of date. `LONGSEQ_TEST_ONE_OF=1` runs all shapes, otherwise a third
 //! of the short ones.
 
 use std::fmt::Write as _;

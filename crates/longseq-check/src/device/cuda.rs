@@ -8,7 +8,8 @@ use cuda_emulator::{Device, Emulator};
 use longseq::Cuda;
 use longseq::prelude::*;
 
-use crate::case::{Rules, SAMPLE};
+use crate::case::Rules;
+use crate::sample;
 
 /// Which driver the tests run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub fn device() -> Option<Cuda> {
 /// What the driver guarantees: the emulator is slow.
 pub fn rules() -> Rules {
     match driver() {
-        Some(Driver::Emulator) => Rules { slow: true, one_of: SAMPLE, ..Rules::CUDA },
+        Some(Driver::Emulator) => Rules { slow: true, sampled: true, ..Rules::CUDA },
         _ => Rules::CUDA,
     }
 }
@@ -78,10 +79,14 @@ fn emulator() -> Emulator {
 /// changes when work is done, not what kernels compute.
 pub const MODES: [&str; 4] = ["", "shuffled", "lowest", "highest"];
 
-/// The modes in which to run the case with this index: all of them if [`thorough`](super::thorough), otherwise one. Neighbours
-/// get different ones, and none the first: every other test runs in that.
+/// The modes in which to run the case with this index: all of them if [`thorough`](super::thorough), otherwise one for the first
+/// cases and a sample of the others. Neighbours get different ones, and none the first: every other test runs in that.
 pub fn modes_of(index: usize) -> &'static [&'static str] {
-    if super::thorough() { &MODES } else { &MODES[1 + index % (MODES.len() - 1)..][..1] }
+    match super::thorough() {
+        true => &MODES,
+        false if index < 3 || sample::has(&index) => &MODES[1 + index % (MODES.len() - 1)..][..1],
+        false => &[],
+    }
 }
 
 /// Every stream does its work as late as possible, copies from and to pageable memory included: a missing wait and a buffer

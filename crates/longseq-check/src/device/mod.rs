@@ -13,14 +13,14 @@ use std::str::FromStr;
 use longseq::prelude::*;
 use longseq::{Cpu, Instructions};
 
-use crate::case::{Call, Case, Failure, Rules, SAMPLE, check};
+use crate::case::{Call, Case, Failure, Rules, check};
 use crate::mutant::Mutant;
 use crate::named::{AnyCase, AnyOutput, Named};
-use crate::{registry, sample};
+use crate::{registry, sample, soak};
 
-/// Whether tests that run many cases of one kind are to run them all (`LONGSEQ_TEST_THOROUGH=1`), or a fixed sample of them.
+/// Tests that run many cases of one kind run all of them.
 pub fn thorough() -> bool {
-    std::env::var_os("LONGSEQ_TEST_THOROUGH").is_some_and(|value| value == "1")
+    sample::one_of() == 1
 }
 
 /// A backend for which this crate has compiled its checks.
@@ -60,7 +60,7 @@ macro_rules! test_device {
 
             #[inline(never)]
             fn check_case(&self, case: &AnyCase) -> Result<(), Failure> {
-                check(case, self, Rules { one_of: 1, ..$rules })
+                check(case, self, Rules { sampled: false, ..$rules })
             }
 
             #[inline(never)]
@@ -214,6 +214,19 @@ impl AnyDevice {
         on_device!(self, device => device.measure_case(case, with))
     }
 
+    /// [`soak::serve`].
+    ///
+    /// # Errors
+    /// As it.
+    #[inline(never)]
+    pub fn soak(
+        &self,
+        options: soak::Options,
+        progress: &mut dyn FnMut(&soak::Slice),
+    ) -> Result<Vec<soak::Slice>, Failure> {
+        on_device!(self, device => soak::serve(device, options, progress))
+    }
+
     /// Runs one test of the registry; on the CPU, once for each instruction set of the machine.
     ///
     /// # Panics
@@ -234,7 +247,7 @@ impl AnyDevice {
                 for instructions in Instructions::available() {
                     let cpu = Cpu::with_instructions(instructions).expect("available instructions");
                     run(&cpu, rules, stem, name);
-                    rules.one_of = SAMPLE;
+                    rules.sampled = true;
                 }
             }
             #[cfg(feature = "wgpu")]

@@ -7,7 +7,7 @@ use longseq::prelude::*;
 use longseq::Wgpu;
 use longseq::webgpu::WgpuOptions;
 
-use crate::case::{Rules, SAMPLE};
+use crate::case::Rules;
 
 /// The device, or `None` where the tests are to run without one.
 ///
@@ -39,8 +39,8 @@ pub fn device() -> Option<Wgpu> {
 pub fn rules() -> Rules {
     let is = |name| device().is_some_and(|device| device.device().contains(name));
     let is_ieee = is("llvmpipe");
-    let one_of = if is_ieee || is("SwiftShader") { SAMPLE } else { 1 };
-    Rules { nan: is_ieee, one_of, ..Rules::WGSL }
+    let sampled = is_ieee || is("SwiftShader");
+    Rules { nan: is_ieee, sampled, ..Rules::WGSL }
 }
 
 /// What the environment asks for: `LONGSEQ_TEST_WGPU_ADAPTER`, and no subgroups with `LONGSEQ_TEST_WGPU_SUBGROUPS=off`.

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use clap::Args;
-use longseq::prelude::*;
 use longseq_check::Failure;
 use longseq_check::device::{AnyDevice, Kind};
 use longseq_check::soak::{self, Limit, Slice};
@@ -41,11 +40,11 @@ fn judge(slices: &[Slice]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn serve<B: Backend + Sync>(backend: &B, options: &Options, forks: bool) -> Result<Vec<Slice>, Failure> {
+fn serve(device: &AnyDevice, options: &Options, forks: bool) -> Result<Vec<Slice>, Failure> {
     let time = Duration::from_secs(options.seconds) / 2;
     let limit = Limit::Time(time);
     let options = soak::Options { threads: options.threads, forks, limit, slice: time / 10 };
-    soak::serve(backend, options, |slice| {
+    device.soak(options, &mut |slice| {
         println!(
             "{:6.1} s {:8} requests   median {:8.3} ms   p99 {:8.3} ms   resident {:7.1} MiB",
             slice.seconds,
@@ -63,13 +62,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         for forks in [true, false] {
             let handles = if forks { "a handle for each" } else { "one handle" };
             println!("{}: {}, {} threads, {handles}", kind.name(), device.description(), options.threads);
-            let slices = match &device {
-                AnyDevice::Cpu(device) => serve(device, options, forks),
-                #[cfg(feature = "wgpu")]
-                AnyDevice::Wgpu(device) => serve(device, options, forks),
-                #[cfg(feature = "cuda")]
-                AnyDevice::Cuda(device) => serve(device, options, forks),
-            }?;
+            let slices = serve(&device, options, forks)?;
             judge(&slices)?;
             println!("every answer right; memory and times flat");
         }
