@@ -1,11 +1,25 @@
-// The activations in DIN's backward pass, of a tile of 8 units.
+// The activations in DIN's backward pass, of a pair of tiles of 8 units. A lane has 8 numbers of a pair: two units of both tiles, for its
+// two rows.
 #pragma once
 #include "din/products.cuh"
 
-// This lane's of a layer's vector: bias, gain, shift, alpha, output weight.
-__device__ __forceinline__ const float *vector_of(
-    const DinBackwardParams &p, const DinBackwardLayer &layer, u32 vector, u32 tile) {
-    return (const float *)(p.network + layer.vectors + vector * layer.units4) + tile * 8 + threadIdx.x % 4 * 2;
+// Of number `r` of a lane: which of its four units, and which of its rows.
+__device__ __forceinline__ constexpr u32 unit_of(u32 r) { return r / 4 * 2 + r % 2; }
+__device__ __forceinline__ constexpr u32 row_of(u32 r) { return r / 2 % 2; }
+
+__device__ __forceinline__ float (&pair_of(Sums &sums, u32 pair))[8] { return *(float (*)[8])sums[2 * pair]; }
+
+// This lane's of a layer's vectors (bias, gain, shift, alpha, output weight, of 4·units4 numbers each), for the units of pair `pair`.
+__device__ __forceinline__ const float *vectors_of(const DinBackwardParams &p, const DinBackwardLayer &layer, u32 pair) {
+    return (const float *)(p.network + layer.vectors) + pair * 16 + threadIdx.x % 4 * 2;
+}
+
+__device__ __forceinline__ void load_units(const float *vector, float (&x)[4]) {
+    const float2 low = load_two(vector), high = load_two(vector + 8);
+    x[0] = low.x;
+    x[1] = low.y;
+    x[2] = high.x;
+    x[3] = high.y;
 }
 
 __device__ __forceinline__ float sigmoid(float x) {
@@ -13,86 +27,92 @@ __device__ __forceinline__ float sigmoid(float x) {
     return reciprocal_approx(1.0f + exp_approx(-x));
 }
 
-// Activates a tile of 8 units. `vector` is this lane's of the layer's vectors: bias, gain, shift, alpha, of `padded` numbers each.
-// Comparisons instead of fmaxf keep NaN.
-__device__ __forceinline__ void activate_units(float (&c)[4], u32 activation, const float *vector, u32 padded) {
-    if (activation == RELU) {
+// Sets numbers of units past the last to 0.
+__device__ __forceinline__ void clear_padding(const DinBackwardLayer &layer, u32 pair, float (&c)[8]) {
+    if (16 * pair + 16 <= layer.units) return;
+    const u32 unit = 16 * pair + threadIdx.x % 4 * 2;
 #pragma unroll
-        for (u32 r = 0; r < 4; r++) c[r] = c[r] < 0.0f ? 0.0f : c[r];
-    } else if (activation == SIGMOID) {
+    for (u32 r = 0; r < 8; r++) c[r] = unit + r / 4 * 8 + r % 2 < layer.units ? c[r] : 0.0f;
+}
+
+// Activates a pair. Comparisons instead of fmaxf keep NaN.
+__device__ __forceinline__ void activate(const DinBackwardLayer &layer, u32 pair, const float *vectors, float (&c)[8]) {
+    const u32 padded = 4 * layer.units4;
+    if (layer.activation == RELU) {
 #pragma unroll
-        for (u32 r = 0; r < 4; r++) c[r] = sigmoid(c[r]);
+        for (u32 r = 0; r < 8; r++) c[r] = c[r] < 0.0f ? 0.0f : c[r];
+    } else if (layer.activation == SIGMOID) {
+#pragma unroll
+        for (u32 r = 0; r < 8; r++) c[r] = sigmoid(c[r]);
     } else {
-        const float2 alphas = load_two(vector + 3 * padded);
-        if (activation == PRELU) {
+        float alphas[4];
+        load_units(vectors + 3 * padded, alphas);
+        if (layer.activation == PRELU) {
 #pragma unroll
-            for (u32 r = 0; r < 4; r++) {
-                const float alpha = r % 2 == 0 ? alphas.x : alphas.y;
-                c[r] = c[r] < 0.0f ? alpha * c[r] : c[r];
-            }
+            for (u32 r = 0; r < 8; r++) c[r] = c[r] < 0.0f ? alphas[unit_of(r)] * c[r] : c[r];
         } else {
-            const float2 gains = load_two(vector + padded), shifts = load_two(vector + 2 * padded);
+            float gains[4], shifts[4];
+            load_units(vectors + padded, gains);
+            load_units(vectors + 2 * padded, shifts);
 #pragma unroll
-            for (u32 r = 0; r < 4; r++) {
-                const bool even = r % 2 == 0;
-                const float gate = sigmoid(fma(even ? gains.x : gains.y, c[r], even ? shifts.x : shifts.y));
-                c[r] *= fma(even ? alphas.x : alphas.y, 1.0f - gate, gate);
+            for (u32 r = 0; r < 8; r++) {
+                const u32 u = unit_of(r);
+                const float gate = sigmoid(fma(gains[u], c[r], shifts[u]));
+                c[r] *= fma(alphas[u], 1.0f - gate, gate);
             }
         }
     }
+    clear_padding(layer, pair, c);
 }
 
-// Sets numbers of units past the last to 0.
-__device__ __forceinline__ void clear_padding(const DinBackwardLayer &layer, u32 tile, float (&c)[4]) {
-    if (8 * tile + 8 <= layer.units) return;
-    const u32 unit = 8 * tile + threadIdx.x % 4 * 2;
-#pragma unroll
-    for (u32 r = 0; r < 4; r++) c[r] = unit + r % 2 < layer.units ? c[r] : 0.0f;
-}
-
-__device__ __forceinline__ void activate(const DinBackwardParams &p, const DinBackwardLayer &layer, u32 tile, float (&c)[4]) {
-    activate_units(c, layer.activation, vector_of(p, layer, 0, tile), 4 * layer.units4);
-    clear_padding(layer, tile, c);
-}
-
-// Of the two units of this lane, in sum over its two pairs: the gradients of bias, alpha, gain and shift.
+// Of this lane's units in PAIRS pairs, in sum over its two rows: the gradients of bias, alpha, gain and shift, and of the output weight.
 struct UnitSums {
-    float2 bias, alpha, gain, shift;
+    float bias[4 * PAIRS], alpha[4 * PAIRS], gain[4 * PAIRS], shift[4 * PAIRS], output[4 * PAIRS];
 };
 
-// The gradients of a tile of 8 units from those of its outputs, `dx`, which dy replaces.
-__device__ __forceinline__ UnitSums activate_backward(
-    const DinBackwardParams &p, const DinBackwardLayer &layer, u32 tile, const float (&before)[4], float (&dx)[4]) {
-    float2 alphas = {}, gains = {}, shifts = {};
-    if (layer.activation >= PRELU) alphas = load_two(vector_of(p, layer, 3, tile));
-    if (layer.activation == DICE) {
-        gains = load_two(vector_of(p, layer, 1, tile));
-        shifts = load_two(vector_of(p, layer, 2, tile));
-    }
-    float sums[4][2] = {};
+// The gradients of pair `n` of `own` from those of its outputs, `dx`, which dy replaces, and those of the scores.
+__device__ __forceinline__ void activate_backward(u32 activation, const float *vectors, u32 padded, const float (&grad_score)[2],
+                                                  const float (&before)[8], float (&dx)[8], UnitSums &own, u32 n) {
+    if (activation == SIGMOID) {
 #pragma unroll
-    for (u32 r = 0; r < 4; r++) {
-        const u32 u = r % 2;
-        const float alpha = u == 0 ? alphas.x : alphas.y, gain = u == 0 ? gains.x : gains.y;
-        const float y = before[r], own = dx[r];
-        float slope;
-        if (layer.activation == SIGMOID) {
-            slope = sigmoid(y) * sigmoid(-y);
-        } else if (layer.activation == DICE) {
-            const float z = fma(gain, y, u == 0 ? shifts.x : shifts.y), s = sigmoid(z), other = sigmoid(-z);
-            const float product = s * other * (1.0f - alpha);
-            slope = fma(y * product, gain, fma(alpha, other, s));
-            sums[1][u] = fma(own, y * other, sums[1][u]);
-            // In this order, because y² may be infinite where the product is 0.
-            sums[2][u] = fma(own, y * (y * product), sums[2][u]);
-            sums[3][u] = fma(own, y * product, sums[3][u]);
-        } else {
-            slope = y > 0.0f ? 1.0f : y != y ? y
-                                             : alpha;
-            sums[1][u] = fma(own, y > 0.0f ? 0.0f : y, sums[1][u]);
+        for (u32 r = 0; r < 8; r++) {
+            const u32 at = 4 * n + unit_of(r);
+            const float s = sigmoid(before[r]);
+            own.output[at] = fma(grad_score[row_of(r)], s, own.output[at]);
+            dx[r] *= s * sigmoid(-before[r]);
         }
-        dx[r] = own * slope;
-        sums[0][u] += dx[r];
+    } else if (activation == DICE) {
+        float alphas[4], gains[4], shifts[4];
+        load_units(vectors + 3 * padded, alphas);
+        load_units(vectors + padded, gains);
+        load_units(vectors + 2 * padded, shifts);
+#pragma unroll
+        for (u32 r = 0; r < 8; r++) {
+            const u32 u = unit_of(r), at = 4 * n + u;
+            const float alpha = alphas[u], gain = gains[u], y = before[r], grad = dx[r], z = fma(gain, y, shifts[u]);
+            const float s = sigmoid(z), other = sigmoid(-z), product = s * other * (1.0f - alpha), mixed = fma(alpha, other, s);
+            own.alpha[at] = fma(grad, y * other, own.alpha[at]);
+            // In this order, because y² may be infinite where the product is 0.
+            own.gain[at] = fma(grad, y * (y * product), own.gain[at]);
+            own.shift[at] = fma(grad, y * product, own.shift[at]);
+            own.output[at] = fma(grad_score[row_of(r)], y * mixed, own.output[at]);
+            dx[r] = grad * fma(y * product, gain, mixed);
+        }
+    } else {
+        float alphas[4] = {};
+        if (activation == PRELU) load_units(vectors + 3 * padded, alphas);
+#pragma unroll
+        for (u32 r = 0; r < 8; r++) {
+            const u32 u = unit_of(r), at = 4 * n + u;
+            const float y = before[r], grad = dx[r], below = activation == RELU ? 0.0f : alphas[u] * y;
+            const bool positive = y > 0.0f;
+            float slope = positive ? 1.0f : alphas[u];
+            slope = y != y ? y : slope;
+            own.alpha[at] = fma(grad, positive ? 0.0f : y, own.alpha[at]);
+            own.output[at] = fma(grad_score[row_of(r)], y < 0.0f ? below : y, own.output[at]);
+            dx[r] = grad * slope;
+        }
     }
-    return {{sums[0][0], sums[0][1]}, {sums[1][0], sums[1][1]}, {sums[2][0], sums[2][1]}, {sums[3][0], sums[3][1]}};
+#pragma unroll
+    for (u32 u = 0; u < 4; u++) own.bias[4 * n + u] = dx[u / 2 * 4 + u % 2] + dx[u / 2 * 4 + u % 2 + 2];
 }

@@ -18,11 +18,13 @@ enum : u32 {
     PAIR_NUMBERS = 8,
 };
 
-// Parts as in the forward pass, but three of what is computed from 16-bit storage too: gradients may be stored as float.
+// Parts as in the forward pass, but three of what is computed from 16-bit storage too: gradients may be stored as float. What is stored,
+// weights and behaviours, is exact in WEIGHT parts, and so is the product of two numbers of 16 bits in twice as many.
 template <typename T>
 struct BackwardParts {
     enum : u32 {
         WEIGHT = Parts<T>::WEIGHT,
+        PRODUCT = WEIGHT == 1 ? 2 : 3,
         INPUT = 3,
         DIFFERENCE = 3
     };

@@ -34,8 +34,8 @@ __device__ __forceinline__ void load_numbers(const T *history, u32 width, u32 ro
 
 template <typename T>
 __device__ __forceinline__ void behaviours(const DinBackwardParams &p) {
-    constexpr u32 INPUT = BackwardParts<T>::INPUT;
-    __shared__ Vector buffer[INPUT * WARP];
+    constexpr u32 WEIGHT = BackwardParts<T>::WEIGHT;
+    __shared__ Vector buffer[WEIGHT * WARP];
     const DinPiece piece = p.pieces[piece_of<&DinPiece::first_block>(p, blockIdx.x)];
     if (piece.targets == 0) return;
     const u32 first = 16 * (blockIdx.x - piece.first_block), rows = min(16u, piece.rows - first), steps = p.width4 / 4;
@@ -52,10 +52,10 @@ __device__ __forceinline__ void behaviours(const DinBackwardParams &p) {
         numbers[WARP] = make_float4(x[4], x[5], x[6], x[7]);
 #pragma unroll
         for (u32 i = 0; i < 8; i++) zeros[i / 2 % 2] = fma(x[i], 0.0f, zeros[i / 2 % 2]);
-        u32 parts[INPUT][4];
-        split<INPUT>(x, parts);
-        store_parts(inputs + step * INPUT * WARP, parts);
-        store_turned<BackwardParts<T>::WEIGHT>(buffer, turned + step * BackwardParts<T>::WEIGHT * WARP, parts);
+        u32 parts[WEIGHT][4];
+        split<WEIGHT>(x, parts);
+        store_parts(inputs + step * WEIGHT * WARP, parts);
+        store_turned<WEIGHT>(buffer, turned + step * WEIGHT * WARP, parts);
     }
     bool odd[2];
     find_odd(zeros, odd);
@@ -63,7 +63,7 @@ __device__ __forceinline__ void behaviours(const DinBackwardParams &p) {
 #pragma unroll 1
     for (u32 pair = 0; pair < pairs; pair += PAIRS) {
         Sums sums = {};
-        multiply_any<BackwardParts<T>::DIFFERENCE, INPUT>(sums, odd, inputs, steps, p.network + p.difference, pairs, pair);
+        multiply_any<BackwardParts<T>::DIFFERENCE, WEIGHT>(sums, odd, inputs, steps, p.network + p.difference, pairs, pair);
 #pragma unroll
         for (u32 n = 0; n < 2 * PAIRS; n++) {
             if (pair + n / 2 < pairs) store_four(block + p.block_terms + (2 * pair + n) * WARP + threadIdx.x, sums[n]);
@@ -85,9 +85,10 @@ struct TileMemory {
     const float *candidate;
 };
 
-// Of the two pairs of this lane: whether they are not removed, and the gradients of their scores.
+// Of the two pairs of this lane: whether they are not removed, and the gradients of their scores. Whether no lane has a removed one.
 struct TilePairs {
     bool kept[2];
+    bool all;
     float grad_score[2];
 };
 
@@ -95,15 +96,18 @@ struct TilePairs {
 template <typename T>
 __device__ __forceinline__ void make_inputs(
     const DinBackwardParams &p, const TileMemory &memory, float (&grads)[2], bool (&odd)[2]) {
-    const float *const q = memory.candidate + threadIdx.x % 4 * 2, *const grad_out = q + 4 * p.width4;
+    constexpr u32 PRODUCT = BackwardParts<T>::PRODUCT;
+    const float *q = memory.candidate + threadIdx.x % 4 * 2, *grad_out = q + 4 * p.width4;
+    const float4 *behaviours = memory.block + threadIdx.x;
+    Vector *to = memory.inputs;
     float zeros[2] = {}, sums[2] = {};
 #pragma unroll 1
-    for (u32 step = 0; step < p.width4 / 4; step++) {
+    for (u32 step = p.width4 / 4; step > 0; step--) {
         float x[8];
 #pragma unroll
         for (u32 half = 0; half < 2; half++) {
-            const float4 s = load_float4(memory.block + (2 * step + half) * WARP + threadIdx.x);
-            const float2 own = load_two(q + 16 * step + 8 * half), grad = load_two(grad_out + 16 * step + 8 * half);
+            const float4 s = load_float4(behaviours + half * WARP);
+            const float2 own = load_two(q + 8 * half), grad = load_two(grad_out + 8 * half);
             float *const out = x + 4 * half;
             sums[0] = fma(grad.y, s.y, fma(grad.x, s.x, sums[0]));
             sums[1] = fma(grad.y, s.w, fma(grad.x, s.z, sums[1]));
@@ -111,79 +115,97 @@ __device__ __forceinline__ void make_inputs(
             out[1] = own.y * s.y;
             out[2] = own.x * s.z;
             out[3] = own.y * s.w;
-            zeros[0] = fma(out[1], 0.0f, fma(out[0], 0.0f, zeros[0]));
-            zeros[1] = fma(out[3], 0.0f, fma(out[2], 0.0f, zeros[1]));
+            // See multiply_any.
+            if (BackwardParts<T>::WEIGHT > 1) {
+                zeros[0] = fma(out[1], 0.0f, fma(out[0], 0.0f, zeros[0]));
+                zeros[1] = fma(out[3], 0.0f, fma(out[2], 0.0f, zeros[1]));
+            }
         }
-        u32 parts[BackwardParts<T>::INPUT][4];
-        split<BackwardParts<T>::INPUT>(x, parts);
-        store_parts(memory.inputs + step * BackwardParts<T>::INPUT * WARP, parts);
+        u32 parts[PRODUCT][4];
+        split<PRODUCT>(x, parts);
+        store_parts(to, parts);
+        behaviours += 2 * WARP;
+        q += 16;
+        grad_out += 16;
+        to += PRODUCT * WARP;
     }
-    find_odd(zeros, odd);
+    if (BackwardParts<T>::WEIGHT > 1) find_odd(zeros, odd);
     grads[0] = warp_sum<4>(sums[0]);
     grads[1] = warp_sum<4>(sums[1]);
 }
 
-// What the sums of a layer begin with: its bias, or the terms of the behaviour and the candidate.
-__device__ __forceinline__ void start_sums(
-    const DinBackwardParams &p, const TileMemory &memory, u32 i, u32 tile, float (&c)[4]) {
-    if (i > 0) {
-        const float2 bias = load_two(vector_of(p, p.layers[i], 0, tile));
-        c[0] = c[2] = bias.x;
-        c[1] = c[3] = bias.y;
-        return;
+// What the sums of a layer begin with: its bias, or the terms of the behaviour and the candidate. Of up to PAIRS pairs of tiles.
+__device__ __forceinline__ void start_sums(const DinBackwardParams &p, const TileMemory &memory, u32 i, u32 pair, u32 pairs, Sums &sums) {
+    const float *from = vectors_of(p, p.layers[i], pair);
+    if (i == 0) from = memory.candidate + 8 * p.width4 + 16 * pair + threadIdx.x % 4 * 2;
+    const float4 *terms = memory.block + p.block_terms + 2 * pair * WARP + threadIdx.x;
+#pragma unroll
+    for (u32 n = 0; n < PAIRS; n++) {
+        if (n == 0 || pair + n < pairs) {
+            float (&c)[8] = pair_of(sums, n);
+            float own[4];
+            load_units(from + 16 * n, own);
+#pragma unroll
+            for (u32 r = 0; r < 8; r++) c[r] = own[unit_of(r)];
+            if (i == 0) {
+                const float4 low = load_float4(terms + 2 * n * WARP), high = load_float4(terms + (2 * n + 1) * WARP);
+                const float term[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+                for (u32 r = 0; r < 8; r++) c[r] += term[r];
+            }
+        }
     }
-    const float2 own = load_two(memory.candidate + 8 * p.width4 + 8 * tile + threadIdx.x % 4 * 2);
-    const float4 term = load_float4(memory.block + p.block_terms + tile * WARP + threadIdx.x);
-    c[0] = term.x + own.x;
-    c[1] = term.y + own.y;
-    c[2] = term.z + own.x;
-    c[3] = term.w + own.y;
 }
 
-// Stores two tiles of units before and after the activation; the last layer's go into the scores.
-template <typename T>
-__device__ __forceinline__ void finish_pair(const DinBackwardParams &p, const TileMemory &memory, u32 i, u32 pair, Vector *to,
-                                            float (&low)[4], float (&high)[4], float (&scores)[2]) {
-    const DinBackwardLayer &layer = p.layers[i];
-    float4 *before = memory.before + layer.before + 2 * pair * WARP + threadIdx.x;
-    store_four(before, low);
-    store_four(before + WARP, high);
-    activate(p, layer, 2 * pair, low);
-    activate(p, layer, 2 * pair + 1, high);
-    if (i + 1 == p.layer_count) {
-        const float2 first = load_two(vector_of(p, layer, 4, 2 * pair)), second = load_two(vector_of(p, layer, 4, 2 * pair + 1));
-        scores[0] = fma(high[1], second.y, fma(high[0], second.x, fma(low[1], first.y, fma(low[0], first.x, scores[0]))));
-        scores[1] = fma(high[3], second.y, fma(high[2], second.x, fma(low[3], first.y, fma(low[2], first.x, scores[1]))));
-        return;
+// Stores a pair of tiles before the activation, activates it, and adds the last layer's to the scores.
+__device__ __forceinline__ void finish_pair(const DinBackwardParams &p, const DinBackwardLayer &layer, bool last, u32 pair, float4 *before,
+                                            const float *vectors, float (&c)[8], float (&scores)[2]) {
+    // The scores alone need no gradient.
+    if (p.mode != SCORES) {
+        before[0] = make_float4(c[0], c[1], c[2], c[3]);
+        before[WARP] = make_float4(c[4], c[5], c[6], c[7]);
     }
-    u32 parts[BackwardParts<T>::INPUT][4];
-    split_tiles<BackwardParts<T>::INPUT>(low, high, parts);
-    const u32 at = pair * BackwardParts<T>::INPUT * WARP;
-    store_parts(to + at, parts);
-    if (p.mode == GRADIENTS && i + 1 >= p.deepest) {
-        store_turned<BackwardParts<T>::INPUT>(memory.buffer, (Vector *)(memory.tile + p.layers[i + 1].inputs) + at, parts);
-    }
+    activate(layer, pair, vectors, c);
+    if (!last) return;
+    float weights[4];
+    load_units(vectors + 16 * layer.units4, weights);
+#pragma unroll
+    for (u32 r = 0; r < 8; r++) scores[row_of(r)] = fma(c[r], weights[unit_of(r)], scores[row_of(r)]);
 }
 
 template <typename T>
 __device__ __forceinline__ void run_layer(
     const DinBackwardParams &p, const TileMemory &memory, u32 i, const bool (&odd)[2], float (&scores)[2]) {
+    constexpr u32 WEIGHT = BackwardParts<T>::WEIGHT, INPUT = BackwardParts<T>::INPUT;
     const DinBackwardLayer &layer = p.layers[i];
-    const u32 pairs = layer.units4 / 4, steps = (i == 0 ? p.width4 : p.layers[i - 1].units4) / 4;
+    const u32 pairs = layer.units4 / 4;
+    const bool last = i + 1 == p.layer_count, turns = p.mode == GRADIENTS && i + 1 >= p.deepest;
     const Vector *from = i % 2 == 0 ? memory.inputs : memory.others;
     Vector *to = i % 2 == 0 ? memory.others : memory.inputs;
-    const bool any[2] = {i == 0 && odd[0], i == 0 && odd[1]};
+    const float4 *weights = p.network + layer.forward;
 #pragma unroll 1
     for (u32 pair = 0; pair < pairs; pair += PAIRS) {
         Sums sums = {};
-#pragma unroll
-        for (u32 n = 0; n < 2 * PAIRS; n++) {
-            if (pair + n / 2 < pairs) start_sums(p, memory, i, 2 * pair + n, sums[n]);
+        start_sums(p, memory, i, pair, pairs, sums);
+        if (i == 0) {
+            multiply_any<WEIGHT, BackwardParts<T>::PRODUCT>(sums, odd, from, p.width4 / 4, weights, pairs, pair);
+        } else {
+            multiply<WEIGHT, INPUT>(sums, from, p.layers[i - 1].units4 / 4, weights, pairs, pair);
         }
-        multiply_any<BackwardParts<T>::WEIGHT, BackwardParts<T>::INPUT>(sums, any, from, steps, p.network + layer.forward, pairs, pair);
+        const float *vectors = vectors_of(p, layer, pair);
+        float4 *before = memory.before + layer.before + 2 * pair * WARP + threadIdx.x;
 #pragma unroll
         for (u32 n = 0; n < PAIRS; n++) {
-            if (pair + n < pairs) finish_pair<T>(p, memory, i, pair + n, to, sums[2 * n], sums[2 * n + 1], scores);
+            if (n == 0 || pair + n < pairs) {
+                finish_pair(p, layer, last, pair + n, before + 2 * n * WARP, vectors + 16 * n, pair_of(sums, n), scores);
+                if (!last) {
+                    u32 parts[INPUT][4];
+                    split_tiles<INPUT>(sums[2 * n], sums[2 * n + 1], parts);
+                    const u32 at = (pair + n) * INPUT * WARP;
+                    store_parts(to + at, parts);
+                    if (turns) store_turned<INPUT>(memory.buffer, (Vector *)(memory.tile + p.layers[i + 1].inputs) + at, parts);
+                }
+            }
         }
     }
 }
@@ -218,6 +240,7 @@ __device__ __forceinline__ TilePairs weigh(
     }
     if (p.mode == GRADIENTS) {
         const u32 upper = __ballot_sync(WHOLE_WARP, pairs.kept[0]), lower = __ballot_sync(WHOLE_WARP, pairs.kept[1]);
+        pairs.all = (upper & lower) == WHOLE_WARP;
         if (threadIdx.x == 0) *(uint2 *)(numbers + 16) = make_uint2(upper, lower);
     }
     return pairs;
@@ -231,58 +254,62 @@ __device__ __forceinline__ void store_unit_sums(float4 *sums, u32 tile, float2 s
     if (threadIdx.x < 4) ((float2 *)sums)[4 * tile + threadIdx.x] = sum;
 }
 
-// The gradients of the output layer; zeros for those of layers that have none.
-__device__ __forceinline__ void output_layer(
-    const DinBackwardParams &p, const TileMemory &memory, const TilePairs &pairs, float4 *sums) {
-    const DinBackwardLayer &layer = p.layers[p.layer_count - 1];
-    const float (&grads)[2] = pairs.grad_score;
-#pragma unroll 1
-    for (u32 tile = 0; tile < layer.units4 / 2; tile++) {
-        const float4 y = memory.before[layer.before + tile * WARP + threadIdx.x];
-        float x[4] = {y.x, y.y, y.z, y.w};
-        activate(p, layer, tile, x);
+// The gradient of the output bias, and zeros for those of the vectors of layers before `lowest`.
+__device__ __forceinline__ void output_bias(const DinBackwardParams &p, const TilePairs &pairs, u32 lowest, float4 *sums) {
+    float all = pairs.grad_score[0] + pairs.grad_score[1];
 #pragma unroll
-        for (u32 r = 0; r < 4; r++) x[r] = pairs.kept[r / 2] ? x[r] : 0.0f;
-        const float2 sum = {fma(grads[0], x[0], grads[1] * x[2]), fma(grads[0], x[1], grads[1] * x[3])};
-        store_unit_sums(sums + p.output_sums, tile, sum);
-    }
-    const float2 all = sum_rows(float2{grads[0] + grads[1], 0.0f});
-    if (threadIdx.x == 0) sums[p.output_sums + layer.units4] = make_float4(all.x, 0.0f, 0.0f, 0.0f);
-    for (u32 i = 0; i < p.deepest; i++) {
+    for (u32 lanes = 4; lanes < WARP; lanes *= 2) all += shuffle_xor(all, lanes);
+    if (threadIdx.x == 0) sums[p.output_sums + p.layers[p.layer_count - 1].units4] = make_float4(all, 0.0f, 0.0f, 0.0f);
+    for (u32 i = 0; i < lowest; i++) {
         for (u32 at = threadIdx.x; at < 4 * p.layers[i].units4; at += WARP) store_quad(sums + p.layers[i].sums + at, Quad{});
     }
 }
 
-// A tile of 8 units of layer `i`: its dy, in the place of its dx, and the sums of the gradients of its vectors.
-__device__ __forceinline__ void tile_backward(const DinBackwardParams &p, const TileMemory &memory, const TilePairs &pairs,
-                                              float4 *sums, u32 i, u32 tile, float (&dx)[4]) {
-    const DinBackwardLayer &layer = p.layers[i];
-    const float4 four = memory.before[layer.before + tile * WARP + threadIdx.x];
-    float y[4] = {four.x, four.y, four.z, four.w};
+// A pair of tiles of units, number `n` of `own`: its dy, in the place of its dx, and this lane's sums of the gradients of its vectors.
+__device__ __forceinline__ void pair_backward(const DinBackwardLayer &layer, const TilePairs &pairs, bool last, u32 pair, const float4 *before,
+                                              const float *vectors, float (&dx)[8], UnitSums &own, u32 n) {
+    const u32 padded = 4 * layer.units4;
+    if (last) {
+        float weights[4];
+        load_units(vectors + 4 * padded, weights);
 #pragma unroll
-    for (u32 r = 0; r < 4; r++) {
-        y[r] = pairs.kept[r / 2] ? y[r] : 0.0f;
-        dx[r] = pairs.kept[r / 2] ? dx[r] : 0.0f;
+        for (u32 r = 0; r < 8; r++) dx[r] = pairs.grad_score[row_of(r)] * weights[unit_of(r)];
     }
-    clear_padding(layer, tile, y);
-    clear_padding(layer, tile, dx);
-    const UnitSums own = activate_backward(p, layer, tile, y, dx);
-    float4 *to = sums + layer.sums;
-    store_unit_sums(to, tile, own.bias);
+    const float4 low = before[0], high = before[WARP];
+    float y[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+    if (!pairs.all) {
+#pragma unroll
+        for (u32 r = 0; r < 8; r++) {
+            y[r] = pairs.kept[row_of(r)] ? y[r] : 0.0f;
+            dx[r] = pairs.kept[row_of(r)] ? dx[r] : 0.0f;
+        }
+    }
+    clear_padding(layer, pair, y);
+    clear_padding(layer, pair, dx);
+    activate_backward(layer.activation, vectors, padded, pairs.grad_score, y, dx, own, n);
+}
+
+// Stores the sums over the pairs of the tile for PAIRS pairs of tiles, of which each lane gets a unit.
+__device__ __forceinline__ void store_sums(const DinBackwardParams &p, const DinBackwardLayer &layer, bool last, u32 pair, float4 *sums,
+                                           const UnitSums &own) {
+    const u32 lane = threadIdx.x, padded = 4 * layer.units4;
+    const u32 unit = 16 * pair + lane / 8 * 8 + lane % 4 * 2 + lane / 4 % 2;
     const bool dice = layer.activation == DICE;
-    float2 zero = {};
-    if (dice || layer.activation == PRELU) {
-        store_unit_sums(to + layer.units4, tile, own.alpha);
-    } else if (threadIdx.x < 4) {
-        ((float2 *)(to + layer.units4))[4 * tile + threadIdx.x] = zero;
-    }
+    const float bias = sum_one_of(own.bias);
+    float alpha = 0.0f, gain = 0.0f, shift = 0.0f, output = 0.0f;
+    if (layer.activation >= PRELU) alpha = sum_one_of(own.alpha);
     if (dice) {
-        store_unit_sums(to + 2 * layer.units4, tile, own.gain);
-        store_unit_sums(to + 3 * layer.units4, tile, own.shift);
-    } else if (threadIdx.x < 4) {
-        ((float2 *)(to + 2 * layer.units4))[4 * tile + threadIdx.x] = zero;
-        ((float2 *)(to + 3 * layer.units4))[4 * tile + threadIdx.x] = zero;
+        gain = sum_one_of(own.gain);
+        shift = sum_one_of(own.shift);
     }
+    if (last) output = sum_one_of(own.output);
+    if (unit >= padded) return;
+    float *to = (float *)(sums + layer.sums) + unit;
+    to[0] = bias;
+    to[padded] = alpha;
+    to[2 * padded] = gain;
+    to[3 * padded] = shift;
+    if (last) ((float *)(sums + p.output_sums))[unit] = output;
 }
 
 // The gradients of a layer before its activation, and the sums of those of its vectors.
@@ -299,31 +326,25 @@ __device__ __forceinline__ void layer_backward(
 #pragma unroll 1
     for (u32 pair = 0; pair < count; pair += PAIRS) {
         Sums dx = {};
-        if (last) {
-#pragma unroll
-            for (u32 n = 0; n < 2 * PAIRS; n++) {
-                if (pair + n / 2 < count) {
-                    const float2 weight = load_two(vector_of(p, layer, 4, 2 * pair + n));
-#pragma unroll
-                    for (u32 r = 0; r < 4; r++) dx[n][r] = pairs.grad_score[r / 2] * (r % 2 == 0 ? weight.x : weight.y);
-                }
-            }
-        } else {
+        if (!last) {
             const DinBackwardLayer &next = p.layers[i + 1];
             multiply<BackwardParts<T>::WEIGHT, INPUT>(dx, from, next.units4 / 4, p.network + next.back, count, pair);
         }
+        const float *vectors = vectors_of(p, layer, pair);
+        const float4 *before = memory.before + layer.before + 2 * pair * WARP + threadIdx.x;
+        UnitSums own = {};
 #pragma unroll
         for (u32 n = 0; n < PAIRS; n++) {
-            if (pair + n < count) {
-                const u32 tile = 2 * (pair + n), at = (pair + n) * INPUT * WARP;
-                tile_backward(p, memory, pairs, sums, i, tile, dx[2 * n]);
-                tile_backward(p, memory, pairs, sums, i, tile + 1, dx[2 * n + 1]);
+            if (n == 0 || pair + n < count) {
+                const u32 at = (pair + n) * INPUT * WARP;
+                pair_backward(layer, pairs, last, pair + n, before + 2 * n * WARP, vectors + 16 * n, pair_of(dx, n), own, n);
                 u32 parts[INPUT][4];
                 split_tiles<INPUT>(dx[2 * n], dx[2 * n + 1], parts);
                 store_parts(to + at, parts);
                 store_turned<INPUT>(memory.buffer, (Vector *)(memory.tile + layer.grads) + at, parts);
             }
         }
+        store_sums(p, layer, last, pair, sums, own);
     }
 }
 
@@ -362,7 +383,7 @@ __device__ __forceinline__ void pairs(const DinBackwardParams &p) {
                                p.blocks + u64(piece.first_block + block) * p.block,
                                (const float *)(p.candidates + u64(m) * p.candidate)};
     float grads[2], scores[2] = {};
-    bool odd[2];
+    bool odd[2] = {};
     make_inputs<T>(p, memory, grads, odd);
     const u32 layers = p.mode == STATISTICS ? p.layer + 1 : p.layer_count;
 #pragma unroll 1
@@ -373,9 +394,11 @@ __device__ __forceinline__ void pairs(const DinBackwardParams &p) {
     }
     const TilePairs kept = weigh(p, rows, m, scores, grads);
     if (p.mode == SCORES) return;
-    output_layer(p, memory, kept, sums);
+    // Of the last layer also where only the output layer's gradients are wanted.
+    const u32 lowest = min(p.deepest, p.layer_count - 1);
+    output_bias(p, kept, lowest, sums);
 #pragma unroll 1
-    for (u32 i = p.layer_count; i > p.deepest; i--) layer_backward<T>(p, memory, kept, sums, i - 1);
+    for (u32 i = p.layer_count; i > lowest; i--) layer_backward<T>(p, memory, kept, sums, i - 1);
 }
 
 // Eight blocks per multiprocessor: shared memory allows few more, and for more of them ptxas would spill registers.

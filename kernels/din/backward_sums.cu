@@ -7,7 +7,7 @@
 //   sums are Σ S_m ⊗ q_m, Σ G_m and Σ G_m·diag(q_m), the gradients of W_q + W_d (as far as they come from q), W_k − W_d and W_p.
 //   `target_parts` gets (W_q + W_d)ᵀ·S_m + the columns of W_p ⊙ G_m, summed: the run's part of the candidate's gradient, one for every 32
 //   units.
-// din_backward_history: ds_l = Σ_m (w·grad_out + (W_k − W_d)ᵀ·dy + q ⊙ W_pᵀ·dy) over the candidates of the user, in order.
+// din_backward_history: ds_l = Σ_m (w·grad_out + q ⊙ W_pᵀ·dy) + (W_k − W_d)ᵀ·Σ_m dy over the candidates of the user, in order.
 // din_backward_targets: adds up the parts of a candidate, in the order of the history.
 // din_backward_sums: adds up rows of numbers, 64 at a time.
 #include "din/products.cuh"
@@ -34,7 +34,9 @@ __device__ __forceinline__ Place place_of(const DinBackwardParams &p, u32 inputs
 // Zeros where pairs are removed, whatever their behaviour holds.
 template <u32 PARTS>
 __device__ __forceinline__ void clear_removed(uint2 kept, u32 (&parts)[PARTS][4]) {
-    const u32 shift = threadIdx.x % 4 * 8;
+    u32 shift = threadIdx.x % 4 * 8;
+    // Pairs are rarely removed: nothing of this is to be computed before it is known.
+    asm volatile("" : "+r"(shift));
     const u32 upper = (kept.x >> shift & 1 ? 0xffffu : 0) | (kept.x >> shift & 16 ? 0xffff0000u : 0);
     const u32 lower = (kept.y >> shift & 1 ? 0xffffu : 0) | (kept.y >> shift & 16 ? 0xffff0000u : 0);
 #pragma unroll
@@ -43,6 +45,9 @@ __device__ __forceinline__ void clear_removed(uint2 kept, u32 (&parts)[PARTS][4]
         for (u32 r = 0; r < 4; r++) parts[i][r] &= r < 2 ? upper : lower;
     }
 }
+
+// Whether the pair of row lane / 4 is kept, of those of half a tile.
+__device__ __forceinline__ bool counts_row(u32 kept) { return (kept >> threadIdx.x / 4 * 4 & 1) != 0; }
 
 // Adds a tile, and with `units` also Σ dy, of which all columns are the same. `grads` and `inputs` are turned.
 template <u32 GRAD, u32 INPUT, bool WITH_UNITS>
@@ -84,42 +89,53 @@ __device__ __forceinline__ void add_tile(const DinBackwardParams &p, Place place
 }
 
 __device__ __forceinline__ void write_part(const DinBackwardParams &p, Place place, u32 matrix, const Outer &sums) {
-    float *parts = p.weight_parts + (u64)matrix * place.units * place.inputs;
+    const u32 unit = place.first_unit + threadIdx.x / 4, input = place.first_input + threadIdx.x % 4 * 2;
+    float *row = p.weight_parts + ((u64)matrix * place.units + unit) * place.inputs + input;
+    // Units and inputs are padded to 16.
 #pragma unroll
-    for (u32 i = 0; i < 16; i++) {
-        const u32 a = i / 8, b = i / 2 % 4, half = i % 2;
-        const u32 unit = place.first_unit + 16 * a + 8 * half + threadIdx.x / 4;
-        const u32 input = place.first_input + 8 * b + threadIdx.x % 4 * 2;
-        if (unit < place.units && input < place.inputs) {
-            *(float2 *)(parts + unit * place.inputs + input) = {sums[a][b][2 * half], sums[a][b][2 * half + 1]};
+    for (u32 i = 0; i < 4; i++) {
+        const u32 a = i / 2, half = i % 2;
+        if (a == 0 || place.first_unit + 16 * a < place.units) {
+#pragma unroll
+            for (u32 b = 0; b < 4; b++) {
+                const float2 two = {sums[a][b][2 * half], sums[a][b][2 * half + 1]};
+                if (b < 2 || place.first_input + 8 * b < place.inputs) *(float2 *)(row + 8 * b) = two;
+            }
         }
+        row += 8 * place.inputs;
     }
 }
 
 // The part of the candidate of run `run`, added up over the units of the block.
 __device__ __forceinline__ void write_target(const DinBackwardParams &p, Place place, u32 run, const Outer &outer,
                                              const float (&units)[2][4], bool counts) {
-    const float *products = (const float *)(p.network + p.first_weights) + place.units * place.inputs;
+    const u32 unit = place.first_unit + threadIdx.x / 4, input = place.first_input + threadIdx.x % 4 * 2;
+    const float *products = (const float *)(p.network + p.first_weights) + (place.units + unit) * place.inputs + input;
     const float *queries = products + place.units * place.inputs;
+    float sums[8] = {};
 #pragma unroll
-    for (u32 b = 0; b < 4; b++) {
-        const u32 input = place.first_input + 8 * b + threadIdx.x % 4 * 2;
-        float2 sum = {};
+    for (u32 i = 0; i < 4; i++) {
+        const u32 a = i / 2, half = i % 2;
+        if (counts && (a == 0 || place.first_unit + 16 * a < place.units)) {
 #pragma unroll
-        for (u32 i = 0; i < 4; i++) {
-            const u32 a = i / 2, half = i % 2, unit = place.first_unit + 16 * a + 8 * half + threadIdx.x / 4;
-            if (counts && unit < place.units && input < place.inputs) {
-                // Plain loads, which wait for the row's stores: with all of them at once registers would be short.
-                const float2 product = *(const float2 *)(products + unit * place.inputs + input);
-                const float2 query = *(const float2 *)(queries + unit * place.inputs + input);
-                sum.x = fma(query.x, units[a][2 * half], fma(product.x, outer[a][b][2 * half], sum.x));
-                sum.y = fma(query.y, units[a][2 * half], fma(product.y, outer[a][b][2 * half + 1], sum.y));
+            for (u32 b = 0; b < 4; b++) {
+                if (b < 2 || place.first_input + 8 * b < place.inputs) {
+                    // Plain loads, which wait for the row's stores: with all of them at once registers would be short.
+                    const float2 product = *(const float2 *)(products + 8 * b), query = *(const float2 *)(queries + 8 * b);
+                    float &x = sums[2 * b], &y = sums[2 * b + 1];
+                    x = fma(query.x, units[a][2 * half], fma(product.x, outer[a][b][2 * half], x));
+                    y = fma(query.y, units[a][2 * half], fma(product.y, outer[a][b][2 * half + 1], y));
+                }
             }
         }
-        sum = sum_rows(sum);
-        float *row = p.target_parts + ((u64)run * p.unit_groups + place.first_unit / OUTER) * place.inputs;
-        if (threadIdx.x < 4 && input < place.inputs) *(float2 *)(row + input) = sum;
+        products += 8 * place.inputs;
+        queries += 8 * place.inputs;
     }
+    // Of 32 inputs, each lane gets one.
+    const float sum = sum_one_of(sums);
+    const u32 own = place.first_input + threadIdx.x / 8 * 8 + threadIdx.x % 4 * 2 + threadIdx.x / 4 % 2;
+    float *row = p.target_parts + ((u64)run * p.unit_groups + place.first_unit / OUTER) * place.inputs;
+    if (own < place.inputs) row[own] = sum;
 }
 
 template <typename T>
@@ -187,39 +203,80 @@ __device__ __forceinline__ void first(const DinBackwardParams &p) {
     write_part(p, place, 3 * split + 2, of_pairs);
 }
 
-// Adds what a candidate gives the behaviours, in 32 columns.
+// Adds what a candidate gives the behaviours, in 32 columns, but for (W_k − W_d)ᵀ·dy. `kept` are the tile's pairs.
 template <typename T>
-__device__ __forceinline__ void add_candidate(const DinBackwardParams &p, u32 tile, const float *candidate, u32 pair, Sums &sums) {
+__device__ __forceinline__ void add_candidate(
+    const DinBackwardParams &p, u32 tile, uint2 kept, const float *candidate, u32 pair, Sums &sums) {
     const DinBackwardLayer &layer = p.layers[0];
     const Vector *grads = (const Vector *)(p.work + (u64)tile * p.tile);
     const u32 steps = layer.units4 / 4, pairs = p.width4 / 4;
     Sums own = {};
     multiply<BackwardParts<T>::WEIGHT, BackwardParts<T>::INPUT>(own, grads, steps, p.network + layer.back, pairs, pair);
     const float *q = candidate + 16 * pair + threadIdx.x % 4 * 2, *grad_out = q + 4 * p.width4;
-#pragma unroll
-    for (u32 n = 0; n < 2 * PAIRS; n++) {
-        if (pair + n / 2 < pairs) {
-            const float2 x = load_two(q + 8 * n);
-#pragma unroll
-            for (u32 r = 0; r < 4; r++) own[n][r] *= r % 2 == 0 ? x.x : x.y;
-        }
-    }
-    multiply<BackwardParts<T>::DIFFERENCE, BackwardParts<T>::INPUT>(own, grads, steps, p.network + p.difference_back, pairs, pair);
     const float *weights = (const float *)(p.pair_numbers + PAIR_NUMBERS * (u64)tile) + threadIdx.x / 4;
-    const uint2 kept = __ldg((const uint2 *)(p.pair_numbers + PAIR_NUMBERS * (u64)tile + 4));
     const float weight[2] = {weights[0], weights[8]};
-    const bool counts[2] = {(kept.x >> threadIdx.x / 4 * 4 & 1) != 0, (kept.y >> threadIdx.x / 4 * 4 & 1) != 0};
 #pragma unroll
     for (u32 n = 0; n < 2 * PAIRS; n++) {
-        if (pair + n / 2 < pairs) {
-            const float2 grad = load_two(grad_out + 8 * n);
+        if (n < 2 || pair + n / 2 < pairs) {
+            const float2 x = load_two(q + 8 * n), grad = load_two(grad_out + 8 * n);
 #pragma unroll
             for (u32 r = 0; r < 4; r++) {
-                // Nothing of a pair that is removed, whatever the candidate holds.
-                if (counts[r / 2]) sums[n][r] += fma(weight[r / 2], r % 2 == 0 ? grad.x : grad.y, own[n][r]);
+                const float product = own[n][r] * (r % 2 == 0 ? x.x : x.y);
+                own[n][r] = fma(weight[r / 2], r % 2 == 0 ? grad.x : grad.y, product);
             }
         }
     }
+    if ((kept.x & kept.y) != WHOLE_WARP) {
+        // Nothing of a pair that is removed, whatever the candidate holds.
+        const bool counts[2] = {counts_row(kept.x), counts_row(kept.y)};
+#pragma unroll
+        for (u32 i = 0; i < 8 * PAIRS; i++) own[i / 4][i % 4] = counts[i % 4 / 2] ? own[i / 4][i % 4] : 0.0f;
+    }
+#pragma unroll
+    for (u32 i = 0; i < 8 * PAIRS; i++) sums[i / 4][i % 4] += own[i / 4][i % 4];
+}
+
+// Adds (W_k − W_d)ᵀ·Σ_m dy of a block's behaviours, over tiles from `tile` on, `stride` apart. `seen` are the rows of which a pair is kept.
+template <typename T>
+__device__ __forceinline__ void add_difference(
+    const DinBackwardParams &p, u32 tile, u32 stride, u32 targets, uint2 seen, u32 pair, Sums &sums) {
+    constexpr u32 INPUT = BackwardParts<T>::INPUT;
+    __shared__ Vector inputs[INPUT * WARP];
+    const u32 steps = p.layers[0].units4 / 4, pairs = p.width4 / 4;
+    // The unit matrix as weights: of tiles of 8 columns, numbers 2(l % 4) and 2(l % 4) + 1 of column l / 4.
+    const u32 column = threadIdx.x / 4, one = column / 2 == threadIdx.x % 4 ? column % 2 == 0 ? 0x3f80u : 0x3f800000u : 0;
+    const u32 low[2] = {one, 0}, high[2] = {0, one};
+    Sums own = {};
+#pragma unroll 1
+    for (u32 step = 0; step < steps; step++) {
+        float all[2][4] = {};
+#pragma unroll 1
+        for (u32 first = 0; first < targets; first += CHAIN) {
+            float some[2][4] = {};
+            const Vector *grads = (const Vector *)(p.work + (u64)(tile + first * stride) * p.tile) + step * INPUT * WARP;
+#pragma unroll 1
+            for (u32 m = min(targets - first, u32(CHAIN)); m > 0; m--) {
+                u32 parts[INPUT][4];
+                load_parts(parts, grads);
+                grads += (u64)stride * p.tile;
+#pragma unroll
+                for (u32 i = 0; i < INPUT; i++) {
+                    multiply_add<bf16>(some[0], parts[i], low);
+                    multiply_add<bf16>(some[1], parts[i], high);
+                }
+            }
+#pragma unroll
+            for (u32 i = 0; i < 8; i++) all[i / 4][i % 4] += some[i / 4][i % 4];
+        }
+        u32 parts[INPUT][4];
+        split_tiles<INPUT>(all[0], all[1], parts);
+        store_parts(inputs, parts);
+        const float4 *weights = p.network + p.difference_back + step * pairs * BackwardParts<T>::DIFFERENCE * WARP;
+        multiply<BackwardParts<T>::DIFFERENCE, INPUT>(own, inputs, 1, weights, pairs, pair);
+    }
+    const bool counts[2] = {counts_row(seen.x), counts_row(seen.y)};
+#pragma unroll
+    for (u32 i = 0; i < 8 * PAIRS; i++) sums[i / 4][i % 4] += counts[i % 4 / 2] ? own[i / 4][i % 4] : 0.0f;
 }
 
 // A block has 32 columns of 16 behaviours. Blocks of users without candidates are zeros. Where the candidates of a user are in several
@@ -229,12 +286,17 @@ __device__ __forceinline__ void history(const DinBackwardParams &p) {
     const u32 pair = blockIdx.x % p.input_groups * PAIRS, block = blockIdx.x / p.input_groups;
     const DinPiece piece = p.pieces[piece_of<&DinPiece::first_block>(p, block)];
     const u32 own = block - piece.first_block;
+    const u32 first = piece.first_tile + own, stride = tiles_per_run(piece);
+    uint2 seen = {};
     Sums sums = {};
 #pragma unroll 1
     for (u32 m = 0; m < piece.targets; m++) {
-        const u32 tile = piece.first_tile + m * tiles_per_run(piece) + own;
-        add_candidate<T>(p, tile, (const float *)(p.candidates + (u64)(piece.first_target + m) * p.candidate), pair, sums);
+        const u32 tile = first + m * stride;
+        const uint2 kept = __ldg((const uint2 *)(p.pair_numbers + PAIR_NUMBERS * (u64)tile + 4));
+        seen = {seen.x | kept.x, seen.y | kept.y};
+        add_candidate<T>(p, tile, kept, (const float *)(p.candidates + (u64)(piece.first_target + m) * p.candidate), pair, sums);
     }
+    if (piece.targets > 0) add_difference<T>(p, first, stride, piece.targets, seen, pair, sums);
 #pragma unroll
     for (u32 i = 0; i < 8 * PAIRS; i++) {
         const u32 n = i / 4, r = i % 4;

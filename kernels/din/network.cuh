@@ -38,9 +38,12 @@ struct DinLayer {
     u32 first_vector;
 };
 
+// A number with zeros for its lower 16 bits.
+__device__ __forceinline__ float upper_half(float x) { return __uint_as_float(__float_as_uint(x) & 0xffff0000u); }
+
 // What is left of a number without its upper 16 bits. Exact; 0 for infinities, which would give NaN.
 __device__ __forceinline__ float rest(float x) {
-    const float upper = __uint_as_float(__float_as_uint(x) & 0xffff0000u);
+    const float upper = upper_half(x);
     return upper == x ? 0.0f : x - upper;
 }
 
@@ -54,8 +57,9 @@ __device__ __forceinline__ void split(float (&x)[8], u32 (&parts)[PARTS][4]) {
         for (u32 part = 0; part + 1 < PARTS; part++) {
             // The upper halves of both: truncated, because rounding could overflow.
             parts[part][pair] = __byte_perm(__float_as_uint(low), __float_as_uint(high), 0x7632);
-            low = rest(low);
-            high = rest(high);
+            // A rest is not infinite.
+            low = part == 0 ? rest(low) : low - upper_half(low);
+            high = part == 0 ? rest(high) : high - upper_half(high);
         }
         parts[PARTS - 1][pair] = narrow_pair<bf16>(low, high);
     }

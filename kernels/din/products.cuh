@@ -57,15 +57,17 @@ __device__ __forceinline__ void multiply(
     Sums &sums, const Vector *inputs, u32 steps, const float4 *weights, u32 pairs, u32 first) {
     constexpr u32 KEPT = WEIGHT > INPUT ? WEIGHT : INPUT;
     const float4 *fragment = weights + first * WEIGHT * WARP + threadIdx.x;
+    const u64 stride = pairs * WEIGHT * WARP;
     // Matrix instructions need all lanes together, of which only some may just have stored a number.
     __syncwarp();
 #pragma unroll 1
-    for (u32 step = 0; step < steps; step++) {
+    for (u32 step = steps; step > 0; step--) {
         u32 a[INPUT][4];
-        load_parts(a, inputs + step * INPUT * WARP);
+        load_parts(a, inputs);
+        inputs += INPUT * WARP;
 #pragma unroll
         for (u32 n = 0; n < PAIRS; n++) {
-            if (first + n < pairs) {
+            if (n == 0 || first + n < pairs) {
 #pragma unroll
                 for (u32 w = 0; w < USED; w++) {
                     const Vector b = load_vector(fragment + (n * WEIGHT + w) * WARP);
@@ -80,7 +82,7 @@ __device__ __forceinline__ void multiply(
                 }
             }
         }
-        fragment += pairs * WEIGHT * WARP;
+        fragment += stride;
     }
 }
 
@@ -89,18 +91,23 @@ __device__ __forceinline__ void multiply(
 template <u32 WEIGHT, u32 INPUT>
 __device__ __forceinline__ void multiply_any(
     Sums &sums, const bool (&odd)[2], const Vector *inputs, u32 steps, const float4 *weights, u32 pairs, u32 first) {
-    if (!__any_sync(WHOLE_WARP, odd[0] || odd[1])) {
+    // Weights of one part have no others.
+    if constexpr (WEIGHT == 1) {
         multiply<WEIGHT, INPUT>(sums, inputs, steps, weights, pairs, first);
-        return;
-    }
-    Sums others;
+    } else {
+        const bool any = __any_sync(WHOLE_WARP, odd[0] || odd[1]);
+        Sums others;
+        if (any) {
 #pragma unroll
-    for (u32 i = 0; i < 8 * PAIRS; i++) others[i / 4][i % 4] = sums[i / 4][i % 4];
-    multiply<WEIGHT, INPUT>(sums, inputs, steps, weights, pairs, first);
-    multiply<WEIGHT, INPUT, 1>(others, inputs, steps, weights, pairs, first);
+            for (u32 i = 0; i < 8 * PAIRS; i++) others[i / 4][i % 4] = sums[i / 4][i % 4];
+        }
+        multiply<WEIGHT, INPUT>(sums, inputs, steps, weights, pairs, first);
+        if (!any) return;
+        multiply<WEIGHT, INPUT, 1>(others, inputs, steps, weights, pairs, first);
 #pragma unroll
-    for (u32 i = 0; i < 8 * PAIRS; i++) {
-        if (odd[i % 4 / 2]) sums[i / 4][i % 4] = others[i / 4][i % 4];
+        for (u32 i = 0; i < 8 * PAIRS; i++) {
+            if (odd[i % 4 / 2]) sums[i / 4][i % 4] = others[i / 4][i % 4];
+        }
     }
 }
 
@@ -108,6 +115,18 @@ __device__ __forceinline__ void multiply_any(
 __device__ __forceinline__ void find_odd(const float (&zeros)[2], bool (&odd)[2]) {
     odd[0] = warp_sum<4>(zeros[0]) != 0.0f;
     odd[1] = warp_sum<4>(zeros[1]) != 0.0f;
+}
+
+// Of 8 numbers of each lane: the sum of one of them over the lanes of the same lane % 4, of number lane / 16 · 4 + lane / 8 % 2 · 2 +
+// lane / 4 % 2.
+__device__ __forceinline__ float sum_one_of(const float (&x)[8]) {
+    float four[4], two[2];
+    const bool third = (threadIdx.x & 16) != 0, second = (threadIdx.x & 8) != 0, first = (threadIdx.x & 4) != 0;
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) four[i] = (third ? x[4 + i] : x[i]) + shuffle_xor(third ? x[i] : x[4 + i], 16);
+#pragma unroll
+    for (u32 i = 0; i < 2; i++) two[i] = (second ? four[2 + i] : four[i]) + shuffle_xor(second ? four[i] : four[2 + i], 8);
+    return (first ? two[1] : two[0]) + shuffle_xor(first ? two[0] : two[1], 4);
 }
 
 // Of the two columns of this lane in a tile of 8, over its 16 rows: the sums of the upper rows' numbers and the lower rows'.

@@ -290,23 +290,32 @@ fn names_of_kernels_are_written_out() {
     assert_none("names of kernels made with format!", &found);
 }
 
-/// Every file with unsafe code is in the table of docs/decisions/unsafe-code.md, with tests that exist.
+/// Every file with unsafe code is in the table of docs/decisions/unsafe-code.md, with as many blocks as it has and with tests that
+/// exist.
 #[test]
 fn unsafe_code_has_tests_that_show_it_wrong() {
     let page = read(&longseq_check::repository().join("docs/decisions/unsafe-code.md"));
-    let rows: BTreeMap<&str, &str> = page
+    let rows: Vec<Vec<&str>> = page
         .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
-        .map(|(file, rest)| (file, rest.rsplit(" | ").next().unwrap_or_default()))
+        .filter_map(|line| line.strip_prefix("| `"))
+        .map(|row| row.trim_end_matches(" |").split(" | ").collect())
+        .collect();
+    let listed: BTreeMap<&str, usize> = rows
+        .iter()
+        .map(|row| (row[0].trim_end_matches('`'), row[1].parse().expect("a number of blocks")))
         .collect();
     let texts: Vec<String> = rust_files().iter().map(|path| read(path)).collect();
-    let unsafe_files: Vec<String> = files("src", &["rs"])
-        .iter()
-        .filter(|path| read(path).contains("// SAFETY:"))
-        .map(|path| short(path))
+    // Tests and examples are no part of what is used.
+    let paths = ["src", "crates"].iter().flat_map(|folder| files(folder, &["rs"]));
+    let blocks: BTreeMap<String, usize> = paths
+        .filter(|path| !["/tests/", "/examples/"].iter().any(|folder| short(path).contains(folder)))
+        .map(|path| (short(&path), read(&path).matches("// SAFETY:").count()))
+        .filter(|(_, blocks)| *blocks > 0)
         .collect();
-    assert_eq!(rows.keys().copied().collect::<Vec<_>>(), unsafe_files, "the table on the left");
-    for (file, tests) in rows {
+    let blocks: BTreeMap<&str, usize> = blocks.iter().map(|(file, blocks)| (&**file, *blocks)).collect();
+    assert_eq!(listed, blocks, "the table on the left");
+    for row in &rows {
+        let (file, tests) = (row[0], row[3]);
         let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
         assert!(!names.is_empty(), "{file} has no test");
         for name in names {
@@ -315,6 +324,23 @@ fn unsafe_code_has_tests_that_show_it_wrong() {
             assert!(is_script || is_test, "{file}: there is no test {name}");
         }
     }
+}
+
+/// A function that is compiled for instructions of some processors is called where all of them are asked for.
+#[test]
+fn vector_instructions_are_asked_for() {
+    let mut functions = 0;
+    for path in rust_files().iter().filter(|path| !short(path).ends_with("/house.rs")) {
+        let text = read(path);
+        for attribute in text.split("#[target_feature(enable = \"").skip(1) {
+            functions += 1;
+            for feature in attribute.split('"').next().unwrap_or_default().split(',') {
+                let asked = text.contains(&format!("is_x86_feature_detected!(\"{feature}\")"));
+                assert!(asked, "{}: nothing asks for {feature}", short(path));
+            }
+        }
+    }
+    assert!(functions > 2, "{functions} functions");
 }
 
 /// Between floats, naga translates `!=` to a comparison that is false for NaN: `!(x == 0.0)` is right.

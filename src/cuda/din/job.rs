@@ -1,5 +1,8 @@
 //! The memory of a call of DIN's backward pass, and its launches.
 
+use std::cell::Cell;
+use std::ops::Range;
+
 use crate::cuda::batch::DinLists;
 use crate::cuda::call::Call;
 use crate::cuda::din::kernels::{
@@ -57,6 +60,8 @@ pub(super) struct Job<'a, T: Element> {
     recent: u64,
     pub(super) totals: u64,
     between: u64,
+    /// The candidates and the behaviours that are prepared.
+    prepared: [Cell<(usize, usize)>; 2],
 }
 
 /// The layers of a network, as kernels take them, with their addresses.
@@ -177,7 +182,18 @@ impl<'a, T: Element> Job<'a, T> {
         };
         let between = scratch(tiles.div_ceil(ROWS_PER_SUM) * 4 * layout.tile_sums)?;
         let (recent, totals) = (scratch(layout.total_numbers())?, scratch(layout.total_numbers())?);
-        let job = Self { call, layout, places, wanted, rows, params, recent, totals, between };
+        let job = Self {
+            call,
+            layout,
+            places,
+            wanted,
+            rows,
+            params,
+            recent,
+            totals,
+            between,
+            prepared: Default::default(),
+        };
         for layer in 0..layout.units.len() {
             let threads = 16 * layout.units4[layer] * layout.inputs4(layer);
             job.launch(FOLD.of::<T>(), threads, DinBackwardParams { layer: layer as u32, ..job.params })?;
@@ -233,8 +249,15 @@ impl<'a, T: Element> Job<'a, T> {
             target_totals: list(self.params.target_totals, first * self.layout.width, 4),
             ..self.params
         };
-        if part.tiles > 0 {
+        // Neither is empty where there are tiles.
+        let prepares = |index: usize, range: &Range<usize>| {
+            let range = (range.start, range.end);
+            part.tiles > 0 && self.prepared[index].replace(range) != range
+        };
+        if prepares(0, &part.targets) {
             self.launch(CANDIDATES.of::<T>(), part.targets.len() * self.layout.candidate, params)?;
+        }
+        if prepares(1, &part.rows) {
             self.call.launch(&BEHAVIOURS.of::<T>().blocks(part.blocks), &params)?;
         }
         Ok(params)

@@ -37,21 +37,21 @@ pub(super) const MOMENTS: Kernel = Kernel::new("din_backward", "din_backward_mom
 pub(super) const CLEAR: Kernel = Kernel::new("din_backward", "din_backward_clear", THREADS, 8);
 /// Prepares behaviours.
 pub(super) const BEHAVIOURS: ByType = ByType([
-    Kernel::new("din_backward_pairs", "din_backward_behaviours_f32", WARP, 104),
-    Kernel::new("din_backward_pairs", "din_backward_behaviours_f16", WARP, 104),
-    Kernel::new("din_backward_pairs", "din_backward_behaviours_bf16", WARP, 104),
+    Kernel::new("din_backward_pairs", "din_backward_behaviours_f32", WARP, 78),
+    Kernel::new("din_backward_pairs", "din_backward_behaviours_f16", WARP, 72),
+    Kernel::new("din_backward_pairs", "din_backward_behaviours_bf16", WARP, 64),
 ]);
 /// Computes the network for the pairs of a part.
 pub(super) const PAIRS: ByType = ByType([
-    Kernel::new("din_backward_pairs", "din_backward_pairs_f32", WARP, 124),
-    Kernel::new("din_backward_pairs", "din_backward_pairs_f16", WARP, 116),
-    Kernel::new("din_backward_pairs", "din_backward_pairs_bf16", WARP, 104),
+    Kernel::new("din_backward_pairs", "din_backward_pairs_f32", WARP, 118),
+    Kernel::new("din_backward_pairs", "din_backward_pairs_f16", WARP, 120),
+    Kernel::new("din_backward_pairs", "din_backward_pairs_bf16", WARP, 118),
 ]);
 /// The gradients of the weights of the first layer, and of others.
 pub(super) const FIRST: ByType = ByType([
-    Kernel::new("din_backward_sums", "din_backward_first_f32", WARP, 248),
-    Kernel::new("din_backward_sums", "din_backward_first_f16", WARP, 254),
-    Kernel::new("din_backward_sums", "din_backward_first_bf16", WARP, 255),
+    Kernel::new("din_backward_sums", "din_backward_first_f32", WARP, 194),
+    Kernel::new("din_backward_sums", "din_backward_first_f16", WARP, 190),
+    Kernel::new("din_backward_sums", "din_backward_first_bf16", WARP, 200),
 ]);
 pub(super) const OUTER: ByType = ByType([
     Kernel::new("din_backward_sums", "din_backward_outer_f32", WARP, 118),
@@ -60,9 +60,9 @@ pub(super) const OUTER: ByType = ByType([
 ]);
 /// The gradients of behaviours.
 pub(super) const HISTORY: ByType = ByType([
-    Kernel::new("din_backward_sums", "din_backward_history_f32", WARP, 120),
-    Kernel::new("din_backward_sums", "din_backward_history_f16", WARP, 120),
-    Kernel::new("din_backward_sums", "din_backward_history_bf16", WARP, 120),
+    Kernel::new("din_backward_sums", "din_backward_history_f32", WARP, 116),
+    Kernel::new("din_backward_sums", "din_backward_history_f16", WARP, 108),
+    Kernel::new("din_backward_sums", "din_backward_history_bf16", WARP, 96),
 ]);
 /// The gradients of candidates.
 pub(super) const TARGETS: Kernel = Kernel::new("din_backward_sums", "din_backward_targets", THREADS, 32);

@@ -7,7 +7,7 @@ use crate::ops::Din;
 
 /// Behaviours of a block, and what units and the numbers of rows are padded to.
 pub(super) const TILE: usize = 16;
-/// Parts of inputs of layers and of differences of weights: `BackwardParts` in `kernels/din/backward.cuh`.
+/// Parts of inputs of later layers, of gradients and of differences of weights: `BackwardParts` in `kernels/din/backward.cuh`.
 const PARTS: usize = 3;
 /// Numbers that the blocks of a part keep, at most: 16 MiB.
 const BLOCK_NUMBERS: usize = 1 << 22;
@@ -57,6 +57,7 @@ fn take(next: &mut usize, float4s: usize) -> usize {
 impl Places {
     pub(super) fn new<T: Element>(layout: &DinLayout) -> Self {
         let ([weight, ..], input, difference) = (parts::<T>(), PARTS, PARTS);
+        let product = if weight == 1 { 2 } else { 3 };
         let (width, units) = (layout.width4 / 4, layout.units4.map(|units4| units4 / 4));
         // Fragments of so many times 16 units.
         let fragments = |units: usize, parts: usize| units.saturating_mul(parts * WARP);
@@ -78,11 +79,12 @@ impl Places {
             inputs = units;
         }
         places.output_bias = take(&mut places.network, 1);
-        places.inputs = take(&mut places.scratch, fragments(width.max(units[1]), input));
+        let inputs = fragments(width, product).max(fragments(units[1], input));
+        places.inputs = take(&mut places.scratch, inputs);
         let others = if layout.units.len() > 1 { units[0].max(units[2]) } else { 0 };
         places.others = take(&mut places.scratch, fragments(others, input));
         take(&mut places.block, fragments(width, 2));
-        places.block_parts = take(&mut places.block, fragments(width, input));
+        places.block_parts = take(&mut places.block, fragments(width, weight));
         places.block_turned = take(&mut places.block, fragments(width, weight));
         places.block_terms = take(&mut places.block, fragments(units[0], 2));
         let (turned, scratch) = (input * FRAGMENT, places.scratch.saturating_mul(16));
