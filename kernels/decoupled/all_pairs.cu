@@ -1,8 +1,9 @@
 // Gradients of decoupled embeddings over all behaviours, of a bounded number of behaviours and pairs at a time (a chunk).
 //
-// With the candidates' attention rows times the scales q, gathered rows k and r of the behaviours, and gradients g of the means:
+// With the candidates' attention rows times the scales q (divided by a power of two c where they are larger than 1), gathered rows k and
+// r of the behaviours, and gradients g of the means:
 //
-//     s = ⟨q_m, k_l⟩    w = exp(s − max_m) / sum_m    ds = w · (⟨g_m, r_l⟩ − mean_m)    mean_m = Σ_l w ⟨g_m, r_l⟩
+//     s = c·⟨q_m, k_l⟩    w = exp(s − max_m) / sum_m    ds = c·w · (⟨g_m, r_l⟩ − mean_m)    mean_m = Σ_l w ⟨g_m, r_l⟩
 //     dr_l = Σ_m w · g_m      dk_l = Σ_m ds · q_m       dq_m = Σ_l ds · k_l              mean row of m: Σ_l w · r_l
 //
 // Chunks are cut into spans of up to 256 behaviours of one user, and spans into tiles with up to 16 candidates.
@@ -32,6 +33,9 @@ struct DecoupledPairsParams {
     // Of the pairs.
     float *weights, *score_grads;
     u32 attention_width, representation_width;
+    // c: on the products of rows, and so on the gradients of scores.
+    float factor;
+    u32 unused;
 };
 
 struct DecoupledMergeStatesParams {
@@ -99,6 +103,13 @@ __device__ __forceinline__ void score_pairs(
     const u32 rows = min((u32)BEHAVIOURS, span.rows - begin), candidates = min((u32)CANDIDATES, span.targets - first_row);
     const u64 m = (u64)span.first_target + first_row, row = (u64)span.row + begin;
     multiply_rows(scores, stage, p.queries + m * a, candidates, p.keys + row * a, rows, a);
+#pragma unroll
+    for (u32 c = 0; c < OWN_CANDIDATES; c++) {
+#pragma unroll
+        for (u32 l = 0; l < OWN_BEHAVIOURS; l++) {
+            scores[c][l] *= p.factor;
+        }
+    }
     if (p.values) {
         multiply_rows(products, stage, p.grads + m * r, candidates, p.values + row * r, rows, r);
     }
@@ -210,7 +221,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) decoupled_all_pairs(const 
                     const u64 pair = span.pairs + (u64)(first_own + c) * span.rows + row;
                     p.weights[pair] = weight;
                     if (p.values) {
-                        p.score_grads[pair] = removed ? 0.0f : weight * (products[c][l] - means[c]);
+                        p.score_grads[pair] = removed ? 0.0f : p.factor * (weight * (products[c][l] - means[c]));
                     }
                 }
             }

@@ -1,13 +1,13 @@
 // Scores of a tile of candidates with a span of a history, from attention tables of any storage type:
 //
-//     score[m,l] = Σ_f scale_f · ⟨A_f[target_ids[m,f]], A_f[ids[l,f]]⟩
+//     score[m,l] = factor · Σ_f ⟨scale_f · A_f[target_ids[m,f]], A_f[ids[l,f]]⟩
 //
 // Rows are gathered by id into shared memory, 256 behaviours and at most 16 of their numbers at a time, the next while these
 // are multiplied: f32 by asynchronous copies, other storage types widened to f32 through registers. Adjacent threads read
 // adjacent numbers of a row. Shared memory holds them by vec4, [vec4s, 256 + padding], so that the threads of a warp, one
 // behaviour each, read adjacent vec4s. A thread scores two behaviours with all candidates of the tile, in registers: a load of
 // a query's vec4 serves two behaviours, one of a behaviour's vec4 serves all candidates. Queries are scaled when they are
-// read. All in f32, with fused multiply-adds.
+// read, by no more than 1: a row times a larger scale could leave the range of f32. All in f32, with fused multiply-adds.
 #pragma once
 #include "shared/tables.cuh"
 
@@ -33,6 +33,8 @@ struct Scoring {
     u32 vec4s;
     DeviceTable tables[MOST_TABLES];
     float scales[MOST_TABLES];
+    float factor;
+    u32 unused;
 };
 
 // Where rows and queries are staged.
@@ -223,5 +225,12 @@ __device__ __forceinline__ void score(float (*scores)[OWN], const Scoring &p, St
         }
         const Vec4 *queries = stage.queries + first % QUERY_VEC4S * (CANDIDATES + 1);
         add_products<CANDIDATES>(scores, rows, queries, stage.stride, min((u32)STAGED_VEC4S, p.vec4s - first));
+    }
+#pragma unroll
+    for (u32 c = 0; c < CANDIDATES; c++) {
+#pragma unroll
+        for (u32 own = 0; own < OWN; own++) {
+            scores[c][own] *= p.factor;
+        }
     }
 }

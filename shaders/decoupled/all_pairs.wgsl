@@ -1,4 +1,4 @@
-// Weights of pairs and gradients of their scores: pairs = (w, w · (product − mean)), or (REMOVED, 0).
+// Weights of pairs and gradients of their scores: pairs = (w, factor · w · (product − mean)), or (REMOVED, 0).
 //
 // One workgroup of 128 threads per tile.
 
@@ -12,6 +12,8 @@ struct AllPairsParams {
     grads_base: u32,
     // Whether gradients of scores are wanted.
     has_values: u32,
+    // On the products of scaled rows, and so on the gradients of scores.
+    score_factor: f32,
 }
 @group(0) @binding(0) var<uniform> params: AllPairsParams;
 
@@ -39,7 +41,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
             let scores = scored.scores[c];
             let removed = bitcast<vec4<u32>>(scores) == vec4<u32>(NEGATIVE_INFINITY);
             let weights = exp_of(scores - shift_of(vec4<f32>(state.x))) / state.y;
-            let grads_of = weights * (scored.products[c] - vec4<f32>(state.z / state.y));
+            let grads_of = params.score_factor * (weights * (scored.products[c] - vec4<f32>(state.z / state.y)));
             for (var l = 0u; l < 4u; l++) {
                 let own = begin + lane + l * LANES;
                 if own < span.y {

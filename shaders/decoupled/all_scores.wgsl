@@ -62,6 +62,9 @@ fn scores_of(thread: u32, tile: TileRows) -> array<vec4<f32>, 2> {
         workgroupBarrier();
         sums = multiply_staged(thread, min(STAGED, width - first), sums);
     }
+    // A candidate's row times the whole scale could leave the range of f32.
+    sums[0] *= params.score_factor;
+    sums[1] *= params.score_factor;
     return sums;
 }
 

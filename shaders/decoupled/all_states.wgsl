@@ -14,6 +14,8 @@ struct AllStatesParams {
     has_values: u32,
     // The chunk's first behaviour.
     first_behaviour: u32,
+    // On the products of scaled rows.
+    score_factor: f32,
 }
 @group(0) @binding(0) var<uniform> params: AllStatesParams;
 

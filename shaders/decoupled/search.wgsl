@@ -1,6 +1,6 @@
 // Scores a user's behaviours for several candidates and keeps the best K of each.
 //
-//     score[m,l] = Σ_f ⟨q[m,f], A_f[ids[l,f]]⟩          q scaled and packed by decoupled/search_queries.wgsl
+//     score[m,l] = factor · Σ_f ⟨q[m,f], A_f[ids[l,f]]⟩          q scaled and packed by decoupled/search_queries.wgsl
 //
 // Table rows are read in place, by id (`key_vec4` of the file that is included before this one). The ids are checked
 // on the way: one outside its table counts as a row of zeros, and the lowest position of such an id is reported.
@@ -31,6 +31,10 @@ struct SearchParams {
     // For an 8-bit table.
     scale_base: u32,
     offset_base: u32,
+    factor: f32,
+    unused1: u32,
+    unused2: u32,
+    unused3: u32,
     // Of each table: width, rows, first element, first vec4 in the packed query.
     feature0: vec4<u32>,
     feature1: vec4<u32>,
@@ -93,9 +97,10 @@ struct Keys {
 
 fn keys_of(s: Scores) -> Keys {
     var keys = Keys();
-    keys.a0 = key_of(s.a0); keys.a1 = key_of(s.a1); keys.a2 = key_of(s.a2); keys.a3 = key_of(s.a3);
+    let f = params.factor;
+    keys.a0 = key_of(f * s.a0); keys.a1 = key_of(f * s.a1); keys.a2 = key_of(f * s.a2); keys.a3 = key_of(f * s.a3);
     if GROUP4 > 1u {
-        keys.b0 = key_of(s.b0); keys.b1 = key_of(s.b1); keys.b2 = key_of(s.b2); keys.b3 = key_of(s.b3);
+        keys.b0 = key_of(f * s.b0); keys.b1 = key_of(f * s.b1); keys.b2 = key_of(f * s.b2); keys.b3 = key_of(f * s.b3);
     }
     return keys;
 }

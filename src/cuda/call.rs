@@ -1,10 +1,14 @@
 //! One call of an operation: its scratch memory and its launches.
+//!
+//! Launches are kept until the call [finishes](Call::finish). A call that cannot have all its scratch memory, or whose kernels cannot be
+//! loaded, has then enqueued nothing, and no output has been written.
 
+use std::cell::RefCell;
 use std::sync::{Arc, MutexGuard};
 
 use bytemuck::Pod;
 
-use crate::cuda::driver::{Allocation, Function};
+use crate::cuda::driver::{Allocation, Arguments, Function};
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::{Kernel, Launch};
 use crate::cuda::kernels::source_of;
@@ -22,27 +26,42 @@ pub(super) struct Call<'a> {
     pub(super) operation: &'static str,
     workspace: MutexGuard<'a, Workspace>,
     taken: usize,
-    /// Freed in stream order when the call ends.
-    own: Vec<Allocation>,
+    /// Freed in stream order when the call ends, after its launches.
+    own: Vec<Own>,
+    launches: RefCell<Vec<Kept>>,
 }
 
-/// How much scratch memory a call has taken.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Mark {
-    taken: usize,
-    own: usize,
+/// Memory that the call has allocated itself.
+struct Own {
+    allocation: Allocation,
+    /// Later launches may use it.
+    is_free: bool,
+}
+
+/// A launch that everything has been prepared for.
+struct Kept {
+    function: Arc<Function>,
+    blocks: u64,
+    threads: u32,
+    shared: u32,
+    arguments: Arguments,
 }
 
 impl Cuda {
-    /// Starts a call.
-    pub(super) fn call(&self, operation: &'static str) -> Call<'_> {
-        Call { gpu: self, operation, workspace: lock(&self.shared.workspace), taken: 0, own: Vec::new() }
+    /// Begins a call, which does nothing unless it [finishes](Call::finish).
+    pub(super) fn begin(&self, operation: &'static str) -> Call<'_> {
+        let workspace = lock(&self.shared.workspace);
+        Call { gpu: self, operation, workspace, taken: 0, own: Vec::new(), launches: RefCell::default() }
     }
 }
 
 impl Call<'_> {
     /// The address of uninitialised scratch memory, valid until the call ends.
     pub(super) fn scratch(&mut self, bytes: usize) -> Result<u64> {
+        if bytes == 0 {
+            // Nothing is read or written there; 0 would say that there is no such argument.
+            return Ok(ALIGNMENT as u64);
+        }
         let start = self.taken;
         self.taken = start.saturating_add(bytes.next_multiple_of(ALIGNMENT));
         self.workspace.most = self.workspace.most.max(self.taken);
@@ -53,21 +72,31 @@ impl Call<'_> {
                 return Ok(first + start as u64);
             }
         }
-        let own = Allocation::new(self.gpu.stream(), self.operation, bytes)?;
-        let pointer = own.pointer();
-        self.own.push(own);
+        let holds = |own: &&mut Own| own.is_free && own.allocation.bytes() >= bytes;
+        if let Some(own) = self.own.iter_mut().filter(holds).min_by_key(|own| own.allocation.bytes()) {
+            own.is_free = false;
+            return Ok(own.allocation.pointer());
+        }
+        let allocation = Allocation::new(self.gpu.stream(), self.operation, bytes)?;
+        let pointer = allocation.pointer();
+        self.own.push(Own { allocation, is_free: false });
         Ok(pointer)
     }
 
-    /// The scratch memory taken so far.
-    pub(super) fn mark(&self) -> Mark {
-        Mark { taken: self.taken, own: self.own.len() }
-    }
-
-    /// Gives back what was taken since: launches from now on may use it, after those before.
-    pub(super) fn give_back(&mut self, mark: Mark) {
-        self.taken = mark.taken;
-        self.own.truncate(mark.own);
+    /// Takes scratch memory in `parts`, one after the other: launches of each may use what those before it used, and what is taken before
+    /// all of them is kept. Sizes of parts differ little.
+    pub(super) fn parts<P>(
+        &mut self,
+        parts: impl IntoIterator<Item = P>,
+        mut part: impl FnMut(&mut Self, P) -> Result<()>,
+    ) -> Result<()> {
+        let (taken, kept) = (self.taken, self.own.len());
+        for each in parts {
+            self.taken = taken;
+            self.own[kept..].iter_mut().for_each(|own| own.is_free = true);
+            part(self, each)?;
+        }
+        Ok(())
     }
 
     /// The address of the record for ids out of range among `positions` of `argument`.
@@ -76,7 +105,7 @@ impl Call<'_> {
         records.record(self.gpu.stream(), self.operation, argument, positions as u64, bound)
     }
 
-    /// Enqueues a kernel. A grid without blocks does nothing.
+    /// Launches a kernel when the call finishes. A grid without blocks does nothing.
     pub(super) fn launch<P: Pod>(&self, launch: &Launch, params: &P) -> Result<()> {
         if launch.blocks == 0 {
             return Ok(());
@@ -84,7 +113,20 @@ impl Call<'_> {
         let function = self.function::<P>(&launch.kernel)?;
         trace(|| self.describe(launch));
         let Launch { blocks, threads, shared, .. } = *launch;
-        function.launch(self.gpu.stream(), self.operation, blocks as u64, threads, shared, params)
+        let blocks = blocks as u64;
+        function.prepare(self.operation, blocks, shared)?;
+        let arguments = Arguments::new(params);
+        self.launches.borrow_mut().push(Kept { function, blocks, threads, shared, arguments });
+        Ok(())
+    }
+
+    /// Enqueues all launches of the call.
+    pub(super) fn finish(&self) -> Result<()> {
+        let stream = self.gpu.stream();
+        self.launches.take().iter_mut().try_for_each(|kept| {
+            let Kept { function, blocks, threads, shared, arguments } = kept;
+            function.launch(stream, self.operation, *blocks, *threads, *shared, arguments)
+        })
     }
 
     /// The line of a launch in the trace.

@@ -81,7 +81,19 @@ impl Cuda {
     /// Waits, and fails with the first id out of range among this handle's calls since the last wait.
     fn take_records(&self, operation: &'static str) -> Result<()> {
         let copied = self.shared.staging.take();
-        let found = lock(&self.records).look(self.stream(), operation);
+        // Of the calls that have been enqueued whole.
+        let uses = {
+            let _no_calls = lock(&self.shared.workspace);
+            lock(&self.records).uses()
+        };
+        let found = {
+            let mut records = lock(&self.records);
+            let found = records.look(self.stream(), operation);
+            if found.is_ok() {
+                records.settle(uses);
+            }
+            found
+        };
         let is_found = found.as_ref().is_err_and(Bound::found);
         if found.is_err() && !is_found {
             self.shared.staging.put_back(copied);

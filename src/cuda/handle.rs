@@ -26,6 +26,9 @@ use crate::memory::{View, ViewMut};
 /// [`synchronize`](crate::DeviceOps::synchronize) wait. Clones share everything; a [fork](crate::DeviceOps::fork) reports
 /// errors of its own calls only. There is no global state.
 ///
+/// A call that returns an error, because memory ran out in the middle of it, say, has enqueued nothing, so that its outputs are as before.
+/// Only a launch that the driver itself refuses ends a call between its kernels.
+///
 /// # Graphs
 /// Calls can be captured into a CUDA graph. Make them once before the capture, so that plans are uploaded and kernels loaded, and set
 /// a [workspace](Self::set_workspace), so that nothing is allocated: what would upload, allocate, load or wait while the stream is

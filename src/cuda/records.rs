@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cudarc::driver::CudaStream;
 
-use crate::cuda::driver::{Allocation, read, wait};
+use crate::cuda::driver::{Allocation, is_captured, read, wait};
 use crate::error::{Error, Result};
 use crate::gpu::Bound;
 
@@ -28,19 +28,26 @@ struct Check {
     operation: &'static str,
     argument: &'static str,
     bounds: VecDeque<Bound>,
+    /// The number of the last use; after a wait that includes it, the record is that of other bounds.
+    last: u64,
+    /// Used by a captured launch, which may be replayed after any wait.
+    is_captured: bool,
 }
 
-/// The records on the device, and the checks that each belongs to. A check keeps its record, so a captured launch may be replayed for
-/// as long as the backend lives.
+/// The records on the device, and the checks that each belongs to. A check that was captured keeps its record, so the launch may be
+/// replayed for as long as the backend lives; others keep it at least until a wait.
 #[derive(Debug)]
 pub(super) struct Records {
     blocks: Vec<Allocation>,
     checks: Vec<Check>,
+    /// Uses so far, and how many of them a wait has found right.
+    uses: u64,
+    settled: u64,
 }
 
 impl Records {
     pub(super) fn new(stream: &Arc<CudaStream>, operation: &'static str) -> Result<Self> {
-        let mut records = Self { blocks: Vec::new(), checks: Vec::new() };
+        let mut records = Self { blocks: Vec::new(), checks: Vec::new(), uses: 0, settled: 0 };
         records.grow(stream, operation)?;
         Ok(records)
     }
@@ -70,23 +77,34 @@ impl Records {
                 if self.checks.len() == self.blocks.len() * BLOCK {
                     self.grow(stream, operation)?;
                 }
-                self.checks.push(Check { operation, argument, bounds: [bound].into() });
+                let bounds = [bound].into();
+                self.checks.push(Check { operation, argument, bounds, last: 0, is_captured: false });
                 self.checks.len() - 1
             }
         };
+        self.uses += 1;
+        let check = &mut self.checks[index];
+        check.last = self.uses;
+        check.is_captured |= is_captured(stream);
         Ok(self.blocks[index / BLOCK].pointer() + (index % BLOCK * BYTES) as u64)
     }
 
-    /// The record of an earlier check that this one shares: one with the same bound; otherwise, where every batch has a bound of its own or
-    /// there are many, one that counts positions in the same way.
+    /// The record of an earlier check that this one shares: one with the same bound; otherwise, where there are many, that of a bound that
+    /// is no longer needed, or else one that counts positions in the same way.
     fn find(&mut self, operation: &'static str, argument: &'static str, bound: &Bound) -> Option<usize> {
         let of_argument = |check: &Check| (check.operation, check.argument) == (operation, argument);
         let same = |check: &Check| of_argument(check) && check.bounds.iter().any(|other| other.same(bound));
         if let Some(index) = self.checks.iter().position(same) {
             return Some(index);
         }
-        if !bound.is_of_batch() && self.checks.iter().filter(|check| of_argument(check)).count() < OWN {
+        if self.checks.iter().filter(|check| of_argument(check)).count() < OWN {
             return None;
+        }
+        let settled = self.settled;
+        let is_over = |check: &Check| of_argument(check) && !check.is_captured && check.last <= settled;
+        if let Some(index) = self.checks.iter().position(is_over) {
+            self.checks[index].bounds = [bound.clone()].into();
+            return Some(index);
         }
         let alike =
             |check: &Check| of_argument(check) && check.bounds.iter().any(|other| other.counts_like(bound));
@@ -97,6 +115,16 @@ impl Records {
         }
         bounds.push_back(bound.clone());
         Some(index)
+    }
+
+    /// How many checks there were so far.
+    pub(super) fn uses(&self) -> u64 {
+        self.uses
+    }
+
+    /// Notes that the first `uses` checks found nothing.
+    pub(super) fn settle(&mut self, uses: u64) {
+        self.settled = self.settled.max(uses);
     }
 
     /// Waits, and fails with the first id out of range recorded since the records were last cleared.

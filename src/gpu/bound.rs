@@ -56,12 +56,6 @@ impl Bound {
         matches!(error, Error::IndexOutOfRange { .. } | Error::Parameter { .. })
     }
 
-    /// Whether the bound belongs to one batch, so that there is another for each.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn is_of_batch(&self) -> bool {
-        matches!(self, Self::History(..))
-    }
-
     /// Whether positions have as many columns as those of the other.
     #[cfg(feature = "cuda")]
     pub(crate) fn counts_like(&self, other: &Self) -> bool {

@@ -113,8 +113,7 @@ impl Wgpu {
     /// Scratch memory of `words` 4-byte words, all zero.
     pub(crate) fn scratch(&self, operation: &'static str, words: u64) -> Result<Binding> {
         let size = self.scratch_size(operation, words)?;
-        let buffer = self.allocate(operation, size)?;
-        self.hold(size);
+        let buffer = self.scratch_buffer(operation, size)?;
         Ok(Binding { buffer, offset: 0, size, base: 0, is_scratch: true })
     }
 

@@ -2,7 +2,7 @@
 
 use crate::element::Scalar;
 use crate::error::Result;
-use crate::gpu::{Bound, fit, has_unread_history, id_bound};
+use crate::gpu::{Bound, fit, has_unread_history, id_bound, lock};
 use crate::jagged::Batch;
 use crate::ops::{IdPolicy, Table};
 use crate::webgpu::binding::Binding;
@@ -115,12 +115,16 @@ impl Wgpu {
     pub(crate) fn fetch_word(&self, words: &Binding, bits: u32, report: Report) -> Result<()> {
         let params = FetchWordParams { base: words.base };
         self.dispatch(report.operation, &fetch_kernel(bits), &params, &[words, &report.binding], 1)?;
-        self.send(report)
+        self.send(report);
+        Ok(())
     }
 
     /// Makes the next wait read a report, whose passes are all recorded.
-    pub(crate) fn send(&self, report: Report) -> Result<()> {
-        self.reports.push(report).map_or(Ok(()), |reports| self.collect(reports))
+    pub(crate) fn send(&self, report: Report) {
+        match &self.call {
+            Some(call) => lock(call).reports.push(report),
+            None => self.push_report(report),
+        }
     }
 
     /// The report for kernels that read these ids, if the policy asks for one.

@@ -12,6 +12,7 @@ mod arrival;
 mod backend;
 mod batch;
 mod binding;
+mod call;
 mod check;
 mod decoupled;
 mod device;

@@ -125,13 +125,22 @@ impl Wgpu {
         if packing == Packing::Word {
             let bytes = length as u64 * 4;
             let to_offset = target.offset + u64::from(target.base) * 4;
-            let (from, to) = (binding.buffer, target.buffer);
+            let (from, to) = (binding.buffer.clone(), target.buffer);
             self.record(operation, Command::Copy { from, from_offset: 0, to, to_offset, bytes });
+            self.give_back(&binding.buffer);
             return Ok(());
         }
         let lanes = if packing == Packing::U8 { 4 } else { 2 };
         let words = (u64::from(target.base) + length as u64).div_ceil(lanes);
         let params = PackOutputParams { base: target.base, length: length as u32, words: words as u32 };
-        self.dispatch(operation, &packing.kernel(), &params, &[&binding, &target], groups_of(words as usize))
+        self.dispatch(
+            operation,
+            &packing.kernel(),
+            &params,
+            &[&binding, &target],
+            groups_of(words as usize),
+        )?;
+        self.give_back(&binding.buffer);
+        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::gpu::lock;
-use crate::webgpu::faults::Reports;
+use crate::webgpu::faults::{Report, Reports};
 use crate::webgpu::pipeline::Pipeline;
 use crate::webgpu::scope::Scopes;
 
@@ -42,6 +42,26 @@ struct Recorded {
     command: Command,
     operation: &'static str,
     owner: Arc<Reports>,
+}
+
+/// What a call has recorded so far. It is done only once the whole call has been recorded, so that a call that fails writes nothing.
+#[derive(Debug, Default)]
+pub(crate) struct CallRecord {
+    pub(crate) steps: Vec<Step>,
+    /// Reports that the commands fill.
+    pub(crate) reports: Vec<Report>,
+    /// Scratch memory in the order in which it was taken, without what was given back.
+    pub(crate) scratch: Vec<Option<wgpu::Buffer>>,
+    pub(crate) free: Vec<wgpu::Buffer>,
+    /// Whether scratch memory is given back before the end of the call.
+    pub(crate) has_parts: bool,
+}
+
+/// A command of an operation, or bytes that are held until the submission after it has run.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Command(&'static str, Command),
+    Hold(u64),
 }
 
 /// The submission that is being recorded, and those under way.
@@ -77,6 +97,22 @@ impl Recording {
         let mut state = lock(&self.state);
         state.recorded.push(Recorded { command, operation, owner: owner.clone() });
         self.hold_more(state, scopes, queue, BYTES_PER_COMMAND);
+    }
+
+    /// Adds what a whole call has recorded.
+    pub(crate) fn record_call(
+        &self,
+        scopes: &Scopes,
+        queue: &wgpu::Queue,
+        owner: &Arc<Reports>,
+        steps: Vec<Step>,
+    ) {
+        for step in steps {
+            match step {
+                Step::Command(operation, command) => self.record(scopes, queue, operation, owner, command),
+                Step::Hold(bytes) => self.hold(scopes, queue, bytes),
+            }
+        }
     }
 
     /// Counts bytes that are held until the next submission has run, and submits if there are enough.

@@ -1,16 +1,17 @@
 //! The backend's handle: the device, what is shared between clones, and the constructors.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::gpu::lock;
 use crate::webgpu::device::{self, WgpuOptions};
 use crate::webgpu::faults::Reports;
 use crate::webgpu::memory::Owner;
 use crate::webgpu::pipeline::{Edit, Pipelines};
-use crate::webgpu::recording::{Command, Recording};
+use crate::webgpu::recording::{CallRecord, Command, Recording, Step};
 use crate::webgpu::scope::Scopes;
 use crate::webgpu::waiter::Waiter;
 
@@ -24,6 +25,7 @@ use crate::webgpu::waiter::Waiter;
 /// - **Who gets which report.** A [fork](crate::DeviceOps::fork) gets the bad ids and the failures of its own calls only. Clones share
 ///   everything else; bad ids are reported to the first clone that waits; work that the device refused (because a buffer was
 ///   destroyed after the call, say) is reported to every clone, at its next wait. Work of other handles in the same submission is done.
+/// - **All or nothing.** A call that returns an error, because memory ran out in the middle of it, say, has written nothing.
 /// - **Memory.** Recorded calls and uploads hold at most about 64 MiB (or one call) before they are submitted, and submissions
 ///   about 256 MiB before the next call waits for the oldest, whether or not anything is downloaded.
 /// - **Your own writes.** `wgpu::Queue::write_buffer` takes effect before the calls that are recorded and not yet submitted. Call
@@ -53,6 +55,8 @@ pub struct Wgpu {
     /// Losses among `reports` that were reported to this handle, or that are older than it.
     pub(crate) heard: AtomicU64,
     pub(crate) timeout: Option<Duration>,
+    /// The call that this handle was made for.
+    pub(crate) call: Option<Mutex<CallRecord>>,
 }
 
 impl Clone for Wgpu {
@@ -62,6 +66,7 @@ impl Clone for Wgpu {
             reports: self.reports.clone(),
             heard: AtomicU64::new(self.reports.losses()),
             timeout: self.timeout,
+            call: None,
         }
     }
 }
@@ -175,7 +180,7 @@ impl Wgpu {
             nothing,
             edit,
         };
-        Ok(Self { shared: Arc::new(shared), reports, heard: AtomicU64::new(0), timeout: None })
+        Ok(Self { shared: Arc::new(shared), reports, heard: AtomicU64::new(0), timeout: None, call: None })
     }
 
     /// Sets how long downloads and synchronisation through this handle wait; `None` waits without limit. Clones and forks that
@@ -219,6 +224,7 @@ impl Wgpu {
             reports: Arc::default(),
             heard: AtomicU64::new(0),
             timeout: self.timeout,
+            call: None,
         }
     }
 
@@ -234,12 +240,18 @@ impl Wgpu {
 
     /// Adds to the submission that is being recorded. A refusal by the device is reported to this handle and its clones.
     pub(crate) fn record(&self, operation: &'static str, command: Command) {
+        if let Some(call) = &self.call {
+            return lock(call).steps.push(Step::Command(operation, command));
+        }
         let Shared { scopes, queue, recording, .. } = &*self.shared;
         recording.record(scopes, queue, operation, &self.reports, command);
     }
 
     /// Counts bytes that are held until the next submission has run.
     pub(crate) fn hold(&self, bytes: u64) {
+        if let Some(call) = &self.call {
+            return lock(call).steps.push(Step::Hold(bytes));
+        }
         self.shared.recording.hold(&self.shared.scopes, &self.shared.queue, bytes);
     }
 

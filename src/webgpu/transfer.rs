@@ -84,22 +84,21 @@ impl Wgpu {
         }
     }
 
-    /// Copies reports to the host without waiting for them, so that a handle that never waits does not keep them all on the
-    /// device.
-    pub(crate) fn collect(&self, reports: Vec<Report>) -> Result<()> {
+    /// Keeps a report whose passes are recorded. Where there are many, they are copied to the host without waiting for them, so that a
+    /// handle that never waits does not keep them all on the device.
+    pub(crate) fn push_report(&self, report: Report) {
+        let Some(reports) = self.reports.push(report) else { return };
         let operation = "check of ids";
-        let staging = match self.staging(operation, (reports.len() * REPORT_BYTES) as u64) {
-            Ok(staging) => staging,
-            Err(error) => {
-                self.reports.put_back(reports);
-                return Err(error);
-            }
+        let Ok(staging) = self.staging(operation, (reports.len() * REPORT_BYTES) as u64) else {
+            // The call is recorded, so it does not fail: a later one or a wait copies them.
+            return self.reports.put_back(reports);
         };
         self.copy_reports(operation, &reports, &staging, 0);
         self.submit();
-        let arrival = self.scoped(operation, 0, || Arrival::map(&staging))?;
-        self.reports.collect(Collected { reports, staging, arrival });
-        Ok(())
+        match self.scoped(operation, 0, || Arrival::map(&staging)) {
+            Ok(arrival) => self.reports.collect(Collected { reports, staging, arrival }),
+            Err(error) => self.reports.lose(error),
+        }
     }
 
     /// Reports work that was lost since the last report to this handle, or since it was made.

@@ -80,6 +80,7 @@ tests!(target_attention on cpu cuda webgpu: (
     keeps_nan_from_anywhere_to_its_candidates,
     weighs_values_near_the_limits,
     merges_dead_parts,
+    counts_weights_down_to_normal_numbers,
 ));
 
 tests!(target_attention_backward on cpu cuda webgpu: (
@@ -132,6 +133,7 @@ tests!(din_backward on cpu cuda webgpu: (
     matches_reference_on_a_long_history,
     matches_reference_on_many_users_and_candidates,
     matches_reference_on_wide_rows_in_parts,
+    matches_reference_with_many_pieces_and_parts,
     matches_reference_on_random_batches,
     writes_what_is_asked_for,
     takes_scores_near_the_limits,
@@ -238,6 +240,7 @@ tests!(decoupled on cpu cuda webgpu: (
     takes_scores_near_the_limits,
     weighs_rows_near_the_limits,
     counts_rows_without_weight,
+    takes_scales_near_the_limits,
 ));
 
 tests!(decoupled_backward on cpu cuda webgpu: (
@@ -257,6 +260,9 @@ tests!(decoupled_backward on cpu cuda webgpu: (
     keeps_nan_to_its_candidate,
     ignores_what_a_removed_behaviour_holds,
     removes_a_score_that_overflows,
+    takes_more_kept_than_a_search_finds,
+    ignores_removed_behaviours_in_several_chunks,
+    names_the_widest_rows,
     ignores_rows_that_belong_to_nobody,
     names_the_backward_call,
     refuses_what_has_no_gradient,

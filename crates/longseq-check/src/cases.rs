@@ -59,7 +59,7 @@ fn sdim_backward(
 ) -> Named {
     let (histories, targets) = (vec![length], vec![candidates]);
     let forward = SdimCase { histories, targets, width: 64, groups: 16, bits, ..Default::default() };
-    let case = SdimBackwardCase { forward, narrow: true, hashed: true, nan: None };
+    let case = SdimBackwardCase { forward, narrow: true, hashed: true, bytes: false, nan: None };
     Named { name, operation, case: AnyCase::SdimBackward(case) }
 }
 

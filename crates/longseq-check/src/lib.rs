@@ -37,6 +37,7 @@
 //! - [`mutant`]: backends that are wrong on purpose.
 //! - [`device`]: the devices that tests and benchmarks run on; [`registry`]: every test by stem and name.
 //! - [`bench`](mod@bench): times the named cases.
+//! - [`faults`](mod@faults): calls that fail for want of memory.
 //! - [`soak`]: mixed requests from many threads for a long time.
 //! - [`support`], [`explain`]: what the program `longseq-check` prints.
 
@@ -49,6 +50,7 @@ pub mod decoupled;
 pub mod device;
 pub mod din;
 pub mod explain;
+pub mod faults;
 pub mod forks;
 pub mod fuzz;
 pub mod golden;

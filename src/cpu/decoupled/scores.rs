@@ -15,8 +15,9 @@ pub(super) const BLOCK: usize = 64;
 pub(super) struct Scorer<'a> {
     inputs: &'a SearchInputs<'a, Host>,
     width: usize,
-    /// For each group of sixteen candidates, multiplied by the features' scales: a score is one dot product.
+    /// For each group of sixteen candidates, multiplied by the features' scales: a score is one dot product, times a factor.
     groups: Vec<Group>,
+    factor: f32,
     rows: Vec<f32>,
 }
 
@@ -38,6 +39,7 @@ impl<'a> Scorer<'a> {
         targets: Range<usize>,
     ) -> Self {
         let (features, width) = (op.features(), total_width(inputs.attention));
+        let (scales, factor) = op.split_scales();
         let mut groups = Vec::new();
         let mut query = vec![0.0; width];
         for first in targets.clone().step_by(LANES) {
@@ -49,13 +51,13 @@ impl<'a> Scorer<'a> {
                 read_rows(l, inputs.attention, ids, &mut query, width);
                 let (start, step) = if are_few { (lane * width, 1) } else { (lane, LANES) };
                 let mut places = rows.as_flattened_mut()[start..].iter_mut().step_by(step).zip(&query);
-                for (table, scale) in inputs.attention.iter().zip(&op.scales) {
+                for (table, scale) in inputs.attention.iter().zip(&scales) {
                     places.by_ref().take(table.width).for_each(|(place, value)| *place = scale * value);
                 }
             }
             groups.push(Group { count, rows, are_few });
         }
-        Self { inputs, width, groups, rows: vec![0.0; BLOCK * width] }
+        Self { inputs, width, groups, factor, rows: vec![0.0; BLOCK * width] }
     }
 
     /// The number of groups of [`LANES`] candidates.
@@ -87,10 +89,13 @@ impl<'a> Scorer<'a> {
         if *are_few {
             product_of_few(l, &self.rows, self.width, count, (rows, *used), |i, dots| {
                 scores[i] = [0.0; LANES];
-                scores[i][..FEW].copy_from_slice(&dots);
+                scores[i][..FEW].copy_from_slice(&dots.map(|dot| self.factor * dot));
             });
         } else {
-            product(l, &self.rows, self.width, count, rows, |i, sums| l.store(&mut scores[i], sums));
+            let factor = l.splat(self.factor);
+            product(l, &self.rows, self.width, count, rows, |i, sums| {
+                l.store(&mut scores[i], l.mul(sums, factor));
+            });
         }
     }
 }

@@ -51,11 +51,12 @@ pub(super) fn aggregate(
         counts: gpu.region(AGGREGATE, &selection.counts)?.pointer,
     };
     let out = gpu.region_mut(AGGREGATE, &out)?.pointer;
-    let call = gpu.call(AGGREGATE);
+    let call = gpu.begin(AGGREGATE);
     let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
     check_ids(gpu, &call, "history_ids", op.ids, ids.behaviours, histories.total(), representation)?;
     check_ids(gpu, &call, "target_ids", op.ids, ids.candidates, targets.total(), representation)?;
-    aggregate_into(gpu, &call, op, top_k, batch, representation, ids, found, out)
+    aggregate_into(gpu, &call, op, top_k, batch, representation, ids, found, out)?;
+    call.finish()
 }
 
 #[expect(clippy::too_many_arguments, reason = "a call's parameters, inputs and outputs")]

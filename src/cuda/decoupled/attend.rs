@@ -92,10 +92,11 @@ pub(super) fn attend(
     let DecoupledInputs { attention, representation, history_ids, target_ids } = *inputs;
     let ids = Ids::of(gpu, ATTEND, &SearchInputs { attention, history_ids, target_ids })?;
     let out = gpu.region_mut(ATTEND, &out)?.pointer;
-    let mut call = gpu.call(ATTEND);
+    let mut call = gpu.begin(ATTEND);
     let longest = batch.as_ref().histories().max_length();
     let Some(top_k) = op.top_k.filter(|&top_k| top_k < longest) else {
-        return attend_all(gpu, &mut call, op, batch, attention, representation, ids, out);
+        attend_all(gpu, &mut call, op, batch, attention, representation, ids, out)?;
+        return call.finish();
     };
     let candidates = batch.as_ref().targets().rows();
     let slots = candidates.saturating_mul(top_k * size_of::<u32>());
@@ -105,7 +106,8 @@ pub(super) fn attend(
         counts: call.scratch(candidates * size_of::<u32>())?,
     };
     search_into(gpu, &mut call, op, top_k, batch, attention, ids, found)?;
-    aggregate_into(gpu, &call, op, top_k, batch, representation, ids, found, out)
+    aggregate_into(gpu, &call, op, top_k, batch, representation, ids, found, out)?;
+    call.finish()
 }
 
 /// Bytes of dynamic shared memory per block of [`ATTEND_ALL`].

@@ -38,6 +38,8 @@ twins! {
         pub(in crate::cuda) vec4s: u32,
         pub(in crate::cuda) tables: [DeviceTable; MOST_TABLES],
         pub(in crate::cuda) scales: [f32; MOST_TABLES],
+        pub(in crate::cuda) factor: f32,
+        pub(in crate::cuda) unused: u32,
     }
 }
 
@@ -57,6 +59,7 @@ pub(super) fn scoring(
         return Err(Error::Limit { operation, argument: "attention", needed, limit });
     }
     let (words, vec4s) = tables(gpu, operation, "attention", attention)?;
+    let (scales, factor) = op.split_scales();
     let scoring = Scoring {
         ids: ids.behaviours.pointer,
         target_ids: ids.candidates.pointer,
@@ -65,7 +68,9 @@ pub(super) fn scoring(
         features: words.len() as u32,
         vec4s,
         tables: array::from_fn(|f| words.get(f).copied().unwrap_or(Zeroable::zeroed())),
-        scales: array::from_fn(|f| op.scales.get(f).copied().unwrap_or(0.0)),
+        scales: array::from_fn(|f| scales.get(f).copied().unwrap_or(0.0)),
+        factor,
+        unused: 0,
     };
     if has_unread_history(batch) {
         let rows = batch.histories().total();

@@ -71,7 +71,9 @@ pub(super) fn search(
         counts: gpu.region_mut(SEARCH, &out.counts)?.pointer,
     };
     let ids = Ids::of(gpu, SEARCH, inputs)?;
-    search_into(gpu, &mut gpu.call(SEARCH), op, top_k, batch, inputs.attention, ids, found)
+    let mut call = gpu.begin(SEARCH);
+    search_into(gpu, &mut call, op, top_k, batch, inputs.attention, ids, found)?;
+    call.finish()
 }
 
 #[expect(clippy::too_many_arguments, reason = "a call's parameters, inputs and outputs")]

@@ -60,7 +60,8 @@ pub(super) fn backward<T: Element, G: GradientOf<T>>(
     let used = |out: Out| Out { length: candidates * op.width, ..out };
     let row = Write::Rows { width: op.width, stride: op.width };
     job.write(outs.targets.map(used), totals, row)?;
-    write_network(&job, &layout, inputs, &outs)
+    write_network(&job, &layout, inputs, &outs)?;
+    job.finish()
 }
 
 /// Writes the gradients of the network.
@@ -124,5 +125,6 @@ pub(super) fn statistics<T: Element>(
     }
     let row = Write::Rows { width: units[layer], stride: 4 * units4 };
     job.write(Some(mean), job.totals, row)?;
-    job.write(Some(squares), job.totals + (16 * units4) as u64, row)
+    job.write(Some(squares), job.totals + (16 * units4) as u64, row)?;
+    job.finish()
 }

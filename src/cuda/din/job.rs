@@ -148,7 +148,7 @@ impl<'a, T: Element> Job<'a, T> {
             grad_out,
         };
         let plan = &lists.parts;
-        let mut call = gpu.call(operation);
+        let mut call = gpu.begin(operation);
         let mut scratch = |numbers: usize| call.scratch(numbers.saturating_mul(size_of::<f32>()));
         let (tiles, runs) = (plan.most(|part| part.tiles), plan.most(|part| part.runs));
         let candidates = plan.most(|part| part.targets.len());
@@ -201,6 +201,11 @@ impl<'a, T: Element> Job<'a, T> {
         job.clear(recent, layout.total_numbers())?;
         job.clear(totals, layout.total_numbers())?;
         Ok(job)
+    }
+
+    /// Enqueues everything.
+    pub(super) fn finish(&self) -> Result<()> {
+        self.call.finish()
     }
 
     /// Adds the recent sums to those of all.

@@ -285,7 +285,7 @@ pub(super) fn attend<T: Element>(
     let [history, targets, output_weight] =
         [inputs.history, inputs.targets, inputs.output_weight].map(|view| gpu.region(NAME, &view));
     let (history, output_bias) = (history?, gpu.region(NAME, &inputs.output_bias)?);
-    let mut call = gpu.call(NAME);
+    let mut call = gpu.begin(NAME);
     let prepared = DinPrepareParams {
         targets: targets?.pointer,
         output_weight: output_weight?.pointer,
@@ -329,7 +329,8 @@ pub(super) fn attend<T: Element>(
     call.launch(&attend.with_threads(WARP * warps).with_shared(layout.warp_bytes * warps), &params)?;
     let tiles = plan.split_tiles.pointer();
     let params = DinCombineParams { tiles, partial, stats, out, width: prepared.width, softmax };
-    call.launch(&COMBINE.of::<T>().blocks(plan.split_count * TILE), &params)
+    call.launch(&COMBINE.of::<T>().blocks(plan.split_count * TILE), &params)?;
+    call.finish()
 }
 
 /// The parameters of the kernel that prepares: the network, and where it is laid out.

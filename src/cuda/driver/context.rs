@@ -16,7 +16,7 @@ pub(super) fn bind(context: &CudaContext) -> std::result::Result<(), DriverError
 }
 
 /// Whether the stream's work is being captured into a graph. If the driver does not say, the next [`wait`](super::wait) returns its error.
-pub(super) fn is_captured(stream: &CudaStream) -> bool {
+pub(in crate::cuda) fn is_captured(stream: &CudaStream) -> bool {
     // SAFETY: the stream is alive.
     match unsafe { result::stream::is_capturing(stream.cu_stream()) } {
         Ok(status) => status != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE,

@@ -18,6 +18,20 @@ const SHARED_BY_DEFAULT: u32 = 48 << 10;
 /// The most blocks in the first dimension of a grid.
 const MOST_BLOCKS: u64 = (1 << 31) - 1;
 
+/// The parameter of a launch, kept until it is enqueued.
+#[derive(Debug)]
+pub(in crate::cuda) struct Arguments(Box<[u64]>);
+
+impl Arguments {
+    /// A copy.
+    pub(in crate::cuda) fn new<P: Pod>(params: &P) -> Self {
+        let bytes = bytemuck::bytes_of(params);
+        let mut words = vec![0u64; bytes.len().div_ceil(size_of::<u64>())];
+        bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
+        Self(words.into())
+    }
+}
+
 /// A kernel of a loaded module.
 #[derive(Debug)]
 pub(in crate::cuda) struct Function {
@@ -56,18 +70,8 @@ impl Function {
         Ok(Self { function, module: module.clone(), shared_allowed: AtomicU32::new(SHARED_BY_DEFAULT) })
     }
 
-    /// Enqueues the kernel: `blocks` blocks of `threads` threads with `shared` bytes of dynamic shared memory each.
-    ///
-    /// Every address in `params` must point to memory of this stream, as large as the kernel takes it to be.
-    pub(in crate::cuda) fn launch<P: Pod>(
-        &self,
-        stream: &CudaStream,
-        operation: &'static str,
-        blocks: u64,
-        threads: u32,
-        shared: u32,
-        params: &P,
-    ) -> Result<()> {
+    /// Checks a grid, and asks the driver for the dynamic shared memory of a block.
+    pub(in crate::cuda) fn prepare(&self, operation: &'static str, blocks: u64, shared: u32) -> Result<()> {
         if blocks > MOST_BLOCKS {
             return Err(Error::Limit { operation, argument: "blocks", needed: blocks, limit: MOST_BLOCKS });
         }
@@ -80,8 +84,27 @@ impl Function {
                 .map_err(failed)?;
             self.shared_allowed.fetch_max(shared, Ordering::Relaxed);
         }
-        let mut arguments = [std::ptr::from_ref(params).cast_mut().cast::<c_void>()];
-        // SAFETY: the kernel takes one parameter of the size of `P`, as checked when it was looked up, and the driver
+        Ok(())
+    }
+
+    /// Enqueues the kernel: `blocks` blocks of `threads` threads with `shared` bytes of dynamic shared memory each, as
+    /// [prepared](Self::prepare).
+    ///
+    /// The arguments are of the type that the kernel was looked up with, and every address in them points to memory of this stream, as
+    /// large as the kernel takes it to be.
+    pub(in crate::cuda) fn launch(
+        &self,
+        stream: &CudaStream,
+        operation: &'static str,
+        blocks: u64,
+        threads: u32,
+        shared: u32,
+        arguments: &Arguments,
+    ) -> Result<()> {
+        let failed = |error| driver_error(operation, error);
+        bind(&self.module.context).map_err(failed)?;
+        let mut arguments = [arguments.0.as_ptr().cast_mut().cast::<c_void>()];
+        // SAFETY: the kernel takes one parameter of this size, as checked when it was looked up, and the driver
         // copies it before it returns; the addresses in it are valid by this function's contract.
         unsafe {
             result::launch_kernel(

@@ -75,6 +75,11 @@ impl Allocation {
         self.pointer
     }
 
+    /// How many bytes it holds.
+    pub(in crate::cuda) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Sets every byte.
     pub(in crate::cuda) fn fill(&self, operation: &'static str, byte: u8) -> Result<()> {
         fill(&self.stream, operation, self.pointer, byte, self.bytes)

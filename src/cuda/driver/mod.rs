@@ -16,10 +16,10 @@ mod module;
 mod staging;
 mod wait;
 
-pub(super) use context::{check_not_captured, check_stream_kind};
+pub(super) use context::{check_not_captured, check_stream_kind, is_captured};
 pub(super) use error::driver_error;
 pub(super) use find::{check_capability, find_driver};
-pub(super) use function::Function;
+pub(super) use function::{Arguments, Function};
 pub(super) use memory::{Allocation, read};
 pub(super) use module::Module;
 pub(super) use staging::Staging;

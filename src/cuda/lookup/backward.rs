@@ -132,7 +132,7 @@ pub(super) fn backward(
         Bags::Mean(bags) => Some((bags.offsets(gpu, NAME)?, bags.as_ref().users(), true)),
     };
     let all: Vec<&Job> = first.iter().chain(&second).flatten().collect();
-    let mut call = gpu.call(NAME);
+    let mut call = gpu.begin(NAME);
     if given.is_empty() || grad_weights.is_some() {
         check_ids(gpu, &call, "ids", op.ids, ids, used, inputs.tables)?;
     }
@@ -141,7 +141,7 @@ pub(super) fn backward(
         given.check_sorted(&call, runs, is_wrong + (feature * WORD) as u64)?;
     }
     if all.is_empty() && grad_weights.is_none() {
-        return Ok(());
+        return call.finish();
     }
     let id_weights = IdWeights::new(gpu, &mut call, op, &bags, inputs)?;
     let bags = match (&id_weights, &offsets) {
@@ -180,7 +180,7 @@ pub(super) fn backward(
         }
         jobs.into_iter().flatten().try_for_each(|job| job.run(&call, &runs, bags, heads))?;
     }
-    Ok(())
+    call.finish()
 }
 
 /// The gradients asked for of some tables, one place for each table.

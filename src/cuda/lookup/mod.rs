@@ -219,7 +219,7 @@ pub(super) fn lookup(
         Some(weights) => gpu.region(NAME, weights)?.pointer,
         None => 0,
     };
-    let mut call = gpu.call(NAME);
+    let mut call = gpu.begin(NAME);
     let record = record(&call, "ids", op.ids, ids, inputs.tables)?;
     let params = LookupParams { ids: ids.pointer, record, weights, rows: rows as u64, ..Zeroable::zeroed() };
     let (bags, mean) = match bags {
@@ -227,7 +227,7 @@ pub(super) fn lookup(
             for params in launches(gpu, NAME, "tables", params, &outputs)? {
                 call.launch(&EACH.blocks(blocks(rows, params.vec4s)), &params)?;
             }
-            return Ok(());
+            return call.finish();
         }
         Bags::Sum(bags) => (bags, 0),
         Bags::Mean(bags) => (bags, 1),
@@ -256,7 +256,7 @@ pub(super) fn lookup(
         let params = LookupParams { tiles: plan.split_tiles.pointer(), rows: bags as u64, ..params };
         call.launch(&COMBINE.blocks(blocks(bags, params.vec4s)), &params)?;
     }
-    Ok(())
+    call.finish()
 }
 
 /// All kernels of this stem.

@@ -176,7 +176,7 @@ pub(super) fn sort_ids(
         count: gpu.region_mut(NAME, &out.count)?.pointer,
     };
     fit(NAME, "ids", length)?;
-    let mut call = gpu.call(NAME);
+    let mut call = gpu.begin(NAME);
     let bound = || Bound::Columns(vec![column.rows as u64; features]);
     let records = match column.policy {
         IdPolicy::Error => {
@@ -194,7 +194,8 @@ pub(super) fn sort_ids(
         feature: column.feature,
         rows: column.rows,
     };
-    scratch.sort(&call, &column, &out)
+    scratch.sort(&call, &column, &out)?;
+    call.finish()
 }
 
 /// All kernels of this file.

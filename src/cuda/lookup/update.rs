@@ -78,7 +78,7 @@ pub(super) fn update_rows<T: Element>(
         && rows.vectors(width, COLUMNS * size_of::<f32>());
     let lanes = width.div_ceil(COLUMNS).next_power_of_two().min(MOST_LANES);
     let Step { method, rate, kept, eps, betas, new, corrections } = step;
-    let mut call = gpu.call(NAME);
+    let mut call = gpu.begin(NAME);
     let params = UpdateRowsParams {
         ids: ids.pointer,
         gradient: rows.pointer,
@@ -106,7 +106,8 @@ pub(super) fn update_rows<T: Element>(
     };
     let given = Given { ids: ids.pointer, count, capacity, rows: table.rows };
     given.check_gradient(&call, params.is_wrong)?;
-    call.launch(&UPDATE.blocks(capacity.div_ceil(THREADS / lanes)), &params)
+    call.launch(&UPDATE.blocks(capacity.div_ceil(THREADS / lanes)), &params)?;
+    call.finish()
 }
 
 /// All kernels of this file.

@@ -106,10 +106,11 @@ pub(super) fn query<T: Element>(
     }
     let (table, grads) = (gpu.region(NAME, &inputs.table)?, gpu.region_mut(NAME, &grad_table)?);
     let rows = gpu.region(NAME, &grad_out)?;
-    let mut call = gpu.call(NAME);
+    let mut call = gpu.begin(NAME);
     let call = &mut call;
     let codes = codes(gpu, call, op, jagged.total(), inputs.targets, &inputs.hash)?;
-    bucket_gradients(gpu, call, op, targets, (rows, codes), (table.pointer, grads.pointer))
+    bucket_gradients(gpu, call, op, targets, (rows, codes), (table.pointer, grads.pointer))?;
+    call.finish()
 }
 
 /// Writes the gradients of the tables at the second address, from the bucket rows at the first.
@@ -173,9 +174,10 @@ pub(super) fn encode<T: Element, G: Element>(
     }
     let (rows, out) = (gpu.region(NAME, &inputs.history)?, gpu.region_mut(NAME, &grad_history)?);
     let grads = gpu.region(NAME, &grad_table)?;
-    let mut call = gpu.call(NAME);
+    let mut call = gpu.begin(NAME);
     let hashing = hashing(gpu, &mut call, op, jagged.total(), inputs)?;
-    gather(gpu, &call, op, histories, (rows, hashing), grads, out)
+    gather(gpu, &call, op, histories, (rows, hashing), grads, out)?;
+    call.finish()
 }
 
 /// What the parts of a call of `attend_backward` share.
@@ -208,7 +210,7 @@ pub(super) fn attend<T: Element, G: Element>(
     let grad_out = gpu.region(NAME, &grad_out)?;
     let cut = AttendCut::new(op, batch.as_ref(), PARTIAL_BYTES);
     let parts = batch.user_parts(gpu, NAME, &cut)?;
-    let mut call = gpu.call(NAME);
+    let mut call = gpu.begin(NAME);
     let call = &mut call;
     let target_codes = codes(gpu, call, op, candidates, inputs.targets, &inputs.target_hash)?;
     let codes = codes(gpu, call, op, behaviours, Some(inputs.history), &inputs.history_hash)?;
@@ -227,17 +229,14 @@ pub(super) fn attend<T: Element, G: Element>(
         target_codes: checked(target_codes),
         scratch,
     };
-    let mark = call.mark();
-    for part in parts.iter() {
-        call.give_back(mark);
+    call.parts(parts.iter(), |call, part| {
         let attend = attend.of(op, part);
-        if cut.by_tables {
-            attend.through_tables(gpu, call, op, part, tables)?;
-        } else {
-            attend.through_candidates(gpu, call, op, part)?;
+        match cut.by_tables {
+            true => attend.through_tables(gpu, call, op, part, tables),
+            false => attend.through_candidates(gpu, call, op, part),
         }
-    }
-    Ok(())
+    })?;
+    call.finish()
 }
 
 /// Rows `first` and on.

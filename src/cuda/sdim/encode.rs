@@ -195,14 +195,15 @@ pub(super) fn encode<T: Element>(
     }
     let rows = gpu.region(operation, &inputs.history)?;
     let table = gpu.region_mut(operation, &table)?;
-    let mut call = gpu.call(operation);
+    let mut call = gpu.begin(operation);
     let hashing = match &inputs.hash {
         Hash::Rotations(rotations) if op.bits <= ONE_HOT_BITS && Shares::of_hashed::<T>(op).is_some() => {
             Hashing::Rotations(gpu.region(operation, rotations)?.pointer)
         }
         hash => Hashing::Codes(codes(gpu, &mut call, op, jagged.total(), Some(inputs.history), hash)?),
     };
-    add_up(gpu, &mut call, op, histories, rows, hashing, (table.pointer, append))
+    add_up(gpu, &mut call, op, histories, rows, hashing, (table.pointer, append))?;
+    call.finish()
 }
 
 /// The signatures by which rows are added up.
@@ -351,7 +352,9 @@ pub(super) fn add_tables(
     let length = op.check_add(table.len(), other.len())?;
     let (table, other) = (gpu.region_mut(NAME, &table)?, gpu.region(NAME, &other)?);
     let params = SdimAddParams { table: table.pointer, other: other.pointer, length: length as u64 };
-    gpu.call(NAME).launch(&ADD.blocks(length.div_ceil(FLAT_THREADS as usize)), &params)
+    let call = gpu.begin(NAME);
+    call.launch(&ADD.blocks(length.div_ceil(FLAT_THREADS as usize)), &params)?;
+    call.finish()
 }
 
 /// All kernels of this file.

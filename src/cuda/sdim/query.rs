@@ -102,7 +102,7 @@ pub(super) fn query<T: Element>(
     let count = jagged.total();
     let (table, out) = (gpu.region(NAME, &inputs.table)?, gpu.region_mut(NAME, &out)?);
     let offsets = targets.offsets(gpu, NAME)?;
-    let mut call = gpu.call(NAME);
+    let mut call = gpu.begin(NAME);
     // If all blocks run at once, latency matters, and hashing in the same kernel saves a launch. With more blocks, each would
     // read the rotations again.
     let few = count <= QUERY_ROWS * QUERY_BLOCKS * gpu.multiprocessors() && op.groups <= HASHED_GROUPS;
@@ -127,7 +127,8 @@ pub(super) fn query<T: Element>(
         vectors: table.vectors(op.width, 16).into(),
         ..query_params(op, &sizes)
     };
-    call.launch(&QUERY.of::<T>().blocks(count.div_ceil(QUERY_ROWS)), &params)
+    call.launch(&QUERY.of::<T>().blocks(count.div_ceil(QUERY_ROWS)), &params)?;
+    call.finish()
 }
 
 fn query_params(op: &Sdim, sizes: &Sizes) -> SdimQueryParams {
@@ -155,7 +156,7 @@ pub(super) fn attend<T: Element>(
     let sizes = Sizes::of(NAME, op)?;
     let count = targets.total();
     let (rows, out) = (gpu.region(NAME, &inputs.history)?, gpu.region_mut(NAME, &out)?);
-    let mut call = gpu.call(NAME);
+    let mut call = gpu.begin(NAME);
     let call = &mut call;
     let history = codes(gpu, call, op, histories.total(), Some(inputs.history), &inputs.history_hash)?;
     check(call, op, histories.total(), history)?;
@@ -172,7 +173,8 @@ pub(super) fn attend<T: Element>(
         first_whole: sums.first_whole,
         ..query_params(op, &sizes)
     };
-    call.launch(&QUERY_SUMS.of::<T>().blocks(count.div_ceil(QUERY_ROWS)), &params)
+    call.launch(&QUERY_SUMS.of::<T>().blocks(count.div_ceil(QUERY_ROWS)), &params)?;
+    call.finish()
 }
 
 /// The bucket sums that candidates read, `[slots + candidates, G, d]`: those of a candidate whose history is not split are in the

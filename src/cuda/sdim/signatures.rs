@@ -101,7 +101,9 @@ pub(super) fn signatures<T: Element, W: Signature>(
     op.check_signatures_output::<W>(count, out.len())?;
     let (rows, rotations) = (gpu.region(NAME, &rows)?, gpu.region(NAME, &rotations)?);
     let out = gpu.region_mut(NAME, &out)?;
-    hash(&gpu.call(NAME), op, count, rows, rotations, out.pointer, size_of::<W>() as u32)
+    let call = gpu.begin(NAME);
+    hash(&call, op, count, rows, rotations, out.pointer, size_of::<W>() as u32)?;
+    call.finish()
 }
 
 fn hash<T: Element>(

@@ -166,7 +166,7 @@ pub(super) fn attend<T: Element>(
     let [kv_heads, group_heads] = fit_all(heads)?;
     let [width, value_width] = fit_all(widths)?;
     let rows = plan.plan.slots * op.kv_heads * tile_rows;
-    let mut call = gpu.call(NAME);
+    let mut call = gpu.begin(NAME);
     let stats = call.scratch(rows.saturating_mul(2 * size_of::<f32>()))?;
     let partial = call.scratch(rows.saturating_mul(chunk.min(op.value_width) * size_of::<f32>()))?;
     for first_column in (0..op.value_width).step_by(chunk) {
@@ -201,7 +201,7 @@ pub(super) fn attend<T: Element>(
         call.launch(&variant.kernel.blocks(blocks).with_shared(shared), &params)?;
         combine::<T>(&call, &plan, &params)?;
     }
-    Ok(())
+    call.finish()
 }
 
 /// Combines the partial results of the columns that a launch attended to.
@@ -261,7 +261,9 @@ pub(super) fn merge<T: Element>(
     };
     let kernel = MERGE.of::<T>();
     let blocks = out.length.div_ceil(kernel.threads as usize);
-    gpu.call(NAME).launch(&kernel.blocks(blocks), &params)
+    let call = gpu.begin(NAME);
+    call.launch(&kernel.blocks(blocks), &params)?;
+    call.finish()
 }
 
 /// All kernels of this stem.

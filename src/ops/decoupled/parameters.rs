@@ -102,6 +102,24 @@ impl Decoupled {
         self.scales.len()
     }
 
+    /// The factors on a candidate's attention rows, and the power of two that the sum of the products is multiplied by afterwards. A row
+    /// times a large or tiny scale could leave the range of `f32` where the score does not.
+    pub(crate) fn split_scales(&self) -> (Vec<f32>, f32) {
+        /// A smaller scale is split in half, a larger one than 1 is applied to the sums.
+        const SMALL: i32 = -32;
+        /// From here on, products that count in the scores (by 2^-24) may be subnormal numbers.
+        const LARGE: i32 = 102;
+        let largest = self.scales.iter().fold(0.0f32, |largest, scale| largest.max(scale.abs()));
+        let exponent = largest.log2().ceil().max(-150.0) as i32;
+        let on_sums = match exponent {
+            _ if largest == 0.0 => 0,
+            ..SMALL => exponent / 2,
+            exponent => exponent.clamp(0, LARGE),
+        };
+        let factor = 2.0f32.powi(on_sums);
+        (self.scales.iter().map(|scale| scale / factor).collect(), factor)
+    }
+
     /// `M·Σ r`: the number of elements of the output of `aggregate` and `attend`.
     ///
     /// # Errors

@@ -69,7 +69,7 @@ pub enum DinPooling {
     /// `w = a`, as in the paper.
     #[default]
     Sum,
-    /// `w = softmax(a)`, as in the official code and in DIEN.
+    /// `w = softmax(a)`, as in the official code and in DIEN; weights within the range of [`Weighting::Softmax`](crate::Weighting::Softmax).
     Softmax,
 }
 

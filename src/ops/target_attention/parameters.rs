@@ -72,6 +72,9 @@ pub struct TargetAttention {
 #[non_exhaustive]
 pub enum Weighting {
     /// `w_l = exp(s_l − lse)`, `lse = log Σ exp s_l`: the weights add up to 1 (MHTA, TWIN, TIN, STCA).
+    ///
+    /// A score more than 87.3 below the largest has a weight of less than 2⁻¹²⁶ of the largest weight. Devices may take it for 0, which shows
+    /// only where thousands of such behaviours have values near `f32::MAX`.
     #[default]
     Softmax,
     /// `w_l = max(s_l, 0)` (QIN's adaptive sparse target attention, arXiv 2504.17699).

@@ -105,9 +105,10 @@ fn attend_all(
     let report = gpu.history_report(NAME, op.ids, batch.as_ref(), ids, attention)?;
     let target_report = gpu.id_report(NAME, "target_ids", op.ids, attention)?;
     let queries = gpu.scratch(NAME, (candidates * width) as u64)?;
+    let (scales, scale) = op.split_scales();
     let noted = target_report.as_ref().map(|report| (&report.binding, 0));
     Gather { report: noted, ..gather(&target_ids, candidates, width, features) }
-        .run(gpu, attention, &op.scales, &queries)?;
+        .run(gpu, attention, &scales, &queries)?;
     // The rows of one window of the histories at a time, in the same memory.
     let wider = width.max(value_width);
     let window = gpu.rows_per_binding::<f32>(wider).min(GATHERED_BYTES / (4 * wider)).max(LONGEST_STEP);
@@ -127,7 +128,7 @@ fn attend_all(
         kv_heads: 1,
         width,
         value_width,
-        scale: 1.0,
+        scale,
         weighting: Weighting::Softmax,
     };
     let queries = WgpuBuffer::<f32>::allocated(queries.buffer, candidates * width, &gpu.shared.owner);

@@ -21,6 +21,11 @@ params! {
         check_ids: u32,
         scale_base: u32,
         offset_base: u32,
+        factor: f32,
+        // Up to the next vec4.
+        unused1: u32,
+        unused2: u32,
+        unused3: u32,
         feature0: [u32; 4],
         feature1: [u32; 4],
         feature2: [u32; 4],

@@ -28,7 +28,7 @@ impl DecoupledOps for Wgpu {
         inputs: SearchInputs<'_, WgpuMemory>,
         out: SelectionMut<'_, WgpuMemory>,
     ) -> Result<()> {
-        search::search(self, op, batch, &inputs, out)
+        self.call(|gpu| search::search(gpu, op, batch, &inputs, out))
     }
 
     fn decoupled_search(
@@ -48,7 +48,7 @@ impl DecoupledOps for Wgpu {
         selection: Selection<'_, WgpuMemory>,
         out: ViewMut<'_, WgpuMemory, f32>,
     ) -> Result<()> {
-        aggregate::aggregate(self, op, batch, &inputs, &selection, out)
+        self.call(|gpu| aggregate::aggregate(gpu, op, batch, &inputs, &selection, out))
     }
 
     fn decoupled_attend_into(
@@ -58,7 +58,7 @@ impl DecoupledOps for Wgpu {
         inputs: DecoupledInputs<'_, WgpuMemory>,
         out: ViewMut<'_, WgpuMemory, f32>,
     ) -> Result<()> {
-        attend::attend(self, op, batch, &inputs, out)
+        self.call(|gpu| attend::attend(gpu, op, batch, &inputs, out))
     }
 
     fn decoupled_search_backward_into(
@@ -70,7 +70,7 @@ impl DecoupledOps for Wgpu {
         grad_scores: View<'_, WgpuMemory, f32>,
         grads: SearchGradients<'_, WgpuMemory>,
     ) -> Result<()> {
-        backward::search_backward(self, op, batch, (&inputs, &selection), grad_scores, &grads)
+        self.call(|gpu| backward::search_backward(gpu, op, batch, (&inputs, &selection), grad_scores, &grads))
     }
 
     fn decoupled_aggregate_backward_into(
@@ -82,7 +82,7 @@ impl DecoupledOps for Wgpu {
         grad_out: View<'_, WgpuMemory, f32>,
         grads: AggregateGradients<'_, WgpuMemory>,
     ) -> Result<()> {
-        backward::aggregate_backward(self, op, batch, (&inputs, &selection), grad_out, &grads)
+        self.call(|gpu| backward::aggregate_backward(gpu, op, batch, (&inputs, &selection), grad_out, &grads))
     }
 
     fn decoupled_attend_backward_into(
@@ -94,7 +94,7 @@ impl DecoupledOps for Wgpu {
         grad_out: View<'_, WgpuMemory, f32>,
         grads: DecoupledGradients<'_, WgpuMemory>,
     ) -> Result<()> {
-        backward::attend_backward(self, op, batch, (&inputs, &saved), grad_out, &grads)
+        self.call(|gpu| backward::attend_backward(gpu, op, batch, (&inputs, &saved), grad_out, &grads))
     }
 }
 

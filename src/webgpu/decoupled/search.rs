@@ -44,7 +44,8 @@ fn width4(tables: &[BoundTable]) -> usize {
 /// What the dispatches of one search share.
 struct Search<'a> {
     operation: &'static str,
-    op: &'a Decoupled,
+    /// On the candidates' rows, and on the sums of their products.
+    scales: (Vec<f32>, f32),
     top_k: usize,
     /// Lists per piece.
     lists: usize,
@@ -106,7 +107,7 @@ pub(super) fn search_as(
     let target_report = gpu.id_report(operation, "target_ids", op.ids, inputs.attention)?;
     let search = Search {
         operation,
-        op,
+        scales: op.split_scales(),
         top_k,
         lists,
         plan: &plan,
@@ -161,7 +162,7 @@ impl Search<'_> {
                 table_base: table.data.base,
                 scale_base: table.scale.base,
                 offset_base: table.offset.base,
-                factor: self.op.scales.get(feature).copied().unwrap_or(1.0),
+                factor: self.scales.0.get(feature).copied().unwrap_or(1.0),
                 width4: width4(self.tables) as u32,
                 first4,
                 tile_rows: tile_rows as u32,
@@ -248,6 +249,10 @@ impl Search<'_> {
             check_ids: u32::from(rows.report.is_some()),
             scale_base: self.tables[0].scale.base,
             offset_base: self.tables[0].offset.base,
+            factor: self.scales.1,
+            unused1: 0,
+            unused2: 0,
+            unused3: 0,
             feature0: rows.shapes[0],
             feature1: rows.shapes[1],
             feature2: rows.shapes[2],

@@ -23,7 +23,7 @@ impl DinOps for Wgpu {
         inputs: DinInputs<'_, WgpuMemory, T>,
         out: ViewMut<'_, WgpuMemory, T>,
     ) -> Result<()> {
-        attend::attend(self, op, batch, &inputs, out)
+        self.call(|gpu| attend::attend(gpu, op, batch, &inputs, out))
     }
 
     fn din_backward_into<T: Element, G: GradientOf<T>>(
@@ -34,7 +34,7 @@ impl DinOps for Wgpu {
         grad_out: View<'_, WgpuMemory, T>,
         grads: DinGradients<'_, WgpuMemory, G>,
     ) -> Result<()> {
-        backward::backward(self, op, batch, &inputs, grad_out, grads)
+        self.call(|gpu| backward::backward(gpu, op, batch, &inputs, grad_out, grads))
     }
 
     fn din_statistics_into<T: Element>(
@@ -45,7 +45,7 @@ impl DinOps for Wgpu {
         layer: usize,
         out: DinStatistics<'_, WgpuMemory>,
     ) -> Result<()> {
-        backward::statistics(self, op, batch, &inputs, layer, out)
+        self.call(|gpu| backward::statistics(gpu, op, batch, &inputs, layer, out))
     }
 }
 

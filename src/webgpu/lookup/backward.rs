@@ -92,7 +92,6 @@ pub(super) fn backward(
         (None, Some((offsets, bags, mean))) => Some(bags_of_rows(gpu, &offsets, (bags, mean), used)?),
         (None, None) => None,
     };
-    // Ids in order and partial results fit all jobs, before the first of them writes anything.
     for (feature, jobs) in [&first, &second].into_iter().flat_map(|jobs| jobs.iter().enumerate()) {
         if let Some(job) = jobs {
             job.check_room(gpu, given_runs.get(feature).map_or(used, |runs| runs.places))?;
@@ -106,18 +105,20 @@ pub(super) fn backward(
         if jobs.iter().all(Option::is_none) {
             continue;
         }
-        let own;
-        let runs = match given_runs.get(feature) {
-            Some(runs) => runs,
-            None => {
-                own = sorted_here(gpu, &ids_binding, [features, feature], [used, table.rows])?;
-                &own
+        gpu.part(|| {
+            let own;
+            let runs = match given_runs.get(feature) {
+                Some(runs) => runs,
+                None => {
+                    own = sorted_here(gpu, &ids_binding, [features, feature], [used, table.rows])?;
+                    &own
+                }
+            };
+            if let Some(weights) = &id_weights {
+                weights.weigh(gpu, feature)?;
             }
-        };
-        if let Some(weights) = &id_weights {
-            weights.weigh(gpu, feature)?;
-        }
-        jobs.into_iter().flatten().try_for_each(|job| job.run(gpu, runs, bags.as_ref()))?;
+            jobs.into_iter().flatten().try_for_each(|job| job.run(gpu, runs, bags.as_ref()))
+        })?;
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ impl LookupOps for Wgpu {
         inputs: LookupInputs<'_, WgpuMemory>,
         outputs: LookupOutputs<'_, WgpuMemory>,
     ) -> Result<()> {
-        lookup(self, op, bags, &inputs, outputs)
+        self.call(|gpu| lookup(gpu, op, bags, &inputs, outputs))
     }
 
     fn sort_ids_into(
@@ -41,7 +41,7 @@ impl LookupOps for Wgpu {
         column: IdColumn<'_, WgpuMemory>,
         out: SortedIdsMut<'_, WgpuMemory>,
     ) -> Result<()> {
-        sort::sort_ids(self, &column, &out)
+        self.call(|gpu| sort::sort_ids(gpu, &column, &out))
     }
 
     fn lookup_backward_into(
@@ -53,7 +53,7 @@ impl LookupOps for Wgpu {
         grad_out: LookupGradOut<'_, WgpuMemory>,
         grads: LookupGradients<'_, WgpuMemory>,
     ) -> Result<()> {
-        backward::backward(self, op, bags, &inputs, (&saved, &grad_out), &grads)
+        self.call(|gpu| backward::backward(gpu, op, bags, &inputs, (&saved, &grad_out), &grads))
     }
 
     fn update_rows<T: Element>(
@@ -63,7 +63,7 @@ impl LookupOps for Wgpu {
         state: OptimiserState<'_, WgpuMemory>,
         gradient: SparseGradient<'_, WgpuMemory>,
     ) -> Result<()> {
-        update::update_rows(self, op, &table, &state, &gradient)
+        self.call(|gpu| update::update_rows(gpu, op, &table, &state, &gradient))
     }
 }
 

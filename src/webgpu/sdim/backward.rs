@@ -243,11 +243,10 @@ pub(super) fn attend<T: Element, G: Element>(
             target_codes: &target_codes.rows_from(op, part.first_candidate),
             read: &read,
         };
-        if cut.by_tables {
-            attend.through_tables(part, grads)?;
-        } else {
-            attend.through_candidates(part, grads)?;
-        }
+        gpu.part(|| match cut.by_tables {
+            true => attend.through_tables(part, grads),
+            false => attend.through_candidates(part, grads),
+        })?;
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ impl SdimOps for Wgpu {
         rotations: View<'_, WgpuMemory, f32>,
         out: ViewMut<'_, WgpuMemory, W>,
     ) -> Result<()> {
-        signatures::signatures(self, op, rows, rotations, out)
+        self.call(|gpu| signatures::signatures(gpu, op, rows, rotations, out))
     }
 
     fn sdim_encode_into<T: Element>(
@@ -34,7 +34,7 @@ impl SdimOps for Wgpu {
         inputs: SdimEncodeInputs<'_, WgpuMemory, T>,
         table: ViewMut<'_, WgpuMemory, f32>,
     ) -> Result<()> {
-        encode::encode(self, "sdim_encode", op, histories, &inputs, table, false)
+        self.call(|gpu| encode::encode(gpu, "sdim_encode", op, histories, &inputs, table, false))
     }
 
     fn sdim_append<T: Element>(
@@ -44,7 +44,7 @@ impl SdimOps for Wgpu {
         inputs: SdimEncodeInputs<'_, WgpuMemory, T>,
         table: ViewMut<'_, WgpuMemory, f32>,
     ) -> Result<()> {
-        encode::encode(self, "sdim_append", op, new, &inputs, table, true)
+        self.call(|gpu| encode::encode(gpu, "sdim_append", op, new, &inputs, table, true))
     }
 
     fn sdim_add_tables(
@@ -53,7 +53,7 @@ impl SdimOps for Wgpu {
         table: ViewMut<'_, WgpuMemory, f32>,
         other: View<'_, WgpuMemory, f32>,
     ) -> Result<()> {
-        encode::add_tables(self, op, table, other)
+        self.call(|gpu| encode::add_tables(gpu, op, table, other))
     }
 
     fn sdim_query_into<T: Element>(
@@ -63,7 +63,7 @@ impl SdimOps for Wgpu {
         inputs: SdimQueryInputs<'_, WgpuMemory, T>,
         out: ViewMut<'_, WgpuMemory, T>,
     ) -> Result<()> {
-        query::query(self, "sdim_query", op, targets, &inputs, out)
+        self.call(|gpu| query::query(gpu, "sdim_query", op, targets, &inputs, out))
     }
 
     fn sdim_attend_into<T: Element>(
@@ -73,7 +73,7 @@ impl SdimOps for Wgpu {
         inputs: SdimAttendInputs<'_, WgpuMemory, T>,
         out: ViewMut<'_, WgpuMemory, T>,
     ) -> Result<()> {
-        attend::attend(self, op, batch, &inputs, out)
+        self.call(|gpu| attend::attend(gpu, op, batch, &inputs, out))
     }
 
     fn sdim_query_backward_into<T: Element>(
@@ -84,7 +84,7 @@ impl SdimOps for Wgpu {
         grad_out: View<'_, WgpuMemory, T>,
         grad_table: ViewMut<'_, WgpuMemory, f32>,
     ) -> Result<()> {
-        backward::query(self, op, targets, &inputs, (grad_out, grad_table))
+        self.call(|gpu| backward::query(gpu, op, targets, &inputs, (grad_out, grad_table)))
     }
 
     fn sdim_encode_backward_into<T: Element, G: GradientOf<T>>(
@@ -95,7 +95,7 @@ impl SdimOps for Wgpu {
         grad_table: View<'_, WgpuMemory, f32>,
         grad_history: ViewMut<'_, WgpuMemory, G>,
     ) -> Result<()> {
-        backward::encode(self, op, histories, &inputs, (grad_table, grad_history))
+        self.call(|gpu| backward::encode(gpu, op, histories, &inputs, (grad_table, grad_history)))
     }
 
     fn sdim_attend_backward_into<T: Element, G: GradientOf<T>>(
@@ -106,7 +106,7 @@ impl SdimOps for Wgpu {
         grad_out: View<'_, WgpuMemory, T>,
         grad_history: ViewMut<'_, WgpuMemory, G>,
     ) -> Result<()> {
-        backward::attend(self, op, batch, &inputs, (grad_out, grad_history))
+        self.call(|gpu| backward::attend(gpu, op, batch, &inputs, (grad_out, grad_history)))
     }
 }
 

@@ -215,7 +215,7 @@ impl Attention {
                 out: &out.binding,
                 lse: (lse.map_or(&no_lse, |lse| &lse.binding), lse.is_some()),
             };
-            job.columns::<K>(first_column)?;
+            gpu.part(|| job.columns::<K>(first_column))?;
         }
         Ok(())
     }

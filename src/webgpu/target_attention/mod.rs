@@ -30,7 +30,7 @@ impl TargetAttentionOps for Wgpu {
         inputs: TargetAttentionInputs<'_, WgpuMemory, T>,
         outputs: TargetAttentionOutputs<'_, WgpuMemory, T>,
     ) -> Result<()> {
-        attend(self, op, batch, &inputs, outputs)
+        self.call(|gpu| attend(gpu, op, batch, &inputs, outputs))
     }
 
     fn merge_attention_into<T: Element>(
@@ -40,7 +40,7 @@ impl TargetAttentionOps for Wgpu {
         second: PartialAttention<'_, WgpuMemory, T>,
         outputs: TargetAttentionOutputs<'_, WgpuMemory, T>,
     ) -> Result<()> {
-        merge::merge(self, op, first, second, outputs)
+        self.call(|gpu| merge::merge(gpu, op, first, second, outputs))
     }
 
     fn target_attention_backward_into<T: Element, G: GradientOf<T>>(
@@ -52,7 +52,7 @@ impl TargetAttentionOps for Wgpu {
         grad_out: TargetAttentionGradOut<'_, WgpuMemory, T>,
         grads: TargetAttentionGradients<'_, WgpuMemory, G>,
     ) -> Result<()> {
-        backward::backward(self, op, batch, &inputs, (&saved, &grad_out), grads)
+        self.call(|gpu| backward::backward(gpu, op, batch, &inputs, (&saved, &grad_out), grads))
     }
 
     fn merge_attention_backward_into<T: Element, G: GradientOf<T>>(
@@ -64,7 +64,9 @@ impl TargetAttentionOps for Wgpu {
         first_grads: PartialAttentionGradients<'_, WgpuMemory, G>,
         second_grads: PartialAttentionGradients<'_, WgpuMemory, G>,
     ) -> Result<()> {
-        merge_backward::backward(self, op, [first, second], &grad_out, [first_grads, second_grads])
+        self.call(|gpu| {
+            merge_backward::backward(gpu, op, [first, second], &grad_out, [first_grads, second_grads])
+        })
     }
 }
 

@@ -139,6 +139,7 @@ fn din_and_sdim() -> Vec<Shape> {
         narrow: true,
         hashed: true,
         nan: None,
+        bytes: false,
     };
     let din_gradients =
         |forward: &DinCase| DinBackwardCase { forward: forward.clone(), ..Default::default() };

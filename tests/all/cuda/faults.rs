@@ -4,15 +4,17 @@
 use cuda_emulator::control::CallKind;
 use cuda_emulator::{CudaError, Device, Emulator};
 use longseq::cudarc::driver::CudaContext;
+use longseq::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use longseq::*;
-use longseq_check::AnyCase;
 use longseq_check::decoupled::DecoupledCase;
 use longseq_check::device::TestDevice;
 use longseq_check::device::cuda::session;
 use longseq_check::din::DinCase;
+use longseq_check::faults::fail_each_allocation;
 use longseq_check::lookup::{LookupCase, Pool};
 use longseq_check::sdim::SdimCase;
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
+use longseq_check::{AnyCase, Call, Calls, Failure};
 
 use super::device::{Request, assert_clean};
 
@@ -69,6 +71,70 @@ fn fail_each_call(emulator: &Emulator, request: impl Fn(&dyn Fn()) -> Result<()>
         }
     }
     failed
+}
+
+/// A call that runs out of memory, at whichever allocation, has enqueued nothing, so that nothing is written.
+#[test]
+fn memory_that_runs_out_leaves_outputs_alone() {
+    let Some(emulator) = session() else { return };
+    emulator.set_checks(false);
+    let gpu = Cuda::new(0).expect("a device");
+    let fail = |nth: u64| match nth {
+        0 => emulator.clear_faults(),
+        nth => emulator.fail_call(CallKind::Allocate, nth, CudaError::OutOfMemory),
+    };
+    let mut failed = 0;
+    for case in longseq_check::faults::cases() {
+        let each = fail_each_allocation(&gpu, &case, &fail);
+        failed += each.unwrap_or_else(|failure| panic!("{failure}"));
+    }
+    assert!(failed > 100, "only {failed} allocations");
+    drop(gpu);
+    assert_clean(&emulator);
+}
+
+/// Makes each call of a case in a captured graph. What is written is what the graph's launch writes: all that a call needs is loaded by one
+/// whose first kernel fails.
+struct Captured<'a> {
+    emulator: &'a Emulator,
+    gpu: &'a Cuda,
+}
+
+impl Calls for Captured<'_> {
+    fn make(&mut self, operation: &'static str, call: &mut Call<'_>) -> Result<(), Failure> {
+        const THREAD_LOCAL: CUstreamCaptureMode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+        self.emulator.fail_call(CallKind::Launch, 1, CudaError::LaunchFailed);
+        let failed = call();
+        self.emulator.clear_faults();
+        if failed.is_ok() {
+            return Err(Failure::new(format!("{operation} launches nothing")));
+        }
+        let stream = self.gpu.stream();
+        stream.begin_capture(THREAD_LOCAL).expect("a capture");
+        let captured = call();
+        let graph = stream.end_capture(flags).expect("the capture is whole");
+        captured?;
+        let graph = graph.expect("with work in it");
+        graph.launch().expect("a launch");
+        Ok(self.gpu.synchronize()?)
+    }
+}
+
+#[test]
+fn every_operation_can_be_captured_and_replayed() {
+    let Some(emulator) = session() else { return };
+    let gpu = Cuda::new(0).expect("a device");
+    gpu.set_workspace(Some(gpu.zeros::<u8>(16 << 20).expect("memory"))).expect("its stream");
+    for case in longseq_check::faults::cases() {
+        let expected = gpu.run_case(&case).expect("a valid case");
+        let mut calls = Captured { emulator: &emulator, gpu: &gpu };
+        let replayed =
+            gpu.run_case_with(&case, &mut calls).unwrap_or_else(|failure| panic!("{case:?}: {failure}"));
+        assert!(replayed == expected, "{case:?}");
+    }
+    drop(gpu);
+    assert_clean(&emulator);
 }
 
 /// The device is lost at a driver call, of any kind: that call of ours and all later ones fail, and nothing stays allocated.

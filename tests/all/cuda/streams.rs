@@ -79,6 +79,40 @@ fn first_use_inside_a_capture_is_refused() {
     assert!(live.is_empty_but_for_contexts(), "what was dropped during the capture is freed: {live}");
 }
 
+/// Calls on short histories take no scratch memory, so that nothing is allocated while they are captured.
+#[test]
+fn calls_that_need_no_scratch_are_captured_without_a_workspace() {
+    let Some(emulator) = session() else { return };
+    let stream = CudaContext::new(0).expect("a context").new_stream().expect("a stream");
+    let gpu = Cuda::from_stream(stream.clone()).expect("a device");
+    let rows = gpu.upload(&[1.0f32; 8]).expect("memory");
+    let batch = gpu.batch(&single(2), &single(1)).expect("a batch");
+    let op = TargetAttention::new(4).with_weighting(Weighting::Identity);
+    let call = |outputs: &mut [_; 2]| {
+        let [out, grads] = outputs;
+        let query = gpu.view(&rows).slice(0, 4)?;
+        let inputs = TargetAttentionInputs::new(query, gpu.view(&rows));
+        gpu.target_attention_into(&op, &batch, inputs, TargetAttentionOutputs::new(gpu.view_mut(out)))?;
+        let grads = TargetAttentionGradients::new().with_keys(gpu.view_mut(grads));
+        let (saved, grad_out) = (TargetAttentionSaved::none(), TargetAttentionGradOut::new(query));
+        gpu.target_attention_backward_into(&op, &batch, inputs, saved, grad_out, grads)
+    };
+    let outputs = || [4, 8].map(|length| gpu.zeros::<f32>(length).expect("memory"));
+    let (mut first, mut captured) = (outputs(), outputs());
+    call(&mut first).expect("a valid call");
+    stream.begin_capture(THREAD_LOCAL).expect("a capture");
+    let made = call(&mut captured);
+    let graph = stream.end_capture(FREE_ON_LAUNCH).expect("the capture is whole");
+    made.expect("calls that have been made before");
+    graph.expect("work in it").launch().expect("a launch");
+    for output in first.iter().chain(&captured) {
+        // Scores and weights of 2.
+        assert_eq!(gpu.download(gpu.view(output)).expect("a download"), vec![4.0; output.len()]);
+    }
+    drop((first, captured, rows, batch, gpu, stream));
+    assert_eq!(emulator.take_findings(), []);
+}
+
 /// Aggregates with a position out of range for every second batch, without a wait in between.
 #[test]
 fn many_batches_share_records_and_none_waits() {
@@ -108,6 +142,15 @@ fn many_batches_share_records_and_none_waits() {
     let bound = 300;
     let (operation, argument) = ("decoupled_aggregate", "positions");
     let expected = Error::IndexOutOfRange { operation, argument, position: 1, id: 305, bound };
+    assert_eq!(gpu.synchronize(), Err(expected));
+    gpu.synchronize().expect("reported once");
+    // The bound is that of the call that went wrong, whatever was called after it with the same argument.
+    aggregate(5, 8).expect("reported by the next wait");
+    for length in [2, 300, 7] {
+        aggregate(length, 1).expect("a valid call");
+    }
+    let bound = 5;
+    let expected = Error::IndexOutOfRange { operation, argument, position: 1, id: 8, bound };
     assert_eq!(gpu.synchronize(), Err(expected));
     gpu.synchronize().expect("reported once");
     // As many kinds of checks as there are sizes of tables.

@@ -8,7 +8,7 @@ use longseq::cudarc::driver::CudaContext;
 use longseq::half::f16;
 use longseq::*;
 use longseq_check::data::Data;
-use longseq_check::decoupled::DecoupledCase;
+use longseq_check::decoupled::{DecoupledCase, check_scales_near_the_limits};
 use longseq_check::device::TestDevice;
 use longseq_check::device::cuda::session;
 use longseq_check::din::DinCase;
@@ -400,7 +400,11 @@ fn decoupled() -> Vec<(Mutant, Check)> {
             &case,
         ),
     ];
-    twins.map(|(mutant, case)| (mutant, checked(case))).into()
+    let mut twins: Vec<_> = twins.map(|(mutant, case)| (mutant, checked(case))).into();
+    let added = mutant(search, "decoupled_search_2", "large scales added", ("mul.rn.f32", "add.rn.f32"));
+    let scales = Check::new("scales near the limits", check_scales_near_the_limits::<Cuda>);
+    twins.push((everywhere(added), scales));
+    twins
 }
 
 /// Longer pieces than a list has slots.

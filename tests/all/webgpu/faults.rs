@@ -9,6 +9,7 @@ use longseq::*;
 use longseq_check::AnyCase;
 use longseq_check::device::TestDevice;
 use longseq_check::device::webgpu::{device, options};
+use longseq_check::faults::fail_each_allocation;
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase};
 
 /// A device of its own, for tests that break it.
@@ -109,6 +110,18 @@ fn every_failing_allocation_is_an_error_of_its_call() {
         }
     }
     assert!(failed > 50, "only {failed} allocations");
+}
+
+/// A call that runs out of memory, at whichever allocation, has written nothing.
+#[test]
+fn memory_that_runs_out_leaves_outputs_alone() {
+    let (Some(gpu), mut failed) = (own_device(), 0) else { return };
+    for case in longseq_check::faults::cases() {
+        let each = fail_each_allocation(&gpu, &case, &|nth| gpu.fail_allocation(nth));
+        failed += each.unwrap_or_else(|failure| panic!("{failure}"));
+        gpu.synchronize().expect("nothing else failed");
+    }
+    assert!(failed > 300, "only {failed} allocations");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Shaders of the gradients of decoupled embeddings that are wrong on purpose.
 
 use longseq::Wgpu;
-use longseq_check::decoupled::{DecoupledBackwardCase, DecoupledCase, Scores, check_overflowing_scores};
+use longseq_check::decoupled::{
+    DecoupledBackwardCase, DecoupledCase, Scores, check_overflowing_scores, check_scales_near_the_limits,
+};
 use longseq_check::lookup::Form;
 
 use super::wrong_shaders::{Twin, twin, twin_that};
@@ -87,6 +89,19 @@ fn over_all() -> Vec<Twin> {
         // The mean left out; one removed behaviour kept.
         of("decoupled/all_pairs", " - vec4<f32>(state.z / state.y)", ""),
         twin(&removed, "decoupled/all_pairs", "vec2<f32>(REMOVED, 0.0)", "vec2<f32>(0.0, 0.0)"),
+        // Large scales left out.
+        twin_that(
+            check_scales_near_the_limits::<Wgpu>,
+            "decoupled/all_states",
+            "sums[1] *= params.score_factor;",
+            "",
+        ),
+        twin_that(
+            check_scales_near_the_limits::<Wgpu>,
+            "decoupled/all_pairs",
+            "params.score_factor * (weights",
+            "(weights",
+        ),
         // Candidates of a later tile overwrite; weights for gradients.
         of("decoupled/all_behaviours", "sums[l] += some[l];", "sums[l] = some[l];"),
         of("decoupled/all_behaviours", "pair[params.factor]", "pair.x"),

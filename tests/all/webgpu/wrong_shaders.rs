@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use longseq::*;
 use longseq_check::data::Data;
-use longseq_check::decoupled::DecoupledCase;
+use longseq_check::decoupled::{DecoupledCase, check_scales_near_the_limits};
 use longseq_check::device::TestDevice;
 use longseq_check::device::webgpu::{device, options};
 use longseq_check::din::DinCase;
@@ -331,6 +331,13 @@ fn decoupled() -> Vec<Twin> {
         // Ids outside the table scored.
         twin(&outside, "decoupled/search", "id.x), known.x);", "id.x), true);"),
         twin(&case, "decoupled/search_queries", "params.factor * value", "value"),
+        // Large scales left out.
+        twin_that(
+            check_scales_near_the_limits::<Wgpu>,
+            "decoupled/search",
+            "let f = params.factor;",
+            "let f = 1.0;",
+        ),
         twin(
             &case,
             "decoupled/combine_selection",

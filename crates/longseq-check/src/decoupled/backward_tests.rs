@@ -4,6 +4,7 @@ use longseq::*;
 use proptest::prelude::*;
 
 use super::backward::DecoupledGradientOutput;
+use super::backward_large::*;
 use super::backward_refusals::{names_the_backward_call, refuses_what_has_no_gradient};
 use super::overflow::removes_a_score_that_overflows;
 use super::{DecoupledBackwardCase, DecoupledCase, Scores};
@@ -33,6 +34,9 @@ list_tests!("decoupled_backward":
     keeps_nan_to_its_candidate,
     ignores_what_a_removed_behaviour_holds,
     removes_a_score_that_overflows,
+    takes_more_kept_than_a_search_finds,
+    ignores_removed_behaviours_in_several_chunks,
+    names_the_widest_rows,
     ignores_rows_that_belong_to_nobody,
     names_the_backward_call,
     refuses_what_has_no_gradient,

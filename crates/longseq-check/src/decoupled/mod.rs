@@ -2,17 +2,20 @@
 
 mod backward;
 mod backward_compare;
+mod backward_large;
 mod backward_refusals;
 pub mod backward_tests;
 mod bounds;
 mod compare;
 mod extremes;
 mod overflow;
+mod scales;
 mod scores;
 pub mod tests;
 
 pub use backward::{DecoupledBackwardCase, DecoupledGradientOutput, FORMULA as BACKWARD_FORMULA};
 pub use overflow::check_overflowing_scores;
+pub use scales::check_scales_near_the_limits;
 pub use scores::Scores;
 
 use longseq::reference::SelectionReference;

@@ -5,6 +5,7 @@ use longseq::*;
 use proptest::prelude::*;
 
 use super::extremes::*;
+use super::scales::takes_scales_near_the_limits;
 use super::{DecoupledCase, Scores};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::{Bound, U, additions, compare};
@@ -36,6 +37,7 @@ list_tests!("decoupled":
     takes_scores_near_the_limits,
     weighs_rows_near_the_limits,
     counts_rows_without_weight,
+    takes_scales_near_the_limits,
 );
 
 fn matches_dare<B: Backend>(backend: &B, rules: Rules) {

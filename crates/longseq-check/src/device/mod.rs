@@ -13,7 +13,7 @@ use std::str::FromStr;
 use longseq::prelude::*;
 use longseq::{Cpu, Instructions};
 
-use crate::case::{Call, Case, Failure, Rules, check};
+use crate::case::{Call, Calls, Case, Failure, Once, Rules, check};
 use crate::mutant::Mutant;
 use crate::named::{AnyCase, AnyOutput, Named};
 use crate::{registry, sample, soak};
@@ -40,6 +40,12 @@ pub trait TestDevice: Backend {
     /// As `run`.
     fn run_case(&self, case: &AnyCase) -> Result<AnyOutput, Failure>;
 
+    /// [`Case::run_with`] of a case.
+    ///
+    /// # Errors
+    /// As `run_with`.
+    fn run_case_with(&self, case: &AnyCase, calls: &mut dyn Calls) -> Result<AnyOutput, Failure>;
+
     /// [`Named::measure`] of a case.
     ///
     /// # Errors
@@ -65,7 +71,12 @@ macro_rules! test_device {
 
             #[inline(never)]
             fn run_case(&self, case: &AnyCase) -> Result<AnyOutput, Failure> {
-                case.run(self)
+                self.run_case_with(case, &mut Once)
+            }
+
+            #[inline(never)]
+            fn run_case_with(&self, case: &AnyCase, calls: &mut dyn Calls) -> Result<AnyOutput, Failure> {
+                case.run_with(self, calls)
             }
 
             #[inline(never)]

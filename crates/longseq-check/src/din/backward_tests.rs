@@ -4,6 +4,7 @@ use longseq::*;
 use proptest::prelude::*;
 
 use super::backward::{DinBackwardCase, Tensors, exact, names, run};
+use super::backward_large::matches_reference_with_many_pieces_and_parts;
 use super::statistics::StatisticsCase;
 use super::tests::published;
 use super::{DinCase, Kind, Network, Place};
@@ -25,6 +26,7 @@ list_tests!("din_backward":
     matches_reference_on_a_long_history,
     matches_reference_on_many_users_and_candidates,
     matches_reference_on_wide_rows_in_parts,
+    matches_reference_with_many_pieces_and_parts,
     matches_reference_on_random_batches,
     writes_what_is_asked_for,
     takes_scores_near_the_limits,

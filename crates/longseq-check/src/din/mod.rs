@@ -1,6 +1,7 @@
 //! Cases of DIN's local activation unit.
 
 mod backward;
+mod backward_large;
 pub mod backward_tests;
 mod bounds;
 mod extremes;

@@ -206,8 +206,9 @@ pub(super) fn din_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
 
 pub(super) fn sdim_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
     let forward = sdim_case(bytes)?;
-    let (narrow, hashed) = bytes.arbitrary()?;
-    Ok(AnyCase::SdimBackward(SdimBackwardCase { forward, narrow, hashed, nan: None }))
+    let (narrow, hashed, eight): (_, _, bool) = bytes.arbitrary()?;
+    let bytes = eight && forward.bits <= 8;
+    Ok(AnyCase::SdimBackward(SdimBackwardCase { forward, narrow, hashed, bytes, nan: None }))
 }
 
 fn forms(bytes: &mut Unstructured<'_>) -> Result<Vec<Form>> {

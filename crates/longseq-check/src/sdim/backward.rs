@@ -19,6 +19,8 @@ pub struct SdimBackwardCase {
     pub narrow: bool,
     /// Signatures are computed from rotations, not given.
     pub hashed: bool,
+    /// Given signatures have 8 bits instead of 16.
+    pub bytes: bool,
     /// A NaN in the gradient of this candidate's output.
     pub nan: Option<usize>,
 }
@@ -95,9 +97,14 @@ impl SdimBackwardCase {
         };
         let incoming = self.incoming(&inputs, &signatures)?;
         let given = [backend.upload(&signatures[0])?, backend.upload(&signatures[1])?];
-        let [hash, target_hash] = [0, 1].map(|side| match self.hashed {
-            true => Hash::Rotations(backend.view(&rotations)),
-            false => Hash::Signatures16(backend.view(&given[side])),
+        let narrow = |words: &[u16]| -> Result<Buffer<B, u8>, Failure> {
+            Ok(backend.upload(&words.iter().map(|&word| word as u8).collect::<Vec<_>>())?)
+        };
+        let bytes = [narrow(&signatures[0])?, narrow(&signatures[1])?];
+        let [hash, target_hash] = [0, 1].map(|side| match (self.hashed, self.bytes) {
+            (true, _) => Hash::Rotations(backend.view(&rotations)),
+            (false, true) => Hash::Signatures8(backend.view(&bytes[side])),
+            (false, false) => Hash::Signatures16(backend.view(&given[side])),
         });
         let hashed_rows = self.hashed.then(|| backend.view(&target_rows));
         let (table, grad_table) = (backend.upload(&incoming.table)?, backend.upload(&incoming.grad_table)?);

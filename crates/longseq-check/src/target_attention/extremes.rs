@@ -1,7 +1,7 @@
 //! Numbers at the limits: finite masks, scores near the limits of `f32`, NaN and infinity, values near the limits.
 
 use longseq::prelude::*;
-use longseq::{DType, Weighting};
+use longseq::{DType, Jagged, Result, TargetAttention, TargetAttentionInputs, Weighting};
 
 use super::{AttentionCase, Bias, MergeCase, Place};
 use crate::case::{Rules, assert_check};
@@ -164,6 +164,33 @@ pub(super) fn weighs_values_near_the_limits<B: Backend>(backend: &B, rules: Rule
     let (bias, removed) = (Bias::Mask, Some(f32::NAN));
     let case = AttentionCase { inputs, bias, removed, histories, targets, ..Default::default() };
     assert_check(&case, backend, rules);
+}
+
+/// A weight counts as long as it is a normal number, however large its value is: scores 87 below the largest.
+pub(super) fn counts_weights_down_to_normal_numbers<B: Backend>(backend: &B, rules: Rules) {
+    const LOW: f32 = -87.0;
+    const LARGE: f32 = 3e38;
+    for others in [3, 70, if rules.slow { 600 } else { 2500 }] {
+        let run = || -> Result<Vec<f32>> {
+            let single = |length| Jagged::from_lengths(&[length]);
+            let batch = backend.batch(&single(others + 1)?, &single(2)?)?;
+            let (queries, keys) = (backend.zeros::<f32>(2)?, backend.zeros::<f32>(others + 1)?);
+            // The one behaviour that is not low is in the middle.
+            let at = |l, own, other| if l == others / 2 { own } else { other };
+            let column = |own, other| (0..=others).map(|l| at(l, own, other)).collect::<Vec<f32>>();
+            let (values, bias) = (backend.upload(&column(1.0, LARGE))?, backend.upload(&column(0.0, LOW))?);
+            let op = TargetAttention::new(1);
+            let inputs = TargetAttentionInputs::new(backend.view(&queries), backend.view(&keys))
+                .with_values(backend.view(&values))
+                .with_bias(backend.view(&bias));
+            let out = backend.target_attention(&op, &batch, inputs)?;
+            backend.download(backend.view(&out))
+        };
+        let got = run().expect("a valid call");
+        let exact = 1.0 + others as f64 * f64::from(LOW).exp() * f64::from(LARGE);
+        let is_near = |&got: &f32| (f64::from(got) / exact - 1.0).abs() < 1e-4;
+        assert!(got.iter().all(is_near), "{others} others: {got:?}, not {exact}");
+    }
 }
 
 /// A part whose `lse` is `-∞` counts for nothing; any other counts, with a weight of 0 too.

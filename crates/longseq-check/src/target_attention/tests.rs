@@ -37,6 +37,7 @@ list_tests!("target_attention":
     keeps_nan_from_anywhere_to_its_candidates,
     weighs_values_near_the_limits,
     merges_dead_parts,
+    counts_weights_down_to_normal_numbers,
 );
 
 fn matches_published_multi_head_attention<B: Backend>(backend: &B, rules: Rules) {

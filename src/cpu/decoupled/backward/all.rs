@@ -45,8 +45,9 @@ pub(super) fn backward<'a>(
         products.iter_mut().zip(grad_out).for_each(|(product, grad)| *product *= grad);
     }
     let mut queries = read_targets(pass, batch, inputs.attention)?;
-    scale_rows(pass.op, inputs.attention, &mut queries);
-    All { pass, batch, inputs, grad_out, wanted, states, queries, products }.run(asked)
+    let scales = pass.op.split_scales();
+    scale_rows(&scales.0, inputs.attention, &mut queries);
+    All { pass, batch, inputs, grad_out, wanted, states, scales, queries, products }.run(asked)
 }
 
 /// The rows of the candidates, `[C of all users, Σ width]`.
@@ -59,8 +60,8 @@ fn read_targets(pass: &Pass<'_>, batch: &Batch, tables: &[Table<'_, Host>]) -> R
 }
 
 /// Multiplies each feature's part of rows `[_, Σ a]` by the feature's scale.
-fn scale_rows(op: &Decoupled, tables: &[Table<'_, Host>], rows: &mut [f32]) {
-    rows.chunks_exact_mut(total_width(tables)).for_each(|row| scale_features(op, tables, row));
+fn scale_rows(scales: &[f32], tables: &[Table<'_, Host>], rows: &mut [f32]) {
+    rows.chunks_exact_mut(total_width(tables)).for_each(|row| scale_features(scales, tables, row));
 }
 
 /// What all chunks read.
@@ -73,6 +74,8 @@ struct All<'p, 'a> {
     /// Whether gradients of attention and of representation tables are.
     wanted: [bool; 2],
     states: States,
+    /// On the candidates' attention rows, and on the sums of their products.
+    scales: (Vec<f32>, f32),
     /// `[M, Σ a]`: the candidates' attention rows times the scales.
     queries: Vec<f32>,
     /// `[M, Σ r]`: `grad_out ⊙ target`, with `multiply_target`.
@@ -105,7 +108,7 @@ impl All<'_, '_> {
             // The candidates' gradients are known after the last chunk.
             let is_last = i + 1 == chunks.len();
             if is_last {
-                scale_rows(op, self.inputs.attention, &mut target_grads);
+                scale_rows(&self.scales.0, self.inputs.attention, &mut target_grads);
                 if op.multiply_target {
                     target_means
                         .extend(self.states.means.iter().zip(self.grad_out).map(|(mean, grad)| mean * grad));
@@ -171,6 +174,7 @@ impl All<'_, '_> {
         let widths = self.widths();
         let attention = GatheredAttention {
             widths,
+            scale: self.scales.1,
             queries: &self.queries,
             grad_out: if op.multiply_target { &self.products } else { self.grad_out },
             out: (!self.states.means.is_empty()).then_some(&self.states.means),

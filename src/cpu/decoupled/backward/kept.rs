@@ -243,15 +243,15 @@ impl Kernel for Attention<'_> {
         prefetch_rows(tables, ids.chunks(AHEAD * tables.len()).next().unwrap_or_default());
         read_rows(l, tables, target_ids, query, query.len());
         pool_by_parts(l, tables, ids, grads, &mut Vec::new(), target);
-        scale_features(op, tables, query);
-        scale_features(op, tables, target);
+        scale_features(&op.scales, tables, query);
+        scale_features(&op.scales, tables, target);
     }
 }
 
 /// Multiplies each feature's part of a row `[Σ a]` by the feature's scale.
 #[inline(always)]
-pub(super) fn scale_features(op: &Decoupled, tables: &[Table<'_, Host>], mut row: &mut [f32]) {
-    for (table, scale) in tables.iter().zip(&op.scales) {
+pub(super) fn scale_features(scales: &[f32], tables: &[Table<'_, Host>], mut row: &mut [f32]) {
+    for (table, scale) in tables.iter().zip(scales) {
         let (own, rest) = std::mem::take(&mut row).split_at_mut(table.width);
         own.iter_mut().for_each(|value| *value *= scale);
         row = rest;

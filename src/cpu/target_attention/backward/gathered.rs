@@ -9,10 +9,11 @@ use crate::cpu::target_attention::lane_rows::WideInputs;
 use crate::cpu::vector::{Instructions, NarrowRows, WideRows};
 use crate::ops::TargetAttention;
 
-/// What the candidates of all spans hold. Scores are `⟨query, key⟩`.
+/// What the candidates of all spans hold. Scores are `scale·⟨query, key⟩`.
 pub(in crate::cpu) struct GatheredAttention<'a> {
     /// The widths of keys and of values.
     pub(in crate::cpu) widths: [usize; 2],
+    pub(in crate::cpu) scale: f32,
     /// `[M, d]`.
     pub(in crate::cpu) queries: &'a [f32],
     /// `[M, d_v]`.
@@ -55,7 +56,7 @@ impl GatheredAttention<'_> {
         };
         let history = 0..keys.len() / width;
         let pass = Pass {
-            op: &TargetAttention::new(width).with_value_width(value_width).with_scale(1.0),
+            op: &TargetAttention::new(width).with_value_width(value_width).with_scale(self.scale),
             inputs,
             // Without an output, what is computed from it is not used. The states stand for the log-sum-exp.
             saved: Some((WideRows::new(self.out.unwrap_or(self.grad_out)), self.state[0])),

@@ -45,7 +45,8 @@ pub(super) fn backward(
     let chunks = batch.chunks(gpu, call.operation, &ChunkLimits::new(widths))?;
     let memory = Memory::new(call, op, batch, &chunks, widths, asked)?;
     let summing = Summing::new(call, &asked, memory.most_positions)?;
-    let all = All { gpu, op, inputs, ids, asked, chunks, memory, widths, grad_out };
+    let scales = op.split_scales();
+    let all = All { gpu, op, inputs, ids, asked, chunks, memory, widths, scales, grad_out };
     all.run(call, &summing)
 }
 
@@ -139,6 +140,8 @@ struct All<'p> {
     chunks: Arc<DeviceChunks>,
     memory: Memory,
     widths: [usize; 2],
+    /// On the candidates' attention rows, and on the sums of their products.
+    scales: (Vec<f32>, f32),
     grad_out: u64,
 }
 
@@ -202,7 +205,7 @@ impl All<'_> {
     /// Multiplies each feature's part of rows `[M, Σ a]` by the feature's scale.
     fn scale_features(&self, call: &Call<'_>, data: u64) -> Result<()> {
         let mut first_column = 0;
-        for (table, &scale) in self.inputs.attention.iter().zip(&self.op.scales) {
+        for (table, &scale) in self.inputs.attention.iter().zip(&self.scales.0) {
             let items = self.memory.candidates * table.width;
             let params = DecoupledScaleParams {
                 data,
@@ -262,6 +265,8 @@ impl All<'_> {
             score_grads: memory.score_grads,
             attention_width: self.widths[0] as u32,
             representation_width: self.widths[1] as u32,
+            factor: self.scales.1,
+            unused: 0,
         }
     }
 

@@ -40,6 +40,8 @@ twins! {
         pub(super) score_grads: u64,
         pub(super) attention_width: u32,
         pub(super) representation_width: u32,
+        pub(super) factor: f32,
+        pub(super) unused: u32,
     }
 
     /// `kernels/decoupled/all_pairs.cu`

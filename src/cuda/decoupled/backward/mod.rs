@@ -34,15 +34,16 @@ pub(super) fn search_backward(
     let (ids, found) = (Ids::of(gpu, NAME, inputs)?, found(gpu, NAME, selection)?);
     let numbers = gpu.region(NAME, &grad_scores)?.pointer;
     let asked = Asked::new(gpu, NAME, inputs.attention, &grads.attention, true)?;
-    let mut call = gpu.call(NAME);
+    let mut call = gpu.begin(NAME);
     let call = &mut call;
     check_all_ids(gpu, call, op, batch, ids, inputs.attention)?;
     let kept = Kept::new(gpu, call, (op, top_k), batch, (ids, found), numbers, asked.is_any())?;
     if !asked.is_any() {
-        return Ok(());
+        return call.finish();
     }
     let from = kept.attention(gpu, call, op, &asked)?;
-    write(call, &kept, &[(&asked, from)])
+    write(call, &kept, &[(&asked, from)])?;
+    call.finish()
 }
 
 pub(super) fn aggregate_backward(
@@ -64,16 +65,17 @@ pub(super) fn aggregate_backward(
         Some(scores) => gpu.region_mut(NAME, scores)?.pointer,
         None => 0,
     };
-    let mut call = gpu.call(NAME);
+    let mut call = gpu.begin(NAME);
     let call = &mut call;
     check_all_ids(gpu, call, op, batch, ids, representation)?;
     let wanted = asked.is_any() || grads.scores.is_some();
     let kept = Kept::new(gpu, call, (op, top_k), batch, (ids, found), 0, wanted)?;
     if !wanted {
-        return Ok(());
+        return call.finish();
     }
     let (from, _) = kept.representation(gpu, call, op, (&asked, grad_out), (scores, false))?;
-    write(call, &kept, &[(&asked, from)])
+    write(call, &kept, &[(&asked, from)])?;
+    call.finish()
 }
 
 pub(super) fn attend_backward(
@@ -93,7 +95,7 @@ pub(super) fn attend_backward(
     let first = Asked::new(gpu, NAME, attention, &grads.attention, true)?;
     let second = Asked::new(gpu, NAME, representation, &grads.representation, op.multiply_target)?;
     let is_any = first.is_any() || second.is_any();
-    let mut call = gpu.call(NAME);
+    let mut call = gpu.begin(NAME);
     let call = &mut call;
     check_all_ids(gpu, call, op, batch, ids, attention)?;
     let longest = batch.as_ref().histories().max_length();
@@ -102,16 +104,16 @@ pub(super) fn attend_backward(
         if is_any {
             all::backward(gpu, call, op, batch, (inputs, ids), grad_out, [&first, &second])?;
         }
-        return Ok(());
+        return call.finish();
     };
     let found = match given {
         Some(found) => found,
         None if is_any => searched(gpu, call, (op, top_k), batch, attention, ids)?,
-        None => return Ok(()),
+        None => return call.finish(),
     };
     let kept = Kept::new(gpu, call, (op, top_k), batch, (ids, found), 0, is_any)?;
     if !is_any {
-        return Ok(());
+        return call.finish();
     }
     let (rows, numbers) = kept.representation(gpu, call, op, (&second, grad_out), (0, first.is_any()))?;
     let mut sets = Vec::with_capacity(2);
@@ -119,7 +121,8 @@ pub(super) fn attend_backward(
         sets.push((&first, kept.with_numbers(numbers).attention(gpu, call, op, &first)?));
     }
     sets.push((&second, rows));
-    write(call, &kept, &sets)
+    write(call, &kept, &sets)?;
+    call.finish()
 }
 
 /// Sums the rows of candidates and slots by id.

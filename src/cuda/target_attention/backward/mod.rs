@@ -242,7 +242,7 @@ pub(super) fn backward<T: Element, G: Element>(
     let spans = batch.spans(gpu, NAME, &cut(gpu, op, batch.as_ref(), variant))?;
     let (weighting, divisor) = weighting_code(op.weighting);
     let asks_queries = rows.grad_queries.pointer != 0;
-    let mut call = gpu.call(NAME);
+    let mut call = gpu.begin(NAME);
     let query_rows = batch.as_ref().targets().total() * op.heads;
     let states = match op.weighting {
         Weighting::Softmax => call.scratch(query_rows.saturating_mul(4 * size_of::<f32>()))?,
@@ -293,7 +293,8 @@ pub(super) fn backward<T: Element, G: Element>(
         unused: 0,
     };
     let split = if asks_queries { spans.split_count } else { 0 };
-    call.launch(&COMBINE.blocks(split.saturating_mul(op.heads)), &combine)
+    call.launch(&COMBINE.blocks(split.saturating_mul(op.heads)), &combine)?;
+    call.finish()
 }
 
 fn check_width(op: &TargetAttention) -> Result<()> {
@@ -365,7 +366,9 @@ pub(super) fn merge_backward<T: Element, G: Element>(
         grad_storage: storage_code::<G>(),
         unused: 0,
     };
-    gpu.call(NAME).launch(&MERGE.blocks(rows.div_ceil(ROWS_PER_BLOCK)), &params)
+    let call = gpu.begin(NAME);
+    call.launch(&MERGE.blocks(rows.div_ceil(ROWS_PER_BLOCK)), &params)?;
+    call.finish()
 }
 
 impl CudaBatch {

@@ -48,7 +48,8 @@ pub(super) fn backward(
     let wanted = [asked[0].is_any(), asked[1].is_any()];
     let memory = Memory::new(call, &chunks.chunks, widths, (wanted, &asked))?;
     let [ids, target_ids] = call.bind_ids()?;
-    let all = All { call, inputs, grad_out, wanted, widths, chunks, memory, ids, target_ids };
+    let scales = call.op.split_scales();
+    let all = All { call, inputs, grad_out, wanted, widths, scales, chunks, memory, ids, target_ids };
     all.run(asked)
 }
 
@@ -135,6 +136,8 @@ struct All<'p> {
     /// Whether gradients of attention and of representation tables are.
     wanted: [bool; 2],
     widths: [usize; 2],
+    /// On the candidates' attention rows, and on the sums of their products.
+    scales: (Vec<f32>, f32),
     chunks: Arc<DeviceChunks>,
     memory: Memory,
     ids: Binding,
@@ -175,7 +178,7 @@ impl All<'_> {
         let ((gpu, operation), memory) = (self.gpu(), &self.memory);
         let (ids, tables) = ((&self.target_ids, memory.candidates), self.inputs.attention);
         gather(gpu, operation, tables, ids, &memory.queries)?;
-        scale_features(gpu, operation, self.call.op, tables, (&memory.queries, memory.candidates))?;
+        scale_features(gpu, operation, &self.scales.0, tables, (&memory.queries, memory.candidates))?;
         if self.call.op.multiply_target {
             gather(gpu, operation, self.inputs.representation, ids, &memory.products)?;
             self.multiply_by_grad(&memory.products)?;
@@ -218,6 +221,7 @@ impl All<'_> {
             grads_base: grads.base,
             has_values: u32::from(self.wanted[0]),
             first_behaviour: chunk.behaviours.start as u32,
+            score_factor: self.scales.1,
         };
         let DeviceChunks { spans, tiles, merges, .. } = &*self.chunks;
         let bindings = [spans, tiles, &memory.queries, grads, keys, values, &memory.partial, &memory.kept];
@@ -259,6 +263,7 @@ impl All<'_> {
             representation_width: self.widths[1] as u32,
             grads_base: grads.base,
             has_values: u32::from(self.wanted[0]),
+            score_factor: self.scales.1,
         };
         let DeviceChunks { spans, tiles, .. } = &*self.chunks;
         let bindings = [spans, tiles, &memory.queries, grads, keys, values, &memory.states, &memory.pairs];
@@ -329,7 +334,7 @@ impl All<'_> {
         let ((gpu, operation), memory) = (self.gpu(), &self.memory);
         if self.wanted[0] {
             let rows = (&memory.grads[0], memory.candidates);
-            scale_features(gpu, operation, self.call.op, self.inputs.attention, rows)?;
+            scale_features(gpu, operation, &self.scales.0, self.inputs.attention, rows)?;
         }
         if self.wanted[1] && self.call.op.multiply_target {
             self.multiply_by_grad(&memory.grads[1])?;

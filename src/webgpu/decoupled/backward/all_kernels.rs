@@ -17,6 +17,7 @@ params! {
         grads_base: u32,
         has_values: u32,
         first_behaviour: u32,
+        score_factor: f32,
     }
 }
 
@@ -37,6 +38,7 @@ params! {
         representation_width: u32,
         grads_base: u32,
         has_values: u32,
+        score_factor: f32,
     }
 }
 

@@ -71,13 +71,13 @@ impl Columns {
 pub(super) fn scale_features(
     gpu: &Wgpu,
     operation: &'static str,
-    op: &Decoupled,
+    scales: &[f32],
     tables: &[Table<'_, WgpuMemory>],
     (data, rows): (&Binding, usize),
 ) -> Result<()> {
     let row_width = total_width(tables);
     let mut first_column = 0;
-    for (table, &scale) in tables.iter().zip(&op.scales) {
+    for (table, &scale) in tables.iter().zip(scales) {
         let columns = Columns { rows, row_width, first_column, width: table.width };
         columns.scale(gpu, operation, data, (scale, None))?;
         first_column += table.width;
@@ -271,7 +271,7 @@ impl Kept<'_> {
         gather(gpu, operation, tables, (&self.target_ids, candidates), &queries)?;
         self.rows(numbered).sum(gpu, operation, tables, &sums)?;
         // Both at once.
-        scale_features(gpu, operation, op, tables, (&queries, 2 * candidates))?;
+        scale_features(gpu, operation, &op.scales, tables, (&queries, 2 * candidates))?;
         Ok(SourceRows { rows: queries, bags: Some(self.bags(numbered, true)?) })
     }
 }

@@ -106,7 +106,8 @@ pub(super) fn sum(
     sets: &mut [(&mut Asked<'_>, SourceRows)],
     mut work: impl FnMut([usize; 2], &Job, &Runs, Option<&Binding>) -> Result<()>,
 ) -> Result<()> {
-    for feature in 0..keys.features {
+    // The scratch memory of a feature serves the next.
+    let mut of_feature = |feature: usize| {
         let mut runs: Option<(bool, Runs)> = None;
         for (set, (asked, from)) in sets.iter_mut().enumerate() {
             let (width, with_candidates) = (asked.width(), asked.with_candidates);
@@ -124,6 +125,7 @@ pub(super) fn sum(
             work([set, feature], job, &sorted, from.bags.as_ref())?;
             runs = Some((with_candidates, sorted));
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    (0..keys.features).try_for_each(|feature| gpu.part(|| of_feature(feature)))
 }

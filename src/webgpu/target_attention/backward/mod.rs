@@ -75,7 +75,7 @@ pub(super) fn backward<T: Element, G: GradientOf<T>>(
             pieces: gpu.list(NAME, &plan.piece_words())?,
             plan,
         };
-        one_group(&job, inputs, (saved, grad_out), &mut grads, window)?;
+        gpu.part(|| one_group(&job, inputs, (saved, grad_out), &mut grads, window))?;
     }
     Ok(())
 }
@@ -101,7 +101,7 @@ fn one_group<T: Element, G: GradientOf<T>>(
     let partial = gpu.scratch(NAME, words as u64)?;
     let history = History { job, rows: &rows, partial: &partial, first_bias };
     for (pieces, span) in &windows {
-        one_window(&history, inputs, (pieces, span), grads)?;
+        gpu.part(|| one_window(&history, inputs, (pieces, span), grads))?;
     }
     match &mut grads.queries {
         Some(grad) => queries::add_up(job, &partial, grad),

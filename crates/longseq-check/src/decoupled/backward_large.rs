@@ -1,0 +1,64 @@
+//! Gradients of decoupled embeddings beyond what a search keeps, and of batches that are computed in several chunks.
+
+use longseq::Error;
+use longseq::prelude::*;
+
+use super::{DecoupledBackwardCase, DecoupledCase, Scores};
+use crate::case::{Case, Rules, assert_check};
+
+/// A selection may hold more than a search finds on a GPU (1024): it is the caller's.
+pub(super) fn takes_more_kept_than_a_search_finds<B: Backend>(backend: &B, rules: Rules) {
+    let (histories, targets, table_rows) = (vec![1300, 20], vec![1, 2], vec![1301]);
+    let (attention_widths, representation_widths) = (vec![1], vec![6]);
+    let forward = DecoupledCase {
+        histories,
+        targets,
+        table_rows,
+        attention_widths,
+        representation_widths,
+        top_k: 1200,
+        multiply_target: true,
+        ..Default::default()
+    };
+    assert_check(&DecoupledBackwardCase { forward, given: true, ..Default::default() }, backend, rules);
+}
+
+/// Behaviours that candidates keep or not, where GPU backends hold 512 rows of 8192 numbers at a time.
+pub(super) fn ignores_removed_behaviours_in_several_chunks<B: Backend>(backend: &B, rules: Rules) {
+    if rules.slow {
+        return;
+    }
+    let length = 700;
+    for scores in [Scores::Some(f32::NEG_INFINITY), Scores::All(f32::NEG_INFINITY)] {
+        let forward = DecoupledCase {
+            scores: Some(scores),
+            histories: vec![length, 400],
+            targets: vec![2, 1],
+            table_rows: vec![length + 1],
+            attention_widths: vec![1],
+            representation_widths: vec![8191],
+            top_k: 2 * length,
+            ..Default::default()
+        };
+        assert_check(&DecoupledBackwardCase { forward, given: false, ..Default::default() }, backend, rules);
+    }
+}
+
+/// `Wgpu` computes scores of rows of up to 9000 numbers over a whole history: it says so for wider ones, others are right.
+pub(super) fn names_the_widest_rows<B: Backend>(backend: &B, rules: Rules) {
+    let forward = DecoupledCase {
+        histories: vec![3],
+        targets: vec![1],
+        table_rows: vec![4],
+        attention_widths: vec![9100],
+        representation_widths: vec![2],
+        top_k: 3,
+        ..Default::default()
+    };
+    let case = DecoupledBackwardCase { forward, given: false, ..Default::default() };
+    match case.run(backend).map_err(|failure| failure.error().cloned()) {
+        Err(Some(Error::Limit { operation: "decoupled_attend_backward", argument: "tables", .. })) => {}
+        Err(error) => panic!("{error:?}"),
+        Ok(_) => assert_check(&case, backend, rules),
+    }
+}
