@@ -4,17 +4,21 @@
 //! A piece owns some users' behaviours, and so the gradients of their rows. For a few hundred of them at a time it goes over the
 //! user's candidates and computes the layers again, block by block (`block.rs`). Everything else is summed per piece: the gradients
 //! of the weights, and, where a user's history is cut, those of its candidates; the sums of the pieces are added in their order.
-//! With softmax, a first pass over histories of more than one block finds every candidate's normaliser.
+//!
+//! With softmax, a candidate's scores must all be known before the gradient of one is. A history of up to about a thousand
+//! behaviours is scored as a whole, with the units of its layers kept; where such a user is cut, then between candidates, and the
+//! gradients of its behaviours are summed over pieces. A first pass over longer histories finds every candidate's normaliser.
 
 use std::ops::Range;
+use std::sync::Mutex;
 
 use crate::cpu::din::block::Weighting;
 use crate::cpu::din::cut::{Part, cut};
 use crate::cpu::din::layers::{BLOCK, Layers};
 use crate::cpu::din::rows::WideInputs;
 use crate::cpu::din::softmax::Normaliser;
-use crate::cpu::din::span::{Backward, Normalise, SPAN, Scratch, TILE, Widen};
-use crate::cpu::din::sums::{Sums, Wanted, WriteRows, add_up};
+use crate::cpu::din::span::{Backward, Normalise, SPAN, Scratch, TILE, Widen, longest_span};
+use crate::cpu::din::sums::{ChainedSums, Sums, Wanted, WriteRows, add_up};
 use crate::cpu::threads::{for_each, map};
 use crate::cpu::vector::{Instructions, LANES, Matrix, NarrowRows, WideRows};
 use crate::element::{Element, GradientOf};
@@ -24,9 +28,6 @@ use crate::jagged::Batch;
 use crate::memory::View;
 use crate::ops::{Activation, Din, DinGradients, DinInputs, DinPooling};
 
-/// Blocks whose sums are added in a chain before they are added to the piece's.
-const CHAIN: usize = 128;
-
 /// The arguments of a call.
 struct Call<'a> {
     instructions: Instructions,
@@ -34,8 +35,12 @@ struct Call<'a> {
     grad_out: WideRows<'a>,
     layers: &'a Layers,
     wanted: &'a Wanted,
-    /// With softmax, one normaliser for each candidate of a user with more than one block of behaviours.
+    /// With softmax, one normaliser for each candidate of a user with more behaviours than are scored at once.
     softmax: Option<&'a [Normaliser]>,
+    /// The most behaviours of a history that is scored at once, with softmax.
+    longest_span: usize,
+    /// Scratch of threads that wait for a piece.
+    scratch: Mutex<Vec<Scratch>>,
 }
 
 pub(super) fn din_backward<T: Element, G: GradientOf<T>>(
@@ -49,9 +54,14 @@ pub(super) fn din_backward<T: Element, G: GradientOf<T>>(
     op.check_backward(batch, inputs, grad_out.len(), &grads)?;
     let Some(wanted) = Wanted::new(&grads, inputs.hidden.len()) else { return Ok(()) };
     let layers = Layers::new(op, inputs);
-    let pieces = cut(batch, BLOCK);
-    // The rows of every part's behaviours, and of every user's candidates.
-    let parts = pieces.iter().flatten().map(|part| part.history.len());
+    let cut_below = match op.pooling {
+        DinPooling::Sum => 0,
+        DinPooling::Softmax => longest_span(&layers, op.width),
+    };
+    let pieces = cut(batch, BLOCK, cut_below);
+    // The rows of every part's behaviours (of the first of several parts with the same), and of every user's candidates.
+    let starts = |part: &Part| part.targets.start == batch.targets().range(part.user).start;
+    let parts = pieces.iter().flatten().map(|part| if starts(part) { part.history.len() } else { 0 });
     let history = grads.history.take().map(|rows| NarrowRows::new(rows.into_slice()).split(parts, op.width));
     let users = batch.targets().ranges().map(|targets| targets.len());
     let targets = grads.targets.take().map(|rows| NarrowRows::new(rows.into_slice()).split(users, op.width));
@@ -62,6 +72,9 @@ pub(super) fn din_backward<T: Element, G: GradientOf<T>>(
         layers: &layers,
         wanted: &wanted,
         softmax: None,
+        // One block is scored at once in any case.
+        longest_span: cut_below.max(BLOCK).min(batch.histories().max_length()),
+        scratch: Mutex::default(),
     };
     let mut sums = call.run(op.pooling, batch, &pieces, (history, targets));
     for ((layer, sums), units) in inputs.hidden.iter().zip(&mut sums.layers).zip(&layers.units) {
@@ -94,8 +107,11 @@ fn in_a_tree(mut sums: Vec<Sums>) -> Option<Sums> {
     sums.pop()
 }
 
-/// Adds the partial gradients of the candidates whose users' histories are cut, in the order of the history.
-fn add_targets(
+/// Gradients of the rows of users, of which others have parts.
+type Partial = Vec<(usize, Matrix)>;
+
+/// Adds partial gradients, in their order, and writes them to their users' outputs.
+fn add_partial(
     instructions: Instructions,
     mut outputs: Vec<Option<NarrowRows<'_>>>,
     partial: impl Iterator<Item = (usize, Matrix)>,
@@ -122,7 +138,7 @@ fn add_targets(
     });
 }
 
-/// A part with the gradients that it owns: of its behaviours, and of its candidates if it has all behaviours.
+/// A part with the gradients that it owns: of its behaviours if it has all candidates, of its candidates if it has all behaviours.
 type Task<'a> = (Part, Option<NarrowRows<'a>>, Option<NarrowRows<'a>>);
 
 /// The rows of every part's behaviours, and of every user's candidates, where asked for.
@@ -142,40 +158,65 @@ impl Call<'_> {
             DinPooling::Softmax => Some(self.normalisers(batch, pieces)),
         };
         let call = Call { softmax: normalisers.as_deref(), ..self };
+        let (width, users) = (call.inputs.width, batch.users());
         let mut history = history.map(Vec::into_iter);
-        let mut targets: Option<Vec<_>> = targets.map(|rows| rows.into_iter().map(Some).collect());
-        // Candidates are written by the piece that has all behaviours of their user.
+        let mut targets = targets.map(|rows| rows.into_iter().map(Some).collect::<Vec<_>>());
+        let mut shared: Vec<Option<NarrowRows<'_>>> = (0..users).map(|_| None).collect();
+        // Gradients that no part owns are sums of partial ones.
         let mut own = |part: &Part| {
-            let rows = targets.as_mut().filter(|_| part.is_whole).and_then(|rows| rows[part.user].take());
-            (part.clone(), history.as_mut().and_then(|rows| rows.next()), rows)
+            let mut rows = history.as_mut().and_then(|rows| rows.next());
+            if !part.has_all_targets {
+                let rows = rows.take();
+                shared[part.user] = shared[part.user].take().or(rows);
+            }
+            let targets = targets.as_mut().filter(|_| part.is_whole);
+            let targets = targets.and_then(|rows| rows[part.user].as_mut());
+            (part.clone(), rows, targets.map(|rows| rows.split_off(part.targets.len() * width)))
         };
         let tasks: Vec<Vec<_>> = pieces.iter().map(|piece| piece.iter().map(&mut own).collect()).collect();
         let results = map(tasks, |parts| call.piece(parts));
-        let (sums, partial): (Vec<Sums>, Vec<Vec<(usize, Matrix)>>) = results.into_iter().unzip();
-        let width = call.inputs.width;
+        let (sums, partial): (Vec<Sums>, Vec<[Partial; 2]>) = results.into_iter().unzip();
+        let (partial_history, partial_targets): (Vec<_>, Vec<_>) =
+            partial.into_iter().map(Into::into).unzip();
+        add_partial(call.instructions, shared, partial_history.into_iter().flatten(), width);
         if let Some(targets) = targets {
-            add_targets(call.instructions, targets, partial.into_iter().flatten(), width);
+            add_partial(call.instructions, targets, partial_targets.into_iter().flatten(), width);
         }
         in_a_tree(sums).unwrap_or_else(|| Sums::new(call.layers, call.wanted, width))
     }
 
-    /// Every candidate's normaliser, `[M]`; not those of the users that have a block of behaviours or fewer.
+    /// Calls `with` with scratch that is not in use.
+    fn with_scratch<R>(&self, with: impl FnOnce(&mut Scratch) -> R) -> R {
+        let free = self.scratch.lock().ok().and_then(|mut all| all.pop());
+        let new = || Scratch::new(self.layers, self.inputs.width, self.longest_span);
+        let mut scratch = free.unwrap_or_else(new);
+        let result = with(&mut scratch);
+        if let Ok(mut all) = self.scratch.lock() {
+            all.push(scratch);
+        }
+        result
+    }
+
+    /// Every candidate's normaliser, `[M]`; not those of the users that are scored at once.
     fn normalisers(&self, batch: &Batch, pieces: &[Vec<Part>]) -> Vec<Normaliser> {
         let mut all = vec![Normaliser::NONE; batch.targets().total()];
-        let parts = pieces.iter().map(|piece| piece.iter().filter(|part| !self.is_one_block(part)).collect());
-        let results = map(parts.collect::<Vec<Vec<&Part>>>(), |parts| {
-            let mut scratch = Scratch::new(self.layers, self.inputs.width);
-            let normalisers = |part: &Part| {
-                let mut all = vec![Normaliser::NONE; part.targets.len()];
-                self.for_each_tile(&mut scratch, part, |scratch, rows, tile, _| {
-                    let first = part.targets.start;
-                    let normalisers = &mut all[tile.start - first..tile.end - first];
-                    let (layers, weighting) = (self.layers, Weighting::Sum);
-                    self.instructions.run(Normalise { layers, weighting, scratch, rows, normalisers });
-                });
-                (part.targets.clone(), all)
-            };
-            parts.into_iter().map(normalisers).collect::<Vec<_>>()
+        let parts =
+            pieces.iter().map(|piece| piece.iter().filter(|part| !self.is_scored_at_once(part)).collect());
+        let parts: Vec<Vec<&Part>> = parts.filter(|parts: &Vec<&Part>| !parts.is_empty()).collect();
+        let results = map(parts, |parts| {
+            self.with_scratch(|scratch| {
+                let normalisers = |part: &Part| {
+                    let mut all = vec![Normaliser::NONE; part.targets.len()];
+                    self.for_each_tile(scratch, part, |scratch, rows, tile, _| {
+                        let first = part.targets.start;
+                        let normalisers = &mut all[tile.start - first..tile.end - first];
+                        let (layers, weighting) = (self.layers, Weighting::Sum);
+                        self.instructions.run(Normalise { layers, weighting, scratch, rows, normalisers });
+                    });
+                    (part.targets.clone(), all)
+                };
+                parts.into_iter().map(normalisers).collect::<Vec<_>>()
+            })
         });
         for (targets, later) in results.into_iter().flatten() {
             all[targets].iter_mut().zip(&later).for_each(|(all, later)| all.add(later));
@@ -183,9 +224,9 @@ impl Call<'_> {
         all
     }
 
-    /// Whether the part is a whole history that one block holds: its normaliser is found on the way.
-    fn is_one_block(&self, part: &Part) -> bool {
-        part.is_whole && part.history.len() <= BLOCK
+    /// Whether the part is a whole history of one span, whose scores are all known before a gradient is computed.
+    fn is_scored_at_once(&self, part: &Part) -> bool {
+        part.is_whole && part.history.len() <= self.longest_span
     }
 
     /// Calls `each` for every span of behaviours and tile of candidates of a part, with their rows loaded, the number of behaviours,
@@ -196,15 +237,18 @@ impl Call<'_> {
         part: &Part,
         mut each: impl FnMut(&mut Scratch, usize, Range<usize>, Option<Range<usize>>),
     ) {
-        for start in part.history.clone().step_by(SPAN) {
-            let span = start..part.history.end.min(start + SPAN);
+        let length = if self.is_scored_at_once(part) { part.history.len().max(1) } else { SPAN };
+        // The pairs of a tile are about as many in each case.
+        let candidates = (TILE * SPAN / length).clamp(1, TILE);
+        for start in part.history.clone().step_by(length) {
+            let span = start..part.history.end.min(start + length);
             let load = |rows: &Range<usize>, from: WideRows<'_>, out: &mut Matrix| {
                 let (rows, width) = (rows.clone(), self.inputs.width);
                 self.instructions.run(Widen { from, rows, width, out });
             };
             load(&span, self.inputs.history, &mut scratch.history);
-            for first in part.targets.clone().step_by(TILE) {
-                let tile = first..part.targets.end.min(first + TILE);
+            for first in part.targets.clone().step_by(candidates) {
+                let tile = first..part.targets.end.min(first + candidates);
                 load(&tile, self.inputs.targets, &mut scratch.targets);
                 load(&tile, self.grad_out, &mut scratch.grad_out);
                 let last = (tile.end == part.targets.end).then(|| span.clone());
@@ -213,65 +257,64 @@ impl Call<'_> {
         }
     }
 
-    /// The gradients of a piece: those that it owns are written; returns its sums over pairs, and partial gradients of candidates
-    /// with their users.
-    fn piece(&self, parts: Vec<Task<'_>>) -> (Sums, Vec<(usize, Matrix)>) {
-        let width = self.inputs.width;
-        let mut scratch = Scratch::new(self.layers, width);
-        let new_sums = || Sums::new(self.layers, self.wanted, width);
-        let (mut sums, mut recent) = (new_sums(), new_sums());
-        let mut partial = Vec::new();
-        let mut blocks = 0;
-        for (part, mut grad_history, grad_targets) in parts {
-            if let Some(rows) = grad_history.as_mut().filter(|_| part.targets.is_empty()) {
-                rows.clear();
-            }
-            let wants_targets = self.wanted.targets && (grad_targets.is_some() || !part.is_whole);
-            let mut targets = Matrix::zeros(if wants_targets { part.targets.len() } else { 0 }, width);
-            self.for_each_tile(&mut scratch, &part, |scratch, rows, tile, last| {
-                let first = part.targets.start;
-                let weighting = |m: usize| match self.softmax {
-                    None => Weighting::Sum,
-                    Some(_) if self.is_one_block(&part) => Weighting::SoftmaxOfBlock,
-                    Some(normalisers) => Weighting::Softmax(normalisers[m]),
-                };
-                self.instructions.run(Backward {
-                    layers: self.layers,
-                    wanted: self.wanted,
-                    weightings: &tile.clone().map(weighting).collect::<Vec<_>>(),
-                    rows,
-                    scratch,
-                    sums: &mut recent,
-                    targets: &mut targets,
-                    first: tile.start - first,
-                });
-                blocks += tile.len() * rows.div_ceil(BLOCK);
-                if blocks >= CHAIN {
-                    sums.take(&mut recent);
-                    blocks = 0;
-                }
-                if let Some((out, span)) = grad_history.as_mut().zip(last) {
-                    let first = span.start - part.history.start;
-                    self.instructions.run(WriteRows { rows: &scratch.grads, count: rows, width, out, first });
-                    scratch.grads.data_mut().fill([0.0; LANES]);
-                }
-            });
-            match grad_targets {
-                Some(mut out) => {
-                    let count = targets.rows();
-                    self.instructions.run(WriteRows {
-                        rows: &targets,
-                        count,
-                        width,
-                        out: &mut out,
-                        first: 0,
-                    });
-                }
-                None if wants_targets => partial.push((part.user, targets)),
-                None => {}
-            }
+    /// The gradients of a piece: those that it owns are written; returns its sums over pairs, and partial gradients of behaviours
+    /// and of candidates with their users.
+    fn piece(&self, parts: Vec<Task<'_>>) -> (Sums, [Partial; 2]) {
+        let mut sums = ChainedSums::new(|| Sums::new(self.layers, self.wanted, self.inputs.width));
+        let mut partial = [Vec::new(), Vec::new()];
+        self.with_scratch(|scratch| {
+            parts.into_iter().for_each(|task| self.part(task, scratch, &mut sums, &mut partial));
+        });
+        (sums.finish(), partial)
+    }
+
+    /// The gradients of a part: writes those that it owns, adds to the piece's sums, and appends to the partial gradients.
+    fn part(
+        &self,
+        (part, mut grad_history, grad_targets): Task<'_>,
+        scratch: &mut Scratch,
+        sums: &mut ChainedSums,
+        [partial_history, partial_targets]: &mut [Partial; 2],
+    ) {
+        let (width, first) = (self.inputs.width, part.targets.start);
+        if let Some(rows) = grad_history.as_mut().filter(|_| part.targets.is_empty()) {
+            rows.clear();
         }
-        sums.take(&mut recent);
-        (sums, partial)
+        let mut targets = Matrix::zeros(if self.wanted.targets { part.targets.len() } else { 0 }, width);
+        self.for_each_tile(scratch, &part, |scratch, rows, tile, last| {
+            let weighting = |m: usize| match self.softmax {
+                None => Weighting::Sum,
+                Some(_) if self.is_scored_at_once(&part) => Weighting::SoftmaxOfSpan,
+                Some(normalisers) => Weighting::Softmax(normalisers[m]),
+            };
+            self.instructions.run(Backward {
+                layers: self.layers,
+                wanted: self.wanted,
+                weightings: &tile.clone().map(weighting).collect::<Vec<_>>(),
+                rows,
+                scratch,
+                sums: sums.next(tile.len() * rows.div_ceil(BLOCK)),
+                targets: &mut targets,
+                first: tile.start - first,
+            });
+            let Some(span) = last.filter(|_| self.wanted.history) else { return };
+            let grads = &mut scratch.grads;
+            let numbers = ..rows * grads.vectors();
+            if let Some(out) = &mut grad_history {
+                let first = span.start - part.history.start;
+                self.instructions.run(WriteRows { rows: grads, count: rows, width, out, first });
+            } else {
+                let mut own = Matrix::zeros(rows, width);
+                own.data_mut().copy_from_slice(&grads.data()[numbers]);
+                partial_history.push((part.user, own));
+            }
+            grads.data_mut()[numbers].fill([0.0; LANES]);
+        });
+        if let Some(mut out) = grad_targets {
+            let (rows, count) = (&targets, targets.rows());
+            self.instructions.run(WriteRows { rows, count, width, out: &mut out, first: 0 });
+        } else if self.wanted.targets {
+            partial_targets.push((part.user, targets));
+        }
     }
 }

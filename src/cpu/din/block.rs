@@ -3,7 +3,7 @@
 use crate::cpu::din::layers::{BLOCK, Candidate, Layers, Units, dot};
 use crate::cpu::din::softmax::Normaliser;
 use crate::cpu::din::sums::{Sums, Wanted};
-use crate::cpu::vector::{LANES, Lanes, Matrix, Row, exp, multiply, multiply_transposed, sigmoid};
+use crate::cpu::vector::{LANES, Lanes, Matrix, Row, exp, multiply, multiply_transposed};
 use crate::ops::Activation;
 
 /// Some behaviours `[rows, d]`, a candidate's network, and the gradient of its output.
@@ -22,8 +22,10 @@ pub(super) enum Weighting {
     Sum,
     /// Softmax over a history of which this is known.
     Softmax(Normaliser),
-    /// Softmax over the behaviours of this block, which are all there are.
-    SoftmaxOfBlock,
+    /// The same, and the blocks of the span are scored already.
+    Scored(Normaliser),
+    /// Softmax over the behaviours of this span, which are all there are.
+    SoftmaxOfSpan,
 }
 
 /// What the pairs of a block and a candidate add up to.
@@ -35,14 +37,20 @@ pub(super) struct CandidateSums {
     pub(super) any: bool,
 }
 
-/// Scratch for a block.
-pub(super) struct Block {
+/// What scoring a block gives.
+struct Scored {
     units: Units,
-    /// The gradient of a layer's numbers, and of those of the layer before it (or of the history).
-    grads: [Matrix; 2],
     scores: [f32; BLOCK],
     /// `⟨grad_out, s_l⟩`.
     grad_weights: [f32; BLOCK],
+}
+
+/// Scratch for a block.
+pub(super) struct Block {
+    /// The blocks of a span that are scored together; the first one for blocks that are scored one by one.
+    scored: Vec<Scored>,
+    /// The gradient of a layer's numbers, and of those of the layer before it (or of the history).
+    grads: [Matrix; 2],
     weights: [f32; BLOCK],
     grad_scores: [f32; BLOCK],
     /// The behaviours that are not removed, and the gradients of their rows.
@@ -52,14 +60,14 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn new(layers: &Layers, width: usize) -> Self {
+    /// With room for so many blocks that are scored together.
+    pub(super) fn new(layers: &Layers, width: usize, blocks: usize) -> Self {
         let widest = layers.units.iter().copied().max().unwrap_or(0).max(width);
         let numbers = [0.0; BLOCK];
+        let scored = |_| Scored { units: Units::new(layers), scores: numbers, grad_weights: numbers };
         Self {
-            units: Units::new(layers),
+            scored: (0..blocks.max(1)).map(scored).collect(),
             grads: [0; 2].map(|_| Matrix::zeros(BLOCK, widest)),
-            scores: numbers,
-            grad_weights: numbers,
             weights: numbers,
             grad_scores: numbers,
             kept: Vec::new(),
@@ -68,58 +76,84 @@ impl Block {
         }
     }
 
-    /// Computes the scores of the behaviours `[rows, d]` and the gradients of their weights; returns both.
+    /// Computes the scores of the behaviours `[rows, d]` and the gradients of their weights, into place `at`; returns both.
     #[inline(always)]
-    pub(super) fn score<L: Lanes>(&mut self, l: L, pairs: &Pairs<'_>, history: &[Row]) -> (&[f32], &[f32]) {
+    pub(super) fn score<L: Lanes>(
+        &mut self,
+        l: L,
+        pairs: &Pairs<'_>,
+        at: usize,
+        history: &[Row],
+    ) -> (&[f32], &[f32]) {
         let Pairs { layers, candidate, grad_out, .. } = pairs;
-        self.units.forward(l, layers, candidate, history, layers.units.len());
+        let Scored { units, scores, grad_weights } = &mut self.scored[at];
+        units.forward(l, layers, candidate, history, layers.units.len());
         let vectors = layers.per_pair[0].vectors();
         let rows = history.len() / vectors;
-        self.units.scores(l, layers, &mut self.scores[..rows]);
-        for (s, grad) in history.chunks_exact(vectors).zip(&mut self.grad_weights) {
+        units.scores(l, layers, &mut scores[..rows]);
+        for (s, grad) in history.chunks_exact(vectors).zip(&mut *grad_weights) {
             *grad = dot(l, s, grad_out, vectors * LANES);
         }
-        (&self.scores[..rows], &self.grad_weights[..rows])
+        (&scores[..rows], &grad_weights[..rows])
+    }
+
+    /// Scores all blocks of a span that is a whole history.
+    #[inline(always)]
+    pub(super) fn score_span<L: Lanes>(&mut self, l: L, pairs: &Pairs<'_>, history: &[Row]) -> Weighting {
+        let vectors = pairs.layers.per_pair[0].vectors();
+        let (mut normaliser, mut removes) = (Normaliser::NONE, false);
+        for (at, rows) in history.chunks(BLOCK * vectors).enumerate() {
+            let (scores, grad_weights) = self.score(l, pairs, at, rows);
+            removes |= scores.contains(&f32::NEG_INFINITY);
+            normaliser.add(&Normaliser::new(l, scores, grad_weights));
+        }
+        // Blocks from which a behaviour is removed are scored once more, without it.
+        if removes { Weighting::Softmax(normaliser) } else { Weighting::Scored(normaliser) }
     }
 
     /// Adds what the pairs of the candidate and the behaviours contribute to `sums`, to the candidate's sums, and to the
-    /// behaviours' own gradients `[rows, d]`.
+    /// behaviours' own gradients `[rows, d]`. They are the span's block `at`.
     #[inline(always)]
     pub(super) fn backward<L: Lanes>(
         &mut self,
         l: L,
         pairs: &Pairs<'_>,
         wanted: &Wanted,
-        history: &[Row],
+        (at, history): (usize, &[Row]),
         (sums, own, grads): (&mut Sums, &mut CandidateSums, &mut [Row]),
     ) {
+        let is_scored = matches!(pairs.weighting, Weighting::Scored(_));
+        let at = if is_scored { at } else { 0 };
         let vectors = pairs.layers.per_pair[0].vectors();
         let mut kept_history = std::mem::take(&mut self.kept_history);
         let (mut compacted, mut rows) = (false, history.len() / vectors);
         loop {
-            self.score(l, pairs, if compacted { &kept_history } else { history });
-            let is_removed = |score: &f32| *score == f32::NEG_INFINITY;
+            if is_scored {
+                break;
+            }
+            self.score(l, pairs, at, if compacted { &kept_history } else { history });
+            let scores = &self.scored[at].scores[..rows];
             let removes = !matches!(pairs.weighting, Weighting::Sum) && !compacted;
-            if !(removes && self.scores[..rows].iter().any(is_removed)) {
+            if !(removes && scores.contains(&f32::NEG_INFINITY)) {
                 break;
             }
             // Rare: once more with the others alone, since those removed may hold anything.
             compacted = true;
             self.kept.clear();
-            self.kept.extend((0..rows).filter(|&row| self.scores[row] != f32::NEG_INFINITY));
+            self.kept.extend((0..rows).filter(|&row| scores[row] != f32::NEG_INFINITY));
             kept_history.clear();
             let rows_kept = self.kept.iter().map(|row| &history[row * vectors..(row + 1) * vectors]);
             rows_kept.for_each(|row| kept_history.extend(row));
             rows = self.kept.len();
         }
         own.any |= rows > 0;
-        self.weigh(l, pairs.weighting, rows);
+        self.weigh(l, pairs.weighting, at);
         let mut kept_grads = std::mem::take(&mut self.kept_grads);
         kept_grads.clear();
         kept_grads.resize(kept_history.len(), [0.0; LANES]);
         let (input, out) =
             if compacted { (&kept_history[..], &mut kept_grads[..]) } else { (history, &mut *grads) };
-        self.propagate(l, pairs, wanted, input, (sums, own, out));
+        self.propagate(l, pairs, wanted, (at, input), (sums, own, out));
         if compacted && wanted.history {
             for (row, kept) in self.kept.iter().zip(kept_grads.chunks_exact(vectors)) {
                 add(l, &mut grads[row * vectors..(row + 1) * vectors], kept);
@@ -131,23 +165,20 @@ impl Block {
 
     /// The weights of the scores and the gradients of the scores.
     #[inline(always)]
-    fn weigh<L: Lanes>(&mut self, l: L, weighting: Weighting, rows: usize) {
-        let normaliser = match weighting {
-            Weighting::Sum => {
-                self.weights = self.scores;
-                self.grad_scores = self.grad_weights;
-                return;
-            }
-            Weighting::Softmax(normaliser) => normaliser,
-            Weighting::SoftmaxOfBlock => Normaliser::new(l, &self.scores[..rows], &self.grad_weights[..rows]),
+    fn weigh<L: Lanes>(&mut self, l: L, weighting: Weighting, at: usize) {
+        let Scored { scores, grad_weights, .. } = &self.scored[at];
+        let (Weighting::Softmax(normaliser) | Weighting::Scored(normaliser)) = weighting else {
+            self.weights = *scores;
+            self.grad_scores = *grad_weights;
+            return;
         };
         let (shift, mean) = (normaliser.shift(), normaliser.weighted / normaliser.sum);
-        let weights = self.scores.as_chunks::<LANES>().0.iter().zip(self.weights.as_chunks_mut::<LANES>().0);
+        let weights = scores.as_chunks::<LANES>().0.iter().zip(self.weights.as_chunks_mut::<LANES>().0);
         for (scores, weights) in weights {
             let exponentials = exp(l, l.sub(l.load(scores), l.splat(shift)));
             l.store(weights, l.div(exponentials, l.splat(normaliser.sum)));
         }
-        let numbers = self.weights.iter().zip(&self.grad_weights);
+        let numbers = self.weights.iter().zip(grad_weights);
         for (grad, (weight, grad_weight)) in self.grad_scores.iter_mut().zip(numbers) {
             *grad = weight * (grad_weight - mean);
         }
@@ -160,29 +191,27 @@ impl Block {
         l: L,
         pairs: &Pairs<'_>,
         wanted: &Wanted,
-        history: &[Row],
+        (at, history): (usize, &[Row]),
         (sums, own, grads): (&mut Sums, &mut CandidateSums, &mut [Row]),
     ) {
         let layers = pairs.layers;
         let vectors = layers.per_pair[0].vectors();
         let rows = history.len() / vectors;
-        self.output_layer(l, layers, wanted, rows, sums);
+        self.output_layer(l, layers, wanted, (at, rows), sums);
+        let Units { before, after, gates } = &self.scored[at].units;
         let [current, next] = &mut self.grads;
         for i in (wanted.deepest..layers.units.len()).rev() {
-            let (units, n) = (layers.units[i], self.units.before[i].vectors());
-            let values = (
-                self.units.before[i].data(),
-                self.units.after[i].data(),
-                &mut current.data_mut()[..rows * n],
-            );
+            let (units, n) = (layers.units[i], before[i].vectors());
+            let values = (before[i].data(), after[i].data(), &mut current.data_mut()[..rows * n]);
             let layer = &mut sums.layers[i];
             let bias = if i == 0 { &mut own.units } else { &mut layer.bias };
-            activation_backward(l, &layers.activations[i], values, n, bias, &mut layer.vectors);
+            let activation = (&layers.activations[i], &gates[i]);
+            activation_backward(l, activation, values, n, bias, &mut layer.vectors);
             let gradient = &current.data()[..rows * n];
             let (input, inner, out) = match i {
                 0 => ((history, vectors), wanted.outer(), &mut own.outer),
                 _ => {
-                    let input = &self.units.after[i - 1];
+                    let input = &after[i - 1];
                     let rows = &input.data()[..rows * input.vectors()];
                     ((rows, input.vectors()), wanted.weights[i], &mut sums.layers[i].weight)
                 }
@@ -223,10 +252,10 @@ impl Block {
         l: L,
         layers: &Layers,
         wanted: &Wanted,
-        rows: usize,
+        (at, rows): (usize, usize),
         sums: &mut Sums,
     ) {
-        let Some(last) = self.units.after.last() else { return };
+        let Some(last) = self.scored[at].units.after.last() else { return };
         let (n, weight) = (last.vectors(), layers.output_weight.row(0));
         let grad_scores = &self.grad_scores[..rows];
         if wanted.output {
@@ -261,7 +290,7 @@ pub(super) fn add<L: Lanes>(l: L, sum: &mut [Row], row: &[Row]) {
 #[inline(always)]
 fn activation_backward<L: Lanes>(
     l: L,
-    activation: &Activation<Matrix>,
+    (activation, gates): (&Activation<Matrix>, &[Matrix; 2]),
     (before, after, grads): (&[Row], &[Row], &mut [Row]),
     n: usize,
     bias_sums: &mut Matrix,
@@ -276,7 +305,7 @@ fn activation_backward<L: Lanes>(
         let mut bias = zero;
         let mut vectors = [zero; 3];
         let rows = before.chunks_exact(n).zip(after.chunks_exact(n)).zip(grads.chunks_exact_mut(n));
-        for ((before, after), grads) in rows {
+        for (row, ((before, after), grads)) in rows.enumerate() {
             let (y, dx) = (l.load(&before[v]), l.load(&grads[v]));
             let slope = match activation {
                 Activation::Relu => step(y, one, zero),
@@ -288,10 +317,9 @@ fn activation_backward<L: Lanes>(
                     vectors[0] = l.mul_add(dx, l.if_less(zero, y, zero, y), vectors[0]);
                     step(y, one, l.load(&alpha.row(0)[v]))
                 }
-                Activation::Dice { gain, shift, alpha } => {
-                    let [gain, shift, alpha] = [gain, shift, alpha].map(|vector| l.load(&vector.row(0)[v]));
-                    let z = l.mul_add(gain, y, shift);
-                    let (p, rest) = (sigmoid(l, z), sigmoid(l, l.sub(zero, z)));
+                Activation::Dice { gain, alpha, .. } => {
+                    let [gain, alpha] = [gain, alpha].map(|vector| l.load(&vector.row(0)[v]));
+                    let [p, rest] = gates.each_ref().map(|gates| l.load(&gates.row(row)[v]));
                     let dx_y = l.mul(dx, y);
                     let slope = l.mul(l.mul(p, rest), l.sub(one, alpha));
                     vectors[0] = l.mul_add(dx_y, rest, vectors[0]);

@@ -3,7 +3,7 @@
 //! Lanes are units here, not behaviours as in the forward pass: then every product of the backward pass, those that sum over
 //! behaviours included, reads its matrices as they lie.
 
-use crate::cpu::vector::{LANES, Lanes, Matrix, Row, multiply, sigmoid};
+use crate::cpu::vector::{LANES, Lanes, Matrix, Row, multiply, sigmoid, sigmoids};
 use crate::element::Element;
 use crate::host::Host;
 use crate::memory::View;
@@ -116,12 +116,19 @@ pub(super) struct Units {
     /// Before and after each layer's activation, `[BLOCK, h]`.
     pub(super) before: Vec<Matrix>,
     pub(super) after: Vec<Matrix>,
+    /// Of layers with Dice, the probability of each unit and the rest to 1, which the backward pass needs too.
+    pub(super) gates: Vec<[Matrix; 2]>,
 }
 
 impl Units {
     pub(super) fn new(layers: &Layers) -> Self {
         let block = || layers.units.iter().map(|&units| Matrix::zeros(BLOCK, units)).collect();
-        Self { before: block(), after: block() }
+        let gates = |(&units, activation): (&usize, &Activation<Matrix>)| match activation {
+            Activation::Dice { .. } => [0; 2].map(|_| Matrix::zeros(BLOCK, units)),
+            _ => [0; 2].map(|_| Matrix::default()),
+        };
+        let gates = layers.units.iter().zip(&layers.activations).map(gates).collect();
+        Self { before: block(), after: block(), gates }
     }
 
     /// Computes the first `count` layers for the behaviours `[rows, d]` in `history`.
@@ -153,7 +160,8 @@ impl Units {
             multiply(l, a, (rows, inner), (weight.data(), n), |row, v, sum| {
                 l.store(&mut before[row * n + v], l.add(sum, l.load(&bias[v])));
             });
-            activate(l, &layers.activations[i], before, &mut after[0].data_mut()[..rows * n], n);
+            let after = &mut after[0].data_mut()[..rows * n];
+            activate(l, &layers.activations[i], before, (after, &mut self.gates[i]), n);
         }
     }
 
@@ -183,9 +191,15 @@ pub(super) fn dot<L: Lanes>(l: L, a: &[Row], b: &[Row], width: usize) -> f32 {
     l.sum(sum)
 }
 
-/// The activation of rows of `n` vectors.
+/// The activation of rows of `n` vectors, with its gates.
 #[inline(always)]
-fn activate<L: Lanes>(l: L, activation: &Activation<Matrix>, before: &[Row], after: &mut [Row], n: usize) {
+fn activate<L: Lanes>(
+    l: L,
+    activation: &Activation<Matrix>,
+    before: &[Row],
+    (after, gates): (&mut [Row], &mut [Matrix; 2]),
+    n: usize,
+) {
     let zero = l.splat(0.0);
     match activation {
         Activation::Relu => {
@@ -209,13 +223,17 @@ fn activate<L: Lanes>(l: L, activation: &Activation<Matrix>, before: &[Row], aft
             }
         }
         Activation::Dice { gain, shift, alpha } => {
-            for (before, after) in before.chunks_exact(n).zip(after.chunks_exact_mut(n)) {
-                for (v, (x, out)) in before.iter().zip(after).enumerate() {
+            let [p, rest] = gates.each_mut().map(|gates| gates.data_mut().chunks_exact_mut(n));
+            let rows = before.chunks_exact(n).zip(after.chunks_exact_mut(n)).zip(p.zip(rest));
+            for ((before, after), (p, rest)) in rows {
+                for (v, ((x, out), gates)) in before.iter().zip(after).zip(p.iter_mut().zip(rest)).enumerate()
+                {
                     let (x, alpha) = (l.load(x), l.load(&alpha.row(0)[v]));
                     let (gain, shift) = (l.load(&gain.row(0)[v]), l.load(&shift.row(0)[v]));
-                    let p = sigmoid(l, l.mul_add(gain, x, shift));
-                    let rest = l.mul(alpha, l.sub(l.splat(1.0), p));
-                    l.store(out, l.mul(x, l.add(p, rest)));
+                    let [p, rest] = sigmoids(l, l.mul_add(gain, x, shift));
+                    l.store(gates.0, p);
+                    l.store(gates.1, rest);
+                    l.store(out, l.mul(x, l.mul_add(alpha, rest, p)));
                 }
             }
         }

@@ -14,6 +14,24 @@ pub(super) const SPAN: usize = 4 * BLOCK;
 /// Candidates of a tile: the gradients of a span are summed within a tile, then over tiles.
 pub(super) const TILE: usize = 64;
 
+/// The most behaviours that are a span of their own with softmax, so that the first pass over them need not be computed again.
+const LONGEST: usize = 16 * BLOCK;
+
+/// The most numbers of the rows of such a span: pieces that share it each have gradients of all of them.
+const SHARED: usize = 1 << 16;
+
+/// The most numbers that a thread keeps of such a span.
+const KEPT: usize = 1 << 21;
+
+/// How long a history may be to be one span, with softmax, if its candidates may be in several pieces.
+pub(super) fn longest_span(layers: &Layers, width: usize) -> usize {
+    // Rows with their gradients, and units before and after an activation, with two gates each.
+    let numbers = |units: usize| units.next_multiple_of(LANES);
+    let kept = 3 * numbers(width) + layers.units.iter().map(|&units| 4 * numbers(units)).sum::<usize>();
+    let fitting = LONGEST.min(SHARED / width).min(KEPT / kept);
+    fitting / BLOCK * BLOCK
+}
+
 /// What a piece works with.
 pub(super) struct Scratch {
     /// Of a span: behaviours, their gradients over all tiles so far, and over this one.
@@ -29,12 +47,13 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new(layers: &Layers, width: usize) -> Self {
-        let [history, grads, tile_grads] = [0; 3].map(|_| Matrix::zeros(SPAN, width));
+    /// For spans of up to `longest` behaviours that are scored at once, and others.
+    pub(super) fn new(layers: &Layers, width: usize, longest: usize) -> Self {
+        let [history, grads, tile_grads] = [0; 3].map(|_| Matrix::zeros(longest.max(SPAN), width));
         let [targets, grad_out] = [0; 2].map(|_| Matrix::zeros(TILE, width));
         let (outer, units) = (Matrix::zeros(layers.units[0], width), Matrix::zeros(1, layers.units[0]));
         let own = CandidateSums { outer, units, any: false };
-        let (candidate, block) = (Candidate::new(layers), Block::new(layers, width));
+        let (candidate, block) = (Candidate::new(layers), Block::new(layers, width, longest.div_ceil(BLOCK)));
         Self { history, grads, tile_grads, targets, grad_out, candidate, own, block }
     }
 }
@@ -81,7 +100,7 @@ impl Kernel for Normalise<'_> {
             candidate.set(l, layers, targets.row(i), false);
             let pairs = Pairs { layers, candidate, grad_out: grad_out.row(i), weighting };
             for rows in history.data()[..rows * n].chunks(BLOCK * n) {
-                let (scores, grad_weights) = block.score(l, &pairs, rows);
+                let (scores, grad_weights) = block.score(l, &pairs, 0, rows);
                 normaliser.add(&Normaliser::new(l, scores, grad_weights));
             }
         }
@@ -117,10 +136,14 @@ impl Kernel for Backward<'_> {
             own.outer.data_mut().fill([0.0; LANES]);
             own.units.data_mut().fill([0.0; LANES]);
             own.any = false;
-            let pairs = Pairs { layers, candidate, grad_out: grad_out.row(i), weighting };
-            let blocks = history.data()[..rows * n].chunks(BLOCK * n);
-            for (rows, grads) in blocks.zip(tile_grads.data_mut().chunks_mut(BLOCK * n)) {
-                block.backward(l, &pairs, wanted, rows, (sums, own, grads));
+            let mut pairs = Pairs { layers, candidate, grad_out: grad_out.row(i), weighting };
+            let history = &history.data()[..rows * n];
+            if let Weighting::SoftmaxOfSpan = weighting {
+                pairs.weighting = block.score_span(l, &pairs, history);
+            }
+            let blocks = history.chunks(BLOCK * n).zip(tile_grads.data_mut().chunks_mut(BLOCK * n));
+            for (at, (rows, grads)) in blocks.enumerate() {
+                block.backward(l, &pairs, wanted, (at, rows), (sums, own, grads));
             }
             if !own.any {
                 continue;

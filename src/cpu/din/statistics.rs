@@ -40,7 +40,7 @@ fn measure(
     (layers, layer): (&Layers, usize),
 ) -> Moments {
     let channels = layers.units[layer];
-    let moments = map(cut(batch, BLOCK), |parts| {
+    let moments = map(cut(batch, BLOCK, 0), |parts| {
         let mut moments = Moments::new(channels);
         let [mut history, mut targets] = [BLOCK, 1].map(|rows| Matrix::zeros(rows, inputs.width));
         let (mut units, mut candidate) = (Units::new(layers), Candidate::new(layers));

@@ -148,6 +148,38 @@ impl Sums {
     }
 }
 
+/// Blocks whose sums are added in a chain before they are added to the others.
+const CHAIN: usize = 128;
+
+/// The sums of a piece. Those of some blocks are added up first, so that chains of additions stay short.
+pub(super) struct ChainedSums {
+    all: Sums,
+    recent: Sums,
+    /// The blocks of `recent`.
+    blocks: usize,
+}
+
+impl ChainedSums {
+    pub(super) fn new(zeros: impl Fn() -> Sums) -> Self {
+        Self { all: zeros(), recent: zeros(), blocks: 0 }
+    }
+
+    /// Where the next `blocks` blocks are added.
+    pub(super) fn next(&mut self, blocks: usize) -> &mut Sums {
+        if self.blocks >= CHAIN {
+            self.all.take(&mut self.recent);
+            self.blocks = 0;
+        }
+        self.blocks += blocks;
+        &mut self.recent
+    }
+
+    pub(super) fn finish(mut self) -> Sums {
+        self.all.take(&mut self.recent);
+        self.all
+    }
+}
+
 /// Writes all rows of a matrix.
 fn write_all<G: Element>(rows: &Matrix, out: &mut [G]) {
     let width = out.len() / rows.rows().max(1);

@@ -20,7 +20,7 @@ mod product;
 mod rows;
 mod widen;
 
-pub(super) use exp::{exp, sigmoid};
+pub(super) use exp::{exp, sigmoid, sigmoids};
 pub(super) use few::{FEW, product_of_few, weighted_sum_of_few};
 pub(super) use float_mode::with_default_floats;
 pub use instructions::Instructions;

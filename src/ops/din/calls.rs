@@ -98,8 +98,8 @@ pub trait DinOps: DeviceOps {
     /// where its sums exceed `f32`, and NaN where an input that it depends on is.
     ///
     /// Nothing is saved by the forward pass, and nothing of size `L×C` is stored: the layers are computed again, for a few
-    /// behaviours at a time. With softmax, a first pass over a long history computes every candidate's largest score, sum of
-    /// exponentials and `D`. Multiplications: three times the network's (four times with softmax over a long history), with
+    /// behaviours at a time. With softmax, a first pass over a long history (on `Cpu`, of more than about a thousand behaviours)
+    /// computes every candidate's largest score, sum of exponentials and `D`. Multiplications: three times the network's (four times with softmax over a long history), with
     /// the first layer folded as in the forward pass: with `G_m = Σ_l dy ⊗ s_l` of a candidate, the gradients of the first layer's
     /// blocks are `Σ_m G_m` and `Σ_m G_m·diag(q_m)`, and `dx_4 ⊙ s_l` sums to the columns of `W_4 ⊙ G_m`.
     ///

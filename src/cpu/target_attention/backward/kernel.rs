@@ -58,9 +58,6 @@ impl Kernel for SpanKernel<'_> {
                 None => keys,
             };
             let block = Block { keys: KeyBlock { keys, bias: inputs.bias, first: rows.start }, values };
-            for sums in [&mut key_sums, &mut value_sums].into_iter().flatten() {
-                sums.rows.fill([0.0; LANES]);
-            }
             let own = first * op.heads..(first + rows.len()) * op.heads;
             let mut grads = BlockGradients {
                 keys: key_sums.as_mut(),

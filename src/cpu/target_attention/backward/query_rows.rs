@@ -4,7 +4,7 @@ use crate::cpu::target_attention::backward::pass::{Pass, SpanRows};
 use crate::cpu::target_attention::backward::softmax_state::SoftmaxState;
 use crate::cpu::target_attention::lane_rows::{KeyBlock, LaneRows};
 use crate::cpu::vector::{
-    FEW, LANES, Lanes, Row, exp, multiply, product, product_of_few, sigmoid, weighted_sum,
+    FEW, LANES, Lanes, Row, exp, multiply, product, product_of_few, sigmoids, weighted_sum,
     weighted_sum_of_few,
 };
 use crate::ops::{TargetAttention, Weighting};
@@ -87,7 +87,7 @@ pub(super) struct Block<'a> {
     pub(super) values: &'a [f32],
 }
 
-/// The gradients of a block, to be added to.
+/// The gradients of a block. The first query rows of a head write them, the others add to them.
 pub(super) struct BlockGradients<'a> {
     /// `None` where not asked for.
     pub(super) keys: Option<&'a mut Sums>,
@@ -113,12 +113,13 @@ impl Sums {
         Self { rows: vec![[0.0; LANES]; behaviours * stride], vectors, stride }
     }
 
-    /// Adds to the row of each behaviour and a head `Σ_lane factors[behaviour][lane] · others[lane]`, over the used lanes.
+    /// Adds to the row of each behaviour and a head `Σ_lane factors[behaviour][lane] · others[lane]`, over the used lanes. What
+    /// the rows held before does not count where `is_first`.
     #[inline(always)]
     fn add_product<L: Lanes>(
         &mut self,
         l: L,
-        kv_head: usize,
+        (kv_head, is_first): (usize, bool),
         (factors, used): (&[Row], usize),
         others: &Packed,
     ) {
@@ -127,9 +128,16 @@ impl Sums {
         // Each sum over the lanes starts from 0, so that the rounding errors of many candidates do not add up in one chain.
         multiply(l, (factors, 1), (factors.len(), used), others, |behaviour, vector, sum| {
             let place = &mut self.rows[behaviour * stride + first + vector];
-            let sum = l.add(l.load(place), sum);
+            let sum = if is_first { sum } else { l.add(l.load(place), sum) };
             l.store(place, sum);
         });
+    }
+
+    /// Sets the rows of a head to zero.
+    fn clear(&mut self, kv_head: usize) {
+        for rows in self.rows.chunks_exact_mut(self.stride) {
+            rows[kv_head * self.vectors..(kv_head + 1) * self.vectors].fill([0.0; LANES]);
+        }
     }
 
     /// `row += weight · other`, in the row of a behaviour and head.
@@ -219,11 +227,13 @@ impl QueryRows {
             return self.add_carefully(op, block.keys.keys, scratch, out);
         }
         let (kv_head, used) = (self.rows.kv_head, self.rows.count);
+        let is_first = self.rows.first == 0;
         if let Some(values) = out.values() {
-            values.add_product(l, kv_head, (&scratch.weights, used), &self.grad_out);
+            values.add_product(l, (kv_head, is_first), (&scratch.weights, used), &self.grad_out);
         }
+        let is_first = is_first && !out.are_aliased;
         if let Some(keys) = &mut out.keys {
-            keys.add_product(l, kv_head, (&scratch.grads, used), &self.queries);
+            keys.add_product(l, (kv_head, is_first), (&scratch.grads, used), &self.queries);
         }
         if out.queries {
             let (keys, stride) = (&block.keys.keys[kv_head * op.width..], op.kv_heads * op.width);
@@ -271,9 +281,9 @@ impl QueryRows {
             Weighting::Silu { divisor } => {
                 let divisor = l.splat(divisor);
                 weigh_rows(l, rows, |s| {
-                    let sigmoids = (sigmoid(l, s), sigmoid(l, l.sub(zero, s)));
-                    let derivative = l.mul(sigmoids.0, l.mul_add(s, sigmoids.1, one));
-                    (l.div(l.mul(s, sigmoids.0), divisor), l.div(derivative, divisor))
+                    let [p, rest] = sigmoids(l, s);
+                    let derivative = l.mul(p, l.mul_add(s, rest, one));
+                    (l.div(l.mul(s, p), divisor), l.div(derivative, divisor))
                 })
             }
             Weighting::Identity => {
@@ -328,6 +338,11 @@ impl QueryRows {
         out: &mut BlockGradients<'_>,
     ) {
         let (kv_head, are_few) = (self.rows.kv_head, self.rows.are_few(op.width));
+        if self.rows.first == 0 {
+            for sums in [&mut out.keys, &mut out.values].into_iter().flatten() {
+                sums.clear(kv_head);
+            }
+        }
         for (i, scores) in scratch.scores.iter().enumerate() {
             for lane in (0..self.rows.count).filter(|&lane| scores[lane] != f32::NEG_INFINITY) {
                 let (weight, grad) = (scratch.weights[i][lane], scratch.grads[i][lane]);
