@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::cuda::batch::{CudaBatch, CudaJagged};
-use crate::cuda::driver::{Allocation, read};
+use crate::cuda::driver::{Allocation, abandon, read};
 use crate::cuda::handle::Cuda;
 use crate::cuda::memory::{CudaBuffer, CudaMemory};
 use crate::cuda::records::Records;
@@ -57,7 +57,7 @@ impl DeviceOps for Cuda {
             Err(error) => {
                 // If waiting failed, the copy may still be made.
                 if !Bound::found(&error) {
-                    std::mem::forget(data);
+                    abandon(data);
                 }
                 Err(error)
             }

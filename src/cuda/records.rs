@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cudarc::driver::CudaStream;
 
-use crate::cuda::driver::{Allocation, is_captured, read, wait};
+use crate::cuda::driver::{Allocation, abandon, is_captured, read, wait};
 use crate::error::{Error, Result};
 use crate::gpu::Bound;
 
@@ -133,7 +133,7 @@ impl Records {
         let copied = self.copy(stream, operation, &mut words).and_then(|()| wait(stream, operation));
         if let Err(error) = copied {
             // A copy may still be made.
-            std::mem::forget(words);
+            abandon(words);
             return Err(error);
         }
         for (check, words) in self.checks.iter().zip(words.chunks_exact(WORDS)) {

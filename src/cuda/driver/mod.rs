@@ -22,5 +22,5 @@ pub(super) use find::{check_capability, find_driver};
 pub(super) use function::{Arguments, Function};
 pub(super) use memory::{Allocation, read};
 pub(super) use module::Module;
-pub(super) use staging::Staging;
+pub(super) use staging::{Staging, abandon};
 pub(super) use wait::wait;

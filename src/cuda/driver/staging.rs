@@ -1,5 +1,6 @@
 //! Copies to the device, whose sources live until they are done.
 
+use std::any::Any;
 use std::sync::{Arc, Mutex};
 
 use cudarc::driver::{CudaStream, result};
@@ -10,7 +11,8 @@ use crate::cuda::driver::memory::Allocation;
 use crate::error::Result;
 use crate::gpu::lock;
 
-/// From this size on, a copy is waited for: the driver itself waits for the stream before it begins to copy pageable memory.
+/// From this size on, a copy is waited for: the driver itself waits for the stream before it begins to copy pageable memory. The source
+/// is the caller's then, and the one kind of memory that cannot be kept where waiting fails.
 const LARGE: usize = 1 << 20;
 /// The most bytes that are kept; then the stream is waited for.
 const MOST: usize = 16 << 20;
@@ -80,11 +82,24 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if !lock(&self.kept).sources.is_empty() {
-            let context = self.stream.context();
-            context.record_err(bind(context));
-            // SAFETY: the stream is alive, and its context is current.
-            context.record_err(unsafe { result::stream::synchronize(self.stream.cu_stream()) });
+        let kept = self.take();
+        if kept.sources.is_empty() {
+            return;
         }
+        let context = self.stream.context();
+        context.record_err(bind(context));
+        // SAFETY: the stream is alive, and its context is current.
+        let waited = unsafe { result::stream::synchronize(self.stream.cu_stream()) };
+        if waited.is_err() {
+            abandon(kept);
+        }
+        context.record_err(waited);
     }
+}
+
+static ABANDONED: Mutex<Vec<Box<dyn Any + Send>>> = Mutex::new(Vec::new());
+
+/// Keeps host memory for as long as the program runs: waiting for a copy failed, so that it may still be made.
+pub(in crate::cuda) fn abandon(memory: impl Any + Send) {
+    lock(&ABANDONED).push(Box::new(memory));
 }

@@ -1,6 +1,7 @@
 //! Gradients of look-ups on the emulated CUDA device: every kernel in every mode of the emulator, and kernels that are wrong on
 //! purpose.
 
+use cuda_emulator::Device;
 use longseq::*;
 use longseq_check::data::{Data, Ids};
 use longseq_check::device::assert_check;
@@ -8,7 +9,7 @@ use longseq_check::device::cuda::{modes_of, session, set_mode};
 use longseq_check::lookup::{Form, LookupBackwardCase, LookupCase, Pool, UpdateRowsCase};
 use longseq_check::{Case, Failure};
 
-use super::wrong_kernels::{Check, Mutant, assert_caught, checked, everywhere};
+use super::wrong_kernels::{Check, Mutant, assert_caught, assert_caught_in, checked, everywhere};
 
 /// Ids of which a third are one, in more blocks than one, or all.
 fn gradients(pool: Pool, ids: Ids, width: usize) -> LookupBackwardCase {
@@ -141,6 +142,10 @@ fn many_ids_are_sorted() {
 #[test]
 fn wrong_gradients_of_lookups_are_caught() {
     assert_caught(wrong());
+    // A device with one processor gets pieces of more than a block of rows from bags that are not as long.
+    let Some(emulator) = session() else { return };
+    emulator.set_device(Device { multiprocessors: 1, ..Device::sm_80() });
+    assert_caught_in(&emulator, wrong_in_long_pieces());
 }
 
 pub(super) fn wrong() -> Vec<(Mutant, Check)> {
@@ -220,6 +225,27 @@ fn wrong_weights() -> Vec<(Mutant, Check)> {
     ];
     let lookups = lookups.map(|(mutant, case)| (mutant, checked(case)));
     lookups.into_iter().chain(gradients.map(|(mutant, case)| (mutant, checked(case)))).collect()
+}
+
+/// Sums of several blocks of rows of a bag, or of columns of a row, of which the second is left out.
+pub(super) fn wrong_in_long_pieces() -> Vec<(Mutant, Check)> {
+    let of = |stem, kernel, edit| Mutant {
+        stem,
+        kernel,
+        fault: "the second block left out",
+        edit,
+        everywhere: true,
+    };
+    let rows = (", 256;\n\tsetp.gt.u32", ", 512;\n\tsetp.gt.u32");
+    let columns = (", 2048;\n\tsetp.gt.u32", ", 4096;\n\tsetp.gt.u32");
+    let (weighted, skipped) = (weighted(), skipped());
+    let forward = LookupCase { widths: vec![2500], bags: vec![3, 0, 2], ..weighted.forward.clone() };
+    let wide = LookupBackwardCase { forward, ..Default::default() };
+    vec![
+        (of("lookup", "lookup_weighted_bags", rows), checked(&weighted.forward)),
+        (of("lookup", "lookup_bags", rows), checked(&skipped.forward)),
+        (of("lookup_weights", "weight_gradient", columns), checked(&wide)),
+    ]
 }
 
 /// Mutation: the lanes of a warp need not meet.

@@ -1,7 +1,8 @@
 //! Streams and captures on the emulated CUDA device: what a capture must not contain is refused, records are never given away, the
 //! per-thread default stream is refused, and sources of copies live until they are made.
 
-use cuda_emulator::control::{PageableCopies, StreamOrder};
+use cuda_emulator::CudaError;
+use cuda_emulator::control::{CallKind, PageableCopies, StreamOrder};
 use longseq::cudarc::driver::CudaContext;
 use longseq::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use longseq::*;
@@ -220,5 +221,45 @@ fn copies_may_be_made_late() {
         assert!(gpu.download(gpu.view(&one)).expect("a download").iter().all(|&x| x == 1.5));
         drop((one, gpu));
         assert_eq!(emulator.take_findings(), []);
+    }
+}
+
+/// Host memory outlives the copies that were asked for, also where a call after them fails.
+#[test]
+fn copies_may_be_made_late_where_calls_fail() {
+    let Some(emulator) = session() else { return };
+    emulator.set_checks(false);
+    emulator.set_stream_order(StreamOrder::Late);
+    emulator.set_pageable_copies(PageableCopies::Late);
+    let request = || -> Result<()> {
+        let gpu = Cuda::new(0)?;
+        let rows = gpu.upload(&[1.0f32; 12])?;
+        let tables = [Table::new(3, 4, TableData::F32(gpu.view(&rows)))];
+        for bad in [0, 7] {
+            let ids = gpu.upload(&[1, bad])?;
+            let inputs = LookupInputs::new(gpu.view(&ids), &tables);
+            let (out, _) = gpu.lookup(&Lookup::default(), Bags::Each, inputs)?;
+            match gpu.download(gpu.view(&out)) {
+                Ok(got) => assert_eq!((got, bad), (vec![1.0; 8], 0)),
+                Err(Error::IndexOutOfRange { .. }) => assert_eq!(bad, 7),
+                Err(error) => return Err(error),
+            }
+        }
+        gpu.upload(&[2.0f32; 100]).map(drop)
+    };
+    let kinds = [CallKind::Allocate, CallKind::Copy, CallKind::Fill, CallKind::Launch, CallKind::Synchronize];
+    for kind in kinds {
+        for nth in 1.. {
+            emulator.take_calls();
+            emulator.fail_call(kind, nth, CudaError::LaunchFailed);
+            let result = request();
+            let made = emulator.take_calls().iter().filter(|name| CallKind::of(name) == kind).count();
+            emulator.clear_faults();
+            assert_eq!(emulator.take_findings(), [], "call {nth} of {kind:?}: {result:?}");
+            if made < nth as usize {
+                result.expect("nothing failed");
+                break;
+            }
+        }
     }
 }

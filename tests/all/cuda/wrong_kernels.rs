@@ -96,7 +96,7 @@ pub(super) fn assert_caught(twins: Vec<(Mutant, Check)>) {
 }
 
 #[track_caller]
-fn assert_caught_in(emulator: &Emulator, twins: Vec<(Mutant, Check)>) {
+pub(super) fn assert_caught_in(emulator: &Emulator, twins: Vec<(Mutant, Check)>) {
     let shipped = Cuda::new(0).expect("a device");
     let mut passed = HashSet::new();
     let mut missed = Vec::new();
@@ -441,6 +441,7 @@ fn every_kernel_has_a_wrong_twin() {
         super::din_gradients::wrong(),
         super::sdim_gradients::wrong(),
         super::lookup_gradients::wrong(),
+        super::lookup_gradients::wrong_in_long_pieces(),
         super::decoupled_gradients::wrong(),
     ];
     let twins: Vec<String> = lists.iter().flatten().map(|(mutant, _)| family(mutant.kernel)).collect();

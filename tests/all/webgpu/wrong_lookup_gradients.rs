@@ -87,6 +87,8 @@ fn weights() -> Vec<Twin> {
     let backward =
         |forward: &LookupCase| LookupBackwardCase { forward: forward.clone(), ..Default::default() };
     let (of_weighted, of_skipped) = (backward(&weighted), backward(&skipped));
+    let wide = LookupCase { widths: vec![2500, 8], bags: vec![3, 0, 2], ..weighted.clone() };
+    let wide = backward(&wide);
     let product = "dot(table_vec4(id, column), grad_vec4(grads + column, params.width - column))";
     vec![
         // Weights left out, or those of the next id; the count of another bag.
@@ -117,6 +119,8 @@ fn weights() -> Vec<Twin> {
             "let id = ids[params.ids_base + place] % params.table_rows;",
         ),
         twin(&of_weighted, "lookup/weight_gradient", product, "table_vec4(id, column).x"),
+        // The second block of columns left out.
+        twin(&wide, "lookup/weight_gradient", "block += BLOCK)", "block += 2u * BLOCK)"),
     ]
 }
 
