@@ -57,9 +57,18 @@ fn sdim_backward(
     candidates: usize,
     bits: usize,
 ) -> Named {
+    Named { name, operation, case: AnyCase::SdimBackward(sdim_backward_case(length, candidates, bits)) }
+}
+
+fn sdim_backward_case(length: usize, candidates: usize, bits: usize) -> SdimBackwardCase {
     let (histories, targets) = (vec![length], vec![candidates]);
     let forward = SdimCase { histories, targets, width: 64, groups: 16, bits, ..Default::default() };
-    let case = SdimBackwardCase { forward, narrow: true, hashed: true, bytes: false, nan: None };
+    SdimBackwardCase { forward, narrow: true, hashed: true, bytes: false, nan: None }
+}
+
+/// A gradient of SDIM from the signatures of the forward pass, which a framework's graph keeps too.
+fn sdim_given(name: &'static str, operation: &'static str, length: usize, candidates: usize) -> Named {
+    let case = SdimBackwardCase { hashed: false, ..sdim_backward_case(length, candidates, 3) };
     Named { name, operation, case: AnyCase::SdimBackward(case) }
 }
 
@@ -213,6 +222,9 @@ fn large_sdim() -> Vec<Named> {
         sdim_backward("sdim_encode_backward_l10000_d64_g16_t3", "sdim_encode_backward", 10_000, 1, 3),
         sdim_backward("sdim_query_backward_c100_d64_g16_t3", "sdim_query_backward", 1000, 100, 3),
         sdim_backward("sdim_attend_backward_c100_l10000_d64_g16_t3", "sdim_attend_backward", 10_000, 100, 3),
+        sdim_given("sdim_encode_backward_l10000_d64_g16_t3_given", "sdim_encode_backward", 10_000, 1),
+        sdim_given("sdim_query_backward_c100_d64_g16_t3_given", "sdim_query_backward", 1000, 100),
+        sdim_given("sdim_attend_backward_c100_l10000_d64_g16_t3_given", "sdim_attend_backward", 10_000, 100),
     ]
 }
 

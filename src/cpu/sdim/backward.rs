@@ -7,10 +7,11 @@
 use std::ops::Range;
 
 use crate::cpu::gather::{WeightedRows, sum_rows};
+use crate::cpu::sdim::buckets::{BucketRows, EveryBucket, NO_ROW, WantedBuckets};
 use crate::cpu::sdim::hash_rows::HashRows;
 use crate::cpu::sdim::query::user_groups;
 use crate::cpu::sdim::signatures::Signatures;
-use crate::cpu::sdim::sums::{BLOCK, Behaviours, BucketRows, EveryBucket, WantedBuckets};
+use crate::cpu::sdim::sums::{BLOCK, Behaviours};
 use crate::cpu::spans::{Span, spans};
 use crate::cpu::threads::for_each;
 use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, WideRows};
@@ -55,15 +56,14 @@ fn add_grads(
 ) {
     let op = &rows.op;
     let bucket_rows = |_| EveryBucket { buckets: op.buckets() };
-    rows.add_to(instructions, targets.ranges(), bucket_rows, grads.chunks_exact_mut(length).collect());
+    rows.add_to(instructions, targets.ranges(), bucket_rows, grads.chunks_exact_mut(length).collect(), None);
     let users = grads.chunks_exact_mut(length).zip(table.chunks_exact(length)).zip(targets.ranges());
     for_each(users.collect(), |((grads, table), targets): ((&mut [f32], &[f32]), Range<usize>)| {
         let bucket_rows = EveryBucket { buckets: op.buckets() };
         let mut is_read = vec![false; op.groups * op.buckets()];
-        for (i, &code) in codes[targets.start * op.groups..targets.end * op.groups].iter().enumerate() {
-            if let Some(row) = bucket_rows.sum_row(i % op.groups, code) {
-                is_read[row] = true;
-            }
+        for codes in codes[targets.start * op.groups..targets.end * op.groups].chunks_exact(op.groups) {
+            let rows = codes.iter().enumerate().map(|(group, &code)| bucket_rows.sum_row(group, code));
+            rows.for_each(|row| is_read[row] = true);
         }
         let rows = grads.chunks_exact_mut(op.width).zip(table.chunks_exact(op.width)).zip(is_read);
         for ((grad, sum), _) in rows.filter(|(_, is_read)| *is_read) {
@@ -132,7 +132,11 @@ pub(super) fn attend<T: Element, G: Element>(
     Ok(())
 }
 
+/// The most signatures that are kept between the two passes over the behaviours of some users: 32 MiB.
+const MOST_KEPT: usize = 1 << 24;
+
 /// [`gather`] from the gradients of the buckets that candidates read, for as many users at a time as memory is set aside for.
+/// Behaviours are hashed once, unless there are very many of them.
 fn gather_wanted(
     instructions: Instructions,
     batch: &Batch,
@@ -148,24 +152,31 @@ fn gather_wanted(
             WantedBuckets::new(op, &codes[targets.start * op.groups..targets.end * op.groups])
         };
         let buckets: Vec<WantedBuckets> = users.clone().map(of_user).collect();
-        let sums_of = |rows: &Behaviours<'_>, jagged: &Jagged| {
+        let sums_of = |rows: &Behaviours<'_>, jagged: &Jagged, kept: Option<&mut [u16]>| {
             let zeros = |buckets: &WantedBuckets| vec![0.0; buckets.count() * op.width];
             let mut sums: Vec<Vec<f32>> = buckets.iter().map(zeros).collect();
             let runs = users.clone().map(|user| jagged.range(user));
             let slices = sums.iter_mut().map(|sums| &mut sums[..]).collect();
-            rows.add_to(instructions, runs, |i| &buckets[i], slices);
+            rows.add_to(instructions, runs, |i| &buckets[i], slices, kept);
             sums
         };
-        let (sums, mut grads) = (sums_of(behaviours, histories), sums_of(grad_outs, targets));
+        let all = histories.range(users.start).start..histories.range(users.end - 1).end;
+        let count = all.len().saturating_mul(op.groups);
+        let keeps = behaviours.signatures.reads_rows() && count <= MOST_KEPT;
+        let mut kept = vec![0; if keeps { count } else { 0 }];
+        let sums = sums_of(behaviours, histories, keeps.then_some(&mut kept[..]));
+        let mut grads = sums_of(grad_outs, targets, None);
+        let kept = Signatures::kept(op, &kept, all.start);
+        let signatures = if keeps { &kept } else { behaviours.signatures };
+        let behaviours = Behaviours { op: *op, rows: behaviours.rows, signatures };
         for_each(grads.iter_mut().zip(&sums).collect(), |(grads, sums): (&mut Vec<f32>, &Vec<f32>)| {
             for (grad, sum) in grads.chunks_exact_mut(op.width).zip(sums.chunks_exact(op.width)) {
                 bucket_gradient(op, sum, grad);
             }
         });
         let runs = users.map(|user| histories.range(user));
-        let rows = runs.clone().map(|run| run.len()).sum::<usize>() * op.width;
         let grads = grads.iter().map(|grads| &grads[..]).collect();
-        gather(instructions, behaviours, runs, |i| &buckets[i], grads, out.split_off(rows));
+        gather(instructions, &behaviours, runs, |i| &buckets[i], grads, out.split_off(all.len() * op.width));
     }
 }
 
@@ -177,16 +188,28 @@ fn bucket_gradient(op: &Sdim, row: &[f32], grad: &mut [f32]) {
         grad.iter_mut().for_each(|grad| *grad = (f64::from(*grad) / groups) as f32);
         return;
     }
-    let dot = |other: &[f32]| row.iter().zip(other).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-    let length = dot(row).sqrt();
+    let length = dot(row, row).sqrt();
     if length < Sdim::MIN_NORM.into() {
         grad.fill(0.0);
         return;
     }
-    let along = dot(grad) / length;
+    // Divided by the length and not multiplied by its inverse: rows of one number have a gradient of exactly 0.
+    let (along, factor) = (dot(row, grad) / length, 1.0 / (length * groups));
     for (grad, x) in grad.iter_mut().zip(row) {
-        *grad = ((f64::from(*grad) - f64::from(*x) / length * along) / length / groups) as f32;
+        *grad = ((f64::from(*grad) - f64::from(*x) / length * along) * factor) as f32;
     }
+}
+
+/// `⟨a, b⟩`, in partial sums: one chain of additions would be several times as slow.
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    const CHAINS: usize = 8;
+    let product = |(a, b): (&f32, &f32)| f64::from(*a) * f64::from(*b);
+    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<CHAINS>(), b.as_chunks::<CHAINS>());
+    let mut sums = [0.0; CHAINS];
+    for (a, b) in a.iter().zip(b) {
+        sums.iter_mut().zip(a.iter().zip(b).map(product)).for_each(|(sum, product)| *sum += product);
+    }
+    sums.iter().sum::<f64>() + a_tail.iter().zip(b_tail).map(product).sum::<f64>()
 }
 
 /// For every behaviour of some users, the sum of the gradients of its buckets, into consecutive rows.
@@ -231,23 +254,28 @@ impl<M: BucketRows> Kernel for Gather<'_, M> {
         if self.rows.is_empty() {
             return;
         }
-        let Sdim { width, groups, .. } = self.behaviours.op;
-        let (mut widened, mut projections, mut signatures) = (Vec::new(), Vec::new(), Vec::new());
-        let mut rows = BucketRowsOf { grads: self.grads, width, rows: Vec::with_capacity(groups) };
-        let mut sum = vec![0.0; width];
+        let Behaviours { op: Sdim { width, groups, .. }, rows, signatures } = *self.behaviours;
+        let (mut widened, mut projections, mut words) = (Vec::new(), Vec::new(), Vec::new());
+        let mut sum_rows_of_block = Vec::new();
+        let mut sums = vec![0.0; BLOCK.min(self.rows.len()) * width];
         for start in self.rows.clone().step_by(BLOCK) {
             let end = self.rows.end.min(start + BLOCK);
-            let block = self.behaviours.rows.widen(l, start * width..end * width, &mut widened);
-            signatures.resize((end - start) * groups, 0);
-            self.behaviours.signatures.fill(l, start, block, &mut projections, &mut signatures);
-            for (i, signatures) in signatures.chunks_exact(groups).enumerate() {
-                rows.rows.clear();
-                for (group, &signature) in signatures.iter().enumerate() {
-                    rows.rows.extend(self.bucket_rows.sum_row(group, signature));
+            let numbers = if signatures.reads_rows() { start * width..end * width } else { 0..0 };
+            let block = rows.widen(l, numbers, &mut widened);
+            words.resize((end - start) * groups, 0);
+            signatures.fill(l, start, block, &mut projections, &mut words);
+            self.bucket_rows.sum_rows(groups, &words, &mut sum_rows_of_block);
+            let sums = &mut sums[..(end - start) * width];
+            for (sum, rows) in sums.chunks_exact_mut(width).zip(sum_rows_of_block.chunks_exact_mut(groups)) {
+                // Those that have a row, in their order.
+                let mut count = 0;
+                for k in 0..groups {
+                    rows[count] = rows[k];
+                    count += usize::from(rows[k] != NO_ROW);
                 }
-                sum_rows(l, rows.rows.len(), &rows, &mut sum);
-                self.out.write(l, (start + i - self.rows.start) * width, &sum);
+                sum_rows(l, count, &BucketRowsOf { grads: self.grads, width, rows: &rows[..count] }, sum);
             }
+            self.out.write(l, (start - self.rows.start) * width, sums);
         }
     }
 }
@@ -256,7 +284,7 @@ impl<M: BucketRows> Kernel for Gather<'_, M> {
 struct BucketRowsOf<'a> {
     grads: &'a [f32],
     width: usize,
-    rows: Vec<usize>,
+    rows: &'a [usize],
 }
 
 impl WeightedRows for BucketRowsOf<'_> {

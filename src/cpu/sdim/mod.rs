@@ -1,6 +1,7 @@
 //! SDIM on the CPU.
 
 mod backward;
+mod buckets;
 mod hash_rows;
 mod query;
 mod signatures;
@@ -17,10 +18,11 @@ use crate::host::Host;
 use crate::jagged::{Batch, Jagged};
 use crate::memory::{View, ViewMut};
 use crate::ops::{Sdim, SdimAttendInputs, SdimEncodeInputs, SdimOps, SdimQueryInputs};
+use buckets::{EveryBucket, WantedBuckets};
 use hash_rows::{HashRows, ROWS};
 use query::{Average, Tile, tiles, user_groups};
 use signatures::Signatures;
-use sums::{Behaviours, EveryBucket, WantedBuckets};
+use sums::Behaviours;
 
 impl SdimOps for Cpu {
     fn sdim_signatures_into<T: Element, W: Signature>(
@@ -189,7 +191,13 @@ fn add_behaviours(
 ) -> Result<()> {
     let sums = table.chunks_exact_mut(op.table_length(1)?).collect();
     let bucket_rows = |_| EveryBucket { buckets: op.buckets() };
-    Behaviours { op: *op, rows, signatures }.add_to(instructions, histories.ranges(), bucket_rows, sums);
+    Behaviours { op: *op, rows, signatures }.add_to(
+        instructions,
+        histories.ranges(),
+        bucket_rows,
+        sums,
+        None,
+    );
     Ok(())
 }
 
@@ -282,6 +290,7 @@ fn average_wanted(
             users.clone().map(|user| histories.range(user)),
             |i| &buckets[i],
             sums.iter_mut().map(|sums| &mut sums[..]).collect(),
+            None,
         );
         let out = out.split_off(all.len() * op.width);
         let targets = users.map(|user| targets.range(user)).enumerate();

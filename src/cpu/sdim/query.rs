@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::cpu::gather::{WeightedRows, sum_rows};
-use crate::cpu::sdim::sums::BucketRows;
+use crate::cpu::sdim::buckets::BucketRows;
 use crate::cpu::vector::{Kernel, Lanes, NarrowRows, dot_lanes};
 use crate::jagged::Jagged;
 use crate::ops::Sdim;
@@ -82,7 +82,7 @@ impl<M: BucketRows> Kernel for Average<'_, M> {
         for (i, signatures) in self.signatures.chunks_exact(groups).enumerate() {
             for (group, &signature) in signatures.iter().enumerate() {
                 // Always found: the sums were made for the signatures of these candidates.
-                let Some(sum_row) = self.bucket_rows.sum_row(group, signature) else { continue };
+                let sum_row = self.bucket_rows.sum_row(group, signature);
                 let sum = &self.sums[sum_row * width..(sum_row + 1) * width];
                 let weight = if share { shared[sum_row] } else { weight(l, self.op, sum) };
                 may_overflow |= weight == 0.0;

@@ -9,6 +9,8 @@ use crate::ops::{Hash, Sdim};
 pub(super) struct Signatures<'a> {
     pub(super) op: Sdim,
     source: Source<'a>,
+    /// The row that the first signature is of, where signatures are not computed here.
+    first: usize,
 }
 
 enum Source<'a> {
@@ -29,12 +31,22 @@ impl<'a> Signatures<'a> {
             let lanes = columns[c / LANES * op.width..].iter_mut().zip(rotations.chunks_exact(functions));
             lanes.for_each(|(column, rotations)| column[c % LANES] = rotations[function]);
         }
-        Self { op: *op, source: Source::Rotations(columns) }
+        Self { op: *op, source: Source::Rotations(columns), first: 0 }
     }
 
     /// Signatures `[rows, G]` that were computed before.
     pub(super) fn computed(op: &Sdim, signatures: &'a [u32]) -> Self {
-        Self { op: *op, source: Source::Computed(signatures) }
+        Self { op: *op, source: Source::Computed(signatures), first: 0 }
+    }
+
+    /// Signatures of rows from `first` on that were computed before.
+    pub(super) fn kept(op: &Sdim, signatures: &'a [u16], first: usize) -> Self {
+        Self { op: *op, source: Source::Given16(signatures), first }
+    }
+
+    /// Whether signatures are computed from rows.
+    pub(super) fn reads_rows(&self) -> bool {
+        matches!(self.source, Source::Rotations(_))
     }
 
     /// The signatures of `count` rows. Given signatures are checked.
@@ -57,7 +69,7 @@ impl<'a> Signatures<'a> {
             }
         };
         match outside {
-            None => Ok(Self { op: *op, source }),
+            None => Ok(Self { op: *op, source, first: 0 }),
             Some((position, signature)) => Err(Error::IndexOutOfRange {
                 operation,
                 argument: "signatures",
@@ -90,19 +102,47 @@ impl<'a> Signatures<'a> {
                     product(l, rows, width, count, columns, store);
                 }
                 for (projections, out) in scratch.chunks_exact(vectors).zip(out.chunks_exact_mut(groups)) {
-                    out.fill(0);
-                    for (t, projections) in
-                        projections.as_flattened().chunks_exact(groups).take(bits).enumerate()
-                    {
-                        for (signature, &projection) in out.iter_mut().zip(projections) {
-                            *signature |= u32::from(projection > 0.0) << t;
-                        }
+                    if groups.is_multiple_of(LANES) {
+                        signs(l, projections, groups / LANES, bits, out);
+                    } else {
+                        signs_between_lanes(projections, groups, bits, out);
                     }
                 }
             }
-            Source::Given8(given) => copy(&given[first * groups..], out),
-            Source::Given16(given) => copy(&given[first * groups..], out),
-            Source::Computed(signatures) => copy(&signatures[first * groups..], out),
+            Source::Given8(given) => copy(&given[(first - self.first) * groups..], out),
+            Source::Given16(given) => copy(&given[(first - self.first) * groups..], out),
+            Source::Computed(signatures) => copy(&signatures[(first - self.first) * groups..], out),
+        }
+    }
+}
+
+/// The signatures of a row from its projections, where the same bit of all groups is `vectors` whole vectors.
+#[inline(always)]
+fn signs<L: Lanes>(l: L, projections: &[Row], vectors: usize, bits: usize, out: &mut [u32]) {
+    // The lowest bits of a sum of this and a smaller whole number are that number.
+    const WHOLE: f32 = (1 << 23) as f32;
+    let zero = l.splat(0.0);
+    for (vector, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+        let (mut sum, mut power) = (l.splat(WHOLE), 1.0);
+        for projections in projections[vector..].iter().step_by(vectors).take(bits) {
+            sum = l.add(sum, l.if_less(zero, l.load(projections), l.splat(power), zero));
+            power *= 2.0;
+        }
+        let mut numbers = [0.0; LANES];
+        l.store(&mut numbers, sum);
+        out.iter_mut().zip(numbers).for_each(|(out, number)| *out = number.to_bits() & 0xffff);
+    }
+}
+
+/// The same, where the bits of a group are anywhere in the vectors.
+#[inline(always)]
+fn signs_between_lanes(projections: &[Row], groups: usize, bits: usize, out: &mut [u32]) {
+    out.fill(0);
+    let projections = projections.as_flattened().chunks_exact(groups).take(bits);
+    for (t, projections) in projections.enumerate() {
+        let bit = 1 << t;
+        for (signature, &projection) in out.iter_mut().zip(projections) {
+            *signature |= if projection > 0.0 { bit } else { 0 };
         }
     }
 }

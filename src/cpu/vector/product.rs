@@ -1,9 +1,9 @@
-//! The two matrix products of the kernels. Both multiply rows in memory with sixteen lanes (candidates or behaviours) and
-//! keep a tile of sums in registers: every number of a row is broadcast, every vector of lanes is loaded once per tile.
+//! The matrix products of the kernels. Two multiply rows in memory with sixteen lanes (candidates or behaviours), one gives rows
+//! again. All keep a tile of sums in registers: every number of a row is broadcast, every vector is loaded once per tile.
 
 use std::array;
 
-use super::lanes::{Lanes, Row};
+use super::lanes::{LANES, Lanes, Row};
 
 /// For each of the `count` rows of `rows`, `stride` apart, calls `each` with its index and
 /// `Σ_j rows[i][j] · columns[j]`.
@@ -99,4 +99,66 @@ fn sums<L: Lanes, const R: usize>(
         first += R;
     }
     first
+}
+
+/// For each row of `factors` and each vector of a row of `others`, `[n, vectors]`, calls `each` with the row, the vector's index
+/// and `Σ_lane factors[row][lane] · others[lane][vector]` over the `n` lanes.
+#[inline(always)]
+pub(in crate::cpu) fn product_of_lanes<L: Lanes>(
+    l: L,
+    factors: &[Row],
+    (others, vectors): (&[Row], usize),
+    mut each: impl FnMut(usize, usize, L::V),
+) {
+    match L::REGISTERS {
+        1 => lanes::<L, 8>(l, factors, (others, vectors), &mut each),
+        2 => lanes::<L, 6>(l, factors, (others, vectors), &mut each),
+        _ => lanes::<L, 3>(l, factors, (others, vectors), &mut each),
+    }
+}
+
+#[inline(always)]
+fn lanes<L: Lanes, const R: usize>(
+    l: L,
+    factors: &[Row],
+    (others, vectors): (&[Row], usize),
+    each: &mut impl FnMut(usize, usize, L::V),
+) {
+    let (tiles, last) = factors.as_chunks::<R>();
+    for (tile, factors) in tiles.iter().enumerate() {
+        for vector in 0..vectors {
+            let sums = sums_of_lanes::<L, R>(l, factors, (others, vectors), vector);
+            for (i, sum) in sums.into_iter().enumerate() {
+                each(tile * R + i, vector, sum);
+            }
+        }
+    }
+    if last.is_empty() {
+        return;
+    }
+    // Past the last row there are zeros, whose sums are dropped.
+    let factors: [Row; R] = array::from_fn(|i| last.get(i).copied().unwrap_or([0.0; LANES]));
+    for vector in 0..vectors {
+        let sums = sums_of_lanes::<L, R>(l, &factors, (others, vectors), vector);
+        for (i, sum) in sums.into_iter().enumerate().take(last.len()) {
+            each(tiles.len() * R + i, vector, sum);
+        }
+    }
+}
+
+#[inline(always)]
+fn sums_of_lanes<L: Lanes, const R: usize>(
+    l: L,
+    factors: &[Row; R],
+    (others, vectors): (&[Row], usize),
+    vector: usize,
+) -> [L::V; R] {
+    let mut sums = [l.splat(0.0); R];
+    for (lane, other) in others[vector..].iter().step_by(vectors).take(LANES).enumerate() {
+        let other = l.load(other);
+        for i in 0..R {
+            sums[i] = l.mul_add(l.splat(factors[i][lane]), other, sums[i]);
+        }
+    }
+    sums
 }

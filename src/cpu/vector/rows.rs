@@ -15,6 +15,12 @@ pub(in crate::cpu) fn dot_lanes<L: Lanes>(l: L, a: &[f32], b: &[f32]) -> f32 {
     l.sum(sum) + tail
 }
 
+/// [`add`], with the instructions of the lanes.
+#[inline(always)]
+pub(in crate::cpu) fn add_lanes<L: Lanes>(_: L, sum: &mut [f32], row: &[f32]) {
+    sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+}
+
 /// `sum += row`.
 pub(in crate::cpu) fn add(sum: &mut [f32], row: &[f32]) {
     for (sum, value) in sum.iter_mut().zip(row) {

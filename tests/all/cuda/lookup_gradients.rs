@@ -271,3 +271,24 @@ fn reports_an_order(gpu: &Cuda) -> Result<(), Failure> {
         other => Err(Failure::new(format!("reported {other:?}"))),
     }
 }
+
+#[test]
+fn wrong_lookups_are_caught() {
+    assert_caught(wrong_lookups());
+}
+
+pub(super) fn wrong_lookups() -> Vec<(Mutant, Check)> {
+    let mutant = |kernel, fault, edit| Mutant { stem: "lookup", kernel, fault, edit, everywhere: false };
+    let each = LookupCase::default();
+    let bags = LookupCase { pool: Pool::Mean, bags: vec![3, 1000, 0], ..each.clone() };
+    let twins = [
+        (mutant("lookup_each", "one row too many", ("setp.ge.u64", "setp.gt.u64")), &each),
+        (mutant("lookup_combine", "parts subtracted", ("add.rn.f32", "sub.rn.f32")), &bags),
+        (
+            everywhere(mutant("lookup_combine", "multiplied by the length", ("div.rn.f32", "mul.rn.f32"))),
+            &bags,
+        ),
+        (everywhere(mutant("lookup_bags", "multiplied by the length", ("div.rn.f32", "mul.rn.f32"))), &bags),
+    ];
+    twins.map(|(mutant, case)| (mutant, checked(case))).into()
+}

@@ -13,7 +13,6 @@ use longseq_check::device::TestDevice;
 use longseq_check::device::cuda::session;
 use longseq_check::din::DinCase;
 use longseq_check::hashing::{Numbers, check_hashing};
-use longseq_check::lookup::{LookupCase, Pool};
 use longseq_check::sdim::SdimCase;
 use longseq_check::target_attention::{AttentionCase, Bias, MergeCase};
 use longseq_check::{AnyCase, Failure, sample};
@@ -327,27 +326,6 @@ fn din() -> Vec<(Mutant, Check)> {
 }
 
 #[test]
-fn wrong_lookups_are_caught() {
-    assert_caught(lookups());
-}
-
-fn lookups() -> Vec<(Mutant, Check)> {
-    let mutant = |kernel, fault, edit| Mutant { stem: "lookup", kernel, fault, edit, everywhere: false };
-    let each = LookupCase::default();
-    let bags = LookupCase { pool: Pool::Mean, bags: vec![3, 1000, 0], ..each.clone() };
-    let twins = [
-        (mutant("lookup_each", "one row too many", ("setp.ge.u64", "setp.gt.u64")), &each),
-        (mutant("lookup_combine", "parts subtracted", ("add.rn.f32", "sub.rn.f32")), &bags),
-        (
-            everywhere(mutant("lookup_combine", "multiplied by the length", ("div.rn.f32", "mul.rn.f32"))),
-            &bags,
-        ),
-        (everywhere(mutant("lookup_bags", "multiplied by the length", ("div.rn.f32", "mul.rn.f32"))), &bags),
-    ];
-    twins.map(|(mutant, case)| (mutant, checked(case))).into()
-}
-
-#[test]
 fn wrong_decoupled_is_caught() {
     assert_caught(decoupled());
     // A device with few processors gets long pieces of a history that is not as long.
@@ -434,7 +412,7 @@ fn every_kernel_has_a_wrong_twin() {
         target_attention(),
         sdim(),
         din(),
-        lookups(),
+        super::lookup_gradients::wrong_lookups(),
         decoupled(),
         decoupled_in_long_pieces(),
         super::gradients::wrong(),

@@ -50,9 +50,20 @@ impl SdimBackwardCase {
         self.forward.storage()
     }
 
-    /// The least that the call must do: what its forward pass does.
+    /// The least that the call must do: what its forward pass does; nothing is hashed where signatures are given.
     pub fn work(&self, operation: &str) -> Work {
-        self.forward.work(operation.trim_end_matches("_backward"))
+        let mut work = self.forward.work(operation.trim_end_matches("_backward"));
+        if !self.hashed {
+            let batch = self.forward.batch();
+            let (behaviours, candidates) = (batch.histories().total(), batch.targets().total());
+            let hashed = match operation {
+                "sdim_query_backward" => candidates,
+                "sdim_encode_backward" => behaviours,
+                _ => behaviours + candidates,
+            };
+            work.flops -= self.forward.op().signatures_flops(hashed);
+        }
+        work
     }
 
     fn incoming<T: Element>(

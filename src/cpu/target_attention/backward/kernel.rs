@@ -12,6 +12,9 @@ use crate::cpu::vector::{Kernel, LANES, Lanes, NarrowRows, Row};
 /// rows.
 const BLOCK: usize = 4096;
 
+/// The rows of a block are a multiple of this, and so of the rows of a product's tile, of which then none is computed in vain.
+const TILES: usize = 24;
+
 /// The gradients of a span's rows, where asked for.
 pub(super) struct SpanGradients<'a> {
     pub(super) keys: Option<NarrowRows<'a>>,
@@ -36,7 +39,8 @@ impl Kernel for SpanKernel<'_> {
         let Self { pass, rows: span, states, mut out } = self;
         let Pass { op, inputs, queries: asks_queries, .. } = pass;
         let mut groups = QueryRows::of(pass, &span, states);
-        let block = (BLOCK / op.width.max(op.value_width)).clamp(LANES, 256).min(span.history.len());
+        let block = (BLOCK / op.width.max(op.value_width)).clamp(TILES, 256) / TILES * TILES;
+        let block = block.min(span.history.len());
         let mut scratch = BlockScores::new(block);
         let sums = |width: usize| Sums::new(block, op.kv_heads, width);
         let mut key_sums = out.keys.is_some().then(|| sums(op.width));

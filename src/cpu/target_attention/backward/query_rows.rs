@@ -4,7 +4,7 @@ use crate::cpu::target_attention::backward::pass::{Pass, SpanRows};
 use crate::cpu::target_attention::backward::softmax_state::SoftmaxState;
 use crate::cpu::target_attention::lane_rows::{KeyBlock, LaneRows};
 use crate::cpu::vector::{
-    FEW, LANES, Lanes, Row, exp, multiply, product, product_of_few, sigmoids, weighted_sum,
+    FEW, LANES, Lanes, Row, exp, product, product_of_few, product_of_lanes, sigmoids, weighted_sum,
     weighted_sum_of_few,
 };
 use crate::ops::{TargetAttention, Weighting};
@@ -113,20 +113,20 @@ impl Sums {
         Self { rows: vec![[0.0; LANES]; behaviours * stride], vectors, stride }
     }
 
-    /// Adds to the row of each behaviour and a head `Σ_lane factors[behaviour][lane] · others[lane]`, over the used lanes. What
-    /// the rows held before does not count where `is_first`.
+    /// Adds to the row of each behaviour and a head `Σ_lane factors[behaviour][lane] · others[lane]`. What the rows held before
+    /// does not count where `is_first`.
     #[inline(always)]
     fn add_product<L: Lanes>(
         &mut self,
         l: L,
         (kv_head, is_first): (usize, bool),
-        (factors, used): (&[Row], usize),
+        factors: &[Row],
         others: &Packed,
     ) {
         let (stride, first) = (self.stride, kv_head * self.vectors);
         let others = (&others.rows[..], others.vectors);
         // Each sum over the lanes starts from 0, so that the rounding errors of many candidates do not add up in one chain.
-        multiply(l, (factors, 1), (factors.len(), used), others, |behaviour, vector, sum| {
+        product_of_lanes(l, factors, others, |behaviour, vector, sum| {
             let place = &mut self.rows[behaviour * stride + first + vector];
             let sum = if is_first { sum } else { l.add(l.load(place), sum) };
             l.store(place, sum);
@@ -209,17 +209,19 @@ impl QueryRows {
         self.rows.scores(l, op, &self.queries.lanes, block.keys, &mut scratch.scores);
         let has_removed = self.weigh(l, op.weighting, scratch);
         if out.needs_score_gradients() {
-            self.score_gradients(l, op, block.values, scratch);
+            // Times the scale, which the gradients of a bias leave out.
+            let scale = if out.bias.is_some() { 1.0 } else { op.effective_scale() };
+            self.score_gradients(l, op, block.values, scale, scratch);
             if let Some(bias) = &mut out.bias {
                 for (grads, bias) in scratch.grads.iter().zip(bias.chunks_mut(op.heads)) {
                     for (lane, grad) in grads[..self.rows.count].iter().enumerate() {
                         bias[self.rows.row(op, lane) % op.heads] += grad;
                     }
                 }
-            }
-            let scale = l.splat(op.effective_scale());
-            for grads in &mut scratch.grads {
-                l.store(grads, l.mul(l.load(grads), scale));
+                let scale = l.splat(op.effective_scale());
+                for grads in &mut scratch.grads {
+                    l.store(grads, l.mul(l.load(grads), scale));
+                }
             }
         }
         // A removed behaviour has weight 0, which times NaN or infinity is not 0.
@@ -229,11 +231,11 @@ impl QueryRows {
         let (kv_head, used) = (self.rows.kv_head, self.rows.count);
         let is_first = self.rows.first == 0;
         if let Some(values) = out.values() {
-            values.add_product(l, (kv_head, is_first), (&scratch.weights, used), &self.grad_out);
+            values.add_product(l, (kv_head, is_first), &scratch.weights, &self.grad_out);
         }
         let is_first = is_first && !out.are_aliased;
         if let Some(keys) = &mut out.keys {
-            keys.add_product(l, (kv_head, is_first), (&scratch.grads, used), &self.queries);
+            keys.add_product(l, (kv_head, is_first), &scratch.grads, &self.queries);
         }
         if out.queries {
             let (keys, stride) = (&block.keys.keys[kv_head * op.width..], op.kv_heads * op.width);
@@ -294,15 +296,17 @@ impl QueryRows {
         }
     }
 
-    /// Turns the derivatives of the weights into the gradients of the scores.
+    /// Turns the derivatives of the weights into the gradients of the scores, times `scale`.
     #[inline(always)]
     fn score_gradients<L: Lanes>(
         &self,
         l: L,
         op: &TargetAttention,
         values: &[f32],
+        scale: f32,
         scratch: &mut BlockScores,
     ) {
+        let scale = l.splat(scale);
         let (values, stride) = (&values[self.rows.kv_head * op.value_width..], op.kv_heads * op.value_width);
         let BlockScores { scores, grads, dots, .. } = scratch;
         let subtracted = l.load(&self.subtracted);
@@ -317,13 +321,13 @@ impl QueryRows {
                 dots[i][..FEW].copy_from_slice(&few)
             });
             for ((grad, score), dots) in grads.iter_mut().zip(&*scores).zip(&*dots) {
-                let product = l.mul(l.load(grad), l.sub(l.load(dots), subtracted));
+                let product = l.mul(l.mul(l.load(grad), l.sub(l.load(dots), subtracted)), scale);
                 l.store(grad, l.if_less(l.load(score), lowest, l.splat(0.0), product));
             }
             return;
         }
         product(l, values, stride, grads.len(), &self.grad_out.lanes, |i, dots| {
-            let product = l.mul(l.load(&grads[i]), l.sub(dots, subtracted));
+            let product = l.mul(l.mul(l.load(&grads[i]), l.sub(dots, subtracted)), scale);
             l.store(&mut grads[i], l.if_less(l.load(&scores[i]), lowest, l.splat(0.0), product));
         });
     }
