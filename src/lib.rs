@@ -234,3 +234,10 @@ pub use wgpu;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The repository's folder. These tests are compiled in the package `tests`, too.
+#[cfg(test)]
+fn repository() -> std::path::PathBuf {
+    let package = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    if package.join("shaders").exists() { package.into() } else { package.join("..") }
+}

@@ -138,7 +138,7 @@ mod tests {
             compare(kernel.params, &module).unwrap_or_else(|difference| panic!("{key}: {difference}"));
             let [entry] = &module.entry_points[..] else { panic!("{key}: one entry point") };
             assert_eq!(entry.workgroup_size, [kernel.threads, 1, 1], "{key}");
-            let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(kernel.file());
+            let file = crate::repository().join(kernel.file());
             let source = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file:?}: {error}"));
             assert!(text.contains(&source), "{key} is not made of {file:?}");
         }

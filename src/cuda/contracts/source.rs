@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::cuda::twin::Field;
 
@@ -14,7 +14,7 @@ pub(super) struct Source {
 
 /// All files below `folder` of the crate with one of these extensions.
 pub(super) fn files(folder: &str, extensions: &[&str]) -> Vec<PathBuf> {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    let mut folders = vec![crate::repository().join(folder)];
     let mut found = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).expect("a folder of the crate") {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
 use crate::cuda::kernel::Kernel;
 use crate::cuda::kernels::{files, kernels, source_of};
@@ -46,7 +45,7 @@ fn rows_are_listed_once() {
 
 #[test]
 fn registers_are_what_ptxas_reports() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/ptx");
+    let folder = crate::repository().join("kernels/ptx");
     let mut wrong = Vec::new();
     for row in rows() {
         let table = fs::read_to_string(folder.join(format!("{}.csv", row.file))).expect("a table");
@@ -64,7 +63,7 @@ fn registers_are_what_ptxas_reports() {
 
 #[test]
 fn every_ptx_file_has_its_source() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let folder = crate::repository().join("kernels");
     for (file, text) in kernels() {
         assert!(folder.join(source_of(file)).is_file(), "the source of {file}");
         // The text is for readers, and what ships is compressed.
