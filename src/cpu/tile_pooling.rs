@@ -78,7 +78,7 @@ impl TilePooling {
                 l.store(next, sum);
             }
         }
-        if l.sum(finite).is_nan() && !is_identity {
+        if (l.sum(finite).is_nan() || self.scaled) && !is_identity {
             let mut factors = [0.0; LANES];
             l.store(&mut factors, rescale);
             self.add_carefully(scores, weights, values, stride, &factors);
@@ -119,18 +119,16 @@ impl TilePooling {
         let sum = l.mul_add(l.load(&self.sum), rescale, sum);
         l.store(&mut self.max, max);
         l.store(&mut self.sum, sum);
-        if self.scaled {
-            scale(weights);
-        }
         rescale
     }
 
-    /// Recomputes `next`, in which a number is not finite, without the removed behaviours, and scaled if the sums overflowed.
+    /// Recomputes `next`, in which a number is not finite or not scaled, without the removed behaviours, and scaled if the sums
+    /// overflowed. Values are scaled and not weights, which may be as small as normal numbers go.
     #[cold]
     fn add_carefully(
         &mut self,
         scores: &[Row],
-        weights: &mut [Row],
+        weights: &[Row],
         values: &[f32],
         stride: usize,
         rescale: &Row,
@@ -143,16 +141,17 @@ impl TilePooling {
             && rows.any(|row| row[..width].iter().any(is_large));
         if overflows {
             self.scale();
-            scale(weights);
-        } else if !scores.as_flattened().contains(&f32::NEG_INFINITY) {
+        } else if !self.scaled && !scores.as_flattened().contains(&f32::NEG_INFINITY) {
             return;
         }
+        let scale = if self.scaled { SMALL } else { 1.0 };
         for (j, (next, all)) in self.next.iter_mut().zip(&self.weighted_values).enumerate() {
             let mut sums = [0.0; LANES];
-            for ((scores, weights), row) in scores.iter().zip(&*weights).zip(values.chunks(stride)) {
+            for ((scores, weights), row) in scores.iter().zip(weights).zip(values.chunks(stride)) {
+                let value = row[j] * scale;
                 for (sum, (score, weight)) in sums.iter_mut().zip(scores.iter().zip(weights)) {
                     if *score != f32::NEG_INFINITY {
-                        *sum += weight * row[j];
+                        *sum += weight * value;
                     }
                 }
             }
