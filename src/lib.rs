@@ -236,7 +236,7 @@ pub use wgpu;
 struct Readme;
 
 /// The repository's folder. These tests are compiled in the package `tests`, too.
-#[cfg(test)]
+#[cfg(all(test, any(feature = "cuda", feature = "wgpu")))]
 fn repository() -> std::path::PathBuf {
     let package = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     if package.join("shaders").exists() { package.into() } else { package.join("..") }
