@@ -380,7 +380,7 @@ fn decoupled() -> Vec<(Mutant, Check)> {
     ];
     let mut twins: Vec<_> = twins.map(|(mutant, case)| (mutant, checked(case))).into();
     let added = mutant(search, "decoupled_search_2", "large scales added", ("mul.rn.f32", "add.rn.f32"));
-    let scales = Check::new("scales near the limits", check_scales_near_the_limits::<Cuda>);
+    let scales = Check::new("scales near the limits", |gpu| check_scales_near_the_limits(gpu, gpu.rules()));
     twins.push((everywhere(added), scales));
     twins
 }

@@ -4,6 +4,7 @@ use longseq::Wgpu;
 use longseq_check::decoupled::{
     DecoupledBackwardCase, DecoupledCase, Scores, check_overflowing_scores, check_scales_near_the_limits,
 };
+use longseq_check::device::TestDevice;
 use longseq_check::lookup::Form;
 
 use super::wrong_shaders::{Twin, twin, twin_that};
@@ -91,13 +92,13 @@ fn over_all() -> Vec<Twin> {
         twin(&removed, "decoupled/all_pairs", "vec2<f32>(REMOVED, 0.0)", "vec2<f32>(0.0, 0.0)"),
         // Large scales left out.
         twin_that(
-            check_scales_near_the_limits::<Wgpu>,
+            |gpu| check_scales_near_the_limits(gpu, gpu.rules()),
             "decoupled/all_states",
             "sums[1] *= params.score_factor;",
             "",
         ),
         twin_that(
-            check_scales_near_the_limits::<Wgpu>,
+            |gpu| check_scales_near_the_limits(gpu, gpu.rules()),
             "decoupled/all_pairs",
             "params.score_factor * (weights",
             "(weights",

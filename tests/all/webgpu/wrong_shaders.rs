@@ -333,7 +333,7 @@ fn decoupled() -> Vec<Twin> {
         twin(&case, "decoupled/search_queries", "params.factor * value", "value"),
         // Large scales left out.
         twin_that(
-            check_scales_near_the_limits::<Wgpu>,
+            |gpu| check_scales_near_the_limits(gpu, gpu.rules()),
             "decoupled/search",
             "let f = params.factor;",
             "let f = 1.0;",
