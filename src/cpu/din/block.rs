@@ -60,7 +60,7 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// With room for so many blocks that are scored together.
+    /// With scratch for so many blocks that are scored together.
     pub(super) fn new(layers: &Layers, width: usize, blocks: usize) -> Self {
         let widest = layers.units.iter().copied().max().unwrap_or(0).max(width);
         let numbers = [0.0; BLOCK];
