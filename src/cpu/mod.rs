@@ -11,6 +11,8 @@ mod gather;
 mod lookup;
 mod pieces;
 mod sdim;
+mod search;
+mod selection;
 mod sorted_ids;
 mod spans;
 mod table_gradient;

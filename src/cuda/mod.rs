@@ -20,6 +20,7 @@ mod lookup;
 mod memory;
 mod records;
 mod sdim;
+mod search;
 mod tables;
 mod target_attention;
 mod twin;

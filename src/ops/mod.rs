@@ -9,6 +9,8 @@ mod decoupled;
 mod din;
 mod lookup;
 mod sdim;
+mod search;
+mod selection;
 mod shape;
 mod target_attention;
 
@@ -17,5 +19,7 @@ pub use din::*;
 pub use lookup::*;
 pub(crate) use lookup::{check_host_gradient, check_host_ids, total_width};
 pub use sdim::*;
+pub use search::*;
+pub use selection::*;
 pub(crate) use shape::{dim, expect};
 pub use target_attention::*;

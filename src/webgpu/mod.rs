@@ -27,6 +27,7 @@ mod pipeline;
 mod recording;
 mod scope;
 mod sdim;
+mod search;
 mod shader;
 mod state;
 mod sum_parts;

@@ -73,6 +73,7 @@ impl DinOps for Plain {}
 impl SdimOps for Plain {}
 impl LookupOps for Plain {}
 impl DecoupledOps for Plain {}
+impl SearchOps for Plain {}
 
 #[test]
 fn one_operation_is_enough() {

@@ -25,6 +25,7 @@ pub fn formula(stem: &str) -> &'static str {
         "lookup" => crate::lookup::FORMULA,
         "lookup_backward" => crate::lookup::BACKWARD_FORMULA,
         "decoupled_backward" => crate::decoupled::BACKWARD_FORMULA,
+        "search" => crate::search::FORMULA,
         _ => crate::decoupled::FORMULA,
     }
 }
@@ -100,6 +101,9 @@ fn shapes(case: &AnyCase) -> String {
         AnyCase::DecoupledBackward(case) => decoupled(&case.forward),
         AnyCase::Lookup(case) => bags(case),
         AnyCase::LookupBackward(case) => format!("{}; {:?}", bags(&case.forward), case.forms),
+        AnyCase::Search(case) => {
+            format!("{}\nrows of {}; K = {}", batch(case.batch()), case.width, case.top_k)
+        }
         AnyCase::UpdateRows(case) => {
             format!("{} ids of a table of {} rows of {}", case.ids, case.rows, case.width)
         }

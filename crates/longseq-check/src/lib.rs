@@ -29,7 +29,7 @@
 //!
 //! # Map
 //!
-//! - [`target_attention`], [`din`], [`sdim`], [`lookup`], [`decoupled`]: the cases of each stem, how their results are
+//! - [`target_attention`], [`din`], [`sdim`], [`lookup`], [`decoupled`], [`search`]: the cases of each stem, how their results are
 //!   compared, and their tests; [`forks`]: tests of handles that share a device.
 //! - [`case`]: [`check`] and its trait; [`compare`]: when two results count as equal; [`guard`]: guarded outputs;
 //!   [`data`]: inputs from a seed; [`golden`]: results of published implementations.
@@ -64,6 +64,8 @@ pub mod named;
 pub mod registry;
 pub mod sample;
 pub mod sdim;
+pub mod search;
+mod selection;
 pub mod soak;
 pub mod support;
 pub mod target_attention;

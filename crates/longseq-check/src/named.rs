@@ -13,6 +13,7 @@ use crate::lookup::{
 };
 use crate::sample;
 use crate::sdim::{SdimBackwardCase, SdimCase, SdimGradientOutput, SdimOutput};
+use crate::search::{SearchCase, SearchOutput};
 use crate::target_attention::{
     AttentionBackwardCase, AttentionCase, AttentionOutput, MergeBackwardCase, MergeCase,
 };
@@ -88,6 +89,7 @@ impl Named {
             AnyCase::Lookup(case) => case.work(),
             AnyCase::LookupBackward(case) => case.work(self.operation),
             AnyCase::UpdateRows(case) => case.work(),
+            AnyCase::Search(case) => case.work(self.operation),
         }
     }
 }
@@ -203,6 +205,7 @@ any_case! {
     Lookup LookupCase LookupOutput, "lookup";
     LookupBackward LookupBackwardCase Vec<SparseGradientBits>, "lookup_backward";
     UpdateRows UpdateRowsCase UpdatedBits, "lookup_backward";
+    Search SearchCase SearchOutput, "search";
 }
 
 /// Checks the small cases of a stem.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use longseq::DType;
+use longseq::{DType, SearchScore};
 
 use crate::decoupled::{DecoupledBackwardCase, DecoupledCase};
 use crate::device::AnyDevice;
@@ -10,10 +10,11 @@ use crate::din::{DinBackwardCase, DinCase, StatisticsCase};
 use crate::lookup::{LookupBackwardCase, LookupCase, Storage, UpdateRowsCase};
 use crate::named::{AnyCase, Named};
 use crate::sdim::{SdimBackwardCase, SdimCase};
+use crate::search::{Compared, SearchCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
 
 /// Every call of every operation: its stem and its name, as [`Calls`](crate::Calls) know it.
-pub const CALLS: [(&str, &str); 25] = [
+pub const CALLS: [(&str, &str); 27] = [
     ("target_attention", "target_attention"),
     ("target_attention", "merge_attention"),
     ("target_attention_backward", "target_attention_backward"),
@@ -39,6 +40,8 @@ pub const CALLS: [(&str, &str); 25] = [
     ("decoupled_backward", "decoupled_search_backward"),
     ("decoupled_backward", "decoupled_aggregate_backward"),
     ("decoupled_backward", "decoupled_attend_backward"),
+    ("search", "search"),
+    ("search", "pack_signs"),
 ];
 
 /// A small case of a call on rows stored so; `None` where the operation does not know that storage type.
@@ -89,6 +92,23 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
             dtype?;
             let forward = DecoupledCase { storage, ..Default::default() };
             AnyCase::DecoupledBackward(DecoupledBackwardCase { forward, ..Default::default() })
+        }
+        (_, "pack_signs") => {
+            let stored = match dtype? {
+                DType::F16 => Compared::F16,
+                DType::Bf16 => Compared::Bf16,
+                _ => Compared::F32,
+            };
+            AnyCase::Search(SearchCase { score: SearchScore::Hamming, stored, ..Default::default() })
+        }
+        ("search", _) => {
+            let stored = match storage {
+                Storage::F32 => Compared::F32,
+                Storage::F16 => Compared::F16,
+                Storage::Bf16 => Compared::Bf16,
+                Storage::Int8 => Compared::Codes,
+            };
+            AnyCase::Search(SearchCase { stored, ..Default::default() })
         }
         _ => AnyCase::Decoupled(DecoupledCase { storage, ..Default::default() }),
     };

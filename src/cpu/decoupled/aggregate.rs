@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use crate::cpu::decoupled::scores::{BLOCK, Scorer, blocks};
+use crate::cpu::decoupled::scores::Scorer;
 use crate::cpu::gather::AHEAD;
 use crate::cpu::pieces::PieceRows;
+use crate::cpu::selection::{BLOCK, blocks};
 use crate::cpu::tables::{pool, prefetch_rows, read_rows};
 use crate::cpu::tile_pooling::TilePooling;
 use crate::cpu::vector::{Kernel, LANES, Lanes, add, exp};

@@ -7,6 +7,7 @@ use crate::memory::{Memory, ViewMut};
 use crate::ops::decoupled::inputs::*;
 use crate::ops::decoupled::parameters::{Decoupled, total};
 use crate::ops::lookup::{Table, TableData, TableGradient, check_table_gradients, total_width};
+use crate::ops::selection::Selection;
 use crate::ops::shape::{Dim, copy_views, dim, expect, product, size, sum};
 
 const SEARCH: &str = "decoupled_search_backward";

@@ -7,6 +7,7 @@ use crate::jagged::Batch;
 use crate::memory::{Memory, View};
 use crate::ops::decoupled::inputs::*;
 use crate::ops::lookup::{IdPolicy, Table, check_host_ids, check_tables, total_width};
+use crate::ops::selection::{Selection, SelectionMut};
 use crate::ops::shape::{dim, elements, expect, product, size, sum};
 
 /// Search in attention embeddings, aggregation of representation embeddings.
@@ -213,12 +214,7 @@ impl Decoupled {
         top_k: usize,
         out: &SelectionMut<'_, S>,
     ) -> Result<()> {
-        const NAME: &str = "decoupled_search";
-        let shape = [dim("M", batch.targets().rows()), dim("K", top_k)];
-        expect(NAME, "positions", out.positions.len(), &shape)?;
-        expect(NAME, "scores", out.scores.len(), &shape)?;
-        expect(NAME, "counts", out.counts.len(), &shape[..1])?;
-        Ok(())
+        out.check("decoupled_search", batch.targets().rows(), top_k)
     }
 
     /// Checks the output of `aggregate` or `attend` (named by `operation`).

@@ -3,6 +3,7 @@
 mod decoupled;
 mod din;
 mod sdim;
+mod search;
 mod target_attention;
 
 use longseq::*;

@@ -1,7 +1,7 @@
 //! Cases from bytes.
 
 use arbitrary::{Result, Unstructured};
-use longseq::{DType, DinPooling, IdPolicy, Optimiser, Weighting};
+use longseq::{DType, DinPooling, IdPolicy, Optimiser, SearchScore, Weighting};
 
 use crate::data::{Data, Ids};
 use crate::decoupled::{DecoupledBackwardCase, DecoupledCase};
@@ -9,6 +9,7 @@ use crate::din::{DinBackwardCase, DinCase, Kind, StatisticsCase};
 use crate::lookup::{Form, LookupBackwardCase, LookupCase, Pool, Storage, UpdateRowsCase};
 use crate::named::AnyCase;
 use crate::sdim::{SdimBackwardCase, SdimCase};
+use crate::search::{Compared, SearchCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, Bias, MergeBackwardCase};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
@@ -182,6 +183,31 @@ fn decoupled_case(bytes: &mut Unstructured<'_>) -> Result<DecoupledCase> {
 
 pub(super) fn decoupled(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
     Ok(AnyCase::Decoupled(decoupled_case(bytes)?))
+}
+
+pub(super) fn search(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    let (histories, targets) = requests(bytes)?;
+    let dot = SearchScore::Dot { scale: f32::from(bytes.arbitrary::<i8>()?) / 128.0 };
+    let score = *bytes.choose(&[dot, SearchScore::Cosine, SearchScore::Hamming, SearchScore::Match])?;
+    let stored = match score {
+        SearchScore::Dot { .. } => *bytes.choose(&Compared::ALL)?,
+        SearchScore::Cosine => *bytes.choose(&Compared::WITH_COSINES)?,
+        _ => *bytes.choose(&[Compared::F32, Compared::F16, Compared::Bf16])?,
+    };
+    Ok(AnyCase::Search(SearchCase {
+        seed: bytes.arbitrary()?,
+        score,
+        stored,
+        data: *bytes.choose(&DATA)?,
+        histories,
+        targets,
+        tail: bytes.int_in_range(0..=3)?,
+        width: width(bytes)?,
+        top_k: top_k(bytes)?,
+        bias: bytes.arbitrary::<bool>()? && score == dot,
+        zeros: bytes.arbitrary()?,
+        repeated: bytes.arbitrary()?,
+    }))
 }
 
 pub(super) fn target_attention_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {

@@ -9,6 +9,7 @@ mod bytes;
 mod cases;
 mod raw;
 mod raw_backward;
+mod raw_search;
 mod raw_tables;
 
 use arbitrary::Unstructured;
@@ -21,12 +22,13 @@ use crate::named::AnyCase;
 pub type Target = fn(&[u8]);
 
 /// Every target of this crate, by name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("target_attention", target_attention),
     ("din", din),
     ("sdim", sdim),
     ("lookup", lookup),
     ("decoupled", decoupled),
+    ("search", search),
     ("target_attention_backward", target_attention_backward),
     ("din_backward", din_backward),
     ("sdim_backward", sdim_backward),
@@ -58,6 +60,7 @@ targets! {
     sdim raw;
     lookup raw;
     decoupled raw;
+    search raw_search;
     target_attention_backward raw_backward;
     din_backward raw_backward;
     sdim_backward raw_backward;

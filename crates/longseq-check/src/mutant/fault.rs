@@ -109,4 +109,12 @@ pub enum Fault {
     AlphaGradientMissing,
     /// The history's gradient lacks the part of what is pooled.
     PooledGradientForgotten,
+    /// The offsets of 8-bit rows are ignored.
+    OffsetsIgnored,
+    /// A cosine keeps rows of zeros.
+    ZerosKept,
+    /// A cosine is not divided by the candidate's length.
+    QueryNotNormalised,
+    /// Bits past the width of packed signs count.
+    PastBitsCounted,
 }
