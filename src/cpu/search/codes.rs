@@ -37,9 +37,9 @@ pub(super) struct Block {
     bias: [f32; BLOCK],
 }
 
-/// A pair of codes: 16 bits each.
+/// A pair of codes, 16 bits each, in the order of memory.
 fn pair(first: i8, second: i8) -> i32 {
-    i32::from(first) & 0xffff | i32::from(second) << 16
+    bytemuck::cast([i16::from(first), i16::from(second)])
 }
 
 /// The square of the length of a row, exactly.

@@ -215,8 +215,8 @@ fn any_reaches<L: Lanes>(l: L, scores: &[Row], bars: &Row) -> bool {
 #[inline(always)]
 fn reaching(scores: &Row, bars: &Row) -> u32 {
     let mut reached = 0;
-    for lane in 0..LANES {
-        let is_below = scores[lane] < bars[lane];
+    for (lane, (score, bar)) in scores.iter().zip(bars).enumerate() {
+        let is_below = score < bar;
         reached |= u32::from(!is_below) << lane;
     }
     reached

@@ -73,8 +73,8 @@ pub(in crate::cpu) fn differing_bits<L: Lanes>(
         for start in (0..columns.len()).step_by(WORDS) {
             let end = columns.len().min(start + WORDS);
             let mut bytes = [l.splat_integer(0); R];
-            for j in start..end {
-                let column = l.load_integers(&columns[j]);
+            for (j, column) in (start..end).zip(&columns[start..end]) {
+                let column = l.load_integers(column);
                 for i in 0..R {
                     bytes[i] = l.add_differing_bits(l.splat_integer(row[i][j]), column, bytes[i]);
                 }
