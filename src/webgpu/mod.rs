@@ -28,6 +28,7 @@ mod recording;
 mod scope;
 mod sdim;
 mod search;
+mod selection;
 mod shader;
 mod state;
 mod sum_parts;
@@ -56,6 +57,8 @@ fn all_kernels() -> Vec<shader::Kernel> {
         sdim::variants,
         lookup::variants,
         decoupled::variants,
+        search::variants,
+        selection::variants,
         check::variants,
         output::variants,
         sum_parts::variants,

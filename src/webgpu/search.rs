@@ -1,6 +1,0 @@
-//! Search by rows, packed signs and keys: not on this backend yet.
-
-use crate::ops::SearchOps;
-use crate::webgpu::state::Wgpu;
-
-impl SearchOps for Wgpu {}
