@@ -33,6 +33,8 @@ pub(super) const NAME: &str = "search";
 ///   past the width do not count.
 /// * **match** takes a `u32` key per row, such as the category of an item.
 ///
+/// `Wgpu` takes rows of up to 103,616 numbers and packed signs of up to 828,928 bits.
+///
 /// The score of tables, `Σ_f scale_f·⟨A_f, A_f⟩` of rows looked up by ids, is
 /// [`decoupled_search`](crate::DecoupledOps::decoupled_search): one more score of the same family, with the same selection.
 /// The choice has no gradient.
