@@ -15,10 +15,7 @@ use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::selection::{Combined, combine};
 use crate::webgpu::shader::Kernel;
 use crate::webgpu::state::Wgpu;
-use numbers::Numbers;
-
-/// The name of the operation, for errors and the trace.
-const NAME: &str = "search";
+use numbers::{NAME, Numbers};
 
 impl SearchOps for Wgpu {
     fn search_into(

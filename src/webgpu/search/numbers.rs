@@ -5,9 +5,11 @@ use crate::error::Result;
 use crate::ops::SearchRows;
 use crate::webgpu::binding::Binding;
 use crate::webgpu::memory::{Region, WgpuMemory};
-use crate::webgpu::search::NAME;
 use crate::webgpu::shader::Format;
 use crate::webgpu::state::Wgpu;
+
+/// The name of the operation, for errors and the trace.
+pub(super) const NAME: &str = "search";
 
 /// Rows of numbers.
 #[derive(Clone, Copy)]

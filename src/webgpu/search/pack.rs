@@ -5,9 +5,7 @@ use crate::gpu::fit;
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::{THREADS, groups_of};
 use crate::webgpu::params::{Params, params};
-use crate::webgpu::search::NAME;
-use crate::webgpu::search::numbers::{BoundNumbers, Stored};
-use crate::webgpu::search::words::Words;
+use crate::webgpu::search::numbers::{BoundNumbers, NAME, Stored};
 use crate::webgpu::selection::Pieces;
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
@@ -136,6 +134,14 @@ pub(super) fn pack_rows(
     let bindings = [&pieces.plan.tiles, &rows.data, &rows.scale, &rows.offset, lengths, &packed];
     gpu.dispatch(NAME, &pack_rows_kernel(rows.stored), &params, &bindings, groups_of(threads))?;
     Ok(packed)
+}
+
+/// The words of a row.
+pub(super) struct Words {
+    pub(super) count: usize,
+    pub(super) bits: usize,
+    /// The bits of the last word that count.
+    pub(super) last_mask: u32,
 }
 
 /// Packs the words of candidates: `[tiles, words, packed rows]`.

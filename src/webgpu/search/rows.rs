@@ -6,8 +6,7 @@ use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::launch::THREADS;
 use crate::webgpu::memory::Region;
 use crate::webgpu::params::{Params, params};
-use crate::webgpu::search::NAME;
-use crate::webgpu::search::numbers::{Numbers, Stored, part};
+use crate::webgpu::search::numbers::{NAME, Numbers, Stored, part};
 use crate::webgpu::search::pack::{pack_rows, write_lengths};
 use crate::webgpu::selection::{
     IN_MEMORY, IN_WORKGROUP, Lists, MOST_STEPS_OF_ROW, ORDER, PIECES, Pieces, SELECT, check_width,

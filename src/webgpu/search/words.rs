@@ -6,8 +6,8 @@ use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::launch::THREADS;
 use crate::webgpu::memory::Region;
 use crate::webgpu::params::{Params, params};
-use crate::webgpu::search::NAME;
-use crate::webgpu::search::pack::pack_words;
+use crate::webgpu::search::numbers::NAME;
+use crate::webgpu::search::pack::{Words, pack_words};
 use crate::webgpu::selection::{
     IN_MEMORY, IN_WORKGROUP, Lists, MOST_STEPS_OF_ROW, ORDER, PIECES, Pieces, SELECT, check_width,
 };
@@ -50,22 +50,12 @@ pub(super) fn variants() -> Vec<Kernel> {
     Lists::all().flat_map(|lists| [false, true].map(|is_match| words_kernel(lists, is_match))).collect()
 }
 
-/// The words of a row.
-pub(super) struct Words {
-    pub(super) count: usize,
-    bits: usize,
-    /// The bits of the last word that count.
-    pub(super) last_mask: u32,
-}
-
-impl Words {
-    fn of(op: &Search) -> Self {
-        if op.score == SearchScore::Match {
-            return Self { count: 1, bits: 1, last_mask: u32::MAX };
-        }
-        let (count, bits) = (op.words(), op.width);
-        Self { count, bits, last_mask: u32::MAX >> (count * 32 - bits) }
+fn words_of(op: &Search) -> Words {
+    if op.score == SearchScore::Match {
+        return Words { count: 1, bits: 1, last_mask: u32::MAX };
     }
+    let (count, bits) = (op.words(), op.width);
+    Words { count, bits, last_mask: u32::MAX >> (count * 32 - bits) }
 }
 
 /// Keeps the best behaviours of every piece.
@@ -75,7 +65,7 @@ pub(super) fn search(
     batch: &WgpuBatch,
     [queries, keys]: [Region<'_, u32>; 2],
 ) -> Result<Pieces> {
-    let words = Words::of(op);
+    let words = words_of(op);
     check_width(NAME, words.bits, 32 * MOST_STEPS_OF_ROW)?;
     let window = gpu.rows_per_binding::<u32>(words.count);
     let pieces = Pieces::new(gpu, NAME, batch, op.top_k, words.count, window)?;

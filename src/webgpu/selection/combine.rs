@@ -5,7 +5,7 @@ use crate::plan::Tile;
 use crate::webgpu::launch::THREADS;
 use crate::webgpu::output::Output;
 use crate::webgpu::params::{Params, params};
-use crate::webgpu::selection::Pieces;
+use crate::webgpu::selection::pieces::Pieces;
 use crate::webgpu::shader::{Kernel, Slot};
 use crate::webgpu::state::Wgpu;
 
