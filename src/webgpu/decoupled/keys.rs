@@ -105,5 +105,7 @@ pub(super) fn variants() -> Vec<Kernel> {
     let int8 = [true, false].map(|vectors| Keys::Int8(Format::int8(vectors)));
     let keys: Vec<Keys> = tables.chain(int8).chain([GATHERED]).collect();
     let lists = Lists::all().filter(|lists| !lists.in_memory);
-    lists.flat_map(|lists| keys.iter().map(move |&keys| search_kernel(lists, keys)).collect::<Vec<_>>()).collect()
+    lists
+        .flat_map(|lists| keys.iter().map(move |&keys| search_kernel(lists, keys)).collect::<Vec<_>>())
+        .collect()
 }

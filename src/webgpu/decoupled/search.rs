@@ -235,8 +235,7 @@ impl Search<'_> {
         let [first, second, third] = rows.data;
         let report = rows.report.unwrap_or(&no_report);
         let found = &self.pieces.found;
-        let bindings =
-            [&self.pieces.plan.pieces, self.packed, self.ids, first, second, third, found, report];
+        let bindings = [&self.pieces.plan.pieces, self.packed, self.ids, first, second, third, found, report];
         let kernel = search_kernel(self.pieces.lists, rows.keys);
         gpu.dispatch(self.operation, &kernel, &params, &bindings, rows.pieces.len() as u64)
     }

@@ -18,7 +18,11 @@ pub(super) enum Numbers<'a> {
     F16(Region<'a, half::f16>),
     Bf16(Region<'a, half::bf16>),
     Codes(Region<'a, i8>),
-    Int8 { codes: Region<'a, i8>, scale: Region<'a, f32>, offset: Region<'a, f32> },
+    Int8 {
+        codes: Region<'a, i8>,
+        scale: Region<'a, f32>,
+        offset: Region<'a, f32>,
+    },
     /// Signs and keys, which hold no numbers.
     None,
 }
@@ -110,12 +114,23 @@ impl<'a> Numbers<'a> {
             Self::Int8 { codes, scale, offset } => {
                 let data = gpu.bind(NAME, argument, &codes.rows(first, count, width))?;
                 let stored = Stored { format: Format::int8(data.has_whole_vec4s(width)), int8: true };
-                let number = |name, numbers: &Region<'_, f32>| gpu.bind(NAME, name, &part(numbers, first, count));
-                Ok(BoundNumbers { data, scale: number("scale", scale)?, offset: number("offset", offset)?, stored })
+                let number =
+                    |name, numbers: &Region<'_, f32>| gpu.bind(NAME, name, &part(numbers, first, count));
+                Ok(BoundNumbers {
+                    data,
+                    scale: number("scale", scale)?,
+                    offset: number("offset", offset)?,
+                    stored,
+                })
             }
             Self::None => {
                 let (data, scale, offset) = (gpu.nothing(), gpu.nothing(), gpu.nothing());
-                Ok(BoundNumbers { data, scale, offset, stored: Stored { format: Format::f32(true), int8: false } })
+                Ok(BoundNumbers {
+                    data,
+                    scale,
+                    offset,
+                    stored: Stored { format: Format::f32(true), int8: false },
+                })
             }
         }
     }

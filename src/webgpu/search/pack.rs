@@ -80,11 +80,7 @@ fn pack_words_kernel() -> Kernel {
         threads: THREADS,
         sources: &[include_str!("../../../shaders/search/pack_words.wgsl")],
         constants: vec![],
-        slots: vec![
-            Slot::plain("tiles", "vec4<u32>"),
-            Slot::words("rows", 32),
-            Slot::write("packed", "u32"),
-        ],
+        slots: vec![Slot::plain("tiles", "vec4<u32>"), Slot::words("rows", 32), Slot::write("packed", "u32")],
     }
 }
 

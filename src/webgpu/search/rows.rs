@@ -59,7 +59,14 @@ fn rows_kernel(lists: Lists, stored: Stored, is_cosine: bool) -> Kernel {
     };
     let mut constants = lists.constants(false);
     constants.push(("COSINE", u32::from(is_cosine)));
-    Kernel { name: "search/rows", params: &SearchRowsParams::BLOCK, threads: THREADS, sources, constants, slots }
+    Kernel {
+        name: "search/rows",
+        params: &SearchRowsParams::BLOCK,
+        threads: THREADS,
+        sources,
+        constants,
+        slots,
+    }
 }
 
 pub(super) fn variants() -> Vec<Kernel> {

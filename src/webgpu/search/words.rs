@@ -43,7 +43,14 @@ fn words_kernel(lists: Lists, is_match: bool) -> Kernel {
         false => &[ORDER, SELECT, IN_WORKGROUP, PIECES, WORDS],
         true => &[ORDER, SELECT, IN_MEMORY, PIECES, WORDS],
     };
-    Kernel { name: "search/words", params: &SearchWordsParams::BLOCK, threads: THREADS, sources, constants, slots }
+    Kernel {
+        name: "search/words",
+        params: &SearchWordsParams::BLOCK,
+        threads: THREADS,
+        sources,
+        constants,
+        slots,
+    }
 }
 
 pub(super) fn variants() -> Vec<Kernel> {

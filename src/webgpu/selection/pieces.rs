@@ -56,9 +56,9 @@ impl Pieces {
         let bytes = lists.count * top_k * 8;
         let longest = longest_piece(batch.as_ref(), 1, lists.count, bytes, wanted.min(window), window);
         // No piece is shorter than four steps of the cut: a piece is to leave out at least as many behaviours as it keeps.
-        let cut_step = (top_k / 2).next_multiple_of(2 * STEP).max(2 * STEP).min((longest / STEP).max(1) * STEP);
-        let cut =
-            Cut { rows_per_target: 1, tile_rows: lists.count, step: cut_step, wanted: WANTED, longest };
+        let cut_step =
+            (top_k / 2).next_multiple_of(2 * STEP).max(2 * STEP).min((longest / STEP).max(1) * STEP);
+        let cut = Cut { rows_per_target: 1, tile_rows: lists.count, step: cut_step, wanted: WANTED, longest };
         let plan = batch.plan(gpu, operation, &cut)?;
         let entries = (plan.plan.slots + plan.plan.tiles.len()) * lists.count * top_k;
         fit(operation, "lists", entries)?;

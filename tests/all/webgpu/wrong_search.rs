@@ -34,7 +34,12 @@ fn rows() -> Vec<Twin> {
         twin(&dot, "search/rows", "let fb = factors_at(matrix + 1u);", "let fb = factors_at(matrix);"),
         twin(&cosine, "search/rows", "s.a1 = fa * (factor.y * s.a1);", "s.a1 = fa * s.a1;"),
         // Rows of zeros kept; the bias of another row; an offset added past the end of a row.
-        twin(&codes, "search/rows", "keys.allowed = bits_of_behaviours(", "keys.allowed |= bits_of_behaviours("),
+        twin(
+            &codes,
+            "search/rows",
+            "keys.allowed = bits_of_behaviours(",
+            "keys.allowed |= bits_of_behaviours(",
+        ),
         twin(&dot, "search/rows", "s.a3 = added(s.a3, l.w);", "s.a3 = added(s.a3, l.z);"),
         twin(&int8, "search/rows", "* codes + offset[params.offset_base + l];", "* codes;"),
         // A factor of the floor for all rows; numbers that are left out of the length.
@@ -51,12 +56,22 @@ fn words() -> Vec<Twin> {
     let keys = SearchCase { score: SearchScore::Match, ..cosine() };
     vec![
         // Bits past the width counted, of behaviours and of candidates; keys that differ kept; the oldest kept.
-        twin(&hamming, "search/words", "let mask = select(0xffffffffu, params.last_mask,", "let mask = select(0xffffffffu, 0xffffffffu,"),
+        twin(
+            &hamming,
+            "search/words",
+            "let mask = select(0xffffffffu, params.last_mask,",
+            "let mask = select(0xffffffffu, 0xffffffffu,",
+        ),
         twin(&keys, "search/words", "| (equal(d.a2) << 8u)", "| 0x0f00u"),
         twin(&keys, "search/words", "row = span.x + (span.y - 1u) - row;", ""),
         twin(&hamming, "search/pack_words", "params.last_mask, w + 1u", "0xffffffffu, w + 1u"),
         // The bits of another row; a projection of another sign.
-        twin(&hamming, "search/pack_signs", "packed_words[2u * (i + 4u) + word]", "packed_words[2u * i + word]"),
+        twin(
+            &hamming,
+            "search/pack_signs",
+            "packed_words[2u * (i + 4u) + word]",
+            "packed_words[2u * i + word]",
+        ),
         twin(&hamming, "search/pack_signs", "if low[i] > 0.0", "if low[i] < 0.0"),
     ]
 }
@@ -69,8 +84,18 @@ fn lists() -> Vec<Twin> {
         // threshold of another entry.
         twin(&many, "search/rows", "next_kept++;", "next_kept += 2u;"),
         twin(&many, "search/rows", "low = middle + 1u;", "low = middle + 2u;"),
-        twin(&many, "search/rows", "        } else if kept_in_spare == 1u {", "        } else if kept_in_spare == 0u {"),
-        twin(&many, "search/rows", "list_threshold[0] = kept_entry(top_k - 1u);", "list_threshold[0] = kept_entry(0u);"),
+        twin(
+            &many,
+            "search/rows",
+            "        } else if kept_in_spare == 1u {",
+            "        } else if kept_in_spare == 0u {",
+        ),
+        twin(
+            &many,
+            "search/rows",
+            "list_threshold[0] = kept_entry(top_k - 1u);",
+            "list_threshold[0] = kept_entry(0u);",
+        ),
         // Places that two lists share; empty places that nobody writes; the rows of a search from the end.
         twin(&cosine, "selection/combine", "rank += better_entries(slot, list, entry);", "rank += 0u;"),
         twin(&keys, "selection/combine", "if place >= total {", "if place > total {"),

@@ -340,7 +340,12 @@ fn decoupled() -> Vec<Twin> {
         ),
         // Positions one too high; the first list of a history left out.
         twin(&case, "selection/combine", "row - result.history;", "row - result.history + 1u;"),
-        twin(&case, "selection/combine", "let own_slot = first_slot + member;", "let own_slot = first_slot + member + 1u;"),
+        twin(
+            &case,
+            "selection/combine",
+            "let own_slot = first_slot + member;",
+            "let own_slot = first_slot + member + 1u;",
+        ),
         twin(&case, "decoupled/weigh_selection", "/ row_sum;", "* row_sum;"),
         twin(&case, "decoupled/aggregate", "0.5 * bitcast<f32>(entry.x) * value_of", "0.5 * value_of"),
         twin_of_check(
