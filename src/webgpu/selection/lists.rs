@@ -6,7 +6,7 @@ use crate::webgpu::shader::Slot;
 const MOST_IN_WORKGROUP: usize = 1024;
 
 /// One K for each kind of list.
-pub(in crate::webgpu) const EACH_TOP_K: [usize; 7] = [32, 64, 128, 256, 512, MOST_IN_WORKGROUP, 4096];
+const EACH_TOP_K: [usize; 7] = [32, 64, 128, 256, 512, MOST_IN_WORKGROUP, 4096];
 
 /// The lists of a search for the best K, as a kernel's variants know them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
