@@ -31,9 +31,9 @@ fn rows() -> Vec<Twin> {
     vec![
         // A neighbour's product; the factors of another vec4 of candidates; a row's length left out.
         twin(&dot, "search/rows", "s.b2 += key2 * b;", "s.b2 += key1 * b;"),
-        twin(&dot, "search/rows", "let fb = factors_at(matrix + 1u);", "let fb = factors_at(matrix);"),
+        twin(&cosine, "search/rows", "let fb = factors_at(matrix + 1u);", "let fb = factors_at(matrix);"),
         twin(&cosine, "search/rows", "s.a1 = fa * (factor.y * s.a1);", "s.a1 = fa * s.a1;"),
-        // Rows of zeros kept; the bias of another row; an offset added past the end of a row.
+        // Rows of zeros kept; the bias of another row; offsets left out.
         twin(
             &codes,
             "search/rows",
@@ -42,7 +42,7 @@ fn rows() -> Vec<Twin> {
         ),
         twin(&dot, "search/rows", "s.a3 = added(s.a3, l.w);", "s.a3 = added(s.a3, l.z);"),
         twin(&int8, "search/rows", "* codes + offset[params.offset_base + l];", "* codes;"),
-        // A factor of the floor for all rows; numbers that are left out of the length.
+        // Numbers left out of the length; rows of zeros that have one.
         twin(&cosine, "search/lengths", "(squares.z + squares.w)", "squares.z"),
         twin(&codes, "search/lengths", "if most == 0u {", "if most == 1u {"),
         // The scale left out; the rows of another candidate.
