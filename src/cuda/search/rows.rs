@@ -73,11 +73,10 @@ const SELECT_TOP_K: usize = 1024;
 /// The widest rows of codes whose products are added up as integers: 2¹⁴ each.
 const MAX_CODES: usize = 1 << 16;
 
-/// As in `kernels/search/search.cuh`: the vectors of rows that a block stages (double-buffered), and the quads of candidates; the
-/// most padding after the behaviours of a vector. A vector and a quad have 16 bytes.
+/// As in `kernels/search/search.cuh`: the vectors of rows that a block stages (double-buffered), and the quads of candidates.
+/// Both have 16 bytes.
 const STAGED_VECTORS: usize = 4;
 const STAGED_QUADS: usize = 32;
-const PADDING: usize = 8;
 const VECTOR: usize = 16;
 
 twins! {
@@ -237,8 +236,10 @@ fn variant(variants: &'static Variants, top_k: usize, most: usize) -> &'static V
 pub(in crate::cuda) fn shared_bytes(vectors: usize, quads: usize, variant: &Variant) -> usize {
     let candidates = variant.candidates;
     let kept = list_bytes(candidates, variant.entries) + (candidates * 2 * size_of::<f32>()).next_multiple_of(VECTOR);
-    let staged = 2 * STAGED_VECTORS.min(vectors) * (BEHAVIOURS + PADDING);
-    kept + (staged + STAGED_QUADS.min(quads) * (candidates + 1)) * VECTOR
+    let columns = STAGED_VECTORS.min(vectors);
+    let lanes = if columns > 2 { STAGED_VECTORS } else { columns.max(1) };
+    let rows = 2 * columns * (BEHAVIOURS + 8 / lanes);
+    kept + (rows + STAGED_QUADS.min(quads) * (candidates + 1)) * VECTOR
 }
 
 /// Bytes of dynamic shared memory of [`SELECT_MANY`]: eight entries per thread, a floor, and six counts.

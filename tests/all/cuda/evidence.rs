@@ -17,6 +17,7 @@ use longseq_check::device::{TestDevice, thorough};
 use longseq_check::din::{DinBackwardCase, DinCase, Kind};
 use longseq_check::lookup::{LookupBackwardCase, LookupCase, Pool};
 use longseq_check::sdim::{SdimBackwardCase, SdimCase};
+use longseq_check::search::{Compared, SearchCase};
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase};
 
 /// Requested sectors over the fewest possible: the goal for streamed operands.
@@ -196,6 +197,31 @@ fn decoupled_and_lookups() -> Vec<Shape> {
     ]
 }
 
+fn searches() -> Vec<Shape> {
+    let cosine = SearchCase {
+        score: SearchScore::Cosine,
+        stored: Compared::Codes,
+        histories: vec![20_000],
+        targets: vec![16],
+        width: 128,
+        top_k: 50,
+        zeros: false,
+        repeated: false,
+        ..Default::default()
+    };
+    let dot = SearchScore::Dot { scale: 1.0 };
+    let with = |score, stored, width| SearchCase { score, stored, width, ..cosine.clone() };
+    let many = SearchCase { top_k: 2000, targets: vec![2], ..with(dot, Compared::F32, 64) };
+    vec![
+        shape("search, cosine of 8-bit codes, K = 50 of 20,000, C = 16, a = 128", &cosine),
+        shape("search, cosine f32, K = 50 of 20,000, C = 16, a = 128", &with(SearchScore::Cosine, Compared::F32, 128)),
+        shape("search, dot product bf16, K = 50 of 20,000, C = 16, a = 64", &with(dot, Compared::Bf16, 64)),
+        shape("search, Hamming, K = 50 of 20,000, C = 16, 256 bits", &with(SearchScore::Hamming, Compared::F32, 256)),
+        shape("search, match, K = 50 of 20,000, C = 16", &with(SearchScore::Match, Compared::F32, 1)),
+        shape("search, dot product f32, K = 2000 of 20,000, C = 2, a = 64", &many),
+    ]
+}
+
 /// The resources of a kernel, from the tables that `kernels/compile` writes with ptxas.
 fn resources(kernel: &str, architecture: &str) -> Resources {
     let folder = longseq_check::repository().join("kernels/ptx");
@@ -288,7 +314,7 @@ fn the_evidence_is_up_to_date() {
     if session().is_none() {
         return;
     }
-    let shapes = [target_attention(), din_and_sdim(), decoupled_and_lookups()].into_iter().flatten();
+    let shapes = [target_attention(), din_and_sdim(), decoupled_and_lookups(), searches()].into_iter().flatten();
     let path = longseq_check::repository().join("kernels/evidence.md");
     if std::env::var_os("LONGSEQ_WRITE_EVIDENCE").is_some() {
         let sections: String = shapes.map(|shape| section(&shape)).collect();
