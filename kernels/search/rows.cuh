@@ -46,15 +46,18 @@ __device__ __forceinline__ Vector loose_vector(const u8 *row, u32 at, u32 row_by
     Vector out = {};
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {
-        if (NUMBER_BYTES == 4 || words) {
-            out.words[i] = at + 4 * i < row_bytes ? __ldg((const u32 *)(row + at) + i) : 0;
-            continue;
-        }
+        const u8 *from = row + at + 4 * i;
+        const u32 left = row_bytes - min(row_bytes, at + 4 * i);
+        if constexpr (NUMBER_BYTES == 4) {
+            out.words[i] = left > 0 ? __ldg((const u32 *)from) : 0;
+        } else if (words) {
+            out.words[i] = left > 0 ? __ldg((const u32 *)from) : 0;
+        } else {
 #pragma unroll
-        for (u32 byte = 0; byte < 4; byte += NUMBER_BYTES) {
-            const u8 *from = row + at + 4 * i + byte;
-            if (at + 4 * i + byte < row_bytes) {
-                out.words[i] |= (u32)(NUMBER_BYTES == 2 ? __ldg((const u16 *)from) : __ldg(from)) << 8 * byte;
+            for (u32 byte = 0; byte < 4; byte += NUMBER_BYTES) {
+                if (byte < left) {
+                    out.words[i] |= (u32)(NUMBER_BYTES == 2 ? __ldg((const u16 *)(from + byte)) : __ldg(from + byte)) << 8 * byte;
+                }
             }
         }
     }
