@@ -23,7 +23,7 @@ __device__ __forceinline__ void search(const DecoupledSearchParams &p) {
     const Piece piece = p.pieces[blockIdx.x];
     Stage stage = stage_at(&lists + 1, p.scoring);
     send_first(p.scoring, stage, piece);
-    keep_best(p.kept, piece, lists, [&](float(*scores)[OWN], u32 begin) {
+    keep_best(p.kept, piece, lists, [&](float (*scores)[OWN], u32 begin) {
         score<CANDIDATES>(scores, p.scoring, stage, piece, begin);
         return 0u;
     });

@@ -291,19 +291,19 @@ __device__ __forceinline__ void search(const SearchParams &p) {
             kept.inverses[c] = inverse;
         }
     }
-    keep_best(p.kept, piece, kept.lists, [&](float(*scores)[OWN], u32 begin) {
+    keep_best(p.kept, piece, kept.lists, [&](float (*scores)[OWN], u32 begin) {
         return score<Row, CANDIDATES, ENTRIES>(p, scores, kept, stage, piece, begin);
     });
 }
 
 // The kernels of a storage, with their numbers of candidates and entries, and what the host knows of their shared memory.
-#define VARIANT(NAME, ROW, CANDIDATES, ENTRIES)                                                                         \
-    LAYOUT(search_##NAME##_##CANDIDATES, sizeof(Kept<CANDIDATES, ENTRIES>), stage_bytes(1, ROW::QUADS, CANDIDATES),       \
-           stage_bytes(3, 3 * ROW::QUADS, CANDIDATES), stage_bytes(40, 40 * ROW::QUADS, CANDIDATES));                      \
-    extern "C" __global__ void __launch_bounds__(THREADS) search_##NAME##_##CANDIDATES(const SearchParams p) {          \
-        search<ROW, CANDIDATES, ENTRIES>(p);                                                                            \
+#define VARIANT(NAME, ROW, CANDIDATES, ENTRIES)                                                                     \
+    LAYOUT(search_##NAME##_##CANDIDATES, sizeof(Kept<CANDIDATES, ENTRIES>), stage_bytes(1, ROW::QUADS, CANDIDATES), \
+           stage_bytes(3, 3 * ROW::QUADS, CANDIDATES), stage_bytes(40, 40 * ROW::QUADS, CANDIDATES));               \
+    extern "C" __global__ void __launch_bounds__(THREADS) search_##NAME##_##CANDIDATES(const SearchParams p) {      \
+        search<ROW, CANDIDATES, ENTRIES>(p);                                                                        \
     }
-#define VARIANTS(NAME, ROW)          \
-    VARIANT(NAME, ROW, 16, 4096)     \
-    VARIANT(NAME, ROW, 4, 4096)      \
+#define VARIANTS(NAME, ROW)      \
+    VARIANT(NAME, ROW, 16, 4096) \
+    VARIANT(NAME, ROW, 4, 4096)  \
     VARIANT(NAME, ROW, 1, 8192)

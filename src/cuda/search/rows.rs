@@ -135,7 +135,8 @@ impl Rows {
     /// Rows that are stored alike, which the operation has checked; `None` for others.
     fn of(gpu: &Cuda, op: &Search, inputs: &SimilarityInputs<'_, CudaMemory>) -> Result<Option<Self>> {
         let width = op.width;
-        let pointer = |view: &View<'_, CudaMemory, f32>| -> Result<u64> { Ok(gpu.region(SEARCH, view)?.pointer) };
+        let pointer =
+            |view: &View<'_, CudaMemory, f32>| -> Result<u64> { Ok(gpu.region(SEARCH, view)?.pointer) };
         Ok(Some(match (&inputs.queries, &inputs.keys) {
             (SearchRows::F32(q), SearchRows::F32(k)) => Self::new(gpu, (&F32, 1), [q, k], width)?,
             (SearchRows::F16(q), SearchRows::F16(k)) => Self::new(gpu, (&F16, 2), [q, k], width)?,
@@ -152,9 +153,7 @@ impl Rows {
                 offsets: [pointer(q_offset)?, pointer(k_offset)?],
                 ..Self::new(gpu, (&INT8, 4), [q, k], width)?
             },
-            (SearchRows::Signs(q), SearchRows::Signs(k)) => {
-                Self::new(gpu, (&SIGNS, 1), [q, k], op.words())?
-            }
+            (SearchRows::Signs(q), SearchRows::Signs(k)) => Self::new(gpu, (&SIGNS, 1), [q, k], op.words())?,
             _ => return Ok(None),
         }))
     }
@@ -223,8 +222,7 @@ pub(super) fn search(
 /// The variant with the most candidates whose lists K fits, of no more than are useful where no user has more than `most`.
 fn variant(variants: &'static Variants, top_k: usize, most: usize) -> &'static Variant {
     let [many, few, one] = variants;
-    let fits =
-        |variant: &Variant| room(top_k) + THREADS as usize <= variant.entries / variant.candidates;
+    let fits = |variant: &Variant| room(top_k) + THREADS as usize <= variant.entries / variant.candidates;
     match (fits(many), fits(few)) {
         (true, _) if most > few.candidates => many,
         (_, true) => few,
@@ -235,7 +233,8 @@ fn variant(variants: &'static Variants, top_k: usize, most: usize) -> &'static V
 /// Bytes of dynamic shared memory per block: the lists and factors of candidates, then what is staged.
 pub(in crate::cuda) fn shared_bytes(vectors: usize, quads: usize, variant: &Variant) -> usize {
     let candidates = variant.candidates;
-    let kept = list_bytes(candidates, variant.entries) + (candidates * 2 * size_of::<f32>()).next_multiple_of(VECTOR);
+    let kept = list_bytes(candidates, variant.entries)
+        + (candidates * 2 * size_of::<f32>()).next_multiple_of(VECTOR);
     let columns = STAGED_VECTORS.min(vectors);
     let lanes = if columns > 2 { STAGED_VECTORS } else { columns.max(1) };
     let rows = 2 * columns * (BEHAVIOURS + 8 / lanes);

@@ -214,9 +214,15 @@ fn searches() -> Vec<Shape> {
     let many = SearchCase { top_k: 2000, targets: vec![2], ..with(dot, Compared::F32, 64) };
     vec![
         shape("search, cosine of 8-bit codes, K = 50 of 20,000, C = 16, a = 128", &cosine),
-        shape("search, cosine f32, K = 50 of 20,000, C = 16, a = 128", &with(SearchScore::Cosine, Compared::F32, 128)),
+        shape(
+            "search, cosine f32, K = 50 of 20,000, C = 16, a = 128",
+            &with(SearchScore::Cosine, Compared::F32, 128),
+        ),
         shape("search, dot product bf16, K = 50 of 20,000, C = 16, a = 64", &with(dot, Compared::Bf16, 64)),
-        shape("search, Hamming, K = 50 of 20,000, C = 16, 256 bits", &with(SearchScore::Hamming, Compared::F32, 256)),
+        shape(
+            "search, Hamming, K = 50 of 20,000, C = 16, 256 bits",
+            &with(SearchScore::Hamming, Compared::F32, 256),
+        ),
         shape("search, match, K = 50 of 20,000, C = 16", &with(SearchScore::Match, Compared::F32, 1)),
         shape("search, dot product f32, K = 2000 of 20,000, C = 2, a = 64", &many),
     ]
@@ -314,7 +320,8 @@ fn the_evidence_is_up_to_date() {
     if session().is_none() {
         return;
     }
-    let shapes = [target_attention(), din_and_sdim(), decoupled_and_lookups(), searches()].into_iter().flatten();
+    let shapes =
+        [target_attention(), din_and_sdim(), decoupled_and_lookups(), searches()].into_iter().flatten();
     let path = longseq_check::repository().join("kernels/evidence.md");
     if std::env::var_os("LONGSEQ_WRITE_EVIDENCE").is_some() {
         let sections: String = shapes.map(|shape| section(&shape)).collect();

@@ -14,7 +14,14 @@ const DOT: SearchScore = SearchScore::Dot { scale: 0.3 };
 
 /// More than a block takes at a time, and more than a tile of candidates.
 fn rows(score: SearchScore, stored: Compared) -> SearchCase {
-    SearchCase { score, stored, histories: vec![700, 0, 40], targets: vec![18, 1, 3], width: 24, ..Default::default() }
+    SearchCase {
+        score,
+        stored,
+        histories: vec![700, 0, 40],
+        targets: vec![18, 1, 3],
+        width: 24,
+        ..Default::default()
+    }
 }
 
 /// K for which a tile has one candidate, which the larger selection serves; entries of several spans.
@@ -32,7 +39,12 @@ fn every_kernel_matches_the_reference_in_every_mode() {
         rows(SearchScore::Hamming, Compared::F16),
         SearchCase { width: 80, targets: vec![3, 1, 2], ..rows(SearchScore::Cosine, Compared::Bf16) },
         SearchCase { bias: true, ..rows(DOT, Compared::Int8) },
-        SearchCase { histories: vec![5000, 3], targets: vec![2, 2], top_k: 40, ..rows(SearchScore::Match, Compared::F32) },
+        SearchCase {
+            histories: vec![5000, 3],
+            targets: vec![2, 2],
+            top_k: 40,
+            ..rows(SearchScore::Match, Compared::F32)
+        },
         SearchCase { width: 33, ..rows(SearchScore::Cosine, Compared::F16) },
         SearchCase { width: 130, ..rows(DOT, Compared::Codes) },
         many_kept(),
@@ -85,7 +97,13 @@ fn lists_are_cut_in_long_pieces() {
 }
 
 fn long_pieces() -> SearchCase {
-    SearchCase { histories: vec![9000], targets: vec![16], top_k: 50, width: 4, ..rows(SearchScore::Cosine, Compared::F32) }
+    SearchCase {
+        histories: vec![9000],
+        targets: vec![16],
+        top_k: 50,
+        width: 4,
+        ..rows(SearchScore::Cosine, Compared::F32)
+    }
 }
 
 #[test]
@@ -105,20 +123,50 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
     let scaled = SearchCase { bias: true, ..rows(DOT, Compared::Int8) };
     let codes = rows(SearchScore::Cosine, Compared::Codes);
     let signs = SearchCase { width: 72, ..rows(SearchScore::Hamming, Compared::F32) };
-    let newest = SearchCase { histories: vec![5000, 3], targets: vec![2, 2], top_k: 40, ..rows(SearchScore::Match, Compared::F32) };
+    let newest = SearchCase {
+        histories: vec![5000, 3],
+        targets: vec![2, 2],
+        top_k: 40,
+        ..rows(SearchScore::Match, Compared::F32)
+    };
     let many = many_kept();
     let waited = ("cp.async.wait_group 0", "cp.async.wait_group 1");
     let late = ("bar.sync \t0;", "");
     let twins = [
         (mutant("search_f32", "search_f32_16", "rows not waited for", waited), &dot),
-        (everywhere(mutant("search_f32", "search_f32_16", "halves of lengths", ("rsqrt.approx.f32", "sqrt.approx.f32"))), &cosine),
-        (mutant("search_bf16", "search_bf16_16", "rows read too early", late), &narrow),
+        (
+            everywhere(mutant(
+                "search_f32",
+                "search_f32_16",
+                "multiplied by lengths",
+                ("rsqrt.approx.f32", "sqrt.approx.f32"),
+            )),
+            &cosine,
+        ),
+        (everywhere(mutant("search_bf16", "search_bf16_16", "rows read too early", late)), &narrow),
         (mutant("search_int8", "search_int8_16", "rows not waited for", waited), &scaled),
-        (everywhere(mutant("search_codes", "search_codes_16", "codes without signs", ("dp4a.s32.s32", "dp4a.u32.u32"))), &codes),
-        (everywhere(mutant("search_signs", "search_signs_16", "equal bits counted", ("xor.b32", "and.b32"))), &signs),
+        (
+            everywhere(mutant(
+                "search_codes",
+                "search_codes_16",
+                "codes without signs",
+                ("dp4a.s32.s32", "dp4a.u32.u32"),
+            )),
+            &codes,
+        ),
+        (
+            everywhere(mutant(
+                "search_signs",
+                "search_signs_16",
+                "zeros before bits counted",
+                ("popc.b32", "clz.b32"),
+            )),
+            &signs,
+        ),
         (shared("search_select", "entries exchanged one way", ("shfl.sync.bfly", "shfl.sync.down")), &codes),
         (shared("search_select_many", "counted before all are there", late), &many),
-        (shared("search_newest", "the oldest first", ("vote.sync.ballot", "vote.sync.ballot")), &newest),
+        (shared("search_newest", "one too many", ("setp.ge.u32", "setp.gt.u32")), &newest),
+        (shared("search_newest", "counted before all are there", late), &newest),
         (shared("pack_signs_f32", "read too early", late), &signs),
     ];
     twins.into_iter().map(|(mutant, case)| (mutant, checked(case))).collect()
