@@ -120,7 +120,7 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
     let dot = SearchCase { bias: true, ..rows(DOT, Compared::F32) };
     let cosine = rows(SearchScore::Cosine, Compared::F32);
     let narrow = SearchCase { bias: true, ..rows(DOT, Compared::Bf16) };
-    let scaled = SearchCase { bias: true, ..rows(DOT, Compared::Int8) };
+    let scaled = SearchCase { bias: true, width: 32, ..rows(DOT, Compared::Int8) };
     let codes = rows(SearchScore::Cosine, Compared::Codes);
     let signs = SearchCase { width: 72, ..rows(SearchScore::Hamming, Compared::F32) };
     let newest = SearchCase {
