@@ -40,35 +40,34 @@ __device__ __forceinline__ float inverse_length(float square) {
     return is_finite(square) ? fminf(out, 1e12f) : __int_as_float(0x7fc00000);
 }
 
-// 16 bytes of a row, from byte `at` on, of rows that vectors do not fit; zeros past the end of the row.
-template <u32 NUMBER_BYTES>
-__device__ __forceinline__ Vector loose_vector(const u8 *row, u32 at, u32 row_bytes, bool words) {
-    Vector out = {};
+// COUNT words of a row, from byte `at` on, of rows that vectors need not fit; zeros past the end of the row.
+template <u32 NUMBER_BYTES, u32 COUNT>
+__device__ __forceinline__ void loose_words(u32 *out, const u8 *row, u32 at, u32 row_bytes, bool words) {
 #pragma unroll
-    for (u32 i = 0; i < 4; i++) {
+    for (u32 i = 0; i < COUNT; i++) {
         const u8 *from = row + at + 4 * i;
         const u32 left = row_bytes - min(row_bytes, at + 4 * i);
+        out[i] = 0;
         if constexpr (NUMBER_BYTES == 4) {
-            out.words[i] = left > 0 ? __ldg((const u32 *)from) : 0;
+            out[i] = left > 0 ? __ldg((const u32 *)from) : 0;
         } else if (words) {
-            out.words[i] = left > 0 ? __ldg((const u32 *)from) : 0;
+            out[i] = left > 0 ? __ldg((const u32 *)from) : 0;
         } else {
 #pragma unroll
             for (u32 byte = 0; byte < 4; byte += NUMBER_BYTES) {
                 if (byte < left) {
-                    out.words[i] |= (u32)(NUMBER_BYTES == 2 ? __ldg((const u16 *)(from + byte)) : __ldg(from + byte)) << 8 * byte;
+                    out[i] |= (u32)(NUMBER_BYTES == 2 ? __ldg((const u16 *)(from + byte)) : __ldg(from + byte)) << 8 * byte;
                 }
             }
         }
     }
-    return out;
 }
 
-// The same for any row of the inputs.
-template <u32 NUMBER_BYTES>
-__device__ __forceinline__ Vector any_vector(const SearchParams &p, const void *rows, u64 row, u32 vector) {
-    const u8 *from = (const u8 *)rows + row * p.row_bytes;
-    return loose_vector<NUMBER_BYTES>(from, 16 * vector, p.row_bytes, p.access != NUMBERS);
+// COUNT words of a candidate's row, of which a quad has so many.
+template <u32 NUMBER_BYTES, u32 COUNT>
+__device__ __forceinline__ void query_words(u32 *out, const SearchParams &p, u64 row, u32 quad) {
+    const u8 *from = (const u8 *)p.queries + row * p.row_bytes;
+    loose_words<NUMBER_BYTES, COUNT>(out, from, 4 * COUNT * quad, p.row_bytes, p.access != NUMBERS);
 }
 
 template <typename T>
@@ -101,25 +100,29 @@ struct FloatRow {
         }
     }
 
-    // Four numbers of a vector in which `left` numbers of the row are left.
-    __device__ __forceinline__ Vec4 quad(const Vector &vector, u32 part, u32 left) const {
+    // Four numbers, of which the first `left` are of the row, from the words that hold them.
+    __device__ __forceinline__ Vec4 numbers(const u32 *words, u32 left) const {
         Vec4 out;
         if constexpr (sizeof(T) == 4) {
 #pragma unroll
             for (u32 e = 0; e < COLUMNS; e++) {
-                out.numbers[e] = __uint_as_float(vector.words[e]);
+                out.numbers[e] = __uint_as_float(words[e]);
             }
         } else if constexpr (sizeof(T) == 2) {
-            widen_pair<T>(vector.words[2 * part], out.numbers);
-            widen_pair<T>(vector.words[2 * part + 1], out.numbers + 2);
+            widen_pair<T>(words[0], out.numbers);
+            widen_pair<T>(words[1], out.numbers + 2);
         } else {
 #pragma unroll
             for (u32 e = 0; e < COLUMNS; e++) {
-                float number = fma(scale, widen((i8)(vector.words[part] >> 8 * e)), offset);
-                out.numbers[e] = COLUMNS * part + e < left ? number : 0.0f;
+                float number = fma(scale, widen((i8)(words[0] >> 8 * e)), offset);
+                out.numbers[e] = e < left ? number : 0.0f;
             }
         }
         return out;
+    }
+    // A quad of a vector in which `left` numbers of the row are left.
+    __device__ __forceinline__ Vec4 quad(const Vector &vector, u32 part, u32 left) const {
+        return numbers(vector.words + sizeof(T) * part, left - min(left, COLUMNS * part));
     }
 
     // Shrinks the numbers, and adds their squares to `sum`.
@@ -152,8 +155,10 @@ struct FloatRow {
     static __device__ __forceinline__ Vec4 stored(const SearchParams &p, u64 row, u32 index) {
         FloatRow candidate;
         candidate.begin(p.query_scales, p.query_offsets, row, true);
-        u32 vector = index / QUADS, left = p.width - vector * PER;
-        return candidate.quad(any_vector<NUMBER_BYTES>(p, p.queries, row, vector), index % QUADS, left);
+        u32 words[sizeof(T)];
+        query_words<NUMBER_BYTES, sizeof(T)>(words, p, row, index);
+        // The last quads of a vector may be past the end.
+        return candidate.numbers(words, p.width - min(p.width, COLUMNS * index));
     }
     // The same as the products take them.
     static __device__ __forceinline__ Vec4 query(const SearchParams &p, u64 row, u32 index, float shrink, float inverse) {
@@ -228,7 +233,9 @@ struct CodeRow {
     }
 
     static __device__ __forceinline__ Vector query(const SearchParams &p, u64 row, u32 index, float, float) {
-        return any_vector<NUMBER_BYTES>(p, p.queries, row, index);
+        Vector out;
+        query_words<NUMBER_BYTES, 4>(out.words, p, row, index);
+        return out;
     }
     static __device__ __forceinline__ void direction(const SearchParams &p, u64 row, float &shrink, float &inverse) {
         i32 square = 0;
@@ -282,7 +289,9 @@ struct SignRow {
     }
 
     static __device__ __forceinline__ Vector query(const SearchParams &p, u64 row, u32 index, float, float) {
-        return SignRow{1.0f}.quad(any_vector<NUMBER_BYTES>(p, p.queries, row, index), 0, p.width - index * PER);
+        Vector out;
+        query_words<NUMBER_BYTES, 4>(out.words, p, row, index);
+        return SignRow{1.0f}.quad(out, 0, p.width - index * PER);
     }
     static __device__ __forceinline__ void direction(const SearchParams &, u64, float &, float &) {}
 };

@@ -91,7 +91,11 @@ __device__ __forceinline__ void stage_rows(
     }
     for (; row < BEHAVIOURS; row += rows) {
         const bool words = p.access == WORDS;
-        store_vector(to, row < length ? loose_vector<Row::NUMBER_BYTES>(from, at, p.row_bytes, words) : Vector{});
+        Vector value = {};
+        if (row < length) {
+            loose_words<Row::NUMBER_BYTES, 4>(value.words, from, at, p.row_bytes, words);
+        }
+        store_vector(to, value);
         to += rows;
         from += step;
     }
@@ -296,11 +300,12 @@ __device__ __forceinline__ void search(const SearchParams &p) {
     });
 }
 
+// Three blocks per multiprocessor: without the bound, ptxas aims at more on some devices, and spills.
 // The kernels of a storage, with their numbers of candidates and entries, and what the host knows of their shared memory.
 #define VARIANT(NAME, ROW, CANDIDATES, ENTRIES)                                                                     \
     LAYOUT(search_##NAME##_##CANDIDATES, sizeof(Kept<CANDIDATES, ENTRIES>), stage_bytes(1, ROW::QUADS, CANDIDATES), \
            stage_bytes(3, 3 * ROW::QUADS, CANDIDATES), stage_bytes(40, 40 * ROW::QUADS, CANDIDATES));               \
-    extern "C" __global__ void __launch_bounds__(THREADS) search_##NAME##_##CANDIDATES(const SearchParams p) {      \
+    extern "C" __global__ void __launch_bounds__(THREADS, 3) search_##NAME##_##CANDIDATES(const SearchParams p) {   \
         search<ROW, CANDIDATES, ENTRIES>(p);                                                                        \
     }
 #define VARIANTS(NAME, ROW)      \

@@ -13,7 +13,7 @@ use crate::ops::Search;
 use crate::plan::Cut;
 
 /// A block per candidate.
-const KERNEL: Kernel = Kernel::new(FILE, "search_newest", 256, 40);
+const KERNEL: Kernel = Kernel::new(FILE, "search_newest", 256, 32);
 
 twins! {
     /// `kernels/search/search.cu`

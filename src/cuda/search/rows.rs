@@ -34,39 +34,39 @@ const fn variants(kernels: [Kernel; 3]) -> Variants {
 }
 
 static F32: Variants = variants([
-    Kernel::new("search_f32", "search_f32_16", THREADS, 128),
-    Kernel::new("search_f32", "search_f32_4", THREADS, 128),
-    Kernel::new("search_f32", "search_f32_1", THREADS, 128),
+    Kernel::new("search_f32", "search_f32_16", THREADS, 116),
+    Kernel::new("search_f32", "search_f32_4", THREADS, 147),
+    Kernel::new("search_f32", "search_f32_1", THREADS, 56),
 ]);
 static F16: Variants = variants([
-    Kernel::new("search_f16", "search_f16_16", THREADS, 128),
-    Kernel::new("search_f16", "search_f16_4", THREADS, 128),
-    Kernel::new("search_f16", "search_f16_1", THREADS, 128),
+    Kernel::new("search_f16", "search_f16_16", THREADS, 115),
+    Kernel::new("search_f16", "search_f16_4", THREADS, 124),
+    Kernel::new("search_f16", "search_f16_1", THREADS, 64),
 ]);
 static BF16: Variants = variants([
-    Kernel::new("search_bf16", "search_bf16_16", THREADS, 128),
-    Kernel::new("search_bf16", "search_bf16_4", THREADS, 128),
-    Kernel::new("search_bf16", "search_bf16_1", THREADS, 128),
+    Kernel::new("search_bf16", "search_bf16_16", THREADS, 115),
+    Kernel::new("search_bf16", "search_bf16_4", THREADS, 126),
+    Kernel::new("search_bf16", "search_bf16_1", THREADS, 63),
 ]);
 static INT8: Variants = variants([
-    Kernel::new("search_int8", "search_int8_16", THREADS, 128),
-    Kernel::new("search_int8", "search_int8_4", THREADS, 128),
-    Kernel::new("search_int8", "search_int8_1", THREADS, 128),
+    Kernel::new("search_int8", "search_int8_16", THREADS, 162),
+    Kernel::new("search_int8", "search_int8_4", THREADS, 115),
+    Kernel::new("search_int8", "search_int8_1", THREADS, 83),
 ]);
 static CODES: Variants = variants([
-    Kernel::new("search_codes", "search_codes_16", THREADS, 128),
-    Kernel::new("search_codes", "search_codes_4", THREADS, 128),
-    Kernel::new("search_codes", "search_codes_1", THREADS, 128),
+    Kernel::new("search_codes", "search_codes_16", THREADS, 124),
+    Kernel::new("search_codes", "search_codes_4", THREADS, 111),
+    Kernel::new("search_codes", "search_codes_1", THREADS, 48),
 ]);
 static SIGNS: Variants = variants([
-    Kernel::new("search_signs", "search_signs_16", THREADS, 128),
-    Kernel::new("search_signs", "search_signs_4", THREADS, 128),
-    Kernel::new("search_signs", "search_signs_1", THREADS, 128),
+    Kernel::new("search_signs", "search_signs_16", THREADS, 163),
+    Kernel::new("search_signs", "search_signs_4", THREADS, 87),
+    Kernel::new("search_signs", "search_signs_1", THREADS, 48),
 ]);
 
 /// The selection among lists, for K of up to half the entries of its own list, and for larger K.
 const SELECT: Kernel = Kernel::new(FILE, "search_select", 256, 60);
-const SELECT_MANY: Kernel = Kernel::new(FILE, "search_select_many", 1024, 60);
+const SELECT_MANY: Kernel = Kernel::new(FILE, "search_select_many", 1024, 54);
 /// The largest K of [`SELECT`].
 const SELECT_TOP_K: usize = 1024;
 

@@ -13,9 +13,9 @@ use crate::ops::Signs;
 
 const NAME: &str = "pack_signs";
 const KERNELS: ByType = ByType([
-    Kernel::new(FILE, "pack_signs_f32", 256, 40),
-    Kernel::new(FILE, "pack_signs_f16", 256, 40),
-    Kernel::new(FILE, "pack_signs_bf16", 256, 40),
+    Kernel::new(FILE, "pack_signs_f32", 256, 47),
+    Kernel::new(FILE, "pack_signs_f16", 256, 47),
+    Kernel::new(FILE, "pack_signs_bf16", 256, 47),
 ]);
 /// Rows that a block packs, a word of each.
 const ROWS: usize = 64;
