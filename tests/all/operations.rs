@@ -269,7 +269,7 @@ tests!(decoupled_backward on cpu cuda webgpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(search on cpu webgpu: (
+tests!(search on cpu cuda webgpu: (
     matches_eta,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
