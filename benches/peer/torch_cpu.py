@@ -327,4 +327,5 @@ def main():
         print(row.format(name, threads, *figures, fastest), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,7 @@ use cuda_emulator::control::LaunchCounts;
 use cuda_emulator::report::{Report, Resources, Target};
 use longseq::*;
 use longseq_check::AnyCase;
-use longseq_check::decoupled::DecoupledCase;
+use longseq_check::decoupled::{DecoupledBackwardCase, DecoupledCase};
 use longseq_check::device::cuda::session;
 use longseq_check::device::{TestDevice, thorough};
 use longseq_check::din::{DinBackwardCase, DinCase, Kind};
@@ -189,10 +189,18 @@ fn decoupled_and_lookups() -> Vec<Shape> {
         pool: Pool::Sum,
         ..Default::default()
     };
+    let decoupled_gradients = DecoupledBackwardCase {
+        forward: DecoupledCase { histories: vec![4096], ..search(16) },
+        ..Default::default()
+    };
     let lookup_gradients = LookupBackwardCase { forward: lookup.clone(), ..Default::default() };
     vec![
         long_shape("decoupled f32, K = 64 of 20,000, C = 16, a = 128, r = 64", &search(128)),
         shape("decoupled f32, K = 64 of 20,000, C = 16, a = 16, r = 64", &search(16)),
+        long_shape(
+            "gradients of decoupled f32, K = 64 of 4096 and all, C = 16, a = 16, r = 64",
+            &decoupled_gradients,
+        ),
         shape("look-up f32, 400 bags of 50, r = 64", &lookup),
         shape("gradients of look-up f32, 400 bags of 50, r = 64", &lookup_gradients),
     ]

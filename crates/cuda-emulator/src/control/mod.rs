@@ -189,7 +189,8 @@ impl Emulator {
         self.send(Request::ClearFaults(self.number()));
     }
 
-    /// Counts of the launches so far, in order. Launches that a finding stopped are not included.
+    /// Counts of the launches so far, in order: the newest 8192 to 16,384, where there are more. Launches that a finding stopped are
+    /// not included.
     pub fn counts(&self) -> Vec<LaunchCounts> {
         self.launches(false)
     }
@@ -229,7 +230,7 @@ impl Emulator {
         self.all_leaks(true)
     }
 
-    /// Names of the driver functions called so far, in order.
+    /// Names of the driver functions called so far, in order: the newest 131,072 to 262,144, where there are more.
     pub fn calls(&self) -> Vec<String> {
         self.all_calls(false)
     }

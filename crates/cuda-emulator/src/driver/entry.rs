@@ -84,7 +84,7 @@ fn perform(name: &'static str, effect: Effect, body: Body<'_>) -> Result<(), Cud
             return Err(call.misuse(CudaError::NotInitialized, "cuInit has not been called"));
         }
     }
-    lock(&call.session.records).calls.push(name);
+    lock(&call.session.records).call(name);
     match (call.session.injected_error(name), effect) {
         (None, _) => body(&call),
         (Some(error), Effect::Releases) => body(&call).and(Err(error)),

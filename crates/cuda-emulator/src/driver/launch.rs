@@ -223,7 +223,7 @@ fn launch(
     let program = &function.module.program;
     match exec::launch(program, kernel.name(), config, parameters, &session.memory, &options) {
         Ok(counts) => {
-            lock(&session.records).launches.push(LaunchCounts {
+            lock(&session.records).launch(LaunchCounts {
                 kernel: kernel.name().to_owned(),
                 grid: config.grid,
                 block: config.block,

@@ -64,6 +64,9 @@ struct Armed {
     seen: u64,
 }
 
+/// The most launches that are recorded at a time.
+const MOST_LAUNCHES: usize = 1 << 14;
+
 /// The records that a test reads.
 #[derive(Debug, Default)]
 pub(super) struct Records {
@@ -72,6 +75,26 @@ pub(super) struct Records {
     pub(super) misuses: Vec<Misuse>,
     pub(super) leaks: Vec<LiveObjects>,
     pub(super) calls: Vec<&'static str>,
+}
+
+impl Records {
+    /// Records a launch.
+    pub(super) fn launch(&mut self, launch: LaunchCounts) {
+        add(&mut self.launches, launch, MOST_LAUNCHES);
+    }
+
+    /// Records a call of a driver function.
+    pub(super) fn call(&mut self, name: &'static str) {
+        add(&mut self.calls, name, 16 * MOST_LAUNCHES);
+    }
+}
+
+/// Adds to a list. Of a full one the older half goes: nobody takes it, and a program may run for days.
+fn add<T>(list: &mut Vec<T>, item: T, most: usize) {
+    if list.len() == most {
+        list.drain(..most / 2);
+    }
+    list.push(item);
 }
 
 /// The primary context and its reference count.

@@ -251,8 +251,9 @@ impl Kept {
         Ok(Self { positions, scores: numbers(bytes, kind, product(&[rows, top_k]))?, counts })
     }
 
-    /// What the reference keeps.
+    /// What the reference keeps; nothing of so many candidates and so large a `K` that their slots would not fit into memory.
     fn best(call: &Search, inputs: &SearchInputs<'_, Host>) -> Option<Self> {
+        call.op.selection_length(&call.batch).ok().filter(|&slots| slots <= 1 << 20)?;
         let best = reference::decoupled_search(&call.op, &call.batch, inputs).ok()?;
         Some(Self { positions: best.positions, scores: narrow(best.scores), counts: best.counts })
     }

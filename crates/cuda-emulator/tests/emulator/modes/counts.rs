@@ -143,3 +143,22 @@ fn counts_do_not_depend_on_the_schedule() {
     assert_eq!(first, run(None, 2));
     assert_eq!(first, run(Some(9), 2));
 }
+
+#[test]
+fn a_program_that_takes_no_counts_does_not_collect_them_for_ever() {
+    const LAUNCHES: usize = 20_000;
+    let gpu = Gpu::new();
+    let function = gpu.function(
+        ".version 7.8\n.target sm_80\n.address_size 64\n.visible .entry empty(.param .u64 p)\n{\nret;\n}\n",
+        "empty",
+    );
+    let words = gpu.upload(&[0u32]);
+    for launch in 0..LAUNCHES {
+        // The newest is told from the others.
+        let blocks = if launch + 1 == LAUNCHES { 2 } else { 1 };
+        launch!(gpu, function, (blocks, 1, 1), (1, 1, 1), 0; &words).expect("an empty kernel runs");
+    }
+    let launches = gpu.emulator.take_counts();
+    assert!((8192..=16_384).contains(&launches.len()), "{}", launches.len());
+    assert_eq!(launches.last().map(|launch| launch.grid), Some([2, 1, 1]));
+}
