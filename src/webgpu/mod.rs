@@ -28,6 +28,7 @@ mod recording;
 mod scope;
 mod sdim;
 mod search;
+mod selected;
 mod shader;
 mod state;
 mod sum_parts;
