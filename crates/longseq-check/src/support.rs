@@ -11,10 +11,11 @@ use crate::lookup::{LookupBackwardCase, LookupCase, Storage, UpdateRowsCase};
 use crate::named::{AnyCase, Named};
 use crate::sdim::{SdimBackwardCase, SdimCase};
 use crate::search::{Compared, SearchCase};
+use crate::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
 
 /// Every call of every operation: its stem and its name, as [`Calls`](crate::Calls) know it.
-pub const CALLS: [(&str, &str); 27] = [
+pub const CALLS: [(&str, &str); 30] = [
     ("target_attention", "target_attention"),
     ("target_attention", "merge_attention"),
     ("target_attention_backward", "target_attention_backward"),
@@ -42,6 +43,9 @@ pub const CALLS: [(&str, &str); 27] = [
     ("decoupled_backward", "decoupled_attend_backward"),
     ("search", "search"),
     ("search", "pack_signs"),
+    ("selected", "selected_attention"),
+    ("selected", "similarity_histogram"),
+    ("selected_backward", "selected_attention_backward"),
 ];
 
 /// A small case of a call on rows stored so; `None` where the operation does not know that storage type.
@@ -109,6 +113,15 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
                 Storage::Int8 => Compared::Codes,
             };
             AnyCase::Search(SearchCase { stored, ..Default::default() })
+        }
+        // Similarities are `f32` whatever was searched.
+        (_, "similarity_histogram") => {
+            (storage == Storage::F32).then_some(AnyCase::Histogram(HistogramCase::default()))?
+        }
+        ("selected", _) => AnyCase::Selected(SelectedCase { dtype: dtype?, ..Default::default() }),
+        ("selected_backward", _) => {
+            let forward = SelectedCase { dtype: dtype?, ..Default::default() };
+            AnyCase::SelectedBackward(SelectedBackwardCase { forward, ..Default::default() })
         }
         _ => AnyCase::Decoupled(DecoupledCase { storage, ..Default::default() }),
     };

@@ -6,9 +6,9 @@
 
 use std::ops::Range;
 
-use crate::cpu::selected::CANDIDATES;
-use crate::cpu::selected::history::{Entry, HistoryGradients, write_history};
-use crate::cpu::selected::kept::{Candidate, Kept, WideInputs, term};
+use crate::cpu::selected::history::{HistoryGradients, write_history};
+use crate::cpu::selected::kept::{CANDIDATES, Candidate, Kept, WideInputs, term};
+use crate::cpu::selected::pass::{Asked, Entry, Found, NAME, Pass};
 use crate::cpu::softmax::PART;
 use crate::cpu::threads::{map, split_rows};
 use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, WideRows, dot_lanes};
@@ -20,49 +20,6 @@ use crate::memory::ViewMut;
 use crate::ops::{
     SelectedAttention, SelectedAttentionGradOut, SelectedAttentionGradients, SelectedAttentionInputs,
 };
-
-pub(super) const NAME: &str = "selected_attention_backward";
-
-/// What every task reads.
-pub(super) struct Pass<'a> {
-    pub(super) op: &'a SelectedAttention,
-    pub(super) inputs: WideInputs<'a>,
-    /// `[M, H, d_v]`.
-    pub(super) grad_out: WideRows<'a>,
-    /// `[M, H]`.
-    grad_lse: Option<&'a [f32]>,
-    asked: Asked,
-}
-
-/// Which gradients are asked for.
-#[derive(Clone, Copy)]
-struct Asked {
-    queries: bool,
-    gammas: bool,
-    similarities: bool,
-    /// What scores give behaviours: the gradients of keys and of the bias.
-    grads: bool,
-    /// What weights give behaviours: the gradients of values, or of keys that are the values.
-    weights: bool,
-}
-
-impl Asked {
-    /// Whether anything depends on the gradients of scores.
-    fn scores(self) -> bool {
-        self.queries || self.gammas || self.similarities || self.grads
-    }
-}
-
-/// What some candidates give to others than themselves.
-#[derive(Default)]
-pub(super) struct Found {
-    /// Gradients of scores, times rows of queries.
-    pub(super) grads: Vec<Entry>,
-    /// Weights, times rows of `grad_out`.
-    pub(super) weights: Vec<Entry>,
-    /// `[H, 3]`.
-    gammas: Vec<f64>,
-}
 
 pub(super) fn backward<T: Element, G: Element>(
     instructions: Instructions,

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::cpu::selected::backward::{Found, NAME, Pass};
+use crate::cpu::selected::pass::{Entry, Found, NAME, Pass};
 use crate::cpu::selected::picked::Picked;
 use crate::cpu::spans::spans;
 use crate::cpu::threads::{for_each, map, split_rows};
@@ -11,16 +11,6 @@ use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, WideRows, add_
 use crate::error::Result;
 use crate::host::filled;
 use crate::jagged::Batch;
-
-/// What one head of a candidate gives a row of keys or values: `factor` times its row of queries or of `grad_out`.
-#[derive(Clone, Copy)]
-pub(super) struct Entry {
-    /// Among the user's `[L, H_kv]`.
-    pub(super) row: usize,
-    /// Among all `[M, H]`.
-    pub(super) query: usize,
-    pub(super) factor: f32,
-}
 
 /// The gradients that are asked for.
 pub(super) struct HistoryGradients<'a> {

@@ -69,6 +69,9 @@ pub(super) fn term(factor: f32, number: f32) -> f32 {
     if factor == 0.0 { 0.0 } else { factor * number }
 }
 
+/// The candidates of a task.
+pub(super) const CANDIDATES: usize = 8;
+
 /// A candidate, and the first behaviour of its user.
 #[derive(Clone, Copy)]
 pub(super) struct Candidate {

@@ -6,13 +6,14 @@
 mod backward;
 mod history;
 mod kept;
+mod pass;
 mod picked;
 
 use std::ops::Range;
 
 use crate::cpu::Cpu;
 use crate::cpu::selected::backward::backward;
-use crate::cpu::selected::kept::{Candidate, Kept, WideInputs};
+use crate::cpu::selected::kept::{CANDIDATES, Candidate, Kept, WideInputs};
 use crate::cpu::threads::{for_each, split_rows};
 use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, with_default_floats};
 use crate::element::{Element, GradientOf};
@@ -65,9 +66,6 @@ impl SelectedOps for Cpu {
         Ok(())
     }
 }
-
-/// The candidates of a task.
-const CANDIDATES: usize = 8;
 
 /// Attention over a selection whose arguments are checked.
 fn attend(
