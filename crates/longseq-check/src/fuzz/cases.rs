@@ -214,7 +214,7 @@ pub(super) fn search(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
 fn selected_case(bytes: &mut Unstructured<'_>) -> Result<SelectedCase> {
     let (histories, targets) = requests(bytes)?;
     let (heads, kv_heads) = *bytes.choose(&[(1, 1), (2, 1), (4, 2), (3, 3)])?;
-    let mut gamma = || Ok(f32::from(*bytes.choose(&[0i8, 0, 1, 2, -1, -3])?) / 2.0);
+    let mut gamma = || -> Result<f32> { Ok(f32::from(*bytes.choose(&[0i8, 0, 1, 2, -1, -3])?) / 2.0) };
     let gammas = [gamma()?, gamma()?, gamma()?];
     Ok(SelectedCase {
         seed: bytes.arbitrary()?,

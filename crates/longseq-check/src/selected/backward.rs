@@ -154,7 +154,7 @@ impl SelectedBackwardCase {
         for i in (0..6).filter(|&i| asked[i]) {
             // Differences of nearly equal numbers (equal values, one behaviour, scores far apart) have no small relative error.
             let plain = self.forward.data == Data::Normal && self.forward.nan.or(self.nan).is_none();
-            let nmse = i < 3 && plain && self.forward.top_k >= 4 && self.has_common_scores();
+            let nmse = i < 3 && plain && self.has_common_scores();
             let bound = Bound::uniform(bounds[i], nmse);
             let exact = &exact[i][..sizes[i].0 * sizes[i].2];
             if i < 3 {
@@ -168,13 +168,15 @@ impl SelectedBackwardCase {
         Ok(())
     }
 
-    /// Whether several behaviours of about the same `α` are kept.
+    /// Whether some candidates keep several behaviours of about the same `α`.
     fn has_common_scores(&self) -> bool {
-        let SelectedCase { scale, bias, choice, histories, removed, .. } = &self.forward;
-        let is_long = histories.iter().all(|&length| length == 0 || length >= 9);
+        let SelectedCase { scale, bias, choice, histories, targets, removed, top_k, .. } = &self.forward;
+        let is_long = histories.iter().all(|&length| length == 0 || length >= 30);
         scale.is_none()
             && removed.is_none()
             && is_long
+            && *top_k >= 12
+            && targets.iter().sum::<usize>() >= 3
             && *choice != super::Choice::Same
             && matches!(bias, Bias::None | Bias::Normal)
     }
