@@ -99,8 +99,8 @@ pub(super) fn kept(
         let bias = inputs.bias.map_or(0.0, |bias| f64::from(bias[behaviour * op.heads + h]));
         let score = f64::from(op.effective_scale()) * dot(&q, &key) + bias;
         let similarity = f64::from(selection.scores[slot]);
-        let is_removed = [bias, similarity].contains(&f64::NEG_INFINITY)
-            || uses_scores && score == f64::NEG_INFINITY;
+        let is_removed =
+            [bias, similarity].contains(&f64::NEG_INFINITY) || uses_scores && score == f64::NEG_INFINITY;
         let alpha = term(first, score) + term(second, similarity) + term(third, score * similarity);
         let alpha = if is_removed { f64::NEG_INFINITY } else { alpha };
         Kept { behaviour, slot, score, similarity, alpha }

@@ -50,13 +50,7 @@ impl<'a> Picked<'a> {
 
     /// `out = Σ weight·row`, by parts that are added up in order.
     #[inline(always)]
-    pub(super) fn weighted_sum<L: Lanes>(
-        &self,
-        l: L,
-        weights: &[f32],
-        part: &mut Vec<f32>,
-        out: &mut [f32],
-    ) {
+    pub(super) fn weighted_sum<L: Lanes>(&self, l: L, weights: &[f32], part: &mut Vec<f32>, out: &mut [f32]) {
         let first = self.rows.len().min(PART);
         let rows = Weighted { picked: Picked { rows: &self.rows[..first], ..*self }, weights };
         sum_rows(l, first, &rows, out);

@@ -23,8 +23,7 @@ fn inputs(lengths: [usize; 10]) -> SelectedAttentionInputs<'static, Host, f32> {
 
 fn attention(op: &SelectedAttention, lengths: [usize; 10]) -> Result<()> {
     let (mut out, mut lse) = (vec![0.0; lengths[8]], vec![0.0; lengths[9]]);
-    let outputs =
-        SelectedAttentionOutputs::new(Host::view_mut(&mut out)).with_lse(Host::view_mut(&mut lse));
+    let outputs = SelectedAttentionOutputs::new(Host::view_mut(&mut out)).with_lse(Host::view_mut(&mut lse));
     Cpu::new().selected_attention_into(op, &batch(&[3], &[2]), inputs(lengths), outputs)
 }
 
@@ -82,10 +81,7 @@ fn selected_attention_checks_its_selection() {
         Cpu::new().selected_attention_into(&op(), &batch(&[3], &[2]), inputs, outputs)
     };
     run([0, 2, 1, 9], [2, 1]).expect("a valid call");
-    assert_error(
-        run([0, 2, 1, 3], [2, 2]),
-        "selected_attention: positions[3] is 3, which must be below 3",
-    );
+    assert_error(run([0, 2, 1, 3], [2, 2]), "selected_attention: positions[3] is 3, which must be below 3");
     assert_error(run([0, 2, 1, 1], [2, 3]), "selected_attention: counts[1] is 3, which must be below 3");
 }
 

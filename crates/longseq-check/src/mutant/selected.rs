@@ -20,7 +20,12 @@ impl Changed {
 
 impl Mutant {
     /// A selection with this fault.
-    fn changed(&self, kept: &Selection<'_, Host>, gammas: Option<View<'_, Host, f32>>, top_k: usize) -> Changed {
+    fn changed(
+        &self,
+        kept: &Selection<'_, Host>,
+        gammas: Option<View<'_, Host, f32>>,
+        top_k: usize,
+    ) -> Changed {
         let mut changed = Changed {
             positions: kept.positions.to_vec(),
             similarities: kept.scores.to_vec(),

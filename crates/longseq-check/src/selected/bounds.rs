@@ -46,8 +46,7 @@ impl Errors {
         let scale = f64::from(op.effective_scale()).abs();
         let weak = |x: &f32| if x.abs() < DOMINANT { x.abs() } else { 0.0 };
         let bias = inputs.bias.iter().flat_map(|bias| bias.iter()).map(weak).fold(0.0, f32::max);
-        let dot =
-            scale * data::max_norm(&inputs.queries, op.width) * data::max_norm(&inputs.keys, op.width);
+        let dot = scale * data::max_norm(&inputs.queries, op.width) * data::max_norm(&inputs.keys, op.width);
         let score = dot + f64::from(bias);
         // The least positive number is 2⁻¹⁴⁹.
         let underflow = op.width as f64 * scale * 2f64.powi(-149) + f64::from(f32::MIN_POSITIVE);
@@ -57,7 +56,8 @@ impl Errors {
         let similarity = data::max_abs(&inputs.similarities);
         let mut gammas = [1.0, 0.0, 0.0];
         if let Some(all) = &inputs.gammas {
-            gammas = [0, 1, 2].map(|i| all.iter().skip(i).step_by(3).fold(0.0, |a, x| f64::from(x.abs()).max(a)));
+            gammas =
+                [0, 1, 2].map(|i| all.iter().skip(i).step_by(3).fold(0.0, |a, x| f64::from(x.abs()).max(a)));
         }
         let alpha = gammas[0] * score + gammas[1] * similarity + gammas[2] * score * similarity;
         // Four products and two sums.
@@ -117,8 +117,7 @@ impl Errors {
             if relative < 1.0 { (relative, 1.0) } else { (1.0, self.kept.max(1) as f64) };
         let grad = 2.0 * a + grad_lse;
         let product_error = (self.op.value_width as f64 + 1.0) * U * a;
-        let grad_error =
-            weight_error * grad + 2.0 * product_error + (sum(self.kept) + 4.0 * U) * grad;
+        let grad_error = weight_error * grad + 2.0 * product_error + (sum(self.kept) + 4.0 * U) * grad;
         let [first, second, third] = self.gammas;
         let slope = first + third * self.similarity;
         let (grad_score, score_grad_error) = (slope * grad, slope * (grad_error + 3.0 * U * grad));

@@ -157,7 +157,8 @@ impl SelectedCase {
         let errors = Errors::new(self, &inputs);
         // Large scores make weights of nearly 0 or 1, whose relative error is that of the scores, not of f32.
         let plain = [Data::Normal, Data::Equal].contains(&self.data) && self.scale.is_none();
-        let bound = Bound::uniform(errors.out::<T>(rules), plain && self.removed.is_none() && self.nan.is_none());
+        let bound =
+            Bound::uniform(errors.out::<T>(rules), plain && self.removed.is_none() && self.nan.is_none());
         let values = output.values::<T>();
         compare("out", &values, &exact.out[..rows * op.value_width], &bound, rules)?;
         compare("lse", &output.lse(), &exact.lse[..rows], &Bound::uniform(errors.lse(), false), rules)

@@ -183,7 +183,13 @@ fn matches_reference_on_unusual_numbers<B: Backend>(backend: &B, rules: Rules) {
 fn matches_reference_with_few_and_many_kept<B: Backend>(backend: &B, rules: Rules) {
     for top_k in [1, 2, 15, 16, 17, 64, 255, 256, 257, 1000, 4096] {
         for choice in [Choice::Some, Choice::Oldest, Choice::Same] {
-            let case = SelectedCase { top_k, choice, width: 8, value_width: None, ..shape(&[300, 0, 4500], &[3, 1, 2]) };
+            let case = SelectedCase {
+                top_k,
+                choice,
+                width: 8,
+                value_width: None,
+                ..shape(&[300, 0, 4500], &[3, 1, 2])
+            };
             assert_check(&case, backend, rules);
         }
     }
