@@ -8,6 +8,7 @@ use crate::host::{Host, filled};
 use crate::jagged::Batch;
 use crate::ops::*;
 use crate::reference::arithmetic::{add_weighted, dot, row, softmax};
+use crate::reference::search::search_scores;
 use crate::reference::target_attention::TargetAttentionReference;
 use crate::reference::widened::selected_in_f32;
 
@@ -125,6 +126,30 @@ pub fn similarity_histogram(
         let slots = m * op.top_k..m * op.top_k + selection.counts[m] as usize;
         for bin in selection.scores[slots].iter().filter_map(|&similarity| op.bin(similarity)) {
             out[m * op.bins() + bin] += 1;
+        }
+    }
+    Ok(out)
+}
+
+/// Histograms of the similarities of each user's newest behaviours, `[M, 2n + 1]`. Similarities are rounded to `f32`.
+///
+/// # Errors
+/// Those of [`SimilarityHistogram::check_newest`].
+pub fn newest_histogram(
+    op: &SimilarityHistogram,
+    search: &Search,
+    batch: &Batch,
+    inputs: &SimilarityInputs<'_, Host>,
+) -> Result<Vec<u32>> {
+    op.check_newest(search, batch, inputs)?;
+    let mut out = filled("newest_histogram", op.output_length(batch)?, 0)?;
+    for (history, targets) in batch.requests() {
+        let newest = history.end.saturating_sub(op.top_k).max(history.start)..history.end;
+        for m in targets {
+            let similarities = search_scores(search, inputs, newest.clone(), m).into_iter().flatten();
+            for bin in similarities.filter_map(|similarity| op.bin(similarity as f32)) {
+                out[m * op.bins() + bin] += 1;
+            }
         }
     }
     Ok(out)

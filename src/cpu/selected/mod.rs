@@ -4,6 +4,7 @@
 //! and computes scores, weights and the weighted sum while they are in cache. A candidate's result does not depend on any other.
 
 mod backward;
+mod histogram;
 mod history;
 mod kept;
 mod pass;
@@ -12,7 +13,9 @@ mod picked;
 use std::ops::Range;
 
 use crate::cpu::Cpu;
+use crate::cpu::search::score_rows;
 use crate::cpu::selected::backward::backward;
+use crate::cpu::selected::histogram::{CountNewest, count};
 use crate::cpu::selected::kept::{CANDIDATES, Candidate, Kept, WideInputs};
 use crate::cpu::threads::{for_each, split_rows};
 use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, with_default_floats};
@@ -60,9 +63,24 @@ impl SelectedOps for Cpu {
         out: ViewMut<'_, Host, u32>,
     ) -> Result<()> {
         op.check(batch, &selection)?;
-        op.check_output(batch, out.len())?;
+        op.check_output("similarity_histogram", batch, out.len())?;
         selection.check_counts("similarity_histogram", batch, op.top_k)?;
         with_default_floats(|| count(self.instructions, op, batch, &selection, out.into_slice()));
+        Ok(())
+    }
+
+    fn newest_histogram_into(
+        &self,
+        op: &SimilarityHistogram,
+        search: &Search,
+        batch: &Batch,
+        inputs: SimilarityInputs<'_, Host>,
+        out: ViewMut<'_, Host, u32>,
+    ) -> Result<()> {
+        op.check_newest(search, batch, &inputs)?;
+        op.check_output("newest_histogram", batch, out.len())?;
+        let with = CountNewest { instructions: self.instructions, op, batch, out: out.into_slice() };
+        with_default_floats(|| score_rows(search, &inputs, with));
         Ok(())
     }
 }
@@ -119,57 +137,6 @@ impl Kernel for Attend<'_> {
                 }
             }
             out.write(l, i * rows.len(), &rows);
-        }
-    }
-}
-
-/// The candidates of a task that counts.
-const COUNTED: usize = 64;
-
-/// Histograms of similarities.
-fn count(
-    instructions: Instructions,
-    op: &SimilarityHistogram,
-    batch: &Batch,
-    selection: &Selection<'_, Host>,
-    out: &mut [u32],
-) {
-    let candidates = batch.targets().total();
-    let rows = out[..candidates * op.bins()].chunks_mut(COUNTED * op.bins());
-    let slots = selection.scores[..candidates * op.top_k].chunks(COUNTED.saturating_mul(op.top_k));
-    let counts = selection.counts[..candidates].chunks(COUNTED);
-    let tasks = slots.zip(counts).zip(rows);
-    let task = |((similarities, counts), out)| Count { op, similarities, counts, out };
-    for_each(tasks.map(task).collect(), |task: Count<'_>| instructions.run(task));
-}
-
-/// The histograms of some candidates.
-struct Count<'a> {
-    op: &'a SimilarityHistogram,
-    similarities: &'a [f32],
-    counts: &'a [u32],
-    out: &'a mut [u32],
-}
-
-impl Kernel for Count<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self, _: L) {
-        let Self { op, similarities, counts, out } = self;
-        let steps = op.steps as f32;
-        let rows = similarities.chunks(op.top_k).zip(counts).zip(out.chunks_mut(op.bins()));
-        for ((similarities, &count), out) in rows {
-            out.fill(0);
-            for &similarity in &similarities[..count as usize] {
-                // Neither NaN nor −∞.
-                if similarity > f32::NEG_INFINITY {
-                    let scaled = (similarity * steps).clamp(-steps, steps);
-                    let truncated = scaled as i32;
-                    let up = i32::from(scaled > truncated as f32);
-                    out[(truncated + up + op.steps as i32) as usize] += 1;
-                }
-            }
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::device::{Buffer, DeviceOps, unsupported};
 use crate::element::{Element, GradientOf};
 use crate::error::Result;
 use crate::memory::ViewMut;
+use crate::ops::search::{Search, SimilarityInputs};
 use crate::ops::selected::backward::{SelectedAttentionGradOut, SelectedAttentionGradients};
 use crate::ops::selected::histogram::SimilarityHistogram;
 use crate::ops::selected::inputs::{SelectedAttentionInputs, SelectedAttentionOutputs};
@@ -132,6 +133,58 @@ pub trait SelectedOps: DeviceOps {
         op.check(batch.as_ref(), &selection)?;
         let mut out = self.zeros(op.output_length(batch.as_ref())?)?;
         self.similarity_histogram_into(op, batch, selection, self.view_mut(&mut out))?;
+        Ok(out)
+    }
+
+    /// Histograms of the similarities of each user's newest behaviours, at most `op.top_k` of them, into a given output `[M, 2n + 1]`;
+    /// see [`SimilarityHistogram`]. `search` says what a similarity is: a dot product or a cosine; its `top_k` is not used. A row of zeros has
+    /// no cosine and is not counted.
+    ///
+    /// # Errors
+    /// Those of [`SimilarityHistogram::check_newest`] and [`SimilarityHistogram::check_output`].
+    fn newest_histogram_into(
+        &self,
+        op: &SimilarityHistogram,
+        search: &Search,
+        batch: &Self::Batch,
+        inputs: SimilarityInputs<'_, Self::Memory>,
+        out: ViewMut<'_, Self::Memory, u32>,
+    ) -> Result<()> {
+        let _ = (op, search, batch, inputs, out);
+        Err(unsupported(self, "newest_histogram"))
+    }
+
+    /// Histograms of the similarities of each user's newest behaviours, `[M, 2n + 1]`; see
+    /// [`newest_histogram_into`](Self::newest_histogram_into).
+    ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// use longseq::{Cpu, Host, Jagged, Search, SearchRows, SimilarityHistogram, SimilarityInputs};
+    ///
+    /// let backend = Cpu::new();
+    /// let batch = backend.batch(&Jagged::from_lengths(&[4])?, &Jagged::from_lengths(&[1])?)?;
+    /// // Of four behaviours the newest three count, of which the last is padding.
+    /// let (candidate, history) = ([1_i8, 0], [-1_i8, 0, 0, 1, 3, 4, 0, 0]);
+    /// let rows = |codes| SearchRows::Codes(Host::view(codes));
+    /// let inputs = SimilarityInputs::new(rows(&candidate), rows(&history));
+    /// let op = SimilarityHistogram::new(2).with_top_k(3);
+    /// let counts = backend.newest_histogram(&op, &Search::cosine(2), &batch, inputs)?;
+    /// assert_eq!(*counts, [0, 0, 1, 0, 1]); // cosines of 0 and 0.6
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`newest_histogram_into`](Self::newest_histogram_into).
+    fn newest_histogram(
+        &self,
+        op: &SimilarityHistogram,
+        search: &Search,
+        batch: &Self::Batch,
+        inputs: SimilarityInputs<'_, Self::Memory>,
+    ) -> Result<Buffer<Self, u32>> {
+        op.check_newest(search, batch.as_ref(), &inputs)?;
+        let mut out = self.zeros(op.output_length(batch.as_ref())?)?;
+        self.newest_histogram_into(op, search, batch, inputs, self.view_mut(&mut out))?;
         Ok(out)
     }
 }

@@ -3,10 +3,12 @@
 use crate::error::{Error, Result};
 use crate::jagged::Batch;
 use crate::memory::Memory;
+use crate::ops::search::{Search, SearchScore, SimilarityInputs};
 use crate::ops::selection::Selection;
 use crate::ops::shape::{dim, elements, expect, product, sum};
 
 const NAME: &str = "similarity_histogram";
+const NEWEST: &str = "newest_histogram";
 
 /// A histogram of each candidate's similarities: how many of its kept behaviours are how similar to it.
 ///
@@ -22,6 +24,9 @@ const NAME: &str = "similarity_histogram";
 /// `1 − 1/n`. A similarity that rounding put above 1 falls in the last bin, one below −1 in the first. The product is rounded to `f32`, as
 /// the published code does, so that every backend counts alike. NaN is not counted, nor is `-∞`, with which a bias of a search removes a
 /// behaviour. There is no gradient.
+///
+/// [`newest_histogram`](crate::SelectedOps::newest_histogram) counts the similarities of a user's newest `K` behaviours instead, which need
+/// no search.
 ///
 /// MUSE's SimTier has 10 steps (21 bins, and a 22nd for what rounding put above 1), and makes the feature
 /// `log(1 + count)·embedding` of each bin.
@@ -46,7 +51,7 @@ const NAME: &str = "similarity_histogram";
 pub struct SimilarityHistogram {
     /// `n`: the steps from 0 to 1, 1 to [`MAX_STEPS`](Self::MAX_STEPS). Default 10.
     pub steps: usize,
-    /// `K`: the slots of the selection for each candidate. Default 50.
+    /// `K`: the slots of the selection for each candidate, or the newest behaviours that count. Default 50.
     pub top_k: usize,
 }
 
@@ -65,7 +70,7 @@ impl SimilarityHistogram {
         Self { steps, ..Self::default() }
     }
 
-    /// Sets the slots of the selection for each candidate: the `top_k` of the search.
+    /// Sets the slots of the selection for each candidate (the `top_k` of the search), or how many of the newest behaviours count.
     pub fn with_top_k(self, top_k: usize) -> Self {
         Self { top_k, ..self }
     }
@@ -89,21 +94,21 @@ impl SimilarityHistogram {
     /// # Errors
     /// [`Error::Parameter`] and [`Error::Limit`].
     pub fn output_length(&self, batch: &Batch) -> Result<usize> {
-        self.validate()?;
+        self.validate(NAME)?;
         elements(NAME, "out", &[dim("M", batch.targets().rows()), dim("bins", self.bins())])
     }
 
-    /// Checks the parameters alone.
-    fn validate(&self) -> Result<()> {
+    /// Checks the parameters alone, for the call that is named.
+    fn validate(&self, operation: &'static str) -> Result<()> {
         for (argument, size) in [("steps", self.steps), ("top_k", self.top_k)] {
             if size == 0 {
                 let (expected, got) = ("at least 1".into(), "0".into());
-                return Err(Error::Parameter { operation: NAME, argument, expected, got });
+                return Err(Error::Parameter { operation, argument, expected, got });
             }
         }
         if self.steps > Self::MAX_STEPS {
             let (needed, limit) = (self.steps as u64, Self::MAX_STEPS as u64);
-            return Err(Error::Limit { operation: NAME, argument: "steps", needed, limit });
+            return Err(Error::Limit { operation, argument: "steps", needed, limit });
         }
         Ok(())
     }
@@ -115,16 +120,39 @@ impl SimilarityHistogram {
     /// many steps. A count above `K` is [`Error::IndexOutOfRange`], which the call, or on a GPU the next wait,
     /// returns. Positions are not read.
     pub fn check<S: Memory>(&self, batch: &Batch, selection: &Selection<'_, S>) -> Result<()> {
-        self.validate()?;
+        self.validate(NAME)?;
         selection.check(NAME, batch.targets().rows(), self.top_k)
     }
 
-    /// Checks the output.
+    /// Checks parameters and the rows that are compared against a batch.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] and [`Error::Limit`] as [`check`](Self::check); those of [`Search::check`]; [`Error::Unsupported`] for scores
+    /// other than dot products and cosines, which alone are similarities from -1 to 1.
+    pub fn check_newest<S: Memory>(
+        &self,
+        search: &Search,
+        batch: &Batch,
+        inputs: &SimilarityInputs<'_, S>,
+    ) -> Result<()> {
+        self.validate(NEWEST)?;
+        search.check(batch, inputs)?;
+        match search.score {
+            SearchScore::Dot { .. } | SearchScore::Cosine => Ok(()),
+            score => Err(Error::Unsupported {
+                operation: NEWEST,
+                what: format!("{score:?}"),
+                supported: "dot products and cosines".into(),
+            }),
+        }
+    }
+
+    /// Checks the output of the call that is named.
     ///
     /// # Errors
     /// [`Error::Shape`] if it is not `[M, 2n + 1]`.
-    pub fn check_output(&self, batch: &Batch, out: usize) -> Result<()> {
-        expect(NAME, "out", out, &[dim("M", batch.targets().rows()), dim("bins", self.bins())]).map(drop)
+    pub fn check_output(&self, operation: &'static str, batch: &Batch, out: usize) -> Result<()> {
+        expect(operation, "out", out, &[dim("M", batch.targets().rows()), dim("bins", self.bins())]).map(drop)
     }
 
     /// Operations: a product, a rounding and an addition for each slot. This and [`bytes`](Self::bytes) are at most `u64::MAX`.
