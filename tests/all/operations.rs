@@ -317,6 +317,8 @@ tests!(selected on cpu: (
     counts_similarities,
     counts_edges_and_unusual_numbers,
     counts_random_similarities,
+    counts_the_newest,
+    counts_the_newest_of_random_batches,
     matches_reference_on_the_small_named_cases,
 ));
 

@@ -11,6 +11,7 @@ use crate::din::DinCase;
 use crate::lookup::LookupCase;
 use crate::named::{AnyCase, Named};
 use crate::sdim::SdimCase;
+use crate::search::SearchCase;
 use crate::selected::SelectedCase;
 use crate::target_attention::{AttentionCase, MergeBackwardCase, MergeCase};
 
@@ -88,6 +89,8 @@ fn shapes(case: &AnyCase) -> String {
             case.top_k
         )
     };
+    let search =
+        |case: &SearchCase| format!("{}\nrows of {}; K = {}", batch(case.batch()), case.width, case.top_k);
     let selected = |case: &SelectedCase| {
         let values = case.value_width.map_or("the keys".into(), |width| format!("[{width}] per head"));
         let (heads, kv_heads, width) = (case.heads, case.kv_heads, case.width);
@@ -113,9 +116,8 @@ fn shapes(case: &AnyCase) -> String {
         AnyCase::DecoupledBackward(case) => decoupled(&case.forward),
         AnyCase::Lookup(case) => bags(case),
         AnyCase::LookupBackward(case) => format!("{}; {:?}", bags(&case.forward), case.forms),
-        AnyCase::Search(case) => {
-            format!("{}\nrows of {}; K = {}", batch(case.batch()), case.width, case.top_k)
-        }
+        AnyCase::Search(case) => search(case),
+        AnyCase::Newest(case) => format!("{}; {} bins", search(&case.search), case.op().bins()),
         AnyCase::Selected(case) => selected(case),
         AnyCase::SelectedBackward(case) => selected(&case.forward),
         AnyCase::Histogram(case) => {

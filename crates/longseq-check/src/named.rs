@@ -13,7 +13,7 @@ use crate::lookup::{
 };
 use crate::sample;
 use crate::sdim::{SdimBackwardCase, SdimCase, SdimGradientOutput, SdimOutput};
-use crate::search::{SearchCase, SearchOutput};
+use crate::search::{NewestCase, SearchCase, SearchOutput};
 use crate::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
 use crate::target_attention::{
     AttentionBackwardCase, AttentionCase, AttentionOutput, MergeBackwardCase, MergeCase,
@@ -94,6 +94,7 @@ impl Named {
             AnyCase::Selected(case) => case.work(),
             AnyCase::SelectedBackward(case) => case.work(),
             AnyCase::Histogram(case) => case.work(),
+            AnyCase::Newest(case) => case.work(),
         }
     }
 }
@@ -213,6 +214,7 @@ any_case! {
     Selected SelectedCase AttentionOutput, "selected";
     SelectedBackward SelectedBackwardCase GradientBits, "selected_backward";
     Histogram HistogramCase Vec<u32>, "selected";
+    Newest NewestCase Vec<u32>, "selected";
 }
 
 /// Checks the small cases of a stem.

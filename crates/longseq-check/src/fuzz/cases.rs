@@ -9,7 +9,7 @@ use crate::din::{DinBackwardCase, DinCase, Kind, StatisticsCase};
 use crate::lookup::{Form, LookupBackwardCase, LookupCase, Pool, Storage, UpdateRowsCase};
 use crate::named::AnyCase;
 use crate::sdim::{SdimBackwardCase, SdimCase};
-use crate::search::{Compared, SearchCase};
+use crate::search::{Compared, NewestCase, SearchCase};
 use crate::selected::{Choice, HistogramCase, Mix, SelectedBackwardCase, SelectedCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, Bias, MergeBackwardCase};
 
@@ -187,6 +187,10 @@ pub(super) fn decoupled(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
 }
 
 pub(super) fn search(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    Ok(AnyCase::Search(search_case(bytes)?))
+}
+
+fn search_case(bytes: &mut Unstructured<'_>) -> Result<SearchCase> {
     let (histories, targets) = requests(bytes)?;
     let dot = SearchScore::Dot { scale: f32::from(bytes.arbitrary::<i8>()?) / 128.0 };
     let score = *bytes.choose(&[dot, SearchScore::Cosine, SearchScore::Hamming, SearchScore::Match])?;
@@ -195,7 +199,7 @@ pub(super) fn search(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
         SearchScore::Cosine => *bytes.choose(&Compared::WITH_COSINES)?,
         _ => *bytes.choose(&[Compared::F32, Compared::F16, Compared::Bf16])?,
     };
-    Ok(AnyCase::Search(SearchCase {
+    Ok(SearchCase {
         seed: bytes.arbitrary()?,
         score,
         stored,
@@ -208,7 +212,7 @@ pub(super) fn search(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
         bias: bytes.arbitrary::<bool>()? && score == dot,
         zeros: bytes.arbitrary()?,
         repeated: bytes.arbitrary()?,
-    }))
+    })
 }
 
 fn selected_case(bytes: &mut Unstructured<'_>) -> Result<SelectedCase> {
@@ -238,6 +242,12 @@ fn selected_case(bytes: &mut Unstructured<'_>) -> Result<SelectedCase> {
 }
 
 pub(super) fn selected(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    if bytes.ratio(1, 4)? {
+        let (search, steps) = (search_case(bytes)?, bytes.int_in_range(1..=300)?);
+        if matches!(search.score, SearchScore::Dot { .. } | SearchScore::Cosine) {
+            return Ok(AnyCase::Newest(NewestCase { search, steps }));
+        }
+    }
     if bytes.ratio(1, 4)? {
         let (_, targets) = requests(bytes)?;
         return Ok(AnyCase::Histogram(HistogramCase {

@@ -127,4 +127,6 @@ pub enum Fault {
     OneReaderOnly,
     /// Similarities are rounded down to bins.
     BinsRoundedDown,
+    /// A histogram of the newest behaviours counts older ones, too.
+    OldestCount,
 }

@@ -155,4 +155,17 @@ impl SelectedOps for Mutant {
         }
         Cpu::new().similarity_histogram_into(op, batch, changed.selection(), out)
     }
+
+    fn newest_histogram_into(
+        &self,
+        op: &SimilarityHistogram,
+        search: &Search,
+        batch: &Batch,
+        inputs: SimilarityInputs<'_, Host>,
+        out: ViewMut<'_, Host, u32>,
+    ) -> Result<()> {
+        let all = op.with_top_k(batch.histories().max_length().max(1));
+        let op = if self.is(Fault::OldestCount) { &all } else { op };
+        Cpu::new().newest_histogram_into(op, search, batch, inputs, out)
+    }
 }

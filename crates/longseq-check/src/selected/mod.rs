@@ -29,7 +29,8 @@ pub const FORMULA: &str = "\
 s[m, h, l] = scale · ⟨Q[m, h], K[l, h·H_kv/H]⟩ + bias[l, h]            over the kept behaviours l of candidate m
 α[m, h, l] = γ₁[h] · s[m, h, l] + γ₂[h] · R[m, l] + γ₃[h] · s[m, h, l] · R[m, l]
 out[m, h] = Σ_l w[m, h, l] · V[l, h·H_kv/H],  w = softmax_l(α);  lse[m, h] = ln Σ_l exp(α[m, h, l])
-similarity_histogram: out[m, i] = the kept behaviours with ⌈R·n⌉ + n = i";
+similarity_histogram: out[m, i] = the kept behaviours with ⌈R·n⌉ + n = i
+newest_histogram: the same of the newest K behaviours, R a dot product or a cosine";
 
 /// The formula of the gradients, as `explain` prints it.
 pub const BACKWARD_FORMULA: &str = "\

@@ -13,6 +13,7 @@ use crate::golden::{self, Golden};
 use crate::mutant::{Fault, Mutant};
 use crate::named::assert_small_cases;
 use crate::registry::list_tests;
+use crate::search::{Compared, NewestCase, SearchCase};
 use crate::target_attention::Bias;
 
 list_tests!("selected":
@@ -40,6 +41,8 @@ list_tests!("selected":
     counts_similarities,
     counts_edges_and_unusual_numbers,
     counts_random_similarities,
+    counts_the_newest,
+    counts_the_newest_of_random_batches,
     matches_reference_on_the_small_named_cases,
 );
 
@@ -312,6 +315,62 @@ fn counts_random_similarities<B: Backend>(backend: &B, rules: Rules) {
     });
 }
 
+/// Every score that is a similarity, in every storage.
+fn similarities() -> Vec<(SearchScore, Compared)> {
+    let dot = SearchScore::Dot { scale: 0.05 };
+    let dots = Compared::ALL.into_iter().map(|stored| (dot, stored));
+    dots.chain(Compared::WITH_COSINES.into_iter().map(|stored| (SearchScore::Cosine, stored))).collect()
+}
+
+fn counts_the_newest<B: Backend>(backend: &B, rules: Rules) {
+    for (score, stored) in similarities() {
+        for (top_k, steps, width) in [(1, 1, 3), (50, 10, 16), (200, 40, 33)] {
+            let histories = vec![0, 1, 49, 50, 51, 300, 0];
+            let targets = vec![2, 1, 0, 5, 16, 70, 1];
+            let bias = score != SearchScore::Cosine;
+            let tail = 2;
+            let search = SearchCase {
+                score,
+                stored,
+                top_k,
+                width,
+                histories,
+                targets,
+                bias,
+                tail,
+                ..Default::default()
+            };
+            assert_check(&NewestCase { search, steps }, backend, rules);
+        }
+    }
+}
+
+prop_compose! {
+    fn any_newest()(
+        seed in any::<u64>(),
+        (score, stored) in prop::sample::select(similarities()),
+        requests in prop::collection::vec((0usize..150, 0usize..20), 0..6),
+        tail in 0usize..3,
+        width in 1usize..80,
+        top_k in 1usize..60,
+        steps in 1usize..100,
+        (bias, zeros, repeated) in any::<(bool, bool, bool)>(),
+    ) -> NewestCase {
+        let (histories, targets) = requests.into_iter().unzip();
+        let (bias, data) = (bias && score != SearchScore::Cosine, Data::Normal);
+        let search = SearchCase {
+            seed, score, stored, data, histories, targets, tail, width, top_k, bias, zeros, repeated,
+        };
+        NewestCase { search, steps }
+    }
+}
+
+fn counts_the_newest_of_random_batches<B: Backend>(backend: &B, rules: Rules) {
+    proptest!(data::random_cases(64), |(case in any_newest())| {
+        check(&case, backend, rules).map_err(|failure| TestCaseError::fail(failure.to_string()))?;
+    });
+}
+
 fn matches_reference_on_the_small_named_cases<B: Backend>(backend: &B, rules: Rules) {
     assert_small_cases("selected", backend, rules);
 }
@@ -342,5 +401,13 @@ pub fn every_fault_is_caught() {
     for fault in [Fault::BinsRoundedDown, Fault::EmptySlotsCount] {
         assert_check(&counted, &Cpu::new(), Rules::IEEE);
         assert!(check(&counted, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
+    }
+    let newest = NewestCase::default();
+    for fault in [Fault::OldestCount, Fault::HistoryShifted] {
+        let (histories, targets) = (vec![60, 40], vec![3, 4]);
+        let search = SearchCase { histories, targets, ..Default::default() };
+        let case = NewestCase { search, ..Default::default() };
+        assert_check(&case, &Cpu::new(), Rules::IEEE);
+        assert!(check(&case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
 }
