@@ -154,3 +154,36 @@ fn similarity_histogram_checks_its_arguments() {
         assert_error(result, &format!("similarity_histogram: {expected}"));
     }
 }
+
+#[test]
+fn newest_histogram_checks_its_arguments() {
+    let right = SimilarityHistogram::new(2).with_top_k(2);
+    let run = |op: SimilarityHistogram, search: Search, keys: usize, out: usize| {
+        let mut out = vec![0; out];
+        let rows = |length: usize| match search.score {
+            SearchScore::Hamming => SearchRows::Signs(Host::view(&PLACES[..length])),
+            _ => SearchRows::F32(Host::view(&NUMBERS[..length])),
+        };
+        let inputs = SimilarityInputs::new(rows(2), rows(keys));
+        Cpu::new().newest_histogram_into(&op, &search, &batch(&[3], &[2]), inputs, Host::view_mut(&mut out))
+    };
+    let cosine = Search::cosine(1);
+    run(right, cosine, 3, 10).expect("a valid call");
+    for (result, expected) in [
+        (
+            run(SimilarityHistogram::new(0), cosine, 3, 10),
+            "newest_histogram: steps: expected at least 1, got 0",
+        ),
+        (
+            run(right, Search::hamming(32), 3, 10),
+            "newest_histogram: Hamming is not supported; supported: dot products and cosines",
+        ),
+        (run(right, cosine, 4, 10), "search: keys: expected [N, a] = [3, 1], 3 elements, got 4 elements"),
+        (
+            run(right, cosine, 3, 9),
+            "newest_histogram: out: expected [M, bins] = [2, 5], 10 elements, got 9 elements",
+        ),
+    ] {
+        assert_error(result, expected);
+    }
+}
