@@ -21,6 +21,7 @@ mod memory;
 mod records;
 mod sdim;
 mod search;
+mod selected;
 mod selection;
 mod tables;
 mod target_attention;

@@ -3,7 +3,8 @@
 //! Every backend is compared with these functions. They widen the inputs exactly, compute in `f64` and return `f64`,
 //! so that the error of a backend can be measured for every storage type. They are deliberately slow: the loops follow
 //! the formulas of [`TargetAttention`](crate::TargetAttention), [`Din`](crate::Din), [`Sdim`](crate::Sdim),
-//! [`Lookup`](crate::Lookup), [`Decoupled`](crate::Decoupled) and [`Search`](crate::Search) literally.
+//! [`Lookup`](crate::Lookup), [`Decoupled`](crate::Decoupled), [`Search`](crate::Search) and
+//! [`SelectedAttention`](crate::SelectedAttention) literally.
 //!
 //! The functions that end in `_backward` give the gradients of a scalar loss, from that of the operation's output (`grad_out`).
 //! They save nothing: what the forward pass computed is computed again. Behaviours that a score of `-∞` removes get zeros,
@@ -40,6 +41,8 @@ mod lookup_backward;
 mod sdim;
 mod sdim_backward;
 mod search;
+mod selected;
+mod selected_backward;
 mod sorted_ids;
 mod target_attention;
 mod target_attention_backward;
@@ -55,6 +58,8 @@ pub use lookup_backward::*;
 pub use sdim::*;
 pub use sdim_backward::*;
 pub use search::*;
+pub use selected::*;
+pub use selected_backward::*;
 pub use sorted_ids::*;
 pub use target_attention::*;
 pub use target_attention_backward::*;

@@ -28,6 +28,7 @@ mod recording;
 mod scope;
 mod sdim;
 mod search;
+mod selected;
 mod selection;
 mod shader;
 mod state;

@@ -74,6 +74,7 @@ impl SdimOps for Plain {}
 impl LookupOps for Plain {}
 impl DecoupledOps for Plain {}
 impl SearchOps for Plain {}
+impl SelectedOps for Plain {}
 
 #[test]
 fn one_operation_is_enough() {

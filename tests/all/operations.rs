@@ -292,6 +292,58 @@ tests!(search on cpu cuda webgpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
+tests!(selected on cpu: (
+    matches_published_attention,
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_widths,
+    matches_reference_with_every_mix,
+    matches_reference_with_grouped_heads,
+    matches_reference_with_a_bias,
+    matches_reference_on_narrow_storage,
+    matches_reference_on_unusual_numbers,
+    matches_reference_with_few_and_many_kept,
+    matches_reference_on_a_long_history,
+    matches_reference_on_random_batches,
+    attends_to_what_a_search_kept,
+    keeps_nan_to_its_candidate,
+    ignores_what_a_removed_behaviour_holds,
+    ignores_rows_that_belong_to_nobody,
+    takes_finite_masks_for_scores,
+    leaves_terms_out,
+    weighs_values_near_the_limits,
+    finds_positions_and_counts_outside,
+    takes_batches_of_nobody,
+    refuses_what_does_not_fit,
+    counts_similarities,
+    counts_edges_and_unusual_numbers,
+    counts_random_similarities,
+    counts_the_newest,
+    counts_the_newest_of_random_batches,
+    matches_reference_on_the_small_named_cases,
+));
+
+tests!(selected_backward on cpu: (
+    matches_published_gradients,
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_widths,
+    matches_reference_with_every_mix,
+    matches_reference_with_grouped_heads,
+    matches_reference_with_a_bias,
+    matches_reference_with_a_gradient_of_lse,
+    matches_reference_on_narrow_storage,
+    matches_reference_on_unusual_numbers,
+    matches_reference_with_few_and_many_kept,
+    matches_reference_on_a_long_history,
+    matches_reference_on_rows_that_many_read,
+    matches_reference_on_random_batches,
+    writes_what_is_asked_for,
+    takes_finite_masks_for_scores,
+    keeps_nan_to_what_depends_on_it,
+    ignores_what_a_removed_behaviour_holds,
+    ignores_rows_that_belong_to_nobody,
+    matches_reference_on_the_small_named_cases,
+));
+
 tests!(forks on cpu cuda webgpu: (
     reports_to_each_fork_its_own_errors,
     reports_to_concurrent_threads_their_own_errors,
@@ -369,4 +421,14 @@ fn every_fault_of_gradients_of_decoupled_embeddings_is_caught() {
 #[test]
 fn every_fault_of_search_is_caught() {
     longseq_check::search::tests::every_fault_is_caught();
+}
+
+#[test]
+fn every_fault_of_attention_over_selections_is_caught() {
+    longseq_check::selected::tests::every_fault_is_caught();
+}
+
+#[test]
+fn every_fault_of_gradients_of_attention_over_selections_is_caught() {
+    longseq_check::selected::backward_tests::every_fault_is_caught();
 }

@@ -131,6 +131,7 @@ pub fn benchmarks() -> Vec<Named> {
     cases.extend(large_lookups());
     cases.extend(large_table_gradients());
     cases.extend(crate::search::cases::benchmarks());
+    cases.extend(crate::selected::cases::benchmarks());
     cases
 }
 
@@ -415,6 +416,7 @@ pub fn small() -> Vec<Named> {
         ),
     ];
     cases.extend(crate::search::cases::small());
+    cases.extend(crate::selected::cases::small());
     cases
 }
 

@@ -11,6 +11,8 @@ use crate::din::DinCase;
 use crate::lookup::LookupCase;
 use crate::named::{AnyCase, Named};
 use crate::sdim::SdimCase;
+use crate::search::SearchCase;
+use crate::selected::SelectedCase;
 use crate::target_attention::{AttentionCase, MergeBackwardCase, MergeCase};
 
 /// The formula of a stem.
@@ -26,6 +28,8 @@ pub fn formula(stem: &str) -> &'static str {
         "lookup_backward" => crate::lookup::BACKWARD_FORMULA,
         "decoupled_backward" => crate::decoupled::BACKWARD_FORMULA,
         "search" => crate::search::FORMULA,
+        "selected" => crate::selected::FORMULA,
+        "selected_backward" => crate::selected::BACKWARD_FORMULA,
         _ => crate::decoupled::FORMULA,
     }
 }
@@ -85,6 +89,17 @@ fn shapes(case: &AnyCase) -> String {
             case.top_k
         )
     };
+    let search =
+        |case: &SearchCase| format!("{}\nrows of {}; K = {}", batch(case.batch()), case.width, case.top_k);
+    let selected = |case: &SelectedCase| {
+        let values = case.value_width.map_or("the keys".into(), |width| format!("[{width}] per head"));
+        let (heads, kv_heads, width) = (case.heads, case.kv_heads, case.width);
+        format!(
+            "{}\nqueries [{heads}, {width}], keys [{kv_heads}, {width}], values {values}; K = {}",
+            batch(case.batch()),
+            case.top_k
+        )
+    };
     match case {
         AnyCase::Attention(case) => attention(case),
         AnyCase::AttentionBackward(case) => attention(&case.forward),
@@ -101,8 +116,13 @@ fn shapes(case: &AnyCase) -> String {
         AnyCase::DecoupledBackward(case) => decoupled(&case.forward),
         AnyCase::Lookup(case) => bags(case),
         AnyCase::LookupBackward(case) => format!("{}; {:?}", bags(&case.forward), case.forms),
-        AnyCase::Search(case) => {
-            format!("{}\nrows of {}; K = {}", batch(case.batch()), case.width, case.top_k)
+        AnyCase::Search(case) => search(case),
+        AnyCase::Newest(case) => format!("{}; {} bins", search(&case.search), case.op().bins()),
+        AnyCase::Selected(case) => selected(case),
+        AnyCase::SelectedBackward(case) => selected(&case.forward),
+        AnyCase::Histogram(case) => {
+            let (candidates, bins) = (case.batch().targets().total(), case.op().bins());
+            format!("candidates {candidates}; K = {}; {bins} bins", case.top_k)
         }
         AnyCase::UpdateRows(case) => {
             format!("{} ids of a table of {} rows of {}", case.ids, case.rows, case.width)

@@ -7,6 +7,7 @@ mod fault;
 mod lookup;
 mod sdim_backward;
 mod search;
+mod selected;
 mod selection;
 mod target_attention_backward;
 

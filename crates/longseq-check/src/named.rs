@@ -13,7 +13,8 @@ use crate::lookup::{
 };
 use crate::sample;
 use crate::sdim::{SdimBackwardCase, SdimCase, SdimGradientOutput, SdimOutput};
-use crate::search::{SearchCase, SearchOutput};
+use crate::search::{NewestCase, SearchCase, SearchOutput};
+use crate::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
 use crate::target_attention::{
     AttentionBackwardCase, AttentionCase, AttentionOutput, MergeBackwardCase, MergeCase,
 };
@@ -90,6 +91,10 @@ impl Named {
             AnyCase::LookupBackward(case) => case.work(self.operation),
             AnyCase::UpdateRows(case) => case.work(),
             AnyCase::Search(case) => case.work(self.operation),
+            AnyCase::Selected(case) => case.work(),
+            AnyCase::SelectedBackward(case) => case.work(),
+            AnyCase::Histogram(case) => case.work(),
+            AnyCase::Newest(case) => case.work(),
         }
     }
 }
@@ -206,6 +211,10 @@ any_case! {
     LookupBackward LookupBackwardCase Vec<SparseGradientBits>, "lookup_backward";
     UpdateRows UpdateRowsCase UpdatedBits, "lookup_backward";
     Search SearchCase SearchOutput, "search";
+    Selected SelectedCase AttentionOutput, "selected";
+    SelectedBackward SelectedBackwardCase GradientBits, "selected_backward";
+    Histogram HistogramCase Vec<u32>, "selected";
+    Newest NewestCase Vec<u32>, "selected";
 }
 
 /// Checks the small cases of a stem.

@@ -5,7 +5,7 @@ use longseq::prelude::*;
 use crate::case::Rules;
 
 /// The stems that have tests.
-pub const STEMS: [&str; 13] = [
+pub const STEMS: [&str; 15] = [
     "target_attention",
     "target_attention_backward",
     "din",
@@ -17,6 +17,8 @@ pub const STEMS: [&str; 13] = [
     "decoupled",
     "decoupled_backward",
     "search",
+    "selected",
+    "selected_backward",
     "forks",
     "hostile",
 ];
@@ -46,6 +48,8 @@ pub fn tests<B: Backend + Sync>(stem: &str) -> Vec<Test<B>> {
         "decoupled" => crate::decoupled::tests::tests(),
         "decoupled_backward" => crate::decoupled::backward_tests::tests(),
         "search" => crate::search::tests::tests(),
+        "selected" => crate::selected::tests::tests(),
+        "selected_backward" => crate::selected::backward_tests::tests(),
         "forks" => crate::forks::tests(),
         "hostile" => crate::hostile::tests(),
         _ => Vec::new(),

@@ -10,11 +10,12 @@ use crate::din::{DinBackwardCase, DinCase, StatisticsCase};
 use crate::lookup::{LookupBackwardCase, LookupCase, Storage, UpdateRowsCase};
 use crate::named::{AnyCase, Named};
 use crate::sdim::{SdimBackwardCase, SdimCase};
-use crate::search::{Compared, SearchCase};
+use crate::search::{Compared, NewestCase, SearchCase};
+use crate::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
 
 /// Every call of every operation: its stem and its name, as [`Calls`](crate::Calls) know it.
-pub const CALLS: [(&str, &str); 27] = [
+pub const CALLS: [(&str, &str); 31] = [
     ("target_attention", "target_attention"),
     ("target_attention", "merge_attention"),
     ("target_attention_backward", "target_attention_backward"),
@@ -42,6 +43,10 @@ pub const CALLS: [(&str, &str); 27] = [
     ("decoupled_backward", "decoupled_attend_backward"),
     ("search", "search"),
     ("search", "pack_signs"),
+    ("selected", "selected_attention"),
+    ("selected", "similarity_histogram"),
+    ("selected", "newest_histogram"),
+    ("selected_backward", "selected_attention_backward"),
 ];
 
 /// A small case of a call on rows stored so; `None` where the operation does not know that storage type.
@@ -101,18 +106,33 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
             };
             AnyCase::Search(SearchCase { score: SearchScore::Hamming, stored, ..Default::default() })
         }
-        ("search", _) => {
-            let stored = match storage {
-                Storage::F32 => Compared::F32,
-                Storage::F16 => Compared::F16,
-                Storage::Bf16 => Compared::Bf16,
-                Storage::Int8 => Compared::Codes,
-            };
-            AnyCase::Search(SearchCase { stored, ..Default::default() })
+        ("search", _) => AnyCase::Search(searched(storage)),
+        (_, "newest_histogram") => {
+            AnyCase::Newest(NewestCase { search: searched(storage), ..Default::default() })
+        }
+        // Similarities are `f32` whatever was searched.
+        (_, "similarity_histogram") => {
+            (storage == Storage::F32).then_some(AnyCase::Histogram(HistogramCase::default()))?
+        }
+        ("selected", _) => AnyCase::Selected(SelectedCase { dtype: dtype?, ..Default::default() }),
+        ("selected_backward", _) => {
+            let forward = SelectedCase { dtype: dtype?, ..Default::default() };
+            AnyCase::SelectedBackward(SelectedBackwardCase { forward, ..Default::default() })
         }
         _ => AnyCase::Decoupled(DecoupledCase { storage, ..Default::default() }),
     };
     Some(Named { name: call, operation: call, case })
+}
+
+/// A search among rows stored so.
+fn searched(storage: Storage) -> SearchCase {
+    let stored = match storage {
+        Storage::F32 => Compared::F32,
+        Storage::F16 => Compared::F16,
+        Storage::Bf16 => Compared::Bf16,
+        Storage::Int8 => Compared::Codes,
+    };
+    SearchCase { stored, ..Default::default() }
 }
 
 /// What a device answers to a call.

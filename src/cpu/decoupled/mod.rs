@@ -117,7 +117,7 @@ pub(super) fn aggregate(
     const NAME: &str = "decoupled_aggregate";
     let top_k = op.check_aggregate(batch, inputs, selection)?;
     op.check_output(NAME, batch, inputs.representation, out.len())?;
-    op.check_host_selection(NAME, batch, selection, top_k)?;
+    selection.check_host(NAME, batch, top_k)?;
     op.check_host_ids(NAME, batch, inputs.representation, &inputs.history_ids, &inputs.target_ids)?;
     let starts = batch.requests().flat_map(|(history, targets)| targets.map(move |m| (m, history.start)));
     let rows = out.into_slice().chunks_exact_mut(total_width(inputs.representation));

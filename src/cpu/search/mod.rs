@@ -7,7 +7,7 @@ mod rows;
 mod signs;
 
 use crate::cpu::Cpu;
-use crate::cpu::selection::Selecting;
+use crate::cpu::selection::{Scoring, Selecting};
 use crate::cpu::vector::{Instructions, WideRows, with_default_floats};
 use crate::element::Element;
 use crate::error::Result;
@@ -57,7 +57,7 @@ fn search(
     inputs: &SimilarityInputs<'_, Host>,
     out: SelectionMut<'_, Host>,
 ) {
-    let (top_k, bias) = (op.top_k, inputs.bias.map(|bias| bias.as_slice()));
+    let top_k = op.top_k;
     match (&inputs.queries, &inputs.keys) {
         (SearchRows::Keys(queries), SearchRows::Keys(keys)) => {
             write_newest(instructions, top_k, batch, (queries, keys), out);
@@ -66,13 +66,39 @@ fn search(
             let scoring = &SignScores { bits: op.width, queries, keys };
             Selecting { instructions, scoring, top_k }.write(batch, out);
         }
+        _ => score_rows(op, inputs, Write { instructions, top_k, batch, out }),
+    }
+}
+
+/// What is done with the scores of rows. (A trait instead of a closure, because scores of codes and of rows are of different types.)
+pub(in crate::cpu) trait WithScores {
+    fn run<S: Scoring>(self, scoring: &S);
+}
+
+/// Passes on dot products or cosines of inputs that are checked.
+pub(in crate::cpu) fn score_rows(op: &Search, inputs: &SimilarityInputs<'_, Host>, with: impl WithScores) {
+    let bias = inputs.bias.map(|bias| bias.as_slice());
+    match (&inputs.queries, &inputs.keys) {
         (SearchRows::Codes(queries), SearchRows::Codes(keys)) if op.width <= codes::MAX_WIDTH => {
-            let scoring = &CodeScores { op, queries, keys, bias };
-            Selecting { instructions, scoring, top_k }.write(batch, out);
+            with.run(&CodeScores { op, queries, keys, bias });
         }
         (queries, keys) => {
-            let scoring = &RowScores { op, queries: Numbers::of(queries), keys: Numbers::of(keys), bias };
-            Selecting { instructions, scoring, top_k }.write(batch, out);
+            with.run(&RowScores { op, queries: Numbers::of(queries), keys: Numbers::of(keys), bias });
         }
+    }
+}
+
+/// Writes a selection.
+struct Write<'a> {
+    instructions: Instructions,
+    top_k: usize,
+    batch: &'a Batch,
+    out: SelectionMut<'a, Host>,
+}
+
+impl WithScores for Write<'_> {
+    fn run<S: Scoring>(self, scoring: &S) {
+        let Self { instructions, top_k, batch, out } = self;
+        Selecting { instructions, scoring, top_k }.write(batch, out);
     }
 }

@@ -4,6 +4,7 @@ mod decoupled;
 mod din;
 mod sdim;
 mod search;
+mod selected;
 mod target_attention;
 
 use longseq::*;

@@ -4,6 +4,7 @@ mod decoupled;
 mod din;
 mod lookup;
 mod sdim;
+mod selected;
 mod target_attention;
 mod update_rows;
 

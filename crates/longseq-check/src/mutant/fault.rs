@@ -117,4 +117,16 @@ pub enum Fault {
     QueryNotNormalised,
     /// Bits past the width of packed signs count.
     PastBitsCounted,
+    /// Attention over a selection leaves similarities out.
+    SimilaritiesIgnored,
+    /// It leaves the product of score and similarity out.
+    ProductDropped,
+    /// Slots of a selection that are empty count, as the first behaviour.
+    EmptySlotsCount,
+    /// A gradient comes from each user's last candidate alone.
+    OneReaderOnly,
+    /// Similarities are rounded down to bins.
+    BinsRoundedDown,
+    /// A histogram of the newest behaviours counts older ones, too.
+    OldestCount,
 }

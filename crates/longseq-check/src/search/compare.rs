@@ -55,7 +55,7 @@ impl SearchCase {
 
     /// The most that a score may be off: a sum of `a` products in any order, of factors that are decoded or normalised (a rounding or
     /// two each), scaled, with a bias. A number that underflows costs [`TINY`].
-    fn score_error(&self, inputs: &Inputs, rules: Rules) -> f64 {
+    pub(super) fn score_error(&self, inputs: &Inputs, rules: Rules) -> f64 {
         const TINY: f64 = f32::MIN_POSITIVE as f64;
         let width = self.width as f64;
         let (q, k) = (inputs.queries.max_abs(), inputs.keys.max_abs());

@@ -3,9 +3,11 @@
 pub(crate) mod cases;
 mod compare;
 mod hostile;
+mod newest;
 mod rows;
 pub mod tests;
 
+pub use newest::NewestCase;
 pub use rows::Compared;
 
 use longseq::*;
