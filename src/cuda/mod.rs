@@ -24,6 +24,7 @@ mod search;
 mod selected;
 mod tables;
 mod target_attention;
+mod tin;
 mod twin;
 mod workspace;
 

@@ -46,6 +46,7 @@ mod selected_backward;
 mod sorted_ids;
 mod target_attention;
 mod target_attention_backward;
+mod tin;
 mod update_rows;
 mod widened;
 
@@ -63,4 +64,5 @@ pub use selected_backward::*;
 pub use sorted_ids::*;
 pub use target_attention::*;
 pub use target_attention_backward::*;
+pub use tin::*;
 pub use update_rows::*;
