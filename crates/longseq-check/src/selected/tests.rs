@@ -402,7 +402,6 @@ pub fn every_fault_is_caught() {
         assert_check(&counted, &Cpu::new(), Rules::IEEE);
         assert!(check(&counted, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
-    let newest = NewestCase::default();
     for fault in [Fault::OldestCount, Fault::HistoryShifted] {
         let (histories, targets) = (vec![60, 40], vec![3, 4]);
         let search = SearchCase { histories, targets, ..Default::default() };
