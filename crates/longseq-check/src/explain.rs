@@ -29,6 +29,7 @@ pub fn formula(stem: &str) -> &'static str {
         "decoupled_backward" => crate::decoupled::BACKWARD_FORMULA,
         "search" => crate::search::FORMULA,
         "selected" => crate::selected::FORMULA,
+        "tin" => crate::tin::FORMULA,
         "selected_backward" => crate::selected::BACKWARD_FORMULA,
         _ => crate::decoupled::FORMULA,
     }
@@ -120,6 +121,9 @@ fn shapes(case: &AnyCase) -> String {
         AnyCase::Newest(case) => format!("{}; {} bins", search(&case.search), case.op().bins()),
         AnyCase::Selected(case) => selected(case),
         AnyCase::SelectedBackward(case) => selected(&case.forward),
+        AnyCase::Tin(case) => {
+            format!("{}\nrows of {}, {} positions", batch(case.batch()), case.width, case.positions)
+        }
         AnyCase::Histogram(case) => {
             let (candidates, bins) = (case.batch().targets().total(), case.op().bins());
             format!("candidates {candidates}; K = {}; {bins} bins", case.top_k)

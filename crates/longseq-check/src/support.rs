@@ -13,9 +13,10 @@ use crate::sdim::{SdimBackwardCase, SdimCase};
 use crate::search::{Compared, NewestCase, SearchCase};
 use crate::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
+use crate::tin::TinCase;
 
 /// Every call of every operation: its stem and its name, as [`Calls`](crate::Calls) know it.
-pub const CALLS: [(&str, &str); 31] = [
+pub const CALLS: [(&str, &str); 32] = [
     ("target_attention", "target_attention"),
     ("target_attention", "merge_attention"),
     ("target_attention_backward", "target_attention_backward"),
@@ -47,6 +48,7 @@ pub const CALLS: [(&str, &str); 31] = [
     ("selected", "similarity_histogram"),
     ("selected", "newest_histogram"),
     ("selected_backward", "selected_attention_backward"),
+    ("tin", "tin"),
 ];
 
 /// A small case of a call on rows stored so; `None` where the operation does not know that storage type.
@@ -119,6 +121,7 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
             let forward = SelectedCase { dtype: dtype?, ..Default::default() };
             AnyCase::SelectedBackward(SelectedBackwardCase { forward, ..Default::default() })
         }
+        ("tin", _) => AnyCase::Tin(TinCase { dtype: dtype?, ..Default::default() }),
         _ => AnyCase::Decoupled(DecoupledCase { storage, ..Default::default() }),
     };
     Some(Named { name: call, operation: call, case })

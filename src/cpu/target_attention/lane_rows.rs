@@ -61,7 +61,13 @@ impl LaneRows {
     }
 
     /// The rows of `matrix`, `[targets, H, width]`: `[width]`, one lane per row, or `[FEW, width]` if there are few.
-    pub(in crate::cpu) fn pack(&self, op: &TargetAttention, matrix: &[f32], width: usize, are_few: bool) -> Vec<Row> {
+    pub(in crate::cpu) fn pack(
+        &self,
+        op: &TargetAttention,
+        matrix: &[f32],
+        width: usize,
+        are_few: bool,
+    ) -> Vec<Row> {
         let mut packed = vec![[0.0; LANES]; if are_few { FEW * width / LANES } else { width }];
         for lane in 0..self.count {
             let row = &matrix[self.row(op, lane) * width..][..width];

@@ -113,9 +113,8 @@ impl TinCase {
 
     /// The operation.
     pub fn op(&self) -> Tin {
-        let op = Tin::new(self.width)
-            .with_positions(self.positions)
-            .with_multiply_target(self.multiply_target);
+        let op =
+            Tin::new(self.width).with_positions(self.positions).with_multiply_target(self.multiply_target);
         self.scale.map_or(op, |scale| op.with_scale(scale))
     }
 
