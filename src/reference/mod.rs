@@ -47,6 +47,7 @@ mod sorted_ids;
 mod target_attention;
 mod target_attention_backward;
 mod tin;
+mod tin_backward;
 mod update_rows;
 mod widened;
 
@@ -65,4 +66,5 @@ pub use sorted_ids::*;
 pub use target_attention::*;
 pub use target_attention_backward::*;
 pub use tin::*;
+pub use tin_backward::*;
 pub use update_rows::*;
