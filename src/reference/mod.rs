@@ -3,8 +3,8 @@
 //! Every backend is compared with these functions. They widen the inputs exactly, compute in `f64` and return `f64`,
 //! so that the error of a backend can be measured for every storage type. They are deliberately slow: the loops follow
 //! the formulas of [`TargetAttention`](crate::TargetAttention), [`Din`](crate::Din), [`Sdim`](crate::Sdim),
-//! [`Lookup`](crate::Lookup), [`Decoupled`](crate::Decoupled), [`Search`](crate::Search) and
-//! [`SelectedAttention`](crate::SelectedAttention) literally.
+//! [`Lookup`](crate::Lookup), [`Decoupled`](crate::Decoupled), [`Search`](crate::Search),
+//! [`SelectedAttention`](crate::SelectedAttention) and [`Tin`](crate::Tin) literally.
 //!
 //! The functions that end in `_backward` give the gradients of a scalar loss, from that of the operation's output (`grad_out`).
 //! They save nothing: what the forward pass computed is computed again. Behaviours that a score of `-∞` removes get zeros,
