@@ -18,7 +18,7 @@ use crate::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
 use crate::target_attention::{
     AttentionBackwardCase, AttentionCase, AttentionOutput, MergeBackwardCase, MergeCase,
 };
-use crate::tin::{TinCase, TinOutput};
+use crate::tin::{TinBackwardCase, TinCase, TinOutput};
 
 /// A case with a name, and the one of its calls that the name is about.
 #[derive(Debug, Clone)]
@@ -97,6 +97,7 @@ impl Named {
             AnyCase::Histogram(case) => case.work(),
             AnyCase::Newest(case) => case.work(),
             AnyCase::Tin(case) => case.work(),
+            AnyCase::TinBackward(case) => case.work(),
         }
     }
 }
@@ -218,6 +219,7 @@ any_case! {
     Histogram HistogramCase Vec<u32>, "selected";
     Newest NewestCase Vec<u32>, "selected";
     Tin TinCase TinOutput, "tin";
+    TinBackward TinBackwardCase GradientBits, "tin_backward";
 }
 
 /// Checks the small cases of a stem.

@@ -5,7 +5,7 @@ use longseq::prelude::*;
 use crate::case::Rules;
 
 /// The stems that have tests.
-pub const STEMS: [&str; 16] = [
+pub const STEMS: [&str; 17] = [
     "target_attention",
     "target_attention_backward",
     "din",
@@ -20,6 +20,7 @@ pub const STEMS: [&str; 16] = [
     "selected",
     "selected_backward",
     "tin",
+    "tin_backward",
     "forks",
     "hostile",
 ];
@@ -52,6 +53,7 @@ pub fn tests<B: Backend + Sync>(stem: &str) -> Vec<Test<B>> {
         "selected" => crate::selected::tests::tests(),
         "selected_backward" => crate::selected::backward_tests::tests(),
         "tin" => crate::tin::tests::tests(),
+        "tin_backward" => crate::tin::backward_tests::tests(),
         "forks" => crate::forks::tests(),
         "hostile" => crate::hostile::tests(),
         _ => Vec::new(),

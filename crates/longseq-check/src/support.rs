@@ -13,10 +13,10 @@ use crate::sdim::{SdimBackwardCase, SdimCase};
 use crate::search::{Compared, NewestCase, SearchCase};
 use crate::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
-use crate::tin::TinCase;
+use crate::tin::{TinBackwardCase, TinCase};
 
 /// Every call of every operation: its stem and its name, as [`Calls`](crate::Calls) know it.
-pub const CALLS: [(&str, &str); 32] = [
+pub const CALLS: [(&str, &str); 33] = [
     ("target_attention", "target_attention"),
     ("target_attention", "merge_attention"),
     ("target_attention_backward", "target_attention_backward"),
@@ -49,6 +49,7 @@ pub const CALLS: [(&str, &str); 32] = [
     ("selected", "newest_histogram"),
     ("selected_backward", "selected_attention_backward"),
     ("tin", "tin"),
+    ("tin_backward", "tin_backward"),
 ];
 
 /// A small case of a call on rows stored so; `None` where the operation does not know that storage type.
@@ -122,6 +123,10 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
             AnyCase::SelectedBackward(SelectedBackwardCase { forward, ..Default::default() })
         }
         ("tin", _) => AnyCase::Tin(TinCase { dtype: dtype?, ..Default::default() }),
+        ("tin_backward", _) => {
+            let forward = TinCase { dtype: dtype?, ..Default::default() };
+            AnyCase::TinBackward(TinBackwardCase { forward, ..Default::default() })
+        }
         _ => AnyCase::Decoupled(DecoupledCase { storage, ..Default::default() }),
     };
     Some(Named { name: call, operation: call, case })

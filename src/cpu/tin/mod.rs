@@ -1,23 +1,25 @@
 //! TIN on the CPU: target attention whose blocks of keys, which are the values too, are sums of behaviours and positions. A block is summed
 //! into scratch that stays in the cache, once for all of a tile's candidates.
 
-use std::borrow::Cow;
-use std::ops::Range;
+mod backward;
+mod rows;
 
 use crate::cpu::Cpu;
 use crate::cpu::pieces::{self, PieceRows};
 use crate::cpu::target_attention::{KeyBlock, LaneRows};
 use crate::cpu::threads::split_rows;
 use crate::cpu::tile_pooling::TilePooling;
+use crate::cpu::tin::backward::{Gradients, Incoming, summed_targets};
+use crate::cpu::tin::rows::PositionedRows;
 use crate::cpu::vector::{
-    Instructions, Kernel, LANES, Lanes, NarrowRows, Row, WideRows, add_lanes, with_default_floats,
+    Instructions, Kernel, LANES, Lanes, NarrowRows, Row, WideRows, with_default_floats,
 };
-use crate::element::Element;
+use crate::element::{Element, GradientOf};
 use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Batch;
-use crate::memory::ViewMut;
-use crate::ops::{TargetAttention, Tin, TinInputs, TinOps, TinOutputs, Weighting};
+use crate::memory::{View, ViewMut};
+use crate::ops::{TargetAttention, Tin, TinGradients, TinInputs, TinOps, TinOutputs, TinSaved, Weighting};
 
 impl TinOps for Cpu {
     fn tin_into<T: Element>(
@@ -35,96 +37,78 @@ impl TinOps for Cpu {
         let lse = outputs.lse.map(ViewMut::into_slice);
         with_default_floats(|| {
             let rows = PositionedRows::new(op, batch, &inputs);
-            attend(self.instructions, op, batch, &rows, (out, pooled, lse));
+            attend(self.instructions, op, batch, &rows, Some((out, pooled, lse)), None);
         });
         Ok(())
     }
-}
 
-/// Rows of behaviours and candidates, and of the positions that are added to them.
-struct PositionedRows<'a> {
-    op: &'a Tin,
-    targets: WideRows<'a>,
-    history: WideRows<'a>,
-    /// `[P, d]`.
-    positions: Cow<'a, [f32]>,
-    history_positions: Option<&'a [u32]>,
-    target_positions: Option<&'a [u32]>,
-    /// For each candidate the end of its user's history.
-    ends: Vec<usize>,
-}
-
-impl<'a> PositionedRows<'a> {
-    fn new<T: Element>(op: &'a Tin, batch: &Batch, inputs: &TinInputs<'a, Host, T>) -> Self {
-        let positions = match WideRows::new(inputs.positions.as_slice()) {
-            WideRows::F32(rows) => Cow::Borrowed(rows),
-            rows => Cow::Owned(rows.to_vec(0..op.positions * op.width)),
+    fn tin_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &Tin,
+        batch: &Batch,
+        inputs: TinInputs<'_, Host, T>,
+        saved: TinSaved<'_, Host, T>,
+        grad_out: View<'_, Host, T>,
+        grads: TinGradients<'_, Host, G>,
+    ) -> Result<()> {
+        op.check_backward(batch, &inputs, &saved, grad_out.len(), &grads)?;
+        op.check_host_positions("tin_backward", batch, &inputs)?;
+        let used = batch.targets().total() * op.width;
+        let wide = |rows: View<'_, Host, T>| WideRows::new(rows.as_slice()).to_vec(0..used);
+        let (grad_out, pooled) = (wide(grad_out), wide(saved.pooled));
+        let lse = &saved.lse.as_slice()[..batch.targets().total()];
+        let grads = Gradients {
+            targets: grads.targets.map(|rows| NarrowRows::new(rows.into_slice())),
+            history: grads.history.map(|rows| NarrowRows::new(rows.into_slice())),
+            positions: grads.positions.map(|rows| NarrowRows::new(rows.into_slice())),
         };
-        let ends = batch.requests().flat_map(|(history, targets)| targets.map(move |_| history.end));
-        Self {
-            op,
-            targets: WideRows::new(inputs.targets.as_slice()),
-            history: WideRows::new(inputs.history.as_slice()),
-            positions,
-            history_positions: inputs.history_positions.map(|positions| positions.as_slice()),
-            target_positions: inputs.target_positions.map(|positions| positions.as_slice()),
-            ends: ends.collect(),
-        }
-    }
-
-    /// A row of the table of positions.
-    #[inline(always)]
-    fn position(&self, position: usize) -> &[f32] {
-        &self.positions[position * self.op.width..][..self.op.width]
-    }
-
-    /// `ṽ` of some candidates.
-    #[inline(always)]
-    fn targets<L: Lanes>(&self, l: L, targets: Range<usize>) -> Vec<f32> {
-        let width = self.op.width;
-        let mut rows = self.targets.to_vec(targets.start * width..targets.end * width);
-        for (m, row) in targets.zip(rows.chunks_exact_mut(width)) {
-            let position = self.target_positions.map_or(0, |positions| positions[m] as usize);
-            add_lanes(l, row, self.position(position));
-        }
-        rows
-    }
-
-    /// `ẽ` of some behaviours of a history that ends there.
-    #[inline(always)]
-    fn behaviours<L: Lanes>(&self, l: L, rows: Range<usize>, end: usize, out: &mut [f32]) {
-        let width = self.op.width;
-        self.history.widen_to(l, rows.start * width..rows.end * width, out);
-        for (behaviour, out) in rows.zip(out.chunks_exact_mut(width)) {
-            let position = match self.history_positions {
-                Some(positions) => positions[behaviour] as usize,
-                None => (end - behaviour).min(self.op.positions - 1),
-            };
-            add_lanes(l, out, self.position(position));
-        }
+        with_default_floats(|| {
+            let rows = PositionedRows::new(op, batch, &inputs);
+            let targets = summed_targets(self.instructions, batch, &rows);
+            let (mut max, mut sum) = (lse.to_vec(), vec![1.0; lse.len()]);
+            // Above this magnitude an lse is too coarse for weights (docs/decisions/gradients.md).
+            if lse.iter().any(|lse| lse.is_finite() && lse.abs() > 256.0) {
+                attend(self.instructions, op, batch, &rows, None, Some([&mut max, &mut sum]));
+            }
+            let incoming = Incoming { grad_out: &grad_out, pooled: &pooled, state: [&max, &sum] };
+            backward::write(self.instructions, batch, &rows, &targets, &incoming, grads)
+        })
     }
 }
 
 /// The outputs: of all candidates, or of a tile.
 type Outputs<'a> = (NarrowRows<'a>, Option<NarrowRows<'a>>, Option<&'a mut [f32]>);
 
+/// The largest score of each candidate, and `Σ exp(score − max)`.
+type States<'a> = [&'a mut [f32]; 2];
+
+/// Computes what is asked for: the outputs, or the states.
 fn attend(
     instructions: Instructions,
     op: &Tin,
     batch: &Batch,
     rows: &PositionedRows<'_>,
-    (out, pooled, lse): Outputs<'_>,
+    outputs: Option<Outputs<'_>>,
+    states: Option<States<'_>>,
 ) {
     let plan = pieces::cut(batch, pieces::ROWS, pieces::STEP);
     let lengths = || plan.tiles.iter().map(|tile| tile.rows);
-    let out = out.split(lengths(), op.width);
-    let mut pooled = pooled.map(|pooled| pooled.split(lengths(), op.width).into_iter());
-    let mut lse = lse.map(|lse| split_rows(lengths(), lse, 1).into_iter());
-    let tile = |out| {
-        let pooled = pooled.as_mut().and_then(Iterator::next);
-        (out, pooled, lse.as_mut().and_then(Iterator::next))
+    let mut outputs = outputs.map(|(out, pooled, lse)| {
+        let out = out.split(lengths(), op.width);
+        let mut pooled = pooled.map(|pooled| pooled.split(lengths(), op.width).into_iter());
+        let mut lse = lse.map(|lse| split_rows(lengths(), lse, 1).into_iter());
+        let tile = |out| {
+            let pooled = pooled.as_mut().and_then(Iterator::next);
+            (out, pooled, lse.as_mut().and_then(Iterator::next))
+        };
+        out.into_iter().map(tile).collect::<Vec<Outputs<'_>>>().into_iter()
+    });
+    let mut states = states.map(|states| states.map(|numbers| split_rows(lengths(), numbers, 1).into_iter()));
+    let tile = |_| {
+        let states = states.as_mut().and_then(|[max, sum]| Some([max.next()?, sum.next()?]));
+        (outputs.as_mut().and_then(Iterator::next), states)
     };
-    let outputs: Vec<Outputs<'_>> = out.into_iter().map(tile).collect();
+    let outputs: Vec<(Option<Outputs<'_>>, Option<States<'_>>)> = plan.tiles.iter().map(tile).collect();
     // Keys and values are the same rows.
     let attention = &TargetAttention::new(op.width).with_scale(op.effective_scale());
     pieces::run(
@@ -132,7 +116,11 @@ fn attend(
         outputs,
         |piece| instructions.run(Attend { attention, rows, piece }),
         |all, next| instructions.run(Combine { all, next }),
-        |tile, outputs| instructions.run(Finish { op, attention, tile, outputs }),
+        |tile, (outputs, states)| match (outputs, states) {
+            (Some(outputs), _) => instructions.run(Finish { op, attention, tile, outputs }),
+            (None, Some(states)) => write_states(attention, tile, states),
+            (None, None) => {}
+        },
     );
 }
 
@@ -244,6 +232,17 @@ impl Kernel for Finish<'_> {
                     lse[row] = sum;
                 }
             }
+        }
+    }
+}
+
+/// Writes the softmax states of a tile.
+fn write_states(attention: &TargetAttention, tile: Tile, [max, sum]: States<'_>) {
+    for group in tile.groups {
+        let (maxima, sums) = group.pooling.softmax_state();
+        for lane in 0..group.rows.count {
+            let row = group.rows.row(attention, lane);
+            (max[row], sum[row]) = (maxima[lane], sums[lane]);
         }
     }
 }

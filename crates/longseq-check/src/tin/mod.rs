@@ -1,8 +1,12 @@
 //! Cases of TIN.
 
+mod backward;
+pub mod backward_tests;
 pub(crate) mod cases;
 mod hostile;
 pub mod tests;
+
+pub use backward::TinBackwardCase;
 
 use longseq::*;
 use rand::RngExt;
@@ -19,6 +23,12 @@ pub const FORMULA: &str = "\
 ẽ[l] = e[l] + p[f(l)],  ṽ[m] = v[m] + p[f(m)];  f(l) = min(1 + behaviours after l, P − 1), f(m) = 0, or given
 a[m] = Σ_l w[m, l] · ẽ[l],  w = softmax_l(scale · ⟨ẽ[l], ṽ[m]⟩)            over the history l of candidate m's user
 out[m] = ṽ[m] ⊙ a[m]";
+
+/// The formula of the gradients, as `explain` prints it.
+pub const BACKWARD_FORMULA: &str = "\
+da[m] = dout[m] ⊙ ṽ[m]            ds = w · (⟨da, ẽ⟩ − ⟨da, a⟩)
+dẽ[l] = Σ_m (w · da[m] + scale · ds · ṽ[m])            dṽ[m] = scale · Σ_l ds · ẽ[l] + dout[m] ⊙ a[m]
+de = dẽ,  dv = dṽ,  dp[i] = Σ_{f(l) = i} dẽ[l] + Σ_{f(m) = i} dṽ[m]";
 
 /// A batch of TIN, with what the backward pass needs.
 #[derive(Debug, Clone)]

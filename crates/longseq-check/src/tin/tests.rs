@@ -28,7 +28,7 @@ list_tests!("tin":
     matches_reference_on_the_small_named_cases,
 );
 
-fn shape(histories: &[usize], targets: &[usize]) -> TinCase {
+pub(super) fn shape(histories: &[usize], targets: &[usize]) -> TinCase {
     TinCase { histories: histories.to_vec(), targets: targets.to_vec(), ..Default::default() }
 }
 
@@ -86,7 +86,7 @@ fn matches_reference_on_a_long_history<B: Backend>(backend: &B, rules: Rules) {
 
 prop_compose! {
     /// Any batch whose sizes a test has time for.
-    fn any_case()(
+    pub(super) fn any_case()(
         seed in any::<u64>(),
         dtype in prop::sample::select(vec![DType::F32, DType::F16, DType::Bf16]),
         requests in prop::collection::vec((0usize..150, 0usize..20), 0..6),
