@@ -69,3 +69,8 @@ fn every_fault_of_gradients_of_attention_over_selections_is_caught() {
 fn every_fault_of_tin_is_caught() {
     longseq_check::tin::tests::every_fault_is_caught();
 }
+
+#[test]
+fn every_fault_of_gradients_of_tin_is_caught() {
+    longseq_check::tin::backward_tests::every_fault_is_caught();
+}

@@ -361,6 +361,20 @@ tests!(tin on cpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
+tests!(tin_backward on cpu: (
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_widths,
+    matches_reference_with_given_positions,
+    matches_reference_with_few_and_many_positions,
+    matches_reference_on_narrow_storage,
+    matches_reference_on_unusual_numbers,
+    matches_reference_on_a_long_history,
+    matches_reference_with_large_scores,
+    matches_reference_on_random_batches,
+    writes_what_is_asked_for,
+    ignores_rows_that_belong_to_nobody,
+));
+
 tests!(forks on cpu cuda webgpu: (
     reports_to_each_fork_its_own_errors,
     reports_to_concurrent_threads_their_own_errors,

@@ -14,6 +14,7 @@ use crate::sdim::SdimCase;
 use crate::search::SearchCase;
 use crate::selected::SelectedCase;
 use crate::target_attention::{AttentionCase, MergeBackwardCase, MergeCase};
+use crate::tin::TinCase;
 
 /// The formula of a stem.
 pub fn formula(stem: &str) -> &'static str {
@@ -30,6 +31,7 @@ pub fn formula(stem: &str) -> &'static str {
         "search" => crate::search::FORMULA,
         "selected" => crate::selected::FORMULA,
         "tin" => crate::tin::FORMULA,
+        "tin_backward" => crate::tin::BACKWARD_FORMULA,
         "selected_backward" => crate::selected::BACKWARD_FORMULA,
         _ => crate::decoupled::FORMULA,
     }
@@ -90,6 +92,9 @@ fn shapes(case: &AnyCase) -> String {
             case.top_k
         )
     };
+    let tin = |case: &TinCase| {
+        format!("{}\nrows of {}, {} positions", batch(case.batch()), case.width, case.positions)
+    };
     let search =
         |case: &SearchCase| format!("{}\nrows of {}; K = {}", batch(case.batch()), case.width, case.top_k);
     let selected = |case: &SelectedCase| {
@@ -121,9 +126,8 @@ fn shapes(case: &AnyCase) -> String {
         AnyCase::Newest(case) => format!("{}; {} bins", search(&case.search), case.op().bins()),
         AnyCase::Selected(case) => selected(case),
         AnyCase::SelectedBackward(case) => selected(&case.forward),
-        AnyCase::Tin(case) => {
-            format!("{}\nrows of {}, {} positions", batch(case.batch()), case.width, case.positions)
-        }
+        AnyCase::Tin(case) => tin(case),
+        AnyCase::TinBackward(case) => tin(&case.forward),
         AnyCase::Histogram(case) => {
             let (candidates, bins) = (case.batch().targets().total(), case.op().bins());
             format!("candidates {candidates}; K = {}; {bins} bins", case.top_k)
