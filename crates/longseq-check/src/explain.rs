@@ -57,16 +57,6 @@ pub fn describe(named: &Named) -> String {
 
 /// The shapes of inputs and outputs.
 fn shapes(case: &AnyCase) -> String {
-    let batch = |batch: longseq::Batch| {
-        let (histories, targets) = (batch.histories(), batch.targets());
-        format!(
-            "users {}, behaviours {} (longest history {}), candidates {}",
-            histories.users(),
-            histories.total(),
-            histories.max_length(),
-            targets.total()
-        )
-    };
     let attention = |case: &AttentionCase| {
         let values = case.value_width.map_or("the keys".into(), |width| format!("[{width}] per head"));
         let (heads, kv_heads, width) = (case.heads, case.kv_heads, case.width);
@@ -136,6 +126,18 @@ fn shapes(case: &AnyCase) -> String {
             format!("{} ids of a table of {} rows of {}", case.ids, case.rows, case.width)
         }
     }
+}
+
+/// The users of a batch, and what they have.
+fn batch(batch: longseq::Batch) -> String {
+    let (histories, targets) = (batch.histories(), batch.targets());
+    format!(
+        "users {}, behaviours {} (longest history {}), candidates {}",
+        histories.users(),
+        histories.total(),
+        histories.max_length(),
+        targets.total()
+    )
 }
 
 /// The shapes of a look-up.
