@@ -1,7 +1,9 @@
 //! `Backend`: one interface for every device.
 
 use crate::device::DeviceOps;
-use crate::ops::{DecoupledOps, DinOps, LookupOps, SdimOps, SearchOps, SelectedOps, TargetAttentionOps};
+use crate::ops::{
+    DecoupledOps, DinOps, LookupOps, SdimOps, SearchOps, SelectedOps, TargetAttentionOps, TinOps,
+};
 
 /// A device that runs the operations: the CPU, a GPU.
 ///
@@ -42,11 +44,27 @@ use crate::ops::{DecoupledOps, DinOps, LookupOps, SdimOps, SearchOps, SelectedOp
 /// # Ok::<(), longseq::Error>(())
 /// ```
 pub trait Backend:
-    DeviceOps + TargetAttentionOps + DinOps + SdimOps + LookupOps + DecoupledOps + SearchOps + SelectedOps
+    DeviceOps
+    + TargetAttentionOps
+    + DinOps
+    + SdimOps
+    + LookupOps
+    + DecoupledOps
+    + SearchOps
+    + SelectedOps
+    + TinOps
 {
 }
 
 impl<B> Backend for B where
-    B: DeviceOps + TargetAttentionOps + DinOps + SdimOps + LookupOps + DecoupledOps + SearchOps + SelectedOps
+    B: DeviceOps
+        + TargetAttentionOps
+        + DinOps
+        + SdimOps
+        + LookupOps
+        + DecoupledOps
+        + SearchOps
+        + SelectedOps
+        + TinOps
 {
 }

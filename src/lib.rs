@@ -132,6 +132,7 @@
 //! | SIM soft, TWIN's search by given keys, with cross features as a bias | the same with [`Search::dot`] |
 //! | MUSE: cosine of 8-bit rows | the same with [`Search::cosine`] |
 //! | second stages over what a search kept: ETA, SIM, TWIN, MUSE's similarity-aware attention (SA-TA) | [`SelectedOps::selected_attention`]; gradients [`SelectedOps::selected_attention_backward_into`] |
+//! | TIN: temporal positions on behaviours and candidates | [`TinOps::tin`]; gradients [`TinOps::tin_backward_into`] |
 //! | MUSE's SimTier | [`SelectedOps::similarity_histogram`]; over the newest behaviours [`SelectedOps::newest_histogram`] |
 //! | embedding bags, also with a weight per id (`per_sample_weights`) and with padding ids | [`LookupOps::lookup`], [`LookupInputs::with_weights`], [`IdPolicy::Skip`] |
 //! | training: gradients of target attention, on every backend | [`TargetAttentionOps::target_attention_backward_into`] |
@@ -148,7 +149,7 @@
 //! |---|---|---|
 //! | a device | [`Backend`]: [`Cpu`], [`Wgpu`], [`Cuda`] | write `fn score<B: Backend>(…)` once, run it anywhere |
 //! | a jagged batch | [`Jagged`], [`Batch`] | offsets, validated once; no padding |
-//! | an operation | [`TargetAttention`], [`Din`], [`Sdim`], [`Lookup`], [`Decoupled`], [`Search`], [`SelectedAttention`] | a plain struct of parameters |
+//! | an operation | [`TargetAttention`], [`Din`], [`Sdim`], [`Lookup`], [`Decoupled`], [`Search`], [`SelectedAttention`], [`Tin`] | a plain struct of parameters |
 //! | data | [`Buffer`], [`View`], [`ViewMut`] | owned by you or the backend; borrowed by the call |
 //! | storage types | [`Element`]: `f32`, [`half::f16`], [`half::bf16`] | arithmetic is always `f32` or wider |
 //! | the specification | [`reference`](mod@reference) | plain loops in `f64`, public, for your own tests too; the gradients of every operation are there |
@@ -171,7 +172,7 @@
 //! # Traits
 //!
 //! [`DeviceOps`] is the device: memory, batches, waiting, forks. Each operation is a trait over it: [`TargetAttentionOps`],
-//! [`DinOps`], [`SdimOps`], [`LookupOps`], [`DecoupledOps`], [`SearchOps`], [`SelectedOps`]. [`Backend`] stands for all of them and is implemented for every
+//! [`DinOps`], [`SdimOps`], [`LookupOps`], [`DecoupledOps`], [`SearchOps`], [`SelectedOps`], [`TinOps`]. [`Backend`] stands for all of them and is implemented for every
 //! type that implements them; generic code needs only `B: Backend`. On a concrete backend such as [`Cpu`], the calls are
 //! methods of these traits, which `use longseq::prelude::*;` brings into scope.
 //!

@@ -22,6 +22,7 @@ mod tables;
 mod target_attention;
 mod threads;
 mod tile_pooling;
+mod tin;
 mod vector;
 
 pub use vector::Instructions;

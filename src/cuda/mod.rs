@@ -25,6 +25,7 @@ mod selected;
 mod selection;
 mod tables;
 mod target_attention;
+mod tin;
 mod twin;
 mod workspace;
 

@@ -14,6 +14,7 @@ mod selected;
 mod selection;
 mod shape;
 mod target_attention;
+mod tin;
 
 pub use decoupled::*;
 pub use din::*;
@@ -25,3 +26,4 @@ pub use selected::*;
 pub use selection::*;
 pub(crate) use shape::{dim, expect};
 pub use target_attention::*;
+pub use tin::*;

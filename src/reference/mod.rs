@@ -3,8 +3,8 @@
 //! Every backend is compared with these functions. They widen the inputs exactly, compute in `f64` and return `f64`,
 //! so that the error of a backend can be measured for every storage type. They are deliberately slow: the loops follow
 //! the formulas of [`TargetAttention`](crate::TargetAttention), [`Din`](crate::Din), [`Sdim`](crate::Sdim),
-//! [`Lookup`](crate::Lookup), [`Decoupled`](crate::Decoupled), [`Search`](crate::Search) and
-//! [`SelectedAttention`](crate::SelectedAttention) literally.
+//! [`Lookup`](crate::Lookup), [`Decoupled`](crate::Decoupled), [`Search`](crate::Search),
+//! [`SelectedAttention`](crate::SelectedAttention) and [`Tin`](crate::Tin) literally.
 //!
 //! The functions that end in `_backward` give the gradients of a scalar loss, from that of the operation's output (`grad_out`).
 //! They save nothing: what the forward pass computed is computed again. Behaviours that a score of `-∞` removes get zeros,
@@ -46,6 +46,8 @@ mod selected_backward;
 mod sorted_ids;
 mod target_attention;
 mod target_attention_backward;
+mod tin;
+mod tin_backward;
 mod update_rows;
 mod widened;
 
@@ -63,4 +65,6 @@ pub use selected_backward::*;
 pub use sorted_ids::*;
 pub use target_attention::*;
 pub use target_attention_backward::*;
+pub use tin::*;
+pub use tin_backward::*;
 pub use update_rows::*;

@@ -50,6 +50,19 @@ pub(super) fn selected_in_f32<T: Element, R>(
     reference(&views)
 }
 
+/// Runs `reference` on the inputs of TIN.
+pub(super) fn tin_in_f32<T: Element, R>(
+    operation: &'static str,
+    inputs: &TinInputs<'_, Host, T>,
+    reference: impl FnOnce(&TinInputs<'_, Host, f32>) -> Result<R>,
+) -> Result<R> {
+    let (targets, history) = (wide(operation, &inputs.targets)?, wide(operation, &inputs.history)?);
+    let positions = wide(operation, &inputs.positions)?;
+    let mut views = TinInputs::new(Host::view(&targets), Host::view(&history), Host::view(&positions));
+    (views.history_positions, views.target_positions) = (inputs.history_positions, inputs.target_positions);
+    reference(&views)
+}
+
 /// Runs `reference` on the inputs of DIN.
 pub(super) fn din_in_f32<T: Element, R>(
     operation: &'static str,

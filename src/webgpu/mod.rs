@@ -35,6 +35,7 @@ mod state;
 mod sum_parts;
 mod tables;
 mod target_attention;
+mod tin;
 mod transfer;
 mod waiter;
 

@@ -75,6 +75,7 @@ impl LookupOps for Plain {}
 impl DecoupledOps for Plain {}
 impl SearchOps for Plain {}
 impl SelectedOps for Plain {}
+impl TinOps for Plain {}
 
 #[test]
 fn one_operation_is_enough() {

@@ -344,6 +344,37 @@ tests!(selected_backward on cpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
+tests!(tin on cpu: (
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_widths,
+    matches_reference_with_given_positions,
+    matches_reference_with_few_and_many_positions,
+    matches_reference_on_narrow_storage,
+    matches_reference_on_unusual_numbers,
+    matches_reference_on_a_long_history,
+    matches_reference_on_random_batches,
+    keeps_nan_to_its_candidate,
+    ignores_rows_that_belong_to_nobody,
+    counts_positions_from_the_newest,
+    finds_positions_outside,
+    refuses_what_does_not_fit,
+    matches_reference_on_the_small_named_cases,
+));
+
+tests!(tin_backward on cpu: (
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_widths,
+    matches_reference_with_given_positions,
+    matches_reference_with_few_and_many_positions,
+    matches_reference_on_narrow_storage,
+    matches_reference_on_unusual_numbers,
+    matches_reference_on_a_long_history,
+    matches_reference_with_large_scores,
+    matches_reference_on_random_batches,
+    writes_what_is_asked_for,
+    ignores_rows_that_belong_to_nobody,
+));
+
 tests!(forks on cpu cuda webgpu: (
     reports_to_each_fork_its_own_errors,
     reports_to_concurrent_threads_their_own_errors,
@@ -367,68 +398,3 @@ tests!(hostile on cpu cuda webgpu: (
     refuses_wrong_weights,
     skips_whole_bags,
 ));
-
-#[test]
-fn every_fault_of_target_attention_is_caught() {
-    longseq_check::target_attention::tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_gradients_of_target_attention_is_caught() {
-    longseq_check::target_attention::backward_tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_din_is_caught() {
-    longseq_check::din::tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_gradients_of_din_is_caught() {
-    longseq_check::din::backward_tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_sdim_is_caught() {
-    longseq_check::sdim::tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_gradients_of_sdim_is_caught() {
-    longseq_check::sdim::backward_tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_lookups_is_caught() {
-    longseq_check::lookup::tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_table_gradients_is_caught() {
-    longseq_check::lookup::backward_tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_decoupled_embeddings_is_caught() {
-    longseq_check::decoupled::tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_gradients_of_decoupled_embeddings_is_caught() {
-    longseq_check::decoupled::backward_tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_search_is_caught() {
-    longseq_check::search::tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_attention_over_selections_is_caught() {
-    longseq_check::selected::tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_gradients_of_attention_over_selections_is_caught() {
-    longseq_check::selected::backward_tests::every_fault_is_caught();
-}

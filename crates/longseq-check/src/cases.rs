@@ -132,6 +132,7 @@ pub fn benchmarks() -> Vec<Named> {
     cases.extend(large_table_gradients());
     cases.extend(crate::search::cases::benchmarks());
     cases.extend(crate::selected::cases::benchmarks());
+    cases.extend(crate::tin::cases::benchmarks());
     cases
 }
 
@@ -417,6 +418,7 @@ pub fn small() -> Vec<Named> {
     ];
     cases.extend(crate::search::cases::small());
     cases.extend(crate::selected::cases::small());
+    cases.extend(crate::tin::cases::small());
     cases
 }
 

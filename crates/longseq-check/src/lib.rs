@@ -29,7 +29,7 @@
 //!
 //! # Map
 //!
-//! - [`target_attention`], [`din`], [`sdim`], [`lookup`], [`decoupled`], [`search`], [`selected`]: the cases of each stem, how their
+//! - [`target_attention`], [`din`], [`sdim`], [`lookup`], [`decoupled`], [`search`], [`selected`], [`tin`]: the cases of each stem, how their
 //!   results are compared, and their tests; [`forks`]: tests of handles that share a device.
 //! - [`case`]: [`check`] and its trait; [`compare`]: when two results count as equal; [`guard`]: guarded outputs;
 //!   [`data`]: inputs from a seed; [`golden`]: results of published implementations.
@@ -70,6 +70,7 @@ mod selection;
 pub mod soak;
 pub mod support;
 pub mod target_attention;
+pub mod tin;
 
 pub use case::{Call, Calls, Case, Failure, Rules, check};
 pub use named::{AnyCase, Named};

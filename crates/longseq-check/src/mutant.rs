@@ -10,6 +10,7 @@ mod search;
 mod selected;
 mod selection;
 mod target_attention_backward;
+mod tin;
 
 pub use fault::Fault;
 

@@ -18,6 +18,7 @@ use crate::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
 use crate::target_attention::{
     AttentionBackwardCase, AttentionCase, AttentionOutput, MergeBackwardCase, MergeCase,
 };
+use crate::tin::{TinBackwardCase, TinCase, TinOutput};
 
 /// A case with a name, and the one of its calls that the name is about.
 #[derive(Debug, Clone)]
@@ -95,6 +96,8 @@ impl Named {
             AnyCase::SelectedBackward(case) => case.work(),
             AnyCase::Histogram(case) => case.work(),
             AnyCase::Newest(case) => case.work(),
+            AnyCase::Tin(case) => case.work(),
+            AnyCase::TinBackward(case) => case.work(),
         }
     }
 }
@@ -215,6 +218,8 @@ any_case! {
     SelectedBackward SelectedBackwardCase GradientBits, "selected_backward";
     Histogram HistogramCase Vec<u32>, "selected";
     Newest NewestCase Vec<u32>, "selected";
+    Tin TinCase TinOutput, "tin";
+    TinBackward TinBackwardCase GradientBits, "tin_backward";
 }
 
 /// Checks the small cases of a stem.

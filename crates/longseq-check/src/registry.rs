@@ -5,7 +5,7 @@ use longseq::prelude::*;
 use crate::case::Rules;
 
 /// The stems that have tests.
-pub const STEMS: [&str; 15] = [
+pub const STEMS: [&str; 17] = [
     "target_attention",
     "target_attention_backward",
     "din",
@@ -19,6 +19,8 @@ pub const STEMS: [&str; 15] = [
     "search",
     "selected",
     "selected_backward",
+    "tin",
+    "tin_backward",
     "forks",
     "hostile",
 ];
@@ -50,6 +52,8 @@ pub fn tests<B: Backend + Sync>(stem: &str) -> Vec<Test<B>> {
         "search" => crate::search::tests::tests(),
         "selected" => crate::selected::tests::tests(),
         "selected_backward" => crate::selected::backward_tests::tests(),
+        "tin" => crate::tin::tests::tests(),
+        "tin_backward" => crate::tin::backward_tests::tests(),
         "forks" => crate::forks::tests(),
         "hostile" => crate::hostile::tests(),
         _ => Vec::new(),

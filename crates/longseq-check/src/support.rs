@@ -13,9 +13,10 @@ use crate::sdim::{SdimBackwardCase, SdimCase};
 use crate::search::{Compared, NewestCase, SearchCase};
 use crate::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
+use crate::tin::{TinBackwardCase, TinCase};
 
 /// Every call of every operation: its stem and its name, as [`Calls`](crate::Calls) know it.
-pub const CALLS: [(&str, &str); 31] = [
+pub const CALLS: [(&str, &str); 33] = [
     ("target_attention", "target_attention"),
     ("target_attention", "merge_attention"),
     ("target_attention_backward", "target_attention_backward"),
@@ -47,6 +48,8 @@ pub const CALLS: [(&str, &str); 31] = [
     ("selected", "similarity_histogram"),
     ("selected", "newest_histogram"),
     ("selected_backward", "selected_attention_backward"),
+    ("tin", "tin"),
+    ("tin_backward", "tin_backward"),
 ];
 
 /// A small case of a call on rows stored so; `None` where the operation does not know that storage type.
@@ -118,6 +121,11 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
         ("selected_backward", _) => {
             let forward = SelectedCase { dtype: dtype?, ..Default::default() };
             AnyCase::SelectedBackward(SelectedBackwardCase { forward, ..Default::default() })
+        }
+        ("tin", _) => AnyCase::Tin(TinCase { dtype: dtype?, ..Default::default() }),
+        ("tin_backward", _) => {
+            let forward = TinCase { dtype: dtype?, ..Default::default() };
+            AnyCase::TinBackward(TinBackwardCase { forward, ..Default::default() })
         }
         _ => AnyCase::Decoupled(DecoupledCase { storage, ..Default::default() }),
     };

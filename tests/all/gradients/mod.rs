@@ -6,6 +6,7 @@ mod lookup;
 mod sdim;
 mod selected;
 mod target_attention;
+mod tin;
 mod update_rows;
 
 use longseq_check::golden::Golden;

@@ -127,6 +127,10 @@ pub enum Fault {
     OneReaderOnly,
     /// Similarities are rounded down to bins.
     BinsRoundedDown,
+    /// Positions count from the oldest behaviour.
+    OldestIsFirst,
+    /// Candidates add no position.
+    PositionsOfKeysAlone,
     /// A histogram of the newest behaviours counts older ones, too.
     OldestCount,
 }
