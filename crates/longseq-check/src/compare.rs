@@ -72,6 +72,8 @@ pub struct Bound {
     pub absolute: Vec<f64>,
     /// Check the squared error of the whole output too: for data without cancellation.
     pub nmse: bool,
+    /// The most that it may be of the squared reference.
+    pub most_nmse: f64,
     /// Where the reference is infinite, NaN will do: a weight may be 0 in `f32` alone.
     pub any_infinity: bool,
 }
@@ -79,7 +81,17 @@ pub struct Bound {
 impl Bound {
     /// The same bound for every element.
     pub fn uniform(absolute: f64, nmse: bool) -> Self {
-        Self { absolute: vec![absolute], nmse, any_infinity: false }
+        Self::of_each(vec![absolute], nmse)
+    }
+
+    /// A bound for each element.
+    pub fn of_each(absolute: Vec<f64>, nmse: bool) -> Self {
+        Self { absolute, nmse, most_nmse: NMSE, any_infinity: false }
+    }
+
+    /// Sets the most that the squared error may be of the squared reference.
+    pub fn with_most_nmse(self, most_nmse: f64) -> Self {
+        Self { most_nmse, ..self }
     }
 
     /// Sets whether NaN will do where the reference is infinite.
@@ -147,7 +159,7 @@ pub fn compare<T: Element>(
     if wrong > 0 {
         return Err(Failure::new(format!("{name}: {wrong} of {} elements differ:{mismatches}", got.len())));
     }
-    let allowed = NMSE + (2.0 * relative).powi(2);
+    let allowed = bound.most_nmse + (2.0 * relative).powi(2);
     if bound.nmse && squared_error > allowed * squared_reference + f64::from(f32::MIN_POSITIVE) {
         let nmse = squared_error / squared_reference;
         return Err(Failure::new(format!(

@@ -94,7 +94,7 @@ impl DecoupledBackwardCase {
             let kept = kept.filter(|(_, score)| **score != f32::NEG_INFINITY);
             kept.zip(errors).for_each(|((bound, _), &error)| *bound = finite(error));
         }
-        let bound = Bound { absolute, nmse: false, any_infinity: false };
+        let bound = Bound::of_each(absolute, false);
         compare("gradient of scores", &got, &exact[..got.len()], &bound, rules)
     }
 
@@ -142,7 +142,7 @@ impl DecoupledBackwardCase {
                     (dense(exact, got.len(), width), errors.dense(got.len(), width))
                 }
             };
-            let bound = Bound { absolute, nmse: false, any_infinity: false };
+            let bound = Bound::of_each(absolute, false);
             compare(&name, &got, &rows, &bound, rules)?;
         }
         Ok(())

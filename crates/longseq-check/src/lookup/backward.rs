@@ -204,7 +204,7 @@ impl LookupBackwardCase {
                 }
             }
         }
-        Bound { absolute, nmse: false, any_infinity: false }
+        Bound::of_each(absolute, false)
     }
 
     /// Sorts every feature's ids, in a call of its own.
@@ -343,7 +343,7 @@ impl Case for LookupBackwardCase {
                 .map(|sum| if sum.is_finite() { roundings * U * sum + flushed } else { 0.0 });
             // Sums of equal numbers do not cancel.
             let nmse = matches!(self.grad, Data::Same(_));
-            let bound = Bound { absolute: absolute.collect(), nmse, any_infinity: false };
+            let bound = Bound::of_each(absolute.collect(), nmse);
             compare(&name, &got, &rows, &bound, rules)?;
         }
         let Some((_, got, _)) = output.last().filter(|_| self.of_weights && weights.is_some()) else {

@@ -162,7 +162,7 @@ impl UpdateRowsCase {
         let absolute = weights.map(|((_, step), before)| {
             (squares + 16.0) * U * (f64::from(before.to_f32().abs()) + finite(step.abs()))
         });
-        let bound = Bound { absolute: absolute.collect(), nmse, any_infinity: false };
+        let bound = Bound::of_each(absolute.collect(), nmse);
         compare("table", table, &exact.table, &bound, rules)?;
         for (i, got) in state.iter().enumerate() {
             let got: Vec<f32> = got.iter().map(|&x| f32::from_bits(x)).collect();
@@ -173,7 +173,7 @@ impl UpdateRowsCase {
                 }
             }
             let absolute = magnitude.state[i].iter().map(|&x| (squares + 5.0) * U * finite(x)).collect();
-            let bound = Bound { absolute, nmse, any_infinity: false };
+            let bound = Bound::of_each(absolute, nmse);
             compare(&format!("state {i}"), &got, &exact.state[i], &bound, rules)?;
         }
         Ok(())

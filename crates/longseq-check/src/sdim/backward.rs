@@ -172,8 +172,7 @@ impl SdimBackwardCase {
         let plain = self.forward.data == Data::Normal && self.nan.is_none();
         let buckets = self.bucket_errors(&inputs, &incoming, &output.signatures);
         let per_row = |error: &BucketError| std::iter::repeat_n(error.of_given_table, op.width);
-        let bound =
-            Bound { absolute: buckets.iter().flat_map(per_row).collect(), nmse: plain, any_infinity: false };
+        let bound = Bound::of_each(buckets.iter().flat_map(per_row).collect(), plain);
         if !query.is_empty() {
             compare("table", &super::floats(&output.query), &query, &bound, rules)?;
         }
@@ -203,7 +202,7 @@ impl SdimBackwardCase {
         if absolute.is_empty() {
             return Ok(());
         }
-        let bound = Bound { absolute, nmse: plain && !self.forward.normalise, any_infinity: false };
+        let bound = Bound::of_each(absolute, plain && !self.forward.normalise);
         compare(
             "attend",
             &bytemuck::pod_collect_to_vec::<u8, G>(&output.attend),

@@ -210,7 +210,7 @@ fn takes_tables_that_hold_anything<B: Backend>(backend: &B, rules: Rules) {
             std::iter::repeat_n(if bound.is_finite() { bound } else { 0.0 }, width)
         };
         let absolute = table.chunks(width).flat_map(error).collect();
-        let bound = Bound { absolute, nmse: false, any_infinity: true };
+        let bound = Bound::of_each(absolute, false).with_any_infinity(true);
         compare("grad_table", &got, &expected, &bound, rules).unwrap();
     }
 }

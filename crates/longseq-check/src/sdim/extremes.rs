@@ -63,7 +63,7 @@ pub(super) fn queries_tables_that_hold_anything<B: Backend>(backend: &B, rules: 
             let exact = reference::sdim_query::<f32>(&op, &targets, &query).expect("a valid call");
             let absolute =
                 exact.iter().map(|x| 32.0 * U * if x.is_finite() { x.abs().max(1.0) } else { 0.0 });
-            let bound = Bound { absolute: absolute.collect(), ..Bound::uniform(0.0, false) };
+            let bound = Bound::of_each(absolute.collect(), false);
             compare(name, &run().expect("a valid call"), &exact, &bound, rules)
                 .unwrap_or_else(|failure| panic!("{groups} groups, normalise {normalise}: {failure}"));
         }
@@ -98,7 +98,7 @@ pub(super) fn adds_up_equal_rows<B: Backend>(backend: &B, rules: Rules) {
         };
         let exact: Vec<f64> = row.iter().map(|&x| f64::from(x) * length as f64).collect();
         let absolute = exact.iter().map(|x| (roundings(length) + 8.0) * U * x).collect();
-        let bound = Bound { absolute, ..Bound::uniform(0.0, false) };
+        let bound = Bound::of_each(absolute, false);
         for (name, got) in ["table", "query", "attend"].into_iter().zip(run().expect("valid calls")) {
             compare(&format!("{name} of {length} equal rows"), &got, &exact, &bound, rules).unwrap();
         }
