@@ -73,12 +73,6 @@ impl Kernel for SpanKernel<'_> {
             if let Some(bias) = &mut grads.bias {
                 bias.fill(0.0);
             }
-            // What is written after the sums is read into the cache during them: a store waits for its line.
-            for (out, width) in [(&out.keys, op.width), (&out.values, op.value_width)] {
-                if let Some(out) = out {
-                    out.prefetch(width, first * op.kv_heads..(first + rows.len()) * op.kv_heads);
-                }
-            }
             for group in &mut groups {
                 group.add_block(l, op, block, &mut scratch, &mut grads);
             }
