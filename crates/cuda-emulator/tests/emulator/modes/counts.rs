@@ -154,7 +154,7 @@ fn a_program_that_takes_no_counts_does_not_collect_them_for_ever() {
     );
     let words = gpu.upload(&[0u32]);
     for launch in 0..LAUNCHES {
-        // The newest is told from the others.
+        // The last launch has a grid of its own.
         let blocks = if launch + 1 == LAUNCHES { 2 } else { 1 };
         launch!(gpu, function, (blocks, 1, 1), (1, 1, 1), 0; &words).expect("an empty kernel runs");
     }
