@@ -1,7 +1,9 @@
 //! `Backend`: one interface for every device.
 
 use crate::device::DeviceOps;
-use crate::ops::{DecoupledOps, DinOps, LookupOps, SdimOps, TargetAttentionOps};
+use crate::ops::{
+    DecoupledOps, DinOps, LookupOps, SdimOps, SearchOps, SelectedOps, TargetAttentionOps, TinOps,
+};
 
 /// A device that runs the operations: the CPU, a GPU.
 ///
@@ -41,6 +43,28 @@ use crate::ops::{DecoupledOps, DinOps, LookupOps, SdimOps, TargetAttentionOps};
 /// assert!(backend.download(backend.view(&out))?[0] > 0.99);
 /// # Ok::<(), longseq::Error>(())
 /// ```
-pub trait Backend: DeviceOps + TargetAttentionOps + DinOps + SdimOps + LookupOps + DecoupledOps {}
+pub trait Backend:
+    DeviceOps
+    + TargetAttentionOps
+    + DinOps
+    + SdimOps
+    + LookupOps
+    + DecoupledOps
+    + SearchOps
+    + SelectedOps
+    + TinOps
+{
+}
 
-impl<B> Backend for B where B: DeviceOps + TargetAttentionOps + DinOps + SdimOps + LookupOps + DecoupledOps {}
+impl<B> Backend for B where
+    B: DeviceOps
+        + TargetAttentionOps
+        + DinOps
+        + SdimOps
+        + LookupOps
+        + DecoupledOps
+        + SearchOps
+        + SelectedOps
+        + TinOps
+{
+}

@@ -1,4 +1,4 @@
-//! Kernels for long user-behaviour sequences: target attention, DIN, SDIM, embedding look-ups and decoupled embeddings, on
+//! Kernels for long user-behaviour sequences: target attention, DIN, SDIM, embedding look-ups, decoupled embeddings and search, on
 //! the CPU, on NVIDIA GPUs (CUDA) and on any GPU that `wgpu` drives.
 //!
 //! A recommender or advertising model predicts whether a user will click a candidate item from what the user did
@@ -127,14 +127,20 @@
 //! | SDIM's behaviour-sequence encoder: one table per user | [`SdimOps::sdim_encode`], [`SdimOps::sdim_append`] |
 //! | SDIM's ranker: look candidates up in the tables | [`SdimOps::sdim_query`] |
 //! | SDIM in training or with many bits, without a table | [`SdimOps::sdim_attend`] |
-//! | SimHash codes of ETA | [`SdimOps::sdim_signatures_into`], then count differing bits |
+//! | ETA's SimHash codes and its search by Hamming distance | [`SearchOps::pack_signs`], [`SearchOps::search`] with [`Search::hamming`] |
+//! | SIM hard: the newest behaviours of the candidate's category | the same with [`Search::matching`] |
+//! | SIM soft, TWIN's search by given keys, with cross features as a bias | the same with [`Search::dot`] |
+//! | MUSE: cosine of 8-bit rows | the same with [`Search::cosine`] |
+//! | second stages over what a search kept: ETA, SIM, TWIN, MUSE's similarity-aware attention (SA-TA) | [`SelectedOps::selected_attention`]; gradients [`SelectedOps::selected_attention_backward_into`] |
+//! | TIN: temporal positions on behaviours and candidates | [`TinOps::tin`]; gradients [`TinOps::tin_backward_into`] |
+//! | MUSE's SimTier | [`SelectedOps::similarity_histogram`]; over the newest behaviours [`SelectedOps::newest_histogram`] |
 //! | embedding bags, also with a weight per id (`per_sample_weights`) and with padding ids | [`LookupOps::lookup`], [`LookupInputs::with_weights`], [`IdPolicy::Skip`] |
 //! | training: gradients of target attention, on every backend | [`TargetAttentionOps::target_attention_backward_into`] |
 //! | training: gradients of SDIM, on every backend | [`SdimOps::sdim_attend_backward_into`]; of tables kept between requests [`SdimOps::sdim_query_backward_into`], [`SdimOps::sdim_encode_backward_into`] |
 //! | training: gradients of DIN, on every backend | [`DinOps::din_backward_into`]; Dice in training mode [`DinOps::din_statistics_into`] |
 //! | training embedding tables: sparse gradients, SGD, Adagrad, Adam, on every backend | [`LookupOps::lookup_backward_into`], [`LookupOps::update_rows`] |
 //! | training DARE's tables, from a selection or over the whole history, on every backend | [`DecoupledOps::decoupled_attend_backward_into`]; in two calls [`DecoupledOps::decoupled_aggregate_backward_into`], [`DecoupledOps::decoupled_search_backward_into`] |
-//! | DARE's two stages; the search of SIM soft and of two-stage models | [`DecoupledOps::decoupled_search`], [`DecoupledOps::decoupled_aggregate`] |
+//! | DARE's two stages; searches in embedding tables | [`DecoupledOps::decoupled_search`], [`DecoupledOps::decoupled_aggregate`] |
 //! | DARE in one call, with a top-K or over the whole history | [`DecoupledOps::decoupled_attend`] |
 //!
 //! # Concepts
@@ -143,7 +149,7 @@
 //! |---|---|---|
 //! | a device | [`Backend`]: [`Cpu`], [`Wgpu`], [`Cuda`] | write `fn score<B: Backend>(…)` once, run it anywhere |
 //! | a jagged batch | [`Jagged`], [`Batch`] | offsets, validated once; no padding |
-//! | an operation | [`TargetAttention`], [`Din`], [`Sdim`], [`Lookup`], [`Decoupled`] | a plain struct of parameters |
+//! | an operation | [`TargetAttention`], [`Din`], [`Sdim`], [`Lookup`], [`Decoupled`], [`Search`], [`SelectedAttention`], [`Tin`] | a plain struct of parameters |
 //! | data | [`Buffer`], [`View`], [`ViewMut`] | owned by you or the backend; borrowed by the call |
 //! | storage types | [`Element`]: `f32`, [`half::f16`], [`half::bf16`] | arithmetic is always `f32` or wider |
 //! | the specification | [`reference`](mod@reference) | plain loops in `f64`, public, for your own tests too; the gradients of every operation are there |
@@ -166,7 +172,7 @@
 //! # Traits
 //!
 //! [`DeviceOps`] is the device: memory, batches, waiting, forks. Each operation is a trait over it: [`TargetAttentionOps`],
-//! [`DinOps`], [`SdimOps`], [`LookupOps`], [`DecoupledOps`]. [`Backend`] stands for all of them and is implemented for every
+//! [`DinOps`], [`SdimOps`], [`LookupOps`], [`DecoupledOps`], [`SearchOps`], [`SelectedOps`], [`TinOps`]. [`Backend`] stands for all of them and is implemented for every
 //! type that implements them; generic code needs only `B: Backend`. On a concrete backend such as [`Cpu`], the calls are
 //! methods of these traits, which `use longseq::prelude::*;` brings into scope.
 //!

@@ -2,4 +2,6 @@
 
 pub use crate::backend::Backend;
 pub use crate::device::DeviceOps;
-pub use crate::ops::{DecoupledOps, DinOps, LookupOps, SdimOps, TargetAttentionOps};
+pub use crate::ops::{
+    DecoupledOps, DinOps, LookupOps, SdimOps, SearchOps, SelectedOps, TargetAttentionOps, TinOps,
+};

@@ -159,6 +159,72 @@ def din_backward_80_40_c16_l1000_d64():
     return {"concatenation, as published": gradients(leaves, published)}
 
 
+def selected(dtype, candidates=100, length=10_000, kept=64, width=64):
+    """MUSE's second stage: scores and similarities mixed, over gathered rows."""
+    queries, keys, values = (leaf(rows, width, dtype=dtype) for rows in (candidates, length, length))
+    positions = torch.stack([torch.randperm(length)[:kept] for _ in range(candidates)])
+    similarities, gammas = torch.rand(candidates, kept) * 2 - 1, leaf(3)
+
+    def gather():
+        scores = (keys[positions] @ queries[:, :, None]).squeeze(-1) / width**0.5
+        mixed = gammas[0] * scores + gammas[1] * similarities + gammas[2] * scores * similarities
+        return (torch.softmax(mixed, dim=-1).to(dtype)[:, None] @ values[positions]).squeeze(1)
+
+    def fused():
+        # The product with similarities goes into the queries, their sum into a mask.
+        factors = (gammas[0] + gammas[2] * similarities).to(dtype)
+        mask = (gammas[1] * similarities).to(dtype)
+        rows = keys[positions] * factors[:, :, None]
+        attend = functional.scaled_dot_product_attention
+        return attend(queries[:, None], rows, values[positions], attn_mask=mask[:, None]).squeeze(1)
+
+    return [queries, keys, values, gammas], {"gathered rows": gather, "gathered rows, fused": fused}
+
+
+def without_gradients(calls):
+    def run(call):
+        with torch.no_grad():
+            return call()
+
+    return {how: lambda call=call: run(call) for how, call in calls.items()}
+
+
+@case("selected")
+def selected_attention_k64_c100_l10000_d64_f32():
+    return without_gradients(selected(torch.float32)[1])
+
+
+@case("selected")
+def selected_attention_k64_c100_l10000_d64_bf16():
+    return without_gradients(selected(torch.bfloat16)[1])
+
+
+@case("selected")
+def selected_attention_k50_c1000_l100000_d32_f32():
+    return without_gradients(selected(torch.float32, 1000, 100_000, 50, 32)[1])
+
+
+@case("selected")
+def selected_attention_backward_k64_c100_l10000_d64_f32():
+    leaves, calls = selected(torch.float32)
+    return {how: gradients(leaves, call) for how, call in calls.items()}
+
+
+@case("selected")
+def similarity_histogram_k50_c1000():
+    similarities = torch.rand(1000, 50) * 2 - 1
+
+    def one_hot():
+        bins = (similarities * 10).ceil().clamp(-10, 10).long() + 10
+        return functional.one_hot(bins, 21).sum(1)
+
+    def scatter():
+        bins = (similarities * 10).ceil().clamp(-10, 10).long() + 10
+        return torch.zeros(1000, 21, dtype=torch.long).scatter_add_(1, bins, torch.ones_like(bins))
+
+    return {"one-hot": one_hot, "scatter_add": scatter}
+
+
 def signatures(rows, rotations):
     bits = (rows @ rotations > 0).view(len(rows), 16, 3).long()
     return (bits << torch.arange(3)).sum(-1)

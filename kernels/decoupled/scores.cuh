@@ -9,14 +9,10 @@
 // a query's vec4 serves two behaviours, one of a behaviour's vec4 serves all candidates. Queries are scaled when they are
 // read, by no more than 1: a row times a larger scale could leave the range of f32. All in f32, with fused multiply-adds.
 #pragma once
+#include "selection/block.cuh"
 #include "shared/tables.cuh"
 
 enum : u32 {
-    THREADS = 128,
-    WARPS = THREADS / WARP,
-    // Behaviours per thread, and per block, at a time.
-    OWN = 2,
-    BEHAVIOURS = OWN * THREADS,
     // Vec4s in shared memory at a time: of a row (double-buffered), and of a query.
     STAGED_VEC4S = 4,
     QUERY_VEC4S = 32,

@@ -11,6 +11,10 @@ mod gather;
 mod lookup;
 mod pieces;
 mod sdim;
+mod search;
+mod selected;
+mod selection;
+mod softmax;
 mod sorted_ids;
 mod spans;
 mod table_gradient;
@@ -18,6 +22,7 @@ mod tables;
 mod target_attention;
 mod threads;
 mod tile_pooling;
+mod tin;
 mod vector;
 
 pub use vector::Instructions;

@@ -5,7 +5,7 @@ use miniz_oxide::inflate::decompress_to_vec_zlib;
 /// A PTX file: its name in `kernels/ptx/`, its source in `kernels/`, its text as zlib compresses it.
 type Shipped = (&'static str, &'static str, &'static [u8]);
 
-const SHIPPED: [Shipped; 29] = [
+const SHIPPED: [Shipped; 36] = [
     ("decoupled", "decoupled/decoupled.cu", include_bytes!("../../kernels/ptx/decoupled.ptx.z")),
     (
         "decoupled_all_pairs",
@@ -47,6 +47,13 @@ const SHIPPED: [Shipped; 29] = [
     ("sdim_gather", "sdim/gather.cu", include_bytes!("../../kernels/ptx/sdim_gather.ptx.z")),
     ("sdim_query", "sdim/query.cu", include_bytes!("../../kernels/ptx/sdim_query.ptx.z")),
     ("sdim_scan", "sdim/scan.cu", include_bytes!("../../kernels/ptx/sdim_scan.ptx.z")),
+    ("search", "search/search.cu", include_bytes!("../../kernels/ptx/search.ptx.z")),
+    ("search_bf16", "search/bf16.cu", include_bytes!("../../kernels/ptx/search_bf16.ptx.z")),
+    ("search_codes", "search/codes.cu", include_bytes!("../../kernels/ptx/search_codes.ptx.z")),
+    ("search_f16", "search/f16.cu", include_bytes!("../../kernels/ptx/search_f16.ptx.z")),
+    ("search_f32", "search/f32.cu", include_bytes!("../../kernels/ptx/search_f32.ptx.z")),
+    ("search_int8", "search/int8.cu", include_bytes!("../../kernels/ptx/search_int8.ptx.z")),
+    ("search_signs", "search/signs.cu", include_bytes!("../../kernels/ptx/search_signs.ptx.z")),
     (
         "target_attention",
         "target_attention/target_attention.cu",

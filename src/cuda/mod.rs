@@ -20,8 +20,12 @@ mod lookup;
 mod memory;
 mod records;
 mod sdim;
+mod search;
+mod selected;
+mod selection;
 mod tables;
 mod target_attention;
+mod tin;
 mod twin;
 mod workspace;
 

@@ -63,7 +63,7 @@ pub fn decoupled_aggregate(
 ) -> Result<Vec<f64>> {
     const NAME: &str = "decoupled_aggregate";
     let top_k = op.check_aggregate(batch, inputs, selection)?;
-    op.check_host_selection(NAME, batch, selection, top_k)?;
+    selection.check_host(NAME, batch, top_k)?;
     op.check_host_ids(NAME, batch, inputs.representation, &inputs.history_ids, &inputs.target_ids)?;
     let mut out = filled(NAME, op.output_length(batch, inputs.representation)?, 0.0)?;
     for (history, targets) in batch.requests() {

@@ -48,7 +48,7 @@ pub fn decoupled_aggregate_backward(
     const NAME: &str = "decoupled_aggregate_backward";
     let top_k = op.check_aggregate_in(NAME, batch, inputs, selection)?;
     check_grad_out(NAME, batch, inputs, grad_out)?;
-    op.check_host_selection(NAME, batch, selection, top_k)?;
+    selection.check_host(NAME, batch, top_k)?;
     op.check_host_ids(NAME, batch, inputs.representation, &inputs.history_ids, &inputs.target_ids)?;
     let mut sums = TableSums::of(NAME, inputs.representation);
     let mut grad_scores = filled(NAME, selection.scores.len(), 0.0)?;
@@ -87,7 +87,7 @@ pub fn decoupled_search_backward(
     const NAME: &str = "decoupled_search_backward";
     let top_k =
         op.check_search_backward(batch, inputs, selection, grad_scores.len(), &SearchGradients::new())?;
-    op.check_host_selection(NAME, batch, selection, top_k)?;
+    selection.check_host(NAME, batch, top_k)?;
     op.check_host_ids(NAME, batch, inputs.attention, &inputs.history_ids, &inputs.target_ids)?;
     let mut sums = TableSums::of(NAME, inputs.attention);
     for (history, targets) in batch.requests() {

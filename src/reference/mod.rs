@@ -3,7 +3,8 @@
 //! Every backend is compared with these functions. They widen the inputs exactly, compute in `f64` and return `f64`,
 //! so that the error of a backend can be measured for every storage type. They are deliberately slow: the loops follow
 //! the formulas of [`TargetAttention`](crate::TargetAttention), [`Din`](crate::Din), [`Sdim`](crate::Sdim),
-//! [`Lookup`](crate::Lookup) and [`Decoupled`](crate::Decoupled) literally.
+//! [`Lookup`](crate::Lookup), [`Decoupled`](crate::Decoupled), [`Search`](crate::Search),
+//! [`SelectedAttention`](crate::SelectedAttention) and [`Tin`](crate::Tin) literally.
 //!
 //! The functions that end in `_backward` give the gradients of a scalar loss, from that of the operation's output (`grad_out`).
 //! They save nothing: what the forward pass computed is computed again. Behaviours that a score of `-∞` removes get zeros,
@@ -39,9 +40,14 @@ mod lookup;
 mod lookup_backward;
 mod sdim;
 mod sdim_backward;
+mod search;
+mod selected;
+mod selected_backward;
 mod sorted_ids;
 mod target_attention;
 mod target_attention_backward;
+mod tin;
+mod tin_backward;
 mod update_rows;
 mod widened;
 
@@ -53,7 +59,12 @@ pub use lookup::*;
 pub use lookup_backward::*;
 pub use sdim::*;
 pub use sdim_backward::*;
+pub use search::*;
+pub use selected::*;
+pub use selected_backward::*;
 pub use sorted_ids::*;
 pub use target_attention::*;
 pub use target_attention_backward::*;
+pub use tin::*;
+pub use tin_backward::*;
 pub use update_rows::*;

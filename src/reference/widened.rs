@@ -36,6 +36,33 @@ pub(super) fn attention_in_f32<T: Element, R>(
     reference(&views)
 }
 
+/// Runs `reference` on the inputs of attention over a selection.
+pub(super) fn selected_in_f32<T: Element, R>(
+    operation: &'static str,
+    inputs: &SelectedAttentionInputs<'_, Host, T>,
+    reference: impl FnOnce(&SelectedAttentionInputs<'_, Host, f32>) -> Result<R>,
+) -> Result<R> {
+    let (queries, keys) = (wide(operation, &inputs.queries)?, wide(operation, &inputs.keys)?);
+    let values = wide_if_any(operation, inputs.values)?;
+    let mut views = SelectedAttentionInputs::new(Host::view(&queries), Host::view(&keys), inputs.selection);
+    views.values = values.as_deref().map(Host::view);
+    (views.bias, views.gammas) = (inputs.bias, inputs.gammas);
+    reference(&views)
+}
+
+/// Runs `reference` on the inputs of TIN.
+pub(super) fn tin_in_f32<T: Element, R>(
+    operation: &'static str,
+    inputs: &TinInputs<'_, Host, T>,
+    reference: impl FnOnce(&TinInputs<'_, Host, f32>) -> Result<R>,
+) -> Result<R> {
+    let (targets, history) = (wide(operation, &inputs.targets)?, wide(operation, &inputs.history)?);
+    let positions = wide(operation, &inputs.positions)?;
+    let mut views = TinInputs::new(Host::view(&targets), Host::view(&history), Host::view(&positions));
+    (views.history_positions, views.target_positions) = (inputs.history_positions, inputs.target_positions);
+    reference(&views)
+}
+
 /// Runs `reference` on the inputs of DIN.
 pub(super) fn din_in_f32<T: Element, R>(
     operation: &'static str,

@@ -27,11 +27,15 @@ mod pipeline;
 mod recording;
 mod scope;
 mod sdim;
+mod search;
+mod selected;
+mod selection;
 mod shader;
 mod state;
 mod sum_parts;
 mod tables;
 mod target_attention;
+mod tin;
 mod transfer;
 mod waiter;
 
@@ -55,6 +59,8 @@ fn all_kernels() -> Vec<shader::Kernel> {
         sdim::variants,
         lookup::variants,
         decoupled::variants,
+        search::variants,
+        selection::variants,
         check::variants,
         output::variants,
         sum_parts::variants,

@@ -12,6 +12,7 @@ mod fuzz;
 mod gradients;
 mod house;
 mod jagged;
+mod mutants;
 mod one_operation;
 mod operations;
 mod packaging;

@@ -73,6 +73,9 @@ impl DinOps for Plain {}
 impl SdimOps for Plain {}
 impl LookupOps for Plain {}
 impl DecoupledOps for Plain {}
+impl SearchOps for Plain {}
+impl SelectedOps for Plain {}
+impl TinOps for Plain {}
 
 #[test]
 fn one_operation_is_enough() {

@@ -269,6 +269,112 @@ tests!(decoupled_backward on cpu cuda webgpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
+tests!(search on cpu cuda webgpu: (
+    matches_eta,
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_widths,
+    matches_reference_with_a_bias,
+    matches_reference_on_unusual_numbers,
+    matches_reference_with_few_and_many_kept,
+    matches_reference_when_every_score_ties,
+    matches_reference_on_a_long_history,
+    matches_reference_on_random_batches,
+    ignores_rows_that_belong_to_nobody,
+    sorts_nan_last,
+    takes_rows_near_the_limits,
+    keeps_no_rows_of_zeros,
+    keeps_the_newest_of_a_key,
+    ignores_bits_past_the_width,
+    packs_exact_zeros_to_zero,
+    names_limits_before_it_allocates,
+    takes_batches_of_nobody,
+    refuses_what_a_score_does_not_take,
+    matches_reference_on_the_small_named_cases,
+));
+
+tests!(selected on cpu: (
+    matches_published_attention,
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_widths,
+    matches_reference_with_every_mix,
+    matches_reference_with_grouped_heads,
+    matches_reference_with_a_bias,
+    matches_reference_on_narrow_storage,
+    matches_reference_on_unusual_numbers,
+    matches_reference_with_few_and_many_kept,
+    matches_reference_on_a_long_history,
+    matches_reference_on_random_batches,
+    attends_to_what_a_search_kept,
+    keeps_nan_to_its_candidate,
+    ignores_what_a_removed_behaviour_holds,
+    ignores_rows_that_belong_to_nobody,
+    takes_finite_masks_for_scores,
+    leaves_terms_out,
+    weighs_values_near_the_limits,
+    finds_positions_and_counts_outside,
+    takes_batches_of_nobody,
+    refuses_what_does_not_fit,
+    counts_similarities,
+    counts_edges_and_unusual_numbers,
+    counts_random_similarities,
+    counts_the_newest,
+    counts_the_newest_of_random_batches,
+    matches_reference_on_the_small_named_cases,
+));
+
+tests!(selected_backward on cpu: (
+    matches_published_gradients,
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_widths,
+    matches_reference_with_every_mix,
+    matches_reference_with_grouped_heads,
+    matches_reference_with_a_bias,
+    matches_reference_with_a_gradient_of_lse,
+    matches_reference_on_narrow_storage,
+    matches_reference_on_unusual_numbers,
+    matches_reference_with_few_and_many_kept,
+    matches_reference_on_a_long_history,
+    matches_reference_on_rows_that_many_read,
+    matches_reference_on_random_batches,
+    writes_what_is_asked_for,
+    takes_finite_masks_for_scores,
+    keeps_nan_to_what_depends_on_it,
+    ignores_what_a_removed_behaviour_holds,
+    ignores_rows_that_belong_to_nobody,
+    matches_reference_on_the_small_named_cases,
+));
+
+tests!(tin on cpu: (
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_widths,
+    matches_reference_with_given_positions,
+    matches_reference_with_few_and_many_positions,
+    matches_reference_on_narrow_storage,
+    matches_reference_on_unusual_numbers,
+    matches_reference_on_a_long_history,
+    matches_reference_on_random_batches,
+    keeps_nan_to_its_candidate,
+    ignores_rows_that_belong_to_nobody,
+    counts_positions_from_the_newest,
+    finds_positions_outside,
+    refuses_what_does_not_fit,
+    matches_reference_on_the_small_named_cases,
+));
+
+tests!(tin_backward on cpu: (
+    matches_reference_on_odd_lengths,
+    matches_reference_on_odd_widths,
+    matches_reference_with_given_positions,
+    matches_reference_with_few_and_many_positions,
+    matches_reference_on_narrow_storage,
+    matches_reference_on_unusual_numbers,
+    matches_reference_on_a_long_history,
+    matches_reference_with_large_scores,
+    matches_reference_on_random_batches,
+    writes_what_is_asked_for,
+    ignores_rows_that_belong_to_nobody,
+));
+
 tests!(forks on cpu cuda webgpu: (
     reports_to_each_fork_its_own_errors,
     reports_to_concurrent_threads_their_own_errors,
@@ -292,53 +398,3 @@ tests!(hostile on cpu cuda webgpu: (
     refuses_wrong_weights,
     skips_whole_bags,
 ));
-
-#[test]
-fn every_fault_of_target_attention_is_caught() {
-    longseq_check::target_attention::tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_gradients_of_target_attention_is_caught() {
-    longseq_check::target_attention::backward_tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_din_is_caught() {
-    longseq_check::din::tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_gradients_of_din_is_caught() {
-    longseq_check::din::backward_tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_sdim_is_caught() {
-    longseq_check::sdim::tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_gradients_of_sdim_is_caught() {
-    longseq_check::sdim::backward_tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_lookups_is_caught() {
-    longseq_check::lookup::tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_table_gradients_is_caught() {
-    longseq_check::lookup::backward_tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_decoupled_embeddings_is_caught() {
-    longseq_check::decoupled::tests::every_fault_is_caught();
-}
-
-#[test]
-fn every_fault_of_gradients_of_decoupled_embeddings_is_caught() {
-    longseq_check::decoupled::backward_tests::every_fault_is_caught();
-}

@@ -130,6 +130,9 @@ pub fn benchmarks() -> Vec<Named> {
     cases.extend(large_decoupled_backward());
     cases.extend(large_lookups());
     cases.extend(large_table_gradients());
+    cases.extend(crate::search::cases::benchmarks());
+    cases.extend(crate::selected::cases::benchmarks());
+    cases.extend(crate::tin::cases::benchmarks());
     cases
 }
 
@@ -355,7 +358,7 @@ fn large_table_gradients() -> Vec<Named> {
 /// The same kinds of work, small.
 pub fn small() -> Vec<Named> {
     let dtype = DType::Bf16;
-    vec![
+    let mut cases = vec![
         attention("target_attention_c16_l1000_d64_f32", one_user(1000, 16)),
         attention("target_attention_c16_l1000_d64_bf16", AttentionCase { dtype, ..one_user(1000, 16) }),
         attention(
@@ -412,7 +415,11 @@ pub fn small() -> Vec<Named> {
             "update_rows_adagrad_2000_of_10000_r64",
             UpdateRowsCase { rows: 10_000, width: 64, ids: 2000, draw: Ids::Uniform, ..Default::default() },
         ),
-    ]
+    ];
+    cases.extend(crate::search::cases::small());
+    cases.extend(crate::selected::cases::small());
+    cases.extend(crate::tin::cases::small());
+    cases
 }
 
 fn din_80_40(length: usize, candidates: usize) -> DinCase {

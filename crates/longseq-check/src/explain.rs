@@ -11,7 +11,10 @@ use crate::din::DinCase;
 use crate::lookup::LookupCase;
 use crate::named::{AnyCase, Named};
 use crate::sdim::SdimCase;
+use crate::search::SearchCase;
+use crate::selected::SelectedCase;
 use crate::target_attention::{AttentionCase, MergeBackwardCase, MergeCase};
+use crate::tin::TinCase;
 
 /// The formula of a stem.
 pub fn formula(stem: &str) -> &'static str {
@@ -25,6 +28,11 @@ pub fn formula(stem: &str) -> &'static str {
         "lookup" => crate::lookup::FORMULA,
         "lookup_backward" => crate::lookup::BACKWARD_FORMULA,
         "decoupled_backward" => crate::decoupled::BACKWARD_FORMULA,
+        "search" => crate::search::FORMULA,
+        "selected" => crate::selected::FORMULA,
+        "tin" => crate::tin::FORMULA,
+        "tin_backward" => crate::tin::BACKWARD_FORMULA,
+        "selected_backward" => crate::selected::BACKWARD_FORMULA,
         _ => crate::decoupled::FORMULA,
     }
 }
@@ -49,16 +57,6 @@ pub fn describe(named: &Named) -> String {
 
 /// The shapes of inputs and outputs.
 fn shapes(case: &AnyCase) -> String {
-    let batch = |batch: longseq::Batch| {
-        let (histories, targets) = (batch.histories(), batch.targets());
-        format!(
-            "users {}, behaviours {} (longest history {}), candidates {}",
-            histories.users(),
-            histories.total(),
-            histories.max_length(),
-            targets.total()
-        )
-    };
     let attention = |case: &AttentionCase| {
         let values = case.value_width.map_or("the keys".into(), |width| format!("[{width}] per head"));
         let (heads, kv_heads, width) = (case.heads, case.kv_heads, case.width);
@@ -84,6 +82,20 @@ fn shapes(case: &AnyCase) -> String {
             case.top_k
         )
     };
+    let tin = |case: &TinCase| {
+        format!("{}\nrows of {}, {} positions", batch(case.batch()), case.width, case.positions)
+    };
+    let search =
+        |case: &SearchCase| format!("{}\nrows of {}; K = {}", batch(case.batch()), case.width, case.top_k);
+    let selected = |case: &SelectedCase| {
+        let values = case.value_width.map_or("the keys".into(), |width| format!("[{width}] per head"));
+        let (heads, kv_heads, width) = (case.heads, case.kv_heads, case.width);
+        format!(
+            "{}\nqueries [{heads}, {width}], keys [{kv_heads}, {width}], values {values}; K = {}",
+            batch(case.batch()),
+            case.top_k
+        )
+    };
     match case {
         AnyCase::Attention(case) => attention(case),
         AnyCase::AttentionBackward(case) => attention(&case.forward),
@@ -100,10 +112,32 @@ fn shapes(case: &AnyCase) -> String {
         AnyCase::DecoupledBackward(case) => decoupled(&case.forward),
         AnyCase::Lookup(case) => bags(case),
         AnyCase::LookupBackward(case) => format!("{}; {:?}", bags(&case.forward), case.forms),
+        AnyCase::Search(case) => search(case),
+        AnyCase::Newest(case) => format!("{}; {} bins", search(&case.search), case.op().bins()),
+        AnyCase::Selected(case) => selected(case),
+        AnyCase::SelectedBackward(case) => selected(&case.forward),
+        AnyCase::Tin(case) => tin(case),
+        AnyCase::TinBackward(case) => tin(&case.forward),
+        AnyCase::Histogram(case) => {
+            let (candidates, bins) = (case.batch().targets().total(), case.op().bins());
+            format!("candidates {candidates}; K = {}; {bins} bins", case.top_k)
+        }
         AnyCase::UpdateRows(case) => {
             format!("{} ids of a table of {} rows of {}", case.ids, case.rows, case.width)
         }
     }
+}
+
+/// The users of a batch, and what they have.
+fn batch(batch: longseq::Batch) -> String {
+    let (histories, targets) = (batch.histories(), batch.targets());
+    format!(
+        "users {}, behaviours {} (longest history {}), candidates {}",
+        histories.users(),
+        histories.total(),
+        histories.max_length(),
+        targets.total()
+    )
 }
 
 /// The shapes of a look-up.

@@ -29,8 +29,8 @@
 //!
 //! # Map
 //!
-//! - [`target_attention`], [`din`], [`sdim`], [`lookup`], [`decoupled`]: the cases of each stem, how their results are
-//!   compared, and their tests; [`forks`]: tests of handles that share a device.
+//! - [`target_attention`], [`din`], [`sdim`], [`lookup`], [`decoupled`], [`search`], [`selected`], [`tin`]: the cases of each stem, how their
+//!   results are compared, and their tests; [`forks`]: tests of handles that share a device.
 //! - [`case`]: [`check`] and its trait; [`compare`]: when two results count as equal; [`guard`]: guarded outputs;
 //!   [`data`]: inputs from a seed; [`golden`]: results of published implementations.
 //! - [`named`]: cases by name; [`cases`]: the tables of them.
@@ -64,9 +64,13 @@ pub mod named;
 pub mod registry;
 pub mod sample;
 pub mod sdim;
+pub mod search;
+pub mod selected;
+mod selection;
 pub mod soak;
 pub mod support;
 pub mod target_attention;
+pub mod tin;
 
 pub use case::{Call, Calls, Case, Failure, Rules, check};
 pub use named::{AnyCase, Named};

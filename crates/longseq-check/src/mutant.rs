@@ -6,7 +6,11 @@ mod din;
 mod fault;
 mod lookup;
 mod sdim_backward;
+mod search;
+mod selected;
+mod selection;
 mod target_attention_backward;
+mod tin;
 
 pub use fault::Fault;
 
@@ -313,29 +317,12 @@ impl DecoupledOps for Mutant {
         let SelectionMut { mut positions, mut scores, mut counts, .. } = out;
         let kept = SelectionMut::new(positions.reborrow(), scores.reborrow(), counts.reborrow());
         Cpu::new().decoupled_search_into(op, batch, inputs, kept)?;
-        let top_k = op.top_k.unwrap_or(1);
-        for (m, count) in counts[..batch.targets().total()].iter_mut().enumerate() {
-            let slots = m * top_k..m * top_k + *count as usize;
-            if self.is(Fault::KeepsOneLess) && *count as usize == top_k {
-                *count -= 1;
-                positions[slots.end - 1] = EMPTY_SLOT;
-                scores[slots.end - 1] = f32::NEG_INFINITY;
-            }
-            if let Fault::KeepsAtMost(most) = self.0 {
-                let slots = m * top_k + most as usize..(m + 1) * top_k;
-                *count = (*count).min(most);
-                positions[slots.clone()].fill(EMPTY_SLOT);
-                scores[slots].fill(f32::NEG_INFINITY);
-            }
-            if self.is(Fault::TiesReversed) {
-                let scores = &scores[slots.clone()];
-                let mut start = 0;
-                for group in scores.chunk_by(|a, b| a == b) {
-                    positions[slots.clone()][start..start + group.len()].reverse();
-                    start += group.len();
-                }
-            }
-        }
+        let used = batch.targets().total();
+        self.spoil_selection(
+            op.top_k.unwrap_or(1),
+            used,
+            (&mut positions[..], &mut scores[..], &mut counts[..]),
+        );
         Ok(())
     }
 

@@ -13,9 +13,12 @@ use crate::lookup::{
 };
 use crate::sample;
 use crate::sdim::{SdimBackwardCase, SdimCase, SdimGradientOutput, SdimOutput};
+use crate::search::{NewestCase, SearchCase, SearchOutput};
+use crate::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
 use crate::target_attention::{
     AttentionBackwardCase, AttentionCase, AttentionOutput, MergeBackwardCase, MergeCase,
 };
+use crate::tin::{TinBackwardCase, TinCase, TinOutput};
 
 /// A case with a name, and the one of its calls that the name is about.
 #[derive(Debug, Clone)]
@@ -88,6 +91,13 @@ impl Named {
             AnyCase::Lookup(case) => case.work(),
             AnyCase::LookupBackward(case) => case.work(self.operation),
             AnyCase::UpdateRows(case) => case.work(),
+            AnyCase::Search(case) => case.work(self.operation),
+            AnyCase::Selected(case) => case.work(),
+            AnyCase::SelectedBackward(case) => case.work(),
+            AnyCase::Histogram(case) => case.work(),
+            AnyCase::Newest(case) => case.work(),
+            AnyCase::Tin(case) => case.work(),
+            AnyCase::TinBackward(case) => case.work(),
         }
     }
 }
@@ -203,6 +213,13 @@ any_case! {
     Lookup LookupCase LookupOutput, "lookup";
     LookupBackward LookupBackwardCase Vec<SparseGradientBits>, "lookup_backward";
     UpdateRows UpdateRowsCase UpdatedBits, "lookup_backward";
+    Search SearchCase SearchOutput, "search";
+    Selected SelectedCase AttentionOutput, "selected";
+    SelectedBackward SelectedBackwardCase GradientBits, "selected_backward";
+    Histogram HistogramCase Vec<u32>, "selected";
+    Newest NewestCase Vec<u32>, "selected";
+    Tin TinCase TinOutput, "tin";
+    TinBackward TinBackwardCase GradientBits, "tin_backward";
 }
 
 /// Checks the small cases of a stem.

@@ -5,7 +5,7 @@ use longseq::prelude::*;
 use crate::case::Rules;
 
 /// The stems that have tests.
-pub const STEMS: [&str; 12] = [
+pub const STEMS: [&str; 17] = [
     "target_attention",
     "target_attention_backward",
     "din",
@@ -16,6 +16,11 @@ pub const STEMS: [&str; 12] = [
     "lookup_backward",
     "decoupled",
     "decoupled_backward",
+    "search",
+    "selected",
+    "selected_backward",
+    "tin",
+    "tin_backward",
     "forks",
     "hostile",
 ];
@@ -44,6 +49,11 @@ pub fn tests<B: Backend + Sync>(stem: &str) -> Vec<Test<B>> {
         "lookup_backward" => crate::lookup::backward_tests::tests(),
         "decoupled" => crate::decoupled::tests::tests(),
         "decoupled_backward" => crate::decoupled::backward_tests::tests(),
+        "search" => crate::search::tests::tests(),
+        "selected" => crate::selected::tests::tests(),
+        "selected_backward" => crate::selected::backward_tests::tests(),
+        "tin" => crate::tin::tests::tests(),
+        "tin_backward" => crate::tin::backward_tests::tests(),
         "forks" => crate::forks::tests(),
         "hostile" => crate::hostile::tests(),
         _ => Vec::new(),

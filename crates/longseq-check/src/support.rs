@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use longseq::DType;
+use longseq::{DType, SearchScore};
 
 use crate::decoupled::{DecoupledBackwardCase, DecoupledCase};
 use crate::device::AnyDevice;
@@ -10,10 +10,13 @@ use crate::din::{DinBackwardCase, DinCase, StatisticsCase};
 use crate::lookup::{LookupBackwardCase, LookupCase, Storage, UpdateRowsCase};
 use crate::named::{AnyCase, Named};
 use crate::sdim::{SdimBackwardCase, SdimCase};
+use crate::search::{Compared, NewestCase, SearchCase};
+use crate::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
+use crate::tin::{TinBackwardCase, TinCase};
 
 /// Every call of every operation: its stem and its name, as [`Calls`](crate::Calls) know it.
-pub const CALLS: [(&str, &str); 25] = [
+pub const CALLS: [(&str, &str); 33] = [
     ("target_attention", "target_attention"),
     ("target_attention", "merge_attention"),
     ("target_attention_backward", "target_attention_backward"),
@@ -39,6 +42,14 @@ pub const CALLS: [(&str, &str); 25] = [
     ("decoupled_backward", "decoupled_search_backward"),
     ("decoupled_backward", "decoupled_aggregate_backward"),
     ("decoupled_backward", "decoupled_attend_backward"),
+    ("search", "search"),
+    ("search", "pack_signs"),
+    ("selected", "selected_attention"),
+    ("selected", "similarity_histogram"),
+    ("selected", "newest_histogram"),
+    ("selected_backward", "selected_attention_backward"),
+    ("tin", "tin"),
+    ("tin_backward", "tin_backward"),
 ];
 
 /// A small case of a call on rows stored so; `None` where the operation does not know that storage type.
@@ -90,9 +101,46 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
             let forward = DecoupledCase { storage, ..Default::default() };
             AnyCase::DecoupledBackward(DecoupledBackwardCase { forward, ..Default::default() })
         }
+        (_, "pack_signs") => {
+            let stored = match dtype? {
+                DType::F16 => Compared::F16,
+                DType::Bf16 => Compared::Bf16,
+                _ => Compared::F32,
+            };
+            AnyCase::Search(SearchCase { score: SearchScore::Hamming, stored, ..Default::default() })
+        }
+        ("search", _) => AnyCase::Search(searched(storage)),
+        (_, "newest_histogram") => {
+            AnyCase::Newest(NewestCase { search: searched(storage), ..Default::default() })
+        }
+        // Similarities are `f32` whatever was searched.
+        (_, "similarity_histogram") => {
+            (storage == Storage::F32).then_some(AnyCase::Histogram(HistogramCase::default()))?
+        }
+        ("selected", _) => AnyCase::Selected(SelectedCase { dtype: dtype?, ..Default::default() }),
+        ("selected_backward", _) => {
+            let forward = SelectedCase { dtype: dtype?, ..Default::default() };
+            AnyCase::SelectedBackward(SelectedBackwardCase { forward, ..Default::default() })
+        }
+        ("tin", _) => AnyCase::Tin(TinCase { dtype: dtype?, ..Default::default() }),
+        ("tin_backward", _) => {
+            let forward = TinCase { dtype: dtype?, ..Default::default() };
+            AnyCase::TinBackward(TinBackwardCase { forward, ..Default::default() })
+        }
         _ => AnyCase::Decoupled(DecoupledCase { storage, ..Default::default() }),
     };
     Some(Named { name: call, operation: call, case })
+}
+
+/// A search among rows stored so.
+fn searched(storage: Storage) -> SearchCase {
+    let stored = match storage {
+        Storage::F32 => Compared::F32,
+        Storage::F16 => Compared::F16,
+        Storage::Bf16 => Compared::Bf16,
+        Storage::Int8 => Compared::Codes,
+    };
+    SearchCase { stored, ..Default::default() }
 }
 
 /// What a device answers to a call.

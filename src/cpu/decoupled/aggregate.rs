@@ -2,12 +2,14 @@
 
 use std::ops::Range;
 
-use crate::cpu::decoupled::scores::{BLOCK, Scorer, blocks};
+use crate::cpu::decoupled::scores::Scorer;
 use crate::cpu::gather::AHEAD;
 use crate::cpu::pieces::PieceRows;
+use crate::cpu::selection::{BLOCK, blocks};
+use crate::cpu::softmax::{PART, softmax_weights};
 use crate::cpu::tables::{pool, prefetch_rows, read_rows};
 use crate::cpu::tile_pooling::TilePooling;
-use crate::cpu::vector::{Kernel, LANES, Lanes, add, exp};
+use crate::cpu::vector::{Kernel, LANES, Lanes, add};
 use crate::host::Host;
 use crate::ops::*;
 
@@ -22,9 +24,6 @@ pub(super) struct Aggregate<'a> {
     pub(super) kept: Kept,
     pub(super) out: &'a mut [f32],
 }
-
-/// The rows whose sum is computed in one chain; the sums are added up in order.
-pub(super) const PART: usize = 256;
 
 impl Kernel for Aggregate<'_> {
     type Output = ();
@@ -42,7 +41,7 @@ impl Kernel for Aggregate<'_> {
                 weights.push(score);
             }
         }
-        let sum = softmax_weights(l, &mut weights);
+        let (_, sum) = softmax_weights(l, &mut weights);
         let tables = inputs.representation;
         prefetch_rows(tables, &ids[..ids.len().min(AHEAD * features)]);
         let (mut scratch, mut part) = (Vec::new(), Vec::new());
@@ -87,26 +86,6 @@ fn aggregate_exactly<L: Lanes>(
         *out =
             if mean.is_finite() { mean.clamp(f32::MIN.into(), f32::MAX.into()) as f32 } else { mean as f32 };
     }
-}
-
-/// Turns scores, none of which is `-∞`, into `exp(score − max)` and returns their sum.
-#[inline(always)]
-pub(super) fn softmax_weights<L: Lanes>(l: L, scores: &mut [f32]) -> f32 {
-    let max = l.splat(scores.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let mut sum = 0.0;
-    for scores in scores.chunks_mut(PART) {
-        let mut sums = l.splat(0.0);
-        for scores in scores.chunks_mut(LANES) {
-            let mut lanes = [f32::NEG_INFINITY; LANES];
-            lanes[..scores.len()].copy_from_slice(scores);
-            let weights = exp(l, l.sub(l.load(&lanes), max));
-            sums = l.add(sums, weights);
-            l.store(&mut lanes, weights);
-            scores.copy_from_slice(&lanes[..scores.len()]);
-        }
-        sum += l.sum(sums);
-    }
-    sum
 }
 
 /// Multiplies an output row by the candidate's own representation, where the operation asks for it.

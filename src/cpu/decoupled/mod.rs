@@ -2,12 +2,11 @@
 
 mod aggregate;
 mod backward;
-mod best;
 mod scores;
-mod search;
 
 use crate::cpu::Cpu;
 use crate::cpu::pieces;
+use crate::cpu::selection::Selecting;
 use crate::cpu::threads::{for_each, split_rows};
 use crate::cpu::vector::{Instructions, with_default_floats};
 use crate::error::Result;
@@ -17,7 +16,7 @@ use crate::memory::{View, ViewMut};
 use crate::ops::*;
 use aggregate::{Aggregate, AttendToAll, Combine, Finish};
 use backward::{aggregate_backward, attend_backward, search_backward};
-use search::Search;
+use scores::TableScores;
 
 impl DecoupledOps for Cpu {
     fn decoupled_search_into(
@@ -102,25 +101,8 @@ pub(super) fn search(
     let top_k = op.check_search(batch, inputs)?;
     op.check_search_outputs(batch, top_k, &out)?;
     op.check_host_ids(NAME, batch, inputs.attention, &inputs.history_ids, &inputs.target_ids)?;
-    let plan = pieces::cut(batch, pieces::ROWS, pieces::STEP);
-    let rows = || plan.tiles.iter().map(|tile| tile.rows);
-    let positions = split_rows(rows(), out.positions.into_slice(), top_k);
-    let scores = split_rows(rows(), out.scores.into_slice(), top_k);
-    let counts = split_rows(rows(), out.counts.into_slice(), 1);
-    let outputs = positions.into_iter().zip(scores).zip(counts).collect();
-    let search = Search { instructions, op, inputs, top_k };
-    search.run(batch, &plan, outputs, |_, best, ((positions, scores), counts)| {
-        positions.fill(EMPTY_SLOT);
-        scores.fill(f32::NEG_INFINITY);
-        let slots = positions.chunks_exact_mut(top_k).zip(scores.chunks_exact_mut(top_k));
-        for ((best, count), (positions, scores)) in best.into_iter().zip(counts).zip(slots) {
-            let best = best.into_sorted();
-            *count = best.len() as u32;
-            for (best, slot) in best.zip(positions.iter_mut().zip(scores)) {
-                (*slot.0, *slot.1) = best;
-            }
-        }
-    });
+    let scoring = &TableScores { op, inputs };
+    Selecting { instructions, scoring, top_k }.write(batch, out);
     Ok(())
 }
 
@@ -135,7 +117,7 @@ pub(super) fn aggregate(
     const NAME: &str = "decoupled_aggregate";
     let top_k = op.check_aggregate(batch, inputs, selection)?;
     op.check_output(NAME, batch, inputs.representation, out.len())?;
-    op.check_host_selection(NAME, batch, selection, top_k)?;
+    selection.check_host(NAME, batch, top_k)?;
     op.check_host_ids(NAME, batch, inputs.representation, &inputs.history_ids, &inputs.target_ids)?;
     let starts = batch.requests().flat_map(|(history, targets)| targets.map(move |m| (m, history.start)));
     let rows = out.into_slice().chunks_exact_mut(total_width(inputs.representation));
@@ -178,8 +160,8 @@ pub(super) fn attend(
     };
     let starts: Vec<usize> =
         batch.requests().flat_map(|(history, targets)| targets.map(move |_| history.start)).collect();
-    let search = Search { instructions, op, inputs: search, top_k };
-    search.run(batch, &plan, out, |targets, best, out| {
+    let scoring = &TableScores { op, inputs: search };
+    Selecting { instructions, scoring, top_k }.run(batch, &plan, out, |targets, best, out| {
         for ((m, best), out) in targets.zip(best).zip(out.chunks_exact_mut(width)) {
             let kept = best.into_sorted().map(|(position, score)| (starts[m] + position as usize, score));
             instructions.run(Aggregate { op, inputs, m, kept: kept.collect(), out });

@@ -8,16 +8,16 @@ use crate::ops::{TargetAttention, TargetAttentionInputs};
 
 /// The inputs of target attention, whatever they are stored as.
 #[derive(Clone, Copy)]
-pub(super) struct WideInputs<'a> {
-    pub(super) queries: WideRows<'a>,
-    pub(super) keys: WideRows<'a>,
+pub(in crate::cpu) struct WideInputs<'a> {
+    pub(in crate::cpu) queries: WideRows<'a>,
+    pub(in crate::cpu) keys: WideRows<'a>,
     /// `None`: the keys are the values.
-    pub(super) values: Option<WideRows<'a>>,
-    pub(super) bias: Option<&'a [f32]>,
+    pub(in crate::cpu) values: Option<WideRows<'a>>,
+    pub(in crate::cpu) bias: Option<&'a [f32]>,
 }
 
 impl<'a> WideInputs<'a> {
-    pub(super) fn new<T: Element>(inputs: &TargetAttentionInputs<'a, Host, T>) -> Self {
+    pub(in crate::cpu) fn new<T: Element>(inputs: &TargetAttentionInputs<'a, Host, T>) -> Self {
         Self {
             queries: WideRows::new(inputs.queries.as_slice()),
             keys: WideRows::new(inputs.keys.as_slice()),
@@ -29,16 +29,16 @@ impl<'a> WideInputs<'a> {
 
 /// Up to [`LANES`] query rows, one per lane.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct LaneRows {
-    pub(super) kv_head: usize,
+pub(in crate::cpu) struct LaneRows {
+    pub(in crate::cpu) kv_head: usize,
     /// The first row, counted over the candidates of the tile and the heads that share the key/value head.
-    pub(super) first: usize,
-    pub(super) count: usize,
+    pub(in crate::cpu) first: usize,
+    pub(in crate::cpu) count: usize,
 }
 
 impl LaneRows {
     /// All query rows of `targets` candidates, by key/value head.
-    pub(super) fn of(op: &TargetAttention, targets: usize) -> impl Iterator<Item = Self> {
+    pub(in crate::cpu) fn of(op: &TargetAttention, targets: usize) -> impl Iterator<Item = Self> {
         let rows = targets * (op.heads / op.kv_heads);
         let of_head = move |kv_head| {
             let lanes = move |first| Self { kv_head, first, count: LANES.min(rows - first) };
@@ -49,19 +49,25 @@ impl LaneRows {
     }
 
     /// The index of a lane's row among the tile's rows `[targets, H]`.
-    pub(super) fn row(&self, op: &TargetAttention, lane: usize) -> usize {
+    pub(in crate::cpu) fn row(&self, op: &TargetAttention, lane: usize) -> usize {
         let shared = op.heads / op.kv_heads;
         let row = self.first + lane;
         row / shared * op.heads + self.kv_head * shared + row % shared
     }
 
     /// Whether there are so few rows that lanes run along the width of the keys instead.
-    pub(super) fn are_few(&self, width: usize) -> bool {
+    pub(in crate::cpu) fn are_few(&self, width: usize) -> bool {
         self.count <= FEW && width.is_multiple_of(LANES)
     }
 
     /// The rows of `matrix`, `[targets, H, width]`: `[width]`, one lane per row, or `[FEW, width]` if there are few.
-    pub(super) fn pack(&self, op: &TargetAttention, matrix: &[f32], width: usize, are_few: bool) -> Vec<Row> {
+    pub(in crate::cpu) fn pack(
+        &self,
+        op: &TargetAttention,
+        matrix: &[f32],
+        width: usize,
+        are_few: bool,
+    ) -> Vec<Row> {
         let mut packed = vec![[0.0; LANES]; if are_few { FEW * width / LANES } else { width }];
         for lane in 0..self.count {
             let row = &matrix[self.row(op, lane) * width..][..width];
@@ -74,7 +80,7 @@ impl LaneRows {
 
     /// The scores of a block of behaviours: `[behaviours]`, one lane per row of `queries`, which [`pack`](Self::pack) made.
     #[inline(always)]
-    pub(super) fn scores<L: Lanes>(
+    pub(in crate::cpu) fn scores<L: Lanes>(
         &self,
         l: L,
         op: &TargetAttention,
@@ -107,11 +113,11 @@ impl LaneRows {
 
 /// Consecutive behaviours.
 #[derive(Clone, Copy)]
-pub(super) struct KeyBlock<'a> {
+pub(in crate::cpu) struct KeyBlock<'a> {
     /// `[behaviours, H_kv, d]`.
-    pub(super) keys: &'a [f32],
+    pub(in crate::cpu) keys: &'a [f32],
     /// The bias of all behaviours, `[N, H]`.
-    pub(super) bias: Option<&'a [f32]>,
+    pub(in crate::cpu) bias: Option<&'a [f32]>,
     /// The first behaviour of the block.
-    pub(super) first: usize,
+    pub(in crate::cpu) first: usize,
 }

@@ -9,10 +9,11 @@ mod lane_rows;
 mod merge;
 
 pub(in crate::cpu) use backward::{GatheredAttention, GatheredGradients};
+pub(in crate::cpu) use lane_rows::{KeyBlock, LaneRows};
 
 use crate::cpu::Cpu;
 use crate::cpu::pieces::{self, PieceRows};
-use crate::cpu::target_attention::lane_rows::{KeyBlock, LaneRows, WideInputs};
+use crate::cpu::target_attention::lane_rows::WideInputs;
 use crate::cpu::threads::split_rows;
 use crate::cpu::tile_pooling::TilePooling;
 use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, NarrowRows, Row, with_default_floats};

@@ -3,6 +3,8 @@
 use std::any::TypeId;
 use std::array;
 
+use super::bits;
+
 /// The instruction set for machines without a better one.
 pub(super) use pulp::Scalar128b as Portable;
 use pulp::Simd;
@@ -13,10 +15,16 @@ pub(in crate::cpu) const LANES: usize = 16;
 /// A vector in memory.
 pub(in crate::cpu) type Row = [f32; LANES];
 
+/// A vector of integers in memory.
+pub(in crate::cpu) type Integers = [i32; LANES];
+
 /// Arithmetic on [`LANES`] numbers. Comparisons with NaN are false.
 pub(in crate::cpu) trait Lanes: Copy {
     /// [`LANES`] numbers in [`REGISTERS`](Self::REGISTERS) registers.
     type V: Copy;
+
+    /// [`LANES`] integers of 32 bits.
+    type I: Copy;
 
     /// The number of registers of a vector: 1, 2 or 4.
     const REGISTERS: usize;
@@ -38,6 +46,16 @@ pub(in crate::cpu) trait Lanes: Copy {
     fn low_bits_to_exponent(self, v: Self::V) -> Self::V;
     /// The sum of all lanes.
     fn sum(self, v: Self::V) -> f32;
+
+    fn splat_integer(self, value: i32) -> Self::I;
+    fn load_integers(self, row: &Integers) -> Self::I;
+    fn store_integers(self, row: &mut Integers, v: Self::I);
+    /// `sum + a₀·b₀ + a₁·b₁` of the two signed halves of each lane.
+    fn add_pair_products(self, a: Self::I, b: Self::I, sum: Self::I) -> Self::I;
+    /// Adds to each byte of a sum the number of bits in which `a` and `b` differ there.
+    fn add_differing_bits(self, a: Self::I, b: Self::I, sum: Self::I) -> Self::I;
+    /// Adds the four bytes of each lane to its sum.
+    fn add_bytes(self, bytes: Self::I, sum: Self::I) -> Self::I;
 }
 
 /// `N` registers of an instruction set.
@@ -46,6 +64,8 @@ pub(super) struct Machine<S, const N: usize>(pub(super) S);
 
 impl<S: Simd, const N: usize> Lanes for Machine<S, N> {
     type V = [S::f32s; N];
+
+    type I = [S::u32s; N];
 
     const REGISTERS: usize = N;
 
@@ -119,6 +139,40 @@ impl<S: Simd, const N: usize> Lanes for Machine<S, N> {
             sum = self.0.add_f32s(sum, *register);
         }
         self.0.reduce_sum_f32s(sum)
+    }
+
+    #[inline(always)]
+    fn splat_integer(self, value: i32) -> Self::I {
+        [self.0.splat_u32s(value.cast_unsigned()); N]
+    }
+
+    #[inline(always)]
+    fn load_integers(self, row: &Integers) -> Self::I {
+        let registers = S::as_simd_u32s(bytemuck::cast_slice(row)).0;
+        array::from_fn(|i| registers[i])
+    }
+
+    #[inline(always)]
+    fn store_integers(self, row: &mut Integers, v: Self::I) {
+        S::as_mut_simd_u32s(bytemuck::cast_slice_mut(row)).0.copy_from_slice(&v);
+    }
+
+    #[inline(always)]
+    fn add_pair_products(self, a: Self::I, b: Self::I, sum: Self::I) -> Self::I {
+        array::from_fn(|i| self.0.add_u32s(sum[i], bits::pair_products(self.0, a[i], b[i])))
+    }
+
+    #[inline(always)]
+    fn add_differing_bits(self, a: Self::I, b: Self::I, sum: Self::I) -> Self::I {
+        array::from_fn(|i| {
+            let differing = self.0.xor_u32s(a[i], b[i]);
+            self.0.add_u32s(sum[i], bits::count_in_bytes(self.0, differing))
+        })
+    }
+
+    #[inline(always)]
+    fn add_bytes(self, bytes: Self::I, sum: Self::I) -> Self::I {
+        array::from_fn(|i| self.0.add_u32s(sum[i], bits::sum_of_bytes(self.0, bytes[i])))
     }
 }
 

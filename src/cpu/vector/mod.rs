@@ -3,6 +3,7 @@
 //! Kernels are written once, over [`Lanes`], and compiled for every instruction set; [`Instructions::run`] picks one at
 //! run time. They compute with rows of [`LANES`] numbers: one AVX-512 register, two of AVX2 or four of NEON.
 
+mod bits;
 mod exp;
 mod few;
 #[cfg_attr(
@@ -11,6 +12,7 @@ mod few;
 )]
 mod float_mode;
 mod instructions;
+mod integers;
 mod lanes;
 mod matrix;
 mod narrow;
@@ -25,7 +27,8 @@ pub(super) use few::{FEW, product_of_few, weighted_sum_of_few};
 pub(super) use float_mode::with_default_floats;
 pub use instructions::Instructions;
 pub(super) use instructions::Kernel;
-pub(super) use lanes::{LANES, Lanes, Row, transpose};
+pub(super) use integers::{differing_bits, pair_products};
+pub(super) use lanes::{Integers, LANES, Lanes, Row, transpose};
 pub(super) use matrix::{Matrix, multiply, multiply_transposed};
 pub(super) use narrow::NarrowRows;
 pub(super) use prefetch::{prefetch_parts, prefetch_rows};

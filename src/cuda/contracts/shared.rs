@@ -5,6 +5,7 @@ use crate::cuda::decoupled::search::search_shared;
 use crate::cuda::din::warp_bytes;
 use crate::cuda::kernels::text_of;
 use crate::cuda::sdim::encode::shared_bytes;
+use crate::cuda::search::rows::{all_variants, select_bytes, shared_bytes as row_search_shared};
 use crate::cuda::target_attention::{backward, variants::VARIANTS};
 use crate::element::{Element, bf16, f16};
 
@@ -105,6 +106,21 @@ fn decoupled_search() {
             );
         }
     }
+}
+
+#[test]
+fn search() {
+    for (variant, quads) in all_variants() {
+        let symbol = variant.kernel.symbol;
+        let exported = layout(variant.kernel.file, symbol);
+        for (vectors, stage) in VEC4S.into_iter().zip(&exported[1..]) {
+            let ours = row_search_shared(vectors, vectors * quads, variant);
+            assert_eq!(ours, exported[0] + stage, "{symbol}, {vectors} vectors");
+            assert!(ours <= 99 << 10, "{symbol}");
+        }
+        assert!(symbol.ends_with(&format!("_{}", variant.candidates)), "{symbol}");
+    }
+    assert_eq!(layout("search", "search_select_many"), [select_bytes()]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::cuda::decoupled::backward::kept::{
 };
 use crate::cuda::decoupled::rows::Rows;
 use crate::cuda::decoupled::scores::Scoring;
-use crate::cuda::decoupled::search::{DecoupledSearchParams, DecoupledSelectParams};
+use crate::cuda::decoupled::search::DecoupledSearchParams;
 use crate::cuda::din::kernels::{DinBackwardLayer, DinBackwardParams};
 use crate::cuda::din::{DinAttendParams, DinCombineParams, DinLayer, DinPrepareParams};
 use crate::cuda::lookup::backward::{BagsOfRowsParams, TableGradientParams};
@@ -30,6 +30,10 @@ use crate::cuda::sdim::encode::{SdimAddParams, SdimCombineParams, SdimEncodePara
 use crate::cuda::sdim::gather::SdimGatherParams;
 use crate::cuda::sdim::query::{SdimQueryParams, SdimSumsParams};
 use crate::cuda::sdim::signatures::{SdimCheckParams, SdimSignatureParams};
+use crate::cuda::search::newest::SearchNewestParams;
+use crate::cuda::search::rows::SearchParams;
+use crate::cuda::search::signs::PackSignsParams;
+use crate::cuda::selection::{KeptLists, SelectParams};
 use crate::cuda::tables::DeviceTable;
 use crate::cuda::target_attention::backward::{
     AttentionBackwardParams, AttentionSpan, AttentionStatesParams, CombineQueriesParams, MergeBackwardParams,
@@ -83,11 +87,15 @@ fn twins() -> Vec<(&'static str, Vec<Field>)> {
         twin::<UpdateRowsParams>(),
         twin::<BagIdsParams>(),
         twin::<WeightGradientParams>(),
+        twin::<KeptLists>(),
+        twin::<SelectParams>(),
+        twin::<SearchParams>(),
+        twin::<SearchNewestParams>(),
+        twin::<PackSignsParams>(),
         twin::<Rows>(),
         twin::<Scoring>(),
         twin::<DecoupledAggregateParams>(),
         twin::<DecoupledSearchParams>(),
-        twin::<DecoupledSelectParams>(),
         twin::<DecoupledAttendParams>(),
         twin::<DecoupledKeepParams>(),
         twin::<DecoupledKeptRowsParams>(),

@@ -2,11 +2,12 @@
 
 use crate::cuda::batch::CudaBatch;
 use crate::cuda::call::Call;
-use crate::cuda::decoupled::rows::{Found, Ids, Rows, rows};
+use crate::cuda::decoupled::rows::{Ids, Rows, rows};
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::Kernel;
 use crate::cuda::lookup::check_ids;
 use crate::cuda::memory::CudaMemory;
+use crate::cuda::selection::Found;
 use crate::cuda::twin::twins;
 use crate::error::Result;
 use crate::gpu::{Bound, NONE};

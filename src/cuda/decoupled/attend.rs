@@ -3,12 +3,13 @@
 use crate::cuda::batch::CudaBatch;
 use crate::cuda::call::Call;
 use crate::cuda::decoupled::aggregate::aggregate_into;
-use crate::cuda::decoupled::rows::{Found, Ids, Rows, rows};
-use crate::cuda::decoupled::scores::{BEHAVIOURS, PIECES, Scoring, cut, scoring, staged_bytes};
+use crate::cuda::decoupled::rows::{Ids, Rows, rows};
+use crate::cuda::decoupled::scores::{Scoring, scoring, staged_bytes};
 use crate::cuda::decoupled::search::search_into;
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::Kernel;
 use crate::cuda::memory::CudaMemory;
+use crate::cuda::selection::{BEHAVIOURS, Found, PIECES, cut};
 use crate::cuda::tables::COLUMNS;
 use crate::cuda::twin::twins;
 use crate::error::Result;

@@ -45,14 +45,6 @@ impl Ids {
     }
 }
 
-/// A selection in device memory.
-#[derive(Clone, Copy)]
-pub(super) struct Found {
-    pub(super) positions: u64,
-    pub(super) scores: u64,
-    pub(super) counts: u64,
-}
-
 /// The representation tables, up to [`MOST_TABLES`] per launch.
 pub(super) fn rows(
     gpu: &Cuda,

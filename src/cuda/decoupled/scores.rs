@@ -1,7 +1,6 @@
-//! Scores of decoupled embeddings: what the kernels that compute them take, and how work is cut.
+//! Scores of decoupled embeddings: what the kernels that compute them take.
 
 use std::array;
-use std::ops::Range;
 
 use bytemuck::Zeroable;
 
@@ -10,22 +9,17 @@ use crate::cuda::decoupled::rows::Ids;
 use crate::cuda::handle::Cuda;
 use crate::cuda::lookup::check_ids;
 use crate::cuda::memory::CudaMemory;
+use crate::cuda::selection::BEHAVIOURS;
 use crate::cuda::tables::{COLUMNS, DeviceTable, MOST_TABLES, record, tables};
 use crate::cuda::twin::twins;
 use crate::error::{Error, Result};
 use crate::gpu::has_unread_history;
 use crate::jagged::Batch;
 use crate::ops::*;
-use crate::plan::{Cut, FEWEST_STEPS};
 
-/// As in `kernels/decoupled/scores.cuh`: threads per block, the behaviours and vec4s that it stages (double-buffered), and
-/// the vec4s of queries.
-pub(super) const THREADS: u32 = 128;
-pub(super) const BEHAVIOURS: usize = 256;
+/// As in `kernels/decoupled/scores.cuh`: the vec4s of rows that a block stages (double-buffered), and those of queries.
 const ROW_VEC4S: usize = 4;
 const QUERY_VEC4S: usize = 32;
-/// Pieces per multiprocessor: few, because every piece has lists of its own.
-pub(super) const PIECES: usize = 2;
 
 twins! {
     /// `kernels/decoupled/scores.cuh`
@@ -90,15 +84,4 @@ pub(super) fn staged_bytes(vec4s: usize, candidates: usize) -> usize {
     const PADDING: usize = 4;
     let rows = 2 * ROW_VEC4S.min(vec4s) * (BEHAVIOURS + PADDING);
     (rows + QUERY_VEC4S.min(vec4s) * (candidates + 1)) * COLUMNS * size_of::<f32>()
-}
-
-/// Cuts a batch into about `wanted` pieces, none shorter than what a block takes at a time. A step is a quarter of a piece,
-/// because a plan has no pieces shorter than [`FEWEST_STEPS`] steps. No piece is longer than `most`.
-pub(super) fn cut(batch: &Batch, candidates: usize, wanted: usize, most: usize) -> Cut {
-    let rows =
-        |(history, targets): (Range<usize>, Range<usize>)| history.len() * targets.len().div_ceil(candidates);
-    let piece = batch.requests().map(rows).sum::<usize>() / wanted;
-    let longest = FEWEST_STEPS * BEHAVIOURS;
-    let step = piece.min(longest).next_power_of_two().clamp(BEHAVIOURS, longest) / FEWEST_STEPS;
-    Cut { rows_per_target: 1, tile_rows: candidates, step, wanted, longest: most }
 }

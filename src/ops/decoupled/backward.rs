@@ -7,7 +7,8 @@ use crate::memory::{Memory, ViewMut};
 use crate::ops::decoupled::inputs::*;
 use crate::ops::decoupled::parameters::{Decoupled, total};
 use crate::ops::lookup::{Table, TableData, TableGradient, check_table_gradients, total_width};
-use crate::ops::shape::{Dim, copy_views, dim, expect, product, size, sum};
+use crate::ops::selection::Selection;
+use crate::ops::shape::{copy_views, dim, expect, product, size, sum};
 
 const SEARCH: &str = "decoupled_search_backward";
 const AGGREGATE: &str = "decoupled_aggregate_backward";
@@ -156,7 +157,7 @@ impl Decoupled {
     ) -> Result<usize> {
         let top_k = self.check_search_in(SEARCH, batch, inputs)?;
         let shape = [dim("M", batch.targets().rows()), dim("K", top_k)];
-        check_selection(SEARCH, selection, &shape)?;
+        selection.check(SEARCH, batch.targets().rows(), top_k)?;
         expect(SEARCH, "grad_scores", grad_scores, &shape)?;
         self.check_positions(SEARCH, batch)?;
         self.check_tables(SEARCH, "grads.attention", batch, &grads.attention, inputs.attention)?;
@@ -207,7 +208,7 @@ impl Decoupled {
         match (&saved.selection, self.top_k) {
             (None, _) => {}
             (Some(selection), Some(top_k)) => {
-                check_selection(ATTEND, selection, &[candidates, dim("K", top_k)])?;
+                selection.check(ATTEND, batch.targets().rows(), top_k)?;
             }
             (Some(_), None) => {
                 let (expected, got) = ("none, as all behaviours are kept".into(), "a selection".into());
@@ -279,16 +280,4 @@ impl Decoupled {
         let read = product(&[kept, sum([product(&[total(widths), size::<T>()]), 8])]);
         sum([read, product(&[touched as u64, total(widths), size::<f32>()])])
     }
-}
-
-/// Checks the sizes of a selection for `[M, K]`.
-fn check_selection<S: Memory>(
-    operation: &'static str,
-    selection: &Selection<'_, S>,
-    shape: &[Dim; 2],
-) -> Result<()> {
-    expect(operation, "positions", selection.positions.len(), shape)?;
-    expect(operation, "scores", selection.scores.len(), shape)?;
-    expect(operation, "counts", selection.counts.len(), &shape[..1])?;
-    Ok(())
 }

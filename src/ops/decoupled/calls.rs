@@ -8,6 +8,7 @@ use crate::ops::decoupled::backward::{
 };
 use crate::ops::decoupled::inputs::*;
 use crate::ops::decoupled::parameters::Decoupled;
+use crate::ops::selection::{Selection, SelectionBuffers, SelectionMut};
 
 /// Search and aggregation with decoupled embeddings on a device; see [`Decoupled`].
 ///

@@ -7,7 +7,5 @@ mod parameters;
 
 pub use backward::{AggregateGradients, DecoupledGradients, DecoupledSaved, SearchGradients};
 pub use calls::DecoupledOps;
-pub use inputs::{
-    AggregateInputs, DecoupledInputs, EMPTY_SLOT, SearchInputs, Selection, SelectionBuffers, SelectionMut,
-};
+pub use inputs::{AggregateInputs, DecoupledInputs, SearchInputs};
 pub use parameters::Decoupled;

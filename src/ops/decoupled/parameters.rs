@@ -7,6 +7,7 @@ use crate::jagged::Batch;
 use crate::memory::{Memory, View};
 use crate::ops::decoupled::inputs::*;
 use crate::ops::lookup::{IdPolicy, Table, check_host_ids, check_tables, total_width};
+use crate::ops::selection::{Selection, SelectionMut};
 use crate::ops::shape::{dim, elements, expect, product, size, sum};
 
 /// Search in attention embeddings, aggregation of representation embeddings.
@@ -213,12 +214,7 @@ impl Decoupled {
         top_k: usize,
         out: &SelectionMut<'_, S>,
     ) -> Result<()> {
-        const NAME: &str = "decoupled_search";
-        let shape = [dim("M", batch.targets().rows()), dim("K", top_k)];
-        expect(NAME, "positions", out.positions.len(), &shape)?;
-        expect(NAME, "scores", out.scores.len(), &shape)?;
-        expect(NAME, "counts", out.counts.len(), &shape[..1])?;
-        Ok(())
+        out.check("decoupled_search", batch.targets().rows(), top_k)
     }
 
     /// Checks the output of `aggregate` or `attend` (named by `operation`).
@@ -261,10 +257,7 @@ impl Decoupled {
         let top_k = self.required_top_k(operation)?;
         check_tables(operation, "representation", inputs.representation, self.features())?;
         self.check_id_shapes::<S>(operation, batch, &inputs.history_ids, &inputs.target_ids)?;
-        let shape = [dim("M", batch.targets().rows()), dim("K", top_k)];
-        expect(operation, "positions", selection.positions.len(), &shape)?;
-        expect(operation, "scores", selection.scores.len(), &shape)?;
-        expect(operation, "counts", selection.counts.len(), &shape[..1])?;
+        selection.check(operation, batch.targets().rows(), top_k)?;
         Ok(top_k)
     }
 
@@ -318,38 +311,6 @@ impl Decoupled {
             &history_ids[..behaviours * self.features()],
         )?;
         check_host_ids(operation, "target_ids", self.ids, tables, &target_ids[..candidates * self.features()])
-    }
-
-    /// Checks on the host that the positions of a selection, which may be the caller's, are inside their histories.
-    pub(crate) fn check_host_selection(
-        &self,
-        operation: &'static str,
-        batch: &Batch,
-        selection: &Selection<'_, Host>,
-        top_k: usize,
-    ) -> Result<()> {
-        let outside = |argument, position: usize, id: u32, rows: usize| Error::IndexOutOfRange {
-            operation,
-            argument,
-            position: position as u64,
-            id: id.into(),
-            bound: rows as u64,
-        };
-        for (history, targets) in batch.requests() {
-            for m in targets {
-                let count = selection.counts[m];
-                if count as usize > top_k {
-                    return Err(outside("counts", m, count, top_k + 1));
-                }
-                for slot in (m * top_k..).take(count as usize) {
-                    let position = selection.positions[slot];
-                    if position as usize >= history.len() {
-                        return Err(outside("positions", slot, position, history.len()));
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Operations of `search`: `2·C·L·Σ a_f`, summed over users. This and the other counts are at most `u64::MAX`.

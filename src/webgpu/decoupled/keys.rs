@@ -1,7 +1,8 @@
-//! The variants of the search kernel: how long its lists are, and what holds the rows of the behaviours.
+//! The variants of the search kernel: its lists, and what holds the rows of the behaviours.
 
 use crate::webgpu::launch::THREADS;
 use crate::webgpu::params::{Params, params};
+use crate::webgpu::selection::{IN_WORKGROUP, Lists, ORDER, PIECES, SELECT};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::tables::BoundTable;
 
@@ -29,19 +30,6 @@ params! {
         feature0: [u32; 4],
         feature1: [u32; 4],
         feature2: [u32; 4],
-    }
-}
-
-/// The capacity of a list, and how many lists a workgroup may have, within 12 KiB. A list has room for K entries and as many
-/// candidates for a place among them, or half as many where that is too large.
-pub(super) fn lists_of(top_k: usize) -> (usize, &'static [usize]) {
-    match top_k {
-        0..=32 => (64, &[4, 8]),
-        33..=64 => (128, &[4, 8]),
-        65..=128 => (192, &[4, 8]),
-        129..=256 => (384, &[4]),
-        257..=512 => (768, &[2]),
-        _ => (1536, &[1]),
     }
 }
 
@@ -74,8 +62,9 @@ impl Keys {
     }
 }
 
-pub(super) fn search_kernel(top_k: usize, lists: usize, keys: Keys) -> Kernel {
-    const SELECT: &str = include_str!("../../../shaders/decoupled/select.wgsl");
+pub(super) fn search_kernel(lists: Lists, keys: Keys) -> Kernel {
+    const TABLES: &str = include_str!("../../../shaders/decoupled/keys_tables.wgsl");
+    const INT8: &str = include_str!("../../../shaders/decoupled/keys_int8.wgsl");
     const SEARCH: &str = include_str!("../../../shaders/decoupled/search.wgsl");
     let (tables, format) = match keys {
         Keys::Tables(tables, format) => (tables, format),
@@ -90,41 +79,33 @@ pub(super) fn search_kernel(top_k: usize, lists: usize, keys: Keys) -> Kernel {
     let sources: &'static [&'static str] = match keys {
         Keys::Tables(..) => {
             slots.extend([Slot::read("table1", format), Slot::read("table2", format)]);
-            &[SELECT, include_str!("../../../shaders/decoupled/keys_tables.wgsl"), SEARCH]
+            &[ORDER, SELECT, IN_WORKGROUP, PIECES, TABLES, SEARCH]
         }
         Keys::Int8(_) => {
             slots.extend([Slot::plain("scale", "f32"), Slot::plain("offset", "f32")]);
-            &[SELECT, include_str!("../../../shaders/decoupled/keys_int8.wgsl"), SEARCH]
+            &[ORDER, SELECT, IN_WORKGROUP, PIECES, INT8, SEARCH]
         }
     };
-    slots.extend([Slot::write("lists", "vec2<u32>"), Slot::write("report", "atomic<u32>")]);
+    slots.extend(lists.slots());
+    slots.push(Slot::write("report", "atomic<u32>"));
+    let mut constants = lists.constants(false);
+    constants.push(("TABLES", tables as u32));
     Kernel {
         name: "decoupled/search",
         params: &SearchParams::BLOCK,
         threads: THREADS,
         sources,
-        constants: vec![
-            ("LISTS", lists as u32),
-            ("CAPACITY", lists_of(top_k).0 as u32),
-            ("GROUP4", if lists > 4 { 2 } else { 1 }),
-            ("TABLES", tables as u32),
-        ],
+        constants,
         slots,
     }
 }
 
-/// One K for each capacity of a list.
-pub(super) const EACH_TOP_K: [usize; 6] = [32, 64, 128, 256, 512, 1024];
-
 pub(super) fn variants() -> Vec<Kernel> {
-    let mut kernels = Vec::new();
-    for top_k in EACH_TOP_K {
-        let tables =
-            (1..=MAX_TABLES).flat_map(|tables| Format::ALL.map(|format| Keys::Tables(tables, format)));
-        let int8 = [true, false].map(|vectors| Keys::Int8(Format::int8(vectors)));
-        for keys in tables.chain(int8).chain([GATHERED]) {
-            kernels.extend(lists_of(top_k).1.iter().map(|&lists| search_kernel(top_k, lists, keys)));
-        }
-    }
-    kernels
+    let tables = (1..=MAX_TABLES).flat_map(|tables| Format::ALL.map(|format| Keys::Tables(tables, format)));
+    let int8 = [true, false].map(|vectors| Keys::Int8(Format::int8(vectors)));
+    let keys: Vec<Keys> = tables.chain(int8).chain([GATHERED]).collect();
+    let lists = Lists::all().filter(|lists| !lists.in_memory);
+    lists
+        .flat_map(|lists| keys.iter().map(move |&keys| search_kernel(lists, keys)).collect::<Vec<_>>())
+        .collect()
 }

@@ -3,7 +3,6 @@
 mod aggregate;
 mod attend;
 mod backward;
-mod combine;
 mod keys;
 mod queries;
 mod search;
@@ -99,6 +98,6 @@ impl DecoupledOps for Wgpu {
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    [aggregate::variants(), backward::variants(), combine::variants(), keys::variants(), queries::variants()]
+    [aggregate::variants(), backward::variants(), keys::variants(), queries::variants()]
         .concat()
 }

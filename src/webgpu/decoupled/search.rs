@@ -5,24 +5,16 @@ use std::ops::Range;
 use crate::error::Result;
 use crate::gpu::{check_top_k, fit};
 use crate::ops::{Decoupled, SearchInputs, SelectionMut, Table};
-use crate::plan::{Cut, best_tile_rows};
-use crate::webgpu::batch::{DevicePlan, WgpuBatch};
+use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::binding::Binding;
-use crate::webgpu::decoupled::combine::{combine, iterations_per_sort};
-use crate::webgpu::decoupled::keys::{GATHERED, Keys, MAX_TABLES, SearchParams, lists_of, search_kernel};
+use crate::webgpu::decoupled::keys::{GATHERED, Keys, MAX_TABLES, SearchParams, search_kernel};
 use crate::webgpu::decoupled::queries::{SearchQueriesParams, queries_kernel};
-use crate::webgpu::launch::{MOST_ITERATIONS, groups_of, longest_piece};
+use crate::webgpu::launch::groups_of;
 use crate::webgpu::lookup::{GATHERED_BYTES, Gather, Pooling};
 use crate::webgpu::memory::{Region, WgpuMemory};
+use crate::webgpu::selection::{Combined, Pieces, STEP, combine};
 use crate::webgpu::state::Wgpu;
 use crate::webgpu::tables::{BoundTable, buffers_of};
-
-/// Pieces of a search, fewer than elsewhere because every piece of a history has lists of K entries.
-const PIECES: usize = 256;
-/// Behaviours per step.
-const STEP: usize = 256;
-/// The cost of loading a behaviour by id, in candidates scored with it.
-const LOAD: usize = 8;
 
 pub(super) fn search(
     gpu: &Wgpu,
@@ -46,13 +38,9 @@ struct Search<'a> {
     operation: &'static str,
     /// On the candidates' rows, and on the sums of their products.
     scales: (Vec<f32>, f32),
-    top_k: usize,
-    /// Lists per piece.
-    lists: usize,
-    plan: &'a DevicePlan,
+    pieces: &'a Pieces,
     tables: &'a [BoundTable],
     packed: &'a Binding,
-    found: &'a Binding,
     /// All ids of the behaviours.
     ids: &'a Binding,
     report: Option<&'a Binding>,
@@ -88,32 +76,18 @@ pub(super) fn search_as(
         Some(_) => usize::MAX,
         None => gpu.rows_per_binding::<f32>(width).min(GATHERED_BYTES / (4 * width)).max(STEP),
     };
-    let lists = best_tile_rows(batch.as_ref(), 1, lists_of(top_k).1, LOAD);
-    // Each step offers its scores, and may fill the lists up; full lists are sorted, and have this much room again.
-    let capacity = lists_of(top_k).0;
-    let sorts = STEP.div_ceil(capacity - top_k) + 1;
-    let step = width4(&tables) + sorts * (iterations_per_sort(capacity, lists) + 4 * lists) + 2 * lists;
-    let wanted = (MOST_ITERATIONS / step).max(1) * STEP;
-    let longest = longest_piece(batch.as_ref(), 1, lists, lists * top_k * 8, wanted.min(window), window);
-    let cut = Cut { rows_per_target: 1, tile_rows: lists, step: 2 * STEP, wanted: PIECES, longest };
-    let plan = batch.plan(gpu, operation, &cut)?;
-    let entries = (plan.plan.slots + plan.plan.tiles.len()) * lists * top_k;
-    fit(operation, "lists", entries)?;
     // All memory is allocated first, so that a call that runs out of memory does nothing.
-    let found = gpu.scratch(operation, entries as u64 * 2)?;
-    let packed = gpu.scratch(operation, (plan.plan.tiles.len() * width * lists.max(4)) as u64)?;
+    let pieces = Pieces::new(gpu, operation, batch, top_k, width4(&tables), window)?;
+    let packed = gpu.scratch(operation, (pieces.packed_rows() * width) as u64)?;
 
     let report = gpu.history_report(operation, op.ids, batch.as_ref(), ids, inputs.attention)?;
     let target_report = gpu.id_report(operation, "target_ids", op.ids, inputs.attention)?;
     let search = Search {
         operation,
         scales: op.split_scales(),
-        top_k,
-        lists,
-        plan: &plan,
+        pieces: &pieces,
         tables: &tables,
         packed: &packed,
-        found: &found,
         ids: &bound_ids,
         report: report.as_ref().map(|report| &report.binding),
     };
@@ -127,7 +101,8 @@ pub(super) fn search_as(
             gpu.fetch_word(ids, 32, report)?;
         }
     }
-    combine(gpu, operation, top_k, &plan, (&found, lists), [&positions, &scores, &counts])?;
+    let out = Combined { positions: &positions, scores: &scores, counts: &counts };
+    combine(gpu, operation, &pieces, false, &out)?;
     [positions, scores, counts].into_iter().try_for_each(|output| gpu.finish(output))
 }
 
@@ -147,11 +122,11 @@ impl Search<'_> {
     fn pack_queries(&self, gpu: &Wgpu, ids: &Binding, report: Option<&Binding>) -> Result<()> {
         let no_report = gpu.no_output(self.operation)?;
         // Rows of a packed tile.
-        let tile_rows = self.lists.max(4);
+        let tile_rows = self.pieces.lists.packed_rows();
         let mut first4 = 0;
         for (feature, table) in self.tables.iter().enumerate() {
             let table_width4 = (table.width as usize).div_ceil(4);
-            let threads = self.plan.plan.tiles.len() * table_width4 * tile_rows;
+            let threads = self.pieces.plan.plan.tiles.len() * table_width4 * tile_rows;
             let params = SearchQueriesParams {
                 threads: fit(self.operation, "queries", threads)?,
                 ids_base: ids.base,
@@ -170,7 +145,7 @@ impl Search<'_> {
             };
             let report = report.unwrap_or(&no_report);
             let bindings =
-                [&self.plan.tiles, ids, &table.data, &table.scale, &table.offset, self.packed, report];
+                [&self.pieces.plan.tiles, ids, &table.data, &table.scale, &table.offset, self.packed, report];
             let kernel = queries_kernel(table.format, table.int8);
             gpu.dispatch(self.operation, &kernel, &params, &bindings, groups_of(threads))?;
             first4 += table_width4 as u32;
@@ -192,7 +167,7 @@ impl Search<'_> {
             Keys::Tables(..) => [table(0), table(1), table(2)],
             Keys::Int8(_) => [table(0), &self.tables[0].scale, &self.tables[0].offset],
         };
-        let pieces = 0..self.plan.plan.pieces.len();
+        let pieces = 0..self.pieces.plan.plan.pieces.len();
         self.run(gpu, &Rows { keys, pieces, first_history: 0, shapes, data, report: self.report })
     }
 
@@ -205,7 +180,7 @@ impl Search<'_> {
         window: usize,
     ) -> Result<()> {
         let (features, width) = (tables.len(), 4 * width4(self.tables));
-        let windows = self.plan.plan.windows(window);
+        let windows = self.pieces.plan.plan.windows(window);
         let most = windows.iter().map(|(_, span)| span.len()).max().unwrap_or(0);
         let keys = gpu.scratch(self.operation, (most * width) as u64)?;
         let nothing = gpu.nothing();
@@ -243,8 +218,8 @@ impl Search<'_> {
             first_history: rows.first_history as u32,
             ids_base: self.ids.base,
             features: self.tables.len() as u32,
-            top_k: self.top_k as u32,
-            first_whole: self.plan.plan.slots as u32,
+            top_k: self.pieces.top_k as u32,
+            first_whole: self.pieces.plan.plan.slots as u32,
             width4: width4(self.tables) as u32,
             check_ids: u32::from(rows.report.is_some()),
             scale_base: self.tables[0].scale.base,
@@ -259,8 +234,9 @@ impl Search<'_> {
         };
         let [first, second, third] = rows.data;
         let report = rows.report.unwrap_or(&no_report);
-        let bindings = [&self.plan.pieces, self.packed, self.ids, first, second, third, self.found, report];
-        let kernel = search_kernel(self.top_k, self.lists, rows.keys);
+        let found = &self.pieces.found;
+        let bindings = [&self.pieces.plan.pieces, self.packed, self.ids, first, second, third, found, report];
+        let kernel = search_kernel(self.pieces.lists, rows.keys);
         gpu.dispatch(self.operation, &kernel, &params, &bindings, rows.pieces.len() as u64)
     }
 }

@@ -2,7 +2,8 @@
 //! times modelled from these counts and from the figures of ptxas. Nothing here is measured.
 //!
 //! `LONGSEQ_WRITE_EVIDENCE=1 cargo test --test all evidence` writes `kernels/evidence.md` anew; without the variable
-//! the test fails where the committed file is out of date. `LONGSEQ_TEST_ONE_OF=1` runs all shapes, otherwise a third
+//! the test fails where the committed file is out of date. With a part of a shape's name instead of `1` it counts only such
+//! shapes anew. `LONGSEQ_TEST_ONE_OF=1` runs all shapes, otherwise a third
 //! of the short ones.
 
 use std::fmt::Write as _;
@@ -17,6 +18,7 @@ use longseq_check::device::{TestDevice, thorough};
 use longseq_check::din::{DinBackwardCase, DinCase, Kind};
 use longseq_check::lookup::{LookupBackwardCase, LookupCase, Pool};
 use longseq_check::sdim::{SdimBackwardCase, SdimCase};
+use longseq_check::search::{Compared, SearchCase};
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase};
 
 /// Requested sectors over the fewest possible: the goal for streamed operands.
@@ -204,6 +206,37 @@ fn decoupled_and_lookups() -> Vec<Shape> {
     ]
 }
 
+fn searches() -> Vec<Shape> {
+    let cosine = SearchCase {
+        score: SearchScore::Cosine,
+        stored: Compared::Codes,
+        histories: vec![20_000],
+        targets: vec![16],
+        width: 128,
+        top_k: 50,
+        zeros: false,
+        repeated: false,
+        ..Default::default()
+    };
+    let dot = SearchScore::Dot { scale: 1.0 };
+    let with = |score, stored, width| SearchCase { score, stored, width, ..cosine.clone() };
+    let many = SearchCase { top_k: 2000, targets: vec![2], ..with(dot, Compared::F32, 64) };
+    vec![
+        shape("search, cosine of 8-bit codes, K = 50 of 20,000, C = 16, a = 128", &cosine),
+        shape(
+            "search, cosine f32, K = 50 of 20,000, C = 16, a = 128",
+            &with(SearchScore::Cosine, Compared::F32, 128),
+        ),
+        shape("search, dot product bf16, K = 50 of 20,000, C = 16, a = 64", &with(dot, Compared::Bf16, 64)),
+        shape(
+            "search, Hamming, K = 50 of 20,000, C = 16, 256 bits",
+            &with(SearchScore::Hamming, Compared::F32, 256),
+        ),
+        shape("search, match, K = 50 of 20,000, C = 16", &with(SearchScore::Match, Compared::F32, 1)),
+        shape("search, dot product f32, K = 2000 of 20,000, C = 2, a = 64", &many),
+    ]
+}
+
 /// The resources of a kernel, from the tables that `kernels/compile` writes with ptxas.
 fn resources(kernel: &str, architecture: &str) -> Resources {
     let folder = longseq_check::repository().join("kernels/ptx");
@@ -296,13 +329,21 @@ fn the_evidence_is_up_to_date() {
     if session().is_none() {
         return;
     }
-    let shapes = [target_attention(), din_and_sdim(), decoupled_and_lookups()].into_iter().flatten();
+    let shapes =
+        [target_attention(), din_and_sdim(), decoupled_and_lookups(), searches()].into_iter().flatten();
     let path = longseq_check::repository().join("kernels/evidence.md");
-    if std::env::var_os("LONGSEQ_WRITE_EVIDENCE").is_some() {
-        let sections: String = shapes.map(|shape| section(&shape)).collect();
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    if let Ok(wanted) = std::env::var("LONGSEQ_WRITE_EVIDENCE") {
+        let written = |shape: Shape| {
+            let is_wanted = wanted == "1" || shape.name.contains(&wanted);
+            let parts = committed.split("\n## ").skip(1);
+            let mut of_shape = parts.filter(|part| part.starts_with(&format!("{}\n", shape.name)));
+            let kept = of_shape.next().filter(|_| !is_wanted).map(|part| format!("\n## {part}"));
+            kept.unwrap_or_else(|| section(&shape))
+        };
+        let sections: String = shapes.map(written).collect();
         return std::fs::write(&path, format!("{HEAD}{sections}")).expect("the file can be written");
     }
-    let committed = std::fs::read_to_string(&path).unwrap_or_default();
     let mut parts = committed.split("\n## ");
     let mut same = parts.next() == Some(HEAD);
     for (index, shape) in shapes.enumerate() {

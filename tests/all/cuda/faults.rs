@@ -13,6 +13,7 @@ use longseq_check::din::DinCase;
 use longseq_check::faults::fail_each_allocation;
 use longseq_check::lookup::{LookupCase, Pool};
 use longseq_check::sdim::SdimCase;
+use longseq_check::search::SearchCase;
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
 use longseq_check::{AnyCase, Call, Calls, Failure};
 
@@ -282,7 +283,7 @@ fn a_failing_event_is_reported_by_the_next_wait() {
 }
 
 /// A call of each operation. Histories are just long enough to be split.
-fn operations() -> [AnyCase; 8] {
+fn operations() -> [AnyCase; 10] {
     let attention = AttentionCase { histories: vec![600], ..Default::default() };
     [
         (&AttentionBackwardCase { forward: attention.clone(), ..Default::default() }).into(),
@@ -294,6 +295,8 @@ fn operations() -> [AnyCase; 8] {
         // Bags: look-ups that add up.
         (&LookupCase { pool: Pool::Mean, bags: vec![300, 0, 2], ..Default::default() }).into(),
         (&DecoupledCase::default()).into(),
+        (&SearchCase { histories: vec![600], score: SearchScore::Hamming, ..Default::default() }).into(),
+        (&SearchCase { score: SearchScore::Match, ..Default::default() }).into(),
     ]
 }
 

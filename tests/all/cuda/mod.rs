@@ -13,6 +13,7 @@ mod lookup_gradients;
 mod old_driver;
 mod sdim;
 mod sdim_gradients;
+mod search;
 mod streams;
 mod target_attention;
 #[cfg(target_os = "linux")]

@@ -421,6 +421,8 @@ fn every_kernel_has_a_wrong_twin() {
         super::lookup_gradients::wrong(),
         super::lookup_gradients::wrong_in_long_pieces(),
         super::decoupled_gradients::wrong(),
+        super::search::wrong(),
+        super::search::wrong_in_long_pieces(),
     ];
     let twins: Vec<String> = lists.iter().flatten().map(|(mutant, _)| family(mutant.kernel)).collect();
     for (_, text) in cuda::kernels() {

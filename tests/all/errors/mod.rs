@@ -3,6 +3,8 @@
 mod decoupled;
 mod din;
 mod sdim;
+mod search;
+mod selected;
 mod target_attention;
 
 use longseq::*;

@@ -4,7 +4,9 @@ mod decoupled;
 mod din;
 mod lookup;
 mod sdim;
+mod selected;
 mod target_attention;
+mod tin;
 mod update_rows;
 
 use longseq_check::golden::Golden;

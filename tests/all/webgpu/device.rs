@@ -11,6 +11,7 @@ use longseq_check::device::assert_check;
 use longseq_check::device::webgpu::{device, options};
 use longseq_check::din::DinCase;
 use longseq_check::sdim::SdimCase;
+use longseq_check::search::{Compared, SearchCase};
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase, Bias};
 
 /// A separate device, for tests that break or delay it.
@@ -35,6 +36,12 @@ fn works_within_the_default_limits() {
         &DecoupledCase { histories: vec![2000, 5], targets: vec![3, 2], ..Default::default() },
         &gpu,
     );
+    // The most storage buffers that a kernel binds.
+    let (histories, targets) = (vec![6000, 5], vec![3, 2]);
+    let (score, stored) = (SearchScore::Dot { scale: 0.5 }, Compared::Int8);
+    let bias = true;
+    let search = SearchCase { histories, targets, score, stored, bias, top_k: 1100, ..Default::default() };
+    assert_check(&search, &gpu);
 }
 
 #[test]
@@ -290,4 +297,17 @@ fn histories_beyond_one_binding_are_read_in_windows() {
         ..Default::default()
     };
     assert_check(&case, &gpu);
+    // Rows, biases, lengths and keys of one window at a time.
+    let dot = SearchScore::Dot { scale: 0.5 };
+    for (score, stored, width) in [
+        (dot, Compared::F32, 16),
+        (dot, Compared::Int8, 61),
+        (SearchScore::Cosine, Compared::Bf16, 33),
+        (SearchScore::Match, Compared::F32, 1),
+    ] {
+        let bias = score == dot;
+        let (histories, targets) = (vec![20_000, 0, 40], t());
+        let case = SearchCase { histories, targets, score, stored, width, bias, ..Default::default() };
+        assert_check(&case, &gpu);
+    }
 }

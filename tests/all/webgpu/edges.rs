@@ -242,6 +242,38 @@ fn bucket_rows_of_any_size_are_normalised() {
     }
 }
 
+/// Lists longer than workgroup memory holds, in which every behaviour replaces one that was kept, or none does; of candidates whose
+/// keys are reversed, and of ties.
+#[test]
+fn long_lists_are_merged_in_memory() {
+    let Some(gpu) = device() else { return };
+    let (length, top_k) = (40_000u32, 4096);
+    let op = Search::dot(1).with_top_k(top_k);
+    let batch = gpu.batch(&one(length as usize), &one(2)).expect("one user");
+    for kind in 0..3 {
+        let row = |l: u32| match kind {
+            0 => l as f32,
+            1 => (length - l) as f32,
+            _ => (l / 8192) as f32,
+        };
+        let keys = gpu.upload(&(0..length).map(row).collect::<Vec<_>>()).expect("an upload");
+        let queries = gpu.upload(&[1.0f32, -1.0]).expect("an upload");
+        let rows = |rows| SearchRows::F32(gpu.view(rows));
+        let kept = gpu.search(&op, &batch, SimilarityInputs::new(rows(&queries), rows(&keys)));
+        let got = gpu.download(gpu.view(&kept.expect("a valid call").positions)).expect("a download");
+        let k = 0..top_k as u32;
+        let (rising, falling): (Vec<u32>, Vec<u32>) = k.map(|k| (k, length - 1 - k)).unzip();
+        let expected = match kind {
+            0 => [falling, rising],
+            1 => [rising, falling],
+            // The last numbers are those of the behaviours from 32,768 on.
+            _ => [rising.iter().map(|k| k + 32_768).collect(), rising],
+        };
+        assert!(got[..top_k] == expected[0], "kind {kind}: {:?} …", &got[..8]);
+        assert!(got[top_k..] == expected[1], "kind {kind}: {:?} …", &got[top_k..top_k + 8]);
+    }
+}
+
 /// More lists than one round combines, each of which replaces all kept before it, or none.
 #[test]
 fn long_searches_are_combined_in_rounds() {

@@ -10,4 +10,5 @@ mod sdim_gradients;
 mod submissions;
 mod wrong_decoupled_gradients;
 mod wrong_lookup_gradients;
+mod wrong_search;
 mod wrong_shaders;

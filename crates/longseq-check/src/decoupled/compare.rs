@@ -1,7 +1,5 @@
 //! How results of decoupled search and aggregation are compared with the reference.
 
-use std::collections::HashMap;
-
 use longseq::*;
 
 use super::{DecoupledCase, DecoupledOutput, Inputs};
@@ -9,6 +7,7 @@ use crate::case::{Failure, Rules};
 use crate::compare::{Bound, U, additions, compare, compare_exact};
 use crate::data::Data;
 use crate::lookup::{Owned, view, views};
+use crate::selection::Kept;
 
 impl DecoupledCase {
     pub(super) fn compare_with_reference(
@@ -125,70 +124,21 @@ impl DecoupledCase {
         score_error: f64,
     ) -> Result<(), Failure> {
         let wrong = |what: String| Err(Failure::new(format!("search, candidate {m}: {what}")));
-        let exact = &all_scores[m];
-        let kept = output.counts[m] as usize;
         let slots = m * self.top_k..(m + 1) * self.top_k;
-        let positions = &output.positions[slots.clone()];
-        let scores: Vec<f32> = output.scores[slots].iter().map(|&bits| f32::from_bits(bits)).collect();
-        for slot in kept..self.top_k {
-            if positions[slot] != EMPTY_SLOT || scores[slot] != f32::NEG_INFINITY {
-                return wrong(format!("slot {slot} is not empty: {} {}", positions[slot], scores[slot]));
-            }
-        }
-        let apart = |a: usize, b: usize| match (exact.get(a), exact.get(b)) {
-            (Some(a), Some(b)) => (a.1 - b.1).abs() > 2.0 * score_error || a.1.is_nan() != b.1.is_nan(),
-            _ => true,
-        };
-        let mut seen = vec![false; exact.len()];
-        for slot in 0..kept {
-            let (position, score) = (positions[slot], f64::from(scores[slot]));
-            let expected = exact[slot];
-            let same = score == expected.1 || score.is_nan() && expected.1.is_nan();
-            let is_near = (score - expected.1).abs() <= score_error;
-            if !same && !is_near {
-                return wrong(format!("slot {slot} has score {score:e}, reference {:e}", expected.1));
-            }
-            if position as usize >= exact.len() || std::mem::replace(&mut seen[position as usize], true) {
-                return wrong(format!("slot {slot} has position {position}, outside or kept twice"));
-            }
-            if (slot == 0 || apart(slot - 1, slot)) && apart(slot, slot + 1) && position != expected.0 {
-                return wrong(format!("slot {slot} has position {position}, reference {}", expected.0));
-            }
-            if slot > 0 && scores[slot] > scores[slot - 1] {
-                return wrong(format!("slot {slot} has a higher score than the one before"));
-            }
-            if slot > 0 && scores[slot] == scores[slot - 1] && position < positions[slot - 1] {
-                return wrong(format!("slots {} and {slot} tie, but the later position is first", slot - 1));
-            }
-        }
-        self.compare_duplicates(m, &positions[..kept], inputs).or_else(wrong)
-    }
-
-    /// Behaviours with the same ids score the same on every device: the earlier one is kept first.
-    fn compare_duplicates(&self, m: usize, positions: &[u32], inputs: &Inputs) -> Result<(), String> {
+        let scores: Vec<f32> =
+            output.scores[slots.clone()].iter().map(|&bits| f32::from_bits(bits)).collect();
+        let (positions, count) = (&output.positions[slots], output.counts[m] as usize);
+        let kept = Kept { positions, scores: &scores, count };
+        kept.compare(&all_scores[m], score_error).or_else(wrong)?;
         let features = self.table_rows.len();
         let batch = self.batch();
-        let (history, _) = batch
-            .requests()
-            .find(|(_, targets)| targets.contains(&m))
-            .ok_or_else(|| format!("candidate {m} belongs to nobody"))?;
-        let ids = |l: usize| &inputs.ids[l * features..(l + 1) * features];
-        let mut places: HashMap<&[u32], Vec<u32>> = HashMap::new();
-        for (position, l) in history.clone().enumerate() {
-            places.entry(ids(l)).or_default().push(position as u32);
-        }
-        let mut kept: HashMap<&[u32], usize> = HashMap::new();
-        for &position in positions {
-            let key = ids(history.start + position as usize);
-            let before = kept.entry(key).or_default();
-            if places[key][*before] != position {
-                return Err(format!(
-                    "kept {position} before {}, whose ids are the same",
-                    places[key][*before]
-                ));
-            }
-            *before += 1;
-        }
-        Ok(())
+        let Some((history, _)) = batch.requests().find(|(_, targets)| targets.contains(&m)) else {
+            return wrong("it belongs to nobody".into());
+        };
+        let ids = |position: usize| {
+            let l = history.start + position;
+            &inputs.ids[l * features..(l + 1) * features]
+        };
+        kept.compare_equal(history.len(), ids).or_else(wrong)
     }
 }

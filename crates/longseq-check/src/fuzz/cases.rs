@@ -1,7 +1,7 @@
 //! Cases from bytes.
 
 use arbitrary::{Result, Unstructured};
-use longseq::{DType, DinPooling, IdPolicy, Optimiser, Weighting};
+use longseq::{DType, DinPooling, IdPolicy, Optimiser, SearchScore, Weighting};
 
 use crate::data::{Data, Ids};
 use crate::decoupled::{DecoupledBackwardCase, DecoupledCase};
@@ -9,6 +9,8 @@ use crate::din::{DinBackwardCase, DinCase, Kind, StatisticsCase};
 use crate::lookup::{Form, LookupBackwardCase, LookupCase, Pool, Storage, UpdateRowsCase};
 use crate::named::AnyCase;
 use crate::sdim::{SdimBackwardCase, SdimCase};
+use crate::search::{Compared, NewestCase, SearchCase};
+use crate::selected::{Choice, HistogramCase, Mix, SelectedBackwardCase, SelectedCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, Bias, MergeBackwardCase};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
@@ -182,6 +184,89 @@ fn decoupled_case(bytes: &mut Unstructured<'_>) -> Result<DecoupledCase> {
 
 pub(super) fn decoupled(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
     Ok(AnyCase::Decoupled(decoupled_case(bytes)?))
+}
+
+pub(super) fn search(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    Ok(AnyCase::Search(search_case(bytes)?))
+}
+
+fn search_case(bytes: &mut Unstructured<'_>) -> Result<SearchCase> {
+    let (histories, targets) = requests(bytes)?;
+    let dot = SearchScore::Dot { scale: f32::from(bytes.arbitrary::<i8>()?) / 128.0 };
+    let score = *bytes.choose(&[dot, SearchScore::Cosine, SearchScore::Hamming, SearchScore::Match])?;
+    let stored = match score {
+        SearchScore::Dot { .. } => *bytes.choose(&Compared::ALL)?,
+        SearchScore::Cosine => *bytes.choose(&Compared::WITH_COSINES)?,
+        _ => *bytes.choose(&[Compared::F32, Compared::F16, Compared::Bf16])?,
+    };
+    Ok(SearchCase {
+        seed: bytes.arbitrary()?,
+        score,
+        stored,
+        data: *bytes.choose(&DATA)?,
+        histories,
+        targets,
+        tail: bytes.int_in_range(0..=3)?,
+        width: width(bytes)?,
+        top_k: top_k(bytes)?,
+        bias: bytes.arbitrary::<bool>()? && score == dot,
+        zeros: bytes.arbitrary()?,
+        repeated: bytes.arbitrary()?,
+    })
+}
+
+fn selected_case(bytes: &mut Unstructured<'_>) -> Result<SelectedCase> {
+    let (histories, targets) = requests(bytes)?;
+    let (heads, kv_heads) = *bytes.choose(&[(1, 1), (2, 1), (4, 2), (3, 3)])?;
+    let mut gamma = || -> Result<f32> { Ok(f32::from(*bytes.choose(&[0i8, 0, 1, 2, -1, -3])?) / 2.0) };
+    let gammas = [gamma()?, gamma()?, gamma()?];
+    Ok(SelectedCase {
+        seed: bytes.arbitrary()?,
+        dtype: *bytes.choose(&DTYPES)?,
+        data: *bytes.choose(&DATA)?,
+        histories,
+        targets,
+        tail: bytes.int_in_range(0..=3)?,
+        heads,
+        kv_heads,
+        width: width(bytes)?,
+        value_width: if bytes.arbitrary()? { Some(width(bytes)?) } else { None },
+        scale: if bytes.arbitrary()? { Some(f32::from(bytes.arbitrary::<i8>()?) / 128.0) } else { None },
+        top_k: top_k(bytes)?,
+        choice: *bytes.choose(&[Choice::Some, Choice::Oldest, Choice::Same])?,
+        mix: *bytes.choose(&[Mix::None, Mix::Normal, Mix::All(gammas)])?,
+        bias: *bytes.choose(&[Bias::None, Bias::Normal, Bias::Mask])?,
+        some_removed: bytes.arbitrary()?,
+        ..Default::default()
+    })
+}
+
+pub(super) fn selected(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    if bytes.ratio(1, 4)? {
+        let (search, steps) = (search_case(bytes)?, bytes.int_in_range(1..=300)?);
+        if matches!(search.score, SearchScore::Dot { .. } | SearchScore::Cosine) {
+            return Ok(AnyCase::Newest(NewestCase { search, steps }));
+        }
+    }
+    if bytes.ratio(1, 4)? {
+        let (_, targets) = requests(bytes)?;
+        return Ok(AnyCase::Histogram(HistogramCase {
+            seed: bytes.arbitrary()?,
+            targets,
+            tail: bytes.int_in_range(0..=3)?,
+            steps: bytes.int_in_range(1..=300)?,
+            top_k: top_k(bytes)?,
+            edges: bytes.arbitrary()?,
+            unusual: bytes.arbitrary()?,
+        }));
+    }
+    Ok(AnyCase::Selected(selected_case(bytes)?))
+}
+
+pub(super) fn selected_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    let forward = selected_case(bytes)?;
+    let (asked, narrow, with_grad_lse) = bytes.arbitrary()?;
+    Ok(AnyCase::SelectedBackward(SelectedBackwardCase { forward, asked, narrow, with_grad_lse, nan: None }))
 }
 
 pub(super) fn target_attention_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {

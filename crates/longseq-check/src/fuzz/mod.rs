@@ -9,6 +9,8 @@ mod bytes;
 mod cases;
 mod raw;
 mod raw_backward;
+mod raw_search;
+mod raw_selected;
 mod raw_tables;
 
 use arbitrary::Unstructured;
@@ -21,18 +23,21 @@ use crate::named::AnyCase;
 pub type Target = fn(&[u8]);
 
 /// Every target of this crate, by name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("target_attention", target_attention),
     ("din", din),
     ("sdim", sdim),
     ("lookup", lookup),
     ("decoupled", decoupled),
+    ("search", search),
+    ("selected", selected),
     ("target_attention_backward", target_attention_backward),
     ("din_backward", din_backward),
     ("sdim_backward", sdim_backward),
     ("lookup_backward", lookup_backward),
     ("update_rows", update_rows),
     ("decoupled_backward", decoupled_backward),
+    ("selected_backward", selected_backward),
     ("jagged", jagged),
 ];
 
@@ -58,12 +63,15 @@ targets! {
     sdim raw;
     lookup raw;
     decoupled raw;
+    search raw_search;
+    selected raw_selected;
     target_attention_backward raw_backward;
     din_backward raw_backward;
     sdim_backward raw_backward;
     lookup_backward raw_tables;
     update_rows raw_tables;
     decoupled_backward raw_tables;
+    selected_backward raw_selected;
 }
 
 /// Checks a case on the CPU, and on the devices that `LONGSEQ_FUZZ_DEVICES` names (`wgpu`, `cuda`).

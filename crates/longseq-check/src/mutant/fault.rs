@@ -109,4 +109,28 @@ pub enum Fault {
     AlphaGradientMissing,
     /// The history's gradient lacks the part of what is pooled.
     PooledGradientForgotten,
+    /// The offsets of 8-bit rows are ignored.
+    OffsetsIgnored,
+    /// A cosine keeps rows of zeros.
+    ZerosKept,
+    /// A cosine is not divided by the candidate's length.
+    QueryNotNormalised,
+    /// Bits past the width of packed signs count.
+    PastBitsCounted,
+    /// Attention over a selection leaves similarities out.
+    SimilaritiesIgnored,
+    /// It leaves the product of score and similarity out.
+    ProductDropped,
+    /// Slots of a selection that are empty count, as the first behaviour.
+    EmptySlotsCount,
+    /// A gradient comes from each user's last candidate alone.
+    OneReaderOnly,
+    /// Similarities are rounded down to bins.
+    BinsRoundedDown,
+    /// Positions count from the oldest behaviour.
+    OldestIsFirst,
+    /// Candidates add no position.
+    PositionsOfKeysAlone,
+    /// A histogram of the newest behaviours counts older ones, too.
+    OldestCount,
 }

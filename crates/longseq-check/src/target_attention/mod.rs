@@ -311,7 +311,8 @@ impl AttentionOutput {
         bytemuck::pod_collect_to_vec(&self.out)
     }
 
-    fn lse(&self) -> Vec<f32> {
+    /// The numbers of the second output.
+    pub fn lse(&self) -> Vec<f32> {
         self.lse.iter().map(|&bits| f32::from_bits(bits)).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! The behaviours that the candidates of a selection keep, and the gradients that they and the candidates get.
 
-use crate::cpu::decoupled::aggregate::{PART, softmax_weights};
 use crate::cpu::gather::AHEAD;
+use crate::cpu::softmax::{PART, softmax_weights};
 use crate::cpu::tables::{add_dots, pool, prefetch_rows, read_rows};
 use crate::cpu::threads::{for_each, split_rows};
 use crate::cpu::vector::{Instructions, Kernel, Lanes, add, dot_lanes};
@@ -190,7 +190,7 @@ impl Kernel for Candidate<'_> {
         if grads.is_some() || target.is_some() {
             prefetch_rows(tables, ids.chunks(AHEAD * features).next().unwrap_or_default());
         }
-        let sum = softmax_weights(l, weights);
+        let (_, sum) = softmax_weights(l, weights);
         for weight in &mut *weights {
             *weight /= sum;
         }

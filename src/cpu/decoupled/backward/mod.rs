@@ -28,7 +28,7 @@ pub(super) fn search_backward(
 ) -> Result<()> {
     const NAME: &str = "decoupled_search_backward";
     let top_k = op.check_search_backward(batch, inputs, selection, grad_scores.len(), &grads)?;
-    op.check_host_selection(NAME, batch, selection, top_k)?;
+    selection.check_host(NAME, batch, top_k)?;
     op.check_host_ids(NAME, batch, inputs.attention, &inputs.history_ids, &inputs.target_ids)?;
     let mut asked = Asked::new(inputs.attention, grads.attention, true);
     if !asked.is_any() {
@@ -50,7 +50,7 @@ pub(super) fn aggregate_backward(
 ) -> Result<()> {
     const NAME: &str = "decoupled_aggregate_backward";
     let top_k = op.check_aggregate_backward(batch, inputs, selection, grad_out.len(), &grads)?;
-    op.check_host_selection(NAME, batch, selection, top_k)?;
+    selection.check_host(NAME, batch, top_k)?;
     op.check_host_ids(NAME, batch, inputs.representation, &inputs.history_ids, &inputs.target_ids)?;
     let mut asked = Asked::new(inputs.representation, grads.representation, op.multiply_target);
     if !asked.is_any() && grads.scores.is_none() {
@@ -76,7 +76,7 @@ pub(super) fn attend_backward(
     const NAME: &str = "decoupled_attend_backward";
     op.check_attend_backward(batch, inputs, saved, grad_out.len(), &grads)?;
     if let (Some(selection), Some(top_k)) = (&saved.selection, op.top_k) {
-        op.check_host_selection(NAME, batch, selection, top_k)?;
+        selection.check_host(NAME, batch, top_k)?;
     }
     let DecoupledInputs { attention, representation, history_ids, target_ids } = *inputs;
     op.check_host_ids(NAME, batch, attention, &history_ids, &target_ids)?;

@@ -9,11 +9,12 @@ mod tables;
 
 use crate::cuda::batch::CudaBatch;
 use crate::cuda::call::Call;
-use crate::cuda::decoupled::rows::{Found, Ids};
+use crate::cuda::decoupled::rows::Ids;
 use crate::cuda::decoupled::search::search_into;
 use crate::cuda::handle::Cuda;
 use crate::cuda::lookup::check_ids;
 use crate::cuda::memory::CudaMemory;
+use crate::cuda::selection::Found;
 use crate::error::Result;
 use crate::memory::View;
 use crate::ops::*;

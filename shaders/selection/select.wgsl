@@ -1,14 +1,12 @@
-// The best K of scored behaviours, kept in workgroup memory. Included before decoupled/search.wgsl and
-// decoupled/combine_selection.wgsl.
+// The best K of scored behaviours, while a workgroup reads them. Included in every search.
 //
-// Each list has CAPACITY places and a threshold: the K-th best entry when the list was last cut to K. Entries that do
-// not beat the threshold are never stored; the others are appended. When an entry finds its list full, all lists are
-// sorted and cut to K, and the entries without a place are offered again, so a list with many places is sorted
-// rarely. An entry is a key, which sorts like the score, and a row of the history. Best first means key descending,
-// then row ascending: a total order, so that the result does not depend on the order in which entries were appended.
+// Each list has CAPACITY places in workgroup memory and a threshold: the K-th best entry when the list was last cut.
+// Entries that do not beat the threshold are never stored; the others are appended. When an entry finds its list full,
+// all lists are sorted and cut, and the entries without a place are offered again, so a list with many places is sorted
+// rarely. What a cut does is the matter of the file that is included with this one: selection/in_workgroup.wgsl keeps
+// the best K where they are, selection/in_memory.wgsl merges them into a longer list in the device's memory. The order
+// of entries: selection/order.wgsl.
 //
-// The key of a score is its bits, mapped to unsigned integers of the same order. -0 equals +0; NaN has the lowest
-// key, 0.
 // Variants: LISTS lists per workgroup; CAPACITY grows with K: twice as many places let a list take about twice as
 // many behaviours before it is sorted again. Workgroup memory: 8 · LISTS · CAPACITY bytes, at most 12 KiB, + 12 ·
 // LISTS + 8.
@@ -23,27 +21,6 @@ var<workgroup> list_threshold: array<vec2<u32>, LISTS>;
 var<workgroup> overfull: atomic<u32>;
 // The length of the longest list if the lists are to be sorted, otherwise 0.
 var<workgroup> entries_to_sort: u32;
-
-fn key_of(score: vec4<f32>) -> vec4<u32> {
-    let bits = bitcast<vec4<u32>>(score);
-    let magnitude = bits & vec4<u32>(0x7fffffffu);
-    let negative = bits >= vec4<u32>(0x80000000u);
-    var key = select(bits | vec4<u32>(0x80000000u), ~bits, negative);
-    key = select(key, vec4<u32>(0x80000000u), magnitude == vec4<u32>());
-    return select(key, vec4<u32>(), magnitude > vec4<u32>(0x7f800000u));
-}
-
-// The bits of the score that has this key.
-fn score_bits(key: u32) -> u32 {
-    if key == 0u {
-        return 0x7fc00000u;
-    }
-    return select(~key, key & 0x7fffffffu, key >= 0x80000000u);
-}
-
-fn is_better(key: u32, row: u32, than_key: u32, than_row: u32) -> bool {
-    return key > than_key || (key == than_key && row < than_row);
-}
 
 fn clear_lists(thread: u32) {
     if thread < LISTS {
@@ -83,8 +60,8 @@ fn compare_exchange(low: u32, high: u32) {
     }
 }
 
-// If an entry found no place, or `always` is set, sorts all lists, cuts them to `top_k`, and returns true. All
-// threads must call it together.
+// If an entry found no place, or `always` is set, sorts all lists, cuts them to `top_k`, and returns true; lists
+// without entries need neither. All threads must call it together.
 fn compact(thread: u32, top_k: u32, always: bool) -> bool {
     workgroupBarrier();
     if thread == 0u {
@@ -130,14 +107,7 @@ fn compact(thread: u32, top_k: u32, always: bool) -> bool {
             workgroupBarrier();
         }
     }
-    if thread < LISTS {
-        let count = min(min(atomicLoad(&list_counts[thread]), CAPACITY), top_k);
-        atomicStore(&list_counts[thread], count);
-        if count == top_k {
-            let last = thread * CAPACITY + top_k - 1u;
-            list_threshold[thread] = vec2<u32>(list_keys[last], list_rows[last]);
-        }
-    }
+    cut_lists(thread, top_k);
     if thread == 0u {
         atomicStore(&overfull, 0u);
     }

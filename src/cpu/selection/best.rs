@@ -27,17 +27,28 @@ fn score_of(key: u64) -> f32 {
 }
 
 /// At least the `K` best of the behaviours pushed so far. The others are discarded only when the list is full.
-#[derive(Debug, Clone)]
-pub(super) struct Best {
+#[derive(Debug)]
+pub(in crate::cpu) struct Best {
     top_k: usize,
     keys: Vec<u64>,
     /// The `K`-th best key when the list was last cut to `K`: keys that are not better are not kept.
     worst: u64,
 }
 
+/// The length at which a list is cut to `K`.
+fn full(top_k: usize) -> usize {
+    top_k.saturating_add(top_k.max(16))
+}
+
 impl Best {
+    /// Nothing yet.
     pub(super) fn new(top_k: usize) -> Self {
         Self { top_k, keys: Vec::new(), worst: u64::MAX }
+    }
+
+    /// Nothing yet, with room for the behaviours of a history of this length.
+    pub(super) fn with_room_for(top_k: usize, length: usize) -> Self {
+        Self { keys: Vec::with_capacity(full(top_k).min(length)), ..Self::new(top_k) }
     }
 
     /// Adds a behaviour. Returns true if [`worst`](Self::worst) may have changed.
@@ -46,9 +57,13 @@ impl Best {
     }
 
     /// Adds the behaviours found in another span of the history.
-    pub(super) fn combine(&mut self, other: &Self) {
-        for &key in &other.keys {
-            self.push_key(key);
+    pub(super) fn combine(&mut self, other: Self) {
+        if self.keys.is_empty() {
+            *self = other;
+        } else {
+            for key in other.keys {
+                self.push_key(key);
+            }
         }
         // Other pieces benefit from a floor as early as possible.
         if self.worst == u64::MAX {
@@ -61,11 +76,11 @@ impl Best {
             return false;
         }
         self.keys.push(key);
-        let full = self.keys.len() >= self.top_k.saturating_add(self.top_k.max(16));
-        if full {
+        let is_full = self.keys.len() >= full(self.top_k);
+        if is_full {
             self.discard_worst();
         }
-        full
+        is_full
     }
 
     /// Cuts the list to the `K` best.
@@ -83,7 +98,7 @@ impl Best {
     }
 
     /// Positions and scores, best first.
-    pub(super) fn into_sorted(mut self) -> impl ExactSizeIterator<Item = (u32, f32)> {
+    pub(in crate::cpu) fn into_sorted(mut self) -> impl ExactSizeIterator<Item = (u32, f32)> {
         self.discard_worst();
         self.keys.sort_unstable();
         self.keys.into_iter().map(|key| (key as u32, score_of(key)))
@@ -149,7 +164,7 @@ mod tests {
                 let half = if position % 3 == 0 { &mut first } else { &mut second };
                 half.push(scores[position as usize], position);
             }
-            second.combine(&first);
+            second.combine(first);
             assert_eq!(second.worst().is_nan(), top_k > 1000);
             let kept: Vec<(u32, f32)> = second.into_sorted().collect();
             assert_eq!(kept, expected[..top_k.min(1000)]);

@@ -1,0 +1,5 @@
+//! Benchmarks of TIN; `--help` prints the options.
+
+fn main() {
+    longseq_check::bench::main("tin");
+}

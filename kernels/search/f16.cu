@@ -1,0 +1,4 @@
+// Search among rows of f16: search.cuh.
+#include "search/search.cuh"
+
+VARIANTS(f16, FloatRow<f16>)

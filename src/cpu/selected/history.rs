@@ -1,0 +1,217 @@
+//! The gradients of the behaviours' rows: each adds up what the candidates that keep it give, in their order.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::cpu::selected::pass::{Entry, Found, NAME, Pass};
+use crate::cpu::selected::picked::Picked;
+use crate::cpu::spans::spans;
+use crate::cpu::threads::{for_each, map, split_rows};
+use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, WideRows, add_lanes};
+use crate::error::Result;
+use crate::host::filled;
+use crate::jagged::Batch;
+
+/// The gradients that are asked for.
+pub(super) struct HistoryGradients<'a> {
+    /// `[N, H_kv, d]`.
+    pub(super) keys: Option<NarrowRows<'a>>,
+    /// `[N, H_kv, d_v]`.
+    pub(super) values: Option<NarrowRows<'a>>,
+    /// `[N, H]`.
+    pub(super) bias: Option<&'a mut [f32]>,
+}
+
+/// The entries of a user in the order of rows; those of a row in the order in which they came.
+struct Sorted {
+    /// `[L·H_kv + 1]`.
+    starts: Vec<usize>,
+    queries: Vec<usize>,
+    factors: Vec<f32>,
+}
+
+impl Sorted {
+    /// Sorts by counting.
+    fn new<'a>(rows: usize, entries: impl Iterator<Item = &'a Entry> + Clone) -> Result<Self> {
+        let mut starts = filled(NAME, rows + 1, 0)?;
+        for entry in entries.clone() {
+            starts[entry.row + 1] += 1;
+        }
+        for row in 0..rows {
+            starts[row + 1] += starts[row];
+        }
+        let mut places = starts.clone();
+        let (mut queries, mut factors) = (filled(NAME, starts[rows], 0)?, filled(NAME, starts[rows], 0.0)?);
+        for entry in entries {
+            let place = &mut places[entry.row];
+            (queries[*place], factors[*place]) = (entry.query, entry.factor);
+            *place += 1;
+        }
+        Ok(Self { starts, queries, factors })
+    }
+
+    /// The entries of a row.
+    fn of(&self, row: usize) -> (&[usize], &[f32]) {
+        let entries = self.starts[row]..self.starts[row + 1];
+        (&self.queries[entries.clone()], &self.factors[entries])
+    }
+}
+
+/// A user's entries.
+struct UserEntries {
+    grads: Sorted,
+    weights: Sorted,
+}
+
+/// The least behaviours of a task.
+const LEAST: usize = 1024;
+
+/// Writes the gradients of all users' behaviours.
+pub(super) fn write_history(
+    instructions: Instructions,
+    batch: &Batch,
+    pass: &Pass<'_>,
+    found: &[Vec<Found>],
+    out: HistoryGradients<'_>,
+) -> Result<()> {
+    let op = pass.op;
+    let users = batch.histories().ranges().zip(found).collect();
+    let sorted = map(users, |(history, found): (Range<usize>, &Vec<Found>)| -> Result<UserEntries> {
+        let rows = history.len() * op.kv_heads;
+        let grads = Sorted::new(rows, found.iter().flat_map(|found| &found.grads))?;
+        let weights = Sorted::new(rows, found.iter().flat_map(|found| &found.weights))?;
+        Ok(UserEntries { grads, weights })
+    });
+    let users = sorted.into_iter().collect::<Result<Vec<UserEntries>>>()?;
+    let targets = batch.targets().total() * op.heads;
+    let queries = wide(pass.inputs.queries, targets * op.width);
+    let grad_out = wide(pass.grad_out, targets * op.value_width);
+    let spans = spans(batch.histories().ranges(), LEAST);
+    let lengths = || spans.iter().map(|span| span.rows.len());
+    let mut keys = out.keys.map(|rows| rows.split(lengths(), op.kv_heads * op.width).into_iter());
+    let mut values = out.values.map(|rows| rows.split(lengths(), op.kv_heads * op.value_width).into_iter());
+    let mut bias = out.bias.map(|rows| split_rows(lengths(), rows, op.heads).into_iter());
+    let mut tasks = Vec::with_capacity(spans.len());
+    for span in &spans {
+        let first = batch.histories().range(span.owner).start;
+        tasks.push(SpanGradients {
+            pass,
+            queries: &queries,
+            grad_out: &grad_out,
+            entries: &users[span.owner],
+            rows: span.rows.start - first..span.rows.end - first,
+            out: HistoryGradients {
+                keys: keys.as_mut().and_then(Iterator::next),
+                values: values.as_mut().and_then(Iterator::next),
+                bias: bias.as_mut().and_then(Iterator::next),
+            },
+        });
+    }
+    for_each(tasks, |task: SpanGradients<'_>| instructions.run(task));
+    Ok(())
+}
+
+/// The first numbers as `f32`.
+fn wide(rows: WideRows<'_>, length: usize) -> Cow<'_, [f32]> {
+    match rows {
+        WideRows::F32(rows) => Cow::Borrowed(rows),
+        _ => Cow::Owned(rows.to_vec(0..length)),
+    }
+}
+
+/// The gradients of a span of a user's behaviours.
+struct SpanGradients<'a> {
+    pass: &'a Pass<'a>,
+    queries: &'a [f32],
+    grad_out: &'a [f32],
+    entries: &'a UserEntries,
+    /// Among the user's behaviours.
+    rows: Range<usize>,
+    out: HistoryGradients<'a>,
+}
+
+impl Kernel for SpanGradients<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        let Self { pass, queries, grad_out, entries, rows, mut out } = self;
+        let op = pass.op;
+        let mut sums = Sums { is_aliased: pass.inputs.values.is_none(), ..Sums::default() };
+        sums.keys.resize(op.width, 0.0);
+        sums.values.resize(op.value_width, 0.0);
+        out.keys.iter_mut().chain(&mut out.values).for_each(NarrowRows::clear);
+        if let Some(bias) = &mut out.bias {
+            write_bias(&entries.grads, (op.heads, op.kv_heads), &rows, bias);
+        }
+        let first = rows.start * op.kv_heads;
+        for row in first..rows.end * op.kv_heads {
+            let (grads, weights) = (entries.grads.of(row), entries.weights.of(row));
+            if let Some(keys) = &mut out.keys
+                && sums.add_to_keys(l, (queries, grads), (grad_out, weights), op.effective_scale())
+            {
+                keys.write(l, (row - first) * op.width, &sums.keys);
+            }
+            if let Some(values) = &mut out.values
+                && !weights.0.is_empty()
+            {
+                let rows = picked(grad_out, op.value_width, weights.0);
+                rows.weighted_sum(l, weights.1, &mut sums.part, &mut sums.values);
+                values.write(l, (row - first) * op.value_width, &sums.values);
+            }
+        }
+    }
+}
+
+/// Scratch of one row's sums.
+#[derive(Default)]
+struct Sums {
+    is_aliased: bool,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    part: Vec<f32>,
+}
+
+impl Sums {
+    /// Computes the gradient of a row of keys; returns whether anything contributes to it.
+    #[inline(always)]
+    fn add_to_keys<L: Lanes>(
+        &mut self,
+        l: L,
+        (queries, grads): (&[f32], (&[usize], &[f32])),
+        (grad_out, weights): (&[f32], (&[usize], &[f32])),
+        scale: f32,
+    ) -> bool {
+        let has_values = self.is_aliased && !weights.0.is_empty();
+        // Zeros where nothing scores.
+        let rows = picked(queries, self.keys.len(), grads.0);
+        rows.weighted_sum(l, grads.1, &mut self.part, &mut self.keys);
+        self.keys.iter_mut().for_each(|value| *value *= scale);
+        if has_values {
+            let rows = picked(grad_out, self.values.len(), weights.0);
+            rows.weighted_sum(l, weights.1, &mut self.part, &mut self.values);
+            add_lanes(l, &mut self.keys, &self.values);
+        }
+        has_values || !grads.0.is_empty()
+    }
+}
+
+/// Whole rows of a matrix.
+fn picked<'a>(data: &'a [f32], width: usize, rows: &'a [usize]) -> Picked<'a> {
+    Picked { data, stride: width, offset: 0, width, rows, is_far: true }
+}
+
+/// Writes the gradients of the bias of some behaviours: sums of those of the scores, for each head.
+fn write_bias(grads: &Sorted, (heads, kv_heads): (usize, usize), rows: &Range<usize>, out: &mut [f32]) {
+    let mut sums = vec![0.0f64; heads];
+    for (behaviour, out) in rows.clone().zip(out.chunks_exact_mut(heads)) {
+        sums.fill(0.0);
+        for row in behaviour * kv_heads..(behaviour + 1) * kv_heads {
+            let (queries, factors) = grads.of(row);
+            for (query, factor) in queries.iter().zip(factors) {
+                sums[query % heads] += f64::from(*factor);
+            }
+        }
+        out.iter_mut().zip(&sums).for_each(|(out, sum)| *out = *sum as f32);
+    }
+}

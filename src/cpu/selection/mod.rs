@@ -1,0 +1,8 @@
+//! The best behaviours of each candidate, by scores of any kind that are computed block by block.
+
+mod best;
+mod queries;
+mod search;
+
+pub(super) use queries::Queries;
+pub(super) use search::{BLOCK, Scoring, Selecting, blocks};

@@ -1,0 +1,164 @@
+//! What searches share: the lists of the best behaviours of spans, and the selection among them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::cuda::batch::{CudaBatch, DevicePlan};
+use crate::cuda::call::Call;
+use crate::cuda::handle::Cuda;
+use crate::cuda::kernel::Launch;
+use crate::cuda::memory::CudaMemory;
+use crate::cuda::twin::twins;
+use crate::error::Result;
+use crate::gpu::fit;
+use crate::jagged::Batch;
+use crate::ops::SelectionMut;
+use crate::plan::{Cut, FEWEST_STEPS};
+
+/// As in `kernels/selection/block.cuh`: threads of a block that scores, and the behaviours that it takes at a time.
+pub(super) const THREADS: u32 = 128;
+pub(super) const BEHAVIOURS: usize = 256;
+/// Pieces per multiprocessor: few, because every piece has lists of its own.
+pub(super) const PIECES: usize = 2;
+
+twins! {
+    /// `kernels/selection/best.cuh`
+    pub(in crate::cuda) struct KeptLists {
+        tiles: u64,
+        lists: u64,
+        lengths: u64,
+        top_k: u32,
+        room: u32,
+        first_whole: u32,
+        unused: u32,
+    }
+}
+
+twins! {
+    /// `kernels/selection/select.cuh`
+    pub(in crate::cuda) struct SelectParams {
+        tiles: u64,
+        lists: u64,
+        lengths: u64,
+        positions: u64,
+        scores: u64,
+        counts: u64,
+        candidates: u32,
+        top_k: u32,
+        room: u32,
+        first_whole: u32,
+    }
+}
+
+/// A selection in device memory.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    pub(super) positions: u64,
+    pub(super) scores: u64,
+    pub(super) counts: u64,
+}
+
+impl Found {
+    /// Where the outputs of a search are.
+    pub(super) fn of(
+        gpu: &Cuda,
+        operation: &'static str,
+        out: &SelectionMut<'_, CudaMemory>,
+    ) -> Result<Self> {
+        Ok(Self {
+            positions: gpu.region_mut(operation, &out.positions)?.pointer,
+            scores: gpu.region_mut(operation, &out.scores)?.pointer,
+            counts: gpu.region_mut(operation, &out.counts)?.pointer,
+        })
+    }
+}
+
+/// The lists of a search with some number of candidates per tile.
+pub(super) struct Keeping {
+    pub(super) plan: Arc<DevicePlan>,
+    pub(super) kept: KeptLists,
+    candidates: usize,
+}
+
+/// The most entries of a list that are left for the selection: one of between K and as many need not be cut.
+pub(super) fn room(top_k: usize) -> usize {
+    top_k + top_k / 4
+}
+
+impl Keeping {
+    /// Cuts a batch, and takes memory for the lists of its pieces.
+    pub(super) fn new(
+        gpu: &Cuda,
+        call: &mut Call<'_>,
+        batch: &CudaBatch,
+        candidates: usize,
+        top_k: usize,
+    ) -> Result<Self> {
+        let operation = call.operation;
+        let cut = cut(batch.as_ref(), candidates, PIECES * gpu.multiprocessors(), usize::MAX);
+        let plan = batch.plan(gpu, operation, &cut)?;
+        let (tiles, slots) = (plan.plan.tiles.len(), plan.plan.slots);
+        let lists = (slots + tiles).saturating_mul(candidates);
+        fit(operation, "lists", lists)?;
+        let mut room = room(top_k);
+        if slots == 0 {
+            // No list is longer than its history.
+            let longest = batch.as_ref().histories().max_length();
+            room = room.min(longest.max(1));
+        }
+        let kept = KeptLists {
+            tiles: plan.tiles.pointer(),
+            lists: call.scratch(lists.saturating_mul(room * size_of::<u64>()))?,
+            lengths: call.scratch(lists * size_of::<u32>())?,
+            top_k: top_k as u32,
+            room: room as u32,
+            first_whole: fit(operation, "partial results", slots)?,
+            unused: 0,
+        };
+        Ok(Self { plan, kept, candidates })
+    }
+
+    /// The pieces, each of which a block searches.
+    pub(super) fn pieces(&self) -> (u64, usize) {
+        (self.plan.pieces.pointer(), self.plan.plan.pieces.len())
+    }
+
+    /// The blocks of the selection: one per candidate of a tile.
+    pub(super) fn selections(&self) -> usize {
+        self.plan.plan.tiles.len() * self.candidates
+    }
+
+    /// Launches the selection among the lists.
+    pub(super) fn select(&self, call: &Call<'_>, launch: &Launch, found: Found) -> Result<()> {
+        let KeptLists { tiles, lists, lengths, top_k, room, first_whole, .. } = self.kept;
+        let params = SelectParams {
+            tiles,
+            lists,
+            lengths,
+            positions: found.positions,
+            scores: found.scores,
+            counts: found.counts,
+            candidates: self.candidates as u32,
+            top_k,
+            room,
+            first_whole,
+        };
+        call.launch(launch, &params)
+    }
+}
+
+/// Bytes of the lists of a block, of so many candidates that share so many entries: `Lists` in `kernels/selection/best.cuh`.
+pub(super) fn list_bytes(candidates: usize, entries: usize) -> usize {
+    (entries * size_of::<u64>() + candidates * (size_of::<u64>() + 2 * size_of::<u32>())).next_multiple_of(16)
+}
+
+/// Cuts a batch into about `wanted` pieces, none shorter than what a block takes at a time. A step is a quarter of a piece,
+/// because a plan has no pieces shorter than [`FEWEST_STEPS`] steps. No piece is longer than `most`.
+pub(super) fn cut(batch: &Batch, candidates: usize, wanted: usize, most: usize) -> Cut {
+    let rows =
+        |(history, targets): (Range<usize>, Range<usize>)| history.len() * targets.len().div_ceil(candidates);
+    let piece = batch.requests().map(rows).sum::<usize>() / wanted;
+    let longest = FEWEST_STEPS * BEHAVIOURS;
+    let step = piece.min(longest).next_power_of_two().clamp(BEHAVIOURS, longest) / FEWEST_STEPS;
+    Cut { rows_per_target: 1, tile_rows: candidates, step, wanted, longest: most }
+}

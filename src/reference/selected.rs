@@ -1,0 +1,156 @@
+//! The reference of what runs over a selection. Formulas: [`SelectedAttention`], [`SimilarityHistogram`].
+
+use std::ops::Range;
+
+use crate::element::Element;
+use crate::error::Result;
+use crate::host::{Host, filled};
+use crate::jagged::Batch;
+use crate::ops::*;
+use crate::reference::arithmetic::{add_weighted, dot, row, softmax};
+use crate::reference::search::search_scores;
+use crate::reference::target_attention::TargetAttentionReference;
+use crate::reference::widened::selected_in_f32;
+
+const NAME: &str = "selected_attention";
+
+/// Attention over a selection in `f64`: the output and the log-sum-exp.
+///
+/// # Errors
+/// Those of [`SelectedAttention::check`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for a count above `K` or a counted position
+/// outside its history.
+pub fn selected_attention<T: Element>(
+    op: &SelectedAttention,
+    batch: &Batch,
+    inputs: &SelectedAttentionInputs<'_, Host, T>,
+) -> Result<TargetAttentionReference> {
+    selected_in_f32(NAME, inputs, |inputs| attention(op, batch, inputs))
+}
+
+/// [`selected_attention`] of widened inputs.
+fn attention(
+    op: &SelectedAttention,
+    batch: &Batch,
+    inputs: &SelectedAttentionInputs<'_, Host, f32>,
+) -> Result<TargetAttentionReference> {
+    op.check(batch, inputs)?;
+    inputs.selection.check_host(NAME, batch, op.top_k)?;
+    let values = inputs.values.unwrap_or(inputs.keys);
+    let rows = batch.targets().rows() * op.heads;
+    let mut out = filled(NAME, op.output_length(batch)?, 0.0)?;
+    let mut lse = filled(NAME, rows, f64::NEG_INFINITY)?;
+    for (history, targets) in batch.requests() {
+        for m in targets {
+            for h in 0..op.heads {
+                let mh = m * op.heads + h;
+                let kept = kept(op, inputs, history.clone(), m, h);
+                let alphas: Vec<f64> = kept.iter().map(|kept| kept.alpha).collect();
+                let (weights, lse_mh) = softmax(&alphas);
+                lse[mh] = lse_mh;
+                let out = &mut out[mh * op.value_width..(mh + 1) * op.value_width];
+                for (kept, weight) in kept.iter().zip(weights) {
+                    let kv_row = kept.behaviour * op.kv_heads + op.kv_head(h);
+                    add_weighted(out, weight, || row(&values, kv_row, op.value_width));
+                }
+            }
+        }
+    }
+    Ok(TargetAttentionReference { out, lse })
+}
+
+/// A kept behaviour as a candidate's head sees it.
+pub(super) struct Kept {
+    /// The behaviour's row.
+    pub(super) behaviour: usize,
+    /// Its slot in the selection.
+    pub(super) slot: usize,
+    /// `s`, whether it is left out of `α` or not.
+    pub(super) score: f64,
+    /// `R`.
+    pub(super) similarity: f64,
+    /// `α`, `-∞` if the behaviour is removed.
+    pub(super) alpha: f64,
+}
+
+/// `γ₁`, `γ₂`, `γ₃` of a head.
+pub(super) fn gammas(inputs: &SelectedAttentionInputs<'_, Host, f32>, h: usize) -> [f64; 3] {
+    inputs.gammas.map_or([1.0, 0.0, 0.0], |gammas| [0, 1, 2].map(|i| gammas[3 * h + i].into()))
+}
+
+/// `factor·number`, or nothing if the factor is 0.
+pub(super) fn term(factor: f64, number: f64) -> f64 {
+    if factor == 0.0 { 0.0 } else { factor * number }
+}
+
+/// The behaviours that candidate `m` keeps, in the order of their slots.
+pub(super) fn kept(
+    op: &SelectedAttention,
+    inputs: &SelectedAttentionInputs<'_, Host, f32>,
+    history: Range<usize>,
+    m: usize,
+    h: usize,
+) -> Vec<Kept> {
+    let selection = &inputs.selection;
+    let q = row(&inputs.queries, m * op.heads + h, op.width);
+    let [first, second, third] = gammas(inputs, h);
+    let uses_scores = first != 0.0 || third != 0.0;
+    let slot = |slot: usize| {
+        let behaviour = history.start + selection.positions[slot] as usize;
+        let key = row(&inputs.keys, behaviour * op.kv_heads + op.kv_head(h), op.width);
+        let bias = inputs.bias.map_or(0.0, |bias| f64::from(bias[behaviour * op.heads + h]));
+        let score = f64::from(op.effective_scale()) * dot(&q, &key) + bias;
+        let similarity = f64::from(selection.scores[slot]);
+        let is_removed =
+            [bias, similarity].contains(&f64::NEG_INFINITY) || uses_scores && score == f64::NEG_INFINITY;
+        let alpha = term(first, score) + term(second, similarity) + term(third, score * similarity);
+        let alpha = if is_removed { f64::NEG_INFINITY } else { alpha };
+        Kept { behaviour, slot, score, similarity, alpha }
+    };
+    (m * op.top_k..).take(selection.counts[m] as usize).map(slot).collect()
+}
+
+/// Histograms of a selection's similarities, `[M, 2n + 1]`.
+///
+/// # Errors
+/// Those of [`SimilarityHistogram::check`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for a count above `K`.
+pub fn similarity_histogram(
+    op: &SimilarityHistogram,
+    batch: &Batch,
+    selection: &Selection<'_, Host>,
+) -> Result<Vec<u32>> {
+    const NAME: &str = "similarity_histogram";
+    op.check(batch, selection)?;
+    selection.check_counts(NAME, batch, op.top_k)?;
+    let mut out = filled(NAME, op.output_length(batch)?, 0)?;
+    for m in batch.targets().ranges().flatten() {
+        let slots = m * op.top_k..m * op.top_k + selection.counts[m] as usize;
+        for bin in selection.scores[slots].iter().filter_map(|&similarity| op.bin(similarity)) {
+            out[m * op.bins() + bin] += 1;
+        }
+    }
+    Ok(out)
+}
+
+/// Histograms of the similarities of each user's newest behaviours, `[M, 2n + 1]`. Similarities are rounded to `f32`.
+///
+/// # Errors
+/// Those of [`SimilarityHistogram::check_newest`].
+pub fn newest_histogram(
+    op: &SimilarityHistogram,
+    search: &Search,
+    batch: &Batch,
+    inputs: &SimilarityInputs<'_, Host>,
+) -> Result<Vec<u32>> {
+    op.check_newest(search, batch, inputs)?;
+    let mut out = filled("newest_histogram", op.output_length(batch)?, 0)?;
+    for (history, targets) in batch.requests() {
+        let newest = history.end.saturating_sub(op.top_k).max(history.start)..history.end;
+        for m in targets {
+            let similarities = search_scores(search, inputs, newest.clone(), m).into_iter().flatten();
+            for bin in similarities.filter_map(|similarity| op.bin(similarity as f32)) {
+                out[m * op.bins() + bin] += 1;
+            }
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,16 @@
+//! The selection of every search: how a batch is cut into pieces, the lists that pieces keep, and how these are combined.
+
+mod combine;
+mod lists;
+mod pieces;
+
+use crate::webgpu::shader::Kernel;
+pub(super) use combine::{Combined, combine};
+pub(super) use lists::Lists;
+pub(super) use pieces::{
+    IN_MEMORY, IN_WORKGROUP, MOST_STEPS_OF_ROW, ORDER, PIECES, Pieces, SELECT, STEP, check_width,
+};
+
+pub(super) fn variants() -> Vec<Kernel> {
+    combine::variants()
+}
