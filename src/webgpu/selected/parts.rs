@@ -20,6 +20,9 @@ pub(super) struct Parts {
 }
 
 impl Parts {
+    /// Of no candidates.
+    pub(super) const NONE: Self = Self { slots: SLOTS[0], part: 1, parts: 1 };
+
     /// Of `top_k` slots, for so many workgroups without parts, each of which goes over rows of so many numbers.
     ///
     /// # Errors

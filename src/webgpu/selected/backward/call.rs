@@ -53,10 +53,10 @@ pub(super) struct Call<'a, T: Element> {
 
 impl<T: Element> Call<'_, T> {
     /// What may be computed at a time.
-    pub(super) fn limits(&self, top_k: usize) -> Limits {
+    pub(super) fn limits(&self) -> Limits {
         let Self { gpu, op, asked, parts, .. } = *self;
         // The largest of what is kept of a candidate: α and products of its slots, or partial gradients of its queries.
-        let pairs = top_k.saturating_mul(op.heads).saturating_mul(16);
+        let pairs = op.top_k.saturating_mul(op.heads).saturating_mul(16);
         let queries = if parts.parts > 1 { parts.parts * op.heads * op.width * 4 } else { 0 };
         let mut rows = self.inputs.rows_per_binding(gpu, op);
         for (asked, width) in [

@@ -10,7 +10,7 @@ mod history;
 mod kernels;
 
 use crate::element::{Element, GradientOf};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::fit;
 use crate::memory::ViewMut;
 use crate::ops::{
@@ -18,6 +18,7 @@ use crate::ops::{
 };
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::binding::Binding;
+use crate::webgpu::launch::MOST_ITERATIONS;
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::output::Output;
 use crate::webgpu::selected::groups::Group;
@@ -33,6 +34,9 @@ use history::HistoryGradients;
 
 /// Candidates whose parts of the gradients of `γ` one thread adds up.
 const CANDIDATES: usize = 256;
+
+/// Slots of a window: shaders/lookup/window_sums.wgsl.
+const WINDOW: usize = 32;
 
 pub(super) fn variants() -> Vec<Kernel> {
     kernels::variants()
@@ -59,14 +63,19 @@ pub(super) fn backward<T: Element, G: GradientOf<T>>(
         similarities: grads.similarities.is_some(),
         is_aliased: inputs.values.is_none(),
     };
-    let candidates = batch.as_ref().targets().total();
+    let (candidates, behaviours) = (batch.as_ref().targets().total(), batch.as_ref().histories().total());
     fit(NAME, "N", batch.as_ref().histories().rows())?;
-    let given = match candidates {
-        0 => None,
-        _ => Some(Given::new(gpu, NAME, op.top_k, batch, &inputs.selection)?),
+    let workgroups = candidates.saturating_mul(op.heads);
+    let (given, parts) = match candidates {
+        // Without candidates sizes may be anything.
+        0 => (None, Parts::NONE),
+        _ => {
+            check_heads(op)?;
+            let numbers = op.width.saturating_add(op.value_width);
+            let given = Given::new(gpu, NAME, op.top_k, batch, &inputs.selection)?;
+            (Some(given), Parts::new(NAME, op.top_k, workgroups, numbers)?)
+        }
     };
-    let rows = op.width.saturating_add(op.value_width);
-    let top_k = if candidates == 0 { 1 } else { op.top_k };
     let call = Call {
         gpu,
         op,
@@ -74,17 +83,32 @@ pub(super) fn backward<T: Element, G: GradientOf<T>>(
         grad_out: Region::of(grad_out.out),
         grad_lse: grad_out.lse.map(Region::of),
         asked,
-        parts: Parts::new(NAME, top_k, candidates.saturating_mul(op.heads), rows)?,
+        parts,
     };
-    let all = if asked.gammas { candidates.saturating_mul(op.heads).saturating_mul(3) } else { 0 };
+    let all = if asked.gammas { workgroups.saturating_mul(3) } else { 0 };
     let gamma_parts = gpu.scratch(NAME, u64::from(fit(NAME, "grads.gammas", all)?))?;
-    for group in call.limits(top_k).groups(batch.as_ref()) {
+    let groups = match candidates + behaviours {
+        0 => Vec::new(),
+        _ => call.limits().groups(batch.as_ref()),
+    };
+    for group in groups {
         gpu.part(|| one_group(&call, &group, given.as_ref(), &gamma_parts, &mut grads))?;
     }
     if let Some(gammas) = &grads.gammas {
         sum_gammas(&call, gammas, gamma_parts, candidates)?;
     }
     given.map_or(Ok(()), Given::finish)
+}
+
+/// Fails for more heads than the loops of a thread go over: those of a key for each of a window's slots and of four columns, and all of
+/// them.
+fn check_heads(op: &SelectedAttention) -> Result<()> {
+    let most_of_a_key = MOST_ITERATIONS / (4 * WINDOW) - 1;
+    let limit = MOST_ITERATIONS.min(most_of_a_key.saturating_mul(op.kv_heads));
+    if op.heads <= limit {
+        return Ok(());
+    }
+    Err(Error::Limit { operation: NAME, argument: "heads", needed: op.heads as u64, limit: limit as u64 })
 }
 
 /// Computes the gradients of a group, and what its candidates add to those of `γ`.
@@ -99,7 +123,7 @@ fn one_group<T: Element, G: Element>(
     let read = call.buffers();
     let (targets, rows) = (&group.targets, &group.history);
     let (key_row, value_row) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
-    let query_row = op.heads * op.width;
+    let query_row = op.heads.saturating_mul(op.width);
     let queries =
         gpu.output_of_rows(NAME, "grads.queries", &mut grads.queries, (targets, query_row), &read, &[])?;
     let similarities = {
