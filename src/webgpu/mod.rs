@@ -60,6 +60,7 @@ fn all_kernels() -> Vec<shader::Kernel> {
         lookup::variants,
         decoupled::variants,
         search::variants,
+        selected::variants,
         selection::variants,
         check::variants,
         output::variants,

@@ -294,7 +294,7 @@ tests!(search on cpu cuda webgpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(selected on cpu: (
+tests!(selected on cpu webgpu: (
     matches_published_attention,
     matches_muse,
     matches_twin,
@@ -316,6 +316,7 @@ tests!(selected on cpu: (
     takes_finite_masks_for_scores,
     leaves_terms_out,
     weighs_values_near_the_limits,
+    reads_views_at_any_offset,
     finds_positions_and_counts_outside,
     takes_batches_of_nobody,
     refuses_what_does_not_fit,
@@ -327,7 +328,7 @@ tests!(selected on cpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(selected_backward on cpu: (
+tests!(selected_backward on cpu webgpu: (
     matches_published_gradients,
     matches_differences_of_muse,
     matches_reference_on_odd_lengths,

@@ -272,7 +272,8 @@ impl Job<'_> {
             weighting,
             has_lse: self.lse.1,
         };
-        combine.run(gpu, operation, plan, &partial, self.out, self.lse.0)
+        let tiles = (&plan.split_tiles, plan.split_count);
+        combine.run(gpu, operation, tiles, &partial, self.out, self.lse.0)
     }
 
     /// Attends over the pieces of one window of the histories.

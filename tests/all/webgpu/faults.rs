@@ -10,7 +10,9 @@ use longseq_check::AnyCase;
 use longseq_check::device::TestDevice;
 use longseq_check::device::webgpu::{device, options};
 use longseq_check::faults::fail_each_allocation;
-use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase};
+use longseq_check::search::NewestCase;
+use longseq_check::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
+use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase, Bias};
 
 /// A device of its own, for tests that break it.
 fn own_device() -> Option<Wgpu> {
@@ -112,11 +114,30 @@ fn every_failing_allocation_is_an_error_of_its_call() {
     assert!(failed > 50, "only {failed} allocations");
 }
 
+/// Attention over a selection, in parts, its gradients, and histograms.
+fn selected() -> Vec<AnyCase> {
+    let (histories, targets) = (vec![70, 0, 9], vec![3, 1, 2]);
+    let forward = SelectedCase { dtype: DType::Bf16, histories, targets, heads: 2, ..Default::default() };
+    let parts = SelectedCase { top_k: 300, ..forward.clone() };
+    let backward = |forward: SelectedCase, narrow| {
+        let forward = SelectedCase { bias: Bias::Normal, ..forward };
+        SelectedBackwardCase { forward, narrow, with_grad_lse: true, ..Default::default() }
+    };
+    vec![
+        AnyCase::Selected(forward.clone()),
+        AnyCase::Selected(parts.clone()),
+        AnyCase::SelectedBackward(backward(forward, true)),
+        AnyCase::SelectedBackward(backward(parts, false)),
+        AnyCase::Histogram(HistogramCase::default()),
+        AnyCase::Newest(NewestCase::default()),
+    ]
+}
+
 /// A call that runs out of memory, at whichever allocation, has written nothing.
 #[test]
 fn memory_that_runs_out_leaves_outputs_alone() {
     let (Some(gpu), mut failed) = (own_device(), 0) else { return };
-    for case in longseq_check::faults::cases() {
+    for case in longseq_check::faults::cases().into_iter().chain(selected()) {
         let each = fail_each_allocation(&gpu, &case, &|nth| gpu.fail_allocation(nth));
         failed += each.unwrap_or_else(|failure| panic!("{failure}"));
         gpu.synchronize().expect("nothing else failed");

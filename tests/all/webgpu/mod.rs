@@ -11,4 +11,5 @@ mod submissions;
 mod wrong_decoupled_gradients;
 mod wrong_lookup_gradients;
 mod wrong_search;
+mod wrong_selected;
 mod wrong_shaders;

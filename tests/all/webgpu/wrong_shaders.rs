@@ -346,7 +346,7 @@ fn decoupled() -> Vec<Twin> {
             "let own_slot = first_slot + member;",
             "let own_slot = first_slot + member + 1u;",
         ),
-        twin(&case, "decoupled/weigh_selection", "/ row_sum;", "* row_sum;"),
+        twin(&case, "selection/given", "/ state.y;", "* state.y;"),
         twin(&case, "decoupled/aggregate", "0.5 * bitcast<f32>(entry.x) * value_of", "0.5 * value_of"),
         twin_of_check(
             "decoupled_search: history_ids[3] is 7, which must be below 4",
@@ -433,6 +433,7 @@ fn every_kernel_has_a_wrong_twin() {
         super::wrong_decoupled_gradients::twins(),
         super::wrong_lookup_gradients::twins(),
         super::wrong_search::twins(),
+        super::wrong_selected::twins(),
     ];
     let twins = [attention(), din(), sdim(), look_ups(), decoupled()].into_iter().chain(gradients);
     let twins: Vec<Twin> = twins.flatten().collect();

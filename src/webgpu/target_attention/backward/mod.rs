@@ -14,7 +14,6 @@ use std::ops::Range;
 use crate::element::{Element, GradientOf};
 use crate::error::Result;
 use crate::gpu::fit;
-use crate::memory::ViewMut;
 use crate::ops::{
     TargetAttention, TargetAttentionGradOut, TargetAttentionGradients, TargetAttentionInputs,
     TargetAttentionSaved, Weighting,
@@ -227,9 +226,10 @@ fn one_window<T: Element, G: Element>(
     let mut read = vec![&keys.buffer, &values.buffer];
     read.extend(bias.as_ref().map(|bias| &bias.buffer));
     let (key_row, value_row) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
-    let grad_keys = output(gpu, "grads.keys", &mut grads.keys, (span, key_row), &read, None)?;
+    let grad_keys = gpu.output_of_rows(NAME, "grads.keys", &mut grads.keys, (span, key_row), &read, &[])?;
+    let others: Vec<&Output> = grad_keys.iter().collect();
     let grad_values =
-        output(gpu, "grads.values", &mut grads.values, (span, value_row), &read, grad_keys.as_ref())?;
+        gpu.output_of_rows(NAME, "grads.values", &mut grads.values, (span, value_row), &read, &others)?;
     let written = Written {
         queries: grads.queries.is_some(),
         keys: grad_keys.as_ref().map(|grads| &grads.binding),
@@ -249,19 +249,4 @@ fn one_window<T: Element, G: Element>(
         gpu.record(NAME, Command::Copy { from, from_offset, to: to.buffer, to_offset, bytes });
     }
     Ok(())
-}
-
-/// Prepares the rows of a window of one gradient, if it is asked for.
-fn output<G: Element>(
-    gpu: &Wgpu,
-    argument: &'static str,
-    view: &mut Option<ViewMut<'_, WgpuMemory, G>>,
-    (span, row): (&Range<usize>, usize),
-    read: &[&wgpu::Buffer],
-    other: Option<&Output>,
-) -> Result<Option<Output>> {
-    let Some(view) = view else { return Ok(None) };
-    let rows = view.reborrow().slice(span.start * row, span.len() * row)?;
-    let others: Vec<&Output> = other.into_iter().collect();
-    Ok(Some(gpu.output(NAME, argument, &rows, rows.len(), read, &others)?))
 }
