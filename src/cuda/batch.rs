@@ -184,7 +184,7 @@ impl CudaBatch {
         gpu.check_stream(operation, &self.stream)?;
         let histories = self.batch.histories();
         let count = count.min(histories.max_length());
-        let part = |part: usize| {
+        let part = |part: usize| -> Result<Self> {
             let ranges = histories.ranges().map(|history| {
                 let newest = history.end - count.min(history.len())..history.end;
                 let start = newest.end.min(newest.start + part * most);

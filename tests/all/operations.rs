@@ -292,7 +292,7 @@ tests!(search on cpu cuda webgpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(selected on cpu: (
+tests!(selected on cpu cuda: (
     matches_published_attention,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
@@ -322,7 +322,7 @@ tests!(selected on cpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(selected_backward on cpu: (
+tests!(selected_backward on cpu cuda: (
     matches_published_gradients,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,

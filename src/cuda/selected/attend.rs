@@ -42,7 +42,7 @@ pub(super) fn attend<T: Element>(
     op.check(batch.as_ref(), inputs)?;
     op.check_outputs(batch.as_ref(), outputs)?;
     let out = gpu.region_mut(NAME, &outputs.out)?.pointer;
-    let lse = outputs.lse.as_ref().map(|lse| gpu.region_mut(NAME, lse)).transpose()?;
+    let lse = gpu.asked(NAME, outputs.lse.as_ref())?.pointer;
     let mut call = gpu.begin(NAME);
     let readers = Readers::new(gpu, &call, op, batch, inputs)?;
     let is_shared = op.top_k <= SHARED_SLOTS;
@@ -50,13 +50,8 @@ pub(super) fn attend<T: Element>(
         true => Ok(0),
         false => call.scratch(readers.blocks.saturating_mul(op.top_k).saturating_mul(WORD)),
     };
-    let params = SelectedAttentionParams {
-        inputs: readers.inputs,
-        out,
-        lse: lse.map_or(0, |lse| lse.pointer),
-        places: list()?,
-        weights: list()?,
-    };
+    let params =
+        SelectedAttentionParams { inputs: readers.inputs, out, lse, places: list()?, weights: list()? };
     let launch = KERNELS.of::<T>().blocks(readers.blocks).with_threads(readers.threads);
     let shared = shared_bytes::<T>(readers.threads, if is_shared { op.top_k } else { 0 });
     call.launch(&launch.with_shared(shared), &params)?;
