@@ -117,7 +117,7 @@ impl Readers {
         let plan = batch.candidates(gpu, operation)?;
         let candidates = plan.plan.tiles.len();
         // Kernels count the bytes of a behaviour's row in 32 bits, and some past its end.
-        let width = |argument, width: usize| {
+        let width = |argument, width: usize| -> Result<u32> {
             let bytes = width.saturating_mul(size_of::<T>()).saturating_mul(op.kv_heads);
             fit(operation, argument, bytes.saturating_add(WARP * VECTOR))?;
             Ok(width as u32)
