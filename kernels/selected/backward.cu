@@ -72,6 +72,9 @@ __device__ __forceinline__ void write_slots(
             if (r.uses_scores()) {
                 grad_score = grad * (r.of_score + term(r.of_product, similarity));
             }
+        }
+        // Of empty slots, too: the sums of the bias may read, and drop, any.
+        if (p.needs_grads) {
             grads[k] = grad_score;
         }
         if (p.grad_similarities) {
