@@ -13,7 +13,7 @@ use crate::ops::*;
 const NAME: &str = "selected_attention";
 /// A block for each head of each candidate.
 const KERNELS: ByType = ByType([
-    Kernel::new(FILE, "selected_attention_f32", MOST_THREADS as u32, 80),
+    Kernel::new(FILE, "selected_attention_f32", MOST_THREADS as u32, 79),
     Kernel::new(FILE, "selected_attention_f16", MOST_THREADS as u32, 80),
     Kernel::new(FILE, "selected_attention_bf16", MOST_THREADS as u32, 80),
 ]);
