@@ -294,7 +294,7 @@ tests!(search on cpu cuda webgpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(selected on cpu webgpu: (
+tests!(selected on cpu cuda webgpu: (
     matches_published_attention,
     matches_muse,
     matches_twin,
@@ -328,7 +328,7 @@ tests!(selected on cpu webgpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(selected_backward on cpu webgpu: (
+tests!(selected_backward on cpu cuda webgpu: (
     matches_published_gradients,
     matches_differences_of_muse,
     matches_reference_on_odd_lengths,

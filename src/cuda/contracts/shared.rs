@@ -6,6 +6,7 @@ use crate::cuda::din::warp_bytes;
 use crate::cuda::kernels::text_of;
 use crate::cuda::sdim::encode::shared_bytes;
 use crate::cuda::search::rows::{all_variants, select_bytes, shared_bytes as row_search_shared};
+use crate::cuda::selected::attend::{shared_bytes as selected_shared, sum_bytes};
 use crate::cuda::target_attention::{backward, variants::VARIANTS};
 use crate::element::{Element, bf16, f16};
 
@@ -121,6 +122,19 @@ fn search() {
         assert!(symbol.ends_with(&format!("_{}", variant.candidates)), "{symbol}");
     }
     assert_eq!(layout("search", "search_select_many"), [select_bytes()]);
+}
+
+#[test]
+fn selected() {
+    fn check<T: Element>(of_type: &str) {
+        let exported = layout("selected", &format!("selected_attention_{of_type}"));
+        assert_eq!(exported, [selected_shared::<T>(32, 0), selected_shared::<T>(256, 100)], "{of_type}");
+        let exported = layout("selected_backward", &format!("selected_gradients_{of_type}"));
+        assert_eq!(exported, [sum_bytes::<T>(32), sum_bytes::<T>(256)], "{of_type}");
+    }
+    check::<f32>("f32");
+    check::<f16>("f16");
+    check::<bf16>("bf16");
 }
 
 #[test]

@@ -33,6 +33,13 @@ use crate::cuda::sdim::signatures::{SdimCheckParams, SdimSignatureParams};
 use crate::cuda::search::newest::SearchNewestParams;
 use crate::cuda::search::rows::SearchParams;
 use crate::cuda::search::signs::PackSignsParams;
+use crate::cuda::selected::SelectedInputs;
+use crate::cuda::selected::attend::SelectedAttentionParams;
+use crate::cuda::selected::backward::{
+    SelectedGammasParams, SelectedGradientParams, SelectedNarrowParams, SelectedSimilaritiesParams,
+    SelectedWidenParams,
+};
+use crate::cuda::selected::histogram::SimilarityHistogramParams;
 use crate::cuda::selection::{KeptLists, SelectParams};
 use crate::cuda::tables::DeviceTable;
 use crate::cuda::target_attention::backward::{
@@ -92,6 +99,14 @@ fn twins() -> Vec<(&'static str, Vec<Field>)> {
         twin::<SearchParams>(),
         twin::<SearchNewestParams>(),
         twin::<PackSignsParams>(),
+        twin::<SelectedInputs>(),
+        twin::<SelectedAttentionParams>(),
+        twin::<SimilarityHistogramParams>(),
+        twin::<SelectedGradientParams>(),
+        twin::<SelectedWidenParams>(),
+        twin::<SelectedNarrowParams>(),
+        twin::<SelectedGammasParams>(),
+        twin::<SelectedSimilaritiesParams>(),
         twin::<Rows>(),
         twin::<Scoring>(),
         twin::<DecoupledAggregateParams>(),

@@ -19,6 +19,7 @@ use longseq_check::din::{DinBackwardCase, DinCase, Kind};
 use longseq_check::lookup::{LookupBackwardCase, LookupCase, Pool};
 use longseq_check::sdim::{SdimBackwardCase, SdimCase};
 use longseq_check::search::{Compared, SearchCase};
+use longseq_check::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase};
 
 /// Requested sectors over the fewest possible: the goal for streamed operands.
@@ -237,6 +238,29 @@ fn searches() -> Vec<Shape> {
     ]
 }
 
+fn selections() -> Vec<Shape> {
+    let attention = SelectedCase {
+        histories: vec![10_000],
+        targets: vec![100],
+        top_k: 64,
+        width: 64,
+        value_width: Some(64),
+        ..Default::default()
+    };
+    let bf16 = SelectedCase { dtype: DType::Bf16, ..attention.clone() };
+    let gradients = SelectedBackwardCase { forward: attention.clone(), ..Default::default() };
+    let histogram = HistogramCase { targets: vec![100], ..Default::default() };
+    vec![
+        shape("attention over a selection f32, K = 64 of 10,000, C = 100, d = 64", &attention),
+        shape("attention over a selection bf16, K = 64 of 10,000, C = 100, d = 64", &bf16),
+        long_shape(
+            "gradients of attention over a selection f32, K = 64 of 10,000, C = 100, d = 64",
+            &gradients,
+        ),
+        shape("histogram of similarities, K = 50, C = 100, 21 bins", &histogram),
+    ]
+}
+
 /// The resources of a kernel, from the tables that `kernels/compile` writes with ptxas.
 fn resources(kernel: &str, architecture: &str) -> Resources {
     let folder = longseq_check::repository().join("kernels/ptx");
@@ -329,8 +353,9 @@ fn the_evidence_is_up_to_date() {
     if session().is_none() {
         return;
     }
-    let shapes =
-        [target_attention(), din_and_sdim(), decoupled_and_lookups(), searches()].into_iter().flatten();
+    let shapes = [target_attention(), din_and_sdim(), decoupled_and_lookups(), searches(), selections()]
+        .into_iter()
+        .flatten();
     let path = longseq_check::repository().join("kernels/evidence.md");
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     if let Ok(wanted) = std::env::var("LONGSEQ_WRITE_EVIDENCE") {

@@ -14,6 +14,7 @@ mod old_driver;
 mod sdim;
 mod sdim_gradients;
 mod search;
+mod selected;
 mod streams;
 mod target_attention;
 #[cfg(target_os = "linux")]

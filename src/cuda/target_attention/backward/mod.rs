@@ -8,11 +8,10 @@ use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
 use crate::cuda::memory::{CudaMemory, Region};
 use crate::cuda::twin::twins;
-use crate::element::{DType, Element, Scalar};
+use crate::element::{DType, Element};
 use crate::error::{Error, Result};
 use crate::gpu::{fit, weighting_code};
 use crate::jagged::Batch;
-use crate::memory::{View, ViewMut};
 use crate::ops::{
     PartialAttention, PartialAttentionGradients, TargetAttention, TargetAttentionGradOut,
     TargetAttentionGradients, TargetAttentionInputs, TargetAttentionSaved, Weighting,
@@ -122,22 +121,6 @@ fn storage_code<T: Element>() -> u32 {
         DType::F32 => 0,
         DType::F16 => 1,
         DType::Bf16 => 2,
-    }
-}
-
-impl Cuda {
-    /// The address of an input that may be missing, 0 if it is.
-    fn optional<T: Scalar>(&self, name: &'static str, view: Option<&View<'_, CudaMemory, T>>) -> Result<u64> {
-        view.map_or(Ok(0), |view| Ok(self.region(name, view)?.pointer))
-    }
-
-    /// The address of a gradient, 0 if it is not asked for.
-    fn asked<T: Scalar>(
-        &self,
-        name: &'static str,
-        view: Option<&ViewMut<'_, CudaMemory, T>>,
-    ) -> Result<Region<T>> {
-        view.map_or(Ok(Region::new(0, 0)), |view| self.region_mut(name, view))
     }
 }
 
