@@ -61,6 +61,7 @@ fn all_kernels() -> Vec<shader::Kernel> {
         decoupled::variants,
         search::variants,
         selection::variants,
+        tin::variants,
         check::variants,
         output::variants,
         sum_parts::variants,
