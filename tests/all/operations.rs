@@ -344,7 +344,7 @@ tests!(selected_backward on cpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(tin on cpu: (
+tests!(tin on cpu webgpu: (
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_given_positions,
@@ -361,7 +361,7 @@ tests!(tin on cpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(tin_backward on cpu: (
+tests!(tin_backward on cpu webgpu: (
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_given_positions,
@@ -373,6 +373,10 @@ tests!(tin_backward on cpu: (
     matches_reference_on_random_batches,
     writes_what_is_asked_for,
     ignores_rows_that_belong_to_nobody,
+    adds_up_by_position,
+    weighs_equal_large_scores,
+    finds_positions_outside_of_gradients,
+    refuses_gradients_that_do_not_fit,
 ));
 
 tests!(forks on cpu cuda webgpu: (

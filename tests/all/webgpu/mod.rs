@@ -12,3 +12,4 @@ mod wrong_decoupled_gradients;
 mod wrong_lookup_gradients;
 mod wrong_search;
 mod wrong_shaders;
+mod wrong_tin;

@@ -7,6 +7,7 @@ mod hostile;
 pub mod tests;
 
 pub use backward::TinBackwardCase;
+pub use hostile::check_equal_large_scores;
 
 use longseq::*;
 use rand::RngExt;
