@@ -118,7 +118,7 @@ impl Gradients<'_> {
         let saved = TinSaved::new(backend.view(&saved[0]), backend.view(&saved[1]));
         backend.tin_backward_into(op, &batch, inputs, saved, backend.view(&ones), grads)?;
         let [targets, history, positions] = &out;
-        let get = |rows| backend.download(backend.view(rows));
+        let get = |rows: &Buffer<B, f32>| backend.download(backend.view(rows));
         Ok([get(targets)?, get(history)?, get(positions)?])
     }
 }
@@ -127,7 +127,9 @@ impl Gradients<'_> {
 pub(super) fn adds_up_by_position<B: Backend>(backend: &B, _: Rules) {
     let op = Tin::new(1).with_scale(0.0).with_positions(3);
     let rows = [&[0.0][..], &[0.0; 4], &[8.0, 4.0, -2.0]];
-    let run = |given, lengths| Gradients { op, rows, given, lengths }.run(backend).expect("a valid call");
+    let run = |given: [Option<&[u32]>; 2], lengths: [usize; 6]| {
+        Gradients { op, rows, given, lengths }.run(backend).expect("a valid call")
+    };
     let all = [1, 1, 1, 1, 4, 3];
     let given: [Option<&[u32]>; 2] = [Some(&[0, 0, 2, 2]), Some(&[1])];
     // ṽ = 8 and a = -0.5; ṽ = 4 and a = 3.
@@ -170,7 +172,9 @@ pub(super) fn weighs_equal_large_scores<B: Backend>(backend: &B, rules: Rules) {
 pub(super) fn finds_positions_outside_of_gradients<B: Backend>(backend: &B, _: Rules) {
     let op = Tin::new(1).with_positions(2);
     let rows = [&[1.0, 1.0][..], &[1.0, 2.0, 3.0], &[0.0, 0.0]];
-    let run = |given, lengths| argument(Gradients { op, rows, given, lengths }.run(backend));
+    let run = |given: [Option<&[u32]>; 2], lengths: [usize; 6]| {
+        argument(Gradients { op, rows, given, lengths }.run(backend))
+    };
     for place in 0..3 {
         for bad in [2, u32::MAX] {
             let mut given = [1, 0, 1];
@@ -188,7 +192,9 @@ pub(super) fn refuses_gradients_that_do_not_fit<B: Backend>(backend: &B, _: Rule
     let op = Tin::new(1).with_positions(2);
     let rows = [&[1.0, 1.0][..], &[1.0, 2.0, 3.0], &[0.0, 0.0]];
     let right = [2, 2, 2, 2, 3, 2];
-    let run = |op, given, lengths| argument(Gradients { op, rows, given, lengths }.run(backend));
+    let run = |op: Tin, given: [Option<&[u32]>; 2], lengths: [usize; 6]| {
+        argument(Gradients { op, rows, given, lengths }.run(backend))
+    };
     let names =
         ["saved.pooled", "saved.lse", "grad_out", "grads.targets", "grads.history", "grads.positions"];
     for (place, name) in names.into_iter().enumerate() {
