@@ -1,7 +1,7 @@
 //! Shaders of TIN that are wrong on purpose. Those that attend are target attention's, with the rows of `shaders/tin/rows.wgsl`.
 
 use longseq_check::device::TestDevice;
-use longseq_check::tin::{TinBackwardCase, TinCase, check_equal_large_scores};
+use longseq_check::tin::{TinBackwardCase, TinCase, check_equal_large_scores, check_sums_by_position};
 
 use super::wrong_shaders::{Twin, twin, twin_that};
 
@@ -53,7 +53,9 @@ fn backward() -> Vec<Twin> {
     let given = gradients(given());
     let counted = gradients(TinCase { histories: vec![70, 600, 9], ..counted() });
     let kernel = "target_attention/backward";
-    let count = "tin/count_positions";
+    let of_sums = |right: &'static str, wrong: &'static str| {
+        twin_that(|gpu| check_sums_by_position(gpu, gpu.rules()), "tin/count_positions", right, wrong)
+    };
     vec![
         // Positions counted from the end of another user's history; those of another behaviour; of keys alone.
         twin(&counted, kernel, "place.user_tile = user.y;", "place.user_tile = 0u;"),
@@ -74,13 +76,11 @@ fn backward() -> Vec<Twin> {
         twin(&counted, "tin/multiply", "product += out[", "product = out["),
         twin(&counted, "tin/multiply", "if params.adds == 1u {", "if params.adds == 2u {"),
         // Sums of the position before; positions past the table.
-        twin(
-            &counted,
-            count,
-            "+ 1u] - row, params.last_position)",
-            "+ 1u] - row - 1u, params.last_position)",
+        of_sums("+ 1u] - row, ", "+ 1u] - row - 1u, "),
+        of_sums(
+            "min(offsets[bag_of(row) + 1u] - row, params.last_position)",
+            "offsets[bag_of(row) + 1u] - row",
         ),
-        twin(&counted, count, "bag_of(row) + 1u]", "bag_of(row)] + 1u"),
     ]
 }
 

@@ -145,18 +145,21 @@ impl TinBackwardCase {
         let c = candidates as f64;
         let flushed = if rules.subnormal { 0.0 } else { f64::from(f32::MIN_POSITIVE) };
         let lost = 3.0 * flushed * (1.0 + max(&incoming.grad_out));
-        let of_history = c * grad_pooled.1 * (weight_error + sum(candidates + 2))
-            + c * scale * target.1 * (grad_error + grad * sum(candidates + 2))
-            + c * lost;
+        let of_one = grad_pooled.1 * (weight_error + sum(candidates + 2))
+            + scale * target.1 * (grad_error + grad * sum(candidates + 2));
+        let of_history = c * (of_one + lost);
         let of_pooled = max(&incoming.grad_out) * behaviour.1 * (rounded + 3.0 * U);
         let of_targets = total * scale * behaviour.1 * (grad_error + grad * sum(longest))
             + of_pooled
             + U * grad * c
             + (longest as f64 + 1.0) * lost;
-        let (n, m) = (batch.histories().total() as f64, batch.targets().total() as f64);
-        // Each row's gradient is rounded to f32, and their sum once.
-        let largest = c * (grad_pooled.1 + scale * target.1 * grad);
-        let of_position = n * (of_history + U * largest) + m * (of_targets + U * (largest + grad));
+        let (n, m) = (batch.histories().total(), batch.targets().total());
+        // A candidate's weights sum up to 1: it gives all behaviours together no more than it could give one. Then rows are added up.
+        let of_behaviours = total * (grad_pooled.1 + scale * target.1 * grad);
+        let of_candidate = max(&incoming.grad_out) * behaviour.1 + scale * total * behaviour.1 * grad;
+        let of_position = m as f64
+            * (total * of_one + of_targets + sum(n + m) * (of_behaviours + of_candidate))
+            + n as f64 * c * lost;
         [of_targets, of_history, of_position]
     }
 }
