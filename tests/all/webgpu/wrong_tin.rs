@@ -27,7 +27,7 @@ fn forward() -> Vec<Twin> {
     let plain = TinCase { multiply_target: false, ..counted.clone() };
     let attend = "target_attention/attend";
     vec![
-        // Counted from the oldest behaviour, from the piece's end, or from 0; the position of another behaviour.
+        // Counted from the oldest behaviour, from the end of the first user's history, or one too few; the position of another behaviour.
         twin(&counted, attend, "places[8u * tile + 7u] - (", "1u + ("),
         twin(&counted, attend, "places[8u * tile + 7u]", "places[7u]"),
         twin(&counted, attend, "(params.first_history + row)", "(params.first_history + row + 1u)"),
