@@ -62,6 +62,7 @@ fn all_kernels() -> Vec<shader::Kernel> {
         search::variants,
         selected::variants,
         selection::variants,
+        tin::variants,
         check::variants,
         output::variants,
         sum_parts::variants,

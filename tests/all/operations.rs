@@ -351,7 +351,7 @@ tests!(selected_backward on cpu cuda webgpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(tin on cpu: (
+tests!(tin on cpu webgpu: (
     matches_the_formula,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
@@ -369,7 +369,7 @@ tests!(tin on cpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(tin_backward on cpu: (
+tests!(tin_backward on cpu webgpu: (
     matches_differences_of_the_formula,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
@@ -382,6 +382,10 @@ tests!(tin_backward on cpu: (
     matches_reference_on_random_batches,
     writes_what_is_asked_for,
     ignores_rows_that_belong_to_nobody,
+    adds_up_by_position,
+    weighs_equal_large_scores,
+    finds_positions_outside_of_gradients,
+    refuses_gradients_that_do_not_fit,
 ));
 
 tests!(forks on cpu cuda webgpu: (

@@ -6,6 +6,7 @@ mod sdim;
 mod search;
 mod selected;
 mod target_attention;
+mod tin;
 
 use longseq::*;
 

@@ -13,3 +13,4 @@ mod wrong_lookup_gradients;
 mod wrong_search;
 mod wrong_selected;
 mod wrong_shaders;
+mod wrong_tin;

@@ -434,6 +434,7 @@ fn every_kernel_has_a_wrong_twin() {
         super::wrong_lookup_gradients::twins(),
         super::wrong_search::twins(),
         super::wrong_selected::twins(),
+        super::wrong_tin::twins(),
     ];
     let twins = [attention(), din(), sdim(), look_ups(), decoupled()].into_iter().chain(gradients);
     let twins: Vec<Twin> = twins.flatten().collect();

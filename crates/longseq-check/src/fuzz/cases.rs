@@ -12,6 +12,7 @@ use crate::sdim::{SdimBackwardCase, SdimCase};
 use crate::search::{Compared, NewestCase, SearchCase};
 use crate::selected::{Choice, HistogramCase, Mix, SelectedBackwardCase, SelectedCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, Bias, MergeBackwardCase};
+use crate::tin::{TinBackwardCase, TinCase};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 const DATA: [Data; 5] = [Data::Normal, Data::Large, Data::Tiny, Data::Equal, Data::Zeros];
@@ -267,6 +268,33 @@ pub(super) fn selected_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase>
     let forward = selected_case(bytes)?;
     let (asked, narrow, with_grad_lse) = bytes.arbitrary()?;
     Ok(AnyCase::SelectedBackward(SelectedBackwardCase { forward, asked, narrow, with_grad_lse, nan: None }))
+}
+
+fn tin_case(bytes: &mut Unstructured<'_>) -> Result<TinCase> {
+    let (histories, targets) = requests(bytes)?;
+    Ok(TinCase {
+        seed: bytes.arbitrary()?,
+        dtype: *bytes.choose(&DTYPES)?,
+        data: *bytes.choose(&[Data::Normal, Data::Tiny, Data::Equal, Data::Zeros])?,
+        histories,
+        targets,
+        tail: bytes.int_in_range(0..=3)?,
+        width: width(bytes)?,
+        positions: bytes.int_in_range(1..=300)?,
+        given: bytes.arbitrary()?,
+        scale: if bytes.arbitrary()? { Some(f32::from(bytes.arbitrary::<i8>()?) / 128.0) } else { None },
+        multiply_target: bytes.arbitrary()?,
+        nan: None,
+    })
+}
+
+pub(super) fn tin(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    Ok(AnyCase::Tin(tin_case(bytes)?))
+}
+
+pub(super) fn tin_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    let (asked, narrow) = bytes.arbitrary()?;
+    Ok(AnyCase::TinBackward(TinBackwardCase { forward: tin_case(bytes)?, asked, narrow }))
 }
 
 pub(super) fn target_attention_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {

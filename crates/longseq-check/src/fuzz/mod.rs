@@ -12,6 +12,7 @@ mod raw_backward;
 mod raw_search;
 mod raw_selected;
 mod raw_tables;
+mod raw_tin;
 
 use arbitrary::Unstructured;
 use longseq::{Cpu, Jagged};
@@ -23,7 +24,7 @@ use crate::named::AnyCase;
 pub type Target = fn(&[u8]);
 
 /// Every target of this crate, by name.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("target_attention", target_attention),
     ("din", din),
     ("sdim", sdim),
@@ -31,6 +32,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("decoupled", decoupled),
     ("search", search),
     ("selected", selected),
+    ("tin", tin),
     ("target_attention_backward", target_attention_backward),
     ("din_backward", din_backward),
     ("sdim_backward", sdim_backward),
@@ -38,6 +40,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("update_rows", update_rows),
     ("decoupled_backward", decoupled_backward),
     ("selected_backward", selected_backward),
+    ("tin_backward", tin_backward),
     ("jagged", jagged),
 ];
 
@@ -65,6 +68,7 @@ targets! {
     decoupled raw;
     search raw_search;
     selected raw_selected;
+    tin raw_tin;
     target_attention_backward raw_backward;
     din_backward raw_backward;
     sdim_backward raw_backward;
@@ -72,6 +76,7 @@ targets! {
     update_rows raw_tables;
     decoupled_backward raw_tables;
     selected_backward raw_selected;
+    tin_backward raw_tin;
 }
 
 /// Checks a case on the CPU, and on the devices that `LONGSEQ_FUZZ_DEVICES` names (`wgpu`, `cuda`).
