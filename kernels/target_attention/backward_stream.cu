@@ -7,28 +7,6 @@
 // Memory: each row is read once and its gradient written once, whole cache lines at a time.
 #include "target_attention/backward_rows.cuh"
 
-// Four numbers as they are stored.
-__device__ __forceinline__ uint4 load_raw(u32 storage, const void *rows, u64 at) {
-    if (storage == STORED_F32) return *(const uint4 *)((const f32 *)rows + at);
-    uint2 pairs = *(const uint2 *)((const u16 *)rows + at);
-    return make_uint4(pairs.x, pairs.y, 0, 0);
-}
-__device__ __forceinline__ void widen_raw(u32 storage, const uint4 &raw, float (&out)[4]) {
-    if (storage == STORED_F32) {
-        out[0] = __uint_as_float(raw.x), out[1] = __uint_as_float(raw.y);
-        out[2] = __uint_as_float(raw.z), out[3] = __uint_as_float(raw.w);
-    } else if (storage == STORED_F16) {
-        widen_pair<f16>(raw.x, out), widen_pair<f16>(raw.y, out + 2);
-    } else {
-        widen_pair<bf16>(raw.x, out), widen_pair<bf16>(raw.y, out + 2);
-    }
-}
-__device__ __forceinline__ void store_raw(u32 storage, void *rows, u64 at, const float (&numbers)[4]) {
-    if (storage == STORED_F32) return store_four<f32>(rows, at, numbers);
-    if (storage == STORED_F16) return store_four<f16>(rows, at, numbers);
-    store_four<bf16>(rows, at, numbers);
-}
-
 // out += factor·row
 __device__ __forceinline__ void add_four(float (&out)[4], float factor, const float (&row)[4]) {
 #pragma unroll
