@@ -4,6 +4,11 @@
 
 // Rows of f32, aligned to 16 bytes.
 struct StreamedRows : StoredRows<f32> {
+    enum : bool {
+        // Whether the keys always are the values.
+        ALIASED = false
+    };
+
     static __device__ __forceinline__ float4 load(const float *from, bool there) {
         if (!there) return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         Vector vector = load_vector(from);
@@ -109,7 +114,7 @@ struct StreamKernel : StreamHistory<CHUNK, ROWS> {
                     weights[r][i] = warp_sum<LANES>(dot);
                 }
             }
-            if (!p.aliased) rows.template load_history<UNROLL, PARTS>(loaded, work, false, first + part, column);
+            if (!Rows::ALIASED && !p.aliased) rows.template load_history<UNROLL, PARTS>(loaded, work, false, first + part, column);
 #pragma unroll
             for (u32 r = 0; r < ROWS; r++) {
                 float rescale = weigh(weights[r], first, r, row_max[r], row_sum[r]);

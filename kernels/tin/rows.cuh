@@ -14,7 +14,7 @@ struct TinPositions {
     u32 storage;
 };
 
-struct TinOutputs {
+struct TinOutputPointers {
     // [M, d]; `pooled`, the mean before the product with the candidate, may be null.
     void *out;
     void *pooled;
@@ -28,11 +28,11 @@ struct TinParams {
     // Of softmax, without a bias, with one head: the queries are `outputs.sums`, the values are the keys.
     TargetAttentionParams attention;
     TinPositions positions;
-    TinOutputs outputs;
+    TinOutputPointers outputs;
 };
 
 // Writes a number of the mean.
-__device__ __forceinline__ void put_mean(const TinOutputs &p, u64 at, float mean) {
+__device__ __forceinline__ void put_mean(const TinOutputPointers &p, u64 at, float mean) {
     if (p.pooled != nullptr) store_stored(p.storage, p.pooled, at, mean);
     store_stored(p.storage, p.out, at, p.multiply_target ? mean * p.sums[at] : mean);
 }

@@ -57,7 +57,7 @@ extern "C" __global__ void __launch_bounds__(PREPARE_THREADS) tin_prepare(const 
 
 struct TinCombineParams {
     CombinePiecesParams pieces;
-    TinOutputs outputs;
+    TinOutputPointers outputs;
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS) tin_combine(const TinCombineParams p) {

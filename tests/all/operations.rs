@@ -344,7 +344,7 @@ tests!(selected_backward on cpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(tin on cpu: (
+tests!(tin on cpu cuda: (
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_given_positions,
@@ -361,7 +361,7 @@ tests!(tin on cpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(tin_backward on cpu: (
+tests!(tin_backward on cpu cuda: (
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_given_positions,

@@ -15,6 +15,7 @@ use longseq_check::lookup::{LookupCase, Pool};
 use longseq_check::sdim::SdimCase;
 use longseq_check::search::SearchCase;
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
+use longseq_check::tin::{TinBackwardCase, TinCase};
 use longseq_check::{AnyCase, Call, Calls, Failure};
 
 use super::device::{Request, assert_clean};
@@ -85,7 +86,7 @@ fn memory_that_runs_out_leaves_outputs_alone() {
         nth => emulator.fail_call(CallKind::Allocate, nth, CudaError::OutOfMemory),
     };
     let mut failed = 0;
-    for case in longseq_check::faults::cases() {
+    for case in all_cases() {
         let each = fail_each_allocation(&gpu, &case, &fail);
         failed += each.unwrap_or_else(|failure| panic!("{failure}"));
     }
@@ -127,7 +128,7 @@ fn every_operation_can_be_captured_and_replayed() {
     let Some(emulator) = session() else { return };
     let gpu = Cuda::new(0).expect("a device");
     gpu.set_workspace(Some(gpu.zeros::<u8>(16 << 20).expect("memory"))).expect("its stream");
-    for case in longseq_check::faults::cases() {
+    for case in all_cases() {
         let expected = gpu.run_case(&case).expect("a valid case");
         let mut calls = Captured { emulator: &emulator, gpu: &gpu };
         let replayed =
@@ -283,7 +284,7 @@ fn a_failing_event_is_reported_by_the_next_wait() {
 }
 
 /// A call of each operation. Histories are just long enough to be split.
-fn operations() -> [AnyCase; 10] {
+fn operations() -> [AnyCase; 12] {
     let attention = AttentionCase { histories: vec![600], ..Default::default() };
     [
         (&AttentionBackwardCase { forward: attention.clone(), ..Default::default() }).into(),
@@ -297,7 +298,24 @@ fn operations() -> [AnyCase; 10] {
         (&DecoupledCase::default()).into(),
         (&SearchCase { histories: vec![600], score: SearchScore::Hamming, ..Default::default() }).into(),
         (&SearchCase { score: SearchScore::Match, ..Default::default() }).into(),
+        (&TinCase { histories: vec![600], ..Default::default() }).into(),
+        (&TinBackwardCase::default()).into(),
     ]
+}
+
+/// The cases of every backend, and of what this one has.
+fn all_cases() -> Vec<AnyCase> {
+    let (histories, targets) = (vec![70, 0, 9], vec![3, 1, 2]);
+    let tin = TinCase { dtype: DType::Bf16, histories, targets, given: [true, false], ..Default::default() };
+    let gradients = TinBackwardCase { forward: tin.clone(), narrow: true, ..Default::default() };
+    let counted = TinBackwardCase {
+        forward: TinCase { given: [false, true], ..tin.clone() },
+        asked: [false, false, true],
+        ..Default::default()
+    };
+    let mut cases = longseq_check::faults::cases();
+    cases.extend([(&tin).into(), (&gradients).into(), (&counted).into()]);
+    cases
 }
 
 fn run(gpu: &Cuda, case: &AnyCase) -> Result<()> {

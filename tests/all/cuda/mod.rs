@@ -16,6 +16,7 @@ mod sdim_gradients;
 mod search;
 mod streams;
 mod target_attention;
+mod tin;
 #[cfg(target_os = "linux")]
 mod without_driver;
 mod wrong_kernels;

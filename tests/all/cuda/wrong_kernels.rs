@@ -423,6 +423,8 @@ fn every_kernel_has_a_wrong_twin() {
         super::decoupled_gradients::wrong(),
         super::search::wrong(),
         super::search::wrong_in_long_pieces(),
+        super::tin::wrong(),
+        super::tin::wrong_gradients(),
     ];
     let twins: Vec<String> = lists.iter().flatten().map(|(mutant, _)| family(mutant.kernel)).collect();
     for (_, text) in cuda::kernels() {
