@@ -16,10 +16,10 @@
 #include "target_attention/backward_fma.cuh"
 
 #define BACKWARD_FMA(NAME, ...)                                                                                     \
-    typedef Backward<RowsAlike, __VA_ARGS__> NAME##_kernel;                                                                    \
+    typedef Backward<RowsAlike, __VA_ARGS__> NAME##_kernel;                                                         \
     LAYOUT(NAME, NAME##_kernel::BEHAVIOURS, NAME##_kernel::shared_bytes(false), NAME##_kernel::shared_bytes(true)); \
     extern "C" __global__ void __launch_bounds__(THREADS, 2) NAME(const AttentionBackwardParams p) {                \
-        backward_fma<NAME##_kernel>(p, RowsAlike{});                                                                             \
+        backward_fma<NAME##_kernel>(p, RowsAlike{});                                                                \
     }
 
 // Columns, behaviours per step, rows per tile, rows of a thread's scores, rows of a thread's gradients of queries.

@@ -6,9 +6,9 @@
 template <typename Rows, u32 CHUNK, u32 STEP, u32 TILE_ROWS, u32 SCORE_ROWS, u32 QUERY_ROWS>
 struct Backward : BackwardRows<Rows, CHUNK, STEP, TILE_ROWS> {
     typedef BackwardRows<Rows, CHUNK, STEP, TILE_ROWS> Base;
+    using Base::access, Base::p, Base::span, Base::kv_head, Base::keys, Base::values, Base::queries, Base::grad_out, Base::weights, Base::grads;
     using Base::BEHAVIOURS, Base::ROWS, Base::PITCH, Base::WEIGHT_PITCH;
     using Base::heads, Base::head_of_row, Base::index_of_row, Base::load_history, Base::load_rows, Base::store, Base::store_history;
-    using Base::access, Base::p, Base::span, Base::kv_head, Base::keys, Base::values, Base::queries, Base::grad_out, Base::weights, Base::grads;
     using Base::states, Base::removed, Base::tile_first, Base::rows, Base::first, Base::count;
     // Scores: threads that share rows have adjacent behaviours.
     static constexpr u32 ROW_GROUPS = ROWS / SCORE_ROWS, SCORE_LANES = THREADS / ROW_GROUPS;

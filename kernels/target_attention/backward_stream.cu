@@ -9,7 +9,7 @@
 
 #define BACKWARD_STREAM(NAME, LANES, ROWS)                                                           \
     extern "C" __global__ void __launch_bounds__(THREADS, 4) NAME(const AttentionBackwardParams p) { \
-        backward_stream<LANES, ROWS>(p, StreamedAlike{});                                                            \
+        backward_stream<LANES, ROWS>(p, StreamedAlike{});                                            \
     }
 
 BACKWARD_STREAM(backward_stream_64_rows_1, 16, 1)

@@ -21,7 +21,7 @@
            SplitHistory<T, WIDE, CHUNK, ROWS>::shared_bytes(true),                                 \
            SplitHistory<T, WIDE, CHUNK, ROWS>::shared_bytes(false));                               \
     extern "C" __global__ void __launch_bounds__(THREADS, 4) NAME(const TargetAttentionParams p) { \
-        split_history_fma<CHUNK, ROWS>(StagedRows<T, WIDE>{{p}});                                                \
+        split_history_fma<CHUNK, ROWS>(StagedRows<T, WIDE>{{p}});                                  \
     }
 
 SPLIT_HISTORY_FMA(split_history_fma_wide_32_rows_8_f32, f32, true, 32, 8)

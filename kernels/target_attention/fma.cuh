@@ -76,8 +76,8 @@ struct SplitHistory {
 template <typename Rows, u32 CHUNK, u32 ROWS>
 struct SplitKernel : SplitHistory<typename Rows::T, Rows::WIDE, CHUNK, ROWS> {
     typedef SplitHistory<typename Rows::T, Rows::WIDE, CHUNK, ROWS> Sizes;
-    using Sizes::PARTS, Sizes::BEHAVIOURS, Sizes::WARP_BEHAVIOURS, Sizes::EACH, Sizes::PITCH, Sizes::WEIGHT_PITCH;
     using Sizes::HISTORY_TILE, Sizes::QUERY_TILE, Sizes::COLUMNS_EACH, Sizes::GROUP;
+    using Sizes::PARTS, Sizes::BEHAVIOURS, Sizes::WARP_BEHAVIOURS, Sizes::EACH, Sizes::PITCH, Sizes::WEIGHT_PITCH;
 
     const Rows rows;
     const TargetAttentionParams &p;

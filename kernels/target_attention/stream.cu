@@ -15,7 +15,7 @@
 #define STREAM_HISTORY(NAME, CHUNK, ROWS)                                                          \
     LAYOUT(NAME, StreamHistory<CHUNK, ROWS>::STEP);                                                \
     extern "C" __global__ void __launch_bounds__(THREADS, 4) NAME(const TargetAttentionParams p) { \
-        stream_history<CHUNK, ROWS>(StreamedRows{p});                                                            \
+        stream_history<CHUNK, ROWS>(StreamedRows{p});                                              \
     }
 
 STREAM_HISTORY(stream_history_32_rows_1_f32, 32, 1)

@@ -47,8 +47,8 @@ extern "C" __global__ void __launch_bounds__(256) merge_pairs_f32(const MergePai
 extern "C" __global__ void __launch_bounds__(256) merge_pairs_f16(const MergePairsParams p) { merge_pairs<f16>(p); }
 extern "C" __global__ void __launch_bounds__(256) merge_pairs_bf16(const MergePairsParams p) { merge_pairs<bf16>(p); }
 
-#define COMBINE_PIECES(NAME, T) \
-    extern "C" __global__ void __launch_bounds__(THREADS) NAME(const CombinePiecesParams p) {                               \
+#define COMBINE_PIECES(NAME, T)                                                                                        \
+    extern "C" __global__ void __launch_bounds__(THREADS) NAME(const CombinePiecesParams p) {                          \
         combine_pieces(p, [&](u64 row, u32 column, float number) { ((T *)p.out)[row + column] = narrow<T>(number); }); \
     }
 

@@ -1,9 +1,9 @@
 // Gradients of TIN: what comes before and after backward_fma.cu and backward_stream.cu.
 //
-//     da = grad_out ⊙ ṽ        dṽ = scale·Σ_l ds_l·ẽ_l + grad_out ⊙ a        dp[i] = Σ_{l: f(l) = i} dẽ_l + Σ_{m: f(m) = i} dṽ_m
+//     da = grad_out ⊙ ṽ        dṽ = scale·Σ_l ds_l·ẽ_l + grad_out ⊙ a        dp[i] = Σ_{f(l) = i} dẽ_l + Σ_{f(m) = i} dṽ_m
 //
-// The last is a gradient of a table whose ids are the positions: kernels/lookup adds it up, of some behaviours at a time, then of the candidates;
-// tin_add_positions adds up these parts, in order.
+// The last is a gradient of a table whose ids are the positions: kernels/lookup adds it up, of some behaviours at a time, then of the
+// candidates; tin_add_positions adds up these parts, in order.
 #include "target_attention/backward_states.cuh"
 #include "tin/rows.cuh"
 

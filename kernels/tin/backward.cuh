@@ -9,7 +9,7 @@ struct TinBackwardParams {
     AttentionBackwardParams attention;
     // `of_history` is there.
     TinPositions positions;
-    // [N, d]: where the gradients of behaviours go besides, in f32; may be null.
+    // [N, d]: a copy of the gradients of behaviours, in f32; may be null.
     float *sums;
 };
 

@@ -3,9 +3,9 @@
 //
 //     ẽ_l = e_l + p[f(l)]        s_l = scale·⟨ẽ_l, ṽ⟩        a = Σ_l α_l·ẽ_l        out = ṽ ⊙ a
 //
-// `wide`: rows aligned to four numbers. These are copied to the place of their sum as they are stored. Once they have arrived, the thread that copied
-//   them adds the position's, which comes from the cache, and writes the sum in f32 where they lie: before the barrier that the tile
-//   waits at anyhow, while the next tile's copies have not begun. `any`: the sum is made number by number.
+// `wide`: rows aligned to four numbers. These are copied to the place of their sum as they are stored. Once they have arrived, the thread
+//   that copied them adds the position's, which comes from the cache, and writes the sum in f32 where they lie, before the barrier that
+//   the tile waits at anyhow. `any`: the sum is made number by number.
 #include "target_attention/fma.cuh"
 #include "tin/rows.cuh"
 
@@ -103,12 +103,12 @@ struct StagedSums : PositionedRows {
     }
 };
 
-#define TIN_FMA(NAME, WIDE, CHUNK, ROWS)                                                    \
-    LAYOUT(NAME, SplitHistory<f32, WIDE, CHUNK, ROWS>::BEHAVIOURS,                          \
-           SplitHistory<f32, WIDE, CHUNK, ROWS>::shared_bytes(true),                        \
-           SplitHistory<f32, WIDE, CHUNK, ROWS>::shared_bytes(false));                      \
-    extern "C" __global__ void __launch_bounds__(THREADS, 4) NAME(const TinParams p) {      \
-        split_history_fma<CHUNK, ROWS>(StagedSums<WIDE>{rows_of_block(p)});                 \
+#define TIN_FMA(NAME, WIDE, CHUNK, ROWS)                                               \
+    LAYOUT(NAME, SplitHistory<f32, WIDE, CHUNK, ROWS>::BEHAVIOURS,                     \
+           SplitHistory<f32, WIDE, CHUNK, ROWS>::shared_bytes(true),                   \
+           SplitHistory<f32, WIDE, CHUNK, ROWS>::shared_bytes(false));                 \
+    extern "C" __global__ void __launch_bounds__(THREADS, 4) NAME(const TinParams p) { \
+        split_history_fma<CHUNK, ROWS>(StagedSums<WIDE>{rows_of_block(p)});            \
     }
 
 TIN_FMA(tin_fma_wide_64_rows_8, true, 64, 8)

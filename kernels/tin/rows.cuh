@@ -1,4 +1,4 @@
-// Rows of TIN: those of behaviours with those of their positions added, in f32, as they are read. Candidates come as sums, from tin.cu.
+// Rows of TIN: those of behaviours with those of their positions added, in f32, as they are read. Candidates come as sums (tin.cu).
 #pragma once
 #include "target_attention/attend.cuh"
 #include "target_attention/stored.cuh"

@@ -1,6 +1,6 @@
-// TIN of few candidates: widths in multiples of 4 up to 128, rows aligned to four numbers, all storage types, arithmetic in f32. Formula:
-// fma.cu; grid, variants and sums: target_attention/stream.cu. A lane's four numbers of a behaviour and of its position are added in registers;
-// rows of positions come from the cache.
+// TIN of few candidates: widths in multiples of 4 up to 128, rows aligned to four numbers, all storage types, arithmetic in f32.
+// Formula: fma.cu; grid, variants and sums: target_attention/stream.cu. A lane's four numbers of a behaviour and of its position are added
+// in registers; rows of positions come from the cache. Three blocks run at a time, so that nothing is spilled.
 #include "target_attention/stream.cuh"
 #include "tin/rows.cuh"
 
@@ -69,7 +69,7 @@ struct StreamedSums : PositionedRows {
 
 #define TIN_STREAM(NAME, CHUNK, ROWS)                                                  \
     LAYOUT(NAME, StreamHistory<CHUNK, ROWS>::STEP);                                    \
-    extern "C" __global__ void __launch_bounds__(THREADS, 4) NAME(const TinParams p) { \
+    extern "C" __global__ void __launch_bounds__(THREADS, 3) NAME(const TinParams p) { \
         stream_history<CHUNK, ROWS>(StreamedSums{rows_of_block(p)});                   \
     }
 

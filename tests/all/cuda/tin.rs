@@ -154,7 +154,6 @@ const LATE: Edit = ("bar.sync \t0;", "");
 
 pub(super) fn wrong() -> Vec<(Mutant, Check)> {
     let many = TinCase { histories: vec![1025, 90], targets: vec![32, 9], width: 64, ..Default::default() };
-    let half = TinCase { dtype: DType::Bf16, ..many.clone() };
     let one = TinCase { targets: vec![1, 1], ..many.clone() };
     let given = TinCase { given: [true; 2], ..many.clone() };
     let fma = |fault, edit| mutant("tin_fma", "tin_fma_wide_64_rows_32", fault, edit);
@@ -163,11 +162,10 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
     let twins = [
         (fma("tiles not waited for", NOT_WAITED), &many),
         (everywhere(fma("a tile read before its positions are there", LATE)), &many),
-        (everywhere(fma("16-bit rows read as others", ("shl.b32", "shr.u32"))), &half),
-        (fma("counted past the last position", ("min.u64", "max.u64")), &many),
-        (fma("given positions past the last", ("min.u32", "max.u32")), &given),
+        (everywhere(fma("counted past the last position", ("min.u64", "max.u64"))), &many),
+        (everywhere(fma("given positions past the last", ("min.u32", "max.u32"))), &given),
         (stream("products subtracted", ("add.rn.f32", "sub.rn.f32")), &one),
-        (stream("counted past the last position", ("min.u64", "max.u64")), &one),
+        (everywhere(stream("counted past the last position", ("min.u64", "max.u64"))), &one),
         (shared("tin_prepare", "positions subtracted", ("add.rn.f32", "sub.rn.f32")), &many),
         (shared("tin_combine", "pieces weighed wrongly", ("sub.rn.f32", "add.rn.f32")), &many),
     ];
@@ -190,12 +188,12 @@ pub(super) fn wrong_gradients() -> Vec<(Mutant, Check)> {
     let twins = [
         (fma("scores shifted wrongly", ("sub.rn.f32", "add.rn.f32")), &many),
         (everywhere(fma("overwritten while read", LATE)), &many),
-        (fma("given positions past the last", ("min.u32", "max.u32")), &many),
+        (everywhere(fma("given positions past the last", ("min.u32", "max.u32"))), &many),
         (stream("lanes exchanged one way", ("shfl.sync.bfly", "shfl.sync.down")), &one),
         (everywhere(stream("sums read too early", LATE)), &one),
         (shared("tin_states", "lanes of D subtracted", ("add.rn.f32", "sub.rn.f32")), &many),
         (shared("tin_states", "multiplied by the sum", ("rcp.approx", "sqrt.approx")), &coarse),
-        (shared("tin_count_positions", "past the last position", ("min.u64", "max.u64")), &many),
+        (everywhere(shared("tin_count_positions", "past the last position", ("min.u64", "max.u64"))), &many),
         (shared("tin_target_gradient", "one number too many", ("setp.ge.u64", "setp.gt.u64")), &many),
         (shared("tin_add_positions", "candidates subtracted", ("add.rn.f32", "sub.rn.f32")), &many),
         (shared("tin_write_positions", "one number too many", ("setp.ge.u64", "setp.gt.u64")), &narrow),
