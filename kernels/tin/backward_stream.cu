@@ -4,7 +4,7 @@
 #include "target_attention/backward_stream.cuh"
 #include "tin/backward.cuh"
 
-// With four candidates three blocks run at a time, so that nothing is spilled.
+// With four candidates a multiprocessor may run as few as three blocks, so that nothing is spilled.
 #define TIN_BACKWARD_STREAM(NAME, LANES, ROWS, BLOCKS)                                              \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(const TinBackwardParams p) { \
         backward_stream<LANES, ROWS>(p.attention, StreamedSummedRows{p});                           \

@@ -1,6 +1,6 @@
 // TIN of few candidates: widths in multiples of 4 up to 128, rows aligned to four numbers, all storage types, arithmetic in f32.
 // Formula: fma.cu; grid, variants and sums: target_attention/stream.cu. A lane's four numbers of a behaviour and of its position are added
-// in registers; rows of positions come from the cache. Three blocks run at a time, so that nothing is spilled.
+// in registers; rows of positions come from the cache. A multiprocessor may run as few as three blocks, so that nothing is spilled.
 #include "target_attention/stream.cuh"
 #include "tin/rows.cuh"
 

@@ -9,19 +9,19 @@ use crate::jagged::Batch;
 use crate::plan::best_tile_rows;
 
 /// Adds positions to candidates, and checks those that are given.
-pub(super) const PREPARE: Kernel = Kernel::new("tin", "tin_prepare", 256, 28);
+pub(super) const PREPARE: Kernel = Kernel::new("tin", "tin_prepare", 256, 20);
 /// Combines the partial results of pieces.
 pub(super) const COMBINE: Kernel = Kernel::new("tin", "tin_combine", 128, 32);
 /// What softmax subtracts in each candidate.
-pub(super) const STATES: Kernel = Kernel::new("tin_backward", "tin_states", 128, 48);
+pub(super) const STATES: Kernel = Kernel::new("tin_backward", "tin_states", 128, 34);
 /// Counts the positions of behaviours.
-pub(super) const COUNT: Kernel = Kernel::new("tin_backward", "tin_count_positions", 256, 20);
+pub(super) const COUNT: Kernel = Kernel::new("tin_backward", "tin_count_positions", 256, 16);
 /// Completes the gradients of candidates.
-pub(super) const TARGETS: Kernel = Kernel::new("tin_backward", "tin_target_gradient", 256, 20);
+pub(super) const TARGETS: Kernel = Kernel::new("tin_backward", "tin_target_gradient", 256, 16);
 /// Adds the sums of some positions to those of all.
-pub(super) const ADD: Kernel = Kernel::new("tin_backward", "tin_add_positions", 256, 20);
+pub(super) const ADD: Kernel = Kernel::new("tin_backward", "tin_add_positions", 256, 16);
 /// Stores the sums of positions in the gradient's type.
-pub(super) const WRITE: Kernel = Kernel::new("tin_backward", "tin_write_positions", 256, 20);
+pub(super) const WRITE: Kernel = Kernel::new("tin_backward", "tin_write_positions", 256, 11);
 
 /// Method, symbol, registers, chunk, tile rows, step. They take all storage types.
 #[rustfmt::skip]
@@ -48,10 +48,10 @@ pub(in crate::cuda) static BACKWARD_VARIANTS: [BackwardVariant; 8] = [
     by_threads("tin_backward_fma_64_rows_32", 196, [64, 32, 64, 4]),
     by_threads("tin_backward_fma_128_rows_32", 168, [128, 32, 32, 4]),
     by_threads("tin_backward_fma_256_rows_16", 167, [256, 16, 16, 1]),
-    by_lanes("tin_backward_stream_64_rows_1", 79, [64, 1, 64, 0]),
-    by_lanes("tin_backward_stream_64_rows_4", 122, [64, 4, 64, 0]),
-    by_lanes("tin_backward_stream_128_rows_1", 79, [128, 1, 64, 0]),
-    by_lanes("tin_backward_stream_128_rows_4", 122, [128, 4, 64, 0]),
+    by_lanes("tin_backward_stream_64_rows_1", 106, [64, 1, 64, 0]),
+    by_lanes("tin_backward_stream_64_rows_4", 128, [64, 4, 64, 0]),
+    by_lanes("tin_backward_stream_128_rows_1", 106, [128, 1, 64, 0]),
+    by_lanes("tin_backward_stream_128_rows_4", 128, [128, 4, 64, 0]),
 ];
 
 const fn row(

@@ -164,7 +164,7 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
         (everywhere(fma("a tile read before its positions are there", LATE)), &many),
         (everywhere(fma("counted past the last position", ("min.u64", "max.u64"))), &many),
         (everywhere(fma("given positions past the last", ("min.u32", "max.u32"))), &given),
-        (stream("products subtracted", ("add.rn.f32", "sub.rn.f32")), &one),
+        (everywhere(stream("products subtracted", ("add.rn.f32", "sub.rn.f32"))), &one),
         (everywhere(stream("counted past the last position", ("min.u64", "max.u64"))), &one),
         (shared("tin_prepare", "positions subtracted", ("add.rn.f32", "sub.rn.f32")), &many),
         (shared("tin_combine", "pieces weighed wrongly", ("sub.rn.f32", "add.rn.f32")), &many),
