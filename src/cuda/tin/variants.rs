@@ -32,12 +32,12 @@ pub(in crate::cuda) static VARIANTS: [Variant; 12] = [
     row(Method::FmaVectors, "tin_fma_wide_128_rows_32", 115, 128, 32, 32),
     row(Method::FmaScalars, "tin_fma_any_64_rows_8", 107, 64, 8, 128),
     row(Method::FmaScalars, "tin_fma_any_64_rows_32", 104, 64, 32, 64),
-    row(Method::Stream, "tin_stream_32_rows_1", 128, 32, 1, 128),
-    row(Method::Stream, "tin_stream_32_rows_4", 128, 32, 4, 64),
-    row(Method::Stream, "tin_stream_64_rows_1", 128, 64, 1, 64),
-    row(Method::Stream, "tin_stream_64_rows_4", 128, 64, 4, 32),
-    row(Method::Stream, "tin_stream_128_rows_1", 128, 128, 1, 32),
-    row(Method::Stream, "tin_stream_128_rows_4", 128, 128, 4, 16),
+    row(Method::Stream, "tin_stream_32_rows_1", 98, 32, 1, 128),
+    row(Method::Stream, "tin_stream_32_rows_4", 118, 32, 4, 64),
+    row(Method::Stream, "tin_stream_64_rows_1", 100, 64, 1, 64),
+    row(Method::Stream, "tin_stream_64_rows_4", 114, 64, 4, 32),
+    row(Method::Stream, "tin_stream_128_rows_1", 112, 128, 1, 32),
+    row(Method::Stream, "tin_stream_128_rows_4", 118, 128, 4, 16),
 ];
 
 /// Symbol, registers, columns, tile rows, step, rows that a thread scores. Of those for the same width, the first that holds all
