@@ -136,6 +136,36 @@ fn wider_rows_have_no_gradients() {
     assert_eq!(failure.error().map(ToString::to_string).as_deref(), Some(expected));
 }
 
+/// The next wait names a position outside, whatever is asked for; nothing outside is read.
+#[test]
+fn gradients_find_positions_outside() {
+    let Some(emulator) = session() else { return };
+    let gpu = Cuda::new(0).expect("a device");
+    let op = Tin::new(1).with_positions(2);
+    let rows = |count: usize| gpu.upload(&vec![1.0f32; count]).expect("memory");
+    let [targets, history, positions] = [2, 3, 2].map(rows);
+    let [pooled, lse, grad_out] = [2, 2, 2].map(rows);
+    let given = gpu.upload(&[1u32, 0, 7]).expect("memory");
+    let lengths = |rows| Jagged::from_lengths(&[rows]).expect("a length");
+    let batch = gpu.batch(&lengths(3), &lengths(2)).expect("a user");
+    for asks in [false, true] {
+        let mut written = rows(2);
+        let inputs = TinInputs::new(gpu.view(&targets), gpu.view(&history), gpu.view(&positions));
+        let inputs = inputs.with_history_positions(gpu.view(&given));
+        let saved = TinSaved::new(gpu.view(&pooled), gpu.view(&lse));
+        let mut grads = TinGradients::<_, f32>::new();
+        if asks {
+            grads = grads.with_positions(gpu.view_mut(&mut written));
+        }
+        let grad = gpu.view(&grad_out);
+        gpu.tin_backward_into(&op, &batch, inputs, saved, grad, grads).expect("a valid call");
+        let error = gpu.synchronize().expect_err("a position outside");
+        let expected = "tin_backward: history_positions[2] is 7, which must be below 2";
+        assert_eq!(error.to_string(), expected);
+    }
+    assert_eq!(emulator.take_findings(), []);
+}
+
 #[test]
 fn wrong_tin_is_caught() {
     assert_caught(wrong());
