@@ -44,8 +44,8 @@ pub(in crate::cuda) static VARIANTS: [Variant; 12] = [
 /// candidates of a user is taken, or the last.
 #[rustfmt::skip]
 pub(in crate::cuda) static BACKWARD_VARIANTS: [BackwardVariant; 8] = [
-    by_threads("tin_backward_fma_64_rows_8", 141, [64, 8, 64, 2]),
-    by_threads("tin_backward_fma_64_rows_32", 196, [64, 32, 64, 4]),
+    by_threads("tin_backward_fma_64_rows_8", 139, [64, 8, 64, 2]),
+    by_threads("tin_backward_fma_64_rows_32", 198, [64, 32, 64, 4]),
     by_threads("tin_backward_fma_128_rows_32", 168, [128, 32, 32, 4]),
     by_threads("tin_backward_fma_256_rows_16", 167, [256, 16, 16, 1]),
     by_lanes("tin_backward_stream_64_rows_1", 106, [64, 1, 64, 0]),
