@@ -71,7 +71,7 @@ pub(in crate::cuda) const STREAMED_WIDTH: usize = 128;
 #[rustfmt::skip]
 pub(in crate::cuda) static VARIANTS: [Variant; 17] = [
     row("backward_fma_32_rows_32", 158, [32, 32, 64, 4]),
-    row("backward_fma_64_rows_8", 141, [64, 8, 64, 2]),
+    row("backward_fma_64_rows_8", 139, [64, 8, 64, 2]),
     row("backward_fma_64_rows_32", 196, [64, 32, 64, 4]),
     row("backward_fma_128_rows_32", 168, [128, 32, 32, 4]),
     row("backward_fma_256_rows_16", 167, [256, 16, 16, 1]),
