@@ -35,7 +35,11 @@ pub struct CudaBatch {
     newest: PlanCache<Vec<CudaBatch>, usize>,
     /// Where histories begin, if not one after the other: those of a part of each user's behaviours.
     starts: Option<Vec<usize>>,
+    offsets: Offsets,
 }
+
+/// Offsets on the device: `[users + 1]`, 64 bits each; `None` until they are needed.
+type Offsets = Mutex<Option<Arc<Allocation>>>;
 
 /// The parts of DIN's gradients, and their lists on the device.
 #[derive(Debug)]
@@ -62,7 +66,7 @@ pub struct CudaJagged {
     jagged: Jagged,
     /// A batch with one candidate per user, which stands for the user's row of results.
     pub(super) per_user: CudaBatch,
-    offsets: Mutex<Option<Arc<Allocation>>>,
+    offsets: Offsets,
 }
 
 /// A plan and its lists on the device.
@@ -129,7 +133,14 @@ impl CudaBatch {
             din: PlanCache::default(),
             newest: PlanCache::default(),
             starts: None,
+            offsets: Offsets::default(),
         }
+    }
+
+    /// The offsets of the histories on the device, uploaded at their first use.
+    pub(super) fn history_offsets(&self, gpu: &Cuda, operation: &'static str) -> Result<Arc<Allocation>> {
+        self.check_stream(gpu, operation)?;
+        upload_offsets(gpu, operation, self.batch.histories(), &self.offsets)
     }
 
     /// The batch itself.
@@ -298,17 +309,26 @@ impl CudaJagged {
     pub(super) fn new(jagged: Jagged, stream: &Arc<CudaStream>) -> Result<Self> {
         let ones = Jagged::from_lengths(&vec![1; jagged.users()])?;
         let per_user = CudaBatch::new(Batch::new(jagged.clone(), ones)?, stream);
-        Ok(Self { jagged, per_user, offsets: Mutex::default() })
+        Ok(Self { jagged, per_user, offsets: Offsets::default() })
     }
 
     /// The offsets on the device: `[users + 1]`, 64 bits each.
     pub(super) fn offsets(&self, gpu: &Cuda, operation: &'static str) -> Result<Arc<Allocation>> {
         gpu.check_stream(operation, &self.per_user.stream)?;
-        let mut offsets = lock(&self.offsets);
-        if let Some(offsets) = offsets.as_ref() {
-            return Ok(offsets.clone());
-        }
-        let words: Vec<u64> = self.jagged.offsets().iter().map(|&offset| offset as u64).collect();
-        Ok(offsets.insert(Arc::new(gpu.list(operation, &words)?)).clone())
+        upload_offsets(gpu, operation, &self.jagged, &self.offsets)
     }
+}
+
+fn upload_offsets(
+    gpu: &Cuda,
+    operation: &'static str,
+    jagged: &Jagged,
+    offsets: &Offsets,
+) -> Result<Arc<Allocation>> {
+    let mut offsets = lock(offsets);
+    if let Some(offsets) = offsets.as_ref() {
+        return Ok(offsets.clone());
+    }
+    let words: Vec<u64> = jagged.offsets().iter().map(|&offset| offset as u64).collect();
+    Ok(offsets.insert(Arc::new(gpu.list(operation, &words)?)).clone())
 }

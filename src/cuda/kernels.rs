@@ -5,7 +5,7 @@ use miniz_oxide::inflate::decompress_to_vec_zlib;
 /// A PTX file: its name in `kernels/ptx/`, its source in `kernels/`, its text as zlib compresses it.
 type Shipped = (&'static str, &'static str, &'static [u8]);
 
-const SHIPPED: [Shipped; 38] = [
+const SHIPPED: [Shipped; 44] = [
     ("decoupled", "decoupled/decoupled.cu", include_bytes!("../../kernels/ptx/decoupled.ptx.z")),
     (
         "decoupled_all_pairs",
@@ -100,6 +100,16 @@ const SHIPPED: [Shipped; 38] = [
         "target_attention/stream.cu",
         include_bytes!("../../kernels/ptx/target_attention_stream.ptx.z"),
     ),
+    ("tin", "tin/tin.cu", include_bytes!("../../kernels/ptx/tin.ptx.z")),
+    ("tin_backward", "tin/backward.cu", include_bytes!("../../kernels/ptx/tin_backward.ptx.z")),
+    ("tin_backward_fma", "tin/backward_fma.cu", include_bytes!("../../kernels/ptx/tin_backward_fma.ptx.z")),
+    (
+        "tin_backward_stream",
+        "tin/backward_stream.cu",
+        include_bytes!("../../kernels/ptx/tin_backward_stream.ptx.z"),
+    ),
+    ("tin_fma", "tin/fma.cu", include_bytes!("../../kernels/ptx/tin_fma.ptx.z")),
+    ("tin_stream", "tin/stream.cu", include_bytes!("../../kernels/ptx/tin_stream.ptx.z")),
 ];
 
 /// The PTX of every kernel, by the name of its file in `kernels/ptx/`.

@@ -351,7 +351,7 @@ tests!(selected_backward on cpu cuda webgpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(tin on cpu webgpu: (
+tests!(tin on cpu cuda webgpu: (
     matches_the_formula,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
@@ -369,7 +369,7 @@ tests!(tin on cpu webgpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(tin_backward on cpu webgpu: (
+tests!(tin_backward on cpu cuda webgpu: (
     matches_differences_of_the_formula,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,

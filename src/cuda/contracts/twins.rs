@@ -47,6 +47,10 @@ use crate::cuda::target_attention::backward::{
     SplitTarget,
 };
 use crate::cuda::target_attention::{CombinePiecesParams, MergePairsParams, TargetAttentionParams};
+use crate::cuda::tin::attend::{TinCombineParams, TinOutputPointers, TinParams};
+use crate::cuda::tin::backward::{TinBackwardParams, TinStatesParams, TinTargetGradientParams};
+use crate::cuda::tin::positions::{TinCountParams, TinPositionGradientParams};
+use crate::cuda::tin::rows::{TinPositions, TinPrepareParams};
 use crate::cuda::twin::{Field, Twin};
 
 /// Name, size and fields of every twin.
@@ -125,6 +129,16 @@ fn twins() -> Vec<(&'static str, Vec<Field>)> {
         twin::<DecoupledAllIdsParams>(),
         twin::<DecoupledScaleParams>(),
         twin::<DecoupledAddRowsParams>(),
+        twin::<TinPositions>(),
+        twin::<TinOutputPointers>(),
+        twin::<TinParams>(),
+        twin::<TinPrepareParams>(),
+        twin::<TinCombineParams>(),
+        twin::<TinBackwardParams>(),
+        twin::<TinStatesParams>(),
+        twin::<TinTargetGradientParams>(),
+        twin::<TinCountParams>(),
+        twin::<TinPositionGradientParams>(),
     ]
 }
 

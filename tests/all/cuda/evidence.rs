@@ -21,6 +21,7 @@ use longseq_check::sdim::{SdimBackwardCase, SdimCase};
 use longseq_check::search::{Compared, SearchCase};
 use longseq_check::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase};
+use longseq_check::tin::{TinBackwardCase, TinCase};
 
 /// Requested sectors over the fewest possible: the goal for streamed operands.
 const MOST_SECTORS: f64 = 1.05;
@@ -261,6 +262,28 @@ fn selections() -> Vec<Shape> {
     ]
 }
 
+fn tin() -> Vec<Shape> {
+    let many = TinCase {
+        histories: vec![4096; 8],
+        targets: vec![32; 8],
+        width: 64,
+        positions: 431,
+        ..Default::default()
+    };
+    let few = TinCase { histories: vec![1000; 20], targets: vec![1; 20], dtype: DType::Bf16, ..many.clone() };
+    let gradients = |forward: &TinCase| TinBackwardCase { forward: forward.clone(), ..Default::default() };
+    vec![
+        shape("TIN f32, B = 8, C = 32, L = 4096, d = 64", &many),
+        long_shape(
+            "TIN bf16, B = 8, C = 32, L = 4096, d = 64",
+            &TinCase { dtype: DType::Bf16, ..many.clone() },
+        ),
+        shape("TIN bf16, B = 20, C = 1, L = 1000, d = 64", &few),
+        long_shape("gradients of TIN f32, B = 8, C = 32, L = 4096, d = 64", &gradients(&many)),
+        shape("gradients of TIN bf16, B = 20, C = 1, L = 1000, d = 64", &gradients(&few)),
+    ]
+}
+
 /// The resources of a kernel, from the tables that `kernels/compile` writes with ptxas.
 fn resources(kernel: &str, architecture: &str) -> Resources {
     let folder = longseq_check::repository().join("kernels/ptx");
@@ -353,9 +376,10 @@ fn the_evidence_is_up_to_date() {
     if session().is_none() {
         return;
     }
-    let shapes = [target_attention(), din_and_sdim(), decoupled_and_lookups(), searches(), selections()]
-        .into_iter()
-        .flatten();
+    let shapes =
+        [target_attention(), din_and_sdim(), decoupled_and_lookups(), searches(), selections(), tin()]
+            .into_iter()
+            .flatten();
     let path = longseq_check::repository().join("kernels/evidence.md");
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     if let Ok(wanted) = std::env::var("LONGSEQ_WRITE_EVIDENCE") {

@@ -17,6 +17,7 @@ mod search;
 mod selected;
 mod streams;
 mod target_attention;
+mod tin;
 #[cfg(target_os = "linux")]
 mod without_driver;
 mod wrong_kernels;

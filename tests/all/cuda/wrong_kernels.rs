@@ -425,6 +425,8 @@ fn every_kernel_has_a_wrong_twin() {
         super::search::wrong_in_long_pieces(),
         super::selected::wrong(),
         super::selected::wrong_gradients(),
+        super::tin::wrong(),
+        super::tin::wrong_gradients(),
     ];
     let twins: Vec<String> = lists.iter().flatten().map(|(mutant, _)| family(mutant.kernel)).collect();
     for (_, text) in cuda::kernels() {
