@@ -232,7 +232,7 @@ impl Job<'_> {
         let partial = gpu.scratch(operation, (sums * (value_columns + 2)) as u64)?;
         let u = |value: usize| value as u32;
         let columns = column_vec4s(value_width.min(MAX_COLUMNS));
-        let (weighting, divisor) = weighting_code(attention.weighting);
+        let (weighting, divisor) = weighting_code(operation, attention.weighting)?;
         let params = AttendParams {
             first_piece: 0,
             kv_heads: u(kv_heads),

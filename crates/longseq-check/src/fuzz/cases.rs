@@ -70,7 +70,7 @@ fn attention_case(bytes: &mut Unstructured<'_>) -> Result<AttentionCase> {
     let (histories, targets) = requests(bytes)?;
     let (heads, kv_heads) = *bytes.choose(&[(1, 1), (2, 1), (4, 2), (3, 3)])?;
     let divisor = *bytes.choose(&[1.0, 3.0, -7.5])?;
-    let weightings = [Weighting::Softmax, Weighting::Relu, Weighting::Silu { divisor }, Weighting::Identity];
+    let weightings = [Weighting::Softmax, Weighting::Relu, Weighting::silu(divisor), Weighting::Identity];
     Ok(AttentionCase {
         seed: bytes.arbitrary()?,
         dtype: *bytes.choose(&DTYPES)?,

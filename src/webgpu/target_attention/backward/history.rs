@@ -116,7 +116,7 @@ impl History<'_> {
         let bias = window.bias.as_ref().unwrap_or(&nothing);
         let vectors = window.keys.has_whole_vec4s(op.width) && values.has_whole_vec4s(op.value_width);
         let kernel = backward_kernel(if plan.tile_rows == 4 { 1 } else { 2 }, Format::of::<T>(vectors));
-        let (weighting, divisor) = weighting_code(op.weighting);
+        let (weighting, divisor) = weighting_code(operation, op.weighting)?;
         let (query_factor, factor) = split_scale(op.effective_scale());
         let groups = (window.pieces.len() * op.kv_heads) as u64;
         for first_tile in (0..plan.most_tiles.max(1)).step_by(plan.tiles_per_dispatch) {

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use crate::element::{Element, GradientOf};
 use crate::error::Result;
-use crate::gpu::fit;
+use crate::gpu::{fit, weighting_code};
 use crate::memory::ViewMut;
 use crate::ops::{
     TargetAttention, TargetAttentionGradOut, TargetAttentionGradients, TargetAttentionInputs,
@@ -48,6 +48,7 @@ pub(super) fn backward<T: Element, G: GradientOf<T>>(
     mut grads: TargetAttentionGradients<'_, WgpuMemory, G>,
 ) -> Result<()> {
     op.check_backward(batch.as_ref(), inputs, saved, grad_out, &grads)?;
+    weighting_code(NAME, op.weighting)?;
     batch.check_owner(gpu, NAME)?;
     if !check_outputs(gpu, &grads)? {
         return Ok(());
