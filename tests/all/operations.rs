@@ -396,6 +396,7 @@ tests!(interest_channels on cpu: (
     names_the_candidate_whose_axes_depend_on_each_other,
     takes_the_first_of_equal_channels,
     refuses_what_does_not_fit,
+    takes_parameters_of_any_size_for_nobody,
     matches_reference_on_the_small_named_cases,
 ));
 

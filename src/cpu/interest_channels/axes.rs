@@ -110,9 +110,11 @@ impl Axes {
             exists: filled(operation, candidates * channels, false)?,
             is_finite: filled(operation, candidates, false)?,
         };
-        let rows = all.rows.chunks_mut(CANDIDATES * numbers);
+        // Saturating: without candidates, rows may have any length.
+        let of_task = |length: usize| CANDIDATES.saturating_mul(length);
+        let rows = all.rows.chunks_mut(of_task(numbers));
         let tasks =
-            rows.zip(all.exists.chunks_mut(CANDIDATES * channels)).zip(all.is_finite.chunks_mut(CANDIDATES));
+            rows.zip(all.exists.chunks_mut(of_task(channels))).zip(all.is_finite.chunks_mut(CANDIDATES));
         let results =
             map(tasks.enumerate().collect(), |(chunk, ((rows, exists), is_finite))| -> Result<()> {
                 let each =

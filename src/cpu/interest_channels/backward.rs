@@ -236,6 +236,10 @@ impl Kernel for SpanGradients<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
         let Self { pass, of_sums, entries: [scores, slopes], rows, mut out } = self;
+        // Without behaviours, rows may have any length.
+        if rows.is_empty() {
+            return;
+        }
         let (width, axes) = (pass.inputs.op.width, &pass.inputs.axes.rows);
         let (mut sum, mut second, mut part) = (vec![0.0; width], vec![0.0; width], Vec::new());
         out.clear();

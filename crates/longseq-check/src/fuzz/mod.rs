@@ -9,6 +9,7 @@ mod bytes;
 mod cases;
 mod raw;
 mod raw_backward;
+mod raw_channels;
 mod raw_search;
 mod raw_selected;
 mod raw_tables;
@@ -23,7 +24,7 @@ use crate::named::AnyCase;
 pub type Target = fn(&[u8]);
 
 /// Every target of this crate, by name.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("target_attention", target_attention),
     ("din", din),
     ("sdim", sdim),
@@ -31,6 +32,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("decoupled", decoupled),
     ("search", search),
     ("selected", selected),
+    ("interest_channels", interest_channels),
     ("target_attention_backward", target_attention_backward),
     ("din_backward", din_backward),
     ("sdim_backward", sdim_backward),
@@ -38,6 +40,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("update_rows", update_rows),
     ("decoupled_backward", decoupled_backward),
     ("selected_backward", selected_backward),
+    ("interest_channels_backward", interest_channels_backward),
     ("jagged", jagged),
 ];
 
@@ -65,6 +68,7 @@ targets! {
     decoupled raw;
     search raw_search;
     selected raw_selected;
+    interest_channels raw_channels;
     target_attention_backward raw_backward;
     din_backward raw_backward;
     sdim_backward raw_backward;
@@ -72,6 +76,7 @@ targets! {
     update_rows raw_tables;
     decoupled_backward raw_tables;
     selected_backward raw_selected;
+    interest_channels_backward raw_channels;
 }
 
 /// Checks a case on the CPU, and on the devices that `LONGSEQ_FUZZ_DEVICES` names (`wgpu`, `cuda`).

@@ -154,3 +154,27 @@ pub(super) fn finds_positions_and_counts_outside<B: Backend>(backend: &B, _: Rul
     assert_eq!(twice, doubled);
     backend.synchronize().expect("all errors were reported");
 }
+
+/// Without candidates and behaviours, parameters may have any size.
+pub(super) fn takes_parameters_of_any_size_for_nobody<B: Backend>(backend: &B, _: Rules) {
+    let run = || -> Result<()> {
+        let users = Jagged::from_lengths(&[0, 0])?;
+        let batch = backend.batch(&users, &users)?;
+        let (none, nothing) = (backend.zeros::<f32>(0)?, backend.zeros::<u32>(0)?);
+        let inputs = InterestChannelsInputs::new(backend.view(&none), backend.view(&none));
+        for (width, channels) in [(1 << 40, 3), (1 << 62, 1), (1 << 31, 1 << 31)] {
+            let op = InterestChannels::new(width).with_channels(channels).with_top_k(1);
+            let out = backend.interest_channels(&op, &batch, inputs)?;
+            assert!(backend.download(backend.view(&out))?.is_empty());
+            let kept = Selection::new(backend.view(&nothing), backend.view(&none), backend.view(&nothing));
+            let (mut axes, mut history) = (backend.zeros::<f32>(0)?, backend.zeros::<f32>(0)?);
+            let grads = InterestChannelsGradients::new()
+                .with_axes(backend.view_mut(&mut axes))
+                .with_history(backend.view_mut(&mut history));
+            let (saved, grad) = (InterestChannelsSaved::new(kept), backend.view(&none));
+            backend.interest_channels_backward_into(&op, &batch, inputs, saved, grad, grads)?;
+        }
+        backend.synchronize()
+    };
+    run().expect("nothing to do");
+}
