@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
-use crate::cpu::interest_channels::Inputs;
 use crate::cpu::interest_channels::axes::RightAngles;
+use crate::cpu::interest_channels::inputs::Inputs;
 use crate::cpu::interest_channels::kept::KeptRows;
 use crate::cpu::picked::picked;
 use crate::cpu::sorted_entries::{Entry, Sorted};

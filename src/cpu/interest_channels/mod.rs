@@ -6,6 +6,7 @@
 
 mod axes;
 mod backward;
+mod inputs;
 mod kept;
 mod route;
 
@@ -13,6 +14,7 @@ use std::ops::Range;
 
 use crate::cpu::Cpu;
 use crate::cpu::interest_channels::axes::Axes;
+use crate::cpu::interest_channels::inputs::Inputs;
 use crate::cpu::interest_channels::kept::{KeptRows, normalise};
 use crate::cpu::interest_channels::route::{Route, lists};
 use crate::cpu::pieces;
@@ -69,14 +71,6 @@ impl InterestChannelsOps for Cpu {
             backward::write(self.instructions, batch, &pass, of_axes, of_history)
         })
     }
-}
-
-/// What every task reads.
-#[derive(Clone, Copy)]
-struct Inputs<'a> {
-    op: &'a InterestChannels,
-    axes: &'a Axes,
-    history: WideRows<'a>,
 }
 
 /// Positions, scores and counts of a tile.

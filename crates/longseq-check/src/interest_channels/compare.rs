@@ -1,6 +1,6 @@
 //! How interest channels are compared with the reference: what is kept by exact scores, the output by what is kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use longseq::*;
 
@@ -19,19 +19,12 @@ struct Scored<'a> {
     sorted: Vec<Vec<f64>>,
     /// Rows whose numbers are all 0: their scores are 0 on every device.
     zeros: &'a [bool],
-    /// For each behaviour how many later ones have the same row: their scores are equal on every device.
-    later: &'a [usize],
+    same: &'a Same,
     error: f64,
 }
 
 impl<'a> Scored<'a> {
-    fn new(
-        axes: &'a ExactAxes,
-        rows: &[Vec<f64>],
-        zeros: &'a [bool],
-        later: &'a [usize],
-        error: f64,
-    ) -> Self {
+    fn new(axes: &'a ExactAxes, rows: &[Vec<f64>], zeros: &'a [bool], same: &'a Same, error: f64) -> Self {
         let score = |row: &[f64], axis: &[f64]| -> f64 {
             let score: f64 = row.iter().zip(axis).map(|(a, b)| a * b).sum();
             if score.is_finite() { score } else { f64::NAN }
@@ -45,7 +38,7 @@ impl<'a> Scored<'a> {
             along
         });
         let sorted = sorted.collect();
-        Self { axes, scores, sorted, zeros, later, error }
+        Self { axes, scores, sorted, zeros, same, error }
     }
 
     /// The first channel that there is.
@@ -83,7 +76,7 @@ impl<'a> Scored<'a> {
         }
         let count = |bar: f64| self.sorted[i].partition_point(|&other| other > bar);
         let most = self.sorted[i].partition_point(|&other| other >= score - 2.0 * self.error);
-        [count(score + 2.0 * self.error), most - 1 - self.later[l]]
+        [count(score + 2.0 * self.error), most - 1 - self.same.later[l]]
     }
 }
 
@@ -136,11 +129,19 @@ impl List<'_> {
 impl ChannelsCase {
     /// Whether a channel keeps what it is to keep, as far as rounding leaves no doubt.
     fn check_choice(&self, scored: &Scored<'_>, i: usize, kept: &[usize]) -> Result<(), String> {
-        if !scored.axes.exists[i] {
-            let nothing = if kept.is_empty() { Ok(()) } else { Err("there is no such channel".to_owned()) };
-            return nothing;
+        if !scored.axes.exists[i] && !kept.is_empty() {
+            return Err("there is no such channel".to_owned());
         }
-        let is_kept = |l: usize| kept.contains(&l);
+        if !scored.axes.exists[i] {
+            return Ok(());
+        }
+        let set: HashSet<usize> = kept.iter().copied().collect();
+        // Of behaviours with the same row the last that is kept, by the last that there is.
+        let mut latest: HashMap<usize, usize> = HashMap::new();
+        for &l in kept {
+            let latest = latest.entry(scored.same.last[l]).or_insert(l);
+            *latest = l.max(*latest);
+        }
         let worst = kept.iter().map(|&l| scored.scores[l][i]);
         // NaN is worse than any number.
         let worst =
@@ -156,12 +157,13 @@ impl ChannelsCase {
                 return Err(format!("position {l} is not among the best {} of all", self.top_k));
             }
         }
-        for l in (0..scored.scores.len()).filter(|&l| scored.must_go(l, i) && !is_kept(l)) {
+        for l in (0..scored.scores.len()).filter(|&l| scored.must_go(l, i) && !set.contains(&l)) {
             let is_missing = match self.among {
                 KeptAmong::All => scored.above(l, i)[1] < self.top_k,
                 _ => kept.len() < self.top_k || scored.scores[l][i] > worst + 2.0 * scored.error,
             };
-            if is_missing {
+            let is_passed_over = latest.get(&scored.same.last[l]).is_some_and(|&latest| latest > l);
+            if is_missing || is_passed_over {
                 return Err(format!("position {l} is not kept"));
             }
         }
@@ -182,11 +184,11 @@ impl ChannelsCase {
             let rows: Vec<&[T]> =
                 inputs.history[history.start * width..history.end * width].chunks(width).collect();
             let wide = |row: &&[T]| -> Vec<f64> { row.iter().map(|x| x.to_f32().into()).collect() };
-            let (wide, later): (Vec<Vec<f64>>, _) = (rows.iter().map(wide).collect(), later(&rows));
+            let (wide, same): (Vec<Vec<f64>>, Same) = (rows.iter().map(wide).collect(), Same::new(&rows));
             let zeros: Vec<bool> = wide.iter().map(|row| row.iter().all(|&x| x == 0.0)).collect();
             for m in targets {
                 let error = sizes.score_error(&axes[m]);
-                let scored = Scored::new(&axes[m], &wide, &zeros, &later, error);
+                let scored = Scored::new(&axes[m], &wide, &zeros, &same, error);
                 if !axes[m].is_finite && !rules.nan {
                     continue;
                 }
@@ -253,14 +255,23 @@ impl ChannelsCase {
     }
 }
 
-/// For each row how many later ones are the same.
-fn later<T: Element>(rows: &[&[T]]) -> Vec<usize> {
-    let mut counts: HashMap<&[u8], usize> = HashMap::new();
-    let mut later = vec![0; rows.len()];
-    for (l, row) in rows.iter().enumerate().rev() {
-        let count = counts.entry(bytemuck::cast_slice(row)).or_default();
-        later[l] = *count;
-        *count += 1;
+/// Behaviours with the same row: their scores are equal on every device.
+struct Same {
+    /// For each the last of them.
+    last: Vec<usize>,
+    /// For each how many of them are later.
+    later: Vec<usize>,
+}
+
+impl Same {
+    fn new<T: Element>(rows: &[&[T]]) -> Self {
+        let mut found: HashMap<&[u8], (usize, usize)> = HashMap::new();
+        let (mut last, mut later) = (vec![0; rows.len()], vec![0; rows.len()]);
+        for (l, row) in rows.iter().enumerate().rev() {
+            let (end, count) = found.entry(bytemuck::cast_slice::<T, u8>(row)).or_insert((l, 0));
+            (last[l], later[l]) = (*end, *count);
+            *count += 1;
+        }
+        Self { last, later }
     }
-    later
 }
