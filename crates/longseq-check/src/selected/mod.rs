@@ -7,6 +7,7 @@ pub(crate) mod cases;
 mod histogram;
 mod hostile;
 mod inputs;
+mod muse;
 pub mod tests;
 
 pub use backward::SelectedBackwardCase;
