@@ -299,6 +299,8 @@ tests!(search on cpu cuda webgpu: (
 tests!(selected on cpu: (
     matches_published_attention,
     matches_muse,
+    matches_twin,
+    matches_sim,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_every_mix,

@@ -42,8 +42,10 @@ files!(
     "sdim_g2_t4_l2",
     "sdim_g5_t1_l2",
     "sdim_g8_t8_l2",
+    "sim_k6_h2",
     "tin_counted",
     "tin_given",
+    "twin_k5_h2",
 );
 
 /// One published result.

@@ -60,6 +60,7 @@ pub mod hashing;
 pub mod hostile;
 pub mod interest_channels;
 pub mod lookup;
+mod matrix;
 pub mod mutant;
 pub mod named;
 pub mod registry;

@@ -9,6 +9,7 @@ mod hostile;
 mod inputs;
 mod muse;
 pub mod tests;
+mod two_stages;
 
 pub use backward::SelectedBackwardCase;
 pub use histogram::HistogramCase;

@@ -4,55 +4,8 @@
 use longseq::*;
 
 use crate::case::Rules;
-use crate::compare::compare;
-use crate::golden::{self, Golden};
-
-/// A matrix, `[rows, columns]`.
-struct Matrix {
-    columns: usize,
-    numbers: Vec<f64>,
-}
-
-impl Matrix {
-    fn load(golden: &Golden, name: &str) -> Self {
-        Self { columns: golden.shape(name)[1], numbers: golden.f64(name) }
-    }
-
-    fn rows(&self) -> impl Iterator<Item = &[f64]> {
-        self.numbers.chunks(self.columns)
-    }
-
-    fn transposed(&self) -> Self {
-        let columns = self.numbers.len() / self.columns;
-        let numbers = (0..self.columns).flat_map(|column| self.rows().map(move |row| row[column])).collect();
-        Self { columns, numbers }
-    }
-
-    /// `self · otherᵀ`.
-    fn times(&self, other: &Self) -> Self {
-        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum();
-        let numbers = self.rows().flat_map(|a| other.rows().map(move |b| dot(a, b))).collect();
-        Self { columns: other.numbers.len() / other.columns, numbers }
-    }
-
-    fn plus(&self, other: &Self) -> Vec<f64> {
-        self.numbers.iter().zip(&other.numbers).map(|(a, b)| a + b).collect()
-    }
-
-    fn upload<B: Backend>(&self, backend: &B) -> Result<Buffer<B, f32>> {
-        backend.upload(&self.numbers.iter().map(|&x| x as f32).collect::<Vec<_>>())
-    }
-
-    fn download<B: Backend>(backend: &B, buffer: &Buffer<B, f32>, columns: usize) -> Result<Self> {
-        let numbers = backend.download(backend.view(buffer))?.into_iter().map(f64::from).collect();
-        Ok(Self { columns, numbers })
-    }
-}
-
-fn assert_close(name: &str, golden: &Golden, got: &[f64], rules: Rules) {
-    let (got, expected): (Vec<f32>, _) = (got.iter().map(|&x| x as f32).collect(), golden.f64(name));
-    compare(name, &got, &expected, &golden::bound(&expected), rules).unwrap();
-}
+use crate::golden::Golden;
+use crate::matrix::Matrix;
 
 /// `W_o·(ReLU((W_q x)(W_k X)ᵀ/√d_a)·(W_v X)) + x`, and its gradients by candidates and behaviours.
 pub(super) fn matches_qin<B: Backend>(backend: &B, rules: Rules) {
@@ -90,8 +43,8 @@ pub(super) fn matches_qin<B: Backend>(backend: &B, rules: Rules) {
         Ok([download(&out)?, download(&dq)?, download(&dk)?, download(&dv)?])
     };
     let [pooled, dq, dk, dv] = run().expect("valid calls");
-    assert_close("out", &golden, &pooled.times(&w_o).plus(&targets), rules);
-    assert_close("grad_targets", &golden, &dq.times(&w_q.transposed()).plus(&grad_out), rules);
+    pooled.times(&w_o).plus(&targets).assert_close("out", &golden, rules);
+    dq.times(&w_q.transposed()).plus(&grad_out).assert_close("grad_targets", &golden, rules);
     let of_keys = dk.times(&w_k.transposed());
-    assert_close("grad_history", &golden, &of_keys.plus(&dv.times(&w_v.transposed())), rules);
+    of_keys.plus(&dv.times(&w_v.transposed())).assert_close("grad_history", &golden, rules);
 }
