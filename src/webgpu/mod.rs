@@ -18,6 +18,7 @@ mod decoupled;
 mod device;
 mod din;
 mod faults;
+mod interest_channels;
 mod launch;
 mod lookup;
 mod memory;

@@ -56,6 +56,8 @@ macro_rules! stamp {
     };
 }
 
+mod channels;
+
 tests!(target_attention on cpu cuda webgpu: (
     matches_published_multi_head_attention,
     matches_published_jagged_attention,
@@ -63,6 +65,7 @@ tests!(target_attention on cpu cuda webgpu: (
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_every_weighting,
+    divides_by_the_length_of_each_history,
     matches_reference_with_grouped_heads,
     matches_reference_with_a_bias,
     matches_reference_on_narrow_storage,
@@ -89,6 +92,7 @@ tests!(target_attention_backward on cpu cuda webgpu: (
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_every_weighting,
+    divides_by_the_length_of_each_history,
     matches_reference_with_grouped_heads,
     matches_reference_with_a_bias,
     matches_reference_with_a_gradient_of_lse,

@@ -137,6 +137,7 @@ pub(super) fn attend<T: Element>(
 ) -> Result<()> {
     op.check(batch.as_ref(), inputs)?;
     op.check_outputs(batch.as_ref(), &outputs)?;
+    let (weighting, divisor) = weighting_code(NAME, op.weighting)?;
     let group_heads = op.heads / op.kv_heads;
     let queries = gpu.region(NAME, &inputs.queries)?;
     let keys = gpu.region(NAME, &inputs.keys)?;
@@ -157,7 +158,6 @@ pub(super) fn attend<T: Element>(
         longest: variant.longest(),
     };
     let plan = batch.plan(gpu, NAME, &cut)?;
-    let (weighting, divisor) = weighting_code(op.weighting);
     let unit = if op.weighting == Weighting::Softmax { std::f32::consts::LOG2_E } else { 1.0 };
     let plain_scale = op.effective_scale();
     let scale = if bias.is_some() { plain_scale } else { plain_scale * unit };

@@ -203,7 +203,7 @@ impl Call<'_> {
             value_columns: op.value_width,
             first_stats,
             tile_rows: group_heads,
-            weighting: weighting_code(Weighting::Softmax).0,
+            weighting: weighting_code(NAME, Weighting::Softmax)?.0,
             has_lse,
         };
         combine.run(gpu, NAME, (&tiles, candidates), partial, out, lse)

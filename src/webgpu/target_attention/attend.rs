@@ -239,7 +239,7 @@ impl Job<'_> {
         let partial = gpu.scratch(operation, (sums * (value_columns + 2)) as u64)?;
         let u = |value: usize| value as u32;
         let columns = column_vec4s(value_width.min(MAX_COLUMNS));
-        let (weighting, divisor) = weighting_code(attention.weighting);
+        let (weighting, divisor) = weighting_code(operation, attention.weighting)?;
         let AddedParams { has_bias, has_places, last_position } = self.added.params();
         let params = AttendParams {
             first_piece: 0,

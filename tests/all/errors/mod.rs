@@ -2,6 +2,7 @@
 
 mod decoupled;
 mod din;
+mod interest_channels;
 mod sdim;
 mod search;
 mod selected;

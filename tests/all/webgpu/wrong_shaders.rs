@@ -146,7 +146,7 @@ fn histories() -> AttentionCase {
 
 fn attention_gradients() -> Vec<Twin> {
     let long = gradients_of(histories());
-    let silu = AttentionCase { weighting: Weighting::Silu { divisor: 8.0 }, ..histories() };
+    let silu = AttentionCase { weighting: Weighting::silu(8.0), ..histories() };
     let silu = AttentionBackwardCase { with_grad_lse: false, ..gradients_of(silu) };
     let aliased = gradients_of(AttentionCase { value_width: None, ..histories() });
     let of = |case: &AttentionBackwardCase, right: &'static str, wrong: &'static str| {

@@ -9,6 +9,7 @@ mod bytes;
 mod cases;
 mod raw;
 mod raw_backward;
+mod raw_channels;
 mod raw_search;
 mod raw_selected;
 mod raw_tables;
@@ -24,7 +25,7 @@ use crate::named::AnyCase;
 pub type Target = fn(&[u8]);
 
 /// Every target of this crate, by name.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("target_attention", target_attention),
     ("din", din),
     ("sdim", sdim),
@@ -33,6 +34,7 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("search", search),
     ("selected", selected),
     ("tin", tin),
+    ("interest_channels", interest_channels),
     ("target_attention_backward", target_attention_backward),
     ("din_backward", din_backward),
     ("sdim_backward", sdim_backward),
@@ -41,6 +43,7 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("decoupled_backward", decoupled_backward),
     ("selected_backward", selected_backward),
     ("tin_backward", tin_backward),
+    ("interest_channels_backward", interest_channels_backward),
     ("jagged", jagged),
 ];
 
@@ -69,6 +72,7 @@ targets! {
     search raw_search;
     selected raw_selected;
     tin raw_tin;
+    interest_channels raw_channels;
     target_attention_backward raw_backward;
     din_backward raw_backward;
     sdim_backward raw_backward;
@@ -77,6 +81,7 @@ targets! {
     decoupled_backward raw_tables;
     selected_backward raw_selected;
     tin_backward raw_tin;
+    interest_channels_backward raw_channels;
 }
 
 /// Checks a case on the CPU, and on the devices that `LONGSEQ_FUZZ_DEVICES` names (`wgpu`, `cuda`).

@@ -215,6 +215,7 @@ pub(super) fn backward<T: Element, G: Element>(
 ) -> Result<()> {
     op.check_backward(batch.as_ref(), inputs, &saved, &grad_out, grads)?;
     check_width(NAME, op.width.max(op.value_width))?;
+    let (weighting, divisor) = weighting_code(NAME, op.weighting)?;
     let rows = Rows::new(gpu, inputs, &grad_out, grads)?;
     let grad_bias = gpu.asked(NAME, grads.bias.as_ref())?.pointer;
     let asked = [rows.grad_queries.pointer, rows.grad_keys.pointer, rows.grad_values.pointer, grad_bias];
@@ -223,7 +224,6 @@ pub(super) fn backward<T: Element, G: Element>(
     }
     let variant = Variant::choose::<T>(op, batch.as_ref(), rows.alignment(op));
     let spans = batch.spans(gpu, NAME, &cut(gpu, op, batch.as_ref(), variant))?;
-    let (weighting, divisor) = weighting_code(op.weighting);
     let asks_queries = rows.grad_queries.pointer != 0;
     let mut call = gpu.begin(NAME);
     let query_rows = batch.as_ref().targets().total() * op.heads;

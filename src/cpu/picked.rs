@@ -2,7 +2,7 @@
 
 use crate::cpu::gather::{AHEAD, WeightedRows, sum_rows};
 use crate::cpu::softmax::PART;
-use crate::cpu::vector::{Lanes, add_lanes, dot_lanes, prefetch_parts};
+use crate::cpu::vector::{Lanes, WideRows, add_lanes, dot_lanes, prefetch_parts, prefetch_rows};
 
 /// The same columns of some rows.
 #[derive(Clone, Copy)]
@@ -80,4 +80,60 @@ impl WeightedRows for Weighted<'_> {
     fn prefetch(&self, k: usize) {
         self.picked.prefetch(k);
     }
+}
+
+/// Rows of all behaviours, of any storage type, and those of one candidate's.
+pub(super) struct Side<'a> {
+    rows: WideRows<'a>,
+    /// The numbers of a behaviour's row.
+    stride: usize,
+    /// The candidate's rows as `f32`, unless they are so already.
+    wide: Vec<f32>,
+}
+
+impl<'a> Side<'a> {
+    pub(super) fn new(rows: WideRows<'a>, stride: usize) -> Self {
+        Self { rows, stride, wide: Vec::new() }
+    }
+
+    /// Prefetches the rows of the first [`AHEAD`] behaviours.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, behaviours: &[usize]) {
+        let each = behaviours.iter().copied().take(AHEAD);
+        match self.rows {
+            WideRows::F32(rows) => prefetch_rows(rows, self.stride, each),
+            WideRows::F16(rows) => prefetch_rows(rows, self.stride, each),
+            WideRows::Bf16(rows) => prefetch_rows(rows, self.stride, each),
+        }
+    }
+
+    /// Widens the behaviours' rows.
+    #[inline(always)]
+    pub(super) fn widen<L: Lanes>(&mut self, l: L, behaviours: &[usize]) {
+        let stride = self.stride;
+        self.wide.resize(behaviours.len() * stride, 0.0);
+        for first in (0..behaviours.len()).step_by(AHEAD) {
+            let end = behaviours.len().min(first + AHEAD);
+            self.prefetch(&behaviours[end..]);
+            let wide = &mut self.wide[first * stride..end * stride];
+            for (&row, out) in behaviours[first..end].iter().zip(wide.chunks_exact_mut(stride)) {
+                self.rows.widen_to(l, row * stride..(row + 1) * stride, out);
+            }
+        }
+    }
+
+    /// Columns of the rows in these places.
+    #[inline(always)]
+    pub(super) fn picked<'s>(&'s self, rows: &'s [usize], offset: usize, width: usize) -> Picked<'s> {
+        let (data, is_far) = match self.rows {
+            WideRows::F32(rows) => (rows, true),
+            _ => (&self.wide[..], false),
+        };
+        Picked { data, stride: self.stride, offset, width, rows, is_far }
+    }
+}
+
+/// Whole rows of a matrix.
+pub(super) fn picked<'a>(data: &'a [f32], width: usize, rows: &'a [usize]) -> Picked<'a> {
+    Picked { data, stride: width, offset: 0, width, rows, is_far: true }
 }
