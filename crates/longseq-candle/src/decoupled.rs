@@ -95,7 +95,9 @@ impl<B: Place> Longseq<B> {
     ) -> Result<Tensor> {
         let candidates = batch.batch().targets().rows();
         let mut tensors = ids.checked(AGGREGATE, batch.batch(), op.features())?;
-        tensors.extend(selection.checked(AGGREGATE, candidates, op.top_k.unwrap_or(0))?);
+        // Without a `top_k` longseq says that it needs one.
+        let top_k = op.top_k.unwrap_or(selection.scores.dims().last().copied().unwrap_or(0));
+        tensors.extend(selection.checked(AGGREGATE, candidates, top_k)?);
         let mut kinds = vec![Kind::Id, Kind::Id, Kind::Id, Kind::Number, Kind::Id];
         let tables = Tables::new(AGGREGATE, "representation", representation, &mut tensors, &mut kinds)?;
         let shape = (candidates, tables.width());
