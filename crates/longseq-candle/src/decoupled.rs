@@ -195,7 +195,7 @@ impl<B: Place> Node<B> {
             let mut out = backend.room::<f32>(length).wrapped()?;
             let view = backend.room_mut(&mut out);
             backend.decoupled_aggregate_into(&self.op, &self.batch, inputs, selection, view).wrapped()?;
-            backend.finish(out).wrapped()
+            backend.finish::<f32>(out).wrapped()
         })
     }
 
@@ -212,7 +212,7 @@ impl<B: Place> Node<B> {
             let mut out = backend.room::<f32>(length).wrapped()?;
             let view = backend.room_mut(&mut out);
             backend.decoupled_attend_into(&self.op, &self.batch, inputs, view).wrapped()?;
-            backend.finish(out).wrapped()
+            backend.finish::<f32>(out).wrapped()
         })
     }
 

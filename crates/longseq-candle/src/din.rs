@@ -219,7 +219,7 @@ impl<B: Place> Unit<B> {
             self.op.check(batch, &inputs).wrapped()?;
             let mut out = backend.room::<T>(self.op.output_length(batch).wrapped()?).wrapped()?;
             backend.din_into(&self.op, &self.batch, inputs, backend.room_mut(&mut out)).wrapped()?;
-            backend.finish(out).wrapped()
+            backend.finish::<T>(out).wrapped()
         })
     }
 

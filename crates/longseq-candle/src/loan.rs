@@ -89,8 +89,9 @@ impl<B: Place, T: Float> Rooms<B, T> {
 
     /// Where gradients of rows, and of numbers, are written.
     pub(crate) fn views(&mut self, backend: &B) -> (Views<'_, B, T>, Views<'_, B, f32>) {
-        let rows = self.rows.iter_mut().map(|room| room.as_mut().map(|room| backend.room_mut(room)));
-        let numbers = self.numbers.iter_mut().map(|room| room.as_mut().map(|room| backend.room_mut(room)));
+        let rows = self.rows.iter_mut().map(|room| room.as_mut().map(|room| backend.room_mut::<T>(room)));
+        let numbers =
+            self.numbers.iter_mut().map(|room| room.as_mut().map(|room| backend.room_mut::<f32>(room)));
         (rows.collect(), numbers.collect())
     }
 
@@ -99,8 +100,8 @@ impl<B: Place, T: Float> Rooms<B, T> {
         let mut grads = Vec::with_capacity(self.rows.len());
         for ((row, number), input) in self.rows.into_iter().zip(self.numbers).zip(pass.inputs) {
             grads.push(match (row, number) {
-                (Some(row), _) => Some(tensor(backend.finish(row).wrapped()?, input)?),
-                (None, Some(number)) => Some(tensor(backend.finish(number).wrapped()?, input)?),
+                (Some(row), _) => Some(tensor(backend.finish::<T>(row).wrapped()?, input)?),
+                (None, Some(number)) => Some(tensor(backend.finish::<f32>(number).wrapped()?, input)?),
                 (None, None) => None,
             });
         }

@@ -121,7 +121,7 @@ impl<B: Place> LookupNode<B> {
             let mut out = backend.room::<f32>(self.op.output_length(rows, &tables).wrapped()?).wrapped()?;
             let outputs = LookupOutputs::new(backend.room_mut(&mut out));
             backend.lookup_into(&self.op, self.bags.bags(), inputs, outputs).wrapped()?;
-            Ok((rows, backend.finish(out).wrapped()?))
+            Ok((rows, backend.finish::<f32>(out).wrapped()?))
         })
     }
 }

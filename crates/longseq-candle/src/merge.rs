@@ -72,7 +72,7 @@ impl<B: Place> Merge<B> {
             let outputs = TargetAttentionOutputs::new(backend.room_mut(&mut out));
             let outputs = outputs.with_lse(backend.room_mut(&mut lse));
             backend.merge_attention_into(&self.op, first, second, outputs).wrapped()?;
-            Ok((backend.finish(out).wrapped()?, backend.finish(lse).wrapped()?))
+            Ok((backend.finish::<T>(out).wrapped()?, backend.finish::<f32>(lse).wrapped()?))
         })
     }
 

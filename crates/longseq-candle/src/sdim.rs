@@ -61,12 +61,12 @@ impl<B: Place> Longseq<B> {
             let shape = (count, op.groups);
             if op.bits <= 8 {
                 let mut out = backend.room::<u8>(count * op.groups).wrapped()?;
-                backend.sdim_signatures_into(op, rows, rotations, backend.room_mut(&mut out)).wrapped()?;
-                return Tensor::from_vec(backend.finish(out).wrapped()?, shape, &Device::Cpu);
+                backend.sdim_signatures_into(op, rows, rotations, backend.room_mut::<u8>(&mut out)).wrapped()?;
+                return Tensor::from_vec(backend.finish::<u8>(out).wrapped()?, shape, &Device::Cpu);
             }
             let mut out = backend.room::<u16>(count * op.groups).wrapped()?;
-            backend.sdim_signatures_into(op, rows, rotations, backend.room_mut(&mut out)).wrapped()?;
-            let words = backend.finish(out).wrapped()?.into_iter().map(u32::from);
+            backend.sdim_signatures_into(op, rows, rotations, backend.room_mut::<u16>(&mut out)).wrapped()?;
+            let words = backend.finish::<u16>(out).wrapped()?.into_iter().map(u32::from);
             Tensor::from_vec(words.collect::<Vec<_>>(), shape, &Device::Cpu)
         }))
     }
@@ -280,7 +280,7 @@ impl<B: Place> Encode<B> {
             self.op.check_encode("sdim_encode", rows, &inputs).wrapped()?;
             let mut table = backend.room::<f32>(self.op.table_length(rows.users()).wrapped()?).wrapped()?;
             backend.sdim_encode_into(&self.op, &self.rows, inputs, backend.room_mut(&mut table)).wrapped()?;
-            backend.finish(table).wrapped()
+            backend.finish::<f32>(table).wrapped()
         })
     }
 
@@ -331,7 +331,7 @@ impl<B: Place> Query<B> {
             self.op.check_query("sdim_query", rows, &inputs).wrapped()?;
             let mut out = backend.room::<T>(self.op.output_length(rows).wrapped()?).wrapped()?;
             backend.sdim_query_into(&self.op, &self.rows, inputs, backend.room_mut(&mut out)).wrapped()?;
-            backend.finish(out).wrapped()
+            backend.finish::<T>(out).wrapped()
         })
     }
 
@@ -383,7 +383,7 @@ impl<B: Place> Attend<B> {
             self.op.check_attend("sdim_attend", batch, &inputs).wrapped()?;
             let mut out = backend.room::<T>(self.op.output_length(batch.targets()).wrapped()?).wrapped()?;
             backend.sdim_attend_into(&self.op, &self.batch, inputs, backend.room_mut(&mut out)).wrapped()?;
-            backend.finish(out).wrapped()
+            backend.finish::<T>(out).wrapped()
         })
     }
 

@@ -101,7 +101,7 @@ impl<B: Place> Longseq<B> {
             let count = op.check(rows.len(), rotations.len()).wrapped()?;
             let mut out = backend.room::<u32>(count * op.words()).wrapped()?;
             backend.pack_signs_into(op, rows, rotations, backend.room_mut(&mut out)).wrapped()?;
-            Tensor::from_vec(backend.finish(out).wrapped()?, (count, op.words()), &Device::Cpu)
+            Tensor::from_vec(backend.finish::<u32>(out).wrapped()?, (count, op.words()), &Device::Cpu)
         }))
     }
 }
@@ -116,8 +116,9 @@ pub(crate) struct SelectionRoom<B: Place> {
 
 impl<B: Place> SelectionRoom<B> {
     pub(crate) fn new(backend: &B, slots: usize, candidates: usize) -> Result<Self> {
-        let (positions, scores) = (backend.room(slots).wrapped()?, backend.room(slots).wrapped()?);
-        Ok(Self { positions, scores, counts: backend.room(candidates).wrapped()?, candidates })
+        let (positions, scores) =
+            (backend.room::<u32>(slots).wrapped()?, backend.room::<f32>(slots).wrapped()?);
+        Ok(Self { positions, scores, counts: backend.room::<u32>(candidates).wrapped()?, candidates })
     }
 
     pub(crate) fn out(&mut self, backend: &B) -> SelectionMut<'_, B::Memory> {
@@ -130,9 +131,11 @@ impl<B: Place> SelectionRoom<B> {
 
     pub(crate) fn finish(self, backend: &B, top_k: usize) -> Result<SelectionTensors> {
         let shape = (self.candidates, top_k);
-        let positions = Tensor::from_vec(backend.finish(self.positions).wrapped()?, shape, &Device::Cpu)?;
-        let scores = Tensor::from_vec(backend.finish(self.scores).wrapped()?, shape, &Device::Cpu)?;
-        let counts = Tensor::from_vec(backend.finish(self.counts).wrapped()?, self.candidates, &Device::Cpu)?;
+        let positions =
+            Tensor::from_vec(backend.finish::<u32>(self.positions).wrapped()?, shape, &Device::Cpu)?;
+        let scores = Tensor::from_vec(backend.finish::<f32>(self.scores).wrapped()?, shape, &Device::Cpu)?;
+        let counts =
+            Tensor::from_vec(backend.finish::<u32>(self.counts).wrapped()?, self.candidates, &Device::Cpu)?;
         Ok(SelectionTensors { positions, scores, counts })
     }
 }

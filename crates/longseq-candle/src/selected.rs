@@ -107,7 +107,7 @@ impl<B: Place> Longseq<B> {
             op.check(batch.batch(), &selection).wrapped()?;
             let mut out = backend.room::<u32>(op.output_length(batch.batch()).wrapped()?).wrapped()?;
             backend.similarity_histogram_into(op, &inner, selection, backend.room_mut(&mut out)).wrapped()?;
-            Tensor::from_vec(backend.finish(out).wrapped()?, (candidates, op.bins()), &Device::Cpu)
+            Tensor::from_vec(backend.finish::<u32>(out).wrapped()?, (candidates, op.bins()), &Device::Cpu)
         })
     }
 
@@ -135,7 +135,7 @@ impl<B: Place> Longseq<B> {
             backend
                 .newest_histogram_into(op, search, &inner, inputs, backend.room_mut(&mut out))
                 .wrapped()?;
-            Tensor::from_vec(backend.finish(out).wrapped()?, (candidates, op.bins()), &Device::Cpu)
+            Tensor::from_vec(backend.finish::<u32>(out).wrapped()?, (candidates, op.bins()), &Device::Cpu)
         })
     }
 }
@@ -205,7 +205,7 @@ impl<B: Place> Attention<B> {
             let mut out = backend.room::<T>(self.op.output_length(batch).wrapped()?).wrapped()?;
             let outputs = SelectedAttentionOutputs::new(backend.room_mut(&mut out));
             backend.selected_attention_into(&self.op, &self.batch, inputs, outputs).wrapped()?;
-            backend.finish(out).wrapped()
+            backend.finish::<T>(out).wrapped()
         })
     }
 

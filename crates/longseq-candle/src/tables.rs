@@ -117,12 +117,12 @@ impl Tables {
             rooms.push(match entry.sparse {
                 Some((_, anchor)) if pass.wanted[anchor] => {
                     let capacity = capacity.min(entry.rows);
-                    let ids = backend.room(capacity).wrapped()?;
-                    let rows = backend.room(capacity * entry.width).wrapped()?;
-                    Room::Sparse { ids, rows, count: backend.room(1).wrapped()? }
+                    let ids = backend.room::<u32>(capacity).wrapped()?;
+                    let rows = backend.room::<f32>(capacity * entry.width).wrapped()?;
+                    Room::Sparse { ids, rows, count: backend.room::<u32>(1).wrapped()? }
                 }
                 None if pass.wanted[entry.values] => {
-                    Room::Dense(backend.room(entry.rows * entry.width).wrapped()?)
+                    Room::Dense(backend.room::<f32>(entry.rows * entry.width).wrapped()?)
                 }
                 _ => Room::None,
             });
@@ -141,14 +141,14 @@ impl Tables {
         for (entry, room) in self.tables.iter().zip(rooms.rooms) {
             match (room, &entry.sparse) {
                 (Room::Dense(room), _) => {
-                    let rows = backend.finish(room).wrapped()?;
+                    let rows = backend.finish::<f32>(room).wrapped()?;
                     let grad = Tensor::from_vec(rows, (entry.rows, entry.width), &Device::Cpu)?;
                     grads[entry.values] = Some(grad.to_dtype(entry.dtype)?);
                 }
                 (Room::Sparse { ids, rows, count }, Some((table, anchor))) => {
-                    let count = backend.finish(count).wrapped()?[0] as usize;
+                    let count = backend.finish::<u32>(count).wrapped()?[0] as usize;
                     let (mut ids, mut rows) =
-                        (backend.finish(ids).wrapped()?, backend.finish(rows).wrapped()?);
+                        (backend.finish::<u32>(ids).wrapped()?, backend.finish::<f32>(rows).wrapped()?);
                     ids.truncate(count);
                     rows.truncate(count * entry.width);
                     table.add(TableRows { ids, rows });
@@ -177,16 +177,17 @@ impl<B: Place> TableRooms<B> {
     pub(crate) fn views(&mut self, backend: &B) -> Vec<Option<TableGradient<'_, B::Memory>>> {
         let is_wanted = self.rooms.iter().any(|room| !matches!(room, Room::None));
         let rooms = self.rooms.iter_mut().filter(|_| is_wanted);
-        let view = |room| match room {
-            &mut Room::None => None,
-            Room::Dense(room) => Some(TableGradient::Dense(backend.room_mut(room))),
-            Room::Sparse { ids, rows, count } => Some(TableGradient::Sparse(SparseGradientMut::new(
-                backend.room_mut(ids),
-                backend.room_mut(rows),
-                backend.room_mut(count),
-            ))),
-        };
-        rooms.map(view).collect()
+        rooms
+            .map(|room| match room {
+                Room::None => None,
+                Room::Dense(room) => Some(TableGradient::Dense(backend.room_mut(room))),
+                Room::Sparse { ids, rows, count } => Some(TableGradient::Sparse(SparseGradientMut::new(
+                    backend.room_mut(ids),
+                    backend.room_mut(rows),
+                    backend.room_mut(count),
+                ))),
+            })
+            .collect()
     }
 }
 

@@ -201,7 +201,7 @@ impl<B: Place> Attention<B> {
                 outputs = outputs.with_lse(backend.room_mut(&mut lse));
             }
             backend.target_attention_into(op, &self.batch, inputs, outputs).wrapped()?;
-            Ok((backend.finish(out).wrapped()?, backend.finish(lse).wrapped()?))
+            Ok((backend.finish::<T>(out).wrapped()?, backend.finish::<f32>(lse).wrapped()?))
         })
     }
 

@@ -1,13 +1,13 @@
 //! What tensors may be given, and what becomes of them.
 
 use candle_core::{DType, Device, Result, Tensor, WithDType};
-use longseq::Element;
 use longseq::half::{bf16, f16};
+use longseq::{Element, GradientOf};
 
 use crate::error::wrong;
 
 /// A storage type that candle and longseq share.
-pub(crate) trait Float: Element + WithDType {}
+pub(crate) trait Float: Element + WithDType + GradientOf<Self> {}
 
 impl Float for f32 {}
 impl Float for f16 {}

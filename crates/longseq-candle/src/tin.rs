@@ -62,16 +62,19 @@ impl<B: Place> Longseq<B> {
         let table = argument("positions", inputs.positions).of_shape(&[&[("P", op.positions), d]])?;
         let mut tensors = vec![targets, history, table.float_as(dtype)?];
         let mut kinds = vec![Kind::Row; 3];
-        let mut add = |name, given: Option<&Tensor>, rows| match given {
-            None => Ok(None),
-            Some(given) => {
+        let given = [
+            ("history_positions", inputs.history_positions, n),
+            ("target_positions", inputs.target_positions, m),
+        ];
+        let mut places = [None; 2];
+        for (place, (name, given, rows)) in places.iter_mut().zip(given) {
+            if let Some(given) = given {
                 tensors.push(columns_of(argument(name, given), rows, ("1", 1))?.ids()?);
                 kinds.push(Kind::Id);
-                Result::Ok(Some(kinds.len() - 1))
+                *place = Some(kinds.len() - 1);
             }
-        };
-        let history_positions = add("history_positions", inputs.history_positions, n)?;
-        let target_positions = add("target_positions", inputs.target_positions, m)?;
+        }
+        let [history_positions, target_positions] = places;
         let (backend, batch) = (self.shared(), self.own(NAME, batch)?);
         let op = *op;
         by_float!(dtype, T => {
@@ -121,7 +124,7 @@ impl<B: Place, T: Float> TinNode<B, T> {
                 .with_saved(backend.room_mut(&mut pooled), backend.room_mut(&mut lse));
             backend.tin_into(&self.op, &self.batch, inputs, outputs).wrapped()?;
             let finish = |room| backend.finish::<T>(room).wrapped();
-            Ok((finish(out)?, finish(pooled)?, backend.finish(lse).wrapped()?))
+            Ok((finish(out)?, finish(pooled)?, backend.finish::<f32>(lse).wrapped()?))
         })?;
         (self.pooled, self.lse) = (pooled, lse);
         Ok(out)
