@@ -11,7 +11,6 @@
 //! * Memory that a graph reads must not be changed until its backward pass is done, as everywhere in candle: `Var::set` and steps of optimisers
 //!   come after.
 //! * Other devices of longseq: [`Longseq::on`]. Tensors on candle's own CUDA and Metal devices are refused.
-#![forbid(unsafe_code)]
 
 mod decoupled;
 mod din;

@@ -197,7 +197,7 @@ impl Sides {
     }
 
     pub(crate) fn lend<'a, B: Place>(&'a self, backend: &B, parts: &Slices<'a>) -> Result<LentSides<'a, B>> {
-        let lend = |side: usize| {
+        let lend = |side: usize| -> Result<LentSide<'a, B>> {
             Ok(match self.stored[side] {
                 Stored::F32 => LentSide::F32(backend.lend(parts.of(side)?).wrapped()?),
                 Stored::F16 => LentSide::F16(backend.lend(parts.of(side)?).wrapped()?),

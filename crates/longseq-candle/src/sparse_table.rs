@@ -116,7 +116,7 @@ impl SparseTable {
             *state = self.empty_state(optimiser.method);
         }
         let count = gradient.ids.len();
-        let update = Update { optimiser, gradient: &gradient, state: Mutex::new(&mut state) };
+        let update = Update { optimiser, gradient: &gradient, state: Mutex::new(&mut *state) };
         self.values().inplace_op1(&update)?;
         gradients.clear();
         Ok(count)

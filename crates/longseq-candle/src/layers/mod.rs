@@ -2,7 +2,11 @@
 //! file for serving.
 
 mod din;
+mod sdim;
 mod target_attention;
+mod tin;
 
 pub use din::{DinActivation, DinLayer};
+pub use sdim::SdimLayer;
 pub use target_attention::TargetAttentionLayer;
+pub use tin::TinLayer;

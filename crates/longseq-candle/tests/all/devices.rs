@@ -12,7 +12,7 @@ use crate::common::{assert_near, flat, ids, loss, random};
 /// The results and gradients of some operations.
 fn results<B: Place>(longseq: &Longseq<B>, dtype: DType) -> Result<Vec<Vec<f64>>> {
     let batch = longseq.batch(&[0u32, 3, 7][..], &[0u32, 2, 3][..])?;
-    let shapes: [&[usize]; 6] = [&[3, 8], &[7, 8], &[7, 8], &[4, 32], &[1, 4], &[4, 2, 2]];
+    let shapes: [&[usize]; 5] = [&[3, 8], &[7, 8], &[7, 8], &[4, 32], &[1, 4]];
     let vars: Vec<Var> = shapes
         .iter()
         .zip(1..)
@@ -20,7 +20,7 @@ fn results<B: Place>(longseq: &Longseq<B>, dtype: DType) -> Result<Vec<Vec<f64>>
         .collect::<Result<_>>()?;
     let (bias, unit_bias, out_bias) = (random(&[7, 2], 7)?, random(&[4], 8)?, random(&[1], 9)?);
     let bias = Var::from_tensor(&bias)?;
-    let [queries, keys, values, weight, out_weight, _] = &vars[..] else { candle_core::bail!("six") };
+    let [queries, keys, values, weight, out_weight] = &vars[..] else { candle_core::bail!("five") };
 
     let op = TargetAttention::new(4).with_heads(2, 2);
     let given = TargetAttentionTensors::new(queries, keys).with_values(values).with_bias(&bias);

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
-use longseq::{Activation, Din, DinPooling, TargetAttention};
+use longseq::{Activation, Din, DinPooling, Sdim, TargetAttention, Tin};
 use longseq_candle::Longseq;
-use longseq_candle::layers::{DinActivation, DinLayer, TargetAttentionLayer};
+use longseq_candle::layers::{DinActivation, DinLayer, SdimLayer, TargetAttentionLayer, TinLayer};
 
 use crate::attention::batch;
-use crate::common::{assert_near, check_eager, check_gradients, flat, loss, random};
+use crate::common::{assert_near, check_eager, check_gradients, flat, gradients, loss, offsets, random};
 use crate::eager::{self, Users};
 
 const WIDTH: usize = 4;
@@ -176,5 +176,42 @@ fn a_layer_is_trained_saved_and_loaded() -> Result<()> {
         assert_eq!(flat(&fixed.forward(&longseq, &batch, &targets, &history)?)?, flat(&served)?);
         std::fs::remove_file(&path)?;
     }
+    Ok(())
+}
+
+#[test]
+fn tin() -> Result<()> {
+    let users = users();
+    let longseq = Longseq::cpu();
+    let batch = batch(&longseq, &users)?;
+    let op = Tin::new(WIDTH).with_positions(3);
+    let [targets, history] = rows(&users)?;
+    check_gradients(
+        "layer",
+        &[targets, history, random(&[3, WIDTH], 3)?],
+        |x| TinLayer::new(op, builder(&["positions"], &x[2..]))?.forward(&longseq, &batch, &x[0], &x[1]),
+        |x| eager::tin(&op, &users, &x[0], &x[1], &x[2]),
+    )
+}
+
+#[test]
+fn sdim_with_and_without_tables() -> Result<()> {
+    let users = users();
+    let longseq = Longseq::cpu();
+    let batch = batch(&longseq, &users)?;
+    let op = Sdim::new(WIDTH).with_groups(3, 2);
+    let [targets, history] = rows(&users)?;
+    let map = VarMap::new();
+    let layer = SdimLayer::new(op, VarBuilder::from_varmap(&map, DType::F32, &Device::Cpu))?;
+    assert_eq!(map.all_vars().len(), 1);
+    let sides = [longseq.jagged(&offsets(&users.histories))?, longseq.jagged(&offsets(&users.targets))?];
+    let x = [history];
+    let attend = |x: &[Tensor]| layer.forward(&longseq, &batch, &targets, &x[0]);
+    let query = |x: &[Tensor]| {
+        let table = layer.encode(&longseq, &sides[0], &x[0])?;
+        layer.query(&longseq, &sides[1], &table, &targets)
+    };
+    assert_near("out", &flat(&query(&x)?)?, &flat(&attend(&x)?)?, 1e-6);
+    assert_near("gradient", &gradients(&x, query)?[0], &gradients(&x, attend)?[0], 1e-5);
     Ok(())
 }

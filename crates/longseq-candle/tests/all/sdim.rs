@@ -23,7 +23,7 @@ fn rotations(op: &Sdim) -> Result<Tensor> {
 fn signatures(op: &Sdim, rows: &Tensor, rotations: &Tensor) -> Result<Vec<Vec<u32>>> {
     let rotations = rotations.reshape((op.width, op.groups * op.bits))?.to_dtype(rows.dtype())?;
     let signs = rows.matmul(&rotations)?.gt(0.0)?.to_vec2::<u8>()?;
-    let word = |bits: &[u8]| bits.iter().enumerate().map(|(t, &bit)| u32::from(bit) << t).sum();
+    let word = |bits: &[u8]| bits.iter().enumerate().map(|(t, &bit)| u32::from(bit) << t).sum::<u32>();
     Ok(signs.iter().map(|bits| bits.chunks(op.bits).map(word).collect()).collect())
 }
 
