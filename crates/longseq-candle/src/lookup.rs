@@ -55,7 +55,7 @@ impl<B: Place> Longseq<B> {
         inputs: LookupTensors<'_>,
     ) -> Result<Tensor> {
         let own = |bags| self.own_rows(NAME, "bags", bags);
-        let bags = match bags {
+        let bags: OwnBags<B> = match bags {
             Bags::Each => OwnBags::Each,
             Bags::Sum(bags) => OwnBags::Sum(own(bags)?),
             Bags::Mean(bags) => OwnBags::Mean(own(bags)?),
