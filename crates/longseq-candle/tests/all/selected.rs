@@ -91,7 +91,12 @@ fn searches() -> Result<()> {
     let batch = batch(&longseq, &Users::new(&[4], &[1]))?;
     let history = Tensor::new(&[[1f32, 0.0], [0.0, 1.0], [3.0, 3.0], [-1.0, 0.5]], &Device::Cpu)?;
     let candidate = Tensor::new(&[[2f32, 1.0]], &Device::Cpu)?;
-    let kept = |op: Search, queries, keys, bias: Option<&Tensor>| -> Result<(Vec<u32>, Vec<f32>)> {
+    type Kept = (Vec<u32>, Vec<f32>);
+    let kept = |op: Search,
+                queries: SearchTensor<'_>,
+                keys: SearchTensor<'_>,
+                bias: Option<&Tensor>|
+     -> Result<Kept> {
         let kept = longseq.search(&op.with_top_k(2), &batch, queries, keys, bias)?;
         assert!(!kept.scores.track_op());
         Ok((kept.positions.flatten_all()?.to_vec1()?, kept.scores.flatten_all()?.to_vec1()?))
