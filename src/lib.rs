@@ -115,7 +115,7 @@
 //!
 //! # Which operation does my model need?
 //!
-//! Each operation's page has its formula, its source and an example.
+//! Each operation's page has its formula, its source and an example; [`systems`] composes the layers of published systems from them.
 //!
 //! | published system | operation |
 //! |---|---|
@@ -211,6 +211,7 @@ mod ops;
 mod plan;
 pub mod prelude;
 pub mod reference;
+pub mod systems;
 #[cfg(feature = "wgpu")]
 pub mod webgpu;
 

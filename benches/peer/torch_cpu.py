@@ -341,6 +341,76 @@ def update_rows_adagrad_uniform_of_1000000_r64():
     return {"Adagrad, sparse gradient": optimiser.step}
 
 
+def cosines(keys, queries):
+    """Of rows of any type: both sides are normalised, as MUSE's published code does with its 8-bit rows."""
+    keys, queries = (functional.normalize(rows.float(), dim=-1, eps=1e-12) for rows in (keys, queries))
+    return torch.topk(queries @ keys.T, 50)
+
+
+@case("search")
+def search_cosine_k50_l100000_a128_c16_int8():
+    keys, queries = (torch.randint(-127, 128, (rows, 128), dtype=torch.int8) for rows in (100_000, 16))
+    return {"normalise, product, topk": lambda: cosines(keys, queries)}
+
+
+@case("search")
+def search_cosine_k50_l100000_a128_c16_f32():
+    keys, queries = torch.randn(100_000, 128), torch.randn(16, 128)
+    return {"normalise, product, topk": lambda: cosines(keys, queries)}
+
+
+@case("search")
+def search_dot_k50_l100000_a64_c16_bf16():
+    keys, queries = (torch.randn(rows, 64).bfloat16() for rows in (100_000, 16))
+    return {"product, topk": lambda: torch.topk(queries @ keys.T, 50)}
+
+
+@case("search")
+def search_hamming_k50_l100000_b256_c16():
+    keys, queries = (torch.randint(0, 2, (rows, 256)) for rows in (100_000, 16))
+    signs = [2.0 * bits.float() - 1.0 for bits in (queries, keys)]
+    bytes = [bits.to(torch.uint8) for bits in (queries, keys)]
+    words = [torch.from_numpy(numpy.packbits(bits.numpy().astype(bool), axis=1)) for bits in (queries, keys)]
+    ones = torch.tensor([bin(byte).count("1") for byte in range(256)], dtype=torch.uint8)
+
+    def differing():
+        # One candidate at a time: all pairs would be 400 MB.
+        distances = [(query ^ bytes[1]).sum(-1, dtype=torch.int32) for query in bytes[0]]
+        return torch.topk(torch.stack(distances), 50, largest=False)
+
+    def table():
+        distances = [ones[(query ^ words[1]).long()].sum(-1, dtype=torch.int32) for query in words[0]]
+        return torch.topk(torch.stack(distances), 50, largest=False)
+
+    return {
+        "product of signs, topk": lambda: torch.topk(signs[0] @ signs[1].T, 50),
+        "differing bits, topk": differing,
+        "packed bits, table of counts, topk": table,
+    }
+
+
+def tin(dtype):
+    target, history, positions = (torch.randn(rows, 64).to(dtype) for rows in (16, 10_000, 431))
+    places = torch.clamp(torch.arange(10_000, 0, -1), max=430)
+
+    def layer():
+        keys, queries = history + positions[places], target + positions[0]
+        weights = torch.softmax(queries @ keys.T / 8, dim=-1)
+        return queries * (weights @ keys)
+
+    return {"additions, two products, softmax": layer}
+
+
+@case("tin")
+def tin_c16_l10000_d64_f32():
+    return tin(torch.float32)
+
+
+@case("tin")
+def tin_c16_l10000_d64_bf16():
+    return tin(torch.bfloat16)
+
+
 def median_ms(call, seconds, threads):
     """The median of runs that fill so many seconds, after a fifth of that to warm up. One thread is timed by its own
     clock, as in our benchmarks: what other programs take does not count."""

@@ -175,7 +175,7 @@ impl TilePooling {
             let maxima = [l.load(&self.max), l.load(&other.max)];
             let max = l.max(maxima[0], maxima[1]);
             let shift = finite_shift(l, max);
-            factors = maxima.map(|max| exp(l, l.sub(max, shift)));
+            factors = [exp(l, l.sub(maxima[0], shift)), exp(l, l.sub(maxima[1], shift))];
             let sum = l.mul(l.load(&self.sum), factors[0]);
             let sum = l.mul_add(l.load(&other.sum), factors[1], sum);
             l.store(&mut self.max, max);

@@ -19,12 +19,13 @@ pub(crate) struct AttendCut {
 }
 
 impl AttendCut {
-    /// Parts that take at most `most` bytes each, but for single users that take more.
+    /// Parts that take at most `most` bytes each, but for single users that take more: `hashed` bytes for the signatures of a behaviour and
+    /// of a candidate, and what follows.
     ///
     /// Without tables, every behaviour is compared with every candidate, and each candidate has a row per group. Tables cost a
     /// pass over all their buckets, whether candidates read them or not. They are taken where that is less, and a table fits, or is
     /// no larger than the rows of some user's candidates.
-    pub(crate) fn new(op: &Sdim, batch: &Batch, most: usize) -> Self {
+    pub(crate) fn new(op: &Sdim, batch: &Batch, most: usize, hashed: [usize; 2]) -> Self {
         let row = op.width.saturating_mul(size_of::<f32>());
         // The table and its gradient.
         let tables = op.groups.saturating_mul(op.buckets()).saturating_mul(row).saturating_mul(2);
@@ -35,9 +36,11 @@ impl AttendCut {
         let of_candidates = |count: usize| count.saturating_mul(op.groups).saturating_mul(row);
         let fits = tables <= most.max(of_candidates(targets.max_length()));
         let by_tables = fits && buckets <= pairs.saturating_add(rows);
-        let bytes = |user: usize| match by_tables {
-            true => tables,
-            false => of_candidates(targets.range(user).len()),
+        let bytes = |user: usize| {
+            let [own_rows, own_targets] = [histories, targets].map(|side| side.range(user).len());
+            let codes =
+                own_rows.saturating_mul(hashed[0]).saturating_add(own_targets.saturating_mul(hashed[1]));
+            codes.saturating_add(if by_tables { tables } else { of_candidates(own_targets) })
         };
         let (mut users, mut taken) = (Vec::<Range<usize>>::new(), 0usize);
         for user in 0..batch.users() {
@@ -119,20 +122,23 @@ mod tests {
         let batch = batch(&[1000, 0, 50, 2000, 7], &[3, 1, 0, 9, 2]);
         let table = 2 * 16 * 8 * 64 * 4;
         for (most, parts) in [(5 * table, 1), (2 * table, 3), (table, 5)] {
-            let cut = AttendCut::new(&op, &batch, most);
+            let cut = AttendCut::new(&op, &batch, most, [0, 0]);
             assert!(cut.by_tables && cut.users.len() == parts, "{cut:?}");
             assert_eq!(cut.users.iter().cloned().flatten().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
         }
         // Not even one table fits, nor all candidates.
-        let cut = AttendCut::new(&op, &batch, 40_000);
+        let cut = AttendCut::new(&op, &batch, 40_000, [0, 0]);
         assert_eq!((cut.by_tables, cut.users), (false, vec![0..3, 3..4, 4..5]));
+        // Signatures count, too.
+        let cut = AttendCut::new(&op, &batch, 5 * table, [64, 64]);
+        assert_eq!(cut.users, [0..3, 3..5]);
     }
 
     #[test]
     fn large_tables_of_short_histories_are_not_filled() {
         let op = Sdim::new(8).with_groups(1, 12);
-        assert!(!AttendCut::new(&op, &batch(&[70, 3], &[4, 18]), 1 << 26).by_tables);
-        assert!(AttendCut::new(&op, &batch(&[70_000, 3], &[4, 18]), 1 << 26).by_tables);
+        assert!(!AttendCut::new(&op, &batch(&[70, 3], &[4, 18]), 1 << 26, [0, 0]).by_tables);
+        assert!(AttendCut::new(&op, &batch(&[70_000, 3], &[4, 18]), 1 << 26, [0, 0]).by_tables);
     }
 
     #[test]

@@ -123,11 +123,16 @@ impl Wgpu {
     /// [`Error::Limit`] if the device binds no such memory.
     pub(crate) fn scratch_size(&self, operation: &'static str, words: u64) -> Result<u64> {
         let size = words.saturating_mul(4).next_multiple_of(16).max(16);
-        let limit = self.limits().max_storage_buffer_binding_size.min(self.limits().max_buffer_size);
+        let limit = self.largest_scratch();
         if size > limit {
             return Err(Error::Limit { operation, argument: "scratch memory", needed: size, limit });
         }
         Ok(size)
+    }
+
+    /// The most bytes of scratch memory that a kernel binds.
+    pub(crate) fn largest_scratch(&self) -> u64 {
+        self.limits().max_storage_buffer_binding_size.min(self.limits().max_buffer_size)
     }
 
     /// Zeroes `words` words from a binding's first element on.

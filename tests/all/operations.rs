@@ -59,6 +59,7 @@ macro_rules! stamp {
 tests!(target_attention on cpu cuda webgpu: (
     matches_published_multi_head_attention,
     matches_published_jagged_attention,
+    matches_qin,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_every_weighting,
@@ -271,6 +272,7 @@ tests!(decoupled_backward on cpu cuda webgpu: (
 
 tests!(search on cpu cuda webgpu: (
     matches_eta,
+    matches_muse,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_a_bias,
@@ -294,6 +296,9 @@ tests!(search on cpu cuda webgpu: (
 
 tests!(selected on cpu: (
     matches_published_attention,
+    matches_muse,
+    matches_twin,
+    matches_sim,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_every_mix,
@@ -324,6 +329,7 @@ tests!(selected on cpu: (
 
 tests!(selected_backward on cpu: (
     matches_published_gradients,
+    matches_differences_of_muse,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_every_mix,
@@ -345,6 +351,7 @@ tests!(selected_backward on cpu: (
 ));
 
 tests!(tin on cpu: (
+    matches_the_formula,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_given_positions,
@@ -362,6 +369,7 @@ tests!(tin on cpu: (
 ));
 
 tests!(tin_backward on cpu: (
+    matches_differences_of_the_formula,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_given_positions,

@@ -1,4 +1,4 @@
-//! Results of published implementations, from `tests/golden`; compiled in, so that the program can be moved.
+//! Results of published implementations and of independent computations, from `tests/golden`; compiled in, so that the program can be moved.
 
 use longseq::Jagged;
 use safetensors::SafeTensors;
@@ -34,11 +34,17 @@ files!(
     "mhta_2x64",
     "mhta_3x20",
     "mhta_4x8",
+    "muse_k8",
+    "qin_d12",
     "sdim_g16_t3_l2",
     "sdim_g16_t3_sum",
     "sdim_g2_t4_l2",
     "sdim_g5_t1_l2",
     "sdim_g8_t8_l2",
+    "sim_k6_h2",
+    "tin_counted",
+    "tin_given",
+    "twin_k5_h2",
 );
 
 /// One published result.

@@ -59,6 +59,7 @@ pub mod guard;
 pub mod hashing;
 pub mod hostile;
 pub mod lookup;
+mod matrix;
 pub mod mutant;
 pub mod named;
 pub mod registry;

@@ -8,7 +8,7 @@ use crate::cpu::sdim::buckets::{BucketRows, NO_ROW};
 use crate::cpu::sdim::signatures::Signatures;
 use crate::cpu::spans::{Span, spans};
 use crate::cpu::threads::for_each;
-use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, Row, WideRows, add, add_lanes};
+use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, Row, WideRows, add, add_lanes, load_each};
 use crate::ops::Sdim;
 
 /// The number of behaviours in a block: they and their projections stay in the L1 cache, and no row of a tile of the hash's
@@ -200,7 +200,8 @@ impl<M: BucketRows> AddBlock<'_, M> {
         let Sdim { width, groups, .. } = self.behaviours.op;
         for (row, sum_rows) in rows.chunks_exact(width).zip(sum_rows.chunks_exact(groups)) {
             let (row, _) = row[column..column + V * LANES].as_chunks::<LANES>();
-            let row: [L::V; V] = std::array::from_fn(|v| l.load(&row[v]));
+            let row: &[Row; V] = row.try_into().expect("V vectors");
+            let row = load_each(l, row);
             for &sum_row in sum_rows {
                 if sum_row == NO_ROW {
                     continue;

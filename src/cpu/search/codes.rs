@@ -116,12 +116,14 @@ impl Scoring for CodeScores<'_> {
     #[inline(always)]
     fn scores<L: Lanes>(&self, l: L, block: &Block, group: usize, scores: &mut [Row]) {
         let Group { pairs, factors } = &block.groups[group];
-        let count = scores.len();
-        pair_products(l, &block.pairs, count, pairs, |i, products| {
+        pair_products(l, &block.pairs, pairs, bytemuck::cast_slice_mut(scores));
+        for (i, score) in scores.iter_mut().enumerate() {
             let mut row = [0.0; LANES];
-            row.iter_mut().zip(products).for_each(|(row, &product)| *row = product as f32);
+            for (number, score) in row.iter_mut().zip(&*score) {
+                *number = score.to_bits().cast_signed() as f32;
+            }
             let scaled = l.mul(l.load(&row), l.splat(block.factors[i]));
-            l.store(&mut scores[i], l.mul_add(scaled, l.load(factors), l.splat(block.bias[i])));
-        });
+            l.store(score, l.mul_add(scaled, l.load(factors), l.splat(block.bias[i])));
+        }
     }
 }

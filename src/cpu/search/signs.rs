@@ -63,12 +63,9 @@ impl Scoring for SignScores<'_> {
     #[inline(always)]
     fn scores<L: Lanes>(&self, l: L, block: &Block, group: usize, scores: &mut [Row]) {
         let bits = self.bits as i32;
-        let count = scores.len();
-        differing_bits(l, &block.words, count, &block.groups[group], |i, differing| {
-            scores[i]
-                .iter_mut()
-                .zip(differing)
-                .for_each(|(score, &differing)| *score = (bits - differing) as f32);
-        });
+        differing_bits(l, &block.words, &block.groups[group], bytemuck::cast_slice_mut(scores));
+        for score in scores.as_flattened_mut() {
+            *score = (bits - score.to_bits().cast_signed()) as f32;
+        }
     }
 }

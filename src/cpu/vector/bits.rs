@@ -35,29 +35,30 @@ pub(super) fn pair_products<S: Simd>(simd: S, a: S::u32s, b: S::u32s) -> S::u32s
 /// For each byte the number of its bits that are 1.
 #[inline(always)]
 pub(super) fn count_in_bytes<S: Simd>(simd: S, x: S::u32s) -> S::u32s {
-    let splat = |value| simd.splat_u32s(value);
-    let shifted = |x, by| simd.wrapping_dyn_shr_u32s(x, splat(by));
     #[cfg(target_arch = "x86_64")]
     {
-        let nibbles = splat(0x0f0f_0f0f);
-        let (low, high) = (simd.and_u32s(x, nibbles), simd.and_u32s(shifted(x, 4), nibbles));
+        let nibbles = simd.splat_u32s(0x0f0f_0f0f);
+        let (low, high) = (simd.and_u32s(x, nibbles), simd.and_u32s(shifted(simd, x, 4), nibbles));
         let any: &dyn Any = &simd;
         if let Some(v4) = any.downcast_ref::<V4>() {
             let table = bytemuck::cast([NIBBLES; 4]);
-            let counts = |x| bytemuck::cast(v4.avx512bw._mm512_shuffle_epi8(table, bytemuck::cast(x)));
-            return simd.add_u32s(counts(low), counts(high));
+            let low = v4.avx512bw._mm512_shuffle_epi8(table, bytemuck::cast(low));
+            let high = v4.avx512bw._mm512_shuffle_epi8(table, bytemuck::cast(high));
+            return simd.add_u32s(bytemuck::cast(low), bytemuck::cast(high));
         }
         if let Some(v3) = any.downcast_ref::<V3>() {
             let table = bytemuck::cast([NIBBLES; 2]);
-            let counts = |x| bytemuck::cast(v3.avx2._mm256_shuffle_epi8(table, bytemuck::cast(x)));
-            return simd.add_u32s(counts(low), counts(high));
+            let low = v3.avx2._mm256_shuffle_epi8(table, bytemuck::cast(low));
+            let high = v3.avx2._mm256_shuffle_epi8(table, bytemuck::cast(high));
+            return simd.add_u32s(bytemuck::cast(low), bytemuck::cast(high));
         }
     }
     // Counts of pairs, of nibbles, of bytes: Warren, "Hacker's Delight", 2nd ed., §5-1.
-    let pairs = simd.sub_u32s(x, simd.and_u32s(shifted(x, 1), splat(0x5555_5555)));
-    let in_pairs = splat(0x3333_3333);
-    let nibbles = simd.add_u32s(simd.and_u32s(pairs, in_pairs), simd.and_u32s(shifted(pairs, 2), in_pairs));
-    simd.and_u32s(simd.add_u32s(nibbles, shifted(nibbles, 4)), splat(0x0f0f_0f0f))
+    let pairs = simd.sub_u32s(x, simd.and_u32s(shifted(simd, x, 1), simd.splat_u32s(0x5555_5555)));
+    let in_pairs = simd.splat_u32s(0x3333_3333);
+    let nibbles =
+        simd.add_u32s(simd.and_u32s(pairs, in_pairs), simd.and_u32s(shifted(simd, pairs, 2), in_pairs));
+    simd.and_u32s(simd.add_u32s(nibbles, shifted(simd, nibbles, 4)), simd.splat_u32s(0x0f0f_0f0f))
 }
 
 /// The number of bits of each number of four bits.
@@ -67,8 +68,12 @@ const NIBBLES: [u8; 16] = [0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4];
 /// The sum of the four bytes of each lane.
 #[inline(always)]
 pub(super) fn sum_of_bytes<S: Simd>(simd: S, x: S::u32s) -> S::u32s {
-    let shifted = |x, by| simd.wrapping_dyn_shr_u32s(x, simd.splat_u32s(by));
     let even = simd.splat_u32s(0x00ff_00ff);
-    let pairs = simd.add_u32s(simd.and_u32s(x, even), simd.and_u32s(shifted(x, 8), even));
-    simd.add_u32s(simd.and_u32s(pairs, simd.splat_u32s(0xffff)), shifted(pairs, 16))
+    let pairs = simd.add_u32s(simd.and_u32s(x, even), simd.and_u32s(shifted(simd, x, 8), even));
+    simd.add_u32s(simd.and_u32s(pairs, simd.splat_u32s(0xffff)), shifted(simd, pairs, 16))
+}
+
+#[inline(always)]
+fn shifted<S: Simd>(simd: S, x: S::u32s, by: u32) -> S::u32s {
+    simd.wrapping_dyn_shr_u32s(x, simd.splat_u32s(by))
 }

@@ -2,35 +2,28 @@
 
 use std::array;
 
-use super::lanes::{Integers, LANES, Lanes};
+use super::lanes::{Integers, Lanes};
 
-/// For each of the first `count` rows of pairs of 16-bit integers, calls `each` with its index and, per lane, `Σ_j row[j] · column[j]`
-/// over the pairs, both of each.
+/// For each of the first rows of pairs of 16-bit integers, as many as there are results: per lane, `Σ_j row[j] · column[j]` over the
+/// pairs, both of each.
 #[inline(always)]
 pub(in crate::cpu) fn pair_products<L: Lanes>(
     l: L,
     rows: &[i32],
-    count: usize,
     columns: &[Integers],
-    mut each: impl FnMut(usize, &Integers),
+    out: &mut [Integers],
 ) {
     // As in `product`: the sums, the lanes and a broadcast fit in registers.
     match L::REGISTERS {
-        1 => tiles::<L, 8>(l, rows, count, columns, &mut each),
-        2 => tiles::<L, 4>(l, rows, count, columns, &mut each),
-        _ => tiles::<L, 2>(l, rows, count, columns, &mut each),
+        1 => tiles::<L, 8>(l, rows, columns, out),
+        2 => tiles::<L, 4>(l, rows, columns, out),
+        _ => tiles::<L, 2>(l, rows, columns, out),
     }
 }
 
 #[inline(always)]
-fn tiles<L: Lanes, const R: usize>(
-    l: L,
-    rows: &[i32],
-    count: usize,
-    columns: &[Integers],
-    each: &mut impl FnMut(usize, &Integers),
-) {
-    let mut scratch = [0; LANES];
+fn tiles<L: Lanes, const R: usize>(l: L, rows: &[i32], columns: &[Integers], out: &mut [Integers]) {
+    let count = out.len();
     for first in (0..count).step_by(R) {
         // Past the last row, the last one is read again and its sums are dropped.
         let row: [&[i32]; R] =
@@ -42,11 +35,8 @@ fn tiles<L: Lanes, const R: usize>(
                 sums[i] = l.add_pair_products(l.splat_integer(row[i][j]), column, sums[i]);
             }
         }
-        for (i, sum) in sums.into_iter().enumerate() {
-            if first + i < count {
-                l.store_integers(&mut scratch, sum);
-                each(first + i, &scratch);
-            }
+        for (out, sum) in out[first..].iter_mut().zip(sums) {
+            l.store_integers(out, sum);
         }
     }
 }
@@ -54,18 +44,17 @@ fn tiles<L: Lanes, const R: usize>(
 /// The number of words whose differing bits, counted by bytes, a byte holds: 8 each.
 const WORDS: usize = 31;
 
-/// For each of the first `count` rows of words, calls `each` with its index and, per lane, the number of bits in which the row and
-/// the columns differ.
+/// For each of the first rows of words, as many as there are results: per lane, the number of bits in which the row and the columns
+/// differ.
 #[inline(always)]
 pub(in crate::cpu) fn differing_bits<L: Lanes>(
     l: L,
     rows: &[i32],
-    count: usize,
     columns: &[Integers],
-    mut each: impl FnMut(usize, &Integers),
+    out: &mut [Integers],
 ) {
     const R: usize = 2;
-    let mut scratch = [0; LANES];
+    let count = out.len();
     for first in (0..count).step_by(R) {
         let row: [&[i32]; R] =
             array::from_fn(|i| &rows[(first + i).min(count - 1) * columns.len()..][..columns.len()]);
@@ -83,11 +72,8 @@ pub(in crate::cpu) fn differing_bits<L: Lanes>(
                 sums[i] = l.add_bytes(bytes[i], sums[i]);
             }
         }
-        for (i, sum) in sums.into_iter().enumerate() {
-            if first + i < count {
-                l.store_integers(&mut scratch, sum);
-                each(first + i, &scratch);
-            }
+        for (out, sum) in out[first..].iter_mut().zip(sums) {
+            l.store_integers(out, sum);
         }
     }
 }

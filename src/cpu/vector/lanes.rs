@@ -1,7 +1,6 @@
 //! Vectors of sixteen numbers, on any instruction set.
 
 use std::any::TypeId;
-use std::array;
 
 use super::bits;
 
@@ -58,6 +57,18 @@ pub(in crate::cpu) trait Lanes: Copy {
     fn add_bytes(self, bytes: Self::I, sum: Self::I) -> Self::I;
 }
 
+/// An array of registers from the expression for each. Not `array::from_fn`, nor any closure: nothing makes the compiler inline those, and
+/// code that is not inlined where the instruction set is known calls a function for every instruction.
+macro_rules! registers {
+    (like $first:expr, $i:ident => $value:expr) => {{
+        let mut registers = $first;
+        for $i in 0..N {
+            registers[$i] = $value;
+        }
+        registers
+    }};
+}
+
 /// `N` registers of an instruction set.
 #[derive(Clone, Copy)]
 pub(super) struct Machine<S, const N: usize>(pub(super) S);
@@ -76,8 +87,8 @@ impl<S: Simd, const N: usize> Lanes for Machine<S, N> {
 
     #[inline(always)]
     fn load(self, row: &Row) -> Self::V {
-        let registers = S::as_simd_f32s(row).0;
-        array::from_fn(|i| registers[i])
+        let numbers = S::as_simd_f32s(row).0;
+        registers!(like [numbers[0]; N], i => numbers[i])
     }
 
     #[inline(always)]
@@ -87,22 +98,22 @@ impl<S: Simd, const N: usize> Lanes for Machine<S, N> {
 
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
-        array::from_fn(|i| self.0.add_f32s(a[i], b[i]))
+        registers!(like a, i => self.0.add_f32s(a[i], b[i]))
     }
 
     #[inline(always)]
     fn sub(self, a: Self::V, b: Self::V) -> Self::V {
-        array::from_fn(|i| self.0.sub_f32s(a[i], b[i]))
+        registers!(like a, i => self.0.sub_f32s(a[i], b[i]))
     }
 
     #[inline(always)]
     fn mul(self, a: Self::V, b: Self::V) -> Self::V {
-        array::from_fn(|i| self.0.mul_f32s(a[i], b[i]))
+        registers!(like a, i => self.0.mul_f32s(a[i], b[i]))
     }
 
     #[inline(always)]
     fn div(self, a: Self::V, b: Self::V) -> Self::V {
-        array::from_fn(|i| self.0.div_f32s(a[i], b[i]))
+        registers!(like a, i => self.0.div_f32s(a[i], b[i]))
     }
 
     #[inline(always)]
@@ -111,22 +122,22 @@ impl<S: Simd, const N: usize> Lanes for Machine<S, N> {
         if TypeId::of::<S>() == TypeId::of::<Portable>() {
             return self.add(self.mul(a, b), c);
         }
-        array::from_fn(|i| self.0.mul_add_f32s(a[i], b[i], c[i]))
+        registers!(like a, i => self.0.mul_add_f32s(a[i], b[i], c[i]))
     }
 
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
-        array::from_fn(|i| self.0.max_f32s(a[i], b[i]))
+        registers!(like a, i => self.0.max_f32s(a[i], b[i]))
     }
 
     #[inline(always)]
     fn if_less(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V {
-        array::from_fn(|i| self.0.select_f32s(self.0.less_than_f32s(a[i], b[i]), yes[i], no[i]))
+        registers!(like yes, i => self.0.select_f32s(self.0.less_than_f32s(a[i], b[i]), yes[i], no[i]))
     }
 
     #[inline(always)]
     fn low_bits_to_exponent(self, v: Self::V) -> Self::V {
-        array::from_fn(|i| {
+        registers!(like v, i => {
             let bits = self.0.transmute_u32s_f32s(v[i]);
             self.0.transmute_f32s_u32s(self.0.wrapping_dyn_shl_u32s(bits, self.0.splat_u32s(23)))
         })
@@ -148,8 +159,8 @@ impl<S: Simd, const N: usize> Lanes for Machine<S, N> {
 
     #[inline(always)]
     fn load_integers(self, row: &Integers) -> Self::I {
-        let registers = S::as_simd_u32s(bytemuck::cast_slice(row)).0;
-        array::from_fn(|i| registers[i])
+        let numbers = S::as_simd_u32s(bytemuck::cast_slice(row)).0;
+        registers!(like [numbers[0]; N], i => numbers[i])
     }
 
     #[inline(always)]
@@ -159,12 +170,12 @@ impl<S: Simd, const N: usize> Lanes for Machine<S, N> {
 
     #[inline(always)]
     fn add_pair_products(self, a: Self::I, b: Self::I, sum: Self::I) -> Self::I {
-        array::from_fn(|i| self.0.add_u32s(sum[i], bits::pair_products(self.0, a[i], b[i])))
+        registers!(like sum, i => self.0.add_u32s(sum[i], bits::pair_products(self.0, a[i], b[i])))
     }
 
     #[inline(always)]
     fn add_differing_bits(self, a: Self::I, b: Self::I, sum: Self::I) -> Self::I {
-        array::from_fn(|i| {
+        registers!(like sum, i => {
             let differing = self.0.xor_u32s(a[i], b[i]);
             self.0.add_u32s(sum[i], bits::count_in_bytes(self.0, differing))
         })
@@ -172,8 +183,18 @@ impl<S: Simd, const N: usize> Lanes for Machine<S, N> {
 
     #[inline(always)]
     fn add_bytes(self, bytes: Self::I, sum: Self::I) -> Self::I {
-        array::from_fn(|i| self.0.add_u32s(sum[i], bits::sum_of_bytes(self.0, bytes[i])))
+        registers!(like sum, i => self.0.add_u32s(sum[i], bits::sum_of_bytes(self.0, bytes[i])))
     }
+}
+
+/// Vectors side by side. (Not by a closure: see [`registers`].)
+#[inline(always)]
+pub(in crate::cpu) fn load_each<L: Lanes, const V: usize>(l: L, rows: &[Row; V]) -> [L::V; V] {
+    let mut vectors = [l.splat(0.0); V];
+    for v in 0..V {
+        vectors[v] = l.load(&rows[v]);
+    }
+    vectors
 }
 
 /// Transposes `count` rows of `out.len()` numbers, `stride` apart, into vectors with one lane per row. Lanes without a

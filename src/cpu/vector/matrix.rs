@@ -3,7 +3,7 @@
 
 use std::array;
 
-use super::lanes::{LANES, Lanes, Row};
+use super::lanes::{LANES, Lanes, Row, load_each};
 
 /// Rows of `width` numbers, each padded to whole vectors.
 #[derive(Debug, Clone, Default)]
@@ -118,7 +118,7 @@ fn product<L: Lanes, const R: usize, const V: usize>(
         let mut sums = [[l.splat(0.0); V]; R];
         for k in 0..inner {
             let columns: &[Row; V] = b[k * b_vectors + first..][..V].try_into().expect("V vectors");
-            let columns: [L::V; V] = array::from_fn(|v| l.load(&columns[v]));
+            let columns = load_each(l, columns);
             for i in 0..R {
                 let number = l.splat(row[i][k]);
                 for v in 0..V {
@@ -175,7 +175,7 @@ fn outer<L: Lanes, const R: usize, const V: usize>(
         for (a, b) in a.chunks_exact(a_vectors).zip(b.chunks_exact(b_vectors)) {
             let numbers: &[f32; R] = a.as_flattened()[start..][..R].try_into().expect("R numbers");
             let row: &[Row; V] = b[first..][..V].try_into().expect("V vectors");
-            let row: [L::V; V] = array::from_fn(|v| l.load(&row[v]));
+            let row = load_each(l, row);
             for i in 0..R {
                 let number = l.splat(numbers[i]);
                 for v in 0..V {

@@ -28,7 +28,7 @@ pub(super) use float_mode::with_default_floats;
 pub use instructions::Instructions;
 pub(super) use instructions::Kernel;
 pub(super) use integers::{differing_bits, pair_products};
-pub(super) use lanes::{Integers, LANES, Lanes, Row, transpose};
+pub(super) use lanes::{Integers, LANES, Lanes, Row, load_each, transpose};
 pub(super) use matrix::{Matrix, multiply, multiply_transposed};
 pub(super) use narrow::NarrowRows;
 pub(super) use prefetch::{prefetch_parts, prefetch_rows};

@@ -208,7 +208,8 @@ pub(super) fn attend<T: Element, G: Element>(
     let sizes = Sizes::of(NAME, op)?;
     let (history, out) = (gpu.region(NAME, &inputs.history)?, gpu.region_mut(NAME, &grad_history)?);
     let grad_out = gpu.region(NAME, &grad_out)?;
-    let cut = AttendCut::new(op, batch.as_ref(), PARTIAL_BYTES);
+    // Signatures of the whole batch are computed at once.
+    let cut = AttendCut::new(op, batch.as_ref(), PARTIAL_BYTES, [0, 0]);
     let parts = batch.user_parts(gpu, NAME, &cut)?;
     let mut call = gpu.begin(NAME);
     let call = &mut call;

@@ -98,6 +98,5 @@ impl DecoupledOps for Wgpu {
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    [aggregate::variants(), backward::variants(), keys::variants(), queries::variants()]
-        .concat()
+    [aggregate::variants(), backward::variants(), keys::variants(), queries::variants()].concat()
 }

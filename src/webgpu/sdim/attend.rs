@@ -121,18 +121,22 @@ pub(super) struct BucketSums {
     pub(super) binding: Binding,
 }
 
-/// How the histories are cut for [`sum_buckets`], and the numbers of its partial and whole sums.
+/// How the histories are cut for [`sum_buckets`], and the numbers of its partial and whole sums, which share a binding.
 ///
 /// # Errors
 /// [`Limit`](crate::Error::Limit) if no binding holds them.
-pub(super) fn sums_plan<T: Element>(
+fn sums_plan<T: Element>(
     gpu: &Wgpu,
     operation: &'static str,
     op: &Sdim,
     batch: &WgpuBatch,
 ) -> Result<(Arc<DevicePlan>, u64)> {
     let size = op.groups * op.width;
-    let wanted = PIECES.min(PARTIAL_BYTES / (size * 4)).max(1);
+    // A cut has at most a partial sum for each piece that is wanted, and one more for each candidate; where one piece is wanted, none.
+    let candidates = batch.as_ref().targets().total();
+    let room = gpu.largest_scratch() / (size as u64 * 4);
+    let room = (room as usize).saturating_sub(candidates.saturating_mul(2));
+    let wanted = PIECES.min(PARTIAL_BYTES / (size * 4)).min(room).max(1);
     let longest = gpu.rows_per_binding::<T>(op.width);
     let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 64, wanted, longest };
     let plan = batch.plan(gpu, operation, &cut)?;

@@ -15,7 +15,7 @@ use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::THREADS;
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
-use crate::webgpu::sdim::attend::{sum_buckets, sums_plan};
+use crate::webgpu::sdim::attend::sum_buckets;
 use crate::webgpu::sdim::encode::{PARTIAL_BYTES, add_up};
 use crate::webgpu::sdim::gather::Behaviours;
 use crate::webgpu::sdim::signatures::{Codes, hash_buffer};
@@ -215,40 +215,78 @@ pub(super) fn attend<T: Element, G: Element>(
     let (history, grad_out) = (Region::of(inputs.history), Region::of(grad_out));
     gpu.check_device(ATTEND, "history", &history)?;
     gpu.check_device(ATTEND, "grad_out", &grad_out)?;
-    let cut = AttendCut::new(op, batch.as_ref(), PART_BYTES);
+    let [codes, target_codes] = [
+        Signatures::new(gpu, op, histories.total(), ("history", Some(inputs.history)), inputs.history_hash)?,
+        Signatures::new(gpu, op, targets.total(), ("targets", inputs.targets), inputs.target_hash)?,
+    ];
+    let most = PART_BYTES.min(gpu.limits().max_storage_buffer_binding_size as usize / 2);
+    let cut = AttendCut::new(op, batch.as_ref(), most, [codes.bytes(op), target_codes.bytes(op)]);
     let parts = batch.user_parts(&cut)?;
-    // What no binding holds is refused before anything is recorded.
-    for part in parts.iter() {
-        if cut.by_tables {
-            gpu.scratch_size(ATTEND, op.table_length(part.batch.as_ref().users())? as u64)?;
-        } else {
-            sums_plan::<T>(gpu, ATTEND, op, &part.batch)?;
-        }
-    }
-    let name = ("history", Some(inputs.history));
-    let codes = Codes::new(gpu, ATTEND, op, histories.total(), name, &inputs.history_hash)?;
-    let name = ("targets", inputs.targets);
-    let target_codes = Codes::new(gpu, ATTEND, op, targets.total(), name, &inputs.target_hash)?;
     let read: Vec<&wgpu::Buffer> =
         [&inputs.history_hash, &inputs.target_hash].into_iter().filter_map(given).collect();
-    for part in parts.iter() {
-        let (first, end) = (part.first_behaviour, part.batch.as_ref().histories().total());
-        let grads = grad_history.reborrow().slice(first * op.width, end * op.width)?;
-        let attend = Attend {
-            gpu,
-            op,
-            history: history.rows(first, end, op.width),
-            grad_out: grad_out.rows(part.first_candidate, part.batch.as_ref().targets().total(), op.width),
-            codes: &codes.rows_from(op, first),
-            target_codes: &target_codes.rows_from(op, part.first_candidate),
-            read: &read,
-        };
-        gpu.part(|| match cut.by_tables {
-            true => attend.through_tables(part, grads),
-            false => attend.through_candidates(part, grads),
-        })?;
+    parts.iter().try_for_each(|part| {
+        gpu.part(|| {
+            let (first, rows) = (part.first_behaviour, part.batch.as_ref().histories().total());
+            let (first_target, candidates) = (part.first_candidate, part.batch.as_ref().targets().total());
+            let grads = grad_history.reborrow().slice(first * op.width, rows * op.width)?;
+            let attend = Attend {
+                gpu,
+                op,
+                history: history.rows(first, rows, op.width),
+                grad_out: grad_out.rows(first_target, candidates, op.width),
+                codes: &codes.of(gpu, op, (first, rows))?,
+                target_codes: &target_codes.of(gpu, op, (first_target, candidates))?,
+                read: &read,
+            };
+            match cut.by_tables {
+                true => attend.through_tables(part, grads),
+                false => attend.through_candidates(part, grads),
+            }
+        })
+    })
+}
+
+/// The signatures of all rows of a side.
+enum Signatures<'a, T: Element> {
+    /// Given, and checked.
+    Given(Codes),
+    /// Computed for the rows of a part at a time.
+    Hashed { name: &'static str, rows: Option<View<'a, WgpuMemory, T>>, hash: Hash<'a, WgpuMemory> },
+}
+
+impl<'a, T: Element> Signatures<'a, T> {
+    fn new(
+        gpu: &Wgpu,
+        op: &Sdim,
+        count: usize,
+        (name, rows): (&'static str, Option<View<'a, WgpuMemory, T>>),
+        hash: Hash<'a, WgpuMemory>,
+    ) -> Result<Self> {
+        match hash {
+            Hash::Rotations(_) => Ok(Self::Hashed { name, rows, hash }),
+            given => Ok(Self::Given(Codes::new(gpu, ATTEND, op, count, (name, rows), &given)?)),
+        }
     }
-    Ok(())
+
+    /// The scratch memory for those of a row.
+    fn bytes(&self, op: &Sdim) -> usize {
+        match self {
+            Self::Given(_) => 0,
+            Self::Hashed { .. } => op.groups.saturating_mul(size_of::<u32>()),
+        }
+    }
+
+    /// Those of so many rows from the first on.
+    fn of(&self, gpu: &Wgpu, op: &Sdim, (first, count): (usize, usize)) -> Result<Codes> {
+        match self {
+            Self::Given(codes) => Ok(codes.rows_from(op, first)),
+            Self::Hashed { name, rows, hash } => {
+                let own = |rows: &View<'a, WgpuMemory, T>| rows.slice(first * op.width, count * op.width);
+                let rows = rows.as_ref().map(own).transpose()?;
+                Codes::new(gpu, ATTEND, op, count, (*name, rows), hash)
+            }
+        }
+    }
 }
 
 impl<T: Element> Attend<'_, T> {

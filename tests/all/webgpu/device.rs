@@ -229,10 +229,9 @@ fn gradients_of_many_candidates_take_several_dispatches() {
     assert_check(&AttentionBackwardCase { forward, ..Default::default() }, &gpu);
 }
 
-/// A device that binds at most 64 KiB: every operation reads histories in windows.
-#[test]
-fn histories_beyond_one_binding_are_read_in_windows() {
-    let Some(gpu) = device() else { return };
+/// A device that binds at most 64 KiB.
+pub(super) fn device_of_small_bindings() -> Option<Wgpu> {
+    let gpu = device()?;
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let mut adapters = std::pin::pin!(instance.enumerate_adapters(wgpu::Backends::all()));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -250,8 +249,13 @@ fn histories_beyond_one_binding_are_read_in_windows() {
         panic!("a native device is there at once");
     };
     let (device, queue) = device.expect("a device of smaller limits");
-    let gpu = Wgpu::from_device(device, queue).expect("a working device");
+    Some(Wgpu::from_device(device, queue).expect("a working device"))
+}
 
+/// Every operation reads histories in windows.
+#[test]
+fn histories_beyond_one_binding_are_read_in_windows() {
+    let Some(gpu) = device_of_small_bindings() else { return };
     // 3000 behaviours of 16 numbers are 188 KiB.
     let (histories, targets) = (vec![3000, 0, 40], vec![3, 1, 2]);
     let (h, t) = (|| histories.clone(), || targets.clone());

@@ -1,8 +1,11 @@
-//! Gradients of SDIM on `wgpu`: shaders that are wrong on purpose.
+//! Gradients of SDIM on `wgpu`: shaders that are wrong on purpose, and memory that does not grow with the batch.
 
+use longseq::prelude::*;
+use longseq::{Cpu, Hash, Jagged, Result, Sdim, SdimAttendInputs};
 use longseq_check::data::Data;
 use longseq_check::sdim::{SdimBackwardCase, SdimCase};
 
+use super::device::device_of_small_bindings;
 use super::wrong_shaders::{Twin, twin};
 
 fn gradients(forward: SdimCase) -> SdimBackwardCase {
@@ -59,4 +62,46 @@ pub(super) fn twins() -> Vec<Twin> {
 #[test]
 fn wrong_gradients_of_sdim_are_caught() {
     twins().iter().for_each(Twin::assert_caught);
+}
+
+/// `attend` backward from rotations. All numbers are short, so that projections are exact.
+fn attend_backward<B: Backend>(backend: &B, op: &Sdim, lengths: [&[usize]; 2]) -> Result<Vec<f32>> {
+    let [histories, targets] = lengths;
+    let batch = backend.batch(&Jagged::from_lengths(histories)?, &Jagged::from_lengths(targets)?)?;
+    let (behaviours, candidates) = (histories.iter().sum::<usize>(), targets.iter().sum::<usize>());
+    let numbers = |count: usize, step: usize| -> Vec<f32> {
+        (0..count).map(|i| (i * step % 31) as f32 - 14.75).collect()
+    };
+    let history = backend.upload(&numbers(behaviours * op.width, 7))?;
+    let queries = backend.upload(&numbers(candidates * op.width, 11))?;
+    let grad_out = backend.upload(&numbers(candidates * op.width, 3))?;
+    let rotations = backend.upload(&numbers(op.width * op.groups * op.bits, 5))?;
+    let hash = || Hash::Rotations(backend.view(&rotations));
+    let inputs =
+        SdimAttendInputs::new(backend.view(&history), hash(), hash()).with_targets(backend.view(&queries));
+    let mut grads = backend.zeros::<f32>(behaviours * op.width)?;
+    let out = backend.view_mut(&mut grads);
+    backend.sdim_attend_backward_into(op, &batch, inputs, backend.view(&grad_out), out)?;
+    backend.download(backend.view(&grads))
+}
+
+/// Signatures of all users do not fit a binding, through tables and without; nor do partial and whole sums of all candidates of a user,
+/// where two pieces or more would keep a device busy.
+#[test]
+fn gradients_take_the_memory_of_one_user() {
+    let Some(gpu) = device_of_small_bindings() else { return };
+    let cases: [(&[usize], &[usize], Sdim); 4] = [
+        (&[50; 40], &[2; 40], Sdim::new(2).with_groups(16, 1)),
+        (&[50; 40], &[2; 40], Sdim::new(2).with_groups(16, 8)),
+        (&[900], &[40], Sdim::new(16).with_groups(8, 6)),
+        (&[900], &[100], Sdim::new(16).with_groups(8, 6)),
+    ];
+    for (histories, targets, op) in cases {
+        let expected = attend_backward(&Cpu::new(), &op, [histories, targets]).expect("a valid call");
+        let got = attend_backward(&gpu, &op, [histories, targets])
+            .unwrap_or_else(|error| panic!("{op:?}, {targets:?}: {error}"));
+        let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        let is_near = |(got, expected): (&f32, &f32)| (got - expected).abs() <= 1e-4 * largest;
+        assert!(largest > 0.0 && got.iter().zip(&expected).all(is_near), "{op:?}, {targets:?}");
+    }
 }

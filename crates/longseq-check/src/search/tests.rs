@@ -6,15 +6,16 @@ use proptest::prelude::*;
 use super::hostile::*;
 use super::{Compared, SearchCase};
 use crate::case::{Rules, assert_check, check};
-use crate::compare::compare_exact;
+use crate::compare::{Bound, compare, compare_exact};
 use crate::data::{self, Data};
-use crate::golden::Golden;
+use crate::golden::{self, Golden};
 use crate::mutant::{Fault, Mutant};
 use crate::named::assert_small_cases;
 use crate::registry::list_tests;
 
 list_tests!("search":
     matches_eta,
+    matches_muse,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_a_bias,
@@ -73,6 +74,30 @@ fn matches_eta<B: Backend>(backend: &B, _: Rules) {
         .collect();
     compare_exact("distances", &distances, &golden.f32("top_distances")).unwrap();
     assert!(counts.iter().any(|&count| count as usize == k));
+}
+
+/// MUSE's first stage: cosines of 8-bit rows, of which rows of zeros are never kept (`tests/golden/formulas.py`).
+fn matches_muse<B: Backend>(backend: &B, rules: Rules) {
+    let golden = Golden::load("muse_k8");
+    let codes = |name: &str| golden.i64(name).into_iter().map(|code| code as i8).collect::<Vec<_>>();
+    let run = || -> Result<(Vec<u32>, Vec<f32>, Vec<u32>)> {
+        let (targets, history) = (backend.upload(&codes("target_codes"))?, backend.upload(&codes("codes"))?);
+        let batch = backend
+            .batch(&golden.jagged("offsets", "codes"), &golden.jagged("target_offsets", "target_codes"))?;
+        let rows = |codes| SearchRows::Codes(backend.view(codes));
+        let op = Search::cosine(golden.shape("codes")[1]).with_top_k(golden.number("k"));
+        let kept = backend.search(&op, &batch, SimilarityInputs::new(rows(&targets), rows(&history)))?;
+        Ok((
+            backend.download(backend.view(&kept.positions))?,
+            backend.download(backend.view(&kept.scores))?,
+            backend.download(backend.view(&kept.counts))?,
+        ))
+    };
+    let (positions, scores, counts) = run().expect("valid calls");
+    compare_exact("positions", &positions, &golden.u32("positions")).unwrap();
+    compare_exact("counts", &counts, &golden.u32("counts")).unwrap();
+    let expected = golden.f64("similarities");
+    compare("similarities", &scores, &expected, &Bound::uniform(golden::PEER, false), rules).unwrap();
 }
 
 fn matches_reference_on_odd_lengths<B: Backend>(backend: &B, rules: Rules) {

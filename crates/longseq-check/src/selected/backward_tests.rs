@@ -4,6 +4,7 @@
 use longseq::*;
 use proptest::prelude::*;
 
+use super::muse::matches_differences_of_muse;
 use super::tests::{MIXES, any_case, everything, shape};
 use super::{Choice, Mix, SelectedBackwardCase, SelectedCase};
 use crate::case::{Rules, assert_check, check};
@@ -17,6 +18,7 @@ use crate::target_attention::Bias;
 
 list_tests!("selected_backward":
     matches_published_gradients,
+    matches_differences_of_muse,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_every_mix,

@@ -7,7 +7,9 @@ pub(crate) mod cases;
 mod histogram;
 mod hostile;
 mod inputs;
+mod muse;
 pub mod tests;
+mod two_stages;
 
 pub use backward::SelectedBackwardCase;
 pub use histogram::HistogramCase;

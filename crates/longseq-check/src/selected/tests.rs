@@ -5,6 +5,8 @@ use longseq::*;
 use proptest::prelude::*;
 
 use super::hostile::*;
+use super::muse::matches_muse;
+use super::two_stages::{matches_sim, matches_twin};
 use super::{Choice, HistogramCase, Mix, SelectedCase};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::compare;
@@ -18,6 +20,9 @@ use crate::target_attention::Bias;
 
 list_tests!("selected":
     matches_published_attention,
+    matches_muse,
+    matches_twin,
+    matches_sim,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_every_mix,

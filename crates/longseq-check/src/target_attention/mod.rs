@@ -5,6 +5,7 @@ pub mod backward_tests;
 mod extremes;
 mod merge;
 mod merge_backward;
+mod qin;
 pub mod tests;
 
 pub use backward::AttentionBackwardCase;

@@ -4,6 +4,7 @@ use longseq::*;
 use proptest::prelude::*;
 
 use super::extremes::*;
+use super::qin::matches_qin;
 use super::{AttentionCase, Bias, MergeCase, Place};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::compare;
@@ -16,6 +17,7 @@ use crate::registry::list_tests;
 list_tests!("target_attention":
     matches_published_multi_head_attention,
     matches_published_jagged_attention,
+    matches_qin,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_every_weighting,

@@ -3,6 +3,7 @@
 use longseq::*;
 use proptest::prelude::*;
 
+use super::golden::matches_differences_of_the_formula;
 use super::tests::{any_case, shape};
 use super::{TinBackwardCase, TinCase};
 use crate::case::{Rules, assert_check, check};
@@ -11,6 +12,7 @@ use crate::mutant::{Fault, Mutant};
 use crate::registry::list_tests;
 
 list_tests!("tin_backward":
+    matches_differences_of_the_formula,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_given_positions,

@@ -3,6 +3,7 @@
 mod backward;
 pub mod backward_tests;
 pub(crate) mod cases;
+mod golden;
 mod hostile;
 pub mod tests;
 

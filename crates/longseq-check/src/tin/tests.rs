@@ -4,6 +4,7 @@ use longseq::*;
 use proptest::prelude::*;
 
 use super::TinCase;
+use super::golden::matches_the_formula;
 use super::hostile::*;
 use crate::case::{Rules, assert_check, check};
 use crate::data::{self, Data};
@@ -12,6 +13,7 @@ use crate::named::assert_small_cases;
 use crate::registry::list_tests;
 
 list_tests!("tin":
+    matches_the_formula,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_given_positions,
