@@ -1,7 +1,7 @@
 //! longseq's operations for [candle](candle_core)'s tensors, with gradients.
 //!
 //! [`Longseq`] has the operations as methods; [`layers`] have weights. A model in ten minutes: the
-//! [README](https://docs.rs/crate/longseq-candle).
+//! README.
 //!
 //! * A call on the CPU reads tensors where they are: they are borrowed as longseq's views. Its result's memory becomes the new tensor's.
 //! * Its backward pass is one call of longseq's own gradients.
