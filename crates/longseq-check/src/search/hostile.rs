@@ -48,6 +48,16 @@ fn argument<T: std::fmt::Debug>(result: Result<T>) -> &'static str {
     }
 }
 
+/// Cosines, whose lengths a device may only approximate.
+#[track_caller]
+fn assert_near(got: &[f32], expected: &[f32]) {
+    let is_near = |(got, expected): (&f32, &f32)| got == expected || (got - expected).abs() <= 1e-6;
+    assert!(
+        got.len() == expected.len() && got.iter().zip(expected).all(is_near),
+        "{got:?}, not {expected:?}"
+    );
+}
+
 pub(super) fn sorts_nan_last<B: Backend>(backend: &B, rules: Rules) {
     if !rules.nan {
         return;
@@ -65,7 +75,7 @@ pub(super) fn sorts_nan_last<B: Backend>(backend: &B, rules: Rules) {
     let (positions, scores, counts) =
         search_rows(backend, &cosine, &[1.0, 0.0, nan, 1.0], &keys).expect("a valid call");
     assert_eq!((positions, counts), (vec![3, 1, 0, 2, 0, 1, 2, 3], vec![4, 4]));
-    assert_eq!(scores[..2], [1.0, -1.0]);
+    assert_near(&scores[..2], &[1.0, -1.0]);
     assert!(scores[2..].iter().all(|score| score.is_nan()));
 }
 
@@ -98,9 +108,10 @@ pub(super) fn takes_rows_near_the_limits<B: Backend>(backend: &B, rules: Rules) 
 pub(super) fn keeps_no_rows_of_zeros<B: Backend>(backend: &B, _: Rules) {
     let op = Search::cosine(2).with_top_k(3);
     let keys = [0.0, -0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0];
-    let kept = search_rows(backend, &op, &[1.0, 0.0], &keys).expect("a valid call");
+    let (positions, scores, counts) = search_rows(backend, &op, &[1.0, 0.0], &keys).expect("a valid call");
     let infinity = f32::NEG_INFINITY;
-    assert_eq!(kept, (vec![2, EMPTY_SLOT, EMPTY_SLOT], vec![-1.0, infinity, infinity], vec![1]));
+    assert_eq!((positions, counts), (vec![2, EMPTY_SLOT, EMPTY_SLOT], vec![1]));
+    assert_near(&scores, &[-1.0, infinity, infinity]);
     // A candidate of zeros is as near to one as to the other.
     let kept = search_rows(backend, &op, &[0.0, 0.0], &[1.0, 0.0, 0.0, 0.0, 2.0, 2.0]).expect("a valid call");
     assert_eq!(kept, (vec![0, 2, EMPTY_SLOT], vec![0.0, 0.0, infinity], vec![2]));
