@@ -131,9 +131,9 @@
 //! | SIM hard: the newest behaviours of the candidate's category | the same with [`Search::matching`] |
 //! | SIM soft, TWIN's search by given keys, with cross features as a bias | the same with [`Search::dot`] |
 //! | MUSE: cosine of 8-bit rows | the same with [`Search::cosine`] |
-//! | second stages over what a search kept: ETA, SIM, TWIN, MUSE's similarity-aware attention (SA-TA) | [`SelectedOps::selected_attention`]; gradients [`SelectedOps::selected_attention_backward_into`] |
-//! | TIN: temporal positions on behaviours and candidates | [`TinOps::tin`]; gradients [`TinOps::tin_backward_into`] |
-//! | MUSE's SimTier | [`SelectedOps::similarity_histogram`]; over the newest behaviours [`SelectedOps::newest_histogram`] |
+//! | second stages over what a search kept: ETA, SIM, TWIN, MUSE's similarity-aware attention (SA-TA) | [`SelectedOps::selected_attention`], on [`Cpu`]; gradients [`SelectedOps::selected_attention_backward_into`] |
+//! | TIN: temporal positions on behaviours and candidates | [`TinOps::tin`], on [`Cpu`]; gradients [`TinOps::tin_backward_into`] |
+//! | MUSE's SimTier | [`SelectedOps::similarity_histogram`], on [`Cpu`]; over the newest behaviours [`SelectedOps::newest_histogram`] |
 //! | embedding bags, also with a weight per id (`per_sample_weights`) and with padding ids | [`LookupOps::lookup`], [`LookupInputs::with_weights`], [`IdPolicy::Skip`] |
 //! | training: gradients of target attention, on every backend | [`TargetAttentionOps::target_attention_backward_into`] |
 //! | training: gradients of SDIM, on every backend | [`SdimOps::sdim_attend_backward_into`]; of tables kept between requests [`SdimOps::sdim_query_backward_into`], [`SdimOps::sdim_encode_backward_into`] |

@@ -7,7 +7,7 @@
 //! | [DARE](#din-sdim-dare-and-tin) (arXiv 2410.02604) | search in one table, aggregate from another | [`Decoupled`](crate::Decoupled) | the published code |
 //! | [TIN](#din-sdim-dare-and-tin) (arXiv 2308.08487) | temporal positions, target-aware attention | [`Tin`](crate::Tin) | its formula in `f64`, gradients by differences |
 //! | [MUSE](#muse) (arXiv 2512.07216) | 8-bit cosines, SimTier, SA-TA | [`Search::cosine`](crate::Search::cosine), [`SimilarityHistogram`](crate::SimilarityHistogram), [`SelectedAttention`](crate::SelectedAttention) | its formulas in `f64`, gradients by differences |
-//! | [SIM](#sim) (arXiv 2006.05639) | hard and soft search, attention | [`Search::matching`](crate::Search::matching), [`Search::dot`](crate::Search::dot), [`SelectedAttention`](crate::SelectedAttention) | FuxiCTR, with gradients |
+//! | [SIM](#sim) (arXiv 2006.05639) | hard and soft search, attention | [`Search::matching`](crate::Search::matching), [`Search::dot`](crate::Search::dot), [`SelectedAttention`](crate::SelectedAttention) | soft search: its formula; attention: FuxiCTR, with gradients |
 //! | [ETA](#eta) (arXiv 2108.04468) | SimHash, Hamming distance, attention | [`Signs`](crate::Signs), [`Search::hamming`](crate::Search::hamming), [`SelectedAttention`](crate::SelectedAttention) | search: FuxiCTR |
 //! | [TWIN](#twin) (arXiv 2302.02352) | one score for both stages | [`Search::dot`](crate::Search::dot) with a bias, [`SelectedAttention`](crate::SelectedAttention) | FuxiCTR, with gradients |
 //! | [QIN](#qin) (arXiv 2504.17699) | ReLU attention and a residual | [`TargetAttention`](crate::TargetAttention) | its formula in `f64`, gradients by differences |
@@ -18,7 +18,8 @@
 //! of published results and the script that computes formulas in `f64` are in `tests/golden`.
 //!
 //! What the examples leave out is a model's own: projections (matrix products of any library), embeddings of items, what comes after the
-//! pooled row. They run on [`Cpu`](crate::Cpu); other backends take the same calls.
+//! pooled row. They run on [`Cpu`](crate::Cpu). Attention over
+//! a selection, histograms of similarities and TIN are on `Cpu` alone so far; the other calls take any backend.
 //!
 //! # DIN, SDIM, DARE and TIN
 //!

@@ -1,4 +1,4 @@
-"""The CPU cases of our benchmarks in PyTorch, as a PyTorch user would write them, and their times beside ours.
+"""The CPU cases of our benchmarks in PyTorch, as a PyTorch user would write them, and their times next to ours.
 
     python benches/peer/torch_cpu.py [--rounds N] [--seconds S] [--only PART] [--markdown]
 

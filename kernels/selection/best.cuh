@@ -1,7 +1,7 @@
 // The best entries of a span of a history, for each candidate of a tile.
 //
 // A block takes a tile of candidates and a span of their user's history. Each candidate has a list in shared memory and a
-// floor: entries below it cannot be among the best K, and are not stored. As long as a list has room, entries go straight to
+// floor: entries below it cannot be among the best K, and are not stored. As long as a list is not full, entries go straight to
 // their places; a place of a behaviour that is never kept stays empty. Before a list could overflow, a warp raises its floor and
 // drops the entries below and the empty places, by bisection of their bits, without sorting. The lists of the spans of a history
 // hold at least the best K of each, in any order; select.cuh reads them.
@@ -146,7 +146,7 @@ __device__ __forceinline__ void keep_best(const KeptLists &p, const Piece &piece
                 }
                 continue;
             }
-            // Make room for an entry per thread.
+            // Free a place for an entry per thread.
             lists.cut_longer(CAPACITY - THREADS, p.top_k, p.room);
 #pragma unroll
             for (u32 c = 0; c < CANDIDATES; c++) {

@@ -72,7 +72,7 @@ __device__ __forceinline__ void sort(u64 *entries, u32 length) {
 template <u32 SELECT_THREADS>
 struct Selecting {
     enum : u32 {
-        // Entries of the list, and how many are read at a time: as many as fit beside the largest K.
+        // Entries of the list, and how many are read at a time: as many as fit next to the largest K.
         ENTRIES = 8 * SELECT_THREADS,
         STEP = ENTRIES / 2
     };

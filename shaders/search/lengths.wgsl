@@ -1,7 +1,7 @@
 // What a cosine multiplies a row with: [2^j, 1 / max(2^j · 1e-12, ‖2^j x‖)].
 //
 // 2^j makes the largest number of the row lie between 4 and 8, so that squares neither overflow nor vanish; a row whose
-// numbers are all far below 1e-12 is scaled as one of 2^-60. Of a row of zeros both are 0, which is told from the bits:
+// numbers are all far below 1e-12 is scaled as one of 2^-60. Of a row of zeros both are 0, which is seen from the bits:
 // a device may flush subnormal numbers. Of a row with a number that is not finite the factor is NaN.
 // One thread per row.
 
