@@ -7,6 +7,7 @@ use longseq::{DType, SearchScore};
 use crate::decoupled::{DecoupledBackwardCase, DecoupledCase};
 use crate::device::AnyDevice;
 use crate::din::{DinBackwardCase, DinCase, StatisticsCase};
+use crate::interest_channels::{ChannelsBackwardCase, ChannelsCase};
 use crate::lookup::{LookupBackwardCase, LookupCase, Storage, UpdateRowsCase};
 use crate::named::{AnyCase, Named};
 use crate::sdim::{SdimBackwardCase, SdimCase};
@@ -16,7 +17,7 @@ use crate::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
 use crate::tin::{TinBackwardCase, TinCase};
 
 /// Every call of every operation: its stem and its name, as [`Calls`](crate::Calls) know it.
-pub const CALLS: [(&str, &str); 33] = [
+pub const CALLS: [(&str, &str); 35] = [
     ("target_attention", "target_attention"),
     ("target_attention", "merge_attention"),
     ("target_attention_backward", "target_attention_backward"),
@@ -50,6 +51,8 @@ pub const CALLS: [(&str, &str); 33] = [
     ("selected_backward", "selected_attention_backward"),
     ("tin", "tin"),
     ("tin_backward", "tin_backward"),
+    ("interest_channels", "interest_channels"),
+    ("interest_channels_backward", "interest_channels_backward"),
 ];
 
 /// A small case of a call on rows stored so; `None` where the operation does not know that storage type.
@@ -117,19 +120,30 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
         (_, "similarity_histogram") => {
             (storage == Storage::F32).then_some(AnyCase::Histogram(HistogramCase::default()))?
         }
-        ("selected", _) => AnyCase::Selected(SelectedCase { dtype: dtype?, ..Default::default() }),
-        ("selected_backward", _) => {
-            let forward = SelectedCase { dtype: dtype?, ..Default::default() };
-            AnyCase::SelectedBackward(SelectedBackwardCase { forward, ..Default::default() })
+        ("selected" | "selected_backward" | "tin" | "tin_backward", _) => {
+            small_of_selected_or_tin(stem, dtype?)
         }
-        ("tin", _) => AnyCase::Tin(TinCase { dtype: dtype?, ..Default::default() }),
-        ("tin_backward", _) => {
-            let forward = TinCase { dtype: dtype?, ..Default::default() };
-            AnyCase::TinBackward(TinBackwardCase { forward, ..Default::default() })
+        ("interest_channels", _) => AnyCase::Channels(ChannelsCase { dtype: dtype?, ..Default::default() }),
+        ("interest_channels_backward", _) => {
+            let forward = ChannelsCase { dtype: dtype?, ..Default::default() };
+            AnyCase::ChannelsBackward(ChannelsBackwardCase { forward, ..Default::default() })
         }
         _ => AnyCase::Decoupled(DecoupledCase { storage, ..Default::default() }),
     };
     Some(Named { name: call, operation: call, case })
+}
+
+fn small_of_selected_or_tin(stem: &str, dtype: DType) -> AnyCase {
+    let selected = SelectedCase { dtype, ..Default::default() };
+    let tin = TinCase { dtype, ..Default::default() };
+    match stem {
+        "selected" => AnyCase::Selected(selected),
+        "selected_backward" => {
+            AnyCase::SelectedBackward(SelectedBackwardCase { forward: selected, ..Default::default() })
+        }
+        "tin" => AnyCase::Tin(tin),
+        _ => AnyCase::TinBackward(TinBackwardCase { forward: tin, ..Default::default() }),
+    }
 }
 
 /// A search among rows stored so.

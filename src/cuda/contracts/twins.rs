@@ -33,6 +33,13 @@ use crate::cuda::sdim::signatures::{SdimCheckParams, SdimSignatureParams};
 use crate::cuda::search::newest::SearchNewestParams;
 use crate::cuda::search::rows::SearchParams;
 use crate::cuda::search::signs::PackSignsParams;
+use crate::cuda::selected::SelectedInputs;
+use crate::cuda::selected::attend::SelectedAttentionParams;
+use crate::cuda::selected::backward::{
+    SelectedGammasParams, SelectedGradientParams, SelectedNarrowParams, SelectedSimilaritiesParams,
+    SelectedWidenParams,
+};
+use crate::cuda::selected::histogram::SimilarityHistogramParams;
 use crate::cuda::selection::{KeptLists, SelectParams};
 use crate::cuda::tables::DeviceTable;
 use crate::cuda::target_attention::backward::{
@@ -40,13 +47,25 @@ use crate::cuda::target_attention::backward::{
     SplitTarget,
 };
 use crate::cuda::target_attention::{CombinePiecesParams, MergePairsParams, TargetAttentionParams};
+use crate::cuda::tin::attend::{TinCombineParams, TinOutputPointers, TinParams};
+use crate::cuda::tin::backward::{TinBackwardParams, TinStatesParams, TinTargetGradientParams};
+use crate::cuda::tin::positions::{TinCountParams, TinPositionGradientParams};
+use crate::cuda::tin::rows::{TinPositions, TinPrepareParams};
 use crate::cuda::twin::{Field, Twin};
 
+type Described = (&'static str, Vec<Field>);
+
+fn twin<T: Twin>() -> Described {
+    (T::NAME, T::fields())
+}
+
 /// Name, size and fields of every twin.
-fn twins() -> Vec<(&'static str, Vec<Field>)> {
-    fn twin<T: Twin>() -> (&'static str, Vec<Field>) {
-        (T::NAME, T::fields())
-    }
+fn twins() -> Vec<Described> {
+    [of_attention(), of_rows(), of_searches()].concat()
+}
+
+/// Target attention, DIN, SDIM, TIN.
+fn of_attention() -> Vec<Described> {
     vec![
         twin::<Tile>(),
         twin::<Piece>(),
@@ -78,6 +97,22 @@ fn twins() -> Vec<(&'static str, Vec<Field>)> {
         twin::<SdimTargetGradientParams>(),
         twin::<SdimMatchParams>(),
         twin::<SdimGatherParams>(),
+        twin::<TinPositions>(),
+        twin::<TinOutputPointers>(),
+        twin::<TinParams>(),
+        twin::<TinPrepareParams>(),
+        twin::<TinCombineParams>(),
+        twin::<TinBackwardParams>(),
+        twin::<TinStatesParams>(),
+        twin::<TinTargetGradientParams>(),
+        twin::<TinCountParams>(),
+        twin::<TinPositionGradientParams>(),
+    ]
+}
+
+/// Look-ups and what follows from them.
+fn of_rows() -> Vec<Described> {
+    vec![
         twin::<LookupColumn>(),
         twin::<LookupParams>(),
         twin::<SortIdsParams>(),
@@ -87,11 +122,25 @@ fn twins() -> Vec<(&'static str, Vec<Field>)> {
         twin::<UpdateRowsParams>(),
         twin::<BagIdsParams>(),
         twin::<WeightGradientParams>(),
+    ]
+}
+
+/// Searches, selections, decoupled embeddings.
+fn of_searches() -> Vec<Described> {
+    vec![
         twin::<KeptLists>(),
         twin::<SelectParams>(),
         twin::<SearchParams>(),
         twin::<SearchNewestParams>(),
         twin::<PackSignsParams>(),
+        twin::<SelectedInputs>(),
+        twin::<SelectedAttentionParams>(),
+        twin::<SimilarityHistogramParams>(),
+        twin::<SelectedGradientParams>(),
+        twin::<SelectedWidenParams>(),
+        twin::<SelectedNarrowParams>(),
+        twin::<SelectedGammasParams>(),
+        twin::<SelectedSimilaritiesParams>(),
         twin::<Rows>(),
         twin::<Scoring>(),
         twin::<DecoupledAggregateParams>(),
