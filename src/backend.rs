@@ -2,7 +2,8 @@
 
 use crate::device::DeviceOps;
 use crate::ops::{
-    DecoupledOps, DinOps, LookupOps, SdimOps, SearchOps, SelectedOps, TargetAttentionOps, TinOps,
+    DecoupledOps, DinOps, InterestChannelsOps, LookupOps, SdimOps, SearchOps, SelectedOps,
+    TargetAttentionOps, TinOps,
 };
 
 /// A device that runs the operations: the CPU, a GPU.
@@ -53,6 +54,7 @@ pub trait Backend:
     + SearchOps
     + SelectedOps
     + TinOps
+    + InterestChannelsOps
 {
 }
 
@@ -66,5 +68,6 @@ impl<B> Backend for B where
         + SearchOps
         + SelectedOps
         + TinOps
+        + InterestChannelsOps
 {
 }

@@ -121,7 +121,7 @@
 //! |---|---|
 //! | MHTA, DIN variants without a network, STCA, TWIN's exact search unit | [`TargetAttentionOps::target_attention`], softmax |
 //! | TWIN's behaviour features, any additive score | the same, with a `bias` |
-//! | QIN (ReLU attention), HSTU (SiLU attention), linear attention | the same, with another [`Weighting`] |
+//! | QIN (ReLU attention), HSTU (SiLU attention, divided by a number or, with [`SiluDivisor::HistoryLength`], by each history's length), linear attention | the same, with another [`Weighting`] |
 //! | one history split over several devices or blocks | the same with `lse`, then [`TargetAttentionOps::merge_attention_into`] |
 //! | DIN, DIEN's attention unit, with ReLU, sigmoid, PReLU or Dice | [`DinOps::din`] |
 //! | SDIM's behaviour-sequence encoder: one table per user | [`SdimOps::sdim_encode`], [`SdimOps::sdim_append`] |
@@ -131,9 +131,10 @@
 //! | SIM hard: the newest behaviours of the candidate's category | the same with [`Search::matching`] |
 //! | SIM soft, TWIN's search by given keys, with cross features as a bias | the same with [`Search::dot`] |
 //! | MUSE: cosine of 8-bit rows | the same with [`Search::cosine`] |
-//! | second stages over what a search kept: ETA, SIM, TWIN, MUSE's similarity-aware attention (SA-TA) | [`SelectedOps::selected_attention`], on [`Cpu`]; gradients [`SelectedOps::selected_attention_backward_into`] |
-//! | TIN: temporal positions on behaviours and candidates | [`TinOps::tin`], on [`Cpu`]; gradients [`TinOps::tin_backward_into`] |
-//! | MUSE's SimTier | [`SelectedOps::similarity_histogram`], on [`Cpu`]; over the newest behaviours [`SelectedOps::newest_histogram`] |
+//! | second stages over what a search kept: ETA, SIM, TWIN, MUSE's similarity-aware attention (SA-TA) | [`SelectedOps::selected_attention`]; gradients [`SelectedOps::selected_attention_backward_into`] |
+//! | TIN: temporal positions on behaviours and candidates | [`TinOps::tin`]; gradients [`TinOps::tin_backward_into`] |
+//! | DiffuMIN's multi-interest extractor: channels of orthogonal interests | [`InterestChannelsOps::interest_channels`]; gradients [`InterestChannelsOps::interest_channels_backward_into`] |
+//! | MUSE's SimTier | [`SelectedOps::similarity_histogram`]; over the newest behaviours [`SelectedOps::newest_histogram`] |
 //! | embedding bags, also with a weight per id (`per_sample_weights`) and with padding ids | [`LookupOps::lookup`], [`LookupInputs::with_weights`], [`IdPolicy::Skip`] |
 //! | training: gradients of target attention, on every backend | [`TargetAttentionOps::target_attention_backward_into`] |
 //! | training: gradients of SDIM, on every backend | [`SdimOps::sdim_attend_backward_into`]; of tables kept between requests [`SdimOps::sdim_query_backward_into`], [`SdimOps::sdim_encode_backward_into`] |
@@ -149,7 +150,7 @@
 //! |---|---|---|
 //! | a device | [`Backend`]: [`Cpu`], [`Wgpu`], [`Cuda`] | write `fn score<B: Backend>(…)` once, run it anywhere |
 //! | a jagged batch | [`Jagged`], [`Batch`] | offsets, validated once; no padding |
-//! | an operation | [`TargetAttention`], [`Din`], [`Sdim`], [`Lookup`], [`Decoupled`], [`Search`], [`SelectedAttention`], [`Tin`] | a plain struct of parameters |
+//! | an operation | [`TargetAttention`], [`Din`], [`Sdim`], [`Lookup`], [`Decoupled`], [`Search`], [`SelectedAttention`], [`Tin`], [`InterestChannels`] | a plain struct of parameters |
 //! | data | [`Buffer`], [`View`], [`ViewMut`] | owned by you or the backend; borrowed by the call |
 //! | storage types | [`Element`]: `f32`, [`half::f16`], [`half::bf16`] | arithmetic is always `f32` or wider |
 //! | the specification | [`reference`](mod@reference) | plain loops in `f64`, public, for your own tests too; the gradients of every operation are there |
@@ -172,7 +173,7 @@
 //! # Traits
 //!
 //! [`DeviceOps`] is the device: memory, batches, waiting, forks. Each operation is a trait over it: [`TargetAttentionOps`],
-//! [`DinOps`], [`SdimOps`], [`LookupOps`], [`DecoupledOps`], [`SearchOps`], [`SelectedOps`], [`TinOps`]. [`Backend`] stands for all of them and is implemented for every
+//! [`DinOps`], [`SdimOps`], [`LookupOps`], [`DecoupledOps`], [`SearchOps`], [`SelectedOps`], [`TinOps`], [`InterestChannelsOps`]. [`Backend`] stands for all of them and is implemented for every
 //! type that implements them; generic code needs only `B: Backend`. On a concrete backend such as [`Cpu`], the calls are
 //! methods of these traits, which `use longseq::prelude::*;` brings into scope.
 //!

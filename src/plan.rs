@@ -62,16 +62,23 @@ pub(crate) const FEWEST_STEPS: usize = 4;
 
 impl Plan {
     pub(crate) fn new(batch: &Batch, cut: &Cut) -> Self {
+        Self::over(batch, cut, |history| history)
+    }
+
+    /// A plan over a part of each history.
+    pub(crate) fn over(batch: &Batch, cut: &Cut, part: impl Fn(Range<usize>) -> Range<usize>) -> Self {
+        let part_of = |(history, targets): (Range<usize>, Range<usize>)| (part(history), targets);
+        let requests: Vec<_> = batch.requests().map(part_of).collect();
         // Saturating: a batch exists before the buffers whose sizes would bound these numbers.
         let tiles_of = |targets: usize| targets.saturating_mul(cut.rows_per_target).div_ceil(cut.tile_rows);
         let work_of = |(history, targets): (Range<usize>, Range<usize>)| {
             history.len().saturating_mul(tiles_of(targets.len()))
         };
-        let work = batch.requests().map(work_of).fold(0, usize::saturating_add);
+        let work = requests.iter().cloned().map(work_of).fold(0, usize::saturating_add);
         let steps = work.div_ceil(cut.wanted.max(1)).div_ceil(cut.step).max(FEWEST_STEPS);
         let longest = steps.saturating_mul(cut.step).min(cut.longest / cut.step * cut.step).max(cut.step);
         let mut plan = Self::default();
-        for (user, (history, targets)) in batch.requests().enumerate() {
+        for (user, (history, targets)) in requests.into_iter().enumerate() {
             let rows = targets.len() * cut.rows_per_target;
             let spans = history.len().div_ceil(longest).max(1);
             let first_tile = plan.tiles.len();

@@ -3,5 +3,6 @@
 pub use crate::backend::Backend;
 pub use crate::device::DeviceOps;
 pub use crate::ops::{
-    DecoupledOps, DinOps, LookupOps, SdimOps, SearchOps, SelectedOps, TargetAttentionOps, TinOps,
+    DecoupledOps, DinOps, InterestChannelsOps, LookupOps, SdimOps, SearchOps, SelectedOps,
+    TargetAttentionOps, TinOps,
 };

@@ -13,6 +13,7 @@
 //! | [QIN](#qin) (arXiv 2504.17699) | ReLU attention and a residual | [`TargetAttention`](crate::TargetAttention) | its formula in `f64`, gradients by differences |
 //! | [HSTU](#hstu-candidates-over-cached-behaviours) (arXiv 2402.17152) | candidates over cached behaviours | [`TargetAttention`](crate::TargetAttention) | the reference |
 //! | [STCA](#stca) (arXiv 2511.06077) | stacked cross attention | [`TargetAttention`](crate::TargetAttention) | attention: FuxiCTR |
+//! | DiffuMIN (arXiv 2508.15311) | channels of orthogonal interests | [`InterestChannels`](crate::InterestChannels), which has the formula and an example | its formula in `f64`, gradients in closed form |
 //!
 //! "The reference" means: every call is compared with [`reference`](mod@crate::reference), and no other computation of the layer is. Files
 //! of published results and the script that computes formulas in `f64` are in `tests/golden`.
@@ -157,7 +158,8 @@
 //!
 //! # HSTU: candidates over cached behaviours
 //!
-//! Candidates attend to the cached keys and values of behaviours with SiLU weights, divided by the length that the model was trained with;
+//! Candidates attend to the cached keys and values of behaviours with SiLU weights, divided by the length that the model was trained with, or
+//! by that of each user's own history ([`SiluDivisor::HistoryLength`](crate::SiluDivisor::HistoryLength), on the CPU);
 //! relative positions and times come as a bias of behaviours (it is the same for all of a user's candidates, which share a time).
 //!
 //! ```
@@ -167,7 +169,7 @@
 //! let backend = Cpu::new();
 //! let batch = backend.batch(&Jagged::from_lengths(&[2])?, &Jagged::from_lengths(&[1])?)?;
 //! let (query, keys, values, bias) = ([1.0_f32], [2.0, 0.0], [8.0, 5.0], [0.0, 0.0]);
-//! let op = TargetAttention::new(1).with_weighting(Weighting::Silu { divisor: 4.0 });
+//! let op = TargetAttention::new(1).with_weighting(Weighting::silu(4.0));
 //! let inputs = TargetAttentionInputs::new(Host::view(&query), Host::view(&keys))
 //!     .with_values(Host::view(&values))
 //!     .with_bias(Host::view(&bias));

@@ -1,14 +1,7 @@
 // What the kernels that search among rows take.
 #pragma once
 #include "selection/best.cuh"
-
-// How rows can be read.
-enum Access : u32 {
-    // Number by number; 32 bits at a time; 16 bytes at a time.
-    NUMBERS,
-    WORDS,
-    VECTORS
-};
+#include "shared/loose.cuh"
 
 struct SearchParams {
     const Piece *pieces;

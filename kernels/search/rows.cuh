@@ -40,29 +40,6 @@ __device__ __forceinline__ float inverse_length(float square) {
     return is_finite(square) ? fminf(out, 1e12f) : __int_as_float(0x7fc00000);
 }
 
-// COUNT words of a row, from byte `at` on, of rows that vectors need not fit; zeros past the end of the row.
-template <u32 NUMBER_BYTES, u32 COUNT>
-__device__ __forceinline__ void loose_words(u32 *out, const u8 *row, u32 at, u32 row_bytes, bool words) {
-#pragma unroll
-    for (u32 i = 0; i < COUNT; i++) {
-        const u8 *from = row + at + 4 * i;
-        const u32 left = row_bytes - min(row_bytes, at + 4 * i);
-        out[i] = 0;
-        if constexpr (NUMBER_BYTES == 4) {
-            out[i] = left > 0 ? __ldg((const u32 *)from) : 0;
-        } else if (words) {
-            out[i] = left > 0 ? __ldg((const u32 *)from) : 0;
-        } else {
-#pragma unroll
-            for (u32 byte = 0; byte < 4; byte += NUMBER_BYTES) {
-                if (byte < left) {
-                    out[i] |= (u32)(NUMBER_BYTES == 2 ? __ldg((const u16 *)(from + byte)) : __ldg(from + byte)) << 8 * byte;
-                }
-            }
-        }
-    }
-}
-
 // COUNT words of a candidate's row, of which a quad has so many.
 template <u32 NUMBER_BYTES, u32 COUNT>
 __device__ __forceinline__ void query_words(u32 *out, const SearchParams &p, u64 row, u32 quad) {

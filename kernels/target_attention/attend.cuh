@@ -71,6 +71,34 @@ __device__ __forceinline__ u64 history_at(const TargetAttentionParams &p, const 
     return ((work.piece.history_start + behaviour) * p.kv_heads + work.kv_head) * width;
 }
 
+// ---- Rows ----------------------------------------------------------------------------------------------------------
+
+// How a kernel reads and writes single numbers: of target attention, rows as they are stored. TIN's are sums (tin/rows.cuh).
+template <typename T>
+struct StoredRows {
+    struct Row {
+        const T *from;
+        __device__ __forceinline__ float operator[](u32 i) const { return widen(from[i]); }
+    };
+
+    const TargetAttentionParams &p;
+
+    // The query row of the tile, from a column on; a behaviour's key; its value from the first column of the launch on.
+    __device__ __forceinline__ Row query(const Work &work, u32 row, u32 column) const {
+        return {(const T *)p.queries + output_row(p, work, row) * p.width + column};
+    }
+    __device__ __forceinline__ Row key(const Work &work, u32 behaviour) const {
+        return {(const T *)p.keys + history_at(p, work, behaviour, p.width)};
+    }
+    __device__ __forceinline__ Row value(const Work &work, u32 behaviour) const {
+        return {(const T *)p.values + history_at(p, work, behaviour, p.value_width) + p.first_column};
+    }
+    // Writes a number of the output, of a row that begins there.
+    __device__ __forceinline__ void put(u64 row, u32 column, float number) const {
+        ((T *)p.out)[row + column] = narrow<T>(number);
+    }
+};
+
 // ---- Weights -------------------------------------------------------------------------------------------------------
 
 // Not fmaxf, which drops NaN.
@@ -117,14 +145,15 @@ __device__ __forceinline__ float natural_lse(float row_max, float row_sum) {
 // overflow as powers of 2.
 
 // A score in its own units. Each lane computes one.
-template <typename T>
-__device__ __forceinline__ float plain_score(const TargetAttentionParams &p, const Work &work, u32 row, u32 behaviour) {
-    const T *query = (const T *)p.queries + output_row(p, work, row) * p.width;
-    const T *key = (const T *)p.keys + history_at(p, work, behaviour, p.width);
+template <typename Rows>
+__device__ __forceinline__ float plain_score(const Rows &rows, const Work &work, u32 row, u32 behaviour) {
+    const TargetAttentionParams &p = rows.p;
+    const auto query = rows.query(work, row, 0);
+    const auto key = rows.key(work, behaviour);
     float dot = 0.0f;
 #pragma unroll 1
     for (u32 i = 0; i < p.width; i++) {
-        dot = fma(widen(query[i]), widen(key[i]), dot);
+        dot = fma(query[i], key[i], dot);
     }
     if (p.bias == nullptr) return dot * p.plain_scale;
     u64 l = work.piece.history_start + behaviour;
@@ -133,8 +162,9 @@ __device__ __forceinline__ float plain_score(const TargetAttentionParams &p, con
 
 // Computes a row again and writes it. Behaviours with a score of -inf are left out, others count even with a weight of 0.
 // Softmax: halves of normalised weights are summed, which do not overflow.
-template <typename T>
-__device__ __forceinline__ void write_row_again(const TargetAttentionParams &p, const Work &work, u32 row) {
+template <typename Rows>
+__device__ __forceinline__ void write_row_again(const Rows &rows, const Work &work, u32 row) {
+    const TargetAttentionParams &p = rows.p;
     const u32 lane = threadIdx.x % WARP, length = work.piece.length;
     const bool softmax = p.weighting == SOFTMAX;
     float row_max = softmax ? -infinity() : 0.0f, row_sum = 0.0f;
@@ -142,7 +172,7 @@ __device__ __forceinline__ void write_row_again(const TargetAttentionParams &p, 
     for (u32 pass = softmax ? 0 : 2; pass < 2; pass++) {
 #pragma unroll 1
         for (u32 first = lane; first < length; first += WARP) {
-            float score = plain_score<T>(p, work, row, first);
+            float score = plain_score(rows, work, row, first);
             if (pass == 0) row_max = fmaxf(row_max, score);
             if (pass == 1) row_sum += exp_approx(score - base_of(row_max));
         }
@@ -157,23 +187,23 @@ __device__ __forceinline__ void write_row_again(const TargetAttentionParams &p, 
         float sum = 0.0f;
 #pragma unroll 1
         for (u32 first = 0; first < length; first += WARP) {
-            float score = first + lane < length ? plain_score<T>(p, work, row, first + lane) : -infinity();
+            float score = first + lane < length ? plain_score(rows, work, row, first + lane) : -infinity();
             float weight = softmax ? exp_approx(score - base_of(row_max)) / (2.0f * row_sum) : plain_weight(p, score);
             bool counts = first + lane < length && (score != -infinity() || p.weighting == IDENTITY);
             float some = 0.0f;
 #pragma unroll 1
             for (u32 left = __ballot_sync(WHOLE_WARP, counts); left != 0; left &= left - 1) {
                 u32 from = __ffs(left) - 1;
-                const T *value = (const T *)p.values + history_at(p, work, first + from, p.value_width) + p.first_column;
+                const auto value = rows.value(work, first + from);
                 float one = __shfl_sync(WHOLE_WARP, weight, from);
-                if (column < p.columns) some = fma(one, widen(value[column]), some);
+                if (column < p.columns) some = fma(one, value[column], some);
             }
             sum += some;
         }
         if (softmax) sum = doubled(sum);
         if (column < p.columns && work.piece.slot != NONE) p.partial[slot_row * p.columns + column] = sum;
         if (column < p.columns && work.piece.slot == NONE) {
-            ((T *)p.out)[out_row * p.value_width + p.first_column + column] = narrow<T>(sum);
+            rows.put(out_row * p.value_width + p.first_column, column, sum);
         }
     }
     if (lane != 0) return;
@@ -236,9 +266,10 @@ __device__ __forceinline__ bool is_out_of_range(const TargetAttentionParams &p, 
 // Combines PARTS partial results of the tile in shared memory, in order, and writes the output rows or the piece's
 // slot. acc [PARTS, ROWS, PITCH], weighted sums of values, `extreme` if any in the block is large (any_large) or less than
 // `least`; stats [PARTS, ROWS, 2], max and sum (without softmax 0 and any finite number).
-template <typename T, u32 PARTS, u32 ROWS, u32 PITCH>
-__device__ __forceinline__ void write_rows(const TargetAttentionParams &p, const Work &work, float *acc, float *stats,
-                                           bool extreme, float least = 0.0f) {
+template <typename Rows, u32 PARTS, u32 ROWS, u32 PITCH>
+__device__ __forceinline__ void write_rows(const Rows &rows, const Work &work, float *acc, float *stats, bool extreme,
+                                           float least = 0.0f) {
+    const TargetAttentionParams &p = rows.p;
     u32 lane = threadIdx.x % WARP;
     bool softmax = p.weighting == SOFTMAX, suspicious = extreme || p.exact;
     for (u32 row = threadIdx.x / WARP; row < work.piece.rows; row += WARPS) {
@@ -246,7 +277,7 @@ __device__ __forceinline__ void write_rows(const TargetAttentionParams &p, const
         float2 stat = rescale_parts<PARTS, ROWS>(stats, row, rescales);
         if (suspicious || !is_finite(stat.x)) {
             if (is_out_of_range<PARTS, ROWS, PITCH>(p, work, row, acc, rescales, stat, extreme, least)) {
-                write_row_again<T>(p, work, row);
+                write_row_again(rows, work, row);
                 continue;
             }
         }
@@ -263,7 +294,7 @@ __device__ __forceinline__ void write_rows(const TargetAttentionParams &p, const
                 p.partial[slot_row * p.columns + column] = sum;
             } else {
                 if (softmax) sum = row_sum == 0.0f ? 0.0f : sum / row_sum;
-                ((T *)p.out)[out_row * p.value_width + p.first_column + column] = narrow<T>(sum);
+                rows.put(out_row * p.value_width + p.first_column, column, sum);
             }
         }
         if (lane == 0 && work.piece.slot != NONE) {

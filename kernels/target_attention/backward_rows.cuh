@@ -58,12 +58,31 @@ struct Matrix {
     bool vectors;
 };
 
+// How a block reads and writes rows: of target attention as they are stored, all alike. TIN's are sums (tin/backward.cuh).
+struct RowsAlike {
+    // What is added to numbers of a behaviour, from a column on.
+    struct Nothing {
+        template <typename T, typename Index>
+        __device__ __forceinline__ void one(float &, const Index &, u32, u32) const {}
+        template <typename T, typename Index>
+        __device__ __forceinline__ void four(float4 &, const Index &, u32, u32) const {}
+    };
+
+    __device__ __forceinline__ Nothing added() const { return {}; }
+    // Of queries and of grad_out; of the gradients of queries.
+    __device__ __forceinline__ u32 row_storage(const AttentionBackwardParams &p) const { return p.storage; }
+    __device__ __forceinline__ u32 grad_row_storage(const AttentionBackwardParams &p) const { return p.grad_storage; }
+    // Where else the gradients of behaviours go, in f32.
+    __device__ __forceinline__ float *sums() const { return nullptr; }
+};
+
 // A block's rows: STEP behaviours and TILE_ROWS query rows at a time, of up to CHUNK columns, padded by 4 numbers.
-template <u32 CHUNK, u32 STEP, u32 TILE_ROWS>
+template <typename Rows, u32 CHUNK, u32 STEP, u32 TILE_ROWS>
 struct BackwardRows {
     static constexpr u32 BEHAVIOURS = STEP, ROWS = TILE_ROWS;
     static constexpr u32 PITCH = CHUNK + 4, WEIGHT_PITCH = ROWS + 4;
 
+    const Rows access;
     const AttentionBackwardParams &p;
     const AttentionSpan span;
     const u32 kv_head;
@@ -89,8 +108,8 @@ struct BackwardRows {
 
     // Copies `existing` rows of a matrix, and zeros for the rest of COUNT; returns whether this thread saw a number that is not
     // finite. `index(row)` is the row in the matrix.
-    template <typename T, u32 COUNT, typename Index>
-    __device__ __forceinline__ bool load_as_stored(const Matrix &matrix, u32 existing, Index index) const {
+    template <typename T, u32 COUNT, typename Index, typename Added>
+    __device__ __forceinline__ bool load_as_stored(const Matrix &matrix, u32 existing, Index index, Added added) const {
         constexpr u32 VECTORS = CHUNK / 4, ITEMS = COUNT * VECTORS, AHEAD = ITEMS / THREADS < 4 ? ITEMS / THREADS : 4;
         float zero = 0.0f;
         if (!matrix.vectors) {
@@ -98,7 +117,10 @@ struct BackwardRows {
             for (u32 item = threadIdx.x; item < COUNT * CHUNK; item += THREADS) {
                 u32 row = item / CHUNK, column = item % CHUNK;
                 float one = 0.0f;
-                if (row < existing && column < matrix.width) one = load_as<T>(matrix.rows, index(row) * matrix.width + column);
+                if (row < existing && column < matrix.width) {
+                    one = load_as<T>(matrix.rows, index(row) * matrix.width + column);
+                    added.template one<T>(one, index, row, column);
+                }
                 matrix.to[row * PITCH + column] = one;
                 zero = fma(one, 0.0f, zero);
             }
@@ -113,6 +135,7 @@ struct BackwardRows {
                 four[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
                 if (row < existing && column < matrix.width) {
                     four[i] = load_four<T>(matrix.rows, index(row) * matrix.width + column);
+                    added.template four<T>(four[i], index, row, column);
                 }
             }
 #pragma unroll
@@ -124,11 +147,11 @@ struct BackwardRows {
         }
         return zero != 0.0f;
     }
-    template <u32 COUNT, typename Index>
-    __device__ __forceinline__ bool load(const Matrix &matrix, u32 existing, Index index) const {
-        if (p.storage == STORED_F32) return load_as_stored<f32, COUNT>(matrix, existing, index);
-        if (p.storage == STORED_F16) return load_as_stored<f16, COUNT>(matrix, existing, index);
-        return load_as_stored<bf16, COUNT>(matrix, existing, index);
+    template <u32 COUNT, typename Index, typename Added>
+    __device__ __forceinline__ bool load(u32 storage, const Matrix &matrix, u32 existing, Index index, Added added) const {
+        if (storage == STORED_F32) return load_as_stored<f32, COUNT>(matrix, existing, index, added);
+        if (storage == STORED_F16) return load_as_stored<f16, COUNT>(matrix, existing, index, added);
+        return load_as_stored<bf16, COUNT>(matrix, existing, index, added);
     }
 
     // Both matrices of the behaviours, and of the query rows, through one copy of the code.
@@ -138,7 +161,8 @@ struct BackwardRows {
         for (u32 i = 0; i < (with_values ? 2 : 1); i++) {
             Matrix matrix = i == 0 ? Matrix{p.keys, keys, p.width, (p.aligned & KEYS) != 0}
                                    : Matrix{p.values, values, p.value_width, (p.aligned & VALUES) != 0};
-            bool found = load<BEHAVIOURS>(matrix, count, [&](u32 row) { return behaviour_row(row); });
+            auto index = [&](u32 row) { return behaviour_row(row); };
+            bool found = load<BEHAVIOURS>(p.storage, matrix, count, index, access.added());
             // Values are not multiplied by weights.
             poisoned |= found && i == 0;
         }
@@ -150,7 +174,8 @@ struct BackwardRows {
         for (u32 i = 0; i < 2; i++) {
             Matrix matrix = i == 0 ? Matrix{p.queries, queries, p.width, (p.aligned & QUERIES) != 0}
                                    : Matrix{p.grad_out, grad_out, p.value_width, (p.aligned & GRAD_OUT) != 0};
-            poisoned |= load<ROWS>(matrix, rows, [&](u32 row) { return index_of_row(tile_first + row); });
+            auto index = [&](u32 row) { return index_of_row(tile_first + row); };
+            poisoned |= load<ROWS>(access.row_storage(p), matrix, rows, index, RowsAlike::Nothing{});
         }
         if (threadIdx.x < ROWS) {
             bool exists = threadIdx.x < rows && p.states != nullptr;
@@ -179,9 +204,9 @@ struct BackwardRows {
         }
     }
     template <typename Index>
-    __device__ __forceinline__ void store(const Matrix &matrix, u32 existing, Index index) const {
-        if (p.grad_storage == STORED_F32) return store_as<f32>(matrix, existing, index);
-        if (p.grad_storage == STORED_F16) return store_as<f16>(matrix, existing, index);
+    __device__ __forceinline__ void store(u32 storage, const Matrix &matrix, u32 existing, Index index) const {
+        if (storage == STORED_F32) return store_as<f32>(matrix, existing, index);
+        if (storage == STORED_F16) return store_as<f16>(matrix, existing, index);
         store_as<bf16>(matrix, existing, index);
     }
     // Both gradients of the behaviours, through one copy of the code.
@@ -190,7 +215,10 @@ struct BackwardRows {
         for (u32 i = 0; i < 2; i++) {
             Matrix matrix = i == 0 ? Matrix{p.grad_keys, keys, p.width, (p.aligned & GRAD_KEYS) != 0}
                                    : Matrix{p.grad_values, values, p.value_width, (p.aligned & GRAD_VALUES) != 0};
-            if (matrix.rows != nullptr) store(matrix, count, [&](u32 row) { return behaviour_row(row); });
+            if (matrix.rows != nullptr) store(p.grad_storage, matrix, count, [&](u32 row) { return behaviour_row(row); });
         }
+        if (access.sums() == nullptr) return;
+        Matrix matrix = {access.sums(), keys, p.width, p.width % 4 == 0};
+        store_as<f32>(matrix, count, [&](u32 row) { return behaviour_row(row); });
     }
 };

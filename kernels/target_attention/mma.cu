@@ -397,7 +397,7 @@ struct SplitHistory {
         }
         constexpr u32 COUNT = COLUMN_TILES * ROW_TILES * 4;
         bool extreme = any_large<COUNT>(acc) || (p.weighting == SOFTMAX && any_less<COUNT>(acc, LEAST_SUM<T> / UNIT_WEIGHT<T>));
-        write_rows<T, 1, ROWS, PITCH>(p, work, rows, stats, __syncthreads_or(extreme), LEAST_SUM<T>);
+        write_rows<StoredRows<T>, 1, ROWS, PITCH>(StoredRows<T>{p}, work, rows, stats, __syncthreads_or(extreme), LEAST_SUM<T>);
     }
 };
 

@@ -1,11 +1,7 @@
-// What a dot product of search/rows.wgsl has: a bias, if there is one.
+// What a dot product of search/row_scores.wgsl has: a bias, if there is one.
 
-fn powers_of(l: vec4<u32>) -> vec4<f32> {
-    return vec4<f32>(1.0);
-}
-
-fn factors_of(l: vec4<u32>) -> vec4<f32> {
-    return vec4<f32>(1.0);
+fn scales_of(l: vec4<u32>) -> Scales {
+    return Scales(vec4<f32>(1.0), vec4<f32>(1.0));
 }
 
 fn added(score: vec4<f32>, l: u32) -> vec4<f32> {

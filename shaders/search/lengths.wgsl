@@ -1,8 +1,5 @@
-// What a cosine multiplies a row with: [2^j, 1 / max(2^j · 1e-12, ‖2^j x‖)].
+// What cosines multiply rows with (search/row_length.wgsl).
 //
-// 2^j makes the largest number of the row lie between 4 and 8, so that squares neither overflow nor vanish; a row whose
-// numbers are all far below 1e-12 is scaled as one of 2^-60. Of a row of zeros both are 0, which is seen from the bits:
-// a device may flush subnormal numbers. Of a row with a number that is not finite the factor is NaN.
 // One thread per row.
 
 struct SearchLengthsParams {
@@ -14,49 +11,10 @@ struct SearchLengthsParams {
 }
 @group(0) @binding(0) var<uniform> params: SearchLengthsParams;
 
-// 1/√x of a normal number, within 2 roundings: the built-in may be off by 2 units in the last place, which a step of
-// Newton's method mends.
-fn inverse_root(x: f32) -> f32 {
-    let y = inverseSqrt(x);
-    return y + 0.5 * y * (1.0 - (x * y) * y);
-}
-
-fn power_of_two(exponent: u32) -> f32 {
-    return bitcast<f32>(exponent << 23u);
-}
-
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let index = group_index(id) * 64u + thread;
-    if index >= params.threads {
-        return;
+    if index < params.threads {
+        lengths[index] = length_of(params.rows_base + index * params.width);
     }
-    let row = params.rows_base + index * params.width;
-    var most4 = vec4<u32>();
-    for (var k = 0u; k < params.width; k += 4u) {
-        most4 = max(most4, bitcast<vec4<u32>>(rows_vec4(row + k, params.width - k)) & vec4<u32>(0x7fffffffu));
-    }
-    let most = max(max(most4.x, most4.y), max(most4.z, most4.w));
-    if most == 0u {
-        lengths[index] = vec2<f32>();
-        return;
-    }
-    if most >= EXPONENT {
-        var nan = 0x7fc00000u;
-        lengths[index] = vec2<f32>(1.0, bitcast<f32>(nan));
-        return;
-    }
-    // 127 + 2 - e for a largest number from 2^e to 2^(e+1), where e is at least -60.
-    let exponent = max(most >> 23u, 67u);
-    let power = power_of_two(256u - exponent);
-    var squares = vec4<f32>();
-    for (var k = 0u; k < params.width; k += 4u) {
-        let scaled = power * rows_vec4(row + k, params.width - k);
-        squares += scaled * scaled;
-    }
-    let square = (squares.x + squares.y) + (squares.z + squares.w);
-    // The floor matters to small rows alone; squares below 1e-12 belong to lengths far below it.
-    let most_inverse = 1e12 * power_of_two(min(exponent, 200u) - 2u);
-    let inverse = min(inverse_root(max(square, 1e-12)), most_inverse);
-    lengths[index] = vec2<f32>(power, inverse);
 }

@@ -3,10 +3,8 @@
 //     dot:     score[m,l] = factor[m] · ⟨q_m, k_l⟩ + bias[l]                           factor[m] is the scale
 //     cosine:  score[m,l] = factor[m] · (factor[l] · ⟨2^i q_m, 2^j k_l⟩)               a k_l of zeros is never kept
 //
-// Candidates were packed by search/pack_rows.wgsl, with their factors after them; rows of behaviours are read in place
-// (search/numbers.wgsl, search/numbers_int8.wgsl). What a score has besides the product: search/dot.wgsl,
-// search/cosine.wgsl. Products of 8-bit codes are integers, and so are their sums up to 2^24: of rows of up to 1024 codes
-// they are exact. Pieces, threads and lists: selection/pieces.wgsl. Variants: those of the lists; COSINE.
+// Scores: search/row_scores.wgsl. Products of 8-bit codes are integers, and so are their sums up to 2^24: of rows of up to
+// 1024 codes they are exact. Pieces, threads and lists: selection/pieces.wgsl. Variants: those of the lists; COSINE.
 
 struct SearchRowsParams {
     groups: u32,
@@ -26,50 +24,12 @@ struct SearchRowsParams {
 }
 @group(0) @binding(0) var<uniform> params: SearchRowsParams;
 
-// The factors of candidates, which follow their rows.
-fn factors_at(matrix: u32) -> vec4<f32> {
-    let factors = queries[matrix];
-    return vec4<f32>(factors[0].x, factors[1].x, factors[2].x, factors[3].x);
-}
-
 fn keys_of_rows(row: vec4<u32>, tile: u32) -> Keys {
     let l = row - params.first_history;
-    let width4 = (params.width + 3u) / 4u;
-    var matrix = tile * (width4 + 1u) * GROUP4;
-    let power = powers_of(l);
-    let factor = factors_of(l);
-    var s = Scores();
-    for (var k = 0u; k < params.width; k += 4u) {
-        var key0 = number_vec4(l.x, k);
-        var key1 = number_vec4(l.y, k);
-        var key2 = number_vec4(l.z, k);
-        var key3 = number_vec4(l.w, k);
-        if COSINE == 1u {
-            key0 *= power.x; key1 *= power.y; key2 *= power.z; key3 *= power.w;
-        }
-        let a = queries[matrix];
-        s.a0 += key0 * a; s.a1 += key1 * a; s.a2 += key2 * a; s.a3 += key3 * a;
-        if GROUP4 > 1u {
-            let b = queries[matrix + 1u];
-            s.b0 += key0 * b; s.b1 += key1 * b; s.b2 += key2 * b; s.b3 += key3 * b;
-        }
-        matrix += GROUP4;
-    }
-    let fa = factors_at(matrix);
-    s.a0 = fa * (factor.x * s.a0); s.a1 = fa * (factor.y * s.a1);
-    s.a2 = fa * (factor.z * s.a2); s.a3 = fa * (factor.w * s.a3);
-    if GROUP4 > 1u {
-        let fb = factors_at(matrix + 1u);
-        s.b0 = fb * (factor.x * s.b0); s.b1 = fb * (factor.y * s.b1);
-        s.b2 = fb * (factor.z * s.b2); s.b3 = fb * (factor.w * s.b3);
-    }
-    s.a0 = added(s.a0, l.x); s.a1 = added(s.a1, l.y); s.a2 = added(s.a2, l.z); s.a3 = added(s.a3, l.w);
-    if GROUP4 > 1u {
-        s.b0 = added(s.b0, l.x); s.b1 = added(s.b1, l.y); s.b2 = added(s.b2, l.z); s.b3 = added(s.b3, l.w);
-    }
-    var keys = keys_of(s);
+    let scales = scales_of(l);
+    var keys = keys_of(scores_of_rows(l, scales, tile));
     if COSINE == 1u {
-        keys.allowed = bits_of_behaviours(power > vec4<f32>());
+        keys.allowed = bits_of_behaviours(scales.powers > vec4<f32>());
     }
     return keys;
 }

@@ -10,12 +10,6 @@
 // whether the newest of equal behaviours is the best: the history is read from its end, and an entry holds, instead of
 // the row l, NONE - 1 - l. Workgroup memory: that of the lists.
 
-// Scores of 4 behaviours (0..3) for candidates 0..3 (a) and 4..7 (b).
-struct Scores {
-    a0: vec4<f32>, a1: vec4<f32>, a2: vec4<f32>, a3: vec4<f32>,
-    b0: vec4<f32>, b1: vec4<f32>, b2: vec4<f32>, b3: vec4<f32>,
-}
-
 // The sort keys of scores, and the bits (see `reached`) of those that may be kept.
 struct Keys {
     allowed: u32,

@@ -153,11 +153,13 @@ fn store_weights(before: State, s: Scores, live: vec4<bool>, place: u32, next: u
     return state;
 }
 
-// Adds 4 weighted behaviours, whose values start at `places`.
-fn add_values(before: State, w: WeightBlock, places: vec4<u32>, left: u32) -> State {
+// Adds 4 weighted behaviours. `first` is where the values of the first row of the bindings begin.
+fn add_values(before: State, w: WeightBlock, row: vec4<u32>, first: u32, tile: u32, left: u32) -> State {
     var state = before;
-    let v0 = values_vec4(places.x, left); let v1 = values_vec4(places.y, left);
-    let v2 = values_vec4(places.z, left); let v3 = values_vec4(places.w, left);
+    let v0 = value_vec4(value_place(row.x, first, tile), 0u, left);
+    let v1 = value_vec4(value_place(row.y, first, tile), 0u, left);
+    let v2 = value_vec4(value_place(row.z, first, tile), 0u, left);
+    let v3 = value_vec4(value_place(row.w, first, tile), 0u, left);
     state.acc0 += w.a0.x * v0 + w.a1.x * v1 + w.a2.x * v2 + w.a3.x * v3;
     state.acc1 += w.a0.y * v0 + w.a1.y * v1 + w.a2.y * v2 + w.a3.y * v3;
     state.acc2 += w.a0.z * v0 + w.a1.z * v1 + w.a2.z * v2 + w.a3.z * v3;
@@ -208,7 +210,7 @@ fn attend(id: vec3<u32>, thread: u32) {
     // Columns past the end repeat the last ones and are not written.
     let own_column = min(column, (params.value_columns - 1u) / 4u * 4u);
     let left = params.value_columns - own_column;
-    let first_value = params.values_base + kv_head * params.value_width + params.first_column + own_column;
+    let own_value = first_value(kv_head, params.first_column + own_column);
 
     var state = clear(tile.rows, thread);
     for (var start = span.x; start < end; start += step) {
@@ -236,7 +238,7 @@ fn attend(id: vec3<u32>, thread: u32) {
             let i = first + 4u * share;
             let row = min(vec4<u32>(start + i) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(end - 1u)) - params.first_history;
             let w = weight_block(i * tile.rows4 + row_group * GROUP4, tile.rows4, thread);
-            state = add_values(state, w, row * params.value_stride + first_value, left);
+            state = add_values(state, w, row, own_value, rows.w, left);
         }
     }
 

@@ -41,7 +41,7 @@ fn attend_row(r: u32, rows: vec4<u32>, span: vec4<u32>, kv_head: u32, thread: u3
     let share = thread / params.columns;
     let shares = THREADS / params.columns;
     let left = params.value_columns - min(column, params.value_columns);
-    let first_value = params.values_base + kv_head * params.value_width + params.first_column + column;
+    let own_value = first_value(kv_head, params.first_column + column);
     var acc = vec4<f32>();
     for (var start = span.x; start < span.y; start += THREADS) {
         var weight = 0.0;
@@ -61,7 +61,7 @@ fn attend_row(r: u32, rows: vec4<u32>, span: vec4<u32>, kv_head: u32, thread: u3
                 let entry = tile_weights[i];
                 if entry.y > 0.0 {
                     let row = start + i - params.first_history;
-                    acc += entry.x * values_vec4(row * params.value_stride + first_value, left);
+                    acc += entry.x * value_vec4(value_place(row, own_value, rows.w), 0u, left);
                 }
             }
         }

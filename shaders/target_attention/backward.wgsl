@@ -38,6 +38,8 @@ var<workgroup> left_out: array<u32, 256>;
 // A block of behaviours and a tile of rows.
 struct Place {
     kv_head: u32,
+    // The first tile of the user.
+    user_tile: u32,
     // The behaviours, and the last of them.
     start: u32,
     count: u32,
@@ -88,6 +90,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
             let packed = (user.y + tile) * params.kv_heads + kv_head;
             var place: Place;
             place.kv_head = kv_head;
+            place.user_tile = user.y;
             place.start = start;
             place.count = min(span.y - start, step);
             place.last = span.y - 1u;
@@ -121,13 +124,12 @@ fn add_tile(place: Place, thread: u32) {
     let l = vec4<u32>(place.start + lane) + vec4<u32>(0u, lanes, 2u * lanes, 3u * lanes);
     let live = l <= vec4<u32>(place.last);
     let row = min(l, vec4<u32>(place.last)) - params.first_history;
-    let key_rows = row * params.kv_heads + place.kv_head;
     let r = row_group * GROUP4 * 4u;
-    let products = key_products(params.keys_base + key_rows * params.width, place.queries + r);
+    let products = key_products(row, place.kv_head, place.user_tile, place.queries + r);
     let s = scores_of(products, row, place.kv_head, place.first_row + r);
     var value_dots = Block();
     if wants(QUERIES | KEYS | BIAS) {
-        value_dots = value_products(params.values_base + key_rows * params.value_width, place.grad_out + r);
+        value_dots = value_products(row, place.kv_head, place.user_tile, place.grad_out + r);
     }
     let own = vec4<u32>(r) + vec4<u32>(0u, 1u, 2u, 3u);
     let missing_a = own >= vec4<u32>(place.rows);
@@ -308,10 +310,11 @@ fn sums_over_behaviours(place: Place, row_group: u32, share: u32, column: u32, l
     var sums = Sums();
     for (var i = 4u * share; i < place.count; i += 4u * params.shares) {
         let l = min(vec4<u32>(place.start + i) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(place.last));
-        let keys = params.keys_base
-            + ((l - params.first_history) * params.kv_heads + place.kv_head) * params.width + column;
-        let k0 = keys_vec4(keys.x, left); let k1 = keys_vec4(keys.y, left);
-        let k2 = keys_vec4(keys.z, left); let k3 = keys_vec4(keys.w, left);
+        let row = l - params.first_history;
+        let k0 = key_vec4(key_place(row.x, place.kv_head, place.user_tile), column, left);
+        let k1 = key_vec4(key_place(row.y, place.kv_head, place.user_tile), column, left);
+        let k2 = key_vec4(key_place(row.z, place.kv_head, place.user_tile), column, left);
+        let k3 = key_vec4(key_place(row.w, place.kv_head, place.user_tile), column, left);
         let own = i * rows4 + row_group * GROUP4;
         let a0 = tile_values[own]; let a1 = tile_values[own + rows4];
         let a2 = tile_values[own + 2u * rows4]; let a3 = tile_values[own + 3u * rows4];
@@ -332,8 +335,8 @@ fn sums_over_behaviours(place: Place, row_group: u32, share: u32, column: u32, l
         sums = Sums();
         for (var i = 4u * share; i < place.count; i += 4u * params.shares) {
             for (var n = i; n < min(i + 4u, place.count); n++) {
-                let row = (place.start + n - params.first_history) * params.kv_heads + place.kv_head;
-                let key = keys_vec4(params.keys_base + row * params.width + column, left);
+                let row = place.start + n - params.first_history;
+                let key = key_vec4(key_place(row, place.kv_head, place.user_tile), column, left);
                 let r = row_group * 4u * GROUP4;
                 sums.s0 += product_of(n, r, key); sums.s1 += product_of(n, r + 1u, key);
                 sums.s2 += product_of(n, r + 2u, key); sums.s3 += product_of(n, r + 3u, key);

@@ -7,7 +7,8 @@
 //
 // `rows` holds, packed by target_attention/pack_queries.wgsl, the scaled queries and the gradients of the output, each as one
 // 4 × 4 matrix for four rows of the tile and a vec4 of the width; and the states of the rows, from
-// target_attention/backward_rows.wgsl: the shifts, the factors, and D − grad_lse.
+// target_attention/backward_rows.wgsl: the shifts, the factors, and D − grad_lse. Keys and values are read through
+// target_attention/keys.wgsl and target_attention/values.wgsl, or through tin/rows.wgsl.
 
 struct BackwardParams {
     groups: u32,
@@ -21,6 +22,8 @@ struct BackwardParams {
     group_heads: u32,
     width: u32,
     value_width: u32,
+    // Distance between the values of two behaviours, which includes all heads.
+    value_stride: u32,
     // The history row at the start of the bindings.
     first_history: u32,
     keys_base: u32,
@@ -46,6 +49,9 @@ struct BackwardParams {
     wants: u32,
     // The gradients of the values are added to those of the keys, which they are.
     aliased: u32,
+    // For tin/rows.wgsl: whether positions are given, and the last row of their table.
+    has_places: u32,
+    last_position: u32,
 }
 @group(0) @binding(0) var<uniform> params: BackwardParams;
 
@@ -80,14 +86,16 @@ fn rows_matrix(place: u32) -> mat4x4<f32> {
     return mat4x4<f32>(rows[place], rows[place + 1u], rows[place + 2u], rows[place + 3u]);
 }
 
-// The products of four keys and the queries from `first` on.
-fn key_products(keys: vec4<u32>, first: u32) -> Block {
+// The products of four keys and the queries from `first` on. `tile` is the first of the user's.
+fn key_products(row: vec4<u32>, kv_head: u32, tile: u32, first: u32) -> Block {
+    let place0 = key_place(row.x, kv_head, tile); let place1 = key_place(row.y, kv_head, tile);
+    let place2 = key_place(row.z, kv_head, tile); let place3 = key_place(row.w, kv_head, tile);
     var s = Block();
     var place = first;
     for (var k = 0u; k < params.width; k += 4u) {
         let left = params.width - k;
-        let key0 = keys_vec4(keys.x + k, left); let key1 = keys_vec4(keys.y + k, left);
-        let key2 = keys_vec4(keys.z + k, left); let key3 = keys_vec4(keys.w + k, left);
+        let key0 = key_vec4(place0, k, left); let key1 = key_vec4(place1, k, left);
+        let key2 = key_vec4(place2, k, left); let key3 = key_vec4(place3, k, left);
         let a = rows_matrix(place);
         s.a0 += key0 * a; s.a1 += key1 * a; s.a2 += key2 * a; s.a3 += key3 * a;
         if GROUP4 > 1u {
@@ -100,13 +108,16 @@ fn key_products(keys: vec4<u32>, first: u32) -> Block {
 }
 
 // The products of four values and the gradients of the output from `first` on.
-fn value_products(values: vec4<u32>, first: u32) -> Block {
+fn value_products(row: vec4<u32>, kv_head: u32, tile: u32, first: u32) -> Block {
+    let own_value = first_value(kv_head, 0u);
+    let place0 = value_place(row.x, own_value, tile); let place1 = value_place(row.y, own_value, tile);
+    let place2 = value_place(row.z, own_value, tile); let place3 = value_place(row.w, own_value, tile);
     var s = Block();
     var place = first;
     for (var k = 0u; k < params.value_width; k += 4u) {
         let left = params.value_width - k;
-        let value0 = values_vec4(values.x + k, left); let value1 = values_vec4(values.y + k, left);
-        let value2 = values_vec4(values.z + k, left); let value3 = values_vec4(values.w + k, left);
+        let value0 = value_vec4(place0, k, left); let value1 = value_vec4(place1, k, left);
+        let value2 = value_vec4(place2, k, left); let value3 = value_vec4(place3, k, left);
         let a = rows_matrix(place);
         s.a0 += value0 * a; s.a1 += value1 * a; s.a2 += value2 * a; s.a3 += value3 * a;
         if GROUP4 > 1u {

@@ -17,6 +17,8 @@ struct BackwardStatesParams {
     width: u32,
     first_history: u32,
     keys_base: u32,
+    // The table of tin/rows.wgsl.
+    values_base: u32,
     bias_base: u32,
     lse_base: u32,
     factor: f32,
@@ -25,6 +27,9 @@ struct BackwardStatesParams {
     chunk: u32,
     shares: u32,
     has_bias: u32,
+    // For tin/rows.wgsl: whether positions are given, and the last row of their table.
+    has_places: u32,
+    last_position: u32,
 }
 @group(0) @binding(0) var<uniform> params: BackwardStatesParams;
 
@@ -69,7 +74,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
             let row = first + firstTrailingBit(rest);
             rest &= rest - 1u;
             let packed = (user.y + row / params.tile) * params.kv_heads + kv_head;
-            let state = state_of_row(packed, row, kv_head, span, thread);
+            let state = state_of_row(packed, row, kv_head, user.y, span, thread);
             if thread == 0u {
                 let at = user.z / params.shares + query_of(row, kv_head) * span.w + span.z;
                 states[2u * at] = state.x;
@@ -92,31 +97,31 @@ fn is_coarse(lse: u32) -> bool {
 
 // The score of behaviour `l`, of the same bits as in target_attention/backward_scores.wgsl: from products with the same matrices,
 // which hold four rows, in the same order. Otherwise a score could exceed the largest one by its rounding error.
-fn score_one(l: u32, packed: u32, row: u32, kv_head: u32) -> f32 {
+fn score_one(l: u32, packed: u32, row: u32, kv_head: u32, tile: u32) -> f32 {
     let width4 = (params.width + 3u) / 4u;
-    let history = (l - params.first_history) * params.kv_heads + kv_head;
-    let key = params.keys_base + history * params.width;
+    let key = key_place(l - params.first_history, kv_head, tile);
     let r = row % params.tile;
     var place = packed * width4 * params.tile + r / 4u * 4u;
     var sums = vec4<f32>();
     for (var k = 0u; k < params.width; k += 4u) {
-        sums += keys_vec4(key + k, params.width - k) * mat4x4<f32>(rows[place], rows[place + 1u], rows[place + 2u], rows[place + 3u]);
+        sums += key_vec4(key, k, params.width - k) * mat4x4<f32>(rows[place], rows[place + 1u], rows[place + 2u], rows[place + 3u]);
         place += params.tile;
     }
     var sum = sums[r % 4u];
     sum *= params.factor;
     if params.has_bias == 1u {
+        let history = (l - params.first_history) * params.kv_heads + kv_head;
         sum += bias_at(params.bias_base + history * params.group_heads + row % params.group_heads);
     }
     return sum;
 }
 
 // The maximum and the sum of a row over the span.
-fn state_of_row(packed: u32, row: u32, kv_head: u32, span: vec4<u32>, thread: u32) -> vec2<f32> {
+fn state_of_row(packed: u32, row: u32, kv_head: u32, tile: u32, span: vec4<u32>, thread: u32) -> vec2<f32> {
     var own_max = negative_infinity();
     var own_sum = 0.0;
     for (var l = span.x + thread; l < span.y; l += THREADS) {
-        let score = score_one(l, packed, row, kv_head);
+        let score = score_one(l, packed, row, kv_head, tile);
         let grown = max(own_max, score);
         own_sum = own_sum * rescale_of(vec4<f32>(own_max), vec4<f32>(grown)).x
             + exp_one(score - shift_of(vec4<f32>(grown)).x);

@@ -5,7 +5,8 @@
 // `factor` is 1 unless the scale is so large or small that one factor alone could overflow or underflow. The queries come
 // packed by target_attention/pack_queries.wgsl: scaled, widened to f32, and stored as one 4 × 4
 // matrix for each four rows of the tile and each vec4 of the width. The columns of a matrix are the rows of the tile,
-// so the product of a vec4 of a key with a matrix gives four scores.
+// so the product of a vec4 of a key with a matrix gives four scores. Keys and values are read through
+// target_attention/keys.wgsl and target_attention/values.wgsl, or through tin/rows.wgsl.
 
 struct AttendParams {
     groups: u32,
@@ -39,6 +40,9 @@ struct AttendParams {
     weighting: u32,
     has_bias: u32,
     has_lse: u32,
+    // For tin/rows.wgsl: whether positions are given, and the last row of their table.
+    has_places: u32,
+    last_position: u32,
 }
 @group(0) @binding(0) var<uniform> params: AttendParams;
 
@@ -59,7 +63,8 @@ fn bias_of(l: u32, rows: vec4<u32>, kv_head: u32, r: u32) -> vec4<f32> {
 
 fn score(l: vec4<u32>, row_group: u32, rows: vec4<u32>, kv_head: u32, thread: u32) -> Scores {
     let row = l - params.first_history;
-    let keys = params.keys_base + (row * params.kv_heads + kv_head) * params.width;
+    let place0 = key_place(row.x, kv_head, rows.w); let place1 = key_place(row.y, kv_head, rows.w);
+    let place2 = key_place(row.z, kv_head, rows.w); let place3 = key_place(row.w, kv_head, rows.w);
     let rows4 = params.tile / 4u;
     let width4 = (params.width + 3u) / 4u;
     // In columns of matrices.
@@ -67,10 +72,10 @@ fn score(l: vec4<u32>, row_group: u32, rows: vec4<u32>, kv_head: u32, thread: u3
     var s = Scores();
     for (var k = 0u; k < params.width; k += 4u) {
         let left = params.width - k;
-        let key0 = keys_vec4(keys.x + k, left);
-        let key1 = keys_vec4(keys.y + k, left);
-        let key2 = keys_vec4(keys.z + k, left);
-        let key3 = keys_vec4(keys.w + k, left);
+        let key0 = key_vec4(place0, k, left);
+        let key1 = key_vec4(place1, k, left);
+        let key2 = key_vec4(place2, k, left);
+        let key3 = key_vec4(place3, k, left);
         let q = query_block(block, thread);
         s.a0 += key0 * q.a; s.a1 += key1 * q.a; s.a2 += key2 * q.a; s.a3 += key3 * q.a;
         if GROUP4 > 1u {
@@ -97,12 +102,12 @@ fn score(l: vec4<u32>, row_group: u32, rows: vec4<u32>, kv_head: u32, thread: u3
 // The score of one behaviour for one row of the tile.
 fn score_one(l: u32, r: u32, rows: vec4<u32>, kv_head: u32) -> f32 {
     let row = l - params.first_history;
-    let key = params.keys_base + (row * params.kv_heads + kv_head) * params.width;
+    let key = key_place(row, kv_head, rows.w);
     let width4 = (params.width + 3u) / 4u;
     let query = (rows.w * params.kv_heads + kv_head) * width4 * params.tile + r;
     var sum = 0.0;
     for (var k = 0u; k < width4; k++) {
-        sum += dot(keys_vec4(key + 4u * k, params.width - 4u * k), queries[query + k * params.tile]);
+        sum += dot(key_vec4(key, 4u * k, params.width - 4u * k), queries[query + k * params.tile]);
     }
     sum *= params.factor;
     if params.has_bias == 1u {

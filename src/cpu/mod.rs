@@ -8,13 +8,16 @@
 mod decoupled;
 mod din;
 mod gather;
+mod interest_channels;
 mod lookup;
+mod picked;
 mod pieces;
 mod sdim;
 mod search;
 mod selected;
 mod selection;
 mod softmax;
+mod sorted_entries;
 mod sorted_ids;
 mod spans;
 mod table_gradient;

@@ -21,6 +21,7 @@ const WANTED: usize = 512;
 
 /// The rows that a piece works on: some candidates of one user, and a span of the user's history.
 pub(super) struct PieceRows {
+    pub(super) user: usize,
     pub(super) targets: Range<usize>,
     pub(super) history: Range<usize>,
 }
@@ -43,7 +44,7 @@ pub(super) fn run<R: Send, O: Send>(
     let rows = |piece: &Piece| {
         let tile = &plan.tiles[piece.tile];
         let first = tile.first_target + tile.first_row;
-        PieceRows { targets: first..first + tile.rows, history: piece.history.clone() }
+        PieceRows { user: tile.user, targets: first..first + tile.rows, history: piece.history.clone() }
     };
     let mut outputs: Vec<Option<O>> = outputs.into_iter().map(Some).collect();
     // A tile's only piece writes the output itself.

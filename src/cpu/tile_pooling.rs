@@ -12,6 +12,8 @@ use crate::ops::Weighting;
 /// value, but a sum may exceed `f32`: then the sums are computed scaled by [`SMALL`] from there on.
 pub(super) struct TilePooling {
     weighting: Weighting,
+    /// What weights of SiLU are divided by.
+    divisor: f32,
     /// The number of lanes that have a candidate.
     used: usize,
     /// With softmax, the state of each lane: the largest score so far, and `Σ_l exp(s_l − max)`.
@@ -37,7 +39,15 @@ impl TilePooling {
         let zeros = |width: usize| vec![[0.0; LANES]; width];
         let (weighted_values, next) = (zeros(width), zeros(width));
         let block = zeros(if used <= FEW && width.is_multiple_of(LANES) { width } else { 0 });
-        Self { weighting, used, max, sum, weighted_values, scaled: false, next, block }
+        Self { weighting, divisor: 1.0, used, max, sum, weighted_values, scaled: false, next, block }
+    }
+
+    /// Divides weights of SiLU as it is to be done for a history of this length.
+    pub(super) fn with_history(self, length: usize) -> Self {
+        match self.weighting {
+            Weighting::Silu { divisor } => Self { divisor: divisor.value(length), ..self },
+            _ => self,
+        }
     }
 
     /// Adds a block: its scores, and its values, whose rows are `stride` apart. `weights` is scratch of the length of the
@@ -96,7 +106,7 @@ impl TilePooling {
                 // Not `max`, which may turn NaN into 0.
                 map(l, scores, weights, |s| l.if_less(s, zero, zero, s));
             }
-            Weighting::Silu { divisor } => silu(l, scores, weights, divisor),
+            Weighting::Silu { .. } => silu(l, scores, weights, self.divisor),
             // The scores are the weights.
             Weighting::Identity => {}
         }

@@ -1,5 +1,6 @@
 //! Batches on the device: plans are made and uploaded once, at their first use, for every operation.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use cudarc::driver::CudaStream;
@@ -30,7 +31,15 @@ pub struct CudaBatch {
     parts: PartCache<UserPart>,
     /// The parts of DIN's gradients.
     din: PlanCache<DinLists, DinLimits>,
+    /// Each user's newest behaviours, by their number.
+    newest: PlanCache<Vec<CudaBatch>, usize>,
+    /// Where histories begin, if not one after the other: those of a part of each user's behaviours.
+    starts: Option<Vec<usize>>,
+    offsets: Offsets,
 }
+
+/// Offsets on the device: `[users + 1]`, 64 bits each; `None` until they are needed.
+type Offsets = Mutex<Option<Arc<Allocation>>>;
 
 /// The parts of DIN's gradients, and their lists on the device.
 #[derive(Debug)]
@@ -57,7 +66,7 @@ pub struct CudaJagged {
     jagged: Jagged,
     /// A batch with one candidate per user, which stands for the user's row of results.
     pub(super) per_user: CudaBatch,
-    offsets: Mutex<Option<Arc<Allocation>>>,
+    offsets: Offsets,
 }
 
 /// A plan and its lists on the device.
@@ -122,7 +131,16 @@ impl CudaBatch {
             chunks: PlanCache::default(),
             parts: PartCache::default(),
             din: PlanCache::default(),
+            newest: PlanCache::default(),
+            starts: None,
+            offsets: Offsets::default(),
         }
+    }
+
+    /// The offsets of the histories on the device, uploaded at their first use.
+    pub(super) fn history_offsets(&self, gpu: &Cuda, operation: &'static str) -> Result<Arc<Allocation>> {
+        self.check_stream(gpu, operation)?;
+        upload_offsets(gpu, operation, self.batch.histories(), &self.offsets)
     }
 
     /// The batch itself.
@@ -154,6 +172,50 @@ impl CudaBatch {
     pub(super) fn plan(&self, gpu: &Cuda, operation: &'static str, cut: &Cut) -> Result<Arc<DevicePlan>> {
         gpu.check_stream(operation, &self.stream)?;
         self.plans.get_or_make(cut, || self.make_plan(gpu, operation, cut))
+    }
+
+    /// A plan with a tile for each candidate, and nothing else that is used.
+    pub(super) fn candidates(&self, gpu: &Cuda, operation: &'static str) -> Result<Arc<DevicePlan>> {
+        self.plan(
+            gpu,
+            operation,
+            &Cut { rows_per_target: 1, tile_rows: 1, step: 1, wanted: 1, longest: usize::MAX },
+        )
+    }
+
+    /// The newest behaviours of each user, at most `count`, with the same candidates: in parts of at most `most` of a user's, made at
+    /// their first use. There is one part at least.
+    pub(super) fn newest(
+        &self,
+        gpu: &Cuda,
+        operation: &'static str,
+        count: usize,
+        most: usize,
+    ) -> Result<Arc<Vec<CudaBatch>>> {
+        gpu.check_stream(operation, &self.stream)?;
+        let histories = self.batch.histories();
+        let count = count.min(histories.max_length());
+        let part = |part: usize| -> Result<Self> {
+            let ranges = histories.ranges().map(|history| {
+                let newest = history.end - count.min(history.len())..history.end;
+                let start = newest.end.min(newest.start + part * most);
+                start..newest.end.min(start + most)
+            });
+            let lengths: Vec<usize> = ranges.clone().map(|range| range.len()).collect();
+            let batch = Batch::new(Jagged::from_lengths(&lengths)?, self.batch.targets().clone())?;
+            let starts = Some(ranges.map(|range| range.start).collect());
+            Ok(CudaBatch { starts, ..CudaBatch::new(batch, &self.stream) })
+        };
+        self.newest.get_or_make(&count, || (0..count.div_ceil(most).max(1)).map(part).collect())
+    }
+
+    /// The behaviours of a user, among those of all users.
+    fn history(&self, user: usize) -> Range<usize> {
+        let history = self.batch.histories().range(user);
+        match &self.starts {
+            Some(starts) => starts[user]..starts[user] + history.len(),
+            None => history,
+        }
     }
 
     /// The spans for a cut, made at their first use.
@@ -203,7 +265,7 @@ impl CudaBatch {
         trace_plan(operation, cut, &plan);
         let tile_of = |index: usize| {
             let tile = plan.tiles[index];
-            let history = self.batch.histories().range(tile.user);
+            let history = self.history(tile.user);
             Ok(Tile {
                 first_target: tile.first_target as u64,
                 history_start: history.start as u64,
@@ -220,8 +282,9 @@ impl CudaBatch {
         let split: Vec<Tile> = tiles.iter().filter(|tile| tile.slots > 0).copied().collect();
         let piece_of = |piece: &crate::plan::Piece| {
             let tile = &tiles[piece.tile];
+            let first = self.batch.histories().range(plan.tiles[piece.tile].user).start;
             Ok(Piece {
-                history_start: piece.history.start as u64,
+                history_start: tile.history_start + (piece.history.start - first) as u64,
                 first_target: tile.first_target,
                 length: fit(operation, "length of one user", piece.history.len())?,
                 first_row: tile.first_row,
@@ -246,17 +309,26 @@ impl CudaJagged {
     pub(super) fn new(jagged: Jagged, stream: &Arc<CudaStream>) -> Result<Self> {
         let ones = Jagged::from_lengths(&vec![1; jagged.users()])?;
         let per_user = CudaBatch::new(Batch::new(jagged.clone(), ones)?, stream);
-        Ok(Self { jagged, per_user, offsets: Mutex::default() })
+        Ok(Self { jagged, per_user, offsets: Offsets::default() })
     }
 
     /// The offsets on the device: `[users + 1]`, 64 bits each.
     pub(super) fn offsets(&self, gpu: &Cuda, operation: &'static str) -> Result<Arc<Allocation>> {
         gpu.check_stream(operation, &self.per_user.stream)?;
-        let mut offsets = lock(&self.offsets);
-        if let Some(offsets) = offsets.as_ref() {
-            return Ok(offsets.clone());
-        }
-        let words: Vec<u64> = self.jagged.offsets().iter().map(|&offset| offset as u64).collect();
-        Ok(offsets.insert(Arc::new(gpu.list(operation, &words)?)).clone())
+        upload_offsets(gpu, operation, &self.jagged, &self.offsets)
     }
+}
+
+fn upload_offsets(
+    gpu: &Cuda,
+    operation: &'static str,
+    jagged: &Jagged,
+    offsets: &Offsets,
+) -> Result<Arc<Allocation>> {
+    let mut offsets = lock(offsets);
+    if let Some(offsets) = offsets.as_ref() {
+        return Ok(offsets.clone());
+    }
+    let words: Vec<u64> = jagged.offsets().iter().map(|&offset| offset as u64).collect();
+    Ok(offsets.insert(Arc::new(gpu.list(operation, &words)?)).clone())
 }

@@ -220,6 +220,24 @@ impl Cuda {
         self.span(operation, view.data(), view.start(), view.len())
     }
 
+    /// The address of an input that may be missing, 0 if it is.
+    pub(super) fn optional<T: Scalar>(
+        &self,
+        operation: &'static str,
+        view: Option<&View<'_, CudaMemory, T>>,
+    ) -> Result<u64> {
+        view.map_or(Ok(0), |view| Ok(self.region(operation, view)?.pointer))
+    }
+
+    /// Where an output goes that may not be asked for; 0 if it is not.
+    pub(super) fn asked<T: Scalar>(
+        &self,
+        operation: &'static str,
+        view: Option<&ViewMut<'_, CudaMemory, T>>,
+    ) -> Result<Region<T>> {
+        view.map_or(Ok(Region::new(0, 0)), |view| self.region_mut(operation, view))
+    }
+
     fn span<T: Scalar>(
         &self,
         operation: &'static str,

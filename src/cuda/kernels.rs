@@ -5,7 +5,7 @@ use miniz_oxide::inflate::decompress_to_vec_zlib;
 /// A PTX file: its name in `kernels/ptx/`, its source in `kernels/`, its text as zlib compresses it.
 type Shipped = (&'static str, &'static str, &'static [u8]);
 
-const SHIPPED: [Shipped; 36] = [
+const SHIPPED: [Shipped; 44] = [
     ("decoupled", "decoupled/decoupled.cu", include_bytes!("../../kernels/ptx/decoupled.ptx.z")),
     (
         "decoupled_all_pairs",
@@ -54,6 +54,12 @@ const SHIPPED: [Shipped; 36] = [
     ("search_f32", "search/f32.cu", include_bytes!("../../kernels/ptx/search_f32.ptx.z")),
     ("search_int8", "search/int8.cu", include_bytes!("../../kernels/ptx/search_int8.ptx.z")),
     ("search_signs", "search/signs.cu", include_bytes!("../../kernels/ptx/search_signs.ptx.z")),
+    ("selected", "selected/selected.cu", include_bytes!("../../kernels/ptx/selected.ptx.z")),
+    (
+        "selected_backward",
+        "selected/backward.cu",
+        include_bytes!("../../kernels/ptx/selected_backward.ptx.z"),
+    ),
     (
         "target_attention",
         "target_attention/target_attention.cu",
@@ -94,6 +100,16 @@ const SHIPPED: [Shipped; 36] = [
         "target_attention/stream.cu",
         include_bytes!("../../kernels/ptx/target_attention_stream.ptx.z"),
     ),
+    ("tin", "tin/tin.cu", include_bytes!("../../kernels/ptx/tin.ptx.z")),
+    ("tin_backward", "tin/backward.cu", include_bytes!("../../kernels/ptx/tin_backward.ptx.z")),
+    ("tin_backward_fma", "tin/backward_fma.cu", include_bytes!("../../kernels/ptx/tin_backward_fma.ptx.z")),
+    (
+        "tin_backward_stream",
+        "tin/backward_stream.cu",
+        include_bytes!("../../kernels/ptx/tin_backward_stream.ptx.z"),
+    ),
+    ("tin_fma", "tin/fma.cu", include_bytes!("../../kernels/ptx/tin_fma.ptx.z")),
+    ("tin_stream", "tin/stream.cu", include_bytes!("../../kernels/ptx/tin_stream.ptx.z")),
 ];
 
 /// The PTX of every kernel, by the name of its file in `kernels/ptx/`.

@@ -14,6 +14,7 @@ mod device;
 mod din;
 mod driver;
 mod handle;
+mod interest_channels;
 mod kernel;
 mod kernels;
 mod lookup;

@@ -10,9 +10,9 @@ use crate::cuda::kernel::Launch;
 use crate::cuda::memory::CudaMemory;
 use crate::cuda::twin::twins;
 use crate::error::Result;
-use crate::gpu::fit;
+use crate::gpu::{Bound, fit};
 use crate::jagged::Batch;
-use crate::ops::SelectionMut;
+use crate::ops::{Selection, SelectionMut};
 use crate::plan::{Cut, FEWEST_STEPS};
 
 /// As in `kernels/selection/block.cuh`: threads of a block that scores, and the behaviours that it takes at a time.
@@ -59,6 +59,29 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// Where the selection that a call reads is.
+    pub(super) fn given(
+        gpu: &Cuda,
+        operation: &'static str,
+        selection: &Selection<'_, CudaMemory>,
+    ) -> Result<Self> {
+        Ok(Self {
+            positions: gpu.region(operation, &selection.positions)?.pointer,
+            scores: gpu.region(operation, &selection.scores)?.pointer,
+            counts: gpu.region(operation, &selection.counts)?.pointer,
+        })
+    }
+
+    /// Scratch memory for one of so many slots for each of so many candidates.
+    pub(super) fn scratch(call: &mut Call<'_>, candidates: usize, top_k: usize) -> Result<Self> {
+        let slots = candidates.saturating_mul(top_k).saturating_mul(size_of::<u32>());
+        Ok(Self {
+            positions: call.scratch(slots)?,
+            scores: call.scratch(slots)?,
+            counts: call.scratch(candidates.saturating_mul(size_of::<u32>()))?,
+        })
+    }
+
     /// Where the outputs of a search are.
     pub(super) fn of(
         gpu: &Cuda,
@@ -71,6 +94,18 @@ impl Found {
             counts: gpu.region_mut(operation, &out.counts)?.pointer,
         })
     }
+}
+
+/// The record of counts above K.
+pub(super) fn count_record(call: &Call<'_>, batch: &CudaBatch, top_k: usize) -> Result<u64> {
+    let counts = Bound::Columns(vec![(top_k as u64).saturating_add(1)]);
+    call.record("counts", batch.as_ref().targets().rows(), counts)
+}
+
+/// The record of positions outside their histories.
+pub(super) fn position_record(call: &Call<'_>, batch: &CudaBatch, top_k: usize) -> Result<u64> {
+    let positions = batch.as_ref().targets().rows().saturating_mul(top_k);
+    call.record("positions", positions, Bound::History(batch.shared().clone(), top_k))
 }
 
 /// The lists of a search with some number of candidates per tile.

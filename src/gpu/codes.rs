@@ -1,14 +1,20 @@
 //! The codes of an operation's choices, as kernels receive them. `kernels/` and `shaders/` have the same constants.
 
-use crate::ops::{Activation, Weighting};
+use crate::error::{Error, Result};
+use crate::ops::{Activation, SiluDivisor, Weighting};
 
-/// The code of a weighting and the divisor of its weights.
-pub(crate) fn weighting_code(weighting: Weighting) -> (u32, f32) {
+/// The code of a weighting and the divisor of its weights, if the call that is named has it on GPUs.
+pub(crate) fn weighting_code(operation: &'static str, weighting: Weighting) -> Result<(u32, f32)> {
     match weighting {
-        Weighting::Softmax => (0, 1.0),
-        Weighting::Relu => (1, 1.0),
-        Weighting::Silu { divisor } => (2, divisor),
-        Weighting::Identity => (3, 1.0),
+        Weighting::Softmax => Ok((0, 1.0)),
+        Weighting::Relu => Ok((1, 1.0)),
+        Weighting::Silu { divisor: SiluDivisor::Number(divisor) } => Ok((2, divisor)),
+        Weighting::Silu { divisor } => Err(Error::Unsupported {
+            operation,
+            what: format!("SiLU divided by {divisor:?} on a GPU"),
+            supported: "SiLU divided by a Number".into(),
+        }),
+        Weighting::Identity => Ok((3, 1.0)),
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod decoupled;
 mod din;
+mod interest_channels;
 mod lookup;
 mod sdim;
 mod search;
@@ -18,6 +19,7 @@ mod tin;
 
 pub use decoupled::*;
 pub use din::*;
+pub use interest_channels::*;
 pub use lookup::*;
 pub(crate) use lookup::{check_host_gradient, check_host_ids, total_width};
 pub use sdim::*;

@@ -68,10 +68,20 @@ impl<'a, S: Memory> Selection<'a, S> {
 impl Selection<'_, Host> {
     /// Checks on the host that counts and positions, which may be the caller's, are inside slots and histories.
     pub(crate) fn check_host(&self, operation: &'static str, batch: &Batch, top_k: usize) -> Result<()> {
+        self.check_host_lists(operation, batch, (1, top_k))
+    }
+
+    /// The same of several lists for each candidate.
+    pub(crate) fn check_host_lists(
+        &self,
+        operation: &'static str,
+        batch: &Batch,
+        (lists, top_k): (usize, usize),
+    ) -> Result<()> {
         for (history, targets) in batch.requests() {
-            for m in targets {
-                let count = self.check_count(operation, m, top_k)?;
-                for slot in (m * top_k..).take(count) {
+            for list in targets.start * lists..targets.end * lists {
+                let count = self.check_count(operation, list, top_k)?;
+                for slot in (list * top_k..).take(count) {
                     let position = self.positions[slot];
                     if position as usize >= history.len() {
                         return Err(outside(operation, "positions", slot, position, history.len()));

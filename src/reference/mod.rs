@@ -4,7 +4,7 @@
 //! so that the error of a backend can be measured for every storage type. They are deliberately slow: the loops follow
 //! the formulas of [`TargetAttention`](crate::TargetAttention), [`Din`](crate::Din), [`Sdim`](crate::Sdim),
 //! [`Lookup`](crate::Lookup), [`Decoupled`](crate::Decoupled), [`Search`](crate::Search),
-//! [`SelectedAttention`](crate::SelectedAttention) and [`Tin`](crate::Tin) literally.
+//! [`SelectedAttention`](crate::SelectedAttention), [`Tin`](crate::Tin) and [`InterestChannels`](crate::InterestChannels) literally.
 //!
 //! The functions that end in `_backward` give the gradients of a scalar loss, from that of the operation's output (`grad_out`).
 //! They save nothing: what the forward pass computed is computed again. Behaviours that a score of `-∞` removes get zeros,
@@ -36,6 +36,8 @@ mod decoupled;
 mod decoupled_backward;
 mod din;
 mod din_backward;
+mod interest_channels;
+mod interest_channels_backward;
 mod lookup;
 mod lookup_backward;
 mod sdim;
@@ -55,6 +57,8 @@ pub use decoupled::*;
 pub use decoupled_backward::*;
 pub use din::*;
 pub use din_backward::*;
+pub use interest_channels::*;
+pub use interest_channels_backward::*;
 pub use lookup::*;
 pub use lookup_backward::*;
 pub use sdim::*;

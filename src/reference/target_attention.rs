@@ -6,7 +6,7 @@ use crate::element::Element;
 use crate::error::Result;
 use crate::host::{Host, filled};
 use crate::jagged::Batch;
-use crate::ops::{PartialAttention, TargetAttention, TargetAttentionInputs, Weighting};
+use crate::ops::{PartialAttention, SiluDivisor, TargetAttention, TargetAttentionInputs, Weighting};
 use crate::reference::arithmetic::{Weights, add_weighted, dot, each_not_removed, row, sigmoid, softmax};
 use crate::reference::widened::{attention_in_f32, wide};
 
@@ -83,17 +83,27 @@ pub(super) fn scores(
     history.map(score).collect()
 }
 
-/// The weights of scores, and the log-sum-exp with softmax.
+/// The weights of the scores of a whole history, and the log-sum-exp with softmax.
 pub(super) fn weights(weighting: Weighting, scores: &[f64]) -> Weights {
     let weights = match weighting {
         Weighting::Softmax => return softmax(scores),
         // Not f64::max: it would turn NaN into 0.
         Weighting::Relu => each_not_removed(scores, |s| if s < 0.0 { 0.0 } else { s }),
-        Weighting::Silu { divisor } => each_not_removed(scores, |s| s * sigmoid(s) / f64::from(divisor)),
+        Weighting::Silu { divisor } => {
+            each_not_removed(scores, |s| s * sigmoid(s) / silu_divisor(divisor, scores.len()))
+        }
         // The weight is the score: one of -∞ removes nothing.
         Weighting::Identity => scores.iter().copied().map(Some).collect(),
     };
     (weights, f64::NEG_INFINITY)
+}
+
+/// What the weights of SiLU are divided by, over so many behaviours.
+pub(super) fn silu_divisor(divisor: SiluDivisor, behaviours: usize) -> f64 {
+    match divisor {
+        SiluDivisor::Number(number) => number.into(),
+        SiluDivisor::HistoryLength => behaviours as f64,
+    }
 }
 
 /// Merges the results of softmax attention over two disjoint spans of the same histories, in `f64`. A part whose log-sum-exp

@@ -6,7 +6,7 @@ use crate::host::{Host, filled};
 use crate::jagged::Batch;
 use crate::ops::{PartialAttention, TargetAttention, TargetAttentionInputs, Weighting, dim, expect};
 use crate::reference::arithmetic::{add_weighted, dot, row, sigmoid, softmax, softmax_backward};
-use crate::reference::target_attention::{scores, weights};
+use crate::reference::target_attention::{scores, silu_divisor, weights};
 use crate::reference::widened::{attention_in_f32, wide};
 
 const NAME: &str = "target_attention_backward";
@@ -152,18 +152,20 @@ fn pairs(
         return weights.into_iter().zip(grads).map(|(weight, grad)| weight.zip(grad)).collect();
     }
     let pair = |(index, weight): (usize, Option<f64>)| {
-        Some((weight?, derivative(weighting, scores[index]) * grad_weight(index)))
+        Some((weight?, derivative(weighting, scores[index], scores.len()) * grad_weight(index)))
     };
     weights.into_iter().enumerate().map(pair).collect()
 }
 
 /// The derivative of a weight by its score, of the weightings in which a score changes its own weight alone.
-fn derivative(weighting: Weighting, s: f64) -> f64 {
+fn derivative(weighting: Weighting, s: f64, behaviours: usize) -> f64 {
     match weighting {
         Weighting::Relu if s > 0.0 => 1.0,
         Weighting::Relu if s.is_nan() => s,
         Weighting::Relu => 0.0,
-        Weighting::Silu { divisor } => sigmoid(s) * (1.0 + s * sigmoid(-s)) / f64::from(divisor),
+        Weighting::Silu { divisor } => {
+            sigmoid(s) * (1.0 + s * sigmoid(-s)) / silu_divisor(divisor, behaviours)
+        }
         Weighting::Softmax | Weighting::Identity => 1.0,
     }
 }

@@ -63,6 +63,16 @@ pub(super) fn tin_in_f32<T: Element, R>(
     reference(&views)
 }
 
+/// Runs `reference` on the inputs of interest channels.
+pub(super) fn channels_in_f32<T: Element, R>(
+    operation: &'static str,
+    inputs: &InterestChannelsInputs<'_, Host, T>,
+    reference: impl FnOnce(&InterestChannelsInputs<'_, Host, f32>) -> Result<R>,
+) -> Result<R> {
+    let (axes, history) = (wide(operation, &inputs.axes)?, wide(operation, &inputs.history)?);
+    reference(&InterestChannelsInputs::new(Host::view(&axes), Host::view(&history)))
+}
+
 /// Runs `reference` on the inputs of DIN.
 pub(super) fn din_in_f32<T: Element, R>(
     operation: &'static str,

@@ -1,5 +1,6 @@
 //! Batches on the device: plans are made and uploaded once, and used by all operations.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::Result;
@@ -170,7 +171,24 @@ impl WgpuBatch {
 
     pub(crate) fn plan(&self, gpu: &Wgpu, operation: &'static str, cut: &Cut) -> Result<Arc<DevicePlan>> {
         self.check_owner(gpu, operation)?;
-        let made = self.plans.get_or_make(cut, || self.make_plan(gpu, operation, cut))?;
+        let made = self
+            .plans
+            .get_or_make(cut, || self.upload_plan(gpu, operation, cut, || Plan::new(&self.batch, cut)))?;
+        trace_plan(operation, cut, &made.plan);
+        Ok(made)
+    }
+
+    /// A plan over the newest behaviours of each user, at most so many. It is not kept.
+    pub(crate) fn newest_plan(
+        &self,
+        gpu: &Wgpu,
+        operation: &'static str,
+        cut: &Cut,
+        newest: usize,
+    ) -> Result<DevicePlan> {
+        self.check_owner(gpu, operation)?;
+        let part = |history: Range<usize>| history.end - history.len().min(newest)..history.end;
+        let made = self.upload_plan(gpu, operation, cut, || Plan::over(&self.batch, cut, part))?;
         trace_plan(operation, cut, &made.plan);
         Ok(made)
     }
@@ -200,11 +218,18 @@ impl WgpuBatch {
         })
     }
 
-    fn make_plan(&self, gpu: &Wgpu, operation: &'static str, cut: &Cut) -> Result<DevicePlan> {
+    /// Makes a plan whose numbers the kernels can count.
+    fn upload_plan(
+        &self,
+        gpu: &Wgpu,
+        operation: &'static str,
+        cut: &Cut,
+        make: impl FnOnce() -> Plan,
+    ) -> Result<DevicePlan> {
         // The kernels count rows in 32 bits.
         fit(operation, "N", self.batch.histories().rows())?;
         fit(operation, "M·H", self.batch.targets().rows().saturating_mul(cut.rows_per_target))?;
-        let plan = Plan::new(&self.batch, cut);
+        let plan = make();
         let word = |value: usize| value as u32;
         let tile_words = |index: usize| {
             let tile = plan.tiles[index];

@@ -18,6 +18,7 @@ mod decoupled;
 mod device;
 mod din;
 mod faults;
+mod interest_channels;
 mod launch;
 mod lookup;
 mod memory;
@@ -60,7 +61,9 @@ fn all_kernels() -> Vec<shader::Kernel> {
         lookup::variants,
         decoupled::variants,
         search::variants,
+        selected::variants,
         selection::variants,
+        tin::variants,
         check::variants,
         output::variants,
         sum_parts::variants,

@@ -4,6 +4,8 @@
 //! and the caller's buffer may also be an input, which WebGPU does not allow one pass to both read and write. Such results
 //! are written to scratch memory, and packed or copied from there.
 
+use std::ops::Range;
+
 use crate::element::Scalar;
 use crate::error::Result;
 use crate::memory::ViewMut;
@@ -103,6 +105,21 @@ impl Wgpu {
         }
         let binding = self.scratch(operation, length as u64)?;
         Ok(Output { operation, binding, target: Some(target), packing, length })
+    }
+
+    /// Prepares rows of `width` elements of an output, if it is asked for; otherwise as [`output`](Self::output).
+    pub(crate) fn output_of_rows<T: Scalar>(
+        &self,
+        operation: &'static str,
+        argument: &'static str,
+        view: &mut Option<ViewMut<'_, WgpuMemory, T>>,
+        (rows, width): (&Range<usize>, usize),
+        inputs: &[&wgpu::Buffer],
+        others: &[&Output],
+    ) -> Result<Option<Output>> {
+        let Some(view) = view else { return Ok(None) };
+        let part = view.reborrow().slice(rows.start * width, rows.len() * width)?;
+        Ok(Some(self.output(operation, argument, &part, part.len(), inputs, others)?))
     }
 
     /// For outputs that are also read: copies the caller's data to the scratch memory, if the output has some.

@@ -74,3 +74,13 @@ fn every_fault_of_tin_is_caught() {
 fn every_fault_of_gradients_of_tin_is_caught() {
     longseq_check::tin::backward_tests::every_fault_is_caught();
 }
+
+#[test]
+fn every_fault_of_interest_channels_is_caught() {
+    longseq_check::interest_channels::tests::every_fault_is_caught();
+}
+
+#[test]
+fn every_fault_of_gradients_of_interest_channels_is_caught() {
+    longseq_check::interest_channels::backward_tests::every_fault_is_caught();
+}

@@ -76,6 +76,7 @@ impl DecoupledOps for Plain {}
 impl SearchOps for Plain {}
 impl SelectedOps for Plain {}
 impl TinOps for Plain {}
+impl InterestChannelsOps for Plain {}
 
 #[test]
 fn one_operation_is_enough() {

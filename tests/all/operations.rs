@@ -56,6 +56,8 @@ macro_rules! stamp {
     };
 }
 
+mod channels;
+
 tests!(target_attention on cpu cuda webgpu: (
     matches_published_multi_head_attention,
     matches_published_jagged_attention,
@@ -63,6 +65,7 @@ tests!(target_attention on cpu cuda webgpu: (
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_every_weighting,
+    divides_by_the_length_of_each_history,
     matches_reference_with_grouped_heads,
     matches_reference_with_a_bias,
     matches_reference_on_narrow_storage,
@@ -89,6 +92,7 @@ tests!(target_attention_backward on cpu cuda webgpu: (
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_every_weighting,
+    divides_by_the_length_of_each_history,
     matches_reference_with_grouped_heads,
     matches_reference_with_a_bias,
     matches_reference_with_a_gradient_of_lse,
@@ -294,7 +298,7 @@ tests!(search on cpu cuda webgpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(selected on cpu: (
+tests!(selected on cpu cuda webgpu: (
     matches_published_attention,
     matches_muse,
     matches_twin,
@@ -316,6 +320,7 @@ tests!(selected on cpu: (
     takes_finite_masks_for_scores,
     leaves_terms_out,
     weighs_values_near_the_limits,
+    reads_views_at_any_offset,
     finds_positions_and_counts_outside,
     takes_batches_of_nobody,
     refuses_what_does_not_fit,
@@ -327,7 +332,7 @@ tests!(selected on cpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(selected_backward on cpu: (
+tests!(selected_backward on cpu cuda webgpu: (
     matches_published_gradients,
     matches_differences_of_muse,
     matches_reference_on_odd_lengths,
@@ -350,7 +355,7 @@ tests!(selected_backward on cpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(tin on cpu: (
+tests!(tin on cpu cuda webgpu: (
     matches_the_formula,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
@@ -368,7 +373,7 @@ tests!(tin on cpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(tin_backward on cpu: (
+tests!(tin_backward on cpu cuda webgpu: (
     matches_differences_of_the_formula,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
@@ -381,6 +386,10 @@ tests!(tin_backward on cpu: (
     matches_reference_on_random_batches,
     writes_what_is_asked_for,
     ignores_rows_that_belong_to_nobody,
+    adds_up_by_position,
+    weighs_equal_large_scores,
+    finds_positions_outside_of_gradients,
+    refuses_gradients_that_do_not_fit,
 ));
 
 tests!(forks on cpu cuda webgpu: (

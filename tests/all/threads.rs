@@ -5,6 +5,7 @@ use longseq_check::data::Ids;
 use longseq_check::decoupled::{DecoupledBackwardCase, DecoupledCase};
 use longseq_check::device::TestDevice;
 use longseq_check::din::{DinBackwardCase, DinCase, StatisticsCase};
+use longseq_check::interest_channels::{ChannelsBackwardCase, ChannelsCase};
 use longseq_check::lookup::{LookupBackwardCase, LookupCase, Pool, UpdateRowsCase};
 use longseq_check::sdim::SdimCase;
 use longseq_check::target_attention::AttentionCase;
@@ -33,6 +34,12 @@ fn results_do_not_depend_on_the_number_of_threads() {
     }
     let (h, t) = (histories.clone(), targets.clone());
     assert_same_on_any_pool(&(&SdimCase { histories: h, targets: t, ..Default::default() }).into());
+    for among in [longseq::KeptAmong::Routed, longseq::KeptAmong::All] {
+        let (histories, targets) = (vec![20_000, 0, 700, 1], targets.clone());
+        let forward = ChannelsCase { histories, targets, among, top_k: 70, ..Default::default() };
+        assert_same_on_any_pool(&(&forward).into());
+        assert_same_on_any_pool(&(&ChannelsBackwardCase { forward, ..Default::default() }).into());
+    }
     let forward = DecoupledCase { histories, targets, multiply_target: true, ..Default::default() };
     assert_same_on_any_pool(&(&forward).into());
     // In chunks: more numbers than are held at a time.

@@ -133,6 +133,7 @@ pub fn benchmarks() -> Vec<Named> {
     cases.extend(crate::search::cases::benchmarks());
     cases.extend(crate::selected::cases::benchmarks());
     cases.extend(crate::tin::cases::benchmarks());
+    cases.extend(crate::interest_channels::cases::benchmarks());
     cases
 }
 
@@ -419,6 +420,7 @@ pub fn small() -> Vec<Named> {
     cases.extend(crate::search::cases::small());
     cases.extend(crate::selected::cases::small());
     cases.extend(crate::tin::cases::small());
+    cases.extend(crate::interest_channels::cases::small());
     cases
 }
 

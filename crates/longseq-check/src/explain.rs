@@ -8,6 +8,7 @@ use crate::compare::recorded;
 use crate::decoupled::DecoupledCase;
 use crate::device::AnyDevice;
 use crate::din::DinCase;
+use crate::interest_channels::ChannelsCase;
 use crate::lookup::LookupCase;
 use crate::named::{AnyCase, Named};
 use crate::sdim::SdimCase;
@@ -30,6 +31,8 @@ pub fn formula(stem: &str) -> &'static str {
         "decoupled_backward" => crate::decoupled::BACKWARD_FORMULA,
         "search" => crate::search::FORMULA,
         "selected" => crate::selected::FORMULA,
+        "interest_channels" => crate::interest_channels::FORMULA,
+        "interest_channels_backward" => crate::interest_channels::BACKWARD_FORMULA,
         "tin" => crate::tin::FORMULA,
         "tin_backward" => crate::tin::BACKWARD_FORMULA,
         "selected_backward" => crate::selected::BACKWARD_FORMULA,
@@ -85,6 +88,10 @@ fn shapes(case: &AnyCase) -> String {
     let tin = |case: &TinCase| {
         format!("{}\nrows of {}, {} positions", batch(case.batch()), case.width, case.positions)
     };
+    let channels = |case: &ChannelsCase| {
+        let (width, channels, top_k) = (case.width, case.channels, case.top_k);
+        format!("{}\nrows of {width}, {channels} channels; K = {top_k}", batch(case.batch()))
+    };
     let search =
         |case: &SearchCase| format!("{}\nrows of {}; K = {}", batch(case.batch()), case.width, case.top_k);
     let selected = |case: &SelectedCase| {
@@ -116,6 +123,8 @@ fn shapes(case: &AnyCase) -> String {
         AnyCase::Newest(case) => format!("{}; {} bins", search(&case.search), case.op().bins()),
         AnyCase::Selected(case) => selected(case),
         AnyCase::SelectedBackward(case) => selected(&case.forward),
+        AnyCase::Channels(case) => channels(case),
+        AnyCase::ChannelsBackward(case) => channels(&case.forward),
         AnyCase::Tin(case) => tin(case),
         AnyCase::TinBackward(case) => tin(&case.forward),
         AnyCase::Histogram(case) => {

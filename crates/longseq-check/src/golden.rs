@@ -28,6 +28,7 @@ files!(
     "din_relu_sum",
     "din_sigmoid_softmax",
     "eta_b32_k10",
+    "interest_channels",
     "jagged_attention_d16_t4",
     "jagged_attention_d64_t9",
     "mhta_1x16",
@@ -93,8 +94,12 @@ impl Golden {
         bytemuck::pod_collect_to_vec(&self.tensor(name).1)
     }
 
-    /// The same as `f64`.
+    /// A tensor of `f64`, or one of `f32` as such.
     pub fn f64(&self, name: &str) -> Vec<f64> {
+        let (_, bytes) = self.tensor(name);
+        if self.shape(name).iter().product::<usize>() * size_of::<f64>() == bytes.len() {
+            return bytemuck::pod_collect_to_vec(&bytes);
+        }
         self.f32(name).into_iter().map(f64::from).collect()
     }
 

@@ -29,7 +29,7 @@
 //!
 //! # Map
 //!
-//! - [`target_attention`], [`din`], [`sdim`], [`lookup`], [`decoupled`], [`search`], [`selected`], [`tin`]: the cases of each stem, how their
+//! - [`target_attention`], [`din`], [`sdim`], [`lookup`], [`decoupled`], [`search`], [`selected`], [`tin`], [`interest_channels`]: the cases of each stem, how their
 //!   results are compared, and their tests; [`forks`]: tests of handles that share a device.
 //! - [`case`]: [`check`] and its trait; [`compare`]: when two results count as equal; [`guard`]: guarded outputs;
 //!   [`data`]: inputs from a seed; [`golden`]: results of published implementations.
@@ -58,6 +58,7 @@ pub mod guard;
 #[cfg(feature = "cuda")]
 pub mod hashing;
 pub mod hostile;
+pub mod interest_channels;
 pub mod lookup;
 mod matrix;
 pub mod mutant;

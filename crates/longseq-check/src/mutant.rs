@@ -4,6 +4,7 @@
 mod decoupled_backward;
 mod din;
 mod fault;
+mod interest_channels;
 mod lookup;
 mod sdim_backward;
 mod search;
@@ -19,6 +20,16 @@ use longseq::*;
 /// `-∞` for a low score.
 fn removed_if_low(score: &f32) -> f32 {
     if *score < -1e38 { f32::NEG_INFINITY } else { *score }
+}
+
+/// SiLU divided by the length that histories are padded to, where it is to be their own.
+fn divided_by_longest(op: &TargetAttention, batch: &Batch) -> TargetAttention {
+    match op.weighting {
+        Weighting::Silu { divisor: SiluDivisor::HistoryLength } => {
+            op.with_weighting(Weighting::silu(batch.histories().max_length() as f32))
+        }
+        _ => *op,
+    }
 }
 
 /// The CPU backend with a fault.
@@ -98,6 +109,7 @@ impl TargetAttentionOps for Mutant {
         mut outputs: TargetAttentionOutputs<'_, Host, T>,
     ) -> Result<()> {
         let op = if self.is(Fault::ScaleDropped) { op.with_scale(1.0) } else { *op };
+        let op = if self.is(Fault::DividedByLongest) { divided_by_longest(&op, batch) } else { op };
         let mut inputs = inputs;
         let mut keys = inputs.keys.to_vec();
         if self.is(Fault::HeadsMixed) {

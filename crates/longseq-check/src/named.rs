@@ -8,6 +8,7 @@ use crate::case::{Call, Calls, Case, Failure, GradientBits, Rules, check};
 use crate::cases::small;
 use crate::decoupled::{DecoupledBackwardCase, DecoupledCase, DecoupledGradientOutput, DecoupledOutput};
 use crate::din::{DinBackwardCase, DinCase, StatisticsBits, StatisticsCase};
+use crate::interest_channels::{ChannelsBackwardCase, ChannelsCase, ChannelsOutput};
 use crate::lookup::{
     LookupBackwardCase, LookupCase, LookupOutput, SparseGradientBits, UpdateRowsCase, UpdatedBits,
 };
@@ -98,6 +99,8 @@ impl Named {
             AnyCase::Newest(case) => case.work(),
             AnyCase::Tin(case) => case.work(),
             AnyCase::TinBackward(case) => case.work(),
+            AnyCase::Channels(case) => case.work(),
+            AnyCase::ChannelsBackward(case) => case.work(),
         }
     }
 }
@@ -220,6 +223,8 @@ any_case! {
     Newest NewestCase Vec<u32>, "selected";
     Tin TinCase TinOutput, "tin";
     TinBackward TinBackwardCase GradientBits, "tin_backward";
+    Channels ChannelsCase ChannelsOutput, "interest_channels";
+    ChannelsBackward ChannelsBackwardCase GradientBits, "interest_channels_backward";
 }
 
 /// Checks the small cases of a stem.

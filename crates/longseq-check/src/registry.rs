@@ -5,7 +5,7 @@ use longseq::prelude::*;
 use crate::case::Rules;
 
 /// The stems that have tests.
-pub const STEMS: [&str; 17] = [
+pub const STEMS: [&str; 19] = [
     "target_attention",
     "target_attention_backward",
     "din",
@@ -21,6 +21,8 @@ pub const STEMS: [&str; 17] = [
     "selected_backward",
     "tin",
     "tin_backward",
+    "interest_channels",
+    "interest_channels_backward",
     "forks",
     "hostile",
 ];
@@ -54,6 +56,8 @@ pub fn tests<B: Backend + Sync>(stem: &str) -> Vec<Test<B>> {
         "selected_backward" => crate::selected::backward_tests::tests(),
         "tin" => crate::tin::tests::tests(),
         "tin_backward" => crate::tin::backward_tests::tests(),
+        "interest_channels" => crate::interest_channels::tests::tests(),
+        "interest_channels_backward" => crate::interest_channels::backward_tests::tests(),
         "forks" => crate::forks::tests(),
         "hostile" => crate::hostile::tests(),
         _ => Vec::new(),

@@ -7,6 +7,7 @@ use longseq::{DType, SearchScore};
 use crate::decoupled::{DecoupledBackwardCase, DecoupledCase};
 use crate::device::AnyDevice;
 use crate::din::{DinBackwardCase, DinCase, StatisticsCase};
+use crate::interest_channels::{ChannelsBackwardCase, ChannelsCase};
 use crate::lookup::{LookupBackwardCase, LookupCase, Storage, UpdateRowsCase};
 use crate::named::{AnyCase, Named};
 use crate::sdim::{SdimBackwardCase, SdimCase};
@@ -16,7 +17,7 @@ use crate::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
 use crate::tin::{TinBackwardCase, TinCase};
 
 /// Every call of every operation: its stem and its name, as [`Calls`](crate::Calls) know it.
-pub const CALLS: [(&str, &str); 33] = [
+pub const CALLS: [(&str, &str); 35] = [
     ("target_attention", "target_attention"),
     ("target_attention", "merge_attention"),
     ("target_attention_backward", "target_attention_backward"),
@@ -50,6 +51,8 @@ pub const CALLS: [(&str, &str); 33] = [
     ("selected_backward", "selected_attention_backward"),
     ("tin", "tin"),
     ("tin_backward", "tin_backward"),
+    ("interest_channels", "interest_channels"),
+    ("interest_channels_backward", "interest_channels_backward"),
 ];
 
 /// A small case of a call on rows stored so; `None` where the operation does not know that storage type.
@@ -121,6 +124,11 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
         ("selected_backward", _) => {
             let forward = SelectedCase { dtype: dtype?, ..Default::default() };
             AnyCase::SelectedBackward(SelectedBackwardCase { forward, ..Default::default() })
+        }
+        ("interest_channels", _) => AnyCase::Channels(ChannelsCase { dtype: dtype?, ..Default::default() }),
+        ("interest_channels_backward", _) => {
+            let forward = ChannelsCase { dtype: dtype?, ..Default::default() };
+            AnyCase::ChannelsBackward(ChannelsBackwardCase { forward, ..Default::default() })
         }
         ("tin", _) => AnyCase::Tin(TinCase { dtype: dtype?, ..Default::default() }),
         ("tin_backward", _) => {

@@ -128,7 +128,7 @@ impl Kernel for AttendToAll<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) -> Sums {
-        let Self { op, search, aggregate, piece: PieceRows { targets, history } } = self;
+        let Self { op, search, aggregate, piece: PieceRows { targets, history, .. } } = self;
         let (features, width) = (op.features(), total_width(aggregate.representation));
         let mut scorer = Scorer::new(l, op, search, targets.clone());
         let mut groups = Vec::new();

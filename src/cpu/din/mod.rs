@@ -166,8 +166,11 @@ impl Kernel for ScoreAndPool<'_> {
         };
         let (mut target_scratch, mut history_scratch) = (Vec::new(), Vec::new());
         let targets = inputs.targets.widen(l, inputs.elements(&piece.targets), &mut target_scratch);
-        let candidates: Vec<Candidate> =
-            targets.chunks_exact(d).map(|q| Candidate::new(l, network, q)).collect();
+        // Not collected from a closure, which would run without vector instructions.
+        let mut candidates = Vec::with_capacity(piece.targets.len());
+        for q in targets.chunks_exact(d) {
+            candidates.push(Candidate::new(l, network, q));
+        }
         let mut pooling = TilePooling::new(weighting, candidates.len(), d);
         let mut block = Block::new(network, d);
         let (mut scores, mut weights) = ([[0.0; LANES]; BLOCK], [[0.0; LANES]; BLOCK]);

@@ -8,8 +8,9 @@ use std::ops::Range;
 
 use crate::cpu::selected::history::{HistoryGradients, write_history};
 use crate::cpu::selected::kept::{CANDIDATES, Candidate, Kept, WideInputs, term};
-use crate::cpu::selected::pass::{Asked, Entry, Found, NAME, Pass};
+use crate::cpu::selected::pass::{Asked, Found, NAME, Pass};
 use crate::cpu::softmax::PART;
+use crate::cpu::sorted_entries::Entry;
 use crate::cpu::threads::{map, split_rows};
 use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, WideRows, dot_lanes};
 use crate::element::Element;

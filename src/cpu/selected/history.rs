@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::cpu::selected::pass::{Entry, Found, NAME, Pass};
-use crate::cpu::selected::picked::Picked;
+use crate::cpu::picked::picked;
+use crate::cpu::selected::pass::{Found, NAME, Pass};
+use crate::cpu::sorted_entries::Sorted;
 use crate::cpu::spans::spans;
 use crate::cpu::threads::{for_each, map, split_rows};
 use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, WideRows, add_lanes};
 use crate::error::Result;
-use crate::host::filled;
 use crate::jagged::Batch;
 
 /// The gradients that are asked for.
@@ -20,41 +20,6 @@ pub(super) struct HistoryGradients<'a> {
     pub(super) values: Option<NarrowRows<'a>>,
     /// `[N, H]`.
     pub(super) bias: Option<&'a mut [f32]>,
-}
-
-/// The entries of a user in the order of rows; those of a row in the order in which they came.
-struct Sorted {
-    /// `[L·H_kv + 1]`.
-    starts: Vec<usize>,
-    queries: Vec<usize>,
-    factors: Vec<f32>,
-}
-
-impl Sorted {
-    /// Sorts by counting.
-    fn new<'a>(rows: usize, entries: impl Iterator<Item = &'a Entry> + Clone) -> Result<Self> {
-        let mut starts = filled(NAME, rows + 1, 0)?;
-        for entry in entries.clone() {
-            starts[entry.row + 1] += 1;
-        }
-        for row in 0..rows {
-            starts[row + 1] += starts[row];
-        }
-        let mut places = starts.clone();
-        let (mut queries, mut factors) = (filled(NAME, starts[rows], 0)?, filled(NAME, starts[rows], 0.0)?);
-        for entry in entries {
-            let place = &mut places[entry.row];
-            (queries[*place], factors[*place]) = (entry.query, entry.factor);
-            *place += 1;
-        }
-        Ok(Self { starts, queries, factors })
-    }
-
-    /// The entries of a row.
-    fn of(&self, row: usize) -> (&[usize], &[f32]) {
-        let entries = self.starts[row]..self.starts[row + 1];
-        (&self.queries[entries.clone()], &self.factors[entries])
-    }
 }
 
 /// A user's entries.
@@ -78,8 +43,8 @@ pub(super) fn write_history(
     let users = batch.histories().ranges().zip(found).collect();
     let sorted = map(users, |(history, found): (Range<usize>, &Vec<Found>)| -> Result<UserEntries> {
         let rows = history.len() * op.kv_heads;
-        let grads = Sorted::new(rows, found.iter().flat_map(|found| &found.grads))?;
-        let weights = Sorted::new(rows, found.iter().flat_map(|found| &found.weights))?;
+        let grads = Sorted::new(NAME, rows, found.iter().flat_map(|found| &found.grads))?;
+        let weights = Sorted::new(NAME, rows, found.iter().flat_map(|found| &found.weights))?;
         Ok(UserEntries { grads, weights })
     });
     let users = sorted.into_iter().collect::<Result<Vec<UserEntries>>>()?;
@@ -194,11 +159,6 @@ impl Sums {
         }
         has_values || !grads.0.is_empty()
     }
-}
-
-/// Whole rows of a matrix.
-fn picked<'a>(data: &'a [f32], width: usize, rows: &'a [usize]) -> Picked<'a> {
-    Picked { data, stride: width, offset: 0, width, rows, is_far: true }
 }
 
 /// Writes the gradients of the bias of some behaviours: sums of those of the scores, for each head.

@@ -1,9 +1,8 @@
 //! The behaviours that one candidate keeps, and their weights.
 
-use crate::cpu::gather::AHEAD;
-use crate::cpu::selected::picked::Picked;
+use crate::cpu::picked::{Picked, Side};
 use crate::cpu::softmax::softmax_weights;
-use crate::cpu::vector::{Lanes, WideRows, prefetch_rows};
+use crate::cpu::vector::{Lanes, WideRows};
 use crate::element::Element;
 use crate::host::Host;
 use crate::ops::{SelectedAttention, SelectedAttentionInputs};
@@ -77,57 +76,6 @@ pub(super) const CANDIDATES: usize = 8;
 pub(super) struct Candidate {
     pub(super) m: usize,
     pub(super) history: usize,
-}
-
-/// Keys or values of all behaviours, and those of one candidate's.
-struct Side<'a> {
-    rows: WideRows<'a>,
-    /// The numbers of a behaviour's row.
-    stride: usize,
-    /// The candidate's rows as `f32`, unless they are so already.
-    wide: Vec<f32>,
-}
-
-impl<'a> Side<'a> {
-    fn new(rows: WideRows<'a>, stride: usize) -> Self {
-        Self { rows, stride, wide: Vec::new() }
-    }
-
-    /// Prefetches the rows of the first [`AHEAD`] behaviours.
-    #[inline(always)]
-    fn prefetch(&self, behaviours: &[usize]) {
-        let each = behaviours.iter().copied().take(AHEAD);
-        match self.rows {
-            WideRows::F32(rows) => prefetch_rows(rows, self.stride, each),
-            WideRows::F16(rows) => prefetch_rows(rows, self.stride, each),
-            WideRows::Bf16(rows) => prefetch_rows(rows, self.stride, each),
-        }
-    }
-
-    /// Widens the behaviours' rows.
-    #[inline(always)]
-    fn widen<L: Lanes>(&mut self, l: L, behaviours: &[usize]) {
-        let stride = self.stride;
-        self.wide.resize(behaviours.len() * stride, 0.0);
-        for first in (0..behaviours.len()).step_by(AHEAD) {
-            let end = behaviours.len().min(first + AHEAD);
-            self.prefetch(&behaviours[end..]);
-            let wide = &mut self.wide[first * stride..end * stride];
-            for (&row, out) in behaviours[first..end].iter().zip(wide.chunks_exact_mut(stride)) {
-                self.rows.widen_to(l, row * stride..(row + 1) * stride, out);
-            }
-        }
-    }
-
-    /// Columns of the rows in these places.
-    #[inline(always)]
-    fn picked<'s>(&'s self, rows: &'s [usize], offset: usize, width: usize) -> Picked<'s> {
-        let (data, is_far) = match self.rows {
-            WideRows::F32(rows) => (rows, true),
-            _ => (&self.wide[..], false),
-        };
-        Picked { data, stride: self.stride, offset, width, rows, is_far }
-    }
 }
 
 /// What one candidate keeps; for one candidate after the other.

@@ -8,7 +8,6 @@ mod histogram;
 mod history;
 mod kept;
 mod pass;
-mod picked;
 
 use std::ops::Range;
 

@@ -1,6 +1,7 @@
 //! What the tasks of the backward pass read, and what they find for behaviours.
 
 use crate::cpu::selected::kept::WideInputs;
+use crate::cpu::sorted_entries::Entry;
 use crate::cpu::vector::WideRows;
 use crate::ops::SelectedAttention;
 
@@ -45,14 +46,4 @@ pub(super) struct Found {
     pub(super) weights: Vec<Entry>,
     /// `[H, 3]`.
     pub(super) gammas: Vec<f64>,
-}
-
-/// What one head of a candidate gives a row of keys or values: `factor` times its row of queries or of `grad_out`.
-#[derive(Clone, Copy)]
-pub(super) struct Entry {
-    /// Among the user's `[L, H_kv]`.
-    pub(super) row: usize,
-    /// Among all `[M, H]`.
-    pub(super) query: usize,
-    pub(super) factor: f32,
 }

@@ -42,7 +42,7 @@ fn full(top_k: usize) -> usize {
 
 impl Best {
     /// Nothing yet.
-    pub(super) fn new(top_k: usize) -> Self {
+    pub(in crate::cpu) fn new(top_k: usize) -> Self {
         Self { top_k, keys: Vec::new(), worst: u64::MAX }
     }
 
@@ -52,7 +52,7 @@ impl Best {
     }
 
     /// Adds a behaviour. Returns true if [`worst`](Self::worst) may have changed.
-    pub(super) fn push(&mut self, score: f32, position: u32) -> bool {
+    pub(in crate::cpu) fn push(&mut self, score: f32, position: u32) -> bool {
         self.push_key(key(score, position))
     }
 
@@ -93,8 +93,18 @@ impl Best {
     }
 
     /// A score that at least `K` of the behaviours reach; NaN if none is known or it is NaN.
-    pub(super) fn worst(&self) -> f32 {
+    pub(in crate::cpu) fn worst(&self) -> f32 {
         score_of(self.worst)
+    }
+
+    /// Positions and scores of those that are among the `K` best of another list, best first.
+    pub(in crate::cpu) fn into_sorted_among(
+        mut self,
+        mut all: Self,
+    ) -> impl ExactSizeIterator<Item = (u32, f32)> {
+        all.discard_worst();
+        self.keys.retain(|&key| key <= all.worst);
+        self.into_sorted()
     }
 
     /// Positions and scores, best first.
@@ -107,7 +117,7 @@ impl Best {
 
 /// A score that at least `K` behaviours of a candidate reach, according to the pieces that are finished: behaviours that
 /// score less are not among the best. When it becomes known depends on the threads; what is kept does not.
-pub(super) struct Floor(AtomicU32);
+pub(in crate::cpu) struct Floor(AtomicU32);
 
 impl Floor {
     pub(super) fn new() -> Self {
@@ -115,7 +125,7 @@ impl Floor {
     }
 
     /// The score; NaN if there is none yet.
-    pub(super) fn get(&self) -> f32 {
+    pub(in crate::cpu) fn get(&self) -> f32 {
         f32::from_bits(self.0.load(Ordering::Relaxed))
     }
 

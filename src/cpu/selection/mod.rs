@@ -4,5 +4,6 @@ mod best;
 mod queries;
 mod search;
 
+pub(super) use best::{Best, Floor};
 pub(super) use queries::Queries;
-pub(super) use search::{BLOCK, Scoring, Selecting, blocks};
+pub(super) use search::{BLOCK, Part, Scoring, Selecting, blocks, find_best};

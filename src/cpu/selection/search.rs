@@ -100,54 +100,76 @@ impl<S: Scoring> Selecting<'_, S> {
         outputs: Vec<O>,
         finish: impl Fn(Range<usize>, Vec<Best>, O) + Send + Sync,
     ) {
-        let tile = |(tile, output): (&plan::Tile, O)| Tile {
-            floors: (0..tile.rows).map(|_| Floor::new()).collect(),
-            found: Mutex::new(Found {
-                best: (0..tile.rows).map(|_| Best::new(self.top_k)).collect(),
-                pieces_left: tile.slots.max(1),
-                output: Some(output),
-            }),
-        };
-        let tiles: Vec<Tile<O>> = plan.tiles.iter().zip(outputs).map(tile).collect();
-        for_each(plan.pieces.iter().collect(), |piece: &Piece| {
-            let (tile, rows) = (&tiles[piece.tile], plan.tiles[piece.tile]);
-            let first = rows.first_target + rows.first_row;
-            let targets = first..first + rows.rows;
-            let best = self.instructions.run(SearchPiece {
-                scoring: self.scoring,
-                top_k: self.top_k,
-                targets: targets.clone(),
-                history: piece.history.clone(),
-                first: batch.histories().range(rows.user).start,
-                floors: &tile.floors,
-            });
-            // If another thread panicked, the panic resurfaces where the threads are joined.
-            let mut found = tile.found.lock().unwrap_or_else(PoisonError::into_inner);
-            for ((all, own), floor) in found.best.iter_mut().zip(best).zip(&tile.floors) {
-                all.combine(own);
-                floor.set(all.worst());
-            }
-            found.pieces_left -= 1;
-            if found.pieces_left == 0
-                && let Some(output) = found.output.take()
-            {
-                let best = std::mem::take(&mut found.best);
-                drop(found);
-                finish(targets, best, output);
-            }
-        });
+        find_best(
+            plan,
+            (1, self.top_k),
+            outputs,
+            |part| {
+                let first = batch.histories().range(part.user).start;
+                self.instructions.run(SearchPiece { scoring: self.scoring, top_k: self.top_k, part, first })
+            },
+            finish,
+        );
     }
+}
+
+/// What is searched at a time: a span of a user's history, for some of the user's candidates.
+pub(in crate::cpu) struct Part<'a> {
+    pub(in crate::cpu) user: usize,
+    pub(in crate::cpu) targets: Range<usize>,
+    pub(in crate::cpu) history: Range<usize>,
+    /// Of each list of the candidates.
+    pub(in crate::cpu) floors: &'a [Floor],
+}
+
+/// Searches all parts of a plan. `search` gives so many `lists` for each candidate of a part. Calls `finish` once per tile, with its
+/// candidates, their lists and the tile's output.
+pub(in crate::cpu) fn find_best<O: Send>(
+    plan: &Plan,
+    (lists, top_k): (usize, usize),
+    outputs: Vec<O>,
+    search: impl Fn(Part<'_>) -> Vec<Best> + Send + Sync,
+    finish: impl Fn(Range<usize>, Vec<Best>, O) + Send + Sync,
+) {
+    let tile = |(tile, output): (&plan::Tile, O)| Tile {
+        floors: (0..tile.rows * lists).map(|_| Floor::new()).collect(),
+        found: Mutex::new(Found {
+            best: (0..tile.rows * lists).map(|_| Best::new(top_k)).collect(),
+            pieces_left: tile.slots.max(1),
+            output: Some(output),
+        }),
+    };
+    let tiles: Vec<Tile<O>> = plan.tiles.iter().zip(outputs).map(tile).collect();
+    for_each(plan.pieces.iter().collect(), |piece: &Piece| {
+        let (tile, rows) = (&tiles[piece.tile], plan.tiles[piece.tile]);
+        let first = rows.first_target + rows.first_row;
+        let targets = first..first + rows.rows;
+        let history = piece.history.clone();
+        let best = search(Part { user: rows.user, targets: targets.clone(), history, floors: &tile.floors });
+        // If another thread panicked, the panic resurfaces where the threads are joined.
+        let mut found = tile.found.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((all, own), floor) in found.best.iter_mut().zip(best).zip(&tile.floors) {
+            all.combine(own);
+            floor.set(all.worst());
+        }
+        found.pieces_left -= 1;
+        if found.pieces_left == 0
+            && let Some(output) = found.output.take()
+        {
+            let best = std::mem::take(&mut found.best);
+            drop(found);
+            finish(targets, best, output);
+        }
+    });
 }
 
 /// One piece: searches a span of a user's history for some of the user's candidates.
 struct SearchPiece<'a, S> {
     scoring: &'a S,
     top_k: usize,
-    targets: Range<usize>,
-    history: Range<usize>,
+    part: Part<'a>,
     /// The user's first behaviour.
     first: usize,
-    floors: &'a [Floor],
 }
 
 impl<S: Scoring> Kernel for SearchPiece<'_, S> {
@@ -155,7 +177,7 @@ impl<S: Scoring> Kernel for SearchPiece<'_, S> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) -> Vec<Best> {
-        let Self { scoring, top_k, targets, history, first: user, floors } = self;
+        let Self { scoring, top_k, part: Part { targets, history, floors, .. }, first: user } = self;
         let mut block = scoring.start(l, targets.clone());
         let mut best: Vec<Best> =
             targets.clone().map(|_| Best::with_room_for(top_k, history.len())).collect();

@@ -95,7 +95,7 @@ pub(super) fn attend<T: Element>(
         None => rows().map(|_| None).collect(),
     };
     let outputs = out.into_iter().zip(lse).collect();
-    attend_rows(instructions, op, &plan, WideInputs::new(inputs), outputs);
+    attend_rows(instructions, op, (batch, &plan), WideInputs::new(inputs), outputs);
     Ok(())
 }
 
@@ -103,14 +103,17 @@ pub(super) fn attend<T: Element>(
 fn attend_rows(
     instructions: Instructions,
     op: &TargetAttention,
-    plan: &Plan,
+    (batch, plan): (&Batch, &Plan),
     inputs: WideInputs<'_>,
     outputs: Vec<(NarrowRows<'_>, Option<&mut [f32]>)>,
 ) {
     pieces::run(
         plan,
         outputs,
-        |piece| instructions.run(Attend { op, inputs, piece }),
+        |piece| {
+            let length = batch.histories().range(piece.user).len();
+            instructions.run(Attend { op, inputs, piece, length })
+        },
         |all, next| instructions.run(Combine { all, next }),
         |groups, (out, lse)| instructions.run(Finish { op, groups, out, lse }),
     );
@@ -124,10 +127,12 @@ struct Group {
     pooling: TilePooling,
 }
 
-fn groups(op: &TargetAttention, queries: &[f32]) -> Vec<Group> {
+/// The query rows of some candidates of a user with a history of this length.
+fn groups(op: &TargetAttention, queries: &[f32], length: usize) -> Vec<Group> {
     let group = |rows: LaneRows| {
         let queries = rows.pack(op, queries, op.width, rows.are_few(op.width));
-        Group { queries, pooling: TilePooling::new(op.weighting, rows.count, op.value_width), rows }
+        let pooling = TilePooling::new(op.weighting, rows.count, op.value_width).with_history(length);
+        Group { queries, pooling, rows }
     };
     LaneRows::of(op, queries.len() / (op.width * op.heads)).map(group).collect()
 }
@@ -137,6 +142,8 @@ struct Attend<'a> {
     op: &'a TargetAttention,
     inputs: WideInputs<'a>,
     piece: PieceRows,
+    /// Of the user's history.
+    length: usize,
 }
 
 impl Kernel for Attend<'_> {
@@ -144,11 +151,12 @@ impl Kernel for Attend<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) -> Vec<Group> {
-        let Self { op, inputs, piece } = self;
+        let Self { op, inputs, piece, length } = self;
         let query_width = op.heads * op.width;
         let mut groups = groups(
             op,
             &inputs.queries.to_vec(piece.targets.start * query_width..piece.targets.end * query_width),
+            length,
         );
         let (key_width, value_width) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
         let (mut key_scratch, mut value_scratch) = (Vec::new(), Vec::new());

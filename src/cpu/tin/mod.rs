@@ -153,7 +153,7 @@ impl Kernel for Attend<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) -> Tile {
-        let Self { attention, rows, piece: PieceRows { targets, history } } = self;
+        let Self { attention, rows, piece: PieceRows { targets, history, .. } } = self;
         let (width, end) = (attention.width, rows.ends[targets.start]);
         let count = targets.len();
         let targets = rows.targets(l, targets);

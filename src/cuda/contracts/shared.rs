@@ -6,7 +6,9 @@ use crate::cuda::din::warp_bytes;
 use crate::cuda::kernels::text_of;
 use crate::cuda::sdim::encode::shared_bytes;
 use crate::cuda::search::rows::{all_variants, select_bytes, shared_bytes as row_search_shared};
+use crate::cuda::selected::attend::{shared_bytes as selected_shared, sum_bytes};
 use crate::cuda::target_attention::{backward, variants::VARIANTS};
+use crate::cuda::tin;
 use crate::element::{Element, bf16, f16};
 
 /// The constant `<symbol>_layout` of a PTX file: 32-bit words, written as bytes without the zeros at the end.
@@ -24,11 +26,11 @@ fn layout(file: &str, symbol: &str) -> Vec<usize> {
 
 #[test]
 fn target_attention() {
-    for variant in &VARIANTS {
+    for variant in VARIANTS.iter().chain(&tin::variants::VARIANTS) {
         let symbol = variant.kernel.symbol;
         let exported = layout(variant.kernel.file, symbol);
         assert_eq!(variant.step, exported[0], "step of {symbol}");
-        if symbol.starts_with("stream") {
+        if symbol.contains("stream") {
             assert_eq!(variant.dynamic_shared(variant.chunk, false), 0, "{symbol}");
             continue;
         }
@@ -37,13 +39,14 @@ fn target_attention() {
         let wider = if mma { variant.chunk } else { variant.chunk + 1 };
         let ours = [variant.dynamic_shared(variant.chunk, false), variant.dynamic_shared(wider, true)];
         assert_eq!(ours, exported[1..], "shared memory of {symbol}");
-        assert!(symbol.contains(&format!("_{}_rows_{}_", variant.chunk, variant.tile_rows)), "{symbol}");
+        let sizes = format!("_{}_rows_{}", variant.chunk, variant.tile_rows);
+        assert!(symbol.contains(&format!("{sizes}_")) || symbol.ends_with(&sizes), "{symbol}");
     }
 }
 
 #[test]
 fn target_attention_backward() {
-    for variant in &backward::variants::VARIANTS {
+    for variant in backward::variants::VARIANTS.iter().chain(&tin::variants::BACKWARD_VARIANTS) {
         let symbol = variant.kernel.symbol;
         let ours = [variant.step, variant.dynamic_shared(false), variant.dynamic_shared(true)];
         let sizes = symbol.trim_end_matches("_f16").trim_end_matches("_bf16");
@@ -121,6 +124,19 @@ fn search() {
         assert!(symbol.ends_with(&format!("_{}", variant.candidates)), "{symbol}");
     }
     assert_eq!(layout("search", "search_select_many"), [select_bytes()]);
+}
+
+#[test]
+fn selected() {
+    fn check<T: Element>(of_type: &str) {
+        let exported = layout("selected", &format!("selected_attention_{of_type}"));
+        assert_eq!(exported, [selected_shared::<T>(32, 0), selected_shared::<T>(256, 100)], "{of_type}");
+        let exported = layout("selected_backward", &format!("selected_gradients_{of_type}"));
+        assert_eq!(exported, [sum_bytes::<T>(32), sum_bytes::<T>(256)], "{of_type}");
+    }
+    check::<f32>("f32");
+    check::<f16>("f16");
+    check::<bf16>("bf16");
 }
 
 #[test]

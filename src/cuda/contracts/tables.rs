@@ -5,12 +5,12 @@ use std::fs;
 
 use crate::cuda::kernel::Kernel;
 use crate::cuda::kernels::{files, kernels, source_of};
-use crate::cuda::{decoupled, din, lookup, sdim, search, target_attention};
+use crate::cuda::{decoupled, din, lookup, sdim, search, selected, target_attention, tin};
 
 /// All rows of all tables.
 pub(super) fn rows() -> Vec<Kernel> {
     let stems = [target_attention::table(), din::table(), sdim::table(), lookup::table(), decoupled::table()];
-    [stems.concat(), search::table()].concat()
+    [stems.concat(), search::table(), selected::table(), tin::table()].concat()
 }
 
 /// The entries of all PTX files: file and symbol, with the most threads per block.

@@ -33,6 +33,13 @@ use crate::cuda::sdim::signatures::{SdimCheckParams, SdimSignatureParams};
 use crate::cuda::search::newest::SearchNewestParams;
 use crate::cuda::search::rows::SearchParams;
 use crate::cuda::search::signs::PackSignsParams;
+use crate::cuda::selected::SelectedInputs;
+use crate::cuda::selected::attend::SelectedAttentionParams;
+use crate::cuda::selected::backward::{
+    SelectedGammasParams, SelectedGradientParams, SelectedNarrowParams, SelectedSimilaritiesParams,
+    SelectedWidenParams,
+};
+use crate::cuda::selected::histogram::SimilarityHistogramParams;
 use crate::cuda::selection::{KeptLists, SelectParams};
 use crate::cuda::tables::DeviceTable;
 use crate::cuda::target_attention::backward::{
@@ -40,6 +47,10 @@ use crate::cuda::target_attention::backward::{
     SplitTarget,
 };
 use crate::cuda::target_attention::{CombinePiecesParams, MergePairsParams, TargetAttentionParams};
+use crate::cuda::tin::attend::{TinCombineParams, TinOutputPointers, TinParams};
+use crate::cuda::tin::backward::{TinBackwardParams, TinStatesParams, TinTargetGradientParams};
+use crate::cuda::tin::positions::{TinCountParams, TinPositionGradientParams};
+use crate::cuda::tin::rows::{TinPositions, TinPrepareParams};
 use crate::cuda::twin::{Field, Twin};
 
 /// Name, size and fields of every twin.
@@ -92,6 +103,14 @@ fn twins() -> Vec<(&'static str, Vec<Field>)> {
         twin::<SearchParams>(),
         twin::<SearchNewestParams>(),
         twin::<PackSignsParams>(),
+        twin::<SelectedInputs>(),
+        twin::<SelectedAttentionParams>(),
+        twin::<SimilarityHistogramParams>(),
+        twin::<SelectedGradientParams>(),
+        twin::<SelectedWidenParams>(),
+        twin::<SelectedNarrowParams>(),
+        twin::<SelectedGammasParams>(),
+        twin::<SelectedSimilaritiesParams>(),
         twin::<Rows>(),
         twin::<Scoring>(),
         twin::<DecoupledAggregateParams>(),
@@ -110,6 +129,16 @@ fn twins() -> Vec<(&'static str, Vec<Field>)> {
         twin::<DecoupledAllIdsParams>(),
         twin::<DecoupledScaleParams>(),
         twin::<DecoupledAddRowsParams>(),
+        twin::<TinPositions>(),
+        twin::<TinOutputPointers>(),
+        twin::<TinParams>(),
+        twin::<TinPrepareParams>(),
+        twin::<TinCombineParams>(),
+        twin::<TinBackwardParams>(),
+        twin::<TinStatesParams>(),
+        twin::<TinTargetGradientParams>(),
+        twin::<TinCountParams>(),
+        twin::<TinPositionGradientParams>(),
     ]
 }
 

@@ -7,13 +7,12 @@ use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::Kernel;
 use crate::cuda::lookup::check_ids;
 use crate::cuda::memory::CudaMemory;
-use crate::cuda::selection::Found;
+use crate::cuda::selection::{Found, count_record, position_record};
 use crate::cuda::twin::twins;
 use crate::error::Result;
-use crate::gpu::{Bound, NONE};
+use crate::gpu::NONE;
 use crate::memory::ViewMut;
 use crate::ops::*;
-use crate::plan::Cut;
 
 const AGGREGATE: &str = "decoupled_aggregate";
 /// A block per candidate.
@@ -46,11 +45,7 @@ pub(super) fn aggregate(
     op.check_output(AGGREGATE, batch.as_ref(), inputs.representation, out.len())?;
     let AggregateInputs { representation, history_ids, target_ids } = *inputs;
     let ids = Ids::of(gpu, AGGREGATE, &SearchInputs { attention: representation, history_ids, target_ids })?;
-    let found = Found {
-        positions: gpu.region(AGGREGATE, &selection.positions)?.pointer,
-        scores: gpu.region(AGGREGATE, &selection.scores)?.pointer,
-        counts: gpu.region(AGGREGATE, &selection.counts)?.pointer,
-    };
+    let found = Found::given(gpu, AGGREGATE, selection)?;
     let out = gpu.region_mut(AGGREGATE, &out)?.pointer;
     let call = gpu.begin(AGGREGATE);
     let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
@@ -73,14 +68,9 @@ pub(super) fn aggregate_into(
     out: u64,
 ) -> Result<()> {
     let operation = call.operation;
-    // One tile per candidate; the plan's pieces are unused.
-    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 1, wanted: 1, longest: usize::MAX };
-    let plan = batch.plan(gpu, operation, &cut)?;
-    let candidates = batch.as_ref().targets().rows();
-    let counts = Bound::Columns(vec![top_k as u64 + 1]);
-    let positions = Bound::History(batch.shared().clone(), top_k);
-    let bad_counts = call.record("counts", candidates, counts)?;
-    let bad_positions = call.record("positions", candidates.saturating_mul(top_k), positions)?;
+    let plan = batch.candidates(gpu, operation)?;
+    let bad_counts = count_record(call, batch, top_k)?;
+    let bad_positions = position_record(call, batch, top_k)?;
     for rows in rows(gpu, operation, op, representation, ids, out)? {
         let params = DecoupledAggregateParams {
             tiles: plan.tiles.pointer(),

@@ -100,12 +100,7 @@ pub(super) fn attend(
         return call.finish();
     };
     let candidates = batch.as_ref().targets().rows();
-    let slots = candidates.saturating_mul(top_k * size_of::<u32>());
-    let found = Found {
-        positions: call.scratch(slots)?,
-        scores: call.scratch(slots)?,
-        counts: call.scratch(candidates * size_of::<u32>())?,
-    };
+    let found = Found::scratch(&mut call, candidates, top_k)?;
     search_into(gpu, &mut call, op, top_k, batch, attention, ids, found)?;
     aggregate_into(gpu, &call, op, top_k, batch, representation, ids, found, out)?;
     call.finish()

@@ -32,7 +32,11 @@ impl SearchOps for Cuda {
             (SearchRows::Keys(queries), SearchRows::Keys(keys)) => {
                 newest::newest(self, op, batch, (queries, keys), found)
             }
-            _ => rows::search(self, op, batch, &inputs, found),
+            _ => {
+                let mut call = self.begin(SEARCH);
+                rows::search_into(self, &mut call, op, batch, &inputs, found)?;
+                call.finish()
+            }
         }
     }
 

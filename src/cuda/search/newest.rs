@@ -10,7 +10,6 @@ use crate::cuda::twin::twins;
 use crate::error::Result;
 use crate::memory::View;
 use crate::ops::Search;
-use crate::plan::Cut;
 
 /// A block per candidate.
 const KERNEL: Kernel = Kernel::new(FILE, "search_newest", 256, 32);
@@ -38,9 +37,7 @@ pub(super) fn newest(
 ) -> Result<()> {
     let (queries, keys) = (gpu.region(SEARCH, queries)?.pointer, gpu.region(SEARCH, keys)?.pointer);
     let call = gpu.begin(SEARCH);
-    // One tile per candidate; the plan's pieces are unused.
-    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 1, wanted: 1, longest: usize::MAX };
-    let plan = batch.plan(gpu, SEARCH, &cut)?;
+    let plan = batch.candidates(gpu, SEARCH)?;
     let params = SearchNewestParams {
         tiles: plan.tiles.pointer(),
         queries,

@@ -1,10 +1,11 @@
 //! Search by dot products and cosines of rows, and by Hamming distances of packed signs.
 
 use crate::cuda::batch::CudaBatch;
+use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::Kernel;
 use crate::cuda::memory::CudaMemory;
-use crate::cuda::search::{FILE, SEARCH};
+use crate::cuda::search::FILE;
 use crate::cuda::selection::{BEHAVIOURS, Found, Keeping, KeptLists, THREADS, list_bytes, room};
 use crate::cuda::twin::twins;
 use crate::element::Scalar;
@@ -117,14 +118,15 @@ impl Rows {
     /// Rows of `width` elements.
     fn new<T: Scalar>(
         gpu: &Cuda,
+        operation: &'static str,
         (variants, quads): (&'static Variants, usize),
         [queries, keys]: [&View<'_, CudaMemory, T>; 2],
         width: usize,
     ) -> Result<Self> {
         Ok(Self {
             variants,
-            queries: gpu.region(SEARCH, queries)?.pointer,
-            keys: gpu.region(SEARCH, keys)?.pointer,
+            queries: gpu.region(operation, queries)?.pointer,
+            keys: gpu.region(operation, keys)?.pointer,
             scales: [0; 2],
             offsets: [0; 2],
             row_bytes: width.saturating_mul(size_of::<T>()),
@@ -133,17 +135,24 @@ impl Rows {
     }
 
     /// Rows that are stored alike, which the operation has checked; `None` for others.
-    fn of(gpu: &Cuda, op: &Search, inputs: &SimilarityInputs<'_, CudaMemory>) -> Result<Option<Self>> {
+    fn of(
+        gpu: &Cuda,
+        operation: &'static str,
+        op: &Search,
+        inputs: &SimilarityInputs<'_, CudaMemory>,
+    ) -> Result<Option<Self>> {
         let width = op.width;
         let pointer =
-            |view: &View<'_, CudaMemory, f32>| -> Result<u64> { Ok(gpu.region(SEARCH, view)?.pointer) };
+            |view: &View<'_, CudaMemory, f32>| -> Result<u64> { Ok(gpu.region(operation, view)?.pointer) };
         Ok(Some(match (&inputs.queries, &inputs.keys) {
-            (SearchRows::F32(q), SearchRows::F32(k)) => Self::new(gpu, (&F32, 1), [q, k], width)?,
-            (SearchRows::F16(q), SearchRows::F16(k)) => Self::new(gpu, (&F16, 2), [q, k], width)?,
-            (SearchRows::Bf16(q), SearchRows::Bf16(k)) => Self::new(gpu, (&BF16, 2), [q, k], width)?,
+            (SearchRows::F32(q), SearchRows::F32(k)) => Self::new(gpu, operation, (&F32, 1), [q, k], width)?,
+            (SearchRows::F16(q), SearchRows::F16(k)) => Self::new(gpu, operation, (&F16, 2), [q, k], width)?,
+            (SearchRows::Bf16(q), SearchRows::Bf16(k)) => {
+                Self::new(gpu, operation, (&BF16, 2), [q, k], width)?
+            }
             (SearchRows::Codes(q), SearchRows::Codes(k)) => {
                 let variants = if width <= MAX_CODES { (&CODES, 1) } else { (&INT8, 4) };
-                Self::new(gpu, variants, [q, k], width)?
+                Self::new(gpu, operation, variants, [q, k], width)?
             }
             (
                 SearchRows::Int8 { codes: q, scale: q_scale, offset: q_offset },
@@ -151,9 +160,11 @@ impl Rows {
             ) => Self {
                 scales: [pointer(q_scale)?, pointer(k_scale)?],
                 offsets: [pointer(q_offset)?, pointer(k_offset)?],
-                ..Self::new(gpu, (&INT8, 4), [q, k], width)?
+                ..Self::new(gpu, operation, (&INT8, 4), [q, k], width)?
             },
-            (SearchRows::Signs(q), SearchRows::Signs(k)) => Self::new(gpu, (&SIGNS, 1), [q, k], op.words())?,
+            (SearchRows::Signs(q), SearchRows::Signs(k)) => {
+                Self::new(gpu, operation, (&SIGNS, 1), [q, k], op.words())?
+            }
             _ => return Ok(None),
         }))
     }
@@ -173,21 +184,23 @@ impl Rows {
     }
 }
 
-pub(super) fn search(
+/// A search whose arguments are checked; the launches of a call.
+pub(in crate::cuda) fn search_into(
     gpu: &Cuda,
+    call: &mut Call<'_>,
     op: &Search,
     batch: &CudaBatch,
     inputs: &SimilarityInputs<'_, CudaMemory>,
     found: Found,
 ) -> Result<()> {
-    let Some(rows) = Rows::of(gpu, op, inputs)? else { return Ok(()) };
-    let bias = inputs.bias.as_ref().map(|bias| gpu.region(SEARCH, bias)).transpose()?;
+    let operation = call.operation;
+    let Some(rows) = Rows::of(gpu, operation, op, inputs)? else { return Ok(()) };
+    let bias = inputs.bias.as_ref().map(|bias| gpu.region(operation, bias)).transpose()?;
     // Kernels count bytes past the end of a row in 32 bits, too.
-    fit(SEARCH, "width", op.width.max(rows.row_bytes.saturating_add(4 * VECTOR)))?;
+    fit(operation, "width", op.width.max(rows.row_bytes.saturating_add(4 * VECTOR)))?;
     let most = batch.as_ref().requests().map(|(_, targets)| targets.len()).max().unwrap_or(0);
     let variant = variant(rows.variants, op.top_k, most);
-    let mut call = gpu.begin(SEARCH);
-    let keeping = Keeping::new(gpu, &mut call, batch, variant.candidates, op.top_k)?;
+    let keeping = Keeping::new(gpu, call, batch, variant.candidates, op.top_k)?;
     let (pieces, blocks) = keeping.pieces();
     let vectors = rows.row_bytes.div_ceil(VECTOR);
     let params = SearchParams {
@@ -215,8 +228,7 @@ pub(super) fn search(
     } else {
         SELECT_MANY.blocks(selections).with_shared(select_bytes())
     };
-    keeping.select(&call, &select, found)?;
-    call.finish()
+    keeping.select(call, &select, found)
 }
 
 /// The variant with the most candidates whose lists K fits, of no more than are useful where no user has more than `most`.

@@ -1,7 +1,7 @@
 //! Target attention: plans the pieces, attends, combines; merges results of disjoint histories.
 
-pub(super) mod backward;
-pub(super) mod variants;
+pub(in crate::cuda) mod backward;
+pub(in crate::cuda) mod variants;
 
 use crate::cuda::batch::{CudaBatch, DevicePlan};
 use crate::cuda::call::Call;
@@ -66,52 +66,52 @@ impl TargetAttentionOps for Cuda {
 }
 
 /// Pieces per multiprocessor: several for each of the blocks that it runs at a time.
-const PIECES: usize = 16;
+pub(in crate::cuda) const PIECES: usize = 16;
 const NAME: &str = "target_attention";
 
 twins! {
     /// `kernels/target_attention/attend.cuh`
-    pub(super) struct TargetAttentionParams {
-        pieces: u64,
-        queries: u64,
-        keys: u64,
-        values: u64,
-        bias: u64,
-        out: u64,
-        lse: u64,
-        partial: u64,
-        stats: u64,
-        kv_heads: u32,
-        group_heads: u32,
-        width: u32,
-        value_width: u32,
-        first_column: u32,
-        columns: u32,
-        tile_rows: u32,
-        weighting: u32,
-        scale: f32,
-        unit: f32,
-        divisor: f32,
-        aliased: u32,
-        plain_scale: f32,
-        exact: u32,
+    pub(in crate::cuda) struct TargetAttentionParams {
+        pub(in crate::cuda) pieces: u64,
+        pub(in crate::cuda) queries: u64,
+        pub(in crate::cuda) keys: u64,
+        pub(in crate::cuda) values: u64,
+        pub(in crate::cuda) bias: u64,
+        pub(in crate::cuda) out: u64,
+        pub(in crate::cuda) lse: u64,
+        pub(in crate::cuda) partial: u64,
+        pub(in crate::cuda) stats: u64,
+        pub(in crate::cuda) kv_heads: u32,
+        pub(in crate::cuda) group_heads: u32,
+        pub(in crate::cuda) width: u32,
+        pub(in crate::cuda) value_width: u32,
+        pub(in crate::cuda) first_column: u32,
+        pub(in crate::cuda) columns: u32,
+        pub(in crate::cuda) tile_rows: u32,
+        pub(in crate::cuda) weighting: u32,
+        pub(in crate::cuda) scale: f32,
+        pub(in crate::cuda) unit: f32,
+        pub(in crate::cuda) divisor: f32,
+        pub(in crate::cuda) aliased: u32,
+        pub(in crate::cuda) plain_scale: f32,
+        pub(in crate::cuda) exact: u32,
     }
 
     /// `kernels/target_attention/target_attention.cu`
-    pub(super) struct CombinePiecesParams {
-        tiles: u64,
-        partial: u64,
-        stats: u64,
-        out: u64,
-        lse: u64,
-        kv_heads: u32,
-        group_heads: u32,
-        value_width: u32,
-        first_column: u32,
-        columns: u32,
-        tile_rows: u32,
-        weighting: u32,
-        unused: u32,
+    pub(in crate::cuda) struct CombinePiecesParams {
+        pub(in crate::cuda) tiles: u64,
+        pub(in crate::cuda) partial: u64,
+        pub(in crate::cuda) stats: u64,
+        pub(in crate::cuda) out: u64,
+        pub(in crate::cuda) lse: u64,
+        pub(in crate::cuda) kv_heads: u32,
+        pub(in crate::cuda) group_heads: u32,
+        pub(in crate::cuda) value_width: u32,
+        pub(in crate::cuda) first_column: u32,
+        pub(in crate::cuda) columns: u32,
+        pub(in crate::cuda) tile_rows: u32,
+        pub(in crate::cuda) weighting: u32,
+        pub(in crate::cuda) unused: u32,
     }
 
     /// `kernels/target_attention/target_attention.cu`
@@ -137,6 +137,7 @@ pub(super) fn attend<T: Element>(
 ) -> Result<()> {
     op.check(batch.as_ref(), inputs)?;
     op.check_outputs(batch.as_ref(), &outputs)?;
+    let (weighting, divisor) = weighting_code(NAME, op.weighting)?;
     let group_heads = op.heads / op.kv_heads;
     let queries = gpu.region(NAME, &inputs.queries)?;
     let keys = gpu.region(NAME, &inputs.keys)?;
@@ -157,7 +158,6 @@ pub(super) fn attend<T: Element>(
         longest: variant.longest(),
     };
     let plan = batch.plan(gpu, NAME, &cut)?;
-    let (weighting, divisor) = weighting_code(op.weighting);
     let unit = if op.weighting == Weighting::Softmax { std::f32::consts::LOG2_E } else { 1.0 };
     let plain_scale = op.effective_scale();
     let scale = if bias.is_some() { plain_scale } else { plain_scale * unit };

@@ -7,9 +7,9 @@ use crate::ops::{TargetAttention, Weighting};
 use crate::plan::best_tile_rows;
 
 /// Threads per block of the kernels that attend.
-const THREADS: u32 = 128;
+pub(in crate::cuda) const THREADS: u32 = 128;
 /// What loading a behaviour costs, in output rows.
-const LOAD: usize = 6;
+pub(in crate::cuda) const LOAD: usize = 6;
 
 /// Combines the partial results of pieces.
 pub(in crate::cuda) const COMBINE: ByType = ByType([
@@ -27,7 +27,7 @@ pub(in crate::cuda) const MERGE: ByType = ByType([
 
 /// How a kernel computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Method {
+pub(in crate::cuda) enum Method {
     /// On matrix units.
     Mma,
     /// For one to four rows, without staging.
@@ -42,8 +42,9 @@ enum Method {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cuda) struct Variant {
     pub(in crate::cuda) kernel: Kernel,
-    method: Method,
-    dtype: DType,
+    pub(in crate::cuda) method: Method,
+    /// How rows are stored, where the kernel is for one type.
+    pub(in crate::cuda) dtype: DType,
     /// Columns of keys or values that a block holds at a time.
     pub(in crate::cuda) chunk: usize,
     /// Output rows per block.

@@ -10,4 +10,4 @@ pub use backward::{
 };
 pub use calls::TargetAttentionOps;
 pub use inputs::{PartialAttention, TargetAttentionInputs, TargetAttentionOutputs};
-pub use parameters::{TargetAttention, Weighting};
+pub use parameters::{SiluDivisor, TargetAttention, Weighting};

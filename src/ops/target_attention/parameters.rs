@@ -81,11 +81,45 @@ pub enum Weighting {
     Relu,
     /// `w_l = s_l·σ(s_l)/divisor` (HSTU, arXiv 2402.17152, eq. 2).
     Silu {
-        /// Divides every weight; HSTU uses the (padded) length of the history.
-        divisor: f32,
+        /// Divides every weight.
+        divisor: SiluDivisor,
     },
     /// `w_l = s_l` (linear attention).
     Identity,
+}
+
+impl Weighting {
+    /// SiLU, each weight divided by a number.
+    pub const fn silu(divisor: f32) -> Self {
+        Self::Silu { divisor: SiluDivisor::Number(divisor) }
+    }
+}
+
+/// What the weights of SiLU are divided by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum SiluDivisor {
+    /// The same number for every user. (HSTU's published code takes the length that histories are padded to.)
+    Number(f32),
+    /// The length of the user's own history, behaviours that a score of `-∞` removes included, as `f32`. On [`Cpu`](crate::Cpu) alone so far;
+    /// GPU backends answer [`Unsupported`](crate::Error::Unsupported): there, divide by 1, and rows of the output by their lengths.
+    HistoryLength,
+}
+
+impl SiluDivisor {
+    /// The divisor for a user with so many behaviours.
+    pub fn value(self, behaviours: usize) -> f32 {
+        match self {
+            Self::Number(number) => number,
+            Self::HistoryLength => behaviours as f32,
+        }
+    }
+}
+
+impl From<f32> for SiluDivisor {
+    fn from(number: f32) -> Self {
+        Self::Number(number)
+    }
 }
 
 impl Default for TargetAttention {
@@ -174,7 +208,9 @@ impl TargetAttention {
             return wrong("scale", "a finite number", scale.to_string());
         }
         match self.weighting {
-            Weighting::Silu { divisor } if !divisor.is_finite() || divisor == 0.0 => {
+            Weighting::Silu { divisor: SiluDivisor::Number(divisor) }
+                if !divisor.is_finite() || divisor == 0.0 =>
+            {
                 wrong("divisor", "a finite number other than 0", divisor.to_string())
             }
             _ => Ok(()),

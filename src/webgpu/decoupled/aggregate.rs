@@ -1,16 +1,16 @@
 //! Weights the selected behaviours, and sums their representation rows.
 
-use crate::error::{Error, Result};
-use crate::gpu::{Bound, fit};
+use crate::error::Result;
+use crate::gpu::fit;
 use crate::memory::ViewMut;
 use crate::ops::{AggregateInputs, Decoupled, Selection, Table, total_width};
-use crate::plan::Cut;
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::{THREADS, groups_of};
 use crate::webgpu::lookup::{Gather, Pooling};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
+use crate::webgpu::selection::{Given, Number};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
 use crate::webgpu::sum_parts::{Mode, Rows};
@@ -20,20 +20,6 @@ const NAME: &str = "decoupled_aggregate";
 
 /// Behaviours that one thread adds up.
 const PART: usize = 1024;
-
-/// The largest K: a workgroup of 64 threads weighs it.
-const MOST_TOP_K: usize = 1 << 20;
-
-params! {
-    /// Twin of the struct in shaders/decoupled/weigh_selection.wgsl.
-    struct WeighSelectionParams {
-        tiles: u32,
-        top_k: u32,
-        positions_base: u32,
-        scores_base: u32,
-        counts_base: u32,
-    }
-}
 
 params! {
     /// Twin of the struct in shaders/decoupled/aggregate.wgsl.
@@ -56,25 +42,6 @@ params! {
     }
 }
 
-fn weigh_kernel() -> Kernel {
-    Kernel {
-        name: "decoupled/weigh_selection",
-        params: &WeighSelectionParams::BLOCK,
-        threads: THREADS,
-        sources: &[include_str!("../../../shaders/decoupled/weigh_selection.wgsl")],
-        constants: vec![],
-        slots: vec![
-            Slot::plain("tiles", "vec4<u32>"),
-            Slot::plain("positions", "u32"),
-            Slot::plain("scores", "u32"),
-            Slot::plain("counts", "u32"),
-            Slot::write("kept", "vec2<u32>"),
-            Slot::write("bad_counts", "atomic<u32>"),
-            Slot::write("bad_positions", "atomic<u32>"),
-        ],
-    }
-}
-
 fn aggregate_kernel(table: Format, int8: bool) -> Kernel {
     Kernel {
         name: "decoupled/aggregate",
@@ -94,7 +61,7 @@ fn aggregate_kernel(table: Format, int8: bool) -> Kernel {
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    table_formats().map(|(format, int8)| aggregate_kernel(format, int8)).chain([weigh_kernel()]).collect()
+    table_formats().map(|(format, int8)| aggregate_kernel(format, int8)).collect()
 }
 
 pub(super) fn aggregate(
@@ -228,34 +195,8 @@ pub(super) fn weigh(
     batch: &WgpuBatch,
     selection: &Selection<'_, WgpuMemory>,
 ) -> Result<Binding> {
-    if top_k > MOST_TOP_K {
-        let (needed, limit) = (top_k as u64, MOST_TOP_K as u64);
-        return Err(Error::Limit { operation, argument: "top_k", needed, limit });
-    }
-    let candidates = batch.as_ref().targets().total();
-    let positions = gpu.bind(operation, "positions", &Region::of(selection.positions))?;
-    let scores = gpu.bind(operation, "scores", &Region::of(selection.scores))?;
-    let counts = gpu.bind(operation, "counts", &Region::of(selection.counts))?;
-    fit(operation, "positions", candidates * top_k)?;
-    let kept = gpu.scratch(operation, (candidates * top_k * 2) as u64)?;
-    let bad_counts = gpu.report(operation, "counts", Bound::Columns(vec![top_k as u64 + 1]))?;
-    let bound = Bound::History(batch.shared().clone(), top_k);
-    let bad_positions = gpu.report(operation, "positions", bound)?;
-    // One tile per candidate; the plan's pieces are unused.
-    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 64, wanted: 1, longest: usize::MAX };
-    let plan = batch.plan(gpu, operation, &cut)?;
-    let tiles = plan.plan.tiles.len();
-    let params = WeighSelectionParams {
-        tiles: tiles as u32,
-        top_k: top_k as u32,
-        positions_base: positions.base,
-        scores_base: scores.base,
-        counts_base: counts.base,
-    };
-    let bindings =
-        [&plan.tiles, &positions, &scores, &counts, &kept, &bad_counts.binding, &bad_positions.binding];
-    gpu.dispatch(operation, &weigh_kernel(), &params, &bindings, tiles as u64)?;
-    gpu.fetch_word(&counts, 32, bad_counts)?;
-    gpu.fetch_word(&positions, 32, bad_positions)?;
+    let given = Given::new(gpu, operation, top_k, batch, selection)?;
+    let kept = given.keep(0..batch.as_ref().targets().total(), 0, Number::Weight)?;
+    given.finish()?;
     Ok(kept)
 }

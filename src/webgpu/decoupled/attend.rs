@@ -16,6 +16,7 @@ use crate::webgpu::lookup::{GATHERED_BYTES, Gather, Pooling};
 use crate::webgpu::memory::{Region, WgpuBuffer, WgpuMemory};
 use crate::webgpu::state::Wgpu;
 use crate::webgpu::tables::buffers_of;
+use crate::webgpu::target_attention::added::Added;
 use crate::webgpu::target_attention::attend::Attention;
 
 const NAME: &str = "decoupled_attend";
@@ -132,7 +133,8 @@ fn attend_all(
         weighting: Weighting::Softmax,
     };
     let queries = WgpuBuffer::<f32>::allocated(queries.buffer, candidates * width, &gpu.shared.owner);
-    whole.run::<f32, f32>(gpu, batch, queries.region(), window, &history, None, &out, None)?;
+    let (added, queries) = (Added::Nothing, queries.region());
+    whole.run::<f32, f32>(gpu, batch, queries, window, &history, &added, &out.binding, None)?;
     if let Some(report) = report {
         gpu.fetch_word(&gpu.bind(NAME, "history_ids", &ids)?, 32, report)?;
     }

@@ -2,7 +2,7 @@
 
 use crate::webgpu::launch::THREADS;
 use crate::webgpu::params::{Params, params};
-use crate::webgpu::selection::{IN_WORKGROUP, Lists, ORDER, PIECES, SELECT};
+use crate::webgpu::selection::{IN_WORKGROUP, Lists, ORDER, PIECES, SCORES, SELECT};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::tables::BoundTable;
 
@@ -79,11 +79,11 @@ pub(super) fn search_kernel(lists: Lists, keys: Keys) -> Kernel {
     let sources: &'static [&'static str] = match keys {
         Keys::Tables(..) => {
             slots.extend([Slot::read("table1", format), Slot::read("table2", format)]);
-            &[ORDER, SELECT, IN_WORKGROUP, PIECES, TABLES, SEARCH]
+            &[ORDER, SCORES, SELECT, IN_WORKGROUP, PIECES, TABLES, SEARCH]
         }
         Keys::Int8(_) => {
             slots.extend([Slot::plain("scale", "f32"), Slot::plain("offset", "f32")]);
-            &[ORDER, SELECT, IN_WORKGROUP, PIECES, INT8, SEARCH]
+            &[ORDER, SCORES, SELECT, IN_WORKGROUP, PIECES, INT8, SEARCH]
         }
     };
     slots.extend(lists.slots());

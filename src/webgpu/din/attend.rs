@@ -244,6 +244,7 @@ impl<T: Element> Job<'_, T> {
             has_lse: false,
         };
         // The kernel binds an output for log-sum-exps even if it writes none.
-        combine.run(gpu, NAME, plan, self.partial, self.out, &gpu.no_output(NAME)?)
+        let tiles = (&plan.split_tiles, plan.split_count);
+        combine.run(gpu, NAME, tiles, self.partial, self.out, &gpu.no_output(NAME)?)
     }
 }

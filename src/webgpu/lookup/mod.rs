@@ -2,6 +2,7 @@
 
 pub(in crate::webgpu) mod backward;
 mod order;
+pub(in crate::webgpu) mod runs;
 pub(in crate::webgpu) mod sort;
 pub(in crate::webgpu) mod table_gradient;
 mod update;

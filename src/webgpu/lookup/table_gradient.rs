@@ -1,9 +1,10 @@
 //! The sums of rows of `grad_out` by id that are the gradient of one table.
 
 use crate::error::Result;
-use crate::gpu::{fit, head_levels};
+use crate::gpu::fit;
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::{THREADS, groups_of};
+use crate::webgpu::lookup::runs::{self, Heads, RUNS, Runs, WINDOW_SUMS};
 use crate::webgpu::lookup::sort::{SortedBindings, written};
 use crate::webgpu::output::Output;
 use crate::webgpu::params::{Params, params};
@@ -36,30 +37,6 @@ params! {
     }
 }
 
-params! {
-    /// Twin of the struct in shaders/lookup/gradient_heads.wgsl.
-    struct GradientHeadsParams {
-        threads: u32,
-        starts_base: u32,
-        width: u32,
-        windows: u32,
-        level: u32,
-    }
-}
-
-params! {
-    /// Twin of the struct in shaders/lookup/gradient_long_runs.wgsl.
-    struct GradientLongRunsParams {
-        threads: u32,
-        ids_base: u32,
-        starts_base: u32,
-        out_base: u32,
-        width: u32,
-        dense: u32,
-        windows: u32,
-    }
-}
-
 fn ids_kernel() -> Kernel {
     Kernel {
         name: "lookup/gradient_ids",
@@ -81,10 +58,7 @@ fn windows_kernel(grad: Format) -> Kernel {
         name: "lookup/gradient_windows",
         params: &GradientWindowsParams::BLOCK,
         threads: THREADS,
-        sources: &[
-            include_str!("../../../shaders/lookup/gradient_runs.wgsl"),
-            include_str!("../../../shaders/lookup/gradient_windows.wgsl"),
-        ],
+        sources: &[RUNS, include_str!("../../../shaders/lookup/gradient_windows.wgsl"), WINDOW_SUMS],
         constants: vec![],
         slots: vec![
             Slot::plain("live", "u32"),
@@ -99,44 +73,9 @@ fn windows_kernel(grad: Format) -> Kernel {
     }
 }
 
-fn heads_kernel() -> Kernel {
-    Kernel {
-        name: "lookup/gradient_heads",
-        params: &GradientHeadsParams::BLOCK,
-        threads: THREADS,
-        sources: &[
-            include_str!("../../../shaders/lookup/gradient_runs.wgsl"),
-            include_str!("../../../shaders/lookup/gradient_heads.wgsl"),
-        ],
-        constants: vec![],
-        slots: vec![Slot::plain("live", "u32"), Slot::plain("starts", "u32"), Slot::write("heads", "f32")],
-    }
-}
-
-fn long_runs_kernel() -> Kernel {
-    Kernel {
-        name: "lookup/gradient_long_runs",
-        params: &GradientLongRunsParams::BLOCK,
-        threads: THREADS,
-        sources: &[
-            include_str!("../../../shaders/lookup/gradient_runs.wgsl"),
-            include_str!("../../../shaders/lookup/gradient_long_runs.wgsl"),
-        ],
-        constants: vec![],
-        slots: vec![
-            Slot::plain("live", "u32"),
-            Slot::plain("ids", "u32"),
-            Slot::plain("starts", "u32"),
-            Slot::plain("heads", "f32"),
-            Slot::write("out", "f32"),
-        ],
-    }
-}
-
 pub(super) fn variants() -> Vec<Kernel> {
     let windows = [true, false].map(|vectors| windows_kernel(Format::f32(vectors)));
-    let others = [ids_kernel(), heads_kernel(), long_runs_kernel()];
-    windows.into_iter().chain(others).collect()
+    windows.into_iter().chain([ids_kernel()]).chain(runs::variants()).collect()
 }
 
 /// Where the gradient of a table goes, and what it is a sum of.
@@ -151,17 +90,6 @@ pub(in crate::webgpu) struct Job {
     pub(in crate::webgpu) rows: Output,
     /// Ids and count of a sparse gradient, and its capacity; `None` of a dense one.
     pub(in crate::webgpu) sparse: Option<(Output, Output, usize)>,
-}
-
-/// Ids in order that kernels read.
-#[derive(Debug, Clone)]
-pub(in crate::webgpu) struct Runs {
-    pub(in crate::webgpu) sorted: SortedBindings,
-    /// How many ids count.
-    pub(in crate::webgpu) live: Binding,
-    /// The most ids and positions that there may be.
-    pub(in crate::webgpu) ids: usize,
-    pub(in crate::webgpu) places: usize,
 }
 
 impl Job {
@@ -204,22 +132,12 @@ impl Job {
         Ok(())
     }
 
-    /// Words of the partial results for so many positions.
-    fn head_words(&self, places: usize) -> usize {
-        head_levels(places)
-            .iter()
-            .fold(0, |nodes, level| level.nodes.saturating_add(nodes))
-            .saturating_mul(self.width)
-    }
-
     /// Checks that the device counts and holds what [`run`](Self::run) needs for so many positions.
     pub(in crate::webgpu) fn check_room(&self, gpu: &Wgpu, places: usize) -> Result<()> {
         // Kernels count up to the end of the last workgroup.
         fit(self.operation, "sorted", places.saturating_add(1 << 15))?;
         fit(self.operation, "grad_out", (self.grad.size / 4) as usize)?;
-        let words = if self.length > 0 { self.head_words(places) } else { 0 };
-        fit(self.operation, "partial results", words.saturating_add(1 << 15))?;
-        gpu.scratch_size(self.operation, words as u64).map(|_| ())
+        if self.length == 0 { Ok(()) } else { runs::check_room(gpu, self.operation, places, self.width) }
     }
 
     /// Sums by id, to rows of all ids of the table if `dense`, or else of the ids in order.
@@ -236,14 +154,12 @@ impl Job {
         let SortedBindings { ids, starts, positions, .. } = &runs.sorted;
         let live = &runs.live;
         let Self { operation, ref grad, grad_width, first_column, width, .. } = *self;
-        let levels = head_levels(runs.places);
-        let heads = gpu.scratch(operation, self.head_words(runs.places) as u64)?;
+        let heads = Heads::new(gpu, operation, runs, width)?;
         let whole = [grad_width, first_column, width].iter().all(|columns| columns.is_multiple_of(4));
         let kernel = windows_kernel(Format::f32(whole && grad.base.is_multiple_of(4)));
         let nothing = gpu.nothing();
-        let bindings = [live, ids, starts, positions, bags.unwrap_or(&nothing), grad, out, &heads];
-        let (windows, dense) = (levels[0].nodes, u32::from(dense));
-        let threads = windows * width.div_ceil(4);
+        let bindings = [live, ids, starts, positions, bags.unwrap_or(&nothing), grad, out, &heads.binding];
+        let threads = heads.window_threads();
         let params = GradientWindowsParams {
             threads: threads as u32,
             ids_base: ids.base,
@@ -254,32 +170,10 @@ impl Job {
             grad_width: grad_width as u32,
             first_column: first_column as u32,
             width: width as u32,
-            dense,
+            dense: u32::from(dense),
             has_bags: u32::from(bags.is_some()),
         };
         gpu.dispatch(operation, &kernel, &params, &bindings, groups_of(threads))?;
-        for (level, next) in levels[1..].iter().enumerate() {
-            let threads = next.nodes * width;
-            let params = GradientHeadsParams {
-                threads: threads as u32,
-                starts_base: starts.base,
-                width: width as u32,
-                windows: windows as u32,
-                level: level as u32,
-            };
-            gpu.dispatch(operation, &heads_kernel(), &params, &[live, starts, &heads], groups_of(threads))?;
-        }
-        let threads = (windows - 1) * width;
-        let params = GradientLongRunsParams {
-            threads: threads as u32,
-            ids_base: ids.base,
-            starts_base: starts.base,
-            out_base: out.base,
-            width: width as u32,
-            dense,
-            windows: windows as u32,
-        };
-        let bindings = [live, ids, starts, &heads, out];
-        gpu.dispatch(operation, &long_runs_kernel(), &params, &bindings, groups_of(threads))
+        heads.add_up(gpu, (out, dense))
     }
 }

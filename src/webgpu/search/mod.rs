@@ -1,8 +1,8 @@
 //! Search by rows, packed signs and keys, and the packing of signs.
 
-mod numbers;
-mod pack;
-mod rows;
+pub(in crate::webgpu) mod numbers;
+pub(in crate::webgpu) mod pack;
+pub(in crate::webgpu) mod rows;
 mod signs;
 mod words;
 

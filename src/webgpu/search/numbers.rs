@@ -13,7 +13,7 @@ pub(super) const NAME: &str = "search";
 
 /// Rows of numbers.
 #[derive(Clone, Copy)]
-pub(super) enum Numbers<'a> {
+pub(in crate::webgpu) enum Numbers<'a> {
     F32(Region<'a, f32>),
     F16(Region<'a, half::f16>),
     Bf16(Region<'a, half::bf16>),
@@ -28,37 +28,37 @@ pub(super) enum Numbers<'a> {
 }
 
 /// Some rows as a kernel binds them.
-pub(super) struct BoundNumbers {
-    pub(super) data: Binding,
-    pub(super) scale: Binding,
-    pub(super) offset: Binding,
-    pub(super) stored: Stored,
+pub(in crate::webgpu) struct BoundNumbers {
+    pub(in crate::webgpu) data: Binding,
+    pub(in crate::webgpu) scale: Binding,
+    pub(in crate::webgpu) offset: Binding,
+    pub(in crate::webgpu) stored: Stored,
 }
 
 /// How numbers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stored {
-    pub(super) format: Format,
+pub(in crate::webgpu) struct Stored {
+    pub(in crate::webgpu) format: Format,
     /// Whether rows are 8-bit codes with a scale and an offset.
-    pub(super) int8: bool,
+    pub(in crate::webgpu) int8: bool,
 }
 
 impl Stored {
     /// Those that have cosines.
-    pub(super) fn without_scales() -> impl Iterator<Item = Self> {
+    pub(in crate::webgpu) fn without_scales() -> impl Iterator<Item = Self> {
         let codes = [true, false].map(Format::int8);
         Format::ALL.into_iter().chain(codes).map(|format| Self { format, int8: false })
     }
 
     /// All of them.
-    pub(super) fn all() -> impl Iterator<Item = Self> {
+    pub(in crate::webgpu) fn all() -> impl Iterator<Item = Self> {
         let int8 = [true, false].map(|vectors| Self { format: Format::int8(vectors), int8: true });
         Self::without_scales().chain(int8)
     }
 }
 
 impl<'a> Numbers<'a> {
-    pub(super) fn of(rows: &SearchRows<'a, WgpuMemory>) -> Self {
+    pub(in crate::webgpu) fn of(rows: &SearchRows<'a, WgpuMemory>) -> Self {
         match rows {
             SearchRows::F32(view) => Self::F32(Region::of(*view)),
             SearchRows::F16(view) => Self::F16(Region::of(*view)),
@@ -73,8 +73,20 @@ impl<'a> Numbers<'a> {
         }
     }
 
+    /// The buffers that hold them.
+    pub(in crate::webgpu) fn buffers(&self) -> Vec<&'a wgpu::Buffer> {
+        match self {
+            Self::F32(rows) => vec![rows.buffer],
+            Self::F16(rows) => vec![rows.buffer],
+            Self::Bf16(rows) => vec![rows.buffer],
+            Self::Codes(codes) => vec![codes.buffer],
+            Self::Int8 { codes, scale, offset } => vec![codes.buffer, scale.buffer, offset.buffer],
+            Self::None => vec![],
+        }
+    }
+
     /// How many rows the device binds at a time, with two more numbers for each.
-    pub(super) fn rows_per_binding(&self, gpu: &Wgpu, width: usize) -> usize {
+    pub(in crate::webgpu) fn rows_per_binding(&self, gpu: &Wgpu, width: usize) -> usize {
         let rows = match self {
             Self::F32(_) => gpu.rows_per_binding::<f32>(width),
             Self::F16(_) | Self::Bf16(_) => gpu.rows_per_binding::<u16>(width),
@@ -85,37 +97,38 @@ impl<'a> Numbers<'a> {
     }
 
     /// Binds rows `first..first + count` of the `argument`.
-    pub(super) fn bind(
+    pub(in crate::webgpu) fn bind(
         &self,
         gpu: &Wgpu,
-        argument: &'static str,
+        (operation, argument): (&'static str, &'static str),
         (first, count): (usize, usize),
         width: usize,
     ) -> Result<BoundNumbers> {
         fn floats<T: Element>(
             gpu: &Wgpu,
-            argument: &'static str,
+            (operation, argument): (&'static str, &'static str),
             rows: Region<'_, T>,
             width: usize,
         ) -> Result<BoundNumbers> {
-            let data = gpu.bind(NAME, argument, &rows)?;
+            let data = gpu.bind(operation, argument, &rows)?;
             let stored = Stored { format: data.format_of_rows::<T>(width), int8: false };
             Ok(BoundNumbers { data, scale: gpu.nothing(), offset: gpu.nothing(), stored })
         }
+        let names = (operation, argument);
         match self {
-            Self::F32(rows) => floats(gpu, argument, rows.rows(first, count, width), width),
-            Self::F16(rows) => floats(gpu, argument, rows.rows(first, count, width), width),
-            Self::Bf16(rows) => floats(gpu, argument, rows.rows(first, count, width), width),
+            Self::F32(rows) => floats(gpu, names, rows.rows(first, count, width), width),
+            Self::F16(rows) => floats(gpu, names, rows.rows(first, count, width), width),
+            Self::Bf16(rows) => floats(gpu, names, rows.rows(first, count, width), width),
             Self::Codes(codes) => {
-                let data = gpu.bind(NAME, argument, &codes.rows(first, count, width))?;
+                let data = gpu.bind(operation, argument, &codes.rows(first, count, width))?;
                 let stored = Stored { format: Format::int8(data.has_whole_vec4s(width)), int8: false };
                 Ok(BoundNumbers { data, scale: gpu.nothing(), offset: gpu.nothing(), stored })
             }
             Self::Int8 { codes, scale, offset } => {
-                let data = gpu.bind(NAME, argument, &codes.rows(first, count, width))?;
+                let data = gpu.bind(operation, argument, &codes.rows(first, count, width))?;
                 let stored = Stored { format: Format::int8(data.has_whole_vec4s(width)), int8: true };
                 let number =
-                    |name, numbers: &Region<'_, f32>| gpu.bind(NAME, name, &part(numbers, first, count));
+                    |name, numbers: &Region<'_, f32>| gpu.bind(operation, name, &part(numbers, first, count));
                 Ok(BoundNumbers {
                     data,
                     scale: number("scale", scale)?,
@@ -137,6 +150,10 @@ impl<'a> Numbers<'a> {
 }
 
 /// Numbers `first..first + count`.
-pub(super) fn part<'a, T: Scalar>(numbers: &Region<'a, T>, first: usize, count: usize) -> Region<'a, T> {
+pub(in crate::webgpu) fn part<'a, T: Scalar>(
+    numbers: &Region<'a, T>,
+    first: usize,
+    count: usize,
+) -> Region<'a, T> {
     numbers.rows(first, count, 1)
 }

@@ -2,10 +2,12 @@
 
 use crate::error::Result;
 use crate::gpu::fit;
+use crate::ops::{Search, SearchScore};
+use crate::webgpu::batch::DevicePlan;
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::{THREADS, groups_of};
 use crate::webgpu::params::{Params, params};
-use crate::webgpu::search::numbers::{BoundNumbers, NAME, Stored};
+use crate::webgpu::search::numbers::{BoundNumbers, NAME, Numbers, Stored};
 use crate::webgpu::selection::Pieces;
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
@@ -44,12 +46,15 @@ params! {
     }
 }
 
+/// The length of a row.
+pub(in crate::webgpu) const ROW_LENGTH: &str = include_str!("../../../shaders/search/row_length.wgsl");
+
 fn lengths_kernel(rows: Format) -> Kernel {
     Kernel {
         name: "search/lengths",
         params: &SearchLengthsParams::BLOCK,
         threads: THREADS,
-        sources: &[include_str!("../../../shaders/search/lengths.wgsl")],
+        sources: &[ROW_LENGTH, include_str!("../../../shaders/search/lengths.wgsl")],
         constants: vec![],
         slots: vec![Slot::read("rows", rows), Slot::write("lengths", "vec2<f32>")],
     }
@@ -92,44 +97,67 @@ pub(super) fn variants() -> Vec<Kernel> {
 /// Writes what cosines multiply `count` rows with to `lengths`, `[count, 2]`.
 pub(super) fn write_lengths(
     gpu: &Wgpu,
+    operation: &'static str,
     rows: &BoundNumbers,
     (count, width): (usize, usize),
     lengths: &Binding,
 ) -> Result<()> {
     let params = SearchLengthsParams {
-        threads: fit(NAME, "rows", count)?,
+        threads: fit(operation, "rows", count)?,
         width: width as u32,
         rows_base: rows.data.base,
     };
-    gpu.dispatch(NAME, &lengths_kernel(rows.stored.format), &params, &[&rows.data, lengths], groups_of(count))
+    let kernel = lengths_kernel(rows.stored.format);
+    gpu.dispatch(operation, &kernel, &params, &[&rows.data, lengths], groups_of(count))
 }
 
-/// Packs the rows of candidates: `[tiles, ⌈a/4⌉ + 1, packed rows]` vec4s. With cosines `lengths` holds their powers and factors;
+/// Packs the rows of candidates: `[tiles, ⌈a/4⌉ + 1, tile_rows]` vec4s. With cosines `lengths` holds their powers and factors;
 /// otherwise all have the given `factor`.
-pub(super) fn pack_rows(
+fn pack_rows(
     gpu: &Wgpu,
-    pieces: &Pieces,
+    operation: &'static str,
+    (plan, tile_rows): (&DevicePlan, usize),
     rows: &BoundNumbers,
     width: usize,
     (factor, lengths): (f32, Option<&Binding>),
 ) -> Result<Binding> {
-    let threads = pieces.packed_rows() * (width.div_ceil(4) + 1);
-    let packed = gpu.scratch(NAME, threads as u64 * 4)?;
+    let threads = plan.plan.tiles.len() * tile_rows * (width.div_ceil(4) + 1);
+    let packed = gpu.scratch(operation, threads as u64 * 4)?;
     let params = SearchPackRowsParams {
-        threads: fit(NAME, "queries", threads)?,
+        threads: fit(operation, "queries", threads)?,
         width: width as u32,
         rows_base: rows.data.base,
         scale_base: rows.scale.base,
         offset_base: rows.offset.base,
         factor,
-        tile_rows: pieces.lists.packed_rows() as u32,
+        tile_rows: tile_rows as u32,
         has_lengths: u32::from(lengths.is_some()),
     };
     let nothing = gpu.nothing();
     let lengths = lengths.unwrap_or(&nothing);
-    let bindings = [&pieces.plan.tiles, &rows.data, &rows.scale, &rows.offset, lengths, &packed];
-    gpu.dispatch(NAME, &pack_rows_kernel(rows.stored), &params, &bindings, groups_of(threads))?;
+    let bindings = [&plan.tiles, &rows.data, &rows.scale, &rows.offset, lengths, &packed];
+    gpu.dispatch(operation, &pack_rows_kernel(rows.stored), &params, &bindings, groups_of(threads))?;
     Ok(packed)
+}
+
+/// Packs the candidates of a search by numbers, whose tiles have so many packed rows each.
+pub(in crate::webgpu) fn pack_candidates(
+    gpu: &Wgpu,
+    operation: &'static str,
+    op: &Search,
+    plan: (&DevicePlan, usize),
+    (queries, candidates): (&Numbers<'_>, usize),
+) -> Result<Binding> {
+    let rows = queries.bind(gpu, (operation, "queries"), (0, candidates), op.width)?;
+    let (factor, lengths) = match op.score {
+        SearchScore::Dot { scale } => (scale, None),
+        _ => {
+            let lengths = gpu.scratch(operation, 2 * candidates as u64)?;
+            write_lengths(gpu, operation, &rows, (candidates, op.width), &lengths)?;
+            (1.0, Some(lengths))
+        }
+    };
+    pack_rows(gpu, operation, plan, &rows, op.width, (factor, lengths.as_ref()))
 }
 
 /// The words of a row.

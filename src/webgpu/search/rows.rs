@@ -7,9 +7,9 @@ use crate::webgpu::launch::THREADS;
 use crate::webgpu::memory::Region;
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::search::numbers::{NAME, Numbers, Stored, part};
-use crate::webgpu::search::pack::{pack_rows, write_lengths};
+use crate::webgpu::search::pack::{pack_candidates, write_lengths};
 use crate::webgpu::selection::{
-    IN_MEMORY, IN_WORKGROUP, Lists, MOST_STEPS_OF_ROW, ORDER, PIECES, Pieces, SELECT, check_width,
+    IN_MEMORY, IN_WORKGROUP, Lists, MOST_STEPS_OF_ROW, ORDER, PIECES, Pieces, SCORES, SELECT, check_width,
 };
 use crate::webgpu::shader::{Kernel, Slot};
 use crate::webgpu::state::Wgpu;
@@ -30,12 +30,15 @@ params! {
     }
 }
 
+/// The sources of scores of rows, besides those of cosines.
+pub(in crate::webgpu) const DOT: &str = include_str!("../../../shaders/search/dot.wgsl");
+pub(in crate::webgpu) const NUMBERS: &str = include_str!("../../../shaders/search/numbers.wgsl");
+pub(in crate::webgpu) const INT8: &str = include_str!("../../../shaders/search/numbers_int8.wgsl");
+pub(in crate::webgpu) const ROW_SCORES: &str = include_str!("../../../shaders/search/row_scores.wgsl");
+
 fn rows_kernel(lists: Lists, stored: Stored, is_cosine: bool) -> Kernel {
     const ROWS: &str = include_str!("../../../shaders/search/rows.wgsl");
-    const DOT: &str = include_str!("../../../shaders/search/dot.wgsl");
     const COSINE: &str = include_str!("../../../shaders/search/cosine.wgsl");
-    const NUMBERS: &str = include_str!("../../../shaders/search/numbers.wgsl");
-    const INT8: &str = include_str!("../../../shaders/search/numbers_int8.wgsl");
     let mut slots = vec![
         Slot::plain("pieces", "vec4<u32>"),
         Slot::plain("queries", "mat4x4<f32>"),
@@ -50,12 +53,14 @@ fn rows_kernel(lists: Lists, stored: Stored, is_cosine: bool) -> Kernel {
     }
     slots.extend(lists.slots());
     let sources: &'static [&'static str] = match (lists.in_memory, is_cosine, stored.int8) {
-        (false, true, _) => &[ORDER, SELECT, IN_WORKGROUP, PIECES, NUMBERS, COSINE, ROWS],
-        (false, false, false) => &[ORDER, SELECT, IN_WORKGROUP, PIECES, NUMBERS, DOT, ROWS],
-        (false, false, true) => &[ORDER, SELECT, IN_WORKGROUP, PIECES, INT8, DOT, ROWS],
-        (true, true, _) => &[ORDER, SELECT, IN_MEMORY, PIECES, NUMBERS, COSINE, ROWS],
-        (true, false, false) => &[ORDER, SELECT, IN_MEMORY, PIECES, NUMBERS, DOT, ROWS],
-        (true, false, true) => &[ORDER, SELECT, IN_MEMORY, PIECES, INT8, DOT, ROWS],
+        (false, true, _) => &[ORDER, SCORES, SELECT, IN_WORKGROUP, PIECES, NUMBERS, COSINE, ROW_SCORES, ROWS],
+        (false, false, false) => {
+            &[ORDER, SCORES, SELECT, IN_WORKGROUP, PIECES, NUMBERS, DOT, ROW_SCORES, ROWS]
+        }
+        (false, false, true) => &[ORDER, SCORES, SELECT, IN_WORKGROUP, PIECES, INT8, DOT, ROW_SCORES, ROWS],
+        (true, true, _) => &[ORDER, SCORES, SELECT, IN_MEMORY, PIECES, NUMBERS, COSINE, ROW_SCORES, ROWS],
+        (true, false, false) => &[ORDER, SCORES, SELECT, IN_MEMORY, PIECES, NUMBERS, DOT, ROW_SCORES, ROWS],
+        (true, false, true) => &[ORDER, SCORES, SELECT, IN_MEMORY, PIECES, INT8, DOT, ROW_SCORES, ROWS],
     };
     let mut constants = lists.constants(false);
     constants.push(("COSINE", u32::from(is_cosine)));
@@ -91,26 +96,18 @@ pub(super) fn search(
     let window = keys.rows_per_binding(gpu, width);
     let pieces = Pieces::new(gpu, NAME, batch, op.top_k, width.div_ceil(4), window)?;
     let candidates = batch.as_ref().targets().total();
-    let rows = queries.bind(gpu, "queries", (0, candidates), width)?;
-    let (factor, is_cosine) = match op.score {
-        SearchScore::Dot { scale } => (scale, false),
-        _ => (1.0, true),
-    };
-    let lengths_of = |count: usize| is_cosine.then(|| gpu.scratch(NAME, 2 * count as u64)).transpose();
-    let query_lengths = lengths_of(candidates)?;
-    if let Some(lengths) = &query_lengths {
-        write_lengths(gpu, &rows, (candidates, width), lengths)?;
-    }
-    let packed = pack_rows(gpu, &pieces, &rows, width, (factor, query_lengths.as_ref()))?;
+    let plan = (&*pieces.plan, pieces.lists.packed_rows());
+    let packed = pack_candidates(gpu, NAME, op, plan, (&queries, candidates))?;
     let windows = pieces.plan.plan.windows(window);
     let most = windows.iter().map(|(_, span)| span.len()).max().unwrap_or(0);
-    let key_lengths = lengths_of(most)?;
+    let is_cosine = op.score == SearchScore::Cosine;
+    let key_lengths = is_cosine.then(|| gpu.scratch(NAME, 2 * most as u64)).transpose()?;
     for (range, span) in windows {
-        let rows = keys.bind(gpu, "keys", (span.start, span.len()), width)?;
+        let rows = keys.bind(gpu, (NAME, "keys"), (span.start, span.len()), width)?;
         // Of a cosine the lengths, otherwise the bias.
         let extra = match (&key_lengths, bias) {
             (Some(lengths), _) => {
-                write_lengths(gpu, &rows, (span.len(), width), lengths)?;
+                write_lengths(gpu, NAME, &rows, (span.len(), width), lengths)?;
                 lengths.clone()
             }
             (None, Some(bias)) => gpu.bind(NAME, "bias", &part(&bias, span.start, span.len()))?,

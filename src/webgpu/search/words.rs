@@ -9,7 +9,7 @@ use crate::webgpu::params::{Params, params};
 use crate::webgpu::search::numbers::NAME;
 use crate::webgpu::search::pack::{Words, pack_words};
 use crate::webgpu::selection::{
-    IN_MEMORY, IN_WORKGROUP, Lists, MOST_STEPS_OF_ROW, ORDER, PIECES, Pieces, SELECT, check_width,
+    IN_MEMORY, IN_WORKGROUP, Lists, MOST_STEPS_OF_ROW, ORDER, PIECES, Pieces, SCORES, SELECT, check_width,
 };
 use crate::webgpu::shader::{Kernel, Slot};
 use crate::webgpu::state::Wgpu;
@@ -40,8 +40,8 @@ fn words_kernel(lists: Lists, is_match: bool) -> Kernel {
     let mut constants = lists.constants(is_match);
     constants.push(("MATCH", u32::from(is_match)));
     let sources: &'static [&'static str] = match lists.in_memory {
-        false => &[ORDER, SELECT, IN_WORKGROUP, PIECES, WORDS],
-        true => &[ORDER, SELECT, IN_MEMORY, PIECES, WORDS],
+        false => &[ORDER, SCORES, SELECT, IN_WORKGROUP, PIECES, WORDS],
+        true => &[ORDER, SCORES, SELECT, IN_MEMORY, PIECES, WORDS],
     };
     Kernel {
         name: "search/words",

@@ -13,6 +13,7 @@ use crate::webgpu::state::Wgpu;
 
 /// The sources of a search kernel, besides its own.
 pub(in crate::webgpu) const ORDER: &str = include_str!("../../../shaders/selection/order.wgsl");
+pub(in crate::webgpu) const SCORES: &str = include_str!("../../../shaders/selection/scores.wgsl");
 pub(in crate::webgpu) const SELECT: &str = include_str!("../../../shaders/selection/select.wgsl");
 pub(in crate::webgpu) const IN_WORKGROUP: &str = include_str!("../../../shaders/selection/in_workgroup.wgsl");
 pub(in crate::webgpu) const IN_MEMORY: &str = include_str!("../../../shaders/selection/in_memory.wgsl");
@@ -23,7 +24,7 @@ const WANTED: usize = 256;
 /// Behaviours per step.
 pub(in crate::webgpu) const STEP: usize = 256;
 /// The cost of loading a behaviour by id, in candidates scored with it.
-const LOAD: usize = 8;
+pub(in crate::webgpu) const LOAD: usize = 8;
 
 /// The pieces of a search, and the memory for what they keep.
 pub(in crate::webgpu) struct Pieces {

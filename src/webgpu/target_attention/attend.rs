@@ -12,10 +12,10 @@ use crate::webgpu::batch::{DevicePlan, WgpuBatch};
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::{MOST_ITERATIONS, THREADS, longest_piece};
 use crate::webgpu::memory::Region;
-use crate::webgpu::output::Output;
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
+use crate::webgpu::target_attention::added::{self, Added, AddedParams};
 use crate::webgpu::target_attention::combine::{self, MAX_COLUMNS, column_vec4s};
 use crate::webgpu::target_attention::pack_queries::pack_queries;
 
@@ -49,31 +49,41 @@ params! {
         weighting: u32,
         has_bias: u32,
         has_lse: u32,
+        has_places: u32,
+        last_position: u32,
     }
 }
 
 /// `group4`: vec4s of rows per thread; 1 for a tile of 4 rows, otherwise 2. `quads`: whether quads exchange what they share,
-/// which requires at least four vec4s of columns, so that the threads of a quad have the same behaviours.
-fn attend_kernel(group4: u32, quads: bool, history: Format) -> Kernel {
+/// which requires at least four vec4s of columns, so that the threads of a quad have the same behaviours. `positions`: whether
+/// rows of positions are added to those of the history.
+fn attend_kernel(group4: u32, quads: bool, positions: bool, history: Format) -> Kernel {
+    const KEYS: &str = include_str!("../../../shaders/target_attention/keys.wgsl");
+    const VALUES: &str = include_str!("../../../shaders/target_attention/values.wgsl");
+    const SUMS: &str = include_str!("../../../shaders/tin/rows.wgsl");
     const SCORE: &str = include_str!("../../../shaders/target_attention/score_dot.wgsl");
     const ATTEND: &str = include_str!("../../../shaders/target_attention/attend.wgsl");
     const AGAIN: &str = include_str!("../../../shaders/target_attention/attend_again.wgsl");
+    const BY_QUAD: &str = include_str!("../../../shaders/target_attention/blocks_by_quad.wgsl");
+    const ALONE: &str = include_str!("../../../shaders/target_attention/blocks_alone.wgsl");
+    let [keys, values, added] = added::slots(positions, history);
     Kernel {
         name: "target_attention/attend",
         params: &AttendParams::BLOCK,
         threads: THREADS,
-        sources: if quads {
-            &[SCORE, ATTEND, AGAIN, include_str!("../../../shaders/target_attention/blocks_by_quad.wgsl")]
-        } else {
-            &[SCORE, ATTEND, AGAIN, include_str!("../../../shaders/target_attention/blocks_alone.wgsl")]
+        sources: match (positions, quads) {
+            (false, true) => &[KEYS, VALUES, SCORE, ATTEND, AGAIN, BY_QUAD],
+            (false, false) => &[KEYS, VALUES, SCORE, ATTEND, AGAIN, ALONE],
+            (true, true) => &[SUMS, SCORE, ATTEND, AGAIN, BY_QUAD],
+            (true, false) => &[SUMS, SCORE, ATTEND, AGAIN, ALONE],
         },
         constants: vec![("GROUP4", group4), ("QUADS", u32::from(quads))],
         slots: vec![
             Slot::plain("pieces", "vec4<u32>"),
             Slot::plain("queries", "vec4<f32>"),
-            Slot::read("keys", history),
-            Slot::read("values", history),
-            Slot::read("bias", Format::f32(false)),
+            keys,
+            values,
+            added,
             Slot::write("out", "f32"),
             Slot::write("lse_bits", "u32"),
             Slot::write("partial", "f32"),
@@ -82,11 +92,11 @@ fn attend_kernel(group4: u32, quads: bool, history: Format) -> Kernel {
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    let each = |format| {
+    let each = |format, positions| {
         [(1, false), (1, true), (2, false), (2, true)]
-            .map(|(group4, quads)| attend_kernel(group4, quads, format))
+            .map(|(group4, quads)| attend_kernel(group4, quads, positions, format))
     };
-    Format::ALL.into_iter().flat_map(each).collect()
+    Format::ALL.into_iter().flat_map(|format| [each(format, false), each(format, true)].concat()).collect()
 }
 
 /// The tiles that fit a workgroup with so many vec4s of columns.
@@ -130,7 +140,7 @@ pub(in crate::webgpu) struct Attention {
     pub(in crate::webgpu) weighting: Weighting,
 }
 
-/// Binds the keys and values of a span of the histories.
+/// Binds the keys and values of a span of the histories; of behaviours that have positions their rows, and the table of positions.
 pub(in crate::webgpu) type History<'a> = dyn Fn(&Range<usize>) -> Result<[Binding; 2]> + 'a;
 
 /// What the dispatches of one attention share.
@@ -143,7 +153,7 @@ struct Job<'a> {
     window: usize,
     packed: &'a Binding,
     history: &'a History<'a>,
-    bias: Option<Region<'a, f32>>,
+    added: &'a Added<'a>,
     out: &'a Binding,
     /// The output for log-sum-exps, and whether the call has one.
     lse: (&'a Binding, bool),
@@ -174,18 +184,15 @@ impl Attention {
         queries: Region<'_, Q>,
         window: usize,
         history: &History<'_>,
-        bias: Option<Region<'_, f32>>,
-        out: &Output,
-        lse: Option<&Output>,
+        added: &Added<'_>,
+        out: &Binding,
+        lse: Option<&Binding>,
     ) -> Result<()> {
         let operation = self.operation;
         let group_heads = self.heads / self.kv_heads;
         let columns = column_vec4s(self.value_width.min(MAX_COLUMNS));
         let tile_rows = best_tile_rows(batch.as_ref(), group_heads, tiles_for(columns), LOAD);
-        let window = match bias {
-            Some(_) => window.min(gpu.rows_per_binding::<f32>(self.heads)),
-            None => window,
-        };
+        let window = added.window(gpu, self.heads, window);
         let cut = Cut {
             rows_per_target: group_heads,
             tile_rows,
@@ -211,9 +218,9 @@ impl Attention {
                 window,
                 packed: &packed,
                 history,
-                bias,
-                out: &out.binding,
-                lse: (lse.map_or(&no_lse, |lse| &lse.binding), lse.is_some()),
+                added,
+                out,
+                lse: (lse.unwrap_or(&no_lse), lse.is_some()),
             };
             gpu.part(|| job.columns::<K>(first_column))?;
         }
@@ -232,7 +239,8 @@ impl Job<'_> {
         let partial = gpu.scratch(operation, (sums * (value_columns + 2)) as u64)?;
         let u = |value: usize| value as u32;
         let columns = column_vec4s(value_width.min(MAX_COLUMNS));
-        let (weighting, divisor) = weighting_code(attention.weighting);
+        let (weighting, divisor) = weighting_code(operation, attention.weighting)?;
+        let AddedParams { has_bias, has_places, last_position } = self.added.params();
         let params = AttendParams {
             first_piece: 0,
             kv_heads: u(kv_heads),
@@ -254,8 +262,10 @@ impl Job<'_> {
             tile: u(tile_rows),
             columns: u(columns),
             weighting,
-            has_bias: u32::from(self.bias.is_some()),
+            has_bias,
             has_lse: u32::from(self.lse.1),
+            has_places,
+            last_position,
         };
         let quads = gpu.uses_subgroups() && columns >= 4;
         for (pieces, span) in plan.plan.windows(self.window) {
@@ -272,7 +282,8 @@ impl Job<'_> {
             weighting,
             has_lse: self.lse.1,
         };
-        combine.run(gpu, operation, plan, &partial, self.out, self.lse.0)
+        let tiles = (&plan.split_tiles, plan.split_count);
+        combine.run(gpu, operation, tiles, &partial, self.out, self.lse.0)
     }
 
     /// Attends over the pieces of one window of the histories.
@@ -287,23 +298,20 @@ impl Job<'_> {
         let Self { attention, gpu, plan, .. } = *self;
         let operation = attention.operation;
         let [keys, values] = (self.history)(span)?;
-        let bias = match &self.bias {
-            Some(bias) => gpu.bind(operation, "bias", &bias.rows(span.start, span.len(), attention.heads))?,
-            None => gpu.nothing(),
-        };
+        let added = self.added.bind(gpu, operation, attention.heads, span, &plan.tiles)?;
         // Keys and values are both read as vec4s or neither, for fewer variants.
         let vectors = keys.has_whole_vec4s(attention.width) && values.has_whole_vec4s(attention.value_width);
         let group4 = if self.tile_rows == 4 { 1 } else { 2 };
-        let kernel = attend_kernel(group4, quads, Format::of::<K>(vectors));
+        let kernel = attend_kernel(group4, quads, self.added.is_positions(), Format::of::<K>(vectors));
         let params = AttendParams {
             first_piece: pieces.start as u32,
             first_history: span.start as u32,
             keys_base: keys.base,
             values_base: values.base,
-            bias_base: bias.base,
+            bias_base: added.base,
             ..params
         };
-        let bindings = [&plan.pieces, self.packed, &keys, &values, &bias, self.out, self.lse.0, partial];
+        let bindings = [&plan.pieces, self.packed, &keys, &values, &added, self.out, self.lse.0, partial];
         let groups = (pieces.len() * attention.kv_heads) as u64;
         gpu.dispatch(operation, &kernel, &params, &bindings, groups)
     }

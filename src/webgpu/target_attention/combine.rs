@@ -1,7 +1,6 @@
 //! Combines the partial results of the pieces of a tile, for attention and for DIN.
 
 use crate::error::Result;
-use crate::webgpu::batch::DevicePlan;
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::{THREADS, groups_of};
 use crate::webgpu::params::{Params, params};
@@ -69,11 +68,12 @@ pub(in crate::webgpu) struct Combine {
 }
 
 impl Combine {
+    /// Combines the results of so many tiles, listed as those of a plan.
     pub(in crate::webgpu) fn run(
         &self,
         gpu: &Wgpu,
         operation: &'static str,
-        plan: &DevicePlan,
+        (tiles, count): (&Binding, usize),
         partial: &Binding,
         out: &Binding,
         lse: &Binding,
@@ -91,9 +91,9 @@ impl Combine {
             weighting: self.weighting,
             has_lse: u32::from(self.has_lse),
         };
-        let rows = plan.split_count * self.kv_heads * self.tile_rows;
+        let rows = count * self.kv_heads * self.tile_rows;
         let groups = groups_of(rows * self.value_columns.div_ceil(4));
-        let bindings = [&plan.split_tiles, partial, out, lse];
+        let bindings = [tiles, partial, out, lse];
         gpu.dispatch(operation, &combine_kernel(self.value_columns), &params, &bindings, groups)
     }
 }

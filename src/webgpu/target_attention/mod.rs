@@ -1,7 +1,8 @@
 //! Target attention: packs the queries, attends, combines; merges results; and the gradients of both.
 
+pub(super) mod added;
 pub(super) mod attend;
-mod backward;
+pub(super) mod backward;
 pub(super) mod combine;
 mod merge;
 mod merge_backward;
@@ -11,6 +12,7 @@ use std::ops::Range;
 
 use crate::element::{Element, GradientOf};
 use crate::error::Result;
+use crate::gpu::weighting_code;
 use crate::ops::{
     PartialAttention, PartialAttentionGradients, TargetAttention, TargetAttentionGradOut,
     TargetAttentionGradients, TargetAttentionInputs, TargetAttentionOps, TargetAttentionOutputs,
@@ -20,6 +22,7 @@ use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::shader::Kernel;
 use crate::webgpu::state::Wgpu;
+use added::Added;
 use attend::Attention;
 
 impl TargetAttentionOps for Wgpu {
@@ -52,7 +55,7 @@ impl TargetAttentionOps for Wgpu {
         grad_out: TargetAttentionGradOut<'_, WgpuMemory, T>,
         grads: TargetAttentionGradients<'_, WgpuMemory, G>,
     ) -> Result<()> {
-        self.call(|gpu| backward::backward(gpu, op, batch, &inputs, (&saved, &grad_out), grads))
+        self.call(|gpu| backward::target_attention(gpu, op, batch, &inputs, (&saved, &grad_out), grads))
     }
 
     fn merge_attention_backward_into<T: Element, G: GradientOf<T>>(
@@ -92,6 +95,7 @@ fn attend<T: Element>(
     const NAME: &str = "target_attention";
     op.check(batch.as_ref(), inputs)?;
     op.check_outputs(batch.as_ref(), &outputs)?;
+    weighting_code(NAME, op.weighting)?;
     let attention = Attention {
         operation: NAME,
         heads: op.heads,
@@ -104,6 +108,7 @@ fn attend<T: Element>(
     let [queries, keys] = [inputs.queries, inputs.keys].map(Region::of);
     let values = inputs.values.map_or(keys, Region::of);
     let bias = inputs.bias.map(Region::of);
+    let added = bias.map_or(Added::Nothing, Added::Bias);
     let rows = batch.as_ref().targets().total() * op.heads;
     let read = [queries.buffer, keys.buffer, values.buffer, bias.map_or(keys.buffer, |bias| bias.buffer)];
     let out = gpu.output(NAME, "out", &outputs.out, rows * op.value_width, &read, &[])?;
@@ -119,7 +124,8 @@ fn attend<T: Element>(
             gpu.bind(NAME, "values", &values.rows(span.start, span.len(), value_row))?,
         ])
     };
-    attention.run::<T, T>(gpu, batch, queries, window, &history, bias, &out, lse.as_ref())?;
+    let lse_binding = lse.as_ref().map(|lse| &lse.binding);
+    attention.run::<T, T>(gpu, batch, queries, window, &history, &added, &out.binding, lse_binding)?;
     gpu.finish(out)?;
     lse.map_or(Ok(()), |lse| gpu.finish(lse))
 }

@@ -193,9 +193,9 @@ fn masked_parts_of_a_split_history_count_for_nothing() {
 fn silu_and_relu_of_the_most_negative_score_are_zero() {
     on_device(|gpu| {
         for (weighting, held, bias, expected) in [
-            (Weighting::Silu { divisor: 1.0 }, 10.0, f32::MIN, 2.0),
-            (Weighting::Silu { divisor: 1.0 }, f32::NAN, f32::NEG_INFINITY, 2.0),
-            (Weighting::Silu { divisor: 1.0 }, f32::NAN, f32::MIN, f32::NAN),
+            (Weighting::silu(1.0), 10.0, f32::MIN, 2.0),
+            (Weighting::silu(1.0), f32::NAN, f32::NEG_INFINITY, 2.0),
+            (Weighting::silu(1.0), f32::NAN, f32::MIN, f32::NAN),
             (Weighting::Relu, 10.0, f32::MIN, 2.0),
             (Weighting::Relu, f32::NAN, f32::NEG_INFINITY, 2.0),
             (Weighting::Relu, f32::NAN, -1.0, f32::NAN),

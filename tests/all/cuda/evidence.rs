@@ -19,7 +19,9 @@ use longseq_check::din::{DinBackwardCase, DinCase, Kind};
 use longseq_check::lookup::{LookupBackwardCase, LookupCase, Pool};
 use longseq_check::sdim::{SdimBackwardCase, SdimCase};
 use longseq_check::search::{Compared, SearchCase};
+use longseq_check::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase};
+use longseq_check::tin::{TinBackwardCase, TinCase};
 
 /// Requested sectors over the fewest possible: the goal for streamed operands.
 const MOST_SECTORS: f64 = 1.05;
@@ -237,6 +239,51 @@ fn searches() -> Vec<Shape> {
     ]
 }
 
+fn selections() -> Vec<Shape> {
+    let attention = SelectedCase {
+        histories: vec![10_000],
+        targets: vec![100],
+        top_k: 64,
+        width: 64,
+        value_width: Some(64),
+        ..Default::default()
+    };
+    let bf16 = SelectedCase { dtype: DType::Bf16, ..attention.clone() };
+    let gradients = SelectedBackwardCase { forward: attention.clone(), ..Default::default() };
+    let histogram = HistogramCase { targets: vec![100], ..Default::default() };
+    vec![
+        shape("attention over a selection f32, K = 64 of 10,000, C = 100, d = 64", &attention),
+        shape("attention over a selection bf16, K = 64 of 10,000, C = 100, d = 64", &bf16),
+        long_shape(
+            "gradients of attention over a selection f32, K = 64 of 10,000, C = 100, d = 64",
+            &gradients,
+        ),
+        shape("histogram of similarities, K = 50, C = 100, 21 bins", &histogram),
+    ]
+}
+
+fn tin() -> Vec<Shape> {
+    let many = TinCase {
+        histories: vec![4096; 8],
+        targets: vec![32; 8],
+        width: 64,
+        positions: 431,
+        ..Default::default()
+    };
+    let few = TinCase { histories: vec![1000; 20], targets: vec![1; 20], dtype: DType::Bf16, ..many.clone() };
+    let gradients = |forward: &TinCase| TinBackwardCase { forward: forward.clone(), ..Default::default() };
+    vec![
+        shape("TIN f32, B = 8, C = 32, L = 4096, d = 64", &many),
+        long_shape(
+            "TIN bf16, B = 8, C = 32, L = 4096, d = 64",
+            &TinCase { dtype: DType::Bf16, ..many.clone() },
+        ),
+        shape("TIN bf16, B = 20, C = 1, L = 1000, d = 64", &few),
+        long_shape("gradients of TIN f32, B = 8, C = 32, L = 4096, d = 64", &gradients(&many)),
+        shape("gradients of TIN bf16, B = 20, C = 1, L = 1000, d = 64", &gradients(&few)),
+    ]
+}
+
 /// The resources of a kernel, from the tables that `kernels/compile` writes with ptxas.
 fn resources(kernel: &str, architecture: &str) -> Resources {
     let folder = longseq_check::repository().join("kernels/ptx");
@@ -330,7 +377,9 @@ fn the_evidence_is_up_to_date() {
         return;
     }
     let shapes =
-        [target_attention(), din_and_sdim(), decoupled_and_lookups(), searches()].into_iter().flatten();
+        [target_attention(), din_and_sdim(), decoupled_and_lookups(), searches(), selections(), tin()]
+            .into_iter()
+            .flatten();
     let path = longseq_check::repository().join("kernels/evidence.md");
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     if let Ok(wanted) = std::env::var("LONGSEQ_WRITE_EVIDENCE") {

@@ -13,8 +13,10 @@ use longseq_check::din::DinCase;
 use longseq_check::faults::fail_each_allocation;
 use longseq_check::lookup::{LookupCase, Pool};
 use longseq_check::sdim::SdimCase;
-use longseq_check::search::SearchCase;
-use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
+use longseq_check::search::{NewestCase, SearchCase};
+use longseq_check::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
+use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase, Bias, MergeCase};
+use longseq_check::tin::{TinBackwardCase, TinCase};
 use longseq_check::{AnyCase, Call, Calls, Failure};
 
 use super::device::{Request, assert_clean};
@@ -85,7 +87,7 @@ fn memory_that_runs_out_leaves_outputs_alone() {
         nth => emulator.fail_call(CallKind::Allocate, nth, CudaError::OutOfMemory),
     };
     let mut failed = 0;
-    for case in longseq_check::faults::cases() {
+    for case in all_cases() {
         let each = fail_each_allocation(&gpu, &case, &fail);
         failed += each.unwrap_or_else(|failure| panic!("{failure}"));
     }
@@ -127,7 +129,7 @@ fn every_operation_can_be_captured_and_replayed() {
     let Some(emulator) = session() else { return };
     let gpu = Cuda::new(0).expect("a device");
     gpu.set_workspace(Some(gpu.zeros::<u8>(16 << 20).expect("memory"))).expect("its stream");
-    for case in longseq_check::faults::cases() {
+    for case in all_cases() {
         let expected = gpu.run_case(&case).expect("a valid case");
         let mut calls = Captured { emulator: &emulator, gpu: &gpu };
         let replayed =
@@ -283,7 +285,7 @@ fn a_failing_event_is_reported_by_the_next_wait() {
 }
 
 /// A call of each operation. Histories are just long enough to be split.
-fn operations() -> [AnyCase; 10] {
+fn operations() -> [AnyCase; 14] {
     let attention = AttentionCase { histories: vec![600], ..Default::default() };
     [
         (&AttentionBackwardCase { forward: attention.clone(), ..Default::default() }).into(),
@@ -297,7 +299,44 @@ fn operations() -> [AnyCase; 10] {
         (&DecoupledCase::default()).into(),
         (&SearchCase { histories: vec![600], score: SearchScore::Hamming, ..Default::default() }).into(),
         (&SearchCase { score: SearchScore::Match, ..Default::default() }).into(),
+        (&SelectedBackwardCase { forward: selection(), ..Default::default() }).into(),
+        (&HistogramCase::default()).into(),
+        (&TinCase { histories: vec![600], ..Default::default() }).into(),
+        (&TinBackwardCase::default()).into(),
     ]
+}
+
+/// More slots than fit shared memory, heads that share keys, storage of 16 bits: all scratch memory that there is.
+fn selection() -> SelectedCase {
+    let (heads, kv_heads, top_k) = (4, 2, 1030);
+    SelectedCase { dtype: DType::Bf16, bias: Bias::Normal, heads, kv_heads, top_k, ..Default::default() }
+}
+
+/// The calls over a selection.
+fn selections() -> [AnyCase; 5] {
+    let backward = SelectedBackwardCase { forward: selection(), narrow: true, ..Default::default() };
+    let aliased = SelectedCase { value_width: None, bias: Bias::None, ..selection() };
+    [
+        (&selection()).into(),
+        (&backward).into(),
+        (&SelectedBackwardCase { forward: aliased, ..Default::default() }).into(),
+        (&HistogramCase::default()).into(),
+        (&NewestCase::default()).into(),
+    ]
+}
+
+/// The cases of every backend, and of what this one has.
+fn all_cases() -> Vec<AnyCase> {
+    let (histories, targets) = (vec![70, 0, 9], vec![3, 1, 2]);
+    let tin = TinCase { dtype: DType::Bf16, histories, targets, given: [true, false], ..Default::default() };
+    let gradients = TinBackwardCase { forward: tin.clone(), narrow: true, ..Default::default() };
+    let counted = TinBackwardCase {
+        forward: TinCase { given: [false, true], ..tin.clone() },
+        asked: [false, false, true],
+        ..Default::default()
+    };
+    let of_tin: [AnyCase; 3] = [(&tin).into(), (&gradients).into(), (&counted).into()];
+    longseq_check::faults::cases().into_iter().chain(of_tin).chain(selections()).collect()
 }
 
 fn run(gpu: &Cuda, case: &AnyCase) -> Result<()> {

@@ -42,7 +42,7 @@ fn cases() -> Vec<AttentionBackwardCase> {
         cases.push(gradients(AttentionCase { bias: Bias::All(-1000.0), dtype, ..few.clone() }));
         let (targets, histories) = (vec![1, 0, 1], vec![500, 3, 0]);
         let one = AttentionCase { targets, histories, dtype, bias: Bias::Mask, ..plain.clone() };
-        cases.push(gradients(AttentionCase { weighting: Weighting::Silu { divisor: 8.0 }, ..one.clone() }));
+        cases.push(gradients(AttentionCase { weighting: Weighting::silu(8.0), ..one.clone() }));
         cases.push(gradients(one));
     }
     cases

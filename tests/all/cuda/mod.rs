@@ -14,8 +14,10 @@ mod old_driver;
 mod sdim;
 mod sdim_gradients;
 mod search;
+mod selected;
 mod streams;
 mod target_attention;
+mod tin;
 #[cfg(target_os = "linux")]
 mod without_driver;
 mod wrong_kernels;

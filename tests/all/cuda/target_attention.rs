@@ -23,7 +23,7 @@ fn cases() -> Vec<AttentionCase> {
         }
         let (heads, kv_heads, bias) = (4, 1, Bias::Mask);
         cases.push(AttentionCase { dtype, heads, kv_heads, bias, ..plain.clone() });
-        for weighting in [Weighting::Relu, Weighting::Silu { divisor: 50.0 }, Weighting::Identity] {
+        for weighting in [Weighting::Relu, Weighting::silu(50.0), Weighting::Identity] {
             cases.push(AttentionCase { dtype, weighting, bias: Bias::Normal, ..plain.clone() });
         }
         let nan = Some(5);

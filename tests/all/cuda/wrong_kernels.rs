@@ -423,6 +423,10 @@ fn every_kernel_has_a_wrong_twin() {
         super::decoupled_gradients::wrong(),
         super::search::wrong(),
         super::search::wrong_in_long_pieces(),
+        super::selected::wrong(),
+        super::selected::wrong_gradients(),
+        super::tin::wrong(),
+        super::tin::wrong_gradients(),
     ];
     let twins: Vec<String> = lists.iter().flatten().map(|(mutant, _)| family(mutant.kernel)).collect();
     for (_, text) in cuda::kernels() {

@@ -2,10 +2,12 @@
 
 mod decoupled;
 mod din;
+mod interest_channels;
 mod sdim;
 mod search;
 mod selected;
 mod target_attention;
+mod tin;
 
 use longseq::*;
 

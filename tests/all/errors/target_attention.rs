@@ -28,12 +28,9 @@ fn target_attention_checks_its_parameters() {
         (TargetAttention::new(0), "width: expected at least 1, got 0"),
         (op.with_value_width(0), "value_width: expected at least 1, got 0"),
         (op.with_scale(f32::NAN), "scale: expected a finite number, got NaN"),
+        (op.with_weighting(Weighting::silu(0.0)), "divisor: expected a finite number other than 0, got 0"),
         (
-            op.with_weighting(Weighting::Silu { divisor: 0.0 }),
-            "divisor: expected a finite number other than 0, got 0",
-        ),
-        (
-            op.with_weighting(Weighting::Silu { divisor: f32::INFINITY }),
+            op.with_weighting(Weighting::silu(f32::INFINITY)),
             "divisor: expected a finite number other than 0, got inf",
         ),
     ] {

@@ -2,6 +2,7 @@
 
 mod decoupled;
 mod din;
+mod interest_channels;
 mod lookup;
 mod sdim;
 mod selected;

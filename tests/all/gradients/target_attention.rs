@@ -94,8 +94,13 @@ impl Case {
     }
 }
 
-const WEIGHTINGS: [Weighting; 4] =
-    [Weighting::Softmax, Weighting::Relu, Weighting::Silu { divisor: 3.0 }, Weighting::Identity];
+const WEIGHTINGS: [Weighting; 5] = [
+    Weighting::Softmax,
+    Weighting::Relu,
+    Weighting::silu(3.0),
+    Weighting::Silu { divisor: SiluDivisor::HistoryLength },
+    Weighting::Identity,
+];
 
 fn op(width: usize, weighting: Weighting) -> TargetAttention {
     TargetAttention::new(width).with_weighting(weighting)
@@ -178,7 +183,7 @@ fn wrong_ones_are_noticed() {
 /// What a score of -∞ removes gets zeros, though it holds NaN; the others are as if it were not there.
 #[test]
 fn removed_behaviours_and_rows_of_nobody_get_zeros() {
-    for weighting in [Weighting::Softmax, Weighting::Relu, Weighting::Silu { divisor: 2.0 }] {
+    for weighting in [Weighting::Softmax, Weighting::Relu, Weighting::silu(2.0)] {
         let mut case = Case::new(op(2, weighting)).with_bias();
         let bias = case.bias.as_mut().unwrap();
         // One of the first user's four, and all three of the third's.

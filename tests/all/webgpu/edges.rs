@@ -86,7 +86,7 @@ fn other_weightings_at_the_ends_of_the_numbers() {
         let op = TargetAttention::new(1).with_weighting(weighting);
         Attend { op, query: 0.0, keys: &[0.0, 0.0], values, bias: Some(bias) }.run(&gpu).0
     };
-    let silu = Weighting::Silu { divisor: 1.0 };
+    let silu = Weighting::silu(1.0);
     for lowest in [f32::MIN, -1e30, -200.0] {
         assert_eq!(run(silu, &[lowest, lowest], &[10.0, 1.0]), 0.0);
     }

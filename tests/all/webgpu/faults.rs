@@ -10,7 +10,10 @@ use longseq_check::AnyCase;
 use longseq_check::device::TestDevice;
 use longseq_check::device::webgpu::{device, options};
 use longseq_check::faults::fail_each_allocation;
-use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase};
+use longseq_check::search::NewestCase;
+use longseq_check::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
+use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase, Bias};
+use longseq_check::tin::{TinBackwardCase, TinCase};
 
 /// A device of its own, for tests that break it.
 fn own_device() -> Option<Wgpu> {
@@ -87,7 +90,8 @@ fn every_failing_allocation_is_an_error_of_its_call() {
     let other = gpu.fork().expect("another handle");
     let forward = AttentionCase { histories: vec![70, 0, 9], targets: vec![3, 1, 2], ..Default::default() };
     let backward = AttentionBackwardCase { forward, narrow: true, ..Default::default() };
-    for case in longseq_check::soak::cases().into_iter().chain([AnyCase::AttentionBackward(backward)]) {
+    let cases = longseq_check::soak::cases().into_iter().chain([AnyCase::AttentionBackward(backward)]);
+    for case in cases.chain(tin()) {
         let expected = gpu.run_case(&case).expect("a valid case");
         for nth in 1.. {
             gpu.fail_allocation(nth);
@@ -112,11 +116,43 @@ fn every_failing_allocation_is_an_error_of_its_call() {
     assert!(failed > 50, "only {failed} allocations");
 }
 
+/// Attention over a selection, in parts, its gradients, and histograms.
+fn selected() -> Vec<AnyCase> {
+    let (histories, targets) = (vec![70, 0, 9], vec![3, 1, 2]);
+    let forward = SelectedCase { dtype: DType::Bf16, histories, targets, heads: 2, ..Default::default() };
+    let parts = SelectedCase { top_k: 300, ..forward.clone() };
+    let backward = |forward: SelectedCase, narrow| {
+        let forward = SelectedCase { bias: Bias::Normal, ..forward };
+        SelectedBackwardCase { forward, narrow, with_grad_lse: true, ..Default::default() }
+    };
+    vec![
+        AnyCase::Selected(forward.clone()),
+        AnyCase::Selected(parts.clone()),
+        AnyCase::SelectedBackward(backward(forward, true)),
+        AnyCase::SelectedBackward(backward(parts, false)),
+        AnyCase::Histogram(HistogramCase::default()),
+        AnyCase::Newest(NewestCase::default()),
+    ]
+}
+
+/// TIN and its gradients, stored so that all of them take scratch memory.
+fn tin() -> [AnyCase; 2] {
+    let forward = TinCase {
+        dtype: DType::Bf16,
+        histories: vec![70, 0, 9],
+        targets: vec![3, 1, 2],
+        given: [false, true],
+        ..Default::default()
+    };
+    let backward = TinBackwardCase { forward: forward.clone(), narrow: true, ..Default::default() };
+    [AnyCase::Tin(forward), AnyCase::TinBackward(backward)]
+}
+
 /// A call that runs out of memory, at whichever allocation, has written nothing.
 #[test]
 fn memory_that_runs_out_leaves_outputs_alone() {
     let (Some(gpu), mut failed) = (own_device(), 0) else { return };
-    for case in longseq_check::faults::cases() {
+    for case in longseq_check::faults::cases().into_iter().chain(selected()).chain(tin()) {
         let each = fail_each_allocation(&gpu, &case, &|nth| gpu.fail_allocation(nth));
         failed += each.unwrap_or_else(|failure| panic!("{failure}"));
         gpu.synchronize().expect("nothing else failed");

@@ -11,4 +11,6 @@ mod submissions;
 mod wrong_decoupled_gradients;
 mod wrong_lookup_gradients;
 mod wrong_search;
+mod wrong_selected;
 mod wrong_shaders;
+mod wrong_tin;

@@ -150,7 +150,7 @@ fn histories() -> AttentionCase {
 
 fn attention_gradients() -> Vec<Twin> {
     let long = gradients_of(histories());
-    let silu = AttentionCase { weighting: Weighting::Silu { divisor: 8.0 }, ..histories() };
+    let silu = AttentionCase { weighting: Weighting::silu(8.0), ..histories() };
     let silu = AttentionBackwardCase { with_grad_lse: false, ..gradients_of(silu) };
     let aliased = gradients_of(AttentionCase { value_width: None, ..histories() });
     let of = |case: &AttentionBackwardCase, right: &'static str, wrong: &'static str| {
@@ -350,7 +350,7 @@ fn decoupled() -> Vec<Twin> {
             "let own_slot = first_slot + member;",
             "let own_slot = first_slot + member + 1u;",
         ),
-        twin(&case, "decoupled/weigh_selection", "/ row_sum;", "* row_sum;"),
+        twin(&case, "selection/given", "/ state.y;", "* state.y;"),
         twin(&case, "decoupled/aggregate", "0.5 * bitcast<f32>(entry.x) * value_of", "0.5 * value_of"),
         twin_of_check(
             "decoupled_search: history_ids[3] is 7, which must be below 4",
@@ -437,6 +437,8 @@ fn every_kernel_has_a_wrong_twin() {
         super::wrong_decoupled_gradients::twins(),
         super::wrong_lookup_gradients::twins(),
         super::wrong_search::twins(),
+        super::wrong_selected::twins(),
+        super::wrong_tin::twins(),
     ];
     let twins = [attention(), din(), sdim(), look_ups(), decoupled()].into_iter().chain(gradients);
     let twins: Vec<Twin> = twins.flatten().collect();

@@ -1,17 +1,19 @@
 //! Cases from bytes.
 
 use arbitrary::{Result, Unstructured};
-use longseq::{DType, DinPooling, IdPolicy, Optimiser, SearchScore, Weighting};
+use longseq::{DType, DinPooling, IdPolicy, KeptAmong, Optimiser, SearchScore, Weighting};
 
 use crate::data::{Data, Ids};
 use crate::decoupled::{DecoupledBackwardCase, DecoupledCase};
 use crate::din::{DinBackwardCase, DinCase, Kind, StatisticsCase};
+use crate::interest_channels::{ChannelsBackwardCase, ChannelsCase};
 use crate::lookup::{Form, LookupBackwardCase, LookupCase, Pool, Storage, UpdateRowsCase};
 use crate::named::AnyCase;
 use crate::sdim::{SdimBackwardCase, SdimCase};
 use crate::search::{Compared, NewestCase, SearchCase};
 use crate::selected::{Choice, HistogramCase, Mix, SelectedBackwardCase, SelectedCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, Bias, MergeBackwardCase};
+use crate::tin::{TinBackwardCase, TinCase};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 const DATA: [Data; 5] = [Data::Normal, Data::Large, Data::Tiny, Data::Equal, Data::Zeros];
@@ -70,7 +72,7 @@ fn attention_case(bytes: &mut Unstructured<'_>) -> Result<AttentionCase> {
     let (histories, targets) = requests(bytes)?;
     let (heads, kv_heads) = *bytes.choose(&[(1, 1), (2, 1), (4, 2), (3, 3)])?;
     let divisor = *bytes.choose(&[1.0, 3.0, -7.5])?;
-    let weightings = [Weighting::Softmax, Weighting::Relu, Weighting::Silu { divisor }, Weighting::Identity];
+    let weightings = [Weighting::Softmax, Weighting::Relu, Weighting::silu(divisor), Weighting::Identity];
     Ok(AttentionCase {
         seed: bytes.arbitrary()?,
         dtype: *bytes.choose(&DTYPES)?,
@@ -267,6 +269,66 @@ pub(super) fn selected_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase>
     let forward = selected_case(bytes)?;
     let (asked, narrow, with_grad_lse) = bytes.arbitrary()?;
     Ok(AnyCase::SelectedBackward(SelectedBackwardCase { forward, asked, narrow, with_grad_lse, nan: None }))
+}
+
+fn tin_case(bytes: &mut Unstructured<'_>) -> Result<TinCase> {
+    let (histories, targets) = requests(bytes)?;
+    Ok(TinCase {
+        seed: bytes.arbitrary()?,
+        dtype: *bytes.choose(&DTYPES)?,
+        data: *bytes.choose(&[Data::Normal, Data::Tiny, Data::Equal, Data::Zeros])?,
+        histories,
+        targets,
+        tail: bytes.int_in_range(0..=3)?,
+        width: width(bytes)?,
+        positions: bytes.int_in_range(1..=300)?,
+        given: bytes.arbitrary()?,
+        scale: if bytes.arbitrary()? { Some(f32::from(bytes.arbitrary::<i8>()?) / 128.0) } else { None },
+        multiply_target: bytes.arbitrary()?,
+        nan: None,
+    })
+}
+
+pub(super) fn tin(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    Ok(AnyCase::Tin(tin_case(bytes)?))
+}
+
+pub(super) fn tin_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    let (asked, narrow) = bytes.arbitrary()?;
+    Ok(AnyCase::TinBackward(TinBackwardCase { forward: tin_case(bytes)?, asked, narrow }))
+}
+
+fn channels_case(bytes: &mut Unstructured<'_>) -> Result<ChannelsCase> {
+    let (histories, targets) = requests(bytes)?;
+    let channels = bytes.int_in_range(1..=9)?;
+    let dependent = if bytes.ratio(1, 4)? { Some(bytes.int_in_range(0..=channels - 1)?) } else { None };
+    Ok(ChannelsCase {
+        seed: bytes.arbitrary()?,
+        dtype: *bytes.choose(&DTYPES)?,
+        data: *bytes.choose(&DATA)?,
+        histories,
+        targets,
+        tail: bytes.int_in_range(0..=3)?,
+        // Axes in a space of as many dimensions may be near each other by chance.
+        width: channels + 3 + width(bytes)?,
+        channels,
+        top_k: top_k(bytes)?,
+        among: *bytes.choose(&[KeptAmong::Routed, KeptAmong::All])?,
+        normalise: bytes.arbitrary()?,
+        shared: *bytes.choose(&[0.0, 0.5, 2.0])?,
+        dependent,
+        ..Default::default()
+    })
+}
+
+pub(super) fn interest_channels(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    Ok(AnyCase::Channels(channels_case(bytes)?))
+}
+
+pub(super) fn interest_channels_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
+    let forward = channels_case(bytes)?;
+    let (asked, narrow) = bytes.arbitrary()?;
+    Ok(AnyCase::ChannelsBackward(ChannelsBackwardCase { forward, asked, narrow }))
 }
 
 pub(super) fn target_attention_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {

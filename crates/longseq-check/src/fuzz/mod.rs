@@ -9,9 +9,11 @@ mod bytes;
 mod cases;
 mod raw;
 mod raw_backward;
+mod raw_channels;
 mod raw_search;
 mod raw_selected;
 mod raw_tables;
+mod raw_tin;
 
 use arbitrary::Unstructured;
 use longseq::{Cpu, Jagged};
@@ -23,7 +25,7 @@ use crate::named::AnyCase;
 pub type Target = fn(&[u8]);
 
 /// Every target of this crate, by name.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("target_attention", target_attention),
     ("din", din),
     ("sdim", sdim),
@@ -31,6 +33,8 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("decoupled", decoupled),
     ("search", search),
     ("selected", selected),
+    ("tin", tin),
+    ("interest_channels", interest_channels),
     ("target_attention_backward", target_attention_backward),
     ("din_backward", din_backward),
     ("sdim_backward", sdim_backward),
@@ -38,6 +42,8 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("update_rows", update_rows),
     ("decoupled_backward", decoupled_backward),
     ("selected_backward", selected_backward),
+    ("tin_backward", tin_backward),
+    ("interest_channels_backward", interest_channels_backward),
     ("jagged", jagged),
 ];
 
@@ -65,6 +71,8 @@ targets! {
     decoupled raw;
     search raw_search;
     selected raw_selected;
+    tin raw_tin;
+    interest_channels raw_channels;
     target_attention_backward raw_backward;
     din_backward raw_backward;
     sdim_backward raw_backward;
@@ -72,6 +80,8 @@ targets! {
     update_rows raw_tables;
     decoupled_backward raw_tables;
     selected_backward raw_selected;
+    tin_backward raw_tin;
+    interest_channels_backward raw_channels;
 }
 
 /// Checks a case on the CPU, and on the devices that `LONGSEQ_FUZZ_DEVICES` names (`wgpu`, `cuda`).

@@ -64,8 +64,7 @@ impl Attention {
         let Some(batch) = batch(bytes)? else { return Ok(None) };
         let kv_heads = size(bytes)?.min(4);
         let divisor = number(bytes, kind)?;
-        let weightings =
-            [Weighting::Softmax, Weighting::Relu, Weighting::Silu { divisor }, Weighting::Identity];
+        let weightings = [Weighting::Softmax, Weighting::Relu, Weighting::silu(divisor), Weighting::Identity];
         let mut op = TargetAttention::new(size(bytes)?)
             .with_heads(kv_heads.saturating_mul(size(bytes)?), kv_heads)
             .with_value_width(size(bytes)?)

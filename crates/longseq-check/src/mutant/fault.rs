@@ -133,4 +133,30 @@ pub enum Fault {
     PositionsOfKeysAlone,
     /// A histogram of the newest behaviours counts older ones, too.
     OldestCount,
+    /// Axes of interest channels are made as long as 1 alone.
+    AxesNotAtRightAngles,
+    /// They are put at right angles alone.
+    AxesNotOfLengthOne,
+    /// Every second one points the other way, as a library's QR may have it.
+    SignsOfAxesFlipped,
+    /// A behaviour goes to the channel along which its score is largest in magnitude.
+    MagnitudesRouted,
+    /// Of channels with equal scores, a behaviour goes to the last.
+    LastOfEqualChannels,
+    /// A channel keeps behaviours of others.
+    RoutingForgotten,
+    /// A channel keeps the best of its own instead of those among the best of all, and the other way round.
+    KeptAmongOthers,
+    /// A channel's sum is divided by how many it keeps.
+    DividedByKept,
+    /// A channel's sum is of rows that are not multiplied by their scores.
+    ScoresNotMultiplied,
+    /// Behaviours go to channels that there are not.
+    ZeroChannelsRouted,
+    /// The gradient of axes is that of the axes at right angles.
+    TriangleForgotten,
+    /// What goes through the scores of behaviours is left out of their gradient.
+    SlopesForgotten,
+    /// Weights of SiLU are divided by the length of the longest history.
+    DividedByLongest,
 }

@@ -2,7 +2,7 @@
 
 use longseq::*;
 
-use super::{Fault, Mutant};
+use super::{Fault, Mutant, divided_by_longest};
 
 type Inputs<'a, T> = TargetAttentionInputs<'a, Host, T>;
 
@@ -17,6 +17,7 @@ impl Mutant {
         mut grads: TargetAttentionGradients<'_, Host, G>,
     ) -> Result<()> {
         let op = if self.is(Fault::ScaleDropped) { op.with_scale(1.0) } else { *op };
+        let op = if self.is(Fault::DividedByLongest) { divided_by_longest(&op, batch) } else { op };
         let (mut inputs, mut saved, mut grad_out) = (inputs, saved, grad_out);
         let zeros = vec![T::from_f32(0.0); grad_out.out.len()];
         if self.is(Fault::MeanGradientDropped) {

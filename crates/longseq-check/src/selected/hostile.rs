@@ -162,6 +162,64 @@ pub(super) fn weighs_values_near_the_limits<B: Backend>(backend: &B, rules: Rule
     assert_eq!(infinite.run(backend, &op(2)), Ok(vec![f32::INFINITY]));
 }
 
+/// Numbers from -1 to 1.
+fn number(i: usize) -> f32 {
+    ((i * 37 % 101) as f32 - 50.0) / 50.0
+}
+
+/// The output and all gradients of a call whose inputs begin so many elements into their buffers.
+fn run_at<B: Backend>(backend: &B, offset: usize) -> Result<Vec<f32>> {
+    const SIZES: [usize; 8] = [2 * 2 * 8, 6 * 8, 6 * 8, 6 * 2, 2 * 3, 6, 2 * 2 * 8, 2 * 2];
+    let op = SelectedAttention::new(8).with_heads(2, 1).with_top_k(3);
+    let batch = batch(backend, 6, 2)?;
+    let after = |numbers: Vec<f32>| -> Result<Buffer<B, f32>> {
+        backend.upload(&[vec![f32::MAX; offset], numbers].concat())
+    };
+    let upload = |(input, size): (usize, usize)| after((0..size).map(|i| number(i + 7 * input)).collect());
+    let inputs = SIZES.into_iter().enumerate().map(upload).collect::<Result<Vec<_>>>()?;
+    let view = |input: usize| backend.view(&inputs[input]).slice(offset, SIZES[input]);
+    let positions = backend.upload(&[vec![u32::MAX; offset], vec![0, 5, 2, 4, 1, 1]].concat())?;
+    let counts = backend.upload(&[vec![u32::MAX; offset], vec![3, 2]].concat())?;
+    let (positions, counts) =
+        (backend.view(&positions).slice(offset, 6)?, backend.view(&counts).slice(offset, 2)?);
+    let inputs =
+        SelectedAttentionInputs::new(view(0)?, view(1)?, Selection::new(positions, view(5)?, counts))
+            .with_values(view(2)?)
+            .with_bias(view(3)?)
+            .with_gammas(view(4)?);
+    let mut all = {
+        let out = backend.selected_attention(&op, &batch, inputs)?;
+        backend.download(backend.view(&out))?
+    };
+    let mut grads = SIZES[..6].iter().map(|&size| backend.zeros::<f32>(size)).collect::<Result<Vec<_>>>()?;
+    if let [queries, keys, values, bias, gammas, similarities] = &mut grads[..] {
+        let asked = SelectedAttentionGradients::new()
+            .with_queries(backend.view_mut(queries))
+            .with_keys(backend.view_mut(keys))
+            .with_values(backend.view_mut(values))
+            .with_bias(backend.view_mut(bias))
+            .with_gammas(backend.view_mut(gammas))
+            .with_similarities(backend.view_mut(similarities));
+        let grad = SelectedAttentionGradOut::new(view(6)?).with_lse(view(7)?);
+        backend.selected_attention_backward_into(&op, &batch, inputs, grad, asked)?;
+    }
+    for grad in &grads {
+        all.extend(backend.download(backend.view(grad))?);
+    }
+    Ok(all)
+}
+
+pub(super) fn reads_views_at_any_offset<B: Backend>(backend: &B, _: Rules) {
+    let expected = run_at(backend, 0).expect("a valid call");
+    for offset in 1..5 {
+        let got = run_at(backend, offset).expect("a valid call");
+        for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
+            // Sums of a few numbers of about 1, in another order.
+            assert!((got - expected).abs() < 1e-5, "offset {offset}, [{i}]: {got} instead of {expected}");
+        }
+    }
+}
+
 pub(super) fn finds_positions_and_counts_outside<B: Backend>(backend: &B, _: Rules) {
     let run = |positions: [u32; 2], counts: [u32; 1]| {
         One { positions: &positions, counts: &counts, ..TWO }.run(backend, &op(2))

@@ -40,6 +40,7 @@ list_tests!("selected":
     takes_finite_masks_for_scores,
     leaves_terms_out,
     weighs_values_near_the_limits,
+    reads_views_at_any_offset,
     finds_positions_and_counts_outside,
     takes_batches_of_nobody,
     refuses_what_does_not_fit,

@@ -259,7 +259,11 @@ impl AttentionBackwardCase {
             weighting => {
                 // The slope of SiLU is at most 1.1 and changes by at most half of the score's change.
                 let (divisor, curvature, slope) = match weighting {
-                    Weighting::Silu { divisor } => (f64::from(divisor).abs(), 0.5, 1.1),
+                    Weighting::Silu { divisor: SiluDivisor::Number(divisor) } => {
+                        (f64::from(divisor).abs(), 0.5, 1.1)
+                    }
+                    // A history that has any behaviour divides by 1 at least.
+                    Weighting::Silu { .. } => (1.0, 0.5, 1.1),
                     _ => (1.0, 0.0, 1.0),
                 };
                 let (weight, error) =

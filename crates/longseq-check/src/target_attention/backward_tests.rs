@@ -4,6 +4,7 @@
 use longseq::*;
 use proptest::prelude::*;
 
+use super::tests::{HISTORY_LENGTH, assert_check_or_unsupported};
 use super::{AttentionBackwardCase, AttentionCase, Bias, MergeBackwardCase, Place};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::compare;
@@ -18,6 +19,7 @@ list_tests!("target_attention_backward":
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_every_weighting,
+    divides_by_the_length_of_each_history,
     matches_reference_with_grouped_heads,
     matches_reference_with_a_bias,
     matches_reference_with_a_gradient_of_lse,
@@ -37,7 +39,7 @@ list_tests!("target_attention_backward":
 );
 
 const WEIGHTINGS: [Weighting; 4] =
-    [Weighting::Softmax, Weighting::Relu, Weighting::Silu { divisor: 8.0 }, Weighting::Identity];
+    [Weighting::Softmax, Weighting::Relu, Weighting::silu(8.0), Weighting::Identity];
 
 /// All gradients of a forward pass, in `f32`.
 fn gradients(forward: AttentionCase) -> AttentionBackwardCase {
@@ -120,6 +122,16 @@ fn matches_reference_with_every_weighting<B: Backend>(backend: &B, rules: Rules)
         for value_width in [None, Some(24)] {
             let case = AttentionCase { weighting, value_width, ..shape(&[0, 40, 300], &[2, 3, 20]) };
             assert_check(&gradients(case), backend, rules);
+        }
+    }
+}
+
+/// HSTU's divisor. A backend that does not have it says so.
+fn divides_by_the_length_of_each_history<B: Backend>(backend: &B, rules: Rules) {
+    for (histories, targets) in [(&[0, 1, 40, 300][..], &[2, 1, 3, 20][..]), (&[9000, 7], &[2, 3])] {
+        for bias in [Bias::None, Bias::Mask] {
+            let forward = AttentionCase { weighting: HISTORY_LENGTH, bias, ..shape(histories, targets) };
+            assert_check_or_unsupported(&gradients(forward), backend, rules);
         }
     }
 }
@@ -334,7 +346,9 @@ pub fn every_fault_is_caught() {
     let grouped =
         gradients(AttentionCase { heads: 4, kv_heads: 2, bias: Bias::Normal, ..shape(&[9, 20], &[3, 4]) });
     let with_lse = AttentionBackwardCase { with_grad_lse: true, ..grouped.clone() };
+    let silu = gradients(AttentionCase { weighting: HISTORY_LENGTH, ..plain.forward.clone() });
     for (fault, case) in [
+        (Fault::DividedByLongest, &silu),
         (Fault::HistoryShifted, &plain),
         (Fault::ScaleDropped, &plain),
         (Fault::MeanGradientDropped, &plain),

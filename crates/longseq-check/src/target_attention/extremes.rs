@@ -17,7 +17,7 @@ fn shapes(rules: Rules) -> Vec<(Vec<usize>, Vec<usize>)> {
 }
 
 const WEIGHTINGS: [Weighting; 4] =
-    [Weighting::Softmax, Weighting::Relu, Weighting::Silu { divisor: 8.0 }, Weighting::Identity];
+    [Weighting::Softmax, Weighting::Relu, Weighting::silu(8.0), Weighting::Identity];
 
 /// Only `-∞` removes: a finite mask is a score like any other, and equal scores give equal weights.
 pub(super) fn takes_finite_masks_for_scores<B: Backend>(backend: &B, rules: Rules) {

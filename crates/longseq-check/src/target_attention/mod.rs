@@ -25,7 +25,7 @@ use crate::named::Work;
 pub const FORMULA: &str = "\
 out[m, h] = Σ_l w[m, h, l] · V[l, h·H_kv/H]            over the history l of candidate m's user
 s[m, h, l] = scale · ⟨Q[m, h], K[l, h·H_kv/H]⟩ + bias[l, h]
-w = softmax_l(s), relu(s), silu(s) / divisor, or s;  lse[m, h] = ln Σ_l exp(s[m, h, l])
+w = softmax_l(s), relu(s), silu(s) / divisor (a number or L), or s;  lse[m, h] = ln Σ_l exp(s[m, h, l])
 merge: out = Σ_i exp(lse_i − lse) · out_i,  lse = ln Σ_i exp(lse_i)";
 
 /// The formula of the gradients, as `explain` prints it.
@@ -276,8 +276,11 @@ impl AttentionCase {
             }
             // Weights are at most the scores (1.1 bounds the slope of silu), and there are L of them.
             Weighting::Silu { divisor } => {
-                longest as f64 * max_value * (1.1 * score_error + sum_error * max_score)
-                    / f64::from(divisor).abs()
+                let share = match divisor {
+                    SiluDivisor::Number(number) => longest as f64 / f64::from(number).abs(),
+                    _ => 1.0,
+                };
+                share * max_value * (1.1 * score_error + (sum_error + U) * max_score)
             }
             _ => longest as f64 * max_value * (score_error + sum_error * max_score),
         };

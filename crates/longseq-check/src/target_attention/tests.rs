@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::extremes::*;
 use super::qin::matches_qin;
 use super::{AttentionCase, Bias, MergeCase, Place};
-use crate::case::{Rules, assert_check, check};
+use crate::case::{Case, Rules, assert_check, check};
 use crate::compare::compare;
 use crate::data::{self, Data};
 use crate::golden::{self, Golden};
@@ -21,6 +21,7 @@ list_tests!("target_attention":
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_with_every_weighting,
+    divides_by_the_length_of_each_history,
     matches_reference_with_grouped_heads,
     matches_reference_with_a_bias,
     matches_reference_on_narrow_storage,
@@ -103,14 +104,41 @@ fn matches_reference_on_odd_widths<B: Backend>(backend: &B, rules: Rules) {
 }
 
 fn matches_reference_with_every_weighting<B: Backend>(backend: &B, rules: Rules) {
-    for weighting in
-        [Weighting::Softmax, Weighting::Relu, Weighting::Silu { divisor: 50.0 }, Weighting::Identity]
-    {
+    for weighting in [Weighting::Softmax, Weighting::Relu, Weighting::silu(50.0), Weighting::Identity] {
         for value_width in [None, Some(24)] {
             let (histories, targets) = (vec![0, 40, 300], vec![2, 3, 20]);
             let case = AttentionCase { weighting, value_width, histories, targets, ..Default::default() };
             assert_check(&case, backend, rules);
         }
+    }
+}
+
+/// HSTU's weights.
+pub(super) const HISTORY_LENGTH: Weighting = Weighting::Silu { divisor: SiluDivisor::HistoryLength };
+
+/// HSTU's divisor. A backend that does not have it says so.
+fn divides_by_the_length_of_each_history<B: Backend>(backend: &B, rules: Rules) {
+    let weighting = HISTORY_LENGTH;
+    for (histories, targets) in [(vec![0, 1, 40, 300], vec![2, 1, 3, 20]), (vec![9000, 7], vec![2, 3])] {
+        for bias in [Bias::None, Bias::Mask] {
+            let (histories, targets) = (histories.clone(), targets.clone());
+            let case = AttentionCase { weighting, bias, histories, targets, ..Default::default() };
+            assert_check_or_unsupported(&case, backend, rules);
+        }
+    }
+}
+
+/// [`assert_check`], but for a backend that answers that it does not divide by the length of a history.
+///
+/// # Panics
+/// Where the check fails otherwise.
+#[track_caller]
+pub(super) fn assert_check_or_unsupported<B: Backend, C: Case>(case: &C, backend: &B, rules: Rules) {
+    if let Err(failure) = check(case, backend, rules) {
+        let text = failure.to_string();
+        let expected =
+            "SiLU divided by HistoryLength on a GPU is not supported; supported: SiLU divided by a Number";
+        assert!(failure.is_unsupported() && text.contains(expected), "{text}");
     }
 }
 
@@ -125,7 +153,7 @@ fn matches_reference_with_grouped_heads<B: Backend>(backend: &B, rules: Rules) {
 
 fn matches_reference_with_a_bias<B: Backend>(backend: &B, rules: Rules) {
     for bias in [Bias::Normal, Bias::Mask] {
-        for weighting in [Weighting::Softmax, Weighting::Relu, Weighting::Silu { divisor: 8.0 }] {
+        for weighting in [Weighting::Softmax, Weighting::Relu, Weighting::silu(8.0)] {
             let (heads, kv_heads) = (4, 2);
             let (histories, targets) = (vec![7, 50, 1, 300], vec![2, 3, 1, 4]);
             let case =
@@ -181,7 +209,7 @@ prop_compose! {
         value_width in prop::option::of(1usize..70),
         scale in prop::option::of(-1.0f32..1.0),
         weighting in prop::sample::select(vec![
-            Weighting::Softmax, Weighting::Relu, Weighting::Silu { divisor: 3.0 }, Weighting::Identity,
+            Weighting::Softmax, Weighting::Relu, Weighting::silu(3.0), Weighting::Identity,
         ]),
         bias in prop::sample::select(vec![Bias::None, Bias::Normal]),
     ) -> AttentionCase {
@@ -214,7 +242,7 @@ fn ignores_what_a_removed_behaviour_holds<B: Backend>(backend: &B, rules: Rules)
     if !rules.nan {
         return;
     }
-    let weightings = [Weighting::Softmax, Weighting::Relu, Weighting::Silu { divisor: 8.0 }];
+    let weightings = [Weighting::Softmax, Weighting::Relu, Weighting::silu(8.0)];
     for dtype in [DType::F32, DType::F16, DType::Bf16] {
         for (width, value_width) in [(16, 16), (64, 64), (67, 65), (72, 128), (8, 136)] {
             for (histories, targets) in
@@ -306,7 +334,9 @@ pub fn every_fault_is_caught() {
     let grouped = AttentionCase { heads: 4, kv_heads: 2, bias: Bias::Normal, ..plain.clone() };
     let all_masked = AttentionCase { bias: Bias::All(f32::MIN), ..plain.clone() };
     let nan = AttentionCase { puts: vec![(Place::Key, 3, f32::NAN)], ..plain.clone() };
+    let silu = AttentionCase { weighting: HISTORY_LENGTH, ..plain.clone() };
     for (fault, case) in [
+        (Fault::DividedByLongest, &silu),
         (Fault::LowScoresRemoved, &all_masked),
         (Fault::NanDropped, &nan),
         (Fault::HistoryShifted, &plain),

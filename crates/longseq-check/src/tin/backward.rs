@@ -106,7 +106,7 @@ impl TinBackwardCase {
         let grad_out: Vec<f64> = incoming.grad_out.iter().map(|x| x.to_f32().into()).collect();
         let TinGradientReference { targets, history, positions, .. } =
             reference::tin_backward(&op, &batch, &inputs.views(&Cpu::new()), &grad_out)?;
-        let bounds = self.bounds::<T>(&inputs, &incoming);
+        let bounds = self.bounds::<T>(&inputs, &incoming, rules);
         for (i, exact) in [targets, history, positions].iter().enumerate().filter(|&(i, _)| self.asked[i]) {
             let got = bytemuck::pod_collect_to_vec::<u8, G>(&got[i]);
             let exact = &exact[..self.rows()[i].0 * op.width];
@@ -118,8 +118,9 @@ impl TinBackwardCase {
     /// The errors that `f32` arithmetic may make in the gradients of candidates, behaviours and positions.
     ///
     /// With `A` the largest `|⟨da, ẽ⟩|`, a score's gradient is a weight times at most `2A`. Its error is that of the weight (of the score
-    /// and of the saved `lse`), those of two products, `d + 2` roundings of `A` each, and that of the rounded `pooled`.
-    fn bounds<T: Element>(&self, inputs: &Inputs<Host, T>, incoming: &Incoming<T>) -> [f64; 3] {
+    /// and of the saved `lse`), those of two products, `d + 2` roundings of `A` each, and that of the rounded `pooled`. Where subnormal
+    /// numbers are flushed to 0, a row, its position and their sum may lose one each, and so may `da`, a product and a sum of each term.
+    fn bounds<T: Element>(&self, inputs: &Inputs<Host, T>, incoming: &Incoming<T>, rules: Rules) -> [f64; 3] {
         let (op, batch) = (self.forward.op(), self.forward.batch());
         let (norm, max) = (|rows: &[T]| data::max_norm(rows, op.width), |rows: &[T]| data::max_abs(rows));
         let scale = f64::from(op.effective_scale()).abs();
@@ -142,15 +143,23 @@ impl TinBackwardCase {
         let grad_error = weight_error * grad + 2.0 * (width + 3.0) * U * a + rounded * a + 4.0 * U * grad;
         let candidates = batch.targets().max_length();
         let c = candidates as f64;
-        let of_history = c * grad_pooled.1 * (weight_error + sum(candidates + 2))
-            + c * scale * target.1 * (grad_error + grad * sum(candidates + 2));
+        let flushed = if rules.subnormal { 0.0 } else { f64::from(f32::MIN_POSITIVE) };
+        let lost = 3.0 * flushed * (1.0 + max(&incoming.grad_out));
+        let of_one = grad_pooled.1 * (weight_error + sum(candidates + 2))
+            + scale * target.1 * (grad_error + grad * sum(candidates + 2));
+        let of_history = c * (of_one + lost);
         let of_pooled = max(&incoming.grad_out) * behaviour.1 * (rounded + 3.0 * U);
-        let of_targets =
-            total * scale * behaviour.1 * (grad_error + grad * sum(longest)) + of_pooled + U * grad * c;
-        let (n, m) = (batch.histories().total() as f64, batch.targets().total() as f64);
-        // Each row's gradient is rounded to f32, and their sum once.
-        let largest = c * (grad_pooled.1 + scale * target.1 * grad);
-        let of_position = n * (of_history + U * largest) + m * (of_targets + U * (largest + grad));
+        let of_targets = total * scale * behaviour.1 * (grad_error + grad * sum(longest))
+            + of_pooled
+            + U * grad * c
+            + (longest as f64 + 1.0) * lost;
+        let (n, m) = (batch.histories().total(), batch.targets().total());
+        // A candidate's weights sum up to 1: it gives all behaviours together no more than it could give one. Then rows are added up.
+        let of_behaviours = total * (grad_pooled.1 + scale * target.1 * grad);
+        let of_candidate = max(&incoming.grad_out) * behaviour.1 + scale * total * behaviour.1 * grad;
+        let of_position = m as f64
+            * (total * of_one + of_targets + sum(n + m) * (of_behaviours + of_candidate))
+            + n as f64 * c * lost;
         [of_targets, of_history, of_position]
     }
 }

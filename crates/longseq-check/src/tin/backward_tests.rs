@@ -4,6 +4,7 @@ use longseq::*;
 use proptest::prelude::*;
 
 use super::golden::matches_differences_of_the_formula;
+use super::hostile::*;
 use super::tests::{any_case, shape};
 use super::{TinBackwardCase, TinCase};
 use crate::case::{Rules, assert_check, check};
@@ -24,6 +25,10 @@ list_tests!("tin_backward":
     matches_reference_on_random_batches,
     writes_what_is_asked_for,
     ignores_rows_that_belong_to_nobody,
+    adds_up_by_position,
+    weighs_equal_large_scores,
+    finds_positions_outside_of_gradients,
+    refuses_gradients_that_do_not_fit,
 );
 
 /// All gradients of a forward pass, in `f32`.

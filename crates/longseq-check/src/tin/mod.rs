@@ -8,6 +8,7 @@ mod hostile;
 pub mod tests;
 
 pub use backward::TinBackwardCase;
+pub use hostile::{check_equal_large_scores, check_sums_by_position};
 
 use longseq::*;
 use rand::RngExt;

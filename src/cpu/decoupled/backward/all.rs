@@ -327,7 +327,8 @@ impl Kernel for PieceStates<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) -> Sums {
-        let Self { op, search, representation, width, piece: PieceRows { targets, history }, removed } = self;
+        let Self { op, search, representation, width, piece: PieceRows { targets, history, .. }, removed } =
+            self;
         let features = op.features();
         let mut scorer = Scorer::new(l, op, search, targets.clone());
         let mut groups = Vec::new();

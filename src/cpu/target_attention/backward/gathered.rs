@@ -69,7 +69,8 @@ impl GatheredAttention<'_> {
             values: out.values.map(NarrowRows::new),
             bias: None,
         };
-        let rows = SpanRows { history, targets };
+        // Softmax does not depend on the length of the whole history.
+        let rows = SpanRows { length: history.len(), history, targets };
         instructions.run(SpanKernel { pass: &pass, rows, states: Some(&states), out })
     }
 }

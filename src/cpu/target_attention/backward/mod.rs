@@ -90,8 +90,11 @@ fn span_gradients(
     spans: &[Span],
     out: Vec<SpanGradients<'_>>,
 ) -> Vec<Vec<f32>> {
-    let rows =
-        |span: &Span| SpanRows { history: span.rows.clone(), targets: batch.targets().range(span.owner) };
+    let rows = |span: &Span| SpanRows {
+        history: span.rows.clone(),
+        targets: batch.targets().range(span.owner),
+        length: batch.histories().range(span.owner).len(),
+    };
     let states = softmax_states(instructions, pass, spans, rows);
     map(spans.iter().zip(out).collect(), |(span, out): (&Span, SpanGradients<'_>)| {
         let states = states[span.owner].as_deref();

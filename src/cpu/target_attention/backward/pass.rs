@@ -24,4 +24,6 @@ pub(super) struct Pass<'a> {
 pub(super) struct SpanRows {
     pub(super) history: Range<usize>,
     pub(super) targets: Range<usize>,
+    /// The length of the user's whole history.
+    pub(super) length: usize,
 }

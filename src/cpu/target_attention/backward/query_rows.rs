@@ -23,6 +23,8 @@ pub(super) struct QueryRows {
     grad_queries: Vec<Row>,
     /// Whether a query or a `grad_out` is not finite.
     is_poisoned: bool,
+    /// The length of the user's history.
+    length: usize,
 }
 
 /// Rows of one width in two layouts.
@@ -174,7 +176,18 @@ impl QueryRows {
             let grad_queries = vec![[0.0; LANES]; if pass.queries { queries.lanes.len() } else { 0 }];
             let zeros = [0.0; LANES];
             let (shift, factor, subtracted) = ([f32::INFINITY; LANES], [1.0; LANES], zeros);
-            Self { rows: lane_rows, queries, grad_out, shift, factor, subtracted, grad_queries, is_poisoned }
+            let length = span.length;
+            Self {
+                rows: lane_rows,
+                queries,
+                grad_out,
+                shift,
+                factor,
+                subtracted,
+                grad_queries,
+                is_poisoned,
+                length,
+            }
         };
         let mut all: Vec<Self> = LaneRows::of(op, span.targets.len()).map(new).collect();
         let Some((out, lse)) = pass.saved else { return all };
@@ -281,7 +294,7 @@ impl QueryRows {
                 (l.if_less(s, zero, zero, s), l.if_less(zero, s, one, l.mul(s, zero)))
             }),
             Weighting::Silu { divisor } => {
-                let divisor = l.splat(divisor);
+                let divisor = l.splat(divisor.value(self.length));
                 weigh_rows(l, rows, |s| {
                     let [p, rest] = sigmoids(l, s);
                     let derivative = l.mul(p, l.mul_add(s, rest, one));

@@ -91,7 +91,7 @@ impl Kernel for States<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) -> Vec<SoftmaxState> {
-        let Self { pass: Pass { op, inputs, .. }, rows: SpanRows { history, targets } } = self;
+        let Self { pass: Pass { op, inputs, .. }, rows: SpanRows { history, targets, .. } } = self;
         let query = op.heads * op.width;
         let queries = inputs.queries.to_vec(targets.start * query..targets.end * query);
         let mut states = vec![SoftmaxState::EMPTY; targets.len() * op.heads];

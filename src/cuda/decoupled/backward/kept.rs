@@ -10,13 +10,12 @@ use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::Kernel;
 use crate::cuda::lookup::backward::STEP;
 use crate::cuda::memory::CudaMemory;
-use crate::cuda::selection::Found;
+use crate::cuda::selection::{Found, count_record, position_record};
 use crate::cuda::tables::MOST_TABLES;
 use crate::cuda::twin::twins;
 use crate::error::Result;
-use crate::gpu::{Bound, fit};
+use crate::gpu::fit;
 use crate::ops::*;
-use crate::plan::Cut;
 
 /// Checks a selection, and finds the behaviour, the number and the ids of each slot. A block per candidate, as all of these.
 const KEEP: Kernel = Kernel::new("decoupled_backward", "decoupled_keep", 128, 32);
@@ -120,10 +119,8 @@ impl Kept {
         wanted: bool,
     ) -> Result<Self> {
         let operation = call.operation;
-        let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 1, wanted: 1, longest: usize::MAX };
-        let plan = batch.plan(gpu, operation, &cut)?;
-        let (targets, features) = (batch.as_ref().targets(), op.features());
-        let (used, all) = (targets.total(), targets.rows());
+        let plan = batch.candidates(gpu, operation)?;
+        let (used, features) = (batch.as_ref().targets().total(), op.features());
         let slots = used.saturating_mul(top_k);
         // Rows of gradients are those of slots and twice those of candidates; loops step past the end.
         let rows = slots.saturating_add(used.saturating_mul(2));
@@ -136,8 +133,6 @@ impl Kept {
         let bags = words(2 * (used + slots))?;
         let slot_ids = words(slots.saturating_mul(features))?;
         let candidate_ids = words(used.saturating_mul(features))?;
-        let counts = Bound::Columns(vec![top_k as u64 + 1]);
-        let positions = Bound::History(batch.shared().clone(), top_k);
         let params = DecoupledKeepParams {
             tiles: plan.tiles.pointer(),
             positions: found.positions,
@@ -146,8 +141,8 @@ impl Kept {
             numbers,
             ids: ids.behaviours.pointer,
             target_ids: ids.candidates.pointer,
-            bad_counts: call.record("counts", all, counts)?,
-            bad_positions: call.record("positions", all.saturating_mul(top_k), positions)?,
+            bad_counts: count_record(call, batch, top_k)?,
+            bad_positions: position_record(call, batch, top_k)?,
             kept,
             bags,
             slot_ids,

@@ -32,7 +32,7 @@ pub(super) fn search_backward(
 ) -> Result<()> {
     const NAME: &str = "decoupled_search_backward";
     let top_k = op.check_search_backward(batch.as_ref(), inputs, selection, grad_scores.len(), grads)?;
-    let (ids, found) = (Ids::of(gpu, NAME, inputs)?, found(gpu, NAME, selection)?);
+    let (ids, found) = (Ids::of(gpu, NAME, inputs)?, Found::given(gpu, NAME, selection)?);
     let numbers = gpu.region(NAME, &grad_scores)?.pointer;
     let asked = Asked::new(gpu, NAME, inputs.attention, &grads.attention, true)?;
     let mut call = gpu.begin(NAME);
@@ -59,7 +59,7 @@ pub(super) fn aggregate_backward(
     let top_k = op.check_aggregate_backward(batch.as_ref(), inputs, selection, grad_out.len(), grads)?;
     let AggregateInputs { representation, history_ids, target_ids } = *inputs;
     let ids = Ids::of(gpu, NAME, &SearchInputs { attention: representation, history_ids, target_ids })?;
-    let found = found(gpu, NAME, selection)?;
+    let found = Found::given(gpu, NAME, selection)?;
     let grad_out = gpu.region(NAME, &grad_out)?.pointer;
     let asked = Asked::new(gpu, NAME, representation, &grads.representation, op.multiply_target)?;
     let scores = match &grads.scores {
@@ -92,7 +92,7 @@ pub(super) fn attend_backward(
     let DecoupledInputs { attention, representation, history_ids, target_ids } = *inputs;
     let ids = Ids::of(gpu, NAME, &SearchInputs { attention, history_ids, target_ids })?;
     let grad_out = gpu.region(NAME, &grad_out)?.pointer;
-    let given = saved.selection.as_ref().map(|selection| found(gpu, NAME, selection)).transpose()?;
+    let given = saved.selection.as_ref().map(|selection| Found::given(gpu, NAME, selection)).transpose()?;
     let first = Asked::new(gpu, NAME, attention, &grads.attention, true)?;
     let second = Asked::new(gpu, NAME, representation, &grads.representation, op.multiply_target)?;
     let is_any = first.is_any() || second.is_any();
@@ -151,14 +151,6 @@ fn check_all_ids(
     check_ids(gpu, call, "target_ids", op.ids, ids.candidates, targets, tables)
 }
 
-fn found(gpu: &Cuda, operation: &'static str, selection: &Selection<'_, CudaMemory>) -> Result<Found> {
-    Ok(Found {
-        positions: gpu.region(operation, &selection.positions)?.pointer,
-        scores: gpu.region(operation, &selection.scores)?.pointer,
-        counts: gpu.region(operation, &selection.counts)?.pointer,
-    })
-}
-
 /// The best behaviours.
 fn searched(
     gpu: &Cuda,
@@ -170,12 +162,7 @@ fn searched(
 ) -> Result<Found> {
     crate::gpu::check_top_k(call.operation, top_k)?;
     let candidates = batch.as_ref().targets().rows();
-    let slots = candidates.saturating_mul(top_k).saturating_mul(size_of::<u32>());
-    let found = Found {
-        positions: call.scratch(slots)?,
-        scores: call.scratch(slots)?,
-        counts: call.scratch(candidates * size_of::<u32>())?,
-    };
+    let found = Found::scratch(call, candidates, top_k)?;
     search_into(gpu, call, op, top_k, batch, attention, ids, found)?;
     Ok(found)
 }

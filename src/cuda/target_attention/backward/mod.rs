@@ -8,11 +8,10 @@ use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
 use crate::cuda::memory::{CudaMemory, Region};
 use crate::cuda::twin::twins;
-use crate::element::{DType, Element, Scalar};
+use crate::element::{DType, Element};
 use crate::error::{Error, Result};
 use crate::gpu::{fit, weighting_code};
 use crate::jagged::Batch;
-use crate::memory::{View, ViewMut};
 use crate::ops::{
     PartialAttention, PartialAttentionGradients, TargetAttention, TargetAttentionGradOut,
     TargetAttentionGradients, TargetAttentionInputs, TargetAttentionSaved, Weighting,
@@ -21,9 +20,9 @@ use crate::plan::Cut;
 
 use variants::{Alignment, COMBINE, MERGE, MOST_WIDTH, ROWS_PER_BLOCK, STATES, ScoredBy, Variant};
 
-pub(in crate::cuda) use spans::DeviceSpans;
 #[cfg(test)]
-pub(in crate::cuda) use spans::{AttentionSpan, SplitTarget};
+pub(in crate::cuda) use spans::SplitTarget;
+pub(in crate::cuda) use spans::{AttentionSpan, DeviceSpans};
 
 const NAME: &str = "target_attention_backward";
 /// Spans per multiprocessor: a few for each of the two blocks that it runs at a time.
@@ -34,63 +33,63 @@ const MOST_PARTIAL: usize = 64 << 20;
 twins! {
     /// `kernels/target_attention/backward.cu`
     pub(in crate::cuda) struct AttentionStatesParams {
-        users: u64,
-        queries: u64,
-        keys: u64,
-        bias: u64,
-        out: u64,
-        lse: u64,
-        grad_out: u64,
-        grad_lse: u64,
-        states: u64,
-        rows: u64,
-        user_count: u32,
-        kv_heads: u32,
-        group_heads: u32,
-        width: u32,
-        value_width: u32,
-        storage: u32,
-        scale: f32,
-        scored_by: u32,
+        pub(in crate::cuda) users: u64,
+        pub(in crate::cuda) queries: u64,
+        pub(in crate::cuda) keys: u64,
+        pub(in crate::cuda) bias: u64,
+        pub(in crate::cuda) out: u64,
+        pub(in crate::cuda) lse: u64,
+        pub(in crate::cuda) grad_out: u64,
+        pub(in crate::cuda) grad_lse: u64,
+        pub(in crate::cuda) states: u64,
+        pub(in crate::cuda) rows: u64,
+        pub(in crate::cuda) user_count: u32,
+        pub(in crate::cuda) kv_heads: u32,
+        pub(in crate::cuda) group_heads: u32,
+        pub(in crate::cuda) width: u32,
+        pub(in crate::cuda) value_width: u32,
+        pub(in crate::cuda) storage: u32,
+        pub(in crate::cuda) scale: f32,
+        pub(in crate::cuda) scored_by: u32,
     }
 
     /// `kernels/target_attention/backward_rows.cuh`
     pub(in crate::cuda) struct AttentionBackwardParams {
-        spans: u64,
-        queries: u64,
-        keys: u64,
-        values: u64,
-        bias: u64,
-        grad_out: u64,
-        states: u64,
-        grad_queries: u64,
-        grad_keys: u64,
-        grad_values: u64,
-        grad_bias: u64,
-        partial: u64,
-        kv_heads: u32,
-        group_heads: u32,
-        width: u32,
-        value_width: u32,
-        weighting: u32,
-        storage: u32,
-        grad_storage: u32,
-        aliased: u32,
-        aligned: u32,
-        scale: f32,
-        divisor: f32,
-        unused: u32,
+        pub(in crate::cuda) spans: u64,
+        pub(in crate::cuda) queries: u64,
+        pub(in crate::cuda) keys: u64,
+        pub(in crate::cuda) values: u64,
+        pub(in crate::cuda) bias: u64,
+        pub(in crate::cuda) grad_out: u64,
+        pub(in crate::cuda) states: u64,
+        pub(in crate::cuda) grad_queries: u64,
+        pub(in crate::cuda) grad_keys: u64,
+        pub(in crate::cuda) grad_values: u64,
+        pub(in crate::cuda) grad_bias: u64,
+        pub(in crate::cuda) partial: u64,
+        pub(in crate::cuda) kv_heads: u32,
+        pub(in crate::cuda) group_heads: u32,
+        pub(in crate::cuda) width: u32,
+        pub(in crate::cuda) value_width: u32,
+        pub(in crate::cuda) weighting: u32,
+        pub(in crate::cuda) storage: u32,
+        pub(in crate::cuda) grad_storage: u32,
+        pub(in crate::cuda) aliased: u32,
+        pub(in crate::cuda) aligned: u32,
+        pub(in crate::cuda) scale: f32,
+        pub(in crate::cuda) divisor: f32,
+        pub(in crate::cuda) unused: u32,
     }
 
     /// `kernels/target_attention/backward.cu`
     pub(in crate::cuda) struct CombineQueriesParams {
-        targets: u64,
-        partial: u64,
-        grad_queries: u64,
-        heads: u32,
-        width: u32,
-        storage: u32,
-        unused: u32,
+        pub(in crate::cuda) targets: u64,
+        pub(in crate::cuda) partial: u64,
+        pub(in crate::cuda) grad_queries: u64,
+        pub(in crate::cuda) heads: u32,
+        pub(in crate::cuda) width: u32,
+        pub(in crate::cuda) storage: u32,
+        pub(in crate::cuda) unused: u32,
     }
 
     /// `kernels/target_attention/backward.cu`
@@ -117,27 +116,11 @@ twins! {
 const ALL_ALIGNED: u32 = 127;
 
 /// The code of a storage type.
-fn storage_code<T: Element>() -> u32 {
+pub(in crate::cuda) fn storage_code<T: Element>() -> u32 {
     match T::DTYPE {
         DType::F32 => 0,
         DType::F16 => 1,
         DType::Bf16 => 2,
-    }
-}
-
-impl Cuda {
-    /// The address of an input that may be missing, 0 if it is.
-    fn optional<T: Scalar>(&self, name: &'static str, view: Option<&View<'_, CudaMemory, T>>) -> Result<u64> {
-        view.map_or(Ok(0), |view| Ok(self.region(name, view)?.pointer))
-    }
-
-    /// The address of a gradient, 0 if it is not asked for.
-    fn asked<T: Scalar>(
-        &self,
-        name: &'static str,
-        view: Option<&ViewMut<'_, CudaMemory, T>>,
-    ) -> Result<Region<T>> {
-        view.map_or(Ok(Region::new(0, 0)), |view| self.region_mut(name, view))
     }
 }
 
@@ -203,7 +186,7 @@ impl<T: Element, G: Element> Rows<T, G> {
 }
 
 /// How the batch is cut into spans.
-fn cut(gpu: &Cuda, op: &TargetAttention, batch: &Batch, variant: &Variant) -> Cut {
+pub(in crate::cuda) fn cut(gpu: &Cuda, op: &TargetAttention, batch: &Batch, variant: &Variant) -> Cut {
     // Bytes of partial results, were every behaviour a span of its own; and how long spans must be that they stay few.
     let bytes = u128::from(batch.pairs()) * partial_row(op) as u128;
     let shortest = usize::try_from(bytes.div_ceil(MOST_PARTIAL as u128)).unwrap_or(usize::MAX / 2).max(1);
@@ -218,7 +201,7 @@ fn cut(gpu: &Cuda, op: &TargetAttention, batch: &Batch, variant: &Variant) -> Cu
 }
 
 /// Bytes of what a span adds to the gradients of a candidate's queries.
-fn partial_row(op: &TargetAttention) -> usize {
+pub(in crate::cuda) fn partial_row(op: &TargetAttention) -> usize {
     op.heads.saturating_mul(op.width.next_multiple_of(4) * size_of::<f32>())
 }
 
@@ -231,7 +214,8 @@ pub(super) fn backward<T: Element, G: Element>(
     grads: &TargetAttentionGradients<'_, CudaMemory, G>,
 ) -> Result<()> {
     op.check_backward(batch.as_ref(), inputs, &saved, &grad_out, grads)?;
-    check_width(op)?;
+    check_width(NAME, op.width.max(op.value_width))?;
+    let (weighting, divisor) = weighting_code(NAME, op.weighting)?;
     let rows = Rows::new(gpu, inputs, &grad_out, grads)?;
     let grad_bias = gpu.asked(NAME, grads.bias.as_ref())?.pointer;
     let asked = [rows.grad_queries.pointer, rows.grad_keys.pointer, rows.grad_values.pointer, grad_bias];
@@ -240,7 +224,6 @@ pub(super) fn backward<T: Element, G: Element>(
     }
     let variant = Variant::choose::<T>(op, batch.as_ref(), rows.alignment(op));
     let spans = batch.spans(gpu, NAME, &cut(gpu, op, batch.as_ref(), variant))?;
-    let (weighting, divisor) = weighting_code(op.weighting);
     let asks_queries = rows.grad_queries.pointer != 0;
     let mut call = gpu.begin(NAME);
     let query_rows = batch.as_ref().targets().total() * op.heads;
@@ -297,13 +280,13 @@ pub(super) fn backward<T: Element, G: Element>(
     call.finish()
 }
 
-fn check_width(op: &TargetAttention) -> Result<()> {
-    let widest = op.width.max(op.value_width);
+/// Refuses rows that the kernels are too narrow for.
+pub(in crate::cuda) fn check_width(operation: &'static str, widest: usize) -> Result<()> {
     if widest <= MOST_WIDTH {
         return Ok(());
     }
     Err(Error::Unsupported {
-        operation: NAME,
+        operation,
         what: format!("rows of {widest} numbers"),
         supported: format!("rows of up to {MOST_WIDTH} on Cuda"),
     })
@@ -373,7 +356,12 @@ pub(super) fn merge_backward<T: Element, G: Element>(
 
 impl CudaBatch {
     /// The spans of a cut, made at their first use.
-    fn spans(&self, gpu: &Cuda, operation: &'static str, cut: &Cut) -> Result<std::sync::Arc<DeviceSpans>> {
+    pub(in crate::cuda) fn spans(
+        &self,
+        gpu: &Cuda,
+        operation: &'static str,
+        cut: &Cut,
+    ) -> Result<std::sync::Arc<DeviceSpans>> {
         self.cached_spans(gpu, operation, cut, || {
             spans::Spans::new(operation, self.as_ref(), cut)?.upload(gpu, operation)
         })

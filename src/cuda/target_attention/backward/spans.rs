@@ -44,13 +44,15 @@ pub(super) struct Spans {
 /// Spans, and their lists on the device.
 #[derive(Debug)]
 pub(in crate::cuda) struct DeviceSpans {
-    pub(super) span_count: usize,
-    pub(super) user_count: usize,
-    pub(super) split_count: usize,
-    pub(super) partial_targets: usize,
-    pub(super) spans: Allocation,
-    pub(super) users: Allocation,
-    pub(super) split_targets: Allocation,
+    /// The first behaviour of each span, and the end of the last.
+    pub(in crate::cuda) edges: Vec<usize>,
+    pub(in crate::cuda) span_count: usize,
+    pub(in crate::cuda) user_count: usize,
+    pub(in crate::cuda) split_count: usize,
+    pub(in crate::cuda) partial_targets: usize,
+    pub(in crate::cuda) spans: Allocation,
+    pub(in crate::cuda) users: Allocation,
+    pub(in crate::cuda) split_targets: Allocation,
 }
 
 impl Spans {
@@ -108,7 +110,10 @@ impl Spans {
     }
 
     pub(super) fn upload(self, gpu: &Cuda, operation: &'static str) -> Result<DeviceSpans> {
+        let end = |span: &AttentionSpan| (span.history_start + u64::from(span.length)) as usize;
+        let starts = self.spans.iter().map(|span| span.history_start as usize);
         Ok(DeviceSpans {
+            edges: starts.chain(self.spans.last().map(end)).collect(),
             span_count: self.spans.len(),
             user_count: self.users.len(),
             split_count: self.split_targets.len(),

@@ -14,7 +14,7 @@ pub(in crate::cuda) const COMBINE: Kernel = Kernel::new(FILE, "combine_queries",
 /// The gradients of a merge.
 pub(in crate::cuda) const MERGE: Kernel = Kernel::new(FILE, "merge_backward", 128, 29);
 /// Rows per block of `STATES` and `MERGE`.
-pub(super) const ROWS_PER_BLOCK: usize = 4;
+pub(in crate::cuda) const ROWS_PER_BLOCK: usize = 4;
 
 /// The widest row that the kernels take.
 pub(super) const MOST_WIDTH: usize = 256;
@@ -24,7 +24,7 @@ const PADDING: usize = 4;
 /// How the kernel computes, and adds the products of a score: `ScoredBy` of `kernels/target_attention/backward.cu`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub(super) enum ScoredBy {
+pub(in crate::cuda) enum ScoredBy {
     /// Multiply-adds on rows in shared memory.
     Threads = 0,
     /// Multiply-adds on behaviours in registers.
@@ -62,16 +62,16 @@ pub(in crate::cuda) struct Variant {
 }
 
 /// The most query rows for the kernels that stream.
-const STREAMED: usize = 4;
+pub(in crate::cuda) const STREAMED: usize = 4;
 /// The widest row for those and for matrix units.
-const STREAMED_WIDTH: usize = 128;
+pub(in crate::cuda) const STREAMED_WIDTH: usize = 128;
 
 /// Symbol, registers, columns, tile rows, step, rows that a thread scores. Of those for the same width, the first that holds all rows
 /// of a user is taken, or the last.
 #[rustfmt::skip]
 pub(in crate::cuda) static VARIANTS: [Variant; 17] = [
     row("backward_fma_32_rows_32", 158, [32, 32, 64, 4]),
-    row("backward_fma_64_rows_8", 141, [64, 8, 64, 2]),
+    row("backward_fma_64_rows_8", 139, [64, 8, 64, 2]),
     row("backward_fma_64_rows_32", 196, [64, 32, 64, 4]),
     row("backward_fma_128_rows_32", 168, [128, 32, 32, 4]),
     row("backward_fma_256_rows_16", 167, [256, 16, 16, 1]),
@@ -90,12 +90,20 @@ pub(in crate::cuda) static VARIANTS: [Variant; 17] = [
 ];
 
 const fn row(symbol: &'static str, registers: u32, sizes: [usize; 4]) -> Variant {
-    let [columns, tile_rows, step, score_rows] = sizes;
-    let kernel = Kernel::new("target_attention_backward_fma", symbol, 128, registers);
-    Variant { kernel, scored_by: ScoredBy::Threads, dtype: None, columns, tile_rows, step, score_rows }
+    Variant::new(
+        Kernel::new("target_attention_backward_fma", symbol, 128, registers),
+        ScoredBy::Threads,
+        sizes,
+    )
 }
 
 impl Variant {
+    /// A kernel for all storage types: columns, tile rows, step, rows that a thread scores.
+    pub(in crate::cuda) const fn new(kernel: Kernel, scored_by: ScoredBy, sizes: [usize; 4]) -> Self {
+        let [columns, tile_rows, step, score_rows] = sizes;
+        Self { kernel, scored_by, dtype: None, columns, tile_rows, step, score_rows }
+    }
+
     const fn by(mut self, scored_by: ScoredBy, dtype: Option<DType>) -> Self {
         self.kernel.file = match scored_by {
             ScoredBy::Threads => "target_attention_backward_fma",
@@ -130,7 +138,7 @@ impl Variant {
     }
 
     /// How the kernel adds the products of a score.
-    pub(super) fn scored_by(&self) -> ScoredBy {
+    pub(in crate::cuda) fn scored_by(&self) -> ScoredBy {
         self.scored_by
     }
 

@@ -16,7 +16,8 @@ use crate::webgpu::decoupled::backward::all_kernels::{
 use crate::webgpu::decoupled::backward::kept::{Columns, gather, scale_features};
 use crate::webgpu::decoupled::backward::tables::{Asked, Keys, SourceRows, from_word, sorted, sum};
 use crate::webgpu::launch::groups_of;
-use crate::webgpu::lookup::table_gradient::{Job, Runs};
+use crate::webgpu::lookup::runs::Runs;
+use crate::webgpu::lookup::table_gradient::Job;
 use crate::webgpu::memory::WgpuMemory;
 use crate::webgpu::state::Wgpu;
 

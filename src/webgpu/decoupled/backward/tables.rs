@@ -6,8 +6,9 @@ use crate::gpu::fit;
 use crate::ops::{Table, TableGradient, total_width};
 use crate::webgpu::binding::Binding;
 use crate::webgpu::lookup::backward::{jobs, sorted_runs};
+use crate::webgpu::lookup::runs::Runs;
 use crate::webgpu::lookup::sort::{IdList, Sort};
-use crate::webgpu::lookup::table_gradient::{Job, Runs};
+use crate::webgpu::lookup::table_gradient::Job;
 use crate::webgpu::memory::WgpuMemory;
 use crate::webgpu::state::Wgpu;
 

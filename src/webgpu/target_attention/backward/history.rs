@@ -7,6 +7,7 @@ use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::THREADS;
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::shader::{Format, Kernel, Slot};
+use crate::webgpu::target_attention::added::{self, AddedParams};
 use crate::webgpu::target_attention::attend::split_scale;
 use crate::webgpu::target_attention::backward::rows::{Job, PackedRows, Window};
 
@@ -20,6 +21,7 @@ params! {
         group_heads: u32,
         width: u32,
         value_width: u32,
+        value_stride: u32,
         first_history: u32,
         keys_base: u32,
         values_base: u32,
@@ -38,26 +40,32 @@ params! {
         has_bias: u32,
         wants: u32,
         aliased: u32,
+        has_places: u32,
+        last_position: u32,
     }
 }
 
-/// `group4`: vec4s of rows per thread; 1 for a tile of 4 rows, otherwise 2.
-fn backward_kernel(group4: u32, history: Format) -> Kernel {
+/// `group4`: vec4s of rows per thread; 1 for a tile of 4 rows, otherwise 2. `positions`: whether rows of positions are added to those
+/// of the history.
+fn backward_kernel(group4: u32, positions: bool, history: Format) -> Kernel {
+    const KEYS: &str = include_str!("../../../../shaders/target_attention/keys.wgsl");
+    const VALUES: &str = include_str!("../../../../shaders/target_attention/values.wgsl");
+    const SUMS: &str = include_str!("../../../../shaders/tin/rows.wgsl");
+    const SCORES: &str = include_str!("../../../../shaders/target_attention/backward_scores.wgsl");
+    const BACKWARD: &str = include_str!("../../../../shaders/target_attention/backward.wgsl");
+    let [keys, values, added] = added::slots(positions, history);
     Kernel {
         name: "target_attention/backward",
         params: &BackwardParams::BLOCK,
         threads: THREADS,
-        sources: &[
-            include_str!("../../../../shaders/target_attention/backward_scores.wgsl"),
-            include_str!("../../../../shaders/target_attention/backward.wgsl"),
-        ],
+        sources: if positions { &[SUMS, SCORES, BACKWARD] } else { &[KEYS, VALUES, SCORES, BACKWARD] },
         constants: vec![("GROUP4", group4)],
         slots: vec![
             Slot::plain("pieces", "vec4<u32>"),
             Slot::plain("rows", "vec4<f32>"),
-            Slot::read("keys", history),
-            Slot::read("values", history),
-            Slot::read("bias", Format::f32(false)),
+            keys,
+            values,
+            added,
             Slot::write("grad_keys", "f32"),
             Slot::write("grad_values", "f32"),
             Slot::write("partial", "f32"),
@@ -66,7 +74,11 @@ fn backward_kernel(group4: u32, history: Format) -> Kernel {
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    Format::ALL.into_iter().flat_map(|format| [1, 2].map(|group4| backward_kernel(group4, format))).collect()
+    let each = |format| {
+        [(1, false), (2, false), (1, true), (2, true)]
+            .map(|(group4, positions)| backward_kernel(group4, positions, format))
+    };
+    Format::ALL.into_iter().flat_map(each).collect()
 }
 
 /// What the dispatches of all windows share.
@@ -83,15 +95,13 @@ pub(super) struct Written<'a> {
     pub(super) queries: bool,
     pub(super) keys: Option<&'a Binding>,
     pub(super) values: Option<&'a Binding>,
-    /// The keys are the values.
-    pub(super) aliased: bool,
     pub(super) bias: bool,
 }
 
 impl Written<'_> {
     /// The bits of `wants` in the shader.
-    fn bits(&self) -> u32 {
-        let values = if self.aliased { self.keys.is_some() } else { self.values.is_some() };
+    fn bits(&self, aliased: bool) -> u32 {
+        let values = if aliased { self.keys.is_some() } else { self.values.is_some() };
         let bits = [self.queries, self.keys.is_some(), values, self.bias];
         bits.iter().enumerate().map(|(bit, &wanted)| u32::from(wanted) << bit).sum()
     }
@@ -99,24 +109,20 @@ impl Written<'_> {
 
 impl History<'_> {
     /// Computes what is asked for of one window.
-    pub(super) fn gradients<T: Element>(
-        &self,
-        window: &Window<'_>,
-        values: &Binding,
-        written: &Written<'_>,
-    ) -> Result<()> {
-        let Job { gpu, operation, op, plan, .. } = *self.job;
-        if written.bits() == 0 {
+    pub(super) fn gradients<T: Element>(&self, window: &Window<'_>, written: &Written<'_>) -> Result<()> {
+        let Job { gpu, operation, op, plan, aliased, .. } = *self.job;
+        if written.bits(aliased) == 0 {
             return Ok(());
         }
         let (no_keys, no_values) = (gpu.no_output(operation)?, gpu.no_output(operation)?);
         let (grad_keys, grad_values) =
             (written.keys.unwrap_or(&no_keys), written.values.unwrap_or(&no_values));
-        let nothing = gpu.nothing();
-        let bias = window.bias.as_ref().unwrap_or(&nothing);
-        let vectors = window.keys.has_whole_vec4s(op.width) && values.has_whole_vec4s(op.value_width);
-        let kernel = backward_kernel(if plan.tile_rows == 4 { 1 } else { 2 }, Format::of::<T>(vectors));
-        let (weighting, divisor) = weighting_code(op.weighting);
+        let Window { keys, values, added, .. } = window;
+        let vectors = keys.has_whole_vec4s(op.width) && values.has_whole_vec4s(op.value_width);
+        let (group4, positions) = (if plan.tile_rows == 4 { 1 } else { 2 }, self.job.added.is_positions());
+        let kernel = backward_kernel(group4, positions, Format::of::<T>(vectors));
+        let AddedParams { has_bias, has_places, last_position } = self.job.added.params();
+        let (weighting, divisor) = weighting_code(operation, op.weighting)?;
         let (query_factor, factor) = split_scale(op.effective_scale());
         let groups = (window.pieces.len() * op.kv_heads) as u64;
         for first_tile in (0..plan.most_tiles.max(1)).step_by(plan.tiles_per_dispatch) {
@@ -128,10 +134,11 @@ impl History<'_> {
                 group_heads: (op.heads / op.kv_heads) as u32,
                 width: op.width as u32,
                 value_width: op.value_width as u32,
+                value_stride: (op.kv_heads * op.value_width) as u32,
                 first_history: window.span.start as u32,
-                keys_base: window.keys.base,
+                keys_base: keys.base,
                 values_base: values.base,
-                bias_base: bias.base,
+                bias_base: added.base,
                 grad_keys_base: grad_keys.base,
                 grad_values_base: grad_values.base,
                 first_grad_out: self.rows.first_grad_out,
@@ -143,20 +150,14 @@ impl History<'_> {
                 tile: plan.tile_rows as u32,
                 shares: plan.shares as u32,
                 weighting,
-                has_bias: u32::from(window.bias.is_some()),
-                wants: written.bits(),
-                aliased: u32::from(written.aliased),
+                has_bias,
+                wants: written.bits(aliased),
+                aliased: aliased.into(),
+                has_places,
+                last_position,
             };
-            let bindings = [
-                &self.job.pieces,
-                &self.rows.all,
-                &window.keys,
-                values,
-                bias,
-                grad_keys,
-                grad_values,
-                self.partial,
-            ];
+            let bindings =
+                [&self.job.pieces, &self.rows.all, keys, values, added, grad_keys, grad_values, self.partial];
             gpu.dispatch(operation, &kernel, &params, &bindings, groups)?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The gradients of target attention.
+//! The gradients of attention, for every operation that needs them.
 //!
 //! A workgroup owns a span of one user's behaviours, and goes over all of the user's candidates: it computes weights and
 //! gradients of scores again, adds up the gradients of its keys, values and bias, and a partial result of those of the queries.
@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use crate::element::{Element, GradientOf};
 use crate::error::Result;
-use crate::gpu::fit;
+use crate::gpu::{fit, weighting_code};
 use crate::memory::ViewMut;
 use crate::ops::{
     TargetAttention, TargetAttentionGradOut, TargetAttentionGradients, TargetAttentionInputs,
@@ -26,11 +26,12 @@ use crate::webgpu::output::Output;
 use crate::webgpu::recording::Command;
 use crate::webgpu::shader::Kernel;
 use crate::webgpu::state::Wgpu;
+use crate::webgpu::target_attention::added::Added;
+use crate::webgpu::target_attention::attend;
 use history::{History, Written};
 use plan::{BackwardPlan, Limits};
+pub(in crate::webgpu) use queries::QueryGradients;
 use rows::{Job, PackedRows, Saved, Window};
-
-const NAME: &str = "target_attention_backward";
 
 /// Bytes of partial results, and of packed rows, of the users that are computed together.
 const GROUP_BYTES: u64 = 64 << 20;
@@ -39,229 +40,287 @@ pub(super) fn variants() -> Vec<Kernel> {
     [history::variants(), queries::variants(), rows::variants()].concat()
 }
 
-pub(super) fn backward<T: Element, G: GradientOf<T>>(
+/// One backward pass as the kernels see it, whichever operation it serves. `Q` is the type of queries and of what comes in, `T` that of
+/// the histories and of what was saved.
+pub(in crate::webgpu) struct Pass<'a, Q: Element, T: Element> {
+    pub(in crate::webgpu) operation: &'static str,
+    pub(in crate::webgpu) op: &'a TargetAttention,
+    pub(in crate::webgpu) queries: Region<'a, Q>,
+    pub(in crate::webgpu) grad_out: Region<'a, Q>,
+    pub(in crate::webgpu) grad_lse: Option<Region<'a, f32>>,
+    /// Of softmax, the output and the log-sum-exp.
+    pub(in crate::webgpu) saved: Option<(Region<'a, T>, Region<'a, f32>)>,
+    pub(in crate::webgpu) history: &'a attend::History<'a>,
+    pub(in crate::webgpu) added: Added<'a>,
+    /// Whether the keys are the values.
+    pub(in crate::webgpu) aliased: bool,
+}
+
+/// The gradients that are asked for.
+pub(in crate::webgpu) struct Gradients<'a, G: Element> {
+    pub(in crate::webgpu) queries: Option<QueryGradients<'a, G>>,
+    pub(in crate::webgpu) keys: Option<ViewMut<'a, WgpuMemory, G>>,
+    pub(in crate::webgpu) values: Option<ViewMut<'a, WgpuMemory, G>>,
+    pub(in crate::webgpu) bias: Option<ViewMut<'a, WgpuMemory, f32>>,
+    /// Takes the `f32` gradients of the keys of one span of the histories after the other.
+    pub(in crate::webgpu) of_span: Option<&'a mut OfSpan<'a>>,
+}
+
+pub(in crate::webgpu) type OfSpan<'a> = dyn FnMut(&Range<usize>, &Binding) -> Result<()> + 'a;
+
+pub(super) fn target_attention<T: Element, G: GradientOf<T>>(
     gpu: &Wgpu,
     op: &TargetAttention,
     batch: &WgpuBatch,
     inputs: &TargetAttentionInputs<'_, WgpuMemory, T>,
     (saved, grad_out): (&TargetAttentionSaved<'_, WgpuMemory, T>, &TargetAttentionGradOut<'_, WgpuMemory, T>),
-    mut grads: TargetAttentionGradients<'_, WgpuMemory, G>,
+    grads: TargetAttentionGradients<'_, WgpuMemory, G>,
 ) -> Result<()> {
+    const NAME: &str = "target_attention_backward";
     op.check_backward(batch.as_ref(), inputs, saved, grad_out, &grads)?;
+    weighting_code(NAME, op.weighting)?;
     batch.check_owner(gpu, NAME)?;
-    if !check_outputs(gpu, &grads)? {
+    if !check_outputs(gpu, NAME, &grads)? {
         return Ok(());
     }
-    let targets = batch.as_ref().targets();
-    fit(NAME, "N", batch.as_ref().histories().rows())?;
-    fit(NAME, "queries", targets.rows().saturating_mul(op.heads * op.width))?;
-    fit(NAME, "grad_out.out", targets.rows().saturating_mul(op.heads * op.value_width))?;
-    let window = window(gpu, op, inputs, &grads);
-    let bytes = GROUP_BYTES.min(gpu.limits().max_storage_buffer_binding_size / 2) as usize;
-    let limits = Limits { window, bytes, queries: grads.queries.is_some() };
-    let groups = plan::groups(op, batch.as_ref(), limits);
-    let plans: Vec<_> =
-        groups.into_iter().map(|users| BackwardPlan::new(op, batch.as_ref(), users, limits)).collect();
-    // All of them fit, before the first writes anything.
-    for plan in &plans {
-        check_room(gpu, op, plan, window, &grads)?;
-    }
-    for plan in &plans {
-        let job = Job {
-            gpu,
-            operation: NAME,
-            op,
-            tiles: gpu.list(NAME, &plan.tile_words())?,
-            pieces: gpu.list(NAME, &plan.piece_words())?,
-            plan,
-        };
-        gpu.part(|| one_group(&job, inputs, (saved, grad_out), &mut grads, window))?;
-    }
-    Ok(())
-}
-
-/// Computes the gradients of the users of a plan.
-fn one_group<T: Element, G: GradientOf<T>>(
-    job: &Job<'_>,
-    inputs: &TargetAttentionInputs<'_, WgpuMemory, T>,
-    (saved, grad_out): (&TargetAttentionSaved<'_, WgpuMemory, T>, &TargetAttentionGradOut<'_, WgpuMemory, T>),
-    grads: &mut TargetAttentionGradients<'_, WgpuMemory, G>,
-    window: usize,
-) -> Result<()> {
-    let Job { gpu, op, plan, .. } = *job;
-    let rows = job.pack(Region::of(inputs.queries), Region::of(grad_out.out))?;
-    let windows = plan.windows(window);
-    let softmax = saved.out.zip(saved.lse).filter(|_| op.weighting == Weighting::Softmax);
-    if let Some((out, lse)) = softmax {
-        let grad_lse = grad_out.lse.map(Region::of);
-        let saved = Saved { out: Region::of(out), lse: Region::of(lse), grad_lse };
-        states(job, &rows, &saved, inputs, Region::of(grad_out.out), &windows)?;
-    }
-    let (first_bias, words) = partial_words(op, plan, &windows, grads)?;
-    let partial = gpu.scratch(NAME, words as u64)?;
-    let history = History { job, rows: &rows, partial: &partial, first_bias };
-    for (pieces, span) in &windows {
-        gpu.part(|| one_window(&history, inputs, (pieces, span), grads))?;
-    }
-    match &mut grads.queries {
-        Some(grad) => queries::add_up(job, &partial, grad),
-        None => Ok(()),
-    }
-}
-
-/// Where the gradients of the bias begin behind the partial results of a group, and where they end, in words.
-fn partial_words<G: Element>(
-    op: &TargetAttention,
-    plan: &BackwardPlan,
-    windows: &[(Range<usize>, Range<usize>)],
-    grads: &TargetAttentionGradients<'_, WgpuMemory, G>,
-) -> Result<(u32, usize)> {
-    let most_rows = windows.iter().map(|(_, span)| span.len()).max().unwrap_or(0);
-    let parts = if grads.queries.is_some() { plan.parts.saturating_mul(op.width) } else { 0 };
-    let bias = if grads.bias.is_some() { most_rows * op.heads } else { 0 };
-    fit(NAME, "partial results", parts.saturating_add(bias))?;
-    Ok((fit(NAME, "partial results", parts)?, parts + bias))
-}
-
-/// Checks that the device holds what a group needs.
-fn check_room<G: Element>(
-    gpu: &Wgpu,
-    op: &TargetAttention,
-    plan: &BackwardPlan,
-    window: usize,
-    grads: &TargetAttentionGradients<'_, WgpuMemory, G>,
-) -> Result<()> {
-    let [.., packed] = rows::packed_parts(op, plan);
-    gpu.scratch_size(NAME, u64::from(fit(NAME, "queries", packed)?) * 4)?;
-    if op.weighting == Weighting::Softmax {
-        gpu.scratch_size(NAME, (2 * plan.parts / plan.shares) as u64)?;
-    }
-    let (_, words) = partial_words(op, plan, &plan.windows(window), grads)?;
-    gpu.scratch_size(NAME, words as u64).map(|_| ())
+    let keys = Region::of(inputs.keys);
+    let values = inputs.values.map_or(keys, Region::of);
+    let history = |span: &Range<usize>| {
+        let (first, count) = (span.start, span.len());
+        Ok([
+            gpu.bind(NAME, "keys", &keys.rows(first, count, op.kv_heads * op.width))?,
+            gpu.bind(NAME, "values", &values.rows(first, count, op.kv_heads * op.value_width))?,
+        ])
+    };
+    let saved = saved.out.zip(saved.lse).filter(|_| op.weighting == Weighting::Softmax);
+    let pass = Pass {
+        operation: NAME,
+        op,
+        queries: Region::of(inputs.queries),
+        grad_out: Region::of(grad_out.out),
+        grad_lse: grad_out.lse.map(Region::of),
+        saved: saved.map(|(out, lse)| (Region::of(out), Region::of(lse))),
+        history: &history,
+        added: inputs.bias.map_or(Added::Nothing, |bias| Added::Bias(Region::of(bias))),
+        aliased: inputs.values.is_none(),
+    };
+    let TargetAttentionGradients { queries, keys, values, bias } = grads;
+    let queries = queries.map(QueryGradients::View);
+    pass.run(gpu, batch, Gradients { queries, keys, values, bias, of_span: None })
 }
 
 /// Checks that the gradients are of this device, before anything is recorded; returns whether any is asked for.
 fn check_outputs<G: Element>(
     gpu: &Wgpu,
+    operation: &'static str,
     grads: &TargetAttentionGradients<'_, WgpuMemory, G>,
 ) -> Result<bool> {
     let rows =
         [("grads.queries", &grads.queries), ("grads.keys", &grads.keys), ("grads.values", &grads.values)];
     for (argument, view) in rows {
-        view.iter().try_for_each(|view| gpu.check_device(NAME, argument, &Region::of_mut(view)))?;
+        view.iter().try_for_each(|view| gpu.check_device(operation, argument, &Region::of_mut(view)))?;
     }
-    grads.bias.iter().try_for_each(|view| gpu.check_device(NAME, "grads.bias", &Region::of_mut(view)))?;
+    grads
+        .bias
+        .iter()
+        .try_for_each(|view| gpu.check_device(operation, "grads.bias", &Region::of_mut(view)))?;
     Ok(grads.bias.is_some() || rows.iter().any(|(_, view)| view.is_some()))
 }
 
-/// The rows of histories that are bound at a time: as many as fit a binding of every input and output.
-fn window<T: Element, G: Element>(
-    gpu: &Wgpu,
-    op: &TargetAttention,
-    inputs: &TargetAttentionInputs<'_, WgpuMemory, T>,
-    grads: &TargetAttentionGradients<'_, WgpuMemory, G>,
-) -> usize {
-    let (key_row, value_row) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
-    let mut window = gpu.rows_per_binding::<T>(key_row.max(value_row));
-    if inputs.bias.is_some() {
-        window = window.min(gpu.rows_per_binding::<f32>(op.heads));
+impl<G: Element> Gradients<'_, G> {
+    /// Whether the gradients of the keys are computed.
+    fn has_keys(&self) -> bool {
+        self.keys.is_some() || self.of_span.is_some()
     }
-    for (asked, width) in [
-        (grads.keys.is_some(), key_row),
-        (grads.values.is_some(), value_row),
-        // They share a binding with the partial results.
-        (grads.bias.is_some(), 4 * op.heads),
-    ] {
-        if asked {
-            window = window.min(gpu.rows_per_binding::<f32>(width));
+}
+
+impl<Q: Element, T: Element> Pass<'_, Q, T> {
+    pub(in crate::webgpu) fn run<G: Element>(
+        &self,
+        gpu: &Wgpu,
+        batch: &WgpuBatch,
+        mut grads: Gradients<'_, G>,
+    ) -> Result<()> {
+        let Self { operation, op, .. } = *self;
+        let targets = batch.as_ref().targets();
+        fit(operation, "N", batch.as_ref().histories().rows())?;
+        fit(operation, "queries", targets.rows().saturating_mul(op.heads * op.width))?;
+        fit(operation, "grad_out.out", targets.rows().saturating_mul(op.heads * op.value_width))?;
+        let window = self.window(gpu, &grads);
+        let bytes = GROUP_BYTES.min(gpu.limits().max_storage_buffer_binding_size / 2) as usize;
+        let limits = Limits { window, bytes, queries: grads.queries.is_some() };
+        let groups = plan::groups(op, batch.as_ref(), limits);
+        let plans: Vec<_> =
+            groups.into_iter().map(|users| BackwardPlan::new(op, batch.as_ref(), users, limits)).collect();
+        // All of them fit, before the first writes anything.
+        for plan in &plans {
+            self.check_room(gpu, plan, window, &grads)?;
+        }
+        for plan in &plans {
+            let job = Job {
+                gpu,
+                operation,
+                op,
+                added: self.added,
+                aliased: self.aliased,
+                tiles: gpu.list(operation, &plan.tile_words())?,
+                pieces: gpu.list(operation, &plan.piece_words())?,
+                plan,
+            };
+            gpu.part(|| self.group(&job, &mut grads, window))?;
+        }
+        Ok(())
+    }
+
+    /// The rows of histories that are bound at a time: as many as fit a binding of every input and output.
+    fn window<G: Element>(&self, gpu: &Wgpu, grads: &Gradients<'_, G>) -> usize {
+        let op = self.op;
+        let (key_row, value_row) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
+        let mut window = gpu.rows_per_binding::<T>(key_row.max(value_row));
+        window = self.added.window(gpu, op.heads, window);
+        for (asked, width) in [
+            (grads.has_keys(), key_row),
+            (grads.values.is_some(), value_row),
+            // They share a binding with the partial results.
+            (grads.bias.is_some(), 4 * op.heads),
+        ] {
+            if asked {
+                window = window.min(gpu.rows_per_binding::<f32>(width));
+            }
+        }
+        window
+    }
+
+    /// Checks that the device holds what a group needs.
+    fn check_room<G: Element>(
+        &self,
+        gpu: &Wgpu,
+        plan: &BackwardPlan,
+        window: usize,
+        grads: &Gradients<'_, G>,
+    ) -> Result<()> {
+        let Self { operation, op, .. } = *self;
+        let [.., packed] = rows::packed_parts(op, plan);
+        gpu.scratch_size(operation, u64::from(fit(operation, "queries", packed)?) * 4)?;
+        if op.weighting == Weighting::Softmax {
+            gpu.scratch_size(operation, (2 * plan.parts / plan.shares) as u64)?;
+        }
+        let (_, words) = self.partial_words(plan, &plan.windows(window), grads)?;
+        gpu.scratch_size(operation, words as u64).map(|_| ())
+    }
+
+    /// Where the gradients of the bias begin behind the partial results of a group, and where they end, in words.
+    fn partial_words<G: Element>(
+        &self,
+        plan: &BackwardPlan,
+        windows: &[(Range<usize>, Range<usize>)],
+        grads: &Gradients<'_, G>,
+    ) -> Result<(u32, usize)> {
+        let Self { operation, op, .. } = *self;
+        let most_rows = windows.iter().map(|(_, span)| span.len()).max().unwrap_or(0);
+        let parts = if grads.queries.is_some() { plan.parts.saturating_mul(op.width) } else { 0 };
+        let bias = if grads.bias.is_some() { most_rows * op.heads } else { 0 };
+        fit(operation, "partial results", parts.saturating_add(bias))?;
+        Ok((fit(operation, "partial results", parts)?, parts + bias))
+    }
+
+    /// Computes the gradients of the users of a plan.
+    fn group<G: Element>(&self, job: &Job<'_>, grads: &mut Gradients<'_, G>, window: usize) -> Result<()> {
+        let Job { gpu, plan, .. } = *job;
+        let rows = job.pack(self.queries, self.grad_out)?;
+        let windows = plan.windows(window);
+        if let Some((out, lse)) = self.saved {
+            let saved = Saved { out, lse, grad_out: self.grad_out, grad_lse: self.grad_lse };
+            self.states(job, &rows, &saved, &windows)?;
+        }
+        let (first_bias, words) = self.partial_words(plan, &windows, grads)?;
+        let partial = gpu.scratch(self.operation, words as u64)?;
+        let history = History { job, rows: &rows, partial: &partial, first_bias };
+        for (pieces, span) in &windows {
+            gpu.part(|| self.one_window(&history, (pieces, span), grads))?;
+        }
+        match &mut grads.queries {
+            Some(grad) => queries::add_up(job, &partial, grad),
+            None => Ok(()),
         }
     }
-    window
-}
 
-/// Binds a part of the histories: keys, values, bias.
-fn bind_history<T: Element>(
-    gpu: &Wgpu,
-    op: &TargetAttention,
-    inputs: &TargetAttentionInputs<'_, WgpuMemory, T>,
-    span: &Range<usize>,
-) -> Result<(Binding, Binding, Option<Binding>)> {
-    let keys = Region::of(inputs.keys);
-    let values = inputs.values.map_or(keys, Region::of);
-    let (first, count) = (span.start, span.len());
-    let keys = gpu.bind(NAME, "keys", &keys.rows(first, count, op.kv_heads * op.width))?;
-    let values = gpu.bind(NAME, "values", &values.rows(first, count, op.kv_heads * op.value_width))?;
-    let bias = |bias| gpu.bind(NAME, "bias", &Region::of(bias).rows(first, count, op.heads));
-    Ok((keys, values, inputs.bias.map(bias).transpose()?))
-}
-
-/// Computes the softmax states of all rows.
-fn states<T: Element>(
-    job: &Job<'_>,
-    rows: &PackedRows,
-    saved: &Saved<'_, T>,
-    inputs: &TargetAttentionInputs<'_, WgpuMemory, T>,
-    grad_out: Region<'_, T>,
-    windows: &[(Range<usize>, Range<usize>)],
-) -> Result<()> {
-    let Job { gpu, plan, .. } = *job;
-    let lse = gpu.bind(NAME, "saved.lse", &saved.lse)?;
-    let span_states = gpu.scratch(NAME, (2 * plan.parts / plan.shares) as u64)?;
-    for (pieces, span) in windows {
-        let (keys, _, bias) = bind_history(gpu, job.op, inputs, span)?;
-        let window = Window { pieces, span, keys, bias };
-        job.span_states::<T>(rows, &lse, &span_states, &window)?;
+    /// Binds a part of the histories.
+    fn bind<'a>(
+        &self,
+        job: &Job<'_>,
+        (pieces, span): (&'a Range<usize>, &'a Range<usize>),
+    ) -> Result<Window<'a>> {
+        let [keys, values] = (self.history)(span)?;
+        let added = self.added.bind(job.gpu, self.operation, self.op.heads, span, &job.tiles)?;
+        Ok(Window { pieces, span, keys, values, added })
     }
-    job.row_states(rows, saved, grad_out, &span_states)
-}
 
-/// Computes the gradients of the histories of one window, and their part of those of the queries.
-fn one_window<T: Element, G: Element>(
-    history: &History<'_>,
-    inputs: &TargetAttentionInputs<'_, WgpuMemory, T>,
-    (pieces, span): (&Range<usize>, &Range<usize>),
-    grads: &mut TargetAttentionGradients<'_, WgpuMemory, G>,
-) -> Result<()> {
-    let Job { gpu, op, .. } = *history.job;
-    let (keys, values, bias) = bind_history(gpu, op, inputs, span)?;
-    let mut read = vec![&keys.buffer, &values.buffer];
-    read.extend(bias.as_ref().map(|bias| &bias.buffer));
-    let (key_row, value_row) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
-    let grad_keys = output(gpu, "grads.keys", &mut grads.keys, (span, key_row), &read, None)?;
-    let grad_values =
-        output(gpu, "grads.values", &mut grads.values, (span, value_row), &read, grad_keys.as_ref())?;
-    let written = Written {
-        queries: grads.queries.is_some(),
-        keys: grad_keys.as_ref().map(|grads| &grads.binding),
-        values: grad_values.as_ref().map(|grads| &grads.binding),
-        aliased: inputs.values.is_none(),
-        bias: grads.bias.is_some(),
-    };
-    let window = Window { pieces, span, keys: keys.clone(), bias: bias.clone() };
-    history.gradients::<T>(&window, &values, &written)?;
-    grad_keys.map_or(Ok(()), |grads| gpu.finish(grads))?;
-    grad_values.map_or(Ok(()), |grads| gpu.finish(grads))?;
-    if let Some(grads) = &grads.bias {
-        let view = Region::of_mut(grads).rows(span.start, span.len(), op.heads);
-        let to = gpu.bind(NAME, "grads.bias", &view)?;
-        let (from, from_offset) = (history.partial.buffer.clone(), u64::from(history.first_bias) * 4);
-        let (to_offset, bytes) = (to.offset + u64::from(to.base) * 4, view.bytes());
-        gpu.record(NAME, Command::Copy { from, from_offset, to: to.buffer, to_offset, bytes });
+    /// Computes the softmax states of all rows.
+    fn states(
+        &self,
+        job: &Job<'_>,
+        rows: &PackedRows,
+        saved: &Saved<'_, Q, T>,
+        windows: &[(Range<usize>, Range<usize>)],
+    ) -> Result<()> {
+        let Job { gpu, plan, .. } = *job;
+        let lse = gpu.bind(self.operation, "saved.lse", &saved.lse)?;
+        let span_states = gpu.scratch(self.operation, (2 * plan.parts / plan.shares) as u64)?;
+        for (pieces, span) in windows {
+            let window = self.bind(job, (pieces, span))?;
+            job.span_states::<T>(rows, &lse, &span_states, &window)?;
+        }
+        job.row_states(rows, saved, &span_states)
     }
-    Ok(())
-}
 
-/// Prepares the rows of a window of one gradient, if it is asked for.
-fn output<G: Element>(
-    gpu: &Wgpu,
-    argument: &'static str,
-    view: &mut Option<ViewMut<'_, WgpuMemory, G>>,
-    (span, row): (&Range<usize>, usize),
-    read: &[&wgpu::Buffer],
-    other: Option<&Output>,
-) -> Result<Option<Output>> {
-    let Some(view) = view else { return Ok(None) };
-    let rows = view.reborrow().slice(span.start * row, span.len() * row)?;
-    let others: Vec<&Output> = other.into_iter().collect();
-    Ok(Some(gpu.output(NAME, argument, &rows, rows.len(), read, &others)?))
+    /// Computes the gradients of the histories of one window, and their part of those of the queries.
+    fn one_window<G: Element>(
+        &self,
+        history: &History<'_>,
+        (pieces, span): (&Range<usize>, &Range<usize>),
+        grads: &mut Gradients<'_, G>,
+    ) -> Result<()> {
+        let Job { gpu, operation, op, .. } = *history.job;
+        let window = self.bind(history.job, (pieces, span))?;
+        let read = [&window.keys.buffer, &window.values.buffer, &window.added.buffer];
+        let (key_row, value_row) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
+        let grad_keys =
+            gpu.output_of_rows(operation, "grads.keys", &mut grads.keys, (span, key_row), &read, &[])?;
+        let others: Vec<&Output> = grad_keys.iter().collect();
+        let grad_values = gpu.output_of_rows(
+            operation,
+            "grads.values",
+            &mut grads.values,
+            (span, value_row),
+            &read,
+            &others,
+        )?;
+        // Gradients that only the caller's own pass takes.
+        let passed = match (&grad_keys, &grads.of_span) {
+            (None, Some(_)) => Some(gpu.scratch(operation, (span.len() * key_row) as u64)?),
+            _ => None,
+        };
+        let keys = grad_keys.as_ref().map(|grads| &grads.binding).or(passed.as_ref());
+        let written = Written {
+            queries: grads.queries.is_some(),
+            keys,
+            values: grad_values.as_ref().map(|grads| &grads.binding),
+            bias: grads.bias.is_some(),
+        };
+        history.gradients::<T>(&window, &written)?;
+        if let (Some(of_span), Some(keys)) = (&mut grads.of_span, keys) {
+            (*of_span)(span, keys)?;
+        }
+        grad_keys.map_or(Ok(()), |grads| gpu.finish(grads))?;
+        grad_values.map_or(Ok(()), |grads| gpu.finish(grads))?;
+        if let Some(grads) = &grads.bias {
+            let view = Region::of_mut(grads).rows(span.start, span.len(), op.heads);
+            let to = gpu.bind(operation, "grads.bias", &view)?;
+            let (from, from_offset) = (history.partial.buffer.clone(), u64::from(history.first_bias) * 4);
+            let (to_offset, bytes) = (to.offset + u64::from(to.base) * 4, view.bytes());
+            gpu.record(operation, Command::Copy { from, from_offset, to: to.buffer, to_offset, bytes });
+        }
+        Ok(())
+    }
 }

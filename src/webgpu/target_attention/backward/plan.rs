@@ -42,6 +42,8 @@ struct Tile {
     /// Of the user: the first partial result, and its spans.
     first_part: usize,
     spans: usize,
+    /// Where the user's history ends.
+    end: usize,
 }
 
 /// A span of a user's history.
@@ -254,7 +256,8 @@ impl BackwardPlan {
         let (rows, first_tile, first_part) = (targets.len() * group_heads, self.tiles.len(), self.parts);
         for first_row in (0..rows).step_by(self.tile_rows) {
             let own = self.tile_rows.min(rows - first_row);
-            self.tiles.push(Tile { first_target: targets.start, first_row, rows: own, first_part, spans });
+            let (first_target, end) = (targets.start, history.end);
+            self.tiles.push(Tile { first_target, first_row, rows: own, first_part, spans, end });
         }
         let blocks = history.len().div_ceil(block);
         let edge = |span: usize| history.end.min(history.start + blocks * span / spans * block);
@@ -276,10 +279,10 @@ impl BackwardPlan {
         self.tiles.len()
     }
 
-    /// Per tile: `[first candidate, first row, rows, 0] [first partial result, spans, 0, 0]`.
+    /// Per tile: `[first candidate, first row, rows, 0] [first partial result, spans, 0, history end]`.
     pub(super) fn tile_words(&self) -> Vec<u32> {
         let words = |tile: &Tile| {
-            [tile.first_target, tile.first_row, tile.rows, 0, tile.first_part, tile.spans, 0, 0]
+            [tile.first_target, tile.first_row, tile.rows, 0, tile.first_part, tile.spans, 0, tile.end]
                 .map(|value| value as u32)
         };
         self.tiles.iter().flat_map(words).collect()

@@ -44,28 +44,45 @@ pub(super) fn variants() -> Vec<Kernel> {
     vec![queries_kernel()]
 }
 
+/// Where the gradients of the queries go.
+pub(in crate::webgpu) enum QueryGradients<'a, G: Element> {
+    View(ViewMut<'a, WgpuMemory, G>),
+    /// `f32` rows of all candidates, which the caller goes on with.
+    Rows(&'a Binding),
+}
+
 /// Writes the gradients of the queries of the candidates that the plan is for.
 pub(super) fn add_up<G: Element>(
     job: &Job<'_>,
     partial: &Binding,
-    grad: &mut ViewMut<'_, WgpuMemory, G>,
+    grad: &mut QueryGradients<'_, G>,
 ) -> Result<()> {
     let Job { gpu, operation, op, plan, .. } = *job;
-    let row = op.heads * op.width;
-    let own = grad.reborrow().slice(plan.targets.start * row, plan.targets.len() * row)?;
-    let out = gpu.output(operation, "grads.queries", &own, own.len(), &[], &[])?;
+    match grad {
+        QueryGradients::View(grad) => {
+            let row = op.heads * op.width;
+            let own = grad.reborrow().slice(plan.targets.start * row, plan.targets.len() * row)?;
+            let out = gpu.output(operation, "grads.queries", &own, own.len(), &[], &[])?;
+            add_up_to(job, partial, &out.binding, plan.targets.start)?;
+            gpu.finish(out)
+        }
+        QueryGradients::Rows(out) => add_up_to(job, partial, out, 0),
+    }
+}
+
+/// The same to rows from those of candidate `first_target` on.
+fn add_up_to(job: &Job<'_>, partial: &Binding, out: &Binding, first_target: usize) -> Result<()> {
+    let Job { gpu, operation, op, plan, .. } = *job;
     let threads = plan.tile_count() * op.kv_heads * plan.tile_rows * op.width;
     let params = BackwardQueriesParams {
         threads: fit(operation, "queries", threads)?,
         kv_heads: op.kv_heads as u32,
         group_heads: (op.heads / op.kv_heads) as u32,
         width: op.width as u32,
-        out_base: out.binding.base,
-        first_target: plan.targets.start as u32,
+        out_base: out.base,
+        first_target: first_target as u32,
         tile: plan.tile_rows as u32,
         shares: plan.shares as u32,
     };
-    let bindings = [&job.tiles, partial, &out.binding];
-    gpu.dispatch(operation, &queries_kernel(), &params, &bindings, groups_of(threads))?;
-    gpu.finish(out)
+    gpu.dispatch(operation, &queries_kernel(), &params, &[&job.tiles, partial, out], groups_of(threads))
 }

@@ -12,6 +12,7 @@ use crate::webgpu::memory::Region;
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
+use crate::webgpu::target_attention::added::{self, Added, AddedParams};
 use crate::webgpu::target_attention::attend::split_scale;
 use crate::webgpu::target_attention::backward::plan::BackwardPlan;
 use crate::webgpu::target_attention::pack_queries::{pack_rows, packed_vec4s};
@@ -26,6 +27,7 @@ params! {
         width: u32,
         first_history: u32,
         keys_base: u32,
+        values_base: u32,
         bias_base: u32,
         lse_base: u32,
         factor: f32,
@@ -33,6 +35,8 @@ params! {
         chunk: u32,
         shares: u32,
         has_bias: u32,
+        has_places: u32,
+        last_position: u32,
     }
 }
 
@@ -53,25 +57,26 @@ params! {
     }
 }
 
-fn states_kernel(keys: Format) -> Kernel {
+/// `positions`: whether rows of positions are added to those of the history.
+fn states_kernel(positions: bool, history: Format) -> Kernel {
+    const KEYS: &str = include_str!("../../../../shaders/target_attention/keys.wgsl");
+    const SUMS: &str = include_str!("../../../../shaders/tin/rows.wgsl");
+    const STATES: &str = include_str!("../../../../shaders/target_attention/backward_states.wgsl");
+    let [keys, values, added] = added::slots(positions, history);
+    let second = positions.then_some(values);
+    let before = [Slot::plain("pieces", "vec4<u32>"), Slot::plain("rows", "vec4<f32>"), keys];
+    let after = [added, Slot::plain("lse_bits", "u32"), Slot::write("states", "f32")];
     Kernel {
         name: "target_attention/backward_states",
         params: &BackwardStatesParams::BLOCK,
         threads: THREADS,
-        sources: &[include_str!("../../../../shaders/target_attention/backward_states.wgsl")],
+        sources: if positions { &[SUMS, STATES] } else { &[KEYS, STATES] },
         constants: vec![],
-        slots: vec![
-            Slot::plain("pieces", "vec4<u32>"),
-            Slot::plain("rows", "vec4<f32>"),
-            Slot::read("keys", keys),
-            Slot::read("bias", Format::f32(false)),
-            Slot::plain("lse_bits", "u32"),
-            Slot::write("states", "f32"),
-        ],
+        slots: before.into_iter().chain(second).chain(after).collect(),
     }
 }
 
-fn rows_kernel(rows: Format) -> Kernel {
+fn rows_kernel(saved: Format, grad_out: Format) -> Kernel {
     Kernel {
         name: "target_attention/backward_rows",
         params: &BackwardRowsParams::BLOCK,
@@ -80,8 +85,8 @@ fn rows_kernel(rows: Format) -> Kernel {
         constants: vec![],
         slots: vec![
             Slot::plain("tiles", "vec4<u32>"),
-            Slot::read("saved", rows),
-            Slot::read("grad_out", rows),
+            Slot::read("saved", saved),
+            Slot::read("grad_out", grad_out),
             Slot::plain("lse_bits", "u32"),
             Slot::read("grad_lse", Format::f32(false)),
             Slot::plain("span_states", "f32"),
@@ -91,7 +96,14 @@ fn rows_kernel(rows: Format) -> Kernel {
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    Format::ALL.into_iter().flat_map(|format| [states_kernel(format), rows_kernel(format)]).collect()
+    let each = |format: Format| {
+        let states = [false, true].map(|positions| states_kernel(positions, format));
+        // What comes in is of the storage type of what was saved, or f32.
+        let wide = Some(Format::f32(format.vectors)).filter(|&wide| wide != format);
+        let rows = [Some(format), wide].into_iter().flatten().map(move |grad| rows_kernel(format, grad));
+        states.into_iter().chain(rows)
+    };
+    Format::ALL.into_iter().flat_map(each).collect()
 }
 
 /// The packed rows of all tiles, in one buffer.
@@ -102,10 +114,11 @@ pub(super) struct PackedRows {
     pub(super) first_state: u32,
 }
 
-/// What softmax needs of the forward pass.
-pub(super) struct Saved<'a, T: Element> {
+/// What softmax needs of the forward pass, and the gradients that come in.
+pub(super) struct Saved<'a, Q: Element, T: Element> {
     pub(super) out: Region<'a, T>,
     pub(super) lse: Region<'a, f32>,
+    pub(super) grad_out: Region<'a, Q>,
     pub(super) grad_lse: Option<Region<'a, f32>>,
 }
 
@@ -114,7 +127,10 @@ pub(super) struct Window<'a> {
     pub(super) pieces: &'a Range<usize>,
     pub(super) span: &'a Range<usize>,
     pub(super) keys: Binding,
-    pub(super) bias: Option<Binding>,
+    /// Values, or the table of positions.
+    pub(super) values: Binding,
+    /// Bias, or positions.
+    pub(super) added: Binding,
 }
 
 /// What every dispatch reads.
@@ -122,6 +138,9 @@ pub(super) struct Job<'a> {
     pub(super) gpu: &'a Wgpu,
     pub(super) operation: &'static str,
     pub(super) op: &'a TargetAttention,
+    pub(super) added: Added<'a>,
+    /// Whether the keys are the values.
+    pub(super) aliased: bool,
     pub(super) plan: &'a BackwardPlan,
     pub(super) tiles: Binding,
     pub(super) pieces: Binding,
@@ -133,10 +152,10 @@ impl Job<'_> {
     }
 
     /// Packs queries and gradients of the output; leaves room for the states.
-    pub(super) fn pack<T: Element>(
+    pub(super) fn pack<Q: Element>(
         &self,
-        queries: Region<'_, T>,
-        grad_out: Region<'_, T>,
+        queries: Region<'_, Q>,
+        grad_out: Region<'_, Q>,
     ) -> Result<PackedRows> {
         let Self { gpu, operation, op, .. } = *self;
         let tiles = (&self.tiles, self.plan.tile_count());
@@ -175,8 +194,8 @@ impl Job<'_> {
         window: &Window<'_>,
     ) -> Result<()> {
         let Self { gpu, operation, op, plan, .. } = *self;
-        let nothing = gpu.nothing();
-        let bias = window.bias.as_ref().unwrap_or(&nothing);
+        let Window { keys, values, added, .. } = window;
+        let AddedParams { has_bias, has_places, last_position } = self.added.params();
         let params = BackwardStatesParams {
             first_piece: window.pieces.start as u32,
             splits: plan.states.splits as u32,
@@ -184,32 +203,38 @@ impl Job<'_> {
             group_heads: (op.heads / op.kv_heads) as u32,
             width: op.width as u32,
             first_history: window.span.start as u32,
-            keys_base: window.keys.base,
-            bias_base: bias.base,
+            keys_base: keys.base,
+            values_base: values.base,
+            bias_base: added.base,
             lse_base: lse.base,
             factor: split_scale(op.effective_scale()).1,
             tile: plan.tile_rows as u32,
             chunk: plan.states.chunk as u32,
             shares: plan.shares as u32,
-            has_bias: u32::from(window.bias.is_some()),
+            has_bias,
+            has_places,
+            last_position,
         };
-        let kernel = states_kernel(window.keys.format_of_rows::<T>(op.width));
+        let positions = self.added.is_positions();
+        let vectors = keys.has_whole_vec4s(op.width) && (!positions || values.has_whole_vec4s(op.width));
+        let kernel = states_kernel(positions, Format::of::<T>(vectors));
+        let second = positions.then_some(values);
         let groups = (window.pieces.len() * op.kv_heads * plan.states.splits) as u64;
-        let bindings = [&self.pieces, &rows.all, &window.keys, bias, lse, states];
+        let before = [&self.pieces, &rows.all, keys];
+        let bindings: Vec<_> = before.into_iter().chain(second).chain([added, lse, states]).collect();
         gpu.dispatch(operation, &kernel, &params, &bindings, groups)
     }
 
     /// Writes the states of all rows.
-    pub(super) fn row_states<T: Element>(
+    pub(super) fn row_states<Q: Element, T: Element>(
         &self,
         rows: &PackedRows,
-        saved: &Saved<'_, T>,
-        grad_out: Region<'_, T>,
+        saved: &Saved<'_, Q, T>,
         span_states: &Binding,
     ) -> Result<()> {
         let Self { gpu, operation, op, plan, .. } = *self;
         let out = gpu.bind(operation, "saved.out", &saved.out)?;
-        let grad_out = gpu.bind(operation, "grad_out.out", &grad_out)?;
+        let grad_out = gpu.bind(operation, "grad_out.out", &saved.grad_out)?;
         let lse = gpu.bind(operation, "saved.lse", &saved.lse)?;
         let grad_lse = match &saved.grad_lse {
             Some(grad_lse) => gpu.bind(operation, "grad_out.lse", grad_lse)?,
@@ -230,7 +255,7 @@ impl Job<'_> {
             shares: plan.shares as u32,
         };
         let vectors = out.has_whole_vec4s(op.value_width) && grad_out.has_whole_vec4s(op.value_width);
-        let kernel = rows_kernel(Format::of::<T>(vectors));
+        let kernel = rows_kernel(Format::of::<T>(vectors), Format::of::<Q>(vectors));
         let states = part(&rows.all, rows.first_state);
         let bindings = [&self.tiles, &out, &grad_out, &lse, &grad_lse, span_states, &states];
         gpu.dispatch(operation, &kernel, &params, &bindings, groups_of(threads))

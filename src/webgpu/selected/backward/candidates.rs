@@ -1,0 +1,176 @@
+//! What belongs to candidates: the gradients of their scores, of queries and of similarities.
+
+use std::ops::Range;
+
+use crate::element::Element;
+use crate::error::Result;
+use crate::gpu::fit;
+use crate::webgpu::binding::Binding;
+use crate::webgpu::launch::groups_of;
+use crate::webgpu::selected::backward::call::{Call, NAME};
+use crate::webgpu::selected::backward::kernels::{
+    SelectedQueriesParams, SelectedScoresParams, SelectedWeightsParams, SumHeadsParams, heads_kernel,
+    queries_kernel, scores_kernel, weights_kernel,
+};
+use crate::webgpu::selected::groups::Group;
+use crate::webgpu::selected::inputs::GroupInputs;
+use crate::webgpu::selected::parts::{Parts, lanes};
+use crate::webgpu::shader::Format;
+use crate::webgpu::sum_parts::{Mode, Rows};
+
+/// The slots of a group's candidates.
+pub(super) struct Slots<'a, T: Element> {
+    pub(super) call: &'a Call<'a, T>,
+    pub(super) targets: Range<usize>,
+    /// Behaviours.
+    pub(super) rows: usize,
+    pub(super) inputs: GroupInputs,
+    pub(super) grad_out: Binding,
+    /// `[C, K]`: (similarity, row).
+    pub(super) kept: Binding,
+    /// `[C, K, H]` each: weights, gradients of scores, and what heads add to the gradients of similarities, if these are asked for.
+    pub(super) numbers: Binding,
+}
+
+impl<'a, T: Element> Slots<'a, T> {
+    /// Computes the numbers, and what candidates add to the gradients of `γ`.
+    pub(super) fn new(
+        call: &'a Call<'a, T>,
+        group: &Group,
+        kept: Binding,
+        gamma_parts: &Binding,
+    ) -> Result<Self> {
+        let Call { gpu, op, asked, .. } = *call;
+        let targets = group.targets.clone();
+        let inputs = call.inputs.bind(gpu, NAME, op, group)?;
+        let grad_row = op.heads * op.value_width;
+        let grad_out = call.grad_out.rows(targets.start, targets.len(), grad_row);
+        let grad_out = gpu.bind(NAME, "grad_out.out", &grad_out)?;
+        let slots = targets.len().saturating_mul(op.top_k).saturating_mul(op.heads);
+        let kinds = if asked.similarities { 3 } else { 2 };
+        fit(NAME, "positions", slots.saturating_mul(4))?;
+        let numbers = gpu.scratch(NAME, (kinds * slots) as u64)?;
+        let rows = group.history.len();
+        let made = Self { call, targets, rows, inputs, grad_out, kept, numbers };
+        let pairs = made.pairs(slots)?;
+        made.weights(&pairs, gamma_parts)?;
+        gpu.give_back(&pairs.buffer);
+        Ok(made)
+    }
+
+    /// The first number of each kind.
+    pub(super) fn first_of(&self, kind: usize) -> u32 {
+        (kind * self.targets.len() * self.call.op.top_k * self.call.op.heads) as u32
+    }
+
+    /// α, scores and products of the slots.
+    fn pairs(&self, slots: usize) -> Result<Binding> {
+        let Call { gpu, op, asked, parts: Parts { slots: most, part, parts }, .. } = *self.call;
+        let pairs = gpu.scratch(NAME, 4 * slots as u64)?;
+        let GroupInputs { queries, keys, values, bias, gammas, has_bias, has_gammas } = &self.inputs;
+        let params = SelectedScoresParams {
+            heads: op.heads as u32,
+            kv_heads: op.kv_heads as u32,
+            top_k: op.top_k as u32,
+            parts: parts as u32,
+            part: part as u32,
+            width: op.width as u32,
+            key_lanes: lanes(op.width, 16),
+            value_width: op.value_width as u32,
+            value_lanes: lanes(op.value_width, 16),
+            queries_base: queries.base,
+            keys_base: keys.base,
+            values_base: values.base,
+            bias_base: bias.base,
+            gammas_base: gammas.base,
+            grad_out_base: self.grad_out.base,
+            has_bias: u32::from(*has_bias),
+            has_gammas: u32::from(*has_gammas),
+            wants_scores: u32::from(asked.gammas),
+            wants_products: u32::from(asked.scores()),
+            scale: op.effective_scale(),
+        };
+        let whole = self.inputs.has_whole_vec4s(op) && self.grad_out.has_whole_vec4s(op.value_width);
+        let kernel = scores_kernel(Format::of::<T>(whole), most);
+        let bindings = [&self.kept, queries, keys, values, bias, gammas, &self.grad_out, &pairs];
+        let groups = self.targets.len() as u64 * (parts * op.heads) as u64;
+        gpu.dispatch(NAME, &kernel, &params, &bindings, groups)?;
+        Ok(pairs)
+    }
+
+    /// Weights and gradients of scores.
+    fn weights(&self, pairs: &Binding, gamma_parts: &Binding) -> Result<()> {
+        let Call { gpu, op, asked, grad_lse, .. } = *self.call;
+        let first = self.targets.start * op.heads;
+        let groups = self.targets.len() * op.heads;
+        let nothing = gpu.nothing();
+        let grad_lse = grad_lse.map(|grad_lse| {
+            gpu.bind(NAME, "grad_out.lse", &grad_lse.rows(self.targets.start, self.targets.len(), op.heads))
+        });
+        let grad_lse = grad_lse.transpose()?;
+        let params = SelectedWeightsParams {
+            heads: op.heads as u32,
+            top_k: op.top_k as u32,
+            gammas_base: self.inputs.gammas.base,
+            grad_lse_base: grad_lse.as_ref().map_or(0, |grad_lse| grad_lse.base),
+            first_grad: self.first_of(1),
+            first_similarity: self.first_of(2),
+            first_gamma_part: 3 * first as u32,
+            has_gammas: u32::from(self.inputs.has_gammas),
+            has_grad_lse: u32::from(grad_lse.is_some()),
+            wants_similarities: u32::from(asked.similarities),
+            wants_gammas: u32::from(asked.gammas),
+        };
+        let grad_lse = grad_lse.as_ref().unwrap_or(&nothing);
+        let bindings = [&self.kept, pairs, &self.inputs.gammas, grad_lse, &self.numbers, gamma_parts];
+        gpu.dispatch(NAME, &weights_kernel(), &params, &bindings, groups as u64)
+    }
+
+    /// Writes the gradients of queries.
+    pub(super) fn queries(&self, out: &Binding) -> Result<()> {
+        let Call { gpu, op, parts: Parts { slots, part, parts }, .. } = *self.call;
+        let (candidates, width) = (self.targets.len(), op.heads * op.width);
+        let words = candidates * parts * width;
+        fit(NAME, "grads.queries", words)?;
+        let partial = match parts {
+            1 => None,
+            _ => Some(gpu.scratch(NAME, words as u64)?),
+        };
+        let written = partial.as_ref().unwrap_or(out);
+        let params = SelectedQueriesParams {
+            heads: op.heads as u32,
+            kv_heads: op.kv_heads as u32,
+            top_k: op.top_k as u32,
+            parts: parts as u32,
+            part: part as u32,
+            value_width: op.width as u32,
+            value_lanes: lanes(op.width, 64),
+            values_base: self.inputs.keys.base,
+            first_grad: self.first_of(1),
+            out_base: written.base,
+            scale: op.effective_scale(),
+        };
+        let keys = &self.inputs.keys;
+        let kernel = queries_kernel(keys.format_of_rows::<T>(op.width), slots);
+        let groups = (candidates * parts * op.heads) as u64;
+        gpu.dispatch(NAME, &kernel, &params, &[&self.kept, &self.numbers, keys, written], groups)?;
+        let Some(partial) = &partial else { return Ok(()) };
+        let ranges: Vec<u32> =
+            (0..candidates).flat_map(|m| [m * parts, (m + 1) * parts].map(|edge| edge as u32)).collect();
+        let rows = Rows { out, rows: candidates, width, out_width: width, first_column: 0 };
+        rows.sum_parts(gpu, NAME, &gpu.list(NAME, &ranges)?, partial, Mode::Sum)
+    }
+
+    /// Writes the gradients of similarities.
+    pub(super) fn similarities(&self, out: &Binding) -> Result<()> {
+        let Call { gpu, op, .. } = *self.call;
+        let slots = self.targets.len() * op.top_k;
+        let params = SumHeadsParams {
+            slots: slots as u32,
+            heads: op.heads as u32,
+            first_similarity: self.first_of(2),
+            out_base: out.base,
+        };
+        gpu.dispatch(NAME, &heads_kernel(), &params, &[&self.numbers, out], groups_of(slots))
+    }
+}

@@ -1,0 +1,193 @@
+//! The kernels of gradients of attention over a selection.
+
+use crate::webgpu::launch::THREADS;
+use crate::webgpu::lookup::runs::{RUNS, WINDOW_SUMS};
+use crate::webgpu::params::{Params, params};
+use crate::webgpu::selected::inputs::{PARTS, REDUCE, SCORES, WEIGHTED_ROWS};
+use crate::webgpu::selected::parts::SLOTS;
+use crate::webgpu::shader::{Format, Kernel, Slot};
+
+params! {
+    /// Twin of the struct in shaders/selected/backward_scores.wgsl.
+    pub(super) struct SelectedScoresParams {
+        heads: u32,
+        kv_heads: u32,
+        top_k: u32,
+        parts: u32,
+        part: u32,
+        width: u32,
+        key_lanes: u32,
+        value_width: u32,
+        value_lanes: u32,
+        queries_base: u32,
+        keys_base: u32,
+        values_base: u32,
+        bias_base: u32,
+        gammas_base: u32,
+        grad_out_base: u32,
+        has_bias: u32,
+        has_gammas: u32,
+        wants_scores: u32,
+        wants_products: u32,
+        scale: f32,
+    }
+}
+
+params! {
+    /// Twin of the struct in shaders/selected/backward_weights.wgsl.
+    pub(super) struct SelectedWeightsParams {
+        heads: u32,
+        top_k: u32,
+        gammas_base: u32,
+        grad_lse_base: u32,
+        first_grad: u32,
+        first_similarity: u32,
+        first_gamma_part: u32,
+        has_gammas: u32,
+        has_grad_lse: u32,
+        wants_similarities: u32,
+        wants_gammas: u32,
+    }
+}
+
+params! {
+    /// Twin of the struct in shaders/selected/backward_queries.wgsl.
+    pub(super) struct SelectedQueriesParams {
+        heads: u32,
+        kv_heads: u32,
+        top_k: u32,
+        parts: u32,
+        part: u32,
+        value_width: u32,
+        value_lanes: u32,
+        values_base: u32,
+        first_grad: u32,
+        out_base: u32,
+        scale: f32,
+    }
+}
+
+params! {
+    /// Twin of the struct in shaders/selected/sum_heads.wgsl.
+    pub(super) struct SumHeadsParams {
+        slots: u32,
+        heads: u32,
+        first_similarity: u32,
+        out_base: u32,
+    }
+}
+
+params! {
+    /// Twin of the struct in shaders/selected/gradient_windows.wgsl.
+    pub(super) struct SelectedWindowsParams {
+        threads: u32,
+        ids_base: u32,
+        starts_base: u32,
+        positions_base: u32,
+        out_base: u32,
+        width: u32,
+        part_width: u32,
+        dense: u32,
+        heads: u32,
+        group_heads: u32,
+        top_k: u32,
+        first_number: u32,
+        rows_base: u32,
+        adds: u32,
+        factor: f32,
+    }
+}
+
+pub(super) fn scores_kernel(rows: Format, slots: usize) -> Kernel {
+    Kernel {
+        name: "selected/backward_scores",
+        params: &SelectedScoresParams::BLOCK,
+        threads: THREADS,
+        sources: &[PARTS, SCORES, include_str!("../../../../shaders/selected/backward_scores.wgsl")],
+        constants: vec![("SLOTS", slots as u32)],
+        slots: vec![
+            Slot::plain("kept", "vec2<u32>"),
+            Slot::read("queries", rows),
+            Slot::read("keys", rows),
+            Slot::read("values", rows),
+            Slot::plain("bias", "f32"),
+            Slot::plain("gammas", "f32"),
+            Slot::read("grad_out", rows),
+            Slot::write("pairs", "vec4<f32>"),
+        ],
+    }
+}
+
+pub(super) fn weights_kernel() -> Kernel {
+    Kernel {
+        name: "selected/backward_weights",
+        params: &SelectedWeightsParams::BLOCK,
+        threads: THREADS,
+        sources: &[REDUCE, include_str!("../../../../shaders/selected/backward_weights.wgsl")],
+        constants: vec![],
+        slots: vec![
+            Slot::plain("kept", "vec2<u32>"),
+            Slot::plain("pairs", "vec4<f32>"),
+            Slot::plain("gammas", "f32"),
+            Slot::plain("grad_lse", "f32"),
+            Slot::write("numbers", "u32"),
+            Slot::write("gamma_parts", "f32"),
+        ],
+    }
+}
+
+pub(super) fn queries_kernel(keys: Format, slots: usize) -> Kernel {
+    Kernel {
+        name: "selected/backward_queries",
+        params: &SelectedQueriesParams::BLOCK,
+        threads: THREADS,
+        sources: &[PARTS, WEIGHTED_ROWS, include_str!("../../../../shaders/selected/backward_queries.wgsl")],
+        constants: vec![("SLOTS", slots as u32)],
+        slots: vec![
+            Slot::plain("kept", "vec2<u32>"),
+            Slot::plain("grads", "u32"),
+            Slot::read("values", keys),
+            Slot::write("out", "f32"),
+        ],
+    }
+}
+
+pub(super) fn heads_kernel() -> Kernel {
+    Kernel {
+        name: "selected/sum_heads",
+        params: &SumHeadsParams::BLOCK,
+        threads: THREADS,
+        sources: &[include_str!("../../../../shaders/selected/sum_heads.wgsl")],
+        constants: vec![],
+        slots: vec![Slot::plain("numbers", "u32"), Slot::write("out", "f32")],
+    }
+}
+
+pub(super) fn windows_kernel(rows: Format) -> Kernel {
+    Kernel {
+        name: "selected/gradient_windows",
+        params: &SelectedWindowsParams::BLOCK,
+        threads: THREADS,
+        sources: &[RUNS, include_str!("../../../../shaders/selected/gradient_windows.wgsl"), WINDOW_SUMS],
+        constants: vec![("VECTORS", u32::from(rows.vectors))],
+        slots: vec![
+            Slot::plain("live", "u32"),
+            Slot::plain("ids", "u32"),
+            Slot::plain("starts", "u32"),
+            Slot::plain("positions", "u32"),
+            Slot::plain("numbers", "u32"),
+            Slot::read("rows", rows),
+            Slot::write("out", "f32"),
+            Slot::write("heads", "f32"),
+        ],
+    }
+}
+
+pub(super) fn variants() -> Vec<Kernel> {
+    let each = |rows: Format| {
+        let of_parts = SLOTS.map(|slots| [scores_kernel(rows, slots), queries_kernel(rows, slots)]);
+        of_parts.into_iter().flatten().chain([windows_kernel(rows)])
+    };
+    let rows = Format::ALL.into_iter().flat_map(each);
+    rows.chain([weights_kernel(), heads_kernel()]).collect()
+}

@@ -1,0 +1,100 @@
+//! Candidates that are computed together: as many as the device's bindings and the memory between two passes allow.
+
+use std::ops::Range;
+
+use crate::jagged::Batch;
+
+/// Bytes of what a group's passes leave for one another.
+const GROUP_BYTES: u64 = 64 << 20;
+
+/// Candidates, and the behaviours of their users.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Group {
+    pub(super) targets: Range<usize>,
+    pub(super) history: Range<usize>,
+}
+
+/// What a group may have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Behaviours that are bound at a time.
+    pub(super) rows: usize,
+    pub(super) candidates: usize,
+    /// A user's candidates are not divided, and users without candidates are in a group too.
+    pub(super) whole_users: bool,
+}
+
+impl Limits {
+    /// For candidates of which each has at most so many bytes in one binding.
+    pub(super) fn new(rows: usize, candidate_bytes: usize, largest_binding: u64, whole_users: bool) -> Self {
+        let bytes = GROUP_BYTES.min(largest_binding / 2) as usize;
+        Self { rows, candidates: (bytes / candidate_bytes.max(1)).max(1), whole_users }
+    }
+
+    /// Divides a batch. A user alone may exceed the limits.
+    pub(super) fn groups(&self, batch: &Batch) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        for (history, targets) in batch.requests() {
+            let most = if self.whole_users { targets.len().max(1) } else { self.candidates };
+            let mut first = targets.start;
+            while first < targets.end || self.whole_users && targets.is_empty() {
+                let part = first..targets.end.min(first + most);
+                first = part.end;
+                self.add(&mut groups, history.clone(), part);
+                if targets.is_empty() {
+                    break;
+                }
+            }
+        }
+        groups
+    }
+
+    /// Adds candidates to the last group, or to a new one.
+    fn add(&self, groups: &mut Vec<Group>, history: Range<usize>, targets: Range<usize>) {
+        if let Some(last) = groups.last_mut()
+            && history.end - last.history.start <= self.rows
+            && targets.end - last.targets.start <= self.candidates
+        {
+            (last.history.end, last.targets.end) = (history.end, targets.end);
+            return;
+        }
+        groups.push(Group { targets, history });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jagged::Jagged;
+
+    fn batch(histories: &[usize], targets: &[usize]) -> Batch {
+        Batch::new(Jagged::from_lengths(histories).unwrap(), Jagged::from_lengths(targets).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn groups_have_every_candidate_once() {
+        let batch = batch(&[5, 0, 7, 3, 4], &[2, 1, 0, 9, 3]);
+        for whole_users in [false, true] {
+            for (rows, candidates) in [(1, 1), (8, 4), (12, 100), (100, 100)] {
+                let groups = Limits { rows, candidates, whole_users }.groups(&batch);
+                let targets: Vec<usize> = groups.iter().flat_map(|group| group.targets.clone()).collect();
+                assert_eq!(targets, (0..15).collect::<Vec<_>>());
+                for (history, targets) in batch.requests() {
+                    let of = |group: &&Group| {
+                        group.targets.start < targets.end && targets.start < group.targets.end
+                    };
+                    for group in groups.iter().filter(of) {
+                        assert!(group.history.start <= history.start && history.end <= group.history.end);
+                    }
+                    assert!(!whole_users || groups.iter().filter(of).count() <= 1);
+                }
+                if whole_users {
+                    let rows: Vec<usize> = groups.iter().flat_map(|group| group.history.clone()).collect();
+                    assert_eq!(rows, (0..19).collect::<Vec<_>>());
+                }
+            }
+        }
+        let all = Limits { rows: 100, candidates: 100, whole_users: true }.groups(&batch);
+        assert_eq!(all, [Group { targets: 0..15, history: 0..19 }]);
+    }
+}

@@ -1,6 +1,0 @@
-//! TIN: not on this backend yet.
-
-use crate::ops::TinOps;
-use crate::webgpu::state::Wgpu;
-
-impl TinOps for Wgpu {}
