@@ -19,8 +19,8 @@
 //! of published results and the script that computes formulas in `f64` are in `tests/golden`.
 //!
 //! What the examples leave out is a model's own: projections (matrix products of any library), embeddings of items, what comes after the
-//! pooled row. They run on [`Cpu`](crate::Cpu). Attention over
-//! a selection, histograms of similarities and TIN are on `Cpu` alone so far; the other calls take any backend.
+//! pooled row. They run on [`Cpu`](crate::Cpu); any backend takes the same calls, but for interest channels
+//! and [`SiluDivisor::HistoryLength`](crate::SiluDivisor::HistoryLength), which are on `Cpu` alone so far.
 //!
 //! # DIN, SDIM, DARE and TIN
 //!
@@ -159,7 +159,7 @@
 //! # HSTU: candidates over cached behaviours
 //!
 //! Candidates attend to the cached keys and values of behaviours with SiLU weights, divided by the length that the model was trained with, or
-//! by that of each user's own history ([`SiluDivisor::HistoryLength`](crate::SiluDivisor::HistoryLength), on the CPU);
+//! by that of each user's own history ([`SiluDivisor::HistoryLength`](crate::SiluDivisor::HistoryLength));
 //! relative positions and times come as a bias of behaviours (it is the same for all of a user's candidates, which share a time).
 //!
 //! ```

@@ -32,8 +32,7 @@ fn every_weighting_with_grouped_heads_and_a_bias() -> Result<()> {
     let users = Users::new(&[3, 0, 4], &[2, 1, 2]);
     let longseq = Longseq::cpu();
     let batch = batch(&longseq, &users)?;
-    let weightings =
-        [Weighting::Softmax, Weighting::Silu { divisor: 3.0 }, Weighting::Identity, Weighting::Relu];
+    let weightings = [Weighting::Softmax, Weighting::silu(3.0), Weighting::Identity, Weighting::Relu];
     for weighting in weightings {
         let op = TargetAttention::new(4).with_heads(4, 2).with_value_width(3).with_weighting(weighting);
         let (what, given) = (format!("{weighting:?}"), inputs(&op, &users)?);

@@ -70,7 +70,7 @@ pub(crate) fn target_attention(
             let weights = match op.weighting {
                 Weighting::Softmax => softmax(&scores, D::Minus1)?,
                 Weighting::Relu => scores.relu()?,
-                Weighting::Silu { divisor } => (silu(&scores)? / f64::from(divisor))?,
+                Weighting::Silu { divisor } => (silu(&scores)? / f64::from(divisor.value(length)))?,
                 _ => scores,
             };
             heads.push(weights.matmul(&v)?);
