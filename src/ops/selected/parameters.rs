@@ -44,6 +44,8 @@ pub(super) const NAME: &str = "selected_attention";
 ///
 /// **Range.** The result is a mean of values, which may have any size. `⟨q, k⟩`, `s`, each term of `α` and `α` must be within `f32`.
 ///
+/// Values, and keys, may also be rows of embedding tables: [`selected_table_attention`](crate::SelectedOps::selected_table_attention).
+///
 /// A selection may come from [`search`](crate::SearchOps::search), from
 /// [`decoupled_search`](crate::DecoupledOps::decoupled_search) or from the caller; a position may occur more than once, and then counts as
 /// often. (MUSE's published code adds 1e-7 to each weight after the softmax, and lets padding take weight where fewer than `K` are

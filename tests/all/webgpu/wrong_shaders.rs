@@ -307,11 +307,7 @@ fn decoupled() -> Vec<Twin> {
         ..case.clone()
     };
     let outside = DecoupledCase { policy: IdPolicy::Zero, ..case.clone() };
-    // More kept than workgroup memory holds: rows are gathered, and merged with those in the device's memory.
-    let many = DecoupledCase { histories: vec![10_000], targets: vec![2], top_k: 1100, ..int8.clone() };
     vec![
-        twin(&many, "decoupled/search", "return table0_vec4(place, left);", "return table0_vec4(0u, left);"),
-        twin(&many, "decoupled/search", "next_kept++;", "next_kept += 2u;"),
         // The third table read for the second; a neighbour's score; the threshold of another vec4 of candidates.
         twin(
             &case,
