@@ -21,7 +21,7 @@ pub(in crate::cuda) static VARIANTS: [Variant; 5] = [
     Variant { candidates: 8, entries: 4096, kernel: Kernel::new(FILE, "decoupled_search_8", THREADS, 80) },
     Variant { candidates: 4, entries: 4096, kernel: Kernel::new(FILE, "decoupled_search_4", THREADS, 89) },
     Variant { candidates: 2, entries: 4096, kernel: Kernel::new(FILE, "decoupled_search_2", THREADS, 72) },
-    Variant { candidates: 1, entries: 8192, kernel: Kernel::new(FILE, "decoupled_search_1", THREADS, 72) },
+    Variant { candidates: 1, entries: 8192, kernel: Kernel::new(FILE, "decoupled_search_1", THREADS, 70) },
 ];
 
 twins! {
