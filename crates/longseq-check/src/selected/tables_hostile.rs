@@ -62,20 +62,21 @@ impl One<'_> {
         let count = backend.download(backend.view(&places.2))?[0] as usize;
         let (mut ids, mut rows) =
             (backend.download(backend.view(&places.0))?, backend.download(backend.view(&places.1))?);
-        (ids.truncate(count), rows.truncate(count));
+        ids.truncate(count);
+        rows.truncate(count);
         Ok((out[0], ids, rows))
     }
 }
 
 /// What is removed may hold anything, and its id has no gradient; what is not counts with a weight of 0, too.
 pub(super) fn ignores_rows_of_removed_behaviours<B: Backend>(backend: &B, rules: Rules) {
-    let removed = f32::NEG_INFINITY;
+    const REMOVED: f32 = f32::NEG_INFINITY;
     let rows = if rules.nan { [1.0, 2.0, f32::NAN] } else { ONE.rows };
-    let similar = One { rows, similarities: [removed, 0.5], ..ONE };
+    let similar = One { rows, similarities: [REMOVED, 0.5], ..ONE };
     assert_eq!(similar.run(backend), Ok((1.0, vec![0], vec![1.0])));
-    let biased = One { rows, bias: Some(&[removed, 0.0]), ..ONE };
+    let biased = One { rows, bias: Some(&[REMOVED, 0.0]), ..ONE };
     assert_eq!(biased.run(backend), Ok((1.0, vec![0], vec![1.0])));
-    let both = One { bias: Some(&[removed, removed]), ..ONE };
+    let both = One { bias: Some(&[REMOVED, REMOVED]), ..ONE };
     assert_eq!(both.run(backend), Ok((0.0, vec![], vec![])));
     let weightless = One { bias: Some(&[-1e4, 0.0]), ..ONE };
     assert_eq!(weightless.run(backend), Ok((1.0, vec![0, 2], vec![1.0, 0.0])));
