@@ -94,7 +94,7 @@ pub(super) enum Source<'a> {
     Tables(&'a [Table<'a, Host>], &'a [u32]),
 }
 
-impl<'a> Source<'a> {
+impl Source<'_> {
     /// Whether rows can be read where they are.
     pub(super) fn is_in_place(&self) -> bool {
         matches!(self, Self::Rows(WideRows::F32(_)))

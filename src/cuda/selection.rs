@@ -1,4 +1,5 @@
-//! What searches share: the lists of the best behaviours of spans, and the selection among them, whose kernels are in `kernels/search/search.cu`.
+//! What searches share: the lists of the best behaviours of spans, and the selection among them, whose kernels are in
+//! `kernels/search/search.cu`.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -57,7 +57,7 @@ macro_rules! stamp {
 }
 
 mod channels;
-mod selected_tables;
+mod tables;
 
 tests!(target_attention on cpu cuda webgpu: (
     matches_published_multi_head_attention,

@@ -39,7 +39,10 @@ impl<'a> TableGradients<'a> {
         keys: Vec<Option<TableGradient<'a, Host>>>,
         values: Vec<Option<TableGradient<'a, Host>>>,
     ) -> Self {
-        let key_tables = if let SelectedKeys::Tables(tables) = inputs.keys { tables } else { &[] };
+        let key_tables: &[Table<'_, Host>] = match inputs.keys {
+            SelectedKeys::Tables(tables) => tables,
+            _ => &[],
+        };
         Self {
             features: inputs.values.len(),
             ids: inputs.history_ids.as_slice(),

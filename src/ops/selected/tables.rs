@@ -295,7 +295,10 @@ impl SelectedAttention {
         let slots = inputs.selection.scores.len();
         asked("grads.similarities", numbers(&grads.similarities), Some(slots))?;
         let (capacity, limit) = (self.gradient_capacity(batch), u64::from(u32::MAX));
-        let key_tables = if let SelectedKeys::Tables(tables) = inputs.keys { tables } else { &[] };
+        let key_tables: &[Table<'_, S>] = match inputs.keys {
+            SelectedKeys::Tables(tables) => tables,
+            _ => &[],
+        };
         let (key_grads, value_grads) = (&grads.key_tables, &grads.values);
         check_float_table_gradients(BACKWARD, "grads.key_tables", key_grads, key_tables, capacity)?;
         check_float_table_gradients(BACKWARD, "grads.values", value_grads, inputs.values, capacity)?;
