@@ -57,6 +57,7 @@ macro_rules! stamp {
 }
 
 mod channels;
+mod tables;
 
 tests!(target_attention on cpu cuda webgpu: (
     matches_published_multi_head_attention,
@@ -231,6 +232,7 @@ tests!(decoupled on cpu cuda webgpu: (
     matches_reference_from_every_storage,
     matches_reference_with_one_to_four_features,
     matches_reference_with_few_and_many_kept,
+    matches_reference_with_the_most_kept_from_every_storage,
     matches_reference_when_every_score_ties,
     matches_reference_where_kept_rows_cancel,
     matches_reference_with_ids_outside,

@@ -5,7 +5,7 @@ use longseq::prelude::*;
 use crate::case::Rules;
 
 /// The stems that have tests.
-pub const STEMS: [&str; 19] = [
+pub const STEMS: [&str; 20] = [
     "target_attention",
     "target_attention_backward",
     "din",
@@ -19,6 +19,7 @@ pub const STEMS: [&str; 19] = [
     "search",
     "selected",
     "selected_backward",
+    "selected_tables",
     "tin",
     "tin_backward",
     "interest_channels",
@@ -54,6 +55,7 @@ pub fn tests<B: Backend + Sync>(stem: &str) -> Vec<Test<B>> {
         "search" => crate::search::tests::tests(),
         "selected" => crate::selected::tests::tests(),
         "selected_backward" => crate::selected::backward_tests::tests(),
+        "selected_tables" => crate::selected::tables_tests::tests(),
         "tin" => crate::tin::tests::tests(),
         "tin_backward" => crate::tin::backward_tests::tests(),
         "interest_channels" => crate::interest_channels::tests::tests(),

@@ -6,7 +6,7 @@ use crate::jagged::Batch;
 use crate::memory::{Memory, ViewMut};
 use crate::ops::decoupled::inputs::*;
 use crate::ops::decoupled::parameters::{Decoupled, total};
-use crate::ops::lookup::{Table, TableData, TableGradient, check_table_gradients, total_width};
+use crate::ops::lookup::{Table, TableGradient, check_float_table_gradients, total_width};
 use crate::ops::selection::Selection;
 use crate::ops::shape::{copy_views, dim, expect, product, size, sum};
 
@@ -237,16 +237,7 @@ impl Decoupled {
         gradients: &[Option<TableGradient<'_, S>>],
         tables: &[Table<'_, S>],
     ) -> Result<()> {
-        check_table_gradients(operation, argument, gradients, tables, self.gradient_capacity(batch))?;
-        let is_int8 = |table: &Table<'_, S>| matches!(table.data, TableData::Int8 { .. });
-        match gradients.iter().zip(tables).position(|(asked, table)| asked.is_some() && is_int8(table)) {
-            None => Ok(()),
-            Some(feature) => Err(Error::Unsupported {
-                operation,
-                what: format!("{argument}[{feature}], the gradient of an int8 table,"),
-                supported: "gradients of f32, f16 and bf16 tables; int8 tables are read".into(),
-            }),
-        }
+        check_float_table_gradients(operation, argument, gradients, tables, self.gradient_capacity(batch))
     }
 
     /// Checks that the positions of ids fit: behaviours and candidates, or kept behaviours and candidates.

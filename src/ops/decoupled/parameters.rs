@@ -82,8 +82,9 @@ impl Decoupled {
         Self::new([semantic, semantic, inverse_root(time as f64)])
     }
 
-    /// Sets the number of behaviours to keep; `None` keeps all. GPU backends keep at most 1024 and answer
-    /// [`Error::Limit`] or [`Error::Unsupported`] for more; on `Cpu` there is no limit.
+    /// Sets the number of behaviours to keep; `None` keeps all. GPU backends search for at most
+    /// [`Search::MAX_TOP_K`](crate::Search::MAX_TOP_K) and answer [`Error::Limit`] for more; on `Cpu` there is no limit. A selection that a
+    /// call is given may hold more on every backend, and `decoupled_attend` keeps all behaviours, without a search, where no history is longer than `K`.
     pub fn with_top_k(self, top_k: Option<usize>) -> Self {
         Self { top_k, ..self }
     }

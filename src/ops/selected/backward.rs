@@ -107,16 +107,7 @@ impl SelectedAttention {
         grads: &SelectedAttentionGradients<'_, S, G>,
     ) -> Result<()> {
         self.check_backward_in(batch, inputs, grad_out.out.len(), grad_out.lse.map(|lse| lse.len()))?;
-        let asked = |argument, asked: Option<usize>, input: Option<usize>| match (asked, input) {
-            (None, _) => Ok(()),
-            (Some(_), None) => Err(Error::Shape {
-                operation: NAME,
-                argument,
-                expected: "no gradient of an input that is not given".into(),
-                got: "a view to write it to".into(),
-            }),
-            (Some(got), Some(needed)) => expect(NAME, argument, got, &[dim("input", needed)]).map(drop),
-        };
+        let asked = |argument, asked, input| expect_gradient(NAME, argument, asked, input);
         asked("grads.queries", length(&grads.queries), Some(inputs.queries.len()))?;
         asked("grads.keys", length(&grads.keys), Some(inputs.keys.len()))?;
         asked("grads.values", length(&grads.values), inputs.values.map(|values| values.len()))?;
@@ -134,9 +125,20 @@ impl SelectedAttention {
         grad_lse: Option<usize>,
     ) -> Result<()> {
         self.check_in(NAME, batch, inputs)?;
+        self.check_grad_out(NAME, batch, grad_out, grad_lse)
+    }
+
+    /// Checks the lengths of the gradients that come in.
+    pub(crate) fn check_grad_out(
+        &self,
+        operation: &'static str,
+        batch: &Batch,
+        grad_out: usize,
+        grad_lse: Option<usize>,
+    ) -> Result<()> {
         let m = [dim("M", batch.targets().rows()), dim("H", self.heads), dim("d_v", self.value_width)];
-        expect(NAME, "grad_out.out", grad_out, &m)?;
-        grad_lse.map_or(Ok(()), |lse| expect(NAME, "grad_out.lse", lse, &m[..2]).map(drop))
+        expect(operation, "grad_out.out", grad_out, &m)?;
+        grad_lse.map_or(Ok(()), |lse| expect(operation, "grad_out.lse", lse, &m[..2]).map(drop))
     }
 
     /// Multiplications and additions of the backward pass with all gradients (exponentials not counted): scores and `⟨grad_out, v⟩`
@@ -156,6 +158,25 @@ impl SelectedAttention {
             product(&[batch.targets().total() as u64, self.heads as u64, self.width as u64]),
         ]);
         sum([self.bytes::<T>(batch, aliased), product(&[written, size_of::<G>() as u64])])
+    }
+}
+
+/// Checks that a gradient that is asked for, of so many numbers, is that of an input, of as many.
+pub(super) fn expect_gradient(
+    operation: &'static str,
+    argument: &'static str,
+    asked: Option<usize>,
+    input: Option<usize>,
+) -> Result<()> {
+    match (asked, input) {
+        (None, _) => Ok(()),
+        (Some(_), None) => Err(Error::Shape {
+            operation,
+            argument,
+            expected: "no gradient of an input that is not given".into(),
+            got: "a view to write it to".into(),
+        }),
+        (Some(got), Some(needed)) => expect(operation, argument, got, &[dim("input", needed)]).map(drop),
     }
 }
 

@@ -6,6 +6,7 @@ mod interest_channels;
 mod lookup;
 mod sdim;
 mod selected;
+mod selected_tables;
 mod target_attention;
 mod tin;
 mod update_rows;

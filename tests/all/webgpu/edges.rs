@@ -278,8 +278,8 @@ fn long_lists_are_merged_in_memory() {
 #[test]
 fn long_searches_are_combined_in_rounds() {
     let Some(gpu) = device() else { return };
-    let (length, top_k) = (60_000u32, 1024);
-    for rising in [true, false] {
+    let length = 60_000u32;
+    for (rising, top_k) in [(true, 1024), (false, 1024), (true, Search::MAX_TOP_K), (false, Search::MAX_TOP_K)] {
         let rows: Vec<f32> =
             (0..length).map(|l| if rising { l as f32 } else { (length - l) as f32 }).collect();
         let table = gpu.upload(&rows).expect("an upload");
@@ -293,6 +293,6 @@ fn long_searches_are_combined_in_rounds() {
         let kept = gpu.decoupled_search(&op, &batch, inputs).expect("a valid call");
         let got = gpu.download(gpu.view(&kept.positions)).expect("a download");
         let expected: Vec<u32> = (0..top_k as u32).map(|k| if rising { length - 1 - k } else { k }).collect();
-        assert!(got == expected, "rising: {rising}: {:?} …", &got[..8]);
+        assert!(got == expected, "rising: {rising}, {top_k}: {:?} …", &got[..8]);
     }
 }
