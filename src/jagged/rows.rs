@@ -316,6 +316,7 @@ impl Jagged {
     }
 
     /// The rows before [`total`](Self::total) that belong to no user, of ranges that share no rows.
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
     pub(crate) fn gaps(&self) -> Vec<Range<usize>> {
         match &self.layout {
             Layout::Offsets(_) => Vec::new(),

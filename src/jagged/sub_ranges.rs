@@ -36,6 +36,7 @@ impl SubRanges {
     }
 
     /// The rows before the end that are in no range, of ranges that share none.
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
     pub(super) fn gaps(&self) -> Vec<Range<usize>> {
         let (mut gaps, mut end) = (Vec::new(), 0);
         for range in self.ascending() {
@@ -48,6 +49,7 @@ impl SubRanges {
     }
 
     /// The ranges that are not empty, by where they start.
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
     pub(super) fn ascending(&self) -> Vec<Range<usize>> {
         let mut ranges: Vec<_> = self.ranges.iter().filter(|range| !range.is_empty()).cloned().collect();
         ranges.sort_by_key(|range| range.start);
