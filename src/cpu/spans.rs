@@ -59,7 +59,7 @@ pub(super) fn split_numbers<'a>(
     rows: &'a mut [f32],
     width: usize,
 ) -> impl Iterator<Item = &'a mut [f32]> {
-    let part = |rows| match rows {
+    let part = |rows: NarrowRows<'a>| match rows {
         NarrowRows::F32(rows) => Some(rows),
         _ => None,
     };

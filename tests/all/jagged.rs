@@ -80,7 +80,7 @@ fn sums_of_starts_and_lengths_do_not_overflow() {
         text(&[1, 2], &[1], 10),
         "Jagged::from_starts: lengths: expected 2, as many as there are starts, got 1"
     );
-    let error = Jagged::from_starts(&[0, 5], &[1, 1 << 32], usize::MAX).expect_err("a long history");
+    let error = Jagged::from_starts(&[0_u64, 5], &[1, 1 << 32], usize::MAX).expect_err("a long history");
     assert!(matches!(error, Error::Limit { needed: 4_294_967_296, .. }), "{error}");
     // The sum of the lengths of all users may be any number.
     let most = Jagged::from_starts(&[7; 3], &[Jagged::MAX_LENGTH; 3], usize::MAX).expect("ranges");
