@@ -276,7 +276,7 @@ impl Jagged {
 
     /// The rows of each user, in the order of users.
     pub fn ranges(&self) -> impl ExactSizeIterator<Item = Range<usize>> + Clone + '_ {
-        (0..self.users()).map(|user| self.range(user))
+        (0..self.users()).map(move |user| self.range(user))
     }
 
     /// The offsets, `[users + 1]`; `None` if the rows of users are not one after the other ([sub-ranges](Self#sub-ranges)).

@@ -26,7 +26,7 @@ use crate::element::{Element, GradientOf};
 use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::Batch;
-use crate::memory::{View, ViewMut};
+use crate::memory::View;
 use crate::ops::{Activation, Din, DinGradients, DinInputs, DinPooling};
 
 /// The arguments of a call.
@@ -64,9 +64,8 @@ pub(super) fn din_backward<T: Element, G: GradientOf<T>>(
     let starts = |part: &Part| part.targets.start == batch.targets().range(part.user).start;
     let owned = |part: &Part| if starts(part) { part.history.clone() } else { 0..0 };
     let parts = pieces.iter().flatten().map(owned);
-    let split =
-        |rows: ViewMut<'_, Host, G>| split_ranges(parts, NarrowRows::new(rows.into_slice()), op.width);
-    let history = grads.history.take().map(split);
+    let history = grads.history.take().map(|rows| NarrowRows::new(rows.into_slice()));
+    let history = history.map(|rows| split_ranges(parts, rows, op.width));
     let users = batch.targets().ranges().map(|targets| targets.len());
     let targets = grads.targets.take().map(|rows| NarrowRows::new(rows.into_slice()).split(users, op.width));
     let call = Call {

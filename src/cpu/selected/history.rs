@@ -53,7 +53,7 @@ pub(super) fn write_history(
     let grad_out = wide(pass.grad_out, targets * op.value_width);
     let spans = spans(batch.histories().ranges(), LEAST);
     let ranges = || spans.iter().map(|span| span.rows.clone());
-    let by_span = |rows, width| split_ranges(ranges(), rows, op.kv_heads * width).into_iter();
+    let by_span = |rows, width: usize| split_ranges(ranges(), rows, op.kv_heads * width).into_iter();
     let mut keys = out.keys.map(|rows| by_span(rows, op.width));
     let mut values = out.values.map(|rows| by_span(rows, op.value_width));
     let mut bias = out.bias.map(|rows| split_numbers(ranges(), rows, op.heads));

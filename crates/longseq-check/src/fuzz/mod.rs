@@ -117,7 +117,7 @@ pub fn jagged(data: &[u8]) {
     let mut bytes = Unstructured::new(data);
     let Ok((offsets, rows, signed)) = bytes.arbitrary::<(Vec<u64>, usize, Vec<i64>)>() else { return };
     if let Ok(jagged) = Jagged::new(&offsets, rows) {
-        let kept = jagged.offsets().map(|kept| kept.iter().map(|&offset| offset as u64).collect());
+        let kept = jagged.offsets().map(|kept| kept.iter().map(|&offset| offset as u64).collect::<Vec<_>>());
         assert_eq!(kept, Some(offsets.clone()));
         assert_eq!(offsets.first(), Some(&0));
         assert!(offsets.is_sorted() && jagged.total() <= jagged.rows() && jagged.rows() == rows);
