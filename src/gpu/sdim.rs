@@ -80,10 +80,11 @@ impl UserRows {
 
 /// The rows that those of some users are among, and where the users' rows are in them.
 fn part_of(jagged: &Jagged, users: &Range<usize>) -> (Range<usize>, Jagged) {
-    let ranges = || users.clone().map(|user| jagged.range(user)).filter(|range| !range.is_empty());
+    let all = || users.clone().map(move |user| jagged.range(user));
+    let ranges = || all().filter(|range| !range.is_empty());
     let start = ranges().map(|range| range.start).min().unwrap_or(jagged.range(users.start).start);
     let end = ranges().map(|range| range.end).max().unwrap_or(start);
-    let own = users.clone().map(|user| jagged.range(user)).map(|range| match range.is_empty() {
+    let own = all().map(|range| match range.is_empty() {
         true => 0..0,
         false => range.start - start..range.end - start,
     });

@@ -137,7 +137,7 @@ impl Wgpu {
         let most = self.rows_per_binding::<f32>(width).max(1);
         let parts = rows
             .iter()
-            .flat_map(|gap| gap.clone().step_by(most).map(|start| start..gap.end.min(start + most)));
+            .flat_map(|gap| gap.clone().step_by(most).map(move |start| start..gap.end.min(start + most)));
         for part in parts {
             if let Some(out) = self.output_of_rows(operation, argument, view, (&part, width), &[], &[])? {
                 self.clear(operation, &out.binding, part.len() * width);

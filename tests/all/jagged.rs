@@ -39,7 +39,7 @@ proptest! {
         let Ok(jagged) = jagged else { return Ok(()) };
         prop_assert_eq!((jagged.users(), jagged.rows()), (ranges.len(), rows));
         prop_assert_eq!(jagged.total_length() as i64, lengths.iter().sum::<i64>());
-        let (mut end, mut largest) = (0, 0);
+        let (mut end, mut largest) = (0_i64, 0_i64);
         let mut is_run = true;
         for (own, &(start, length)) in jagged.ranges().zip(&ranges) {
             prop_assert_eq!(own.len() as i64, length);

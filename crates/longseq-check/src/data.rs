@@ -127,7 +127,7 @@ impl Ranges {
 
     /// Ranges of these lengths, followed by `tail` rows that belong to nobody.
     fn place(self, lengths: &[usize], tail: usize) -> Jagged {
-        let (mut starts, mut end) = (vec![0; lengths.len()], 0);
+        let (mut starts, mut end) = (vec![0; lengths.len()], 0usize);
         let mut place = |user: usize, start: usize| {
             starts[user] = start;
             end = end.max(start + lengths[user]);
@@ -174,7 +174,7 @@ pub fn jagged(lengths: &[usize], tail: usize) -> Jagged {
 
 /// The rows of one user after the other.
 fn in_order(lengths: &[usize], tail: usize) -> Jagged {
-    let starts = lengths.iter().scan(0, |end, length| Some(std::mem::replace(end, *end + length)));
+    let starts = lengths.iter().scan(0usize, |end, length| Some(std::mem::replace(end, *end + length)));
     let total: usize = lengths.iter().sum();
     Jagged::from_starts(&starts.collect::<Vec<_>>(), lengths, total + tail).expect("small lengths")
 }

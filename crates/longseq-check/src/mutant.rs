@@ -43,7 +43,8 @@ impl Mutant {
     fn shifted(&self, jagged: &Jagged) -> Jagged {
         if self.is(Fault::GapsClosed) {
             let lengths: Vec<usize> = jagged.ranges().map(|rows| rows.len()).collect();
-            let starts = lengths.iter().scan(0, |end, length| Some(std::mem::replace(end, *end + length)));
+            let starts =
+                lengths.iter().scan(0usize, |end, length| Some(std::mem::replace(end, *end + length)));
             let starts: Vec<usize> = starts.collect();
             return Jagged::from_starts(&starts, &lengths, jagged.rows()).expect("as many rows or fewer");
         }
