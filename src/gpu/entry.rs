@@ -53,6 +53,19 @@ pub(crate) fn check_encode<S: Memory, T: Element>(
     Ok(histories.users())
 }
 
+/// The offsets of rows whose owners kernels find by them; sub-ranges have none.
+pub(crate) fn known_offsets<'a>(
+    operation: &'static str,
+    jagged: &'a Jagged,
+    backend: &str,
+) -> Result<&'a [usize]> {
+    jagged.offsets().ok_or_else(|| Error::Unsupported {
+        operation,
+        what: "bags or histories that are sub-ranges".into(),
+        supported: format!("rows of one user after the other on {backend}"),
+    })
+}
+
 /// [`DecoupledOps::decoupled_search`] for backends with a largest K, which is checked before memory for the result is asked for.
 pub(crate) fn search<B: Backend>(
     backend: &B,

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::Result;
 use crate::gpu::{
-    AttendCut, ChunkLimits, Chunks, DinLimits, DinParts, NONE, PartCache, PlanCache, UserRows, fit, lock,
-    trace_plan,
+    AttendCut, ChunkLimits, Chunks, DinLimits, DinParts, NONE, PartCache, PlanCache, UserRows, fit,
+    known_offsets, lock, trace_plan,
 };
 use crate::jagged::{Batch, Jagged};
 use crate::plan::{Cut, Plan};
@@ -315,6 +315,9 @@ impl WgpuJagged {
     }
 
     /// The offsets, `[users + 1]` words; `argument` is what the call names them.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::Error::Unsupported) for sub-ranges, which have none.
     pub(crate) fn offsets(
         &self,
         gpu: &Wgpu,
@@ -327,7 +330,25 @@ impl WgpuJagged {
             return Ok(offsets.clone());
         }
         fit(operation, "rows", self.jagged.rows())?;
-        let words: Vec<u32> = self.jagged.offsets().iter().map(|&offset| offset as u32).collect();
+        let known = known_offsets(operation, &self.jagged, "Wgpu")?;
+        let words: Vec<u32> = known.iter().map(|&offset| offset as u32).collect();
         Ok(offsets.insert(gpu.list(operation, &words)?).clone())
+    }
+
+    /// Ascending edges between which the rows of users are, which share none, and the number of what is between them: as many as users,
+    /// unless they are sub-ranges.
+    pub(crate) fn edges(
+        &self,
+        gpu: &Wgpu,
+        operation: &'static str,
+        argument: &'static str,
+    ) -> Result<(Binding, usize)> {
+        if self.jagged.offsets().is_some() {
+            return Ok((self.offsets(gpu, operation, argument)?, self.jagged.users()));
+        }
+        self.check_owner(gpu, operation, argument)?;
+        fit(operation, "rows", self.jagged.rows())?;
+        let words: Vec<u32> = self.jagged.edges().into_iter().map(|edge| edge as u32).collect();
+        Ok((gpu.list(operation, &words)?, words.len() - 1))
     }
 }

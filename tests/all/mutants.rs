@@ -89,3 +89,8 @@ fn every_fault_of_interest_channels_is_caught() {
 fn every_fault_of_gradients_of_interest_channels_is_caught() {
     longseq_check::interest_channels::backward_tests::every_fault_is_caught();
 }
+
+#[test]
+fn sub_ranges_read_one_after_the_other_are_caught() {
+    longseq_check::sub_ranges::every_fault_is_caught();
+}

@@ -394,6 +394,20 @@ tests!(tin_backward on cpu cuda webgpu: (
     refuses_gradients_that_do_not_fit,
 ));
 
+tests!(sub_ranges on cpu cuda webgpu: (
+    takes_histories_anywhere,
+    takes_long_histories_anywhere,
+    takes_histories_of_narrow_rows_anywhere,
+    searches_histories_anywhere,
+    takes_bags_anywhere,
+    writes_gradients_of_histories_anywhere,
+    writes_gradients_of_narrow_rows_anywhere,
+    writes_gradients_of_long_histories_anywhere,
+    refuses_gradients_of_rows_that_users_share,
+    refuses_what_takes_no_sub_ranges,
+    reads_the_newest_without_a_copy,
+));
+
 tests!(forks on cpu cuda webgpu: (
     reports_to_each_fork_its_own_errors,
     reports_to_concurrent_threads_their_own_errors,

@@ -24,6 +24,7 @@ pub const STEMS: [&str; 20] = [
     "tin_backward",
     "interest_channels",
     "interest_channels_backward",
+    "sub_ranges",
     "forks",
     "hostile",
 ];
@@ -60,6 +61,7 @@ pub fn tests<B: Backend + Sync>(stem: &str) -> Vec<Test<B>> {
         "tin_backward" => crate::tin::backward_tests::tests(),
         "interest_channels" => crate::interest_channels::tests::tests(),
         "interest_channels_backward" => crate::interest_channels::backward_tests::tests(),
+        "sub_ranges" => crate::sub_ranges::tests(),
         "forks" => crate::forks::tests(),
         "hostile" => crate::hostile::tests(),
         _ => Vec::new(),

@@ -6,8 +6,8 @@ use std::ops::Range;
 use crate::cpu::picked::picked;
 use crate::cpu::selected::pass::{Found, Pass};
 use crate::cpu::sorted_entries::Sorted;
-use crate::cpu::spans::spans;
-use crate::cpu::threads::{for_each, map, split_rows};
+use crate::cpu::spans::{spans, split_numbers, split_ranges};
+use crate::cpu::threads::{for_each, map};
 use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, WideRows, add_lanes};
 use crate::error::Result;
 use crate::jagged::Batch;
@@ -66,10 +66,11 @@ pub(super) fn write_history(
         return;
     }
     let spans = spans(batch.histories().ranges(), LEAST);
-    let lengths = || spans.iter().map(|span| span.rows.len());
-    let mut keys = out.keys.map(|rows| rows.split(lengths(), op.kv_heads * op.width).into_iter());
-    let mut values = out.values.map(|rows| rows.split(lengths(), op.kv_heads * op.value_width).into_iter());
-    let mut bias = out.bias.map(|rows| split_rows(lengths(), rows, op.heads).into_iter());
+    let ranges = || spans.iter().map(|span| span.rows.clone());
+    let by_span = |rows, width: usize| split_ranges(ranges(), rows, op.kv_heads * width).into_iter();
+    let mut keys = out.keys.map(|rows| by_span(rows, op.width));
+    let mut values = out.values.map(|rows| by_span(rows, op.value_width));
+    let mut bias = out.bias.map(|rows| split_numbers(ranges(), rows, op.heads));
     let mut tasks = Vec::with_capacity(spans.len());
     for span in &spans {
         let first = batch.histories().range(span.owner).start;

@@ -194,7 +194,7 @@ impl Decoupled {
     ///
     /// # Errors
     /// Those of [`check_attend`](Self::check_attend), and the others of [`check_search_backward`](Self::check_search_backward);
-    /// [`Error::Parameter`] for a selection without a `top_k`.
+    /// [`Error::Shape`] for histories that share rows, without a selection; [`Error::Parameter`] for a selection without a `top_k`.
     pub fn check_attend_backward<S: Memory>(
         &self,
         batch: &Batch,
@@ -206,7 +206,8 @@ impl Decoupled {
         self.check_attend_in(ATTEND, batch, inputs)?;
         let candidates = dim("M", batch.targets().rows());
         match (&saved.selection, self.top_k) {
-            (None, _) => {}
+            // The gradients of behaviours are those of rows of the history.
+            (None, _) => batch.histories().check_disjoint(ATTEND)?,
             (Some(selection), Some(top_k)) => {
                 selection.check(ATTEND, batch.targets().rows(), top_k)?;
             }
@@ -266,7 +267,7 @@ impl Decoupled {
     pub fn backward_bytes<T: Scalar>(&self, batch: &Batch, touched: usize, widths: &[usize]) -> u64 {
         let kept = match self.top_k {
             Some(_) => self.kept(batch),
-            None => batch.histories().total() as u64,
+            None => batch.histories().total_length() as u64,
         };
         let read = product(&[kept, sum([product(&[total(widths), size::<T>()]), 8])]);
         sum([read, product(&[touched as u64, total(widths), size::<f32>()])])

@@ -322,7 +322,7 @@ impl Decoupled {
     /// The fewest bytes that `search` moves: each id, and each row that it names in whole 32-byte sectors.
     pub fn search_bytes<T: Scalar>(&self, batch: &Batch, widths: &[usize]) -> u64 {
         let row = sum(widths.iter().map(|&width| product(&[width as u64, size::<T>()]).max(32)));
-        product(&[batch.histories().total() as u64, sum([product(&[4, widths.len() as u64]), row])])
+        product(&[batch.histories().total_length() as u64, sum([product(&[4, widths.len() as u64]), row])])
     }
 
     /// Operations of `aggregate`: `2·C·K·Σ r_f`, summed over users.

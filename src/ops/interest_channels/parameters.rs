@@ -309,7 +309,7 @@ impl InterestChannels {
     /// The fewest bytes to move: each behaviour, axis and output once.
     pub fn bytes<T: Element>(&self, batch: &Batch) -> u64 {
         let axes = product(&[2, batch.targets().total() as u64, self.channels as u64]);
-        let rows = sum([batch.histories().total() as u64, axes]);
+        let rows = sum([batch.histories().total_length() as u64, axes]);
         product(&[rows, self.width as u64, size::<T>()])
     }
 }

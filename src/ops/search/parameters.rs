@@ -276,6 +276,6 @@ impl Search {
 
     /// The fewest bytes that a search moves: each behaviour's row, of `row` bytes, once.
     pub fn bytes(&self, batch: &Batch, row: usize) -> u64 {
-        product(&[batch.histories().total() as u64, row as u64])
+        product(&[batch.histories().total_length() as u64, row as u64])
     }
 }

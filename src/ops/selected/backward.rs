@@ -97,8 +97,8 @@ impl SelectedAttention {
     /// Checks parameters, inputs, what comes into the backward pass and what it is to write.
     ///
     /// # Errors
-    /// Those of [`check`](Self::check); [`Error::Shape`] for a view of the wrong size, and a gradient asked for of an input that is
-    /// not there.
+    /// Those of [`check`](Self::check); [`Error::Shape`] for a view of the wrong size, a gradient asked for of an input that is
+    /// not there, and histories that share rows.
     pub fn check_backward<S: Memory, T: Element, G: Element>(
         &self,
         batch: &Batch,
@@ -107,6 +107,7 @@ impl SelectedAttention {
         grads: &SelectedAttentionGradients<'_, S, G>,
     ) -> Result<()> {
         self.check_backward_in(batch, inputs, grad_out.out.len(), grad_out.lse.map(|lse| lse.len()))?;
+        batch.histories().check_disjoint(NAME)?;
         let asked = |argument, asked, input| expect_gradient(NAME, argument, asked, input);
         asked("grads.queries", length(&grads.queries), Some(inputs.queries.len()))?;
         asked("grads.keys", length(&grads.keys), Some(inputs.keys.len()))?;
@@ -154,7 +155,7 @@ impl SelectedAttention {
         let value_width = if aliased { 0 } else { self.value_width as u64 };
         let history = product(&[self.kv_heads as u64, sum([self.width as u64, value_width])]);
         let written = sum([
-            product(&[batch.histories().total() as u64, history]),
+            product(&[batch.histories().total_length() as u64, history]),
             product(&[batch.targets().total() as u64, self.heads as u64, self.width as u64]),
         ]);
         sum([self.bytes::<T>(batch, aliased), product(&[written, size_of::<G>() as u64])])

@@ -357,7 +357,7 @@ impl TargetAttention {
             product(&[rows as u64, heads as u64, sum([self.width as u64, value_width as u64])])
         };
         let history =
-            side(batch.histories().total(), self.kv_heads, if aliased { 0 } else { self.value_width });
+            side(batch.histories().total_length(), self.kv_heads, if aliased { 0 } else { self.value_width });
         let targets = side(batch.targets().total(), self.heads, self.value_width);
         product(&[sum([history, targets]), size::<T>()])
     }

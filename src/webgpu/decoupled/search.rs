@@ -180,7 +180,7 @@ impl Search<'_> {
         window: usize,
     ) -> Result<()> {
         let (features, width) = (tables.len(), 4 * width4(self.tables));
-        let windows = self.pieces.plan.plan.windows(window);
+        let windows = self.pieces.plan.plan.dense_windows(window);
         let most = windows.iter().map(|(_, span)| span.len()).max().unwrap_or(0);
         let keys = gpu.scratch(self.operation, (most * width) as u64)?;
         for (pieces, span) in windows {

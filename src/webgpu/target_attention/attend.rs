@@ -138,6 +138,8 @@ pub(in crate::webgpu) struct Attention {
     pub(in crate::webgpu) value_width: usize,
     pub(in crate::webgpu) scale: f32,
     pub(in crate::webgpu) weighting: Weighting,
+    /// Whether the rows of a span are computed to bind them, so that those in gaps between histories cost something.
+    pub(in crate::webgpu) computes_rows: bool,
 }
 
 /// Binds the keys and values of a span of the histories; of behaviours that have positions their rows, and the table of positions.
@@ -268,7 +270,11 @@ impl Job<'_> {
             last_position,
         };
         let quads = gpu.uses_subgroups() && columns >= 4;
-        for (pieces, span) in plan.plan.windows(self.window) {
+        let windows = match attention.computes_rows {
+            true => plan.plan.dense_windows(self.window),
+            false => plan.plan.windows(self.window),
+        };
+        for (pieces, span) in windows {
             self.pieces::<K>(params, quads, &pieces, &span, &partial)?;
         }
         let combine = combine::Combine {

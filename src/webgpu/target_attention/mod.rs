@@ -104,6 +104,7 @@ fn attend<T: Element>(
         value_width: op.value_width,
         scale: op.effective_scale(),
         weighting: op.weighting,
+        computes_rows: false,
     };
     let [queries, keys] = [inputs.queries, inputs.keys].map(Region::of);
     let values = inputs.values.map_or(keys, Region::of);

@@ -195,7 +195,7 @@ pub(in crate::cuda) fn cut(gpu: &Cuda, op: &TargetAttention, batch: &Batch, vari
         rows_per_target: op.heads / op.kv_heads,
         tile_rows: variant.tile_rows,
         step: variant.step,
-        wanted: wanted.min(batch.histories().total() / shortest),
+        wanted: wanted.min(batch.histories().total_length() / shortest),
         longest: shortest.max(variant.longest()),
     }
 }
@@ -217,8 +217,9 @@ pub(super) fn backward<T: Element, G: Element>(
     check_width(NAME, op.width.max(op.value_width))?;
     let (weighting, divisor) = weighting_code(NAME, op.weighting)?;
     let rows = Rows::new(gpu, inputs, &grad_out, grads)?;
-    let grad_bias = gpu.asked(NAME, grads.bias.as_ref())?.pointer;
-    let asked = [rows.grad_queries.pointer, rows.grad_keys.pointer, rows.grad_values.pointer, grad_bias];
+    let grad_bias = gpu.asked(NAME, grads.bias.as_ref())?;
+    let asked =
+        [rows.grad_queries.pointer, rows.grad_keys.pointer, rows.grad_values.pointer, grad_bias.pointer];
     if asked == [0; 4] {
         return Ok(());
     }
@@ -244,7 +245,7 @@ pub(super) fn backward<T: Element, G: Element>(
         grad_queries: rows.grad_queries.pointer,
         grad_keys: rows.grad_keys.pointer,
         grad_values: rows.grad_values.pointer,
-        grad_bias,
+        grad_bias: grad_bias.pointer,
         partial,
         kv_heads: fit(NAME, "kv_heads", op.kv_heads)?,
         group_heads: fit(NAME, "heads", op.heads / op.kv_heads)?,
@@ -263,6 +264,10 @@ pub(super) fn backward<T: Element, G: Element>(
         let scored_by = variant.scored_by();
         prepare(gpu, &call, &params, (&saved, &grad_out), (&spans, query_rows, scored_by))?;
     }
+    let gaps = batch.as_ref().histories().gaps();
+    call.clear_rows(&gaps, rows.grad_keys, op.kv_heads * op.width);
+    call.clear_rows(&gaps, rows.grad_values, op.kv_heads * op.value_width);
+    call.clear_rows(&gaps, grad_bias, op.heads);
     let blocks = spans.span_count.saturating_mul(op.kv_heads);
     let shared = variant.dynamic_shared(inputs.values.is_none());
     call.launch(&variant.kernel.blocks(blocks).with_shared(shared), &params)?;

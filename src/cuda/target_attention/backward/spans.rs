@@ -1,5 +1,7 @@
 //! How the backward pass cuts a batch: spans of histories, each against all candidates of its user.
 
+use std::ops::Range;
+
 use crate::cuda::driver::Allocation;
 use crate::cuda::handle::Cuda;
 use crate::cuda::twin::twins;
@@ -44,8 +46,8 @@ pub(super) struct Spans {
 /// Spans, and their lists on the device.
 #[derive(Debug)]
 pub(in crate::cuda) struct DeviceSpans {
-    /// The first behaviour of each span, and the end of the last.
-    pub(in crate::cuda) edges: Vec<usize>,
+    /// The behaviours of each span.
+    pub(in crate::cuda) ranges: Vec<Range<usize>>,
     pub(in crate::cuda) span_count: usize,
     pub(in crate::cuda) user_count: usize,
     pub(in crate::cuda) split_count: usize,
@@ -59,7 +61,7 @@ impl Spans {
     /// Cuts every history into spans of nearly equal length: about `cut.wanted` in all, of whole steps. `cut.longest` limits them
     /// so that few numbers are added in a row, or is larger so that partial results stay small.
     pub(super) fn new(operation: &'static str, batch: &Batch, cut: &Cut) -> Result<Self> {
-        let behaviours = batch.histories().total();
+        let behaviours = batch.histories().total_length();
         // Rows of several tiles go through memory at every step, and gain nothing from a longer span.
         let most_rows = batch.targets().max_length().saturating_mul(cut.rows_per_target);
         let fewest = if most_rows > cut.tile_rows { 1 } else { FEWEST_STEPS };
@@ -110,10 +112,12 @@ impl Spans {
     }
 
     pub(super) fn upload(self, gpu: &Cuda, operation: &'static str) -> Result<DeviceSpans> {
-        let end = |span: &AttentionSpan| (span.history_start + u64::from(span.length)) as usize;
-        let starts = self.spans.iter().map(|span| span.history_start as usize);
+        let range = |span: &AttentionSpan| {
+            let start = span.history_start as usize;
+            start..start + span.length as usize
+        };
         Ok(DeviceSpans {
-            edges: starts.chain(self.spans.last().map(end)).collect(),
+            ranges: self.spans.iter().map(range).collect(),
             span_count: self.spans.len(),
             user_count: self.users.len(),
             split_count: self.split_targets.len(),

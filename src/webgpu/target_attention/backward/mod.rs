@@ -156,6 +156,10 @@ impl<Q: Element, T: Element> Pass<'_, Q, T> {
         for plan in &plans {
             self.check_room(gpu, plan, window, &grads)?;
         }
+        let gaps = batch.as_ref().histories().gaps();
+        gpu.clear_rows(operation, "grads.keys", &mut grads.keys, &gaps, op.kv_heads * op.width)?;
+        gpu.clear_rows(operation, "grads.values", &mut grads.values, &gaps, op.kv_heads * op.value_width)?;
+        gpu.clear_rows(operation, "grads.bias", &mut grads.bias, &gaps, op.heads)?;
         for plan in &plans {
             let job = Job {
                 gpu,

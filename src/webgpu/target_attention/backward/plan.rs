@@ -299,11 +299,13 @@ impl BackwardPlan {
         self.pieces.iter().flat_map(words).flatten().collect()
     }
 
-    /// Groups consecutive pieces whose histories span at most `rows` rows. Each group comes with the rows it spans.
+    /// Groups consecutive pieces whose histories follow one another and span at most `rows` rows. Each group comes with the rows it spans,
+    /// all of which are written.
     pub(super) fn windows(&self, rows: usize) -> Vec<(Range<usize>, Range<usize>)> {
         let mut windows: Vec<(Range<usize>, Range<usize>)> = Vec::new();
         for (index, Piece { history, .. }) in self.pieces.iter().enumerate() {
             if let Some((pieces, span)) = windows.last_mut()
+                && history.start == span.end
                 && history.end - span.start <= rows
             {
                 (pieces.end, span.end) = (index + 1, history.end);
