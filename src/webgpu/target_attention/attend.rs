@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::element::Element;
 use crate::error::Result;
-use crate::gpu::{fit, weighting_code};
+use crate::gpu::{fit, weights_code};
 use crate::jagged::Batch;
 use crate::ops::Weighting;
 use crate::plan::{Cut, best_tile_rows};
@@ -239,7 +239,7 @@ impl Job<'_> {
         let partial = gpu.scratch(operation, (sums * (value_columns + 2)) as u64)?;
         let u = |value: usize| value as u32;
         let columns = column_vec4s(value_width.min(MAX_COLUMNS));
-        let (weighting, divisor) = weighting_code(operation, attention.weighting)?;
+        let (weighting, divisor) = weights_code(attention.weighting);
         let AddedParams { has_bias, has_places, last_position } = self.added.params();
         let params = AttendParams {
             first_piece: 0,

@@ -13,4 +13,5 @@ mod wrong_lookup_gradients;
 mod wrong_search;
 mod wrong_selected;
 mod wrong_shaders;
+mod wrong_silu;
 mod wrong_tin;
