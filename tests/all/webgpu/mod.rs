@@ -9,6 +9,7 @@ mod lookup_in_one_buffer;
 mod sdim_gradients;
 mod submissions;
 mod wrong_decoupled_gradients;
+mod wrong_interest_channels;
 mod wrong_lookup_gradients;
 mod wrong_search;
 mod wrong_selected;
