@@ -212,7 +212,7 @@ impl<'a> Axes<'a> {
         Ok(axes)
     }
 
-    /// Packs them for the search: so many rows to a tile, and [`blocks`](Self::blocks) tiles to a candidate.
+    /// Packs them for the search: so many rows to a tile, and as many tiles to a candidate as its axes fill.
     pub(super) fn pack(&self, tile_rows: usize) -> Result<Binding> {
         let Self { gpu, operation, op, .. } = *self;
         let blocks = op.channels.div_ceil(tile_rows);

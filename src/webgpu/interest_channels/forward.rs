@@ -9,7 +9,7 @@ use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::binding::Binding;
 use crate::webgpu::interest_channels::axes::{Axes, STATES};
 use crate::webgpu::interest_channels::lists::{KeptOutputs, Lists};
-use crate::webgpu::interest_channels::search::{Found, find};
+use crate::webgpu::interest_channels::search::{Found, NAME, find};
 use crate::webgpu::launch::THREADS;
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::output::Output;
@@ -20,8 +20,6 @@ use crate::webgpu::selected::parts::Parts;
 use crate::webgpu::selection::{check_top_k, list_tiles};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
-
-pub(super) const NAME: &str = "interest_channels";
 
 params! {
     /// Twin of the struct in shaders/interest_channels/finish.wgsl.

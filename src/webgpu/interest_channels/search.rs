@@ -7,7 +7,6 @@ use crate::ops::{InterestChannels, KeptAmong};
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::binding::Binding;
 use crate::webgpu::interest_channels::axes::Axes;
-use crate::webgpu::interest_channels::forward::NAME;
 use crate::webgpu::launch::THREADS;
 use crate::webgpu::memory::Region;
 use crate::webgpu::params::{Params, params};
@@ -17,6 +16,9 @@ use crate::webgpu::selection::{
 };
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
+
+/// The name of the operation, for errors and the trace.
+pub(super) const NAME: &str = "interest_channels";
 
 params! {
     /// Twin of the struct in shaders/interest_channels/search.wgsl.
