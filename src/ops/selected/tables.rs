@@ -279,6 +279,7 @@ impl SelectedAttention {
         grads: &SelectedTableGradients<'_, S, G>,
     ) -> Result<()> {
         self.check_tables_in(BACKWARD, batch, inputs)?;
+        batch.histories().check_disjoint(BACKWARD)?;
         let grad_lse = grad_out.lse.map(|lse| lse.len());
         self.check_grad_out(BACKWARD, batch, grad_out.out.len(), grad_lse)?;
         let length = |view: &Option<ViewMut<'_, S, G>>| view.as_ref().map(ViewMut::len);
