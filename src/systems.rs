@@ -20,7 +20,7 @@
 //!
 //! What the examples leave out is a model's own: projections (matrix products of any library), embeddings of items, what comes after the
 //! pooled row. They run on [`Cpu`](crate::Cpu); any backend takes the same calls, but for interest channels
-//! and [`SiluDivisor::HistoryLength`](crate::SiluDivisor::HistoryLength), which are on `Cpu` alone so far.
+//! and [`SiluDivisor::HistoryLength`](crate::SiluDivisor::HistoryLength), which `Wgpu` does not have yet.
 //!
 //! # DIN, SDIM, DARE and TIN
 //!

@@ -15,7 +15,9 @@ mod sizes;
 mod trace;
 
 pub(crate) use bound::{Bound, has_unread_history, id_bound};
-pub(crate) use codes::{activation_code, weighting_code};
+#[cfg(feature = "wgpu")]
+pub(crate) use codes::weighting_code;
+pub(crate) use codes::{activation_code, weighting_of};
 pub(crate) use decoupled::{Chunk, ChunkLimits, Chunks, SPAN, TILE_CANDIDATES};
 #[cfg(feature = "cuda")]
 pub(crate) use decoupled::{ChunkMerge, ChunkSpan, ChunkTile};
