@@ -191,10 +191,11 @@ __device__ __forceinline__ void axes_gradients(const ChannelsAxesGradientParams 
     }
 }
 
-#define AXES(T)                                                                                                             \
-    extern "C" __global__ void __launch_bounds__(THREADS) channels_axes_##T(const ChannelsAxesParams p) { axes<T>(p); }     \
-    extern "C" __global__ void __launch_bounds__(THREADS) channels_axes_gradients_##T(const ChannelsAxesGradientParams p) { \
-        axes_gradients<T>(p);                                                                                               \
+// Without the bound on blocks, ptxas aims at more on some devices, and spills.
+#define AXES(T)                                                                                                                \
+    extern "C" __global__ void __launch_bounds__(THREADS, 8) channels_axes_##T(const ChannelsAxesParams p) { axes<T>(p); }     \
+    extern "C" __global__ void __launch_bounds__(THREADS, 8) channels_axes_gradients_##T(const ChannelsAxesGradientParams p) { \
+        axes_gradients<T>(p);                                                                                                  \
     }
 
 AXES(f32)

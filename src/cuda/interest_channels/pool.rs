@@ -23,17 +23,17 @@ const FILE: &str = "interest_channels";
 const ROUTE_FILE: &str = "interest_channels_route";
 
 const ROUTE: ByType = ByType([
-    Kernel::new(ROUTE_FILE, "channels_route_f32", 128, 80),
-    Kernel::new(ROUTE_FILE, "channels_route_f16", 128, 80),
-    Kernel::new(ROUTE_FILE, "channels_route_bf16", 128, 80),
+    Kernel::new(ROUTE_FILE, "channels_route_f32", 128, 110),
+    Kernel::new(ROUTE_FILE, "channels_route_f16", 128, 112),
+    Kernel::new(ROUTE_FILE, "channels_route_bf16", 128, 112),
 ]);
 /// A block for each channel.
 const SELECT: Kernel = Kernel::new(FILE, "channels_select", 512, 40);
 /// A block for each channel.
 const POOL: ByType = ByType([
-    Kernel::new(FILE, "channels_pool_f32", MOST_THREADS as u32, 60),
-    Kernel::new(FILE, "channels_pool_f16", MOST_THREADS as u32, 60),
-    Kernel::new(FILE, "channels_pool_bf16", MOST_THREADS as u32, 60),
+    Kernel::new(FILE, "channels_pool_f32", MOST_THREADS as u32, 79),
+    Kernel::new(FILE, "channels_pool_f16", MOST_THREADS as u32, 79),
+    Kernel::new(FILE, "channels_pool_bf16", MOST_THREADS as u32, 79),
 ]);
 /// The most entries that a block of [`SELECT`] sorts in shared memory, and the fewest places of a sort.
 const SHARED_ENTRIES: usize = 2048;
