@@ -20,14 +20,14 @@ const CANDIDATES: usize = THREADS as usize / 32;
 const WIDE: usize = size_of::<f64>();
 
 const AXES: ByType = ByType([
-    Kernel::new(FILE, "channels_axes_f32", THREADS, 40),
-    Kernel::new(FILE, "channels_axes_f16", THREADS, 40),
-    Kernel::new(FILE, "channels_axes_bf16", THREADS, 40),
+    Kernel::new(FILE, "channels_axes_f32", THREADS, 45),
+    Kernel::new(FILE, "channels_axes_f16", THREADS, 45),
+    Kernel::new(FILE, "channels_axes_bf16", THREADS, 45),
 ]);
 const GRADIENTS: ByType = ByType([
-    Kernel::new(FILE, "channels_axes_gradients_f32", THREADS, 40),
-    Kernel::new(FILE, "channels_axes_gradients_f16", THREADS, 40),
-    Kernel::new(FILE, "channels_axes_gradients_bf16", THREADS, 40),
+    Kernel::new(FILE, "channels_axes_gradients_f32", THREADS, 51),
+    Kernel::new(FILE, "channels_axes_gradients_f16", THREADS, 51),
+    Kernel::new(FILE, "channels_axes_gradients_bf16", THREADS, 51),
 ]);
 
 twins! {
