@@ -235,15 +235,14 @@ impl CudaBatch {
     }
 
     /// The parts of interest channels for a cut, made at their first use.
-    pub(super) fn cached_channels(
+    pub(super) fn channel_parts(
         &self,
         gpu: &Cuda,
         operation: &'static str,
         cut: &ChannelsCut,
-        make: impl FnOnce() -> Result<DeviceParts>,
     ) -> Result<Arc<DeviceParts>> {
         gpu.check_stream(operation, &self.stream)?;
-        self.channels.get_or_make(cut, make)
+        self.channels.get_or_make(cut, || DeviceParts::new(gpu, operation, &self.batch, cut))
     }
 
     /// The chunks within limits, made at their first use.

@@ -1,9 +1,7 @@
 //! How a batch is cut: parts of candidates whose scratch memory stays small, and pieces of candidates and behaviours for blocks.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use crate::cuda::batch::CudaBatch;
 use crate::cuda::driver::Allocation;
 use crate::cuda::handle::Cuda;
 use crate::cuda::twin::twins;
@@ -122,19 +120,16 @@ impl Parts {
     }
 }
 
-impl CudaBatch {
-    /// The parts for a cut, made at their first use.
-    pub(super) fn channel_parts(
-        &self,
+impl DeviceParts {
+    pub(in crate::cuda) fn new(
         gpu: &Cuda,
         operation: &'static str,
+        batch: &Batch,
         cut: &ChannelsCut,
-    ) -> Result<Arc<DeviceParts>> {
-        self.cached_channels(gpu, operation, cut, || {
-            let Parts { parts, pieces, first_pairs } = Parts::new(operation, self.as_ref(), cut)?;
-            let (pieces, first_pairs) = (gpu.list(operation, &pieces)?, gpu.list(operation, &first_pairs)?);
-            Ok(DeviceParts { parts, pieces, first_pairs })
-        })
+    ) -> Result<Self> {
+        let Parts { parts, pieces, first_pairs } = Parts::new(operation, batch, cut)?;
+        let (pieces, first_pairs) = (gpu.list(operation, &pieces)?, gpu.list(operation, &first_pairs)?);
+        Ok(Self { parts, pieces, first_pairs })
     }
 }
 
