@@ -1,0 +1,1 @@
+//! A log with long-range interest whose right answer is known.
