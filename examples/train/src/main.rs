@@ -154,3 +154,35 @@ fn draw(all: &[Outcomes], log: &Log, options: &Options) -> Outcome<String> {
     plot::curves(&path("validation.svg"), &valid, &curves(|epoch| epoch.valid))?;
     Ok(path("{quality,loss,validation}.svg").display().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_goes_from_a_log_to_plots_and_a_model() {
+        let folder = std::env::temp_dir().join(format!("longseq-train-{}", std::process::id()));
+        let path = |name: &str| folder.join(name).display().to_string();
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut events = String::from("user,item,timestamp\n");
+        for user in 0..12 {
+            (0..20)
+                .for_each(|event| events += &format!("{user},{},{event}\n", (7 * user + event * event) % 90));
+        }
+        std::fs::write(path("log.csv"), events).unwrap();
+        let arguments = ["train", "--quick", "--seeds", "2", "--width", "8", "--batch", "32"];
+        let files = ["--events", "log.csv", "--output", "plots", "--save", "model.safetensors"];
+        let files = files.map(|name| if name.starts_with("--") { name.into() } else { path(name) });
+        let options = arguments.into_iter().map(String::from).chain(files);
+        run(&Options::parse_from(options)).unwrap();
+        for name in ["quality.svg", "loss.svg", "validation.svg"] {
+            assert!(folder.join("plots").join(name).is_file(), "{name}");
+        }
+        let model =
+            candle_core::safetensors::load(path("model.safetensors"), &candle_core::Device::Cpu).unwrap();
+        assert!(
+            systems::System::ALL.iter().all(|system| model.contains_key(&format!("{}.items", system.key())))
+        );
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
