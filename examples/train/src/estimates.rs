@@ -36,7 +36,7 @@ impl Estimates {
         let users = runs.first().map_or(0, |run| run.users.len());
         let value = Self::means(&runs, &vec![1.0; users]);
         let mut random = Seeded::new(0);
-        let mut draws = vec![Vec::with_capacity(DRAWS); value.len()];
+        let mut draws = vec![Vec::new(); value.len()];
         for _ in 0..DRAWS {
             let mut weights = vec![0.0; users];
             (0..users).for_each(|_| weights[random.below(users)] += 1.0);
@@ -84,7 +84,8 @@ struct Candidate {
 impl Run {
     fn new(scores: &[Vec<f32>]) -> Self {
         let of_user = |(user, scores): (usize, &Vec<f32>)| {
-            let candidate = |(place, &score)| Candidate { score, user, is_held_out: place == 0 };
+            let candidate =
+                |(place, &score): (usize, &f32)| Candidate { score, user, is_held_out: place == 0 };
             scores.iter().enumerate().map(candidate).collect::<Vec<_>>()
         };
         let mut candidates: Vec<Candidate> = scores.iter().enumerate().flat_map(of_user).collect();

@@ -111,7 +111,7 @@ impl<'a> Padded<'a> {
         }
         let real = Tensor::from_vec(real, (users, longest, 1), &Device::Cpu)?;
         let mask = ((&real - 1.0)? * 1e9)?.reshape((users, 1, longest))?;
-        let lengths = sample.lengths.iter().map(|&length| length.max(1) as f32).collect();
+        let lengths: Vec<f32> = sample.lengths.iter().map(|&length| length.max(1) as f32).collect();
         let target_ids = ids(&sample.targets)?;
         let targets = items.values().index_select(&target_ids, 0)?;
         let targets = targets.reshape((users, candidates, items.values().dim(1)?))?;

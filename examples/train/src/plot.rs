@@ -51,7 +51,7 @@ pub(crate) struct Curve {
     pub(crate) values: Vec<f64>,
 }
 
-type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
+type Drawn<T> = Result<T, DrawingAreaErrorKind<std::io::Error>>;
 type Root<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 /// Where a name is, its colour, its text.
@@ -73,7 +73,7 @@ pub(crate) fn quality(path: &Path, labels: &Labels<'_>, dots: &[Dot]) -> Outcome
     let x = range(dots.iter().map(|dot| dot.cost.max(1e-6).log10()))?;
     let y = range(dots.iter().flat_map(|dot| [dot.quality.low, dot.quality.high]))?;
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
-    let draw = || -> Drawn<'_> {
+    let draw = || -> Drawn<()> {
         let label = |x: &f64| figures(10f64.powf(*x));
         let mut chart = chart(&root, labels, x, y, &label)?;
         let mut names: Vec<Name> = Vec::new();
@@ -97,7 +97,7 @@ pub(crate) fn curves(path: &Path, labels: &Labels<'_>, curves: &[Curve]) -> Outc
     let longest = curves.iter().map(|curve| curve.values.len()).max().unwrap_or(0);
     let y = range(curves.iter().flat_map(|curve| curve.values.iter().copied()))?;
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
-    let draw = || -> Drawn<'_> {
+    let draw = || -> Drawn<()> {
         let label = |x: &f64| figures(*x);
         let mut chart = chart(&root, labels, 0.5..longest as f64 + 0.5, y, &label)?;
         let mut names: Vec<Name> = Vec::new();
@@ -122,7 +122,7 @@ fn chart<'a, 'b>(
     x: std::ops::Range<f64>,
     y: std::ops::Range<f64>,
     label: &dyn Fn(&f64) -> String,
-) -> Result<Chart<'a, 'b>, DrawingAreaErrorKind<<SVGBackend<'b> as DrawingBackend>::ErrorType>> {
+) -> Drawn<Chart<'a, 'b>> {
     root.fill(&WHITE)?;
     let heading = ("sans-serif", 22).into_font().style(FontStyle::Bold).color(&INK);
     root.draw(&Text::new(labels.title, (24, 18), heading))?;
@@ -152,7 +152,7 @@ fn chart<'a, 'b>(
 }
 
 /// Writes names next to where they belong, moved down where they would overlap.
-fn write_names<'a>(root: &Root<'a>, mut names: Vec<Name>) -> Drawn<'a> {
+fn write_names(root: &Root<'_>, mut names: Vec<Name>) -> Drawn<()> {
     names.sort_by_key(|name| name.0.1);
     let mut free = i32::MIN;
     for ((x, y), colour, name) in names {

@@ -199,8 +199,8 @@ mod tests {
         let log = Log { name: "test".into(), users: vec![(0..9).collect(), (20..40).collect()], items: 100 };
         let data = Data::new(&log, &options(&[])).unwrap();
         let history = |requests: &[Request]| requests[0].history.clone();
-        assert_eq!((history(&data.valid), data.valid[0].candidates[0]), ((0..7).collect(), 7));
-        assert_eq!((history(&data.test), data.test[0].candidates[0]), ((0..8).collect(), 8));
+        assert_eq!((history(&data.valid), data.valid[0].candidates[0]), ((0..7).collect::<Vec<u32>>(), 7));
+        assert_eq!((history(&data.test), data.test[0].candidates[0]), ((0..8).collect::<Vec<u32>>(), 8));
         // Of 7 and 18 events, those after the first five.
         assert_eq!(data.train.len(), 2 + 13);
         let mut random = Seeded::new(1);
