@@ -117,15 +117,19 @@ fn draw(init: Init, shape: &Shape, random: &mut Seeded) -> Vec<f32> {
     };
     match init {
         Init::Const(value) => vec![value as f32; count],
-        Init::Uniform { lo, up } => many(Box::new(move |random| lo + (up - lo) * share(random))),
-        Init::Randn { mean, stdev } => many(Box::new(move |random| mean + stdev * normal(random))),
+        Init::Uniform { lo, up } => many(Box::new(move |random: &mut Seeded| lo + (up - lo) * share(random))),
+        Init::Randn { mean, stdev } => {
+            many(Box::new(move |random: &mut Seeded| mean + stdev * normal(random)))
+        }
         Init::Kaiming { dist, fan, non_linearity } => {
             let deviation = non_linearity.gain() / (fan.for_shape(shape).max(1) as f64).sqrt();
             match dist {
-                NormalOrUniform::Normal => many(Box::new(move |random| deviation * normal(random))),
+                NormalOrUniform::Normal => {
+                    many(Box::new(move |random: &mut Seeded| deviation * normal(random)))
+                }
                 NormalOrUniform::Uniform => {
                     let bound = 3f64.sqrt() * deviation;
-                    many(Box::new(move |random| bound * (2.0 * share(random) - 1.0)))
+                    many(Box::new(move |random: &mut Seeded| bound * (2.0 * share(random) - 1.0)))
                 }
             }
         }
