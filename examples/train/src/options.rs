@@ -28,7 +28,7 @@ pub(crate) struct Options {
     /// The first seed of training. The candidates of the test do not depend on it.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// The most epochs. [default: 50, or 1 with --quick]
+    /// The most epochs. [default: 30, or 1 with --quick]
     #[arg(long, value_name = "N", value_parser = at_least_1::<10_000>)]
     epochs: Option<usize>,
     /// Training stops after so many epochs in which validation did not get better.
@@ -98,7 +98,7 @@ fn rate(text: &str) -> Result<f64, String> {
 
 impl Options {
     pub(crate) fn epochs(&self) -> usize {
-        self.epochs.unwrap_or(if self.quick { 1 } else { 50 })
+        self.epochs.unwrap_or(if self.quick { 1 } else { 30 })
     }
 
     pub(crate) fn samples(&self) -> usize {
@@ -124,7 +124,7 @@ mod tests {
         Options::command().debug_assert();
         let parse = |arguments: &[&str]| Options::try_parse_from([&["train"], arguments].concat());
         let options = parse(&[]).unwrap();
-        assert_eq!((options.systems.len(), options.epochs()), (System::ALL.len(), 50));
+        assert_eq!((options.systems.len(), options.epochs()), (System::ALL.len(), 30));
         assert_eq!(parse(&["--quick"]).unwrap().requests(), 60);
         assert_eq!(parse(&["--systems", "tin,din"]).unwrap().systems, [System::Tin, System::Din]);
         for wrong in [["--width", "0"], ["--rate", "1"], ["--systems", "abacus"], ["--batch", "-1"]] {
