@@ -105,7 +105,7 @@ impl System {
 
     /// The system with its first weights.
     pub(crate) fn build(self, sizes: Sizes, weights: &Weights) -> Result<Box<dyn Interest>> {
-        Ok(match self {
+        let interest: Box<dyn Interest> = match self {
             Self::Mean => Box::new(mean::Mean),
             Self::LastTwenty | Self::TargetAttention => Box::new(attention::Attention::new(sizes, weights)?),
             Self::Din => Box::new(din::Din::new(sizes, weights)?),
@@ -113,7 +113,8 @@ impl System {
             Self::Dare => Box::new(dare::Dare::new(sizes, weights)?),
             Self::Tin => Box::new(tin::Tin::new(sizes, weights)?),
             // Here: MUSE, QIN, DiffuMIN, TWIN, ETA.
-        })
+        };
+        Ok(interest)
     }
 }
 
