@@ -136,11 +136,11 @@ impl Argument {
         self.integers(<P::Burn as Tensors>::words)
     }
 
-    /// Bytes, contiguous.
-    pub(crate) fn bytes<P: Place>(self) -> Result<Input<P>> {
+    /// Elements of this type, contiguous.
+    pub(crate) fn of_type<P: Place>(self, dtype: DType) -> Result<Input<P>> {
         match self.dtype() {
-            DType::U8 => self.open(),
-            other => self.wrong("u8", other.name()),
+            own if own == dtype => self.open(),
+            other => self.wrong(dtype.name(), other.name()),
         }
     }
 

@@ -12,6 +12,7 @@
 //! * Other devices of longseq: [`Longseq::on`]. Tensors on other backends of burn are refused.
 
 mod argument;
+mod decoupled;
 mod din;
 mod error;
 mod graph;
@@ -21,19 +22,26 @@ mod lookup;
 mod merge;
 mod place;
 mod sdim;
+mod search;
+mod selected;
 mod tables;
 mod target_attention;
 mod tensors;
+mod tin;
 
 pub use burn_core;
+pub use decoupled::IdTensors;
 pub use din::{DinLayerTensors, DinTensors, fold_dice};
 pub use handle::{Batch, JaggedRows, Longseq, Offsets};
 pub use longseq;
 pub use lookup::LookupTensors;
 pub use place::{Lent, Number, Place};
 pub use sdim::{HashTensor, SdimTensors};
+pub use search::{SearchTensor, SelectionTensors};
+pub use selected::SelectedAttentionTensors;
 pub use target_attention::TargetAttentionTensors;
 pub use tensors::{Opened, Refused, Tensors, Tracked, Values};
+pub use tin::TinTensors;
 
 /// The code of the README, compiled as a test.
 #[cfg(doctest)]

@@ -46,7 +46,7 @@ impl<P: Place> Longseq<P> {
             Argument::new(NAME, "second.lse", second.1).f32()?,
         ];
         let merge = Merge { place: self.shared(), op: *op };
-        let (rows, width) = (lse_shape.iter().product(), op.value_width);
+        let (rows, width) = (lse_shape[0] * lse_shape[1], op.value_width);
         let both = by_float!(dtype, T => {
             let (out, lse) = merge.forward::<T>(&self.for_call()?, &tensors, rows)?;
             record(joined::<P>(&out, &lse, width), tensors, merge)?

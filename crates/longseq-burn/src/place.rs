@@ -6,7 +6,7 @@ use longseq::prelude::*;
 use longseq::{Buffer, Cpu, Host, Result, Scalar, View, ViewMut};
 
 use crate::error::wrong;
-use crate::tensors::{Tensors, Values, flex};
+use crate::tensors::{FlexTensor, Tensors, Values, flex};
 
 /// What a tensor of burn and a buffer of longseq both may hold.
 pub trait Number: Scalar + Element {}
@@ -84,7 +84,7 @@ impl<P: Place, T: Number> Lent<'_, P, T> {
 }
 
 /// The elements of a contiguous tensor.
-fn slice<P: Place<Burn = Flex>, T: Number>(tensor: &Values<P>) -> Result<&[T]> {
+fn slice<T: Number>(tensor: &FlexTensor) -> Result<&[T]> {
     tensor.as_slice::<T>().ok_or_else(|| {
         wrong("longseq-burn", "tensor", format!("contiguous elements of {}", T::NAME), format!("{tensor:?}"))
     })
@@ -104,7 +104,7 @@ impl Place for Cpu {
     }
 
     fn lend<'a, T: Number>(&self, tensor: &'a Values<Self>) -> Result<Lent<'a, Self, T>> {
-        Ok(Lent::Borrowed(Host::view(slice::<Self, T>(tensor)?)))
+        Ok(Lent::Borrowed(Host::view(slice::<T>(tensor)?)))
     }
 
     fn room<T: Number>(&self, length: usize) -> Result<Vec<T>> {
@@ -143,7 +143,7 @@ macro_rules! device {
             }
 
             fn lend<'a, T: Number>(&self, tensor: &'a Values<Self>) -> Result<Lent<'a, Self, T>> {
-                Ok(Lent::Buffer(self.upload(slice::<Self, T>(tensor)?)?))
+                Ok(Lent::Buffer(self.upload(slice::<T>(tensor)?)?))
             }
 
             fn room<T: Number>(&self, length: usize) -> Result<Buffer<Self, T>> {

@@ -119,9 +119,7 @@ impl<P: Place> Longseq<P> {
         let added = self.sdim_encode(op, new, history, hash)?;
         let letters = ["B", "G", "2^τ", "d"];
         let shape: Vec<Dim> = letters.into_iter().zip(added.dims()).collect();
-        let given: Input<P> =
-            Argument::new(NAME, "table", table).of_shape(&[&shape])?.float_as(DType::F32)?;
-        drop(given);
+        Argument::new(NAME, "table", table).of_shape(&[&shape])?.float_as::<P>(DType::F32)?;
         Ok(table.clone() + added)
     }
 
@@ -221,7 +219,7 @@ impl<'a, P: Place> Inputs<'a, P> {
                 GivenHash::Rotations(self.add(rotations, Kind::Number))
             }
             HashTensor::Signatures(given) if given.dtype() == DType::U8 && self.op.bits <= 8 => {
-                let given = Argument::new(operation, argument, given).bytes()?;
+                let given = Argument::new(operation, argument, given).of_type(DType::U8)?;
                 GivenHash::Signatures8(self.add(given, Kind::Unread))
             }
             HashTensor::Signatures(given) => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn_core::backend::ops::FloatTensorOps;
-use burn_core::backend::{BackendTypes, DispatchTensor, TensorMetadata};
+use burn_core::backend::{DispatchTensor, TensorMetadata};
 use burn_core::tensor::{DType, FloatDType, Tensor};
 use longseq::prelude::*;
 use longseq::{
@@ -92,7 +92,7 @@ impl<P: Place> Longseq<P> {
         let dtype = tensors[0].dtype();
         let both = by_float!(dtype, T => {
             let (out, lse) = attention.forward::<T>(&self.for_call()?, &tensors, shape.clone())?;
-            let lse = lse.unwrap_or_else(|| unreachable!("there is room for it"));
+            let lse = lse.expect("there was room for it");
             let both = joined::<P>(&out, &lse, width);
             attention.saved = Some((out, lse));
             record(both, tensors, attention)?

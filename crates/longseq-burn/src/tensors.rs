@@ -142,7 +142,8 @@ fn integers(tensor: &FlexTensor) -> Result<Box<dyn Iterator<Item = i128> + '_>, 
     }
 }
 
-type FlexTensor = <Flex as BackendTypes>::FloatTensorPrimitive;
+/// A tensor of Flex.
+pub(crate) type FlexTensor = <Flex as BackendTypes>::FloatTensorPrimitive;
 
 /// A tensor of Flex that keeps these values where they are. Their number is that of the shape.
 pub(crate) fn flex<T: Element>(values: Vec<T>, shape: Vec<usize>) -> FlexTensor {
