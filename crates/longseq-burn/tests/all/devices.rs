@@ -30,10 +30,11 @@ fn all<P: Place>(longseq: &Longseq<P>, batch: &Batch<P>, x: &[Given]) -> Result<
     let rotations = Given::new(sdim.rotations(3)?, &[8, 2, 2]).tensor();
     let interest = longseq.sdim_attend(&sdim, batch, SdimTensors::new(&queries, &keys, &rotations))?;
     let (bags, given) = (longseq.jagged(&[0u32, 3, 7][..])?, ids([7, 1], 7, 11));
-    let rows = LookupTensors::new(&given, &[&values]);
+    let tables = [&values];
+    let rows = LookupTensors::new(&given, &tables);
     let rows = longseq.lookup(&Lookup::default(), Bags::Mean(&bags), rows)?;
     let parts = [attention, din, interest, rows].map(|part| row(part).cast(FloatDType::F32));
-    Ok(Tensor::cat(parts.to_vec(), 0))
+    Ok(Tensor::cat(parts.into(), 0))
 }
 
 fn compare<P: Place>(device: &Longseq<P>) -> Result<()> {

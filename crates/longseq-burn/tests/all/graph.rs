@@ -116,12 +116,12 @@ fn strided_inputs_and_a_gradient_that_is_broadcast() -> Result<()> {
         let rows = x[1].tensor::<2>();
         (x[0].tensor::<2>().transpose(), rows.clone().narrow(1, 0, 4), rows.narrow(1, 4, 4))
     };
-    let ours = |x: &[Given]| {
+    let ours = |x: &[Given]| -> Result<Tensor<1>> {
         let (queries, keys, values) = parts(x);
         let given = TargetAttentionTensors::new(&queries, &keys).with_values(&values);
         Ok(row(longseq.target_attention(&op, &batch, given)?))
     };
-    let eager = |x: &[Given]| {
+    let eager = |x: &[Given]| -> Result<Tensor<1>> {
         let (queries, keys, values) = parts(x);
         let apart = |rows: Tensor<2>| -> Tensor<3> { rows.unsqueeze_dim(1) };
         let (queries, keys, values) = (apart(queries), apart(keys), apart(values));
@@ -171,12 +171,12 @@ fn between_other_operations() -> Result<()> {
         let x: Vec<Tensor<2>> = x.iter().map(Given::tensor).collect();
         (x[0].clone().matmul(x[2].clone()), x[1].clone().matmul(x[3].clone()))
     };
-    let ours = |x: &[Given]| {
+    let ours = |x: &[Given]| -> Result<Tensor<1>> {
         let (queries, keys) = projected(x);
         let out = longseq.target_attention(&op, &batch, TargetAttentionTensors::new(&queries, &keys))?;
         Ok(row(out.clone().square() + out))
     };
-    let eager = |x: &[Given]| {
+    let eager = |x: &[Given]| -> Result<Tensor<1>> {
         let (queries, keys) = projected(x);
         let (queries, keys): (Tensor<3>, Tensor<3>) = (queries.unsqueeze_dim(1), keys.unsqueeze_dim(1));
         let out = eager::target_attention(&op, &users, &queries, &keys, &keys, None);

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, FloatDType, Tensor};
 use longseq::{Bags, IdPolicy, Lookup, Result};
-use longseq_burn::{Longseq, LookupTensors};
+use longseq_burn::{JaggedRows, Longseq, LookupTensors};
 
 use crate::common::{Given, assert_near, check_gradients, flat, gradients, ids, ints_of, random, row};
 use crate::eager;
@@ -16,14 +16,14 @@ fn bags_of_one_table() -> Result<()> {
     let given = ids([5, 1], 4, 9);
     let op = Lookup::default();
     let x = [random(&[4, 3], 1), random(&[5, 1], 2)];
-    let look_up = |x: &[Given], bags: Bags<'_, longseq_burn::JaggedRows>| {
+    let look_up = |x: &[Given], bags: Bags<'_, JaggedRows>| -> Result<Tensor<1>> {
         let table = x[0].tensor::<2>();
         let (tables, weights) = ([&table], x.get(1).map(Given::tensor::<2>));
         let mut tensors = LookupTensors::new(&given, &tables);
         tensors.weights = weights.as_ref();
         Ok(row(longseq.lookup(&op, bags, tensors)?))
     };
-    let eager = |x: &[Given], is_mean: bool| {
+    let eager = |x: &[Given], is_mean: bool| -> Result<Tensor<1>> {
         let weights = x.get(1).map(Given::tensor::<2>);
         Ok(row(eager::bags(&x[0].tensor(), &given, &LENGTHS, weights.as_ref(), is_mean)))
     };
@@ -44,13 +44,13 @@ fn many_tables_of_different_types() -> Result<()> {
     let tables: Vec<Given> = (0..5).map(|feature| random(&[4, 2 + feature], feature as u64)).collect();
     let types = [FloatDType::F32, FloatDType::F16, FloatDType::BF16, FloatDType::F32, FloatDType::F32];
     let rounded: Vec<Given> = tables.iter().zip(types).map(|(table, dtype)| table.cast(dtype)).collect();
-    let ours = |x: &[Given]| {
+    let ours = |x: &[Given]| -> Result<Tensor<1>> {
         let tables: Vec<Tensor<2>> = x.iter().map(Given::tensor).collect();
         let tables: Vec<&Tensor<2>> = tables.iter().collect();
         Ok(row(longseq.lookup(&Lookup::default(), Bags::Each, LookupTensors::new(&given, &tables))?))
     };
-    let eager = |x: &[Given]| {
-        let column = |feature: usize| given.clone().narrow(1, feature, 1).squeeze_dim(1);
+    let eager = |x: &[Given]| -> Result<Tensor<1>> {
+        let column = |feature: usize| given.clone().narrow(1, feature, 1).squeeze_dim::<1>(1);
         let rows =
             x.iter().enumerate().map(|(feature, table)| table.tensor::<2>().select(0, column(feature)));
         Ok(row(Tensor::cat(rows.collect(), 1)))
@@ -86,7 +86,7 @@ fn ids_that_are_padding() -> Result<()> {
     for dtype in [DType::I64, DType::I32] {
         let given = ints_of(vec![1, -1, 3], [3, 1], dtype);
         let x = [random(&[4, 2], 1)];
-        let mean = |x: &[Given]| {
+        let mean = |x: &[Given]| -> Result<Tensor<1>> {
             let table = x[0].tensor::<2>();
             Ok(row(longseq.lookup(&op, Bags::Mean(&bags), LookupTensors::new(&given, &[&table]))?))
         };

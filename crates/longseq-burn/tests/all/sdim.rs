@@ -26,7 +26,8 @@ fn rotations(op: &Sdim) -> Result<Tensor<3>> {
 fn signatures(op: &Sdim, rows: &Tensor<2>, rotations: &Tensor<3>) -> Vec<Vec<u32>> {
     let rotations: Tensor<2> = rotations.clone().reshape([op.width, op.groups * op.bits]);
     let signs: Vec<f32> = rows.clone().matmul(rotations).to_data().iter().collect();
-    let word = |numbers: &[f32]| numbers.iter().enumerate().map(|(t, &x)| u32::from(x > 0.0) << t).sum();
+    let word =
+        |numbers: &[f32]| numbers.iter().enumerate().map(|(t, &x)| u32::from(x > 0.0) << t).sum::<u32>();
     signs.chunks(op.groups * op.bits).map(|row| row.chunks(op.bits).map(word).collect()).collect()
 }
 
@@ -76,7 +77,9 @@ fn without_a_table() -> Result<()> {
         let rotations = rotations(&op)?;
         let hashed = [&history, &targets].map(|rows| signatures(&op, &rows.tensor(), &rotations));
         let given = [given(&hashed[0], DType::U8), given(&hashed[1], DType::I64)];
-        let eager = |x: &[Given]| Ok(row(eager(&op, &users, &x[0].tensor(), &hashed[0], &hashed[1])));
+        let eager = |x: &[Given]| -> Result<Tensor<1>> {
+            Ok(row(eager(&op, &users, &x[0].tensor(), &hashed[0], &hashed[1])))
+        };
         // Differences with the signatures given: a step might change one.
         check_gradients(
             "given",
@@ -93,7 +96,7 @@ fn without_a_table() -> Result<()> {
             },
             eager,
         )?;
-        let ours = |x: &[Given]| {
+        let ours = |x: &[Given]| -> Result<Tensor<1>> {
             let (history, targets) = (x[0].tensor(), x[1].tensor());
             let tensors = SdimTensors::new(&targets, &history, &rotations);
             Ok(row(longseq.sdim_attend(&op, &batch, tensors)?))
@@ -120,7 +123,7 @@ fn tables_of_two_spans() -> Result<()> {
     // The first user's last two behaviours and the second's last are added later.
     let (old, new) = (longseq.jagged(&[0u32, 2, 3][..])?, longseq.jagged(&[0u32, 2, 3][..])?);
     let x = [random(&[3, WIDTH], 3), random(&[3, WIDTH], 4)];
-    let ours = |x: &[Given]| {
+    let ours = |x: &[Given]| -> Result<Tensor<1>> {
         let table = longseq.sdim_encode(&op, &old, &x[0].tensor(), hash)?;
         let table = longseq.sdim_append(&op, &new, &x[1].tensor(), hash, &table)?;
         assert_eq!(table.dims(), [2, 2, 4, WIDTH]);
