@@ -9,9 +9,12 @@
 //! * An input may be a constant, detached, shared, or occur twice; tensors with and without autodiff may be mixed.
 //! * burn's backward passes return nothing: an error in one of them (out of memory, a lost device) is a panic with longseq's words. Calls
 //!   check everything that can be checked before.
-//! * Other devices of longseq: [`Longseq::on`]. Tensors on other backends of burn are refused.
+//! * Other devices of longseq: [`Longseq::on`]. burn's own wgpu device: `Longseq::on_burn`, with the feature `burn-wgpu`. Tensors on other
+//!   backends of burn are refused.
 
 mod argument;
+#[cfg(feature = "burn-wgpu")]
+mod burn_wgpu;
 mod decoupled;
 mod din;
 mod error;
@@ -30,6 +33,8 @@ mod tensors;
 mod tin;
 
 pub use burn_core;
+#[cfg(feature = "burn-wgpu")]
+pub use burn_wgpu::{BurnRoom, BurnWgpu};
 pub use decoupled::IdTensors;
 pub use din::{DinLayerTensors, DinTensors, fold_dice};
 pub use handle::{Batch, JaggedRows, Longseq, Offsets};

@@ -42,7 +42,12 @@ impl Given {
 
     /// The same as a leaf that gets a gradient.
     pub(crate) fn leaf(&self) -> Self {
-        let (data, device) = (self.numbers.to_data(), Device::flex().autodiff());
+        self.leaf_on(&Device::flex())
+    }
+
+    /// The same on a device.
+    pub(crate) fn leaf_on(&self, device: &Device) -> Self {
+        let (data, device) = (self.numbers.to_data(), device.clone().autodiff());
         let numbers = Tensor::from_data(data, (&device, self.numbers.dtype())).require_grad();
         Self { numbers, shape: self.shape.clone() }
     }
@@ -135,7 +140,16 @@ pub(crate) fn gradients(
     inputs: &[Given],
     f: impl Fn(&[Given]) -> Result<Tensor<1>>,
 ) -> Result<Vec<Vec<f64>>> {
-    let leaves: Vec<Given> = inputs.iter().map(Given::leaf).collect();
+    gradients_on(&Device::flex(), inputs, f)
+}
+
+/// The same on a device.
+pub(crate) fn gradients_on(
+    device: &Device,
+    inputs: &[Given],
+    f: impl Fn(&[Given]) -> Result<Tensor<1>>,
+) -> Result<Vec<Vec<f64>>> {
+    let leaves: Vec<Given> = inputs.iter().map(|input| input.leaf_on(device)).collect();
     let grads = loss(f(&leaves)?).backward();
     let of = |leaf: &Given| match leaf.numbers.grad(&grads) {
         Some(grad) => flat(&grad),
