@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use burn_core::backend::TensorMetadata;
 use burn_core::tensor::{Int, Tensor};
 use longseq::prelude::*;
 use longseq::{

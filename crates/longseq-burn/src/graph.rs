@@ -186,8 +186,11 @@ impl<P: Place, const N: usize> Backward<P::Burn, N> for Operation<P> {
         match step.backward.gradients(&pass) {
             Ok(mut gradients) => {
                 for (&index, parent) in step.tracked.iter().zip(&ops.parents) {
-                    if let (Some(node), Some(grad)) = (parent, gradients[index].take()) {
-                        grads.register::<P::Burn>(node.id, grad);
+                    let Some(node) = parent else { continue };
+                    // burn takes it for granted that a parent gets one.
+                    match gradients[index].take() {
+                        Some(grad) => grads.register::<P::Burn>(node.id, grad),
+                        None => panic!("{}: no gradient of input {index}", step.backward.name()),
                     }
                 }
             }

@@ -48,7 +48,7 @@ impl Given {
     /// The same on a device.
     pub(crate) fn leaf_on(&self, device: &Device) -> Self {
         let (data, device) = (self.numbers.to_data(), device.clone().autodiff());
-        let numbers = Tensor::from_data(data, (&device, self.numbers.dtype())).require_grad();
+        let numbers = Tensor::<1>::from_data(data, (&device, self.numbers.dtype())).require_grad();
         Self { numbers, shape: self.shape.clone() }
     }
 
