@@ -52,10 +52,6 @@ impl<P: Place> Input<P> {
         Self { node: None, ..self }
     }
 
-    pub(crate) fn values(&self) -> &Values<P> {
-        &self.values
-    }
-
     pub(crate) fn dtype(&self) -> DType {
         self.values.dtype()
     }

@@ -1,12 +1,13 @@
 //! Where longseq computes for burn's tensors.
 
+use burn_core::backend::flex::FlexTensor;
 use burn_core::backend::{Flex, TensorMetadata};
 use burn_core::tensor::Element;
 use longseq::prelude::*;
 use longseq::{Buffer, Cpu, Host, Result, Scalar, View, ViewMut};
 
 use crate::error::wrong;
-use crate::tensors::{FlexTensor, Tensors, Values, flex};
+use crate::tensors::{Tensors, Values, flex};
 
 /// What a tensor of burn and a buffer of longseq both may hold.
 pub trait Number: Scalar + Element {}

@@ -1,5 +1,6 @@
 //! What burn's tensors are made of: the tensor of a backend, and its place in burn's graph.
 
+use burn_core::backend::flex::FlexTensor;
 use burn_core::backend::{
     Autodiff, Backend, BackendTensor, BackendTypes, DispatchTensorKind, Flex, TensorMetadata,
 };
@@ -70,7 +71,7 @@ impl Tensors for Flex {
         }
     }
 
-    fn close(tensor: Self::FloatTensorPrimitive) -> DispatchTensorKind {
+    fn close(tensor: FlexTensor) -> DispatchTensorKind {
         DispatchTensorKind::Flex(match TensorMetadata::dtype(&tensor).is_float() {
             true => BackendTensor::Float(tensor),
             false => BackendTensor::Int(tensor),
@@ -81,21 +82,21 @@ impl Tensors for Flex {
         DispatchTensorKind::Autodiff(Box::new(DispatchTensorKind::Flex(BackendTensor::Autodiff(tensor))))
     }
 
-    fn contiguous(tensor: Self::FloatTensorPrimitive) -> Self::FloatTensorPrimitive {
+    fn contiguous(tensor: FlexTensor) -> FlexTensor {
         match tensor.is_contiguous() {
             true => tensor,
             false => tensor.to_contiguous(),
         }
     }
 
-    fn ids(tensor: Self::FloatTensorPrimitive) -> Result<Self::FloatTensorPrimitive, Refused> {
+    fn ids(tensor: FlexTensor) -> Result<FlexTensor, Refused> {
         let tensor = Self::contiguous(tensor);
         match TensorMetadata::dtype(&tensor) {
             DType::U32 => return Ok(tensor),
             // The bits of numbers that are not negative are those of `u32`.
             DType::I32 if tensor.as_slice::<i32>().is_some_and(|ids| ids.iter().all(|&id| id >= 0)) => {
                 let layout = tensor.layout().clone();
-                return Ok(Self::FloatTensorPrimitive::from_arc(tensor.data_arc(), layout, DType::U32));
+                return Ok(FlexTensor::from_arc(tensor.data_arc(), layout, DType::U32));
             }
             _ => {}
         }
@@ -104,11 +105,11 @@ impl Tensors for Flex {
             Err(_) if id < 0 => Ok(u32::MAX),
             Err(_) => Err(("ids below 2^32".into(), format!("{id} at position {position}"))),
         };
-        let ids = integers(&tensor)?.enumerate().map(convert).collect::<Result<Vec<u32>, _>>()?;
+        let ids = integers(&tensor)?.enumerate().map(convert).collect::<Result<Vec<u32>, Refused>>()?;
         Ok(flex(ids, TensorMetadata::shape(&tensor).to_vec()))
     }
 
-    fn words(tensor: Self::FloatTensorPrimitive) -> Result<Self::FloatTensorPrimitive, Refused> {
+    fn words(tensor: FlexTensor) -> Result<FlexTensor, Refused> {
         let tensor = Self::contiguous(tensor);
         if TensorMetadata::dtype(&tensor) == DType::U16 {
             return Ok(tensor);
@@ -117,7 +118,7 @@ impl Tensors for Flex {
             u16::try_from(id)
                 .map_err(|_| ("numbers from 0 to 65535".into(), format!("{id} at position {position}")))
         };
-        let words = integers(&tensor)?.enumerate().map(convert).collect::<Result<Vec<u16>, _>>()?;
+        let words = integers(&tensor)?.enumerate().map(convert).collect::<Result<Vec<u16>, Refused>>()?;
         Ok(flex(words, TensorMetadata::shape(&tensor).to_vec()))
     }
 }
@@ -126,7 +127,7 @@ impl Tensors for Flex {
 fn integers(tensor: &FlexTensor) -> Result<Box<dyn Iterator<Item = i128> + '_>, Refused> {
     macro_rules! of {
         ($T:ty) => {
-            Ok(Box::new(tensor.as_slice::<$T>().unwrap_or_default().iter().map(|&number| number.into())))
+            Ok(Box::new(tensor.as_slice::<$T>().unwrap_or_default().iter().map(|&number| i128::from(number))))
         };
     }
     match TensorMetadata::dtype(tensor) {
@@ -141,9 +142,6 @@ fn integers(tensor: &FlexTensor) -> Result<Box<dyn Iterator<Item = i128> + '_>, 
         other => Err(("integers".into(), other.name().into())),
     }
 }
-
-/// A tensor of Flex.
-pub(crate) type FlexTensor = <Flex as BackendTypes>::FloatTensorPrimitive;
 
 /// A tensor of Flex that keeps these values where they are. Their number is that of the shape.
 pub(crate) fn flex<T: Element>(values: Vec<T>, shape: Vec<usize>) -> FlexTensor {
