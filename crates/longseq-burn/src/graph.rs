@@ -56,6 +56,11 @@ impl<P: Place> Input<P> {
         self.values.dtype()
     }
 
+    /// Whether it gets a gradient.
+    pub(crate) fn is_tracked(&self) -> bool {
+        self.node.is_some()
+    }
+
     pub(crate) fn autodiff(&self) -> DispatchAutodiffContext {
         self.autodiff
     }

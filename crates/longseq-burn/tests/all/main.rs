@@ -10,6 +10,7 @@ mod din;
 mod eager;
 mod errors;
 mod graph;
+mod interest_channels;
 mod lookup;
 mod sdim;
 mod selected;
