@@ -2,9 +2,10 @@
 //!
 //! longseq runs on burn's device and queue, and binds the buffers that burn's tensors are parts of. What burn has enqueued for a tensor is
 //! submitted before its buffer is handed out (`Client::get_resource` sees to it), what longseq records is submitted before a result becomes a
-//! tensor: the queue keeps the order, nobody waits.
+//! tensor: the queue keeps the order, nobody waits. Until then a call holds the memory that it was given, so that burn does not move it.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn_core::backend::wgpu::WgpuSetup;
 use burn_core::backend::{BackendTensor, DispatchDevice, DispatchTensorKind, TensorMetadata};
@@ -31,6 +32,8 @@ pub struct BurnWgpu {
     backend: Arc<Wgpu>,
     client: Client,
     device: CubeDevice,
+    /// What a call was given by burn: memory that is held is neither moved nor handed out again.
+    held: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 
 impl Longseq<BurnWgpu> {
@@ -45,7 +48,8 @@ impl Longseq<BurnWgpu> {
             return Err(wrong("Longseq::on_burn", "device", "a device of burn's wgpu backend", got));
         };
         let backend = Arc::new(Wgpu::from_device(setup.device.clone(), setup.queue.clone())?);
-        Ok(Self::on(BurnWgpu { backend, client: cube.client(), device: cube.clone() }))
+        let (client, device) = (cube.client(), cube.clone());
+        Ok(Self::on(BurnWgpu { backend, client, device, held: Mutex::default() }))
     }
 }
 
@@ -57,7 +61,9 @@ impl BurnWgpu {
             .get_resource::<WgpuServer<AutoCompiler>>(handle)
             .map_err(|error| Error::Device { operation: "longseq-burn", message: format!("{error:?}") })?;
         let resource = managed.resource();
-        WgpuBuffer::from_buffer(resource.buffer.clone(), resource.offset, length)
+        let buffer = WgpuBuffer::from_buffer(resource.buffer.clone(), resource.offset, length)?;
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(managed));
+        Ok(buffer)
     }
 }
 
@@ -76,10 +82,10 @@ impl Place for BurnWgpu {
         &self.backend
     }
 
-    /// The same handle, since nobody waits for this call alone.
+    /// The same handle of longseq, since nobody waits for this call alone.
     fn for_call(&self) -> Result<Self> {
         let (backend, client) = (self.backend.clone(), self.client.clone());
-        Ok(Self { backend, client, device: self.device.clone() })
+        Ok(Self { backend, client, device: self.device.clone(), held: Mutex::default() })
     }
 
     fn lend<'a, T: Number>(&self, tensor: &'a CubeTensor) -> Result<Lent<'a, Self, T>> {
