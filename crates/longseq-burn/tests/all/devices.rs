@@ -9,7 +9,7 @@ use longseq_burn::{
     Batch, DinLayerTensors, DinTensors, Longseq, LookupTensors, Place, SdimTensors, TargetAttentionTensors,
 };
 
-use crate::common::{Given, assert_near, flat, gradients, gradients_on, ints_of, random, row};
+use crate::common::{Given, assert_near, flat, gradients, ints_of, random, row};
 
 /// Queries, keys, values, a layer's weight, the output's, and a bias.
 fn inputs(dtype: FloatDType) -> Vec<Given> {
@@ -109,7 +109,7 @@ fn on_the_wgpu_device_of_burn() -> Result<()> {
     let (x, flex) = (inputs(FloatDType::F32), Device::flex());
     // Twice: memory that burn gives back is used again.
     for _ in 0..2 {
-        let got = gradients_on(&device, &x, |x| {
+        let got = crate::common::gradients_on(&device, &x, |x| {
             let out = all(&longseq, &on_device, x, &device)?;
             assert_near(
                 "out",
