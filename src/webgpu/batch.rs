@@ -79,7 +79,7 @@ pub(crate) struct DevicePlan {
     pub(crate) plan: Plan,
     /// Per tile: `[first_target, first_row, rows, user] [first_slot, slots, history start, history end]`.
     pub(crate) tiles: Binding,
-    /// Per piece: `[first_target, first_row, rows, tile] [history start, history end, slot, user]`.
+    /// Per piece: `[first_target, first_row, rows, tile] [history start, history end, slot, length of the user's whole history]`.
     pub(crate) pieces: Binding,
     /// The tiles with several pieces, which have partial results, as in `tiles`.
     pub(crate) split_tiles: Binding,
@@ -255,7 +255,7 @@ impl WgpuBatch {
                     word(piece.history.start),
                     word(piece.history.end),
                     piece.slot.map_or(NONE, word),
-                    word(tile.user),
+                    word(self.batch.histories().range(tile.user).len()),
                 ]
             })
             .collect();

@@ -101,7 +101,7 @@ pub(super) fn search_as(
             gpu.fetch_word(ids, 32, report)?;
         }
     }
-    let out = Combined { positions: &positions, scores: &scores, counts: &counts };
+    let out = Combined { positions: &positions.binding, scores: &scores.binding, counts: &counts.binding };
     combine(gpu, operation, &pieces, false, &out)?;
     [positions, scores, counts].into_iter().try_for_each(|output| gpu.finish(output))
 }

@@ -9,30 +9,35 @@ const GROUP_BYTES: u64 = 64 << 20;
 
 /// Candidates, and the behaviours of their users.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Group {
-    pub(super) targets: Range<usize>,
-    pub(super) history: Range<usize>,
+pub(in crate::webgpu) struct Group {
+    pub(in crate::webgpu) targets: Range<usize>,
+    pub(in crate::webgpu) history: Range<usize>,
 }
 
 /// What a group may have.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(in crate::webgpu) struct Limits {
     /// Behaviours that are bound at a time.
-    pub(super) rows: usize,
-    pub(super) candidates: usize,
+    pub(in crate::webgpu) rows: usize,
+    pub(in crate::webgpu) candidates: usize,
     /// A user's candidates are not divided, and users without candidates are in a group too.
-    pub(super) whole_users: bool,
+    pub(in crate::webgpu) whole_users: bool,
 }
 
 impl Limits {
     /// For candidates of which each has at most so many bytes in one binding.
-    pub(super) fn new(rows: usize, candidate_bytes: usize, largest_binding: u64, whole_users: bool) -> Self {
+    pub(in crate::webgpu) fn new(
+        rows: usize,
+        candidate_bytes: usize,
+        largest_binding: u64,
+        whole_users: bool,
+    ) -> Self {
         let bytes = GROUP_BYTES.min(largest_binding / 2) as usize;
         Self { rows, candidates: (bytes / candidate_bytes.max(1)).max(1), whole_users }
     }
 
     /// Divides a batch. A user alone may exceed the limits.
-    pub(super) fn groups(&self, batch: &Batch) -> Vec<Group> {
+    pub(in crate::webgpu) fn groups(&self, batch: &Batch) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::new();
         for (history, targets) in batch.requests() {
             let most = if self.whole_users { targets.len().max(1) } else { self.candidates };

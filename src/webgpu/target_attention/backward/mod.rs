@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use crate::element::{Element, GradientOf};
 use crate::error::Result;
-use crate::gpu::{fit, weighting_code};
+use crate::gpu::fit;
 use crate::memory::ViewMut;
 use crate::ops::{
     TargetAttention, TargetAttentionGradOut, TargetAttentionGradients, TargetAttentionInputs,
@@ -78,7 +78,6 @@ pub(super) fn target_attention<T: Element, G: GradientOf<T>>(
 ) -> Result<()> {
     const NAME: &str = "target_attention_backward";
     op.check_backward(batch.as_ref(), inputs, saved, grad_out, &grads)?;
-    weighting_code(NAME, op.weighting)?;
     batch.check_owner(gpu, NAME)?;
     if !check_outputs(gpu, NAME, &grads)? {
         return Ok(());
