@@ -8,6 +8,7 @@ use cudarc::driver::CudaStream;
 use crate::cuda::decoupled::backward::DeviceChunks;
 use crate::cuda::driver::Allocation;
 use crate::cuda::handle::Cuda;
+use crate::cuda::interest_channels::parts::{ChannelsCut, DeviceParts};
 use crate::cuda::target_attention::backward::DeviceSpans;
 use crate::cuda::twin::twins;
 use crate::error::Result;
@@ -31,6 +32,8 @@ pub struct CudaBatch {
     parts: PartCache<UserPart>,
     /// The parts of DIN's gradients.
     din: PlanCache<DinLists, DinLimits>,
+    /// The parts of interest channels.
+    channels: PlanCache<DeviceParts, ChannelsCut>,
     /// Each user's newest behaviours, by their number.
     newest: PlanCache<Vec<CudaBatch>, usize>,
     /// Where histories begin, if not one after the other: those of a part of each user's behaviours.
@@ -131,6 +134,7 @@ impl CudaBatch {
             chunks: PlanCache::default(),
             parts: PartCache::default(),
             din: PlanCache::default(),
+            channels: PlanCache::default(),
             newest: PlanCache::default(),
             starts: None,
             offsets: Offsets::default(),
@@ -228,6 +232,18 @@ impl CudaBatch {
     ) -> Result<Arc<DeviceSpans>> {
         gpu.check_stream(operation, &self.stream)?;
         self.spans.get_or_make(cut, make)
+    }
+
+    /// The parts of interest channels for a cut, made at their first use.
+    pub(super) fn cached_channels(
+        &self,
+        gpu: &Cuda,
+        operation: &'static str,
+        cut: &ChannelsCut,
+        make: impl FnOnce() -> Result<DeviceParts>,
+    ) -> Result<Arc<DeviceParts>> {
+        gpu.check_stream(operation, &self.stream)?;
+        self.channels.get_or_make(cut, make)
     }
 
     /// The chunks within limits, made at their first use.

@@ -1,7 +1,5 @@
 //! The codes of an operation's choices, as kernels receive them. `kernels/` and `shaders/` have the same constants.
 
-#[cfg(feature = "cuda")]
-use crate::error::{Error, Result};
 use crate::ops::{Activation, SiluDivisor, Weighting};
 
 /// The code of a weighting and the divisor of its weights; `None`: the length of each user's history.
@@ -13,18 +11,6 @@ pub(crate) fn weighting_of(weighting: Weighting) -> (u32, Option<f32>) {
         Weighting::Silu { divisor: SiluDivisor::HistoryLength } => (2, None),
         Weighting::Identity => (3, Some(1.0)),
     }
-}
-
-/// The same where the call that is named does not divide by lengths.
-#[cfg(feature = "cuda")]
-pub(crate) fn weighting_code(operation: &'static str, weighting: Weighting) -> Result<(u32, f32)> {
-    let (code, divisor) = weighting_of(weighting);
-    let unsupported = || Error::Unsupported {
-        operation,
-        what: "SiLU divided by HistoryLength on a GPU".into(),
-        supported: "SiLU divided by a Number".into(),
-    };
-    Ok((code, divisor.ok_or_else(unsupported)?))
 }
 
 /// The code of an activation of DIN's network.

@@ -15,8 +15,6 @@ mod sizes;
 mod trace;
 
 pub(crate) use bound::{Bound, has_unread_history, id_bound};
-#[cfg(feature = "cuda")]
-pub(crate) use codes::weighting_code;
 pub(crate) use codes::{activation_code, weighting_of};
 pub(crate) use decoupled::{Chunk, ChunkLimits, Chunks, SPAN, TILE_CANDIDATES};
 #[cfg(feature = "cuda")]

@@ -131,8 +131,14 @@ fn selected() {
     fn check<T: Element>(of_type: &str) {
         let exported = layout("selected", &format!("selected_attention_{of_type}"));
         assert_eq!(exported, [selected_shared::<T>(32, 0), selected_shared::<T>(256, 100)], "{of_type}");
-        let exported = layout("selected_backward", &format!("selected_gradients_{of_type}"));
-        assert_eq!(exported, [sum_bytes::<T>(32), sum_bytes::<T>(256)], "{of_type}");
+        for (file, kernel) in [
+            ("selected_backward", "selected_gradients"),
+            ("interest_channels", "channels_pool"),
+            ("interest_channels_backward", "channels_gradients"),
+        ] {
+            let exported = layout(file, &format!("{kernel}_{of_type}"));
+            assert_eq!(exported, [sum_bytes::<T>(32), sum_bytes::<T>(256)], "{kernel}_{of_type}");
+        }
     }
     check::<f32>("f32");
     check::<f16>("f16");

@@ -82,6 +82,7 @@ pub(super) fn attend<T: Element>(
     for first_column in (0..op.width).step_by(variant.chunk) {
         let attention = TargetAttentionParams {
             pieces: plan.pieces.pointer(),
+            tiles: 0,
             queries: sums,
             keys: rows.history.pointer,
             values: rows.history.pointer,

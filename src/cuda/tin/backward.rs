@@ -212,7 +212,7 @@ impl<T: Element, G: Element> Backward<'_, T, G> {
             aligned: bits.into_iter().filter(|(is_aligned, _)| *is_aligned).map(|(_, bits)| bits).sum(),
             scale: self.op.effective_scale(),
             divisor: 1.0,
-            unused: 0,
+            by_length: 0,
         })
     }
 

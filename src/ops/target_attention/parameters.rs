@@ -101,8 +101,7 @@ impl Weighting {
 pub enum SiluDivisor {
     /// The same number for every user. (HSTU's published code takes the length that histories are padded to.)
     Number(f32),
-    /// The length of the user's own history, behaviours that a score of `-∞` removes included, as `f32`. `Cuda` does not have
-    /// it yet and answers [`Unsupported`](crate::Error::Unsupported): there, divide by 1, and rows of the output by their lengths.
+    /// The length of the user's own history, behaviours that a score of `-∞` removes included, as `f32`.
     HistoryLength,
 }
 

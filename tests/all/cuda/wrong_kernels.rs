@@ -427,6 +427,8 @@ fn every_kernel_has_a_wrong_twin() {
         super::selected::wrong_gradients(),
         super::tin::wrong(),
         super::tin::wrong_gradients(),
+        super::channels::wrong(),
+        super::channels::wrong_gradients(),
     ];
     let twins: Vec<String> = lists.iter().flatten().map(|(mutant, _)| family(mutant.kernel)).collect();
     for (_, text) in cuda::kernels() {

@@ -10,7 +10,7 @@ use crate::cuda::memory::{CudaMemory, Region};
 use crate::cuda::twin::twins;
 use crate::element::{DType, Element};
 use crate::error::{Error, Result};
-use crate::gpu::{fit, weighting_code};
+use crate::gpu::{fit, weighting_of};
 use crate::jagged::Batch;
 use crate::ops::{
     PartialAttention, PartialAttentionGradients, TargetAttention, TargetAttentionGradOut,
@@ -78,7 +78,7 @@ twins! {
         pub(in crate::cuda) aligned: u32,
         pub(in crate::cuda) scale: f32,
         pub(in crate::cuda) divisor: f32,
-        pub(in crate::cuda) unused: u32,
+        pub(in crate::cuda) by_length: u32,
     }
 
     /// `kernels/target_attention/backward.cu`
@@ -215,7 +215,7 @@ pub(super) fn backward<T: Element, G: Element>(
 ) -> Result<()> {
     op.check_backward(batch.as_ref(), inputs, &saved, &grad_out, grads)?;
     check_width(NAME, op.width.max(op.value_width))?;
-    let (weighting, divisor) = weighting_code(NAME, op.weighting)?;
+    let (weighting, divisor) = weighting_of(op.weighting);
     let rows = Rows::new(gpu, inputs, &grad_out, grads)?;
     let grad_bias = gpu.asked(NAME, grads.bias.as_ref())?.pointer;
     let asked = [rows.grad_queries.pointer, rows.grad_keys.pointer, rows.grad_values.pointer, grad_bias];
@@ -256,8 +256,8 @@ pub(super) fn backward<T: Element, G: Element>(
         aliased: u32::from(inputs.values.is_none()),
         aligned: rows.aligned(op),
         scale: op.effective_scale(),
-        divisor,
-        unused: 0,
+        divisor: divisor.unwrap_or(1.0),
+        by_length: u32::from(divisor.is_none()),
     };
     if states != 0 {
         let scored_by = variant.scored_by();

@@ -19,6 +19,8 @@ twins! {
         first_partial: u64,
         length: u32,
         targets: u32,
+        history_length: u32,
+        unused: u32,
     }
 
     /// A candidate whose user's history is cut: `kernels/target_attention/backward.cu`.
@@ -72,6 +74,7 @@ impl Spans {
             // More rows than a tile has are added up in memory, in f32.
             let direct = count == 1 && (rows <= cut.tile_rows || history.is_empty());
             let targets_here = fit(operation, "candidates of a user", targets.len())?;
+            let history_length = fit(operation, "length of one user", history.len())?;
             fit(operation, "query rows of a user", rows)?;
             let span = |from: usize, to: usize, first_partial: u64| -> Result<AttentionSpan> {
                 Ok(AttentionSpan {
@@ -80,6 +83,8 @@ impl Spans {
                     first_partial,
                     length: fit(operation, "length of one user", to - from)?,
                     targets: targets_here,
+                    history_length,
+                    unused: 0,
                 })
             };
             if !targets.is_empty() {
