@@ -78,12 +78,12 @@ pub(in crate::cuda) static VARIANTS: [Variant; 28] = [
     row(Method::FmaScalars, "split_history_fma_any_64_rows_32_f16", 96, DType::F16, 64, 32, 64),
     row(Method::FmaScalars, "split_history_fma_any_64_rows_8_bf16", 103, DType::Bf16, 64, 8, 128),
     row(Method::FmaScalars, "split_history_fma_any_64_rows_32_bf16", 96, DType::Bf16, 64, 32, 64),
-    row(Method::Stream, "stream_history_32_rows_1_f32", 112, DType::F32, 32, 1, 128),
-    row(Method::Stream, "stream_history_32_rows_4_f32", 118, DType::F32, 32, 4, 64),
-    row(Method::Stream, "stream_history_64_rows_1_f32", 110, DType::F32, 64, 1, 64),
-    row(Method::Stream, "stream_history_64_rows_4_f32", 118, DType::F32, 64, 4, 32),
-    row(Method::Stream, "stream_history_128_rows_1_f32", 114, DType::F32, 128, 1, 32),
-    row(Method::Stream, "stream_history_128_rows_4_f32", 120, DType::F32, 128, 4, 16),
+    row(Method::Stream, "stream_history_32_rows_1_f32", 88, DType::F32, 32, 1, 128),
+    row(Method::Stream, "stream_history_32_rows_4_f32", 122, DType::F32, 32, 4, 64),
+    row(Method::Stream, "stream_history_64_rows_1_f32", 88, DType::F32, 64, 1, 64),
+    row(Method::Stream, "stream_history_64_rows_4_f32", 122, DType::F32, 64, 4, 32),
+    row(Method::Stream, "stream_history_128_rows_1_f32", 89, DType::F32, 128, 1, 32),
+    row(Method::Stream, "stream_history_128_rows_4_f32", 126, DType::F32, 128, 4, 16),
 ];
 
 const fn row(
