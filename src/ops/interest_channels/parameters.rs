@@ -32,7 +32,7 @@ pub(super) const NAME: &str = "interest_channels";
 ///
 /// **Axes that depend on each other.** An axis depends on those before it where no more than [`DEPENDENT`](Self::DEPENDENT) of its length
 /// is at right angles to them. By default the call returns an error that names the first such candidate and axis, and writes nothing (a GPU returns
-/// it at the next wait, and has written what [`DependentAxes::Zero`] gives). With
+/// it at the next wait, and may have written). With
 /// [`DependentAxes::Zero`] there is no such channel: no behaviour goes to it, its row is zeros, its axis has no gradient, and the axes after it are as
 /// if it were not there.
 ///

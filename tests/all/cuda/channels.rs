@@ -154,8 +154,9 @@ fn by_length() -> Vec<AttentionCase> {
     let plain = AttentionCase { weighting, histories, targets, bias: Bias::Normal, ..Default::default() };
     let mut cases = Vec::new();
     for dtype in [DType::F32, DType::F16, DType::Bf16] {
-        for (width, value_width) in [(64, None), (24, Some(40)), (67, Some(65))] {
-            let case = AttentionCase { dtype, width, value_width, ..plain.clone() };
+        for (width, value_width, first) in [(64, None, 32), (24, Some(40), 3), (67, Some(65), 3)] {
+            let targets = vec![first, 1, 40];
+            let case = AttentionCase { dtype, width, value_width, targets, ..plain.clone() };
             cases.push(AttentionCase { histories: vec![700, 9], targets: vec![1, 1], ..case.clone() });
             cases.push(case);
         }
@@ -180,6 +181,24 @@ fn silu_is_divided_by_the_length_of_each_history_in_every_mode() {
     }
     drop(gpu);
     assert_eq!(emulator.take_findings(), []);
+}
+
+/// The bits of a length as a number.
+#[test]
+fn wrong_divisors_are_caught() {
+    let forward = |index: usize| by_length().swap_remove(index);
+    let gradients = |index: usize| AttentionBackwardCase { forward: forward(index), ..Default::default() };
+    let length = |file, kernel| mutant(file, kernel, "not the length", ("cvt.rn.f32.u32", "mov.b32"));
+    // Of each storage type: one candidate each of width 64, and more.
+    let (one, many, half, half_many) = (forward(0), forward(1), forward(15), gradients(15));
+    assert_caught(vec![
+        (length("target_attention_fma", "split_history_fma_wide_64_rows_32_f32"), checked(&many)),
+        (length("target_attention_stream", "stream_history_64_rows_1_f32"), checked(&one)),
+        (length("target_attention_mma", "split_history_mma_64_rows_32_bf16"), checked(&half)),
+        (length("target_attention_backward_fma", "backward_fma_64_rows_32"), checked(&gradients(1))),
+        (length("target_attention_backward_stream", "backward_stream_64_rows_1"), checked(&gradients(0))),
+        (length("target_attention_backward_mma", "backward_mma_64_rows_32_bf16"), checked(&half_many)),
+    ]);
 }
 
 #[test]
