@@ -13,7 +13,7 @@ const SHORTEST: usize = 40;
 const LONGEST: usize = 80;
 /// Users in a step, and steps.
 const USERS: usize = 64;
-const STEPS: usize = 800;
+const STEPS: usize = 1000;
 const RATE: f64 = 0.005;
 const TABLE_RATE: f64 = 0.02;
 /// Users of the test, who are new.
@@ -52,7 +52,7 @@ fn auc(system: System) -> f64 {
 #[test]
 fn mean_pooling_cannot_find_what_was_met_long_ago() {
     let auc = auc(System::Mean);
-    assert!((0.5..0.75).contains(&auc), "{auc}");
+    assert!((0.5..0.7).contains(&auc), "{auc}");
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn the_last_twenty_know_nothing_of_it() {
     assert!((0.45..0.6).contains(&auc), "{auc}");
 }
 
-/// What each system must reach; mean pooling is below 0.75.
+/// What each system must reach; mean pooling is below 0.7.
 const REACHED: f64 = 0.9;
 
 #[test]
