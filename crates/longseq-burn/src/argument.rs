@@ -1,7 +1,7 @@
 //! What tensors may be given, and what becomes of them.
 
 use burn_core::backend::ops::FloatTensorOps;
-use burn_core::backend::{Dispatch, DispatchAutodiffContext, DispatchTensor, TensorMetadata};
+use burn_core::backend::{Dispatch, DispatchTensor, TensorMetadata};
 use burn_core::tensor::kind::Basic;
 use burn_core::tensor::{DType, FloatDType, Tensor};
 use longseq::half::{bf16, f16};
@@ -9,8 +9,8 @@ use longseq::{Element, GradientOf, Result};
 
 use crate::error::wrong;
 use crate::graph::Input;
-use crate::place::{Number, Place};
-use crate::tensors::{Refused, Tensors, Values};
+use crate::place::{Number, Place, Values};
+use crate::tensors::{Refused, Tensors};
 
 /// A storage type that burn and longseq share.
 pub(crate) trait Float: Number + Element + GradientOf<Self> {}
@@ -160,25 +160,4 @@ pub(crate) fn heads_of(argument: Argument, rows: Dim, heads: usize, width: usize
     let apart = [rows, ("heads", heads), ("width", width)];
     let shapes: &[&[Dim]] = if flat[1].1 == 1 { &[&apart, &flat, &flat[..1]] } else { &[&apart, &flat] };
     argument.of_shape(shapes)
-}
-
-/// The autodiff of a result: that of all inputs which have one.
-///
-/// # Errors
-/// Inputs with different strategies of checkpointing.
-pub(crate) fn merged<P: Place>(
-    operation: &'static str,
-    inputs: &[Input<P>],
-) -> Result<DispatchAutodiffContext> {
-    let mut merged = DispatchAutodiffContext::Disabled;
-    for input in inputs {
-        let own = input.autodiff();
-        if merged == DispatchAutodiffContext::Disabled {
-            merged = own;
-        } else if own != DispatchAutodiffContext::Disabled && own != merged {
-            let expected = format!("tensors of one strategy of gradient checkpointing, {merged:?}");
-            return Err(wrong(operation, "inputs", expected, format!("{own:?}")));
-        }
-    }
-    Ok(merged)
 }

@@ -13,10 +13,9 @@ use crate::argument::Argument;
 use crate::graph::{Differentiate, Input, Pass, record, values};
 use crate::handle::{Batch, Longseq};
 use crate::loan::{Kind, Loan, Rooms};
-use crate::place::Place;
+use crate::place::{Place, Values};
 use crate::search::{Kept, SelectionRoom, SelectionTensors};
 use crate::tables::{Tables, views};
-use crate::tensors::Values;
 
 const SEARCH: &str = "decoupled_search";
 const AGGREGATE: &str = "decoupled_aggregate";

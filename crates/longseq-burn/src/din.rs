@@ -13,8 +13,7 @@ use crate::argument::{Argument, Float, by_float};
 use crate::graph::{Differentiate, Input, Pass, plain, record, values};
 use crate::handle::{Batch, Longseq};
 use crate::loan::{Kind, Loan, MemoryOf, Rooms, Views};
-use crate::place::Place;
-use crate::tensors::Values;
+use crate::place::{Place, Values};
 
 const NAME: &str = "din";
 

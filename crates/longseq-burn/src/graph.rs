@@ -18,10 +18,9 @@ use burn_core::tensor::kind::Basic;
 use burn_core::tensor::{DType, Tensor};
 use longseq::Result;
 
-use crate::argument::merged;
 use crate::error::wrong;
-use crate::place::Place;
-use crate::tensors::{Opened, Tensors, Tracked, Values};
+use crate::place::{Place, Values};
+use crate::tensors::{Opened, Tensors, Tracked};
 
 /// An input of an operation: its elements, contiguous, and where its gradient goes.
 pub(crate) struct Input<P: Place> {
@@ -59,10 +58,6 @@ impl<P: Place> Input<P> {
     /// Whether it gets a gradient.
     pub(crate) fn is_tracked(&self) -> bool {
         self.node.is_some()
-    }
-
-    pub(crate) fn autodiff(&self) -> DispatchAutodiffContext {
-        self.autodiff
     }
 }
 
@@ -121,6 +116,24 @@ pub(crate) fn record<P: Place>(
         }
     };
     Ok(DispatchTensor { kind: <P::Burn as Tensors>::close_tracked(tensor), autodiff })
+}
+
+/// The autodiff of a result: that of all inputs which have one.
+///
+/// # Errors
+/// Inputs with different strategies of checkpointing.
+fn merged<P: Place>(operation: &'static str, inputs: &[Input<P>]) -> Result<DispatchAutodiffContext> {
+    let mut merged = DispatchAutodiffContext::Disabled;
+    for input in inputs {
+        let own = input.autodiff;
+        if merged == DispatchAutodiffContext::Disabled {
+            merged = own;
+        } else if own != DispatchAutodiffContext::Disabled && own != merged {
+            let expected = format!("tensors of one strategy of gradient checkpointing, {merged:?}");
+            return Err(wrong(operation, "inputs", expected, format!("{own:?}")));
+        }
+    }
+    Ok(merged)
 }
 
 /// A tensor without autodiff.

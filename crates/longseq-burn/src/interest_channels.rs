@@ -14,9 +14,8 @@ use crate::argument::{Argument, Float, by_float};
 use crate::graph::{Differentiate, Input, Pass, record, values};
 use crate::handle::{Batch, Longseq};
 use crate::loan::{Kind, Loan, Rooms};
-use crate::place::Place;
+use crate::place::{Place, Values};
 use crate::search::{Kept, SelectionRoom};
-use crate::tensors::Values;
 
 const NAME: &str = "interest_channels";
 /// Axes and history.

@@ -42,12 +42,12 @@ pub use handle::{Batch, JaggedRows, Longseq, Offsets};
 pub use interest_channels::InterestChannelsTensors;
 pub use longseq;
 pub use lookup::LookupTensors;
-pub use place::{Lent, Number, Place};
+pub use place::{Lent, Number, Place, Values};
 pub use sdim::{HashTensor, SdimTensors};
 pub use search::{SearchTensor, SelectionTensors};
 pub use selected::SelectedAttentionTensors;
 pub use target_attention::TargetAttentionTensors;
-pub use tensors::{Opened, Refused, Tensors, Tracked, Values};
+pub use tensors::{Opened, Refused, Tensors, Tracked};
 pub use tin::TinTensors;
 
 /// The code of the README, compiled as a test.

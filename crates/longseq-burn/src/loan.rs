@@ -6,8 +6,7 @@ use longseq::{Result, View, ViewMut};
 
 use crate::argument::Float;
 use crate::graph::Pass;
-use crate::place::{Lent, Place};
-use crate::tensors::Values;
+use crate::place::{Lent, Place, Values};
 
 /// How an input is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,9 +13,8 @@ use crate::error::wrong;
 use crate::graph::{Differentiate, Input, Pass, record, values};
 use crate::handle::{JaggedRows, Longseq};
 use crate::loan::{Kind, Loan, Rooms};
-use crate::place::Place;
+use crate::place::{Place, Values};
 use crate::tables::{Tables, views};
-use crate::tensors::Values;
 
 const NAME: &str = "lookup";
 

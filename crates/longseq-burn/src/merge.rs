@@ -14,9 +14,8 @@ use crate::argument::{Argument, Float, by_float};
 use crate::graph::{Differentiate, Input, Pass, record, values};
 use crate::handle::Longseq;
 use crate::loan::{Kind, Loan, Rooms};
-use crate::place::Place;
+use crate::place::{Place, Values};
 use crate::target_attention::{joined, parted, parted_values};
-use crate::tensors::Values;
 
 const NAME: &str = "merge_attention";
 /// Rows and log-sum-exps of both parts.

@@ -1,18 +1,21 @@
 //! Where longseq computes for burn's tensors.
 
 use burn_core::backend::flex::FlexTensor;
-use burn_core::backend::{Flex, TensorMetadata};
+use burn_core::backend::{BackendTypes, Flex, TensorMetadata};
 use burn_core::tensor::Element;
 use longseq::prelude::*;
 use longseq::{Buffer, Cpu, Host, Result, Scalar, View, ViewMut};
 
 use crate::error::wrong;
-use crate::tensors::{Tensors, Values, flex};
+use crate::tensors::{Tensors, flex};
 
 /// What a tensor of burn and a buffer of longseq both may hold.
 pub trait Number: Scalar + Element {}
 
 impl<T: Scalar + Element> Number for T {}
+
+/// A tensor outside of burn's graph, that a place reads.
+pub type Values<P> = <<P as Place>::Burn as BackendTypes>::FloatTensorPrimitive;
 
 /// A backend of longseq that reads tensors of one of burn's backends and gives results to it.
 ///

@@ -11,8 +11,7 @@ use crate::argument::{Argument, Dim, Float, by_float};
 use crate::graph::{Differentiate, Input, Pass, plain, record, values};
 use crate::handle::{Batch, JaggedRows, Longseq};
 use crate::loan::{Kind, Loan, MemoryOf, Rooms};
-use crate::place::{Lent, Place};
-use crate::tensors::Values;
+use crate::place::{Lent, Place, Values};
 
 /// The source of the signatures of some rows. It has no gradient.
 #[derive(Clone, Copy)]

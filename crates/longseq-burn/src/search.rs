@@ -9,8 +9,7 @@ use crate::error::wrong;
 use crate::graph::{Input, plain, values};
 use crate::handle::{Batch, Longseq};
 use crate::loan::{Kind, Loan, MemoryOf};
-use crate::place::{Lent, Place};
-use crate::tensors::Values;
+use crate::place::{Lent, Place, Values};
 
 const NAME: &str = "search";
 

@@ -14,9 +14,8 @@ use crate::argument::{Argument, Float, by_float, heads_of};
 use crate::graph::{Differentiate, Input, Pass, plain, record, values};
 use crate::handle::{Batch, Longseq};
 use crate::loan::{Kind, Loan, MemoryOf, Rooms};
-use crate::place::Place;
+use crate::place::{Place, Values};
 use crate::search::{SearchTensor, SelectionTensors, Sides};
-use crate::tensors::Values;
 
 const NAME: &str = "selected_attention";
 /// Where the selection is among the inputs.

@@ -8,8 +8,7 @@ use longseq::{Result, Table, TableData, TableGradient};
 use crate::argument::Argument;
 use crate::graph::{Input, Pass};
 use crate::loan::{Kind, MemoryOf};
-use crate::place::{Lent, Place};
-use crate::tensors::Values;
+use crate::place::{Lent, Place, Values};
 
 /// The tables of an operation: where they are among its inputs.
 #[derive(Default)]

@@ -15,8 +15,8 @@ use crate::argument::{Argument, Float, by_float, heads_of};
 use crate::graph::{Differentiate, Input, Pass, record, values};
 use crate::handle::{Batch, Longseq};
 use crate::loan::{Kind, Loan, MemoryOf, Rooms};
-use crate::place::Place;
-use crate::tensors::{Tensors, Values};
+use crate::place::{Place, Values};
+use crate::tensors::Tensors;
 
 const NAME: &str = "target_attention";
 

@@ -6,13 +6,8 @@ use burn_core::backend::{
 };
 use burn_core::tensor::{DType, Element, TensorData};
 
-use crate::place::Place;
-
 /// A tensor in burn's graph.
 pub type Tracked<B> = <Autodiff<B> as BackendTypes>::FloatTensorPrimitive;
-
-/// A tensor outside of it, that a [`Place`] reads.
-pub type Values<P> = <<P as Place>::Burn as BackendTypes>::FloatTensorPrimitive;
 
 /// What was expected of a tensor, and what came.
 pub type Refused = (String, String);

@@ -11,8 +11,7 @@ use crate::argument::{Argument, Float, by_float};
 use crate::graph::{Differentiate, Input, Pass, record, values};
 use crate::handle::{Batch, Longseq};
 use crate::loan::{Kind, Loan, MemoryOf, Rooms};
-use crate::place::Place;
-use crate::tensors::Values;
+use crate::place::{Place, Values};
 
 const NAME: &str = "tin";
 
