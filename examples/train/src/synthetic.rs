@@ -3,7 +3,7 @@
 //! is of; attention finds the one behaviour that matters.
 
 use crate::estimates::Estimates;
-use crate::model::{Engine, Model, Trainer};
+use crate::model::{Engine, Model, Rates, Trainer};
 use crate::protocol::Seeded;
 use crate::samples::Sample;
 use crate::systems::{Sizes, System};
@@ -14,8 +14,7 @@ const LONGEST: usize = 80;
 /// Users in a step, and steps.
 const USERS: usize = 64;
 const STEPS: usize = 1000;
-const RATE: f64 = 0.005;
-const TABLE_RATE: f64 = 0.02;
+const RATES: Rates = Rates { dense: 0.005, tables: 0.02, decay: 0.0 };
 /// Users of the test, who are new.
 const TEST: usize = 500;
 
@@ -37,7 +36,7 @@ fn sample(users: usize, random: &mut Seeded) -> Sample {
 /// AUC on new users of a system that is trained on this log.
 fn auc(system: System) -> f64 {
     let model = Model::new(system, SIZES, 1).unwrap();
-    let mut trainer = Trainer::new(model, Engine::Longseq, RATE, TABLE_RATE).unwrap();
+    let mut trainer = Trainer::new(model, Engine::Longseq, RATES).unwrap();
     let mut random = Seeded::new(11);
     for _ in 0..STEPS {
         trainer.step(&sample(USERS, &mut random)).unwrap();
