@@ -129,7 +129,7 @@ impl System {
 
     /// The system with its first weights.
     pub(crate) fn build(self, sizes: Sizes, weights: &Weights) -> Result<Box<dyn Interest>> {
-        Ok(match self {
+        let interest: Box<dyn Interest> = match self {
             Self::Mean => Box::new(mean::Mean),
             Self::LastTwenty | Self::TargetAttention => Box::new(attention::Attention::new(sizes, weights)?),
             Self::Din => Box::new(din::Din::new(sizes, weights)?),
@@ -140,7 +140,8 @@ impl System {
             Self::Twin => Box::new(searched::Twin::new(sizes, weights)?),
             Self::Eta => Box::new(searched::Eta::new(sizes, weights)?),
             // Here: MUSE, which needs contents of items, and DiffuMIN, which has losses of its own.
-        })
+        };
+        Ok(interest)
     }
 }
 
