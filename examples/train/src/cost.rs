@@ -46,7 +46,7 @@ pub(crate) fn compare(
     progress.stage("Timing steps", 2 * batches.len());
     let measure = |engine: Engine| -> Outcome<Cost> {
         let model = Model::new(system, data.sizes, options.seed)?;
-        let mut trainer = Trainer::new(model, engine, options.rate, options.table_rate)?;
+        let mut trainer = Trainer::new(model, engine, options.rates())?;
         // The first step makes states of optimisers and wakes threads.
         if let Some(batch) = batches.first() {
             trainer.step(batch)?;

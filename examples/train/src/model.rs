@@ -13,6 +13,8 @@ use crate::weights::Weights;
 
 /// Units of the tower's hidden layer.
 const UNITS: usize = 64;
+/// The name of the items' biases.
+const BIAS: &str = "bias";
 
 /// What computes a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +49,7 @@ impl Model {
             sizes,
             longseq: Longseq::cpu(),
             items: Table::new(&weights, "items", sizes.items, sizes.width)?,
-            bias: Table::with(&weights, "bias", (sizes.items, 1), Init::Const(0.0))?,
+            bias: Table::with(&weights, BIAS, (sizes.items, 1), Init::Const(0.0))?,
             interest: system.build(sizes, &weights)?,
             first: linear(3 * sizes.width, UNITS, builder.pp("first"))?,
             slope: prelu(None, builder.pp("slope"))?,
@@ -110,25 +112,36 @@ pub(crate) fn loss(logits: &Tensor, clicks: &[f32]) -> Result<Tensor> {
     logits.relu()?.sub(&logits.mul(&clicks)?)?.add(&rest)?.mean_all()
 }
 
+/// How fast a model learns.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rates {
+    /// Of dense weights.
+    pub(crate) dense: f64,
+    /// Of tables.
+    pub(crate) tables: f32,
+    /// Of the rows of tables that a step has met, but not of the items' biases: how much of them, times the rate, is lost.
+    pub(crate) decay: f32,
+}
+
 /// A model that is trained: dense weights by candle's AdamW, tables by their own lazy Adam.
 pub(crate) struct Trainer {
     pub(crate) model: Model,
     engine: Engine,
     dense: AdamW,
-    table_rate: f32,
+    rates: Rates,
     step: u64,
 }
 
 impl Trainer {
-    pub(crate) fn new(model: Model, engine: Engine, rate: f64, table_rate: f64) -> Result<Self> {
+    pub(crate) fn new(model: Model, engine: Engine, rates: Rates) -> Result<Self> {
         // candle's optimiser would keep moments as large as the tables.
         let is_table = |name: &str| model.tables().iter().any(|table| table.name() == name);
         let named = model.weights.named().into_iter();
         let dense = named.filter(|(name, _)| engine == Engine::Eager || !is_table(name));
         let dense = dense.map(|(_, var)| var).collect();
-        let params = ParamsAdamW { lr: rate, weight_decay: 0.0, ..ParamsAdamW::default() };
+        let params = ParamsAdamW { lr: rates.dense, weight_decay: 0.0, ..ParamsAdamW::default() };
         let dense = AdamW::new(dense, params)?;
-        Ok(Self { model, engine, dense, table_rate: table_rate as f32, step: 0 })
+        Ok(Self { model, engine, dense, rates, step: 0 })
     }
 
     /// A step of training; returns the loss.
@@ -145,7 +158,9 @@ impl Trainer {
         self.dense.backward_step(&loss)?;
         if self.engine == Engine::Longseq {
             for table in self.model.tables() {
-                table.sparse().step(&Optimiser::adam(self.table_rate, self.step))?;
+                let decay = if table.name() == BIAS { 0.0 } else { self.rates.decay };
+                let optimiser = Optimiser::adam(self.rates.tables, self.step).with_weight_decay(decay);
+                table.sparse().step(&optimiser)?;
             }
         }
         Ok(value)
@@ -248,9 +263,9 @@ mod tests {
 
     #[test]
     fn a_step_lowers_the_loss_and_changes_tables_in_place() {
-        let sample = sample();
+        let (sample, rates) = (sample(), Rates { dense: 0.01, tables: 0.01, decay: 0.0 });
         for (system, engine) in [(System::Dare, Engine::Longseq), (System::Tin, Engine::Eager)] {
-            let mut trainer = Trainer::new(model(system), engine, 0.01, 0.01).unwrap();
+            let mut trainer = Trainer::new(model(system), engine, rates).unwrap();
             let before = flat(trainer.model.items.values());
             let losses: Vec<f32> = (0..30).map(|_| trainer.step(&sample).unwrap()).collect();
             assert!(losses[29] < 0.7 * losses[0], "{losses:?}");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::model::Rates;
 use crate::systems::System;
 
 /// Trains a click model on each user's history with one system after another, and shows what each is worth and what it costs:
@@ -55,6 +56,9 @@ pub(crate) struct Options {
     /// Learning rate of the tables (lazy Adam on the rows that a step has met).
     #[arg(long, default_value_t = 0.008, value_parser = rate)]
     pub(crate) table_rate: f64,
+    /// Decay of the rows that a step has met: so much of a row, times the rate, is lost in the step.
+    #[arg(long, default_value_t = 0.0, value_parser = decay)]
+    pub(crate) table_decay: f64,
     /// Negatives per request in validation and test, ranked together with the held-out item.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_1::<10_000>)]
     pub(crate) candidates: usize,
@@ -96,7 +100,18 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
+fn decay(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("expected a number from 0 to 1".into()),
+    }
+}
+
 impl Options {
+    pub(crate) fn rates(&self) -> Rates {
+        Rates { dense: self.rate, tables: self.table_rate as f32, decay: self.table_decay as f32 }
+    }
+
     pub(crate) fn epochs(&self) -> usize {
         self.epochs.unwrap_or(if self.quick { 1 } else { 30 })
     }

@@ -45,13 +45,14 @@ pub(crate) fn header(log: &Log, data: &Data, options: &Options) -> String {
             counted(options.candidates, "negative"),
         ),
         format!(
-            "Embeddings of {}, the newest {}, {} an event, batches of {}, rates {} and {} (tables), {seeds} from {}",
+            "Embeddings of {}, the newest {}, {} an event, batches of {}, rates {} and {} (tables, decay {}), {seeds} from {}",
             options.width,
             counted(options.history, "behaviour"),
             counted(options.negatives, "negative"),
             options.batch,
             options.rate,
             options.table_rate,
+            options.table_decay,
             options.seed,
         ),
     ]

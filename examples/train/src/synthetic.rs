@@ -3,7 +3,7 @@
 //! is of; attention finds the one behaviour that matters.
 
 use crate::estimates::Estimates;
-use crate::model::{Engine, Model, Trainer};
+use crate::model::{Engine, Model, Rates, Trainer};
 use crate::protocol::Seeded;
 use crate::samples::Sample;
 use crate::systems::{Sizes, System};
@@ -13,9 +13,8 @@ const SHORTEST: usize = 40;
 const LONGEST: usize = 80;
 /// Users in a step, and steps.
 const USERS: usize = 64;
-const STEPS: usize = 800;
-const RATE: f64 = 0.005;
-const TABLE_RATE: f64 = 0.02;
+const STEPS: usize = 1000;
+const RATES: Rates = Rates { dense: 0.005, tables: 0.02, decay: 0.0 };
 /// Users of the test, who are new.
 const TEST: usize = 500;
 
@@ -37,7 +36,7 @@ fn sample(users: usize, random: &mut Seeded) -> Sample {
 /// AUC on new users of a system that is trained on this log.
 fn auc(system: System) -> f64 {
     let model = Model::new(system, SIZES, 1).unwrap();
-    let mut trainer = Trainer::new(model, Engine::Longseq, RATE, TABLE_RATE).unwrap();
+    let mut trainer = Trainer::new(model, Engine::Longseq, RATES).unwrap();
     let mut random = Seeded::new(11);
     for _ in 0..STEPS {
         trainer.step(&sample(USERS, &mut random)).unwrap();
@@ -52,7 +51,7 @@ fn auc(system: System) -> f64 {
 #[test]
 fn mean_pooling_cannot_find_what_was_met_long_ago() {
     let auc = auc(System::Mean);
-    assert!((0.5..0.75).contains(&auc), "{auc}");
+    assert!((0.5..0.7).contains(&auc), "{auc}");
 }
 
 #[test]
@@ -61,7 +60,7 @@ fn the_last_twenty_know_nothing_of_it() {
     assert!((0.45..0.6).contains(&auc), "{auc}");
 }
 
-/// What each system must reach; mean pooling is below 0.75.
+/// What each system must reach; mean pooling is below 0.7.
 const REACHED: f64 = 0.9;
 
 #[test]

@@ -135,7 +135,7 @@ pub(crate) fn train(
     progress: &Progress,
 ) -> Outcome<Trained> {
     let model = Model::new(system, data.sizes, seed)?;
-    let mut trainer = Trainer::new(model, Engine::Longseq, options.rate, options.table_rate)?;
+    let mut trainer = Trainer::new(model, Engine::Longseq, options.rates())?;
     let steps = options.samples().min(data.train.len()).div_ceil(options.batch);
     progress.stage(system.name(), options.epochs() * steps);
     let mut stopping = EarlyStopping::new(options.patience);
