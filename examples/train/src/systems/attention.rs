@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use longseq::TargetAttention;
 use longseq_candle::layers::TargetAttentionLayer;
 
-use super::{Interest, PREFIX, Sizes, attend};
+use super::{Interest, PREFIX, Sizes, attend, project};
 use crate::inputs::{Inputs, Padded};
 use crate::weights::Weights;
 
@@ -33,15 +33,10 @@ impl Interest for Attention {
     }
 
     fn eager(&self, padded: &Padded<'_>) -> Result<Tensor> {
-        let project = |rows: &Tensor, name: &str| {
-            let (users, count, width) = rows.dims3()?;
-            let weight = self.weights.tensor(name)?;
-            rows.reshape((users * count, width))?.matmul(&weight.t()?)?.reshape((users, count, width))
-        };
+        let of = |rows: &Tensor, name: &str| project(&self.weights, rows, name);
         let history = padded.history()?;
-        let [query, key, value, output] = NAMES;
-        let (queries, keys) = (project(&padded.targets, query)?, project(&history, key)?);
+        let (queries, keys) = (of(&padded.targets, "query")?, of(&history, "key")?);
         let scores = (queries.matmul(&keys.transpose(1, 2)?)? * f64::from(self.op.effective_scale()))?;
-        project(&attend(&scores, padded, &project(&history, value)?)?, output)
+        of(&attend(&scores, padded, &of(&history, "value")?)?, "output")
     }
 }

@@ -1,16 +1,18 @@
 //! The systems: how a user's history becomes one interest vector for each candidate. All else of the model is the same for all of them.
 //!
 //! To add one: a file here with a type that implements [`Interest`]; a variant of [`System`] with its name; a line in [`System::build`].
-//! MUSE, QIN, DiffuMIN, TWIN and ETA have their places there.
+//! MUSE and DiffuMIN have their places there.
 
 mod attention;
 mod dare;
 mod din;
 mod mean;
+mod qin;
 mod sdim;
+mod searched;
 mod tin;
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, Device, Result, Tensor};
 use clap::ValueEnum;
 
 use crate::inputs::{Inputs, Padded};
@@ -35,6 +37,12 @@ pub(crate) enum System {
     Dare,
     /// TIN's target attention with temporal positions.
     Tin,
+    /// QIN's attention with ReLU.
+    Qin,
+    /// TWIN's two stages with one score.
+    Twin,
+    /// ETA's search by hashes.
+    Eta,
 }
 
 /// What the systems have in common.
@@ -66,8 +74,18 @@ pub(crate) trait Interest {
 const PREFIX: &str = "interest";
 
 impl System {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Mean, Self::LastTwenty, Self::TargetAttention, Self::Din, Self::Sdim, Self::Dare, Self::Tin];
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Mean,
+        Self::LastTwenty,
+        Self::TargetAttention,
+        Self::Din,
+        Self::Sdim,
+        Self::Dare,
+        Self::Tin,
+        Self::Qin,
+        Self::Twin,
+        Self::Eta,
+    ];
 
     /// The name in reports.
     pub(crate) fn name(self) -> &'static str {
@@ -79,6 +97,9 @@ impl System {
             Self::Sdim => "SDIM",
             Self::Dare => "DARE",
             Self::Tin => "TIN",
+            Self::Qin => "QIN",
+            Self::Twin => "TWIN",
+            Self::Eta => "ETA",
         }
     }
 
@@ -92,6 +113,9 @@ impl System {
             Self::Sdim => "sdim",
             Self::Dare => "dare",
             Self::Tin => "tin",
+            Self::Qin => "qin",
+            Self::Twin => "twin",
+            Self::Eta => "eta",
         }
     }
 
@@ -112,7 +136,10 @@ impl System {
             Self::Sdim => Box::new(sdim::Sdim::new(sizes, weights)?),
             Self::Dare => Box::new(dare::Dare::new(sizes, weights)?),
             Self::Tin => Box::new(tin::Tin::new(sizes, weights)?),
-            // Here: MUSE, QIN, DiffuMIN, TWIN, ETA.
+            Self::Qin => Box::new(qin::Qin::new(sizes, weights)?),
+            Self::Twin => Box::new(searched::Twin::new(sizes, weights)?),
+            Self::Eta => Box::new(searched::Eta::new(sizes, weights)?),
+            // Here: MUSE, which needs contents of items, and DiffuMIN, which has losses of its own.
         };
         Ok(interest)
     }
@@ -122,4 +149,35 @@ impl System {
 fn attend(scores: &Tensor, padded: &Padded<'_>, rows: &Tensor) -> Result<Tensor> {
     let scores = scores.broadcast_add(&padded.mask)?;
     candle_nn::ops::softmax(&scores, D::Minus1)?.matmul(rows)
+}
+
+/// The same of only those behaviours of each candidate whose `keep` is largest, the older of equal ones first.
+fn attend_to_best(
+    keep: &Tensor,
+    scores: &Tensor,
+    padded: &Padded<'_>,
+    rows: &Tensor,
+    count: usize,
+) -> Result<Tensor> {
+    let (users, longest, width) = rows.dims3()?;
+    let candidates = scores.dim(1)?;
+    let count = count.min(longest);
+    let order = keep.broadcast_add(&padded.mask)?.arg_sort_last_dim(false)?;
+    let best = order.narrow(2, 0, count)?.contiguous()?; // [B, C, K]
+    let scores = scores.broadcast_add(&padded.mask)?.gather(&best, 2)?;
+    let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
+    let starts: Vec<u32> = (0..users).map(|user| (user * longest) as u32).collect();
+    let starts = Tensor::from_vec(starts, (users, 1, 1), &Device::Cpu)?;
+    let places = best.broadcast_add(&starts)?.flatten_all()?;
+    let kept = rows.reshape((users * longest, width))?.index_select(&places, 0)?;
+    let kept = kept.reshape((users, candidates, count, width))?;
+    weights.unsqueeze(3)?.broadcast_mul(&kept)?.sum(2)
+}
+
+/// A projection of a system's layer, without a bias, of rows `[B, R, width]`.
+fn project(weights: &Weights, rows: &Tensor, name: &str) -> Result<Tensor> {
+    let (users, count, width) = rows.dims3()?;
+    let weight = weights.tensor(&format!("{PREFIX}.{name}.weight"))?;
+    let projected = rows.reshape((users * count, width))?.matmul(&weight.t()?)?;
+    projected.reshape((users, count, weight.dim(0)?))
 }
