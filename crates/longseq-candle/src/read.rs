@@ -28,7 +28,7 @@ impl<'a> Slices<'a> {
 pub(crate) fn read<R>(tensors: &[Tensor], f: impl FnOnce(&Slices<'_>) -> Result<R>) -> Result<R> {
     let Some((first, rest)) = tensors.split_first() else { return f(&Slices { parts: &[] }) };
     let state = RefCell::new((Some(f), None));
-    let then = |parts: &[(&CpuStorage, &Layout)]| {
+    let then = |parts: &[Held<'_>]| {
         let f = state.borrow_mut().0.take();
         if let Some(f) = f {
             let result = f(&Slices { parts })?;
@@ -43,12 +43,15 @@ pub(crate) fn read<R>(tensors: &[Tensor], f: impl FnOnce(&Slices<'_>) -> Result<
     }
 }
 
+/// A tensor's memory and where it lies there.
+type Held<'a> = (&'a CpuStorage, &'a Layout);
+
 /// The op that has the memory of one tensor and asks for the next.
 struct Reach<'a> {
-    held: Vec<(&'a CpuStorage, &'a Layout)>,
+    held: Vec<Held<'a>>,
     layout: &'a Layout,
     rest: &'a [Tensor],
-    then: &'a dyn Fn(&[(&CpuStorage, &Layout)]) -> Result<()>,
+    then: &'a dyn Fn(&[Held<'_>]) -> Result<()>,
 }
 
 impl CustomOp1 for Reach<'_> {
@@ -57,7 +60,7 @@ impl CustomOp1 for Reach<'_> {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut held: Vec<(&CpuStorage, &Layout)> = self.held.clone();
+        let mut held = self.held.clone();
         held.push((storage, self.layout));
         match self.rest.split_first() {
             None => (self.then)(&held)?,

@@ -281,7 +281,9 @@ fn long_lists_are_merged_in_memory() {
 fn long_searches_are_combined_in_rounds() {
     let Some(gpu) = device() else { return };
     let length = 60_000u32;
-    for (rising, top_k) in [(true, 1024), (false, 1024), (true, Search::MAX_TOP_K), (false, Search::MAX_TOP_K)] {
+    for (rising, top_k) in
+        [(true, 1024), (false, 1024), (true, Search::MAX_TOP_K), (false, Search::MAX_TOP_K)]
+    {
         let rows: Vec<f32> =
             (0..length).map(|l| if rising { l as f32 } else { (length - l) as f32 }).collect();
         let table = gpu.upload(&rows).expect("an upload");

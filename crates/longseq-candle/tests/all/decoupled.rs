@@ -81,8 +81,8 @@ pub(crate) fn eager(
     let (history, targets) = (representation(&ids.history)?, representation(&ids.targets)?);
     let mut out = Vec::new();
     for [n, _, m, count] in users.each() {
-        for candidate in m..m + count {
-            let at: Vec<u32> = kept[candidate].iter().map(|&position| position + n as u32).collect();
+        for (candidate, kept) in kept.iter().enumerate().skip(m).take(count) {
+            let at: Vec<u32> = kept.iter().map(|&position| position + n as u32).collect();
             let at = Tensor::from_vec(at.clone(), at.len(), &Device::Cpu)?;
             let scores = all.narrow(0, candidate, 1)?.index_select(&at, 1)?;
             let row = eager::kept(&scores, &history, &[at.to_vec1()?])?;

@@ -33,7 +33,7 @@ fn inputs(users: &Users) -> Result<Vec<Tensor>> {
     ])
 }
 
-fn activations<'a>(x: &'a [Tensor], is_smooth: bool) -> [Activation<&'a Tensor>; 2] {
+fn activations(x: &[Tensor], is_smooth: bool) -> [Activation<&Tensor>; 2] {
     let dice = Activation::Dice { gain: &x[8], shift: &x[9], alpha: &x[10] };
     [dice, if is_smooth { Activation::Sigmoid } else { Activation::Prelu { alpha: &x[11] } }]
 }
@@ -103,7 +103,7 @@ fn statistics_and_the_fold_of_dice() -> Result<()> {
     let tensors = DinTensors::new(&x[0], &x[1], &hidden, &x[2], &x[3]);
     let pairs = batch.batch().pairs() as f64;
     let wide: Vec<Tensor> = x.iter().map(eager::wide).collect::<Result<_>>()?;
-    for layer in 0..2 {
+    for (layer, &units) in UNITS.iter().enumerate() {
         let (mean, squares) = longseq.din_statistics(&op, &batch, tensors, layer)?;
         let [first, second] = activations(&wide, true);
         let hidden = [(&wide[4], &wide[5], first), (&wide[6], &wide[7], second)];
@@ -119,7 +119,7 @@ fn statistics_and_the_fold_of_dice() -> Result<()> {
         assert_near("squares", &flat(&squares)?, &flat(&centred)?, 1e-5);
         // gain·x + shift = γ·(x − mean)/√(variance + ε) + β
         let variance = (squares / pairs)?;
-        let (gamma, beta) = (random(&[UNITS[layer]], 20)?, random(&[UNITS[layer]], 21)?);
+        let (gamma, beta) = (random(&[units], 20)?, random(&[units], 21)?);
         let (gain, shift) = fold_dice(&mean, &variance, 1e-8, Some(&gamma), Some(&beta))?;
         let x = 0.7;
         let folded = ((&gain * x)? + shift)?;

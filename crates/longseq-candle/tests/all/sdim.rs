@@ -74,7 +74,7 @@ fn without_a_table() -> Result<()> {
         // Differences with the signatures given: a step might change one.
         check_gradients(
             "given",
-            &[history.clone()],
+            std::slice::from_ref(&history),
             |x| {
                 let tensors = SdimTensors {
                     history: &x[0],

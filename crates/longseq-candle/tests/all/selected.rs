@@ -28,8 +28,7 @@ pub(crate) fn eager(
     let [queries, keys, values, bias, gammas, similarities] = x else { candle_core::bail!("six inputs") };
     let mut rows = Vec::new();
     for [n, _, m, count] in users.each() {
-        for candidate in m..m + count {
-            let positions = &kept[candidate];
+        for (candidate, positions) in kept.iter().enumerate().skip(m).take(count) {
             if positions.is_empty() {
                 rows.push(Tensor::zeros((1, op.heads, op.value_width), queries.dtype(), &Device::Cpu)?);
                 continue;

@@ -149,7 +149,7 @@ impl SelectedBackwardCase {
         let exact = [queries, keys, values, bias, gammas, similarities];
         let (max, norm) = (data::max_abs(&grad_out), data::max_norm(&grad_out, op.value_width));
         let max_lse = grad_lse.as_deref().map_or(0.0, data::max_abs);
-        let bounds = Errors::new(&self.forward, &inputs).gradients(max, norm, max_lse);
+        let bounds = Errors::new(&self.forward, &inputs).gradients(max, norm, max_lse, rules);
         let (asked, sizes) = (self.asked(&inputs), self.sizes());
         for i in (0..6).filter(|&i| asked[i]) {
             // Differences of nearly equal numbers (equal values, one behaviour, scores far apart) have no small relative error.

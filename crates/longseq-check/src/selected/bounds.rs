@@ -129,7 +129,7 @@ impl Errors {
     ///
     /// With `A` the largest `|⟨grad_out, v⟩|`, a gradient of `α` is a weight times at most `2A + |grad_lse|`. Its error is that of the
     /// weight, and that of `⟨grad_out, v⟩` and of `D`, `d_v + 1` roundings of `A` each and those of a sum over what is kept.
-    pub(super) fn gradients(&self, grad_out: f64, grad_norm: f64, grad_lse: f64) -> [f64; 6] {
+    pub(super) fn gradients(&self, grad_out: f64, grad_norm: f64, grad_lse: f64, rules: Rules) -> [f64; 6] {
         let sum = |length: usize| (additions(length) + 4.0) * U;
         let a = grad_norm * self.value_norm;
         let relative = (2.0 * self.alpha_error).exp_m1() + sum(self.kept) + 24.0 * U;
@@ -138,27 +138,37 @@ impl Errors {
             if relative < 1.0 { (relative, 1.0) } else { (1.0, self.kept.max(1) as f64) };
         let grad = 2.0 * a + grad_lse;
         let product_error = (self.op.value_width as f64 + 1.0 + self.decoding) * U * a;
-        let grad_error = weight_error * grad + 2.0 * product_error + (sum(self.kept) + 4.0 * U) * grad;
+        // Flushed to zero: of each term its factors, the product, and the sum so far.
+        let lost = if rules.subnormal { 0.0 } else { f64::from(f32::MIN_POSITIVE) };
+        let of_product = self.op.value_width as f64 * lost * (2.0 + grad_out + self.value);
+        let of_sums = 2.0 * of_product + (self.kept as f64 + 3.0) * lost * (1.0 + a);
+        let grad_error =
+            weight_error * grad + 2.0 * product_error + (sum(self.kept) + 4.0 * U) * grad + of_sums;
         let [first, second, third] = self.gammas;
         let slope = first + third * self.similarity;
         let (grad_score, score_grad_error) = (slope * grad, slope * (grad_error + 3.0 * U * grad));
-        let readers = self.readers as f64;
+        let (readers, kept) = (self.readers as f64, self.kept as f64);
         let row_error = self.levels * sum(self.readers + 1);
-        let dv = readers * grad_out * (weight_error + row_error);
-        let dk = readers * self.scale * self.query * (score_grad_error + grad_score * row_error);
+        let dv = readers * (grad_out * (weight_error + row_error) + lost * (2.0 + grad_out));
+        let lost_of_score = lost * (2.0 + self.scale * (1.0 + grad_score));
+        let dk =
+            readers * (self.scale * self.query * (score_grad_error + grad_score * row_error) + lost_of_score);
         let key_error = grad_score * (sum(self.kept) + self.decoding * U);
-        let dq = total * self.scale * self.key * (score_grad_error + key_error);
-        let dbias = readers * (score_grad_error + grad_score * row_error);
+        let dq = total * self.scale * self.key * (score_grad_error + key_error) + kept * lost_of_score;
+        let dbias = readers * (score_grad_error + grad_score * row_error + lost);
         // The largest factor of a `γ`, and its error.
         let factor = self.score.max(self.similarity).max(self.score * self.similarity);
         let factor_error = self.score_error * self.similarity.max(1.0) + 4.0 * U * factor;
         let each = grad_error * factor + grad * (factor_error + 4.0 * U * factor);
         let terms = self.candidates as f64 * total;
-        let dgamma = terms * (each + grad * factor * sum(self.candidates * self.kept));
+        let dgamma = terms * (each + grad * factor * sum(self.candidates * self.kept))
+            + self.candidates as f64 * kept * lost * (2.0 + grad);
         let heads = self.op.heads as f64;
         let slope = second + third * self.score;
-        let dsimilarity =
-            heads * (grad_error * slope + grad * (third * self.score_error + (heads + 4.0) * U * slope));
+        let dsimilarity = heads
+            * (grad_error * slope
+                + grad * (third * self.score_error + (heads + 4.0) * U * slope)
+                + 2.0 * lost);
         [dq, if self.is_aliased { dk + dv } else { dk }, dv, dbias, dgamma, dsimilarity]
     }
 }

@@ -212,7 +212,7 @@ impl SelectedTableBackwardCase {
         let (max, norm) = (data::max_abs(&grad_out), data::max_norm(&grad_out, op.value_width));
         let max_lse = grad_lse.as_deref().map_or(0.0, data::max_abs);
         let errors = self.forward.errors(&inputs);
-        let [dq, dk, _, dbias, dgammas, dsimilarities] = errors.gradients(max, norm, max_lse);
+        let [dq, dk, _, dbias, dgammas, dsimilarities] = errors.gradients(max, norm, max_lse, rules);
         let bounds = [dq, dk, dbias, dgammas, dsimilarities];
         let sizes = self.sizes();
         let asked = self.asked(&inputs.views(&Cpu::new(), KeysFrom::Values, [&[], &[]]));
@@ -239,7 +239,7 @@ impl SelectedTableBackwardCase {
             }
         }
         let readers = self.forward.readers_of_ids(&inputs);
-        let [_, dk, dv, ..] = errors.of_tables(readers).gradients(max, norm, max_lse);
+        let [_, dk, dv, ..] = errors.of_tables(readers).gradients(max, norm, max_lse, rules);
         let is_aliased = self.forward.keys == KeysFrom::Values;
         let [key_form, value_form] = self.forms();
         let of_keys = if key_form == Form::None { 0 } else { self.forward.table_rows.len() };
