@@ -111,7 +111,7 @@ impl<B: Place> Longseq<B> {
         Ok(JaggedRows { owner: self.backend.clone(), inner: Arc::new(inner) })
     }
 
-    /// A handle for one call, which is told only of its own errors.
+    /// A handle for one call, to which only its own errors are reported.
     pub(crate) fn fork(&self) -> Result<B> {
         self.backend.fork().wrapped()
     }

@@ -1,4 +1,4 @@
-//! The inputs of an operation where a backend reads them, and room for their gradients.
+//! The inputs of an operation where a backend reads them, and buffers for their gradients.
 
 use candle_core::{Result, Tensor};
 use longseq::{View, ViewMut};

@@ -25,7 +25,7 @@ pub trait Place:
     /// Those of [`zeros`](DeviceOps::zeros).
     fn room<T: Scalar>(&self, length: usize) -> Result<Self::Room<T>>;
 
-    /// The room, for writing.
+    /// The buffer, for writing.
     fn room_mut<'a, T: Scalar>(&self, room: &'a mut Self::Room<T>) -> ViewMut<'a, Self::Memory, T>;
 
     /// Waits for what was written, and returns it.

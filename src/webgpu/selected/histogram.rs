@@ -14,7 +14,7 @@ use crate::webgpu::state::Wgpu;
 
 const NAME: &str = "similarity_histogram";
 
-/// The bins that workgroup memory has room for: few, or the most.
+/// The bins that fit workgroup memory: few, or the most.
 const BINS: [usize; 2] = [64, 2 * SimilarityHistogram::MAX_STEPS + 1];
 
 /// Bins of similarities.

@@ -22,7 +22,7 @@ const NAME: &str = "newest_histogram";
 /// Pieces that keep a device busy.
 const WANTED: usize = 256;
 
-/// The bins of all candidates of a tile that workgroup memory has room for.
+/// The bins of all candidates of a tile that fit workgroup memory.
 const TILE_BINS: usize = 2 * SimilarityHistogram::MAX_STEPS + 1;
 
 params! {
@@ -80,7 +80,7 @@ pub(super) fn variants() -> Vec<Kernel> {
     [1, 2].into_iter().flat_map(each).collect()
 }
 
-/// The candidates of a tile, of whose bins there is room for all.
+/// The candidates of a tile, whose bins all fit.
 fn tile_sizes(bins: usize) -> &'static [usize] {
     match TILE_BINS / bins {
         0..4 => &[1],

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::webgpu::launch::MOST_ITERATIONS;
 
-/// The slots that workgroup memory has room for, in two variants of the kernels.
+/// The slots that fit workgroup memory, in two variants of the kernels.
 pub(super) const SLOTS: [usize; 2] = [128, 1024];
 
 /// Workgroups that keep a device busy.
