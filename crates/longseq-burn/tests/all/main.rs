@@ -1,0 +1,18 @@
+//! The tests of the adapter: forward against longseq's reference, gradients against finite differences and against burn's own gradients of the
+//! same formula written in its operations (in `f64`).
+
+mod attention;
+mod common;
+mod decoupled;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod devices;
+mod din;
+mod eager;
+mod errors;
+mod graph;
+mod interest_channels;
+mod lookup;
+mod sdim;
+mod selected;
+mod tin;
+mod versions;
