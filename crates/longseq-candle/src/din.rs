@@ -1,9 +1,11 @@
 //! DIN's local activation unit.
 
+mod statistics;
+
 use std::sync::Arc;
 
-use candle_core::{Device, Result, Tensor};
-use longseq::{Activation, Din, DinGradients, DinInputs, DinLayer, DinLayerGradients, DinStatistics, View};
+use candle_core::{Result, Tensor};
+use longseq::{Activation, Din, DinGradients, DinInputs, DinLayer, DinLayerGradients, View};
 
 use crate::error::Wrapped;
 use crate::handle::{Batch, Longseq};
@@ -14,6 +16,8 @@ use crate::record::{Backward, Pass, record};
 use crate::tensors::{Argument, Float, by_float};
 
 const NAME: &str = "din";
+/// Where the weight and the bias of the output are among the inputs.
+const OUTPUT: [usize; 2] = [2, 3];
 
 /// One hidden layer of `h` units with `i` inputs.
 #[derive(Clone, Copy)]
@@ -74,36 +78,6 @@ impl<B: Place> Longseq<B> {
             let out = unit.forward::<T>(&self.fork()?, &tensors)?;
             record(out, shape, tensors, unit)
         })
-    }
-
-    /// Mean, and sum of squared distances from it, of the numbers of hidden layer `layer` before its activation, over all pairs of a
-    /// candidate and a behaviour: `[h]` each. Dice in training normalises by them (with [`longseq::Batch::pairs`] as the number of pairs).
-    /// They have no gradients: the statistics count as constants.
-    ///
-    /// # Errors
-    /// Those of [`Din::check_statistics`]; a tensor that is not on the CPU, or of another type.
-    pub fn din_statistics(
-        &self,
-        op: &Din,
-        batch: &Batch<B>,
-        inputs: DinTensors<'_>,
-        layer: usize,
-    ) -> Result<(Tensor, Tensor)> {
-        let (unit, tensors) = Unit::new(self, op, batch, &inputs)?;
-        let tensors: Vec<Tensor> = tensors.iter().map(Tensor::detach).collect();
-        let backend = self.fork()?;
-        by_float!(tensors[0].dtype(), T => read(&tensors, |parts| {
-            let loan = Loan::<B, T>::new(&backend, parts, &unit.kinds)?;
-            let hidden = unit.hidden(&loan);
-            let units = unit.layers.get(layer).map_or(0, |layer| loan.number(layer.bias).len());
-            let mut mean = backend.room::<f32>(units).wrapped()?;
-            let mut squares = backend.room::<f32>(units).wrapped()?;
-            let out = DinStatistics::new(backend.room_mut(&mut mean), backend.room_mut(&mut squares));
-            let inputs = unit.inputs(&loan, &hidden);
-            backend.din_statistics_into(op, &unit.batch, inputs, layer, out).wrapped()?;
-            let vector = |room| Tensor::from_vec(backend.finish::<f32>(room).wrapped()?, units, &Device::Cpu);
-            Ok((vector(mean)?, vector(squares)?))
-        }))
     }
 }
 
@@ -207,7 +181,7 @@ impl<B: Place> Unit<B> {
         loan: &'b Loan<'_, B, T>,
         hidden: &'b [DinLayer<'b, B::Memory, T>],
     ) -> DinInputs<'b, B::Memory, T> {
-        DinInputs::new(loan.row(0), loan.row(1), hidden, loan.row(2), loan.number(3))
+        DinInputs::new(loan.row(0), loan.row(1), hidden, loan.row(OUTPUT[0]), loan.number(OUTPUT[1]))
     }
 
     fn forward<T: Float>(&self, backend: &B, tensors: &[Tensor]) -> Result<Vec<T>> {
@@ -257,7 +231,7 @@ impl<B: Place> Unit<B> {
             let mut layers = self.layer_grads(&mut rows, &mut numbers);
             let mut grads = DinGradients::new();
             (grads.targets, grads.history) = (rows[0].take(), rows[1].take());
-            (grads.output_weight, grads.output_bias) = (rows[2].take(), numbers[3].take());
+            (grads.output_weight, grads.output_bias) = (rows[OUTPUT[0]].take(), numbers[OUTPUT[1]].take());
             grads.hidden = &mut layers;
             backend.din_backward_into(&self.op, &self.batch, inputs, grad.view(), grads).wrapped()
         })?;

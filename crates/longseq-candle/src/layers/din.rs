@@ -33,8 +33,8 @@ pub enum DinActivation {
 /// `output.weight` `[1, h]`, `output.bias` `[1]`. All of them but Dice's statistics get gradients, as do candidates and behaviours.
 ///
 /// **Dice in training** normalises by mean and variance of the batch's pairs, and moves the running statistics by a tenth towards them (with the
-/// unbiased variance, as PyTorch's batch normalisation does); otherwise it uses the running ones. The statistics count as constants in the backward pass: PyTorch's
-/// batch normalisation has a further term there, through the statistics of its batch.
+/// unbiased variance, as PyTorch's batch normalisation does); otherwise it uses the running ones. Gradients go through the statistics of the batch, too,
+/// as in PyTorch's; see [`Longseq::din_statistics`] for what that costs. (Published codes also count padded behaviours in them; here there are none.)
 ///
 /// Source: Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018, arXiv 1706.06978, §4.3 (the unit) and eq. 3
 /// (Dice, without γ and β, as in the codes of FuxiCTR and deepctr-torch).
@@ -147,8 +147,8 @@ impl DinLayer {
             let (of_batch, squares) = (of_batch.to_dtype(dtype)?, squares.to_dtype(dtype)?);
             let (gain, shift) = fold_dice(&of_batch, &(&squares / pairs)?, EPSILON, None, None)?;
             folded[index] = Some([gain, shift, alpha.clone()]);
-            move_towards(mean, &of_batch)?;
-            move_towards(variance, &(squares / (pairs - 1.0).max(1.0))?)?;
+            move_towards(mean, &of_batch.detach())?;
+            move_towards(variance, &(squares.detach() / (pairs - 1.0).max(1.0))?)?;
         }
         let layers = self.layers(&folded)?;
         longseq.din(&self.op, batch, self.tensors(targets, history, &layers))

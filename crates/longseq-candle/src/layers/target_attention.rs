@@ -4,10 +4,13 @@ use candle_core::{Result, Tensor};
 use candle_nn::{Linear, Module, VarBuilder, linear_no_bias};
 use longseq::TargetAttention;
 
+use super::sides;
 use crate::error::Wrapped;
 use crate::handle::{Batch, Longseq};
 use crate::place::Place;
 use crate::target_attention::TargetAttentionTensors;
+
+const NAME: &str = "TargetAttentionLayer";
 
 /// Multi-head target attention: candidates attend to their user's behaviours.
 ///
@@ -25,6 +28,7 @@ use crate::target_attention::TargetAttentionTensors;
 /// arXiv 2302.02352, eq. 4 (whose cross features are a bias of the operation, which this layer leaves out).
 pub struct TargetAttentionLayer {
     op: TargetAttention,
+    width: usize,
     query: Linear,
     key: Linear,
     value: Linear,
@@ -41,6 +45,7 @@ impl TargetAttentionLayer {
         let (of_keys, of_values) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
         Ok(Self {
             op,
+            width,
             query: linear_no_bias(width, op.heads * op.width, builder.pp("query"))?,
             key: linear_no_bias(width, of_keys, builder.pp("key"))?,
             value: linear_no_bias(width, of_values, builder.pp("value"))?,
@@ -51,7 +56,7 @@ impl TargetAttentionLayer {
     /// The interest of each candidate's user in it, `[M, width]`, from candidates `[M, width]` and behaviours `[N, width]`.
     ///
     /// # Errors
-    /// Those of [`Longseq::target_attention`].
+    /// Candidates or behaviours of another shape or type; those of [`Longseq::target_attention`].
     pub fn forward<B: Place>(
         &self,
         longseq: &Longseq<B>,
@@ -59,8 +64,10 @@ impl TargetAttentionLayer {
         targets: &Tensor,
         history: &Tensor,
     ) -> Result<Tensor> {
-        let (queries, keys) = (self.query.forward(targets)?, self.key.forward(history)?);
-        let values = self.value.forward(history)?;
+        let dtype = self.query.weight().dtype();
+        let [targets, history] = sides(NAME, batch, (self.width, dtype), targets, history)?;
+        let (queries, keys) = (self.query.forward(&targets)?, self.key.forward(&history)?);
+        let values = self.value.forward(&history)?;
         let inputs = TargetAttentionTensors::new(&queries, &keys).with_values(&values);
         self.output.forward(&longseq.target_attention(&self.op, batch, inputs)?)
     }

@@ -69,7 +69,8 @@ pub(crate) fn gradients(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tenso
     vars.iter().map(|var| flat(&grads.get(var).cloned().map_or_else(|| zeros(var), Ok)?)).collect()
 }
 
-/// The same from differences of the loss, whose products are added in `f64`: for a step of `h`, right to about `h² + 1e-6/h`.
+/// The same of some of the numbers, from differences of the loss, whose products are added in `f64`: for a step of `h`, right to about `h² + ε/h`, with the rounding error `ε` of
+/// the inputs' type.
 pub(crate) fn differences(
     inputs: &[Tensor],
     h: f64,
@@ -82,16 +83,17 @@ pub(crate) fn differences(
     };
     let mut all = Vec::new();
     for (index, input) in inputs.iter().enumerate() {
-        let numbers = input.flatten_all()?.to_vec1::<f32>()?;
+        let numbers = flat(input)?;
         let mut grads = Vec::new();
-        for place in 0..numbers.len() {
+        for place in moved_places(numbers.len()) {
             let moved = |by: f64| -> Result<(f64, f64)> {
                 let mut numbers = numbers.clone();
-                numbers[place] = (f64::from(numbers[place]) + by) as f32;
-                let at = f64::from(numbers[place]);
+                numbers[place] += by;
+                let moved = Tensor::from_vec(numbers, input.shape(), &Device::Cpu)?;
                 let mut inputs = inputs.to_vec();
-                inputs[index] = Tensor::from_vec(numbers, input.shape(), &Device::Cpu)?;
-                Ok((at, value(&inputs)?))
+                inputs[index] = moved.to_dtype(input.dtype())?;
+                // Where rounding left it.
+                Ok((flat(&inputs[index])?[place], value(&inputs)?))
             };
             let ((left, low), (right, high)) = (moved(-h)?, moved(h)?);
             grads.push((high - low) / (right - left));
@@ -99,6 +101,20 @@ pub(crate) fn differences(
         all.push(grads);
     }
     Ok(all)
+}
+
+/// Which of an input's numbers are moved: 16 at most, because each takes two forward passes.
+fn moved_places(count: usize) -> impl Iterator<Item = usize> {
+    (0..count).step_by(count.div_ceil(16).max(1))
+}
+
+/// Compares gradients with the differences of the numbers that were moved.
+#[track_caller]
+pub(crate) fn assert_differences(what: &str, gradients: &[Vec<f64>], near: &[Vec<f64>], bound: f64) {
+    for (index, (got, near)) in gradients.iter().zip(near).enumerate() {
+        let moved: Vec<f64> = moved_places(got.len()).map(|place| got[place]).collect();
+        assert_near(&format!("{what}: differences of {index}"), &moved, near, bound);
+    }
 }
 
 /// Compares result and gradients of ours with candle's of the same in its operations, in `f64`.
@@ -125,8 +141,21 @@ pub(crate) fn check_gradients(
 ) -> Result<()> {
     check_eager(what, inputs, &ours, eager)?;
     let near = differences(inputs, 1e-2, &ours)?;
-    for (index, (got, near)) in gradients(inputs, &ours)?.iter().zip(near).enumerate() {
-        assert_near(&format!("{what}: differences of {index}"), got, &near, 5e-3);
-    }
+    assert_differences(what, &gradients(inputs, &ours)?, &near, 5e-3);
+    Ok(())
+}
+
+/// The same for functions that choose, or have corners: the differences are those of `eager`, in `f64` and by so small a step that nothing else is chosen.
+/// What a search chooses must be fixed in `eager`.
+pub(crate) fn check_chosen(
+    what: &str,
+    inputs: &[Tensor],
+    ours: impl Fn(&[Tensor]) -> Result<Tensor>,
+    eager: impl Fn(&[Tensor]) -> Result<Tensor>,
+) -> Result<()> {
+    check_eager(what, inputs, &ours, &eager)?;
+    let wide: Vec<Tensor> = inputs.iter().map(|input| input.to_dtype(DType::F64)).collect::<Result<_>>()?;
+    let near = differences(&wide, 1e-5, eager)?;
+    assert_differences(what, &gradients(inputs, &ours)?, &near, 2e-5);
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Result, Tensor};
 use longseq::{Decoupled, Optimiser};
-use longseq_candle::{IdTensors, Longseq, SparseTable, TableTensor};
+use longseq_candle::{Batch, IdTensors, Longseq, SparseTable, TableTensor};
 
 use crate::attention::batch;
 use crate::common::{assert_near, check_gradients, flat, gradients, ids, loss, random};
@@ -13,23 +13,35 @@ const ROWS: usize = 6;
 const FEATURES: usize = 2;
 
 /// Attention tables, then representation tables.
-fn tables() -> Result<Vec<Tensor>> {
+pub(crate) fn tables() -> Result<Vec<Tensor>> {
     [3, 2, 4, 3].into_iter().enumerate().map(|(index, width)| random(&[ROWS, width], index as u64)).collect()
 }
 
-struct Ids {
-    history: Tensor,
-    targets: Tensor,
+pub(crate) struct Ids {
+    pub(crate) history: Tensor,
+    pub(crate) targets: Tensor,
 }
 
 impl Ids {
-    fn new(users: &Users) -> Result<Self> {
+    pub(crate) fn new(users: &Users) -> Result<Self> {
         let of = |rows, seed| ids(&[rows, FEATURES], ROWS as u32, seed);
         Ok(Self { history: of(users.behaviours(), 20)?, targets: of(users.candidates(), 21)? })
     }
 
-    fn tensors(&self) -> IdTensors<'_> {
+    pub(crate) fn tensors(&self) -> IdTensors<'_> {
         IdTensors::new(&self.history, &self.targets)
+    }
+
+    /// The positions that a search in these tables keeps.
+    pub(crate) fn kept(
+        &self,
+        longseq: &Longseq,
+        op: &Decoupled,
+        batch: &Batch,
+        tables: &[Tensor],
+    ) -> Result<Vec<Vec<u32>>> {
+        let attention: Vec<TableTensor> = tables[..FEATURES].iter().map(TableTensor::from).collect();
+        positions(&longseq.decoupled_search(op, batch, &attention, self.tensors())?)
     }
 }
 
@@ -53,7 +65,13 @@ fn scores(op: &Decoupled, ids: &Ids, tables: &[Tensor]) -> Result<Tensor> {
 }
 
 /// Search and aggregation where each candidate keeps these positions of its user's history.
-fn eager(op: &Decoupled, users: &Users, ids: &Ids, kept: &[Vec<u32>], x: &[Tensor]) -> Result<Tensor> {
+pub(crate) fn eager(
+    op: &Decoupled,
+    users: &Users,
+    ids: &Ids,
+    kept: &[Vec<u32>],
+    x: &[Tensor],
+) -> Result<Tensor> {
     let all = scores(op, ids, &x[..FEATURES])?;
     let representation = |ids: &Tensor| {
         let rows: Vec<Tensor> =
@@ -88,9 +106,7 @@ fn with_a_top_k_and_over_the_whole_history() -> Result<()> {
     for multiply_target in [false, true] {
         let op = Decoupled::new([0.5, 0.7]).with_multiply_target(multiply_target);
         let op = op.with_top_k(Some(2));
-        let attention: Vec<TableTensor> = x[..FEATURES].iter().map(TableTensor::from).collect();
-        let kept = longseq.decoupled_search(&op, &batch(&longseq, &users)?, &attention, ids.tensors())?;
-        let positions = positions(&kept)?;
+        let positions = ids.kept(&longseq, &op, &batch(&longseq, &users)?, &x)?;
         let ours = |x: &[Tensor]| attend(&longseq, &op, &users, &ids, x);
         crate::common::check_eager("top 2", &x, ours, |x| eager(&op, &users, &ids, &positions, x))?;
 

@@ -5,7 +5,7 @@ use longseq::{Activation, Din, DinPooling};
 use longseq_candle::{Batch, DinLayerTensors, DinTensors, Longseq, fold_dice};
 
 use crate::attention::batch;
-use crate::common::{assert_near, check_eager, check_gradients, flat, gradients, random};
+use crate::common::{assert_near, check_chosen, check_eager, check_gradients, flat, gradients, random};
 use crate::eager::{self, Users};
 
 const WIDTH: usize = 3;
@@ -150,4 +150,86 @@ fn gamma_and_beta_of_dice_have_gradients() -> Result<()> {
         |given| ours(&longseq, &batch, &op, &folded(&x, &given[0], &given[1])?, true),
         |given| eager(&users, &op, &folded(&x, &given[0], &given[1])?, true),
     )
+}
+
+/// The first layer's activation, one of all kinds.
+fn first_activation(kind: usize, x: &[Tensor]) -> Activation<&Tensor> {
+    match kind {
+        0 => Activation::Dice { gain: &x[8], shift: &x[9], alpha: &x[10] },
+        1 => Activation::Prelu { alpha: &x[11] },
+        2 => Activation::Sigmoid,
+        _ => Activation::Relu,
+    }
+}
+
+/// The numbers of a hidden layer of all pairs.
+fn eager_numbers(
+    users: &Users,
+    x: &[Tensor],
+    hidden: &[(&Tensor, &Tensor, Activation<&Tensor>)],
+    layer: usize,
+) -> Result<Tensor> {
+    let mut numbers = Vec::new();
+    for [n, length, m, count] in users.each().filter(|user| user[1] > 0) {
+        let (q, s) = (x[0].narrow(0, m, count)?, x[1].narrow(0, n, length)?);
+        numbers.push(eager::din_network(&q, &s, hidden, (&x[2], &x[3]), Some(layer))?);
+    }
+    Tensor::cat(&numbers, 0)
+}
+
+/// Both layers' statistics: the second's gradients go through the first.
+#[test]
+fn statistics_have_gradients() -> Result<()> {
+    let users = Users::new(&[3, 0, 2], &[2, 1, 2]);
+    let longseq = Longseq::cpu();
+    let batch = batch(&longseq, &users)?;
+    let op = Din::new(WIDTH);
+    let x = inputs(&users)?;
+    for (layer, kind) in [(0, 0), (1, 0), (1, 1), (1, 2), (1, 3)] {
+        let ours = |x: &[Tensor]| {
+            let first = DinLayerTensors::new(&x[4], &x[5], first_activation(kind, x));
+            let hidden = [first, DinLayerTensors::new(&x[6], &x[7], Activation::Sigmoid)];
+            let tensors = DinTensors::new(&x[0], &x[1], &hidden, &x[2], &x[3]);
+            let (mean, squares) = longseq.din_statistics(&op, &batch, tensors, layer)?;
+            Tensor::stack(&[mean, squares], 0)
+        };
+        let eager = |x: &[Tensor]| {
+            let hidden = [(&x[4], &x[5], first_activation(kind, x)), (&x[6], &x[7], Activation::Sigmoid)];
+            let numbers = eager_numbers(&users, x, &hidden, layer)?;
+            let mean = numbers.mean(0)?;
+            let squares = numbers.broadcast_sub(&mean)?.sqr()?.sum(0)?;
+            Tensor::stack(&[mean, squares], 0)
+        };
+        check_chosen(&format!("layer {layer}, activation {kind}"), &x, ours, eager)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn statistics_of_more_pairs_than_their_gradients_hold_at_a_time() -> Result<()> {
+    let (longseq, op) = (Longseq::cpu(), Din::new(WIDTH));
+    // One long history, and many candidates.
+    for (length, count) in [(9000, 2), (7, 1500)] {
+        let users = Users::new(&[length], &[count]);
+        let batch = batch(&longseq, &users)?;
+        let x = inputs(&users)?;
+        let ours = |x: &[Tensor]| {
+            let [first, _] = activations(x, true);
+            let hidden = [DinLayerTensors::new(&x[4], &x[5], first)];
+            let output = random(&[1, UNITS[0]], 40)?;
+            let tensors = DinTensors::new(&x[0], &x[1], &hidden, &output, &x[3]);
+            Ok(longseq.din_statistics(&op, &batch, tensors, 0)?.0)
+        };
+        let eager = |x: &[Tensor]| {
+            let [first, _] = activations(x, true);
+            let hidden = [(&x[4], &x[5], first)];
+            eager_numbers(&users, x, &hidden, 0)?.mean(0)
+        };
+        let wide: Vec<Tensor> = x.iter().map(eager::wide).collect::<Result<_>>()?;
+        let exact = gradients(&wide, eager)?;
+        for (index, (got, exact)) in gradients(&x, ours)?.iter().zip(exact).enumerate() {
+            assert_near(&format!("{length} behaviours: gradient {index}"), got, &exact, 1e-5);
+        }
+    }
+    Ok(())
 }

@@ -1,9 +1,10 @@
 //! Bad input: what is said about it.
 
 use candle_core::{DType, Device, Result, Tensor};
-use longseq::{Bags, Din, Lookup, TargetAttention, Tin};
+use longseq::{Activation, Bags, Din, InterestChannels, Lookup, TargetAttention, Tin};
 use longseq_candle::{
-    DinTensors, Longseq, LookupTensors, SparseTable, TableTensor, TargetAttentionTensors, TinTensors,
+    DinLayerTensors, DinTensors, InterestChannelsTensors, Longseq, LookupTensors, SparseTable, TableTensor,
+    TargetAttentionTensors, TinTensors,
 };
 
 use crate::common::random;
@@ -46,6 +47,39 @@ fn tensors_of_another_type_or_shape() -> Result<()> {
     let (weight, bias) = (random(&[1, 4], 5)?, random(&[1], 6)?);
     let given = DinTensors::new(&queries, &keys, &[], &weight, &bias);
     assert_says(longseq.din(&Din::new(4), &batch, given), &["0 hidden layers", "1 to 3"]);
+    Ok(())
+}
+
+#[test]
+fn interest_channels() -> Result<()> {
+    let longseq = Longseq::cpu();
+    let batch = longseq.batch(&[0_u32, 3][..], &[0_u32, 2][..])?;
+    let op = InterestChannels::new(4).with_channels(2);
+    let history = random(&[3, 4], 1)?;
+    let pool = |axes: &Tensor, history: &Tensor| {
+        longseq.interest_channels(&op, &batch, InterestChannelsTensors::new(axes, history))
+    };
+    let axes = random(&[2, 2, 4], 2)?;
+    pool(&axes, &history)?;
+    let many = random(&[2, 3, 4], 2)?;
+    assert_says(pool(&many, &history), &["interest_channels: axes", "[M, c, d] = [2, 2, 4]", "[2, 3, 4]"]);
+    assert_says(pool(&axes, &history.to_dtype(DType::F16)?), &["history", "f32 like the other rows", "f16"]);
+    let alike = axes.narrow(1, 0, 1)?.repeat((1, 2, 1))?;
+    assert_says(pool(&alike, &history), &["axes", "depend on each other", "axis 1 of candidate 0"]);
+    Ok(())
+}
+
+#[test]
+fn statistics_of_a_layer_that_there_is_not() -> Result<()> {
+    let longseq = Longseq::cpu();
+    let batch = longseq.batch(&[0_u32, 3][..], &[0_u32, 2][..])?;
+    let (targets, history) = (random(&[2, 4], 1)?, random(&[3, 4], 2)?);
+    let (weight, bias) = (random(&[5, 16], 3)?, random(&[5], 4)?);
+    let hidden = [DinLayerTensors::new(&weight, &bias, Activation::Relu)];
+    let (out_weight, out_bias) = (random(&[1, 5], 5)?, random(&[1], 6)?);
+    let given = DinTensors::new(&targets, &history, &hidden, &out_weight, &out_bias);
+    longseq.din_statistics(&Din::new(4), &batch, given, 0)?;
+    assert_says(longseq.din_statistics(&Din::new(4), &batch, given, 1), &["din_statistics", "layer", "1"]);
     Ok(())
 }
 

@@ -4,18 +4,18 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
-use longseq::{Activation, Din, DinPooling, Sdim, TargetAttention, Tin};
+use longseq::{Activation, Din, DinPooling, Sdim, TargetAttention, Tin, Weighting};
 use longseq_candle::Longseq;
-use longseq_candle::layers::{DinActivation, DinLayer, SdimLayer, TargetAttentionLayer, TinLayer};
+use longseq_candle::layers::{DinActivation, DinLayer, QinLayer, SdimLayer, TargetAttentionLayer, TinLayer};
 
 use crate::attention::batch;
-use crate::common::{assert_near, check_eager, check_gradients, flat, gradients, loss, offsets, random};
+use crate::common::{assert_near, check_chosen, check_gradients, flat, gradients, loss, offsets, random};
 use crate::eager::{self, Users};
 
 const WIDTH: usize = 4;
 
 /// A builder that gives these tensors.
-fn builder(names: &[&str], tensors: &[Tensor]) -> VarBuilder<'static> {
+pub(crate) fn builder(names: &[&str], tensors: &[Tensor]) -> VarBuilder<'static> {
     let named = names.iter().map(|name| name.to_string()).zip(tensors.iter().cloned());
     VarBuilder::from_tensors(named.collect::<HashMap<_, _>>(), DType::F32, &Device::Cpu)
 }
@@ -92,6 +92,20 @@ fn din_eager(users: &Users, x: &[Tensor], mean: &Tensor, variance: &Tensor) -> R
     eager::din(DinPooling::Softmax, users, &x[0], &x[1], &[(&x[2], &x[3], dice)], (&x[7], &x[8]))
 }
 
+/// Mean, squared distances from it, and the number of pairs of the first layer, in candle's operations.
+fn din_statistics(users: &Users, x: &[Tensor]) -> Result<(Tensor, Tensor, f64)> {
+    let mut numbers = Vec::new();
+    for [n, length, m, count] in users.each().filter(|user| user[1] > 0) {
+        let (q, s) = (x[0].narrow(0, m, count)?, x[1].narrow(0, n, length)?);
+        let hidden = [(&x[2], &x[3], Activation::Relu)];
+        numbers.push(eager::din_network(&q, &s, &hidden, (&x[7], &x[8]), Some(0))?);
+    }
+    let numbers = Tensor::cat(&numbers, 0)?;
+    let mean = numbers.mean(0)?;
+    let squares = numbers.broadcast_sub(&mean)?.sqr()?.sum(0)?;
+    Ok((mean, squares, numbers.dim(0)? as f64))
+}
+
 #[test]
 fn din_with_dice() -> Result<()> {
     let users = users();
@@ -115,24 +129,18 @@ fn din_with_dice() -> Result<()> {
         |x| layer(x)?.0.forward(&longseq, &batch, &x[0], &x[1]),
         |x| din_eager(&users, x, &like(x, &mean)?, &like(x, &variance)?),
     )?;
-    // In training: those of the batch, as constants.
-    let wide: Vec<Tensor> = x.iter().map(eager::wide).collect::<Result<_>>()?;
-    let mut numbers = Vec::new();
-    for [n, length, m, count] in users.each().filter(|user| user[1] > 0) {
-        let (q, s) = (wide[0].narrow(0, m, count)?, wide[1].narrow(0, n, length)?);
-        let hidden = [(&wide[2], &wide[3], Activation::Relu)];
-        numbers.push(eager::din_network(&q, &s, &hidden, (&wide[7], &wide[8]), Some(0))?);
-    }
-    let numbers = Tensor::cat(&numbers, 0)?;
-    let of_batch = numbers.mean(0)?;
-    let squares = numbers.broadcast_sub(&of_batch)?.sqr()?.sum(0)?;
-    let pairs = numbers.dim(0)? as f64;
-    check_eager(
+    // In training: those of the batch, and the gradients through them.
+    check_chosen(
         "batch statistics",
         &x,
         |x| layer(x)?.0.forward_t(&longseq, &batch, &x[0], &x[1], true),
-        |x| din_eager(&users, x, &of_batch, &(&squares / pairs)?),
+        |x| {
+            let (mean, squares, pairs) = din_statistics(&users, x)?;
+            din_eager(&users, x, &mean, &(squares / pairs)?)
+        },
     )?;
+    let wide: Vec<Tensor> = x.iter().map(eager::wide).collect::<Result<_>>()?;
+    let (of_batch, squares, pairs) = din_statistics(&users, &wide)?;
     let (trained, new_mean, new_variance) = layer(&x)?;
     trained.forward_t(&longseq, &batch, &x[0], &x[1], true)?;
     let moved = |old: &Tensor, new: &Tensor| (eager::wide(old)? * 0.9)?.add(&(new * 0.1)?);
@@ -214,4 +222,26 @@ fn sdim_with_and_without_tables() -> Result<()> {
     assert_near("out", &flat(&query(&x)?)?, &flat(&attend(&x)?)?, 1e-6);
     assert_near("gradient", &gradients(&x, query)?[0], &gradients(&x, attend)?[0], 1e-5);
     Ok(())
+}
+
+#[test]
+fn qin() -> Result<()> {
+    const NAMES: [&str; 4] = ["query.weight", "key.weight", "value.weight", "output.weight"];
+    let users = users();
+    let longseq = Longseq::cpu();
+    let batch = batch(&longseq, &users)?;
+    let [targets, history] = rows(&users)?;
+    let op = TargetAttention::new(3).with_weighting(Weighting::Relu);
+    let weights = [random(&[3, 4], 3)?, random(&[3, 4], 4)?, random(&[3, 4], 5)?, random(&[4, 3], 6)?];
+    check_chosen(
+        "qin",
+        &[&[targets, history][..], &weights].concat(),
+        |x| QinLayer::new(WIDTH, 3, builder(&NAMES, &x[2..]))?.forward(&longseq, &batch, &x[0], &x[1]),
+        |x| {
+            let project = |rows: &Tensor, weight: &Tensor| rows.matmul(&weight.t()?)?.unsqueeze(1);
+            let (q, k, v) = (project(&x[0], &x[2])?, project(&x[1], &x[3])?, project(&x[1], &x[4])?);
+            let out = eager::target_attention(&op, &users, &q, &k, &v, None)?;
+            out.squeeze(1)?.matmul(&x[5].t()?)?.add(&x[0])
+        },
+    )
 }

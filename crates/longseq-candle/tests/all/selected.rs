@@ -19,7 +19,12 @@ pub(crate) fn positions(kept: &SelectionTensors) -> Result<Vec<Vec<u32>>> {
 }
 
 /// Attention over kept behaviours with similarities, one candidate after the other.
-fn eager(op: &SelectedAttention, users: &Users, kept: &[Vec<u32>], x: &[Tensor]) -> Result<Tensor> {
+pub(crate) fn eager(
+    op: &SelectedAttention,
+    users: &Users,
+    kept: &[Vec<u32>],
+    x: &[Tensor],
+) -> Result<Tensor> {
     let [queries, keys, values, bias, gammas, similarities] = x else { candle_core::bail!("six inputs") };
     let mut rows = Vec::new();
     for [n, _, m, count] in users.each() {
