@@ -33,6 +33,8 @@
 //! ```
 //!
 //! * Offsets from PyTorch or JAX go into [`Jagged::new`] unchanged (`&[i64]` with the leading 0).
+//! * A history may be any range of a buffer, such as the newest 200 behaviours ([`Jagged::newest`]) or one that requests share
+//!   ([`Jagged::from_starts`]).
 //! * For `f16` and `bf16`, upload [`half::f16`] or [`half::bf16`]; nothing else changes.
 //! * On the CPU, `upload` is a copy that [`Host::view`] avoids.
 //! * For another device, replace `Cpu::new()`:
@@ -131,7 +133,7 @@
 //! | SIM hard: the newest behaviours of the candidate's category | the same with [`Search::matching`] |
 //! | SIM soft, TWIN's search by given keys, with cross features as a bias | the same with [`Search::dot`] |
 //! | MUSE: cosine of 8-bit rows | the same with [`Search::cosine`] |
-//! | second stages over what a search kept: ETA, SIM, TWIN, MUSE's similarity-aware attention (SA-TA) | [`SelectedOps::selected_attention`]; gradients [`SelectedOps::selected_attention_backward_into`] |
+//! | second stages over what a search kept: ETA, SIM, TWIN, MUSE's similarity-aware attention (SA-TA) | [`SelectedOps::selected_attention`]; gradients [`SelectedOps::selected_attention_backward_into`]; with values from embedding tables [`SelectedOps::selected_table_attention`] |
 //! | TIN: temporal positions on behaviours and candidates | [`TinOps::tin`]; gradients [`TinOps::tin_backward_into`] |
 //! | DiffuMIN's multi-interest extractor: channels of orthogonal interests | [`InterestChannelsOps::interest_channels`], on [`Cpu`]; gradients [`InterestChannelsOps::interest_channels_backward_into`] |
 //! | MUSE's SimTier | [`SelectedOps::similarity_histogram`]; over the newest behaviours [`SelectedOps::newest_histogram`] |
@@ -149,7 +151,7 @@
 //! | concept | type | in short |
 //! |---|---|---|
 //! | a device | [`Backend`]: [`Cpu`], [`Wgpu`], [`Cuda`] | write `fn score<B: Backend>(…)` once, run it anywhere |
-//! | a jagged batch | [`Jagged`], [`Batch`] | offsets, validated once; no padding |
+//! | a jagged batch | [`Jagged`], [`Batch`] | offsets, validated once; no padding; histories may be [any ranges](Jagged#sub-ranges) of a buffer |
 //! | an operation | [`TargetAttention`], [`Din`], [`Sdim`], [`Lookup`], [`Decoupled`], [`Search`], [`SelectedAttention`], [`Tin`], [`InterestChannels`] | a plain struct of parameters |
 //! | data | [`Buffer`], [`View`], [`ViewMut`] | owned by you or the backend; borrowed by the call |
 //! | storage types | [`Element`]: `f32`, [`half::f16`], [`half::bf16`] | arithmetic is always `f32` or wider |

@@ -60,6 +60,10 @@ pub(crate) struct Plan {
 /// they gain.
 pub(crate) const FEWEST_STEPS: usize = 4;
 
+/// Rows of nobody that cost less than another dispatch.
+#[cfg(any(test, feature = "wgpu"))]
+const LONGEST_GAP: usize = 1 << 12;
+
 impl Plan {
     pub(crate) fn new(batch: &Batch, cut: &Cut) -> Self {
         Self::over(batch, cut, |history| history)
@@ -111,12 +115,24 @@ impl Plan {
     /// much as a device binds of a buffer at a time. Each group comes with the rows it spans.
     #[cfg(any(test, feature = "wgpu"))]
     pub(crate) fn windows(&self, rows: usize) -> Vec<(Range<usize>, Range<usize>)> {
+        self.windows_with_gaps(rows, usize::MAX)
+    }
+
+    /// The same where each row of a window costs something, not only those of histories: longer gaps between them end a window.
+    #[cfg(any(test, feature = "wgpu"))]
+    pub(crate) fn dense_windows(&self, rows: usize) -> Vec<(Range<usize>, Range<usize>)> {
+        self.windows_with_gaps(rows, LONGEST_GAP)
+    }
+
+    #[cfg(any(test, feature = "wgpu"))]
+    fn windows_with_gaps(&self, rows: usize, longest_gap: usize) -> Vec<(Range<usize>, Range<usize>)> {
         let mut windows: Vec<(Range<usize>, Range<usize>)> = Vec::new();
         for (index, piece) in self.pieces.iter().enumerate() {
             let history = &piece.history;
             if let Some((pieces, span)) = windows.last_mut() {
                 let joined = span.start.min(history.start)..span.end.max(history.end);
-                if joined.len() <= rows {
+                let gap = joined.len().saturating_sub(span.len() + history.len());
+                if joined.len() <= rows && gap <= longest_gap {
                     (pieces.end, *span) = (index + 1, joined);
                     continue;
                 }
@@ -211,6 +227,21 @@ mod tests {
                 assert!(piece.history.start >= span.start && piece.history.end <= span.end);
             }
         }
+    }
+
+    #[test]
+    fn long_gaps_end_windows_whose_rows_cost_something() {
+        let starts = [90_000, 0, 100, 5000, 40_000];
+        let histories = Jagged::from_starts(&starts, &[10, 50, 0, 300, 70], 100_000).unwrap();
+        let batch = Batch::new(histories, Jagged::from_lengths(&[1; 5]).unwrap()).unwrap();
+        let plan = Plan::new(&batch, &CUT);
+        let spans = |windows: Vec<(Range<usize>, Range<usize>)>| -> Vec<Range<usize>> {
+            windows.into_iter().map(|(_, span)| span).collect()
+        };
+        assert_eq!(spans(plan.windows(usize::MAX)), std::slice::from_ref(&(0..90_010)));
+        assert_eq!(spans(plan.windows(6000)), [90_000..90_010, 0..5300, 40_000..40_070]);
+        let dense = [90_000..90_010, 0..50, 5000..5300, 40_000..40_070];
+        assert_eq!(spans(plan.dense_windows(usize::MAX)), dense);
     }
 
     #[test]

@@ -19,8 +19,7 @@
 //! of published results and the script that computes formulas in `f64` are in `tests/golden`.
 //!
 //! What the examples leave out is a model's own: projections (matrix products of any library), embeddings of items, what comes after the
-//! pooled row. They run on [`Cpu`](crate::Cpu); any backend takes the same calls, but for interest channels
-//! and [`SiluDivisor::HistoryLength`](crate::SiluDivisor::HistoryLength), which are on `Cpu` alone so far.
+//! pooled row. They run on [`Cpu`](crate::Cpu); any backend takes the same calls.
 //!
 //! # DIN, SDIM, DARE and TIN
 //!

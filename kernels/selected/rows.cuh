@@ -169,10 +169,10 @@ __device__ __forceinline__ float over_lanes(float value, u32 lanes) {
     return value;
 }
 
-// out[k] = ⟨row of slot k, `with`⟩, of those that stay. Others must have finished with `places`.
-template <typename T>
+// out[k] = ⟨row of slot k, `with`⟩, of those that stay. Others must have finished with `places`. `with` is stored as rows are, or in f32.
+template <typename T, typename With>
 __device__ __forceinline__ void multiply_rows(
-    const KeptRows &rows, const T *with, const u32 *places, u32 count, float *out) {
+    const KeptRows &rows, const With *with, const u32 *places, u32 count, float *out) {
     constexpr u32 PER = PER_VECTOR<T>;
     const u32 lane = rows.lane(), group = rows.group(), groups = rows.groups();
     const Access access = access_of(with, rows.bytes);
@@ -180,7 +180,15 @@ __device__ __forceinline__ void multiply_rows(
         const u32 vector = first + lane;
         const bool there = vector < rows.vectors;
         float factors[PER];
-        widen_vector<T>(there ? part_of<T>((const u8 *)with, vector, rows.bytes, access) : Vector{}, factors);
+        if constexpr (sizeof(With) == sizeof(T)) {
+            widen_vector<T>(there ? part_of<T>((const u8 *)with, vector, rows.bytes, access) : Vector{}, factors);
+        } else {
+            const u32 left = there ? rows.bytes / sizeof(T) - PER * vector : 0;
+#pragma unroll
+            for (u32 e = 0; e < PER; e++) {
+                factors[e] = e < left ? with[PER * vector + e] : 0.0f;
+            }
+        }
         for (u32 begin = 0; begin < count; begin += AHEAD * groups) {
             u32 own[AHEAD];
             Vector parts[AHEAD];

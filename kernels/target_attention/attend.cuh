@@ -16,6 +16,8 @@ enum Weighting : u32 {
 
 struct TargetAttentionParams {
     const Piece *pieces;
+    // Of the plan, where SiLU's weights are divided by the length of each user's history; otherwise null: by `divisor`.
+    const Tile *tiles;
     // [M, H, d], [N, H_kv, d], [N, H_kv, d_v]; values may be the keys.
     const void *queries;
     const void *keys;
@@ -50,11 +52,20 @@ struct TargetAttentionParams {
 struct Work {
     Piece piece;
     u32 kv_head;
+    // Of SiLU's weights.
+    float divisor;
 };
 
 // Blocks of one piece are adjacent, because its key/value heads are adjacent in memory.
 __device__ __forceinline__ Work this_block(const TargetAttentionParams &p) {
-    return {p.pieces[blockIdx.x / p.kv_heads], blockIdx.x % p.kv_heads};
+    const Piece piece = p.pieces[blockIdx.x / p.kv_heads];
+    float divisor = p.divisor;
+    if (p.tiles != nullptr) {
+        // A piece may be a part of the history.
+        const Tile &tile = p.tiles[piece.tile];
+        divisor = (float)(u32)(tile.history_end - tile.history_start);
+    }
+    return {piece, blockIdx.x % p.kv_heads, divisor};
 }
 
 // The query head of a row of the tile, and the row's index in [M, H].
@@ -111,10 +122,10 @@ __device__ __forceinline__ float silu(float score) {
 }
 
 // Weights other than softmax.
-__device__ __forceinline__ float plain_weight(const TargetAttentionParams &p, float score) {
+__device__ __forceinline__ float plain_weight(const TargetAttentionParams &p, const Work &work, float score) {
     if (p.weighting == RELU) return relu(score);
     if (p.weighting == IDENTITY) return score;
-    return silu(score) / p.divisor;
+    return silu(score) / work.divisor;
 }
 
 // The factor that rescales sums from one maximum to another, 2^(from - to); 1 for equal infinities.
@@ -188,7 +199,7 @@ __device__ __forceinline__ void write_row_again(const Rows &rows, const Work &wo
 #pragma unroll 1
         for (u32 first = 0; first < length; first += WARP) {
             float score = first + lane < length ? plain_score(rows, work, row, first + lane) : -infinity();
-            float weight = softmax ? exp_approx(score - base_of(row_max)) / (2.0f * row_sum) : plain_weight(p, score);
+            float weight = softmax ? exp_approx(score - base_of(row_max)) / (2.0f * row_sum) : plain_weight(p, work, score);
             bool counts = first + lane < length && (score != -infinity() || p.weighting == IDENTITY);
             float some = 0.0f;
 #pragma unroll 1

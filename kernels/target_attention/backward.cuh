@@ -10,8 +10,10 @@ struct AttentionSpan {
     // the gradients of the queries itself.
     u64 first_partial;
     u32 length, targets;
+    // Of the whole history.
+    u32 history_length, unused;
 };
-static_assert(sizeof(AttentionSpan) == 32, "twin in src/cuda/target_attention/backward/spans.rs");
+static_assert(sizeof(AttentionSpan) == 40, "twin in src/cuda/target_attention/backward/spans.rs");
 
 // What a query row subtracts and multiplies by: its weights are exp(score - shift)·factor, and the gradients of its scores
 // weight·(⟨grad_out, v⟩ - subtracted). score - shift is at most `most`: infinity, or 0 where shift is the largest score.

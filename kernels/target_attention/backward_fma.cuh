@@ -124,7 +124,7 @@ struct Backward : BackwardRows<Rows, CHUNK, STEP, TILE_ROWS> {
             for (u32 j = 0; j < SCORE_ROWS; j++) {
                 u32 at = l * WEIGHT_PITCH + row + j;
                 bool is_removed = (removed[l * ROW_GROUPS + group] >> j & 1) != 0;
-                float2 both = weight_and_slope(p, weights[at]);
+                float2 both = weight_and_slope(p, span, weights[at]);
                 weights[at] = is_removed ? 0.0f : both.x;
                 grads[at] = is_removed ? 0.0f : both.y * grads[at] * factor;
             }

@@ -103,7 +103,7 @@ struct BackwardMma : BackwardMmaTiles<T, CHUNK, ROWS> {
         for (u32 n = 0; n < ROW_TILES * 2; n++) {
             float4 *place = grads_of(warp, lane / 4, row_of(n / 2, n % 2));
             float4 four = *place;
-            float2 low = weight_and_slope(p, four.x), high = weight_and_slope(p, four.y);
+            float2 low = weight_and_slope(p, span, four.x), high = weight_and_slope(p, span, four.y);
             bool low_removed = four.x == -infinity() && p.weighting != IDENTITY;
             bool high_removed = four.y == -infinity() && p.weighting != IDENTITY;
             *place = make_float4(low_removed ? 0.0f : low.x, high_removed ? 0.0f : high.x, low_removed ? 0.0f : low.y * four.z,

@@ -28,7 +28,8 @@ struct AttentionBackwardParams {
     // Whether rows are aligned to four numbers, a bit for each of Aligned.
     u32 aligned;
     float scale, divisor;
-    u32 unused;
+    // Whether SiLU's weights are divided by the length of each user's history, and not by `divisor`.
+    u32 by_length;
 };
 
 enum Aligned : u32 {
@@ -42,12 +43,13 @@ enum Aligned : u32 {
 };
 
 // A weight and its derivative by the score, of the weightings in which a score changes its own weight alone.
-__device__ __forceinline__ float2 weight_and_slope(const AttentionBackwardParams &p, float score) {
+__device__ __forceinline__ float2 weight_and_slope(const AttentionBackwardParams &p, const AttentionSpan &span, float score) {
     if (p.weighting == IDENTITY) return make_float2(score, 1.0f);
     // Of NaN both are NaN.
     if (p.weighting == RELU) return make_float2(relu(score), score > 0.0f ? 1.0f : score * 0.0f);
     float above = 1.0f / (1.0f + exp_approx(-score)), below = 1.0f / (1.0f + exp_approx(score));
-    return make_float2(score * above / p.divisor, above * fma(score, below, 1.0f) / p.divisor);
+    const float divisor = p.by_length ? (float)span.history_length : p.divisor;
+    return make_float2(score * above / divisor, above * fma(score, below, 1.0f) / divisor);
 }
 
 // Rows of a matrix, as they go to shared memory.

@@ -82,7 +82,7 @@ struct BackwardStream {
             weight = exp_approx(above > state.most ? state.most : above) * state.factor;
             grad = weight * (product - state.subtracted);
         } else {
-            float2 both = weight_and_slope(p, score);
+            float2 both = weight_and_slope(p, span, score);
             weight = both.x;
             grad = both.y * product;
         }

@@ -176,7 +176,7 @@ struct SplitKernel : SplitHistory<typename Rows::T, Rows::WIDE, CHUNK, ROWS> {
 #pragma unroll 1
             for (u32 i = 0; i < WARP_BEHAVIOURS; i += ROW_LANES) {
                 bool exists = behaviour + i < work.piece.length;
-                to[i] = exists ? plain_weight(p, to[i]) : 0.0f;
+                to[i] = exists ? plain_weight(p, work, to[i]) : 0.0f;
             }
             return 1.0f;
         }

@@ -199,7 +199,7 @@ struct SplitHistory {
             } else {
 #pragma unroll
                 for (u32 i = 0; i < ROW_TILES * 4; i++) {
-                    scores[i / 4][i % 4] = silu(scores[i / 4][i % 4]) / p.divisor;
+                    scores[i / 4][i % 4] = silu(scores[i / 4][i % 4]) / work.divisor;
                 }
             }
         }

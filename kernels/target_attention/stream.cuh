@@ -71,7 +71,7 @@ struct StreamKernel : StreamHistory<CHUNK, ROWS> {
         for (u32 i = 0; i < UNROLL; i++) {
             bool there = behaviour + i * PARTS < work.piece.length;
             if (p.weighting != SOFTMAX) {
-                scores[i] = there ? plain_weight(p, scores[i]) : 0.0f;
+                scores[i] = there ? plain_weight(p, work, scores[i]) : 0.0f;
             } else {
                 if (!there) scores[i] = -infinity();
                 new_max = fmaxf(new_max, scores[i]);

@@ -6,7 +6,7 @@
 // on the way: one outside its table counts as a row of zeros, and the lowest position of such an id is reported.
 // Pieces, threads and lists: selection/pieces.wgsl.
 // Variants: those of the lists; TABLES that are read, where 0 stands for rows that were gathered into table 0
-// beforehand.
+// beforehand: of too many tables, of several storage types, and where lists in the device's memory take a binding.
 
 struct SearchParams {
     groups: u32,

@@ -3,17 +3,7 @@
 // 2^j makes the largest number of the row lie between 4 and 8, so that squares neither overflow nor vanish; a row whose
 // numbers are all far below 1e-12 is scaled as one of 2^-60. Of a row of zeros both are 0, which is seen from the bits:
 // a device may flush subnormal numbers. Of a row with a number that is not finite the factor is NaN.
-
-// 1/√x of a normal number, within 2 roundings: the built-in may be off by 2 units in the last place, which a step of
-// Newton's method mends.
-fn inverse_root(x: f32) -> f32 {
-    let y = inverseSqrt(x);
-    return y + 0.5 * y * (1.0 - (x * y) * y);
-}
-
-fn power_of_two(exponent: u32) -> f32 {
-    return bitcast<f32>(exponent << 23u);
-}
+// shared/powers.wgsl is included before.
 
 // Of the row whose first number this is.
 fn length_of(row: u32) -> vec2<f32> {

@@ -1,4 +1,5 @@
-// The gradient of a query over a part of its slots: dq = scale · Σ ds·k. Parts are added up by shared/sum_parts.wgsl.
+// The gradient of a query over a part of its slots: dq = scale · Σ ds·k. Parts are added up by shared/sum_parts.wgsl. Interest channels
+// add up what they keep as well: rows are those of behaviours, and numbers their scores.
 //
 // One workgroup of 64 threads per candidate, part and head. Workgroup memory: rows and gradients of SLOTS slots, and 1 KiB.
 

@@ -17,6 +17,9 @@ struct CombineSelectionParams {
     counts_base: u32,
     // Lists per piece.
     piece_lists: u32,
+    // Of a candidate: rows of tiles, and how many of them are written. 1 but for interest channels.
+    rows: u32,
+    channels: u32,
     top_k: u32,
     first_whole: u32,
     // Whether `ranges` has the slots: [tile, first slot, end, 0].
@@ -50,7 +53,7 @@ struct Result {
     // The range, and the list within a piece.
     index: u32,
     list: u32,
-    // The candidate, and the first row of its user's history.
+    // The candidate, or its channel, and the first row of its user's history.
     m: u32,
     history: u32,
 }
@@ -95,10 +98,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         end_slot = ranges[index].z;
     }
     let own_slot = first_slot + member;
-    if list >= rows.z || place >= params.top_k || own_slot >= end_slot {
+    let row = rows.y + list;
+    let channel = row % params.rows;
+    if list >= rows.z || channel >= params.channels || place >= params.top_k || own_slot >= end_slot {
         return;
     }
-    let result = Result(index, list, rows.x + rows.y + list, slots.z);
+    let m = (rows.x + row / params.rows) * params.channels + channel;
+    let result = Result(index, list, m, slots.z);
     if member == 0u {
         var total = 0u;
         for (var slot = first_slot; slot < end_slot; slot++) {

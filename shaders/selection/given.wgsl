@@ -1,6 +1,7 @@
-// What the candidates of a given selection keep: kept[m,k] = (number, row of the history or NONE).
+// What the candidates of a given selection keep: kept[m,k] = (number, row of the history or NONE). A candidate may have several
+// lists; then m counts lists.
 //
-// One workgroup of 64 threads per candidate. The number is the softmax weight of the score (WEIGHTS), or the score. A score
+// One workgroup of 64 threads per list. NUMBER: 0 the score, 1 its softmax weight, 2 nothing, and scores are not read. A score
 // of -∞ removes its behaviour, whatever its row holds; any other counts, even where its weight underflows to 0. Counts above
 // K and positions outside the history select nothing; the lowest position of each is reported.
 
@@ -11,6 +12,8 @@ struct GivenSelectionParams {
     first_tile: u32,
     // The row that is 0 in `kept`.
     first_history: u32,
+    // Of a candidate.
+    lists: u32,
     top_k: u32,
     positions_base: u32,
     scores_base: u32,
@@ -55,7 +58,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     }
     let tile = tiles[2u * (params.first_tile + index)];
     let history = tiles[2u * (params.first_tile + index) + 1u].zw;
-    let m = tile.x + tile.y;
+    let m = tile.x * params.lists + tile.y;
     let first = m * params.top_k;
     var count = counts[params.counts_base + m];
     if count > params.top_k {
@@ -65,7 +68,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         count = 0u;
     }
     var state = vec2<f32>();
-    if WEIGHTS == 1u {
+    if NUMBER == 1u {
         state = state_of(first, count, thread);
     }
     for (var k = thread; k < params.top_k; k += 64u) {
@@ -73,12 +76,15 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         var row = NONE;
         if k < count {
             let position = positions[params.positions_base + first + k];
-            let score = scores_at(first + k);
+            var score = 0.0;
+            if NUMBER < 2u {
+                score = scores_at(first + k);
+            }
             if position >= history.y - history.x {
                 atomicMin(&bad_positions[0], first + k);
             } else if !is_removed(score) {
                 number = score;
-                if WEIGHTS == 1u {
+                if NUMBER == 1u {
                     number = exp_one(score - state.x) / state.y;
                 }
                 row = history.x - params.first_history + position;

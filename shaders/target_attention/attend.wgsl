@@ -53,6 +53,8 @@ const RELU: u32 = 1u;
 const SILU: u32 = 2u;
 // 3: identity.
 
+// What SiLU is divided by, for the user of the piece: `divisor`, of which 0 stands for the length of the whole history.
+var<private> silu_divisor: f32;
 var<workgroup> tile_weights: array<vec4<f32>, 512>;
 // The maximum of each row so far, as `ordered` words.
 var<workgroup> tile_max: array<atomic<u32>, 32>;
@@ -80,7 +82,7 @@ fn weigh(score: vec4<f32>, shift: vec4<f32>, live: bool) -> vec4<f32> {
         return select(score, vec4<f32>(), score < vec4<f32>());
     }
     if params.weighting == SILU {
-        let weight = score * sigmoid_of(score) / params.divisor;
+        let weight = score * sigmoid_of(score) / silu_divisor;
         let removed = bitcast<vec4<u32>>(score) == vec4<u32>(NEGATIVE_INFINITY);
         return select(weight, vec4<f32>(), removed);
     }
@@ -197,6 +199,7 @@ fn attend(id: vec3<u32>, thread: u32) {
     let rows = pieces[2u * piece];
     let span = pieces[2u * piece + 1u];
     let end = span.y;
+    silu_divisor = select(params.divisor, f32(span.w), bitcast<u32>(params.divisor) == 0u);
 
     let tile = tile_of();
     let step = 4u * tile.lanes;

@@ -74,9 +74,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     }
     let piece = params.first_piece + group / params.kv_heads;
     let kv_head = group % params.kv_heads;
-    // [rows, first tile, first partial result, _], [start, end, span, spans].
-    let user = pieces[2u * piece];
-    let span = pieces[2u * piece + 1u];
+    // [rows, first tile, first partial result, _], [start, end, span, spans], [length of the user's whole history, _, _, _].
+    let user = pieces[3u * piece];
+    let span = pieces[3u * piece + 1u];
+    // 0 stands for that length.
+    silu_divisor = select(params.divisor, f32(pieces[3u * piece + 2u].x), bitcast<u32>(params.divisor) == 0u);
     let tiles = (user.x + params.tile - 1u) / params.tile;
     if tiles == 0u {
         write_zeros(span.x, span.y, kv_head, thread);

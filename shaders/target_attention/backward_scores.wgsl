@@ -61,6 +61,9 @@ const RELU: u32 = 1u;
 const SILU: u32 = 2u;
 // 3: identity.
 
+// What SiLU is divided by, for the user of the piece.
+var<private> silu_divisor: f32;
+
 // Numbers of 4 behaviours (0..3) for rows 0..3 (a) and 4..7 (b) of a thread.
 struct Block {
     a0: vec4<f32>, a1: vec4<f32>, a2: vec4<f32>, a3: vec4<f32>,
@@ -193,7 +196,7 @@ fn pair_of(score: vec4<f32>, product: vec4<f32>, shift: vec4<f32>, factor: vec4<
     if params.weighting == SILU {
         let sigmoid = sigmoid_of(score);
         let slope = sigmoid * (1.0 + score * sigmoid_of(-score));
-        return Pair(score * sigmoid / params.divisor, slope / params.divisor * product);
+        return Pair(score * sigmoid / silu_divisor, slope / silu_divisor * product);
     }
     return Pair(score, product);
 }

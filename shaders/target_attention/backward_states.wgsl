@@ -50,9 +50,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     let kv_head = group % params.kv_heads;
     let split = group / params.kv_heads % params.splits;
     let piece = params.first_piece + group / (params.kv_heads * params.splits);
-    // [rows, first tile, first partial result, first candidate], [start, end, span, spans].
-    let user = pieces[2u * piece];
-    let span = pieces[2u * piece + 1u];
+    // [rows, first tile, first partial result, first candidate], [start, end, span, spans], [_, _, _, _].
+    let user = pieces[3u * piece];
+    let span = pieces[3u * piece + 1u];
     let step = params.splits * params.chunk;
     for (var first = split * params.chunk; first < user.x; first += step) {
         if thread == 0u {

@@ -8,6 +8,7 @@
 mod decoupled;
 mod din;
 mod gather;
+mod gradient_rows;
 mod interest_channels;
 mod lookup;
 mod picked;

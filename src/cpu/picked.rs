@@ -2,7 +2,10 @@
 
 use crate::cpu::gather::{AHEAD, WeightedRows, sum_rows};
 use crate::cpu::softmax::PART;
+use crate::cpu::tables;
 use crate::cpu::vector::{Lanes, WideRows, add_lanes, dot_lanes, prefetch_parts, prefetch_rows};
+use crate::host::Host;
+use crate::ops::Table;
 
 /// The same columns of some rows.
 #[derive(Clone, Copy)]
@@ -82,32 +85,77 @@ impl WeightedRows for Weighted<'_> {
     }
 }
 
-/// Rows of all behaviours, of any storage type, and those of one candidate's.
+/// Where the rows of all behaviours are.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// Rows of any storage type.
+    Rows(WideRows<'a>),
+    /// Tables, and the ids of their rows that make a behaviour's, `[N, F]`.
+    Tables(&'a [Table<'a, Host>], &'a [u32]),
+}
+
+impl Source<'_> {
+    /// Whether rows can be read where they are.
+    pub(super) fn is_in_place(&self) -> bool {
+        matches!(self, Self::Rows(WideRows::F32(_)))
+    }
+
+    /// Prefetches the rows of some behaviours, of `width` numbers.
+    #[inline(always)]
+    fn prefetch(&self, behaviours: impl Iterator<Item = usize>, width: usize) {
+        match *self {
+            Self::Rows(WideRows::F32(rows)) => prefetch_rows(rows, width, behaviours),
+            Self::Rows(WideRows::F16(rows)) => prefetch_rows(rows, width, behaviours),
+            Self::Rows(WideRows::Bf16(rows)) => prefetch_rows(rows, width, behaviours),
+            Self::Tables(tables, ids) => {
+                for behaviour in behaviours {
+                    tables::prefetch_rows(tables, ids_of(ids, tables, behaviour));
+                }
+            }
+        }
+    }
+
+    /// Reads the row of a behaviour.
+    #[inline(always)]
+    fn read<L: Lanes>(&self, l: L, behaviour: usize, out: &mut [f32]) {
+        let width = out.len();
+        match *self {
+            Self::Rows(rows) => rows.widen_to(l, behaviour * width..(behaviour + 1) * width, out),
+            Self::Tables(tables, ids) => {
+                tables::read_rows(l, tables, ids_of(ids, tables, behaviour), out, width);
+            }
+        }
+    }
+}
+
+/// The ids of a behaviour's rows.
+#[inline(always)]
+fn ids_of<'a>(ids: &'a [u32], tables: &[Table<'_, Host>], behaviour: usize) -> &'a [u32] {
+    &ids[behaviour * tables.len()..(behaviour + 1) * tables.len()]
+}
+
+/// Rows of all behaviours, and those of one candidate's.
 pub(super) struct Side<'a> {
-    rows: WideRows<'a>,
+    source: Source<'a>,
     /// The numbers of a behaviour's row.
     stride: usize,
-    /// The candidate's rows as `f32`, unless they are so already.
+    /// Whether rows are read where they are, or else from here, where the candidate's are copied as `f32`.
+    in_place: bool,
     wide: Vec<f32>,
 }
 
 impl<'a> Side<'a> {
-    pub(super) fn new(rows: WideRows<'a>, stride: usize) -> Self {
-        Self { rows, stride, wide: Vec::new() }
+    pub(super) fn new(source: Source<'a>, stride: usize, in_place: bool) -> Self {
+        Self { source, stride, in_place, wide: Vec::new() }
     }
 
     /// Prefetches the rows of the first [`AHEAD`] behaviours.
     #[inline(always)]
     pub(super) fn prefetch(&self, behaviours: &[usize]) {
-        let each = behaviours.iter().copied().take(AHEAD);
-        match self.rows {
-            WideRows::F32(rows) => prefetch_rows(rows, self.stride, each),
-            WideRows::F16(rows) => prefetch_rows(rows, self.stride, each),
-            WideRows::Bf16(rows) => prefetch_rows(rows, self.stride, each),
-        }
+        self.source.prefetch(behaviours.iter().copied().take(AHEAD), self.stride);
     }
 
-    /// Widens the behaviours' rows.
+    /// Copies the behaviours' rows, as `f32`.
     #[inline(always)]
     pub(super) fn widen<L: Lanes>(&mut self, l: L, behaviours: &[usize]) {
         let stride = self.stride;
@@ -116,8 +164,8 @@ impl<'a> Side<'a> {
             let end = behaviours.len().min(first + AHEAD);
             self.prefetch(&behaviours[end..]);
             let wide = &mut self.wide[first * stride..end * stride];
-            for (&row, out) in behaviours[first..end].iter().zip(wide.chunks_exact_mut(stride)) {
-                self.rows.widen_to(l, row * stride..(row + 1) * stride, out);
+            for (&behaviour, out) in behaviours[first..end].iter().zip(wide.chunks_exact_mut(stride)) {
+                self.source.read(l, behaviour, out);
             }
         }
     }
@@ -125,8 +173,8 @@ impl<'a> Side<'a> {
     /// Columns of the rows in these places.
     #[inline(always)]
     pub(super) fn picked<'s>(&'s self, rows: &'s [usize], offset: usize, width: usize) -> Picked<'s> {
-        let (data, is_far) = match self.rows {
-            WideRows::F32(rows) => (rows, true),
+        let (data, is_far) = match self.source {
+            Source::Rows(WideRows::F32(rows)) if self.in_place => (rows, true),
             _ => (&self.wide[..], false),
         };
         Picked { data, stride: self.stride, offset, width, rows, is_far }

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::cpu::vector::NarrowRows;
+
 /// About how many spans a batch is cut into. A constant, so that results do not depend on the number of threads.
 const SPANS: usize = 64;
 
@@ -27,9 +29,59 @@ pub(super) fn spans(runs: impl Iterator<Item = Range<usize>> + Clone, least: usi
     runs.enumerate().flat_map(cut).collect()
 }
 
+/// Splits the rows of an output by the ranges of histories or their spans, which share no rows and may be in any order. Rows between them
+/// become zeros; rows after the last belong to no user and are left out.
+pub(super) fn split_ranges<'a>(
+    ranges: impl Iterator<Item = Range<usize>>,
+    mut rows: NarrowRows<'a>,
+    width: usize,
+) -> Vec<NarrowRows<'a>> {
+    let ranges: Vec<Range<usize>> = ranges.collect();
+    let mut order: Vec<usize> = (0..ranges.len()).collect();
+    order.sort_by_key(|&index| ranges[index].start);
+    let mut parts: Vec<Option<NarrowRows<'a>>> = ranges.iter().map(|_| None).collect();
+    let mut end = 0;
+    for index in order {
+        let Range { start, end: own_end } = ranges[index];
+        // An empty range may be anywhere.
+        if own_end > start {
+            rows.split_off((start - end) * width).clear();
+            end = own_end;
+        }
+        parts[index] = Some(rows.split_off((own_end - start) * width));
+    }
+    parts.into_iter().flatten().collect()
+}
+
+/// [`split_ranges`] of `f32` rows.
+pub(super) fn split_numbers<'a>(
+    ranges: impl Iterator<Item = Range<usize>>,
+    rows: &'a mut [f32],
+    width: usize,
+) -> impl Iterator<Item = &'a mut [f32]> {
+    let part = |rows: NarrowRows<'a>| match rows {
+        NarrowRows::F32(rows) => Some(rows),
+        _ => None,
+    };
+    split_ranges(ranges, NarrowRows::F32(rows), width).into_iter().filter_map(part)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_in_no_range_are_zeros_and_those_after_the_last_are_left() {
+        let mut rows = [7.0; 22];
+        let ranges = [6..8, 8..8, 1..3, 3..4, 4..4, 0..0];
+        let parts: Vec<&mut [f32]> = split_numbers(ranges.iter().cloned(), &mut rows, 2).collect();
+        assert_eq!(parts.iter().map(|part| part.len() / 2).collect::<Vec<_>>(), [2, 0, 2, 1, 0, 0]);
+        for (i, part) in parts.into_iter().enumerate() {
+            part.fill(i as f32 + 1.0);
+        }
+        let expected = [0.0, 3.0, 3.0, 4.0, 0.0, 0.0, 1.0, 1.0, 7.0, 7.0, 7.0].map(|row| [row; 2]);
+        assert_eq!(rows, *expected.as_flattened());
+    }
 
     #[test]
     fn spans_cover_every_row_once_in_order() {

@@ -1,6 +1,5 @@
 //! Batches on the device: plans are made and uploaded once, at their first use, for every operation.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use cudarc::driver::CudaStream;
@@ -8,11 +7,13 @@ use cudarc::driver::CudaStream;
 use crate::cuda::decoupled::backward::DeviceChunks;
 use crate::cuda::driver::Allocation;
 use crate::cuda::handle::Cuda;
+use crate::cuda::interest_channels::parts::{ChannelsCut, DeviceParts};
 use crate::cuda::target_attention::backward::DeviceSpans;
 use crate::cuda::twin::twins;
 use crate::error::Result;
 use crate::gpu::{
-    AttendCut, ChunkLimits, DinLimits, DinParts, NONE, PartCache, PlanCache, UserRows, fit, lock, trace_plan,
+    AttendCut, ChunkLimits, DinLimits, DinParts, NONE, PartCache, PlanCache, UserRows, fit, known_offsets,
+    lock, trace_plan,
 };
 use crate::jagged::{Batch, Jagged};
 use crate::plan::{Cut, Plan};
@@ -31,14 +32,16 @@ pub struct CudaBatch {
     parts: PartCache<UserPart>,
     /// The parts of DIN's gradients.
     din: PlanCache<DinLists, DinLimits>,
+    /// The parts of interest channels.
+    channels: PlanCache<DeviceParts, ChannelsCut>,
     /// Each user's newest behaviours, by their number.
     newest: PlanCache<Vec<CudaBatch>, usize>,
-    /// Where histories begin, if not one after the other: those of a part of each user's behaviours.
-    starts: Option<Vec<usize>>,
-    offsets: Offsets,
+    /// Where histories end, after a 0, and the edges of sub-ranges.
+    ends: Offsets,
+    edges: Offsets,
 }
 
-/// Offsets on the device: `[users + 1]`, 64 bits each; `None` until they are needed.
+/// Offsets, or ends, on the device: `[users + 1]`, 64 bits each; `None` until they are needed.
 type Offsets = Mutex<Option<Arc<Allocation>>>;
 
 /// The parts of DIN's gradients, and their lists on the device.
@@ -131,16 +134,35 @@ impl CudaBatch {
             chunks: PlanCache::default(),
             parts: PartCache::default(),
             din: PlanCache::default(),
+            channels: PlanCache::default(),
             newest: PlanCache::default(),
-            starts: None,
-            offsets: Offsets::default(),
+            ends: Offsets::default(),
+            edges: Offsets::default(),
         }
     }
 
-    /// The offsets of the histories on the device, uploaded at their first use.
-    pub(super) fn history_offsets(&self, gpu: &Cuda, operation: &'static str) -> Result<Arc<Allocation>> {
+    /// Where the histories end, after a 0, on the device, uploaded at their first use: their offsets, unless they are sub-ranges.
+    pub(super) fn history_ends(&self, gpu: &Cuda, operation: &'static str) -> Result<Arc<Allocation>> {
         self.check_stream(gpu, operation)?;
-        upload_offsets(gpu, operation, self.batch.histories(), &self.offsets)
+        let ends = || std::iter::once(0).chain(self.batch.histories().ranges().map(|range| range.end));
+        upload_once(gpu, operation, ends, &self.ends)
+    }
+
+    /// Ascending edges between which the histories are, which share no rows, and the number of what is between them: as many as users,
+    /// unless they are sub-ranges.
+    pub(super) fn history_edges(
+        &self,
+        gpu: &Cuda,
+        operation: &'static str,
+    ) -> Result<(Arc<Allocation>, usize)> {
+        let histories = self.batch.histories();
+        if histories.offsets().is_some() {
+            return Ok((self.history_ends(gpu, operation)?, histories.users()));
+        }
+        self.check_stream(gpu, operation)?;
+        let edges = histories.edges();
+        let count = edges.len() - 1;
+        Ok((upload_once(gpu, operation, || edges.into_iter(), &self.edges)?, count))
     }
 
     /// The batch itself.
@@ -195,27 +217,16 @@ impl CudaBatch {
         gpu.check_stream(operation, &self.stream)?;
         let histories = self.batch.histories();
         let count = count.min(histories.max_length());
+        let newest = histories.newest(count);
         let part = |part: usize| -> Result<Self> {
-            let ranges = histories.ranges().map(|history| {
-                let newest = history.end - count.min(history.len())..history.end;
+            let ranges = newest.ranges().map(|newest| {
                 let start = newest.end.min(newest.start + part * most);
                 start..newest.end.min(start + most)
             });
-            let lengths: Vec<usize> = ranges.clone().map(|range| range.len()).collect();
-            let batch = Batch::new(Jagged::from_lengths(&lengths)?, self.batch.targets().clone())?;
-            let starts = Some(ranges.map(|range| range.start).collect());
-            Ok(CudaBatch { starts, ..CudaBatch::new(batch, &self.stream) })
+            let part = Jagged::from_ranges(ranges.collect(), histories.rows());
+            Ok(CudaBatch::new(Batch::new(part, self.batch.targets().clone())?, &self.stream))
         };
         self.newest.get_or_make(&count, || (0..count.div_ceil(most).max(1)).map(part).collect())
-    }
-
-    /// The behaviours of a user, among those of all users.
-    fn history(&self, user: usize) -> Range<usize> {
-        let history = self.batch.histories().range(user);
-        match &self.starts {
-            Some(starts) => starts[user]..starts[user] + history.len(),
-            None => history,
-        }
     }
 
     /// The spans for a cut, made at their first use.
@@ -228,6 +239,17 @@ impl CudaBatch {
     ) -> Result<Arc<DeviceSpans>> {
         gpu.check_stream(operation, &self.stream)?;
         self.spans.get_or_make(cut, make)
+    }
+
+    /// The parts of interest channels for a cut, made at their first use.
+    pub(super) fn channel_parts(
+        &self,
+        gpu: &Cuda,
+        operation: &'static str,
+        cut: &ChannelsCut,
+    ) -> Result<Arc<DeviceParts>> {
+        gpu.check_stream(operation, &self.stream)?;
+        self.channels.get_or_make(cut, || DeviceParts::new(gpu, operation, &self.batch, cut))
     }
 
     /// The chunks within limits, made at their first use.
@@ -265,7 +287,7 @@ impl CudaBatch {
         trace_plan(operation, cut, &plan);
         let tile_of = |index: usize| {
             let tile = plan.tiles[index];
-            let history = self.history(tile.user);
+            let history = self.batch.histories().range(tile.user);
             Ok(Tile {
                 first_target: tile.first_target as u64,
                 history_start: history.start as u64,
@@ -282,9 +304,8 @@ impl CudaBatch {
         let split: Vec<Tile> = tiles.iter().filter(|tile| tile.slots > 0).copied().collect();
         let piece_of = |piece: &crate::plan::Piece| {
             let tile = &tiles[piece.tile];
-            let first = self.batch.histories().range(plan.tiles[piece.tile].user).start;
             Ok(Piece {
-                history_start: tile.history_start + (piece.history.start - first) as u64,
+                history_start: piece.history.start as u64,
                 first_target: tile.first_target,
                 length: fit(operation, "length of one user", piece.history.len())?,
                 first_row: tile.first_row,
@@ -313,22 +334,27 @@ impl CudaJagged {
     }
 
     /// The offsets on the device: `[users + 1]`, 64 bits each.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::Error::Unsupported) for sub-ranges, which have none.
     pub(super) fn offsets(&self, gpu: &Cuda, operation: &'static str) -> Result<Arc<Allocation>> {
         gpu.check_stream(operation, &self.per_user.stream)?;
-        upload_offsets(gpu, operation, &self.jagged, &self.offsets)
+        let offsets = known_offsets(operation, &self.jagged, "Cuda")?;
+        upload_once(gpu, operation, || offsets.iter().copied(), &self.offsets)
     }
 }
 
-fn upload_offsets(
+/// Uploads a list at its first use.
+fn upload_once<I: Iterator<Item = usize>>(
     gpu: &Cuda,
     operation: &'static str,
-    jagged: &Jagged,
-    offsets: &Offsets,
+    list: impl FnOnce() -> I,
+    uploaded: &Offsets,
 ) -> Result<Arc<Allocation>> {
-    let mut offsets = lock(offsets);
-    if let Some(offsets) = offsets.as_ref() {
-        return Ok(offsets.clone());
+    let mut uploaded = lock(uploaded);
+    if let Some(uploaded) = uploaded.as_ref() {
+        return Ok(uploaded.clone());
     }
-    let words: Vec<u64> = jagged.offsets().iter().map(|&offset| offset as u64).collect();
-    Ok(offsets.insert(Arc::new(gpu.list(operation, &words)?)).clone())
+    let words: Vec<u64> = list().map(|offset| offset as u64).collect();
+    Ok(uploaded.insert(Arc::new(gpu.list(operation, &words)?)).clone())
 }

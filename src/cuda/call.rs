@@ -4,15 +4,18 @@
 //! loaded, has then enqueued nothing, and no output has been written.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::{Arc, MutexGuard};
 
 use bytemuck::Pod;
 
-use crate::cuda::driver::{Allocation, Arguments, Function};
+use crate::cuda::driver::{Allocation, Arguments, Function, clear};
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::{Kernel, Launch};
 use crate::cuda::kernels::source_of;
+use crate::cuda::memory::Region;
 use crate::cuda::workspace::Workspace;
+use crate::element::Scalar;
 use crate::error::Result;
 use crate::gpu::{Bound, lock, trace};
 
@@ -38,13 +41,12 @@ struct Own {
     is_free: bool,
 }
 
-/// A launch that everything has been prepared for.
-struct Kept {
-    function: Arc<Function>,
-    blocks: u64,
-    threads: u32,
-    shared: u32,
-    arguments: Arguments,
+/// What is enqueued when the call finishes.
+enum Kept {
+    /// A launch that everything has been prepared for.
+    Launch { function: Arc<Function>, blocks: u64, threads: u32, shared: u32, arguments: Arguments },
+    /// Bytes of 0 from an address on.
+    Zeros { pointer: u64, bytes: usize },
 }
 
 impl Cuda {
@@ -116,16 +118,32 @@ impl Call<'_> {
         let blocks = blocks as u64;
         function.prepare(self.operation, blocks, shared)?;
         let arguments = Arguments::new(params);
-        self.launches.borrow_mut().push(Kept { function, blocks, threads, shared, arguments });
+        self.launches.borrow_mut().push(Kept::Launch { function, blocks, threads, shared, arguments });
         Ok(())
+    }
+
+    /// Sets rows of `width` numbers to zero when the call finishes, where the region is asked for: rows in gaps between histories have
+    /// gradients of zero.
+    pub(super) fn clear_rows<T: Scalar>(&self, rows: &[Range<usize>], region: Region<T>, width: usize) {
+        if region.pointer == 0 || rows.is_empty() {
+            return;
+        }
+        let row = width * size_of::<T>();
+        let zeros = |rows: &Range<usize>| Kept::Zeros {
+            pointer: region.pointer + (rows.start * row) as u64,
+            bytes: rows.len() * row,
+        };
+        self.launches.borrow_mut().extend(rows.iter().map(zeros));
     }
 
     /// Enqueues all launches of the call.
     pub(super) fn finish(&self) -> Result<()> {
         let stream = self.gpu.stream();
-        self.launches.take().iter_mut().try_for_each(|kept| {
-            let Kept { function, blocks, threads, shared, arguments } = kept;
-            function.launch(stream, self.operation, *blocks, *threads, *shared, arguments)
+        self.launches.take().iter_mut().try_for_each(|kept| match kept {
+            Kept::Launch { function, blocks, threads, shared, arguments } => {
+                function.launch(stream, self.operation, *blocks, *threads, *shared, arguments)
+            }
+            Kept::Zeros { pointer, bytes } => clear(stream, self.operation, *pointer, *bytes),
         })
     }
 

@@ -38,8 +38,8 @@ use crate::memory::{View, ViewMut};
 /// and the borrows dropped after it has ended.
 ///
 /// # Limits
-/// The largest `K` of a search in embedding tables is 1024; by rows, signs and keys it is [`Search::MAX_TOP_K`](crate::Search::MAX_TOP_K). Hidden layers of DIN have at most 256 units, and the network must fit 99 KiB of shared memory: for
-/// three hidden layers of 256 units in `f32`, a width of up to 288. Calls beyond these fail with [`Limit`](Error::Limit).
+/// The largest `K` of a search is [`Search::MAX_TOP_K`](crate::Search::MAX_TOP_K). Hidden layers of DIN have at most 256 units, and the
+/// network must fit 99 KiB of shared memory: for three hidden layers of 256 units in `f32`, a width of up to 288. Calls beyond these fail with [`Limit`](Error::Limit).
 ///
 /// ```no_run
 /// use longseq::prelude::*;

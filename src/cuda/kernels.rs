@@ -5,7 +5,7 @@ use miniz_oxide::inflate::decompress_to_vec_zlib;
 /// A PTX file: its name in `kernels/ptx/`, its source in `kernels/`, its text as zlib compresses it.
 type Shipped = (&'static str, &'static str, &'static [u8]);
 
-const SHIPPED: [Shipped; 44] = [
+const SHIPPED: [Shipped; 48] = [
     ("decoupled", "decoupled/decoupled.cu", include_bytes!("../../kernels/ptx/decoupled.ptx.z")),
     (
         "decoupled_all_pairs",
@@ -35,6 +35,26 @@ const SHIPPED: [Shipped; 44] = [
         "din_backward_sums",
         "din/backward_sums.cu",
         include_bytes!("../../kernels/ptx/din_backward_sums.ptx.z"),
+    ),
+    (
+        "interest_channels",
+        "interest_channels/interest_channels.cu",
+        include_bytes!("../../kernels/ptx/interest_channels.ptx.z"),
+    ),
+    (
+        "interest_channels_axes",
+        "interest_channels/axes.cu",
+        include_bytes!("../../kernels/ptx/interest_channels_axes.ptx.z"),
+    ),
+    (
+        "interest_channels_backward",
+        "interest_channels/backward.cu",
+        include_bytes!("../../kernels/ptx/interest_channels_backward.ptx.z"),
+    ),
+    (
+        "interest_channels_route",
+        "interest_channels/route.cu",
+        include_bytes!("../../kernels/ptx/interest_channels_route.ptx.z"),
     ),
     ("lookup", "lookup/lookup.cu", include_bytes!("../../kernels/ptx/lookup.ptx.z")),
     ("lookup_backward", "lookup/backward.cu", include_bytes!("../../kernels/ptx/lookup_backward.ptx.z")),

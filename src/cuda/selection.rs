@@ -1,4 +1,5 @@
-//! What searches share: the lists of the best behaviours of spans, and the selection among them.
+//! What searches share: the lists of the best behaviours of spans, and the selection among them, whose kernels are in
+//! `kernels/search/search.cu`.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::Arc;
 use crate::cuda::batch::{CudaBatch, DevicePlan};
 use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
-use crate::cuda::kernel::Launch;
+use crate::cuda::kernel::Kernel;
 use crate::cuda::memory::CudaMemory;
 use crate::cuda::twin::twins;
 use crate::error::Result;
@@ -20,6 +21,27 @@ pub(super) const THREADS: u32 = 128;
 pub(super) const BEHAVIOURS: usize = 256;
 /// Pieces per multiprocessor: few, because every piece has lists of its own.
 pub(super) const PIECES: usize = 2;
+
+/// The selection among lists, for K of up to half the entries of its own list, and for larger K.
+const SELECT: Kernel = Kernel::new("search", "search_select", 256, 60);
+const SELECT_MANY: Kernel = Kernel::new("search", "search_select_many", 1024, 54);
+/// The largest K of [`SELECT`].
+const SELECT_TOP_K: usize = 1024;
+
+/// A search by candidates per tile, which share the entries of a block's lists.
+#[derive(Debug)]
+pub(in crate::cuda) struct Variant {
+    pub(in crate::cuda) candidates: usize,
+    pub(in crate::cuda) entries: usize,
+    pub(in crate::cuda) kernel: Kernel,
+}
+
+impl Variant {
+    /// Whether a list has room for K entries, as many as are left uncut, and one of each thread.
+    pub(in crate::cuda) fn fits(&self, top_k: usize) -> bool {
+        room(top_k) + THREADS as usize <= self.entries / self.candidates
+    }
+}
 
 twins! {
     /// `kernels/selection/best.cuh`
@@ -116,7 +138,7 @@ pub(super) struct Keeping {
 }
 
 /// The most entries of a list that are left for the selection: one of between K and as many need not be cut.
-pub(super) fn room(top_k: usize) -> usize {
+fn room(top_k: usize) -> usize {
     top_k + top_k / 4
 }
 
@@ -158,13 +180,8 @@ impl Keeping {
         (self.plan.pieces.pointer(), self.plan.plan.pieces.len())
     }
 
-    /// The blocks of the selection: one per candidate of a tile.
-    pub(super) fn selections(&self) -> usize {
-        self.plan.plan.tiles.len() * self.candidates
-    }
-
-    /// Launches the selection among the lists.
-    pub(super) fn select(&self, call: &Call<'_>, launch: &Launch, found: Found) -> Result<()> {
+    /// Launches the selection among the lists: a block per candidate of a tile.
+    pub(super) fn select(&self, call: &Call<'_>, found: Found) -> Result<()> {
         let KeptLists { tiles, lists, lengths, top_k, room, first_whole, .. } = self.kept;
         let params = SelectParams {
             tiles,
@@ -178,8 +195,19 @@ impl Keeping {
             room,
             first_whole,
         };
-        call.launch(launch, &params)
+        let blocks = self.plan.plan.tiles.len() * self.candidates;
+        let launch = if top_k as usize <= SELECT_TOP_K {
+            SELECT.blocks(blocks)
+        } else {
+            SELECT_MANY.blocks(blocks).with_shared(select_bytes())
+        };
+        call.launch(&launch, &params)
     }
+}
+
+/// Bytes of dynamic shared memory of [`SELECT_MANY`]: eight entries per thread, a floor, and six counts.
+pub(in crate::cuda) fn select_bytes() -> usize {
+    8 * 1024 * size_of::<u64>() + size_of::<u64>() + 6 * size_of::<u32>()
 }
 
 /// Bytes of the lists of a block, of so many candidates that share so many entries: `Lists` in `kernels/selection/best.cuh`.
@@ -196,4 +224,10 @@ pub(super) fn cut(batch: &Batch, candidates: usize, wanted: usize, most: usize) 
     let longest = FEWEST_STEPS * BEHAVIOURS;
     let step = piece.min(longest).next_power_of_two().clamp(BEHAVIOURS, longest) / FEWEST_STEPS;
     Cut { rows_per_target: 1, tile_rows: candidates, step, wanted, longest: most }
+}
+
+/// The kernels of the selection.
+#[cfg(test)]
+pub(super) fn table() -> Vec<Kernel> {
+    vec![SELECT, SELECT_MANY]
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::jagged::Batch;
 use crate::memory::Memory;
-use crate::ops::{IdPolicy, Table};
+use crate::ops::{IdPolicy, InterestChannels, Table};
 
 /// The exclusive upper bound of an index, by its position in the argument.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub(crate) enum Bound {
     History(Arc<Batch>, usize),
     /// None: the list is to ascend, and what is reported is not above the element before it.
     Ascending,
+    /// None: axes of candidates, so many each, are not to depend on those before them, and what is reported does.
+    Axes(usize),
 }
 
 impl Bound {
@@ -31,7 +33,7 @@ impl Bound {
                 let owns = |(_, targets): &(_, Range<usize>)| targets.contains(&candidate);
                 batch.requests().find(owns).map_or(0, |(history, _)| history.len() as u64)
             }
-            Self::Ascending => 0,
+            Self::Ascending | Self::Axes(_) => 0,
         }
     }
 
@@ -46,6 +48,10 @@ impl Bound {
         if let Self::Ascending = self {
             let (expected, got) = ("an ascending list".into(), format!("{id} at position {position}"));
             return Error::Parameter { operation, argument, expected, got };
+        }
+        if let Self::Axes(channels) = self {
+            let (channels, axis) = ((*channels).max(1), position as usize);
+            return InterestChannels::dependent_axis(operation, axis / channels, axis % channels);
         }
         Error::IndexOutOfRange { operation, argument, position, id, bound: self.at(position) }
     }
@@ -63,6 +69,7 @@ impl Bound {
             (Self::Columns(a), Self::Columns(b)) => a.len() == b.len(),
             (Self::History(_, k), Self::History(_, l)) => k == l,
             (Self::Ascending, Self::Ascending) => true,
+            (Self::Axes(a), Self::Axes(b)) => a == b,
             _ => false,
         }
     }
@@ -74,6 +81,7 @@ impl Bound {
             (Self::Columns(a), Self::Columns(b)) => a == b,
             (Self::History(a, k), Self::History(b, l)) => Arc::ptr_eq(a, b) && k == l,
             (Self::Ascending, Self::Ascending) => true,
+            (Self::Axes(a), Self::Axes(b)) => a == b,
             _ => false,
         }
     }

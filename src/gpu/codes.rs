@@ -1,20 +1,15 @@
 //! The codes of an operation's choices, as kernels receive them. `kernels/` and `shaders/` have the same constants.
 
-use crate::error::{Error, Result};
 use crate::ops::{Activation, SiluDivisor, Weighting};
 
-/// The code of a weighting and the divisor of its weights, if the call that is named has it on GPUs.
-pub(crate) fn weighting_code(operation: &'static str, weighting: Weighting) -> Result<(u32, f32)> {
+/// The code of a weighting and the divisor of its weights; `None`: the length of each user's history.
+pub(crate) fn weighting_of(weighting: Weighting) -> (u32, Option<f32>) {
     match weighting {
-        Weighting::Softmax => Ok((0, 1.0)),
-        Weighting::Relu => Ok((1, 1.0)),
-        Weighting::Silu { divisor: SiluDivisor::Number(divisor) } => Ok((2, divisor)),
-        Weighting::Silu { divisor } => Err(Error::Unsupported {
-            operation,
-            what: format!("SiLU divided by {divisor:?} on a GPU"),
-            supported: "SiLU divided by a Number".into(),
-        }),
-        Weighting::Identity => Ok((3, 1.0)),
+        Weighting::Softmax => (0, Some(1.0)),
+        Weighting::Relu => (1, Some(1.0)),
+        Weighting::Silu { divisor: SiluDivisor::Number(divisor) } => (2, Some(divisor)),
+        Weighting::Silu { divisor: SiluDivisor::HistoryLength } => (2, None),
+        Weighting::Identity => (3, Some(1.0)),
     }
 }
 

@@ -97,10 +97,17 @@ impl Chunks {
     pub(crate) fn new(batch: &Batch, limits: &ChunkLimits) -> Self {
         let mut all = Self::default();
         let mut chunk = Chunk::default();
+        let is_run = batch.histories().offsets().is_some();
         for (history, targets) in batch.requests().filter(|(_, targets)| !targets.is_empty()) {
             let mut start = history.start;
             let mut part = all.spans.len();
             while start < history.end {
+                // The rows of a chunk are added up as a run: among them must be none of another chunk.
+                if !chunk.spans.is_empty() && !is_run && start != chunk.behaviours.end {
+                    all.end_part(part, &mut chunk);
+                    all.end_chunk(&mut chunk);
+                    part = all.spans.len();
+                }
                 let is_new = chunk.spans.is_empty();
                 if is_new {
                     chunk.behaviours = start..start;
@@ -211,6 +218,18 @@ mod tests {
             }
             assert_eq!(pairs as u64, batch.pairs());
         }
+    }
+
+    #[test]
+    fn chunks_of_sub_ranges_share_no_rows() {
+        let histories = Jagged::from_starts(&[500, 0, 300, 310], &[20, 40, 10, 9], 600).expect("ranges");
+        let targets = Jagged::from_lengths(&[2, 3, 1, 4]).expect("lengths");
+        let all = Chunks::new(&Batch::new(histories, targets).expect("a batch"), &ChunkLimits::new([4, 4]));
+        let rows: Vec<Range<usize>> = all.chunks.iter().map(|chunk| chunk.behaviours.clone()).collect();
+        assert_eq!(rows, [500..520, 0..40, 300..319]);
+        assert_eq!(all.chunks.iter().map(|chunk| chunk.spans.len()).collect::<Vec<_>>(), [1, 1, 2]);
+        let merged: u32 = all.merges.iter().map(|merge| merge.rows * merge.spans).sum();
+        assert_eq!(merged, 10);
     }
 
     #[test]

@@ -6,14 +6,11 @@ use crate::error::{Error, Result};
 use crate::jagged::{Batch, Jagged};
 use crate::memory::Memory;
 use crate::ops::{
-    DIN_LAYERS, Decoupled, Din, DinInputs, Sdim, SdimEncodeInputs, SearchInputs, SelectionBuffers,
+    DIN_LAYERS, Decoupled, Din, DinInputs, Sdim, SdimEncodeInputs, Search, SearchInputs, SelectionBuffers,
 };
 
 /// The largest number of units of a hidden layer of DIN that the kernels support.
 const MAX_UNITS: usize = 256;
-
-/// The largest K of a search that the kernels support.
-const MAX_TOP_K: usize = 1024;
 
 /// Checks a call of DIN with an output of `out` elements, and returns the units of its hidden layers.
 pub(crate) fn check_din<S: Memory, T: Element>(
@@ -56,6 +53,19 @@ pub(crate) fn check_encode<S: Memory, T: Element>(
     Ok(histories.users())
 }
 
+/// The offsets of rows whose owners kernels find by them; sub-ranges have none.
+pub(crate) fn known_offsets<'a>(
+    operation: &'static str,
+    jagged: &'a Jagged,
+    backend: &str,
+) -> Result<&'a [usize]> {
+    jagged.offsets().ok_or_else(|| Error::Unsupported {
+        operation,
+        what: "bags or histories that are sub-ranges".into(),
+        supported: format!("rows of one user after the other on {backend}"),
+    })
+}
+
 /// [`DecoupledOps::decoupled_search`] for backends with a largest K, which is checked before memory for the result is asked for.
 pub(crate) fn search<B: Backend>(
     backend: &B,
@@ -77,9 +87,9 @@ pub(crate) fn search<B: Backend>(
 
 /// Checks that the kernels support a search for the best `top_k` behaviours.
 pub(crate) fn check_top_k(operation: &'static str, top_k: usize) -> Result<()> {
-    if top_k <= MAX_TOP_K {
+    if top_k <= Search::MAX_TOP_K {
         return Ok(());
     }
-    let (needed, limit) = (top_k as u64, MAX_TOP_K as u64);
+    let (needed, limit) = (top_k as u64, Search::MAX_TOP_K as u64);
     Err(Error::Limit { operation, argument: "top_k", needed, limit })
 }

@@ -15,12 +15,12 @@ mod sizes;
 mod trace;
 
 pub(crate) use bound::{Bound, has_unread_history, id_bound};
-pub(crate) use codes::{activation_code, weighting_code};
+pub(crate) use codes::{activation_code, weighting_of};
 pub(crate) use decoupled::{Chunk, ChunkLimits, Chunks, SPAN, TILE_CANDIDATES};
 #[cfg(feature = "cuda")]
 pub(crate) use decoupled::{ChunkMerge, ChunkSpan, ChunkTile};
 pub(crate) use din::{CHAIN, DinLayout, DinLimits, DinPart, DinParts, DinWanted};
-pub(crate) use entry::{check_din, check_encode, check_top_k, check_units, search};
+pub(crate) use entry::{check_din, check_encode, check_top_k, check_units, known_offsets, search};
 pub(crate) use lock::lock;
 pub(crate) use lookup::{SortPlan, Step, gradient_checks, head_levels, sorted_checks};
 pub(crate) use plan_cache::PlanCache;

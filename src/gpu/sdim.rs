@@ -31,7 +31,7 @@ impl AttendCut {
         let tables = op.groups.saturating_mul(op.buckets()).saturating_mul(row).saturating_mul(2);
         let (histories, targets) = (batch.histories(), batch.targets());
         let buckets = op.buckets().saturating_mul(batch.users()).saturating_mul(op.width);
-        let rows = histories.total().saturating_add(targets.total()).saturating_mul(op.width);
+        let rows = histories.total_length().saturating_add(targets.total()).saturating_mul(op.width);
         let pairs = usize::try_from(batch.pairs()).unwrap_or(usize::MAX);
         let of_candidates = |count: usize| count.saturating_mul(op.groups).saturating_mul(row);
         let fits = tables <= most.max(of_candidates(targets.max_length()));
@@ -42,11 +42,13 @@ impl AttendCut {
                 own_rows.saturating_mul(hashed[0]).saturating_add(own_targets.saturating_mul(hashed[1]));
             codes.saturating_add(if by_tables { tables } else { of_candidates(own_targets) })
         };
+        // The rows of a part are hashed with those between them.
+        let joins = histories.offsets().is_some() || hashed[0] == 0;
         let (mut users, mut taken) = (Vec::<Range<usize>>::new(), 0usize);
         for user in 0..batch.users() {
             let needed = bytes(user);
             match users.last_mut() {
-                Some(part) if taken.saturating_add(needed) <= most => {
+                Some(part) if joins && taken.saturating_add(needed) <= most => {
                     part.end = user + 1;
                     taken += needed;
                 }
@@ -60,7 +62,7 @@ impl AttendCut {
     }
 }
 
-/// Some users of a batch, with their rows in the whole.
+/// Some users of a batch, with the rows in the whole that theirs are among.
 #[derive(Debug)]
 pub(crate) struct UserRows {
     pub(crate) histories: Range<usize>,
@@ -70,15 +72,23 @@ pub(crate) struct UserRows {
 
 impl UserRows {
     pub(crate) fn new(batch: &Batch, users: &Range<usize>) -> Result<Self> {
-        let rows = |jagged: &Jagged| jagged.offsets()[users.start]..jagged.offsets()[users.end];
-        let part = |jagged: &Jagged| {
-            let lengths: Vec<usize> = users.clone().map(|user| jagged.range(user).len()).collect();
-            Jagged::from_lengths(&lengths)
-        };
-        let (histories, targets) = (batch.histories(), batch.targets());
-        let batch = Batch::new(part(histories)?, part(targets)?)?;
-        Ok(Self { histories: rows(histories), targets: rows(targets), batch })
+        let [(histories, own_histories), (targets, own_targets)] =
+            [batch.histories(), batch.targets()].map(|side| part_of(side, users));
+        Ok(Self { histories, targets, batch: Batch::new(own_histories, own_targets)? })
     }
+}
+
+/// The rows that those of some users are among, and where the users' rows are in them.
+fn part_of(jagged: &Jagged, users: &Range<usize>) -> (Range<usize>, Jagged) {
+    let all = || users.clone().map(move |user| jagged.range(user));
+    let ranges = || all().filter(|range| !range.is_empty());
+    let start = ranges().map(|range| range.start).min().unwrap_or(jagged.range(users.start).start);
+    let end = ranges().map(|range| range.end).max().unwrap_or(start);
+    let own = all().map(|range| match range.is_empty() {
+        true => 0..0,
+        false => range.start - start..range.end - start,
+    });
+    (start..end, Jagged::from_ranges(own.collect(), end - start))
 }
 
 /// The parts of a batch by cut, as the device keeps them. None is given up: a captured graph may read it.
@@ -147,5 +157,16 @@ mod tests {
         let part = UserRows::new(&whole, &(1..3)).unwrap();
         assert_eq!((part.histories, part.targets), (10..15, 3..4));
         assert_eq!((part.batch.histories().total(), part.batch.targets().total()), (5, 1));
+        assert_eq!(part.batch.histories().offsets(), Some(&[0, 0, 5][..]));
+    }
+
+    #[test]
+    fn parts_keep_sub_ranges() {
+        let histories = Jagged::from_starts(&[90, 40, 0, 50], &[5, 6, 0, 3], 100).unwrap();
+        let whole = Batch::new(histories, Jagged::from_lengths(&[3, 1, 0, 4]).unwrap()).unwrap();
+        let part = UserRows::new(&whole, &(1..4)).unwrap();
+        assert_eq!((part.histories, part.targets), (40..53, 3..8));
+        let ranges: Vec<Range<usize>> = part.batch.histories().ranges().collect();
+        assert_eq!(ranges, [0..6, 6..6, 10..13]);
     }
 }

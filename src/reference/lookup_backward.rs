@@ -167,6 +167,11 @@ impl TableSums {
         Self { operation, tables: tables.iter().map(sums).collect() }
     }
 
+    /// How many tables there are.
+    pub(super) fn len(&self) -> usize {
+        self.tables.len()
+    }
+
     /// Adds `weight · grad` to the row `id` of a table. An id outside the table has none.
     pub(super) fn add(&mut self, table: usize, id: u32, weight: f64, grad: &[f64]) -> Result<()> {
         let sums = &mut self.tables[table];

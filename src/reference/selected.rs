@@ -8,6 +8,7 @@ use crate::host::{Host, filled};
 use crate::jagged::Batch;
 use crate::ops::*;
 use crate::reference::arithmetic::{add_weighted, dot, row, softmax};
+use crate::reference::lookup::concatenate;
 use crate::reference::search::search_scores;
 use crate::reference::target_attention::TargetAttentionReference;
 use crate::reference::widened::selected_in_f32;
@@ -24,21 +25,84 @@ pub fn selected_attention<T: Element>(
     batch: &Batch,
     inputs: &SelectedAttentionInputs<'_, Host, T>,
 ) -> Result<TargetAttentionReference> {
-    selected_in_f32(NAME, inputs, |inputs| attention(op, batch, inputs))
+    selected_in_f32(NAME, inputs, |inputs| {
+        op.check(batch, inputs)?;
+        attention(NAME, op, batch, &Given::of(inputs))
+    })
 }
 
-/// [`selected_attention`] of widened inputs.
-fn attention(
+/// Rows of all behaviours: given, or looked up by their ids.
+#[derive(Clone, Copy)]
+pub(super) enum Behaviours<'a> {
+    Rows(&'a [f32]),
+    Tables(&'a [Table<'a, Host>], &'a [u32]),
+}
+
+impl Behaviours<'_> {
+    /// The row of a head of a behaviour, which has `heads` of this width.
+    pub(super) fn row(&self, behaviour: usize, (head, heads, width): (usize, usize, usize)) -> Vec<f64> {
+        match self {
+            Self::Rows(rows) => row(rows, behaviour * heads + head, width),
+            Self::Tables(tables, ids) => {
+                let features = tables.len();
+                let all = concatenate(tables, &ids[behaviour * features..(behaviour + 1) * features]);
+                all[head * width..(head + 1) * width].to_vec()
+            }
+        }
+    }
+}
+
+/// What attention over a selection reads.
+pub(super) struct Given<'a> {
+    pub(super) queries: &'a [f32],
+    pub(super) keys: Behaviours<'a>,
+    pub(super) values: Behaviours<'a>,
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) gammas: Option<&'a [f32]>,
+    selection: Selection<'a, Host>,
+}
+
+impl<'a> Given<'a> {
+    pub(super) fn of(inputs: &SelectedAttentionInputs<'a, Host, f32>) -> Self {
+        Self {
+            queries: inputs.queries.as_slice(),
+            keys: Behaviours::Rows(inputs.keys.as_slice()),
+            values: Behaviours::Rows(inputs.values.unwrap_or(inputs.keys).as_slice()),
+            bias: inputs.bias.map(|bias| bias.as_slice()),
+            gammas: inputs.gammas.map(|gammas| gammas.as_slice()),
+            selection: inputs.selection,
+        }
+    }
+
+    pub(super) fn of_tables(inputs: &SelectedTableInputs<'a, Host, f32>) -> Self {
+        let ids = inputs.history_ids.as_slice();
+        let values = Behaviours::Tables(inputs.values, ids);
+        Self {
+            queries: inputs.queries.as_slice(),
+            keys: match inputs.keys {
+                SelectedKeys::Rows(keys) => Behaviours::Rows(keys.as_slice()),
+                SelectedKeys::Tables(tables) => Behaviours::Tables(tables, ids),
+                SelectedKeys::Values => values,
+            },
+            values,
+            bias: inputs.bias.map(|bias| bias.as_slice()),
+            gammas: inputs.gammas.map(|gammas| gammas.as_slice()),
+            selection: inputs.selection,
+        }
+    }
+}
+
+/// Attention over a selection whose arguments are checked, but for the selection's numbers.
+pub(super) fn attention(
+    operation: &'static str,
     op: &SelectedAttention,
     batch: &Batch,
-    inputs: &SelectedAttentionInputs<'_, Host, f32>,
+    inputs: &Given<'_>,
 ) -> Result<TargetAttentionReference> {
-    op.check(batch, inputs)?;
-    inputs.selection.check_host(NAME, batch, op.top_k)?;
-    let values = inputs.values.unwrap_or(inputs.keys);
+    inputs.selection.check_host(operation, batch, op.top_k)?;
     let rows = batch.targets().rows() * op.heads;
-    let mut out = filled(NAME, op.output_length(batch)?, 0.0)?;
-    let mut lse = filled(NAME, rows, f64::NEG_INFINITY)?;
+    let mut out = filled(operation, op.output_length(batch)?, 0.0)?;
+    let mut lse = filled(operation, rows, f64::NEG_INFINITY)?;
     for (history, targets) in batch.requests() {
         for m in targets {
             for h in 0..op.heads {
@@ -48,9 +112,9 @@ fn attention(
                 let (weights, lse_mh) = softmax(&alphas);
                 lse[mh] = lse_mh;
                 let out = &mut out[mh * op.value_width..(mh + 1) * op.value_width];
+                let head = (op.kv_head(h), op.kv_heads, op.value_width);
                 for (kept, weight) in kept.iter().zip(weights) {
-                    let kv_row = kept.behaviour * op.kv_heads + op.kv_head(h);
-                    add_weighted(out, weight, || row(&values, kv_row, op.value_width));
+                    add_weighted(out, weight, || inputs.values.row(kept.behaviour, head));
                 }
             }
         }
@@ -73,7 +137,7 @@ pub(super) struct Kept {
 }
 
 /// `γ₁`, `γ₂`, `γ₃` of a head.
-pub(super) fn gammas(inputs: &SelectedAttentionInputs<'_, Host, f32>, h: usize) -> [f64; 3] {
+pub(super) fn gammas(inputs: &Given<'_>, h: usize) -> [f64; 3] {
     inputs.gammas.map_or([1.0, 0.0, 0.0], |gammas| [0, 1, 2].map(|i| gammas[3 * h + i].into()))
 }
 
@@ -85,18 +149,18 @@ pub(super) fn term(factor: f64, number: f64) -> f64 {
 /// The behaviours that candidate `m` keeps, in the order of their slots.
 pub(super) fn kept(
     op: &SelectedAttention,
-    inputs: &SelectedAttentionInputs<'_, Host, f32>,
+    inputs: &Given<'_>,
     history: Range<usize>,
     m: usize,
     h: usize,
 ) -> Vec<Kept> {
     let selection = &inputs.selection;
-    let q = row(&inputs.queries, m * op.heads + h, op.width);
+    let q = row(inputs.queries, m * op.heads + h, op.width);
     let [first, second, third] = gammas(inputs, h);
     let uses_scores = first != 0.0 || third != 0.0;
     let slot = |slot: usize| {
         let behaviour = history.start + selection.positions[slot] as usize;
-        let key = row(&inputs.keys, behaviour * op.kv_heads + op.kv_head(h), op.width);
+        let key = inputs.keys.row(behaviour, (op.kv_head(h), op.kv_heads, op.width));
         let bias = inputs.bias.map_or(0.0, |bias| f64::from(bias[behaviour * op.heads + h]));
         let score = f64::from(op.effective_scale()) * dot(&q, &key) + bias;
         let similarity = f64::from(selection.scores[slot]);

@@ -50,6 +50,28 @@ pub(super) fn selected_in_f32<T: Element, R>(
     reference(&views)
 }
 
+/// Runs `reference` on the inputs of attention over a selection from tables.
+pub(super) fn selected_tables_in_f32<T: Element, R>(
+    operation: &'static str,
+    inputs: &SelectedTableInputs<'_, Host, T>,
+    reference: impl FnOnce(&SelectedTableInputs<'_, Host, f32>) -> Result<R>,
+) -> Result<R> {
+    let queries = wide(operation, &inputs.queries)?;
+    let rows = match &inputs.keys {
+        SelectedKeys::Rows(keys) => wide(operation, keys)?,
+        _ => Vec::new(),
+    };
+    let keys = match inputs.keys {
+        SelectedKeys::Rows(_) => SelectedKeys::Rows(Host::view(&rows)),
+        SelectedKeys::Tables(tables) => SelectedKeys::Tables(tables),
+        SelectedKeys::Values => SelectedKeys::Values,
+    };
+    let (queries, values) = (Host::view(&queries), inputs.values);
+    let mut views = SelectedTableInputs::new(queries, keys, values, inputs.history_ids, inputs.selection);
+    (views.bias, views.gammas) = (inputs.bias, inputs.gammas);
+    reference(&views)
+}
+
 /// Runs `reference` on the inputs of TIN.
 pub(super) fn tin_in_f32<T: Element, R>(
     operation: &'static str,

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::Result;
 use crate::gpu::{
-    AttendCut, ChunkLimits, Chunks, DinLimits, DinParts, NONE, PartCache, PlanCache, UserRows, fit, lock,
-    trace_plan,
+    AttendCut, ChunkLimits, Chunks, DinLimits, DinParts, NONE, PartCache, PlanCache, UserRows, fit,
+    known_offsets, lock, trace_plan,
 };
 use crate::jagged::{Batch, Jagged};
 use crate::plan::{Cut, Plan};
@@ -79,7 +79,7 @@ pub(crate) struct DevicePlan {
     pub(crate) plan: Plan,
     /// Per tile: `[first_target, first_row, rows, user] [first_slot, slots, history start, history end]`.
     pub(crate) tiles: Binding,
-    /// Per piece: `[first_target, first_row, rows, tile] [history start, history end, slot, user]`.
+    /// Per piece: `[first_target, first_row, rows, tile] [history start, history end, slot, length of the user's whole history]`.
     pub(crate) pieces: Binding,
     /// The tiles with several pieces, which have partial results, as in `tiles`.
     pub(crate) split_tiles: Binding,
@@ -255,7 +255,7 @@ impl WgpuBatch {
                     word(piece.history.start),
                     word(piece.history.end),
                     piece.slot.map_or(NONE, word),
-                    word(tile.user),
+                    word(self.batch.histories().range(tile.user).len()),
                 ]
             })
             .collect();
@@ -315,6 +315,9 @@ impl WgpuJagged {
     }
 
     /// The offsets, `[users + 1]` words; `argument` is what the call names them.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::Error::Unsupported) for sub-ranges, which have none.
     pub(crate) fn offsets(
         &self,
         gpu: &Wgpu,
@@ -327,7 +330,25 @@ impl WgpuJagged {
             return Ok(offsets.clone());
         }
         fit(operation, "rows", self.jagged.rows())?;
-        let words: Vec<u32> = self.jagged.offsets().iter().map(|&offset| offset as u32).collect();
+        let known = known_offsets(operation, &self.jagged, "Wgpu")?;
+        let words: Vec<u32> = known.iter().map(|&offset| offset as u32).collect();
         Ok(offsets.insert(gpu.list(operation, &words)?).clone())
+    }
+
+    /// Ascending edges between which the rows of users are, which share none, and the number of what is between them: as many as users,
+    /// unless they are sub-ranges.
+    pub(crate) fn edges(
+        &self,
+        gpu: &Wgpu,
+        operation: &'static str,
+        argument: &'static str,
+    ) -> Result<(Binding, usize)> {
+        if self.jagged.offsets().is_some() {
+            return Ok((self.offsets(gpu, operation, argument)?, self.jagged.users()));
+        }
+        self.check_owner(gpu, operation, argument)?;
+        fit(operation, "rows", self.jagged.rows())?;
+        let words: Vec<u32> = self.jagged.edges().into_iter().map(|edge| edge as u32).collect();
+        Ok((gpu.list(operation, &words)?, words.len() - 1))
     }
 }

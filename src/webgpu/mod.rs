@@ -64,6 +64,7 @@ fn all_kernels() -> Vec<shader::Kernel> {
         selected::variants,
         selection::variants,
         tin::variants,
+        interest_channels::variants,
         check::variants,
         output::variants,
         sum_parts::variants,

@@ -122,6 +122,31 @@ impl Wgpu {
         Ok(Some(self.output(operation, argument, &part, part.len(), inputs, others)?))
     }
 
+    /// Writes zeros to rows of an output, if it is asked for: rows in gaps between histories have gradients of zero.
+    pub(crate) fn clear_rows<T: Scalar>(
+        &self,
+        operation: &'static str,
+        argument: &'static str,
+        view: &mut Option<ViewMut<'_, WgpuMemory, T>>,
+        rows: &[Range<usize>],
+        width: usize,
+    ) -> Result<()> {
+        if view.is_none() || rows.is_empty() {
+            return Ok(());
+        }
+        let most = self.rows_per_binding::<f32>(width).max(1);
+        let parts = rows
+            .iter()
+            .flat_map(|gap| gap.clone().step_by(most).map(move |start| start..gap.end.min(start + most)));
+        for part in parts {
+            if let Some(out) = self.output_of_rows(operation, argument, view, (&part, width), &[], &[])? {
+                self.clear(operation, &out.binding, part.len() * width);
+                self.finish(out)?;
+            }
+        }
+        Ok(())
+    }
+
     /// For outputs that are also read: copies the caller's data to the scratch memory, if the output has some.
     pub(crate) fn fetch(&self, output: &Output) {
         let Some(target) = output.target.as_ref().filter(|_| output.length > 0) else {

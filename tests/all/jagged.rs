@@ -1,6 +1,6 @@
-//! Offsets are accepted exactly when they are valid.
+//! Offsets, and starts and lengths, are accepted exactly when they are valid.
 
-use longseq::{Batch, Decoupled, Din, Jagged, Lookup, Sdim, TargetAttention};
+use longseq::{Batch, Decoupled, Din, Error, Jagged, Lookup, Sdim, TargetAttention};
 use proptest::prelude::*;
 
 proptest! {
@@ -24,6 +24,81 @@ proptest! {
             }
         }
     }
+}
+
+proptest! {
+    #[test]
+    fn starts_and_lengths_are_taken_exactly_when_they_are_right(
+        ranges in prop::collection::vec((-1i64..8, -1i64..5), 0..6),
+        rows in 0usize..10,
+    ) {
+        let (starts, lengths): (Vec<i64>, Vec<i64>) = ranges.iter().copied().unzip();
+        let right = ranges.iter().all(|&(start, length)| start.min(length) >= 0 && start + length <= rows as i64);
+        let jagged = Jagged::from_starts(&starts, &lengths, rows);
+        prop_assert_eq!(jagged.is_ok(), right, "{:?}", jagged);
+        let Ok(jagged) = jagged else { return Ok(()) };
+        prop_assert_eq!((jagged.users(), jagged.rows()), (ranges.len(), rows));
+        prop_assert_eq!(jagged.total_length() as i64, lengths.iter().sum::<i64>());
+        let (mut end, mut largest) = (0_i64, 0_i64);
+        let mut is_run = true;
+        for (own, &(start, length)) in jagged.ranges().zip(&ranges) {
+            prop_assert_eq!(own.len() as i64, length);
+            if length > 0 {
+                prop_assert_eq!(own.start as i64, start);
+                is_run &= start == end;
+                end = start + length;
+                largest = largest.max(end);
+            }
+        }
+        prop_assert_eq!(jagged.total() as i64, largest);
+        // What is one after the other has offsets, and equals what is made of them.
+        prop_assert_eq!(jagged.offsets().is_some(), is_run);
+        if let Some(offsets) = jagged.offsets() {
+            prop_assert_eq!(&Jagged::new(offsets, rows).expect("offsets"), &jagged);
+        }
+        let newest = jagged.newest(2);
+        for (newest, all) in newest.ranges().zip(jagged.ranges()).filter(|(newest, _)| !newest.is_empty()) {
+            prop_assert_eq!(newest, all.end - all.len().min(2)..all.end);
+        }
+    }
+}
+
+#[test]
+fn sums_of_starts_and_lengths_do_not_overflow() {
+    let text = |starts: &[u64], lengths: &[u64], rows| {
+        Jagged::from_starts(starts, lengths, rows).expect_err("wrong ranges").to_string()
+    };
+    assert_eq!(
+        text(&[3], &[u64::MAX - 1], 10),
+        "Jagged::from_starts: lengths: expected lengths[0] <= 7, the rows from starts[0] = 3 on, got 18446744073709551614"
+    );
+    assert_eq!(
+        text(&[0, u64::MAX], &[1, 1], 10),
+        "Jagged::from_starts: starts: expected starts[1] in 0..=10, got 18446744073709551615"
+    );
+    assert_eq!(
+        text(&[1, 2], &[1], 10),
+        "Jagged::from_starts: lengths: expected 2, as many as there are starts, got 1"
+    );
+    let error = Jagged::from_starts(&[0_u64, 5], &[1, 1 << 32], usize::MAX).expect_err("a long history");
+    assert!(matches!(error, Error::Limit { needed: 4_294_967_296, .. }), "{error}");
+    // The sum of the lengths of all users may be any number.
+    let most = Jagged::from_starts(&[7; 3], &[Jagged::MAX_LENGTH; 3], usize::MAX).expect("ranges");
+    assert_eq!((most.total(), most.total_length()), (7 + Jagged::MAX_LENGTH, 3 * Jagged::MAX_LENGTH));
+    let ones = Jagged::from_lengths(&[1; 3]).expect("lengths");
+    assert_eq!(Batch::new(most, ones).expect("three users").pairs(), 3 * Jagged::MAX_LENGTH as u64);
+}
+
+#[test]
+fn candidates_are_one_user_after_the_other() {
+    let histories = Jagged::from_starts(&[9, 2], &[3, 4], 20).expect("ranges");
+    let error = Batch::new(histories.clone(), histories.clone()).expect_err("candidates anywhere");
+    assert_eq!(
+        error.to_string(),
+        "Batch::new: targets: expected the rows of one user after the other, from 0 on, got sub-ranges"
+    );
+    let batch = Batch::new(histories, Jagged::from_lengths(&[1, 2]).expect("lengths")).expect("a batch");
+    assert_eq!(batch.requests().collect::<Vec<_>>(), [(9..12, 0..1), (2..6, 1..3)]);
 }
 
 /// Costs are counted before any buffer exists: no product of sizes overflows.

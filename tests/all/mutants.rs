@@ -66,6 +66,11 @@ fn every_fault_of_gradients_of_attention_over_selections_is_caught() {
 }
 
 #[test]
+fn every_fault_of_attention_over_selections_from_tables_is_caught() {
+    longseq_check::selected::tables_tests::every_fault_is_caught();
+}
+
+#[test]
 fn every_fault_of_tin_is_caught() {
     longseq_check::tin::tests::every_fault_is_caught();
 }
@@ -83,4 +88,9 @@ fn every_fault_of_interest_channels_is_caught() {
 #[test]
 fn every_fault_of_gradients_of_interest_channels_is_caught() {
     longseq_check::interest_channels::backward_tests::every_fault_is_caught();
+}
+
+#[test]
+fn sub_ranges_read_one_after_the_other_are_caught() {
+    longseq_check::sub_ranges::every_fault_is_caught();
 }

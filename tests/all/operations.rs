@@ -57,6 +57,7 @@ macro_rules! stamp {
 }
 
 mod channels;
+mod tables;
 
 tests!(target_attention on cpu cuda webgpu: (
     matches_published_multi_head_attention,
@@ -231,6 +232,7 @@ tests!(decoupled on cpu cuda webgpu: (
     matches_reference_from_every_storage,
     matches_reference_with_one_to_four_features,
     matches_reference_with_few_and_many_kept,
+    matches_reference_with_the_most_kept_from_every_storage,
     matches_reference_when_every_score_ties,
     matches_reference_where_kept_rows_cancel,
     matches_reference_with_ids_outside,
@@ -390,6 +392,20 @@ tests!(tin_backward on cpu cuda webgpu: (
     weighs_equal_large_scores,
     finds_positions_outside_of_gradients,
     refuses_gradients_that_do_not_fit,
+));
+
+tests!(sub_ranges on cpu cuda webgpu: (
+    takes_histories_anywhere,
+    takes_long_histories_anywhere,
+    takes_histories_of_narrow_rows_anywhere,
+    searches_histories_anywhere,
+    takes_bags_anywhere,
+    writes_gradients_of_histories_anywhere,
+    writes_gradients_of_narrow_rows_anywhere,
+    writes_gradients_of_long_histories_anywhere,
+    refuses_gradients_of_rows_that_users_share,
+    refuses_what_takes_no_sub_ranges,
+    reads_the_newest_without_a_copy,
 ));
 
 tests!(forks on cpu cuda webgpu: (

@@ -8,6 +8,7 @@ use longseq_check::din::{DinBackwardCase, DinCase, StatisticsCase};
 use longseq_check::interest_channels::{ChannelsBackwardCase, ChannelsCase};
 use longseq_check::lookup::{LookupBackwardCase, LookupCase, Pool, UpdateRowsCase};
 use longseq_check::sdim::SdimCase;
+use longseq_check::selected::{KeysFrom, SelectedCase, SelectedTableBackwardCase, SelectedTableCase};
 use longseq_check::target_attention::AttentionCase;
 
 fn assert_same_on_any_pool(case: &AnyCase) {
@@ -39,6 +40,13 @@ fn results_do_not_depend_on_the_number_of_threads() {
         let forward = ChannelsCase { histories, targets, among, top_k: 70, ..Default::default() };
         assert_same_on_any_pool(&(&forward).into());
         assert_same_on_any_pool(&(&ChannelsBackwardCase { forward, ..Default::default() }).into());
+    }
+    let (h, t) = (histories.clone(), targets.clone());
+    let kept = SelectedCase { histories: h, targets: t, top_k: 300, ..Default::default() };
+    for keys in [KeysFrom::Rows, KeysFrom::Tables] {
+        let forward = SelectedTableCase { forward: kept.clone(), keys, ..Default::default() };
+        assert_same_on_any_pool(&(&forward).into());
+        assert_same_on_any_pool(&(&SelectedTableBackwardCase { forward, ..Default::default() }).into());
     }
     let forward = DecoupledCase { histories, targets, multiply_target: true, ..Default::default() };
     assert_same_on_any_pool(&(&forward).into());

@@ -1,5 +1,7 @@
 //! Inputs from a seed.
 
+use std::cell::Cell;
+
 use longseq::half::{bf16, f16};
 use longseq::{Batch, DType, Element, Jagged};
 use proptest::test_runner::Config as ProptestConfig;
@@ -108,15 +110,75 @@ pub fn signatures(rng: &mut StdRng, count: usize, bits: usize) -> Vec<u16> {
     (0..count).map(|_| rng.random_range(0..1u32 << bits) as u16).collect()
 }
 
-/// A batch, with `tail` rows at the end of both sides that belong to nobody.
-pub fn batch(histories: &[usize], targets: &[usize], tail: usize) -> Batch {
-    Batch::new(jagged(histories, tail), jagged(targets, tail)).expect("both sides count the same users")
+/// Where the histories of a batch are, if they are not one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ranges {
+    /// In the order of users, with rows that belong to nobody before and between them.
+    Gaps,
+    /// The last user's first, with such rows.
+    Reversed,
+    /// Each begins in the middle of the one before, as where requests share a history.
+    Shared,
 }
 
-/// Offsets, followed by `tail` rows that belong to nobody.
+impl Ranges {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Gaps, Self::Reversed, Self::Shared];
+
+    /// Ranges of these lengths, followed by `tail` rows that belong to nobody.
+    fn place(self, lengths: &[usize], tail: usize) -> Jagged {
+        let (mut starts, mut end) = (vec![0; lengths.len()], 0usize);
+        let mut place = |user: usize, start: usize| {
+            if lengths[user] > 0 {
+                starts[user] = start;
+                end = end.max(start + lengths[user]);
+            }
+            end
+        };
+        match self {
+            Self::Gaps => (0..lengths.len()).fold(0, |end, user| place(user, end + 1 + user * 7 % 5)),
+            Self::Reversed => (0..lengths.len()).rev().fold(0, |end, user| place(user, end + user * 7 % 5)),
+            Self::Shared => (0..lengths.len()).fold(2, |start, user| {
+                place(user, start);
+                start + lengths[user] / 2
+            }),
+        };
+        Jagged::from_starts(&starts, lengths, end + tail).expect("ranges within the rows")
+    }
+}
+
+thread_local! {
+    static RANGES: Cell<Option<Ranges>> = const { Cell::new(None) };
+}
+
+/// The histories, and bags, of the cases that `run` makes on this thread are such ranges.
+pub fn with_ranges<R>(ranges: Ranges, run: impl FnOnce() -> R) -> R {
+    /// Puts back what was there, also where a test fails.
+    struct Before(Option<Ranges>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            RANGES.set(self.0);
+        }
+    }
+    let _before = Before(RANGES.replace(Some(ranges)));
+    run()
+}
+
+/// A batch, with `tail` rows at the end of both sides that belong to nobody.
+pub fn batch(histories: &[usize], targets: &[usize], tail: usize) -> Batch {
+    Batch::new(jagged(histories, tail), in_order(targets, tail)).expect("both sides count the same users")
+}
+
+/// The rows of each user, one after the other unless they are [other ranges](with_ranges), and `tail` rows that belong to nobody.
 pub fn jagged(lengths: &[usize], tail: usize) -> Jagged {
-    let exact = Jagged::from_lengths(lengths).expect("small lengths");
-    Jagged::new(exact.offsets(), exact.total() + tail).expect("offsets within the rows")
+    RANGES.get().map_or_else(|| in_order(lengths, tail), |ranges| ranges.place(lengths, tail))
+}
+
+/// The rows of one user after the other.
+fn in_order(lengths: &[usize], tail: usize) -> Jagged {
+    let starts = lengths.iter().scan(0usize, |end, length| Some(std::mem::replace(end, *end + length)));
+    let total: usize = lengths.iter().sum();
+    Jagged::from_starts(&starts.collect::<Vec<_>>(), lengths, total + tail).expect("small lengths")
 }
 
 /// The largest L2 length among rows of `width` whose numbers are all finite.

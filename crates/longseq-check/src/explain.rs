@@ -13,7 +13,7 @@ use crate::lookup::LookupCase;
 use crate::named::{AnyCase, Named};
 use crate::sdim::SdimCase;
 use crate::search::SearchCase;
-use crate::selected::SelectedCase;
+use crate::selected::{SelectedCase, SelectedTableCase};
 use crate::target_attention::{AttentionCase, MergeBackwardCase, MergeCase};
 use crate::tin::TinCase;
 
@@ -30,7 +30,7 @@ pub fn formula(stem: &str) -> &'static str {
         "lookup_backward" => crate::lookup::BACKWARD_FORMULA,
         "decoupled_backward" => crate::decoupled::BACKWARD_FORMULA,
         "search" => crate::search::FORMULA,
-        "selected" => crate::selected::FORMULA,
+        "selected" | "selected_tables" => crate::selected::FORMULA,
         "interest_channels" => crate::interest_channels::FORMULA,
         "interest_channels_backward" => crate::interest_channels::BACKWARD_FORMULA,
         "tin" => crate::tin::FORMULA,
@@ -56,6 +56,16 @@ pub fn describe(named: &Named) -> String {
         named.footprint()
     );
     text
+}
+
+fn selected(case: &SelectedCase) -> String {
+    let values = case.value_width.map_or("the keys".into(), |width| format!("[{width}] per head"));
+    let (heads, kv_heads, width) = (case.heads, case.kv_heads, case.width);
+    format!(
+        "{}\nqueries [{heads}, {width}], keys [{kv_heads}, {width}], values {values}; K = {}",
+        batch(case.batch()),
+        case.top_k
+    )
 }
 
 /// The shapes of inputs and outputs.
@@ -94,14 +104,9 @@ fn shapes(case: &AnyCase) -> String {
     };
     let search =
         |case: &SearchCase| format!("{}\nrows of {}; K = {}", batch(case.batch()), case.width, case.top_k);
-    let selected = |case: &SelectedCase| {
-        let values = case.value_width.map_or("the keys".into(), |width| format!("[{width}] per head"));
-        let (heads, kv_heads, width) = (case.heads, case.kv_heads, case.width);
-        format!(
-            "{}\nqueries [{heads}, {width}], keys [{kv_heads}, {width}], values {values}; K = {}",
-            batch(case.batch()),
-            case.top_k
-        )
+    let selected_tables = |case: &SelectedTableCase| {
+        let (keys, rows) = (case.keys, &case.table_rows);
+        format!("{}\nkeys from {keys:?}, tables of {rows:?} rows", selected(&case.forward))
     };
     match case {
         AnyCase::Attention(case) => attention(case),
@@ -123,6 +128,8 @@ fn shapes(case: &AnyCase) -> String {
         AnyCase::Newest(case) => format!("{}; {} bins", search(&case.search), case.op().bins()),
         AnyCase::Selected(case) => selected(case),
         AnyCase::SelectedBackward(case) => selected(&case.forward),
+        AnyCase::SelectedTable(case) => selected_tables(case),
+        AnyCase::SelectedTableBackward(case) => selected_tables(&case.forward),
         AnyCase::Channels(case) => channels(case),
         AnyCase::ChannelsBackward(case) => channels(&case.forward),
         AnyCase::Tin(case) => tin(case),

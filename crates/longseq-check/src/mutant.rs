@@ -41,7 +41,15 @@ impl Mutant {
     }
 
     fn shifted(&self, jagged: &Jagged) -> Jagged {
-        let mut offsets = jagged.offsets().to_vec();
+        if self.is(Fault::GapsClosed) {
+            let lengths: Vec<usize> = jagged.ranges().map(|rows| rows.len()).collect();
+            let starts =
+                lengths.iter().scan(0usize, |end, length| Some(std::mem::replace(end, *end + length)));
+            let starts: Vec<usize> = starts.collect();
+            return Jagged::from_starts(&starts, &lengths, jagged.rows()).expect("as many rows or fewer");
+        }
+        let Some(offsets) = jagged.offsets() else { return jagged.clone() };
+        let mut offsets = offsets.to_vec();
         let last = offsets.len() - 1;
         let end = offsets[last];
         if self.is(Fault::HistoryShifted) {

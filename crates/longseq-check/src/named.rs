@@ -15,7 +15,10 @@ use crate::lookup::{
 use crate::sample;
 use crate::sdim::{SdimBackwardCase, SdimCase, SdimGradientOutput, SdimOutput};
 use crate::search::{NewestCase, SearchCase, SearchOutput};
-use crate::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
+use crate::selected::{
+    HistogramCase, SelectedBackwardCase, SelectedCase, SelectedTableBackwardCase, SelectedTableCase,
+    SelectedTableGradientOutput,
+};
 use crate::target_attention::{
     AttentionBackwardCase, AttentionCase, AttentionOutput, MergeBackwardCase, MergeCase,
 };
@@ -95,6 +98,8 @@ impl Named {
             AnyCase::Search(case) => case.work(self.operation),
             AnyCase::Selected(case) => case.work(),
             AnyCase::SelectedBackward(case) => case.work(),
+            AnyCase::SelectedTable(case) => case.work(),
+            AnyCase::SelectedTableBackward(case) => case.work(),
             AnyCase::Histogram(case) => case.work(),
             AnyCase::Newest(case) => case.work(),
             AnyCase::Tin(case) => case.work(),
@@ -219,6 +224,8 @@ any_case! {
     Search SearchCase SearchOutput, "search";
     Selected SelectedCase AttentionOutput, "selected";
     SelectedBackward SelectedBackwardCase GradientBits, "selected_backward";
+    SelectedTable SelectedTableCase AttentionOutput, "selected_tables";
+    SelectedTableBackward SelectedTableBackwardCase SelectedTableGradientOutput, "selected_tables";
     Histogram HistogramCase Vec<u32>, "selected";
     Newest NewestCase Vec<u32>, "selected";
     Tin TinCase TinOutput, "tin";

@@ -5,7 +5,7 @@ use longseq::prelude::*;
 use crate::case::Rules;
 
 /// The stems that have tests.
-pub const STEMS: [&str; 19] = [
+pub const STEMS: [&str; 21] = [
     "target_attention",
     "target_attention_backward",
     "din",
@@ -19,10 +19,12 @@ pub const STEMS: [&str; 19] = [
     "search",
     "selected",
     "selected_backward",
+    "selected_tables",
     "tin",
     "tin_backward",
     "interest_channels",
     "interest_channels_backward",
+    "sub_ranges",
     "forks",
     "hostile",
 ];
@@ -54,10 +56,12 @@ pub fn tests<B: Backend + Sync>(stem: &str) -> Vec<Test<B>> {
         "search" => crate::search::tests::tests(),
         "selected" => crate::selected::tests::tests(),
         "selected_backward" => crate::selected::backward_tests::tests(),
+        "selected_tables" => crate::selected::tables_tests::tests(),
         "tin" => crate::tin::tests::tests(),
         "tin_backward" => crate::tin::backward_tests::tests(),
         "interest_channels" => crate::interest_channels::tests::tests(),
         "interest_channels_backward" => crate::interest_channels::backward_tests::tests(),
+        "sub_ranges" => crate::sub_ranges::tests(),
         "forks" => crate::forks::tests(),
         "hostile" => crate::hostile::tests(),
         _ => Vec::new(),

@@ -12,12 +12,14 @@ use crate::lookup::{LookupBackwardCase, LookupCase, Storage, UpdateRowsCase};
 use crate::named::{AnyCase, Named};
 use crate::sdim::{SdimBackwardCase, SdimCase};
 use crate::search::{Compared, NewestCase, SearchCase};
-use crate::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
+use crate::selected::{
+    HistogramCase, SelectedBackwardCase, SelectedCase, SelectedTableBackwardCase, SelectedTableCase,
+};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
 use crate::tin::{TinBackwardCase, TinCase};
 
 /// Every call of every operation: its stem and its name, as [`Calls`](crate::Calls) know it.
-pub const CALLS: [(&str, &str); 35] = [
+pub const CALLS: [(&str, &str); 37] = [
     ("target_attention", "target_attention"),
     ("target_attention", "merge_attention"),
     ("target_attention_backward", "target_attention_backward"),
@@ -49,6 +51,8 @@ pub const CALLS: [(&str, &str); 35] = [
     ("selected", "similarity_histogram"),
     ("selected", "newest_histogram"),
     ("selected_backward", "selected_attention_backward"),
+    ("selected_tables", "selected_table_attention"),
+    ("selected_tables", "selected_table_attention_backward"),
     ("tin", "tin"),
     ("tin_backward", "tin_backward"),
     ("interest_channels", "interest_channels"),
@@ -123,6 +127,9 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
         ("selected" | "selected_backward" | "tin" | "tin_backward", _) => {
             small_of_selected_or_tin(stem, dtype?)
         }
+        // 8-bit tables have no gradient.
+        (_, "selected_table_attention_backward") => dtype.map(|_| small_of_selected_tables(storage, true))?,
+        ("selected_tables", _) => small_of_selected_tables(storage, false),
         ("interest_channels", _) => AnyCase::Channels(ChannelsCase { dtype: dtype?, ..Default::default() }),
         ("interest_channels_backward", _) => {
             let forward = ChannelsCase { dtype: dtype?, ..Default::default() };
@@ -143,6 +150,15 @@ fn small_of_selected_or_tin(stem: &str, dtype: DType) -> AnyCase {
         }
         "tin" => AnyCase::Tin(tin),
         _ => AnyCase::TinBackward(TinBackwardCase { forward: tin, ..Default::default() }),
+    }
+}
+
+fn small_of_selected_tables(storage: Storage, backward: bool) -> AnyCase {
+    let forward = SelectedTableCase { storage, ..Default::default() };
+    if backward {
+        AnyCase::SelectedTableBackward(SelectedTableBackwardCase { forward, ..Default::default() })
+    } else {
+        AnyCase::SelectedTable(forward)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::cpu::din::rows::WideInputs;
 use crate::cpu::din::softmax::Normaliser;
 use crate::cpu::din::span::{Backward, Normalise, SPAN, Scratch, TILE, Widen, longest_span};
 use crate::cpu::din::sums::{ChainedSums, Sums, Wanted, WriteRows, add_up};
+use crate::cpu::spans::split_ranges;
 use crate::cpu::threads::{for_each, map};
 use crate::cpu::vector::{Instructions, LANES, Matrix, NarrowRows, WideRows};
 use crate::element::{Element, GradientOf};
@@ -61,8 +62,10 @@ pub(super) fn din_backward<T: Element, G: GradientOf<T>>(
     let pieces = cut(batch, BLOCK, cut_below);
     // The rows of every part's behaviours (of the first of several parts with the same), and of every user's candidates.
     let starts = |part: &Part| part.targets.start == batch.targets().range(part.user).start;
-    let parts = pieces.iter().flatten().map(|part| if starts(part) { part.history.len() } else { 0 });
-    let history = grads.history.take().map(|rows| NarrowRows::new(rows.into_slice()).split(parts, op.width));
+    let owned = |part: &Part| if starts(part) { part.history.clone() } else { 0..0 };
+    let parts = pieces.iter().flatten().map(owned);
+    let history = grads.history.take().map(|rows| NarrowRows::new(rows.into_slice()));
+    let history = history.map(|rows| split_ranges(parts, rows, op.width));
     let users = batch.targets().ranges().map(|targets| targets.len());
     let targets = grads.targets.take().map(|rows| NarrowRows::new(rows.into_slice()).split(users, op.width));
     let call = Call {

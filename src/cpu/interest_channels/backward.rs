@@ -11,7 +11,7 @@ use crate::cpu::interest_channels::inputs::Inputs;
 use crate::cpu::interest_channels::kept::KeptRows;
 use crate::cpu::picked::picked;
 use crate::cpu::sorted_entries::{Entry, Sorted};
-use crate::cpu::spans::spans;
+use crate::cpu::spans::{spans, split_ranges};
 use crate::cpu::threads::{for_each, map, split_rows};
 use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, WideRows, add_lanes, dot_lanes};
 use crate::error::Result;
@@ -209,7 +209,7 @@ fn write_history(
     });
     let users = sorted.into_iter().collect::<Result<Vec<[Sorted; 2]>>>()?;
     let spans = spans(batch.histories().ranges(), LEAST);
-    let out = out.split(spans.iter().map(|span| span.rows.len()), pass.inputs.op.width);
+    let out = split_ranges(spans.iter().map(|span| span.rows.clone()), out, pass.inputs.op.width);
     let tasks = spans.iter().zip(out).map(|(span, out)| {
         let first = batch.histories().range(span.owner).start;
         let rows = span.rows.start - first..span.rows.end - first;

@@ -1,6 +1,6 @@
 //! The rows of the behaviours that a channel keeps.
 
-use crate::cpu::picked::{Picked, Side};
+use crate::cpu::picked::{Picked, Side, Source};
 use crate::cpu::vector::{Lanes, WideRows};
 use crate::ops::InterestChannels;
 
@@ -20,11 +20,12 @@ pub(super) struct KeptRows<'a> {
 
 impl<'a> KeptRows<'a> {
     pub(super) fn new(op: &InterestChannels, history: WideRows<'a>) -> Self {
+        let is_in_place = matches!(history, WideRows::F32(_));
         Self {
-            side: Side::new(history, op.width),
+            side: Side::new(Source::Rows(history), op.width, is_in_place),
             width: op.width,
             normalise: op.normalise,
-            is_in_place: matches!(history, WideRows::F32(_)),
+            is_in_place,
             behaviours: Vec::new(),
             places: Vec::new(),
             weights: Vec::new(),

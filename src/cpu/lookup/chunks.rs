@@ -20,6 +20,7 @@ pub(super) fn cut(bags: &Jagged) -> Vec<Chunk> {
     let mut chunks: Vec<Chunk> = Vec::new();
     for (bag, rows) in bags.ranges().enumerate() {
         if let Some(last) = chunks.last_mut()
+            && last.rows.end == rows.start
             && last.rows.start == bags.range(last.bags.start).start
             && last.rows.len() + last.bags.len() + rows.len() < ROWS
         {

@@ -12,7 +12,7 @@ use crate::cpu::sdim::hash_rows::HashRows;
 use crate::cpu::sdim::query::user_groups;
 use crate::cpu::sdim::signatures::Signatures;
 use crate::cpu::sdim::sums::{BLOCK, Behaviours};
-use crate::cpu::spans::{Span, spans};
+use crate::cpu::spans::{Span, spans, split_ranges};
 use crate::cpu::threads::for_each;
 use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, WideRows};
 use crate::element::Element;
@@ -100,7 +100,8 @@ fn gather_all(
     out: NarrowRows<'_>,
 ) {
     let bucket_rows = |_| EveryBucket { buckets: behaviours.op.buckets() };
-    gather(instructions, behaviours, histories.ranges(), bucket_rows, grads, out);
+    let out = split_ranges(histories.ranges(), out, behaviours.op.width);
+    gather(instructions, behaviours, histories.ranges(), bucket_rows, (grads, out));
 }
 
 pub(super) fn attend<T: Element, G: Element>(
@@ -142,10 +143,11 @@ fn gather_wanted(
     batch: &Batch,
     (behaviours, grad_outs): (&Behaviours<'_>, &Behaviours<'_>),
     codes: &[u32],
-    mut out: NarrowRows<'_>,
+    out: NarrowRows<'_>,
 ) {
     let op = &behaviours.op;
     let (histories, targets) = (batch.histories(), batch.targets());
+    let mut out = split_ranges(histories.ranges(), out, op.width).into_iter();
     for users in user_groups(op, targets) {
         let of_user = |user| {
             let targets = targets.range(user);
@@ -162,7 +164,9 @@ fn gather_wanted(
         };
         let all = histories.range(users.start).start..histories.range(users.end - 1).end;
         let count = all.len().saturating_mul(op.groups);
-        let keeps = behaviours.signatures.reads_rows() && count <= MOST_KEPT;
+        // Signatures are kept by row: those of one user after the other.
+        let is_run = histories.offsets().is_some();
+        let keeps = is_run && behaviours.signatures.reads_rows() && count <= MOST_KEPT;
         let mut kept = vec![0; if keeps { count } else { 0 }];
         let sums = sums_of(behaviours, histories, keeps.then_some(&mut kept[..]));
         let mut grads = sums_of(grad_outs, targets, None);
@@ -174,9 +178,10 @@ fn gather_wanted(
                 bucket_gradient(op, sum, grad);
             }
         });
-        let runs = users.map(|user| histories.range(user));
+        let runs = users.clone().map(|user| histories.range(user));
         let grads = grads.iter().map(|grads| &grads[..]).collect();
-        gather(instructions, &behaviours, runs, |i| &buckets[i], grads, out.split_off(all.len() * op.width));
+        let out = out.by_ref().take(users.len()).collect();
+        gather(instructions, &behaviours, runs, |i| &buckets[i], (grads, out));
     }
 }
 
@@ -212,18 +217,18 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     sums.iter().sum::<f64>() + a_tail.iter().zip(b_tail).map(product).sum::<f64>()
 }
 
-/// For every behaviour of some users, the sum of the gradients of its buckets, into consecutive rows.
+/// For every behaviour of some users, the sum of the gradients of its buckets, into the rows of its history.
 fn gather<M: BucketRows>(
     instructions: Instructions,
     behaviours: &Behaviours<'_>,
     histories: impl Iterator<Item = Range<usize>> + Clone,
     bucket_rows: impl Fn(usize) -> M + Sync,
-    grads: Vec<&[f32]>,
-    out: NarrowRows<'_>,
+    (grads, mut out): (Vec<&[f32]>, Vec<NarrowRows<'_>>),
 ) {
     let spans = spans(histories, 8 * BLOCK);
-    let lengths = spans.iter().map(|span| span.rows.len());
-    let out = out.split(lengths, behaviours.op.width);
+    // The spans of a history are in order.
+    let own = |span: &Span| out[span.owner].split_off(span.rows.len() * behaviours.op.width);
+    let out: Vec<NarrowRows<'_>> = spans.iter().map(own).collect();
     for_each(spans.iter().zip(out).collect(), |(span, out): (&Span, NarrowRows<'_>)| {
         instructions.run(Gather {
             behaviours,

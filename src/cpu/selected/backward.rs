@@ -6,9 +6,10 @@
 
 use std::ops::Range;
 
-use crate::cpu::selected::history::{HistoryGradients, write_history};
+use crate::cpu::selected::history::{HistoryGradients, sort, wide, write_history};
 use crate::cpu::selected::kept::{CANDIDATES, Candidate, Kept, WideInputs, term};
-use crate::cpu::selected::pass::{Asked, Found, NAME, Pass};
+use crate::cpu::selected::pass::{Asked, Found, Pass};
+use crate::cpu::selected::tables::TableGradients;
 use crate::cpu::softmax::PART;
 use crate::cpu::sorted_entries::Entry;
 use crate::cpu::threads::{map, split_rows};
@@ -20,6 +21,7 @@ use crate::jagged::Batch;
 use crate::memory::ViewMut;
 use crate::ops::{
     SelectedAttention, SelectedAttentionGradOut, SelectedAttentionGradients, SelectedAttentionInputs,
+    SelectedKeys, SelectedTableGradients, SelectedTableInputs, TableGradient,
 };
 
 pub(super) fn backward<T: Element, G: Element>(
@@ -30,6 +32,7 @@ pub(super) fn backward<T: Element, G: Element>(
     grads: SelectedAttentionGradients<'_, Host, G>,
 ) -> Result<()> {
     let (inputs, grad_out) = given;
+    const NAME: &str = "selected_attention_backward";
     op.check_backward(batch, inputs, grad_out, &grads)?;
     inputs.selection.check_host(NAME, batch, op.top_k)?;
     let is_aliased = inputs.values.is_none();
@@ -41,6 +44,7 @@ pub(super) fn backward<T: Element, G: Element>(
         weights: grads.values.is_some() || is_aliased && grads.keys.is_some(),
     };
     let pass = Pass {
+        operation: NAME,
         op,
         inputs: WideInputs::new(inputs),
         grad_out: WideRows::new(grad_out.out.as_slice()),
@@ -57,7 +61,52 @@ pub(super) fn backward<T: Element, G: Element>(
         bias: grads.bias.map(ViewMut::into_slice),
     };
     let gammas = grads.gammas.map(ViewMut::into_slice);
-    write(instructions, batch, &pass, own, gammas, history)
+    write(instructions, batch, &pass, own, gammas, (history, None))
+}
+
+/// The same with values from tables.
+pub(super) fn backward_of_tables<T: Element, G: Element>(
+    instructions: Instructions,
+    op: &SelectedAttention,
+    batch: &Batch,
+    given: (&SelectedTableInputs<'_, Host, T>, &SelectedAttentionGradOut<'_, Host, T>),
+    grads: SelectedTableGradients<'_, Host, G>,
+) -> Result<()> {
+    const NAME: &str = "selected_table_attention_backward";
+    let (inputs, grad_out) = given;
+    op.check_tables_backward(batch, inputs, grad_out, &grads)?;
+    inputs.selection.check_host(NAME, batch, op.top_k)?;
+    op.check_history_ids(NAME, batch, inputs)?;
+    let is_any = |tables: &[Option<TableGradient<'_, Host>>]| tables.iter().any(Option::is_some);
+    let values = is_any(&grads.values);
+    let keys = is_any(&grads.key_tables) || values && matches!(inputs.keys, SelectedKeys::Values);
+    let asked = Asked {
+        queries: grads.queries.is_some(),
+        gammas: grads.gammas.is_some(),
+        similarities: grads.similarities.is_some(),
+        grads: grads.keys.is_some() || keys || grads.bias.is_some(),
+        weights: values,
+    };
+    let pass = Pass {
+        operation: NAME,
+        op,
+        inputs: WideInputs::of_tables(inputs),
+        grad_out: WideRows::new(grad_out.out.as_slice()),
+        grad_lse: grad_out.lse.map(|lse| lse.as_slice()),
+        asked,
+    };
+    let own = CandidateGradients {
+        queries: grads.queries.map(|queries| NarrowRows::new(queries.into_slice())),
+        similarities: grads.similarities.map(ViewMut::into_slice),
+    };
+    let history = HistoryGradients {
+        keys: grads.keys.map(|keys| NarrowRows::new(keys.into_slice())),
+        values: None,
+        bias: grads.bias.map(ViewMut::into_slice),
+    };
+    let tables = TableGradients::new(inputs, grads.key_tables, grads.values);
+    let gammas = grads.gammas.map(ViewMut::into_slice);
+    write(instructions, batch, &pass, own, gammas, (history, Some(tables)))
 }
 
 /// The gradients of what belongs to candidates.
@@ -80,7 +129,7 @@ fn write(
     pass: &Pass<'_>,
     own: CandidateGradients<'_>,
     gammas: Option<&mut [f32]>,
-    history: HistoryGradients<'_>,
+    (history, tables): (HistoryGradients<'_>, Option<TableGradients<'_>>),
 ) -> Result<()> {
     let (op, asked) = (pass.op, pass.asked);
     if !asked.scores() && !asked.weights {
@@ -115,7 +164,15 @@ fn write(
     for (chunk, found) in chunks.iter().zip(found) {
         users[chunk.user].push(found);
     }
-    write_history(instructions, batch, pass, &users, history)
+    let users = sort(batch, pass, &users)?;
+    let targets = batch.targets().total() * op.heads;
+    let queries = wide(pass.inputs.queries, targets * op.width);
+    let grad_out = wide(pass.grad_out, targets * op.value_width);
+    if let Some(tables) = tables {
+        tables.write(instructions, batch, pass, &users, [&queries, &grad_out])?;
+    }
+    write_history(instructions, batch, pass, &users, [&queries, &grad_out], history);
+    Ok(())
 }
 
 /// The gradients of some candidates.

@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::cpu::picked::picked;
-use crate::cpu::selected::pass::{Found, NAME, Pass};
+use crate::cpu::selected::pass::{Found, Pass};
 use crate::cpu::sorted_entries::Sorted;
-use crate::cpu::spans::spans;
-use crate::cpu::threads::{for_each, map, split_rows};
+use crate::cpu::spans::{spans, split_numbers, split_ranges};
+use crate::cpu::threads::{for_each, map};
 use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, WideRows, add_lanes};
 use crate::error::Result;
 use crate::jagged::Batch;
+use crate::ops::SelectedAttention;
 
 /// The gradients that are asked for.
 pub(super) struct HistoryGradients<'a> {
@@ -22,47 +23,61 @@ pub(super) struct HistoryGradients<'a> {
     pub(super) bias: Option<&'a mut [f32]>,
 }
 
-/// A user's entries.
-struct UserEntries {
-    grads: Sorted,
-    weights: Sorted,
+impl HistoryGradients<'_> {
+    /// Whether nothing is asked for.
+    fn is_empty(&self) -> bool {
+        self.keys.is_none() && self.values.is_none() && self.bias.is_none()
+    }
+}
+
+/// A user's entries, by row of a head.
+pub(super) struct UserEntries {
+    pub(super) grads: Sorted,
+    pub(super) weights: Sorted,
 }
 
 /// The least behaviours of a task.
 const LEAST: usize = 1024;
 
-/// Writes the gradients of all users' behaviours.
-pub(super) fn write_history(
-    instructions: Instructions,
-    batch: &Batch,
-    pass: &Pass<'_>,
-    found: &[Vec<Found>],
-    out: HistoryGradients<'_>,
-) -> Result<()> {
+/// Sorts what the candidates of each user give to its behaviours.
+pub(super) fn sort(batch: &Batch, pass: &Pass<'_>, found: &[Vec<Found>]) -> Result<Vec<UserEntries>> {
     let op = pass.op;
     let users = batch.histories().ranges().zip(found).collect();
     let sorted = map(users, |(history, found): (Range<usize>, &Vec<Found>)| -> Result<UserEntries> {
         let rows = history.len() * op.kv_heads;
-        let grads = Sorted::new(NAME, rows, found.iter().flat_map(|found| &found.grads))?;
-        let weights = Sorted::new(NAME, rows, found.iter().flat_map(|found| &found.weights))?;
+        let grads = Sorted::new(pass.operation, rows, found.iter().flat_map(|found| &found.grads))?;
+        let weights = Sorted::new(pass.operation, rows, found.iter().flat_map(|found| &found.weights))?;
         Ok(UserEntries { grads, weights })
     });
-    let users = sorted.into_iter().collect::<Result<Vec<UserEntries>>>()?;
-    let targets = batch.targets().total() * op.heads;
-    let queries = wide(pass.inputs.queries, targets * op.width);
-    let grad_out = wide(pass.grad_out, targets * op.value_width);
+    sorted.into_iter().collect()
+}
+
+/// Writes the gradients of all users' behaviours. `queries` and `grad_out` are those of the candidates.
+pub(super) fn write_history(
+    instructions: Instructions,
+    batch: &Batch,
+    pass: &Pass<'_>,
+    users: &[UserEntries],
+    [queries, grad_out]: [&[f32]; 2],
+    out: HistoryGradients<'_>,
+) {
+    let op = pass.op;
+    if out.is_empty() {
+        return;
+    }
     let spans = spans(batch.histories().ranges(), LEAST);
-    let lengths = || spans.iter().map(|span| span.rows.len());
-    let mut keys = out.keys.map(|rows| rows.split(lengths(), op.kv_heads * op.width).into_iter());
-    let mut values = out.values.map(|rows| rows.split(lengths(), op.kv_heads * op.value_width).into_iter());
-    let mut bias = out.bias.map(|rows| split_rows(lengths(), rows, op.heads).into_iter());
+    let ranges = || spans.iter().map(|span| span.rows.clone());
+    let by_span = |rows, width: usize| split_ranges(ranges(), rows, op.kv_heads * width).into_iter();
+    let mut keys = out.keys.map(|rows| by_span(rows, op.width));
+    let mut values = out.values.map(|rows| by_span(rows, op.value_width));
+    let mut bias = out.bias.map(|rows| split_numbers(ranges(), rows, op.heads));
     let mut tasks = Vec::with_capacity(spans.len());
     for span in &spans {
         let first = batch.histories().range(span.owner).start;
         tasks.push(SpanGradients {
             pass,
-            queries: &queries,
-            grad_out: &grad_out,
+            queries,
+            grad_out,
             entries: &users[span.owner],
             rows: span.rows.start - first..span.rows.end - first,
             out: HistoryGradients {
@@ -73,11 +88,10 @@ pub(super) fn write_history(
         });
     }
     for_each(tasks, |task: SpanGradients<'_>| instructions.run(task));
-    Ok(())
 }
 
 /// The first numbers as `f32`.
-fn wide(rows: WideRows<'_>, length: usize) -> Cow<'_, [f32]> {
+pub(super) fn wide(rows: WideRows<'_>, length: usize) -> Cow<'_, [f32]> {
     match rows {
         WideRows::F32(rows) => Cow::Borrowed(rows),
         _ => Cow::Owned(rows.to_vec(0..length)),
@@ -102,9 +116,7 @@ impl Kernel for SpanGradients<'_> {
     fn run<L: Lanes>(self, l: L) {
         let Self { pass, queries, grad_out, entries, rows, mut out } = self;
         let op = pass.op;
-        let mut sums = Sums { is_aliased: pass.inputs.values.is_none(), ..Sums::default() };
-        sums.keys.resize(op.width, 0.0);
-        sums.values.resize(op.value_width, 0.0);
+        let mut sums = Sums::new(op, pass.inputs.values.is_none());
         out.keys.iter_mut().chain(&mut out.values).for_each(NarrowRows::clear);
         if let Some(bias) = &mut out.bias {
             write_bias(&entries.grads, (op.heads, op.kv_heads), &rows, bias);
@@ -129,18 +141,22 @@ impl Kernel for SpanGradients<'_> {
 }
 
 /// Scratch of one row's sums.
-#[derive(Default)]
-struct Sums {
+pub(super) struct Sums {
     is_aliased: bool,
-    keys: Vec<f32>,
+    pub(super) keys: Vec<f32>,
     values: Vec<f32>,
-    part: Vec<f32>,
+    pub(super) part: Vec<f32>,
 }
 
 impl Sums {
+    pub(super) fn new(op: &SelectedAttention, is_aliased: bool) -> Self {
+        let (keys, values) = (vec![0.0; op.width], vec![0.0; op.value_width]);
+        Self { is_aliased, keys, values, part: Vec::new() }
+    }
+
     /// Computes the gradient of a row of keys; returns whether anything contributes to it.
     #[inline(always)]
-    fn add_to_keys<L: Lanes>(
+    pub(super) fn add_to_keys<L: Lanes>(
         &mut self,
         l: L,
         (queries, grads): (&[f32], (&[usize], &[f32])),

@@ -1,18 +1,18 @@
 //! The behaviours that one candidate keeps, and their weights.
 
-use crate::cpu::picked::{Picked, Side};
+use crate::cpu::picked::{Picked, Side, Source};
 use crate::cpu::softmax::softmax_weights;
 use crate::cpu::vector::{Lanes, WideRows};
 use crate::element::Element;
 use crate::host::Host;
-use crate::ops::{SelectedAttention, SelectedAttentionInputs};
+use crate::ops::{SelectedAttention, SelectedAttentionInputs, SelectedKeys, SelectedTableInputs};
 
 /// Inputs of any storage type.
 #[derive(Clone, Copy)]
 pub(super) struct WideInputs<'a> {
     pub(super) queries: WideRows<'a>,
-    keys: WideRows<'a>,
-    pub(super) values: Option<WideRows<'a>>,
+    keys: Source<'a>,
+    pub(super) values: Option<Source<'a>>,
     pub(super) bias: Option<&'a [f32]>,
     gammas: Option<&'a [f32]>,
     positions: &'a [u32],
@@ -24,8 +24,29 @@ impl<'a> WideInputs<'a> {
     pub(super) fn new<T: Element>(inputs: &SelectedAttentionInputs<'a, Host, T>) -> Self {
         Self {
             queries: WideRows::new(inputs.queries.as_slice()),
-            keys: WideRows::new(inputs.keys.as_slice()),
-            values: inputs.values.map(|values| WideRows::new(values.as_slice())),
+            keys: Source::Rows(WideRows::new(inputs.keys.as_slice())),
+            values: inputs.values.map(|values| Source::Rows(WideRows::new(values.as_slice()))),
+            bias: inputs.bias.map(|bias| bias.as_slice()),
+            gammas: inputs.gammas.map(|gammas| gammas.as_slice()),
+            positions: inputs.selection.positions.as_slice(),
+            similarities: inputs.selection.scores.as_slice(),
+            counts: inputs.selection.counts.as_slice(),
+        }
+    }
+
+    /// With values from tables.
+    pub(super) fn of_tables<T: Element>(inputs: &SelectedTableInputs<'a, Host, T>) -> Self {
+        let ids = inputs.history_ids.as_slice();
+        let values = Source::Tables(inputs.values, ids);
+        let (keys, values) = match inputs.keys {
+            SelectedKeys::Rows(keys) => (Source::Rows(WideRows::new(keys.as_slice())), Some(values)),
+            SelectedKeys::Tables(tables) => (Source::Tables(tables, ids), Some(values)),
+            SelectedKeys::Values => (values, None),
+        };
+        Self {
+            queries: WideRows::new(inputs.queries.as_slice()),
+            keys,
+            values,
             bias: inputs.bias.map(|bias| bias.as_slice()),
             gammas: inputs.gammas.map(|gammas| gammas.as_slice()),
             positions: inputs.selection.positions.as_slice(),
@@ -82,6 +103,8 @@ pub(super) struct Candidate {
 pub(super) struct Kept<'a> {
     op: &'a SelectedAttention,
     inputs: &'a WideInputs<'a>,
+    /// Whether all rows are read where they are.
+    in_place: bool,
     keys: Option<Side<'a>>,
     /// Values of their own.
     values: Option<Side<'a>>,
@@ -120,11 +143,13 @@ impl<'a> Kept<'a> {
         let uses_scores = needs_scores || (0..op.heads).any(|h| inputs.gammas(h).use_scores());
         let reads_keys = uses_scores || needs_values && inputs.values.is_none();
         let values = inputs.values.filter(|_| needs_values);
+        let in_place = inputs.keys.is_in_place() && inputs.values.is_none_or(|values| values.is_in_place());
         Self {
             op,
             inputs,
-            keys: reads_keys.then(|| Side::new(inputs.keys, op.kv_heads * op.width)),
-            values: values.map(|values| Side::new(values, op.kv_heads * op.value_width)),
+            in_place,
+            keys: reads_keys.then(|| Side::new(inputs.keys, op.kv_heads * op.width, in_place)),
+            values: values.map(|values| Side::new(values, op.kv_heads * op.value_width, in_place)),
             behaviours: Vec::new(),
             slots: Vec::new(),
             similarities: Vec::new(),
@@ -153,9 +178,8 @@ impl<'a> Kept<'a> {
                 self.similarities.push(similarity);
             }
         }
-        let is_in_place = matches!(inputs.keys, WideRows::F32(_));
         self.places.clear();
-        if is_in_place {
+        if self.in_place {
             self.places.extend_from_slice(&self.behaviours);
         } else {
             self.places.extend(0..self.behaviours.len());
@@ -163,7 +187,7 @@ impl<'a> Kept<'a> {
         for side in [&mut self.keys, &mut self.values].into_iter().flatten() {
             side.prefetch(&self.behaviours);
         }
-        if !is_in_place {
+        if !self.in_place {
             for side in [&mut self.keys, &mut self.values].into_iter().flatten() {
                 side.widen(l, &self.behaviours);
             }

@@ -8,12 +8,13 @@ mod histogram;
 mod history;
 mod kept;
 mod pass;
+mod tables;
 
 use std::ops::Range;
 
 use crate::cpu::Cpu;
 use crate::cpu::search::score_rows;
-use crate::cpu::selected::backward::backward;
+use crate::cpu::selected::backward::{backward, backward_of_tables};
 use crate::cpu::selected::histogram::{CountNewest, count};
 use crate::cpu::selected::kept::{CANDIDATES, Candidate, Kept, WideInputs};
 use crate::cpu::threads::{for_each, split_rows};
@@ -52,6 +53,35 @@ impl SelectedOps for Cpu {
         grads: SelectedAttentionGradients<'_, Host, G>,
     ) -> Result<()> {
         with_default_floats(|| backward(self.instructions, op, batch, (&inputs, &grad_out), grads))
+    }
+
+    fn selected_table_attention_into<T: Element>(
+        &self,
+        op: &SelectedAttention,
+        batch: &Batch,
+        inputs: SelectedTableInputs<'_, Host, T>,
+        outputs: SelectedAttentionOutputs<'_, Host, T>,
+    ) -> Result<()> {
+        op.check_tables(batch, &inputs)?;
+        op.check_table_outputs(batch, &outputs)?;
+        inputs.selection.check_host("selected_table_attention", batch, op.top_k)?;
+        op.check_history_ids("selected_table_attention", batch, &inputs)?;
+        let out = NarrowRows::new(outputs.out.into_slice());
+        let lse = outputs.lse.map(ViewMut::into_slice);
+        let inputs = WideInputs::of_tables(&inputs);
+        with_default_floats(|| attend(self.instructions, op, batch, &inputs, out, lse));
+        Ok(())
+    }
+
+    fn selected_table_attention_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &SelectedAttention,
+        batch: &Batch,
+        inputs: SelectedTableInputs<'_, Host, T>,
+        grad_out: SelectedAttentionGradOut<'_, Host, T>,
+        grads: SelectedTableGradients<'_, Host, G>,
+    ) -> Result<()> {
+        with_default_floats(|| backward_of_tables(self.instructions, op, batch, (&inputs, &grad_out), grads))
     }
 
     fn similarity_histogram_into(

@@ -5,10 +5,9 @@ use crate::cpu::sorted_entries::Entry;
 use crate::cpu::vector::WideRows;
 use crate::ops::SelectedAttention;
 
-pub(super) const NAME: &str = "selected_attention_backward";
-
 /// What every task reads.
 pub(super) struct Pass<'a> {
+    pub(super) operation: &'static str,
     pub(super) op: &'a SelectedAttention,
     pub(super) inputs: WideInputs<'a>,
     /// `[M, H, d_v]`.

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::cpu::spans::{Span, spans};
+use crate::cpu::spans::{Span, spans, split_ranges};
 use crate::cpu::target_attention::{GatheredAttention, GatheredGradients};
 use crate::cpu::threads::map;
 use crate::cpu::tin::rows::PositionedRows;
@@ -116,8 +116,8 @@ pub(super) fn write(
     let needs_targets = grad_targets.is_some() || asks_positions;
     let needs_history = grad_history.is_some() || asks_positions;
     let spans = spans(batch.histories().ranges(), LEAST);
-    let lengths = || spans.iter().map(|span| span.rows.len());
-    let mut outputs = grad_history.map(|rows| rows.split(lengths(), width).into_iter());
+    let ranges = || spans.iter().map(|span| span.rows.clone());
+    let mut outputs = grad_history.map(|rows| split_ranges(ranges(), rows, width).into_iter());
     let mut of_targets = filled(NAME, targets.len(), 0.0)?;
     let mut of_positions = filled(NAME, if asks_positions { op.positions * width } else { 0 }, 0.0f64)?;
     for round in rounds(&spans, width) {

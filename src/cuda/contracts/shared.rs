@@ -1,12 +1,13 @@
 //! Dynamic shared memory and steps are those of the kernels' own layouts, which the PTX exports as `<symbol>_layout`.
 
 use crate::cuda::decoupled::attend::attend_shared;
-use crate::cuda::decoupled::search::search_shared;
+use crate::cuda::decoupled::search::{VARIANTS as SEARCH_VARIANTS, search_shared};
 use crate::cuda::din::warp_bytes;
 use crate::cuda::kernels::text_of;
 use crate::cuda::sdim::encode::shared_bytes;
-use crate::cuda::search::rows::{all_variants, select_bytes, shared_bytes as row_search_shared};
+use crate::cuda::search::rows::{all_variants, shared_bytes as row_search_shared};
 use crate::cuda::selected::attend::{shared_bytes as selected_shared, sum_bytes};
+use crate::cuda::selection::select_bytes;
 use crate::cuda::target_attention::{backward, variants::VARIANTS};
 use crate::cuda::tin;
 use crate::element::{Element, bf16, f16};
@@ -98,11 +99,13 @@ const PADDING: usize = 2 * 2 * 4 * 16;
 
 #[test]
 fn decoupled_search() {
-    for candidates in [16, 8, 4, 2] {
-        let symbol = format!("decoupled_search_{candidates}");
-        let exported = layout("decoupled_search", &symbol);
+    for variant in &SEARCH_VARIANTS {
+        let symbol = variant.kernel.symbol;
+        let exported = layout(variant.kernel.file, symbol);
+        assert!(symbol.ends_with(&format!("_{}", variant.candidates)), "{symbol}");
         for (vec4s, stage) in VEC4S.into_iter().zip(&exported[1..]) {
-            let (ours, kernel) = (search_shared(vec4s, candidates), exported[0] + stage);
+            let (ours, kernel) = (search_shared(vec4s, variant), exported[0] + stage);
+            assert!(ours <= 99 << 10, "{symbol}");
             assert!(
                 (kernel..=kernel + PADDING).contains(&ours),
                 "{symbol}, {vec4s} vec4s: {ours} for {kernel}"
@@ -131,8 +134,14 @@ fn selected() {
     fn check<T: Element>(of_type: &str) {
         let exported = layout("selected", &format!("selected_attention_{of_type}"));
         assert_eq!(exported, [selected_shared::<T>(32, 0), selected_shared::<T>(256, 100)], "{of_type}");
-        let exported = layout("selected_backward", &format!("selected_gradients_{of_type}"));
-        assert_eq!(exported, [sum_bytes::<T>(32), sum_bytes::<T>(256)], "{of_type}");
+        for (file, kernel) in [
+            ("selected_backward", "selected_gradients"),
+            ("interest_channels", "channels_pool"),
+            ("interest_channels_backward", "channels_gradients"),
+        ] {
+            let exported = layout(file, &format!("{kernel}_{of_type}"));
+            assert_eq!(exported, [sum_bytes::<T>(32), sum_bytes::<T>(256)], "{kernel}_{of_type}");
+        }
     }
     check::<f32>("f32");
     check::<f16>("f16");

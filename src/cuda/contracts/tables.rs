@@ -5,12 +5,13 @@ use std::fs;
 
 use crate::cuda::kernel::Kernel;
 use crate::cuda::kernels::{files, kernels, source_of};
-use crate::cuda::{decoupled, din, lookup, sdim, search, selected, target_attention, tin};
+use crate::cuda::{decoupled, din, interest_channels, lookup, sdim, search, selected, target_attention, tin};
 
 /// All rows of all tables.
 pub(super) fn rows() -> Vec<Kernel> {
     let stems = [target_attention::table(), din::table(), sdim::table(), lookup::table(), decoupled::table()];
-    [stems.concat(), search::table(), selected::table(), tin::table()].concat()
+    let others = [search::table(), selected::table(), tin::table(), interest_channels::table()];
+    [stems.concat(), others.concat()].concat()
 }
 
 /// The entries of all PTX files: file and symbol, with the most threads per block.

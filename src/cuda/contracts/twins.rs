@@ -19,6 +19,10 @@ use crate::cuda::decoupled::scores::Scoring;
 use crate::cuda::decoupled::search::DecoupledSearchParams;
 use crate::cuda::din::kernels::{DinBackwardLayer, DinBackwardParams};
 use crate::cuda::din::{DinAttendParams, DinCombineParams, DinLayer, DinPrepareParams};
+use crate::cuda::interest_channels::axes::{ChannelsAxesGradientParams, ChannelsAxesParams};
+use crate::cuda::interest_channels::backward::ChannelsGradientParams;
+use crate::cuda::interest_channels::parts::ChannelPiece;
+use crate::cuda::interest_channels::pool::{ChannelsPoolParams, ChannelsRouteParams, ChannelsSelectParams};
 use crate::cuda::lookup::backward::{BagsOfRowsParams, TableGradientParams};
 use crate::cuda::lookup::order::OrderCheckParams;
 use crate::cuda::lookup::sort::SortIdsParams;
@@ -159,6 +163,13 @@ fn of_searches() -> Vec<Described> {
         twin::<DecoupledAllIdsParams>(),
         twin::<DecoupledScaleParams>(),
         twin::<DecoupledAddRowsParams>(),
+        twin::<ChannelPiece>(),
+        twin::<ChannelsAxesParams>(),
+        twin::<ChannelsAxesGradientParams>(),
+        twin::<ChannelsRouteParams>(),
+        twin::<ChannelsSelectParams>(),
+        twin::<ChannelsPoolParams>(),
+        twin::<ChannelsGradientParams>(),
     ]
 }
 

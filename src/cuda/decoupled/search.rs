@@ -7,24 +7,22 @@ use crate::cuda::decoupled::scores::{Scoring, scoring, staged_bytes};
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::Kernel;
 use crate::cuda::memory::CudaMemory;
-use crate::cuda::selection::{Found, Keeping, KeptLists, THREADS, list_bytes, room};
+use crate::cuda::selection::{Found, Keeping, KeptLists, THREADS, Variant, list_bytes};
 use crate::cuda::twin::twins;
 use crate::error::Result;
 use crate::gpu::check_top_k;
 use crate::ops::*;
 
 const SEARCH: &str = "decoupled_search";
-/// The search by candidates per tile, largest first.
-static SEARCH_KERNELS: [(usize, Kernel); 4] = [
-    (16, Kernel::new("decoupled_search", "decoupled_search_16", THREADS, 98)),
-    (8, Kernel::new("decoupled_search", "decoupled_search_8", THREADS, 80)),
-    (4, Kernel::new("decoupled_search", "decoupled_search_4", THREADS, 89)),
-    (2, Kernel::new("decoupled_search", "decoupled_search_2", THREADS, 72)),
+const FILE: &str = "decoupled_search";
+/// Variants, those with more candidates first. Only that of a single candidate has lists for the largest K.
+pub(in crate::cuda) static VARIANTS: [Variant; 5] = [
+    Variant { candidates: 16, entries: 4096, kernel: Kernel::new(FILE, "decoupled_search_16", THREADS, 98) },
+    Variant { candidates: 8, entries: 4096, kernel: Kernel::new(FILE, "decoupled_search_8", THREADS, 80) },
+    Variant { candidates: 4, entries: 4096, kernel: Kernel::new(FILE, "decoupled_search_4", THREADS, 89) },
+    Variant { candidates: 2, entries: 4096, kernel: Kernel::new(FILE, "decoupled_search_2", THREADS, 72) },
+    Variant { candidates: 1, entries: 8192, kernel: Kernel::new(FILE, "decoupled_search_1", THREADS, 70) },
 ];
-/// Selects the best of the lists of all pieces.
-const SELECT: Kernel = Kernel::new("decoupled_search", "decoupled_select", 256, 60);
-/// Entries of all lists of a block in `kernels/decoupled/search.cu`.
-const ENTRIES: usize = 4096;
 
 twins! {
     /// `kernels/decoupled/search.cu`
@@ -64,26 +62,48 @@ pub(super) fn search_into(
 ) -> Result<()> {
     check_top_k(call.operation, top_k)?;
     let most = batch.as_ref().requests().map(|(_, targets)| targets.len()).max().unwrap_or(0);
-    let fits = |&&(tile, _): &&(usize, Kernel)| {
-        room(top_k) + THREADS as usize <= ENTRIES / tile && (tile / 2 < most || tile == 2)
-    };
-    let (candidates, kernel) = SEARCH_KERNELS.iter().find(fits).unwrap_or(&SEARCH_KERNELS[3]);
-    let keeping = Keeping::new(gpu, call, batch, *candidates, top_k)?;
+    let variant = variant(top_k, most);
+    let keeping = Keeping::new(gpu, call, batch, variant.candidates, top_k)?;
     let scoring = scoring(gpu, call, op, batch.as_ref(), attention, ids)?;
     let (pieces, blocks) = keeping.pieces();
     let search = DecoupledSearchParams { pieces, kept: keeping.kept, scoring };
-    let shared = search_shared(scoring.vec4s as usize, *candidates);
-    call.launch(&kernel.blocks(blocks).with_shared(shared), &search)?;
-    keeping.select(call, &SELECT.blocks(keeping.selections()), found)
+    let shared = search_shared(scoring.vec4s as usize, variant);
+    call.launch(&variant.kernel.blocks(blocks).with_shared(shared), &search)?;
+    keeping.select(call, found)
 }
 
-/// Bytes of dynamic shared memory per block of a search with so many candidates per tile: the lists, then what is staged.
-pub(in crate::cuda) fn search_shared(vec4s: usize, candidates: usize) -> usize {
-    staged_bytes(vec4s, candidates) + list_bytes(candidates, ENTRIES)
+/// The variant with the most candidates whose lists K fits, of no more than are useful where no user has more than `most`. Two share
+/// the rows of behaviours and half the entries of the lists of one, so that one is for those K alone that two have no room for.
+fn variant(top_k: usize, most: usize) -> &'static Variant {
+    let is_useful = |candidates: usize| candidates / 2 < most || candidates == 2;
+    let fits = |variant: &&Variant| variant.fits(top_k) && is_useful(variant.candidates);
+    VARIANTS.iter().find(fits).unwrap_or(&VARIANTS[VARIANTS.len() - 1])
+}
+
+/// Bytes of dynamic shared memory per block of a search: the lists, then what is staged.
+pub(in crate::cuda) fn search_shared(vec4s: usize, variant: &Variant) -> usize {
+    staged_bytes(vec4s, variant.candidates) + list_bytes(variant.candidates, variant.entries)
 }
 
 /// All kernels of this file.
 #[cfg(test)]
 pub(super) fn table() -> Vec<Kernel> {
-    SEARCH_KERNELS.iter().map(|(_, kernel)| *kernel).chain([SELECT]).collect()
+    VARIANTS.iter().map(|variant| variant.kernel).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_k_has_lists_with_room() {
+        for top_k in 1..=Search::MAX_TOP_K {
+            for most in [0, 1, 2, 3, 20] {
+                let variant = variant(top_k, most);
+                assert!(variant.fits(top_k), "{top_k}: {variant:?}");
+                assert!(variant.candidates <= 2 || variant.candidates < 2 * most, "{most}: {variant:?}");
+            }
+        }
+        assert_eq!([1536, 1537].map(|top_k| variant(top_k, 20).candidates), [2, 1]);
+    }
 }

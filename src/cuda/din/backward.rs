@@ -35,6 +35,8 @@ pub(super) fn backward<T: Element, G: GradientOf<T>>(
     let plan = &lists.parts;
     let mut job = Job::new(gpu, NAME, (op, &layout, &places, &lists), (inputs, Some(grad_out)), wanted)?;
     let candidates = batch.as_ref().targets().total();
+    let history = gpu.asked(NAME, grads.history.as_ref())?;
+    job.clear_rows(&batch.as_ref().histories().gaps(), history, op.width);
     let totals = if wanted.targets { job.target_totals(candidates)? } else { 0 };
     if op.pooling == DinPooling::Softmax {
         for part in plan.parts.iter().filter(|part| part.tiles > 0) {

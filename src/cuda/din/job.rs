@@ -14,7 +14,7 @@ use crate::cuda::din::outputs::Out;
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::Kernel;
 use crate::cuda::memory::{CudaMemory, Region};
-use crate::element::Element;
+use crate::element::{Element, Scalar};
 use crate::error::Result;
 use crate::gpu::{DinLayout, DinPart, DinWanted, activation_code, fit};
 use crate::ops::{Activation, Din, DinInputs, DinPooling};
@@ -201,6 +201,11 @@ impl<'a, T: Element> Job<'a, T> {
         job.clear(recent, layout.total_numbers())?;
         job.clear(totals, layout.total_numbers())?;
         Ok(job)
+    }
+
+    /// Sets rows of a gradient to zero.
+    pub(super) fn clear_rows<G: Scalar>(&self, rows: &[Range<usize>], out: Region<G>, width: usize) {
+        self.call.clear_rows(rows, out, width);
     }
 
     /// Enqueues everything.

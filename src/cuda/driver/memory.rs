@@ -118,6 +118,16 @@ impl Drop for Allocation {
     }
 }
 
+/// Sets `bytes` bytes of memory that the caller knows to be allocated to 0, in the order of the stream.
+pub(in crate::cuda) fn clear(
+    stream: &CudaStream,
+    operation: &'static str,
+    pointer: u64,
+    bytes: usize,
+) -> Result<()> {
+    fill(stream, operation, pointer, 0, bytes)
+}
+
 /// Sets `bytes` bytes of memory that the caller knows to be allocated.
 fn fill(stream: &CudaStream, operation: &'static str, pointer: u64, byte: u8, bytes: usize) -> Result<()> {
     if bytes == 0 {

@@ -176,6 +176,7 @@ pub(super) fn encode<T: Element, G: Element>(
     let grads = gpu.region(NAME, &grad_table)?;
     let mut call = gpu.begin(NAME);
     let hashing = hashing(gpu, &mut call, op, jagged.total(), inputs)?;
+    call.clear_rows(&jagged.gaps(), out, op.width);
     gather(gpu, &call, op, histories, (rows, hashing), grads, out)?;
     call.finish()
 }
@@ -217,6 +218,7 @@ pub(super) fn attend<T: Element, G: Element>(
     let codes = codes(gpu, call, op, behaviours, Some(inputs.history), &inputs.history_hash)?;
     check(call, op, candidates, target_codes)?;
     check(call, op, behaviours, codes)?;
+    call.clear_rows(&histories.gaps(), out, op.width);
     // Records count positions from the first signature of the batch.
     let checked = |codes: Codes| Codes { record: 0, ..codes };
     let most_users = parts.iter().map(|part| part.histories.as_ref().users()).max().unwrap_or(0);

@@ -56,5 +56,5 @@ impl SearchOps for Cuda {
 /// All kernels of this stem.
 #[cfg(test)]
 pub(super) fn table() -> Vec<crate::cuda::kernel::Kernel> {
-    [rows::table(), newest::table(), signs::table()].concat()
+    [rows::table(), crate::cuda::selection::table(), newest::table(), signs::table()].concat()
 }

@@ -5,22 +5,13 @@ use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::Kernel;
 use crate::cuda::memory::CudaMemory;
-use crate::cuda::search::FILE;
-use crate::cuda::selection::{BEHAVIOURS, Found, Keeping, KeptLists, THREADS, list_bytes, room};
+use crate::cuda::selection::{BEHAVIOURS, Found, Keeping, KeptLists, THREADS, Variant, list_bytes};
 use crate::cuda::twin::twins;
 use crate::element::Scalar;
 use crate::error::Result;
 use crate::gpu::fit;
 use crate::memory::View;
 use crate::ops::*;
-
-/// A search by candidates per tile, which share the entries of a block's lists.
-#[derive(Debug)]
-pub(in crate::cuda) struct Variant {
-    pub(in crate::cuda) candidates: usize,
-    pub(in crate::cuda) entries: usize,
-    pub(in crate::cuda) kernel: Kernel,
-}
 
 /// The variants for one storage, those with more candidates first.
 pub(in crate::cuda) type Variants = [Variant; 3];
@@ -64,12 +55,6 @@ static SIGNS: Variants = variants([
     Kernel::new("search_signs", "search_signs_4", THREADS, 87),
     Kernel::new("search_signs", "search_signs_1", THREADS, 48),
 ]);
-
-/// The selection among lists, for K of up to half the entries of its own list, and for larger K.
-const SELECT: Kernel = Kernel::new(FILE, "search_select", 256, 60);
-const SELECT_MANY: Kernel = Kernel::new(FILE, "search_select_many", 1024, 54);
-/// The largest K of [`SELECT`].
-const SELECT_TOP_K: usize = 1024;
 
 /// The widest rows of codes whose products are added up as integers: 2¹⁴ each.
 const MAX_CODES: usize = 1 << 16;
@@ -222,20 +207,13 @@ pub(in crate::cuda) fn search_into(
     };
     let shared = shared_bytes(vectors, vectors * rows.quads, variant);
     call.launch(&variant.kernel.blocks(blocks).with_shared(shared), &params)?;
-    let selections = keeping.selections();
-    let select = if op.top_k <= SELECT_TOP_K {
-        SELECT.blocks(selections)
-    } else {
-        SELECT_MANY.blocks(selections).with_shared(select_bytes())
-    };
-    keeping.select(call, &select, found)
+    keeping.select(call, found)
 }
 
 /// The variant with the most candidates whose lists K fits, of no more than are useful where no user has more than `most`.
 fn variant(variants: &'static Variants, top_k: usize, most: usize) -> &'static Variant {
     let [many, few, one] = variants;
-    let fits = |variant: &Variant| room(top_k) + THREADS as usize <= variant.entries / variant.candidates;
-    match (fits(many), fits(few)) {
+    match (many.fits(top_k), few.fits(top_k)) {
         (true, _) if most > few.candidates => many,
         (_, true) => few,
         _ => one,
@@ -253,11 +231,6 @@ pub(in crate::cuda) fn shared_bytes(vectors: usize, quads: usize, variant: &Vari
     kept + (rows + STAGED_QUADS.min(quads) * (candidates + 1)) * VECTOR
 }
 
-/// Bytes of dynamic shared memory of [`SELECT_MANY`]: eight entries per thread, a floor, and six counts.
-pub(in crate::cuda) fn select_bytes() -> usize {
-    8 * 1024 * size_of::<u64>() + size_of::<u64>() + 6 * size_of::<u32>()
-}
-
 /// All variants, with the quads of a vector.
 #[cfg(test)]
 pub(in crate::cuda) fn all_variants() -> impl Iterator<Item = (&'static Variant, usize)> {
@@ -268,5 +241,5 @@ pub(in crate::cuda) fn all_variants() -> impl Iterator<Item = (&'static Variant,
 /// All kernels of this file.
 #[cfg(test)]
 pub(super) fn table() -> Vec<Kernel> {
-    all_variants().map(|(variant, _)| variant.kernel).chain([SELECT, SELECT_MANY]).collect()
+    all_variants().map(|(variant, _)| variant.kernel).collect()
 }

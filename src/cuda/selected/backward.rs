@@ -334,7 +334,7 @@ impl Sums {
 }
 
 /// Sums of rows of `f32`, for each row of a dense gradient.
-fn job(grad: u64, (width, rows): (usize, usize), out: u64) -> Job {
+pub(in crate::cuda) fn job(grad: u64, (width, rows): (usize, usize), out: u64) -> Job {
     Job { grad: Region::new(grad, 0), grad_width: width, width, rows, out, sparse: None }
 }
 
@@ -356,7 +356,12 @@ fn widened<T: Element>(
 }
 
 /// Stores sums, unless that is done.
-fn narrowed<G: Element>(call: &Call<'_>, [first, second]: [u64; 2], out: u64, count: usize) -> Result<()> {
+pub(in crate::cuda) fn narrowed<G: Element>(
+    call: &Call<'_>,
+    [first, second]: [u64; 2],
+    out: u64,
+    count: usize,
+) -> Result<()> {
     if first == out && second == 0 {
         return Ok(());
     }

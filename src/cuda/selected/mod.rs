@@ -19,8 +19,10 @@ use crate::ops::*;
 /// The file of the kernels of the forward pass and of histograms.
 const FILE: &str = "selected";
 /// As in `kernels/selected/rows.cuh`: the most threads of a block, and the rows that a thread has in flight.
-const MOST_THREADS: usize = 256;
+pub(in crate::cuda) const MOST_THREADS: usize = 256;
 const AHEAD: usize = 4;
+/// How far loops over slots step past the end, at most.
+pub(in crate::cuda) const SLOTS_AHEAD: usize = AHEAD * MOST_THREADS;
 const WARP: usize = 32;
 /// Bytes of a vector, the unit in which a thread reads a row.
 const VECTOR: usize = 16;
@@ -154,19 +156,21 @@ impl Readers {
 /// The slots of a candidate as kernels take them. Without candidates there may be more, and nothing reads them.
 fn slots(operation: &'static str, candidates: usize, top_k: usize) -> Result<u32> {
     // Loops step past the end.
-    let most = top_k.saturating_add(AHEAD * MOST_THREADS);
+    let most = top_k.saturating_add(SLOTS_AHEAD);
     if candidates == 0 { Ok(NONE) } else { fit(operation, "top_k", most).map(|_| top_k as u32) }
 }
 
-/// The threads of a block: as many as have all rows of a candidate in flight in one turn, from a warp on. It depends on nothing else, so that
-/// the order of additions does not.
+/// The threads of a block.
 fn threads<T: Element>(op: &SelectedAttention) -> usize {
-    let lanes = |width: usize| {
-        let vectors = width.saturating_mul(size_of::<T>()).div_ceil(VECTOR);
-        vectors.min(WARP).next_power_of_two()
-    };
-    let lanes = lanes(op.width).max(lanes(op.value_width));
-    let wanted = op.top_k.saturating_mul(lanes).div_ceil(AHEAD).min(MOST_THREADS);
+    threads_for::<T>(op.width.max(op.value_width), op.top_k)
+}
+
+/// The threads of a block that reads `top_k` rows of so many numbers: as many as have all of them in flight in one turn, from a warp on. It
+/// depends on nothing else, so that the order of additions does not.
+pub(in crate::cuda) fn threads_for<T: Element>(width: usize, top_k: usize) -> usize {
+    let vectors = width.saturating_mul(size_of::<T>()).div_ceil(VECTOR);
+    let lanes = vectors.min(WARP).next_power_of_two();
+    let wanted = top_k.saturating_mul(lanes).div_ceil(AHEAD).min(MOST_THREADS);
     wanted.next_power_of_two().clamp(WARP, MOST_THREADS)
 }
 

@@ -11,7 +11,7 @@ use crate::cuda::target_attention::variants::{COMBINE, MERGE, Variant};
 use crate::cuda::twin::twins;
 use crate::element::{Element, GradientOf};
 use crate::error::Result;
-use crate::gpu::{fit, weighting_code};
+use crate::gpu::{fit, weighting_of};
 use crate::ops::{
     PartialAttention, PartialAttentionGradients, TargetAttention, TargetAttentionGradOut,
     TargetAttentionGradients, TargetAttentionInputs, TargetAttentionOps, TargetAttentionOutputs,
@@ -73,6 +73,7 @@ twins! {
     /// `kernels/target_attention/attend.cuh`
     pub(in crate::cuda) struct TargetAttentionParams {
         pub(in crate::cuda) pieces: u64,
+        pub(in crate::cuda) tiles: u64,
         pub(in crate::cuda) queries: u64,
         pub(in crate::cuda) keys: u64,
         pub(in crate::cuda) values: u64,
@@ -137,7 +138,7 @@ pub(super) fn attend<T: Element>(
 ) -> Result<()> {
     op.check(batch.as_ref(), inputs)?;
     op.check_outputs(batch.as_ref(), &outputs)?;
-    let (weighting, divisor) = weighting_code(NAME, op.weighting)?;
+    let (weighting, divisor) = weighting_of(op.weighting);
     let group_heads = op.heads / op.kv_heads;
     let queries = gpu.region(NAME, &inputs.queries)?;
     let keys = gpu.region(NAME, &inputs.keys)?;
@@ -173,6 +174,7 @@ pub(super) fn attend<T: Element>(
         let columns = chunk.min(op.value_width - first_column) as u32;
         let params = TargetAttentionParams {
             pieces: plan.pieces.pointer(),
+            tiles: if divisor.is_none() { plan.tiles.pointer() } else { 0 },
             queries: queries.pointer,
             keys: keys.pointer,
             values: values.pointer,
@@ -191,7 +193,7 @@ pub(super) fn attend<T: Element>(
             weighting,
             scale,
             unit,
-            divisor,
+            divisor: divisor.unwrap_or(1.0),
             aliased: u32::from(inputs.values.is_none() && op.width <= chunk),
             plain_scale,
             exact: u32::from(!scale.is_finite()),

@@ -66,8 +66,8 @@ pub(super) fn attend<T: Element>(
         longest: variant.longest(),
     };
     let plan = batch.plan(gpu, NAME, &cut)?;
-    let offsets = batch.history_offsets(gpu, NAME)?;
-    let positions = rows.device_positions(NAME, op, offsets.pointer())?;
+    let ends = batch.history_ends(gpu, NAME)?;
+    let positions = rows.device_positions(NAME, op, ends.pointer())?;
     let mut call = gpu.begin(NAME);
     let sums = call.scratch(target_bytes(op, batch))?;
     rows.prepare(&call, op, batch, (positions, sums), Zeroable::zeroed())?;
@@ -82,6 +82,7 @@ pub(super) fn attend<T: Element>(
     for first_column in (0..op.width).step_by(variant.chunk) {
         let attention = TargetAttentionParams {
             pieces: plan.pieces.pointer(),
+            tiles: 0,
             queries: sums,
             keys: rows.history.pointer,
             values: rows.history.pointer,

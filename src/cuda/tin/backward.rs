@@ -126,9 +126,10 @@ pub(super) fn backward<T: Element, G: Element>(
 impl<T: Element, G: Element> Backward<'_, T, G> {
     fn run(&self) -> Result<()> {
         let Self { gpu, op, batch, .. } = *self;
-        let offsets = batch.history_offsets(gpu, NAME)?;
+        let ends = batch.history_ends(gpu, NAME)?;
+        let (edges, edge_count) = batch.history_edges(gpu, NAME)?;
         let mut call = gpu.begin(NAME);
-        let mut positions = self.rows.device_positions(NAME, op, offsets.pointer())?;
+        let mut positions = self.rows.device_positions(NAME, op, ends.pointer())?;
         let scratch = self.scratch(&mut call)?;
         let Scratch { sums, grad_pooled, ids, .. } = scratch;
         let grad_out = self.pointers.grad_out;
@@ -142,13 +143,14 @@ impl<T: Element, G: Element> Backward<'_, T, G> {
             let histories = batch.as_ref().histories();
             positions.of_history = call.scratch(histories.total().saturating_mul(WORD))?;
             let params = TinCountParams {
-                offsets: positions.offsets,
+                offsets: edges.pointer(),
                 positions: positions.of_history,
                 last: positions.last,
                 unused: 0,
             };
-            call.launch(&COUNT.blocks(histories.users()), &params)?;
+            call.launch(&COUNT.blocks(edge_count), &params)?;
         }
+        call.clear_rows(&batch.as_ref().histories().gaps(), *history, op.width);
         let params = TinBackwardParams { attention: self.attention(&scratch)?, positions, sums: 0 };
         self.states(&call, &params)?;
         let sums = self.behaviours(&mut call, &params)?;
@@ -212,7 +214,7 @@ impl<T: Element, G: Element> Backward<'_, T, G> {
             aligned: bits.into_iter().filter(|(is_aligned, _)| *is_aligned).map(|(_, bits)| bits).sum(),
             scale: self.op.effective_scale(),
             divisor: 1.0,
-            unused: 0,
+            by_length: 0,
         })
     }
 
@@ -253,8 +255,8 @@ impl<T: Element, G: Element> Backward<'_, T, G> {
         // Sums by position are of f32: of the output, if it is that.
         let is_whole = output != 0 && G::DTYPE == DType::F32;
         let most = if !asks_positions || is_whole { MOST_COUNTED } else { (MOST_ROWS / row).max(1) };
-        let parts = parts(&spans.edges, most);
-        let rows_of = |part: &Range<usize>| spans.edges[part.start]..spans.edges[part.end];
+        let parts = parts(&spans.ranges, most, asks_positions);
+        let rows_of = |part: &Range<usize>| spans.ranges[part.start].start..spans.ranges[part.end - 1].end;
         let longest = parts.iter().map(|part| rows_of(part).len()).max().unwrap_or(0);
         let mut sums = None;
         let mut copies = 0;
@@ -317,18 +319,19 @@ impl<T: Element, G: Element> Backward<'_, T, G> {
     }
 }
 
-/// Spans that are computed together, of at most so many rows, but at least one.
-fn parts(edges: &[usize], most: usize) -> Vec<Range<usize>> {
-    let (mut parts, mut first) = (Vec::new(), 0);
-    let count = edges.len().saturating_sub(1);
-    for span in 0..count {
-        if span > first && edges[span + 1] - edges[first] > most {
+/// Spans that are computed together, of at most so many rows, but at least one. If they are to be `runs`, their rows are consecutive.
+fn parts(spans: &[Range<usize>], most: usize, runs: bool) -> Vec<Range<usize>> {
+    let (mut parts, mut first, mut rows) = (Vec::new(), 0, 0usize);
+    for (span, own) in spans.iter().enumerate() {
+        let is_apart = runs && span > first && own.start != spans[span - 1].end;
+        if span > first && (is_apart || rows + own.len() > most) {
             parts.push(first..span);
-            first = span;
+            (first, rows) = (span, 0);
         }
+        rows += own.len();
     }
-    if first < count {
-        parts.push(first..count);
+    if first < spans.len() {
+        parts.push(first..spans.len());
     }
     parts
 }
@@ -339,14 +342,16 @@ mod tests {
 
     #[test]
     fn every_span_is_in_one_part() {
-        let edges = [0, 0, 5, 9, 9, 30, 31];
-        for most in [1, 4, 9, 21, 100] {
-            let parts = parts(&edges, most);
-            assert_eq!(parts.iter().cloned().flatten().collect::<Vec<_>>(), (0..6).collect::<Vec<_>>());
+        let spans = [0..0, 0..5, 5..9, 9..9, 9..30, 30..31, 50..52, 40..44, 44..50];
+        for (most, runs) in [1, 4, 9, 21, 100].into_iter().flat_map(|most| [(most, true), (most, false)]) {
+            let parts = parts(&spans, most, runs);
+            assert_eq!(parts.iter().cloned().flatten().collect::<Vec<_>>(), (0..9).collect::<Vec<_>>());
             for part in parts.iter().filter(|part| part.len() > 1) {
-                assert!(edges[part.end] - edges[part.start] <= most);
+                let own = &spans[part.clone()];
+                assert!(own.iter().map(|span| span.len()).sum::<usize>() <= most);
+                assert!(!runs || own.windows(2).all(|pair| pair[0].end == pair[1].start));
             }
         }
-        assert!(parts(&[], 5).is_empty());
+        assert!(parts(&[], 5, true).is_empty());
     }
 }

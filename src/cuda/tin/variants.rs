@@ -27,16 +27,16 @@ pub(super) const WRITE: Kernel = Kernel::new("tin_backward", "tin_write_position
 #[rustfmt::skip]
 pub(in crate::cuda) static VARIANTS: [Variant; 12] = [
     row(Method::FmaVectors, "tin_fma_wide_64_rows_8", 104, 64, 8, 128),
-    row(Method::FmaVectors, "tin_fma_wide_64_rows_32", 108, 64, 32, 64),
+    row(Method::FmaVectors, "tin_fma_wide_64_rows_32", 110, 64, 32, 64),
     row(Method::FmaVectors, "tin_fma_wide_128_rows_8", 111, 128, 8, 64),
-    row(Method::FmaVectors, "tin_fma_wide_128_rows_32", 115, 128, 32, 32),
-    row(Method::FmaScalars, "tin_fma_any_64_rows_8", 107, 64, 8, 128),
+    row(Method::FmaVectors, "tin_fma_wide_128_rows_32", 113, 128, 32, 32),
+    row(Method::FmaScalars, "tin_fma_any_64_rows_8", 108, 64, 8, 128),
     row(Method::FmaScalars, "tin_fma_any_64_rows_32", 104, 64, 32, 64),
     row(Method::Stream, "tin_stream_32_rows_1", 98, 32, 1, 128),
-    row(Method::Stream, "tin_stream_32_rows_4", 118, 32, 4, 64),
-    row(Method::Stream, "tin_stream_64_rows_1", 100, 64, 1, 64),
-    row(Method::Stream, "tin_stream_64_rows_4", 114, 64, 4, 32),
-    row(Method::Stream, "tin_stream_128_rows_1", 112, 128, 1, 32),
+    row(Method::Stream, "tin_stream_32_rows_4", 116, 32, 4, 64),
+    row(Method::Stream, "tin_stream_64_rows_1", 98, 64, 1, 64),
+    row(Method::Stream, "tin_stream_64_rows_4", 116, 64, 4, 32),
+    row(Method::Stream, "tin_stream_128_rows_1", 110, 128, 1, 32),
     row(Method::Stream, "tin_stream_128_rows_4", 118, 128, 4, 16),
 ];
 
@@ -44,13 +44,13 @@ pub(in crate::cuda) static VARIANTS: [Variant; 12] = [
 /// candidates of a user is taken, or the last.
 #[rustfmt::skip]
 pub(in crate::cuda) static BACKWARD_VARIANTS: [BackwardVariant; 8] = [
-    by_threads("tin_backward_fma_64_rows_8", 139, [64, 8, 64, 2]),
-    by_threads("tin_backward_fma_64_rows_32", 198, [64, 32, 64, 4]),
-    by_threads("tin_backward_fma_128_rows_32", 168, [128, 32, 32, 4]),
+    by_threads("tin_backward_fma_64_rows_8", 141, [64, 8, 64, 2]),
+    by_threads("tin_backward_fma_64_rows_32", 200, [64, 32, 64, 4]),
+    by_threads("tin_backward_fma_128_rows_32", 179, [128, 32, 32, 4]),
     by_threads("tin_backward_fma_256_rows_16", 167, [256, 16, 16, 1]),
-    by_lanes("tin_backward_stream_64_rows_1", 106, [64, 1, 64, 0]),
+    by_lanes("tin_backward_stream_64_rows_1", 108, [64, 1, 64, 0]),
     by_lanes("tin_backward_stream_64_rows_4", 128, [64, 4, 64, 0]),
-    by_lanes("tin_backward_stream_128_rows_1", 106, [128, 1, 64, 0]),
+    by_lanes("tin_backward_stream_128_rows_1", 116, [128, 1, 64, 0]),
     by_lanes("tin_backward_stream_128_rows_4", 128, [128, 4, 64, 0]),
 ];
 

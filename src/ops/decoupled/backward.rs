@@ -6,7 +6,7 @@ use crate::jagged::Batch;
 use crate::memory::{Memory, ViewMut};
 use crate::ops::decoupled::inputs::*;
 use crate::ops::decoupled::parameters::{Decoupled, total};
-use crate::ops::lookup::{Table, TableData, TableGradient, check_table_gradients, total_width};
+use crate::ops::lookup::{Table, TableGradient, check_float_table_gradients, total_width};
 use crate::ops::selection::Selection;
 use crate::ops::shape::{copy_views, dim, expect, product, size, sum};
 
@@ -194,7 +194,7 @@ impl Decoupled {
     ///
     /// # Errors
     /// Those of [`check_attend`](Self::check_attend), and the others of [`check_search_backward`](Self::check_search_backward);
-    /// [`Error::Parameter`] for a selection without a `top_k`.
+    /// [`Error::Shape`] for histories that share rows, without a selection; [`Error::Parameter`] for a selection without a `top_k`.
     pub fn check_attend_backward<S: Memory>(
         &self,
         batch: &Batch,
@@ -206,7 +206,8 @@ impl Decoupled {
         self.check_attend_in(ATTEND, batch, inputs)?;
         let candidates = dim("M", batch.targets().rows());
         match (&saved.selection, self.top_k) {
-            (None, _) => {}
+            // The gradients of behaviours are those of rows of the history.
+            (None, _) => batch.histories().check_disjoint(ATTEND)?,
             (Some(selection), Some(top_k)) => {
                 selection.check(ATTEND, batch.targets().rows(), top_k)?;
             }
@@ -237,16 +238,7 @@ impl Decoupled {
         gradients: &[Option<TableGradient<'_, S>>],
         tables: &[Table<'_, S>],
     ) -> Result<()> {
-        check_table_gradients(operation, argument, gradients, tables, self.gradient_capacity(batch))?;
-        let is_int8 = |table: &Table<'_, S>| matches!(table.data, TableData::Int8 { .. });
-        match gradients.iter().zip(tables).position(|(asked, table)| asked.is_some() && is_int8(table)) {
-            None => Ok(()),
-            Some(feature) => Err(Error::Unsupported {
-                operation,
-                what: format!("{argument}[{feature}], the gradient of an int8 table,"),
-                supported: "gradients of f32, f16 and bf16 tables; int8 tables are read".into(),
-            }),
-        }
+        check_float_table_gradients(operation, argument, gradients, tables, self.gradient_capacity(batch))
     }
 
     /// Checks that the positions of ids fit: behaviours and candidates, or kept behaviours and candidates.
@@ -275,7 +267,7 @@ impl Decoupled {
     pub fn backward_bytes<T: Scalar>(&self, batch: &Batch, touched: usize, widths: &[usize]) -> u64 {
         let kept = match self.top_k {
             Some(_) => self.kept(batch),
-            None => batch.histories().total() as u64,
+            None => batch.histories().total_length() as u64,
         };
         let read = product(&[kept, sum([product(&[total(widths), size::<T>()]), 8])]);
         sum([read, product(&[touched as u64, total(widths), size::<f32>()])])

@@ -82,8 +82,9 @@ impl Decoupled {
         Self::new([semantic, semantic, inverse_root(time as f64)])
     }
 
-    /// Sets the number of behaviours to keep; `None` keeps all. GPU backends keep at most 1024 and answer
-    /// [`Error::Limit`] or [`Error::Unsupported`] for more; on `Cpu` there is no limit.
+    /// Sets the number of behaviours to keep; `None` keeps all. GPU backends search for at most
+    /// [`Search::MAX_TOP_K`](crate::Search::MAX_TOP_K) and answer [`Error::Limit`] for more; on `Cpu` there is no limit. A selection that a
+    /// call is given may hold more on every backend, and `decoupled_attend` keeps all behaviours, without a search, where no history is longer than `K`.
     pub fn with_top_k(self, top_k: Option<usize>) -> Self {
         Self { top_k, ..self }
     }
@@ -321,7 +322,7 @@ impl Decoupled {
     /// The fewest bytes that `search` moves: each id, and each row that it names in whole 32-byte sectors.
     pub fn search_bytes<T: Scalar>(&self, batch: &Batch, widths: &[usize]) -> u64 {
         let row = sum(widths.iter().map(|&width| product(&[width as u64, size::<T>()]).max(32)));
-        product(&[batch.histories().total() as u64, sum([product(&[4, widths.len() as u64]), row])])
+        product(&[batch.histories().total_length() as u64, sum([product(&[4, widths.len() as u64]), row])])
     }
 
     /// Operations of `aggregate`: `2·C·K·Σ r_f`, summed over users.

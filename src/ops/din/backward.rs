@@ -139,8 +139,8 @@ impl Din {
     /// Checks parameters, inputs, the gradient that comes in (`grad_out` elements of it) and those asked for.
     ///
     /// # Errors
-    /// Those of [`check`](Self::check); [`Error::Shape`] for a gradient that has not the shape of what it belongs to, and for
-    /// `hidden` that has neither no entry nor one for each layer; [`Error::Unsupported`] for the gradient of a vector that the
+    /// Those of [`check`](Self::check); [`Error::Shape`] for a gradient that has not the shape of what it belongs to, for
+    /// `hidden` that has neither no entry nor one for each layer, and for histories that share rows; [`Error::Unsupported`] for the gradient of a vector that the
     /// layer's activation does not have.
     pub fn check_backward<S: Memory, T: Element, G: Element>(
         &self,
@@ -150,6 +150,7 @@ impl Din {
         grads: &DinGradients<'_, S, G>,
     ) -> Result<()> {
         self.check_in(NAME, batch, inputs)?;
+        batch.histories().check_disjoint(NAME)?;
         let width = dim("d", self.width);
         let (rows, behaviours) = (dim("M", batch.targets().rows()), dim("N", batch.histories().rows()));
         expect(NAME, "grad_out", grad_out, &[rows, width])?;
@@ -229,7 +230,7 @@ impl Din {
     /// The fewest bytes that the backward pass moves: each behaviour and candidate with its gradient, and each gradient that
     /// comes in, once.
     pub fn backward_bytes<T: Element>(&self, batch: &Batch) -> u64 {
-        let behaviours = (batch.histories().total() as u64).saturating_mul(2);
+        let behaviours = (batch.histories().total_length() as u64).saturating_mul(2);
         let rows = behaviours.saturating_add((batch.targets().total() as u64).saturating_mul(3));
         rows.saturating_mul(self.width as u64).saturating_mul(size_of::<T>() as u64)
     }

@@ -181,7 +181,8 @@ impl Din {
 
     /// The fewest bytes to move: each behaviour, candidate and output once.
     pub fn bytes<T: Element>(&self, batch: &Batch) -> u64 {
-        let rows = sum([batch.histories().total() as u64, product(&[2, batch.targets().total() as u64])]);
+        let rows =
+            sum([batch.histories().total_length() as u64, product(&[2, batch.targets().total() as u64])]);
         product(&[rows, self.width as u64, size::<T>()])
     }
 }

@@ -63,7 +63,7 @@ impl InterestChannels {
     /// Checks parameters, inputs, what comes into the backward pass and what it is to write.
     ///
     /// # Errors
-    /// Those of [`check`](Self::check); [`Error::Shape`](crate::Error::Shape) for a view of the wrong size. A count above `K`, and a position
+    /// Those of [`check`](Self::check); [`Error::Shape`](crate::Error::Shape) for a view of the wrong size, and for histories that share rows. A count above `K`, and a position
     /// outside the user's history, are [`Error::IndexOutOfRange`](crate::Error::IndexOutOfRange), which the call, or on a GPU the next wait,
     /// returns.
     pub fn check_backward<S: Memory, T: Element, G: Element>(
@@ -75,6 +75,7 @@ impl InterestChannels {
         grads: &InterestChannelsGradients<'_, S, G>,
     ) -> Result<()> {
         self.check_backward_in(batch, inputs, &saved.kept, grad_out)?;
+        batch.histories().check_disjoint(NAME)?;
         if let Some(axes) = &grads.axes {
             expect(NAME, "grads.axes", axes.len(), &self.rows_of(batch))?;
         }

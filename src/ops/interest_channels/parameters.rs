@@ -31,7 +31,8 @@ pub(super) const NAME: &str = "interest_channels";
 /// history and a channel that keeps nothing give rows of zeros.
 ///
 /// **Axes that depend on each other.** An axis depends on those before it where no more than [`DEPENDENT`](Self::DEPENDENT) of its length
-/// is at right angles to them. By default the call returns an error that names the first such candidate and axis, and writes nothing. With
+/// is at right angles to them. By default the call returns an error that names the first such candidate and axis, and writes nothing (a GPU returns
+/// it at the next wait, and may have written). With
 /// [`DependentAxes::Zero`] there is no such channel: no behaviour goes to it, its row is zeros, its axis has no gradient, and the axes after it are as
 /// if it were not there.
 ///
@@ -309,7 +310,7 @@ impl InterestChannels {
     /// The fewest bytes to move: each behaviour, axis and output once.
     pub fn bytes<T: Element>(&self, batch: &Batch) -> u64 {
         let axes = product(&[2, batch.targets().total() as u64, self.channels as u64]);
-        let rows = sum([batch.histories().total() as u64, axes]);
+        let rows = sum([batch.histories().total_length() as u64, axes]);
         product(&[rows, self.width as u64, size::<T>()])
     }
 }

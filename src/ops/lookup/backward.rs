@@ -101,7 +101,7 @@ impl Lookup {
     /// Checks a backward pass and returns the number of rows of ids that it is about.
     ///
     /// # Errors
-    /// Those of [`Lookup::check`]; [`Error::Shape`] for a gradient of the wrong size, a second one that is missing or has no tables,
+    /// Those of [`Lookup::check`]; [`Error::Shape`] for bags that are sub-ranges, a gradient of the wrong size, a second one that is missing or has no tables,
     /// a list of the wrong length, or ids in order of the wrong size; [`Error::Limit`] for more rows of ids, or bags, than a `u32` can count.
     pub fn check_backward<S: Memory, J: AsRef<Jagged>>(
         &self,
@@ -112,6 +112,9 @@ impl Lookup {
         grads: &LookupGradients<'_, S>,
     ) -> Result<usize> {
         let rows = self.check_in(NAME, bags, inputs)?;
+        if let Bags::Sum(bags) | Bags::Mean(bags) = bags {
+            (*bags).as_ref().check_offsets(NAME, "bags")?;
+        }
         let wrong = |argument, expected: String, got: String| {
             Err(Error::Shape { operation: NAME, argument, expected, got })
         };

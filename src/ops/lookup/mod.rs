@@ -16,7 +16,7 @@ pub use inputs::{Bags, IdPolicy, LookupInputs, LookupOutputs, Table, TableData};
 pub use parameters::Lookup;
 pub(crate) use parameters::check_host_ids;
 pub use sorted_ids::{IdColumn, SortedIds, SortedIdsBuffers, SortedIdsMut};
-pub(in crate::ops) use sparse_gradient::check_table_gradients;
+pub(in crate::ops) use sparse_gradient::check_float_table_gradients;
 pub use sparse_gradient::{SparseGradient, SparseGradientBuffers, SparseGradientMut, TableGradient};
 pub(crate) use update_rows::check_host_gradient;
 pub use update_rows::{Optimiser, OptimiserMethod, OptimiserState, TableMut};

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::memory::{Memory, View, ViewMut};
-use crate::ops::lookup::inputs::Table;
+use crate::ops::lookup::inputs::{Table, TableData};
 use crate::ops::shape::{copy_views, dim, expect};
 
 /// The gradient of an embedding table's rows that a result depends on; every other row of the table has none.
@@ -139,4 +139,24 @@ pub(crate) fn check_table_gradients<S: Memory>(
         }
     }
     Ok(())
+}
+
+/// The same, where the gradient of an 8-bit table is refused.
+pub(in crate::ops) fn check_float_table_gradients<S: Memory>(
+    operation: &'static str,
+    argument: &'static str,
+    gradients: &[Option<TableGradient<'_, S>>],
+    tables: &[Table<'_, S>],
+    ids: usize,
+) -> Result<()> {
+    check_table_gradients(operation, argument, gradients, tables, ids)?;
+    let is_int8 = |table: &Table<'_, S>| matches!(table.data, TableData::Int8 { .. });
+    match gradients.iter().zip(tables).position(|(asked, table)| asked.is_some() && is_int8(table)) {
+        None => Ok(()),
+        Some(feature) => Err(Error::Unsupported {
+            operation,
+            what: format!("{argument}[{feature}], the gradient of an int8 table,"),
+            supported: "gradients of f32, f16 and bf16 tables; int8 tables are read".into(),
+        }),
+    }
 }

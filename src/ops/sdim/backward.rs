@@ -27,13 +27,14 @@ impl Sdim {
     /// Checks the gradient of the behaviours that goes out (named by `operation`).
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if it is not `[N, d]`.
+    /// [`Error::Shape`](crate::Error::Shape) if it is not `[N, d]`, or histories share rows.
     pub fn check_grad_history(
         &self,
         operation: &'static str,
         histories: &Jagged,
         grad_history: usize,
     ) -> Result<()> {
+        histories.check_disjoint(operation)?;
         let shape = [dim("N", histories.rows()), dim("d", self.width)];
         expect(operation, "grad_history", grad_history, &shape)?;
         Ok(())

@@ -191,6 +191,7 @@ impl Sdim {
         rows: &Option<View<'_, S, T>>,
         hash: &Hash<'_, S>,
     ) -> Result<()> {
+        targets.check_offsets(operation, "targets")?;
         let m = dim("M", targets.rows());
         self.check_hash(operation, hash, m)?;
         match rows {
@@ -327,7 +328,7 @@ impl Sdim {
     pub fn encode_bytes<T: Element>(&self, histories: &Jagged) -> u64 {
         let [groups, buckets, width] = [self.groups, self.buckets(), self.width].map(|size| size as u64);
         let table = product(&[histories.users() as u64, groups, buckets, width, size::<f32>()]);
-        sum([product(&[histories.total() as u64, width, size::<T>()]), table])
+        sum([product(&[histories.total_length() as u64, width, size::<T>()]), table])
     }
 
     /// Operations of `query` over `rows` candidates: `2·C·d·G·τ` to hash, `C·G·d` additions.
@@ -343,12 +344,13 @@ impl Sdim {
 
     /// Operations of `attend`, as many as with a table: those of `encode` and of `query`.
     pub fn attend_flops(&self, batch: &Batch) -> u64 {
-        sum([self.encode_flops(batch.histories().total()), self.query_flops(batch.targets().total())])
+        sum([self.encode_flops(batch.histories().total_length()), self.query_flops(batch.targets().total())])
     }
 
     /// The fewest bytes that `attend` moves: each behaviour, candidate and output once.
     pub fn attend_bytes<T: Element>(&self, batch: &Batch) -> u64 {
-        let rows = sum([batch.histories().total() as u64, product(&[2, batch.targets().total() as u64])]);
+        let rows =
+            sum([batch.histories().total_length() as u64, product(&[2, batch.targets().total() as u64])]);
         product(&[rows, self.width as u64, size::<T>()])
     }
 }

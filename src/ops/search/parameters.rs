@@ -94,7 +94,8 @@ impl Default for Search {
 }
 
 impl Search {
-    /// The most behaviours that a search keeps for a candidate.
+    /// The most behaviours that a search keeps for a candidate; on GPU backends also of
+    /// [`decoupled_search`](crate::DecoupledOps::decoupled_search).
     pub const MAX_TOP_K: usize = 4096;
     /// The lower bound of the lengths that a cosine divides by.
     pub const MIN_NORM: f32 = 1e-12;
@@ -275,6 +276,6 @@ impl Search {
 
     /// The fewest bytes that a search moves: each behaviour's row, of `row` bytes, once.
     pub fn bytes(&self, batch: &Batch, row: usize) -> u64 {
-        product(&[batch.histories().total() as u64, row as u64])
+        product(&[batch.histories().total_length() as u64, row as u64])
     }
 }

@@ -97,8 +97,8 @@ impl SelectedAttention {
     /// Checks parameters, inputs, what comes into the backward pass and what it is to write.
     ///
     /// # Errors
-    /// Those of [`check`](Self::check); [`Error::Shape`] for a view of the wrong size, and a gradient asked for of an input that is
-    /// not there.
+    /// Those of [`check`](Self::check); [`Error::Shape`] for a view of the wrong size, a gradient asked for of an input that is
+    /// not there, and histories that share rows.
     pub fn check_backward<S: Memory, T: Element, G: Element>(
         &self,
         batch: &Batch,
@@ -107,16 +107,8 @@ impl SelectedAttention {
         grads: &SelectedAttentionGradients<'_, S, G>,
     ) -> Result<()> {
         self.check_backward_in(batch, inputs, grad_out.out.len(), grad_out.lse.map(|lse| lse.len()))?;
-        let asked = |argument, asked: Option<usize>, input: Option<usize>| match (asked, input) {
-            (None, _) => Ok(()),
-            (Some(_), None) => Err(Error::Shape {
-                operation: NAME,
-                argument,
-                expected: "no gradient of an input that is not given".into(),
-                got: "a view to write it to".into(),
-            }),
-            (Some(got), Some(needed)) => expect(NAME, argument, got, &[dim("input", needed)]).map(drop),
-        };
+        batch.histories().check_disjoint(NAME)?;
+        let asked = |argument, asked, input| expect_gradient(NAME, argument, asked, input);
         asked("grads.queries", length(&grads.queries), Some(inputs.queries.len()))?;
         asked("grads.keys", length(&grads.keys), Some(inputs.keys.len()))?;
         asked("grads.values", length(&grads.values), inputs.values.map(|values| values.len()))?;
@@ -134,9 +126,20 @@ impl SelectedAttention {
         grad_lse: Option<usize>,
     ) -> Result<()> {
         self.check_in(NAME, batch, inputs)?;
+        self.check_grad_out(NAME, batch, grad_out, grad_lse)
+    }
+
+    /// Checks the lengths of the gradients that come in.
+    pub(crate) fn check_grad_out(
+        &self,
+        operation: &'static str,
+        batch: &Batch,
+        grad_out: usize,
+        grad_lse: Option<usize>,
+    ) -> Result<()> {
         let m = [dim("M", batch.targets().rows()), dim("H", self.heads), dim("d_v", self.value_width)];
-        expect(NAME, "grad_out.out", grad_out, &m)?;
-        grad_lse.map_or(Ok(()), |lse| expect(NAME, "grad_out.lse", lse, &m[..2]).map(drop))
+        expect(operation, "grad_out.out", grad_out, &m)?;
+        grad_lse.map_or(Ok(()), |lse| expect(operation, "grad_out.lse", lse, &m[..2]).map(drop))
     }
 
     /// Multiplications and additions of the backward pass with all gradients (exponentials not counted): scores and `⟨grad_out, v⟩`
@@ -152,10 +155,29 @@ impl SelectedAttention {
         let value_width = if aliased { 0 } else { self.value_width as u64 };
         let history = product(&[self.kv_heads as u64, sum([self.width as u64, value_width])]);
         let written = sum([
-            product(&[batch.histories().total() as u64, history]),
+            product(&[batch.histories().total_length() as u64, history]),
             product(&[batch.targets().total() as u64, self.heads as u64, self.width as u64]),
         ]);
         sum([self.bytes::<T>(batch, aliased), product(&[written, size_of::<G>() as u64])])
+    }
+}
+
+/// Checks that a gradient that is asked for, of so many numbers, is that of an input, of as many.
+pub(super) fn expect_gradient(
+    operation: &'static str,
+    argument: &'static str,
+    asked: Option<usize>,
+    input: Option<usize>,
+) -> Result<()> {
+    match (asked, input) {
+        (None, _) => Ok(()),
+        (Some(_), None) => Err(Error::Shape {
+            operation,
+            argument,
+            expected: "no gradient of an input that is not given".into(),
+            got: "a view to write it to".into(),
+        }),
+        (Some(got), Some(needed)) => expect(operation, argument, got, &[dim("input", needed)]).map(drop),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::ops::selected::backward::{SelectedAttentionGradOut, SelectedAttention
 use crate::ops::selected::histogram::SimilarityHistogram;
 use crate::ops::selected::inputs::{SelectedAttentionInputs, SelectedAttentionOutputs};
 use crate::ops::selected::parameters::{NAME, SelectedAttention};
+use crate::ops::selected::tables::{self, SelectedTableGradients, SelectedTableInputs};
 use crate::ops::selection::Selection;
 
 /// What runs over the behaviours that a search kept; see [`SelectedAttention`] and [`SimilarityHistogram`].
@@ -103,6 +104,126 @@ pub trait SelectedOps: DeviceOps {
     ) -> Result<()> {
         let _ = (op, batch, inputs, grad_out, grads);
         Err(unsupported(self, "selected_attention_backward"))
+    }
+
+    /// Attention over a selection whose values, and keys where that is asked for, are rows of embedding tables, into given outputs.
+    ///
+    /// [`selected_attention_into`](Self::selected_attention_into) of the rows that the ids name: with `F` features, each with a table of
+    /// values `V_f` and, on demand, one of keys `K_f`,
+    ///
+    /// ```text
+    /// v[l] = [V_1[ids[l,1]] ‖ … ‖ V_F[ids[l,F]]]   of H_kv·d_v numbers
+    /// k[l] = [K_1[ids[l,1]] ‖ … ‖ K_F[ids[l,F]]]   of H_kv·d numbers, or rows, or v[l]
+    /// ```
+    ///
+    /// of which only those of kept behaviours are read. Tables are stored in any way, 8-bit rows included; queries, and keys that are rows,
+    /// as `T`. An id outside its table is an error, whoever keeps the behaviour, or, with [`IdPolicy::Zero`](crate::IdPolicy::Zero), a row
+    /// of zeros that counts: see [`SelectedAttention::with_ids`].
+    ///
+    /// On `Cpu`; `Cuda` and `Wgpu` answer [`Unsupported`](crate::Error::Unsupported), except that
+    /// [`decoupled_aggregate`](crate::DecoupledOps::decoupled_aggregate) is this with γ = (0, 1, 0) and one head, on every backend.
+    ///
+    /// # Errors
+    /// Those of [`SelectedAttention::check_tables`] and [`SelectedAttention::check_table_outputs`].
+    fn selected_table_attention_into<T: Element>(
+        &self,
+        op: &SelectedAttention,
+        batch: &Self::Batch,
+        inputs: SelectedTableInputs<'_, Self::Memory, T>,
+        outputs: SelectedAttentionOutputs<'_, Self::Memory, T>,
+    ) -> Result<()> {
+        let _ = (op, batch, inputs, outputs);
+        Err(unsupported(self, tables::NAME))
+    }
+
+    /// Attention over a selection whose values are rows of embedding tables, `[M, H, d_v]`; see
+    /// [`selected_table_attention_into`](Self::selected_table_attention_into).
+    ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// use longseq::{Cpu, Host, Jagged, SelectedAttention, SelectedKeys, SelectedTableInputs, Selection, Table, TableData};
+    ///
+    /// let backend = Cpu::new();
+    /// let batch = backend.batch(&Jagged::from_lengths(&[3])?, &Jagged::from_lengths(&[1])?)?;
+    /// // Three items with a value each, and a history of three behaviours, of which a search kept the last and the first.
+    /// let items = [Table::new(3, 1, TableData::F32(Host::view(&[1.0, 2.0, 8.0])))];
+    /// let ids = [2, 0, 1];
+    /// let kept = Selection::new(Host::view(&[2, 0]), Host::view(&[0.5, 0.5]), Host::view(&[2]));
+    /// let query = [0.0_f32];
+    /// let inputs =
+    ///     SelectedTableInputs::new(Host::view(&query), SelectedKeys::Values, &items, Host::view(&ids), kept);
+    /// let out = backend.selected_table_attention(&SelectedAttention::new(1).with_top_k(2), &batch, inputs)?;
+    /// assert_eq!(*out, [5.0]); // the mean of items 1 and 2
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`selected_table_attention_into`](Self::selected_table_attention_into).
+    fn selected_table_attention<T: Element>(
+        &self,
+        op: &SelectedAttention,
+        batch: &Self::Batch,
+        inputs: SelectedTableInputs<'_, Self::Memory, T>,
+    ) -> Result<Buffer<Self, T>> {
+        op.check_tables(batch.as_ref(), &inputs)?;
+        let mut out = self.zeros(op.output_length(batch.as_ref())?)?;
+        let outputs = SelectedAttentionOutputs::new(self.view_mut(&mut out));
+        self.selected_table_attention_into(op, batch, inputs, outputs)?;
+        Ok(out)
+    }
+
+    /// The gradients of attention over a selection from tables: those of
+    /// [`selected_attention_backward_into`](Self::selected_attention_backward_into), of which each table's are added up by id:
+    ///
+    /// ```text
+    /// dV_f[id] = Σ_{behaviours l of all users with ids[l,f] = id} (dv_l)_f          dK_f[id] = Σ (dk_l)_f
+    /// ```
+    ///
+    /// Where the values are the keys, the tables of values get both. Gradients of tables are `f32`, [sparse](crate::SparseGradient) or
+    /// dense. A sparse one has a row for each id of a kept behaviour that is not removed, for some head; of keys, some head whose scores
+    /// count. The row may be zeros. Ids outside their table have none. All else is as there: queries, keys that are rows, bias, `γ` and
+    /// similarities.
+    ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// use longseq::{Cpu, Host, Jagged, SelectedAttention, SelectedAttentionGradOut, SelectedKeys};
+    /// use longseq::{SelectedTableGradients, SelectedTableInputs, Selection, SparseGradientMut, Table, TableData};
+    ///
+    /// let backend = Cpu::new();
+    /// let batch = backend.batch(&Jagged::from_lengths(&[3])?, &Jagged::from_lengths(&[1])?)?;
+    /// let op = SelectedAttention::new(1).with_top_k(3);
+    /// let items = [Table::new(5, 1, TableData::F32(Host::view(&[1.0, 2.0, 8.0, 0.0, 0.0])))];
+    /// let ids = [2, 0, 2];
+    /// let kept = Selection::new(Host::view(&[0, 1, 2]), Host::view(&[0.0; 3]), Host::view(&[3]));
+    /// let (query, keys, grad_out) = ([0.0_f32], [1.0; 3], [3.0]);
+    /// let rows = SelectedKeys::Rows(Host::view(&keys));
+    /// let inputs = SelectedTableInputs::new(Host::view(&query), rows, &items, Host::view(&ids), kept);
+    /// let (mut sparse_ids, mut sparse_rows, mut count) = ([0; 3], [0.0; 3], [0]);
+    /// let gradient = SparseGradientMut::new(
+    ///     Host::view_mut(&mut sparse_ids),
+    ///     Host::view_mut(&mut sparse_rows),
+    ///     Host::view_mut(&mut count),
+    /// );
+    /// let grads = SelectedTableGradients::<_, f32>::new().with_values([Some(gradient.into())]);
+    /// let grad_out = SelectedAttentionGradOut::new(Host::view(&grad_out));
+    /// backend.selected_table_attention_backward_into(&op, &batch, inputs, grad_out, grads)?;
+    /// assert_eq!((count, &sparse_ids[..2]), ([2], &[0, 2][..]));
+    /// assert!((sparse_rows[0] - 1.0).abs() < 1e-6 && (sparse_rows[1] - 2.0).abs() < 1e-6); // item 2 twice
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`SelectedAttention::check_tables_backward`].
+    fn selected_table_attention_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &SelectedAttention,
+        batch: &Self::Batch,
+        inputs: SelectedTableInputs<'_, Self::Memory, T>,
+        grad_out: SelectedAttentionGradOut<'_, Self::Memory, T>,
+        grads: SelectedTableGradients<'_, Self::Memory, G>,
+    ) -> Result<()> {
+        let _ = (op, batch, inputs, grad_out, grads);
+        Err(unsupported(self, tables::BACKWARD))
     }
 
     /// Histograms of a selection's similarities into a given output `[M, 2n + 1]`; see [`SimilarityHistogram`].

@@ -9,9 +9,11 @@ mod calls;
 mod histogram;
 mod inputs;
 mod parameters;
+mod tables;
 
 pub use backward::{SelectedAttentionGradOut, SelectedAttentionGradients};
 pub use calls::SelectedOps;
 pub use histogram::SimilarityHistogram;
 pub use inputs::{SelectedAttentionInputs, SelectedAttentionOutputs};
 pub use parameters::SelectedAttention;
+pub use tables::{SelectedKeys, SelectedTableGradients, SelectedTableInputs};

@@ -6,7 +6,9 @@ use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::jagged::Batch;
 use crate::memory::Memory;
+use crate::ops::lookup::IdPolicy;
 use crate::ops::selected::inputs::{SelectedAttentionInputs, SelectedAttentionOutputs};
+use crate::ops::selection::Selection;
 use crate::ops::shape::{dim, elements, expect, product, size, sum};
 
 pub(super) const NAME: &str = "selected_attention";
@@ -41,6 +43,8 @@ pub(super) const NAME: &str = "selected_attention";
 /// rows.
 ///
 /// **Range.** The result is a mean of values, which may have any size. `⟨q, k⟩`, `s`, each term of `α` and `α` must be within `f32`.
+///
+/// Values, and keys, may also be rows of embedding tables: [`selected_table_attention`](crate::SelectedOps::selected_table_attention).
 ///
 /// A selection may come from [`search`](crate::SearchOps::search), from
 /// [`decoupled_search`](crate::DecoupledOps::decoupled_search) or from the caller; a position may occur more than once, and then counts as
@@ -90,11 +94,21 @@ pub struct SelectedAttention {
     pub scale: Option<f32>,
     /// `K`: the slots of the selection for each candidate. Default 50.
     pub top_k: usize,
+    /// What happens to ids outside their table, where values are read from tables. Not used with rows.
+    pub ids: IdPolicy,
 }
 
 impl Default for SelectedAttention {
     fn default() -> Self {
-        Self { heads: 1, kv_heads: 1, width: 64, value_width: 64, scale: None, top_k: 50 }
+        Self {
+            heads: 1,
+            kv_heads: 1,
+            width: 64,
+            value_width: 64,
+            scale: None,
+            top_k: 50,
+            ids: IdPolicy::Error,
+        }
     }
 }
 
@@ -124,6 +138,11 @@ impl SelectedAttention {
         Self { top_k, ..self }
     }
 
+    /// Sets what happens to ids outside their table, where values are read from tables. [`IdPolicy::Skip`] is refused there.
+    pub fn with_ids(self, ids: IdPolicy) -> Self {
+        Self { ids, ..self }
+    }
+
     /// The factor of the dot product, with the default resolved.
     pub fn effective_scale(&self) -> f32 {
         self.scale.unwrap_or_else(|| (1.0 / (self.width as f64).sqrt()) as f32)
@@ -145,7 +164,7 @@ impl SelectedAttention {
     }
 
     /// Checks the parameters alone, for the call that is named.
-    fn validate(&self, operation: &'static str) -> Result<()> {
+    pub(super) fn validate(&self, operation: &'static str) -> Result<()> {
         let wrong = |argument, expected: &str, got: String| {
             Err(Error::Parameter { operation, argument, expected: expected.into(), got })
         };
@@ -213,13 +232,26 @@ impl SelectedAttention {
             }
             None => {}
         }
-        if let Some(bias) = &inputs.bias {
-            expect(operation, "bias", bias.len(), &[n, heads])?;
+        let given = [inputs.bias, inputs.gammas].map(|view| view.map(|view| view.len()));
+        self.check_rest(operation, batch, given, &inputs.selection)
+    }
+
+    /// Checks the lengths of bias and `γ`, where they are given, and the selection.
+    pub(super) fn check_rest<S: Memory>(
+        &self,
+        operation: &'static str,
+        batch: &Batch,
+        [bias, gammas]: [Option<usize>; 2],
+        selection: &Selection<'_, S>,
+    ) -> Result<()> {
+        let heads = dim("H", self.heads);
+        if let Some(bias) = bias {
+            expect(operation, "bias", bias, &[dim("N", batch.histories().rows()), heads])?;
         }
-        if let Some(gammas) = &inputs.gammas {
-            expect(operation, "gammas", gammas.len(), &[heads, dim("3", 3)])?;
+        if let Some(gammas) = gammas {
+            expect(operation, "gammas", gammas, &[heads, dim("3", 3)])?;
         }
-        inputs.selection.check(operation, batch.targets().rows(), self.top_k)
+        selection.check(operation, batch.targets().rows(), self.top_k)
     }
 
     /// Checks the outputs against a batch.
@@ -231,10 +263,20 @@ impl SelectedAttention {
         batch: &Batch,
         outputs: &SelectedAttentionOutputs<'_, S, T>,
     ) -> Result<()> {
+        self.check_outputs_in(NAME, batch, outputs)
+    }
+
+    /// The same for the call that is named.
+    pub(super) fn check_outputs_in<S: Memory, T: Element>(
+        &self,
+        operation: &'static str,
+        batch: &Batch,
+        outputs: &SelectedAttentionOutputs<'_, S, T>,
+    ) -> Result<()> {
         let (m, heads) = (dim("M", batch.targets().rows()), dim("H", self.heads));
-        expect(NAME, "out", outputs.out.len(), &[m, heads, dim("d_v", self.value_width)])?;
+        expect(operation, "out", outputs.out.len(), &[m, heads, dim("d_v", self.value_width)])?;
         if let Some(lse) = &outputs.lse {
-            expect(NAME, "lse", lse.len(), &[m, heads])?;
+            expect(operation, "lse", lse.len(), &[m, heads])?;
         }
         Ok(())
     }

@@ -137,8 +137,8 @@ impl TargetAttention {
     /// Checks parameters, inputs, what comes into the backward pass and what it is to write.
     ///
     /// # Errors
-    /// Those of [`check`](Self::check); [`Error::Shape`] for a view of the wrong size, a saved value that softmax needs and that is missing, and a gradient asked
-    /// for of an input that is not there; [`Error::Unsupported`] for the gradient of `lse` without softmax.
+    /// Those of [`check`](Self::check); [`Error::Shape`] for a view of the wrong size, a saved value that softmax needs and that is missing, a gradient asked
+    /// for of an input that is not there, and histories that share rows; [`Error::Unsupported`] for the gradient of `lse` without softmax.
     pub fn check_backward<S: Memory, T: Element, G: Element>(
         &self,
         batch: &Batch,
@@ -148,6 +148,7 @@ impl TargetAttention {
         grads: &TargetAttentionGradients<'_, S, G>,
     ) -> Result<()> {
         self.check_in(NAME, batch, inputs)?;
+        batch.histories().check_disjoint(NAME)?;
         let m = [dim("M", batch.targets().rows()), dim("H", self.heads), dim("d_v", self.value_width)];
         let softmax = self.weighting == Weighting::Softmax;
         expect_saved("saved.out", saved.out.map(|out| out.len()), &m, softmax)?;

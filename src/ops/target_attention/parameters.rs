@@ -101,8 +101,7 @@ impl Weighting {
 pub enum SiluDivisor {
     /// The same number for every user. (HSTU's published code takes the length that histories are padded to.)
     Number(f32),
-    /// The length of the user's own history, behaviours that a score of `-∞` removes included, as `f32`. On [`Cpu`](crate::Cpu) alone so far;
-    /// GPU backends answer [`Unsupported`](crate::Error::Unsupported): there, divide by 1, and rows of the output by their lengths.
+    /// The length of the user's own history, behaviours that a score of `-∞` removes included, as `f32`.
     HistoryLength,
 }
 
@@ -357,7 +356,7 @@ impl TargetAttention {
             product(&[rows as u64, heads as u64, sum([self.width as u64, value_width as u64])])
         };
         let history =
-            side(batch.histories().total(), self.kv_heads, if aliased { 0 } else { self.value_width });
+            side(batch.histories().total_length(), self.kv_heads, if aliased { 0 } else { self.value_width });
         let targets = side(batch.targets().total(), self.heads, self.value_width);
         product(&[sum([history, targets]), size::<T>()])
     }

@@ -71,7 +71,7 @@ impl Tin {
     /// Checks parameters, inputs, what comes into the backward pass and what it is to write.
     ///
     /// # Errors
-    /// Those of [`check`](Self::check); [`Error::Shape`](crate::Error::Shape) for a view of the wrong size.
+    /// Those of [`check`](Self::check); [`Error::Shape`](crate::Error::Shape) for a view of the wrong size, and for histories that share rows.
     pub fn check_backward<S: Memory, T: Element, G: Element>(
         &self,
         batch: &Batch,
@@ -81,6 +81,7 @@ impl Tin {
         grads: &TinGradients<'_, S, G>,
     ) -> Result<()> {
         self.check_backward_in(batch, inputs, grad_out)?;
+        batch.histories().check_disjoint(NAME)?;
         let d = dim("d", self.width);
         let (m, n) = (dim("M", batch.targets().rows()), dim("N", batch.histories().rows()));
         expect(NAME, "saved.pooled", saved.pooled.len(), &[m, d])?;

@@ -205,14 +205,14 @@ impl Tin {
     /// Multiplications and additions (exponentials not counted): `4·C·L·d`, and `d` for each behaviour and candidate whose position is
     /// added, summed over users. This and the other counts are at most `u64::MAX`.
     pub fn flops(&self, batch: &Batch) -> u64 {
-        let rows = sum([batch.histories().total() as u64, batch.targets().total() as u64]);
+        let rows = sum([batch.histories().total_length() as u64, batch.targets().total() as u64]);
         product(&[self.width as u64, sum([product(&[4, batch.pairs()]), rows])])
     }
 
     /// The fewest bytes to move: each behaviour, candidate, position and output once.
     pub fn bytes<T: Element>(&self, batch: &Batch) -> u64 {
         let targets = product(&[2, batch.targets().total() as u64]);
-        let rows = sum([batch.histories().total() as u64, targets, self.positions as u64]);
+        let rows = sum([batch.histories().total_length() as u64, targets, self.positions as u64]);
         product(&[rows, self.width as u64, size::<T>()])
     }
 }

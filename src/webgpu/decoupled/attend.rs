@@ -131,6 +131,7 @@ fn attend_all(
         value_width,
         scale,
         weighting: Weighting::Softmax,
+        computes_rows: true,
     };
     let queries = WgpuBuffer::<f32>::allocated(queries.buffer, candidates * width, &gpu.shared.owner);
     let (added, queries) = (Added::Nothing, queries.region());

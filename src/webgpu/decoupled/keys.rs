@@ -2,7 +2,7 @@
 
 use crate::webgpu::launch::THREADS;
 use crate::webgpu::params::{Params, params};
-use crate::webgpu::selection::{IN_WORKGROUP, Lists, ORDER, PIECES, SCORES, SELECT};
+use crate::webgpu::selection::{IN_MEMORY, IN_WORKGROUP, Lists, ORDER, PIECES, SCORES, SELECT};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::tables::BoundTable;
 
@@ -36,18 +36,21 @@ params! {
 /// What holds the rows of the behaviours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keys {
-    /// So many tables of one storage type; 0 if the rows were gathered into one table.
+    /// So many tables of one storage type.
     Tables(usize, Format),
     /// One table of 8-bit rows.
     Int8(Format),
+    /// One table into which the rows of all were gathered.
+    Gathered,
 }
 
-/// Rows that were gathered into one table.
-pub(super) const GATHERED: Keys = Keys::Tables(0, Format::f32(true));
-
 impl Keys {
-    /// How the kernel reads the tables in place. It cannot if there are too many, or if their storage types differ.
-    pub(super) fn in_place(tables: &[BoundTable]) -> Option<Self> {
+    /// How the kernel reads the tables in place, for the best `top_k`. It cannot if there are too many, if their storage types differ, or
+    /// if lists in the device's memory take the binding of a table.
+    pub(super) fn in_place(tables: &[BoundTable], top_k: usize) -> Option<Self> {
+        if Lists::are_in_memory(top_k) {
+            return None;
+        }
         let vectors = tables.iter().all(|table| table.format.vectors);
         let format = |table: &BoundTable| table.format.with_vectors(vectors);
         let first = format(tables.first()?);
@@ -65,10 +68,12 @@ impl Keys {
 pub(super) fn search_kernel(lists: Lists, keys: Keys) -> Kernel {
     const TABLES: &str = include_str!("../../../shaders/decoupled/keys_tables.wgsl");
     const INT8: &str = include_str!("../../../shaders/decoupled/keys_int8.wgsl");
+    const GATHERED: &str = include_str!("../../../shaders/decoupled/keys_gathered.wgsl");
     const SEARCH: &str = include_str!("../../../shaders/decoupled/search.wgsl");
     let (tables, format) = match keys {
         Keys::Tables(tables, format) => (tables, format),
         Keys::Int8(format) => (1, format),
+        Keys::Gathered => (0, Format::f32(true)),
     };
     let mut slots = vec![
         Slot::plain("pieces", "vec4<u32>"),
@@ -85,6 +90,8 @@ pub(super) fn search_kernel(lists: Lists, keys: Keys) -> Kernel {
             slots.extend([Slot::plain("scale", "f32"), Slot::plain("offset", "f32")]);
             &[ORDER, SCORES, SELECT, IN_WORKGROUP, PIECES, INT8, SEARCH]
         }
+        Keys::Gathered if lists.in_memory => &[ORDER, SCORES, SELECT, IN_MEMORY, PIECES, GATHERED, SEARCH],
+        Keys::Gathered => &[ORDER, SCORES, SELECT, IN_WORKGROUP, PIECES, GATHERED, SEARCH],
     };
     slots.extend(lists.slots());
     slots.push(Slot::write("report", "atomic<u32>"));
@@ -103,9 +110,10 @@ pub(super) fn search_kernel(lists: Lists, keys: Keys) -> Kernel {
 pub(super) fn variants() -> Vec<Kernel> {
     let tables = (1..=MAX_TABLES).flat_map(|tables| Format::ALL.map(|format| Keys::Tables(tables, format)));
     let int8 = [true, false].map(|vectors| Keys::Int8(Format::int8(vectors)));
-    let keys: Vec<Keys> = tables.chain(int8).chain([GATHERED]).collect();
-    let lists = Lists::all().filter(|lists| !lists.in_memory);
-    lists
-        .flat_map(|lists| keys.iter().map(move |&keys| search_kernel(lists, keys)).collect::<Vec<_>>())
-        .collect()
+    let in_place: Vec<Keys> = tables.chain(int8).collect();
+    let kernels = |lists: Lists| {
+        let in_place = in_place.iter().copied().filter(move |_| !lists.in_memory);
+        in_place.chain([Keys::Gathered]).map(move |keys| search_kernel(lists, keys))
+    };
+    Lists::all().flat_map(kernels).collect()
 }

@@ -7,7 +7,7 @@ use crate::gpu::{check_top_k, fit};
 use crate::ops::{Decoupled, SearchInputs, SelectionMut, Table};
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::binding::Binding;
-use crate::webgpu::decoupled::keys::{GATHERED, Keys, MAX_TABLES, SearchParams, search_kernel};
+use crate::webgpu::decoupled::keys::{Keys, MAX_TABLES, SearchParams, search_kernel};
 use crate::webgpu::decoupled::queries::{SearchQueriesParams, queries_kernel};
 use crate::webgpu::launch::groups_of;
 use crate::webgpu::lookup::{GATHERED_BYTES, Gather, Pooling};
@@ -70,7 +70,7 @@ pub(super) fn search_as(
     let target_ids = gpu.bind(operation, "target_ids", &target_ids)?;
     let bind = |table| BoundTable::new(gpu, operation, table);
     let tables: Vec<BoundTable> = inputs.attention.iter().map(bind).collect::<Result<_>>()?;
-    let keys = Keys::in_place(&tables);
+    let keys = Keys::in_place(&tables, top_k);
     let width = 4 * width4(&tables);
     let window = match keys {
         Some(_) => usize::MAX,
@@ -101,7 +101,7 @@ pub(super) fn search_as(
             gpu.fetch_word(ids, 32, report)?;
         }
     }
-    let out = Combined { positions: &positions, scores: &scores, counts: &counts };
+    let out = Combined { positions: &positions.binding, scores: &scores.binding, counts: &counts.binding };
     combine(gpu, operation, &pieces, false, &out)?;
     [positions, scores, counts].into_iter().try_for_each(|output| gpu.finish(output))
 }
@@ -114,7 +114,7 @@ struct Rows<'a> {
     first_history: usize,
     /// Of each table: width, rows, first element, first vec4 in the packed query.
     shapes: [[u32; 4]; MAX_TABLES],
-    data: [&'a Binding; 3],
+    data: Vec<&'a Binding>,
     report: Option<&'a Binding>,
 }
 
@@ -164,8 +164,8 @@ impl Search<'_> {
         let nothing = gpu.nothing();
         let table = |index: usize| self.tables.get(index).map_or(&nothing, |table| &table.data);
         let data = match keys {
-            Keys::Tables(..) => [table(0), table(1), table(2)],
-            Keys::Int8(_) => [table(0), &self.tables[0].scale, &self.tables[0].offset],
+            Keys::Int8(_) => vec![table(0), &self.tables[0].scale, &self.tables[0].offset],
+            _ => (0..MAX_TABLES).map(table).collect(),
         };
         let pieces = 0..self.pieces.plan.plan.pieces.len();
         self.run(gpu, &Rows { keys, pieces, first_history: 0, shapes, data, report: self.report })
@@ -180,10 +180,9 @@ impl Search<'_> {
         window: usize,
     ) -> Result<()> {
         let (features, width) = (tables.len(), 4 * width4(self.tables));
-        let windows = self.pieces.plan.plan.windows(window);
+        let windows = self.pieces.plan.plan.dense_windows(window);
         let most = windows.iter().map(|(_, span)| span.len()).max().unwrap_or(0);
         let keys = gpu.scratch(self.operation, (most * width) as u64)?;
-        let nothing = gpu.nothing();
         for (pieces, span) in windows {
             let ids = gpu.bind(self.operation, "history_ids", &ids.rows(span.start, span.len(), features))?;
             let gather = Gather {
@@ -199,11 +198,11 @@ impl Search<'_> {
             };
             gather.run(gpu, tables, &[], &keys)?;
             let rows = Rows {
-                keys: GATHERED,
+                keys: Keys::Gathered,
                 pieces,
                 first_history: span.start,
                 shapes: [[width as u32, span.len() as u32, 0, 0], [0; 4], [0; 4]],
-                data: [&keys, &nothing, &nothing],
+                data: vec![&keys],
                 report: None,
             };
             self.run(gpu, &rows)?;
@@ -232,10 +231,10 @@ impl Search<'_> {
             feature1: rows.shapes[1],
             feature2: rows.shapes[2],
         };
-        let [first, second, third] = rows.data;
-        let report = rows.report.unwrap_or(&no_report);
-        let found = &self.pieces.found;
-        let bindings = [&self.pieces.plan.pieces, self.packed, self.ids, first, second, third, found, report];
+        let mut bindings = vec![&self.pieces.plan.pieces, self.packed, self.ids];
+        bindings.extend(&rows.data);
+        bindings.extend(self.pieces.bindings());
+        bindings.push(rows.report.unwrap_or(&no_report));
         let kernel = search_kernel(self.pieces.lists, rows.keys);
         gpu.dispatch(self.operation, &kernel, &params, &bindings, rows.pieces.len() as u64)
     }

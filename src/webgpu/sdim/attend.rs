@@ -98,7 +98,7 @@ pub(super) fn attend<T: Element>(
     // If the tables are small compared with the histories, filling them costs less than comparing every behaviour with every
     // candidate.
     let table_length = op.table_length(targets.users())?;
-    if op.buckets() * targets.users() <= histories.total() && table_length <= PARTIAL_BYTES / 4 {
+    if op.buckets() * targets.users() <= histories.total_length() && table_length <= PARTIAL_BYTES / 4 {
         let mut table = gpu.zeroed::<f32>(NAME, table_length)?;
         let [histories, targets] = batch.sides()?;
         encode(gpu, NAME, op, histories, &inputs.encode(), ViewMut::new(&mut table), false)?;

@@ -8,6 +8,7 @@
 use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::{AttendCut, fit};
+use crate::jagged::Jagged;
 use crate::memory::{View, ViewMut};
 use crate::ops::{Hash, Sdim, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs};
 use crate::webgpu::batch::{UserPart, WgpuBatch, WgpuJagged};
@@ -182,7 +183,20 @@ pub(super) fn encode<T: Element, G: Element>(
     let mut read = vec![&grads.buffer];
     read.extend(given(&inputs.hash));
     let behaviours = Behaviours { gpu, operation: NAME, op, histories, codes: &codes, read: &read };
+    clear_gaps(gpu, NAME, op, jagged, &mut grad_history)?;
     behaviours.gather(&grads, &mut grad_history)
+}
+
+/// Behaviours that are nobody's have gradients of zero.
+fn clear_gaps<G: Element>(
+    gpu: &Wgpu,
+    operation: &'static str,
+    op: &Sdim,
+    histories: &Jagged,
+    grad_history: &mut ViewMut<'_, WgpuMemory, G>,
+) -> Result<()> {
+    let mut grads = Some(grad_history.reborrow());
+    gpu.clear_rows(operation, "grad_history", &mut grads, &histories.gaps(), op.width)
 }
 
 /// What the parts of a call of `attend_backward` share.
@@ -222,6 +236,7 @@ pub(super) fn attend<T: Element, G: Element>(
     let most = PART_BYTES.min(gpu.limits().max_storage_buffer_binding_size as usize / 2);
     let cut = AttendCut::new(op, batch.as_ref(), most, [codes.bytes(op), target_codes.bytes(op)]);
     let parts = batch.user_parts(&cut)?;
+    clear_gaps(gpu, ATTEND, op, histories, &mut grad_history)?;
     let read: Vec<&wgpu::Buffer> =
         [&inputs.history_hash, &inputs.target_hash].into_iter().filter_map(given).collect();
     parts.iter().try_for_each(|part| {

@@ -1,5 +1,7 @@
 //! The gradients of behaviours: gathered from those of their buckets, or from those that candidates have for shared ones.
 
+use std::ops::Range;
+
 use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::fit;
@@ -87,6 +89,21 @@ pub(super) fn variants() -> Vec<Kernel> {
     [8, 16, 32].into_iter().flat_map(|bits| [gather_kernel(bits)].into_iter().chain(matches(bits))).collect()
 }
 
+/// Consecutive rows of histories.
+struct Run {
+    rows: Range<usize>,
+    users: Range<usize>,
+    /// Where each of the users' rows begin, and where the last end.
+    offsets: Binding,
+    /// Whether these are all users.
+    is_all: bool,
+}
+
+/// The offsets of one user's rows.
+fn list(gpu: &Wgpu, operation: &'static str, rows: &Range<usize>) -> Result<Binding> {
+    gpu.list(operation, &[fit(operation, "rows", rows.start)?, fit(operation, "rows", rows.end)?])
+}
+
 /// The behaviours whose gradients are written.
 pub(super) struct Behaviours<'a> {
     pub(super) gpu: &'a Wgpu,
@@ -105,21 +122,21 @@ impl Behaviours<'_> {
         grads: &Binding,
         grad_history: &mut ViewMut<'_, WgpuMemory, G>,
     ) -> Result<()> {
-        let Self { gpu, operation, op, histories, codes, .. } = *self;
-        let offsets = histories.offsets(gpu, operation, "histories")?;
-        self.write(grad_history, |first, rows, out| {
+        let Self { gpu, operation, op, codes, .. } = *self;
+        let table = op.groups * op.buckets() * op.width;
+        self.write(grad_history, |run, first, rows, out| {
             let params = SdimGatherParams {
                 threads: fit(operation, "grad_history", rows * op.width)?,
                 first_row: first as u32,
-                users: histories.as_ref().users() as u32,
+                users: run.users.len() as u32,
                 width: op.width as u32,
                 hash_groups: op.groups as u32,
                 buckets: op.buckets() as u32,
-                grads_base: grads.base,
+                grads_base: grads.base + (run.users.start * table) as u32,
                 codes_base: codes.binding.base,
                 out_base: out.base,
             };
-            let bindings = [&offsets, grads, &codes.binding, out];
+            let bindings = [&run.offsets, grads, &codes.binding, out];
             let groups = groups_of(rows * op.width);
             gpu.dispatch(operation, &gather_kernel(codes.bits), &params, &bindings, groups)
         })
@@ -132,16 +149,18 @@ impl Behaviours<'_> {
         grads: &Binding,
         grad_history: &mut ViewMut<'_, WgpuMemory, G>,
     ) -> Result<()> {
-        let Self { gpu, operation, op, histories, codes, .. } = *self;
-        let offsets = histories.offsets(gpu, operation, "histories")?;
-        let target_offsets = targets.offsets(gpu, operation, "targets")?;
+        let Self { gpu, operation, op, codes, .. } = *self;
         let kernel = match_kernel(codes.bits, target_codes.bits);
         let longest = targets.as_ref().max_length() * op.groups;
-        self.write(grad_history, |first, rows, out| {
+        self.write(grad_history, |run, first, rows, out| {
+            let target_offsets = match run.is_all {
+                true => targets.offsets(gpu, operation, "targets")?,
+                false => list(gpu, operation, &targets.as_ref().range(run.users.start))?,
+            };
             for skip in (0..longest.max(1)).step_by(MOST) {
                 let params = SdimMatchParams {
                     first_row: first as u32,
-                    users: histories.as_ref().users() as u32,
+                    users: run.users.len() as u32,
                     width: op.width as u32,
                     hash_groups: op.groups as u32,
                     codes_base: codes.binding.base,
@@ -150,7 +169,8 @@ impl Behaviours<'_> {
                     skip: skip as u32,
                     most: MOST as u32,
                 };
-                let bindings = [&offsets, &target_offsets, &codes.binding, &target_codes.binding, grads, out];
+                let bindings =
+                    [&run.offsets, &target_offsets, &codes.binding, &target_codes.binding, grads, out];
                 let groups = (rows * op.width.div_ceil(64)) as u64;
                 gpu.dispatch(operation, &kernel, &params, &bindings, groups)?;
             }
@@ -158,22 +178,45 @@ impl Behaviours<'_> {
         })
     }
 
-    /// Calls `pass(first, rows, out)` for as many rows at a time as the device binds.
+    /// Calls `pass(run, first, rows, out)` for as many rows at a time as the device binds.
     fn write<G: Element>(
         &self,
         grad_history: &mut ViewMut<'_, WgpuMemory, G>,
-        pass: impl Fn(usize, usize, &Binding) -> Result<()>,
+        pass: impl Fn(&Run, usize, usize, &Binding) -> Result<()>,
     ) -> Result<()> {
-        let (gpu, width, count) = (self.gpu, self.op.width, self.histories.as_ref().total());
+        let (gpu, width) = (self.gpu, self.op.width);
         // Where not even one row fits a binding, the binding of one is the error.
         let window = gpu.rows_per_binding::<f32>(width).max(1);
-        for first in (0..count).step_by(window) {
-            let rows = window.min(count - first);
-            let view = grad_history.reborrow().slice(first * width, rows * width)?;
-            let out = gpu.output(self.operation, "grad_history", &view, rows * width, self.read, &[])?;
-            pass(first, rows, &out.binding)?;
-            gpu.finish(out)?;
+        for run in self.runs()? {
+            for first in run.rows.clone().step_by(window) {
+                let rows = window.min(run.rows.end - first);
+                let view = grad_history.reborrow().slice(first * width, rows * width)?;
+                let out = gpu.output(self.operation, "grad_history", &view, rows * width, self.read, &[])?;
+                pass(&run, first, rows, &out.binding)?;
+                gpu.finish(out)?;
+            }
         }
         Ok(())
+    }
+
+    /// All rows, whose users kernels find by offsets; of sub-ranges those of each user.
+    fn runs(&self) -> Result<Vec<Run>> {
+        let Self { gpu, operation, histories, .. } = *self;
+        let jagged = histories.as_ref();
+        if jagged.offsets().is_some() {
+            let offsets = histories.offsets(gpu, operation, "histories")?;
+            return Ok(vec![Run {
+                rows: 0..jagged.total(),
+                users: 0..jagged.users(),
+                offsets,
+                is_all: true,
+            }]);
+        }
+        let own = jagged.ranges().enumerate().filter(|(_, rows)| !rows.is_empty());
+        own.map(|(user, rows)| {
+            let offsets = list(gpu, operation, &rows)?;
+            Ok(Run { rows, users: user..user + 1, offsets, is_all: false })
+        })
+        .collect()
     }
 }

@@ -69,7 +69,8 @@ fn search(
     };
     // The newest of equal keys is the best.
     let reversed = op.score == SearchScore::Match;
-    let selection = Combined { positions: &positions, scores: &scores, counts: &counts };
+    let selection =
+        Combined { positions: &positions.binding, scores: &scores.binding, counts: &counts.binding };
     combine(gpu, NAME, &pieces, reversed, &selection)?;
     [positions, scores, counts].into_iter().try_for_each(|output| gpu.finish(output))
 }

@@ -46,15 +46,16 @@ params! {
     }
 }
 
-/// The length of a row.
+/// The length of a row, and what it needs.
 pub(in crate::webgpu) const ROW_LENGTH: &str = include_str!("../../../shaders/search/row_length.wgsl");
+pub(in crate::webgpu) const POWERS: &str = include_str!("../../../shaders/shared/powers.wgsl");
 
 fn lengths_kernel(rows: Format) -> Kernel {
     Kernel {
         name: "search/lengths",
         params: &SearchLengthsParams::BLOCK,
         threads: THREADS,
-        sources: &[ROW_LENGTH, include_str!("../../../shaders/search/lengths.wgsl")],
+        sources: &[POWERS, ROW_LENGTH, include_str!("../../../shaders/search/lengths.wgsl")],
         constants: vec![],
         slots: vec![Slot::read("rows", rows), Slot::write("lengths", "vec2<f32>")],
     }

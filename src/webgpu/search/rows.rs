@@ -98,9 +98,11 @@ pub(super) fn search(
     let candidates = batch.as_ref().targets().total();
     let plan = (&*pieces.plan, pieces.lists.packed_rows());
     let packed = pack_candidates(gpu, NAME, op, plan, (&queries, candidates))?;
-    let windows = pieces.plan.plan.windows(window);
-    let most = windows.iter().map(|(_, span)| span.len()).max().unwrap_or(0);
     let is_cosine = op.score == SearchScore::Cosine;
+    // Of a cosine the lengths of all rows are computed.
+    let plan = &pieces.plan.plan;
+    let windows = if is_cosine { plan.dense_windows(window) } else { plan.windows(window) };
+    let most = windows.iter().map(|(_, span)| span.len()).max().unwrap_or(0);
     let key_lengths = is_cosine.then(|| gpu.scratch(NAME, 2 * most as u64)).transpose()?;
     for (range, span) in windows {
         let rows = keys.bind(gpu, (NAME, "keys"), (span.start, span.len()), width)?;

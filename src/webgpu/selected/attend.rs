@@ -3,7 +3,7 @@
 
 use crate::element::Element;
 use crate::error::Result;
-use crate::gpu::{fit, weighting_code};
+use crate::gpu::{fit, weighting_of};
 use crate::ops::{SelectedAttention, SelectedAttentionInputs, SelectedAttentionOutputs, Weighting};
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::binding::Binding;
@@ -203,7 +203,7 @@ impl Call<'_> {
             value_columns: op.value_width,
             first_stats,
             tile_rows: group_heads,
-            weighting: weighting_code(NAME, Weighting::Softmax)?.0,
+            weighting: weighting_of(Weighting::Softmax).0,
             has_lse,
         };
         combine.run(gpu, NAME, (&tiles, candidates), partial, out, lse)

@@ -10,10 +10,11 @@ use crate::webgpu::selected::groups::Group;
 use crate::webgpu::state::Wgpu;
 
 /// The sources of kernels that compute a part of a candidate's slots.
-pub(super) const PARTS: &str = include_str!("../../../shaders/selected/parts.wgsl");
-pub(super) const SCORES: &str = include_str!("../../../shaders/selected/scores.wgsl");
-pub(super) const REDUCE: &str = include_str!("../../../shaders/selected/reduce.wgsl");
-pub(super) const WEIGHTED_ROWS: &str = include_str!("../../../shaders/selected/weighted_rows.wgsl");
+pub(in crate::webgpu) const PARTS: &str = include_str!("../../../shaders/selected/parts.wgsl");
+pub(in crate::webgpu) const SCORES: &str = include_str!("../../../shaders/selected/scores.wgsl");
+pub(in crate::webgpu) const REDUCE: &str = include_str!("../../../shaders/selected/reduce.wgsl");
+pub(in crate::webgpu) const WEIGHTED_ROWS: &str =
+    include_str!("../../../shaders/selected/weighted_rows.wgsl");
 
 /// The inputs of a call, besides the selection.
 #[derive(Debug, Clone, Copy)]

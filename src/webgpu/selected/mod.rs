@@ -5,11 +5,12 @@
 
 mod attend;
 mod backward;
-mod groups;
+pub(in crate::webgpu) mod groups;
 mod histogram;
-mod inputs;
+pub(in crate::webgpu) mod inputs;
 mod newest;
-mod parts;
+pub(in crate::webgpu) mod parts;
+pub(in crate::webgpu) mod sums;
 
 use crate::element::{Element, GradientOf};
 use crate::error::Result;
@@ -65,5 +66,6 @@ impl SelectedOps for Wgpu {
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    [attend::variants(), backward::variants(), histogram::variants(), newest::variants()].concat()
+    [attend::variants(), backward::variants(), histogram::variants(), newest::variants(), sums::variants()]
+        .concat()
 }

@@ -10,7 +10,7 @@ use crate::webgpu::launch::{MOST_ITERATIONS, THREADS};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::search::numbers::{Numbers, Stored, part};
-use crate::webgpu::search::pack::{ROW_LENGTH, pack_candidates};
+use crate::webgpu::search::pack::{POWERS, ROW_LENGTH, pack_candidates};
 use crate::webgpu::search::rows::{DOT, INT8, NUMBERS, ROW_SCORES};
 use crate::webgpu::selected::histogram::BINS_OF;
 use crate::webgpu::selection::{LOAD, MOST_STEPS_OF_ROW, SCORES, STEP, check_width};
@@ -63,7 +63,7 @@ fn newest_kernel(group4: u32, stored: Stored, is_cosine: bool) -> Kernel {
         params: &NewestHistogramParams::BLOCK,
         threads: THREADS,
         sources: match (is_cosine, stored.int8) {
-            (true, _) => &[SCORES, NUMBERS, ROW_LENGTH, COSINE, ROW_SCORES, BINS_OF, NEWEST],
+            (true, _) => &[SCORES, NUMBERS, POWERS, ROW_LENGTH, COSINE, ROW_SCORES, BINS_OF, NEWEST],
             (false, false) => &[SCORES, NUMBERS, DOT, ROW_SCORES, BINS_OF, NEWEST],
             (false, true) => &[SCORES, INT8, DOT, ROW_SCORES, BINS_OF, NEWEST],
         },

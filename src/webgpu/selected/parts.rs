@@ -4,30 +4,30 @@ use crate::error::{Error, Result};
 use crate::webgpu::launch::MOST_ITERATIONS;
 
 /// The slots that fit workgroup memory, in two variants of the kernels.
-pub(super) const SLOTS: [usize; 2] = [128, 1024];
+pub(in crate::webgpu) const SLOTS: [usize; 2] = [128, 1024];
 
 /// Workgroups that keep a device busy.
 const WANTED: usize = 256;
 
 /// The parts of a candidate's slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Parts {
+pub(in crate::webgpu) struct Parts {
     /// The variant.
-    pub(super) slots: usize,
+    pub(in crate::webgpu) slots: usize,
     /// Slots of a part, and the number of parts.
-    pub(super) part: usize,
-    pub(super) parts: usize,
+    pub(in crate::webgpu) part: usize,
+    pub(in crate::webgpu) parts: usize,
 }
 
 impl Parts {
     /// Of no candidates.
-    pub(super) const NONE: Self = Self { slots: SLOTS[0], part: 1, parts: 1 };
+    pub(in crate::webgpu) const NONE: Self = Self { slots: SLOTS[0], part: 1, parts: 1 };
 
     /// Of `top_k` slots, for so many workgroups without parts, each of which goes over rows of so many numbers.
     ///
     /// # Errors
     /// [`Error::Limit`] for rows that are too wide for the loops of a thread.
-    pub(super) fn new(
+    pub(in crate::webgpu) fn new(
         operation: &'static str,
         top_k: usize,
         workgroups: usize,
@@ -53,7 +53,7 @@ impl Parts {
 }
 
 /// How many threads share a row of `width` numbers: a power of two, at most `most`.
-pub(super) fn lanes(width: usize, most: usize) -> u32 {
+pub(in crate::webgpu) fn lanes(width: usize, most: usize) -> u32 {
     width.div_ceil(4).next_power_of_two().min(most) as u32
 }
 

@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::plan::Tile;
+use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::THREADS;
-use crate::webgpu::output::Output;
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::selection::pieces::Pieces;
 use crate::webgpu::shader::{Kernel, Slot};
@@ -19,6 +19,8 @@ params! {
         scores_base: u32,
         counts_base: u32,
         piece_lists: u32,
+        rows: u32,
+        channels: u32,
         top_k: u32,
         first_whole: u32,
         has_ranges: u32,
@@ -76,9 +78,9 @@ fn joined_ranges(made: &[[usize; 3]]) -> Vec<[usize; 3]> {
 
 /// Where a selection goes.
 pub(in crate::webgpu) struct Combined<'a> {
-    pub(in crate::webgpu) positions: &'a Output,
-    pub(in crate::webgpu) scores: &'a Output,
-    pub(in crate::webgpu) counts: &'a Output,
+    pub(in crate::webgpu) positions: &'a Binding,
+    pub(in crate::webgpu) scores: &'a Binding,
+    pub(in crate::webgpu) counts: &'a Binding,
 }
 
 /// Combines the lists of the pieces into the selection. `reversed`: an entry holds the row as counted from the largest number down.
@@ -97,10 +99,12 @@ pub(in crate::webgpu) fn combine(
     let mut ranges: Vec<[usize; 3]> = plan.plan.tiles.iter().enumerate().map(whole).collect();
     let longest = |ranges: &[[usize; 3]]| ranges.iter().map(|[_, first, end]| end - first).max().unwrap_or(0);
     let params = CombineSelectionParams {
-        positions_base: out.positions.binding.base,
-        scores_base: out.scores.binding.base,
-        counts_base: out.counts.binding.base,
+        positions_base: out.positions.base,
+        scores_base: out.scores.base,
+        counts_base: out.counts.base,
         piece_lists: piece_lists as u32,
+        rows: pieces.rows as u32,
+        channels: pieces.channels as u32,
         top_k: top_k as u32,
         first_whole: plan.plan.slots as u32,
         has_ranges: 0,
@@ -136,9 +140,8 @@ pub(in crate::webgpu) fn combine(
     let has_ranges = u32::from(rounds > 0);
     let params = CombineSelectionParams { has_ranges, members: members as u32, ..params };
     let combined = gpu.no_output(operation)?;
-    let Combined { positions, scores, counts } = out;
-    let outputs = [&positions.binding, &scores.binding, &counts.binding];
-    let bindings = [&plan.tiles, &lists, &list, outputs[0], outputs[1], outputs[2], &combined];
+    let Combined { positions, scores, counts } = *out;
+    let bindings = [&plan.tiles, &lists, &list, positions, scores, counts, &combined];
     gpu.dispatch(operation, &kernel, &params, &bindings, groups(&ranges, members))
 }
 

@@ -25,6 +25,7 @@ params! {
         tiles: u32,
         first_tile: u32,
         first_history: u32,
+        lists: u32,
         top_k: u32,
         positions_base: u32,
         scores_base: u32,
@@ -38,6 +39,8 @@ pub(in crate::webgpu) enum Number {
     Score,
     /// The softmax weight of the score.
     Weight,
+    /// None: scores are not read.
+    Nothing,
 }
 
 fn given_kernel(number: Number) -> Kernel {
@@ -46,7 +49,7 @@ fn given_kernel(number: Number) -> Kernel {
         params: &GivenSelectionParams::BLOCK,
         threads: THREADS,
         sources: &[include_str!("../../../shaders/selection/given.wgsl")],
-        constants: vec![("WEIGHTS", u32::from(number == Number::Weight))],
+        constants: vec![("NUMBER", number as u32)],
         slots: vec![
             Slot::plain("tiles", "vec4<u32>"),
             Slot::plain("positions", "u32"),
@@ -60,7 +63,7 @@ fn given_kernel(number: Number) -> Kernel {
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    [Number::Score, Number::Weight].map(given_kernel).to_vec()
+    [Number::Score, Number::Weight, Number::Nothing].map(given_kernel).to_vec()
 }
 
 /// Fails for a K that is too large for the loops of a thread.
@@ -72,12 +75,28 @@ pub(in crate::webgpu) fn check_top_k(operation: &'static str, top_k: usize) -> R
     Err(Error::Limit { operation, argument: "top_k", needed, limit })
 }
 
+/// A plan whose tiles are lists, of which each candidate has so many.
+pub(in crate::webgpu) fn list_tiles(
+    gpu: &Wgpu,
+    operation: &'static str,
+    lists: usize,
+    batch: &WgpuBatch,
+) -> Result<Arc<DevicePlan>> {
+    batch.plan(
+        gpu,
+        operation,
+        &Cut { rows_per_target: lists, tile_rows: 1, step: 64, wanted: 1, longest: usize::MAX },
+    )
+}
+
 /// A selection that was given.
 pub(in crate::webgpu) struct Given<'a> {
     gpu: &'a Wgpu,
     operation: &'static str,
+    /// Lists of a candidate.
+    lists: usize,
     top_k: usize,
-    /// One tile for each candidate; the plan's pieces are unused.
+    /// One tile for each list; the plan's pieces are unused.
     plan: Arc<DevicePlan>,
     positions: Binding,
     scores: Binding,
@@ -87,6 +106,8 @@ pub(in crate::webgpu) struct Given<'a> {
 }
 
 impl<'a> Given<'a> {
+    /// One list for each candidate.
+    ///
     /// # Errors
     /// [`Error::Limit`] for a K that is too large.
     pub(in crate::webgpu) fn new(
@@ -96,20 +117,34 @@ impl<'a> Given<'a> {
         batch: &WgpuBatch,
         selection: &Selection<'_, WgpuMemory>,
     ) -> Result<Self> {
+        Self::of_lists(gpu, operation, (1, top_k), batch, selection)
+    }
+
+    /// So many `lists` for each candidate.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for a K that is too large.
+    pub(in crate::webgpu) fn of_lists(
+        gpu: &'a Wgpu,
+        operation: &'static str,
+        (lists, top_k): (usize, usize),
+        batch: &WgpuBatch,
+        selection: &Selection<'_, WgpuMemory>,
+    ) -> Result<Self> {
         check_top_k(operation, top_k)?;
         let positions = gpu.bind(operation, "positions", &Region::of(selection.positions))?;
         let scores = gpu.bind(operation, "scores", &Region::of(selection.scores))?;
         let counts = gpu.bind(operation, "counts", &Region::of(selection.counts))?;
-        fit(operation, "positions", batch.as_ref().targets().total() * top_k)?;
+        fit(operation, "positions", batch.as_ref().targets().total() * lists * top_k)?;
         let bad_counts = gpu.report(operation, "counts", Bound::Columns(vec![top_k as u64 + 1]))?;
-        let bound = Bound::History(batch.shared().clone(), top_k);
+        let bound = Bound::History(batch.shared().clone(), lists * top_k);
         let bad_positions = gpu.report(operation, "positions", bound)?;
-        let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 64, wanted: 1, longest: usize::MAX };
-        let plan = batch.plan(gpu, operation, &cut)?;
-        Ok(Self { gpu, operation, top_k, plan, positions, scores, counts, bad_counts, bad_positions })
+        let plan = list_tiles(gpu, operation, lists, batch)?;
+        Ok(Self { gpu, operation, lists, top_k, plan, positions, scores, counts, bad_counts, bad_positions })
     }
 
-    /// The rows that some candidates keep, `[C, K]`: (number, row of the history or `NONE`). Rows are counted from `first_history`.
+    /// The rows that some candidates keep, or with several lists for each some lists, `[C, K]`: (number, row of the history or `NONE`).
+    /// Rows are counted from `first_history`.
     pub(in crate::webgpu) fn keep(
         &self,
         targets: Range<usize>,
@@ -122,6 +157,7 @@ impl<'a> Given<'a> {
             tiles: targets.len() as u32,
             first_tile: targets.start as u32,
             first_history: first_history as u32,
+            lists: self.lists as u32,
             top_k: top_k as u32,
             positions_base: self.positions.base,
             scores_base: self.scores.base,

@@ -39,7 +39,12 @@ impl Lists {
     }
 
     pub(in crate::webgpu) fn new(top_k: usize, count: usize) -> Self {
-        Self { count, capacity: sizes(top_k).0, in_memory: top_k > MOST_IN_WORKGROUP }
+        Self { count, capacity: sizes(top_k).0, in_memory: Self::are_in_memory(top_k) }
+    }
+
+    /// Whether the best K so far are in the device's memory.
+    pub(in crate::webgpu) fn are_in_memory(top_k: usize) -> bool {
+        top_k > MOST_IN_WORKGROUP
     }
 
     /// All of them.

@@ -29,6 +29,9 @@ pub(in crate::webgpu) const LOAD: usize = 8;
 /// The pieces of a search, and the memory for what they keep.
 pub(in crate::webgpu) struct Pieces {
     pub(in crate::webgpu) top_k: usize,
+    /// Rows of tiles for each candidate, and how many of them have lists that count: the channels of interest channels.
+    pub(in crate::webgpu) rows: usize,
+    pub(in crate::webgpu) channels: usize,
     pub(in crate::webgpu) lists: Lists,
     pub(in crate::webgpu) plan: Arc<DevicePlan>,
     /// `[slots + tiles, lists, K]` entries.
@@ -52,20 +55,34 @@ impl Pieces {
         window: usize,
     ) -> Result<Self> {
         let lists = Lists::new(top_k, best_tile_rows(batch.as_ref(), 1, Lists::counts(top_k), LOAD));
+        Self::of_lists(gpu, operation, batch, (top_k, lists), (1, 1), iterations, window)
+    }
+
+    /// The same for candidates that have so many `rows` of tiles each, and a list for each of the first `channels` of them.
+    pub(in crate::webgpu) fn of_lists(
+        gpu: &Wgpu,
+        operation: &'static str,
+        batch: &WgpuBatch,
+        (top_k, lists): (usize, Lists),
+        (rows, channels): (usize, usize),
+        iterations: usize,
+        window: usize,
+    ) -> Result<Self> {
         let step = iterations + lists.iterations_per_step(top_k, STEP);
         let wanted = (MOST_ITERATIONS / step).max(1) * STEP;
         let bytes = lists.count * top_k * 8;
-        let longest = longest_piece(batch.as_ref(), 1, lists.count, bytes, wanted.min(window), window);
+        let longest = longest_piece(batch.as_ref(), rows, lists.count, bytes, wanted.min(window), window);
         // No piece is shorter than four steps of the cut: a piece is to leave out at least as many behaviours as it keeps.
         let cut_step =
             (top_k / 2).next_multiple_of(2 * STEP).max(2 * STEP).min((longest / STEP).max(1) * STEP);
-        let cut = Cut { rows_per_target: 1, tile_rows: lists.count, step: cut_step, wanted: WANTED, longest };
+        let cut =
+            Cut { rows_per_target: rows, tile_rows: lists.count, step: cut_step, wanted: WANTED, longest };
         let plan = batch.plan(gpu, operation, &cut)?;
         let entries = (plan.plan.slots + plan.plan.tiles.len()) * lists.count * top_k;
         fit(operation, "lists", entries)?;
         let found = gpu.scratch(operation, entries as u64 * 2)?;
         let spare = lists.in_memory.then(|| gpu.scratch(operation, entries as u64 * 2)).transpose()?;
-        Ok(Self { top_k, lists, plan, found, spare })
+        Ok(Self { top_k, rows, channels, lists, plan, found, spare })
     }
 
     /// Rows of all packed tiles of candidates.

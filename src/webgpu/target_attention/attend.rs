@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::element::Element;
 use crate::error::Result;
-use crate::gpu::{fit, weighting_code};
+use crate::gpu::{fit, weighting_of};
 use crate::jagged::Batch;
 use crate::ops::Weighting;
 use crate::plan::{Cut, best_tile_rows};
@@ -138,6 +138,8 @@ pub(in crate::webgpu) struct Attention {
     pub(in crate::webgpu) value_width: usize,
     pub(in crate::webgpu) scale: f32,
     pub(in crate::webgpu) weighting: Weighting,
+    /// Whether the rows of a span are computed to bind them, so that those in gaps between histories cost something.
+    pub(in crate::webgpu) computes_rows: bool,
 }
 
 /// Binds the keys and values of a span of the histories; of behaviours that have positions their rows, and the table of positions.
@@ -239,7 +241,7 @@ impl Job<'_> {
         let partial = gpu.scratch(operation, (sums * (value_columns + 2)) as u64)?;
         let u = |value: usize| value as u32;
         let columns = column_vec4s(value_width.min(MAX_COLUMNS));
-        let (weighting, divisor) = weighting_code(operation, attention.weighting)?;
+        let (weighting, divisor) = weighting_of(attention.weighting);
         let AddedParams { has_bias, has_places, last_position } = self.added.params();
         let params = AttendParams {
             first_piece: 0,
@@ -257,7 +259,8 @@ impl Job<'_> {
             out_base: self.out.base,
             lse_base: self.lse.0.base,
             first_stats,
-            divisor,
+            // 0 stands for the length of the user's history.
+            divisor: divisor.unwrap_or(0.0),
             factor: split_scale(attention.scale).1,
             tile: u(tile_rows),
             columns: u(columns),
@@ -268,7 +271,11 @@ impl Job<'_> {
             last_position,
         };
         let quads = gpu.uses_subgroups() && columns >= 4;
-        for (pieces, span) in plan.plan.windows(self.window) {
+        let windows = match attention.computes_rows {
+            true => plan.plan.dense_windows(self.window),
+            false => plan.plan.windows(self.window),
+        };
+        for (pieces, span) in windows {
             self.pieces::<K>(params, quads, &pieces, &span, &partial)?;
         }
         let combine = combine::Combine {

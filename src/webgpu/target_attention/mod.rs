@@ -12,7 +12,6 @@ use std::ops::Range;
 
 use crate::element::{Element, GradientOf};
 use crate::error::Result;
-use crate::gpu::weighting_code;
 use crate::ops::{
     PartialAttention, PartialAttentionGradients, TargetAttention, TargetAttentionGradOut,
     TargetAttentionGradients, TargetAttentionInputs, TargetAttentionOps, TargetAttentionOutputs,
@@ -95,7 +94,6 @@ fn attend<T: Element>(
     const NAME: &str = "target_attention";
     op.check(batch.as_ref(), inputs)?;
     op.check_outputs(batch.as_ref(), &outputs)?;
-    weighting_code(NAME, op.weighting)?;
     let attention = Attention {
         operation: NAME,
         heads: op.heads,
@@ -104,6 +102,7 @@ fn attend<T: Element>(
         value_width: op.value_width,
         scale: op.effective_scale(),
         weighting: op.weighting,
+        computes_rows: false,
     };
     let [queries, keys] = [inputs.queries, inputs.keys].map(Region::of);
     let values = inputs.values.map_or(keys, Region::of);

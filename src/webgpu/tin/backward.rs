@@ -107,7 +107,8 @@ fn history_positions<'a, T: Element>(
         Some(given) => HistoryPositions::Given(given),
         None => {
             let [histories, _] = batch.sides()?;
-            HistoryPositions::Counted(histories.offsets(gpu, NAME, "batch")?, histories.as_ref().users())
+            let (edges, count) = histories.edges(gpu, NAME, "batch")?;
+            HistoryPositions::Counted(edges, count)
         }
     })
 }

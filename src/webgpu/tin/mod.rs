@@ -88,6 +88,7 @@ fn attend<T: Element>(
         value_width: op.width,
         scale: op.effective_scale(),
         weighting: Weighting::Softmax,
+        computes_rows: false,
     };
     let to = means.as_ref().unwrap_or(&out.binding);
     attention.run::<f32, T>(

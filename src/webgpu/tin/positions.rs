@@ -49,7 +49,7 @@ pub(super) fn variants() -> Vec<Kernel> {
 /// The positions of behaviours.
 pub(super) enum HistoryPositions<'a> {
     Given(Region<'a, u32>),
-    /// Counted from the newest; the offsets of the histories, and the number of users.
+    /// Counted from the newest; edges between which the histories are, and the number of what is between them.
     Counted(Binding, usize),
 }
 

@@ -1,6 +1,9 @@
-//! Look-ups and decoupled embeddings on the emulated CUDA device: ids, counts and positions out of range.
+//! Look-ups and decoupled embeddings on the emulated CUDA device: ids, counts and positions out of range, and long pieces.
 
+use cuda_emulator::Device;
 use longseq::*;
+use longseq_check::decoupled::DecoupledCase;
+use longseq_check::device::assert_check;
 use longseq_check::device::cuda::session;
 
 fn error(operation: &'static str, argument: &'static str, position: u64, id: u64, rows: u64) -> Error {
@@ -52,6 +55,28 @@ fn ids_counts_and_positions_out_of_range_are_reported() {
         gpu.synchronize()
     };
     run().expect("valid calls");
+    drop(gpu);
+    assert_eq!(emulator.take_findings(), []);
+}
+
+/// Pieces that are longer than lists, on a device with few processors: floors reject entries, and lists are cut while they fill.
+#[test]
+fn lists_of_rows_of_tables_are_cut_in_long_pieces() {
+    let Some(emulator) = session() else { return };
+    emulator.set_device(Device { multiprocessors: 4, ..Device::sm_80() });
+    let gpu = Cuda::new(0).expect("a device");
+    let case = DecoupledCase {
+        attention_widths: vec![4, 2],
+        representation_widths: vec![2, 1],
+        table_rows: vec![5000, 50],
+        ..Default::default()
+    };
+    for (length, candidates, top_k) in [(9000, 16, 50), (20_000, 4, 700), (40_000, 2, 3000)] {
+        assert_check(
+            &DecoupledCase { histories: vec![length], targets: vec![candidates], top_k, ..case.clone() },
+            &gpu,
+        );
+    }
     drop(gpu);
     assert_eq!(emulator.take_findings(), []);
 }

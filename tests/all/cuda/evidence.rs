@@ -16,6 +16,7 @@ use longseq_check::decoupled::{DecoupledBackwardCase, DecoupledCase};
 use longseq_check::device::cuda::session;
 use longseq_check::device::{TestDevice, thorough};
 use longseq_check::din::{DinBackwardCase, DinCase, Kind};
+use longseq_check::interest_channels::{ChannelsBackwardCase, ChannelsCase};
 use longseq_check::lookup::{LookupBackwardCase, LookupCase, Pool};
 use longseq_check::sdim::{SdimBackwardCase, SdimCase};
 use longseq_check::search::{Compared, SearchCase};
@@ -284,6 +285,23 @@ fn tin() -> Vec<Shape> {
     ]
 }
 
+fn channels() -> Vec<Shape> {
+    let routed = ChannelsCase {
+        histories: vec![10_000],
+        targets: vec![16],
+        width: 64,
+        top_k: 100,
+        ..Default::default()
+    };
+    let all = ChannelsCase { among: KeptAmong::All, dtype: DType::Bf16, ..routed.clone() };
+    let gradients = ChannelsBackwardCase { forward: routed.clone(), ..Default::default() };
+    vec![
+        shape("interest channels f32, 4 of K = 100 of 10,000, C = 16, d = 64", &routed),
+        long_shape("interest channels bf16, 4 of K = 100 among all 10,000, C = 16, d = 64", &all),
+        shape("gradients of interest channels f32, 4 of K = 100 of 10,000, C = 16, d = 64", &gradients),
+    ]
+}
+
 /// The resources of a kernel, from the tables that `kernels/compile` writes with ptxas.
 fn resources(kernel: &str, architecture: &str) -> Resources {
     let folder = longseq_check::repository().join("kernels/ptx");
@@ -376,10 +394,17 @@ fn the_evidence_is_up_to_date() {
     if session().is_none() {
         return;
     }
-    let shapes =
-        [target_attention(), din_and_sdim(), decoupled_and_lookups(), searches(), selections(), tin()]
-            .into_iter()
-            .flatten();
+    let shapes = [
+        target_attention(),
+        din_and_sdim(),
+        decoupled_and_lookups(),
+        searches(),
+        selections(),
+        tin(),
+        channels(),
+    ]
+    .into_iter()
+    .flatten();
     let path = longseq_check::repository().join("kernels/evidence.md");
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     if let Ok(wanted) = std::env::var("LONGSEQ_WRITE_EVIDENCE") {

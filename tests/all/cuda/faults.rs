@@ -11,6 +11,7 @@ use longseq_check::device::TestDevice;
 use longseq_check::device::cuda::session;
 use longseq_check::din::DinCase;
 use longseq_check::faults::fail_each_allocation;
+use longseq_check::interest_channels::{ChannelsBackwardCase, ChannelsCase};
 use longseq_check::lookup::{LookupCase, Pool};
 use longseq_check::sdim::SdimCase;
 use longseq_check::search::{NewestCase, SearchCase};
@@ -285,7 +286,7 @@ fn a_failing_event_is_reported_by_the_next_wait() {
 }
 
 /// A call of each operation. Histories are just long enough to be split.
-fn operations() -> [AnyCase; 14] {
+fn operations() -> [AnyCase; 16] {
     let attention = AttentionCase { histories: vec![600], ..Default::default() };
     [
         (&AttentionBackwardCase { forward: attention.clone(), ..Default::default() }).into(),
@@ -303,6 +304,8 @@ fn operations() -> [AnyCase; 14] {
         (&HistogramCase::default()).into(),
         (&TinCase { histories: vec![600], ..Default::default() }).into(),
         (&TinBackwardCase::default()).into(),
+        (&ChannelsCase { histories: vec![600], ..Default::default() }).into(),
+        (&ChannelsBackwardCase::default()).into(),
     ]
 }
 
@@ -336,7 +339,18 @@ fn all_cases() -> Vec<AnyCase> {
         ..Default::default()
     };
     let of_tin: [AnyCase; 3] = [(&tin).into(), (&gradients).into(), (&counted).into()];
-    longseq_check::faults::cases().into_iter().chain(of_tin).chain(selections()).collect()
+    let cases = longseq_check::faults::cases().into_iter().chain(of_tin).chain(selections());
+    cases.chain(channels()).collect()
+}
+
+/// Interest channels: all scratch memory that there is.
+fn channels() -> [AnyCase; 3] {
+    let (dtype, normalise) = (DType::Bf16, true);
+    let forward = ChannelsCase { dtype, normalise, among: KeptAmong::All, ..Default::default() };
+    // More entries than are sorted in shared memory.
+    let long = ChannelsCase { histories: vec![3000], targets: vec![1], top_k: 2500, ..forward.clone() };
+    let backward = ChannelsBackwardCase { forward: forward.clone(), narrow: true, ..Default::default() };
+    [(&forward).into(), (&long).into(), (&backward).into()]
 }
 
 fn run(gpu: &Cuda, case: &AnyCase) -> Result<()> {

@@ -184,7 +184,15 @@ fn target_attention() -> Vec<(Mutant, Check)> {
         (mutant(fma, fma_kernel, "removed values not detected", NOT_FINITE), &removed),
         (mutant(mma, mma_kernel, "removed values not detected", NOT_FINITE), &removed_half),
         (mutant(stream, stream_kernel, "removed values not detected", NOT_FINITE), &removed_one),
-        (mutant(stream, stream_kernel, "products subtracted", ("add.rn.f32", "sub.rn.f32")), &one),
+        (
+            mutant(
+                stream,
+                stream_kernel,
+                "products of other lanes",
+                ("shfl.sync.bfly.b32", "shfl.sync.down.b32"),
+            ),
+            &one,
+        ),
         (
             mutant(
                 "target_attention",
@@ -339,20 +347,16 @@ fn decoupled() -> Vec<(Mutant, Check)> {
     let case = DecoupledCase { histories: vec![3000, 40], targets: vec![16, 4], ..Default::default() };
     // More entries than one pass of the selection takes.
     let long = DecoupledCase { histories: vec![12_000], targets: vec![3], top_k: 64, ..case.clone() };
-    let (search, select) = ("decoupled_search", "decoupled_select");
+    // A K for which a tile has one candidate.
+    let many = DecoupledCase { histories: vec![4000], targets: vec![2], top_k: 2000, ..case.clone() };
+    let search = "decoupled_search";
+    let selection = |fault, edit| mutant("search", "search_select", fault, edit);
     let twins = [
-        (mutant(search, select, "counted before all are there", ("bar.sync \t0;", "")), &long),
-        (
-            mutant(
-                search,
-                select,
-                "entries above the floor not summed",
-                ("redux.sync.add", "redux.sync.max"),
-            ),
-            &long,
-        ),
-        (mutant(search, select, "entries exchanged one way", ("shfl.sync.bfly", "shfl.sync.down")), &case),
+        (selection("counted before all are there", ("bar.sync \t0;", "")), &long),
+        (selection("entries above the floor not summed", ("redux.sync.add", "redux.sync.max")), &long),
+        (selection("entries exchanged one way", ("shfl.sync.bfly", "shfl.sync.down")), &case),
         (mutant(search, "decoupled_search_16", "rows not waited for", NOT_WAITED), &case),
+        (mutant(search, "decoupled_search_1", "rows not waited for", NOT_WAITED), &many),
         (mutant("decoupled_attend", "decoupled_attend", "rows not waited for", NOT_WAITED), &case),
         (
             mutant("lookup", "lookup_check", "ids within the table reported", ("setp.gt.u64", "setp.lt.u64")),
@@ -427,6 +431,8 @@ fn every_kernel_has_a_wrong_twin() {
         super::selected::wrong_gradients(),
         super::tin::wrong(),
         super::tin::wrong_gradients(),
+        super::channels::wrong(),
+        super::channels::wrong_gradients(),
     ];
     let twins: Vec<String> = lists.iter().flatten().map(|(mutant, _)| family(mutant.kernel)).collect();
     for (_, text) in cuda::kernels() {

@@ -6,6 +6,7 @@ mod interest_channels;
 mod sdim;
 mod search;
 mod selected;
+mod selected_tables;
 mod target_attention;
 mod tin;
 

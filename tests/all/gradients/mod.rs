@@ -6,6 +6,7 @@ mod interest_channels;
 mod lookup;
 mod sdim;
 mod selected;
+mod selected_tables;
 mod target_attention;
 mod tin;
 mod update_rows;
@@ -115,7 +116,8 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 /// The rows of a jagged buffer with `tail` rows of nobody.
 fn jagged(lengths: &[usize], tail: usize) -> longseq::Jagged {
     let exact = longseq::Jagged::from_lengths(lengths).expect("lengths");
-    longseq::Jagged::new(exact.offsets(), exact.rows() + tail).expect("offsets")
+    let offsets = exact.offsets().expect("one user after the other");
+    longseq::Jagged::new(offsets, exact.rows() + tail).expect("offsets")
 }
 
 fn batch(histories: &[usize], targets: &[usize], tail: usize) -> longseq::Batch {

@@ -2,7 +2,7 @@
 
 use super::{registry, run};
 
-tests!(interest_channels on cpu: (
+tests!(interest_channels on cpu webgpu cuda: (
     matches_independent_results,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
@@ -25,7 +25,7 @@ tests!(interest_channels on cpu: (
     matches_reference_on_the_small_named_cases,
 ));
 
-tests!(interest_channels_backward on cpu: (
+tests!(interest_channels_backward on cpu webgpu cuda: (
     matches_independent_gradients,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,

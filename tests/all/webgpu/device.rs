@@ -80,14 +80,14 @@ fn sizes_above_the_limits_are_refused() {
     let error = gpu.target_attention_into(&TargetAttention::new(width), &batch, inputs, outputs).unwrap_err();
     assert!(matches!(error, Error::Limit { operation: "target_attention", .. }), "{error}");
 
-    let op = Decoupled::new([1.0]).with_top_k(Some(1025));
+    let op = Decoupled::new([1.0]).with_top_k(Some(Search::MAX_TOP_K + 1));
     let ids = gpu.zeros::<u32>(1).expect("a small buffer");
     let table = Table::new(1, 64, TableData::F32(gpu.view(&keys)));
     let batch = gpu.batch(&one(1), &one(1)).expect("one user on both sides");
     let (ids, attention) = (gpu.view(&ids), &[table][..]);
     let error =
         gpu.decoupled_search(&op, &batch, SearchInputs::new(attention, ids, ids)).map(drop).unwrap_err();
-    assert_eq!(error.to_string(), "decoupled_search: top_k needs 1025, above the limit of 1024");
+    assert_eq!(error.to_string(), "decoupled_search: top_k needs 4097, above the limit of 4096");
 }
 
 #[test]

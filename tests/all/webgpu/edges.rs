@@ -2,7 +2,9 @@
 
 use longseq::webgpu::WgpuBuffer;
 use longseq::*;
+use longseq_check::device::TestDevice;
 use longseq_check::device::webgpu::device;
+use longseq_check::interest_channels::{ChannelsBackwardCase, ChannelsCase};
 
 fn one(rows: usize) -> Jagged {
     Jagged::from_lengths(&[rows]).expect("a small length")
@@ -278,8 +280,10 @@ fn long_lists_are_merged_in_memory() {
 #[test]
 fn long_searches_are_combined_in_rounds() {
     let Some(gpu) = device() else { return };
-    let (length, top_k) = (60_000u32, 1024);
-    for rising in [true, false] {
+    let length = 60_000u32;
+    for (rising, top_k) in
+        [(true, 1024), (false, 1024), (true, Search::MAX_TOP_K), (false, Search::MAX_TOP_K)]
+    {
         let rows: Vec<f32> =
             (0..length).map(|l| if rising { l as f32 } else { (length - l) as f32 }).collect();
         let table = gpu.upload(&rows).expect("an upload");
@@ -293,6 +297,34 @@ fn long_searches_are_combined_in_rounds() {
         let kept = gpu.decoupled_search(&op, &batch, inputs).expect("a valid call");
         let got = gpu.download(gpu.view(&kept.positions)).expect("a download");
         let expected: Vec<u32> = (0..top_k as u32).map(|k| if rising { length - 1 - k } else { k }).collect();
-        assert!(got == expected, "rising: {rising}: {:?} …", &got[..8]);
+        assert!(got == expected, "rising: {rising}, {top_k}: {:?} …", &got[..8]);
+    }
+}
+
+/// Axes that take several dispatches, in lists that take several tiles; and those that are too many or too wide.
+#[test]
+fn axes_of_many_numbers_are_put_at_right_angles() {
+    let Some(gpu) = device() else { return };
+    let forward = ChannelsCase {
+        histories: vec![30],
+        targets: vec![2],
+        width: 600,
+        channels: 100,
+        shared: 0.0,
+        ..Default::default()
+    };
+    gpu.check_case(&(&forward).into()).unwrap_or_else(|failure| panic!("{failure}"));
+    let backward = ChannelsBackwardCase { forward, ..Default::default() };
+    gpu.check_case(&(&backward).into()).unwrap_or_else(|failure| panic!("{failure}"));
+    for (width, channels, named) in [(16_385, 1, "width"), (500, 394, "axes")] {
+        let op = InterestChannels::new(width).with_channels(channels).with_top_k(1);
+        let axes = gpu.zeros::<f32>(width * channels).expect("memory");
+        let history = gpu.zeros::<f32>(width).expect("memory");
+        let batch = gpu.batch(&one(1), &one(1)).expect("one user");
+        let inputs = InterestChannelsInputs::new(gpu.view(&axes), gpu.view(&history));
+        match gpu.interest_channels(&op, &batch, inputs) {
+            Err(Error::Limit { argument, .. }) => assert_eq!(argument, named),
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -10,6 +10,7 @@ use longseq_check::AnyCase;
 use longseq_check::device::TestDevice;
 use longseq_check::device::webgpu::{device, options};
 use longseq_check::faults::fail_each_allocation;
+use longseq_check::interest_channels::{ChannelsBackwardCase, ChannelsCase};
 use longseq_check::search::NewestCase;
 use longseq_check::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase, Bias};
@@ -91,7 +92,7 @@ fn every_failing_allocation_is_an_error_of_its_call() {
     let forward = AttentionCase { histories: vec![70, 0, 9], targets: vec![3, 1, 2], ..Default::default() };
     let backward = AttentionBackwardCase { forward, narrow: true, ..Default::default() };
     let cases = longseq_check::soak::cases().into_iter().chain([AnyCase::AttentionBackward(backward)]);
-    for case in cases.chain(tin()) {
+    for case in cases.chain(tin()).chain(channels()) {
         let expected = gpu.run_case(&case).expect("a valid case");
         for nth in 1.. {
             gpu.fail_allocation(nth);
@@ -148,11 +149,25 @@ fn tin() -> [AnyCase; 2] {
     [AnyCase::Tin(forward), AnyCase::TinBackward(backward)]
 }
 
+/// Interest channels and their gradients, the same.
+fn channels() -> [AnyCase; 2] {
+    let forward = ChannelsCase {
+        dtype: DType::Bf16,
+        histories: vec![70, 0, 9],
+        targets: vec![3, 1, 2],
+        among: KeptAmong::All,
+        normalise: true,
+        ..Default::default()
+    };
+    let backward = ChannelsBackwardCase { forward: forward.clone(), narrow: true, ..Default::default() };
+    [AnyCase::Channels(forward), AnyCase::ChannelsBackward(backward)]
+}
+
 /// A call that runs out of memory, at whichever allocation, has written nothing.
 #[test]
 fn memory_that_runs_out_leaves_outputs_alone() {
     let (Some(gpu), mut failed) = (own_device(), 0) else { return };
-    for case in longseq_check::faults::cases().into_iter().chain(selected()).chain(tin()) {
+    for case in longseq_check::faults::cases().into_iter().chain(selected()).chain(tin()).chain(channels()) {
         let each = fail_each_allocation(&gpu, &case, &|nth| gpu.fail_allocation(nth));
         failed += each.unwrap_or_else(|failure| panic!("{failure}"));
         gpu.synchronize().expect("nothing else failed");

@@ -1,6 +1,7 @@
 //! Shaders of search that are wrong on purpose.
 
 use longseq::SearchScore;
+use longseq_check::decoupled::DecoupledCase;
 use longseq_check::search::{Compared, SearchCase};
 
 use super::wrong_shaders::{Twin, twin};
@@ -79,7 +80,17 @@ fn words() -> Vec<Twin> {
 fn lists() -> Vec<Twin> {
     let (many, cosine) = (many(), cosine());
     let keys = SearchCase { score: SearchScore::Match, ..cosine.clone() };
+    let tables =
+        DecoupledCase { histories: vec![10_000], targets: vec![2], top_k: 1100, ..Default::default() };
     vec![
+        // Rows of tables, which are gathered: the first for all; new entries that replace the kept ones.
+        twin(
+            &tables,
+            "decoupled/search",
+            "return table0_vec4(place, left);",
+            "return table0_vec4(0u, left);",
+        ),
+        twin(&tables, "decoupled/search", "next_kept++;", "next_kept += 2u;"),
         // New entries that replace the kept ones; a merge that begins at the wrong entry; what the other buffer holds; the
         // threshold of another entry.
         twin(&many, "search/rows", "next_kept++;", "next_kept += 2u;"),

@@ -435,6 +435,7 @@ fn every_kernel_has_a_wrong_twin() {
         super::din_gradients::twins(),
         super::sdim_gradients::twins(),
         super::wrong_decoupled_gradients::twins(),
+        super::wrong_interest_channels::twins(),
         super::wrong_lookup_gradients::twins(),
         super::wrong_search::twins(),
         super::wrong_selected::twins(),

@@ -147,7 +147,8 @@ impl Warp {
             self.pc += 1;
         }
         if back {
-            self.loops += 1;
+            // Lanes that are all together keep nobody waiting.
+            self.loops = if self.parked.is_empty() { 0 } else { self.loops + 1 };
         }
         if self.pc >= self.next {
             self.regroup();

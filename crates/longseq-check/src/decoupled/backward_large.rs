@@ -6,7 +6,7 @@ use longseq::prelude::*;
 use super::{DecoupledBackwardCase, DecoupledCase, Scores};
 use crate::case::{Case, Rules, assert_check};
 
-/// A selection may hold more than a search finds on a GPU (1024): it is the caller's.
+/// A selection may hold more than a search finds on a GPU ([`Search::MAX_TOP_K`]): it is the caller's.
 pub(super) fn takes_more_kept_than_a_search_finds<B: Backend>(backend: &B, rules: Rules) {
     let (histories, targets, table_rows) = (vec![1300, 20], vec![1, 2], vec![1301]);
     let (attention_widths, representation_widths) = (vec![1], vec![6]);

@@ -165,9 +165,9 @@ fn matches_reference_with_one_to_four_features<B: Backend>(backend: &B, rules: R
 
 /// One, many, and more than there are.
 fn matches_reference_with_few_and_many_kept<B: Backend>(backend: &B, rules: Rules) {
-    for top_k in [1, 2, 31, 64, 65, 200, 1024] {
+    for top_k in [1, 2, 31, 64, 65, 200, 1024, 1600] {
         for multiply_target in [false, true] {
-            let (histories, targets) = (vec![300, 40, 900], vec![3, 2, 1]);
+            let (histories, targets) = (vec![300, 40, 900.max(top_k + 100)], vec![3, 2, 1]);
             let table_rows = vec![5000, 50];
             let case = DecoupledCase {
                 top_k,

@@ -1,7 +1,7 @@
 //! Orders of scores that are hard for a search, and numbers at the limits.
 
 use longseq::prelude::*;
-use longseq::{Decoupled, Error, Jagged, Result, SearchInputs};
+use longseq::{Decoupled, Error, Jagged, Result, Search, SearchInputs};
 
 use super::{DecoupledCase, Scores};
 use crate::case::{Rules, assert_check};
@@ -40,7 +40,8 @@ pub(super) fn names_the_limit_before_it_allocates<B: Backend>(backend: &B, _: Ru
     let is_limit = |result: &Result<()>| matches!(result, Err(Error::Limit { argument: "top_k", .. }));
     let all = search(1 << 40);
     assert!(all.is_err(), "8 TiB");
-    assert_eq!(is_limit(&search(1025)), is_limit(&all), "{all:?}");
+    assert_eq!(is_limit(&search(Search::MAX_TOP_K + 1)), is_limit(&all), "{all:?}");
+    search(Search::MAX_TOP_K).expect("a valid call");
 }
 
 /// Scores that replace the worst kept one at every step, never, or in runs.
@@ -53,12 +54,12 @@ pub(super) fn finds_the_best_in_any_order<B: Backend>(backend: &B, rules: Rules)
         Scores::All(0.5),
         Scores::Alternate(1.0),
     ];
-    for (length, top_k) in [(70, 10), (769, 577), (1100, 1024)] {
+    for (length, top_k) in [(70, 10), (769, 577), (1100, 1024), (2600, 2000)] {
         for scores in orders {
             assert_check(&given(scores, length, top_k), backend, rules);
         }
     }
-    let large = [(3000, 64), (10_000, 577), (10_000, 1024)];
+    let large = [(3000, 64), (10_000, 577), (10_000, 1024), (20_000, Search::MAX_TOP_K)];
     for (length, top_k) in large.into_iter().filter(|_| !rules.slow) {
         for scores in &orders[..2] {
             assert_check(&given(*scores, length, top_k), backend, rules);

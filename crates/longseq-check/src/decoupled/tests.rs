@@ -23,6 +23,7 @@ list_tests!("decoupled":
     matches_reference_from_every_storage,
     matches_reference_with_one_to_four_features,
     matches_reference_with_few_and_many_kept,
+    matches_reference_with_the_most_kept_from_every_storage,
     matches_reference_when_every_score_ties,
     matches_reference_where_kept_rows_cancel,
     matches_reference_with_ids_outside,
@@ -153,7 +154,7 @@ fn matches_reference_with_one_to_four_features<B: Backend>(backend: &B, rules: R
 }
 
 fn matches_reference_with_few_and_many_kept<B: Backend>(backend: &B, rules: Rules) {
-    for top_k in [1, 2, 31, 64, 65, 200, 1024] {
+    for top_k in [1, 2, 31, 64, 65, 200, 1024, 1700, Search::MAX_TOP_K] {
         let (histories, targets) = (vec![300, 40, 2000], vec![3, 2, 1]);
         let table_rows = vec![5000, 50];
         assert_check(
@@ -161,6 +162,25 @@ fn matches_reference_with_few_and_many_kept<B: Backend>(backend: &B, rules: Rule
             backend,
             rules,
         );
+    }
+}
+
+/// Backends may have longer lists, and fewer places for tables, where more are kept than workgroups have memory for.
+fn matches_reference_with_the_most_kept_from_every_storage<B: Backend>(backend: &B, rules: Rules) {
+    for storage in Storage::ALL {
+        for features in [1, 3] {
+            let case = DecoupledCase {
+                storage,
+                histories: vec![1800, 0, 40],
+                targets: vec![2, 1, 1],
+                table_rows: vec![900, 7, 50][..features].to_vec(),
+                attention_widths: vec![8, 5, 1][..features].to_vec(),
+                representation_widths: vec![4, 1, 3][..features].to_vec(),
+                top_k: 1600,
+                ..Default::default()
+            };
+            assert_check(&case, backend, rules);
+        }
     }
 }
 

@@ -117,14 +117,23 @@ pub fn jagged(data: &[u8]) {
     let mut bytes = Unstructured::new(data);
     let Ok((offsets, rows, signed)) = bytes.arbitrary::<(Vec<u64>, usize, Vec<i64>)>() else { return };
     if let Ok(jagged) = Jagged::new(&offsets, rows) {
-        let kept: Vec<u64> = jagged.offsets().iter().map(|&offset| offset as u64).collect();
-        assert_eq!(kept, offsets);
+        let kept = jagged.offsets().map(|kept| kept.iter().map(|&offset| offset as u64).collect::<Vec<_>>());
+        assert_eq!(kept, Some(offsets.clone()));
         assert_eq!(offsets.first(), Some(&0));
         assert!(offsets.is_sorted() && jagged.total() <= jagged.rows() && jagged.rows() == rows);
         assert_eq!(jagged.ranges().map(|range| range.len()).sum::<usize>(), jagged.total());
     }
     if Jagged::new(&signed, rows).is_ok() {
         assert!(signed.iter().all(|&offset| offset >= 0));
+    }
+    let (starts, counts) = offsets.split_at(offsets.len() / 2);
+    if let Ok(jagged) = Jagged::from_starts(starts, counts, rows) {
+        assert_eq!((jagged.users(), counts.len()), (starts.len(), starts.len()));
+        for (user, range) in jagged.ranges().enumerate() {
+            assert_eq!(range.len() as u64, counts[user]);
+            assert!(range.is_empty() || range.start as u64 == starts[user]);
+            assert!(range.end <= jagged.total() && jagged.total() <= rows);
+        }
     }
     let lengths: Vec<usize> = offsets.iter().map(|&length| length as usize).collect();
     if let Ok(jagged) = Jagged::from_lengths(&lengths) {

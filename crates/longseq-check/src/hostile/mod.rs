@@ -363,7 +363,7 @@ fn takes_more_kept_than_there_are<B: Backend>(backend: &B, _: Rules) {
         let kept = backend.decoupled_search(&op, &batch(backend, 3, 1), inputs)?;
         Ok((backend.download(backend.view(&kept.positions))?, backend.download(backend.view(&kept.counts))?))
     };
-    for top_k in [4, 65, 1024] {
+    for top_k in [4, 65, 1024, 1025, Search::MAX_TOP_K] {
         let (positions, counts) = run(top_k).expect("a valid call");
         assert_eq!((&positions[..4], &counts[..]), (&[1, 2, 0, EMPTY_SLOT][..], &[3][..]), "top_k {top_k}");
     }

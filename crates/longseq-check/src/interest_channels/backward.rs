@@ -142,7 +142,7 @@ impl ChannelsBackwardCase {
         let all = ExactAxes::of(case, &inputs.views(&Cpu::new()))?;
         let sizes = Sizes::new(case, &inputs.history);
         let length = |row: &[f64]| row.iter().map(|x| x * x).sum::<f64>().sqrt();
-        let mut bounds = [Vec::new(), Vec::new()];
+        let mut bounds = [Vec::new(), vec![0.0; batch.histories().total() * width]];
         for (history, targets) in batch.requests() {
             let (mut of_behaviour, mut terms) = (0.0, 0.0);
             for m in targets.clone() {
@@ -183,7 +183,7 @@ impl ChannelsBackwardCase {
                 bounds[0].extend(std::iter::repeat_n(bound, channels * width));
             }
             let of_behaviour = of_behaviour + (additions(2 * targets.len()) + 4.0) * U * terms;
-            bounds[1].extend(std::iter::repeat_n(of_behaviour, history.len() * width));
+            bounds[1][history.start * width..history.end * width].fill(of_behaviour);
         }
         bounds.iter_mut().filter(|bound| bound.is_empty()).for_each(|bound| bound.push(0.0));
         Ok(bounds)

@@ -5,6 +5,8 @@
 pub enum Fault {
     /// Users see their histories shifted by one behaviour.
     HistoryShifted,
+    /// Sub-ranges are read as if they were one after the other.
+    GapsClosed,
     /// The factor on the dot product is dropped.
     ScaleDropped,
     /// The bias is ignored.

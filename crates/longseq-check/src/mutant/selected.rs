@@ -2,7 +2,7 @@
 
 use longseq::*;
 
-use super::{Fault, Mutant};
+use super::{Fault, Mutant, clamped};
 
 /// A selection that the mutant may have changed, with `γ`.
 struct Changed {
@@ -63,6 +63,15 @@ fn reborrow<'a, G: Element>(
     again.gammas = grads.gammas.as_mut().map(|view| view.reborrow());
     again.similarities = grads.similarities.as_mut().map(|view| view.reborrow());
     again
+}
+
+/// Gradients of the output, zeros but for the last candidate of each user.
+fn of_last<T: Element>(batch: &Batch, grad_out: &[T], width: usize) -> Vec<T> {
+    let mut last = grad_out.to_vec();
+    for targets in batch.targets().ranges().filter(|targets| !targets.is_empty()) {
+        last[targets.start * width..(targets.end - 1) * width].fill(T::from_f32(0.0));
+    }
+    last
 }
 
 impl SelectedOps for Mutant {
@@ -126,11 +135,7 @@ impl SelectedOps for Mutant {
         if self.is(Fault::MeanGradientDropped) {
             grad_out.lse = Some(Host::view(&means));
         }
-        let mut last = grad_out.out.to_vec();
-        for targets in batch.targets().ranges().filter(|targets| !targets.is_empty()) {
-            last[targets.start * op.heads * width..(targets.end - 1) * op.heads * width]
-                .fill(T::from_f32(0.0));
-        }
+        let last = of_last(batch, &grad_out.out, op.heads * width);
         let mut grads = grads;
         Cpu::new().selected_attention_backward_into(&op, batch, inputs, grad_out, reborrow(&mut grads))?;
         if !self.is(Fault::OneReaderOnly) {
@@ -139,6 +144,56 @@ impl SelectedOps for Mutant {
         grad_out.out = Host::view(&last);
         (grads.queries, grads.similarities) = (None, None);
         Cpu::new().selected_attention_backward_into(&op, batch, inputs, grad_out, grads)
+    }
+
+    fn selected_table_attention_into<T: Element>(
+        &self,
+        op: &SelectedAttention,
+        batch: &Batch,
+        inputs: SelectedTableInputs<'_, Host, T>,
+        outputs: SelectedAttentionOutputs<'_, Host, T>,
+    ) -> Result<()> {
+        let op = if self.is(Fault::ScaleDropped) { op.with_scale(1.0) } else { *op };
+        let changed = self.changed(&inputs.selection, inputs.gammas, op.top_k);
+        let ids = clamped(&inputs.history_ids, inputs.values);
+        let mut inputs = inputs;
+        inputs.selection = changed.selection();
+        inputs.gammas = changed.gammas.as_deref().map(Host::view);
+        if self.is(Fault::IdsClamped) {
+            inputs.history_ids = Host::view(&ids);
+        }
+        if self.is(Fault::BiasIgnored) {
+            inputs.bias = None;
+        }
+        Cpu::new().selected_table_attention_into(&op, batch, inputs, outputs)
+    }
+
+    fn selected_table_attention_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &SelectedAttention,
+        batch: &Batch,
+        inputs: SelectedTableInputs<'_, Host, T>,
+        grad_out: SelectedAttentionGradOut<'_, Host, T>,
+        grads: SelectedTableGradients<'_, Host, G>,
+    ) -> Result<()> {
+        let op = if self.is(Fault::ScaleDropped) { op.with_scale(1.0) } else { *op };
+        let ids = clamped(&inputs.history_ids, inputs.values);
+        let last = of_last(batch, &grad_out.out, op.heads * op.value_width);
+        let (mut inputs, mut grad_out, mut grads) = (inputs, grad_out, grads);
+        if self.is(Fault::IdsClamped) {
+            inputs.history_ids = Host::view(&ids);
+        }
+        if self.is(Fault::AliasedValuesForgotten) && matches!(inputs.keys, SelectedKeys::Values) {
+            inputs.keys = SelectedKeys::Tables(inputs.values);
+            grads.key_tables = std::mem::take(&mut grads.values);
+        }
+        if self.is(Fault::LseGradientIgnored) {
+            grad_out.lse = None;
+        }
+        if self.is(Fault::OneReaderOnly) {
+            grad_out.out = Host::view(&last);
+        }
+        Cpu::new().selected_table_attention_backward_into(&op, batch, inputs, grad_out, grads)
     }
 
     fn similarity_histogram_into(

@@ -197,8 +197,11 @@ impl SdimBackwardCase {
         };
         let behaviours =
             batch.histories().ranges().enumerate().flat_map(|(b, rows)| rows.map(move |l| (b, l)));
-        let absolute: Vec<f64> =
-            behaviours.map(of_behaviour).flat_map(|error| std::iter::repeat_n(error, op.width)).collect();
+        // Rows in gaps have gradients of exactly 0.
+        let mut absolute = vec![0.0; used];
+        for (b, l) in behaviours {
+            absolute[l * op.width..(l + 1) * op.width].fill(of_behaviour((b, l)));
+        }
         if absolute.is_empty() {
             return Ok(());
         }

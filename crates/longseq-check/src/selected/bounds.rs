@@ -21,6 +21,10 @@ pub(super) struct Errors {
     /// The most queries that read a row of keys or values.
     readers: usize,
     candidates: usize,
+    /// The sums in which the gradient of a row is added up, one after the other.
+    levels: f64,
+    /// Roundings of a number of keys or values before it is read.
+    decoding: f64,
     scale: f64,
     query: f64,
     key: f64,
@@ -42,6 +46,15 @@ pub(super) struct Errors {
 
 impl Errors {
     pub(super) fn new<T: Element>(case: &SelectedCase, inputs: &Inputs<Host, T>) -> Self {
+        Self::of_decoded(case, inputs, 0.0)
+    }
+
+    /// Where so many roundings decode each number of keys and values, of magnitudes that these inputs have.
+    pub(super) fn of_decoded<T: Element>(
+        case: &SelectedCase,
+        inputs: &Inputs<Host, T>,
+        decoding: f64,
+    ) -> Self {
         let (op, batch) = (case.op(), case.batch());
         let scale = f64::from(op.effective_scale()).abs();
         let weak = |x: &f32| if x.abs() < DOMINANT { x.abs() } else { 0.0 };
@@ -52,7 +65,7 @@ impl Errors {
         let underflow = op.width as f64 * scale * 2f64.powi(-149) + f64::from(f32::MIN_POSITIVE);
         // A score is a dot product of d terms, scaled and shifted: d + 3 roundings of at most its magnitude, which the lengths of the rows
         // bound (Cauchy-Schwarz).
-        let score_error = (op.width as f64 + 3.0) * U * score + underflow;
+        let score_error = (op.width as f64 + 3.0 + decoding) * U * score + underflow;
         let similarity = data::max_abs(&inputs.similarities);
         let mut gammas = [1.0, 0.0, 0.0];
         if let Some(all) = &inputs.gammas {
@@ -70,6 +83,8 @@ impl Errors {
             kept: counts.iter().max().map_or(0, |&count| count as usize),
             readers: readers(&batch, inputs, op.top_k) * op.heads / op.kv_heads,
             candidates: batch.targets().total(),
+            levels: 1.0,
+            decoding,
             scale,
             query: data::max_abs(&inputs.queries),
             key: data::max_abs(&inputs.keys),
@@ -85,6 +100,12 @@ impl Errors {
         }
     }
 
+    /// Of gradients that tables get through rows of which so many are read, for one id.
+    pub(super) fn of_tables(self, readers: usize) -> Self {
+        let readers = readers * self.op.heads / self.op.kv_heads;
+        Self { readers, levels: 2.0, ..self }
+    }
+
     /// Of the output: weights add up to 1, and an error of δ in every `α` changes each by at most a factor `exp(±2δ)`.
     pub(super) fn out<T: Element>(&self, rules: Rules) -> f64 {
         // Flushed to zero: of each behaviour a value, its product with the weight, or the sum so far.
@@ -93,7 +114,7 @@ impl Errors {
             (true, false) if T::DTYPE == DType::Bf16 => 2f64.powi(-124),
             _ => 0.0,
         };
-        let weights = (2.0 * self.alpha_error).exp_m1() + (additions(self.kept) + 12.0) * U;
+        let weights = (2.0 * self.alpha_error).exp_m1() + (additions(self.kept) + 12.0 + self.decoding) * U;
         self.value * weights + lost * self.kept as f64
     }
 
@@ -116,7 +137,7 @@ impl Errors {
         let (weight_error, total) =
             if relative < 1.0 { (relative, 1.0) } else { (1.0, self.kept.max(1) as f64) };
         let grad = 2.0 * a + grad_lse;
-        let product_error = (self.op.value_width as f64 + 1.0) * U * a;
+        let product_error = (self.op.value_width as f64 + 1.0 + self.decoding) * U * a;
         // Flushed to zero: of each term its factors, the product, and the sum so far.
         let lost = if rules.subnormal { 0.0 } else { f64::from(f32::MIN_POSITIVE) };
         let of_product = self.op.value_width as f64 * lost * (2.0 + grad_out + self.value);
@@ -127,13 +148,13 @@ impl Errors {
         let slope = first + third * self.similarity;
         let (grad_score, score_grad_error) = (slope * grad, slope * (grad_error + 3.0 * U * grad));
         let (readers, kept) = (self.readers as f64, self.kept as f64);
-        let row_error = sum(self.readers + 1);
+        let row_error = self.levels * sum(self.readers + 1);
         let dv = readers * (grad_out * (weight_error + row_error) + lost * (2.0 + grad_out));
         let lost_of_score = lost * (2.0 + self.scale * (1.0 + grad_score));
         let dk =
             readers * (self.scale * self.query * (score_grad_error + grad_score * row_error) + lost_of_score);
-        let dq = total * self.scale * self.key * (score_grad_error + grad_score * sum(self.kept))
-            + kept * lost_of_score;
+        let key_error = grad_score * (sum(self.kept) + self.decoding * U);
+        let dq = total * self.scale * self.key * (score_grad_error + key_error) + kept * lost_of_score;
         let dbias = readers * (score_grad_error + grad_score * row_error + lost);
         // The largest factor of a `γ`, and its error.
         let factor = self.score.max(self.similarity).max(self.score * self.similarity);

@@ -8,12 +8,18 @@ mod histogram;
 mod hostile;
 mod inputs;
 mod muse;
+mod tables;
+mod tables_backward;
+mod tables_hostile;
+pub mod tables_tests;
 pub mod tests;
 mod two_stages;
 
 pub use backward::SelectedBackwardCase;
 pub use histogram::HistogramCase;
 pub use inputs::{Choice, Mix};
+pub use tables::{KeysFrom, SelectedTableCase};
+pub use tables_backward::{SelectedTableBackwardCase, SelectedTableGradientOutput};
 
 use longseq::*;
 

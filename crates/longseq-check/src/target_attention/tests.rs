@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::extremes::*;
 use super::qin::matches_qin;
 use super::{AttentionCase, Bias, MergeCase, Place};
-use crate::case::{Case, Rules, assert_check, check};
+use crate::case::{Rules, assert_check, check};
 use crate::compare::compare;
 use crate::data::{self, Data};
 use crate::golden::{self, Golden};
@@ -116,29 +116,15 @@ fn matches_reference_with_every_weighting<B: Backend>(backend: &B, rules: Rules)
 /// HSTU's weights.
 pub(super) const HISTORY_LENGTH: Weighting = Weighting::Silu { divisor: SiluDivisor::HistoryLength };
 
-/// HSTU's divisor. A backend that does not have it says so.
+/// HSTU's divisor.
 fn divides_by_the_length_of_each_history<B: Backend>(backend: &B, rules: Rules) {
     let weighting = HISTORY_LENGTH;
     for (histories, targets) in [(vec![0, 1, 40, 300], vec![2, 1, 3, 20]), (vec![9000, 7], vec![2, 3])] {
         for bias in [Bias::None, Bias::Mask] {
             let (histories, targets) = (histories.clone(), targets.clone());
             let case = AttentionCase { weighting, bias, histories, targets, ..Default::default() };
-            assert_check_or_unsupported(&case, backend, rules);
+            assert_check(&case, backend, rules);
         }
-    }
-}
-
-/// [`assert_check`], but for a backend that answers that it does not divide by the length of a history.
-///
-/// # Panics
-/// Where the check fails otherwise.
-#[track_caller]
-pub(super) fn assert_check_or_unsupported<B: Backend, C: Case>(case: &C, backend: &B, rules: Rules) {
-    if let Err(failure) = check(case, backend, rules) {
-        let text = failure.to_string();
-        let expected =
-            "SiLU divided by HistoryLength on a GPU is not supported; supported: SiLU divided by a Number";
-        assert!(failure.is_unsupported() && text.contains(expected), "{text}");
     }
 }
 

@@ -6,9 +6,9 @@
 
 mod all;
 mod kept;
-mod rows;
 
 use crate::cpu::decoupled::search;
+use crate::cpu::gradient_rows::{Asked, GradientRows, Ids, write};
 use crate::cpu::vector::Instructions;
 use crate::error::Result;
 use crate::host::{Host, filled, reserve};
@@ -16,7 +16,6 @@ use crate::jagged::Batch;
 use crate::memory::View;
 use crate::ops::*;
 use kept::{Kept, Wanted};
-use rows::{Asked, GradientRows, Ids, write};
 
 pub(super) fn search_backward(
     instructions: Instructions,

@@ -13,12 +13,12 @@ mod softmax_state;
 
 pub(in crate::cpu) use gathered::{GatheredAttention, GatheredGradients};
 
-use crate::cpu::spans::{Span, spans};
+use crate::cpu::spans::{Span, spans, split_numbers, split_ranges};
 use crate::cpu::target_attention::backward::kernel::{SpanGradients, SpanKernel};
 use crate::cpu::target_attention::backward::pass::{Pass, SpanRows};
 use crate::cpu::target_attention::backward::softmax_state::softmax_states;
 use crate::cpu::target_attention::lane_rows::WideInputs;
-use crate::cpu::threads::{for_each, map, split_rows};
+use crate::cpu::threads::{for_each, map};
 use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, WideRows, add};
 use crate::element::Element;
 use crate::error::Result;
@@ -54,8 +54,8 @@ pub(super) fn backward<T: Element, G: Element>(
     let spans = spans(batch.histories().ranges(), LEAST);
     let mut keys = by_span(&spans, grads.keys, op.kv_heads * op.width);
     let mut values = by_span(&spans, grads.values, op.kv_heads * op.value_width);
-    let lengths = spans.iter().map(|span| span.rows.len());
-    let mut bias = grads.bias.map(|bias| split_rows(lengths, bias.into_slice(), op.heads).into_iter());
+    let ranges = spans.iter().map(|span| span.rows.clone());
+    let mut bias = grads.bias.map(|bias| split_numbers(ranges, bias.into_slice(), op.heads));
     let out = |_| SpanGradients {
         keys: keys.as_mut().and_then(|keys| keys.next()),
         values: values.as_mut().and_then(|values| values.next()),
@@ -78,8 +78,8 @@ fn by_span<'a, G: Element>(
     grads: Option<ViewMut<'a, Host, G>>,
     width: usize,
 ) -> Option<impl Iterator<Item = NarrowRows<'a>> + use<'a, G>> {
-    let lengths = spans.iter().map(|span| span.rows.len());
-    grads.map(|grads| NarrowRows::new(grads.into_slice()).split(lengths, width).into_iter())
+    let ranges = spans.iter().map(|span| span.rows.clone());
+    grads.map(|grads| split_ranges(ranges, NarrowRows::new(grads.into_slice()), width).into_iter())
 }
 
 /// Computes the gradients of each span; returns what each adds to the gradients of its user's queries.

@@ -10,7 +10,7 @@ use crate::cuda::memory::{CudaMemory, Region};
 use crate::cuda::twin::twins;
 use crate::element::{DType, Element};
 use crate::error::{Error, Result};
-use crate::gpu::{fit, weighting_code};
+use crate::gpu::{fit, weighting_of};
 use crate::jagged::Batch;
 use crate::ops::{
     PartialAttention, PartialAttentionGradients, TargetAttention, TargetAttentionGradOut,
@@ -78,7 +78,7 @@ twins! {
         pub(in crate::cuda) aligned: u32,
         pub(in crate::cuda) scale: f32,
         pub(in crate::cuda) divisor: f32,
-        pub(in crate::cuda) unused: u32,
+        pub(in crate::cuda) by_length: u32,
     }
 
     /// `kernels/target_attention/backward.cu`
@@ -195,7 +195,7 @@ pub(in crate::cuda) fn cut(gpu: &Cuda, op: &TargetAttention, batch: &Batch, vari
         rows_per_target: op.heads / op.kv_heads,
         tile_rows: variant.tile_rows,
         step: variant.step,
-        wanted: wanted.min(batch.histories().total() / shortest),
+        wanted: wanted.min(batch.histories().total_length() / shortest),
         longest: shortest.max(variant.longest()),
     }
 }
@@ -215,10 +215,11 @@ pub(super) fn backward<T: Element, G: Element>(
 ) -> Result<()> {
     op.check_backward(batch.as_ref(), inputs, &saved, &grad_out, grads)?;
     check_width(NAME, op.width.max(op.value_width))?;
-    let (weighting, divisor) = weighting_code(NAME, op.weighting)?;
+    let (weighting, divisor) = weighting_of(op.weighting);
     let rows = Rows::new(gpu, inputs, &grad_out, grads)?;
-    let grad_bias = gpu.asked(NAME, grads.bias.as_ref())?.pointer;
-    let asked = [rows.grad_queries.pointer, rows.grad_keys.pointer, rows.grad_values.pointer, grad_bias];
+    let grad_bias = gpu.asked(NAME, grads.bias.as_ref())?;
+    let asked =
+        [rows.grad_queries.pointer, rows.grad_keys.pointer, rows.grad_values.pointer, grad_bias.pointer];
     if asked == [0; 4] {
         return Ok(());
     }
@@ -244,7 +245,7 @@ pub(super) fn backward<T: Element, G: Element>(
         grad_queries: rows.grad_queries.pointer,
         grad_keys: rows.grad_keys.pointer,
         grad_values: rows.grad_values.pointer,
-        grad_bias,
+        grad_bias: grad_bias.pointer,
         partial,
         kv_heads: fit(NAME, "kv_heads", op.kv_heads)?,
         group_heads: fit(NAME, "heads", op.heads / op.kv_heads)?,
@@ -256,13 +257,17 @@ pub(super) fn backward<T: Element, G: Element>(
         aliased: u32::from(inputs.values.is_none()),
         aligned: rows.aligned(op),
         scale: op.effective_scale(),
-        divisor,
-        unused: 0,
+        divisor: divisor.unwrap_or(1.0),
+        by_length: u32::from(divisor.is_none()),
     };
     if states != 0 {
         let scored_by = variant.scored_by();
         prepare(gpu, &call, &params, (&saved, &grad_out), (&spans, query_rows, scored_by))?;
     }
+    let gaps = batch.as_ref().histories().gaps();
+    call.clear_rows(&gaps, rows.grad_keys, op.kv_heads * op.width);
+    call.clear_rows(&gaps, rows.grad_values, op.kv_heads * op.value_width);
+    call.clear_rows(&gaps, grad_bias, op.heads);
     let blocks = spans.span_count.saturating_mul(op.kv_heads);
     let shared = variant.dynamic_shared(inputs.values.is_none());
     call.launch(&variant.kernel.blocks(blocks).with_shared(shared), &params)?;

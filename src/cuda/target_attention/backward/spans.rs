@@ -1,5 +1,7 @@
 //! How the backward pass cuts a batch: spans of histories, each against all candidates of its user.
 
+use std::ops::Range;
+
 use crate::cuda::driver::Allocation;
 use crate::cuda::handle::Cuda;
 use crate::cuda::twin::twins;
@@ -19,6 +21,8 @@ twins! {
         first_partial: u64,
         length: u32,
         targets: u32,
+        history_length: u32,
+        unused: u32,
     }
 
     /// A candidate whose user's history is cut: `kernels/target_attention/backward.cu`.
@@ -44,8 +48,8 @@ pub(super) struct Spans {
 /// Spans, and their lists on the device.
 #[derive(Debug)]
 pub(in crate::cuda) struct DeviceSpans {
-    /// The first behaviour of each span, and the end of the last.
-    pub(in crate::cuda) edges: Vec<usize>,
+    /// The behaviours of each span.
+    pub(in crate::cuda) ranges: Vec<Range<usize>>,
     pub(in crate::cuda) span_count: usize,
     pub(in crate::cuda) user_count: usize,
     pub(in crate::cuda) split_count: usize,
@@ -59,7 +63,7 @@ impl Spans {
     /// Cuts every history into spans of nearly equal length: about `cut.wanted` in all, of whole steps. `cut.longest` limits them
     /// so that few numbers are added in a row, or is larger so that partial results stay small.
     pub(super) fn new(operation: &'static str, batch: &Batch, cut: &Cut) -> Result<Self> {
-        let behaviours = batch.histories().total();
+        let behaviours = batch.histories().total_length();
         // Rows of several tiles go through memory at every step, and gain nothing from a longer span.
         let most_rows = batch.targets().max_length().saturating_mul(cut.rows_per_target);
         let fewest = if most_rows > cut.tile_rows { 1 } else { FEWEST_STEPS };
@@ -72,6 +76,7 @@ impl Spans {
             // More rows than a tile has are added up in memory, in f32.
             let direct = count == 1 && (rows <= cut.tile_rows || history.is_empty());
             let targets_here = fit(operation, "candidates of a user", targets.len())?;
+            let history_length = fit(operation, "length of one user", history.len())?;
             fit(operation, "query rows of a user", rows)?;
             let span = |from: usize, to: usize, first_partial: u64| -> Result<AttentionSpan> {
                 Ok(AttentionSpan {
@@ -80,6 +85,8 @@ impl Spans {
                     first_partial,
                     length: fit(operation, "length of one user", to - from)?,
                     targets: targets_here,
+                    history_length,
+                    unused: 0,
                 })
             };
             if !targets.is_empty() {
@@ -110,10 +117,12 @@ impl Spans {
     }
 
     pub(super) fn upload(self, gpu: &Cuda, operation: &'static str) -> Result<DeviceSpans> {
-        let end = |span: &AttentionSpan| (span.history_start + u64::from(span.length)) as usize;
-        let starts = self.spans.iter().map(|span| span.history_start as usize);
+        let range = |span: &AttentionSpan| {
+            let start = span.history_start as usize;
+            start..start + span.length as usize
+        };
         Ok(DeviceSpans {
-            edges: starts.chain(self.spans.last().map(end)).collect(),
+            ranges: self.spans.iter().map(range).collect(),
             span_count: self.spans.len(),
             user_count: self.users.len(),
             split_count: self.split_targets.len(),

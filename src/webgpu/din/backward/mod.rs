@@ -70,6 +70,7 @@ pub(super) fn backward<T: Element, G: GradientOf<T>>(
     if let Some(targets) = &targets {
         gpu.clear(NAME, &targets.binding, candidates);
     }
+    gpu.clear_rows(NAME, "grads.history", &mut grads.history, &batch.as_ref().histories().gaps(), op.width)?;
     if op.pooling == DinPooling::Softmax {
         for part in lists.parts.parts.iter().filter(|part| part.tiles > 0) {
             job.candidates(part)?;

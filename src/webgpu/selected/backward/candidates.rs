@@ -9,14 +9,13 @@ use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::groups_of;
 use crate::webgpu::selected::backward::call::{Call, NAME};
 use crate::webgpu::selected::backward::kernels::{
-    SelectedQueriesParams, SelectedScoresParams, SelectedWeightsParams, SumHeadsParams, heads_kernel,
-    queries_kernel, scores_kernel, weights_kernel,
+    SelectedScoresParams, SelectedWeightsParams, SumHeadsParams, heads_kernel, scores_kernel, weights_kernel,
 };
 use crate::webgpu::selected::groups::Group;
 use crate::webgpu::selected::inputs::GroupInputs;
 use crate::webgpu::selected::parts::{Parts, lanes};
+use crate::webgpu::selected::sums::SlotNumbers;
 use crate::webgpu::shader::Format;
-use crate::webgpu::sum_parts::{Mode, Rows};
 
 /// The slots of a group's candidates.
 pub(super) struct Slots<'a, T: Element> {
@@ -126,39 +125,25 @@ impl<'a, T: Element> Slots<'a, T> {
         gpu.dispatch(NAME, &weights_kernel(), &params, &bindings, groups as u64)
     }
 
+    /// The numbers of a kind.
+    pub(super) fn numbers(&self, kind: usize) -> SlotNumbers<'_> {
+        let op = self.call.op;
+        SlotNumbers {
+            top_k: op.top_k,
+            heads: op.heads,
+            kv_heads: op.kv_heads,
+            kept: &self.kept,
+            numbers: &self.numbers,
+            first: self.first_of(kind),
+        }
+    }
+
     /// Writes the gradients of queries.
     pub(super) fn queries(&self, out: &Binding) -> Result<()> {
-        let Call { gpu, op, parts: Parts { slots, part, parts }, .. } = *self.call;
-        let (candidates, width) = (self.targets.len(), op.heads * op.width);
-        let words = candidates * parts * width;
-        fit(NAME, "grads.queries", words)?;
-        let partial = match parts {
-            1 => None,
-            _ => Some(gpu.scratch(NAME, words as u64)?),
-        };
-        let written = partial.as_ref().unwrap_or(out);
-        let params = SelectedQueriesParams {
-            heads: op.heads as u32,
-            kv_heads: op.kv_heads as u32,
-            top_k: op.top_k as u32,
-            parts: parts as u32,
-            part: part as u32,
-            value_width: op.width as u32,
-            value_lanes: lanes(op.width, 64),
-            values_base: self.inputs.keys.base,
-            first_grad: self.first_of(1),
-            out_base: written.base,
-            scale: op.effective_scale(),
-        };
-        let keys = &self.inputs.keys;
-        let kernel = queries_kernel(keys.format_of_rows::<T>(op.width), slots);
-        let groups = (candidates * parts * op.heads) as u64;
-        gpu.dispatch(NAME, &kernel, &params, &[&self.kept, &self.numbers, keys, written], groups)?;
-        let Some(partial) = &partial else { return Ok(()) };
-        let ranges: Vec<u32> =
-            (0..candidates).flat_map(|m| [m * parts, (m + 1) * parts].map(|edge| edge as u32)).collect();
-        let rows = Rows { out, rows: candidates, width, out_width: width, first_column: 0 };
-        rows.sum_parts(gpu, NAME, &gpu.list(NAME, &ranges)?, partial, Mode::Sum)
+        let Call { gpu, op, parts, .. } = *self.call;
+        let (lists, rows) = ((self.targets.len(), parts), (&self.inputs.keys, op.width));
+        let scale = op.effective_scale();
+        self.numbers(1).sum_rows::<T>(gpu, (NAME, "grads.queries"), lists, rows, scale, out)
     }
 
     /// Writes the gradients of similarities.

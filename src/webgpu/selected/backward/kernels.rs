@@ -1,9 +1,8 @@
 //! The kernels of gradients of attention over a selection.
 
 use crate::webgpu::launch::THREADS;
-use crate::webgpu::lookup::runs::{RUNS, WINDOW_SUMS};
 use crate::webgpu::params::{Params, params};
-use crate::webgpu::selected::inputs::{PARTS, REDUCE, SCORES, WEIGHTED_ROWS};
+use crate::webgpu::selected::inputs::{PARTS, REDUCE, SCORES};
 use crate::webgpu::selected::parts::SLOTS;
 use crate::webgpu::shader::{Format, Kernel, Slot};
 
@@ -51,50 +50,12 @@ params! {
 }
 
 params! {
-    /// Twin of the struct in shaders/selected/backward_queries.wgsl.
-    pub(super) struct SelectedQueriesParams {
-        heads: u32,
-        kv_heads: u32,
-        top_k: u32,
-        parts: u32,
-        part: u32,
-        value_width: u32,
-        value_lanes: u32,
-        values_base: u32,
-        first_grad: u32,
-        out_base: u32,
-        scale: f32,
-    }
-}
-
-params! {
     /// Twin of the struct in shaders/selected/sum_heads.wgsl.
     pub(super) struct SumHeadsParams {
         slots: u32,
         heads: u32,
         first_similarity: u32,
         out_base: u32,
-    }
-}
-
-params! {
-    /// Twin of the struct in shaders/selected/gradient_windows.wgsl.
-    pub(super) struct SelectedWindowsParams {
-        threads: u32,
-        ids_base: u32,
-        starts_base: u32,
-        positions_base: u32,
-        out_base: u32,
-        width: u32,
-        part_width: u32,
-        dense: u32,
-        heads: u32,
-        group_heads: u32,
-        top_k: u32,
-        first_number: u32,
-        rows_base: u32,
-        adds: u32,
-        factor: f32,
     }
 }
 
@@ -136,22 +97,6 @@ pub(super) fn weights_kernel() -> Kernel {
     }
 }
 
-pub(super) fn queries_kernel(keys: Format, slots: usize) -> Kernel {
-    Kernel {
-        name: "selected/backward_queries",
-        params: &SelectedQueriesParams::BLOCK,
-        threads: THREADS,
-        sources: &[PARTS, WEIGHTED_ROWS, include_str!("../../../../shaders/selected/backward_queries.wgsl")],
-        constants: vec![("SLOTS", slots as u32)],
-        slots: vec![
-            Slot::plain("kept", "vec2<u32>"),
-            Slot::plain("grads", "u32"),
-            Slot::read("values", keys),
-            Slot::write("out", "f32"),
-        ],
-    }
-}
-
 pub(super) fn heads_kernel() -> Kernel {
     Kernel {
         name: "selected/sum_heads",
@@ -163,31 +108,7 @@ pub(super) fn heads_kernel() -> Kernel {
     }
 }
 
-pub(super) fn windows_kernel(rows: Format) -> Kernel {
-    Kernel {
-        name: "selected/gradient_windows",
-        params: &SelectedWindowsParams::BLOCK,
-        threads: THREADS,
-        sources: &[RUNS, include_str!("../../../../shaders/selected/gradient_windows.wgsl"), WINDOW_SUMS],
-        constants: vec![("VECTORS", u32::from(rows.vectors))],
-        slots: vec![
-            Slot::plain("live", "u32"),
-            Slot::plain("ids", "u32"),
-            Slot::plain("starts", "u32"),
-            Slot::plain("positions", "u32"),
-            Slot::plain("numbers", "u32"),
-            Slot::read("rows", rows),
-            Slot::write("out", "f32"),
-            Slot::write("heads", "f32"),
-        ],
-    }
-}
-
 pub(super) fn variants() -> Vec<Kernel> {
-    let each = |rows: Format| {
-        let of_parts = SLOTS.map(|slots| [scores_kernel(rows, slots), queries_kernel(rows, slots)]);
-        of_parts.into_iter().flatten().chain([windows_kernel(rows)])
-    };
-    let rows = Format::ALL.into_iter().flat_map(each);
+    let rows = Format::ALL.into_iter().flat_map(|rows| SLOTS.map(|slots| scores_kernel(rows, slots)));
     rows.chain([weights_kernel(), heads_kernel()]).collect()
 }

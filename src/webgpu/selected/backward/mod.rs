@@ -91,6 +91,10 @@ pub(super) fn backward<T: Element, G: GradientOf<T>>(
         0 => Vec::new(),
         _ => call.limits().groups(batch.as_ref()),
     };
+    let gaps = batch.as_ref().histories().gaps();
+    gpu.clear_rows(NAME, "grads.keys", &mut grads.keys, &gaps, op.kv_heads * op.width)?;
+    gpu.clear_rows(NAME, "grads.values", &mut grads.values, &gaps, op.kv_heads * op.value_width)?;
+    gpu.clear_rows(NAME, "grads.bias", &mut grads.bias, &gaps, op.heads)?;
     for group in groups {
         gpu.part(|| one_group(&call, &group, given.as_ref(), &gamma_parts, &mut grads))?;
     }

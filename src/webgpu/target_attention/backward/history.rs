@@ -2,7 +2,7 @@
 
 use crate::element::Element;
 use crate::error::Result;
-use crate::gpu::weighting_code;
+use crate::gpu::weighting_of;
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::THREADS;
 use crate::webgpu::params::{Params, params};
@@ -122,7 +122,7 @@ impl History<'_> {
         let (group4, positions) = (if plan.tile_rows == 4 { 1 } else { 2 }, self.job.added.is_positions());
         let kernel = backward_kernel(group4, positions, Format::of::<T>(vectors));
         let AddedParams { has_bias, has_places, last_position } = self.job.added.params();
-        let (weighting, divisor) = weighting_code(operation, op.weighting)?;
+        let (weighting, divisor) = weighting_of(op.weighting);
         let (query_factor, factor) = split_scale(op.effective_scale());
         let groups = (window.pieces.len() * op.kv_heads) as u64;
         for first_tile in (0..plan.most_tiles.max(1)).step_by(plan.tiles_per_dispatch) {
@@ -146,7 +146,8 @@ impl History<'_> {
                 first_bias: self.first_bias,
                 factor,
                 query_factor,
-                divisor,
+                // 0 stands for the length of the user's history.
+                divisor: divisor.unwrap_or(0.0),
                 tile: plan.tile_rows as u32,
                 shares: plan.shares as u32,
                 weighting,

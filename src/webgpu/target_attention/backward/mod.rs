@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use crate::element::{Element, GradientOf};
 use crate::error::Result;
-use crate::gpu::{fit, weighting_code};
+use crate::gpu::fit;
 use crate::memory::ViewMut;
 use crate::ops::{
     TargetAttention, TargetAttentionGradOut, TargetAttentionGradients, TargetAttentionInputs,
@@ -78,7 +78,6 @@ pub(super) fn target_attention<T: Element, G: GradientOf<T>>(
 ) -> Result<()> {
     const NAME: &str = "target_attention_backward";
     op.check_backward(batch.as_ref(), inputs, saved, grad_out, &grads)?;
-    weighting_code(NAME, op.weighting)?;
     batch.check_owner(gpu, NAME)?;
     if !check_outputs(gpu, NAME, &grads)? {
         return Ok(());
@@ -156,6 +155,10 @@ impl<Q: Element, T: Element> Pass<'_, Q, T> {
         for plan in &plans {
             self.check_room(gpu, plan, window, &grads)?;
         }
+        let gaps = batch.as_ref().histories().gaps();
+        gpu.clear_rows(operation, "grads.keys", &mut grads.keys, &gaps, op.kv_heads * op.width)?;
+        gpu.clear_rows(operation, "grads.values", &mut grads.values, &gaps, op.kv_heads * op.value_width)?;
+        gpu.clear_rows(operation, "grads.bias", &mut grads.bias, &gaps, op.heads)?;
         for plan in &plans {
             let job = Job {
                 gpu,

@@ -50,6 +50,8 @@ struct Tile {
 #[derive(Debug, Clone)]
 struct Piece {
     history: Range<usize>,
+    /// The length of the user's whole history.
+    length: usize,
     /// All rows of the user.
     rows: usize,
     first_tile: usize,
@@ -264,6 +266,7 @@ impl BackwardPlan {
         for span in 0..spans {
             self.pieces.push(Piece {
                 history: edge(span)..edge(span + 1),
+                length: history.len(),
                 rows,
                 first_tile,
                 first_part,
@@ -288,22 +291,25 @@ impl BackwardPlan {
         self.tiles.iter().flat_map(words).collect()
     }
 
-    /// Per piece: `[rows, first tile, first partial result, first candidate] [history start, history end, span, spans]`.
+    /// Per piece: `[rows, first tile, first partial result, first candidate] [history start, history end, span, spans]
+    /// [length of the user's whole history, 0, 0, 0]`.
     pub(super) fn piece_words(&self) -> Vec<u32> {
         let words = |piece: &Piece| {
             let Range { start, end } = piece.history;
             let user = [piece.rows, piece.first_tile, piece.first_part, piece.first_target];
             let span = [start, end, piece.span, piece.spans];
-            [user, span].map(|words| words.map(|value| value as u32))
+            [user, span, [piece.length, 0, 0, 0]].map(|words| words.map(|value| value as u32))
         };
         self.pieces.iter().flat_map(words).flatten().collect()
     }
 
-    /// Groups consecutive pieces whose histories span at most `rows` rows. Each group comes with the rows it spans.
+    /// Groups consecutive pieces whose histories follow one another and span at most `rows` rows. Each group comes with the rows it spans,
+    /// all of which are written.
     pub(super) fn windows(&self, rows: usize) -> Vec<(Range<usize>, Range<usize>)> {
         let mut windows: Vec<(Range<usize>, Range<usize>)> = Vec::new();
         for (index, Piece { history, .. }) in self.pieces.iter().enumerate() {
             if let Some((pieces, span)) = windows.last_mut()
+                && history.start == span.end
                 && history.end - span.start <= rows
             {
                 (pieces.end, span.end) = (index + 1, history.end);

@@ -72,6 +72,10 @@ fn paths_that_meet_before_the_instruction() {
             "setp.lt.u32 %c, %t, 7;\n@%c bra AWAY;\nBACK:\n{I}\nbra.uni DONE;\nAWAY:\nadd.u32 %x, %t, 1;\nbra.uni BACK;\nDONE:",
             // Different numbers of iterations, also more than the interpreter lets others wait for.
             "mul.lo.u32 %x, %t, 40;\nmov.u32 %y, 0;\nLOOP:\nadd.u32 %y, %y, 1;\nsetp.lt.u32 %c, %y, %x;\n@%c bra LOOP;\n{I}",
+            // Many rounds, in each of which half of the lanes have a loop of their own. Nobody has waited for long.
+            "mov.u32 %y, 0;\nROUND:\nand.b32 %x, %t, 1;\nsetp.eq.u32 %c, %x, 0;\n@%c bra MEET;\nOWN:\nadd.u32 %x, %x, 1;\n\
+             setp.lt.u32 %d, %x, 4;\n@%d bra OWN;\nMEET:\nadd.u32 %y, %y, 1;\nsetp.ge.u32 %d, %y, 200;\n@%d bra END;\n{I}\n\
+             bra.uni ROUND;\nEND:",
             // A branch within a branch.
             "setp.lt.u32 %c, %t, 7;\n@%c bra A;\nsetp.lt.u32 %d, %t, 9;\n@%d bra B;\nmov.u32 %x, 1;\nB:\nmov.u32 %x, 2;\nA:\n{I}",
             // Some lanes wait for each other first.
