@@ -117,7 +117,8 @@
 //!
 //! # Which operation does my model need?
 //!
-//! Each operation's page has its formula, its source and an example; [`systems`] composes the layers of published systems from them.
+//! Each operation's page has its formula, its source and an example; [`systems`] composes the layers of published systems from them, and
+//! [`from_pytorch`] names the call for what a model does in PyTorch.
 //!
 //! | published system | operation |
 //! |---|---|
@@ -135,7 +136,7 @@
 //! | MUSE: cosine of 8-bit rows | the same with [`Search::cosine`] |
 //! | second stages over what a search kept: ETA, SIM, TWIN, MUSE's similarity-aware attention (SA-TA) | [`SelectedOps::selected_attention`]; gradients [`SelectedOps::selected_attention_backward_into`]; with values from embedding tables [`SelectedOps::selected_table_attention`] |
 //! | TIN: temporal positions on behaviours and candidates | [`TinOps::tin`]; gradients [`TinOps::tin_backward_into`] |
-//! | DiffuMIN's multi-interest extractor: channels of orthogonal interests | [`InterestChannelsOps::interest_channels`], on [`Cpu`]; gradients [`InterestChannelsOps::interest_channels_backward_into`] |
+//! | DiffuMIN's multi-interest extractor: channels of orthogonal interests | [`InterestChannelsOps::interest_channels`]; gradients [`InterestChannelsOps::interest_channels_backward_into`] |
 //! | MUSE's SimTier | [`SelectedOps::similarity_histogram`]; over the newest behaviours [`SelectedOps::newest_histogram`] |
 //! | embedding bags, also with a weight per id (`per_sample_weights`) and with padding ids | [`LookupOps::lookup`], [`LookupInputs::with_weights`], [`IdPolicy::Skip`] |
 //! | training: gradients of target attention, on every backend | [`TargetAttentionOps::target_attention_backward_into`] |
@@ -205,6 +206,7 @@ pub mod cuda;
 mod device;
 pub mod element;
 mod error;
+pub mod from_pytorch;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod gpu;
 mod host;
