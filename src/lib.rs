@@ -135,7 +135,7 @@
 //! | MUSE: cosine of 8-bit rows | the same with [`Search::cosine`] |
 //! | second stages over what a search kept: ETA, SIM, TWIN, MUSE's similarity-aware attention (SA-TA) | [`SelectedOps::selected_attention`]; gradients [`SelectedOps::selected_attention_backward_into`]; with values from embedding tables [`SelectedOps::selected_table_attention`] |
 //! | TIN: temporal positions on behaviours and candidates | [`TinOps::tin`]; gradients [`TinOps::tin_backward_into`] |
-//! | DiffuMIN's multi-interest extractor: channels of orthogonal interests | [`InterestChannelsOps::interest_channels`], on [`Cpu`]; gradients [`InterestChannelsOps::interest_channels_backward_into`] |
+//! | DiffuMIN's multi-interest extractor: channels of orthogonal interests | [`InterestChannelsOps::interest_channels`]; gradients [`InterestChannelsOps::interest_channels_backward_into`] |
 //! | MUSE's SimTier | [`SelectedOps::similarity_histogram`]; over the newest behaviours [`SelectedOps::newest_histogram`] |
 //! | embedding bags, also with a weight per id (`per_sample_weights`) and with padding ids | [`LookupOps::lookup`], [`LookupInputs::with_weights`], [`IdPolicy::Skip`] |
 //! | training: gradients of target attention, on every backend | [`TargetAttentionOps::target_attention_backward_into`] |

@@ -39,7 +39,7 @@ impl<'a> InterestChannelsTensors<'a> {
 
 impl<P: Place> Longseq<P> {
     /// Interest channels, `[M, c, d]`; formula: [`InterestChannels`]. Axes and behaviours get gradients; the choice of channels, and of what they
-    /// keep, has none. On [`Cpu`](longseq::Cpu) and wherever else the backend has them.
+    /// keep, has none.
     ///
     /// # Errors
     /// Those of [`InterestChannels::check`]; a tensor on another backend of burn, or of another type or shape.

@@ -39,7 +39,7 @@ impl<'a> InterestChannelsTensors<'a> {
 
 impl<B: Place> Longseq<B> {
     /// Interest channels, `[M, c, d]`; formula: [`InterestChannels`]. Axes and behaviours get gradients; the choice of channels, and of what they
-    /// keep, has none. On [`Cpu`](longseq::Cpu) and wherever else the backend has them.
+    /// keep, has none.
     ///
     /// # Errors
     /// Those of [`InterestChannels::check`], in longseq's words; a tensor that is not on the CPU, or of another type or shape.
