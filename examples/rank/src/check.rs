@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 use longseq::prelude::*;
 
 use longseq::{
-    AggregateInputs, Bags, Buffer, Hash, Host, Jagged, Lookup, LookupInputs, SdimAttendInputs,
-    SdimQueryInputs, SearchInputs, Selection, Table, TableData, TargetAttentionInputs, reference,
+    Activation, AggregateInputs, Bags, Buffer, DinInputs, DinLayer, Hash, Host, Jagged, Lookup, LookupInputs,
+    SdimAttendInputs, SdimQueryInputs, SearchInputs, Selection, Table, TableData, TargetAttentionInputs,
+    reference,
 };
 
 use crate::Outcome;
+use crate::method::Method;
 use crate::protocol::{Batch, Request, Seeded};
-use crate::ranker::{Method, Ranker, recent};
+use crate::ranker::{Ranker, recent};
 use crate::timing::Budget;
 
 /// The result of checking one method.
@@ -95,7 +97,7 @@ impl<B: Backend> Ranker<'_, B> {
         let runs = Budget { time: Duration::ZERO, min_runs: 3, max_runs: 3 };
         let device = runs.median(|| self.interests(method, batch, &tables).map(drop))?;
         let pair = longseq::Batch::new(batch.histories.clone(), batch.targets.clone())?;
-        let full = [host_table(&self.embeddings.full, self.embeddings.width)];
+        let full = [host_table(&self.tables.full, self.tables.width)];
         let expected = match method {
             Method::LastMean => {
                 let (ids, bags) = recent(batch)?;
@@ -105,17 +107,31 @@ impl<B: Backend> Ranker<'_, B> {
                 Expected { interests: out.0, time, ..Expected::default() }
             }
             Method::TargetAttention => {
-                let (queries, keys) = (self.gathered(&batch.candidates), self.gathered(&batch.history));
+                let table = self.tables.queries.as_ref().unwrap_or(&self.tables.full);
+                let (queries, keys) =
+                    (self.gathered_from(table, &batch.candidates), self.gathered(&batch.history));
                 let (queries, keys) = (Host::view(&queries), Host::view(&keys));
                 let inputs = TargetAttentionInputs::new(queries, keys);
                 let (out, time) = timed(|| reference::target_attention(&self.attention, &pair, &inputs))?;
                 Expected { interests: out.out, time, ..Expected::default() }
             }
+            Method::Din => self.expected_of_din(batch, &pair)?,
             Method::Sdim => self.expected_of_sdim(batch, &pair, &tables)?,
             Method::Decoupled => self.expected_of_decoupled(batch, &pair, &full)?,
         };
-        let error = largest_error(&interests, &expected.interests, self.embeddings.width).max(expected.error);
+        let error = largest_error(&interests, &expected.interests, self.tables.width).max(expected.error);
         Ok(Check { error, reference: expected.time, device, choices: expected.choices })
+    }
+
+    fn expected_of_din(&self, batch: &Batch, pair: &longseq::Batch) -> Outcome<Expected> {
+        let Some(network) = self.network else { return Err("DIN needs a trained network".into()) };
+        let (targets, history) = (self.gathered(&batch.candidates), self.gathered(&batch.history));
+        let activation = Activation::Prelu { alpha: Host::view(&network.alpha) };
+        let hidden = [DinLayer::new(Host::view(&network.weight), Host::view(&network.bias), activation)];
+        let (weight, bias) = (Host::view(&network.output_weight), Host::view(&network.output_bias));
+        let inputs = DinInputs::new(Host::view(&targets), Host::view(&history), &hidden, weight, bias);
+        let (interests, time) = timed(|| reference::din(&self.din, pair, &inputs))?;
+        Ok(Expected { interests, time, ..Expected::default() })
     }
 
     /// The expected interests are computed from the history, not from the device's table. Only the look-up in that table
@@ -156,7 +172,7 @@ impl<B: Backend> Ranker<'_, B> {
         let positions = self.backend.download(self.backend.view(&kept.positions))?;
         let scores = self.backend.download(self.backend.view(&kept.scores))?;
         let counts = self.backend.download(self.backend.view(&kept.counts))?;
-        let attention = [host_table(&self.embeddings.attention, self.embeddings.attention_width)];
+        let attention = [host_table(&self.tables.attention, self.tables.attention_width)];
         let (ids, target_ids) = (Host::view(&batch.history), Host::view(&batch.candidates));
         let inputs = SearchInputs::new(&attention, ids, target_ids);
         let (exact, searching) = timed(|| reference::decoupled_search(&self.decoupled, pair, &inputs))?;
@@ -174,7 +190,12 @@ impl<B: Backend> Ranker<'_, B> {
 
     /// The embedding rows of `ids`, on the host.
     fn gathered(&self, ids: &[u32]) -> Vec<f32> {
-        ids.iter().flat_map(|&id| self.embeddings.row(id)).copied().collect()
+        self.gathered_from(&self.tables.full, ids)
+    }
+
+    fn gathered_from(&self, table: &[f32], ids: &[u32]) -> Vec<f32> {
+        let width = self.tables.width;
+        ids.iter().flat_map(|&id| &table[id as usize * width..][..width]).copied().collect()
     }
 }
 

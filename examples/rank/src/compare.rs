@@ -6,19 +6,17 @@ use longseq::prelude::*;
 
 use crate::Outcome;
 use crate::check::{Check, Sample, sample};
+use crate::method::{Method, RECENT};
 use crate::metrics::{Quality, mean, quality};
 use crate::options::Options;
 use crate::progress::Progress;
 use crate::protocol::{Batch, Request, Seeded};
-use crate::ranker::{Method, RECENT, Ranker};
+use crate::ranker::Ranker;
 use crate::report::{figures, rate, table};
 
-/// The results of all methods.
+/// The results of a model's methods.
 pub(crate) struct Results {
-    /// One per method, in the order of [`Method::ALL`].
     pub(crate) methods: Vec<MethodResult>,
-    /// Quality of ranking candidates by their number of users.
-    pub(crate) popularity: Quality,
     /// Time to build the bucket tables of all requests.
     pub(crate) encode: Duration,
     /// The requests compared with the reference.
@@ -36,25 +34,26 @@ pub(crate) struct MethodResult {
     pub(crate) check: Check,
 }
 
-/// Runs every method on every request.
+/// Runs methods of a model on every request.
 pub(crate) fn compare<B: Backend>(
     ranker: &Ranker<'_, B>,
+    methods: &[Method],
     requests: &[Request],
     options: &Options,
     progress: &Progress,
 ) -> Outcome<Results> {
     let (batches, budget) = (batches(requests), options.batch_budget());
     let budget = budget.divided(batches.len());
-    let mut qualities = Method::ALL.map(|_| Vec::new());
-    let mut batched = Method::ALL.map(|_| Duration::ZERO);
+    let mut qualities = vec![Vec::new(); methods.len()];
+    let mut batched = vec![Duration::ZERO; methods.len()];
     let mut encode = Duration::ZERO;
-    progress.stage("Ranking all requests", batches.len() * (Method::ALL.len() + 1));
+    progress.stage("Ranking all requests", batches.len() * (methods.len() + 1));
     for requests in &batches {
         let batch = Batch::new(requests)?;
         let tables = ranker.bucket_tables(&batch)?;
         encode += budget.median(|| ranker.bucket_tables(&batch).map(drop))?;
         progress.step();
-        for (index, &method) in Method::ALL.iter().enumerate() {
+        for (index, &method) in methods.iter().enumerate() {
             // The first run yields the scores and warms up caches.
             let scores = ranker.scores(method, &batch, &tables)?;
             qualities[index].extend(batch.targets.ranges().map(|range| quality(&scores[range])));
@@ -68,21 +67,25 @@ pub(crate) fn compare<B: Backend>(
     Seeded::new(options.seed).shuffle(&mut order);
     let timed: Vec<Request> = order.into_iter().take(timed).cloned().collect();
     let checked = sample(requests, checked, options.seed);
-    let mut methods = Vec::new();
-    progress.stage("Checking and timing single requests", Method::ALL.len() * (timed.len() + 1));
-    for (index, &method) in Method::ALL.iter().enumerate() {
+    let mut results = Vec::with_capacity(methods.len());
+    progress.stage("Checking and timing single requests", methods.len() * (timed.len() + 1));
+    for (index, &method) in methods.iter().enumerate() {
         let check = ranker.check(method, &Batch::new(&checked.requests)?)?;
         progress.step();
         let single = ranker.single_latency(method, &timed, options.single_budget(), progress)?;
         let quality = mean(&qualities[index]);
-        methods.push(MethodResult { method, quality, batched: batched[index], single, check });
+        results.push(MethodResult { method, quality, batched: batched[index], single, check });
     }
-    let popularity = |request: &Request| {
-        let users = |&item: &u32| ranker.embeddings.popularity[item as usize] as f32;
-        quality(&request.candidates.iter().map(users).collect::<Vec<_>>())
+    Ok(Results { methods: results, encode, checked })
+}
+
+/// Quality of ranking candidates by their number of users.
+pub(crate) fn popularity(users: &[u32], requests: &[Request]) -> Quality {
+    let of_request = |request: &Request| {
+        let scores: Vec<f32> = request.candidates.iter().map(|&item| users[item as usize] as f32).collect();
+        quality(&scores)
     };
-    let popularity = mean(&requests.iter().map(popularity).collect::<Vec<_>>());
-    Ok(Results { methods, popularity, encode, checked })
+    mean(&requests.iter().map(of_request).collect::<Vec<_>>())
 }
 
 /// Splits requests into batches of at most 1024 users, 128 Ki candidates and 1 Mi behaviours, so that memory stays
@@ -102,26 +105,39 @@ fn batches(requests: &[Request]) -> Vec<&[Request]> {
     batches
 }
 
+/// The table of methods.
+pub(crate) fn method_table(popularity: Quality, methods: Vec<Vec<String>>) -> String {
+    let titles = [
+        "method",
+        "HR@10",
+        "NDCG@10",
+        "AUC",
+        "ms/request",
+        "batched",
+        "behaviours/s",
+        "largest error",
+        "vs reference",
+    ];
+    let mut rows =
+        vec![titles.map(String::from).to_vec(), named("popularity, no history".into(), popularity)];
+    rows.extend(methods);
+    table(&rows)
+}
+
+/// The first cells of a row.
+fn named(name: String, Quality { hit_rate, ndcg, auc }: Quality) -> Vec<String> {
+    vec![name, format!("{hit_rate:.3}"), format!("{ndcg:.3}"), format!("{auc:.3}")]
+}
+
 impl Results {
-    /// The table of methods.
-    pub(crate) fn table<B: Backend>(&self, ranker: &Ranker<'_, B>, requests: &[Request]) -> String {
-        let titles = [
-            "method",
-            "HR@10",
-            "NDCG@10",
-            "AUC",
-            "ms/request",
-            "batched",
-            "behaviours/s",
-            "largest error",
-            "vs reference",
-        ];
-        let mut rows = vec![titles.map(String::from).to_vec()];
-        let quality = |name: String, quality: Quality| {
-            let Quality { hit_rate, ndcg, auc } = quality;
-            vec![name, format!("{hit_rate:.3}"), format!("{ndcg:.3}"), format!("{auc:.3}")]
-        };
-        rows.push(quality("popularity, no history".into(), self.popularity));
+    /// A row for each method, whose name begins with `kind`.
+    pub(crate) fn rows<B: Backend>(
+        &self,
+        kind: &str,
+        ranker: &Ranker<'_, B>,
+        requests: &[Request],
+    ) -> Vec<Vec<String>> {
+        let mut rows = Vec::with_capacity(self.methods.len());
         for result in &self.methods {
             let read = |request: &Request| match result.method {
                 Method::LastMean => request.history.len().min(RECENT),
@@ -130,7 +146,7 @@ impl Results {
             let behaviours: usize = requests.iter().map(read).sum();
             let batched = result.batched.as_secs_f64().max(1e-9);
             let speedup = result.check.reference.as_secs_f64() / result.check.device.as_secs_f64().max(1e-9);
-            let mut row = quality(ranker.name(result.method), result.quality);
+            let mut row = named(format!("{kind}{}", ranker.name(result.method)), result.quality);
             row.extend([
                 figures(result.single.as_secs_f64() * 1e3),
                 figures(batched * 1e3 / requests.len().max(1) as f64),
@@ -140,7 +156,7 @@ impl Results {
             ]);
             rows.push(row);
         }
-        table(&rows)
+        rows
     }
 }
 

@@ -8,8 +8,9 @@
 use crate::progress::Progress;
 use crate::svd::{Factors, NEGLIGIBLE, Sparse};
 
-/// The embedding tables, `[items, width]` each.
-pub(crate) struct Embeddings {
+/// Embedding tables, `[items, width]` each.
+#[derive(Default)]
+pub(crate) struct Tables {
     pub(crate) items: usize,
     pub(crate) width: usize,
     /// For interests and scores.
@@ -17,6 +18,20 @@ pub(crate) struct Embeddings {
     pub(crate) attention_width: usize,
     /// For the search of decoupled embeddings.
     pub(crate) attention: Vec<f32>,
+    /// For the queries of target attention, if they are not the embeddings.
+    pub(crate) queries: Option<Vec<f32>>,
+}
+
+impl Tables {
+    /// One row of the full table.
+    pub(crate) fn row(&self, item: u32) -> &[f32] {
+        &self.full[item as usize * self.width..][..self.width]
+    }
+}
+
+/// Embeddings that nothing was trained for.
+pub(crate) struct Embeddings {
+    pub(crate) tables: Tables,
     /// Share of the sum of squares of `A` that the decomposition explains, 0 to 1.
     pub(crate) explained: f64,
     /// Number of users of each item.
@@ -51,12 +66,8 @@ impl Embeddings {
         let explained = factors.values.iter().map(|value| value * value).sum::<f64>();
         let explained = explained / by_user.ones().max(1) as f64;
         let (full, attention) = (table(width), table(attention_width));
-        Self { items, width, full, attention_width, attention, explained, popularity }
-    }
-
-    /// One row of the full table.
-    pub(crate) fn row(&self, item: u32) -> &[f32] {
-        &self.full[item as usize * self.width..][..self.width]
+        let tables = Tables { items, width, full, attention_width, attention, queries: None };
+        Self { tables, explained, popularity }
     }
 }
 
@@ -70,10 +81,10 @@ mod tests {
         let embeddings = Embeddings::new(&[vec![0, 1, 1, 3]], 4, [8, 2], 1, &Progress::hidden());
         let squares = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>();
         for item in [0, 1, 3] {
-            assert!((squares(embeddings.row(item)) - 8.0).abs() < 1e-5);
+            assert!((squares(embeddings.tables.row(item)) - 8.0).abs() < 1e-5);
         }
-        assert_eq!(embeddings.row(2), [0.0; 8]);
-        assert!((squares(&embeddings.attention[..2]) - 2.0).abs() < 1e-6);
+        assert_eq!(embeddings.tables.row(2), [0.0; 8]);
+        assert!((squares(&embeddings.tables.attention[..2]) - 2.0).abs() < 1e-6);
         assert_eq!(embeddings.popularity, [1, 1, 0, 1]);
         assert!((embeddings.explained - 1.0).abs() < 1e-9);
     }

@@ -10,6 +10,7 @@ mod compare;
 mod data;
 mod devices;
 mod embeddings;
+mod method;
 mod metrics;
 mod options;
 mod plot;
@@ -20,6 +21,7 @@ mod report;
 mod summary;
 mod svd;
 mod timing;
+mod trained;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -28,15 +30,17 @@ use clap::Parser;
 use longseq::Cpu;
 use longseq::prelude::*;
 
-use crate::compare::compare;
+use crate::compare::{compare, method_table, popularity};
 use crate::data::Log;
 use crate::embeddings::Embeddings;
+use crate::method::Method;
 use crate::options::{Device, Options};
 use crate::plot::Labels;
 use crate::progress::Progress;
-use crate::protocol::{Protocol, Split};
+use crate::protocol::{Protocol, Request, Split};
 use crate::ranker::Ranker;
 use crate::report::counted;
+use crate::trained::Model;
 
 /// A result whose error is shown to the user.
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -117,6 +121,24 @@ fn device<B: Backend>(backend: &B) -> String {
     }
 }
 
+/// The trained models for this log: those asked for, or those in the repository.
+fn models(options: &Options, log: &Log) -> Outcome<Vec<Model>> {
+    match (&options.model, trained::bundled()) {
+        (Some(path), _) => trained::load(path, log),
+        (None, bundled) if options.events.is_none() && bundled.exists() => trained::load(&bundled, log),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Requests with the newest behaviours alone.
+fn newest(requests: &[Request], count: usize) -> Vec<Request> {
+    let cut = |request: &Request| {
+        let history = request.history[request.history.len().saturating_sub(count)..].to_vec();
+        Request { history, candidates: request.candidates.clone() }
+    };
+    requests.iter().map(cut).collect()
+}
+
 /// Runs the whole job on one device.
 fn run<B: Backend>(backend: &B, options: &Options) -> Outcome<()> {
     let begin = Instant::now();
@@ -137,13 +159,21 @@ fn run<B: Backend>(backend: &B, options: &Options) -> Outcome<()> {
     std::fs::create_dir_all(&options.output).map_err(|e| format!("{}: {e}", options.output.display()))?;
     progress.print(&summary::header(&device(backend), options, &log, &split))?;
     let embeddings = Embeddings::new(&split.known, log.items, options.widths(), options.seed, &progress);
-    let ranker = Ranker::new(backend, &embeddings, options.top_k, options.seed)?;
+    let models = models(options, &log)?;
+    let ranker = Ranker::new(backend, &embeddings.tables, options.top_k, options.seed)?;
 
-    let results = compare(&ranker, &split.requests, options, &progress)?;
-    progress.print(&results.table(&ranker, &split.requests))?;
-    progress.print(&summary::notes(&ranker, options, &split, &results))?;
+    let results = compare(&ranker, &Method::UNTRAINED, &split.requests, options, &progress)?;
+    let mut rows = results.rows("", &ranker, &split.requests);
+    for model in &models {
+        let (ranker, requests) =
+            (Ranker::trained(backend, model, options.top_k)?, newest(&split.requests, model.newest));
+        let results = compare(&ranker, &[model.method], &requests, options, &progress)?;
+        rows.extend(results.rows("trained: ", &ranker, &requests));
+    }
+    progress.print(&method_table(popularity(&embeddings.popularity, &split.requests), rows))?;
+    progress.print(&summary::notes(&ranker, &embeddings, &models, options, &split, &results))?;
 
-    progress.print(&devices::table(&embeddings, &split.requests, options, &progress)?)?;
+    progress.print(&devices::table(&embeddings.tables, &split.requests, options, &progress)?)?;
 
     let lengths = options.lengths();
     let series = ranker.sweep(&split.requests, lengths, options.sweep_budget(), options.seed, &progress)?;

@@ -22,6 +22,9 @@ pub(crate) struct Options {
     /// timestamp. Users and items can be any text; timestamps must be numbers.
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
+    /// Trained models, from `examples/train --save FILE` on the same log. [default: those in the repository, for the bundled log]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model: Option<PathBuf>,
     /// Number of negatives per request, ranked together with the held-out item.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_1::<10_000>)]
     pub(crate) candidates: usize,

@@ -3,47 +3,39 @@
 use longseq::prelude::*;
 
 use longseq::{
-    AggregateInputs, Bags, Buffer, Decoupled, Hash, Jagged, Lookup, LookupInputs, Sdim, SdimEncodeInputs,
-    SdimQueryInputs, SearchInputs, SelectionBuffers, Table, TableData, TargetAttention,
-    TargetAttentionInputs,
+    Activation, AggregateInputs, Bags, Buffer, Decoupled, Din, DinInputs, DinLayer, DinPooling, Hash, Jagged,
+    Lookup, LookupInputs, Sdim, SdimEncodeInputs, SdimQueryInputs, SearchInputs, SelectionBuffers, Table,
+    TableData, TargetAttention, TargetAttentionInputs,
 };
 
 use crate::Outcome;
-use crate::embeddings::Embeddings;
+use crate::embeddings::Tables;
+use crate::method::{Method, RECENT};
 use crate::protocol::Batch;
+use crate::trained::{Model, Network, Tower};
 
-/// The methods compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Method {
-    /// The mean of the last few behaviours.
-    LastMean,
-    /// Softmax attention of each candidate over the whole history.
-    TargetAttention,
-    /// A look-up in prebuilt bucket tables.
-    Sdim,
-    /// Top-K search by attention embeddings, then aggregation of representation embeddings.
-    Decoupled,
-}
-
-/// Number of behaviours that [`Method::LastMean`] averages.
-pub(crate) const RECENT: usize = 20;
-
-impl Method {
-    pub(crate) const ALL: [Self; 4] = [Self::LastMean, Self::TargetAttention, Self::Sdim, Self::Decoupled];
-}
-
-/// The model on its device: the embedding tables and the parameters of the operations.
+/// A model on its device: the embedding tables and the parameters of the operations.
 pub(crate) struct Ranker<'a, B: Backend> {
     pub(crate) backend: &'a B,
-    pub(crate) embeddings: &'a Embeddings,
+    pub(crate) tables: &'a Tables,
     pub(crate) attention: TargetAttention,
+    pub(crate) din: Din,
     pub(crate) sdim: Sdim,
     pub(crate) decoupled: Decoupled,
+    /// DIN's network, if there is one.
+    pub(crate) network: Option<&'a Network>,
+    /// Scores candidates with their interests; dot products do if there is none.
+    tower: Option<&'a Tower>,
     full: Buffer<B, f32>,
+    queries: Option<Buffer<B, f32>>,
     narrow: Buffer<B, f32>,
     pub(crate) rotations: Vec<f32>,
     device_rotations: Buffer<B, f32>,
+    device_network: Option<DeviceNetwork<B>>,
 }
+
+/// DIN's network on the device: weight, bias, alpha, the output's weight and bias.
+struct DeviceNetwork<B: Backend>([Buffer<B, f32>; 5]);
 
 /// The result of a decoupled search and aggregation.
 pub(crate) struct Found<B: Backend> {
@@ -61,21 +53,47 @@ pub(crate) struct Interests {
 }
 
 impl<'a, B: Backend> Ranker<'a, B> {
-    /// Uploads the embedding tables and SDIM's rotations.
-    pub(crate) fn new(backend: &'a B, embeddings: &'a Embeddings, top_k: usize, seed: u64) -> Outcome<Self> {
-        let sdim = Sdim::new(embeddings.width);
-        let rotations = sdim.rotations(seed)?;
-        let scale = (1.0 / (embeddings.attention_width as f64).sqrt()) as f32;
+    /// Uploads the embedding tables and draws SDIM's rotations.
+    pub(crate) fn new(backend: &'a B, tables: &'a Tables, top_k: usize, seed: u64) -> Outcome<Self> {
+        Self::with(backend, tables, top_k, Sdim::new(tables.width).rotations(seed)?)
+    }
+
+    /// Uploads a trained model.
+    pub(crate) fn trained(backend: &'a B, model: &'a Model, top_k: usize) -> Outcome<Self> {
+        let rotations = match &model.rotations {
+            Some(rotations) => rotations.clone(),
+            None => Sdim::new(model.tables.width).rotations(0)?,
+        };
+        let mut ranker = Self::with(backend, &model.tables, top_k, rotations)?;
+        ranker.tower = Some(&model.tower);
+        ranker.network = model.network.as_ref();
+        if let Some(Network { weight, bias, alpha, output_weight, output_bias }) = &model.network {
+            let [weight, bias, alpha] = [weight, bias, alpha].map(|numbers| backend.upload(numbers));
+            let [output_weight, output_bias] =
+                [output_weight, output_bias].map(|numbers| backend.upload(numbers));
+            ranker.device_network =
+                Some(DeviceNetwork([weight?, bias?, alpha?, output_weight?, output_bias?]));
+        }
+        Ok(ranker)
+    }
+
+    fn with(backend: &'a B, tables: &'a Tables, top_k: usize, rotations: Vec<f32>) -> Outcome<Self> {
+        let scale = (1.0 / (tables.attention_width.max(1) as f64).sqrt()) as f32;
         Ok(Self {
             backend,
-            embeddings,
-            attention: TargetAttention::new(embeddings.width),
-            sdim,
+            tables,
+            attention: TargetAttention::new(tables.width),
+            din: Din::new(tables.width).with_pooling(DinPooling::Softmax),
+            sdim: Sdim::new(tables.width),
             decoupled: Decoupled::new([scale]).with_top_k(Some(top_k)),
-            full: backend.upload(&embeddings.full)?,
-            narrow: backend.upload(&embeddings.attention)?,
+            network: None,
+            tower: None,
+            full: backend.upload(&tables.full)?,
+            queries: tables.queries.as_ref().map(|queries| backend.upload(queries)).transpose()?,
+            narrow: backend.upload(&tables.attention)?,
             device_rotations: backend.upload(&rotations)?,
             rotations,
+            device_network: None,
         })
     }
 
@@ -84,6 +102,7 @@ impl<'a, B: Backend> Ranker<'a, B> {
         match method {
             Method::LastMean => format!("mean of the last {RECENT}"),
             Method::TargetAttention => "target attention, full history".into(),
+            Method::Din => "DIN, full history".into(),
             Method::Sdim => "SDIM, prebuilt bucket table".into(),
             Method::Decoupled => format!("decoupled search + aggregation, top {}", self.top_k()),
         }
@@ -93,18 +112,22 @@ impl<'a, B: Backend> Ranker<'a, B> {
         self.decoupled.top_k.unwrap_or(0)
     }
 
-    /// Scores `[M]`, from ids: the dot product of the interest with the candidate's embedding, for every method.
+    /// Scores `[M]`, from ids: the tower's, or else the dot product of the interest with the candidate's embedding, for every method.
     /// `tables` are the bucket tables of the users of `batch`; only SDIM reads them.
     pub(crate) fn scores(&self, method: Method, batch: &Batch, tables: &Buffer<B, f32>) -> Outcome<Vec<f32>> {
         let interests = self.interests(method, batch, tables)?;
-        let width = self.embeddings.width;
+        let width = self.tables.width;
         let mut scores = Vec::with_capacity(batch.candidates.len());
         for (user, candidates) in batch.targets.ranges().enumerate() {
             for candidate in candidates {
                 let row = if interests.per_candidate { candidate } else { user };
                 let interest = &interests.rows[row * width..(row + 1) * width];
-                let item = self.embeddings.row(batch.candidates[candidate]);
-                scores.push(interest.iter().zip(item).map(|(a, b)| a * b).sum());
+                let item = batch.candidates[candidate];
+                let target = self.tables.row(item);
+                scores.push(match self.tower {
+                    Some(tower) => tower.score(item, target, interest),
+                    None => interest.iter().zip(target).map(|(a, b)| a * b).sum(),
+                });
             }
         }
         Ok(scores)
@@ -122,15 +145,17 @@ impl<'a, B: Backend> Ranker<'a, B> {
             Method::LastMean => {
                 let (ids, bags) = recent(batch)?;
                 let bags = backend.jagged(&bags)?;
-                self.lookup(&ids, Bags::Mean(&bags))?
+                self.lookup(&self.full, &ids, Bags::Mean(&bags))?
             }
             Method::TargetAttention => {
-                let queries = self.rows(&batch.candidates)?;
+                let queries =
+                    self.lookup(self.queries.as_ref().unwrap_or(&self.full), &batch.candidates, Bags::Each)?;
                 let keys = self.rows(&batch.history)?;
                 let inputs = TargetAttentionInputs::new(backend.view(&queries), backend.view(&keys));
                 let prepared = backend.batch(&batch.histories, &batch.targets)?;
                 backend.target_attention(&self.attention, &prepared, inputs)?
             }
+            Method::Din => self.din(batch)?,
             Method::Sdim => {
                 let targets = self.rows(&batch.candidates)?;
                 let hash = Hash::Rotations(backend.view(&self.device_rotations));
@@ -144,14 +169,28 @@ impl<'a, B: Backend> Ranker<'a, B> {
         Ok(Interests { rows, per_candidate: method != Method::LastMean })
     }
 
+    fn din(&self, batch: &Batch) -> Outcome<Buffer<B, f32>> {
+        let backend = self.backend;
+        let Some(DeviceNetwork(network)) = &self.device_network else {
+            return Err("DIN needs a trained network".into());
+        };
+        let [weight, bias, alpha, output_weight, output_bias] =
+            network.each_ref().map(|numbers| backend.view(numbers));
+        let (targets, history) = (self.rows(&batch.candidates)?, self.rows(&batch.history)?);
+        let hidden = [DinLayer::new(weight, bias, Activation::Prelu { alpha })];
+        let (targets, history) = (backend.view(&targets), backend.view(&history));
+        let inputs = DinInputs::new(targets, history, &hidden, output_weight, output_bias);
+        Ok(backend.din(&self.din, &backend.batch(&batch.histories, &batch.targets)?, inputs)?)
+    }
+
     /// Search and aggregation as two separate calls, as when two services run them.
     pub(crate) fn search_and_aggregate(&self, batch: &Batch) -> Outcome<Found<B>> {
         let backend = self.backend;
         let prepared = backend.batch(&batch.histories, &batch.targets)?;
         let (ids, target_ids) = (backend.upload(&batch.history)?, backend.upload(&batch.candidates)?);
         let (ids, target_ids) = (backend.view(&ids), backend.view(&target_ids));
-        let attention = [self.table(&self.narrow, self.embeddings.attention_width)];
-        let representation = [self.table(&self.full, self.embeddings.width)];
+        let attention = [self.table(&self.narrow, self.tables.attention_width)];
+        let representation = [self.table(&self.full, self.tables.width)];
         let search = SearchInputs::new(&attention, ids, target_ids);
         let kept = backend.decoupled_search(&self.decoupled, &prepared, search)?;
         let inputs = AggregateInputs::new(&representation, ids, target_ids);
@@ -185,18 +224,23 @@ impl<'a, B: Backend> Ranker<'a, B> {
 
     /// The embedding rows of `ids`.
     fn rows(&self, ids: &[u32]) -> Outcome<Buffer<B, f32>> {
-        self.lookup(ids, Bags::Each)
+        self.lookup(&self.full, ids, Bags::Each)
     }
 
-    fn lookup(&self, ids: &[u32], bags: Bags<'_, B::Jagged>) -> Outcome<Buffer<B, f32>> {
+    fn lookup(
+        &self,
+        table: &Buffer<B, f32>,
+        ids: &[u32],
+        bags: Bags<'_, B::Jagged>,
+    ) -> Outcome<Buffer<B, f32>> {
         let ids = self.backend.upload(ids)?;
-        let tables = [self.table(&self.full, self.embeddings.width)];
+        let tables = [self.table(table, self.tables.width)];
         let inputs = LookupInputs::new(self.backend.view(&ids), &tables);
         Ok(self.backend.lookup(&Lookup::default(), bags, inputs)?.0)
     }
 
     fn table<'t>(&self, data: &'t Buffer<B, f32>, width: usize) -> Table<'t, B::Memory> {
-        Table::new(self.embeddings.items, width, TableData::F32(self.backend.view(data)))
+        Table::new(self.tables.items, width, TableData::F32(self.backend.view(data)))
     }
 }
 

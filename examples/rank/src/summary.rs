@@ -5,12 +5,15 @@ use longseq::prelude::*;
 use crate::check::Sample;
 use crate::compare::Results;
 use crate::data::Log;
+use crate::embeddings::Embeddings;
+use crate::method::{Method, RECENT};
 use crate::metrics::CUTOFF;
 use crate::options::Options;
 use crate::plot::Series;
 use crate::protocol::{Request, Split};
-use crate::ranker::{Method, RECENT, Ranker};
+use crate::ranker::Ranker;
 use crate::report::{count, counted, figures, note, table};
+use crate::trained::Model;
 
 /// Data, requests and device, printed before the work starts.
 pub(crate) fn header(device: &str, options: &Options, log: &Log, split: &Split) -> String {
@@ -49,13 +52,16 @@ pub(crate) fn header(device: &str, options: &Options, log: &Log, split: &Split) 
 /// The notes below the table of methods.
 pub(crate) fn notes<B: Backend>(
     ranker: &Ranker<'_, B>,
+    embeddings: &Embeddings,
+    models: &[Model],
     options: &Options,
     split: &Split,
     results: &Results,
 ) -> String {
     let mut notes = vec![
         quality(&split.requests),
-        embeddings(ranker),
+        untrained(embeddings),
+        trained(models),
         "Caveats: some known events of other users are later than a user's held-out event. Uniform negatives are \
          mostly unpopular items, which favours any method that follows popularity (see the first row)."
             .into(),
@@ -63,7 +69,7 @@ pub(crate) fn notes<B: Backend>(
         bucket_tables(ranker, results, split.requests.len()),
         errors(results),
     ];
-    notes.extend(exceptions(ranker, options, &split.requests));
+    notes.extend(exceptions(embeddings, options, &split.requests));
     let notes: Vec<String> = notes.iter().map(|text| note(text)).collect();
     format!("\n{}\n", notes.join("\n"))
 }
@@ -72,20 +78,35 @@ fn quality(requests: &[Request]) -> String {
     let at_random = |request: &Request| (CUTOFF / request.candidates.len() as f64).min(1.0);
     let at_random = requests.iter().map(at_random).sum::<f64>() / requests.len().max(1) as f64;
     format!(
-        "Quality: a random order has HR@10 {at_random:.3} and AUC 0.5. Every method scores a candidate by the dot \
-         product of its interest vector and the candidate's embedding; ties count half."
+        "Quality: a random order has HR@10 {at_random:.3} and AUC 0.5. Every method that is not trained scores a \
+         candidate by the dot product of its interest vector and the candidate's embedding; ties count half."
     )
 }
 
-fn embeddings<B: Backend>(ranker: &Ranker<'_, B>) -> String {
-    let (width, narrow) = (ranker.embeddings.width, ranker.embeddings.attention_width);
+fn untrained(embeddings: &Embeddings) -> String {
+    let (width, narrow) = (embeddings.tables.width, embeddings.tables.attention_width);
     format!(
         "Embeddings: truncated SVD of the 0/1 user-item matrix without the held-out events; {width} factors explain \
          {:.0} % of its sum of squares. An item's embedding is its row of V·Σ, scaled to length √{width}; the \
          attention embeddings of the decoupled search are the first {narrow} columns of V·Σ, scaled to length \
-         √{narrow}. Attention scores are scaled by 1/√width. Nothing is trained or tuned: the table compares ways to \
-         pool a history, not the published models.",
-        100.0 * ranker.embeddings.explained,
+         √{narrow}. Attention scores are scaled by 1/√width. Nothing is trained or tuned for these rows: they compare \
+         ways to pool a history, not the published models.",
+        100.0 * embeddings.explained,
+    )
+}
+
+fn trained(models: &[Model]) -> String {
+    let Some(first) = models.first() else {
+        return "No trained models: `cargo run --release --manifest-path examples/train/Cargo.toml -- --systems \
+                target-attention,din,sdim,dare --save FILE` trains them, --model FILE reads them."
+            .into();
+    };
+    format!(
+        "Trained: click models of examples/train, each with item embeddings of its own ({} wide), which pool the \
+         last {} behaviours and score candidates with a tower on the host. They know each user's events but the \
+         last two.",
+        first.tables.width,
+        count(first.newest),
     )
 }
 
@@ -153,9 +174,9 @@ fn checked(sample: &Sample) -> String {
 }
 
 /// Notes about requests that cannot be ranked as the others are.
-fn exceptions<B: Backend>(ranker: &Ranker<'_, B>, options: &Options, requests: &[Request]) -> Vec<String> {
+fn exceptions(embeddings: &Embeddings, options: &Options, requests: &[Request]) -> Vec<String> {
     let mut notes = Vec::new();
-    let is_unknown = |item: u32| ranker.embeddings.popularity[item as usize] == 0;
+    let is_unknown = |item: u32| embeddings.popularity[item as usize] == 0;
     let unknown = requests.iter().filter(|request| is_unknown(request.candidates[0])).count();
     if unknown > 0 {
         notes.push(format!(

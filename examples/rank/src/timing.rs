@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use longseq::prelude::*;
 
 use crate::Outcome;
+use crate::method::Method;
 use crate::plot::Series;
 use crate::progress::Progress;
 use crate::protocol::{Batch, Request, Seeded};
-use crate::ranker::{Method, Ranker};
+use crate::ranker::Ranker;
 
 /// How long and how often to measure.
 #[derive(Clone, Copy)]
@@ -79,7 +80,7 @@ impl<B: Backend> Ranker<'_, B> {
         progress: &Progress,
     ) -> Outcome<Vec<Series>> {
         let named = |method: Method| Series { name: self.name(method), offline: false, points: Vec::new() };
-        let mut series: Vec<Series> = Method::ALL.map(named).into();
+        let mut series: Vec<Series> = Method::UNTRAINED.map(named).into();
         series.push(Series {
             name: "SDIM, building the table (offline)".into(),
             offline: true,
@@ -93,7 +94,9 @@ impl<B: Backend> Ranker<'_, B> {
             let history = all[..length].to_vec();
             let batch = Batch::new(&[Request { history, candidates: candidates.clone() }])?;
             let tables = self.bucket_tables(&batch)?;
-            for (series, method) in series.iter_mut().zip(Method::ALL.map(Some).into_iter().chain([None])) {
+            for (series, method) in
+                series.iter_mut().zip(Method::UNTRAINED.map(Some).into_iter().chain([None]))
+            {
                 let run = || match method {
                     Some(method) => self.scores(method, &batch, &tables).map(drop),
                     None => self.bucket_tables(&batch).map(drop),
