@@ -117,7 +117,8 @@
 //!
 //! # Which operation does my model need?
 //!
-//! Each operation's page has its formula, its source and an example; [`systems`] composes the layers of published systems from them.
+//! Each operation's page has its formula, its source and an example; [`systems`] composes the layers of published systems from them, and
+//! [`from_pytorch`] names the call for what a model does in PyTorch.
 //!
 //! | published system | operation |
 //! |---|---|
@@ -205,6 +206,7 @@ pub mod cuda;
 mod device;
 pub mod element;
 mod error;
+pub mod from_pytorch;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod gpu;
 mod host;
