@@ -45,7 +45,7 @@ pub(crate) fn compare(
     let steps = options.samples().min(data.train.len()).div_ceil(options.batch);
     progress.stage("Timing steps", 2 * batches.len());
     let measure = |engine: Engine| -> Outcome<Cost> {
-        let model = Model::new(system, data.sizes, options.seed)?;
+        let model = Model::new(system, data.sizes, data.contents.as_ref(), options.seed)?;
         let mut trainer = Trainer::new(model, engine, options.rates())?;
         // The first step makes states of optimisers and wakes threads.
         if let Some(batch) = batches.first() {
@@ -76,7 +76,18 @@ mod tests {
     fn both_engines_are_measured_on_batches_of_every_length() {
         let users = (0..6).map(|user| (0..60).map(|event| user * 60 + event).collect()).collect();
         let log = Log { name: "test".into(), users, items: 400 };
-        let arguments = ["train", "--quick", "--samples", "96", "--batch", "16", "--timed-steps", "3"];
+        let arguments = [
+            "train",
+            "--quick",
+            "--samples",
+            "96",
+            "--batch",
+            "16",
+            "--timed-steps",
+            "3",
+            "--systems",
+            "tin",
+        ];
         let options = Options::parse_from(arguments);
         let data = Data::new(&log, &options).unwrap();
         let batches = batches(&options, &data);

@@ -156,7 +156,9 @@ mod tests {
         // All users alike: every draw is the same.
         let alike = vec![vec![2.0, 1.0, 3.0]; 9];
         let gauc = Estimates::new(&[&alike]).gauc;
-        assert_eq!((gauc.low, gauc.value, gauc.high), (0.5, 0.5, 0.5));
+        for value in [gauc.low, gauc.value, gauc.high] {
+            assert!((value - 0.5).abs() < 1e-12, "{gauc:?}");
+        }
         // Of two users with 0 and 1, a draw has 0, 1/2 or 1, a quarter, half and quarter of the time.
         let gauc = Estimates::new(&[&[vec![0.0, 1.0], vec![1.0, 0.0]]]).gauc;
         assert_eq!((gauc.low, gauc.value, gauc.high), (0.0, 0.5, 1.0));

@@ -135,6 +135,16 @@ impl<'a> Padded<'a> {
         table.values().index_select(ids, 0)?.reshape((self.users, of_user, table.values().dim(1)?))
     }
 
+    /// `[B, L, 1]`: 1 for so many of each user's newest behaviours, else 0.
+    pub(crate) fn newest(&self, count: usize) -> Result<Tensor> {
+        let mut newest = Vec::with_capacity(self.users * self.longest);
+        for &length in self.real_lengths {
+            let old = length.saturating_sub(count);
+            newest.extend((0..self.longest).map(|l| if (old..length).contains(&l) { 1f32 } else { 0.0 }));
+        }
+        Tensor::from_vec(newest, (self.users, self.longest, 1), &Device::Cpu)
+    }
+
     /// The behaviours' embeddings, `[B, L, d]`.
     pub(crate) fn history(&self) -> Result<Tensor> {
         self.rows(self.items, &self.history_ids)

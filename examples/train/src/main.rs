@@ -4,6 +4,7 @@
 //! cargo run --release --manifest-path examples/train/Cargo.toml -- --help
 //! ```
 
+mod contents;
 mod cost;
 #[path = "../../rank/src/data.rs"]
 mod data;
@@ -78,12 +79,13 @@ fn run(options: &Options) -> Outcome<()> {
     let progress = Progress::new();
     progress.print(&summary::header(&log, &data, options))?;
     let mut all = Vec::new();
-    for &system in &options.systems {
+    for system in options.systems() {
         let outcomes = of_system(system, options, &data, &progress)?;
-        let gauc = outcomes.estimates.gauc.value;
         progress.print(&format!(
-            "{}: GAUC {gauc:.4} after {:.0} s",
+            "{}: GAUC {:.4}, of validation {:.4}, after {:.0} s",
             system.name(),
+            outcomes.estimates.gauc.value,
+            outcomes.validation(),
             begin.elapsed().as_secs_f64()
         ))?;
         all.push(outcomes);
@@ -174,14 +176,15 @@ mod tests {
         let files = ["--events", "log.csv", "--output", "plots", "--save", "model.safetensors"];
         let files = files.map(|name| if name.starts_with("--") { name.into() } else { path(name) });
         let options = arguments.into_iter().map(String::from).chain(files);
-        run(&Options::parse_from(options)).unwrap();
+        let options = Options::parse_from(options);
+        run(&options).unwrap();
         for name in ["quality.svg", "loss.svg", "validation.svg"] {
             assert!(folder.join("plots").join(name).is_file(), "{name}");
         }
         let model =
             candle_core::safetensors::load(path("model.safetensors"), &candle_core::Device::Cpu).unwrap();
         assert!(
-            systems::System::ALL.iter().all(|system| model.contains_key(&format!("{}.items", system.key())))
+            options.systems().iter().all(|system| model.contains_key(&format!("{}.items", system.key())))
         );
         std::fs::remove_dir_all(&folder).unwrap();
     }

@@ -5,6 +5,7 @@ use candle_nn::{AdamW, Init, Linear, Module, Optimizer, PReLU, ParamsAdamW, line
 use longseq::Optimiser;
 use longseq_candle::Longseq;
 
+use crate::contents::Contents;
 use crate::inputs::{Inputs, Padded, rows};
 use crate::samples::Sample;
 use crate::systems::{Interest, Sizes, System};
@@ -41,7 +42,8 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) fn new(system: System, sizes: Sizes, seed: u64) -> Result<Self> {
+    /// A model with its first weights; `contents` are for systems that read them.
+    pub(crate) fn new(system: System, sizes: Sizes, contents: Option<&Contents>, seed: u64) -> Result<Self> {
         let weights = Weights::new(seed);
         let builder = weights.builder();
         Ok(Self {
@@ -50,7 +52,7 @@ impl Model {
             longseq: Longseq::cpu(),
             items: Table::new(&weights, "items", sizes.items, sizes.width)?,
             bias: Table::with(&weights, BIAS, (sizes.items, 1), Init::Const(0.0))?,
-            interest: system.build(sizes, &weights)?,
+            interest: system.build(sizes, contents, &weights)?,
             first: linear(3 * sizes.width, UNITS, builder.pp("first"))?,
             slope: prelu(None, builder.pp("slope"))?,
             last: linear(UNITS, 1, builder.pp("last"))?,
@@ -190,7 +192,10 @@ mod tests {
 
     /// A model whose weights are large enough for attention to tell behaviours apart.
     fn model(system: System) -> Model {
-        let model = Model::new(system, SIZES, 3).unwrap();
+        let mut random = Seeded::new(9);
+        let codes = (0..SIZES.items * 16).map(|_| random.below(256) as u8).collect();
+        let contents = Contents::new(codes, SIZES.items, 16).unwrap();
+        let model = Model::new(system, SIZES, Some(&contents), 3).unwrap();
         for table in model.tables() {
             let var = model.weights.var(table.name()).unwrap();
             var.set(&(var.as_detached_tensor() * 10.0).unwrap()).unwrap();

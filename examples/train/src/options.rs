@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::contents;
 use crate::model::Rates;
 use crate::systems::System;
 
@@ -16,13 +17,17 @@ use crate::systems::System;
 #[derive(Parser, Clone)]
 #[command(name = "train", version, max_term_width = 100)]
 pub(crate) struct Options {
-    /// Systems to train, separated by commas.
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST", default_values_t = System::ALL)]
-    pub(crate) systems: Vec<System>,
+    /// Systems to train, separated by commas. [default: all; MUSE only where there are contents]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
+    systems: Vec<System>,
     /// Event log to use instead of the bundled MovieLens log: a .csv or .csv.gz file with the columns user, item and
     /// timestamp. Users and items can be any text; timestamps must be numbers.
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
+    /// Contents of the items, which MUSE searches in: 128 bytes for each item, 8-bit integers with a sign, items in the order in which the
+    /// log first names them. [default: those of the bundled log, or none with --events]
+    #[arg(long, value_name = "FILE")]
+    contents: Option<PathBuf>,
     /// Number of seeds: each system is trained so many times, and the means are shown.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_1::<100>)]
     pub(crate) seeds: usize,
@@ -112,6 +117,21 @@ impl Options {
         Rates { dense: self.rate, tables: self.table_rate as f32, decay: self.table_decay as f32 }
     }
 
+    /// The systems to train.
+    pub(crate) fn systems(&self) -> Vec<System> {
+        if !self.systems.is_empty() {
+            return self.systems.clone();
+        }
+        let has_what_it_needs = |system: &System| !system.needs_contents() || self.contents().is_some();
+        System::ALL.into_iter().filter(has_what_it_needs).collect()
+    }
+
+    /// Where the contents of items are, if there are any.
+    pub(crate) fn contents(&self) -> Option<PathBuf> {
+        let bundled = || self.events.is_none().then(contents::bundled);
+        self.contents.clone().or_else(bundled)
+    }
+
     pub(crate) fn epochs(&self) -> usize {
         self.epochs.unwrap_or(if self.quick { 1 } else { 30 })
     }
@@ -139,9 +159,11 @@ mod tests {
         Options::command().debug_assert();
         let parse = |arguments: &[&str]| Options::try_parse_from([&["train"], arguments].concat());
         let options = parse(&[]).unwrap();
-        assert_eq!((options.systems.len(), options.epochs()), (System::ALL.len(), 30));
+        assert_eq!((options.systems().len(), options.epochs()), (System::ALL.len(), 30));
         assert_eq!(parse(&["--quick"]).unwrap().requests(), 60);
-        assert_eq!(parse(&["--systems", "tin,din"]).unwrap().systems, [System::Tin, System::Din]);
+        assert_eq!(parse(&["--systems", "tin,din"]).unwrap().systems(), [System::Tin, System::Din]);
+        let own = parse(&["--events", "log.csv"]).unwrap();
+        assert!(own.contents().is_none() && !own.systems().contains(&System::Muse));
         for wrong in [["--width", "0"], ["--rate", "1"], ["--systems", "abacus"], ["--batch", "-1"]] {
             assert!(parse(&wrong).is_err(), "{wrong:?}");
         }

@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn a_saved_model_has_the_same_scores() {
         let sizes = Sizes { items: 50, width: 8, history: 10 };
-        let models = [System::Dare, System::Tin].map(|system| Model::new(system, sizes, 7).unwrap());
+        let models = [System::Dare, System::Tin].map(|system| Model::new(system, sizes, None, 7).unwrap());
         models.iter().for_each(|model| model.round_tables().unwrap());
         let path = std::env::temp_dir().join(format!("longseq-train-{}.safetensors", std::process::id()));
         let options = Options::parse_from(["train", "--width", "8"]);
@@ -95,7 +95,7 @@ mod tests {
         let mut sample = Sample::default();
         sample.push(&[1, 2, 3, 4], &[(5, 1.0), (6, 0.0)]);
         for model in &models {
-            let other = Model::new(model.system, sizes, 8).unwrap();
+            let other = Model::new(model.system, sizes, None, 8).unwrap();
             let prefix = format!("{}.", model.system.key());
             for (name, values) in &tensors {
                 if let Some(name) = name.strip_prefix(&prefix) {
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_file_that_would_be_too_large_is_refused() {
         let sizes = Sizes { items: 60_000, width: 40, history: 10 };
-        let model = Model::new(System::Mean, sizes, 7).unwrap();
+        let model = Model::new(System::Mean, sizes, None, 7).unwrap();
         let path = Path::new("/nowhere/model.safetensors");
         let options = Options::parse_from(["train"]);
         let error = save(path, &[&model], &log(60_000), &options).unwrap_err().to_string();

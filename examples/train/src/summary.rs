@@ -25,6 +25,12 @@ impl Outcomes {
         self.runs.iter().map(|run| run.seconds).sum::<f64>() / epochs.max(1) as f64
     }
 
+    /// GAUC of validation at the best epochs: the mean over seeds.
+    pub(crate) fn validation(&self) -> f64 {
+        let best = |run: &Trained| run.curve.get(run.best).map_or(f64::NAN, |epoch| epoch.valid);
+        self.runs.iter().map(best).sum::<f64>() / self.runs.len().max(1) as f64
+    }
+
     /// The lowest and the highest of the seeds' own GAUC.
     fn spread(&self) -> [f64; 2] {
         let of_seeds = self.runs.iter().map(|run| Estimates::new(&[&run.scores]).gauc.value);

@@ -35,7 +35,7 @@ fn sample(users: usize, random: &mut Seeded) -> Sample {
 
 /// AUC on new users of a system that is trained on this log.
 fn auc(system: System) -> f64 {
-    let model = Model::new(system, SIZES, 1).unwrap();
+    let model = Model::new(system, SIZES, None, 1).unwrap();
     let mut trainer = Trainer::new(model, Engine::Longseq, RATES).unwrap();
     let mut random = Seeded::new(11);
     for _ in 0..STEPS {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::Outcome;
+use crate::contents::Contents;
 use crate::data::Log;
 use crate::metrics;
 use crate::model::{Engine, Model, Trainer};
@@ -21,6 +22,7 @@ pub(crate) struct Data {
     /// The last of each user, with the candidates that `rank` ranks.
     pub(crate) test: Vec<Request>,
     pub(crate) sizes: Sizes,
+    pub(crate) contents: Option<Contents>,
 }
 
 /// Seed of the test's candidates: `rank`'s own by default.
@@ -43,8 +45,14 @@ impl Data {
         let before = Log { name: log.name.clone(), users: test.known, items: log.items };
         let valid = Split::new(&before, &protocol(VALID_SEED))?;
         let sizes = Sizes { items: log.items, width: options.width, history: options.history };
+        let contents = match options.contents() {
+            Some(path) if options.systems().iter().any(|system| system.needs_contents()) => {
+                Some(Contents::open(&path, log.items)?)
+            }
+            _ => None,
+        };
         let train = TrainingSet::new(valid.known, log.items)?;
-        Ok(Self { train, valid: valid.requests, test: test.requests, sizes })
+        Ok(Self { train, valid: valid.requests, test: test.requests, sizes, contents })
     }
 }
 
@@ -134,7 +142,7 @@ pub(crate) fn train(
     seed: u64,
     progress: &Progress,
 ) -> Outcome<Trained> {
-    let model = Model::new(system, data.sizes, seed)?;
+    let model = Model::new(system, data.sizes, data.contents.as_ref(), seed)?;
     let mut trainer = Trainer::new(model, Engine::Longseq, options.rates())?;
     let steps = options.samples().min(data.train.len()).div_ceil(options.batch);
     progress.stage(system.name(), options.epochs() * steps);
@@ -197,7 +205,7 @@ mod tests {
     #[test]
     fn the_parts_of_a_log_are_apart_in_time() {
         let log = Log { name: "test".into(), users: vec![(0..9).collect(), (20..40).collect()], items: 100 };
-        let data = Data::new(&log, &options(&[])).unwrap();
+        let data = Data::new(&log, &options(&["--systems", "tin"])).unwrap();
         let history = |requests: &[Request]| requests[0].history.clone();
         assert_eq!((history(&data.valid), data.valid[0].candidates[0]), ((0..7).collect::<Vec<u32>>(), 7));
         assert_eq!((history(&data.test), data.test[0].candidates[0]), ((0..8).collect::<Vec<u32>>(), 8));

@@ -68,9 +68,9 @@ impl Weights {
     }
 
     /// Lets square matrices begin as the identity.
-    pub(crate) fn begin_as_identity(&self, names: &[&str]) -> Result<()> {
+    pub(crate) fn begin_as_identity(&self, names: &[impl AsRef<str>]) -> Result<()> {
         for name in names {
-            let var = self.var(name)?;
+            let var = self.var(name.as_ref())?;
             var.set(&Tensor::eye(var.dim(0)?, DType::F32, &Device::Cpu)?)?;
         }
         Ok(())

@@ -1,12 +1,13 @@
 //! The systems: how a user's history becomes one interest vector for each candidate. All else of the model is the same for all of them.
 //!
 //! To add one: a file here with a type that implements [`Interest`]; a variant of [`System`] with its name; a line in [`System::build`].
-//! MUSE and DiffuMIN have their places there.
+//! DiffuMIN has its place there.
 
 mod attention;
 mod dare;
 mod din;
 mod mean;
+mod muse;
 mod qin;
 mod sdim;
 mod searched;
@@ -14,7 +15,9 @@ mod tin;
 
 use candle_core::{D, Device, Result, Tensor};
 use clap::ValueEnum;
+use longseq::SelectedAttention;
 
+use crate::contents::Contents;
 use crate::inputs::{Inputs, Padded};
 use crate::table::Table;
 use crate::weights::Weights;
@@ -43,6 +46,8 @@ pub(crate) enum System {
     Twin,
     /// ETA's search by hashes.
     Eta,
+    /// MUSE's search by contents.
+    Muse,
 }
 
 /// What the systems have in common.
@@ -74,7 +79,7 @@ pub(crate) trait Interest {
 const PREFIX: &str = "interest";
 
 impl System {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Mean,
         Self::LastTwenty,
         Self::TargetAttention,
@@ -85,6 +90,7 @@ impl System {
         Self::Qin,
         Self::Twin,
         Self::Eta,
+        Self::Muse,
     ];
 
     /// The name in reports.
@@ -100,6 +106,7 @@ impl System {
             Self::Qin => "QIN",
             Self::Twin => "TWIN",
             Self::Eta => "ETA",
+            Self::Muse => "MUSE",
         }
     }
 
@@ -116,6 +123,7 @@ impl System {
             Self::Qin => "qin",
             Self::Twin => "twin",
             Self::Eta => "eta",
+            Self::Muse => "muse",
         }
     }
 
@@ -127,8 +135,18 @@ impl System {
         }
     }
 
+    /// Whether the system reads the contents of items.
+    pub(crate) fn needs_contents(self) -> bool {
+        self == Self::Muse
+    }
+
     /// The system with its first weights.
-    pub(crate) fn build(self, sizes: Sizes, weights: &Weights) -> Result<Box<dyn Interest>> {
+    pub(crate) fn build(
+        self,
+        sizes: Sizes,
+        contents: Option<&Contents>,
+        weights: &Weights,
+    ) -> Result<Box<dyn Interest>> {
         let interest: Box<dyn Interest> = match self {
             Self::Mean => Box::new(mean::Mean),
             Self::LastTwenty | Self::TargetAttention => Box::new(attention::Attention::new(sizes, weights)?),
@@ -139,7 +157,8 @@ impl System {
             Self::Qin => Box::new(qin::Qin::new(sizes, weights)?),
             Self::Twin => Box::new(searched::Twin::new(sizes, weights)?),
             Self::Eta => Box::new(searched::Eta::new(sizes, weights)?),
-            // Here: MUSE, which needs contents of items, and DiffuMIN, which has losses of its own.
+            Self::Muse => Box::new(muse::Muse::new(sizes, contents, weights)?),
+            // Here: DiffuMIN, which has losses of its own.
         };
         Ok(interest)
     }
@@ -180,4 +199,16 @@ fn project(weights: &Weights, rows: &Tensor, name: &str) -> Result<Tensor> {
     let weight = weights.tensor(&format!("{PREFIX}.{name}.weight"))?;
     let projected = rows.reshape((users * count, width))?.matmul(&weight.t()?)?;
     projected.reshape((users, count, weight.dim(0)?))
+}
+
+/// The scores of an attention with projections, `[B, C, L]`.
+fn scores(
+    op: &SelectedAttention,
+    weights: &Weights,
+    padded: &Padded<'_>,
+    history: &Tensor,
+) -> Result<Tensor> {
+    let queries = project(weights, &padded.targets, "query")?;
+    let keys = project(weights, history, "key")?;
+    queries.matmul(&keys.transpose(1, 2)?)? * f64::from(op.effective_scale())
 }

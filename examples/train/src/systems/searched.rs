@@ -5,7 +5,7 @@ use candle_core::{DType, Result, Tensor};
 use longseq::SelectedAttention;
 use longseq_candle::layers::{EtaLayer, TwinLayer};
 
-use super::{Interest, PREFIX, Sizes, attend_to_best, project};
+use super::{Interest, PREFIX, Sizes, attend_to_best, project, scores};
 use crate::inputs::{Inputs, Padded};
 use crate::weights::Weights;
 
@@ -82,16 +82,4 @@ impl Interest for Eta {
         let values = project(&self.weights, &history, "value")?;
         project(&self.weights, &attend_to_best(&equal, &scores, padded, &values, KEPT)?, "output")
     }
-}
-
-/// The scores of the attention, `[B, C, L]`.
-fn scores(
-    op: &SelectedAttention,
-    weights: &Weights,
-    padded: &Padded<'_>,
-    history: &Tensor,
-) -> Result<Tensor> {
-    let queries = project(weights, &padded.targets, "query")?;
-    let keys = project(weights, history, "key")?;
-    queries.matmul(&keys.transpose(1, 2)?)? * f64::from(op.effective_scale())
 }
