@@ -55,8 +55,6 @@ pub(crate) struct Network {
 /// What comes after the pooling: `last(PReLU(first([q ; u ; q ⊙ u]))) + bias[item]`, with `q` the candidate's embedding and `u` the
 /// interest.
 pub(crate) struct Tower {
-    /// `[d, d]`, which the pooled row is multiplied with first.
-    projection: Option<Vec<f32>>,
     /// `[h, 3d]`.
     first: Vec<f32>,
     /// `[h]`.
@@ -71,16 +69,7 @@ pub(crate) struct Tower {
 
 impl Tower {
     /// The log-odds of a click.
-    pub(crate) fn score(&self, item: u32, target: &[f32], pooled: &[f32]) -> f32 {
-        let projected;
-        let interest = match &self.projection {
-            Some(projection) => {
-                projected =
-                    projection.chunks_exact(pooled.len()).map(|row| dot(row, pooled)).collect::<Vec<_>>();
-                &projected[..]
-            }
-            None => pooled,
-        };
+    pub(crate) fn score(&self, item: u32, target: &[f32], interest: &[f32]) -> f32 {
         let d = target.len();
         let products: Vec<f32> = target.iter().zip(interest).map(|(q, u)| q * u).collect();
         let hidden = self.first.chunks_exact(3 * d).zip(&self.first_bias).map(|(row, bias)| {
@@ -149,15 +138,11 @@ impl File<'_> {
         let (items, width) = (self.items, self.width);
         let full = self.get("items", items * width)?;
         let mut tables = Tables { items, width, full, ..Tables::default() };
-        let mut model_projection = None;
         let (mut rotations, mut network) = (None, None);
         match method {
             Method::TargetAttention => {
-                let weight = |name: &str| self.get(&format!("interest.{name}.weight"), width * width);
-                // The layer's projections are part of the queries and of what comes after: histories are read as they are.
-                let folded = product(&transposed(&weight("query")?, width), &weight("key")?, width);
-                tables.queries = Some(product(&tables.full, &folded, width));
-                model_projection = Some(product(&weight("output")?, &weight("value")?, width));
+                let weight = self.get("interest.query.weight", width * width)?;
+                tables.queries = Some(projected(&tables.full, &weight, width));
             }
             Method::Din => network = Some(self.network()?),
             Method::Sdim => rotations = Some(self.all("interest.rotations")?),
@@ -170,7 +155,6 @@ impl File<'_> {
         let first_bias = self.all("first.bias")?;
         let units = first_bias.len();
         let tower = Tower {
-            projection: model_projection,
             first: self.get("first.weight", units * 3 * width)?,
             first_bias,
             slope: self.get("slope.weight", 1)?[0],
@@ -216,19 +200,10 @@ impl File<'_> {
     }
 }
 
-fn transposed(matrix: &[f32], width: usize) -> Vec<f32> {
-    (0..width * width).map(|i| matrix[i % width * width + i / width]).collect()
-}
-
-/// `A·B` of matrices of `width` columns.
-fn product(a: &[f32], b: &[f32], width: usize) -> Vec<f32> {
-    let mut out = vec![0.0; a.len()];
-    for (out, row) in out.chunks_exact_mut(width).zip(a.chunks_exact(width)) {
-        for (x, row) in row.iter().zip(b.chunks_exact(width)) {
-            out.iter_mut().zip(row).for_each(|(out, b)| *out += x * b);
-        }
-    }
-    out
+/// `W·x` of each row `x`, for a square matrix.
+fn projected(rows: &[f32], weight: &[f32], width: usize) -> Vec<f32> {
+    let project = |row| weight.chunks_exact(width).map(move |weight| dot(weight, row));
+    rows.chunks_exact(width).flat_map(project).collect()
 }
 
 #[cfg(test)]
@@ -288,10 +263,8 @@ mod tests {
     ];
 
     #[test]
-    fn folded_projections_give_the_scores_of_the_layer() {
-        let own = ["query", "key", "value", "output"].map(|name| format!("interest.{name}.weight"));
-        let own: Vec<(&str, usize)> = own.iter().map(|name| (&name[..], D * D)).collect();
-        let weights = weights(&[&TOWER[..], &own].concat());
+    fn projected_queries_give_the_scores_of_the_model() {
+        let weights = weights(&[&TOWER[..], &[("interest.query.weight", D * D)]].concat());
         let models = read(&file("target-attention", &weights), &log(ITEMS)).unwrap();
         let [model] = &models[..] else { panic!("one model") };
         assert_eq!((model.method, model.newest), (Method::TargetAttention, 2));
@@ -304,22 +277,15 @@ mod tests {
         let got = ranker.scores(model.method, &batch, &tables).unwrap();
         assert!(ranker.check(model.method, &batch).unwrap().error < 1e-5);
 
-        // Projection by projection.
-        let times = |name: &str, x: &[f32]| -> Vec<f32> {
-            weights[&format!("interest.{name}.weight")].chunks(D).map(|row| dot(row, x)).collect()
-        };
-        let query = times("query", model.tables.row(target));
-        let scores = history.map(|item| (dot(&query, &times("key", model.tables.row(item))) / 2.0).exp());
+        let weight = &weights["interest.query.weight"];
+        let query: Vec<f32> = weight.chunks(D).map(|row| dot(row, model.tables.row(target))).collect();
+        let scores = history.map(|item| (dot(&query, model.tables.row(item)) / 2.0).exp());
         let mut pooled = [0.0; D];
         for (item, score) in history.into_iter().zip(scores) {
-            let value = times("value", model.tables.row(item));
-            pooled.iter_mut().zip(value).for_each(|(sum, x)| *sum += x * score / (scores[0] + scores[1]));
+            let share = score / (scores[0] + scores[1]);
+            pooled.iter_mut().zip(model.tables.row(item)).for_each(|(sum, x)| *sum += x * share);
         }
-        let tower = Tower {
-            projection: None,
-            ..read(&file("target-attention", &weights), &log(ITEMS)).unwrap().remove(0).tower
-        };
-        let expected = tower.score(target, model.tables.row(target), &times("output", &pooled));
+        let expected = model.tower.score(target, model.tables.row(target), &pooled);
         assert!((got[0] - expected).abs() < 1e-5, "{got:?}, {expected}");
     }
 

@@ -131,6 +131,8 @@ pub(crate) struct Trainer {
     engine: Engine,
     dense: AdamW,
     rates: Rates,
+    /// Of the rates, in the next step.
+    share: f64,
     step: u64,
 }
 
@@ -143,7 +145,13 @@ impl Trainer {
         let dense = dense.map(|(_, var)| var).collect();
         let params = ParamsAdamW { lr: rates.dense, weight_decay: 0.0, ..ParamsAdamW::default() };
         let dense = AdamW::new(dense, params)?;
-        Ok(Self { model, engine, dense, rates, step: 0 })
+        Ok(Self { model, engine, dense, rates, share: 1.0, step: 0 })
+    }
+
+    /// Lets both rates be this share of what they began as, for the steps to come.
+    pub(crate) fn slow_down(&mut self, share: f64) {
+        self.share = share;
+        self.dense.set_learning_rate(share * self.rates.dense);
     }
 
     /// A step of training; returns the loss.
@@ -161,7 +169,8 @@ impl Trainer {
         if self.engine == Engine::Longseq {
             for table in self.model.tables() {
                 let decay = if table.name() == BIAS { 0.0 } else { self.rates.decay };
-                let optimiser = Optimiser::adam(self.rates.tables, self.step).with_weight_decay(decay);
+                let rate = self.share as f32 * self.rates.tables;
+                let optimiser = Optimiser::adam(rate, self.step).with_weight_decay(decay);
                 table.sparse().step(&optimiser)?;
             }
         }

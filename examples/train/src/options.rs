@@ -38,13 +38,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = at_least_1::<10_000>)]
     epochs: Option<usize>,
     /// Training stops after so many epochs in which validation did not get better.
-    #[arg(long, value_name = "N", default_value_t = 6, value_parser = at_least_1::<10_000>)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_1::<10_000>)]
     pub(crate) patience: usize,
     /// Events that are predicted in an epoch, drawn anew each time. [default: 30,000, or 1,000 with --quick]
     #[arg(long, value_name = "N", value_parser = at_least_1::<100_000_000>)]
     samples: Option<usize>,
     /// Events in a step of training.
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_1::<100_000>)]
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_1::<100_000>)]
     pub(crate) batch: usize,
     /// Sampled negatives for each event in training.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_1::<1000>)]
@@ -55,14 +55,14 @@ pub(crate) struct Options {
     /// Width of the item embeddings.
     #[arg(long, value_name = "D", default_value_t = 32, value_parser = at_least_1::<256>)]
     pub(crate) width: usize,
-    /// Learning rate of the dense weights (AdamW).
-    #[arg(long, default_value_t = 0.004, value_parser = rate)]
+    /// Learning rate of the dense weights (AdamW) in the first step; it falls in a straight line to 0 after the last epoch.
+    #[arg(long, default_value_t = 0.003, value_parser = rate)]
     pub(crate) rate: f64,
-    /// Learning rate of the tables (lazy Adam on the rows that a step has met).
-    #[arg(long, default_value_t = 0.008, value_parser = rate)]
+    /// The same of the tables (lazy Adam on the rows that a step has met).
+    #[arg(long, default_value_t = 0.003, value_parser = rate)]
     pub(crate) table_rate: f64,
     /// Decay of the rows that a step has met: so much of a row, times the rate, is lost in the step.
-    #[arg(long, default_value_t = 0.0, value_parser = decay)]
+    #[arg(long, default_value_t = 0.3, value_parser = decay)]
     pub(crate) table_decay: f64,
     /// Negatives per request in validation and test, ranked together with the held-out item.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_1::<10_000>)]

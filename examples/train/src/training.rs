@@ -153,7 +153,9 @@ pub(crate) fn train(
         let mut random = Seeded::new(epoch_seed(seed, epoch));
         let places = data.train.draw(options.samples(), &mut random);
         let mut sum = 0.0;
-        for places in places.chunks(options.batch) {
+        for (step, places) in places.chunks(options.batch).enumerate() {
+            // Rates fall in a straight line to nothing at the end of the last epoch.
+            trainer.slow_down(1.0 - (epoch * steps + step) as f64 / (options.epochs() * steps) as f64);
             let sample = data.train.sample(places, options.history, options.negatives, &mut random);
             sum += f64::from(trainer.step(&sample)?);
             progress.step();

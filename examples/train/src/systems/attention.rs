@@ -1,8 +1,10 @@
-//! Target attention with projections, one head.
+//! Target attention, one head. Candidates alone are projected: a key's projection would fold into theirs, `(W_Q·t)·(W_K·s) = (W_Kᵀ·W_Q·t)·s`, and
+//! the tower projects what is pooled. So no row of a history is made twice, and keys and values are the same rows.
 
 use candle_core::{Result, Tensor};
+use candle_nn::{Linear, Module, linear_no_bias};
 use longseq::TargetAttention;
-use longseq_candle::layers::TargetAttentionLayer;
+use longseq_candle::TargetAttentionTensors;
 
 use super::{Interest, PREFIX, Sizes, attend, project};
 use crate::inputs::{Inputs, Padded};
@@ -10,33 +12,27 @@ use crate::weights::Weights;
 
 pub(super) struct Attention {
     op: TargetAttention,
-    layer: TargetAttentionLayer,
+    query: Linear,
     weights: Weights,
 }
 
-const NAMES: [&str; 4] =
-    ["interest.query.weight", "interest.key.weight", "interest.value.weight", "interest.output.weight"];
-
 impl Attention {
     pub(super) fn new(sizes: Sizes, weights: &Weights) -> Result<Self> {
-        let op = TargetAttention::new(sizes.width);
-        let layer = TargetAttentionLayer::new(sizes.width, op, weights.builder().pp(PREFIX))?;
-        // It begins as attention without projections, whose scores near 0 make it nearly a mean, and learns from there.
-        weights.begin_as_identity(&NAMES)?;
-        Ok(Self { op, layer, weights: weights.clone() })
+        let query = linear_no_bias(sizes.width, sizes.width, weights.builder().pp(PREFIX).pp("query"))?;
+        Ok(Self { op: TargetAttention::new(sizes.width), query, weights: weights.clone() })
     }
 }
 
 impl Interest for Attention {
     fn ours(&self, inputs: &Inputs<'_>) -> Result<Tensor> {
-        self.layer.forward(inputs.longseq, &inputs.batch, &inputs.targets, &inputs.history()?)
+        let (queries, history) = (self.query.forward(&inputs.targets)?, inputs.history()?);
+        let tensors = TargetAttentionTensors::new(&queries, &history);
+        inputs.longseq.target_attention(&self.op, &inputs.batch, tensors)
     }
 
     fn eager(&self, padded: &Padded<'_>) -> Result<Tensor> {
-        let of = |rows: &Tensor, name: &str| project(&self.weights, rows, name);
-        let history = padded.history()?;
-        let (queries, keys) = (of(&padded.targets, "query")?, of(&history, "key")?);
-        let scores = (queries.matmul(&keys.transpose(1, 2)?)? * f64::from(self.op.effective_scale()))?;
-        of(&attend(&scores, padded, &of(&history, "value")?)?, "output")
+        let (history, queries) = (padded.history()?, project(&self.weights, &padded.targets, "query")?);
+        let scores = (queries.matmul(&history.transpose(1, 2)?)? * f64::from(self.op.effective_scale()))?;
+        attend(&scores, padded, &history)
     }
 }
