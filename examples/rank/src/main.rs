@@ -165,8 +165,7 @@ fn run<B: Backend>(backend: &B, options: &Options) -> Outcome<()> {
     let results = compare(&ranker, &Method::UNTRAINED, &split.requests, options, &progress)?;
     let mut rows = results.rows("", &ranker, &split.requests);
     for model in &models {
-        let (ranker, requests) =
-            (Ranker::trained(backend, model, options.top_k)?, newest(&split.requests, model.newest));
+        let (ranker, requests) = (Ranker::trained(backend, model)?, newest(&split.requests, model.newest));
         let results = compare(&ranker, &[model.method], &requests, options, &progress)?;
         rows.extend(results.rows("trained: ", &ranker, &requests));
     }

@@ -9,7 +9,8 @@ use clap::{Parser, ValueEnum};
 use crate::timing::Budget;
 
 /// Ranks each user's held-out item against items the user has not interacted with, using four ways to pool the
-/// user's history: mean of the last behaviours, target attention, SDIM and decoupled embeddings. Prints ranking
+/// user's history: mean of the last behaviours, target attention, SDIM and decoupled embeddings, and with models that
+/// examples/train has trained: target attention, DIN, SDIM and DARE. Prints ranking
 /// quality, speed and the error against the reference implementation, and plots latency against history length.
 #[derive(Parser)]
 #[command(name = "rank", version, max_term_width = 100)]
@@ -40,7 +41,7 @@ pub(crate) struct Options {
     /// Width of the attention embeddings that the decoupled search scores with; at most --width.
     #[arg(long, value_name = "A", default_value_t = 16, value_parser = at_least_1::<256>)]
     attention_width: usize,
-    /// Number of behaviours the decoupled search keeps per candidate.
+    /// Number of behaviours the decoupled search keeps per candidate; that of a trained model keeps what it was trained with.
     #[arg(long, value_name = "K", default_value_t = 20, value_parser = at_least_1::<1024>)]
     pub(crate) top_k: usize,
     /// Seed for sampling users and negatives and for SDIM's rotations.

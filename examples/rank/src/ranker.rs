@@ -4,14 +4,15 @@ use longseq::prelude::*;
 
 use longseq::{
     Activation, AggregateInputs, Bags, Buffer, Decoupled, Din, DinInputs, DinLayer, DinPooling, Hash, Jagged,
-    Lookup, LookupInputs, Sdim, SdimEncodeInputs, SdimQueryInputs, SearchInputs, SelectionBuffers, Table,
-    TableData, TargetAttention, TargetAttentionInputs,
+    Lookup, LookupInputs, Sdim, SdimEncodeInputs, SdimQueryInputs, Search, SearchInputs, SelectionBuffers,
+    Table, TableData, TargetAttention, TargetAttentionInputs,
 };
 
 use crate::Outcome;
 use crate::embeddings::Tables;
 use crate::method::{Method, RECENT};
 use crate::protocol::Batch;
+use crate::report::count;
 use crate::trained::{Model, Network, Tower};
 
 /// A model on its device: the embedding tables and the parameters of the operations.
@@ -24,6 +25,8 @@ pub(crate) struct Ranker<'a, B: Backend> {
     pub(crate) decoupled: Decoupled,
     /// DIN's network, if there is one.
     pub(crate) network: Option<&'a Network>,
+    /// How many of the newest behaviours it was trained with, if it was.
+    newest: Option<usize>,
     /// Scores candidates with their interests; dot products do if there is none.
     tower: Option<&'a Tower>,
     full: Buffer<B, f32>,
@@ -58,13 +61,15 @@ impl<'a, B: Backend> Ranker<'a, B> {
         Self::with(backend, tables, top_k, Sdim::new(tables.width).rotations(seed)?)
     }
 
-    /// Uploads a trained model.
-    pub(crate) fn trained(backend: &'a B, model: &'a Model, top_k: usize) -> Outcome<Self> {
+    /// Uploads a trained model, whose search keeps all behaviours that the model was trained with.
+    pub(crate) fn trained(backend: &'a B, model: &'a Model) -> Outcome<Self> {
+        let top_k = model.newest.min(Search::MAX_TOP_K);
         let rotations = match &model.rotations {
             Some(rotations) => rotations.clone(),
             None => Sdim::new(model.tables.width).rotations(0)?,
         };
         let mut ranker = Self::with(backend, &model.tables, top_k, rotations)?;
+        ranker.newest = Some(model.newest);
         ranker.tower = Some(&model.tower);
         ranker.network = model.network.as_ref();
         if let Some(Network { weight, bias, alpha, output_weight, output_bias }) = &model.network {
@@ -87,6 +92,7 @@ impl<'a, B: Backend> Ranker<'a, B> {
             sdim: Sdim::new(tables.width),
             decoupled: Decoupled::new([scale]).with_top_k(Some(top_k)),
             network: None,
+            newest: None,
             tower: None,
             full: backend.upload(&tables.full)?,
             queries: tables.queries.as_ref().map(|queries| backend.upload(queries)).transpose()?,
@@ -99,10 +105,11 @@ impl<'a, B: Backend> Ranker<'a, B> {
 
     /// Name of a method in the report.
     pub(crate) fn name(&self, method: Method) -> String {
+        let history = self.newest.map_or("full history".into(), |newest| format!("last {}", count(newest)));
         match method {
             Method::LastMean => format!("mean of the last {RECENT}"),
-            Method::TargetAttention => "target attention, full history".into(),
-            Method::Din => "DIN, full history".into(),
+            Method::TargetAttention => format!("target attention, {history}"),
+            Method::Din => format!("DIN, {history}"),
             Method::Sdim => "SDIM, prebuilt bucket table".into(),
             Method::Decoupled => format!("decoupled search + aggregation, top {}", self.top_k()),
         }

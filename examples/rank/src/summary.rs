@@ -103,8 +103,8 @@ fn trained(models: &[Model]) -> String {
     };
     format!(
         "Trained: click models of examples/train, each with item embeddings of its own ({} wide), which pool the \
-         last {} behaviours and score candidates with a tower on the host. They know each user's events but the \
-         last two.",
+         last {} behaviours (the search keeps them all, as in training) and score candidates with a tower on the host. \
+         They know each user's events but the last two.",
         first.tables.width,
         count(first.newest),
     )

@@ -271,7 +271,7 @@ mod tests {
 
         let (history, target) = ([1, 3], 4);
         let backend = Cpu::new();
-        let ranker = Ranker::trained(&backend, model, 2).unwrap();
+        let ranker = Ranker::trained(&backend, model).unwrap();
         let batch = Batch::new(&[Request { history: history.to_vec(), candidates: vec![target] }]).unwrap();
         let tables = ranker.bucket_tables(&batch).unwrap();
         let got = ranker.scores(model.method, &batch, &tables).unwrap();
@@ -310,7 +310,7 @@ mod tests {
             let bytes = file(system, &weights(&[&TOWER[..], own].concat()));
             let models = read(&bytes, &log(ITEMS)).unwrap();
             let backend = Cpu::new();
-            let ranker = Ranker::trained(&backend, &models[0], 2).unwrap();
+            let ranker = Ranker::trained(&backend, &models[0]).unwrap();
             let check = ranker.check(models[0].method, &Batch::new(&requests).unwrap()).unwrap();
             assert!(check.error < 1e-5, "{system}: {}", check.error);
         }
