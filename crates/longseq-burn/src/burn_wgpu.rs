@@ -68,7 +68,7 @@ impl BurnWgpu {
 }
 
 /// Memory of burn's, and longseq's view of it.
-pub struct BurnRoom<T: Number> {
+pub struct BurnOutput<T: Number> {
     handle: Handle,
     buffer: WgpuBuffer<T>,
 }
@@ -76,7 +76,7 @@ pub struct BurnRoom<T: Number> {
 impl Place for BurnWgpu {
     type Backend = Wgpu;
     type Burn = CubeBackend;
-    type Room<T: Number> = BurnRoom<T>;
+    type Output<T: Number> = BurnOutput<T>;
 
     fn backend(&self) -> &Wgpu {
         &self.backend
@@ -101,21 +101,21 @@ impl Place for BurnWgpu {
         Ok(Lent::Buffer(self.buffer(tensor.handle.clone(), length)?))
     }
 
-    fn room<T: Number>(&self, length: usize) -> Result<BurnRoom<T>> {
+    fn output<T: Number>(&self, length: usize) -> Result<BurnOutput<T>> {
         // Bindings are whole words.
         let handle = self.client.empty((length * size_of::<T>()).next_multiple_of(4).max(4));
-        Ok(BurnRoom { buffer: self.buffer(handle.clone(), length)?, handle })
+        Ok(BurnOutput { buffer: self.buffer(handle.clone(), length)?, handle })
     }
 
-    fn room_mut<'a, T: Number>(&self, room: &'a mut BurnRoom<T>) -> ViewMut<'a, WgpuMemory, T> {
-        self.backend.view_mut(&mut room.buffer)
+    fn output_mut<'a, T: Number>(&self, output: &'a mut BurnOutput<T>) -> ViewMut<'a, WgpuMemory, T> {
+        self.backend.view_mut(&mut output.buffer)
     }
 
-    fn finish<T: Number>(&self, room: BurnRoom<T>, shape: Vec<usize>) -> Result<CubeTensor> {
+    fn finish<T: Number>(&self, output: BurnOutput<T>, shape: Vec<usize>) -> Result<CubeTensor> {
         self.backend.flush();
         let (client, device) = (self.client.clone(), self.device.clone());
         let dtype = <T as burn_core::tensor::Element>::dtype();
-        Ok(CubeTensor::new_contiguous(client, device, shape.into(), room.handle, dtype))
+        Ok(CubeTensor::new_contiguous(client, device, shape.into(), output.handle, dtype))
     }
 }
 

@@ -12,9 +12,9 @@ use longseq::{
 use crate::argument::Argument;
 use crate::graph::{Differentiate, Input, Pass, record, values};
 use crate::handle::{Batch, Longseq};
-use crate::loan::{Kind, Loan, Rooms};
+use crate::loan::{GradientMemory, Kind, Loan};
 use crate::place::{Place, Values};
-use crate::search::{Kept, SelectionRoom, SelectionTensors};
+use crate::search::{Kept, SelectionOutput, SelectionTensors};
 use crate::tables::{Tables, views};
 
 const SEARCH: &str = "decoupled_search";
@@ -173,9 +173,9 @@ impl<P: Place> Node<P> {
         let batch = (*self.batch).as_ref();
         let top_k = self.op.check_search(batch, &inputs)?;
         let length = self.op.selection_length(batch)?;
-        let mut room = SelectionRoom::new(place, length, batch.targets().rows())?;
-        place.backend().decoupled_search_into(&self.op, &self.batch, inputs, room.out(place))?;
-        room.finish(place, top_k)
+        let mut output = SelectionOutput::new(place, length, batch.targets().rows())?;
+        place.backend().decoupled_search_into(&self.op, &self.batch, inputs, output.out(place))?;
+        output.finish(place, top_k)
     }
 
     fn aggregate(&self, place: &P, tensors: &[Input<P>]) -> Result<Values<P>> {
@@ -188,8 +188,8 @@ impl<P: Place> Node<P> {
         let batch = (*self.batch).as_ref();
         self.op.check_aggregate(batch, &inputs, &selection)?;
         let length = self.op.output_length(batch, &tables)?;
-        let mut out = place.room::<f32>(length)?;
-        let view = place.room_mut(&mut out);
+        let mut out = place.output::<f32>(length)?;
+        let view = place.output_mut(&mut out);
         place.backend().decoupled_aggregate_into(&self.op, &self.batch, inputs, selection, view)?;
         place.finish::<f32>(out, vec![batch.targets().rows(), self.representation.width()])
     }
@@ -204,8 +204,8 @@ impl<P: Place> Node<P> {
         let batch = (*self.batch).as_ref();
         self.op.check_attend(batch, &inputs)?;
         let length = self.op.output_length(batch, &representation)?;
-        let mut out = place.room::<f32>(length)?;
-        let view = place.room_mut(&mut out);
+        let mut out = place.output::<f32>(length)?;
+        let view = place.output_mut(&mut out);
         place.backend().decoupled_attend_into(&self.op, &self.batch, inputs, view)?;
         place.finish::<f32>(out, vec![batch.targets().rows(), self.representation.width()])
     }
@@ -220,7 +220,7 @@ impl<P: Place> Differentiate<P> for Searched<P> {
         let node = &self.0;
         let place = node.place.for_call()?;
         let Some([positions, scores, counts]) = &node.kept else { return Ok(vec![None; pass.inputs.len()]) };
-        let mut rooms = node.attention.rooms(&place, pass)?;
+        let mut memory = node.attention.gradient_memory(&place, pass)?;
         {
             let loan = Loan::<P, f32>::new(&place, pass.inputs, &node.kinds)?;
             let lent = node.attention.lend(&place, pass.inputs)?;
@@ -232,7 +232,7 @@ impl<P: Place> Differentiate<P> for Searched<P> {
             let grad = place.lend::<f32>(pass.grad)?;
             let selection = Selection::new(positions.view(), scores.view(), counts.view());
             let mut grads = SearchGradients::new();
-            grads.attention = rooms.views(&place);
+            grads.attention = memory.views(&place);
             place.backend().decoupled_search_backward_into(
                 &node.op,
                 &node.batch,
@@ -243,7 +243,7 @@ impl<P: Place> Differentiate<P> for Searched<P> {
             )?;
         }
         let mut grads = vec![None; pass.inputs.len()];
-        node.attention.finish(rooms, &place, &mut grads)?;
+        node.attention.finish(memory, &place, &mut grads)?;
         Ok(grads)
     }
 }
@@ -256,8 +256,8 @@ impl<P: Place> Differentiate<P> for Aggregated<P> {
     fn gradients(&self, pass: &Pass<'_, P>) -> Result<Vec<Option<Values<P>>>> {
         let node = &self.0;
         let place = node.place.for_call()?;
-        let mut rooms = Rooms::<P, f32>::new(&place, pass, &node.kinds)?;
-        let mut table_rooms = node.representation.rooms(&place, pass)?;
+        let mut memory = GradientMemory::<P, f32>::new(&place, pass, &node.kinds)?;
+        let mut table_memory = node.representation.gradient_memory(&place, pass)?;
         {
             let loan = Loan::<P, f32>::new(&place, pass.inputs, &node.kinds)?;
             let lent = node.representation.lend(&place, pass.inputs)?;
@@ -265,9 +265,9 @@ impl<P: Place> Differentiate<P> for Aggregated<P> {
             let inputs = AggregateInputs::new(&tables, loan.id(HISTORY_IDS), loan.id(TARGET_IDS));
             let selection = Selection::new(loan.id(POSITIONS), loan.number(SCORES), loan.id(COUNTS));
             let grad = place.lend::<f32>(pass.grad)?;
-            let (_, mut numbers) = rooms.views(&place);
+            let (_, mut numbers) = memory.views(&place);
             let mut grads = AggregateGradients::new();
-            grads.representation = table_rooms.views(&place);
+            grads.representation = table_memory.views(&place);
             grads.scores = numbers[SCORES].take();
             let (op, batch) = (&node.op, &node.batch);
             place.backend().decoupled_aggregate_backward_into(
@@ -279,8 +279,8 @@ impl<P: Place> Differentiate<P> for Aggregated<P> {
                 grads,
             )?;
         }
-        let mut grads = rooms.finish(&place, pass)?;
-        node.representation.finish(table_rooms, &place, &mut grads)?;
+        let mut grads = memory.finish(&place, pass)?;
+        node.representation.finish(table_memory, &place, &mut grads)?;
         Ok(grads)
     }
 }
@@ -293,8 +293,8 @@ impl<P: Place> Differentiate<P> for Attended<P> {
     fn gradients(&self, pass: &Pass<'_, P>) -> Result<Vec<Option<Values<P>>>> {
         let node = &self.0;
         let place = node.place.for_call()?;
-        let mut attention_rooms = node.attention.rooms(&place, pass)?;
-        let mut rooms = node.representation.rooms(&place, pass)?;
+        let mut attention_memory = node.attention.gradient_memory(&place, pass)?;
+        let mut memory = node.representation.gradient_memory(&place, pass)?;
         {
             let loan = Loan::<P, f32>::new(&place, pass.inputs, &node.kinds)?;
             let lent =
@@ -304,14 +304,14 @@ impl<P: Place> Differentiate<P> for Attended<P> {
             let inputs = DecoupledInputs::new(&attention, &representation, history, targets);
             let grad = place.lend::<f32>(pass.grad)?;
             let mut grads = DecoupledGradients::new();
-            grads.attention = attention_rooms.views(&place);
-            grads.representation = rooms.views(&place);
+            grads.attention = attention_memory.views(&place);
+            grads.representation = memory.views(&place);
             let (op, batch, saved) = (&node.op, &node.batch, DecoupledSaved::new());
             place.backend().decoupled_attend_backward_into(op, batch, inputs, saved, grad.view(), grads)?;
         }
         let mut grads = vec![None; pass.inputs.len()];
-        node.attention.finish(attention_rooms, &place, &mut grads)?;
-        node.representation.finish(rooms, &place, &mut grads)?;
+        node.attention.finish(attention_memory, &place, &mut grads)?;
+        node.representation.finish(memory, &place, &mut grads)?;
         Ok(grads)
     }
 }

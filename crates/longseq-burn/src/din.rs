@@ -12,7 +12,7 @@ use longseq::{
 use crate::argument::{Argument, Float, by_float};
 use crate::graph::{Differentiate, Input, Pass, plain, record, values};
 use crate::handle::{Batch, Longseq};
-use crate::loan::{Kind, Loan, MemoryOf, Rooms, Views};
+use crate::loan::{GradientMemory, Kind, Loan, MemoryOf, Views};
 use crate::place::{Place, Values};
 
 const NAME: &str = "din";
@@ -99,9 +99,9 @@ impl<P: Place> Longseq<P> {
             let loan = Loan::<P, T>::new(&place, &tensors, &unit.kinds)?;
             let hidden = unit.hidden(&loan);
             let units = unit.layers.get(layer).map_or(0, |layer| loan.number(layer.bias).len());
-            let mut mean = place.room::<f32>(units)?;
-            let mut squares = place.room::<f32>(units)?;
-            let out = DinStatistics::new(place.room_mut(&mut mean), place.room_mut(&mut squares));
+            let mut mean = place.output::<f32>(units)?;
+            let mut squares = place.output::<f32>(units)?;
+            let out = DinStatistics::new(place.output_mut(&mut mean), place.output_mut(&mut squares));
             let inputs = unit.inputs(&loan, &hidden);
             place.backend().din_statistics_into(op, &unit.batch, inputs, layer, out)?;
             Ok((vector(&place, mean, units)?, vector(&place, squares, units)?))
@@ -110,8 +110,8 @@ impl<P: Place> Longseq<P> {
 }
 
 /// A vector outside of the graph.
-fn vector<P: Place>(place: &P, room: P::Room<f32>, length: usize) -> Result<Tensor<1>> {
-    Ok(plain::<P, 1, _>(place.finish::<f32>(room, vec![length])?))
+fn vector<P: Place>(place: &P, output: P::Output<f32>, length: usize) -> Result<Tensor<1>> {
+    Ok(plain::<P, 1, _>(place.finish::<f32>(output, vec![length])?))
 }
 
 /// `(gain, shift)` of [`Activation::Dice`] from its statistics and parameters, all `[h]`, in burn's operations: `γ/√(variance + ε)` and
@@ -222,8 +222,8 @@ impl<P: Place> Unit<P> {
         let inputs = self.inputs(&loan, &hidden);
         let batch = (*self.batch).as_ref();
         self.op.check(batch, &inputs)?;
-        let mut out = place.room::<T>(self.op.output_length(batch)?)?;
-        place.backend().din_into(&self.op, &self.batch, inputs, place.room_mut(&mut out))?;
+        let mut out = place.output::<T>(self.op.output_length(batch)?)?;
+        place.backend().din_into(&self.op, &self.batch, inputs, place.output_mut(&mut out))?;
         place.finish::<T>(out, vec![batch.targets().rows(), self.op.width])
     }
 
@@ -251,13 +251,13 @@ impl<P: Place> Unit<P> {
 
     fn backward<T: Float>(&self, pass: &Pass<'_, P>) -> Result<Vec<Option<Values<P>>>> {
         let place = self.place.for_call()?;
-        let mut rooms = Rooms::<P, T>::new(&place, pass, &self.kinds)?;
+        let mut memory = GradientMemory::<P, T>::new(&place, pass, &self.kinds)?;
         {
             let loan = Loan::<P, T>::new(&place, pass.inputs, &self.kinds)?;
             let hidden = self.hidden(&loan);
             let inputs = self.inputs(&loan, &hidden);
             let grad = place.lend::<T>(pass.grad)?;
-            let (mut rows, mut numbers) = rooms.views(&place);
+            let (mut rows, mut numbers) = memory.views(&place);
             let mut layers = self.layer_grads(&mut rows, &mut numbers);
             let mut grads = DinGradients::new();
             (grads.targets, grads.history) = (rows[0].take(), rows[1].take());
@@ -265,7 +265,7 @@ impl<P: Place> Unit<P> {
             grads.hidden = &mut layers;
             place.backend().din_backward_into(&self.op, &self.batch, inputs, grad.view(), grads)?;
         }
-        rooms.finish(&place, pass)
+        memory.finish(&place, pass)
     }
 }
 

@@ -13,9 +13,9 @@ use longseq::{
 use crate::argument::{Argument, Float, by_float};
 use crate::graph::{Differentiate, Input, Pass, record, values};
 use crate::handle::{Batch, Longseq};
-use crate::loan::{Kind, Loan, Rooms};
+use crate::loan::{GradientMemory, Kind, Loan};
 use crate::place::{Place, Values};
-use crate::search::{Kept, SelectionRoom};
+use crate::search::{Kept, SelectionOutput};
 
 const NAME: &str = "interest_channels";
 /// Axes and history.
@@ -80,23 +80,23 @@ impl<P: Place> Channels<P> {
         let inputs = InterestChannelsInputs::new(loan.row(0), loan.row(1));
         let batch = (*self.batch).as_ref();
         self.op.check(batch, &inputs)?;
-        let mut out = place.room::<T>(self.op.output_length(batch)?)?;
+        let mut out = place.output::<T>(self.op.output_length(batch)?)?;
         let mut kept = None;
         if is_tracked {
             let lists = batch.targets().rows() * self.op.channels;
-            kept = Some(SelectionRoom::new(place, self.op.kept_length(batch)?, lists)?);
+            kept = Some(SelectionOutput::new(place, self.op.kept_length(batch)?, lists)?);
         }
-        let mut outputs = InterestChannelsOutputs::new(place.room_mut(&mut out));
-        outputs.kept = kept.as_mut().map(|room| room.out(place));
+        let mut outputs = InterestChannelsOutputs::new(place.output_mut(&mut out));
+        outputs.kept = kept.as_mut().map(|output| output.out(place));
         place.backend().interest_channels_into(&self.op, &self.batch, inputs, outputs)?;
         let shape = vec![batch.targets().rows(), self.op.channels, self.op.width];
-        self.kept = kept.map(|room| room.finish(place, self.op.top_k)).transpose()?;
+        self.kept = kept.map(|output| output.finish(place, self.op.top_k)).transpose()?;
         place.finish::<T>(out, shape)
     }
 
     fn backward<T: Float>(&self, pass: &Pass<'_, P>) -> Result<Vec<Option<Values<P>>>> {
         let place = self.place.for_call()?;
-        let mut rooms = Rooms::<P, T>::new(&place, pass, &KINDS)?;
+        let mut memory = GradientMemory::<P, T>::new(&place, pass, &KINDS)?;
         if let Some(kept) = &self.kept {
             let loan = Loan::<P, T>::new(&place, pass.inputs, &KINDS)?;
             let grad = place.lend::<T>(pass.grad)?;
@@ -104,14 +104,14 @@ impl<P: Place> Channels<P> {
             let scores = place.lend::<f32>(&kept.scores)?;
             let counts = place.lend::<u32>(&kept.counts)?;
             let kept = Selection::new(positions.view(), scores.view(), counts.view());
-            let (mut rows, _) = rooms.views(&place);
+            let (mut rows, _) = memory.views(&place);
             let mut grads = InterestChannelsGradients::new();
             (grads.axes, grads.history) = (rows[0].take(), rows[1].take());
             let inputs = InterestChannelsInputs::new(loan.row(0), loan.row(1));
             let (op, batch, saved) = (&self.op, &self.batch, InterestChannelsSaved::new(kept));
             place.backend().interest_channels_backward_into(op, batch, inputs, saved, grad.view(), grads)?;
         }
-        rooms.finish(&place, pass)
+        memory.finish(&place, pass)
     }
 }
 

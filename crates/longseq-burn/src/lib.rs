@@ -35,7 +35,7 @@ mod tin;
 
 pub use burn_core;
 #[cfg(feature = "burn-wgpu")]
-pub use burn_wgpu::{BurnRoom, BurnWgpu};
+pub use burn_wgpu::{BurnOutput, BurnWgpu};
 pub use decoupled::IdTensors;
 pub use din::{DinLayerTensors, DinTensors, fold_dice};
 pub use handle::{Batch, JaggedRows, Longseq, Offsets};

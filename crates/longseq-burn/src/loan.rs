@@ -1,4 +1,4 @@
-//! The inputs of an operation where a backend reads them, and room for their gradients.
+//! The inputs of an operation where a backend reads them, and memory for their gradients.
 
 use burn_core::backend::TensorMetadata;
 use longseq::prelude::*;
@@ -69,29 +69,32 @@ impl<'a, P: Place, T: Float> Loan<'a, P, T> {
 /// Views for writing, by index of an input: one of them, where a gradient is wanted.
 pub(crate) type Views<'a, P, T> = Vec<Option<ViewMut<'a, MemoryOf<P>, T>>>;
 
-/// Room for the gradients that a backward pass wants.
-pub(crate) struct Rooms<P: Place, T: Float> {
-    rows: Vec<Option<P::Room<T>>>,
-    numbers: Vec<Option<P::Room<f32>>>,
+/// Memory for the gradients that a backward pass wants.
+pub(crate) struct GradientMemory<P: Place, T: Float> {
+    rows: Vec<Option<P::Output<T>>>,
+    numbers: Vec<Option<P::Output<f32>>>,
 }
 
-impl<P: Place, T: Float> Rooms<P, T> {
+impl<P: Place, T: Float> GradientMemory<P, T> {
     pub(crate) fn new(place: &P, pass: &Pass<'_, P>, kinds: &[Kind]) -> Result<Self> {
-        let mut rooms = Self { rows: Vec::new(), numbers: Vec::new() };
+        let mut memory = Self { rows: Vec::new(), numbers: Vec::new() };
         for (index, kind) in kinds.iter().enumerate() {
             let length = pass.inputs[index].shape().num_elements();
             let wanted = |asked: Kind| (*kind == asked && pass.wanted[index]).then_some(length);
-            rooms.rows.push(wanted(Kind::Row).map(|length| place.room::<T>(length)).transpose()?);
-            rooms.numbers.push(wanted(Kind::Number).map(|length| place.room::<f32>(length)).transpose()?);
+            memory.rows.push(wanted(Kind::Row).map(|length| place.output::<T>(length)).transpose()?);
+            memory.numbers.push(wanted(Kind::Number).map(|length| place.output::<f32>(length)).transpose()?);
         }
-        Ok(rooms)
+        Ok(memory)
     }
 
     /// Where gradients of rows, and of numbers, are written.
     pub(crate) fn views(&mut self, place: &P) -> (Views<'_, P, T>, Views<'_, P, f32>) {
-        let rows = self.rows.iter_mut().map(|room| room.as_mut().map(|room| place.room_mut::<T>(room)));
-        let numbers =
-            self.numbers.iter_mut().map(|room| room.as_mut().map(|room| place.room_mut::<f32>(room)));
+        let rows =
+            self.rows.iter_mut().map(|output| output.as_mut().map(|output| place.output_mut::<T>(output)));
+        let numbers = self
+            .numbers
+            .iter_mut()
+            .map(|output| output.as_mut().map(|output| place.output_mut::<f32>(output)));
         (rows.collect(), numbers.collect())
     }
 

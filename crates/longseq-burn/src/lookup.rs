@@ -12,7 +12,7 @@ use crate::argument::Argument;
 use crate::error::wrong;
 use crate::graph::{Differentiate, Input, Pass, record, values};
 use crate::handle::{JaggedRows, Longseq};
-use crate::loan::{Kind, Loan, Rooms};
+use crate::loan::{GradientMemory, Kind, Loan};
 use crate::place::{Place, Values};
 use crate::tables::{Tables, views};
 
@@ -119,8 +119,8 @@ impl<P: Place> LookupNode<P> {
         let mut inputs = LookupInputs::new(loan.id(0), &tables);
         inputs.weights = self.is_weighted.then(|| loan.number(1));
         let rows = self.op.check(&self.bags.bags(), &inputs)?;
-        let mut out = place.room::<f32>(self.op.output_length(rows, &tables)?)?;
-        let outputs = LookupOutputs::new(place.room_mut(&mut out));
+        let mut out = place.output::<f32>(self.op.output_length(rows, &tables)?)?;
+        let outputs = LookupOutputs::new(place.output_mut(&mut out));
         place.backend().lookup_into(&self.op, self.bags.bags(), inputs, outputs)?;
         place.finish::<f32>(out, vec![rows, self.tables.width()])
     }
@@ -133,8 +133,8 @@ impl<P: Place> Differentiate<P> for LookupNode<P> {
 
     fn gradients(&self, pass: &Pass<'_, P>) -> Result<Vec<Option<Values<P>>>> {
         let place = self.place.for_call()?;
-        let mut rooms = Rooms::<P, f32>::new(&place, pass, &self.kinds)?;
-        let mut table_rooms = self.tables.rooms(&place, pass)?;
+        let mut memory = GradientMemory::<P, f32>::new(&place, pass, &self.kinds)?;
+        let mut table_memory = self.tables.gradient_memory(&place, pass)?;
         {
             let loan = Loan::<P, f32>::new(&place, pass.inputs, &self.kinds)?;
             let lent = self.tables.lend(&place, pass.inputs)?;
@@ -142,16 +142,16 @@ impl<P: Place> Differentiate<P> for LookupNode<P> {
             let mut inputs = LookupInputs::new(loan.id(0), &tables);
             inputs.weights = self.is_weighted.then(|| loan.number(1));
             let grad = place.lend::<f32>(pass.grad)?;
-            let (_, mut numbers) = rooms.views(&place);
+            let (_, mut numbers) = memory.views(&place);
             let mut grads = LookupGradients::new();
-            grads.tables = table_rooms.views(&place);
+            grads.tables = table_memory.views(&place);
             grads.weights = if self.is_weighted { numbers[1].take() } else { None };
             let (saved, grad_out) = (LookupSaved::new(), LookupGradOut::new(grad.view()));
             let bags = self.bags.bags();
             place.backend().lookup_backward_into(&self.op, bags, inputs, saved, grad_out, grads)?;
         }
-        let mut grads = rooms.finish(&place, pass)?;
-        self.tables.finish(table_rooms, &place, &mut grads)?;
+        let mut grads = memory.finish(&place, pass)?;
+        self.tables.finish(table_memory, &place, &mut grads)?;
         Ok(grads)
     }
 }

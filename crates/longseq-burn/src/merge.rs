@@ -13,7 +13,7 @@ use longseq::{
 use crate::argument::{Argument, Float, by_float};
 use crate::graph::{Differentiate, Input, Pass, record, values};
 use crate::handle::Longseq;
-use crate::loan::{Kind, Loan, Rooms};
+use crate::loan::{GradientMemory, Kind, Loan};
 use crate::place::{Place, Values};
 use crate::target_attention::{joined, parted, parted_values};
 
@@ -73,10 +73,10 @@ impl<P: Place> Merge<P> {
         let (first, second) = (part(0), part(2));
         self.op.check_merge(&first, &second)?;
         let width = self.op.value_width;
-        let mut out = place.room::<T>(rows * width)?;
-        let mut lse = place.room::<f32>(rows)?;
-        let outputs = TargetAttentionOutputs::new(place.room_mut(&mut out));
-        let outputs = outputs.with_lse(place.room_mut(&mut lse));
+        let mut out = place.output::<T>(rows * width)?;
+        let mut lse = place.output::<f32>(rows)?;
+        let outputs = TargetAttentionOutputs::new(place.output_mut(&mut out));
+        let outputs = outputs.with_lse(place.output_mut(&mut lse));
         place.backend().merge_attention_into(&self.op, first, second, outputs)?;
         Ok((place.finish::<T>(out, vec![rows, width])?, place.finish::<f32>(lse, vec![rows, 1])?))
     }
@@ -85,13 +85,13 @@ impl<P: Place> Merge<P> {
         let place = self.place.for_call()?;
         let dtype = pass.inputs[0].dtype();
         let (grad, grad_lse) = parted_values::<P>(pass.grad, self.op.value_width, dtype);
-        let mut rooms = Rooms::<P, T>::new(&place, pass, &KINDS)?;
+        let mut memory = GradientMemory::<P, T>::new(&place, pass, &KINDS)?;
         {
             let loan = Loan::<P, T>::new(&place, pass.inputs, &KINDS)?;
             let part = |index| PartialAttention::new(loan.row(index), loan.number(index + 1));
             let (grad, grad_lse) = (place.lend::<T>(&grad)?, place.lend::<f32>(&grad_lse)?);
             let grad_out = TargetAttentionGradOut::new(grad.view()).with_lse(grad_lse.view());
-            let (mut rows, mut numbers) = rooms.views(&place);
+            let (mut rows, mut numbers) = memory.views(&place);
             let mut grads = |index: usize| {
                 let mut grads = PartialAttentionGradients::new();
                 (grads.out, grads.lse) = (rows[index].take(), numbers[index + 1].take());
@@ -101,7 +101,7 @@ impl<P: Place> Merge<P> {
             let op = &self.op;
             place.backend().merge_attention_backward_into(op, part(0), part(2), grad_out, first, second)?;
         }
-        rooms.finish(&place, pass)
+        memory.finish(&place, pass)
     }
 }
 

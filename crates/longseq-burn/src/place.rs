@@ -31,7 +31,7 @@ pub trait Place: Sized + Send + Sync + 'static {
     /// The backend of burn.
     type Burn: Tensors;
     /// Where results are written.
-    type Room<T: Number>;
+    type Output<T: Number>;
 
     /// The backend of longseq.
     fn backend(&self) -> &Self::Backend;
@@ -48,23 +48,23 @@ pub trait Place: Sized + Send + Sync + 'static {
     /// Those of [`upload`](DeviceOps::upload), and of a tensor of another type.
     fn lend<'a, T: Number>(&self, tensor: &'a Values<Self>) -> Result<Lent<'a, Self, T>>;
 
-    /// Room for so many numbers, which are zeros.
+    /// Memory for a result of so many numbers, which are zeros.
     ///
     /// # Errors
     /// Those of [`zeros`](DeviceOps::zeros).
-    fn room<T: Number>(&self, length: usize) -> Result<Self::Room<T>>;
+    fn output<T: Number>(&self, length: usize) -> Result<Self::Output<T>>;
 
-    /// The room, for writing.
-    fn room_mut<'a, T: Number>(
+    /// The output, for writing.
+    fn output_mut<'a, T: Number>(
         &self,
-        room: &'a mut Self::Room<T>,
+        output: &'a mut Self::Output<T>,
     ) -> ViewMut<'a, <Self::Backend as DeviceOps>::Memory, T>;
 
-    /// What was written, as a tensor of this shape, which has as many elements as the room.
+    /// What was written, as a tensor of this shape, which has as many elements as the output.
     ///
     /// # Errors
     /// Those of [`download`](DeviceOps::download).
-    fn finish<T: Number>(&self, room: Self::Room<T>, shape: Vec<usize>) -> Result<Values<Self>>;
+    fn finish<T: Number>(&self, output: Self::Output<T>, shape: Vec<usize>) -> Result<Values<Self>>;
 }
 
 /// What a backend reads: the tensor itself, or a copy on the device.
@@ -101,7 +101,7 @@ fn slice<T: Number>(tensor: &FlexTensor) -> Result<&[T]> {
 impl Place for Cpu {
     type Backend = Self;
     type Burn = Flex;
-    type Room<T: Number> = Vec<T>;
+    type Output<T: Number> = Vec<T>;
 
     fn backend(&self) -> &Self {
         self
@@ -115,21 +115,22 @@ impl Place for Cpu {
         Ok(Lent::Borrowed(Host::view(slice::<T>(tensor)?)))
     }
 
-    fn room<T: Number>(&self, length: usize) -> Result<Vec<T>> {
+    fn output<T: Number>(&self, length: usize) -> Result<Vec<T>> {
         let bytes = (length as u64).saturating_mul(size_of::<T>() as u64);
-        let mut room = Vec::new();
-        room.try_reserve_exact(length)
-            .map_err(|_| longseq::Error::OutOfMemory { operation: "room", bytes })?;
-        room.resize(length, T::default());
-        Ok(room)
+        let mut output = Vec::new();
+        output
+            .try_reserve_exact(length)
+            .map_err(|_| longseq::Error::OutOfMemory { operation: "output", bytes })?;
+        output.resize(length, T::default());
+        Ok(output)
     }
 
-    fn room_mut<'a, T: Number>(&self, room: &'a mut Vec<T>) -> ViewMut<'a, Host, T> {
-        Host::view_mut(room)
+    fn output_mut<'a, T: Number>(&self, output: &'a mut Vec<T>) -> ViewMut<'a, Host, T> {
+        Host::view_mut(output)
     }
 
-    fn finish<T: Number>(&self, room: Vec<T>, shape: Vec<usize>) -> Result<Values<Self>> {
-        Ok(flex(room, shape))
+    fn finish<T: Number>(&self, output: Vec<T>, shape: Vec<usize>) -> Result<Values<Self>> {
+        Ok(flex(output, shape))
     }
 }
 
@@ -140,7 +141,7 @@ macro_rules! device {
         impl Place for $backend {
             type Backend = Self;
             type Burn = Flex;
-            type Room<T: Number> = Buffer<Self, T>;
+            type Output<T: Number> = Buffer<Self, T>;
 
             fn backend(&self) -> &Self {
                 self
@@ -154,19 +155,19 @@ macro_rules! device {
                 Ok(Lent::Buffer(self.upload(slice::<T>(tensor)?)?))
             }
 
-            fn room<T: Number>(&self, length: usize) -> Result<Buffer<Self, T>> {
+            fn output<T: Number>(&self, length: usize) -> Result<Buffer<Self, T>> {
                 self.zeros(length)
             }
 
-            fn room_mut<'a, T: Number>(
+            fn output_mut<'a, T: Number>(
                 &self,
-                room: &'a mut Buffer<Self, T>,
+                output: &'a mut Buffer<Self, T>,
             ) -> ViewMut<'a, <Self as DeviceOps>::Memory, T> {
-                self.view_mut(room)
+                self.view_mut(output)
             }
 
-            fn finish<T: Number>(&self, room: Buffer<Self, T>, shape: Vec<usize>) -> Result<Values<Self>> {
-                Ok(flex(self.download(self.view(&room))?, shape))
+            fn finish<T: Number>(&self, output: Buffer<Self, T>, shape: Vec<usize>) -> Result<Values<Self>> {
+                Ok(flex(self.download(self.view(&output))?, shape))
             }
         }
     )*};

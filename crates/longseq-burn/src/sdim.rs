@@ -10,7 +10,7 @@ use longseq::{Hash, Result, Sdim, SdimAttendInputs, SdimEncodeInputs, SdimQueryI
 use crate::argument::{Argument, Dim, Float, by_float};
 use crate::graph::{Differentiate, Input, Pass, plain, record, values};
 use crate::handle::{Batch, JaggedRows, Longseq};
-use crate::loan::{Kind, Loan, MemoryOf, Rooms};
+use crate::loan::{GradientMemory, Kind, Loan, MemoryOf};
 use crate::place::{Lent, Place, Values};
 
 /// The source of the signatures of some rows. It has no gradient.
@@ -65,12 +65,12 @@ impl<P: Place> Longseq<P> {
             let count = op.check_signatures(rows.len(), rotations.len())?;
             let shape = vec![count, op.groups];
             if op.bits <= 8 {
-                let mut out = place.room::<u8>(count * op.groups)?;
-                place.backend().sdim_signatures_into(op, rows, rotations, place.room_mut::<u8>(&mut out))?;
+                let mut out = place.output::<u8>(count * op.groups)?;
+                place.backend().sdim_signatures_into(op, rows, rotations, place.output_mut::<u8>(&mut out))?;
                 return Ok(plain::<P, 2, _>(place.finish::<u8>(out, shape)?));
             }
-            let mut out = place.room::<u16>(count * op.groups)?;
-            place.backend().sdim_signatures_into(op, rows, rotations, place.room_mut::<u16>(&mut out))?;
+            let mut out = place.output::<u16>(count * op.groups)?;
+            place.backend().sdim_signatures_into(op, rows, rotations, place.output_mut::<u16>(&mut out))?;
             Ok(plain::<P, 2, _>(place.finish::<u16>(out, shape)?))
         })
     }
@@ -280,25 +280,25 @@ impl<P: Place> Encode<P> {
         let inputs = SdimEncodeInputs::new(loan.row(0), hash.hash());
         let rows = (*self.rows).as_ref();
         self.op.check_encode("sdim_encode", rows, &inputs)?;
-        let mut table = place.room::<f32>(self.op.table_length(rows.users())?)?;
+        let mut table = place.output::<f32>(self.op.table_length(rows.users())?)?;
         let shape = vec![rows.users(), self.op.groups, self.op.buckets(), self.op.width];
-        place.backend().sdim_encode_into(&self.op, &self.rows, inputs, place.room_mut(&mut table))?;
+        place.backend().sdim_encode_into(&self.op, &self.rows, inputs, place.output_mut(&mut table))?;
         place.finish::<f32>(table, shape)
     }
 
     fn backward<T: Float>(&self, pass: &Pass<'_, P>) -> Result<Vec<Option<Values<P>>>> {
         let place = self.place.for_call()?;
-        let mut rooms = Rooms::<P, T>::new(&place, pass, &self.kinds)?;
+        let mut memory = GradientMemory::<P, T>::new(&place, pass, &self.kinds)?;
         {
             let loan = Loan::<P, T>::new(&place, pass.inputs, &self.kinds)?;
             let hash = self.hash.lend(&place, pass.inputs)?;
             let inputs = SdimEncodeInputs::new(loan.row(0), hash.hash());
             let grad = place.lend::<f32>(pass.grad)?;
-            let (mut rows, _) = rooms.views(&place);
+            let (mut rows, _) = memory.views(&place);
             let Some(history) = rows[0].take() else { return Ok(vec![None; pass.inputs.len()]) };
             place.backend().sdim_encode_backward_into(&self.op, &self.rows, inputs, grad.view(), history)?;
         }
-        rooms.finish(&place, pass)
+        memory.finish(&place, pass)
     }
 }
 
@@ -333,26 +333,26 @@ impl<P: Place> Query<P> {
         inputs.targets = self.targets.map(|index| loan.row(index));
         let rows = (*self.rows).as_ref();
         self.op.check_query("sdim_query", rows, &inputs)?;
-        let mut out = place.room::<T>(self.op.output_length(rows)?)?;
+        let mut out = place.output::<T>(self.op.output_length(rows)?)?;
         let shape = vec![rows.rows(), self.op.width];
-        place.backend().sdim_query_into(&self.op, &self.rows, inputs, place.room_mut(&mut out))?;
+        place.backend().sdim_query_into(&self.op, &self.rows, inputs, place.output_mut(&mut out))?;
         place.finish::<T>(out, shape)
     }
 
     fn backward<T: Float>(&self, pass: &Pass<'_, P>) -> Result<Vec<Option<Values<P>>>> {
         let place = self.place.for_call()?;
-        let mut rooms = Rooms::<P, T>::new(&place, pass, &self.kinds)?;
+        let mut memory = GradientMemory::<P, T>::new(&place, pass, &self.kinds)?;
         {
             let loan = Loan::<P, T>::new(&place, pass.inputs, &self.kinds)?;
             let hash = self.hash.lend(&place, pass.inputs)?;
             let mut inputs = SdimQueryInputs::new(loan.number(0), hash.hash());
             inputs.targets = self.targets.map(|index| loan.row(index));
             let grad = place.lend::<T>(pass.grad)?;
-            let (_, mut numbers) = rooms.views(&place);
+            let (_, mut numbers) = memory.views(&place);
             let Some(table) = numbers[0].take() else { return Ok(vec![None; pass.inputs.len()]) };
             place.backend().sdim_query_backward_into(&self.op, &self.rows, inputs, grad.view(), table)?;
         }
-        rooms.finish(&place, pass)
+        memory.finish(&place, pass)
     }
 }
 
@@ -385,15 +385,15 @@ impl<P: Place> Attend<P> {
         inputs.targets = self.targets.map(|index| loan.row(index));
         let batch = (*self.batch).as_ref();
         self.op.check_attend("sdim_attend", batch, &inputs)?;
-        let mut out = place.room::<T>(self.op.output_length(batch.targets())?)?;
+        let mut out = place.output::<T>(self.op.output_length(batch.targets())?)?;
         let shape = vec![batch.targets().rows(), self.op.width];
-        place.backend().sdim_attend_into(&self.op, &self.batch, inputs, place.room_mut(&mut out))?;
+        place.backend().sdim_attend_into(&self.op, &self.batch, inputs, place.output_mut(&mut out))?;
         place.finish::<T>(out, shape)
     }
 
     fn backward<T: Float>(&self, pass: &Pass<'_, P>) -> Result<Vec<Option<Values<P>>>> {
         let place = self.place.for_call()?;
-        let mut rooms = Rooms::<P, T>::new(&place, pass, &self.kinds)?;
+        let mut memory = GradientMemory::<P, T>::new(&place, pass, &self.kinds)?;
         {
             let loan = Loan::<P, T>::new(&place, pass.inputs, &self.kinds)?;
             let hashes =
@@ -401,11 +401,11 @@ impl<P: Place> Attend<P> {
             let mut inputs = SdimAttendInputs::new(loan.row(0), hashes[0].hash(), hashes[1].hash());
             inputs.targets = self.targets.map(|index| loan.row(index));
             let grad = place.lend::<T>(pass.grad)?;
-            let (mut rows, _) = rooms.views(&place);
+            let (mut rows, _) = memory.views(&place);
             let Some(history) = rows[0].take() else { return Ok(vec![None; pass.inputs.len()]) };
             place.backend().sdim_attend_backward_into(&self.op, &self.batch, inputs, grad.view(), history)?;
         }
-        rooms.finish(&place, pass)
+        memory.finish(&place, pass)
     }
 }
 

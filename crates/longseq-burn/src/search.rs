@@ -82,9 +82,9 @@ impl<P: Place> Longseq<P> {
         let inputs = lent.inputs();
         op.check(batch.batch(), &inputs)?;
         let length = op.selection_length(batch.batch())?;
-        let mut room = SelectionRoom::new(&place, length, batch.batch().targets().rows())?;
-        place.backend().search_into(op, &inner, inputs, room.out(&place))?;
-        Ok(room.finish(&place, op.top_k)?.tensors())
+        let mut output = SelectionOutput::new(&place, length, batch.batch().targets().rows())?;
+        place.backend().search_into(op, &inner, inputs, output.out(&place))?;
+        Ok(output.finish(&place, op.top_k)?.tensors())
     }
 
     /// The packed signs of rotated rows, `[rows, ⌈bits/32⌉]` of `u32`; formula: [`Signs`].
@@ -101,18 +101,18 @@ impl<P: Place> Longseq<P> {
             let loan = Loan::<P, T>::new(&place, &tensors, &[Kind::Row, Kind::Number])?;
             let (rows, rotations) = (loan.row(0), loan.number(1));
             let count = op.check(rows.len(), rotations.len())?;
-            let mut out = place.room::<u32>(count * op.words())?;
-            place.backend().pack_signs_into(op, rows, rotations, place.room_mut(&mut out))?;
+            let mut out = place.output::<u32>(count * op.words())?;
+            place.backend().pack_signs_into(op, rows, rotations, place.output_mut(&mut out))?;
             Ok(plain::<P, 2, _>(place.finish::<u32>(out, vec![count, op.words()])?))
         })
     }
 }
 
-/// Room for a selection.
-pub(crate) struct SelectionRoom<P: Place> {
-    positions: P::Room<u32>,
-    scores: P::Room<f32>,
-    counts: P::Room<u32>,
+/// Memory for a selection.
+pub(crate) struct SelectionOutput<P: Place> {
+    positions: P::Output<u32>,
+    scores: P::Output<f32>,
+    counts: P::Output<u32>,
     candidates: usize,
 }
 
@@ -133,17 +133,17 @@ impl<P: Place> Kept<P> {
     }
 }
 
-impl<P: Place> SelectionRoom<P> {
+impl<P: Place> SelectionOutput<P> {
     pub(crate) fn new(place: &P, slots: usize, candidates: usize) -> Result<Self> {
-        let (positions, scores) = (place.room::<u32>(slots)?, place.room::<f32>(slots)?);
-        Ok(Self { positions, scores, counts: place.room::<u32>(candidates)?, candidates })
+        let (positions, scores) = (place.output::<u32>(slots)?, place.output::<f32>(slots)?);
+        Ok(Self { positions, scores, counts: place.output::<u32>(candidates)?, candidates })
     }
 
     pub(crate) fn out(&mut self, place: &P) -> SelectionMut<'_, MemoryOf<P>> {
         SelectionMut::new(
-            place.room_mut(&mut self.positions),
-            place.room_mut(&mut self.scores),
-            place.room_mut(&mut self.counts),
+            place.output_mut(&mut self.positions),
+            place.output_mut(&mut self.scores),
+            place.output_mut(&mut self.counts),
         )
     }
 

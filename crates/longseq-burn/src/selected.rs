@@ -13,7 +13,7 @@ use longseq::{
 use crate::argument::{Argument, Float, by_float, heads_of};
 use crate::graph::{Differentiate, Input, Pass, plain, record, values};
 use crate::handle::{Batch, Longseq};
-use crate::loan::{Kind, Loan, MemoryOf, Rooms};
+use crate::loan::{GradientMemory, Kind, Loan, MemoryOf};
 use crate::place::{Place, Values};
 use crate::search::{SearchTensor, SelectionTensors, Sides};
 
@@ -105,8 +105,8 @@ impl<P: Place> Longseq<P> {
         let loan = Loan::<P, f32>::new(&place, &tensors, &[Kind::Id, Kind::Number, Kind::Id])?;
         let selection = Selection::new(loan.id(0), loan.number(1), loan.id(2));
         op.check(batch.batch(), &selection)?;
-        let mut out = place.room::<u32>(op.output_length(batch.batch())?)?;
-        place.backend().similarity_histogram_into(op, &inner, selection, place.room_mut(&mut out))?;
+        let mut out = place.output::<u32>(op.output_length(batch.batch())?)?;
+        place.backend().similarity_histogram_into(op, &inner, selection, place.output_mut(&mut out))?;
         Ok(plain::<P, 2, _>(place.finish::<u32>(out, vec![candidates, op.bins()])?))
     }
 
@@ -129,8 +129,8 @@ impl<P: Place> Longseq<P> {
         let lent = sides.lend(&place)?;
         let inputs = lent.inputs();
         op.check_newest(search, batch.batch(), &inputs)?;
-        let mut out = place.room::<u32>(op.output_length(batch.batch())?)?;
-        let view = place.room_mut(&mut out);
+        let mut out = place.output::<u32>(op.output_length(batch.batch())?)?;
+        let view = place.output_mut(&mut out);
         place.backend().newest_histogram_into(op, search, &inner, inputs, view)?;
         Ok(plain::<P, 2, _>(place.finish::<u32>(out, vec![candidates, op.bins()])?))
     }
@@ -200,19 +200,19 @@ impl<P: Place> Attention<P> {
         let inputs = self.inputs(&loan);
         let batch = (*self.batch).as_ref();
         self.op.check(batch, &inputs)?;
-        let mut out = place.room::<T>(self.op.output_length(batch)?)?;
-        let outputs = SelectedAttentionOutputs::new(place.room_mut(&mut out));
+        let mut out = place.output::<T>(self.op.output_length(batch)?)?;
+        let outputs = SelectedAttentionOutputs::new(place.output_mut(&mut out));
         place.backend().selected_attention_into(&self.op, &self.batch, inputs, outputs)?;
         place.finish::<T>(out, shape)
     }
 
     fn backward<T: Float>(&self, pass: &Pass<'_, P>) -> Result<Vec<Option<Values<P>>>> {
         let place = self.place.for_call()?;
-        let mut rooms = Rooms::<P, T>::new(&place, pass, &self.kinds)?;
+        let mut memory = GradientMemory::<P, T>::new(&place, pass, &self.kinds)?;
         {
             let loan = Loan::<P, T>::new(&place, pass.inputs, &self.kinds)?;
             let grad = place.lend::<T>(pass.grad)?;
-            let (mut rows, mut numbers) = rooms.views(&place);
+            let (mut rows, mut numbers) = memory.views(&place);
             let mut grads = SelectedAttentionGradients::new();
             (grads.queries, grads.keys) = (rows[0].take(), rows[1].take());
             grads.similarities = numbers[SCORES].take();
@@ -228,7 +228,7 @@ impl<P: Place> Attention<P> {
                 grads,
             )?;
         }
-        rooms.finish(&place, pass)
+        memory.finish(&place, pass)
     }
 }
 

@@ -65,24 +65,28 @@ impl Tables {
         self.tables.iter().map(lend).collect()
     }
 
-    /// Room for the gradients that are wanted.
-    pub(crate) fn rooms<P: Place>(&self, place: &P, pass: &Pass<'_, P>) -> Result<TableRooms<P>> {
-        let room = |entry: &Entry| {
-            pass.wanted[entry.index].then(|| place.room::<f32>(entry.rows * entry.width)).transpose()
+    /// Memory for the gradients that are wanted.
+    pub(crate) fn gradient_memory<P: Place>(
+        &self,
+        place: &P,
+        pass: &Pass<'_, P>,
+    ) -> Result<TableGradientMemory<P>> {
+        let output = |entry: &Entry| {
+            pass.wanted[entry.index].then(|| place.output::<f32>(entry.rows * entry.width)).transpose()
         };
-        Ok(TableRooms { rooms: self.tables.iter().map(room).collect::<Result<_>>()? })
+        Ok(TableGradientMemory { tables: self.tables.iter().map(output).collect::<Result<_>>()? })
     }
 
     /// Gives the gradients to the graph.
     pub(crate) fn finish<P: Place>(
         &self,
-        rooms: TableRooms<P>,
+        memory: TableGradientMemory<P>,
         place: &P,
         grads: &mut [Option<Values<P>>],
     ) -> Result<()> {
-        for (entry, room) in self.tables.iter().zip(rooms.rooms) {
-            if let Some(room) = room {
-                let grad = place.finish::<f32>(room, vec![entry.rows, entry.width])?;
+        for (entry, output) in self.tables.iter().zip(memory.tables) {
+            if let Some(output) = output {
+                let grad = place.finish::<f32>(output, vec![entry.rows, entry.width])?;
                 grads[entry.index] = Some(match entry.dtype {
                     DType::F16 => P::Burn::float_cast(grad, FloatDType::F16),
                     DType::BF16 => P::Burn::float_cast(grad, FloatDType::BF16),
@@ -94,19 +98,21 @@ impl Tables {
     }
 }
 
-/// Room for gradients of tables.
-pub(crate) struct TableRooms<P: Place> {
-    rooms: Vec<Option<P::Room<f32>>>,
+/// Memory for gradients of tables.
+pub(crate) struct TableGradientMemory<P: Place> {
+    tables: Vec<Option<P::Output<f32>>>,
 }
 
-impl<P: Place> TableRooms<P> {
+impl<P: Place> TableGradientMemory<P> {
     /// Where the gradients are written; an empty list if none is wanted.
     pub(crate) fn views(&mut self, place: &P) -> Vec<Option<TableGradient<'_, MemoryOf<P>>>> {
-        if self.rooms.iter().all(Option::is_none) {
+        if self.tables.iter().all(Option::is_none) {
             return Vec::new();
         }
-        let rooms = self.rooms.iter_mut();
-        rooms.map(|room| room.as_mut().map(|room| TableGradient::Dense(place.room_mut(room)))).collect()
+        let tables = self.tables.iter_mut();
+        memory
+            .map(|output| output.as_mut().map(|output| TableGradient::Dense(place.output_mut(output))))
+            .collect()
     }
 }
 

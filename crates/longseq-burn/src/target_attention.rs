@@ -14,7 +14,7 @@ use longseq::{
 use crate::argument::{Argument, Float, by_float, heads_of};
 use crate::graph::{Differentiate, Input, Pass, record, values};
 use crate::handle::{Batch, Longseq};
-use crate::loan::{Kind, Loan, MemoryOf, Rooms};
+use crate::loan::{GradientMemory, Kind, Loan, MemoryOf};
 use crate::place::{Place, Values};
 use crate::tensors::Tensors;
 
@@ -92,7 +92,7 @@ impl<P: Place> Longseq<P> {
         let dtype = tensors[0].dtype();
         let both = by_float!(dtype, T => {
             let (out, lse) = attention.forward::<T>(&self.for_call()?, &tensors, shape.clone())?;
-            let lse = lse.expect("there was room for it");
+            let lse = lse.expect("there was memory for it");
             let both = joined::<P>(&out, &lse, width);
             attention.saved = Some((out, lse));
             record(both, tensors, attention)?
@@ -229,11 +229,11 @@ impl<P: Place> Attention<P> {
         let length = op.output_length(batch)?;
         let has_lse = op.weighting == Weighting::Softmax || self.with_lse;
         let rows = length / op.value_width;
-        let mut out = place.room::<T>(length)?;
-        let mut lse = place.room::<f32>(if has_lse { rows } else { 0 })?;
-        let mut outputs = TargetAttentionOutputs::new(place.room_mut(&mut out));
+        let mut out = place.output::<T>(length)?;
+        let mut lse = place.output::<f32>(if has_lse { rows } else { 0 })?;
+        let mut outputs = TargetAttentionOutputs::new(place.output_mut(&mut out));
         if has_lse {
-            outputs = outputs.with_lse(place.room_mut(&mut lse));
+            outputs = outputs.with_lse(place.output_mut(&mut lse));
         }
         place.backend().target_attention_into(op, &self.batch, inputs, outputs)?;
         let out = place.finish::<T>(out, shape)?;
@@ -250,7 +250,7 @@ impl<P: Place> Attention<P> {
             }
             false => (pass.grad.clone(), None),
         };
-        let mut rooms = Rooms::<P, T>::new(&place, pass, &self.kinds)?;
+        let mut memory = GradientMemory::<P, T>::new(&place, pass, &self.kinds)?;
         {
             let loan = Loan::<P, T>::new(&place, pass.inputs, &self.kinds)?;
             let saved = match &self.saved {
@@ -267,7 +267,7 @@ impl<P: Place> Attention<P> {
             if let Some(grad_lse) = &grad_lse {
                 grad_out = grad_out.with_lse(grad_lse.view());
             }
-            let (mut rows, mut numbers) = rooms.views(&place);
+            let (mut rows, mut numbers) = memory.views(&place);
             let mut grads = TargetAttentionGradients::new();
             (grads.queries, grads.keys) = (rows[0].take(), rows[1].take());
             grads.values = self.values.and_then(|index| rows[index].take());
@@ -276,7 +276,7 @@ impl<P: Place> Attention<P> {
             let (op, batch) = (&self.op, &self.batch);
             place.backend().target_attention_backward_into(op, batch, inputs, saved, grad_out, grads)?;
         }
-        rooms.finish(&place, pass)
+        memory.finish(&place, pass)
     }
 }
 

@@ -10,7 +10,7 @@ use longseq::{Result, Tin, TinGradients, TinInputs, TinOutputs, TinSaved};
 use crate::argument::{Argument, Float, by_float};
 use crate::graph::{Differentiate, Input, Pass, record, values};
 use crate::handle::{Batch, Longseq};
-use crate::loan::{Kind, Loan, MemoryOf, Rooms};
+use crate::loan::{GradientMemory, Kind, Loan, MemoryOf};
 use crate::place::{Place, Values};
 
 const NAME: &str = "tin";
@@ -111,11 +111,11 @@ impl<P: Place> TinNode<P> {
         let batch = (*self.batch).as_ref();
         self.op.check(batch, &inputs)?;
         let (length, candidates) = (self.op.output_length(batch)?, batch.targets().rows());
-        let mut out = place.room::<T>(length)?;
-        let mut pooled = place.room::<T>(length)?;
-        let mut lse = place.room::<f32>(candidates)?;
-        let outputs = TinOutputs::new(place.room_mut(&mut out))
-            .with_saved(place.room_mut(&mut pooled), place.room_mut(&mut lse));
+        let mut out = place.output::<T>(length)?;
+        let mut pooled = place.output::<T>(length)?;
+        let mut lse = place.output::<f32>(candidates)?;
+        let outputs = TinOutputs::new(place.output_mut(&mut out))
+            .with_saved(place.output_mut(&mut pooled), place.output_mut(&mut lse));
         place.backend().tin_into(&self.op, &self.batch, inputs, outputs)?;
         let shape = vec![candidates, self.op.width];
         let saved = (place.finish::<T>(pooled, shape.clone())?, place.finish::<f32>(lse, vec![candidates])?);
@@ -125,20 +125,20 @@ impl<P: Place> TinNode<P> {
 
     fn backward<T: Float>(&self, pass: &Pass<'_, P>) -> Result<Vec<Option<Values<P>>>> {
         let place = self.place.for_call()?;
-        let mut rooms = Rooms::<P, T>::new(&place, pass, &self.kinds)?;
+        let mut memory = GradientMemory::<P, T>::new(&place, pass, &self.kinds)?;
         if let Some((pooled, lse)) = &self.saved {
             let loan = Loan::<P, T>::new(&place, pass.inputs, &self.kinds)?;
             let grad = place.lend::<T>(pass.grad)?;
             let (pooled, lse) = (place.lend::<T>(pooled)?, place.lend::<f32>(lse)?);
             let saved = TinSaved::new(pooled.view(), lse.view());
-            let (mut rows, _) = rooms.views(&place);
+            let (mut rows, _) = memory.views(&place);
             let mut grads = TinGradients::new();
             (grads.targets, grads.history) = (rows[0].take(), rows[1].take());
             grads.positions = rows[2].take();
             let inputs = self.inputs(&loan);
             place.backend().tin_backward_into(&self.op, &self.batch, inputs, saved, grad.view(), grads)?;
         }
-        rooms.finish(&place, pass)
+        memory.finish(&place, pass)
     }
 }
 

@@ -10,11 +10,11 @@ use longseq::{
 
 use crate::error::Wrapped;
 use crate::handle::{Batch, Longseq};
-use crate::loan::{Kind, Loan, Rooms};
+use crate::loan::{GradientMemory, Kind, Loan};
 use crate::place::Place;
 use crate::read::read;
 use crate::record::{Backward, Pass, record};
-use crate::search::{SelectionRoom, SelectionTensors};
+use crate::search::{SelectionOutput, SelectionTensors};
 use crate::tables::{TableTensor, Tables, views};
 use crate::tensors::{Argument, columns_of};
 
@@ -176,9 +176,9 @@ impl<B: Place> Node<B> {
             let batch = (*self.batch).as_ref();
             let top_k = self.op.check_search(batch, &inputs).wrapped()?;
             let length = self.op.selection_length(batch).wrapped()?;
-            let mut room = SelectionRoom::new(backend, length, batch.targets().rows())?;
-            backend.decoupled_search_into(&self.op, &self.batch, inputs, room.out(backend)).wrapped()?;
-            room.finish(backend, top_k)
+            let mut output = SelectionOutput::new(backend, length, batch.targets().rows())?;
+            backend.decoupled_search_into(&self.op, &self.batch, inputs, output.out(backend)).wrapped()?;
+            output.finish(backend, top_k)
         })
     }
 
@@ -192,8 +192,8 @@ impl<B: Place> Node<B> {
             let batch = (*self.batch).as_ref();
             self.op.check_aggregate(batch, &inputs, &selection).wrapped()?;
             let length = self.op.output_length(batch, &tables).wrapped()?;
-            let mut out = backend.room::<f32>(length).wrapped()?;
-            let view = backend.room_mut(&mut out);
+            let mut out = backend.output::<f32>(length).wrapped()?;
+            let view = backend.output_mut(&mut out);
             backend.decoupled_aggregate_into(&self.op, &self.batch, inputs, selection, view).wrapped()?;
             backend.finish::<f32>(out).wrapped()
         })
@@ -209,8 +209,8 @@ impl<B: Place> Node<B> {
             let batch = (*self.batch).as_ref();
             self.op.check_attend(batch, &inputs).wrapped()?;
             let length = self.op.output_length(batch, &representation).wrapped()?;
-            let mut out = backend.room::<f32>(length).wrapped()?;
-            let view = backend.room_mut(&mut out);
+            let mut out = backend.output::<f32>(length).wrapped()?;
+            let view = backend.output_mut(&mut out);
             backend.decoupled_attend_into(&self.op, &self.batch, inputs, view).wrapped()?;
             backend.finish::<f32>(out).wrapped()
         })
@@ -231,7 +231,7 @@ impl<B: Place> Backward for Searched<B> {
         let node = &self.0;
         let backend = node.backend.fork().wrapped()?;
         let Some((positions, counts)) = &node.kept else { candle_core::bail!("{SEARCH}: nothing was kept") };
-        let mut rooms = node.attention.rooms(&backend, pass, node.capacity())?;
+        let mut memory = node.attention.gradient_memory(&backend, pass, node.capacity())?;
         let first = pass.inputs.len();
         read(&pass.inputs_and(&[positions, pass.out, counts, pass.grad]), |parts| {
             let loan = Loan::<B, f32>::new(&backend, parts, &node.kinds)?;
@@ -244,13 +244,13 @@ impl<B: Place> Backward for Searched<B> {
             let grad = backend.lend(parts.of::<f32>(first + 3)?).wrapped()?;
             let selection = Selection::new(positions.view(), scores.view(), counts.view());
             let mut grads = SearchGradients::new();
-            grads.attention = rooms.views(&backend);
+            grads.attention = memory.views(&backend);
             backend
                 .decoupled_search_backward_into(&node.op, &node.batch, inputs, selection, grad.view(), grads)
                 .wrapped()
         })?;
         let mut grads = vec![None; first];
-        node.attention.finish(rooms, &backend, pass, &mut grads)?;
+        node.attention.finish(memory, &backend, pass, &mut grads)?;
         Ok(grads)
     }
 }
@@ -263,8 +263,8 @@ impl<B: Place> Backward for Aggregated<B> {
     fn gradients(&self, pass: &Pass<'_>) -> Result<Vec<Option<Tensor>>> {
         let node = &self.0;
         let backend = node.backend.fork().wrapped()?;
-        let mut rooms = Rooms::<B, f32>::new(&backend, pass, &node.kinds)?;
-        let mut table_rooms = node.representation.rooms(&backend, pass, node.capacity())?;
+        let mut memory = GradientMemory::<B, f32>::new(&backend, pass, &node.kinds)?;
+        let mut table_memory = node.representation.gradient_memory(&backend, pass, node.capacity())?;
         read(&pass.inputs_and(&[pass.grad]), |parts| {
             let loan = Loan::<B, f32>::new(&backend, parts, &node.kinds)?;
             let lent = node.representation.lend(&backend, parts)?;
@@ -272,17 +272,17 @@ impl<B: Place> Backward for Aggregated<B> {
             let inputs = AggregateInputs::new(&tables, loan.id(HISTORY_IDS), loan.id(TARGET_IDS));
             let selection = Selection::new(loan.id(POSITIONS), loan.number(SCORES), loan.id(COUNTS));
             let grad = backend.lend(parts.of::<f32>(pass.inputs.len())?).wrapped()?;
-            let (_, mut numbers) = rooms.views(&backend);
+            let (_, mut numbers) = memory.views(&backend);
             let mut grads = AggregateGradients::new();
-            grads.representation = table_rooms.views(&backend);
+            grads.representation = table_memory.views(&backend);
             grads.scores = numbers[SCORES].take();
             let (op, batch) = (&node.op, &node.batch);
             backend
                 .decoupled_aggregate_backward_into(op, batch, inputs, selection, grad.view(), grads)
                 .wrapped()
         })?;
-        let mut grads = rooms.finish(&backend, pass)?;
-        node.representation.finish(table_rooms, &backend, pass, &mut grads)?;
+        let mut grads = memory.finish(&backend, pass)?;
+        node.representation.finish(table_memory, &backend, pass, &mut grads)?;
         Ok(grads)
     }
 }
@@ -295,8 +295,8 @@ impl<B: Place> Backward for Attended<B> {
     fn gradients(&self, pass: &Pass<'_>) -> Result<Vec<Option<Tensor>>> {
         let node = &self.0;
         let backend = node.backend.fork().wrapped()?;
-        let mut attention_rooms = node.attention.rooms(&backend, pass, node.capacity())?;
-        let mut rooms = node.representation.rooms(&backend, pass, node.capacity())?;
+        let mut attention_memory = node.attention.gradient_memory(&backend, pass, node.capacity())?;
+        let mut memory = node.representation.gradient_memory(&backend, pass, node.capacity())?;
         read(&pass.inputs_and(&[pass.grad]), |parts| {
             let loan = Loan::<B, f32>::new(&backend, parts, &node.kinds)?;
             let lent = [node.attention.lend(&backend, parts)?, node.representation.lend(&backend, parts)?];
@@ -305,14 +305,14 @@ impl<B: Place> Backward for Attended<B> {
             let inputs = DecoupledInputs::new(&attention, &representation, history, targets);
             let grad = backend.lend(parts.of::<f32>(pass.inputs.len())?).wrapped()?;
             let mut grads = DecoupledGradients::new();
-            grads.attention = attention_rooms.views(&backend);
-            grads.representation = rooms.views(&backend);
+            grads.attention = attention_memory.views(&backend);
+            grads.representation = memory.views(&backend);
             let (op, batch, saved) = (&node.op, &node.batch, DecoupledSaved::new());
             backend.decoupled_attend_backward_into(op, batch, inputs, saved, grad.view(), grads).wrapped()
         })?;
         let mut grads = vec![None; pass.inputs.len()];
-        node.attention.finish(attention_rooms, &backend, pass, &mut grads)?;
-        node.representation.finish(rooms, &backend, pass, &mut grads)?;
+        node.attention.finish(attention_memory, &backend, pass, &mut grads)?;
+        node.representation.finish(memory, &backend, pass, &mut grads)?;
         Ok(grads)
     }
 }

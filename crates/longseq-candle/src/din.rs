@@ -9,7 +9,7 @@ use longseq::{Activation, Din, DinGradients, DinInputs, DinLayer, DinLayerGradie
 
 use crate::error::Wrapped;
 use crate::handle::{Batch, Longseq};
-use crate::loan::{Kind, Loan, Rooms, Views};
+use crate::loan::{GradientMemory, Kind, Loan, Views};
 use crate::place::Place;
 use crate::read::read;
 use crate::record::{Backward, Pass, record};
@@ -191,8 +191,8 @@ impl<B: Place> Unit<B> {
             let inputs = self.inputs(&loan, &hidden);
             let batch = (*self.batch).as_ref();
             self.op.check(batch, &inputs).wrapped()?;
-            let mut out = backend.room::<T>(self.op.output_length(batch).wrapped()?).wrapped()?;
-            backend.din_into(&self.op, &self.batch, inputs, backend.room_mut(&mut out)).wrapped()?;
+            let mut out = backend.output::<T>(self.op.output_length(batch).wrapped()?).wrapped()?;
+            backend.din_into(&self.op, &self.batch, inputs, backend.output_mut(&mut out)).wrapped()?;
             backend.finish::<T>(out).wrapped()
         })
     }
@@ -221,13 +221,13 @@ impl<B: Place> Unit<B> {
 
     fn backward<T: Float>(&self, pass: &Pass<'_>) -> Result<Vec<Option<Tensor>>> {
         let backend = self.backend.fork().wrapped()?;
-        let mut rooms = Rooms::<B, T>::new(&backend, pass, &self.kinds)?;
+        let mut memory = GradientMemory::<B, T>::new(&backend, pass, &self.kinds)?;
         read(&pass.inputs_and(&[pass.grad]), |parts| {
             let loan = Loan::<B, T>::new(&backend, parts, &self.kinds)?;
             let hidden = self.hidden(&loan);
             let inputs = self.inputs(&loan, &hidden);
             let grad = backend.lend(parts.of::<T>(pass.inputs.len())?).wrapped()?;
-            let (mut rows, mut numbers) = rooms.views(&backend);
+            let (mut rows, mut numbers) = memory.views(&backend);
             let mut layers = self.layer_grads(&mut rows, &mut numbers);
             let mut grads = DinGradients::new();
             (grads.targets, grads.history) = (rows[0].take(), rows[1].take());
@@ -235,7 +235,7 @@ impl<B: Place> Unit<B> {
             grads.hidden = &mut layers;
             backend.din_backward_into(&self.op, &self.batch, inputs, grad.view(), grads).wrapped()
         })?;
-        rooms.finish(&backend, pass)
+        memory.finish(&backend, pass)
     }
 }
 

@@ -10,11 +10,11 @@ use longseq::{
 
 use crate::error::Wrapped;
 use crate::handle::{Batch, Longseq};
-use crate::loan::{Kind, Loan, Rooms};
+use crate::loan::{GradientMemory, Kind, Loan};
 use crate::place::Place;
 use crate::read::read;
 use crate::record::{Backward, Pass, record};
-use crate::search::{SelectionRoom, SelectionTensors};
+use crate::search::{SelectionOutput, SelectionTensors};
 use crate::tensors::{Argument, Float, by_float};
 
 const NAME: &str = "interest_channels";
@@ -84,17 +84,17 @@ impl<B: Place> Channels<B> {
             let inputs = InterestChannelsInputs::new(loan.row(0), loan.row(1));
             let batch = (*self.batch).as_ref();
             self.op.check(batch, &inputs).wrapped()?;
-            let mut out = backend.room::<T>(self.op.output_length(batch).wrapped()?).wrapped()?;
+            let mut out = backend.output::<T>(self.op.output_length(batch).wrapped()?).wrapped()?;
             let mut kept = None;
             if is_tracked {
                 let slots = self.op.kept_length(batch).wrapped()?;
                 let lists = batch.targets().rows() * self.op.channels;
-                kept = Some(SelectionRoom::new(backend, slots, lists)?);
+                kept = Some(SelectionOutput::new(backend, slots, lists)?);
             }
-            let mut outputs = InterestChannelsOutputs::new(backend.room_mut(&mut out));
-            outputs.kept = kept.as_mut().map(|room| room.out(backend));
+            let mut outputs = InterestChannelsOutputs::new(backend.output_mut(&mut out));
+            outputs.kept = kept.as_mut().map(|output| output.out(backend));
             backend.interest_channels_into(&self.op, &self.batch, inputs, outputs).wrapped()?;
-            let kept = kept.map(|room| room.finish(backend, self.op.top_k)).transpose()?;
+            let kept = kept.map(|output| output.finish(backend, self.op.top_k)).transpose()?;
             Ok((backend.finish::<T>(out).wrapped()?, kept))
         })?;
         self.kept = kept;
@@ -104,7 +104,7 @@ impl<B: Place> Channels<B> {
     fn backward<T: Float>(&self, pass: &Pass<'_>) -> Result<Vec<Option<Tensor>>> {
         let Some(kept) = &self.kept else { candle_core::bail!("{NAME}: nothing was kept") };
         let backend = self.backend.fork().wrapped()?;
-        let mut rooms = Rooms::<B, T>::new(&backend, pass, &KINDS)?;
+        let mut memory = GradientMemory::<B, T>::new(&backend, pass, &KINDS)?;
         let first = pass.inputs.len();
         read(&pass.inputs_and(&[pass.grad, &kept.positions, &kept.scores, &kept.counts]), |parts| {
             let loan = Loan::<B, T>::new(&backend, parts, &KINDS)?;
@@ -113,14 +113,14 @@ impl<B: Place> Channels<B> {
             let scores = backend.lend(parts.of::<f32>(first + 2)?).wrapped()?;
             let counts = backend.lend(parts.of::<u32>(first + 3)?).wrapped()?;
             let kept = Selection::new(positions.view(), scores.view(), counts.view());
-            let (mut rows, _) = rooms.views(&backend);
+            let (mut rows, _) = memory.views(&backend);
             let mut grads = InterestChannelsGradients::new();
             (grads.axes, grads.history) = (rows[0].take(), rows[1].take());
             let inputs = InterestChannelsInputs::new(loan.row(0), loan.row(1));
             let (op, batch, saved) = (&self.op, &self.batch, InterestChannelsSaved::new(kept));
             backend.interest_channels_backward_into(op, batch, inputs, saved, grad.view(), grads).wrapped()
         })?;
-        rooms.finish(&backend, pass)
+        memory.finish(&backend, pass)
     }
 }
 

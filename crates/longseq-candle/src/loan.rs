@@ -67,31 +67,34 @@ impl<'a, B: Place, T: Float> Loan<'a, B, T> {
 /// Views for writing, by index of an input: one of them, where a gradient is wanted.
 pub(crate) type Views<'a, B, T> = Vec<Option<ViewMut<'a, <B as longseq::DeviceOps>::Memory, T>>>;
 
-/// Room for the gradients that a backward pass wants.
-pub(crate) struct Rooms<B: Place, T: Float> {
-    rows: Vec<Option<B::Room<T>>>,
-    numbers: Vec<Option<B::Room<f32>>>,
+/// Memory for the gradients that a backward pass wants.
+pub(crate) struct GradientMemory<B: Place, T: Float> {
+    rows: Vec<Option<B::Output<T>>>,
+    numbers: Vec<Option<B::Output<f32>>>,
 }
 
-impl<B: Place, T: Float> Rooms<B, T> {
+impl<B: Place, T: Float> GradientMemory<B, T> {
     pub(crate) fn new(backend: &B, pass: &Pass<'_>, kinds: &[Kind]) -> Result<Self> {
-        let mut rooms = Self { rows: Vec::new(), numbers: Vec::new() };
+        let mut memory = Self { rows: Vec::new(), numbers: Vec::new() };
         for (index, kind) in kinds.iter().enumerate() {
             let length = pass.inputs[index].elem_count();
             let wanted = |asked: Kind| (*kind == asked && pass.wanted[index]).then_some(length);
-            let row = wanted(Kind::Row).map(|length| backend.room::<T>(length).wrapped());
-            let number = wanted(Kind::Number).map(|length| backend.room::<f32>(length).wrapped());
-            rooms.rows.push(row.transpose()?);
-            rooms.numbers.push(number.transpose()?);
+            let row = wanted(Kind::Row).map(|length| backend.output::<T>(length).wrapped());
+            let number = wanted(Kind::Number).map(|length| backend.output::<f32>(length).wrapped());
+            memory.rows.push(row.transpose()?);
+            memory.numbers.push(number.transpose()?);
         }
-        Ok(rooms)
+        Ok(memory)
     }
 
     /// Where gradients of rows, and of numbers, are written.
     pub(crate) fn views(&mut self, backend: &B) -> (Views<'_, B, T>, Views<'_, B, f32>) {
-        let rows = self.rows.iter_mut().map(|room| room.as_mut().map(|room| backend.room_mut::<T>(room)));
-        let numbers =
-            self.numbers.iter_mut().map(|room| room.as_mut().map(|room| backend.room_mut::<f32>(room)));
+        let rows =
+            self.rows.iter_mut().map(|output| output.as_mut().map(|output| backend.output_mut::<T>(output)));
+        let numbers = self
+            .numbers
+            .iter_mut()
+            .map(|output| output.as_mut().map(|output| backend.output_mut::<f32>(output)));
         (rows.collect(), numbers.collect())
     }
 

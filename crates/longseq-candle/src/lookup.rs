@@ -7,7 +7,7 @@ use longseq::{Bags, Lookup, LookupGradOut, LookupGradients, LookupInputs, Lookup
 
 use crate::error::{Wrapped, wrong};
 use crate::handle::{JaggedRows, Longseq};
-use crate::loan::{Kind, Loan, Rooms};
+use crate::loan::{GradientMemory, Kind, Loan};
 use crate::place::Place;
 use crate::read::read;
 use crate::record::{Backward, Pass, record};
@@ -118,8 +118,8 @@ impl<B: Place> LookupNode<B> {
             let mut inputs = LookupInputs::new(loan.id(0), &tables);
             inputs.weights = self.is_weighted.then(|| loan.number(1));
             let rows = self.op.check(&self.bags.bags(), &inputs).wrapped()?;
-            let mut out = backend.room::<f32>(self.op.output_length(rows, &tables).wrapped()?).wrapped()?;
-            let outputs = LookupOutputs::new(backend.room_mut(&mut out));
+            let mut out = backend.output::<f32>(self.op.output_length(rows, &tables).wrapped()?).wrapped()?;
+            let outputs = LookupOutputs::new(backend.output_mut(&mut out));
             backend.lookup_into(&self.op, self.bags.bags(), inputs, outputs).wrapped()?;
             Ok((rows, backend.finish::<f32>(out).wrapped()?))
         })
@@ -137,8 +137,8 @@ impl<B: Place> Backward for LookupNode<B> {
             OwnBags::Each => pass.out.dim(0)?,
             OwnBags::Sum(bags) | OwnBags::Mean(bags) => (**bags).as_ref().total(),
         };
-        let mut rooms = Rooms::<B, f32>::new(&backend, pass, &self.kinds)?;
-        let mut table_rooms = self.tables.rooms(&backend, pass, used)?;
+        let mut memory = GradientMemory::<B, f32>::new(&backend, pass, &self.kinds)?;
+        let mut table_memory = self.tables.gradient_memory(&backend, pass, used)?;
         read(&pass.inputs_and(&[pass.grad]), |parts| {
             let loan = Loan::<B, f32>::new(&backend, parts, &self.kinds)?;
             let lent = self.tables.lend(&backend, parts)?;
@@ -146,15 +146,15 @@ impl<B: Place> Backward for LookupNode<B> {
             let mut inputs = LookupInputs::new(loan.id(0), &tables);
             inputs.weights = self.is_weighted.then(|| loan.number(1));
             let grad = backend.lend(parts.of::<f32>(pass.inputs.len())?).wrapped()?;
-            let (_, mut numbers) = rooms.views(&backend);
+            let (_, mut numbers) = memory.views(&backend);
             let mut grads = LookupGradients::new();
-            grads.tables = table_rooms.views(&backend);
+            grads.tables = table_memory.views(&backend);
             grads.weights = if self.is_weighted { numbers[1].take() } else { None };
             let (saved, grad_out) = (LookupSaved::new(), LookupGradOut::new(grad.view()));
             backend.lookup_backward_into(&self.op, self.bags.bags(), inputs, saved, grad_out, grads).wrapped()
         })?;
-        let mut grads = rooms.finish(&backend, pass)?;
-        self.tables.finish(table_rooms, &backend, pass, &mut grads)?;
+        let mut grads = memory.finish(&backend, pass)?;
+        self.tables.finish(table_memory, &backend, pass, &mut grads)?;
         Ok(grads)
     }
 }

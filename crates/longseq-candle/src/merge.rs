@@ -10,7 +10,7 @@ use longseq::{
 
 use crate::error::Wrapped;
 use crate::handle::Longseq;
-use crate::loan::{Kind, Loan, Rooms};
+use crate::loan::{GradientMemory, Kind, Loan};
 use crate::place::Place;
 use crate::read::read;
 use crate::record::{Backward, Pass, record};
@@ -67,10 +67,10 @@ impl<B: Place> Merge<B> {
             let part = |index| PartialAttention::new(loan.row(index), loan.number(index + 1));
             let (first, second) = (part(0), part(2));
             self.op.check_merge(&first, &second).wrapped()?;
-            let mut out = backend.room::<T>(rows * self.op.value_width).wrapped()?;
-            let mut lse = backend.room::<f32>(rows).wrapped()?;
-            let outputs = TargetAttentionOutputs::new(backend.room_mut(&mut out));
-            let outputs = outputs.with_lse(backend.room_mut(&mut lse));
+            let mut out = backend.output::<T>(rows * self.op.value_width).wrapped()?;
+            let mut lse = backend.output::<f32>(rows).wrapped()?;
+            let outputs = TargetAttentionOutputs::new(backend.output_mut(&mut out));
+            let outputs = outputs.with_lse(backend.output_mut(&mut lse));
             backend.merge_attention_into(&self.op, first, second, outputs).wrapped()?;
             Ok((backend.finish::<T>(out).wrapped()?, backend.finish::<f32>(lse).wrapped()?))
         })
@@ -80,14 +80,14 @@ impl<B: Place> Merge<B> {
         let backend = self.backend.fork().wrapped()?;
         let (grad, grad_lse) = parted(pass.grad, pass.inputs[0].dtype())?;
         let tensors = pass.inputs_and(&[&grad, &grad_lse]);
-        let mut rooms = Rooms::<B, T>::new(&backend, pass, &KINDS)?;
+        let mut memory = GradientMemory::<B, T>::new(&backend, pass, &KINDS)?;
         read(&tensors, |parts| {
             let loan = Loan::<B, T>::new(&backend, parts, &KINDS)?;
             let part = |index| PartialAttention::new(loan.row(index), loan.number(index + 1));
             let grad = backend.lend(parts.of::<T>(KINDS.len())?).wrapped()?;
             let grad_lse = backend.lend(parts.of::<f32>(KINDS.len() + 1)?).wrapped()?;
             let grad_out = TargetAttentionGradOut::new(grad.view()).with_lse(grad_lse.view());
-            let (mut rows, mut numbers) = rooms.views(&backend);
+            let (mut rows, mut numbers) = memory.views(&backend);
             let mut grads = |index: usize| {
                 let mut grads = PartialAttentionGradients::new();
                 (grads.out, grads.lse) = (rows[index].take(), numbers[index + 1].take());
@@ -98,7 +98,7 @@ impl<B: Place> Merge<B> {
                 .merge_attention_backward_into(&self.op, part(0), part(2), grad_out, first, second)
                 .wrapped()
         })?;
-        rooms.finish(&backend, pass)
+        memory.finish(&backend, pass)
     }
 }
 

@@ -11,7 +11,7 @@ pub trait Place:
     Backend + DeviceOps<Batch: Send + Sync + 'static, Jagged: Send + Sync + 'static> + Send + Sync + 'static
 {
     /// Where results are written.
-    type Room<T: Scalar>;
+    type Output<T: Scalar>;
 
     /// Lets the backend read a slice.
     ///
@@ -19,20 +19,20 @@ pub trait Place:
     /// Those of [`upload`](DeviceOps::upload).
     fn lend<'a, T: Scalar>(&self, data: &'a [T]) -> Result<Lent<'a, Self, T>>;
 
-    /// Room for so many numbers, which are zeros.
+    /// Memory for a result of so many numbers, which are zeros.
     ///
     /// # Errors
     /// Those of [`zeros`](DeviceOps::zeros).
-    fn room<T: Scalar>(&self, length: usize) -> Result<Self::Room<T>>;
+    fn output<T: Scalar>(&self, length: usize) -> Result<Self::Output<T>>;
 
     /// The buffer, for writing.
-    fn room_mut<'a, T: Scalar>(&self, room: &'a mut Self::Room<T>) -> ViewMut<'a, Self::Memory, T>;
+    fn output_mut<'a, T: Scalar>(&self, output: &'a mut Self::Output<T>) -> ViewMut<'a, Self::Memory, T>;
 
     /// Waits for what was written, and returns it.
     ///
     /// # Errors
     /// Those of [`download`](DeviceOps::download).
-    fn finish<T: Scalar>(&self, room: Self::Room<T>) -> Result<Vec<T>>;
+    fn finish<T: Scalar>(&self, output: Self::Output<T>) -> Result<Vec<T>>;
 }
 
 /// What a backend reads: the slice itself, or a copy on the device.
@@ -54,27 +54,28 @@ impl<B: DeviceOps, T: Scalar> Lent<'_, B, T> {
 }
 
 impl Place for Cpu {
-    type Room<T: Scalar> = Vec<T>;
+    type Output<T: Scalar> = Vec<T>;
 
     fn lend<'a, T: Scalar>(&self, data: &'a [T]) -> Result<Lent<'a, Self, T>> {
         Ok(Lent::Borrowed(Host::view(data)))
     }
 
-    fn room<T: Scalar>(&self, length: usize) -> Result<Vec<T>> {
+    fn output<T: Scalar>(&self, length: usize) -> Result<Vec<T>> {
         let bytes = (length as u64).saturating_mul(size_of::<T>() as u64);
-        let mut room = Vec::new();
-        room.try_reserve_exact(length)
-            .map_err(|_| longseq::Error::OutOfMemory { operation: "room", bytes })?;
-        room.resize(length, T::zeroed());
-        Ok(room)
+        let mut output = Vec::new();
+        output
+            .try_reserve_exact(length)
+            .map_err(|_| longseq::Error::OutOfMemory { operation: "output", bytes })?;
+        output.resize(length, T::zeroed());
+        Ok(output)
     }
 
-    fn room_mut<'a, T: Scalar>(&self, room: &'a mut Vec<T>) -> ViewMut<'a, Host, T> {
-        Host::view_mut(room)
+    fn output_mut<'a, T: Scalar>(&self, output: &'a mut Vec<T>) -> ViewMut<'a, Host, T> {
+        Host::view_mut(output)
     }
 
-    fn finish<T: Scalar>(&self, room: Vec<T>) -> Result<Vec<T>> {
-        Ok(room)
+    fn finish<T: Scalar>(&self, output: Vec<T>) -> Result<Vec<T>> {
+        Ok(output)
     }
 }
 
@@ -83,22 +84,22 @@ impl Place for Cpu {
 macro_rules! device {
     ($($backend:ty),*) => {$(
         impl Place for $backend {
-            type Room<T: Scalar> = Buffer<Self, T>;
+            type Output<T: Scalar> = Buffer<Self, T>;
 
             fn lend<'a, T: Scalar>(&self, data: &'a [T]) -> Result<Lent<'a, Self, T>> {
                 Ok(Lent::Uploaded(self.upload(data)?))
             }
 
-            fn room<T: Scalar>(&self, length: usize) -> Result<Buffer<Self, T>> {
+            fn output<T: Scalar>(&self, length: usize) -> Result<Buffer<Self, T>> {
                 self.zeros(length)
             }
 
-            fn room_mut<'a, T: Scalar>(&self, room: &'a mut Buffer<Self, T>) -> ViewMut<'a, Self::Memory, T> {
-                self.view_mut(room)
+            fn output_mut<'a, T: Scalar>(&self, output: &'a mut Buffer<Self, T>) -> ViewMut<'a, Self::Memory, T> {
+                self.view_mut(output)
             }
 
-            fn finish<T: Scalar>(&self, room: Buffer<Self, T>) -> Result<Vec<T>> {
-                self.download(self.view(&room))
+            fn finish<T: Scalar>(&self, output: Buffer<Self, T>) -> Result<Vec<T>> {
+                self.download(self.view(&output))
             }
         }
     )*};

@@ -7,7 +7,7 @@ use longseq::{Hash, Sdim, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs};
 
 use crate::error::{Wrapped, wrong};
 use crate::handle::{Batch, JaggedRows, Longseq};
-use crate::loan::{Kind, Loan, Rooms};
+use crate::loan::{GradientMemory, Kind, Loan};
 use crate::place::{Lent, Place};
 use crate::read::{Slices, read};
 use crate::record::{Backward, Pass, record};
@@ -60,12 +60,12 @@ impl<B: Place> Longseq<B> {
             let count = op.check_signatures(rows.len(), rotations.len()).wrapped()?;
             let shape = (count, op.groups);
             if op.bits <= 8 {
-                let mut out = backend.room::<u8>(count * op.groups).wrapped()?;
-                backend.sdim_signatures_into(op, rows, rotations, backend.room_mut::<u8>(&mut out)).wrapped()?;
+                let mut out = backend.output::<u8>(count * op.groups).wrapped()?;
+                backend.sdim_signatures_into(op, rows, rotations, backend.output_mut::<u8>(&mut out)).wrapped()?;
                 return Tensor::from_vec(backend.finish::<u8>(out).wrapped()?, shape, &Device::Cpu);
             }
-            let mut out = backend.room::<u16>(count * op.groups).wrapped()?;
-            backend.sdim_signatures_into(op, rows, rotations, backend.room_mut::<u16>(&mut out)).wrapped()?;
+            let mut out = backend.output::<u16>(count * op.groups).wrapped()?;
+            backend.sdim_signatures_into(op, rows, rotations, backend.output_mut::<u16>(&mut out)).wrapped()?;
             let words = backend.finish::<u16>(out).wrapped()?.into_iter().map(u32::from);
             Tensor::from_vec(words.collect::<Vec<_>>(), shape, &Device::Cpu)
         }))
@@ -278,25 +278,27 @@ impl<B: Place> Encode<B> {
             let inputs = SdimEncodeInputs::new(loan.row(0), hash.hash());
             let rows = (*self.rows).as_ref();
             self.op.check_encode("sdim_encode", rows, &inputs).wrapped()?;
-            let mut table = backend.room::<f32>(self.op.table_length(rows.users()).wrapped()?).wrapped()?;
-            backend.sdim_encode_into(&self.op, &self.rows, inputs, backend.room_mut(&mut table)).wrapped()?;
+            let mut table = backend.output::<f32>(self.op.table_length(rows.users()).wrapped()?).wrapped()?;
+            backend
+                .sdim_encode_into(&self.op, &self.rows, inputs, backend.output_mut(&mut table))
+                .wrapped()?;
             backend.finish::<f32>(table).wrapped()
         })
     }
 
     fn backward<T: Float>(&self, pass: &Pass<'_>) -> Result<Vec<Option<Tensor>>> {
         let backend = self.backend.fork().wrapped()?;
-        let mut rooms = Rooms::<B, T>::new(&backend, pass, &self.kinds)?;
+        let mut memory = GradientMemory::<B, T>::new(&backend, pass, &self.kinds)?;
         read(&pass.inputs_and(&[pass.grad]), |parts| {
             let loan = Loan::<B, T>::new(&backend, parts, &self.kinds)?;
             let hash = self.hash.lend(&backend, parts)?;
             let inputs = SdimEncodeInputs::new(loan.row(0), hash.hash());
             let grad = backend.lend(parts.of::<f32>(pass.inputs.len())?).wrapped()?;
-            let (mut rows, _) = rooms.views(&backend);
+            let (mut rows, _) = memory.views(&backend);
             let Some(history) = rows[0].take() else { return Ok(()) };
             backend.sdim_encode_backward_into(&self.op, &self.rows, inputs, grad.view(), history).wrapped()
         })?;
-        rooms.finish(&backend, pass)
+        memory.finish(&backend, pass)
     }
 }
 
@@ -329,26 +331,26 @@ impl<B: Place> Query<B> {
             inputs.targets = self.targets.map(|index| loan.row(index));
             let rows = (*self.rows).as_ref();
             self.op.check_query("sdim_query", rows, &inputs).wrapped()?;
-            let mut out = backend.room::<T>(self.op.output_length(rows).wrapped()?).wrapped()?;
-            backend.sdim_query_into(&self.op, &self.rows, inputs, backend.room_mut(&mut out)).wrapped()?;
+            let mut out = backend.output::<T>(self.op.output_length(rows).wrapped()?).wrapped()?;
+            backend.sdim_query_into(&self.op, &self.rows, inputs, backend.output_mut(&mut out)).wrapped()?;
             backend.finish::<T>(out).wrapped()
         })
     }
 
     fn backward<T: Float>(&self, pass: &Pass<'_>) -> Result<Vec<Option<Tensor>>> {
         let backend = self.backend.fork().wrapped()?;
-        let mut rooms = Rooms::<B, T>::new(&backend, pass, &self.kinds)?;
+        let mut memory = GradientMemory::<B, T>::new(&backend, pass, &self.kinds)?;
         read(&pass.inputs_and(&[pass.grad]), |parts| {
             let loan = Loan::<B, T>::new(&backend, parts, &self.kinds)?;
             let hash = self.hash.lend(&backend, parts)?;
             let mut inputs = SdimQueryInputs::new(loan.number(0), hash.hash());
             inputs.targets = self.targets.map(|index| loan.row(index));
             let grad = backend.lend(parts.of::<T>(pass.inputs.len())?).wrapped()?;
-            let (_, mut numbers) = rooms.views(&backend);
+            let (_, mut numbers) = memory.views(&backend);
             let Some(table) = numbers[0].take() else { return Ok(()) };
             backend.sdim_query_backward_into(&self.op, &self.rows, inputs, grad.view(), table).wrapped()
         })?;
-        rooms.finish(&backend, pass)
+        memory.finish(&backend, pass)
     }
 }
 
@@ -381,26 +383,28 @@ impl<B: Place> Attend<B> {
             inputs.targets = self.targets.map(|index| loan.row(index));
             let batch = (*self.batch).as_ref();
             self.op.check_attend("sdim_attend", batch, &inputs).wrapped()?;
-            let mut out = backend.room::<T>(self.op.output_length(batch.targets()).wrapped()?).wrapped()?;
-            backend.sdim_attend_into(&self.op, &self.batch, inputs, backend.room_mut(&mut out)).wrapped()?;
+            let mut out = backend.output::<T>(self.op.output_length(batch.targets()).wrapped()?).wrapped()?;
+            backend
+                .sdim_attend_into(&self.op, &self.batch, inputs, backend.output_mut(&mut out))
+                .wrapped()?;
             backend.finish::<T>(out).wrapped()
         })
     }
 
     fn backward<T: Float>(&self, pass: &Pass<'_>) -> Result<Vec<Option<Tensor>>> {
         let backend = self.backend.fork().wrapped()?;
-        let mut rooms = Rooms::<B, T>::new(&backend, pass, &self.kinds)?;
+        let mut memory = GradientMemory::<B, T>::new(&backend, pass, &self.kinds)?;
         read(&pass.inputs_and(&[pass.grad]), |parts| {
             let loan = Loan::<B, T>::new(&backend, parts, &self.kinds)?;
             let hashes = [self.hashes[0].lend(&backend, parts)?, self.hashes[1].lend(&backend, parts)?];
             let mut inputs = SdimAttendInputs::new(loan.row(0), hashes[0].hash(), hashes[1].hash());
             inputs.targets = self.targets.map(|index| loan.row(index));
             let grad = backend.lend(parts.of::<T>(pass.inputs.len())?).wrapped()?;
-            let (mut rows, _) = rooms.views(&backend);
+            let (mut rows, _) = memory.views(&backend);
             let Some(history) = rows[0].take() else { return Ok(()) };
             backend.sdim_attend_backward_into(&self.op, &self.batch, inputs, grad.view(), history).wrapped()
         })?;
-        rooms.finish(&backend, pass)
+        memory.finish(&backend, pass)
     }
 }
 

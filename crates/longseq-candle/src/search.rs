@@ -80,9 +80,9 @@ impl<B: Place> Longseq<B> {
             let inputs = lent.inputs();
             op.check(batch.batch(), &inputs).wrapped()?;
             let length = op.selection_length(batch.batch()).wrapped()?;
-            let mut room = SelectionRoom::new(&backend, length, batch.batch().targets().rows())?;
-            backend.search_into(op, &inner, inputs, room.out(&backend)).wrapped()?;
-            room.finish(&backend, op.top_k)
+            let mut output = SelectionOutput::new(&backend, length, batch.batch().targets().rows())?;
+            backend.search_into(op, &inner, inputs, output.out(&backend)).wrapped()?;
+            output.finish(&backend, op.top_k)
         })
     }
 
@@ -99,33 +99,33 @@ impl<B: Place> Longseq<B> {
             let loan = Loan::<B, T>::new(&backend, parts, &[Kind::Row, Kind::Number])?;
             let (rows, rotations) = (loan.row(0), loan.number(1));
             let count = op.check(rows.len(), rotations.len()).wrapped()?;
-            let mut out = backend.room::<u32>(count * op.words()).wrapped()?;
-            backend.pack_signs_into(op, rows, rotations, backend.room_mut(&mut out)).wrapped()?;
+            let mut out = backend.output::<u32>(count * op.words()).wrapped()?;
+            backend.pack_signs_into(op, rows, rotations, backend.output_mut(&mut out)).wrapped()?;
             Tensor::from_vec(backend.finish::<u32>(out).wrapped()?, (count, op.words()), &Device::Cpu)
         }))
     }
 }
 
-/// Room for a selection.
-pub(crate) struct SelectionRoom<B: Place> {
-    positions: B::Room<u32>,
-    scores: B::Room<f32>,
-    counts: B::Room<u32>,
+/// Memory for a selection.
+pub(crate) struct SelectionOutput<B: Place> {
+    positions: B::Output<u32>,
+    scores: B::Output<f32>,
+    counts: B::Output<u32>,
     candidates: usize,
 }
 
-impl<B: Place> SelectionRoom<B> {
+impl<B: Place> SelectionOutput<B> {
     pub(crate) fn new(backend: &B, slots: usize, candidates: usize) -> Result<Self> {
         let (positions, scores) =
-            (backend.room::<u32>(slots).wrapped()?, backend.room::<f32>(slots).wrapped()?);
-        Ok(Self { positions, scores, counts: backend.room::<u32>(candidates).wrapped()?, candidates })
+            (backend.output::<u32>(slots).wrapped()?, backend.output::<f32>(slots).wrapped()?);
+        Ok(Self { positions, scores, counts: backend.output::<u32>(candidates).wrapped()?, candidates })
     }
 
     pub(crate) fn out(&mut self, backend: &B) -> SelectionMut<'_, B::Memory> {
         SelectionMut::new(
-            backend.room_mut(&mut self.positions),
-            backend.room_mut(&mut self.scores),
-            backend.room_mut(&mut self.counts),
+            backend.output_mut(&mut self.positions),
+            backend.output_mut(&mut self.scores),
+            backend.output_mut(&mut self.counts),
         )
     }
 

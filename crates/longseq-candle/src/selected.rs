@@ -10,7 +10,7 @@ use longseq::{
 
 use crate::error::Wrapped;
 use crate::handle::{Batch, Longseq};
-use crate::loan::{Kind, Loan, Rooms};
+use crate::loan::{GradientMemory, Kind, Loan};
 use crate::place::Place;
 use crate::read::read;
 use crate::record::{Backward, Pass, record};
@@ -105,8 +105,10 @@ impl<B: Place> Longseq<B> {
             let loan = Loan::<B, f32>::new(&backend, parts, &kinds)?;
             let selection = Selection::new(loan.id(0), loan.number(1), loan.id(2));
             op.check(batch.batch(), &selection).wrapped()?;
-            let mut out = backend.room::<u32>(op.output_length(batch.batch()).wrapped()?).wrapped()?;
-            backend.similarity_histogram_into(op, &inner, selection, backend.room_mut(&mut out)).wrapped()?;
+            let mut out = backend.output::<u32>(op.output_length(batch.batch()).wrapped()?).wrapped()?;
+            backend
+                .similarity_histogram_into(op, &inner, selection, backend.output_mut(&mut out))
+                .wrapped()?;
             Tensor::from_vec(backend.finish::<u32>(out).wrapped()?, (candidates, op.bins()), &Device::Cpu)
         })
     }
@@ -131,9 +133,9 @@ impl<B: Place> Longseq<B> {
             let lent = sides.lend(&backend, parts)?;
             let inputs = lent.inputs();
             op.check_newest(search, batch.batch(), &inputs).wrapped()?;
-            let mut out = backend.room::<u32>(op.output_length(batch.batch()).wrapped()?).wrapped()?;
+            let mut out = backend.output::<u32>(op.output_length(batch.batch()).wrapped()?).wrapped()?;
             backend
-                .newest_histogram_into(op, search, &inner, inputs, backend.room_mut(&mut out))
+                .newest_histogram_into(op, search, &inner, inputs, backend.output_mut(&mut out))
                 .wrapped()?;
             Tensor::from_vec(backend.finish::<u32>(out).wrapped()?, (candidates, op.bins()), &Device::Cpu)
         })
@@ -202,8 +204,8 @@ impl<B: Place> Attention<B> {
             let inputs = self.inputs(&loan);
             let batch = (*self.batch).as_ref();
             self.op.check(batch, &inputs).wrapped()?;
-            let mut out = backend.room::<T>(self.op.output_length(batch).wrapped()?).wrapped()?;
-            let outputs = SelectedAttentionOutputs::new(backend.room_mut(&mut out));
+            let mut out = backend.output::<T>(self.op.output_length(batch).wrapped()?).wrapped()?;
+            let outputs = SelectedAttentionOutputs::new(backend.output_mut(&mut out));
             backend.selected_attention_into(&self.op, &self.batch, inputs, outputs).wrapped()?;
             backend.finish::<T>(out).wrapped()
         })
@@ -211,11 +213,11 @@ impl<B: Place> Attention<B> {
 
     fn backward<T: Float>(&self, pass: &Pass<'_>) -> Result<Vec<Option<Tensor>>> {
         let backend = self.backend.fork().wrapped()?;
-        let mut rooms = Rooms::<B, T>::new(&backend, pass, &self.kinds)?;
+        let mut memory = GradientMemory::<B, T>::new(&backend, pass, &self.kinds)?;
         read(&pass.inputs_and(&[pass.grad]), |parts| {
             let loan = Loan::<B, T>::new(&backend, parts, &self.kinds)?;
             let grad = backend.lend(parts.of::<T>(pass.inputs.len())?).wrapped()?;
-            let (mut rows, mut numbers) = rooms.views(&backend);
+            let (mut rows, mut numbers) = memory.views(&backend);
             let mut grads = SelectedAttentionGradients::new();
             (grads.queries, grads.keys) = (rows[0].take(), rows[1].take());
             grads.similarities = numbers[SCORES].take();
@@ -225,7 +227,7 @@ impl<B: Place> Attention<B> {
             let (inputs, grad_out) = (self.inputs(&loan), SelectedAttentionGradOut::new(grad.view()));
             backend.selected_attention_backward_into(&self.op, &self.batch, inputs, grad_out, grads).wrapped()
         })?;
-        rooms.finish(&backend, pass)
+        memory.finish(&backend, pass)
     }
 }
 

@@ -105,47 +105,47 @@ impl Tables {
         self.tables.iter().map(lend).collect()
     }
 
-    /// Room for the gradients that are wanted: sparse ones of up to `capacity` rows.
-    pub(crate) fn rooms<B: Place>(
+    /// Memory for the gradients that are wanted: sparse ones of up to `capacity` rows.
+    pub(crate) fn gradient_memory<B: Place>(
         &self,
         backend: &B,
         pass: &Pass<'_>,
         capacity: usize,
-    ) -> Result<TableRooms<B>> {
-        let mut rooms = Vec::with_capacity(self.tables.len());
+    ) -> Result<TableGradientMemory<B>> {
+        let mut memory = Vec::with_capacity(self.tables.len());
         for entry in &self.tables {
-            rooms.push(match entry.sparse {
+            memory.push(match entry.sparse {
                 Some((_, anchor)) if pass.wanted[anchor] => {
                     let capacity = capacity.min(entry.rows);
-                    let ids = backend.room::<u32>(capacity).wrapped()?;
-                    let rows = backend.room::<f32>(capacity * entry.width).wrapped()?;
-                    Room::Sparse { ids, rows, count: backend.room::<u32>(1).wrapped()? }
+                    let ids = backend.output::<u32>(capacity).wrapped()?;
+                    let rows = backend.output::<f32>(capacity * entry.width).wrapped()?;
+                    OfTable::Sparse { ids, rows, count: backend.output::<u32>(1).wrapped()? }
                 }
                 None if pass.wanted[entry.values] => {
-                    Room::Dense(backend.room::<f32>(entry.rows * entry.width).wrapped()?)
+                    OfTable::Dense(backend.output::<f32>(entry.rows * entry.width).wrapped()?)
                 }
-                _ => Room::None,
+                _ => OfTable::None,
             });
         }
-        Ok(TableRooms { rooms })
+        Ok(TableGradientMemory { tables: memory })
     }
 
     /// Gives the gradients to the graph, and to sparse tables.
     pub(crate) fn finish<B: Place>(
         &self,
-        rooms: TableRooms<B>,
+        memory: TableGradientMemory<B>,
         backend: &B,
         pass: &Pass<'_>,
         grads: &mut [Option<Tensor>],
     ) -> Result<()> {
-        for (entry, room) in self.tables.iter().zip(rooms.rooms) {
-            match (room, &entry.sparse) {
-                (Room::Dense(room), _) => {
-                    let rows = backend.finish::<f32>(room).wrapped()?;
+        for (entry, output) in self.tables.iter().zip(memory.tables) {
+            match (output, &entry.sparse) {
+                (OfTable::Dense(output), _) => {
+                    let rows = backend.finish::<f32>(output).wrapped()?;
                     let grad = Tensor::from_vec(rows, (entry.rows, entry.width), &Device::Cpu)?;
                     grads[entry.values] = Some(grad.to_dtype(entry.dtype)?);
                 }
-                (Room::Sparse { ids, rows, count }, Some((table, anchor))) => {
+                (OfTable::Sparse { ids, rows, count }, Some((table, anchor))) => {
                     let count = backend.finish::<u32>(count).wrapped()?[0] as usize;
                     let (mut ids, mut rows) =
                         (backend.finish::<u32>(ids).wrapped()?, backend.finish::<f32>(rows).wrapped()?);
@@ -161,30 +161,30 @@ impl Tables {
     }
 }
 
-/// Room for gradients of tables.
-pub(crate) struct TableRooms<B: Place> {
-    rooms: Vec<Room<B>>,
+/// Memory for gradients of tables.
+pub(crate) struct TableGradientMemory<B: Place> {
+    tables: Vec<OfTable<B>>,
 }
 
-enum Room<B: Place> {
+enum OfTable<B: Place> {
     None,
-    Dense(B::Room<f32>),
-    Sparse { ids: B::Room<u32>, rows: B::Room<f32>, count: B::Room<u32> },
+    Dense(B::Output<f32>),
+    Sparse { ids: B::Output<u32>, rows: B::Output<f32>, count: B::Output<u32> },
 }
 
-impl<B: Place> TableRooms<B> {
+impl<B: Place> TableGradientMemory<B> {
     /// Where the gradients are written; an empty list if none is wanted.
     pub(crate) fn views(&mut self, backend: &B) -> Vec<Option<TableGradient<'_, B::Memory>>> {
-        let is_wanted = self.rooms.iter().any(|room| !matches!(room, Room::None));
-        let rooms = self.rooms.iter_mut().filter(|_| is_wanted);
-        rooms
-            .map(|room| match room {
-                Room::None => None,
-                Room::Dense(room) => Some(TableGradient::Dense(backend.room_mut(room))),
-                Room::Sparse { ids, rows, count } => Some(TableGradient::Sparse(SparseGradientMut::new(
-                    backend.room_mut(ids),
-                    backend.room_mut(rows),
-                    backend.room_mut(count),
+        let is_wanted = self.tables.iter().any(|output| !matches!(output, OfTable::None));
+        let tables = self.tables.iter_mut().filter(|_| is_wanted);
+        tables
+            .map(|output| match output {
+                OfTable::None => None,
+                OfTable::Dense(output) => Some(TableGradient::Dense(backend.output_mut(output))),
+                OfTable::Sparse { ids, rows, count } => Some(TableGradient::Sparse(SparseGradientMut::new(
+                    backend.output_mut(ids),
+                    backend.output_mut(rows),
+                    backend.output_mut(count),
                 ))),
             })
             .collect()

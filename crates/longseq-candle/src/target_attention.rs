@@ -10,7 +10,7 @@ use longseq::{
 
 use crate::error::Wrapped;
 use crate::handle::{Batch, Longseq};
-use crate::loan::{Kind, Loan, Rooms};
+use crate::loan::{GradientMemory, Kind, Loan};
 use crate::place::Place;
 use crate::read::read;
 use crate::record::{Backward, Pass, record};
@@ -194,11 +194,12 @@ impl<B: Place> Attention<B> {
             op.check(batch, &inputs).wrapped()?;
             let length = op.output_length(batch).wrapped()?;
             let has_lse = op.weighting == Weighting::Softmax || self.with_lse;
-            let mut out = backend.room::<T>(length).wrapped()?;
-            let mut lse = backend.room::<f32>(if has_lse { length / op.value_width } else { 0 }).wrapped()?;
-            let mut outputs = TargetAttentionOutputs::new(backend.room_mut(&mut out));
+            let mut out = backend.output::<T>(length).wrapped()?;
+            let mut lse =
+                backend.output::<f32>(if has_lse { length / op.value_width } else { 0 }).wrapped()?;
+            let mut outputs = TargetAttentionOutputs::new(backend.output_mut(&mut out));
             if has_lse {
-                outputs = outputs.with_lse(backend.room_mut(&mut lse));
+                outputs = outputs.with_lse(backend.output_mut(&mut lse));
             }
             backend.target_attention_into(op, &self.batch, inputs, outputs).wrapped()?;
             Ok((backend.finish::<T>(out).wrapped()?, backend.finish::<f32>(lse).wrapped()?))
@@ -215,7 +216,7 @@ impl<B: Place> Attention<B> {
         } else {
             pass.inputs_and(&[pass.out, pass.grad])
         };
-        let mut rooms = Rooms::<B, T>::new(&backend, pass, &self.kinds)?;
+        let mut memory = GradientMemory::<B, T>::new(&backend, pass, &self.kinds)?;
         read(&tensors, |parts| {
             let loan = Loan::<B, T>::new(&backend, parts, &self.kinds)?;
             let (out, grad) = (parts.of::<T>(inputs)?, parts.of::<T>(inputs + 1)?);
@@ -233,7 +234,7 @@ impl<B: Place> Attention<B> {
             if self.with_lse {
                 grad_out = grad_out.with_lse(grad_lse.view());
             }
-            let (mut rows, mut numbers) = rooms.views(&backend);
+            let (mut rows, mut numbers) = memory.views(&backend);
             let mut grads = TargetAttentionGradients::new();
             (grads.queries, grads.keys) = (rows[0].take(), rows[1].take());
             grads.values = self.values.and_then(|index| rows[index].take());
@@ -243,7 +244,7 @@ impl<B: Place> Attention<B> {
                 .target_attention_backward_into(&self.op, &self.batch, inputs, saved, grad_out, grads)
                 .wrapped()
         })?;
-        rooms.finish(&backend, pass)
+        memory.finish(&backend, pass)
     }
 }
 

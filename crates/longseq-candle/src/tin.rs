@@ -7,7 +7,7 @@ use longseq::{Tin, TinGradients, TinInputs, TinOutputs, TinSaved};
 
 use crate::error::Wrapped;
 use crate::handle::{Batch, Longseq};
-use crate::loan::{Kind, Loan, Rooms};
+use crate::loan::{GradientMemory, Kind, Loan};
 use crate::place::Place;
 use crate::read::read;
 use crate::record::{Backward, Pass, record};
@@ -117,13 +117,13 @@ impl<B: Place, T: Float> TinNode<B, T> {
             let batch = (*self.batch).as_ref();
             self.op.check(batch, &inputs).wrapped()?;
             let length = self.op.output_length(batch).wrapped()?;
-            let mut out = backend.room::<T>(length).wrapped()?;
-            let mut pooled = backend.room::<T>(length).wrapped()?;
-            let mut lse = backend.room::<f32>(batch.targets().rows()).wrapped()?;
-            let outputs = TinOutputs::new(backend.room_mut(&mut out))
-                .with_saved(backend.room_mut(&mut pooled), backend.room_mut(&mut lse));
+            let mut out = backend.output::<T>(length).wrapped()?;
+            let mut pooled = backend.output::<T>(length).wrapped()?;
+            let mut lse = backend.output::<f32>(batch.targets().rows()).wrapped()?;
+            let outputs = TinOutputs::new(backend.output_mut(&mut out))
+                .with_saved(backend.output_mut(&mut pooled), backend.output_mut(&mut lse));
             backend.tin_into(&self.op, &self.batch, inputs, outputs).wrapped()?;
-            let finish = |room| backend.finish::<T>(room).wrapped();
+            let finish = |output| backend.finish::<T>(output).wrapped();
             Ok((finish(out)?, finish(pooled)?, backend.finish::<f32>(lse).wrapped()?))
         })?;
         (self.pooled, self.lse) = (pooled, lse);
@@ -139,20 +139,20 @@ impl<B: Place, T: Float> Backward for TinNode<B, T> {
     fn gradients(&self, pass: &Pass<'_>) -> Result<Vec<Option<Tensor>>> {
         let backend = self.backend.fork().wrapped()?;
         let tensors = pass.inputs_and(&[pass.grad]);
-        let mut rooms = Rooms::<B, T>::new(&backend, pass, &self.kinds)?;
+        let mut memory = GradientMemory::<B, T>::new(&backend, pass, &self.kinds)?;
         read(&tensors, |parts| {
             let loan = Loan::<B, T>::new(&backend, parts, &self.kinds)?;
             let grad = backend.lend(parts.of::<T>(pass.inputs.len())?).wrapped()?;
             let pooled = backend.lend(&self.pooled[..]).wrapped()?;
             let lse = backend.lend(&self.lse[..]).wrapped()?;
             let saved = TinSaved::new(pooled.view(), lse.view());
-            let (mut rows, _) = rooms.views(&backend);
+            let (mut rows, _) = memory.views(&backend);
             let mut grads = TinGradients::new();
             (grads.targets, grads.history) = (rows[0].take(), rows[1].take());
             grads.positions = rows[2].take();
             let inputs = self.inputs(&loan);
             backend.tin_backward_into(&self.op, &self.batch, inputs, saved, grad.view(), grads).wrapped()
         })?;
-        rooms.finish(&backend, pass)
+        memory.finish(&backend, pass)
     }
 }

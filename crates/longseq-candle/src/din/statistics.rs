@@ -59,9 +59,9 @@ impl<B: Place> Unit<B> {
             let loan = Loan::<B, T>::new(backend, parts, &self.kinds)?;
             let hidden = self.hidden(&loan);
             let units = self.layers.get(layer).map_or(0, |layer| loan.number(layer.bias).len());
-            let mut mean = backend.room::<f32>(units).wrapped()?;
-            let mut squares = backend.room::<f32>(units).wrapped()?;
-            let out = DinStatistics::new(backend.room_mut(&mut mean), backend.room_mut(&mut squares));
+            let mut mean = backend.output::<f32>(units).wrapped()?;
+            let mut squares = backend.output::<f32>(units).wrapped()?;
+            let out = DinStatistics::new(backend.output_mut(&mut mean), backend.output_mut(&mut squares));
             let inputs = self.inputs(&loan, &hidden);
             backend.din_statistics_into(&self.op, &self.batch, inputs, layer, out).wrapped()?;
             let mut values = backend.finish::<f32>(mean).wrapped()?;
