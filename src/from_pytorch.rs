@@ -20,27 +20,28 @@
 //!
 //! | in PyTorch | here |
 //! |---|---|
-//! | `F.scaled_dot_product_attention(q, k, v)` | [`TargetAttention`](crate::TargetAttention), whose scale is `1/√d`, too, unless given |
+//! | `F.scaled_dot_product_attention(q, k, v)` | [`TargetAttention`](crate::TargetAttention), whose scale is `1/√d`, too, unless given; values that are not the keys with [`with_values`](crate::TargetAttentionInputs::with_values). Rows are `[M, H, d]` and `[N, H_kv, d]`: those before `.transpose(1, 2)` |
 //! | the same with `attn_mask` a float per key | [`TargetAttentionInputs::with_bias`](crate::TargetAttentionInputs::with_bias); `-inf` removes a behaviour. A behaviour's bias is one for all of its user's candidates |
 //! | the same with `enable_gqa=True` | [`TargetAttention::with_heads`](crate::TargetAttention::with_heads)`(heads, kv_heads)` |
 //! | `nn.MultiheadAttention` | the same, between projections that stay with the model |
-//! | `F.relu(q @ k.T) @ v`, `F.silu(q @ k.T) / n @ v` | [`Weighting`](crate::Weighting) |
+//! | `F.relu(q @ k.T) @ v`, `F.silu(q @ k.T) / n @ v` | [`Weighting`](crate::Weighting), with [`with_scale`](crate::TargetAttention::with_scale)`(1.0)` |
 //! | log-sum-exp, as `torch.ops.aten._scaled_dot_product_flash_attention` returns it | [`TargetAttentionOutputs::with_lse`](crate::TargetAttentionOutputs::with_lse) |
 //! | DIN's `LocalActivationUnit` (deepctr-torch), `DIN_Attention` (FuxiCTR) | [`Din`](crate::Din); weights of `nn.Linear` as they are, `[out, in]`; [`fold_dice`](crate::fold_dice) folds running statistics |
-//! | `topk(q @ k.T)`, `topk(cosine_similarity)` | [`Search::dot`](crate::Search::dot), [`Search::cosine`](crate::Search::cosine): scores stay on chip |
-//! | `(codes_q ^ codes_k)` and a count of bits | [`Search::hamming`](crate::Search::hamming) |
+//! | `topk(q @ k.T)`, `topk(cosine_similarity)` | [`Search::dot`](crate::Search::dot), [`Search::cosine`](crate::Search::cosine) (which keeps no rows of zeros): scores stay on chip; up to 4096 are kept |
+//! | `(codes_q ^ codes_k)`, a count of bits, the smallest | [`Search::hamming`](crate::Search::hamming), whose scores are the numbers of equal bits, largest first |
 //! | `gather` of what a `topk` kept, and attention over it | [`SelectedAttention`](crate::SelectedAttention) |
-//! | `bucketize` and a sum of `one_hot` | [`SimilarityHistogram`](crate::SimilarityHistogram) |
+//! | `bucketize` of similarities from -1 to 1 in equal steps, and a sum of `one_hot` | [`SimilarityHistogram`](crate::SimilarityHistogram) |
 //! | `nn.Embedding` | [`LookupOps::lookup`](crate::LookupOps::lookup) with [`Bags::Each`](crate::Bags::Each) |
 //! | `nn.EmbeddingBag(mode="sum")`, `"mean"` | the same with [`Bags::Sum`](crate::Bags::Sum), [`Bags::Mean`](crate::Bags::Mean) |
-//! | `per_sample_weights`, `padding_idx` | [`LookupInputs::with_weights`](crate::LookupInputs::with_weights), [`IdPolicy::Skip`](crate::IdPolicy::Skip) |
-//! | FBGEMM's 8-bit tables, quantised by row | [`TableData::Int8`](crate::TableData::Int8), with a scale for each row |
+//! | `per_sample_weights` | [`LookupInputs::with_weights`](crate::LookupInputs::with_weights), for sums |
+//! | `padding_idx` | no padding; ids to leave out are `u32::MAX`, with [`IdPolicy::Skip`](crate::IdPolicy::Skip), which leaves out what is outside the table |
+//! | FBGEMM's 8-bit tables, quantised by row | [`TableData::Int8`](crate::TableData::Int8), with scale and offset of each row in buffers of their own: `code - 128`, `scale`, `bias + 128·scale` |
 //!
 //! # Training
 //!
 //! | in PyTorch | here |
 //! |---|---|
-//! | `loss.backward()` | the `_backward_into` of each call; in a graph, the adapters: `longseq-candle` and `longseq-burn` |
+//! | `loss.backward()` | the `_backward_into` of each call that has a gradient; in a graph, the adapters: `longseq-candle` and `longseq-burn` |
 //! | `sparse=True`: a gradient of the rows that were read | [`SparseGradient`](crate::SparseGradient) |
 //! | `SparseAdam`, FBGEMM's `EXACT_ROWWISE_ADAGRAD`, `SGD` | [`Optimiser`](crate::Optimiser) and [`LookupOps::update_rows`](crate::LookupOps::update_rows) |
 //! | `nn.BatchNorm1d` in training mode, as in Dice | [`DinOps::din_statistics_into`](crate::DinOps::din_statistics_into) |
@@ -74,4 +75,4 @@
 //! ```
 //!
 //! What differs: without behaviours the result is zeros; the same inputs give the same bits, in training, too; an id
-//! outside a table is an error that names it; nothing panics.
+//! outside a table is an error that names it, on a GPU at the next wait; nothing panics.

@@ -92,7 +92,7 @@ fn sample_within(requests: &[Request], most: usize, seed: u64, pairs: usize) -> 
 impl<B: Backend> Ranker<'_, B> {
     /// Compares one method with the reference.
     pub(crate) fn check(&self, method: Method, batch: &Batch) -> Outcome<Check> {
-        let tables = self.bucket_tables(batch)?;
+        let tables = self.tables_for(&[method], batch)?;
         let interests = self.interests(method, batch, &tables)?.rows;
         let runs = Budget { time: Duration::ZERO, min_runs: 3, max_runs: 3 };
         let device = runs.median(|| self.interests(method, batch, &tables).map(drop))?;

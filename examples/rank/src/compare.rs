@@ -50,8 +50,10 @@ pub(crate) fn compare<B: Backend>(
     progress.stage("Ranking all requests", batches.len() * (methods.len() + 1));
     for requests in &batches {
         let batch = Batch::new(requests)?;
-        let tables = ranker.bucket_tables(&batch)?;
-        encode += budget.median(|| ranker.bucket_tables(&batch).map(drop))?;
+        let tables = ranker.tables_for(methods, &batch)?;
+        if methods.contains(&Method::Sdim) {
+            encode += budget.median(|| ranker.bucket_tables(&batch).map(drop))?;
+        }
         progress.step();
         for (index, &method) in methods.iter().enumerate() {
             // The first run yields the scores and warms up caches.
@@ -80,9 +82,10 @@ pub(crate) fn compare<B: Backend>(
 }
 
 /// Quality of ranking candidates by their number of users.
-pub(crate) fn popularity(users: &[u32], requests: &[Request]) -> Quality {
+pub(crate) fn popularity(users_of_items: &[u32], requests: &[Request]) -> Quality {
     let of_request = |request: &Request| {
-        let scores: Vec<f32> = request.candidates.iter().map(|&item| users[item as usize] as f32).collect();
+        let scores: Vec<f32> =
+            request.candidates.iter().map(|&item| users_of_items[item as usize] as f32).collect();
         quality(&scores)
     };
     mean(&requests.iter().map(of_request).collect::<Vec<_>>())

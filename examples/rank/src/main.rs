@@ -124,8 +124,10 @@ fn device<B: Backend>(backend: &B) -> String {
 /// The trained models for this log: those asked for, or those in the repository.
 fn models(options: &Options, log: &Log) -> Outcome<Vec<Model>> {
     match (&options.model, trained::bundled()) {
-        (Some(path), _) => trained::load(path, log),
-        (None, bundled) if options.events.is_none() && bundled.exists() => trained::load(&bundled, log),
+        (Some(path), _) => trained::load(path, log, options.min_events),
+        (None, bundled) if options.events.is_none() && bundled.exists() => {
+            trained::load(&bundled, log, options.min_events)
+        }
         _ => Ok(Vec::new()),
     }
 }
@@ -155,19 +157,23 @@ fn run<B: Backend>(backend: &B, options: &Options) -> Outcome<()> {
         seed: options.seed,
     };
     let split = Split::new(&log, &protocol)?;
-    // Created first, so that a bad `--output` fails before any work is done.
+    // First, so that a bad `--model` or `--output` fails before any work is done.
+    let models = models(options, &log)?;
     std::fs::create_dir_all(&options.output).map_err(|e| format!("{}: {e}", options.output.display()))?;
     progress.print(&summary::header(&device(backend), options, &log, &split))?;
     let embeddings = Embeddings::new(&split.known, log.items, options.widths(), options.seed, &progress);
-    let models = models(options, &log)?;
     let ranker = Ranker::new(backend, &embeddings.tables, options.top_k, options.seed)?;
 
-    let results = compare(&ranker, &Method::UNTRAINED, &split.requests, options, &progress)?;
-    let mut rows = results.rows("", &ranker, &split.requests);
+    let untrained = compare(&ranker, &Method::UNTRAINED, &split.requests, options, &progress)?;
+    let mut rows = untrained.rows("", &ranker, &split.requests);
+    let mut results = vec![untrained];
     for model in &models {
-        let (ranker, requests) = (Ranker::trained(backend, model)?, newest(&split.requests, model.newest));
-        let results = compare(&ranker, &[model.method], &requests, options, &progress)?;
-        rows.extend(results.rows("trained: ", &ranker, &requests));
+        let requests = newest(&split.requests, model.newest);
+        let longest = requests.iter().map(|request| request.history.len()).max().unwrap_or(0);
+        let ranker = Ranker::trained(backend, model, longest)?;
+        let of_model = compare(&ranker, &[model.method], &requests, options, &progress)?;
+        rows.extend(of_model.rows("trained: ", &ranker, &requests));
+        results.push(of_model);
     }
     progress.print(&method_table(popularity(&embeddings.popularity, &split.requests), rows))?;
     progress.print(&summary::notes(&ranker, &embeddings, &models, options, &split, &results))?;

@@ -15,13 +15,14 @@ pub(crate) struct Quality {
 pub(crate) const CUTOFF: f64 = 10.0;
 
 /// Quality of one request; the first score is the held-out item's. A tied negative counts half above and half below,
-/// so constant scores get the same AUC as a random order.
+/// so constant scores get the same AUC as a random order. What cannot be compared, NaN, counts as above.
 pub(crate) fn quality(scores: &[f32]) -> Quality {
     let Some((held_out, negatives)) = scores.split_first() else {
         return Quality::default();
     };
     let count = |test: &dyn Fn(&f32) -> bool| negatives.iter().filter(|score| test(score)).count() as f64;
-    let above = count(&|score| score > held_out) + 0.5 * count(&|score| score == held_out);
+    let not_below = negatives.len() as f64 - count(&|score| score < held_out);
+    let above = not_below - 0.5 * count(&|score| score == held_out);
     let rank = 1.0 + above;
     let hit = rank <= CUTOFF;
     Quality {
@@ -46,6 +47,13 @@ mod tests {
         // Two of four negatives score higher: rank 3, 1/log2(4) = 1/2, half of the negatives below.
         let quality = quality(&[0.5, 0.9, 0.1, 0.8, 0.2]);
         assert_eq!(quality, Quality { hit_rate: 1.0, ndcg: 0.5, auc: 0.5 });
+    }
+
+    #[test]
+    fn scores_that_are_no_numbers_are_worth_nothing() {
+        let worst = Quality { hit_rate: 0.0, ndcg: 0.0, auc: 0.0 };
+        assert_eq!(quality(&[&[f32::NAN][..], &[0.0; 10]].concat()), worst);
+        assert_eq!(quality(&[&[0.0][..], &[f32::NAN; 10]].concat()), worst);
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub(crate) struct Ranker<'a, B: Backend> {
     /// Scores candidates with their interests; dot products do if there is none.
     tower: Option<&'a Tower>,
     full: Buffer<B, f32>,
+    /// The items' queries of target attention, if they are not the embeddings.
     queries: Option<Buffer<B, f32>>,
     narrow: Buffer<B, f32>,
     pub(crate) rotations: Vec<f32>,
@@ -61,9 +62,9 @@ impl<'a, B: Backend> Ranker<'a, B> {
         Self::with(backend, tables, top_k, Sdim::new(tables.width).rotations(seed)?)
     }
 
-    /// Uploads a trained model, whose search keeps all behaviours that the model was trained with.
-    pub(crate) fn trained(backend: &'a B, model: &'a Model) -> Outcome<Self> {
-        let top_k = model.newest.min(Search::MAX_TOP_K);
+    /// Uploads a trained model for histories of up to `longest` behaviours, all of which its search keeps, as far as searches can.
+    pub(crate) fn trained(backend: &'a B, model: &'a Model, longest: usize) -> Outcome<Self> {
+        let top_k = longest.clamp(1, Search::MAX_TOP_K);
         let rotations = match &model.rotations {
             Some(rotations) => rotations.clone(),
             None => Sdim::new(model.tables.width).rotations(0)?,
@@ -203,6 +204,15 @@ impl<'a, B: Backend> Ranker<'a, B> {
         let inputs = AggregateInputs::new(&representation, ids, target_ids);
         let interests = backend.decoupled_aggregate(&self.decoupled, &prepared, inputs, kept.selection())?;
         Ok(Found { kept, interests })
+    }
+
+    /// SDIM's bucket tables where one of the methods reads them, else nothing.
+    pub(crate) fn tables_for(&self, methods: &[Method], batch: &Batch) -> Outcome<Buffer<B, f32>> {
+        if methods.contains(&Method::Sdim) {
+            self.bucket_tables(batch)
+        } else {
+            Ok(self.backend.upload(&[])?)
+        }
     }
 
     /// SDIM's bucket tables `[B, G, 2^τ, d]`, which a behaviour-sequence service builds ahead of requests.

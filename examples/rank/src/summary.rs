@@ -49,14 +49,14 @@ pub(crate) fn header(device: &str, options: &Options, log: &Log, split: &Split) 
     )
 }
 
-/// The notes below the table of methods.
+/// The notes below the table of methods; the first results are those of what is not trained.
 pub(crate) fn notes<B: Backend>(
     ranker: &Ranker<'_, B>,
     embeddings: &Embeddings,
     models: &[Model],
     options: &Options,
     split: &Split,
-    results: &Results,
+    results: &[Results],
 ) -> String {
     let mut notes = vec![
         quality(&split.requests),
@@ -66,7 +66,7 @@ pub(crate) fn notes<B: Backend>(
          mostly unpopular items, which favours any method that follows popularity (see the first row)."
             .into(),
         times(options, &split.requests),
-        bucket_tables(ranker, results, split.requests.len()),
+        bucket_tables(ranker, &results[0], split.requests.len()),
         errors(results),
     ];
     notes.extend(exceptions(embeddings, options, &split.requests));
@@ -98,13 +98,14 @@ fn untrained(embeddings: &Embeddings) -> String {
 fn trained(models: &[Model]) -> String {
     let Some(first) = models.first() else {
         return "No trained models: `cargo run --release --manifest-path examples/train/Cargo.toml -- --systems \
-                target-attention,din,sdim,dare --save FILE` trains them, --model FILE reads them."
+                target-attention,din,sdim,dare --save FILE` trains them (with the same --events FILE as here), --model FILE \
+                reads them."
             .into();
     };
     format!(
         "Trained: click models of examples/train, each with item embeddings of its own ({} wide), which pool the \
-         last {} behaviours (the search keeps them all, as in training) and score candidates with a tower on the host. \
-         They know each user's events but the last two.",
+         last {} behaviours (the search keeps them all, as in training; at most 4096) and score candidates with a tower on the \
+         host. Training has not seen the last event of any user in this table.",
         first.tables.width,
         count(first.newest),
     )
@@ -124,7 +125,7 @@ fn times(options: &Options, requests: &[Request]) -> String {
 fn bucket_tables<B: Backend>(ranker: &Ranker<'_, B>, results: &Results, requests: usize) -> String {
     let sdim = &ranker.sdim;
     format!(
-        "SDIM's bucket tables ({} groups of {} bits, {} KiB per user) are built ahead of requests, in {} ms per user \
+        "SDIM's bucket tables ({} groups of {} bits; untrained {} KiB per user) are built ahead of requests, in {} ms per user \
          (batched), which its times do not include.",
         sdim.groups,
         sdim.bits,
@@ -133,18 +134,24 @@ fn bucket_tables<B: Backend>(ranker: &Ranker<'_, B>, results: &Results, requests
     )
 }
 
-fn errors(results: &Results) -> String {
+fn errors(results: &[Results]) -> String {
     let choices = |method: Method| {
-        let check = results.methods.iter().find(|result| result.method == method).map(|result| &result.check);
-        let (differing, total) = check.map_or((0, 0), |check| (check.choices.differing, check.choices.total));
-        format!("{} of {}", count(differing), count(total))
+        let of_method = results.iter().flat_map(|results| &results.methods).filter(|of| of.method == method);
+        let sums = of_method.fold([0, 0], |[differing, total], of| {
+            [differing + of.check.choices.differing, total + of.check.choices.total]
+        });
+        format!("{} of {}", count(sums[0]), count(sums[1]))
+    };
+    let trained = match results.len() {
+        0 | 1 => "",
+        _ => " (trained models: with its last behaviours, and without the tower)",
     };
     format!(
-        "Error: the largest difference from the f64 reference on {}, relative to the largest component of the \
+        "Error: the largest difference from the f64 reference on {}{trained}, relative to the largest component of the \
          reference's interest vector (for the search, also of its scores). Choices within rounding error may differ: \
          {} signatures and {} kept positions differ from the reference's; the error is measured given the device's \
          choices. The last column is the reference's time (one thread, warm) divided by the device's on that sample.",
-        checked(&results.checked),
+        checked(&results[0].checked),
         choices(Method::Sdim),
         choices(Method::Decoupled),
     )

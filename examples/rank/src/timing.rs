@@ -62,7 +62,7 @@ impl<B: Backend> Ranker<'_, B> {
         let mut times = Vec::new();
         for request in requests {
             let batch = Batch::new(std::slice::from_ref(request))?;
-            let tables = self.bucket_tables(&batch)?;
+            let tables = self.tables_for(&[method], &batch)?;
             let run = || self.scores(method, &batch, &tables).map(drop);
             times.push(each.median(run)?);
             progress.step();

@@ -1,8 +1,10 @@
 //! Models that `examples/train` has trained.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use half::f16;
+use longseq::Sdim;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::Outcome;
@@ -75,7 +77,7 @@ impl Tower {
         let hidden = self.first.chunks_exact(3 * d).zip(&self.first_bias).map(|(row, bias)| {
             let x =
                 dot(&row[..d], target) + dot(&row[d..2 * d], interest) + dot(&row[2 * d..], &products) + bias;
-            x.max(0.0) + self.slope * x.min(0.0)
+            if x > 0.0 { x } else { self.slope * x }
         });
         let out: f32 = hidden.zip(&self.last).map(|(x, weight)| x * weight).sum();
         out + self.last_bias + self.bias[item as usize]
@@ -86,116 +88,173 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Reads the models of a file that was trained on this log.
+/// Reads the models of a file that was trained on this log, for requests of users with at least `min_events` events.
 ///
 /// # Errors
-/// If the file cannot be read, is of another log, or does not have what its models need.
-pub(crate) fn load(path: &Path, log: &Log) -> Outcome<Vec<Model>> {
+/// If the file cannot be read, is of another log, knows what the requests ask for, or does not have what its models need.
+pub(crate) fn load(path: &Path, log: &Log, min_events: usize) -> Outcome<Vec<Model>> {
     let in_file = |error: Box<dyn std::error::Error>| format!("{}: {error}", path.display());
     let bytes = std::fs::read(path).map_err(|error| in_file(error.into()))?;
-    Ok(read(&bytes, log).map_err(in_file)?)
+    Ok(read(&bytes, log, min_events).map_err(in_file)?)
 }
 
-fn read(bytes: &[u8], log: &Log) -> Outcome<Vec<Model>> {
+fn read(bytes: &[u8], log: &Log, min_events: usize) -> Outcome<Vec<Model>> {
     let (_, header) = SafeTensors::read_metadata(bytes)?;
-    let header = header.metadata().clone().unwrap_or_default();
-    let text = |key: &str| header.get(key).map_or("", String::as_str);
-    if text("format") != FORMAT {
-        return Err(
-            format!("expected a file of examples/train (format {FORMAT}), got {:?}", text("format")).into()
-        );
+    let header = Header(header.metadata().clone().unwrap_or_default());
+    header.check(log, min_events)?;
+    let (width, newest) = (header.number("width", 256)?, header.number("history", 1_000_000)?);
+    let tensors = SafeTensors::deserialize(bytes)?;
+    let trained: Vec<&str> = header.text("systems").split(',').collect();
+    let shown = SYSTEMS.into_iter().filter(|(_, key)| trained.contains(key));
+    let models: Vec<Model> = shown
+        .map(|(method, key)| {
+            SystemWeights { tensors: &tensors, key, items: log.items, width }.model(method, newest)
+        })
+        .collect::<Outcome<_>>()?;
+    if models.is_empty() {
+        let known = SYSTEMS.map(|(_, key)| key).join(", ");
+        return Err(format!("expected models of {known}, got {:?}", header.text("systems")).into());
     }
-    for (key, here) in [("events", log.events()), ("items", log.items)] {
-        if text(key) != here.to_string() {
-            return Err(
-                format!("its models are of a log with {} {key}, and this log has {here}", text(key)).into()
-            );
+    Ok(models)
+}
+
+/// What a file says of its models.
+struct Header(HashMap<String, String>);
+
+impl Header {
+    fn text(&self, key: &str) -> &str {
+        self.0.get(key).map_or("", String::as_str)
+    }
+
+    /// A number of at least 1.
+    fn number(&self, key: &str, most: usize) -> Outcome<usize> {
+        match self.text(key).parse() {
+            Ok(number) if (1..=most).contains(&number) => Ok(number),
+            _ => Err(format!(
+                "{key} in its header: expected a number from 1 to {most}, got {:?}",
+                self.text(key)
+            )
+            .into()),
         }
     }
-    let [width, newest] = [number(text("width"))?, number(text("history"))?];
-    let tensors = SafeTensors::deserialize(bytes)?;
-    let models =
-        SYSTEMS.into_iter().filter(|(_, key)| text("systems").split(',').any(|system| system == *key));
-    models
-        .map(|(method, key)| File { tensors: &tensors, key, items: log.items, width }.model(method, newest))
-        .collect()
-}
 
-fn number(text: &str) -> Outcome<usize> {
-    Ok(text.parse().map_err(|_| format!("expected a number in its header, got {text:?}"))?)
+    /// Whether the models are of this log, and do not know the last events that requests ask for.
+    fn check(&self, log: &Log, min_events: usize) -> Outcome<()> {
+        if self.text("format") != FORMAT {
+            let got = self.text("format");
+            return Err(format!("expected a file of examples/train (format {FORMAT}), got {got:?}").into());
+        }
+        if self.text("fingerprint") != format!("{:016x}", log.fingerprint()) {
+            let (name, events, items) = (self.text("log"), self.text("events"), self.text("items"));
+            return Err(format!(
+                "its models are of another log, or of one whose rows are in another order: {name}, {events} events, {items} items; here are \
+                 {} and {}",
+                log.events(),
+                log.items
+            )
+            .into());
+        }
+        let held_out = self.number("min_events", usize::MAX)?;
+        let is_known = |events: &Vec<u32>| (min_events.max(2)..held_out).contains(&events.len());
+        match log.users.iter().filter(|events| is_known(events)).count() {
+            0 => Ok(()),
+            users => Err(format!(
+                "its models were trained with all events of {users} users who have fewer than {held_out}: rank with --min-events {held_out}"
+            )
+            .into()),
+        }
+    }
 }
 
 /// The weights of one system.
-struct File<'a> {
+struct SystemWeights<'a> {
     tensors: &'a SafeTensors<'a>,
     key: &'static str,
     items: usize,
     width: usize,
 }
 
-impl File<'_> {
+impl SystemWeights<'_> {
     fn model(&self, method: Method, newest: usize) -> Outcome<Model> {
         let (items, width) = (self.items, self.width);
-        let full = self.get("items", items * width)?;
+        let full = self.of_length("items", items * width)?;
         let mut tables = Tables { items, width, full, ..Tables::default() };
         let (mut rotations, mut network) = (None, None);
         match method {
             Method::TargetAttention => {
-                let weight = self.get("interest.query.weight", width * width)?;
+                let weight = self.of_length("interest.query.weight", width * width)?;
                 tables.queries = Some(projected(&tables.full, &weight, width));
             }
             Method::Din => network = Some(self.network()?),
-            Method::Sdim => rotations = Some(self.all("interest.rotations")?),
+            Method::Sdim => {
+                let op = Sdim::new(width);
+                rotations = Some(self.of_length("interest.rotations", width * op.groups * op.bits)?);
+            }
             Method::Decoupled => {
-                tables.attention = self.all("interest.attention")?;
-                tables.attention_width = tables.attention.len() / items.max(1);
+                (tables.attention, tables.attention_width) = self.rows("interest.attention", items)?;
             }
             Method::LastMean => {}
         }
-        let first_bias = self.all("first.bias")?;
-        let units = first_bias.len();
+        let (first_bias, units) = self.rows("first.bias", 1)?;
         let tower = Tower {
-            first: self.get("first.weight", units * 3 * width)?,
+            first: self.of_length("first.weight", units * 3 * width)?,
             first_bias,
-            slope: self.get("slope.weight", 1)?[0],
-            last: self.get("last.weight", units)?,
-            last_bias: self.get("last.bias", 1)?[0],
-            bias: self.get("bias", items)?,
+            slope: self.of_length("slope.weight", 1)?[0],
+            last: self.of_length("last.weight", units)?,
+            last_bias: self.of_length("last.bias", 1)?[0],
+            bias: self.of_length("bias", items)?,
         };
         Ok(Model { method, newest, tables, rotations, network, tower })
     }
 
     fn network(&self) -> Outcome<Network> {
-        let bias = self.all("interest.hidden.0.bias")?;
+        let (bias, units) = self.rows("interest.hidden.0.bias", 1)?;
         Ok(Network {
-            weight: self.get("interest.hidden.0.weight", bias.len() * 4 * self.width)?,
-            alpha: self.get("interest.hidden.0.alpha", 1)?,
-            output_weight: self.get("interest.output.weight", bias.len())?,
-            output_bias: self.get("interest.output.bias", 1)?,
+            weight: self.of_length("interest.hidden.0.weight", units * 4 * self.width)?,
+            alpha: self.of_length("interest.hidden.0.alpha", 1)?,
+            output_weight: self.of_length("interest.output.weight", units)?,
+            output_bias: self.of_length("interest.output.bias", 1)?,
             bias,
         })
     }
 
     /// A weight of so many numbers.
-    fn get(&self, name: &str, length: usize) -> Outcome<Vec<f32>> {
-        let numbers = self.all(name)?;
+    fn of_length(&self, name: &str, length: usize) -> Outcome<Vec<f32>> {
+        let numbers = self.numbers(name)?;
         match numbers.len() {
             found if found == length => Ok(numbers),
             found => Err(format!("{}.{name}: expected {length} numbers, got {found}", self.key).into()),
         }
     }
 
-    fn all(&self, name: &str) -> Outcome<Vec<f32>> {
+    /// A weight of so many rows, and their width.
+    fn rows(&self, name: &str, rows: usize) -> Outcome<(Vec<f32>, usize)> {
+        let numbers = self.numbers(name)?;
+        let width = numbers.len() / rows.max(1);
+        match numbers.len() {
+            found if found > 0 && found == rows * width => Ok((numbers, width)),
+            found => Err(format!("{}.{name}: expected {rows} rows, got {found} numbers", self.key).into()),
+        }
+    }
+
+    fn numbers(&self, name: &str) -> Outcome<Vec<f32>> {
         let tensor = self.tensors.tensor(&format!("{}.{name}", self.key))?;
         let bytes = tensor.data();
-        match tensor.dtype() {
-            Dtype::F16 => {
-                Ok(bytes.chunks_exact(2).map(|x| f16::from_le_bytes([x[0], x[1]]).to_f32()).collect())
-            }
+        let numbers: Vec<f32> = match tensor.dtype() {
+            Dtype::F16 => bytes.chunks_exact(2).map(|x| f16::from_le_bytes([x[0], x[1]]).to_f32()).collect(),
             Dtype::F32 => {
-                Ok(bytes.chunks_exact(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]])).collect())
+                bytes.chunks_exact(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]])).collect()
             }
-            other => Err(format!("{}.{name}: expected f16 or f32, got {other:?}", self.key).into()),
+            other => {
+                return Err(format!("{}.{name}: expected f16 or f32, got {other:?}", self.key).into());
+            }
+        };
+        match numbers.iter().position(|x| !x.is_finite()) {
+            None => Ok(numbers),
+            Some(at) => {
+                Err(format!("{}.{name}: expected finite numbers, got {} at {at}", self.key, numbers[at])
+                    .into())
+            }
         }
     }
 }
@@ -208,8 +267,6 @@ fn projected(rows: &[f32], weight: &[f32], width: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use longseq::Cpu;
     use safetensors::tensor::TensorView;
 
@@ -222,6 +279,10 @@ mod tests {
 
     fn log(items: usize) -> Log {
         Log { name: "a log".into(), users: vec![vec![0, 1, 2]], items }
+    }
+
+    fn models(bytes: &[u8]) -> Outcome<Vec<Model>> {
+        read(bytes, &log(ITEMS), 2)
     }
 
     /// Weights of these names and lengths.
@@ -240,16 +301,21 @@ mod tests {
         let views = bytes.iter().map(|(name, bytes)| {
             (name.clone(), TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes).unwrap())
         });
-        let header = [
+        safetensors::serialize(views, Some(header(&[("systems", system)]))).unwrap()
+    }
+
+    /// A header with some other values.
+    fn header(others: &[(&str, &str)]) -> HashMap<String, String> {
+        let fingerprint = format!("{:016x}", log(ITEMS).fingerprint());
+        let values = [
             ("format", FORMAT),
-            ("systems", system),
-            ("events", "3"),
-            ("items", "5"),
+            ("log", "a log"),
+            ("fingerprint", &fingerprint),
+            ("min_events", "2"),
             ("width", "4"),
             ("history", "2"),
         ];
-        let header = header.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        safetensors::serialize(views, Some(header.into())).unwrap()
+        values.iter().chain(others).map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
     const TOWER: [(&str, usize); 7] = [
@@ -265,13 +331,13 @@ mod tests {
     #[test]
     fn projected_queries_give_the_scores_of_the_model() {
         let weights = weights(&[&TOWER[..], &[("interest.query.weight", D * D)]].concat());
-        let models = read(&file("target-attention", &weights), &log(ITEMS)).unwrap();
+        let models = models(&file("target-attention", &weights)).unwrap();
         let [model] = &models[..] else { panic!("one model") };
         assert_eq!((model.method, model.newest), (Method::TargetAttention, 2));
 
         let (history, target) = ([1, 3], 4);
         let backend = Cpu::new();
-        let ranker = Ranker::trained(&backend, model).unwrap();
+        let ranker = Ranker::trained(&backend, model, 2).unwrap();
         let batch = Batch::new(&[Request { history: history.to_vec(), candidates: vec![target] }]).unwrap();
         let tables = ranker.bucket_tables(&batch).unwrap();
         let got = ranker.scores(model.method, &batch, &tables).unwrap();
@@ -285,7 +351,16 @@ mod tests {
             let share = score / (scores[0] + scores[1]);
             pooled.iter_mut().zip(model.tables.row(item)).for_each(|(sum, x)| *sum += x * share);
         }
-        let expected = model.tower.score(target, model.tables.row(target), &pooled);
+        let row = model.tables.row(target);
+        let products = row.iter().zip(&pooled).map(|(q, u)| q * u);
+        let input: Vec<f32> = row.iter().chain(&pooled).copied().chain(products).collect();
+        let weight = |name: &str| &weights[name];
+        let mut expected = weight("last.bias")[0] + weight("bias")[target as usize];
+        for (unit, first) in weight("first.weight").chunks(3 * D).enumerate() {
+            let x = dot(first, &input) + weight("first.bias")[unit];
+            let slope = if x > 0.0 { 1.0 } else { weight("slope.weight")[0] };
+            expected += slope * x * weight("last.weight")[unit];
+        }
         assert!((got[0] - expected).abs() < 1e-5, "{got:?}, {expected}");
     }
 
@@ -308,25 +383,54 @@ mod tests {
         let requests = [Request { history: vec![1, 2, 1], candidates: vec![0, 4] }];
         for (system, own) in systems {
             let bytes = file(system, &weights(&[&TOWER[..], own].concat()));
-            let models = read(&bytes, &log(ITEMS)).unwrap();
+            let models = models(&bytes).unwrap();
             let backend = Cpu::new();
-            let ranker = Ranker::trained(&backend, &models[0]).unwrap();
+            let ranker = Ranker::trained(&backend, &models[0], 3).unwrap();
             let check = ranker.check(models[0].method, &Batch::new(&requests).unwrap()).unwrap();
             assert!(check.error < 1e-5, "{system}: {}", check.error);
         }
     }
 
+    #[track_caller]
+    fn assert_refused(bytes: &[u8], expected: &str) {
+        let error = models(bytes).err().expect("an error").to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+
     #[test]
-    fn files_of_other_logs_and_of_other_programs_are_refused() {
-        let bytes = file("sdim", &weights(&TOWER));
-        let error = |bytes: &[u8], items| match read(bytes, &log(items)) {
-            Ok(_) => panic!("accepted"),
-            Err(error) => error.to_string(),
+    fn files_that_are_not_of_this_log_are_refused() {
+        let sdim = weights(&[&TOWER[..], &[("interest.rotations", D * 16 * 3)]].concat());
+        assert!(models(&file("sdim", &sdim)).is_ok());
+        let with = |others: &[(&str, &str)]| {
+            let tensors: [(String, TensorView<'_>); 0] = [];
+            safetensors::serialize(tensors, Some(header(others))).unwrap()
         };
-        assert!(error(&bytes, 6).contains("this log has 6"), "{}", error(&bytes, 6));
-        assert!(error(&bytes, ITEMS).contains("rotations"), "{}", error(&bytes, ITEMS));
-        assert!(!error(b"no safetensors", ITEMS).is_empty());
-        let short = file("dare", &weights(&[&[("items", 3)][..], &TOWER[1..]].concat()));
-        assert!(error(&short, ITEMS).contains("dare.items: expected 20 numbers, got 3"));
+        assert_refused(&with(&[("format", "another")]), "expected a file of examples/train");
+        assert_refused(&with(&[("fingerprint", "0")]), "of another log");
+        assert_refused(&with(&[("min_events", "4")]), "rank with --min-events 4");
+        assert_refused(&with(&[("width", "0")]), "width in its header: expected a number from 1 to 256");
+        assert_refused(&with(&[("history", "many")]), "history in its header");
+        assert_refused(&with(&[("systems", "mean,tin")]), "got \"mean,tin\"");
+        assert_refused(b"no safetensors", "");
+    }
+
+    #[test]
+    fn weights_that_no_model_has_are_refused() {
+        assert_refused(&file("sdim", &weights(&TOWER)), "rotations");
+        let short = weights(&[&[("items", 3)][..], &TOWER[1..]].concat());
+        assert_refused(&file("dare", &short), "dare.items: expected 20 numbers, got 3");
+        let uneven = weights(&[&TOWER[..], &[("interest.attention", 2 * ITEMS + 1)]].concat());
+        assert_refused(&file("dare", &uneven), "dare.interest.attention: expected 5 rows, got 11 numbers");
+        let mut infinite = weights(&TOWER);
+        infinite.get_mut("items").unwrap()[7] = f32::INFINITY;
+        assert_refused(&file("dare", &infinite), "dare.items: expected finite numbers, got inf at 7");
+    }
+
+    #[test]
+    fn the_models_in_the_repository_are_of_the_bundled_log() {
+        let log = Log::movielens().unwrap();
+        let methods: Vec<Method> =
+            load(&bundled(), &log, 5).unwrap().iter().map(|model| model.method).collect();
+        assert_eq!(methods, SYSTEMS.map(|(method, _)| method));
     }
 }

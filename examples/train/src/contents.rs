@@ -25,7 +25,7 @@ impl Contents {
     /// Reads a file of 128 bytes for each item, 8-bit integers with a sign, items in the order in which the log first names them.
     ///
     /// # Errors
-    /// If the file cannot be read, or is not as long as that.
+    /// If the file cannot be read, is not as long as that, or has a row of zeros, which has no direction.
     pub(crate) fn open(path: &Path, items: usize) -> Outcome<Self> {
         let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
         if bytes.len() != items * WIDTH {
@@ -35,6 +35,11 @@ impl Contents {
                 bytes.len()
             )
             .into());
+        }
+        if let Some(item) = bytes.chunks_exact(WIDTH).position(|row| row.iter().all(|&x| x == 0)) {
+            return Err(
+                format!("{}: item {item} has a row of zeros, which is like nothing", path.display()).into()
+            );
         }
         Ok(Self::new(bytes, items, WIDTH)?)
     }

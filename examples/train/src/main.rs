@@ -76,15 +76,17 @@ fn run(options: &Options) -> Outcome<()> {
     // Created first, so that a bad `--output` fails before any work is done.
     std::fs::create_dir_all(&options.output).map_err(|e| format!("{}: {e}", options.output.display()))?;
     let data = Data::new(&log, options)?;
+    if let Some(path) = &options.save {
+        save::check_size(path, &data, options)?;
+    }
     let progress = Progress::new();
     progress.print(&summary::header(&log, &data, options))?;
     let mut all = Vec::new();
     for system in options.systems() {
         let outcomes = of_system(system, options, &data, &progress)?;
         progress.print(&format!(
-            "{}: GAUC {:.4}, of validation {:.4}, after {:.0} s",
+            "{}: validation's GAUC {:.4}, after {:.0} s",
             system.name(),
-            outcomes.estimates.gauc.value,
             outcomes.validation(),
             begin.elapsed().as_secs_f64()
         ))?;

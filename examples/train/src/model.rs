@@ -149,7 +149,7 @@ impl Trainer {
     }
 
     /// Lets both rates be this share of what they began as, for the steps to come.
-    pub(crate) fn slow_down(&mut self, share: f64) {
+    pub(crate) fn scale_rates(&mut self, share: f64) {
         self.share = share;
         self.dense.set_learning_rate(share * self.rates.dense);
     }

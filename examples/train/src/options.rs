@@ -117,13 +117,18 @@ impl Options {
         Rates { dense: self.rate, tables: self.table_rate as f32, decay: self.table_decay as f32 }
     }
 
-    /// The systems to train.
+    /// The systems to train, each once.
     pub(crate) fn systems(&self) -> Vec<System> {
-        if !self.systems.is_empty() {
-            return self.systems.clone();
-        }
-        let has_what_it_needs = |system: &System| !system.needs_contents() || self.contents().is_some();
-        System::ALL.into_iter().filter(has_what_it_needs).collect()
+        let is_chosen = |system: &System| match &self.systems[..] {
+            [] => !system.needs_contents() || self.contents().is_some(),
+            chosen => chosen.contains(system),
+        };
+        System::ALL.into_iter().filter(is_chosen).collect()
+    }
+
+    /// Whether one of them reads the contents of items.
+    pub(crate) fn needs_contents(&self) -> bool {
+        self.systems().into_iter().any(System::needs_contents)
     }
 
     /// Where the contents of items are, if there are any.
@@ -161,7 +166,8 @@ mod tests {
         let options = parse(&[]).unwrap();
         assert_eq!((options.systems().len(), options.epochs()), (System::ALL.len(), 30));
         assert_eq!(parse(&["--quick"]).unwrap().requests(), 60);
-        assert_eq!(parse(&["--systems", "tin,din"]).unwrap().systems(), [System::Tin, System::Din]);
+        assert_eq!(parse(&["--systems", "tin,din"]).unwrap().systems(), [System::Din, System::Tin]);
+        assert_eq!(parse(&["--systems", "din,din"]).unwrap().systems(), [System::Din]);
         let own = parse(&["--events", "log.csv"]).unwrap();
         assert!(own.contents().is_none() && !own.systems().contains(&System::Muse));
         for wrong in [["--width", "0"], ["--rate", "1"], ["--systems", "abacus"], ["--batch", "-1"]] {

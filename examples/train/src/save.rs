@@ -9,55 +9,84 @@ use crate::Outcome;
 use crate::data::Log;
 use crate::model::Model;
 use crate::options::Options;
+use crate::training::Data;
 
 /// The most bytes of a file: it may be kept in a repository.
 const MOST: usize = 4_000_000;
 /// What `rank` asks for.
 const FORMAT: &str = "longseq-train-1";
 
-/// Writes models: each weight as `system.name`, tables as `f16`, others as `f32`; in the header, what they were trained on and with.
+/// Checks before anything is trained that a file of the systems' models is small enough.
 ///
 /// # Errors
-/// If the file would be larger than 4 MB, or cannot be written.
-pub(crate) fn save(path: &Path, models: &[&Model], log: &Log, options: &Options) -> Outcome<()> {
-    let mut tensors = Vec::new();
-    for model in models {
-        let is_table = |name: &str| model.tables().iter().any(|table| table.name() == name);
-        for (name, var) in model.weights.named() {
-            let dtype = if is_table(&name) { DType::F16 } else { DType::F32 };
-            let name = format!("{}.{name}", model.system.key());
-            tensors.push((name, var.as_detached_tensor().to_dtype(dtype)?));
-        }
-    }
-    let size = |(name, tensor): &(String, Tensor)| {
-        name.len() + 100 + tensor.elem_count() * tensor.dtype().size_in_bytes()
-    };
-    let bytes: usize = tensors.iter().map(size).sum();
+/// If it would be larger than 4 MB.
+pub(crate) fn check_size(path: &Path, data: &Data, options: &Options) -> Outcome<()> {
+    let systems = options.systems();
+    let bytes = systems.iter().map(|&system| {
+        let model = Model::new(system, data.sizes, data.contents.as_ref(), options.seed)?;
+        Ok(tensors(&model)?.iter().map(size).sum())
+    });
+    let bytes = bytes.collect::<Outcome<Vec<usize>>>()?.iter().sum::<usize>();
     if bytes > MOST {
-        let each = bytes / models.len().max(1);
+        let each = bytes / systems.len().max(1);
         return Err(format!(
             "{}: {} systems need about {bytes} bytes, and a file has at most {MOST}: name fewer in --systems (one takes about {each} bytes), or \
              set a smaller --width",
             path.display(),
-            models.len()
+            systems.len()
         )
         .into());
     }
+    Ok(())
+}
+
+/// About how many bytes a weight takes.
+fn size((name, tensor): &(String, Tensor)) -> usize {
+    name.len() + 100 + tensor.elem_count() * tensor.dtype().size_in_bytes()
+}
+
+/// The weights of a model as a file has them.
+fn tensors(model: &Model) -> Outcome<Vec<(String, Tensor)>> {
+    let is_table = |name: &str| model.tables().iter().any(|table| table.name() == name);
+    let named = model.weights.named().into_iter().map(|(name, var)| {
+        let dtype = if is_table(&name) { DType::F16 } else { DType::F32 };
+        let name = format!("{}.{name}", model.system.key());
+        Ok((name, var.as_detached_tensor().to_dtype(dtype)?))
+    });
+    named.collect()
+}
+
+/// Writes models: each weight as `system.name`, tables as `f16`, others as `f32`; in the header, what they were trained on and with.
+///
+/// # Errors
+/// If the file cannot be written.
+pub(crate) fn save(path: &Path, models: &[&Model], log: &Log, options: &Options) -> Outcome<()> {
+    let weights = models.iter().map(|model| tensors(model)).collect::<Outcome<Vec<_>>>()?;
     let systems: Vec<&str> = models.iter().map(|model| model.system.key()).collect();
     let header = [
         ("format", FORMAT.to_owned()),
         ("systems", systems.join(",")),
         // Items are numbered in the order in which the log names them.
         ("log", log.name.clone()),
+        ("fingerprint", format!("{:016x}", log.fingerprint())),
         ("events", log.events().to_string()),
         ("items", log.items.to_string()),
         ("width", options.width.to_string()),
         ("history", options.history.to_string()),
         ("seed", options.seed.to_string()),
+        ("min_events", options.min_events.to_string()),
+        ("epochs", options.epochs().to_string()),
+        ("patience", options.patience.to_string()),
+        ("samples", options.samples().to_string()),
+        ("batch", options.batch.to_string()),
+        ("negatives", options.negatives.to_string()),
+        ("rate", options.rate.to_string()),
+        ("table_rate", options.table_rate.to_string()),
+        ("table_decay", options.table_decay.to_string()),
     ];
     let header: HashMap<String, String> =
         header.into_iter().map(|(key, value)| (key.into(), value)).collect();
-    safetensors::tensor::serialize_to_file(tensors, Some(header), path)
+    safetensors::tensor::serialize_to_file(weights.into_iter().flatten(), Some(header), path)
         .map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(())
 }
@@ -110,11 +139,12 @@ mod tests {
 
     #[test]
     fn a_file_that_would_be_too_large_is_refused() {
-        let sizes = Sizes { items: 60_000, width: 40, history: 10 };
-        let model = Model::new(System::Mean, sizes, None, 7).unwrap();
-        let path = Path::new("/nowhere/model.safetensors");
-        let options = Options::parse_from(["train"]);
-        let error = save(path, &[&model], &log(60_000), &options).unwrap_err().to_string();
+        let log = Log { name: "a log".into(), users: vec![(0..9).collect()], items: 60_000 };
+        let options = Options::parse_from(["train", "--width", "40", "--systems", "mean"]);
+        let data = Data::new(&log, &options).unwrap();
+        let error = check_size(Path::new("model.safetensors"), &data, &options).unwrap_err().to_string();
         assert!(error.contains("at most 4000000") && error.contains("--systems"), "{error}");
+        let options = Options::parse_from(["train", "--width", "8", "--systems", "mean"]);
+        check_size(Path::new("model.safetensors"), &Data::new(&log, &options).unwrap(), &options).unwrap();
     }
 }

@@ -46,8 +46,9 @@ impl Data {
         let valid = Split::new(&before, &protocol(VALID_SEED))?;
         let sizes = Sizes { items: log.items, width: options.width, history: options.history };
         let contents = match options.contents() {
-            Some(path) if options.systems().iter().any(|system| system.needs_contents()) => {
-                Some(Contents::open(&path, log.items)?)
+            Some(path) if options.needs_contents() => Some(Contents::open(&path, log.items)?),
+            None if options.needs_contents() => {
+                return Err("MUSE searches in the contents of items: give them with --contents".into());
             }
             _ => None,
         };
@@ -155,7 +156,7 @@ pub(crate) fn train(
         let mut sum = 0.0;
         for (step, places) in places.chunks(options.batch).enumerate() {
             // Rates fall in a straight line to nothing at the end of the last epoch.
-            trainer.slow_down(1.0 - (epoch * steps + step) as f64 / (options.epochs() * steps) as f64);
+            trainer.scale_rates(1.0 - (epoch * steps + step) as f64 / (options.epochs() * steps) as f64);
             let sample = data.train.sample(places, options.history, options.negatives, &mut random);
             sum += f64::from(trainer.step(&sample)?);
             progress.step();

@@ -1,5 +1,5 @@
 //! Target attention, one head. Candidates alone are projected: a key's projection would fold into theirs, `(W_Q·t)·(W_K·s) = (W_Kᵀ·W_Q·t)·s`, and
-//! the tower projects what is pooled. So no row of a history is made twice, and keys and values are the same rows.
+//! a value's projection would in part fold into the tower. So no row of a history is made twice, and keys and values are the same rows.
 
 use candle_core::{Result, Tensor};
 use candle_nn::{Linear, Module, linear_no_bias};

@@ -21,8 +21,8 @@ const BINS: usize = 2 * STEPS + 1;
 pub(super) struct Muse {
     op: SelectedAttention,
     layer: MuseLayer,
-    /// From both histograms to the interest.
-    tiers: Linear,
+    /// From both histograms' features to the interest.
+    simtier: Linear,
     contents: Contents,
     weights: Weights,
 }
@@ -37,12 +37,12 @@ impl Muse {
         let layer = MuseLayer::new(sizes.width, contents.width()?, op, builder.clone())?;
         weights
             .begin_as_identity(&["query", "key", "value"].map(|name| format!("{PREFIX}.{name}.weight")))?;
-        let tiers = linear(2 * BINS, sizes.width, builder.pp("simtier"))?;
-        Ok(Self { op, layer, tiers, contents, weights: weights.clone() })
+        let simtier = linear(2 * BINS, sizes.width, builder.pp("simtier"))?;
+        Ok(Self { op, layer, simtier, contents, weights: weights.clone() })
     }
 
     /// SimTier of similarities `[B, C, K]`, where `real` is 1 for those that count: `ln(1 + count)·b`, `[B, C, 21]`.
-    fn tiers(&self, similarities: &Tensor, real: &Tensor, name: &str) -> Result<Tensor> {
+    fn histogram(&self, similarities: &Tensor, real: &Tensor, name: &str) -> Result<Tensor> {
         let bins = ((similarities * STEPS as f64)?.ceil()? + STEPS as f64)?.clamp(0.0, (BINS - 1) as f64)?;
         let counts: Vec<Tensor> = (0..BINS)
             .map(|bin| bins.eq(bin as f64)?.to_dtype(DType::F32)?.broadcast_mul(real)?.sum(2))
@@ -65,8 +65,8 @@ impl Interest for Muse {
             history_contents: SearchTensor::Codes(&history_contents),
         };
         let interest = self.layer.forward(inputs.longseq, &inputs.batch, tensors)?;
-        let tiers = Tensor::cat(&[&interest.tiers, &interest.newest], 1)?;
-        interest.interest.add(&self.tiers.forward(&tiers)?)
+        let features = Tensor::cat(&[&interest.tiers, &interest.newest], 1)?;
+        interest.interest.add(&self.simtier.forward(&features)?)
     }
 
     fn eager(&self, padded: &Padded<'_>) -> Result<Tensor> {
@@ -92,9 +92,9 @@ impl Interest for Muse {
         let best = order.narrow(2, 0, KEPT.min(longest))?.contiguous()?;
         let real = padded.real.transpose(1, 2)?.contiguous()?; // [B, 1, L]
         let real_of_best = real.broadcast_as(similarities.shape())?.contiguous()?.gather(&best, 2)?;
-        let kept = self.tiers(&similarities.gather(&best, 2)?, &real_of_best, "kept")?;
+        let kept = self.histogram(&similarities.gather(&best, 2)?, &real_of_best, "kept")?;
         let of_newest = padded.newest(KEPT)?.transpose(1, 2)?.contiguous()?;
-        let newest = self.tiers(&similarities, &of_newest, "newest")?;
-        interest.add(&self.tiers.forward(&Tensor::cat(&[kept, newest], 2)?)?)
+        let newest = self.histogram(&similarities, &of_newest, "newest")?;
+        interest.add(&self.simtier.forward(&Tensor::cat(&[kept, newest], 2)?)?)
     }
 }

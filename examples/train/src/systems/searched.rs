@@ -28,7 +28,7 @@ impl Twin {
     pub(super) fn new(sizes: Sizes, weights: &Weights) -> Result<Self> {
         let op = SelectedAttention::new(sizes.width).with_top_k(KEPT);
         let layer = TwinLayer::new(sizes.width, op, None, weights.builder().pp(PREFIX))?;
-        // As target attention begins.
+        // Attention without projections, to begin with.
         weights.begin_as_identity(&NAMES)?;
         Ok(Self { op, layer, weights: weights.clone() })
     }
