@@ -28,7 +28,7 @@
 //! | log-sum-exp, as `torch.ops.aten._scaled_dot_product_flash_attention` returns it | [`TargetAttentionOutputs::with_lse`](crate::TargetAttentionOutputs::with_lse) |
 //! | DIN's `LocalActivationUnit` (deepctr-torch), `DIN_Attention` (FuxiCTR) | [`Din`](crate::Din); weights of `nn.Linear` as they are, `[out, in]`; [`fold_dice`](crate::fold_dice) folds running statistics |
 //! | `topk(q @ k.T)`, `topk(cosine_similarity)` | [`Search::dot`](crate::Search::dot), [`Search::cosine`](crate::Search::cosine) (which keeps no rows of zeros): scores stay on chip; up to 4096 are kept |
-//! | `(codes_q ^ codes_k)`, a count of bits, the smallest | [`Search::hamming`](crate::Search::hamming), whose scores are the numbers of equal bits, largest first |
+//! | the smallest bit counts of `codes_q ^ codes_k` | [`Search::hamming`](crate::Search::hamming), whose scores are the numbers of equal bits, largest first |
 //! | `gather` of what a `topk` kept, and attention over it | [`SelectedAttention`](crate::SelectedAttention) |
 //! | `bucketize` of similarities from -1 to 1 in equal steps, and a sum of `one_hot` | [`SimilarityHistogram`](crate::SimilarityHistogram) |
 //! | `nn.Embedding` | [`LookupOps::lookup`](crate::LookupOps::lookup) with [`Bags::Each`](crate::Bags::Each) |
@@ -74,5 +74,5 @@
 //! # Ok::<(), longseq::Error>(())
 //! ```
 //!
-//! What differs: without behaviours the result is zeros; the same inputs give the same bits, in training, too; an id
-//! outside a table is an error that names it, on a GPU at the next wait; nothing panics.
+//! What differs: without behaviours the result is zeros; the same batch gives the same bits, in training, too; an id
+//! outside a table is an error that names it, on a GPU at the next wait; longseq itself does not panic.

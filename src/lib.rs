@@ -165,7 +165,7 @@
 //! Rules that hold for every operation:
 //!
 //! * An empty history gives a row of zeros, never NaN and never the mean of padding.
-//! * The same inputs on the same device give the same bits.
+//! * The same batch on the same device gives the same bits; in another batch a user's last bits may differ.
 //! * A NaN stays in the rows of the candidates whose inputs had it. (WGSL does not guarantee NaN arithmetic: on [`Wgpu`]
 //!   those rows may hold anything.)
 //! * No data make a call panic.

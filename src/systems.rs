@@ -15,10 +15,10 @@
 //! | [STCA](#stca) (arXiv 2511.06077) | stacked cross attention | [`TargetAttention`](crate::TargetAttention) | attention: FuxiCTR |
 //! | DiffuMIN (arXiv 2508.15311) | channels of orthogonal interests | [`InterestChannels`](crate::InterestChannels), which has the formula and an example | its formula in `f64`, gradients in closed form |
 //!
-//! "The reference" means: every call is compared with [`reference`](mod@crate::reference), and no other computation of the layer is. Files
+//! "The reference" means: every call is compared with [`reference`](mod@crate::reference), but the layer as a whole is not. Files
 //! of published results and the script that computes formulas in `f64` are in `tests/golden`.
 //!
-//! What the examples leave out is a model's own: projections (matrix products of any library), embeddings of items, what comes after the
+//! The examples leave to the model: projections (matrix products of any library), embeddings of items, what comes after the
 //! pooled row. They run on [`Cpu`](crate::Cpu); any backend takes the same calls.
 //!
 //! # DIN, SDIM, DARE and TIN
@@ -59,7 +59,7 @@
 //! # SIM
 //!
 //! Hard search keeps the newest behaviours of the candidate's category, soft search those of the largest dot products. The second stage is
-//! multi-head attention over what was kept, whose keys hold the embedding of the time since the behaviour, too.
+//! multi-head attention over what was kept, whose keys include an embedding of the time since the behaviour.
 //!
 //! ```
 //! use longseq::prelude::*;

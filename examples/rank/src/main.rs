@@ -1,5 +1,5 @@
-//! The main job: ranks held-out movies for MovieLens users the way a ranking service would, once with each of the
-//! crate's operations on long histories, and reports ranking quality, latency and numerical error.
+//! The main job: ranks held-out movies for MovieLens users the way a ranking service would, once with each of several
+//! operations on long histories, trained and untrained, and reports ranking quality, latency and numerical error.
 //!
 //! ```text
 //! cargo run --release -p rank -- --help

@@ -139,8 +139,8 @@ pub(crate) fn notes(all: &[Outcomes], options: &Options) -> String {
         let names: Vec<&str> = all.iter().filter(beaten).map(|outcomes| outcomes.system.name()).collect();
         if !names.is_empty() {
             notes.push(format!(
-                "No better than mean pooling in this run: {}. The tests of this program train each system on a log whose long-range interest is \
-                 known, which mean pooling cannot find and they do.",
+                "No better than mean pooling in this run: {}. The tests of this program train target attention, DIN, SDIM, DARE and TIN on a log \
+                 whose long-range interest is known, which they find and mean pooling cannot.",
                 names.join(", ")
             ));
         }
