@@ -110,7 +110,7 @@ impl<P: Place> TableGradientMemory<P> {
             return Vec::new();
         }
         let tables = self.tables.iter_mut();
-        memory
+        tables
             .map(|output| output.as_mut().map(|output| TableGradient::Dense(place.output_mut(output))))
             .collect()
     }
