@@ -17,7 +17,8 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeDevice};
 use longseq::prelude::*;
-use longseq::{Error, Result, ViewMut, Wgpu, WgpuBuffer, WgpuMemory};
+use longseq::webgpu::{WgpuBuffer, WgpuMemory};
+use longseq::{Error, Result, ViewMut, Wgpu};
 
 use crate::error::wrong;
 use crate::handle::Longseq;
