@@ -68,11 +68,11 @@ fn is_required(variable: &str) -> bool {
     std::env::var(variable).is_ok_and(|value| value != "off")
 }
 
+/// Runs a test on wgpu, where there is an adapter.
 #[cfg(feature = "wgpu")]
-#[test]
-fn on_wgpu() -> Result<()> {
+pub(crate) fn wgpu(test: impl FnOnce(Longseq<longseq::Wgpu>) -> Result<()>) -> Result<()> {
     match longseq::Wgpu::new() {
-        Ok(backend) => compare(&Longseq::on(backend)),
+        Ok(backend) => test(Longseq::on(backend)),
         Err(error) if is_required("LONGSEQ_TEST_WGPU") => panic!("{error}"),
         Err(error) => {
             eprintln!("skipped: {error}");
@@ -81,15 +81,27 @@ fn on_wgpu() -> Result<()> {
     }
 }
 
+/// Runs a test on CUDA, where there is a device.
 #[cfg(feature = "cuda")]
-#[test]
-fn on_cuda() -> Result<()> {
+pub(crate) fn cuda(test: impl FnOnce(Longseq<longseq::Cuda>) -> Result<()>) -> Result<()> {
     match longseq::Cuda::new(0) {
-        Ok(backend) => compare(&Longseq::on(backend)),
+        Ok(backend) => test(Longseq::on(backend)),
         Err(error) if is_required("LONGSEQ_TEST_CUDA") => panic!("{error}"),
         Err(error) => {
             eprintln!("skipped: {error}");
             Ok(())
         }
     }
+}
+
+#[cfg(feature = "wgpu")]
+#[test]
+fn on_wgpu() -> Result<()> {
+    wgpu(|longseq| compare(&longseq))
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn on_cuda() -> Result<()> {
+    cuda(|longseq| compare(&longseq))
 }

@@ -5,6 +5,8 @@ mod attention;
 mod common;
 mod decoupled;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod device_layers;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod devices;
 mod din;
 mod eager;
