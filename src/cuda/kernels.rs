@@ -5,7 +5,7 @@ use miniz_oxide::inflate::decompress_to_vec_zlib;
 /// A PTX file: its name in `kernels/ptx/`, its source in `kernels/`, its text as zlib compresses it.
 type Shipped = (&'static str, &'static str, &'static [u8]);
 
-const SHIPPED: [Shipped; 48] = [
+const SHIPPED: [Shipped; 49] = [
     ("decoupled", "decoupled/decoupled.cu", include_bytes!("../../kernels/ptx/decoupled.ptx.z")),
     (
         "decoupled_all_pairs",
@@ -80,6 +80,7 @@ const SHIPPED: [Shipped; 48] = [
         "selected/backward.cu",
         include_bytes!("../../kernels/ptx/selected_backward.ptx.z"),
     ),
+    ("selected_tables", "selected/tables.cu", include_bytes!("../../kernels/ptx/selected_tables.ptx.z")),
     (
         "target_attention",
         "target_attention/target_attention.cu",

@@ -4,7 +4,7 @@ use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
 use crate::cuda::memory::{CudaMemory, Region};
 use crate::cuda::twin::twins;
-use crate::element::Scalar;
+use crate::element::{DType, Element, Scalar};
 use crate::error::Result;
 use crate::gpu::{fit, id_bound};
 use crate::memory::View;
@@ -67,6 +67,32 @@ fn table_words(
     };
     let width = fit(operation, argument, table.width)?;
     Ok(DeviceTable { data, scale, offset, rows: table.rows as u64, width, storage, vectors, first_vec4: 0 })
+}
+
+/// Rows of so many numbers as a table that kernels read by index.
+pub(super) fn table_of_rows<T: Element>(
+    operation: &'static str,
+    argument: &'static str,
+    rows: Region<T>,
+    (count, width): (usize, usize),
+) -> Result<DeviceTable> {
+    let storage = match T::DTYPE {
+        DType::F32 => 0,
+        DType::F16 => 1,
+        DType::Bf16 => 2,
+    };
+    // Kernels count numbers in 32 bits.
+    fit(operation, argument, width.saturating_add(COLUMNS))?;
+    Ok(DeviceTable {
+        data: rows.pointer,
+        scale: 0,
+        offset: 0,
+        rows: count as u64,
+        width: width as u32,
+        storage,
+        vectors: u32::from(rows.vectors(width, COLUMNS * size_of::<T>())),
+        first_vec4: 0,
+    })
 }
 
 /// The address of a table's numbers, and whether rows can be read a vec4 at a time.

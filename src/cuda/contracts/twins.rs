@@ -44,6 +44,8 @@ use crate::cuda::selected::backward::{
     SelectedWidenParams,
 };
 use crate::cuda::selected::histogram::SimilarityHistogramParams;
+use crate::cuda::selected::tables::SelectedSlotsParams;
+use crate::cuda::selected::tables::backward::SelectedSlotRowsParams;
 use crate::cuda::selection::{KeptLists, SelectParams};
 use crate::cuda::tables::DeviceTable;
 use crate::cuda::target_attention::backward::{
@@ -145,6 +147,8 @@ fn of_searches() -> Vec<Described> {
         twin::<SelectedNarrowParams>(),
         twin::<SelectedGammasParams>(),
         twin::<SelectedSimilaritiesParams>(),
+        twin::<SelectedSlotsParams>(),
+        twin::<SelectedSlotRowsParams>(),
         twin::<Rows>(),
         twin::<Scoring>(),
         twin::<DecoupledAggregateParams>(),

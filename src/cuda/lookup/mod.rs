@@ -14,7 +14,7 @@ use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::Kernel;
 use crate::cuda::lookup::weights::BagIds;
 use crate::cuda::memory::{CudaMemory, Region};
-use crate::cuda::tables::{COLUMNS, DeviceTable, MOST_TABLES, record, tables};
+use crate::cuda::tables::{COLUMNS, DeviceTable, MOST_TABLES, record, table_of_rows, tables};
 use crate::cuda::twin::twins;
 use crate::element::Element;
 use crate::error::Result;
@@ -190,6 +190,23 @@ pub(in crate::cuda) fn gather(
         call.launch(&EACH.blocks(blocks(rows, params.vec4s)), &params)?;
     }
     Ok(())
+}
+
+/// Gathers `rows` of the rows of an argument, so many of so many numbers each, by index, as `f32`; zeros for an index outside.
+pub(in crate::cuda) fn gather_rows<T: Element>(
+    call: &Call<'_>,
+    (argument, from): (&'static str, Region<T>),
+    (count, width): (usize, usize),
+    (ids, rows): (u64, usize),
+    out: u64,
+) -> Result<()> {
+    let table = table_of_rows(call.operation, argument, from, (count, width))?;
+    let vec4s = width.div_ceil(COLUMNS) as u32;
+    let mut params =
+        LookupParams { ids, rows: rows as u64, features: 1, count: 1, vec4s, ..Zeroable::zeroed() };
+    params.tables[0] = table;
+    params.columns[0] = LookupColumn { out, out_width: width as u64, first_column: 0, feature: 0 };
+    call.launch(&EACH.blocks(blocks(rows, vec4s)), &params)
 }
 
 /// Blocks of a launch over `rows` rows of `vec4s` each.

@@ -1,6 +1,7 @@
 //! The forward pass: `kernels/selected/selected.cu`.
 
 use crate::cuda::batch::CudaBatch;
+use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::{ByType, Kernel};
 use crate::cuda::memory::CudaMemory;
@@ -45,17 +46,27 @@ pub(super) fn attend<T: Element>(
     let lse = gpu.asked(NAME, outputs.lse.as_ref())?.pointer;
     let mut call = gpu.begin(NAME);
     let readers = Readers::new(gpu, &call, op, batch, inputs)?;
-    let is_shared = op.top_k <= SHARED_SLOTS;
+    launch_attention::<T>(&mut call, readers.inputs, (readers.blocks, readers.threads), [out, lse])?;
+    call.finish()
+}
+
+/// Writes outputs, and log-sum-exps where they are asked for (0: they are not), with so many blocks of so many threads.
+pub(super) fn launch_attention<T: Element>(
+    call: &mut Call<'_>,
+    inputs: SelectedInputs,
+    (blocks, threads): (usize, usize),
+    [out, lse]: [u64; 2],
+) -> Result<()> {
+    let top_k = inputs.top_k as usize;
+    let is_shared = top_k <= SHARED_SLOTS;
     let mut list = || match is_shared {
         true => Ok(0),
-        false => call.scratch(readers.blocks.saturating_mul(op.top_k).saturating_mul(WORD)),
+        false => call.scratch(blocks.saturating_mul(top_k).saturating_mul(WORD)),
     };
-    let params =
-        SelectedAttentionParams { inputs: readers.inputs, out, lse, places: list()?, weights: list()? };
-    let launch = KERNELS.of::<T>().blocks(readers.blocks).with_threads(readers.threads);
-    let shared = shared_bytes::<T>(readers.threads, if is_shared { op.top_k } else { 0 });
-    call.launch(&launch.with_shared(shared), &params)?;
-    call.finish()
+    let params = SelectedAttentionParams { inputs, out, lse, places: list()?, weights: list()? };
+    let launch = KERNELS.of::<T>().blocks(blocks).with_threads(threads);
+    let shared = shared_bytes::<T>(threads, if is_shared { top_k } else { 0 });
+    call.launch(&launch.with_shared(shared), &params)
 }
 
 /// Bytes of dynamic shared memory of a block with so many slots there: a place for the sums of each thread, then places and weights.

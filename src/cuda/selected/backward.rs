@@ -22,7 +22,7 @@ const THREADS: u32 = MOST_THREADS as u32;
 const WORD: usize = size_of::<u32>();
 
 /// Computes what each slot gives, and the gradients of queries. A block for each head of each candidate.
-const GRADIENTS: ByType = ByType([
+pub(super) const GRADIENTS: ByType = ByType([
     Kernel::new(FILE, "selected_gradients_f32", THREADS, 80),
     Kernel::new(FILE, "selected_gradients_f16", THREADS, 80),
     Kernel::new(FILE, "selected_gradients_bf16", THREADS, 80),
@@ -46,24 +46,24 @@ const SIMILARITIES: Kernel = Kernel::new(FILE, "selected_similarities", THREADS,
 twins! {
     /// `kernels/selected/backward.cu`
     pub(in crate::cuda) struct SelectedGradientParams {
-        inputs: SelectedInputs,
-        grad_out: u64,
-        grad_lse: u64,
-        places: u64,
-        weights: u64,
-        scores: u64,
-        grads: u64,
-        grad_queries: u64,
-        grad_similarities: u64,
-        grad_gammas: u64,
-        key_rows: u64,
-        bias_rows: u64,
-        score_bags: u64,
-        weight_bags: u64,
-        zeros: u32,
-        needs_grads: u32,
-        wide: u32,
-        unused: u32,
+        pub(super) inputs: SelectedInputs,
+        pub(super) grad_out: u64,
+        pub(super) grad_lse: u64,
+        pub(super) places: u64,
+        pub(super) weights: u64,
+        pub(super) scores: u64,
+        pub(super) grads: u64,
+        pub(super) grad_queries: u64,
+        pub(super) grad_similarities: u64,
+        pub(super) grad_gammas: u64,
+        pub(super) key_rows: u64,
+        pub(super) bias_rows: u64,
+        pub(super) score_bags: u64,
+        pub(super) weight_bags: u64,
+        pub(super) zeros: u32,
+        pub(super) needs_grads: u32,
+        pub(super) wide: u32,
+        pub(super) unused: u32,
     }
 
     /// `kernels/selected/backward.cu`
@@ -236,28 +236,48 @@ fn totals(
     sizes: Sizes,
 ) -> Result<()> {
     if out.gammas != 0 {
-        let numbers = op.heads.saturating_mul(3);
-        let gammas = SelectedGammasParams {
-            parts: params.grad_gammas,
-            out: out.gammas,
-            candidates: sizes.candidates as u64,
-            numbers: fit(NAME, "heads", numbers)?,
-            unused: 0,
-        };
-        call.launch(&GAMMAS.blocks(numbers), &gammas)?;
+        add_gammas(call, op, (params.grad_gammas, out.gammas), sizes.candidates)?;
     }
     if out.similarities != 0 && op.heads > 1 {
         let slots = sizes.candidates.saturating_mul(op.top_k);
-        let similarities = SelectedSimilaritiesParams {
-            parts: params.grad_similarities,
-            out: out.similarities,
-            slots: slots as u64,
-            top_k: params.inputs.top_k,
-            heads: params.inputs.heads,
-        };
-        call.launch(&SIMILARITIES.blocks(slots.div_ceil(MOST_THREADS)), &similarities)?;
+        add_similarities(call, params, out.similarities, slots)?;
     }
     Ok(())
+}
+
+/// Adds up what candidates add to the gradients of `γ`.
+pub(super) fn add_gammas(
+    call: &Call<'_>,
+    op: &SelectedAttention,
+    (parts, out): (u64, u64),
+    candidates: usize,
+) -> Result<()> {
+    let numbers = op.heads.saturating_mul(3);
+    let gammas = SelectedGammasParams {
+        parts,
+        out,
+        candidates: candidates as u64,
+        numbers: fit(call.operation, "heads", numbers)?,
+        unused: 0,
+    };
+    call.launch(&GAMMAS.blocks(numbers), &gammas)
+}
+
+/// Adds up what heads add to the gradients of the similarities of so many slots.
+pub(super) fn add_similarities(
+    call: &Call<'_>,
+    params: &SelectedGradientParams,
+    out: u64,
+    slots: usize,
+) -> Result<()> {
+    let similarities = SelectedSimilaritiesParams {
+        parts: params.grad_similarities,
+        out,
+        slots: slots as u64,
+        top_k: params.inputs.top_k,
+        heads: params.inputs.heads,
+    };
+    call.launch(&SIMILARITIES.blocks(slots.div_ceil(MOST_THREADS)), &similarities)
 }
 
 /// Memory for sums over the slots of each row.
@@ -339,7 +359,7 @@ pub(in crate::cuda) fn job(grad: u64, (width, rows): (usize, usize), out: u64) -
 }
 
 /// Rows as `f32`, with some rows of zeros after them. Those that are so already stay where they are.
-fn widened<T: Element>(
+pub(super) fn widened<T: Element>(
     call: &mut Call<'_>,
     rows: u64,
     (count, width): (usize, usize),

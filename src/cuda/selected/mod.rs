@@ -1,8 +1,10 @@
-//! Attention over a selection (`attend.rs`) and its gradients (`backward.rs`), and histograms of similarities (`histogram.rs`).
+//! Attention over a selection (`attend.rs`) and its gradients (`backward.rs`), both with rows from embedding tables (`tables/`), and histograms of
+//! similarities (`histogram.rs`).
 
 pub(super) mod attend;
 pub(super) mod backward;
 pub(super) mod histogram;
+pub(super) mod tables;
 
 use crate::cuda::batch::CudaBatch;
 use crate::cuda::call::Call;
@@ -72,6 +74,27 @@ impl SelectedOps for Cuda {
         grads: SelectedAttentionGradients<'_, CudaMemory, G>,
     ) -> Result<()> {
         backward::backward(self, op, batch, (&inputs, &grad_out), &grads)
+    }
+
+    fn selected_table_attention_into<T: Element>(
+        &self,
+        op: &SelectedAttention,
+        batch: &CudaBatch,
+        inputs: SelectedTableInputs<'_, CudaMemory, T>,
+        outputs: SelectedAttentionOutputs<'_, CudaMemory, T>,
+    ) -> Result<()> {
+        tables::attend(self, op, batch, &inputs, &outputs)
+    }
+
+    fn selected_table_attention_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &SelectedAttention,
+        batch: &CudaBatch,
+        inputs: SelectedTableInputs<'_, CudaMemory, T>,
+        grad_out: SelectedAttentionGradOut<'_, CudaMemory, T>,
+        grads: SelectedTableGradients<'_, CudaMemory, G>,
+    ) -> Result<()> {
+        tables::backward::backward(self, op, batch, (&inputs, &grad_out), &grads)
     }
 
     fn similarity_histogram_into(
@@ -177,5 +200,5 @@ pub(in crate::cuda) fn threads_for<T: Element>(width: usize, top_k: usize) -> us
 /// All kernels of this stem.
 #[cfg(test)]
 pub(super) fn table() -> Vec<crate::cuda::kernel::Kernel> {
-    [attend::table(), backward::table(), histogram::table()].concat()
+    [attend::table(), backward::table(), histogram::table(), tables::table()].concat()
 }

@@ -15,7 +15,9 @@ use longseq_check::interest_channels::{ChannelsBackwardCase, ChannelsCase};
 use longseq_check::lookup::{LookupCase, Pool};
 use longseq_check::sdim::SdimCase;
 use longseq_check::search::{NewestCase, SearchCase};
-use longseq_check::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
+use longseq_check::selected::{
+    HistogramCase, SelectedBackwardCase, SelectedCase, SelectedTableBackwardCase, SelectedTableCase,
+};
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase, Bias, MergeCase};
 use longseq_check::tin::{TinBackwardCase, TinCase};
 use longseq_check::{AnyCase, Call, Calls, Failure};
@@ -316,13 +318,17 @@ fn selection() -> SelectedCase {
 }
 
 /// The calls over a selection.
-fn selections() -> [AnyCase; 5] {
+fn selections() -> [AnyCase; 7] {
     let backward = SelectedBackwardCase { forward: selection(), narrow: true, ..Default::default() };
     let aliased = SelectedCase { value_width: None, bias: Bias::None, ..selection() };
+    let of_tables = SelectedTableCase { forward: selection(), ..Default::default() };
     [
         (&selection()).into(),
         (&backward).into(),
         (&SelectedBackwardCase { forward: aliased, ..Default::default() }).into(),
+        (&of_tables).into(),
+        (&SelectedTableBackwardCase { forward: of_tables.clone(), narrow: true, ..Default::default() })
+            .into(),
         (&HistogramCase::default()).into(),
         (&NewestCase::default()).into(),
     ]

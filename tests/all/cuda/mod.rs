@@ -16,6 +16,7 @@ mod sdim;
 mod sdim_gradients;
 mod search;
 mod selected;
+mod selected_tables;
 mod streams;
 mod target_attention;
 mod tin;

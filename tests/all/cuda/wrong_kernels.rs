@@ -429,6 +429,7 @@ fn every_kernel_has_a_wrong_twin() {
         super::search::wrong_in_long_pieces(),
         super::selected::wrong(),
         super::selected::wrong_gradients(),
+        super::selected_tables::wrong(),
         super::tin::wrong(),
         super::tin::wrong_gradients(),
         super::channels::wrong(),
