@@ -15,6 +15,7 @@ struct SelectedWeightsParams {
     gammas_base: u32,
     grad_lse_base: u32,
     // Where each kind of numbers begins.
+    first_weight: u32,
     first_grad: u32,
     first_similarity: u32,
     // The first of the dispatch.
@@ -125,7 +126,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
                 }
                 some += grad * vec3<f32>(pair.y, similarity, pair.y * similarity);
             }
-            numbers[place] = weight_bits;
+            numbers[params.first_weight + place] = weight_bits;
             numbers[params.first_grad + place] = grad_bits;
             if params.wants_similarities == 1u {
                 numbers[params.first_similarity + place] = bitcast<u32>(added);

@@ -23,6 +23,8 @@ struct SelectedWindowsParams {
     top_k: u32,
     first_number: u32,
     rows_base: u32,
+    // Of the columns of a behaviour's row: a table may have some of them.
+    first_column: u32,
     // Added to what the rows are.
     adds: u32,
     factor: f32,
@@ -63,12 +65,12 @@ fn sum_of_group(position: u32, column: u32) -> vec4<f32> {
 
 fn weighted_row(position: u32, column: u32) -> vec4<f32> {
     if VECTORS == 1u && params.part_width > 0u {
-        return params.factor * sum_of_group(position, column);
+        return params.factor * sum_of_group(position, params.first_column + column);
     }
     var value = vec4<f32>();
     for (var e = 0u; e < min(params.width - column, 4u); e++) {
         if params.part_width > 0u {
-            value[e] = params.factor * sum_of_group(position, column + e).x;
+            value[e] = params.factor * sum_of_group(position, params.first_column + column + e).x;
         } else {
             let bits = numbers[params.first_number + position * params.heads + column + e];
             value[e] = select(bitcast<f32>(bits), 0.0, bits == NONE);

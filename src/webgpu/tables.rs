@@ -55,9 +55,14 @@ impl BoundTable {
         width: usize,
     ) -> Result<Self> {
         let data = gpu.bind(operation, "tables", &Region::of(view))?;
+        Ok(Self::of_rows::<T>(gpu, data, 0, width))
+    }
+
+    /// So many rows of so many numbers, which kernels read by index.
+    pub(crate) fn of_rows<T: Element>(gpu: &Wgpu, data: Binding, rows: u32, width: usize) -> Self {
         let format = data.format_of_rows::<T>(width);
         let (scale, offset) = (gpu.nothing(), gpu.nothing());
-        Ok(Self { data, scale, offset, format, int8: false, rows: 0, width: 0 })
+        Self { data, scale, offset, format, int8: false, rows, width: width as u32 }
     }
 }
 

@@ -201,6 +201,8 @@ impl<T: Element> Call<'_, T> {
             first_row: 0,
             factor: 1.0,
             adds: false,
+            first_column: 0,
+            dense: true,
         };
         order.sum::<f32>(&scores, &by_scores, out)?;
         let first_row = (range.start * op.width) as u32;

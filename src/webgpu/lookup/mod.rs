@@ -200,48 +200,65 @@ impl Gather<'_> {
     ) -> Result<()> {
         let mut first_column = 0;
         let no_report = gpu.no_output(self.operation)?;
-        let (report, first_place) = self.report.unwrap_or((&no_report, 0));
-        fit(self.operation, "ids", first_place + self.rows * self.features)?;
         for (feature, table) in tables.iter().enumerate() {
             let bound = BoundTable::new(gpu, self.operation, table)?;
-            let threads = self.rows * table.width.div_ceil(4);
-            let nothing = gpu.nothing();
-            let (pooling, offsets, weights) = match self.pooling {
-                Pooling::Each => (0, &nothing, None),
-                Pooling::Sum(offsets) => (1, offsets, None),
-                Pooling::Mean(offsets) => (2, offsets, None),
-                Pooling::Weighted(offsets, weights) => (1, offsets, Some((weights, 0))),
-                Pooling::Counted(offsets, counts) => (2, offsets, Some((counts, feature * self.rows))),
-            };
-            let params = GatherParams {
-                threads: fit(self.operation, "out", threads)?,
-                ids_base: self.ids.base,
-                features: self.features as u32,
-                feature: feature as u32,
-                table_rows: bound.rows,
-                width: bound.width,
-                table_base: bound.data.base,
-                scale_base: bound.scale.base,
-                offset_base: bound.offset.base,
-                out_base: out.base,
-                out_width: self.width as u32,
-                first_column,
-                pooling,
-                store: u32::from(self.multiply),
-                factor: factors.get(feature).copied().unwrap_or(1.0),
-                check_ids: u32::from(self.report.is_some()),
-                first_place: first_place as u32,
-                weights_base: weights.map_or(0, |(weights, first)| weights.base + first as u32),
-            };
-            fit(self.operation, "out", self.rows * self.width)?;
-            let mut bindings = vec![self.ids, offsets, &bound.data, &bound.scale, &bound.offset, out, report];
-            bindings.extend(weights.map(|(weights, _)| weights));
-            let kernel = gather_kernel(bound.format, bound.int8, weights.is_some());
-            gpu.dispatch(self.operation, &kernel, &params, &bindings, groups_of(threads))?;
+            let factor = factors.get(feature).copied().unwrap_or(1.0);
+            self.feature(gpu, (&bound, factor), (feature, first_column), (out, &no_report))?;
             let columns = if self.padded { table.width.next_multiple_of(4) } else { table.width };
             first_column += columns as u32;
         }
         Ok(())
+    }
+
+    /// Gathers the only feature, from a table that is bound.
+    pub(super) fn bound(&self, gpu: &Wgpu, table: &BoundTable, out: &Binding) -> Result<()> {
+        self.feature(gpu, (table, 1.0), (0, 0), (out, &gpu.no_output(self.operation)?))
+    }
+
+    /// Gathers a feature, to columns of the output from the first on.
+    fn feature(
+        &self,
+        gpu: &Wgpu,
+        (bound, factor): (&BoundTable, f32),
+        (feature, first_column): (usize, u32),
+        (out, no_report): (&Binding, &Binding),
+    ) -> Result<()> {
+        let (report, first_place) = self.report.unwrap_or((no_report, 0));
+        fit(self.operation, "ids", first_place + self.rows * self.features)?;
+        fit(self.operation, "out", self.rows * self.width)?;
+        let threads = self.rows * bound.width.div_ceil(4) as usize;
+        let nothing = gpu.nothing();
+        let (pooling, offsets, weights) = match self.pooling {
+            Pooling::Each => (0, &nothing, None),
+            Pooling::Sum(offsets) => (1, offsets, None),
+            Pooling::Mean(offsets) => (2, offsets, None),
+            Pooling::Weighted(offsets, weights) => (1, offsets, Some((weights, 0))),
+            Pooling::Counted(offsets, counts) => (2, offsets, Some((counts, feature * self.rows))),
+        };
+        let params = GatherParams {
+            threads: fit(self.operation, "out", threads)?,
+            ids_base: self.ids.base,
+            features: self.features as u32,
+            feature: feature as u32,
+            table_rows: bound.rows,
+            width: bound.width,
+            table_base: bound.data.base,
+            scale_base: bound.scale.base,
+            offset_base: bound.offset.base,
+            out_base: out.base,
+            out_width: self.width as u32,
+            first_column,
+            pooling,
+            store: u32::from(self.multiply),
+            factor,
+            check_ids: u32::from(self.report.is_some()),
+            first_place: first_place as u32,
+            weights_base: weights.map_or(0, |(weights, first)| weights.base + first as u32),
+        };
+        let mut bindings = vec![self.ids, offsets, &bound.data, &bound.scale, &bound.offset, out, report];
+        bindings.extend(weights.map(|(weights, _)| weights));
+        let kernel = gather_kernel(bound.format, bound.int8, weights.is_some());
+        gpu.dispatch(self.operation, &kernel, &params, &bindings, groups_of(threads))
     }
 }
 

@@ -4,15 +4,18 @@
 use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::{fit, weighting_of};
-use crate::ops::{SelectedAttention, SelectedAttentionInputs, SelectedAttentionOutputs, Weighting};
+use crate::ops::{
+    SelectedAttention, SelectedAttentionInputs, SelectedAttentionOutputs, SelectedTableInputs, Selection,
+    Weighting,
+};
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::THREADS;
-use crate::webgpu::memory::WgpuMemory;
+use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::output::Output;
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::selected::groups::{Group, Limits};
-use crate::webgpu::selected::inputs::{GroupInputs, Inputs, PARTS, REDUCE, SCORES, WEIGHTED_ROWS};
+use crate::webgpu::selected::inputs::{GroupInputs, Inputs, PARTS, REDUCE, SCORES, WEIGHTED_ROWS, formats};
 use crate::webgpu::selected::parts::{Parts, SLOTS, lanes};
 use crate::webgpu::selection::{Given, Number};
 use crate::webgpu::shader::{Format, Kernel, Slot};
@@ -20,6 +23,7 @@ use crate::webgpu::state::Wgpu;
 use crate::webgpu::target_attention::combine::Combine;
 
 const NAME: &str = "selected_attention";
+const OF_TABLES: &str = "selected_table_attention";
 
 params! {
     /// Twin of the struct in shaders/selected/attend.wgsl.
@@ -48,7 +52,7 @@ params! {
     }
 }
 
-fn attend_kernel(rows: Format, slots: usize) -> Kernel {
+fn attend_kernel([queries, rows]: [Format; 2], slots: usize) -> Kernel {
     Kernel {
         name: "selected/attend",
         params: &SelectedAttendParams::BLOCK,
@@ -63,7 +67,7 @@ fn attend_kernel(rows: Format, slots: usize) -> Kernel {
         constants: vec![("SLOTS", slots as u32)],
         slots: vec![
             Slot::plain("kept", "vec2<u32>"),
-            Slot::read("queries", rows),
+            Slot::read("queries", queries),
             Slot::read("keys", rows),
             Slot::read("values", rows),
             Slot::plain("bias", "f32"),
@@ -75,7 +79,7 @@ fn attend_kernel(rows: Format, slots: usize) -> Kernel {
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    Format::ALL.into_iter().flat_map(|rows| SLOTS.map(|slots| attend_kernel(rows, slots))).collect()
+    formats().flat_map(|formats| SLOTS.map(|slots| attend_kernel(formats, slots))).collect()
 }
 
 pub(super) fn attend<T: Element>(
@@ -88,17 +92,42 @@ pub(super) fn attend<T: Element>(
     op.check(batch.as_ref(), inputs)?;
     op.check_outputs(batch.as_ref(), &outputs)?;
     batch.check_owner(gpu, NAME)?;
+    attend_as(gpu, (NAME, op), batch, (Inputs::of(inputs), &inputs.selection), outputs)
+}
+
+/// The same with rows of tables.
+pub(super) fn attend_to_tables<T: Element>(
+    gpu: &Wgpu,
+    op: &SelectedAttention,
+    batch: &WgpuBatch,
+    inputs: &SelectedTableInputs<'_, WgpuMemory, T>,
+    outputs: SelectedAttentionOutputs<'_, WgpuMemory, T>,
+) -> Result<()> {
+    op.check_tables(batch.as_ref(), inputs)?;
+    op.check_table_outputs(batch.as_ref(), &outputs)?;
+    batch.check_owner(gpu, OF_TABLES)?;
+    let (ids, behaviours) = (Region::of(inputs.history_ids), batch.as_ref().histories().total());
+    gpu.check_ids(OF_TABLES, "history_ids", op.ids, ids, behaviours, inputs.values)?;
+    attend_as(gpu, (OF_TABLES, op), batch, (Inputs::of_tables(inputs), &inputs.selection), outputs)
+}
+
+fn attend_as<T: Element>(
+    gpu: &Wgpu,
+    (operation, op): (&'static str, &SelectedAttention),
+    batch: &WgpuBatch,
+    (inputs, selection): (Inputs<'_, T>, &Selection<'_, WgpuMemory>),
+    outputs: SelectedAttentionOutputs<'_, WgpuMemory, T>,
+) -> Result<()> {
     let candidates = batch.as_ref().targets().total();
     if candidates == 0 {
         return Ok(());
     }
-    let given = Given::new(gpu, NAME, op.top_k, batch, &inputs.selection)?;
-    let inputs = Inputs::of(inputs);
+    let given = Given::new(gpu, operation, op.top_k, batch, selection)?;
     let numbers = op.width.saturating_add(op.value_width);
-    let parts = Parts::new(NAME, op.top_k, candidates.saturating_mul(op.heads), numbers)?;
+    let parts = Parts::new(operation, op.top_k, candidates.saturating_mul(op.heads), numbers)?;
     // Of the rows that are kept, and of the results of parts.
     let results = if parts.parts > 1 { parts.parts * op.heads * (op.value_width + 2) * 4 } else { 0 };
-    let bytes = (8 * op.top_k).max(results);
+    let bytes = (8 * op.top_k).max(results).max(inputs.gathered_bytes(op));
     let largest = gpu.limits().max_storage_buffer_binding_size;
     let limits = Limits::new(inputs.rows_per_binding(gpu, op), bytes, largest, false);
     let (mut out, mut lse) = (Some(outputs.out), outputs.lse);
@@ -107,14 +136,14 @@ pub(super) fn attend<T: Element>(
             let read = inputs.buffers();
             let targets = &group.targets;
             let row = op.heads * op.value_width;
-            let out = gpu.output_of_rows(NAME, "out", &mut out, (targets, row), &read, &[])?;
+            let out = gpu.output_of_rows(operation, "out", &mut out, (targets, row), &read, &[])?;
             let others: Vec<&Output> = out.iter().collect();
-            let lse = gpu.output_of_rows(NAME, "lse", &mut lse, (targets, op.heads), &read, &others)?;
-            let call = Call { gpu, op, parts, group: &group };
-            let bound = inputs.bind(gpu, NAME, op, &group)?;
+            let lse = gpu.output_of_rows(operation, "lse", &mut lse, (targets, op.heads), &read, &others)?;
+            let call = Call { gpu, operation, op, parts, group: &group };
             let kept = given.keep(targets.clone(), group.history.start, Number::Score)?;
+            let bound = inputs.bind(gpu, (operation, op), &group, &kept, None)?;
             if let Some(out) = &out {
-                call.run::<T>(&kept, &bound, &out.binding, lse.as_ref())?;
+                call.run::<T>(&bound, &out.binding, lse.as_ref())?;
             }
             [out, lse].into_iter().flatten().try_for_each(|output| gpu.finish(output))
         })?;
@@ -125,29 +154,24 @@ pub(super) fn attend<T: Element>(
 /// The candidates of one group.
 struct Call<'a> {
     gpu: &'a Wgpu,
+    operation: &'static str,
     op: &'a SelectedAttention,
     parts: Parts,
     group: &'a Group,
 }
 
 impl Call<'_> {
-    fn run<T: Element>(
-        &self,
-        kept: &Binding,
-        inputs: &GroupInputs,
-        out: &Binding,
-        lse: Option<&Output>,
-    ) -> Result<()> {
-        let Self { gpu, op, parts: Parts { slots, part, parts }, .. } = *self;
+    fn run<T: Element>(&self, inputs: &GroupInputs, out: &Binding, lse: Option<&Output>) -> Result<()> {
+        let Self { gpu, operation, op, parts: Parts { slots, part, parts }, .. } = *self;
         let candidates = self.group.targets.len();
-        let no_lse = gpu.no_output(NAME)?;
+        let no_lse = gpu.no_output(operation)?;
         let lse_binding = lse.map_or(&no_lse, |lse| &lse.binding);
         let rows = candidates * parts * op.heads;
-        let first_stats = fit(NAME, "partial results", rows * op.value_width)?;
-        fit(NAME, "partial results", rows * (op.value_width + 2))?;
+        let first_stats = fit(operation, "partial results", rows * op.value_width)?;
+        fit(operation, "partial results", rows * (op.value_width + 2))?;
         let partial = match parts {
             1 => None,
-            _ => Some(gpu.scratch(NAME, (rows * (op.value_width + 2)) as u64)?),
+            _ => Some(gpu.scratch(operation, (rows * (op.value_width + 2)) as u64)?),
         };
         let written = partial.as_ref().unwrap_or(out);
         let params = SelectedAttendParams {
@@ -173,10 +197,10 @@ impl Call<'_> {
             has_lse: u32::from(lse.is_some()),
             scale: op.effective_scale(),
         };
-        let GroupInputs { queries, keys, values, bias, gammas, .. } = inputs;
+        let GroupInputs { kept, queries, keys, values, bias, gammas, .. } = inputs;
         let bindings = [kept, queries, keys, values, bias, gammas, written, lse_binding];
-        let kernel = attend_kernel(Format::of::<T>(inputs.has_whole_vec4s(op)), slots);
-        gpu.dispatch(NAME, &kernel, &params, &bindings, rows as u64)?;
+        let kernel = attend_kernel(inputs.formats::<T>(inputs.has_whole_vec4s(op)), slots);
+        gpu.dispatch(operation, &kernel, &params, &bindings, rows as u64)?;
         match &partial {
             Some(partial) => self.combine((partial, first_stats), out, (lse_binding, lse.is_some())),
             None => Ok(()),
@@ -190,11 +214,11 @@ impl Call<'_> {
         out: &Binding,
         (lse, has_lse): (&Binding, bool),
     ) -> Result<()> {
-        let Self { gpu, op, parts: Parts { parts, .. }, .. } = *self;
+        let Self { gpu, operation, op, parts: Parts { parts, .. }, .. } = *self;
         let (candidates, group_heads) = (self.group.targets.len(), op.heads / op.kv_heads);
         // A tile for each candidate, whose slots are its parts.
         let tile = |m: usize| [m, 0, group_heads, 0, m * parts, parts, 0, 0].map(|word| word as u32);
-        let tiles = gpu.list(NAME, &(0..candidates).flat_map(tile).collect::<Vec<_>>())?;
+        let tiles = gpu.list(operation, &(0..candidates).flat_map(tile).collect::<Vec<_>>())?;
         let combine = Combine {
             kv_heads: op.kv_heads,
             group_heads,
@@ -206,6 +230,6 @@ impl Call<'_> {
             weighting: weighting_of(Weighting::Softmax).0,
             has_lse,
         };
-        combine.run(gpu, NAME, (&tiles, candidates), partial, out, lse)
+        combine.run(gpu, operation, (&tiles, candidates), partial, out, lse)
     }
 }

@@ -11,6 +11,7 @@ pub(in crate::webgpu) mod inputs;
 mod newest;
 pub(in crate::webgpu) mod parts;
 pub(in crate::webgpu) mod sums;
+mod tables;
 
 use crate::element::{Element, GradientOf};
 use crate::error::Result;
@@ -43,6 +44,27 @@ impl SelectedOps for Wgpu {
         self.call(|gpu| backward::backward(gpu, op, batch, (&inputs, &grad_out), grads))
     }
 
+    fn selected_table_attention_into<T: Element>(
+        &self,
+        op: &SelectedAttention,
+        batch: &WgpuBatch,
+        inputs: SelectedTableInputs<'_, WgpuMemory, T>,
+        outputs: SelectedAttentionOutputs<'_, WgpuMemory, T>,
+    ) -> Result<()> {
+        self.call(|gpu| attend::attend_to_tables(gpu, op, batch, &inputs, outputs))
+    }
+
+    fn selected_table_attention_backward_into<T: Element, G: GradientOf<T>>(
+        &self,
+        op: &SelectedAttention,
+        batch: &WgpuBatch,
+        inputs: SelectedTableInputs<'_, WgpuMemory, T>,
+        grad_out: SelectedAttentionGradOut<'_, WgpuMemory, T>,
+        grads: SelectedTableGradients<'_, WgpuMemory, G>,
+    ) -> Result<()> {
+        self.call(|gpu| backward::backward_of_tables(gpu, op, batch, (&inputs, &grad_out), grads))
+    }
+
     fn similarity_histogram_into(
         &self,
         op: &SimilarityHistogram,
@@ -66,6 +88,6 @@ impl SelectedOps for Wgpu {
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    [attend::variants(), backward::variants(), histogram::variants(), newest::variants(), sums::variants()]
-        .concat()
+    let attention = [attend::variants(), backward::variants(), sums::variants(), tables::variants()];
+    [attention.concat(), histogram::variants(), newest::variants()].concat()
 }

@@ -48,6 +48,7 @@ params! {
         top_k: u32,
         first_number: u32,
         rows_base: u32,
+        first_column: u32,
         adds: u32,
         factor: f32,
     }
@@ -176,6 +177,10 @@ pub(in crate::webgpu) struct OfBehaviours<'a> {
     pub(in crate::webgpu) factor: f32,
     /// Added to what is there.
     pub(in crate::webgpu) adds: bool,
+    /// Of the columns, where the rows are of `width` of those of a behaviour.
+    pub(in crate::webgpu) first_column: usize,
+    /// Whether a run has the row of its id, or else its own in the order of the runs.
+    pub(in crate::webgpu) dense: bool,
 }
 
 impl<'a> ByBehaviour<'a> {
@@ -194,8 +199,12 @@ impl<'a> ByBehaviour<'a> {
         // The second word of each slot.
         let ids = slots.kept;
         sort.load(&IdList { ids, features: 2, feature: 1, first: 0, length, report: None })?;
-        let runs = sorted_runs(&sort, [length, rows])?;
-        Ok(Self { gpu, operation, runs })
+        Ok(Self::of_runs(gpu, operation, sorted_runs(&sort, [length, rows])?))
+    }
+
+    /// Slots that are sorted: by id, for instance.
+    pub(in crate::webgpu) fn of_runs(gpu: &'a Wgpu, operation: &'static str, runs: Runs) -> Self {
+        Self { gpu, operation, runs }
     }
 
     /// Writes the sums to the rows of behaviours, of which those that no slot keeps stay as they are.
@@ -218,21 +227,22 @@ impl<'a> ByBehaviour<'a> {
             out_base: out.base,
             width: sum.width as u32,
             part_width: sum.part_width as u32,
-            dense: 1,
+            dense: u32::from(sum.dense),
             heads: slots.heads as u32,
             group_heads: (slots.heads / slots.kv_heads) as u32,
             top_k: slots.top_k as u32,
             first_number: slots.first,
             rows_base: sum.rows.base + sum.first_row,
+            first_column: sum.first_column as u32,
             adds: u32::from(sum.adds),
             factor: sum.factor,
         };
-        let whole =
-            sum.part_width > 0 && sum.rows.has_whole_vec4s(sum.part_width) && sum.first_row.is_multiple_of(4);
+        let aligned = sum.first_row.is_multiple_of(4) && sum.first_column.is_multiple_of(4);
+        let whole = sum.part_width > 0 && sum.rows.has_whole_vec4s(sum.part_width) && aligned;
         let kernel = windows_kernel(Format::of::<T>(whole));
         let bindings = [live, ids, starts, positions, slots.numbers, sum.rows, out, &heads.binding];
         gpu.dispatch(operation, &kernel, &params, &bindings, groups_of(threads))?;
-        heads.add_up(gpu, (out, true))?;
+        heads.add_up(gpu, (out, sum.dense))?;
         gpu.give_back(&heads.binding.buffer);
         Ok(())
     }

@@ -12,7 +12,9 @@ use longseq_check::device::webgpu::{device, options};
 use longseq_check::faults::fail_each_allocation;
 use longseq_check::interest_channels::{ChannelsBackwardCase, ChannelsCase};
 use longseq_check::search::NewestCase;
-use longseq_check::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
+use longseq_check::selected::{
+    HistogramCase, SelectedBackwardCase, SelectedCase, SelectedTableBackwardCase, SelectedTableCase,
+};
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase, Bias};
 use longseq_check::tin::{TinBackwardCase, TinCase};
 
@@ -126,7 +128,12 @@ fn selected() -> Vec<AnyCase> {
         let forward = SelectedCase { bias: Bias::Normal, ..forward };
         SelectedBackwardCase { forward, narrow, with_grad_lse: true, ..Default::default() }
     };
+    let of_tables = SelectedTableCase { forward: parts.clone(), ..Default::default() };
+    let gradients =
+        SelectedTableBackwardCase { forward: of_tables.clone(), narrow: true, ..Default::default() };
     vec![
+        AnyCase::SelectedTable(of_tables),
+        AnyCase::SelectedTableBackward(gradients),
         AnyCase::Selected(forward.clone()),
         AnyCase::Selected(parts.clone()),
         AnyCase::SelectedBackward(backward(forward, true)),

@@ -2,7 +2,10 @@
 
 use longseq::*;
 use longseq_check::search::{Compared, NewestCase, SearchCase};
-use longseq_check::selected::{Choice, HistogramCase, Mix, SelectedBackwardCase, SelectedCase};
+use longseq_check::selected::{
+    Choice, HistogramCase, KeysFrom, Mix, SelectedBackwardCase, SelectedCase, SelectedTableBackwardCase,
+    SelectedTableCase,
+};
 use longseq_check::target_attention::Bias;
 
 use super::wrong_shaders::{Twin, twin, twin_of_check};
@@ -35,7 +38,8 @@ fn gradients(forward: &SelectedCase) -> SelectedBackwardCase {
 }
 
 pub(super) fn twins() -> Vec<Twin> {
-    [attention(), of_candidates(), of_behaviours(), histograms(), checks()].into_iter().flatten().collect()
+    let lists = [attention(), of_candidates(), of_behaviours(), of_tables(), histograms(), checks()];
+    lists.into_iter().flatten().collect()
 }
 
 fn attention() -> Vec<Twin> {
@@ -123,6 +127,32 @@ fn of_behaviours() -> Vec<Twin> {
         // The query of another candidate; the bias of another head.
         twin(&grouped, windows, "position / params.top_k * params.heads", "0u"),
         twin(&grouped, windows, "* params.heads + column + e];", "* params.heads];"),
+    ]
+}
+
+fn of_tables() -> Vec<Twin> {
+    let forward = SelectedCase { some_removed: true, ..grouped() };
+    let plain = SelectedTableCase { forward, keys: KeysFrom::Tables, ..Default::default() };
+    let odd = SelectedTableCase { table_rows: vec![20, 7, 9], ..plain.clone() };
+    let aliased = SelectedTableCase { keys: KeysFrom::Values, ..plain.clone() };
+    let given = SelectedTableCase { keys: KeysFrom::Rows, ..plain.clone() };
+    let gradients = |forward: &SelectedTableCase| SelectedTableBackwardCase {
+        forward: forward.clone(),
+        ..Default::default()
+    };
+    let (slots, windows) = ("selected/slots", "selected/gradient_windows");
+    vec![
+        // The rows of behaviours for those of slots; the ids of another behaviour; the keys and the bias of another.
+        twin(&plain, slots, "select(slot, NONE, row == NONE)", "select(row, NONE, row == NONE)"),
+        twin(&plain, slots, "ids[params.ids_base + row * params.features + feature]", "ids[params.ids_base]"),
+        twin(&given, slots, "behaviours[slot] = row;", "behaviours[slot] = 0u;"),
+        // Ids of what is removed; ids that one head does not count.
+        twin(&gradients(&plain), "selected/slot_keys", "numbers[first + head] != NONE", "true"),
+        twin(&gradients(&odd), "selected/slot_keys", "index / params.features * params.heads", "0u"),
+        // The columns of another table; what values add overwritten by what keys do.
+        twin(&gradients(&plain), windows, "params.first_column + column);", "column);"),
+        twin(&gradients(&odd), windows, "params.first_column + column + e)", "column + e)"),
+        twin(&gradients(&aliased), windows, "out[place + e] += value[e];", "out[place + e] = value[e];"),
     ]
 }
 

@@ -2,6 +2,7 @@
 
 use crate::element::Element;
 use crate::ops::SelectedAttention;
+use crate::webgpu::binding::Binding;
 use crate::webgpu::memory::Region;
 use crate::webgpu::selected::groups::Limits;
 use crate::webgpu::selected::inputs::Inputs;
@@ -9,6 +10,7 @@ use crate::webgpu::selected::parts::Parts;
 use crate::webgpu::state::Wgpu;
 
 pub(super) const NAME: &str = "selected_attention_backward";
+pub(super) const OF_TABLES: &str = "selected_table_attention_backward";
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -19,14 +21,16 @@ pub(super) struct Asked {
     pub(super) bias: bool,
     pub(super) gammas: bool,
     pub(super) similarities: bool,
-    /// The keys are the values.
+    /// The keys are the values, and get the gradients of both.
     pub(super) is_aliased: bool,
+    /// Tables that get something from gradients of scores, and from weights.
+    pub(super) tables: [bool; 2],
 }
 
 impl Asked {
     /// Whether anything depends on the gradients of scores.
     pub(super) fn scores(self) -> bool {
-        self.queries || self.keys || self.bias || self.gammas || self.similarities
+        self.queries || self.keys || self.bias || self.gammas || self.similarities || self.tables[0]
     }
 
     /// Whether a behaviour gets anything.
@@ -34,21 +38,38 @@ impl Asked {
         self.keys || self.values || self.bias
     }
 
-    pub(super) fn is_any(self) -> bool {
-        self.scores() || self.values
+    /// The kinds of numbers that slots have.
+    pub(super) fn kinds(self) -> usize {
+        if self.similarities { 3 } else { 2 }
     }
+
+    pub(super) fn is_any(self) -> bool {
+        self.scores() || self.values || self.tables[1]
+    }
+}
+
+/// What the slots of all candidates have, where tables get gradients.
+pub(super) struct AllSlots {
+    /// As [`Slots::numbers`](super::candidates::Slots), and how many there are of a kind.
+    pub(super) numbers: Binding,
+    pub(super) count: usize,
+    /// `[M, K, F]`: the ids of what they keep.
+    pub(super) ids: Binding,
+    pub(super) features: usize,
 }
 
 /// A call.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a, T: Element> {
     pub(super) gpu: &'a Wgpu,
+    pub(super) operation: &'static str,
     pub(super) op: &'a SelectedAttention,
     pub(super) inputs: Inputs<'a, T>,
     pub(super) grad_out: Region<'a, T>,
     pub(super) grad_lse: Option<Region<'a, f32>>,
     pub(super) asked: Asked,
     pub(super) parts: Parts,
+    pub(super) all: Option<&'a AllSlots>,
 }
 
 impl<T: Element> Call<'_, T> {
@@ -69,7 +90,7 @@ impl<T: Element> Call<'_, T> {
             }
         }
         let largest = gpu.limits().max_storage_buffer_binding_size;
-        Limits::new(rows, pairs.max(queries), largest, true)
+        Limits::new(rows, pairs.max(queries).max(self.inputs.gathered_bytes(op)), largest, true)
     }
 
     /// The buffers that kernels read.
@@ -79,4 +100,9 @@ impl<T: Element> Call<'_, T> {
         buffers.extend(self.grad_lse.map(|grad_lse| grad_lse.buffer));
         buffers
     }
+}
+
+/// A binding from so many words on.
+pub(super) fn from_word(binding: &Binding, words: usize) -> Binding {
+    Binding { base: binding.base + words as u32, ..binding.clone() }
 }

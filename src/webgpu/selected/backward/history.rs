@@ -3,7 +3,7 @@
 use crate::element::Element;
 use crate::error::Result;
 use crate::webgpu::binding::Binding;
-use crate::webgpu::selected::backward::call::{Call, NAME};
+use crate::webgpu::selected::backward::call::Call;
 use crate::webgpu::selected::backward::candidates::Slots;
 use crate::webgpu::selected::sums::{ByBehaviour, OfBehaviours};
 
@@ -16,8 +16,8 @@ pub(super) struct HistoryGradients<'a, T: Element> {
 impl<'a, T: Element> HistoryGradients<'a, T> {
     /// Sorts the slots.
     pub(super) fn new(slots: &'a Slots<'a, T>) -> Result<Self> {
-        let (gpu, numbers) = (slots.call.gpu, slots.numbers(0));
-        let order = ByBehaviour::new(gpu, NAME, &numbers, slots.targets.len(), slots.rows)?;
+        let (Call { gpu, operation, .. }, numbers) = (*slots.call, slots.numbers(0));
+        let order = ByBehaviour::new(gpu, operation, &numbers, slots.targets.len(), slots.rows)?;
         Ok(Self { slots, order })
     }
 
@@ -32,6 +32,8 @@ impl<'a, T: Element> HistoryGradients<'a, T> {
             first_row: 0,
             factor: 1.0,
             adds: false,
+            first_column: 0,
+            dense: true,
         };
         if let Some(out) = &keys {
             if asked.is_aliased {

@@ -2,7 +2,7 @@
 
 use crate::webgpu::launch::THREADS;
 use crate::webgpu::params::{Params, params};
-use crate::webgpu::selected::inputs::{PARTS, REDUCE, SCORES};
+use crate::webgpu::selected::inputs::{PARTS, REDUCE, SCORES, formats};
 use crate::webgpu::selected::parts::SLOTS;
 use crate::webgpu::shader::{Format, Kernel, Slot};
 
@@ -39,6 +39,7 @@ params! {
         top_k: u32,
         gammas_base: u32,
         grad_lse_base: u32,
+        first_weight: u32,
         first_grad: u32,
         first_similarity: u32,
         first_gamma_part: u32,
@@ -59,7 +60,7 @@ params! {
     }
 }
 
-pub(super) fn scores_kernel(rows: Format, slots: usize) -> Kernel {
+pub(super) fn scores_kernel([queries, rows]: [Format; 2], slots: usize) -> Kernel {
     Kernel {
         name: "selected/backward_scores",
         params: &SelectedScoresParams::BLOCK,
@@ -68,12 +69,12 @@ pub(super) fn scores_kernel(rows: Format, slots: usize) -> Kernel {
         constants: vec![("SLOTS", slots as u32)],
         slots: vec![
             Slot::plain("kept", "vec2<u32>"),
-            Slot::read("queries", rows),
+            Slot::read("queries", queries),
             Slot::read("keys", rows),
             Slot::read("values", rows),
             Slot::plain("bias", "f32"),
             Slot::plain("gammas", "f32"),
-            Slot::read("grad_out", rows),
+            Slot::read("grad_out", queries),
             Slot::write("pairs", "vec4<f32>"),
         ],
     }
@@ -109,6 +110,6 @@ pub(super) fn heads_kernel() -> Kernel {
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    let rows = Format::ALL.into_iter().flat_map(|rows| SLOTS.map(|slots| scores_kernel(rows, slots)));
+    let rows = formats().flat_map(|formats| SLOTS.map(|slots| scores_kernel(formats, slots)));
     rows.chain([weights_kernel(), heads_kernel()]).collect()
 }
