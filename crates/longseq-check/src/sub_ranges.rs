@@ -15,7 +15,7 @@ use crate::named::AnyCase;
 use crate::registry::list_tests;
 use crate::sdim::{SdimBackwardCase, SdimCase};
 use crate::search::{Compared, NewestCase, SearchCase};
-use crate::selected::{SelectedBackwardCase, SelectedCase};
+use crate::selected::{SelectedBackwardCase, SelectedCase, SelectedTableBackwardCase, SelectedTableCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, Bias};
 use crate::tin::{TinBackwardCase, TinCase};
 
@@ -110,7 +110,9 @@ fn takes_histories_anywhere<B: Backend>(backend: &B, rules: Rules) {
         assert_in_ranges(&users!(DecoupledCase { multiply_target, tail: 3 }), all, backend, rules);
     }
     for bias in [Bias::None, Bias::Normal] {
-        assert_in_ranges(&users!(SelectedCase { heads: 2, bias, tail: 3 }), all, backend, rules);
+        let forward = users!(SelectedCase { heads: 2, bias, tail: 3 });
+        assert_in_ranges(&forward, all, backend, rules);
+        assert_in_ranges(&SelectedTableCase { forward, ..Default::default() }, all, backend, rules);
     }
     for given in [[false; 2], [true; 2]] {
         assert_in_ranges(&users!(TinCase { given, tail: 3 }), all, backend, rules);
@@ -213,7 +215,9 @@ fn gradients(narrow: bool, dtype: DType, width: usize) -> Vec<AnyCase> {
     }
     let forward =
         users!(SelectedCase { dtype, width, value_width: Some(24), heads: 2, bias: Bias::Normal, tail: 3 });
+    let of_tables = SelectedTableCase { forward: forward.clone(), ..Default::default() };
     cases.push((&SelectedBackwardCase { forward, narrow, ..Default::default() }).into());
+    cases.push((&SelectedTableBackwardCase { forward: of_tables, narrow, ..Default::default() }).into());
     for given in [[false; 2], [true; 2]] {
         let forward = users!(TinCase { dtype, width, given, tail: 3 });
         cases.push((&TinBackwardCase { forward, narrow, ..Default::default() }).into());

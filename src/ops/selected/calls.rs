@@ -120,8 +120,9 @@ pub trait SelectedOps: DeviceOps {
     /// as `T`. An id outside its table is an error, whoever keeps the behaviour, or, with [`IdPolicy::Zero`](crate::IdPolicy::Zero), a row
     /// of zeros that counts: see [`SelectedAttention::with_ids`].
     ///
-    /// On `Cpu`; `Cuda` and `Wgpu` answer [`Unsupported`](crate::Error::Unsupported), except that
-    /// [`decoupled_aggregate`](crate::DecoupledOps::decoupled_aggregate) is this with γ = (0, 1, 0) and one head, on every backend.
+    /// `Cuda` and `Wgpu` gather the rows of slots in device memory, at most 64 MiB at a time, and gradients of tables take memory for each
+    /// slot: on `Cuda` a row of `f32`, on `Wgpu` two numbers of each head. With γ = (0, 1, 0) and one head,
+    /// [`decoupled_aggregate`](crate::DecoupledOps::decoupled_aggregate) is this without them.
     ///
     /// # Errors
     /// Those of [`SelectedAttention::check_tables`] and [`SelectedAttention::check_table_outputs`].

@@ -2,7 +2,7 @@
 
 use super::{registry, run};
 
-tests!(selected_tables on cpu: (
+tests!(selected_tables on cpu cuda webgpu: (
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
     matches_reference_from_every_storage,
