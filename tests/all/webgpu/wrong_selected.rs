@@ -1,6 +1,7 @@
 //! Shaders of attention over a selection, its gradients and histograms that are wrong on purpose.
 
 use longseq::*;
+use longseq_check::data::Ids;
 use longseq_check::search::{Compared, NewestCase, SearchCase};
 use longseq_check::selected::{
     Choice, HistogramCase, KeysFrom, Mix, SelectedBackwardCase, SelectedCase, SelectedTableBackwardCase,
@@ -140,15 +141,23 @@ fn of_tables() -> Vec<Twin> {
         forward: forward.clone(),
         ..Default::default()
     };
-    let (slots, windows) = ("selected/slots", "selected/gradient_windows");
+    // Removed by the bias: their ids are no others'.
+    let masked = SelectedCase { bias: Bias::Mask, ..grouped() };
+    let masked = SelectedTableCase {
+        forward: masked,
+        table_rows: vec![5000, 3000],
+        ids: Ids::Uniform,
+        ..plain.clone()
+    };
+    let (slots, keys, windows) = ("selected/slots", "selected/slot_keys", "selected/gradient_windows");
     vec![
         // The rows of behaviours for those of slots; the ids of another behaviour; the keys and the bias of another.
         twin(&plain, slots, "select(slot, NONE, row == NONE)", "select(row, NONE, row == NONE)"),
         twin(&plain, slots, "ids[params.ids_base + row * params.features + feature]", "ids[params.ids_base]"),
         twin(&given, slots, "behaviours[slot] = row;", "behaviours[slot] = 0u;"),
-        // Ids of what is removed; ids that one head does not count.
-        twin(&gradients(&plain), "selected/slot_keys", "numbers[first + head] != NONE", "true"),
-        twin(&gradients(&odd), "selected/slot_keys", "index / params.features * params.heads", "0u"),
+        // Ids of what is removed; those of all slots if the first has any.
+        twin(&gradients(&masked), keys, "numbers[first + head] != NONE", "true"),
+        twin(&gradients(&masked), keys, "index / params.features * params.heads", "0u"),
         // The columns of another table; what values add overwritten by what keys do.
         twin(&gradients(&plain), windows, "params.first_column + column);", "column);"),
         twin(&gradients(&odd), windows, "params.first_column + column + e)", "column + e)"),
