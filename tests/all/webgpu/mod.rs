@@ -7,6 +7,7 @@ mod faults;
 mod handles;
 mod lookup_in_one_buffer;
 mod sdim_gradients;
+mod selected_tables;
 mod submissions;
 mod wrong_decoupled_gradients;
 mod wrong_interest_channels;
