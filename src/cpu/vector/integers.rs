@@ -2,6 +2,7 @@
 
 use std::array;
 
+use super::bytes::BitCounts;
 use super::lanes::{Integers, Lanes};
 
 /// For each of the first rows of pairs of 16-bit integers, as many as there are results: per lane, `Σ_j row[j] · column[j]` over the
@@ -53,6 +54,9 @@ pub(in crate::cpu) fn differing_bits<L: Lanes>(
     columns: &[Integers],
     out: &mut [Integers],
 ) {
+    if let Some(counts) = BitCounts::of(l) {
+        return counts.differing(rows, columns, out);
+    }
     const R: usize = 2;
     let count = out.len();
     for first in (0..count).step_by(R) {

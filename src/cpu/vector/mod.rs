@@ -4,6 +4,11 @@
 //! run time. They compute with rows of [`LANES`] numbers: one AVX-512 register, two of AVX2 or four of NEON.
 
 mod bits;
+#[cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "functions for some processors are called where those are found")
+)]
+mod bytes;
 mod exp;
 mod few;
 #[cfg_attr(
@@ -22,6 +27,7 @@ mod product;
 mod rows;
 mod widen;
 
+pub(super) use bytes::ByteProducts;
 pub(super) use exp::{exp, sigmoid, sigmoids};
 pub(super) use few::{FEW, product_of_few, weighted_sum_of_few};
 pub(super) use float_mode::with_default_floats;
