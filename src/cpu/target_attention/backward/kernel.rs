@@ -7,6 +7,7 @@ use crate::cpu::target_attention::backward::query_rows::{
 use crate::cpu::target_attention::backward::softmax_state::SoftmaxState;
 use crate::cpu::target_attention::lane_rows::KeyBlock;
 use crate::cpu::vector::{Kernel, LANES, Lanes, NarrowRows, Row};
+use crate::ops::TargetAttention;
 
 /// The number of key elements in a block: keys, values, their gradients and the scores stay in the L2 cache, with the query
 /// rows.
@@ -39,12 +40,15 @@ impl Kernel for SpanKernel<'_> {
         let Self { pass, rows: span, states, mut out } = self;
         let Pass { op, inputs, queries: asks_queries, .. } = pass;
         let mut groups = QueryRows::of(pass, &span, states);
+        if groups.is_empty() {
+            [&mut out.keys, &mut out.values].into_iter().flatten().for_each(NarrowRows::clear);
+            out.bias.into_iter().for_each(|bias| bias.fill(0.0));
+            return Vec::new();
+        }
         let block = (BLOCK / op.width.max(op.value_width)).clamp(TILES, 256) / TILES * TILES;
         let block = block.min(span.history.len());
         let mut scratch = BlockScores::new(block);
-        let sums = |width: usize| Sums::new(block, op.kv_heads, width);
-        let mut key_sums = out.keys.is_some().then(|| sums(op.width));
-        let mut value_sums = out.values.is_some().then(|| sums(op.value_width));
+        let [mut key_rows, mut value_rows] = [op.width, op.value_width].map(|width| Rows::new(op, width));
         let (key_width, value_width) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
         let (mut key_scratch, mut value_scratch) = (Vec::new(), Vec::new());
         // Only gradients of scores depend on values.
@@ -64,8 +68,8 @@ impl Kernel for SpanKernel<'_> {
             let block = Block { keys: KeyBlock { keys, bias: inputs.bias, first: rows.start }, values };
             let own = first * op.heads..(first + rows.len()) * op.heads;
             let mut grads = BlockGradients {
-                keys: key_sums.as_mut(),
-                values: value_sums.as_mut(),
+                keys: out.keys.as_mut().map(|out| key_rows.sums(out, first, rows.len())),
+                values: out.values.as_mut().map(|out| value_rows.sums(out, first, rows.len())),
                 bias: out.bias.as_mut().map(|bias| &mut bias[own]),
                 queries: *asks_queries,
                 are_aliased: inputs.values.is_none(),
@@ -76,12 +80,9 @@ impl Kernel for SpanKernel<'_> {
             for group in &mut groups {
                 group.add_block(l, op, block, &mut scratch, &mut grads);
             }
-            for (out, sums, width) in
-                [(&mut out.keys, &key_sums, op.width), (&mut out.values, &value_sums, op.value_width)]
-            {
-                if let (Some(out), Some(sums)) = (out, sums) {
-                    let count = rows.len() * op.kv_heads;
-                    write_rows(l, (&sums.rows, sums.vectors), count, width, first * op.kv_heads, out);
+            for (sums, out) in [(&key_rows, &mut out.keys), (&value_rows, &mut out.values)] {
+                if let Some(out) = out {
+                    sums.write(l, out, first, rows.len());
                 }
             }
         }
@@ -93,20 +94,49 @@ impl Kernel for SpanKernel<'_> {
     }
 }
 
-/// Writes `count` rows that are filled up to whole vectors, from row `first` of `out` on.
-#[inline(always)]
-fn write_rows<L: Lanes>(
-    l: L,
-    (rows, vectors): (&[Row], usize),
-    count: usize,
+/// Where the gradients of a block's keys, or values, are added up: in place if they are stored as whole vectors of `f32`, which saves
+/// writing them twice.
+struct Rows {
+    kv_heads: usize,
     width: usize,
-    first: usize,
-    out: &mut NarrowRows<'_>,
-) {
-    if width.is_multiple_of(LANES) {
-        return out.write(l, first * width, rows[..count * vectors].as_flattened());
+    /// `[behaviours, H_kv, vectors]`, filled up to whole vectors.
+    scratch: Vec<Row>,
+}
+
+impl Rows {
+    fn new(op: &TargetAttention, width: usize) -> Self {
+        Self { kv_heads: op.kv_heads, width, scratch: Vec::new() }
     }
-    for (i, row) in rows.chunks(vectors).enumerate().take(count) {
-        out.write(l, (first + i) * width, &row.as_flattened()[..width]);
+
+    /// The sums of `count` behaviours from `first` on. They hold anything: the first query rows of a head overwrite them.
+    fn sums<'a>(&'a mut self, out: &'a mut NarrowRows<'_>, first: usize, count: usize) -> Sums<'a> {
+        let vectors = self.width.div_ceil(LANES);
+        let stride = self.kv_heads * vectors;
+        let row = self.kv_heads * self.width;
+        let rows = match out {
+            NarrowRows::F32(out) if self.width.is_multiple_of(LANES) => {
+                out[first * row..(first + count) * row].as_chunks_mut().0
+            }
+            _ => {
+                self.scratch.resize(count * stride, [0.0; LANES]);
+                &mut self.scratch[..]
+            }
+        };
+        Sums { rows, vectors, stride }
+    }
+
+    /// Writes the sums, unless they are in place.
+    #[inline(always)]
+    fn write<L: Lanes>(&self, l: L, out: &mut NarrowRows<'_>, first: usize, count: usize) {
+        if self.scratch.is_empty() {
+            return;
+        }
+        let (first, count) = (first * self.kv_heads, count * self.kv_heads);
+        if self.width.is_multiple_of(LANES) {
+            return out.write(l, first * self.width, self.scratch.as_flattened());
+        }
+        for (i, row) in self.scratch.chunks(self.width.div_ceil(LANES)).enumerate().take(count) {
+            out.write(l, (first + i) * self.width, &row.as_flattened()[..self.width]);
+        }
     }
 }

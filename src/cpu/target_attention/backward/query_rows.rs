@@ -92,8 +92,8 @@ pub(super) struct Block<'a> {
 /// The gradients of a block. The first query rows of a head write them, the others add to them.
 pub(super) struct BlockGradients<'a> {
     /// `None` where not asked for.
-    pub(super) keys: Option<&'a mut Sums>,
-    pub(super) values: Option<&'a mut Sums>,
+    pub(super) keys: Option<Sums<'a>>,
+    pub(super) values: Option<Sums<'a>>,
     /// `[behaviours, H]`.
     pub(super) bias: Option<&'a mut [f32]>,
     pub(super) queries: bool,
@@ -102,19 +102,14 @@ pub(super) struct BlockGradients<'a> {
 }
 
 /// `[behaviours, H_kv, vectors]`: rows filled up to whole vectors.
-pub(super) struct Sums {
-    pub(super) rows: Vec<Row>,
+pub(super) struct Sums<'a> {
+    pub(super) rows: &'a mut [Row],
     pub(super) vectors: usize,
+    /// The vectors of all heads of a behaviour.
     pub(super) stride: usize,
 }
 
-impl Sums {
-    pub(super) fn new(behaviours: usize, kv_heads: usize, width: usize) -> Self {
-        let vectors = width.div_ceil(LANES);
-        let stride = kv_heads * vectors;
-        Self { rows: vec![[0.0; LANES]; behaviours * stride], vectors, stride }
-    }
-
+impl<'a> Sums<'a> {
     /// Adds to the row of each behaviour and a head `Σ_lane factors[behaviour][lane] · others[lane]`. What the rows held before
     /// does not count where `is_first`.
     #[inline(always)]
@@ -150,14 +145,14 @@ impl Sums {
     }
 }
 
-impl BlockGradients<'_> {
+impl<'a> BlockGradients<'a> {
     fn needs_score_gradients(&self) -> bool {
         self.keys.is_some() || self.bias.is_some() || self.queries
     }
 
     /// Where the gradients of the values go.
-    fn values(&mut self) -> Option<&mut Sums> {
-        if self.are_aliased { self.keys.as_deref_mut() } else { self.values.as_deref_mut() }
+    fn values(&mut self) -> Option<&mut Sums<'a>> {
+        if self.are_aliased { self.keys.as_mut() } else { self.values.as_mut() }
     }
 }
 
