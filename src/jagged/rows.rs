@@ -232,6 +232,33 @@ impl Jagged {
         Self::from_ranges(self.ranges().map(newest).collect(), self.rows)
     }
 
+    /// The rows of some of the users, in this order and where they are: a batch of requests over the histories of all users copies none
+    /// of them. A user may be asked for more than once.
+    ///
+    /// ```
+    /// let store = longseq::Jagged::from_lengths(&[3, 5, 4])?; // three users, whose histories are on the device
+    /// let requests = store.of_users(&[2, 0, 2])?;
+    /// assert_eq!((requests.range(0), requests.range(1), requests.range(2)), (8..12, 0..3, 8..12));
+    /// assert_eq!(requests.newest(2).range(0), 10..12);
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`] for a user that is not there.
+    pub fn of_users(&self, users: &[u32]) -> Result<Self> {
+        let bound = self.users();
+        let range = |(position, &user): (usize, &u32)| {
+            if (user as usize) < bound {
+                return Ok(self.range(user as usize));
+            }
+            let (operation, argument) = ("Jagged::of_users", "users");
+            let (position, id, bound) = (position as u64, user.into(), bound as u64);
+            Err(Error::IndexOutOfRange { operation, argument, position, id, bound })
+        };
+        let ranges = users.iter().enumerate().map(range).collect::<Result<_>>()?;
+        Ok(Self::from_ranges(ranges, self.rows))
+    }
+
     /// The number of users.
     pub fn users(&self) -> usize {
         match &self.layout {

@@ -60,7 +60,27 @@ proptest! {
         for (newest, all) in newest.ranges().zip(jagged.ranges()).filter(|(newest, _)| !newest.is_empty()) {
             prop_assert_eq!(newest, all.end - all.len().min(2)..all.end);
         }
+        let users: Vec<u32> = (0..jagged.users() as u32).flat_map(|user| [user, 0]).rev().collect();
+        let chosen = jagged.of_users(&users).expect("users that are there");
+        prop_assert_eq!((chosen.users(), chosen.rows()), (users.len(), rows));
+        for (chosen, &user) in chosen.ranges().zip(&users) {
+            let all = jagged.range(user as usize);
+            prop_assert!(chosen == all || chosen.is_empty() && all.is_empty());
+        }
     }
+}
+
+#[test]
+fn users_that_are_not_there_are_refused() {
+    let error = Jagged::from_lengths(&[1, 2]).expect("lengths").of_users(&[1, 0, 2]).unwrap_err();
+    let expected = Error::IndexOutOfRange {
+        operation: "Jagged::of_users",
+        argument: "users",
+        position: 2,
+        id: 2,
+        bound: 2,
+    };
+    assert_eq!(error, expected);
 }
 
 #[test]
