@@ -64,6 +64,40 @@ pub trait DeviceOps {
     /// [`OutOfMemory`](crate::Error::OutOfMemory), and the errors of the device.
     fn zeros<T: Scalar>(&self, length: usize) -> Result<Buffer<Self, T>>;
 
+    /// Copies data from the host into a view, in the order of the calls: those before read and write what was there, those after what is
+    /// there now. State that lives on the device grows in place.
+    ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// # let backend = longseq::Cpu::new();
+    /// let mut history = backend.zeros::<f32>(4)?; // two behaviours of width 2, of which one has happened
+    /// backend.upload_into(backend.view_mut(&mut history).slice(0, 2)?, &[1.0, 2.0])?;
+    /// backend.upload_into(backend.view_mut(&mut history).slice(2, 2)?, &[3.0, 4.0])?;
+    /// assert_eq!(backend.download(backend.view(&history))?, [1.0, 2.0, 3.0, 4.0]);
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Shape`](crate::Error::Shape) if there are not as many elements as in the view; [`OutOfMemory`](crate::Error::OutOfMemory), and the
+    /// errors of the device.
+    fn upload_into<T: Scalar>(&self, out: ViewMut<'_, Self::Memory, T>, data: &[T]) -> Result<()> {
+        let _ = (out, data);
+        Err(unsupported(self, "upload_into"))
+    }
+
+    /// Copies a view into another, on the device and in the order of the calls, as [`upload_into`](Self::upload_into).
+    ///
+    /// # Errors
+    /// [`Shape`](crate::Error::Shape) if they differ in length; [`OutOfMemory`](crate::Error::OutOfMemory), and the errors of the device.
+    fn copy<T: Scalar>(
+        &self,
+        from: View<'_, Self::Memory, T>,
+        to: ViewMut<'_, Self::Memory, T>,
+    ) -> Result<()> {
+        let _ = (from, to);
+        Err(unsupported(self, "copy"))
+    }
+
     /// Borrows a buffer for reading.
     fn view<'a, T: Scalar>(&self, buffer: &'a Buffer<Self, T>) -> View<'a, Self::Memory, T> {
         View::new(Self::Memory::data(buffer))
@@ -99,6 +133,20 @@ pub trait DeviceOps {
     /// [`Shape`](crate::Error::Shape) if the two sides have different numbers of users;
     /// [`OutOfMemory`](crate::Error::OutOfMemory), and the errors of the device.
     fn batch(&self, histories: &Jagged, targets: &Jagged) -> Result<Self::Batch>;
+}
+
+/// Fails for a copy of so many elements into a view of another length.
+pub(crate) fn expect_length(
+    operation: &'static str,
+    argument: &'static str,
+    length: usize,
+    expected: usize,
+) -> Result<()> {
+    if length == expected {
+        return Ok(());
+    }
+    let expected = format!("{expected} elements, as many as are written");
+    Err(Error::Shape { operation, argument, expected, got: format!("{length} elements") })
 }
 
 /// The error of a call that a device does not implement.

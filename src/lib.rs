@@ -154,7 +154,7 @@
 //! | a device | [`Backend`]: [`Cpu`], [`Wgpu`], [`Cuda`] | write `fn score<B: Backend>(…)` once, run it anywhere |
 //! | a jagged batch | [`Jagged`], [`Batch`] | offsets, validated once; no padding; histories may be [any ranges](Jagged#sub-ranges) of a buffer |
 //! | an operation | [`TargetAttention`], [`Din`], [`Sdim`], [`Lookup`], [`Decoupled`], [`Search`], [`SelectedAttention`], [`Tin`], [`InterestChannels`] | a plain struct of parameters |
-//! | data | [`Buffer`], [`View`], [`ViewMut`] | owned by you or the backend; borrowed by the call |
+//! | data | [`Buffer`], [`View`], [`ViewMut`] | owned by you or the backend; borrowed by the call; written in place by [`upload_into`](DeviceOps::upload_into) and [`copy`](DeviceOps::copy) |
 //! | storage types | [`Element`]: `f32`, [`half::f16`], [`half::bf16`] | arithmetic is always `f32` or wider |
 //! | the specification | [`reference`](mod@reference) | plain loops in `f64`, public, for your own tests too; the gradients of every operation are there |
 //! | failure | [`Error`](enum@Error) | names the operation, the argument, what was expected and what it got |

@@ -31,12 +31,12 @@ mod vector;
 
 pub use vector::Instructions;
 
-use crate::device::DeviceOps;
+use crate::device::{DeviceOps, expect_length};
 use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::host::{Host, HostBuffer, reserve};
 use crate::jagged::{Batch, Jagged};
-use crate::memory::View;
+use crate::memory::{View, ViewMut};
 
 /// Runs the operations on this machine's CPU.
 ///
@@ -114,6 +114,18 @@ impl DeviceOps for Cpu {
 
     fn zeros<T: Scalar>(&self, length: usize) -> Result<HostBuffer<T>> {
         HostBuffer::zeroed("zeros", length)
+    }
+
+    fn upload_into<T: Scalar>(&self, mut out: ViewMut<'_, Host, T>, data: &[T]) -> Result<()> {
+        expect_length("upload_into", "data", data.len(), out.len())?;
+        out.copy_from_slice(data);
+        Ok(())
+    }
+
+    fn copy<T: Scalar>(&self, from: View<'_, Host, T>, mut to: ViewMut<'_, Host, T>) -> Result<()> {
+        expect_length("copy", "from", from.len(), to.len())?;
+        to.copy_from_slice(&from);
+        Ok(())
     }
 
     fn download<T: Scalar>(&self, view: View<'_, Host, T>) -> Result<Vec<T>> {

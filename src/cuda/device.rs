@@ -3,16 +3,16 @@
 use std::sync::{Arc, Mutex};
 
 use crate::cuda::batch::{CudaBatch, CudaJagged};
-use crate::cuda::driver::{Allocation, abandon, read};
+use crate::cuda::driver::{Allocation, abandon, check_not_captured, copy, read};
 use crate::cuda::handle::Cuda;
 use crate::cuda::memory::{CudaBuffer, CudaMemory};
 use crate::cuda::records::Records;
-use crate::device::DeviceOps;
+use crate::device::{DeviceOps, expect_length};
 use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::gpu::{Bound, lock};
 use crate::jagged::{Batch, Jagged};
-use crate::memory::View;
+use crate::memory::{View, ViewMut};
 
 impl DeviceOps for Cuda {
     type Memory = CudaMemory;
@@ -45,6 +45,22 @@ impl DeviceOps for Cuda {
         let allocation = Allocation::new(self.stream(), NAME, bytes)?;
         allocation.fill(NAME, 0)?;
         Ok(CudaBuffer::allocated(allocation, length, self.stream().clone()))
+    }
+
+    fn upload_into<T: Scalar>(&self, out: ViewMut<'_, CudaMemory, T>, data: &[T]) -> Result<()> {
+        const NAME: &str = "upload_into";
+        expect_length(NAME, "data", data.len(), out.len())?;
+        let region = self.region_mut(NAME, &out)?;
+        // What a graph would copy at each launch is the host's, and may be gone.
+        check_not_captured(self.stream(), NAME, "a copy from the host")?;
+        self.shared.staging.upload_to(NAME, region.pointer, bytemuck::cast_slice(data))
+    }
+
+    fn copy<T: Scalar>(&self, from: View<'_, CudaMemory, T>, to: ViewMut<'_, CudaMemory, T>) -> Result<()> {
+        const NAME: &str = "copy";
+        expect_length(NAME, "from", from.len(), to.len())?;
+        let (from, to) = (self.region(NAME, &from)?, self.region_mut(NAME, &to)?);
+        copy(self.stream(), NAME, from.pointer, to.pointer, to.length * size_of::<T>())
     }
 
     fn download<T: Scalar>(&self, view: View<'_, CudaMemory, T>) -> Result<Vec<T>> {

@@ -1,10 +1,10 @@
 //! The device operations: memory, batches, waiting, forks.
 
-use crate::device::DeviceOps;
+use crate::device::{DeviceOps, expect_length};
 use crate::element::Scalar;
 use crate::error::Result;
 use crate::jagged::{Batch, Jagged};
-use crate::memory::View;
+use crate::memory::{View, ViewMut};
 use crate::webgpu::batch::{WgpuBatch, WgpuJagged};
 use crate::webgpu::memory::{Region, WgpuBuffer, WgpuMemory};
 use crate::webgpu::state::Wgpu;
@@ -31,6 +31,17 @@ impl DeviceOps for Wgpu {
 
     fn zeros<T: Scalar>(&self, length: usize) -> Result<WgpuBuffer<T>> {
         self.zeroed("zeros", length)
+    }
+
+    fn upload_into<T: Scalar>(&self, out: ViewMut<'_, WgpuMemory, T>, data: &[T]) -> Result<()> {
+        self.upload_to("upload_into", &Region::of_mut(&out), data)
+    }
+
+    fn copy<T: Scalar>(&self, from: View<'_, WgpuMemory, T>, to: ViewMut<'_, WgpuMemory, T>) -> Result<()> {
+        const NAME: &str = "copy";
+        expect_length(NAME, "from", from.len(), to.len())?;
+        let (from, to) = (Region::of(from), Region::of_mut(&to));
+        self.call(|gpu| gpu.copy_elements(NAME, &from, &to))
     }
 
     fn download<T: Scalar>(&self, view: View<'_, WgpuMemory, T>) -> Result<Vec<T>> {

@@ -14,6 +14,7 @@ mod batch;
 mod binding;
 mod call;
 mod check;
+mod copy;
 mod decoupled;
 mod device;
 mod din;
@@ -67,6 +68,7 @@ fn all_kernels() -> Vec<shader::Kernel> {
         interest_channels::variants,
         check::variants,
         output::variants,
+        copy::variants,
         sum_parts::variants,
     ];
     stems.into_iter().flat_map(|variants| variants()).collect()

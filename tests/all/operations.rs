@@ -408,6 +408,14 @@ tests!(sub_ranges on cpu cuda webgpu: (
     reads_the_newest_without_a_copy,
 ));
 
+tests!(memory on cpu cuda webgpu: (
+    copies_to_and_from_any_element,
+    copies_more_than_a_block,
+    keeps_the_order_of_calls,
+    takes_sources_that_change_afterwards,
+    refuses_copies_of_other_lengths,
+));
+
 tests!(forks on cpu cuda webgpu: (
     reports_to_each_fork_its_own_errors,
     reports_to_concurrent_threads_their_own_errors,

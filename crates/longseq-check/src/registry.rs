@@ -5,7 +5,7 @@ use longseq::prelude::*;
 use crate::case::Rules;
 
 /// The stems that have tests.
-pub const STEMS: [&str; 21] = [
+pub const STEMS: [&str; 22] = [
     "target_attention",
     "target_attention_backward",
     "din",
@@ -25,6 +25,7 @@ pub const STEMS: [&str; 21] = [
     "interest_channels",
     "interest_channels_backward",
     "sub_ranges",
+    "memory",
     "forks",
     "hostile",
 ];
@@ -62,6 +63,7 @@ pub fn tests<B: Backend + Sync>(stem: &str) -> Vec<Test<B>> {
         "interest_channels" => crate::interest_channels::tests::tests(),
         "interest_channels_backward" => crate::interest_channels::backward_tests::tests(),
         "sub_ranges" => crate::sub_ranges::tests(),
+        "memory" => crate::memory::tests(),
         "forks" => crate::forks::tests(),
         "hostile" => crate::hostile::tests(),
         _ => Vec::new(),

@@ -84,18 +84,6 @@ impl Allocation {
     pub(in crate::cuda) fn fill(&self, operation: &'static str, byte: u8) -> Result<()> {
         fill(&self.stream, operation, self.pointer, byte, self.bytes)
     }
-
-    /// Copies from the host. The bytes live, unchanged, until the stream has made the copy.
-    pub(super) fn write(&self, operation: &'static str, bytes: &[u8]) -> Result<()> {
-        assert!(bytes.len() <= self.bytes, "within the allocation");
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        bind(self.stream.context()).map_err(|error| driver_error(operation, error))?;
-        // SAFETY: the destination holds that many bytes, as asserted.
-        unsafe { result::memcpy_htod_async(self.pointer, bytes, self.stream.cu_stream()) }
-            .map_err(|error| driver_error(operation, error))
-    }
 }
 
 impl Drop for Allocation {
@@ -116,6 +104,34 @@ impl Drop for Allocation {
             context.record_err(unsafe { result::free_sync(self.pointer) });
         }
     }
+}
+
+/// Copies from the host to memory that the caller knows to be allocated. The bytes live, unchanged, until the stream has made the copy.
+pub(super) fn write(stream: &CudaStream, operation: &'static str, pointer: u64, bytes: &[u8]) -> Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    bind(stream.context()).map_err(|error| driver_error(operation, error))?;
+    // SAFETY: the caller's region is within an allocation of this stream.
+    unsafe { result::memcpy_htod_async(pointer, bytes, stream.cu_stream()) }
+        .map_err(|error| driver_error(operation, error))
+}
+
+/// Copies between memory that the caller knows to be allocated, in the order of the stream.
+pub(in crate::cuda) fn copy(
+    stream: &CudaStream,
+    operation: &'static str,
+    from: u64,
+    to: u64,
+    bytes: usize,
+) -> Result<()> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    bind(stream.context()).map_err(|error| driver_error(operation, error))?;
+    // SAFETY: both regions of the caller are within allocations of this stream.
+    unsafe { result::memcpy_dtod_async(to, from, bytes, stream.cu_stream()) }
+        .map_err(|error| driver_error(operation, error))
 }
 
 /// Sets `bytes` bytes of memory that the caller knows to be allocated to 0, in the order of the stream.

@@ -20,7 +20,7 @@ pub(super) use context::{check_not_captured, check_stream_kind, is_captured};
 pub(super) use error::driver_error;
 pub(super) use find::{check_capability, find_driver};
 pub(super) use function::{Arguments, Function};
-pub(super) use memory::{Allocation, clear, read};
+pub(super) use memory::{Allocation, clear, copy, read};
 pub(super) use module::Module;
 pub(super) use staging::{Staging, abandon};
 pub(super) use wait::wait;

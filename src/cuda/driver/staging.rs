@@ -7,7 +7,7 @@ use cudarc::driver::{CudaStream, result};
 
 use crate::cuda::driver::context::bind;
 use crate::cuda::driver::error::driver_error;
-use crate::cuda::driver::memory::Allocation;
+use crate::cuda::driver::memory::{Allocation, write};
 use crate::error::Result;
 use crate::gpu::lock;
 
@@ -43,8 +43,14 @@ impl Staging {
         to: &Allocation,
         bytes: &[u8],
     ) -> Result<()> {
+        assert!(bytes.len() <= to.bytes(), "within the allocation");
+        self.upload_to(operation, to.pointer(), bytes)
+    }
+
+    /// As [`upload`](Self::upload), to memory that the caller knows to be allocated.
+    pub(in crate::cuda) fn upload_to(&self, operation: &'static str, to: u64, bytes: &[u8]) -> Result<()> {
         if bytes.len() >= LARGE {
-            let copied = to.write(operation, bytes);
+            let copied = write(&self.stream, operation, to, bytes);
             return self.wait(operation).and(copied);
         }
         let mut kept = lock(&self.kept);
@@ -53,7 +59,7 @@ impl Staging {
             *kept = Kept::default();
         }
         let own: Box<[u8]> = bytes.into();
-        to.write(operation, &own)?;
+        write(&self.stream, operation, to, &own)?;
         kept.bytes += own.len();
         kept.sources.push(own);
         Ok(())

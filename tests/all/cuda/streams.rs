@@ -55,6 +55,7 @@ fn first_use_inside_a_capture_is_refused() {
     assert_refused(gpu.upload(&[1.0f32]), "an allocation");
     assert_refused(gpu.zeros::<f32>(4), "an allocation");
     assert_refused(gpu.fork(), "an allocation");
+    assert_refused(gpu.upload_into(gpu.view_mut(&mut out), &[2.0; 4]), "a copy from the host");
     assert_refused(gpu.download(gpu.view(&rows)), "a copy to the host");
     assert_refused(gpu.synchronize(), "a wait");
     assert_refused(gpu.borrow(&slice).map(drop), "borrowing a slice");
@@ -65,16 +66,20 @@ fn first_use_inside_a_capture_is_refused() {
     let workspace = gpu.zeros::<u8>(gpu.scratch_taken() + 1024).expect("memory");
     gpu.set_workspace(Some(workspace)).expect("its own stream");
     let mut table = gpu.zeros::<f32>(8).expect("memory");
+    let mut copied = gpu.zeros::<f32>(4).expect("memory");
     stream.begin_capture(THREAD_LOCAL).expect("a capture");
     assert_refused(
         gpu.sdim_add_tables(&Sdim::new(4).with_groups(1, 1), gpu.view_mut(&mut table), gpu.view(&rows)),
         "loading a kernel",
     );
     attend(&new, &mut out).expect("a call that has been made before");
+    gpu.copy(gpu.view(&out), gpu.view_mut(&mut copied)).expect("a copy on the device");
     let graph = stream.end_capture(FREE_ON_LAUNCH).expect("the capture is whole").expect("work in it");
     graph.launch().expect("a launch");
-    assert_eq!(gpu.download(gpu.view(&out)).expect("a download"), [1.0; 4]);
-    drop((graph, out, table, new, slice, rows, gpu, stream));
+    for out in [&out, &copied] {
+        assert_eq!(gpu.download(gpu.view(out)).expect("a download"), [1.0; 4]);
+    }
+    drop((graph, out, copied, table, new, slice, rows, gpu, stream));
     assert_eq!(emulator.take_findings(), []);
     let live = emulator.live();
     assert!(live.is_empty_but_for_contexts(), "what was dropped during the capture is freed: {live}");
