@@ -9,9 +9,12 @@
 //
 //     out[m,k,h'] = factor · Σ_{heads h of h'} number[m,h,k] · row[m,h]
 //
-// which lookup/backward.cu then adds up by id, or by behaviour; and the ids of the slots that add anything.
+// which lookup/backward.cu then adds up by id, or by behaviour; and the ids of the slots that add anything. Where all heads share one
+// key and one value, rows of tables are sums of numbers times rows of candidates: selected_slot_bags writes (row, number) of each slot
+// of each head instead, the "bags" of lookup/backward.cu.
 //
-// selected_slots takes a block for each candidate, selected_slot_rows one for each slot. Sums are in the order of the heads.
+// selected_slots takes a block for each candidate, selected_slot_rows one for each slot, selected_slot_bags a thread for each slot of
+// each head. Sums are in the order of the heads.
 #include "selected/rows.cuh"
 
 struct SelectedSlotsParams {
@@ -94,8 +97,9 @@ struct SelectedSlotRowsParams {
     float factor;
 };
 
-__device__ __forceinline__ bool counts_head(const SelectedSlotRowsParams &p, u32 head) {
-    return !p.gammas || __ldg(p.gammas + 3 * head) != 0.0f || __ldg(p.gammas + 3 * head + 2) != 0.0f;
+// Whether a head's scores count.
+__device__ __forceinline__ bool counts_head(const float *gammas, u32 head) {
+    return !gammas || __ldg(gammas + 3 * head) != 0.0f || __ldg(gammas + 3 * head + 2) != 0.0f;
 }
 
 extern "C" __global__ void __launch_bounds__(MOST_THREADS) selected_slot_rows(const SelectedSlotRowsParams p) {
@@ -106,10 +110,11 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS) selected_slot_rows(co
     for (u32 column = threadIdx.x; column < p.kv_heads * p.width; column += blockDim.x) {
         const u32 part = column / p.width, own = column % p.width;
         float sum = 0.0f;
+#pragma unroll 1
         for (u32 head = part * p.group; head < (part + 1) * p.group; head++) {
             const u64 place = first + (u64)head * p.top_k;
             // What a head does not count is not read: it may hold anything.
-            if (__ldg(p.places + place) != NONE && counts_head(p, head)) {
+            if (__ldg(p.places + place) != NONE && counts_head(p.gammas, head)) {
                 const float row = p.rows ? __ldg(p.rows + (c * p.heads + head) * p.width + own) : 1.0f;
                 sum = fma(__ldg(p.numbers + place), row, sum);
             }
@@ -120,8 +125,39 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS) selected_slot_rows(co
     for (u32 f = threadIdx.x; f < p.features && !p.add; f += blockDim.x) {
         bool any = false;
         for (u32 head = 0; head < p.heads && !any; head++) {
-            any = __ldg(p.places + first + (u64)head * p.top_k) != NONE && counts_head(p, head);
+            any = __ldg(p.places + first + (u64)head * p.top_k) != NONE && counts_head(p.gammas, head);
         }
         p.kept_ids[slot * p.features + f] = any ? __ldg(p.ids + slot * p.features + f) : (u32)NONE;
+    }
+}
+
+struct SelectedSlotBagsParams {
+    // As in SelectedSlotRowsParams.
+    const u32 *places;
+    const float *numbers;
+    const float *gammas;
+    const u32 *ids;
+    // [C, H, K, F], and [C, H, K]: the row of a head of a candidate, and factor · number as bits.
+    u32 *kept_ids;
+    uint2 *bags;
+    // C·H·K
+    u64 count;
+    u32 top_k, heads, features;
+    // The row of the first candidate's first head.
+    u32 first_row;
+    float factor;
+    u32 unused;
+};
+
+extern "C" __global__ void __launch_bounds__(MOST_THREADS) selected_slot_bags(const SelectedSlotBagsParams p) {
+    const u64 at = (u64)blockIdx.x * MOST_THREADS + threadIdx.x;
+    if (at >= p.count) {
+        return;
+    }
+    const u64 row = at / p.top_k, slot = row / p.heads * p.top_k + at % p.top_k;
+    const bool keeps = __ldg(p.places + at) != NONE && counts_head(p.gammas, (u32)(row % p.heads));
+    p.bags[at] = make_uint2(p.first_row + (u32)row, __float_as_uint(p.factor * __ldg(p.numbers + at)));
+    for (u32 f = 0; f < p.features; f++) {
+        p.kept_ids[at * p.features + f] = keeps ? __ldg(p.ids + slot * p.features + f) : (u32)NONE;
     }
 }

@@ -45,7 +45,7 @@ use crate::cuda::selected::backward::{
 };
 use crate::cuda::selected::histogram::SimilarityHistogramParams;
 use crate::cuda::selected::tables::SelectedSlotsParams;
-use crate::cuda::selected::tables::backward::SelectedSlotRowsParams;
+use crate::cuda::selected::tables::rows::{SelectedSlotBagsParams, SelectedSlotRowsParams};
 use crate::cuda::selection::{KeptLists, SelectParams};
 use crate::cuda::tables::DeviceTable;
 use crate::cuda::target_attention::backward::{
@@ -149,6 +149,7 @@ fn of_searches() -> Vec<Described> {
         twin::<SelectedSimilaritiesParams>(),
         twin::<SelectedSlotsParams>(),
         twin::<SelectedSlotRowsParams>(),
+        twin::<SelectedSlotBagsParams>(),
         twin::<Rows>(),
         twin::<Scoring>(),
         twin::<DecoupledAggregateParams>(),

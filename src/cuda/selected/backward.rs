@@ -370,9 +370,18 @@ pub(super) fn widened<T: Element>(
     }
     let [count, total] = [count, count.saturating_add(zeros)].map(|rows| rows.saturating_mul(width));
     let out = call.scratch(total.saturating_mul(WORD))?;
-    let params = SelectedWidenParams { rows, out, count: count as u64, total: total as u64 };
-    call.launch(&WIDEN.of::<T>().blocks(total.div_ceil(MOST_THREADS)), &params)?;
+    widen::<T>(call, [rows, out], [count, total])?;
     Ok(out)
+}
+
+/// Writes so many numbers as `f32`, and zeros after them, up to so many in total.
+pub(super) fn widen<T: Element>(
+    call: &Call<'_>,
+    [rows, out]: [u64; 2],
+    [count, total]: [usize; 2],
+) -> Result<()> {
+    let params = SelectedWidenParams { rows, out, count: count as u64, total: total as u64 };
+    call.launch(&WIDEN.of::<T>().blocks(total.div_ceil(MOST_THREADS)), &params)
 }
 
 /// Stores sums, unless that is done.

@@ -94,7 +94,7 @@ impl SelectedOps for Cuda {
         grad_out: SelectedAttentionGradOut<'_, CudaMemory, T>,
         grads: SelectedTableGradients<'_, CudaMemory, G>,
     ) -> Result<()> {
-        tables::backward::backward(self, op, batch, (&inputs, &grad_out), &grads)
+        tables::backward(self, op, batch, (&inputs, &grad_out), &grads)
     }
 
     fn similarity_histogram_into(

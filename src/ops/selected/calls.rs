@@ -120,9 +120,9 @@ pub trait SelectedOps: DeviceOps {
     /// as `T`. An id outside its table is an error, whoever keeps the behaviour, or, with [`IdPolicy::Zero`](crate::IdPolicy::Zero), a row
     /// of zeros that counts: see [`SelectedAttention::with_ids`].
     ///
-    /// `Cuda` and `Wgpu` gather the rows of slots in device memory, at most 64 MiB at a time, and gradients of tables take memory for each
-    /// slot: on `Cuda` a row of `f32`, on `Wgpu` two numbers of each head. With γ = (0, 1, 0) and one head,
-    /// [`decoupled_aggregate`](crate::DecoupledOps::decoupled_aggregate) is this without them.
+    /// `Cuda` and `Wgpu` gather the rows of slots in device memory, about 64 MiB at a time. Gradients take memory for each slot: for those of
+    /// tables a few numbers for each head, and on `Cuda` with more than one head of keys a row of `f32`. With γ = (0, 1, 0) and one head,
+    /// [`decoupled_aggregate`](crate::DecoupledOps::decoupled_aggregate) is this without gathering.
     ///
     /// # Errors
     /// Those of [`SelectedAttention::check_tables`] and [`SelectedAttention::check_table_outputs`].

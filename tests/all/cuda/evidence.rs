@@ -20,7 +20,9 @@ use longseq_check::interest_channels::{ChannelsBackwardCase, ChannelsCase};
 use longseq_check::lookup::{LookupBackwardCase, LookupCase, Pool};
 use longseq_check::sdim::{SdimBackwardCase, SdimCase};
 use longseq_check::search::{Compared, SearchCase};
-use longseq_check::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
+use longseq_check::selected::{
+    HistogramCase, KeysFrom, SelectedBackwardCase, SelectedCase, SelectedTableBackwardCase, SelectedTableCase,
+};
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase};
 use longseq_check::tin::{TinBackwardCase, TinCase};
 
@@ -252,6 +254,13 @@ fn selections() -> Vec<Shape> {
     let bf16 = SelectedCase { dtype: DType::Bf16, ..attention.clone() };
     let gradients = SelectedBackwardCase { forward: attention.clone(), ..Default::default() };
     let histogram = HistogramCase { targets: vec![100], ..Default::default() };
+    let tables = SelectedTableCase {
+        forward: attention.clone(),
+        keys: KeysFrom::Tables,
+        table_rows: vec![50_000, 1000],
+        ..Default::default()
+    };
+    let of_tables = SelectedTableBackwardCase { forward: tables.clone(), ..Default::default() };
     vec![
         shape("attention over a selection f32, K = 64 of 10,000, C = 100, d = 64", &attention),
         shape("attention over a selection bf16, K = 64 of 10,000, C = 100, d = 64", &bf16),
@@ -260,6 +269,11 @@ fn selections() -> Vec<Shape> {
             &gradients,
         ),
         shape("histogram of similarities, K = 50, C = 100, 21 bins", &histogram),
+        shape("attention over a selection from tables f32, K = 64 of 10,000, C = 100, d = 64", &tables),
+        long_shape(
+            "gradients of attention over a selection from tables f32, K = 64 of 10,000, C = 100, d = 64",
+            &of_tables,
+        ),
     ]
 }
 

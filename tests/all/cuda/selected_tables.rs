@@ -32,6 +32,12 @@ fn plain(dtype: DType, keys: KeysFrom) -> SelectedTableCase {
     SelectedTableCase { forward, keys, table_rows: vec![20, 7, 9], ..Default::default() }
 }
 
+/// One key and one value for all heads.
+fn shared(case: SelectedTableCase) -> SelectedTableCase {
+    let forward = SelectedCase { kv_heads: 1, ..case.forward };
+    SelectedTableCase { forward, ..case }
+}
+
 fn gradients(forward: SelectedTableCase) -> SelectedTableBackwardCase {
     SelectedTableBackwardCase { forward, with_grad_lse: true, narrow: true, ..Default::default() }
 }
@@ -44,6 +50,8 @@ fn every_kernel_matches_the_reference_in_every_mode() {
         plain(DType::F32, KeysFrom::Tables),
         plain(DType::F16, KeysFrom::Rows),
         SelectedTableCase { storage: Storage::Int8, ..plain(DType::Bf16, KeysFrom::Values) },
+        shared(plain(DType::Bf16, KeysFrom::Values)),
+        shared(plain(DType::F16, KeysFrom::Rows)),
     ];
     for (index, case) in cases.iter().enumerate() {
         for mode in modes_of(index) {
@@ -62,12 +70,14 @@ fn every_kernel_matches_the_reference_in_every_mode() {
 fn results_are_the_same_in_any_order() {
     let Some(emulator) = session() else { return };
     let forward = plain(DType::F32, KeysFrom::Tables);
-    let backward = gradients(forward.clone());
+    let backward = [gradients(forward.clone()), gradients(shared(forward.clone()))];
     let run = |seed| {
         emulator.set_schedule_seed(seed);
         let gpu = Cuda::new(0).expect("a device");
         let out = forward.run(&gpu).unwrap_or_else(|failure| panic!("{failure}"));
-        (out, backward.run(&gpu).unwrap_or_else(|failure| panic!("{failure}")))
+        let gradients =
+            backward.each_ref().map(|case| case.run(&gpu).unwrap_or_else(|failure| panic!("{failure}")));
+        (out, gradients)
     };
     let first = run(None);
     assert!([1, 2, 3].into_iter().all(|seed| run(Some(seed)) == first));
@@ -121,9 +131,15 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
         mutant("selected_slot_rows", "heads that count left out", ("setp.neu.f32", "setp.eq.f32")),
         mutant("selected_slot_rows", "another column", ("rem.u32", "div.u32")),
     ];
+    let of_one = self::gradients(shared(tables.clone()));
+    let bags = [
+        mutant("selected_slot_bags", "heads that count left out", ("setp.neu.f32", "setp.eq.f32")),
+        mutant("selected_slot_bags", "the scale added", ("mul.rn.f32", "add.rn.f32")),
+    ];
     let added = mutant("selected_slot_rows", "what values add subtracted", ("add.rn.f32", "sub.rn.f32"));
     let mut twins: Vec<_> = slots.into_iter().map(|mutant| (mutant, checked(&tables))).collect();
     twins.extend(rows.map(|mutant| (mutant, checked(&gradients))));
+    twins.extend(bags.map(|mutant| (mutant, checked(&of_one))));
     twins.push((added, checked(&values)));
     twins
 }

@@ -1,93 +1,39 @@
 //! Gradients of attention over a selection from tables.
 //!
-//! The kernels of selections of rows find the numbers of the slots; what each slot adds to the row of its behaviour is written out, and
-//! added up by id for tables, and by behaviour for keys that are rows and for the bias.
+//! The kernels of selections of rows find the numbers of the slots. What slots add to the rows of their behaviours is added up by id for
+//! tables, and by behaviour for keys that are rows and for the bias (`rows.rs`): as numbers and the candidates' rows that they multiply,
+//! where all heads share one key and one value, and otherwise from rows that are written out.
 
 use std::ops::Range;
 
 use crate::cuda::batch::CudaBatch;
 use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
-use crate::cuda::kernel::Kernel;
-use crate::cuda::lookup::backward::{Job, OwnSort, STEP, heads, jobs};
-use crate::cuda::lookup::sort::Column;
+use crate::cuda::lookup::backward::jobs;
 use crate::cuda::memory::{CudaMemory, Region};
-use crate::cuda::selected::MOST_THREADS;
 use crate::cuda::selected::attend::sum_bytes;
 use crate::cuda::selected::backward::{
-    GRADIENTS, SelectedGradientParams, add_gammas, add_similarities, job, narrowed, widened,
+    GRADIENTS, SelectedGradientParams, add_gammas, add_similarities, job, narrowed, widen, widened,
 };
-use crate::cuda::selected::tables::{FILE, Gathered, Keys, Source, WORD, threads_of};
-use crate::cuda::twin::twins;
+use crate::cuda::selected::tables::rows::{Added, Rows, sum};
+use crate::cuda::selected::tables::{Gathered, Keys, Source, WORD};
 use crate::element::{DType, Element, GradientOf};
 use crate::error::Result;
 use crate::gpu::fit;
 use crate::ops::*;
 
 const NAME: &str = "selected_table_attention_backward";
-/// Writes what slots add to the gradients of rows. A block for each slot.
-pub(super) const SLOT_ROWS: Kernel = Kernel::new(FILE, "selected_slot_rows", MOST_THREADS as u32, 28);
-
-twins! {
-    /// `kernels/selected/tables.cu`
-    pub(in crate::cuda) struct SelectedSlotRowsParams {
-        places: u64,
-        numbers: u64,
-        rows: u64,
-        gammas: u64,
-        ids: u64,
-        kept_ids: u64,
-        out: u64,
-        top_k: u32,
-        heads: u32,
-        kv_heads: u32,
-        group: u32,
-        width: u32,
-        features: u32,
-        add: u32,
-        factor: f32,
-    }
-}
 
 /// Where gradients go that are not sums by id; 0: not asked for.
 #[derive(Clone, Copy)]
 struct Out {
     queries: u64,
     keys: u64,
+    /// The same as `f32`.
+    key_sums: u64,
     bias: u64,
     gammas: u64,
     similarities: u64,
-}
-
-/// What the slots of all candidates add to gradients of rows.
-struct Rows {
-    /// `[M, K, width]`, and `[M, K, features]`: `NONE` where a slot adds nothing. 0: not asked for.
-    rows: u64,
-    width: usize,
-    ids: u64,
-    features: usize,
-    /// The sums, of a place for each feature.
-    jobs: Vec<Option<Job>>,
-}
-
-impl Rows {
-    fn new(
-        call: &mut Call<'_>,
-        slots: usize,
-        (width, features): (usize, usize),
-        jobs: Vec<Option<Job>>,
-    ) -> Result<Self> {
-        let is_asked = jobs.iter().any(Option::is_some);
-        let mut words = |count: usize| match is_asked {
-            true => call.scratch(slots.saturating_mul(count).saturating_mul(WORD)),
-            false => Ok(0),
-        };
-        Ok(Self { rows: words(width)?, width, ids: words(features)?, features, jobs })
-    }
-
-    fn is_asked(&self) -> bool {
-        self.rows != 0
-    }
 }
 
 /// All of them.
@@ -99,43 +45,45 @@ struct AllRows {
 }
 
 impl AllRows {
+    /// `grad_out` is as `f32`; where the values are the keys and all heads share them, the queries come after it.
     fn new<G: Element>(
         gpu: &Cuda,
         call: &mut Call<'_>,
         source: &Source<'_, impl Element>,
         (grads, out): (&SelectedTableGradients<'_, CudaMemory, G>, Out),
+        grad_out: u64,
     ) -> Result<Self> {
         let op = source.op;
         let (key_row, value_row) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
         let slots = source.candidates().saturating_mul(op.top_k);
         let features = source.values.len();
+        let is_shared = op.kv_heads == 1;
+        let mut of = |(from, kinds): (u64, usize), (width, features): (usize, usize), jobs| match is_shared {
+            true => {
+                let positions = slots.saturating_mul(op.heads).saturating_mul(kinds);
+                Rows::of_bags(call, positions, (from, width, features), jobs)
+            }
+            false => Rows::of_slots(call, slots, (width, features), jobs),
+        };
         // The jobs know where in a row their columns are; where the rows are is added later.
         let nowhere = Region::new(0, 0);
+        let kinds = if matches!(source.keys, Keys::Values) { 2 } else { 1 };
         let sums = jobs(gpu, NAME, source.values, nowhere, &grads.values)?;
-        let values = Rows::new(call, slots, (value_row, features), sums)?;
+        let values = of((grad_out, kinds), (value_row, features), sums)?;
         let by_behaviour = |width: usize, out: u64| {
             let is_asked = out != 0;
             vec![is_asked.then(|| job(0, (width, source.behaviours), out))]
         };
         let keys = match source.keys {
-            Keys::Rows(_) => {
-                let count = source.behaviours.saturating_mul(key_row).saturating_mul(WORD);
-                let is_direct = G::DTYPE == DType::F32 || out.keys == 0;
-                let sums = if is_direct { out.keys } else { call.scratch(count)? };
-                Rows::new(call, slots, (key_row, 1), by_behaviour(key_row, sums))?
-            }
+            Keys::Rows(_) => of((source.queries, 1), (key_row, 1), by_behaviour(key_row, out.key_sums))?,
             Keys::Tables(tables) => {
                 let sums = jobs(gpu, NAME, tables, nowhere, &grads.key_tables)?;
-                Rows::new(call, slots, (key_row, features), sums)?
+                of((source.queries, 1), (key_row, features), sums)?
             }
-            Keys::Values => Rows::new(call, slots, (key_row, features), Vec::new())?,
+            Keys::Values => of((source.queries, 1), (key_row, features), Vec::new())?,
         };
-        let bias = Rows::new(call, slots, (op.heads, 1), by_behaviour(op.heads, out.bias))?;
+        let bias = Rows::of_slots(call, slots, (op.heads, 1), by_behaviour(op.heads, out.bias))?;
         Ok(Self { values, keys, bias })
-    }
-
-    fn each(&self) -> [&Rows; 3] {
-        [&self.values, &self.keys, &self.bias]
     }
 }
 
@@ -150,9 +98,10 @@ pub(in crate::cuda::selected) fn backward<T: Element, G: GradientOf<T>>(
     grads: &SelectedTableGradients<'_, CudaMemory, G>,
 ) -> Result<()> {
     op.check_tables_backward(batch.as_ref(), inputs, grad_out, grads)?;
-    let out = Out {
+    let mut out = Out {
         queries: gpu.asked(NAME, grads.queries.as_ref())?.pointer,
         keys: gpu.asked(NAME, grads.keys.as_ref())?.pointer,
+        key_sums: 0,
         bias: gpu.asked(NAME, grads.bias.as_ref())?.pointer,
         gammas: gpu.asked(NAME, grads.gammas.as_ref())?.pointer,
         similarities: gpu.asked(NAME, grads.similarities.as_ref())?.pointer,
@@ -163,14 +112,18 @@ pub(in crate::cuda::selected) fn backward<T: Element, G: GradientOf<T>>(
     let call = &mut call;
     let source = Source::new(gpu, call, op, batch, inputs)?;
     let candidates = source.candidates();
-    let slots = candidates.saturating_mul(op.top_k);
-    // Loops step past the end.
-    fit(NAME, "positions", slots.saturating_add(STEP))?;
     for table in inputs.values {
         // An id is a key; the largest stands for none.
         fit(NAME, "tables", table.rows)?;
     }
-    let rows = AllRows::new(gpu, call, &source, (grads, out))?;
+    let key_count = source.behaviours.saturating_mul(op.kv_heads * op.width);
+    out.key_sums = match G::DTYPE {
+        DType::F32 => out.keys,
+        _ if out.keys == 0 => 0,
+        _ => call.scratch(key_count.saturating_mul(WORD))?,
+    };
+    let grad_out = rows_of_candidates::<T>(call, &source, grad_out)?;
+    let rows = AllRows::new(gpu, call, &source, (grads, out), grad_out)?;
     let gamma_numbers = if out.gammas == 0 { 0 } else { candidates.saturating_mul(op.heads * 3) };
     let gammas = if out.gammas == 0 { 0 } else { call.scratch(gamma_numbers.saturating_mul(WORD))? };
     let pass = Pass { gpu, source: &source, grad_out, grad_lse, out, rows: &rows, gammas };
@@ -178,12 +131,27 @@ pub(in crate::cuda::selected) fn backward<T: Element, G: GradientOf<T>>(
     if out.gammas != 0 {
         add_gammas(call, op, (gammas, out.gammas), candidates)?;
     }
-    sum(call, &rows, slots)?;
-    if let (Keys::Rows(_), Some(Some(job))) = (&source.keys, rows.keys.jobs.first()) {
-        let count = source.behaviours.saturating_mul(rows.keys.width);
-        narrowed::<G>(call, [job.out, 0], out.keys, count)?;
+    sum(call, &[&rows.values, &rows.keys, &rows.bias])?;
+    if out.keys != 0 {
+        narrowed::<G>(call, [out.key_sums, 0], out.keys, key_count)?;
     }
     call.finish()
+}
+
+/// `grad_out` as `f32`; and the queries after it, where sums read rows of both.
+fn rows_of_candidates<T: Element>(call: &mut Call<'_>, source: &Source<'_, T>, grad_out: u64) -> Result<u64> {
+    let op = source.op;
+    let queries = source.candidates().saturating_mul(op.heads);
+    // A position names its row.
+    fit(NAME, "queries", queries.saturating_mul(2))?;
+    if op.kv_heads > 1 || !matches!(source.keys, Keys::Values) {
+        return widened::<T>(call, grad_out, (queries, op.value_width), 0);
+    }
+    let count = queries.saturating_mul(op.value_width);
+    let both = call.scratch(count.saturating_mul(2 * WORD))?;
+    widen::<T>(call, [grad_out, both], [count; 2])?;
+    widen::<f32>(call, [source.queries, both + (count * WORD) as u64], [count; 2])?;
+    Ok(both)
 }
 
 /// What all candidates need.
@@ -208,9 +176,6 @@ impl<T: Element> Pass<'_, T> {
             0 => 0,
             pointer => pointer + (chunk.start * numbers * size) as u64,
         };
-        let row = op.heads * op.value_width;
-        let grad_out = from(self.grad_out, row, size_of::<T>());
-        let grad_out = widened::<T>(call, grad_out, (queries, op.value_width), 0)?;
         let mut words = |is_wanted: bool, count: usize| match is_wanted {
             true => call.scratch(count.saturating_mul(WORD)),
             false => Ok(0),
@@ -220,12 +185,12 @@ impl<T: Element> Pass<'_, T> {
         let grad_queries = from(out.queries, op.heads * op.width, size_of::<G>());
         let similarities = from(out.similarities, op.top_k, WORD);
         let is_aliased = matches!(source.keys, Keys::Values);
-        let needs_grads = [out.queries, out.bias, out.gammas, out.similarities, self.rows.keys.rows]
-            != [0; 5]
+        let needs_grads = [out.queries, out.bias, out.gammas, out.similarities] != [0; 4]
+            || self.rows.keys.is_asked()
             || is_aliased && self.rows.values.is_asked();
         let params = SelectedGradientParams {
             inputs: gathered.inputs,
-            grad_out,
+            grad_out: from(self.grad_out, op.heads * op.value_width, WORD),
             grad_lse: from(self.grad_lse, op.heads, WORD),
             places: words(true, slots)?,
             weights: words(true, slots)?,
@@ -266,84 +231,36 @@ impl<T: Element> Pass<'_, T> {
         chunk: &Range<usize>,
         (gathered, params): (&Gathered, &SelectedGradientParams),
     ) -> Result<()> {
-        let op = self.source.op;
+        let (source, op) = (self.source, self.source.op);
         let AllRows { values, keys, bias } = self.rows;
-        let by_behaviour = matches!(self.source.keys, Keys::Rows(_));
-        let of_values = SelectedSlotRowsParams {
+        let of_values = Added {
             places: params.places,
             numbers: params.weights,
             rows: params.grad_out,
+            width: op.value_width,
+            parts: op.kv_heads,
             gammas: 0,
             ids: gathered.ids,
-            kept_ids: 0,
-            out: 0,
-            top_k: params.inputs.top_k,
-            heads: params.inputs.heads,
-            kv_heads: params.inputs.kv_heads,
-            group: params.inputs.group,
-            width: params.inputs.value_width,
-            features: 0,
-            add: 0,
             factor: 1.0,
+            is_second: false,
         };
-        let of_keys = SelectedSlotRowsParams {
+        let of_keys = Added {
             numbers: params.grads,
             rows: params.inputs.queries,
+            width: op.width,
             gammas: params.inputs.gammas,
-            width: params.inputs.width,
             factor: op.effective_scale(),
-            ids: if by_behaviour { gathered.behaviours } else { gathered.ids },
             ..of_values
         };
-        let of_bias = SelectedSlotRowsParams {
-            rows: 0,
-            kv_heads: of_keys.heads,
-            group: 1,
-            width: 1,
-            factor: 1.0,
-            ids: gathered.behaviours,
-            ..of_keys
-        };
-        let launch = |to: &Rows, params: SelectedSlotRowsParams| -> Result<()> {
-            if !to.is_asked() {
-                return Ok(());
-            }
-            let first = chunk.start * op.top_k;
-            let params = SelectedSlotRowsParams {
-                out: to.rows + (first * to.width * WORD) as u64,
-                kept_ids: to.ids + (first * to.features * WORD) as u64,
-                features: to.features as u32,
-                ..params
-            };
-            let slots = chunk.len().saturating_mul(op.top_k);
-            call.launch(&SLOT_ROWS.blocks(slots).with_threads(threads_of(to.width)), &params)
-        };
-        launch(values, of_values)?;
-        if matches!(self.source.keys, Keys::Values) {
-            launch(values, SelectedSlotRowsParams { add: 1, ..of_keys })?;
+        let by_behaviour = Added { ids: gathered.behaviours, ..of_keys };
+        let of_bias = Added { rows: 0, width: 1, parts: op.heads, factor: 1.0, ..by_behaviour };
+        let write = |to: &Rows, added| to.write(call, op, (chunk, source.candidates()), &added);
+        write(values, of_values)?;
+        match source.keys {
+            Keys::Rows(_) => write(keys, by_behaviour)?,
+            Keys::Tables(_) => write(keys, of_keys)?,
+            Keys::Values => write(values, Added { is_second: true, ..of_keys })?,
         }
-        launch(keys, of_keys)?;
-        launch(bias, of_bias)
+        write(bias, of_bias)
     }
-}
-
-/// Adds up what slots add, by id.
-fn sum(call: &mut Call<'_>, rows: &AllRows, slots: usize) -> Result<()> {
-    let all: Vec<&Job> = rows.each().iter().flat_map(|rows| rows.jobs.iter().flatten()).collect();
-    if all.is_empty() {
-        return Ok(());
-    }
-    let (sort, heads) = (OwnSort::new(call, slots)?, heads(call, &all, slots)?);
-    for rows in rows.each() {
-        for (feature, job) in rows.jobs.iter().enumerate() {
-            let Some(job) = job else { continue };
-            let (ids, features) = (rows.ids, rows.features);
-            let (records, lengths) = ([0, 0], [slots; 2]);
-            let column = Column { ids, more_ids: 0, records, lengths, features, feature, rows: job.rows };
-            let runs = sort.sort_column(call, &column)?;
-            let own = Job { grad: Region::new(rows.rows + job.grad.pointer, 0), ..*job };
-            own.run(call, &runs, 0, heads)?;
-        }
-    }
-    Ok(())
 }

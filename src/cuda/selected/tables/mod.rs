@@ -1,12 +1,15 @@
-//! Attention over a selection from embedding tables, and its gradients (`backward.rs`): `kernels/selected/tables.cu`.
+//! Attention over a selection from embedding tables, and its gradients (`backward.rs`, `rows.rs`): `kernels/selected/tables.cu`.
 //!
 //! The rows of the slots of some candidates at a time are gathered as `f32`, each candidate's as a history of its own, over which the kernels
 //! of selections of rows run.
 
-pub(in crate::cuda) mod backward;
+mod backward;
+pub(in crate::cuda) mod rows;
 
 use std::ops::Range;
 use std::sync::Arc;
+
+pub(super) use backward::backward;
 
 use crate::cuda::batch::{CudaBatch, DevicePlan, Tile};
 use crate::cuda::call::Call;
@@ -64,6 +67,7 @@ enum Keys<'a, T: Element> {
 struct Source<'a, T: Element> {
     op: &'a SelectedAttention,
     plan: Arc<DevicePlan>,
+    /// `[M, H, d]`, as `f32`.
     queries: u64,
     keys: Keys<'a, T>,
     values: &'a [Table<'a, CudaMemory>],
@@ -93,7 +97,7 @@ impl<'a, T: Element> Source<'a, T> {
     /// Inputs that the operation has checked; ids are checked here.
     fn new(
         gpu: &Cuda,
-        call: &Call<'_>,
+        call: &mut Call<'_>,
         op: &'a SelectedAttention,
         batch: &CudaBatch,
         inputs: &SelectedTableInputs<'a, CudaMemory, T>,
@@ -110,17 +114,20 @@ impl<'a, T: Element> Source<'a, T> {
         };
         let ids = gpu.region(operation, &inputs.history_ids)?;
         let plan = batch.candidates(gpu, operation)?;
-        let top_k = slots(operation, plan.plan.tiles.len(), op.top_k)?;
+        let candidates = plan.plan.tiles.len();
+        let top_k = slots(operation, candidates, op.top_k)?;
         for (argument, width) in [("width", op.width), ("value_width", op.value_width)] {
             // Kernels count the bytes of a row in 32 bits, and some past its end.
             let bytes = width.saturating_mul(WORD).saturating_mul(op.kv_heads);
             fit(operation, argument, bytes.saturating_add(WARP * VECTOR))?;
         }
         fit(operation, "heads", op.heads)?;
+        let queries = gpu.region(operation, &inputs.queries)?.pointer;
+        let queries = widened::<T>(call, queries, (candidates.saturating_mul(op.heads), op.width), 0)?;
         check_ids(gpu, call, "history_ids", op.ids, ids, behaviours, inputs.values)?;
         Ok(Self {
             op,
-            queries: gpu.region(operation, &inputs.queries)?.pointer,
+            queries,
             keys,
             values: inputs.values,
             ids,
@@ -174,10 +181,9 @@ impl<'a, T: Element> Source<'a, T> {
             let sizes = (self.behaviours, op.heads);
             gather_rows(call, ("bias", from), sizes, (params.behaviours, slots), bias)?;
         }
-        let queries = self.queries + (chunk.start * op.heads * op.width * size_of::<T>()) as u64;
         let inputs = SelectedInputs {
             tiles: params.own_tiles,
-            queries: widened::<T>(call, queries, (candidates.saturating_mul(op.heads), op.width), 0)?,
+            queries: self.queries + (chunk.start * op.heads * op.width * WORD) as u64,
             keys,
             values,
             bias,
@@ -249,7 +255,7 @@ pub(super) fn attend<T: Element>(
     let out = gpu.region_mut(NAME, &outputs.out)?.pointer;
     let lse = gpu.asked(NAME, outputs.lse.as_ref())?.pointer;
     let mut call = gpu.begin(NAME);
-    let source = Source::new(gpu, &call, op, batch, inputs)?;
+    let source = Source::new(gpu, &mut call, op, batch, inputs)?;
     let row = op.heads.saturating_mul(op.value_width);
     call.parts(source.chunks(), |call, chunk| {
         let gathered = source.gather(gpu, call, &chunk)?;
@@ -270,5 +276,5 @@ pub(super) fn attend<T: Element>(
 /// All kernels of this folder.
 #[cfg(test)]
 pub(super) fn table() -> Vec<Kernel> {
-    vec![SLOTS, backward::SLOT_ROWS]
+    vec![SLOTS, rows::SLOT_ROWS, rows::SLOT_BAGS]
 }
