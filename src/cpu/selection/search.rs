@@ -224,11 +224,10 @@ const COMPARED_TOGETHER: usize = 8;
 /// Whether any score reaches its bar.
 #[inline(always)]
 fn any_reaches<L: Lanes>(l: L, scores: &[Row], bars: &Row) -> bool {
-    let (bars, zero, one) = (l.load(bars), l.splat(0.0), l.splat(1.0));
-    let mut any = zero;
+    let (bars, mut any, one) = (l.load(bars), l.splat(0.0), l.splat(1.0));
     for scores in scores {
         // "Not below", so that NaN counts as reaching its bar.
-        any = l.max(any, l.if_less(l.load(scores), bars, zero, one));
+        any = l.if_less(l.load(scores), bars, any, one);
     }
     l.sum(any) != 0.0
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::cpu::vector::{Lanes, WideRows, add_lanes};
+use crate::cpu::vector::{Lanes, WideRows, add_lanes, sum_lanes};
 use crate::element::Element;
 use crate::host::Host;
 use crate::jagged::Batch;
@@ -76,6 +76,13 @@ impl<'a> PositionedRows<'a> {
     #[inline(always)]
     pub(super) fn behaviours<L: Lanes>(&self, l: L, rows: Range<usize>, end: usize, out: &mut [f32]) {
         let width = self.op.width;
+        if let WideRows::F32(history) = self.history {
+            let history = history[rows.start * width..rows.end * width].chunks_exact(width);
+            for ((behaviour, row), out) in rows.zip(history).zip(out.chunks_exact_mut(width)) {
+                sum_lanes(l, row, self.position(self.behaviour_position(behaviour, end)), out);
+            }
+            return;
+        }
         self.history.widen_to(l, rows.start * width..rows.end * width, out);
         for (behaviour, out) in rows.zip(out.chunks_exact_mut(width)) {
             add_lanes(l, out, self.position(self.behaviour_position(behaviour, end)));

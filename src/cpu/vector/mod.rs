@@ -39,5 +39,5 @@ pub(super) use matrix::{Matrix, multiply, multiply_transposed};
 pub(super) use narrow::NarrowRows;
 pub(super) use prefetch::{prefetch_parts, prefetch_rows};
 pub(super) use product::{product, product_of_lanes, weighted_sum};
-pub(super) use rows::{add, add_lanes, add_pairs, dot_lanes, store};
+pub(super) use rows::{add, add_lanes, add_pairs, dot_lanes, store, sum_lanes};
 pub(super) use widen::{WideRows, widen_to};

@@ -21,6 +21,17 @@ pub(in crate::cpu) fn add_lanes<L: Lanes>(_: L, sum: &mut [f32], row: &[f32]) {
     sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
 }
 
+/// `out = a + b`.
+#[inline(always)]
+pub(in crate::cpu) fn sum_lanes<L: Lanes>(l: L, a: &[f32], b: &[f32], out: &mut [f32]) {
+    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let (out, out_tail) = out.as_chunks_mut::<LANES>();
+    for ((a, b), out) in a.iter().zip(b).zip(out) {
+        l.store(out, l.add(l.load(a), l.load(b)));
+    }
+    out_tail.iter_mut().zip(a_tail.iter().zip(b_tail)).for_each(|(out, (a, b))| *out = a + b);
+}
+
 /// `sum += row`.
 pub(in crate::cpu) fn add(sum: &mut [f32], row: &[f32]) {
     for (sum, value) in sum.iter_mut().zip(row) {
