@@ -31,6 +31,12 @@ pub fn one_of() -> u64 {
     })
 }
 
+/// Whether the sample is as small as the one that runs where nothing is asked for: single cases that take ten seconds are left to larger
+/// ones.
+pub fn is_small() -> bool {
+    one_of() > 4
+}
+
 /// Whether this is in a sample, by a hash and not by its place: grids are regular.
 pub fn has(what: &impl Hash) -> bool {
     let mut hasher = DefaultHasher::new();

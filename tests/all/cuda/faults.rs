@@ -20,7 +20,7 @@ use longseq_check::selected::{
 };
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase, Bias, MergeCase};
 use longseq_check::tin::{TinBackwardCase, TinCase};
-use longseq_check::{AnyCase, Call, Calls, Failure};
+use longseq_check::{AnyCase, Call, Calls, Failure, sample};
 
 use super::device::{Request, assert_clean};
 
@@ -158,7 +158,7 @@ fn a_lost_device_is_an_error_from_then_on() {
             .iter()
             .any(|part| name.contains(part))
     };
-    for nth in (0..calls.len()).step_by(7) {
+    for nth in (0..calls.len()).step_by(if sample::is_small() { 29 } else { 7 }) {
         emulator.lose_device(nth as u64 + 1, CudaError::EccUncorrectable);
         let lost = all_operations();
         emulator.clear_faults();

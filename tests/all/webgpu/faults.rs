@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use longseq::webgpu::{WgpuBuffer, WgpuOptions};
 use longseq::*;
-use longseq_check::AnyCase;
 use longseq_check::device::TestDevice;
 use longseq_check::device::webgpu::{device, options};
 use longseq_check::faults::fail_each_allocation;
@@ -17,6 +16,7 @@ use longseq_check::selected::{
 };
 use longseq_check::target_attention::{AttentionBackwardCase, AttentionCase, Bias};
 use longseq_check::tin::{TinBackwardCase, TinCase};
+use longseq_check::{AnyCase, sample};
 
 /// A device of its own, for tests that break it.
 fn own_device() -> Option<Wgpu> {
@@ -174,12 +174,13 @@ fn channels() -> [AnyCase; 2] {
 #[test]
 fn memory_that_runs_out_leaves_outputs_alone() {
     let (Some(gpu), mut failed) = (own_device(), 0) else { return };
-    for case in longseq_check::faults::cases().into_iter().chain(selected()).chain(tin()).chain(channels()) {
+    let cases = longseq_check::faults::cases().into_iter().chain(selected()).chain(tin()).chain(channels());
+    for case in cases.step_by(if sample::is_small() { 3 } else { 1 }) {
         let each = fail_each_allocation(&gpu, &case, &|nth| gpu.fail_allocation(nth));
         failed += each.unwrap_or_else(|failure| panic!("{failure}"));
         gpu.synchronize().expect("nothing else failed");
     }
-    assert!(failed > 300, "only {failed} allocations");
+    assert!(failed > 100, "only {failed} allocations");
 }
 
 #[test]
