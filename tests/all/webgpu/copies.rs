@@ -52,10 +52,10 @@ fn parts_of_one_buffer_are_copied() {
     copies_from_any_byte(&gpu).expect("the bytes");
 }
 
-#[test]
-fn wrong_copies_are_caught() {
+/// Faults of the kernel.
+pub(super) fn twins() -> Vec<Twin> {
     let kernel = "shared/copy_bytes";
-    let twins = [
+    vec![
         twin_that(
             copies_from_any_byte,
             kernel,
@@ -75,8 +75,12 @@ fn wrong_copies_are_caught() {
             "- params.copied_start",
         ),
         twin_that(copies_within_one_buffer, kernel, "var value = copied[word]", "var value = 0u"),
-    ];
-    twins.iter().for_each(Twin::assert_caught);
+    ]
+}
+
+#[test]
+fn wrong_copies_are_caught() {
+    twins().iter().for_each(Twin::assert_caught);
 }
 
 #[test]
