@@ -9,6 +9,7 @@ mod cost;
 #[path = "../../rank/src/data.rs"]
 mod data;
 mod estimates;
+mod groups;
 mod inputs;
 #[path = "../../rank/src/metrics.rs"]
 mod metrics;
@@ -93,6 +94,7 @@ fn run(options: &Options) -> Outcome<()> {
         all.push(outcomes);
     }
     progress.print(&summary::quality(&all, options))?;
+    progress.print(&summary::groups(&all, &data))?;
     if let Some(costs) = summary::costs(&all, options) {
         progress.print(&costs)?;
     }

@@ -7,6 +7,7 @@ use clap::Parser;
 
 use crate::contents;
 use crate::model::Rates;
+use crate::samples::NegativesFrom;
 use crate::systems::System;
 
 /// Trains a click model on each user's history with one system after another, and shows what each is worth and what it costs:
@@ -49,6 +50,10 @@ pub(crate) struct Options {
     /// Sampled negatives for each event in training.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_1::<1000>)]
     pub(crate) negatives: usize,
+    /// Which items negatives of training are drawn from: those that somebody has met in the training part, or all of the log. The second
+    /// teaches a model that items which only held-out events have are never met. Negatives of validation and test are drawn from all.
+    #[arg(long, value_enum, value_name = "ITEMS", default_value = "met")]
+    pub(crate) negatives_from: NegativesFrom,
     /// The newest behaviours that a system reads.
     #[arg(long, value_name = "L", default_value_t = 200, value_parser = at_least_1::<1_000_000>)]
     pub(crate) history: usize,
@@ -170,7 +175,13 @@ mod tests {
         assert_eq!(parse(&["--systems", "din,din"]).unwrap().systems(), [System::Din]);
         let own = parse(&["--events", "log.csv"]).unwrap();
         assert!(own.contents().is_none() && !own.systems().contains(&System::Muse));
-        for wrong in [["--width", "0"], ["--rate", "1"], ["--systems", "abacus"], ["--batch", "-1"]] {
+        for wrong in [
+            ["--width", "0"],
+            ["--rate", "1"],
+            ["--systems", "abacus"],
+            ["--negatives-from", "none"],
+            ["--batch", "-1"],
+        ] {
             assert!(parse(&wrong).is_err(), "{wrong:?}");
         }
     }

@@ -1,5 +1,9 @@
 //! What a step of training or of scoring reads, and where training draws it from.
 
+use std::collections::BTreeSet;
+
+use clap::ValueEnum;
+
 use crate::Outcome;
 use crate::protocol::{Request, Seeded};
 
@@ -67,12 +71,33 @@ pub(crate) struct Place {
     pub(crate) place: u32,
 }
 
+/// Which items training draws negatives from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NegativesFrom {
+    /// Those of the training part.
+    Met,
+    /// Those of the whole log, also the ones that only held-out events have.
+    All,
+}
+
+impl NegativesFrom {
+    /// The name on the command line, and in the header of a file.
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            Self::Met => "met",
+            Self::All => "all",
+        }
+    }
+}
+
 /// The training part of a log.
 pub(crate) struct TrainingSet {
     users: Vec<Vec<u32>>,
     /// Each user's items, ascending: what no negative may be.
     met: Vec<Vec<u32>>,
     items: usize,
+    /// What negatives are drawn from, ascending.
+    pool: Vec<u32>,
     places: Vec<Place>,
 }
 
@@ -84,7 +109,7 @@ impl TrainingSet {
     ///
     /// # Errors
     /// If there is nothing to predict.
-    pub(crate) fn new(users: Vec<Vec<u32>>, items: usize) -> Outcome<Self> {
+    pub(crate) fn new(users: Vec<Vec<u32>>, items: usize, negatives_from: NegativesFrom) -> Outcome<Self> {
         let items_of = |events: &Vec<u32>| {
             let mut items = events.clone();
             items.sort_unstable();
@@ -92,18 +117,32 @@ impl TrainingSet {
             items
         };
         let met: Vec<Vec<u32>> = users.iter().map(items_of).collect();
+        let pool: Vec<u32> = match negatives_from {
+            NegativesFrom::Met => {
+                let all: BTreeSet<u32> = met.iter().flatten().copied().collect();
+                all.into_iter().collect()
+            }
+            NegativesFrom::All => (0..u32::try_from(items)?).collect(),
+        };
         let mut places = Vec::new();
         for (user, events) in users.iter().enumerate() {
-            // Who has met every item has no negatives.
-            if met[user].len() < items {
+            // Who has met every one of them has no negatives.
+            if met[user].len() < pool.len() {
                 let user = u32::try_from(user)?;
                 places.extend((FIRST..events.len()).map(|place| Place { user, place: place as u32 }));
             }
         }
         if places.is_empty() {
-            return Err(format!("no user has more than {FIRST} events before the two that are held out: there is nothing to train on").into());
+            return Err(format!("no user has more than {FIRST} events before the two that are held out, and items left for negatives: there is nothing to train on").into());
         }
-        Ok(Self { users, met, items, places })
+        Ok(Self { users, met, items, pool, places })
+    }
+
+    /// How often the users have met each item.
+    pub(crate) fn meetings(&self) -> Vec<u32> {
+        let mut meetings = vec![0; self.items];
+        self.users.iter().flatten().for_each(|&item| meetings[item as usize] += 1);
+        meetings
     }
 
     /// How many events can be predicted.
@@ -124,7 +163,7 @@ impl TrainingSet {
         places
     }
 
-    /// Each event after the newest behaviours before it, and so many items that its user has not met, uniformly.
+    /// Each event after the newest behaviours before it, and so many items that its user has not met, drawn uniformly.
     pub(crate) fn sample(
         &self,
         places: &[Place],
@@ -139,7 +178,7 @@ impl TrainingSet {
             candidates.clear();
             candidates.push((self.users[user][place], 1.0));
             while candidates.len() <= negatives {
-                let item = random.below(self.items) as u32;
+                let item = self.pool[random.below(self.pool.len())];
                 if self.met[user].binary_search(&item).is_err() {
                     candidates.push((item, 0.0));
                 }
@@ -157,7 +196,7 @@ mod tests {
     #[test]
     fn events_are_predicted_from_those_before_them() {
         let users = vec![vec![7, 1, 2, 3, 4, 5, 6], vec![1, 2, 3], vec![8, 1, 1, 1, 1, 9]];
-        let set = TrainingSet::new(users.clone(), 40).unwrap();
+        let set = TrainingSet::new(users.clone(), 40, NegativesFrom::All).unwrap();
         assert_eq!(set.len(), 3);
         let mut random = Seeded::new(1);
         let places = set.draw(10, &mut random);
@@ -175,6 +214,30 @@ mod tests {
     }
 
     #[test]
+    fn negatives_are_items_that_somebody_has_met() {
+        let users = vec![vec![0, 1, 2, 3, 4, 5], vec![20, 30]];
+        let drawn = |negatives_from| {
+            let set = TrainingSet::new(users.clone(), 40, negatives_from).unwrap();
+            let mut random = Seeded::new(1);
+            let places = set.draw(1, &mut random);
+            set.sample(&places, 4, 200, &mut random).targets[1..].iter().copied().collect::<BTreeSet<u32>>()
+        };
+        assert_eq!(drawn(NegativesFrom::Met), BTreeSet::from([20, 30]));
+        // 200 draws from 34 items: all but certainly more than half of them.
+        let all = drawn(NegativesFrom::All);
+        assert!(all.len() > 17 && all.iter().all(|item| (6..40).contains(item)), "{all:?}");
+        let set = TrainingSet::new(users, 40, NegativesFrom::Met).unwrap();
+        let met: Vec<u32> = set
+            .meetings()
+            .into_iter()
+            .enumerate()
+            .filter(|(_, met)| *met > 0)
+            .map(|(item, _)| item as u32)
+            .collect();
+        assert_eq!(met, [0, 1, 2, 3, 4, 5, 20, 30]);
+    }
+
+    #[test]
     fn the_newest_behaviours_are_kept() {
         let mut sample = Sample::default();
         sample.push(&[1, 2, 3], &[(9, 1.0)]);
@@ -189,8 +252,10 @@ mod tests {
 
     #[test]
     fn nothing_to_train_on_is_an_error() {
-        assert!(TrainingSet::new(vec![vec![0; 5]], 9).is_err());
+        assert!(TrainingSet::new(vec![vec![0; 5]], 9, NegativesFrom::All).is_err());
         // A user who has met every item has no negatives.
-        assert!(TrainingSet::new(vec![vec![0, 1, 0, 1, 0, 1, 0]], 2).is_err());
+        let all = vec![vec![0, 1, 0, 1, 0, 1, 0]];
+        assert!(TrainingSet::new(all.clone(), 2, NegativesFrom::All).is_err());
+        assert!(TrainingSet::new(all, 3, NegativesFrom::Met).is_err());
     }
 }

@@ -80,6 +80,7 @@ pub(crate) fn save(path: &Path, models: &[&Model], log: &Log, options: &Options)
         ("samples", options.samples().to_string()),
         ("batch", options.batch.to_string()),
         ("negatives", options.negatives.to_string()),
+        ("negatives_from", options.negatives_from.key().to_owned()),
         ("rate", options.rate.to_string()),
         ("table_rate", options.table_rate.to_string()),
         ("table_decay", options.table_decay.to_string()),
@@ -140,11 +141,13 @@ mod tests {
     #[test]
     fn a_file_that_would_be_too_large_is_refused() {
         let log = Log { name: "a log".into(), users: vec![(0..9).collect()], items: 60_000 };
-        let options = Options::parse_from(["train", "--width", "40", "--systems", "mean"]);
+        let options =
+            Options::parse_from(["train", "--width", "40", "--systems", "mean", "--negatives-from", "all"]);
         let data = Data::new(&log, &options).unwrap();
         let error = check_size(Path::new("model.safetensors"), &data, &options).unwrap_err().to_string();
         assert!(error.contains("at most 4000000") && error.contains("--systems"), "{error}");
-        let options = Options::parse_from(["train", "--width", "8", "--systems", "mean"]);
+        let options =
+            Options::parse_from(["train", "--width", "8", "--systems", "mean", "--negatives-from", "all"]);
         check_size(Path::new("model.safetensors"), &Data::new(&log, &options).unwrap(), &options).unwrap();
     }
 }

@@ -3,8 +3,11 @@
 use crate::cost::Cost;
 use crate::data::Log;
 use crate::estimates::{Estimate, Estimates};
+use crate::groups::{self, GROUPS, Group};
 use crate::options::Options;
+use crate::protocol::Request;
 use crate::report::{count, counted, figures, note, table};
+use crate::samples::NegativesFrom;
 use crate::systems::System;
 use crate::training::{Data, Trained};
 
@@ -51,10 +54,14 @@ pub(crate) fn header(log: &Log, data: &Data, options: &Options) -> String {
             counted(options.candidates, "negative"),
         ),
         format!(
-            "Embeddings of {}, the newest {}, {} an event, batches of {}, rates {} and {} (tables, decay {}), {seeds} from {}",
+            "Embeddings of {}, the newest {}, {} an event (of {}), batches of {}, rates {} and {} (tables, decay {}), {seeds} from {}",
             options.width,
             counted(options.history, "behaviour"),
             counted(options.negatives, "negative"),
+            match options.negatives_from {
+                NegativesFrom::Met => "items that training has met",
+                NegativesFrom::All => "all items",
+            },
             options.batch,
             options.rate,
             options.table_rate,
@@ -88,6 +95,31 @@ pub(crate) fn quality(all: &[Outcomes], options: &Options) -> String {
     }
     format!("\nQuality of the test\n\n{}", table(&rows))
 }
+
+/// GAUC by how often training has met the held-out item, of validation and test.
+pub(crate) fn groups(all: &[Outcomes], data: &Data) -> String {
+    let meetings = data.train.meetings();
+    let names = GROUPS.iter().map(|(name, _)| *name).chain(["all but never"]);
+    let mut rows = vec![["system", "part"].into_iter().chain(names).map(String::from).collect::<Vec<_>>()];
+    for outcomes in all {
+        let parts: [Part<'_>; 2] =
+            [("validation", &data.valid, |run| &run.valid[..]), ("test", &data.test, |run| &run.scores[..])];
+        for (part, requests, scores) in parts {
+            let scores: Vec<&[Vec<f32>]> = outcomes.runs.iter().map(scores).collect();
+            let groups = groups::groups(&meetings, requests, &scores);
+            let cell = |group: &Group| match group.users {
+                0 => "none".to_owned(),
+                users => format!("{:.4} ({})", group.gauc, count(users)),
+            };
+            let cells = groups.iter().map(cell);
+            rows.push([outcomes.system.name(), part].map(String::from).into_iter().chain(cells).collect());
+        }
+    }
+    format!("\nGAUC by how often training has met the held-out item (of how many users)\n\n{}", table(&rows))
+}
+
+/// A part of the log: its name, its requests, and their scores in a run.
+type Part<'a> = (&'a str, &'a [Request], fn(&Trained) -> &[Vec<f32>]);
 
 /// A mean and its interval.
 fn interval(estimate: Estimate) -> String {
@@ -123,6 +155,10 @@ pub(crate) fn notes(all: &[Outcomes], options: &Options) -> String {
     let mut notes = vec![
         "In brackets: the interval that 95 % of 1000 bootstrap draws of the users fall into. AUC is over all pairs of a held-out item and a \
          negative, GAUC the mean of each user's own, which `rank` calls AUC; its requests are the same."
+            .to_owned(),
+        "GAUC by how often training has met the held-out item: ids say nothing of items that training has not met, and the log has no others of \
+         them than held-out ones. So the score that they have by the choice of negatives (--negatives-from) moves the mean of all users, and is no \
+         merit of a system; the last column leaves their users out."
             .to_owned(),
         "The test was read once per run, at the epoch that is best in GAUC on validation, each user's last event but one. Nothing is chosen by it."
             .to_owned(),

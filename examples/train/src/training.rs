@@ -52,7 +52,7 @@ impl Data {
             }
             _ => None,
         };
-        let train = TrainingSet::new(valid.known, log.items)?;
+        let train = TrainingSet::new(valid.known, log.items, options.negatives_from)?;
         Ok(Self { train, valid: valid.requests, test: test.requests, sizes, contents })
     }
 }
@@ -74,7 +74,9 @@ pub(crate) struct Trained {
     pub(crate) best: usize,
     /// Time of all training steps, drawing of samples included.
     pub(crate) seconds: f64,
-    /// Of each request of the test, the scores of its candidates.
+    /// Of each request of validation, the scores of its candidates.
+    pub(crate) valid: Vec<Vec<f32>>,
+    /// The same of the test.
     pub(crate) scores: Vec<Vec<f32>>,
 }
 
@@ -179,8 +181,8 @@ pub(crate) fn train(
         // The figures are those of the file.
         model.round_tables()?;
     }
-    let scores = scores(&model, &data.test)?;
-    Ok(Trained { model, curve, best: stopping.best(), seconds, scores })
+    let (valid, scores) = (scores(&model, &data.valid)?, scores(&model, &data.test)?);
+    Ok(Trained { model, curve, best: stopping.best(), seconds, valid, scores })
 }
 
 #[cfg(test)]
