@@ -63,7 +63,8 @@ pub enum Error {
         position: u64,
         /// The id.
         id: u64,
-        /// What it must be below: the rows of the table, the length of the history, the number of buckets.
+        /// What it must be below: the rows of the table, the length of the history, the number of buckets. On `Cuda`, where more than a
+        /// hundred calls between two waits have other bounds for the same argument, it may be the id, which the bound is at most.
         bound: u64,
     },
     /// An allocation failed.

@@ -40,7 +40,7 @@ struct Check {
 pub(super) struct Records {
     blocks: Vec<Allocation>,
     checks: Vec<Check>,
-    /// Uses so far, and how many of them a wait has found right.
+    /// Uses so far, and how many of them a wait has found right, or reported.
     uses: u64,
     settled: u64,
 }
@@ -95,6 +95,11 @@ impl Records {
         let of_argument = |check: &Check| (check.operation, check.argument) == (operation, argument);
         let same = |check: &Check| of_argument(check) && check.bounds.iter().any(|other| other.same(bound));
         if let Some(index) = self.checks.iter().position(same) {
+            // The last bound is that of the latest call.
+            let bounds = &mut self.checks[index].bounds;
+            let own =
+                bounds.iter().position(|other| other.same(bound)).and_then(|place| bounds.remove(place));
+            bounds.extend(own);
             return Some(index);
         }
         if self.checks.iter().filter(|check| of_argument(check)).count() < OWN {
@@ -140,11 +145,11 @@ impl Records {
             let Some(page) = words.iter().position(|&word| word != u64::MAX) else { continue };
             let position = (page as u64) << 32 | words[page] >> 32;
             let id = words[page] & u64::from(u32::MAX);
-            // That of the latest call that would have reported the id.
-            let bounds = || check.bounds.iter().rev();
-            let bound = bounds().find(|bound| id >= bound.at(position)).or(bounds().next());
             let Check { operation, argument, .. } = *check;
-            return bound.map_or(Ok(()), |bound| Err(bound.error(operation, argument, position, id)));
+            // That of the latest call that would have reported the id. Where it has been forgotten, it was at most the id.
+            let bound = check.bounds.iter().rev().find(|bound| id >= bound.at(position));
+            let forgotten = || Error::IndexOutOfRange { operation, argument, position, id, bound: id };
+            return Err(bound.map_or_else(forgotten, |bound| bound.error(operation, argument, position, id)));
         }
         Ok(())
     }
@@ -158,12 +163,13 @@ impl Records {
     }
 
     /// As [`look`](Self::look), and clears the records. No call may run at the same time: its records would be cleared too.
-    pub(super) fn take(&self, stream: &CudaStream, operation: &'static str) -> Result<()> {
+    pub(super) fn take(&mut self, stream: &CudaStream, operation: &'static str) -> Result<()> {
         let found = self.look(stream, operation);
         if found.as_ref().is_err_and(Bound::found) {
             for block in &self.blocks {
                 block.fill(operation, 0xff)?;
             }
+            self.settled = self.uses;
         }
         found
     }

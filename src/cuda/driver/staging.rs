@@ -16,6 +16,8 @@ use crate::gpu::lock;
 const LARGE: usize = 1 << 20;
 /// The most bytes that are kept; then the stream is waited for.
 const MOST: usize = 16 << 20;
+/// What keeping a source takes besides its bytes, roughly.
+const PER_SOURCE: usize = 64;
 
 /// Sources of copies that the stream may not have made yet. A driver does not promise to have read pageable memory when it returns.
 #[derive(Debug)]
@@ -53,14 +55,18 @@ impl Staging {
             let copied = write(&self.stream, operation, to, bytes);
             return self.wait(operation).and(copied);
         }
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let mut kept = lock(&self.kept);
-        if kept.bytes + bytes.len() > MOST {
+        let size = bytes.len() + PER_SOURCE;
+        if kept.bytes + size > MOST {
             self.wait(operation)?;
             *kept = Kept::default();
         }
         let own: Box<[u8]> = bytes.into();
         write(&self.stream, operation, to, &own)?;
-        kept.bytes += own.len();
+        kept.bytes += size;
         kept.sources.push(own);
         Ok(())
     }

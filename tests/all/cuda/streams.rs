@@ -179,6 +179,60 @@ fn many_batches_share_records_and_none_waits() {
     assert!(emulator.take_leaks().is_empty());
 }
 
+/// Many sizes of tables, with a wait after each call, and without. An error tells the bound of the call that went wrong, or, where that has
+/// been forgotten, no wrong one.
+#[test]
+fn bounds_of_many_calls_are_those_of_the_call_that_went_wrong() {
+    let Some(emulator) = session() else { return };
+    emulator.set_checks(false);
+    let gpu = Cuda::new(0).expect("a device");
+    let look_up = |rows: usize, id: u32| {
+        let (size, ids) = (gpu.zeros::<f32>(rows)?, gpu.upload(&[id])?);
+        let tables = [Table::new(rows, 1, TableData::F32(gpu.view(&size)))];
+        let inputs = LookupInputs::new(gpu.view(&ids), &tables);
+        gpu.lookup(&Lookup::default(), Bags::Each, inputs).map(drop)
+    };
+    let bound_of = |found: Result<()>| match found {
+        Err(Error::IndexOutOfRange { argument: "ids", bound, .. }) => bound,
+        other => panic!("{other:?}"),
+    };
+    for rows in (1..=80).chain([65, 66, 64, 65, 79, 3]) {
+        look_up(rows, 1000).expect("reported by the next wait");
+        assert_eq!(bound_of(gpu.synchronize()), rows as u64);
+    }
+    for i in 0..200 {
+        let (rows, id) = if i == 70 { (3, 5) } else { (100 + i, 0) };
+        look_up(rows, id).expect("reported by the next wait");
+    }
+    let bound = bound_of(gpu.synchronize());
+    assert!((3..=5).contains(&bound), "{bound}");
+    gpu.synchronize().expect("reported once");
+    drop(gpu);
+    assert_eq!(emulator.take_findings(), []);
+}
+
+/// The host keeps sources of small copies until a wait, but not for ever, however small they are.
+#[test]
+fn tiny_copies_are_bounded_without_waits() {
+    let Some(emulator) = session() else { return };
+    let gpu = Cuda::new(0).expect("a device");
+    let mut bytes = gpu.zeros::<u8>(4).expect("memory");
+    let mut copy = |count: usize, times: usize| {
+        let mut waits = 0;
+        for _ in 0..times / 1000 {
+            emulator.take_calls();
+            for _ in 0..1000 {
+                let out = gpu.view_mut(&mut bytes).slice(1, count).expect("a part");
+                gpu.upload_into(out, &[7; 3][..count]).expect("a copy");
+            }
+            waits += emulator.take_calls().iter().filter(|name| name.contains("Synchronize")).count();
+        }
+        waits
+    };
+    assert_eq!((copy(0, 300_000), copy(1, 300_000)), (0, 1));
+    assert_eq!(gpu.download(gpu.view(&bytes)).expect("a download"), [0, 7, 0, 0]);
+}
+
 #[test]
 fn the_per_thread_default_stream_is_refused() {
     let Some(emulator) = session() else { return };
