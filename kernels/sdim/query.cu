@@ -32,6 +32,9 @@ struct SdimQueryParams {
     void *out;
     // For given signatures of 2^bits or more; null if signatures are computed.
     u64 *record;
+    // The table of each user, or null: user b has table b. And the record for those of `tables` or more.
+    const u32 *owners;
+    u64 *owner_record;
     u64 count;
     u32 users, width, groups, bits, code_bytes;
     u32 normalise;
@@ -41,7 +44,7 @@ struct SdimQueryParams {
     u32 first_whole;
     // 1 / groups.
     float inverse_groups;
-    u32 unused;
+    u32 tables;
 };
 
 // The user of candidate `m`: the last offset that is not above it.
@@ -57,6 +60,20 @@ __device__ __forceinline__ u32 user_of(const u64 *offsets, u32 users, u64 m) {
         count = min(step, count - last * step);
     }
     return low;
+}
+
+// The table that candidate `m` reads. One that is not there is reported, and taken for the first.
+__device__ __forceinline__ u64 table_of(const SdimQueryParams &p, u64 m) {
+    u64 user = user_of((const u64 *)p.places, p.users, m);
+    if (!p.owners) {
+        return user;
+    }
+    u32 owner = p.owners[user];
+    if (owner >= p.tables) {
+        report_bad_id(p.owner_record, user, owner);
+        return 0;
+    }
+    return owner;
 }
 
 // Where the bucket rows of a candidate are: in a table, or partial results to combine.
@@ -237,8 +254,7 @@ __device__ __forceinline__ void query(const SdimQueryParams &p) {
         source.parts = max(tile.slots, 1u);
         row = tile.first_target + tile.first_row;
     } else {
-        u64 user = user_of((const u64 *)p.places, p.users, m);
-        source.first += user * ((u64)(p.groups << p.bits) * p.width);
+        source.first += table_of(p, m) * ((u64)(p.groups << p.bits) * p.width);
     }
     u32 lane = threadIdx.x % WARP, lanes = 1;
     while (lanes < WARP && lanes * LANE_COLUMNS < p.width) {

@@ -2,7 +2,8 @@
 //
 // One workgroup of 64 threads computes 64 columns of one candidate, 64 groups at a time: first each thread computes the
 // norm of one group's bucket row, then each thread adds one column of these rows, which are then in the cache. The user
-// of a candidate is found by bisection of the offsets; all threads take the same branches.
+// of a candidate is found by bisection of the offsets; all threads take the same branches. Where `tables` is not 0, owners[b] is the table of
+// user b.
 // SUMMED 0 reads bucket tables; SUMMED 1 reads the sums that sdim/attend.wgsl wrote for each candidate, and
 // shared/sum_parts.wgsl added up.
 // Precision: f32. Rows are scaled by a power of two before they are squared, so that neither squares nor norms overflow;
@@ -19,6 +20,8 @@ struct SdimQueryParams {
     codes_base: u32,
     out_base: u32,
     normalise: u32,
+    tables: u32,
+    owners_base: u32,
 }
 @group(0) @binding(0) var<uniform> params: SdimQueryParams;
 
@@ -65,6 +68,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         first = m;
     } else {
         first = user_of(m);
+        if params.tables > 0u {
+            // A user without a table is reported by another kernel.
+            first = min(owners[params.owners_base + first], params.tables - 1u);
+        }
     }
     // Without normalisation: a power of two that is at least the number of groups.
     let all = power_below(32u - countLeadingZeros(params.hash_groups));

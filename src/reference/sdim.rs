@@ -90,7 +90,7 @@ fn encode(op: &Sdim, histories: &Jagged, inputs: &SdimEncodeInputs<'_, Host, f32
 /// The gather from given tables, `[M, d]`.
 ///
 /// # Errors
-/// Those of [`Sdim::check_query`]; [`Error::IndexOutOfRange`] for a given signature of `2^τ` or more.
+/// Those of [`Sdim::check_query`]; [`Error::IndexOutOfRange`] for a given signature of `2^τ` or more, and for a user without a table.
 pub fn sdim_query<T: Element>(
     op: &Sdim,
     targets: &Jagged,
@@ -104,7 +104,13 @@ fn query(op: &Sdim, targets: &Jagged, inputs: &SdimQueryInputs<'_, Host, f32>) -
     const NAME: &str = "sdim_query";
     op.check_query(NAME, targets, inputs)?;
     let signatures = hash(NAME, op, targets.total(), inputs.targets, &inputs.hash)?;
-    let bucket_row = |b, g, signature| row(&inputs.table, bucket(op, b, g, signature) / op.width, op.width);
+    if let Some(users) = &inputs.users {
+        Sdim::check_host_users(NAME, users, op.tables(NAME, inputs.table.len())?)?;
+    }
+    let bucket_row = |b: usize, g, signature| {
+        let user = inputs.users.map_or(b, |users| users[b] as usize);
+        row(&inputs.table, bucket(op, user, g, signature) / op.width, op.width)
+    };
     gather(NAME, op, targets, &signatures, bucket_row)
 }
 

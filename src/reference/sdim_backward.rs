@@ -45,6 +45,7 @@ fn query_backward(
 ) -> Result<Vec<f64>> {
     const NAME: &str = "sdim_query_backward";
     op.check_query(NAME, targets, inputs)?;
+    Sdim::check_no_users(NAME, inputs)?;
     check_grad_out(NAME, op, targets, grad_out)?;
     let signatures = hash(NAME, op, targets.total(), inputs.targets, &inputs.hash)?;
     let table: Vec<f64> = inputs.table.iter().map(|&value| value.into()).collect();

@@ -150,6 +150,7 @@ pub(super) fn sdim_query_in_f32<T: Element, R>(
 ) -> Result<R> {
     let targets = wide_if_any(operation, inputs.targets)?;
     let mut views = SdimQueryInputs::new(inputs.table, inputs.hash);
+    views.users = inputs.users;
     views.targets = targets.as_deref().map(Host::view);
     reference(&views)
 }

@@ -164,6 +164,8 @@ tests!(sdim on cpu cuda webgpu: (
     matches_reference_on_a_long_history,
     matches_reference_on_long_histories_in_many_buckets,
     matches_reference_on_random_batches,
+    reads_tables_that_requests_share,
+    finds_users_without_a_table,
     ignores_rows_that_belong_to_nobody,
     hashes_exact_zeros_to_zero,
     adds_tables_of_two_halves,

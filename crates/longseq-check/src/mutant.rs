@@ -258,9 +258,12 @@ impl SdimOps for Mutant {
         &self,
         op: &Sdim,
         targets: &Jagged,
-        inputs: SdimQueryInputs<'_, Host, T>,
+        mut inputs: SdimQueryInputs<'_, Host, T>,
         mut out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
+        if self.is(Fault::OwnTable) {
+            inputs.users = None;
+        }
         if !self.is(Fault::NormalisedAfterMean) || !op.normalise {
             return Cpu::new().sdim_query_into(op, targets, inputs, out);
         }

@@ -31,6 +31,7 @@ pub(super) fn query<T: Element>(
 ) -> Result<()> {
     const NAME: &str = "sdim_query_backward";
     op.check_query(NAME, targets, inputs)?;
+    Sdim::check_no_users(NAME, inputs)?;
     op.check_grad_out(NAME, targets, grad_out.len())?;
     op.check_grad_table(NAME, targets.users(), grad_table.len())?;
     let signatures = Signatures::new(NAME, op, targets.total(), &inputs.hash)?;

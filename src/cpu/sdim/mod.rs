@@ -211,9 +211,14 @@ pub(super) fn query<T: Element>(
     const NAME: &str = "sdim_query";
     op.check_query(NAME, targets, inputs)?;
     op.check_output(NAME, targets, out.len())?;
+    if let Some(users) = &inputs.users {
+        Sdim::check_host_users(NAME, users, op.tables(NAME, inputs.table.len())?)?;
+    }
     let signatures = Signatures::new(NAME, op, targets.total(), &inputs.hash)?;
     let rows = inputs.targets.map(|rows| WideRows::new(rows.as_slice()));
-    let tiles = tiles(op, targets.ranges().enumerate(), NarrowRows::new(out.into_slice()));
+    let user = |b: usize| inputs.users.map_or(b, |users| users[b] as usize);
+    let requests = targets.ranges().enumerate().map(|(b, targets)| (user(b), targets));
+    let tiles = tiles(op, requests, NarrowRows::new(out.into_slice()));
     average(instructions, &signatures, rows, (&inputs.table, op.table_length(1)?), tiles);
     Ok(())
 }

@@ -99,6 +99,7 @@ pub(super) fn query<T: Element>(
     const NAME: &str = "sdim_query_backward";
     let jagged = targets.as_ref();
     op.check_query(NAME, jagged, inputs)?;
+    Sdim::check_no_users(NAME, inputs)?;
     op.check_grad_out(NAME, jagged, grad_out.len())?;
     op.check_grad_table(NAME, jagged.users(), grad_table.len())?;
     if jagged.users() == 0 {

@@ -8,6 +8,7 @@ use crate::cuda::batch::{CudaBatch, CudaJagged, DevicePlan};
 use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::{ByType, Kernel};
+use crate::cuda::lookup::check_ids;
 use crate::cuda::memory::{CudaMemory, Region};
 use crate::cuda::sdim::signatures::{
     Codes, PARTIAL_BYTES, PIECES, SCAN_THREADS, Sizes, TILE_ROWS, check, codes,
@@ -15,9 +16,9 @@ use crate::cuda::sdim::signatures::{
 use crate::cuda::twin::twins;
 use crate::element::Element;
 use crate::error::Result;
-use crate::gpu::fit;
+use crate::gpu::{Bound, fit};
 use crate::memory::ViewMut;
-use crate::ops::{Hash, Sdim, SdimAttendInputs, SdimQueryInputs};
+use crate::ops::{Hash, IdPolicy, Sdim, SdimAttendInputs, SdimQueryInputs, Table, TableData};
 use crate::plan::Cut;
 
 /// Reads bucket tables.
@@ -73,6 +74,8 @@ twins! {
         rotations: u64,
         out: u64,
         record: u64,
+        owners: u64,
+        owner_record: u64,
         count: u64,
         users: u32,
         width: u32,
@@ -83,7 +86,7 @@ twins! {
         vectors: u32,
         first_whole: u32,
         inverse_groups: f32,
-        unused: u32,
+        tables: u32,
     }
 }
 
@@ -103,6 +106,19 @@ pub(super) fn query<T: Element>(
     let (table, out) = (gpu.region(NAME, &inputs.table)?, gpu.region_mut(NAME, &out)?);
     let offsets = targets.offsets(gpu, NAME)?;
     let mut call = gpu.begin(NAME);
+    let (mut owners, mut owner_record, mut tables) = (0, 0, 0);
+    if let Some(users) = &inputs.users {
+        let count = op.tables(NAME, inputs.table.len())?;
+        let bound = Bound::Columns(vec![count as u64]);
+        owner_record = call.record("users", jagged.users(), bound)?;
+        let users = gpu.region(NAME, users)?;
+        (owners, tables) = (users.pointer, fit(NAME, "table", count)?);
+        if jagged.ranges().any(|targets| targets.is_empty()) {
+            // No candidate reads the table of such a request.
+            let table = Table::new(count, op.table_length(1)?, TableData::F32(inputs.table));
+            check_ids(gpu, &call, "users", IdPolicy::Error, users, jagged.users(), &[table])?;
+        }
+    }
     // If all blocks run at once, latency matters, and hashing in the same kernel saves a launch. With more blocks, each would
     // read the rotations again.
     let few = count <= QUERY_ROWS * QUERY_BLOCKS * gpu.multiprocessors() && op.groups <= HASHED_GROUPS;
@@ -121,6 +137,9 @@ pub(super) fn query<T: Element>(
         rotations,
         out: out.pointer,
         record: codes.record,
+        owners,
+        owner_record,
+        tables,
         count: count as u64,
         users: fit(NAME, "users", jagged.users())?,
         code_bytes: codes.bytes,

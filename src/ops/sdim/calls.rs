@@ -150,7 +150,7 @@ pub trait SdimOps: DeviceOps {
     /// SDIM from existing tables into a given output `[M, d]`; see [`Sdim`].
     ///
     /// # Errors
-    /// Those of [`Sdim::check_query`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for a given signature of
+    /// Those of [`Sdim::check_query`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for a user without a table, and for a given signature of
     /// `2^τ` or more.
     fn sdim_query_into<T: Element>(
         &self,

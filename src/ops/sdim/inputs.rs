@@ -27,8 +27,10 @@ pub struct SdimEncodeInputs<'a, S: Memory, T: Element> {
 /// The inputs of `query`.
 #[non_exhaustive]
 pub struct SdimQueryInputs<'a, S: Memory, T: Element> {
-    /// `[B, G, 2^τ, d]`, the result of `encode`.
+    /// `[B, G, 2^τ, d]`, the result of `encode`; `[U, G, 2^τ, d]` with [`users`](Self::users).
     pub table: View<'a, S, f32>,
+    /// `[B]`: whose table the candidates of each request read, each below `U`; `None`: request `b` reads table `b`.
+    pub users: Option<View<'a, S, u32>>,
     /// `[M, d]`, one row per candidate; not needed if signatures are given.
     pub targets: Option<View<'a, S, T>>,
     /// The source of the candidates' signatures.
@@ -60,12 +62,17 @@ impl<'a, S: Memory, T: Element> SdimEncodeInputs<'a, S, T> {
 impl<'a, S: Memory, T: Element> SdimQueryInputs<'a, S, T> {
     /// A table and the source of the candidates' signatures. Rotations also need [`with_targets`](Self::with_targets).
     pub fn new(table: View<'a, S, f32>, hash: Hash<'a, S>) -> Self {
-        Self { table, hash, targets: None }
+        Self { table, users: None, hash, targets: None }
     }
 
     /// Sets the candidates `[M, d]`, which are hashed with the rotations.
     pub fn with_targets(self, targets: View<'a, S, T>) -> Self {
         Self { targets: Some(targets), ..self }
+    }
+
+    /// Sets whose table each request reads, `[B]`: tables of all users are kept, and a batch of requests copies none of them.
+    pub fn with_users(self, users: View<'a, S, u32>) -> Self {
+        Self { users: Some(users), ..self }
     }
 }
 

@@ -265,7 +265,7 @@ impl Sdim {
         self.check_hash(operation, &inputs.hash, n)
     }
 
-    /// Checks the inputs of `query` or of its backward pass (named by `operation`).
+    /// Checks the inputs of `query` or of its backward pass (named by `operation`), which takes no `users`.
     ///
     /// # Errors
     /// [`Error::Parameter`], [`Error::Unsupported`], [`Error::Shape`] and [`Error::Limit`].
@@ -276,8 +276,43 @@ impl Sdim {
         inputs: &SdimQueryInputs<'_, S, T>,
     ) -> Result<()> {
         self.validate(operation)?;
-        self.check_table(operation, targets.users(), inputs.table.len())?;
+        match &inputs.users {
+            None => self.check_table(operation, targets.users(), inputs.table.len())?,
+            Some(users) => {
+                expect(operation, "users", users.len(), &[dim("B", targets.users())])?;
+                let tables = self.tables(operation, inputs.table.len())?;
+                if tables == 0 && targets.users() > 0 {
+                    self.check_table(operation, 1, 0)?;
+                }
+            }
+        }
         self.check_targets(operation, targets, &inputs.targets, &inputs.hash)
+    }
+
+    /// The number of users whose tables have so many numbers.
+    pub(crate) fn tables(&self, operation: &'static str, length: usize) -> Result<usize> {
+        let tables = length / elements(operation, "table", &self.table_shape(1))?;
+        self.check_table(operation, tables, length)?;
+        Ok(tables)
+    }
+
+    /// Fails where a backward pass is given users: the gradient of a table is of one user's candidates.
+    pub(crate) fn check_no_users<S: Memory, T: Element>(
+        operation: &'static str,
+        inputs: &SdimQueryInputs<'_, S, T>,
+    ) -> Result<()> {
+        if inputs.users.is_none() {
+            return Ok(());
+        }
+        let (expected, got) = ("none: one table for each user of the batch".into(), "users".into());
+        Err(Error::Parameter { operation, argument: "users", expected, got })
+    }
+
+    /// Fails for the first of some users, on the host, who has no table.
+    pub(crate) fn check_host_users(operation: &'static str, users: &[u32], tables: usize) -> Result<()> {
+        let Some(position) = users.iter().position(|&user| user as usize >= tables) else { return Ok(()) };
+        let (id, bound) = (users[position].into(), tables as u64);
+        Err(Error::IndexOutOfRange { operation, argument: "users", position: position as u64, id, bound })
     }
 
     /// Checks the inputs of the table-free `attend` or of its backward pass (named by `operation`).
@@ -301,8 +336,7 @@ impl Sdim {
     pub fn check_add(&self, table: usize, other: usize) -> Result<usize> {
         const NAME: &str = "sdim_add_tables";
         self.validate(NAME)?;
-        let users = table / elements(NAME, "table", &self.table_shape(1))?;
-        self.check_table(NAME, users, table)?;
+        let users = self.tables(NAME, table)?;
         expect(NAME, "other", other, &self.table_shape(users))
     }
 

@@ -102,9 +102,9 @@ pub(super) fn attend<T: Element>(
         let mut table = gpu.zeroed::<f32>(NAME, table_length)?;
         let [histories, targets] = batch.sides()?;
         encode(gpu, NAME, op, histories, &inputs.encode(), ViewMut::new(&mut table), false)?;
-        let inputs =
-            SdimQueryInputs { table: View::new(&table), targets: inputs.targets, hash: inputs.target_hash };
-        return query(gpu, NAME, op, targets, &inputs, out);
+        let mut wanted = SdimQueryInputs::new(View::new(&table), inputs.target_hash);
+        wanted.targets = inputs.targets;
+        return query(gpu, NAME, op, targets, &wanted, out);
     }
     let out = gpu.output(NAME, "out", &out, count * op.width, &[], &[])?;
     let (behaviours, history) = (histories.total(), inputs.history);

@@ -2,6 +2,7 @@
 
 use crate::element::Element;
 use crate::error::Result;
+use crate::gpu::fit;
 use crate::memory::ViewMut;
 use crate::ops::{Sdim, SdimQueryInputs};
 use crate::webgpu::batch::{DevicePlan, WgpuJagged};
@@ -24,6 +25,8 @@ params! {
         codes_base: u32,
         out_base: u32,
         normalise: u32,
+        tables: u32,
+        owners_base: u32,
     }
 }
 
@@ -39,6 +42,7 @@ fn query_kernel(summed: bool, bits: u32) -> Kernel {
             Slot::plain("offsets", "u32"),
             Slot::plain("table", "f32"),
             Slot::words("codes", bits),
+            Slot::plain("owners", "u32"),
             Slot::write("out", "f32"),
         ],
     }
@@ -61,11 +65,19 @@ pub(super) fn query<T: Element>(
     op.check_output(operation, jagged, out.len())?;
     let count = jagged.total();
     let table = Region::of(inputs.table);
-    let read = [table.buffer, hash_buffer(&inputs.hash)];
+    let users = inputs.users.map(Region::of);
+    let mut read = vec![table.buffer, hash_buffer(&inputs.hash)];
+    read.extend(users.map(|users| users.buffer));
     let out = gpu.output(operation, "out", &out, count * op.width, &read, &[])?;
     let table = gpu.bind(operation, "table", &table)?;
     let codes = Codes::new(gpu, operation, op, count, ("targets", inputs.targets), &inputs.hash)?;
     let offsets = targets.offsets(gpu, operation, "targets")?;
+    let (mut tables, mut owners) = (0, gpu.nothing());
+    if let Some(users) = users {
+        let count = op.tables(operation, inputs.table.len())?;
+        gpu.check_words(operation, "users", users, jagged.users(), &[count])?;
+        (tables, owners) = (fit(operation, "table", count)?, gpu.bind(operation, "users", &users)?);
+    }
     let params = SdimQueryParams {
         width: op.width as u32,
         hash_groups: op.groups as u32,
@@ -75,8 +87,10 @@ pub(super) fn query<T: Element>(
         codes_base: codes.binding.base,
         out_base: out.binding.base,
         normalise: u32::from(op.normalise),
+        tables,
+        owners_base: owners.base,
     };
-    let bindings = [&offsets, &table, &codes.binding, &out.binding];
+    let bindings = [&offsets, &table, &codes.binding, &owners, &out.binding];
     gpu.dispatch(
         operation,
         &query_kernel(false, codes.bits),
@@ -106,8 +120,10 @@ pub(super) fn query_sums(
         codes_base: 0,
         out_base: out.base,
         normalise: u32::from(op.normalise),
+        tables: 0,
+        owners_base: 0,
     };
-    let bindings = [&plan.tiles, sums, &gpu.nothing(), out];
+    let bindings = [&plan.tiles, sums, &gpu.nothing(), &gpu.nothing(), out];
     let groups = plan.plan.tiles.len() * op.width.div_ceil(64);
     gpu.dispatch(operation, &query_kernel(true, 32), &params, &bindings, groups as u64)
 }

@@ -121,6 +121,23 @@ fn sdim_checks_its_buffers() {
 }
 
 #[test]
+fn gradients_of_tables_take_no_users() {
+    let op = Sdim::new(4).with_groups(2, 3);
+    let (rotations, rows) = ([0.0f32; 24], [0.0f32; 8]);
+    let rotate = Hash::Rotations(Host::view(&rotations));
+    let targets = Jagged::from_lengths(&[2]).expect("small lengths");
+    let (table, users, mut gradient) = ([0.0f32; 64], [0u32], [0.0f32; 64]);
+    let inputs = SdimQueryInputs::new(Host::view(&table), rotate)
+        .with_targets(Host::view(&rows))
+        .with_users(Host::view(&users));
+    let (grad_out, gradient) = (Host::view(&rows), Host::view_mut(&mut gradient));
+    assert_error(
+        Cpu::new().sdim_query_backward_into(&op, &targets, inputs, grad_out, gradient),
+        "sdim_query_backward: users: expected none: one table for each user of the batch, got users",
+    );
+}
+
+#[test]
 fn signatures_outside_the_table_are_errors_and_change_nothing() {
     let op = Sdim::new(4).with_groups(2, 3);
     let given = [0u8, 1, 7, 8, 9, 0];

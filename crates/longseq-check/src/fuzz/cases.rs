@@ -130,6 +130,7 @@ fn sdim_case(bytes: &mut Unstructured<'_>) -> Result<SdimCase> {
         groups: bytes.int_in_range(1..=20)?,
         bits: bits(bytes)?,
         normalise: bytes.arbitrary()?,
+        shared: bytes.arbitrary()?,
     })
 }
 

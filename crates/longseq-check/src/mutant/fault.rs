@@ -35,6 +35,8 @@ pub enum Fault {
     NormalisedAfterMean,
     /// Rows that belong to no user go into the last user's buckets.
     PaddingHashed,
+    /// Whose table a request reads is ignored.
+    OwnTable,
     /// `append` replaces the table.
     AppendReplaces,
     /// The mean of a bag is its sum.

@@ -142,7 +142,8 @@ prop_compose! {
     ) -> SdimBackwardCase {
         let (histories, targets) = requests.into_iter().unzip();
         let data = Data::Normal;
-        let forward = SdimCase { seed, dtype, data, histories, targets, tail, width, groups, bits, normalise };
+        let sizes = SdimCase { histories, targets, tail, width, groups, bits, ..Default::default() };
+        let forward = SdimCase { seed, dtype, data, normalise, ..sizes };
         SdimBackwardCase { forward, narrow, hashed, bytes: bits <= 8 && seed % 2 == 0, nan: None }
     }
 }

@@ -128,7 +128,9 @@ impl SdimCase {
         let query_error = (self.width + self.groups + 16) as f64 * U * largest;
         let used = batch.targets().total() * self.width;
         let targets = Host::view(&inputs.targets[..]);
-        let query = SdimQueryInputs::new(Host::view(&table), target_hash).with_targets(targets);
+        let users = self.users();
+        let mut query = SdimQueryInputs::new(Host::view(&table), target_hash).with_targets(targets);
+        query.users = self.shared.then(|| Host::view(&users[..]));
         let exact_query = reference::sdim_query::<T>(&op, batch.targets(), &query)?;
         let got: Vec<T> = bytemuck::pod_collect_to_vec(&output.query);
         compare("query", &got, &exact_query[..used], &rows(query_error, &doubt.queries), rules)?;

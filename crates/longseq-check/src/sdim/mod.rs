@@ -55,6 +55,8 @@ pub struct SdimCase {
     pub bits: usize,
     /// Whether bucket rows are normalised.
     pub normalise: bool,
+    /// Whether queries read tables that requests share.
+    pub shared: bool,
 }
 
 impl Default for SdimCase {
@@ -70,6 +72,7 @@ impl Default for SdimCase {
             groups: 4,
             bits: 3,
             normalise: true,
+            shared: false,
         }
     }
 }
@@ -137,6 +140,11 @@ impl SdimCase {
         data::batch(&self.histories, &self.targets, self.tail)
     }
 
+    /// Whose table each request reads.
+    fn users(&self) -> Vec<u32> {
+        (0..self.targets.len() as u32).rev().map(|user| user / 2).collect()
+    }
+
     /// The least that the call must do.
     pub fn work(&self, operation: &str) -> Work {
         let (op, batch) = (self.op(), self.batch());
@@ -202,6 +210,7 @@ impl SdimCase {
         let given = Hash::Signatures16(backend.view(&given));
         let target_given = Hash::Signatures16(backend.view(&target_given));
         let rotate = Hash::Rotations(backend.view(&rotations));
+        let users = backend.upload(&self.users())?;
 
         let (history, hashes) = (backend.view(&rows), backend.view(&rotations));
         let signatures16 = self.signatures::<B, T, u16>(WORDS, backend, history, hashes, calls)?;
@@ -223,6 +232,7 @@ impl SdimCase {
             let mut query = Guarded::<B, T>::new(backend, used, unused)?;
             let mut inputs = SdimQueryInputs::new(backend.view(&device_table), target_hash);
             inputs.targets = target_rows;
+            inputs.users = self.shared.then(|| backend.view(&users));
             calls.make(names[1], &mut || {
                 Ok(backend.sdim_query_into(&op, &targets, inputs, query.view_mut(backend)?)?)
             })?;

@@ -25,6 +25,8 @@ list_tests!("sdim":
     matches_reference_on_a_long_history,
     matches_reference_on_long_histories_in_many_buckets,
     matches_reference_on_random_batches,
+    reads_tables_that_requests_share,
+    finds_users_without_a_table,
     ignores_rows_that_belong_to_nobody,
     hashes_exact_zeros_to_zero,
     adds_tables_of_two_halves,
@@ -193,11 +195,11 @@ prop_compose! {
         width in 1usize..70,
         groups in 1usize..10,
         bits in 1usize..11,
-        normalise in any::<bool>(),
+        (normalise, shared) in any::<(bool, bool)>(),
     ) -> SdimCase {
         let (histories, targets) = requests.into_iter().unzip();
         let data = Data::Normal;
-        SdimCase { seed, dtype, data, histories, targets, tail, width, groups, bits, normalise }
+        SdimCase { seed, dtype, data, histories, targets, tail, width, groups, bits, normalise, shared }
     }
 }
 
@@ -205,6 +207,44 @@ fn matches_reference_on_random_batches<B: Backend>(backend: &B, rules: Rules) {
     proptest!(data::random_cases(48), |(case in any_case())| {
         check(&case, backend, rules).map_err(|failure| TestCaseError::fail(failure.to_string()))?;
     });
+}
+
+fn reads_tables_that_requests_share<B: Backend>(backend: &B, rules: Rules) {
+    for (dtype, width, groups) in [(DType::F32, 16, 4), (DType::F16, 33, 2), (DType::Bf16, 64, 16)] {
+        let (histories, targets) = (vec![9, 20, 0, 300, 7], vec![3, 0, 70, 1, 4]);
+        let case = SdimCase { dtype, width, groups, histories, targets, shared: true, ..Default::default() };
+        assert_check(&case, backend, rules);
+    }
+}
+
+/// At each place, and also where the request has no candidates.
+fn finds_users_without_a_table<B: Backend>(backend: &B, _: Rules) {
+    let op = Sdim::new(1).with_groups(1, 1);
+    let query = |users: &[u32], candidates: &[usize]| -> Result<Vec<f32>> {
+        let table = backend.upload(&[1.0f32, 2.0, -3.0, 4.0])?;
+        let targets = backend.jagged(&Jagged::from_lengths(candidates)?)?;
+        let codes = backend.upload(&vec![0u8; candidates.iter().sum()])?;
+        let users = backend.upload(users)?;
+        let inputs =
+            SdimQueryInputs::<_, f32>::new(backend.view(&table), Hash::Signatures8(backend.view(&codes)))
+                .with_users(backend.view(&users));
+        let out = backend.sdim_query(&op, &targets, inputs)?;
+        backend.download(backend.view(&out))
+    };
+    assert_eq!(query(&[1, 0, 1], &[1, 2, 1]), Ok(vec![-1.0, 1.0, 1.0, -1.0]));
+    for candidates in [[1, 2, 1], [1, 0, 1]] {
+        for place in 0..3 {
+            let mut users = [1, 0, 1];
+            users[place] = 2;
+            let place = place as u64;
+            match query(&users, &candidates) {
+                Err(Error::IndexOutOfRange { argument: "users", position, id: 2, bound: 2, .. })
+                    if position == place => {}
+                other => panic!("{place} of {candidates:?}: {other:?}"),
+            }
+        }
+    }
+    assert!(matches!(query(&[1, 0], &[1, 2, 1]), Err(Error::Shape { argument: "users", .. })));
 }
 
 fn ignores_rows_that_belong_to_nobody<B: Backend>(backend: &B, rules: Rules) {
@@ -296,7 +336,9 @@ pub fn every_fault_is_caught() {
     let plain = SdimCase { histories: vec![9, 20], targets: vec![3, 4], ..Default::default() };
     let tail = SdimCase { tail: 2, ..plain.clone() };
     let zeros = SdimCase { data: Data::Zeros, ..plain.clone() };
+    let shared = SdimCase { shared: true, ..plain.clone() };
     for (fault, case) in [
+        (Fault::OwnTable, &shared),
         (Fault::HistoryShifted, &plain),
         (Fault::BitsReversed, &plain),
         (Fault::NormalisedAfterMean, &plain),
