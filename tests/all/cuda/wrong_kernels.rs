@@ -229,6 +229,7 @@ fn sdim() -> Vec<(Mutant, Check)> {
     let wide = SdimCase { width: 100, ..plain.clone() };
     let twice = SdimCase { bits: 4, ..plain.clone() };
     let large = SdimCase { bits: 7, groups: 2, ..plain.clone() };
+    let shared = SdimCase { shared: true, ..plain.clone() };
     let twins = [
         (mutant("sdim", "sdim_signatures_f32", "zero is positive", ("setp.gt.f32", "setp.ge.f32")), &zeros),
         (mutant("sdim", "sdim_signatures_f32", "overwritten while read", ("bar.sync \t0;", "")), &twice),
@@ -250,6 +251,7 @@ fn sdim() -> Vec<(Mutant, Check)> {
         (mutant("sdim_query", "sdim_query_f32", "bits turned", ("setp.gt.f32", "setp.lt.f32")), &plain),
         (mutant("sdim_query", "sdim_query_f32", "rows lengthened", ("rsqrt.approx", "sqrt.approx")), &plain),
         (mutant("sdim_query", "sdim_query_f32", "the user before", ("setp.le.u64", "setp.lt.u64")), &plain),
+        (mutant("sdim_query", "sdim_query_f32", "its own table", ("param_0+56]", "param_0+32]")), &shared),
         (
             mutant("sdim_query", "sdim_query_sums_f32", "rows lengthened", ("rsqrt.approx", "sqrt.approx")),
             &plain,

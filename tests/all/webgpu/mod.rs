@@ -13,6 +13,7 @@ mod submissions;
 mod wrong_decoupled_gradients;
 mod wrong_interest_channels;
 mod wrong_lookup_gradients;
+mod wrong_sdim;
 mod wrong_search;
 mod wrong_selected;
 mod wrong_shaders;
