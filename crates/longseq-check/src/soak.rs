@@ -13,10 +13,15 @@ use longseq::*;
 
 use crate::decoupled::{DecoupledBackwardCase, DecoupledCase};
 use crate::din::{DinBackwardCase, DinCase, StatisticsCase};
+use crate::interest_channels::{ChannelsBackwardCase, ChannelsCase};
 use crate::lookup::{Form, LookupBackwardCase, LookupCase, Pool, UpdateRowsCase};
 use crate::named::AnyOutput;
 use crate::sdim::{SdimBackwardCase, SdimCase};
+use crate::search::SearchCase;
+use crate::selected::{HistogramCase, SelectedBackwardCase, SelectedCase};
+use crate::selected::{SelectedTableBackwardCase, SelectedTableCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, MergeBackwardCase, MergeCase};
+use crate::tin::{TinBackwardCase, TinCase};
 use crate::{AnyCase, Case, Failure};
 
 /// How long to serve.
@@ -131,6 +136,30 @@ pub fn gradients() -> Vec<AnyCase> {
         AnyCase::LookupBackward(LookupBackwardCase { forward: lookup, forms, ..Default::default() }),
         AnyCase::UpdateRows(UpdateRowsCase::default()),
         AnyCase::DecoupledBackward(DecoupledBackwardCase { forward: decoupled, ..Default::default() }),
+    ]
+}
+
+/// Requests for searches and for what attends to a selection, by position or along axes, and their gradients.
+pub fn selections() -> Vec<AnyCase> {
+    let (histories, targets) = (vec![70, 0, 9], vec![3, 1, 2]);
+    let search = SearchCase { histories: histories.clone(), targets: targets.clone(), ..Default::default() };
+    let selected =
+        SelectedCase { histories: histories.clone(), targets: targets.clone(), ..Default::default() };
+    let table = SelectedTableCase { forward: selected.clone(), ..Default::default() };
+    let tin = TinCase { histories: histories.clone(), targets: targets.clone(), ..Default::default() };
+    let channels = ChannelsCase { histories, targets, ..Default::default() };
+    vec![
+        AnyCase::Search(SearchCase { score: SearchScore::Hamming, ..search.clone() }),
+        AnyCase::Search(search),
+        AnyCase::Histogram(HistogramCase::default()),
+        AnyCase::Selected(selected.clone()),
+        AnyCase::SelectedBackward(SelectedBackwardCase { forward: selected, ..Default::default() }),
+        AnyCase::SelectedTable(table.clone()),
+        AnyCase::SelectedTableBackward(SelectedTableBackwardCase { forward: table, ..Default::default() }),
+        AnyCase::Tin(tin.clone()),
+        AnyCase::TinBackward(TinBackwardCase { forward: tin, ..Default::default() }),
+        AnyCase::Channels(channels.clone()),
+        AnyCase::ChannelsBackward(ChannelsBackwardCase { forward: channels, ..Default::default() }),
     ]
 }
 
@@ -266,7 +295,8 @@ pub fn serve<B: Backend + Sync>(
     progress: impl FnMut(&Slice),
 ) -> Result<Vec<Slice>, Failure> {
     let alone = |case: AnyCase| case.run(backend).map(|output| (case, output));
-    let requests = cases().into_iter().chain(gradients()).map(alone).collect::<Result<_, Failure>>()?;
+    let cases = cases().into_iter().chain(gradients()).chain(selections());
+    let requests = cases.map(alone).collect::<Result<_, Failure>>()?;
     let service = Service { options, begun: Instant::now(), requests, ids: Mutex::default() };
     let (sender, receiver) = channel();
     std::thread::scope(|threads| {

@@ -15,6 +15,9 @@ pub(crate) struct Options {
     /// How long on each backend, half of it with a handle for each thread and half with one for all.
     #[arg(short, long, default_value_t = 600)]
     seconds: u64,
+    /// So many requests on each thread, half of them with a handle for each, instead of a time.
+    #[arg(short, long, conflicts_with = "seconds")]
+    requests: Option<usize>,
     /// How many threads.
     #[arg(short, long, default_value_t = 8)]
     threads: usize,
@@ -42,8 +45,11 @@ fn judge(slices: &[Slice]) -> Result<(), Failure> {
 
 fn serve(device: &AnyDevice, options: &Options, forks: bool) -> Result<Vec<Slice>, Failure> {
     let time = Duration::from_secs(options.seconds) / 2;
-    let limit = Limit::Time(time);
-    let options = soak::Options { threads: options.threads, forks, limit, slice: time / 10 };
+    let (limit, slice) = match options.requests {
+        Some(requests) => (Limit::Requests(requests / 2), Duration::from_secs(30)),
+        None => (Limit::Time(time), time / 10),
+    };
+    let options = soak::Options { threads: options.threads, forks, limit, slice };
     device.soak(options, &mut |slice| {
         println!(
             "{:6.1} s {:8} requests   median {:8.3} ms   p99 {:8.3} ms   resident {:7.1} MiB",
