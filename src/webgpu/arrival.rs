@@ -1,9 +1,8 @@
 //! Copies to the host that are under way.
 
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 
-use crate::gpu::lock;
+use crate::gpu::sync::{Arc, Mutex, lock};
 
 /// Whether a mapping has arrived: what its callback stores.
 #[derive(Debug, Default)]

@@ -1,11 +1,10 @@
 //! The thread that waits for copies to the host where a caller must not block.
 #![cfg_attr(target_arch = "wasm32", allow(dead_code, reason = "there are no threads in a browser"))]
 
-use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::gpu::lock;
+use crate::gpu::sync::{Arc, Mutex, Weak, lock, sleep, spawn};
 use crate::webgpu::arrival::Arrival;
 use crate::webgpu::scope::{PollFailure, Scopes};
 
@@ -89,9 +88,8 @@ impl Waiter {
             return;
         }
         let (waiter, scopes) = (self.clone(), scopes.clone());
-        let run = move || waiter.run(&scopes);
-        match std::thread::Builder::new().name("longseq-wgpu".into()).spawn(run) {
-            Ok(_) => *waits = Some(vec![Arc::downgrade(wait)]),
+        match spawn("longseq-wgpu", move || waiter.run(&scopes)) {
+            Ok(()) => *waits = Some(vec![Arc::downgrade(wait)]),
             Err(error) => wait.fail(PollFailure::Other(format!("no thread to wait on: {error}"))),
         }
     }
@@ -113,7 +111,7 @@ impl Waiter {
                 Err(PollFailure::Timeout) => {}
                 Err(failure) => oldest.fail(failure),
                 // Another thread that polls this device may have taken the callback and not called it yet.
-                Ok(()) if !oldest.is_over() => std::thread::sleep(Duration::from_micros(50)),
+                Ok(()) if !oldest.is_over() => sleep(Duration::from_micros(50)),
                 Ok(()) => {}
             }
         }

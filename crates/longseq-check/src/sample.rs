@@ -10,7 +10,7 @@ use longseq::prelude::*;
 
 use crate::case::Rules;
 
-/// This many cases of each test run in any case.
+/// This many cases of each test run in any case; of a small sample, the first.
 const ALWAYS: usize = 3;
 
 /// Of the others one of so many runs, where `LONGSEQ_TEST_ONE_OF` does not say otherwise.
@@ -31,8 +31,8 @@ pub fn one_of() -> u64 {
     })
 }
 
-/// Whether the sample is as small as the one that runs where nothing is asked for: single cases that take ten seconds are left to larger
-/// ones.
+/// Whether the sample is as small as the one that runs where nothing is asked for: second cases of a kind that take seconds are left to
+/// larger ones.
 pub fn is_small() -> bool {
     one_of() > 4
 }
@@ -52,7 +52,8 @@ pub(crate) fn begin() {
 /// Whether the next case of a grid is in the sample of this backend.
 pub(crate) fn has_case<B: Backend>(backend: &B, case: &impl Debug, rules: Rules) -> bool {
     let index = CASES.replace(CASES.get() + 1);
-    index < ALWAYS || is_in("a case", backend, case, rules)
+    let always = if is_small() { 1 } else { ALWAYS };
+    index < always || is_in("a case", backend, case, rules)
 }
 
 /// Whether a case is to run a second time, for its bits to be compared: the first of each grid is, and a sample.

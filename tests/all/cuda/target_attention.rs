@@ -7,6 +7,7 @@ use longseq::*;
 use longseq_check::data::{self, Data};
 use longseq_check::device::assert_check;
 use longseq_check::device::cuda::{modes_of, session, set_mode};
+use longseq_check::sample;
 use longseq_check::target_attention::{AttentionCase, Bias};
 
 /// Cases that cover every kernel: each storage type, each chunk width, few and many candidates, split and whole histories.
@@ -159,8 +160,11 @@ fn kernels_ask_no_more_than_they_must() {
         memory_bound,
     };
     asks_no_more_than_it_must::<f32>(&emulator, &shape(2, 32, 4096, 64, 1, false));
-    asks_no_more_than_it_must::<half::bf16>(&emulator, &shape(2, 32, 4096, 64, 1, false));
     asks_no_more_than_it_must::<half::bf16>(&emulator, &shape(8, 1, 10_000, 64, 1, true));
+    if sample::is_small() {
+        return;
+    }
+    asks_no_more_than_it_must::<half::bf16>(&emulator, &shape(2, 32, 4096, 64, 1, false));
     asks_no_more_than_it_must::<half::f16>(&emulator, &shape(2, 16, 10_000, 128, 1, false));
     asks_no_more_than_it_must::<half::bf16>(&emulator, &shape(2, 4, 10_000, 64, 4, false));
     asks_no_more_than_it_must::<f32>(&emulator, &shape(8, 1, 10_000, 64, 1, true));

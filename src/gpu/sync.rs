@@ -1,0 +1,14 @@
+//! What synchronises threads. `tests/schedules` compiles files that take it from here with a model of threads in its place.
+
+pub(crate) use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+pub(crate) use std::thread::sleep;
+
+/// Locks a mutex whose data stay valid even if a thread panicked while it held the lock.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a thread that nobody joins.
+pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name.into()).spawn(run).map(drop)
+}
