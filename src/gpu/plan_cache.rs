@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex};
 
 use crate::error::Result;
-use crate::gpu::lock::lock;
+use crate::gpu::sync::lock;
 use crate::plan::Cut;
 
 /// The plans of one batch on the device, by their parameters. Each is made and uploaded once, at its first use. None is given up: a

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use crate::error::Result;
-use crate::gpu::lock::lock;
+use crate::gpu::sync::lock;
 use crate::jagged::{Batch, Jagged};
 use crate::ops::Sdim;
 

@@ -1,6 +1,10 @@
 //! What synchronises threads. `tests/schedules` compiles files that take it from here with a model of threads in its place.
 
-pub(crate) use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::PoisonError;
+#[cfg(feature = "wgpu")]
+pub(crate) use std::sync::{Arc, Weak};
+pub(crate) use std::sync::{Mutex, MutexGuard};
+#[cfg(all(feature = "wgpu", not(target_arch = "wasm32")))]
 pub(crate) use std::thread::sleep;
 
 /// Locks a mutex whose data stay valid even if a thread panicked while it held the lock.
@@ -9,6 +13,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Starts a thread that nobody joins.
+#[cfg(all(feature = "wgpu", not(target_arch = "wasm32")))]
 pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     std::thread::Builder::new().name(name.into()).spawn(run).map(drop)
 }

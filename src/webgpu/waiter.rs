@@ -4,7 +4,9 @@
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::gpu::sync::{Arc, Mutex, Weak, lock, sleep, spawn};
+use crate::gpu::sync::{Arc, Mutex, Weak, lock};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::gpu::sync::{sleep, spawn};
 use crate::webgpu::arrival::Arrival;
 use crate::webgpu::scope::{PollFailure, Scopes};
 
