@@ -11,6 +11,7 @@ pub(crate) use allocation::Allocation;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Address of the first allocation.
@@ -83,6 +84,9 @@ pub(crate) enum Near {
     Nothing,
 }
 
+/// The most freed ranges that are remembered.
+const MOST_FREED: usize = 1 << 16;
+
 #[derive(Debug, Default)]
 struct State {
     live: BTreeMap<u64, Arc<Allocation>>,
@@ -109,6 +113,15 @@ impl State {
         self.serial += 1;
         self.used += bytes;
         Ok((base, bytes))
+    }
+
+    /// Remembers a freed range, for messages. The oldest is forgotten when there are many, since a program may run for days; addresses are
+    /// not used again, so it has the lowest.
+    fn remember_freed(&mut self, range: Range<u64>, serial: u64) {
+        self.freed.insert(range.start, (range.end, serial));
+        if self.freed.len() > MOST_FREED {
+            self.freed.pop_first();
+        }
     }
 }
 
@@ -157,7 +170,7 @@ impl Memory {
         };
         if !s.reserved.keep(&a) {
             s.used -= a.bytes;
-            s.freed.insert(a.base, (a.end(), a.serial));
+            s.remember_freed(a.base..a.end(), a.serial);
         }
         Ok(())
     }

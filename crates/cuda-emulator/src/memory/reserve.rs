@@ -58,7 +58,7 @@ impl Memory {
         s.reserved.kept.remove(&address);
         if let Some((bytes, serial)) = s.reserved.absent.remove(&address) {
             s.used -= bytes;
-            s.freed.insert(address, (address + bytes, serial));
+            s.remember_freed(address..address + bytes, serial);
         }
     }
 

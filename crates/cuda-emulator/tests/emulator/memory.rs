@@ -21,6 +21,26 @@ fn copies_at_odd_offsets_keep_bytes_and_initialisation() {
     assert_eq!(m.used(), 100);
 }
 
+/// A program that allocates and frees for days does not fill the emulator's own memory.
+#[test]
+fn few_of_many_freed_ranges_are_remembered() {
+    let memory = Memory::new(1 << 20);
+    let use_after_free = |address| {
+        let mut byte = [0];
+        memory.read(address, &mut byte).expect_err("it is freed").to_string()
+    };
+    let allocate_and_free = || {
+        let address = memory.alloc(4).expect("it fits");
+        memory.free(address).expect("an allocation");
+        address
+    };
+    let first = allocate_and_free();
+    assert!(use_after_free(first).contains("which was freed"));
+    let last = (0..70_000).map(|_| allocate_and_free()).last().expect("many");
+    assert!(!use_after_free(first).contains("which was freed"));
+    assert!(use_after_free(last).contains("which was freed"));
+}
+
 #[test]
 fn codes_and_names_are_distinct() {
     for (index, error) in CudaError::ALL.iter().enumerate() {
