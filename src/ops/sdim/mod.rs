@@ -4,7 +4,9 @@ mod backward;
 mod calls;
 mod inputs;
 mod parameters;
+mod saved;
 
 pub use calls::SdimOps;
 pub use inputs::{Hash, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs};
 pub use parameters::Sdim;
+pub use saved::SavedTables;

@@ -150,7 +150,7 @@ impl Sdim {
         Ok(())
     }
 
-    fn rotation_shape(&self) -> [Dim; 3] {
+    pub(super) fn rotation_shape(&self) -> [Dim; 3] {
         [dim("d", self.width), dim("G", self.groups), dim("τ", self.bits)]
     }
 
