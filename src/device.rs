@@ -121,6 +121,38 @@ pub trait DeviceOps {
     /// As [`download`](Self::download).
     fn synchronize(&self) -> Result<()>;
 
+    /// As [`download`](Self::download), without blocking the thread that polls the future: for async code, and where nothing may block. What is
+    /// copied is what the view holds after the calls so far. On `Cpu` it is there at once, since calls are done when they return; so it is
+    /// on a backend that does not override this, which waits here. On [`Wgpu`](crate::Wgpu) the time-out counts from the first poll, and in a browser, for
+    /// want of a clock, it is not kept. While a wait is pending, no capture of a CUDA graph may begin.
+    ///
+    /// A future that is dropped gives up the result, and leaves errors to the next wait, if they have not been found yet.
+    ///
+    /// ```
+    /// # use longseq::{Backend, Result};
+    /// async fn scores<B: Backend>(backend: &B, scores: &longseq::Buffer<B, f32>) -> Result<Vec<f32>> {
+    ///     // Other tasks of this thread run in the meantime.
+    ///     backend.download_async(backend.view(scores)).await
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`download`](Self::download).
+    fn download_async<T: Scalar>(
+        &self,
+        view: View<'_, Self::Memory, T>,
+    ) -> impl Future<Output = Result<Vec<T>>> {
+        std::future::ready(self.download(view))
+    }
+
+    /// As [`synchronize`](Self::synchronize), without blocking; see [`download_async`](Self::download_async).
+    ///
+    /// # Errors
+    /// As [`synchronize`](Self::synchronize).
+    fn synchronize_async(&self) -> impl Future<Output = Result<()>> {
+        std::future::ready(self.synchronize())
+    }
+
     /// Prepares one side of a batch.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::cuda::batch::{CudaBatch, CudaJagged};
-use crate::cuda::driver::{Allocation, abandon, check_not_captured, copy, read};
+use crate::cuda::driver::{Allocation, PageLocked, abandon, check_not_captured, copy, read};
 use crate::cuda::handle::Cuda;
 use crate::cuda::memory::{CudaBuffer, CudaMemory};
 use crate::cuda::records::Records;
@@ -84,6 +84,29 @@ impl DeviceOps for Cuda {
         self.take_records("synchronize")
     }
 
+    fn download_async<T: Scalar>(
+        &self,
+        view: View<'_, CudaMemory, T>,
+    ) -> impl Future<Output = Result<Vec<T>>> {
+        const NAME: &str = "download";
+        let begun = self.region(NAME, &view).and_then(|region| {
+            let bytes = region.length * size_of::<T>();
+            let copy = PageLocked::copy_of(self.stream(), NAME, region.pointer, bytes)?;
+            Ok(self.wait_elsewhere(NAME, Some(copy)))
+        });
+        async move {
+            let bytes = begun?.await?;
+            let mut data = vec![T::zeroed(); bytes.len() / size_of::<T>()];
+            bytemuck::cast_slice_mut(&mut data).copy_from_slice(&bytes);
+            Ok(data)
+        }
+    }
+
+    fn synchronize_async(&self) -> impl Future<Output = Result<()>> {
+        let waiting = self.wait_elsewhere("synchronize", None);
+        async move { waiting.await.map(drop) }
+    }
+
     fn jagged(&self, jagged: &Jagged) -> Result<CudaJagged> {
         CudaJagged::new(jagged.clone(), self.stream())
     }
@@ -94,6 +117,42 @@ impl DeviceOps for Cuda {
 }
 
 impl Cuda {
+    /// Waits on another thread for all that is enqueued, and for a copy.
+    fn wait_elsewhere(
+        &self,
+        operation: &'static str,
+        copy: Option<PageLocked>,
+    ) -> impl Future<Output = Result<Vec<u8>>> + use<> {
+        let (gpu, records) = (self.clone(), self.records.clone());
+        let job = move |is_wanted: &dyn Fn() -> bool| {
+            // Errors are the next wait's if nobody wants this one's any more.
+            let waited = match is_wanted() {
+                true => gpu.take_records(operation),
+                false => gpu.shared.staging.wait(operation),
+            };
+            match waited {
+                Ok(()) => Ok(copy.map_or(Vec::new(), |copy| copy.bytes().to_vec())),
+                Err(error) => {
+                    // If waiting failed, the copy may still be made.
+                    if !Bound::found(&error) {
+                        abandon(copy);
+                    }
+                    Err(error)
+                }
+            }
+        };
+        let unclaimed = move |result: Result<Vec<u8>>| {
+            if let Err(error) = result {
+                lock(&records).give_back(error);
+            }
+        };
+        let outcome = self.shared.waiter.wait(job, unclaimed);
+        async move {
+            let panicked = || Error::Device { operation, message: "the thread that waits panicked".into() };
+            outcome.await.unwrap_or_else(|| Err(panicked()))
+        }
+    }
+
     /// Waits, and fails with the first id out of range among this handle's calls since the last wait.
     fn take_records(&self, operation: &'static str) -> Result<()> {
         let copied = self.shared.staging.take();
@@ -102,7 +161,7 @@ impl Cuda {
             let _no_calls = lock(&self.shared.workspace);
             lock(&self.records).uses()
         };
-        let found = {
+        let mut found = {
             let mut records = lock(&self.records);
             let found = records.look(self.stream(), operation);
             if found.is_ok() {
@@ -113,11 +172,13 @@ impl Cuda {
         let is_found = found.as_ref().is_err_and(Bound::found);
         if found.is_err() && !is_found {
             self.shared.staging.put_back(copied);
-        }
-        if !is_found {
             return found;
         }
-        let _no_calls = lock(&self.shared.workspace);
-        lock(&self.records).take(self.stream(), operation)
+        if is_found {
+            let _no_calls = lock(&self.shared.workspace);
+            found = lock(&self.records).take(self.stream(), operation);
+        }
+        // The older one first.
+        lock(&self.records).unclaimed().map_or(found, Err)
     }
 }

@@ -14,6 +14,7 @@ use crate::cuda::kernels::text_of;
 use crate::cuda::memory::CudaMemory;
 use crate::cuda::memory::{CudaBuffer, Region};
 use crate::cuda::records::Records;
+use crate::cuda::waiter::Waiter;
 use crate::cuda::workspace::Workspace;
 use crate::element::Scalar;
 use crate::error::{Error, Result};
@@ -73,6 +74,8 @@ pub(super) struct Shared {
     pub(super) functions: Mutex<HashMap<(&'static str, &'static str), Arc<Function>>>,
     pub(super) workspace: Mutex<Workspace>,
     pub(super) staging: Staging,
+    /// Waits for callers that must not block.
+    pub(super) waiter: Arc<Waiter>,
 }
 
 impl Cuda {
@@ -131,6 +134,7 @@ impl Cuda {
             functions: Mutex::default(),
             workspace: Mutex::default(),
             staging: Staging::new(&stream),
+            waiter: Arc::default(),
             stream,
         };
         let records = Arc::new(Mutex::new(Records::new(&shared.stream, operation)?));

@@ -28,6 +28,7 @@ mod tables;
 mod target_attention;
 mod tin;
 mod twin;
+mod waiter;
 mod workspace;
 
 pub use batch::{CudaBatch, CudaJagged};

@@ -43,11 +43,14 @@ pub(super) struct Records {
     /// Uses so far, and how many of them a wait has found right, or reported.
     uses: u64,
     settled: u64,
+    /// What was found for a wait that was given up before it was over.
+    unclaimed: Option<Error>,
 }
 
 impl Records {
     pub(super) fn new(stream: &Arc<CudaStream>, operation: &'static str) -> Result<Self> {
-        let mut records = Self { blocks: Vec::new(), checks: Vec::new(), uses: 0, settled: 0 };
+        let mut records =
+            Self { blocks: Vec::new(), checks: Vec::new(), uses: 0, settled: 0, unclaimed: None };
         records.grow(stream, operation)?;
         Ok(records)
     }
@@ -120,6 +123,16 @@ impl Records {
         }
         bounds.push_back(bound.clone());
         Some(index)
+    }
+
+    /// Keeps an error for the next wait: the one that found it was given up.
+    pub(super) fn give_back(&mut self, error: Error) {
+        self.unclaimed.get_or_insert(error);
+    }
+
+    /// An error that was given back.
+    pub(super) fn unclaimed(&mut self) -> Option<Error> {
+        self.unclaimed.take()
     }
 
     /// How many checks there were so far.

@@ -2,8 +2,8 @@
 
 use std::sync::PoisonError;
 #[cfg(feature = "wgpu")]
-pub(crate) use std::sync::{Arc, Weak};
-pub(crate) use std::sync::{Mutex, MutexGuard};
+pub(crate) use std::sync::Weak;
+pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
 #[cfg(all(feature = "wgpu", not(target_arch = "wasm32")))]
 pub(crate) use std::thread::sleep;
 
@@ -13,7 +13,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Starts a thread that nobody joins.
-#[cfg(all(feature = "wgpu", not(target_arch = "wasm32")))]
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     std::thread::Builder::new().name(name.into()).spawn(run).map(drop)
 }

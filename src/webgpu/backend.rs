@@ -52,6 +52,18 @@ impl DeviceOps for Wgpu {
         self.download_view::<u32>("synchronize", None).map(drop)
     }
 
+    fn download_async<T: Scalar>(
+        &self,
+        view: View<'_, WgpuMemory, T>,
+    ) -> impl Future<Output = Result<Vec<T>>> {
+        self.download_view_async("download", Some(Region::of(view)))
+    }
+
+    fn synchronize_async(&self) -> impl Future<Output = Result<()>> {
+        let waiting = self.download_view_async::<u32>("synchronize", None);
+        async move { waiting.await.map(drop) }
+    }
+
     fn jagged(&self, jagged: &Jagged) -> Result<WgpuJagged> {
         WgpuJagged::new(jagged.clone(), self.shared.owner.clone())
     }

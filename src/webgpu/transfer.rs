@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::element::Scalar;
 use crate::error::{Error, Result};
-use crate::memory::View;
 use crate::webgpu::arrival::Arrival;
 use crate::webgpu::device::may_block;
 use crate::webgpu::faults::{Collected, REPORT_BYTES, Report, Unread};
-use crate::webgpu::memory::{Region, WgpuMemory};
+use crate::webgpu::memory::Region;
 use crate::webgpu::recording::Command;
 use crate::webgpu::scope::PollFailure;
 use crate::webgpu::state::Wgpu;
@@ -39,24 +38,6 @@ impl Wgpu {
     /// not called.
     pub fn flush(&self) {
         self.submit();
-    }
-
-    /// As [`download`](crate::DeviceOps::download), without blocking. The time-out counts from the first poll of the future;
-    /// in a browser it is not kept, for want of a clock.
-    ///
-    /// # Errors
-    /// As [`download`](crate::DeviceOps::download), which cannot be called in a browser.
-    pub async fn download_async<T: Scalar>(&self, view: View<'_, WgpuMemory, T>) -> Result<Vec<T>> {
-        self.download_view_async("download", Some(Region::of(view))).await
-    }
-
-    /// As [`synchronize`](crate::DeviceOps::synchronize), without blocking; the time-out as in
-    /// [`download_async`](Self::download_async).
-    ///
-    /// # Errors
-    /// As [`synchronize`](crate::DeviceOps::synchronize).
-    pub async fn synchronize_async(&self) -> Result<()> {
-        self.download_view_async::<u32>("synchronize", None).await.map(drop)
     }
 
     fn submit(&self) -> wgpu::SubmissionIndex {
@@ -205,18 +186,21 @@ impl Wgpu {
         self.finish_download(pending)
     }
 
-    /// As [`download_view`](Self::download_view), without blocking.
-    pub(crate) async fn download_view_async<T: Scalar>(
+    /// As [`download_view`](Self::download_view), without blocking. The copy is submitted at once.
+    pub(crate) fn download_view_async<T: Scalar>(
         &self,
         operation: &'static str,
         view: Option<Region<'_, T>>,
-    ) -> Result<Vec<T>> {
-        let pending = self.begin_download(operation, view)?;
-        let wait = Wait::new(pending.arrivals.clone(), pending.submission.clone(), self.timeout);
-        self.shared.waiter.look_after(&self.shared.scopes, &wait);
-        poll_fn(|context| wait.poll(context))
-            .await
-            .map_err(|failure| self.wait_failure(operation, failure, wait.milliseconds()))?;
-        self.finish_download(pending)
+    ) -> impl Future<Output = Result<Vec<T>>> + use<'_, T> {
+        let begun = self.begin_download(operation, view);
+        async move {
+            let pending = begun?;
+            let wait = Wait::new(pending.arrivals.clone(), pending.submission.clone(), self.timeout);
+            self.shared.waiter.look_after(&self.shared.scopes, &wait);
+            poll_fn(|context| wait.poll(context))
+                .await
+                .map_err(|failure| self.wait_failure(operation, failure, wait.milliseconds()))?;
+            self.finish_download(pending)
+        }
     }
 }

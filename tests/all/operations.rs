@@ -418,6 +418,13 @@ tests!(memory on cpu cuda webgpu: (
     refuses_copies_of_other_lengths,
 ));
 
+tests!(waits on cpu cuda webgpu: (
+    downloads_without_blocking,
+    reports_errors_without_blocking,
+    leaves_errors_of_dropped_waits_to_the_next,
+    downloads_on_many_threads,
+));
+
 tests!(forks on cpu cuda webgpu: (
     reports_to_each_fork_its_own_errors,
     reports_to_concurrent_threads_their_own_errors,

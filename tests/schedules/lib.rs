@@ -1,11 +1,12 @@
-//! Waits that do not block, on threads whose steps [Shuttle](https://docs.rs/shuttle) interleaves as it chooses.
+//! Waits that do not block, of `Wgpu` and of `Cuda`, on threads whose steps [Shuttle](https://docs.rs/shuttle) interleaves as it chooses.
 //!
-//! The files under test are those of the library: [`webgpu`] includes them. What they take from `wgpu` is modelled here, and what
+//! The files under test are those of the library: [`webgpu`] and [`cuda`] include them. What they take from `wgpu` is modelled here, and what
 //! they take from `std` to synchronise threads is Shuttle's.
 #![cfg(test)]
 
 extern crate self as wgpu;
 
+mod cuda;
 mod gpu;
 #[allow(dead_code, reason = "what error messages need")]
 mod webgpu;

@@ -30,7 +30,7 @@
 //! # Map
 //!
 //! - [`target_attention`], [`din`], [`sdim`], [`lookup`], [`decoupled`], [`search`], [`selected`], [`tin`], [`interest_channels`]: the cases of each stem, how their
-//!   results are compared, and their tests; [`sub_ranges`]: all of them with histories anywhere in their buffers; [`memory`]: copies into memory that is in use; [`forks`]: tests of handles that share a device.
+//!   results are compared, and their tests; [`sub_ranges`]: all of them with histories anywhere in their buffers; [`memory`]: copies into memory that is in use; [`waits`]: waits that do not block; [`forks`]: tests of handles that share a device.
 //! - [`case`]: [`check`] and its trait; [`compare`]: when two results count as equal; [`guard`]: guarded outputs;
 //!   [`data`]: inputs from a seed; [`golden`]: results of published implementations.
 //! - [`named`]: cases by name; [`cases`]: the tables of them.
@@ -75,6 +75,7 @@ pub mod sub_ranges;
 pub mod support;
 pub mod target_attention;
 pub mod tin;
+pub mod waits;
 
 pub use case::{Call, Calls, Case, Failure, Rules, check};
 pub use named::{AnyCase, Named};

@@ -5,7 +5,7 @@ use longseq::prelude::*;
 use crate::case::Rules;
 
 /// The stems that have tests.
-pub const STEMS: [&str; 22] = [
+pub const STEMS: [&str; 23] = [
     "target_attention",
     "target_attention_backward",
     "din",
@@ -26,6 +26,7 @@ pub const STEMS: [&str; 22] = [
     "interest_channels_backward",
     "sub_ranges",
     "memory",
+    "waits",
     "forks",
     "hostile",
 ];
@@ -64,6 +65,7 @@ pub fn tests<B: Backend + Sync>(stem: &str) -> Vec<Test<B>> {
         "interest_channels_backward" => crate::interest_channels::backward_tests::tests(),
         "sub_ranges" => crate::sub_ranges::tests(),
         "memory" => crate::memory::tests(),
+        "waits" => crate::waits::tests(),
         "forks" => crate::forks::tests(),
         "hostile" => crate::hostile::tests(),
         _ => Vec::new(),

@@ -13,6 +13,7 @@ mod from_ptx;
 mod function;
 mod memory;
 mod module;
+mod page_locked;
 mod staging;
 mod wait;
 
@@ -22,5 +23,6 @@ pub(super) use find::{check_capability, find_driver};
 pub(super) use function::{Arguments, Function};
 pub(super) use memory::{Allocation, clear, copy, read};
 pub(super) use module::Module;
+pub(super) use page_locked::PageLocked;
 pub(super) use staging::{Staging, abandon};
 pub(super) use wait::wait;

@@ -84,7 +84,7 @@ impl Staging {
     }
 
     /// Waits for the stream, and leaves errors that no call could return to the next [`wait`](super::wait).
-    fn wait(&self, operation: &'static str) -> Result<()> {
+    pub(in crate::cuda) fn wait(&self, operation: &'static str) -> Result<()> {
         let failed = |error| driver_error(operation, error);
         bind(self.stream.context()).map_err(failed)?;
         // SAFETY: the stream is alive, and its context is current.
