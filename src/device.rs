@@ -186,3 +186,9 @@ pub(crate) fn unsupported<D: DeviceOps + ?Sized>(device: &D, operation: &'static
     let what = format!("this operation on {}", device.device());
     Error::Unsupported { operation, what, supported: "the operations that this backend implements".into() }
 }
+
+/// The error of an argument that another device made.
+pub(crate) fn of_another_device(operation: &'static str, argument: &'static str) -> Error {
+    let (expected, got) = ("one that was made for this device".into(), "one of another device".into());
+    Error::Parameter { operation, argument, expected, got }
+}

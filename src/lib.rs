@@ -44,6 +44,7 @@
 //! | [`Cpu`] | `Cpu::new()` | instruction set: [`Cpu::with_instructions`] |
 //! | [`Cuda`] | `Cuda::new(0)?`, the first NVIDIA GPU | stream: [`Cuda::from_stream`], slices: [`Cuda::borrow`] |
 //! | [`Wgpu`] | `Wgpu::new()?` | device and queue: [`Wgpu::from_device`], buffers: [`webgpu::WgpuBuffer::from_buffer`] |
+//! | [`AnyBackend`] | `AnyBackend::from(…)`, any of these, chosen at run time | |
 //!
 //! `Wgpu::new()` takes the adapter that `wgpu` ranks first for high performance: a discrete GPU before an integrated one,
 //! and a software adapter, silently, if the machine has no other. [`DeviceOps::device`] names the adapter,
@@ -152,7 +153,7 @@
 //!
 //! | concept | type | in short |
 //! |---|---|---|
-//! | a device | [`Backend`]: [`Cpu`], [`Wgpu`], [`Cuda`] | write `fn score<B: Backend>(…)` once, run it anywhere |
+//! | a device | [`Backend`]: [`Cpu`], [`Wgpu`], [`Cuda`]; [`AnyBackend`] is one of them | write `fn score<B: Backend>(…)` once, run it anywhere |
 //! | a jagged batch | [`Jagged`], [`Batch`] | offsets, validated once; no padding; histories may be [any ranges](Jagged#sub-ranges) of a buffer |
 //! | an operation | [`TargetAttention`], [`Din`], [`Sdim`], [`Lookup`], [`Decoupled`], [`Search`], [`SelectedAttention`], [`Tin`], [`InterestChannels`] | a plain struct of parameters |
 //! | data | [`Buffer`], [`View`], [`ViewMut`] | owned by you or the backend; borrowed by the call; written in place by [`upload_into`](DeviceOps::upload_into) and [`copy`](DeviceOps::copy) |
@@ -200,6 +201,7 @@
 #![cfg_attr(not(any(feature = "cuda", target_arch = "x86_64", target_arch = "aarch64")), forbid(unsafe_code))]
 #![deny(unsafe_code)]
 
+mod any;
 mod backend;
 mod cpu;
 #[cfg(feature = "cuda")]
@@ -221,6 +223,7 @@ pub mod systems;
 #[cfg(feature = "wgpu")]
 pub mod webgpu;
 
+pub use any::{AnyBackend, AnyBatch, AnyBuffer, AnyJagged, AnyMemory};
 pub use backend::Backend;
 pub use cpu::{Cpu, Instructions};
 #[cfg(feature = "cuda")]

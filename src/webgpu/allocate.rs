@@ -1,5 +1,6 @@
 //! Memory of the device, and its bindings.
 
+use crate::device::of_another_device;
 use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::webgpu::binding::Binding;
@@ -166,7 +167,6 @@ impl Wgpu {
         if owner.is_none_or(|owner| *owner == self.shared.owner) {
             return Ok(());
         }
-        let (expected, got) = ("one that was made for this device".into(), "one of another device".into());
-        Err(Error::Parameter { operation, argument, expected, got })
+        Err(of_another_device(operation, argument))
     }
 }

@@ -326,6 +326,36 @@ fn unsafe_code_has_tests_that_show_it_wrong() {
     }
 }
 
+/// A call that a backend of this crate has, `AnyBackend` has too: a default in its place would answer that there is none.
+#[test]
+fn any_backend_passes_every_call_on() {
+    let has = |text: &str, name: &str| {
+        [format!("\n    fn {name}("), format!("\n    fn {name}<")].iter().any(|start| text.contains(start))
+    };
+    let (mut calls, mut missing) = (0, Vec::new());
+    let traits = files("src/ops", &["rs"]).into_iter().filter(|path| path.ends_with("calls.rs"));
+    for path in traits.chain(files("src", &["rs"]).into_iter().filter(|path| short(path) == "src/device.rs"))
+    {
+        // `ops/tin/calls.rs` is the trait of `tin`, `device.rs` that of `device`.
+        let module = module_of(&path);
+        let stem = module.get(1).unwrap_or(&module[0]);
+        let any = read(&longseq_check::repository().join(format!("src/any/{stem}.rs")));
+        let folder = if module.len() > 1 { format!("/{stem}") } else { String::new() };
+        let backends =
+            ["cpu", "cuda", "webgpu"].map(|backend| files(&format!("src/{backend}{folder}"), &["rs"]));
+        let backends: String = backends.iter().flatten().map(|path| read(path)).collect();
+        for line in read(&path).lines().filter(|line| line.starts_with("    fn ")) {
+            let name = function_name(line.trim_start()).unwrap_or_default();
+            if has(&backends, name) {
+                calls += 1;
+                missing.extend((!has(&any, name)).then(|| format!("{stem}: {name}")));
+            }
+        }
+    }
+    assert!(calls > 45, "{calls} calls");
+    assert_none("calls that AnyBackend lacks", &missing);
+}
+
 /// A function that is compiled for instructions of some processors is called where all of them are asked for.
 #[test]
 fn vector_instructions_are_asked_for() {

@@ -5,6 +5,8 @@
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod alone;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod any;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod errors;
