@@ -2,15 +2,11 @@
 //! in `operations`.
 
 use longseq::*;
+use longseq_check::device::Kind;
 
 /// The devices of tests that are no CPU.
 fn others() -> Vec<AnyBackend> {
-    let mut others = Vec::new();
-    #[cfg(feature = "wgpu")]
-    others.extend(longseq_check::device::webgpu::device().map(AnyBackend::from));
-    #[cfg(feature = "cuda")]
-    others.extend(longseq_check::device::cuda::device().map(AnyBackend::from));
-    others
+    Kind::ALL.iter().filter(|kind| **kind != Kind::Cpu).filter_map(|kind| kind.device()).collect()
 }
 
 /// What one device made: arguments are taken out before their shapes are checked, so one element is enough.

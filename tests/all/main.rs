@@ -5,7 +5,6 @@
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod alone;
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod any;
 #[cfg(feature = "cuda")]
 mod cuda;

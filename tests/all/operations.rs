@@ -1,12 +1,12 @@
 //! The tests of `longseq-check` on every backend: `target_attention::cuda::merges_random_parts` and so on.
 
-use longseq_check::device::Kind;
+use longseq_check::device::{Kind, run_test};
 use longseq_check::registry;
 
 /// Runs a test of a stem on a backend; where there is no device, that is printed.
 fn run(backend: Kind, stem: &str, name: &str) {
     if let Some(device) = backend.device() {
-        device.run_test(stem, name);
+        run_test(&device, stem, name);
     }
 }
 

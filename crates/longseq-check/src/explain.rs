@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
+use longseq::AnyBackend;
+
 use crate::case::Failure;
 use crate::compare::recorded;
 use crate::decoupled::DecoupledCase;
-use crate::device::AnyDevice;
+use crate::device::TestDevice;
 use crate::din::DinCase;
 use crate::interest_channels::ChannelsCase;
 use crate::lookup::LookupCase;
@@ -173,7 +175,7 @@ fn bags(case: &LookupCase) -> String {
 ///
 /// # Errors
 /// What the call returned.
-pub fn trace(device: &AnyDevice, named: &Named) -> Result<String, Failure> {
+pub fn trace(device: &AnyBackend, named: &Named) -> Result<String, Failure> {
     let mut time = None;
     device.measure_case(named, &mut |call| {
         let start = Instant::now();
@@ -191,7 +193,7 @@ pub fn trace(device: &AnyDevice, named: &Named) -> Result<String, Failure> {
 ///
 /// # Errors
 /// The mismatches.
-pub fn errors(device: &AnyDevice, named: &Named) -> Result<String, Failure> {
+pub fn errors(device: &AnyBackend, named: &Named) -> Result<String, Failure> {
     let (result, comparisons) = recorded(|| device.check_case(&named.case));
     let mut text = "error against the f64 reference\n".to_owned();
     for comparison in &comparisons {

@@ -64,7 +64,7 @@ fn serves_mixed_requests_on_many_threads<B: Backend + Sync>(backend: &B, rules: 
         let limit = soak::Limit::Requests(if rules.slow { 4 } else { 25 });
         let options = soak::Options { threads: 8, forks, limit, slice: Duration::from_secs(60) };
         let backend = backend.fork().expect("another handle");
-        if let Err(failure) = soak::serve(&backend, options, |_| {}) {
+        if let Err(failure) = soak::serve(&backend, options, &mut |_| {}) {
             panic!("forks: {forks}: {failure}");
         }
     }

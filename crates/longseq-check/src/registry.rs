@@ -74,7 +74,7 @@ pub fn tests<B: Backend + Sync>(stem: &str) -> Vec<Test<B>> {
 
 /// The names of the tests of a stem.
 pub fn names(stem: &str) -> Vec<&'static str> {
-    tests::<longseq::Cpu>(stem).iter().map(|test| test.name).collect()
+    tests::<longseq::AnyBackend>(stem).iter().map(|test| test.name).collect()
 }
 
 /// Lists functions of a backend and its rules as the tests of a stem.

@@ -292,7 +292,7 @@ fn slices(times: &Receiver<f64>, length: Duration, mut progress: impl FnMut(&Sli
 pub fn serve<B: Backend + Sync>(
     backend: &B,
     options: Options,
-    progress: impl FnMut(&Slice),
+    progress: &mut dyn FnMut(&Slice),
 ) -> Result<Vec<Slice>, Failure> {
     let alone = |case: AnyCase| case.run(backend).map(|output| (case, output));
     let cases = cases().into_iter().chain(gradients()).chain(selections());

@@ -6,6 +6,7 @@ use longseq::*;
 use crate::case::{Calls, Case, Failure, Rules, assert_check, check};
 use crate::data::{Ranges, with_ranges};
 use crate::decoupled::{DecoupledBackwardCase, DecoupledCase};
+use crate::device::cpu;
 use crate::device::thorough;
 use crate::din::{DinBackwardCase, DinCase};
 use crate::interest_channels::{ChannelsBackwardCase, ChannelsCase};
@@ -346,7 +347,7 @@ pub fn every_fault_is_caught() {
     cases.push((&LookupCase { pool: Pool::Sum, ..Default::default() }).into());
     for case in cases {
         let case = InRanges { ranges: Ranges::Gaps, case };
-        assert_check(&case, &Cpu::new(), Rules::IEEE);
+        assert_check(&case, &cpu(), Rules::IEEE);
         let mutant = Mutant(Fault::GapsClosed);
         assert!(check(&case, &mutant, Rules::IEEE).is_err(), "closed gaps passed {case:?}");
     }

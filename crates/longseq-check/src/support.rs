@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use longseq::{DType, SearchScore};
+use longseq::{AnyBackend, DType, SearchScore};
 
 use crate::decoupled::{DecoupledBackwardCase, DecoupledCase};
-use crate::device::AnyDevice;
+use crate::device::TestDevice;
 use crate::din::{DinBackwardCase, DinCase, StatisticsCase};
 use crate::interest_channels::{ChannelsBackwardCase, ChannelsCase};
 use crate::lookup::{LookupBackwardCase, LookupCase, Storage, UpdateRowsCase};
@@ -188,7 +188,7 @@ pub enum Answer {
 
 impl Answer {
     /// Asks a device.
-    pub fn of(device: &AnyDevice, call: &'static str, storage: Storage) -> Self {
+    pub fn of(device: &AnyBackend, call: &'static str, storage: Storage) -> Self {
         let Some(case) = small_case(call, storage) else { return Self::NotApplicable };
         match device.measure_case(&case, &mut |call| call()) {
             Ok(()) => Self::Yes,
@@ -209,7 +209,7 @@ impl Answer {
 }
 
 /// The table in Markdown: a row per call, a column per device and storage type.
-pub fn table(devices: &[(&str, AnyDevice)], stem: Option<&str>, storages: &[Storage]) -> String {
+pub fn table(devices: &[(&str, AnyBackend)], stem: Option<&str>, storages: &[Storage]) -> String {
     let (mut text, mut rule) = ("| operation |".to_owned(), "|---|".to_owned());
     for (name, _) in devices {
         for storage in storages {

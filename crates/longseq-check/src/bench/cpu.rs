@@ -4,11 +4,12 @@ use std::cell::OnceCell;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use longseq::Cpu;
+use longseq::AnyBackend;
 use rayon::prelude::*;
 
 use super::{Clock, Device, clock, time_calls};
 use crate::case::{Call, Failure, Rules};
+use crate::device::cpu;
 
 /// One thread, and all of them.
 pub(super) fn thread_counts() -> Vec<usize> {
@@ -25,14 +26,14 @@ pub(super) fn in_pool<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) 
 
 /// `Cpu` in the current pool.
 pub(super) struct Processor {
-    backend: Cpu,
+    backend: AnyBackend,
     threads: usize,
     arithmetic: OnceCell<f64>,
 }
 
 impl Processor {
     pub(super) fn new(threads: usize) -> Self {
-        Self { backend: Cpu::new(), threads, arithmetic: OnceCell::new() }
+        Self { backend: cpu(), threads, arithmetic: OnceCell::new() }
     }
 
     /// One thread is timed by its own clock, so that a busy machine matters little.
@@ -54,13 +55,11 @@ impl Processor {
 }
 
 impl Device for Processor {
-    type Backend = Cpu;
-
     fn name(&self) -> String {
         format!("cpu-{}", self.threads)
     }
 
-    fn backend(&self) -> &Cpu {
+    fn backend(&self) -> &AnyBackend {
         &self.backend
     }
 

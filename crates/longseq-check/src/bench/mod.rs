@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser};
 use criterion::{Criterion, SamplingMode};
+use longseq::AnyBackend;
 use longseq::prelude::*;
 
 use crate::case::{Call, Failure, Rules, check};
@@ -57,12 +58,10 @@ pub struct Selection {
 
 /// A device to measure on. A new backend is an implementation and a line in [`run`].
 trait Device {
-    type Backend: Backend;
-
     /// A short name, also that of a folder.
     fn name(&self) -> String;
 
-    fn backend(&self) -> &Self::Backend;
+    fn backend(&self) -> &AnyBackend;
 
     fn rules(&self) -> Rules;
 

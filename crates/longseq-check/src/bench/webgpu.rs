@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use longseq::prelude::*;
 
-use longseq::{Buffer, Error, Wgpu, wgpu};
+use longseq::{AnyBackend, Buffer, Error, Wgpu, wgpu};
 
 use super::Device;
 use crate::case::{Failure, Rules};
@@ -14,13 +14,19 @@ use crate::device::webgpu;
 /// The device that the tests use too.
 pub(super) struct Gpu {
     backend: Wgpu,
+    /// The same, for the calls that are timed.
+    any: AnyBackend,
     arithmetic: OnceCell<f64>,
 }
 
 impl Gpu {
     /// None where there is no adapter.
     pub(super) fn new() -> Option<Self> {
-        webgpu::device().map(|backend| Self { backend, arithmetic: OnceCell::new() })
+        webgpu::device().map(|backend| Self {
+            any: backend.clone().into(),
+            backend,
+            arithmetic: OnceCell::new(),
+        })
     }
 
     /// Seconds of the fastest of many runs of a kernel, each submitted and waited for like the calls that are timed.
@@ -70,14 +76,12 @@ impl Gpu {
 }
 
 impl Device for Gpu {
-    type Backend = Wgpu;
-
     fn name(&self) -> String {
         "wgpu".into()
     }
 
-    fn backend(&self) -> &Wgpu {
-        &self.backend
+    fn backend(&self) -> &AnyBackend {
+        &self.any
     }
 
     fn rules(&self) -> Rules {

@@ -11,6 +11,7 @@ use super::{DecoupledBackwardCase, DecoupledCase, Scores};
 use crate::case::{Case, Rules, assert_check, check};
 use crate::compare::compare;
 use crate::data::{self, Data, Ids};
+use crate::device::cpu;
 use crate::golden::{self, Golden};
 use crate::lookup::{Form, Owned, Storage, Stored, upload_all, views};
 use crate::mutant::{Fault, Mutant};
@@ -416,7 +417,7 @@ pub fn every_fault_is_caught() {
         (Fault::IdsClamped, &outside),
         (Fault::RemovedGetRows, &removed),
     ] {
-        assert_check(case, &Cpu::new(), Rules::IEEE);
+        assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
         let caught = caught_outputs(case, fault);
         compared = std::array::from_fn(|i| compared[i] || caught[i]);
@@ -426,7 +427,7 @@ pub fn every_fault_is_caught() {
 
 /// Which of the outputs of a faulty run, each put among right ones, the comparison refuses: it stops at the first mismatch.
 fn caught_outputs(case: &DecoupledBackwardCase, fault: Fault) -> [bool; 5] {
-    let right = case.run(&Cpu::new()).expect("a valid run");
+    let right = case.run(&cpu()).expect("a valid run");
     // A fault may also make a call fail.
     let Ok(wrong) = case.run(&Mutant(fault)) else { return [false; 5] };
     let outputs = [

@@ -10,6 +10,7 @@ use super::{DecoupledCase, Scores};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::{Bound, U, additions, compare};
 use crate::data::{self, Data, Ids};
+use crate::device::cpu;
 use crate::golden::{self, Golden};
 use crate::lookup::{Owned, Storage, Stored, upload_all, views};
 use crate::mutant::{Fault, Mutant};
@@ -394,7 +395,7 @@ pub fn every_fault_is_caught() {
         (Fault::TiesReversed, &ties),
         (Fault::IdsClamped, &outside),
     ] {
-        assert_check(case, &Cpu::new(), Rules::IEEE);
+        assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
 }

@@ -1,7 +1,8 @@
 //! The devices that tests, benchmarks and the program run on.
 //!
 //! Kernels of the CPU are generic, so every crate that calls them compiles them. [`TestDevice`] is the entrance without
-//! generic code: its methods are compiled here, once for each backend.
+//! generic code: its methods are compiled here, once for [`AnyBackend`], which stands for every backend of `longseq`, and once for
+//! [`Mutant`].
 
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -11,7 +12,7 @@ pub mod webgpu;
 use std::str::FromStr;
 
 use longseq::prelude::*;
-use longseq::{Cpu, Instructions};
+use longseq::{AnyBackend, Cpu, Instructions};
 
 use crate::case::{Call, Calls, Case, Failure, Once, Rules, check};
 use crate::mutant::Mutant;
@@ -23,7 +24,7 @@ pub fn thorough() -> bool {
     sample::one_of() == 1
 }
 
-/// A backend for which this crate has compiled its checks.
+/// A backend on which the checks that this crate has compiled run.
 pub trait TestDevice: Backend {
     /// What it guarantees.
     fn rules(&self) -> Rules;
@@ -38,7 +39,9 @@ pub trait TestDevice: Backend {
     ///
     /// # Errors
     /// As `run`.
-    fn run_case(&self, case: &AnyCase) -> Result<AnyOutput, Failure>;
+    fn run_case(&self, case: &AnyCase) -> Result<AnyOutput, Failure> {
+        self.run_case_with(case, &mut Once)
+    }
 
     /// [`Case::run_with`] of a case.
     ///
@@ -58,20 +61,16 @@ pub trait TestDevice: Backend {
 }
 
 macro_rules! test_device {
-    ($backend:ty, $rules:expr) => {
+    ($backend:ty, $device:ident => $rules:expr) => {
         impl TestDevice for $backend {
             fn rules(&self) -> Rules {
+                let $device = self;
                 $rules
             }
 
             #[inline(never)]
             fn check_case(&self, case: &AnyCase) -> Result<(), Failure> {
-                check(case, self, Rules { sampled: false, ..$rules })
-            }
-
-            #[inline(never)]
-            fn run_case(&self, case: &AnyCase) -> Result<AnyOutput, Failure> {
-                self.run_case_with(case, &mut Once)
+                check(case, self, Rules { sampled: false, ..self.rules() })
             }
 
             #[inline(never)]
@@ -91,12 +90,59 @@ macro_rules! test_device {
     };
 }
 
-test_device!(Cpu, Rules::CPU);
-test_device!(Mutant, Rules::IEEE);
+test_device!(AnyBackend, device => rules_of(device));
+test_device!(Mutant, _device => Rules::IEEE);
+
+/// A backend runs as [`AnyBackend`]: its clone shares everything with it.
+macro_rules! as_any {
+    ($backend:ty) => {
+        impl TestDevice for $backend {
+            fn rules(&self) -> Rules {
+                AnyBackend::from(self.clone()).rules()
+            }
+
+            fn check_case(&self, case: &AnyCase) -> Result<(), Failure> {
+                AnyBackend::from(self.clone()).check_case(case)
+            }
+
+            fn run_case_with(&self, case: &AnyCase, calls: &mut dyn Calls) -> Result<AnyOutput, Failure> {
+                AnyBackend::from(self.clone()).run_case_with(case, calls)
+            }
+
+            fn measure_case(
+                &self,
+                case: &Named,
+                with: &mut dyn FnMut(&mut Call<'_>) -> Result<(), Failure>,
+            ) -> Result<(), Failure> {
+                AnyBackend::from(self.clone()).measure_case(case, with)
+            }
+        }
+    };
+}
+
+as_any!(Cpu);
 #[cfg(feature = "cuda")]
-test_device!(longseq::Cuda, cuda::rules());
+as_any!(longseq::Cuda);
 #[cfg(feature = "wgpu")]
-test_device!(longseq::Wgpu, webgpu::rules());
+as_any!(longseq::Wgpu);
+
+/// What a device guarantees.
+fn rules_of(device: &AnyBackend) -> Rules {
+    match device {
+        AnyBackend::Cpu(_) => Rules::CPU,
+        #[cfg(feature = "wgpu")]
+        AnyBackend::Wgpu(_) => webgpu::rules(),
+        #[cfg(feature = "cuda")]
+        AnyBackend::Cuda(_) => cuda::rules(),
+        // This crate may be built with fewer backends than `longseq`.
+        _ => Rules::IEEE,
+    }
+}
+
+/// The processor.
+pub fn cpu() -> AnyBackend {
+    Cpu::new().into()
+}
 
 /// [`TestDevice::check_case`], for tests that are to pass.
 ///
@@ -143,13 +189,13 @@ impl Kind {
     }
 
     /// The device that tests share; `None`, which is printed, where there is none or it is switched off.
-    pub fn device(self) -> Option<AnyDevice> {
+    pub fn device(self) -> Option<AnyBackend> {
         match self {
-            Kind::Cpu => Some(AnyDevice::Cpu(Cpu::new())),
+            Kind::Cpu => Some(cpu()),
             #[cfg(feature = "wgpu")]
-            Kind::Wgpu => webgpu::device().map(AnyDevice::Wgpu),
+            Kind::Wgpu => webgpu::device().map(AnyBackend::from),
             #[cfg(feature = "cuda")]
-            Kind::Cuda => cuda::device().map(AnyDevice::Cuda),
+            Kind::Cuda => cuda::device().map(AnyBackend::from),
             #[cfg(not(all(feature = "cuda", feature = "wgpu")))]
             other => {
                 eprintln!("skipped on {}: this build is without it", other.name());
@@ -168,103 +214,40 @@ impl FromStr for Kind {
     }
 }
 
-/// A device of any backend.
-#[derive(Debug)]
-pub enum AnyDevice {
-    /// The processor.
-    Cpu(Cpu),
-    /// A `wgpu` device.
-    #[cfg(feature = "wgpu")]
-    Wgpu(longseq::Wgpu),
-    /// An NVIDIA GPU, or the emulator.
-    #[cfg(feature = "cuda")]
-    Cuda(longseq::Cuda),
+/// [`soak::serve`].
+///
+/// # Errors
+/// As it.
+#[inline(never)]
+pub fn soak(
+    device: &AnyBackend,
+    options: soak::Options,
+    progress: &mut dyn FnMut(&soak::Slice),
+) -> Result<Vec<soak::Slice>, Failure> {
+    soak::serve(device, options, progress)
 }
 
-/// Runs an expression on the device inside.
-macro_rules! on_device {
-    ($any:expr, $device:ident => $body:expr) => {
-        match $any {
-            AnyDevice::Cpu($device) => $body,
-            #[cfg(feature = "wgpu")]
-            AnyDevice::Wgpu($device) => $body,
-            #[cfg(feature = "cuda")]
-            AnyDevice::Cuda($device) => $body,
-        }
+/// Runs one test of the registry; on the CPU, once for each instruction set of the machine.
+///
+/// # Panics
+/// Where the test fails, and where there is no such test.
+#[inline(never)]
+pub fn run_test(device: &AnyBackend, stem: &str, name: &str) {
+    let tests = registry::tests::<AnyBackend>(stem);
+    let test = tests.iter().find(|test| test.name == name);
+    let test = test.unwrap_or_else(|| panic!("there is no test {name} of {stem}"));
+    let run = |device: &AnyBackend, rules| {
+        sample::begin();
+        (test.run)(device, rules);
     };
-}
-
-impl AnyDevice {
-    /// What it is, for people to read.
-    pub fn description(&self) -> String {
-        on_device!(self, device => device.device())
+    let mut rules = device.rules();
+    if !matches!(device, AnyBackend::Cpu(_)) {
+        return run(device, rules);
     }
-
-    /// What it guarantees.
-    pub fn rules(&self) -> Rules {
-        on_device!(self, device => device.rules())
-    }
-
-    /// Runs `check` on a case.
-    ///
-    /// # Errors
-    /// As [`check`](fn@check).
-    pub fn check_case(&self, case: &AnyCase) -> Result<(), Failure> {
-        on_device!(self, device => device.check_case(case))
-    }
-
-    /// Makes the call that a case is about through `with`.
-    ///
-    /// # Errors
-    /// As [`Named::measure`].
-    pub fn measure_case(
-        &self,
-        case: &Named,
-        with: &mut dyn FnMut(&mut Call<'_>) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        on_device!(self, device => device.measure_case(case, with))
-    }
-
-    /// [`soak::serve`].
-    ///
-    /// # Errors
-    /// As it.
-    #[inline(never)]
-    pub fn soak(
-        &self,
-        options: soak::Options,
-        progress: &mut dyn FnMut(&soak::Slice),
-    ) -> Result<Vec<soak::Slice>, Failure> {
-        on_device!(self, device => soak::serve(device, options, progress))
-    }
-
-    /// Runs one test of the registry; on the CPU, once for each instruction set of the machine.
-    ///
-    /// # Panics
-    /// Where the test fails, and where there is no such test.
-    #[inline(never)]
-    pub fn run_test(&self, stem: &str, name: &str) {
-        fn run<B: Backend + Sync>(backend: &B, rules: Rules, stem: &str, name: &str) {
-            let tests = registry::tests::<B>(stem);
-            let test = tests.iter().find(|test| test.name == name);
-            let test = test.unwrap_or_else(|| panic!("there is no test {name} of {stem}"));
-            sample::begin();
-            (test.run)(backend, rules);
-        }
-        match self {
-            // The best first: that is what users run. Of the others a sample: kernels are one source.
-            AnyDevice::Cpu(_) => {
-                let mut rules = Rules::CPU;
-                for instructions in Instructions::available() {
-                    let cpu = Cpu::with_instructions(instructions).expect("available instructions");
-                    run(&cpu, rules, stem, name);
-                    rules.sampled = true;
-                }
-            }
-            #[cfg(feature = "wgpu")]
-            AnyDevice::Wgpu(device) => run(device, webgpu::rules(), stem, name),
-            #[cfg(feature = "cuda")]
-            AnyDevice::Cuda(device) => run(device, cuda::rules(), stem, name),
-        }
+    // The best first: that is what users run. Of the others a sample: kernels are one source.
+    for instructions in Instructions::available() {
+        let cpu = Cpu::with_instructions(instructions).expect("available instructions");
+        run(&cpu.into(), rules);
+        rules.sampled = true;
     }
 }

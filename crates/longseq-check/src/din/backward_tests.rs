@@ -11,6 +11,7 @@ use super::{DinCase, Kind, Network, Place};
 use crate::case::{Once, Rules, assert_check, check};
 use crate::compare::{Bound, compare};
 use crate::data::{self, Data};
+use crate::device::cpu;
 use crate::golden::Golden;
 use crate::mutant::{Fault, Mutant};
 use crate::named::assert_small_cases;
@@ -437,13 +438,13 @@ pub fn every_fault_is_caught() {
         (Fault::PooledGradientForgotten, with(Kind::Sigmoid, softmax)),
         (Fault::HistoryShifted, with(Kind::Sigmoid, sum)),
     ] {
-        assert_check(&case, &Cpu::new(), Rules::IEEE);
+        assert_check(&case, &cpu(), Rules::IEEE);
         // The faulty pass without its fault is right.
         assert_check(&case, &Mutant(Fault::LeavesOut), Rules::IEEE);
         assert!(check(&case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
     let statistics = StatisticsCase { forward: DinCase { activation: Kind::Dice, ..plain } };
-    assert_check(&statistics, &Cpu::new(), Rules::IEEE);
+    assert_check(&statistics, &cpu(), Rules::IEEE);
     for fault in [Fault::HistoryShifted, Fault::DifferenceReversed, Fault::AlphaDropped] {
         assert!(check(&statistics, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }

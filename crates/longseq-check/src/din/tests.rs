@@ -8,6 +8,7 @@ use super::{DinCase, Kind, Network};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::compare;
 use crate::data::{self, Data};
+use crate::device::cpu;
 use crate::golden::{self, Golden};
 use crate::mutant::{Fault, Mutant};
 use crate::named::assert_small_cases;
@@ -216,7 +217,7 @@ pub fn every_fault_is_caught() {
         (Fault::AlphaDropped, &dice),
         (Fault::AlphaDropped, &prelu),
     ] {
-        assert_check(case, &Cpu::new(), Rules::IEEE);
+        assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
 }

@@ -16,9 +16,9 @@ mod raw_tables;
 mod raw_tin;
 
 use arbitrary::Unstructured;
-use longseq::{Cpu, Jagged};
+use longseq::{AnyBackend, Jagged};
 
-use crate::device::TestDevice;
+use crate::device::{TestDevice, cpu};
 use crate::named::AnyCase;
 
 /// Something that takes bytes and panics where the library is at fault.
@@ -86,24 +86,24 @@ targets! {
 
 /// Checks a case on the CPU, and on the devices that `LONGSEQ_FUZZ_DEVICES` names (`wgpu`, `cuda`).
 fn check_everywhere(case: &AnyCase) {
-    check_on(&Cpu::new(), case);
+    check_on(&cpu(), case);
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
     let devices = std::env::var("LONGSEQ_FUZZ_DEVICES").unwrap_or_default();
     #[cfg(feature = "wgpu")]
     if devices.contains("wgpu")
         && let Some(gpu) = crate::device::webgpu::device()
     {
-        check_on(&gpu, case);
+        check_on(&gpu.into(), case);
     }
     #[cfg(feature = "cuda")]
     if devices.contains("cuda")
         && let Some(gpu) = crate::device::cuda::device()
     {
-        check_on(&gpu, case);
+        check_on(&gpu.into(), case);
     }
 }
 
-fn check_on(device: &impl TestDevice, case: &AnyCase) {
+fn check_on(device: &AnyBackend, case: &AnyCase) {
     if let Err(failure) = device.check_case(case) {
         panic!("{failure}");
     }

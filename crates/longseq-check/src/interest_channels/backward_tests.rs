@@ -9,6 +9,7 @@ use super::{ChannelsBackwardCase, ChannelsCase};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::compare;
 use crate::data::{self, Data};
+use crate::device::cpu;
 use crate::golden::{self, Golden};
 use crate::mutant::{Fault, Mutant};
 use crate::named::assert_small_cases;
@@ -194,7 +195,7 @@ pub fn every_fault_is_caught() {
     let plain = gradients(shape(&[20, 30], &[3, 4]));
     let normalised = gradients(ChannelsCase { normalise: true, ..plain.forward.clone() });
     for case in [&plain, &normalised] {
-        assert_check(case, &Cpu::new(), Rules::IEEE);
+        assert_check(case, &cpu(), Rules::IEEE);
         assert_check(case, &Mutant(Fault::BiasIgnored), Rules::IEEE);
     }
     for (fault, case) in [

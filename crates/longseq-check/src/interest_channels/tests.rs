@@ -8,6 +8,7 @@ use super::hostile::*;
 use crate::case::{Rules, assert_check, check};
 use crate::compare::{compare, compare_exact};
 use crate::data::{self, Data};
+use crate::device::cpu;
 use crate::golden::{self, Golden};
 use crate::mutant::{Fault, Mutant};
 use crate::named::assert_small_cases;
@@ -264,7 +265,7 @@ pub fn every_fault_is_caught() {
     let zeros = ChannelsCase { dependent: Some(1), top_k: 100, ..plain.clone() };
     // The plain computation that the faults are in is right without them: this one is of another stem.
     for case in [&plain, &all, &equal, &normalised, &zeros] {
-        assert_check(case, &Cpu::new(), Rules::IEEE);
+        assert_check(case, &cpu(), Rules::IEEE);
         assert_check(case, &Mutant(Fault::BiasIgnored), Rules::IEEE);
     }
     for (fault, case) in [

@@ -7,6 +7,7 @@ use super::update_rows_tests::*;
 use super::{Form, LookupBackwardCase, LookupCase, Pool, Storage, UpdateRowsCase};
 use crate::case::{Rules, assert_check, check};
 use crate::data::{self, Data, Ids};
+use crate::device::cpu;
 use crate::mutant::{Fault, Mutant};
 use crate::named::assert_small_cases;
 use crate::registry::list_tests;
@@ -368,7 +369,7 @@ pub fn every_fault_is_caught() {
         (Fault::WeightOfNeighbour, &weights),
         (Fault::NewestPartialTaken, &long),
     ] {
-        assert_check(case, &Cpu::new(), Rules::IEEE);
+        assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
     let sorts = |fault| sorts_columns_and_their_continuations(&Mutant(fault), Rules::IEEE);
@@ -383,7 +384,7 @@ pub fn every_fault_is_caught() {
         (Fault::BiasCorrectionLeftOut, Optimiser::adam(0.1, 5)),
         (Fault::AllRowsDecay, decay),
     ] {
-        assert_check(&with(optimiser), &Cpu::new(), Rules::IEEE);
+        assert_check(&with(optimiser), &cpu(), Rules::IEEE);
         assert!(check(&with(optimiser), &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::{LookupCase, Pool, Storage};
 use crate::case::{Rules, assert_check, check};
 use crate::data::{self, Data, Ids};
+use crate::device::cpu;
 use crate::mutant::{Fault, Mutant};
 use crate::named::assert_small_cases;
 use crate::registry::list_tests;
@@ -231,7 +232,7 @@ pub fn every_fault_is_caught() {
         (Fault::WeightOfNeighbour, &weighted),
         (Fault::LongBagsCut, &long),
     ] {
-        assert_check(case, &Cpu::new(), Rules::IEEE);
+        assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
 }

@@ -7,6 +7,7 @@ use super::{SdimBackwardCase, SdimCase};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::{Bound, U, additions, compare};
 use crate::data::{self, Data};
+use crate::device::cpu;
 use crate::golden::{self, Golden};
 use crate::mutant::{Fault, Mutant};
 use crate::named::assert_small_cases;
@@ -366,7 +367,7 @@ fn takes_users_in_parts<B: Backend>(backend: &B, rules: Rules) {
         let target_words: Vec<u16> =
             (0..users).flat_map(|user| words[user * length * groups..][..groups].to_vec()).collect();
         let expected = {
-            let cpu = Cpu::new();
+            let cpu = cpu();
             let batch = cpu.batch(&histories, &targets).expect("a batch");
             attend_backward(&cpu, &op, &batch, [&history, &grad_out], [&words, &target_words])
         };
@@ -412,7 +413,7 @@ pub fn every_fault_is_caught() {
         (Fault::GroupForgotten, &plain),
         (Fault::FloorIgnored, &zeros),
     ] {
-        assert_check(case, &Cpu::new(), Rules::IEEE);
+        assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
 }

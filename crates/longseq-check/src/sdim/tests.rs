@@ -9,6 +9,7 @@ use super::extremes::*;
 use crate::case::{Rules, assert_check, check};
 use crate::compare::{compare, compare_exact};
 use crate::data::{self, Data};
+use crate::device::cpu;
 use crate::golden::{self, Golden};
 use crate::mutant::{Fault, Mutant};
 use crate::named::assert_small_cases;
@@ -347,7 +348,7 @@ pub fn every_fault_is_caught() {
         (Fault::PaddingHashed, &tail),
         (Fault::ZeroIsPositive, &zeros),
     ] {
-        assert_check(case, &Cpu::new(), Rules::IEEE);
+        assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
 }

@@ -8,6 +8,7 @@ use super::{Compared, SearchCase};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::{Bound, compare, compare_exact};
 use crate::data::{self, Data};
+use crate::device::cpu;
 use crate::golden::{self, Golden};
 use crate::mutant::{Fault, Mutant};
 use crate::named::assert_small_cases;
@@ -259,7 +260,7 @@ pub fn every_fault_is_caught() {
         (Fault::PastBitsCounted, &hamming),
         (Fault::BitsReversed, &hamming),
     ] {
-        assert_check(case, &Cpu::new(), Rules::IEEE);
+        assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed {case:?}");
     }
 }

@@ -9,6 +9,7 @@ use super::tests::{MIXES, any_case, shape};
 use super::{Choice, KeysFrom, Mix, SelectedCase, SelectedTableBackwardCase, SelectedTableCase};
 use crate::case::{Rules, assert_check, check};
 use crate::data::{self, Data, Ids};
+use crate::device::cpu;
 use crate::lookup::{Form, Storage};
 use crate::mutant::{Fault, Mutant};
 use crate::registry::list_tests;
@@ -280,7 +281,7 @@ pub fn every_fault_is_caught() {
         (Fault::IdsClamped, &outside),
     ];
     for (fault, case) in cases {
-        assert_check(case, &Cpu::new(), Rules::IEEE);
+        assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed {case:?}");
     }
     let with_lse = SelectedTableBackwardCase { with_grad_lse: true, ..gradients(plain.clone()) };
@@ -296,7 +297,7 @@ pub fn every_fault_is_caught() {
         (Fault::IdsClamped, &outside),
     ];
     for (fault, case) in cases {
-        assert_check(case, &Cpu::new(), Rules::IEEE);
+        assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
 }

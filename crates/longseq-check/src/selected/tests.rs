@@ -11,6 +11,7 @@ use super::{Choice, HistogramCase, Mix, SelectedCase};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::compare;
 use crate::data::{self, Data};
+use crate::device::cpu;
 use crate::golden::{self, Golden};
 use crate::mutant::{Fault, Mutant};
 use crate::named::assert_small_cases;
@@ -400,19 +401,19 @@ pub fn every_fault_is_caught() {
         (Fault::EmptySlotsCount, &short),
         (Fault::LseInBits, &plain),
     ] {
-        assert_check(case, &Cpu::new(), Rules::IEEE);
+        assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed {case:?}");
     }
     let counted = HistogramCase { edges: true, ..Default::default() };
     for fault in [Fault::BinsRoundedDown, Fault::EmptySlotsCount] {
-        assert_check(&counted, &Cpu::new(), Rules::IEEE);
+        assert_check(&counted, &cpu(), Rules::IEEE);
         assert!(check(&counted, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
     for fault in [Fault::OldestCount, Fault::HistoryShifted] {
         let (histories, targets) = (vec![60, 40], vec![3, 4]);
         let search = SearchCase { histories, targets, ..Default::default() };
         let case = NewestCase { search, ..Default::default() };
-        assert_check(&case, &Cpu::new(), Rules::IEEE);
+        assert_check(&case, &cpu(), Rules::IEEE);
         assert!(check(&case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
 }

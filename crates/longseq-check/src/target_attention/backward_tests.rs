@@ -9,6 +9,7 @@ use super::{AttentionBackwardCase, AttentionCase, Bias, MergeBackwardCase, Place
 use crate::case::{Rules, assert_check, check};
 use crate::compare::compare;
 use crate::data::{self, Data};
+use crate::device::cpu;
 use crate::golden::{self, Golden};
 use crate::mutant::{Fault, Mutant};
 use crate::named::assert_small_cases;
@@ -358,11 +359,11 @@ pub fn every_fault_is_caught() {
         (Fault::BiasIgnored, &grouped),
         (Fault::LseGradientIgnored, &with_lse),
     ] {
-        assert_check(case, &Cpu::new(), Rules::IEEE);
+        assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
     let merge = MergeBackwardCase { seed: 1, rows: 13, value_width: 4, dead_parts: false, asked: [true; 4] };
-    assert_check(&merge, &Cpu::new(), Rules::IEEE);
+    assert_check(&merge, &cpu(), Rules::IEEE);
     for fault in [Fault::MergeAverages, Fault::LseGradientIgnored] {
         assert!(check(&merge, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }

@@ -9,6 +9,7 @@ use super::{AttentionCase, Bias, MergeCase, Place};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::compare;
 use crate::data::{self, Data};
+use crate::device::cpu;
 use crate::golden::{self, Golden};
 use crate::mutant::{Fault, Mutant};
 use crate::named::assert_small_cases;
@@ -333,7 +334,7 @@ pub fn every_fault_is_caught() {
         (Fault::HeadsMixed, &grouped),
         (Fault::BiasIgnored, &grouped),
     ] {
-        assert_check(case, &Cpu::new(), Rules::IEEE);
+        assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
     let merge = MergeCase { seed: 1, rows: 13, value_width: 4, dead_parts: false };

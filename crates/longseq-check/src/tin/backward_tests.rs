@@ -9,6 +9,7 @@ use super::tests::{any_case, shape};
 use super::{TinBackwardCase, TinCase};
 use crate::case::{Rules, assert_check, check};
 use crate::data::{self, Data};
+use crate::device::cpu;
 use crate::mutant::{Fault, Mutant};
 use crate::registry::list_tests;
 
@@ -144,7 +145,7 @@ pub fn every_fault_is_caught() {
         Fault::OldestIsFirst,
         Fault::PositionsOfKeysAlone,
     ] {
-        assert_check(&plain, &Cpu::new(), Rules::IEEE);
+        assert_check(&plain, &cpu(), Rules::IEEE);
         assert!(check(&plain, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
 }

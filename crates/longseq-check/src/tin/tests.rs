@@ -8,6 +8,7 @@ use super::golden::matches_the_formula;
 use super::hostile::*;
 use crate::case::{Rules, assert_check, check};
 use crate::data::{self, Data};
+use crate::device::cpu;
 use crate::mutant::{Fault, Mutant};
 use crate::named::assert_small_cases;
 use crate::registry::list_tests;
@@ -145,7 +146,7 @@ pub fn every_fault_is_caught() {
         (Fault::PositionsOfKeysAlone, &given),
         (Fault::LseInBits, &plain),
     ] {
-        assert_check(case, &Cpu::new(), Rules::IEEE);
+        assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed {case:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! `longseq-check explain`.
 
 use clap::Args;
+use longseq::DeviceOps;
 use longseq_check::support::{CALLS, small_case};
 use longseq_check::{Failure, Named, cases, explain};
 
@@ -42,7 +43,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         .ok_or_else(|| Failure::new(format!("there is no case {name}; without a name, all are printed")))?;
     println!("{}", explain::describe(named));
     for (backend, device) in options.select.devices() {
-        println!("\n== {backend}: {}\n", device.description());
+        println!("\n== {backend}: {}\n", device.device());
         println!("{}\n", explain::trace(&device, named)?);
         print!("{}", explain::errors(&device, named)?);
     }

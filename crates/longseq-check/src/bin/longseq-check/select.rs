@@ -1,8 +1,9 @@
 //! Which backends, operations and storage types a command is about.
 
 use clap::Args;
+use longseq::AnyBackend;
 use longseq_check::bench::Selection;
-use longseq_check::device::{AnyDevice, Kind};
+use longseq_check::device::Kind;
 use longseq_check::lookup::Storage;
 use longseq_check::registry::STEMS;
 
@@ -26,7 +27,7 @@ impl Select {
     }
 
     /// The devices of the backends that have one.
-    pub(crate) fn devices(&self) -> Vec<(&'static str, AnyDevice)> {
+    pub(crate) fn devices(&self) -> Vec<(&'static str, AnyBackend)> {
         self.kinds().into_iter().filter_map(|kind| Some((kind.name(), kind.device()?))).collect()
     }
 

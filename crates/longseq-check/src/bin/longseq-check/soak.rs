@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use clap::Args;
+use longseq::prelude::*;
+
+use longseq::AnyBackend;
 use longseq_check::Failure;
-use longseq_check::device::{AnyDevice, Kind};
+use longseq_check::device::{self, Kind};
 use longseq_check::soak::{self, Limit, Slice};
 
 #[derive(Args)]
@@ -43,14 +46,14 @@ fn judge(slices: &[Slice]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn serve(device: &AnyDevice, options: &Options, forks: bool) -> Result<Vec<Slice>, Failure> {
+fn serve(device: &AnyBackend, options: &Options, forks: bool) -> Result<Vec<Slice>, Failure> {
     let time = Duration::from_secs(options.seconds) / 2;
     let (limit, slice) = match options.requests {
         Some(requests) => (Limit::Requests(requests / 2), Duration::from_secs(30)),
         None => (Limit::Time(time), time / 10),
     };
     let options = soak::Options { threads: options.threads, forks, limit, slice };
-    device.soak(options, &mut |slice| {
+    device::soak(device, options, &mut |slice| {
         println!(
             "{:6.1} s {:8} requests   median {:8.3} ms   p99 {:8.3} ms   resident {:7.1} MiB",
             slice.seconds,
@@ -67,7 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         let Some(device) = kind.device() else { continue };
         for forks in [true, false] {
             let handles = if forks { "a handle for each" } else { "one handle" };
-            println!("{}: {}, {} threads, {handles}", kind.name(), device.description(), options.threads);
+            println!("{}: {}, {} threads, {handles}", kind.name(), device.device(), options.threads);
             let slices = serve(&device, options, forks)?;
             judge(&slices)?;
             println!("every answer right; memory and times flat");

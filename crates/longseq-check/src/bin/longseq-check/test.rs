@@ -4,7 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use clap::Args;
-use longseq_check::device::AnyDevice;
+use longseq::prelude::*;
+
+use longseq::AnyBackend;
+use longseq_check::device::{TestDevice, run_test};
 use longseq_check::support::{CALLS, small_case};
 use longseq_check::{AnyCase, Failure, cases, registry};
 
@@ -62,11 +65,11 @@ fn selected(options: &Options) -> Vec<(String, Work)> {
     all.into_iter().filter(wanted).collect()
 }
 
-fn run_one(device: &AnyDevice, work: &Work) -> Result<(), Failure> {
+fn run_one(device: &AnyBackend, work: &Work) -> Result<(), Failure> {
     match work {
         Work::Case(case) => device.check_case(case),
         // The panic's message is printed by the panic hook.
-        Work::Test { stem, name } => catch_unwind(AssertUnwindSafe(|| device.run_test(stem, name)))
+        Work::Test { stem, name } => catch_unwind(AssertUnwindSafe(|| run_test(device, stem, name)))
             .map_err(|_| Failure::new("the test panicked")),
     }
 }
@@ -79,7 +82,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     }
     let (mut passed, mut failed) = (0, 0);
     for (backend, device) in options.select.devices() {
-        println!("{backend}: {}", device.description());
+        println!("{backend}: {}", device.device());
         for (name, work) in &selected {
             let start = Instant::now();
             let result = run_one(&device, work);
