@@ -133,8 +133,8 @@ impl Cuda {
             match waited {
                 Ok(()) => Ok(copy.map_or(Vec::new(), |copy| copy.bytes().to_vec())),
                 Err(error) => {
-                    // If waiting failed, the copy may still be made.
-                    if !Bound::found(&error) {
+                    // If waiting fails, the copy may still be made.
+                    if !Bound::found(&error) && gpu.shared.staging.wait(operation).is_err() {
                         abandon(copy);
                     }
                     Err(error)

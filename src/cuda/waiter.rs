@@ -132,7 +132,10 @@ impl<R> Future for Outcome<R> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<R>> {
         let mut landing = lock(&self.0);
         match landing.result.take() {
-            Some(result) => Poll::Ready(result),
+            Some(result) => {
+                landing.unclaimed = None;
+                Poll::Ready(result)
+            }
             None => {
                 landing.waker = Some(context.waker().clone());
                 Poll::Pending

@@ -27,7 +27,7 @@ impl Wake for Unpark {
 }
 
 /// The result of a future, for which this thread sleeps.
-fn block_on<F: Future>(future: F) -> F::Output {
+pub fn block_on<F: Future>(future: F) -> F::Output {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut future = pin!(future);
     loop {

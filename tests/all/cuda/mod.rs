@@ -20,6 +20,7 @@ mod selected_tables;
 mod streams;
 mod target_attention;
 mod tin;
+mod waits;
 #[cfg(target_os = "linux")]
 mod without_driver;
 mod wrong_kernels;

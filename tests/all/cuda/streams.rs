@@ -13,6 +13,7 @@ use longseq_check::din::DinCase;
 use longseq_check::lookup::LookupCase;
 use longseq_check::sdim::SdimCase;
 use longseq_check::target_attention::AttentionCase;
+use longseq_check::waits::block_on;
 
 const THREAD_LOCAL: CUstreamCaptureMode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
 const FREE_ON_LAUNCH: CUgraphInstantiate_flags =
@@ -58,6 +59,8 @@ fn first_use_inside_a_capture_is_refused() {
     assert_refused(gpu.upload_into(gpu.view_mut(&mut out), &[2.0; 4]), "a copy from the host");
     assert_refused(gpu.download(gpu.view(&rows)), "a copy to the host");
     assert_refused(gpu.synchronize(), "a wait");
+    assert_refused(block_on(gpu.download_async(gpu.view(&rows))), "a copy to the host");
+    assert_refused(block_on(gpu.synchronize_async()), "a wait");
     assert_refused(gpu.borrow(&slice).map(drop), "borrowing a slice");
     drop(dropped);
     stream.end_capture(FREE_ON_LAUNCH).expect("the capture is whole");

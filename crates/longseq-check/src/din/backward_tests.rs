@@ -391,8 +391,7 @@ fn measures_layers<B: Backend>(backend: &B, rules: Rules) {
         let count = if activation == Kind::Dice { 3 } else { 2 };
         for (histories, targets) in shapes.into_iter().take(count) {
             for dtype in [DType::F32, DType::Bf16] {
-                let hidden = vec![20, 5, 33];
-                let (histories, targets) = (histories.clone(), targets.clone());
+                let (histories, targets, hidden) = (histories.clone(), targets.clone(), vec![20, 5, 33]);
                 let forward = DinCase {
                     dtype,
                     activation,
