@@ -2,9 +2,11 @@
 
 mod backward;
 mod calls;
+mod change;
 mod inputs;
 mod parameters;
 
 pub use calls::SdimOps;
+pub(crate) use change::Change;
 pub use inputs::{Hash, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs};
 pub use parameters::Sdim;
