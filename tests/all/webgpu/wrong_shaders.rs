@@ -248,7 +248,6 @@ fn sdim() -> Vec<Twin> {
         twin(&case, "sdim/combine_tables", "i < min(first + 32u,", "i + 1u < min(first + 32u,"),
         twin(&case, "sdim/query", "sum / f32(params.hash_groups)", "sum"),
         twin(&sparse, "sdim/attend", "code + g) ==", "code) =="),
-        twin(&case, "sdim/add_tables", "+= other", "= other"),
         // The last error reported instead of the first; the first word instead of the wrong one.
         twin_of_check(expected, too_large_a_signature, "shared/check_words", "atomicMin(", "atomicMax("),
         twin_of_check(
@@ -437,6 +436,7 @@ fn every_kernel_has_a_wrong_twin() {
         super::wrong_decoupled_gradients::twins(),
         super::wrong_interest_channels::twins(),
         super::wrong_lookup_gradients::twins(),
+        super::wrong_sdim::twins(),
         super::wrong_search::twins(),
         super::wrong_selected::twins(),
         super::wrong_tin::twins(),
