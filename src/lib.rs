@@ -130,6 +130,7 @@
 //! | DIN, DIEN's attention unit, with ReLU, sigmoid, PReLU or Dice | [`DinOps::din`] |
 //! | SDIM's behaviour-sequence encoder: one table per user | [`SdimOps::sdim_encode`], [`SdimOps::sdim_append`] |
 //! | SDIM's ranker: look candidates up in the tables | [`SdimOps::sdim_query`]; where the tables of all users are kept, [`SdimQueryInputs::with_users`] |
+//! | kept tables that forget | [`SdimOps::sdim_remove`], [`SdimOps::sdim_decay`], [`SdimEncodeInputs::with_weights`] |
 //! | a batch of requests over the kept histories of all users | [`Jagged::of_users`] |
 //! | SDIM in training or with many bits, without a table | [`SdimOps::sdim_attend`] |
 //! | ETA's SimHash codes and its search by Hamming distance | [`SearchOps::pack_signs`], [`SearchOps::search`] with [`Search::hamming`] |

@@ -11,7 +11,7 @@
 //   first, and read each row once. Rows of more than 256 numbers, and those that leave too little shared memory for the
 //   rotations, are hashed by sdim_signatures before.
 // Products with 1 and 0 are exact; f32 rows are split into three bf16 parts whose sum is exact. Sums are in f32, in the
-//   order of the matrix unit. 0·NaN is NaN, so 16 rows that include a number that is not finite are added one by one.
+//   order of the matrix unit. Rows with weights are f32 rows: sdim_weigh has multiplied them. 0·NaN is NaN, so 16 rows that include a number that is not finite are added one by one.
 #include "sdim/hash_matrix.cuh"
 
 enum : u32 {
@@ -38,7 +38,8 @@ struct SdimEncodeParams {
     u32 bucket_warps, column_warps, bucket_blocks, column_blocks;
     // Whether to add to the table or overwrite it; whether rows are aligned to 16 bytes; tiles in flight.
     u32 append, vectors, stages;
-    u32 unused;
+    // Of the sums: -1 where they are subtracted from the table, otherwise 1.
+    float sign;
 };
 
 // A table as the lanes of a warp hold it: c[i][n] is mma's fragment of buckets 16i.. and columns 8n...
@@ -280,6 +281,7 @@ __device__ __forceinline__ void store(const SdimEncodeParams &p, const Piece &pi
     u32 lane = threadIdx.x % WARP, buckets = p.groups << p.bits;
     bool whole = piece.slot == NONE;
     float *table = (whole ? p.table : p.partial) + (u64)(whole ? piece.user : piece.slot) * buckets * p.width;
+    const float one = Storage<T>::ONE * p.sign;
 #pragma unroll
     for (u32 i = 0; i < WARP_BUCKETS / 16; i++) {
 #pragma unroll
@@ -292,7 +294,7 @@ __device__ __forceinline__ void store(const SdimEncodeParams &p, const Piece &pi
                     continue;
                 }
                 float *at = table + (u64)bucket * p.width + column;
-                float low = sums.c[i][n][half * 2] * Storage<T>::ONE, high = sums.c[i][n][half * 2 + 1] * Storage<T>::ONE;
+                float low = sums.c[i][n][half * 2] * one, high = sums.c[i][n][half * 2 + 1] * one;
                 bool pair = column + 1 < p.width;
                 if (whole && p.append) {
                     low += at[0];

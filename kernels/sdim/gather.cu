@@ -1,4 +1,4 @@
-// SDIM: the gradients of behaviours through bucket tables, ds_l = Σ_g dT[b,g,sig[g](s_l),:].
+// SDIM: the gradients of behaviours through bucket tables, ds_l = w_l·Σ_g dT[b,g,sig[g](s_l),:].
 //
 // A block takes a piece of one user's history. As many lanes as a row needs, twice four columns each (a power of two, at most 32), add
 // the rows of one behaviour's buckets, in the order of the groups; every row of the output has one owner. A user's table is
@@ -27,6 +27,8 @@ struct SdimGatherParams {
     void *out;
     // For given signatures of 2^bits or more; null if signatures are computed, or have been checked.
     u64 *record;
+    // Of rows; null: 1.
+    const float *weights;
     u32 width, groups, bits, code_bytes;
     // Whether the output is stored as rows are, or as f32; whether rows of the table, and of the history, are aligned to 16
     // bytes; tiles in flight.
@@ -187,10 +189,10 @@ struct Share {
 };
 
 // Writes `count` rows of the output from `begin` on, of which this thread has `own` and every `every`-th after it.
-// `codes_of(i)`: the signatures of one.
+// `codes_of(i)`: the signatures of one; `weights`: of these rows, or null.
 template <typename T, typename CodesOf>
 __device__ __forceinline__ void gather_rows(const SdimGatherParams &p, const Share &share, u32 begin, u32 count, u32 own, u32 every,
-                                            CodesOf codes_of) {
+                                            const float *weights, CodesOf codes_of) {
 #pragma unroll 1
     for (u32 i = own; i < count; i += every) {
         float sum[OWN_COLUMNS];
@@ -206,6 +208,13 @@ __device__ __forceinline__ void gather_rows(const SdimGatherParams &p, const Sha
             add_numbers(sum, p, (const float *)share.from, share.apart, share.first, share.second, codes);
         }
         codes.finish(p);
+        if (weights) {
+            const float weight = weights[begin + i];
+#pragma unroll
+            for (u32 e = 0; e < OWN_COLUMNS; e++) {
+                sum[e] *= weight;
+            }
+        }
         const u64 row = multiply_add_wide(begin + i, share.row_bytes, share.to);
         if (p.narrow) {
             write_four<T>(row, sum, share.first, share.aligned);
@@ -223,13 +232,14 @@ __device__ __forceinline__ void gather_rows(const SdimGatherParams &p, const Sha
 
 // With signatures of so many bits in memory.
 template <typename T, typename Word>
-__device__ __forceinline__ void gather_given(const SdimGatherParams &p, const Piece &piece, const float *table, u32 lanes) {
+__device__ __forceinline__ void gather_given(const SdimGatherParams &p, const Piece &piece, const float *table,
+                                             const float *weights, u32 lanes) {
     const Word *codes = (const Word *)p.codes + piece.history_start * p.groups;
     u32 own = threadIdx.x / lanes, every = blockDim.x / lanes;
 #pragma unroll 1
     for (u32 column = threadIdx.x % lanes * LANE_COLUMNS; column < p.width; column += lanes * OWN_COLUMNS) {
         const Share share = Share::of<T>(p, table, piece.history_start, column, lanes);
-        gather_rows<T>(p, share, 0, piece.length, own, every, [&](u32 i) {
+        gather_rows<T>(p, share, 0, piece.length, own, every, weights, [&](u32 i) {
             return GivenCodes<Word>{codes + (u64)i * p.groups, (1u << p.bits) - 1, 0};
         });
     }
@@ -253,7 +263,8 @@ __device__ __forceinline__ u32 place_of(u32 row) { return (row * 2 & ~28u) | (ro
 
 // Rows are no wider than the lanes have columns.
 template <typename T>
-__device__ __forceinline__ void gather_hashed(const SdimGatherParams &p, const Piece &piece, const float *table, u32 lanes) {
+__device__ __forceinline__ void gather_hashed(const SdimGatherParams &p, const Piece &piece, const float *table,
+                                              const float *weights, u32 lanes) {
     u32 columns = (p.width + 15) / 16 * 16, pitch = tile_pitch<T>(columns);
     T *tiles = (T *)dynamic_shared;
     u16 *codes = (u16 *)((u8 *)tiles + codes_at<T>(columns, p.stages));
@@ -296,7 +307,7 @@ __device__ __forceinline__ void gather_hashed(const SdimGatherParams &p, const P
             start(left - TILE_ROWS);
         }
         const u32 address = shared_address(codes);
-        gather_rows<T>(p, share, piece.length - left, count, own, every,
+        gather_rows<T>(p, share, piece.length - left, count, own, every, weights,
                        [&](u32 row) { return TileCodes{address + place_of(row)}; });
         // The next codes overwrite these.
         __syncthreads();
@@ -309,12 +320,13 @@ __device__ __forceinline__ void gather(const SdimGatherParams &p) {
     const Piece piece = p.pieces[blockIdx.x];
     u32 lanes = lanes_of((p.width + 1) / 2);
     const float *table = p.grad_table + piece.user * ((u64)p.groups << p.bits) * p.width;
+    const float *weights = p.weights ? p.weights + piece.history_start : nullptr;
     if (p.rotations) {
-        gather_hashed<T>(p, piece, table, lanes);
+        gather_hashed<T>(p, piece, table, weights, lanes);
     } else if (p.code_bytes == 1) {
-        gather_given<T, u8>(p, piece, table, lanes);
+        gather_given<T, u8>(p, piece, table, weights, lanes);
     } else {
-        gather_given<T, u16>(p, piece, table, lanes);
+        gather_given<T, u16>(p, piece, table, weights, lanes);
     }
 }
 

@@ -57,7 +57,8 @@ struct SdimScatterParams {
     float *partial;
     u32 width, groups, bits, code_bytes;
     u32 append;
-    u32 unused;
+    // Of the sums: -1 where they are subtracted from the table, otherwise 1.
+    float sign;
 };
 
 // Blocks: pieces, then groups, then four times 32 buckets, then 64 columns.
@@ -100,7 +101,7 @@ __device__ __forceinline__ void scatter(const SdimScatterParams &p) {
         for (u32 bucket = 0; bucket < WARP_BUCKETS; bucket++) {
             float *to = table + ((u64)(g << p.bits) + first_bucket + bucket) * p.width;
             for (u32 column = low; column < p.width && column <= high; column += WARP) {
-                to[column] = own[bucket][column - first_column] + (add ? to[column] : 0.0f);
+                to[column] = own[bucket][column - first_column] * p.sign + (add ? to[column] : 0.0f);
             }
         }
         add = true;

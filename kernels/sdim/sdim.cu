@@ -1,7 +1,8 @@
 // SDIM: signatures, and operations on whole bucket tables.
 //
 // sdim_signatures: a block hashes 64 rows in 16 groups; see hash.cuh.
-// sdim_combine adds the partial tables of a user, in order; sdim_add adds one table to another.
+// sdim_weigh multiplies rows by their weights, for the kernels that add up f32 rows.
+// sdim_combine adds the partial tables of a user, in order; sdim_add adds one table to another; sdim_decay multiplies tables.
 // sdim_check looks for given signatures out of range that no other kernel reads.
 // Tables are filled by encode.cu; large ones (τ > 6) and the form without a table by scan.cu.
 #include "sdim/hash.cuh"
@@ -67,6 +68,33 @@ __device__ __forceinline__ void signatures(const SdimSignatureParams &p) {
     }
 }
 
+struct SdimWeighParams {
+    // [count, width]
+    const void *rows;
+    // [count]
+    const float *weights;
+    // As rows, in f32.
+    float *out;
+    u64 count;
+    u32 width;
+    u32 unused;
+};
+
+// A warp per row: w·s, rounded once.
+template <typename T>
+__device__ __forceinline__ void weigh(const SdimWeighParams &p) {
+    u64 row = (u64)blockIdx.x * (256 / WARP) + threadIdx.x / WARP;
+    if (row >= p.count) {
+        return;
+    }
+    float weight = p.weights[row];
+    const T *from = (const T *)p.rows + row * p.width;
+    float *to = p.out + row * p.width;
+    for (u32 column = threadIdx.x % WARP; column < p.width; column += WARP) {
+        to[column] = widen(from[column]) * weight;
+    }
+}
+
 struct SdimCombineParams {
     const Tile *tiles;
     const float *partial;
@@ -108,6 +136,27 @@ extern "C" __global__ void __launch_bounds__(256) sdim_add(const SdimAddParams p
     }
 }
 
+struct SdimDecayParams {
+    float *table;
+    // One, or one per user.
+    const float *factors;
+    // Numbers of one user's table.
+    u64 size;
+    u64 blocks_per_table;
+    // Whether each user has a factor.
+    u32 each;
+    u32 unused;
+};
+
+// One thread per number of a user's table.
+extern "C" __global__ void __launch_bounds__(256) sdim_decay(const SdimDecayParams p) {
+    u64 user = blockIdx.x / p.blocks_per_table;
+    u64 i = blockIdx.x % p.blocks_per_table * 256 + threadIdx.x;
+    if (i < p.size) {
+        p.table[user * p.size + i] *= p.factors[p.each ? user : 0];
+    }
+}
+
 struct SdimCheckParams {
     const void *codes;
     u64 *record;
@@ -130,7 +179,8 @@ extern "C" __global__ void __launch_bounds__(256) sdim_check(const SdimCheckPara
 #define VARIANTS(T)                                                                                         \
     extern "C" __global__ void __launch_bounds__(256, 4) sdim_signatures_##T(const SdimSignatureParams p) { \
         signatures<T>(p);                                                                                   \
-    }
+    }                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(256) sdim_weigh_##T(const SdimWeighParams p) { weigh<T>(p); }
 VARIANTS(f32)
 VARIANTS(f16)
 VARIANTS(bf16)

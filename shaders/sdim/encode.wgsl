@@ -1,4 +1,5 @@
-// Bucket sums of histories: T[b,g,c,:] = Σ_{l of user b, sig[l,g] = c} s_l.
+// Bucket sums of histories: T[b,g,c,:] = Σ_{l of user b, sig[l,g] = c} w_l·s_l; subtracted from what the table holds where
+// `subtract` is not 0. Where `weighted` is 0, weights are 1 and are not read.
 //
 // One workgroup of 64 threads processes one piece of a history, 64 columns and as many groups as fit. Each thread
 // owns a column: it reads the behaviours in order and adds each element to the bucket of its signature, without
@@ -26,6 +27,9 @@ struct SdimEncodeParams {
     // Behaviours of each piece that earlier dispatches have added, and that this one adds at most.
     skip: u32,
     most: u32,
+    weights_base: u32,
+    weighted: u32,
+    subtract: u32,
 }
 @group(0) @binding(0) var<uniform> params: SdimEncodeParams;
 
@@ -71,7 +75,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         var run_code = NONE;
         for (var l = start; l < end; l++) {
             let row = l - params.first_history;
-            let x = rows_at(params.rows_base + row * params.width + column);
+            var x = rows_at(params.rows_base + row * params.width + column);
+            if params.weighted > 0u {
+                x *= weights[params.weights_base + row];
+            }
+            x = select(x, -x, params.subtract > 0u);
             for (var g = 0u; g < count; g++) {
                 let code = codes_at(params.codes_base + row * params.hash_groups + first_group + g);
                 if IN_MEMORY == 1u {

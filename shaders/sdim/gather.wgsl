@@ -1,8 +1,8 @@
-// The gradients of behaviours through bucket tables: ds_l = Σ_g dT[b,g,sig[l,g],:].
+// The gradients of behaviours through bucket tables: ds_l = w_l·Σ_g dT[b,g,sig[l,g],:].
 //
 // One thread per element of the output, in the order of the rows: neighbouring threads read the same signatures and
 // neighbouring numbers of the same bucket row. The user of a behaviour is found by bisection of the offsets. Sums are f32, in
-// the order of the groups.
+// the order of the groups. Where `weighted` is 0, weights are 1 and are not read.
 
 struct SdimGatherParams {
     groups: u32,
@@ -17,6 +17,8 @@ struct SdimGatherParams {
     grads_base: u32,
     codes_base: u32,
     out_base: u32,
+    weights_base: u32,
+    weighted: u32,
 }
 @group(0) @binding(0) var<uniform> params: SdimGatherParams;
 
@@ -44,6 +46,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         // A given signature may be out of range; another kernel reports it.
         let code = min(codes_at(params.codes_base + row * params.hash_groups + g), params.buckets - 1u);
         sum += grads[params.grads_base + ((first_group + g) * params.buckets + code) * params.width + column];
+    }
+    if params.weighted > 0u {
+        sum *= weights[params.weights_base + row];
     }
     out[params.out_base + index] = sum;
 }

@@ -9,7 +9,7 @@ use crate::memory::{View, ViewMut};
 use crate::ops::{Hash, Sdim, SdimAttendInputs, SdimEncodeInputs, SdimOps, SdimQueryInputs};
 
 opens! {
-    SdimEncodeInputs<T> { history, hash } as [];
+    SdimEncodeInputs<T> { history, hash, weights } as [];
     SdimQueryInputs<T> { table, users, targets, hash } as [];
     SdimAttendInputs<T> { history, history_hash, targets, target_hash } as [];
 }
@@ -64,6 +64,25 @@ impl SdimOps for AnyBackend {
         other: View<'_, AnyMemory, f32>,
     ) -> Result<()> {
         call!("sdim_add_tables", self.sdim_add_tables(op; table, other))
+    }
+
+    fn sdim_remove<T: Element>(
+        &self,
+        op: &Sdim,
+        gone: &AnyJagged,
+        inputs: SdimEncodeInputs<'_, AnyMemory, T>,
+        table: ViewMut<'_, AnyMemory, f32>,
+    ) -> Result<()> {
+        call!("sdim_remove", self.sdim_remove(op; gone, inputs, table))
+    }
+
+    fn sdim_decay(
+        &self,
+        op: &Sdim,
+        table: ViewMut<'_, AnyMemory, f32>,
+        factors: View<'_, AnyMemory, f32>,
+    ) -> Result<()> {
+        call!("sdim_decay", self.sdim_decay(op; table, factors))
     }
 
     fn sdim_query_into<T: Element>(

@@ -64,27 +64,65 @@ pub fn sdim_encode<T: Element>(
     histories: &Jagged,
     inputs: &SdimEncodeInputs<'_, Host, T>,
 ) -> Result<Vec<f64>> {
-    sdim_encode_in_f32("sdim_encode", inputs, |inputs| encode(op, histories, inputs))
+    const NAME: &str = "sdim_encode";
+    sdim_encode_in_f32(NAME, inputs, |inputs| encode(NAME, op, histories, inputs))
 }
 
 /// [`sdim_encode`] of widened inputs.
-fn encode(op: &Sdim, histories: &Jagged, inputs: &SdimEncodeInputs<'_, Host, f32>) -> Result<Vec<f64>> {
-    const NAME: &str = "sdim_encode";
-    op.check_encode(NAME, histories, inputs)?;
-    let signatures = hash(NAME, op, histories.total(), Some(inputs.history), &inputs.hash)?;
-    let mut table = filled(NAME, op.table_length(histories.users())?, 0.0)?;
+fn encode(
+    operation: &'static str,
+    op: &Sdim,
+    histories: &Jagged,
+    inputs: &SdimEncodeInputs<'_, Host, f32>,
+) -> Result<Vec<f64>> {
+    op.check_encode(operation, histories, inputs)?;
+    let signatures = hash(operation, op, histories.total(), Some(inputs.history), &inputs.hash)?;
+    let mut table = filled(operation, op.table_length(histories.users())?, 0.0)?;
     for (b, history) in histories.ranges().enumerate() {
         for l in history {
             let s = row(&inputs.history, l, op.width);
+            let weight = weight(inputs, l);
             for g in 0..op.groups {
                 let bucket = bucket(op, b, g, signatures[l * op.groups + g]);
                 for (j, s) in s.iter().enumerate() {
-                    table[bucket + j] += s;
+                    table[bucket + j] += weight * s;
                 }
             }
         }
     }
     Ok(table)
+}
+
+/// The weight of behaviour `l`.
+pub(super) fn weight(inputs: &SdimEncodeInputs<'_, Host, f32>, l: usize) -> f64 {
+    inputs.weights.as_ref().map_or(1.0, |weights| weights[l].into())
+}
+
+/// Bucket tables `[B, G, 2^τ, d]` without some behaviours that are in them: [`sdim_remove`](crate::SdimOps::sdim_remove).
+///
+/// # Errors
+/// Those of [`sdim_encode`], and [`Error::Shape`] for a table of the wrong length.
+pub fn sdim_remove<T: Element>(
+    op: &Sdim,
+    gone: &Jagged,
+    inputs: &SdimEncodeInputs<'_, Host, T>,
+    table: &[f64],
+) -> Result<Vec<f64>> {
+    const NAME: &str = "sdim_remove";
+    let removed = sdim_encode_in_f32(NAME, inputs, |inputs| encode(NAME, op, gone, inputs))?;
+    op.check_table(NAME, gone.users(), table.len())?;
+    Ok(table.iter().zip(removed).map(|(table, removed)| table - removed).collect())
+}
+
+/// Bucket tables `[B, G, 2^τ, d]` times one factor, or times the factor of each user: [`sdim_decay`](crate::SdimOps::sdim_decay).
+///
+/// # Errors
+/// Those of [`Sdim::check_decay`].
+pub fn sdim_decay(op: &Sdim, table: &[f64], factors: &[f32]) -> Result<Vec<f64>> {
+    let tables = op.check_decay(table.len(), factors.len())?;
+    let length = table.len() / tables.max(1);
+    let factor = |i: usize| f64::from(factors[if factors.len() == 1 { 0 } else { i / length }]);
+    Ok(table.iter().enumerate().map(|(i, x)| x * factor(i)).collect())
 }
 
 /// The gather from given tables, `[M, d]`.

@@ -8,7 +8,7 @@ use crate::host::{Host, filled};
 use crate::jagged::{Batch, Jagged};
 use crate::ops::{Sdim, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs, dim, expect};
 use crate::reference::arithmetic::{dot, row};
-use crate::reference::sdim::{bucket, hash};
+use crate::reference::sdim::{bucket, hash, weight};
 use crate::reference::widened::{sdim_encode_in_f32, sdim_in_f32, sdim_query_in_f32};
 
 /// The gradient of the table in [`sdim_query`](crate::reference::sdim_query), `[B, G, 2^τ, d]`, in `f64`.
@@ -67,11 +67,11 @@ fn query_backward(
 /// `grad_table` is the gradient of the table, `[B, G, 2^τ, d]`:
 ///
 /// ```text
-/// ds_l = Σ_g grad_table[b,g,sig[g](s_l),:]
+/// ds_l = w_l·Σ_g grad_table[b,g,sig[g](s_l),:]        w_l = 1 without weights
 /// ```
 ///
 /// For [`sdim_append`](crate::SdimOps::sdim_append) this is the gradient of the new behaviours, with their `Jagged` as `histories`; that
-/// of the table that they are added to is `grad_table` itself. The hash has no gradient. Nothing is saved by the forward pass.
+/// of the table that they are added to is `grad_table` itself. Hash and weights have no gradient. Nothing is saved by the forward pass.
 ///
 /// # Errors
 /// Those of [`sdim_encode`](crate::reference::sdim_encode); [`Error::Shape`](crate::Error::Shape) for a `grad_table` of the wrong length.
@@ -105,7 +105,7 @@ fn encode_backward(
             for g in 0..op.groups {
                 let start = bucket(op, b, g, signatures[l * op.groups + g]);
                 for j in 0..op.width {
-                    grads[l * op.width + j] += grad_table[start + j];
+                    grads[l * op.width + j] += weight(inputs, l) * grad_table[start + j];
                 }
             }
         }

@@ -139,7 +139,9 @@ pub(super) fn sdim_encode_in_f32<T: Element, R>(
     reference: impl FnOnce(&SdimEncodeInputs<'_, Host, f32>) -> Result<R>,
 ) -> Result<R> {
     let history = wide(operation, &inputs.history)?;
-    reference(&SdimEncodeInputs::new(Host::view(&history), inputs.hash))
+    let mut views = SdimEncodeInputs::new(Host::view(&history), inputs.hash);
+    views.weights = inputs.weights;
+    reference(&views)
 }
 
 /// Runs `reference` on the inputs of SDIM's `query`.

@@ -14,7 +14,7 @@ use crate::lookup::{LookupBackwardCase, LookupCase, Pool, Storage};
 use crate::mutant::{Fault, Mutant};
 use crate::named::AnyCase;
 use crate::registry::list_tests;
-use crate::sdim::{SdimBackwardCase, SdimCase};
+use crate::sdim::{SdimBackwardCase, SdimCase, Weights};
 use crate::search::{Compared, NewestCase, SearchCase};
 use crate::selected::{SelectedBackwardCase, SelectedCase, SelectedTableBackwardCase, SelectedTableCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, Bias};
@@ -104,8 +104,10 @@ fn takes_histories_anywhere<B: Backend>(backend: &B, rules: Rules) {
     for pooling in [DinPooling::Sum, DinPooling::Softmax] {
         assert_in_ranges(&users!(DinCase { pooling, tail: 3 }), all, backend, rules);
     }
-    for (groups, bits) in [(4, 3), (2, 7), (1, 12)] {
-        assert_in_ranges(&users!(SdimCase { groups, bits, tail: 3 }), all, backend, rules);
+    for (groups, bits, weights) in
+        [(4, 3, Weights::None), (4, 3, Weights::Signed), (2, 7, Weights::Signed), (1, 12, Weights::None)]
+    {
+        assert_in_ranges(&users!(SdimCase { groups, bits, weights, tail: 3 }), all, backend, rules);
     }
     for multiply_target in [false, true] {
         assert_in_ranges(&users!(DecoupledCase { multiply_target, tail: 3 }), all, backend, rules);
@@ -210,8 +212,10 @@ fn gradients(narrow: bool, dtype: DType, width: usize) -> Vec<AnyCase> {
         let forward = users!(DinCase { dtype, width, pooling, tail: 3 });
         cases.push((&DinBackwardCase { forward, narrow, ..Default::default() }).into());
     }
-    for (bits, hashed) in [(3, false), (3, true), (10, false)] {
-        let forward = users!(SdimCase { dtype, width, bits, tail: 3 });
+    for (bits, hashed, weights) in
+        [(3, false, Weights::None), (3, true, Weights::Signed), (10, false, Weights::Signed)]
+    {
+        let forward = users!(SdimCase { dtype, width, bits, weights, tail: 3 });
         cases.push((&SdimBackwardCase { forward, narrow, hashed, bytes: false, nan: None }).into());
     }
     let forward =

@@ -19,7 +19,7 @@ use crate::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
 use crate::tin::{TinBackwardCase, TinCase};
 
 /// Every call of every operation: its stem and its name, as [`Calls`](crate::Calls) know it.
-pub const CALLS: [(&str, &str); 37] = [
+pub const CALLS: [(&str, &str); 39] = [
     ("target_attention", "target_attention"),
     ("target_attention", "merge_attention"),
     ("target_attention_backward", "target_attention_backward"),
@@ -29,6 +29,8 @@ pub const CALLS: [(&str, &str); 37] = [
     ("sdim", "sdim_signatures"),
     ("sdim", "sdim_encode"),
     ("sdim", "sdim_append"),
+    ("sdim", "sdim_remove"),
+    ("sdim", "sdim_decay"),
     ("sdim", "sdim_add_tables"),
     ("sdim", "sdim_query"),
     ("sdim", "sdim_attend"),
@@ -76,7 +78,7 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
             dead_parts: false,
         }))?,
         // Tables are `f32` whatever the rows are.
-        (_, "sdim_add_tables") => (storage == Storage::F32).then_some(AnyCase::Sdim(SdimCase::default()))?,
+        (_, "sdim_add_tables" | "sdim_decay") if storage != Storage::F32 => return None,
         ("target_attention", _) => AnyCase::Attention(AttentionCase { dtype: dtype?, ..Default::default() }),
         ("target_attention_backward", _) => {
             let forward = AttentionCase { dtype: dtype?, ..Default::default() };

@@ -11,7 +11,7 @@ use crate::cpu::sdim::buckets::{BucketRows, EveryBucket, NO_ROW, WantedBuckets};
 use crate::cpu::sdim::hash_rows::HashRows;
 use crate::cpu::sdim::query::user_groups;
 use crate::cpu::sdim::signatures::Signatures;
-use crate::cpu::sdim::sums::{BLOCK, Behaviours};
+use crate::cpu::sdim::sums::{BLOCK, Behaviours, Weights};
 use crate::cpu::spans::{Span, spans, split_ranges};
 use crate::cpu::threads::for_each;
 use crate::cpu::vector::{Instructions, Kernel, Lanes, NarrowRows, WideRows};
@@ -40,7 +40,9 @@ pub(super) fn query<T: Element>(
     let grads = grad_table.into_slice();
     grads.fill(0.0);
     let computed = Signatures::computed(op, &codes);
-    let rows = Behaviours { op: *op, rows: WideRows::new(grad_out.as_slice()), signatures: &computed };
+    let weights = Weights::default();
+    let rows =
+        Behaviours { op: *op, rows: WideRows::new(grad_out.as_slice()), signatures: &computed, weights };
     let table_length = op.table_length(1)?;
     add_grads(instructions, &rows, targets, &codes, (&inputs.table, grads, table_length));
     Ok(())
@@ -85,8 +87,8 @@ pub(super) fn encode<T: Element, G: Element>(
     op.check_grad_table(NAME, histories.users(), grad_table.len())?;
     op.check_grad_history(NAME, histories, grad_history.len())?;
     let signatures = Signatures::new(NAME, op, histories.total(), &inputs.hash)?;
-    let behaviours =
-        Behaviours { op: *op, rows: WideRows::new(inputs.history.as_slice()), signatures: &signatures };
+    let (rows, weights) = (WideRows::new(inputs.history.as_slice()), Weights::new(&inputs.weights, false));
+    let behaviours = Behaviours { op: *op, rows, signatures: &signatures, weights };
     let grads = grad_table.as_slice().chunks_exact(op.table_length(1)?).collect();
     gather_all(instructions, &behaviours, histories, grads, NarrowRows::new(grad_history.into_slice()));
     Ok(())
@@ -123,12 +125,14 @@ pub(super) fn attend<T: Element, G: Element>(
         op: *op,
         rows: WideRows::new(inputs.history.as_slice()),
         signatures: &history_signatures,
+        weights: Weights::default(),
     };
     let rows = inputs.targets.map(|rows| WideRows::new(rows.as_slice()));
     let hash = HashRows { signatures: &target_signatures, rows, range: 0..targets.total() };
     let codes = hash.run_with(instructions);
     let computed = Signatures::computed(op, &codes);
-    let grad_outs = Behaviours { op: *op, rows: WideRows::new(grad_out.as_slice()), signatures: &computed };
+    let grad_outs =
+        Behaviours { rows: WideRows::new(grad_out.as_slice()), signatures: &computed, ..behaviours };
     let out = NarrowRows::new(grad_history.into_slice());
     gather_wanted(instructions, batch, (&behaviours, &grad_outs), &codes, out);
     Ok(())
@@ -173,7 +177,7 @@ fn gather_wanted(
         let mut grads = sums_of(grad_outs, targets, None);
         let kept = Signatures::kept(op, &kept, all.start);
         let signatures = if keeps { &kept } else { behaviours.signatures };
-        let behaviours = Behaviours { op: *op, rows: behaviours.rows, signatures };
+        let behaviours = Behaviours { signatures, ..*behaviours };
         for_each(grads.iter_mut().zip(&sums).collect(), |(grads, sums): (&mut Vec<f32>, &Vec<f32>)| {
             for (grad, sum) in grads.chunks_exact_mut(op.width).zip(sums.chunks_exact(op.width)) {
                 bucket_gradient(op, sum, grad);
@@ -260,7 +264,7 @@ impl<M: BucketRows> Kernel for Gather<'_, M> {
         if self.rows.is_empty() {
             return;
         }
-        let Behaviours { op: Sdim { width, groups, .. }, rows, signatures } = *self.behaviours;
+        let Behaviours { op: Sdim { width, groups, .. }, rows, signatures, weights } = *self.behaviours;
         let (mut widened, mut projections, mut words) = (Vec::new(), Vec::new(), Vec::new());
         let mut sum_rows_of_block = Vec::new();
         let mut sums = vec![0.0; BLOCK.min(self.rows.len()) * width];
@@ -280,6 +284,9 @@ impl<M: BucketRows> Kernel for Gather<'_, M> {
                     count += usize::from(rows[k] != NO_ROW);
                 }
                 sum_rows(l, count, &BucketRowsOf { grads: self.grads, width, rows: &rows[..count] }, sum);
+            }
+            if !weights.are_one() {
+                weights.multiply(start, width, sums);
             }
             self.out.write(l, (start - self.rows.start) * width, sums);
         }

@@ -17,12 +17,12 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::jagged::{Batch, Jagged};
 use crate::memory::{View, ViewMut};
-use crate::ops::{Sdim, SdimAttendInputs, SdimEncodeInputs, SdimOps, SdimQueryInputs};
+use crate::ops::{Change, Sdim, SdimAttendInputs, SdimEncodeInputs, SdimOps, SdimQueryInputs};
 use buckets::{EveryBucket, WantedBuckets};
 use hash_rows::{HashRows, ROWS};
 use query::{Average, Tile, tiles, user_groups};
 use signatures::Signatures;
-use sums::Behaviours;
+use sums::{Behaviours, Weights};
 
 impl SdimOps for Cpu {
     fn sdim_signatures_into<T: Element, W: Signature>(
@@ -47,7 +47,7 @@ impl SdimOps for Cpu {
         inputs: SdimEncodeInputs<'_, Host, T>,
         table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
-        with_default_floats(|| encode(self.instructions, op, histories, &inputs, table))
+        with_default_floats(|| encode(self.instructions, Change::Encode, op, histories, &inputs, table))
     }
 
     fn sdim_append<T: Element>(
@@ -57,7 +57,26 @@ impl SdimOps for Cpu {
         inputs: SdimEncodeInputs<'_, Host, T>,
         table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
-        with_default_floats(|| append(self.instructions, op, new, &inputs, table))
+        with_default_floats(|| encode(self.instructions, Change::Append, op, new, &inputs, table))
+    }
+
+    fn sdim_remove<T: Element>(
+        &self,
+        op: &Sdim,
+        gone: &Jagged,
+        inputs: SdimEncodeInputs<'_, Host, T>,
+        table: ViewMut<'_, Host, f32>,
+    ) -> Result<()> {
+        with_default_floats(|| encode(self.instructions, Change::Remove, op, gone, &inputs, table))
+    }
+
+    fn sdim_decay(
+        &self,
+        op: &Sdim,
+        table: ViewMut<'_, Host, f32>,
+        factors: View<'_, Host, f32>,
+    ) -> Result<()> {
+        with_default_floats(|| decay(op, table.into_slice(), factors.as_slice()))
     }
 
     fn sdim_add_tables(
@@ -148,56 +167,40 @@ pub(super) fn signatures<T: Element, W: Signature>(
     });
 }
 
+/// Fills tables, or changes what they hold.
 pub(super) fn encode<T: Element>(
     instructions: Instructions,
+    change: Change,
     op: &Sdim,
     histories: &Jagged,
     inputs: &SdimEncodeInputs<'_, Host, T>,
     table: ViewMut<'_, Host, f32>,
 ) -> Result<()> {
-    const NAME: &str = "sdim_encode";
-    op.check_encode(NAME, histories, inputs)?;
-    op.check_table(NAME, histories.users(), table.len())?;
+    op.check_encode(change.name(), histories, inputs)?;
+    op.check_table(change.name(), histories.users(), table.len())?;
     // Checked before the table is written: an error leaves the table unchanged.
-    let signatures = Signatures::new(NAME, op, histories.total(), &inputs.hash)?;
+    let signatures = Signatures::new(change.name(), op, histories.total(), &inputs.hash)?;
     let table = table.into_slice();
-    table.fill(0.0);
-    add_behaviours(instructions, op, histories, WideRows::new(inputs.history.as_slice()), &signatures, table)
-}
-
-pub(super) fn append<T: Element>(
-    instructions: Instructions,
-    op: &Sdim,
-    new: &Jagged,
-    inputs: &SdimEncodeInputs<'_, Host, T>,
-    table: ViewMut<'_, Host, f32>,
-) -> Result<()> {
-    const NAME: &str = "sdim_append";
-    op.check_encode(NAME, new, inputs)?;
-    op.check_table(NAME, new.users(), table.len())?;
-    let signatures = Signatures::new(NAME, op, new.total(), &inputs.hash)?;
+    if !change.appends() {
+        table.fill(0.0);
+    }
+    let weights = Weights::new(&inputs.weights, change.subtracts());
     let rows = WideRows::new(inputs.history.as_slice());
-    add_behaviours(instructions, op, new, rows, &signatures, table.into_slice())
-}
-
-/// Adds the behaviours of each history to its user's table.
-fn add_behaviours(
-    instructions: Instructions,
-    op: &Sdim,
-    histories: &Jagged,
-    rows: WideRows<'_>,
-    signatures: &Signatures<'_>,
-    table: &mut [f32],
-) -> Result<()> {
+    let behaviours = Behaviours { op: *op, rows, signatures: &signatures, weights };
     let sums = table.chunks_exact_mut(op.table_length(1)?).collect();
     let bucket_rows = |_| EveryBucket { buckets: op.buckets() };
-    Behaviours { op: *op, rows, signatures }.add_to(
-        instructions,
-        histories.ranges(),
-        bucket_rows,
-        sums,
-        None,
-    );
+    behaviours.add_to(instructions, histories.ranges(), bucket_rows, sums, None);
+    Ok(())
+}
+
+/// Multiplies the tables of users by one factor, or each by its own.
+fn decay(op: &Sdim, table: &mut [f32], factors: &[f32]) -> Result<()> {
+    op.check_decay(table.len(), factors.len())?;
+    let tables = table.chunks_exact_mut(op.table_length(1)?).enumerate().collect();
+    for_each(tables, |(user, table): (usize, &mut [f32])| {
+        let factor = factors[if factors.len() == 1 { 0 } else { user }];
+        table.iter_mut().for_each(|x| *x *= factor);
+    });
     Ok(())
 }
 
@@ -258,6 +261,7 @@ pub(super) fn attend<T: Element>(
         op: *op,
         rows: WideRows::new(inputs.history.as_slice()),
         signatures: &history_signatures,
+        weights: Weights::default(),
     };
     let rows = inputs.targets.map(|rows| WideRows::new(rows.as_slice()));
     average_wanted(

@@ -9,6 +9,8 @@ use crate::cpu::sdim::signatures::Signatures;
 use crate::cpu::spans::{Span, spans};
 use crate::cpu::threads::for_each;
 use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, Row, WideRows, add, add_lanes, load_each};
+use crate::host::Host;
+use crate::memory::View;
 use crate::ops::Sdim;
 
 /// The number of behaviours in a block: they and their projections stay in the L1 cache, and no row of a tile of the hash's
@@ -19,12 +21,43 @@ pub(super) const BLOCK: usize = 48;
 /// number of parts, not with their product.
 const PART: usize = 5 * BLOCK;
 
+/// What rows are multiplied by: 1 by default.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Weights<'a> {
+    /// `[N]`.
+    of_rows: Option<&'a [f32]>,
+    negative: bool,
+}
+
+impl<'a> Weights<'a> {
+    /// The weights of the caller, or 1, or the same with the other sign.
+    pub(super) fn new(given: &Option<View<'a, Host, f32>>, negative: bool) -> Self {
+        Self { of_rows: given.as_ref().map(View::as_slice), negative }
+    }
+
+    /// Multiplies rows `[n, d]`, of which the first is row `first` of all rows, if there are weights.
+    #[inline(always)]
+    pub(super) fn multiply(&self, first: usize, width: usize, rows: &mut [f32]) {
+        for (row, i) in rows.chunks_exact_mut(width).zip(first..) {
+            let weight = self.of_rows.map_or(1.0, |weights| weights[i]);
+            let weight = if self.negative { -weight } else { weight };
+            row.iter_mut().for_each(|x| *x *= weight);
+        }
+    }
+
+    /// Whether all are 1.
+    pub(super) fn are_one(&self) -> bool {
+        self.of_rows.is_none() && !self.negative
+    }
+}
+
 /// The behaviours of all users and their signatures.
 pub(super) struct Behaviours<'a> {
     pub(super) op: Sdim,
     /// `[N, d]`.
     pub(super) rows: WideRows<'a>,
     pub(super) signatures: &'a Signatures<'a>,
+    pub(super) weights: Weights<'a>,
 }
 
 impl Behaviours<'_> {
@@ -154,6 +187,7 @@ struct AddBlock<'a, M> {
 #[derive(Default)]
 struct Scratch<'a> {
     widened: Vec<f32>,
+    weighted: Vec<f32>,
     projections: Vec<Row>,
     signatures: Vec<u32>,
     sum_rows: Vec<usize>,
@@ -164,7 +198,7 @@ struct Scratch<'a> {
 impl<M: BucketRows> AddBlock<'_, M> {
     #[inline(always)]
     fn run<L: Lanes>(self, l: L, scratch: &mut Scratch<'_>, sums: &mut [f32]) {
-        let Behaviours { op: Sdim { width, groups, .. }, rows, signatures } = *self.behaviours;
+        let Behaviours { op: Sdim { width, groups, .. }, rows, signatures, weights } = *self.behaviours;
         let Range { start, end } = self.rows;
         let rows = rows.widen(l, start * width..end * width, &mut scratch.widened);
         scratch.signatures.resize((end - start) * groups, 0);
@@ -173,6 +207,14 @@ impl<M: BucketRows> AddBlock<'_, M> {
             kept.iter_mut().zip(&scratch.signatures).for_each(|(kept, &signature)| *kept = signature as u16);
         }
         self.bucket_rows.sum_rows(groups, &scratch.signatures, &mut scratch.sum_rows);
+        let rows = if weights.are_one() {
+            rows
+        } else {
+            scratch.weighted.clear();
+            scratch.weighted.extend_from_slice(rows);
+            weights.multiply(start, width, &mut scratch.weighted);
+            &scratch.weighted
+        };
         let sum_rows = &scratch.sum_rows[..];
         let whole = width / LANES;
         let mut column = 0;

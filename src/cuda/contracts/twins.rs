@@ -30,10 +30,11 @@ use crate::cuda::lookup::update::UpdateRowsParams;
 use crate::cuda::lookup::weights::{BagIdsParams, WeightGradientParams};
 use crate::cuda::lookup::{LookupColumn, LookupParams};
 use crate::cuda::sdim::backward::{SdimBucketParams, SdimMatchParams, SdimTargetGradientParams};
-use crate::cuda::sdim::encode::{SdimAddParams, SdimCombineParams, SdimEncodeParams, SdimScatterParams};
+use crate::cuda::sdim::encode::{SdimCombineParams, SdimEncodeParams, SdimScatterParams, SdimWeighParams};
 use crate::cuda::sdim::gather::SdimGatherParams;
 use crate::cuda::sdim::query::{SdimQueryParams, SdimSumsParams};
 use crate::cuda::sdim::signatures::{SdimCheckParams, SdimSignatureParams};
+use crate::cuda::sdim::tables::{SdimAddParams, SdimDecayParams};
 use crate::cuda::search::newest::SearchNewestParams;
 use crate::cuda::search::rows::SearchParams;
 use crate::cuda::search::signs::PackSignsParams;
@@ -96,6 +97,8 @@ fn of_attention() -> Vec<Described> {
         twin::<SdimEncodeParams>(),
         twin::<SdimCombineParams>(),
         twin::<SdimAddParams>(),
+        twin::<SdimDecayParams>(),
+        twin::<SdimWeighParams>(),
         twin::<SdimScatterParams>(),
         twin::<SdimSumsParams>(),
         twin::<SdimQueryParams>(),

@@ -14,7 +14,7 @@ use crate::element::{Element, Scalar};
 use crate::error::Result;
 use crate::gpu::AttendCut;
 use crate::memory::{View, ViewMut};
-use crate::ops::{Hash, Sdim, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs};
+use crate::ops::{Change, Hash, Sdim, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs};
 use crate::plan::Cut;
 
 /// Turns sums of gradients into those of bucket rows.
@@ -123,7 +123,7 @@ fn bucket_gradients<T: Element>(
     (grad_out, codes): (Region<T>, Codes),
     (table, grads): (u64, u64),
 ) -> Result<()> {
-    add_up(gpu, call, op, targets, grad_out, Hashing::Codes(codes), (grads, false))?;
+    add_up(gpu, call, op, targets, grad_out, Hashing::Codes(codes), (grads, Change::Encode))?;
     let sizes = Sizes::of(call.operation, op)?;
     let rows = targets.as_ref().users() * op.groups * op.buckets();
     let params = SdimBucketParams {
@@ -175,10 +175,11 @@ pub(super) fn encode<T: Element, G: Element>(
     }
     let (rows, out) = (gpu.region(NAME, &inputs.history)?, gpu.region_mut(NAME, &grad_history)?);
     let grads = gpu.region(NAME, &grad_table)?;
+    let weights = inputs.weights.as_ref().map(|weights| gpu.region(NAME, weights)).transpose()?;
     let mut call = gpu.begin(NAME);
     let hashing = hashing(gpu, &mut call, op, jagged.total(), inputs)?;
     call.clear_rows(&jagged.gaps(), out, op.width);
-    gather(gpu, &call, op, histories, (rows, hashing), grads, out)?;
+    gather(gpu, &call, op, histories, (rows, hashing, weights), grads, out)?;
     call.finish()
 }
 
@@ -278,12 +279,12 @@ impl<T: Element, G: Element> Attend<T, G> {
         let hashing = Hashing::Codes(self.codes);
         let (table, grads) = (self.scratch, self.scratch + (length * size_of::<f32>()) as u64);
         if op.normalise {
-            add_up(gpu, call, op, &part.histories, self.history, hashing, (table, false))?;
+            add_up(gpu, call, op, &part.histories, self.history, hashing, (table, Change::Encode))?;
         }
         let candidates = (self.grad_out, self.target_codes);
         bucket_gradients(gpu, call, op, &part.targets, candidates, (table, grads))?;
         let grads = Region::new(grads, length);
-        gather(gpu, call, op, &part.histories, (self.history, hashing), grads, self.out)
+        gather(gpu, call, op, &part.histories, (self.history, hashing, None), grads, self.out)
     }
 
     /// Computes the gradient of each bucket row that a candidate reads, and gathers these.

@@ -1,4 +1,4 @@
-//! SDIM: fills bucket tables, and adds them.
+//! SDIM: fills bucket tables, and changes them by behaviours.
 
 use crate::cuda::batch::{CudaJagged, DevicePlan};
 use crate::cuda::call::Call;
@@ -12,8 +12,8 @@ use crate::cuda::twin::twins;
 use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::check_encode;
-use crate::memory::{View, ViewMut};
-use crate::ops::{Hash, Sdim, SdimEncodeInputs};
+use crate::memory::ViewMut;
+use crate::ops::{Change, Hash, Sdim, SdimEncodeInputs};
 use crate::plan::Cut;
 
 /// Fills tables of few buckets by a product with a one-hot matrix; the launch chooses the threads.
@@ -30,8 +30,12 @@ const SCATTER: ByType = ByType([
 ]);
 /// Combines the partial tables of pieces.
 const COMBINE: Kernel = Kernel::new("sdim", "sdim_combine", FLAT_THREADS, 32);
-/// Adds a table to another.
-const ADD: Kernel = Kernel::new("sdim", "sdim_add", FLAT_THREADS, 10);
+/// Multiplies rows by their weights.
+const WEIGH: ByType = ByType([
+    Kernel::new("sdim", "sdim_weigh_f32", FLAT_THREADS, 12),
+    Kernel::new("sdim", "sdim_weigh_f16", FLAT_THREADS, 13),
+    Kernel::new("sdim", "sdim_weigh_bf16", FLAT_THREADS, 13),
+]);
 /// A warp's share of a table in `kernels/sdim/encode.cu`, and the most warps per block.
 const WARP_BUCKETS: usize = 64;
 pub(super) const WARP_COLUMNS: usize = 16;
@@ -70,7 +74,7 @@ twins! {
         append: u32,
         vectors: u32,
         stages: u32,
-        unused: u32,
+        sign: f32,
     }
 }
 
@@ -89,10 +93,13 @@ twins! {
 
 twins! {
     /// `kernels/sdim/sdim.cu`
-    pub(in crate::cuda) struct SdimAddParams {
-        table: u64,
-        other: u64,
-        length: u64,
+    pub(in crate::cuda) struct SdimWeighParams {
+        rows: u64,
+        weights: u64,
+        out: u64,
+        count: u64,
+        width: u32,
+        unused: u32,
     }
 }
 
@@ -109,7 +116,7 @@ twins! {
         bits: u32,
         code_bytes: u32,
         append: u32,
-        unused: u32,
+        sign: f32,
     }
 }
 
@@ -182,19 +189,28 @@ pub(in crate::cuda) fn shared_bytes<T: Element>(
 
 pub(super) fn encode<T: Element>(
     gpu: &Cuda,
-    operation: &'static str,
+    change: Change,
     op: &Sdim,
     histories: &CudaJagged,
     inputs: &SdimEncodeInputs<'_, CudaMemory, T>,
     table: ViewMut<'_, CudaMemory, f32>,
-    append: bool,
 ) -> Result<()> {
-    let jagged = histories.as_ref();
+    let (operation, jagged) = (change.name(), histories.as_ref());
     if check_encode(operation, op, jagged, inputs, table.len())? == 0 {
         return Ok(());
     }
     let rows = gpu.region(operation, &inputs.history)?;
     let table = gpu.region_mut(operation, &table)?;
+    let sums = (table.pointer, change);
+    if let Some(weights) = &inputs.weights {
+        let weights = gpu.region(operation, weights)?;
+        let mut call = gpu.begin(operation);
+        // Of the rows as they are.
+        let hashing = codes(gpu, &mut call, op, jagged.total(), Some(inputs.history), &inputs.hash)?;
+        let rows = weigh(&mut call, op, jagged.total(), rows, weights)?;
+        add_up(gpu, &mut call, op, histories, rows, Hashing::Codes(hashing), sums)?;
+        return call.finish();
+    }
     let mut call = gpu.begin(operation);
     let hashing = match &inputs.hash {
         Hash::Rotations(rotations) if op.bits <= ONE_HOT_BITS && Shares::of_hashed::<T>(op).is_some() => {
@@ -202,7 +218,7 @@ pub(super) fn encode<T: Element>(
         }
         hash => Hashing::Codes(codes(gpu, &mut call, op, jagged.total(), Some(inputs.history), hash)?),
     };
-    add_up(gpu, &mut call, op, histories, rows, hashing, (table.pointer, append))?;
+    add_up(gpu, &mut call, op, histories, rows, hashing, sums)?;
     call.finish()
 }
 
@@ -214,7 +230,7 @@ pub(super) enum Hashing {
     Codes(Codes),
 }
 
-/// Adds up the rows of each bucket, into the tables at an address: over what they hold, or to it.
+/// Adds up the rows of each bucket, into the tables at an address: over what they hold, to it, or from it.
 pub(super) fn add_up<T: Element>(
     gpu: &Cuda,
     call: &mut Call<'_>,
@@ -222,7 +238,7 @@ pub(super) fn add_up<T: Element>(
     histories: &CudaJagged,
     rows: Region<T>,
     hashing: Hashing,
-    (table, append): (u64, bool),
+    (table, change): (u64, Change),
 ) -> Result<()> {
     let operation = call.operation;
     let sizes = Sizes::of(operation, op)?;
@@ -246,7 +262,7 @@ pub(super) fn add_up<T: Element>(
     };
     let plan = histories.per_user.plan(gpu, operation, &cut)?;
     let partial = call.scratch(plan.plan.slots * sizes.table * 4)?;
-    let target = Target { plan: &plan, table, partial, append };
+    let target = Target { plan: &plan, table, partial, change };
     match hashing {
         Hashing::Codes(codes) if !one_hot => {
             scatter(call, op, histories.as_ref().total(), rows, codes, &target)?
@@ -260,7 +276,7 @@ pub(super) fn add_up<T: Element>(
         table,
         size: sizes.table as u64,
         blocks_per_table: blocks_per_table as u64,
-        append: append.into(),
+        append: change.appends().into(),
         unused: 0,
     };
     call.launch(&COMBINE.blocks(plan.split_count * blocks_per_table), &params)
@@ -271,7 +287,14 @@ struct Target<'a> {
     plan: &'a DevicePlan,
     table: u64,
     partial: u64,
-    append: bool,
+    change: Change,
+}
+
+impl Target<'_> {
+    /// Partial tables have the sign, too, and are added.
+    fn sign(&self) -> f32 {
+        if self.change.subtracts() { -1.0 } else { 1.0 }
+    }
 }
 
 fn multiply<T: Element>(
@@ -305,10 +328,10 @@ fn multiply<T: Element>(
         column_warps: shares.column_warps as u32,
         bucket_blocks: shares.bucket_blocks as u32,
         column_blocks: shares.column_blocks as u32,
-        append: target.append.into(),
+        append: target.change.appends().into(),
         vectors: rows.vectors(op.width, 16).into(),
         stages: stages as u32,
-        unused: 0,
+        sign: target.sign(),
     };
     let launch = ENCODE.of::<T>().blocks(target.plan.plan.pieces.len() * shares.blocks());
     let shared = shares.shared::<T>(op, stages, hashing);
@@ -335,32 +358,40 @@ fn scatter<T: Element>(
         groups: sizes.groups,
         bits: sizes.bits,
         code_bytes: codes.bytes,
-        append: target.append.into(),
-        unused: 0,
+        append: target.change.appends().into(),
+        sign: target.sign(),
     };
     let blocks = op.groups * (op.buckets() / SCATTER_BUCKETS) * op.width.div_ceil(SCATTER_COLUMNS);
     call.launch(&SCATTER.of::<T>().blocks(target.plan.plan.pieces.len() * blocks), &params)
 }
 
-pub(super) fn add_tables(
-    gpu: &Cuda,
+/// Multiplies the first `count` rows by their weights, into scratch memory.
+fn weigh<T: Element>(
+    call: &mut Call<'_>,
     op: &Sdim,
-    table: ViewMut<'_, CudaMemory, f32>,
-    other: View<'_, CudaMemory, f32>,
-) -> Result<()> {
-    const NAME: &str = "sdim_add_tables";
-    let length = op.check_add(table.len(), other.len())?;
-    let (table, other) = (gpu.region_mut(NAME, &table)?, gpu.region(NAME, &other)?);
-    let params = SdimAddParams { table: table.pointer, other: other.pointer, length: length as u64 };
-    let call = gpu.begin(NAME);
-    call.launch(&ADD.blocks(length.div_ceil(FLAT_THREADS as usize)), &params)?;
-    call.finish()
+    count: usize,
+    rows: Region<T>,
+    weights: Region<f32>,
+) -> Result<Region<f32>> {
+    let sizes = Sizes::of(call.operation, op)?;
+    let length = count * op.width;
+    let out = Region::new(call.scratch(length * size_of::<f32>())?, length);
+    let params = SdimWeighParams {
+        rows: rows.pointer,
+        weights: weights.pointer,
+        out: out.pointer,
+        count: count as u64,
+        width: sizes.width,
+        unused: 0,
+    };
+    call.launch(&WEIGH.of::<T>().blocks(count.div_ceil(FLAT_THREADS as usize / 32)), &params)?;
+    Ok(out)
 }
 
 /// All kernels of this file.
 #[cfg(test)]
 pub(super) fn table() -> Vec<Kernel> {
-    [&ENCODE.0[..], &SCATTER.0, &[COMBINE, ADD]].concat()
+    [&ENCODE.0[..], &SCATTER.0, &WEIGH.0, &[COMBINE]].concat()
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ use crate::plan::Cut;
 
 /// Gathers the gradients of behaviours; the launch chooses the threads.
 const GATHER: ByType = ByType([
-    Kernel::new("sdim_gather", "sdim_gather_f32", 512, 98),
-    Kernel::new("sdim_gather", "sdim_gather_f16", 512, 97),
+    Kernel::new("sdim_gather", "sdim_gather_f32", 512, 96),
+    Kernel::new("sdim_gather", "sdim_gather_f16", 512, 98),
     Kernel::new("sdim_gather", "sdim_gather_bf16", 512, 96),
 ]);
 /// Behaviours per step of the plan where signatures are given: those that a block of the paper's sizes takes at a time.
@@ -35,6 +35,7 @@ twins! {
         grad_table: u64,
         out: u64,
         record: u64,
+        weights: u64,
         width: u32,
         groups: u32,
         bits: u32,
@@ -62,13 +63,13 @@ fn threads(op: &Sdim) -> usize {
     32 * warps * (THREADS / 32).div_ceil(warps)
 }
 
-/// Writes the gradients of behaviours, from those of the tables of their users at `grad_table`.
+/// Writes the gradients of behaviours, times their weights if they have any, from those of the tables of their users at `grad_table`.
 pub(super) fn gather<T: Element, G: Element>(
     gpu: &Cuda,
     call: &Call<'_>,
     op: &Sdim,
     histories: &CudaJagged,
-    (rows, hashing): (Region<T>, Hashing),
+    (rows, hashing, weights): (Region<T>, Hashing, Option<Region<f32>>),
     grad_table: Region<f32>,
     out: Region<G>,
 ) -> Result<()> {
@@ -97,6 +98,7 @@ pub(super) fn gather<T: Element, G: Element>(
         grad_table: grad_table.pointer,
         out: out.pointer,
         record: codes.record,
+        weights: weights.map_or(0, |weights| weights.pointer),
         width: sizes.width,
         groups: sizes.groups,
         bits: sizes.bits,

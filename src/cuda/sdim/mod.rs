@@ -1,4 +1,4 @@
-//! SDIM: signatures (`signatures.rs`), bucket tables (`encode.rs`), what reads them (`query.rs`); gradients (`backward.rs`,
+//! SDIM: signatures (`signatures.rs`), bucket tables (`encode.rs`, `tables.rs`), what reads them (`query.rs`); gradients (`backward.rs`,
 //! `gather.rs`).
 
 pub(super) mod backward;
@@ -6,6 +6,7 @@ pub(super) mod encode;
 pub(super) mod gather;
 pub(super) mod query;
 pub(super) mod signatures;
+pub(super) mod tables;
 
 use crate::cuda::batch::{CudaBatch, CudaJagged};
 use crate::cuda::handle::Cuda;
@@ -13,7 +14,7 @@ use crate::cuda::memory::CudaMemory;
 use crate::element::{Element, GradientOf, Signature};
 use crate::error::Result;
 use crate::memory::{View, ViewMut};
-use crate::ops::{Sdim, SdimAttendInputs, SdimEncodeInputs, SdimOps, SdimQueryInputs};
+use crate::ops::{Change, Sdim, SdimAttendInputs, SdimEncodeInputs, SdimOps, SdimQueryInputs};
 
 impl SdimOps for Cuda {
     fn sdim_signatures_into<T: Element, W: Signature>(
@@ -33,7 +34,7 @@ impl SdimOps for Cuda {
         inputs: SdimEncodeInputs<'_, CudaMemory, T>,
         table: ViewMut<'_, CudaMemory, f32>,
     ) -> Result<()> {
-        encode::encode(self, "sdim_encode", op, histories, &inputs, table, false)
+        encode::encode(self, Change::Encode, op, histories, &inputs, table)
     }
 
     fn sdim_append<T: Element>(
@@ -43,7 +44,26 @@ impl SdimOps for Cuda {
         inputs: SdimEncodeInputs<'_, CudaMemory, T>,
         table: ViewMut<'_, CudaMemory, f32>,
     ) -> Result<()> {
-        encode::encode(self, "sdim_append", op, new, &inputs, table, true)
+        encode::encode(self, Change::Append, op, new, &inputs, table)
+    }
+
+    fn sdim_remove<T: Element>(
+        &self,
+        op: &Sdim,
+        gone: &CudaJagged,
+        inputs: SdimEncodeInputs<'_, CudaMemory, T>,
+        table: ViewMut<'_, CudaMemory, f32>,
+    ) -> Result<()> {
+        encode::encode(self, Change::Remove, op, gone, &inputs, table)
+    }
+
+    fn sdim_decay(
+        &self,
+        op: &Sdim,
+        table: ViewMut<'_, CudaMemory, f32>,
+        factors: View<'_, CudaMemory, f32>,
+    ) -> Result<()> {
+        tables::decay(self, op, table, factors)
     }
 
     fn sdim_add_tables(
@@ -52,7 +72,7 @@ impl SdimOps for Cuda {
         table: ViewMut<'_, CudaMemory, f32>,
         other: View<'_, CudaMemory, f32>,
     ) -> Result<()> {
-        encode::add_tables(self, op, table, other)
+        tables::add_tables(self, op, table, other)
     }
 
     fn sdim_query_into<T: Element>(
@@ -112,5 +132,6 @@ impl SdimOps for Cuda {
 /// All kernels of this stem.
 #[cfg(test)]
 pub(super) fn table() -> Vec<crate::cuda::kernel::Kernel> {
-    [signatures::table(), encode::table(), query::table(), backward::table(), gather::table()].concat()
+    let forward = [signatures::table(), encode::table(), tables::table(), query::table()];
+    [forward.concat(), backward::table(), gather::table()].concat()
 }

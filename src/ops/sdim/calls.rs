@@ -48,8 +48,7 @@ pub trait SdimOps: DeviceOps {
     /// SDIM bucket tables of histories into a given output `[B, G, 2^τ, d]`; see [`Sdim`].
     ///
     /// # Errors
-    /// Those of [`Sdim::check_encode`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for a given signature of
-    /// `2^τ` or more.
+    /// Those of [`Sdim::check_encode`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for a given signature of `2^τ` or more.
     fn sdim_encode_into<T: Element>(
         &self,
         op: &Sdim,
@@ -147,11 +146,82 @@ pub trait SdimOps: DeviceOps {
         Err(unsupported(self, "sdim_add_tables"))
     }
 
+    /// Takes behaviours of each user from the user's bucket table `[B, G, 2^τ, d]`, in place: the inverse of
+    /// [`sdim_append`](Self::sdim_append) of the same rows, signatures and weights.
+    ///
+    /// ```text
+    /// T[b,g,c,:] −= Σ_{l of `gone` of user b, sig[g](s_l) = c} w_l·s_l        w_l = 1 without weights
+    /// ```
+    ///
+    /// The rows leave the table, the rounding errors of their additions stay: without behaviours a table is close to 0, not 0.
+    /// A number is off by as many roundings as it had additions and subtractions (400 in each call at most), each of `2⁻²⁴` of the
+    /// largest sum of magnitudes so far. Where a behaviour was NaN or infinite, its buckets are NaN in that column from then on
+    /// (`∞ − ∞` is NaN). Encoding anew mends both.
+    ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimEncodeInputs};
+    ///
+    /// let backend = Cpu::new();
+    /// let op = Sdim::new(1).with_groups(1, 1); // two buckets per user
+    /// let (rows, signatures) = ([1.0_f32, 2.0, 4.0], [0_u8, 1, 0]); // oldest first
+    /// let behaviours = SdimEncodeInputs::new(Host::view(&rows), Hash::Signatures8(Host::view(&signatures)));
+    /// let all = backend.jagged(&Jagged::from_lengths(&[3])?)?;
+    /// let mut table = backend.sdim_encode(&op, &all, behaviours)?;
+    /// assert_eq!(*table, [5.0, 2.0]);
+    /// let oldest = backend.jagged(&Jagged::from_starts(&[0], &[2], 3)?)?; // of the rows that were encoded
+    /// backend.sdim_remove(&op, &oldest, behaviours, backend.view_mut(&mut table))?;
+    /// assert_eq!(*table, [4.0, 0.0]);
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`sdim_encode_into`](Self::sdim_encode_into).
+    fn sdim_remove<T: Element>(
+        &self,
+        op: &Sdim,
+        gone: &Self::Jagged,
+        inputs: SdimEncodeInputs<'_, Self::Memory, T>,
+        table: ViewMut<'_, Self::Memory, f32>,
+    ) -> Result<()> {
+        let _ = (op, gone, inputs, table);
+        Err(unsupported(self, "sdim_remove"))
+    }
+
+    /// Multiplies bucket tables `[B, G, 2^τ, d]`, in place, by a factor `[1]`, or each by that of its user `[B]`: `T[b,:,:,:] *= f_b`.
+    ///
+    /// It is what encoding gives with all weights times the factor, but for rounding. As IEEE has it, a factor of 0 leaves NaN where a
+    /// table is not finite. To take a behaviour out later, its weight is the product of the factors since it was added.
+    ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// use longseq::{Cpu, Host, Sdim};
+    ///
+    /// let backend = Cpu::new();
+    /// let op = Sdim::new(1).with_groups(1, 1);
+    /// let mut table = backend.upload(&[4.0, 2.0, 8.0, 0.0])?; // two users
+    /// // Once a day what the first user did counts half as much, and what the second did a quarter.
+    /// backend.sdim_decay(&op, backend.view_mut(&mut table), Host::view(&[0.5, 0.25]))?;
+    /// assert_eq!(*table, [2.0, 1.0, 2.0, 0.0]);
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sdim::check_decay`].
+    fn sdim_decay(
+        &self,
+        op: &Sdim,
+        table: ViewMut<'_, Self::Memory, f32>,
+        factors: View<'_, Self::Memory, f32>,
+    ) -> Result<()> {
+        let _ = (op, table, factors);
+        Err(unsupported(self, "sdim_decay"))
+    }
+
     /// SDIM from existing tables into a given output `[M, d]`; see [`Sdim`].
     ///
     /// # Errors
-    /// Those of [`Sdim::check_query`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for a user without a table, and for a given signature of
-    /// `2^τ` or more.
+    /// Those of [`Sdim::check_query`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for a user without a table, and a given signature of `2^τ` or more.
     fn sdim_query_into<T: Element>(
         &self,
         op: &Sdim,
@@ -298,9 +368,10 @@ pub trait SdimOps: DeviceOps {
     /// `[B, G, 2^τ, d]`:
     ///
     /// ```text
-    /// ds_l = Σ_g grad_table[b, g, sig[g](s_l), :]
+    /// ds_l = w_l·Σ_g grad_table[b, g, sig[g](s_l), :]        w_l = 1 without weights
     /// ```
     ///
+    /// Weights have no gradient here.
     /// For [`sdim_append`](Self::sdim_append) this is the gradient of the new behaviours, with their `Jagged` as
     /// `histories`; that of the table that they are added to is `grad_table` itself. Behaviours are hashed again, and the hash has
     /// no gradient. Rows that belong to nobody are left as they are.

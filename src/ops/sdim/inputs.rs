@@ -15,13 +15,15 @@ pub enum Hash<'a, S: Memory> {
     Signatures16(View<'a, S, u16>),
 }
 
-/// The inputs of `encode` and `append`.
+/// The inputs of `encode`, `append` and `remove`.
 #[non_exhaustive]
 pub struct SdimEncodeInputs<'a, S: Memory, T: Element> {
     /// `[N, d]`, one row per behaviour.
     pub history: View<'a, S, T>,
     /// The source of the behaviours' signatures.
     pub hash: Hash<'a, S>,
+    /// `[N]`: what each row is multiplied by before it is added; `None`: 1. Signatures are those of the rows as they are.
+    pub weights: Option<View<'a, S, f32>>,
 }
 
 /// The inputs of `query`.
@@ -55,7 +57,36 @@ copy_views!(Hash, SdimEncodeInputs<T>, SdimQueryInputs<T>, SdimAttendInputs<T>);
 impl<'a, S: Memory, T: Element> SdimEncodeInputs<'a, S, T> {
     /// Behaviours `[N, d]` and the source of their signatures.
     pub fn new(history: View<'a, S, T>, hash: Hash<'a, S>) -> Self {
-        Self { history, hash }
+        Self { history, hash, weights: None }
+    }
+
+    /// Sets the weight of each behaviour, `[N]`: its row is added `w` times.
+    ///
+    /// Here behaviours count half as much with every day, and one is taken back with the weight that it has by then:
+    ///
+    /// ```
+    /// use longseq::prelude::*;
+    /// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimEncodeInputs};
+    ///
+    /// let backend = Cpu::new();
+    /// let op = Sdim::new(1).with_groups(1, 1); // two buckets
+    /// let one = backend.jagged(&Jagged::from_lengths(&[1])?)?;
+    /// let mut table = backend.zeros::<f32>(2)?;
+    /// let (signature, factors) = ([0_u8], [0.5]);
+    /// let hash = Hash::Signatures8(Host::view(&signature));
+    /// for row in [[4.0_f32], [6.0]] {
+    ///     backend.sdim_decay(&op, backend.view_mut(&mut table), Host::view(&factors))?; // once a day
+    ///     let today = SdimEncodeInputs::new(Host::view(&row), hash);
+    ///     backend.sdim_append(&op, &one, today, backend.view_mut(&mut table))?;
+    /// }
+    /// assert_eq!(*table, [8.0, 0.0]);
+    /// let gone = SdimEncodeInputs::new(Host::view(&[4.0_f32]), hash).with_weights(Host::view(&factors));
+    /// backend.sdim_remove(&op, &one, gone, backend.view_mut(&mut table))?;
+    /// assert_eq!(*table, [6.0, 0.0]);
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
+    pub fn with_weights(self, weights: View<'a, S, f32>) -> Self {
+        Self { weights: Some(weights), ..self }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::ops::shape::{Dim, dim, elements, expect, product, size, sum};
 /// ```text
 /// bit[g,t](x) = 1 if ⟨x, R[:,g,t]⟩ > 0 else 0          a projection of exactly 0 gives 0
 /// sig[g](x)   = Σ_t bit[g,t]·2^t
-/// T[b,g,c,:]  = Σ_{l of user b, sig[g](s_l) = c} s_l
+/// T[b,g,c,:]  = Σ_{l of user b, sig[g](s_l) = c} w_l·s_l        w_l = 1 without weights
 /// out[m,:]    = (1/G) Σ_g normalise(T[b,g,sig[g](q_m),:])
 /// ```
 ///
@@ -23,7 +23,11 @@ use crate::ops::shape::{Dim, dim, elements, expect, product, size, sum};
 /// gives a row of zeros. A bucket row may hold numbers of any size, though the square of its length exceeds `f32`; projections
 /// and the sums of buckets must be within `f32`. A NaN in a bucket row gives NaN in the candidates that read it if rows are
 /// normalised, otherwise in their number of that column. The cost of a candidate does not grow with the history. The tables of two spans of a history add
-/// up to the table of both.
+/// up to the table of both. A table that is kept forgets by [`sdim_remove`](crate::SdimOps::sdim_remove) and
+/// [`sdim_decay`](crate::SdimOps::sdim_decay).
+///
+/// Behaviours may have weights ([`SdimEncodeInputs::with_weights`]), of any sign and size: `w·s` is a product of `f32` and is added as
+/// one, whatever the storage type. A weight of 0 does not remove a row that is not finite: `0·NaN` and `0·∞` are NaN.
 ///
 /// ```
 /// use longseq::prelude::*;
@@ -249,7 +253,7 @@ impl Sdim {
         Ok(())
     }
 
-    /// Checks the inputs of `encode` or `append` (named by `operation`).
+    /// Checks the inputs of `encode`, `append` or `remove` (named by `operation`).
     ///
     /// # Errors
     /// [`Error::Parameter`], [`Error::Unsupported`], [`Error::Shape`] and [`Error::Limit`].
@@ -262,6 +266,9 @@ impl Sdim {
         self.validate(operation)?;
         let n = dim("N", histories.rows());
         expect(operation, "history", inputs.history.len(), &[n, dim("d", self.width)])?;
+        if let Some(weights) = &inputs.weights {
+            expect(operation, "weights", weights.len(), &[n])?;
+        }
         self.check_hash(operation, &inputs.hash, n)
     }
 
@@ -338,6 +345,21 @@ impl Sdim {
         self.validate(NAME)?;
         let users = self.tables(NAME, table)?;
         expect(NAME, "other", other, &self.table_shape(users))
+    }
+
+    /// Checks the tables and the factors of `decay`, and returns the number of tables.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] and [`Error::Unsupported`] for invalid parameters; [`Error::Shape`] if the tables are not those of a whole
+    /// number of users, or factors are neither one nor one per user.
+    pub fn check_decay(&self, table: usize, factors: usize) -> Result<usize> {
+        const NAME: &str = "sdim_decay";
+        self.validate(NAME)?;
+        let users = self.tables(NAME, table)?;
+        if factors != 1 {
+            expect(NAME, "factors", factors, &[dim("B", users)])?;
+        }
+        Ok(users)
     }
 
     /// Operations of `signatures` over `rows` rows: `2·L·d·G·τ`. This and the other counts are at most `u64::MAX`.

@@ -6,7 +6,7 @@ use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::fit;
 use crate::memory::{View, ViewMut};
-use crate::ops::{Hash, Sdim, SdimAttendInputs, SdimQueryInputs};
+use crate::ops::{Change, Hash, Sdim, SdimAttendInputs, SdimQueryInputs};
 use crate::plan::{Cut, Plan, Tile};
 use crate::webgpu::batch::{DevicePlan, WgpuBatch};
 use crate::webgpu::binding::Binding;
@@ -101,7 +101,7 @@ pub(super) fn attend<T: Element>(
     if op.buckets() * targets.users() <= histories.total_length() && table_length <= PARTIAL_BYTES / 4 {
         let mut table = gpu.zeroed::<f32>(NAME, table_length)?;
         let [histories, targets] = batch.sides()?;
-        encode(gpu, NAME, op, histories, &inputs.encode(), ViewMut::new(&mut table), false)?;
+        encode(gpu, (NAME, Change::Encode), op, histories, &inputs.encode(), ViewMut::new(&mut table))?;
         let mut wanted = SdimQueryInputs::new(View::new(&table), inputs.target_hash);
         wanted.targets = inputs.targets;
         return query(gpu, NAME, op, targets, &wanted, out);

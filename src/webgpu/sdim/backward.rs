@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::gpu::{AttendCut, fit};
 use crate::jagged::Jagged;
 use crate::memory::{View, ViewMut};
-use crate::ops::{Hash, Sdim, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs};
+use crate::ops::{Change, Hash, Sdim, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs};
 use crate::webgpu::batch::{UserPart, WgpuBatch, WgpuJagged};
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::THREADS;
@@ -140,7 +140,7 @@ fn bucket_gradients<T: Element>(
     (grad_out, codes): (Region<'_, T>, &Codes),
     (table, grads): (&Binding, &Binding),
 ) -> Result<()> {
-    add_up(gpu, operation, op, targets, ("grad_out", grad_out), codes, (grads, false))?;
+    add_up(gpu, operation, op, targets, ("grad_out", grad_out, None), codes, (grads, Change::Encode))?;
     let rows = targets.as_ref().users() * op.groups * op.buckets();
     let (lanes, groups) = lanes_and_groups(op, rows);
     let params = SdimBucketGradientsParams {
@@ -183,7 +183,12 @@ pub(super) fn encode<T: Element, G: Element>(
     let codes = Codes::new(gpu, NAME, op, count, name, &inputs.hash)?;
     let mut read = vec![&grads.buffer];
     read.extend(given(&inputs.hash));
-    let behaviours = Behaviours { gpu, operation: NAME, op, histories, codes: &codes, read: &read };
+    let weights = inputs.weights.map(Region::of);
+    read.extend(weights.map(|weights| weights.buffer));
+    let weights = weights.map(|weights| gpu.bind(NAME, "weights", &weights)).transpose()?;
+    let codes = &codes;
+    let behaviours =
+        Behaviours { gpu, operation: NAME, op, histories, codes, weights: weights.as_ref(), read: &read };
     clear_gaps(gpu, NAME, op, jagged, &mut grad_history)?;
     behaviours.gather(&grads, &mut grad_history)
 }
@@ -308,7 +313,7 @@ impl<'a, T: Element> Signatures<'a, T> {
 impl<T: Element> Attend<'_, T> {
     fn behaviours<'a>(&'a self, histories: &'a WgpuJagged) -> Behaviours<'a> {
         let Self { gpu, op, codes, read, .. } = *self;
-        Behaviours { gpu, operation: ATTEND, op, histories, codes, read }
+        Behaviours { gpu, operation: ATTEND, op, histories, codes, weights: None, read }
     }
 
     /// Fills the tables of the users, computes their gradients, and gathers these.
@@ -322,7 +327,8 @@ impl<T: Element> Attend<'_, T> {
         let length = op.table_length(histories.as_ref().users())? as u64;
         let (table, grads) = (gpu.scratch(ATTEND, length)?, gpu.scratch(ATTEND, length)?);
         if op.normalise {
-            add_up(gpu, ATTEND, op, histories, ("history", self.history), self.codes, (&table, false))?;
+            let rows = ("history", self.history, None);
+            add_up(gpu, ATTEND, op, histories, rows, self.codes, (&table, Change::Encode))?;
         }
         let candidates = (self.grad_out, self.target_codes);
         bucket_gradients(gpu, ATTEND, op, targets, candidates, (&table, &grads))?;

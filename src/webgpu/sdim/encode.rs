@@ -1,18 +1,18 @@
-//! Fills bucket tables, and adds them.
+//! Fills bucket tables, and changes them by behaviours.
 
 use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::{check_encode, fit};
-use crate::memory::{View, ViewMut};
-use crate::ops::{Sdim, SdimEncodeInputs};
+use crate::memory::ViewMut;
+use crate::ops::{Change, Sdim, SdimEncodeInputs};
 use crate::plan::Cut;
 use crate::webgpu::batch::{DevicePlan, WgpuJagged};
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::{MOST_ITERATIONS, THREADS, groups_of};
 use crate::webgpu::memory::{Region, WgpuMemory};
-use crate::webgpu::output::Output;
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::sdim::signatures::{Codes, hash_buffer};
+use crate::webgpu::sdim::tables::in_place;
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
 use crate::webgpu::target_attention::attend::PIECES;
@@ -39,6 +39,9 @@ params! {
         append: u32,
         skip: u32,
         most: u32,
+        weights_base: u32,
+        weighted: u32,
+        subtract: u32,
     }
 }
 
@@ -49,15 +52,6 @@ params! {
         size: u32,
         table_base: u32,
         append: u32,
-    }
-}
-
-params! {
-    /// Twin of the struct in shaders/sdim/add_tables.wgsl.
-    struct SdimAddTablesParams {
-        threads: u32,
-        table_base: u32,
-        other_base: u32,
     }
 }
 
@@ -72,6 +66,7 @@ fn encode_kernel(in_memory: bool, rows: Format, bits: u32) -> Kernel {
             Slot::plain("pieces", "vec4<u32>"),
             Slot::read("rows", rows),
             Slot::words("codes", bits),
+            Slot::plain("weights", "f32"),
             Slot::write("table", "f32"),
             Slot::write("partial", "f32"),
         ],
@@ -93,19 +88,8 @@ fn combine_kernel() -> Kernel {
     }
 }
 
-fn add_kernel() -> Kernel {
-    Kernel {
-        name: "sdim/add_tables",
-        params: &SdimAddTablesParams::BLOCK,
-        threads: THREADS,
-        sources: &[include_str!("../../../shaders/sdim/add_tables.wgsl")],
-        constants: vec![],
-        slots: vec![Slot::plain("other", "f32"), Slot::write("table", "f32")],
-    }
-}
-
 pub(super) fn variants() -> Vec<Kernel> {
-    let mut kernels = vec![combine_kernel(), add_kernel()];
+    let mut kernels = vec![combine_kernel()];
     for bits in [8, 16, 32] {
         for rows in Format::ALL.into_iter().filter(|format| !format.vectors) {
             kernels.extend([false, true].map(|in_memory| encode_kernel(in_memory, rows, bits)));
@@ -116,12 +100,11 @@ pub(super) fn variants() -> Vec<Kernel> {
 
 pub(super) fn encode<T: Element>(
     gpu: &Wgpu,
-    operation: &'static str,
+    (operation, change): (&'static str, Change),
     op: &Sdim,
     histories: &WgpuJagged,
     inputs: &SdimEncodeInputs<'_, WgpuMemory, T>,
     table: ViewMut<'_, WgpuMemory, f32>,
-    append: bool,
 ) -> Result<()> {
     let jagged = histories.as_ref();
     if check_encode(operation, op, jagged, inputs, table.len())? == 0 {
@@ -129,24 +112,26 @@ pub(super) fn encode<T: Element>(
     }
     histories.check_owner(gpu, operation, "histories")?;
     let rows = Region::of(inputs.history);
-    let read = [rows.buffer, hash_buffer(&inputs.hash)];
+    let weights = inputs.weights.map(Region::of);
+    let mut read = vec![rows.buffer, hash_buffer(&inputs.hash)];
+    read.extend(weights.map(|weights| weights.buffer));
     let size = op.groups * op.buckets() * op.width;
-    let table = in_place(gpu, operation, &table, size * jagged.users(), &read, append)?;
+    let table = in_place(gpu, operation, &table, size * jagged.users(), &read, change.appends())?;
     let codes =
         Codes::new(gpu, operation, op, jagged.total(), ("history", Some(inputs.history)), &inputs.hash)?;
-    add_up(gpu, operation, op, histories, ("history", rows), &codes, (&table.binding, append))?;
+    add_up(gpu, operation, op, histories, ("history", rows, weights), &codes, (&table.binding, change))?;
     gpu.finish(table)
 }
 
-/// Adds up the rows of each bucket, into tables: over what they hold, or to it.
+/// Adds up the rows of each bucket, times their weights if they have any, into tables: over what they hold, to it, or from it.
 pub(super) fn add_up<T: Element>(
     gpu: &Wgpu,
     operation: &'static str,
     op: &Sdim,
     histories: &WgpuJagged,
-    (name, rows): (&'static str, Region<'_, T>),
+    rows: WeightedRows<'_, T>,
     codes: &Codes,
-    (table, append): (&Binding, bool),
+    (table, change): (&Binding, Change),
 ) -> Result<()> {
     let users = histories.as_ref().users();
     let size = op.groups * op.buckets() * op.width;
@@ -162,17 +147,20 @@ pub(super) fn add_up<T: Element>(
     let plan = histories.per_user.plan(gpu, operation, &cut)?;
     fit(operation, "table", size * users)?;
     let partial = gpu.scratch(operation, (plan.plan.slots * size) as u64)?;
-    let sums = Sums { plan: &plan, window, table, partial: &partial, append };
-    add_rows(gpu, operation, op, (name, rows), codes, &sums, users)?;
+    let sums = Sums { plan: &plan, window, table, partial: &partial, change };
+    add_rows(gpu, operation, op, rows, codes, &sums, users)?;
     let params = SdimCombineTablesParams {
         threads: fit(operation, "table", plan.split_count * size)?,
         size: size as u32,
         table_base: table.base,
-        append: u32::from(append),
+        append: u32::from(change.appends()),
     };
     let bindings = [&plan.split_tiles, &partial, table];
     gpu.dispatch(operation, &combine_kernel(), &params, &bindings, groups_of(plan.split_count * size))
 }
+
+/// What the call names the rows, the rows, and their weights if they have any.
+pub(super) type WeightedRows<'a, T> = (&'static str, Region<'a, T>, Option<Region<'a, f32>>);
 
 /// Where bucket sums are written.
 struct Sums<'a> {
@@ -181,7 +169,7 @@ struct Sums<'a> {
     window: usize,
     table: &'a Binding,
     partial: &'a Binding,
-    append: bool,
+    change: Change,
 }
 
 /// Adds the rows of the histories to their buckets, in the table or in the partial tables.
@@ -189,14 +177,14 @@ fn add_rows<T: Element>(
     gpu: &Wgpu,
     operation: &'static str,
     op: &Sdim,
-    (name, rows): (&'static str, Region<'_, T>),
+    (name, rows, weights): WeightedRows<'_, T>,
     codes: &Codes,
     sums: &Sums<'_>,
     users: usize,
 ) -> Result<()> {
-    let Sums { plan, window, table, partial, append } = *sums;
+    let Sums { plan, window, table, partial, change } = *sums;
     let in_memory = op.buckets() > ROWS_IN_WORKGROUP;
-    if in_memory && !append {
+    if in_memory && !change.appends() {
         gpu.clear(operation, table, op.groups * op.buckets() * op.width * users);
     }
     let group_tile = if in_memory { 1 } else { (ROWS_IN_WORKGROUP / op.buckets()).min(op.groups) };
@@ -204,8 +192,12 @@ fn add_rows<T: Element>(
     // Behaviours of a piece that one dispatch adds, in whole parts.
     let most = MOST_ITERATIONS / (group_tile + 2) / PART * PART;
     let kernel = encode_kernel(in_memory, Format::of::<T>(false), codes.bits);
+    let nothing = gpu.nothing();
     for (pieces, span) in plan.plan.windows(window) {
         let rows = gpu.bind(operation, name, &rows.rows(span.start, span.len(), op.width))?;
+        let weights = weights.map(|weights| weights.rows(span.start, span.len(), 1));
+        let weights = weights.map(|weights| gpu.bind(operation, "weights", &weights)).transpose()?;
+        let bound_weights = weights.as_ref().unwrap_or(&nothing);
         let params = SdimEncodeParams {
             first_piece: pieces.start as u32,
             first_history: span.start as u32,
@@ -216,11 +208,14 @@ fn add_rows<T: Element>(
             rows_base: rows.base,
             codes_base: codes.binding.base + (span.start * op.groups) as u32,
             table_base: table.base,
-            append: u32::from(append),
+            append: u32::from(change.appends()),
             skip: 0,
             most: most as u32,
+            weights_base: bound_weights.base,
+            weighted: u32::from(weights.is_some()),
+            subtract: u32::from(change.subtracts()),
         };
-        let bindings = [&plan.pieces, &rows, &codes.binding, table, partial];
+        let bindings = [&plan.pieces, &rows, &codes.binding, bound_weights, table, partial];
         let groups = (pieces.len() * groups_per_piece) as u64;
         let longest = plan.plan.pieces[pieces].iter().map(|piece| piece.history.len()).max().unwrap_or(0);
         for skip in (0..longest.max(1)).step_by(most) {
@@ -229,40 +224,4 @@ fn add_rows<T: Element>(
         }
     }
     Ok(())
-}
-
-/// A table that is read and written. If it shares its buffer with an input, a copy is used and copied back.
-fn in_place(
-    gpu: &Wgpu,
-    operation: &'static str,
-    table: &ViewMut<'_, WgpuMemory, f32>,
-    length: usize,
-    inputs: &[&wgpu::Buffer],
-    read: bool,
-) -> Result<Output> {
-    let output = gpu.output(operation, "table", table, length, inputs, &[])?;
-    if read {
-        gpu.fetch(&output);
-    }
-    Ok(output)
-}
-
-pub(super) fn add_tables(
-    gpu: &Wgpu,
-    op: &Sdim,
-    table: ViewMut<'_, WgpuMemory, f32>,
-    other: View<'_, WgpuMemory, f32>,
-) -> Result<()> {
-    const NAME: &str = "sdim_add_tables";
-    let length = op.check_add(table.len(), other.len())?;
-    let other = Region::of(other);
-    let table = in_place(gpu, NAME, &table, length, &[other.buffer], true)?;
-    let other = gpu.bind(NAME, "other", &other)?;
-    let params = SdimAddTablesParams {
-        threads: fit(NAME, "table", length)?,
-        table_base: table.binding.base,
-        other_base: other.base,
-    };
-    gpu.dispatch(NAME, &add_kernel(), &params, &[&other, &table.binding], groups_of(length))?;
-    gpu.finish(table)
 }

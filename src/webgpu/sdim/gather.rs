@@ -32,6 +32,8 @@ params! {
         grads_base: u32,
         codes_base: u32,
         out_base: u32,
+        weights_base: u32,
+        weighted: u32,
     }
 }
 
@@ -61,6 +63,7 @@ fn gather_kernel(bits: u32) -> Kernel {
             Slot::plain("offsets", "u32"),
             Slot::plain("grads", "f32"),
             Slot::words("codes", bits),
+            Slot::plain("weights", "f32"),
             Slot::write("out", "f32"),
         ],
     }
@@ -111,18 +114,21 @@ pub(super) struct Behaviours<'a> {
     pub(super) op: &'a Sdim,
     pub(super) histories: &'a WgpuJagged,
     pub(super) codes: &'a Codes,
+    pub(super) weights: Option<&'a Binding>,
     /// What the caller's buffers are read of while gradients are written.
     pub(super) read: &'a [&'a wgpu::Buffer],
 }
 
 impl Behaviours<'_> {
-    /// Adds up the gradients of the buckets of each behaviour, from those of whole tables.
+    /// Adds up the gradients of the buckets of each behaviour, from those of whole tables, times its weight if it has one.
     pub(super) fn gather<G: Element>(
         &self,
         grads: &Binding,
         grad_history: &mut ViewMut<'_, WgpuMemory, G>,
     ) -> Result<()> {
-        let Self { gpu, operation, op, codes, .. } = *self;
+        let Self { gpu, operation, op, codes, weights, .. } = *self;
+        let nothing = gpu.nothing();
+        let bound_weights = weights.unwrap_or(&nothing);
         let table = op.groups * op.buckets() * op.width;
         self.write(grad_history, |run, first, rows, out| {
             let params = SdimGatherParams {
@@ -135,8 +141,10 @@ impl Behaviours<'_> {
                 grads_base: grads.base + (run.users.start * table) as u32,
                 codes_base: codes.binding.base,
                 out_base: out.base,
+                weights_base: bound_weights.base,
+                weighted: u32::from(weights.is_some()),
             };
-            let bindings = [&run.offsets, grads, &codes.binding, out];
+            let bindings = [&run.offsets, grads, &codes.binding, bound_weights, out];
             let groups = groups_of(rows * op.width);
             gpu.dispatch(operation, &gather_kernel(codes.bits), &params, &bindings, groups)
         })

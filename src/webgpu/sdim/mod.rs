@@ -6,11 +6,12 @@ mod encode;
 mod gather;
 mod query;
 mod signatures;
+mod tables;
 
 use crate::element::{Element, GradientOf, Signature};
 use crate::error::Result;
 use crate::memory::{View, ViewMut};
-use crate::ops::{Sdim, SdimAttendInputs, SdimEncodeInputs, SdimOps, SdimQueryInputs};
+use crate::ops::{Change, Sdim, SdimAttendInputs, SdimEncodeInputs, SdimOps, SdimQueryInputs};
 use crate::webgpu::batch::{WgpuBatch, WgpuJagged};
 use crate::webgpu::memory::WgpuMemory;
 use crate::webgpu::shader::Kernel;
@@ -34,7 +35,7 @@ impl SdimOps for Wgpu {
         inputs: SdimEncodeInputs<'_, WgpuMemory, T>,
         table: ViewMut<'_, WgpuMemory, f32>,
     ) -> Result<()> {
-        self.call(|gpu| encode::encode(gpu, "sdim_encode", op, histories, &inputs, table, false))
+        self.call(|gpu| encode::encode(gpu, ("sdim_encode", Change::Encode), op, histories, &inputs, table))
     }
 
     fn sdim_append<T: Element>(
@@ -44,7 +45,26 @@ impl SdimOps for Wgpu {
         inputs: SdimEncodeInputs<'_, WgpuMemory, T>,
         table: ViewMut<'_, WgpuMemory, f32>,
     ) -> Result<()> {
-        self.call(|gpu| encode::encode(gpu, "sdim_append", op, new, &inputs, table, true))
+        self.call(|gpu| encode::encode(gpu, ("sdim_append", Change::Append), op, new, &inputs, table))
+    }
+
+    fn sdim_remove<T: Element>(
+        &self,
+        op: &Sdim,
+        gone: &WgpuJagged,
+        inputs: SdimEncodeInputs<'_, WgpuMemory, T>,
+        table: ViewMut<'_, WgpuMemory, f32>,
+    ) -> Result<()> {
+        self.call(|gpu| encode::encode(gpu, ("sdim_remove", Change::Remove), op, gone, &inputs, table))
+    }
+
+    fn sdim_decay(
+        &self,
+        op: &Sdim,
+        table: ViewMut<'_, WgpuMemory, f32>,
+        factors: View<'_, WgpuMemory, f32>,
+    ) -> Result<()> {
+        self.call(|gpu| tables::decay(gpu, op, table, factors))
     }
 
     fn sdim_add_tables(
@@ -53,7 +73,7 @@ impl SdimOps for Wgpu {
         table: ViewMut<'_, WgpuMemory, f32>,
         other: View<'_, WgpuMemory, f32>,
     ) -> Result<()> {
-        self.call(|gpu| encode::add_tables(gpu, op, table, other))
+        self.call(|gpu| tables::add_tables(gpu, op, table, other))
     }
 
     fn sdim_query_into<T: Element>(
@@ -112,5 +132,5 @@ impl SdimOps for Wgpu {
 
 pub(super) fn variants() -> Vec<Kernel> {
     let forward = [signatures::variants(), encode::variants(), query::variants(), attend::variants()];
-    [forward.concat(), backward::variants(), gather::variants()].concat()
+    [forward.concat(), tables::variants(), backward::variants(), gather::variants()].concat()
 }

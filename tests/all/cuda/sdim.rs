@@ -9,7 +9,9 @@ use longseq_check::data::{self, Data};
 use longseq_check::device::assert_check;
 use longseq_check::device::cuda::{modes_of, session, set_mode};
 use longseq_check::hashing::{Numbers, check_hashing};
-use longseq_check::sdim::SdimCase;
+use longseq_check::sdim::{SdimBackwardCase, SdimCase, Weights};
+
+use super::wrong_kernels::{Check, Mutant, assert_caught, checked, everywhere};
 
 /// Cases that cover every kernel: products with one-hot matrices, or, from 7 bits on, a large table.
 fn cases() -> Vec<SdimCase> {
@@ -18,9 +20,12 @@ fn cases() -> Vec<SdimCase> {
     let many = SdimCase { histories: vec![4], targets: vec![5000], width: 4, groups: 2, ..plain.clone() };
     let groups =
         SdimCase { histories: vec![3], targets: vec![2], width: 4, groups: 520, bits: 1, ..plain.clone() };
-    let mut cases = vec![SdimCase { bits: 7, groups: 2, ..plain.clone() }, many, groups];
+    let large = SdimCase { bits: 7, groups: 2, ..plain.clone() };
+    let weighted = SdimCase { weights: Weights::Signed, ..large.clone() };
+    let mut cases = vec![large, weighted, many, groups];
     for dtype in [DType::F32, DType::F16, DType::Bf16] {
         cases.push(SdimCase { dtype, ..plain.clone() });
+        cases.push(SdimCase { dtype, weights: Weights::Fading, ..plain.clone() });
     }
     cases
 }
@@ -165,4 +170,50 @@ fn reads_no_more_than_it_must() {
     run::<f32>(&emulator, "f32");
     run::<f16>(&emulator, "f16");
     run::<bf16>(&emulator, "bf16");
+}
+
+#[test]
+fn wrong_weights_and_changes_of_tables_are_caught() {
+    assert_caught(wrong());
+}
+
+pub(super) fn wrong() -> Vec<(Mutant, Check)> {
+    let mutant = |stem, kernel, fault, edit| Mutant { stem, kernel, fault, edit, everywhere: false };
+    let weigh = |fault, edit| mutant("sdim", "sdim_weigh_f32", fault, edit);
+    let decay = |fault, edit| mutant("sdim", "sdim_decay", fault, edit);
+    let plain = SdimCase { histories: vec![300, 0, 40], targets: vec![3, 1, 5], ..Default::default() };
+    let weighted = SdimCase { weights: Weights::Signed, ..plain.clone() };
+    let many = SdimCase { bits: 7, groups: 2, ..plain.clone() };
+    let gradients = SdimBackwardCase { forward: weighted.clone(), hashed: true, ..Default::default() };
+    let twins = [
+        (weigh("weights added", ("mul.rn.f32", "add.rn.f32")), checked(&weighted)),
+        (weigh("rows for weights", ("param_0+8]", "param_0]")), checked(&weighted)),
+        (weigh("a row too many", ("setp.ge.u64", "setp.gt.u64")), checked(&weighted)),
+        (decay("factors added", ("mul.rn.f32", "add.rn.f32")), checked(&plain)),
+        (decay("the first user's factor", ("setp.eq.s32", "setp.ne.s32")), checked(&plain)),
+        (
+            mutant(
+                "sdim_encode",
+                "sdim_encode_f32",
+                "another number for the sign",
+                ("param_0+100]", "param_0+96]"),
+            ),
+            checked(&plain),
+        ),
+        (
+            everywhere(mutant(
+                "sdim_scan",
+                "sdim_scatter_f32",
+                "the sign added",
+                ("mul.rn.f32", "add.rn.f32"),
+            )),
+            checked(&many),
+        ),
+        // The record of signatures, which there is none of, is read for the address of the weights.
+        (
+            mutant("sdim_gather", "sdim_gather_f32", "no weights", ("param_0+56]", "param_0+48]")),
+            checked(&gradients),
+        ),
+    ];
+    twins.into()
 }

@@ -121,6 +121,22 @@ fn sdim_checks_its_buffers() {
 }
 
 #[test]
+fn sdim_checks_weights_and_factors() {
+    let (op, rotations, mut table) = (Sdim::new(4).with_groups(2, 3), [0.0; 24], [0.0; 64]);
+    let rotate = Hash::Rotations(Host::view(&rotations));
+    let (history, three) = ([0.0f32; 12], Jagged::from_lengths(&[3]).expect("small lengths"));
+    let inputs = SdimEncodeInputs::new(Host::view(&history), rotate).with_weights(Host::view(&[1.0; 4]));
+    assert_error(
+        Cpu::new().sdim_remove(&op, &three, inputs, Host::view_mut(&mut table)),
+        "sdim_remove: weights: expected [N] = [3], 3 elements, got 4 elements",
+    );
+    assert_error(
+        Cpu::new().sdim_decay(&op, Host::view_mut(&mut table), Host::view(&[1.0; 2])),
+        "sdim_decay: factors: expected [B] = [1], 1 elements, got 2 elements",
+    );
+}
+
+#[test]
 fn gradients_of_tables_take_no_users() {
     let op = Sdim::new(4).with_groups(2, 3);
     let (rotations, rows) = ([0.0f32; 24], [0.0f32; 8]);

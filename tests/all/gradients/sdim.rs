@@ -13,6 +13,8 @@ struct Case {
     history: Vec<f32>,
     history_signatures: Vec<u16>,
     target_signatures: Vec<u16>,
+    /// Those that `encode` may take.
+    weights: Vec<f32>,
     table: Vec<f32>,
     grad_out: Vec<f64>,
     grad_table: Vec<f64>,
@@ -28,7 +30,18 @@ impl Case {
         let (history_signatures, target_signatures) = (signatures(n), signatures(m));
         let (history, table) = (numbers.f32(n * 3), numbers.f32(4 * 2 * 4 * 3));
         let (grad_out, grad_table) = (numbers.f64(m * 3), numbers.f64(table.len()));
-        Self { op, batch, history, history_signatures, target_signatures, table, grad_out, grad_table }
+        let weights = numbers.f32(n);
+        Self {
+            op,
+            batch,
+            history,
+            history_signatures,
+            target_signatures,
+            weights,
+            table,
+            grad_out,
+            grad_table,
+        }
     }
 
     fn encode(&self) -> SdimEncodeInputs<'_, Host, f32> {
@@ -91,17 +104,24 @@ fn of_query_and_attend() {
 /// The table that new behaviours are added to is linear in them: what holds for encode holds for append.
 #[test]
 fn of_encode_and_append() {
-    let mut case = Case::new(true);
-    let gradient =
-        sdim_encode_backward(&case.op, case.batch.histories(), &case.encode(), &case.grad_table).unwrap();
-    assert_eq!(gradient[33..], [0.0; 3]);
-    let appended = |case: &Case| {
-        let new = sdim_encode(&case.op, case.batch.histories(), &case.encode()).unwrap();
-        let table: Vec<f64> =
-            case.table.iter().zip(new).map(|(&table, new)| f64::from(table) + new).collect();
-        dot(&table, &case.grad_table)
-    };
-    compare_with_differences(&mut case, history_of, appended, &[("history", gradient)]).unwrap();
+    for weighted in [false, true] {
+        let mut case = Case::new(true);
+        fn encode(case: &Case, weighted: bool) -> SdimEncodeInputs<'_, Host, f32> {
+            let inputs = case.encode();
+            if weighted { inputs.with_weights(Host::view(&case.weights)) } else { inputs }
+        }
+        let inputs = encode(&case, weighted);
+        let gradient =
+            sdim_encode_backward(&case.op, case.batch.histories(), &inputs, &case.grad_table).unwrap();
+        assert_eq!(gradient[33..], [0.0; 3]);
+        let appended = |case: &Case| {
+            let new = sdim_encode(&case.op, case.batch.histories(), &encode(case, weighted)).unwrap();
+            let table: Vec<f64> =
+                case.table.iter().zip(new).map(|(&table, new)| f64::from(table) + new).collect();
+            dot(&table, &case.grad_table)
+        };
+        compare_with_differences(&mut case, history_of, appended, &[("history", gradient)]).unwrap();
+    }
 }
 
 /// The hash has no gradient: with rotations, it is that of the signatures which they give.

@@ -1,13 +1,16 @@
-//! Shaders of SDIM that read the tables of other users, on purpose.
+//! Shaders of SDIM that are wrong on purpose: they read the tables of other users, take weights wrongly, or change whole tables wrongly.
 
-use longseq_check::sdim::SdimCase;
+use longseq_check::sdim::{SdimBackwardCase, SdimCase, Weights};
 
 use super::wrong_shaders::{Twin, twin};
 
+fn three_users() -> SdimCase {
+    SdimCase { histories: vec![9, 20, 7], targets: vec![3, 1, 4], ..Default::default() }
+}
+
 #[test]
 fn wrong_tables_are_caught() {
-    let (histories, targets) = (vec![9, 20, 7], vec![3, 1, 4]);
-    let case = SdimCase { shared: true, histories, targets, ..Default::default() };
+    let case = SdimCase { shared: true, ..three_users() };
     let kernel = "sdim/query";
     let twins = [
         twin(&case, kernel, "owners[params.owners_base + first]", "first"),
@@ -15,4 +18,31 @@ fn wrong_tables_are_caught() {
         twin(&case, kernel, "if params.tables > 0u", "if params.tables > 1000000u"),
     ];
     twins.iter().for_each(Twin::assert_caught);
+}
+
+pub(super) fn twins() -> Vec<Twin> {
+    let plain = three_users();
+    let weighted = SdimCase { weights: Weights::Signed, ..plain.clone() };
+    let many = SdimCase { bits: 7, groups: 2, ..weighted.clone() };
+    let gradients = SdimBackwardCase { forward: weighted.clone(), ..Default::default() };
+    let first = "weights[params.weights_base]";
+    vec![
+        // Weights ignored, or the first behaviour's for all, with sums in workgroup memory and without; a removal that adds.
+        twin(&weighted, "sdim/encode", "if params.weighted > 0u", "if params.weighted > 1u"),
+        twin(&weighted, "sdim/encode", "weights[params.weights_base + row]", first),
+        twin(&many, "sdim/encode", "weights[params.weights_base + row]", first),
+        twin(&plain, "sdim/encode", "select(x, -x, params.subtract > 0u)", "x"),
+        twin(&many, "sdim/encode", "select(x, -x, params.subtract > 0u)", "x"),
+        twin(&gradients, "sdim/gather", "weights[params.weights_base + row]", first),
+        twin(&gradients, "sdim/gather", "if params.weighted > 0u", "if params.weighted > 1u"),
+        // Tables replaced; one user's factor for all.
+        twin(&plain, "sdim/add_tables", "+= other", "= other"),
+        twin(&plain, "sdim/decay_tables", "*= factors", "= factors"),
+        twin(&plain, "sdim/decay_tables", "params.factors_base + index / params.size", "params.factors_base"),
+    ]
+}
+
+#[test]
+fn wrong_changes_of_tables_are_caught() {
+    twins().iter().for_each(Twin::assert_caught);
 }

@@ -243,12 +243,11 @@ fn sdim() -> Vec<Twin> {
     vec![
         twin(&case, "sdim/signatures", "sum > vec4<f32>()", "sum < vec4<f32>()"),
         twin(&case, "sdim/encode", "l < end; l++", "l + 1u < end; l++"),
-        // Every piece of a history added to the table of the first piece.
-        twin(&large, "sdim/encode", "select(user, span.z, is_piece)", "select(user, 0u, is_piece)"),
+        // Every piece of a history added to the table of the next piece.
+        twin(&large, "sdim/encode", "select(user, span.z, is_piece)", "select(user, span.z + 1u, is_piece)"),
         twin(&case, "sdim/combine_tables", "i < min(first + 32u,", "i + 1u < min(first + 32u,"),
         twin(&case, "sdim/query", "sum / f32(params.hash_groups)", "sum"),
         twin(&sparse, "sdim/attend", "code + g) ==", "code) =="),
-        twin(&case, "sdim/add_tables", "+= other", "= other"),
         // The last error reported instead of the first; the first word instead of the wrong one.
         twin_of_check(expected, too_large_a_signature, "shared/check_words", "atomicMin(", "atomicMax("),
         twin_of_check(
@@ -437,6 +436,7 @@ fn every_kernel_has_a_wrong_twin() {
         super::wrong_decoupled_gradients::twins(),
         super::wrong_interest_channels::twins(),
         super::wrong_lookup_gradients::twins(),
+        super::wrong_sdim::twins(),
         super::wrong_search::twins(),
         super::wrong_selected::twins(),
         super::wrong_tin::twins(),

@@ -9,7 +9,7 @@ use crate::din::{DinBackwardCase, DinCase, Kind, StatisticsCase};
 use crate::interest_channels::{ChannelsBackwardCase, ChannelsCase};
 use crate::lookup::{Form, LookupBackwardCase, LookupCase, Pool, Storage, UpdateRowsCase};
 use crate::named::AnyCase;
-use crate::sdim::{SdimBackwardCase, SdimCase};
+use crate::sdim::{SdimBackwardCase, SdimCase, Weights};
 use crate::search::{Compared, NewestCase, SearchCase};
 use crate::selected::{Choice, HistogramCase, Mix, SelectedBackwardCase, SelectedCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, Bias, MergeBackwardCase};
@@ -131,6 +131,7 @@ fn sdim_case(bytes: &mut Unstructured<'_>) -> Result<SdimCase> {
         bits: bits(bytes)?,
         normalise: bytes.arbitrary()?,
         shared: bytes.arbitrary()?,
+        weights: *bytes.choose(&[Weights::None, Weights::Fading, Weights::Signed])?,
     })
 }
 

@@ -114,15 +114,19 @@ fn bucketed<B: Backend, T: Element>(at: &Within<'_, B>) -> Result<Vec<u8>> {
     let given = Hash::Signatures8(at.of(&signatures, 40 * 3)?);
     let length = op.table_length(1)?;
     let (mut table, mut other) = (at.zeros::<f32>(length)?, at.zeros::<f32>(length)?);
+    let weights = at.rows::<f32>(40)?;
     for (table, hash) in [(&mut table, hash), (&mut other, given)] {
         at.backend.sdim_encode_into(
             &op,
             &behaviours,
-            SdimEncodeInputs::new(history, hash),
+            SdimEncodeInputs::new(history, hash).with_weights(at.of(&weights, 40)?),
             at.of_mut(table, length)?,
         )?;
     }
     at.backend.sdim_add_tables(&op, at.of_mut(&mut table, length)?, at.of(&other, length)?)?;
+    at.backend.sdim_decay(&op, at.of_mut(&mut table, length)?, at.of(&weights, 1)?)?;
+    let gone = SdimEncodeInputs::new(history, given).with_weights(at.of(&weights, 40)?);
+    at.backend.sdim_remove(&op, &behaviours, gone, at.of_mut(&mut table, length)?)?;
     let (mut out, mut attended) = (at.zeros::<T>(3 * 8)?, at.zeros::<T>(3 * 8)?);
     let inputs = SdimQueryInputs::new(at.of(&table, length)?, hash).with_targets(targets);
     at.backend.sdim_query_into(&op, &candidates, inputs, at.of_mut(&mut out, 3 * 8)?)?;

@@ -39,6 +39,10 @@ pub enum Fault {
     OwnTable,
     /// `append` replaces the table.
     AppendReplaces,
+    /// `remove` adds.
+    RemoveAdds,
+    /// Each user's table is multiplied by the factor of the next user.
+    FactorOfNeighbour,
     /// The mean of a bag is its sum.
     MeanIsSum,
     /// Equal scores are ordered by descending position.
@@ -49,7 +53,7 @@ pub enum Fault {
     TargetForgotten,
     /// An id outside its table reads the last row.
     IdsClamped,
-    /// The weights of ids count as 1.
+    /// The weights of ids, or of behaviours, count as 1.
     WeightsIgnored,
     /// An id has the weight of the next one.
     WeightOfNeighbour,

@@ -50,6 +50,7 @@ impl Mutant {
             let group = op.buckets() * op.width;
             grads.chunks_mut(op.groups * group).for_each(|user| user[(op.groups - 1) * group..].fill(0.0));
         }
+        let inputs = self.with_weights(inputs);
         Cpu::new().sdim_encode_backward_into(op, histories, inputs, Host::view(&grads), grad_history)
     }
 

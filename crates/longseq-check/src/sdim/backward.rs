@@ -130,7 +130,9 @@ impl SdimBackwardCase {
         })?;
         let (used, unused) = (batch.histories().total() * op.width, self.forward.tail * op.width);
         let mut encode = Guarded::<B, G>::new(backend, used, unused)?;
-        let encode_inputs = SdimEncodeInputs::new(backend.view(&rows), hash);
+        let weights = inputs.weights.as_ref().map(|weights| backend.upload(weights)).transpose()?;
+        let mut encode_inputs = SdimEncodeInputs::new(backend.view(&rows), hash);
+        encode_inputs.weights = weights.as_ref().map(|weights| backend.view(weights));
         calls.make(CALLS[1], &mut || {
             let (from, to) = (backend.view(&grad_table), encode.view_mut(backend)?);
             Ok(backend.sdim_encode_backward_into(&op, &histories, encode_inputs, from, to)?)
@@ -164,7 +166,7 @@ impl SdimBackwardCase {
         let history = Host::view(&inputs.history);
         let query_inputs = SdimQueryInputs::<_, T>::new(Host::view(&incoming.table), target_hash);
         let query = reference::sdim_query_backward(&op, batch.targets(), &query_inputs, &grad_out)?;
-        let encode_inputs = SdimEncodeInputs::new(history, hash);
+        let encode_inputs = inputs.encode(hash);
         let encode = reference::sdim_encode_backward(&op, batch.histories(), &encode_inputs, &grad_table)?;
         let attend_inputs = SdimAttendInputs::new(history, hash, target_hash);
         let attend = reference::sdim_attend_backward(&op, &batch, &attend_inputs, &grad_out)?;
@@ -179,7 +181,8 @@ impl SdimBackwardCase {
         let used = batch.histories().total() * op.width;
         let sum_error = (op.groups as f64 + 2.0) * U;
         let largest = op.groups as f64 * data::max_abs(&incoming.grad_table);
-        let bound = Bound::uniform(sum_error * largest, plain);
+        let heaviest = inputs.weights.as_ref().map_or(1.0, |weights| data::max_abs(weights));
+        let bound = Bound::uniform((sum_error + U) * largest * heaviest, plain);
         compare(
             "encode",
             &bytemuck::pod_collect_to_vec::<u8, G>(&output.encode),

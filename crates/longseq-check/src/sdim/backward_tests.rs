@@ -3,7 +3,7 @@
 use longseq::*;
 use proptest::prelude::*;
 
-use super::{SdimBackwardCase, SdimCase};
+use super::{SdimBackwardCase, SdimCase, Weights};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::{Bound, U, additions, compare};
 use crate::data::{self, Data};
@@ -23,6 +23,7 @@ list_tests!("sdim_backward":
     matches_reference_on_unusual_numbers,
     matches_reference_on_a_long_history,
     matches_reference_on_many_candidates,
+    matches_reference_with_weights,
     matches_reference_on_random_batches,
     keeps_nan_to_its_buckets,
     ignores_rows_that_belong_to_nobody,
@@ -125,6 +126,15 @@ fn matches_reference_on_a_long_history<B: Backend>(backend: &B, rules: Rules) {
     check_both(SdimCase { width: 8, ..shape(&[20, longest, 0, 5], &[2, 2, 1, 3]) }, backend, rules);
 }
 
+fn matches_reference_with_weights<B: Backend>(backend: &B, rules: Rules) {
+    for (dtype, width) in [(DType::F32, 64), (DType::F32, 5), (DType::F16, 20), (DType::Bf16, 64)] {
+        let forward =
+            SdimCase { dtype, width, weights: Weights::Signed, ..shape(&[300, 0, 17], &[5, 2, 20]) };
+        check_both(SdimCase { tail: 2, ..forward.clone() }, backend, rules);
+        assert_check(&SdimBackwardCase { forward, narrow: true, ..Default::default() }, backend, rules);
+    }
+}
+
 fn matches_reference_on_many_candidates<B: Backend>(backend: &B, rules: Rules) {
     check_both(SdimCase { width: 20, ..shape(&[200, 10], &[5000, 1]) }, backend, rules);
 }
@@ -139,12 +149,13 @@ prop_compose! {
         width in 1usize..70,
         groups in 1usize..10,
         bits in 1usize..11,
-        (normalise, narrow, hashed) in any::<(bool, bool, bool)>(),
+        (normalise, narrow, hashed, weighted) in any::<(bool, bool, bool, bool)>(),
     ) -> SdimBackwardCase {
         let (histories, targets) = requests.into_iter().unzip();
         let data = Data::Normal;
         let sizes = SdimCase { histories, targets, tail, width, groups, bits, ..Default::default() };
-        let forward = SdimCase { seed, dtype, data, normalise, ..sizes };
+        let weights = if weighted { Weights::Signed } else { Weights::None };
+        let forward = SdimCase { seed, dtype, data, normalise, weights, ..sizes };
         SdimBackwardCase { forward, narrow, hashed, bytes: bits <= 8 && seed % 2 == 0, nan: None }
     }
 }
@@ -406,12 +417,15 @@ pub fn every_fault_is_caught() {
     let plain = SdimBackwardCase { forward: shape(&[9, 20], &[3, 4]), ..Default::default() };
     let zeros = SdimCase { data: Data::Zeros, ..plain.forward.clone() };
     let zeros = SdimBackwardCase { forward: zeros, ..plain.clone() };
+    let weighted = SdimCase { weights: Weights::Signed, ..plain.forward.clone() };
+    let weighted = SdimBackwardCase { forward: weighted, ..plain.clone() };
     for (fault, case) in [
         (Fault::HistoryShifted, &plain),
         (Fault::NewestPartial, &plain),
         (Fault::ProjectionDropped, &plain),
         (Fault::GroupForgotten, &plain),
         (Fault::FloorIgnored, &zeros),
+        (Fault::WeightsIgnored, &weighted),
     ] {
         assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");

@@ -3,7 +3,7 @@
 use longseq::reference::Projection;
 use longseq::*;
 
-use super::{Inputs, Products, SdimCase, SdimOutput, bits, floats};
+use super::{Changed, Inputs, Products, SdimCase, SdimOutput, Weights, bits, floats};
 use crate::case::{Failure, Rules};
 use crate::compare::{Bound, U, compare, compare_exact, roundings};
 use crate::data::{self, Data};
@@ -39,18 +39,43 @@ impl SdimCase {
         let doubt = self.doubt(&inputs, &[], &[])?;
         let (exact, errors) =
             self.compare_products(&output.given, &inputs, given, target_given, &doubt, rules)?;
-        let twice: Vec<f64> = exact.iter().map(|x| 2.0 * x).collect();
-        let absolute = errors.iter().map(|error| 2.0 * error).collect();
-        let bound = Bound { absolute, ..Bound::uniform(0.0, self.data == Data::Normal) };
-        compare("appended table", &floats(&output.appended), &twice, &bound, rules)?;
-        let twice: Vec<f32> = floats(&output.given.table).iter().map(|x| 2.0 * x).collect();
-        compare_exact("added tables", &output.added, &bits(&twice))?;
+        let table = floats(&output.given.table);
+        self.compare_changed(&output.changed, &table, &inputs.encode(given), (&exact, &errors), rules)?;
 
         let target_projections = reference::sdim_projections(&op, &inputs.targets, &inputs.rotations)?;
         let doubt = self.doubt(&inputs, &projections, &target_projections)?;
         let rotate = Hash::Rotations(Host::view(&inputs.rotations));
         self.compare_products(&output.hashed, &inputs, rotate, rotate, &doubt, rules)?;
         Ok(())
+    }
+
+    /// Compares what calls made of the given table, which is off from the exact one by `errors` at most.
+    fn compare_changed<T: Element>(
+        &self,
+        changed: &Changed,
+        table: &[f32],
+        inputs: &SdimEncodeInputs<'_, Host, T>,
+        (exact, errors): (&[f64], &[f64]),
+        rules: Rules,
+    ) -> Result<(), Failure> {
+        let (op, batch) = (self.op(), self.batch());
+        let times = |factor: f64| {
+            let absolute = errors.iter().map(|error| factor * error).collect();
+            Bound { absolute, ..Bound::uniform(0.0, self.data == Data::Normal) }
+        };
+        let twice: Vec<f64> = exact.iter().map(|x| 2.0 * x).collect();
+        compare("appended table", &floats(&changed.appended), &twice, &times(2.0), rules)?;
+        // The roundings of the table are of sums of up to L numbers, those of the append and the removal of up to 2·L.
+        let once = reference::sdim_remove(&op, batch.histories(), inputs, &twice)?;
+        compare("table after removal", &floats(&changed.removed), &once, &times(5.0), rules)?;
+        let twice: Vec<f32> = table.iter().map(|x| 2.0 * x).collect();
+        compare_exact("added tables", &changed.added, &bits(&twice))?;
+        let ((each, one), table) = (self.factors(), table.iter().map(|&x| x.into()).collect::<Vec<f64>>());
+        let decayed = reference::sdim_decay(&op, &reference::sdim_decay(&op, &table, &each)?, &one)?;
+        // Two products, each rounded once.
+        let absolute = decayed.iter().map(|x| 2.5 * U * x.abs() + f64::from(f32::MIN_POSITIVE)).collect();
+        let bound = Bound { absolute, ..Bound::uniform(0.0, self.data == Data::Normal) };
+        compare("decayed table", &floats(&changed.decayed), &decayed, &bound, rules)
     }
 
     /// From the projections of history and candidates, none where the signatures are given.
@@ -78,9 +103,10 @@ impl SdimCase {
                 if in_doubt(&history[start..start + self.bits]) {
                     any = true;
                     let row = &inputs.history[l * self.width..(l + 1) * self.width];
+                    let weight = inputs.weights.as_ref().map_or(1.0, |weights| weights[l].abs().into());
                     let buckets = &mut doubt.table[(user * self.groups + g) * group..][..group];
                     for (off, x) in buckets.iter_mut().zip(row.iter().cycle()) {
-                        *off += f64::from(x.to_f32()).abs();
+                        *off += weight * f64::from(x.to_f32()).abs();
                     }
                 }
             }
@@ -110,11 +136,17 @@ impl SdimCase {
             let row = doubted.iter().map(row).flat_map(|error| std::iter::repeat_n(error, self.width));
             Bound { absolute: row.collect(), ..Bound::uniform(0.0, nmse) }
         };
-        let history = SdimEncodeInputs::new(Host::view(&inputs.history), hash);
-        let exact = reference::sdim_encode::<T>(&op, batch.histories(), &history)?;
-        // Each number is the sum of up to L others: off by at most some roundings of the sum of their magnitudes.
-        let longest = batch.histories().max_length();
-        let error = (roundings(longest) + 1.0) * U * longest as f64 * data::max_abs(&inputs.history);
+        let exact = reference::sdim_encode::<T>(&op, batch.histories(), &inputs.encode(hash))?;
+        // Each number is the sum of up to L others: off by at most some roundings of the sum of their magnitudes. The product with
+        // a weight is one rounding more, and may be lost where it is subnormal.
+        let longest = batch.histories().max_length() as f64;
+        let each = roundings(batch.histories().max_length()) + 1.0;
+        let error = match self.weights {
+            Weights::None => each * U * longest * data::max_abs(&inputs.history),
+            _ => {
+                longest * ((each + 1.0) * U * inputs.largest_term(self.width) + f64::from(f32::MIN_POSITIVE))
+            }
+        };
         let errors: Vec<f64> = doubt.table.iter().map(|off| off + error).collect();
         let table = floats(&output.table);
         let bound = Bound { absolute: errors.clone(), ..Bound::uniform(0.0, nmse) };
@@ -137,15 +169,18 @@ impl SdimCase {
 
         // The table-free form computes its own bucket sums: if rows are normalised, their error is relative to the
         // row's length, and at most the distance of two rows of length 1.
-        let attend = SdimAttendInputs::new(history.history, hash, target_hash).with_targets(targets);
+        let attend =
+            SdimAttendInputs::new(Host::view(&inputs.history), hash, target_hash).with_targets(targets);
         let exact_attend = reference::sdim_attend::<T>(&op, &batch, &attend)?;
+        let error = each * U * longest * data::max_abs(&inputs.history);
         let row_error = (self.width as f64).sqrt() * error;
         let relative = |row: &[f64]| {
             let length = row.iter().map(|x| x * x).sum::<f64>().sqrt();
             if length == 0.0 { 0.0 } else { (2.0 * row_error / length.max(least_length)).min(2.0) }
         };
         let sum_error = if self.normalise {
-            exact.chunks(self.width).map(relative).fold(0.0, f64::max)
+            let plain = reference::sdim_encode::<T>(&op, batch.histories(), &attend.encode())?;
+            plain.chunks(self.width).map(relative).fold(0.0, f64::max)
         } else {
             row_error
         };

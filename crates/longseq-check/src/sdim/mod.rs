@@ -4,6 +4,7 @@ mod backward;
 pub mod backward_tests;
 mod compare;
 mod extremes;
+mod forgetting;
 pub mod tests;
 
 pub use backward::{SdimBackwardCase, SdimGradientOutput};
@@ -19,8 +20,9 @@ use crate::named::Work;
 /// The formula, as `explain` prints it.
 pub const FORMULA: &str = "\
 signature(x)[g] = bits t of group g: ⟨x, R[:, g, t]⟩ > 0
-encode: table[u, g, b] = Σ_l x_l            over the history of user u, where signature(x_l)[g] = b
-append: table += encode(new behaviours);  add_tables: table += other
+encode: table[u, g, b] = Σ_l w_l·x_l        over the history of user u, where signature(x_l)[g] = b; w = 1 without weights
+append: table += encode(new behaviours);  remove: table -= encode(gone behaviours);  add_tables: table += other
+decay: table[u] *= factor[u]
 query: out[m] = mean_g row / max(|row|, 1e-12)   with row = table[u, g, signature(q_m)[g]]; without normalisation, mean_g row
 attend: query(encode(history)) without storing a table";
 
@@ -28,11 +30,23 @@ attend: query(encode(history)) without storing a table";
 pub const BACKWARD_FORMULA: &str = "\
 query: dtable[u, g, b] = Σ_m (dout[m] − u·⟨u, dout[m]⟩) / (G · |row|)   over the candidates of user u with signature b in group g,
        with u = row / |row|; 0 where |row| < 1e-12; without normalisation, Σ_m dout[m] / G
-encode, append: dx_l = Σ_g dtable[u, g, signature(x_l)[g]]
+encode, append: dx_l = w_l·Σ_g dtable[u, g, signature(x_l)[g]]
 attend: encode's at query's";
 
-/// A batch of SDIM: signatures; then, from given signatures, the table, its sum, an append, a query and the
-/// table-free form; last, everything from rotations.
+/// The weights of behaviours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Weights {
+    /// None are given.
+    #[default]
+    None,
+    /// Each row has a little less than the one after it.
+    Fading,
+    /// Normally distributed; every third one is 0.
+    Signed,
+}
+
+/// A batch of SDIM: signatures; then, from given signatures, the table, its sum, an append, what takes the append back, a decay, a
+/// query and the table-free form; last, everything from rotations.
 #[derive(Debug, Clone)]
 pub struct SdimCase {
     /// Where the data come from.
@@ -57,6 +71,8 @@ pub struct SdimCase {
     pub normalise: bool,
     /// Whether queries read tables that requests share.
     pub shared: bool,
+    /// The weights of behaviours in tables; the table-free form has none.
+    pub weights: Weights,
 }
 
 impl Default for SdimCase {
@@ -73,6 +89,7 @@ impl Default for SdimCase {
             bits: 3,
             normalise: true,
             shared: false,
+            weights: Weights::None,
         }
     }
 }
@@ -86,8 +103,18 @@ pub struct SdimOutput {
     given: Products,
     /// From rotations.
     hashed: Products,
+    changed: Changed,
+}
+
+/// Tables after a call that changes them.
+#[derive(Debug, Clone, PartialEq)]
+struct Changed {
     appended: Vec<u32>,
+    /// The appended one without what was appended.
+    removed: Vec<u32>,
     added: Vec<u32>,
+    /// By a factor for each user, then by one for all.
+    decayed: Vec<u32>,
 }
 
 /// The results of encode, query and the table-free form for the same signatures.
@@ -101,6 +128,7 @@ struct Products {
 /// The names of the calls, as `Calls` know them: signatures of one byte and of two, and what computes `Products`.
 const BYTES: &str = "sdim_signatures";
 const WORDS: &str = "sdim_signatures (u16)";
+const DECAY_ALL: &str = "sdim_decay by one factor";
 const HASHED: [&str; 3] = ["sdim_encode", "sdim_query", "sdim_attend"];
 const GIVEN: [&str; 3] = [
     "sdim_encode from given signatures",
@@ -114,6 +142,23 @@ struct Inputs<T> {
     targets: Vec<T>,
     history_signatures: Vec<u16>,
     target_signatures: Vec<u16>,
+    weights: Option<Vec<f32>>,
+}
+
+impl<T: Element> Inputs<T> {
+    /// The largest number that is added to a bucket.
+    fn largest_term(&self, width: usize) -> f64 {
+        let Some(weights) = &self.weights else { return data::max_abs(&self.history) };
+        let term = |(row, &weight): (&[T], &f32)| data::max_abs(row) * f64::from(weight).abs();
+        self.history.chunks(width).zip(weights).map(term).fold(0.0, f64::max)
+    }
+
+    /// The inputs of `encode`, on the host, with weights if there are any.
+    fn encode<'a>(&'a self, hash: Hash<'a, Host>) -> SdimEncodeInputs<'a, Host, T> {
+        let mut inputs = SdimEncodeInputs::new(Host::view(&self.history), hash);
+        inputs.weights = self.weights.as_ref().map(|weights| Host::view(weights));
+        inputs
+    }
 }
 
 fn bits(numbers: &[f32]) -> Vec<u32> {
@@ -145,6 +190,25 @@ impl SdimCase {
         (0..self.targets.len() as u32).rev().map(|user| user / 2).collect()
     }
 
+    /// What the tables of users are multiplied by: each by its own, then all.
+    fn factors(&self) -> (Vec<f32>, [f32; 1]) {
+        ((0..self.histories.len()).map(|user| 0.75 - 0.5 * (user % 3) as f32).collect(), [0.9])
+    }
+
+    /// The weight of each behaviour.
+    fn weights(&self, count: usize) -> Option<Vec<f32>> {
+        let mut rng = data::rng(self.seed ^ 0x5eed);
+        let mut normal = data::rows::<f32>(&mut rng, Data::Normal, count, 1);
+        match self.weights {
+            Weights::None => return None,
+            Weights::Fading => {
+                (normal.iter_mut().rev().enumerate()).for_each(|(age, w)| *w = 0.999f32.powi(age as i32))
+            }
+            Weights::Signed => normal.iter_mut().step_by(3).for_each(|w| *w = 0.0),
+        }
+        Some(normal)
+    }
+
     /// The least that the call must do.
     pub fn work(&self, operation: &str) -> Work {
         let (op, batch) = (self.op(), self.batch());
@@ -157,7 +221,7 @@ impl SdimCase {
             "sdim_query" => Work { flops: op.query_flops(candidates), bytes: op.query_bytes::<T>(candidates) },
             "sdim_attend" => Work { flops: op.attend_flops(&batch), bytes: op.attend_bytes::<T>(&batch) },
             // From given signatures: nothing is hashed.
-            "sdim_append" => Work {
+            "sdim_append" | "sdim_remove" => Work {
                 flops: op.encode_flops(rows) - op.signatures_flops(rows),
                 bytes: op.encode_bytes::<T>(batch.histories()),
             },
@@ -174,6 +238,7 @@ impl SdimCase {
             targets: data::rows(&mut rng, self.data, m, self.width),
             history_signatures: data::signatures(&mut rng, n * self.groups, self.bits),
             target_signatures: data::signatures(&mut rng, m * self.groups, self.bits),
+            weights: self.weights(n),
         })
     }
 
@@ -211,6 +276,12 @@ impl SdimCase {
         let target_given = Hash::Signatures16(backend.view(&target_given));
         let rotate = Hash::Rotations(backend.view(&rotations));
         let users = backend.upload(&self.users())?;
+        let weights = inputs.weights.as_ref().map(|weights| backend.upload(weights)).transpose()?;
+        let encode_inputs = |hash| {
+            let mut inputs = SdimEncodeInputs::new(backend.view(&rows), hash);
+            inputs.weights = weights.as_ref().map(|weights| backend.view(weights));
+            inputs
+        };
 
         let (history, hashes) = (backend.view(&rows), backend.view(&rotations));
         let signatures16 = self.signatures::<B, T, u16>(WORDS, backend, history, hashes, calls)?;
@@ -222,7 +293,7 @@ impl SdimCase {
 
         let (used, unused) = (batch.targets().total() * self.width, self.tail * self.width);
         let mut products = |names: [&'static str; 3], hash, target_hash, target_rows| {
-            let history = SdimEncodeInputs::new(backend.view(&rows), hash);
+            let history = encode_inputs(hash);
             let mut table = Guarded::<B, f32>::new(backend, op.table_length(batch.users())?, 0)?;
             calls.make(names[0], &mut || {
                 Ok(backend.sdim_encode_into(&op, &histories, history, table.view_mut(backend)?)?)
@@ -252,24 +323,46 @@ impl SdimCase {
         let given_products = products(GIVEN, given, target_given, None)?;
         let hashed = products(HASHED, rotate, rotate, Some(backend.view(&target_rows)))?;
 
-        let table = backend.upload(&floats(&given_products.table))?;
-        let mut appended = backend.upload(&floats(&given_products.table))?;
-        let new = SdimEncodeInputs::new(backend.view(&rows), given);
+        let table = floats(&given_products.table);
+        let changed = self.change(backend, &table, &histories, encode_inputs(given), calls)?;
+        Ok(SdimOutput { signatures8, signatures16, given: given_products, hashed, changed })
+    }
+
+    /// Changes copies of a table in every way.
+    fn change<B: Backend, T: Element>(
+        &self,
+        backend: &B,
+        table: &[f32],
+        histories: &B::Jagged,
+        inputs: SdimEncodeInputs<'_, B::Memory, T>,
+        calls: &mut dyn Calls,
+    ) -> Result<Changed, Failure> {
+        let op = self.op();
+        let words = |table: &Buffer<B, f32>| -> Result<Vec<u32>, Failure> {
+            Ok(bits(&backend.download(backend.view(table))?))
+        };
+        let mut changing = backend.upload(table)?;
         calls.make("sdim_append", &mut || {
-            Ok(backend.sdim_append(&op, &histories, new, backend.view_mut(&mut appended))?)
+            Ok(backend.sdim_append(&op, histories, inputs, backend.view_mut(&mut changing))?)
         })?;
-        let mut added = backend.upload(&floats(&given_products.table))?;
+        let appended = words(&changing)?;
+        calls.make("sdim_remove", &mut || {
+            Ok(backend.sdim_remove(&op, histories, inputs, backend.view_mut(&mut changing))?)
+        })?;
+        let (other, mut added) = (backend.upload(table)?, backend.upload(table)?);
         calls.make("sdim_add_tables", &mut || {
-            Ok(backend.sdim_add_tables(&op, backend.view_mut(&mut added), backend.view(&table))?)
+            Ok(backend.sdim_add_tables(&op, backend.view_mut(&mut added), backend.view(&other))?)
         })?;
-        Ok(SdimOutput {
-            signatures8,
-            signatures16,
-            given: given_products,
-            hashed,
-            appended: bits(&backend.download(backend.view(&appended))?),
-            added: bits(&backend.download(backend.view(&added))?),
-        })
+        let mut decayed = backend.upload(table)?;
+        let (each, one) = self.factors();
+        for (call, factors) in [("sdim_decay", &each[..]), (DECAY_ALL, &one)] {
+            let factors = backend.upload(factors)?;
+            calls.make(call, &mut || {
+                Ok(backend.sdim_decay(&op, backend.view_mut(&mut decayed), backend.view(&factors))?)
+            })?;
+        }
+        let (removed, added, decayed) = (words(&changing)?, words(&added)?, words(&decayed)?);
+        Ok(Changed { appended, removed, added, decayed })
     }
 }
 

@@ -4,8 +4,9 @@ use longseq::half::{bf16, f16};
 use longseq::*;
 use proptest::prelude::*;
 
-use super::SdimCase;
 use super::extremes::*;
+use super::forgetting::*;
+use super::{SdimCase, Weights};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::{compare, compare_exact};
 use crate::data::{self, Data};
@@ -26,6 +27,11 @@ list_tests!("sdim":
     matches_reference_on_a_long_history,
     matches_reference_on_long_histories_in_many_buckets,
     matches_reference_on_random_batches,
+    matches_reference_with_weights,
+    forgets_the_oldest_behaviours,
+    decays_as_weights_do,
+    multiplies_numbers_that_are_not_finite,
+    refuses_weights_and_factors_that_do_not_fit,
     reads_tables_that_requests_share,
     finds_users_without_a_table,
     ignores_rows_that_belong_to_nobody,
@@ -197,10 +203,12 @@ prop_compose! {
         groups in 1usize..10,
         bits in 1usize..11,
         (normalise, shared) in any::<(bool, bool)>(),
+        weights in prop::sample::select(vec![Weights::None, Weights::Fading, Weights::Signed]),
     ) -> SdimCase {
         let (histories, targets) = requests.into_iter().unzip();
         let data = Data::Normal;
-        SdimCase { seed, dtype, data, histories, targets, tail, width, groups, bits, normalise, shared }
+        let sizes = SdimCase { histories, targets, tail, width, groups, bits, ..Default::default() };
+        SdimCase { seed, dtype, data, normalise, shared, weights, ..sizes }
     }
 }
 
@@ -339,12 +347,16 @@ pub fn every_fault_is_caught() {
     let tail = SdimCase { tail: 2, ..plain.clone() };
     let zeros = SdimCase { data: Data::Zeros, ..plain.clone() };
     let shared = SdimCase { shared: true, ..plain.clone() };
+    let weighted = SdimCase { weights: Weights::Fading, ..plain.clone() };
     for (fault, case) in [
         (Fault::OwnTable, &shared),
         (Fault::HistoryShifted, &plain),
         (Fault::BitsReversed, &plain),
         (Fault::NormalisedAfterMean, &plain),
         (Fault::AppendReplaces, &plain),
+        (Fault::WeightsIgnored, &weighted),
+        (Fault::RemoveAdds, &plain),
+        (Fault::FactorOfNeighbour, &plain),
         (Fault::PaddingHashed, &tail),
         (Fault::ZeroIsPositive, &zeros),
     ] {
