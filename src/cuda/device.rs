@@ -103,8 +103,11 @@ impl DeviceOps for Cuda {
     }
 
     fn synchronize_async(&self) -> impl Future<Output = Result<()>> {
-        let waiting = self.wait_elsewhere("synchronize", None);
-        async move { waiting.await.map(drop) }
+        const NAME: &str = "synchronize";
+        // Here, not on the thread that waits: the caller's thread may end the capture in the meantime.
+        let begun =
+            check_not_captured(self.stream(), NAME, "a wait").map(|()| self.wait_elsewhere(NAME, None));
+        async move { begun?.await.map(drop) }
     }
 
     fn jagged(&self, jagged: &Jagged) -> Result<CudaJagged> {
@@ -134,7 +137,10 @@ impl Cuda {
                 Ok(()) => Ok(copy.map_or(Vec::new(), |copy| copy.bytes().to_vec())),
                 Err(error) => {
                     // If waiting fails, the copy may still be made.
-                    if !Bound::found(&error) && gpu.shared.staging.wait(operation).is_err() {
+                    let is_over = Bound::found(&error)
+                        || check_not_captured(gpu.stream(), operation, "a wait").is_ok()
+                            && gpu.shared.staging.wait(operation).is_ok();
+                    if !is_over {
                         abandon(copy);
                     }
                     Err(error)

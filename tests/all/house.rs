@@ -74,10 +74,11 @@ fn functions_are_short() {
             let code = line.trim_start();
             let Some(name) = function_name(code).or_else(|| device_function_name(code)) else { continue };
             // rustfmt and clang-format put the closing brace where the function begins.
-            let end = format!("{}}}", &line[..line.len() - code.len()]);
+            let indent = &line[..line.len() - code.len()];
+            let end = format!("{indent}}}");
             let length = lines[start..]
                 .iter()
-                .position(|line| *line == end || is_declaration(line))
+                .position(|line| *line == end || is_declaration(line, indent))
                 .map(|last| last + 1);
             if let Some(length) = length.filter(|length| *length > FUNCTION_LINES) {
                 long.push(format!("{}:{}: {name}: {length} lines", short(&path), start + 1));
@@ -117,9 +118,10 @@ fn device_function_name(code: &str) -> Option<&str> {
     (is_function && more && rest.contains('(')).then(|| name.trim_start_matches('*'))
 }
 
-/// A function of a trait without a body.
-fn is_declaration(line: &str) -> bool {
-    line.trim_start().starts_with("fn ") && line.ends_with(';')
+/// The end of a function of a trait without a body.
+fn is_declaration(line: &str, indent: &str) -> bool {
+    line.strip_prefix(indent).is_some_and(|line| line.starts_with("fn ") || line.starts_with(')'))
+        && line.ends_with(';')
 }
 
 /// The module of a file of `src`: `["cuda", "lookup"]`.

@@ -57,6 +57,7 @@ macro_rules! stamp {
 }
 
 mod channels;
+mod device;
 mod tables;
 
 tests!(target_attention on cpu cuda webgpu: (
@@ -414,21 +415,6 @@ tests!(sub_ranges on cpu cuda webgpu: (
     refuses_gradients_of_rows_that_users_share,
     refuses_what_takes_no_sub_ranges,
     reads_the_newest_without_a_copy,
-));
-
-tests!(memory on cpu cuda webgpu: (
-    copies_to_and_from_any_element,
-    copies_more_than_a_block,
-    keeps_the_order_of_calls,
-    takes_sources_that_change_afterwards,
-    refuses_copies_of_other_lengths,
-));
-
-tests!(waits on cpu cuda webgpu: (
-    downloads_without_blocking,
-    reports_errors_without_blocking,
-    leaves_errors_of_dropped_waits_to_the_next,
-    downloads_on_many_threads,
 ));
 
 tests!(forks on cpu cuda webgpu: (
