@@ -130,6 +130,7 @@
 //! | DIN, DIEN's attention unit, with ReLU, sigmoid, PReLU or Dice | [`DinOps::din`] |
 //! | SDIM's behaviour-sequence encoder: one table per user | [`SdimOps::sdim_encode`], [`SdimOps::sdim_append`] |
 //! | SDIM's ranker: look candidates up in the tables | [`SdimOps::sdim_query`]; where the tables of all users are kept, [`SdimQueryInputs::with_users`] |
+//! | kept histories that grow in place | [`UserSlots`] says where; [`DeviceOps::copy`], [`DeviceOps::upload_into`] |
 //! | kept tables that forget | [`SdimOps::sdim_remove`], [`SdimOps::sdim_decay`], [`SdimEncodeInputs::with_weights`] |
 //! | a batch of requests over the kept histories of all users | [`Jagged::of_users`] |
 //! | SDIM in training or with many bits, without a table | [`SdimOps::sdim_attend`] |
@@ -220,6 +221,7 @@ mod ops;
 mod plan;
 pub mod prelude;
 pub mod reference;
+mod slots;
 pub mod systems;
 #[cfg(feature = "wgpu")]
 pub mod webgpu;
@@ -242,6 +244,7 @@ pub use host::{Host, HostBuffer};
 pub use jagged::{Batch, Jagged};
 pub use memory::{Memory, View, ViewMut};
 pub use ops::*;
+pub use slots::{RowCopy, SlotAppend, UserSlots};
 #[cfg(feature = "wgpu")]
 pub use webgpu::Wgpu;
 #[cfg(feature = "wgpu")]

@@ -26,6 +26,6 @@ pub use sdim::*;
 pub use search::*;
 pub use selected::*;
 pub use selection::*;
-pub(crate) use shape::{dim, expect};
+pub(crate) use shape::{dim, elements, expect};
 pub use target_attention::*;
 pub use tin::*;
