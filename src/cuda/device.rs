@@ -68,6 +68,7 @@ impl DeviceOps for Cuda {
         let region = self.region(NAME, &view)?;
         let mut data = vec![T::zeroed(); region.length];
         read(self.stream(), NAME, region.pointer, bytemuck::cast_slice_mut(&mut data))?;
+        self.shared.waiter.settle();
         match self.take_records(NAME) {
             Ok(()) => Ok(data),
             Err(error) => {
@@ -81,6 +82,7 @@ impl DeviceOps for Cuda {
     }
 
     fn synchronize(&self) -> Result<()> {
+        self.shared.waiter.settle();
         self.take_records("synchronize")
     }
 

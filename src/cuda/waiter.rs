@@ -11,9 +11,14 @@ use crate::gpu::sync::{Arc, Mutex, lock, spawn};
 /// Something that blocks.
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Jobs in the order in which they were given; `None` where there is no thread.
+/// Does jobs in the order in which they were given.
 #[derive(Default)]
-pub(super) struct Waiter(Mutex<Option<VecDeque<Job>>>);
+pub(super) struct Waiter {
+    /// `None` where there is no thread.
+    jobs: Mutex<Option<VecDeque<Job>>>,
+    /// Held while a job is done, until its result is where it goes.
+    turn: Mutex<()>,
+}
 
 impl fmt::Debug for Waiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,15 +38,27 @@ impl Waiter {
         let landing = Landing { result: None, waker: None, is_wanted: true, unclaimed };
         let outcome = Outcome(Arc::new(Mutex::new(landing)));
         let promise = Promise(outcome.0.clone());
+        let waiter = self.clone();
         self.add(Box::new(move || {
-            let result = job(&|| lock(&promise.0).is_wanted);
-            promise.land(Some(result));
+            let waker = {
+                let _turn = lock(&waiter.turn);
+                let result = job(&|| lock(&promise.0).is_wanted);
+                promise.land(Some(result))
+            };
+            if let Some(waker) = waker {
+                waker.wake();
+            }
         }));
         outcome
     }
 
+    /// Waits for the job that is being done, if there is one: what it found for a wait that was given up is there then.
+    pub(super) fn settle(&self) {
+        drop(lock(&self.turn));
+    }
+
     fn add(self: &Arc<Self>, job: Job) {
-        let mut jobs = lock(&self.0);
+        let mut jobs = lock(&self.jobs);
         if let Some(jobs) = jobs.as_mut() {
             jobs.push_back(job);
             return;
@@ -65,7 +82,7 @@ impl Waiter {
 
     /// The next job; `None`, and no thread from here on, if there is none.
     fn next(&self) -> Option<Job> {
-        let mut jobs = lock(&self.0);
+        let mut jobs = lock(&self.jobs);
         let job = jobs.as_mut().and_then(VecDeque::pop_front);
         if job.is_none() {
             *jobs = None;
@@ -100,7 +117,8 @@ impl<R> Landing<R> {
 struct Promise<R>(Arc<Mutex<Landing<R>>>);
 
 impl<R> Promise<R> {
-    fn land(&self, result: Option<R>) {
+    /// Returns whom to wake.
+    fn land(&self, result: Option<R>) -> Option<Waker> {
         let (waker, is_wanted) = {
             let mut landing = lock(&self.0);
             landing.result = Some(result);
@@ -109,16 +127,16 @@ impl<R> Promise<R> {
         if !is_wanted {
             Landing::give_up(&self.0);
         }
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        waker
     }
 }
 
 impl<R> Drop for Promise<R> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.land(None);
+        if std::thread::panicking()
+            && let Some(waker) = self.land(None)
+        {
+            waker.wake();
         }
     }
 }

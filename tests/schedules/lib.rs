@@ -6,6 +6,7 @@
 
 extern crate self as wgpu;
 
+#[allow(dead_code, reason = "what only waits that block use")]
 mod cuda;
 mod gpu;
 #[allow(dead_code, reason = "what error messages need")]
