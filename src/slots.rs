@@ -23,9 +23,12 @@ const HISTORIES: &str = "UserSlots::histories";
 ///
 /// Slot 0 is nobody's: users without state read it, for example a table of zeros.
 ///
+/// Tables of SDIM with an entry per slot take the new behaviours of all users of an append in one call: [`SlotAppend::slots`] are the tables
+/// that [`Jagged::with_slots`] names. Those of [`new_slots`](SlotAppend::new_slots) are cleared first.
+///
 /// ```
 /// use longseq::prelude::*;
-/// use longseq::{Cpu, Jagged, TargetAttention, TargetAttentionInputs, UserSlots};
+/// use longseq::{Cpu, Hash, Jagged, Sdim, SdimEncodeInputs, TargetAttention, TargetAttentionInputs, UserSlots};
 ///
 /// # let backend = Cpu::new();
 /// // Up to 1000 users, the newest 4 behaviours of each, of which 2 at most come at a time.
@@ -39,7 +42,16 @@ const HISTORIES: &str = "UserSlots::histories";
 ///     let to = backend.view_mut(&mut kept).slice(step.to, step.rows)?;
 ///     backend.copy(backend.view(&events).slice(step.from, step.rows)?, to)?;
 /// }
+/// // The tables of the same users: one call, whichever slots they have.
+/// let op = Sdim::new(1).with_groups(1, 1); // two buckets
+/// let mut tables = backend.zeros::<f32>(op.table_length(slots.slots())?)?;
+/// let signatures = backend.upload(&[0_u8, 1, 1])?;
+/// let behaviours = SdimEncodeInputs::new(backend.view(&events), Hash::Signatures8(backend.view(&signatures)));
+/// let new = backend.jagged(&Jagged::from_lengths(&[2, 1])?.with_slots(append.slots(), slots.slots())?)?;
+/// backend.sdim_append(&op, &new, behaviours, backend.view_mut(&mut tables))?;
 /// slots.commit(append)?;
+/// let of_user = 2 * slots.slot(70) as usize;
+/// assert_eq!(backend.download(backend.view(&tables).slice(of_user, 2)?)?, [1.0, 3.0]);
 ///
 /// // Two requests of user 70, and one of a user without history.
 /// let histories = slots.histories(&[70, 70, 5], 4)?;
@@ -91,7 +103,7 @@ impl SlotAppend {
         &self.copies
     }
 
-    /// The slot of each user of the append.
+    /// The slot of each user of the append, each once: those of [`Jagged::with_slots`].
     pub fn slots(&self) -> &[u32] {
         &self.slots
     }
@@ -176,6 +188,7 @@ impl UserSlots {
     /// [`Error::Limit`] if there are more new users than free slots, or more behaviours of a user than `spare`;
     /// [`Error::OutOfMemory`].
     pub fn append(&self, users: &[u64], new: &Jagged) -> Result<SlotAppend> {
+        new.check_no_slots(APPEND, "new")?;
         if users.len() != new.users() {
             let (expected, got) = (format!("{} ids, one per user", new.users()), users.len().to_string());
             return Err(Error::Shape { operation: APPEND, argument: "users", expected, got });

@@ -280,7 +280,7 @@ __device__ __forceinline__ void store(const SdimEncodeParams &p, const Piece &pi
                                       u32 first_column) {
     u32 lane = threadIdx.x % WARP, buckets = p.groups << p.bits;
     bool whole = piece.slot == NONE;
-    float *table = (whole ? p.table : p.partial) + (u64)(whole ? piece.user : piece.slot) * buckets * p.width;
+    float *table = (whole ? p.table : p.partial) + (whole ? piece.first_target : piece.slot) * buckets * p.width;
     const float one = Storage<T>::ONE * p.sign;
 #pragma unroll
     for (u32 i = 0; i < WARP_BUCKETS / 16; i++) {

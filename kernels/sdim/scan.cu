@@ -80,7 +80,7 @@ __device__ __forceinline__ void scatter(const SdimScatterParams &p) {
     u32 low = first_column + lane, high = low + WARP;
     bool whole = piece.slot == NONE, add = whole && p.append;
     u64 size = (u64)(p.groups << p.bits) * p.width;
-    float *table = whole ? p.table + piece.user * size : p.partial + piece.slot * size;
+    float *table = whole ? p.table + piece.first_target * size : p.partial + piece.slot * size;
     u32 begin = 0;
     do {
         for (u32 bucket = 0; bucket < WARP_BUCKETS; bucket++) {

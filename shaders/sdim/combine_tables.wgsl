@@ -20,17 +20,18 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     }
     let tile = index / params.size;
     let place = index % params.size;
-    let user = split_tiles[2u * tile].w;
-    let slots = split_tiles[2u * tile + 1u];
+    // The row of results of the user.
+    let slot = split_tiles[2u * tile].x;
+    let parts = split_tiles[2u * tile + 1u];
     var sum = 0.0;
-    for (var first = 0u; first < slots.y; first += 32u) {
+    for (var first = 0u; first < parts.y; first += 32u) {
         var block = 0.0;
-        for (var i = first; i < min(first + 32u, slots.y); i++) {
-            block += partial[(slots.x + i) * params.size + place];
+        for (var i = first; i < min(first + 32u, parts.y); i++) {
+            block += partial[(parts.x + i) * params.size + place];
         }
         sum += block;
     }
-    let at = params.table_base + user * params.size + place;
+    let at = params.table_base + slot * params.size + place;
     if params.append == 1u {
         table[at] += sum;
     } else {

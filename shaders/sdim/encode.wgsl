@@ -46,16 +46,17 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     let column = group % column_tiles * 64u + thread;
     let first_group = group / column_tiles % group_tiles * params.group_tile;
     let piece = params.first_piece + group / (column_tiles * group_tiles);
-    let user = pieces[2u * piece].x;
+    // The row of results of the user.
+    let slot = pieces[2u * piece].x;
     let span = pieces[2u * piece + 1u];
     let count = min(params.group_tile, params.hash_groups - first_group);
     // There are no barriers below: a thread accesses its own column only.
     if column >= params.width {
         return;
     }
-    // The first bucket of the workgroup: of the table of the piece, or of the user.
+    // The first bucket of the workgroup: of the table of the piece, or of that in the user's slot.
     let is_piece = span.z != NONE;
-    let first_bucket = (select(user, span.z, is_piece) * params.hash_groups + first_group) * params.buckets;
+    let first_bucket = (select(slot, span.z, is_piece) * params.hash_groups + first_group) * params.buckets;
     // Later parts are added to what earlier ones have written.
     var append = params.skip > 0u || (params.append == 1u && !is_piece);
     var start = span.x + params.skip;

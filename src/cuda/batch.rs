@@ -67,7 +67,7 @@ pub(super) struct UserPart {
 #[derive(Debug)]
 pub struct CudaJagged {
     jagged: Jagged,
-    /// A batch with one candidate per user, which stands for the user's row of results.
+    /// A batch with one candidate per user, which stands for the user's row of results: the table of the user's slot.
     pub(super) per_user: CudaBatch,
     offsets: Offsets,
 }
@@ -328,8 +328,7 @@ impl CudaBatch {
 
 impl CudaJagged {
     pub(super) fn new(jagged: Jagged, stream: &Arc<CudaStream>) -> Result<Self> {
-        let ones = Jagged::from_lengths(&vec![1; jagged.users()])?;
-        let per_user = CudaBatch::new(Batch::new(jagged.clone(), ones)?, stream);
+        let per_user = CudaBatch::new(Batch::per_user(&jagged)?, stream);
         Ok(Self { jagged, per_user, offsets: Offsets::default() })
     }
 

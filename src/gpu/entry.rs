@@ -49,7 +49,7 @@ pub(crate) fn check_encode<S: Memory, T: Element>(
     table: usize,
 ) -> Result<usize> {
     op.check_encode(operation, histories, inputs)?;
-    op.check_table(operation, histories.users(), table)?;
+    op.check_table(operation, histories.slot_count(), table)?;
     Ok(histories.users())
 }
 

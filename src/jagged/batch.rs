@@ -26,8 +26,9 @@ impl Batch {
     ///
     /// # Errors
     /// [`Error::Shape`] if they have different numbers of users, or the targets are sub-ranges: candidates are one user after the
-    /// other.
+    /// other; [`Error::Parameter`] if one of them has [slots](Jagged::with_slots).
     pub fn new(histories: Jagged, targets: Jagged) -> Result<Self> {
+        histories.check_no_slots("Batch::new", "histories")?;
         targets.check_offsets("Batch::new", "targets")?;
         if histories.users() != targets.users() {
             return Err(Error::Shape {
@@ -38,6 +39,12 @@ impl Batch {
             });
         }
         Ok(Self { histories, targets })
+    }
+
+    /// Histories with one candidate each, which stands for the row of results of the user: that of the slot, where they have slots.
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(crate) fn per_user(histories: &Jagged) -> Result<Self> {
+        Ok(Self { histories: histories.clone(), targets: histories.rows_of_results()? })
     }
 
     /// The behaviours (rows of keys, values, history, ids) of each user.

@@ -1,7 +1,9 @@
 //! Jagged batches.
 
 mod batch;
+mod kept;
 mod rows;
+mod slots;
 mod sub_ranges;
 
 pub use batch::Batch;

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::ops::Range;
 
 use crate::error::{Error, Result};
+use crate::jagged::slots::Slots;
 use crate::jagged::sub_ranges::SubRanges;
 
 /// The rows of several users in one buffer: concatenated, so that user `b` owns rows `offsets[b]..offsets[b + 1]`, or
@@ -60,6 +61,8 @@ use crate::jagged::sub_ranges::SubRanges;
 pub struct Jagged {
     layout: Layout,
     rows: usize,
+    /// Which kept entries the ranges write, if they were named.
+    pub(super) slots: Option<Slots>,
 }
 
 /// Where the rows of each user are.
@@ -139,7 +142,7 @@ impl Jagged {
                 end.to_string(),
             ));
         }
-        Ok(Self { layout: Layout::Offsets(checked), rows })
+        Ok(Self { layout: Layout::Offsets(checked), rows, slots: None })
     }
 
     /// From each user's number of rows, for a buffer that has exactly their sum of rows.
@@ -217,10 +220,11 @@ impl Jagged {
             Ok(ranges) => Layout::Anywhere(ranges),
             Err(offsets) => Layout::Offsets(offsets),
         };
-        Self { layout, rows }
+        Self { layout, rows, slots: None }
     }
 
-    /// The newest `count` rows of each user, or all if there are fewer, in the same buffer. No row is copied.
+    /// The newest `count` rows of each user, or all if there are fewer, in the same buffer. No row is copied, and users keep their
+    /// [slots](Self::with_slots).
     ///
     /// ```
     /// let newest = longseq::Jagged::from_lengths(&[1000, 20])?.newest(200);
@@ -229,11 +233,12 @@ impl Jagged {
     /// ```
     pub fn newest(&self, count: usize) -> Self {
         let newest = |rows: Range<usize>| rows.end - count.min(rows.len())..rows.end;
-        Self::from_ranges(self.ranges().map(newest).collect(), self.rows)
+        let slots = self.slots.clone();
+        Self { slots, ..Self::from_ranges(self.ranges().map(newest).collect(), self.rows) }
     }
 
     /// The rows of some of the users, in this order and where they are: a batch of requests over the histories of all users copies none
-    /// of them. A user may be asked for more than once.
+    /// of them. A user may be asked for more than once, unless users have [slots](Self::with_slots), which they keep.
     ///
     /// ```
     /// let store = longseq::Jagged::from_lengths(&[3, 5, 4])?; // three users, whose histories are on the device
@@ -244,19 +249,19 @@ impl Jagged {
     /// ```
     ///
     /// # Errors
-    /// [`Error::IndexOutOfRange`] for a user that is not there.
+    /// [`Error::IndexOutOfRange`] for a user that is not there; [`Error::Parameter`] for one with a slot who is asked for twice.
     pub fn of_users(&self, users: &[u32]) -> Result<Self> {
-        let bound = self.users();
+        let (operation, bound) = ("Jagged::of_users", self.users());
         let range = |(position, &user): (usize, &u32)| {
             if (user as usize) < bound {
                 return Ok(self.range(user as usize));
             }
-            let (operation, argument) = ("Jagged::of_users", "users");
             let (position, id, bound) = (position as u64, user.into(), bound as u64);
-            Err(Error::IndexOutOfRange { operation, argument, position, id, bound })
+            Err(Error::IndexOutOfRange { operation, argument: "users", position, id, bound })
         };
         let ranges = users.iter().enumerate().map(range).collect::<Result<_>>()?;
-        Ok(Self::from_ranges(ranges, self.rows))
+        let slots = self.slots_of(operation, users)?;
+        Ok(Self { slots, ..Self::from_ranges(ranges, self.rows) })
     }
 
     /// The number of users.
@@ -332,8 +337,9 @@ impl Jagged {
         }
     }
 
-    /// Fails for sub-ranges, where an operation takes rows of one user after the other alone.
+    /// Fails for sub-ranges and for slots, where an operation takes rows of one user after the other alone.
     pub(crate) fn check_offsets(&self, operation: &'static str, argument: &'static str) -> Result<&[usize]> {
+        self.check_no_slots(operation, argument)?;
         self.offsets().ok_or_else(|| Error::Shape {
             operation,
             argument,

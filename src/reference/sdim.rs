@@ -77,13 +77,13 @@ fn encode(
 ) -> Result<Vec<f64>> {
     op.check_encode(operation, histories, inputs)?;
     let signatures = hash(operation, op, histories.total(), Some(inputs.history), &inputs.hash)?;
-    let mut table = filled(operation, op.table_length(histories.users())?, 0.0)?;
+    let mut table = filled(operation, op.table_length(histories.slot_count())?, 0.0)?;
     for (b, history) in histories.ranges().enumerate() {
         for l in history {
             let s = row(&inputs.history, l, op.width);
             let weight = weight(inputs, l);
             for g in 0..op.groups {
-                let bucket = bucket(op, b, g, signatures[l * op.groups + g]);
+                let bucket = bucket(op, histories.slot(b), g, signatures[l * op.groups + g]);
                 for (j, s) in s.iter().enumerate() {
                     table[bucket + j] += weight * s;
                 }
@@ -110,7 +110,7 @@ pub fn sdim_remove<T: Element>(
 ) -> Result<Vec<f64>> {
     const NAME: &str = "sdim_remove";
     let removed = sdim_encode_in_f32(NAME, inputs, |inputs| encode(NAME, op, gone, inputs))?;
-    op.check_table(NAME, gone.users(), table.len())?;
+    op.check_table(NAME, gone.slot_count(), table.len())?;
     Ok(table.iter().zip(removed).map(|(table, removed)| table - removed).collect())
 }
 

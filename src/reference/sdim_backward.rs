@@ -95,6 +95,7 @@ fn encode_backward(
 ) -> Result<Vec<f64>> {
     const NAME: &str = "sdim_encode_backward";
     op.check_encode(NAME, histories, inputs)?;
+    histories.check_no_slots(NAME, "histories")?;
     let shape =
         [dim("B", histories.users()), dim("G", op.groups), dim("2^τ", op.buckets()), dim("d", op.width)];
     expect(NAME, "grad_table", grad_table.len(), &shape)?;

@@ -51,7 +51,7 @@ pub(crate) struct UserPart {
 #[derive(Debug)]
 pub struct WgpuJagged {
     jagged: Jagged,
-    /// A batch with one candidate per user, for operations that have one result per user.
+    /// A batch with one candidate per user, for operations that have one result per user: in the row of the user's slot.
     pub(crate) per_user: WgpuBatch,
     offsets: Mutex<Option<Binding>>,
     parts: Mutex<Option<BagParts>>,
@@ -271,8 +271,7 @@ impl WgpuBatch {
 
 impl WgpuJagged {
     pub(crate) fn new(jagged: Jagged, owner: Owner) -> Result<Self> {
-        let ones = Jagged::from_lengths(&vec![1; jagged.users()])?;
-        let per_user = WgpuBatch::new(Batch::new(jagged.clone(), ones)?, owner);
+        let per_user = WgpuBatch::new(Batch::per_user(&jagged)?, owner);
         Ok(Self { jagged, per_user, offsets: Mutex::default(), parts: Mutex::default() })
     }
 

@@ -154,3 +154,82 @@ fn counts_end_at_the_largest_number() {
         usize::MAX - 1
     );
 }
+
+#[test]
+fn slots_are_taken_exactly_when_they_are_right() {
+    let jagged = || Jagged::from_lengths(&[2, 0, 1]).expect("small lengths");
+    let with = |slots: &[u32], count| jagged().with_slots(slots, count);
+    let kept = with(&[7, 0, 3], 8).expect("three slots");
+    assert_eq!((kept.slots(), kept.slot_count(), kept.users()), (Some(&[7, 0, 3][..]), 8, 3));
+    assert_eq!((jagged().slots(), jagged().slot_count()), (None, 3));
+    // What is written is part of what it is.
+    assert_ne!(kept, jagged());
+    assert_ne!(kept, with(&[7, 0, 3], 9).expect("three slots"));
+    assert_ne!(kept, with(&[0, 7, 3], 8).expect("three slots"));
+    assert_ne!(with(&[0, 1, 2], 3).expect("three slots"), jagged());
+    assert_eq!(
+        kept,
+        with(&[0, 1, 2], 3).expect("three slots").with_slots(&[7, 0, 3], 8).expect("three slots")
+    );
+    let none = Jagged::from_lengths(&[]).expect("no lengths").with_slots(&[], 5).expect("no slots");
+    assert_eq!((none.slots(), none.slot_count()), (Some(&[][..]), 5));
+    for (slots, count, expected) in [
+        (&[7, 0][..], 8, "Jagged::with_slots: slots: expected 3, one per user, got 2"),
+        (&[7, 8, 9], 8, "Jagged::with_slots: slots[1] is 8, which must be below 8"),
+        (&[0, 0, 0], 0, "Jagged::with_slots: slots[0] is 0, which must be below 0"),
+        (&[5, 0, 5], 8, "Jagged::with_slots: slots: expected each slot once, got 5 at 0 and 2"),
+    ] {
+        assert_eq!(with(slots, count).expect_err("wrong slots").to_string(), expected);
+    }
+}
+
+#[test]
+fn users_keep_their_slots() {
+    let kept = Jagged::from_lengths(&[5, 2, 9]).expect("small lengths");
+    let kept = kept.with_slots(&[7, 0, 3], 8).expect("three slots");
+    let newest = kept.newest(3);
+    assert_eq!((newest.range(2), newest.slots(), newest.slot_count()), (13..16, kept.slots(), 8));
+    let some = kept.of_users(&[2, 0]).expect("users");
+    assert_eq!((some.range(1), some.slots(), some.slot_count()), (0..5, Some(&[3, 7][..]), 8));
+    assert_eq!(
+        kept.of_users(&[1, 1]).expect_err("a slot twice").to_string(),
+        "Jagged::of_users: slots: expected each slot once, got 0 at 0 and 1"
+    );
+    let sub_ranges = Jagged::from_starts(&[4, 0], &[2, 3], 10).expect("ranges in the rows");
+    let sub_ranges = sub_ranges.with_slots(&[1, 0], 2).expect("two slots");
+    assert_eq!((sub_ranges.range(0), sub_ranges.slots()), (4..6, Some(&[1, 0][..])));
+}
+
+/// The calls that take rows without a batch, which refuses slots: `refuses_slots_that_name_nothing` has each of them that writes nothing by slot.
+#[test]
+fn calls_that_take_ranges_are_known() {
+    let folder = longseq_check::repository().join("src/ops");
+    let mut calls = Vec::new();
+    let stems = std::fs::read_dir(folder).expect("a folder").map(|stem| stem.expect("an entry").path());
+    for stem in stems.filter(|stem| stem.is_dir()) {
+        for file in std::fs::read_dir(stem).expect("a folder") {
+            let text = std::fs::read_to_string(file.expect("an entry").path()).expect("a source");
+            for call in text.split("    fn ").skip(1) {
+                let arguments = call.split("-> Result").next().unwrap_or_default();
+                if arguments.contains("Self::Jagged") {
+                    calls.push(call.split(['<', '(']).next().unwrap_or_default().to_owned());
+                }
+            }
+        }
+    }
+    calls.sort();
+    let known = [
+        "lookup",
+        "lookup_backward_into",
+        "lookup_into",
+        "sdim_append",
+        "sdim_encode",
+        "sdim_encode_backward_into",
+        "sdim_encode_into",
+        "sdim_query",
+        "sdim_query_backward_into",
+        "sdim_query_into",
+        "sdim_remove",
+    ];
+    assert_eq!(calls, known);
+}

@@ -42,6 +42,19 @@ impl Mutant {
     }
 
     fn shifted(&self, jagged: &Jagged) -> Jagged {
+        let shifted = self.shifted_rows(jagged);
+        let Some(slots) = jagged.slots() else { return shifted };
+        let mut slots = slots.to_vec();
+        if self.is(Fault::SlotsIgnored) {
+            slots.iter_mut().zip(0..).for_each(|(slot, user)| *slot = user);
+        }
+        if self.is(Fault::SlotOfNeighbour) && !slots.is_empty() {
+            slots.rotate_left(1);
+        }
+        shifted.with_slots(&slots, jagged.slot_count()).expect("the same slots, or the first ones")
+    }
+
+    fn shifted_rows(&self, jagged: &Jagged) -> Jagged {
         if self.is(Fault::GapsClosed) {
             let lengths: Vec<usize> = jagged.ranges().map(|rows| rows.len()).collect();
             let starts =

@@ -109,6 +109,9 @@ fn takes_histories_anywhere<B: Backend>(backend: &B, rules: Rules) {
     {
         assert_in_ranges(&users!(SdimCase { groups, bits, weights, tail: 3 }), all, backend, rules);
     }
+    for bits in [3, 7] {
+        assert_in_ranges(&users!(SdimCase { bits, slots: true, tail: 3 }), all, backend, rules);
+    }
     for multiply_target in [false, true] {
         assert_in_ranges(&users!(DecoupledCase { multiply_target, tail: 3 }), all, backend, rules);
     }

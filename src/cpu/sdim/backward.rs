@@ -84,8 +84,8 @@ pub(super) fn encode<T: Element, G: Element>(
 ) -> Result<()> {
     const NAME: &str = "sdim_encode_backward";
     op.check_encode(NAME, histories, inputs)?;
-    op.check_grad_table(NAME, histories.users(), grad_table.len())?;
     op.check_grad_history(NAME, histories, grad_history.len())?;
+    op.check_grad_table(NAME, histories.users(), grad_table.len())?;
     let signatures = Signatures::new(NAME, op, histories.total(), &inputs.hash)?;
     let (rows, weights) = (WideRows::new(inputs.history.as_slice()), Weights::new(&inputs.weights, false));
     let behaviours = Behaviours { op: *op, rows, signatures: &signatures, weights };

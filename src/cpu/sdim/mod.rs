@@ -177,20 +177,34 @@ pub(super) fn encode<T: Element>(
     table: ViewMut<'_, Host, f32>,
 ) -> Result<()> {
     op.check_encode(change.name(), histories, inputs)?;
-    op.check_table(change.name(), histories.users(), table.len())?;
+    op.check_table(change.name(), histories.slot_count(), table.len())?;
     // Checked before the table is written: an error leaves the table unchanged.
     let signatures = Signatures::new(change.name(), op, histories.total(), &inputs.hash)?;
-    let table = table.into_slice();
+    let mut sums = tables_of(histories, table.into_slice(), op.table_length(1)?);
     if !change.appends() {
-        table.fill(0.0);
+        sums.iter_mut().for_each(|table| table.fill(0.0));
     }
     let weights = Weights::new(&inputs.weights, change.subtracts());
     let rows = WideRows::new(inputs.history.as_slice());
     let behaviours = Behaviours { op: *op, rows, signatures: &signatures, weights };
-    let sums = table.chunks_exact_mut(op.table_length(1)?).collect();
     let bucket_rows = |_| EveryBucket { buckets: op.buckets() };
     behaviours.add_to(instructions, histories.ranges(), bucket_rows, sums, None);
     Ok(())
+}
+
+/// The table that each range writes, of `length` numbers.
+fn tables_of<'a>(histories: &Jagged, table: &'a mut [f32], length: usize) -> Vec<&'a mut [f32]> {
+    let Some(slots) = histories.slots() else { return table.chunks_exact_mut(length).collect() };
+    let mut order: Vec<usize> = (0..slots.len()).collect();
+    order.sort_unstable_by_key(|&user| slots[user]);
+    let mut tables: Vec<&mut [f32]> = slots.iter().map(|_| &mut [][..]).collect();
+    let (mut rest, mut first) = (table, 0);
+    for user in order {
+        let skipped = (slots[user] as usize - first) * length;
+        let (own, later) = std::mem::take(&mut rest)[skipped..].split_at_mut(length);
+        (tables[user], rest, first) = (own, later, slots[user] as usize + 1);
+    }
+    tables
 }
 
 /// Multiplies the tables of users by one factor, or each by its own.

@@ -18,8 +18,8 @@ use crate::plan::Cut;
 
 /// Fills tables of few buckets by a product with a one-hot matrix; the launch chooses the threads.
 const ENCODE: ByType = ByType([
-    Kernel::new("sdim_encode", "sdim_encode_f32", 512, 122),
-    Kernel::new("sdim_encode", "sdim_encode_f16", 512, 116),
+    Kernel::new("sdim_encode", "sdim_encode_f32", 512, 120),
+    Kernel::new("sdim_encode", "sdim_encode_f16", 512, 114),
     Kernel::new("sdim_encode", "sdim_encode_bf16", 512, 108),
 ]);
 /// Fills tables of many buckets.

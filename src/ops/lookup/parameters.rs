@@ -96,7 +96,10 @@ impl Lookup {
         }
         let rows = match bags {
             Bags::Each => inputs.ids.len() / features,
-            Bags::Sum(bags) | Bags::Mean(bags) => (*bags).as_ref().rows(),
+            Bags::Sum(bags) | Bags::Mean(bags) => {
+                (*bags).as_ref().check_no_slots(operation, "bags")?;
+                (*bags).as_ref().rows()
+            }
         };
         expect(operation, "ids", inputs.ids.len(), &[dim("N", rows), dim("F", features)])?;
         check_weights(operation, bags, inputs, rows)?;

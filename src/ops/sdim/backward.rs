@@ -27,13 +27,15 @@ impl Sdim {
     /// Checks the gradient of the behaviours that goes out (named by `operation`).
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if it is not `[N, d]`, or histories share rows.
+    /// [`Error::Shape`](crate::Error::Shape) if it is not `[N, d]`, or histories share rows; [`Error::Parameter`](crate::Error::Parameter) if
+    /// they have slots.
     pub fn check_grad_history(
         &self,
         operation: &'static str,
         histories: &Jagged,
         grad_history: usize,
     ) -> Result<()> {
+        histories.check_no_slots(operation, "histories")?;
         histories.check_disjoint(operation)?;
         let shape = [dim("N", histories.rows()), dim("d", self.width)];
         expect(operation, "grad_history", grad_history, &shape)?;

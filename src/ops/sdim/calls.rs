@@ -45,7 +45,7 @@ pub trait SdimOps: DeviceOps {
         Err(unsupported(self, "sdim_signatures"))
     }
 
-    /// SDIM bucket tables of histories into a given output `[B, G, 2^τ, d]`; see [`Sdim`].
+    /// SDIM bucket tables of histories into a given output `[B, G, 2^τ, d]`, or into those of their slots ([`Sdim`]).
     ///
     /// # Errors
     /// Those of [`Sdim::check_encode`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for a given signature of `2^τ` or more.
@@ -85,12 +85,12 @@ pub trait SdimOps: DeviceOps {
         inputs: SdimEncodeInputs<'_, Self::Memory, T>,
     ) -> Result<Buffer<Self, f32>> {
         op.check_encode("sdim_encode", histories.as_ref(), &inputs)?;
-        let mut table = self.zeros(op.table_length(histories.as_ref().users())?)?;
+        let mut table = self.zeros(op.table_length(histories.as_ref().slot_count())?)?;
         self.sdim_encode_into(op, histories, inputs, self.view_mut(&mut table))?;
         Ok(table)
     }
 
-    /// Adds new behaviours of each user to the user's bucket table `[B, G, 2^τ, d]`, in place; see [`Sdim`].
+    /// Adds new behaviours of each user to the user's table `[B, G, 2^τ, d]`, or to that of the slot, in place; see [`Sdim`].
     ///
     /// ```
     /// use longseq::prelude::*;

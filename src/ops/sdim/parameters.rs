@@ -26,6 +26,12 @@ use crate::ops::shape::{Dim, dim, elements, expect, product, size, sum};
 /// up to the table of both. A table that is kept forgets by [`sdim_remove`](crate::SdimOps::sdim_remove) and
 /// [`sdim_decay`](crate::SdimOps::sdim_decay).
 ///
+/// Where tables of many users are kept, `[U, G, 2^τ, d]`, one call of encode, append or remove changes those of some:
+/// [`Jagged::with_slots`] names the table of each history, and no other is read or written. What `sdim_encode` allocates has all `U` then,
+/// the others zeros. Gradients and the table-free form take no slots; queries read kept tables by
+/// [`SdimQueryInputs::with_users`]. On `Wgpu` all `U` tables fit one binding, and are copied to scratch memory and back where they are in one buffer with
+/// an input.
+///
 /// Behaviours may have weights ([`SdimEncodeInputs::with_weights`]), of any sign and size: `w·s` is a product of `f32` and is added as
 /// one, whatever the storage type. A weight of 0 does not remove a row that is not finite: `0·NaN` and `0·∞` are NaN.
 ///
@@ -235,7 +241,7 @@ impl Sdim {
         Ok(())
     }
 
-    /// Checks the tables of `users` users.
+    /// Checks the tables of `users` users, or of as many slots.
     ///
     /// # Errors
     /// [`Error::Shape`] if they are not `[B, G, 2^τ, d]`.
@@ -283,6 +289,7 @@ impl Sdim {
         inputs: &SdimQueryInputs<'_, S, T>,
     ) -> Result<()> {
         self.validate(operation)?;
+        targets.check_no_slots(operation, "targets")?;
         match &inputs.users {
             None => self.check_table(operation, targets.users(), inputs.table.len())?,
             Some(users) => {

@@ -169,8 +169,8 @@ pub(super) fn encode<T: Element, G: Element>(
     const NAME: &str = "sdim_encode_backward";
     let jagged = histories.as_ref();
     op.check_encode(NAME, jagged, inputs)?;
-    op.check_grad_table(NAME, jagged.users(), grad_table.len())?;
     op.check_grad_history(NAME, jagged, grad_history.len())?;
+    op.check_grad_table(NAME, jagged.users(), grad_table.len())?;
     histories.check_owner(gpu, NAME, "histories")?;
     if jagged.total() == 0 {
         return Ok(());

@@ -3,6 +3,7 @@
 use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::{check_encode, fit};
+use crate::jagged::Jagged;
 use crate::memory::ViewMut;
 use crate::ops::{Change, Sdim, SdimEncodeInputs};
 use crate::plan::Cut;
@@ -46,6 +47,15 @@ params! {
 }
 
 params! {
+    /// Twin of the struct in shaders/sdim/clear_tables.wgsl.
+    struct SdimClearTablesParams {
+        threads: u32,
+        size: u32,
+        table_base: u32,
+    }
+}
+
+params! {
     /// Twin of the struct in shaders/sdim/combine_tables.wgsl.
     struct SdimCombineTablesParams {
         threads: u32,
@@ -73,6 +83,17 @@ fn encode_kernel(in_memory: bool, rows: Format, bits: u32) -> Kernel {
     }
 }
 
+fn clear_kernel() -> Kernel {
+    Kernel {
+        name: "sdim/clear_tables",
+        params: &SdimClearTablesParams::BLOCK,
+        threads: THREADS,
+        sources: &[include_str!("../../../shaders/sdim/clear_tables.wgsl")],
+        constants: vec![],
+        slots: vec![Slot::plain("tiles", "vec4<u32>"), Slot::write("table", "f32")],
+    }
+}
+
 fn combine_kernel() -> Kernel {
     Kernel {
         name: "sdim/combine_tables",
@@ -89,7 +110,7 @@ fn combine_kernel() -> Kernel {
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    let mut kernels = vec![combine_kernel()];
+    let mut kernels = vec![clear_kernel(), combine_kernel()];
     for bits in [8, 16, 32] {
         for rows in Format::ALL.into_iter().filter(|format| !format.vectors) {
             kernels.extend([false, true].map(|in_memory| encode_kernel(in_memory, rows, bits)));
@@ -116,7 +137,9 @@ pub(super) fn encode<T: Element>(
     let mut read = vec![rows.buffer, hash_buffer(&inputs.hash)];
     read.extend(weights.map(|weights| weights.buffer));
     let size = op.groups * op.buckets() * op.width;
-    let table = in_place(gpu, operation, &table, size * jagged.users(), &read, change.appends())?;
+    // Tables in other slots stay as they are.
+    let keeps = change.appends() || jagged.slots().is_some();
+    let table = in_place(gpu, operation, &table, size * jagged.slot_count(), &read, keeps)?;
     let codes =
         Codes::new(gpu, operation, op, jagged.total(), ("history", Some(inputs.history)), &inputs.hash)?;
     add_up(gpu, operation, op, histories, ("history", rows, weights), &codes, (&table.binding, change))?;
@@ -133,7 +156,6 @@ pub(super) fn add_up<T: Element>(
     codes: &Codes,
     (table, change): (&Binding, Change),
 ) -> Result<()> {
-    let users = histories.as_ref().users();
     let size = op.groups * op.buckets() * op.width;
     let window = gpu.rows_per_binding::<T>(op.width);
     let cut = Cut {
@@ -145,10 +167,13 @@ pub(super) fn add_up<T: Element>(
         longest: window,
     };
     let plan = histories.per_user.plan(gpu, operation, &cut)?;
-    fit(operation, "table", size * users)?;
+    fit(operation, "table", size * histories.as_ref().slot_count())?;
     let partial = gpu.scratch(operation, (plan.plan.slots * size) as u64)?;
     let sums = Sums { plan: &plan, window, table, partial: &partial, change };
-    add_rows(gpu, operation, op, rows, codes, &sums, users)?;
+    if op.buckets() > ROWS_IN_WORKGROUP && !change.appends() {
+        clear(gpu, operation, histories.as_ref(), &sums, size)?;
+    }
+    add_rows(gpu, operation, op, rows, codes, &sums)?;
     let params = SdimCombineTablesParams {
         threads: fit(operation, "table", plan.split_count * size)?,
         size: size as u32,
@@ -172,6 +197,28 @@ struct Sums<'a> {
     change: Change,
 }
 
+/// Writes zeros to the tables of the histories, of `size` numbers each.
+fn clear(
+    gpu: &Wgpu,
+    operation: &'static str,
+    histories: &Jagged,
+    sums: &Sums<'_>,
+    size: usize,
+) -> Result<()> {
+    let Sums { plan, table, .. } = *sums;
+    let length = size * histories.users();
+    if histories.slots().is_none() {
+        gpu.clear(operation, table, length);
+        return Ok(());
+    }
+    let params = SdimClearTablesParams {
+        threads: fit(operation, "table", length)?,
+        size: size as u32,
+        table_base: table.base,
+    };
+    gpu.dispatch(operation, &clear_kernel(), &params, &[&plan.tiles, table], groups_of(length))
+}
+
 /// Adds the rows of the histories to their buckets, in the table or in the partial tables.
 fn add_rows<T: Element>(
     gpu: &Wgpu,
@@ -180,13 +227,9 @@ fn add_rows<T: Element>(
     (name, rows, weights): WeightedRows<'_, T>,
     codes: &Codes,
     sums: &Sums<'_>,
-    users: usize,
 ) -> Result<()> {
     let Sums { plan, window, table, partial, change } = *sums;
     let in_memory = op.buckets() > ROWS_IN_WORKGROUP;
-    if in_memory && !change.appends() {
-        gpu.clear(operation, table, op.groups * op.buckets() * op.width * users);
-    }
     let group_tile = if in_memory { 1 } else { (ROWS_IN_WORKGROUP / op.buckets()).min(op.groups) };
     let groups_per_piece = op.width.div_ceil(64) * op.groups.div_ceil(group_tile);
     // Behaviours of a piece that one dispatch adds, in whole parts.

@@ -22,7 +22,9 @@ fn cases() -> Vec<SdimCase> {
         SdimCase { histories: vec![3], targets: vec![2], width: 4, groups: 520, bits: 1, ..plain.clone() };
     let large = SdimCase { bits: 7, groups: 2, ..plain.clone() };
     let weighted = SdimCase { weights: Weights::Signed, ..large.clone() };
-    let mut cases = vec![large, weighted, many, groups];
+    let slots = SdimCase { slots: true, ..plain.clone() };
+    let large_slots = SdimCase { slots: true, ..large.clone() };
+    let mut cases = vec![large, weighted, many, groups, slots, large_slots];
     for dtype in [DType::F32, DType::F16, DType::Bf16] {
         cases.push(SdimCase { dtype, ..plain.clone() });
         cases.push(SdimCase { dtype, weights: Weights::Fading, ..plain.clone() });
@@ -175,6 +177,43 @@ fn reads_no_more_than_it_must() {
 #[test]
 fn wrong_weights_and_changes_of_tables_are_caught() {
     assert_caught(wrong());
+}
+
+#[test]
+fn tables_of_users_for_those_of_slots_are_caught() {
+    assert_caught(wrong_slots());
+}
+
+/// The user, where it is to be the row of results.
+pub(super) fn wrong_slots() -> Vec<(Mutant, Check)> {
+    let slots =
+        SdimCase { histories: vec![300, 0, 3000], targets: vec![3, 1, 5], slots: true, ..Default::default() };
+    let many = SdimCase { bits: 7, groups: 2, ..slots.clone() };
+    [
+        (
+            "sdim_encode",
+            "sdim_encode_f32",
+            ("ld.global.u64 \t%rd633, [%rd14+8]", "ld.global.u32 \t%rd633, [%rd14+32]"),
+            &slots,
+        ),
+        (
+            "sdim_scan",
+            "sdim_scatter_f32",
+            ("ld.global.u64 \t%rd37, [%rd3+8]", "ld.global.u32 \t%rd37, [%rd3+32]"),
+            &many,
+        ),
+        (
+            "sdim",
+            "sdim_combine",
+            ("ld.global.u64 \t%rd28, [%rd12]", "ld.global.u32 \t%rd28, [%rd12+32]"),
+            &slots,
+        ),
+    ]
+    .map(|(stem, kernel, edit, case)| {
+        let fault = "the table of the user";
+        (Mutant { stem, kernel, fault, edit, everywhere: false }, checked(case))
+    })
+    .into()
 }
 
 pub(super) fn wrong() -> Vec<(Mutant, Check)> {

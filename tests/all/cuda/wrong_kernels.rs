@@ -424,6 +424,7 @@ fn every_kernel_has_a_wrong_twin() {
         super::gradients::wrong(),
         super::din_gradients::wrong(),
         super::sdim::wrong(),
+        super::sdim::wrong_slots(),
         super::sdim_gradients::wrong(),
         super::lookup_gradients::wrong(),
         super::lookup_gradients::wrong_in_long_pieces(),

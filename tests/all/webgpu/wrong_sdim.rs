@@ -24,6 +24,8 @@ pub(super) fn twins() -> Vec<Twin> {
     let plain = three_users();
     let weighted = SdimCase { weights: Weights::Signed, ..plain.clone() };
     let many = SdimCase { bits: 7, groups: 2, ..weighted.clone() };
+    let slots = SdimCase { histories: vec![2000, 5], targets: vec![3, 2], slots: true, ..Default::default() };
+    let many_slots = SdimCase { bits: 7, groups: 2, ..slots.clone() };
     let gradients = SdimBackwardCase { forward: weighted.clone(), ..Default::default() };
     let first = "weights[params.weights_base]";
     vec![
@@ -35,6 +37,12 @@ pub(super) fn twins() -> Vec<Twin> {
         twin(&many, "sdim/encode", "select(x, -x, params.subtract > 0u)", "x"),
         twin(&gradients, "sdim/gather", "weights[params.weights_base + row]", first),
         twin(&gradients, "sdim/gather", "if params.weighted > 0u", "if params.weighted > 1u"),
+        // The tables of the first slots; the first user's for all; what is no zero.
+        twin(&slots, "sdim/encode", "slot = pieces[2u * piece].x", "slot = pieces[2u * piece].w"),
+        twin(&many_slots, "sdim/encode", "slot = pieces[2u * piece].x", "slot = pieces[2u * piece].w"),
+        twin(&slots, "sdim/combine_tables", "split_tiles[2u * tile].x", "split_tiles[2u * tile].w"),
+        twin(&many_slots, "sdim/clear_tables", "params.size)].x", "params.size)].w"),
+        twin(&many_slots, "sdim/clear_tables", "= 0.0", "= 1.0"),
         // Tables replaced; one user's factor for all.
         twin(&plain, "sdim/add_tables", "+= other", "= other"),
         twin(&plain, "sdim/decay_tables", "*= factors", "= factors"),

@@ -244,7 +244,7 @@ fn sdim() -> Vec<Twin> {
         twin(&case, "sdim/signatures", "sum > vec4<f32>()", "sum < vec4<f32>()"),
         twin(&case, "sdim/encode", "l < end; l++", "l + 1u < end; l++"),
         // Every piece of a history added to the table of the next piece.
-        twin(&large, "sdim/encode", "select(user, span.z, is_piece)", "select(user, span.z + 1u, is_piece)"),
+        twin(&large, "sdim/encode", "select(slot, span.z, is_piece)", "select(slot, span.z + 1u, is_piece)"),
         twin(&case, "sdim/combine_tables", "i < min(first + 32u,", "i + 1u < min(first + 32u,"),
         twin(&case, "sdim/query", "sum / f32(params.hash_groups)", "sum"),
         twin(&sparse, "sdim/attend", "code + g) ==", "code) =="),

@@ -132,6 +132,7 @@ fn sdim_case(bytes: &mut Unstructured<'_>) -> Result<SdimCase> {
         normalise: bytes.arbitrary()?,
         shared: bytes.arbitrary()?,
         weights: *bytes.choose(&[Weights::None, Weights::Fading, Weights::Signed])?,
+        slots: bytes.arbitrary()?,
     })
 }
 

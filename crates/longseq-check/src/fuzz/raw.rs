@@ -228,6 +228,7 @@ pub(super) fn sdim(bytes: &mut Unstructured<'_>) -> Result<()> {
         let exact = reference::sdim_encode(op, batch.histories(), &call.encode());
         agree(exact, cpu.sdim_encode(op, batch.histories(), call.encode()), usize::MAX, mild);
     }
+    in_slots(bytes, &call, mild)?;
     let used = product(&[batch.targets().total(), op.width]);
     let exact = reference::sdim_attend(op, batch, &call.attend());
     agree(exact, cpu.sdim_attend(op, batch, call.attend()), used, mild);
@@ -237,6 +238,18 @@ pub(super) fn sdim(bytes: &mut Unstructured<'_>) -> Result<()> {
     let (rows, rotations) = (Host::view(&call.history), Host::view(&rotations));
     let got = cpu.sdim_signatures_into::<f32, u16>(op, rows, rotations, Host::view_mut(&mut out));
     assert_eq!(exact.is_ok() && op.bits <= 16, got.is_ok(), "{:?}; {:?}", exact.err(), got.err());
+    Ok(())
+}
+
+/// Tables in slots, mostly different ones of few.
+fn in_slots(bytes: &mut Unstructured<'_>, call: &Hashed, mild: bool) -> Result<()> {
+    let (op, histories) = (&call.op, call.batch.histories().clone());
+    let slots = ids(bytes, histories.users(), 8)?;
+    let Ok(histories) = histories.with_slots(&slots, size(bytes)?) else { return Ok(()) };
+    if op.table_length(histories.slot_count()).is_ok_and(|length| length <= 1 << 16) {
+        let exact = reference::sdim_encode(op, &histories, &call.encode());
+        agree(exact, Cpu::new().sdim_encode(op, &histories, call.encode()), usize::MAX, mild);
+    }
     Ok(())
 }
 

@@ -37,6 +37,12 @@ pub enum Fault {
     PaddingHashed,
     /// Whose table a request reads is ignored.
     OwnTable,
+    /// The first tables are written, whichever slots are named.
+    SlotsIgnored,
+    /// Each user's table is that of the next user.
+    SlotOfNeighbour,
+    /// `encode` clears the tables of all slots.
+    OtherTablesCleared,
     /// `append` replaces the table.
     AppendReplaces,
     /// `remove` adds.

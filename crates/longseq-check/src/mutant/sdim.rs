@@ -46,8 +46,11 @@ impl SdimOps for Mutant {
         op: &Sdim,
         histories: &Jagged,
         inputs: SdimEncodeInputs<'_, Host, T>,
-        table: ViewMut<'_, Host, f32>,
+        mut table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
+        if self.is(Fault::OtherTablesCleared) {
+            table.fill(0.0);
+        }
         Cpu::new().sdim_encode_into(op, histories, self.with_weights(inputs), table)
     }
 

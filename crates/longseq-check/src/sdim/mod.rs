@@ -5,6 +5,8 @@ pub mod backward_tests;
 mod compare;
 mod extremes;
 mod forgetting;
+mod kept;
+mod slots;
 pub mod tests;
 
 pub use backward::{SdimBackwardCase, SdimGradientOutput};
@@ -14,7 +16,7 @@ use longseq::*;
 use crate::by_dtype;
 use crate::case::{Calls, Case, Failure, Rules};
 use crate::data::{self, Data};
-use crate::guard::Guarded;
+use crate::guard::{Guarded, poison};
 use crate::named::Work;
 
 /// The formula, as `explain` prints it.
@@ -73,6 +75,8 @@ pub struct SdimCase {
     pub shared: bool,
     /// The weights of behaviours in tables; the table-free form has none.
     pub weights: Weights,
+    /// Whether calls that add behaviours up write tables in slots among others.
+    pub slots: bool,
 }
 
 impl Default for SdimCase {
@@ -90,6 +94,7 @@ impl Default for SdimCase {
             normalise: true,
             shared: false,
             weights: Weights::None,
+            slots: false,
         }
     }
 }
@@ -266,7 +271,8 @@ impl SdimCase {
     ) -> Result<SdimOutput, Failure> {
         let (op, batch, inputs) = (self.op(), self.batch(), self.inputs::<T>()?);
         let device_batch = backend.batch(batch.histories(), batch.targets())?;
-        let histories = backend.jagged(batch.histories())?;
+        let kept = self.kept()?;
+        let histories = backend.jagged(&kept.name(batch.histories())?)?;
         let targets = backend.jagged(batch.targets())?;
         let rotations = backend.upload(&inputs.rotations)?;
         let (rows, target_rows) = (backend.upload(&inputs.history)?, backend.upload(&inputs.targets)?);
@@ -294,11 +300,11 @@ impl SdimCase {
         let (used, unused) = (batch.targets().total() * self.width, self.tail * self.width);
         let mut products = |names: [&'static str; 3], hash, target_hash, target_rows| {
             let history = encode_inputs(hash);
-            let mut table = Guarded::<B, f32>::new(backend, op.table_length(batch.users())?, 0)?;
+            let mut table = Guarded::<B, f32>::holding(backend, &kept.all(|_| poison()))?;
             calls.make(names[0], &mut || {
                 Ok(backend.sdim_encode_into(&op, &histories, history, table.view_mut(backend)?)?)
             })?;
-            let table = table.finish(backend, "table")?;
+            let table = kept.of_users(names[0], &table.finish(backend, "table")?)?;
             let device_table = backend.upload(&table)?;
             let mut query = Guarded::<B, T>::new(backend, used, unused)?;
             let mut inputs = SdimQueryInputs::new(backend.view(&device_table), target_hash);
@@ -341,14 +347,19 @@ impl SdimCase {
         let words = |table: &Buffer<B, f32>| -> Result<Vec<u32>, Failure> {
             Ok(bits(&backend.download(backend.view(table))?))
         };
-        let mut changing = backend.upload(table)?;
+        let kept = self.kept()?;
+        let own = |call, table: &Buffer<B, f32>| -> Result<Vec<u32>, Failure> {
+            Ok(bits(&kept.of_users(call, &backend.download(backend.view(table))?)?))
+        };
+        let mut changing = backend.upload(&kept.all(|i| table[i]))?;
         calls.make("sdim_append", &mut || {
             Ok(backend.sdim_append(&op, histories, inputs, backend.view_mut(&mut changing))?)
         })?;
-        let appended = words(&changing)?;
+        let appended = own("sdim_append", &changing)?;
         calls.make("sdim_remove", &mut || {
             Ok(backend.sdim_remove(&op, histories, inputs, backend.view_mut(&mut changing))?)
         })?;
+        let removed = own("sdim_remove", &changing)?;
         let (other, mut added) = (backend.upload(table)?, backend.upload(table)?);
         calls.make("sdim_add_tables", &mut || {
             Ok(backend.sdim_add_tables(&op, backend.view_mut(&mut added), backend.view(&other))?)
@@ -361,7 +372,7 @@ impl SdimCase {
                 Ok(backend.sdim_decay(&op, backend.view_mut(&mut decayed), backend.view(&factors))?)
             })?;
         }
-        let (removed, added, decayed) = (words(&changing)?, words(&added)?, words(&decayed)?);
+        let (added, decayed) = (words(&added)?, words(&decayed)?);
         Ok(Changed { appended, removed, added, decayed })
     }
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::extremes::*;
 use super::forgetting::*;
+use super::slots::*;
 use super::{SdimCase, Weights};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::{compare, compare_exact};
@@ -34,6 +35,9 @@ list_tests!("sdim":
     refuses_weights_and_factors_that_do_not_fit,
     reads_tables_that_requests_share,
     finds_users_without_a_table,
+    writes_tables_in_slots,
+    makes_tables_of_all_slots,
+    refuses_slots_that_name_nothing,
     ignores_rows_that_belong_to_nobody,
     hashes_exact_zeros_to_zero,
     adds_tables_of_two_halves,
@@ -202,13 +206,13 @@ prop_compose! {
         width in 1usize..70,
         groups in 1usize..10,
         bits in 1usize..11,
-        (normalise, shared) in any::<(bool, bool)>(),
+        (normalise, shared, slots) in any::<(bool, bool, bool)>(),
         weights in prop::sample::select(vec![Weights::None, Weights::Fading, Weights::Signed]),
     ) -> SdimCase {
         let (histories, targets) = requests.into_iter().unzip();
         let data = Data::Normal;
         let sizes = SdimCase { histories, targets, tail, width, groups, bits, ..Default::default() };
-        SdimCase { seed, dtype, data, normalise, shared, weights, ..sizes }
+        SdimCase { seed, dtype, data, normalise, shared, weights, slots, ..sizes }
     }
 }
 
@@ -348,8 +352,12 @@ pub fn every_fault_is_caught() {
     let zeros = SdimCase { data: Data::Zeros, ..plain.clone() };
     let shared = SdimCase { shared: true, ..plain.clone() };
     let weighted = SdimCase { weights: Weights::Fading, ..plain.clone() };
+    let slots = SdimCase { slots: true, ..plain.clone() };
     for (fault, case) in [
         (Fault::OwnTable, &shared),
+        (Fault::SlotsIgnored, &slots),
+        (Fault::SlotOfNeighbour, &slots),
+        (Fault::OtherTablesCleared, &slots),
         (Fault::HistoryShifted, &plain),
         (Fault::BitsReversed, &plain),
         (Fault::NormalisedAfterMean, &plain),
