@@ -280,6 +280,7 @@ __device__ __forceinline__ void store(const SdimEncodeParams &p, const Piece &pi
                                       u32 first_column) {
     u32 lane = threadIdx.x % WARP, buckets = p.groups << p.bits;
     bool whole = piece.slot == NONE;
+    // The first target is the user's row of results (`Jagged::with_slots`).
     float *table = (whole ? p.table : p.partial) + (whole ? piece.first_target : piece.slot) * buckets * p.width;
     const float one = Storage<T>::ONE * p.sign;
 #pragma unroll

@@ -80,6 +80,7 @@ __device__ __forceinline__ void scatter(const SdimScatterParams &p) {
     u32 low = first_column + lane, high = low + WARP;
     bool whole = piece.slot == NONE, add = whole && p.append;
     u64 size = (u64)(p.groups << p.bits) * p.width;
+    // The first target is the user's row of results (`Jagged::with_slots`).
     float *table = whole ? p.table + piece.first_target * size : p.partial + piece.slot * size;
     u32 begin = 0;
     do {

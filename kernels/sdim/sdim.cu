@@ -113,6 +113,7 @@ extern "C" __global__ void __launch_bounds__(256) sdim_combine(const SdimCombine
     if (i >= p.size) {
         return;
     }
+    // The first target is the user's row of results (`Jagged::with_slots`).
     float *to = p.table + tile.first_target * p.size + i;
     float sum = p.append ? *to : 0.0f;
     const float *from = p.partial + tile.first_slot * p.size + i;

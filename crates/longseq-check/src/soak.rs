@@ -95,6 +95,12 @@ pub fn cases() -> Vec<AnyCase> {
             targets: targets.clone(),
             ..Default::default()
         }),
+        AnyCase::Sdim(SdimCase {
+            histories: histories.clone(),
+            targets: targets.clone(),
+            slots: true,
+            ..Default::default()
+        }),
         AnyCase::Lookup(LookupCase { pool: Pool::Mean, bags: vec![30, 0, 2], ..Default::default() }),
         AnyCase::Decoupled(DecoupledCase { histories, targets, ..Default::default() }),
     ]

@@ -8,6 +8,7 @@ mod faults;
 mod handles;
 mod lookup_in_one_buffer;
 mod sdim_gradients;
+mod sdim_in_one_buffer;
 mod selected_tables;
 mod submissions;
 mod wrong_decoupled_gradients;
