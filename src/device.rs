@@ -165,6 +165,46 @@ pub trait DeviceOps {
     /// [`Shape`](crate::Error::Shape) if the two sides have different numbers of users;
     /// [`OutOfMemory`](crate::Error::OutOfMemory), and the errors of the device.
     fn batch(&self, histories: &Jagged, targets: &Jagged) -> Result<Self::Batch>;
+
+    /// The kernels that have been compiled on this device so far, by name and in alphabetical order: by calls, each at its first use, or by
+    /// [`warm_up`](Self::warm_up). None on a device that compiles nothing, such as `Cpu`.
+    fn compiled_kernels(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Compiles kernels before a call needs them, those whose names `is_wanted` takes, and returns how many were not compiled yet. A process
+    /// that serves requests calls it before the first, which would otherwise wait for its kernels.
+    ///
+    /// Which kernels a call takes depends on storage types, parameters and shapes. So either all are compiled, with `|_| true` (on
+    /// `Cuda` 49 files of PTX, which the driver keeps compiled between runs; on `Wgpu` many hundred variants), or those of some operations, whose names
+    /// begin with the operation's, or those that requests have needed before:
+    ///
+    /// ```
+    /// # use longseq::{Backend, Result};
+    /// /// Where requests of each kind have been tried.
+    /// fn learn<B: Backend>(backend: &B) -> Vec<String> {
+    ///     backend.compiled_kernels() // to be kept with the model
+    /// }
+    ///
+    /// /// Where they are served.
+    /// fn start<B: Backend>(backend: &B, learned: &[String]) -> Result<()> {
+    ///     backend.warm_up(|name| learned.iter().any(|kernel| kernel == name))?;
+    ///     Ok(())
+    /// }
+    /// # let cpu = longseq::Cpu::new();
+    /// # start(&cpu, &learn(&cpu))?;
+    /// # Ok::<(), longseq::Error>(())
+    /// ```
+    ///
+    /// Names are of this version and this kind of backend; of a name that no kernel has, nothing comes. What else a first request does,
+    /// such as allocating scratch memory, it still does.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`](crate::Error::OutOfMemory), and the errors of the device. What has been compiled until then stays.
+    fn warm_up(&self, is_wanted: impl Fn(&str) -> bool) -> Result<usize> {
+        let _ = is_wanted;
+        Ok(0)
+    }
 }
 
 /// Fails for a copy of so many elements into a view of another length.

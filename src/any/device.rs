@@ -117,4 +117,24 @@ impl DeviceOps for AnyBackend {
     fn batch(&self, histories: &Jagged, targets: &Jagged) -> Result<AnyBatch> {
         call!("batch", self.batch(histories, targets;))
     }
+
+    fn compiled_kernels(&self) -> Vec<String> {
+        match self {
+            Self::Cpu(backend) => backend.compiled_kernels(),
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu(backend) => backend.compiled_kernels(),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(backend) => backend.compiled_kernels(),
+        }
+    }
+
+    fn warm_up(&self, is_wanted: impl Fn(&str) -> bool) -> Result<usize> {
+        match self {
+            Self::Cpu(backend) => backend.warm_up(is_wanted),
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu(backend) => backend.warm_up(is_wanted),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(backend) => backend.warm_up(is_wanted),
+        }
+    }
 }

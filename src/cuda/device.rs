@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use crate::cuda::batch::{CudaBatch, CudaJagged};
 use crate::cuda::driver::{Allocation, PageLocked, abandon, check_not_captured, copy, read};
 use crate::cuda::handle::Cuda;
+use crate::cuda::kernels::files;
 use crate::cuda::memory::{CudaBuffer, CudaMemory};
 use crate::cuda::records::Records;
 use crate::device::{DeviceOps, expect_length};
@@ -118,6 +119,22 @@ impl DeviceOps for Cuda {
 
     fn batch(&self, histories: &Jagged, targets: &Jagged) -> Result<CudaBatch> {
         Ok(CudaBatch::new(Batch::new(histories.clone(), targets.clone())?, self.stream()))
+    }
+
+    fn compiled_kernels(&self) -> Vec<String> {
+        self.loaded().into_iter().map(str::to_owned).collect()
+    }
+
+    fn warm_up(&self, is_wanted: impl Fn(&str) -> bool) -> Result<usize> {
+        const NAME: &str = "warm_up";
+        let loaded = self.loaded();
+        let mut compiled = 0;
+        for file in files().filter(|file| !loaded.contains(file) && is_wanted(file)) {
+            // Drivers that load lazily load a kernel as it is asked for.
+            self.module(NAME, file)?.find_all(NAME)?;
+            compiled += 1;
+        }
+        Ok(compiled)
     }
 }
 

@@ -194,6 +194,13 @@ impl Cuda {
         Ok(module)
     }
 
+    /// The PTX files whose modules are loaded, in alphabetical order.
+    pub(super) fn loaded(&self) -> Vec<&'static str> {
+        let mut files: Vec<_> = lock(&self.shared.modules).keys().copied().collect();
+        files.sort_unstable();
+        files
+    }
+
     /// Fails if `stream` is not the backend's own.
     pub(super) fn check_stream(&self, operation: &'static str, stream: &CudaStream) -> Result<()> {
         if stream == &**self.stream() {

@@ -72,4 +72,12 @@ impl DeviceOps for Wgpu {
         let batch = Batch::new(histories.clone(), targets.clone())?;
         Ok(WgpuBatch::new(batch, self.shared.owner.clone()))
     }
+
+    fn compiled_kernels(&self) -> Vec<String> {
+        self.shared.pipelines.keys()
+    }
+
+    fn warm_up(&self, is_wanted: impl Fn(&str) -> bool) -> Result<usize> {
+        self.compile(is_wanted)
+    }
 }

@@ -1,6 +1,7 @@
 //! Dispatches of kernels.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::gpu::trace;
@@ -10,7 +11,7 @@ use crate::webgpu::params::{Dispatch, Params};
 use crate::webgpu::pipeline::Pipeline;
 use crate::webgpu::recording::Command;
 use crate::webgpu::shader::Kernel;
-use crate::webgpu::state::Wgpu;
+use crate::webgpu::state::{Shared, Wgpu};
 
 /// Threads per workgroup of all kernels that process one element per thread.
 pub(crate) const THREADS: u32 = 64;
@@ -97,10 +98,7 @@ impl Wgpu {
                  {scratch} bytes of scratch"
             )
         });
-        let edit = self.shared.edit.as_deref();
-        let scopes = &self.shared.scopes;
-        let pipeline =
-            self.shared.pipelines.get_or_compile(scopes, &self.reports, operation, kernel, edit)?;
+        let pipeline = self.pipeline(operation, kernel)?;
         let header = Dispatch { groups: groups as u32, grid_width: width as u32 };
         let mut bytes = [bytemuck::bytes_of(&header), bytemuck::bytes_of(params)].concat();
         bytes.resize(bytes.len().next_multiple_of(16), 0);
@@ -108,6 +106,12 @@ impl Wgpu {
         let group = self.scoped(operation, 0, || self.bind_group(kernel, &pipeline, &bytes, bindings))?;
         self.record(operation, Command::Dispatch { pipeline, group, grid: [width as u32, height as u32] });
         Ok(())
+    }
+
+    /// The pipeline of a kernel, compiled at the first use.
+    pub(super) fn pipeline(&self, operation: &'static str, kernel: &Kernel) -> Result<Arc<Pipeline>> {
+        let Shared { pipelines, scopes, edit, .. } = &*self.shared;
+        pipelines.get_or_compile(scopes, &self.reports, operation, kernel, edit.as_deref())
     }
 
     /// The parameters, in a uniform buffer of their own, and the storage buffers.

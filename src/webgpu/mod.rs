@@ -40,6 +40,7 @@ mod target_attention;
 mod tin;
 mod transfer;
 mod waiter;
+mod warm_up;
 
 pub use batch::{WgpuBatch, WgpuJagged};
 pub use device::WgpuOptions;

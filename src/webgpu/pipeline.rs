@@ -24,6 +24,13 @@ pub(crate) struct Pipeline {
 pub(crate) struct Pipelines(Mutex<HashMap<String, Arc<Pipeline>>>);
 
 impl Pipelines {
+    /// The keys of those that are compiled, in alphabetical order.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let mut keys: Vec<_> = lock(&self.0).keys().cloned().collect();
+        keys.sort_unstable();
+        keys
+    }
+
     /// The pipeline of a kernel. Two threads that miss at the same time both compile it; the first to finish is kept.
     pub(crate) fn get_or_compile(
         &self,

@@ -189,6 +189,11 @@ impl Kernel {
         format!("shaders/{}.wgsl", self.name)
     }
 
+    /// Whether it needs the feature `subgroups`.
+    pub(crate) fn needs_subgroups(&self) -> bool {
+        self.constants.contains(&("QUADS", 1))
+    }
+
     /// Its name, constants and slots, which distinguish it from all other variants.
     pub(crate) fn key(&self) -> String {
         let mut key = String::from(self.name);

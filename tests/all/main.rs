@@ -19,5 +19,6 @@ mod operations;
 mod packaging;
 #[cfg(feature = "rayon")]
 mod threads;
+mod warm_up;
 #[cfg(feature = "wgpu")]
 mod webgpu;

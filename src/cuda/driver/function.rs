@@ -1,6 +1,6 @@
 //! Kernels of a module, and their launches.
 
-use std::ffi::{CString, c_void};
+use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -63,10 +63,7 @@ impl Function {
             None => return Err(broken(format!("there is no kernel {name} in the PTX"))),
         }
         bind(&module.context).map_err(|error| driver_error(operation, error))?;
-        let entry = CString::new(name).map_err(|_| broken(format!("kernel name {name:?}")))?;
-        // SAFETY: the module is loaded.
-        let function = unsafe { result::module::get_function(module.module, entry) }
-            .map_err(|error| driver_error(operation, error))?;
+        let function = module.find(operation, name)?;
         Ok(Self { function, module: module.clone(), shared_allowed: AtomicU32::new(SHARED_BY_DEFAULT) })
     }
 

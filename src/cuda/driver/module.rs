@@ -59,6 +59,23 @@ impl Module {
     }
 }
 
+impl Module {
+    /// The entry of this name, in the current context.
+    pub(super) fn find(&self, operation: &'static str, name: &str) -> Result<sys::CUfunction> {
+        let broken = |_| Error::Device { operation, message: format!("kernel name {name:?}") };
+        let entry = CString::new(name).map_err(broken)?;
+        // SAFETY: the module is loaded.
+        unsafe { result::module::get_function(self.module, entry) }
+            .map_err(|error| driver_error(operation, error))
+    }
+
+    /// Asks for every entry, so that the driver has loaded it.
+    pub(in crate::cuda) fn find_all(&self, operation: &'static str) -> Result<()> {
+        bind(&self.context).map_err(|error| driver_error(operation, error))?;
+        self.parameters.keys().try_for_each(|name| self.find(operation, name).map(drop))
+    }
+}
+
 impl Drop for Module {
     fn drop(&mut self) {
         self.context.record_err(bind(&self.context));
