@@ -1,6 +1,7 @@
 //! Where the kept histories of users are: a slot for each user, and rings of rows in it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::host::{filled, reserve};
@@ -70,8 +71,18 @@ pub struct UserSlots {
     free: Vec<u32>,
     kept: usize,
     ring: usize,
-    /// Changes so far: an append belongs to the state that it was made from.
-    changes: u64,
+    /// Another one after each change: an append belongs to the state that it was made from, be it this one's or a clone's.
+    state: Arc<State>,
+}
+
+/// What a state is known by. Not of size 0, so that each has an address of its own.
+#[derive(Debug)]
+struct State(#[expect(dead_code, reason = "its address counts")] u8);
+
+impl State {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(0))
+    }
 }
 
 /// Rows of an append, to be copied in each buffer.
@@ -94,7 +105,7 @@ pub struct SlotAppend {
     slots: Vec<u32>,
     taken: Vec<u32>,
     copies: Vec<RowCopy>,
-    changes: u64,
+    state: Arc<State>,
 }
 
 impl SlotAppend {
@@ -138,7 +149,14 @@ impl UserSlots {
         let mut free = reserve(NEW, users)?;
         // Taken from the end: the lowest first.
         free.extend((1..=users as u32).rev());
-        Ok(Self { slots: HashMap::new(), written: filled(NEW, users + 1, 0)?, free, kept, ring, changes: 0 })
+        Ok(Self {
+            slots: HashMap::new(),
+            written: filled(NEW, users + 1, 0)?,
+            free,
+            kept,
+            ring,
+            state: State::new(),
+        })
     }
 
     /// Rows of a buffer that holds the behaviours of all slots.
@@ -204,7 +222,7 @@ impl UserSlots {
             slots: reserve(APPEND, users.len())?,
             taken: Vec::new(),
             copies: reserve(APPEND, 4 * users.len())?,
-            changes: self.changes,
+            state: self.state.clone(),
         };
         append.users.extend_from_slice(users);
         let spare = self.ring - self.kept;
@@ -251,14 +269,14 @@ impl UserSlots {
     /// Makes an append so, once its rows are copied.
     ///
     /// # Errors
-    /// [`Error::Parameter`] if something was committed or evicted since it was planned.
+    /// [`Error::Parameter`] if something was committed or evicted since it was planned, or if it was planned by other slots.
     pub fn commit(&mut self, append: SlotAppend) -> Result<()> {
-        if append.changes != self.changes {
-            let expected = "one that was planned after the last change".into();
-            let got = format!("one that is {} changes old", self.changes.wrapping_sub(append.changes));
+        if !Arc::ptr_eq(&append.state, &self.state) {
+            let expected = "one that was planned here after the last change".into();
+            let got = "one of another state".into();
             return Err(Error::Parameter { operation: COMMIT, argument: "append", expected, got });
         }
-        self.changes += 1;
+        self.state = State::new();
         self.free.truncate(self.free.len() - append.taken.len());
         for ((user, slot), length) in append.users.into_iter().zip(append.slots).zip(append.lengths) {
             self.slots.insert(user, slot);
@@ -269,7 +287,7 @@ impl UserSlots {
 
     /// Gives up the slots of users, and returns them: what tables hold there is to be cleared before it is added to.
     pub fn evict(&mut self, users: &[u64]) -> Vec<u32> {
-        self.changes += 1;
+        self.state = State::new();
         let gone: Vec<u32> = users.iter().filter_map(|user| self.slots.remove(user)).collect();
         gone.iter().for_each(|&slot| self.written[slot as usize] = 0);
         self.free.extend_from_slice(&gone);
@@ -373,6 +391,17 @@ mod tests {
         slots.commit(first).expect("the newest plan");
         slots.commit(second).expect_err("of another state");
         assert_eq!((slots.users(), slots.length(1), slots.length(2), slots.slot(2)), (1, 1, 0, 0));
+        // Of other slots, which have changed as often.
+        let mut clone = slots.clone();
+        let append = slots.append(&[2], &lengths(&[1])).expect("it fits");
+        clone.commit(append).expect("the same state");
+        slots.evict(&[1]);
+        let append = slots.append(&[3, 4], &lengths(&[1, 1])).expect("it fits");
+        clone.commit(append).expect_err("of slots that have another state");
+        let larger = UserSlots::new(50, 3, 2).expect("small numbers");
+        let users: Vec<u64> = (0..50).collect();
+        let append = larger.append(&users, &lengths(&[1; 50])).expect("it fits");
+        UserSlots::new(2, 3, 2).expect("small numbers").commit(append).expect_err("of larger slots");
         for (users, kept, spare) in [
             (0, 1, 1),
             (1, 0, 1),
