@@ -22,6 +22,14 @@ impl<'a, S: Kind> Open<S> for Hash<'a, AnyMemory> {
             Self::Rotations(rotations) => Hash::Rotations(rotations.open(operation, argument)?),
             Self::Signatures8(given) => Hash::Signatures8(given.open(operation, argument)?),
             Self::Signatures16(given) => Hash::Signatures16(given.open(operation, argument)?),
+            Self::Items8 { signatures, ids } => Hash::Items8 {
+                signatures: signatures.open(operation, argument)?,
+                ids: ids.open(operation, argument)?,
+            },
+            Self::Items16 { signatures, ids } => Hash::Items16 {
+                signatures: signatures.open(operation, argument)?,
+                ids: ids.open(operation, argument)?,
+            },
         })
     }
 }

@@ -5,7 +5,7 @@ use miniz_oxide::inflate::decompress_to_vec_zlib;
 /// A PTX file: its name in `kernels/ptx/`, its source in `kernels/`, its text as zlib compresses it.
 type Shipped = (&'static str, &'static str, &'static [u8]);
 
-const SHIPPED: [Shipped; 49] = [
+const SHIPPED: [Shipped; 50] = [
     ("decoupled", "decoupled/decoupled.cu", include_bytes!("../../kernels/ptx/decoupled.ptx.z")),
     (
         "decoupled_all_pairs",
@@ -65,6 +65,7 @@ const SHIPPED: [Shipped; 49] = [
     ("sdim_backward", "sdim/backward.cu", include_bytes!("../../kernels/ptx/sdim_backward.ptx.z")),
     ("sdim_encode", "sdim/encode.cu", include_bytes!("../../kernels/ptx/sdim_encode.ptx.z")),
     ("sdim_gather", "sdim/gather.cu", include_bytes!("../../kernels/ptx/sdim_gather.ptx.z")),
+    ("sdim_items", "sdim/items.cu", include_bytes!("../../kernels/ptx/sdim_items.ptx.z")),
     ("sdim_query", "sdim/query.cu", include_bytes!("../../kernels/ptx/sdim_query.ptx.z")),
     ("sdim_scan", "sdim/scan.cu", include_bytes!("../../kernels/ptx/sdim_scan.ptx.z")),
     ("search", "search/search.cu", include_bytes!("../../kernels/ptx/search.ptx.z")),

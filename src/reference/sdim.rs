@@ -58,7 +58,7 @@ pub fn sdim_signatures<T: Element>(op: &Sdim, rows: &[T], rotations: &[f32]) -> 
 /// Bucket tables `[B, G, 2^τ, d]`.
 ///
 /// # Errors
-/// Those of [`Sdim::check_encode`]; [`Error::IndexOutOfRange`] for a given signature of `2^τ` or more.
+/// Those of [`Sdim::check_encode`]; [`Error::IndexOutOfRange`] for a given signature of `2^τ` or more, and for an id without an item.
 pub fn sdim_encode<T: Element>(
     op: &Sdim,
     histories: &Jagged,
@@ -128,7 +128,7 @@ pub fn sdim_decay(op: &Sdim, table: &[f64], factors: &[f32]) -> Result<Vec<f64>>
 /// The gather from given tables, `[M, d]`.
 ///
 /// # Errors
-/// Those of [`Sdim::check_query`]; [`Error::IndexOutOfRange`] for a given signature of `2^τ` or more, and for a user without a table.
+/// Those of [`Sdim::check_query`]; [`Error::IndexOutOfRange`] for a given signature of `2^τ` or more, for an id without an item, and for a user without a table.
 pub fn sdim_query<T: Element>(
     op: &Sdim,
     targets: &Jagged,
@@ -155,7 +155,7 @@ fn query(op: &Sdim, targets: &Jagged, inputs: &SdimQueryInputs<'_, Host, f32>) -
 /// Encode and query in one, without rounding the table to `f32` in between, `[M, d]`.
 ///
 /// # Errors
-/// Those of [`Sdim::check_attend`]; [`Error::IndexOutOfRange`] for a given signature of `2^τ` or more.
+/// Those of [`Sdim::check_attend`]; [`Error::IndexOutOfRange`] for a given signature of `2^τ` or more, and for an id without an item.
 pub fn sdim_attend<T: Element>(
     op: &Sdim,
     batch: &Batch,
@@ -212,7 +212,7 @@ pub(super) fn bucket(op: &Sdim, b: usize, g: usize, signature: u32) -> usize {
     ((b * op.groups + g) * op.buckets() + signature as usize) * op.width
 }
 
-/// The signatures of the first `count` rows, computed or given. Given signatures are checked.
+/// The signatures of the first `count` rows: computed, given, or those of their items. The last two are checked.
 pub(super) fn hash(
     operation: &'static str,
     op: &Sdim,
@@ -220,25 +220,38 @@ pub(super) fn hash(
     rows: Option<View<'_, Host, f32>>,
     hash: &Hash<'_, Host>,
 ) -> Result<Vec<u32>> {
-    let given: Vec<u32> = match hash {
+    let (given, ids) = match hash {
         Hash::Rotations(rotations) => {
             return match rows {
                 Some(rows) => sdim_signatures(op, &rows[..count * op.width], rotations),
                 None => Ok(Vec::new()),
             };
         }
-        Hash::Signatures8(given) => given.iter().map(|word| word.to_u32()).collect(),
-        Hash::Signatures16(given) => given.iter().map(|word| word.to_u32()).collect(),
+        Hash::Signatures8(given) => (words(given), None),
+        Hash::Signatures16(given) => (words(given), None),
+        Hash::Items8 { signatures, ids } => (words(signatures), Some(ids)),
+        Hash::Items16 { signatures, ids } => (words(signatures), Some(ids)),
     };
-    let used = &given[..count * op.groups];
-    match used.iter().position(|&signature| signature as usize >= op.buckets()) {
-        None => Ok(given),
-        Some(position) => Err(Error::IndexOutOfRange {
-            operation,
-            argument: "signatures",
-            position: position as u64,
-            id: used[position].into(),
-            bound: op.buckets() as u64,
-        }),
+    // The rows of `given` that are read.
+    let used: Vec<usize> = match ids {
+        None => (0..count).collect(),
+        Some(ids) => ids[..count].iter().map(|&id| id as usize).collect(),
+    };
+    let outside = |argument, position: usize, id: usize, bound: usize| {
+        let [position, id, bound] = [position, id, bound].map(|number| number as u64);
+        Err(Error::IndexOutOfRange { operation, argument, position, id, bound })
+    };
+    let rows = given.len() / op.groups;
+    if let Some(position) = used.iter().position(|&row| row >= rows) {
+        return outside("ids", position, used[position], rows);
     }
+    let places = || used.iter().flat_map(|row| row * op.groups..(row + 1) * op.groups);
+    match places().filter(|&place| given[place] as usize >= op.buckets()).min() {
+        Some(position) => outside("signatures", position, given[position] as usize, op.buckets()),
+        None => Ok(places().map(|place| given[place]).collect()),
+    }
+}
+
+fn words<W: Signature>(signatures: &[W]) -> Vec<u32> {
+    signatures.iter().map(|word| word.to_u32()).collect()
 }

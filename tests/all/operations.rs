@@ -175,6 +175,10 @@ tests!(sdim on cpu cuda webgpu: (
     writes_tables_in_slots,
     makes_tables_of_all_slots,
     refuses_slots_that_name_nothing,
+    matches_reference_with_signatures_of_items,
+    finds_items_that_are_not_there,
+    finds_signatures_outside_of_items,
+    refuses_items_that_do_not_fit,
     ignores_rows_that_belong_to_nobody,
     hashes_exact_zeros_to_zero,
     adds_tables_of_two_halves,
@@ -202,6 +206,7 @@ tests!(sdim_backward on cpu cuda webgpu: (
     takes_tables_that_hold_anything,
     adds_up_gradients_that_cancel_along_a_row,
     finds_signatures_outside,
+    matches_gradients_with_signatures_of_items,
     refuses_what_does_not_fit,
     takes_users_in_parts,
 ));

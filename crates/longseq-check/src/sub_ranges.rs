@@ -14,7 +14,7 @@ use crate::lookup::{LookupBackwardCase, LookupCase, Pool, Storage};
 use crate::mutant::{Fault, Mutant};
 use crate::named::AnyCase;
 use crate::registry::list_tests;
-use crate::sdim::{SdimBackwardCase, SdimCase, Weights};
+use crate::sdim::{Given, SdimBackwardCase, SdimCase, Weights};
 use crate::search::{Compared, NewestCase, SearchCase};
 use crate::selected::{SelectedBackwardCase, SelectedCase, SelectedTableBackwardCase, SelectedTableCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, Bias};
@@ -111,6 +111,9 @@ fn takes_histories_anywhere<B: Backend>(backend: &B, rules: Rules) {
     }
     for bits in [3, 7] {
         assert_in_ranges(&users!(SdimCase { bits, slots: true, tail: 3 }), all, backend, rules);
+    }
+    for (bits, given) in [(3, Given::Items8(20)), (7, Given::Items16(3))] {
+        assert_in_ranges(&users!(SdimCase { bits, given, tail: 3 }), all, backend, rules);
     }
     for multiply_target in [false, true] {
         assert_in_ranges(&users!(DecoupledCase { multiply_target, tail: 3 }), all, backend, rules);
@@ -215,10 +218,14 @@ fn gradients(narrow: bool, dtype: DType, width: usize) -> Vec<AnyCase> {
         let forward = users!(DinCase { dtype, width, pooling, tail: 3 });
         cases.push((&DinBackwardCase { forward, narrow, ..Default::default() }).into());
     }
-    for (bits, hashed, weights) in
-        [(3, false, Weights::None), (3, true, Weights::Signed), (10, false, Weights::Signed)]
-    {
-        let forward = users!(SdimCase { dtype, width, bits, weights, tail: 3 });
+    for (bits, hashed, weights, given) in [
+        (3, false, Weights::None, Given::Rows),
+        (3, true, Weights::Signed, Given::Rows),
+        (3, false, Weights::Signed, Given::Items8(30)),
+        (10, false, Weights::Signed, Given::Rows),
+        (10, false, Weights::None, Given::Items16(30)),
+    ] {
+        let forward = users!(SdimCase { dtype, width, bits, weights, given, tail: 3 });
         cases.push((&SdimBackwardCase { forward, narrow, hashed, bytes: false, nan: None }).into());
     }
     let forward =

@@ -3,6 +3,7 @@
 mod backward;
 mod buckets;
 mod hash_rows;
+mod items;
 mod query;
 mod signatures;
 mod sums;

@@ -80,19 +80,30 @@ impl<M: BucketRows> Kernel for Average<'_, M> {
         let mut buckets = Buckets { sums: self.sums, width, wanted: vec![(0.0, 0); groups] };
         let mut mean = vec![0.0; width];
         for (i, signatures) in self.signatures.chunks_exact(groups).enumerate() {
-            for (group, &signature) in signatures.iter().enumerate() {
-                // Always found: the sums were made for the signatures of these candidates.
-                let sum_row = self.bucket_rows.sum_row(group, signature);
-                let sum = &self.sums[sum_row * width..(sum_row + 1) * width];
-                let weight = if share { shared[sum_row] } else { weight(l, self.op, sum) };
-                may_overflow |= weight == 0.0;
-                buckets.wanted[group] = (weight, sum_row);
+            let wanted = buckets.wanted.iter_mut().zip(signatures).enumerate();
+            // Always found: the sums were made for the signatures of these candidates.
+            let wanted = wanted
+                .map(|(group, (wanted, &signature))| (wanted, self.bucket_rows.sum_row(group, signature)));
+            if share {
+                wanted.for_each(|(wanted, row)| *wanted = (shared[row], row * width));
+            } else {
+                for (wanted, row) in wanted {
+                    let weight = weight(l, self.op, &self.sums[row * width..(row + 1) * width]);
+                    may_overflow |= weight == 0.0;
+                    *wanted = (weight, row * width);
+                }
             }
-            sum_rows(l, groups, &buckets, &mut mean);
+            let place = match &mut self.out {
+                NarrowRows::F32(rows) => &mut rows[i * width..(i + 1) * width],
+                _ => &mut mean[..],
+            };
+            sum_rows(l, groups, &buckets, place);
             if may_overflow {
-                buckets.average_carefully(self.op.normalise, &mut mean);
+                buckets.average_carefully(self.op.normalise, place);
             }
-            self.out.write(l, i * width, &mean);
+            if !matches!(self.out, NarrowRows::F32(_)) {
+                self.out.write(l, i * width, &mean);
+            }
         }
     }
 }
@@ -101,7 +112,7 @@ impl<M: BucketRows> Kernel for Average<'_, M> {
 struct Buckets<'a> {
     sums: &'a [f32],
     width: usize,
-    /// Weight and row, by group.
+    /// Weight and first number of the row, by group.
     wanted: Vec<(f32, usize)>,
 }
 
@@ -130,8 +141,8 @@ impl Buckets<'_> {
 impl WeightedRows for Buckets<'_> {
     #[inline(always)]
     fn get(&self, k: usize) -> (f32, &[f32]) {
-        let (weight, sum_row) = self.wanted[k];
-        (weight, &self.sums[sum_row * self.width..(sum_row + 1) * self.width])
+        let (weight, start) = self.wanted[k];
+        (weight, &self.sums[start..start + self.width])
     }
 
     /// Nothing to do: a user's sums are few, and stay in cache.

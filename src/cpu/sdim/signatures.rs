@@ -1,5 +1,6 @@
-//! Signatures: computed from projections, or given by the caller.
+//! Signatures: computed from projections, or given by the caller, for rows or for their items.
 
+use crate::cpu::sdim::items::Items;
 use crate::cpu::vector::{LANES, Lanes, Row, product};
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -19,6 +20,8 @@ enum Source<'a> {
     Rotations(Vec<Row>),
     Given8(&'a [u8]),
     Given16(&'a [u16]),
+    Items8(Items<'a, u8>),
+    Items16(Items<'a, u16>),
     Computed(&'a [u32]),
 }
 
@@ -49,7 +52,7 @@ impl<'a> Signatures<'a> {
         matches!(self.source, Source::Rotations(_))
     }
 
-    /// The signatures of `count` rows. Given signatures are checked.
+    /// The signatures of `count` rows. Given signatures and ids of items are checked.
     pub(super) fn new(
         operation: &'static str,
         op: &Sdim,
@@ -59,6 +62,14 @@ impl<'a> Signatures<'a> {
         let used = count * op.groups;
         let (source, outside) = match hash {
             Hash::Rotations(rotations) => return Ok(Self::from_rotations(op, rotations)),
+            Hash::Items8 { signatures, ids } => {
+                let items = Items::new(operation, op, signatures.as_slice(), &ids.as_slice()[..count])?;
+                (Source::Items8(items), items.first_outside(op))
+            }
+            Hash::Items16 { signatures, ids } => {
+                let items = Items::new(operation, op, signatures.as_slice(), &ids.as_slice()[..count])?;
+                (Source::Items16(items), items.first_outside(op))
+            }
             Hash::Signatures8(given) => {
                 let given = &given.as_slice()[..used];
                 (Source::Given8(given), first_outside(op, given))
@@ -111,6 +122,8 @@ impl<'a> Signatures<'a> {
             }
             Source::Given8(given) => copy(&given[(first - self.first) * groups..], out),
             Source::Given16(given) => copy(&given[(first - self.first) * groups..], out),
+            Source::Items8(items) => items.fill(groups, first, out),
+            Source::Items16(items) => items.fill(groups, first, out),
             Source::Computed(signatures) => copy(&signatures[(first - self.first) * groups..], out),
         }
     }

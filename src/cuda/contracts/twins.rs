@@ -32,6 +32,7 @@ use crate::cuda::lookup::{LookupColumn, LookupParams};
 use crate::cuda::sdim::backward::{SdimBucketParams, SdimMatchParams, SdimTargetGradientParams};
 use crate::cuda::sdim::encode::{SdimCombineParams, SdimEncodeParams, SdimScatterParams, SdimWeighParams};
 use crate::cuda::sdim::gather::SdimGatherParams;
+use crate::cuda::sdim::items::SdimItemsParams;
 use crate::cuda::sdim::query::{SdimQueryParams, SdimSumsParams};
 use crate::cuda::sdim::signatures::{SdimCheckParams, SdimSignatureParams};
 use crate::cuda::sdim::tables::{SdimAddParams, SdimDecayParams};
@@ -94,6 +95,7 @@ fn of_attention() -> Vec<Described> {
         twin::<DinBackwardParams>(),
         twin::<SdimSignatureParams>(),
         twin::<SdimCheckParams>(),
+        twin::<SdimItemsParams>(),
         twin::<SdimEncodeParams>(),
         twin::<SdimCombineParams>(),
         twin::<SdimAddParams>(),

@@ -1,9 +1,10 @@
-//! SDIM: signatures (`signatures.rs`), bucket tables (`encode.rs`, `tables.rs`), what reads them (`query.rs`); gradients (`backward.rs`,
+//! SDIM: signatures (`signatures.rs`, `items.rs`), bucket tables (`encode.rs`, `tables.rs`), what reads them (`query.rs`); gradients (`backward.rs`,
 //! `gather.rs`).
 
 pub(super) mod backward;
 pub(super) mod encode;
 pub(super) mod gather;
+pub(super) mod items;
 pub(super) mod query;
 pub(super) mod signatures;
 pub(super) mod tables;
@@ -133,5 +134,5 @@ impl SdimOps for Cuda {
 #[cfg(test)]
 pub(super) fn table() -> Vec<crate::cuda::kernel::Kernel> {
     let forward = [signatures::table(), encode::table(), tables::table(), query::table()];
-    [forward.concat(), backward::table(), gather::table()].concat()
+    [forward.concat(), items::table(), backward::table(), gather::table()].concat()
 }

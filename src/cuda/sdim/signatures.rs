@@ -4,6 +4,7 @@ use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::{ByType, Kernel};
 use crate::cuda::memory::{CudaMemory, Region};
+use crate::cuda::sdim::items::gather;
 use crate::cuda::twin::twins;
 use crate::element::{Element, Scalar, Signature};
 use crate::error::Result;
@@ -85,7 +86,7 @@ impl Sizes {
 pub(super) struct Codes {
     pub(super) pointer: u64,
     pub(super) bytes: u32,
-    /// The record for those out of range; 0 for computed signatures.
+    /// The record for those out of range; 0 for signatures that were computed, and for those of items, which have been checked.
     pub(super) record: u64,
 }
 
@@ -132,7 +133,7 @@ fn hash<T: Element>(
     call.launch(&SIGNATURES.of::<T>().blocks(blocks), &params)
 }
 
-/// The signatures of the first `count` rows: computed, or given.
+/// The signatures of the first `count` rows: computed, given, or those of their items.
 pub(super) fn codes<T: Element>(
     gpu: &Cuda,
     call: &mut Call<'_>,
@@ -156,6 +157,8 @@ pub(super) fn codes<T: Element>(
     match (given, rows) {
         (Hash::Signatures8(words), _) => region(gpu, call, op, count, words),
         (Hash::Signatures16(words), _) => region(gpu, call, op, count, words),
+        (Hash::Items8 { signatures, ids }, _) => gather(gpu, call, op, count, (signatures, ids)),
+        (Hash::Items16 { signatures, ids }, _) => gather(gpu, call, op, count, (signatures, ids)),
         (Hash::Rotations(rotations), rows) => {
             let bytes = if op.bits <= 8 { 1 } else { 2 };
             let pointer = call.scratch(count * op.groups * bytes as usize)?;

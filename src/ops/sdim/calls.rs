@@ -48,7 +48,7 @@ pub trait SdimOps: DeviceOps {
     /// SDIM bucket tables of histories into a given output `[B, G, 2^τ, d]`, or into those of their slots ([`Sdim`]).
     ///
     /// # Errors
-    /// Those of [`Sdim::check_encode`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for a given signature of `2^τ` or more.
+    /// Those of [`Sdim::check_encode`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for a given signature of `2^τ` or more, and an id without an item.
     fn sdim_encode_into<T: Element>(
         &self,
         op: &Sdim,
@@ -221,7 +221,7 @@ pub trait SdimOps: DeviceOps {
     /// SDIM from existing tables into a given output `[M, d]`; see [`Sdim`].
     ///
     /// # Errors
-    /// Those of [`Sdim::check_query`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for a user without a table, and a given signature of `2^τ` or more.
+    /// Those of [`Sdim::check_query`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for a user without a table, a given signature of `2^τ` or more, and an id without an item.
     fn sdim_query_into<T: Element>(
         &self,
         op: &Sdim,
@@ -268,7 +268,7 @@ pub trait SdimOps: DeviceOps {
     ///
     /// # Errors
     /// Those of [`Sdim::check_attend`]; [`IndexOutOfRange`](crate::Error::IndexOutOfRange) for a given signature of
-    /// `2^τ` or more.
+    /// `2^τ` or more, and an id without an item.
     fn sdim_attend_into<T: Element>(
         &self,
         op: &Sdim,

@@ -5,6 +5,42 @@ use crate::memory::{Memory, View};
 use crate::ops::shape::copy_views;
 
 /// The source of the signatures of some rows.
+///
+/// Rows are items, as a rule, whose signatures change only with the model. A service computes those of all items once
+/// ([`sdim_signatures_into`](crate::SdimOps::sdim_signatures_into)) and keeps them on the device; then calls name the item of each row,
+/// and hash nothing:
+///
+/// ```
+/// use longseq::prelude::*;
+/// use longseq::{Cpu, Hash, Host, Jagged, Sdim, SdimEncodeInputs, SdimQueryInputs};
+///
+/// let backend = Cpu::new();
+/// let op = Sdim::new(2).with_groups(1, 2).with_normalise(false);
+/// let rotations = [1.0_f32, 0.0, 0.0, 1.0]; // bit t is the sign of element t
+/// // When the model changes: the rows of three items are hashed.
+/// let items = [5.0_f32, -1.0, 5.0, 1.0, -5.0, 1.0];
+/// let mut kept = backend.zeros::<u8>(3 * op.groups)?; // [items, G]
+/// let out = backend.view_mut(&mut kept);
+/// backend.sdim_signatures_into(&op, Host::view(&items), Host::view(&rotations), out)?;
+/// let signatures = backend.view(&kept);
+///
+/// // A user's behaviours, of items 2, 0 and 0.
+/// let ids = Host::view(&[2, 0, 0]);
+/// let rows = [-5.0_f32, 1.0, 5.0, -1.0, 5.0, -1.0];
+/// let behaviours = SdimEncodeInputs::new(Host::view(&rows), Hash::Items8 { signatures, ids });
+/// let histories = backend.jagged(&Jagged::from_lengths(&[3])?)?;
+/// let table = backend.sdim_encode(&op, &histories, behaviours)?;
+///
+/// // A request, whose candidates are items 0 and 1: neither rows nor rotations are needed.
+/// let targets = backend.jagged(&Jagged::from_lengths(&[2])?)?;
+/// let ids = Host::view(&[0, 1]);
+/// let query = SdimQueryInputs::new(backend.view(&table), Hash::Items8 { signatures, ids });
+/// assert_eq!(*backend.sdim_query::<f32>(&op, &targets, query)?, [10.0, -2.0, 0.0, 0.0]);
+/// # Ok::<(), longseq::Error>(())
+/// ```
+///
+/// An id of `items` or more, also one of a row in a gap between histories, is [`IndexOutOfRange`](crate::Error::IndexOutOfRange) in
+/// `ids`; so is a signature of `2^τ` or more in `signatures`, if an id names its item.
 #[non_exhaustive]
 pub enum Hash<'a, S: Memory> {
     /// Signatures are computed with these rotations, `[d, G, τ]`.
@@ -13,6 +49,20 @@ pub enum Hash<'a, S: Memory> {
     Signatures8(View<'a, S, u8>),
     /// Given signatures `[rows, G]`, each below `2^τ`.
     Signatures16(View<'a, S, u16>),
+    /// The signatures of items, each below `2^τ`, and the item of each row: row `r` has those of item `ids[r]`; for `τ ≤ 8`.
+    Items8 {
+        /// `[items, G]`.
+        signatures: View<'a, S, u8>,
+        /// `[rows]`, each below `items`.
+        ids: View<'a, S, u32>,
+    },
+    /// The signatures of items, each below `2^τ`, and the item of each row: row `r` has those of item `ids[r]`.
+    Items16 {
+        /// `[items, G]`.
+        signatures: View<'a, S, u16>,
+        /// `[rows]`, each below `items`.
+        ids: View<'a, S, u32>,
+    },
 }
 
 /// The inputs of `encode`, `append` and `remove`.

@@ -179,8 +179,26 @@ impl Sdim {
                 expect(operation, "signatures", given.len(), &shape)?
             }
             Hash::Signatures16(given) => expect(operation, "signatures", given.len(), &shape)?,
+            Hash::Items8 { signatures, ids } => {
+                self.check_word::<u8>(operation)?;
+                self.check_items(operation, signatures.len(), (ids.len(), rows))?
+            }
+            Hash::Items16 { signatures, ids } => {
+                self.check_items(operation, signatures.len(), (ids.len(), rows))?
+            }
         };
         Ok(())
+    }
+
+    fn check_items(
+        &self,
+        operation: &'static str,
+        signatures: usize,
+        (ids, rows): (usize, Dim),
+    ) -> Result<usize> {
+        let shape = [dim("items", signatures / self.groups), dim("G", self.groups)];
+        expect(operation, "signatures", signatures, &shape)?;
+        expect(operation, "ids", ids, &[rows])
     }
 
     fn check_word<W: Signature>(&self, operation: &'static str) -> Result<()> {

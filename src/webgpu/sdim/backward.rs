@@ -19,7 +19,8 @@ use crate::webgpu::params::{Params, params};
 use crate::webgpu::sdim::attend::sum_buckets;
 use crate::webgpu::sdim::encode::{PARTIAL_BYTES, add_up};
 use crate::webgpu::sdim::gather::Behaviours;
-use crate::webgpu::sdim::signatures::{Codes, hash_buffer};
+use crate::webgpu::sdim::items::Items;
+use crate::webgpu::sdim::signatures::{Codes, hash_buffers};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
 
@@ -98,9 +99,9 @@ fn lanes_and_groups(op: &Sdim, rows: usize) -> (u32, u64) {
     (lanes as u32, rows.div_ceil(THREADS as usize / lanes) as u64)
 }
 
-/// Given signatures that kernels read where they are: their buffer.
-fn given<'a>(hash: &Hash<'a, WgpuMemory>) -> Option<&'a wgpu::Buffer> {
-    (!matches!(hash, Hash::Rotations(_))).then(|| hash_buffer(hash))
+/// Given signatures that kernels read where they are, and those of items, which each part of a batch gathers: their buffers.
+fn given<'a>(hash: &Hash<'a, WgpuMemory>) -> Vec<&'a wgpu::Buffer> {
+    if matches!(hash, Hash::Rotations(_)) { Vec::new() } else { hash_buffers(hash) }
 }
 
 pub(super) fn query<T: Element>(
@@ -244,7 +245,7 @@ pub(super) fn attend<T: Element, G: Element>(
     let parts = batch.user_parts(&cut)?;
     clear_gaps(gpu, ATTEND, op, histories, &mut grad_history)?;
     let read: Vec<&wgpu::Buffer> =
-        [&inputs.history_hash, &inputs.target_hash].into_iter().filter_map(given).collect();
+        [&inputs.history_hash, &inputs.target_hash].into_iter().flat_map(given).collect();
     parts.iter().try_for_each(|part| {
         gpu.part(|| {
             let (first, rows) = (part.first_behaviour, part.batch.as_ref().histories().total());
@@ -264,7 +265,9 @@ pub(super) fn attend<T: Element, G: Element>(
                 false => attend.through_candidates(part, grads),
             }
         })
-    })
+    })?;
+    codes.finish(gpu, op)?;
+    target_codes.finish(gpu, op)
 }
 
 /// The signatures of all rows of a side.
@@ -273,6 +276,8 @@ enum Signatures<'a, T: Element> {
     Given(Codes),
     /// Computed for the rows of a part at a time.
     Hashed { name: &'static str, rows: Option<View<'a, WgpuMemory, T>>, hash: Hash<'a, WgpuMemory> },
+    /// Gathered for the rows of a part at a time.
+    Items(Items<'a>),
 }
 
 impl<'a, T: Element> Signatures<'a, T> {
@@ -285,6 +290,12 @@ impl<'a, T: Element> Signatures<'a, T> {
     ) -> Result<Self> {
         match hash {
             Hash::Rotations(_) => Ok(Self::Hashed { name, rows, hash }),
+            Hash::Items8 { signatures, ids } => {
+                Ok(Self::Items(Items::new(gpu, ATTEND, op, count, (signatures, ids))?))
+            }
+            Hash::Items16 { signatures, ids } => {
+                Ok(Self::Items(Items::new(gpu, ATTEND, op, count, (signatures, ids))?))
+            }
             given => Ok(Self::Given(Codes::new(gpu, ATTEND, op, count, (name, rows), &given)?)),
         }
     }
@@ -293,7 +304,7 @@ impl<'a, T: Element> Signatures<'a, T> {
     fn bytes(&self, op: &Sdim) -> usize {
         match self {
             Self::Given(_) => 0,
-            Self::Hashed { .. } => op.groups.saturating_mul(size_of::<u32>()),
+            Self::Hashed { .. } | Self::Items(_) => op.groups.saturating_mul(size_of::<u32>()),
         }
     }
 
@@ -306,6 +317,15 @@ impl<'a, T: Element> Signatures<'a, T> {
                 let rows = rows.as_ref().map(own).transpose()?;
                 Codes::new(gpu, ATTEND, op, count, (*name, rows), hash)
             }
+            Self::Items(items) => Ok(Codes { binding: items.gather(gpu, op, (first, count))?, bits: 32 }),
+        }
+    }
+
+    /// After all parts.
+    fn finish(self, gpu: &Wgpu, op: &Sdim) -> Result<()> {
+        match self {
+            Self::Items(items) => items.finish(gpu, op),
+            Self::Given(_) | Self::Hashed { .. } => Ok(()),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::{MOST_ITERATIONS, THREADS, groups_of};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
-use crate::webgpu::sdim::signatures::{Codes, hash_buffer};
+use crate::webgpu::sdim::signatures::{Codes, hash_buffers};
 use crate::webgpu::sdim::tables::in_place;
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
@@ -134,7 +134,8 @@ pub(super) fn encode<T: Element>(
     histories.check_owner(gpu, operation, "histories")?;
     let rows = Region::of(inputs.history);
     let weights = inputs.weights.map(Region::of);
-    let mut read = vec![rows.buffer, hash_buffer(&inputs.hash)];
+    let mut read = vec![rows.buffer];
+    read.extend(hash_buffers(&inputs.hash));
     read.extend(weights.map(|weights| weights.buffer));
     let size = op.groups * op.buckets() * op.width;
     // Tables in other slots stay as they are.

@@ -4,6 +4,7 @@ mod attend;
 mod backward;
 mod encode;
 mod gather;
+mod items;
 mod query;
 mod signatures;
 mod tables;
@@ -132,5 +133,6 @@ impl SdimOps for Wgpu {
 
 pub(super) fn variants() -> Vec<Kernel> {
     let forward = [signatures::variants(), encode::variants(), query::variants(), attend::variants()];
-    [forward.concat(), tables::variants(), backward::variants(), gather::variants()].concat()
+    let others = [tables::variants(), backward::variants(), gather::variants(), items::variants()];
+    [forward.concat(), others.concat()].concat()
 }

@@ -10,7 +10,7 @@ use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::THREADS;
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
-use crate::webgpu::sdim::signatures::{Codes, hash_buffer};
+use crate::webgpu::sdim::signatures::{Codes, hash_buffers};
 use crate::webgpu::shader::{Kernel, Slot};
 use crate::webgpu::state::Wgpu;
 
@@ -66,7 +66,8 @@ pub(super) fn query<T: Element>(
     let count = jagged.total();
     let table = Region::of(inputs.table);
     let users = inputs.users.map(Region::of);
-    let mut read = vec![table.buffer, hash_buffer(&inputs.hash)];
+    let mut read = vec![table.buffer];
+    read.extend(hash_buffers(&inputs.hash));
     read.extend(users.map(|users| users.buffer));
     let out = gpu.output(operation, "out", &out, count * op.width, &read, &[])?;
     let table = gpu.bind(operation, "table", &table)?;

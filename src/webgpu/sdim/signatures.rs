@@ -1,4 +1,4 @@
-//! Signatures: computed by hashing, or given by the caller.
+//! Signatures: computed by hashing, or given by the caller, for rows or for their items.
 
 use crate::element::{Element, Scalar, Signature};
 use crate::error::Result;
@@ -9,6 +9,7 @@ use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::{THREADS, groups_of};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
+use crate::webgpu::sdim::items::Items;
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
 
@@ -48,7 +49,7 @@ pub(super) struct Codes {
 }
 
 impl Codes {
-    /// The signatures of the first `count` rows, with what the call names these: computed, or given and then checked.
+    /// The signatures of the first `count` rows, with what the call names these: computed, or given, for them or for their items, and then checked.
     pub(super) fn new<T: Element>(
         gpu: &Wgpu,
         operation: &'static str,
@@ -60,6 +61,14 @@ impl Codes {
         match (hash, rows) {
             (Hash::Signatures8(words), _) => Self::given(gpu, operation, op, count, *words),
             (Hash::Signatures16(words), _) => Self::given(gpu, operation, op, count, *words),
+            (Hash::Items8 { signatures, ids }, _) => {
+                let items = Items::new(gpu, operation, op, count, (*signatures, *ids))?;
+                Self::of_items(gpu, op, count, items)
+            }
+            (Hash::Items16 { signatures, ids }, _) => {
+                let items = Items::new(gpu, operation, op, count, (*signatures, *ids))?;
+                Self::of_items(gpu, op, count, items)
+            }
             (Hash::Rotations(rotations), rows) => {
                 let binding = gpu.scratch(operation, (count * op.groups) as u64)?;
                 if let Some(rows) = rows {
@@ -77,6 +86,13 @@ impl Codes {
         Self { binding: Binding { base, ..self.binding.clone() }, bits: self.bits }
     }
 
+    /// Those of the items of the first `count` rows.
+    fn of_items(gpu: &Wgpu, op: &Sdim, count: usize, items: Items<'_>) -> Result<Self> {
+        let binding = items.gather(gpu, op, (0, count))?;
+        items.finish(gpu, op)?;
+        Ok(Self { binding, bits: 32 })
+    }
+
     fn given<W: Scalar>(
         gpu: &Wgpu,
         operation: &'static str,
@@ -92,12 +108,14 @@ impl Codes {
     }
 }
 
-/// The buffer that a hash reads.
-pub(super) fn hash_buffer<'a>(hash: &Hash<'a, WgpuMemory>) -> &'a wgpu::Buffer {
+/// The buffers that a hash reads.
+pub(super) fn hash_buffers<'a>(hash: &Hash<'a, WgpuMemory>) -> Vec<&'a wgpu::Buffer> {
     match hash {
-        Hash::Rotations(view) => Region::of(*view).buffer,
-        Hash::Signatures8(view) => Region::of(*view).buffer,
-        Hash::Signatures16(view) => Region::of(*view).buffer,
+        Hash::Rotations(view) => vec![Region::of(*view).buffer],
+        Hash::Signatures8(view) => vec![Region::of(*view).buffer],
+        Hash::Signatures16(view) => vec![Region::of(*view).buffer],
+        Hash::Items8 { signatures, ids } => vec![Region::of(*signatures).buffer, Region::of(*ids).buffer],
+        Hash::Items16 { signatures, ids } => vec![Region::of(*signatures).buffer, Region::of(*ids).buffer],
     }
 }
 

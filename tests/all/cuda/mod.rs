@@ -14,6 +14,7 @@ mod lookup_gradients;
 mod old_driver;
 mod sdim;
 mod sdim_gradients;
+mod sdim_items;
 mod search;
 mod selected;
 mod selected_tables;

@@ -426,6 +426,7 @@ fn every_kernel_has_a_wrong_twin() {
         super::sdim::wrong(),
         super::sdim::wrong_slots(),
         super::sdim_gradients::wrong(),
+        super::sdim_items::wrong(),
         super::lookup_gradients::wrong(),
         super::lookup_gradients::wrong_in_long_pieces(),
         super::decoupled_gradients::wrong(),

@@ -165,3 +165,30 @@ fn signatures_outside_the_table_are_errors_and_change_nothing() {
     let inputs = SdimEncodeInputs::new(Host::view(&[0.0f32; 12]), Hash::Signatures8(Host::view(&given)));
     assert_error(reference::sdim_encode(&op, &histories, &inputs), expected);
 }
+
+/// The first one, by the reference, too; signatures of items that no row names may be anything.
+#[test]
+fn items_that_are_not_there_are_errors_and_change_nothing() {
+    let op = Sdim::new(4).with_groups(2, 3);
+    let histories = Jagged::from_lengths(&[3]).unwrap();
+    let check = |signatures: &[u8], ids: &[u32], expected: &str| {
+        let (mut table, signatures) = ([5.0; 64], Host::view(signatures));
+        let hash = Hash::Items8 { signatures, ids: Host::view(ids) };
+        assert_error(encode(&op, 12, hash, &mut table), expected);
+        assert_eq!(table, [5.0; 64]);
+        let inputs = SdimEncodeInputs::new(Host::view(&[0.0f32; 12]), hash);
+        assert_error(reference::sdim_encode(&op, &histories, &inputs), expected);
+    };
+    let signatures = [9, 0, 0, 1, 8, 9];
+    check(&signatures, &[1, 3, 7], "sdim_encode: ids[1] is 3, which must be below 3");
+    check(&signatures, &[1, 2, 2], "sdim_encode: signatures[4] is 8, which must be below 8");
+    check(&[], &[0, 0, 0], "sdim_encode: ids[0] is 0, which must be below 0");
+    let hash = Hash::Items8 { signatures: Host::view(&signatures), ids: Host::view(&[1; 3]) };
+    encode(&op, 12, hash, &mut [5.0; 64]).expect("a valid call");
+    check(
+        &signatures[..5],
+        &[1; 3],
+        "sdim_encode: signatures: expected [items, G] = [2, 2], 4 elements, got 5 elements",
+    );
+    check(&signatures, &[1; 2], "sdim_encode: ids: expected [N] = [3], 3 elements, got 2 elements");
+}

@@ -9,6 +9,7 @@ mod handles;
 mod lookup_in_one_buffer;
 mod sdim_gradients;
 mod sdim_in_one_buffer;
+mod sdim_items;
 mod selected_tables;
 mod submissions;
 mod wrong_decoupled_gradients;

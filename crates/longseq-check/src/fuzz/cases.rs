@@ -9,7 +9,7 @@ use crate::din::{DinBackwardCase, DinCase, Kind, StatisticsCase};
 use crate::interest_channels::{ChannelsBackwardCase, ChannelsCase};
 use crate::lookup::{Form, LookupBackwardCase, LookupCase, Pool, Storage, UpdateRowsCase};
 use crate::named::AnyCase;
-use crate::sdim::{SdimBackwardCase, SdimCase, Weights};
+use crate::sdim::{Given, SdimBackwardCase, SdimCase, Weights};
 use crate::search::{Compared, NewestCase, SearchCase};
 use crate::selected::{Choice, HistogramCase, Mix, SelectedBackwardCase, SelectedCase};
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, Bias, MergeBackwardCase};
@@ -119,7 +119,7 @@ pub(super) fn din(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
 
 fn sdim_case(bytes: &mut Unstructured<'_>) -> Result<SdimCase> {
     let (histories, targets) = requests(bytes)?;
-    Ok(SdimCase {
+    let mut case = SdimCase {
         seed: bytes.arbitrary()?,
         dtype: *bytes.choose(&DTYPES)?,
         data: *bytes.choose(&DATA)?,
@@ -133,7 +133,14 @@ fn sdim_case(bytes: &mut Unstructured<'_>) -> Result<SdimCase> {
         shared: bytes.arbitrary()?,
         weights: *bytes.choose(&[Weights::None, Weights::Fading, Weights::Signed])?,
         slots: bytes.arbitrary()?,
-    })
+        given: Given::Rows,
+    };
+    if bytes.arbitrary()? {
+        let items = bytes.int_in_range(1..=40)?;
+        let eight = case.bits <= 8 && bytes.arbitrary()?;
+        case.given = if eight { Given::Items8(items) } else { Given::Items16(items) };
+    }
+    Ok(case)
 }
 
 pub(super) fn sdim(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {

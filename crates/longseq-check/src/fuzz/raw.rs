@@ -182,6 +182,8 @@ pub(super) struct Hashed {
     pub(super) batch: Batch,
     history: Vec<f32>,
     signatures: [Vec<u16>; 2],
+    /// The items whose signatures these are; none where they are those of rows.
+    ids: Option<[Vec<u32>; 2]>,
 }
 
 impl Hashed {
@@ -197,12 +199,28 @@ impl Hashed {
         };
         let (of_history, of_targets) =
             (signatures(bytes, batch.histories().rows())?, signatures(bytes, batch.targets().rows())?);
-        Ok(Some(Self { op, batch, history, signatures: [of_history, of_targets] }))
+        let mut call = Self { op, batch, history, signatures: [of_history, of_targets], ids: None };
+        if bytes.arbitrary()? {
+            let items = bytes.int_in_range(0..=20)?;
+            let of_items = [signatures(bytes, items)?, signatures(bytes, items)?];
+            let rows = [call.batch.histories().rows(), call.batch.targets().rows()];
+            // Also of items that are not there.
+            let limit = items.max(1);
+            call.signatures = of_items;
+            call.ids = Some([ids(bytes, rows[0], limit)?, ids(bytes, rows[1], limit)?]);
+        }
+        Ok(Some(call))
     }
 
     /// The signatures of behaviours and of candidates.
     pub(super) fn hashes(&self) -> [Hash<'_, Host>; 2] {
-        self.signatures.each_ref().map(|given| Hash::Signatures16(Host::view(given)))
+        let given = self.signatures.each_ref().map(|given| Host::view(&given[..]));
+        match &self.ids {
+            None => given.map(Hash::Signatures16),
+            Some(ids) => {
+                [0, 1].map(|side| Hash::Items16 { signatures: given[side], ids: Host::view(&ids[side]) })
+            }
+        }
     }
 
     pub(super) fn encode(&self) -> SdimEncodeInputs<'_, Host, f32> {

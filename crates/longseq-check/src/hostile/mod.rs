@@ -11,7 +11,7 @@ use longseq::*;
 use crate::case::Rules;
 use crate::registry::list_tests;
 use nobody::takes_parameters_of_any_size_for_nobody;
-use signatures::finds_a_signature_outside;
+use signatures::{finds_a_signature_outside, finds_an_item_outside};
 use views::reads_views_at_any_offset;
 use weights::{refuses_wrong_weights, skips_whole_bags};
 
@@ -254,6 +254,7 @@ fn takes_batches_of_nobody<B: Backend>(backend: &B, _: Rules) {
 /// An id outside its table at the first, the last and the only place, and in any feature; a signature.
 fn finds_ids_outside_at_every_place<B: Backend>(backend: &B, _: Rules) {
     finds_a_signature_outside(backend);
+    finds_an_item_outside(backend);
     for (count, place) in [(1, 0), (2, 0), (2, 1), (70, 0), (70, 35), (70, 69)] {
         for bad in [2u32, 3, u32::MAX] {
             let run = |features: usize| -> Result<()> {

@@ -133,11 +133,19 @@ fn bucketed<B: Backend, T: Element>(at: &Within<'_, B>) -> Result<Vec<u8>> {
     let inputs = SdimAttendInputs::new(history, given, hash).with_targets(targets);
     let view = at.of_mut(&mut attended, 3 * 8)?;
     at.backend.sdim_attend_into(&op, &batch(at.backend, 40, 3), inputs, view)?;
+    let mut by_items = at.zeros::<T>(3 * 8)?;
+    let (past, wished) = (at.upload(40, |i| i as u32 % 40)?, at.upload(3, |i| i as u32 % 130 + 37)?);
+    let signatures_of = |ids| Hash::Items8 { signatures: at.of(&signatures, 120).expect("all"), ids };
+    let [past, wished] = [signatures_of(at.of(&past, 40)?), signatures_of(at.of(&wished, 3)?)];
+    let view = at.of_mut(&mut by_items, 3 * 8)?;
+    let inputs = SdimAttendInputs::new(history, past, wished);
+    at.backend.sdim_attend_into(&op, &batch(at.backend, 40, 3), inputs, view)?;
     let bytes = [
         at.written(&signatures, 120)?,
         at.written(&table, length)?,
         at.written(&out, 24)?,
         at.written(&attended, 24)?,
+        at.written(&by_items, 24)?,
     ];
     Ok(bytes.concat())
 }

@@ -43,6 +43,10 @@ pub enum Fault {
     SlotOfNeighbour,
     /// `encode` clears the tables of all slots.
     OtherTablesCleared,
+    /// The items of rows are ignored: the first row has the signatures of the first item, and so on.
+    ItemsIgnored,
+    /// A row has the signatures of the next row's item.
+    ItemOfNeighbour,
     /// `append` replaces the table.
     AppendReplaces,
     /// `remove` adds.

@@ -4,16 +4,45 @@ use longseq::*;
 
 use super::{Fault, Mutant};
 
+/// The same hash, with other items of rows if it is one of items.
+pub(super) fn with_ids<'a>(hash: Hash<'a, Host>, ids: &'a [u32]) -> Hash<'a, Host> {
+    let ids = Host::view(ids);
+    match hash {
+        Hash::Items8 { signatures, .. } => Hash::Items8 { signatures, ids },
+        Hash::Items16 { signatures, .. } => Hash::Items16 { signatures, ids },
+        other => other,
+    }
+}
+
 impl Mutant {
-    /// The inputs as this backend takes them.
-    pub(super) fn with_weights<'a, T: Element>(
+    /// The inputs as this backend takes them, with its own [ids](Self::ids).
+    pub(super) fn as_taken<'a, T: Element>(
         &self,
         mut inputs: SdimEncodeInputs<'a, Host, T>,
+        ids: &'a [u32],
     ) -> SdimEncodeInputs<'a, Host, T> {
         if self.is(Fault::WeightsIgnored) {
             inputs.weights = None;
         }
+        inputs.hash = with_ids(inputs.hash, ids);
         inputs
+    }
+
+    /// The items that this backend takes the rows for, if the hash names some.
+    pub(super) fn ids(&self, op: &Sdim, hash: &Hash<'_, Host>) -> Vec<u32> {
+        let (ids, items) = match hash {
+            Hash::Items8 { signatures, ids } => (ids, signatures.len() / op.groups),
+            Hash::Items16 { signatures, ids } => (ids, signatures.len() / op.groups),
+            _ => return Vec::new(),
+        };
+        let mut ids = ids.to_vec();
+        if self.is(Fault::ItemsIgnored) {
+            (0..).zip(&mut ids).for_each(|(row, id)| *id = row % items as u32);
+        }
+        if self.is(Fault::ItemOfNeighbour) && !ids.is_empty() {
+            ids.rotate_left(1);
+        }
+        ids
     }
 }
 
@@ -51,7 +80,8 @@ impl SdimOps for Mutant {
         if self.is(Fault::OtherTablesCleared) {
             table.fill(0.0);
         }
-        Cpu::new().sdim_encode_into(op, histories, self.with_weights(inputs), table)
+        let ids = self.ids(op, &inputs.hash);
+        Cpu::new().sdim_encode_into(op, histories, self.as_taken(inputs, &ids), table)
     }
 
     fn sdim_append<T: Element>(
@@ -61,7 +91,8 @@ impl SdimOps for Mutant {
         inputs: SdimEncodeInputs<'_, Host, T>,
         table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
-        let inputs = self.with_weights(inputs);
+        let ids = self.ids(op, &inputs.hash);
+        let inputs = self.as_taken(inputs, &ids);
         if self.is(Fault::AppendReplaces) {
             return Cpu::new().sdim_encode_into(op, new, inputs, table);
         }
@@ -75,7 +106,8 @@ impl SdimOps for Mutant {
         inputs: SdimEncodeInputs<'_, Host, T>,
         table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
-        let inputs = self.with_weights(inputs);
+        let ids = self.ids(op, &inputs.hash);
+        let inputs = self.as_taken(inputs, &ids);
         if self.is(Fault::RemoveAdds) {
             return Cpu::new().sdim_append(op, gone, inputs, table);
         }
@@ -108,9 +140,11 @@ impl SdimOps for Mutant {
         &self,
         op: &Sdim,
         targets: &Jagged,
-        mut inputs: SdimQueryInputs<'_, Host, T>,
+        inputs: SdimQueryInputs<'_, Host, T>,
         mut out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
+        let (mut inputs, ids) = (inputs, self.ids(op, &inputs.hash));
+        inputs.hash = with_ids(inputs.hash, &ids);
         if self.is(Fault::OwnTable) {
             inputs.users = None;
         }
@@ -132,6 +166,10 @@ impl SdimOps for Mutant {
         inputs: SdimAttendInputs<'_, Host, T>,
         out: ViewMut<'_, Host, T>,
     ) -> Result<()> {
+        let ids = [&inputs.history_hash, &inputs.target_hash].map(|hash| self.ids(op, hash));
+        let mut inputs = inputs;
+        inputs.history_hash = with_ids(inputs.history_hash, &ids[0]);
+        inputs.target_hash = with_ids(inputs.target_hash, &ids[1]);
         Cpu::new().sdim_attend_into(op, batch, inputs, out)
     }
 

@@ -2,6 +2,7 @@
 
 use longseq::*;
 
+use super::sdim::with_ids;
 use super::{Fault, Mutant};
 
 /// The length of a bucket row.
@@ -19,6 +20,8 @@ impl Mutant {
         grad_out: View<'_, Host, T>,
         mut grad_table: ViewMut<'_, Host, f32>,
     ) -> Result<()> {
+        let (mut inputs, ids) = (inputs, self.ids(op, &inputs.hash));
+        inputs.hash = with_ids(inputs.hash, &ids);
         let newest = self.only_newest(op, targets, &grad_out);
         let grad_out = Host::view(&newest[..]);
         let drops = self.is(Fault::ProjectionDropped);
@@ -50,7 +53,8 @@ impl Mutant {
             let group = op.buckets() * op.width;
             grads.chunks_mut(op.groups * group).for_each(|user| user[(op.groups - 1) * group..].fill(0.0));
         }
-        let inputs = self.with_weights(inputs);
+        let ids = self.ids(op, &inputs.hash);
+        let inputs = self.as_taken(inputs, &ids);
         Cpu::new().sdim_encode_backward_into(op, histories, inputs, Host::view(&grads), grad_history)
     }
 
@@ -63,6 +67,10 @@ impl Mutant {
         grad_out: View<'_, Host, T>,
         grad_history: ViewMut<'_, Host, G>,
     ) -> Result<()> {
+        let ids = [&inputs.history_hash, &inputs.target_hash].map(|hash| self.ids(op, hash));
+        let mut inputs = inputs;
+        inputs.history_hash = with_ids(inputs.history_hash, &ids[0]);
+        inputs.target_hash = with_ids(inputs.target_hash, &ids[1]);
         let newest = self.only_newest(op, batch.targets(), &grad_out);
         Cpu::new().sdim_attend_backward_into(op, batch, inputs, Host::view(&newest), grad_history)
     }

@@ -2,6 +2,7 @@
 
 use longseq::*;
 
+use super::items::Source;
 use super::{Inputs, SdimCase};
 use crate::by_dtype;
 use crate::case::{Calls, Case, Failure, Rules};
@@ -19,7 +20,7 @@ pub struct SdimBackwardCase {
     pub narrow: bool,
     /// Signatures are computed from rotations, not given.
     pub hashed: bool,
-    /// Given signatures have 8 bits instead of 16.
+    /// Where rows have signatures of their own, these have 8 bits instead of 16.
     pub bytes: bool,
     /// A NaN in the gradient of this candidate's output.
     pub nan: Option<usize>,
@@ -107,15 +108,12 @@ impl SdimBackwardCase {
             [inputs.history_signatures.clone(), inputs.target_signatures.clone()]
         };
         let incoming = self.incoming(&inputs, &signatures)?;
-        let given = [backend.upload(&signatures[0])?, backend.upload(&signatures[1])?];
-        let narrow = |words: &[u16]| -> Result<Buffer<B, u8>, Failure> {
-            Ok(backend.upload(&words.iter().map(|&word| word as u8).collect::<Vec<_>>())?)
-        };
-        let bytes = [narrow(&signatures[0])?, narrow(&signatures[1])?];
-        let [hash, target_hash] = [0, 1].map(|side| match (self.hashed, self.bytes) {
-            (true, _) => Hash::Rotations(backend.view(&rotations)),
-            (false, true) => Hash::Signatures8(backend.view(&bytes[side])),
-            (false, false) => Hash::Signatures16(backend.view(&given[side])),
+        let given = [0, 1].map(|side| Source::new(backend, &self.forward, &inputs, (side, self.bytes)));
+        let [given, target_given] = given;
+        let given = [given?, target_given?];
+        let [hash, target_hash] = given.each_ref().map(|given| match self.hashed {
+            true => Hash::Rotations(backend.view(&rotations)),
+            false => given.hash(backend),
         });
         let hashed_rows = self.hashed.then(|| backend.view(&target_rows));
         let (table, grad_table) = (backend.upload(&incoming.table)?, backend.upload(&incoming.grad_table)?);

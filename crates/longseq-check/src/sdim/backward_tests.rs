@@ -3,7 +3,8 @@
 use longseq::*;
 use proptest::prelude::*;
 
-use super::{SdimBackwardCase, SdimCase, Weights};
+use super::items::matches_gradients_with_signatures_of_items;
+use super::{Given, SdimBackwardCase, SdimCase, Weights};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::{Bound, U, additions, compare};
 use crate::data::{self, Data};
@@ -31,6 +32,7 @@ list_tests!("sdim_backward":
     takes_tables_that_hold_anything,
     adds_up_gradients_that_cancel_along_a_row,
     finds_signatures_outside,
+    matches_gradients_with_signatures_of_items,
     refuses_what_does_not_fit,
     takes_users_in_parts,
 );
@@ -419,6 +421,8 @@ pub fn every_fault_is_caught() {
     let zeros = SdimBackwardCase { forward: zeros, ..plain.clone() };
     let weighted = SdimCase { weights: Weights::Signed, ..plain.forward.clone() };
     let weighted = SdimBackwardCase { forward: weighted, ..plain.clone() };
+    let items = SdimCase { given: Given::Items8(5), ..plain.forward.clone() };
+    let items = SdimBackwardCase { forward: items, ..plain.clone() };
     for (fault, case) in [
         (Fault::HistoryShifted, &plain),
         (Fault::NewestPartial, &plain),
@@ -426,6 +430,8 @@ pub fn every_fault_is_caught() {
         (Fault::GroupForgotten, &plain),
         (Fault::FloorIgnored, &zeros),
         (Fault::WeightsIgnored, &weighted),
+        (Fault::ItemsIgnored, &items),
+        (Fault::ItemOfNeighbour, &items),
     ] {
         assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");

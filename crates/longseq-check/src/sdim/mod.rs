@@ -5,11 +5,14 @@ pub mod backward_tests;
 mod compare;
 mod extremes;
 mod forgetting;
+mod items;
+mod items_errors;
 mod kept;
 mod slots;
 pub mod tests;
 
 pub use backward::{SdimBackwardCase, SdimGradientOutput};
+pub use items::Given;
 
 use longseq::*;
 
@@ -18,6 +21,7 @@ use crate::case::{Calls, Case, Failure, Rules};
 use crate::data::{self, Data};
 use crate::guard::{Guarded, poison};
 use crate::named::Work;
+use items::{Items, Source};
 
 /// The formula, as `explain` prints it.
 pub const FORMULA: &str = "\
@@ -77,6 +81,8 @@ pub struct SdimCase {
     pub weights: Weights,
     /// Whether calls that add behaviours up write tables in slots among others.
     pub slots: bool,
+    /// Where given signatures are.
+    pub given: Given,
 }
 
 impl Default for SdimCase {
@@ -95,6 +101,7 @@ impl Default for SdimCase {
             shared: false,
             weights: Weights::None,
             slots: false,
+            given: Given::Rows,
         }
     }
 }
@@ -148,6 +155,8 @@ struct Inputs<T> {
     history_signatures: Vec<u16>,
     target_signatures: Vec<u16>,
     weights: Option<Vec<f32>>,
+    /// What the signatures of rows are made from, if they are of items.
+    items: Option<Items>,
 }
 
 impl<T: Element> Inputs<T> {
@@ -237,14 +246,20 @@ impl SdimCase {
     fn inputs<T: Element>(&self) -> Result<Inputs<T>, Failure> {
         let (op, batch, mut rng) = (self.op(), self.batch(), data::rng(self.seed));
         let (n, m) = (batch.histories().rows(), batch.targets().rows());
-        Ok(Inputs {
+        let mut inputs = Inputs {
             rotations: op.rotations(self.seed)?,
             history: data::rows(&mut rng, self.data, n, self.width),
             targets: data::rows(&mut rng, self.data, m, self.width),
             history_signatures: data::signatures(&mut rng, n * self.groups, self.bits),
             target_signatures: data::signatures(&mut rng, m * self.groups, self.bits),
             weights: self.weights(n),
-        })
+            items: Items::of(self),
+        };
+        if let Some(items) = &inputs.items {
+            inputs.history_signatures = items.of_rows(0, self.groups);
+            inputs.target_signatures = items.of_rows(1, self.groups);
+        }
+        Ok(inputs)
     }
 
     /// Makes the call of this name, and returns the signatures.
@@ -276,10 +291,9 @@ impl SdimCase {
         let targets = backend.jagged(batch.targets())?;
         let rotations = backend.upload(&inputs.rotations)?;
         let (rows, target_rows) = (backend.upload(&inputs.history)?, backend.upload(&inputs.targets)?);
-        let given = backend.upload(&inputs.history_signatures)?;
-        let target_given = backend.upload(&inputs.target_signatures)?;
-        let given = Hash::Signatures16(backend.view(&given));
-        let target_given = Hash::Signatures16(backend.view(&target_given));
+        let [given, target_given] = [0, 1].map(|side| Source::new(backend, self, &inputs, (side, false)));
+        let (given, target_given) = (given?, target_given?);
+        let (given, target_given) = (given.hash(backend), target_given.hash(backend));
         let rotate = Hash::Rotations(backend.view(&rotations));
         let users = backend.upload(&self.users())?;
         let weights = inputs.weights.as_ref().map(|weights| backend.upload(weights)).transpose()?;

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::extremes::*;
 use super::forgetting::*;
+use super::items::*;
+use super::items_errors::*;
 use super::slots::*;
 use super::{SdimCase, Weights};
 use crate::case::{Rules, assert_check, check};
@@ -38,6 +40,10 @@ list_tests!("sdim":
     writes_tables_in_slots,
     makes_tables_of_all_slots,
     refuses_slots_that_name_nothing,
+    matches_reference_with_signatures_of_items,
+    finds_items_that_are_not_there,
+    finds_signatures_outside_of_items,
+    refuses_items_that_do_not_fit,
     ignores_rows_that_belong_to_nobody,
     hashes_exact_zeros_to_zero,
     adds_tables_of_two_halves,
@@ -208,11 +214,17 @@ prop_compose! {
         bits in 1usize..11,
         (normalise, shared, slots) in any::<(bool, bool, bool)>(),
         weights in prop::sample::select(vec![Weights::None, Weights::Fading, Weights::Signed]),
+        items in 0usize..40,
     ) -> SdimCase {
         let (histories, targets) = requests.into_iter().unzip();
         let data = Data::Normal;
         let sizes = SdimCase { histories, targets, tail, width, groups, bits, ..Default::default() };
-        SdimCase { seed, dtype, data, normalise, shared, weights, slots, ..sizes }
+        let given = match items {
+            0..20 => Given::Rows,
+            _ if bits <= 8 && items < 30 => Given::Items8(items),
+            _ => Given::Items16(items),
+        };
+        SdimCase { seed, dtype, data, normalise, shared, weights, slots, given, ..sizes }
     }
 }
 
@@ -353,7 +365,10 @@ pub fn every_fault_is_caught() {
     let shared = SdimCase { shared: true, ..plain.clone() };
     let weighted = SdimCase { weights: Weights::Fading, ..plain.clone() };
     let slots = SdimCase { slots: true, ..plain.clone() };
+    let items = SdimCase { given: Given::Items8(5), ..plain.clone() };
     for (fault, case) in [
+        (Fault::ItemsIgnored, &items),
+        (Fault::ItemOfNeighbour, &items),
         (Fault::OwnTable, &shared),
         (Fault::SlotsIgnored, &slots),
         (Fault::SlotOfNeighbour, &slots),
