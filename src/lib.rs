@@ -129,7 +129,7 @@
 //! | one history split over several devices or blocks | the same with `lse`, then [`TargetAttentionOps::merge_attention_into`] |
 //! | DIN, DIEN's attention unit, with ReLU, sigmoid, PReLU or Dice | [`DinOps::din`] |
 //! | SDIM's behaviour-sequence encoder: one table per user | [`SdimOps::sdim_encode`], [`SdimOps::sdim_append`] |
-//! | SDIM's ranker: look candidates up in the tables | [`SdimOps::sdim_query`]; where the tables of all users are kept, [`SdimQueryInputs::with_users`] |
+//! | SDIM's ranker: look candidates up in the tables | [`SdimOps::sdim_query`]; where the tables of all users are kept, [`SdimQueryInputs::with_users`]; where the signatures of all items are, [`Hash::Items8`] |
 //! | kept histories that grow in place | [`UserSlots`] says where; [`DeviceOps::copy`], [`DeviceOps::upload_into`] |
 //! | new behaviours of any users, into kept tables, in one call | [`Jagged::with_slots`] with [`SdimOps::sdim_append`], [`SdimOps::sdim_encode_into`], [`SdimOps::sdim_remove`] |
 //! | kept tables that forget | [`SdimOps::sdim_remove`], [`SdimOps::sdim_decay`], [`SdimEncodeInputs::with_weights`] |
