@@ -4,16 +4,17 @@ use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::Kernel;
 use crate::cuda::memory::CudaMemory;
-use crate::cuda::sdim::signatures::{Codes, FLAT_THREADS, Sizes};
 use crate::cuda::twin::twins;
 use crate::element::Scalar;
 use crate::error::Result;
-use crate::gpu::Bound;
+use crate::gpu::{Bound, fit};
 use crate::memory::View;
 use crate::ops::Sdim;
 
 /// Gathers signatures.
-const ITEMS: Kernel = Kernel::new("sdim_items", "sdim_items", FLAT_THREADS, 16);
+const ITEMS: Kernel = Kernel::new("sdim_items", "sdim_items", THREADS, 16);
+/// Threads per block: one for each signature.
+const THREADS: u32 = 256;
 
 twins! {
     /// `kernels/sdim/items.cu`
@@ -32,15 +33,16 @@ twins! {
     }
 }
 
-/// The signatures of the items of the first `count` rows. Ids and signatures out of range are reported here.
+/// The address of the signatures of the items of the first `count` rows, of the same type. Ids and signatures out of range are reported, and
+/// have signatures of 0.
 pub(super) fn gather<W: Scalar>(
     gpu: &Cuda,
     call: &mut Call<'_>,
     op: &Sdim,
     count: usize,
     (signatures, ids): (&View<'_, CudaMemory, W>, &View<'_, CudaMemory, u32>),
-) -> Result<Codes> {
-    let sizes = Sizes::of(call.operation, op)?;
+) -> Result<u64> {
+    let groups = fit(call.operation, "groups", op.groups)?;
     let items = signatures.len() / op.groups;
     let bound = |most: usize| Bound::Columns(vec![most as u64]);
     let id_record = call.record("ids", count, bound(items))?;
@@ -56,14 +58,14 @@ pub(super) fn gather<W: Scalar>(
         record,
         items: items as u64,
         count: count as u64,
-        groups: sizes.groups,
-        bits: sizes.bits,
+        groups,
+        bits: op.bits as u32,
         code_bytes: bytes as u32,
         unused: 0,
     };
-    let blocks = (count * op.groups).div_ceil(FLAT_THREADS as usize);
+    let blocks = (count * op.groups).div_ceil(THREADS as usize);
     call.launch(&ITEMS.blocks(blocks), &params)?;
-    Ok(Codes { pointer: out, bytes: bytes as u32, record: 0 })
+    Ok(out)
 }
 
 /// All kernels of this file.

@@ -157,8 +157,14 @@ pub(super) fn codes<T: Element>(
     match (given, rows) {
         (Hash::Signatures8(words), _) => region(gpu, call, op, count, words),
         (Hash::Signatures16(words), _) => region(gpu, call, op, count, words),
-        (Hash::Items8 { signatures, ids }, _) => gather(gpu, call, op, count, (signatures, ids)),
-        (Hash::Items16 { signatures, ids }, _) => gather(gpu, call, op, count, (signatures, ids)),
+        (Hash::Items8 { signatures, ids }, _) => {
+            let pointer = gather(gpu, call, op, count, (signatures, ids))?;
+            Ok(Codes { pointer, bytes: 1, record: 0 })
+        }
+        (Hash::Items16 { signatures, ids }, _) => {
+            let pointer = gather(gpu, call, op, count, (signatures, ids))?;
+            Ok(Codes { pointer, bytes: 2, record: 0 })
+        }
         (Hash::Rotations(rotations), rows) => {
             let bytes = if op.bits <= 8 { 1 } else { 2 };
             let pointer = call.scratch(count * op.groups * bytes as usize)?;
