@@ -34,10 +34,10 @@ mod writer;
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore};
 
 use crate::batcher::{Batcher, Work};
 use crate::config::{Command, Options, Serve};
@@ -69,8 +69,17 @@ struct Running {
     app: Arc<App>,
     work: mpsc::Sender<Work>,
     threads: [JoinHandle<()>; 2],
-    /// Answers when one of the threads has ended.
-    ended: oneshot::Receiver<()>,
+    /// Notified when one of the threads ends.
+    ended: Arc<Notify>,
+}
+
+/// Notifies as it is dropped, at the end of a thread, however it ends.
+struct Ends(Arc<Notify>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 /// Opens the store, fills the state, and starts the threads.
@@ -96,14 +105,18 @@ fn start(options: &Serve) -> Outcome<Running> {
     let writer = Writer { store: store.clone(), tasks: taken, work: work.clone(), metrics: metrics.clone() };
     let pace = options.pace();
     let batcher = Batcher { state, pace, work: worked, writer: tasks.clone(), metrics: metrics.clone() };
-    let (ends, ended) = oneshot::channel::<()>();
+    let ended = Arc::new(Notify::new());
+    let [batcher_ends, writer_ends] = [ended.clone(), ended.clone()].map(Ends);
+    let thread = |name: &str| std::thread::Builder::new().name(name.into());
     let threads = [
-        std::thread::Builder::new().name("batcher".into()).spawn(move || {
-            // Dropped as the thread ends, however it does.
-            let _ends = ends;
+        thread("batcher").spawn(move || {
+            let _ends = batcher_ends;
             batcher.run();
         })?,
-        std::thread::Builder::new().name("writer".into()).spawn(move || writer.run())?,
+        thread("writer").spawn(move || {
+            let _ends = writer_ends;
+            writer.run();
+        })?,
     ];
     let queue = || Arc::new(Semaphore::new(limits.queue));
     let (rank_queue, event_queue) = (queue(), queue());
@@ -135,7 +148,7 @@ fn serve(options: &Serve) -> Outcome<()> {
         let stop = async {
             tokio::select! {
                 () = server::asked_to_stop() => println!("stopping"),
-                _ = ended => eprintln!("the thread that owns the state has ended"),
+                () = ended.notified() => eprintln!("a thread of the service has ended"),
             }
         };
         let (_, limits) = options.limits();
@@ -143,6 +156,8 @@ fn serve(options: &Serve) -> Outcome<()> {
     });
     // What was acknowledged is on disk. What the batcher was sent before this is answered; then it saves the tables, and the writer ends.
     let alive = work.send(Work::Stop).is_ok();
+    // Connections that have not ended in time end here, and with them the last who could send: no thread waits for more.
+    runtime.shutdown_timeout(Duration::from_secs(1));
     let whole = threads.map(|thread| thread.join().is_ok()) == [true, true];
     if !drained? {
         eprintln!("not all connections ended in time");
