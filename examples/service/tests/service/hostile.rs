@@ -86,7 +86,7 @@ fn answers_of_few(server: &Server) -> Vec<String> {
 #[test]
 fn slow_clients_do_not_hold_the_service() {
     let folder = Folder::new("slow");
-    let server = Server::start(&folder.path("store.redb"), &["--timeout", "300", "--connections", "4"]);
+    let server = Server::start(&folder.path("store.redb"), &["--timeout", "1500", "--connections", "4"]);
     let mut slow = Vec::new();
     for start in [
         "",

@@ -61,7 +61,7 @@ fn a_kill_loses_nothing_that_was_acknowledged() {
             let server_ref = &server;
             let send = |user| threads.spawn(move || send_until_killed(server_ref, user));
             let running: Vec<_> = (7000..7006).map(send).collect();
-            std::thread::sleep(Duration::from_millis(400 + 150 * round));
+            std::thread::sleep(Duration::from_millis(700 + 150 * round));
             let pid = server_ref.pid();
             assert!(std::process::Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
             running.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -89,12 +89,12 @@ fn a_kill_loses_nothing_that_was_acknowledged() {
 fn a_stop_answers_what_was_asked_and_saves_the_tables() {
     let folder = Folder::new("stop");
     let store = folder.path("store.redb");
-    let server = Server::start(&store, &["--budget", "500", "--save-after", "3600000"]);
+    let server = Server::start(&store, &["--budget", "2000", "--save-after", "3600000"]);
     let event = format!(r#"[{{"user":3,"item":{}}},{{"user":900,"item":{}}}]"#, item(7), item(8));
     assert_eq!(server.post("/events", &event).body, r#"{"written":2}"#);
     let (idle, mut asks) = (server.client(), server.client());
     let asked = std::thread::spawn(move || asks.post("/rank", &rank(3, [item(0), item(1)])));
-    std::thread::sleep(Duration::from_millis(150));
+    while server.metric("service_queue_length{queue=\"rank\"}") < 1.0 {}
     let begin = Instant::now();
     server.terminate();
     // Asked before the stop, answered after it.
