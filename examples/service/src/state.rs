@@ -61,6 +61,8 @@ pub(crate) struct State {
     snapshots: bool,
     /// `[items, d]`.
     embeddings: Buffer<AnyBackend, f32>,
+    /// `[items, G]`: SDIM's signatures of items.
+    signatures: Buffer<AnyBackend, u8>,
     /// `[rows, d]`: the kept behaviours of all slots.
     history: Buffer<AnyBackend, f32>,
     /// `[slots, G, 2^τ, d]`. That of slot 0 stays zeros: users without events read it.
@@ -85,6 +87,7 @@ impl State {
             attention: TargetAttention::new(width),
             fingerprint: model.arrays.fingerprint(),
             embeddings: backend.upload(&model.arrays.embeddings)?,
+            signatures: backend.upload(&model.arrays.signatures)?,
             history: backend.zeros(slots.rows() * width)?,
             tables: backend.zeros(sdim.table_length(slots.slots())?)?,
             zeros: vec![0.0; sdim.table_length(1)?],
@@ -255,7 +258,7 @@ impl State {
     fn keep(&mut self, user: u64, items: &[u32]) -> longseq::Result<()> {
         let width = self.model.arrays.width;
         for items in items.chunks(SPARE) {
-            let rows = self.rows(items)?;
+            let rows = self.rows(&self.backend.upload(items)?)?;
             let append = self.slots.append(&[user], &Jagged::from_lengths(&[items.len()])?)?;
             for step in append.copies() {
                 let source = self.backend.view(&rows).slice(step.from * width, step.rows * width)?;
@@ -269,34 +272,23 @@ impl State {
     }
 
     /// Adds one item each to the tables of different slots.
-    ///
-    /// A call per slot, on its part of the tables.
     fn append_tables(&mut self, rows: &[(u32, u32)]) -> longseq::Result<()> {
-        let one = self.backend.jagged(&Jagged::from_lengths(&[1])?)?;
-        let length = self.zeros.len();
-        for &(slot, item) in rows {
-            let (row, signatures) = (self.rows(&[item])?, self.signatures(&[item])?);
-            let hash = Hash::Signatures8(self.backend.view(&signatures));
-            let inputs = SdimEncodeInputs::new(self.backend.view(&row), hash);
-            let table = self.backend.view_mut(&mut self.tables).slice(slot as usize * length, length)?;
-            self.backend.sdim_append(&self.sdim, &one, inputs, table)?;
-        }
-        Ok(())
-    }
-
-    /// The signatures `[n, G]` of items, gathered on the host.
-    fn signatures(&self, items: &[u32]) -> longseq::Result<Buffer<AnyBackend, u8>> {
-        let groups = self.sdim.groups;
-        let of = |&item: &u32| &self.model.arrays.signatures[item as usize * groups..][..groups];
-        self.backend.upload(&items.iter().flat_map(of).copied().collect::<Vec<u8>>())
+        let (slots, items): (Vec<u32>, Vec<u32>) = rows.iter().copied().unzip();
+        let new = Jagged::from_lengths(&vec![1; items.len()])?.with_slots(&slots, self.slots.slots())?;
+        let new = self.backend.jagged(&new)?;
+        let ids = self.backend.upload(&items)?;
+        let rows = self.rows(&ids)?;
+        let signatures = self.backend.view(&self.signatures);
+        let hash = Hash::Items8 { signatures, ids: self.backend.view(&ids) };
+        let inputs = SdimEncodeInputs::new(self.backend.view(&rows), hash);
+        self.backend.sdim_append(&self.sdim, &new, inputs, self.backend.view_mut(&mut self.tables))
     }
 
     /// The embeddings `[n, d]` of items.
-    fn rows(&self, items: &[u32]) -> longseq::Result<Buffer<AnyBackend, f32>> {
-        let ids = self.backend.upload(items)?;
+    fn rows(&self, ids: &Buffer<AnyBackend, u32>) -> longseq::Result<Buffer<AnyBackend, f32>> {
         let (count, data) = (self.model.items.len(), TableData::F32(self.backend.view(&self.embeddings)));
         let tables = [Table::new(count, self.model.arrays.width, data)];
-        let inputs = LookupInputs::new(self.backend.view(&ids), &tables);
+        let inputs = LookupInputs::new(self.backend.view(ids), &tables);
         Ok(self.backend.lookup(&Lookup::default(), Bags::Each, inputs)?.0)
     }
 
@@ -314,7 +306,8 @@ impl State {
         let lengths: Vec<usize> = requests.iter().map(|request| request.1.len()).collect();
         let targets = Jagged::from_lengths(&lengths)?;
         let items: Vec<u32> = requests.iter().flat_map(|request| request.1).copied().collect();
-        let candidates = self.rows(&items)?;
+        let ids = backend.upload(&items)?;
+        let candidates = self.rows(&ids)?;
 
         let histories = self.slots.histories(&users, self.sizes.kept)?;
         let batch = backend.batch(&histories, &targets)?;
@@ -322,8 +315,8 @@ impl State {
         let attended = backend.target_attention(&self.attention, &batch, inputs)?;
 
         let slots = backend.upload(&users.iter().map(|&user| self.slots.slot(user)).collect::<Vec<u32>>())?;
-        let signatures = self.signatures(&items)?;
-        let hash = Hash::Signatures8(backend.view(&signatures));
+        let (signatures, ids) = (backend.view(&self.signatures), backend.view(&ids));
+        let hash = Hash::Items8 { signatures, ids };
         let inputs = SdimQueryInputs::new(backend.view(&self.tables), hash).with_users(backend.view(&slots));
         let interests = backend.sdim_query::<f32>(&self.sdim, &backend.jagged(&targets)?, inputs)?;
 
