@@ -179,25 +179,22 @@ impl Sdim {
                 expect(operation, "signatures", given.len(), &shape)?
             }
             Hash::Signatures16(given) => expect(operation, "signatures", given.len(), &shape)?,
-            Hash::Items8 { signatures, ids } => {
-                self.check_word::<u8>(operation)?;
-                self.check_items(operation, signatures.len(), (ids.len(), rows))?
-            }
-            Hash::Items16 { signatures, ids } => {
-                self.check_items(operation, signatures.len(), (ids.len(), rows))?
-            }
+            Hash::Items8 { signatures, ids } => self.check_items(operation, signatures, ids.len(), rows)?,
+            Hash::Items16 { signatures, ids } => self.check_items(operation, signatures, ids.len(), rows)?,
         };
         Ok(())
     }
 
-    fn check_items(
+    fn check_items<S: Memory, W: Signature>(
         &self,
         operation: &'static str,
-        signatures: usize,
-        (ids, rows): (usize, Dim),
+        signatures: &View<'_, S, W>,
+        ids: usize,
+        rows: Dim,
     ) -> Result<usize> {
-        let shape = [dim("items", signatures / self.groups), dim("G", self.groups)];
-        expect(operation, "signatures", signatures, &shape)?;
+        self.check_word::<W>(operation)?;
+        let shape = [dim("items", signatures.len() / self.groups), dim("G", self.groups)];
+        expect(operation, "signatures", signatures.len(), &shape)?;
         expect(operation, "ids", ids, &[rows])
     }
 
