@@ -120,6 +120,16 @@ impl<'a> Signatures<'a> {
                     }
                 }
             }
+            _ => self.copy_given(first, out),
+        }
+    }
+
+    /// As [`fill`](Self::fill), for signatures that are not computed here; others are not written.
+    #[inline(always)]
+    pub(super) fn copy_given(&self, first: usize, out: &mut [u32]) {
+        let groups = self.op.groups;
+        match &self.source {
+            Source::Rotations(_) => {}
             Source::Given8(given) => copy(&given[(first - self.first) * groups..], out),
             Source::Given16(given) => copy(&given[(first - self.first) * groups..], out),
             Source::Items8(items) => items.fill(groups, first, out),

@@ -8,7 +8,9 @@ use crate::cpu::sdim::buckets::{BucketRows, NO_ROW};
 use crate::cpu::sdim::signatures::Signatures;
 use crate::cpu::spans::{Span, spans};
 use crate::cpu::threads::for_each;
-use crate::cpu::vector::{Instructions, Kernel, LANES, Lanes, Row, WideRows, add, add_lanes, load_each};
+use crate::cpu::vector::{
+    Instructions, Kernel, LANES, Lanes, Row, WideRows, add, add_lanes, load_each, prefetch_rows,
+};
 use crate::host::Host;
 use crate::memory::View;
 use crate::ops::Sdim;
@@ -84,14 +86,55 @@ impl Behaviours<'_> {
             let kept = kept.as_mut().and_then(|kept| kept.split_off_mut(..span.rows.len() * self.op.groups));
             items.push((span, sums, kept));
         }
-        for_each(items, |(span, sums, kept): (&Span, &mut [f32], Option<&mut [u16]>)| {
-            let bucket_rows = bucket_rows(span.owner);
-            instructions.run(AddRows { behaviours: self, rows: span.rows.clone(), bucket_rows, sums, kept });
+        for_each(few_rows(items), |items: Vec<Item<'_>>| {
+            if items.len() > 1 && !self.signatures.reads_rows() {
+                items.iter().for_each(|(span, sums, _)| self.prefetch(span, &bucket_rows(span.owner), sums));
+            }
+            for (span, sums, kept) in items {
+                let (rows, bucket_rows) = (span.rows.clone(), bucket_rows(span.owner));
+                instructions.run(AddRows { behaviours: self, rows, bucket_rows, sums, kept });
+            }
         });
         for (span, partial) in spans.iter().zip(&partials).filter(|(_, partial)| !partial.is_empty()) {
             add(sums[span.owner], partial);
         }
     }
+}
+
+impl Behaviours<'_> {
+    /// Prefetches the sums that the behaviours of a span are added to.
+    fn prefetch<M: BucketRows>(&self, span: &Span, bucket_rows: &M, sums: &[f32]) {
+        let Sdim { width, groups, .. } = self.op;
+        let (mut signatures, mut rows) = (vec![0; span.rows.len() * groups], Vec::new());
+        self.signatures.copy_given(span.rows.start, &mut signatures);
+        bucket_rows.sum_rows(groups, &signatures, &mut rows);
+        prefetch_rows(sums, width, rows.into_iter().filter(|&row| row != NO_ROW));
+    }
+}
+
+/// The rows of short histories that are added together: kept tables of many users are in no cache, and their rows are waited for once.
+const FEW_ROWS: usize = 16;
+
+/// A span, its sums, and where its signatures are kept, if they are.
+type Item<'a> = (&'a Span, &'a mut [f32], Option<&'a mut [u16]>);
+
+/// Consecutive spans, together [`FEW_ROWS`] behaviours or one span.
+fn few_rows(items: Vec<Item<'_>>) -> Vec<Vec<Item<'_>>> {
+    let (mut few, mut rows) = (Vec::<Vec<Item<'_>>>::new(), 0);
+    for item in items {
+        let count = item.0.rows.len();
+        match few.last_mut() {
+            Some(last) if rows + count <= FEW_ROWS => {
+                last.push(item);
+                rows += count;
+            }
+            _ => {
+                few.push(vec![item]);
+                rows = count;
+            }
+        }
+    }
+    few
 }
 
 /// Adds some behaviours to sums.
