@@ -22,6 +22,9 @@ const HISTORIES: &str = "UserSlots::histories";
 /// An append has three steps: [`append`](Self::append) says what goes where, the caller copies, and [`commit`](Self::commit) makes it
 /// so. Until then nothing that is read is overwritten: where a copy fails, the append is dropped, and everything is as before.
 ///
+/// Tables are no rings: what is added to them stays. Add to them last, once the append is committed, or take back what was added to tables
+/// of an append that is dropped.
+///
 /// Slot 0 is nobody's: users without state read it, for example a table of zeros.
 ///
 /// Tables of SDIM with an entry per slot take the new behaviours of all users of an append in one call: [`SlotAppend::slots`] are the tables
@@ -49,8 +52,8 @@ const HISTORIES: &str = "UserSlots::histories";
 /// let signatures = backend.upload(&[0_u8, 1, 1])?;
 /// let behaviours = SdimEncodeInputs::new(backend.view(&events), Hash::Signatures8(backend.view(&signatures)));
 /// let new = backend.jagged(&Jagged::from_lengths(&[2, 1])?.with_slots(append.slots(), slots.slots())?)?;
-/// backend.sdim_append(&op, &new, behaviours, backend.view_mut(&mut tables))?;
 /// slots.commit(append)?;
+/// backend.sdim_append(&op, &new, behaviours, backend.view_mut(&mut tables))?;
 /// let of_user = 2 * slots.slot(70) as usize;
 /// assert_eq!(backend.download(backend.view(&tables).slice(of_user, 2)?)?, [1.0, 3.0]);
 ///
@@ -119,7 +122,7 @@ impl SlotAppend {
         &self.slots
     }
 
-    /// Those of users without a slot before: what they hold is of users that were evicted.
+    /// Those of users without a slot before: what they hold is of users that were evicted, or of appends that were dropped.
     pub fn new_slots(&self) -> &[u32] {
         &self.taken
     }
@@ -129,8 +132,8 @@ impl UserSlots {
     /// Slots for so many users, which keep the newest `kept` behaviours of each. At most `spare` behaviours of a user are appended at a time.
     ///
     /// # Errors
-    /// [`Error::Parameter`] if a number is 0; [`Error::Limit`] if there are 2³² slots or more, or more rows than an address space
-    /// has; [`Error::OutOfMemory`].
+    /// [`Error::Parameter`] if a number is 0; [`Error::Limit`] if there are 2³² slots or more, more kept behaviours than
+    /// [`Jagged::MAX_LENGTH`], or more rows than an address space has; [`Error::OutOfMemory`].
     pub fn new(users: usize, kept: usize, spare: usize) -> Result<Self> {
         for (argument, number) in [("users", users), ("kept", kept), ("spare", spare)] {
             if number == 0 {
@@ -138,9 +141,12 @@ impl UserSlots {
                 return Err(Error::Parameter { operation: NEW, argument, expected, got });
             }
         }
-        let limit = u64::from(u32::MAX) - 1;
-        if users as u64 > limit {
-            return Err(Error::Limit { operation: NEW, argument: "users", needed: users as u64, limit });
+        let limits = [("users", users, u32::MAX as usize - 1), ("kept", kept, Jagged::MAX_LENGTH)];
+        for (argument, number, limit) in limits {
+            if number > limit {
+                let (needed, limit) = (number as u64, limit as u64);
+                return Err(Error::Limit { operation: NEW, argument, needed, limit });
+            }
         }
         let ring = kept.checked_add(spare).and_then(|ring| ring.checked_mul(2)).map(|rows| rows / 2);
         let limit = (usize::MAX / 2) as u64;
@@ -408,6 +414,7 @@ mod tests {
             (1, 1, 0),
             (usize::MAX, 1, 1),
             (1, usize::MAX, 1),
+            (1, Jagged::MAX_LENGTH + 1, 1),
             (1 << 31, 1 << 31, 1 << 31),
         ] {
             UserSlots::new(users, kept, spare).expect_err("no such sizes");

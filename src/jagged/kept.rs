@@ -44,7 +44,7 @@ impl Jagged {
                 got: slots.len().to_string(),
             });
         }
-        self.slots = Some(Slots::new(WITH_SLOTS, slots, count)?);
+        self.slots = Some(Slots::new(WITH_SLOTS, "slots", slots, count)?);
         Ok(self)
     }
 
@@ -67,7 +67,7 @@ impl Jagged {
     pub(super) fn slots_of(&self, operation: &'static str, users: &[u32]) -> Result<Option<Slots>> {
         let Some(Slots { of_ranges, count }) = &self.slots else { return Ok(None) };
         let own: Vec<u32> = users.iter().map(|&user| of_ranges[user as usize]).collect();
-        Slots::new(operation, &own, *count).map(Some)
+        Slots::new(operation, "users", &own, *count).map(Some)
     }
 
     /// Fails for ranges with slots, where a call has nothing that they could name.

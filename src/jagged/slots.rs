@@ -11,11 +11,16 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Names the entries of as many ranges.
-    pub(super) fn new(operation: &'static str, slots: &[u32], count: usize) -> Result<Self> {
+    /// Names the entries of as many ranges, which errors call `argument`.
+    pub(super) fn new(
+        operation: &'static str,
+        argument: &'static str,
+        slots: &[u32],
+        count: usize,
+    ) -> Result<Self> {
         if let Some(position) = slots.iter().position(|&slot| slot as usize >= count) {
             let (position, id, bound) = (position as u64, slots[position].into(), count as u64);
-            return Err(Error::IndexOutOfRange { operation, argument: "slots", position, id, bound });
+            return Err(Error::IndexOutOfRange { operation, argument, position, id, bound });
         }
         let mut order = reserve(operation, slots.len())?;
         order.extend(slots.iter().zip(0usize..));
@@ -24,7 +29,7 @@ impl Slots {
             order.windows(2).find(|pair| pair[0].0 == pair[1].0).and_then(|pair| pair.first_chunk())
         {
             let (expected, got) = ("each slot once".into(), format!("{slot} at {first} and {second}"));
-            return Err(Error::Parameter { operation, argument: "slots", expected, got });
+            return Err(Error::Parameter { operation, argument, expected, got });
         }
         let mut of_ranges = reserve(operation, slots.len())?;
         of_ranges.extend_from_slice(slots);

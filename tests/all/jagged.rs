@@ -193,7 +193,7 @@ fn users_keep_their_slots() {
     assert_eq!((some.range(1), some.slots(), some.slot_count()), (0..5, Some(&[3, 7][..]), 8));
     assert_eq!(
         kept.of_users(&[1, 1]).expect_err("a slot twice").to_string(),
-        "Jagged::of_users: slots: expected each slot once, got 0 at 0 and 1"
+        "Jagged::of_users: users: expected each slot once, got 0 at 0 and 1"
     );
     let sub_ranges = Jagged::from_starts(&[4, 0], &[2, 3], 10).expect("ranges in the rows");
     let sub_ranges = sub_ranges.with_slots(&[1, 0], 2).expect("two slots");

@@ -108,7 +108,8 @@ fn cuda_compiles_what_requests_need() {
     let gpu = Cuda::new(0).expect("the emulator's device");
     let files = longseq::cuda::kernels().len();
     assert_eq!(gpu.warm_up(|_| true), Ok(files));
-    // After that a stream may be captured from the first request on.
+    // After that a stream may be captured from the first request on: each kernel has been asked for, those of files that a request had loaded
+    // as well.
     assert_eq!(gpu.compiled_kernels().len(), files);
     drop(gpu);
     assert_eq!(emulator.take_findings(), []);

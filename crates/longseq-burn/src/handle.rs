@@ -107,9 +107,13 @@ impl<P: Place> Longseq<P> {
     /// One side of a batch alone, or the bags of a look-up.
     ///
     /// # Errors
-    /// Those of [`Jagged::new`].
+    /// Those of [`Jagged::new`]; ranges with slots, which name kept tables: tensors are made anew.
     pub fn jagged(&self, rows: &(impl Offsets + ?Sized)) -> Result<JaggedRows<P>> {
-        let inner = self.place.backend().jagged(&rows.to_jagged()?)?;
+        let rows = rows.to_jagged()?;
+        if rows.slots().is_some() {
+            return Err(wrong("jagged", "rows", "ranges without slots", "ranges with slots"));
+        }
+        let inner = self.place.backend().jagged(&rows)?;
         Ok(JaggedRows { owner: self.place.clone(), inner: Arc::new(inner) })
     }
 

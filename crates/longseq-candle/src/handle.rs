@@ -105,9 +105,13 @@ impl<B: Place> Longseq<B> {
     /// One side of a batch alone, or the bags of a look-up.
     ///
     /// # Errors
-    /// Those of [`Jagged::new`].
+    /// Those of [`Jagged::new`]; ranges with slots, which name kept tables: tensors are made anew.
     pub fn jagged(&self, rows: &(impl Offsets + ?Sized)) -> Result<JaggedRows<B>> {
-        let inner = self.backend.jagged(&rows.to_jagged()?).wrapped()?;
+        let rows = rows.to_jagged()?;
+        if rows.slots().is_some() {
+            return Err(wrong("jagged", "rows", "ranges without slots", "ranges with slots"));
+        }
+        let inner = self.backend.jagged(&rows).wrapped()?;
         Ok(JaggedRows { owner: self.backend.clone(), inner: Arc::new(inner) })
     }
 

@@ -1,7 +1,7 @@
 //! Bad input: what is said about it.
 
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
-use longseq::{Bags, Din, Lookup, Result, TargetAttention, Tin};
+use longseq::{Bags, Din, Jagged, Lookup, Result, TargetAttention, Tin};
 use longseq_burn::{DinTensors, Longseq, LookupTensors, TargetAttentionTensors, TinTensors};
 
 use crate::common::{ints, ints_of, random};
@@ -57,6 +57,14 @@ fn offsets() -> Result<()> {
     assert_says(batch(ints(vec![0, -2], [2])), &["offsets[1]", "-2"]);
     assert_says(batch(ints(vec![1, 2], [2])), &["offsets[0] = 0"]);
     assert_says(batch(ints(vec![0, 1, 2], [3])), &["2 users", "1 users"]);
+    Ok(())
+}
+
+/// Slots name tables that are written in place.
+#[test]
+fn ranges_with_slots() -> Result<()> {
+    let rows = Jagged::from_lengths(&[2, 1]).and_then(|rows| rows.with_slots(&[1, 0], 2)).expect("two slots");
+    assert_says(Longseq::cpu().jagged(&rows), &["jagged: rows", "without slots"]);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Bad input: what is said about it.
 
 use candle_core::{DType, Device, Result, Tensor};
-use longseq::{Activation, Bags, Din, InterestChannels, Lookup, TargetAttention, Tin};
+use longseq::{Activation, Bags, Din, InterestChannels, Jagged, Lookup, TargetAttention, Tin};
 use longseq_candle::{
     DinLayerTensors, DinTensors, InterestChannelsTensors, Longseq, LookupTensors, SparseTable, TableTensor,
     TargetAttentionTensors, TinTensors,
@@ -94,6 +94,14 @@ fn offsets() -> Result<()> {
     assert_says(batch(&Tensor::new(&[0i64, -2], &Device::Cpu)?), &["offsets[1]", "-2"]);
     assert_says(batch(&Tensor::new(&[1u32, 2], &Device::Cpu)?), &["offsets[0] = 0"]);
     assert_says(batch(&Tensor::new(&[0u32, 1, 2], &Device::Cpu)?), &["2 users", "1 users"]);
+    Ok(())
+}
+
+/// Slots name tables that are written in place.
+#[test]
+fn ranges_with_slots() -> Result<()> {
+    let rows = Jagged::from_lengths(&[2, 1]).and_then(|rows| rows.with_slots(&[1, 0], 2)).expect("two slots");
+    assert_says(Longseq::cpu().jagged(&rows), &["jagged: rows", "without slots"]);
     Ok(())
 }
 
