@@ -187,7 +187,7 @@ fn tables_of_users_for_those_of_slots_are_caught() {
 /// The user, where it is to be the row of results.
 pub(super) fn wrong_slots() -> Vec<(Mutant, Check)> {
     let slots =
-        SdimCase { histories: vec![300, 0, 3000], targets: vec![3, 1, 5], slots: true, ..Default::default() };
+        SdimCase { histories: vec![3000, 0, 300], targets: vec![3, 1, 5], slots: true, ..Default::default() };
     let many = SdimCase { bits: 7, groups: 2, ..slots.clone() };
     [
         (
