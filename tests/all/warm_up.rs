@@ -21,6 +21,7 @@ fn serve<B: Backend>(backend: &B) -> Result<Vec<f32>> {
 }
 
 /// What one device has learned from requests another compiles before them.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
 fn assert_learns<B: Backend>(open: impl Fn() -> B) {
     let (tried, warm) = (open(), open());
     assert_eq!(tried.compiled_kernels(), Vec::<String>::new());
