@@ -176,8 +176,9 @@ pub trait DeviceOps {
     /// that serves requests calls it before the first, which would otherwise wait for its kernels.
     ///
     /// Which kernels a call takes depends on storage types, parameters and shapes. So either all are compiled, with `|_| true` (on
-    /// `Cuda` 49 files of PTX, which the driver keeps compiled between runs; on `Wgpu` many hundred variants), or those of some operations, whose names
-    /// begin with the operation's, or those that requests have needed before:
+    /// `Cuda` all files of PTX, which the driver keeps compiled between runs; on `Wgpu` many hundred variants), or those of some operations,
+    /// whose names begin with the operation's (kernels that several operations share have other names), or those that requests have needed
+    /// before:
     ///
     /// ```
     /// # use longseq::{Backend, Result};

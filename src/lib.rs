@@ -131,6 +131,7 @@
 //! | SDIM's behaviour-sequence encoder: one table per user | [`SdimOps::sdim_encode`], [`SdimOps::sdim_append`] |
 //! | SDIM's ranker: look candidates up in the tables | [`SdimOps::sdim_query`]; where the tables of all users are kept, [`SdimQueryInputs::with_users`]; where the signatures of all items are, [`Hash::Items8`] |
 //! | kept histories that grow in place | [`UserSlots`] says where; [`DeviceOps::copy`], [`DeviceOps::upload_into`] |
+//! | kernels that are compiled before the first request | [`DeviceOps::warm_up`] |
 //! | new behaviours of any users, into kept tables, in one call | [`Jagged::with_slots`] with [`SdimOps::sdim_append`], [`SdimOps::sdim_encode_into`], [`SdimOps::sdim_remove`] |
 //! | kept tables that forget | [`SdimOps::sdim_remove`], [`SdimOps::sdim_decay`], [`SdimEncodeInputs::with_weights`] |
 //! | a batch of requests over the kept histories of all users | [`Jagged::of_users`] |
