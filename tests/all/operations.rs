@@ -58,6 +58,7 @@ macro_rules! stamp {
 
 mod channels;
 mod device;
+mod searches;
 mod tables;
 
 tests!(target_attention on cpu cuda webgpu: (
@@ -290,30 +291,6 @@ tests!(decoupled_backward on cpu cuda webgpu: (
     ignores_rows_that_belong_to_nobody,
     names_the_backward_call,
     refuses_what_has_no_gradient,
-    matches_reference_on_the_small_named_cases,
-));
-
-tests!(search on cpu cuda webgpu: (
-    matches_eta,
-    matches_muse,
-    matches_reference_on_odd_lengths,
-    matches_reference_on_odd_widths,
-    matches_reference_with_a_bias,
-    matches_reference_on_unusual_numbers,
-    matches_reference_with_few_and_many_kept,
-    matches_reference_when_every_score_ties,
-    matches_reference_on_a_long_history,
-    matches_reference_on_random_batches,
-    ignores_rows_that_belong_to_nobody,
-    sorts_nan_last,
-    takes_rows_near_the_limits,
-    keeps_no_rows_of_zeros,
-    keeps_the_newest_of_a_key,
-    ignores_bits_past_the_width,
-    packs_exact_zeros_to_zero,
-    names_limits_before_it_allocates,
-    takes_batches_of_nobody,
-    refuses_what_a_score_does_not_take,
     matches_reference_on_the_small_named_cases,
 ));
 

@@ -10,6 +10,13 @@ use longseq_check::lookup::{LookupBackwardCase, LookupCase, Pool, UpdateRowsCase
 use longseq_check::sdim::SdimCase;
 use longseq_check::selected::{KeysFrom, SelectedCase, SelectedTableBackwardCase, SelectedTableCase};
 use longseq_check::target_attention::AttentionCase;
+#[cfg(target_arch = "x86_64")]
+use longseq_check::{
+    Call, Calls, Failure,
+    case::Once,
+    lookup::Storage,
+    support::{CALLS, small_case},
+};
 
 fn assert_same_on_any_pool(case: &AnyCase) {
     let on = |threads: usize| {
@@ -145,4 +152,39 @@ fn results_do_not_depend_on_the_callers_floating_point_mode() {
         let (here, pooled) = flushed.expect("valid calls");
         assert_eq!((&here, &pooled), (&expected, &expected), "{threads} threads");
     }
+}
+
+/// Makes calls on a thread that rounds toward zero and flushes subnormal numbers.
+#[cfg(target_arch = "x86_64")]
+struct InAnotherMode;
+
+#[cfg(target_arch = "x86_64")]
+impl Calls for InAnotherMode {
+    fn make(&mut self, _: &'static str, call: &mut Call<'_>) -> Result<(), Failure> {
+        const MODE: u32 = 0xe040;
+        let before = mode();
+        set_mode(before | MODE);
+        let made = call();
+        let left = mode();
+        set_mode(before);
+        assert_eq!(left & MODE, MODE, "the caller's mode is left as it is");
+        made
+    }
+}
+
+/// Any numbers show whether a call computes in the mode of the calling thread, since nearly every operation rounds.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn no_call_computes_in_the_callers_floating_point_mode() {
+    let mut calls = 0;
+    for (_, call) in CALLS {
+        for storage in Storage::ALL {
+            let Some(named) = small_case(call, storage) else { continue };
+            let run = |how: &mut dyn Calls| Cpu::new().run_case_with(&named.case, how).expect("a valid case");
+            let expected = run(&mut Once);
+            assert!(run(&mut InAnotherMode) == expected, "{call} of {storage:?}");
+            calls += 1;
+        }
+    }
+    assert!(calls > 60, "{calls} calls");
 }

@@ -3,6 +3,7 @@
 
 use cuda_emulator::CudaError;
 use cuda_emulator::control::{CallKind, PageableCopies, StreamOrder};
+use longseq::cuda::CudaMemory;
 use longseq::cudarc::driver::CudaContext;
 use longseq::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use longseq::*;
@@ -211,6 +212,46 @@ fn bounds_of_many_calls_are_those_of_the_call_that_went_wrong() {
     assert!((3..=5).contains(&bound), "{bound}");
     gpu.synchronize().expect("reported once");
     drop(gpu);
+    assert_eq!(emulator.take_findings(), []);
+}
+
+/// A captured call may be replayed after any wait: its record is nobody else's from then on, however many kinds of checks there are.
+#[test]
+fn a_replayed_call_reports_its_own_bound() {
+    let Some(emulator) = session() else { return };
+    let stream = CudaContext::new(0).expect("a context").new_stream().expect("a stream");
+    let gpu = Cuda::from_stream(stream.clone()).expect("a device");
+    let look_up = |rows: usize, ids: View<'_, CudaMemory, u32>, out: ViewMut<'_, CudaMemory, f32>| {
+        let size = gpu.zeros::<f32>(rows)?;
+        let tables = [Table::new(rows, 1, TableData::F32(gpu.view(&size)))];
+        gpu.lookup_into(
+            &Lookup::default(),
+            Bags::Each,
+            LookupInputs::new(ids, &tables),
+            LookupOutputs::new(out),
+        )
+    };
+    let (size, mut out) = (gpu.zeros::<f32>(3).expect("memory"), gpu.zeros::<f32>(1).expect("memory"));
+    let mut ids = gpu.upload(&[0u32]).expect("memory");
+    look_up(3, gpu.view(&ids), gpu.view_mut(&mut out)).expect("a valid call");
+    gpu.synchronize().expect("a valid id");
+    let tables = [Table::new(3, 1, TableData::F32(gpu.view(&size)))];
+    stream.begin_capture(THREAD_LOCAL).expect("a capture");
+    let inputs = LookupInputs::new(gpu.view(&ids), &tables);
+    let outputs = LookupOutputs::new(gpu.view_mut(&mut out));
+    gpu.lookup_into(&Lookup::default(), Bags::Each, inputs, outputs).expect("a call that can be captured");
+    let graph = stream.end_capture(FREE_ON_LAUNCH).expect("the capture is whole").expect("with work in it");
+    // Every other check is over with its wait, and its record may be given away; more than have records of their own.
+    for rows in 10..200 {
+        look_up(rows, gpu.view(&ids), gpu.view_mut(&mut out)).expect("a valid call");
+        gpu.synchronize().expect("a valid id");
+    }
+    gpu.upload_into(gpu.view_mut(&mut ids), &[7]).expect("an upload");
+    graph.launch().expect("a launch");
+    let (operation, argument) = ("lookup", "ids");
+    let expected = Error::IndexOutOfRange { operation, argument, position: 0, id: 7, bound: 3 };
+    assert_eq!(gpu.synchronize(), Err(expected));
+    drop((graph, gpu));
     assert_eq!(emulator.take_findings(), []);
 }
 

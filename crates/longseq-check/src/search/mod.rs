@@ -4,6 +4,7 @@ pub(crate) mod cases;
 mod compare;
 mod hostile;
 mod newest;
+mod orders;
 mod rows;
 pub mod tests;
 

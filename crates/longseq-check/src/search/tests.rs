@@ -4,6 +4,7 @@ use longseq::*;
 use proptest::prelude::*;
 
 use super::hostile::*;
+use super::orders::*;
 use super::{Compared, SearchCase};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::{Bound, compare, compare_exact};
@@ -24,6 +25,7 @@ list_tests!("search":
     matches_reference_with_few_and_many_kept,
     matches_reference_when_every_score_ties,
     matches_reference_on_a_long_history,
+    finds_the_best_in_any_order,
     matches_reference_on_random_batches,
     ignores_rows_that_belong_to_nobody,
     sorts_nan_last,
