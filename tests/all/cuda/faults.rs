@@ -6,14 +6,14 @@ use cuda_emulator::{CudaError, Device, Emulator};
 use longseq::cudarc::driver::CudaContext;
 use longseq::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use longseq::*;
-use longseq_check::decoupled::DecoupledCase;
+use longseq_check::decoupled::{DecoupledBackwardCase, DecoupledCase};
 use longseq_check::device::TestDevice;
 use longseq_check::device::cuda::session;
-use longseq_check::din::DinCase;
+use longseq_check::din::{DinBackwardCase, DinCase, StatisticsCase};
 use longseq_check::faults::fail_each_allocation;
 use longseq_check::interest_channels::{ChannelsBackwardCase, ChannelsCase};
-use longseq_check::lookup::{LookupCase, Pool};
-use longseq_check::sdim::SdimCase;
+use longseq_check::lookup::{LookupBackwardCase, LookupCase, Pool, UpdateRowsCase};
+use longseq_check::sdim::{SdimBackwardCase, SdimCase};
 use longseq_check::search::{NewestCase, SearchCase};
 use longseq_check::selected::{
     HistogramCase, SelectedBackwardCase, SelectedCase, SelectedTableBackwardCase, SelectedTableCase,
@@ -291,9 +291,9 @@ fn a_failing_event_is_reported_by_the_next_wait() {
 }
 
 /// A call of each operation. Histories are just long enough to be split.
-fn operations() -> [AnyCase; 16] {
+fn operations() -> Vec<AnyCase> {
     let attention = AttentionCase { histories: vec![600], ..Default::default() };
-    [
+    let mut cases: Vec<AnyCase> = vec![
         (&AttentionBackwardCase { forward: attention.clone(), ..Default::default() }).into(),
         (&attention).into(),
         (&DinCase { histories: vec![200], hidden: vec![8], ..Default::default() }).into(),
@@ -311,7 +311,23 @@ fn operations() -> [AnyCase; 16] {
         (&TinBackwardCase::default()).into(),
         (&ChannelsCase { histories: vec![600], ..Default::default() }).into(),
         (&ChannelsBackwardCase::default()).into(),
-    ]
+    ];
+    // Dozens of calls each, which a small sample has no time for.
+    if !sample::is_small() {
+        let din = DinCase { histories: vec![40], targets: vec![2], hidden: vec![8], ..Default::default() };
+        let gradients: [AnyCase; 8] = [
+            (&DinBackwardCase { forward: din.clone(), ..Default::default() }).into(),
+            (&StatisticsCase { forward: din }).into(),
+            (&SdimBackwardCase::default()).into(),
+            (&LookupBackwardCase::default()).into(),
+            (&UpdateRowsCase::default()).into(),
+            (&DecoupledBackwardCase::default()).into(),
+            (&SelectedTableBackwardCase::default()).into(),
+            (&NewestCase::default()).into(),
+        ];
+        cases.extend(gradients);
+    }
+    cases
 }
 
 /// More slots than fit shared memory, heads that share keys, storage of 16 bits: all scratch memory that there is.
