@@ -27,6 +27,9 @@ struct SdimQueryParams {
 
 const MIN_NORM: f32 = 1e-12;
 
+// Squares that are added up before their sum is added to the others: a sum of sums loses fewer digits.
+const NUMBERS_PER_SUM: u32 = 256u;
+
 // The start of each group's bucket row, and two factors on it: their product may be too small for an f32.
 var<workgroup> places: array<u32, 64>;
 var<workgroup> scales: array<f32, 64>;
@@ -100,9 +103,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
                     scale = 1099511627776.0;
                 }
                 var squares = 0.0;
-                for (var j = 0u; j < params.width; j++) {
-                    let x = table[place + j] * scale;
-                    squares += x * x;
+                for (var start = 0u; start < params.width; start += NUMBERS_PER_SUM) {
+                    var part = 0.0;
+                    for (var j = start; j < min(start + NUMBERS_PER_SUM, params.width); j++) {
+                        let x = table[place + j] * scale;
+                        part += x * x;
+                    }
+                    squares += part;
                 }
                 let norm = sqrt(squares);
                 let least = MIN_NORM * scale;
@@ -113,9 +120,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         }
         workgroupBarrier();
         if column < params.width {
+            var part = 0.0;
             for (var i = 0u; i < min(64u, params.hash_groups - first_group); i++) {
-                sum += table[places[i] + column] * scales[i] * factors[i];
+                part += table[places[i] + column] * scales[i] * factors[i];
             }
+            sum += part;
         }
         workgroupBarrier();
     }

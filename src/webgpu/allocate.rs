@@ -87,7 +87,8 @@ impl Wgpu {
             return Err(Error::Limit { operation, argument, needed: size, limit });
         }
         let base = ((view.offset - offset) / size_of::<T>() as u64) as u32;
-        Ok(Binding { buffer: view.buffer.clone(), offset, size, base, is_scratch: false })
+        let (buffer, bytes) = (view.buffer.clone(), view.offset..view.offset + view.bytes());
+        Ok(Binding { buffer, offset, size, base, is_scratch: false, bytes, keeps: false })
     }
 
     /// How many rows of `width` elements the device binds at a time, wherever the first one starts.
@@ -101,9 +102,7 @@ impl Wgpu {
 
     /// A binding for an input that the call does not have.
     pub(crate) fn nothing(&self) -> Binding {
-        let buffer = self.shared.nothing.clone();
-        let size = buffer.size();
-        Binding { buffer, offset: 0, size, base: 0, is_scratch: false }
+        Binding::of_call(self.shared.nothing.clone(), false)
     }
 
     /// A binding for an output that the call does not have. Each is new: a pass may not bind the same words for writing twice.
@@ -115,7 +114,7 @@ impl Wgpu {
     pub(crate) fn scratch(&self, operation: &'static str, words: u64) -> Result<Binding> {
         let size = self.scratch_size(operation, words)?;
         let buffer = self.scratch_buffer(operation, size)?;
-        Ok(Binding { buffer, offset: 0, size, base: 0, is_scratch: true })
+        Ok(Binding { size, ..Binding::of_call(buffer, true) })
     }
 
     /// The bytes that scratch memory of `words` words takes.

@@ -78,8 +78,7 @@ impl Wgpu {
     ) -> Result<Report> {
         let buffer = self.allocate(operation, 16)?;
         self.shared.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&[u32::MAX, 0]));
-        let binding = Binding { buffer, offset: 0, size: 16, base: 0, is_scratch: false };
-        Ok(Report { binding, operation, checks })
+        Ok(Report { binding: Binding::of_call(buffer, false), operation, checks })
     }
 
     /// Makes the next wait fail if one of the first `count` words of `words` is not below the limit of its column.

@@ -12,6 +12,7 @@ use crate::webgpu::pipeline::Pipeline;
 use crate::webgpu::recording::Command;
 use crate::webgpu::shader::Kernel;
 use crate::webgpu::state::{Shared, Wgpu};
+use crate::webgpu::suspects::Access;
 
 /// Threads per workgroup of all kernels that process one element per thread.
 pub(crate) const THREADS: u32 = 64;
@@ -19,6 +20,27 @@ pub(crate) const THREADS: u32 = 64;
 /// The loop iterations that a thread may make, in all its loops together: some devices stop loops silently after 65,536, and
 /// others stop kernels that run for seconds.
 pub(crate) const MOST_ITERATIONS: usize = 60_000;
+
+/// The vec4s or words of a row that a thread can go over in a step, or twice.
+pub(crate) const MOST_STEPS_OF_ROW: usize = MOST_ITERATIONS / 2 - 4096;
+
+/// Fails for rows too wide for a thread's loops.
+pub(crate) fn check_width(operation: &'static str, width: usize, limit: usize) -> Result<()> {
+    check_loops(operation, "width", width, limit)
+}
+
+/// Fails for more of something than a thread's loops can go over.
+pub(crate) fn check_loops(
+    operation: &'static str,
+    argument: &'static str,
+    needed: usize,
+    limit: usize,
+) -> Result<()> {
+    if needed <= limit {
+        return Ok(());
+    }
+    Err(Error::Limit { operation, argument, needed: needed as u64, limit: limit as u64 })
+}
 
 /// Bytes of partial results for which pieces are kept short.
 const PARTIAL_BYTES: usize = 128 << 20;
@@ -104,7 +126,10 @@ impl Wgpu {
         bytes.resize(bytes.len().next_multiple_of(16), 0);
         // Only what the device accepts is recorded.
         let group = self.scoped(operation, 0, || self.bind_group(kernel, &pipeline, &bytes, bindings))?;
-        self.record(operation, Command::Dispatch { pipeline, group, grid: [width as u32, height as u32] });
+        let uses = kernel.slots.iter().zip(bindings);
+        let accesses = uses.filter_map(|(slot, binding)| Access::of(binding, slot.write)).collect();
+        let grid = [width as u32, height as u32];
+        self.record(operation, Command::Dispatch { pipeline, group, grid, accesses });
         Ok(())
     }
 

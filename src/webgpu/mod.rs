@@ -35,6 +35,7 @@ mod selection;
 mod shader;
 mod state;
 mod sum_parts;
+mod suspects;
 mod tables;
 mod target_attention;
 mod tin;

@@ -83,6 +83,14 @@ pub(crate) struct Output {
     length: usize,
 }
 
+impl Output {
+    /// For outputs of which kernels keep some, or that they change.
+    pub(crate) fn keeping(mut self) -> Self {
+        self.binding.keeps = true;
+        self
+    }
+}
+
 impl Wgpu {
     /// Prepares the first `length` elements of `out` for a kernel that reads `inputs` and also writes `others`.
     pub(crate) fn output<T: Scalar>(

@@ -2,17 +2,21 @@
 //!
 //! Commands are kept as data and encoded when they are submitted, many in one submission. A device refuses or executes a
 //! submission as a whole; if it refuses one, because an owner destroyed a buffer in the meantime, each of its commands is
-//! submitted on its own, and failures are reported only to the handles whose commands fail.
+//! submitted on its own, and failures are reported only to the handles whose commands fail, or read what failed commands should have
+//! written.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use crate::error::Error;
 use crate::gpu::lock;
 use crate::webgpu::faults::{Report, Reports};
 use crate::webgpu::pipeline::Pipeline;
 use crate::webgpu::scope::Scopes;
+use crate::webgpu::suspects::{Access, Suspects, Verdict};
 
 /// Commands that are recorded before they are submitted without a request: enough to hide the cost of a submission, few
 /// enough that the device starts early.
@@ -31,16 +35,35 @@ const BYTES_PER_COMMAND: u64 = 4 << 10;
 /// One step of the device.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Dispatch { pipeline: Arc<Pipeline>, group: wgpu::BindGroup, grid: [u32; 2] },
+    Dispatch { pipeline: Arc<Pipeline>, group: wgpu::BindGroup, grid: [u32; 2], accesses: Vec<Access> },
     Copy { from: wgpu::Buffer, from_offset: u64, to: wgpu::Buffer, to_offset: u64, bytes: u64 },
     Clear { buffer: wgpu::Buffer, offset: u64, bytes: u64 },
 }
 
-/// A command, the operation it belongs to, and the handle that hears of its failure.
+impl Command {
+    /// What it uses of memory that may outlive its call.
+    fn accesses(&self) -> Cow<'_, [Access]> {
+        match self {
+            Self::Dispatch { accesses, .. } => accesses.into(),
+            Self::Copy { from, from_offset, to, to_offset, bytes } => {
+                let read = Access::read(from, *from_offset, *bytes);
+                // The host alone reads what lies in staging buffers.
+                let is_kept = to.usage().contains(wgpu::BufferUsages::STORAGE);
+                let written = is_kept.then(|| Access::write(to, *to_offset, *bytes));
+                std::iter::once(read).chain(written).collect()
+            }
+            Self::Clear { buffer, offset, bytes } => vec![Access::write(buffer, *offset, *bytes)].into(),
+        }
+    }
+}
+
+/// A command, the operation and the call it belongs to, and the handle that hears of its failure.
 #[derive(Debug)]
 struct Recorded {
     command: Command,
     operation: &'static str,
+    /// The call's number; 0 for what stands alone.
+    call: u64,
     owner: Arc<Reports>,
 }
 
@@ -70,6 +93,8 @@ pub(crate) struct Recording {
     state: Mutex<State>,
     /// Submissions that have finished. They finish in order.
     finished: Arc<AtomicU64>,
+    /// Calls that were recorded.
+    calls: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -82,10 +107,11 @@ struct State {
     bytes_in_flight: u64,
     /// Submissions that were taken out of `in_flight`.
     retired: u64,
+    suspects: Suspects,
 }
 
 impl Recording {
-    /// Adds a command, and submits if there is enough.
+    /// Adds a command that stands alone, and submits if there is enough.
     pub(crate) fn record(
         &self,
         scopes: &Scopes,
@@ -94,8 +120,12 @@ impl Recording {
         owner: &Arc<Reports>,
         command: Command,
     ) {
+        self.add(scopes, queue, Recorded { command, operation, call: 0, owner: owner.clone() });
+    }
+
+    fn add(&self, scopes: &Scopes, queue: &wgpu::Queue, recorded: Recorded) {
         let mut state = lock(&self.state);
-        state.recorded.push(Recorded { command, operation, owner: owner.clone() });
+        state.recorded.push(recorded);
         self.hold_more(state, scopes, queue, BYTES_PER_COMMAND);
     }
 
@@ -107,9 +137,13 @@ impl Recording {
         owner: &Arc<Reports>,
         steps: Vec<Step>,
     ) {
+        let call = 1 + self.calls.fetch_add(1, Ordering::Relaxed);
         for step in steps {
             match step {
-                Step::Command(operation, command) => self.record(scopes, queue, operation, owner, command),
+                Step::Command(operation, command) => {
+                    let owner = owner.clone();
+                    self.add(scopes, queue, Recorded { command, operation, call, owner });
+                }
                 Step::Hold(bytes) => self.hold(scopes, queue, bytes),
             }
         }
@@ -143,7 +177,7 @@ impl Recording {
     fn submit_state(&self, state: &mut State, scopes: &Scopes, queue: &wgpu::Queue) -> wgpu::SubmissionIndex {
         let recorded = std::mem::take(&mut state.recorded);
         let bytes = std::mem::take(&mut state.bytes);
-        let submission = submit_all(scopes, queue, &recorded);
+        let submission = submit_all(scopes, queue, &recorded, &mut state.suspects);
         let finished = self.finished.clone();
         queue.on_submitted_work_done(move || {
             finished.fetch_add(1, Ordering::Release);
@@ -159,39 +193,81 @@ impl Recording {
 }
 
 /// Submits commands together, or one by one if the device refuses that.
-fn submit_all(scopes: &Scopes, queue: &wgpu::Queue, recorded: &[Recorded]) -> wgpu::SubmissionIndex {
-    let mut owners: Vec<&Arc<Reports>> = recorded.iter().map(|recorded| &recorded.owner).collect();
+fn submit_all(
+    scopes: &Scopes,
+    queue: &wgpu::Queue,
+    recorded: &[Recorded],
+    suspects: &mut Suspects,
+) -> wgpu::SubmissionIndex {
+    let before = suspects.clone();
+    let mut stale = vec![];
+    let mut admitted: Vec<&Recorded> = recorded.iter().collect();
+    if !suspects.is_empty() {
+        admitted.retain(|one| match judge(suspects, one) {
+            Verdict::Runs => true,
+            Verdict::Broken => false,
+            Verdict::Stale(operation) => {
+                stale.push((*one, operation));
+                false
+            }
+        });
+    }
+    let mut owners: Vec<&Arc<Reports>> = admitted.iter().map(|recorded| &recorded.owner).collect();
     owners.sort_unstable_by_key(|owner| Arc::as_ptr(owner));
     owners.dedup_by_key(|owner| Arc::as_ptr(owner));
     let operation = recorded.last().map_or("submit", |recorded| recorded.operation);
     let submitted = scopes.run(operation, 0, &owners, || {
-        queue.submit((!recorded.is_empty()).then(|| encode(scopes.device(), recorded)))
+        queue.submit((!admitted.is_empty()).then(|| encode(scopes.device(), &admitted)))
     });
     if let Ok(submission) = submitted {
+        stale.into_iter().for_each(|(one, operation)| lose_stale(scopes, one, operation));
         return submission;
     }
-    for one in recorded {
-        let alone = std::slice::from_ref(one);
-        let submitted = scopes.run(one.operation, 0, &[&one.owner], || {
-            queue.submit([encode(scopes.device(), alone)]);
-        });
-        if let Err(error) = submitted {
-            one.owner.lose(error);
-        }
-    }
+    *suspects = before;
+    recorded.iter().for_each(|one| submit_alone(scopes, queue, one, suspects));
     queue.submit([])
 }
 
+fn judge(suspects: &mut Suspects, one: &Recorded) -> Verdict {
+    suspects.judge(one.call, one.operation, &one.command.accesses())
+}
+
+/// Submits a command on its own, unless it is of a call that is broken or reads what another one did not write.
+fn submit_alone(scopes: &Scopes, queue: &wgpu::Queue, one: &Recorded, suspects: &mut Suspects) {
+    match judge(suspects, one) {
+        Verdict::Runs => {}
+        Verdict::Broken => return,
+        Verdict::Stale(operation) => return lose_stale(scopes, one, operation),
+    }
+    let submitted = scopes.run(one.operation, 0, &[&one.owner], || {
+        queue.submit([encode(scopes.device(), &[one])]);
+    });
+    if let Err(error) = submitted {
+        suspects.refuse(one.call, one.operation, &one.command.accesses());
+        one.owner.lose(error);
+    }
+}
+
+/// Reports that a command was refused because it reads what an operation did not write.
+fn lose_stale(scopes: &Scopes, one: &Recorded, writer: &'static str) {
+    let operation = one.operation;
+    let message = format!("reads what a call of {writer} should have written, which the device refused");
+    one.owner.lose(match scopes.is_lost() {
+        true => Error::DeviceLost { operation },
+        false => Error::Device { operation, message },
+    });
+}
+
 /// Encodes commands in their order. Dispatches that follow each other share a pass.
-fn encode(device: &wgpu::Device, recorded: &[Recorded]) -> wgpu::CommandBuffer {
+fn encode(device: &wgpu::Device, recorded: &[&Recorded]) -> wgpu::CommandBuffer {
     let mut encoder =
         device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("longseq") });
-    let is_dispatch = |recorded: &Recorded| matches!(recorded.command, Command::Dispatch { .. });
+    let is_dispatch = |recorded: &&Recorded| matches!(recorded.command, Command::Dispatch { .. });
     for run in recorded.chunk_by(|a, b| is_dispatch(a) && is_dispatch(b)) {
         let mut pass = None;
         for Recorded { command, operation, .. } in run {
             match command {
-                Command::Dispatch { pipeline, group, grid: [width, height] } => {
+                Command::Dispatch { pipeline, group, grid: [width, height], .. } => {
                     let pass = pass.get_or_insert_with(|| {
                         let descriptor =
                             wgpu::ComputePassDescriptor { label: Some(*operation), timestamp_writes: None };

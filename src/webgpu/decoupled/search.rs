@@ -9,7 +9,7 @@ use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::binding::Binding;
 use crate::webgpu::decoupled::keys::{Keys, MAX_TABLES, SearchParams, search_kernel};
 use crate::webgpu::decoupled::queries::{SearchQueriesParams, queries_kernel};
-use crate::webgpu::launch::groups_of;
+use crate::webgpu::launch::{MOST_STEPS_OF_ROW, check_loops, groups_of};
 use crate::webgpu::lookup::{GATHERED_BYTES, Gather, Pooling};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::selection::{Combined, Pieces, STEP, combine};
@@ -72,6 +72,7 @@ pub(super) fn search_as(
     let tables: Vec<BoundTable> = inputs.attention.iter().map(bind).collect::<Result<_>>()?;
     let keys = Keys::in_place(&tables, top_k);
     let width = 4 * width4(&tables);
+    check_loops(operation, "tables", width, 4 * MOST_STEPS_OF_ROW)?;
     let window = match keys {
         Some(_) => usize::MAX,
         None => gpu.rows_per_binding::<f32>(width).min(GATHERED_BYTES / (4 * width)).max(STEP),

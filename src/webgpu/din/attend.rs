@@ -11,7 +11,7 @@ use crate::webgpu::binding::Binding;
 use crate::webgpu::din::fold::fold;
 use crate::webgpu::din::layout::{BEHAVIOURS, Layout, TILE};
 use crate::webgpu::din::targets::prepare_targets;
-use crate::webgpu::launch::{MOST_ITERATIONS, THREADS, longest_piece};
+use crate::webgpu::launch::{MOST_ITERATIONS, THREADS, check_width, longest_piece};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::shader::{Format, Kernel, Slot};
@@ -127,6 +127,7 @@ pub(super) fn attend<T: Element>(
     let window = gpu.rows_per_binding::<T>(width);
     let bytes = TILE * (MAX_COLUMNS.min(width) + 2) * 4;
     // Twice the iterations, for candidates that are computed again.
+    check_width(NAME, width, layout.widest(MOST_ITERATIONS / 2))?;
     let steps = (MOST_ITERATIONS / (2 * layout.iterations_per_step())).max(1);
     let wanted = (steps * layout.behaviours / layout.parallel).min(LONGEST).min(window);
     let longest = longest_piece(batch.as_ref(), 1, TILE, bytes, wanted, window);

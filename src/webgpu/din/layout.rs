@@ -89,10 +89,29 @@ impl Layout {
 
     /// At least the iterations of a thread's loops in one step.
     pub(super) fn iterations_per_step(&self) -> usize {
+        self.iterations_with(self.inputs[0])
+    }
+
+    /// The widest rows with at most so many iterations in a step, if a step has as many behaviours as now.
+    pub(super) fn widest(&self, iterations: usize) -> usize {
+        let mut widths = (0, self.inputs[0]);
+        while widths.0 < widths.1 {
+            let middle = (widths.0 + widths.1).div_ceil(2);
+            match self.iterations_with(middle) <= iterations {
+                true => widths.0 = middle,
+                false => widths.1 = middle - 1,
+            }
+        }
+        widths.0
+    }
+
+    /// As [`iterations_per_step`](Self::iterations_per_step), where the first layer has so many inputs.
+    fn iterations_with(&self, inputs: usize) -> usize {
         let lanes = self.behaviours / if self.behaviours == 4 { 4 } else { 8 };
         let layer = |index: usize| {
             let jobs = (self.units4[index] * lanes).div_ceil(64);
-            jobs * (self.inputs[index].div_ceil(4) + 1)
+            let inputs = if index == 0 { inputs } else { self.inputs[index] };
+            jobs * (inputs.div_ceil(4) + 1)
         };
         let layers: usize = (0..self.units.len()).map(layer).sum();
         let last = self.units4[self.units.len() - 1];

@@ -138,7 +138,7 @@ pub(super) fn update_rows<T: Element>(
     fit(NAME, "gradient.rows", threads.saturating_add(1 << 10))?;
     let data = match rows {
         0 => gpu.no_output(NAME)?,
-        _ => gpu.bind(NAME, "table", &Region::of_mut(&table.data))?,
+        _ => Binding { keeps: true, ..gpu.bind(NAME, "table", &Region::of_mut(&table.data))? },
     };
     let states = States::new(gpu, state, &data)?;
     let inputs = Inputs::new(gpu, gradient, &[&data, &states.first, &states.second])?;
@@ -266,7 +266,7 @@ fn state_output(
     view: &ViewMut<'_, WgpuMemory, f32>,
     others: &[&Binding],
 ) -> Result<Output> {
-    let output = gpu.output(NAME, argument, view, view.len(), &[], &[])?;
+    let output = gpu.output(NAME, argument, view, view.len(), &[], &[])?.keeping();
     if view.is_empty() || others.iter().all(|other| !output.binding.overlaps(other)) {
         return Ok(output);
     }

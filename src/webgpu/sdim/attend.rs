@@ -14,6 +14,7 @@ use crate::webgpu::launch::THREADS;
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::sdim::encode::{PARTIAL_BYTES, encode};
+use crate::webgpu::sdim::loops::check_read;
 use crate::webgpu::sdim::query::{query, query_sums};
 use crate::webgpu::sdim::signatures::Codes;
 use crate::webgpu::shader::{Format, Kernel, Slot};
@@ -79,6 +80,7 @@ pub(super) fn attend<T: Element>(
     let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
     op.check_attend(NAME, batch.as_ref(), inputs)?;
     op.check_output(NAME, targets, out.len())?;
+    check_read(NAME, op)?;
     let count = targets.total();
     batch.check_owner(gpu, NAME)?;
     if count == 0 {

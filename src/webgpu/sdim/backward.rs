@@ -20,6 +20,7 @@ use crate::webgpu::sdim::attend::sum_buckets;
 use crate::webgpu::sdim::encode::{PARTIAL_BYTES, add_up};
 use crate::webgpu::sdim::gather::Behaviours;
 use crate::webgpu::sdim::items::Items;
+use crate::webgpu::sdim::loops::{check_candidates, check_gathered};
 use crate::webgpu::sdim::signatures::{Codes, hash_buffers};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
@@ -144,6 +145,7 @@ fn bucket_gradients<T: Element>(
     add_up(gpu, operation, op, targets, ("grad_out", grad_out, None), codes, (grads, Change::Encode))?;
     let rows = targets.as_ref().users() * op.groups * op.buckets();
     let (lanes, groups) = lanes_and_groups(op, rows);
+    check_candidates(operation, targets.as_ref(), lanes)?;
     let params = SdimBucketGradientsParams {
         rows: fit(operation, "table", rows)?,
         lanes,
@@ -172,6 +174,7 @@ pub(super) fn encode<T: Element, G: Element>(
     op.check_encode(NAME, jagged, inputs)?;
     op.check_grad_history(NAME, jagged, grad_history.len())?;
     op.check_grad_table(NAME, jagged.users(), grad_table.len())?;
+    check_gathered(NAME, op)?;
     histories.check_owner(gpu, NAME, "histories")?;
     if jagged.total() == 0 {
         return Ok(());
@@ -231,6 +234,7 @@ pub(super) fn attend<T: Element, G: Element>(
     op.check_attend(ATTEND, batch.as_ref(), inputs)?;
     op.check_grad_out(ATTEND, targets, grad_out.len())?;
     op.check_grad_history(ATTEND, histories, grad_history.len())?;
+    check_gathered(ATTEND, op)?;
     batch.check_owner(gpu, ATTEND)?;
     gpu.check_device(ATTEND, "grad_history", &Region::of_mut(&grad_history))?;
     let (history, grad_out) = (Region::of(inputs.history), Region::of(grad_out));

@@ -5,6 +5,7 @@ mod backward;
 mod encode;
 mod gather;
 mod items;
+mod loops;
 mod query;
 mod signatures;
 mod tables;

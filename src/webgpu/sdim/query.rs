@@ -10,6 +10,7 @@ use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::THREADS;
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
+use crate::webgpu::sdim::loops::check_read;
 use crate::webgpu::sdim::signatures::{Codes, hash_buffers};
 use crate::webgpu::shader::{Kernel, Slot};
 use crate::webgpu::state::Wgpu;
@@ -63,6 +64,7 @@ pub(super) fn query<T: Element>(
     let jagged = targets.as_ref();
     op.check_query(operation, jagged, inputs)?;
     op.check_output(operation, jagged, out.len())?;
+    check_read(operation, op)?;
     let count = jagged.total();
     let table = Region::of(inputs.table);
     let users = inputs.users.map(Region::of);

@@ -10,6 +10,7 @@ use crate::webgpu::launch::{THREADS, groups_of};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::sdim::items::Items;
+use crate::webgpu::sdim::loops::check_hashed;
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
 
@@ -144,6 +145,7 @@ fn compute<T: Element>(
     rotations: Region<'_, f32>,
     out: &Binding,
 ) -> Result<()> {
+    check_hashed(operation, op)?;
     let rotations = gpu.bind(operation, "rotations", &rotations)?;
     // Where not even one row fits a binding, the binding of one is the error.
     let window = gpu.rows_per_binding::<T>(op.width).max(1);

@@ -66,10 +66,11 @@ pub(super) fn in_place(
     read: bool,
 ) -> Result<Output> {
     let output = gpu.output(operation, "table", table, length, inputs, &[])?;
-    if read {
-        gpu.fetch(&output);
+    if !read {
+        return Ok(output);
     }
-    Ok(output)
+    gpu.fetch(&output);
+    Ok(output.keeping())
 }
 
 pub(super) fn add_tables(

@@ -5,10 +5,9 @@ use crate::error::Result;
 use crate::gpu::fit;
 use crate::memory::{View, ViewMut};
 use crate::ops::Signs;
-use crate::webgpu::launch::THREADS;
+use crate::webgpu::launch::{MOST_STEPS_OF_ROW, THREADS, check_width};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
-use crate::webgpu::selection::{MOST_STEPS_OF_ROW, check_width};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
 

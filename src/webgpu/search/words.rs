@@ -3,14 +3,12 @@
 use crate::error::Result;
 use crate::ops::{Search, SearchScore};
 use crate::webgpu::batch::WgpuBatch;
-use crate::webgpu::launch::THREADS;
+use crate::webgpu::launch::{MOST_STEPS_OF_ROW, THREADS, check_width};
 use crate::webgpu::memory::Region;
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::search::numbers::NAME;
 use crate::webgpu::search::pack::{Words, pack_words};
-use crate::webgpu::selection::{
-    IN_MEMORY, IN_WORKGROUP, Lists, MOST_STEPS_OF_ROW, ORDER, PIECES, Pieces, SCORES, SELECT, check_width,
-};
+use crate::webgpu::selection::{IN_MEMORY, IN_WORKGROUP, Lists, ORDER, PIECES, Pieces, SCORES, SELECT};
 use crate::webgpu::shader::{Kernel, Slot};
 use crate::webgpu::state::Wgpu;
 

@@ -6,14 +6,14 @@ use crate::memory::ViewMut;
 use crate::ops::{Search, SearchScore, SimilarityHistogram, SimilarityInputs};
 use crate::plan::{Cut, best_tile_rows};
 use crate::webgpu::batch::WgpuBatch;
-use crate::webgpu::launch::{MOST_ITERATIONS, THREADS};
+use crate::webgpu::launch::{MOST_ITERATIONS, MOST_STEPS_OF_ROW, THREADS, check_width};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::search::numbers::{Numbers, Stored, part};
 use crate::webgpu::search::pack::{POWERS, ROW_LENGTH, pack_candidates};
 use crate::webgpu::search::rows::{DOT, INT8, NUMBERS, ROW_SCORES};
 use crate::webgpu::selected::histogram::BINS_OF;
-use crate::webgpu::selection::{LOAD, MOST_STEPS_OF_ROW, SCORES, STEP, check_width};
+use crate::webgpu::selection::{LOAD, SCORES, STEP};
 use crate::webgpu::shader::{Kernel, Slot};
 use crate::webgpu::state::Wgpu;
 

@@ -10,10 +10,7 @@ use crate::webgpu::shader::Kernel;
 pub(super) use combine::{Combined, combine};
 pub(super) use given::{Given, Number, check_top_k, list_tiles};
 pub(super) use lists::Lists;
-pub(super) use pieces::{
-    IN_MEMORY, IN_WORKGROUP, LOAD, MOST_STEPS_OF_ROW, ORDER, PIECES, Pieces, SCORES, SELECT, STEP,
-    check_width,
-};
+pub(super) use pieces::{IN_MEMORY, IN_WORKGROUP, LOAD, ORDER, PIECES, Pieces, SCORES, SELECT, STEP};
 
 pub(super) fn variants() -> Vec<Kernel> {
     [combine::variants(), given::variants()].concat()

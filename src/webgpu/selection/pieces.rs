@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::fit;
 use crate::plan::{Cut, best_tile_rows};
 use crate::webgpu::batch::{DevicePlan, WgpuBatch};
@@ -94,16 +94,4 @@ impl Pieces {
     pub(in crate::webgpu) fn bindings(&self) -> impl Iterator<Item = &Binding> {
         [&self.found].into_iter().chain(&self.spare)
     }
-}
-
-/// The vec4s or words of a row that a thread can go over in a step, or twice.
-pub(in crate::webgpu) const MOST_STEPS_OF_ROW: usize = MOST_ITERATIONS / 2 - 4096;
-
-/// Fails for rows too wide for a thread's loops.
-pub(in crate::webgpu) fn check_width(operation: &'static str, width: usize, limit: usize) -> Result<()> {
-    if width <= limit {
-        return Ok(());
-    }
-    let (needed, limit) = (width as u64, limit as u64);
-    Err(Error::Limit { operation, argument: "width", needed, limit })
 }

@@ -4,7 +4,7 @@ use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::fit;
 use crate::ops::{PartialAttention, TargetAttention, TargetAttentionOutputs};
-use crate::webgpu::launch::{THREADS, groups_of};
+use crate::webgpu::launch::{MOST_STEPS_OF_ROW, THREADS, check_width, groups_of};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::shader::{Format, Kernel, Slot};
@@ -57,6 +57,7 @@ pub(super) fn merge<T: Element>(
     const NAME: &str = "merge_attention";
     let rows = op.check_merge(&first, &second)?;
     op.check_merge_outputs(rows, &outputs)?;
+    check_width(NAME, op.value_width, 4 * MOST_STEPS_OF_ROW)?;
     let inputs = [
         gpu.bind(NAME, "first.out", &Region::of(first.out))?,
         gpu.bind(NAME, "second.out", &Region::of(second.out))?,

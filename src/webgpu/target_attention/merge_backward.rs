@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::gpu::fit;
 use crate::ops::{PartialAttention, PartialAttentionGradients, TargetAttention, TargetAttentionGradOut};
 use crate::webgpu::binding::Binding;
-use crate::webgpu::launch::{THREADS, groups_of};
+use crate::webgpu::launch::{MOST_ITERATIONS, THREADS, check_width, groups_of};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::shader::{Format, Kernel, Slot};
@@ -70,6 +70,8 @@ pub(super) fn backward<T: Element, G: Element>(
     [first_grads, second_grads]: [PartialAttentionGradients<'_, WgpuMemory, G>; 2],
 ) -> Result<()> {
     let rows = op.check_merge_backward([&first, &second], grad_out, [&first_grads, &second_grads])?;
+    // A thread goes over a row up to three times.
+    check_width(NAME, op.value_width, MOST_ITERATIONS / 3)?;
     // Before anything is recorded.
     for (grads, [out, lse]) in [(&first_grads, NAMES[0]), (&second_grads, NAMES[1])] {
         grads.out.iter().try_for_each(|view| gpu.check_device(NAME, out, &Region::of_mut(view)))?;

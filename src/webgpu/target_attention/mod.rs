@@ -18,6 +18,7 @@ use crate::ops::{
     TargetAttentionSaved,
 };
 use crate::webgpu::batch::WgpuBatch;
+use crate::webgpu::launch::{MOST_STEPS_OF_ROW, check_width};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::shader::Kernel;
 use crate::webgpu::state::Wgpu;
@@ -84,6 +85,11 @@ pub(super) fn variants() -> Vec<Kernel> {
     .concat()
 }
 
+/// Fails for rows of keys or values too wide for a thread's loops.
+pub(super) fn check_widths(operation: &'static str, widths: [usize; 2]) -> Result<()> {
+    widths.into_iter().try_for_each(|width| check_width(operation, width, 4 * MOST_STEPS_OF_ROW))
+}
+
 fn attend<T: Element>(
     gpu: &Wgpu,
     op: &TargetAttention,
@@ -94,6 +100,7 @@ fn attend<T: Element>(
     const NAME: &str = "target_attention";
     op.check(batch.as_ref(), inputs)?;
     op.check_outputs(batch.as_ref(), &outputs)?;
+    check_widths(NAME, [op.width, op.value_width])?;
     let attention = Attention {
         operation: NAME,
         heads: op.heads,

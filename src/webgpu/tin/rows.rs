@@ -8,7 +8,7 @@ use crate::gpu::fit;
 use crate::jagged::Batch;
 use crate::ops::{Tin, TinInputs};
 use crate::webgpu::binding::Binding;
-use crate::webgpu::launch::{THREADS, groups_of};
+use crate::webgpu::launch::{MOST_STEPS_OF_ROW, THREADS, check_width, groups_of};
 use crate::webgpu::memory::{Region, WgpuBuffer, WgpuMemory};
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::shader::{Format, Kernel, Slot};
@@ -100,6 +100,7 @@ impl<'a, T: Element> Rows<'a, T> {
         inputs: &TinInputs<'a, WgpuMemory, T>,
     ) -> Result<Self> {
         let (candidates, behaviours) = (batch.targets().total(), batch.histories().total());
+        check_width(operation, op.width, 4 * MOST_STEPS_OF_ROW)?;
         fit(operation, "targets", batch.targets().rows().saturating_mul(op.width))?;
         fit(operation, "positions", op.positions.saturating_mul(op.width))?;
         let [history_positions, target_positions] =

@@ -12,6 +12,8 @@ mod sdim_in_one_buffer;
 mod sdim_items;
 mod selected_tables;
 mod submissions;
+mod suspects;
+mod wide_rows;
 mod wrong_decoupled_gradients;
 mod wrong_interest_channels;
 mod wrong_lookup_gradients;

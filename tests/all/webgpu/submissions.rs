@@ -84,11 +84,11 @@ fn every_clone_hears_of_lost_work() {
     let Some(gpu) = own_device() else { return };
     let doomed = gpu.upload(&HISTORY).expect("an upload");
     let clone = gpu.clone();
-    let out = attend(&gpu, &doomed);
+    let _ = attend(&gpu, &doomed);
     doomed.buffer().destroy();
     gpu.flush();
     assert_refused(gpu.synchronize());
-    assert_refused(clone.download(clone.view(&out)).map(drop));
+    assert_refused(clone.synchronize());
     for handle in [&gpu, &clone, &gpu.clone()] {
         handle.synchronize().expect("told once");
     }

@@ -28,6 +28,7 @@ use crate::webgpu::shader::Kernel;
 use crate::webgpu::state::Wgpu;
 use crate::webgpu::target_attention::added::Added;
 use crate::webgpu::target_attention::attend;
+use crate::webgpu::target_attention::check_widths;
 use history::{History, Written};
 use plan::{BackwardPlan, Limits};
 pub(in crate::webgpu) use queries::QueryGradients;
@@ -78,6 +79,7 @@ pub(super) fn target_attention<T: Element, G: GradientOf<T>>(
 ) -> Result<()> {
     const NAME: &str = "target_attention_backward";
     op.check_backward(batch.as_ref(), inputs, saved, grad_out, &grads)?;
+    check_widths(NAME, [op.width, op.value_width])?;
     batch.check_owner(gpu, NAME)?;
     if !check_outputs(gpu, NAME, &grads)? {
         return Ok(());
