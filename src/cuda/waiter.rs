@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use crate::gpu::sync::{Arc, Mutex, lock, spawn};
+use crate::gpu::sync::{Arc, Mutex, lock, spawn, wake};
 
 /// Something that blocks.
 type Job = Box<dyn FnOnce() + Send>;
@@ -46,7 +46,7 @@ impl Waiter {
                 promise.land(Some(result))
             };
             if let Some(waker) = waker {
-                waker.wake();
+                wake(waker);
             }
         }));
         outcome
@@ -136,7 +136,7 @@ impl<R> Drop for Promise<R> {
         if std::thread::panicking()
             && let Some(waker) = self.land(None)
         {
-            waker.wake();
+            wake(waker);
         }
     }
 }

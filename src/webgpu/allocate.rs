@@ -1,10 +1,14 @@
 //! Memory of the device, and its bindings.
 
+use std::sync::{Arc, Mutex};
+
 use crate::device::of_another_device;
 use crate::element::Scalar;
 use crate::error::{Error, Result};
+use crate::gpu::lock;
 use crate::webgpu::binding::Binding;
 use crate::webgpu::memory::{Owner, Region, WgpuBuffer};
+use crate::webgpu::placement::Placement;
 use crate::webgpu::recording::Command;
 use crate::webgpu::state::Wgpu;
 
@@ -57,6 +61,62 @@ impl Wgpu {
         // The device keeps a copy of the data until the next submission has run.
         self.hold(bytes.len() as u64);
         Ok(buffer)
+    }
+
+    /// For tests: a handle whose buffers are parts of one if their bytes are such ones, from `start` bytes on, each an element after the one
+    /// before.
+    #[doc(hidden)]
+    pub fn within(&self, buffer: wgpu::Buffer, start: u64, is_within: fn(&[u8]) -> bool) -> Self {
+        self.with_placement(Placement::Within(buffer, Mutex::new(start), is_within))
+    }
+
+    /// For tests: a handle of whose buffers with any elements the `nth`, counted from 1, is memory of another device.
+    #[doc(hidden)]
+    pub fn elsewhere(&self, other: &Self, nth: i64) -> Self {
+        let (device, owner) = (other.wgpu_device().clone(), other.shared.owner.clone());
+        self.with_placement(Placement::Elsewhere(device, owner, Mutex::new(nth)))
+    }
+
+    /// For tests: whether a buffer of this handle is on another device by now.
+    #[doc(hidden)]
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(self.placement.as_deref(), Some(Placement::Elsewhere(_, _, left)) if *lock(left) <= 0)
+    }
+
+    fn with_placement(&self, placement: Placement) -> Self {
+        Self { placement: Some(Arc::new(placement)), ..self.forked() }
+    }
+
+    /// A buffer that holds `data`, where tests put it; `None` where it is one of its own.
+    pub(super) fn placed<T: Scalar>(&self, data: &[T]) -> Result<Option<WgpuBuffer<T>>> {
+        let size = size_of::<T>() as u64;
+        match self.placement.as_deref() {
+            Some(Placement::Within(buffer, used, is_within)) if is_within(bytemuck::cast_slice(data)) => {
+                let mut used = lock(used);
+                let offset = used.next_multiple_of(size);
+                *used = offset + (data.len() as u64 + 1) * size;
+                let part = WgpuBuffer::from_buffer(buffer.clone(), offset, data.len())?;
+                self.upload_to("upload", &part.region(), data)?;
+                Ok(Some(part))
+            }
+            Some(Placement::Elsewhere(device, owner, left)) if !data.is_empty() => {
+                let mut left = lock(left);
+                *left -= 1;
+                if *left != 0 {
+                    return Ok(None);
+                }
+                let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("another device's"),
+                    size: (data.len() as u64 * size).next_multiple_of(16),
+                    usage: wgpu::BufferUsages::STORAGE
+                        | wgpu::BufferUsages::COPY_SRC
+                        | wgpu::BufferUsages::COPY_DST,
+                    mapped_at_creation: false,
+                });
+                Ok(Some(WgpuBuffer::allocated(buffer, data.len(), owner)))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Uploads a list of words and binds all of it.

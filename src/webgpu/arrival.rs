@@ -2,7 +2,7 @@
 
 use std::task::{Context, Waker};
 
-use crate::gpu::sync::{Arc, Mutex, lock};
+use crate::gpu::sync::{Arc, Mutex, lock, wake};
 
 /// Whether a mapping has arrived: what its callback stores.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ impl Arrival {
                 landing.waker.take()
             };
             if let Some(waker) = waker {
-                waker.wake();
+                wake(waker);
             }
         });
         arrival

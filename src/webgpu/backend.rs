@@ -26,10 +26,18 @@ impl DeviceOps for Wgpu {
     }
 
     fn upload<T: Scalar>(&self, data: &[T]) -> Result<WgpuBuffer<T>> {
+        if let Some(placed) = self.placed(data)? {
+            return Ok(placed);
+        }
         self.upload_slice("upload", data)
     }
 
     fn zeros<T: Scalar>(&self, length: usize) -> Result<WgpuBuffer<T>> {
+        if self.placement.is_some()
+            && let Some(placed) = self.placed(&vec![T::zeroed(); length])?
+        {
+            return Ok(placed);
+        }
         self.zeroed("zeros", length)
     }
 

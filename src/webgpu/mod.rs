@@ -26,6 +26,7 @@ mod memory;
 mod output;
 mod params;
 mod pipeline;
+mod placement;
 mod recording;
 mod scope;
 mod sdim;

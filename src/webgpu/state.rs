@@ -11,6 +11,7 @@ use crate::webgpu::device::{self, WgpuOptions};
 use crate::webgpu::faults::Reports;
 use crate::webgpu::memory::Owner;
 use crate::webgpu::pipeline::{Edit, Pipelines};
+use crate::webgpu::placement::Placement;
 use crate::webgpu::recording::{CallRecord, Command, Recording, Step};
 use crate::webgpu::scope::Scopes;
 use crate::webgpu::waiter::Waiter;
@@ -64,6 +65,8 @@ pub struct Wgpu {
     pub(crate) timeout: Option<Duration>,
     /// The call that this handle was made for.
     pub(crate) call: Option<Mutex<CallRecord>>,
+    /// Where the memory lies that callers ask for, if tests say so.
+    pub(crate) placement: Option<Arc<Placement>>,
 }
 
 impl Clone for Wgpu {
@@ -74,6 +77,7 @@ impl Clone for Wgpu {
             heard: AtomicU64::new(self.reports.losses()),
             timeout: self.timeout,
             call: None,
+            placement: self.placement.clone(),
         }
     }
 }
@@ -187,7 +191,8 @@ impl Wgpu {
             nothing,
             edit,
         };
-        Ok(Self { shared: Arc::new(shared), reports, heard: AtomicU64::new(0), timeout: None, call: None })
+        let shared = Arc::new(shared);
+        Ok(Self { shared, reports, heard: AtomicU64::new(0), timeout: None, call: None, placement: None })
     }
 
     /// Sets how long downloads and synchronisation through this handle wait; `None` waits without limit. Clones and forks that
@@ -232,6 +237,7 @@ impl Wgpu {
             heard: AtomicU64::new(0),
             timeout: self.timeout,
             call: None,
+            placement: self.placement.clone(),
         }
     }
 

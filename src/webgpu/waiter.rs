@@ -4,7 +4,7 @@
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::gpu::sync::{Arc, Mutex, Weak, lock};
+use crate::gpu::sync::{Arc, Mutex, Weak, lock, wake};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::gpu::sync::{sleep, spawn};
 use crate::webgpu::arrival::Arrival;
@@ -48,7 +48,7 @@ impl Wait {
             state.1.take()
         };
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
     }
 

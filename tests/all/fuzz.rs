@@ -54,3 +54,15 @@ fn every_target_passes_on_random_inputs() {
         }
     }
 }
+
+/// What libFuzzer runs and what these tests run are the same targets.
+#[test]
+fn every_target_is_a_program_of_its_own() {
+    let manifest = std::fs::read_to_string(repository().join("fuzz/Cargo.toml")).expect("a manifest");
+    for (name, _) in TARGETS {
+        let file = format!("targets/{name}.rs");
+        let program = std::fs::read_to_string(repository().join("fuzz").join(&file)).expect("a program");
+        assert!(program.contains(&format!("longseq_check::fuzz::{name}(")), "{file}");
+        assert!(manifest.contains(&format!("name = \"{name}\"\npath = \"{file}\"")), "{name}");
+    }
+}

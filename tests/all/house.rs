@@ -395,3 +395,40 @@ fn shaders_compare_floats_in_a_way_that_holds_for_nan() {
     }
     assert_none("a float compared with !=", &found);
 }
+
+/// Tests that try every call go by a list, which no call of an operation's trait is missing from.
+#[test]
+fn every_call_is_in_the_list_of_calls() {
+    let (mut calls, mut missing) = (BTreeSet::new(), Vec::new());
+    for path in files("src/ops", &["rs"]).into_iter().filter(|path| path.ends_with("calls.rs")) {
+        for line in read(&path).lines().filter(|line| line.starts_with("    fn ")) {
+            let name = function_name(line.trim_start()).unwrap_or_default();
+            calls.insert(name.strip_suffix("_into").unwrap_or(name).to_owned());
+        }
+    }
+    // It only allocates.
+    assert!(calls.remove("sparse_gradient") && calls.len() > 35, "{calls:?}");
+    let listed = longseq_check::support::CALLS.map(|(_, call)| call);
+    missing.extend(calls.iter().filter(|call| !listed.contains(&call.as_str())).cloned());
+    assert_none("calls that longseq_check::support::CALLS lacks", &missing);
+}
+
+/// What a call computes on `Cpu` depends on no mode of the thread that makes it.
+#[test]
+fn every_call_of_the_cpu_sets_the_floating_point_mode() {
+    let (mut calls, mut missing) = (0, Vec::new());
+    for path in files("src/cpu", &["rs"]).into_iter().filter(|path| short(path) != "src/cpu/mod.rs") {
+        let text = read(&path);
+        let Some((_, implementation)) = text.split_once("Ops for Cpu {\n") else { continue };
+        let body = implementation.split("\n}\n").next().unwrap_or_default();
+        for call in format!("\n{body}").split("\n    fn ").skip(1) {
+            calls += 1;
+            let name = call.split(['(', '<']).next().unwrap_or_default();
+            // It orders integers.
+            let sets = name == "sort_ids_into" || call.contains("with_default_floats(");
+            missing.extend((!sets).then(|| format!("{}: {name}", short(&path))));
+        }
+    }
+    assert!(calls >= longseq_check::support::CALLS.len(), "{calls} calls");
+    assert_none("calls that do not set the floating-point mode", &missing);
+}

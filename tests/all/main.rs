@@ -17,6 +17,7 @@ mod mutants;
 mod one_operation;
 mod operations;
 mod packaging;
+mod panics;
 #[cfg(feature = "rayon")]
 mod threads;
 mod warm_up;

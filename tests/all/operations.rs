@@ -58,6 +58,7 @@ macro_rules! stamp {
 
 mod channels;
 mod device;
+mod long_sums;
 mod searches;
 mod tables;
 

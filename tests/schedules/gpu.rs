@@ -2,6 +2,7 @@
 
 pub(crate) mod sync {
     use std::io;
+    use std::task::Waker;
     use std::time::Duration;
 
     pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -9,6 +10,10 @@ pub(crate) mod sync {
 
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().expect("no thread panics")
+    }
+
+    pub(crate) fn wake(waker: Waker) {
+        waker.wake();
     }
 
     pub(crate) fn sleep(_: Duration) {

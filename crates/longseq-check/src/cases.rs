@@ -163,7 +163,7 @@ fn large_attention() -> Vec<Named> {
         Named {
             name: "merge_attention_10000_rows_d64",
             operation: "merge_attention",
-            case: AnyCase::Merge(MergeCase { seed: 1, rows: 10_000, value_width: 64, dead_parts: false }),
+            case: AnyCase::Merge(MergeCase { rows: 10_000, value_width: 64, ..Default::default() }),
         },
     ]
 }
@@ -374,7 +374,7 @@ pub fn small() -> Vec<Named> {
         Named {
             name: "merge_attention_500_rows_d64",
             operation: "merge_attention",
-            case: AnyCase::Merge(MergeCase { seed: 1, rows: 500, value_width: 64, dead_parts: false }),
+            case: AnyCase::Merge(MergeCase { rows: 500, value_width: 64, ..Default::default() }),
         },
         attention_backward("target_attention_backward_c16_l1000_d64_f32", one_user(1000, 16)),
         attention_backward("target_attention_backward_c2_l1000_d64_f32", one_user(1000, 2)),

@@ -1,17 +1,37 @@
 //! Output buffers that notice a stray or a missing write.
 
+use std::cell::Cell;
+
 use longseq::prelude::*;
 
 use longseq::{Buffer, Scalar, ViewMut};
 
 use crate::case::Failure;
 
-/// Elements before and after an output that nothing may touch. A multiple of every device's binding alignment.
-const BAND: usize = 256;
+thread_local! {
+    /// Elements before and after an output that nothing may touch: a multiple of every device's binding alignment, unless a test asks for
+    /// others.
+    static BAND: Cell<usize> = const { Cell::new(256) };
+}
+
+/// The outputs of the cases that `run` makes on this thread have bands of so many elements: where these are few, outputs in one buffer
+/// share bindings, and with an odd number each begins at an odd element.
+pub fn with_bands<R>(band: usize, run: impl FnOnce() -> R) -> R {
+    /// Puts back what was there, also where a test fails.
+    struct Before(usize);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            BAND.set(self.0);
+        }
+    }
+    let _before = Before(BAND.replace(band));
+    run()
+}
 
 /// An output between guard bands, all poisoned with bytes of 0xFF: NaN, or the largest integer.
 pub struct Guarded<B: Backend, T: Scalar> {
     buffer: Buffer<B, T>,
+    band: usize,
     used: usize,
     length: usize,
 }
@@ -27,9 +47,9 @@ impl<B: Backend, T: Scalar> Guarded<B, T> {
     /// # Errors
     /// The device's own.
     pub fn new(backend: &B, used: usize, unused: usize) -> Result<Self, Failure> {
-        let length = used + unused;
-        let buffer = backend.upload(&vec![poison::<T>(); length + 2 * BAND])?;
-        Ok(Self { buffer, used, length })
+        let (length, band) = (used + unused, BAND.get());
+        let buffer = backend.upload(&vec![poison::<T>(); length + 2 * band])?;
+        Ok(Self { buffer, band, used, length })
     }
 
     /// What is changed in place: these elements between guard bands.
@@ -37,9 +57,9 @@ impl<B: Backend, T: Scalar> Guarded<B, T> {
     /// # Errors
     /// The device's own.
     pub fn holding(backend: &B, elements: &[T]) -> Result<Self, Failure> {
-        let band = vec![poison::<T>(); BAND];
+        let band = vec![poison::<T>(); BAND.get()];
         let buffer = backend.upload(&[&band, elements, &band].concat())?;
-        Ok(Self { buffer, used: elements.len(), length: elements.len() })
+        Ok(Self { buffer, band: band.len(), used: elements.len(), length: elements.len() })
     }
 
     /// The output itself.
@@ -47,7 +67,7 @@ impl<B: Backend, T: Scalar> Guarded<B, T> {
     /// # Errors
     /// None on a device whose views work.
     pub fn view_mut(&mut self, backend: &B) -> Result<ViewMut<'_, B::Memory, T>, Failure> {
-        Ok(backend.view_mut(&mut self.buffer).slice(BAND, self.length)?)
+        Ok(backend.view_mut(&mut self.buffer).slice(self.band, self.length)?)
     }
 
     /// Downloads, checks the bands and returns what was written.
@@ -57,16 +77,16 @@ impl<B: Backend, T: Scalar> Guarded<B, T> {
     pub fn finish(self, backend: &B, name: &str) -> Result<Vec<T>, Failure> {
         let all = backend.download(backend.view(&self.buffer))?;
         let bytes = |element: &T| bytemuck::bytes_of(element).iter().all(|&byte| byte == 0xFF);
-        let end = BAND + self.used;
+        let (band, end) = (self.band, self.band + self.used);
         for (i, element) in all.iter().enumerate() {
-            if !(BAND..end).contains(&i) && !bytes(element) {
-                let at = i as i64 - BAND as i64;
+            if !(band..end).contains(&i) && !bytes(element) {
+                let at = i as i64 - band as i64;
                 return Err(Failure::new(format!(
                     "{name}: wrote {element:?} at {at}, outside 0..{}",
                     self.used
                 )));
             }
         }
-        Ok(all[BAND..end].to_vec())
+        Ok(all[band..end].to_vec())
     }
 }

@@ -59,6 +59,7 @@ pub mod guard;
 pub mod hashing;
 pub mod hostile;
 pub mod interest_channels;
+pub mod long_sums;
 pub mod lookup;
 mod matrix;
 pub mod memory;

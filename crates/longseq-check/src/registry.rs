@@ -5,7 +5,7 @@ use longseq::prelude::*;
 use crate::case::Rules;
 
 /// The stems that have tests.
-pub const STEMS: [&str; 23] = [
+pub const STEMS: [&str; 24] = [
     "target_attention",
     "target_attention_backward",
     "din",
@@ -24,6 +24,7 @@ pub const STEMS: [&str; 23] = [
     "tin_backward",
     "interest_channels",
     "interest_channels_backward",
+    "long_sums",
     "sub_ranges",
     "memory",
     "waits",
@@ -63,6 +64,7 @@ pub fn tests<B: Backend + Sync>(stem: &str) -> Vec<Test<B>> {
         "tin_backward" => crate::tin::backward_tests::tests(),
         "interest_channels" => crate::interest_channels::tests::tests(),
         "interest_channels_backward" => crate::interest_channels::backward_tests::tests(),
+        "long_sums" => crate::long_sums::tests(),
         "sub_ranges" => crate::sub_ranges::tests(),
         "memory" => crate::memory::tests(),
         "waits" => crate::waits::tests(),

@@ -88,7 +88,7 @@ pub fn cases() -> Vec<AnyCase> {
     vec![
         AnyCase::Attention(attention),
         AnyCase::Attention(narrow),
-        AnyCase::Merge(MergeCase { seed: 1, rows: 20, value_width: 4, dead_parts: false }),
+        AnyCase::Merge(MergeCase { rows: 20, ..Default::default() }),
         AnyCase::Din(DinCase { histories: vec![20, 3], targets: vec![2, 1], ..Default::default() }),
         AnyCase::Sdim(SdimCase {
             histories: histories.clone(),
@@ -121,7 +121,7 @@ pub fn gradients() -> Vec<AnyCase> {
     let sdim = SdimCase { histories: histories.clone(), targets: targets.clone(), ..Default::default() };
     let lookup = LookupCase { pool: Pool::Mean, bags: vec![30, 0, 2], ..Default::default() };
     let decoupled = DecoupledCase { histories, targets, ..Default::default() };
-    let (forms, asked) = (vec![Form::Dense, Form::Sparse], [true; 4]);
+    let forms = vec![Form::Dense, Form::Sparse];
     vec![
         AnyCase::AttentionBackward(AttentionBackwardCase { forward: attention, ..Default::default() }),
         AnyCase::AttentionBackward(AttentionBackwardCase {
@@ -129,13 +129,7 @@ pub fn gradients() -> Vec<AnyCase> {
             narrow: true,
             ..Default::default()
         }),
-        AnyCase::MergeBackward(MergeBackwardCase {
-            seed: 1,
-            rows: 20,
-            value_width: 4,
-            dead_parts: false,
-            asked,
-        }),
+        AnyCase::MergeBackward(MergeBackwardCase { rows: 20, ..Default::default() }),
         AnyCase::DinBackward(DinBackwardCase { forward: din.clone(), ..Default::default() }),
         AnyCase::DinStatistics(StatisticsCase { forward: din }),
         AnyCase::SdimBackward(SdimBackwardCase { forward: sdim, ..Default::default() }),

@@ -1,5 +1,6 @@
 //! Which backend has which operation, for which storage type: asked of the backend by running a small case.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use longseq::{AnyBackend, DType, SearchScore};
@@ -15,14 +16,15 @@ use crate::search::{Compared, NewestCase, SearchCase};
 use crate::selected::{
     HistogramCase, SelectedBackwardCase, SelectedCase, SelectedTableBackwardCase, SelectedTableCase,
 };
-use crate::target_attention::{AttentionBackwardCase, AttentionCase, MergeCase};
+use crate::target_attention::{AttentionBackwardCase, AttentionCase, MergeBackwardCase, MergeCase};
 use crate::tin::{TinBackwardCase, TinCase};
 
 /// Every call of every operation: its stem and its name, as [`Calls`](crate::Calls) know it.
-pub const CALLS: [(&str, &str); 39] = [
+pub const CALLS: [(&str, &str); 40] = [
     ("target_attention", "target_attention"),
     ("target_attention", "merge_attention"),
     ("target_attention_backward", "target_attention_backward"),
+    ("target_attention_backward", "merge_attention_backward"),
     ("din", "din"),
     ("din_backward", "din_backward"),
     ("din_backward", "din_statistics"),
@@ -71,12 +73,10 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
     };
     let (stem, _) = CALLS.iter().find(|(_, name)| *name == call)?;
     let case = match (*stem, call) {
-        (_, "merge_attention") => (storage == Storage::F32).then_some(AnyCase::Merge(MergeCase {
-            seed: 1,
-            rows: 5,
-            value_width: 4,
-            dead_parts: false,
-        }))?,
+        (_, "merge_attention") => AnyCase::Merge(MergeCase { dtype: dtype?, rows: 5, ..Default::default() }),
+        (_, "merge_attention_backward") => {
+            AnyCase::MergeBackward(MergeBackwardCase { dtype: dtype?, rows: 5, ..Default::default() })
+        }
         // Tables are `f32` whatever the rows are.
         (_, "sdim_add_tables" | "sdim_decay") if storage != Storage::F32 => return None,
         ("target_attention", _) => AnyCase::Attention(AttentionCase { dtype: dtype?, ..Default::default() }),
@@ -140,6 +140,20 @@ pub fn small_case(call: &'static str, storage: Storage) -> Option<Named> {
         _ => AnyCase::Decoupled(DecoupledCase { storage, ..Default::default() }),
     };
     Some(Named { name: call, operation: call, case })
+}
+
+/// The small cases of all calls on rows of every storage, each once, and of searches among what else they compare.
+pub fn small_cases() -> Vec<AnyCase> {
+    let of_calls = CALLS.iter().flat_map(|(_, call)| Storage::ALL.map(|storage| small_case(call, storage)));
+    let mut cases: Vec<AnyCase> = of_calls.flatten().map(|named| named.case).collect();
+    let by = |score, stored, bias| SearchCase { score, stored, bias, ..Default::default() };
+    let dot = SearchScore::Dot { scale: 0.5 };
+    cases.extend(
+        [by(dot, Compared::Int8, true), by(SearchScore::Match, Compared::F32, false)].map(AnyCase::Search),
+    );
+    let mut seen = HashSet::new();
+    cases.retain(|case| seen.insert(format!("{case:?}")));
+    cases
 }
 
 fn small_of_selected_or_tin(stem: &str, dtype: DType) -> AnyCase {

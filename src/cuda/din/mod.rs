@@ -229,13 +229,19 @@ impl Layout {
             inputs = padded;
         }
         fit(NAME, "weights", fragments)?;
-        let stride = width.next_multiple_of(32) + 8;
+        let stride = |width: usize| width.next_multiple_of(32) + 8;
         let second = padded.get(1).copied().unwrap_or(0);
-        let warp_bytes = warp_bytes::<T>(padded[0], second, units.len(), inputs_padded, stride);
-        if warp_bytes > SHARED {
-            let (needed, limit) = (warp_bytes as u64, SHARED as u64);
-            return Err(Error::Limit { operation: NAME, argument: "shared memory of a warp", needed, limit });
+        let warp_bytes = |width: usize| {
+            let inputs = width.next_multiple_of(16);
+            warp_bytes::<T>(padded[0], second, units.len(), inputs, stride(width))
+        };
+        if warp_bytes(width) > SHARED {
+            // The widest rows that a warp has memory for with these units.
+            let widest = (1..width).rev().find(|&width| warp_bytes(width) <= SHARED).unwrap_or(0);
+            let (needed, limit) = (width as u64, widest as u64);
+            return Err(Error::Limit { operation: NAME, argument: "width", needed, limit });
         }
+        let (stride, warp_bytes) = (stride(width), warp_bytes(width));
         Ok(Self {
             layers,
             count: units.len(),

@@ -298,7 +298,7 @@ fn operations() -> Vec<AnyCase> {
         (&attention).into(),
         (&DinCase { histories: vec![200], hidden: vec![8], ..Default::default() }).into(),
         (&SdimCase { histories: vec![700], ..Default::default() }).into(),
-        (&MergeCase { seed: 1, rows: 5, value_width: 4, dead_parts: false }).into(),
+        (&MergeCase { rows: 5, ..Default::default() }).into(),
         (&LookupCase::default()).into(),
         // Bags: look-ups that add up.
         (&LookupCase { pool: Pool::Mean, bags: vec![300, 0, 2], ..Default::default() }).into(),

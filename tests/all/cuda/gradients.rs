@@ -146,7 +146,7 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
         stem: "target_attention_backward_stream",
         ..mutant("backward_stream_64_rows_1", fault, edit)
     };
-    let merge = MergeBackwardCase { seed: 1, rows: 13, value_width: 4, dead_parts: false, asked: [true; 4] };
+    let merge = MergeBackwardCase::default();
     let twins = [
         (fma("scores shifted wrongly", ("sub.rn.f32", "add.rn.f32")), &many),
         (everywhere(fma("overwritten while read", ("bar.sync \t0;", ""))), &with_bias),

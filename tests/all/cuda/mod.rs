@@ -5,6 +5,7 @@ mod decoupled;
 mod decoupled_gradients;
 mod device;
 mod din_gradients;
+mod din_limits;
 mod edges;
 mod evidence;
 mod faults;

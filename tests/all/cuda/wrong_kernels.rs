@@ -131,7 +131,7 @@ fn merges_of_attention() -> Vec<(Mutant, Check)> {
         edit,
         everywhere: false,
     };
-    let case = MergeCase { seed: 1, rows: 13, value_width: 4, dead_parts: false };
+    let case = MergeCase::default();
     let mutants = [
         mutant("the smaller lse is the maximum", ("max.f32", "min.f32")),
         mutant("one thread too many writes", ("setp.ge.u64", "setp.gt.u64")),

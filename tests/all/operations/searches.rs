@@ -4,7 +4,6 @@ use super::{registry, run};
 
 tests!(search on cpu cuda webgpu: (
     matches_eta,
-    finds_the_best_in_any_order,
     matches_muse,
     matches_reference_on_odd_lengths,
     matches_reference_on_odd_widths,
@@ -13,10 +12,12 @@ tests!(search on cpu cuda webgpu: (
     matches_reference_with_few_and_many_kept,
     matches_reference_when_every_score_ties,
     matches_reference_on_a_long_history,
+    finds_the_best_in_any_order,
     matches_reference_on_random_batches,
     ignores_rows_that_belong_to_nobody,
     sorts_nan_last,
     takes_rows_near_the_limits,
+    takes_int8_rows_with_any_scale,
     keeps_no_rows_of_zeros,
     keeps_the_newest_of_a_key,
     ignores_bits_past_the_width,

@@ -7,6 +7,7 @@ mod edges;
 mod faults;
 mod handles;
 mod lookup_in_one_buffer;
+mod one_buffer;
 mod sdim_gradients;
 mod sdim_in_one_buffer;
 mod sdim_items;

@@ -100,7 +100,7 @@ impl Twin {
 fn attention() -> Vec<Twin> {
     let long = AttentionCase { histories: vec![3000, 70], targets: vec![3, 2], ..Default::default() };
     let half = AttentionCase { dtype: DType::F16, value_width: Some(5), ..Default::default() };
-    let merge = MergeCase { seed: 1, rows: 13, value_width: 4, dead_parts: false };
+    let merge = MergeCase::default();
     vec![
         // One behaviour too many.
         twin(
@@ -185,7 +185,7 @@ fn attention_gradients_of_rows() -> Vec<Twin> {
     let coarse =
         AttentionCase { bias: Bias::All(f32::MIN), inputs: [Some(Data::Zeros), None, None], ..histories() };
     let coarse = AttentionBackwardCase { forward: coarse, ..Default::default() };
-    let merge = MergeBackwardCase { seed: 1, rows: 13, value_width: 4, dead_parts: false, asked: [true; 4] };
+    let merge = MergeBackwardCase::default();
     let of_merge = |right: &'static str, wrong: &'static str| {
         let case = merge.clone();
         let passes = Box::new(move |gpu: &Wgpu| check(&case, gpu, gpu.rules()));

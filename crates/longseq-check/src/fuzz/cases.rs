@@ -345,7 +345,14 @@ pub(super) fn target_attention_backward(bytes: &mut Unstructured<'_>) -> Result<
     if bytes.ratio(1, 8)? {
         let (seed, rows, value_width) = (bytes.arbitrary()?, bytes.int_in_range(0..=800)?, width(bytes)?);
         let (dead_parts, asked) = (bytes.arbitrary()?, bytes.arbitrary()?);
-        return Ok(AnyCase::MergeBackward(MergeBackwardCase { seed, rows, value_width, dead_parts, asked }));
+        return Ok(AnyCase::MergeBackward(MergeBackwardCase {
+            seed,
+            dtype: DType::F32,
+            rows,
+            value_width,
+            dead_parts,
+            asked,
+        }));
     }
     let forward = attention_case(bytes)?;
     let (asked, narrow, with_grad_lse) = bytes.arbitrary()?;

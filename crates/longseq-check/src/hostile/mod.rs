@@ -4,6 +4,7 @@
 mod nobody;
 mod signatures;
 mod views;
+mod views_of_histories;
 mod weights;
 
 use longseq::*;

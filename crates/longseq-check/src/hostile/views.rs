@@ -4,35 +4,47 @@ use longseq::half::f16;
 use longseq::*;
 
 use super::batch;
+use super::views_of_histories::{
+    interacted, routed, searched_bf16, searched_f16, searched_f32, searched_integers,
+};
 use crate::case::Rules;
+use crate::sample;
 
 /// Buffers whose views start at an element and end before the last.
-struct Within<'b, B> {
-    backend: &'b B,
+pub(super) struct Within<'b, B> {
+    pub(super) backend: &'b B,
     start: usize,
 }
 
 impl<B: Backend> Within<'_, B> {
     /// The same numbers in the view, wherever it starts; around it others.
-    fn upload<T: Scalar>(&self, count: usize, number: impl Fn(usize) -> T) -> Result<Buffer<B, T>> {
+    pub(super) fn upload<T: Scalar>(
+        &self,
+        count: usize,
+        number: impl Fn(usize) -> T,
+    ) -> Result<Buffer<B, T>> {
         // `i` is at `start`, where a count of 130 more is the same number.
         let numbers = (0..self.start + count + 1).map(|i| number(i + 130 - self.start));
         self.backend.upload(&numbers.collect::<Vec<T>>())
     }
 
-    fn rows<T: Element>(&self, count: usize) -> Result<Buffer<B, T>> {
+    pub(super) fn rows<T: Element>(&self, count: usize) -> Result<Buffer<B, T>> {
         self.upload(count, |i| T::from_f32((i % 13 * 7 % 13) as f32 - 6.0))
     }
 
-    fn zeros<T: Scalar>(&self, count: usize) -> Result<Buffer<B, T>> {
+    pub(super) fn zeros<T: Scalar>(&self, count: usize) -> Result<Buffer<B, T>> {
         self.backend.zeros(self.start + count + 1)
     }
 
-    fn of<'a, T: Scalar>(&self, buffer: &'a Buffer<B, T>, count: usize) -> Result<View<'a, B::Memory, T>> {
+    pub(super) fn of<'a, T: Scalar>(
+        &self,
+        buffer: &'a Buffer<B, T>,
+        count: usize,
+    ) -> Result<View<'a, B::Memory, T>> {
         self.backend.view(buffer).slice(self.start, count)
     }
 
-    fn of_mut<'a, T: Scalar>(
+    pub(super) fn of_mut<'a, T: Scalar>(
         &self,
         buffer: &'a mut Buffer<B, T>,
         count: usize,
@@ -41,7 +53,7 @@ impl<B: Backend> Within<'_, B> {
     }
 
     /// The bytes of a view; nothing around it was written.
-    fn written<T: Scalar>(&self, buffer: &Buffer<B, T>, count: usize) -> Result<Vec<u8>> {
+    pub(super) fn written<T: Scalar>(&self, buffer: &Buffer<B, T>, count: usize) -> Result<Vec<u8>> {
         let all = self.backend.download(self.backend.view(buffer))?;
         let bytes = |part: &[T]| bytemuck::cast_slice::<T, u8>(part).to_vec();
         let (before, rest) = all.split_at(self.start);
@@ -51,8 +63,19 @@ impl<B: Backend> Within<'_, B> {
     }
 }
 
+impl<B: Backend> Within<'_, B> {
+    /// As [`written`](Self::written), as numbers.
+    pub(super) fn numbers<T: Element>(&self, buffer: &Buffer<B, T>, count: usize) -> Result<Vec<f32>> {
+        let bytes = self.written(buffer, count)?;
+        Ok(bytemuck::pod_collect_to_vec::<u8, T>(&bytes).into_iter().map(T::to_f32).collect())
+    }
+}
+
 /// Calls of an operation on views; what they wrote.
 type Call<B> = fn(&Within<'_, B>) -> Result<Vec<u8>>;
+
+/// The same, as numbers.
+type Numbers<B> = fn(&Within<'_, B>) -> Result<Vec<f32>>;
 
 fn attended<B: Backend, T: Element>(at: &Within<'_, B>) -> Result<Vec<u8>> {
     let (queries, keys, values) = (at.rows::<T>(3 * 8)?, at.rows(40 * 8)?, at.rows(40 * 5)?);
@@ -212,7 +235,7 @@ fn searched<B: Backend>(at: &Within<'_, B>) -> Result<Vec<u8>> {
 
 /// Every input and output as a view that starts at an odd element, and ends before its buffer does.
 pub(super) fn reads_views_at_any_offset<B: Backend>(backend: &B, _: Rules) {
-    let calls: [(&str, Call<B>); 8] = [
+    let calls: [(&str, Call<B>); 12] = [
         ("attention f32", attended::<B, f32>),
         ("attention f16", attended::<B, f16>),
         ("din f32", pooled::<B, f32>),
@@ -221,11 +244,37 @@ pub(super) fn reads_views_at_any_offset<B: Backend>(backend: &B, _: Rules) {
         ("sdim f16", bucketed::<B, f16>),
         ("lookup", looked_up),
         ("decoupled", searched),
+        ("search f32", searched_f32),
+        ("search f16", searched_f16),
+        ("search bf16", searched_bf16),
+        ("search integers", searched_integers),
     ];
     for (name, call) in calls {
         let expected = call(&Within { backend, start: 0 }).expect("a valid call");
-        for start in [1, 3, 5] {
+        for &start in starts(name.starts_with("search")) {
             assert_eq!(call(&Within { backend, start }).as_ref(), Ok(&expected), "{name} from {start} on");
         }
     }
+    // Rows that are not aligned are added up in another order.
+    let numbers: [(&str, Numbers<B>, f32); 4] = [
+        ("tin f32", interacted::<B, f32>, 1e-5),
+        ("tin f16", interacted::<B, f16>, 2e-3),
+        ("channels f32", routed::<B, f32>, 1e-5),
+        ("channels f16", routed::<B, f16>, 2e-3),
+    ];
+    for (name, call, near) in numbers {
+        let expected = call(&Within { backend, start: 0 }).expect("a valid call");
+        let largest = expected.iter().fold(1.0f32, |largest, x| largest.max(x.abs()));
+        for &start in starts(true) {
+            let got = call(&Within { backend, start }).expect("a valid call");
+            let is_near = |(got, expected): (&f32, &f32)| (got - expected).abs() <= near * largest;
+            let all = got.len() == expected.len() && got.iter().zip(&expected).all(is_near);
+            assert!(all, "{name} from {start} on: {got:?}, not {expected:?}");
+        }
+    }
+}
+
+/// The elements at which views start.
+fn starts(few: bool) -> &'static [usize] {
+    if few && sample::is_small() { &[3] } else { &[1, 3, 5] }
 }

@@ -105,6 +105,74 @@ pub(super) fn takes_rows_near_the_limits<B: Backend>(backend: &B, rules: Rules) 
     }
 }
 
+/// 8-bit rows whose scales and offsets are 0, negative, infinite or NaN: the scores and the order of the reference.
+pub(super) fn takes_int8_rows_with_any_scale<B: Backend>(backend: &B, rules: Rules) {
+    const KINDS: [(f32, f32); 9] = [
+        (1.0, 0.0),
+        (0.0, 3.0),
+        (-1.5, 0.5),
+        (f32::INFINITY, 0.0),
+        (f32::NAN, 0.0),
+        (1.0, f32::NEG_INFINITY),
+        (1.0, f32::NAN),
+        (-0.0, 0.0),
+        (0.5, -2.0),
+    ];
+    let side = |rows: usize, kind: &dyn Fn(usize) -> usize| {
+        let codes: Vec<i8> = (0..3 * rows).map(|i| [-128, 0, 127, 5, -7][i * 3 % 5]).collect();
+        let (scale, offset): (Vec<f32>, Vec<f32>) = (0..rows).map(|row| KINDS[kind(row)]).unzip();
+        (codes, scale, offset)
+    };
+    // Candidates of each kind but those that make every score NaN; one history within a block, and one of several.
+    let candidates = [0, 1, 2, 7, 8];
+    for (length, top_k) in [(KINDS.len(), KINDS.len()), (700, 700)] {
+        let op = Search::dot(3).with_top_k(top_k).with_scale(1.0);
+        let (queries, keys) = (side(5, &|row| candidates[row]), side(length, &|row| row % KINDS.len()));
+        let on_host = |(codes, scale, offset)| {
+            let (codes, scale): (&Vec<i8>, &Vec<f32>) = (codes, scale);
+            let offset: &Vec<f32> = offset;
+            SearchRows::Int8 {
+                codes: Host::view(codes),
+                scale: Host::view(scale),
+                offset: Host::view(offset),
+            }
+        };
+        let [histories, targets] = [length, 5].map(|rows| Jagged::from_lengths(&[rows]).expect("one user"));
+        let inputs = SimilarityInputs::new(
+            on_host((&queries.0, &queries.1, &queries.2)),
+            on_host((&keys.0, &keys.1, &keys.2)),
+        );
+        let exact = reference::search(&op, &Batch::new(histories, targets).expect("one user"), &inputs);
+        let exact = exact.expect("a valid call");
+        let run = || -> Result<Kept> {
+            let up = |(codes, scale, offset): &(Vec<i8>, Vec<f32>, Vec<f32>)| {
+                Ok((backend.upload(codes)?, backend.upload(scale)?, backend.upload(offset)?))
+            };
+            let (queries, keys) = (up(&queries)?, up(&keys)?);
+            let rows = |(codes, scale, offset)| {
+                let codes: &Buffer<B, i8> = codes;
+                let (scale, offset): (&Buffer<B, f32>, &Buffer<B, f32>) = (scale, offset);
+                let (codes, scale) = (backend.view(codes), backend.view(scale));
+                SearchRows::Int8 { codes, scale, offset: backend.view(offset) }
+            };
+            let inputs = SimilarityInputs::new(
+                rows((&queries.0, &queries.1, &queries.2)),
+                rows((&keys.0, &keys.1, &keys.2)),
+            );
+            search(backend, &op, 5, length, inputs)
+        };
+        let (positions, scores, counts) = run().expect("a valid call");
+        if !rules.nan {
+            continue;
+        }
+        assert_eq!((&positions, &counts), (&exact.positions, &exact.counts), "{length} behaviours");
+        for (slot, (&got, &exact)) in scores.iter().zip(&exact.scores).enumerate() {
+            let is_same = f64::from(got) == exact || got.is_nan() && exact.is_nan();
+            assert!(is_same, "{length} behaviours, slot {slot}: {got}, expected {exact}");
+        }
+    }
+}
+
 pub(super) fn keeps_no_rows_of_zeros<B: Backend>(backend: &B, _: Rules) {
     let op = Search::cosine(2).with_top_k(3);
     let keys = [0.0, -0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0];

@@ -30,6 +30,7 @@ list_tests!("search":
     ignores_rows_that_belong_to_nobody,
     sorts_nan_last,
     takes_rows_near_the_limits,
+    takes_int8_rows_with_any_scale,
     keeps_no_rows_of_zeros,
     keeps_the_newest_of_a_key,
     ignores_bits_past_the_width,

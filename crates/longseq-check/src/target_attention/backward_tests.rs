@@ -328,11 +328,10 @@ fn splits_gradients_of_merges<B: Backend>(backend: &B, rules: Rules) {
     for (rows, value_width) in [(1, 1), (13, 16), (257, 5)] {
         for dead_parts in [false, true] {
             for asked in [[true; 4], [true, false, false, true]] {
-                assert_check(
-                    &MergeBackwardCase { seed: 1, rows, value_width, dead_parts, asked },
-                    backend,
-                    rules,
-                );
+                let case = MergeBackwardCase { rows, value_width, dead_parts, asked, ..Default::default() };
+                for dtype in [DType::F32, DType::F16, DType::Bf16] {
+                    assert_check(&MergeBackwardCase { dtype, ..case.clone() }, backend, rules);
+                }
             }
         }
     }
@@ -362,7 +361,7 @@ pub fn every_fault_is_caught() {
         assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
-    let merge = MergeBackwardCase { seed: 1, rows: 13, value_width: 4, dead_parts: false, asked: [true; 4] };
+    let merge = MergeBackwardCase::default();
     assert_check(&merge, &cpu(), Rules::IEEE);
     for fault in [Fault::MergeAverages, Fault::LseGradientIgnored] {
         assert!(check(&merge, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");

@@ -3,6 +3,8 @@
 use longseq::*;
 
 use super::MergeCase;
+use super::merge::Part;
+use crate::by_dtype;
 use crate::case::{Calls, Case, Failure, GradientBits, Rules};
 use crate::compare::{Bound, U, compare};
 use crate::data::{self, Data};
@@ -14,6 +16,8 @@ use crate::named::Work;
 pub struct MergeBackwardCase {
     /// Where the data come from.
     pub seed: u64,
+    /// How rows are stored.
+    pub dtype: DType,
     /// The number of rows.
     pub rows: usize,
     /// The width of a row.
@@ -26,39 +30,49 @@ pub struct MergeBackwardCase {
 
 const NAMES: [&str; 4] = ["first.out", "first.lse", "second.out", "second.lse"];
 
+impl Default for MergeBackwardCase {
+    fn default() -> Self {
+        let MergeCase { seed, dtype, rows, value_width, dead_parts } = MergeCase::default();
+        Self { seed, dtype, rows, value_width, dead_parts, asked: [true; 4] }
+    }
+}
+
 impl MergeBackwardCase {
     /// How rows are stored.
     pub fn storage(&self) -> &'static str {
-        "f32"
+        data::dtype_name(self.dtype)
     }
 
     /// The least that the call must do: for both parts a product of rows and a product with its weight; both parts and the gradient
     /// read, two gradients written.
     pub fn work(&self) -> Work {
         let op = TargetAttention::new(self.value_width);
-        Work { flops: 2 * op.merge_flops(self.rows), bytes: 5 * (op.merge_bytes::<f32>(self.rows) / 3) }
+        let bytes = by_dtype!(self.dtype, T => op.merge_bytes::<T>(self.rows));
+        Work { flops: 2 * op.merge_flops(self.rows), bytes: 5 * (bytes / 3) }
     }
 
-    fn parts(&self) -> [(Vec<f32>, Vec<f32>); 2] {
-        let Self { seed, rows, value_width, dead_parts, .. } = *self;
-        MergeCase { seed, rows, value_width, dead_parts }.parts()
+    fn parts<T: Element>(&self) -> [Part<T>; 2] {
+        let Self { seed, dtype, rows, value_width, dead_parts, .. } = *self;
+        MergeCase { seed, dtype, rows, value_width, dead_parts }.parts()
     }
 
-    fn incoming(&self) -> (Vec<f32>, Vec<f32>) {
+    fn incoming<T: Element>(&self) -> Part<T> {
         let mut rng = data::rng(self.seed ^ 0x9e37);
         let out = data::rows(&mut rng, Data::Normal, self.rows, self.value_width);
         (out, data::rows(&mut rng, Data::Normal, self.rows, 1))
     }
 }
 
-impl Case for MergeBackwardCase {
-    type Output = GradientBits;
-
-    fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<GradientBits, Failure> {
+impl MergeBackwardCase {
+    fn run_as<B: Backend, T: Element>(
+        &self,
+        backend: &B,
+        calls: &mut dyn Calls,
+    ) -> Result<GradientBits, Failure> {
         let op = TargetAttention::new(self.value_width);
-        let ([a, b], (grad_out, grad_lse)) = (self.parts(), self.incoming());
-        let uploads = [&a.0, &a.1, &b.0, &b.1, &grad_out, &grad_lse].map(|data| backend.upload(data));
-        let [a_out, a_lse, b_out, b_lse, grad_out, grad_lse] = uploads;
+        let ([a, b], (grad_out, grad_lse)) = (self.parts::<T>(), self.incoming::<T>());
+        let [a_out, b_out, grad_out] = [&a.0, &b.0, &grad_out].map(|rows| backend.upload(rows));
+        let [a_lse, b_lse, grad_lse] = [&a.1, &b.1, &grad_lse].map(|lse| backend.upload(lse));
         let (a_out, a_lse, b_out, b_lse) = (a_out?, a_lse?, b_out?, b_lse?);
         let (grad_out, grad_lse) = (grad_out?, grad_lse?);
         let guarded = |i: usize| {
@@ -74,7 +88,7 @@ impl Case for MergeBackwardCase {
             first.lse = self.asked[1].then(|| first_lse.view_mut(backend)).transpose()?;
             second.out = self.asked[2].then(|| second_out.view_mut(backend)).transpose()?;
             second.lse = self.asked[3].then(|| second_lse.view_mut(backend)).transpose()?;
-            Ok(backend.merge_attention_backward_into::<f32, f32>(
+            Ok(backend.merge_attention_backward_into::<T, f32>(
                 &op,
                 PartialAttention::new(backend.view(&a_out), backend.view(&a_lse)),
                 PartialAttention::new(backend.view(&b_out), backend.view(&b_lse)),
@@ -90,10 +104,9 @@ impl Case for MergeBackwardCase {
         Ok(bits)
     }
 
-    fn compare(&self, output: &GradientBits, rules: Rules) -> Result<(), Failure> {
+    fn compare_as<T: Element>(&self, output: &GradientBits, rules: Rules) -> Result<(), Failure> {
         let op = TargetAttention::new(self.value_width);
-        let ([a, b], (grad_out, grad_lse)) = (self.parts(), self.incoming());
-        let widen = |numbers: &[f32]| -> Vec<f64> { numbers.iter().map(|&x| x.into()).collect() };
+        let ([a, b], (grad_out, grad_lse)) = (self.parts::<T>(), self.incoming::<T>());
         let (first, second) = reference::merge_attention_backward(
             &op,
             PartialAttention::new(Host::view(&a.0), Host::view(&a.1)),
@@ -107,9 +120,10 @@ impl Case for MergeBackwardCase {
         let norm = data::max_norm(&a.0, self.value_width).max(data::max_norm(&b.0, self.value_width));
         let products = data::max_norm(&grad_out, self.value_width) * norm;
         let out = Bound::uniform(weight_error * max_grad, !self.dead_parts);
-        let lse_error =
-            (weight_error + (self.value_width as f64 + 4.0) * U) * (2.0 * products + max_abs(&grad_lse));
+        let lse_error = (weight_error + (self.value_width as f64 + 4.0) * U)
+            * (2.0 * products + data::max_abs(&grad_lse));
         let lse = Bound::uniform(lse_error, false);
+        let [out, lse] = [out, lse].map(|bound| bound.with_any_infinity(self.dead_parts));
         let exact = [first.out, first.lse, second.out, second.lse];
         for i in (0..4).filter(|&i| self.asked[i]) {
             let bound = if i.is_multiple_of(2) { &out } else { &lse };
@@ -119,6 +133,18 @@ impl Case for MergeBackwardCase {
     }
 }
 
-fn max_abs(numbers: &[f32]) -> f64 {
-    data::max_abs(numbers)
+fn widen<T: Element>(numbers: &[T]) -> Vec<f64> {
+    numbers.iter().map(|x| x.to_f32().into()).collect()
+}
+
+impl Case for MergeBackwardCase {
+    type Output = GradientBits;
+
+    fn run_with<B: Backend>(&self, backend: &B, calls: &mut dyn Calls) -> Result<GradientBits, Failure> {
+        by_dtype!(self.dtype, T => self.run_as::<B, T>(backend, calls))
+    }
+
+    fn compare(&self, output: &GradientBits, rules: Rules) -> Result<(), Failure> {
+        by_dtype!(self.dtype, T => self.compare_as::<T>(output, rules))
+    }
 }

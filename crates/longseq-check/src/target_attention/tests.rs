@@ -268,7 +268,7 @@ fn ignores_rows_that_belong_to_nobody<B: Backend>(backend: &B, rules: Rules) {
 
 fn merges_random_parts<B: Backend>(backend: &B, rules: Rules) {
     for (rows, value_width) in [(1, 1), (13, 16), (257, 5)] {
-        assert_check(&MergeCase { seed: 1, rows, value_width, dead_parts: false }, backend, rules);
+        assert_check(&MergeCase { rows, value_width, ..Default::default() }, backend, rules);
     }
 }
 
@@ -337,7 +337,7 @@ pub fn every_fault_is_caught() {
         assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
-    let merge = MergeCase { seed: 1, rows: 13, value_width: 4, dead_parts: false };
+    let merge = MergeCase::default();
     assert!(check(&merge, &Mutant(Fault::MergeAverages), Rules::IEEE).is_err());
     let merge = MergeCase { rows: 100, dead_parts: true, ..merge };
     assert!(check(&merge, &Mutant(Fault::DeadPartsCount), Rules::IEEE).is_err());
