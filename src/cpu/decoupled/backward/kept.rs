@@ -144,7 +144,8 @@ impl Kept {
         for_each(tasks, |task| instructions.run(task));
     }
 
-    /// Puts as much of the scales on the gradients of the scores as a row times a scale could be too large or too small for `f32`.
+    /// Puts a power of two of the scales on the gradients of the scores: a row times a large or tiny scale could leave the range of
+    /// `f32`.
     pub(super) fn split_scales(&mut self, op: &Decoupled) {
         let (scales, factor) = op.split_scales();
         self.grads.iter_mut().for_each(|grad| *grad *= factor);
