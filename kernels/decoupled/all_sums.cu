@@ -38,7 +38,7 @@ struct DecoupledAllIdsParams {
 };
 
 struct DecoupledScaleParams {
-    // [rows, row_width], of which some columns are multiplied by `scale`, and by factors of the same shape.
+    // [rows, row_width], of which some columns are multiplied by factors of the same shape, and by `scale`.
     float *data;
     // Null: ones.
     const float *factors;
@@ -145,7 +145,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) decoupled_all_behaviours(c
     }
 }
 
-// Partial sums of candidates: out[m] = Σ_l factor · rows[l] over a span. A block takes a tile and 64 columns.
+// Halves of the partial sums of candidates: out[m] = Σ_l factor/2 · rows[l] over a span. (A mean of the largest numbers may be beyond
+// them by a rounding error.) A block takes a tile and 64 columns.
 extern "C" __global__ void __launch_bounds__(THREADS) decoupled_all_candidates(const DecoupledPairSumsParams p) {
     __shared__ float factors[CANDIDATES][STAGED + 1], weights[CANDIDATES][STAGED + 1];
     __shared__ float rows[STAGED][CANDIDATE_COLUMNS];
@@ -161,7 +162,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) decoupled_all_candidates(c
             const u32 c = i / STAGED, l = i % STAGED, m = tile.first_row + c;
             const bool there = m < span.targets && begin + l < span.rows;
             const u64 pair = span.pairs + (u64)m * span.rows + begin + l;
-            factors[c][l] = there ? __ldg(p.factors + pair) : 0.0f;
+            factors[c][l] = there ? 0.5f * __ldg(p.factors + pair) : 0.0f;
             weights[c][l] = there ? __ldg(p.weights + pair) : 0.0f;
             all &= weights[c][l] != -1.0f;
         }
@@ -236,7 +237,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) decoupled_scale(const Deco
     const u64 item = (u64)blockIdx.x * THREADS + threadIdx.x;
     if (item < p.items) {
         const u64 at = item / p.width * p.row_width + p.first_column + item % p.width;
-        p.data[at] = p.data[at] * p.scale * (p.factors ? __ldg(p.factors + at) : 1.0f);
+        // The scale comes last: it doubles halves of sums.
+        p.data[at] = p.data[at] * (p.factors ? __ldg(p.factors + at) : 1.0f) * p.scale;
     }
 }
 

@@ -8,6 +8,8 @@
 //     dA_f[ids[l,f]]        += ds_l · scale_f · A_f[target_ids[m,f]]
 //     dA_f[target_ids[m,f]] += scale_f · Σ_l ds_l · A_f[ids[l,f]]
 //
+// A row times a large or tiny scale could leave the range of f32: a power of two of the scales is a factor of ds_l instead.
+//
 // decoupled_keep checks a selection, and writes for each slot its behaviour, its weight, and its ids, which are then sorted.
 // decoupled_kept_rows writes two rows of each candidate: what the numbers of its behaviours multiply, and the gradient of its own; and the
 // products ⟨g, r_l⟩. decoupled_score_gradients turns these into ds. The sums by id are those of lookup/backward.cu, whose "bags" are
@@ -38,7 +40,8 @@ struct DecoupledKeepParams {
     u32 top_k;
     u32 features;
     u32 candidates;
-    u32 unused;
+    // On `numbers`.
+    float factor;
 };
 
 struct DecoupledKeptRowsParams {
@@ -75,6 +78,9 @@ struct DecoupledScoreGradientsParams {
     uint2 *out_bags;
     u32 top_k;
     u32 candidates;
+    // On the numbers of `out_bags`.
+    float factor;
+    u32 unused;
 };
 
 // The count of a candidate: 0 if it is above K.
@@ -119,7 +125,7 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_keep(const D
                 report_bad_id(p.bad_positions, slot, position);
             } else if (score != -infinity()) {
                 row = (u32)(tile.history_start + position);
-                number = p.numbers ? p.numbers[slot] : weight_of(score, row_max) / row_sum;
+                number = p.numbers ? p.numbers[slot] * p.factor : weight_of(score, row_max) / row_sum;
             }
         }
         any |= row != NONE;
@@ -172,7 +178,8 @@ __device__ __forceinline__ float sum_of_lanes(float value, u32 lanes) {
     return value;
 }
 
-// Goes over the slots of a candidate, of which groups of lanes take one each in turn: sums the rows, and writes the dots.
+// Goes over the slots of a candidate, of which groups of lanes take one each in turn: sums the halves of the rows, since a mean of
+// the largest numbers may be beyond them by a rounding error, and writes the dots.
 __device__ __forceinline__ Vec4 go_over_slots(
     const DecoupledKeptRowsParams &p, const Slice &slice, const Vec4 &factor, u64 first, u32 count, u32 lanes, bool add_dots) {
     const u32 groups = ROW_THREADS / lanes, lane = threadIdx.x % lanes, group = threadIdx.x / lanes;
@@ -195,7 +202,7 @@ __device__ __forceinline__ Vec4 go_over_slots(
             const float number = keeps ? __uint_as_float(__ldg(p.bags + slot).y) : 0.0f;
 #pragma unroll
             for (u32 e = 0; e < COLUMNS; e++) {
-                block.numbers[e] = keeps ? fma(number, values[i].numbers[e], block.numbers[e]) : block.numbers[e];
+                block.numbers[e] = keeps ? fma(0.5f * number, values[i].numbers[e], block.numbers[e]) : block.numbers[e];
             }
             if (p.dots) {
                 float product = sum_of_lanes(keeps && slice.there ? dot(factor, values[i]) : 0.0f, lanes);
@@ -251,7 +258,7 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_kept_rows(co
             }
 #pragma unroll
             for (u32 e = 0; e < COLUMNS; e++) {
-                sum.numbers[e] *= factor.numbers[e];
+                sum.numbers[e] = 2.0f * (sum.numbers[e] * factor.numbers[e]);
             }
             store_vec4(p.sums + place, sum, left);
         }
@@ -278,7 +285,7 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) decoupled_score_gradie
             p.out[slot] = grad;
         }
         if (p.out_bags) {
-            p.out_bags[p.candidates + slot] = make_uint2((u32)m, __float_as_uint(grad));
+            p.out_bags[p.candidates + slot] = make_uint2((u32)m, __float_as_uint(grad * p.factor));
         }
     }
     if (p.out_bags && threadIdx.x == 0) {

@@ -71,7 +71,7 @@ struct BackwardAgain {
 
     // The gradients of a behaviour, by one warp.
     __device__ __forceinline__ void write_behaviour(u32 behaviour, u32 rows) const {
-        float dk[COLUMNS] = {}, dv[COLUMNS] = {};
+        float dk[COLUMNS] = {}, dv[COLUMNS] = {}, some_dk[COLUMNS] = {}, some_dv[COLUMNS] = {};
         float *bias = p.grad_bias + (span.history_start + behaviour) * heads();
         const bool first_lane = threadIdx.x % WARP == 0 && p.grad_bias != nullptr;
 #pragma unroll 1
@@ -79,9 +79,17 @@ struct BackwardAgain {
             float weight, grad;
             bool counts = weigh(row, behaviour, weight, grad);
             if (first_lane) bias[head_of(row)] = (row < p.group_heads ? 0.0f : bias[head_of(row)]) + (counts ? grad : 0.0f);
-            if (!counts) continue;
-            add(dv, weight, p.grad_out, index_of_row(row), p.value_width);
-            add(dk, grad * p.scale, p.queries, index_of_row(row), p.width);
+            if (counts) {
+                add(some_dv, weight, p.grad_out, index_of_row(row), p.value_width);
+                add(some_dk, grad * p.scale, p.queries, index_of_row(row), p.width);
+            }
+            if ((row + 1) % ADDED_IN_A_ROW != 0 && row + 1 < rows) continue;
+#pragma unroll
+            for (u32 i = 0; i < COLUMNS; i++) {
+                dk[i] += some_dk[i];
+                dv[i] += some_dv[i];
+                some_dk[i] = some_dv[i] = 0.0f;
+            }
         }
 #pragma unroll
         for (u32 i = 0; i < COLUMNS; i++) {

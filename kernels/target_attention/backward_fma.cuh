@@ -173,10 +173,25 @@ struct Backward : BackwardRows<Rows, CHUNK, STEP, TILE_ROWS> {
         return (removed[behaviour * ROW_GROUPS + row / SCORE_ROWS] >> row % SCORE_ROWS & 1) != 0;
     }
 
-    // acc += the rows of the tile, weighed.
+    // acc += the rows of the tile, weighed. Those of a tile are added up first, so that no chain of additions is as long as the list
+    // of candidates.
     __device__ __forceinline__ void add_rows(float (&acc)[4][COLUMNS], const float *weighed, const float *tile, bool careful) const {
         const u32 behaviour = threadIdx.x / COLUMN_LANES * 4;
         const float *w = weighed + behaviour * WEIGHT_PITCH;
+        // Small tiles hold all rows.
+        if constexpr (ROWS <= 8) return add_rows_of_tile(acc, w, tile, behaviour, careful);
+        float sums[4][COLUMNS] = {};
+        add_rows_of_tile(sums, w, tile, behaviour, careful);
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) {
+#pragma unroll
+            for (u32 c = 0; c < COLUMNS; c++) {
+                acc[i][c] += sums[i][c];
+            }
+        }
+    }
+    __device__ __forceinline__ void add_rows_of_tile(float (&acc)[4][COLUMNS], const float *w, const float *tile, u32 behaviour,
+                                                     bool careful) const {
         if (careful) return add_rows_carefully(acc, w, tile, behaviour);
 #pragma unroll 1
         for (u32 row = 0; row < rows; row += 4) {

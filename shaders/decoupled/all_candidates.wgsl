@@ -1,5 +1,5 @@
-// Partial gradients of the rows of candidates: partial[m] = Σ_l factor · rows[l] over a span, where factors are weights or gradients
-// of scores.
+// Halves of the partial gradients of the rows of candidates: partial[m] = Σ_l factor/2 · rows[l] over a span, where factors are weights
+// or gradients of scores. (A mean of the largest numbers may be beyond them by a rounding error.)
 //
 // One workgroup of 128 threads takes a tile and 64 columns; a thread has two candidates and four columns, 16 apart.
 
@@ -60,6 +60,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
             var pair = vec2<f32>(REMOVED, 0.0);
             if c < span.w && l < span.y {
                 pair = pairs[places.x + c * span.y + l];
+            }
+            if bitcast<u32>(pair.x) != REMOVED_BITS {
+                pair *= 0.5;
             }
             staged_pairs[i / STAGED * PAIR_STRIDE + i % STAGED] = pair;
         }

@@ -10,6 +10,8 @@ struct KeptBagsParams {
     // 0: they have none.
     candidates: u32,
     top_k: u32,
+    // On all numbers.
+    factor: f32,
 }
 @group(0) @binding(0) var<uniform> params: KeptBagsParams;
 
@@ -20,9 +22,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         return;
     }
     if index < params.candidates {
-        bags[index] = vec2<u32>(params.candidates + index, bitcast<u32>(1.0));
+        bags[index] = vec2<u32>(params.candidates + index, bitcast<u32>(params.factor));
         return;
     }
     let slot = index - params.candidates;
-    bags[index] = vec2<u32>(slot / params.top_k, kept[slot].x);
+    bags[index] = vec2<u32>(slot / params.top_k, bitcast<u32>(bitcast<f32>(kept[slot].x) * params.factor));
 }

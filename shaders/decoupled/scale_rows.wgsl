@@ -1,4 +1,4 @@
-// Multiplies columns of rows by a number, and by factors of the same shape.
+// Multiplies columns of rows by factors of the same shape, and then by a number, which doubles halves of sums.
 //
 // One thread per number.
 
@@ -23,9 +23,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         return;
     }
     let place = index / params.width * params.row_width + params.first_column + index % params.width;
-    var factor = params.scale;
+    var row = rows[params.base + place];
     if params.has_factors == 1u {
-        factor *= factors[params.factors_base + place];
+        row *= factors[params.factors_base + place];
     }
-    rows[params.base + place] *= factor;
+    rows[params.base + place] = row * params.scale;
 }

@@ -105,6 +105,7 @@ tests!(target_attention_backward on cpu cuda webgpu: (
     matches_reference_on_a_long_history,
     matches_reference_on_many_users_and_candidates,
     matches_reference_on_random_batches,
+    adds_up_many_candidates,
     writes_what_is_asked_for,
     takes_finite_masks_for_scores,
     adds_weights_of_large_scores_up_to_one,
@@ -240,6 +241,7 @@ tests!(lookup_backward on cpu cuda webgpu: (
     refuses_bad_ids_and_orders,
     updates_rows_with_every_optimiser,
     updates_rows_of_any_width,
+    steps_on_gradients_whose_squares_vanish,
     updates_random_rows,
     refuses_bad_updates_and_changes_nothing,
 ));
@@ -288,6 +290,7 @@ tests!(decoupled_backward on cpu cuda webgpu: (
     removes_a_score_that_overflows,
     takes_more_kept_than_a_search_finds,
     ignores_removed_behaviours_in_several_chunks,
+    weighs_rows_near_the_limits,
     names_the_widest_rows,
     ignores_rows_that_belong_to_nobody,
     names_the_backward_call,

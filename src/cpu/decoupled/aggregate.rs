@@ -68,7 +68,7 @@ impl Kernel for Aggregate<'_> {
 
 /// Computes in `f64` a weighted mean whose sum is not finite in `f32`. It is at most the largest value, which a rounding error
 /// may exceed.
-fn aggregate_exactly<L: Lanes>(
+pub(super) fn aggregate_exactly<L: Lanes>(
     l: L,
     tables: &[Table<'_, Host>],
     ids: &[u32],

@@ -4,6 +4,9 @@ use std::ops::Range;
 
 use crate::cpu::vector::{FEW, LANES, Lanes, Row, product, product_of_few};
 
+/// The most products of a chain of additions: of wider rows, blocks are added up.
+const LINKS: usize = 4096;
+
 /// The rows of some candidates.
 pub(in crate::cpu) struct Queries {
     width: usize,
@@ -31,7 +34,7 @@ impl Queries {
         let mut groups = Vec::new();
         for first in targets.clone().step_by(LANES) {
             let count = LANES.min(targets.end - first);
-            let are_few = count <= FEW && width.is_multiple_of(LANES);
+            let are_few = count <= FEW && width.is_multiple_of(LANES) && width <= LANES * LINKS;
             let mut rows = vec![[0.0; LANES]; if are_few { FEW * width / LANES } else { width }];
             for lane in 0..count {
                 read(first + lane, &mut query);
@@ -61,7 +64,12 @@ impl Queries {
                 products[i][..FEW].copy_from_slice(&dots);
             });
         } else {
-            product(l, rows, self.width, count, queries, |i, sums| l.store(&mut products[i], sums));
+            for (block, columns) in queries.chunks(LINKS).enumerate() {
+                product(l, &rows[block * LINKS..], self.width, count, columns, |i, sums| {
+                    let sums = if block == 0 { sums } else { l.add(l.load(&products[i]), sums) };
+                    l.store(&mut products[i], sums);
+                });
+            }
         }
     }
 }

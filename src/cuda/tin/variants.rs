@@ -46,8 +46,8 @@ pub(in crate::cuda) static VARIANTS: [Variant; 12] = [
 pub(in crate::cuda) static BACKWARD_VARIANTS: [BackwardVariant; 8] = [
     by_threads("tin_backward_fma_64_rows_8", 141, [64, 8, 64, 2]),
     by_threads("tin_backward_fma_64_rows_32", 200, [64, 32, 64, 4]),
-    by_threads("tin_backward_fma_128_rows_32", 179, [128, 32, 32, 4]),
-    by_threads("tin_backward_fma_256_rows_16", 167, [256, 16, 16, 1]),
+    by_threads("tin_backward_fma_128_rows_32", 200, [128, 32, 32, 4]),
+    by_threads("tin_backward_fma_256_rows_16", 196, [256, 16, 16, 1]),
     by_lanes("tin_backward_stream_64_rows_1", 108, [64, 1, 64, 0]),
     by_lanes("tin_backward_stream_64_rows_4", 128, [64, 4, 64, 0]),
     by_lanes("tin_backward_stream_128_rows_1", 116, [128, 1, 64, 0]),

@@ -27,6 +27,11 @@ use crate::ops::shape::{dim, elements, expect, product, size, sum};
 /// zeros. A NaN or `+∞` among the kept scores gives NaN in the candidate's row. Each score must be within `f32`; representations
 /// may have any size. Scores, pooled rows and outputs are `f32`, whatever the storage type of the tables.
 ///
+/// A scale times a row may leave the range of `f32`, as long as the score does not: a power of two is applied to the sum of all features'
+/// products, which the largest scale decides. So, where a device flushes subnormal numbers (GPUs through WGSL may), a feature whose scale
+/// is tiny next to the largest loses numbers of a candidate's row: with scales of 1e-36 and 0.5, a row of 1e-3 counts as zeros. A score
+/// loses at most 1.2e-38 times the sum of the behaviour's numbers by that, times the largest scale if it is above 1.
+///
 /// ```
 /// use longseq::prelude::*;
 /// use longseq::{Cpu, Decoupled, DecoupledInputs, Host, Jagged, Table, TableData};

@@ -24,6 +24,11 @@ const NAME: &str = "din";
 /// behaviour that is not removed count even where its weight is 0. With softmax, behaviours may have any size where the
 /// network's own numbers are within `f32`; without, each partial sum must be, too.
 ///
+/// The blocks of `W_1` for `q`, `s_l` and `q − s_l` are added up once, before any row is read: `(W_q + W_d)·q + (W_s − W_d)·s_l`. Where
+/// `q` and `s_l` are large and near each other, `q − s_l` is therefore as exact as `q` and `s_l` times their weights are in `f32`, not
+/// as its own size: rows of 1e5 that differ by 1 give it an error of about 1e-3. Rows of a magnitude that embeddings have, up to a
+/// hundred or so, lose nothing that matters.
+///
 /// GPU backends take up to 256 units per hidden layer, and fewer where a layer's rows do not fit in the memory of a workgroup:
 /// they answer [`Error::Limit`] with the argument's name. On [`Cpu`](crate::Cpu) there is no limit.
 ///

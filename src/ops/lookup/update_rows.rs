@@ -22,7 +22,9 @@ const NAME: &str = "update_rows";
 ///
 /// `t` is the number of the step, from 1 on, the same for all rows: Adam is *lazy*, a row that a step does not meet keeps its moments
 /// as they are. State is `f32` and starts as zeros. Arithmetic is `f32`, and a row of 16-bit numbers is rounded to the nearest once
-/// per step. Weight decay (0 by default) is decoupled from the gradient, and decays only the rows met. `g²` must be within `f32`.
+/// per step. Weight decay (0 by default) is decoupled from the gradient, and decays only the rows met. `g²` must be within `f32`; where
+/// it is too small for it, it counts as 0, which changes no step by more than its rounding does, because `eps` is at least
+/// [`MIN_EPS`](Self::MIN_EPS).
 ///
 /// The formulas are those of FBGEMM's table-batched embeddings (`EXACT_SGD`, `EXACT_ROWWISE_ADAGRAD`, `EXACT_ADAGRAD`, `ADAM`;
 /// weight decay in the mode `DECOUPLE`), without stochastic rounding. "Exact" means that a row met several times makes one step with
@@ -104,6 +106,10 @@ impl<'a, S: Memory, T: Element> TableMut<'a, S, T> {
 impl Optimiser {
     const EPS: f32 = 1e-8;
 
+    /// The smallest `eps`. A square below the normal numbers of `f32` may count as 0, so that the root of a sum is off by up to 1.1e-19:
+    /// with a smaller `eps`, that would be another step.
+    pub const MIN_EPS: f32 = 1e-12;
+
     fn new(method: OptimiserMethod, rate: f32) -> Self {
         Self { method, rate, weight_decay: 0.0 }
     }
@@ -155,8 +161,8 @@ impl Optimiser {
     /// Checks the parameters.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for a rate or weight decay that is not finite, an `eps` that is not positive, a `β` outside `0..1`, or a
-    /// step of 0.
+    /// [`Error::Parameter`] for a rate or weight decay that is not finite, an `eps` below [`MIN_EPS`](Self::MIN_EPS), a `β` outside
+    /// `0..1`, a step of 0, and where `rate·weight_decay` or `rate/eps` is beyond `f32`.
     pub fn check(&self) -> Result<()> {
         let wrong = |argument, expected: &str, got: String| {
             Err(Error::Parameter { operation: NAME, argument, expected: expected.into(), got })
@@ -166,13 +172,20 @@ impl Optimiser {
                 return wrong(argument, "a finite number", number.to_string());
             }
         }
+        if !(self.rate * self.weight_decay).is_finite() {
+            let got = format!("{} with a rate of {}", self.weight_decay, self.rate);
+            return wrong("weight_decay", "rate·weight_decay within f32", got);
+        }
         let (eps, betas, step) = match self.method {
             OptimiserMethod::Sgd => return Ok(()),
             OptimiserMethod::RowWiseAdagrad { eps } | OptimiserMethod::Adagrad { eps } => (eps, [0.0; 2], 1),
             OptimiserMethod::Adam { beta1, beta2, eps, step } => (eps, [beta1, beta2], step),
         };
-        if !(eps > 0.0 && eps.is_finite()) {
-            return wrong("eps", "a positive number", eps.to_string());
+        if !(eps >= Self::MIN_EPS && eps.is_finite()) {
+            return wrong("eps", "a number of at least 1e-12", format!("{eps:e}"));
+        }
+        if !(self.rate / eps).is_finite() {
+            return wrong("rate", "rate/eps within f32", format!("{:e} with an eps of {eps:e}", self.rate));
         }
         for (argument, beta) in ["beta1", "beta2"].into_iter().zip(betas) {
             if !(0.0..1.0).contains(&beta) {

@@ -2,12 +2,15 @@
 //! and warps, and kernels that are wrong on purpose.
 
 use longseq::*;
-use longseq_check::Case;
 use longseq_check::data::Ids;
-use longseq_check::decoupled::{DecoupledBackwardCase, DecoupledCase, Scores, check_overflowing_scores};
-use longseq_check::device::assert_check;
+use longseq_check::decoupled::{
+    DecoupledBackwardCase, DecoupledCase, Scores, check_overflowing_scores, check_scales_near_the_limits,
+    rows_near_the_limits,
+};
 use longseq_check::device::cuda::{modes_of, session, set_mode};
+use longseq_check::device::{TestDevice, assert_check};
 use longseq_check::lookup::{Form, Storage};
+use longseq_check::{Case, check};
 
 use super::wrong_kernels::{Check, Mutant, assert_caught, checked, everywhere};
 
@@ -138,6 +141,19 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
         (sums("decoupled_add_rows", "the id before", ("setp.le.u32", "setp.lt.u32")), &cut),
     ];
     let mut twins: Vec<_> = twins.into_iter().map(|(mutant, case)| (mutant, checked(case))).collect();
+    let halves = everywhere(kept("decoupled_kept_rows", "not halved", ("0f3F000000", "0f3F800000")));
+    let near_the_limits = Check::new("rows near the limits", |gpu: &Cuda| {
+        rows_near_the_limits().iter().take(1).try_for_each(|case| check(case, gpu, gpu.rules()))
+    });
+    twins.push((halves, near_the_limits));
+    // Other parameters, which are 0 or nearly so.
+    for (kernel, edit) in [
+        ("decoupled_keep", ("_param_0+116]", "_param_0+112]")),
+        ("decoupled_score_gradients", ("_param_0+56]", "_param_0+60]")),
+    ] {
+        let scales = Check::new("scales", |gpu: &Cuda| check_scales_near_the_limits(gpu, gpu.rules()));
+        twins.push((kept(kernel, "the power of two left out", edit), scales));
+    }
     twins.push((
         sums("decoupled_all_behaviours", "one removed is enough to keep all", ("red.and", "red.or")),
         Check::new("scores that overflow", check_overflowing_scores::<Cuda>),

@@ -149,6 +149,7 @@ pub(super) fn wrong() -> Vec<(Mutant, Check)> {
     let merge = MergeBackwardCase::default();
     let twins = [
         (fma("scores shifted wrongly", ("sub.rn.f32", "add.rn.f32")), &many),
+        (everywhere(fma("sums of tiles subtracted", ("add.rn.f32", "sub.rn.f32"))), &many),
         (everywhere(fma("overwritten while read", ("bar.sync \t0;", ""))), &with_bias),
         (everywhere(fma("removed behaviours not detected", ("bar.red.or", "bar.red.and"))), &removed),
         (everywhere(mutant("combine_queries", "spans subtracted", ("add.rn.f32", "sub.rn.f32"))), &many),

@@ -27,3 +27,9 @@ tests!(search on cpu cuda webgpu: (
     refuses_what_a_score_does_not_take,
     matches_reference_on_the_small_named_cases,
 ));
+
+/// On `Cpu` alone: `Cuda` and `Wgpu` add up wide rows in longer chains (docs/status.md).
+#[test]
+fn cpu_adds_up_wide_rows_by_blocks() {
+    longseq_check::search::adds_up_wide_rows_by_blocks(&longseq::Cpu::new(), longseq_check::Rules::IEEE);
+}

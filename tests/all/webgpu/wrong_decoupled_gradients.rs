@@ -69,11 +69,18 @@ fn from_a_selection() -> Vec<Twin> {
         // The candidate's own row taken for what its slots multiply.
         of("decoupled/kept_bags", "params.candidates + index,", "index,"),
         of("decoupled/kept_bags", "slot / params.top_k", "slot % params.top_k"),
+        // Large scales left out.
+        twin_that(
+            |gpu| check_scales_near_the_limits(gpu, gpu.rules()),
+            "decoupled/kept_bags",
+            "(bitcast<f32>(kept[slot].x) * params.factor)",
+            "(bitcast<f32>(kept[slot].x))",
+        ),
         // Features not added up; a lane left out.
         of("decoupled/kept_dots", "sum += dots[slot];", ""),
         of("decoupled/kept_dots", "other < 16u", "other < 8u"),
         of("decoupled/score_gradients", "- mean)", "+ mean)"),
-        of("decoupled/scale_rows", "var factor = params.scale;", "var factor = 1.5 * params.scale;"),
+        of("decoupled/scale_rows", "= row * params.scale;", "= 1.5 * row * params.scale;"),
     ]
 }
 
@@ -108,6 +115,7 @@ fn over_all() -> Vec<Twin> {
         of("decoupled/all_behaviours", "pair[params.factor]", "pair.x"),
         twin_that(check_overflowing_scores::<Wgpu>, "decoupled/all_behaviours", "!= REMOVED_BITS", "!= NONE"),
         of("decoupled/all_candidates", "sums[0] += some[0];", "sums[0] = some[0];"),
+        of("decoupled/all_candidates", "pair *= 0.5;", ""),
         twin(&removed, "decoupled/all_candidates", "!= REMOVED_BITS", "!= NONE"),
         of("decoupled/all_merge_sums", "sum += partial", "sum = partial"),
         of("decoupled/all_ids", "kept[index / params.features] == 1u", "kept[index / params.features] == 0u"),

@@ -37,6 +37,7 @@ list_tests!("decoupled_backward":
     removes_a_score_that_overflows,
     takes_more_kept_than_a_search_finds,
     ignores_removed_behaviours_in_several_chunks,
+    weighs_rows_near_the_limits,
     names_the_widest_rows,
     ignores_rows_that_belong_to_nobody,
     names_the_backward_call,

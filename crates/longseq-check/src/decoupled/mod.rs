@@ -14,6 +14,7 @@ mod scores;
 pub mod tests;
 
 pub use backward::{DecoupledBackwardCase, DecoupledGradientOutput, FORMULA as BACKWARD_FORMULA};
+pub use backward_large::rows_near_the_limits;
 pub use overflow::check_overflowing_scores;
 pub use scales::check_scales_near_the_limits;
 pub use scores::Scores;

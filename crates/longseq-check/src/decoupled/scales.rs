@@ -67,13 +67,43 @@ fn check_scale<B: Backend>(backend: &B, numbers: Numbers) -> Result<(), Failure>
         compare("out", &backend.download(backend.view(&got))?, &out)?;
     }
     let grad_out = backend.upload(&GRAD_OUT.map(|grad| [grad, 0.0]).concat())?;
+    let exact = exact_gradients(numbers);
+    let compare_grads = |name: &str, grads: &Buffer<B, f32>| -> Result<(), Failure> {
+        let got: Vec<f32> = backend.download(backend.view(grads))?;
+        compare(&format!("{name}: gradients of candidates"), &got[..2], &exact[..2])?;
+        compare(&format!("{name}: gradients of behaviours"), &got[2..], &exact[2..])
+    };
+    let saved = DecoupledSaved::new().with_selection(found.selection());
+    for (name, op, saved) in [
+        ("whole histories", op.clone().with_top_k(None), DecoupledSaved::new()),
+        ("a selection", op.clone(), saved),
+    ] {
+        let mut grads = backend.upload(&[f32::NAN; 5])?;
+        let asked = Some(TableGradient::Dense(backend.view_mut(&mut grads)));
+        let asked = DecoupledGradients::new().with_attention([asked, None]);
+        backend.decoupled_attend_backward_into(&op, &batch, inputs, saved, backend.view(&grad_out), asked)?;
+        compare_grads(name, &grads)?;
+    }
+    // The same from gradients of the scores.
+    let mut grad_scores = backend.zeros::<f32>(6)?;
+    let asked = AggregateGradients::new().with_scores(backend.view_mut(&mut grad_scores));
+    let aggregate = AggregateInputs::new(&representation, ids, target_ids);
+    let selection = || found.selection();
+    let grad_out = backend.view(&grad_out);
+    backend.decoupled_aggregate_backward_into(&op, &batch, aggregate, selection(), grad_out, asked)?;
     let mut grads = backend.upload(&[f32::NAN; 5])?;
     let asked = Some(TableGradient::Dense(backend.view_mut(&mut grads)));
-    let asked = DecoupledGradients::new().with_attention([asked, None]);
-    let saved = DecoupledSaved::new();
-    let all = op.with_top_k(None);
-    backend.decoupled_attend_backward_into(&all, &batch, inputs, saved, backend.view(&grad_out), asked)?;
+    let asked = SearchGradients::new().with_attention([asked, None]);
+    let (search, grad_scores) = (SearchInputs::new(&attention, ids, target_ids), backend.view(&grad_scores));
+    backend.decoupled_search_backward_into(&op, &batch, search, selection(), grad_scores, asked)?;
+    compare_grads("a search", &grads)
+}
+
+/// The gradients of the attention table's rows.
+fn exact_gradients(numbers: Numbers) -> [f64; 5] {
+    let Numbers { scale, targets, behaviours } = numbers;
     let mut gradient = [0.0; 5];
+    let exact = targets.map(|target| exact(numbers, target));
     for (m, (_, weights, out)) in exact.iter().enumerate() {
         for l in 0..3 {
             let of_score = f64::from(GRAD_OUT[m]) * weights[l] * (f64::from(VALUES[l]) - out);
@@ -81,9 +111,7 @@ fn check_scale<B: Backend>(backend: &B, numbers: Numbers) -> Result<(), Failure>
             gradient[m] += f64::from(scale) * of_score * f64::from(behaviours[l]);
         }
     }
-    let got = backend.download(backend.view(&grads))?;
-    compare("gradients of candidates", &got[..2], &gradient[..2])?;
-    compare("gradients of behaviours", &got[2..], &gradient[2..])
+    gradient
 }
 
 pub(super) fn takes_scales_near_the_limits<B: Backend>(backend: &B, rules: Rules) {

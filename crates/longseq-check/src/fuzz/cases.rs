@@ -356,7 +356,13 @@ pub(super) fn target_attention_backward(bytes: &mut Unstructured<'_>) -> Result<
     }
     let forward = attention_case(bytes)?;
     let (asked, narrow, with_grad_lse) = bytes.arbitrary()?;
-    Ok(AnyCase::AttentionBackward(AttentionBackwardCase { forward, asked, narrow, with_grad_lse, nan: None }))
+    Ok(AnyCase::AttentionBackward(AttentionBackwardCase {
+        forward,
+        asked,
+        narrow,
+        with_grad_lse,
+        ..Default::default()
+    }))
 }
 
 pub(super) fn din_backward(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
@@ -418,6 +424,7 @@ pub(super) fn update_rows(bytes: &mut Unstructured<'_>) -> Result<AnyCase> {
             .with_eps(*bytes.choose(&[1e-8, 1e-3, 1.0])?)
             .with_weight_decay(*bytes.choose(&[0.0, 0.1])?),
         data: *bytes.choose(&[Data::Normal, Data::Scaled(1e3), Data::Scaled(1e-6), Data::Zeros])?,
+        fresh: false,
         nan: None,
     };
     Ok(AnyCase::UpdateRows(case))

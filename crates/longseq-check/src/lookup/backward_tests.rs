@@ -26,6 +26,7 @@ list_tests!("lookup_backward":
     refuses_bad_ids_and_orders,
     updates_rows_with_every_optimiser,
     updates_rows_of_any_width,
+    steps_on_gradients_whose_squares_vanish,
     updates_random_rows,
     refuses_bad_updates_and_changes_nothing,
 );

@@ -31,6 +31,8 @@ pub struct UpdateRowsCase {
     pub optimiser: Optimiser,
     /// What the gradients look like.
     pub data: Data,
+    /// The state is zeros, as before the first step.
+    pub fresh: bool,
     /// The place in the gradient's rows of a NaN.
     pub nan: Option<usize>,
 }
@@ -47,6 +49,7 @@ impl Default for UpdateRowsCase {
             spare: 0,
             optimiser: Optimiser::adagrad(0.1),
             data: Data::Normal,
+            fresh: false,
             nan: None,
         }
     }
@@ -85,7 +88,7 @@ impl UpdateRowsCase {
         let all = self.rows * self.width;
         let mut positive =
             |length: usize| (0..length).map(|_| rng.random_range(0.0..4.0f32)).collect::<Vec<_>>();
-        let state = match self.optimiser.method {
+        let mut state = match self.optimiser.method {
             OptimiserMethod::Sgd => vec![],
             OptimiserMethod::RowWiseAdagrad { .. } => vec![positive(self.rows)],
             OptimiserMethod::Adam { .. } => {
@@ -94,6 +97,9 @@ impl UpdateRowsCase {
             }
             _ => vec![positive(all)],
         };
+        if self.fresh {
+            state.iter_mut().for_each(|state| state.fill(0.0));
+        }
         let table = data::rows(&mut rng, Data::Normal, self.rows, self.width);
         Inputs { table, state, ids, rows, count }
     }

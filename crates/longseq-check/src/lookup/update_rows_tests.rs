@@ -45,6 +45,25 @@ pub(super) fn updates_rows_with_every_optimiser<B: Backend>(backend: &B, rules: 
     }
 }
 
+/// The first step with gradients whose squares `f32` does not hold, or only as subnormal numbers, and with none.
+pub(super) fn steps_on_gradients_whose_squares_vanish<B: Backend>(backend: &B, rules: Rules) {
+    for plain in [Optimiser::row_wise_adagrad(0.1), Optimiser::adagrad(1e3), Optimiser::adam(0.01, 1)] {
+        for eps in [Optimiser::MIN_EPS, 1e-8] {
+            for data in [Data::Scaled(1e-15), Data::Scaled(1e-19), Data::Scaled(1e-22), Data::Zeros] {
+                let optimiser = plain.with_eps(eps);
+                let case = UpdateRowsCase { optimiser, data, fresh: true, ..Default::default() };
+                assert_check(&case, backend, rules);
+            }
+        }
+    }
+    // The largest factor of a gradient.
+    let optimiser = Optimiser::row_wise_adagrad(1e26);
+    for data in [Data::Zeros, Data::Scaled(1e-22)] {
+        let case = UpdateRowsCase { optimiser, data, fresh: true, ..Default::default() };
+        assert_check(&case, backend, rules);
+    }
+}
+
 pub(super) fn updates_rows_of_any_width<B: Backend>(backend: &B, rules: Rules) {
     for width in [1, 3, 15, 16, 17, 64, 300] {
         for optimiser in [Optimiser::row_wise_adagrad(0.1), Optimiser::adam(0.1, 3)] {
@@ -144,7 +163,13 @@ pub(super) fn refuses_bad_updates_and_changes_nothing<B: Backend>(backend: &B, _
         (Optimiser::sgd(0.1), 0, 0, 3, "gradient.rows"),
         (Optimiser::sgd(f32::NAN), 0, 0, 2, "rate"),
         (Optimiser::sgd(0.1).with_weight_decay(f32::INFINITY), 0, 0, 2, "weight_decay"),
+        (Optimiser::sgd(1e30).with_weight_decay(1e30), 0, 0, 2, "weight_decay"),
         (Optimiser::adagrad(0.1).with_eps(0.0), 6, 0, 2, "eps"),
+        (Optimiser::adagrad(0.1).with_eps(9e-13), 6, 0, 2, "eps"),
+        (Optimiser::row_wise_adagrad(0.1).with_eps(1e-20), 3, 0, 2, "eps"),
+        (Optimiser::adam(0.1, 1).with_eps(f32::INFINITY), 6, 6, 2, "eps"),
+        (Optimiser::row_wise_adagrad(1e31), 3, 0, 2, "rate"),
+        (Optimiser::adam(-1e30, 1).with_eps(1e-9), 6, 6, 2, "rate"),
         (Optimiser::adam(0.1, 0), 6, 6, 2, "step"),
         (Optimiser::adam(0.1, 1).with_betas(1.0, 0.9), 6, 6, 2, "beta1"),
         (Optimiser::adam(0.1, 1).with_betas(0.9, f32::NAN), 6, 6, 2, "beta2"),

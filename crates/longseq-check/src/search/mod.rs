@@ -8,6 +8,7 @@ mod orders;
 mod rows;
 pub mod tests;
 
+pub use hostile::adds_up_wide_rows_by_blocks;
 pub use newest::NewestCase;
 pub use rows::Compared;
 

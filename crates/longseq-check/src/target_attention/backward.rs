@@ -20,6 +20,8 @@ pub struct AttentionBackwardCase {
     pub asked: [bool; 4],
     /// Gradients are stored as the inputs are, not as `f32`.
     pub narrow: bool,
+    /// What the gradient that comes in looks like.
+    pub grad: Data,
     /// A gradient comes in for `lse` too.
     pub with_grad_lse: bool,
     /// A NaN in the gradient of this candidate's output.
@@ -29,7 +31,7 @@ pub struct AttentionBackwardCase {
 impl Default for AttentionBackwardCase {
     fn default() -> Self {
         let forward = AttentionCase::default();
-        Self { forward, asked: [true; 4], narrow: false, with_grad_lse: false, nan: None }
+        Self { forward, asked: [true; 4], narrow: false, grad: Data::Normal, with_grad_lse: false, nan: None }
     }
 }
 
@@ -89,7 +91,7 @@ impl AttentionBackwardCase {
             reference::target_attention(&op, &batch, &Self::reference_inputs(inputs))?;
         let mut rng = data::rng(self.forward.seed ^ 0x9e37);
         let rows = batch.targets().rows();
-        let mut grad_out: Vec<T> = data::rows(&mut rng, Data::Normal, rows, op.heads * op.value_width);
+        let mut grad_out: Vec<T> = data::rows(&mut rng, self.grad, rows, op.heads * op.value_width);
         if let Some(candidate) = self.nan {
             grad_out[candidate * op.heads * op.value_width] = T::from_f32(f32::NAN);
         }
@@ -199,7 +201,7 @@ impl AttentionBackwardCase {
         ];
         // Differences of nearly equal numbers (equal values, one behaviour, scores far apart) have no small relative error.
         let long = batch.histories().max_length() >= 4;
-        let plain = self.forward.data == Data::Normal && self.forward.inputs == [None; 3];
+        let plain = [self.forward.data, self.grad] == [Data::Normal; 2] && self.forward.inputs == [None; 3];
         let plain = plain && self.forward.puts.is_empty() && self.forward.nan.is_none() && self.nan.is_none();
         let nmse = plain
             && long

@@ -29,6 +29,7 @@ list_tests!("target_attention_backward":
     matches_reference_on_a_long_history,
     matches_reference_on_many_users_and_candidates,
     matches_reference_on_random_batches,
+    adds_up_many_candidates,
     writes_what_is_asked_for,
     takes_finite_masks_for_scores,
     adds_weights_of_large_scores_up_to_one,
@@ -225,7 +226,7 @@ prop_compose! {
             seed, dtype, histories, targets, tail, heads, kv_heads, width, value_width, scale, weighting, bias,
             ..Default::default()
         };
-        AttentionBackwardCase { forward, asked, narrow, with_grad_lse, nan: None }
+        AttentionBackwardCase { forward, asked, narrow, with_grad_lse, ..Default::default() }
     }
 }
 
@@ -236,6 +237,29 @@ fn matches_reference_on_random_batches<B: Backend>(backend: &B, rules: Rules) {
 }
 
 /// Every subset of the gradients, each the same as when all are asked for.
+/// Sums over candidates of equal numbers, which show a long chain of additions.
+fn adds_up_many_candidates<B: Backend>(backend: &B, rules: Rules) {
+    for case in many_candidates() {
+        if case.forward.width <= 40 || !rules.slow {
+            assert_check(&case, backend, rules);
+        }
+    }
+}
+
+/// 20,000 candidates of a user with one behaviour, from narrow rows to wide ones.
+pub fn many_candidates() -> Vec<AttentionBackwardCase> {
+    let cases = [8, 40, 100, 200].map(|width| {
+        let (data, value_width) = (Data::Same(0.37), Some(width));
+        let forward = AttentionCase { width, value_width, data, ..shape(&[1], &[20_000]) };
+        // With softmax, scores of one behaviour have no gradient.
+        [Weighting::Softmax, Weighting::Identity].map(|weighting| {
+            let forward = AttentionCase { weighting, ..forward.clone() };
+            AttentionBackwardCase { grad: Data::Same(0.1), ..gradients(forward) }
+        })
+    });
+    cases.into_iter().flatten().collect()
+}
+
 fn writes_what_is_asked_for<B: Backend>(backend: &B, rules: Rules) {
     for value_width in [Some(16), None] {
         let forward = AttentionCase { value_width, bias: Bias::Normal, ..shape(&[30, 9], &[3, 17]) };

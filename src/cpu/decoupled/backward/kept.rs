@@ -1,5 +1,6 @@
 //! The behaviours that the candidates of a selection keep, and the gradients that they and the candidates get.
 
+use crate::cpu::decoupled::aggregate::aggregate_exactly;
 use crate::cpu::gather::AHEAD;
 use crate::cpu::softmax::{PART, softmax_weights};
 use crate::cpu::tables::{add_dots, pool, prefetch_rows, read_rows};
@@ -20,8 +21,10 @@ pub(super) struct Kept {
     pub(super) candidates: Vec<u32>,
     /// `[E]`: the scores; [`gradients`](Self::gradients) turns them into weights.
     pub(super) weights: Vec<f32>,
-    /// `[E]`: the gradients of the scores.
+    /// `[E]`: the gradients of the scores; once [`split_scales`](Self::split_scales) was called, times a power of two.
     pub(super) grads: Vec<f32>,
+    /// The factors on attention rows.
+    scales: Vec<f32>,
 }
 
 /// What [`Kept::gradients`] computes for each candidate, where asked for.
@@ -52,6 +55,7 @@ impl Kept {
             candidates: reserve(operation, most)?,
             weights: reserve(operation, most)?,
             grads: Vec::new(),
+            scales: Vec::new(),
         };
         kept.starts.push(0);
         for (history, targets) in batch.requests() {
@@ -140,15 +144,22 @@ impl Kept {
         for_each(tasks, |task| instructions.run(task));
     }
 
-    /// The candidates' attention rows times the scales, and the gradients of the rows, both `[M, Σ a]`.
+    /// Puts a power of two of the scales on the gradients of the scores: a row times a large or tiny scale could leave the range of
+    /// `f32`.
+    pub(super) fn split_scales(&mut self, op: &Decoupled) {
+        let (scales, factor) = op.split_scales();
+        self.grads.iter_mut().for_each(|grad| *grad *= factor);
+        self.scales = scales;
+    }
+
+    /// The candidates' attention rows times the split scales, and the gradients of the rows, both `[M, Σ a]`.
     pub(super) fn attention(
         &self,
         operation: &'static str,
         instructions: Instructions,
-        op: &Decoupled,
         (tables, target_ids): (&[Table<'_, Host>], &[u32]),
     ) -> Result<[Vec<f32>; 2]> {
-        let (features, width) = (op.features(), total_width(tables));
+        let (features, width) = (tables.len(), total_width(tables));
         let rows = || filled(operation, (self.starts.len() - 1).saturating_mul(width), 0.0);
         let (mut queries, mut targets) = (rows()?, rows()?);
         let places = queries.chunks_exact_mut(width).zip(targets.chunks_exact_mut(width)).enumerate();
@@ -156,7 +167,7 @@ impl Kept {
             let (start, end) = (self.starts[m], self.starts[m + 1]);
             let target_ids = &target_ids[m * features..(m + 1) * features];
             let (ids, grads) = (&self.ids[start * features..end * features], &self.grads[start..end]);
-            Attention { op, tables, target_ids, ids, grads, query, target }
+            Attention { scales: &self.scales, tables, target_ids, ids, grads, query, target }
         };
         for_each(places.map(own).filter(|task| !task.grads.is_empty()).collect(), |task| {
             instructions.run(task)
@@ -216,6 +227,10 @@ impl Kernel for Candidate<'_> {
         }
         if let Some(target) = target {
             pool_by_parts(l, tables, ids, weights, &mut scratch, target);
+            // A mean of the largest numbers, which rounding errors carry beyond them.
+            if !target.iter().fold(true, |finite, value| finite & value.is_finite()) {
+                aggregate_exactly(l, tables, ids, weights, 1.0, target);
+            }
             for (target, grad) in target.iter_mut().zip(grad_out) {
                 *target *= grad;
             }
@@ -225,7 +240,7 @@ impl Kernel for Candidate<'_> {
 
 /// The attention half of one candidate.
 struct Attention<'a> {
-    op: &'a Decoupled,
+    scales: &'a [f32],
     tables: &'a [Table<'a, Host>],
     target_ids: &'a [u32],
     ids: &'a [u32],
@@ -239,12 +254,12 @@ impl Kernel for Attention<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        let Self { op, tables, target_ids, ids, grads, query, target } = self;
+        let Self { scales, tables, target_ids, ids, grads, query, target } = self;
         prefetch_rows(tables, ids.chunks(AHEAD * tables.len()).next().unwrap_or_default());
         read_rows(l, tables, target_ids, query, query.len());
         pool_by_parts(l, tables, ids, grads, &mut Vec::new(), target);
-        scale_features(&op.scales, tables, query);
-        scale_features(&op.scales, tables, target);
+        scale_features(scales, tables, query);
+        scale_features(scales, tables, target);
     }
 }
 

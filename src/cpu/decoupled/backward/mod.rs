@@ -35,6 +35,7 @@ pub(super) fn search_backward(
     }
     let mut kept = Kept::new(NAME, op.features(), batch, (&inputs.history_ids, top_k), selection)?;
     kept.take_grads(selection, &grad_scores, top_k);
+    kept.split_scales(op);
     let pass = Pass { operation: NAME, instructions, op, target_ids: &inputs.target_ids };
     pass.write(&kept, Some((&mut asked, inputs.attention)), None)
 }
@@ -102,6 +103,7 @@ pub(super) fn attend_backward(
     let inputs = &AggregateInputs { representation, history_ids, target_ids };
     let wanted = (attention_asked.is_any(), representation_asked.is_any());
     let rows = pass.weigh(&mut kept, inputs, &grad_out, wanted)?;
+    kept.split_scales(op);
     let mut attention_asked = attention_asked;
     pass.write(
         &kept,
@@ -191,8 +193,7 @@ impl Pass<'_> {
         let mut sets = Vec::with_capacity(2);
         let index = &kept.candidates[..];
         if let Some((asked, tables)) = attention.filter(|(asked, _)| asked.is_any()) {
-            attention_rows =
-                kept.attention(self.operation, self.instructions, self.op, (tables, self.target_ids))?;
+            attention_rows = kept.attention(self.operation, self.instructions, (tables, self.target_ids))?;
             let [queries, targets] = &attention_rows;
             let candidates = Some((&candidates[..], &targets[..]));
             sets.push((asked, GradientRows { weights: Some(&kept.grads), index, rows: queries, candidates }));

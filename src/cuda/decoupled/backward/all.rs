@@ -194,16 +194,16 @@ impl All<'_> {
         let memory = &self.memory;
         let (ids, candidates) = (self.ids.candidates.pointer, memory.candidates);
         gather(self.gpu, call, self.inputs.attention, ids, candidates, memory.queries)?;
-        self.scale_features(call, memory.queries)?;
+        self.scale_features(call, memory.queries, 1.0)?;
         if self.op.multiply_target {
             gather(self.gpu, call, self.inputs.representation, ids, candidates, memory.products)?;
-            self.multiply_by_grad(call, memory.products)?;
+            self.multiply_by_grad(call, memory.products, 1.0)?;
         }
         Ok(())
     }
 
-    /// Multiplies each feature's part of rows `[M, Σ a]` by the feature's scale.
-    fn scale_features(&self, call: &Call<'_>, data: u64) -> Result<()> {
+    /// Multiplies each feature's part of rows `[M, Σ a]` by the feature's scale, and all by a power of two.
+    fn scale_features(&self, call: &Call<'_>, data: u64, factor: f32) -> Result<()> {
         let mut first_column = 0;
         for (table, &scale) in self.inputs.attention.iter().zip(&self.scales.0) {
             let items = self.memory.candidates * table.width;
@@ -214,7 +214,7 @@ impl All<'_> {
                 row_width: self.widths[0] as u32,
                 first_column,
                 width: table.width as u32,
-                scale,
+                scale: factor * scale,
             };
             call.launch(&SCALE.blocks(items.div_ceil(THREADS)), &params)?;
             first_column += table.width as u32;
@@ -222,8 +222,8 @@ impl All<'_> {
         Ok(())
     }
 
-    /// Multiplies rows `[M, Σ r]` by the gradients of the output.
-    fn multiply_by_grad(&self, call: &Call<'_>, data: u64) -> Result<()> {
+    /// Multiplies rows `[M, Σ r]` by the gradients of the output, and then by a power of two.
+    fn multiply_by_grad(&self, call: &Call<'_>, data: u64, scale: f32) -> Result<()> {
         let (width, factors) = (self.widths[1], self.grad_out);
         let items = self.memory.candidates * width;
         let (items_here, width) = (items as u64, width as u32);
@@ -234,7 +234,7 @@ impl All<'_> {
             row_width: width,
             first_column: 0,
             width,
-            scale: 1.0,
+            scale,
         };
         call.launch(&SCALE.blocks(items.div_ceil(THREADS)), &params)
     }
@@ -350,14 +350,14 @@ impl All<'_> {
         Ok(())
     }
 
-    /// The gradients of the candidates' rows, from sums over all behaviours.
+    /// The gradients of the candidates' rows, from halves of sums over all behaviours.
     fn finish_candidates(&self, call: &Call<'_>) -> Result<()> {
         let [attention, representation] = self.memory.grads;
         if self.asked[0].is_any() {
-            self.scale_features(call, attention)?;
+            self.scale_features(call, attention, 2.0)?;
         }
         if self.asked[1].is_any() && self.op.multiply_target {
-            self.multiply_by_grad(call, representation)?;
+            self.multiply_by_grad(call, representation, 2.0)?;
         }
         Ok(())
     }

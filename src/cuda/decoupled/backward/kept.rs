@@ -44,7 +44,7 @@ twins! {
         top_k: u32,
         features: u32,
         candidates: u32,
-        unused: u32,
+        factor: f32,
     }
 }
 
@@ -79,6 +79,8 @@ twins! {
         out_bags: u64,
         top_k: u32,
         candidates: u32,
+        factor: f32,
+        unused: u32,
     }
 }
 
@@ -93,6 +95,8 @@ pub(super) struct Kept {
     /// Of candidates and slots: the row of the gradients, and a number.
     pub(super) bags: u64,
     pub(super) keys: Keys,
+    /// The factors on attention rows, and that on the gradients of scores.
+    split: (Vec<f32>, f32),
 }
 
 /// Where the rows and products of [`Kept::rows`] go; 0 where they are not wanted.
@@ -125,6 +129,7 @@ impl Kept {
         // Rows of gradients are those of slots and twice those of candidates; loops step past the end.
         let rows = slots.saturating_add(used.saturating_mul(2));
         fit(operation, "positions", rows.saturating_add(STEP))?;
+        let split = op.split_scales();
         let mut words = |count: usize| match wanted {
             true => call.scratch(count.saturating_mul(WORD)),
             false => Ok(0),
@@ -151,11 +156,11 @@ impl Kept {
             top_k: u32::try_from(top_k).unwrap_or(u32::MAX),
             features: fit(operation, "scales", features)?,
             candidates: used as u32,
-            unused: 0,
+            factor: split.1,
         };
         call.launch(&KEEP.blocks(plan.plan.tiles.len()), &params)?;
         let keys = Keys { candidates: candidate_ids, behaviours: slot_ids, lengths: [used, slots], features };
-        Ok(Self { plan, found, ids, top_k: params.top_k, kept, bags, keys })
+        Ok(Self { plan, found, ids, top_k: params.top_k, kept, bags, keys, split })
     }
 
     fn slot_bags(&self) -> u64 {
@@ -176,7 +181,7 @@ impl Kept {
             group.target_ids = self.ids.candidates.pointer;
             let first = group.first_feature as usize;
             let mut scales = [1.0; MOST_TABLES];
-            scales.iter_mut().zip(&op.scales[first..]).for_each(|(to, scale)| *to = *scale);
+            scales.iter_mut().zip(&self.split.0[first..]).for_each(|(to, scale)| *to = *scale);
             let params = DecoupledKeptRowsParams {
                 tiles: self.plan.tiles.pointer(),
                 counts: self.found.counts,
@@ -212,6 +217,8 @@ impl Kept {
             out_bags,
             top_k: self.top_k,
             candidates: used as u32,
+            factor: self.split.1,
+            unused: 0,
         };
         call.launch(&SCORES.blocks(self.plan.plan.tiles.len()), &params)?;
         Ok(out_bags)
@@ -272,7 +279,8 @@ impl Kept {
 
     /// The same selection with other numbers.
     pub(super) fn with_numbers(&self, bags: u64) -> Self {
-        Self { plan: self.plan.clone(), bags, ..*self }
+        let (plan, split) = (self.plan.clone(), self.split.clone());
+        Self { plan, split, bags, ..*self }
     }
 }
 

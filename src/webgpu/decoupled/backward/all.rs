@@ -182,16 +182,16 @@ impl All<'_> {
         scale_features(gpu, operation, &self.scales.0, tables, (&memory.queries, memory.candidates))?;
         if self.call.op.multiply_target {
             gather(gpu, operation, self.inputs.representation, ids, &memory.products)?;
-            self.multiply_by_grad(&memory.products)?;
+            self.multiply_by_grad(&memory.products, 1.0)?;
         }
         Ok(())
     }
 
-    /// Multiplies rows `[M, Σ r]` by the gradients of the output.
-    fn multiply_by_grad(&self, data: &Binding) -> Result<()> {
+    /// Multiplies rows `[M, Σ r]` by the gradients of the output, and then by a power of two.
+    fn multiply_by_grad(&self, data: &Binding, scale: f32) -> Result<()> {
         let ((gpu, operation), width) = (self.gpu(), self.widths[1]);
         let columns = Columns { rows: self.memory.candidates, row_width: width, first_column: 0, width };
-        columns.scale(gpu, operation, data, (1.0, Some(self.grad_out)))
+        columns.scale(gpu, operation, data, (scale, Some(self.grad_out)))
     }
 
     fn gather(&self, chunk: &Chunk) -> Result<()> {
@@ -330,15 +330,16 @@ impl All<'_> {
         gpu.dispatch(operation, &merge_sums_kernel(), &params, &bindings, groups_of(threads))
     }
 
-    /// The gradients of the candidates' rows, from sums over all behaviours.
+    /// The gradients of the candidates' rows, from halves of sums over all behaviours.
     fn finish_candidates(&self) -> Result<()> {
         let ((gpu, operation), memory) = (self.gpu(), &self.memory);
         if self.wanted[0] {
             let rows = (&memory.grads[0], memory.candidates);
-            scale_features(gpu, operation, &self.scales.0, self.inputs.attention, rows)?;
+            let doubled: Vec<f32> = self.scales.0.iter().map(|scale| 2.0 * scale).collect();
+            scale_features(gpu, operation, &doubled, self.inputs.attention, rows)?;
         }
         if self.wanted[1] && self.call.op.multiply_target {
-            self.multiply_by_grad(&memory.grads[1])?;
+            self.multiply_by_grad(&memory.grads[1], 2.0)?;
         }
         Ok(())
     }

@@ -152,8 +152,8 @@ impl Kept<'_> {
         Ok(Keys { candidates: candidate_ids, behaviours, lengths: [candidates, self.slots()], features })
     }
 
-    /// The row and number of each position.
-    fn bags(&self, numbered: &Binding, with_candidates: bool) -> Result<Binding> {
+    /// The row of each position, and its number times a factor.
+    fn bags(&self, numbered: &Binding, with_candidates: bool, factor: f32) -> Result<Binding> {
         let candidates = if with_candidates { self.candidates } else { 0 };
         let threads = candidates + self.slots();
         let bags = self.gpu.scratch(self.operation, 2 * threads as u64)?;
@@ -161,6 +161,7 @@ impl Kept<'_> {
             threads: threads as u32,
             candidates: candidates as u32,
             top_k: self.top_k as u32,
+            factor,
         };
         let bindings = [numbered, &bags];
         self.gpu.dispatch(self.operation, &bags_kernel(), &params, &bindings, groups_of(threads))?;
@@ -236,7 +237,7 @@ impl Kept<'_> {
             rows = products;
         }
         let bags = match asked.is_any() {
-            true => Some(self.bags(&self.kept, asked.with_candidates)?),
+            true => Some(self.bags(&self.kept, asked.with_candidates, 1.0)?),
             false => None,
         };
         let mut numbered = None;
@@ -270,8 +271,9 @@ impl Kept<'_> {
         let [queries, sums] = self.two_rows(asked.width())?;
         gather(gpu, operation, tables, (&self.target_ids, candidates), &queries)?;
         self.rows(numbered).sum(gpu, operation, tables, &sums)?;
-        // Both at once.
-        scale_features(gpu, operation, &op.scales, tables, (&queries, 2 * candidates))?;
-        Ok(SourceRows { rows: queries, bags: Some(self.bags(numbered, true)?) })
+        // Both at once. A row times a large or tiny scale could leave the range of f32.
+        let (scales, factor) = op.split_scales();
+        scale_features(gpu, operation, &scales, tables, (&queries, 2 * candidates))?;
+        Ok(SourceRows { rows: queries, bags: Some(self.bags(numbered, true, factor)?) })
     }
 }

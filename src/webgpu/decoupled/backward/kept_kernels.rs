@@ -38,6 +38,7 @@ params! {
         threads: u32,
         candidates: u32,
         top_k: u32,
+        factor: f32,
     }
 }
 
