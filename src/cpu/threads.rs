@@ -27,12 +27,51 @@ pub(super) fn for_each<I: Send>(items: Vec<I>, work: impl Fn(I) + Send + Sync) {
 
 /// The results of `work` on every item, in the order of the items.
 pub(super) fn map<I: Send, R: Send>(items: Vec<I>, work: impl Fn(I) -> R + Send + Sync) -> Vec<R> {
+    let mut results = Vec::with_capacity(items.len());
     // A single item is not worth waking another thread for.
     #[cfg(feature = "rayon")]
     if items.len() > 1 && rayon::current_num_threads() > 1 {
-        return items.into_par_iter().map(|item| with_default_floats(|| work(item))).collect();
+        let job = |item| Job { item: Some(item), result: None, work: &work };
+        let mut jobs: Vec<Job<'_, I, R, _>> = items.into_iter().map(job).collect();
+        spread(jobs.iter_mut().map(|job| job as &mut dyn Run).collect());
+        jobs.into_iter().for_each(|job| results.extend(job.result));
+        return results;
     }
-    items.into_iter().map(work).collect()
+    items.into_iter().for_each(|item| results.push(call(&work, item)));
+    results
+}
+
+/// Not inlined, so that `work`, which may be a whole kernel, is compiled once and not again for the threads.
+#[inline(never)]
+fn call<I, R>(work: &impl Fn(I) -> R, item: I) -> R {
+    work(item)
+}
+
+/// An item, and the result once there is one.
+#[cfg(feature = "rayon")]
+struct Job<'a, I, R, W> {
+    item: Option<I>,
+    result: Option<R>,
+    work: &'a W,
+}
+
+/// A [`Job`] of any type.
+#[cfg(feature = "rayon")]
+trait Run: Send {
+    fn run(&mut self);
+}
+
+#[cfg(feature = "rayon")]
+impl<I: Send, R: Send, W: Fn(I) -> R + Sync> Run for Job<'_, I, R, W> {
+    fn run(&mut self) {
+        self.result = self.item.take().map(|item| call(self.work, item));
+    }
+}
+
+/// Not generic: the code of rayon was compiled anew for each kernel, and took as long as the kernels.
+#[cfg(feature = "rayon")]
+fn spread(jobs: Vec<&mut dyn Run>) {
+    jobs.into_par_iter().for_each(|job| with_default_floats(|| job.run()));
 }
 
 /// The number of threads that [`for_each`] and [`map`] use.
