@@ -109,15 +109,24 @@ fn searched<B: Backend, T: Element>(at: &Within<'_, B>, rows: Rows<B, T>) -> Res
 }
 
 pub(super) fn searched_f32<B: Backend>(at: &Within<'_, B>) -> Result<Vec<u8>> {
-    searched::<B, f32>(at, |rows| SearchRows::F32(rows))
+    fn rows<S: Memory>(rows: View<'_, S, f32>) -> SearchRows<'_, S> {
+        SearchRows::F32(rows)
+    }
+    searched::<B, f32>(at, rows)
 }
 
 pub(super) fn searched_f16<B: Backend>(at: &Within<'_, B>) -> Result<Vec<u8>> {
-    searched::<B, f16>(at, |rows| SearchRows::F16(rows))
+    fn rows<S: Memory>(rows: View<'_, S, f16>) -> SearchRows<'_, S> {
+        SearchRows::F16(rows)
+    }
+    searched::<B, f16>(at, rows)
 }
 
 pub(super) fn searched_bf16<B: Backend>(at: &Within<'_, B>) -> Result<Vec<u8>> {
-    searched::<B, bf16>(at, |rows| SearchRows::Bf16(rows))
+    fn rows<S: Memory>(rows: View<'_, S, bf16>) -> SearchRows<'_, S> {
+        SearchRows::Bf16(rows)
+    }
+    searched::<B, bf16>(at, rows)
 }
 
 /// 8-bit rows with scales and offsets and without, and keys.

@@ -123,7 +123,6 @@ impl MergeBackwardCase {
         let lse_error = (weight_error + (self.value_width as f64 + 4.0) * U)
             * (2.0 * products + data::max_abs(&grad_lse));
         let lse = Bound::uniform(lse_error, false);
-        let [out, lse] = [out, lse].map(|bound| bound.with_any_infinity(self.dead_parts));
         let exact = [first.out, first.lse, second.out, second.lse];
         for i in (0..4).filter(|&i| self.asked[i]) {
             let bound = if i.is_multiple_of(2) { &out } else { &lse };
