@@ -69,7 +69,7 @@ fn search<B: Backend>(backend: &B, stored: Stored, ranks: &[usize], top_k: usize
             let bits = ranks.iter().max().map_or(1, |&most| most + 1);
             let words = bits.div_ceil(32);
             let bit = |rank: usize, word: usize| {
-                (0..32).filter(|i| 32 * word + i >= rank + 1).fold(0u32, |all, i| all | 1 << i)
+                (0..32).filter(|i| 32 * word + i > rank).fold(0u32, |all, i| all | 1 << i)
             };
             let keys: Vec<u32> =
                 ranks.iter().flat_map(|&rank| (0..words).map(move |word| bit(rank, word))).collect();
