@@ -14,6 +14,7 @@ use crate::lookup::{LookupBackwardCase, LookupCase, Pool, Storage};
 use crate::mutant::{Fault, Mutant};
 use crate::named::AnyCase;
 use crate::registry::list_tests;
+use crate::sample;
 use crate::sdim::{Given, SdimBackwardCase, SdimCase, Weights};
 use crate::search::{Compared, NewestCase, SearchCase};
 use crate::selected::{SelectedBackwardCase, SelectedCase, SelectedTableBackwardCase, SelectedTableCase};
@@ -68,7 +69,8 @@ fn is_missing<B: Backend>(case: &AnyCase, backend: &B, rules: Rules, failure: &F
 fn assert_in_ranges<B: Backend>(case: impl Into<AnyCase>, kinds: &[Ranges], backend: &B, rules: Rules) {
     let case = case.into();
     let chosen = format!("{case:?}").len() % kinds.len();
-    let kinds = if rules.sampled && !thorough() { &kinds[chosen..=chosen] } else { kinds };
+    let is_sampled = rules.sampled || sample::is_smallest() && sample::is_best_of_cpu(rules);
+    let kinds = if is_sampled && !thorough() { &kinds[chosen..=chosen] } else { kinds };
     for &ranges in kinds {
         let case = InRanges { ranges, case: case.clone() };
         if let Err(failure) = check(&case, backend, rules) {

@@ -65,10 +65,14 @@ fn fail_each_call(emulator: &Emulator, request: impl Fn(&dyn Fn()) -> Result<()>
     ];
     let mut failed = 0;
     for kind in kinds {
-        // Of many calls of a kind, a small sample has every third.
+        // Of many calls of a kind, a small sample has every third, the smallest few.
         let mut nth = 0;
         loop {
-            nth += if sample::is_small() && nth >= 3 { 3 } else { 1 };
+            nth += match nth {
+                3.. if sample::is_smallest() => nth,
+                3.. if sample::is_small() => 3,
+                _ => 1,
+            };
             let result = request(&|| emulator.fail_call(kind, nth, CudaError::LaunchFailed));
             emulator.clear_faults();
             let live = emulator.live();
@@ -161,7 +165,7 @@ fn a_lost_device_is_an_error_from_then_on() {
             .iter()
             .any(|part| name.contains(part))
     };
-    for nth in (0..calls.len()).step_by(if sample::is_small() { 61 } else { 7 }) {
+    for nth in (0..calls.len()).step_by(sample::by_size(181, 61, 7)) {
         emulator.lose_device(nth as u64 + 1, CudaError::EccUncorrectable);
         let lost = all_operations();
         emulator.clear_faults();

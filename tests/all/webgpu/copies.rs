@@ -80,7 +80,7 @@ pub(super) fn twins() -> Vec<Twin> {
 
 #[test]
 fn wrong_copies_are_caught() {
-    twins().iter().for_each(Twin::assert_caught);
+    Twin::assert_caught(&twins());
 }
 
 #[test]

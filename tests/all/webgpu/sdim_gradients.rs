@@ -61,7 +61,7 @@ pub(super) fn twins() -> Vec<Twin> {
 
 #[test]
 fn wrong_gradients_of_sdim_are_caught() {
-    twins().iter().for_each(Twin::assert_caught);
+    Twin::assert_caught(&twins());
 }
 
 /// `attend` backward from rotations. All numbers are short, so that projections are exact.

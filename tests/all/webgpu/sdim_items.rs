@@ -25,7 +25,7 @@ pub(super) fn twins() -> Vec<Twin> {
 
 #[test]
 fn wrong_items_are_caught() {
-    twins().iter().for_each(Twin::assert_caught);
+    Twin::assert_caught(&twins());
 }
 
 /// Tables of two groups of so many buckets, read by the signatures of items. Without normalisation results are exact.

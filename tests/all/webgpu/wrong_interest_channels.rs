@@ -178,10 +178,10 @@ fn of_axes() -> Vec<Twin> {
 
 #[test]
 fn wrong_interest_channels_are_caught() {
-    [axes(), searches(), lists()].iter().flatten().for_each(Twin::assert_caught);
+    Twin::assert_caught([axes(), searches(), lists()].iter().flatten());
 }
 
 #[test]
 fn wrong_gradients_of_interest_channels_are_caught() {
-    [of_sums(), of_axes()].iter().flatten().for_each(Twin::assert_caught);
+    Twin::assert_caught([of_sums(), of_axes()].iter().flatten());
 }

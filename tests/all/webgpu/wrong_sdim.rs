@@ -17,7 +17,7 @@ fn wrong_tables_are_caught() {
         twin(&case, kernel, "params.owners_base + first", "params.owners_base"),
         twin(&case, kernel, "if params.tables > 0u", "if params.tables > 1000000u"),
     ];
-    twins.iter().for_each(Twin::assert_caught);
+    Twin::assert_caught(&twins);
 }
 
 pub(super) fn twins() -> Vec<Twin> {
@@ -56,5 +56,5 @@ fn changes() -> Vec<Twin> {
 
 #[test]
 fn wrong_changes_of_tables_are_caught() {
-    changes().iter().for_each(Twin::assert_caught);
+    Twin::assert_caught(&changes());
 }

@@ -116,5 +116,5 @@ fn lists() -> Vec<Twin> {
 
 #[test]
 fn wrong_search_is_caught() {
-    twins().iter().for_each(Twin::assert_caught);
+    Twin::assert_caught(&twins());
 }

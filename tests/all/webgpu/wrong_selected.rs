@@ -247,5 +247,5 @@ fn checks() -> Vec<Twin> {
 
 #[test]
 fn wrong_attention_over_a_selection_is_caught() {
-    twins().iter().for_each(Twin::assert_caught);
+    Twin::assert_caught(&twins());
 }

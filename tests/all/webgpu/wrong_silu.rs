@@ -19,7 +19,7 @@ fn wrong_lengths_are_caught() {
         twin(&forward, kernel, "f32(span.w)", "f32(span.y - span.x)"),
         twin(&forward, kernel, "bitcast<u32>(params.divisor) == 0u", "false"),
     ];
-    twins.iter().for_each(Twin::assert_caught);
+    Twin::assert_caught(&twins);
 }
 
 #[test]
@@ -31,5 +31,5 @@ fn wrong_lengths_in_gradients_are_caught() {
         twin(&backward, kernel, "bitcast<u32>(params.divisor) == 0u", "false"),
         twin(&backward, kernel, "slope / silu_divisor", "slope"),
     ];
-    twins.iter().for_each(Twin::assert_caught);
+    Twin::assert_caught(&twins);
 }
