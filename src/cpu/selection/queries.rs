@@ -64,10 +64,11 @@ impl Queries {
                 products[i][..FEW].copy_from_slice(&dots);
             });
         } else {
-            for (block, columns) in queries.chunks(LINKS).enumerate() {
-                product(l, &rows[block * LINKS..], self.width, count, columns, |i, sums| {
-                    let sums = if block == 0 { sums } else { l.add(l.load(&products[i]), sums) };
-                    l.store(&mut products[i], sums);
+            let (first, later) = queries.split_at(LINKS.min(queries.len()));
+            product(l, rows, self.width, count, first, |i, sums| l.store(&mut products[i], sums));
+            for (block, columns) in later.chunks(LINKS).enumerate() {
+                product(l, &rows[(block + 1) * LINKS..], self.width, count, columns, |i, sums| {
+                    l.store(&mut products[i], l.add(l.load(&products[i]), sums));
                 });
             }
         }
