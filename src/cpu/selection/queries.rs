@@ -68,7 +68,8 @@ impl Queries {
             product(l, rows, self.width, count, first, |i, sums| l.store(&mut products[i], sums));
             for (block, columns) in later.chunks(LINKS).enumerate() {
                 product(l, &rows[(block + 1) * LINKS..], self.width, count, columns, |i, sums| {
-                    l.store(&mut products[i], l.add(l.load(&products[i]), sums));
+                    let sums = l.add(l.load(&products[i]), sums);
+                    l.store(&mut products[i], sums);
                 });
             }
         }
