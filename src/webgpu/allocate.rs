@@ -11,6 +11,7 @@ use crate::webgpu::memory::{Owner, Region, WgpuBuffer};
 use crate::webgpu::placement::Placement;
 use crate::webgpu::recording::Command;
 use crate::webgpu::state::Wgpu;
+use crate::webgpu::suspects::Access;
 
 impl Wgpu {
     /// A buffer of `size` bytes, all zero.
@@ -147,7 +148,7 @@ impl Wgpu {
             return Err(Error::Limit { operation, argument, needed: size, limit });
         }
         let base = ((view.offset - offset) / size_of::<T>() as u64) as u32;
-        let (buffer, bytes) = (view.buffer.clone(), view.offset..view.offset + view.bytes());
+        let (buffer, bytes) = (view.buffer.clone(), view.watched().into_iter().collect());
         Ok(Binding { buffer, offset, size, base, is_scratch: false, bytes, keeps: false })
     }
 
@@ -203,7 +204,9 @@ impl Wgpu {
         }
         let offset = binding.offset + u64::from(binding.base) * 4;
         let (buffer, bytes) = (binding.buffer.clone(), words as u64 * 4);
-        self.record(operation, Command::Clear { buffer, offset, bytes });
+        let is_watched = !binding.bytes.is_empty();
+        let accesses = Access::write(&buffer, is_watched.then_some(offset..offset + bytes)).collect();
+        self.record(operation, Command::Clear { buffer, offset, bytes, accesses });
     }
 
     /// Fails for a view of another device's memory. Of the caller's own buffers, only the device can tell.

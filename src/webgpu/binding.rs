@@ -17,8 +17,9 @@ pub(crate) struct Binding {
     pub(crate) base: u32,
     /// Whether this is scratch memory of the call, for the trace.
     pub(crate) is_scratch: bool,
-    /// The bytes of a view, which outlive the call; none of memory that the call has made.
-    pub(crate) bytes: Range<u64>,
+    /// The bytes of a view that kernels use and that outlive the call; none of memory that the call has made, or that the caller made,
+    /// who may write it unseen.
+    pub(crate) bytes: Vec<Range<u64>>,
     /// Whether kernels that write it keep some of what it holds, or depend on it.
     pub(crate) keeps: bool,
 }
@@ -27,7 +28,7 @@ impl Binding {
     /// A buffer that only one call uses.
     pub(crate) fn of_call(buffer: wgpu::Buffer, is_scratch: bool) -> Self {
         let size = buffer.size();
-        Self { buffer, offset: 0, size, base: 0, is_scratch, bytes: 0..0, keeps: false }
+        Self { buffer, offset: 0, size, base: 0, is_scratch, bytes: vec![], keeps: false }
     }
 
     /// Whether both bind some of the same bytes.

@@ -42,7 +42,10 @@ impl Wgpu {
     /// A buffer for scratch memory of `size` bytes, all zero.
     pub(crate) fn scratch_buffer(&self, operation: &'static str, size: u64) -> Result<wgpu::Buffer> {
         if let Some(buffer) = self.used_before(size) {
-            self.record(operation, Command::Clear { buffer: buffer.clone(), offset: 0, bytes: size });
+            self.record(
+                operation,
+                Command::Clear { buffer: buffer.clone(), offset: 0, bytes: size, accesses: vec![] },
+            );
             return Ok(buffer);
         }
         // Sizes of parts differ by little.

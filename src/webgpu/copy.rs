@@ -1,5 +1,7 @@
 //! Copies to memory that is in use, in the order of the calls.
 
+use std::ops::Range;
+
 use crate::device::expect_length;
 use crate::element::Scalar;
 use crate::error::Result;
@@ -9,6 +11,7 @@ use crate::webgpu::params::{Params, params};
 use crate::webgpu::recording::Command;
 use crate::webgpu::shader::{Kernel, Slot};
 use crate::webgpu::state::Wgpu;
+use crate::webgpu::suspects::Access;
 
 /// The bytes that are copied at a time through scratch memory.
 const PART: usize = 64 << 20;
@@ -70,7 +73,14 @@ impl Wgpu {
         let is_whole = [from.offset, to.offset, to.bytes()].iter().all(|bytes| bytes.is_multiple_of(4));
         let is_shared = from.buffer == to.buffer;
         if is_whole && !is_shared {
-            self.copy_words(operation, (from.buffer, from.offset), (to.buffer, to.offset), to.bytes());
+            let accesses = (from.watched(), to.watched());
+            self.copy_words(
+                operation,
+                (from.buffer, from.offset),
+                (to.buffer, to.offset),
+                to.bytes(),
+                accesses,
+            );
             return Ok(());
         }
         let most = (PART / size_of::<T>()).min(self.rows_per_binding::<T>(1));
@@ -95,7 +105,8 @@ impl Wgpu {
             let start = from.offset / 4 * 4;
             let bytes = (from.offset + from.bytes()).next_multiple_of(4) - start;
             let scratch = self.scratch(operation, bytes / 4)?;
-            self.copy_words(operation, (from.buffer, start), (&scratch.buffer, 0), bytes);
+            let accesses = (from.watched(), None);
+            self.copy_words(operation, (from.buffer, start), (&scratch.buffer, 0), bytes, accesses);
             (scratch, from.offset - start)
         } else {
             let bound = self.bind(operation, "from", from)?;
@@ -108,6 +119,7 @@ impl Wgpu {
                 (&source.buffer, source.offset + first),
                 (to.buffer, to.offset),
                 to.bytes(),
+                (source.bytes.first().cloned(), to.watched()),
             );
             return Ok(());
         }
@@ -123,17 +135,19 @@ impl Wgpu {
         self.dispatch(operation, &kernel(), &params, &[&source, &target], groups_of(words as usize))
     }
 
-    /// Copies whole words from one buffer to another.
+    /// Copies whole words from one buffer to another, of which the bytes `(read, written)` outlive the call.
     fn copy_words(
         &self,
         operation: &'static str,
         (from, from_offset): (&wgpu::Buffer, u64),
         (to, to_offset): (&wgpu::Buffer, u64),
         bytes: u64,
+        (read, written): (Option<Range<u64>>, Option<Range<u64>>),
     ) {
         if bytes > 0 {
+            let accesses = Access::read(from, read).chain(Access::write(to, written)).collect();
             let (from, to) = (from.clone(), to.clone());
-            self.record(operation, Command::Copy { from, from_offset, to, to_offset, bytes });
+            self.record(operation, Command::Copy { from, from_offset, to, to_offset, bytes, accesses });
         }
     }
 }

@@ -127,7 +127,7 @@ impl Wgpu {
         // Only what the device accepts is recorded.
         let group = self.scoped(operation, 0, || self.bind_group(kernel, &pipeline, &bytes, bindings))?;
         let uses = kernel.slots.iter().zip(bindings);
-        let accesses = uses.filter_map(|(slot, binding)| Access::of(binding, slot.write)).collect();
+        let accesses = uses.flat_map(|(slot, binding)| Access::of(binding, slot.write)).collect();
         let grid = [width as u32, height as u32];
         self.record(operation, Command::Dispatch { pipeline, group, grid, accesses });
         Ok(())

@@ -1,6 +1,7 @@
 //! Buffers and views in device memory.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::element::Scalar;
@@ -129,6 +130,11 @@ impl<'a, T: Scalar> Region<'a, T> {
 
     pub(crate) fn of_mut(view: &'a ViewMut<'_, WgpuMemory, T>) -> Self {
         view.data().part(view.start(), view.len())
+    }
+
+    /// Where its bytes are in the buffer, unless the caller made that, who may write it unseen.
+    pub(crate) fn watched(&self) -> Option<Range<u64>> {
+        self.owner.map(|_| self.offset..self.offset + self.bytes())
     }
 
     /// The size of the elements in bytes.

@@ -16,6 +16,7 @@ use crate::webgpu::params::{Params, params};
 use crate::webgpu::recording::Command;
 use crate::webgpu::shader::{Kernel, Slot};
 use crate::webgpu::state::Wgpu;
+use crate::webgpu::suspects::Access;
 
 params! {
     /// Twin of the struct in shaders/shared/pack_output.wgsl.
@@ -84,6 +85,14 @@ pub(crate) struct Output {
 }
 
 impl Output {
+    /// For outputs of which kernels use some parts of so many bytes, and keep what these hold or do not. Where the output is a copy, all of it is copied.
+    pub(crate) fn uses_parts(&mut self, parts: &[u32], bytes: u64, keeps: bool) {
+        let Some(start) = self.binding.bytes.first().map(|all| all.start) else { return };
+        let part = |&part: &u32| start + u64::from(part) * bytes..start + (u64::from(part) + 1) * bytes;
+        self.binding.bytes = parts.iter().map(part).collect();
+        self.binding.keeps = keeps;
+    }
+
     /// For outputs of which kernels keep some, or that they change.
     pub(crate) fn keeping(mut self) -> Self {
         self.binding.keeps = true;
@@ -163,7 +172,10 @@ impl Wgpu {
         let bytes = output.length as u64 * 4;
         let from_offset = target.offset + u64::from(target.base) * 4;
         let (from, to) = (target.buffer.clone(), output.binding.buffer.clone());
-        self.record(output.operation, Command::Copy { from, from_offset, to, to_offset: 0, bytes });
+        // What the call neither keeps nor writes is nobody's result.
+        let read = target.bytes.iter().filter(|_| output.binding.keeps).cloned();
+        let accesses = Access::read(&from, read).collect();
+        self.record(output.operation, Command::Copy { from, from_offset, to, to_offset: 0, bytes, accesses });
     }
 
     /// Packs or copies the results to the caller's buffer.
@@ -176,7 +188,8 @@ impl Wgpu {
             let bytes = length as u64 * 4;
             let to_offset = target.offset + u64::from(target.base) * 4;
             let (from, to) = (binding.buffer.clone(), target.buffer);
-            self.record(operation, Command::Copy { from, from_offset: 0, to, to_offset, bytes });
+            let accesses = Access::write(&to, target.bytes).collect();
+            self.record(operation, Command::Copy { from, from_offset: 0, to, to_offset, bytes, accesses });
             self.give_back(&binding.buffer);
             return Ok(());
         }

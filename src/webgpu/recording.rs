@@ -5,7 +5,6 @@
 //! submitted on its own, and failures are reported only to the handles whose commands fail, or read what failed commands should have
 //! written.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -35,24 +34,35 @@ const BYTES_PER_COMMAND: u64 = 4 << 10;
 /// One step of the device.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Dispatch { pipeline: Arc<Pipeline>, group: wgpu::BindGroup, grid: [u32; 2], accesses: Vec<Access> },
-    Copy { from: wgpu::Buffer, from_offset: u64, to: wgpu::Buffer, to_offset: u64, bytes: u64 },
-    Clear { buffer: wgpu::Buffer, offset: u64, bytes: u64 },
+    Dispatch {
+        pipeline: Arc<Pipeline>,
+        group: wgpu::BindGroup,
+        grid: [u32; 2],
+        accesses: Vec<Access>,
+    },
+    Copy {
+        from: wgpu::Buffer,
+        from_offset: u64,
+        to: wgpu::Buffer,
+        to_offset: u64,
+        bytes: u64,
+        accesses: Vec<Access>,
+    },
+    Clear {
+        buffer: wgpu::Buffer,
+        offset: u64,
+        bytes: u64,
+        accesses: Vec<Access>,
+    },
 }
 
 impl Command {
-    /// What it uses of memory that may outlive its call.
-    fn accesses(&self) -> Cow<'_, [Access]> {
+    /// What it uses of memory that outlives its call and that nobody else writes.
+    fn accesses(&self) -> &[Access] {
         match self {
-            Self::Dispatch { accesses, .. } => accesses.into(),
-            Self::Copy { from, from_offset, to, to_offset, bytes } => {
-                let read = Access::read(from, *from_offset, *bytes);
-                // The host alone reads what lies in staging buffers.
-                let is_kept = to.usage().contains(wgpu::BufferUsages::STORAGE);
-                let written = is_kept.then(|| Access::write(to, *to_offset, *bytes));
-                std::iter::once(read).chain(written).collect()
+            Self::Dispatch { accesses, .. } | Self::Copy { accesses, .. } | Self::Clear { accesses, .. } => {
+                accesses
             }
-            Self::Clear { buffer, offset, bytes } => vec![Access::write(buffer, *offset, *bytes)].into(),
         }
     }
 }
@@ -229,7 +239,7 @@ fn submit_all(
 }
 
 fn judge(suspects: &mut Suspects, one: &Recorded) -> Verdict {
-    suspects.judge(one.call, one.operation, &one.command.accesses())
+    suspects.judge(one.call, one.operation, one.command.accesses())
 }
 
 /// Submits a command on its own, unless it is of a call that is broken or reads what another one did not write.
@@ -243,7 +253,7 @@ fn submit_alone(scopes: &Scopes, queue: &wgpu::Queue, one: &Recorded, suspects: 
         queue.submit([encode(scopes.device(), &[one])]);
     });
     if let Err(error) = submitted {
-        suspects.refuse(one.call, one.operation, &one.command.accesses());
+        suspects.refuse(one.call, one.operation, one.command.accesses());
         one.owner.lose(error);
     }
 }
@@ -278,10 +288,10 @@ fn encode(device: &wgpu::Device, recorded: &[&Recorded]) -> wgpu::CommandBuffer 
                     pass.set_bind_group(0, group, &[]);
                     pass.dispatch_workgroups(*width, *height, 1);
                 }
-                Command::Copy { from, from_offset, to, to_offset, bytes } => {
+                Command::Copy { from, from_offset, to, to_offset, bytes, .. } => {
                     encoder.copy_buffer_to_buffer(from, *from_offset, to, *to_offset, Some(*bytes));
                 }
-                Command::Clear { buffer, offset, bytes } => {
+                Command::Clear { buffer, offset, bytes, .. } => {
                     encoder.clear_buffer(buffer, *offset, Some(*bytes));
                 }
             }

@@ -26,21 +26,15 @@ use crate::webgpu::waiter::Waiter;
 /// - **Who gets which report.** A [fork](crate::DeviceOps::fork) gets the bad ids and the failures of its own calls only. Clones share
 ///   everything else; bad ids are reported to the first clone that waits; work that the device refused (because a buffer was
 ///   destroyed after the call, say) is reported to every clone, at its next wait. Work of other handles in the same submission is done.
-/// - **What a refused call should have written** is read by nobody unawares: until a call, an upload or a copy writes it again,
-///   calls and downloads of any handle that read it are refused, too, each reported to its own handle. A change in place
-///   (`sdim_append`, a step of an optimiser) reads what it changes. (In a browser, where the device answers late, every handle with work in
-///   the submission hears of the refusal instead, and those that read later do not.)
-/// - **All or nothing.** A call that returns an error, because memory ran out in the middle of it, say, has written nothing.
-/// - **Memory.** Recorded calls and uploads hold at most about 64 MiB (or one call) before they are submitted, and submissions
-///   about 256 MiB before the next call waits for the oldest, whether or not anything is downloaded.
-/// - **Your own writes.** `wgpu::Queue::write_buffer` takes effect before the calls that are recorded and not yet submitted. Call
-///   [`flush`](Self::flush) before you write to a buffer that they read.
-/// - **Same bits.** The same batch gives the same bits on the same device. The sizes of tiles and pieces are chosen from the whole
-///   batch, so the last bits of a user's results may differ with the other users of the batch, within the bounds that the tests
-///   check.
+/// - **What a refused call should have written** is read by nobody unawares: until a call, an upload or a copy through a handle writes it
+///   again, calls and downloads of all clones and forks that read it are refused, too, each reported to its own handle. A change in
+///   place (`sdim_append`, a step of an optimiser) reads what it changes. Buffers that you made
+///   ([`from_buffer`](crate::webgpu::WgpuBuffer::from_buffer)) are left out, since you may write them unseen. In a browser, where the
+///   device answers late, every handle with work in the submission hears of the refusal instead, and those that read later do not.
 /// - **Wide rows.** Some devices silently end a thread's loops after 65,536 iterations, so rows that would take as many are refused
-///   with [`Limit`](crate::Error::Limit): those of more than about 100,000 numbers (attention, TIN, searches), 60,000 in DIN (fewer with
-///   many units), 20,000 in gradients of merges and in reads of SDIM's tables (fewer with more than 64 groups).
+///   with [`Limit`](crate::Error::Limit): in attention and TIN those of more than 7,000 to 26,000 numbers, the fewer the more candidates users have;
+///   in DIN of more than about 7,000 to 30,000, the fewer the more units the first layer has; in searches of more than 100,000; in
+///   gradients of merges and reads of SDIM's tables 20,000 (fewer with more than 64 groups).
 /// - **NaN.** WGSL promises no arithmetic on NaN and infinities. Where the device's is IEEE's (every software device that was
 ///   tried), they are treated as on other backends.
 ///
@@ -256,8 +250,13 @@ impl Wgpu {
         if let Some(call) = &self.call {
             return lock(call).steps.push(Step::Command(operation, command));
         }
+        self.record_for(operation, &self.reports, command);
+    }
+
+    /// As [`record`](Self::record), outside a call; `owner` hears of a refusal.
+    pub(crate) fn record_for(&self, operation: &'static str, owner: &Arc<Reports>, command: Command) {
         let Shared { scopes, queue, recording, .. } = &*self.shared;
-        recording.record(scopes, queue, operation, &self.reports, command);
+        recording.record(scopes, queue, operation, owner, command);
     }
 
     /// Counts bytes that are held until the next submission has run.

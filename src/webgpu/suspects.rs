@@ -11,13 +11,13 @@ use std::ops::Range;
 use crate::webgpu::binding::Binding;
 
 /// Buffers of which suspect bytes are remembered: those that became so last. Buffers are not kept alive for it, so dropped ones count, too.
-const MOST_BUFFERS: usize = 4096;
+const MOST_BUFFERS: usize = 1024;
 
 /// Ranges that are remembered for a buffer before they become one.
-const MOST_RANGES: usize = 64;
+const MOST_RANGES: usize = 512;
 
 /// Calls of which a refused part is remembered: more than threads may be recording at a time.
-const MOST_BROKEN: usize = 1024;
+const MOST_BROKEN: usize = 256;
 
 /// What a command does to memory that outlives its call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,23 +39,41 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// What a dispatch does to what it binds, if that outlives the call.
-    pub(crate) fn of(binding: &Binding, writes: bool) -> Option<Self> {
+    /// What a dispatch does to what it binds and what outlives the call.
+    pub(crate) fn of(binding: &Binding, writes: bool) -> impl Iterator<Item = Self> {
         let does = match (writes, binding.keeps) {
             (false, _) => Use::Reads,
             (true, false) => Use::Writes,
             (true, true) => Use::Changes,
         };
-        let bytes = binding.bytes.clone();
-        (!bytes.is_empty()).then(|| Self { buffer: identity(&binding.buffer), bytes, does })
+        Self::all(&binding.buffer, binding.bytes.iter().cloned(), does)
     }
 
-    pub(crate) fn read(buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Self {
-        Self { buffer: identity(buffer), bytes: offset..offset + bytes, does: Use::Reads }
+    /// Reads of bytes of a buffer.
+    pub(crate) fn read(
+        buffer: &wgpu::Buffer,
+        bytes: impl IntoIterator<Item = Range<u64>>,
+    ) -> impl Iterator<Item = Self> {
+        Self::all(buffer, bytes, Use::Reads)
     }
 
-    pub(crate) fn write(buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Self {
-        Self { does: Use::Writes, ..Self::read(buffer, offset, bytes) }
+    /// Writes of bytes of a buffer.
+    pub(crate) fn write(
+        buffer: &wgpu::Buffer,
+        bytes: impl IntoIterator<Item = Range<u64>>,
+    ) -> impl Iterator<Item = Self> {
+        Self::all(buffer, bytes, Use::Writes)
+    }
+
+    fn all(
+        buffer: &wgpu::Buffer,
+        bytes: impl IntoIterator<Item = Range<u64>>,
+        does: Use,
+    ) -> impl Iterator<Item = Self> {
+        let mut bytes = bytes.into_iter().peekable();
+        // Scratch memory needs no hash.
+        let buffer = bytes.peek().map_or(0, |_| identity(buffer));
+        bytes.map(move |bytes| Self { buffer, bytes, does })
     }
 }
 
@@ -150,6 +168,7 @@ impl Suspects {
         let Some(suspects) = self.of_buffer.get_mut(&access.buffer) else { return };
         let left = std::mem::take(suspects).into_iter().flat_map(|suspect| suspect.without(&access.bytes));
         *suspects = left.collect();
+        bound(suspects);
         if suspects.is_empty() {
             self.of_buffer.remove(&access.buffer);
             self.order.retain(|buffer| *buffer != access.buffer);
@@ -165,15 +184,22 @@ impl Suspects {
             suspect.bytes.start < access.bytes.start || access.bytes.end < suspect.bytes.end
         });
         suspects.push(Suspect { bytes: access.bytes.clone(), operation });
-        if suspects.len() > MOST_RANGES {
-            let start = suspects.iter().map(|suspect| suspect.bytes.start).min().unwrap_or(0);
-            let end = suspects.iter().map(|suspect| suspect.bytes.end).max().unwrap_or(0);
-            *suspects = vec![Suspect { bytes: start..end, operation }];
-        }
+        bound(suspects);
         if self.order.len() > MOST_BUFFERS {
             self.order.pop_front().and_then(|oldest| self.of_buffer.remove(&oldest));
         }
     }
+}
+
+/// Makes too many ranges one.
+fn bound(suspects: &mut Vec<Suspect>) {
+    if suspects.len() <= MOST_RANGES {
+        return;
+    }
+    let start = suspects.iter().map(|suspect| suspect.bytes.start).min().unwrap_or(0);
+    let end = suspects.iter().map(|suspect| suspect.bytes.end).max().unwrap_or(0);
+    let operation = suspects[0].operation;
+    *suspects = vec![Suspect { bytes: start..end, operation }];
 }
 
 #[cfg(test)]

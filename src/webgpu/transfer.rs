@@ -9,11 +9,12 @@ use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::webgpu::arrival::Arrival;
 use crate::webgpu::device::may_block;
-use crate::webgpu::faults::{Collected, REPORT_BYTES, Report, Unread};
+use crate::webgpu::faults::{Collected, REPORT_BYTES, Report, Reports, Unread};
 use crate::webgpu::memory::Region;
 use crate::webgpu::recording::Command;
 use crate::webgpu::scope::PollFailure;
 use crate::webgpu::state::Wgpu;
+use crate::webgpu::suspects::Access;
 use crate::webgpu::waiter::Wait;
 
 /// How long another thread may take to call the callback of a finished copy.
@@ -26,9 +27,16 @@ struct Pending<'a> {
     /// The bytes of the staging buffer that hold the data. The reports follow.
     data: std::ops::Range<usize>,
     reports: Unread<'a>,
+    /// Hears of a refusal of the copy: another thread with the same handle must not take it for its own.
+    own: Arc<Reports>,
     /// The staging buffer's, then those of the reports that were copied before.
     arrivals: Vec<Arc<Arrival>>,
     submission: wgpu::SubmissionIndex,
+}
+
+/// Fails if the copy was refused.
+fn check_own(own: &Reports) -> Result<()> {
+    own.loss_after(0).map_or(Ok(()), |(error, _)| Err(error))
 }
 
 impl Wgpu {
@@ -61,7 +69,10 @@ impl Wgpu {
         for (report, to_offset) in reports.iter().zip((offset..).step_by(REPORT_BYTES)) {
             let (from, to) = (report.binding.buffer.clone(), staging.clone());
             let bytes = REPORT_BYTES as u64;
-            self.record(operation, Command::Copy { from, from_offset: 0, to, to_offset, bytes });
+            self.record(
+                operation,
+                Command::Copy { from, from_offset: 0, to, to_offset, bytes, accesses: vec![] },
+            );
         }
     }
 
@@ -108,23 +119,28 @@ impl Wgpu {
         let reports = self.reports.take();
         let size = last - first + (reports.reports().len() * REPORT_BYTES) as u64;
         let staging = self.staging(operation, size)?;
+        let own = Arc::default();
         if let Some(view) = view.filter(|_| last > first) {
             let (from, to) = (view.buffer.clone(), staging.clone());
             let bytes = last - first;
-            self.record(operation, Command::Copy { from, from_offset: first, to, to_offset: 0, bytes });
+            let accesses = Access::read(&from, view.watched()).collect();
+            let copy = Command::Copy { from, from_offset: first, to, to_offset: 0, bytes, accesses };
+            self.record_for(operation, &own, copy);
         }
         self.copy_reports(operation, reports.reports(), &staging, last - first);
         let submission = self.submit();
         self.check_losses()?;
+        check_own(&own)?;
         let mut arrivals = self.reports.arrivals();
         arrivals.insert(0, self.scoped(operation, size, || Arrival::map(&staging))?);
         let data = (start - first) as usize..(start - first + bytes) as usize;
-        Ok(Pending { operation, staging, data, reports, arrivals, submission })
+        Ok(Pending { operation, staging, data, reports, own, arrivals, submission })
     }
 
     fn finish_download<T: Scalar>(&self, pending: Pending<'_>) -> Result<Vec<T>> {
-        let Pending { operation, staging, data, reports, arrivals, .. } = pending;
+        let Pending { operation, staging, data, reports, own, arrivals, .. } = pending;
         self.check_losses()?;
+        check_own(&own)?;
         if !arrivals[0].succeeded() {
             return Err(self.failure(operation, "the copy to the host failed"));
         }

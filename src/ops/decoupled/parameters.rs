@@ -127,6 +127,15 @@ impl Decoupled {
         (self.scales.iter().map(|scale| scale / factor).collect(), factor)
     }
 
+    /// As [`split_scales`](Self::split_scales), for the gradients of rows: the power of two is applied to the gradients of scores, which it
+    /// must not carry out of the range of `f32` either.
+    pub(crate) fn split_scales_of_gradients(&self) -> (Vec<f32>, f32) {
+        const LARGEST: f32 = (1u64 << 60) as f32;
+        let (scales, factor) = self.split_scales();
+        let on_grads = factor.min(LARGEST);
+        (scales.into_iter().map(|scale| scale * (factor / on_grads)).collect(), on_grads)
+    }
+
     /// `M·Σ r`: the number of elements of the output of `aggregate` and `attend`.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use crate::webgpu::params::{Params, params};
 use crate::webgpu::recording::Command;
 use crate::webgpu::shader::{Kernel, Slot};
 use crate::webgpu::state::Wgpu;
+use crate::webgpu::suspects::Access;
 
 const NAME: &str = "update_rows";
 
@@ -234,7 +235,8 @@ fn apart<T: Scalar>(
     let copy = gpu.scratch(NAME, region.length as u64)?;
     let from_offset = bound.offset + u64::from(bound.base) * 4;
     let (from, to, bytes) = (bound.buffer, copy.buffer.clone(), region.bytes());
-    gpu.record(NAME, Command::Copy { from, from_offset, to, to_offset: 0, bytes });
+    let accesses = Access::read(&from, bound.bytes).collect();
+    gpu.record(NAME, Command::Copy { from, from_offset, to, to_offset: 0, bytes, accesses });
     Ok(copy)
 }
 

@@ -140,7 +140,10 @@ pub(super) fn encode<T: Element>(
     let size = op.groups * op.buckets() * op.width;
     // Tables in other slots stay as they are.
     let keeps = change.appends() || jagged.slots().is_some();
-    let table = in_place(gpu, operation, &table, size * jagged.slot_count(), &read, keeps)?;
+    let mut table = in_place(gpu, operation, &table, size * jagged.slot_count(), &read, keeps)?;
+    if let Some(slots) = jagged.slots() {
+        table.uses_parts(slots, 4 * size as u64, change.appends());
+    }
     let codes =
         Codes::new(gpu, operation, op, jagged.total(), ("history", Some(inputs.history)), &inputs.hash)?;
     add_up(gpu, operation, op, histories, ("history", rows, weights), &codes, (&table.binding, change))?;

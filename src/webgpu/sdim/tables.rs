@@ -69,8 +69,9 @@ pub(super) fn in_place(
     if !read {
         return Ok(output);
     }
+    let output = output.keeping();
     gpu.fetch(&output);
-    Ok(output.keeping())
+    Ok(output)
 }
 
 pub(super) fn add_tables(

@@ -10,7 +10,7 @@ use crate::ops::Weighting;
 use crate::plan::{Cut, best_tile_rows};
 use crate::webgpu::batch::{DevicePlan, WgpuBatch};
 use crate::webgpu::binding::Binding;
-use crate::webgpu::launch::{MOST_ITERATIONS, THREADS, longest_piece};
+use crate::webgpu::launch::{MOST_ITERATIONS, THREADS, check_width, longest_piece};
 use crate::webgpu::memory::Region;
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::shader::{Format, Kernel, Slot};
@@ -171,10 +171,18 @@ impl Attention {
         let step = step_of(tile_rows);
         let tile = score + threads.div_ceil(4) + 1;
         let row = 2 * score + threads.min(columns) + 4;
-        let steps = MOST_ITERATIONS / (tile + tile_rows * row);
+        let steps = (MOST_ITERATIONS / (tile + tile_rows * row)).max(1);
         let wanted = (steps * threads / step * step).clamp(step, LONGEST.max(step));
         let bytes = self.kv_heads.saturating_mul(tile_rows * (self.value_width.min(MAX_COLUMNS) + 2) * 4);
         longest_piece(batch, self.heads / self.kv_heads, tile_rows, bytes, wanted.min(window), window)
+    }
+
+    /// Fails for rows of keys too wide for a thread that computes all rows of a tile again.
+    fn check_width(&self, tile_rows: usize, columns: usize) -> Result<()> {
+        let threads = THREADS as usize;
+        let besides = threads.div_ceil(4) + 1 + tile_rows * (threads.min(columns) + 4);
+        let score = MOST_ITERATIONS.saturating_sub(besides) / (1 + 2 * tile_rows);
+        check_width(self.operation, self.width, 4 * score.saturating_sub(1))
     }
 
     /// `history` is called for consecutive windows of at most `window` rows, each before its dispatch.
@@ -194,6 +202,7 @@ impl Attention {
         let group_heads = self.heads / self.kv_heads;
         let columns = column_vec4s(self.value_width.min(MAX_COLUMNS));
         let tile_rows = best_tile_rows(batch.as_ref(), group_heads, tiles_for(columns), LOAD);
+        self.check_width(tile_rows, columns)?;
         let window = added.window(gpu, self.heads, window);
         let cut = Cut {
             rows_per_target: group_heads,

@@ -147,7 +147,7 @@ impl Kept {
     /// Puts a power of two of the scales on the gradients of the scores: a row times a large or tiny scale could leave the range of
     /// `f32`.
     pub(super) fn split_scales(&mut self, op: &Decoupled) {
-        let (scales, factor) = op.split_scales();
+        let (scales, factor) = op.split_scales_of_gradients();
         self.grads.iter_mut().for_each(|grad| *grad *= factor);
         self.scales = scales;
     }

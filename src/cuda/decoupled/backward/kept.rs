@@ -129,7 +129,7 @@ impl Kept {
         // Rows of gradients are those of slots and twice those of candidates; loops step past the end.
         let rows = slots.saturating_add(used.saturating_mul(2));
         fit(operation, "positions", rows.saturating_add(STEP))?;
-        let split = op.split_scales();
+        let split = op.split_scales_of_gradients();
         let mut words = |count: usize| match wanted {
             true => call.scratch(count.saturating_mul(WORD)),
             false => Ok(0),

@@ -272,7 +272,7 @@ impl Kept<'_> {
         gather(gpu, operation, tables, (&self.target_ids, candidates), &queries)?;
         self.rows(numbered).sum(gpu, operation, tables, &sums)?;
         // Both at once. A row times a large or tiny scale could leave the range of f32.
-        let (scales, factor) = op.split_scales();
+        let (scales, factor) = op.split_scales_of_gradients();
         scale_features(gpu, operation, &scales, tables, (&queries, 2 * candidates))?;
         Ok(SourceRows { rows: queries, bags: Some(self.bags(numbered, true, factor)?) })
     }

@@ -4,6 +4,7 @@ use crate::element::Element;
 use crate::error::Result;
 use crate::memory::ViewMut;
 use crate::ops::{Activation, DIN_GRADIENTS as GRADIENTS, DIN_LAYERS as NAMES, DinGradients, DinInputs};
+use crate::webgpu::launch::{MOST_ITERATIONS, check_width};
 use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::state::Wgpu;
 
@@ -33,6 +34,13 @@ pub(super) fn check_inputs<T: Element>(
         }
     }
     Ok(())
+}
+
+/// Fails for rows too wide for a thread's loops: over the numbers of a candidate, and over vec4s of inputs for each 16 units of the first layer, four times
+/// where a sum is not finite.
+pub(super) fn check_loops(operation: &'static str, width: usize, units: &[usize]) -> Result<()> {
+    let first = units.first().map_or(1, |units| units.div_ceil(64).max(1));
+    check_width(operation, width, (MOST_ITERATIONS / 2).min(4 * (MOST_ITERATIONS / (5 * first))))
 }
 
 /// Checks that the gradients are of this device.

@@ -23,7 +23,7 @@ use crate::memory::{View, ViewMut};
 use crate::ops::{Activation, DIN_GRADIENTS as GRADIENTS, Din, DinGradients, DinInputs, DinPooling};
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::binding::Binding;
-use crate::webgpu::din::backward::checks::{check_inputs, check_outputs};
+use crate::webgpu::din::backward::checks::{check_inputs, check_loops, check_outputs};
 use crate::webgpu::din::backward::job::{Job, limits_of};
 use crate::webgpu::din::backward::pairs::Mode;
 use crate::webgpu::din::backward::sums::Write;
@@ -49,6 +49,7 @@ pub(super) fn backward<T: Element, G: GradientOf<T>>(
 ) -> Result<()> {
     op.check_backward(batch.as_ref(), inputs, grad_out.len(), &grads)?;
     let units = check_units(NAME, inputs)?;
+    check_loops(NAME, op.width, &units)?;
     batch.check_owner(gpu, NAME)?;
     check_inputs(gpu, NAME, inputs)?;
     let grad_out = Region::of(grad_out);

@@ -6,7 +6,7 @@ use crate::gpu::{DinLayout, DinWanted, check_units};
 use crate::ops::{Din, DinInputs, DinStatistics};
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::binding::Binding;
-use crate::webgpu::din::backward::checks::check_inputs;
+use crate::webgpu::din::backward::checks::{check_inputs, check_loops};
 use crate::webgpu::din::backward::job::{Job, ROWS_PER_SUM, limits_of};
 use crate::webgpu::din::backward::network::lay_out;
 use crate::webgpu::din::backward::pairs::Mode;
@@ -55,6 +55,7 @@ pub(in crate::webgpu::din) fn statistics<T: Element>(
 ) -> Result<()> {
     op.check_statistics(batch.as_ref(), inputs, layer, &out)?;
     let units = check_units(NAME, inputs)?;
+    check_loops(NAME, op.width, &units)?;
     batch.check_owner(gpu, NAME)?;
     check_inputs(gpu, NAME, inputs)?;
     gpu.check_device(NAME, "mean", &Region::of_mut(&out.mean))?;

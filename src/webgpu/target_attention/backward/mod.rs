@@ -26,6 +26,7 @@ use crate::webgpu::output::Output;
 use crate::webgpu::recording::Command;
 use crate::webgpu::shader::Kernel;
 use crate::webgpu::state::Wgpu;
+use crate::webgpu::suspects::Access;
 use crate::webgpu::target_attention::added::Added;
 use crate::webgpu::target_attention::attend;
 use crate::webgpu::target_attention::check_widths;
@@ -324,7 +325,11 @@ impl<Q: Element, T: Element> Pass<'_, Q, T> {
             let to = gpu.bind(operation, "grads.bias", &view)?;
             let (from, from_offset) = (history.partial.buffer.clone(), u64::from(history.first_bias) * 4);
             let (to_offset, bytes) = (to.offset + u64::from(to.base) * 4, view.bytes());
-            gpu.record(operation, Command::Copy { from, from_offset, to: to.buffer, to_offset, bytes });
+            let accesses = Access::write(&to.buffer, to.bytes).collect();
+            gpu.record(
+                operation,
+                Command::Copy { from, from_offset, to: to.buffer, to_offset, bytes, accesses },
+            );
         }
         Ok(())
     }
