@@ -39,6 +39,9 @@ fn assert_refused<T>(result: Result<T>, expected: &str) {
     assert_eq!(operation, expected, "{message}");
 }
 
+/// Writes a buffer of two numbers.
+type Way<'a> = &'a dyn Fn(&mut WgpuBuffer<f32>);
+
 /// Whether it is the result of [`attend`] over [`HISTORY`].
 fn is_right(got: &[f32]) -> bool {
     got[0] > 8.99 && (got[1] - 1.0).abs() < 1e-6
@@ -79,7 +82,7 @@ fn it_is_sound_once_it_is_written_again() {
     let Some(gpu) = own_device() else { return };
     let history = gpu.upload(&HISTORY).expect("an upload");
     let mut out = gpu.zeros(2).expect("a buffer");
-    let ways: [&dyn Fn(&mut WgpuBuffer<f32>); 3] = [
+    let ways: [Way<'_>; 3] = [
         &|out| attend(&gpu, &history, gpu.view_mut(out)),
         &|out| gpu.upload_into(gpu.view_mut(out), &[9.0, 1.0]).expect("an upload"),
         &|out| {
