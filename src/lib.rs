@@ -53,7 +53,8 @@
 //! # A step of training
 //!
 //! From ids to rows of an embedding table, through target attention, and back to the rows that were read. `step` runs on every
-//! backend; only the loss is computed on the host here.
+//! backend; only the loss is computed on the host here. In candle or burn use the adapters of this repository, `longseq-candle` and
+//! `longseq-burn`, which make these calls for you.
 //!
 //! ```
 //! use longseq::prelude::*;
@@ -201,7 +202,7 @@
 //!   browser (`wasm32-unknown-unknown`), through the browser's own WebGPU and the `_async` calls alone; there it is
 //!   type-checked by the tests and has not been run.
 //!
-//! Without default features the crate depends only on `bytemuck`, `half`, `pulp` and `thiserror`.
+//! Without default features the crate depends only on `bytemuck`, `crc32fast`, `half`, `pulp` and `thiserror`.
 #![cfg_attr(not(any(feature = "cuda", target_arch = "x86_64", target_arch = "aarch64")), forbid(unsafe_code))]
 #![deny(unsafe_code)]
 

@@ -103,7 +103,7 @@ impl Model {
 }
 
 fn main() -> Result<()> {
-    let longseq = Longseq::cpu(); // or Longseq::on(Wgpu::new()?), Longseq::on(Cuda::new(0)?)
+    let longseq = Longseq::cpu(); // on a GPU: see the README
     let map = VarMap::new();
     let model = Model::new(longseq.clone(), VarBuilder::from_varmap(&map, DType::F32, &Device::Cpu))?;
     // The table's variable is among these, and gets no gradient: its steps are its own.

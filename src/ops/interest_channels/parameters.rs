@@ -14,10 +14,10 @@ pub(super) const NAME: &str = "interest_channels";
 /// Interest channels: each behaviour goes to the one of a candidate's axes that it points along most, and each axis pools its best
 /// behaviours. Several interests of a user, as a candidate sees them (DiffuMIN's orthogonal multi-interest extractor).
 ///
-/// For candidate `m`, whose axes are the `c` columns of a matrix `M` of `d` rows, over the user's `L` behaviours `l`:
+/// For candidate `m`, whose axes are the `c` columns of a matrix `W` of `d` rows, over the user's `L` behaviours `l`:
 ///
 /// ```text
-/// O·R = M                    OᵀO = 1, R upper triangular with a positive diagonal
+/// O·R = W                    OᵀO = 1, R upper triangular with a positive diagonal
 /// A_li = ⟨e_l, O_i⟩
 /// channel(l) = argmax_i A_li                                      ties: the lowest i
 /// kept_i = the K behaviours of channel i of highest A_li           KeptAmong::Routed; ties by position

@@ -21,8 +21,8 @@ use crate::ops::shape::{Dim, dim, elements, expect, product, size, sum};
 ///
 /// `normalise` divides a bucket row by its L2 length (at least 1e-12) *before* the mean, or does nothing. An empty history
 /// gives a row of zeros. A bucket row may hold numbers of any size, though the square of its length exceeds `f32`; projections
-/// and the sums of buckets must be within `f32`. A NaN in a bucket row gives NaN in the candidates that read it if rows are
-/// normalised, otherwise in their number of that column. The cost of a candidate does not grow with the history. The tables of two spans of a history add
+/// and the sums of buckets must be within `f32`. A candidate that reads a bucket row with a NaN gets NaN in its
+/// whole row if rows are normalised, and in that column only if they are not. The cost of a candidate does not grow with the history. The tables of two spans of a history add
 /// up to the table of both. A table that is kept forgets by [`sdim_remove`](crate::SdimOps::sdim_remove) and
 /// [`sdim_decay`](crate::SdimOps::sdim_decay).
 ///
