@@ -85,7 +85,8 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// For outputs of which kernels use some parts of so many bytes, and keep what these hold or do not. Where the output is a copy, all of it is copied.
+    /// For outputs of which kernels use only these parts, of `bytes` bytes each; `keeps` is whether what the parts hold counts. Of an output that
+    /// is a copy, all is read and written.
     pub(crate) fn uses_parts(&mut self, parts: &[u32], bytes: u64, keeps: bool) {
         let Some(start) = self.binding.bytes.first().map(|all| all.start) else { return };
         let part = |&part: &u32| start + u64::from(part) * bytes..start + (u64::from(part) + 1) * bytes;
