@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::cpu::threads::{for_each, map};
 use crate::jagged::Batch;
-use crate::plan::{Cut, Piece, Plan};
+use crate::plan::{Cut, Pace, Piece, Plan};
 
 /// The number of output rows in a tile: enough that a history larger than the cache is rarely read from memory again,
 /// few enough that the tile's sums stay in cache.
@@ -16,8 +16,9 @@ pub(super) const ROWS: usize = 64;
 /// is noticeable.
 pub(super) const STEP: usize = 512;
 
-/// The number of pieces to aim for: more than the threads of current machines.
-const WANTED: usize = 512;
+/// What pieces cost, in eighths of a step, on more threads than current machines have.
+const PACE: Pace =
+    Pace { resident: 512, step: 8, row: 0, piece: 1, combine: 0, slot: 0, fewest_steps: 4, shrinks: false };
 
 /// The rows that a piece works on: some candidates of one user, and a span of the user's history.
 pub(super) struct PieceRows {
@@ -28,7 +29,7 @@ pub(super) struct PieceRows {
 
 /// Cuts a batch into tiles of `candidates` and spans of at least a few times `step` behaviours.
 pub(super) fn cut(batch: &Batch, candidates: usize, step: usize) -> Plan {
-    let cut = Cut { rows_per_target: 1, tile_rows: candidates, step, wanted: WANTED, longest: usize::MAX };
+    let cut = Cut { rows_per_target: 1, tile_rows: candidates, step, longest: usize::MAX, pace: PACE };
     Plan::new(batch, &cut)
 }
 

@@ -8,7 +8,7 @@ use crate::cuda::decoupled::backward::DeviceChunks;
 use crate::cuda::driver::Allocation;
 use crate::cuda::handle::Cuda;
 use crate::cuda::interest_channels::parts::{ChannelsCut, DeviceParts};
-use crate::cuda::target_attention::backward::DeviceSpans;
+use crate::cuda::target_attention::backward::{DeviceSpans, SpanCut};
 use crate::cuda::twin::twins;
 use crate::error::Result;
 use crate::gpu::{
@@ -16,7 +16,7 @@ use crate::gpu::{
     lock, trace_plan,
 };
 use crate::jagged::{Batch, Jagged};
-use crate::plan::{Cut, Plan};
+use crate::plan::{Cut, Pace, Plan};
 
 /// A [`Batch`] of a CUDA device.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct CudaBatch {
     stream: Arc<CudaStream>,
     plans: PlanCache<DevicePlan>,
     /// The spans of the backward pass of target attention.
-    spans: PlanCache<DeviceSpans>,
+    spans: PlanCache<DeviceSpans, SpanCut>,
     /// The chunks of the backward pass of decoupled embeddings.
     chunks: PlanCache<DeviceChunks, ChunkLimits>,
     /// The parts of the backward pass of SDIM's `attend`.
@@ -201,7 +201,7 @@ impl CudaBatch {
         self.plan(
             gpu,
             operation,
-            &Cut { rows_per_target: 1, tile_rows: 1, step: 1, wanted: 1, longest: usize::MAX },
+            &Cut { rows_per_target: 1, tile_rows: 1, step: 1, longest: usize::MAX, pace: Pace::WHOLE },
         )
     }
 
@@ -234,7 +234,7 @@ impl CudaBatch {
         &self,
         gpu: &Cuda,
         operation: &'static str,
-        cut: &Cut,
+        cut: &SpanCut,
         make: impl FnOnce() -> Result<DeviceSpans>,
     ) -> Result<Arc<DeviceSpans>> {
         gpu.check_stream(operation, &self.stream)?;

@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use cudarc::driver::sys::CUdevice_attribute;
 use cudarc::driver::{CudaContext, CudaStream};
 
 use crate::cuda::driver::{
     Allocation, Function, Module, Staging, check_capability, check_not_captured, check_stream_kind,
     driver_error, find_driver,
 };
+use crate::cuda::kernel::Kernel;
 use crate::cuda::kernels::text_of;
 use crate::cuda::memory::CudaMemory;
 use crate::cuda::memory::{CudaBuffer, Region};
+use crate::cuda::occupancy::Multiprocessors;
 use crate::cuda::records::Records;
 use crate::cuda::waiter::Waiter;
 use crate::cuda::workspace::Workspace;
@@ -66,7 +67,7 @@ pub struct Cuda {
 pub(super) struct Shared {
     stream: Arc<CudaStream>,
     pub(super) name: String,
-    multiprocessors: usize,
+    multiprocessors: Multiprocessors,
     /// The caller's own PTX, by file.
     texts: HashMap<&'static str, String>,
     modules: Mutex<HashMap<&'static str, Arc<Module>>>,
@@ -124,11 +125,9 @@ impl Cuda {
         let failed = |error| driver_error(operation, error);
         let (major, minor) = context.compute_capability().map_err(failed)?;
         let name = context.name().map_err(failed)?;
-        let count = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-        let multiprocessors = context.attribute(count).map_err(failed)?;
         let shared = Shared {
             name: format!("{name} (CUDA, compute capability {major}.{minor})"),
-            multiprocessors: usize::try_from(multiprocessors).unwrap_or(1).max(1),
+            multiprocessors: Multiprocessors::of(operation, context)?,
             texts,
             modules: Mutex::default(),
             functions: Mutex::default(),
@@ -170,7 +169,12 @@ impl Cuda {
     }
 
     pub(super) fn multiprocessors(&self) -> usize {
-        self.shared.multiprocessors
+        self.shared.multiprocessors.count
+    }
+
+    /// The blocks of a kernel that the device runs at a time, of `threads` threads and `shared` bytes of dynamic shared memory.
+    pub(super) fn resident(&self, kernel: &Kernel, threads: usize, shared: usize) -> usize {
+        self.shared.multiprocessors.resident(kernel, threads, shared)
     }
 
     /// Uploads a list that kernels read.

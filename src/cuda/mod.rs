@@ -19,6 +19,7 @@ mod kernel;
 mod kernels;
 mod lookup;
 mod memory;
+mod occupancy;
 mod records;
 mod sdim;
 mod search;

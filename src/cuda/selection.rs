@@ -1,7 +1,6 @@
 //! What searches share: the lists of the best behaviours of spans, and the selection among them, whose kernels are in
 //! `kernels/search/search.cu`.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::cuda::batch::{CudaBatch, DevicePlan};
@@ -12,15 +11,14 @@ use crate::cuda::memory::CudaMemory;
 use crate::cuda::twin::twins;
 use crate::error::Result;
 use crate::gpu::{Bound, fit};
-use crate::jagged::Batch;
 use crate::ops::{Selection, SelectionMut};
-use crate::plan::{Cut, FEWEST_STEPS};
+use crate::plan::{Cut, Pace};
 
 /// As in `kernels/selection/block.cuh`: threads of a block that scores, and the behaviours that it takes at a time.
 pub(super) const THREADS: u32 = 128;
 pub(super) const BEHAVIOURS: usize = 256;
-/// Pieces per multiprocessor: few, because every piece has lists of its own.
-pub(super) const PIECES: usize = 2;
+/// Blocks that search which a multiprocessor runs at a time: their lists and rows take much of its shared memory.
+const BLOCKS: usize = 2;
 
 /// The selection among lists, for K of up to half the entries of its own list, and for larger K.
 const SELECT: Kernel = Kernel::new("search", "search_select", 256, 60);
@@ -142,6 +140,20 @@ fn room(top_k: usize) -> usize {
     top_k + top_k / 4
 }
 
+/// What pieces of a search cost, in cycles. The selection, which reads their lists, is launched in any case.
+fn pace(top_k: usize) -> Pace {
+    Pace {
+        resident: 1,
+        step: 12_000,
+        row: 0,
+        piece: 3000,
+        combine: 0,
+        slot: 60 + top_k / 6,
+        fewest_steps: 1,
+        shrinks: false,
+    }
+}
+
 impl Keeping {
     /// Cuts a batch, and takes memory for the lists of its pieces.
     pub(super) fn new(
@@ -152,7 +164,13 @@ impl Keeping {
         top_k: usize,
     ) -> Result<Self> {
         let operation = call.operation;
-        let cut = cut(batch.as_ref(), candidates, PIECES * gpu.multiprocessors(), usize::MAX);
+        let cut = Cut {
+            rows_per_target: 1,
+            tile_rows: candidates,
+            step: BEHAVIOURS,
+            longest: usize::MAX,
+            pace: pace(top_k).on(BLOCKS * gpu.multiprocessors()),
+        };
         let plan = batch.plan(gpu, operation, &cut)?;
         let (tiles, slots) = (plan.plan.tiles.len(), plan.plan.slots);
         let lists = (slots + tiles).saturating_mul(candidates);
@@ -213,17 +231,6 @@ pub(in crate::cuda) fn select_bytes() -> usize {
 /// Bytes of the lists of a block, of so many candidates that share so many entries: `Lists` in `kernels/selection/best.cuh`.
 pub(super) fn list_bytes(candidates: usize, entries: usize) -> usize {
     (entries * size_of::<u64>() + candidates * (size_of::<u64>() + 2 * size_of::<u32>())).next_multiple_of(16)
-}
-
-/// Cuts a batch into about `wanted` pieces, none shorter than what a block takes at a time. A step is a quarter of a piece,
-/// because a plan has no pieces shorter than [`FEWEST_STEPS`] steps. No piece is longer than `most`.
-pub(super) fn cut(batch: &Batch, candidates: usize, wanted: usize, most: usize) -> Cut {
-    let rows =
-        |(history, targets): (Range<usize>, Range<usize>)| history.len() * targets.len().div_ceil(candidates);
-    let piece = batch.requests().map(rows).sum::<usize>() / wanted;
-    let longest = FEWEST_STEPS * BEHAVIOURS;
-    let step = piece.min(longest).next_power_of_two().clamp(BEHAVIOURS, longest) / FEWEST_STEPS;
-    Cut { rows_per_target: 1, tile_rows: candidates, step, wanted, longest: most }
 }
 
 /// The kernels of the selection.

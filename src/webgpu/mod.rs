@@ -24,6 +24,7 @@ mod launch;
 mod lookup;
 mod memory;
 mod output;
+mod pace;
 mod params;
 mod pipeline;
 mod placement;

@@ -9,12 +9,13 @@ use crate::cuda::decoupled::search::search_into;
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::Kernel;
 use crate::cuda::memory::CudaMemory;
-use crate::cuda::selection::{BEHAVIOURS, Found, PIECES, cut};
+use crate::cuda::selection::{BEHAVIOURS, Found, THREADS};
 use crate::cuda::tables::COLUMNS;
 use crate::cuda::twin::twins;
 use crate::error::Result;
 use crate::memory::ViewMut;
 use crate::ops::*;
+use crate::plan::{Cut, Pace};
 
 const ATTEND: &str = "decoupled_attend";
 /// Attends to all behaviours of a piece.
@@ -28,6 +29,17 @@ const ROW_VEC4S: usize = 32;
 const WEIGHING_BYTES: usize = (BEHAVIOURS * 20 + 11 * 16) * 4;
 /// The most behaviours of a piece, which four groups of threads or more share: no chain of additions is longer than a thousand.
 const LONGEST: usize = 1 << 12;
+/// What pieces cost, in cycles.
+const PACE: Pace = Pace {
+    resident: 1,
+    step: 20_000,
+    row: 0,
+    piece: 3000,
+    combine: 4500,
+    slot: 100,
+    fewest_steps: 1,
+    shrinks: false,
+};
 /// The most bytes of partial results.
 const PARTIAL_BYTES: usize = 64 << 20;
 
@@ -60,8 +72,15 @@ fn attend_all(
     for rows in rows(gpu, call.operation, op, representation, ids, out)? {
         let sums = CANDIDATES * rows.vec4s as usize * COLUMNS * size_of::<f32>();
         let column_blocks = (rows.vec4s as usize).div_ceil(ROW_VEC4S);
-        let wanted = (2 * PIECES * gpu.multiprocessors()).min(PARTIAL_BYTES / sums).max(1);
-        let cut = cut(batch.as_ref(), CANDIDATES, wanted, LONGEST);
+        let shared = attend_shared(scoring.vec4s as usize);
+        let resident = gpu.resident(&ATTEND_ALL, THREADS as usize, shared) / column_blocks;
+        let cut = Cut {
+            rows_per_target: 1,
+            tile_rows: CANDIDATES,
+            step: BEHAVIOURS,
+            longest: LONGEST,
+            pace: PACE.within(resident, PARTIAL_BYTES / sums),
+        };
         let plan = batch.plan(gpu, call.operation, &cut)?;
         let slots = plan.plan.slots;
         let params = DecoupledAttendParams {
@@ -75,7 +94,7 @@ fn attend_all(
             rows,
         };
         let blocks = plan.plan.pieces.len() * column_blocks;
-        call.launch(&ATTEND_ALL.blocks(blocks).with_shared(attend_shared(scoring.vec4s as usize)), &params)?;
+        call.launch(&ATTEND_ALL.blocks(blocks).with_shared(shared), &params)?;
         call.launch(&COMBINE.blocks(plan.split_count * CANDIDATES), &params)?;
     }
     Ok(())

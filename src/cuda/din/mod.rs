@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{activation_code, check_din, fit};
 use crate::memory::{View, ViewMut};
 use crate::ops::{Activation, Din, DinGradients, DinInputs, DinOps, DinPooling, DinStatistics};
-use crate::plan::Cut;
+use crate::plan::{Cut, Pace};
 
 impl DinOps for Cuda {
     fn din_into<T: Element>(
@@ -85,8 +85,6 @@ const THREADS: usize = 128;
 const SHARED: usize = 99 << 10;
 /// Bytes of an input fragment: four registers of every lane.
 const FRAGMENT: usize = WARP * 16;
-/// Pieces per multiprocessor: an estimate of the blocks that run at a time, times the rounds of them.
-const PIECES: usize = 16;
 
 twins! {
     /// `kernels/din/network.cuh`
@@ -255,6 +253,29 @@ impl Layout {
         })
     }
 
+    /// What pieces cost: 2.5 cycles for each instruction of a warp, which the evidence has about 50 of for a fragment of weights and 16
+    /// behaviours. What the first layer makes of a behaviour serves all candidates of a tile.
+    fn pace(&self) -> Pace {
+        let mut inputs = self.inputs_padded;
+        let mut products = |layer: &DinLayer| {
+            let numbers = inputs * layer.padded as usize;
+            inputs = layer.padded as usize;
+            numbers
+        };
+        let layers = self.layers[..self.count].iter().map(&mut products).collect::<Vec<_>>();
+        let first = layers.first().copied().unwrap_or(0);
+        Pace {
+            resident: 1,
+            step: 1000 + first,
+            row: 500 + layers.iter().sum::<usize>(),
+            piece: 3000,
+            combine: 4500,
+            slot: 60,
+            fewest_steps: 1,
+            shrinks: true,
+        }
+    }
+
     /// Warps per block for histories of up to `longest` behaviours, so that each has work.
     fn warps(&self, longest: usize) -> usize {
         longest.div_ceil(ROWS).min(SHARED / self.warp_bytes).clamp(1, WARPS)
@@ -276,9 +297,9 @@ pub(super) fn attend<T: Element>(
         rows_per_target: 1,
         tile_rows: TILE,
         step: ROWS * warps,
-        wanted: gpu.multiprocessors() * PIECES,
         // A warp adds 16 of them at a time.
         longest: 1 << 14,
+        pace: layout.pace().on(gpu.resident(ATTEND.of::<T>(), WARP * warps, warps * layout.warp_bytes)),
     };
     let plan = batch.plan(gpu, NAME, &cut)?;
     let candidates = batch.as_ref().targets().total();

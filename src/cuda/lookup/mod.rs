@@ -20,7 +20,7 @@ use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::fit;
 use crate::ops::*;
-use crate::plan::Cut;
+use crate::plan::{Cut, Pace};
 
 impl LookupOps for Cuda {
     fn lookup_into(
@@ -76,9 +76,18 @@ const COMBINE: Kernel = Kernel::new("lookup", "lookup_combine", 256, 32);
 /// Looks for ids outside their tables that no other kernel reads.
 const CHECK: Kernel = Kernel::new("lookup", "lookup_check", 256, 16);
 const THREADS: usize = 256;
-/// Pieces of bags per multiprocessor, so that few long bags keep it busy, and the rows per step of the plan.
-const PIECES: usize = 8;
+/// Rows per step of the plan, and what pieces of bags cost, in cycles.
 const STEP: usize = 16;
+const PACE: Pace = Pace {
+    resident: 1,
+    step: 800,
+    row: 0,
+    piece: 1500,
+    combine: 4500,
+    slot: 40,
+    fewest_steps: 1,
+    shrinks: false,
+};
 /// The most rows of a piece, which are summed by blocks of 256: no chain of additions is longer than a few hundred.
 const LONGEST: usize = 1 << 16;
 
@@ -254,8 +263,8 @@ pub(super) fn lookup(
         _ => 0,
     };
     let kernel = if inputs.weights.is_some() { WEIGHTED_BAGS } else { BAGS };
-    let wanted = PIECES * gpu.multiprocessors();
-    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: STEP, wanted, longest: LONGEST };
+    let resident = gpu.resident(&kernel, THREADS, 0);
+    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: STEP, longest: LONGEST, pace: PACE.on(resident) };
     let plan = bags.per_user.plan(gpu, NAME, &cut)?;
     for params in launches(gpu, NAME, "tables", LookupParams { mean, counts, ..params }, &outputs)? {
         let size = params.vec4s as usize * COLUMNS * size_of::<f32>();

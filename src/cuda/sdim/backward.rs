@@ -8,14 +8,14 @@ use crate::cuda::memory::{CudaMemory, Region};
 use crate::cuda::sdim::encode::{Hashing, add_up};
 use crate::cuda::sdim::gather::{gather, hashes};
 use crate::cuda::sdim::query::sum_buckets;
-use crate::cuda::sdim::signatures::{Codes, PARTIAL_BYTES, PIECES, SCAN_THREADS, Sizes, check, codes};
+use crate::cuda::sdim::signatures::{Codes, PARTIAL_BYTES, SCAN_THREADS, Sizes, check, codes};
 use crate::cuda::twin::twins;
 use crate::element::{Element, Scalar};
 use crate::error::Result;
 use crate::gpu::AttendCut;
 use crate::memory::{View, ViewMut};
 use crate::ops::{Change, Hash, Sdim, SdimAttendInputs, SdimEncodeInputs, SdimQueryInputs};
-use crate::plan::Cut;
+use crate::plan::{Cut, Pace};
 
 /// Turns sums of gradients into those of bucket rows.
 const BUCKETS: Kernel = Kernel::new("sdim_backward", "sdim_bucket_gradients", SCAN_THREADS, 40);
@@ -35,6 +35,17 @@ const MATCH: ByType = ByType([
 const LANE_COLUMNS: usize = 4;
 /// Behaviours per step of the plan of `sdim_match`, of which a warp takes one at a time.
 const MATCH_STEP: usize = 8;
+/// What its pieces cost, in cycles. Nothing is combined.
+const MATCH_PACE: Pace = Pace {
+    resident: 1,
+    step: 600,
+    row: 0,
+    piece: 1500,
+    combine: 0,
+    slot: 0,
+    fewest_steps: 1,
+    shrinks: false,
+};
 
 twins! {
     /// `kernels/sdim/backward.cu`
@@ -309,8 +320,8 @@ impl<T: Element, G: Element> Attend<T, G> {
             rows_per_target: 1,
             tile_rows: 1,
             step: MATCH_STEP,
-            wanted: PIECES * gpu.multiprocessors(),
             longest: 1 << 30,
+            pace: MATCH_PACE.on(gpu.resident(MATCH.of::<T>(), SCAN_THREADS as usize, 0)),
         };
         let plan = part.histories.per_user.plan(gpu, call.operation, &cut)?;
         let row = (op.groups * op.width * size_of::<f32>()) as u64;

@@ -6,7 +6,7 @@ use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::{ByType, Kernel};
 use crate::cuda::memory::{CudaMemory, Region};
 use crate::cuda::sdim::signatures::{
-    Codes, FLAT_THREADS, PARTIAL_BYTES, PIECES, SCAN_THREADS, Sizes, TILE_ROWS, check, codes,
+    Codes, FLAT_THREADS, PARTIAL_BYTES, SCAN_THREADS, Sizes, TILE_ROWS, check, codes,
 };
 use crate::cuda::twin::twins;
 use crate::element::Element;
@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::gpu::check_encode;
 use crate::memory::ViewMut;
 use crate::ops::{Change, Hash, Sdim, SdimEncodeInputs};
-use crate::plan::Cut;
+use crate::plan::{Cut, Pace};
 
 /// Fills tables of few buckets by a product with a one-hot matrix; the launch chooses the threads.
 const ENCODE: ByType = ByType([
@@ -50,8 +50,19 @@ pub(super) const SHARED: usize = 96 << 10;
 /// The most behaviours of a piece of a one-hot product, which adds 16 at a time: longer chains of additions would round more. It is longer
 /// where tables are so large that the partial results would take more than a quarter of the history's memory.
 const LONGEST: usize = 1 << 13;
-/// Behaviours per step of the plan. Pieces are several steps long, because each writes a whole table of sums.
+/// Behaviours per step of the plan.
 const STEP: usize = 2 * TILE_ROWS;
+/// What pieces cost: 2.5 cycles for each instruction of a warp (`kernels/evidence.md`). Each splits the rotations, and writes a table.
+const PACE: Pace = Pace {
+    resident: 1,
+    step: 6000,
+    row: 0,
+    piece: 8000,
+    combine: 4500,
+    slot: 100,
+    fewest_steps: 1,
+    shrinks: false,
+};
 
 twins! {
     /// `kernels/sdim/encode.cu`
@@ -164,6 +175,11 @@ impl Shares {
         32 * self.bucket_warps * self.column_warps
     }
 
+    /// Tiles in flight, as many as shared memory has space for.
+    fn stages<T: Element>(&self, op: &Sdim, hashing: bool) -> usize {
+        if self.shared::<T>(op, 2, hashing) <= SHARED { 2 } else { 1 }
+    }
+
     /// Bytes of shared memory per block with so many tiles in flight.
     fn shared<T: Element>(&self, op: &Sdim, stages: usize, hashing: bool) -> usize {
         // The buckets of a warp are those of whole groups.
@@ -249,16 +265,21 @@ pub(super) fn add_up<T: Element>(
     };
     let shares = hashed.unwrap_or(Shares::of_given(op));
     let blocks = if one_hot { shares.blocks() } else { op.groups * op.buckets() / SCATTER_BUCKETS };
+    let resident = match hashing {
+        Hashing::Codes(_) if !one_hot => gpu.resident(SCATTER.of::<T>(), SCAN_THREADS as usize, 0),
+        hashing => {
+            let hashes = matches!(hashing, Hashing::Rotations(_));
+            let shared = shares.shared::<T>(op, shares.stages::<T>(op, hashes), hashes);
+            gpu.resident(ENCODE.of::<T>(), shares.threads(), shared)
+        }
+    };
     let cut = Cut {
         rows_per_target: 1,
         tile_rows: 1,
         step: STEP,
-        // Every partial result is a whole table.
-        wanted: (PIECES * gpu.multiprocessors())
-            .div_ceil(blocks)
-            .min(PARTIAL_BYTES / (sizes.table * 4))
-            .max(1),
         longest: if one_hot { LONGEST.max(4 * op.groups * op.buckets()) } else { 1 << 30 },
+        // Every partial result is a whole table.
+        pace: PACE.within(resident.div_ceil(blocks), PARTIAL_BYTES / (sizes.table * 4)),
     };
     let plan = histories.per_user.plan(gpu, operation, &cut)?;
     let partial = call.scratch(plan.plan.slots * sizes.table * 4)?;
@@ -311,7 +332,7 @@ fn multiply<T: Element>(
         Hashing::Codes(codes) => (0, codes),
     };
     let hashing = rotations != 0;
-    let stages = if shares.shared::<T>(op, 2, hashing) <= SHARED { 2 } else { 1 };
+    let stages = shares.stages::<T>(op, hashing);
     let params = SdimEncodeParams {
         pieces: target.plan.pieces.pointer(),
         rows: rows.pointer,

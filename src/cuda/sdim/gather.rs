@@ -6,13 +6,13 @@ use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::{ByType, Kernel};
 use crate::cuda::memory::Region;
 use crate::cuda::sdim::encode::{Hashing, MOST_WARPS, SHARED, WARP_COLUMNS, shared_bytes};
-use crate::cuda::sdim::signatures::{Codes, PIECES, Sizes, TILE_ROWS};
+use crate::cuda::sdim::signatures::{Codes, Sizes, TILE_ROWS};
 use crate::cuda::twin::twins;
 use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::fit;
 use crate::ops::Sdim;
-use crate::plan::Cut;
+use crate::plan::{Cut, Pace};
 
 /// Gathers the gradients of behaviours; the launch chooses the threads.
 const GATHER: ByType = ByType([
@@ -22,6 +22,17 @@ const GATHER: ByType = ByType([
 ]);
 /// Behaviours per step of the plan where signatures are given: those that a block of the paper's sizes takes at a time.
 const STEP: usize = 32;
+/// What pieces cost, in cycles; a block that hashes splits the rotations first. Nothing is combined.
+const PACE: Pace = Pace {
+    resident: 1,
+    step: 3000,
+    row: 0,
+    piece: 6000,
+    combine: 0,
+    slot: 0,
+    fewest_steps: 1,
+    shrinks: false,
+};
 /// Threads per block where signatures are given, and the fewest where rows are hashed.
 const THREADS: usize = 256;
 
@@ -76,20 +87,24 @@ pub(super) fn gather<T: Element, G: Element>(
     let sizes = Sizes::of(call.operation, op)?;
     // The kernel counts the bytes of a row in 32 bits.
     fit(call.operation, "width", op.width.saturating_mul(size_of::<f32>()))?;
+    let stages = if shared::<T>(op, 2) <= SHARED { 2 } else { 1 };
+    let resident = match hashing {
+        Hashing::Rotations(_) => gpu.resident(GATHER.of::<T>(), threads(op), shared::<T>(op, stages)),
+        Hashing::Codes(_) => gpu.resident(GATHER.of::<T>(), THREADS, 0),
+    };
     let cut = Cut {
         rows_per_target: 1,
         tile_rows: 1,
         // A block that hashes splits the rotations first, which pays off for more than a tile.
         step: if matches!(hashing, Hashing::Rotations(_)) { TILE_ROWS } else { STEP },
-        wanted: PIECES * gpu.multiprocessors(),
         longest: 1 << 30,
+        pace: PACE.on(resident),
     };
     let plan = histories.per_user.plan(gpu, call.operation, &cut)?;
     let (rotations, codes) = match hashing {
         Hashing::Rotations(rotations) => (rotations, Codes::default()),
         Hashing::Codes(codes) => (0, codes),
     };
-    let stages = if shared::<T>(op, 2) <= SHARED { 2 } else { 1 };
     let params = SdimGatherParams {
         pieces: plan.pieces.pointer(),
         rows: rows.pointer,

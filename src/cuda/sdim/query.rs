@@ -10,16 +10,14 @@ use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::{ByType, Kernel};
 use crate::cuda::lookup::check_ids;
 use crate::cuda::memory::{CudaMemory, Region};
-use crate::cuda::sdim::signatures::{
-    Codes, PARTIAL_BYTES, PIECES, SCAN_THREADS, Sizes, TILE_ROWS, check, codes,
-};
+use crate::cuda::sdim::signatures::{Codes, PARTIAL_BYTES, SCAN_THREADS, Sizes, TILE_ROWS, check, codes};
 use crate::cuda::twin::twins;
 use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::{Bound, fit};
 use crate::memory::ViewMut;
 use crate::ops::{Hash, IdPolicy, Sdim, SdimAttendInputs, SdimQueryInputs, Table, TableData};
-use crate::plan::Cut;
+use crate::plan::{Cut, Pace};
 
 /// Reads bucket tables.
 const QUERY: ByType = ByType([
@@ -41,6 +39,17 @@ const QUERY_SUMS: ByType = ByType([
 ]);
 /// Groups per block of `sdim_sums` in `kernels/sdim/scan.cu`.
 const SUMS_GROUPS: usize = 4;
+/// What pieces of `sdim_sums` cost, in cycles. What reads their sums is launched in any case.
+const SUMS_PACE: Pace = Pace {
+    resident: 1,
+    step: 800,
+    row: 0,
+    piece: 2000,
+    combine: 0,
+    slot: 60,
+    fewest_steps: 1,
+    shrinks: false,
+};
 /// Candidates per block in `kernels/sdim/query.cu`, and its blocks per multiprocessor.
 const QUERY_ROWS: usize = 4;
 const QUERY_BLOCKS: usize = 8;
@@ -217,8 +226,9 @@ pub(super) fn sum_buckets<T: Element>(
     let operation = call.operation;
     let sizes = Sizes::of(operation, op)?;
     let size = op.groups * op.width;
-    let wanted = (PIECES * gpu.multiprocessors()).min(PARTIAL_BYTES / (size * 4)).max(1);
-    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: TILE_ROWS, wanted, longest: 1 << 31 };
+    let resident = gpu.resident(SUMS.of::<T>(), SCAN_THREADS as usize, 0) / op.groups.div_ceil(SUMS_GROUPS);
+    let pace = SUMS_PACE.within(resident, PARTIAL_BYTES / (size * 4));
+    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: TILE_ROWS, longest: 1 << 31, pace };
     let plan = batch.plan(gpu, operation, &cut)?;
     let places = plan.plan.slots + plan.plan.tiles.len();
     fit(operation, "partial results", places)?;

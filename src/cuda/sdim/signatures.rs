@@ -29,8 +29,6 @@ pub(super) const FLAT_THREADS: u32 = 256;
 pub(super) const SCAN_THREADS: u32 = 128;
 /// The most bytes of partial results: a small part of a GPU's memory.
 pub(super) const PARTIAL_BYTES: usize = 64 << 20;
-/// Pieces per multiprocessor: enough that little is idle while the last ones finish.
-pub(super) const PIECES: usize = 4;
 
 twins! {
     /// `kernels/sdim/sdim.cu`

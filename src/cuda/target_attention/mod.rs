@@ -7,7 +7,7 @@ use crate::cuda::batch::{CudaBatch, DevicePlan};
 use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
 use crate::cuda::memory::CudaMemory;
-use crate::cuda::target_attention::variants::{COMBINE, MERGE, Variant};
+use crate::cuda::target_attention::variants::{COMBINE, MERGE, THREADS, Variant};
 use crate::cuda::twin::twins;
 use crate::element::{Element, GradientOf};
 use crate::error::Result;
@@ -65,8 +65,6 @@ impl TargetAttentionOps for Cuda {
     }
 }
 
-/// Pieces per multiprocessor: several for each of the blocks that it runs at a time.
-pub(in crate::cuda) const PIECES: usize = 16;
 const NAME: &str = "target_attention";
 
 twins! {
@@ -151,12 +149,14 @@ pub(super) fn attend<T: Element>(
         .all(|(region, width)| region.vectors(width, 16));
     let variant = Variant::choose::<T>(op, batch.as_ref(), vectors);
     let Variant { tile_rows, step, chunk, .. } = *variant;
+    let shared = variant.dynamic_shared(op.width, inputs.values.is_none());
+    let resident = gpu.resident(&variant.kernel, THREADS as usize, shared) / op.kv_heads;
     let cut = Cut {
         rows_per_target: group_heads,
         tile_rows,
         step,
-        wanted: (PIECES * gpu.multiprocessors()).div_ceil(op.kv_heads),
         longest: variant.longest(),
+        pace: variant.pace().on(resident),
     };
     let plan = batch.plan(gpu, NAME, &cut)?;
     let unit = if op.weighting == Weighting::Softmax { std::f32::consts::LOG2_E } else { 1.0 };
@@ -199,7 +199,6 @@ pub(super) fn attend<T: Element>(
             exact: u32::from(!scale.is_finite()),
         };
         let blocks = plan.plan.pieces.len().saturating_mul(op.kv_heads);
-        let shared = variant.dynamic_shared(op.width, inputs.values.is_none());
         call.launch(&variant.kernel.blocks(blocks).with_shared(shared), &params)?;
         combine::<T>(&call, &plan, &params)?;
     }

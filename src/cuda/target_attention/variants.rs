@@ -4,7 +4,7 @@ use crate::cuda::kernel::{ByType, Kernel};
 use crate::element::{DType, Element};
 use crate::jagged::Batch;
 use crate::ops::{TargetAttention, Weighting};
-use crate::plan::best_tile_rows;
+use crate::plan::{Pace, best_tile_rows};
 
 /// Threads per block of the kernels that attend.
 pub(in crate::cuda) const THREADS: u32 = 128;
@@ -159,6 +159,26 @@ impl Variant {
             // Four warps or more share the behaviours.
             Method::Stream => 1 << 12,
             Method::FmaVectors | Method::FmaScalars => (1 << 10) * 32 / self.tile_rows,
+        }
+    }
+
+    /// What pieces cost: 2.5 cycles for each instruction of a warp, as counted for rows of 64 numbers (`kernels/evidence.md`).
+    pub(in crate::cuda) fn pace(&self) -> Pace {
+        let Self { chunk, tile_rows, step, .. } = *self;
+        let step = match self.method {
+            Method::Mma => 600 + 70 * tile_rows,
+            Method::Stream => 1000,
+            Method::FmaVectors | Method::FmaScalars => step * tile_rows * chunk / 16,
+        };
+        Pace {
+            resident: 1,
+            step,
+            row: 0,
+            piece: 2500,
+            combine: 4500,
+            slot: 60,
+            fewest_steps: 1,
+            shrinks: false,
         }
     }
 

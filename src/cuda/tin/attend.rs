@@ -7,8 +7,8 @@ use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
 use crate::cuda::memory::CudaMemory;
 use crate::cuda::target_attention::backward::storage_code;
-use crate::cuda::target_attention::variants::Variant;
-use crate::cuda::target_attention::{CombinePiecesParams, PIECES, TargetAttentionParams};
+use crate::cuda::target_attention::variants::{THREADS, Variant};
+use crate::cuda::target_attention::{CombinePiecesParams, TargetAttentionParams};
 use crate::cuda::tin::rows::{Rows, TinPositions, target_bytes};
 use crate::cuda::tin::variants::{COMBINE, choose};
 use crate::cuda::twin::twins;
@@ -58,12 +58,13 @@ pub(super) fn attend<T: Element>(
     let pooled = gpu.asked(NAME, outputs.pooled.as_ref())?.pointer;
     let lse = gpu.asked(NAME, outputs.lse.as_ref())?.pointer;
     let variant = choose(op.width, batch.as_ref(), rows.vectors(op.width, 4 * size_of::<T>()));
+    let resident = gpu.resident(&variant.kernel, THREADS as usize, variant.dynamic_shared(op.width, false));
     let cut = Cut {
         rows_per_target: 1,
         tile_rows: variant.tile_rows,
         step: variant.step,
-        wanted: PIECES * gpu.multiprocessors(),
         longest: variant.longest(),
+        pace: variant.pace().on(resident),
     };
     let plan = batch.plan(gpu, NAME, &cut)?;
     let ends = batch.history_ends(gpu, NAME)?;

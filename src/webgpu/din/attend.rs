@@ -13,10 +13,10 @@ use crate::webgpu::din::layout::{BEHAVIOURS, Layout, TILE};
 use crate::webgpu::din::targets::prepare_targets;
 use crate::webgpu::launch::{MOST_ITERATIONS, THREADS, check_width, longest_piece};
 use crate::webgpu::memory::{Region, WgpuMemory};
+use crate::webgpu::pace::PACE;
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
-use crate::webgpu::target_attention::attend::PIECES;
 use crate::webgpu::target_attention::combine::{Combine, MAX_COLUMNS, column_vec4s};
 
 const NAME: &str = "din";
@@ -131,7 +131,7 @@ pub(super) fn attend<T: Element>(
     let steps = (MOST_ITERATIONS / (2 * layout.iterations_per_step())).max(1);
     let wanted = (steps * layout.behaviours / layout.parallel).min(LONGEST).min(window);
     let longest = longest_piece(batch.as_ref(), 1, TILE, bytes, wanted, window);
-    let cut = Cut { rows_per_target: 1, tile_rows: TILE, step: layout.behaviours, wanted: PIECES, longest };
+    let cut = Cut { rows_per_target: 1, tile_rows: TILE, step: layout.behaviours, longest, pace: PACE };
     let plan = batch.plan(gpu, NAME, &cut)?;
     if plan.plan.tiles.is_empty() {
         return Ok(());

@@ -7,11 +7,12 @@ use crate::error::Result;
 use crate::gpu::fit;
 use crate::memory::{View, ViewMut};
 use crate::ops::{Change, Hash, Sdim, SdimAttendInputs, SdimQueryInputs};
-use crate::plan::{Cut, Plan, Tile};
+use crate::plan::{Cut, Pace, Plan, Tile};
 use crate::webgpu::batch::{DevicePlan, WgpuBatch};
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::THREADS;
 use crate::webgpu::memory::{Region, WgpuMemory};
+use crate::webgpu::pace::PACE;
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::sdim::encode::{PARTIAL_BYTES, encode};
 use crate::webgpu::sdim::loops::check_read;
@@ -20,7 +21,6 @@ use crate::webgpu::sdim::signatures::Codes;
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
 use crate::webgpu::sum_parts::{Mode, Rows};
-use crate::webgpu::target_attention::attend::PIECES;
 
 const NAME: &str = "sdim_attend";
 
@@ -134,13 +134,13 @@ fn sums_plan<T: Element>(
     batch: &WgpuBatch,
 ) -> Result<(Arc<DevicePlan>, u64)> {
     let size = op.groups * op.width;
-    // A cut has at most a partial sum for each piece that is wanted, and one more for each candidate; where one piece is wanted, none.
+    // A cut has at most so many partial sums, and one more for each candidate; where one piece runs at a time, none.
     let candidates = batch.as_ref().targets().total();
     let room = gpu.largest_scratch() / (size as u64 * 4);
     let room = (room as usize).saturating_sub(candidates.saturating_mul(2));
-    let wanted = PIECES.min(PARTIAL_BYTES / (size * 4)).min(room).max(1);
+    let pace = Pace { combine: 0, ..PACE.within(PACE.resident, room.min(PARTIAL_BYTES / (size * 4))) };
     let longest = gpu.rows_per_binding::<T>(op.width);
-    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 64, wanted, longest };
+    let cut = Cut { rows_per_target: 1, tile_rows: 1, step: 64, longest, pace };
     let plan = batch.plan(gpu, operation, &cut)?;
     let length = (plan.plan.slots + plan.plan.tiles.len()).saturating_mul(size);
     let length = fit(operation, "sums of the candidates", length)?.into();

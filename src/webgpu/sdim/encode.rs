@@ -6,17 +6,17 @@ use crate::gpu::{check_encode, fit};
 use crate::jagged::Jagged;
 use crate::memory::ViewMut;
 use crate::ops::{Change, Sdim, SdimEncodeInputs};
-use crate::plan::Cut;
+use crate::plan::{Cut, Pace};
 use crate::webgpu::batch::{DevicePlan, WgpuJagged};
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::{MOST_ITERATIONS, THREADS, groups_of};
 use crate::webgpu::memory::{Region, WgpuMemory};
+use crate::webgpu::pace::PACE;
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::sdim::signatures::{Codes, hash_buffers};
 use crate::webgpu::sdim::tables::in_place;
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
-use crate::webgpu::target_attention::attend::PIECES;
 
 /// Bucket rows of 64 columns that fit the workgroup memory of sdim/encode.wgsl.
 const ROWS_IN_WORKGROUP: usize = 48;
@@ -167,8 +167,8 @@ pub(super) fn add_up<T: Element>(
         tile_rows: 1,
         // Every piece has a table of its own: it should be longer than the cost of combining it.
         step: op.buckets().div_ceil(2).clamp(64, window.max(64)),
-        wanted: PIECES.min(PARTIAL_BYTES / (size * 4)).max(1),
         longest: window,
+        pace: Pace { fewest_steps: 4, ..PACE.within(PACE.resident, PARTIAL_BYTES / (size * 4)) },
     };
     let plan = histories.per_user.plan(gpu, operation, &cut)?;
     fit(operation, "table", size * histories.as_ref().slot_count())?;

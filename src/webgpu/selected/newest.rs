@@ -4,10 +4,11 @@ use crate::error::Result;
 use crate::gpu::fit;
 use crate::memory::ViewMut;
 use crate::ops::{Search, SearchScore, SimilarityHistogram, SimilarityInputs};
-use crate::plan::{Cut, best_tile_rows};
+use crate::plan::{Cut, Pace, best_tile_rows};
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::launch::{MOST_ITERATIONS, MOST_STEPS_OF_ROW, THREADS, check_width};
 use crate::webgpu::memory::{Region, WgpuMemory};
+use crate::webgpu::pace::PACE;
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::search::numbers::{Numbers, Stored, part};
 use crate::webgpu::search::pack::{POWERS, ROW_LENGTH, pack_candidates};
@@ -19,8 +20,8 @@ use crate::webgpu::state::Wgpu;
 
 const NAME: &str = "newest_histogram";
 
-/// Pieces that keep a device busy.
-const WANTED: usize = 256;
+/// Workgroups that a device runs at a time: fewer than elsewhere, because each adds to all bins of its candidates.
+const WORKGROUPS: usize = 256;
 
 /// The bins of all candidates of a tile that fit workgroup memory.
 const TILE_BINS: usize = 2 * SimilarityHistogram::MAX_STEPS + 1;
@@ -118,7 +119,13 @@ pub(super) fn count(
     // Iterations of a step: each row at most nine times, and the candidates.
     let step = width.div_ceil(4) * if is_cosine { 9 } else { 1 } + 64;
     let longest = ((MOST_ITERATIONS - 4096) / step).max(1).saturating_mul(STEP).min(window.max(1));
-    let cut = Cut { rows_per_target: 1, tile_rows, step: STEP, wanted: WANTED, longest };
+    let cut = Cut {
+        rows_per_target: 1,
+        tile_rows,
+        step: STEP,
+        longest,
+        pace: Pace { combine: 0, slot: 0, ..PACE.on(WORKGROUPS) },
+    };
     let plan = batch.newest_plan(gpu, NAME, &cut, op.top_k)?;
     let packed_rows = tile_rows.max(4);
     let packed = pack_candidates(gpu, NAME, search, (&plan, packed_rows), (&queries, candidates))?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::gpu::{Bound, fit};
 use crate::ops::Selection;
-use crate::plan::Cut;
+use crate::plan::{Cut, Pace};
 use crate::webgpu::batch::{DevicePlan, WgpuBatch};
 use crate::webgpu::binding::Binding;
 use crate::webgpu::faults::Report;
@@ -85,7 +85,7 @@ pub(in crate::webgpu) fn list_tiles(
     batch.plan(
         gpu,
         operation,
-        &Cut { rows_per_target: lists, tile_rows: 1, step: 64, wanted: 1, longest: usize::MAX },
+        &Cut { rows_per_target: lists, tile_rows: 1, step: 64, longest: usize::MAX, pace: Pace::WHOLE },
     )
 }
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::gpu::fit;
-use crate::plan::{Cut, best_tile_rows};
+use crate::plan::{Cut, Pace, best_tile_rows};
 use crate::webgpu::batch::{DevicePlan, WgpuBatch};
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::{MOST_ITERATIONS, longest_piece};
+use crate::webgpu::pace::PACE;
 use crate::webgpu::selection::lists::Lists;
 use crate::webgpu::state::Wgpu;
 
@@ -19,8 +20,10 @@ pub(in crate::webgpu) const IN_WORKGROUP: &str = include_str!("../../../shaders/
 pub(in crate::webgpu) const IN_MEMORY: &str = include_str!("../../../shaders/selection/in_memory.wgsl");
 pub(in crate::webgpu) const PIECES: &str = include_str!("../../../shaders/selection/pieces.wgsl");
 
-/// Pieces of a search, fewer than elsewhere because every piece of a history has lists of K entries.
-const WANTED: usize = 256;
+/// What pieces of a search cost, in clock cycles of a GPU. Fewer run at a time than elsewhere, because every piece of a history has lists of K
+/// entries; a step is at least K / 2 behaviours, and a piece is to leave out at least as many as it keeps.
+const SEARCH_PACE: Pace =
+    Pace { resident: 256, step: 12_000, slot: 400, combine: 0, fewest_steps: 4, ..PACE };
 /// Behaviours per step.
 pub(in crate::webgpu) const STEP: usize = 256;
 /// The cost of loading a behaviour by id, in candidates scored with it.
@@ -72,11 +75,10 @@ impl Pieces {
         let wanted = (MOST_ITERATIONS / step).max(1) * STEP;
         let bytes = lists.count * top_k * 8;
         let longest = longest_piece(batch.as_ref(), rows, lists.count, bytes, wanted.min(window), window);
-        // No piece is shorter than four steps of the cut: a piece is to leave out at least as many behaviours as it keeps.
         let cut_step =
             (top_k / 2).next_multiple_of(2 * STEP).max(2 * STEP).min((longest / STEP).max(1) * STEP);
         let cut =
-            Cut { rows_per_target: rows, tile_rows: lists.count, step: cut_step, wanted: WANTED, longest };
+            Cut { rows_per_target: rows, tile_rows: lists.count, step: cut_step, longest, pace: SEARCH_PACE };
         let plan = batch.plan(gpu, operation, &cut)?;
         let entries = (plan.plan.slots + plan.plan.tiles.len()) * lists.count * top_k;
         fit(operation, "lists", entries)?;

@@ -12,6 +12,7 @@ use crate::webgpu::batch::{DevicePlan, WgpuBatch};
 use crate::webgpu::binding::Binding;
 use crate::webgpu::launch::{MOST_ITERATIONS, THREADS, check_width, longest_piece};
 use crate::webgpu::memory::Region;
+use crate::webgpu::pace::PACE;
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::shader::{Format, Kernel, Slot};
 use crate::webgpu::state::Wgpu;
@@ -19,8 +20,6 @@ use crate::webgpu::target_attention::added::{self, Added, AddedParams};
 use crate::webgpu::target_attention::combine::{self, MAX_COLUMNS, column_vec4s};
 use crate::webgpu::target_attention::pack_queries::pack_queries;
 
-/// Pieces that keep a large GPU busy: a few for each of the several hundred workgroups that run at a time.
-pub(in crate::webgpu) const PIECES: usize = 1024;
 /// The cost of loading a behaviour, in output rows.
 const LOAD: usize = 6;
 
@@ -208,8 +207,8 @@ impl Attention {
             rows_per_target: group_heads,
             tile_rows,
             step: step_of(tile_rows),
-            wanted: PIECES.div_ceil(self.kv_heads),
             longest: self.longest_piece(batch.as_ref(), tile_rows, columns, window),
+            pace: PACE.on(PACE.resident / self.kv_heads),
         };
         let plan = batch.plan(gpu, operation, &cut)?;
         if plan.plan.tiles.is_empty() {

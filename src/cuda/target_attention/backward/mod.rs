@@ -16,13 +16,12 @@ use crate::ops::{
     PartialAttention, PartialAttentionGradients, TargetAttention, TargetAttentionGradOut,
     TargetAttentionGradients, TargetAttentionInputs, TargetAttentionSaved, Weighting,
 };
-use crate::plan::Cut;
 
 use variants::{Alignment, COMBINE, MERGE, MOST_WIDTH, ROWS_PER_BLOCK, STATES, ScoredBy, Variant};
 
 #[cfg(test)]
 pub(in crate::cuda) use spans::SplitTarget;
-pub(in crate::cuda) use spans::{AttentionSpan, DeviceSpans};
+pub(in crate::cuda) use spans::{AttentionSpan, DeviceSpans, SpanCut};
 
 const NAME: &str = "target_attention_backward";
 /// Spans per multiprocessor: a few for each of the two blocks that it runs at a time.
@@ -186,12 +185,12 @@ impl<T: Element, G: Element> Rows<T, G> {
 }
 
 /// How the batch is cut into spans.
-pub(in crate::cuda) fn cut(gpu: &Cuda, op: &TargetAttention, batch: &Batch, variant: &Variant) -> Cut {
+pub(in crate::cuda) fn cut(gpu: &Cuda, op: &TargetAttention, batch: &Batch, variant: &Variant) -> SpanCut {
     // Bytes of partial results, were every behaviour a span of its own; and how long spans must be that they stay few.
     let bytes = u128::from(batch.pairs()) * partial_row(op) as u128;
     let shortest = usize::try_from(bytes.div_ceil(MOST_PARTIAL as u128)).unwrap_or(usize::MAX / 2).max(1);
     let wanted = (SPANS * gpu.multiprocessors()).div_ceil(op.kv_heads);
-    Cut {
+    SpanCut {
         rows_per_target: op.heads / op.kv_heads,
         tile_rows: variant.tile_rows,
         step: variant.step,
@@ -365,7 +364,7 @@ impl CudaBatch {
         &self,
         gpu: &Cuda,
         operation: &'static str,
-        cut: &Cut,
+        cut: &SpanCut,
     ) -> Result<std::sync::Arc<DeviceSpans>> {
         self.cached_spans(gpu, operation, cut, || {
             spans::Spans::new(operation, self.as_ref(), cut)?.upload(gpu, operation)

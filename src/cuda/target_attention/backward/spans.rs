@@ -8,7 +8,6 @@ use crate::cuda::twin::twins;
 use crate::error::Result;
 use crate::gpu::fit;
 use crate::jagged::Batch;
-use crate::plan::{Cut, FEWEST_STEPS};
 
 /// The span is its user's only one: its block writes the gradients of the queries itself.
 const DIRECT: u64 = u64::MAX;
@@ -33,6 +32,23 @@ twins! {
         slots: u32,
     }
 }
+
+/// How a batch is cut into spans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::cuda) struct SpanCut {
+    /// Query heads that share a key/value head, and the rows of them in a tile.
+    pub(in crate::cuda) rows_per_target: usize,
+    pub(in crate::cuda) tile_rows: usize,
+    /// Behaviours per step of the kernel.
+    pub(in crate::cuda) step: usize,
+    /// Spans that keep the device busy.
+    pub(in crate::cuda) wanted: usize,
+    /// The longest span, in behaviours.
+    pub(in crate::cuda) longest: usize,
+}
+
+/// The smallest number of steps that is worth a span: with fewer, starting it and combining its result cost more than they gain.
+const FEWEST_STEPS: usize = 4;
 
 /// The spans of a batch.
 #[derive(Debug, Default)]
@@ -62,7 +78,7 @@ pub(in crate::cuda) struct DeviceSpans {
 impl Spans {
     /// Cuts every history into spans of nearly equal length: about `cut.wanted` in all, of whole steps. `cut.longest` limits them
     /// so that few numbers are added in a row, or is larger so that partial results stay small.
-    pub(super) fn new(operation: &'static str, batch: &Batch, cut: &Cut) -> Result<Self> {
+    pub(super) fn new(operation: &'static str, batch: &Batch, cut: &SpanCut) -> Result<Self> {
         let behaviours = batch.histories().total_length();
         // Rows of several tiles go through memory at every step, and gain nothing from a longer span.
         let most_rows = batch.targets().max_length().saturating_mul(cut.rows_per_target);
@@ -147,7 +163,7 @@ mod tests {
             Batch::new(Jagged::from_lengths(&histories).unwrap(), Jagged::from_lengths(&targets).unwrap());
         let batch = batch.unwrap();
         for (wanted, longest) in [(1, 1 << 20), (64, 1024), (1 << 20, 1024), (64, 64)] {
-            let cut = Cut { rows_per_target: 2, tile_rows: 32, step: 64, wanted, longest };
+            let cut = SpanCut { rows_per_target: 2, tile_rows: 32, step: 64, wanted, longest };
             let all = Spans::new("test", &batch, &cut).unwrap();
             let mut behaviour = 0;
             for span in &all.spans {

@@ -7,10 +7,12 @@ use crate::jagged::Batch;
 use crate::ops::TargetAttention;
 use crate::plan::best_tile_rows;
 use crate::webgpu::launch::MOST_ITERATIONS;
-use crate::webgpu::target_attention::attend::PIECES;
 
 /// The cost of loading a behaviour, in output rows.
 const LOAD: usize = 6;
+
+/// Pieces that keep a large GPU busy: a few for each of the several hundred workgroups that run at a time.
+const PIECES: usize = 1024;
 
 /// The fewest and the most blocks of a span: with fewer, its partial results cost too much compared with its keys; with more, a sum
 /// over its blocks is too long.

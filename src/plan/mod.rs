@@ -7,6 +7,11 @@
 use std::ops::Range;
 
 use crate::jagged::Batch;
+use crate::plan::pace::Share;
+
+mod pace;
+
+pub(crate) use pace::Pace;
 
 /// The parameters of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,10 +22,10 @@ pub(crate) struct Cut {
     pub(crate) tile_rows: usize,
     /// Behaviours per step of the kernel. Spans are whole steps, except the last of a user.
     pub(crate) step: usize,
-    /// The number of pieces that keep the device busy.
-    pub(crate) wanted: usize,
     /// The longest span allowed, in behaviours; at least one step.
     pub(crate) longest: usize,
+    /// What pieces cost, and how many run at a time.
+    pub(crate) pace: Pace,
 }
 
 /// Output rows of one user that read the history together.
@@ -56,10 +61,6 @@ pub(crate) struct Plan {
     pub(crate) slots: usize,
 }
 
-/// The smallest number of steps that is worth a piece: with fewer, starting it and combining its result cost more than
-/// they gain.
-pub(crate) const FEWEST_STEPS: usize = 4;
-
 /// Rows of nobody that cost less than another dispatch.
 #[cfg(any(test, feature = "wgpu"))]
 const LONGEST_GAP: usize = 1 << 12;
@@ -73,26 +74,26 @@ impl Plan {
     pub(crate) fn over(batch: &Batch, cut: &Cut, part: impl Fn(Range<usize>) -> Range<usize>) -> Self {
         let part_of = |(history, targets): (Range<usize>, Range<usize>)| (part(history), targets);
         let requests: Vec<_> = batch.requests().map(part_of).collect();
-        // Saturating: a batch exists before the buffers whose sizes would bound these numbers.
-        let tiles_of = |targets: usize| targets.saturating_mul(cut.rows_per_target).div_ceil(cut.tile_rows);
-        let work_of = |(history, targets): (Range<usize>, Range<usize>)| {
-            history.len().saturating_mul(tiles_of(targets.len()))
+        let share = |(history, targets): &(Range<usize>, Range<usize>)| Share {
+            steps: history.len().div_ceil(cut.step),
+            // Saturating: a batch exists before the buffers whose sizes would bound these numbers.
+            rows: targets.len().saturating_mul(cut.rows_per_target),
         };
-        let work = requests.iter().cloned().map(work_of).fold(0, usize::saturating_add);
-        let steps = work.div_ceil(cut.wanted.max(1)).div_ceil(cut.step).max(FEWEST_STEPS);
-        let longest = steps.saturating_mul(cut.step).min(cut.longest / cut.step * cut.step).max(cut.step);
+        let shares: Vec<Share> = requests.iter().map(share).collect();
+        let chosen = cut.pace.choose(&shares, cut.tile_rows, (cut.longest / cut.step).max(1));
+        let (tile_rows, longest) = (chosen.tile_rows, chosen.longest.saturating_mul(cut.step));
         let mut plan = Self::default();
         for (user, (history, targets)) in requests.into_iter().enumerate() {
             let rows = targets.len() * cut.rows_per_target;
             let spans = history.len().div_ceil(longest).max(1);
             let first_tile = plan.tiles.len();
-            for first_row in (0..rows).step_by(cut.tile_rows) {
+            for first_row in (0..rows).step_by(tile_rows) {
                 let slots = if spans > 1 { spans } else { 0 };
                 plan.tiles.push(Tile {
                     user,
                     first_target: targets.start,
                     first_row,
-                    rows: cut.tile_rows.min(rows - first_row),
+                    rows: tile_rows.min(rows - first_row),
                     first_slot: plan.slots,
                     slots,
                 });
@@ -166,7 +167,17 @@ mod tests {
         Batch::new(Jagged::from_lengths(histories).unwrap(), Jagged::from_lengths(targets).unwrap()).unwrap()
     }
 
-    const CUT: Cut = Cut { rows_per_target: 2, tile_rows: 8, step: 64, wanted: 16, longest: 1 << 20 };
+    const CUT: Cut = Cut { rows_per_target: 2, tile_rows: 8, step: 64, longest: 1 << 20, pace: PACE };
+    const PACE: Pace = Pace {
+        resident: 16,
+        step: 100,
+        row: 10,
+        piece: 200,
+        combine: 300,
+        slot: 10,
+        fewest_steps: 2,
+        shrinks: true,
+    };
 
     /// Every output row meets every behaviour of its user exactly once, and every slot is used exactly once.
     fn assert_complete(batch: &Batch, cut: &Cut) {
@@ -200,7 +211,7 @@ mod tests {
             let batch = batch(&histories, &[1, 0, 3, 4, 5, 9]);
             assert_complete(&batch, &CUT);
             assert_complete(&batch, &Cut { longest: 64, ..CUT });
-            assert_complete(&batch, &Cut { rows_per_target: 3, tile_rows: 4, wanted: 1, ..CUT });
+            assert_complete(&batch, &Cut { rows_per_target: 3, tile_rows: 4, pace: Pace::WHOLE, ..CUT });
         }
         assert_eq!(Plan::new(&batch(&[], &[]), &CUT), Plan::default());
     }
@@ -210,7 +221,7 @@ mod tests {
         let plan = Plan::new(&batch(&[100_000, 50], &[4, 4]), &CUT);
         let long = plan.pieces.iter().filter(|piece| plan.tiles[piece.tile].user == 0);
         let lengths: Vec<usize> = long.map(|piece| piece.history.len()).collect();
-        assert!(lengths.len() >= CUT.wanted - 1);
+        assert!(lengths.len() >= PACE.resident - 1);
         assert!(lengths.iter().max().unwrap() - lengths.iter().min().unwrap() <= 2 * CUT.step);
         assert_eq!(plan.tiles.last().unwrap().slots, 0);
     }
