@@ -177,6 +177,11 @@ impl Cuda {
         self.shared.multiprocessors.resident(kernel, threads, shared)
     }
 
+    /// The same, but no more than keep a device busy with a kernel whose time goes into instructions.
+    pub(super) fn busy(&self, kernel: &Kernel, threads: usize, shared: usize) -> usize {
+        self.shared.multiprocessors.busy(kernel, threads, shared)
+    }
+
     /// Uploads a list that kernels read.
     pub(super) fn list<T: bytemuck::Pod>(&self, operation: &'static str, items: &[T]) -> Result<Allocation> {
         let bytes = bytemuck::cast_slice(items);

@@ -14,6 +14,9 @@ const PARTITIONS: usize = 4;
 const REGISTER_UNIT: usize = 256;
 const SHARED_UNIT: usize = 128;
 
+/// Warps that keep the four schedulers of a multiprocessor busy: each of a kernel that computes issues an instruction every 2.5 clocks.
+const BUSY_WARPS: usize = 12;
+
 /// The multiprocessors of a device (CUDA C++ Programming Guide, "Hardware Multithreading" and "Compute Capabilities").
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Multiprocessors {
@@ -41,6 +44,12 @@ impl Multiprocessors {
             shared: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
             reserved: attribute(Attribute::CU_DEVICE_ATTRIBUTE_RESERVED_SHARED_MEMORY_PER_BLOCK)?,
         })
+    }
+
+    /// The same as [`resident`](Self::resident), but no more than keep the schedulers busy: further blocks only slow those down.
+    pub(super) fn busy(&self, kernel: &Kernel, threads: usize, shared: usize) -> usize {
+        let most = (BUSY_WARPS / threads.div_ceil(WARP).max(1)).max(1);
+        self.resident(kernel, threads, shared).min(most * self.count)
     }
 
     /// The blocks of a kernel that all multiprocessors run at a time, of `threads` threads and `shared` bytes of dynamic shared
@@ -96,6 +105,9 @@ mod tests {
             let kernel = Kernel::new("", "", threads, registers);
             for (device, blocks) in DEVICES.iter().zip(blocks) {
                 let resident = device.resident(&kernel, threads as usize, shared);
+                let busy = device.busy(&kernel, threads as usize, shared);
+                let warps = threads as usize / 32;
+                assert!(busy <= resident && (busy == device.count || busy * warps <= 12 * device.count));
                 assert_eq!(
                     resident,
                     blocks * device.count,

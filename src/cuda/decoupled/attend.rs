@@ -73,7 +73,7 @@ fn attend_all(
         let sums = CANDIDATES * rows.vec4s as usize * COLUMNS * size_of::<f32>();
         let column_blocks = (rows.vec4s as usize).div_ceil(ROW_VEC4S);
         let shared = attend_shared(scoring.vec4s as usize);
-        let resident = gpu.resident(&ATTEND_ALL, THREADS as usize, shared) / column_blocks;
+        let resident = gpu.busy(&ATTEND_ALL, THREADS as usize, shared) / column_blocks;
         let cut = Cut {
             rows_per_target: 1,
             tile_rows: CANDIDATES,

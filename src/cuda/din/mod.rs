@@ -299,7 +299,7 @@ pub(super) fn attend<T: Element>(
         step: ROWS * warps,
         // A warp adds 16 of them at a time.
         longest: 1 << 14,
-        pace: layout.pace().on(gpu.resident(ATTEND.of::<T>(), WARP * warps, warps * layout.warp_bytes)),
+        pace: layout.pace().on(gpu.busy(ATTEND.of::<T>(), WARP * warps, warps * layout.warp_bytes)),
     };
     let plan = batch.plan(gpu, NAME, &cut)?;
     let candidates = batch.as_ref().targets().total();

@@ -270,7 +270,7 @@ pub(super) fn add_up<T: Element>(
         hashing => {
             let hashes = matches!(hashing, Hashing::Rotations(_));
             let shared = shares.shared::<T>(op, shares.stages::<T>(op, hashes), hashes);
-            gpu.resident(ENCODE.of::<T>(), shares.threads(), shared)
+            gpu.busy(ENCODE.of::<T>(), shares.threads(), shared)
         }
     };
     let cut = Cut {

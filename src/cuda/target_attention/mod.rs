@@ -150,7 +150,7 @@ pub(super) fn attend<T: Element>(
     let variant = Variant::choose::<T>(op, batch.as_ref(), vectors);
     let Variant { tile_rows, step, chunk, .. } = *variant;
     let shared = variant.dynamic_shared(op.width, inputs.values.is_none());
-    let resident = gpu.resident(&variant.kernel, THREADS as usize, shared) / op.kv_heads;
+    let resident = gpu.busy(&variant.kernel, THREADS as usize, shared) / op.kv_heads;
     let cut = Cut {
         rows_per_target: group_heads,
         tile_rows,

@@ -58,7 +58,7 @@ pub(super) fn attend<T: Element>(
     let pooled = gpu.asked(NAME, outputs.pooled.as_ref())?.pointer;
     let lse = gpu.asked(NAME, outputs.lse.as_ref())?.pointer;
     let variant = choose(op.width, batch.as_ref(), rows.vectors(op.width, 4 * size_of::<T>()));
-    let resident = gpu.resident(&variant.kernel, THREADS as usize, variant.dynamic_shared(op.width, false));
+    let resident = gpu.busy(&variant.kernel, THREADS as usize, variant.dynamic_shared(op.width, false));
     let cut = Cut {
         rows_per_target: 1,
         tile_rows: variant.tile_rows,

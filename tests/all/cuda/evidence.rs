@@ -36,6 +36,7 @@ fn launches(case: &AnyCase) -> Vec<LaunchCounts> {
     let emulator = session().expect("the emulator");
     let gpu = Cuda::new(0).expect("a device");
     emulator.set_checks(false);
+    emulator.set_timing(true);
     gpu.run_case(case).map(drop).unwrap_or_else(|failure| panic!("{failure}"));
     emulator.take_counts()
 }
@@ -356,10 +357,11 @@ fn row(table: &mut String, launch: &LaunchCounts) {
     let conflicts = counts.shared_conflicts as f64 / counts.shared_passes.max(1) as f64;
     let times = |report: &Report| {
         format!(
-            "{:.1} ({:?}) | {:.1}",
+            "{:.1} ({:?}) | {:.1} | {:.1}",
             report.issue_seconds * 1e6,
             report.busiest(),
-            report.memory_seconds * 1e6
+            report.memory_seconds * 1e6,
+            report.latency_seconds * 1e6
         )
     };
     let _ = writeln!(
@@ -389,14 +391,16 @@ test --test all evidence` writes this file; the test fails if it is out of date.
   passes over shared memory due to bank conflicts, in percent. registers and warps: on an A100, from ptxas.
 - `(!)`: misses the goals, 1.05 times the fewest sectors and 2 % conflicts.
 - times in microseconds: how long the busiest unit of the busiest multiprocessor works, and how long device memory takes
-  for all requested sectors without any cache. Both are lower bounds that ignore latency.
+  for all requested sectors without any cache. Both are lower bounds that ignore latency. latency: the critical path of the
+  longest block, or of as many blocks one after the other as each of those that run at a time has, where blocks do not slow each
+  other down (`crates/cuda-emulator/src/exec/timing.rs`). The largest of the three is what to expect at best.
 ";
 
 /// The section of a shape.
 fn section(shape: &Shape) -> String {
     let mut text = format!("\n## {}\n\n", shape.name);
-    text.push_str("| kernel | blocks × threads | instructions | sectors | conflicts % | registers | warps | A100: unit | memory | H100: unit | memory |\n");
-    text.push_str("|---|---|---|---|---|---|---|---|---|---|---|\n");
+    text.push_str("| kernel | blocks × threads | instructions | sectors | conflicts % | registers | warps | A100: unit | memory | latency | H100: unit | memory | latency |\n");
+    text.push_str("|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
     for launch in &launches(&shape.case) {
         row(&mut text, launch);
     }

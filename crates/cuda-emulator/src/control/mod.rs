@@ -108,6 +108,11 @@ impl Emulator {
         self.set(Setting::Checks(on));
     }
 
+    /// Whether the counts of launches have a model of how long their blocks take. Off by default, because it takes time.
+    pub fn set_timing(&self, on: bool) {
+        self.set(Setting::Timing(on));
+    }
+
     /// Whether a matrix instruction after a divergent branch is a finding unless `bar.warp.sync`, a barrier or another
     /// `.sync` instruction of all lanes is in between. Off by default: the PTX ISA does not say where lanes converge after a
     /// branch, but compilers for devices make them do so where its paths meet.

@@ -45,6 +45,7 @@ pub enum PageableCopies {
 pub(crate) enum Setting {
     Device(Box<Device>),
     Checks(bool),
+    Timing(bool),
     ExplicitConvergence(bool),
     ScheduleSeed(Option<u64>),
     Approximation(Approximation),
@@ -93,6 +94,7 @@ impl Settings {
                 self.follow_device();
             }
             Setting::Checks(on) => self.options.checks = on,
+            Setting::Timing(on) => self.options.timing = on,
             Setting::ExplicitConvergence(on) => self.options.explicit_convergence = on,
             Setting::ScheduleSeed(seed) => self.options.schedule_seed = seed,
             Setting::Approximation(mode) => self.options.approximation = mode,

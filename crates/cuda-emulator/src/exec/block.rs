@@ -61,11 +61,20 @@ pub(crate) fn run(m: &mut Machine<'_>, warps: &mut [Warp], block: u64) -> Result
             }
             while let Some(number) = complete {
                 let results = barrier::complete(m, number);
+                if m.timing {
+                    let last = warps.iter().map(|warp| warp.clock.arrival()).max().unwrap_or(0);
+                    warps.iter_mut().for_each(|warp| warp.clock.meet(last));
+                }
                 warps.iter_mut().for_each(|w| w.release(launch.code, number, results));
                 complete = barrier::completed_by_exit(m);
             }
         }
         if !left {
+            if m.timing {
+                let end = warps.iter().map(|warp| warp.clock.end()).max().unwrap_or(0);
+                m.counts.block_clocks += end;
+                m.counts.longest_block = m.counts.longest_block.max(end);
+            }
             return Ok(());
         }
         if !ran {

@@ -5,6 +5,7 @@ use super::fault::Fault;
 use super::frames::{Frame, Recursion};
 use super::machine::Machine;
 use super::registers::{Guard, Registers};
+use super::timing::Uses;
 
 /// A function of the registers alone, for the lanes of the mask.
 pub(crate) type Compute = Box<dyn Fn(&mut Registers, u32) + Send + Sync>;
@@ -79,6 +80,7 @@ pub(crate) struct Step {
     pub(crate) guard: Guard,
     pub(crate) class: Class,
     pub(crate) line: u32,
+    pub(crate) uses: Uses,
 }
 
 /// The value of a register that is set before the kernel starts.

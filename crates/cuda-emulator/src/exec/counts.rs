@@ -98,6 +98,10 @@ pub struct Counts {
     pub blocks: u64,
     /// Warps executed.
     pub warps: u64,
+    /// Modelled: clocks that blocks take, each with a multiprocessor to itself, in total; 0 unless asked for.
+    pub block_clocks: u64,
+    /// The clocks of the block that takes longest.
+    pub longest_block: u64,
 }
 
 impl Counts {
@@ -130,5 +134,7 @@ impl Counts {
         self.matrix_multiply_adds += other.matrix_multiply_adds;
         self.blocks += other.blocks;
         self.warps += other.warps;
+        self.block_clocks += other.block_clocks;
+        self.longest_block = self.longest_block.max(other.longest_block);
     }
 }

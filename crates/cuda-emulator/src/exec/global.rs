@@ -62,6 +62,12 @@ fn count(m: &mut Machine<'_>, addresses: &Row<u64>, mask: u32, size: u32, contig
     } else {
         sectors(addresses, mask, size)
     };
+    if m.timing {
+        for lane in lanes(mask) {
+            m.lines.access(addresses[lane]);
+            m.lines.access(addresses[lane] + u64::from(size) - 1);
+        }
+    }
     m.counts.global_sectors += requested;
     m.counts.global_sectors_minimum += least;
 }

@@ -13,6 +13,7 @@ use super::options::Options;
 use super::race::{Conflict, Fences, LAST_CLOCK, Observer};
 use super::registers::Registers;
 use super::shared::SharedMemory;
+use super::timing::Lines;
 use crate::memory::{Allocation, Memory};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -93,6 +94,9 @@ pub(crate) struct Machine<'l> {
     pub(crate) checks: bool,
     /// Whether races are checked.
     pub(crate) races: bool,
+    /// Whether the time of blocks is modelled.
+    pub(crate) timing: bool,
+    pub(crate) lines: Lines,
 }
 
 impl<'l> Machine<'l> {
@@ -121,6 +125,8 @@ impl<'l> Machine<'l> {
             bypasses: HashMap::new(),
             checks,
             races: checks,
+            timing: launch.options.timing,
+            lines: Lines::default(),
         }
     }
 
@@ -132,6 +138,7 @@ impl<'l> Machine<'l> {
         self.shared.clear();
         self.local.clear();
         self.copies.clear();
+        self.lines.clear();
         let warps = self.known.len();
         self.known.fill(first_clocks(warps));
         self.settled.fill(1);

@@ -31,6 +31,7 @@ mod rounding;
 mod sectors;
 mod shared;
 mod specials;
+mod timing;
 mod warp;
 
 pub use counts::{Class, Counts};

@@ -10,6 +10,8 @@ pub struct Options {
     /// Whether lanes that have diverged must be made to converge, by an instruction that waits for all of them, before a
     /// matrix instruction. By default it is enough that the paths of a branch meet again, as compilers for devices see to it.
     pub explicit_convergence: bool,
+    /// Whether the critical path of blocks is modelled: see [`Counts::block_clocks`](super::Counts::block_clocks).
+    pub timing: bool,
     /// `Some(seed)` randomises the order of blocks and warps, and how long each warp runs before the next.
     pub schedule_seed: Option<u64>,
     /// The results of approximate instructions.
@@ -33,6 +35,7 @@ impl Default for Options {
         Self {
             checks: true,
             explicit_convergence: false,
+            timing: false,
             schedule_seed: None,
             approximation: Approximation::Nearest,
             mma_order: MmaOrder::Ascending,

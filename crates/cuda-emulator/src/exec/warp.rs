@@ -14,6 +14,7 @@ use super::groups::{Group, Pause, Wait};
 use super::machine::Machine;
 use super::registers::{LANES, Registers, lanes};
 use super::specials::{special_row, uniform_special};
+use super::timing::Clock;
 
 /// Backward branches after which lanes parked elsewhere get a turn: the loop may be waiting for them.
 const PATIENCE: u32 = 256;
@@ -38,6 +39,8 @@ pub(crate) struct Warp {
     split: Option<u32>,
     /// The states saved by recursive calls, per lane.
     stacks: Vec<Vec<Kept>>,
+    /// If time is modelled.
+    pub(crate) clock: Clock,
 }
 
 impl Warp {
@@ -55,6 +58,7 @@ impl Warp {
         self.loops = 0;
         self.split = None;
         self.stacks.clear();
+        self.clock.clear();
         self.registers.words.clone_from(&launch.template.words);
         self.registers.longs.clone_from(&launch.template.longs);
         self.registers.predicates.clone_from(&launch.template.predicates);
@@ -173,6 +177,14 @@ impl Warp {
             m.counts.instructions[step.class as usize] += 1;
             m.counts.lanes += u64::from(mask.count_ones());
             m.executed += 1;
+            if m.timing {
+                m.lines.missed = false;
+                match &step.action {
+                    Action::Compute(_) | Action::Converged { .. } => self.clock.issue(step, false),
+                    Action::Access(_) => {}
+                    _ => self.clock.branch(step),
+                }
+            }
             match &step.action {
                 Action::Compute(f) => {
                     if mask != 0 {
@@ -183,6 +195,9 @@ impl Warp {
                 Action::Access(f) => {
                     if mask != 0 {
                         f(m, &mut self.registers, mask)?;
+                    }
+                    if m.timing {
+                        self.clock.issue(step, m.lines.missed);
                     }
                     self.advance();
                 }

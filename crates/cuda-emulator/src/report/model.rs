@@ -49,6 +49,9 @@ pub struct Report {
     pub clocks: Vec<(Unit, f64)>,
     /// Modelled: seconds for which the busiest unit is busy.
     pub issue_seconds: f64,
+    /// Modelled: seconds of the longest block, or of as many blocks one after the other as each of those that run at a time has; 0 unless
+    /// the counts have it. Blocks do not slow each other down in this model, which the other times bound.
+    pub latency_seconds: f64,
     /// Modelled: seconds in which device memory transfers all requested sectors, without any cache.
     pub memory_seconds: f64,
     /// Modelled: the same, if every instruction requested the minimum number of sectors.
@@ -81,6 +84,8 @@ impl Report {
         let occupancy = Occupancy::new(&target.limits, threads, resources.registers, shared);
         let blocks = blocks.max(1);
         let at_once = f64::from(occupancy.blocks) * f64::from(target.multiprocessors);
+        let in_turn = if at_once > 0.0 { counts.block_clocks as f64 / at_once } else { 0.0 };
+        let latency = in_turn.max(counts.longest_block as f64);
         let share = blocks.div_ceil(target.multiprocessors.into()) as f64 / blocks as f64;
         let clocks: Vec<_> = totals(target, counts).map(|(unit, clocks)| (unit, clocks * share)).into();
         let busiest = clocks.iter().map(|(_, clocks)| *clocks).fold(0.0, f64::max);
@@ -92,6 +97,7 @@ impl Report {
             waves: if at_once > 0.0 { (blocks as f64 / at_once).ceil() } else { f64::INFINITY },
             clocks,
             issue_seconds: busiest / target.clock,
+            latency_seconds: latency / target.clock,
             memory_seconds: memory(counts.global_sectors),
             memory_seconds_minimum: memory(counts.global_sectors_minimum),
         }

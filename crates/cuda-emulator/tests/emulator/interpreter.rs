@@ -9,18 +9,18 @@ use cuda_emulator::memory::Memory;
 use cuda_emulator::ptx::Module;
 
 /// The memory of a device with one module.
-struct Bench {
+pub(crate) struct Bench {
     memory: Memory,
-    options: Options,
+    pub(crate) options: Options,
     program: Program,
 }
 
 /// A parameter block.
 #[derive(Default)]
-struct Parameters(Vec<u8>);
+pub(crate) struct Parameters(Vec<u8>);
 
 impl Parameters {
-    fn long(mut self, x: u64) -> Self {
+    pub(crate) fn long(mut self, x: u64) -> Self {
         self.0.resize(self.0.len().next_multiple_of(8), 0);
         self.0.extend(x.to_le_bytes());
         self
@@ -33,7 +33,7 @@ impl Parameters {
 }
 
 impl Bench {
-    fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let module = Module::load(text).unwrap_or_else(|e| panic!("{e}"));
         let memory = Memory::new(1 << 30);
         let program = Program::new(Arc::new(module), &memory).unwrap();
@@ -41,7 +41,7 @@ impl Bench {
     }
 
     /// A kernel `k` with a pointer parameter in `%rd0` and registers of all types.
-    fn body(body: &str) -> Self {
+    pub(crate) fn body(body: &str) -> Self {
         Self::new(&format!(
             ".version 7.8\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 p) {{\n\
              .reg .pred %p<8>; .reg .b16 %h<16>; .reg .b32 %r<32>; .reg .f32 %f<32>; .reg .b64 %rd<16>; .reg .f64 \
@@ -49,7 +49,7 @@ impl Bench {
         ))
     }
 
-    fn words(&self, data: &[u32]) -> u64 {
+    pub(crate) fn words(&self, data: &[u32]) -> u64 {
         let address = self.memory.alloc(data.len() as u64 * 4).unwrap();
         self.memory.write(address, bytemuck::cast_slice(data)).unwrap();
         address
@@ -61,7 +61,7 @@ impl Bench {
         out
     }
 
-    fn launch(&self, grid: u32, block: u32, p: Parameters) -> Result<Counts, LaunchError> {
+    pub(crate) fn launch(&self, grid: u32, block: u32, p: Parameters) -> Result<Counts, LaunchError> {
         let config = LaunchConfig { grid: [grid, 1, 1], block: [block, 1, 1], dynamic_shared_bytes: 0 };
         launch(&self.program, "k", &config, &p.0, &self.memory, &self.options)
     }

@@ -15,3 +15,4 @@ mod properties;
 mod report;
 mod support;
 mod textbook;
+mod timing;

@@ -7,6 +7,7 @@ mod call;
 pub(crate) mod form;
 mod operands;
 mod symbols;
+mod uses;
 
 pub(crate) use form::Form;
 pub(crate) use symbols::{Register, Symbol};
@@ -18,6 +19,7 @@ use super::counts::Class;
 use super::frames::Frame;
 use super::ops;
 use super::registers::Guard;
+use super::timing::Uses;
 use crate::ptx::ast::{Declaration, File, Function, Instruction, Place, Statement};
 use crate::ptx::{LoadError, Parameter, Space};
 use std::collections::HashMap;
@@ -136,7 +138,7 @@ impl<'f> Decoder<'f> {
     }
 
     pub(crate) fn emit(&mut self, action: Action, guard: Guard, class: Class, line: u32) {
-        self.steps.push(Step { action, guard, class, line });
+        self.steps.push(Step { action, guard, class, line, uses: Uses::default() });
     }
 
     /// Notes an access of `bytes` bytes, the size of which limits the granularity of the space's race shadow.
@@ -220,7 +222,8 @@ impl<'f> Decoder<'f> {
             _ => {
                 let (class, action) = ops::decode(self, &mut form)?;
                 form.finish()?;
-                self.emit(action, guard, class, i.place.line);
+                let uses = self.uses(i);
+                self.steps.push(Step { action, guard, class, line: i.place.line, uses });
                 Ok(())
             }
         }
