@@ -12,6 +12,7 @@ use crate::webgpu::placement::Placement;
 use crate::webgpu::recording::Command;
 use crate::webgpu::state::Wgpu;
 use crate::webgpu::suspects::Access;
+use crate::webgpu::tally::Asked;
 
 impl Wgpu {
     /// A buffer of `size` bytes, all zero.
@@ -20,6 +21,7 @@ impl Wgpu {
         if size > limit {
             return Err(Error::Limit { operation, argument: "buffer", needed: size, limit });
         }
+        self.shared.scopes.tally.add(Asked::Buffer);
         self.scoped(operation, size, || {
             self.wgpu_device().create_buffer(&wgpu::BufferDescriptor {
                 label: Some(operation),
@@ -49,6 +51,7 @@ impl Wgpu {
         let buffer = self.zeroed(operation, data.len())?;
         let bytes: &[u8] = bytemuck::cast_slice(data);
         let whole = bytes.len() / 4 * 4;
+        self.shared.scopes.tally.add(Asked::Upload);
         self.scoped(operation, bytes.len() as u64, || {
             let queue = &self.shared.queue;
             queue.write_buffer(buffer.buffer(), 0, &bytes[..whole]);

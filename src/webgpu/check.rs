@@ -12,6 +12,7 @@ use crate::webgpu::memory::{Region, WgpuMemory};
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::shader::{Kernel, Slot};
 use crate::webgpu::state::Wgpu;
+use crate::webgpu::tally::Asked;
 
 params! {
     /// Twin of the struct in shaders/shared/check_words.wgsl.
@@ -77,6 +78,7 @@ impl Wgpu {
         checks: Vec<(&'static str, Bound)>,
     ) -> Result<Report> {
         let buffer = self.allocate(operation, 16)?;
+        self.shared.scopes.tally.add(Asked::Upload);
         self.shared.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&[u32::MAX, 0]));
         Ok(Report { binding: Binding::of_call(buffer, false), operation, checks })
     }

@@ -13,6 +13,7 @@ use crate::webgpu::recording::Command;
 use crate::webgpu::shader::Kernel;
 use crate::webgpu::state::{Shared, Wgpu};
 use crate::webgpu::suspects::Access;
+use crate::webgpu::tally::Asked;
 
 /// Threads per workgroup of all kernels that process one element per thread.
 pub(crate) const THREADS: u32 = 64;
@@ -148,6 +149,8 @@ impl Wgpu {
         bindings: &[&Binding],
     ) -> wgpu::BindGroup {
         let device = self.wgpu_device();
+        self.shared.scopes.tally.add(Asked::Buffer);
+        self.shared.scopes.tally.add(Asked::Upload);
         let uniform = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(kernel.name),
             size: params.len() as u64,

@@ -39,6 +39,7 @@ mod state;
 mod sum_parts;
 mod suspects;
 mod tables;
+mod tally;
 mod target_attention;
 mod tin;
 mod transfer;

@@ -16,6 +16,7 @@ use crate::webgpu::faults::{Report, Reports};
 use crate::webgpu::pipeline::Pipeline;
 use crate::webgpu::scope::Scopes;
 use crate::webgpu::suspects::{Access, Suspects, Verdict};
+use crate::webgpu::tally::Asked;
 
 /// Commands that are recorded before they are submitted without a request: enough to hide the cost of a submission, few
 /// enough that the device starts early.
@@ -227,7 +228,7 @@ fn submit_all(
     owners.dedup_by_key(|owner| Arc::as_ptr(owner));
     let operation = recorded.last().map_or("submit", |recorded| recorded.operation);
     let submitted = scopes.run(operation, 0, &owners, || {
-        queue.submit((!admitted.is_empty()).then(|| encode(scopes.device(), &admitted)))
+        queue.submit((!admitted.is_empty()).then(|| encode(scopes, &admitted)))
     });
     if let Ok(submission) = submitted {
         stale.into_iter().for_each(|(one, operation)| lose_stale(scopes, one, operation));
@@ -250,7 +251,7 @@ fn submit_alone(scopes: &Scopes, queue: &wgpu::Queue, one: &Recorded, suspects: 
         Verdict::Stale(operation) => return lose_stale(scopes, one, operation),
     }
     let submitted = scopes.run(one.operation, 0, &[&one.owner], || {
-        queue.submit([encode(scopes.device(), &[one])]);
+        queue.submit([encode(scopes, &[one])]);
     });
     if let Err(error) = submitted {
         suspects.refuse(one.call, one.operation, one.command.accesses());
@@ -269,9 +270,10 @@ fn lose_stale(scopes: &Scopes, one: &Recorded, writer: &'static str) {
 }
 
 /// Encodes commands in their order. Dispatches that follow each other share a pass.
-fn encode(device: &wgpu::Device, recorded: &[&Recorded]) -> wgpu::CommandBuffer {
+fn encode(scopes: &Scopes, recorded: &[&Recorded]) -> wgpu::CommandBuffer {
+    scopes.tally.add(Asked::Submission);
     let mut encoder =
-        device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("longseq") });
+        scopes.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("longseq") });
     let is_dispatch = |recorded: &&Recorded| matches!(recorded.command, Command::Dispatch { .. });
     for run in recorded.chunk_by(|a, b| is_dispatch(a) && is_dispatch(b)) {
         let mut pass = None;
@@ -284,14 +286,17 @@ fn encode(device: &wgpu::Device, recorded: &[&Recorded]) -> wgpu::CommandBuffer 
                         // The pass ends with its run, before the encoder is used again.
                         encoder.begin_compute_pass(&descriptor).forget_lifetime()
                     });
+                    scopes.tally.add(Asked::Dispatch);
                     pass.set_pipeline(&pipeline.pipeline);
                     pass.set_bind_group(0, group, &[]);
                     pass.dispatch_workgroups(*width, *height, 1);
                 }
                 Command::Copy { from, from_offset, to, to_offset, bytes, .. } => {
+                    scopes.tally.add(Asked::Copy);
                     encoder.copy_buffer_to_buffer(from, *from_offset, to, *to_offset, Some(*bytes));
                 }
                 Command::Clear { buffer, offset, bytes, .. } => {
+                    scopes.tally.add(Asked::Clear);
                     encoder.clear_buffer(buffer, *offset, Some(*bytes));
                 }
             }

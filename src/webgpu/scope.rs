@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::webgpu::faults::Reports;
+use crate::webgpu::tally::Tally;
 
 /// The device, and what it says later than the call that caused it.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub(crate) struct Scopes {
     device: wgpu::Device,
     /// For tests: how many allocations from now the one is that fails; 0 where none does.
     failing: AtomicU64,
+    pub(crate) tally: Tally,
     #[cfg(target_arch = "wasm32")]
     deferred: std::sync::Mutex<Vec<Deferred>>,
 }
@@ -50,6 +52,7 @@ impl Scopes {
         Self {
             device,
             failing: AtomicU64::new(0),
+            tally: Tally::default(),
             #[cfg(target_arch = "wasm32")]
             deferred: std::sync::Mutex::default(),
         }

@@ -162,6 +162,13 @@ impl Wgpu {
         self.shared.scopes.fail_allocation(nth);
     }
 
+    /// For tests: how many buffers were made on this device since the last time, how many uploads, dispatches, copies and clears were
+    /// submitted, and how many submissions there were.
+    #[doc(hidden)]
+    pub fn take_tally(&self) -> [u64; 6] {
+        self.shared.scopes.tally.take()
+    }
+
     fn build(device: wgpu::Device, queue: wgpu::Queue, edit: Option<Box<Edit>>) -> Result<Self> {
         let scopes = Arc::new(Scopes::new(device.clone()));
         let reports = Arc::default();

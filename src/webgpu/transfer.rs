@@ -15,6 +15,7 @@ use crate::webgpu::recording::Command;
 use crate::webgpu::scope::PollFailure;
 use crate::webgpu::state::Wgpu;
 use crate::webgpu::suspects::Access;
+use crate::webgpu::tally::Asked;
 use crate::webgpu::waiter::Wait;
 
 /// How long another thread may take to call the callback of a finished copy.
@@ -54,6 +55,7 @@ impl Wgpu {
 
     /// A buffer that the host reads.
     fn staging(&self, operation: &'static str, size: u64) -> Result<wgpu::Buffer> {
+        self.shared.scopes.tally.add(Asked::Buffer);
         self.scoped(operation, size, || {
             self.shared.scopes.device().create_buffer(&wgpu::BufferDescriptor {
                 label: Some(operation),

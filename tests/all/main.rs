@@ -6,6 +6,8 @@
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod alone;
 mod any;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod calls;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod errors;

@@ -184,6 +184,7 @@ tests!(sdim on cpu cuda webgpu: (
     refuses_items_that_do_not_fit,
     ignores_rows_that_belong_to_nobody,
     hashes_exact_zeros_to_zero,
+    hashes_whole_numbers_exactly,
     adds_tables_of_two_halves,
     matches_reference_on_the_small_named_cases,
     keeps_numbers_that_are_not_finite_in_their_bucket,

@@ -40,6 +40,26 @@ impl Numbers {
     }
 }
 
+/// [`check_hashing`] of every storage type and all kinds of numbers, where kernels differ by width and bits.
+///
+/// # Errors
+/// The case that differs.
+///
+/// # Panics
+/// Where a call fails.
+#[inline(never)]
+pub fn check_all(gpu: &Cuda) -> Result<(), Failure> {
+    for (count, width, groups, bits) in [(4000, 64, 16, 3), (700, 128, 32, 3), (700, 20, 5, 7)] {
+        let op = Sdim::new(width).with_groups(groups, bits);
+        for numbers in Numbers::ALL {
+            check_hashing::<f32>(gpu, &op, count, numbers)?;
+            check_hashing::<half::f16>(gpu, &op, count, numbers)?;
+            check_hashing::<half::bf16>(gpu, &op, count, numbers)?;
+        }
+    }
+    Ok(())
+}
+
 /// Encoding from rotations gives the same bits as encoding from the signatures that `sdim_signatures` gives for the rows.
 ///
 /// # Errors

@@ -39,6 +39,7 @@
 //! - [`bench`](mod@bench): times the named cases.
 //! - [`faults`](mod@faults): calls that fail for want of memory.
 //! - [`soak`]: mixed requests from many threads for a long time.
+//! - [`preload`]: all kernels of a device, compiled one after the other.
 //! - [`support`], [`explain`]: what the program `longseq-check` prints.
 
 pub mod bench;
@@ -65,6 +66,7 @@ mod matrix;
 pub mod memory;
 pub mod mutant;
 pub mod named;
+pub mod preload;
 pub mod registry;
 pub mod sample;
 pub mod sdim;

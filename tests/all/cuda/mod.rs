@@ -1,5 +1,6 @@
 //! What only the CUDA backend has.
 
+mod calls;
 mod channels;
 mod decoupled;
 mod decoupled_gradients;
@@ -10,6 +11,7 @@ mod edges;
 mod evidence;
 mod faults;
 mod gradients;
+mod instructions;
 mod lookup_gradients;
 #[cfg(target_os = "linux")]
 mod old_driver;

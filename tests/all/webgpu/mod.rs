@@ -1,5 +1,6 @@
 //! What only the `wgpu` backend has.
 
+mod calls;
 mod copies;
 mod device;
 mod din_gradients;

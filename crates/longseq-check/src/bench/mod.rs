@@ -5,13 +5,15 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod limits;
+mod wall;
 #[cfg(feature = "wgpu")]
 mod webgpu;
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser};
 use criterion::{Criterion, SamplingMode};
@@ -19,10 +21,11 @@ use longseq::AnyBackend;
 use longseq::prelude::*;
 
 use crate::case::{Call, Failure, Rules, check};
-use crate::cases::benchmarks;
+use crate::cases::{benchmarks, small};
 use crate::device::Kind;
 use crate::named::Named;
 use limits::Limit;
+use wall::Wall;
 
 pub use clock::of_thread;
 
@@ -34,9 +37,22 @@ pub struct Options {
     /// Seconds to measure a case.
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
-    /// Append a line per case to this file: device, case, median, first and third quartile, limit (µs), what limits.
+    /// Append a line per case to this file: device, case, median, first and third quartile, limit (µs), what limits; with --wall also the
+    /// two times of the host.
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
+    /// Time the small cases, which tests run.
+    #[arg(long)]
+    small: bool,
+    /// Time by the host's clock, too, a call with its wait: with a batch that is new, and with one that was used before.
+    #[arg(long)]
+    wall: bool,
+    /// Go on after a case whose answer is wrong or whose call fails, and fail at the end.
+    #[arg(long)]
+    keep_going: bool,
+    /// Begin no further case on a device after so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    budget: Option<f64>,
     /// Print the cases and stop.
     #[arg(long)]
     list: bool,
@@ -160,7 +176,8 @@ fn bench<D: Device>(selection: &Selection, device: &D, options: &Options) -> Res
         println!("{}\t{}", device.name(), device.backend().device());
         return Ok(());
     }
-    for case in benchmarks() {
+    let (begin, mut failed) = (Instant::now(), 0);
+    for case in if options.small { small() } else { benchmarks() } {
         let id = format!("{}/{}", device.name(), case.name);
         let of = |stem: &String| {
             case.stem().strip_prefix(stem.as_str()).is_some_and(|end| ["", "_backward"].contains(&end))
@@ -175,12 +192,22 @@ fn bench<D: Device>(selection: &Selection, device: &D, options: &Options) -> Res
             println!("{id}");
         } else if case.footprint() > device.largest_input() {
             println!("{id}: not run, above the device's limits\n");
+        } else if options.budget.is_some_and(|budget| begin.elapsed().as_secs_f64() > budget) {
+            println!("{id}: not run, the time is spent\n");
         } else {
-            bench_case(device, &case, options)
-                .map_err(|failure| Failure::new(format!("{id}: {failure:.2000}")))?;
+            let timed = catch_unwind(AssertUnwindSafe(|| bench_case(device, &case, options)))
+                .unwrap_or_else(|_| Err(Failure::new("it panicked")))
+                .map_err(|failure| Failure::new(format!("{id}: {failure:.2000}")));
+            match timed {
+                Err(failure) if options.keep_going => {
+                    failed += 1;
+                    println!("FAILED {failure}\n");
+                }
+                timed => timed?,
+            }
         }
     }
-    Ok(())
+    if failed > 0 { Err(Failure::new(format!("{failed} cases failed"))) } else { Ok(()) }
 }
 
 /// The samples of a case.
@@ -205,9 +232,14 @@ fn bench_case<D: Device>(device: &D, case: &Named, options: &Options) -> Result<
         median / limit.micros,
         limit.micros,
     );
+    let wall = if options.wall { Some(Wall::of(device, case)?) } else { None };
+    if let Some(wall) = &wall {
+        println!("{}/{}: {wall}\n", device.name(), case.name);
+    }
     let Some(path) = &options.results else { return Ok(()) };
+    let columns = wall.map_or(String::new(), |wall| format!("\t{:.2}\t{:.2}", wall.fresh, wall.seen));
     let row = format!(
-        "{}\t{}\t{median:.2}\t{first:.2}\t{third:.2}\t{:.2}\t{limit}\n",
+        "{}\t{}\t{median:.2}\t{first:.2}\t{third:.2}\t{:.2}\t{limit}{columns}\n",
         device.name(),
         case.name,
         limit.micros

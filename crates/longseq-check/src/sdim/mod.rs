@@ -3,6 +3,7 @@
 mod backward;
 pub mod backward_tests;
 mod compare;
+mod exact;
 mod extremes;
 mod forgetting;
 mod items;

@@ -4,6 +4,7 @@ use longseq::half::{bf16, f16};
 use longseq::*;
 use proptest::prelude::*;
 
+use super::exact::{hashes_whole_numbers_exactly, wrong_bits_are_caught};
 use super::extremes::*;
 use super::forgetting::*;
 use super::items::*;
@@ -46,6 +47,7 @@ list_tests!("sdim":
     refuses_items_that_do_not_fit,
     ignores_rows_that_belong_to_nobody,
     hashes_exact_zeros_to_zero,
+    hashes_whole_numbers_exactly,
     adds_tables_of_two_halves,
     matches_reference_on_the_small_named_cases,
     keeps_numbers_that_are_not_finite_in_their_bucket,
@@ -386,6 +388,7 @@ pub fn every_fault_is_caught() {
         assert_check(case, &cpu(), Rules::IEEE);
         assert!(check(case, &Mutant(fault), Rules::IEEE).is_err(), "{fault:?} passed");
     }
+    wrong_bits_are_caught();
 }
 
 fn matches_reference_on_the_small_named_cases<B: Backend>(backend: &B, rules: Rules) {

@@ -1,6 +1,7 @@
 //! Checks, benchmarks and explains the operations of longseq on every backend.
 
 mod explain;
+mod preload;
 mod select;
 mod soak;
 mod test;
@@ -41,6 +42,8 @@ enum Command {
         #[command(flatten)]
         select: Select,
     },
+    /// Compile every kernel of the GPU backends, one file or variant after the other, and print how long each takes.
+    Preload(preload::Options),
     /// Print everything about one named case: formula, shapes, work, launches, error.
     Explain(explain::Options),
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
             print!("{}", support::table(&select.devices(), select.operation(), &select.storages()));
             Ok(())
         }
+        Command::Preload(options) => preload::run(&options),
         Command::Explain(options) => explain::run(&options),
     };
     match result {

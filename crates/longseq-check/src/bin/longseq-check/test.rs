@@ -19,6 +19,12 @@ pub(crate) struct Options {
     select: Select,
     /// Run the tests and cases whose STEM::NAME contains this.
     filter: Option<String>,
+    /// Run the small named cases alone.
+    #[arg(long)]
+    cases: bool,
+    /// Begin no further test or case on a device after so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    budget: Option<f64>,
     /// Print the names and stop.
     #[arg(long)]
     list: bool,
@@ -30,16 +36,19 @@ enum Work {
     Test { stem: &'static str, name: &'static str },
     /// A case that is compared with the reference.
     Case(Box<AnyCase>),
+    /// Rows that are hashed while they are encoded, which `Cuda` does on matrix units.
+    Hashing,
 }
 
 /// The work that the options select, by name. Tests mix storage types: where one is asked for, only cases run.
 fn selected(options: &Options) -> Vec<(String, Work)> {
     let mut all = Vec::new();
-    if options.select.precision().is_none() {
+    if options.select.precision().is_none() && !options.cases {
         for stem in registry::STEMS {
             let test = |name| (format!("{stem}::{name}"), Work::Test { stem, name });
             all.extend(registry::names(stem).into_iter().map(test));
         }
+        all.push(("sdim::signatures_while_encoding".into(), Work::Hashing));
     }
     for named in cases::small() {
         all.push((format!("{}::{}", named.stem(), named.name), Work::Case(Box::new(named.case))));
@@ -66,12 +75,26 @@ fn selected(options: &Options) -> Vec<(String, Work)> {
 }
 
 fn run_one(device: &AnyBackend, work: &Work) -> Result<(), Failure> {
-    match work {
+    let run = || match work {
         Work::Case(case) => device.check_case(case),
-        // The panic's message is printed by the panic hook.
-        Work::Test { stem, name } => catch_unwind(AssertUnwindSafe(|| run_test(device, stem, name)))
-            .map_err(|_| Failure::new("the test panicked")),
+        Work::Test { stem, name } => {
+            run_test(device, stem, name);
+            Ok(())
+        }
+        Work::Hashing => check_hashing(device),
+    };
+    // The panic's message is printed by the panic hook.
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(Failure::new("the test panicked")))
+}
+
+/// On other devices than `Cuda` rows are hashed by the kernels of `sdim_signatures`: there is nothing to compare.
+fn check_hashing(device: &AnyBackend) -> Result<(), Failure> {
+    #[cfg(feature = "cuda")]
+    if let AnyBackend::Cuda(gpu) = device {
+        return longseq_check::hashing::check_all(gpu);
     }
+    let _ = device;
+    Ok(())
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
@@ -83,8 +106,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let (mut passed, mut failed) = (0, 0);
     for (backend, device) in options.select.devices() {
         println!("{backend}: {}", device.device());
-        for (name, work) in &selected {
+        let begin = Instant::now();
+        for (index, (name, work)) in selected.iter().enumerate() {
             let start = Instant::now();
+            if options.budget.is_some_and(|budget| begin.elapsed().as_secs_f64() > budget) {
+                println!("{backend}: {} not run, the time is spent", selected.len() - index);
+                break;
+            }
             let result = run_one(&device, work);
             let time = start.elapsed().as_secs_f64();
             match result {
