@@ -1,5 +1,6 @@
 //! What only the CUDA backend has.
 
+mod another_stream;
 mod channels;
 mod decoupled;
 mod decoupled_gradients;
