@@ -274,7 +274,7 @@ fn in_slots(bytes: &mut Unstructured<'_>, call: &Hashed, mild: bool) -> Result<(
 /// A table's rows, width and elements.
 pub(super) type RawTable = (usize, usize, Vec<f32>);
 
-fn table(bytes: &mut Unstructured<'_>, kind: Numbers) -> Result<RawTable> {
+pub(super) fn table(bytes: &mut Unstructured<'_>, kind: Numbers) -> Result<RawTable> {
     let (rows, width) = (size(bytes)?, size(bytes)?);
     let data = numbers(bytes, kind, product(&[rows, width]))?;
     Ok((rows, width, data))
