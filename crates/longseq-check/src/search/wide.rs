@@ -11,6 +11,14 @@ use crate::compare::U;
 type Stored<B, T> =
     for<'a> fn(View<'a, <B as DeviceOps>::Memory, T>) -> SearchRows<'a, <B as DeviceOps>::Memory>;
 
+fn f32_rows<M: Memory>(rows: View<'_, M, f32>) -> SearchRows<'_, M> {
+    SearchRows::F32(rows)
+}
+
+fn bf16_rows<M: Memory>(rows: View<'_, M, bf16>) -> SearchRows<'_, M> {
+    SearchRows::Bf16(rows)
+}
+
 /// Two equal behaviours, and equal candidates, all of whose numbers are equal, too.
 fn search_equal<B: Backend, T: Element>(
     backend: &B,
@@ -46,13 +54,9 @@ pub fn adds_up_a_wide_row<B: Backend>(backend: &B, width: usize, candidates: usi
     let exact = |number: fn(f32) -> f32| width as f64 * f64::from(number(0.1)) * f64::from(number(0.3));
     let rounded = exact(|number| bf16::from_f32(number).to_f32());
     let results = [
-        (
-            "f32",
-            search_equal(backend, &dot, candidates, |rows| SearchRows::F32(rows))?,
-            exact(|number| number),
-        ),
-        ("bf16", search_equal(backend, &dot, candidates, |rows| SearchRows::Bf16(rows))?, rounded),
-        ("cosine", search_equal(backend, &cosine, candidates, |rows| SearchRows::F32(rows))?, 1.0),
+        ("f32", search_equal(backend, &dot, candidates, f32_rows)?, exact(|number| number)),
+        ("bf16", search_equal(backend, &dot, candidates, bf16_rows)?, rounded),
+        ("cosine", search_equal(backend, &cosine, candidates, f32_rows)?, 1.0),
     ];
     for (name, (positions, scores, _), exact) in results {
         let most = (4096 + width.div_ceil(4096) + 2) as f64 * U;
