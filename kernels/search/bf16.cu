@@ -2,3 +2,4 @@
 #include "search/search.cuh"
 
 VARIANTS(bf16, FloatRow<bf16>)
+WIDE_VARIANTS(bf16, FloatRow<bf16>)

@@ -2,3 +2,4 @@
 #include "search/search.cuh"
 
 VARIANTS(f16, FloatRow<f16>)
+WIDE_VARIANTS(f16, FloatRow<f16>)

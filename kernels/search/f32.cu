@@ -2,3 +2,4 @@
 #include "search/search.cuh"
 
 VARIANTS(f32, FloatRow<f32>)
+WIDE_VARIANTS(f32, FloatRow<f32>)

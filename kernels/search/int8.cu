@@ -3,3 +3,4 @@
 #include "search/search.cuh"
 
 VARIANTS(int8, FloatRow<i8>)
+WIDE_VARIANTS(int8, FloatRow<i8>)

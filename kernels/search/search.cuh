@@ -16,6 +16,9 @@
 // room for an entry per thread before. One candidate has 8192 entries, for K of up to 4096: with its stage that is nearly the
 // 99 KiB that a block may have on sm_86, sm_89 and sm_120. Lists in shared memory that are cut rarely were preferred to runs
 // sorted in device memory: entries that a floor rejects cost a comparison, and nothing but K and a quarter of a span is written.
+//
+// Wide variants, for rows of more than 4096 numbers: products of 4096 columns are added up, and then the sums of these blocks, so that
+// rounding errors do not grow with the width.
 #pragma once
 #include "search/rows.cuh"
 
@@ -23,6 +26,8 @@ enum : u32 {
     // Vectors of a row in shared memory at a time (double-buffered), and quads of a candidate.
     STAGED_VECTORS = 4,
     STAGED_QUADS = 32,
+    // Columns of a block of sums, in wide variants.
+    BLOCK_COLUMNS = 4096,
 };
 
 // What a block keeps in shared memory before its stage.
@@ -176,13 +181,28 @@ __device__ __forceinline__ void add_products(
     }
 }
 
+// Adds the sums of a block of columns to those of all, and begins anew.
+template <typename Row, u32 CANDIDATES>
+__device__ __forceinline__ void close_block(typename Row::Sum (*totals)[OWN], typename Row::Sum (*sums)[OWN]) {
+#pragma unroll
+    for (u32 c = 0; c < CANDIDATES; c++) {
+#pragma unroll
+        for (u32 o = 0; o < OWN; o++) {
+            totals[c][o] += sums[c][o];
+            sums[c][o] = 0;
+        }
+    }
+}
+
 // Adds the products of whole rows of the behaviours `begin + own · THREADS + thread` of a piece, whose first vectors are being
 // loaded, with all candidates of its tile, and starts loading the next behaviours.
-template <typename Row, u32 CANDIDATES, u32 ENTRIES>
+template <typename Row, u32 CANDIDATES, u32 ENTRIES, bool WIDE>
 __device__ __forceinline__ void add_rows(
     const SearchParams &p, typename Row::Sum (*sums)[OWN], Row *own, const Kept<CANDIDATES, ENTRIES> &kept,
     Stage<typename Row::Quad> &stage, const Piece &piece, u32 begin) {
-    constexpr u32 QUERY_VECTORS = STAGED_QUADS / Row::QUADS;
+    constexpr u32 QUERY_VECTORS = STAGED_QUADS / Row::QUADS, BLOCK_VECTORS = BLOCK_COLUMNS / Row::PER;
+    // Of the blocks so far.
+    typename Row::Sum totals[WIDE ? CANDIDATES : 1][OWN] = {};
 #pragma unroll
     for (u32 o = 0; o < OWN; o++) {
         u32 behaviour = begin + o * THREADS + threadIdx.x;
@@ -217,6 +237,21 @@ __device__ __forceinline__ void add_rows(
         const auto *queries = stage.queries + first % QUERY_VECTORS * Row::QUADS * (CANDIDATES + 1);
         u32 count = min((u32)STAGED_VECTORS, p.vectors - first);
         add_products<Row, CANDIDATES>(p, sums, own, rows, queries, stage.stride, first, count);
+        if constexpr (WIDE) {
+            if ((first + STAGED_VECTORS) % BLOCK_VECTORS == 0) {
+                close_block<Row, CANDIDATES>(totals, sums);
+            }
+        }
+    }
+    if constexpr (WIDE) {
+        close_block<Row, CANDIDATES>(totals, sums);
+#pragma unroll
+        for (u32 c = 0; c < CANDIDATES; c++) {
+#pragma unroll
+            for (u32 o = 0; o < OWN; o++) {
+                sums[c][o] = totals[c][o];
+            }
+        }
     }
 }
 
@@ -243,7 +278,7 @@ __device__ __forceinline__ bool shrinks_any(
 }
 
 // Scores behaviours with all candidates, and returns a bit for each own one that is never kept.
-template <typename Row, u32 CANDIDATES, u32 ENTRIES>
+template <typename Row, u32 CANDIDATES, u32 ENTRIES, bool WIDE>
 __device__ __forceinline__ u32 score(
     const SearchParams &p, float (*scores)[OWN], const Kept<CANDIDATES, ENTRIES> &kept, Stage<typename Row::Quad> &stage,
     const Piece &piece, u32 begin) {
@@ -255,7 +290,7 @@ __device__ __forceinline__ u32 score(
     }
 #pragma unroll 1
     for (bool again = false;; again = true) {
-        add_rows<Row, CANDIDATES, ENTRIES>(p, sums, own, kept, stage, piece, begin);
+        add_rows<Row, CANDIDATES, ENTRIES, WIDE>(p, sums, own, kept, stage, piece, begin);
         if constexpr (Row::MAY_SHRINK != 0) {
             if (p.cosine && !again && shrinks_any<Row>(p, own, stage, piece, begin)) {
                 continue;
@@ -279,7 +314,7 @@ __device__ __forceinline__ u32 score(
     return removed;
 }
 
-template <typename Row, u32 CANDIDATES, u32 ENTRIES>
+template <typename Row, u32 CANDIDATES, u32 ENTRIES, bool WIDE = false>
 __device__ __forceinline__ void search(const SearchParams &p) {
     auto &kept = *(Kept<CANDIDATES, ENTRIES> *)dynamic_shared;
     const Piece piece = p.pieces[blockIdx.x];
@@ -296,7 +331,7 @@ __device__ __forceinline__ void search(const SearchParams &p) {
         }
     }
     keep_best(p.kept, piece, kept.lists, [&](float (*scores)[OWN], u32 begin) {
-        return score<Row, CANDIDATES, ENTRIES>(p, scores, kept, stage, piece, begin);
+        return score<Row, CANDIDATES, ENTRIES, WIDE>(p, scores, kept, stage, piece, begin);
     });
 }
 
@@ -312,3 +347,15 @@ __device__ __forceinline__ void search(const SearchParams &p) {
     VARIANT(NAME, ROW, 16, 4096) \
     VARIANT(NAME, ROW, 4, 4096)  \
     VARIANT(NAME, ROW, 1, 8192)
+
+// The same for wide rows; two blocks per multiprocessor, because of the registers for two sets of sums.
+#define WIDE_VARIANT(NAME, ROW, CANDIDATES, ENTRIES)                                                                       \
+    LAYOUT(search_##NAME##_wide_##CANDIDATES, sizeof(Kept<CANDIDATES, ENTRIES>), stage_bytes(1, ROW::QUADS, CANDIDATES),   \
+           stage_bytes(3, 3 * ROW::QUADS, CANDIDATES), stage_bytes(40, 40 * ROW::QUADS, CANDIDATES));                      \
+    extern "C" __global__ void __launch_bounds__(THREADS, 2) search_##NAME##_wide_##CANDIDATES(const SearchParams p) {     \
+        search<ROW, CANDIDATES, ENTRIES, true>(p);                                                                         \
+    }
+#define WIDE_VARIANTS(NAME, ROW)      \
+    WIDE_VARIANT(NAME, ROW, 16, 4096) \
+    WIDE_VARIANT(NAME, ROW, 4, 4096)  \
+    WIDE_VARIANT(NAME, ROW, 1, 8192)

@@ -11,6 +11,8 @@ struct DinMomentsParams {
     rows: u32,
     units4: u32,
     stride: u32,
+    // The first entry that is written.
+    entry: u32,
     // The count of what is there: not read, because one thread writes it.
     before: f32,
 }
@@ -41,7 +43,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     let group = index / params.units4;
     let unit4 = index % params.units4;
     var all = Moments();
-    let to = group * (2u * params.units4 + 1u);
+    let to = (params.entry + group) * (2u * params.units4 + 1u);
     if params.before > 0.0 {
         all = Moments(moments[to + unit4], moments[to + params.units4 + unit4], params.before);
     }

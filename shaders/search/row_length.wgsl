@@ -22,10 +22,15 @@ fn length_of(row: u32) -> vec2<f32> {
     // 127 + 2 - e for a largest number from 2^e to 2^(e+1), where e is at least -60.
     let exponent = max(most >> 23u, 67u);
     let power = power_of_two(256u - exponent);
+    // A sum of sums of 4096 columns, whose rounding errors do not grow with the width.
     var squares = vec4<f32>();
-    for (var k = 0u; k < params.width; k += 4u) {
-        let scaled = power * rows_vec4(row + k, params.width - k);
-        squares += scaled * scaled;
+    for (var begin = 0u; begin < params.width; begin += 4096u) {
+        var part = vec4<f32>();
+        for (var k = begin; k < min(begin + 4096u, params.width); k += 4u) {
+            let scaled = power * rows_vec4(row + k, params.width - k);
+            part += scaled * scaled;
+        }
+        squares += part;
     }
     let square = (squares.x + squares.y) + (squares.z + squares.w);
     // The floor matters to small rows alone; squares below 1e-12 belong to lengths far below it.

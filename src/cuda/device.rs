@@ -32,8 +32,9 @@ impl DeviceOps for Cuda {
     }
 
     fn upload<T: Scalar>(&self, data: &[T]) -> Result<CudaBuffer<T>> {
-        let allocation = self.list("upload", data)?;
-        Ok(CudaBuffer::allocated(allocation, data.len(), self.stream().clone()))
+        let gpu = if data.is_empty() { self } else { self.maker() };
+        let allocation = gpu.list("upload", data)?;
+        Ok(CudaBuffer::allocated(allocation, data.len(), gpu.stream().clone()))
     }
 
     fn zeros<T: Scalar>(&self, length: usize) -> Result<CudaBuffer<T>> {
@@ -114,11 +115,11 @@ impl DeviceOps for Cuda {
     }
 
     fn jagged(&self, jagged: &Jagged) -> Result<CudaJagged> {
-        CudaJagged::new(jagged.clone(), self.stream())
+        CudaJagged::new(jagged.clone(), self.maker().stream())
     }
 
     fn batch(&self, histories: &Jagged, targets: &Jagged) -> Result<CudaBatch> {
-        Ok(CudaBatch::new(Batch::new(histories.clone(), targets.clone())?, self.stream()))
+        Ok(CudaBatch::new(Batch::new(histories.clone(), targets.clone())?, self.maker().stream()))
     }
 
     fn compiled_kernels(&self) -> Vec<String> {

@@ -60,6 +60,14 @@ use crate::memory::{View, ViewMut};
 pub struct Cuda {
     pub(super) shared: Arc<Shared>,
     pub(super) records: Arc<Mutex<Records>>,
+    pub(super) elsewhere: Option<Arc<Elsewhere>>,
+}
+
+/// For tests: of what a handle makes, one is another's.
+#[derive(Debug)]
+pub(super) struct Elsewhere {
+    other: Cuda,
+    left: Mutex<i64>,
 }
 
 /// What clones and forks share.
@@ -137,7 +145,7 @@ impl Cuda {
             stream,
         };
         let records = Arc::new(Mutex::new(Records::new(&shared.stream, operation)?));
-        Ok(Self { shared: Arc::new(shared), records })
+        Ok(Self { shared: Arc::new(shared), records, elsewhere: None })
     }
 
     /// Whether [`new(0)`](Self::new) succeeds on this machine.
@@ -148,6 +156,27 @@ impl Cuda {
     /// The stream on which all work is enqueued.
     pub fn stream(&self) -> &Arc<CudaStream> {
         &self.shared.stream
+    }
+
+    /// For tests: a handle of whose uploads with any elements, jagged rows and batches the `nth`, counted from 1, is the other's.
+    #[doc(hidden)]
+    pub fn elsewhere(&self, other: &Self, nth: i64) -> Self {
+        let elsewhere = Elsewhere { other: other.clone(), left: Mutex::new(nth) };
+        Self { elsewhere: Some(Arc::new(elsewhere)), ..self.clone() }
+    }
+
+    /// For tests: whether something of this handle is another's by now.
+    #[doc(hidden)]
+    pub fn is_elsewhere(&self) -> bool {
+        self.elsewhere.as_ref().is_some_and(|elsewhere| *lock(&elsewhere.left) <= 0)
+    }
+
+    /// The handle that makes what is made next.
+    pub(super) fn maker(&self) -> &Self {
+        let Some(elsewhere) = &self.elsewhere else { return self };
+        let mut left = lock(&elsewhere.left);
+        *left -= 1;
+        if *left == 0 { &elsewhere.other } else { self }
     }
 
     /// Sets memory from which calls take their scratch. Scratch that does not fit, or all scratch without a workspace, is

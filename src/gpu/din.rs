@@ -191,6 +191,12 @@ impl DinParts {
         part.users.end = self.users.len();
     }
 
+    /// The pairs of a part.
+    pub(crate) fn pairs(&self, part: &DinPart) -> f64 {
+        let pieces = self.pieces[part.pieces.clone()].iter();
+        pieces.map(|piece| f64::from(piece.rows) * f64::from(piece.targets)).sum()
+    }
+
     /// The largest of something among all parts.
     pub(crate) fn most(&self, of: impl Fn(&DinPart) -> usize) -> usize {
         self.parts.iter().map(of).max().unwrap_or(0)

@@ -6,6 +6,7 @@ mod bound;
 mod codes;
 mod decoupled;
 mod din;
+pub(crate) mod din_moments;
 mod entry;
 mod lookup;
 mod plan_cache;

@@ -10,7 +10,8 @@ use crate::cuda::handle::Cuda;
 use crate::cuda::memory::CudaMemory;
 use crate::element::{Element, GradientOf};
 use crate::error::Result;
-use crate::gpu::{CHAIN, DinLayout, DinWanted, check_units};
+use crate::gpu::din_moments::{self, Moments};
+use crate::gpu::{CHAIN, DinLayout, DinPart, DinWanted, check_units};
 use crate::memory::View;
 use crate::ops::{Activation, Din, DinGradients, DinInputs, DinPooling, DinStatistics};
 
@@ -115,15 +116,23 @@ pub(super) fn statistics<T: Element>(
     let places = Places::new::<T>(&layout);
     let lists = batch.din_parts(gpu, NAME, &places.limits(&layout))?;
     let plan = &lists.parts;
-    let job =
+    let mut job =
         Job::new(gpu, NAME, (op, &layout, &places, &lists), (inputs, None), DinWanted::none(units.len()))?;
-    let mut pairs = 0.0;
-    for part in plan.parts.iter().filter(|part| part.tiles > 0) {
-        let params = job.part(part)?;
-        job.pairs(part, params, Mode::Statistics(layer))?;
-        job.moments(part, layer, params, pairs)?;
-        let pieces = plan.pieces[part.pieces.clone()].iter();
-        pairs += pieces.map(|piece| f64::from(piece.rows) * f64::from(piece.targets)).sum::<f64>();
+    let parts: Vec<&DinPart> = plan.parts.iter().filter(|part| part.tiles > 0).collect();
+    let kept = job.kept_moments(din_moments::levels(parts.len()), layer)?;
+    let (mut parts, mut pairs) = (parts.into_iter(), 0.0);
+    for merge in din_moments::merges(parts.len()) {
+        match merge {
+            Moments::Part { is_first, to } => {
+                let Some(part) = parts.next() else { break };
+                let params = job.part(part)?;
+                job.pairs(part, params, Mode::Statistics(layer))?;
+                pairs = if is_first { 0.0 } else { pairs };
+                job.moments(part, layer, params, (job.place(kept, to, layer), pairs))?;
+                pairs += plan.pairs(part);
+            }
+            Moments::Level { level, rows, to } => job.merge_moments(kept, (level, rows, to), layer)?,
+        }
     }
     let row = Write::Rows { width: units[layer], stride: 4 * units4 };
     job.write(Some(mean), job.totals, row)?;

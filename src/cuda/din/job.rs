@@ -6,8 +6,8 @@ use std::ops::Range;
 use crate::cuda::batch::DinLists;
 use crate::cuda::call::Call;
 use crate::cuda::din::kernels::{
-    BEHAVIOURS, CANDIDATES, CLEAR, COLUMNS, DinBackwardLayer, DinBackwardParams, FIRST, FOLD, HISTORY,
-    MOMENTS, OUTER, PAIRS, ROWS_PER_SUM, RUN_STATES, STATES, SUMS, TARGETS, THREADS, WRITE,
+    BEHAVIOURS, CANDIDATES, CLEAR, COLUMNS, DinBackwardLayer, DinBackwardParams, FIRST, FOLD, HISTORY, OUTER,
+    PAIRS, ROWS_PER_SUM, RUN_STATES, STATES, SUMS, TARGETS, THREADS, WRITE,
 };
 use crate::cuda::din::layout::Places;
 use crate::cuda::din::outputs::Out;
@@ -50,16 +50,16 @@ pub(super) struct Rows<T: Element> {
 
 /// What the launches of a call share.
 pub(super) struct Job<'a, T: Element> {
-    call: Call<'a>,
-    layout: &'a DinLayout,
+    pub(super) call: Call<'a>,
+    pub(super) layout: &'a DinLayout,
     places: &'a Places,
     wanted: DinWanted,
     rows: Rows<T>,
-    params: DinBackwardParams,
+    pub(super) params: DinBackwardParams,
     /// The gradients of the network, of the latest parts and of all before.
     recent: u64,
     pub(super) totals: u64,
-    between: u64,
+    pub(super) between: u64,
     /// The candidates and the behaviours that are prepared.
     prepared: [Cell<(usize, usize)>; 2],
 }
@@ -235,7 +235,7 @@ impl<'a, T: Element> Job<'a, T> {
     }
 
     /// Enqueues a kernel that has a thread for each element.
-    fn launch(&self, kernel: &Kernel, threads: usize, params: DinBackwardParams) -> Result<()> {
+    pub(super) fn launch(&self, kernel: &Kernel, threads: usize, params: DinBackwardParams) -> Result<()> {
         let blocks = threads.div_ceil(THREADS as usize);
         self.call.launch(&kernel.blocks(blocks), &DinBackwardParams { threads: threads as u64, ..params })
     }
@@ -348,27 +348,6 @@ impl<'a, T: Element> Job<'a, T> {
         }
         run(from, rows, self.between, 0)?;
         run(self.between, rows.div_ceil(ROWS_PER_SUM), to, 1)
-    }
-
-    /// Merges the statistics of the tiles of a part with those of `pairs` earlier pairs.
-    pub(super) fn moments(
-        &self,
-        part: &DinPart,
-        layer: usize,
-        params: DinBackwardParams,
-        pairs: f64,
-    ) -> Result<()> {
-        let units4 = self.layout.units4[layer];
-        let run = |from: u64, rows: usize, to: u64, before: f64| {
-            let threads = rows.div_ceil(ROWS_PER_SUM) * units4;
-            let (rows, before, layer) = (rows as u32, before as f32, layer as u32);
-            self.launch(&MOMENTS, threads, DinBackwardParams { from, to, rows, before, layer, ..params })
-        };
-        if part.tiles <= ROWS_PER_SUM {
-            return run(params.tile_sums, part.tiles, self.totals, pairs);
-        }
-        run(params.tile_sums, part.tiles, self.between, 0.0)?;
-        run(self.between, part.tiles.div_ceil(ROWS_PER_SUM), self.totals, pairs)
     }
 
     /// Writes the gradients of the behaviours of a part, or leaves them to the part with the user's next candidates.

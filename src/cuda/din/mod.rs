@@ -4,6 +4,7 @@ mod backward;
 mod job;
 pub(super) mod kernels;
 mod layout;
+mod moments;
 mod outputs;
 
 use crate::cuda::batch::CudaBatch;

@@ -56,6 +56,28 @@ static SIGNS: Variants = variants([
     Kernel::new("search_signs", "search_signs_1", THREADS, 48),
 ]);
 
+/// For rows of more than [`BLOCK_COLUMNS`] numbers.
+static F32_WIDE: Variants = variants([
+    Kernel::new("search_f32", "search_f32_wide_16", THREADS, 140),
+    Kernel::new("search_f32", "search_f32_wide_4", THREADS, 122),
+    Kernel::new("search_f32", "search_f32_wide_1", THREADS, 63),
+]);
+static F16_WIDE: Variants = variants([
+    Kernel::new("search_f16", "search_f16_wide_16", THREADS, 168),
+    Kernel::new("search_f16", "search_f16_wide_4", THREADS, 122),
+    Kernel::new("search_f16", "search_f16_wide_1", THREADS, 64),
+]);
+static BF16_WIDE: Variants = variants([
+    Kernel::new("search_bf16", "search_bf16_wide_16", THREADS, 168),
+    Kernel::new("search_bf16", "search_bf16_wide_4", THREADS, 121),
+    Kernel::new("search_bf16", "search_bf16_wide_1", THREADS, 64),
+]);
+static INT8_WIDE: Variants = variants([
+    Kernel::new("search_int8", "search_int8_wide_16", THREADS, 168),
+    Kernel::new("search_int8", "search_int8_wide_4", THREADS, 124),
+    Kernel::new("search_int8", "search_int8_wide_1", THREADS, 95),
+]);
+
 /// The widest rows of codes whose products are added up as integers: 2¹⁴ each.
 const MAX_CODES: usize = 1 << 16;
 
@@ -63,6 +85,8 @@ const MAX_CODES: usize = 1 << 16;
 /// Both have 16 bytes.
 const STAGED_VECTORS: usize = 4;
 const STAGED_QUADS: usize = 32;
+/// Columns whose products kernels for wide rows add up before they add these sums.
+const BLOCK_COLUMNS: usize = 4096;
 const VECTOR: usize = 16;
 
 twins! {
@@ -127,16 +151,23 @@ impl Rows {
         inputs: &SimilarityInputs<'_, CudaMemory>,
     ) -> Result<Option<Self>> {
         let width = op.width;
+        let is_wide = width > BLOCK_COLUMNS;
+        let either = |narrow, wide| if is_wide { wide } else { narrow };
+        let int8 = (either(&INT8, &INT8_WIDE), 4);
         let pointer =
             |view: &View<'_, CudaMemory, f32>| -> Result<u64> { Ok(gpu.region(operation, view)?.pointer) };
         Ok(Some(match (&inputs.queries, &inputs.keys) {
-            (SearchRows::F32(q), SearchRows::F32(k)) => Self::new(gpu, operation, (&F32, 1), [q, k], width)?,
-            (SearchRows::F16(q), SearchRows::F16(k)) => Self::new(gpu, operation, (&F16, 2), [q, k], width)?,
+            (SearchRows::F32(q), SearchRows::F32(k)) => {
+                Self::new(gpu, operation, (either(&F32, &F32_WIDE), 1), [q, k], width)?
+            }
+            (SearchRows::F16(q), SearchRows::F16(k)) => {
+                Self::new(gpu, operation, (either(&F16, &F16_WIDE), 2), [q, k], width)?
+            }
             (SearchRows::Bf16(q), SearchRows::Bf16(k)) => {
-                Self::new(gpu, operation, (&BF16, 2), [q, k], width)?
+                Self::new(gpu, operation, (either(&BF16, &BF16_WIDE), 2), [q, k], width)?
             }
             (SearchRows::Codes(q), SearchRows::Codes(k)) => {
-                let variants = if width <= MAX_CODES { (&CODES, 1) } else { (&INT8, 4) };
+                let variants = if width <= MAX_CODES { (&CODES, 1) } else { int8 };
                 Self::new(gpu, operation, variants, [q, k], width)?
             }
             (
@@ -145,7 +176,7 @@ impl Rows {
             ) => Self {
                 scales: [pointer(q_scale)?, pointer(k_scale)?],
                 offsets: [pointer(q_offset)?, pointer(k_offset)?],
-                ..Self::new(gpu, operation, (&INT8, 4), [q, k], width)?
+                ..Self::new(gpu, operation, int8, [q, k], width)?
             },
             (SearchRows::Signs(q), SearchRows::Signs(k)) => {
                 Self::new(gpu, operation, (&SIGNS, 1), [q, k], op.words())?
@@ -235,7 +266,11 @@ pub(in crate::cuda) fn shared_bytes(vectors: usize, quads: usize, variant: &Vari
 #[cfg(test)]
 pub(in crate::cuda) fn all_variants() -> impl Iterator<Item = (&'static Variant, usize)> {
     let stored = [(&F32, 1), (&F16, 2), (&BF16, 2), (&INT8, 4), (&CODES, 1), (&SIGNS, 1)];
-    stored.into_iter().flat_map(|(variants, quads)| variants.iter().map(move |variant| (variant, quads)))
+    let wide = [(&F32_WIDE, 1), (&F16_WIDE, 2), (&BF16_WIDE, 2), (&INT8_WIDE, 4)];
+    stored
+        .into_iter()
+        .chain(wide)
+        .flat_map(|(variants, quads)| variants.iter().map(move |variant| (variant, quads)))
 }
 
 /// All kernels of this file.

@@ -43,7 +43,8 @@ fn search_kernel(lists: Lists, history: Format, among: KeptAmong) -> Kernel {
     ];
     slots.extend(lists.slots());
     let mut constants = lists.constants(false);
-    constants.extend([("COSINE", 0), ("ROUTED", u32::from(among == KeptAmong::Routed))]);
+    // Its rows are no wider than 16,384, which four sums share.
+    constants.extend([("COSINE", 0), ("WIDE", 0), ("ROUTED", u32::from(among == KeptAmong::Routed))]);
     Kernel {
         name: "interest_channels/search",
         params: &ChannelSearchParams::BLOCK,

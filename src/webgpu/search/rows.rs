@@ -34,7 +34,12 @@ pub(in crate::webgpu) const NUMBERS: &str = include_str!("../../../shaders/searc
 pub(in crate::webgpu) const INT8: &str = include_str!("../../../shaders/search/numbers_int8.wgsl");
 pub(in crate::webgpu) const ROW_SCORES: &str = include_str!("../../../shaders/search/row_scores.wgsl");
 
-fn rows_kernel(lists: Lists, stored: Stored, is_cosine: bool) -> Kernel {
+/// Whether a row has more than the 4096 numbers of which `shaders/search/row_scores.wgsl` adds up products in one sum.
+pub(in crate::webgpu) fn is_wide(width: usize) -> bool {
+    width > 4096
+}
+
+fn rows_kernel(lists: Lists, stored: Stored, is_cosine: bool, is_wide: bool) -> Kernel {
     const ROWS: &str = include_str!("../../../shaders/search/rows.wgsl");
     const COSINE: &str = include_str!("../../../shaders/search/cosine.wgsl");
     let mut slots = vec![
@@ -61,7 +66,7 @@ fn rows_kernel(lists: Lists, stored: Stored, is_cosine: bool) -> Kernel {
         (true, false, true) => &[ORDER, SCORES, SELECT, IN_MEMORY, PIECES, INT8, DOT, ROW_SCORES, ROWS],
     };
     let mut constants = lists.constants(false);
-    constants.push(("COSINE", u32::from(is_cosine)));
+    constants.extend([("COSINE", u32::from(is_cosine)), ("WIDE", u32::from(is_wide))]);
     Kernel {
         name: "search/rows",
         params: &SearchRowsParams::BLOCK,
@@ -75,8 +80,10 @@ fn rows_kernel(lists: Lists, stored: Stored, is_cosine: bool) -> Kernel {
 pub(super) fn variants() -> Vec<Kernel> {
     let mut kernels = Vec::new();
     for lists in Lists::all() {
-        kernels.extend(Stored::all().map(|stored| rows_kernel(lists, stored, false)));
-        kernels.extend(Stored::without_scales().map(|stored| rows_kernel(lists, stored, true)));
+        for is_wide in [false, true] {
+            kernels.extend(Stored::all().map(|stored| rows_kernel(lists, stored, false, is_wide)));
+            kernels.extend(Stored::without_scales().map(|stored| rows_kernel(lists, stored, true, is_wide)));
+        }
     }
     kernels
 }
@@ -130,7 +137,7 @@ pub(super) fn search(
             bindings.extend([&rows.scale, &rows.offset]);
         }
         bindings.extend(pieces.bindings());
-        let kernel = rows_kernel(pieces.lists, rows.stored, is_cosine);
+        let kernel = rows_kernel(pieces.lists, rows.stored, is_cosine, is_wide(width));
         gpu.dispatch(NAME, &kernel, &params, &bindings, range.len() as u64)?;
     }
     Ok(pieces)

@@ -12,7 +12,7 @@ use crate::webgpu::pace::PACE;
 use crate::webgpu::params::{Params, params};
 use crate::webgpu::search::numbers::{Numbers, Stored, part};
 use crate::webgpu::search::pack::{POWERS, ROW_LENGTH, pack_candidates};
-use crate::webgpu::search::rows::{DOT, INT8, NUMBERS, ROW_SCORES};
+use crate::webgpu::search::rows::{DOT, INT8, NUMBERS, ROW_SCORES, is_wide};
 use crate::webgpu::selected::histogram::BINS_OF;
 use crate::webgpu::selection::{LOAD, SCORES, STEP};
 use crate::webgpu::shader::{Kernel, Slot};
@@ -44,7 +44,7 @@ params! {
 }
 
 /// `group4`: vec4s of candidates per thread.
-fn newest_kernel(group4: u32, stored: Stored, is_cosine: bool) -> Kernel {
+fn newest_kernel(group4: u32, stored: Stored, is_cosine: bool, is_wide: bool) -> Kernel {
     const COSINE: &str = include_str!("../../../shaders/selected/newest_cosine.wgsl");
     const NEWEST: &str = include_str!("../../../shaders/selected/newest.wgsl");
     let mut slots = vec![
@@ -68,17 +68,18 @@ fn newest_kernel(group4: u32, stored: Stored, is_cosine: bool) -> Kernel {
             (false, false) => &[SCORES, NUMBERS, DOT, ROW_SCORES, BINS_OF, NEWEST],
             (false, true) => &[SCORES, INT8, DOT, ROW_SCORES, BINS_OF, NEWEST],
         },
-        constants: vec![("GROUP4", group4), ("COSINE", u32::from(is_cosine))],
+        constants: vec![("GROUP4", group4), ("COSINE", u32::from(is_cosine)), ("WIDE", u32::from(is_wide))],
         slots,
     }
 }
 
 pub(super) fn variants() -> Vec<Kernel> {
-    let each = |group4| {
-        let dots = Stored::all().map(move |stored| newest_kernel(group4, stored, false));
-        dots.chain(Stored::without_scales().map(move |stored| newest_kernel(group4, stored, true)))
+    let each = |(group4, is_wide)| {
+        let dots = Stored::all().map(move |stored| newest_kernel(group4, stored, false, is_wide));
+        let cosines = Stored::without_scales();
+        dots.chain(cosines.map(move |stored| newest_kernel(group4, stored, true, is_wide)))
     };
-    [1, 2].into_iter().flat_map(each).collect()
+    [(1, false), (2, false), (1, true), (2, true)].into_iter().flat_map(each).collect()
 }
 
 /// The candidates of a tile, whose bins all fit.
@@ -155,7 +156,8 @@ pub(super) fn count(
             bindings.extend([&rows.scale, &rows.offset]);
         }
         bindings.push(&out.binding);
-        let kernel = newest_kernel(if tile_rows > 4 { 2 } else { 1 }, rows.stored, is_cosine);
+        let group4 = if tile_rows > 4 { 2 } else { 1 };
+        let kernel = newest_kernel(group4, rows.stored, is_cosine, is_wide(width));
         gpu.dispatch(NAME, &kernel, &params, &bindings, range.len() as u64)?;
     }
     gpu.finish(out)

@@ -102,6 +102,16 @@ fn gradients_are_the_same_in_any_order() {
 #[test]
 fn wrong_gradients_of_decoupled_embeddings_are_caught() {
     assert_caught(wrong());
+    // Halves of sums that are none are found in any sample.
+    assert_caught(halves());
+}
+
+/// Halves of the sums of a whole history's rows.
+fn halves() -> Vec<(Mutant, Check)> {
+    let edit = ("0f3F000000", "0f3F800000");
+    let (stem, kernel) = ("decoupled_all_sums", "decoupled_all_candidates");
+    let mutant = Mutant { stem, kernel, fault: "not halved", edit, everywhere: true };
+    vec![(mutant, checked(&gradients(plain())))]
 }
 
 pub(super) fn wrong() -> Vec<(Mutant, Check)> {

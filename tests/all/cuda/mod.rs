@@ -1,5 +1,6 @@
 //! What only the CUDA backend has.
 
+mod another_stream;
 mod calls;
 mod channels;
 mod decoupled;

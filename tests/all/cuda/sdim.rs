@@ -184,6 +184,22 @@ fn tables_of_users_for_those_of_slots_are_caught() {
     assert_caught(wrong_slots());
 }
 
+/// Norms of rows of more than 128 numbers, and means over more groups than a warp reads at a time, which are added up in parts: found in
+/// any sample.
+#[test]
+fn wrong_sums_by_parts_are_caught() {
+    let three = SdimCase { histories: vec![9, 20, 7], targets: vec![3, 1, 4], ..Default::default() };
+    let (wide, many) = (SdimCase { width: 300, ..three.clone() }, SdimCase { groups: 70, ..three });
+    let columns = ("add.s32 \t%r585, %r585, 128;", "add.s32 \t%r585, %r585, 1024;");
+    let groups = ("add.rn.f32 \t%f1210, %f1210, %f1016;", "sub.rn.f32 \t%f1210, %f1210, %f1016;");
+    for (fault, edit, case) in
+        [("the first columns alone", columns, &wide), ("other groups subtracted", groups, &many)]
+    {
+        let (stem, kernel) = ("sdim_query", "sdim_query_f32");
+        assert_caught(vec![(Mutant { stem, kernel, fault, edit, everywhere: false }, checked(case))]);
+    }
+}
+
 /// The user, where it is to be the row of results.
 pub(super) fn wrong_slots() -> Vec<(Mutant, Check)> {
     let slots =

@@ -6,7 +6,7 @@ use longseq::*;
 use longseq_check::Case;
 use longseq_check::device::assert_check;
 use longseq_check::device::cuda::{modes_of, session, set_mode};
-use longseq_check::search::{Compared, SearchCase};
+use longseq_check::search::{Compared, SearchCase, adds_up_a_wide_row};
 
 use super::wrong_kernels::{Check, Mutant, assert_caught, assert_caught_in, checked, everywhere};
 
@@ -109,9 +109,30 @@ fn long_pieces() -> SearchCase {
 #[test]
 fn wrong_searches_are_caught() {
     assert_caught(wrong());
+    wrong_in_wide_rows().into_iter().for_each(|twin| assert_caught(vec![twin]));
     let Some(emulator) = session() else { return };
     emulator.set_device(Device { multiprocessors: 8, ..Device::sm_80() });
     assert_caught_in(&emulator, wrong_in_long_pieces());
+}
+
+/// Rows of several blocks of columns, whose sums are left out, or not made.
+fn wrong_in_wide_rows() -> Vec<(Mutant, Check)> {
+    let mutant = |kernel, fault, edit| Mutant { stem: "search_f32", kernel, fault, edit, everywhere: false };
+    let wide = SearchCase {
+        histories: vec![9],
+        targets: vec![1],
+        width: 9000,
+        top_k: 4,
+        ..rows(DOT, Compared::F32)
+    };
+    let chain = Check::new("wide rows", |gpu: &Cuda| adds_up_a_wide_row(gpu, 40_001, 1));
+    vec![
+        (
+            everywhere(mutant("search_f32_wide_4", "blocks subtracted", ("add.rn.f32", "sub.rn.f32"))),
+            checked(&wide),
+        ),
+        (mutant("search_f32_wide_4", "one block", (", 1020;", ", 1048572;")), chain),
+    ]
 }
 
 pub(super) fn wrong() -> Vec<(Mutant, Check)> {

@@ -14,6 +14,7 @@ tests!(interest_channels on cpu webgpu cuda: (
     matches_reference_with_axes_near_each_other,
     matches_reference_with_zero_channels,
     matches_reference_on_a_long_history,
+    keeps_the_best_in_any_order,
     matches_reference_on_random_batches,
     keeps_nan_to_its_candidate,
     keeps_nan_of_a_behaviour_to_its_user,

@@ -13,11 +13,13 @@ tests!(search on cpu cuda webgpu: (
     matches_reference_when_every_score_ties,
     matches_reference_on_a_long_history,
     finds_the_best_in_any_order,
+    finds_the_newest_in_any_order,
     matches_reference_on_random_batches,
     ignores_rows_that_belong_to_nobody,
     sorts_nan_last,
     takes_rows_near_the_limits,
     takes_int8_rows_with_any_scale,
+    adds_up_wide_rows_by_blocks,
     keeps_no_rows_of_zeros,
     keeps_the_newest_of_a_key,
     ignores_bits_past_the_width,
@@ -27,9 +29,3 @@ tests!(search on cpu cuda webgpu: (
     refuses_what_a_score_does_not_take,
     matches_reference_on_the_small_named_cases,
 ));
-
-/// On `Cpu` alone: `Cuda` and `Wgpu` add up wide rows in longer chains (docs/status.md).
-#[test]
-fn cpu_adds_up_wide_rows_by_blocks() {
-    longseq_check::search::adds_up_wide_rows_by_blocks(&longseq::Cpu::new(), longseq_check::Rules::IEEE);
-}

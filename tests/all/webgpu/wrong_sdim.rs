@@ -20,8 +20,23 @@ fn wrong_tables_are_caught() {
     Twin::assert_caught(&twins);
 }
 
+/// Norms of rows of more than 256 numbers, and means over more than 64 groups, which are added up in parts.
+#[test]
+fn wrong_sums_by_parts_are_caught() {
+    parts().iter().for_each(|twin| Twin::assert_caught([twin]));
+}
+
+fn parts() -> [Twin; 2] {
+    let wide = SdimCase { width: 300, ..three_users() };
+    let many = SdimCase { groups: 70, ..three_users() };
+    [
+        twin(&wide, "sdim/query", "squares += part;", "squares = part;"),
+        twin(&many, "sdim/query", "sum += part;", "sum = part;"),
+    ]
+}
+
 pub(super) fn twins() -> Vec<Twin> {
-    [changes(), super::sdim_items::twins()].into_iter().flatten().collect()
+    [Vec::from(parts()), changes(), super::sdim_items::twins()].into_iter().flatten().collect()
 }
 
 fn changes() -> Vec<Twin> {

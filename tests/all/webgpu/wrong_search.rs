@@ -1,10 +1,10 @@
 //! Shaders of search that are wrong on purpose.
 
-use longseq::SearchScore;
+use longseq::{SearchScore, Wgpu};
 use longseq_check::decoupled::DecoupledCase;
-use longseq_check::search::{Compared, SearchCase};
+use longseq_check::search::{Compared, SearchCase, adds_up_a_wide_row};
 
-use super::wrong_shaders::{Twin, twin};
+use super::wrong_shaders::{Twin, twin, twin_that};
 
 /// More than a piece of behaviours, and more than a tile of candidates.
 fn cosine() -> SearchCase {
@@ -29,6 +29,8 @@ fn rows() -> Vec<Twin> {
     let (cosine, dot) = (cosine(), dot());
     let int8 = SearchCase { stored: Compared::Int8, ..dot.clone() };
     let codes = SearchCase { stored: Compared::Codes, ..cosine.clone() };
+    let wide = SearchCase { histories: vec![9], targets: vec![6], width: 9000, top_k: 4, ..dot.clone() };
+    let wide_cosine = SearchCase { score: SearchScore::Cosine, bias: false, ..wide.clone() };
     vec![
         // A neighbour's product; the factors of another vec4 of candidates; a row's length left out.
         twin(&dot, "search/rows", "s.b2 += key2 * b;", "s.b2 += key1 * b;"),
@@ -46,6 +48,10 @@ fn rows() -> Vec<Twin> {
         // Numbers left out of the length; rows of zeros that have one.
         twin(&cosine, "search/lengths", "(squares.z + squares.w)", "squares.z"),
         twin(&codes, "search/lengths", "if most == 0u {", "if most == 1u {"),
+        // Of a wide row: the first block left out, and the last but one; of a length, all but the last.
+        twin(&wide, "search/rows", "s.a0 += more.a0;", "s.a0 = more.a0;"),
+        twin(&wide, "search/rows", "s.b3 += more.b3;", ""),
+        twin(&wide_cosine, "search/lengths", "squares += part;", "squares = part;"),
         // The scale left out; the rows of another candidate.
         twin(&dot, "search/pack_rows", "vec2<f32>(1.0, params.factor)", "vec2<f32>(1.0, 1.0)"),
         twin(&int8, "search/pack_rows", "rows_of_tile.y + r;", "rows_of_tile.y + (r ^ 1u);"),
@@ -112,6 +118,14 @@ fn lists() -> Vec<Twin> {
         twin(&keys, "selection/combine", "if place >= total {", "if place > total {"),
         twin(&keys, "selection/combine", "params.reversed == 1u", "false"),
     ]
+}
+
+/// Sums of wide rows that are one chain of each of four, which random numbers do not show.
+#[test]
+fn chains_of_wide_rows_are_caught() {
+    let passes = |gpu: &Wgpu| adds_up_a_wide_row(gpu, 100_000, 1);
+    let [right, wrong] = ["const BLOCK_COLUMNS: u32 = 4096u;", "const BLOCK_COLUMNS: u32 = 1048576u;"];
+    Twin::assert_caught([&twin_that(passes, "search/rows", right, wrong)]);
 }
 
 #[test]

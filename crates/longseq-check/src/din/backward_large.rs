@@ -3,6 +3,7 @@
 use longseq::DinPooling;
 use longseq::prelude::*;
 
+use super::statistics::StatisticsCase;
 use super::{DinBackwardCase, DinCase};
 use crate::case::{Rules, assert_check};
 
@@ -23,4 +24,11 @@ pub(super) fn matches_reference_with_many_pieces_and_parts<B: Backend>(backend: 
     let (pooling, hidden) = (DinPooling::Softmax, vec![2]);
     let forward = DinCase { pooling, width: 1200, hidden, histories, targets, ..Default::default() };
     assert_check(&DinBackwardCase { forward, ..Default::default() }, backend, rules);
+    if rules.slow {
+        return;
+    }
+    // Statistics of more parts than are merged in a chain.
+    let (histories, targets) = (vec![1, 2], vec![12_000, 3000]);
+    let forward = DinCase { width: 1200, hidden: vec![2], histories, targets, ..Default::default() };
+    assert_check(&StatisticsCase { forward }, backend, rules);
 }

@@ -15,12 +15,14 @@ use crate::selected::{Choice, HistogramCase, Mix, SelectedBackwardCase, Selected
 use crate::target_attention::{AttentionBackwardCase, AttentionCase, Bias, MergeBackwardCase};
 use crate::tin::{TinBackwardCase, TinCase};
 
+pub(super) use super::selected_tables::case as selected_tables;
+
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 const DATA: [Data; 5] = [Data::Normal, Data::Large, Data::Tiny, Data::Equal, Data::Zeros];
 const FORMS: [Form; 3] = [Form::Sparse, Form::Dense, Form::None];
 
 /// Lengths of histories and numbers of candidates, mostly small: the reference is slow under the address sanitizer.
-fn requests(bytes: &mut Unstructured<'_>) -> Result<(Vec<usize>, Vec<usize>)> {
+pub(super) fn requests(bytes: &mut Unstructured<'_>) -> Result<(Vec<usize>, Vec<usize>)> {
     let users = bytes.int_in_range(0..=4)?;
     let request = |bytes: &mut Unstructured<'_>| {
         let (longest, most) = *bytes.choose(&[(3, 20), (3, 4), (12, 20), (40, 4), (70, 18), (600, 2)])?;
@@ -227,7 +229,7 @@ fn search_case(bytes: &mut Unstructured<'_>) -> Result<SearchCase> {
     })
 }
 
-fn selected_case(bytes: &mut Unstructured<'_>) -> Result<SelectedCase> {
+pub(super) fn selected_case(bytes: &mut Unstructured<'_>) -> Result<SelectedCase> {
     let (histories, targets) = requests(bytes)?;
     let (heads, kv_heads) = *bytes.choose(&[(1, 1), (2, 1), (4, 2), (3, 3)])?;
     let mut gamma = || -> Result<f32> { Ok(f32::from(*bytes.choose(&[0i8, 0, 1, 2, -1, -3])?) / 2.0) };

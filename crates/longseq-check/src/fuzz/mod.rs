@@ -14,6 +14,7 @@ mod raw_search;
 mod raw_selected;
 mod raw_tables;
 mod raw_tin;
+mod selected_tables;
 
 use arbitrary::Unstructured;
 use longseq::{AnyBackend, Jagged};
@@ -25,7 +26,7 @@ use crate::named::AnyCase;
 pub type Target = fn(&[u8]);
 
 /// Every target of this crate, by name.
-pub const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("target_attention", target_attention),
     ("din", din),
     ("sdim", sdim),
@@ -33,6 +34,7 @@ pub const TARGETS: [(&str, Target); 19] = [
     ("decoupled", decoupled),
     ("search", search),
     ("selected", selected),
+    ("selected_tables", selected_tables),
     ("tin", tin),
     ("interest_channels", interest_channels),
     ("target_attention_backward", target_attention_backward),
@@ -71,6 +73,7 @@ targets! {
     decoupled raw;
     search raw_search;
     selected raw_selected;
+    selected_tables selected_tables;
     tin raw_tin;
     interest_channels raw_channels;
     target_attention_backward raw_backward;

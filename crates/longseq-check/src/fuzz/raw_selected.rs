@@ -8,14 +8,19 @@ use super::raw::{alike, both};
 use super::raw_backward::{Outputs, wide};
 
 /// A selection.
-struct Kept {
+pub(super) struct Kept {
     positions: Vec<u32>,
     similarities: Vec<f32>,
     counts: Vec<u32>,
 }
 
 impl Kept {
-    fn new(bytes: &mut Unstructured<'_>, kind: Numbers, batch: &Batch, top_k: usize) -> Result<Self> {
+    pub(super) fn new(
+        bytes: &mut Unstructured<'_>,
+        kind: Numbers,
+        batch: &Batch,
+        top_k: usize,
+    ) -> Result<Self> {
         let rows = batch.targets().rows();
         let slots = product(&[rows, top_k]);
         // Mostly inside: of the shortest history that has any behaviour, and of the slots.
@@ -30,7 +35,7 @@ impl Kept {
         })
     }
 
-    fn view(&self) -> Selection<'_, Host> {
+    pub(super) fn view(&self) -> Selection<'_, Host> {
         Selection::new(Host::view(&self.positions), Host::view(&self.similarities), Host::view(&self.counts))
     }
 }

@@ -24,7 +24,9 @@ fn places(
     ids: usize,
 ) -> Result<Vec<Place>> {
     let place = |(rows, width, _): &RawTable| {
-        let capacity = ids.min(*rows) + bytes.int_in_range(0..=2)?;
+        // More places than a table of no rows needs, of rows that no memory holds, would be refused.
+        let spare = bytes.int_in_range(0..=2)?;
+        let capacity = ids.min(*rows) + if *width <= 1 << 12 { spare } else { 0 };
         Ok(match bytes.int_in_range(0..=4)? {
             0 => Place::None,
             1 => Place::Dense(outputs.of(area(*rows, *width))),

@@ -6,6 +6,7 @@ mod bounds;
 pub(crate) mod cases;
 mod compare;
 mod hostile;
+mod orders;
 pub mod tests;
 
 pub use backward::ChannelsBackwardCase;

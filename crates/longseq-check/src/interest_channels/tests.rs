@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::ChannelsCase;
 use super::hostile::*;
+use super::orders::*;
 use crate::case::{Rules, assert_check, check};
 use crate::compare::{compare, compare_exact};
 use crate::data::{self, Data};
@@ -26,6 +27,7 @@ list_tests!("interest_channels":
     matches_reference_with_axes_near_each_other,
     matches_reference_with_zero_channels,
     matches_reference_on_a_long_history,
+    keeps_the_best_in_any_order,
     matches_reference_on_random_batches,
     keeps_nan_to_its_candidate,
     keeps_nan_of_a_behaviour_to_its_user,

@@ -3,10 +3,9 @@
 use longseq::*;
 
 use crate::case::Rules;
-use crate::compare::U;
 
 /// What a search keeps: positions, scores and counts.
-type Kept = (Vec<u32>, Vec<f32>, Vec<u32>);
+pub(super) type Kept = (Vec<u32>, Vec<f32>, Vec<u32>);
 
 /// A search of one user's `f32` rows.
 fn search_rows<B: Backend>(backend: &B, op: &Search, queries: &[f32], keys: &[f32]) -> Result<Kept> {
@@ -22,7 +21,7 @@ fn search_rows<B: Backend>(backend: &B, op: &Search, queries: &[f32], keys: &[f3
 }
 
 /// A search for one user.
-fn search<B: Backend>(
+pub(super) fn search<B: Backend>(
     backend: &B,
     op: &Search,
     candidates: usize,
@@ -170,26 +169,6 @@ pub(super) fn takes_int8_rows_with_any_scale<B: Backend>(backend: &B, rules: Rul
         for (slot, (&got, &exact)) in scores.iter().zip(&exact.scores).enumerate() {
             let is_same = f64::from(got) == exact || got.is_nan() && exact.is_nan();
             assert!(is_same, "{length} behaviours, slot {slot}: {got}, expected {exact}");
-        }
-    }
-}
-
-/// Sums of equal products, which show a long chain of additions: blocks of 4096 and then the blocks. Not among the tests of every
-/// backend: see docs/status.md.
-///
-/// # Panics
-/// Where a score is wrong.
-pub fn adds_up_wide_rows_by_blocks<B: Backend>(backend: &B, rules: Rules) {
-    for width in [70_000, if rules.slow { 70_001 } else { 99_999 }] {
-        for candidates in [1, 4, 5] {
-            let (queries, keys) = (vec![0.1f32; candidates * width], vec![0.3f32; 2 * width]);
-            let op = Search::dot(width).with_top_k(2).with_scale(1.0);
-            let (positions, scores, _) = search_rows(backend, &op, &queries, &keys).expect("a valid call");
-            assert_eq!(positions, [0, 1].repeat(candidates));
-            let exact = width as f64 * f64::from(0.1f32) * f64::from(0.3f32);
-            let most = (4096 + width.div_ceil(4096) + 2) as f64 * U;
-            let is_near = |&score: &f32| (f64::from(score) / exact - 1.0).abs() <= most;
-            assert!(scores.iter().all(is_near), "{width}, {candidates}: {scores:?}, not {exact}");
         }
     }
 }

@@ -4,13 +4,14 @@ pub(crate) mod cases;
 mod compare;
 mod hostile;
 mod newest;
-mod orders;
+pub(crate) mod orders;
 mod rows;
 pub mod tests;
+mod wide;
 
-pub use hostile::adds_up_wide_rows_by_blocks;
 pub use newest::NewestCase;
 pub use rows::Compared;
+pub use wide::adds_up_a_wide_row;
 
 use longseq::*;
 use rand::RngExt;

@@ -7,10 +7,10 @@ use crate::case::Rules;
 use crate::sample;
 
 /// The rank of each behaviour of a history, from the worst, 0.
-type Order = fn(usize, usize) -> usize;
+pub(crate) type Order = fn(usize, usize) -> usize;
 
 /// Each behaviour replaces the worst that is kept, none does, or all do in runs.
-const ORDERS: [(&str, Order); 6] = [
+pub(crate) const ORDERS: [(&str, Order); 6] = [
     ("rising", |i, _| i),
     ("falling", |i, length| length - 1 - i),
     ("organ pipe", |i, length| if i < length / 2 { 2 * i } else { 2 * (length - 1 - i) + 1 }),
@@ -18,6 +18,10 @@ const ORDERS: [(&str, Order); 6] = [
     ("blocks", |i, length| (length.div_ceil(50) - i / 50) * 50 + i % 50),
     ("equal", |_, _| 7),
 ];
+
+/// Lengths of histories, and how many are kept: fewer than lists hold, as many, and the most.
+pub(crate) const SIZES: [(usize, usize); 5] =
+    [(70, 10), (769, 577), (1100, 1024), (5000, Search::MAX_TOP_K), (10_000, 1024)];
 
 /// How behaviours are stored so that a higher rank has a higher score.
 #[derive(Debug, Clone, Copy, Hash)]
@@ -81,8 +85,7 @@ fn search<B: Backend>(backend: &B, stored: Stored, ranks: &[usize], top_k: usize
 }
 
 pub(super) fn finds_the_best_in_any_order<B: Backend>(backend: &B, rules: Rules) {
-    let sizes = [(70, 10), (769, 577), (1100, 1024), (5000, Search::MAX_TOP_K), (10_000, 1024)];
-    for (length, top_k) in sizes {
+    for (length, top_k) in SIZES {
         for stored in [Stored::F32, Stored::Codes, Stored::Cosine, Stored::Signs] {
             // Angles must differ, and bits take as many words as ranks.
             if length > 1100 && matches!(stored, Stored::Cosine | Stored::Signs) {
@@ -102,4 +105,44 @@ pub(super) fn finds_the_best_in_any_order<B: Backend>(backend: &B, rules: Rules)
             }
         }
     }
+}
+
+/// The keys of behaviours, by rank, of which the candidate's is 1: half of all ranks match, next to each other; every third; and in a few
+/// runs.
+const KEYS: [(&str, Order); 3] = [
+    ("the better half", |rank, length| usize::from(rank >= length / 2)),
+    ("every third", |rank, _| rank % 3),
+    ("runs", |rank, length| rank * 7 / length % 2),
+];
+
+/// Searches by keys, which keep the newest, where matches come first, last, in runs, or everywhere.
+pub(super) fn finds_the_newest_in_any_order<B: Backend>(backend: &B, rules: Rules) {
+    for (length, top_k) in SIZES {
+        for (name, order) in ORDERS {
+            for (which, key) in KEYS {
+                if rules.slow && name != "falling" && !sample::has(&(which, length, name)) {
+                    continue;
+                }
+                let keys: Vec<u32> = (0..length).map(|i| key(order(i, length), length) as u32).collect();
+                let mut expected: Vec<u32> =
+                    (0..length as u32).rev().filter(|&i| keys[i as usize] == 1).collect();
+                expected.truncate(top_k);
+                let got = newest(backend, &keys, top_k).expect("a valid call");
+                assert!(got == expected, "{name}, {which}, {length} behaviours, K = {top_k}");
+            }
+        }
+    }
+}
+
+/// The positions that a search by keys keeps of one history.
+fn newest<B: Backend>(backend: &B, keys: &[u32], top_k: usize) -> Result<Vec<u32>> {
+    let batch = backend.batch(&Jagged::from_lengths(&[keys.len()])?, &Jagged::from_lengths(&[1])?)?;
+    let (queries, keys) = (backend.upload(&[1u32])?, backend.upload(keys)?);
+    let rows = |rows| SearchRows::Keys(backend.view(rows));
+    let inputs = SimilarityInputs::new(rows(&queries), rows(&keys));
+    let kept = backend.search(&Search::matching().with_top_k(top_k), &batch, inputs)?;
+    let count = backend.download(backend.view(&kept.counts))?[0] as usize;
+    let mut positions = backend.download(backend.view(&kept.positions))?;
+    positions.truncate(count);
+    Ok(positions)
 }

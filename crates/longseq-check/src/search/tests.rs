@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::hostile::*;
 use super::orders::*;
+use super::wide::*;
 use super::{Compared, SearchCase};
 use crate::case::{Rules, assert_check, check};
 use crate::compare::{Bound, compare, compare_exact};
@@ -26,11 +27,13 @@ list_tests!("search":
     matches_reference_when_every_score_ties,
     matches_reference_on_a_long_history,
     finds_the_best_in_any_order,
+    finds_the_newest_in_any_order,
     matches_reference_on_random_batches,
     ignores_rows_that_belong_to_nobody,
     sorts_nan_last,
     takes_rows_near_the_limits,
     takes_int8_rows_with_any_scale,
+    adds_up_wide_rows_by_blocks,
     keeps_no_rows_of_zeros,
     keeps_the_newest_of_a_key,
     ignores_bits_past_the_width,

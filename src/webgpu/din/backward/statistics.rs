@@ -2,7 +2,8 @@
 
 use crate::element::Element;
 use crate::error::Result;
-use crate::gpu::{DinLayout, DinWanted, check_units};
+use crate::gpu::din_moments::{self, Moments, Place};
+use crate::gpu::{CHAIN, DinLayout, DinPart, DinWanted, check_units};
 use crate::ops::{Din, DinInputs, DinStatistics};
 use crate::webgpu::batch::WgpuBatch;
 use crate::webgpu::binding::Binding;
@@ -26,6 +27,7 @@ params! {
         rows: u32,
         units4: u32,
         stride: u32,
+        entry: u32,
         before: f32,
     }
 }
@@ -69,13 +71,27 @@ pub(in crate::webgpu::din) fn statistics<T: Element>(
     let network = lay_out(gpu, NAME, &layout, inputs)?;
     let job =
         Job::new(gpu, NAME, (op, &layout, &lists), (inputs, None), (DinWanted::none(units.len()), network))?;
-    let mut pairs = 0.0;
-    for part in lists.parts.parts.iter().filter(|part| part.tiles > 0) {
-        job.candidates(part)?;
-        job.pairs(part, Mode::Statistics(layer))?;
-        job.moments(part.tiles, units4, pairs)?;
-        let pieces = lists.parts.pieces[part.pieces.clone()].iter();
-        pairs += pieces.map(|piece| f64::from(piece.rows) * f64::from(piece.targets)).sum::<f64>();
+    let parts: Vec<&DinPart> = lists.parts.parts.iter().filter(|part| part.tiles > 0).collect();
+    let entry = 4 * (2 * units4 + 1);
+    let kept = (0..din_moments::levels(parts.len())).map(|_| gpu.scratch(NAME, (CHAIN * entry) as u64));
+    let kept = kept.collect::<Result<Vec<_>>>()?;
+    let place = |place| match place {
+        Place::Total => (&job.totals, 0),
+        Place::Kept { level, entry } => (&kept[level], entry),
+    };
+    let (mut parts, mut pairs) = (parts.into_iter(), 0.0);
+    for merge in din_moments::merges(parts.len()) {
+        match merge {
+            Moments::Part { is_first, to } => {
+                let Some(part) = parts.next() else { break };
+                job.candidates(part)?;
+                job.pairs(part, Mode::Statistics(layer))?;
+                pairs = if is_first { 0.0 } else { pairs };
+                job.moments(part.tiles, units4, place(to), pairs)?;
+                pairs += lists.parts.pairs(part);
+            }
+            Moments::Level { level, rows, to } => job.merge(units4, (&kept[level], rows), place(to), 0.0)?,
+        }
     }
     let row = Write::Rows { width: units[layer], stride: 4 * units4 };
     job.write("mean", &out.mean, 0, row)?;
@@ -83,23 +99,32 @@ pub(in crate::webgpu::din) fn statistics<T: Element>(
 }
 
 impl<T: Element> Job<'_, T> {
-    /// Merges the statistics of so many tiles with those of `pairs` earlier pairs.
-    fn moments(&self, tiles: usize, units4: usize, pairs: f64) -> Result<()> {
-        let run = |from: &Binding, rows: usize, to: &Binding, before: f64| {
-            let threads = rows.div_ceil(ROWS_PER_SUM) * units4;
-            let params = DinMomentsParams {
-                threads: threads as u32,
-                rows: rows as u32,
-                units4: units4 as u32,
-                stride: 2 * units4 as u32 + 1,
-                before: before as f32,
-            };
-            self.gpu.dispatch(self.operation, &moments_kernel(), &params, &[from, to], groups_of(threads))
-        };
+    /// Merges the statistics of so many tiles with those of `pairs` pairs in an entry of a buffer.
+    fn moments(&self, tiles: usize, units4: usize, to: (&Binding, usize), pairs: f64) -> Result<()> {
         if tiles <= ROWS_PER_SUM {
-            return run(&self.tile_sums, tiles, &self.totals, pairs);
+            return self.merge(units4, (&self.tile_sums, tiles), to, pairs);
         }
-        run(&self.tile_sums, tiles, &self.between, 0.0)?;
-        run(&self.between, tiles.div_ceil(ROWS_PER_SUM), &self.totals, pairs)
+        self.merge(units4, (&self.tile_sums, tiles), (&self.between, 0), 0.0)?;
+        self.merge(units4, (&self.between, tiles.div_ceil(ROWS_PER_SUM)), to, pairs)
+    }
+
+    /// Merges the first entries of a buffer.
+    fn merge(
+        &self,
+        units4: usize,
+        (from, rows): (&Binding, usize),
+        (to, entry): (&Binding, usize),
+        pairs: f64,
+    ) -> Result<()> {
+        let threads = rows.div_ceil(ROWS_PER_SUM) * units4;
+        let params = DinMomentsParams {
+            threads: threads as u32,
+            rows: rows as u32,
+            units4: units4 as u32,
+            stride: 2 * units4 as u32 + 1,
+            entry: entry as u32,
+            before: pairs as f32,
+        };
+        self.gpu.dispatch(self.operation, &moments_kernel(), &params, &[from, to], groups_of(threads))
     }
 }
