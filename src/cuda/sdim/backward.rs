@@ -256,12 +256,12 @@ pub(super) fn attend<T: Element, G: Element>(
 }
 
 /// Rows `first` and on.
-fn from_row<T: Scalar>(region: Region<T>, first: usize, width: usize) -> Region<T> {
+pub(super) fn from_row<T: Scalar>(region: Region<T>, first: usize, width: usize) -> Region<T> {
     Region::new(region.pointer + (first * width * size_of::<T>()) as u64, region.length - first * width)
 }
 
 /// Signatures of rows `first` and on.
-fn from_code(op: &Sdim, codes: Codes, first: usize) -> Codes {
+pub(super) fn from_code(op: &Sdim, codes: Codes, first: usize) -> Codes {
     Codes { pointer: codes.pointer + (first * op.groups) as u64 * u64::from(codes.bytes), ..codes }
 }
 

@@ -5,6 +5,7 @@ use crate::cuda::call::Call;
 use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::{ByType, Kernel};
 use crate::cuda::memory::{CudaMemory, Region};
+use crate::cuda::sdim::shares::Shares;
 use crate::cuda::sdim::signatures::{
     Codes, FLAT_THREADS, PARTIAL_BYTES, SCAN_THREADS, Sizes, TILE_ROWS, check, codes,
 };
@@ -37,7 +38,7 @@ const WEIGH: ByType = ByType([
     Kernel::new("sdim", "sdim_weigh_bf16", FLAT_THREADS, 13),
 ]);
 /// A warp's share of a table in `kernels/sdim/encode.cu`, and the most warps per block.
-const WARP_BUCKETS: usize = 64;
+pub(super) const WARP_BUCKETS: usize = 64;
 pub(super) const WARP_COLUMNS: usize = 16;
 pub(super) const MOST_WARPS: usize = 16;
 /// The most bits for which a product with a one-hot matrix is cheaper than scanning for the rows of each bucket.
@@ -131,63 +132,6 @@ twins! {
     }
 }
 
-/// How a table is divided among the warps of a block, and among blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Shares {
-    bucket_warps: usize,
-    column_warps: usize,
-    bucket_blocks: usize,
-    column_blocks: usize,
-}
-
-impl Shares {
-    /// For given signatures: as many buckets per block as possible, because each block of further buckets reads the rows
-    /// again; then as many columns.
-    fn of_given(op: &Sdim) -> Self {
-        let buckets = (op.groups * op.buckets()).div_ceil(WARP_BUCKETS);
-        let columns = op.width.div_ceil(WARP_COLUMNS);
-        let bucket_blocks = buckets.div_ceil(MOST_WARPS);
-        let bucket_warps = buckets.div_ceil(bucket_blocks);
-        let column_blocks = columns.div_ceil(MOST_WARPS / bucket_warps);
-        let column_warps = columns.div_ceil(column_blocks);
-        Self { bucket_warps, column_warps, bucket_blocks, column_blocks }
-    }
-
-    /// For rows that are hashed as they are read: all columns, and as many groups per block as possible. `None` if not
-    /// even one group fits, or not the shared memory.
-    fn of_hashed<T: Element>(op: &Sdim) -> Option<Self> {
-        let buckets = (op.groups * op.buckets()).div_ceil(WARP_BUCKETS);
-        let columns = op.width.div_ceil(WARP_COLUMNS);
-        if columns > MOST_WARPS {
-            return None;
-        }
-        let bucket_blocks = buckets.div_ceil(MOST_WARPS / columns);
-        let bucket_warps = buckets.div_ceil(bucket_blocks);
-        let shares = Self { bucket_warps, column_warps: columns, bucket_blocks, column_blocks: 1 };
-        (shares.shared::<T>(op, 1, true) <= SHARED).then_some(shares)
-    }
-
-    fn blocks(&self) -> usize {
-        self.bucket_blocks * self.column_blocks
-    }
-
-    fn threads(&self) -> usize {
-        32 * self.bucket_warps * self.column_warps
-    }
-
-    /// Tiles in flight, as many as shared memory has space for.
-    fn stages<T: Element>(&self, op: &Sdim, hashing: bool) -> usize {
-        if self.shared::<T>(op, 2, hashing) <= SHARED { 2 } else { 1 }
-    }
-
-    /// Bytes of shared memory per block with so many tiles in flight.
-    fn shared<T: Element>(&self, op: &Sdim, stages: usize, hashing: bool) -> usize {
-        // The buckets of a warp are those of whole groups.
-        let groups = (self.bucket_warps * WARP_BUCKETS / op.buckets()).min(op.groups);
-        shared_bytes::<T>(self.column_warps * WARP_COLUMNS, groups, op.bits, stages, hashing)
-    }
-}
-
 /// Bytes of shared memory per block, an upper bound of `shared_bytes` in `kernels/sdim/encode.cu` and `gather.cu`.
 pub(in crate::cuda) fn shared_bytes<T: Element>(
     columns: usize,
@@ -228,14 +172,25 @@ pub(super) fn encode<T: Element>(
         return call.finish();
     }
     let mut call = gpu.begin(operation);
-    let hashing = match &inputs.hash {
-        Hash::Rotations(rotations) if op.bits <= ONE_HOT_BITS && Shares::of_hashed::<T>(op).is_some() => {
-            Hashing::Rotations(gpu.region(operation, rotations)?.pointer)
-        }
-        hash => Hashing::Codes(codes(gpu, &mut call, op, jagged.total(), Some(inputs.history), hash)?),
-    };
+    let hashing = hashing(gpu, &mut call, op, jagged.total(), inputs)?;
     add_up(gpu, &mut call, op, histories, rows, hashing, sums)?;
     call.finish()
+}
+
+/// How the rows of an encode are hashed: as they are read where a block has memory for that, otherwise before.
+pub(super) fn hashing<T: Element>(
+    gpu: &Cuda,
+    call: &mut Call<'_>,
+    op: &Sdim,
+    count: usize,
+    inputs: &SdimEncodeInputs<'_, CudaMemory, T>,
+) -> Result<Hashing> {
+    match &inputs.hash {
+        Hash::Rotations(rotations) if op.bits <= ONE_HOT_BITS && Shares::of_hashed::<T>(op).is_some() => {
+            Ok(Hashing::Rotations(gpu.region(call.operation, rotations)?.pointer))
+        }
+        hash => Ok(Hashing::Codes(codes(gpu, call, op, count, Some(inputs.history), hash)?)),
+    }
 }
 
 /// The signatures by which rows are added up.

@@ -1,11 +1,13 @@
-//! SDIM: signatures (`signatures.rs`, `items.rs`), bucket tables (`encode.rs`, `tables.rs`), what reads them (`query.rs`); gradients (`backward.rs`,
-//! `gather.rs`).
+//! SDIM: signatures (`signatures.rs`, `items.rs`), bucket tables (`encode.rs`, `shares.rs`, `tables.rs`), what reads them (`query.rs`), and both at once
+//! (`attend.rs`); gradients (`backward.rs`, `gather.rs`).
 
+pub(super) mod attend;
 pub(super) mod backward;
 pub(super) mod encode;
 pub(super) mod gather;
 pub(super) mod items;
 pub(super) mod query;
+pub(super) mod shares;
 pub(super) mod signatures;
 pub(super) mod tables;
 
@@ -93,7 +95,7 @@ impl SdimOps for Cuda {
         inputs: SdimAttendInputs<'_, CudaMemory, T>,
         out: ViewMut<'_, CudaMemory, T>,
     ) -> Result<()> {
-        query::attend(self, op, batch, &inputs, out)
+        attend::attend(self, op, batch, &inputs, out)
     }
 
     fn sdim_query_backward_into<T: Element>(

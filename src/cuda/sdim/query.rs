@@ -1,4 +1,4 @@
-//! SDIM: reads bucket tables, or attends without a table.
+//! SDIM: reads bucket tables, or sums of the buckets that candidates read.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use crate::cuda::handle::Cuda;
 use crate::cuda::kernel::{ByType, Kernel};
 use crate::cuda::lookup::check_ids;
 use crate::cuda::memory::{CudaMemory, Region};
-use crate::cuda::sdim::signatures::{Codes, PARTIAL_BYTES, SCAN_THREADS, Sizes, TILE_ROWS, check, codes};
+use crate::cuda::sdim::signatures::{Codes, PARTIAL_BYTES, SCAN_THREADS, Sizes, TILE_ROWS, codes};
 use crate::cuda::twin::twins;
 use crate::element::Element;
 use crate::error::Result;
 use crate::gpu::{Bound, fit};
 use crate::memory::ViewMut;
-use crate::ops::{Hash, IdPolicy, Sdim, SdimAttendInputs, SdimQueryInputs, Table, TableData};
+use crate::ops::{Hash, IdPolicy, Sdim, SdimQueryInputs, Table, TableData};
 use crate::plan::{Cut, Pace};
 
 /// Reads bucket tables.
@@ -170,39 +170,49 @@ fn query_params(op: &Sdim, sizes: &Sizes) -> SdimQueryParams {
     }
 }
 
-pub(super) fn attend<T: Element>(
+/// Reads the tables of users by the signatures of their candidates, which are checked.
+pub(super) fn query_tables<T: Element>(
     gpu: &Cuda,
+    call: &mut Call<'_>,
     op: &Sdim,
-    batch: &CudaBatch,
-    inputs: &SdimAttendInputs<'_, CudaMemory, T>,
-    out: ViewMut<'_, CudaMemory, T>,
+    targets: &CudaJagged,
+    (table, codes): (u64, Codes),
+    out: Region<T>,
 ) -> Result<()> {
-    const NAME: &str = "sdim_attend";
-    let (histories, targets) = (batch.as_ref().histories(), batch.as_ref().targets());
-    op.check_attend(NAME, batch.as_ref(), inputs)?;
-    op.check_output(NAME, targets, out.len())?;
-    let sizes = Sizes::of(NAME, op)?;
-    let count = targets.total();
-    let (rows, out) = (gpu.region(NAME, &inputs.history)?, gpu.region_mut(NAME, &out)?);
-    let mut call = gpu.begin(NAME);
-    let call = &mut call;
-    let history = codes(gpu, call, op, histories.total(), Some(inputs.history), &inputs.history_hash)?;
-    check(call, op, histories.total(), history)?;
-    let wished = codes(gpu, call, op, count, inputs.targets, &inputs.target_hash)?;
-    check(call, op, count, wished)?;
-    let sums = sum_buckets(gpu, call, op, batch, rows, [history, wished])?;
+    let (sizes, count) = (Sizes::of(call.operation, op)?, targets.as_ref().total());
+    let params = SdimQueryParams {
+        places: targets.offsets(gpu, call.operation)?.pointer(),
+        table,
+        codes: codes.pointer,
+        out: out.pointer,
+        count: count as u64,
+        users: fit(call.operation, "users", targets.as_ref().users())?,
+        code_bytes: codes.bytes,
+        // Scratch is aligned.
+        vectors: op.width.is_multiple_of(4).into(),
+        ..query_params(op, &sizes)
+    };
+    call.launch(&QUERY.of::<T>().blocks(count.div_ceil(QUERY_ROWS)), &params)
+}
+
+/// Combines the sums that candidates read.
+pub(super) fn query_sums<T: Element>(
+    call: &mut Call<'_>,
+    op: &Sdim,
+    sums: &BucketSums,
+    out: Region<T>,
+) -> Result<()> {
+    let (sizes, count) = (Sizes::of(call.operation, op)?, sums.plan.plan.tiles.len());
     let params = SdimQueryParams {
         places: sums.plan.tiles.pointer(),
         table: sums.pointer,
         out: out.pointer,
         count: count as u64,
-        // Scratch is aligned.
         vectors: op.width.is_multiple_of(4).into(),
         first_whole: sums.first_whole,
         ..query_params(op, &sizes)
     };
-    call.launch(&QUERY_SUMS.of::<T>().blocks(count.div_ceil(QUERY_ROWS)), &params)?;
-    call.finish()
+    call.launch(&QUERY_SUMS.of::<T>().blocks(count.div_ceil(QUERY_ROWS)), &params)
 }
 
 /// The bucket sums that candidates read, `[slots + candidates, G, d]`: those of a candidate whose history is not split are in the

@@ -1,0 +1,62 @@
+//! How many warps and blocks fill a bucket table.
+
+use crate::cuda::sdim::encode::{MOST_WARPS, SHARED, WARP_BUCKETS, WARP_COLUMNS, shared_bytes};
+use crate::element::Element;
+use crate::ops::Sdim;
+
+/// How a table is divided among the warps of a block, and among blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shares {
+    pub(super) bucket_warps: usize,
+    pub(super) column_warps: usize,
+    pub(super) bucket_blocks: usize,
+    pub(super) column_blocks: usize,
+}
+
+impl Shares {
+    /// For given signatures: as many buckets per block as possible, because each block of further buckets reads the rows
+    /// again; then as many columns.
+    pub(super) fn of_given(op: &Sdim) -> Self {
+        let buckets = (op.groups * op.buckets()).div_ceil(WARP_BUCKETS);
+        let columns = op.width.div_ceil(WARP_COLUMNS);
+        let bucket_blocks = buckets.div_ceil(MOST_WARPS);
+        let bucket_warps = buckets.div_ceil(bucket_blocks);
+        let column_blocks = columns.div_ceil(MOST_WARPS / bucket_warps);
+        let column_warps = columns.div_ceil(column_blocks);
+        Self { bucket_warps, column_warps, bucket_blocks, column_blocks }
+    }
+
+    /// For rows that are hashed as they are read: all columns, and as many groups per block as possible. `None` if not
+    /// even one group fits, or not the shared memory.
+    pub(super) fn of_hashed<T: Element>(op: &Sdim) -> Option<Self> {
+        let buckets = (op.groups * op.buckets()).div_ceil(WARP_BUCKETS);
+        let columns = op.width.div_ceil(WARP_COLUMNS);
+        if columns > MOST_WARPS {
+            return None;
+        }
+        let bucket_blocks = buckets.div_ceil(MOST_WARPS / columns);
+        let bucket_warps = buckets.div_ceil(bucket_blocks);
+        let shares = Self { bucket_warps, column_warps: columns, bucket_blocks, column_blocks: 1 };
+        (shares.shared::<T>(op, 1, true) <= SHARED).then_some(shares)
+    }
+
+    pub(super) fn blocks(&self) -> usize {
+        self.bucket_blocks * self.column_blocks
+    }
+
+    pub(super) fn threads(&self) -> usize {
+        32 * self.bucket_warps * self.column_warps
+    }
+
+    /// Tiles in flight, as many as shared memory has space for.
+    pub(super) fn stages<T: Element>(&self, op: &Sdim, hashing: bool) -> usize {
+        if self.shared::<T>(op, 2, hashing) <= SHARED { 2 } else { 1 }
+    }
+
+    /// Bytes of shared memory per block with so many tiles in flight.
+    pub(super) fn shared<T: Element>(&self, op: &Sdim, stages: usize, hashing: bool) -> usize {
+        // The buckets of a warp are those of whole groups.
+        let groups = (self.bucket_warps * WARP_BUCKETS / op.buckets()).min(op.groups);
+        shared_bytes::<T>(self.column_warps * WARP_COLUMNS, groups, op.bits, stages, hashing)
+    }
+}
