@@ -30,7 +30,7 @@ struct SdimQueryParams {
     const void *targets;
     const float *rotations;
     void *out;
-    // For given signatures of 2^bits or more; null if signatures are computed.
+    // For given signatures of 2^bits or more; null if signatures are computed or checked before.
     u64 *record;
     // The table of each user, or null: user b has table b. And the record for those of `tables` or more.
     const u32 *owners;
@@ -231,7 +231,7 @@ __device__ __forceinline__ u32 code_of(const SdimQueryParams &p, const u16 *hash
     u64 at = m * p.groups + group;
     u32 code = p.code_bytes == 1 ? ((const u8 *)p.codes)[at] : ((const u16 *)p.codes)[at];
     if (code >> p.bits != 0) {
-        report_bad_id(p.record, at, code);
+        if (p.record) report_bad_id(p.record, at, code);
         code = 0;
     }
     return code;

@@ -4,7 +4,7 @@ use crate::cuda::decoupled::attend::attend_shared;
 use crate::cuda::decoupled::search::{VARIANTS as SEARCH_VARIANTS, search_shared};
 use crate::cuda::din::warp_bytes;
 use crate::cuda::kernels::text_of;
-use crate::cuda::sdim::encode::shared_bytes;
+use crate::cuda::sdim::shares::shared_bytes;
 use crate::cuda::search::rows::{all_variants, shared_bytes as row_search_shared};
 use crate::cuda::selected::attend::{shared_bytes as selected_shared, sum_bytes};
 use crate::cuda::selection::select_bytes;

@@ -37,17 +37,11 @@ const WEIGH: ByType = ByType([
     Kernel::new("sdim", "sdim_weigh_f16", FLAT_THREADS, 13),
     Kernel::new("sdim", "sdim_weigh_bf16", FLAT_THREADS, 13),
 ]);
-/// A warp's share of a table in `kernels/sdim/encode.cu`, and the most warps per block.
-pub(super) const WARP_BUCKETS: usize = 64;
-pub(super) const WARP_COLUMNS: usize = 16;
-pub(super) const MOST_WARPS: usize = 16;
 /// The most bits for which a product with a one-hot matrix is cheaper than scanning for the rows of each bucket.
 const ONE_HOT_BITS: usize = 6;
 /// Buckets and columns per block of `sdim_scatter` in `kernels/sdim/scan.cu`.
 const SCATTER_BUCKETS: usize = 128;
 const SCATTER_COLUMNS: usize = 64;
-/// Shared memory that a block may have on every device from Ampere on, less what the driver reserves.
-pub(super) const SHARED: usize = 96 << 10;
 /// The most behaviours of a piece of a one-hot product, which adds 16 at a time: longer chains of additions would round more. It is longer
 /// where tables are so large that the partial results would take more than a quarter of the history's memory.
 const LONGEST: usize = 1 << 13;
@@ -130,21 +124,6 @@ twins! {
         append: u32,
         sign: f32,
     }
-}
-
-/// Bytes of shared memory per block, an upper bound of `shared_bytes` in `kernels/sdim/encode.cu` and `gather.cu`.
-pub(in crate::cuda) fn shared_bytes<T: Element>(
-    columns: usize,
-    groups: usize,
-    bits: usize,
-    stages: usize,
-    hashing: bool,
-) -> usize {
-    let tile = TILE_ROWS * (columns * size_of::<T>() + 16);
-    let codes = (groups * (TILE_ROWS + 8) * 2 + groups / 8 * 8).next_multiple_of(16);
-    // Two parts; the padding between two bits is at most 31 words.
-    let rotations = 2 * bits * (groups * (columns + 8) * 2 + 31 * 4);
-    stages * tile + codes + if hashing { rotations } else { 0 }
 }
 
 pub(super) fn encode<T: Element>(

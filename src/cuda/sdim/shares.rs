@@ -1,8 +1,15 @@
 //! How many warps and blocks fill a bucket table.
 
-use crate::cuda::sdim::encode::{MOST_WARPS, SHARED, WARP_BUCKETS, WARP_COLUMNS, shared_bytes};
+use crate::cuda::sdim::signatures::TILE_ROWS;
 use crate::element::Element;
 use crate::ops::Sdim;
+
+/// A warp's share of a table in `kernels/sdim/encode.cu`, and the most warps per block.
+const WARP_BUCKETS: usize = 64;
+pub(super) const WARP_COLUMNS: usize = 16;
+pub(super) const MOST_WARPS: usize = 16;
+/// Shared memory that a block may have on every device from Ampere on, less what the driver reserves.
+pub(super) const SHARED: usize = 96 << 10;
 
 /// How a table is divided among the warps of a block, and among blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,4 +66,19 @@ impl Shares {
         let groups = (self.bucket_warps * WARP_BUCKETS / op.buckets()).min(op.groups);
         shared_bytes::<T>(self.column_warps * WARP_COLUMNS, groups, op.bits, stages, hashing)
     }
+}
+
+/// Bytes of shared memory per block, an upper bound of `shared_bytes` in `kernels/sdim/encode.cu` and `gather.cu`.
+pub(in crate::cuda) fn shared_bytes<T: Element>(
+    columns: usize,
+    groups: usize,
+    bits: usize,
+    stages: usize,
+    hashing: bool,
+) -> usize {
+    let tile = TILE_ROWS * (columns * size_of::<T>() + 16);
+    let codes = (groups * (TILE_ROWS + 8) * 2 + groups / 8 * 8).next_multiple_of(16);
+    // Two parts; the padding between two bits is at most 31 words.
+    let rotations = 2 * bits * (groups * (columns + 8) * 2 + 31 * 4);
+    stages * tile + codes + if hashing { rotations } else { 0 }
 }

@@ -49,17 +49,11 @@ struct Shape {
     long: bool,
 }
 
-fn shape<'a, C>(name: &'static str, case: &'a C) -> Shape
-where
-    AnyCase: From<&'a C>,
-{
+fn shape(name: &'static str, case: impl Into<AnyCase>) -> Shape {
     Shape { name, case: case.into(), long: false }
 }
 
-fn long_shape<'a, C>(name: &'static str, case: &'a C) -> Shape
-where
-    AnyCase: From<&'a C>,
-{
+fn long_shape(name: &'static str, case: impl Into<AnyCase>) -> Shape {
     Shape { long: true, ..shape(name, case) }
 }
 

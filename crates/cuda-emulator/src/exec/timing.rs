@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::code::Step;
+use super::code::{Action, Step};
 use super::counts::Class;
 
 /// Device memory, without a hit in any cache, and a hit in L1.
@@ -103,8 +103,17 @@ impl Clock {
         reads.filter_map(|id| self.ready.get(id)).copied().max().unwrap_or(0).max(self.start)
     }
 
+    /// An instruction, before it is executed; accesses count after that.
+    pub(crate) fn start(&mut self, step: &Step) {
+        match &step.action {
+            Action::Compute(_) | Action::Converged { .. } => self.access(step, false),
+            Action::Access(_) => {}
+            _ => self.branch(step),
+        }
+    }
+
     /// An instruction that may be reordered within its run. `missed`: it went to device memory.
-    pub(crate) fn issue(&mut self, step: &Step, missed: bool) {
+    pub(crate) fn access(&mut self, step: &Step, missed: bool) {
         self.issued += 1;
         let there = self.operands(step) + latency(step.class, missed);
         match step.uses.copies {
@@ -126,7 +135,7 @@ impl Clock {
     }
 
     /// A branch, or another instruction that ends a run.
-    pub(crate) fn branch(&mut self, step: &Step) {
+    fn branch(&mut self, step: &Step) {
         let there = self.operands(step);
         self.wait_until(there.max(self.now()) + BRANCH);
     }

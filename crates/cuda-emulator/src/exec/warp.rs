@@ -179,11 +179,7 @@ impl Warp {
             m.executed += 1;
             if m.timing {
                 m.lines.missed = false;
-                match &step.action {
-                    Action::Compute(_) | Action::Converged { .. } => self.clock.issue(step, false),
-                    Action::Access(_) => {}
-                    _ => self.clock.branch(step),
-                }
+                self.clock.start(step);
             }
             match &step.action {
                 Action::Compute(f) => {
@@ -197,7 +193,7 @@ impl Warp {
                         f(m, &mut self.registers, mask)?;
                     }
                     if m.timing {
-                        self.clock.issue(step, m.lines.missed);
+                        self.clock.access(step, m.lines.missed);
                     }
                     self.advance();
                 }
