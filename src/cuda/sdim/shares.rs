@@ -82,3 +82,53 @@ pub(in crate::cuda) fn shared_bytes<T: Element>(
     let rotations = 2 * bits * (groups * (columns + 8) * 2 + 31 * 4);
     stages * tile + codes + if hashing { rotations } else { 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::element::f16;
+
+    const SHAPES: [(usize, usize, usize); 9] = [
+        (64, 16, 3),
+        (128, 16, 3),
+        (128, 32, 3),
+        (256, 100, 4),
+        (1, 1, 1),
+        (300, 3, 6),
+        (7, 100, 6),
+        (48, 1000, 1),
+        (5000, 1, 1),
+    ];
+
+    fn covers(shares: &Shares, op: &Sdim) -> bool {
+        shares.bucket_warps * shares.bucket_blocks * WARP_BUCKETS >= op.groups << op.bits
+            && shares.column_warps * shares.column_blocks * WARP_COLUMNS >= op.width
+            && shares.threads() <= 32 * MOST_WARPS
+    }
+
+    #[test]
+    fn shares_cover_the_table_and_fit_a_block() {
+        for (width, groups, bits) in SHAPES {
+            let op = Sdim::new(width).with_groups(groups, bits);
+            let shares = Shares::of_given(&op);
+            assert!(covers(&shares, &op) && shares.shared::<f32>(&op, 1, false) <= SHARED, "{op:?}");
+            for shares in [Shares::of_hashed::<f32>(&op), Shares::of_hashed::<f16>(&op)].into_iter().flatten()
+            {
+                assert!(covers(&shares, &op) && shares.column_blocks == 1, "{op:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_up_to_256_numbers_are_hashed_as_they_are_read() {
+        for (width, groups, bits) in SHAPES {
+            let op = Sdim::new(width).with_groups(groups, bits);
+            let one_pass = Shares::of_hashed::<f32>(&op).is_some() && Shares::of_hashed::<f16>(&op).is_some();
+            assert_eq!(one_pass, width <= 256, "{op:?}");
+        }
+        // The paper's sizes: one block, small enough for two per multiprocessor.
+        let op = Sdim::new(64);
+        let shares = Shares::of_hashed::<f32>(&op).expect("room");
+        assert!(shares.blocks() == 1 && shares.shared::<f32>(&op, 2, true) <= 80 << 10);
+    }
+}
