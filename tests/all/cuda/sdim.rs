@@ -190,7 +190,7 @@ fn tables_of_users_for_those_of_slots_are_caught() {
 fn wrong_sums_by_parts_are_caught() {
     let three = SdimCase { histories: vec![9, 20, 7], targets: vec![3, 1, 4], ..Default::default() };
     let (wide, many) = (SdimCase { width: 300, ..three.clone() }, SdimCase { groups: 70, ..three });
-    let columns = ("add.s32 \t%r585, %r585, 128;", "add.s32 \t%r585, %r585, 1024;");
+    let columns = ("add.s32 \t%r589, %r589, 128;", "add.s32 \t%r589, %r589, 1024;");
     let groups = ("add.rn.f32 \t%f1210, %f1210, %f1016;", "sub.rn.f32 \t%f1210, %f1210, %f1016;");
     for (fault, edit, case) in
         [("the first columns alone", columns, &wide), ("other groups subtracted", groups, &many)]
