@@ -50,6 +50,7 @@ impl Pace {
         Self { resident: 1, step: 1, row: 0, piece: 1, combine: 1, slot: 1, fewest_steps: 1, shrinks: false };
 
     /// The same for so many pieces at a time.
+    #[cfg(any(test, feature = "cuda", feature = "wgpu"))]
     pub(crate) fn on(self, resident: usize) -> Self {
         Self { resident: resident.max(1), ..self }
     }
