@@ -213,7 +213,8 @@ fn din() -> Vec<Twin> {
     let deep =
         DinCase { histories: vec![37, 90], targets: vec![3, 5], hidden: vec![20, 12], ..Default::default() };
     let short = DinCase { histories: vec![8, 5], targets: vec![4, 3], ..Default::default() };
-    let softmax = DinCase { pooling: DinPooling::Softmax, ..deep.clone() };
+    // Two steps, which are not worth two pieces.
+    let softmax = DinCase { histories: vec![37, 60], pooling: DinPooling::Softmax, ..deep.clone() };
     vec![
         twin(&case, "din/targets", "result += q *", "result -= q *"),
         twin(&case, "din/attend", "vec4<f32>(output_bias_at(params.output_bias_base))", "vec4<f32>(0.0)"),
