@@ -149,9 +149,8 @@ fn target_attention() -> Vec<(Mutant, Check)> {
     let wide = AttentionCase { width: 64, value_width: Some(64), ..Default::default() };
     let many = AttentionCase { histories: vec![1025, 90], targets: vec![32, 9], ..wide.clone() };
     let one = AttentionCase { histories: vec![700, 65], targets: vec![1, 1], ..wide };
-    // Four steps, which are not worth more than a piece.
     let half = AttentionCase { histories: vec![250, 65], dtype: DType::Bf16, ..one.clone() };
-    // Lanes that have no columns to copy.
+    // Four steps in a piece, and lanes that have no columns to copy.
     let narrow = AttentionCase { width: 16, value_width: Some(16), ..half.clone() };
     // Keys as values: no block barrier between weights and values.
     let aliased = AttentionCase { value_width: None, ..many.clone() };
@@ -227,11 +226,9 @@ fn sdim() -> Vec<(Mutant, Check)> {
     let half = SdimCase { dtype: DType::F16, ..plain.clone() };
     let zeros = SdimCase { data: Data::Zeros, ..plain.clone() };
     // More columns, and more bits, than one pass of the hash covers.
-    let wide = SdimCase { width: 100, ..plain.clone() };
-    let twice = SdimCase { bits: 4, ..plain.clone() };
+    let [wide, twice] = [SdimCase { width: 100, ..plain.clone() }, SdimCase { bits: 4, ..plain.clone() }];
     let large = SdimCase { bits: 7, groups: 2, ..plain.clone() };
     let shared = SdimCase { shared: true, ..plain.clone() };
-    // More buckets than pairs, so that none is filled that no candidate reads.
     let sparse = SdimCase { histories: vec![100, 0, 20], bits: 6, ..plain.clone() };
     let twins = [
         (mutant("sdim", "sdim_signatures_f32", "zero is positive", ("setp.gt.f32", "setp.ge.f32")), &zeros),
