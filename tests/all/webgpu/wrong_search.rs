@@ -48,9 +48,8 @@ fn rows() -> Vec<Twin> {
         // Numbers left out of the length; rows of zeros that have one.
         twin(&cosine, "search/lengths", "(squares.z + squares.w)", "squares.z"),
         twin(&codes, "search/lengths", "if most == 0u {", "if most == 1u {"),
-        // Of a wide row: the first block left out, and the last but one; of a length, all but the last.
+        // Of a wide row: the first block left out; of a length, all but the last.
         twin(&wide, "search/rows", "s.a0 += more.a0;", "s.a0 = more.a0;"),
-        twin(&wide, "search/rows", "s.b3 += more.b3;", ""),
         twin(&wide_cosine, "search/lengths", "squares += part;", "squares = part;"),
         // The scale left out; the rows of another candidate.
         twin(&dot, "search/pack_rows", "vec2<f32>(1.0, params.factor)", "vec2<f32>(1.0, 1.0)"),
