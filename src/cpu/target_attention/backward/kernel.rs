@@ -1,6 +1,5 @@
 //! The gradients of one span of behaviours.
 
-use crate::cpu::target_attention::backward::groups::{More, add_groups};
 use crate::cpu::target_attention::backward::pass::{Pass, SpanRows};
 use crate::cpu::target_attention::backward::query_rows::{
     Block, BlockGradients, BlockScores, QueryRows, Sums,
@@ -51,7 +50,7 @@ impl Kernel for SpanKernel<'_> {
         let mut scratch = BlockScores::new(block);
         let [mut key_rows, mut value_rows] = [op.width, op.value_width].map(|width| Rows::new(op, width));
         let (key_width, value_width) = (op.kv_heads * op.width, op.kv_heads * op.value_width);
-        let (mut key_scratch, mut value_scratch, mut more) = (Vec::new(), Vec::new(), More::default());
+        let (mut key_scratch, mut value_scratch) = (Vec::new(), Vec::new());
         // Only gradients of scores depend on values.
         let reads_values = *asks_queries || out.keys.is_some() || out.bias.is_some();
         for start in span.history.clone().step_by(block.max(1)) {
@@ -74,12 +73,13 @@ impl Kernel for SpanKernel<'_> {
                 bias: out.bias.as_mut().map(|bias| &mut bias[own]),
                 queries: *asks_queries,
                 are_aliased: inputs.values.is_none(),
-                are_cleared: false,
             };
             if let Some(bias) = &mut grads.bias {
                 bias.fill(0.0);
             }
-            add_groups(l, op, (block, &mut groups), &mut scratch, (&mut grads, &mut more));
+            for group in &mut groups {
+                group.add_block(l, op, block, &mut scratch, &mut grads);
+            }
             for (sums, out) in [(&key_rows, &mut out.keys), (&value_rows, &mut out.values)] {
                 if let Some(out) = out {
                     sums.write(l, out, first, rows.len());

@@ -6,7 +6,6 @@
 //! a span adds to the gradients of the queries is a partial result; those are added in the order of the history.
 
 mod gathered;
-mod groups;
 mod kernel;
 mod pass;
 mod query_rows;

@@ -99,8 +99,6 @@ pub(super) struct BlockGradients<'a> {
     pub(super) queries: bool,
     /// Whether the keys are the values.
     pub(super) are_aliased: bool,
-    /// Whether the sums of keys and values hold something to which the first query rows of a head add, too.
-    pub(super) are_cleared: bool,
 }
 
 /// `[behaviours, H_kv, vectors]`: rows filled up to whole vectors.
@@ -148,30 +146,6 @@ impl<'a> Sums<'a> {
 }
 
 impl<'a> BlockGradients<'a> {
-    /// Sets the sums of keys and values to zero.
-    pub(super) fn clear(&mut self) {
-        [&mut self.keys, &mut self.values]
-            .into_iter()
-            .flatten()
-            .for_each(|sums| sums.rows.fill([0.0; LANES]));
-        self.are_cleared = true;
-    }
-
-    /// Adds the same for other query rows.
-    pub(super) fn add(&mut self, more: &BlockGradients<'_>) {
-        fn add(sums: &mut [f32], more: &[f32]) {
-            sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
-        }
-        for (sums, more) in [(&mut self.keys, &more.keys), (&mut self.values, &more.values)] {
-            if let (Some(sums), Some(more)) = (sums, more) {
-                add(sums.rows.as_flattened_mut(), more.rows.as_flattened());
-            }
-        }
-        if let (Some(bias), Some(more)) = (&mut self.bias, &more.bias) {
-            add(bias, more);
-        }
-    }
-
     fn needs_score_gradients(&self) -> bool {
         self.keys.is_some() || self.bias.is_some() || self.queries
     }
@@ -247,13 +221,9 @@ impl QueryRows {
             let scale = if out.bias.is_some() { 1.0 } else { op.effective_scale() };
             self.score_gradients(l, op, block.values, scale, scratch);
             if let Some(bias) = &mut out.bias {
-                let shared = op.heads / op.kv_heads;
                 for (grads, bias) in scratch.grads.iter().zip(bias.chunks_mut(op.heads)) {
-                    let grads = &grads[..self.rows.count];
-                    for lane in 0..shared.min(grads.len()) {
-                        // Of the lanes of one head.
-                        let sum = grads[lane..].iter().step_by(shared).sum::<f32>();
-                        bias[self.rows.row(op, lane) % op.heads] += sum;
+                    for (lane, grad) in grads[..self.rows.count].iter().enumerate() {
+                        bias[self.rows.row(op, lane) % op.heads] += grad;
                     }
                 }
                 let scale = l.splat(op.effective_scale());
@@ -267,7 +237,7 @@ impl QueryRows {
             return self.add_carefully(op, block.keys.keys, scratch, out);
         }
         let (kv_head, used) = (self.rows.kv_head, self.rows.count);
-        let is_first = self.rows.first == 0 && !out.are_cleared;
+        let is_first = self.rows.first == 0;
         if let Some(values) = out.values() {
             values.add_product(l, (kv_head, is_first), &scratch.weights, &self.grad_out);
         }
@@ -380,7 +350,7 @@ impl QueryRows {
         out: &mut BlockGradients<'_>,
     ) {
         let (kv_head, are_few) = (self.rows.kv_head, self.rows.are_few(op.width));
-        if self.rows.first == 0 && !out.are_cleared {
+        if self.rows.first == 0 {
             for sums in [&mut out.keys, &mut out.values].into_iter().flatten() {
                 sums.clear(kv_head);
             }
