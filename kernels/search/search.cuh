@@ -349,11 +349,11 @@ __device__ __forceinline__ void search(const SearchParams &p) {
     VARIANT(NAME, ROW, 1, 8192)
 
 // The same for wide rows; two blocks per multiprocessor, because of the registers for two sets of sums.
-#define WIDE_VARIANT(NAME, ROW, CANDIDATES, ENTRIES)                                                                       \
-    LAYOUT(search_##NAME##_wide_##CANDIDATES, sizeof(Kept<CANDIDATES, ENTRIES>), stage_bytes(1, ROW::QUADS, CANDIDATES),   \
-           stage_bytes(3, 3 * ROW::QUADS, CANDIDATES), stage_bytes(40, 40 * ROW::QUADS, CANDIDATES));                      \
-    extern "C" __global__ void __launch_bounds__(THREADS, 2) search_##NAME##_wide_##CANDIDATES(const SearchParams p) {     \
-        search<ROW, CANDIDATES, ENTRIES, true>(p);                                                                         \
+#define WIDE_VARIANT(NAME, ROW, CANDIDATES, ENTRIES)                                                                     \
+    LAYOUT(search_##NAME##_wide_##CANDIDATES, sizeof(Kept<CANDIDATES, ENTRIES>), stage_bytes(1, ROW::QUADS, CANDIDATES), \
+           stage_bytes(3, 3 * ROW::QUADS, CANDIDATES), stage_bytes(40, 40 * ROW::QUADS, CANDIDATES));                    \
+    extern "C" __global__ void __launch_bounds__(THREADS, 2) search_##NAME##_wide_##CANDIDATES(const SearchParams p) {   \
+        search<ROW, CANDIDATES, ENTRIES, true>(p);                                                                       \
     }
 #define WIDE_VARIANTS(NAME, ROW)      \
     WIDE_VARIANT(NAME, ROW, 16, 4096) \
