@@ -387,7 +387,7 @@ test --test all evidence` writes this file; the test fails if it is out of date.
 - times in microseconds: how long the busiest unit of the busiest multiprocessor works, and how long device memory takes
   for all requested sectors without any cache. Both are lower bounds that ignore latency. latency: the critical path of the
   longest block, or of as many blocks one after the other as each of those that run at a time has, where blocks do not slow each
-  other down (`crates/cuda-emulator/src/exec/timing.rs`). The largest of the three is what to expect at best.
+  other down (`crates/cuda-emulator/src/exec/timing.rs`).
 ";
 
 /// The section of a shape.
